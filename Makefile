@@ -1,0 +1,37 @@
+# Every target sets up .venv by itself; nothing but Python 3.11 to 3.13 and make is needed.
+.DEFAULT_GOAL := help
+.PHONY: .venv bench check demo help test
+
+PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+	&& { echo $$python; break; }; done)
+BIN := .venv/bin
+
+# One thread: the bits of CPU kernels depend on the number of threads, and workers share the cores.
+export OMP_NUM_THREADS ?= 1
+
+help:  ## Print this list
+	@grep -E '^[.a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([.a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+.venv: .venv/.installed  ## Install framefleet and its tools into .venv
+.venv/.installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.13 found; hint: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@echo 'installing into .venv; this takes a few minutes the first time' >&2
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: .venv/.installed  ## Render the shipped table with two CPU workers and show where the clips are
+	$(BIN)/framefleet demo
+
+test: .venv/.installed  ## Run every test, the quick ones first
+	$(BIN)/python -m pytest -q -rs
+
+check: .venv/.installed  ## Lint, formatting, types, and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
+
+bench: .venv/.installed  ## Compare with plain diffusers and Ray Data, in one run
+	$(BIN)/python -m tests.benchmarks.bench

@@ -1,0 +1,204 @@
+"""Rows go in, reports of workers go in; leases, and the rows to give up on, come out.
+
+Knows no Ray, no clock and no disk: `now` is any steadily growing number of seconds. Remembers the rows that
+wait or are leased, never those that ended, so it stays small however long the table is.
+
+When a worker dies
+- Each row in its hands gets a death and goes back, before all fresh rows.
+- A row with two deaths is a suspect: it is leased alone, to a worker that is empty and gets nothing else.
+- A row is quarantined when it has `max_deaths` deaths and was the only one in its worker's hands at the
+  last. So a row that merely stood beside a killer never is: the killer dies alone too, the others finish.
+  A death with another cause (a spot machine taken away) can quarantine a row only if it strikes the row
+  alone, after two earlier deaths; where machines go that often, raise `max_deaths`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from framefleet.cluster.lease import Counts, GivenUp, Lease, LeasedRow, LeaseSize, Paces, Row
+from framefleet.cluster.waiting import Entry, Waiting
+
+__all__ = ["Counts", "Dispatcher", "GivenUp", "Lease", "LeaseSize", "LeasedRow", "Row"]
+
+
+@dataclass(slots=True)
+class Seat:
+    """What one live worker holds."""
+
+    rows: dict[str, Entry] = field(default_factory=dict)  # by row_id, in the order of leasing
+    open_rows: dict[int, int] = field(default_factory=dict)  # lease_id: rows of it that have not ended
+    shape: str | None = None  # of its last lease
+    alone: bool = False
+    last_end: float = 0.0  # when its last row was done, or when it got a row after holding none
+
+
+class Dispatcher:
+    """Decides which worker renders which row next.
+
+    window: rows that may wait at once (those in the workers' hands come on top).
+    attempts: errors after which a row is given up.
+    """
+
+    def __init__(
+        self,
+        *,
+        window: int = 4096,
+        attempts: int = 3,
+        max_deaths: int = 3,
+        leases_per_worker: int = 2,
+        size: LeaseSize | None = None,
+    ) -> None:
+        self._window = window
+        self._attempts = attempts
+        self._max_deaths = max_deaths
+        self._leases_per_worker = leases_per_worker
+        self._size = size or LeaseSize()
+        self._held: set[str] = set()  # row_ids that wait or are leased
+        self._waiting = Waiting()
+        self._seats: dict[str, Seat] = {}
+        self._emptying: set[str] = set()  # workers that get nothing more until they can take a suspect
+        self._paces = Paces()
+        self._closed = False
+        self._num_leases = self._num_done = self._num_failed = 0
+
+    @property
+    def has_room(self) -> bool:
+        return not self._closed and len(self._waiting) < self._window
+
+    @property
+    def finished(self) -> bool:
+        return self._closed and not self._held
+
+    @property
+    def counts(self) -> Counts:
+        waiting = len(self._waiting)
+        leased = len(self._held) - waiting
+        return Counts(waiting=waiting, leased=leased, done=self._num_done, failed=self._num_failed)
+
+    def add(self, row: Row) -> None:
+        """Take the next row of the table; call only while `has_room`."""
+        assert not self._closed, f"row {row.row_id} was added after close()"
+        assert row.row_id not in self._held, f"row {row.row_id} was added twice"
+        self._held.add(row.row_id)
+        self._waiting.add(Entry(row))
+
+    def close(self) -> None:
+        """The table is exhausted."""
+        self._closed = True
+
+    def join(self, worker: str) -> None:
+        """The worker is ready. Name a new process anew: reports are told apart by worker and row only."""
+        assert worker not in self._seats, f"worker {worker} joined twice"
+        self._seats[worker] = Seat()
+
+    def lease(self, worker: str, now: float) -> Lease | None:
+        """Return the next rows for this worker, None when there are none for it right now.
+
+        None too for a worker that was given up.
+        """
+        seat = self._seats.get(worker)
+        if seat is None or seat.alone or len(seat.open_rows) >= self._leases_per_worker:
+            return None
+        suspects, live = self._waiting.suspects, self._seats.keys()
+        if suspects and suspects.shape_for(worker, live) is not None:
+            if not seat.rows:
+                self._emptying.discard(worker)
+                return self._grant(worker, suspects.take(worker, live, limit=1), now, alone=True)
+            if worker in self._emptying or len(self._emptying) < len(suspects):
+                self._emptying.add(worker)
+                return None
+        self._emptying.discard(worker)
+        patience = len(live) * self._leases_per_worker  # about one turn of the whole fleet
+        entries = self._waiting.take(
+            worker, live, rendering=seat.shape, patience=patience, size=self._lease_rows
+        )
+        return self._grant(worker, entries, now, alone=False) if entries else None
+
+    def done(self, worker: str, row_id: str, now: float) -> bool:
+        """Return whether this outcome counts. If not, it is stale and must not be committed.
+
+        Stale: the row is not in this worker's hands (any more). The first outcome of the holder wins.
+        """
+        entry = self._release(worker, row_id)
+        if entry is None:
+            return False
+        seat = self._seats[worker]
+        self._paces.saw(entry.row.shape, seconds=now - seat.last_end)
+        seat.last_end = now
+        self._held.remove(row_id)
+        self._num_done += 1
+        return True
+
+    def failed(self, worker: str, row_id: str, error: object, *, retry: bool = True) -> GivenUp | None:
+        """Send the row to another worker, or return it when it is given up; stale reports change nothing.
+
+        It comes back to a worker where it failed only once it has failed on every live one.
+        """
+        entry = self._release(worker, row_id)
+        if entry is None:
+            return None
+        entry.errors += ((worker, error),)
+        if not retry:
+            return self._give_up(entry, "its error would come again on every worker")
+        if len(entry.errors) >= self._attempts:
+            return self._give_up(entry, f"it failed {len(entry.errors)} times")
+        self._waiting.put_back(entry)
+        return None
+
+    def put_back(self, worker: str, row_ids: Iterable[str]) -> None:
+        """Take rows back that were not rendered (drained, out of memory): no attempt is spent."""
+        for row_id in row_ids:
+            entry = self._release(worker, row_id)
+            if entry is not None:
+                self._waiting.put_back(entry)
+
+    def lost(self, worker: str) -> list[GivenUp]:
+        """The worker is gone; return the rows quarantined for it. With nothing in its hands it just left."""
+        seat = self._seats.pop(worker, Seat())
+        self._emptying.discard(worker)
+        given_up = []
+        for entry in seat.rows.values():
+            entry.deaths += 1
+            if len(seat.rows) == 1 and entry.deaths >= self._max_deaths:
+                reason = f"its worker died {entry.deaths} times while rendering it"
+                given_up.append(self._give_up(entry, reason))
+            else:
+                self._waiting.put_back(entry)
+        return given_up
+
+    def _grant(self, worker: str, entries: list[Entry], now: float, *, alone: bool) -> Lease:
+        seat = self._seats[worker]
+        if not seat.rows:
+            seat.last_end = now
+        self._num_leases += 1
+        for entry in entries:
+            entry.lease_id = self._num_leases
+            seat.rows[entry.row.row_id] = entry
+        seat.open_rows[self._num_leases] = len(entries)
+        seat.shape, seat.alone = entries[0].row.shape, alone
+        rows = tuple(LeasedRow(entry.row, entry.attempts + 1) for entry in entries)
+        return Lease(lease_id=self._num_leases, worker=worker, rows=rows, alone=alone)
+
+    def _lease_rows(self, shape: str) -> int:
+        slots = len(self._seats) * self._leases_per_worker
+        share = -(-len(self._waiting) // slots) if self._closed else None
+        return self._size.rows(seconds_per_row=self._paces.seconds_per_row(shape), share=share)
+
+    def _release(self, worker: str, row_id: str) -> Entry | None:
+        """Take the row out of the worker's hands; None when it is not there."""
+        seat = self._seats.get(worker)
+        entry = seat.rows.pop(row_id, None) if seat else None
+        if seat is None or entry is None:
+            return None
+        seat.open_rows[entry.lease_id] -= 1
+        if not seat.open_rows[entry.lease_id]:
+            del seat.open_rows[entry.lease_id]
+            seat.alone = False
+        return entry
+
+    def _give_up(self, entry: Entry, reason: str) -> GivenUp:
+        self._held.remove(entry.row.row_id)
+        self._num_failed += 1
+        return GivenUp(row=entry.row, attempts=entry.attempts, errors=entry.errors, reason=reason)

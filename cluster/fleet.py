@@ -1,0 +1,239 @@
+"""Worker actors on a Ray cluster: started, asked, replaced when they die. Decides nothing about rows.
+
+A worker always has one call under way, `start` or `exchange`; what comes of it is an event.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+import framefleet
+from framefleet.cluster.messages import Assignment, Hello, Report, WorkerSetup
+from framefleet.cluster.worker import Worker
+from framefleet.pipeline.environment import source_fingerprint
+from framefleet.pipeline.errors import FleetError, FramefleetError
+
+log = logging.getLogger(__name__)
+
+# A worker that dies while its model loads will most likely do so again.
+MAX_FAILED_STARTS = 3
+# Records of 1 KB are all that passes through it; Ray's default would take a third of the memory.
+OBJECT_STORE_BYTES = 128 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetSettings:
+    """Which machines, and how much of them each worker takes.
+
+    address: a Ray cluster to join ("auto" or host:port); None starts one on this machine.
+    workers: auto is one for each GPU, or for each CPU core where there is no GPU.
+    gpus_per_worker: auto is 1 where the cluster has GPUs.
+    ready_timeout_s: how long to wait for the first worker.
+    """
+
+    address: str | None = None
+    workers: int | Literal["auto"] = "auto"
+    gpus_per_worker: float | Literal["auto"] = "auto"
+    cpus_per_worker: float = 1
+    ready_timeout_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    worker: str
+    hello: Hello
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    worker: str
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The worker is gone; another takes its place, unless `is_replaced` is false."""
+
+    worker: str
+    reason: str
+    is_replaced: bool
+
+
+Event = Ready | Reported | Lost
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One place for a worker; each process that takes it has a name of its own."""
+
+    number: int
+    actor: Any = None
+    num_starts: int = 0
+    num_failed_starts: int = 0
+    is_ready: bool = False
+
+    @property
+    def worker(self) -> str:
+        return f"worker-{self.number}" + (f".{self.num_starts}" if self.num_starts > 1 else "")
+
+
+class Fleet:
+    """Workers on Ray, as a context: they end when it ends, and so does a cluster that it started.
+
+    worker_class: what the actors are; anything with Worker's `start` and `exchange`.
+    """
+
+    def __init__(
+        self, settings: FleetSettings, setup: WorkerSetup, *, worker_class: type[Any] = Worker
+    ) -> None:
+        self._settings = settings
+        self._setup = setup
+        self._worker_class = worker_class
+        self._slots: dict[str, _Slot] = {}
+        self._calls: dict[Any, str] = {}  # object ref: worker
+        self._started_at = time.monotonic()
+        self._options: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        connect(self._settings)
+        num_workers, self._options = _shares(self._settings, self._setup.model.threads)
+        for number in range(num_workers):
+            self._start(_Slot(number))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for slot in self._slots.values():
+            ray.kill(slot.actor)
+        ray.shutdown()
+
+    @property
+    def num_workers(self) -> int:
+        """Workers that are ready or on their way."""
+        return len(self._slots)
+
+    def exchange(self, worker: str, assignments: Sequence[Assignment]) -> None:
+        """Hand rows to a worker that has just been heard of, and wait for its next report."""
+        self._calls[self._slots[worker].actor.exchange.remote(tuple(assignments))] = worker
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        """Return what happened, as soon as something did. Raises what keeps a worker from starting."""
+        refs = list(self._calls)
+        if not refs:
+            raise FleetError("no worker is left", "see the reasons above; run the same command to go on")
+        ray.wait(refs, num_returns=1, timeout=timeout_s)
+        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        self._check_readiness()
+        return [self._event(ref, self._calls.pop(ref)) for ref in ready]
+
+    def _start(self, slot: _Slot) -> None:
+        slot.num_starts += 1
+        slot.is_ready = False
+        actor_class = ray.remote(self._worker_class)
+        slot.actor = actor_class.options(**self._options).remote(self._setup)
+        self._slots[slot.worker] = slot
+        self._calls[slot.actor.start.remote()] = slot.worker
+
+    def _event(self, ref: Any, worker: str) -> Event:
+        slot = self._slots[worker]
+        try:
+            answer = ray.get(ref)
+        except RayTaskError as error:
+            # Ours say what the user must change; another worker would say the same.
+            if isinstance(error.cause, FramefleetError):
+                raise error.cause from None
+            return self._lose(slot, str(error))
+        except RayActorError as error:
+            return self._lose(slot, str(error).splitlines()[0])
+        if isinstance(answer, Hello):
+            _check_hello(worker, answer)
+            slot.is_ready, slot.num_failed_starts = True, 0
+            return Ready(worker, answer)
+        return Reported(worker, answer)
+
+    def _lose(self, slot: _Slot, reason: str) -> Lost:
+        worker = slot.worker
+        log.warning("%s is lost: %s", worker, reason)
+        ray.kill(slot.actor)  # cut off rather than dead, it would go on rendering
+        del self._slots[worker]
+        slot.num_failed_starts += not slot.is_ready
+        is_replaced = slot.num_failed_starts < MAX_FAILED_STARTS
+        if is_replaced:
+            self._start(slot)
+        return Lost(worker, reason, is_replaced)
+
+    def _check_readiness(self) -> None:
+        waited_s = time.monotonic() - self._started_at
+        if waited_s > self._settings.ready_timeout_s and not any(s.is_ready for s in self._slots.values()):
+            raise FleetError(
+                f"no worker was ready after {waited_s:.0f} s; each asks for {self._options['num_gpus']} GPUs "
+                f"and {self._options['num_cpus']} CPUs, the cluster has {_resources()}",
+                "lower fleet.gpus_per_worker or fleet.cpus_per_worker, or raise fleet.ready_timeout_s",
+            )
+
+
+def connect(settings: FleetSettings) -> None:
+    """Join the cluster at `settings.address`, or start one on this machine."""
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+    try:
+        if settings.address is not None:
+            ray.init(address=settings.address, **quiet)
+            return
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # the reports would go to Ray's makers
+        workers = 0 if settings.workers == "auto" else settings.workers
+        num_cpus = max(os.cpu_count() or 1, int(workers * settings.cpus_per_worker + 1))
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            **quiet,
+        )
+    except (RayError, ConnectionError, RuntimeError, ValueError) as error:
+        where = settings.address or "this machine"
+        raise FleetError(f"cannot start Ray at {where}: {error}", "check fleet.address") from error
+
+
+def _shares(settings: FleetSettings, threads: int) -> tuple[int, dict[str, Any]]:
+    """How many workers, and Ray's options for each."""
+    resources = ray.cluster_resources()
+    gpus = settings.gpus_per_worker
+    if gpus == "auto":
+        gpus = 1 if resources.get("GPU", 0) else 0
+    if settings.workers != "auto":
+        num_workers = settings.workers
+    elif gpus:
+        num_workers = int(resources.get("GPU", 0) / gpus)
+    else:
+        num_workers = max(1, int((os.cpu_count() or 1) if settings.address is None else resources["CPU"]))
+    options = {
+        "num_gpus": gpus,
+        "num_cpus": settings.cpus_per_worker,
+        "max_restarts": 0,  # a restarted actor keeps its name, and late answers could not be told apart
+        "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(threads)}},
+    }
+    return num_workers, options
+
+
+def _resources() -> str:
+    found = ray.cluster_resources()
+    return f"{found.get('GPU', 0):.0f} GPUs and {found.get('CPU', 0):.0f} CPUs"
+
+
+def _check_hello(worker: str, hello: Hello) -> None:
+    if (hello.version, hello.fingerprint) != (framefleet.__version__, source_fingerprint()):
+        raise FleetError(
+            f"{worker} on {hello.node} runs framefleet {hello.version}, another build than this one "
+            f"({framefleet.__version__})",
+            "install the same version on every machine of the cluster",
+        )

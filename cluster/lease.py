@@ -1,0 +1,109 @@
+"""The words of dispatching: rows go in, leases of them go to workers, and how many rows a lease holds."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+PACE_KEEP = 0.98  # the last ~50 rows decide: several full forwards, whose rows all finish at one moment
+MAX_PACES = 1024  # a table may hold a shape per row; forgetting an old one costs a few short leases
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One row to render. Rows of equal `shape` can share forwards; `payload` is never looked at."""
+
+    row_id: str
+    shape: str
+    payload: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedRow:
+    """A row in a worker's hands; `attempt` counts from 1 and grows with every error and every death."""
+
+    row: Row
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """Rows handed to one worker. `alone`: a suspect of killing workers; render nothing beside it."""
+
+    lease_id: int
+    worker: str
+    rows: tuple[LeasedRow, ...]
+    alone: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenUp:
+    """A row that will not be tried again. `attempts` counts its errors and the deaths of its workers."""
+
+    row: Row
+    attempts: int
+    errors: tuple[tuple[str, object], ...]  # (worker, error), oldest first
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Where the rows added so far are; `failed` are those given up."""
+
+    waiting: int
+    leased: int
+    done: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseSize:
+    """How many rows a lease may hold, and how many seconds it should last.
+
+    min_rows: the rows of one forward, so that forwards can fill.
+    """
+
+    min_rows: int = 1
+    max_rows: int = 64
+    target_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        assert 1 <= self.min_rows <= self.max_rows, f"min_rows {self.min_rows}, max_rows {self.max_rows}"
+
+    def rows(self, *, seconds_per_row: float | None, share: int | None) -> int:
+        """Return how many rows fit the target; an unmeasured shape gets the least.
+
+        share: rows left for each lease slot of the fleet, once the table is exhausted. It goes below
+        `min_rows` so that workers finish together.
+        """
+        if seconds_per_row is None:
+            fitting = self.min_rows
+        elif seconds_per_row * self.max_rows <= self.target_s:
+            fitting = self.max_rows
+        else:
+            fitting = max(self.min_rows, int(self.target_s / seconds_per_row))
+        return fitting if share is None else max(1, min(fitting, share))
+
+
+class Paces:
+    """Seconds that one worker needs for one row, by shape, measured from the times at which rows end.
+
+    The time between two rows of one worker counts for the second. Rows of a fused forward end together,
+    so single gaps say nothing (80 s, 0 s, 0 s, ...): both seconds and rows are summed, fading with age.
+    """
+
+    def __init__(self) -> None:
+        self._sums: OrderedDict[str, tuple[float, float]] = OrderedDict()  # shape: (seconds, rows)
+
+    def saw(self, shape: str, *, seconds: float) -> None:
+        total, rows = self._sums.get(shape, (0.0, 0.0))
+        self._sums[shape] = (total * PACE_KEEP + max(0.0, seconds), rows * PACE_KEEP + 1)
+        self._sums.move_to_end(shape)
+        if len(self._sums) > MAX_PACES:
+            self._sums.popitem(last=False)
+
+    def seconds_per_row(self, shape: str) -> float | None:
+        if shape not in self._sums:
+            return None
+        seconds, rows = self._sums[shape]
+        return seconds / rows

@@ -1,0 +1,74 @@
+"""What driver and workers tell each other. Plain values: they are pickled between machines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from framefleet.pipeline.forwards import Batching
+from framefleet.pipeline.media import Media
+from framefleet.pipeline.model import ModelSettings
+from framefleet.pipeline.recipes import Recipe
+from framefleet.pipeline.records import Record
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSetup:
+    """All that a worker needs to know before its first row."""
+
+    model: ModelSettings
+    batching: Batching
+    media: Media
+    store: Store
+    recipes: Mapping[str, Recipe]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """What a worker is, said once when its model is loaded."""
+
+    version: str
+    fingerprint: str
+    model_digest: str
+    environment: Mapping[str, str | int]
+    node: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """One row to render now."""
+
+    row_id: str
+    request: Request
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """One row that did not become a clip. Strings: not every exception survives pickling.
+
+    is_final: the same would happen on every worker. is_conflict: another clip lies under its name.
+    is_store: the output itself failed, not the row.
+    """
+
+    row_id: str
+    error_type: str
+    message: str
+    traceback: str
+    is_final: bool = False
+    is_conflict: bool = False
+    is_store: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What became of a worker's rows since its last report.
+
+    rendered: without `row_indices` and `worker`, which the driver knows.
+    """
+
+    rendered: tuple[Record, ...] = ()
+    failed: tuple[Failed, ...] = ()

@@ -1,0 +1,46 @@
+"""Where a job stands, as plain values for whoever shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerState:
+    """One worker. state: starting, rendering, idle or lost."""
+
+    name: str
+    state: str
+    node: str = ""
+    rows_in_hand: int = 0
+    rows_done: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """A job under way.
+
+    total: rows this run has to render. done: committed or about to be. rows_per_s: since the first row
+    was begun; None before the first is done, as is eta_s. mean_batch: rows per forward, mean over rows.
+    """
+
+    total: int
+    done: int
+    failed: int
+    in_flight: int
+    elapsed_s: float
+    rows_per_s: float | None
+    eta_s: float | None
+    mean_batch: float | None
+    workers: tuple[WorkerState, ...]
+    last_failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """How a run ended. done, failed: rows of this run."""
+
+    done: int
+    failed: int
+    elapsed_s: float
+    mean_batch: float | None

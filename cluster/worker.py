@@ -1,0 +1,143 @@
+"""One worker: rows come in, clips go to the store, reports go out. Knows no Ray; an actor wraps it.
+
+One thread renders; writer threads encode and upload beside it, so that the GPU does not wait for either.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import traceback
+from collections import deque
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from queue import Queue
+
+import framefleet
+from framefleet.cluster.messages import Assignment, Failed, Hello, Report, WorkerSetup
+from framefleet.cluster.write import write_clip
+from framefleet.pipeline.environment import source_fingerprint
+from framefleet.pipeline.errors import RowError, StoreConflict, StoreError
+from framefleet.pipeline.model import load
+from framefleet.pipeline.records import Record
+from framefleet.pipeline.renderer import Clip, Renderer
+
+log = logging.getLogger(__name__)
+
+# How long `exchange` waits for news. Longer, and a driver that wants to stop would wait as long.
+POLL_S = 1.0
+NUM_WRITERS = 2
+# Clips that may wait for a writer, about 100 MB each at 480p; when full, rendering waits for the store.
+MAX_QUEUED = 4
+
+
+class Worker:
+    """Holds one model for its life."""
+
+    def __init__(self, setup: WorkerSetup) -> None:
+        self._setup = setup
+        self._news = threading.Condition()  # guards the five below
+        self._inbox: deque[Assignment] = deque()
+        self._assigned: dict[str, tuple[Assignment, datetime]] = {}
+        self._rendered: list[Record] = []
+        self._failed: list[Failed] = []
+        self._broken: BaseException | None = None
+        self._clips: Queue[Clip] = Queue(MAX_QUEUED)
+        self._loaded = threading.Event()
+        self._renderer: Renderer | None = None
+
+    def start(self) -> Hello:
+        """Load the model; raise what prevents that."""
+        # torch's number of threads belongs to the thread that renders, so the model is loaded there too.
+        threading.Thread(target=self._run, name="render", daemon=True).start()
+        self._loaded.wait()
+        if self._renderer is None:
+            assert self._broken is not None
+            raise self._broken
+        for number in range(NUM_WRITERS):
+            threading.Thread(target=self._write, name=f"write-{number}", daemon=True).start()
+        return Hello(
+            version=framefleet.__version__,
+            fingerprint=source_fingerprint(),
+            model_digest=self._renderer.model.digest,
+            environment=self._renderer.model.environment,
+            node=socket.gethostname(),
+            pid=os.getpid(),
+        )
+
+    def exchange(self, assignments: Sequence[Assignment]) -> Report:
+        """Take new rows; return what became of earlier ones, as soon as there is news or after a second."""
+        with self._news:
+            self._inbox.extend(assignments)
+            self._news.notify_all()
+            self._news.wait_for(lambda: self._rendered or self._failed or self._broken, timeout=POLL_S)
+            if self._broken is not None:
+                raise self._broken
+            report = Report(rendered=tuple(self._rendered), failed=tuple(self._failed))
+            self._rendered.clear()
+            self._failed.clear()
+        return report
+
+    def _run(self) -> None:
+        try:
+            model = load(self._setup.model)
+            renderer = Renderer(model, self._setup.batching, recipes=self._setup.recipes)
+            self._renderer = renderer
+            self._loaded.set()
+            while True:
+                self._take(renderer)
+                for outcome in renderer.step():
+                    if isinstance(outcome, Clip):
+                        self._clips.put(outcome)
+                    else:
+                        self._report(_failed(outcome.row_id, outcome.error, outcome.traceback))
+        except BaseException as error:  # a thread has no caller: handed to the one who asks next
+            log.exception("the render thread ended")
+            with self._news:
+                self._broken = error
+                self._news.notify_all()
+            self._loaded.set()
+
+    def _take(self, renderer: Renderer) -> None:
+        """Give the renderer as many rows as it can work on; wait for one when it has none."""
+        with self._news:
+            self._news.wait_for(lambda: self._inbox or renderer.num_active)
+            while self._inbox and renderer.num_active < self._setup.batching.max_rows:
+                assignment = self._inbox.popleft()
+                self._assigned[assignment.row_id] = (assignment, datetime.now(UTC))
+                renderer.submit(assignment.request, assignment.row_id)
+
+    def _write(self) -> None:
+        while True:
+            clip = self._clips.get()
+            assignment, started_at = self._assigned[clip.row_id]
+            assert self._renderer is not None
+            try:
+                record = write_clip(clip, assignment, started_at, self._renderer.model, self._setup)
+            except Exception as error:  # the row's own failure, or the store's: the driver decides
+                self._report(_failed(clip.row_id, error, traceback.format_exc()))
+            else:
+                self._report(record)
+
+    def _report(self, news: Record | Failed) -> None:
+        with self._news:
+            self._assigned.pop(news.row_id, None)
+            if isinstance(news, Record):
+                self._rendered.append(news)
+            else:
+                self._failed.append(news)
+            self._news.notify_all()
+
+
+def _failed(row_id: str, error: Exception, text: str) -> Failed:
+    return Failed(
+        row_id=row_id,
+        error_type=type(error).__name__,
+        message=str(error),
+        traceback=text,
+        is_final=isinstance(error, RowError),
+        is_conflict=isinstance(error, StoreConflict),
+        is_store=isinstance(error, StoreError) and not isinstance(error, StoreConflict),
+    )

@@ -1,0 +1,56 @@
+"""Render a table of prompts into clips and records that can be rendered again, bit for bit.
+
+    import framefleet
+
+    model = framefleet.load_model("Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
+    for clip in framefleet.Renderer(model).render([framefleet.Request(arguments={"prompt": "a red ball"})]):
+        ...
+
+Names are imported when first used: `import framefleet` loads neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from framefleet.jobs.render import render
+    from framefleet.pipeline.errors import FramefleetError
+    from framefleet.pipeline.model import Model, load_model
+    from framefleet.pipeline.renderer import Clip, Failure, Renderer
+    from framefleet.pipeline.request import Request
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Clip",
+    "Failure",
+    "FramefleetError",
+    "Model",
+    "Renderer",
+    "Request",
+    "load_model",
+    "render",
+]
+
+_HOMES = {
+    "Clip": "framefleet.pipeline.renderer",
+    "Failure": "framefleet.pipeline.renderer",
+    "FramefleetError": "framefleet.pipeline.errors",
+    "Model": "framefleet.pipeline.model",
+    "Renderer": "framefleet.pipeline.renderer",
+    "Request": "framefleet.pipeline.request",
+    "load_model": "framefleet.pipeline.model",
+    "render": "framefleet.jobs.render",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

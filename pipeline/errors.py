@@ -1,0 +1,80 @@
+"""Every error framefleet raises on purpose: what is wrong, and what to do about it.
+
+FramefleetError
+├── UserError             the job, the table or the model must change        exit code 2
+│   ├── JobError
+│   ├── TableError
+│   ├── ModelError
+│   └── RecipeError
+├── ServiceError          the world around the job failed; run it again      exit code 3
+│   ├── StoreError
+│   │   └── StoreConflict     other bytes are already stored under that name
+│   └── FleetError
+└── RowError              one row failed; the others go on
+    ├── RenderError
+    └── OutOfMemory
+"""
+
+from __future__ import annotations
+
+
+class FramefleetError(Exception):
+    """A problem and its fix. Both positional: keyword-only arguments do not survive Ray's pickling."""
+
+    exit_code = 1
+
+    def __init__(self, problem: str, fix: str = "") -> None:
+        super().__init__(problem, fix)
+        self.problem = problem
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.problem}\nhint: {self.fix}" if self.fix else self.problem
+
+
+class UserError(FramefleetError):
+    exit_code = 2
+
+
+class JobError(UserError):
+    """The job file or a `--set` value cannot be used."""
+
+
+class TableError(UserError):
+    """The table cannot be read, or rows of it cannot be rendered."""
+
+
+class ModelError(UserError):
+    """The model folder is not one that may be loaded."""
+
+
+class RecipeError(UserError):
+    """The recipe cannot be found or called."""
+
+
+class ServiceError(FramefleetError):
+    exit_code = 3
+
+
+class StoreError(ServiceError):
+    """The output could not be read or written."""
+
+
+class StoreConflict(StoreError):
+    """Other bytes are already stored under that name."""
+
+
+class FleetError(ServiceError):
+    """Workers could not be started, or none is left."""
+
+
+class RowError(FramefleetError):
+    """One row failed; the others go on."""
+
+
+class RenderError(RowError):
+    """The recipe returned something that is not frames."""
+
+
+class OutOfMemory(RowError):
+    """One row alone does not fit the device."""

@@ -1,0 +1,167 @@
+"""Run parked calls that may share a forward, in sizes that pay and, in exact mode, change no bit."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from framefleet.pipeline.calls import Call
+from framefleet.pipeline.exact import are_close, probe
+from framefleet.pipeline.memory import free_memory, is_out_of_memory
+from framefleet.pipeline.pins import Plan, run_fused
+from framefleet.pipeline.sizes import MIN_GAIN, Sizes
+
+log = logging.getLogger(__name__)
+
+# A forward shorter than this is timed three times: on a shared machine one measurement says little.
+SHORT_S = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batching:
+    """How rows share forwards.
+
+    mode: "exact" changes no bit of any row; "fast" lets rows round differently in company.
+    max_rows: at most so many rows in one forward.
+    min_gain: see Sizes; 0 uses every size, whether or not it was measured to pay.
+    """
+
+    mode: Literal["exact", "fast"] = "exact"
+    max_rows: int = 8
+    min_gain: float = MIN_GAIN
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one call returned or raised, and how many rows its forward took."""
+
+    value: Any
+    error: Exception | None
+    rows: int
+
+
+class Forwards:
+    """Forwards of some denoisers. Remembers, by shape, which sizes pay and what they pin."""
+
+    def __init__(self, modules: Mapping[str, nn.Module], batching: Batching) -> None:
+        self.modules = modules
+        self._batching = batching
+        self._sizes: dict[Hashable, Sizes] = {}
+        self._plans: dict[tuple[Hashable, int], Plan | None] = {}
+
+    def run(self, calls: Sequence[Call]) -> list[Result]:
+        """Run calls of equal signature; results in their order. Raises nothing that a row caused."""
+        results: list[Result] = []
+        while waiting := len(calls) - len(results):
+            size = self._sizes_of(calls[0]).next(waiting) if calls[0].batch else 1
+            results += self._run_chunk(calls[len(results) : len(results) + size])
+        return results
+
+    def pins(self) -> dict[int, list[str]]:
+        """The pinned modules by size, for reports."""
+        names: dict[int, set[str]] = {}
+        for (_, size), plan in self._plans.items():
+            names.setdefault(size, set()).update(name for name, _ in (plan.pins if plan else ()))
+        return {size: sorted(names[size]) for size in sorted(names)}
+
+    def _sizes_of(self, call: Call) -> Sizes:
+        return self._sizes.setdefault(
+            call.shape, Sizes(self._batching.max_rows, min_gain=self._batching.min_gain)
+        )
+
+    def _run_chunk(self, calls: Sequence[Call]) -> list[Result]:
+        size = len(calls)
+        if size == 1:
+            return [self._run_one(calls[0])]
+        try:
+            if self._sizes_of(calls[0]).is_tried(size):
+                outputs = self._run_fused(calls, self._plans[calls[0].shape, size])
+                return [Result(output, None, size) for output in outputs]
+            return [Result(output, None, 1) for output in self._try_size(calls)]
+        except Exception as error:  # whatever a model raises; each row alone shows whose it is
+            if is_out_of_memory(error):
+                log.warning("%s: out of memory at %d rows; halving", calls[0].module, size)
+                self._sizes_of(calls[0]).halve(size)
+                free_memory()
+                return self.run(calls)
+            return [self._run_one(call) for call in calls]
+
+    def _run_one(self, call: Call) -> Result:
+        try:
+            return Result(self._run_alone(call), None, 1)
+        except Exception as error:  # belongs to this row: handed to its recipe
+            return Result(None, error, 1)
+
+    def _run_alone(self, call: Call) -> Any:
+        args, kwargs = call.arguments()
+        return self.modules[call.module].forward(*args, **kwargs)
+
+    def _run_fused(self, calls: Sequence[Call], plan: Plan | None) -> list[Any]:
+        module = self.modules[calls[0].module]
+        return run_fused(module, module.forward, calls, plan)
+
+    def _try_size(self, calls: Sequence[Call]) -> list[Any]:
+        """Run the calls one by one for their results, then learn whether this size pays and is exact."""
+        sizes, size = self._sizes_of(calls[0]), len(calls)
+        timed = [_timed(lambda call=call: self._run_alone(call)) for call in calls]
+        outputs = [output for output, _ in timed]
+        sizes.accept(1, seconds=min(seconds for _, seconds in timed))
+        try:
+            is_accepted = self._learn(sizes, calls, outputs)
+        except Exception as error:  # a model may not take such a batch at all; its rows are done by now
+            if is_out_of_memory(error):
+                raise
+            log.info("%s cannot run %d rows at once: %s", calls[0].module, size, error)
+            is_accepted = False
+        if not is_accepted:
+            sizes.refuse(size)
+        return outputs
+
+    def _learn(self, sizes: Sizes, calls: Sequence[Call], outputs: Sequence[Any]) -> bool:
+        size, call = len(calls), calls[0]
+        fused, seconds = _best(lambda: self._run_fused(calls, None))
+        if not sizes.pays(size, seconds=seconds):
+            log.debug("%s: %d rows at once do not pay", call.module, size)
+            return False
+        plan = None
+        if self._batching.mode == "exact":
+            module = self.modules[call.module]
+            plan = probe(module, module.forward, calls, outputs)
+            if plan is None:
+                log.info("%s: %d rows at once cannot be made exact", call.module, size)
+                return False
+            _, seconds = _best(lambda: self._run_fused(calls, plan))
+            if not sizes.pays(size, seconds=seconds):
+                return False
+        elif not are_close(fused, outputs):
+            log.warning("%s: %d rows at once give other results; running fewer", call.module, size)
+            return False
+        self._plans[call.shape, size] = plan
+        sizes.accept(size, seconds=seconds)
+        return True
+
+
+def _best(function: Callable[[], Any]) -> tuple[Any, float]:
+    """The result, and the least of one or three timings."""
+    result, seconds = _timed(function)
+    runs = 2 if seconds < SHORT_S else 0
+    return result, min([seconds, *(_timed(function)[1] for _ in range(runs))])
+
+
+def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
+    _synchronize()
+    started = time.perf_counter()
+    result = function()
+    _synchronize()
+    return result, time.perf_counter() - started
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

@@ -1,0 +1,59 @@
+"""From a request to its identity: canonical JSON, a derived seed, the row_id."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from framefleet.pipeline.request import Request
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one spelling of `value`: sorted keys, no spaces, text as it is, floats as Python's repr.
+
+    5 and 5.0 are spelled apart: the checks of a row turn numbers into the kind of their parameter before.
+    """
+    return _ENCODER.encode(value)
+
+
+def derive_seed(*, arguments: Mapping[str, Any], scheduler: str | None, recipe: str) -> int:
+    """Return a seed of 32 bits that depends on what the row asks for, and not on where it stands."""
+    content = canonical_json({"arguments": arguments, "scheduler": scheduler, "recipe": recipe})
+    return int.from_bytes(_sha256(content)[:4], "big")
+
+
+def row_id(
+    request: Request,
+    *,
+    model_digest: str,
+    numerics: Mapping[str, Any],
+    recipe_digest: str | None,
+) -> str:
+    """Return 32 hex digits over all that decides a clip: equal row_id, equal frames at an equal rate.
+
+    request: with resolved arguments and a canonical scheduler name, as the checks of a row leave it. Its `fps`
+    counts: two rows that differ only in the fps they give are two clips. A rate from the job is not in it.
+    numerics: what the job asks for (dtype, attention backend, ...); JSON values.
+    recipe_digest: of the user's source; None for recipes that framefleet ships.
+    """
+    content = canonical_json(
+        {
+            "arguments": request.arguments,
+            "fps": request.fps,
+            "model_digest": model_digest,
+            "numerics": numerics,
+            "recipe": request.recipe,
+            "recipe_digest": recipe_digest,
+            "scheduler": request.scheduler,
+            "seed": request.seed,
+        }
+    )
+    return _sha256(content)[:16].hex()
+
+
+def _sha256(content: str) -> bytes:
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).digest()

@@ -1,0 +1,108 @@
+"""From rows of a table, as they are read, to which of them are doubled, done or still to render: kept on disk.
+
+Memory stays flat for ten million rows: SQLite holds them in a temporary file that is nameless (deleted as soon
+as it is opened, so that no kill leaves it behind) and lies in TMPDIR.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+_SCHEMA = """
+PRAGMA journal_mode = OFF;      -- nobody reads this file after a crash
+PRAGMA synchronous = OFF;
+PRAGMA cache_size = -65536;     -- 64 MiB, the most that it takes however long the table is
+CREATE TABLE rows (position INTEGER PRIMARY KEY, id BLOB NOT NULL);
+CREATE TABLE done (id BLOB PRIMARY KEY) WITHOUT ROWID;
+"""
+# Built after the rows are in, by one sort: keeping it while adding costs random writes all over the file.
+_SEAL = "CREATE INDEX IF NOT EXISTS by_id ON rows (id)"
+_COUNT = "SELECT count(*), count(DISTINCT id) FROM rows"
+_MARK = "INSERT OR IGNORE INTO done SELECT ?1 WHERE EXISTS (SELECT 1 FROM rows WHERE id = ?1)"
+_PENDING = """
+SELECT position, id FROM rows AS r
+WHERE position >= ? AND NOT EXISTS (SELECT 1 FROM done WHERE done.id = r.id)
+  AND NOT EXISTS (SELECT 1 FROM rows AS twin WHERE twin.id = r.id AND twin.position < r.position)
+ORDER BY position LIMIT ?
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """rows: valid rows of the table; duplicates: rows whose row_id came earlier; done + pending = distinct."""
+
+    rows: int
+    distinct: int
+    duplicates: int
+    done: int
+    pending: int
+
+
+class RowIndex:
+    """All positions of each row_id. First add every row, then ask; for one thread at a time."""
+
+    def __init__(self) -> None:
+        # An empty name is SQLite's own temporary file. Autocommit off, so that adds are one transaction.
+        self._db = sqlite3.connect("", check_same_thread=False)
+        self._db.executescript(_SCHEMA)
+        self._totals: tuple[int, int] | None = None
+        self._num_done = 0
+
+    def add(self, rows: Iterable[tuple[int, str]]) -> None:
+        """Take rows as (position in the table, row_id), in any order; a position only once."""
+        pairs = ((position, bytes.fromhex(row_id)) for position, row_id in rows)
+        self._db.executemany("INSERT INTO rows VALUES (?, ?)", pairs)
+        self._totals = None
+
+    def mark_done(self, row_ids: Iterable[str]) -> int:
+        """Note that these have a record; return how many of them are new. Others than the table's are ignored."""
+        self._seal()
+        ids = ((bytes.fromhex(row_id),) for row_id in row_ids)
+        new = self._db.executemany(_MARK, ids).rowcount
+        self._num_done += max(new, 0)  # -1 when there were none
+        return max(new, 0)
+
+    def counts(self) -> Counts:
+        rows, distinct = self._seal()
+        done = self._num_done
+        return Counts(
+            rows=rows, distinct=distinct, duplicates=rows - distinct, done=done, pending=distinct - done
+        )
+
+    def pending_in(self, first: int, n: int) -> list[tuple[int, str]]:
+        """Return up to n (position, row_id) from `first` on, in table order: first positions of what is not done.
+
+        Go on with the last position + 1; an empty list is the end.
+        """
+        self._seal()
+        found = self._db.execute(_PENDING, (first, n))
+        return [(position, row_id.hex()) for position, row_id in found]
+
+    def positions(self, row_id: str) -> list[int]:
+        """Return every position of a row_id in table order."""
+        self._seal()
+        query = "SELECT position FROM rows WHERE id = ? ORDER BY position"
+        return [position for (position,) in self._db.execute(query, (bytes.fromhex(row_id),))]
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _seal(self) -> tuple[int, int]:
+        """Return (rows, distinct row_ids), with the index built."""
+        if self._totals is None:
+            self._db.execute(_SEAL)
+            rows, distinct = self._db.execute(_COUNT).fetchone()
+            self._totals = (rows, distinct)
+        return self._totals

@@ -1,0 +1,31 @@
+"""Put a function around methods of modules for a while, and take it away again.
+
+An attribute on the instance shadows the class's method; `nn.Module.__call__` looks `forward` up on the
+instance, as accelerate's hooks rely on too. Nothing stays on the model when the block ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+Around = Callable[..., Any]  # called as around(name, original, *args, **kwargs)
+
+
+@contextmanager
+def intercept(objects: Mapping[str, Any], around: Around, *, method: str = "forward") -> Iterator[None]:
+    """Call `around(name, original, ...)` in place of `method` of each object while the block runs."""
+    before = {name: vars(target).get(method) for name, target in objects.items()}
+    for name, target in objects.items():
+        # object.__setattr__: nn.Module's own setter would search its parameters and buffers each time
+        object.__setattr__(target, method, partial(around, name, getattr(target, method)))
+    try:
+        yield
+    finally:
+        for name, target in objects.items():
+            if before[name] is None:
+                object.__delattr__(target, method)
+            else:
+                object.__setattr__(target, method, before[name])

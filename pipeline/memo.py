@@ -1,0 +1,53 @@
+"""Remember what a text encoder returned: a thousand seeds of one prompt encode it once.
+
+Keyed by all tensors and values of the call. Bounded by bytes; the entry that was not asked for longest goes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from torch import Tensor
+
+from framefleet.pipeline.calls import digest_of
+from framefleet.pipeline.tree import flatten, unflatten
+
+# 64 prompts of a 4,096-wide encoder at 512 tokens in bf16.
+MAX_BYTES = 256 * 2**20
+
+
+class Memo:
+    """Put around an encoder's `forward` by `intercept`."""
+
+    def __init__(self, *, max_bytes: int = MAX_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._known: OrderedDict[Hashable, tuple[list[Any], Hashable, int]] = OrderedDict()
+        self._bytes = 0
+
+    def __call__(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        key = _key(name, args, kwargs)
+        if key not in self._known:
+            leaves, structure = flatten(forward(*args, **kwargs))
+            self._remember(key, leaves, structure)
+        self._known.move_to_end(key)
+        leaves, structure, _ = self._known[key]
+        output = unflatten(structure, [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves])
+        self._forget()
+        return output
+
+    def _remember(self, key: Hashable, leaves: list[Any], structure: Hashable) -> None:
+        size = sum(leaf.numel() * leaf.element_size() for leaf in leaves if isinstance(leaf, Tensor))
+        self._known[key] = (leaves, structure, size)
+        self._bytes += size
+
+    def _forget(self) -> None:
+        while self._bytes > self._max_bytes:
+            _, (_, _, size) = self._known.popitem(last=False)
+            self._bytes -= size
+
+
+def _key(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
+    leaves, structure = flatten((args, kwargs))
+    return name, structure, tuple(digest_of(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves)

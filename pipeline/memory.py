@@ -1,0 +1,33 @@
+"""Device memory: how much was used, whether an error says that it ran out, and giving it back."""
+
+from __future__ import annotations
+
+import gc
+import resource
+
+import torch
+
+from framefleet.pipeline.errors import OutOfMemory
+
+# The CPU allocator has no exception class of its own.
+CPU_MESSAGES = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | OutOfMemory | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in CPU_MESSAGES)
+
+
+def free_memory() -> None:
+    """Return cached blocks, so that a smaller attempt finds whole ones."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def peak_memory_bytes() -> int:
+    """The most this process has held: on the GPU where there is one, else in host memory."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB

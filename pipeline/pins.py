@@ -1,0 +1,114 @@
+"""Run a fused forward in which chosen calls of inner modules, the pins, go row by row."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from framefleet.pipeline.calls import Call, Layout, join, part, row_slice
+from framefleet.pipeline.intercept import intercept
+from framefleet.pipeline.tree import flatten, unflatten
+
+Forward = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """How one call of a module looks in a one-row run: the layouts of its arguments' and output's leaves."""
+
+    arguments: tuple[Layout | None, ...]
+    outputs: tuple[Layout | None, ...]
+
+    def is_partable(self, arguments: Any, rows: int) -> bool:
+        """Whether every tensor of a fused call is the rows joined, or the same as in the one-row run."""
+        leaves, _ = flatten(arguments)
+        if len(leaves) != len(self.arguments):
+            return False
+        pairs = list(zip(leaves, self.arguments, strict=True))
+        return any(is_joined(leaf, rows, layout) for leaf, layout in pairs) and all(
+            layout is None or tuple(leaf.shape) == layout.shape or is_joined(leaf, rows, layout)
+            for leaf, layout in pairs
+        )
+
+
+Key = tuple[str, int]  # a module, and how often it was called before in this forward
+Traces = Mapping[Key, Trace]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to run a forward of some size: the pinned calls, and the layout of one row's output."""
+
+    pins: Traces
+    output: tuple[Layout | None, ...]
+
+
+class Rows:
+    """Runs pinned calls row by row within one fused forward. Put around modules by `intercept`."""
+
+    def __init__(self, rows: int, pins: Traces) -> None:
+        self.rows = rows
+        self._pins = pins
+        self._counts: Counter[str] = Counter()
+        self.is_nested = False  # inside a call that goes row by row already
+
+    def __call__(self, name: str, forward: Forward, *args: Any, **kwargs: Any) -> Any:
+        if self.is_nested:
+            return forward(*args, **kwargs)
+        trace = self._pins.get((name, self._counts[name]))
+        self._counts[name] += 1
+        return forward(*args, **kwargs) if trace is None else self.by_row(forward, args, kwargs, trace)
+
+    def by_row(self, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any], trace: Trace) -> Any:
+        """Call `forward` once for each row; join the outputs in the layout of a one-row run."""
+        leaves, structure = flatten((args, kwargs))
+        outputs = []
+        self.is_nested = True
+        try:
+            for row in range(self.rows):
+                own_args, own_kwargs = unflatten(structure, self._own(leaves, row, trace))
+                outputs.append(flatten(forward(*own_args, **own_kwargs)))
+        finally:
+            self.is_nested = False
+        columns = zip(*(leaves for leaves, _ in outputs), strict=True)
+        return unflatten(outputs[0][1], [_stack(column) for column in columns])
+
+    def _own(self, leaves: list[Any], row: int, trace: Trace) -> list[Any]:
+        return [
+            row_slice(leaf, row, self.rows, layout) if is_joined(leaf, self.rows, layout) else leaf
+            for leaf, layout in zip(leaves, trace.arguments, strict=True)
+        ]
+
+
+def run_fused(module: nn.Module, forward: Forward, calls: Sequence[Call], plan: Plan | None) -> list[Any]:
+    """Run one forward for all calls; return each row's output. Without a plan nothing is pinned."""
+    args, kwargs = join(calls)
+    pins = plan.pins if plan else {}
+    with intercept(pinned_modules(module, pins), Rows(len(calls), pins)):
+        output = forward(*args, **kwargs)
+    return part(output, rows=len(calls), batch=calls[0].batch, layout=plan.output if plan else None)
+
+
+def pinned_modules(module: nn.Module, pins: Traces) -> dict[str, nn.Module]:
+    return {name: module.get_submodule(name) for name, _ in pins}
+
+
+def is_joined(leaf: Any, rows: int, layout: Layout | None) -> bool:
+    """Whether `leaf` is `rows` tensors of that layout, joined along the first dimension."""
+    return layout is not None and len(layout.shape) > 0 and tuple(leaf.shape) == layout.times(rows)
+
+
+def _stack(column: tuple[Any, ...]) -> Any:
+    """Join the rows' outputs so that each row's slice keeps its strides."""
+    first = column[0]
+    if not isinstance(first, Tensor) or first.dim() == 0:
+        return first
+    shape = (len(column) * first.shape[0], *first.shape[1:])
+    strides = (first.stride(0) if first.shape[0] > 1 else first.numel(), *first.stride()[1:])
+    joined = torch.empty_strided(shape, strides, dtype=first.dtype, device=first.device)
+    return torch.cat(column, out=joined)

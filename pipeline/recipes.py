@@ -1,0 +1,75 @@
+"""Recipes: ordinary diffusers code that renders one row. The default calls the pipeline once."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.request import Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A named function `(pipe, request) -> frames`.
+
+    digest: SHA-256 of the source file it comes from; "" for framefleet's own, which the version covers.
+    """
+
+    name: str
+    function: Callable[[Any, Request], Any]
+    digest: str = ""
+
+
+def generate(pipe: Any, request: Request) -> Any:
+    """Call the pipeline once; return its output object, with frames as floats in [0, 1]."""
+    return pipe(**request.arguments, generator=request.generator(), output_type="np")
+
+
+BUILT_IN = {"generate": Recipe(name="generate", function=generate)}
+
+
+def find_recipe(name: str) -> Recipe:
+    """Return a built-in recipe, or import `module:function`; modules beside the working folder are found too.
+
+    Raises RecipeError when there is none, or it does not take `(pipe, request)`.
+    """
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    module_name, _, function_name = name.partition(":")
+    if not function_name:
+        raise RecipeError(
+            f"there is no recipe {name!r}", f"use one of {', '.join(BUILT_IN)}, or name yours as module:function"
+        )
+    function = getattr(_import(module_name, name), function_name, None)
+    if not callable(function):
+        raise RecipeError(f"recipe {name!r}: {module_name} has no function {function_name}", "check the spelling")
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError:
+        raise RecipeError(f"recipe {name!r} does not take (pipe, request)", "give it these two parameters") from None
+    return Recipe(name=name, function=function, digest=_source_digest(function))
+
+
+def _import(module_name: str, name: str) -> Any:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        return importlib.import_module(module_name)
+    except ImportError as error:
+        raise RecipeError(
+            f"recipe {name!r}: cannot import {module_name}: {error}", "run from the folder that holds the module"
+        ) from error
+
+
+def _source_digest(function: Callable[..., Any]) -> str:
+    """Digest of the whole file: the function may call others in it."""
+    file = inspect.getsourcefile(inspect.unwrap(function))
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""

@@ -1,0 +1,121 @@
+"""What is written about each row: the columns of records, failures and refused rows, as Arrow types."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, get_type_hints
+
+import pyarrow as pa
+
+from framefleet.pipeline.errors import TableError
+
+RECORDS, FAILURES, INVALID = "records", "failures", "invalid"  # folders below the output
+
+ARROW_TYPES = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    datetime: pa.timestamp("us", "UTC"),
+    tuple[int, ...]: pa.list_(pa.int64()),
+    tuple[str, ...]: pa.list_(pa.string()),
+    str | None: pa.string(),
+    float | None: pa.float64(),
+    int | None: pa.int64(),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What is committed about one clip. JSON columns are canonical JSON text."""
+
+    row_id: str
+    row_indices: tuple[int, ...]  # every position in the table with this row_id
+    uri: str
+    media_sha256: str
+    frames_sha256: str
+    bytes: int
+    height: int
+    width: int
+    num_frames: int
+    fps: float | None  # None: an image
+    duration_s: float | None
+    arguments: str  # JSON
+    seed: int
+    scheduler: str | None  # None: the model's own
+    recipe: str
+    model: str
+    model_digest: str
+    numerics: str  # JSON
+    environment: str  # JSON
+    batch_size: float  # mean over the row's forwards
+    attempt: int
+    worker: str
+    node: str
+    started_at: datetime
+    finished_at: datetime
+    encode_s: float
+    denoise_s: float
+    decode_s: float
+    write_s: float
+    peak_memory_bytes: int | None  # None: not measured on this device
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureRecord:
+    """What is known about a row that was given up on."""
+
+    row_id: str
+    row_indices: tuple[int, ...]
+    error_type: str
+    message: str
+    traceback: str
+    attempts: int
+    arguments: str  # JSON
+    seed: int
+    scheduler: str | None
+    recipe: str
+    model: str
+    workers: tuple[str, ...]  # where it was tried
+    failed_at: datetime
+
+
+def _schema_of(kind: type) -> pa.Schema:
+    hints = get_type_hints(kind)
+    return pa.schema([(field.name, ARROW_TYPES[hints[field.name]]) for field in fields(kind)])
+
+
+RECORD_FIELDS: pa.Schema = _schema_of(Record)
+FAILURE_FIELDS: pa.Schema = _schema_of(FailureRecord)
+INVALID_FIELDS = pa.schema([("row_index", pa.int64()), ("reason", pa.string()), ("fix", pa.string())])
+
+
+def record_schema(carried: pa.Schema) -> pa.Schema:
+    """Return the columns of `records/`: the carried ones, then ours. TableError if a name is in both."""
+    return _with_ours(carried, RECORD_FIELDS, RECORDS)
+
+
+def failure_schema(carried: pa.Schema) -> pa.Schema:
+    """Return the columns of `failures/`: the carried ones, then ours. TableError if a name is in both."""
+    return _with_ours(carried, FAILURE_FIELDS, FAILURES)
+
+
+def invalid_schema(table: pa.Schema) -> pa.Schema:
+    """Return the columns of `invalid/`: the table's own, then why. TableError if a name is in both."""
+    return _with_ours(table, INVALID_FIELDS, INVALID)
+
+
+def _with_ours(carried: pa.Schema, ours: pa.Schema, folder: str) -> pa.Schema:
+    names = [*carried.names, *ours.names]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise TableError(
+            f"column {', '.join(map(repr, twice))} of the table would be twice in {folder}/",
+            "rename it in the table, or drop it",
+        )
+    return pa.schema([field.remove_metadata() for field in [*carried, *ours]])
+
+
+def values_of(record: Record | FailureRecord) -> dict[str, Any]:
+    """Return the record's columns, as `PartWriter.add` takes them."""
+    return {name: getattr(record, name) for name in record.__dataclass_fields__}

@@ -1,0 +1,210 @@
+"""Requests in, clips out, as they finish: the renderer of one process and one model, without Ray."""
+
+from __future__ import annotations
+
+import copy
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from framefleet.pipeline.batcher import Batcher, Task
+from framefleet.pipeline.check import check_request
+from framefleet.pipeline.errors import OutOfMemory, TableError
+from framefleet.pipeline.forwards import Batching, Forwards
+from framefleet.pipeline.frames import frames_sha256, to_frames
+from framefleet.pipeline.identity import row_id
+from framefleet.pipeline.intercept import intercept
+from framefleet.pipeline.memo import Memo
+from framefleet.pipeline.memory import free_memory, is_out_of_memory, peak_memory_bytes
+from framefleet.pipeline.model import Model
+from framefleet.pipeline.recipes import Recipe, find_recipe
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.schedulers import build, resolve
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """One rendered row.
+
+    frames: uint8 RGB (T, H, W, 3); T is 1 for images. seconds: encode_s (text), denoise_s (from the first
+    forward to the last, shared with other rows), decode_s. batch_size: mean rows over its forwards.
+    """
+
+    row_id: str
+    request: Request
+    frames: np.ndarray
+    frames_sha256: str
+    seconds: Mapping[str, float]
+    batch_size: float
+    peak_memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """One row that could not be rendered. The others went on."""
+
+    row_id: str
+    request: Request
+    error: Exception
+    traceback: str
+
+
+Outcome = Clip | Failure
+
+
+class Renderer:
+    """Renders requests with one model; rows share forwards and keep their bits.
+
+    Not for several threads at once, nor for two renderers of one model at once.
+    """
+
+    def __init__(
+        self, model: Model, batching: Batching | None = None, *, recipes: Mapping[str, Recipe] | None = None
+    ) -> None:
+        self.model = model
+        self.batching = batching or Batching()
+        self.forwards = Forwards(model.denoisers(), self.batching)
+        self._recipes = dict(recipes or {})
+        self._batcher = Batcher(self.forwards)
+        self._memo = Memo()
+        self._rows: dict[Task, _Row] = {}
+        self._waiting: deque[_Row] = deque()
+        self._retry_alone: deque[_Row] = deque()  # memory ran out beside others
+
+    @property
+    def num_active(self) -> int:
+        """Rows submitted and not yet returned."""
+        return len(self._rows) + len(self._waiting) + len(self._retry_alone)
+
+    def render(self, requests: Iterable[Request]) -> Iterator[Outcome]:
+        """Yield a Clip or a Failure for each request, in the order they finish.
+
+        Requests are taken as there is room, so an endless generator is fine. Raises TableError for a request
+        that the model cannot render as asked.
+        """
+        source = enumerate(requests)
+        is_open = True
+        while is_open or self.num_active:
+            while is_open and self.num_active < self.batching.max_rows:
+                index, request = next(source, (-1, None))
+                if request is None:
+                    is_open = False
+                else:
+                    self.submit(request, self._identify(index, request))
+            yield from self.step()
+
+    def submit(self, request: Request, row_id: str) -> None:
+        """Take a request that was checked already."""
+        self._waiting.append(_Row(row_id, request))
+
+    def step(self) -> list[Outcome]:
+        """Take every row to its next forward; return the rows that ended on the way."""
+        self._admit()
+        with ExitStack() as stack:
+            stack.enter_context(intercept(self.model.text_encoders(), self._encode))
+            vae = getattr(self.model.pipe, "vae", None)
+            stack.enter_context(intercept({"vae": vae} if vae else {}, self._decode, method="decode"))
+            finished = self._batcher.step(stack)
+        ended = [(task, self._rows.pop(task)) for task in finished]
+        return [outcome for task, row in ended if (outcome := self._outcome(task, row)) is not None]
+
+    def cancel(self) -> None:
+        """Forget all rows."""
+        self._batcher.cancel()
+        self._rows.clear()
+        self._waiting.clear()
+        self._retry_alone.clear()
+
+    def _identify(self, index: int, request: Request) -> str:
+        problems = check_request(request, self.model.spec)
+        if problems:
+            problem = problems[0]
+            raise TableError(f"request {index}: {problem.reason}", problem.fix)
+        recipe = self._recipe(request.recipe)
+        numerics = self.model.settings.numerics(self.batching.mode)
+        return row_id(request, model_digest=self.model.digest, numerics=numerics, recipe_digest=recipe.digest)
+
+    def _admit(self) -> None:
+        if self._retry_alone and not self._rows:
+            self._start(self._retry_alone.popleft(), is_alone=True)
+        if self._retry_alone or any(row.is_alone for row in self._rows.values()):
+            return
+        while self._waiting and len(self._rows) < self.batching.max_rows:
+            self._start(self._waiting.popleft(), is_alone=False)
+
+    def _start(self, row: _Row, *, is_alone: bool) -> None:
+        row.is_alone = is_alone
+        self._rows[self._batcher.start(partial(self._render_row, row))] = row
+
+    def _render_row(self, row: _Row) -> np.ndarray:
+        pipe = copy.copy(self.model.pipe)  # pipelines keep the state of a call on themselves
+        choice = resolve(row.request.scheduler, self.model.spec)
+        if choice is not None:
+            pipe.scheduler = build(choice, self.model.pipe.scheduler)
+        return to_frames(self._recipe(row.request.recipe).function(pipe, row.request))
+
+    def _recipe(self, name: str) -> Recipe:
+        if name not in self._recipes:
+            self._recipes[name] = find_recipe(name)
+        return self._recipes[name]
+
+    def _encode(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return self._measured("encode_s", partial(self._memo, name, forward), *args, **kwargs)
+
+    def _decode(self, name: str, decode: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return self._measured("decode_s", decode, *args, **kwargs)
+
+    def _measured(self, key: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            row = self._current_row()
+            if row is not None:
+                row.seconds[key] = row.seconds.get(key, 0.0) + time.perf_counter() - started
+
+    def _current_row(self) -> _Row | None:
+        task = self._batcher.current
+        return self._rows.get(task) if task else None
+
+    def _outcome(self, task: Task, row: _Row) -> Outcome | None:
+        if task.error is None:
+            return _clip(task, row)
+        if is_out_of_memory(task.error):
+            free_memory()
+            if not row.is_alone:
+                self._retry_alone.append(row)
+                return None
+            task.error = OutOfMemory(
+                f"one row alone does not fit: {task.error}", "render smaller, or shorter, or in bf16"
+            ).with_traceback(task.error.__traceback__)
+        text = "".join(traceback.format_exception(task.error))
+        return Failure(row_id=row.row_id, request=row.request, error=task.error, traceback=text)
+
+
+class _Row:
+    def __init__(self, row_id: str, request: Request) -> None:
+        self.row_id = row_id
+        self.request = request
+        self.seconds: dict[str, float] = {}
+        self.is_alone = False
+
+
+def _clip(task: Task, row: _Row) -> Clip:
+    seconds = {"encode_s": 0.0, "decode_s": 0.0, "denoise_s": task.last_forward_at - task.first_forward_at}
+    return Clip(
+        row_id=row.row_id,
+        request=row.request,
+        frames=task.value,
+        frames_sha256=frames_sha256(task.value),
+        seconds=seconds | row.seconds,
+        batch_size=task.batch_size,
+        peak_memory_bytes=peak_memory_bytes(),
+    )

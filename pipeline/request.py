@@ -1,0 +1,36 @@
+"""One clip to render, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_SEED = 2**63 - 1  # the record's column is int64; torch itself takes up to 2**64 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One clip to render: what a plain diffusers call would be given.
+
+    arguments: keyword arguments of the pipeline's `__call__`; JSON values only.
+    seed: 0 to 2**63 - 1.
+    scheduler: diffusers' class name or a short name ("euler", "ddim", ...); None is the model's own.
+    recipe: "generate" or "module:function".
+    fps: frames per second of the clip; None takes the job's, or else the model's native rate.
+    """
+
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    scheduler: str | None = None
+    recipe: str = "generate"
+    fps: float | None = None
+
+    def generator(self) -> torch.Generator:
+        """Return a fresh generator at this row's seed, on the CPU so that noise does not depend on the GPU."""
+        import torch
+
+        return torch.Generator("cpu").manual_seed(self.seed)

@@ -1,0 +1,62 @@
+"""How many rows the next forward takes, from measured seconds. Pure: knows no model and no clock.
+
+Grow only while rows per second grow; 1 where batching does not pay; halved when memory ran out.
+"""
+
+from __future__ import annotations
+
+# Sizes in between are not used, so that few sizes have to be probed and yet at most a third of a group waits.
+LADDER = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+# Below 5 % more rows per second a larger forward is not worth its memory, nor the probe its time.
+MIN_GAIN = 1.05
+# One refusal may be a noisy measurement, or one size whose bits differ; two in a row end the climb.
+MISSES = 2
+
+
+class Sizes:
+    """The sizes that one shape of forward may use.
+
+    min_gain: how many times the rows per second of the next smaller size make a size worth using; 0 takes
+    every size that can be run.
+    """
+
+    def __init__(self, max_rows: int, *, min_gain: float = MIN_GAIN) -> None:
+        self._ladder = sorted({size for size in LADDER if size < max_rows} | ({max_rows} - {1}))
+        self._rates: dict[int, float] = {}  # rows per second of the sizes that pay
+        self._refused: set[int] = set()
+        self._cap = max_rows
+        self._min_gain = min_gain
+
+    def next(self, waiting: int) -> int:
+        """Return the largest size for `waiting` rows that pays, or the next one worth trying."""
+        allowed, misses = 1, 0
+        for size in self._ladder:
+            if size > min(waiting, self._cap) or misses == MISSES:
+                break
+            if size in self._refused:
+                misses += 1
+            elif size in self._rates:
+                allowed, misses = size, 0
+            else:
+                return size
+        return allowed
+
+    def is_tried(self, size: int) -> bool:
+        return size == 1 or size in self._rates
+
+    def pays(self, size: int, *, seconds: float) -> bool:
+        """Whether `size` rows in `seconds` beat every smaller size by enough."""
+        smaller = [rate for known, rate in self._rates.items() if known < size]
+        return size / seconds > self._min_gain * max(smaller, default=0.0)
+
+    def accept(self, size: int, *, seconds: float) -> None:
+        self._rates[size] = size / seconds
+
+    def refuse(self, size: int) -> None:
+        """Never use this size again: it does not pay, or its bits differ."""
+        self._rates.pop(size, None)
+        self._refused.add(size)
+
+    def halve(self, size: int) -> None:
+        """Memory ran out at `size`: stay at or below half of it from now on."""
+        self._cap = min(self._cap, max(1, size // 2))

@@ -1,0 +1,156 @@
+"""From a diffusers pipeline folder to what its calls accept, read from its configs: no weights are opened."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from framefleet.pipeline import geometry
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.families import Family, family_of
+from framefleet.pipeline.signature import Parameter, Scalar, parameters_of
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineSpec:
+    """What one model folder renders and what its `__call__` takes.
+
+    size_multiple: height and width are multiples of it; other sizes are rounded silently or fail late.
+    frame_step: frames must be `frame_step * k + 1`; None when any number is rendered as asked.
+    max_frames: the longest clip that the motion module was made for; None when there is no such limit.
+    default_height, default_width, default_frames: what a call without them renders; None when not known.
+    scheduler_class, scheduler_config: the model's own noise scheduler.
+    """
+
+    class_name: str
+    kind: Literal["video", "image"]
+    parameters: Mapping[str, Parameter]
+    family: Family
+    size_multiple: int
+    frame_step: int | None
+    max_frames: int | None
+    native_fps: float | None
+    default_height: int | None
+    default_width: int | None
+    default_frames: int | None
+    scheduler_class: str
+    scheduler_config: Mapping[str, Any]
+
+    @property
+    def pipeline_class(self) -> type[DiffusionPipeline]:
+        """The concrete class: the generic loader drops components that it is passed (diffusers 0.42)."""
+        return _class_named(self.class_name)
+
+    def settable(self) -> dict[str, Parameter]:
+        """Return the parameters that a table or the job's defaults may give."""
+        return {name: parameter for name, parameter in self.parameters.items() if parameter.kind}
+
+    def defaults(self) -> dict[str, Scalar]:
+        """Return what a call without arguments renders with, sizes included."""
+        given = {name: p.default for name, p in self.settable().items() if p.default is not None}
+        sizes = {"height": self.default_height, "width": self.default_width}
+        sizes |= dict.fromkeys(geometry.FRAME_PARAMETERS, self.default_frames)
+        return given | {k: v for k, v in sizes.items() if v is not None and k in self.parameters}
+
+    def fps_of(self, arguments: Mapping[str, Any]) -> float | None:
+        """Return the native rate of a clip: LTX renders for the `frame_rate` it is asked for."""
+        rate = arguments.get("frame_rate")
+        return float(rate) if isinstance(rate, int | float) and rate > 0 else self.native_fps
+
+
+def inspect_model(path: str | Path) -> PipelineSpec:
+    """Return what the pipeline folder at `path` accepts. Raises ModelError when it is not a complete one."""
+    folder = Path(path)
+    index = _model_index(folder)
+    class_name = index["_class_name"]
+    parameters = {p.name: p for p in parameters_of(_class_named(class_name).__call__)}
+    configs = _component_configs(folder, index)
+    family = family_of(class_name)
+    video = family.fps is not None or any(name in parameters for name in geometry.FRAME_PARAMETERS)
+    height, width = geometry.default_size(parameters, configs, family)
+    scheduler = configs.get("scheduler")
+    if scheduler is None:
+        raise ModelError(f"{class_name} in {folder} has no noise scheduler", "use a diffusion pipeline")
+    return PipelineSpec(
+        class_name=class_name,
+        kind="video" if video else "image",
+        parameters=parameters,
+        family=family,
+        size_multiple=geometry.size_multiple(configs, family),
+        frame_step=geometry.frame_step(configs, family) if video else None,
+        max_frames=configs.get("motion_adapter", {}).get("motion_max_seq_length"),
+        native_fps=geometry.native_fps(index, parameters, configs, family),
+        default_height=height,
+        default_width=width,
+        default_frames=geometry.default_frames(parameters, configs),
+        scheduler_class=index["scheduler"][1],
+        scheduler_config={k: v for k, v in scheduler.items() if not k.startswith("_")},
+    )
+
+
+def _model_index(folder: Path) -> dict[str, Any]:
+    """Return model_index.json, with a `_class_name` that is text."""
+    if not folder.is_dir():
+        raise ModelError(
+            f"model {str(folder)!r} is not a folder",
+            "give the folder that holds model_index.json; download a hub model first",
+        )
+    index = _read_json(
+        folder / "model_index.json", "give a diffusers pipeline folder, not a single checkpoint"
+    )
+    if not isinstance(index.get("_class_name"), str):
+        raise ModelError(
+            f"{folder / 'model_index.json'} names no pipeline class of diffusers",
+            "pipelines with code of their own are not loaded; use one of diffusers' classes",
+        )
+    return index
+
+
+def _read_json(path: Path, fix: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{path} does not exist", fix) from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}", "download the model again") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} is not a JSON object", "download the model again")
+    return content
+
+
+@functools.cache
+def _class_named(name: str) -> type[DiffusionPipeline]:
+    import diffusers
+
+    if hasattr(diffusers, name):
+        found: type[DiffusionPipeline] = getattr(diffusers, name)
+        return found
+    known = [known for known in dir(diffusers) if known.endswith("Pipeline")]
+    nearest = difflib.get_close_matches(name, known, n=1)
+    hint = f"the nearest class is {nearest[0]}" if nearest else "use a model made for diffusers"
+    raise ModelError(
+        f"diffusers {diffusers.__version__} has no pipeline {name!r}", f"{hint}; or update diffusers"
+    )
+
+
+def _component_configs(folder: Path, index: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the configs of all components that have one. Every component named must have its folder."""
+    configs = {}
+    for name, entry in index.items():
+        if name.startswith("_") or not isinstance(entry, list) or entry[:1] in ([None], []):
+            continue
+        fix = f"download the whole model; {name!r} is named in its model_index.json"
+        if not (folder / name).is_dir():
+            raise ModelError(f"component folder {folder / name} does not exist", fix)
+        file = "scheduler_config.json" if name == "scheduler" else "config.json"
+        if name in ("scheduler", "vae", "transformer", "unet", "motion_adapter"):
+            configs[name] = _read_json(folder / name / file, fix)
+    return configs

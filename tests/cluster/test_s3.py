@@ -1,0 +1,211 @@
+"""The store and the records on a real S3 server process."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import pickle
+import threading
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+import pyarrow.dataset as ds
+import pyarrow.fs
+import pytest
+import s3fs
+
+from framefleet.pipeline.errors import StoreConflict, StoreError
+from framefleet.pipeline.parts import PartWriter, committed_row_ids, find_record
+from framefleet.pipeline.records import record_schema, values_of
+from framefleet.pipeline.store import Store
+from tests.rows import record
+from tests.servers import S3Server, free_port, losing_answers
+from tests.unit.test_records import CARRIED, carried_row
+
+
+@pytest.fixture
+def store(s3_server: S3Server) -> Store:
+    return Store(f"{s3_server.url}/run 7", s3_server.storage_options)
+
+
+def write_records(store: Store, count: int) -> None:
+    writer = PartWriter(store, "records", record_schema(CARRIED), run="r1")
+    for number in range(count):
+        writer.add(carried_row(number), values_of(record(number)))
+        if number % 2:
+            writer.flush()
+    writer.flush()
+
+
+def test_what_is_written_is_read_replaced_listed_and_deleted(store: Store) -> None:
+    store.write("clips/ab/one.mp4", b"old")
+    store.write("clips/ab/one.mp4", b"new")
+    store.write("clips2/two.mp4", b"2")
+    assert store.read("clips/ab/one.mp4") == b"new"
+    assert store.list("clips") == ["clips/ab/one.mp4"]
+    assert store.list("records") == []
+    assert store.exists("clips/ab/one.mp4")
+    assert not store.exists("clips/ab")
+    store.delete("clips/ab/one.mp4")
+    store.delete("clips/ab/one.mp4")
+    assert not store.exists("clips/ab/one.mp4")
+    with pytest.raises(FileNotFoundError):
+        store.read("clips/ab/one.mp4")
+
+
+def test_names_that_mean_something_in_urls_are_kept(store: Store) -> None:
+    for name in ("a#b", "a?b", "a%20b", "a b", "a[1]*", "猫"):
+        store.write(f"clips/{name}", name.encode())
+    assert sorted(store.list("clips")) == store.list("clips")
+    assert [store.read(path).decode() for path in store.list("clips")] == [
+        path.removeprefix("clips/") for path in store.list("clips")
+    ]
+
+
+def test_create_refuses_other_bytes_and_takes_equal_ones(store: Store) -> None:
+    store.create("job.json", b"{}")
+    store.create("job.json", b"{}")
+    with pytest.raises(StoreConflict, match=r"run 7/job\.json"):
+        store.create("job.json", b"{1}")
+    assert store.read("job.json") == b"{}"
+
+
+def test_of_many_creates_at_once_one_wins(store: Store) -> None:
+    conflicts: list[int] = []
+
+    def create(number: int) -> None:
+        try:
+            store.create("driver.lock", b"%d" % number)
+        except StoreConflict:
+            conflicts.append(number)
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(conflicts) == 7
+    assert int(store.read("driver.lock")) not in conflicts
+
+
+def test_a_create_whose_answer_was_lost_is_not_taken_for_a_conflict(s3_server: S3Server) -> None:
+    with losing_answers(s3_server.endpoint, times=1) as endpoint:
+        store = Store(s3_server.url, {**s3_server.storage_options, "endpoint_url": endpoint})
+        store.create("driver.lock", b"mine")
+        with pytest.raises(StoreConflict):
+            store.create("driver.lock", b"another's")
+    assert Store(s3_server.url, s3_server.storage_options).read("driver.lock") == b"mine"
+
+
+def test_another_process_sees_a_change_at_once(store: Store) -> None:
+    assert store.list("clips") == []
+    pickle.loads(pickle.dumps(store)).write("clips/one.mp4", b"1")
+    assert store.list("clips") == ["clips/one.mp4"]
+
+
+def _read_into(store: Store, pipe: multiprocessing.connection.Connection) -> None:
+    pipe.send(store.read("job.json"))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_store_in_use_works_in_a_child_process(store: Store, method: Literal["fork", "spawn"]) -> None:
+    store.write("job.json", b"{}")
+    context = multiprocessing.get_context(method)
+    ours, theirs = context.Pipe()
+    child: Any = context.Process(target=_read_into, args=(store, theirs))  # type: ignore[attr-defined]
+    child.start()
+    assert ours.poll(60)
+    assert ours.recv() == b"{}"
+    child.join(20)
+    assert child.exitcode == 0
+
+
+def test_an_upload_that_breaks_off_publishes_nothing(store: Store) -> None:
+    class Broken(io.BytesIO):
+        """Bytes whose reading fails half way, as a lost disk or connection would."""
+
+        def __len__(self) -> int:
+            return 1000
+
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError("lost half way")
+
+    with pytest.raises(StoreError):
+        store.write("clips/one.mp4", Broken(b"x" * 1000))  # type: ignore[arg-type]  # stands for bytes
+    assert store.list("clips") == []
+
+
+def test_credentials_and_endpoint_come_from_the_environment(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3_server.env.items():
+        monkeypatch.setenv(name, value)
+    store = Store(s3_server.url)
+    store.write("job.json", b"{}")
+    assert store.read("job.json") == b"{}"
+
+
+def test_the_users_options_are_left_as_they_were(s3_server: S3Server) -> None:
+    options = {**s3_server.storage_options, "config_kwargs": {"connect_timeout": 5}}
+    before = pickle.dumps(options)
+    Store(s3_server.url, options).write("job.json", b"{}")
+    assert pickle.dumps(options) == before
+
+
+def test_a_bucket_that_is_not_there_is_a_clear_error(s3_server: S3Server) -> None:
+    with pytest.raises(StoreError, match="no-such-bucket") as caught:
+        Store("s3://no-such-bucket/run", s3_server.storage_options).write("job.json", b"{}")
+    assert "bucket" in caught.value.fix
+
+
+def test_a_server_that_is_gone_is_a_store_error_and_tells_no_secret() -> None:
+    options = {
+        "key": "test",
+        "secret": "very-secret",
+        "endpoint_url": f"http://127.0.0.1:{free_port()}",
+        "config_kwargs": {"retries": {"mode": "standard", "max_attempts": 1}},
+    }
+    store = Store("s3://bucket/run", options)
+    for call in (
+        lambda: store.read("job.json"),
+        lambda: store.exists("job.json"),
+        lambda: store.list("records"),
+    ):
+        with pytest.raises(StoreError, match="could not") as caught:
+            call()
+        assert "very-secret" not in f"{caught.value} {store!r}"
+
+
+def test_records_on_s3_are_found_again(store: Store) -> None:
+    write_records(store, 5)
+    assert [len(part) for part in committed_row_ids(store)] == [2, 2, 1]
+    assert find_record(store, f"{3:032x}")["id"] == "id-3"
+
+
+def test_records_on_s3_are_read_by_pyarrow(store: Store, s3_server: S3Server) -> None:
+    write_records(store, 5)
+    files = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(s3fs.S3FileSystem(**s3_server.storage_options)))
+    place = store.url_of("records").removeprefix("s3://")
+    table = ds.dataset(place, filesystem=files, format="parquet").to_table(filter=ds.field("id") == "id-4")
+    assert table["row_id"].to_pylist() == [f"{4:032x}"]
+
+
+def test_records_on_s3_are_read_by_duckdb(store: Store, s3_server: S3Server) -> None:
+    write_records(store, 5)
+    with duckdb.connect() as database:
+        # DuckDB's own S3 client is an extension that it downloads; through fsspec it reads without
+        database.register_filesystem(s3fs.S3FileSystem(**s3_server.storage_options))
+        parts = f"read_parquet('{store.url_of('records')}/*.parquet')"
+        found = database.sql(f"select count(*), max(id), min(arguments) from {parts}").fetchall()
+    assert found == [(5, "id-4", '{"prompt":"一只猫"}')]
+
+
+def test_records_in_a_folder_are_read_by_duckdb_and_pyarrow(tmp_path: Path) -> None:
+    write_records(Store(str(tmp_path)), 5)
+    (tmp_path / "records" / ".framefleet-0123").write_bytes(b"left by a killed writer")
+    query = f"select count(*) from '{tmp_path}/records/*.parquet'"
+    with duckdb.connect() as database:
+        assert database.sql(query).fetchall() == [(5,)]
+    assert ds.dataset(os.fspath(tmp_path / "records")).count_rows() == 5

@@ -1,0 +1,100 @@
+"""The tiny pipelines are fit to test with: they render, repeat, and show what they were asked."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+
+from framefleet.jobs.demo_model import build_demo_model
+from tests.tiny import SMALLEST, build, tiny
+
+NAMES = sorted(SMALLEST)
+VISIBLE = 2 / 255  # mean change per pixel; far above rounding
+
+
+def _load(folder: Path, dtype: torch.dtype) -> DiffusionPipeline:
+    pipe = DiffusionPipeline.from_pretrained(folder, dtype=dtype)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _frames(pipe: DiffusionPipeline, arguments: dict[str, Any], *, seed: int = 0) -> np.ndarray[Any, Any]:
+    generator = torch.Generator("cpu").manual_seed(seed)
+    output = pipe(**arguments, generator=generator, output_type="np")
+    return np.asarray(output.frames[0] if "num_frames" in arguments else output.images)
+
+
+def _arguments(name: str) -> dict[str, Any]:
+    return {**SMALLEST[name], "height": 32, "width": 32, "prompt": "a red ball", "guidance_scale": 4.0}
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_frames_repeat_and_follow_prompt_guidance_and_seed(name: str, dtype: torch.dtype) -> None:
+    pipe, arguments = _load(tiny(name), dtype), _arguments(name)
+    frames = _frames(pipe, arguments)
+    assert np.array_equal(frames, _frames(pipe, arguments))
+    assert np.isfinite(frames).all()
+    assert frames.std() > VISIBLE
+    assert ((frames > 0) & (frames < 1)).mean() > 0.5
+    for other in (
+        _frames(pipe, arguments, seed=1),
+        _frames(pipe, {**arguments, "prompt": "一只绿色的猫"}),
+        _frames(pipe, {**arguments, "guidance_scale": 2.0}),
+    ):
+        assert np.abs(frames - other).mean() > VISIBLE
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_smallest_arguments_render(name: str) -> None:
+    frames = _frames(_load(tiny(name), torch.float32), {**SMALLEST[name], "prompt": "x"})
+    assert frames.shape == (
+        SMALLEST[name].get("num_frames", 1),
+        SMALLEST[name]["height"],
+        SMALLEST[name]["width"],
+        3,
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_building_twice_writes_equal_bytes_and_leaves_the_global_random_state(
+    name: str, tmp_path: Path
+) -> None:
+    before = torch.random.get_rng_state()
+    build(name, tmp_path / name)
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert _digests(tmp_path / name) == _digests(tiny(name))
+
+
+def test_demo_model_is_built_once_and_with_equal_bytes(tmp_path: Path) -> None:
+    first = build_demo_model(tmp_path / "first")
+    stamp = (first / "model_index.json").stat().st_mtime_ns
+    assert build_demo_model(first) == first
+    assert (first / "model_index.json").stat().st_mtime_ns == stamp
+    assert _digests(first) == _digests(build_demo_model(tmp_path / "second"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "second"]
+
+
+def test_a_half_made_demo_model_is_built_again(tmp_path: Path) -> None:
+    (tmp_path / "demo" / "vae").mkdir(parents=True)
+    assert (build_demo_model(tmp_path / "demo") / "model_index.json").is_file()
+
+
+def test_demo_clips_show_colours_that_follow_prompt_and_seed(tmp_path: Path) -> None:
+    pipe = _load(build_demo_model(tmp_path / "demo"), torch.float32)
+    arguments = {**SMALLEST["wan"], "height": 64, "width": 64, "prompt": "a red ball"}
+    frames = _frames(pipe, arguments)
+    assert frames.std(axis=-1).mean() > 0.1
+    assert np.abs(frames - _frames(pipe, arguments, seed=1)).mean() > VISIBLE
+    assert np.abs(frames - _frames(pipe, {**arguments, "prompt": "一只绿色的猫"})).mean() > VISIBLE

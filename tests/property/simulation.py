@@ -1,0 +1,136 @@
+"""A fleet in virtual time: rows go in, and what became of each comes out. Any size, no process, no sleep.
+
+Every choice is drawn from one seeded generator: which of its rows a worker ends next, who dies, who is slow.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from framefleet.cluster.dispatcher import Dispatcher, GivenUp, Row
+
+IDLE_S = 1.0  # a worker that got nothing asks again after so long
+START_S = 30.0  # a new worker in the place of a dead one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """killers: rows whose worker dies as soon as it starts them. raisers: rows that always raise."""
+
+    workers: int
+    seed: int = 0
+    seconds_per_row: float = 1.0
+    slow_share: float = 0.0  # of the workers, ten times slower
+    death_chance: float = 0.0  # per row ended
+    flaky_chance: float = 0.0  # per row ended: raises now, would not elsewhere
+    killers: frozenset[str] = frozenset()
+    raisers: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class Outcome:
+    done: Counter[str] = field(default_factory=Counter)
+    given_up: list[GivenUp] = field(default_factory=list)
+    leased: Counter[str] = field(default_factory=Counter)
+    struck_alone: set[str] = field(default_factory=set)  # rows whose worker died by chance, holding only them
+    num_leases: int = 0
+    num_held_most: int = 0  # rows the dispatcher remembered at once
+    stale_counted: int = 0  # reports of dead workers that were taken for good
+    idle_s: float = 0.0  # of all workers together
+    end_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _Worker:
+    name: str
+    slowness: float
+    joined: bool = False
+    rows: list[str] = field(default_factory=list)
+
+
+class Simulation:
+    def __init__(self, dispatcher: Dispatcher, rows: Iterable[Row], fleet: Fleet) -> None:
+        self.dispatcher, self.fleet, self.outcome = dispatcher, fleet, Outcome()
+        self._rows: Iterator[Row] = iter(rows)
+        self._random = random.Random(fleet.seed)
+        self._events: list[tuple[float, int, _Worker]] = []  # (when, tie-breaker, who acts)
+        self._started = 0
+        self._holder: dict[str, str] = {}  # row_id: the only worker that may have it
+        self._ghosts: list[tuple[str, str]] = []  # (dead worker, row in its hands), reported late
+
+    def run(self) -> Outcome:
+        for _ in range(self.fleet.workers):
+            self._start(at=self._random.random())
+        while not self.dispatcher.finished:
+            now, _, worker = heapq.heappop(self._events)
+            self._fill_window()
+            self._act(worker, now)
+            self.outcome.end_s = now
+        return self.outcome
+
+    def _start(self, *, at: float) -> None:
+        self._started += 1
+        slow = self._random.random() < self.fleet.slow_share
+        self._wake(_Worker(f"w{self._started}", 10.0 if slow else 1.0), at)
+
+    def _wake(self, worker: _Worker, when: float) -> None:
+        heapq.heappush(self._events, (when, self._random.getrandbits(60), worker))
+
+    def _fill_window(self) -> None:
+        while self.dispatcher.has_room:
+            row = next(self._rows, None)
+            if row is None:
+                self.dispatcher.close()
+                return
+            self.dispatcher.add(row)
+
+    def _act(self, worker: _Worker, now: float) -> None:
+        if not worker.joined:
+            self.dispatcher.join(worker.name)
+            worker.joined = True
+        if worker.rows and not self._end_a_row(worker, now):
+            return self._start(at=now + START_S)
+        while lease := self.dispatcher.lease(worker.name, now):
+            self.outcome.num_leases += 1
+            for leased in lease.rows:
+                row_id = leased.row.row_id
+                assert row_id not in self._holder, f"{row_id} is leased twice at once"
+                self._holder[row_id] = worker.name
+                self.outcome.leased[row_id] += 1
+                worker.rows.append(row_id)
+        counts = self.dispatcher.counts
+        self.outcome.num_held_most = max(self.outcome.num_held_most, counts.waiting + counts.leased)
+        self.outcome.idle_s += 0.0 if worker.rows else IDLE_S
+        pause = self.fleet.seconds_per_row * worker.slowness * self._random.uniform(0.5, 1.5)
+        self._wake(worker, now + (pause if worker.rows else IDLE_S))
+
+    def _end_a_row(self, worker: _Worker, now: float) -> bool:
+        """Let one of the worker's rows end, and a late report of a dead one; return whether it lives."""
+        if self._ghosts and self._random.random() < 0.5:
+            ghost, row_id = self._ghosts.pop()
+            self.outcome.stale_counted += self.dispatcher.done(ghost, row_id, now)
+        row_id = self._random.choice(worker.rows)
+        by_chance = self._random.random() < self.fleet.death_chance
+        if row_id in self.fleet.killers or by_chance:
+            if len(worker.rows) == 1:
+                self.outcome.struck_alone.add(row_id)
+            self._die(worker)
+            return False
+        worker.rows.remove(row_id)
+        del self._holder[row_id]
+        if row_id in self.fleet.raisers or self._random.random() < self.fleet.flaky_chance:
+            given_up = self.dispatcher.failed(worker.name, row_id, ValueError(row_id))
+            self.outcome.given_up += [given_up] if given_up else []
+        else:
+            self.outcome.done[row_id] += self.dispatcher.done(worker.name, row_id, now)
+        return True
+
+    def _die(self, worker: _Worker) -> None:
+        for row_id in worker.rows:
+            del self._holder[row_id]
+            self._ghosts.append((worker.name, row_id))
+        self.outcome.given_up += self.dispatcher.lost(worker.name)

@@ -1,0 +1,227 @@
+"""No order of events loses a row, leases one twice at once or passes one over too often."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from framefleet.cluster.dispatcher import Counts, Dispatcher, GivenUp, Lease, LeaseSize, Row
+
+ATTEMPTS, MAX_DEATHS, LEASES_PER_WORKER, MAX_ROWS, WINDOW = 3, 3, 2, 4, 12
+
+
+@dataclass(slots=True)
+class Known:
+    """What the test itself knows about a row."""
+
+    shape: str
+    failed_on: list[str] = field(default_factory=list)
+    deaths: int = 0
+    holder: str | None = None
+    end: str = ""  # "done" or "given up"
+
+
+class EveryOrderOfEvents(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.dispatcher = Dispatcher(
+            window=WINDOW,
+            attempts=ATTEMPTS,
+            max_deaths=MAX_DEATHS,
+            leases_per_worker=LEASES_PER_WORKER,
+            size=LeaseSize(min_rows=2, max_rows=MAX_ROWS, target_s=10.0),
+        )
+        self.rows: dict[str, Known] = {}
+        self.live: dict[str, list[Lease]] = {}  # worker: its leases so far
+        self.gone: list[str] = []
+        self.now = 0.0
+        self.closed = False
+
+    # Events
+
+    @rule(shapes=st.lists(st.sampled_from("xyz"), max_size=8))
+    def add(self, shapes: list[str]) -> None:
+        for shape in shapes:
+            if not self.dispatcher.has_room:
+                return
+            row_id = str(len(self.rows))
+            self.rows[row_id] = Known(shape)
+            self.dispatcher.add(Row(row_id=row_id, shape=shape))
+
+    @rule()
+    def close(self) -> None:
+        self.closed = True
+        self.dispatcher.close()
+
+    @precondition(lambda self: len(self.live) < 4)
+    @rule()
+    def join(self) -> None:
+        worker = f"w{len(self.live) + len(self.gone)}"
+        self.live[worker] = []
+        self.dispatcher.join(worker)
+
+    @precondition(lambda self: self.live)
+    @rule(choice=st.data(), seconds=st.floats(0, 20))
+    def lease(self, choice: st.DataObject, seconds: float) -> None:
+        self.now += seconds
+        self.lease_to(choice.draw(st.sampled_from(sorted(self.live))))
+
+    @precondition(lambda self: self.held())
+    @rule(choice=st.data(), seconds=st.floats(0, 20))
+    def done(self, choice: st.DataObject, seconds: float) -> None:
+        self.now += seconds
+        self.report_done(choice.draw(st.sampled_from(self.held())))
+
+    @precondition(lambda self: self.held())
+    @rule(choice=st.data(), retry=st.booleans())
+    def failed(self, choice: st.DataObject, retry: bool) -> None:
+        row_id = choice.draw(st.sampled_from(self.held()))
+        row = self.rows[row_id]
+        worker, row.holder = row.holder, None
+        assert worker is not None
+        row.failed_on.append(worker)
+        given_up = self.dispatcher.failed(worker, row_id, f"bad on {worker}", retry=retry)
+        assert (given_up is not None) == (not retry or len(row.failed_on) == ATTEMPTS)
+        self.expect_given_up([given_up] if given_up else [])
+
+    @precondition(lambda self: self.live)
+    @rule(choice=st.data())
+    def put_back(self, choice: st.DataObject) -> None:
+        worker = choice.draw(st.sampled_from(sorted(self.live)))
+        row_ids = choice.draw(st.sets(st.sampled_from(self.held(worker) or ["none"])))
+        self.dispatcher.put_back(worker, row_ids)
+        for row_id in row_ids & self.rows.keys():
+            self.rows[row_id].holder = None
+
+    @precondition(lambda self: self.live)
+    @rule(choice=st.data())
+    def lost(self, choice: st.DataObject) -> None:
+        worker = choice.draw(st.sampled_from(sorted(self.live)))
+        row_ids = self.held(worker)
+        for row_id in row_ids:
+            self.rows[row_id].holder = None
+            self.rows[row_id].deaths += 1
+        del self.live[worker]
+        self.gone.append(worker)
+        given_up = self.dispatcher.lost(worker)
+        guilty = len(row_ids) == 1 and self.rows[row_ids[0]].deaths >= MAX_DEATHS
+        assert [gone.row.row_id for gone in given_up] == (row_ids if guilty else [])
+        self.expect_given_up(given_up)
+
+    @precondition(lambda self: self.rows)
+    @rule(choice=st.data(), retry=st.booleans())
+    def stale_reports(self, choice: st.DataObject, retry: bool) -> None:
+        row_id = choice.draw(st.sampled_from(sorted(self.rows)))
+        worker = choice.draw(st.sampled_from([*self.live, *self.gone, "never here"]))
+        if self.rows[row_id].holder != worker:
+            assert self.dispatcher.done(worker, row_id, self.now) is False
+            assert self.dispatcher.failed(worker, row_id, "late", retry=retry) is None
+            self.dispatcher.put_back(worker, [row_id])
+        if worker not in self.live:
+            assert self.dispatcher.lost(worker) == []
+            assert self.dispatcher.lease(worker, self.now) is None
+
+    # What must hold
+
+    @invariant()
+    def counts_agree(self) -> None:
+        rows = self.rows.values()
+        assert self.dispatcher.counts == Counts(
+            waiting=sum(1 for row in rows if not row.end and row.holder is None),
+            leased=sum(1 for row in rows if row.holder is not None),
+            done=sum(1 for row in rows if row.end == "done"),
+            failed=sum(1 for row in rows if row.end == "given up"),
+        )
+        assert self.dispatcher.finished == (self.closed and all(row.end for row in rows))
+
+    def teardown(self) -> None:
+        """Every row ends as long as workers keep coming."""
+        self.close()
+        while not self.dispatcher.finished:
+            if not self.live:
+                self.join()
+            moved = [self.lease_to(worker) for worker in sorted(self.live)]
+            held = self.held()
+            for row_id in held:
+                self.report_done(row_id)
+            assert held or any(moved), "rows wait, workers ask, and nothing moves"
+            self.counts_agree()
+
+    def held(self, worker: str | None = None) -> list[str]:
+        return [
+            row_id
+            for row_id, row in self.rows.items()
+            if row.holder is not None and worker in (None, row.holder)
+        ]
+
+    def lease_to(self, worker: str) -> bool:
+        held = self.held(worker)
+        lease = self.dispatcher.lease(worker, self.now)
+        if lease is None:
+            return False
+        open_leases = [
+            old for old in self.live[worker] if any(leased.row.row_id in held for leased in old.rows)
+        ]
+        assert len(open_leases) < LEASES_PER_WORKER
+        assert not any(old.alone for old in open_leases)
+        assert 1 <= len(lease.rows) <= (1 if lease.alone else MAX_ROWS)
+        assert not (lease.alone and held)
+        assert len({leased.row.shape for leased in lease.rows}) == 1
+        for leased in lease.rows:
+            row = self.rows[leased.row.row_id]
+            assert row.holder is None and not row.end
+            assert lease.alone == (row.deaths >= 2)
+            assert leased.attempt == 1 + len(row.failed_on) + row.deaths
+            assert worker not in row.failed_on or self.live.keys() <= set(row.failed_on)
+            row.holder = worker
+        self.live[worker] = [*open_leases, lease]
+        return True
+
+    def report_done(self, row_id: str) -> None:
+        row = self.rows[row_id]
+        assert row.holder is not None
+        assert self.dispatcher.done(row.holder, row_id, self.now) is True
+        row.holder, row.end = None, "done"
+
+    def expect_given_up(self, given_up: list[GivenUp]) -> None:
+        for gone in given_up:
+            row = self.rows[gone.row.row_id]
+            assert not row.end
+            assert [worker for worker, _ in gone.errors] == row.failed_on
+            assert gone.attempts == len(row.failed_on) + row.deaths
+            row.end = "given up"
+
+
+TestEveryOrderOfEvents = EveryOrderOfEvents.TestCase
+TestEveryOrderOfEvents.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shapes=st.lists(st.sampled_from("aaaaaaaabbbc"), min_size=1, max_size=200),
+    asking=st.lists(st.integers(0, 2), min_size=1, max_size=40),
+    max_rows=st.integers(1, 4),
+)
+def test_the_oldest_row_is_passed_over_at_most_once_per_lease_slot_of_the_fleet(
+    shapes: list[str], asking: list[int], max_rows: int
+) -> None:
+    dispatcher = Dispatcher(size=LeaseSize(min_rows=1, max_rows=max_rows, target_s=1e9))
+    for worker in "012":
+        dispatcher.join(worker)
+    for number, shape in enumerate(shapes):
+        dispatcher.add(Row(row_id=str(number), shape=shape))
+    waiting, passed_over, turn = set(range(len(shapes))), 0, 0
+    while waiting:
+        worker = str(asking[turn % len(asking)])
+        turn += 1
+        lease = dispatcher.lease(worker, 0.0)
+        assert lease is not None
+        oldest = min(waiting)
+        for leased in lease.rows:
+            waiting.remove(int(leased.row.row_id))
+            dispatcher.done(worker, leased.row.row_id, 0.0)
+        passed_over = passed_over + 1 if oldest in waiting else 0
+        assert passed_over <= 3 * LEASES_PER_WORKER

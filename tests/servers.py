@@ -1,0 +1,133 @@
+"""A real S3 server process for tests: starts with the first test that asks, ends with the last.
+
+Tests in tests/cluster have the fixture `s3_server`; others import it with `s3_process` into their conftest.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+READY_WITHIN_S = 60.0  # moto takes 3 s alone, and more on a busy machine
+KEY, SECRET = "test", "test-secret"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S3Server:
+    """url: an empty bucket. env: what a process needs to reach it; storage_options: the same for fsspec."""
+
+    url: str
+    endpoint: str
+    env: dict[str, str]
+    storage_options: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def s3_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Yield the endpoint of a moto server."""
+    port = free_port()
+    log = tmp_path_factory.mktemp("moto") / "log"
+    command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
+    with open(log, "wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+    try:
+        _wait_until_it_listens(port, process, log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+@pytest.fixture
+def s3_server(s3_process: str) -> S3Server:
+    """Return a server with a bucket of this test's own."""
+    bucket = f"bucket-{uuid.uuid4().hex[:12]}"
+    # boto3 and not s3fs.mkdir, which sends a LocationConstraint that no server accepts for us-east-1
+    client = boto3.client(
+        "s3",
+        endpoint_url=s3_process,
+        aws_access_key_id=KEY,
+        aws_secret_access_key=SECRET,
+        region_name="us-east-1",
+    )
+    client.create_bucket(Bucket=bucket)
+    return S3Server(
+        url=f"s3://{bucket}",
+        endpoint=s3_process,
+        env={
+            "AWS_ENDPOINT_URL": s3_process,
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_DEFAULT_REGION": "us-east-1",
+        },
+        storage_options={"key": KEY, "secret": SECRET, "endpoint_url": s3_process},
+    )
+
+
+@contextmanager
+def losing_answers(endpoint: str, *, times: int) -> Iterator[str]:
+    """Yield an endpoint that passes requests on to `endpoint`, but cuts the answer to the first PUTs."""
+    upstream = endpoint.removeprefix("http://")
+    left = [None] * times
+
+    class Proxy(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def pass_on(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            connection = HTTPConnection(upstream)
+            connection.request(self.command, self.path, body, dict(self.headers))
+            answer = connection.getresponse()
+            content = answer.read()
+            if self.command == "PUT" and left:
+                left.pop()
+                self.close_connection = True
+                return
+            self.send_response_only(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in ("connection", "transfer-encoding"):
+                    self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_PUT = do_GET = do_HEAD = pass_on
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _wait_until_it_listens(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + READY_WITHIN_S
+    while time.monotonic() < deadline:
+        assert process.poll() is None, f"moto_server ended: {log.read_text()}"
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise TimeoutError(f"moto_server does not listen after {READY_WITHIN_S} s: {log.read_text()}")

@@ -1,0 +1,222 @@
+"""Each rule of leasing, retrying and sizing, as one example; deaths are next door."""
+
+from __future__ import annotations
+
+import pytest
+
+from framefleet.cluster.dispatcher import Counts, Dispatcher, GivenUp, LeaseSize, Row
+from tests.unit.dispatching import dispatcher_with, ids, lease
+
+
+def test_a_lease_holds_rows_of_one_shape_oldest_first() -> None:
+    dispatcher = dispatcher_with("xyxxy", min_rows=3)
+    assert ids(lease(dispatcher, "A")) == "0 2 3"
+
+
+def test_a_lease_tells_its_worker_and_that_this_is_the_first_attempt() -> None:
+    granted = lease(dispatcher_with("x"), "A")
+    assert (granted.worker, granted.alone, granted.rows[0].attempt) == ("A", False, 1)
+
+
+def test_a_worker_has_at_most_two_leases_in_flight() -> None:
+    dispatcher = dispatcher_with("xxxxxx")
+    lease(dispatcher, "A")
+    lease(dispatcher, "A")
+    assert dispatcher.lease("A", 0.0) is None
+    dispatcher.done("A", "0", 1.0)
+    assert dispatcher.lease("A", 1.0) is None, "its first lease is not finished yet"
+    dispatcher.done("A", "1", 1.0)
+    assert ids(lease(dispatcher, "A", 1.0)) != ""
+
+
+def test_a_worker_stays_with_the_shape_it_renders() -> None:
+    dispatcher = dispatcher_with("xyxyxy", min_rows=1)
+    assert [ids(lease(dispatcher, "A")), ids(lease(dispatcher, "A"))] == ["0", "2"]
+
+
+def test_an_idle_worker_takes_the_shape_of_the_oldest_row() -> None:
+    dispatcher = dispatcher_with("xxyyx", workers="AB")
+    assert [ids(lease(dispatcher, "A")), ids(lease(dispatcher, "B"))] == ["0 1", "2 3"]
+
+
+def test_a_rare_shape_gets_its_turn_after_each_lease_slot_of_the_fleet_passed_it_over_once() -> None:
+    dispatcher = dispatcher_with("xy" + "x" * 20, min_rows=1, max_rows=1)
+    given = []
+    for _ in range(5):
+        granted = lease(dispatcher, "A")
+        given.append(granted.rows[0].row.shape)
+        dispatcher.done("A", ids(granted), 0.0)
+    assert given == ["x", "x", "x", "y", "x"]
+
+
+def test_room_is_counted_in_waiting_rows() -> None:
+    dispatcher = Dispatcher(window=2, size=LeaseSize(min_rows=1, max_rows=1))
+    dispatcher.join("A")
+    for number in range(2):
+        assert dispatcher.has_room
+        dispatcher.add(Row(row_id=str(number), shape="x"))
+    assert not dispatcher.has_room
+    lease(dispatcher, "A")
+    assert dispatcher.has_room
+    dispatcher.close()
+    assert not dispatcher.has_room
+
+
+def test_finished_once_closed_and_every_row_has_ended() -> None:
+    dispatcher = dispatcher_with("xx")
+    lease(dispatcher, "A")
+    dispatcher.done("A", "0", 1.0)
+    dispatcher.failed("A", "1", "bad", retry=False)
+    assert not dispatcher.finished
+    dispatcher.close()
+    assert dispatcher.finished
+    assert dispatcher.counts == Counts(waiting=0, leased=0, done=1, failed=1)
+
+
+def test_a_row_is_not_added_twice() -> None:
+    with pytest.raises(AssertionError, match="row 0 was added twice"):
+        dispatcher_with("x").add(Row(row_id="0", shape="x"))
+
+
+def test_a_worker_that_was_never_here_gets_nothing() -> None:
+    assert dispatcher_with("x").lease("nobody", 0.0) is None
+
+
+# Errors
+
+
+def test_a_failed_row_goes_to_another_worker_before_all_fresh_rows() -> None:
+    dispatcher = dispatcher_with("xxxx", workers="AB", min_rows=1)
+    lease(dispatcher, "A")
+    assert dispatcher.failed("A", "0", "bad") is None
+    assert ids(lease(dispatcher, "A")) == "1"
+    retried = lease(dispatcher, "B")
+    assert (ids(retried), retried.rows[0].attempt) == ("0", 2)
+
+
+def test_a_retried_row_takes_fresh_rows_of_its_shape_along() -> None:
+    dispatcher = dispatcher_with("xyxx", workers="AB", min_rows=3)
+    lease(dispatcher, "A")
+    dispatcher.failed("A", "0", "bad")
+    dispatcher.add(Row(row_id="4", shape="x"))
+    assert ids(lease(dispatcher, "B")) == "0 4"
+
+
+def test_a_row_that_failed_on_every_live_worker_may_come_back_to_one() -> None:
+    dispatcher = dispatcher_with("x", workers="AB")
+    lease(dispatcher, "A")
+    dispatcher.failed("A", "0", "bad")
+    assert dispatcher.lease("A", 0.0) is None
+    dispatcher.lost("B")
+    assert ids(lease(dispatcher, "A")) == "0"
+
+
+def test_a_row_is_given_up_after_three_errors() -> None:
+    dispatcher = dispatcher_with("x", workers="ABC")
+    for worker in "AB":
+        lease(dispatcher, worker)
+        assert dispatcher.failed(worker, "0", f"bad on {worker}") is None
+    lease(dispatcher, "C")
+    assert dispatcher.failed("C", "0", "bad on C") == GivenUp(
+        row=Row(row_id="0", shape="x"),
+        attempts=3,
+        errors=(("A", "bad on A"), ("B", "bad on B"), ("C", "bad on C")),
+        reason="it failed 3 times",
+    )
+
+
+def test_an_error_that_would_come_again_is_not_retried() -> None:
+    dispatcher = dispatcher_with("x")
+    lease(dispatcher, "A")
+    given_up = dispatcher.failed("A", "0", "does not fit", retry=False)
+    assert given_up is not None and given_up.attempts == 1
+
+
+# Rows handed back
+
+
+def test_rows_put_back_go_first_and_spend_no_attempt() -> None:
+    dispatcher = dispatcher_with("xxyy", workers="AB")
+    lease(dispatcher, "A")
+    dispatcher.put_back("A", ["0", "1"])
+    again = lease(dispatcher, "B")
+    assert (ids(again), again.rows[0].attempt) == ("0 1", 1)
+
+
+def test_a_worker_that_put_everything_back_leaves_without_a_death() -> None:
+    dispatcher = dispatcher_with("x", workers="AB")
+    lease(dispatcher, "A")
+    dispatcher.put_back("A", ["0"])
+    assert dispatcher.lost("A") == []
+    assert lease(dispatcher, "B").rows[0].attempt == 1
+
+
+# Stale reports
+
+
+def test_a_late_outcome_of_a_given_up_worker_does_not_count() -> None:
+    dispatcher = dispatcher_with("x", workers="AB")
+    lease(dispatcher, "A")
+    dispatcher.lost("A")
+    assert dispatcher.done("A", "0", 1.0) is False, "the row waits again"
+    lease(dispatcher, "B")
+    assert dispatcher.done("A", "0", 2.0) is False, "the row is B's now"
+    assert dispatcher.done("B", "0", 3.0) is True
+    assert dispatcher.done("B", "0", 4.0) is False, "an outcome counts once"
+    assert dispatcher.counts == Counts(waiting=0, leased=0, done=1, failed=0)
+
+
+def test_a_late_error_of_a_given_up_worker_spends_no_attempt() -> None:
+    dispatcher = dispatcher_with("x", workers="AB")
+    lease(dispatcher, "A")
+    dispatcher.lost("A")
+    assert dispatcher.failed("A", "0", "bad", retry=False) is None
+    dispatcher.put_back("A", ["0"])
+    assert dispatcher.counts.waiting == 1
+
+
+# Lease size
+
+
+@pytest.mark.parametrize(
+    ("seconds_per_row", "share", "rows"),
+    [
+        (None, None, 8),  # not measured yet: one forward
+        (2.0, None, 30),  # 60 s
+        (0.0, None, 64),  # at most max_rows
+        (1000.0, None, 8),  # at least one forward
+        (2.0, 5, 5),  # near the end: share what is left
+        (1000.0, 3, 3),
+        (None, 0, 1),
+    ],
+)
+def test_lease_size(seconds_per_row: float | None, share: int | None, rows: int) -> None:
+    size = LeaseSize(min_rows=8, max_rows=64, target_s=60.0)
+    assert size.rows(seconds_per_row=seconds_per_row, share=share) == rows
+
+
+def test_leases_grow_to_the_measured_target_when_rows_end_in_bursts() -> None:
+    dispatcher = dispatcher_with("x" * 300, min_rows=8)
+    now, sizes = 0.0, []
+    for _ in range(6):  # eight rows fuse and end together every 16 s: 2 s a row
+        granted = lease(dispatcher, "A", now)
+        sizes.append(len(granted.rows))
+        for number, leased in enumerate(granted.rows):
+            now += 16.0 if number % 8 == 0 else 0.0
+            dispatcher.done("A", leased.row.row_id, now)
+    assert sizes[0] == 8
+    assert all(26 <= size <= 34 for size in sizes[1:]), sizes
+
+
+def test_time_without_rows_does_not_count_as_rendering() -> None:
+    dispatcher = dispatcher_with("x" * 100, min_rows=1, max_rows=100)
+    for now in (0.0, 5000.0):
+        first, *rest = lease(dispatcher, "A", now).rows
+        dispatcher.done("A", first.row.row_id, now + 10.0)
+        dispatcher.put_back("A", [leased.row.row_id for leased in rest])
+    assert len(lease(dispatcher, "A", 9000.0).rows) == 6  # 60 s at 10 s a row
+
+
+def test_near_the_end_every_lease_slot_gets_its_share() -> None:
+    dispatcher = dispatcher_with("x" * 16, workers="ABCD", min_rows=8, closed=True)
+    assert ids(lease(dispatcher, "A")) == "0 1"

@@ -1,0 +1,100 @@
+"""What the dispatcher does when workers die, one example for each rule."""
+
+from __future__ import annotations
+
+from framefleet.cluster.dispatcher import Counts, Dispatcher, LeaseSize, Row
+from tests.unit.dispatching import dispatcher_with, ids, lease
+
+
+def kill_twice(dispatcher: Dispatcher) -> None:
+    """Let workers A and B die with rows 0 and 1 in their hands."""
+    for worker in "AB":
+        lease(dispatcher, worker)
+        assert dispatcher.lost(worker) == []
+
+
+def test_rows_of_a_dead_worker_go_first() -> None:
+    dispatcher = dispatcher_with("xxyyx", workers="AB")
+    lease(dispatcher, "A")
+    dispatcher.lost("A")
+    again = lease(dispatcher, "B")
+    assert (ids(again), again.alone, again.rows[0].attempt) == ("0 1", False, 2)
+
+
+def test_after_two_deaths_rows_run_alone_on_a_worker_that_holds_nothing_else() -> None:
+    dispatcher = dispatcher_with("xxxx", workers="AB")
+    kill_twice(dispatcher)
+    dispatcher.join("C")
+    suspect = lease(dispatcher, "C")
+    assert (ids(suspect), suspect.alone) == ("0", True)
+    assert dispatcher.lease("C", 0.0) is None, "nothing beside a suspect"
+    dispatcher.done("C", "0", 1.0)
+    assert ids(lease(dispatcher, "C")) == "1"
+
+
+def test_busy_workers_run_empty_to_take_suspects_but_no_more_than_there_are() -> None:
+    dispatcher = dispatcher_with("x" * 10, workers="ABCDE")
+    lease(dispatcher, "A")
+    dispatcher.lost("A")
+    assert [ids(lease(dispatcher, worker)) for worker in "BCDE"] == ["0 1", "2 3", "4 5", "6 7"]
+    dispatcher.lost("B")
+    assert dispatcher.lease("C", 0.0) is None
+    assert dispatcher.lease("D", 0.0) is None
+    assert ids(lease(dispatcher, "E")) == "8 9"
+    dispatcher.done("C", "2", 1.0)
+    assert dispatcher.lease("C", 1.0) is None
+    dispatcher.done("C", "3", 1.0)
+    assert ids(lease(dispatcher, "C", 1.0)) == "0"
+
+
+def one_suspect_and_busy_workers(workers: str) -> Dispatcher:
+    """Return a dispatcher where row 0 is a suspect and each of these workers holds a lease of one row."""
+    dispatcher = dispatcher_with("x" * 10, workers="AB", min_rows=1)
+    lease(dispatcher, "A")
+    dispatcher.lost("A")
+    lease(dispatcher, "B")
+    for worker in workers:
+        dispatcher.join(worker)
+        lease(dispatcher, worker)
+    dispatcher.lost("B")
+    return dispatcher
+
+
+def test_another_worker_runs_empty_when_the_one_that_did_dies() -> None:
+    dispatcher = one_suspect_and_busy_workers("CD")
+    assert dispatcher.lease("C", 0.0) is None
+    dispatcher.lost("C")
+    assert dispatcher.lease("D", 0.0) is None
+
+
+def test_a_worker_goes_on_when_another_took_the_suspect() -> None:
+    dispatcher = one_suspect_and_busy_workers("CD")
+    assert dispatcher.lease("C", 0.0) is None
+    dispatcher.join("E")
+    assert ids(lease(dispatcher, "E")) == "0"
+    assert ids(lease(dispatcher, "C")) == "3"
+    dispatcher.put_back("E", ["0"])
+    assert dispatcher.lease("D", 0.0) is None, "now D runs empty for it; C is at work"
+
+
+def test_a_row_is_quarantined_after_three_deaths_and_its_neighbour_finishes() -> None:
+    dispatcher = dispatcher_with("xx", workers="AB")
+    kill_twice(dispatcher)
+    dispatcher.join("C")
+    lease(dispatcher, "C")
+    (given_up,) = dispatcher.lost("C")
+    assert (given_up.row.row_id, given_up.attempts) == ("0", 3)
+    assert given_up.reason == "its worker died 3 times while rendering it"
+    dispatcher.join("D")
+    assert ids(lease(dispatcher, "D")) == "1"
+    assert dispatcher.done("D", "1", 1.0)
+
+
+def test_rows_are_not_quarantined_for_deaths_in_company() -> None:
+    dispatcher = Dispatcher(max_deaths=1, size=LeaseSize(min_rows=2))
+    for number in range(2):
+        dispatcher.add(Row(row_id=str(number), shape="x"))
+    for worker in "AB":
+        dispatcher.join(worker)
+    kill_twice(dispatcher)
+    assert dispatcher.counts == Counts(waiting=2, leased=0, done=0, failed=0)

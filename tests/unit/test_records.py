@@ -1,0 +1,167 @@
+"""Columns are as designed, parts hold what was added, and what is committed can be read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from framefleet.pipeline.errors import JobError, StoreConflict, StoreError, TableError
+from framefleet.pipeline.parts import PartWriter, committed_row_ids, find_record, read_records
+from framefleet.pipeline.records import (
+    RECORD_FIELDS,
+    failure_schema,
+    invalid_schema,
+    record_schema,
+    values_of,
+)
+from framefleet.pipeline.store import Store
+from tests.rows import NOON, failure, record
+
+DESIGNED = (
+    "row_id row_indices uri media_sha256 frames_sha256 bytes height width num_frames fps duration_s "
+    "arguments seed scheduler recipe model model_digest numerics environment batch_size attempt worker node "
+    "started_at finished_at encode_s denoise_s decode_s write_s peak_memory_bytes"
+)
+CARRIED = pa.schema([("id", pa.string()), ("score", pa.float32())])
+NOTHING = pa.schema([])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path))
+
+
+def records(store: Store, carried: pa.Schema = NOTHING, run: str = "r1") -> PartWriter:
+    return PartWriter(store, "records", record_schema(carried), run=run)
+
+
+def carried_row(number: int) -> pa.RecordBatch:
+    return pa.record_batch({"id": [f"id-{number}"], "score": [number / 2]}, schema=CARRIED)
+
+
+def test_the_columns_are_those_of_the_design() -> None:
+    assert RECORD_FIELDS.names == DESIGNED.split()
+    assert RECORD_FIELDS.field("row_indices").type == pa.list_(pa.int64())
+    assert RECORD_FIELDS.field("started_at").type == pa.timestamp("us", "UTC")
+
+
+def test_carried_columns_come_first_with_their_own_types() -> None:
+    assert record_schema(CARRIED).names[:3] == ["id", "score", "row_id"]
+    assert record_schema(CARRIED).field("score").type == pa.float32()
+
+
+def test_baggage_of_other_tools_is_left_behind() -> None:
+    field = pa.field("id", pa.string(), metadata={"PARQUET:field_id": "1"})
+    schema = record_schema(pa.schema([field], metadata={"pandas": "{}"}))
+    assert schema.metadata is None
+    assert schema.field("id").metadata is None
+
+
+@pytest.mark.parametrize(
+    ("make", "name"), [(record_schema, "uri"), (failure_schema, "message"), (invalid_schema, "reason")]
+)
+def test_a_carried_column_with_one_of_our_names_is_refused(make: object, name: str) -> None:
+    with pytest.raises(TableError, match=name) as caught:
+        make(pa.schema([(name, pa.string())]))  # type: ignore[operator]
+    assert "rename" in caught.value.fix
+
+
+def test_a_part_holds_what_was_added_and_is_named_by_run_and_number(store: Store) -> None:
+    writer = records(store, CARRIED)
+    for number in (1, 2):
+        writer.add(carried_row(number), values_of(record(number)))
+    assert writer.rows_waiting == 2
+    assert writer.flush() == "records/part-r1-000001.parquet"
+    assert writer.rows_waiting == 0
+    writer.add(carried_row(3), values_of(record(3)))
+    assert writer.flush() == "records/part-r1-000002.parquet"
+    table = read_records(store)
+    assert table.schema.equals(record_schema(CARRIED))
+    assert table["id"].to_pylist() == ["id-1", "id-2", "id-3"]
+    expected = values_of(record(2)) | {"row_indices": [3, 7], "id": "id-2", "score": 1.0}
+    assert find_record(store, f"{2:032x}") == expected
+
+
+def test_nothing_waiting_writes_nothing(store: Store) -> None:
+    assert records(store).flush() is None
+    assert store.list("records") == []
+
+
+def test_parts_are_compressed_by_zstd(store: Store, tmp_path: Path) -> None:
+    writer = records(store)
+    writer.add(None, values_of(record(1)))
+    path = writer.flush()
+    column = pq.ParquetFile(tmp_path / str(path)).metadata.row_group(0).column(0)
+    assert column.compression == "ZSTD"
+
+
+def test_a_part_is_due_after_256_rows_or_5_seconds(store: Store) -> None:
+    writer = records(store)
+    assert not writer.due(0.0)
+    writer.add(None, values_of(record(1)))
+    assert not writer.due(100.0)
+    assert not writer.due(104.9)
+    assert writer.due(105.0)
+    writer.flush()
+    for number in range(255):
+        writer.add(None, values_of(record(number)))
+    assert not writer.due(200.0)
+    writer.add(None, values_of(record(255)))
+    assert writer.due(200.0)
+
+
+def test_a_failed_flush_may_be_repeated_and_never_writes_rows_twice(store: Store) -> None:
+    writer = records(store)
+    writer.add(None, values_of(record(1)))
+    other = records(store)  # stands for our own first try, stored but not acknowledged
+    other.add(None, values_of(record(1)))
+    other.flush()
+    writer.flush()
+    assert list(committed_row_ids(store)) == [[f"{1:032x}"]]
+
+
+def test_two_drivers_with_one_run_name_conflict(store: Store) -> None:
+    for number, writer in enumerate([records(store), records(store)]):
+        writer.add(None, values_of(record(number)))
+        if number == 0:
+            writer.flush()
+        else:
+            with pytest.raises(StoreConflict):
+                writer.flush()
+
+
+def test_failures_and_refused_rows_are_written_the_same_way(store: Store) -> None:
+    failures = PartWriter(store, "failures", failure_schema(CARRIED), run="r1")
+    failures.add(carried_row(1), values_of(failure(message="broken \ud800 text", failed_at=NOON)))
+    invalid = PartWriter(store, "invalid", invalid_schema(CARRIED), run="r1")
+    invalid.add(carried_row(2), {"row_index": 2, "reason": "num_frames is 80", "fix": "use 81"})
+    read = [pq.read_table(pa.BufferReader(store.read(str(writer.flush())))) for writer in (failures, invalid)]
+    assert read[0]["message"].to_pylist() == ["broken ? text"]
+    assert read[0]["workers"].to_pylist() == [["worker-1", "worker-2"]]
+    assert read[1].to_pylist() == [
+        {"id": "id-2", "score": 1.0, "row_index": 2, "reason": "num_frames is 80", "fix": "use 81"}
+    ]
+
+
+def test_an_output_without_records_has_none(store: Store) -> None:
+    assert list(committed_row_ids(store)) == []
+    assert read_records(store).num_rows == 0
+    with pytest.raises(JobError, match="no record of row"):
+        find_record(store, "0" * 32)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 half a file", b"x" * 1000])
+def test_a_part_that_is_not_ours_is_named(store: Store, content: bytes) -> None:
+    store.write("records/part-x.parquet", content)
+    with pytest.raises(StoreError, match=r"records/part-x\.parquet"):
+        list(committed_row_ids(store))
+
+
+def test_a_part_without_row_ids_is_named(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "records").mkdir()
+    pq.write_table(pa.table({"other": [1]}), tmp_path / "records" / "foreign.parquet")
+    with pytest.raises(StoreError, match=r"foreign\.parquet"):
+        list(committed_row_ids(store))

@@ -1,0 +1,162 @@
+"""One output root, local or in memory: atomic writes, creates that conflict, errors without secrets."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import stat
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
+from framefleet.pipeline.store import Store
+
+
+@pytest.fixture(params=["folder", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    if request.param == "folder":
+        yield Store(str(tmp_path / "run"))
+        return
+    yield Store(f"memory://{uuid.uuid4().hex}/run")
+    fsspec.filesystem("memory").store.clear()
+
+
+def test_what_is_written_is_read_back_and_can_be_replaced(store: Store) -> None:
+    store.write("clips/ab/one.mp4", b"old")
+    store.write("clips/ab/one.mp4", b"new")
+    assert store.read("clips/ab/one.mp4") == b"new"
+
+
+def test_reading_what_is_absent_says_where(store: Store) -> None:
+    with pytest.raises(FileNotFoundError, match=r"clips/none\.mp4"):
+        store.read("clips/none.mp4")
+
+
+def test_create_refuses_other_bytes_and_takes_equal_ones(store: Store) -> None:
+    store.create("job.json", b"{}")
+    store.create("job.json", b"{}")
+    with pytest.raises(StoreConflict, match=r"job\.json") as caught:
+        store.create("job.json", b"{1}")
+    assert caught.value.fix
+    assert store.read("job.json") == b"{}"
+
+
+def test_exists_means_a_file(store: Store) -> None:
+    store.write("records/part.parquet", b"1")
+    assert store.exists("records/part.parquet")
+    assert not store.exists("records")
+    assert not store.exists("records/other.parquet")
+
+
+def test_list_shows_all_below_a_folder_sorted_and_relative_to_the_root(store: Store) -> None:
+    for path in ("clips/b.mp4", "clips/a/x.mp4", "clips2/c.mp4", "job.json"):
+        store.write(path, b"1")
+    assert store.list("clips") == ["clips/a/x.mp4", "clips/b.mp4"]
+    assert store.list("") == ["clips/a/x.mp4", "clips/b.mp4", "clips2/c.mp4", "job.json"]
+    assert store.list("records") == []
+
+
+def test_delete_may_be_repeated(store: Store) -> None:
+    store.write("driver.lock", b"1")
+    store.delete("driver.lock")
+    store.delete("driver.lock")
+    assert not store.exists("driver.lock")
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "../up", "a/../../up", "a//b", "a/", "", ".", "a\\b", "a\0b"]
+)
+def test_paths_that_leave_the_root_are_refused(store: Store, path: str) -> None:
+    with pytest.raises(StoreError, match="not a path inside the output"):
+        store.write(path, b"1")
+
+
+def test_a_store_travels_to_another_process(store: Store) -> None:
+    store.write("job.json", b"{}")
+    assert pickle.loads(pickle.dumps(store)).read("job.json") == b"{}"
+
+
+def test_of_many_creates_at_once_one_wins(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    conflicts: list[int] = []
+
+    def create(number: int) -> None:
+        try:
+            store.create("driver.lock", b"%d" % number)
+        except StoreConflict:
+            conflicts.append(number)
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(conflicts) == 15
+    assert int(store.read("driver.lock")) not in conflicts
+
+
+def test_local_files_left_by_a_killed_writer_are_not_shown(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.write("records/part-1.parquet", b"1")
+    (tmp_path / "records" / ".framefleet-0123").write_bytes(b"half")
+    assert store.list("records") == ["records/part-1.parquet"]
+
+
+def test_local_writes_leave_nothing_else_and_obey_the_umask(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.write("job.json", b"{}")
+    store.create("driver.lock", b"{}")
+    assert sorted(os.listdir(tmp_path)) == ["driver.lock", "job.json"]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE((tmp_path / "job.json").stat().st_mode) == 0o666 & ~umask
+
+
+def test_a_local_error_names_the_place_and_the_fix(tmp_path: Path) -> None:
+    (tmp_path / "clips").write_bytes(b"a file where a folder should be")
+    with pytest.raises(StoreError, match=r"could not write .*clips/one\.mp4") as caught:
+        Store(str(tmp_path)).write("clips/one.mp4", b"1")
+    assert caught.value.fix
+
+
+def test_relative_and_file_urls_mean_the_same_place_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = Store("out")
+    monkeypatch.chdir("/")
+    store.write("job.json", b"{}")
+    assert Store(f"file://{tmp_path}/out").read("job.json") == b"{}"
+    assert store.url_of("job.json") == f"{tmp_path}/out/job.json"
+
+
+def test_an_unknown_protocol_is_a_mistake_in_the_job() -> None:
+    with pytest.raises(JobError, match=r"nosuch://bucket/run"):
+        Store("nosuch://user:pa55word@bucket/run")
+
+
+def test_secrets_are_in_no_text_and_no_error() -> None:
+    options = {"token": "hunter22", "client_kwargs": {"aws_secret_access_key": "deep-secret"}}
+    store = Store("ftp://me:pa55word@127.0.0.1:1/run", options)
+    with pytest.raises(StoreError) as caught:
+        store.write("job.json", b"{}")
+    texts = [repr(store), str(store), store.url_of("x"), str(caught.value), repr(caught.value.__cause__)]
+    assert store.url_of("x") == "ftp://127.0.0.1:1/run/x"
+    assert not any(secret in text for text in texts for secret in ("pa55word", "hunter22", "deep-secret"))
+
+
+def test_secrets_in_another_librarys_message_are_blotted_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store("memory://run", {"secret": "s3cr3t-value"})
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("the server refused s3cr3t-value")
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "pipe_file", fail)
+    with pytest.raises(StoreError, match=r"refused \*\*\*") as caught:
+        store.write("job.json", b"{}")
+    assert caught.value.__cause__ is None
