@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerState:
-    """One worker. state: starting, rendering, idle or lost."""
+    """One worker that has been ready. state: rendering, idle or lost."""
 
     name: str
     state: str

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+import framefleet
+
 PACKAGES = ("diffusers", "transformers", "accelerate", "numpy", "av")
 
 
@@ -28,7 +30,7 @@ def set_numerics(*, threads: int) -> None:
 def environment(device: str, dtype: str) -> dict[str, str | int]:
     """Return what a record says about where it was rendered."""
     found: dict[str, str | int] = {
-        "framefleet": _version("framefleet"),
+        "framefleet": framefleet.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": device,

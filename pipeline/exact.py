@@ -99,13 +99,17 @@ def _differing(
     found: dict[Key, Trace] = {}
 
     def compare(name: str, inner: Forward, *args: Any, **kwargs: Any) -> Any:
-        key = (name, counts[name])
-        trace = traces.get(key)
-        if rows.is_nested or trace is None or not trace.is_partable((args, kwargs), rows.rows):
+        if rows.is_nested:
             return inner(*args, **kwargs)
+        key = (name, counts[name])
         counts[name] += 1
+        trace = traces.get(key)
+        if trace is None or not trace.is_partable((args, kwargs), rows.rows):
+            return inner(*args, **kwargs)
         by_row = rows.by_row(inner, args, kwargs, trace)
         fused = inner(*args, **kwargs)
+        if not trace.carries_rows(fused, rows.rows):
+            return fused
         is_leaf = not any(level[name].children())  # only leaves have no pins inside to keep count of
         if _agree(fused, by_row, trace) and (not is_leaf or _is_proven(rows, inner, args, kwargs, trace, fused)):
             return fused

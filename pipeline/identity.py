@@ -35,8 +35,8 @@ def row_id(
 ) -> str:
     """Return 32 hex digits over all that decides a clip: equal row_id, equal frames at an equal rate.
 
-    request: with resolved arguments and a canonical scheduler name, as the checks of a row leave it. Its `fps`
-    counts: two rows that differ only in the fps they give are two clips. A rate from the job is not in it.
+    request: with resolved arguments and a canonical scheduler name, as the checks of a row leave it. Its
+    `fps` counts: two rows that differ only in the fps they give are two clips. The job's own rate does not.
     numerics: what the job asks for (dtype, attention backend, ...); JSON values.
     recipe_digest: of the user's source; None for recipes that framefleet ships.
     """

@@ -1,7 +1,7 @@
-"""From rows of a table, as they are read, to which of them are doubled, done or still to render: kept on disk.
+"""From rows of a table, as they are read, to which of them are doubled, done or still to render: on disk.
 
-Memory stays flat for ten million rows: SQLite holds them in a temporary file that is nameless (deleted as soon
-as it is opened, so that no kill leaves it behind) and lies in TMPDIR.
+Memory stays flat for ten million rows: SQLite holds them in a nameless temporary file in TMPDIR, deleted as
+soon as it is opened, so that no kill leaves it behind. About 40 bytes of disk per row.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ CREATE TABLE done (id BLOB PRIMARY KEY) WITHOUT ROWID;
 """
 # Built after the rows are in, by one sort: keeping it while adding costs random writes all over the file.
 _SEAL = "CREATE INDEX IF NOT EXISTS by_id ON rows (id)"
-_COUNT = "SELECT count(*), count(DISTINCT id) FROM rows"
+# `count(DISTINCT id)` would not use the index and takes thirty times as long.
+_COUNT = "SELECT (SELECT count(*) FROM rows), (SELECT count(*) FROM (SELECT 1 FROM rows GROUP BY id))"
 _MARK = "INSERT OR IGNORE INTO done SELECT ?1 WHERE EXISTS (SELECT 1 FROM rows WHERE id = ?1)"
 _PENDING = """
 SELECT position, id FROM rows AS r
@@ -33,7 +34,7 @@ ORDER BY position LIMIT ?
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """rows: valid rows of the table; duplicates: rows whose row_id came earlier; done + pending = distinct."""
+    """rows: all that were added; duplicates: those whose row_id came earlier; done + pending = distinct."""
 
     rows: int
     distinct: int
@@ -59,7 +60,7 @@ class RowIndex:
         self._totals = None
 
     def mark_done(self, row_ids: Iterable[str]) -> int:
-        """Note that these have a record; return how many of them are new. Others than the table's are ignored."""
+        """Note that these have a record; return how many are new. Those not of the table are ignored."""
         self._seal()
         ids = ((bytes.fromhex(row_id),) for row_id in row_ids)
         new = self._db.executemany(_MARK, ids).rowcount
@@ -74,9 +75,9 @@ class RowIndex:
         )
 
     def pending_in(self, first: int, n: int) -> list[tuple[int, str]]:
-        """Return up to n (position, row_id) from `first` on, in table order: first positions of what is not done.
+        """Return up to n (position, row_id) from `first` on, in table order, of what is not done.
 
-        Go on with the last position + 1; an empty list is the end.
+        Only the first position of each row_id. Go on at the last one + 1; an empty list is the end.
         """
         self._seal()
         found = self._db.execute(_PENDING, (first, n))

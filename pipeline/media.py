@@ -111,7 +111,7 @@ def read_metadata(media_bytes: bytes) -> dict[str, str]:
 
 
 def _rate(fps: float) -> Fraction:
-    if type(fps) not in (int, float) or not 0.1 <= fps <= 1000:  # false for NaN too
+    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0.1 <= fps <= 1000:
         raise JobError(f"fps is {fps!r}", "use a number from 0.1 to 1000, such as 16 or 23.976")
     return Fraction(fps).limit_denominator(1001)  # 1001: the denominator of the NTSC rates
 

@@ -35,6 +35,11 @@ class Trace:
             for leaf, layout in pairs
         )
 
+    def carries_rows(self, output: Any, rows: int) -> bool:
+        """Whether a fused call's output is the rows joined, and not the same for all, as rotary tables are."""
+        leaves, _ = flatten(output)
+        return any(is_joined(leaf, rows, layout) for leaf, layout in zip(leaves, self.outputs, strict=True))
+
 
 Key = tuple[str, int]  # a module, and how often it was called before in this forward
 Traces = Mapping[Key, Trace]

@@ -19,12 +19,12 @@ from framefleet.pipeline.request import Request
 class Recipe:
     """A named function `(pipe, request) -> frames`.
 
-    digest: SHA-256 of the source file it comes from; "" for framefleet's own, which the version covers.
+    digest: SHA-256 of the source file it comes from; None for framefleet's own, which the version covers.
     """
 
     name: str
     function: Callable[[Any, Request], Any]
-    digest: str = ""
+    digest: str | None = None
 
 
 def generate(pipe: Any, request: Request) -> Any:
@@ -69,7 +69,7 @@ def _import(module_name: str, name: str) -> Any:
         ) from error
 
 
-def _source_digest(function: Callable[..., Any]) -> str:
+def _source_digest(function: Callable[..., Any]) -> str | None:
     """Digest of the whole file: the function may call others in it."""
     file = inspect.getsourcefile(inspect.unwrap(function))
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None

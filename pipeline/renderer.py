@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from framefleet.pipeline.batcher import Batcher, Task
-from framefleet.pipeline.check import check_request
-from framefleet.pipeline.errors import OutOfMemory, TableError
+from framefleet.pipeline.checked import checked
+from framefleet.pipeline.errors import OutOfMemory
 from framefleet.pipeline.forwards import Batching, Forwards
 from framefleet.pipeline.frames import frames_sha256, to_frames
 from framefleet.pipeline.identity import row_id
@@ -97,7 +97,8 @@ class Renderer:
                 if request is None:
                     is_open = False
                 else:
-                    self.submit(request, self._identify(index, request))
+                    request = checked(request, self.model.spec, index=index)
+                    self.submit(request, self._identify(request))
             yield from self.step()
 
     def submit(self, request: Request, row_id: str) -> None:
@@ -122,14 +123,13 @@ class Renderer:
         self._waiting.clear()
         self._retry_alone.clear()
 
-    def _identify(self, index: int, request: Request) -> str:
-        problems = check_request(request, self.model.spec)
-        if problems:
-            problem = problems[0]
-            raise TableError(f"request {index}: {problem.reason}", problem.fix)
-        recipe = self._recipe(request.recipe)
-        numerics = self.model.settings.numerics(self.batching.mode)
-        return row_id(request, model_digest=self.model.digest, numerics=numerics, recipe_digest=recipe.digest)
+    def _identify(self, request: Request) -> str:
+        return row_id(
+            request,
+            model_digest=self.model.digest,
+            numerics=self.model.settings.numerics(self.batching.mode),
+            recipe_digest=self._recipe(request.recipe).digest,
+        )
 
     def _admit(self) -> None:
         if self._retry_alone and not self._rows:
@@ -146,7 +146,7 @@ class Renderer:
     def _render_row(self, row: _Row) -> np.ndarray:
         pipe = copy.copy(self.model.pipe)  # pipelines keep the state of a call on themselves
         choice = resolve(row.request.scheduler, self.model.spec)
-        if choice is not None:
+        if choice.class_name:
             pipe.scheduler = build(choice, self.model.pipe.scheduler)
         return to_frames(self._recipe(row.request.recipe).function(pipe, row.request))
 

@@ -23,6 +23,7 @@ import boto3
 import pytest
 
 READY_WITHIN_S = 60.0  # moto takes 3 s alone, and more on a busy machine
+NOT_IMPLEMENTED = b"<Error><Code>NotImplemented</Code><Message>no conditions here</Message></Error>"
 KEY, SECRET = "test", "test-secret"
 
 
@@ -79,16 +80,23 @@ def s3_server(s3_process: str) -> S3Server:
 
 
 @contextmanager
-def losing_answers(endpoint: str, *, times: int) -> Iterator[str]:
-    """Yield an endpoint that passes requests on to `endpoint`, but cuts the answer to the first PUTs."""
+def worse_server(endpoint: str, *, lost_answers: int = 0, conditional_writes: bool = True) -> Iterator[str]:
+    """Yield an endpoint that passes requests on to `endpoint`, but is worse.
+
+    lost_answers: so many PUTs are carried out and their answers cut off. conditional_writes: False refuses
+    them, as some stores do.
+    """
     upstream = endpoint.removeprefix("http://")
-    left = [None] * times
+    left = [None] * lost_answers
 
     class Proxy(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def pass_on(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if "If-None-Match" in self.headers and not conditional_writes:
+                self.answer(501, {"Content-Length": str(len(NOT_IMPLEMENTED))}, NOT_IMPLEMENTED)
+                return
             connection = HTTPConnection(upstream)
             connection.request(self.command, self.path, body, dict(self.headers))
             answer = connection.getresponse()
@@ -97,8 +105,11 @@ def losing_answers(endpoint: str, *, times: int) -> Iterator[str]:
                 left.pop()
                 self.close_connection = True
                 return
-            self.send_response_only(answer.status)
-            for name, value in answer.getheaders():
+            self.answer(answer.status, dict(answer.getheaders()), content)
+
+        def answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
+            self.send_response_only(status)
+            for name, value in headers.items():
                 if name.lower() not in ("connection", "transfer-encoding"):
                     self.send_header(name, value)
             self.end_headers()

@@ -21,7 +21,7 @@ from framefleet.pipeline.parts import PartWriter, committed_row_ids, find_record
 from framefleet.pipeline.records import record_schema, values_of
 from framefleet.pipeline.store import Store
 from tests.rows import record
-from tests.servers import S3Server, free_port, losing_answers
+from tests.servers import S3Server, free_port, worse_server
 from tests.unit.test_records import CARRIED, carried_row
 
 
@@ -91,12 +91,20 @@ def test_of_many_creates_at_once_one_wins(store: Store) -> None:
 
 
 def test_a_create_whose_answer_was_lost_is_not_taken_for_a_conflict(s3_server: S3Server) -> None:
-    with losing_answers(s3_server.endpoint, times=1) as endpoint:
+    with worse_server(s3_server.endpoint, lost_answers=1) as endpoint:
         store = Store(s3_server.url, {**s3_server.storage_options, "endpoint_url": endpoint})
         store.create("driver.lock", b"mine")
         with pytest.raises(StoreConflict):
             store.create("driver.lock", b"another's")
     assert Store(s3_server.url, s3_server.storage_options).read("driver.lock") == b"mine"
+
+
+def test_a_server_without_conditional_writes_still_refuses_what_it_sees(s3_server: S3Server) -> None:
+    with worse_server(s3_server.endpoint, conditional_writes=False) as endpoint:
+        store = Store(s3_server.url, {**s3_server.storage_options, "endpoint_url": endpoint})
+        store.create("driver.lock", b"mine")
+        with pytest.raises(StoreConflict):
+            store.create("driver.lock", b"another's")
 
 
 def test_another_process_sees_a_change_at_once(store: Store) -> None:

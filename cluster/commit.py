@@ -1,0 +1,78 @@
+"""From finished rows to parts: what this module has flushed is done, whatever happens next."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime
+
+import pyarrow as pa
+
+from framefleet.cluster.dispatcher import GivenUp
+from framefleet.cluster.feed import Pending
+from framefleet.cluster.lock import DriverLock
+from framefleet.cluster.messages import Failed
+from framefleet.pipeline.identity import canonical_json
+from framefleet.pipeline.index import RowIndex
+from framefleet.pipeline.parts import PartWriter
+from framefleet.pipeline.records import (
+    FAILURES,
+    RECORDS,
+    FailureRecord,
+    Record,
+    failure_schema,
+    record_schema,
+    values_of,
+)
+from framefleet.pipeline.store import Store
+
+
+class Committer:
+    """Writes the records and failures of one run. The only writer of an output: it holds the lock."""
+
+    def __init__(
+        self, store: Store, carried: pa.Schema, index: RowIndex, lock: DriverLock, *, run: str, model: str
+    ) -> None:
+        """carried: the columns of the table that go into records as they are."""
+        self._index = index
+        self._lock = lock
+        self._model = model
+        self._records = PartWriter(store, RECORDS, record_schema(carried), run=run)
+        self._failures = PartWriter(store, FAILURES, failure_schema(carried), run=run)
+
+    def done(self, record: Record, pending: Pending, *, worker: str) -> None:
+        indices = tuple(self._index.positions(record.row_id))
+        record = dataclasses.replace(record, row_indices=indices, worker=worker)
+        self._records.add(pending.carried, values_of(record))
+
+    def given_up(self, row: GivenUp, pending: Pending) -> FailureRecord:
+        """Note a row that is not tried again; return what is noted."""
+        request, row_id = pending.request, row.row.row_id
+        last = row.errors[-1][1] if row.errors else None
+        failure = FailureRecord(
+            row_id=row_id,
+            row_indices=tuple(self._index.positions(row_id)),
+            error_type=last.error_type if isinstance(last, Failed) else "WorkerDied",
+            message=last.message if isinstance(last, Failed) else row.reason,
+            traceback=last.traceback if isinstance(last, Failed) else "",
+            attempts=row.attempts,
+            arguments=canonical_json(request.arguments),
+            seed=request.seed,
+            scheduler=request.scheduler,
+            recipe=request.recipe,
+            model=self._model,
+            workers=tuple(worker for worker, _ in row.errors),
+            failed_at=datetime.now(UTC),
+        )
+        self._failures.add(pending.carried, values_of(failure))
+        return failure
+
+    def flush_due(self, now: float) -> None:
+        """Write what has waited long enough, or is enough."""
+        if self._records.due(now) or self._failures.due(now):
+            self.flush()
+
+    def flush(self) -> None:
+        """Write everything. Raises StoreError when another driver has taken the output over."""
+        self._lock.check()
+        self._records.flush()
+        self._failures.flush()

@@ -1,0 +1,180 @@
+"""The one process that decides: joins table, dispatcher, fleet and commits, until every row has ended."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from framefleet.cluster.commit import Committer
+from framefleet.cluster.dispatcher import Dispatcher, GivenUp, LeaseSize
+from framefleet.cluster.feed import Pending, pending_rows
+from framefleet.cluster.fleet import Event, Fleet, FleetSettings, Lost, Ready
+from framefleet.cluster.lock import DriverLock
+from framefleet.cluster.messages import Assignment, Failed, Report, WorkerSetup
+from framefleet.cluster.progress import Progress, Summary
+from framefleet.cluster.tally import Tally
+from framefleet.cluster.worker import Worker
+from framefleet.cluster.write import clip_path
+from framefleet.pipeline.errors import FleetError, ModelError, StoreError
+from framefleet.pipeline.index import RowIndex
+from framefleet.pipeline.rows import RowPlan
+from framefleet.pipeline.table import Table
+
+log = logging.getLogger(__name__)
+
+# Often enough to commit in time and to show progress, rare enough to cost nothing.
+WAIT_S = 0.5
+# A lease of half a minute keeps a worker busy over any hiccup of the driver's, and is soon rendered again.
+LEASE_S = 30.0
+MAX_LEASE_ROWS = 64
+# Deaths in a row, in which no row ended: three are a row's own, so more than these are the machine's.
+MAX_DEATHS_IN_A_ROW = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """A job, resolved and checked: all that the driver needs.
+
+    index: every valid row of the table, with those that have a record marked done.
+    run: names the parts of this run; never used before.
+    """
+
+    setup: WorkerSetup
+    fleet: FleetSettings
+    table: Table
+    plan: RowPlan
+    index: RowIndex
+    model_digest: str
+    attempts: int
+    run: str
+    lock: DriverLock
+    worker_class: type = Worker
+
+
+class Driver:
+    """Renders the pending rows of one job."""
+
+    def __init__(self, work: Work, *, on_progress: Callable[[Progress], None]) -> None:
+        self._work = work
+        self._on_progress = on_progress
+        min_rows = work.setup.batching.max_rows
+        size = LeaseSize(min_rows=min_rows, max_rows=max(min_rows, MAX_LEASE_ROWS), target_s=LEASE_S)
+        self._dispatcher = Dispatcher(attempts=work.attempts, size=size)
+        self._rows = pending_rows(work.table, work.plan, work.index)
+        self._pending: dict[str, Pending] = {}  # of the rows that wait or are leased
+        self._tally = Tally(work.index.counts().pending, now=time.monotonic())
+        self._committer = Committer(
+            work.setup.store,
+            pa.schema([work.table.schema.field(name) for name in work.plan.carried]),
+            work.index,
+            work.lock,
+            run=work.run,
+            model=work.setup.model.path,
+        )
+        self._deaths_in_a_row = 0
+
+    def run(self) -> Summary:
+        """Render until every row has a record or is given up.
+
+        Raises FramefleetError when it cannot go on. Whatever ends it, rows that are done are committed.
+        """
+        work = self._work
+        with Fleet(work.fleet, work.setup, worker_class=work.worker_class) as fleet:
+            try:
+                self._feed()
+                while not self._dispatcher.finished:
+                    for event in fleet.wait(WAIT_S):
+                        self._follow(event, fleet)
+                    self._feed()
+                    self._committer.flush_due(time.monotonic())
+                    self._on_progress(self._tally.progress(time.monotonic()))
+            finally:
+                self._committer.flush()
+        return self._tally.summary(time.monotonic())
+
+    def _feed(self) -> None:
+        """Fill the dispatcher's window from the table."""
+        while self._dispatcher.has_room:
+            row = next(self._rows, None)
+            if row is None:
+                self._dispatcher.close()
+                return
+            assert isinstance(row.payload, Pending)
+            self._pending[row.row_id] = row.payload
+            self._dispatcher.add(row)
+
+    def _follow(self, event: Event, fleet: Fleet) -> None:
+        if isinstance(event, Lost):
+            self._lose(event, fleet)
+            return
+        if isinstance(event, Ready):
+            self._check_model(event)
+            self._dispatcher.join(event.worker)
+            self._tally.joined(event.worker, event.hello.node)
+        else:
+            self._take(event.worker, event.report)
+        fleet.exchange(event.worker, self._assignments(event.worker))
+
+    def _take(self, worker: str, report: Report) -> None:
+        """Note what a worker reports about its rows."""
+        now = time.monotonic()
+        for record in report.rendered:
+            if self._dispatcher.done(worker, record.row_id, now):
+                self._committer.done(record, self._pending.pop(record.row_id), worker=worker)
+                self._tally.done(worker, record.batch_size)
+                self._deaths_in_a_row = 0
+        for failed in report.failed:
+            self._fail(worker, failed)
+
+    def _fail(self, worker: str, failed: Failed) -> None:
+        if failed.is_store:
+            raise StoreError(
+                failed.message, "when the output can be written again, run the same command to go on"
+            )
+        log.warning("%s: row %s: %s: %s", worker, failed.row_id, failed.error_type, failed.message)
+        if failed.is_conflict and failed.row_id in self._pending:
+            # Left by an attempt that was never committed; only the driver knows that.
+            self._work.setup.store.delete(clip_path(failed.row_id, self._work.setup.media.suffix))
+        self._tally.returned(worker)
+        given_up = self._dispatcher.failed(worker, failed.row_id, failed, retry=not failed.is_final)
+        if given_up is not None:
+            self._give_up(given_up)
+
+    def _lose(self, event: Lost, fleet: Fleet) -> None:
+        self._tally.lost(event.worker)
+        self._deaths_in_a_row += 1
+        for row in self._dispatcher.lost(event.worker):
+            self._give_up(row)
+        if not fleet.num_workers or self._deaths_in_a_row > MAX_DEATHS_IN_A_ROW + 2 * fleet.num_workers:
+            raise FleetError(
+                f"workers keep dying; the last one, {event.worker}: {event.reason}",
+                "look for its cause on the machine (memory, driver), then run the same command to go on",
+            )
+
+    def _give_up(self, row: GivenUp) -> None:
+        failure = self._committer.given_up(row, self._pending.pop(row.row.row_id))
+        self._tally.failed(f"{failure.error_type}: {failure.message}")
+        self._deaths_in_a_row = 0
+
+    def _assignments(self, worker: str) -> list[Assignment]:
+        """Lease to the worker all that it may have now."""
+        found = []
+        while (lease := self._dispatcher.lease(worker, time.monotonic())) is not None:
+            for leased in lease.rows:
+                request = self._pending[leased.row.row_id].request
+                found.append(
+                    Assignment(row_id=leased.row.row_id, request=request, attempt=leased.attempt)
+                )
+        self._tally.leased(worker, len(found), now=time.monotonic())
+        return found
+
+    def _check_model(self, event: Ready) -> None:
+        if event.hello.model_digest != self._work.model_digest:
+            raise ModelError(
+                f"{event.worker} on {event.hello.node} found other files at {self._work.setup.model.path}",
+                "put the same model on every machine of the cluster",
+            )

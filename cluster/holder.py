@@ -1,0 +1,84 @@
+"""Who holds an output: one process on one machine, as text and back, and whether it still runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+PROC = Path("/proc")
+GONE_STATES = {"Z", "X"}  # ended, but its parent has not asked yet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """One driver. Equal `machine`: its process id means the same to us."""
+
+    owner: str
+    host: str
+    machine: str
+    pid: int
+    process_started: str  # by the machine's own clock; tells a process from a later one with its id
+    beat: int
+    started_at: str  # for people; clocks of machines are not compared
+
+    def to_bytes(self) -> bytes:
+        return json.dumps(asdict(self), indent=1).encode("utf-8")
+
+    def next_beat(self) -> Holder:
+        return replace(self, beat=self.beat + 1)
+
+    def runs_elsewhere(self) -> bool:
+        return not self.machine or self.machine != this_machine()
+
+    def has_ended(self) -> bool:
+        """Tell whether the process is gone; only for a holder on this machine."""
+        return process_started(self.pid) != self.process_started
+
+
+def this_process(owner: str) -> Holder:
+    return Holder(
+        owner=owner,
+        host=socket.gethostname(),
+        machine=this_machine(),
+        pid=os.getpid(),
+        process_started=process_started(os.getpid()),
+        beat=0,
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def parse_holder(content: bytes) -> Holder | None:
+    """Return the holder written there; None if it is nothing we wrote."""
+    try:
+        return Holder(**json.loads(content))
+    except (ValueError, TypeError):  # not JSON, or other keys
+        return None
+
+
+@cache
+def this_machine() -> str:
+    """Return a name for this boot of this machine and this space of process ids; "" where there is none.
+
+    Two containers on one machine have one boot id, but process ids of their own.
+    """
+    try:
+        boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink(PROC / 'self/ns/pid')}"
+    except OSError:  # not Linux: the beat alone decides there
+        return ""
+
+
+def process_started(pid: int) -> str:
+    """Return when the process started, in ticks since boot; "" if it is gone."""
+    try:
+        # The name in parentheses may hold spaces and parentheses itself.
+        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    state, start_time = fields[0], fields[19]  # fields 3 and 22 of proc(5)
+    return "" if state in GONE_STATES else start_time

@@ -1,0 +1,95 @@
+"""From what happens to how far the job is: counts, rate, time left. Takes `now` from its caller."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from framefleet.cluster.progress import Progress, Summary, WorkerState
+
+
+@dataclass(slots=True)
+class _Seat:
+    node: str
+    in_hand: int = 0
+    done: int = 0
+    is_lost: bool = False
+
+
+class Tally:
+    """Counts one run. total: rows that it has to render."""
+
+    def __init__(self, total: int, *, now: float) -> None:
+        self._total = total
+        self._started_at = now
+        self._first_lease_at: float | None = None
+        self._done = self._failed = 0
+        self._batch_sizes = 0.0
+        self._seats: dict[str, _Seat] = {}
+        self._last_failure: str | None = None
+
+    def joined(self, worker: str, node: str) -> None:
+        self._seats[worker] = _Seat(node)
+
+    def leased(self, worker: str, rows: int, *, now: float) -> None:
+        if rows and self._first_lease_at is None:
+            self._first_lease_at = now
+        self._seats[worker].in_hand += rows
+
+    def done(self, worker: str, batch_size: float) -> None:
+        self._done += 1
+        self._batch_sizes += batch_size
+        self._seats[worker].done += 1
+        self.returned(worker)
+
+    def returned(self, worker: str) -> None:
+        """A row left the worker's hands."""
+        self._seats[worker].in_hand -= 1
+
+    def failed(self, message: str) -> None:
+        self._failed += 1
+        self._last_failure = message
+
+    def lost(self, worker: str) -> None:
+        if worker in self._seats:  # it may never have joined
+            self._seats[worker].is_lost = True
+            self._seats[worker].in_hand = 0
+
+    def progress(self, now: float) -> Progress:
+        rate = self._rate(now)
+        left = self._total - self._done - self._failed
+        return Progress(
+            total=self._total,
+            done=self._done,
+            failed=self._failed,
+            in_flight=sum(seat.in_hand for seat in self._seats.values()),
+            elapsed_s=now - self._started_at,
+            rows_per_s=rate,
+            eta_s=left / rate if rate else None,
+            mean_batch=self._mean_batch,
+            workers=tuple(_state(name, seat) for name, seat in self._seats.items()),
+            last_failure=self._last_failure,
+        )
+
+    def summary(self, now: float) -> Summary:
+        return Summary(
+            done=self._done,
+            failed=self._failed,
+            elapsed_s=now - self._started_at,
+            mean_batch=self._mean_batch,
+        )
+
+    @property
+    def _mean_batch(self) -> float | None:
+        return self._batch_sizes / self._done if self._done else None
+
+    def _rate(self, now: float) -> float | None:
+        if not self._done or self._first_lease_at is None or now <= self._first_lease_at:
+            return None
+        return self._done / (now - self._first_lease_at)
+
+
+def _state(name: str, seat: _Seat) -> WorkerState:
+    state = "lost" if seat.is_lost else "rendering" if seat.in_hand else "idle"
+    return WorkerState(
+        name=name, state=state, node=seat.node, rows_in_hand=seat.in_hand, rows_done=seat.done
+    )

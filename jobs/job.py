@@ -1,0 +1,126 @@
+"""The job file: YAML, or options of the command line, in; one checked `Job` out.
+
+Relative paths in it are relative to the folder in which the command runs. A key without a value (`null`)
+means its default.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from framefleet.pipeline.sizes import MIN_GAIN
+
+Scalar = str | int | float | bool
+
+
+class Section(BaseModel):
+    """A part of the job file: unknown keys are refused, and "8" is not a number."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ModelSection(Section):
+    """Which model renders, and how it computes."""
+
+    path: str = Field(min_length=1, description="A diffusers pipeline folder (it holds model_index.json).")
+    dtype: Literal["auto", "fp32", "fp16", "bf16"] = Field(
+        default="auto", description="auto: bf16 on a GPU, fp32 on a CPU."
+    )
+    device: str = Field(default="auto", description="auto: the GPU where there is one.")
+    threads: int = Field(
+        default=1, ge=1, description="Of torch on the CPU; another number may change the bits."
+    )
+
+
+class BatchingSection(Section):
+    """How rows share forwards."""
+
+    mode: Literal["exact", "fast"] = Field(
+        default="exact", description="exact: every clip is what a plain diffusers call gives, bit for bit."
+    )
+    max_rows: int = Field(default=8, ge=1, description="Rows in one forward, at most.")
+    min_gain: float = Field(
+        default=MIN_GAIN,
+        ge=0,
+        description="Rows per second that a larger batch must win; 0 takes every batch.",
+    )
+
+
+class MediaSection(Section):
+    """How clips are stored."""
+
+    format: Literal["mp4", "mkv", "png"] | None = Field(
+        default=None,
+        description="mp4 (H.264), mkv (lossless FFV1) or png; unset: mp4 for videos, png for images.",
+    )
+    crf: int = Field(default=18, ge=0, le=51, description="Quality of mp4, 0 (lossless) to 51.")
+    fps: float | None = Field(
+        default=None, ge=0.1, le=1000, description="Frames per second; unset: the row's, or the model's own."
+    )
+
+
+class FleetSection(Section):
+    """Which machines render."""
+
+    address: str | None = Field(
+        default=None, description="A Ray cluster to join (auto or host:port); unset: this machine."
+    )
+    workers: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto", description="auto: one for each GPU, or for each CPU core where there is no GPU."
+    )
+    gpus_per_worker: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        default="auto", description="auto: 1 where the cluster has GPUs."
+    )
+    cpus_per_worker: float = Field(
+        default=1, ge=0, description="CPU cores that Ray sets aside for each worker."
+    )
+    ready_timeout_s: float = Field(default=600, gt=0, description="How long to wait for the first worker.")
+
+
+class RetriesSection(Section):
+    """When a row is given up."""
+
+    attempts: int = Field(default=3, ge=1, description="Errors after which a row goes to failures/.")
+
+
+def _mapping(model: object) -> object:
+    return {"path": model} if isinstance(model, str) else model
+
+
+class Job(Section):
+    """One table, one model, one output."""
+
+    table: str = Field(min_length=1, description="Parquet, CSV or JSONL: a file, folder, glob or fsspec URL.")
+    output: str = Field(min_length=1, description="A folder or an fsspec URL, such as s3://bucket/run-7.")
+    model: Annotated[ModelSection, BeforeValidator(_mapping, json_schema_input_type=str | ModelSection)] = (
+        Field(description="A diffusers pipeline folder, or a mapping with its settings.")
+    )
+    defaults: dict[str, Scalar] = Field(
+        default_factory=dict, description="Arguments of rows that do not give them, such as height or seed."
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="Where arguments stand in the table, as `prompt: caption`."
+    )
+    recipe: str = Field(
+        default="generate", min_length=1, description="generate, or yours as module:function."
+    )
+    batching: BatchingSection = BatchingSection()
+    media: MediaSection = MediaSection()
+    fleet: FleetSection = FleetSection()
+    retries: RetriesSection = RetriesSection()
+    on_invalid: Literal["fail", "skip"] = Field(
+        default="fail", description="Rows that cannot be rendered: refuse the table, or leave them out."
+    )
+    storage_options: dict[str, Any] = Field(
+        default_factory=dict,
+        repr=False,  # may hold credentials
+        description="What fsspec takes to open table and output: key, secret, endpoint_url, ...",
+    )
+
+
+def job_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a job file, for editors."""
+    schema = Job.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "framefleet job"} | schema

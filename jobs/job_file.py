@@ -1,0 +1,105 @@
+"""From a job file and `--set key=value` to a `Job`, or to every mistake in them with its line and fix."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from framefleet.jobs.job import Job
+from framefleet.jobs.mistakes import Key, mistakes_in
+from framefleet.jobs.yaml_text import parse_yaml
+from framefleet.pipeline.errors import JobError
+
+
+def load_job(
+    path: str | Path | None,
+    sets: Sequence[str] = (),
+    *,
+    table: str | None = None,
+    model: str | None = None,
+    output: str | None = None,
+) -> Job:
+    """Return the job of a file with some of its values replaced, or of options alone.
+
+    sets: as "fleet.workers=2", the value in YAML. table, model, output: the same, as text. Later ones win.
+    Raises JobError.
+    """
+    values, places = _read(Path(path)) if path is not None else ({}, {})
+    for option, given in {"table": table, "model": model, "output": output}.items():
+        if given is not None:
+            _put(values, places, _stem(values, option), given, place=f"--{option}")
+    for text in sets:
+        key, value = _parse_set(text)
+        _put(values, places, key, value, place=f"--set {'.'.join(key)}")
+    return _checked(values, places)
+
+
+def job_from_mapping(values: Mapping[str, Any]) -> Job:
+    """Return the job that these values, as a job file would hold them, describe. Raises JobError."""
+    return _checked(copy.deepcopy(dict(values)), {})
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise JobError(f"job file {path} cannot be read: {error.strerror}", "check its path") from error
+    except UnicodeDecodeError as error:
+        raise JobError(f"job file {path} is not UTF-8: {error}", "save it as UTF-8 text") from error
+    values, lines = parse_yaml(text, source=str(path))
+    if not isinstance(values, dict):
+        raise JobError(
+            f"job file {path} is not a mapping",
+            "write `table:`, `output:` and `model:` on lines of their own",
+        )
+    return values, {key: f"{path} line {line}" for key, line in lines.items()}
+
+
+def _stem(values: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """A model given as an option replaces the path of a mapping, and keeps its dtype."""
+    return (key, "path") if key == "model" and isinstance(values.get(key), dict) else (key,)
+
+
+def _parse_set(text: str) -> tuple[tuple[str, ...], Any]:
+    name, equals, value = text.partition("=")
+    key = tuple(name.strip().split("."))
+    if not equals or not all(key):
+        raise JobError(f"--set {text}: not key=value", "write it as --set fleet.workers=2")
+    parsed, _ = parse_yaml(value, source=f"--set {name}")
+    return key, parsed
+
+
+def _put(values: dict[str, Any], places: dict[Key, str], key: Key, value: Any, *, place: str) -> None:
+    """Put a value into nested mappings, making them on the way."""
+    at: dict[Any, Any] = values
+    for index, part in enumerate(key[:-1]):
+        below = at.get(part)
+        if key[: index + 1] == ("model",) and isinstance(below, str):
+            below = {"path": below}
+        at[part] = below if isinstance(below, dict) else {}
+        at = at[part]
+    at[key[-1]] = value
+    places[key] = place
+
+
+def _checked(values: dict[str, Any], places: Mapping[Key, str]) -> Job:
+    given = _without_nulls(values)
+    try:
+        return Job.model_validate(given)
+    except ValidationError as error:
+        mistakes = list(mistakes_in(error, given, places))
+    problem, fix = mistakes[0]
+    if len(mistakes) > 1:
+        problem = "\n".join(f"{problem} ({fix})" for problem, fix in mistakes)
+        fix = "`framefleet schema` prints every key and what it takes"
+    raise JobError(problem, fix)
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return value

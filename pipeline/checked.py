@@ -1,0 +1,32 @@
+"""From a request written by hand to one that can be rendered, by the same checks as a table's rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.row_plan import plan_rows
+from framefleet.pipeline.rows import InvalidRow
+from framefleet.pipeline.spec import PipelineSpec
+
+
+def checked(request: Request, spec: PipelineSpec, *, index: int = 0) -> Request:
+    """Return the request with all arguments resolved. Raises TableError when it cannot be rendered as asked.
+
+    index: its number, for the message.
+    """
+    cells: dict[str, Any] = {**request.arguments, "seed": request.seed}
+    cells |= {"scheduler": request.scheduler, "fps": request.fps}
+    table = pa.RecordBatch.from_pylist([{name: cell for name, cell in cells.items() if cell is not None}])
+    plan = plan_rows(table.schema, spec, recipe=request.recipe)
+    (row,) = plan.rows(index, table)
+    if isinstance(row, InvalidRow):
+        raise TableError(*row.messages()[0])
+    if plan.carried:
+        raise TableError(
+            f"row {index}: {spec.class_name} takes no {', '.join(plan.carried)}", "check the spelling"
+        )
+    return row.request

@@ -1,0 +1,237 @@
+"""From a table's columns and a job's `columns:` and `defaults:` to the plan by which its rows are read."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from framefleet.pipeline.check import Refused, check_argument, check_fps, check_seed
+from framefleet.pipeline.errors import JobError, TableError, UserError
+from framefleet.pipeline.rows import Reader, RowPlan
+from framefleet.pipeline.schedulers import resolve
+from framefleet.pipeline.signature import PLUMBING, Kind, Parameter
+from framefleet.pipeline.spec import PipelineSpec
+
+# Columns with a meaning of their own, unless the pipeline has a parameter of that name.
+_SPECIAL: dict[str, Kind] = {"seed": "int", "scheduler": "str", "recipe": "str", "fps": "float"}
+_CACHED = (
+    4096  # distinct cells remembered per column: heights and schedulers repeat, prompts and seeds do not
+)
+
+
+def argument_columns(
+    spec: PipelineSpec, columns: Mapping[str, str], recipe_parameters: Iterable[Parameter] = ()
+) -> dict[str, Kind]:
+    """Return the columns that a plan would read, with what their cells should be; for `open_table`."""
+    targets = _targets(spec, recipe_parameters)
+    return {columns.get(target, target): kind for target, kind in targets.items()}
+
+
+def plan_rows(
+    schema: pa.Schema,
+    spec: PipelineSpec,
+    *,
+    columns: Mapping[str, str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    recipe: str = "generate",
+    recipe_parameters: Iterable[Parameter] = (),
+    check_recipe: Callable[[str], object] = str,
+    reserved: Collection[str] = (),
+) -> RowPlan:
+    """Return the plan for tables of `schema`, or raise TableError or JobError for what no row can mend.
+
+    columns: argument (or seed, scheduler, recipe, fps) to the column that holds it.
+    recipe_parameters: what the job's recipe takes beyond the pipeline's `__call__`.
+    check_recipe: raises UserError for the name of a recipe that cannot be used.
+    reserved: the record's own columns, which no carried column may be named like.
+    """
+    columns, given = columns or {}, dict(defaults or {})
+    targets = _targets(spec, recipe_parameters)
+    _check_columns(columns, targets, schema)
+    base, seed, scheduler = _defaults(given, targets, spec)
+    checks = {name: _check_of(name, kind, spec, check_recipe) for name, kind in targets.items()}
+    found = {target: columns.get(target, target) for target in targets}
+    read = {target: column for target, column in found.items() if column in schema.names}
+    for target, column in read.items():
+        _check_type(schema.field(column), target, targets[target])
+    carried = tuple(name for name in schema.names if name not in read.values())
+    _check_carried(carried, spec, reserved)
+    required = tuple(p.name for p in spec.parameters.values() if p.required or p.name == "prompt")
+    _check_required(required, read, base)
+    return RowPlan(
+        readers=tuple(
+            Reader(column=column, target=target, is_argument=_is_argument(target, spec), check=checks[target])
+            for target, column in read.items()
+        ),
+        base=base,
+        required=required,
+        seed=seed,
+        scheduler=resolve(scheduler, spec),
+        recipe=recipe,
+        carried=carried,
+        lookalikes=_lookalikes(carried, [target for target in targets if target not in read]),
+    )
+
+
+def _targets(spec: PipelineSpec, recipe_parameters: Iterable[Parameter]) -> dict[str, Kind]:
+    """Return all that a column may mean, with the kind of its cells."""
+    more = {parameter.name: parameter.kind for parameter in recipe_parameters if parameter.kind}
+    own = {name: parameter.kind for name, parameter in spec.settable().items() if parameter.kind}
+    return _SPECIAL | own | more
+
+
+def _is_argument(target: str, spec: PipelineSpec) -> bool:
+    return target not in _SPECIAL or target in spec.settable()
+
+
+def _check_columns(columns: Mapping[str, str], targets: Mapping[str, Kind], schema: pa.Schema) -> None:
+    for target, column in columns.items():
+        if target not in targets:
+            raise JobError(
+                f"columns.{target}: there is no argument {target!r}", _did_you_mean(target, targets)
+            )
+        if column not in schema.names:
+            raise JobError(
+                f"columns.{target} names the column {column!r}, and the table has none of that name",
+                _did_you_mean(column, schema.names),
+            )
+
+
+def _defaults(
+    given: dict[str, Any], targets: Mapping[str, Kind], spec: PipelineSpec
+) -> tuple[dict[str, Any], int | None, str | None]:
+    """Return what an empty row is: its arguments, its seed, its scheduler. A null default takes one away."""
+    arguments: dict[str, Any] = dict(spec.defaults())
+    checked: dict[str, Any] = {}
+    for name, value in given.items():
+        if name in ("recipe", "fps") and _is_argument(name, spec) is False:
+            place = "recipe" if name == "recipe" else "media.fps"
+            raise JobError(f"defaults.{name} is not where the job sets it", f"set `{place}:` instead")
+        if name not in targets:
+            fix = _plumbing_fix(name) if name in spec.parameters else _did_you_mean(name, targets)
+            raise JobError(f"defaults.{name}: rows have no such argument", fix)
+        arguments.pop(name, None)
+        if value is not None:
+            checked[name] = _checked_default(name, value, targets[name], spec)
+    seed, scheduler = checked.pop("seed", None), checked.pop("scheduler", None)
+    return arguments | checked, seed, scheduler
+
+
+def _checked_default(name: str, value: Any, kind: Kind, spec: PipelineSpec) -> Any:
+    found = check_seed(value) if name == "seed" else check_argument(name, value, kind, spec)
+    if isinstance(found, Refused):
+        raise JobError(f"defaults.{name} is {value!r}, but {found.reason}", found.fix)
+    return found
+
+
+def _check_of(
+    target: str, kind: Kind, spec: PipelineSpec, check_recipe: Callable[[str], object]
+) -> Callable[[Any], Any]:
+    """Return the check of one cell, which remembers its answers where cells repeat."""
+
+    def recipe(name: str) -> str:
+        check_recipe(name)
+        return name
+
+    if _is_argument(target, spec):
+        if target in ("prompt", "negative_prompt"):
+            return lambda cell: check_argument(target, cell, kind, spec)
+        return _remembering(lambda cell: check_argument(target, cell, kind, spec))
+    if target == "seed":
+        return check_seed
+    if target == "fps":
+        return _remembering(check_fps)
+    return _remembering(_refusing((lambda name: resolve(name, spec)) if target == "scheduler" else recipe))
+
+
+def _remembering(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    known: dict[Any, Any] = {}  # cells of one column are of one type, so 1 and True do not meet here
+
+    def remembered(cell: Any) -> Any:
+        if cell in known:
+            return known[cell]
+        value = check(cell)
+        if len(known) < _CACHED:
+            known[cell] = value
+        return value
+
+    return remembered
+
+
+def _refusing(find: Callable[[str], Any]) -> Callable[[Any], Any]:
+    """Return `find` with its UserError as a refusal of the cell."""
+
+    def found(cell: Any) -> Any:
+        if not isinstance(cell, str):
+            return Refused(reason="it must be text", fix="put it in quotes")
+        try:
+            return find(cell)
+        except UserError as error:
+            return Refused(reason=error.problem, fix=error.fix)
+
+    return found
+
+
+def _check_type(field: pa.Field, target: str, kind: Kind) -> None:
+    """Raise when no cell of the column can ever be what the argument takes."""
+    stored = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    text = pa.types.is_string(stored) or pa.types.is_large_string(stored) or pa.types.is_string_view(stored)
+    number = pa.types.is_integer(stored) or pa.types.is_floating(stored) or pa.types.is_decimal(stored)
+    fits = {
+        "str": text,
+        "bool": text or pa.types.is_boolean(stored),
+        "int": text or number,
+        "float": text or number,
+    }
+    if not (fits[kind] or pa.types.is_null(stored)):
+        words = {"str": "text", "bool": "true or false", "int": "whole numbers", "float": "numbers"}[kind]
+        raise TableError(
+            f"column {field.name!r} holds {field.type}, but {target} takes {words}",
+            f"write the column as {words}, or rename it if it means something else",
+        )
+
+
+def _check_carried(carried: Collection[str], spec: PipelineSpec, reserved: Collection[str]) -> None:
+    for name in carried:
+        parameter = spec.parameters.get(name)
+        if parameter is not None and parameter.kind is None:
+            raise TableError(f"column {name!r} is an argument that a table cannot give", _plumbing_fix(name))
+        if name in reserved:
+            raise TableError(
+                f"column {name!r} has the name of a column that every record gets",
+                f"rename it in the table, for example to 'source_{name}'",
+            )
+
+
+def _plumbing_fix(name: str) -> str:
+    if name == "generator":
+        return "give a `seed` column; rename this one to carry it"
+    if "_per_prompt" in name:
+        return "repeat the row with other seeds; rename this one to carry it"
+    if PLUMBING.fullmatch(name):
+        return "framefleet sets it for every row; leave it out, or rename it to carry it"
+    return "it takes no plain text or number, but tensors, images or mappings; a recipe of your own can make them"
+
+
+def _check_required(required: Collection[str], read: Collection[str], base: Collection[str]) -> None:
+    for name in required:
+        if name not in read and name not in base:
+            raise TableError(
+                f"the table has no column {name!r}, and the job no default for it",
+                f"add the column, map it with `columns: {{{name}: ...}}`, or set `defaults: {{{name}: ...}}`",
+            )
+
+
+def _lookalikes(carried: Iterable[str], unused: Collection[str]) -> tuple[tuple[str, str], ...]:
+    """Return carried columns whose names are nearly those of arguments: `guidence_scale`."""
+    near = ((name, difflib.get_close_matches(name, unused, n=1, cutoff=0.85)) for name in carried)
+    return tuple((name, found[0]) for name, found in near if found)
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    names = list(known)
+    nearest = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {nearest[0]!r}?" if nearest else f"use one of {', '.join(sorted(names))}"

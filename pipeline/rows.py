@@ -1,0 +1,165 @@
+"""From record batches to rows that are ready to render, and rows that are refused with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from framefleet.pipeline.check import Refused
+from framefleet.pipeline.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.identity import derive_seed
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.schedulers import SchedulerChoice
+
+_SHAPING = ("height", "width", *FRAME_PARAMETERS, "max_sequence_length")
+_SHOWN = 80  # characters of a value in a message; prompts may be pages
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One value that cannot be rendered. column: as the table names it, or `defaults.` and the argument."""
+
+    column: str
+    value: Any
+    reason: str
+    fix: str
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return f"{self.column} is empty, but {self.reason}"
+        text = repr(self.value)
+        return f"{self.column} is {text if len(text) <= _SHOWN else text[:_SHOWN] + '...'}, but {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedRow:
+    """A row that can be rendered.
+
+    index: its position in the table, from 0.
+    request: arguments resolved (signature, then job, then row), scheduler by its canonical name, a seed.
+        `fps` is what the row itself gave, or None.
+    shape: equal for rows that can likely share forwards.
+    """
+
+    index: int
+    request: Request
+    shape: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvalidRow:
+    """A row that cannot be rendered, with everything that is wrong with it."""
+
+    index: int
+    problems: tuple[Problem, ...]
+
+    def messages(self) -> list[tuple[str, str]]:
+        """Return (problem, fix) pairs, as errors have them."""
+        return [(f"row {self.index}: {problem}", problem.fix) for problem in self.problems]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """One column with a meaning. check: of a cell that is not null; a value, or Refused."""
+
+    column: str
+    target: str
+    is_argument: bool
+    check: Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowPlan:
+    """How the rows of one table become requests; made by `row_plan.plan_rows`.
+
+    base: the arguments of a row whose cells are all null.
+    carried: columns without meaning here; they go into the record as they are.
+    lookalikes: (carried column, argument that it may have meant).
+    """
+
+    readers: tuple[Reader, ...]
+    base: Mapping[str, Any]
+    required: tuple[str, ...]
+    seed: int | None
+    scheduler: SchedulerChoice
+    recipe: str
+    carried: tuple[str, ...]
+    lookalikes: tuple[tuple[str, str], ...]
+
+    def rows(self, first_index: int, batch: pa.RecordBatch) -> Iterator[CheckedRow | InvalidRow]:
+        """Yield every row of the batch in order; `first_index` is the position of its first."""
+        cells = [_values(batch.column(reader.column)) for reader in self.readers]
+        for offset in range(batch.num_rows):
+            yield self._row(first_index + offset, [column[offset] for column in cells])
+
+    def _row(self, index: int, cells: list[Any]) -> CheckedRow | InvalidRow:
+        arguments = dict(self.base)
+        special: dict[str, Any] = {}
+        problems: list[Problem] = []
+        for reader, cell in zip(self.readers, cells, strict=True):
+            if cell is None:
+                continue
+            value = reader.check(cell)
+            if type(value) is Refused:
+                problem = Problem(column=reader.column, value=cell, reason=value.reason, fix=value.fix)
+                problems.append(problem)
+            elif reader.is_argument:
+                arguments[reader.target] = value
+            else:
+                special[reader.target] = value
+        choice: SchedulerChoice = special.get("scheduler", self.scheduler)
+        if not problems:
+            problems = self._across(arguments, choice)
+        if problems:
+            return InvalidRow(index=index, problems=tuple(problems))
+        return CheckedRow(
+            index=index, request=self._request(arguments, choice, special), shape=_shape(arguments)
+        )
+
+    def _across(self, arguments: Mapping[str, Any], choice: SchedulerChoice) -> list[Problem]:
+        """Return what is wrong with cells that are fine one by one."""
+        problems = [
+            Problem(
+                column=self._column(name),
+                value=None,
+                reason=f"every row needs a {name}",
+                fix=f"fill it in, or set `defaults: {{{name}: ...}}`",
+            )
+            for name in self.required
+            if name not in arguments
+        ]
+        steps = arguments.get("num_inference_steps", choice.min_steps)
+        if not choice.min_steps <= steps <= choice.max_steps:
+            bounds = f"{choice.min_steps} to {choice.max_steps}"
+            reason = f"{choice.class_name} of this model takes {bounds} steps"
+            column = self._column("num_inference_steps")
+            problems.append(Problem(column=column, value=steps, reason=reason, fix=f"use {bounds}"))
+        return problems
+
+    def _request(
+        self, arguments: dict[str, Any], choice: SchedulerChoice, special: Mapping[str, Any]
+    ) -> Request:
+        recipe = special.get("recipe", self.recipe)
+        seed = special.get("seed", self.seed)
+        if seed is None:
+            seed = derive_seed(arguments=arguments, scheduler=choice.canonical, recipe=recipe)
+        return Request(
+            arguments=arguments, seed=seed, scheduler=choice.canonical, recipe=recipe, fps=special.get("fps")
+        )
+
+    def _column(self, target: str) -> str:
+        return next((reader.column for reader in self.readers if reader.target == target), target)
+
+
+def _values(column: pa.Array) -> list[Any]:
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())  # DuckDB writes 5.0 as a decimal
+    values: list[Any] = column.to_pylist()
+    return values
+
+
+def _shape(arguments: Mapping[str, Any]) -> str:
+    return "x".join([str(arguments[name]) for name in _SHAPING if name in arguments])
