@@ -166,9 +166,7 @@ class Driver:
         while (lease := self._dispatcher.lease(worker, time.monotonic())) is not None:
             for leased in lease.rows:
                 request = self._pending[leased.row.row_id].request
-                found.append(
-                    Assignment(row_id=leased.row.row_id, request=request, attempt=leased.attempt)
-                )
+                found.append(Assignment(row_id=leased.row.row_id, request=request, attempt=leased.attempt))
         self._tally.leased(worker, len(found), now=time.monotonic())
         return found
 

@@ -1,4 +1,4 @@
-"""From the table to the rows that wait: only those without a record, each distinct one once, in table order."""
+"""From the table to the rows that wait: those without a record, each distinct one once, in table order."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 import framefleet
 from framefleet.cluster.messages import Assignment, Hello, Report, WorkerSetup
+from framefleet.cluster.ship import modules_to_ship
 from framefleet.cluster.worker import Worker
 from framefleet.pipeline.environment import source_fingerprint
 from framefleet.pipeline.errors import FleetError, FramefleetError
@@ -104,7 +105,7 @@ class Fleet:
         self._options: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
-        connect(self._settings)
+        connect(self._settings, modules_to_ship(self._setup.recipes.values()))
         num_workers, self._options = _shares(self._settings, self._setup.model.threads)
         for number in range(num_workers):
             self._start(_Slot(number))
@@ -182,12 +183,16 @@ class Fleet:
             )
 
 
-def connect(settings: FleetSettings) -> None:
-    """Join the cluster at `settings.address`, or start one on this machine."""
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+def connect(settings: FleetSettings, modules: Sequence[str] = ()) -> None:
+    """Join the cluster at `settings.address`, or start one here; bring `modules` to its workers."""
+    options: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "runtime_env": {"py_modules": list(modules)},
+    }
     try:
         if settings.address is not None:
-            ray.init(address=settings.address, **quiet)
+            ray.init(address=settings.address, **options)
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # the reports would go to Ray's makers
         workers = 0 if settings.workers == "auto" else settings.workers
@@ -197,7 +202,7 @@ def connect(settings: FleetSettings) -> None:
             num_cpus=num_cpus,
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,
-            **quiet,
+            **options,
         )
     except (RayError, ConnectionError, RuntimeError, ValueError) as error:
         where = settings.address or "this machine"

@@ -90,6 +90,4 @@ class Tally:
 
 def _state(name: str, seat: _Seat) -> WorkerState:
     state = "lost" if seat.is_lost else "rendering" if seat.in_hand else "idle"
-    return WorkerState(
-        name=name, state=state, node=seat.node, rows_in_hand=seat.in_hand, rows_done=seat.done
-    )
+    return WorkerState(name=name, state=state, node=seat.node, rows_in_hand=seat.in_hand, rows_done=seat.done)

@@ -1,7 +1,7 @@
 """The job file: YAML, or options of the command line, in; one checked `Job` out.
 
 Relative paths in it are relative to the folder in which the command runs. A key without a value (`null`)
-means its default.
+means its default, but below `defaults:`, where it is a value.
 """
 
 from __future__ import annotations
@@ -97,8 +97,9 @@ class Job(Section):
     model: Annotated[ModelSection, BeforeValidator(_mapping, json_schema_input_type=str | ModelSection)] = (
         Field(description="A diffusers pipeline folder, or a mapping with its settings.")
     )
-    defaults: dict[str, Scalar] = Field(
-        default_factory=dict, description="Arguments of rows that do not give them, such as height or seed."
+    defaults: dict[str, Scalar | None] = Field(
+        default_factory=dict,
+        description="Arguments of rows that do not give them; null takes the model's own default away.",
     )
     columns: dict[str, str] = Field(
         default_factory=dict, description="Where arguments stand in the table, as `prompt: caption`."

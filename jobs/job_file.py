@@ -99,7 +99,9 @@ def _checked(values: dict[str, Any], places: Mapping[Key, str]) -> Job:
     raise JobError(problem, fix)
 
 
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
-    return value
+def _without_nulls(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_nulls(value) if isinstance(value, dict) and key != "defaults" else value
+        for key, value in values.items()
+        if value is not None
+    }

@@ -24,7 +24,7 @@ class Refused:
 
 
 def check_argument(name: str, value: Any, kind: Kind, spec: PipelineSpec) -> Scalar | Refused:
-    """Return `value` as the pipeline's parameter `name` takes it: 5 becomes 5.0 for a float, 9.0 becomes 9."""
+    """Return `value` as the parameter `name` takes it: 5 is 5.0 for a float, 9.0 is 9 for an int."""
     found = coerce(value, kind)
     if isinstance(found, Refused):
         return found

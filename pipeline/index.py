@@ -26,9 +26,10 @@ _COUNT = "SELECT (SELECT count(*) FROM rows), (SELECT count(*) FROM (SELECT 1 FR
 _MARK = "INSERT OR IGNORE INTO done SELECT ?1 WHERE EXISTS (SELECT 1 FROM rows WHERE id = ?1)"
 _PENDING = """
 SELECT position, id FROM rows AS r
-WHERE position >= ? AND NOT EXISTS (SELECT 1 FROM done WHERE done.id = r.id)
+WHERE position >= ? AND position < ?
+  AND NOT EXISTS (SELECT 1 FROM done WHERE done.id = r.id)
   AND NOT EXISTS (SELECT 1 FROM rows AS twin WHERE twin.id = r.id AND twin.position < r.position)
-ORDER BY position LIMIT ?
+ORDER BY position
 """
 
 
@@ -75,12 +76,12 @@ class RowIndex:
         )
 
     def pending_in(self, first: int, n: int) -> list[tuple[int, str]]:
-        """Return up to n (position, row_id) from `first` on, in table order, of what is not done.
+        """Return (position, row_id), in table order, of what is not done in `first` to `first + n`.
 
-        Only the first position of each row_id. Go on at the last one + 1; an empty list is the end.
+        Only the first position of each row_id in the whole table.
         """
         self._seal()
-        found = self._db.execute(_PENDING, (first, n))
+        found = self._db.execute(_PENDING, (first, first + n))
         return [(position, row_id.hex()) for position, row_id in found]
 
     def positions(self, row_id: str) -> list[int]:

@@ -127,9 +127,9 @@ def find_record(store: Store, row_id: str) -> dict[str, Any]:
     )
 
 
-def read_records(store: Store) -> pa.Table:
-    """Return all records as one table: for outputs that fit in memory."""
-    parts = [_read_part(store, path) for path in store.list(RECORDS)]
+def read_records(store: Store, folder: str = RECORDS) -> pa.Table:
+    """Return all records, or failures, as one table: for outputs that fit in memory."""
+    parts = [_read_part(store, path) for path in store.list(folder)]
     return pa.concat_tables(parts, promote_options="permissive") if parts else RECORD_FIELDS.empty_table()
 
 

@@ -38,14 +38,14 @@ def plan_rows(
     defaults: Mapping[str, Any] | None = None,
     recipe: str = "generate",
     recipe_parameters: Iterable[Parameter] = (),
-    check_recipe: Callable[[str], object] = str,
+    check_recipe: Callable[[str], object] | None = None,
     reserved: Collection[str] = (),
 ) -> RowPlan:
     """Return the plan for tables of `schema`, or raise TableError or JobError for what no row can mend.
 
     columns: argument (or seed, scheduler, recipe, fps) to the column that holds it.
     recipe_parameters: what the job's recipe takes beyond the pipeline's `__call__`.
-    check_recipe: raises UserError for the name of a recipe that cannot be used.
+    check_recipe: raises UserError for the name of a recipe that cannot be used; without it every name passes.
     reserved: the record's own columns, which no carried column may be named like.
     """
     columns, given = columns or {}, dict(defaults or {})
@@ -107,7 +107,7 @@ def _defaults(
     arguments: dict[str, Any] = dict(spec.defaults())
     checked: dict[str, Any] = {}
     for name, value in given.items():
-        if name in ("recipe", "fps") and _is_argument(name, spec) is False:
+        if name in ("recipe", "fps") and not _is_argument(name, spec):
             place = "recipe" if name == "recipe" else "media.fps"
             raise JobError(f"defaults.{name} is not where the job sets it", f"set `{place}:` instead")
         if name not in targets:
@@ -128,12 +128,13 @@ def _checked_default(name: str, value: Any, kind: Kind, spec: PipelineSpec) -> A
 
 
 def _check_of(
-    target: str, kind: Kind, spec: PipelineSpec, check_recipe: Callable[[str], object]
+    target: str, kind: Kind, spec: PipelineSpec, check_recipe: Callable[[str], object] | None
 ) -> Callable[[Any], Any]:
     """Return the check of one cell, which remembers its answers where cells repeat."""
 
     def recipe(name: str) -> str:
-        check_recipe(name)
+        if check_recipe:
+            check_recipe(name)
         return name
 
     if _is_argument(target, spec):
@@ -213,7 +214,9 @@ def _plumbing_fix(name: str) -> str:
         return "repeat the row with other seeds; rename this one to carry it"
     if PLUMBING.fullmatch(name):
         return "framefleet sets it for every row; leave it out, or rename it to carry it"
-    return "it takes no plain text or number, but tensors, images or mappings; a recipe of your own can make them"
+    return (
+        "it takes tensors, images or mappings, which a recipe of your own can make; or rename it to carry it"
+    )
 
 
 def _check_required(required: Collection[str], read: Collection[str], base: Collection[str]) -> None:

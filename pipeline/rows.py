@@ -111,16 +111,17 @@ class RowPlan:
             else:
                 special[reader.target] = value
         choice: SchedulerChoice = special.get("scheduler", self.scheduler)
-        if not problems:
-            problems = self._across(arguments, choice)
+        problems += self._across(arguments, choice, {problem.column for problem in problems})
         if problems:
             return InvalidRow(index=index, problems=tuple(problems))
         return CheckedRow(
             index=index, request=self._request(arguments, choice, special), shape=_shape(arguments)
         )
 
-    def _across(self, arguments: Mapping[str, Any], choice: SchedulerChoice) -> list[Problem]:
-        """Return what is wrong with cells that are fine one by one."""
+    def _across(
+        self, arguments: Mapping[str, Any], choice: SchedulerChoice, refused: set[str]
+    ) -> list[Problem]:
+        """Return what is wrong with cells that are fine one by one. refused: columns told of already."""
         problems = [
             Problem(
                 column=self._column(name),
@@ -129,7 +130,7 @@ class RowPlan:
                 fix=f"fill it in, or set `defaults: {{{name}: ...}}`",
             )
             for name in self.required
-            if name not in arguments
+            if name not in arguments and self._column(name) not in refused
         ]
         steps = arguments.get("num_inference_steps", choice.min_steps)
         if not choice.min_steps <= steps <= choice.max_steps:

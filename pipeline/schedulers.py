@@ -81,7 +81,7 @@ def _lookup(name: str, spec: PipelineSpec) -> tuple[str, Mapping[str, Any]]:
         return name, {}
     nearest = difflib.get_close_matches(name, [*SHORT_NAMES, *known], n=3, cutoff=0.5)
     raise UserError(
-        f"{name!r} is no scheduler that is known here",
+        f"no scheduler is named {name!r}",
         f"did you mean {', '.join(nearest)}?" if nearest else _usable(spec),
     )
 

@@ -56,8 +56,8 @@ def open_table(
 ) -> Table:
     """Return the table at `location`: Parquet, CSV, TSV or JSONL (the latter three also as .gz, .bz2, .xz).
 
-    arguments: columns whose cells are checked later, see `row_plan.argument_columns`. In CSV they stay text, so
-    that one odd cell is refused as a row and not with the whole file; in JSONL they get their kind. Other
+    arguments: columns whose cells are checked later, see `row_plan.argument_columns`. In CSV they stay text:
+    one odd cell is then refused as a row and not with the whole file; in JSONL they get their kind. Other
     columns of CSV and JSONL get the type that fits the first megabyte; a later cell that does not fit it is
     an error that names the row.
     """

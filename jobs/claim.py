@@ -1,0 +1,100 @@
+"""job.json: what an output was made with. Written once; a job that would make other clips is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from typing import Any
+
+import framefleet
+from framefleet.jobs.resolve import Resolved
+from framefleet.pipeline.environment import PACKAGES
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.store import USERINFO, Store
+
+PATH = "job.json"
+# What decides which clips a job makes. Fleet, retries and batching.max_rows may change from run to run.
+DECISIVE = ("table", "defaults", "columns", "recipe", "media")
+
+
+def claim(resolved: Resolved) -> None:
+    """Make the output this job's. Raises JobError when it is another's. Call while holding the lock."""
+    if not is_claimed(resolved):
+        content = json.dumps(_description(resolved), indent=2, ensure_ascii=False) + "\n"
+        resolved.store.create(PATH, content.encode())
+
+
+def is_claimed(resolved: Resolved) -> bool:
+    """Tell whether the output is this job's already. Raises JobError when it is another's."""
+    try:
+        theirs = read_claim(resolved.store)
+    except FileNotFoundError:
+        return False
+    differences = list(_differences(_decisive(theirs), _decisive(_description(resolved))))
+    if differences:
+        raise JobError(
+            f"{resolved.store.url_of('')} holds clips of another job\n" + "\n".join(differences),
+            "choose another output, or take these changes back; "
+            "fleet, retries, on_invalid, batching.max_rows and the table's rows may change",
+        )
+    return True
+
+
+def read_claim(store: Store) -> dict[str, Any]:
+    """Return what job.json says; FileNotFoundError when the output has none."""
+    content = store.read(PATH)
+    try:
+        claim = json.loads(content)
+    except ValueError:
+        claim = None
+    if not isinstance(claim, dict) or not isinstance(claim.get("job"), dict):
+        raise JobError(f"{store.url_of(PATH)} is not one of framefleet's", "choose another output")
+    return claim
+
+
+def _description(resolved: Resolved) -> dict[str, Any]:
+    """Return the job with every value that it left open, and without secrets."""
+    job = resolved.job.model_dump(exclude={"storage_options"})
+    job["table"] = _public(resolved.job.table)
+    job["output"] = resolved.store.url_of("")
+    job["model"]["path"] = resolved.model.path
+    job["media"]["format"] = resolved.media.format
+    return {
+        "framefleet": framefleet.__version__,
+        "versions": {package: metadata.version(package) for package in ("torch", *PACKAGES)},
+        "job": job,
+        "pipeline": resolved.spec.class_name,
+        "numerics": resolved.numerics,
+        "recipe_digest": resolved.recipes[resolved.job.recipe].digest,
+        "model_digest": resolved.digest,
+        "model_files": dict(resolved.files),
+    }
+
+
+def _public(location: str) -> str:
+    """Return a path or URL that means the same in another folder, and shows no credentials."""
+    return USERINFO.sub("", location) if "://" in location else os.path.abspath(os.path.expanduser(location))
+
+
+def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
+    job = description["job"]
+    keys = ("numerics", "recipe_digest", "model_digest")
+    values = {key: job.get(key) for key in DECISIVE} | {key: description.get(key) for key in keys}
+    return dict(_flat("", values))
+
+
+def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flat(f"{prefix}.{key}" if prefix else key, inner)
+    else:
+        yield prefix, value
+
+
+def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator[str]:
+    for key in sorted({*theirs, *ours}):
+        there, here = theirs.get(key, "unset"), ours.get(key, "unset")
+        if there != here:
+            yield f"  {key}: {there} there, {here} here"

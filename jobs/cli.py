@@ -1,0 +1,144 @@
+"""The command line. Commands import what they need when they run, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Render a table of prompts into clips and records that can be rendered again, bit for bit.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+JobFile = Annotated[
+    Path | None, typer.Argument(metavar="[JOB.YAML]", help="The job file; without one, give the options.")
+]
+TableOption = Annotated[
+    str | None, typer.Option("--table", help="Parquet, CSV or JSONL: path, folder, glob or URL.")
+]
+ModelOption = Annotated[str | None, typer.Option("--model", help="A diffusers pipeline folder.")]
+OutputOption = Annotated[str | None, typer.Option("--output", help="A folder, or a URL as s3://bucket/run-7.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A key of the job file, as fleet.workers=2; repeatable."),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show logs, and tracebacks of errors.")]
+
+
+def main() -> None:
+    app(prog_name="framefleet")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from framefleet import __version__
+
+        typer.echo(f"framefleet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _framefleet(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options of no command."""
+
+
+@app.command()
+def render(
+    job: JobFile = None,
+    table: TableOption = None,
+    model: ModelOption = None,
+    output: OutputOption = None,
+    sets: Sets = None,
+    verbose: Verbose = False,
+) -> None:
+    """Render every row of a table that has no record yet. Run it again to go on after an interruption.
+
+    Exit codes: 0 every row has a record; 1 some rows failed; 2 bad job, table or model; 3 fleet or store lost;
+    130 or 143 interrupted.
+    """
+    from framefleet.jobs import console
+
+    with console.reporting(verbose=verbose, resumable=True):
+        from framefleet.jobs.commands import render_command
+        from framefleet.jobs.job_file import load_job
+
+        failed = render_command(load_job(job, sets or [], table=table, model=model, output=output))
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def plan(
+    job: JobFile = None,
+    table: TableOption = None,
+    model: ModelOption = None,
+    output: OutputOption = None,
+    sets: Sets = None,
+    verbose: Verbose = False,
+) -> None:
+    """Read and check everything, and print what `render` would do. Starts no worker, writes nothing."""
+    from framefleet.jobs import console
+
+    with console.reporting(verbose=verbose):
+        from framefleet.jobs.commands import plan_command
+        from framefleet.jobs.job_file import load_job
+
+        plan_command(load_job(job, sets or [], table=table, model=model, output=output))
+
+
+@app.command()
+def replay(
+    output: Annotated[str, typer.Argument(help="The output that holds the record.")],
+    row_id: Annotated[str, typer.Argument(help="The row, as its record and its clip's name have it.")],
+    model: Annotated[str | None, typer.Option("--model", help="Where the model is now, if it moved.")] = None,
+    save: Annotated[Path | None, typer.Option("--save", help="Write the clip to this file.")] = None,
+    script: Annotated[
+        bool, typer.Option("--script", help="Print a script that does it with torch and diffusers alone.")
+    ] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Render one row again from its record and compare. Exit code 0: the very same frames; 1: others."""
+    from framefleet.jobs import console
+
+    with console.reporting(verbose=verbose):
+        from framefleet.jobs.commands import replay_command, script_command
+
+        if script:
+            script_command(output, row_id, model=model)
+            is_equal = True
+        else:
+            is_equal = replay_command(output, row_id, model=model, save=save)
+    raise typer.Exit(0 if is_equal else 1)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a job file, for editors."""
+    import json
+
+    from framefleet.jobs.job import job_schema
+
+    typer.echo(json.dumps(job_schema(), indent=2))
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Argument(help="The folder to make.")] = Path("demo-output"),
+    verbose: Verbose = False,
+) -> None:
+    """Render a small shipped table with two CPU workers and a tiny model, and draw a contact sheet."""
+    from framefleet.jobs import console
+
+    with console.reporting(verbose=verbose, resumable=True):
+        from framefleet.jobs.commands import demo_command
+
+        failed = demo_command(output)
+    raise typer.Exit(1 if failed else 0)

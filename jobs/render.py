@@ -1,0 +1,108 @@
+"""From a job to clips and records: resolved, checked, claimed, then driven until every row has ended."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from framefleet.cluster.driver import Driver, Work
+from framefleet.cluster.fleet import FleetSettings
+from framefleet.cluster.lock import DriverLock
+from framefleet.cluster.messages import WorkerSetup
+from framefleet.cluster.progress import Progress, Summary
+from framefleet.jobs.claim import claim, is_claimed
+from framefleet.jobs.job import Job
+from framefleet.jobs.job_file import job_from_mapping, load_job
+from framefleet.jobs.resolve import Resolved, resolve
+from framefleet.jobs.survey import Survey, mark_done, refuse_invalid, survey_rows, write_invalid
+from framefleet.jobs.watch import Callback, Watch
+from framefleet.pipeline.index import RowIndex
+from framefleet.pipeline.records import FAILURES
+
+
+def render(
+    job: Job | str | Path | Mapping[str, Any], *, on_progress: Callable[[Progress], None] | None = None
+) -> Summary:
+    """Render every row of a job's table that has no record yet; return how many were done, how many failed.
+
+    job: a job file's path, or its content. Rows that fail are in the output's failures/, and are tried again
+    when the job is rendered again. Raises FramefleetError when nothing could be started, or when fleet or
+    store were lost; what was finished stays, and the same call goes on from there.
+    """
+    return render_job(as_job(job), Callback(on_progress))
+
+
+def as_job(job: Job | str | Path | Mapping[str, Any]) -> Job:
+    if isinstance(job, Job):
+        return job
+    return job_from_mapping(job) if isinstance(job, Mapping) else load_job(job)
+
+
+def render_job(job: Job, watch: Watch) -> Summary:
+    """Do what `render` promises, telling `watch` about it."""
+    resolved = resolve(job, watch)
+    is_claimed(resolved)
+    with RowIndex() as index:
+        survey = survey_rows(resolved, index, checked=watch.checked)
+        refuse_invalid(survey, resolved)
+        with DriverLock(resolved.store) as lock:
+            claim(resolved)
+            return _render_pending(resolved, survey, index, lock, watch)
+
+
+def _render_pending(
+    resolved: Resolved, survey: Survey, index: RowIndex, lock: DriverLock, watch: Watch
+) -> Summary:
+    run = new_run()
+    if resolved.job.on_invalid == "skip":
+        write_invalid(resolved, run=run)
+    mark_done(resolved, index)
+    watch.say(_counts_line(survey, index))
+    failures = resolved.store.list(FAILURES)
+    if index.counts().pending:
+        summary = Driver(_work(resolved, index, lock, run), on_progress=watch.progress).run()
+    else:
+        summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
+    # Of earlier runs. Their rows were tried again: each has a record by now, or a new failure.
+    for path in failures:
+        resolved.store.delete(path)
+    return summary
+
+
+def _work(resolved: Resolved, index: RowIndex, lock: DriverLock, run: str) -> Work:
+    return Work(
+        setup=WorkerSetup(
+            model=resolved.model,
+            batching=resolved.batching,
+            media=resolved.media,
+            store=resolved.store,
+            recipes=resolved.recipes,
+        ),
+        fleet=FleetSettings(**resolved.job.fleet.model_dump()),
+        table=resolved.table,
+        plan=resolved.plan,
+        index=index,
+        model_digest=resolved.digest,
+        attempts=resolved.job.retries.attempts,
+        run=run,
+        lock=lock,
+    )
+
+
+def new_run() -> str:
+    """Return a name that no other run has; names sort by time."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+
+
+def _counts_line(survey: Survey, index: RowIndex) -> str:
+    counts = index.counts()
+    parts = [f"{survey.num_rows:,} rows"]
+    if counts.duplicates:
+        parts.append(f"{counts.duplicates:,} duplicates")
+    if survey.num_invalid:
+        parts.append(f"{survey.num_invalid:,} left out (see invalid/)")
+    parts += [f"{counts.done:,} done", f"{counts.pending:,} to render"]
+    return ", ".join(parts)

@@ -1,0 +1,123 @@
+"""From a job to what it names, opened and checked: model, table, recipes, output. Opens no weights."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from framefleet.jobs.job import Job
+from framefleet.jobs.watch import Watch
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.forwards import Batching
+from framefleet.pipeline.identity import row_id
+from framefleet.pipeline.integrity import model_digest
+from framefleet.pipeline.media import Media
+from framefleet.pipeline.model import ModelSettings, model_files
+from framefleet.pipeline.recipes import Recipe, find_recipe
+from framefleet.pipeline.records import FAILURE_FIELDS, RECORD_FIELDS
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.row_plan import argument_columns, plan_rows
+from framefleet.pipeline.rows import RowPlan
+from framefleet.pipeline.signature import parameters_of
+from framefleet.pipeline.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.store import Store
+from framefleet.pipeline.table import Table, open_table
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """A job whose parts were found to fit each other.
+
+    files: what loading the model reads, each with its SHA-256. recipes: by name; grows as rows name others.
+    """
+
+    job: Job
+    model: ModelSettings
+    spec: PipelineSpec
+    files: Mapping[str, str]
+    digest: str
+    recipes: dict[str, Recipe]
+    table: Table
+    plan: RowPlan
+    batching: Batching
+    media: Media
+    store: Store
+
+    @property
+    def numerics(self) -> dict[str, str | int]:
+        return self.model.numerics(self.batching.mode)
+
+    def identity(self, request: Request) -> str:
+        """Return the row_id of a checked request."""
+        digest = self.recipes[request.recipe].digest
+        return row_id(request, model_digest=self.digest, numerics=self.numerics, recipe_digest=digest)
+
+
+def resolve(job: Job, watch: Watch) -> Resolved:
+    """Open what `job` names. Raises UserError for what must change in it, in the table or in the model."""
+    model = model_settings(job)
+    spec = inspect_model(model.path)
+    recipes = {job.recipe: find_recipe(job.recipe)}
+    table, plan = _open_table(job, spec, recipes)
+    for column, argument in plan.lookalikes:
+        watch.say(f"note: column {column!r} is carried along; did you mean the argument {argument!r}?")
+    store = Store(job.output, job.storage_options)
+    media_format = job.media.format or ("png" if spec.kind == "image" else "mp4")
+    media = Media(format=media_format, crf=job.media.crf, fps=job.media.fps)
+    if media.format == "png" and spec.kind == "video":
+        raise JobError(f"media.format is png, but {spec.class_name} renders videos", "use mp4 or mkv")
+    watch.say(f"reading the files of {model.path}")
+    files = model_files(Path(model.path))
+    return Resolved(
+        job=job,
+        model=model,
+        spec=spec,
+        files=files,
+        digest=model_digest(files),
+        recipes=recipes,
+        table=table,
+        plan=plan,
+        batching=Batching(**job.batching.model_dump()),
+        media=media,
+        store=store,
+    )
+
+
+def model_settings(job: Job) -> ModelSettings:
+    """Return the job's model with an absolute path: workers run in other folders."""
+    path = os.path.abspath(Path(job.model.path).expanduser())
+    if not os.path.exists(path) and HUB_ID.fullmatch(job.model.path):
+        raise JobError(
+            f"model {job.model.path!r} is not a folder here",
+            f"download it first: hf download {job.model.path} --local-dir {job.model.path.split('/')[1]}, "
+            "and give that folder",
+        )
+    return ModelSettings(**job.model.model_dump() | {"path": path})
+
+
+def _open_table(job: Job, spec: PipelineSpec, recipes: dict[str, Recipe]) -> tuple[Table, RowPlan]:
+    # Beyond `(pipe, request)`: what the recipe wants to find in the request's arguments.
+    more = [p for p in parameters_of(recipes[job.recipe].function)[2:] if p.name not in spec.parameters]
+
+    def find(name: str) -> Recipe:
+        recipes[name] = recipes.get(name) or find_recipe(name)
+        return recipes[name]
+
+    options = job.storage_options if "://" in job.table else {}
+    table = open_table(job.table, options, arguments=argument_columns(spec, job.columns, more))
+    plan = plan_rows(
+        table.schema,
+        spec,
+        columns=job.columns,
+        defaults=job.defaults,
+        recipe=job.recipe,
+        recipe_parameters=more,
+        check_recipe=find,
+        reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names},
+    )
+    return table, plan

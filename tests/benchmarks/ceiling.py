@@ -1,0 +1,120 @@
+"""How fast framefleet could be at most: the forwards and decodes that it runs, with nothing around them.
+
+Each process renders its share once with the Renderer (no Ray, no files) and notes every forward's rows and
+pins. Then it runs the same numbers of the same forwards and decodes in a bare loop, and that is timed: no
+text encoder, no noise scheduler, no greenlets, no probing, no encoding.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow.parquet as pq
+import torch
+
+from framefleet.pipeline.calls import Call
+from framefleet.pipeline.forwards import Batching, Forwards, Result
+from framefleet.pipeline.intercept import intercept
+from framefleet.pipeline.model import load_model
+from framefleet.pipeline.pins import run_fused
+from framefleet.pipeline.renderer import Renderer
+from framefleet.pipeline.request import Request
+from tests.benchmarks.plain import Row
+
+NOT_ARGUMENTS = ("number", "seed", "scheduler")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ceiling:
+    """Rows per second of all processes together. renderer: with the Renderer around the forwards."""
+
+    bare: float
+    renderer: float
+
+
+class Log:
+    """What was run, and how often: one example of each kind is kept."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[Hashable] = Counter()
+        self.again: dict[Hashable, Callable[[], Any]] = {}
+
+    def forwards(self, name: str, run: Callable[..., list[Result]], calls: Sequence[Call]) -> list[Result]:
+        results = run(calls)
+        forwards = self._forwards
+        first = 0
+        while first < len(results):
+            size = results[first].rows
+            chunk = list(calls[first : first + size])
+            self._note((chunk[0].shape, size), partial(_forward, forwards, chunk))
+            first += size
+        return results
+
+    def decode(self, name: str, decode: Callable[..., Any], latents: torch.Tensor, **kwargs: Any) -> Any:
+        self._note(("decode", latents.shape), partial(decode, latents, **kwargs))
+        return decode(latents, **kwargs)
+
+    def around(self, renderer: Renderer) -> Any:
+        self._forwards = renderer.forwards
+        return intercept({"forwards": renderer.forwards}, self.forwards, method="run")
+
+    def replay(self) -> float:
+        """Run everything again; return the seconds."""
+        with torch.no_grad():
+            for function in self.again.values():
+                function()
+            started = time.perf_counter()
+            for kind, count in self.counts.items():
+                for _ in range(count):
+                    self.again[kind]()
+            return time.perf_counter() - started
+
+    def _note(self, kind: Hashable, function: Callable[[], Any]) -> None:
+        self.counts[kind] += 1
+        self.again.setdefault(kind, function)
+
+
+def measure_ceiling(table: Path, model: Path, *, workers: int, mode: Literal["exact", "fast"]) -> Ceiling:
+    """Return the ceiling of so many processes, each with every workers-th row."""
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        shares = [pool.submit(_measure_share, table, model, mode, share, workers) for share in range(workers)]
+        measured = [share.result() for share in shares]
+    rows = sum(rows for rows, _, _ in measured)
+    bare_s, renderer_s = (sum(each[column] for each in measured) / workers for column in (1, 2))
+    return Ceiling(bare=rows / bare_s, renderer=rows / renderer_s)
+
+
+def _measure_share(
+    table: Path, model: Path, mode: Literal["exact", "fast"], share: int, workers: int
+) -> tuple[int, float, float]:
+    """Return (rows, seconds of the bare forwards and decodes, seconds of the renderer)."""
+    rows = pq.read_table(table).to_pylist()[share::workers]
+    loaded = load_model(model)
+    renderer, log = Renderer(loaded, Batching(mode=mode)), Log()
+    started = time.perf_counter()
+    with log.around(renderer), intercept({"vae": loaded.pipe.vae}, log.decode, method="decode"):
+        clips = list(renderer.render(request_of(row) for row in rows))
+    renderer_s = time.perf_counter() - started
+    assert len(clips) == len(rows)
+    return len(rows), log.replay(), renderer_s
+
+
+def request_of(row: Row) -> Request:
+    arguments = {key: value for key, value in row.items() if key not in NOT_ARGUMENTS}
+    return Request(arguments=arguments, seed=row["seed"], scheduler=row["scheduler"])
+
+
+def _forward(forwards: Forwards, calls: list[Call]) -> Any:
+    module = forwards.modules[calls[0].module]
+    if len(calls) == 1:
+        args, kwargs = calls[0].arguments()
+        return module.forward(*args, **kwargs)
+    return run_fused(module, module.forward, calls, forwards._plans[calls[0].shape, len(calls)])

@@ -1,0 +1,75 @@
+"""One job with every kind of bad row: the good ones finish, the bad ones say why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import framefleet
+from framefleet.cluster.progress import Summary
+from framefleet.pipeline.parts import read_records
+from framefleet.pipeline.store import Store
+from tests.jobs import job_values, prompt_rows, records_of, write_table
+
+BAD = {
+    3: ("poison", "tests.faults:raises"),
+    9: ("killer", "tests.faults:kills"),
+    14: ("huge", "tests.faults:never_fits"),
+}
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Summary, Path]:
+    folder = tmp_path_factory.mktemp("faults")
+    rows = prompt_rows(20, recipe="tests.faults:fits_three")
+    for index, (prompt, recipe) in BAD.items():
+        rows[index] |= {"prompt": prompt, "recipe": recipe}
+    table = write_table(folder / "prompts.parquet", rows)
+    summary = framefleet.render(job_values(table, folder / "out"))
+    return summary, folder / "out"
+
+
+@pytest.fixture(scope="module")
+def failures(rendered: tuple[Summary, Path]) -> dict[str, dict[str, Any]]:
+    rows = read_records(Store(str(rendered[1])), "failures").to_pylist()
+    return {row["tag"]: row for row in rows}
+
+
+def test_the_other_rows_finish(rendered: tuple[Summary, Path]) -> None:
+    summary, output = rendered
+    assert (summary.done, summary.failed) == (20 - len(BAD), len(BAD))
+    tags = sorted(row["tag"] for row in records_of(output))
+    assert tags == sorted(f"row {i}" for i in range(20) if i not in BAD)
+
+
+def test_each_bad_row_fails_once(failures: dict[str, dict[str, Any]]) -> None:
+    assert sorted(failures) == sorted(f"row {i}" for i in BAD)
+
+
+def test_a_raising_recipe_is_tried_three_times_and_told_with_its_traceback(
+    failures: dict[str, dict[str, Any]],
+) -> None:
+    failure = failures["row 3"]
+    assert (failure["error_type"], failure["message"]) == ("ValueError", "this row is poison")
+    assert failure["attempts"] == 3
+    assert 'raise ValueError("this row is poison")' in failure["traceback"]
+
+
+def test_a_row_that_kills_its_worker_is_quarantined(failures: dict[str, dict[str, Any]]) -> None:
+    failure = failures["row 9"]
+    assert failure["error_type"] == "WorkerDied"
+    assert failure["attempts"] == 3
+    assert "died 3 times" in failure["message"]
+
+
+def test_a_row_that_never_fits_says_what_would_help(failures: dict[str, dict[str, Any]]) -> None:
+    failure = failures["row 14"]
+    assert failure["error_type"] == "OutOfMemory"
+    assert "render smaller" in failure["message"]
+
+
+def test_memory_running_out_above_three_rows_fails_no_row(rendered: tuple[Summary, Path]) -> None:
+    rows = records_of(rendered[1])
+    assert 1.0 < max(row["batch_size"] for row in rows) <= 3.0

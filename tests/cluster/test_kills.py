@@ -1,0 +1,113 @@
+"""The same table, disturbed in every way: the same bits, exactly one record each."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.jobs import (
+    check_whole,
+    digests_by_tag,
+    finish,
+    job_values,
+    prompt_rows,
+    records_of,
+    start_render,
+    worker_pids,
+    write_job,
+    write_table,
+)
+
+ROWS = prompt_rows(48)
+NUM_KILLS = 10
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str]]:
+    """What one worker renders, in table order, without batching."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    table = write_table(folder / "prompts.parquet", ROWS)
+    values = job_values(table, folder / "out", batching={"max_rows": 1}, fleet={"workers": 1})
+    finish(start_render(write_job(folder / "job.yaml", values)))
+    return digests_by_tag(folder / "out")
+
+
+def test_two_workers_render_a_reordered_table_alike(
+    undisturbed: dict[str, tuple[str, str]], tmp_path: Path
+) -> None:
+    rows = random.Random(1).sample(ROWS, len(ROWS))
+    job = _job(tmp_path, rows)
+    finish(start_render(job))
+    assert digests_by_tag(tmp_path / "out") == undisturbed
+    assert len(records_of(tmp_path / "out")) == len(ROWS)
+
+
+def test_a_killed_worker_changes_nothing(undisturbed: dict[str, tuple[str, str]], tmp_path: Path) -> None:
+    process = start_render(_job(tmp_path, ROWS))
+    _wait_for_clips(tmp_path / "out", 6, process)
+    os.kill(worker_pids(process.pid)[0], signal.SIGKILL)
+    finish(process)
+    assert digests_by_tag(tmp_path / "out") == undisturbed
+    assert len(records_of(tmp_path / "out")) == len(ROWS)
+
+
+def test_a_driver_killed_at_half_goes_on_where_it_was(
+    undisturbed: dict[str, tuple[str, str]], tmp_path: Path
+) -> None:
+    job = _job(tmp_path, ROWS)
+    process = start_render(job)
+    _wait_for_clips(tmp_path / "out", len(ROWS) // 2, process)
+    _kill(process)
+    assert len(list((tmp_path / "out").glob("clips/*/*.mp4"))) < len(ROWS)
+    finish(start_render(job))
+    assert digests_by_tag(tmp_path / "out") == undisturbed
+    assert len(records_of(tmp_path / "out")) == len(ROWS)
+
+
+@pytest.mark.timeout(900)
+def test_ten_kills_at_random_moments_lose_nothing(
+    undisturbed: dict[str, tuple[str, str]], tmp_path: Path
+) -> None:
+    job = _job(tmp_path, ROWS)
+    moments = random.Random(7)
+    committed = 0
+    for _ in range(NUM_KILLS):
+        process = start_render(job)
+        _wait_for_clips(tmp_path / "out", 0, process)
+        time.sleep(moments.uniform(0, 14))  # about as long as starting and rendering a third take
+        _kill(process)
+        check_whole(tmp_path / "out")
+        now = len(records_of(tmp_path / "out"))
+        assert now >= committed
+        committed = now
+    finish(start_render(job))
+    check_whole(tmp_path / "out")
+    assert digests_by_tag(tmp_path / "out") == undisturbed
+    assert len(records_of(tmp_path / "out")) == len(ROWS)
+
+
+def _job(folder: Path, rows: list[dict[str, object]]) -> Path:
+    table = write_table(folder / "prompts.parquet", rows)
+    return write_job(folder / "job.yaml", job_values(table, folder / "out"))
+
+
+def _wait_for_clips(output: Path, count: int, process: subprocess.Popen[str]) -> None:
+    """Wait until the driver has claimed the output, and so many clips are there."""
+    deadline = time.monotonic() + 120
+    while not (output / "job.json").exists() or len(list(output.glob("clips/*/*.mp4"))) < count:
+        assert time.monotonic() < deadline, f"no {count} clips in time"
+        if process.poll() is not None:
+            return  # a resumed job may have nothing left to do
+        time.sleep(0.05)
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """Kill the driver only; what it started must notice by itself."""
+    process.kill()
+    process.communicate(timeout=60)

@@ -1,0 +1,54 @@
+"""Recipes that go wrong for marked rows, for jobs of the tests: `recipe: tests.faults:raises` and so on."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+from typing import Any
+
+import torch
+from diffusers import WanTransformer3DModel
+
+from framefleet.pipeline.recipes import generate
+from framefleet.pipeline.request import Request
+
+
+def raises(pipe: Any, request: Request) -> Any:
+    """Raise for rows whose prompt says poison."""
+    if "poison" in request.arguments["prompt"]:
+        raise ValueError("this row is poison")
+    return generate(pipe, request)
+
+
+def kills(pipe: Any, request: Request) -> Any:
+    """Kill the worker for rows whose prompt says killer, as a crash in native code would."""
+    if "killer" in request.arguments["prompt"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return generate(pipe, request)
+
+
+def fits_three(pipe: Any, request: Request) -> Any:
+    """Run out of memory in forwards of more than three rows."""
+    _limit_forwards()
+    return generate(pipe, request)
+
+
+@functools.cache
+def _limit_forwards() -> None:
+    forward = WanTransformer3DModel.forward
+
+    @functools.wraps(forward)
+    def limited(self: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        if hidden_states.shape[0] > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory: a test's own limit of three rows")
+        return forward(self, hidden_states, *args, **kwargs)
+
+    WanTransformer3DModel.forward = limited
+
+
+def never_fits(pipe: Any, request: Request) -> Any:
+    """Run out of memory for rows whose prompt says huge, whatever else runs."""
+    if "huge" in request.arguments["prompt"]:
+        raise torch.OutOfMemoryError("CUDA out of memory: a row that never fits")
+    return generate(pipe, request)

@@ -1,0 +1,129 @@
+"""Jobs for tests: tables of tiny rows, renders in processes of their own, and what an output then holds."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from framefleet.pipeline.media import decode
+from framefleet.pipeline.parts import read_records
+from framefleet.pipeline.store import Store
+from tests.tiny import SMALLEST, tiny
+
+ROOT = Path(__file__).parent.parent
+PROMPTS = ("a red ball bounces", "一只猫在海边奔跑", "rain on a tin roof", "城市的夜晚")
+
+
+def prompt_rows(count: int, **more: Any) -> list[dict[str, Any]]:
+    """Rows that differ in prompt, seed, steps and guidance."""
+    return [
+        {
+            "prompt": PROMPTS[i % len(PROMPTS)],
+            "seed": i,
+            "num_inference_steps": 2 + i % 3,
+            "guidance_scale": (1.0, 3.5, 5.0)[i % 3],
+            "tag": f"row {i}",
+            **more,
+        }
+        for i in range(count)
+    ]
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), path)
+    return path
+
+
+def job_values(table: Path, output: Path | str, *, model: str = "wan", **more: Any) -> dict[str, Any]:
+    """A job on a tiny model, as a job file holds it: two CPU workers, every forward size in use."""
+    return {
+        "table": str(table),
+        "output": str(output),
+        "model": str(tiny(model)),
+        "defaults": {"max_sequence_length": 32, **SMALLEST[model]},
+        "batching": {"max_rows": 4, "min_gain": 0},
+        "fleet": {"workers": 2, "gpus_per_worker": 0},
+        **more,
+    }
+
+
+def write_job(path: Path, values: Mapping[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(dict(values), allow_unicode=True), encoding="utf-8")
+    return path
+
+
+def start_render(job: Path) -> subprocess.Popen[str]:
+    """Start `framefleet render` in a process group of its own, as a shell would."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "framefleet.jobs.cli", "render", str(job)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], *, timeout_s: float = 240) -> str:
+    """Wait for a render that must succeed; return what it printed."""
+    printed, _ = process.communicate(timeout=timeout_s)
+    assert process.returncode == 0, printed
+    return printed
+
+
+def records_of(output: Path | str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = read_records(Store(str(output))).to_pylist()
+    return rows
+
+
+def digests_by_tag(output: Path | str) -> dict[str, tuple[str, str]]:
+    """frames_sha256 and media_sha256 of every row, by the table's own name for it."""
+    return {row["tag"]: (row["frames_sha256"], row["media_sha256"]) for row in records_of(output)}
+
+
+def check_whole(output: Path) -> None:
+    """Whatever a reader finds is whole: every part, every record's clip, and every clip without a record."""
+    for record in records_of(output):
+        content = Path(record["uri"]).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == record["media_sha256"]
+    for clip in output.glob("clips/*/[!.]*"):
+        assert len(decode(clip.read_bytes()))
+
+
+def descendants(pid: int) -> Iterable[int]:
+    """Process ids below `pid`."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except (FileNotFoundError, ProcessLookupError):  # ended meanwhile
+                continue
+    below, layer = [], [pid]
+    while layer:
+        layer = [child for child, parent in parents.items() if parent in layer]
+        below += layer
+    return below
+
+
+def worker_pids(driver_pid: int) -> list[int]:
+    """The worker actors of a driver that started its own Ray."""
+    found = []
+    for pid in descendants(driver_pid):
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if command.startswith(b"ray::Worker"):
+            found.append(pid)
+    return found

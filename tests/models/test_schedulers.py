@@ -1,0 +1,71 @@
+"""Every scheduler that is accepted renders on the real pipelines, finite and repeatable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+
+from framefleet.pipeline.errors import UserError
+from framefleet.pipeline.scheduler_names import SHORT_NAMES
+from framefleet.pipeline.schedulers import SchedulerChoice, build, resolve
+from framefleet.pipeline.spec import inspect_model
+from tests.tiny import SMALLEST, tiny
+
+
+def latents(pipe: DiffusionPipeline, name: str, steps: int) -> torch.Tensor:
+    arguments: dict[str, Any] = SMALLEST[name] | {"num_inference_steps": steps}
+    generator = torch.Generator().manual_seed(1)
+    output = pipe(prompt="a cat", output_type="latent", generator=generator, **arguments)
+    found: torch.Tensor = output.frames if hasattr(output, "frames") else output.images
+    return found
+
+
+@pytest.mark.parametrize("name", list(SMALLEST))
+def test_every_accepted_scheduler_renders_the_same_finite_clip_twice(name: str) -> None:
+    spec = inspect_model(tiny(name))
+    pipe = spec.pipeline_class.from_pretrained(tiny(name))
+    pipe.set_progress_bar_config(disable=True)
+    base = pipe.scheduler
+    choices: dict[str, SchedulerChoice] = {}
+    for short in SHORT_NAMES:
+        try:
+            choices[short] = resolve(short, spec)
+        except UserError:
+            continue
+    assert len(choices) >= 2
+    for short, choice in choices.items():
+        for steps in {choice.min_steps, 3}:
+            pipe.scheduler = build(choice, base)
+            first = latents(pipe, name, steps)
+            torch.rand(1)  # noise from the process's own state would differ now
+            pipe.scheduler = build(choice, base)
+            assert torch.isfinite(first).all(), (short, steps)
+            assert torch.equal(first, latents(pipe, name, steps)), (short, steps)
+
+
+@pytest.mark.parametrize("name", list(SMALLEST))
+def test_the_models_own_scheduler_rebuilt_gives_the_same_bits(name: str) -> None:
+    spec = inspect_model(tiny(name))
+    pipe = spec.pipeline_class.from_pretrained(tiny(name))
+    pipe.set_progress_bar_config(disable=True)
+    own = latents(pipe, name, 3)
+    pipe.scheduler = build(resolve(spec.scheduler_class, spec), pipe.scheduler)
+    assert torch.equal(own, latents(pipe, name, 3))
+
+
+@pytest.mark.parametrize("name", list(SMALLEST))
+def test_the_size_and_frame_rules_are_what_the_pipeline_renders(name: str) -> None:
+    spec = inspect_model(tiny(name))
+    pipe = spec.pipeline_class.from_pretrained(tiny(name))
+    pipe.set_progress_bar_config(disable=True)
+    size: dict[str, Any] = SMALLEST[name] | {"height": spec.size_multiple, "width": 2 * spec.size_multiple}
+    frames = 2 * spec.frame_step + 1 if spec.frame_step else None
+    if frames:
+        size["num_frames"] = frames
+    output = pipe(prompt="a cat", output_type="np", generator=torch.Generator().manual_seed(1), **size)
+    shape = (output.frames if frames else output.images)[0].shape
+    expected = (spec.size_multiple, 2 * spec.size_multiple, 3)
+    assert shape == ((frames, *expected) if frames else expected)

@@ -1,0 +1,40 @@
+"""What a row's identity depends on."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+
+from framefleet.pipeline.identity import canonical_json, derive_seed, row_id
+from framefleet.pipeline.request import Request
+
+REQUEST = Request(arguments={"prompt": "a cat", "guidance_scale": 5.0}, seed=7, scheduler="DDIMScheduler")
+REST: dict[str, Any] = {"model_digest": "ab", "numerics": {"dtype": "fp32"}, "recipe_digest": None}
+
+
+def test_canonical_json_has_one_spelling() -> None:
+    value = {"prompt": "一只猫 🐈", "a": [1, 0.1, 1e-7, None, True]}
+    assert canonical_json(value) == '{"a":[1,0.1,1e-07,null,true],"prompt":"一只猫 🐈"}'
+
+
+def test_canonical_json_refuses_what_json_has_not() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        canonical_json(float("nan"))
+
+
+def test_the_row_id_is_the_published_formula() -> None:
+    content = (
+        '{"arguments":{"guidance_scale":5.0,"prompt":"a cat"},"fps":null,"model_digest":"ab",'
+        '"numerics":{"dtype":"fp32"},"recipe":"generate","recipe_digest":null,'
+        '"scheduler":"DDIMScheduler","seed":7}'
+    )
+    assert row_id(REQUEST, **REST) == hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+def test_a_derived_seed_has_32_bits_and_is_stable() -> None:
+    content = {"arguments": {"prompt": "a cat"}, "scheduler": None, "recipe": "generate"}
+    digest = hashlib.sha256(canonical_json(content).encode()).hexdigest()
+    seed = derive_seed(arguments={"prompt": "a cat"}, scheduler=None, recipe="generate")
+    assert seed == int(digest[:8], 16)

@@ -1,0 +1,74 @@
+"""The index of a table's rows on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+
+import pytest
+
+from framefleet.pipeline.index import Counts, RowIndex
+
+
+def name(word: str) -> str:
+    return hashlib.sha256(word.encode()).hexdigest()[:32]
+
+
+@pytest.fixture
+def index() -> RowIndex:
+    """Positions 0 to 5 hold a b a c b d."""
+    index = RowIndex()
+    index.add([(position, name(word)) for position, word in enumerate("aba")])
+    index.add([(position, name(word)) for position, word in enumerate("cbd", start=3)])
+    return index
+
+
+def test_counts_tell_distinct_rows_from_doubled_ones(index: RowIndex) -> None:
+    assert index.counts() == Counts(rows=6, distinct=4, duplicates=2, done=0, pending=4)
+
+
+def test_pending_rows_come_in_table_order_at_their_first_position(index: RowIndex) -> None:
+    assert index.pending_in(0, 10) == [(0, name("a")), (1, name("b")), (3, name("c")), (5, name("d"))]
+
+
+def test_pending_rows_can_be_read_window_by_window(index: RowIndex) -> None:
+    windows = [index.pending_in(first, 2) for first in (0, 2, 4)]
+    assert windows == [[(0, name("a")), (1, name("b"))], [(3, name("c"))], [(5, name("d"))]]
+
+
+def test_a_done_row_is_done_at_all_its_positions(index: RowIndex) -> None:
+    assert index.mark_done([name("a"), name("b")]) == 2
+    assert index.pending_in(0, 10) == [(3, name("c")), (5, name("d"))]
+    assert index.counts() == Counts(rows=6, distinct=4, duplicates=2, done=2, pending=2)
+
+
+def test_marking_twice_or_rows_of_another_table_counts_nothing(index: RowIndex) -> None:
+    index.mark_done([name("a")])
+    assert index.mark_done([name("a"), name("elsewhere")]) == 0
+    assert index.mark_done([]) == 0
+    assert index.counts().done == 1
+
+
+def test_positions_are_all_places_of_a_row(index: RowIndex) -> None:
+    assert index.positions(name("b")) == [1, 4]
+    assert index.positions(name("elsewhere")) == []
+
+
+def test_rows_may_be_added_after_asking(index: RowIndex) -> None:
+    index.counts()
+    index.add([(6, name("d")), (7, name("e"))])
+    assert index.counts() == Counts(rows=8, distinct=5, duplicates=3, done=0, pending=5)
+    assert index.positions(name("d")) == [5, 6]
+
+
+def test_an_empty_table_has_nothing_pending() -> None:
+    with RowIndex() as index:
+        assert index.counts() == Counts(rows=0, distinct=0, duplicates=0, done=0, pending=0)
+        assert index.pending_in(0, 10) == []
+
+
+def test_a_closed_index_is_gone() -> None:
+    with RowIndex() as index:
+        index.add([(0, name("a"))])
+    with pytest.raises(sqlite3.ProgrammingError):
+        index.counts()

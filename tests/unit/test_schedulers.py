@@ -1,0 +1,116 @@
+"""Which scheduler a name means for a model, and which are refused: decided without weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from framefleet.pipeline.errors import UserError
+from framefleet.pipeline.scheduler_names import SHORT_NAMES
+from framefleet.pipeline.schedulers import resolve
+from framefleet.pipeline.spec import PipelineSpec, inspect_model
+from tests.configs import FLOW, SD, WAN, write_model
+
+
+def spec_of(folder: Path, class_name: str, configs: dict[str, Any], **scheduler: Any) -> PipelineSpec:
+    return inspect_model(
+        write_model(folder, class_name, configs | {"scheduler": configs["scheduler"] | scheduler})
+    )
+
+
+@pytest.fixture
+def wan(tmp_path: Path) -> PipelineSpec:
+    return spec_of(tmp_path, "WanPipeline", WAN)
+
+
+@pytest.fixture
+def sd(tmp_path: Path) -> PipelineSpec:
+    return spec_of(tmp_path, "StableDiffusionPipeline", SD)
+
+
+def test_no_name_the_class_and_the_short_name_are_one_scheduler(wan: PipelineSpec) -> None:
+    names = (None, "UniPCMultistepScheduler", "unipc")
+    assert {resolve(name, wan).canonical for name in names} == {"UniPCMultistepScheduler"}
+    assert resolve(None, wan).overrides == {}
+
+
+def test_a_short_name_that_changes_the_config_keeps_its_name(sd: PipelineSpec) -> None:
+    choice = resolve("euler_karras", sd)
+    assert (choice.class_name, choice.overrides) == ("EulerDiscreteScheduler", {"use_karras_sigmas": True})
+    assert choice.canonical == "euler_karras"
+
+
+@pytest.mark.parametrize("class_name", ["WanPipeline", "StableDiffusionPipeline"])
+def test_the_canonical_name_means_the_same_scheduler(tmp_path: Path, class_name: str) -> None:
+    spec = spec_of(tmp_path, class_name, WAN if class_name == "WanPipeline" else SD)
+    usable = 0
+    for name in SHORT_NAMES:
+        try:
+            choice = resolve(name, spec)
+        except UserError:
+            continue
+        usable += 1
+        assert resolve(choice.canonical, spec) == choice
+    assert usable > 5
+
+
+def test_the_shift_of_a_flow_model_goes_along_under_either_name(tmp_path: Path, wan: PipelineSpec) -> None:
+    assert resolve("flow_euler", wan).overrides == {"shift": 3.0}
+    sd3 = spec_of(tmp_path / "sd3", "StableDiffusion3Pipeline", SD | {"scheduler": FLOW})
+    assert resolve("unipc", sd3).overrides == {
+        "use_flow_sigmas": True,
+        "prediction_type": "flow_prediction",
+        "flow_shift": 3.0,
+    }
+
+
+def test_an_unknown_name_is_refused_with_the_nearest(sd: PipelineSpec) -> None:
+    with pytest.raises(UserError, match="eulr") as caught:
+        resolve("eulr", sd)
+    assert "euler" in caught.value.fix
+
+
+@pytest.mark.parametrize("name", ["ddim", "euler", "unipc_karras", "dpmpp_2m_karras", "SASolverScheduler"])
+def test_a_flow_model_refuses_noise_schedulers_and_says_which_it_takes(wan: PipelineSpec, name: str) -> None:
+    with pytest.raises(UserError, match="flow matching") as caught:
+        resolve(name, wan)
+    assert "flow_euler" in caught.value.fix and "ddim" not in caught.value.fix
+
+
+@pytest.mark.parametrize("name", ["flow_euler", "cogvideox_ddim"])
+def test_a_noise_model_refuses_the_others(sd: PipelineSpec, name: str) -> None:
+    with pytest.raises(UserError, match="predict noise"):
+        resolve(name, sd)
+
+
+def test_cogvideox_takes_only_its_own_two(tmp_path: Path) -> None:
+    own = {"_class_name": "CogVideoXDDIMScheduler"}
+    spec = spec_of(tmp_path, "CogVideoXPipeline", SD | {"scheduler": own})
+    assert resolve("cogvideox_dpm", spec).class_name == "CogVideoXDPMScheduler"
+    with pytest.raises(UserError, match="its own kind"):
+        resolve("ddim", spec)
+
+
+def test_a_scheduler_that_cannot_take_what_the_pipeline_sends_is_refused(tmp_path: Path) -> None:
+    ltx = spec_of(tmp_path, "LTXPipeline", SD | {"scheduler": FLOW | {"use_dynamic_shifting": True}})
+    with pytest.raises(UserError, match="`sigmas`"):
+        resolve("flow_heun", ltx)
+    schnell = spec_of(tmp_path / "flux", "FluxPipeline", SD | {"scheduler": FLOW})
+    with pytest.raises(UserError, match="`mu`"):
+        resolve("dpmpp_2m", schnell)
+
+
+def test_random_steps_without_a_generator_are_refused_even_as_the_models_own(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, "LTXPipeline", SD | {"scheduler": FLOW | {"stochastic_sampling": True}})
+    with pytest.raises(UserError, match="no generator"):
+        resolve(None, spec)
+    assert resolve("flow_euler", spec).overrides == {"stochastic_sampling": False}
+
+
+def test_step_counts_are_bounded_by_the_schedule(tmp_path: Path, sd: PipelineSpec) -> None:
+    assert (resolve(None, sd).min_steps, resolve(None, sd).max_steps) == (1, 1000)
+    assert resolve("lcm", sd).max_steps == 50
+    ltx = spec_of(tmp_path / "ltx", "LTXPipeline", SD | {"scheduler": FLOW | {"shift_terminal": 0.1}})
+    assert resolve(None, ltx).min_steps == 2
