@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 import framefleet
 from framefleet.cluster.messages import Assignment, Hello, Report, WorkerSetup
@@ -154,7 +154,7 @@ class Fleet:
             if isinstance(error.cause, FramefleetError):
                 raise error.cause from None
             return self._lose(slot, str(error))
-        except RayActorError as error:
+        except RayError as error:  # the actor or its machine died, or could not be set up
             return self._lose(slot, str(error).splitlines()[0])
         if isinstance(answer, Hello):
             _check_hello(worker, answer)
@@ -188,7 +188,7 @@ def connect(settings: FleetSettings, modules: Sequence[str] = ()) -> None:
     options: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": logging.ERROR,
-        "runtime_env": {"py_modules": list(modules)},
+        "runtime_env": {"py_modules": list(modules)} if modules else None,
     }
     try:
         if settings.address is not None:

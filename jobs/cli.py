@@ -16,13 +16,15 @@ app = typer.Typer(
 )
 
 JobFile = Annotated[
-    Path | None, typer.Argument(metavar="[JOB.YAML]", help="The job file; without one, give the options.")
+    Path | None, typer.Argument(metavar="JOB.YAML", help="The job file; without one, give the options.")
 ]
 TableOption = Annotated[
     str | None, typer.Option("--table", help="Parquet, CSV or JSONL: path, folder, glob or URL.")
 ]
 ModelOption = Annotated[str | None, typer.Option("--model", help="A diffusers pipeline folder.")]
-OutputOption = Annotated[str | None, typer.Option("--output", help="A folder, or a URL as s3://bucket/run-7.")]
+OutputOption = Annotated[
+    str | None, typer.Option("--output", help="A folder, or a URL as s3://bucket/run-7.")
+]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="A key of the job file, as fleet.workers=2; repeatable."),
@@ -62,8 +64,8 @@ def render(
 ) -> None:
     """Render every row of a table that has no record yet. Run it again to go on after an interruption.
 
-    Exit codes: 0 every row has a record; 1 some rows failed; 2 bad job, table or model; 3 fleet or store lost;
-    130 or 143 interrupted.
+    Exit codes: 0 every row has a record; 1 some rows failed; 2 bad job, table or model;
+    3 fleet or store lost; 130 or 143 interrupted.
     """
     from framefleet.jobs import console
 
@@ -142,3 +144,7 @@ def demo(
 
         failed = demo_command(output)
     raise typer.Exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

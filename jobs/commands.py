@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import os
+from collections.abc import Mapping
 from pathlib import Path
 
+from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from framefleet.cluster.progress import Summary
 from framefleet.jobs.console import stderr, stdout
@@ -14,6 +15,7 @@ from framefleet.jobs.job import Job
 from framefleet.jobs.plan import JobPlan, plan_job
 from framefleet.jobs.progress import duration, watch_on
 from framefleet.jobs.survey import refuse_invalid
+from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.records import FAILURES, RECORDS
 from framefleet.pipeline.store import Store
 
@@ -37,25 +39,29 @@ def plan_command(job: Job) -> None:
     _quiet_libraries()
     with watch_on(stderr) as watch:
         plan = plan_job(job, watch)
+    stdout.print(f"table:  {plan.resolved.table.location}", markup=False, soft_wrap=True)
+    stdout.print(f"output: {plan.resolved.store.url_of('')}", markup=False, soft_wrap=True)
     stdout.print(_counts(plan))
     stdout.print(_shapes(plan))
     refuse_invalid(plan.survey, plan.resolved)
     for line in plan.survey.invalid_lines():
-        stdout.print(line, markup=False, soft_wrap=True)
+        stdout.print(f"left out: {line}", markup=False, soft_wrap=True)
 
 
 def replay_command(output: str, row_id: str, *, model: str | None, save: Path | None) -> bool:
     """Render one row again and print what is equal; return whether the frames are."""
+    if save is not None and not save.parent.is_dir():
+        raise JobError(f"--save {save}: {save.parent} is not a folder", "make it first")
     _quiet_libraries()
     from framefleet.jobs.replay import replay
 
     replayed = replay(output, row_id, model=model)
-    table = Table("", "record", "now", "")
-    for name, there, here in replayed.digests:
-        table.add_row(name, there, here, "equal" if there == here else "different", style=_style(there == here))
-    stdout.print(table)
-    for name, there, here in replayed.differences:
-        stdout.print(f"{name}: {there} then, {here} now", markup=False, soft_wrap=True)
+    for name, then, now in replayed.digests:
+        outcome = Text("equal", style="green") if then == now else Text("different", style="red")
+        said = f"  {now}" if then == now else f"\n  record {then}\n  now    {now}"
+        stdout.print(Text(f"{name}: ").append(outcome).append(said), soft_wrap=True)
+    for name, then, now in replayed.differences:
+        stdout.print(f"{name}: {then} then, {now} now", markup=False, soft_wrap=True)
     if save is not None:
         save.write_bytes(replayed.media)
         stderr.print(f"clip: {save}", markup=False, soft_wrap=True)
@@ -85,10 +91,13 @@ def demo_command(output: Path) -> int:
 
 
 def _quiet_libraries() -> None:
-    """Before diffusers and transformers are imported: their advice is for those who call them."""
-    for name in ("DIFFUSERS_VERBOSITY", "TRANSFORMERS_VERBOSITY"):
-        os.environ.setdefault(name, "error")
-    logging.getLogger("torch.distributed").setLevel(logging.ERROR)
+    """Silence diffusers and transformers: their advice and progress bars are for those who call them."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
 
 
 def _ending(summary: Summary, store: Store) -> list[str]:
@@ -100,34 +109,36 @@ def _ending(summary: Summary, store: Store) -> list[str]:
         lines = [f"{summary.done:,} rows rendered in {duration(summary.elapsed_s)}{batch}"]
     lines.append(f"records: {store.url_of(RECORDS)}")
     if summary.failed:
-        lines.append(f"{summary.failed:,} rows failed, see {store.url_of(FAILURES)}; run again to try them again")
+        lines.append(
+            f"{summary.failed:,} rows failed, see {store.url_of(FAILURES)}; run again to try them again"
+        )
     return lines
 
 
 def _counts(plan: JobPlan) -> Table:
     counts, survey = plan.counts, plan.survey
-    table = Table(title=f"{plan.resolved.table.location} -> {plan.resolved.store.url_of('')}", show_header=False)
-    for name, number in (
-        ("rows", survey.num_rows),
-        ("invalid", survey.num_invalid),
-        ("duplicates", counts.duplicates),
-        ("distinct", counts.distinct),
-        ("done", counts.done),
-        ("pending", counts.pending),
-    ):
-        table.add_row(name, f"{number:,}")
-    return table
+    numbers = {
+        "rows": survey.num_rows,
+        "invalid": survey.num_invalid,
+        "duplicates": counts.duplicates,
+        "distinct": counts.distinct,
+        "done": counts.done,
+        "pending": counts.pending,
+    }
+    return _table("", "rows", numbers)
 
 
 def _shapes(plan: JobPlan) -> Table:
-    table = Table("shape", "rows")
-    for shape, count in list(plan.shapes.items())[:MAX_SHAPES_SHOWN]:
-        table.add_row(shape or "the model's own", f"{count:,}")
-    hidden = len(plan.shapes) - MAX_SHAPES_SHOWN
-    if hidden > 0:
-        table.add_row(f"and {hidden:,} more", f"{sum(list(plan.shapes.values())[MAX_SHAPES_SHOWN:]):,}")
+    shown = dict(list(plan.shapes.items())[:MAX_SHAPES_SHOWN])
+    hidden = len(plan.shapes) - len(shown)
+    if hidden:
+        shown[f"{hidden:,} other shapes"] = sum(plan.shapes.values()) - sum(shown.values())
+    return _table("shape", "rows", shown)
+
+
+def _table(key: str, value: str, numbers: Mapping[str, int]) -> Table:
+    table = Table(key, box=box.SIMPLE_HEAD)
+    table.add_column(value, justify="right")
+    for name, number in numbers.items():
+        table.add_row(name, f"{number:,}")
     return table
-
-
-def _style(is_equal: bool) -> str:
-    return "green" if is_equal else "red"

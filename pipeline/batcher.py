@@ -8,14 +8,14 @@ recipes, pipelines or devices: it sees functions and calls.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import greenlet
 import torch
 
-from framefleet.pipeline.calls import Call, parse_call
+from framefleet.pipeline.calls import Call, is_private, parse_call
 from framefleet.pipeline.forwards import Forwards, Result
 from framefleet.pipeline.intercept import intercept
 
@@ -37,7 +37,7 @@ class Task:
 
     @property
     def is_finished(self) -> bool:
-        return self.greenlet.dead
+        return bool(self.greenlet.dead)
 
     @property
     def batch_size(self) -> float:
@@ -74,33 +74,37 @@ class Batcher:
         return task
 
     def step(self, around: AbstractContextManager[Any] | None = None) -> list[Task]:
-        """Take every task to its next forward, run the forwards; return the tasks that finished.
+        """Take every task to its next forward; return those that finished, or else run the forwards.
 
+        Finished tasks come back first, so that others can take their place in the forwards.
         around: held while tasks run, not while forwards do.
         """
-        with torch.no_grad():  # per thread, not per greenlet: one row's exit must not switch another's on
+        with _as_in_pipelines():
             with around or nullcontext(), intercept(self._forwards.modules, self._park):
                 self._resume_all()
             finished = [task for task in self._tasks.values() if task.is_finished]
             for task in finished:
                 del self._tasks[task.greenlet]
-            self._run_forwards()
+            if not finished:
+                self._run_forwards()
         return finished
 
     def cancel(self) -> None:
         """End all tasks where they are."""
-        for task in self._tasks.values():
-            task.greenlet.throw()
+        with _as_in_pipelines():
+            for task in self._tasks.values():
+                task.greenlet.throw()
         self._tasks.clear()
 
     def _resume_all(self) -> None:
         self._hub = greenlet.getcurrent()
         for task in self._tasks.values():
-            task.greenlet.switch()
+            if task.call is None:
+                task.greenlet.switch()
 
     def _park(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         task = self.current
-        if task is None or self._hub is None:
+        if task is None or self._hub is None or is_private():
             return forward(*args, **kwargs)
         task.call = parse_call(name, args, kwargs)
         self._hub.switch()
@@ -120,6 +124,16 @@ class Batcher:
             results = self._forwards.run([task.call for task in tasks if task.call is not None])
             for task, result in zip(tasks, results, strict=True):
                 _note(task, result, started)
+
+
+@contextmanager
+def _as_in_pipelines() -> Iterator[None]:
+    """Gradients off, as in a pipeline's call, and set back at the end.
+
+    torch keeps them per thread, not per greenlet: one row's exit must not switch another's on.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        yield
 
 
 def _note(task: Task, result: Result, started: float) -> None:

@@ -8,7 +8,7 @@ timestep and is expanded; any other tensor is shared, and only rows with an equa
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from framefleet.pipeline.tree import flatten, unflatten
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Call:
@@ -39,15 +40,24 @@ class Call:
 
 
 def parse_call(module: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-    """Describe a call. A batch of 0 says that it cannot be shared (its first argument is no batched tensor)."""
+    """Describe a call. A batch of 0 says that it is not shared: its first argument is no batched tensor."""
     leaves, structure = flatten((args, kwargs))
     first = next(iter(args), None) if args else next(iter(kwargs.values()), None)
     batch = first.shape[0] if isinstance(first, Tensor) and first.dim() > 0 else 0
     shape = (module, batch, structure, tuple(_shape(leaf, batch) for leaf in leaves))
-    shared = tuple(_fingerprint(leaf) for leaf in leaves if _is_shared(leaf, batch))
+    shared = tuple(_fingerprint(leaf) for leaf in leaves if batch and _is_shared(leaf, batch))
     return Call(
         module=module, leaves=leaves, structure=structure, batch=batch, shape=shape, signature=(shape, shared)
     )
+
+
+def is_private() -> bool:
+    """Whether the running code switched on what torch keeps per thread, so that its calls are its own.
+
+    Another row that ran meanwhile would get gradients, inference mode or another precision with it.
+    """
+    autocast = any(torch.is_autocast_enabled(device) for device in ("cpu", "cuda"))
+    return autocast or torch.is_grad_enabled() or torch.is_inference_mode_enabled()
 
 
 def join(calls: Sequence[Call]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -90,10 +100,10 @@ class Layout:
         return (rows * self.shape[0], *self.shape[1:])
 
     def fits(self, tensor: Tensor) -> bool:
-        """Whether the strides agree wherever they matter: not along the rows, nor where a dimension is 1."""
+        """Whether the strides agree wherever they matter: not where a dimension of one row is 1."""
         return all(
             size == 1 or mine == theirs
-            for size, mine, theirs in zip(self.shape[1:], self.strides[1:], tensor.stride()[1:], strict=True)
+            for size, mine, theirs in zip(self.shape, self.strides, tensor.stride(), strict=True)
         )
 
 
@@ -104,11 +114,10 @@ def row_slice(tensor: Tensor, row: int, rows: int, layout: Layout | None) -> Ten
     """
     size = tensor.shape[0] // rows
     view = tensor.narrow(0, row * size, size)
-    if layout is None or layout.fits(view):
+    if layout is None or 0 in layout.strides:  # an expanded tensor cannot be written to
         return view.clone()
-    return torch.empty_strided(
-        layout.shape, layout.strides, dtype=tensor.dtype, device=tensor.device
-    ).copy_(view)
+    own = torch.empty_strided(layout.shape, layout.strides, dtype=tensor.dtype, device=tensor.device)
+    return own.copy_(view)
 
 
 def _join_leaf(column: tuple[Any, ...], batch: int) -> Any:
@@ -126,7 +135,8 @@ def _is_shared(leaf: Any, batch: int) -> bool:
 
 def _shape(leaf: Any, batch: int) -> Hashable:
     if isinstance(leaf, Tensor):
-        return (_is_shared(leaf, batch), tuple(leaf.shape), leaf.dtype, leaf.device)
+        strides = tuple(stride for size, stride in zip(leaf.shape, leaf.stride(), strict=True) if size > 1)
+        return (_is_shared(leaf, batch), tuple(leaf.shape), strides, leaf.dtype, leaf.device)
     try:
         hash(leaf)
     except TypeError:
@@ -134,7 +144,7 @@ def _shape(leaf: Any, batch: int) -> Hashable:
     return (type(leaf), leaf)
 
 
-_fingerprints: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+_fingerprints: MutableMapping[Tensor, tuple[int, bytes]] = WeakTensorKeyDictionary()
 
 
 def _fingerprint(tensor: Tensor) -> bytes:
@@ -149,6 +159,11 @@ def _fingerprint(tensor: Tensor) -> bytes:
 
 def digest_of(tensor: Tensor) -> bytes:
     """SHA-256 of a tensor's dtype, shape and values."""
-    flat = tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8)
-    head = f"{tensor.dtype} {tuple(tensor.shape)}\n".encode()
-    return hashlib.sha256(head + flat.numpy().tobytes()).digest()
+    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
+    digest.update(bits(tensor).cpu().numpy().data)
+    return digest.digest()
+
+
+def bits(tensor: Tensor) -> Tensor:
+    """Return the values as a line of bytes."""
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)

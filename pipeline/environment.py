@@ -1,4 +1,4 @@
-"""What else decides the bits of a clip: libraries, processor, threads. Set once, then recorded with each clip."""
+"""What else decides the bits of a clip: libraries, processor, threads. Set once, recorded with each clip."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _cuda(device: str) -> Mapping[str, str | int]:
         "gpu": torch.cuda.get_device_name(device),
         "compute_capability": f"{capability[0]}.{capability[1]}",
         "cuda": torch.version.cuda or "",
-        "cudnn": torch.backends.cudnn.version() or 0,
+        "cudnn": torch.backends.cudnn.version() or 0,  # type: ignore[no-untyped-call]
         "tf32": int(torch.backends.cuda.matmul.allow_tf32),
     }
 

@@ -10,16 +10,15 @@ Not covered: a model whose one-row forward is not repeatable itself; its sizes a
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from framefleet.pipeline.calls import Call, Layout, join
+from framefleet.pipeline.calls import Call, Layout, bits, join
 from framefleet.pipeline.intercept import intercept
-from framefleet.pipeline.pins import Forward, Key, Plan, Rows, Trace, Traces, pinned_modules, run_fused
+from framefleet.pipeline.pins import Forward, Plan, Rows, Trace, Traces, matching, pinned_modules, run_fused
 from framefleet.pipeline.tree import flatten, unflatten
 
 # Rounding to half precision hides most differences of the sums inside: about one output in 10,000 shows one
@@ -37,10 +36,9 @@ def probe(module: nn.Module, forward: Forward, calls: Sequence[Call], outputs: S
     outputs: what one-row forwards of the same calls returned.
     """
     traces, layout = _trace(module, forward, calls[0])
-    heights = {name: _height(child) for name, child in module.named_modules() if name}
-    pins: dict[Key, Trace] = {}
-    for height in range(_height(module)):
-        level = {name: module.get_submodule(name) for name in heights if heights[name] == height}
+    pins: dict[str, list[Trace]] = {}
+    for height in range(max(1, _height(module))):
+        level = {name: child for name, child in _children(module).items() if _height(child) == height}
         pins |= _differing(module, forward, calls, level, traces, pins)
         plan = Plan(dict(pins), layout)
         if are_equal(run_fused(module, forward, calls, plan), outputs):
@@ -51,7 +49,8 @@ def probe(module: nn.Module, forward: Forward, calls: Sequence[Call], outputs: S
 def are_equal(mine: Any, theirs: Any) -> bool:
     """Whether all tensors are equal, bit for bit."""
     return all(
-        not isinstance(a, Tensor) or (a.dtype == b.dtype and torch.equal(a, b))
+        not isinstance(a, Tensor)
+        or (a.dtype == b.dtype and a.shape == b.shape and torch.equal(bits(a), bits(b)))
         for a, b in zip(flatten(mine)[0], flatten(theirs)[0], strict=True)
     )
 
@@ -68,19 +67,16 @@ def are_close(mine: Any, theirs: Any) -> bool:
 
 def _trace(module: nn.Module, forward: Forward, call: Call) -> tuple[Traces, tuple[Layout | None, ...]]:
     """Run one row and note how every module's arguments and output are laid out."""
-    traces: dict[Key, Trace] = {}
-    counts: Counter[str] = Counter()
+    traces: dict[str, list[Trace]] = {}
 
     def note(name: str, inner: Forward, *args: Any, **kwargs: Any) -> Any:
         arguments = _layouts((args, kwargs))  # before the call, which may change them in place
-        key = (name, counts[name])
-        counts[name] += 1
         output = inner(*args, **kwargs)
-        traces[key] = Trace(arguments, _layouts(output))
+        _add(traces, name, Trace(arguments, _layouts(output)))
         return output
 
     args, kwargs = call.arguments()
-    with intercept({name: child for name, child in module.named_modules() if name}, note):
+    with intercept(_children(module), note):
         output = forward(*args, **kwargs)
     return traces, _layouts(output)
 
@@ -92,34 +88,34 @@ def _differing(
     level: Mapping[str, nn.Module],
     traces: Traces,
     pins: Traces,
-) -> dict[Key, Trace]:
+) -> dict[str, list[Trace]]:
     """Run the fused forward with every module of `level` both ways; return the calls that differ."""
     rows = Rows(len(calls), pins)
-    counts: Counter[str] = Counter()
-    found: dict[Key, Trace] = {}
+    found: dict[str, list[Trace]] = {}
 
     def compare(name: str, inner: Forward, *args: Any, **kwargs: Any) -> Any:
-        if rows.is_nested:
-            return inner(*args, **kwargs)
-        key = (name, counts[name])
-        counts[name] += 1
-        trace = traces.get(key)
-        if trace is None or not trace.is_partable((args, kwargs), rows.rows):
+        trace = None if rows.is_nested else matching(traces, name, (args, kwargs), rows.rows)
+        if trace is None:
             return inner(*args, **kwargs)
         by_row = rows.by_row(inner, args, kwargs, trace)
         fused = inner(*args, **kwargs)
         if not trace.carries_rows(fused, rows.rows):
             return fused
-        is_leaf = not any(level[name].children())  # only leaves have no pins inside to keep count of
-        if _agree(fused, by_row, trace) and (not is_leaf or _is_proven(rows, inner, args, kwargs, trace, fused)):
+        if _agree(fused, by_row, trace) and _is_proven(rows, inner, args, kwargs, trace, fused):
             return fused
-        found[key] = trace
+        _add(found, name, trace)
         return by_row
 
     args, kwargs = join(calls)
     with intercept(pinned_modules(module, pins), rows), intercept(level, compare):
         forward(*args, **kwargs)
     return found
+
+
+def _add(traces: dict[str, list[Trace]], name: str, trace: Trace) -> None:
+    known = traces.setdefault(name, [])
+    if trace not in known:
+        known.append(trace)
 
 
 def _is_proven(
@@ -160,6 +156,10 @@ def _agree(fused: Any, by_row: Any, trace: Trace) -> bool:
 
 def _layouts(value: Any) -> tuple[Layout | None, ...]:
     return tuple(Layout.of(leaf) for leaf in flatten(value)[0])
+
+
+def _children(module: nn.Module) -> dict[str, nn.Module]:
+    return {name: child for name, child in module.named_modules() if name}
 
 
 def _height(module: nn.Module) -> int:

@@ -6,18 +6,22 @@ import logging
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 
 from framefleet.pipeline.calls import Call
+from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.exact import are_close, probe
 from framefleet.pipeline.memory import free_memory, is_out_of_memory
 from framefleet.pipeline.pins import Plan, run_fused
 from framefleet.pipeline.sizes import MIN_GAIN, Sizes
 
 log = logging.getLogger(__name__)
+
+Mode = Literal["exact", "fast"]
 
 # A forward shorter than this is timed three times: on a shared machine one measurement says little.
 SHORT_S = 0.1
@@ -32,9 +36,15 @@ class Batching:
     min_gain: see Sizes; 0 uses every size, whether or not it was measured to pay.
     """
 
-    mode: Literal["exact", "fast"] = "exact"
+    mode: Mode = "exact"
     max_rows: int = 8
     min_gain: float = MIN_GAIN
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise JobError(f"batching mode is {self.mode!r}", f"use one of {', '.join(get_args(Mode))}")
+        if self.max_rows < 1:
+            raise JobError(f"batching max_rows is {self.max_rows}", "use 1 or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +69,8 @@ class Forwards:
         """Run calls of equal signature; results in their order. Raises nothing that a row caused."""
         results: list[Result] = []
         while waiting := len(calls) - len(results):
-            size = self._sizes_of(calls[0]).next(waiting) if calls[0].batch else 1
+            # A call that found no company leaves nothing behind: its shape may hold objects of one row.
+            size = self._sizes_of(calls[0]).next(waiting) if calls[0].batch and waiting > 1 else 1
             results += self._run_chunk(calls[len(results) : len(results) + size])
         return results
 
@@ -67,7 +78,7 @@ class Forwards:
         """The pinned modules by size, for reports."""
         names: dict[int, set[str]] = {}
         for (_, size), plan in self._plans.items():
-            names.setdefault(size, set()).update(name for name, _ in (plan.pins if plan else ()))
+            names.setdefault(size, set()).update(plan.pins if plan else ())
         return {size: sorted(names[size]) for size in sorted(names)}
 
     def _sizes_of(self, call: Call) -> Sizes:
@@ -85,12 +96,16 @@ class Forwards:
                 return [Result(output, None, size) for output in outputs]
             return [Result(output, None, 1) for output in self._try_size(calls)]
         except Exception as error:  # whatever a model raises; each row alone shows whose it is
-            if is_out_of_memory(error):
-                log.warning("%s: out of memory at %d rows; halving", calls[0].module, size)
-                self._sizes_of(calls[0]).halve(size)
-                free_memory()
-                return self.run(calls)
+            is_full = is_out_of_memory(error)
+        if not is_full:
             return [self._run_one(call) for call in calls]
+        self._halve(calls)  # after the handler: until then the exception holds the forward's tensors
+        return self.run(calls)
+
+    def _halve(self, calls: Sequence[Call]) -> None:
+        log.warning("%s: out of memory at %d rows; halving", calls[0].module, len(calls))
+        self._sizes_of(calls[0]).halve(len(calls))
+        free_memory()
 
     def _run_one(self, call: Call) -> Result:
         try:
@@ -109,17 +124,18 @@ class Forwards:
     def _try_size(self, calls: Sequence[Call]) -> list[Any]:
         """Run the calls one by one for their results, then learn whether this size pays and is exact."""
         sizes, size = self._sizes_of(calls[0]), len(calls)
-        timed = [_timed(lambda call=call: self._run_alone(call)) for call in calls]
+        timed = [_timed(partial(self._run_alone, call)) for call in calls]
         outputs = [output for output, _ in timed]
         sizes.accept(1, seconds=min(seconds for _, seconds in timed))
+        is_accepted, is_full = False, False
         try:
             is_accepted = self._learn(sizes, calls, outputs)
         except Exception as error:  # a model may not take such a batch at all; its rows are done by now
-            if is_out_of_memory(error):
-                raise
+            is_full = is_out_of_memory(error)
             log.info("%s cannot run %d rows at once: %s", calls[0].module, size, error)
-            is_accepted = False
-        if not is_accepted:
+        if is_full:
+            self._halve(calls)
+        elif not is_accepted:
             sizes.refuse(size)
         return outputs
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from framefleet.pipeline.errors import ModelError
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+OTHER_WEIGHTS = (".msgpack", ".h5", ".onnx", ".gguf")  # of other frameworks, beside the ones that are loaded
 # diffusers' and transformers' names of a component's weights, in the order they are looked for.
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 
@@ -61,8 +62,10 @@ def _weights(component: Path) -> list[str]:
 
 
 def _shards(component: Path, index: str) -> list[str]:
-    weight_map = json.loads((component / index).read_text())["weight_map"]
-    shards = sorted(set(weight_map.values()))
+    try:
+        shards = sorted(set(json.loads((component / index).read_text())["weight_map"].values()))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise ModelError(f"{component / index} is not an index of shards", "fetch it again") from None
     for shard in shards:
         if not (component / shard).is_file():
             raise ModelError(f"{component / shard} is missing, though {index} names it", "fetch it again")
@@ -71,7 +74,7 @@ def _shards(component: Path, index: str) -> list[str]:
 
 def _configs(component: Path) -> list[str]:
     """Configuration and tokenizer files: everything small that is not weights or prose."""
-    skip = (".safetensors", ".safetensors.index.json", ".md", ".png", ".jpg", *PICKLES)
+    skip = (".safetensors", ".safetensors.index.json", ".md", ".png", ".jpg", *PICKLES, *OTHER_WEIGHTS)
     return sorted(
         path.name
         for path in (component.iterdir() if component.is_dir() else ())
@@ -87,10 +90,10 @@ def _check_length(path: Path) -> None:
     try:
         with path.open("rb") as file:
             (header_bytes,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(header_bytes)) if header_bytes <= size else None
+            header = json.loads(file.read(header_bytes if header_bytes <= size else 0))
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         expected = 8 + header_bytes + max(ends, default=0)
-    except (struct.error, ValueError, AttributeError, KeyError, TypeError):
+    except (struct.error, ValueError, AttributeError, LookupError, TypeError):
         raise ModelError(f"{path} is not a safetensors file", "fetch it again") from None
     if size != expected:
         raise ModelError(f"{path} has {size} bytes, but its header says {expected}", "fetch it again")

@@ -17,15 +17,17 @@ Around = Callable[..., Any]  # called as around(name, original, *args, **kwargs)
 @contextmanager
 def intercept(objects: Mapping[str, Any], around: Around, *, method: str = "forward") -> Iterator[None]:
     """Call `around(name, original, ...)` in place of `method` of each object while the block runs."""
-    before = {name: vars(target).get(method) for name, target in objects.items()}
-    for name, target in objects.items():
-        # object.__setattr__: nn.Module's own setter would search its parameters and buffers each time
-        object.__setattr__(target, method, partial(around, name, getattr(target, method)))
+    shadowed: list[tuple[Any, Any]] = []
     try:
+        for name, target in objects.items():
+            original = getattr(target, method)
+            shadowed.append((target, vars(target).get(method)))
+            # object.__setattr__: nn.Module's own setter would search its parameters and buffers each time
+            object.__setattr__(target, method, partial(around, name, original))
         yield
     finally:
-        for name, target in objects.items():
-            if before[name] is None:
+        for target, before in reversed(shadowed):  # one object may stand there under two names
+            if before is None:
                 object.__delattr__(target, method)
             else:
-                object.__setattr__(target, method, before[name])
+                object.__setattr__(target, method, before)

@@ -1,6 +1,8 @@
 """Remember what a text encoder returned: a thousand seeds of one prompt encode it once.
 
 Keyed by all tensors and values of the call. Bounded by bytes; the entry that was not asked for longest goes.
+A call that takes or returns anything else, such as a cache of keys and values, is not remembered. Not
+covered: a recipe that changes the encoder's weights.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from framefleet.pipeline.calls import digest_of
+from framefleet.pipeline.calls import digest_of, is_private
 from framefleet.pipeline.tree import flatten, unflatten
 
 # 64 prompts of a 4,096-wide encoder at 512 tokens in bf16.
@@ -27,15 +29,20 @@ class Memo:
         self._bytes = 0
 
     def __call__(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        key = _key(name, args, kwargs)
+        given, nesting = flatten((args, kwargs))
+        if is_private() or not _are_values(given):
+            return forward(*args, **kwargs)
+        key = (name, nesting, tuple(digest_of(v) if isinstance(v, Tensor) else (type(v), v) for v in given))
         if key not in self._known:
-            leaves, structure = flatten(forward(*args, **kwargs))
+            output = forward(*args, **kwargs)
+            leaves, structure = flatten(output)
+            if not _are_values(leaves):
+                return output
             self._remember(key, leaves, structure)
         self._known.move_to_end(key)
         leaves, structure, _ = self._known[key]
-        output = unflatten(structure, [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves])
         self._forget()
-        return output
+        return unflatten(structure, [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves])
 
     def _remember(self, key: Hashable, leaves: list[Any], structure: Hashable) -> None:
         size = sum(leaf.numel() * leaf.element_size() for leaf in leaves if isinstance(leaf, Tensor))
@@ -48,6 +55,6 @@ class Memo:
             self._bytes -= size
 
 
-def _key(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
-    leaves, structure = flatten((args, kwargs))
-    return name, structure, tuple(digest_of(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+def _are_values(leaves: list[Any]) -> bool:
+    """Whether nothing among them has a state of its own."""
+    return all(leaf is None or isinstance(leaf, Tensor | bool | int | float | str) for leaf in leaves)

@@ -9,14 +9,20 @@ import torch
 
 from framefleet.pipeline.errors import OutOfMemory
 
-# The CPU allocator has no exception class of its own.
-CPU_MESSAGES = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
+# What has no exception class of its own: the CPU allocator, and CUDA outside torch's allocator.
+MESSAGES = (
+    "can't allocate memory",
+    "not enough memory",
+    "Cannot allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | OutOfMemory | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(message in str(error) for message in CPU_MESSAGES)
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in MESSAGES)
 
 
 def free_memory() -> None:

@@ -89,9 +89,12 @@ def load(settings: ModelSettings) -> Model:
     dtype = ("bf16" if device.startswith("cuda") else "fp32") if settings.dtype == "auto" else settings.dtype
     set_numerics(threads=settings.threads)
     # The concrete class: DiffusionPipeline.from_pretrained drops components it is handed (diffusers 0.42).
-    pipe = spec.pipeline_class.from_pretrained(
-        folder, dtype=DTYPES[dtype], use_safetensors=True, local_files_only=True
-    )
+    try:
+        pipe = spec.pipeline_class.from_pretrained(
+            folder, dtype=DTYPES[dtype], use_safetensors=True, local_files_only=True
+        )
+    except (OSError, ValueError) as error:  # files that are missing, or that do not fit each other
+        raise ModelError(f"{folder} cannot be loaded: {error}", "fetch the model again") from error
     pipe.to(device)
     pipe.set_progress_bar_config(disable=True)
     return Model(

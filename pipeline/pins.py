@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,18 +30,22 @@ class Trace:
             return False
         pairs = list(zip(leaves, self.arguments, strict=True))
         return any(is_joined(leaf, rows, layout) for leaf, layout in pairs) and all(
-            layout is None or tuple(leaf.shape) == layout.shape or is_joined(leaf, rows, layout)
+            layout is None or is_joined(leaf, rows, layout) or _is_same(leaf, layout)
             for leaf, layout in pairs
         )
 
     def carries_rows(self, output: Any, rows: int) -> bool:
-        """Whether a fused call's output is the rows joined, and not the same for all, as rotary tables are."""
+        """Whether a fused call's output is the rows joined, not one for all, as rotary tables are."""
         leaves, _ = flatten(output)
         return any(is_joined(leaf, rows, layout) for leaf, layout in zip(leaves, self.outputs, strict=True))
 
 
-Key = tuple[str, int]  # a module, and how often it was called before in this forward
-Traces = Mapping[Key, Trace]
+Traces = Mapping[str, Sequence[Trace]]  # by a module's name: how its calls in one forward look, if not alike
+
+
+def matching(traces: Traces, name: str, arguments: Any, rows: int) -> Trace | None:
+    """Return how this fused call looks in a one-row run; None when it is not one that can be parted."""
+    return next((trace for trace in traces.get(name, ()) if trace.is_partable(arguments, rows)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +62,10 @@ class Rows:
     def __init__(self, rows: int, pins: Traces) -> None:
         self.rows = rows
         self._pins = pins
-        self._counts: Counter[str] = Counter()
         self.is_nested = False  # inside a call that goes row by row already
 
     def __call__(self, name: str, forward: Forward, *args: Any, **kwargs: Any) -> Any:
-        if self.is_nested:
-            return forward(*args, **kwargs)
-        trace = self._pins.get((name, self._counts[name]))
-        self._counts[name] += 1
+        trace = None if self.is_nested else matching(self._pins, name, (args, kwargs), self.rows)
         return forward(*args, **kwargs) if trace is None else self.by_row(forward, args, kwargs, trace)
 
     def by_row(self, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any], trace: Trace) -> Any:
@@ -100,12 +99,18 @@ def run_fused(module: nn.Module, forward: Forward, calls: Sequence[Call], plan: 
 
 
 def pinned_modules(module: nn.Module, pins: Traces) -> dict[str, nn.Module]:
-    return {name: module.get_submodule(name) for name, _ in pins}
+    return {name: module.get_submodule(name) for name in pins}
 
 
 def is_joined(leaf: Any, rows: int, layout: Layout | None) -> bool:
     """Whether `leaf` is `rows` tensors of that layout, joined along the first dimension."""
-    return layout is not None and len(layout.shape) > 0 and tuple(leaf.shape) == layout.times(rows)
+    if layout is None or not layout.shape or not isinstance(leaf, Tensor):
+        return False
+    return tuple(leaf.shape) == layout.times(rows)
+
+
+def _is_same(leaf: Any, layout: Layout) -> bool:
+    return isinstance(leaf, Tensor) and tuple(leaf.shape) == layout.shape
 
 
 def _stack(column: tuple[Any, ...]) -> Any:
@@ -113,7 +118,11 @@ def _stack(column: tuple[Any, ...]) -> Any:
     first = column[0]
     if not isinstance(first, Tensor) or first.dim() == 0:
         return first
+    inner = first.stride()[1:]
+    extent = 1 + sum((size - 1) * stride for size, stride in zip(first.shape[1:], inner, strict=True))
+    outer = first.stride(0) if first.shape[0] > 1 else extent
+    if outer < extent or 0 in inner:  # expanded, or the batch is not outermost: rows would overlap
+        return torch.cat(column)
     shape = (len(column) * first.shape[0], *first.shape[1:])
-    strides = (first.stride(0) if first.shape[0] > 1 else first.numel(), *first.stride()[1:])
-    joined = torch.empty_strided(shape, strides, dtype=first.dtype, device=first.device)
+    joined = torch.empty_strided(shape, (outer, *inner), dtype=first.dtype, device=first.device)
     return torch.cat(column, out=joined)

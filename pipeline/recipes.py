@@ -45,15 +45,20 @@ def find_recipe(name: str) -> Recipe:
     module_name, _, function_name = name.partition(":")
     if not function_name:
         raise RecipeError(
-            f"there is no recipe {name!r}", f"use one of {', '.join(BUILT_IN)}, or name yours as module:function"
+            f"there is no recipe {name!r}",
+            f"use one of {', '.join(BUILT_IN)}, or name yours as module:function",
         )
-    function = getattr(_import(module_name, name), function_name, None)
-    if not callable(function):
-        raise RecipeError(f"recipe {name!r}: {module_name} has no function {function_name}", "check the spelling")
+    function: Any = getattr(_import(module_name, name), function_name, None)
+    if not inspect.isfunction(inspect.unwrap(function)):
+        raise RecipeError(
+            f"recipe {name!r}: {module_name} has no function {function_name}", "check the spelling"
+        )
     try:
         inspect.signature(function).bind(None, None)
     except TypeError:
-        raise RecipeError(f"recipe {name!r} does not take (pipe, request)", "give it these two parameters") from None
+        raise RecipeError(
+            f"recipe {name!r} does not take (pipe, request)", "give it these two parameters"
+        ) from None
     return Recipe(name=name, function=function, digest=_source_digest(function))
 
 
@@ -63,9 +68,10 @@ def _import(module_name: str, name: str) -> Any:
         sys.path.append(here)
     try:
         return importlib.import_module(module_name)
-    except ImportError as error:
+    except Exception as error:  # the user's own module, which may raise anything when it is imported
         raise RecipeError(
-            f"recipe {name!r}: cannot import {module_name}: {error}", "run from the folder that holds the module"
+            f"recipe {name!r}: cannot import {module_name!r}: {error}",
+            "run from the folder that holds the module",
         ) from error
 
 

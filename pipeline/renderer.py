@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from framefleet.pipeline.batcher import Batcher, Task
 from framefleet.pipeline.checked import checked
 from framefleet.pipeline.errors import OutOfMemory
 from framefleet.pipeline.forwards import Batching, Forwards
-from framefleet.pipeline.frames import frames_sha256, to_frames
+from framefleet.pipeline.frames import Frames, frames_sha256, to_frames
 from framefleet.pipeline.identity import row_id
 from framefleet.pipeline.intercept import intercept
 from framefleet.pipeline.memo import Memo
@@ -39,7 +37,7 @@ class Clip:
 
     row_id: str
     request: Request
-    frames: np.ndarray
+    frames: Frames
     frames_sha256: str
     seconds: Mapping[str, float]
     batch_size: float
@@ -48,7 +46,10 @@ class Clip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """One row that could not be rendered. The others went on."""
+    """One row that could not be rendered. The others went on.
+
+    error: without its frames, which would keep the row's tensors; they are written out in traceback.
+    """
 
     row_id: str
     request: Request
@@ -87,19 +88,22 @@ class Renderer:
         """Yield a Clip or a Failure for each request, in the order they finish.
 
         Requests are taken as there is room, so an endless generator is fine. Raises TableError for a request
-        that the model cannot render as asked.
+        that the model cannot render as asked. Rows that are under way when the caller stops are forgotten.
         """
         source = enumerate(requests)
         is_open = True
-        while is_open or self.num_active:
-            while is_open and self.num_active < self.batching.max_rows:
-                index, request = next(source, (-1, None))
-                if request is None:
-                    is_open = False
-                else:
-                    request = checked(request, self.model.spec, index=index)
-                    self.submit(request, self._identify(request))
-            yield from self.step()
+        try:
+            while is_open or self.num_active:
+                while is_open and self.num_active < self.batching.max_rows:
+                    index, request = next(source, (-1, None))
+                    if request is None:
+                        is_open = False
+                    else:
+                        request = checked(request, self.model.spec, index=index)
+                        self.submit(request, self._identify(request))
+                yield from self.step()
+        finally:
+            self.cancel()
 
     def submit(self, request: Request, row_id: str) -> None:
         """Take a request that was checked already."""
@@ -143,11 +147,10 @@ class Renderer:
         row.is_alone = is_alone
         self._rows[self._batcher.start(partial(self._render_row, row))] = row
 
-    def _render_row(self, row: _Row) -> np.ndarray:
+    def _render_row(self, row: _Row) -> Frames:
         pipe = copy.copy(self.model.pipe)  # pipelines keep the state of a call on themselves
         choice = resolve(row.request.scheduler, self.model.spec)
-        if choice.class_name:
-            pipe.scheduler = build(choice, self.model.pipe.scheduler)
+        pipe.scheduler = build(choice, self.model.pipe.scheduler)
         return to_frames(self._recipe(row.request.recipe).function(pipe, row.request))
 
     def _recipe(self, name: str) -> Recipe:
@@ -175,18 +178,20 @@ class Renderer:
         return self._rows.get(task) if task else None
 
     def _outcome(self, task: Task, row: _Row) -> Outcome | None:
-        if task.error is None:
+        error = task.error
+        if error is None:
             return _clip(task, row)
-        if is_out_of_memory(task.error):
+        text = "".join(traceback.format_exception(error))
+        _drop_frames(error)
+        if is_out_of_memory(error):
             free_memory()
             if not row.is_alone:
                 self._retry_alone.append(row)
                 return None
-            task.error = OutOfMemory(
-                f"one row alone does not fit: {task.error}", "render smaller, or shorter, or in bf16"
-            ).with_traceback(task.error.__traceback__)
-        text = "".join(traceback.format_exception(task.error))
-        return Failure(row_id=row.row_id, request=row.request, error=task.error, traceback=text)
+            error = OutOfMemory(
+                f"one row alone does not fit: {error}", "render smaller, or shorter, or in bf16"
+            )
+        return Failure(row_id=row.row_id, request=row.request, error=error, traceback=text)
 
 
 class _Row:
@@ -195,6 +200,13 @@ class _Row:
         self.request = request
         self.seconds: dict[str, float] = {}
         self.is_alone = False
+
+
+def _drop_frames(error: BaseException | None) -> None:
+    """Forget the frames of an error and of those behind it: they hold the row's tensors."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _clip(task: Task, row: _Row) -> Clip:

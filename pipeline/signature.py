@@ -36,7 +36,7 @@ def parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
     """Return the named parameters of `function` in order, without `self` and the catch-alls."""
     try:
         signature = inspect.signature(function, eval_str=True)
-    except NameError:  # an annotation whose import is only for type checkers
+    except (NameError, TypeError):  # annotations meant for type checkers only
         signature = inspect.signature(function)
     fixed = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return tuple(_parameter(p) for p in signature.parameters.values() if p.kind in fixed and p.name != "self")

@@ -54,7 +54,6 @@ class Sizes:
 
     def refuse(self, size: int) -> None:
         """Never use this size again: it does not pay, or its bits differ."""
-        self._rates.pop(size, None)
         self._refused.add(size)
 
     def halve(self, size: int) -> None:

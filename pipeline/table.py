@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
 
 import fsspec
 import pyarrow as pa
@@ -66,7 +65,9 @@ def open_table(
         paths = _paths(filesystem, path, location)
         sources = tuple(Source(filesystem=filesystem, path=p, format=file_format(p)) for p in paths)
         schema, num_rows = _one_schema(sources, _TEXT_COLUMNS | dict(arguments or {}))
-    except (OSError, ImportError, ValueError) as error:  # ImportError: the URL's protocol needs a package
+    except TableError:
+        raise
+    except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
         raise TableError(
             f"table {location} cannot be read: {error}", "check the path and the access"
         ) from error
@@ -120,10 +121,9 @@ def _stem(pattern: str) -> str:
 
 
 def _nearest(filesystem: Any, path: str) -> str:
-    folder = PurePosixPath(urlsplit(path).path).parent
     try:
-        names = [PurePosixPath(name).name for name in filesystem.ls(str(folder), detail=False)]
-    except (OSError, NotImplementedError):  # the folder is not there either, or the store cannot list
+        names = [PurePosixPath(name).name for name in filesystem.ls(filesystem._parent(path), detail=False)]
+    except Exception:  # the folder is not there either, or the store cannot list: only a hint is lost
         return "check the path"
     nearest = difflib.get_close_matches(PurePosixPath(path).name, names, n=3)
     return f"in its folder there is {', '.join(nearest)}" if nearest else "check the path"

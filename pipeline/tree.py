@@ -6,10 +6,9 @@ dataclasses). Everything else is a leaf.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable, Iterator
+from dataclasses import is_dataclass
 from typing import Any
-
-Rebuild = Callable[[list[Any]], Any]
 
 
 def flatten(value: Any) -> tuple[list[Any], Hashable]:
@@ -32,11 +31,13 @@ def _structure(value: Any, leaves: list[Any]) -> Hashable:
     return None
 
 
-def _build(structure: Any, leaves: Any) -> Any:
+def _build(structure: Any, leaves: Iterator[Any]) -> Any:
     if structure is None:
         return next(leaves)
+    kind: Any
     kind, keys, parts = structure
     children = [_build(part, leaves) for part in parts]
     if keys is not None:
-        return kind(**dict(zip(keys, children, strict=True)))  # plain dicts and output dataclasses alike
+        pairs = dict(zip(keys, children, strict=True))
+        return kind(**pairs) if is_dataclass(kind) else kind(pairs)
     return kind(*children) if hasattr(kind, "_fields") else kind(children)

@@ -123,7 +123,7 @@ def _measure_size(module: nn.Module, calls: list[Call], outputs: list[Any], one_
         print(f"{line}; cannot be made exact; probe {probe_s / one_s:.1f} one-row forwards")
         return
     _, exact_s = _timed(lambda: run_fused(module, module.forward, calls, plan))
-    names = sorted({name for name, _ in plan.pins})
+    names = sorted(plan.pins)
     print(f"{line}; exact x{size * one_s / exact_s:.2f}; probe {probe_s / one_s:.1f} one-row forwards")
     print(f"    {len(names)} pinned: {', '.join(names[:12])}{' ...' if len(names) > 12 else ''}")
 

@@ -1,0 +1,161 @@
+"""From an output and a row_id to the same row rendered once more, and what of it is equal."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from framefleet.cluster.messages import Assignment, WorkerSetup
+from framefleet.cluster.write import clip_path, write_clip
+from framefleet.jobs.claim import read_claim
+from framefleet.pipeline.errors import JobError, ModelError
+from framefleet.pipeline.forwards import Batching
+from framefleet.pipeline.media import Media
+from framefleet.pipeline.model import Model, ModelSettings, load
+from framefleet.pipeline.parts import find_record
+from framefleet.pipeline.recipes import Recipe, find_recipe
+from framefleet.pipeline.renderer import Clip, Outcome, Renderer
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.store import Store
+
+UNKNOWN = "?"  # not recorded, so never said to differ
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """One committed row, as its record and job.json have it."""
+
+    row_id: str
+    record: Mapping[str, Any]
+    claim: Mapping[str, Any]
+    request: Request
+    model: ModelSettings
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.record["environment"])
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """A row rendered again.
+
+    digests: (name, then, now). differences: the same, of what the environment has become. media: the file.
+    """
+
+    digests: tuple[tuple[str, str, str], ...]
+    differences: tuple[tuple[str, str, str], ...]
+    media: bytes
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether the frames are; the file may differ by its codec's version."""
+        _, then, now = self.digests[0]
+        return then == now
+
+
+def replay(output: str, row_id: str, *, model: str | None = None) -> Replayed:
+    """Render one row again, in this process, and compare it with its record.
+
+    model: where the model is now, if not where the record says. Raises JobError when there is no such
+    record, and ModelError when the model's files are not those of the record.
+    """
+    recorded = find_recorded(output, row_id, model=model)
+    recipe = find_recipe(recorded.request.recipe)
+    loaded = load(recorded.model)
+    _check_files(recorded, loaded)
+    batching = Batching(max_rows=1)
+    renderer = Renderer(loaded, batching, recipes={recipe.name: recipe})
+    renderer.submit(recorded.request, row_id)
+    outcomes: list[Outcome] = []
+    while not outcomes:
+        outcomes = renderer.step()
+    if not isinstance(outcomes[0], Clip):
+        raise outcomes[0].error
+    now, media = _written(outcomes[0], loaded, recorded, recipe)
+    there = recorded.environment | {"recipe source": _recipe_digest(recorded)}
+    here = dict(loaded.environment) | {"recipe source": recipe.digest}
+    return Replayed(
+        digests=tuple((name, recorded.record[name], now[name]) for name in ("frames_sha256", "media_sha256")),
+        differences=tuple(_differences(there, here)),
+        media=media,
+    )
+
+
+def find_recorded(output: str, row_id: str, *, model: str | None = None) -> Recorded:
+    """Return what is known about a committed row. Raises JobError when there is no record of it."""
+    store = Store(output)
+    try:
+        claim = read_claim(store)
+    except FileNotFoundError:
+        raise JobError(f"{store.url_of('')} is not an output: it has no job.json", "check the path") from None
+    record = find_record(store, row_id)
+    environment = json.loads(record["environment"])
+    return Recorded(
+        row_id=row_id,
+        record=record,
+        claim=claim,
+        request=Request(
+            arguments=json.loads(record["arguments"]),
+            seed=record["seed"],
+            scheduler=record["scheduler"],
+            recipe=record["recipe"],
+            fps=record["fps"],
+        ),
+        model=ModelSettings(
+            path=model or record["model"],
+            dtype=environment["dtype"],
+            device=environment["device"],
+            threads=environment["threads"],
+        ),
+    )
+
+
+def _check_files(recorded: Recorded, loaded: Model) -> None:
+    if loaded.digest == recorded.record["model_digest"]:
+        return
+    there = recorded.claim.get("model_files", {})
+    changed = [name for name, _, _ in _differences(there, loaded.digests)]
+    raise ModelError(
+        f"the model at {loaded.settings.path} is not the one that rendered this row; other files: "
+        + ", ".join(changed[:5])
+        + (f" and {len(changed) - 5} more" if len(changed) > 5 else ""),
+        "give the folder of the model that did, as --model",
+    )
+
+
+def _recipe_digest(recorded: Recorded) -> str | None:
+    """Return the digest of the recipe's source then; that of a row's own recipe is not kept."""
+    is_jobs = recorded.claim["job"].get("recipe") == recorded.request.recipe
+    digest: str | None = recorded.claim.get("recipe_digest") if is_jobs else UNKNOWN
+    return digest
+
+
+def _written(clip: Clip, model: Model, recorded: Recorded, recipe: Recipe) -> tuple[dict[str, str], bytes]:
+    """Write the clip as a worker would, into a scratch folder; return its digests and its bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        setup = WorkerSetup(
+            model=recorded.model,
+            batching=Batching(max_rows=1),
+            media=Media(**recorded.claim["job"]["media"]),
+            store=Store(folder),
+            recipes={recipe.name: recipe},
+        )
+        assignment = Assignment(row_id=clip.row_id, request=clip.request, attempt=1)
+        record = write_clip(clip, assignment, datetime.now(UTC), model, setup)
+        media = setup.store.read(clip_path(clip.row_id, setup.media.suffix))
+    return {"frames_sha256": record.frames_sha256, "media_sha256": record.media_sha256}, media
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    names = sorted({*there, *here})
+    return [
+        (name, str(there.get(name, "absent")), str(here.get(name, "absent")))
+        for name in names
+        if there.get(name) not in (here.get(name), UNKNOWN)
+    ]

@@ -1,0 +1,100 @@
+"""From a record to a script that renders its row again with torch and diffusers alone, and checks the frames.
+
+Not covered: recipes of the user's own, whose code a script cannot hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from framefleet.jobs.replay import Recorded, find_recorded
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.model import DTYPES
+from framefleet.pipeline.schedulers import SchedulerChoice, resolve
+from framefleet.pipeline.spec import PipelineSpec, inspect_model
+
+TEMPLATE = '''\
+"""Render row {row_id} again and compare its frames with those of the record.
+
+Made by framefleet {framefleet}. The clip was rendered with:
+{environment}
+"""
+
+import hashlib
+import sys
+
+import torch
+from diffusers import {classes}
+
+MODEL = {model!r}  # model digest {model_digest}
+ARGUMENTS = {arguments}
+SEED = {seed}
+FRAMES_SHA256 = {frames_sha256!r}
+
+torch.set_num_threads({threads})  # on CPU their number chooses kernels
+torch.backends.cudnn.benchmark = False
+torch.backends.cudnn.deterministic = True
+{tf32}
+pipe = {pipeline}.from_pretrained(MODEL, dtype={dtype}, use_safetensors=True)
+pipe.to({device!r})
+pipe.set_progress_bar_config(disable=True)
+pipe.scheduler = {scheduler}.from_config(pipe.scheduler.config{overrides})
+
+output = pipe(**ARGUMENTS, generator=torch.Generator("cpu").manual_seed(SEED), output_type="np")
+frames = ({frames} * 255).round().astype("uint8")  # (T, H, W, 3)
+
+shape = "x".join(map(str, frames.shape))
+digest = hashlib.sha256(f"uint8 {{shape}}\\n".encode() + frames.tobytes()).hexdigest()
+if digest != FRAMES_SHA256:
+    sys.exit(f"other frames: {{digest}} now, {{FRAMES_SHA256}} in the record")
+print(f"the same frames: {{digest}}")
+'''
+
+
+def replay_script(output: str, row_id: str, *, model: str | None = None) -> str:
+    """Return the script for one row. It exits with 0 when the frames are those of the record, else with 1."""
+    recorded = find_recorded(output, row_id, model=model)
+    if recorded.request.recipe != "generate":
+        raise JobError(
+            f"row {row_id} was rendered by the recipe {recorded.request.recipe!r}, "
+            "whose code a script of diffusers calls does not hold",
+            "use `framefleet replay` without --script",
+        )
+    spec = inspect_model(recorded.model.path)
+    return _filled(recorded, spec, resolve(recorded.request.scheduler, spec))
+
+
+def _filled(recorded: Recorded, spec: PipelineSpec, choice: SchedulerChoice) -> str:
+    environment = recorded.environment
+    return TEMPLATE.format(
+        row_id=recorded.row_id,
+        framefleet=recorded.claim.get("framefleet", ""),
+        environment="\n".join(f"  {name} {value}" for name, value in sorted(environment.items())),
+        classes=", ".join(sorted({spec.class_name, choice.class_name})),
+        model=recorded.model.path,
+        model_digest=recorded.record["model_digest"],
+        arguments=_python(recorded.request.arguments),
+        seed=recorded.request.seed,
+        frames_sha256=recorded.record["frames_sha256"],
+        threads=recorded.model.threads,
+        tf32=_tf32(environment),
+        pipeline=spec.class_name,
+        dtype=DTYPES[recorded.model.dtype],
+        device=recorded.model.device,
+        scheduler=choice.class_name,
+        overrides="".join(f", {name}={value!r}" for name, value in choice.overrides.items()),
+        frames="output.images" if spec.kind == "image" else "output.frames[0]",
+    )
+
+
+def _python(arguments: Mapping[str, Any]) -> str:
+    """Return the arguments as Python, one to a line; floats keep every bit."""
+    lines = "".join(f"    {name!r}: {value!r},\n" for name, value in sorted(arguments.items()))
+    return f"{{\n{lines}}}"
+
+
+def _tf32(environment: Mapping[str, Any]) -> str:
+    if "tf32" not in environment:
+        return ""
+    return f"torch.backends.cuda.matmul.allow_tf32 = {bool(environment['tf32'])}\n"

@@ -1,0 +1,314 @@
+"""From a table's columns to requests: what is taken, filled in and refused, and how it is told."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from framefleet.pipeline.errors import JobError, RecipeError, TableError
+from framefleet.pipeline.identity import derive_seed
+from framefleet.pipeline.row_plan import argument_columns, plan_rows
+from framefleet.pipeline.rows import CheckedRow, InvalidRow
+from framefleet.pipeline.signature import Parameter
+from framefleet.pipeline.spec import PipelineSpec, inspect_model
+from tests.configs import SD, WAN, write_model
+
+
+@pytest.fixture(scope="module")
+def wan(tmp_path_factory: pytest.TempPathFactory) -> PipelineSpec:
+    return inspect_model(write_model(tmp_path_factory.mktemp("wan"), "WanPipeline", WAN))
+
+
+def read(spec: PipelineSpec, table: dict[str, Any], **job: Any) -> list[CheckedRow | InvalidRow]:
+    batch = pa.RecordBatch.from_pydict(table)
+    return list(plan_rows(batch.schema, spec, **job).rows(17, batch))
+
+
+def valid(spec: PipelineSpec, table: dict[str, Any], **job: Any) -> CheckedRow:
+    (row,) = read(spec, table, **job)
+    assert isinstance(row, CheckedRow), row
+    return row
+
+
+def told(spec: PipelineSpec, table: dict[str, Any], **job: Any) -> list[tuple[str, str]]:
+    (row,) = read(spec, table, **job)
+    assert isinstance(row, InvalidRow), row
+    return row.messages()
+
+
+def test_a_row_is_resolved_from_the_signature_then_the_job_then_its_cells(wan: PipelineSpec) -> None:
+    row = valid(wan, {"prompt": ["a"], "height": [64]}, defaults={"height": 32, "width": 32})
+    assert row.request.arguments == {
+        "prompt": "a",
+        "height": 64,
+        "width": 32,
+        "num_frames": 81,
+        "num_inference_steps": 50,
+        "guidance_scale": 5.0,
+        "max_sequence_length": 512,
+    }
+    assert (row.index, row.shape) == (17, "64x32x81x512")
+
+
+def test_sizes_that_the_signature_leaves_open_are_the_models(tmp_path: Path) -> None:
+    sd = inspect_model(write_model(tmp_path, "StableDiffusionPipeline", SD))
+    assert valid(sd, {"prompt": ["a"]}).request.arguments["height"] == 512
+
+
+def test_null_takes_the_default_and_null_as_default_takes_it_away(wan: PipelineSpec) -> None:
+    row = valid(
+        wan,
+        {"prompt": ["a"], "guidance_scale": pa.array([None], pa.float64())},
+        defaults={"guidance_scale": 3},
+    )
+    assert row.request.arguments["guidance_scale"] == 3.0
+    row = valid(wan, {"prompt": ["a"]}, defaults={"guidance_scale": None})
+    assert "guidance_scale" not in row.request.arguments
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "taken"),
+    [
+        ("guidance_scale", 5, 5.0),
+        ("guidance_scale", Decimal("5.5"), 5.5),
+        ("guidance_scale", "5.5", 5.5),
+        ("guidance_scale", -0.0, 0.0),
+        ("num_frames", 9.0, 9),
+        ("num_frames", "9", 9),
+        ("num_frames", "9.0", 9),
+    ],
+)
+def test_numbers_take_the_kind_of_their_parameter(
+    wan: PipelineSpec, name: str, cell: Any, taken: Any
+) -> None:
+    value = valid(wan, {"prompt": ["a"], name: [cell]}).request.arguments[name]
+    assert (repr(value), type(value)) == (repr(taken), type(taken))
+
+
+def test_special_columns_are_not_arguments(wan: PipelineSpec) -> None:
+    table = {"prompt": ["a"], "seed": [3], "scheduler": ["flow_euler"], "recipe": ["m:f"], "fps": [24]}
+    request = valid(wan, table).request
+    assert (request.seed, request.recipe, request.fps) == (3, "m:f", 24.0)
+    assert request.scheduler == "FlowMatchEulerDiscreteScheduler"
+    assert not {"seed", "scheduler", "recipe", "fps"} & set(request.arguments)
+
+
+def test_without_them_the_jobs_recipe_and_the_models_scheduler_hold(wan: PipelineSpec) -> None:
+    request = valid(wan, {"prompt": ["a"]}, recipe="m:g").request
+    assert (request.recipe, request.scheduler, request.fps) == ("m:g", "UniPCMultistepScheduler", None)
+
+
+def test_a_missing_seed_is_derived_from_the_row_and_not_its_place(wan: PipelineSpec) -> None:
+    first, second = read(wan, {"prompt": ["a", "a"], "seed": pa.array([None, None], pa.int64())})
+    assert isinstance(first, CheckedRow) and isinstance(second, CheckedRow)
+    request = first.request
+    assert request.scheduler
+    assert request.seed == second.request.seed
+    assert request.seed == derive_seed(
+        arguments=request.arguments, scheduler=request.scheduler, recipe=request.recipe
+    )
+
+
+def test_a_default_seed_is_taken_where_the_cell_is_empty(wan: PipelineSpec) -> None:
+    assert valid(wan, {"prompt": ["a"]}, defaults={"seed": 5, "scheduler": "flow_euler"}).request.seed == 5
+
+
+def test_columns_rename_and_the_rest_is_carried(wan: PipelineSpec) -> None:
+    batch = pa.RecordBatch.from_pydict({"caption": ["a"], "prompt": ["not this"], "score": [0.5]})
+    plan = plan_rows(batch.schema, wan, columns={"prompt": "caption"})
+    (row,) = plan.rows(0, batch)
+    assert isinstance(row, CheckedRow) and row.request.arguments["prompt"] == "a"
+    assert plan.carried == ("prompt", "score")
+
+
+def test_one_column_may_feed_two_arguments(wan: PipelineSpec) -> None:
+    columns = {"height": "side", "width": "side"}
+    arguments = valid(wan, {"prompt": ["a"], "side": [64]}, columns=columns).request.arguments
+    assert (arguments["height"], arguments["width"]) == (64, 64)
+
+
+def test_columns_that_nearly_mean_something_are_pointed_out(wan: PipelineSpec) -> None:
+    schema = pa.schema({"prompt": pa.string(), "guidence_scale": pa.float64(), "tag": pa.string()})
+    assert plan_rows(schema, wan).lookalikes == (("guidence_scale", "guidance_scale"),)
+
+
+def test_a_recipes_own_parameters_are_arguments(wan: PipelineSpec) -> None:
+    strength = Parameter(name="strength", kind="float")
+    table = {"prompt": ["a"], "strength": [1]}
+    assert valid(wan, table, recipe_parameters=[strength]).request.arguments["strength"] == 1.0
+    assert "strength" not in valid(wan, table).request.arguments
+
+
+@pytest.mark.parametrize(
+    ("cells", "problem", "fix"),
+    [
+        ({"num_frames": [80]}, "row 17: num_frames is 80, but Wan renders 4k + 1 frames", "use 77 or 81"),
+        ({"num_frames": [0]}, "row 17: num_frames is 0, but Wan renders 4k + 1 frames", "use 5"),
+        ({"height": [481]}, "row 17: height is 481, but Wan renders multiples of 16", "use 480 or 496"),
+        ({"width": [8]}, "row 17: width is 8, but Wan renders multiples of 16", "use 16"),
+        ({"height": [480.5]}, "row 17: height is 480.5, but it must be a whole number", "use a whole number"),
+        (
+            {"height": ["tall"]},
+            "row 17: height is 'tall', but it must be a whole number",
+            "use a whole number",
+        ),
+        (
+            {"num_inference_steps": [0]},
+            "row 17: num_inference_steps is 0, but it must be 1 or more",
+            "use 1 or more",
+        ),
+        (
+            {"guidance_scale": [-1.0]},
+            "row 17: guidance_scale is -1.0, but it must be 0 or more",
+            "use 0 or more",
+        ),
+        (
+            {"guidance_scale": [float("nan")]},
+            "row 17: guidance_scale is nan, but it must be a finite number",
+            "use a finite number",
+        ),
+        ({"seed": [-1]}, "row 17: seed is -1, but seeds go from 0 to 2**63 - 1", "use a seed in that range"),
+        ({"seed": [1.5]}, "row 17: seed is 1.5, but it must be a whole number", "use a whole number"),
+        ({"seed": [2.0**60]}, "a float column does not hold it exactly", "int64"),
+        ({"seed": pa.array([2**63], pa.uint64())}, "seeds go from 0", "use a seed in that range"),
+        ({"fps": [0]}, "row 17: fps is 0, but it must be above 0", "use 16"),
+        (
+            {"scheduler": ["eulr"]},
+            "row 17: scheduler is 'eulr', but no scheduler is named 'eulr'",
+            "did you mean",
+        ),
+        ({"scheduler": ["ddim"]}, "flow matching", "flow_euler"),
+        ({"prompt": ["  "]}, "row 17: prompt is '  ', but it is blank", "write a prompt"),
+        (
+            {"prompt": pa.array([None], pa.string())},
+            "row 17: prompt is empty, but every row needs a prompt",
+            "fill",
+        ),
+        (
+            {"num_inference_steps": [1001]},
+            "UniPCMultistepScheduler of this model takes 1 to 1000 steps",
+            "1 to 1000",
+        ),
+    ],
+)
+def test_a_bad_cell_is_refused_with_row_column_value_reason_and_fix(
+    wan: PipelineSpec, cells: dict[str, Any], problem: str, fix: str
+) -> None:
+    ((said, hint),) = told(wan, {"prompt": ["a"]} | cells)
+    assert problem in said and fix in hint
+
+
+def test_all_that_is_wrong_with_a_row_is_told_at_once(wan: PipelineSpec) -> None:
+    messages = told(wan, {"prompt": pa.array([None], pa.string()), "num_frames": [80], "seed": [-1]})
+    assert len(messages) == 3
+
+
+def test_the_column_is_named_as_the_table_names_it(wan: PipelineSpec) -> None:
+    ((said, _),) = told(wan, {"prompt": ["a"], "frames": [80]}, columns={"num_frames": "frames"})
+    assert said.startswith("row 17: frames is 80")
+
+
+def test_a_bad_row_does_not_stop_the_next(wan: PipelineSpec) -> None:
+    kinds = [type(row) for row in read(wan, {"prompt": ["a", "", "b"]})]
+    assert kinds == [CheckedRow, InvalidRow, CheckedRow]
+
+
+def test_ranges_of_noise_models_are_checked(tmp_path: Path) -> None:
+    sd = inspect_model(write_model(tmp_path, "StableDiffusionPipeline", SD))
+    assert valid(sd, {"prompt": ["a"], "eta": [1]}).request.arguments["eta"] == 1.0
+    assert "from 0 to 1" in told(sd, {"prompt": ["a"], "eta": [1.5]})[0][0]
+    assert (
+        "1 to 50 steps"
+        in told(sd, {"prompt": ["a"], "scheduler": ["lcm"], "num_inference_steps": [60]})[0][0]
+    )
+
+
+def test_motion_modules_bound_the_length(tmp_path: Path) -> None:
+    configs = SD | {"motion_adapter": {"motion_max_seq_length": 32}}
+    spec = inspect_model(write_model(tmp_path, "AnimateDiffPipeline", configs))
+    assert valid(spec, {"prompt": ["a"], "num_frames": [32]}).request.arguments["num_frames"] == 32
+    assert "32 frames at most" in told(spec, {"prompt": ["a"], "num_frames": [33]})[0][0]
+
+
+def test_a_recipe_that_cannot_be_used_is_refused_per_row(wan: PipelineSpec) -> None:
+    asked: list[str] = []
+
+    def check(name: str) -> None:
+        asked.append(name)
+        if name != "generate":
+            raise RecipeError(f"there is no recipe {name!r}", "use generate")
+
+    first, second, _ = read(
+        wan, {"prompt": ["a", "b", "c"], "recipe": ["generate", "x", "generate"]}, check_recipe=check
+    )
+    assert isinstance(first, CheckedRow) and isinstance(second, InvalidRow)
+    assert second.messages() == [("row 18: recipe is 'x', but there is no recipe 'x'", "use generate")]
+    assert asked == ["generate", "x"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "defaults", "problem", "fix"),
+    [
+        ({"promt": "caption"}, {}, "columns.promt: there is no argument", "'prompt'"),
+        ({"prompt": "captoin"}, {}, "the column 'captoin'", "'caption'"),
+        ({"prompt": "caption"}, {"num_frame": 5}, "defaults.num_frame", "'num_frames'"),
+        ({"prompt": "caption"}, {"num_frames": 80}, "defaults.num_frames is 80, but", "use 77 or 81"),
+        ({"prompt": "caption"}, {"height": "tall"}, "defaults.height is 'tall', but", "whole number"),
+        ({"prompt": "caption"}, {"seed": -1}, "defaults.seed is -1, but", "range"),
+        ({"prompt": "caption"}, {"fps": 8}, "defaults.fps", "`media.fps:`"),
+        ({"prompt": "caption"}, {"recipe": "m:f"}, "defaults.recipe", "`recipe:`"),
+        ({"prompt": "caption"}, {"output_type": "pil"}, "defaults.output_type", "framefleet sets it"),
+    ],
+)
+def test_a_job_that_no_row_can_mend_is_refused(
+    wan: PipelineSpec, columns: dict[str, str], defaults: dict[str, Any], problem: str, fix: str
+) -> None:
+    with pytest.raises(JobError) as caught:
+        plan_rows(pa.schema({"caption": pa.string()}), wan, columns=columns, defaults=defaults)
+    assert problem in caught.value.problem and fix in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "problem", "fix"),
+    [
+        ("height", pa.list_(pa.int64()), "column 'height' holds list", "whole numbers"),
+        ("guidance_scale", pa.bool_(), "column 'guidance_scale' holds bool", "numbers"),
+        ("negative_prompt", pa.int64(), "column 'negative_prompt' holds int64", "text"),
+        ("generator", pa.int64(), "a table cannot give", "`seed` column"),
+        ("num_videos_per_prompt", pa.int64(), "a table cannot give", "repeat the row"),
+        ("output_type", pa.string(), "a table cannot give", "framefleet sets it"),
+        ("prompt_embeds", pa.list_(pa.float32()), "a table cannot give", "tensors"),
+        ("row_id", pa.string(), "every record gets", "source_row_id"),
+    ],
+)
+def test_a_column_that_no_cell_can_mend_is_refused(
+    wan: PipelineSpec, name: str, kind: pa.DataType, problem: str, fix: str
+) -> None:
+    schema = pa.schema({"prompt": pa.string(), name: kind})
+    with pytest.raises(TableError) as caught:
+        plan_rows(schema, wan, reserved={"row_id"})
+    assert problem in caught.value.problem and fix in caught.value.fix
+
+
+def test_a_table_without_prompts_is_refused_unless_the_job_has_one(wan: PipelineSpec) -> None:
+    with pytest.raises(TableError, match="no column 'prompt'"):
+        plan_rows(pa.schema({"seed": pa.int64()}), wan)
+    assert valid(wan, {"seed": [1]}, defaults={"prompt": "a"}).request.arguments["prompt"] == "a"
+
+
+def test_dictionary_columns_are_read_like_plain_ones(wan: PipelineSpec) -> None:
+    names = pa.array(["flow_euler"]).dictionary_encode()
+    assert (
+        valid(wan, {"prompt": ["a"], "scheduler": names}).request.scheduler
+        == "FlowMatchEulerDiscreteScheduler"
+    )
+
+
+def test_the_columns_that_a_plan_reads_are_known_before_the_table_is_open(wan: PipelineSpec) -> None:
+    kinds = argument_columns(wan, {"prompt": "caption"})
+    assert (kinds["caption"], kinds["seed"], kinds["guidance_scale"]) == ("str", "int", "float")
+    assert "prompt" not in kinds
