@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -47,25 +48,36 @@ def parse_yaml(text: str, *, source: str) -> tuple[Any, dict[Path, int]]:
 
 def _lines(root: yaml.Node | None, source: str) -> dict[Path, int]:
     found: dict[Path, int] = {}
-    seen: set[int] = set()  # an alias may point back to what it stands in
-    waiting: list[tuple[Path, yaml.Node | None]] = [((), root)]
-    while waiting:
-        path, node = waiting.pop()
-        if node is None or id(node) in seen:
-            continue
+    seen: set[int] = set()  # what an alias names is walked once
+
+    def walk(node: yaml.Node, path: Path, above: tuple[int, ...]) -> None:
+        if id(node) in above:
+            raise JobError(
+                f"{source} line {found[path]}: an alias stands inside what it names", "write it out"
+            )
+        if id(node) in seen:
+            return
         seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            for index, child in enumerate(node.value):
-                found[(*path, index)] = child.start_mark.line + 1
-                waiting.append(((*path, index), child))
-        if isinstance(node, yaml.MappingNode):
-            for key, child in node.value:
-                place, line = (*path, str(key.value)), key.start_mark.line + 1
-                if place in found and key.value != "<<":
-                    raise JobError(
-                        f"{source} line {line}: {key.value!r} is given already on line {found[place]}",
-                        "keep one of them",
-                    )
-                found[place] = line
-                waiting.append((place, child))
+        for key, line, child in _children(node):
+            place = (*path, key)
+            if place in found and key != "<<":
+                raise JobError(
+                    f"{source} line {line}: {key!r} is given already on line {found[place]}",
+                    "keep one of them",
+                )
+            found[place] = line
+            walk(child, place, (*above, id(node)))
+
+    if root is not None:
+        walk(root, (), ())
     return found
+
+
+def _children(node: yaml.Node) -> Iterator[tuple[str | int, int, yaml.Node]]:
+    """Yield (key, line, value) of a mapping, (index, line, entry) of a list."""
+    if isinstance(node, yaml.MappingNode):
+        for key, child in node.value:
+            yield str(key.value), key.start_mark.line + 1, child
+    elif isinstance(node, yaml.SequenceNode):
+        for index, child in enumerate(node.value):
+            yield index, child.start_mark.line + 1, child

@@ -7,7 +7,6 @@ dataclasses). Everything else is a leaf.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from dataclasses import is_dataclass
 from typing import Any
 
 
@@ -34,10 +33,9 @@ def _structure(value: Any, leaves: list[Any]) -> Hashable:
 def _build(structure: Any, leaves: Iterator[Any]) -> Any:
     if structure is None:
         return next(leaves)
-    kind: Any
     kind, keys, parts = structure
     children = [_build(part, leaves) for part in parts]
     if keys is not None:
         pairs = dict(zip(keys, children, strict=True))
-        return kind(**pairs) if is_dataclass(kind) else kind(pairs)
+        return kind(**pairs) if hasattr(kind, "__dataclass_fields__") else kind(pairs)
     return kind(*children) if hasattr(kind, "_fields") else kind(children)

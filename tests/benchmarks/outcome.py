@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,24 +26,25 @@ class Outcome:
     records: pa.Table
 
 
-def measure(output: Path, render: Callable[[], None]) -> Outcome:
-    """Run `render`, which fills `output`, and read the figures from the records it leaves there.
+def measure(render: Callable[..., None], table: Path, model: Path, output: Path, **options: Any) -> Outcome:
+    """Run `render` in a fresh process and read the figures from the records that it leaves in `output`.
 
     Rows per second count from each worker's first row, so that loading is left out whoever loads faster, to
     the moment the last record lies on disk, so that waiting for the slowest worker counts.
     """
     began = time.time()
-    render()
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        pool.submit(render, table, model, output, **options).result()
     wall_s = time.time() - began
     parts = sorted((output / "records").glob("*.parquet"))
-    table = pa.concat_tables([pq.read_table(part) for part in parts], promote_options="permissive")
+    records = pa.concat_tables([pq.read_table(part) for part in parts], promote_options="permissive")
     end = max(part.stat().st_mtime for part in parts)
-    starts = table.group_by("worker").aggregate([("started_at", "min")])["started_at_min"].to_pylist()
+    starts = records.group_by("worker").aggregate([("started_at", "min")])["started_at_min"].to_pylist()
     busy_s = [end - start.timestamp() for start in starts]
     return Outcome(
-        rows_per_s=table.num_rows * len(starts) / sum(busy_s),
+        rows_per_s=records.num_rows * len(starts) / sum(busy_s),
         wall_s=wall_s,
-        mean_batch=pc.mean(table["batch_size"]).as_py(),
-        digests=dict(zip(table["number"].to_pylist(), table["frames_sha256"].to_pylist(), strict=True)),
-        records=table,
+        mean_batch=pc.mean(records["batch_size"]).as_py(),
+        digests=dict(zip(records["number"].to_pylist(), records["frames_sha256"].to_pylist(), strict=True)),
+        records=records,
     )

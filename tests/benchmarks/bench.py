@@ -1,0 +1,136 @@
+"""`make bench`: every way of rendering one table, side by side, and what the driver can dispatch.
+
+Prints figures and never judges them: a shared machine can halve any of them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+from rich.console import Console
+from rich.table import Table
+
+from tests.benchmarks.ceiling import measure_ceiling
+from tests.benchmarks.dispatch import measure_dispatch
+from tests.benchmarks.fleet import render_fleet
+from tests.benchmarks.outcome import Outcome, measure
+from tests.benchmarks.plain import render_plain
+from tests.benchmarks.ray_data import render_ray_data
+from tests.benchmarks.table import ROWS, build_model, mixed_rows, uniform_rows, write_table
+
+WORKERS = 2
+HAND_BATCHES = (2, 4, 8, 16)
+DISPATCH_ROWS = (50_000, 100_000)
+QUIET = {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One table to render in every way."""
+
+    name: str
+    table: Path
+    model: Path
+    folder: Path
+
+    def run(self, way: str, render: Any, **options: Any) -> Outcome:
+        say(f"{self.name}: {way}")
+        return measure(
+            render, self.table, self.model, self.folder / way.replace(" ", "-"), workers=WORKERS, **options
+        )
+
+
+def main() -> None:
+    os.environ.update(QUIET)
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    with tempfile.TemporaryDirectory(prefix="framefleet-bench-") as scratch:
+        folder = Path(scratch)
+        model = build_model(folder / "model")
+        for name, rows in (("mixed", mixed_rows()), ("uniform", uniform_rows())):
+            table = write_table(rows, folder / f"{name}.parquet")
+            case = Case(name=name, table=table, model=model, folder=folder / name)
+            console.print(_compare(case, by_hand=name == "uniform"))
+        console.print(_dispatch_table(model, folder))
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _compare(case: Case, *, by_hand: bool) -> Table:
+    plain = case.run("plain loop", render_plain)
+    ways: dict[str, Outcome] = {"plain diffusers loop": plain}
+    batch = 1
+    if by_hand:
+        tried = {n: case.run(f"diffusers batch {n}", render_plain, batch=n) for n in HAND_BATCHES} | {
+            1: plain
+        }
+        batch = max(tried, key=lambda n: tried[n].rows_per_s)
+        rates = ", ".join(f"{n}: {tried[n].rows_per_s:.2f}" for n in sorted(tried))
+        ways[f"diffusers, best batch {batch} ({rates})"] = tried[batch]
+    label = f"Ray Data map_batches, batch {batch}"
+    ways[label] = case.run("ray data", render_ray_data, rows=ROWS, batch=batch)
+    for mode in ("exact", "fast"):
+        ways[f"framefleet {mode}"] = case.run(f"framefleet {mode}", render_fleet, mode=mode)
+    return _figures(case, ways)
+
+
+def _figures(case: Case, ways: Mapping[str, Outcome]) -> Table:
+    plain = ways["plain diffusers loop"]
+    share = pc.sum(plain.records["denoise_s"]).as_py() / pc.sum(plain.records["total_s"]).as_py()
+    table = Table(
+        title=f"{case.name} table: {ROWS} rows, {WORKERS} workers of one thread; "
+        f"denoising is {share:.0%} of the plain loop",
+        caption="rows/s from a worker's first row to the last record; wall s with Python, Ray and model starting",
+    )
+    table.add_column("way")
+    for heading in ("rows/s", "x plain", "rows a forward", "rows equal in bits", "wall s"):
+        table.add_column(heading, justify="right")
+    for way, outcome in ways.items():
+        equal = sum(outcome.digests.get(row) == digest for row, digest in plain.digests.items())
+        table.add_row(
+            way,
+            f"{outcome.rows_per_s:.2f}",
+            f"{outcome.rows_per_s / plain.rows_per_s:.2f}",
+            f"{outcome.mean_batch:.1f}",
+            f"{equal} of {len(plain.digests)}",
+            f"{outcome.wall_s:.1f}",
+        )
+    table.add_section()
+    for mode in ("exact", "fast"):
+        say(f"{case.name}: ceiling {mode}")
+        ceiling = measure_ceiling(case.table, case.model, workers=WORKERS, mode=mode)
+        for what, rate in {"ceiling": ceiling.bare, "renderer alone": ceiling.renderer}.items():
+            reached = ways[f"framefleet {mode}"].rows_per_s / rate
+            table.add_row(
+                f"{what}, {mode}: framefleet reaches {reached:.0%}",
+                f"{rate:.2f}",
+                f"{rate / plain.rows_per_s:.2f}",
+            )
+    return table
+
+
+def _dispatch_table(model: Path, folder: Path) -> Table:
+    table = Table(
+        title=f"dispatch without rendering, {WORKERS} workers",
+        caption="the driver's memory as the first worker is ready, at half of the rows, at the end",
+    )
+    for heading in ("rows", "rows/s", "checked rows/s", "MiB at start", "half", "end"):
+        table.add_column(heading, justify="right")
+    for rows in DISPATCH_ROWS:
+        say(f"dispatch: {rows:,} rows")
+        found = measure_dispatch(model, folder / f"dispatch-{rows}", rows=rows, workers=WORKERS)
+        memory = (f"{mib:.0f}" for mib in found.rss_mib)
+        table.add_row(f"{rows:,}", f"{found.rows_per_s:,.0f}", f"{found.checked_per_s:,.0f}", *memory)
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""framefleet itself, as a user calls it: table, model and output in, clips and records out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import framefleet
+
+
+def render_fleet(
+    table: Path, model: Path, output: Path, *, workers: int, mode: Literal["exact", "fast"]
+) -> None:
+    """Render on a Ray that is started for it; records go to output/records."""
+    summary = framefleet.render(
+        {
+            "table": str(table),
+            "model": str(model),
+            "output": str(output),
+            "batching": {"mode": mode},
+            "fleet": {"workers": workers},
+        }
+    )
+    assert not summary.failed, f"{summary.failed} rows failed; see {output}/failures"

@@ -1,0 +1,55 @@
+"""Ctrl-C and SIGTERM: what was finished is kept, and the same command goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.jobs import (
+    check_whole,
+    finish,
+    job_values,
+    prompt_rows,
+    records_of,
+    start_render,
+    write_job,
+    write_table,
+)
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_job_keeps_what_it_has_and_says_how_to_go_on(
+    tmp_path: Path, number: int, exit_code: int
+) -> None:
+    rows = prompt_rows(40, height=48, width=48)
+    job = write_job(
+        tmp_path / "job.yaml", job_values(write_table(tmp_path / "t.parquet", rows), tmp_path / "out")
+    )
+    code, printed = interrupted(start_render(job), tmp_path / "out", number)
+    assert code == exit_code, printed
+    assert f"hint: to go on: framefleet render {job}" in printed
+    assert "Traceback" not in printed
+    done = len(records_of(tmp_path / "out"))
+    assert 0 < done < len(rows)
+    assert not (tmp_path / "out" / "driver.lock").exists()
+    check_whole(tmp_path / "out")
+    assert f"{done} done" in finish(start_render(job))
+    assert len(records_of(tmp_path / "out")) == len(rows)
+
+
+def interrupted(
+    process: subprocess.Popen[str], output: Path, number: int, *, timeout_s: float = 120
+) -> tuple[int, str]:
+    """Send a signal once a few clips are there; return how the process ended."""
+    deadline = time.monotonic() + timeout_s
+    while len(list(output.glob("clips/*/[!.]*.mp4"))) < 4:
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate(timeout=10)[0]
+        time.sleep(0.05)
+    os.kill(process.pid, number)
+    printed, _ = process.communicate(timeout=timeout_s)
+    return process.returncode, printed

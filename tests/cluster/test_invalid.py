@@ -1,0 +1,47 @@
+"""Rows that cannot be rendered: the table is refused, or they are left out and listed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.dataset as ds
+import pytest
+
+import framefleet
+from framefleet.cluster.progress import Progress
+from framefleet.pipeline.errors import TableError
+from tests.commands import command
+from tests.jobs import job_values, prompt_rows, write_job, write_table
+
+BAD_ROWS = [*prompt_rows(2), {**prompt_rows(1)[0], "seed": -1}, {**prompt_rows(1)[0], "prompt": ""}]
+
+
+def test_invalid_rows_refuse_the_table_before_anything_is_written(tmp_path: Path) -> None:
+    values = job_values(write_table(tmp_path / "t.parquet", BAD_ROWS), tmp_path / "out")
+    job = write_job(tmp_path / "job.yaml", values)
+    for name in ("render", "plan"):
+        ended = command(name, job)
+        assert ended.exit_code == 2
+        assert "2 of 4 rows cannot be rendered" in ended.stderr
+        assert "row 2: seed is -1" in ended.stderr
+        assert "row 3: prompt is ''" in ended.stderr
+        assert "on_invalid: skip" in ended.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_table_of_invalid_rows_only_is_refused_even_when_they_are_skipped(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "t.parquet", BAD_ROWS[2:])
+    with pytest.raises(TableError, match="2 of 2 rows cannot be rendered"):
+        framefleet.render(job_values(table, tmp_path / "out", on_invalid="skip"))
+
+
+def test_skipped_rows_are_listed_once_however_often_the_job_runs(tmp_path: Path) -> None:
+    values = job_values(write_table(tmp_path / "t.parquet", BAD_ROWS), tmp_path / "out", on_invalid="skip")
+    shown: list[Progress] = []
+    summary = framefleet.render(values, on_progress=shown.append)
+    assert (summary.done, summary.failed) == (2, 0)
+    assert shown[-1].total == 2
+    assert framefleet.render(values).done == 0
+    invalid = ds.dataset(tmp_path / "out" / "invalid").to_table().to_pylist()
+    assert [(row["row_index"], row["tag"]) for row in invalid] == [(2, "row 0"), (3, "row 0")]
+    assert "seed is -1" in invalid[0]["reason"]

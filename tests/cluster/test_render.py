@@ -1,0 +1,141 @@
+"""The commands on one real job: render, plan and replay; what is done again, what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import duckdb
+import pytest
+
+import framefleet
+from framefleet.pipeline.media import read_metadata
+from tests.commands import command
+from tests.jobs import (
+    check_whole,
+    finish,
+    job_values,
+    prompt_rows,
+    records_of,
+    start_render,
+    write_job,
+    write_table,
+)
+
+ROWS = [
+    *prompt_rows(8),
+    {**prompt_rows(1)[0], "tag": "the first again"},
+    {**prompt_rows(8)[7], "seed": None, "tag": "derived"},
+    {**prompt_rows(8)[7], "seed": None, "tag": "derived again"},
+]
+NUM_DISTINCT = 9
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with job.yaml, its table, and its output `out`, rendered by two workers."""
+    folder = tmp_path_factory.mktemp("rendered")
+    values = job_values(write_table(folder / "prompts.parquet", ROWS), folder / "out")
+    printed = finish(start_render(write_job(folder / "job.yaml", values)))
+    assert "11 rows, 2 duplicates, 0 done, 9 to render" in printed
+    assert "9 rows rendered in" in printed
+    assert f"records: {folder / 'out' / 'records'}" in printed
+    return folder
+
+
+def test_every_distinct_row_has_one_record_that_lists_its_positions(rendered: Path) -> None:
+    records = records_of(rendered / "out")
+    assert len(records) == len({record["row_id"] for record in records}) == NUM_DISTINCT
+    positions = sorted(index for record in records for index in record["row_indices"])
+    assert positions == list(range(len(ROWS)))
+    assert {tuple(record["row_indices"]) for record in records} >= {(0, 8), (9, 10)}
+    check_whole(rendered / "out")
+
+
+def test_records_hold_what_was_carried_and_what_was_rendered(rendered: Path) -> None:
+    first = next(record for record in records_of(rendered / "out") if 3 in record["row_indices"])
+    assert first["tag"] == "row 3"
+    assert json.loads(first["arguments"])["prompt"] == ROWS[3]["prompt"]
+    assert (first["seed"], first["height"], first["num_frames"], first["fps"]) == (3, 16, 5, 16.0)
+    assert first["worker"].startswith("worker-")
+    tags = read_metadata(Path(first["uri"]).read_bytes())
+    assert (tags["row_id"], tags["prompt"], tags["seed"]) == (first["row_id"], ROWS[3]["prompt"], "3")
+
+
+def test_duckdb_reads_the_records(rendered: Path) -> None:
+    query = f"SELECT count(*), count(DISTINCT row_id), sum(bytes) FROM '{rendered}/out/records/*.parquet'"
+    count, distinct, num_bytes = duckdb.sql(query).fetchall()[0]
+    clips = list((rendered / "out" / "clips").glob("*/*.mp4"))
+    assert (count, distinct, num_bytes) == (9, 9, sum(clip.stat().st_size for clip in clips))
+
+
+def test_job_json_says_what_made_the_output(rendered: Path) -> None:
+    claim = json.loads((rendered / "out" / "job.json").read_text())
+    assert claim["framefleet"] == framefleet.__version__
+    assert claim["job"]["media"] == {"format": "mp4", "crf": 18, "fps": None}
+    assert claim["model_digest"] == records_of(rendered / "out")[0]["model_digest"]
+    assert len(claim["model_files"]["vae/config.json"]) == 64
+
+
+def test_a_second_render_has_nothing_to_do(rendered: Path) -> None:
+    parts = sorted((rendered / "out" / "records").iterdir())
+    ended = command("render", rendered / "job.yaml")
+    assert ended.exit_code == 0, ended.stderr
+    assert "nothing to do: every row has a record" in ended.stderr
+    assert ended.stdout == ""
+    assert sorted((rendered / "out" / "records").iterdir()) == parts
+    assert not (rendered / "out" / "driver.lock").exists()
+
+
+def test_plan_counts_what_is_done_and_what_a_longer_table_adds(rendered: Path, tmp_path: Path) -> None:
+    ended = command("plan", rendered / "job.yaml")
+    assert ended.exit_code == 0, ended.stderr
+    assert counts_in(ended.stdout) >= {"rows": 11, "duplicates": 2, "distinct": 9, "done": 9}.items()
+    longer = write_table(tmp_path / "longer.parquet", [*prompt_rows(12, height=32), *ROWS])
+    ended = command("plan", rendered / "job.yaml", "--table", longer, "--output", tmp_path / "new")
+    assert counts_in(ended.stdout) >= {"done": 0, "pending": 21, "32x16x5x32": 12, "16x16x5x32": 11}.items()
+    assert not (tmp_path / "new").exists()
+
+
+def counts_in(printed: str) -> set[tuple[str, int]]:
+    cells = [line.split() for line in printed.splitlines()]
+    return {(cell[0], int(cell[1])) for cell in cells if len(cell) == 2 and cell[1].isdigit()}
+
+
+def test_another_job_is_refused_saying_what_differs(rendered: Path) -> None:
+    sets = ["--set", "defaults.num_frames=9", "--set", "model.dtype=bf16", "--set", "media.crf=20"]
+    for name in ("render", "plan"):
+        ended = command(name, rendered / "job.yaml", *sets)
+        assert ended.exit_code == 2
+        assert "holds clips of another job" in ended.stderr
+        assert "defaults.num_frames: 5 there, 9 here" in ended.stderr
+        assert "numerics.dtype: auto there, bf16 here" in ended.stderr
+        assert "media.crf: 18 there, 20 here" in ended.stderr
+
+
+def test_what_decides_no_clip_may_change(rendered: Path) -> None:
+    sets = ["--set", "fleet.workers=1", "--set", "batching.max_rows=2", "--set", "retries.attempts=1"]
+    assert command("render", rendered / "job.yaml", *sets, "--set", "on_invalid=skip").exit_code == 0
+
+
+def test_a_replay_is_equal_and_saves_the_clip(rendered: Path, tmp_path: Path) -> None:
+    record = records_of(rendered / "out")[0]
+    ended = command("replay", rendered / "out", record["row_id"], "--save", tmp_path / "again.mp4")
+    assert ended.exit_code == 0, ended.stderr
+    assert f"frames_sha256: equal  {record['frames_sha256']}" in ended.stdout
+    assert f"media_sha256: equal  {record['media_sha256']}" in ended.stdout
+    saved = (tmp_path / "again.mp4").read_bytes()
+    assert hashlib.sha256(saved).hexdigest() == record["media_sha256"]
+
+
+def test_a_replay_script_is_all_that_stdout_holds(rendered: Path) -> None:
+    ended = command("replay", rendered / "out", records_of(rendered / "out")[0]["row_id"], "--script")
+    assert ended.exit_code == 0, ended.stderr
+    compile(ended.stdout, "script", "exec")
+
+
+def test_an_unknown_row_cannot_be_replayed(rendered: Path) -> None:
+    ended = command("replay", rendered / "out", "0" * 32)
+    assert ended.exit_code == 2
+    assert "has no record of row 000" in ended.stderr

@@ -1,0 +1,54 @@
+"""A whole job on a real S3 server process: records and clips are found there by others too."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import duckdb
+import pyarrow.dataset as ds
+import pyarrow.fs
+import pytest
+import s3fs
+
+import framefleet
+from framefleet.pipeline.store import Store
+from tests.commands import command
+from tests.jobs import job_values, prompt_rows, write_job, write_table
+from tests.servers import S3Server
+
+
+def test_a_job_on_s3_is_read_back_by_pyarrow_and_duckdb(
+    s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = f"{s3_server.url}/run 7"
+    table = write_table(tmp_path / "t.parquet", prompt_rows(4))
+    values = job_values(table, output, storage_options=s3_server.storage_options)
+    assert framefleet.render(values).done == 4
+
+    files = s3fs.S3FileSystem(**s3_server.storage_options)
+    arrow = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(files))
+    place = f"{output}/records".removeprefix("s3://")
+    records = ds.dataset(place, filesystem=arrow, format="parquet").to_table().to_pylist()
+    with duckdb.connect() as database:
+        database.register_filesystem(files)
+        rows = database.sql(
+            f"SELECT uri, media_sha256 FROM '{output}/records/*.parquet' ORDER BY uri"
+        ).fetchall()
+    assert rows == sorted((record["uri"], record["media_sha256"]) for record in records)
+    assert len(rows) == 4
+    for uri, digest in rows:
+        assert uri.startswith(f"{output}/clips/")
+        assert hashlib.sha256(files.cat_file(uri)).hexdigest() == digest
+
+    claim = Store(output, s3_server.storage_options).read("job.json")
+    assert s3_server.storage_options["secret"].encode() not in claim
+    assert json.loads(claim)["job"]["output"] == output
+
+    for name, value in s3_server.env.items():
+        monkeypatch.setenv(name, value)
+    job = write_job(tmp_path / "job.yaml", values)
+    assert "nothing to do" in command("render", job).stderr
+    replayed = command("replay", output, records[0]["row_id"])
+    assert replayed.exit_code == 0, replayed.stderr

@@ -1,0 +1,14 @@
+"""Commands run in this process, for tests that start no Ray: importing torch and diffusers takes seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from typer.testing import CliRunner, Result
+
+from framefleet.jobs.cli import app
+
+
+def command(*arguments: str | Path) -> Result:
+    """Run `framefleet` with these arguments; return its exit code and what it printed."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])

@@ -1,0 +1,108 @@
+"""Rows of an output rendered again from their records: by framefleet, and by a script without it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from framefleet.cluster.messages import Assignment, WorkerSetup
+from framefleet.cluster.write import write_clip
+from framefleet.jobs.claim import claim
+from framefleet.jobs.job_file import job_from_mapping
+from framefleet.jobs.replay import replay
+from framefleet.jobs.resolve import resolve
+from framefleet.jobs.script import replay_script
+from framefleet.jobs.watch import Callback
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model import load
+from framefleet.pipeline.parts import PartWriter
+from framefleet.pipeline.records import RECORD_FIELDS, values_of
+from framefleet.pipeline.renderer import Clip, Renderer
+from framefleet.pipeline.rows import CheckedRow
+from tests.jobs import job_values, write_table
+from tests.tiny import SMALLEST, build
+
+KINDS: dict[str, dict[str, Any]] = {
+    "wan": {"scheduler": "flow_euler", "guidance_scale": 3.5},
+    "cogvideox": {"scheduler": "cogvideox_dpm", "guidance_scale": 6.0},
+    "sd": {"scheduler": "ddim", "eta": 0.5},
+}
+
+
+def rendered(folder: Path, model: str) -> tuple[str, list[str]]:
+    """Render three rows in one batch, without Ray; return the output and the row_ids."""
+    rows = [{"prompt": "一只猫", "seed": seed, "num_inference_steps": 3} | KINDS[model] for seed in range(3)]
+    values = job_values(write_table(folder / "t.parquet", rows), folder / "out", model=model)
+    values |= {"model": str(build(model, folder / "model")), "defaults": SMALLEST[model]}
+    resolved = resolve(job_from_mapping(values), Callback())
+    claim(resolved)
+    setup = WorkerSetup(
+        model=resolved.model,
+        batching=resolved.batching,
+        media=resolved.media,
+        store=resolved.store,
+        recipes=resolved.recipes,
+    )
+    renderer = Renderer(load(resolved.model), resolved.batching)
+    for first, batch in resolved.table.batches():
+        for row in resolved.plan.rows(first, batch):
+            assert isinstance(row, CheckedRow)
+            renderer.submit(row.request, resolved.identity(row.request))
+    writer = PartWriter(resolved.store, "records", RECORD_FIELDS, run="r1")
+    row_ids = []
+    while renderer.num_active:
+        for clip in renderer.step():
+            assert isinstance(clip, Clip)
+            assignment = Assignment(row_id=clip.row_id, request=clip.request, attempt=1)
+            record = write_clip(clip, assignment, datetime.now(UTC), renderer.model, setup)
+            assert record.batch_size > 1
+            writer.add(None, values_of(record))
+            row_ids.append(clip.row_id)
+    writer.flush()
+    return str(folder / "out"), row_ids
+
+
+@pytest.fixture(scope="module", params=sorted(KINDS))
+def output(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[str]]:
+    return rendered(tmp_path_factory.mktemp(request.param), request.param)
+
+
+def test_a_replayed_row_is_the_very_same_clip(output: tuple[str, list[str]]) -> None:
+    replayed = replay(output[0], output[1][1])
+    assert replayed.is_equal
+    assert all(then == now for _, then, now in replayed.digests)
+    assert replayed.differences == ()
+
+
+def test_a_script_without_framefleet_yields_the_same_frames(
+    output: tuple[str, list[str]], tmp_path: Path
+) -> None:
+    script = tmp_path / "again.py"
+    script.write_text(replay_script(output[0], output[1][0]), encoding="utf-8")
+    run = subprocess.run([sys.executable, "-P", str(script)], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("the same frames: ")
+
+
+def test_a_script_says_when_frames_differ(tmp_path: Path) -> None:
+    output, row_ids = rendered(tmp_path, "wan")
+    script = replay_script(output, row_ids[0]).replace("SEED = ", "SEED = 1")
+    (tmp_path / "other.py").write_text(script, encoding="utf-8")
+    run = subprocess.run([sys.executable, "other.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "other frames: " in run.stderr
+
+
+def test_a_model_whose_files_changed_is_refused_and_one_that_moved_is_taken(tmp_path: Path) -> None:
+    output, row_ids = rendered(tmp_path, "wan")
+    moved = (tmp_path / "model").rename(tmp_path / "elsewhere")
+    assert replay(output, row_ids[0], model=str(moved)).is_equal
+    config = moved / "scheduler" / "scheduler_config.json"
+    config.write_text(config.read_text() + "\n")
+    with pytest.raises(ModelError, match=r"other files: scheduler/scheduler_config\.json"):
+        replay(output, row_ids[0], model=str(moved))

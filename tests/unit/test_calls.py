@@ -1,0 +1,137 @@
+"""Which calls may share a forward, how they are joined, and how each row gets its own output back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from framefleet.pipeline.calls import Call, Layout, digest_of, is_private, join, parse_call, part, row_slice
+
+
+def _call(*args: Any, **kwargs: Any) -> Call:
+    return parse_call("unet", args, kwargs)
+
+
+def _latents(rows: int = 1) -> Tensor:
+    return torch.zeros(rows, 4, 2)
+
+
+def _may_share(first: Call, second: Call) -> bool:
+    return first.signature == second.signature
+
+
+def test_calls_with_other_values_of_batched_tensors_share() -> None:
+    assert _may_share(_call(_latents(), torch.ones(1, 3)), _call(_latents() + 1, torch.zeros(1, 3)))
+
+
+def test_timesteps_without_dimensions_are_expanded_to_each_rows_batch() -> None:
+    calls = [_call(_latents(2), torch.tensor(9.0)), _call(_latents(2), torch.tensor(5.0))]
+    assert _may_share(*calls)
+    (latents, timestep), _ = join(calls)
+    assert latents.shape == (4, 4, 2)
+    assert timestep.tolist() == [9.0, 9.0, 5.0, 5.0]
+
+
+def test_an_equal_table_without_a_batch_is_shared_as_it_is() -> None:
+    table = torch.arange(5.0)
+    calls = [_call(_latents(), table), _call(_latents(), table.clone())]
+    assert _may_share(*calls)
+    assert join(calls)[0][1] is table
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        _call(_latents(2), torch.arange(5.0), scale=1.0),
+        _call(_latents().half(), torch.arange(5.0), scale=1.0),
+        _call(_latents().transpose(1, 2).contiguous().transpose(1, 2), torch.arange(5.0), scale=1.0),
+        _call(_latents(), torch.arange(5.0) + 1, scale=1.0),
+        _call(_latents(), torch.arange(5.0), scale=2.0),
+        _call(_latents(), torch.arange(5.0), scale=1),
+        _call(_latents(), torch.arange(5.0), scale=True),
+        _call(_latents(), torch.arange(5.0), size=1.0),
+        parse_call("transformer", (_latents(), torch.arange(5.0)), {"scale": 1.0}),
+    ],
+    ids=["batch", "dtype", "strides", "table", "number", "type", "flag", "name", "module"],
+)
+def test_calls_that_differ_in_more_than_their_rows_do_not_share(other: Call) -> None:
+    assert not _may_share(_call(_latents(), torch.arange(5.0), scale=1.0), other)
+
+
+def test_a_table_changed_in_place_is_looked_at_again() -> None:
+    table = torch.arange(5.0)
+    before = _call(_latents(), table)
+    table += 1
+    assert not _may_share(before, _call(_latents(), table))
+
+
+def test_arguments_that_cannot_be_compared_are_not_shared() -> None:
+    class Unhashable:
+        __hash__ = None  # type: ignore[assignment]
+
+    argument = Unhashable()
+    assert not _may_share(_call(_latents(), argument), _call(_latents(), argument))
+
+
+@pytest.mark.parametrize("first", [[torch.zeros(1, 2)], torch.tensor(3.0), "text"])
+def test_a_call_whose_first_argument_is_no_batched_tensor_is_never_shared(first: object) -> None:
+    assert _call(first, torch.zeros(1, 2)).batch == 0
+
+
+def test_a_call_without_arguments_can_be_described() -> None:
+    assert _call().batch == 0
+
+
+def test_each_row_gets_memory_of_its_own() -> None:
+    fused = torch.arange(6.0).reshape(2, 3)
+    first, second = part((fused,), rows=2, batch=1)
+    first[0].zero_()
+    assert second[0].tolist() == [[3.0, 4.0, 5.0]]
+    assert fused[0].tolist() == [0.0, 1.0, 2.0]
+
+
+def test_a_rows_output_is_laid_out_as_if_it_had_run_alone() -> None:
+    one_row = torch.arange(8.0).reshape(1, 4, 2).transpose(1, 2)
+    fused = torch.cat([one_row, one_row + 10]).contiguous()
+    parted = part(fused, rows=2, batch=1, layout=[Layout.of(one_row)])
+    assert [own.stride()[1:] for own in parted] == [one_row.stride()[1:]] * 2
+    assert torch.equal(parted[1], one_row + 10)
+
+
+def test_outputs_without_the_rows_are_given_to_all() -> None:
+    assert part((torch.zeros(2, 3), "same"), rows=2, batch=1)[1][1] == "same"
+
+
+def test_an_expanded_tensor_can_be_sliced() -> None:
+    expanded = torch.arange(2.0).reshape(2, 1, 1).expand(2, 4, 3)
+    own = row_slice(expanded, 1, 2, Layout.of(expanded[:1]))
+    assert torch.equal(own, expanded[1:])
+
+
+def test_strides_matter_only_where_a_row_has_more_than_one_value() -> None:
+    layout = Layout.of(torch.zeros(1, 4, 2))
+    assert layout is not None
+    assert layout.fits(torch.zeros(8, 4, 2))
+    assert not layout.fits(torch.zeros(8, 2, 4).transpose(1, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.bool, torch.int64, torch.complex64])
+def test_a_digest_depends_on_values_shape_and_dtype_but_not_on_strides(dtype: torch.dtype) -> None:
+    tensor = torch.tensor([[1, 0, 1], [0, 0, 1]]).to(dtype)
+    assert digest_of(tensor) == digest_of(tensor.t().contiguous().t())
+    assert digest_of(tensor) != digest_of(tensor.reshape(3, 2))
+    assert digest_of(tensor) != digest_of(torch.ones_like(tensor))
+    assert digest_of(tensor) != digest_of(tensor.to(torch.complex128))
+
+
+@pytest.mark.parametrize(
+    "mode", [torch.enable_grad, torch.inference_mode, lambda: torch.autocast("cpu", dtype=torch.bfloat16)]
+)
+def test_code_that_switches_a_mode_of_the_thread_is_private(mode: Any) -> None:
+    with torch.no_grad():
+        assert not is_private()
+        with mode():
+            assert is_private()

@@ -1,0 +1,212 @@
+"""The probe finds the modules that round differently in company, and pins just them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from framefleet.pipeline.calls import parse_call
+from framefleet.pipeline.exact import are_equal, probe
+from framefleet.pipeline.pins import Plan, run_fused
+
+WIDTH = 128  # wide enough to prove a module equal in fp32, too narrow in half precision
+
+
+class Function(nn.Module):
+    """Any function as a leaf module."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args: Any) -> Any:
+        return self.function(*args)
+
+
+class Net(nn.Module):
+    """Children by name, run in order; `after` is code of the composite's own."""
+
+    def __init__(self, after: Callable[[Tensor], Tensor] | None = None, **children: nn.Module) -> None:
+        super().__init__()
+        for name, child in children.items():
+            self.add_module(name, child)
+        self.after = after
+
+    def forward(self, latents: Tensor) -> Tensor:
+        for child in self.children():
+            latents = child(latents)
+        return self.after(latents) if self.after else latents
+
+
+def _double(value: Tensor) -> Tensor:
+    return value * 2
+
+
+def _shift(value: Tensor) -> Tensor:
+    """Rounds differently in company."""
+    return value + 1e-3 * (value.shape[0] > 1)
+
+
+def _probe(module: nn.Module, rows: Sequence[Tensor]) -> Plan | None:
+    """Probe, and check that what the plan gives is equal indeed."""
+    calls = [parse_call("unet", (row,), {}) for row in rows]
+    outputs = [module(row) for row in rows]
+    plan = probe(module, module.forward, calls, outputs)
+    if plan is not None:
+        assert are_equal(run_fused(module, module.forward, calls, plan), outputs)
+    return plan
+
+
+def _rows(num_rows: int = 3, batch: int = 1, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(batch, WIDTH, generator=generator).to(dtype) for _ in range(num_rows)]
+
+
+def _pins(module: nn.Module, rows: Sequence[Tensor] | None = None) -> list[str] | None:
+    plan = _probe(module, rows or _rows())
+    return None if plan is None else sorted(plan.pins)
+
+
+def test_a_model_that_is_equal_anyway_needs_no_pins() -> None:
+    assert _pins(Net(one=Function(_double), two=Function(_double))) == []
+
+
+def test_a_model_without_inner_modules_needs_no_pins() -> None:
+    assert _pins(Function(_double)) == []
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_module_that_rounds_differently_in_company_is_pinned(batch: int) -> None:
+    class Shifty(nn.Linear):
+        def forward(self, value: Tensor) -> Tensor:
+            return value + 1e-3 * (value.shape[0] > batch)
+
+    module = Net(one=Function(_double), odd=Shifty(1, 1), two=Function(_double))
+    assert _pins(module, _rows(batch=batch)) == ["odd"]
+
+
+def test_code_of_a_composite_that_differs_pins_the_composite() -> None:
+    module = Net(one=Function(_double), block=Net(_shift, inner=Function(_double)))
+    assert _pins(module) == ["block"]
+
+
+def test_code_of_the_model_itself_that_differs_refuses_the_size() -> None:
+    assert _pins(Net(_shift, one=Function(_double))) is None
+
+
+def test_a_model_that_does_not_repeat_itself_is_refused() -> None:
+    assert _pins(Net(noise=Function(lambda value: value + torch.randn_like(value)))) is None
+
+
+def test_equal_values_in_other_strides_are_pinned() -> None:
+    def turned(value: Tensor) -> Tensor:
+        square = value.unflatten(1, (8, 16))
+        return square.clone() if len(value) == 1 else square.transpose(1, 2).contiguous().transpose(1, 2)
+
+    module = Net(turned=Function(turned), last=Function(lambda value: value.flatten(1)))
+    assert _pins(module) == ["turned"]
+
+
+def test_small_modules_in_half_precision_are_pinned_since_rounding_hides_differences() -> None:
+    module = Net(one=Function(_double))
+    assert _pins(module, _rows(dtype=torch.float32)) == []
+    assert _pins(module, _rows(dtype=torch.bfloat16)) == ["one"]
+
+
+def test_a_difference_that_these_rows_do_not_show_is_found_with_random_ones() -> None:
+    def rare(value: Tensor) -> Tensor:
+        return torch.where(value > 2.5, _shift(value), value)
+
+    rows = [row.clamp(-1, 1) for row in _rows()]
+    assert _pins(Net(rare=Function(rare)), rows) == ["rare"]
+
+
+def test_a_module_that_is_called_twice_is_pinned_in_both_calls() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.odd = Function(_shift)
+
+        def forward(self, latents: Tensor) -> Tensor:
+            return self.odd(self.odd(latents).unflatten(1, (8, 16))).flatten(1)
+
+    plan = _probe(Twice(), _rows())
+    assert plan is not None
+    assert [len(traces) for traces in plan.pins.values()] == [2]
+
+
+def test_a_pin_inside_a_pinned_composite_does_not_confuse_its_other_calls() -> None:
+    block = Net(_shift, inner=Function(_shift))
+
+    class Blocks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = block
+
+        def forward(self, latents: Tensor) -> Tensor:
+            return self.block(self.block(latents))
+
+    assert _pins(Blocks()) == ["block", "block.inner"]
+
+
+def test_tables_that_are_the_same_for_all_rows_are_not_pinned() -> None:
+    class Rotary(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = Function(lambda value: torch.arange(WIDTH) + value[0, 0] * 0)
+            self.odd = Function(_shift)
+
+        def forward(self, latents: Tensor) -> Tensor:
+            return self.odd(latents) + self.table(latents)
+
+    assert _pins(Rotary()) == ["odd"]
+
+
+def test_modules_that_work_in_place_keep_their_meaning() -> None:
+    def add_in_place(value: Tensor) -> Tensor:
+        return value.add_(1e-3 * (value.shape[0] > 1)).mul_(2)
+
+    module = Net(copy=Function(torch.clone), act=Function(add_in_place), relu=nn.ReLU(inplace=True))
+    assert _pins(module) == ["act"]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda value: value[..., :8],  # holes between the values
+        lambda value: value.transpose(0, 1).contiguous().transpose(0, 1),  # the batch is not outermost
+        lambda value: value.permute(0, 2, 1),
+        lambda value: value[:, :1].expand(-1, 5, -1),
+    ],
+    ids=["holes", "inner batch", "permuted", "expanded"],
+)
+def test_pinned_modules_may_return_any_view(view: Callable[[Tensor], Tensor], batch: int) -> None:
+    def odd(value: Tensor) -> Tensor:
+        return view(value.unflatten(1, (8, 16)) + 1e-3 * (value.shape[0] > batch))
+
+    module = Net(odd=Function(odd), last=Function(lambda value: value.flatten(1) * 2))
+    assert "odd" in (_pins(module, _rows(batch=batch)) or [])
+
+
+def test_rows_with_nan_are_equal_when_their_bits_are() -> None:
+    rows = _rows()
+    rows[1][0, 3] = torch.nan
+    assert _pins(Net(one=Function(_double), odd=Function(_shift)), rows) == ["odd"]
+
+
+def test_tensors_are_equal_only_bit_for_bit() -> None:
+    assert are_equal(torch.tensor([torch.nan]), torch.tensor([torch.nan]))
+    assert not are_equal(torch.tensor([0.0]), torch.tensor([-0.0]))
+    assert not are_equal(torch.tensor([0.0]), torch.tensor([0]))
+    assert not are_equal(torch.tensor([0.0]), torch.tensor([[0.0]]))
+
+
+def test_nothing_stays_on_the_model() -> None:
+    module = Net(block=Net(inner=Function(_shift)))
+    _probe(module, _rows())
+    assert not any("forward" in vars(child) for child in module.modules())

@@ -1,0 +1,154 @@
+"""The job file: what is taken, and what is refused with its place and fix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from framefleet.jobs.job import Job, ModelSection, job_schema
+from framefleet.jobs.job_file import job_from_mapping, load_job
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.model import DType
+
+LEAST = "table: prompts.csv\noutput: out\nmodel: folder\n"
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "job.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refusal(folder: Path, text: str, *sets: str) -> JobError:
+    with pytest.raises(JobError) as caught:
+        load_job(write(folder, text), sets)
+    return caught.value
+
+
+def test_three_keys_make_a_job(tmp_path: Path) -> None:
+    job = load_job(write(tmp_path, LEAST))
+    assert (job.table, job.output, job.model.path) == ("prompts.csv", "out", "folder")
+    assert (job.batching.mode, job.fleet.workers, job.on_invalid) == ("exact", "auto", "fail")
+
+
+def test_options_alone_make_the_same_job(tmp_path: Path) -> None:
+    by_options = load_job(None, table="prompts.csv", output="out", model="folder")
+    assert by_options == load_job(write(tmp_path, LEAST))
+    assert by_options == job_from_mapping({"table": "prompts.csv", "output": "out", "model": "folder"})
+
+
+def test_a_set_value_is_yaml_and_wins_over_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, LEAST + "fleet: {workers: 4}\n")
+    job = load_job(
+        path, ["fleet.workers=2", "model.dtype=bf16", "defaults.guidance_scale=1e1", "columns.prompt=caption"]
+    )
+    assert job.fleet.workers == 2
+    assert job.model == ModelSection(path="folder", dtype="bf16")
+    assert job.defaults == {"guidance_scale": 10.0}
+    assert job.columns == {"prompt": "caption"}
+
+
+def test_a_model_option_keeps_the_files_dtype(tmp_path: Path) -> None:
+    path = write(tmp_path, "table: t\noutput: o\nmodel: {path: old, dtype: fp16}\n")
+    assert load_job(path, model="new").model == ModelSection(path="new", dtype="fp16")
+
+
+def test_a_key_without_a_value_means_its_default(tmp_path: Path) -> None:
+    job = load_job(write(tmp_path, LEAST + "fleet:\nmedia: {fps: null}\ndefaults: {negative_prompt: null}\n"))
+    assert job.fleet.workers == "auto"
+    assert job.media.fps is None
+    assert job.defaults == {"negative_prompt": None}
+
+
+def test_an_unknown_key_is_refused_with_its_line_and_the_nearest_one(tmp_path: Path) -> None:
+    error = refusal(tmp_path, LEAST + "fleet:\n  workrs: 2\n")
+    assert error.problem.endswith("job.yaml line 5: unknown key `fleet.workrs`")
+    assert error.fix == "did you mean `fleet.workers`?"
+
+
+def test_a_known_key_in_the_wrong_place_is_told_its_place(tmp_path: Path) -> None:
+    assert refusal(tmp_path, LEAST + "threads: 2\n").fix == "did you mean `model.threads`?"
+
+
+def test_an_unknown_key_of_set_is_refused_as_such(tmp_path: Path) -> None:
+    assert (
+        refusal(tmp_path, LEAST, "model.thread=2").problem == "--set model.thread: unknown key `model.thread`"
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "problem", "fix"),
+    [
+        ("fleet: {workers: two}", "`fleet.workers` is 'two'", "a whole number or auto"),
+        ("fleet: {workers: 0}", "`fleet.workers` is 0", "greater than or equal to 1 or auto"),
+        ("batching: {max_rows: 4.0}", "`batching.max_rows` is 4.0", "a whole number"),
+        ("batching: {mode: quick}", "`batching.mode` is 'quick'", "exact or fast"),
+        ("media: {format: gif}", "`media.format` is 'gif'", "mp4, mkv or png"),
+        ("media: {crf: 99}", "`media.crf` is 99", "less than or equal to 51"),
+        ("on_invalid: no", "`on_invalid` is false", "fail or skip"),
+        ("fleet: 3", "`fleet` is 3", "a mapping (key: value)"),
+        ("defaults: {prompt: [a, b]}", "`defaults.prompt` is ['a', 'b']", "text, a number, true or false"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_line_value_and_fix(
+    tmp_path: Path, line: str, problem: str, fix: str
+) -> None:
+    error = refusal(tmp_path, LEAST + line)
+    assert error.problem.endswith(f"job.yaml line 4: {problem}")
+    assert error.fix == f"it must be {fix}"
+
+
+def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
+    error = refusal(tmp_path, "table: t\nmodel: m\nbaching: {mode: exact}\nmedia: {crf: x}\n")
+    assert "the job has no `output`" in error.problem
+    assert "line 3: unknown key `baching` (did you mean `batching`?)" in error.problem
+    assert "line 4: `media.crf` is 'x'" in error.problem
+
+
+def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
+    error = refusal(tmp_path, "table: a\noutput: o\ntable: b\n")
+    assert error.problem.endswith("line 3: 'table' is given already on line 1")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("table: [a\n", "not YAML"), ("- a\n", "not a mapping"), ("", "not a mapping")]
+)
+def test_what_is_no_job_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    assert said in refusal(tmp_path, text).problem
+
+
+def test_a_missing_file_is_refused() -> None:
+    with pytest.raises(JobError, match=r"nowhere\.yaml cannot be read: No such file"):
+        load_job("nowhere.yaml")
+
+
+@pytest.mark.parametrize("text", ["workers", "=2", "a..b=2", "a.=2"])
+def test_a_set_without_key_or_value_is_refused(tmp_path: Path, text: str) -> None:
+    assert "not key=value" in refusal(tmp_path, LEAST, text).problem
+
+
+def test_secrets_are_neither_shown_nor_repeated_in_errors(tmp_path: Path) -> None:
+    job = load_job(write(tmp_path, LEAST + "storage_options: {key: a, secret: hidden-value}\n"))
+    assert "hidden-value" not in repr(job)
+    assert "hidden-value" not in str(refusal(tmp_path, LEAST, "storage_optons.secret=hidden-value"))
+    assert "hidden-value" not in str(refusal(tmp_path, LEAST + "storage_options: hidden-value\n"))
+
+
+def test_an_alias_inside_what_it_names_is_refused(tmp_path: Path) -> None:
+    text = LEAST + "columns: &c {prompt: *c}\n"
+    assert refusal(tmp_path, text).problem.endswith("line 4: an alias stands inside what it names")
+
+
+def test_the_schema_holds_every_key_and_refuses_others() -> None:
+    schema = job_schema()
+    assert set(schema["properties"]) == set(Job.model_fields)
+    assert schema["required"] == ["table", "output", "model"]
+    assert schema["additionalProperties"] is False
+    assert {"type": "string"} in schema["properties"]["model"]["anyOf"]
+
+
+def test_dtypes_are_those_that_the_model_takes() -> None:
+    assert ModelSection.model_fields["dtype"].annotation == DType
+    assert "auto" in get_args(DType)

@@ -1,0 +1,111 @@
+"""What a terminal or a log shows of a job under way."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from framefleet.cluster.progress import Progress, WorkerState
+from framefleet.jobs.progress import MAX_WORKERS_SHOWN, Lines, Screen, duration, headline, picture, watch_on
+
+WORKERS = (
+    WorkerState(name="worker-0", state="rendering", node="here", rows_in_hand=3, rows_done=5),
+    WorkerState(name="worker-1", state="idle", node="there", rows_done=4),
+)
+
+
+def progress(**changed: Any) -> Progress:
+    values: dict[str, Any] = {
+        "total": 1200,
+        "done": 9,
+        "failed": 1,
+        "in_flight": 3,
+        "elapsed_s": 75.0,
+        "rows_per_s": 0.5,
+        "eta_s": 3700.0,
+        "mean_batch": 2.25,
+        "workers": WORKERS,
+    }
+    return Progress(**values | changed)
+
+
+def console(**options: Any) -> tuple[Console, io.StringIO]:
+    shown = io.StringIO()
+    return Console(file=shown, width=100, **options), shown
+
+
+def text_of(shown: Progress) -> str:
+    on, text = console()
+    on.print(picture(shown))
+    return text.getvalue()
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_headline_holds_every_count() -> None:
+    assert headline(progress()) == "9/1,200 rows, 0.50 rows/s, 1:01:40 left, mean batch 2.2, 1 failed"
+
+
+def test_before_the_first_worker_the_headline_says_so() -> None:
+    nothing = progress(done=0, failed=0, rows_per_s=None, eta_s=None, mean_batch=None, workers=())
+    assert headline(nothing) == "0/1,200 rows, workers are starting (1:15)"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (0.2, "0:01"), (59.5, "1:00"), (75, "1:15"), (90000, "25:00:00")]
+)
+def test_durations_read_like_clocks(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_the_picture_shows_each_worker_and_the_last_failure() -> None:
+    shown = text_of(progress(last_failure="ValueError: no\nTraceback ..."))
+    assert "worker-0  rendering  3 in hand  5 done  here" in shown
+    assert "last failure: ValueError: no" in shown
+    assert "Traceback" not in shown
+
+
+def test_of_a_thousand_workers_most_are_only_counted() -> None:
+    many = tuple(WorkerState(name=f"worker-{i}", state="idle") for i in range(1000))
+    shown = text_of(progress(workers=many))
+    assert f"{1000 - MAX_WORKERS_SHOWN} idle" in shown
+    assert len(shown.splitlines()) < MAX_WORKERS_SHOWN + 5
+
+
+def test_lines_come_at_most_every_five_seconds_with_the_first_and_the_last() -> None:
+    on, shown = console()
+    clock = Clock()
+    with Lines(on, clock=clock) as lines:
+        for done in range(14):
+            clock.now = float(done)
+            lines.progress(progress(done=done))
+    counts = [line.partition("/")[0] for line in shown.getvalue().splitlines()]
+    assert counts == ["0", "5", "10", "13"]
+
+
+def test_what_is_said_is_shown_at_once_in_one_line() -> None:
+    on, shown = console()
+    with Lines(on) as lines:
+        lines.say("reading [1] " + "x" * 200)
+    assert shown.getvalue() == "reading [1] " + "x" * 200 + "\n"
+
+
+def test_a_terminal_is_redrawn_and_a_pipe_gets_lines() -> None:
+    terminal, shown = console(force_terminal=True, highlight=False)
+    assert isinstance(watch_on(console()[0]), Lines)
+    watch = watch_on(terminal)
+    assert isinstance(watch, Screen)
+    with watch:
+        watch.checked(1000)
+        watch.say("1,000 rows")
+        watch.progress(progress())
+    assert "1,000 rows" in shown.getvalue()
+    assert "worker-1" in shown.getvalue()

@@ -1,0 +1,99 @@
+"""Recipes are found by name, and refused with a reason."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.recipes import find_recipe, generate
+from framefleet.pipeline.request import Request
+
+SOURCE = """
+import functools
+
+def render(pipe, request):
+    return pipe, request.seed
+
+@functools.wraps(render)
+def wrapped(*args):
+    return render(*args)
+
+def narrow(pipe):
+    return pipe
+
+wide = functools.partial(render, None)
+number = 3
+"""
+
+
+@pytest.fixture(autouse=True)
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """Write a module into an empty working folder; return its name, another for every test."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    name = "recipes_" + hashlib.sha256(request.node.name.encode()).hexdigest()[:8]
+    (tmp_path / f"{name}.py").write_text(SOURCE)
+    return name
+
+
+def test_generate_calls_the_pipeline_once_with_a_generator_at_the_rows_seed() -> None:
+    recipe = find_recipe("generate")
+    request = Request(arguments={"prompt": "x", "num_inference_steps": 2}, seed=5)
+    assert recipe.function is generate
+    assert recipe.digest is None
+    given = recipe.function(lambda **arguments: arguments, request)
+    assert given.pop("generator").initial_seed() == 5
+    assert given == {"prompt": "x", "num_inference_steps": 2, "output_type": "np"}
+
+
+def test_a_module_of_the_working_folder_is_found_with_the_digest_of_its_file(module: str) -> None:
+    recipe = find_recipe(f"{module}:render")
+    assert recipe.name == f"{module}:render"
+    assert recipe.function("pipe", Request(seed=4)) == ("pipe", 4)
+    assert recipe.digest == hashlib.sha256(SOURCE.encode()).hexdigest()
+
+
+def test_a_wrapped_function_is_a_recipe_too(module: str) -> None:
+    assert find_recipe(f"{module}:wrapped").function("pipe", Request(seed=4)) == ("pipe", 4)
+
+
+@pytest.mark.parametrize("name", ["generat", "", "render"])
+def test_a_name_that_is_not_built_in_tells_how_to_name_ones_own(name: str) -> None:
+    with pytest.raises(RecipeError, match="no recipe") as caught:
+        find_recipe(name)
+    assert "module:function" in caught.value.fix
+
+
+@pytest.mark.parametrize("function", ["rendr", "number", "functools", ""])
+def test_a_function_that_is_not_in_the_module_is_refused(module: str, function: str) -> None:
+    with pytest.raises(RecipeError, match=r"has no function|no recipe"):
+        find_recipe(f"{module}:{function}")
+
+
+def test_what_is_no_plain_function_is_refused_since_its_source_is_not_known(module: str) -> None:
+    with pytest.raises(RecipeError, match="has no function wide"):
+        find_recipe(f"{module}:wide")
+
+
+def test_a_function_with_other_parameters_is_refused(module: str) -> None:
+    with pytest.raises(RecipeError, match=r"does not take \(pipe, request\)"):
+        find_recipe(f"{module}:narrow")
+
+
+@pytest.mark.parametrize("name", ["no_such_module:f", ":f", ".relative:f"])
+def test_a_module_that_cannot_be_found_is_refused(name: str) -> None:
+    with pytest.raises(RecipeError, match="cannot import"):
+        find_recipe(name)
+
+
+@pytest.mark.parametrize("source", ["def broken(:", "raise ValueError('at import')", "import no_such_module"])
+def test_a_module_that_fails_when_it_is_imported_is_refused_with_its_reason(
+    module: str, source: str, tmp_path: Path
+) -> None:
+    (tmp_path / f"{module}.py").write_text(source)
+    with pytest.raises(RecipeError, match="cannot import"):
+        find_recipe(f"{module}:render")

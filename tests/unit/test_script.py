@@ -1,0 +1,97 @@
+"""The script that renders a row without framefleet: what it holds, and when there is none."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from framefleet.jobs.script import replay_script
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.parts import PartWriter
+from framefleet.pipeline.records import RECORD_FIELDS, values_of
+from framefleet.pipeline.store import Store
+from tests.rows import record
+from tests.tiny import tiny
+
+ENVIRONMENT = {"device": "cpu", "dtype": "bf16", "threads": 2, "torch": "2.13.0"}
+ROW_ID = f"{7:032x}"
+
+
+def output_with(folder: Path, **changed: Any) -> str:
+    """Return an output that holds one record of the tiny Wan model."""
+    values = {
+        "model": str(tiny("wan")),
+        "arguments": json.dumps({"prompt": 'a "猫"\n\\', "guidance_scale": 0.1 + 0.2, "height": 16}),
+        "environment": json.dumps(ENVIRONMENT),
+        "scheduler": "flow_euler",
+        **changed,
+    }
+    store = Store(str(folder))
+    store.create("job.json", json.dumps({"framefleet": "0.1.0", "job": {"recipe": "generate"}}).encode())
+    writer = PartWriter(store, "records", RECORD_FIELDS, run="r1")
+    writer.add(None, values_of(record(7, **values)))
+    writer.flush()
+    return str(folder)
+
+
+def assigned(script: str) -> dict[str, Any]:
+    """Return the literals that the script gives names to."""
+    found = {}
+    for node in ast.parse(script).body:
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and node.targets[0].id.isupper()
+        ):
+            found[node.targets[0].id] = ast.literal_eval(node.value)
+    return found
+
+
+def test_a_script_imports_torch_and_diffusers_and_nothing_else_that_must_be_installed(tmp_path: Path) -> None:
+    tree = ast.parse(replay_script(output_with(tmp_path), ROW_ID))
+    modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    modules |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert modules == {"hashlib", "sys", "torch", "diffusers"}
+
+
+def test_a_script_holds_the_arguments_to_the_last_bit(tmp_path: Path) -> None:
+    names = assigned(replay_script(output_with(tmp_path), ROW_ID))
+    assert names["ARGUMENTS"] == {"prompt": 'a "猫"\n\\', "guidance_scale": 0.1 + 0.2, "height": 16}
+    assert names["SEED"] == record(7).seed
+    assert names["FRAMES_SHA256"] == record(7).frames_sha256
+    assert names["MODEL"] == str(tiny("wan"))
+
+
+def test_a_script_sets_what_decides_the_bits(tmp_path: Path) -> None:
+    script = replay_script(output_with(tmp_path), ROW_ID)
+    assert "torch.set_num_threads(2)" in script
+    assert "dtype=torch.bfloat16" in script
+    assert "pipe.to('cpu')" in script
+    assert "FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config, shift=3.0)" in script
+    assert "tf32" not in script
+
+
+def test_on_a_gpu_a_script_sets_tf32_as_it_was(tmp_path: Path) -> None:
+    environment = json.dumps(ENVIRONMENT | {"device": "cuda", "tf32": 0})
+    script = replay_script(output_with(tmp_path, environment=environment), ROW_ID)
+    assert "torch.backends.cuda.matmul.allow_tf32 = False" in script
+
+
+def test_a_row_of_a_users_recipe_has_no_script(tmp_path: Path) -> None:
+    output = output_with(tmp_path, recipe="mine:refine")
+    with pytest.raises(JobError, match="rendered by the recipe 'mine:refine'"):
+        replay_script(output, ROW_ID)
+
+
+def test_a_row_without_a_record_has_no_script(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="has no record of row 0000"):
+        replay_script(output_with(tmp_path), f"{8:032x}")
+
+
+def test_a_folder_that_is_no_output_is_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"it has no job\.json"):
+        replay_script(str(tmp_path), ROW_ID)

@@ -1,0 +1,81 @@
+"""How many rows the next forward takes, from seconds that the tests make up."""
+
+from __future__ import annotations
+
+import pytest
+
+from framefleet.pipeline.sizes import Sizes
+
+
+def _climb(sizes: Sizes, seconds: dict[int, float], *, waiting: int) -> list[int]:
+    """Try what is asked for until nothing new is; return the sizes tried."""
+    tried = []
+    sizes.accept(1, seconds=seconds[1])
+    while not sizes.is_tried(size := sizes.next(waiting)):
+        tried.append(size)
+        if sizes.pays(size, seconds=seconds[size]):
+            sizes.accept(size, seconds=seconds[size])
+        else:
+            sizes.refuse(size)
+    return tried
+
+
+def test_sizes_grow_while_rows_per_second_grow() -> None:
+    sizes = Sizes(8)
+    assert _climb(sizes, {1: 1, 2: 1.1, 3: 1.2, 4: 1.3, 6: 1.5, 8: 1.7}, waiting=100) == [2, 3, 4, 6, 8]
+    assert sizes.next(100) == 8
+
+
+def test_where_batching_does_not_pay_rows_run_alone_after_two_attempts() -> None:
+    sizes = Sizes(64)
+    assert _climb(sizes, {1: 1.0, 2: 2.0, 3: 3.0}, waiting=100) == [2, 3]
+    assert sizes.next(100) == 1
+
+
+def test_one_refusal_does_not_end_the_climb() -> None:
+    sizes = Sizes(4)
+    assert _climb(sizes, {1: 1.0, 2: 1.99, 3: 1.5, 4: 1.6}, waiting=9) == [2, 3, 4]
+    assert sizes.next(9) == 4
+    assert sizes.next(2) == 1
+
+
+def test_a_gain_below_five_percent_is_not_worth_it() -> None:
+    sizes = Sizes(2)
+    sizes.accept(1, seconds=1.0)
+    assert not sizes.pays(2, seconds=1.92)
+    assert sizes.pays(2, seconds=1.88)
+
+
+def test_a_larger_size_must_beat_the_best_smaller_one() -> None:
+    sizes = Sizes(4)
+    for size, seconds in ((1, 1.0), (2, 1.0), (3, 3.0)):
+        sizes.accept(size, seconds=seconds)
+    assert not sizes.pays(4, seconds=2.0)
+
+
+def test_without_a_wanted_gain_every_size_is_used() -> None:
+    sizes = Sizes(3, min_gain=0)
+    assert _climb(sizes, {1: 1.0, 2: 10.0, 3: 100.0}, waiting=3) == [2, 3]
+    assert sizes.next(3) == 3
+
+
+def test_no_more_rows_are_asked_for_than_are_waiting() -> None:
+    sizes = Sizes(8, min_gain=0)
+    _climb(sizes, dict.fromkeys(range(1, 9), 1.0), waiting=8)
+    assert [sizes.next(waiting) for waiting in range(1, 10)] == [1, 2, 3, 4, 4, 6, 6, 8, 8]
+
+
+@pytest.mark.parametrize("max_rows", [1, 2, 5, 7, 100])
+def test_max_rows_itself_is_reached_and_never_passed(max_rows: int) -> None:
+    sizes = Sizes(max_rows, min_gain=0)
+    _climb(sizes, dict.fromkeys(range(1, 101), 1.0), waiting=1000)
+    assert sizes.next(1000) == max_rows
+
+
+def test_running_out_of_memory_halves_for_good() -> None:
+    sizes = Sizes(8, min_gain=0)
+    _climb(sizes, dict.fromkeys(range(1, 9), 1.0), waiting=8)
+    sizes.halve(8)
+    assert sizes.next(8) == 4
+    sizes.halve(3)
+    assert sizes.next(8) == 1
