@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -190,23 +193,29 @@ def connect(settings: FleetSettings, modules: Sequence[str] = ()) -> None:
         "logging_level": logging.ERROR,
         "runtime_env": {"py_modules": list(modules)} if modules else None,
     }
-    try:
-        if settings.address is not None:
-            ray.init(address=settings.address, **options)
-            return
+    if settings.address is None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # the reports would go to Ray's makers
         workers = 0 if settings.workers == "auto" else settings.workers
-        num_cpus = max(os.cpu_count() or 1, int(workers * settings.cpus_per_worker + 1))
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            **options,
-        )
+        options |= {
+            "num_cpus": max(os.cpu_count() or 1, int(workers * settings.cpus_per_worker + 1)),
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+        }
+    try:
+        with _own_sigterm():
+            ray.init(address=settings.address or "local", **options)
     except (RayError, ConnectionError, RuntimeError, ValueError) as error:
         where = settings.address or "this machine"
         raise FleetError(f"cannot start Ray at {where}: {error}", "check fleet.address") from error
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep the handler of SIGTERM: ray.init puts its own there, which ends the process at once."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _shares(settings: FleetSettings, threads: int) -> tuple[int, dict[str, Any]]:

@@ -10,7 +10,7 @@ from framefleet.pipeline.recipes import Recipe
 
 
 def modules_to_ship(recipes: Iterable[Recipe]) -> list[str]:
-    """Return the file or package folder of each recipe that is not installed, and so not on other machines."""
+    """Return the file or package folder of each recipe that is not installed, so not on other machines."""
     tops = {recipe.function.__module__.partition(".")[0] for recipe in recipes if recipe.digest is not None}
     paths = [Path(file) for top in sorted(tops) if (file := getattr(sys.modules[top], "__file__", None))]
     own = [path for path in paths if not {"site-packages", "dist-packages"} & set(path.parts)]

@@ -24,10 +24,6 @@ stderr = Console(stderr=True, highlight=False)
 stdout = Console(highlight=False)
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: stop as after Ctrl-C, with another exit code."""
-
-
 @contextmanager
 def reporting(*, verbose: bool, resumable: bool = False) -> Iterator[None]:
     """Turn what ends a command into lines on stderr and its exit code.
@@ -35,7 +31,13 @@ def reporting(*, verbose: bool, resumable: bool = False) -> Iterator[None]:
     resumable: after an interruption, say how to go on.
     """
     _log_to_stderr(verbose)
-    previous = signal.signal(signal.SIGTERM, _terminate)
+    terminated: list[int] = []  # noted, for on its way up the exception may become a plain KeyboardInterrupt
+
+    def terminate(number: int, _frame: FrameType | None) -> None:
+        terminated.append(number)
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     except FramefleetError as error:
@@ -43,10 +45,10 @@ def reporting(*, verbose: bool, resumable: bool = False) -> Iterator[None]:
             traceback.print_exc()
         complain(error.problem, error.fix)
         raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt as error:
+    except KeyboardInterrupt:
         if resumable:
             complain("interrupted; what was finished is kept", f"to go on: {this_command()}")
-        raise typer.Exit(TERMINATED if isinstance(error, Terminated) else INTERRUPTED) from None
+        raise typer.Exit(TERMINATED if terminated else INTERRUPTED) from None
     finally:
         signal.signal(signal.SIGTERM, previous)
 
@@ -81,7 +83,3 @@ def _log_to_stderr(verbose: bool) -> None:
     if not logger.handlers:
         logger.addHandler(_ToStderr())
     logger.propagate = False
-
-
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    raise Terminated

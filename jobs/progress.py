@@ -22,6 +22,7 @@ LINE_EVERY_S = 5.0
 REDRAWS_PER_S = 4
 # More do not fit a terminal; the rest is counted.
 MAX_WORKERS_SHOWN = 12
+BAR_WIDTH = 20  # leaves the headline its place beside it on 80 columns
 STYLES = {"rendering": "green", "idle": "dim", "starting": "yellow", "lost": "red"}
 
 
@@ -119,9 +120,13 @@ def watch_on(console: Console) -> Lines | Screen:
 
 
 def picture(progress: Progress) -> Group:
-    """Return the whole display: a bar, the headline, a line for each worker, the last failure."""
-    bar = ProgressBar(total=max(progress.total, 1), completed=progress.done + progress.failed)
-    parts: list[ProgressBar | Text | Table] = [bar, Text(headline(progress))]
+    """Return the whole display: a bar and the headline, a line for each worker, the last failure."""
+    bar = ProgressBar(
+        total=max(progress.total, 1), completed=progress.done + progress.failed, width=BAR_WIDTH
+    )
+    top = Table.grid(padding=(0, 1))
+    top.add_row(bar, headline(progress))
+    parts: list[Text | Table] = [top]
     if progress.workers:
         parts.append(_workers(progress.workers))
     if progress.last_failure:

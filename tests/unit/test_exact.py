@@ -36,7 +36,7 @@ class Net(nn.Module):
             self.add_module(name, child)
         self.after = after
 
-    def forward(self, latents: Tensor) -> Tensor:
+    def forward(self, latents: Tensor) -> Any:
         for child in self.children():
             latents = child(latents)
         return self.after(latents) if self.after else latents
@@ -104,7 +104,7 @@ def test_a_model_that_does_not_repeat_itself_is_refused() -> None:
 
 def test_equal_values_in_other_strides_are_pinned() -> None:
     def turned(value: Tensor) -> Tensor:
-        square = value.unflatten(1, (8, 16))
+        square = value.reshape(-1, 8, 16)
         return square.clone() if len(value) == 1 else square.transpose(1, 2).contiguous().transpose(1, 2)
 
     module = Net(turned=Function(turned), last=Function(lambda value: value.flatten(1)))
@@ -131,8 +131,8 @@ def test_a_module_that_is_called_twice_is_pinned_in_both_calls() -> None:
             super().__init__()
             self.odd = Function(_shift)
 
-        def forward(self, latents: Tensor) -> Tensor:
-            return self.odd(self.odd(latents).unflatten(1, (8, 16))).flatten(1)
+        def forward(self, latents: Tensor) -> Any:
+            return self.odd(self.odd(latents).reshape(-1, 8, 16)).flatten(1)
 
     plan = _probe(Twice(), _rows())
     assert plan is not None
@@ -147,7 +147,7 @@ def test_a_pin_inside_a_pinned_composite_does_not_confuse_its_other_calls() -> N
             super().__init__()
             self.block = block
 
-        def forward(self, latents: Tensor) -> Tensor:
+        def forward(self, latents: Tensor) -> Any:
             return self.block(self.block(latents))
 
     assert _pins(Blocks()) == ["block", "block.inner"]
@@ -160,7 +160,7 @@ def test_tables_that_are_the_same_for_all_rows_are_not_pinned() -> None:
             self.table = Function(lambda value: torch.arange(WIDTH) + value[0, 0] * 0)
             self.odd = Function(_shift)
 
-        def forward(self, latents: Tensor) -> Tensor:
+        def forward(self, latents: Tensor) -> Any:
             return self.odd(latents) + self.table(latents)
 
     assert _pins(Rotary()) == ["odd"]
@@ -186,8 +186,8 @@ def test_modules_that_work_in_place_keep_their_meaning() -> None:
     ids=["holes", "inner batch", "permuted", "expanded"],
 )
 def test_pinned_modules_may_return_any_view(view: Callable[[Tensor], Tensor], batch: int) -> None:
-    def odd(value: Tensor) -> Tensor:
-        return view(value.unflatten(1, (8, 16)) + 1e-3 * (value.shape[0] > batch))
+    def odd(value: Tensor) -> Any:
+        return view(value.reshape(-1, 8, 16) + 1e-3 * (value.shape[0] > batch))
 
     module = Net(odd=Function(odd), last=Function(lambda value: value.flatten(1) * 2))
     assert "odd" in (_pins(module, _rows(batch=batch)) or [])

@@ -66,8 +66,9 @@ def test_durations_read_like_clocks(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_the_picture_shows_each_worker_and_the_last_failure() -> None:
+def test_the_picture_shows_the_headline_each_worker_and_the_last_failure() -> None:
     shown = text_of(progress(last_failure="ValueError: no\nTraceback ..."))
+    assert headline(progress()) in shown
     assert "worker-0  rendering  3 in hand  5 done  here" in shown
     assert "last failure: ValueError: no" in shown
     assert "Traceback" not in shown

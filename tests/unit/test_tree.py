@@ -39,7 +39,7 @@ def test_what_is_flattened_comes_back_equal_and_of_its_type(value: object) -> No
 
 
 def test_output_classes_come_back_with_the_fields_that_were_set() -> None:
-    output = BaseModelOutputWithPooling(last_hidden_state=1, hidden_states=(2, 3))  # type: ignore[arg-type]
+    output = BaseModelOutputWithPooling(last_hidden_state=1, hidden_states=(2, 3))
     leaves, structure = flatten(output)
     again = unflatten(structure, leaves)
     assert leaves == [1, 2, 3]
@@ -49,7 +49,7 @@ def test_output_classes_come_back_with_the_fields_that_were_set() -> None:
 
 
 def test_an_output_class_with_one_field_comes_back() -> None:
-    leaves, structure = flatten(Transformer2DModelOutput(sample=5))  # type: ignore[arg-type]
+    leaves, structure = flatten(Transformer2DModelOutput(sample=5))
     assert unflatten(structure, leaves).sample == 5
 
 

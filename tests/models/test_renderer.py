@@ -1,0 +1,242 @@
+"""The renderer as a notebook uses it: requests in, clips and failures out, as they finish."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from framefleet import Clip, Failure, Model, Renderer, Request, load_model
+from framefleet.pipeline.errors import ModelError, OutOfMemory, RenderError, TableError
+from framefleet.pipeline.forwards import Batching
+from framefleet.pipeline.frames import frames_sha256
+from framefleet.pipeline.intercept import intercept
+from framefleet.pipeline.recipes import Recipe, generate
+from tests.tiny import SMALLEST, tiny
+
+WAN = SMALLEST["wan"] | {"prompt": "a red ball"}
+GROWING = Batching(min_gain=0)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return load_model(tiny("wan"), dtype="fp32")
+
+
+def _request(seed: int = 0, *, recipe: str = "generate", **arguments: Any) -> Request:
+    return Request(arguments=WAN | arguments, seed=seed, recipe=recipe)
+
+
+def _renderer(model: Model, **recipes: Callable[..., Any]) -> Renderer:
+    """A renderer of any sizes, with recipes of the test's own."""
+    found = {name: Recipe(name=name, function=function, digest="") for name, function in recipes.items()}
+    return Renderer(model, GROWING, recipes=found)
+
+
+def _plain(model: Model, request: Request) -> np.ndarray[Any, Any]:
+    output = model.pipe(**request.arguments, generator=request.generator(), output_type="np")
+    return np.asarray(output.frames[0] * 255).round().astype(np.uint8)
+
+
+def test_clips_come_as_they_finish_with_the_frames_of_plain_calls(model: Model) -> None:
+    slow, quick = _request(1, num_inference_steps=8), _request(2, num_inference_steps=2)
+    clips = list(Renderer(model).render([slow, quick]))
+    assert [clip.request.seed for clip in clips] == [2, 1]
+    for clip, request in zip(clips, (quick, slow), strict=True):
+        assert isinstance(clip, Clip)
+        assert np.array_equal(clip.frames, _plain(model, request))
+        assert clip.frames_sha256 == frames_sha256(clip.frames)
+        assert set(clip.seconds) == {"encode_s", "denoise_s", "decode_s"}
+        assert all(seconds > 0 for seconds in clip.seconds.values())
+        assert clip.peak_memory_bytes > 0
+
+
+def test_an_endless_source_is_read_only_as_there_is_room(model: Model) -> None:
+    taken = []
+
+    def endless() -> Iterator[Request]:
+        while True:
+            taken.append(True)
+            yield _request(len(taken))
+
+    clips = Renderer(model, Batching(max_rows=2)).render(endless())
+    first = [next(clips) for _ in range(3)]
+    assert len({clip.row_id for clip in first}) == 3
+    assert len(taken) <= 5
+    clips.close()  # type: ignore[attr-defined]
+
+
+def test_a_recipe_that_raises_gives_a_failure_and_the_others_finish(model: Model) -> None:
+    def broken(pipe: Any, request: Request) -> Any:
+        generate(pipe, request)
+        raise KeyError("my own mistake")
+
+    rows = [_request(0), _request(1, recipe="broken"), _request(2)]
+    outcomes = {outcome.request.seed: outcome for outcome in _renderer(model, broken=broken).render(rows)}
+    failure = outcomes[1]
+    assert isinstance(failure, Failure)
+    assert isinstance(failure.error, KeyError)
+    assert "my own mistake" in failure.traceback and "in broken" in failure.traceback
+    assert failure.error.__traceback__ is None  # it would keep the row's tensors
+    assert isinstance(outcomes[0], Clip) and isinstance(outcomes[2], Clip)
+
+
+def test_a_request_that_the_model_cannot_render_is_refused_with_the_fix(model: Model) -> None:
+    with pytest.raises(TableError, match=r"row 1: num_frames is 8") as caught:
+        list(Renderer(model).render([_request(), _request(num_frames=8)]))
+    assert "5 or 9" in caught.value.fix
+
+
+@pytest.mark.parametrize("where", ["transformer", "vae"])
+def test_a_row_that_does_not_fit_alone_fails_as_out_of_memory(model: Model, where: str) -> None:
+    def full(name: str, original: Callable[..., Any], tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        if (tensor.shape[-1] if tensor.dim() == 5 else 0) > 2:  # wider than 16 pixels
+            raise torch.OutOfMemoryError("tried to allocate 20 GiB")
+        return original(tensor, *args, **kwargs)
+
+    def by_name(name: str, original: Callable[..., Any], **kwargs: Any) -> Any:
+        return full(name, original, kwargs.pop("hidden_states"), **kwargs)
+
+    around, method = (by_name, "forward") if where == "transformer" else (full, "decode")
+    with intercept({where: model.pipe.components[where]}, around, method=method):
+        rows = [_request(0), _request(1, width=32), _request(2)]
+        outcomes = {outcome.request.seed: outcome for outcome in Renderer(model, GROWING).render(rows)}
+    assert isinstance(outcomes[1], Failure)
+    assert isinstance(outcomes[1].error, OutOfMemory)
+    assert "tried to allocate 20 GiB" in str(outcomes[1].error)
+    assert isinstance(outcomes[0], Clip) and isinstance(outcomes[2], Clip)
+
+
+def test_memory_that_runs_out_beside_others_is_tried_again_alone(model: Model) -> None:
+    renderer = Renderer(model, GROWING)
+
+    def full(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if len(renderer._rows) > 1:
+            raise torch.OutOfMemoryError("others are in the way")
+        return original(*args, **kwargs)
+
+    with intercept({"vae": model.pipe.vae}, full, method="decode"):
+        clips = list(renderer.render([_request(seed) for seed in range(3)]))
+    assert sorted(clip.request.seed for clip in clips) == [0, 1, 2]
+    assert all(isinstance(clip, Clip) for clip in clips)
+
+
+def test_out_of_memory_above_three_rows_leaves_every_clip_as_it_is(model: Model) -> None:
+    def full(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if kwargs["hidden_states"].shape[0] > 3:
+            raise torch.OutOfMemoryError("more than three rows")
+        return original(*args, **kwargs)
+
+    with intercept({"transformer": model.pipe.transformer}, full):
+        clips = list(Renderer(model, GROWING).render([_request(seed) for seed in range(8)]))
+    assert all(np.array_equal(clip.frames, _plain(model, clip.request)) for clip in clips)  # type: ignore[union-attr]
+    assert max(clip.batch_size for clip in clips) > 1  # type: ignore[union-attr]
+
+
+def test_a_prompt_is_encoded_once_for_all_its_seeds(model: Model) -> None:
+    calls: list[str] = []
+
+    def count(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        calls.append(name)
+        return original(*args, **kwargs)
+
+    with intercept({"text_encoder": model.pipe.text_encoder}, count):
+        rows = [_request(seed, prompt=prompt) for seed in range(4) for prompt in ("a ball", "一只猫")]
+        clips = list(Renderer(model).render(rows))
+    assert len(clips) == 8
+    assert len(calls) == 3  # two prompts and the empty negative one
+
+
+def test_nothing_is_left_on_the_model(model: Model) -> None:
+    request = _request(5)
+    scheduler, before = model.pipe.scheduler, _plain(model, request)
+    config, modules = dict(model.pipe.config), list(model.denoisers().values())
+    modules += [*model.text_encoders().values(), model.pipe.vae]
+    state = [dict(vars(part)) for module in modules for part in module.modules()]
+    list(Renderer(model, GROWING).render([_request(seed) for seed in range(5)]))
+    stopped = Renderer(model, GROWING).render([_request(seed) for seed in range(5)])
+    next(stopped)
+    stopped.close()  # type: ignore[attr-defined]
+    assert [sorted(vars(part)) for module in modules for part in module.modules()] == [
+        sorted(part) for part in state
+    ]
+    assert model.pipe.scheduler is scheduler
+    assert dict(model.pipe.config) == config
+    assert torch.is_grad_enabled()
+    assert np.array_equal(_plain(model, request), before)
+
+
+def test_rows_that_were_under_way_when_the_caller_stopped_are_forgotten(model: Model) -> None:
+    renderer = Renderer(model)
+    for _ in renderer.render([_request(seed, num_inference_steps=seed + 2) for seed in range(3)]):
+        break
+    assert renderer.num_active == 0
+    assert [clip.request.seed for clip in renderer.render([_request(9)])] == [9]
+
+
+def test_frames_that_are_not_numbers_are_a_failure(model: Model) -> None:
+    def broken(pipe: Any, request: Request) -> Any:
+        return np.full((5, 16, 16, 3), np.nan, dtype=np.float32)
+
+    (failure,) = _renderer(model, broken=broken).render([_request(recipe="broken")])
+    assert isinstance(failure, Failure)
+    assert isinstance(failure.error, RenderError)
+    assert "NaN" in str(failure.error)
+
+
+def test_nan_from_the_model_fails_its_row_and_no_other(model: Model) -> None:
+    def poison(name: str, original: Callable[..., Any], latents: torch.Tensor, **kwargs: Any) -> Any:
+        poisoned = latents * torch.nan if latents.shape[-1] > 2 else latents  # wider than 16 pixels
+        return original(poisoned, **kwargs)
+
+    with intercept({"vae": model.pipe.vae}, poison, method="decode"):
+        outcomes = list(Renderer(model).render([_request(0), _request(1, width=32)]))
+    assert {outcome.request.seed: type(outcome) for outcome in outcomes} == {0: Clip, 1: Failure}
+
+
+def test_a_recipe_may_call_the_pipeline_more_than_once_and_change_its_copy(model: Model) -> None:
+    def twice(pipe: Any, request: Request) -> Any:
+        pipe.scheduler = None
+        pipe.scheduler = model.pipe.scheduler.from_config(model.pipe.scheduler.config, flow_shift=1.0)
+        first = generate(pipe, request).frames[0]
+        return np.concatenate([first, generate(pipe, replace(request, seed=99)).frames[0]])
+
+    rows = [_request(seed, recipe=recipe) for seed in range(2) for recipe in ("twice", "generate")]
+    clips = list(_renderer(model, twice=twice).render(rows))
+    assert sorted(len(clip.frames) for clip in clips) == [5, 5, 10, 10]  # type: ignore[union-attr]
+    for clip in clips:
+        if clip.request.recipe == "generate":
+            assert np.array_equal(clip.frames, _plain(model, clip.request))  # type: ignore[union-attr]
+
+
+def test_a_row_id_is_the_same_again_and_for_arguments_in_any_order(model: Model) -> None:
+    def row_id(request: Request, batching: Batching | None = None) -> str:
+        (clip,) = Renderer(model, batching).render([request])
+        return clip.row_id
+
+    request = _request(3)
+    turned = replace(request, arguments=dict(reversed(list(request.arguments.items()))))
+    spelled = _request(3, guidance_scale=5, negative_prompt=None)  # as the pipeline's signature has them
+    assert row_id(request) == row_id(request, Batching(max_rows=1)) == row_id(turned) == row_id(spelled)
+    assert row_id(request) != row_id(_request(4))
+    assert row_id(request) != row_id(request, Batching(mode="fast"))
+    assert len(row_id(request)) == 32
+
+
+def test_a_model_folder_without_weights_is_refused(tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny("wan"), tmp_path / "wan")
+    (folder / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("settings", [{"dtype": "fp8"}, {"device": "nowhere"}])
+def test_a_dtype_or_device_that_does_not_exist_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ModelError):
+        load_model(tiny("wan"), **settings)
