@@ -104,7 +104,7 @@ class Worker:
         """Give the renderer as many rows as it can work on; wait for one when it has none."""
         with self._news:
             self._news.wait_for(lambda: self._inbox or renderer.num_active)
-            while self._inbox and renderer.num_active < self._setup.batching.max_rows:
+            while self._inbox and renderer.num_active < renderer.capacity:
                 assignment = self._inbox.popleft()
                 self._assigned[assignment.row_id] = (assignment, datetime.now(UTC))
                 renderer.submit(assignment.request, assignment.row_id)

@@ -2,7 +2,7 @@
 
     import framefleet
 
-    model = framefleet.load_model("Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
+    model = framefleet.load_model("/models/Wan2.1-T2V-1.3B-Diffusers")
     for clip in framefleet.Renderer(model).render([framefleet.Request(arguments={"prompt": "a red ball"})]):
         ...
 
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from framefleet.jobs.render import render
     from framefleet.pipeline.errors import FramefleetError
+    from framefleet.pipeline.forwards import Batching
     from framefleet.pipeline.model import Model, load_model
     from framefleet.pipeline.renderer import Clip, Failure, Renderer
     from framefleet.pipeline.request import Request
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Batching",
     "Clip",
     "Failure",
     "FramefleetError",
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Batching": "framefleet.pipeline.forwards",
     "Clip": "framefleet.pipeline.renderer",
     "Failure": "framefleet.pipeline.renderer",
     "FramefleetError": "framefleet.pipeline.errors",

@@ -21,7 +21,6 @@ from framefleet.pipeline.records import FAILURE_FIELDS, RECORD_FIELDS
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.row_plan import argument_columns, plan_rows
 from framefleet.pipeline.rows import RowPlan
-from framefleet.pipeline.signature import parameters_of
 from framefleet.pipeline.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.store import Store
 from framefleet.pipeline.table import Table, open_table
@@ -101,8 +100,7 @@ def model_settings(job: Job) -> ModelSettings:
 
 
 def _open_table(job: Job, spec: PipelineSpec, recipes: dict[str, Recipe]) -> tuple[Table, RowPlan]:
-    # Beyond `(pipe, request)`: what the recipe wants to find in the request's arguments.
-    more = [p for p in parameters_of(recipes[job.recipe].function)[2:] if p.name not in spec.parameters]
+    more = recipes[job.recipe].parameters()
 
     def find(name: str) -> Recipe:
         recipes[name] = recipes.get(name) or find_recipe(name)

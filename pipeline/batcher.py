@@ -58,6 +58,7 @@ class Batcher:
         self._forwards = forwards
         self._tasks: dict[greenlet.greenlet, Task] = {}
         self._hub: greenlet.greenlet | None = None
+        self.reach = 2  # the most rows that a forward of the last round could have used
 
     @property
     def num_tasks(self) -> int:
@@ -119,6 +120,9 @@ class Batcher:
         for task in self._tasks.values():
             assert task.call is not None
             groups.setdefault(task.call.signature, []).append(task)
+        if groups:
+            firsts = [tasks[0].call for tasks in groups.values()]
+            self.reach = max(self._forwards.reach(call) for call in firsts if call is not None)
         for tasks in groups.values():
             started = time.perf_counter()
             results = self._forwards.run([task.call for task in tasks if task.call is not None])

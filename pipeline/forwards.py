@@ -74,6 +74,11 @@ class Forwards:
             results += self._run_chunk(calls[len(results) : len(results) + size])
         return results
 
+    def reach(self, call: Call) -> int:
+        """The most rows that a forward like this may take next: what pays, or what is worth trying."""
+        sizes = self._sizes.get(call.shape) or Sizes(self._batching.max_rows)
+        return sizes.next(self._batching.max_rows) if call.batch else 1
+
     def pins(self) -> dict[int, list[str]]:
         """The pinned modules by size, for reports."""
         names: dict[int, set[str]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib
 import inspect
@@ -13,18 +14,31 @@ from typing import Any
 
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.signature import Parameter, parameters_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """A named function `(pipe, request) -> frames`.
 
+    It may have further parameters with defaults: a row gives them as it gives the pipeline's arguments.
     digest: SHA-256 of the source file it comes from; None for framefleet's own, which the version covers.
     """
 
     name: str
-    function: Callable[[Any, Request], Any]
+    function: Callable[..., Any]
     digest: str | None = None
+
+    def parameters(self) -> list[Parameter]:
+        """What the recipe takes beyond `(pipe, request)`."""
+        return list(parameters_of(self.function))[2:]
+
+    def render(self, pipe: Any, request: Request) -> Any:
+        """Call the recipe; arguments of its own are handed to it and taken out of the request's."""
+        names = [parameter.name for parameter in self.parameters()]
+        own = {name: request.arguments[name] for name in names if name in request.arguments}
+        rest = {name: value for name, value in request.arguments.items() if name not in own}
+        return self.function(pipe, dataclasses.replace(request, arguments=rest), **own)
 
 
 def generate(pipe: Any, request: Request) -> Any:

@@ -84,6 +84,16 @@ class Renderer:
         """Rows submitted and not yet returned."""
         return len(self._rows) + len(self._waiting) + len(self._retry_alone)
 
+    @property
+    def capacity(self) -> int:
+        """Rows worth having under way at once.
+
+        Where larger forwards do not pay, one: rows that took turns would all be lost in a crash. Else twice
+        those of a forward, so that forwards fill though rows of several kinds are mixed.
+        """
+        reach = min(self._batcher.reach, self.batching.max_rows)
+        return 1 if reach == 1 else 2 * reach
+
     def render(self, requests: Iterable[Request]) -> Iterator[Outcome]:
         """Yield a Clip or a Failure for each request, in the order they finish.
 
@@ -94,12 +104,12 @@ class Renderer:
         is_open = True
         try:
             while is_open or self.num_active:
-                while is_open and self.num_active < self.batching.max_rows:
+                while is_open and self.num_active < self.capacity:
                     index, request = next(source, (-1, None))
                     if request is None:
                         is_open = False
                     else:
-                        request = checked(request, self.model.spec, index=index)
+                        request = checked(request, self.model.spec, self._recipe(request.recipe), index=index)
                         self.submit(request, self._identify(request))
                 yield from self.step()
         finally:
@@ -140,7 +150,7 @@ class Renderer:
             self._start(self._retry_alone.popleft(), is_alone=True)
         if self._retry_alone or any(row.is_alone for row in self._rows.values()):
             return
-        while self._waiting and len(self._rows) < self.batching.max_rows:
+        while self._waiting and len(self._rows) < self.capacity:
             self._start(self._waiting.popleft(), is_alone=False)
 
     def _start(self, row: _Row, *, is_alone: bool) -> None:
@@ -151,7 +161,7 @@ class Renderer:
         pipe = copy.copy(self.model.pipe)  # pipelines keep the state of a call on themselves
         choice = resolve(row.request.scheduler, self.model.spec)
         pipe.scheduler = build(choice, self.model.pipe.scheduler)
-        return to_frames(self._recipe(row.request.recipe).function(pipe, row.request))
+        return to_frames(self._recipe(row.request.recipe).render(pipe, row.request))
 
     def _recipe(self, name: str) -> Recipe:
         if name not in self._recipes:

@@ -19,7 +19,16 @@ ROWS = 64
 TEXT_WIDTH = 32
 
 SUBJECTS = ("a red ball", "two foxes", "a paper boat", "an old tram", "一只猫", "a kite", "rain", "a candle")
-PLACES = ("on the grass", "at night", "by the sea", "in the snow", "在雨中", "in a desert", "uphill", "at dawn")
+PLACES = (
+    "on the grass",
+    "at night",
+    "by the sea",
+    "in the snow",
+    "在雨中",
+    "in a desert",
+    "uphill",
+    "at dawn",
+)
 
 # Wan's own default is 50 steps. With fewer, text and decode would weigh more than they do in real models.
 STEPS = (30, 40, 50)
