@@ -160,7 +160,7 @@ class Fleet:
         except RayError as error:  # the actor or its machine died, or could not be set up
             return self._lose(slot, str(error).splitlines()[0])
         if isinstance(answer, Hello):
-            _check_hello(worker, answer)
+            check_hello(worker, answer)
             slot.is_ready, slot.num_failed_starts = True, 0
             return Ready(worker, answer)
         return Reported(worker, answer)
@@ -244,7 +244,8 @@ def _resources() -> str:
     return f"{found.get('GPU', 0):.0f} GPUs and {found.get('CPU', 0):.0f} CPUs"
 
 
-def _check_hello(worker: str, hello: Hello) -> None:
+def check_hello(worker: str, hello: Hello) -> None:
+    """Raise FleetError for a worker that runs another build of framefleet than this process."""
     if (hello.version, hello.fingerprint) != (framefleet.__version__, source_fingerprint()):
         raise FleetError(
             f"{worker} on {hello.node} runs framefleet {hello.version}, another build than this one "

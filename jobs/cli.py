@@ -133,7 +133,7 @@ def schema() -> None:
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Argument(help="The folder to make.")] = Path("demo-output"),
+    output: Annotated[Path, typer.Option("--output", help="The folder to make.")] = Path("demo-output"),
     verbose: Verbose = False,
 ) -> None:
     """Render a small shipped table with two CPU workers and a tiny model, and draw a contact sheet."""

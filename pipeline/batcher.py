@@ -58,7 +58,7 @@ class Batcher:
         self._forwards = forwards
         self._tasks: dict[greenlet.greenlet, Task] = {}
         self._hub: greenlet.greenlet | None = None
-        self.reach = 2  # the most rows that a forward of the last round could have used
+        self.reach = forwards.reach([])  # the most rows that a forward of the last round could use
 
     @property
     def num_tasks(self) -> int:
@@ -120,9 +120,10 @@ class Batcher:
         for task in self._tasks.values():
             assert task.call is not None
             groups.setdefault(task.call.signature, []).append(task)
-        if groups:
-            firsts = [tasks[0].call for tasks in groups.values()]
-            self.reach = max(self._forwards.reach(call) for call in firsts if call is not None)
+        if not groups:
+            return
+        firsts = [tasks[0].call for tasks in groups.values()]
+        self.reach = self._forwards.reach([call for call in firsts if call is not None])
         for tasks in groups.values():
             started = time.perf_counter()
             results = self._forwards.run([task.call for task in tasks if task.call is not None])

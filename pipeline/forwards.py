@@ -74,10 +74,15 @@ class Forwards:
             results += self._run_chunk(calls[len(results) : len(results) + size])
         return results
 
-    def reach(self, call: Call) -> int:
-        """The most rows that a forward like this may take next: what pays, or what is worth trying."""
-        sizes = self._sizes.get(call.shape) or Sizes(self._batching.max_rows)
-        return sizes.next(self._batching.max_rows) if call.batch else 1
+    def reach(self, calls: Sequence[Call]) -> int:
+        """The most rows that the next forward of these may take: what pays, or what is worth trying.
+
+        Without any call, that of a shape not seen yet.
+        """
+        if not calls:
+            return self._new_sizes().next(self._batching.max_rows)
+        sizes = [self._sizes.get(call.shape) or self._new_sizes() for call in calls if call.batch]
+        return max((known.next(self._batching.max_rows) for known in sizes), default=1)
 
     def pins(self) -> dict[int, list[str]]:
         """The pinned modules by size, for reports."""
@@ -87,9 +92,10 @@ class Forwards:
         return {size: sorted(names[size]) for size in sorted(names)}
 
     def _sizes_of(self, call: Call) -> Sizes:
-        return self._sizes.setdefault(
-            call.shape, Sizes(self._batching.max_rows, min_gain=self._batching.min_gain)
-        )
+        return self._sizes.setdefault(call.shape, self._new_sizes())
+
+    def _new_sizes(self) -> Sizes:
+        return Sizes(self._batching.max_rows, min_gain=self._batching.min_gain)
 
     def _run_chunk(self, calls: Sequence[Call]) -> list[Result]:
         size = len(calls)

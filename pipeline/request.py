@@ -30,7 +30,7 @@ class Request:
     fps: float | None = None
 
     def generator(self) -> torch.Generator:
-        """Return a fresh generator at this row's seed, on the CPU so that noise does not depend on the GPU."""
+        """Return a fresh generator at this row's seed; on the CPU, so that noise is the same on every GPU."""
         import torch
 
         return torch.Generator("cpu").manual_seed(self.seed)

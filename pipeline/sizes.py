@@ -29,9 +29,12 @@ class Sizes:
 
     def next(self, waiting: int) -> int:
         """Return the largest size for `waiting` rows that pays, or the next one worth trying."""
+        fitting = [size for size in self._ladder if size <= min(waiting, self._cap)]
+        if not self._min_gain:  # nothing to find out on the way up
+            return max((size for size in fitting if size not in self._refused), default=1)
         allowed, misses = 1, 0
-        for size in self._ladder:
-            if size > min(waiting, self._cap) or misses == MISSES:
+        for size in fitting:
+            if misses == MISSES:
                 break
             if size in self._refused:
                 misses += 1

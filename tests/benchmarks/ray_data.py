@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import ray
+import ray.data
 
 from tests.benchmarks.plain import PlainRenderer
 
@@ -34,6 +35,7 @@ def render_ray_data(
     """Render with a pool of actors; records go to output/records."""
     # One CPU more than the actors take: with none left the reading task waits for ever.
     ray.init(num_cpus=workers + 1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False

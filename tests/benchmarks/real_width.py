@@ -1,7 +1,7 @@
 """Exactness of one denoiser at real width: which modules need pins at which sizes, and what that costs.
 
-    python -m tests.benchmarks.real_width --device cuda            # Wan 1.3B's transformer, Stable Diffusion's UNet
-    python -m tests.benchmarks.real_width --device cpu --tiny      # the same path at toy width, anywhere
+    python -m tests.benchmarks.real_width --device cuda          # Wan 1.3B's transformer, SD 1.5's UNet
+    python -m tests.benchmarks.real_width --device cpu --tiny    # the same path at toy width, anywhere
 
 Random weights: bits and speed do not depend on what a model has learned. Run it twice: equal digests say that
 another process repeats the bits.

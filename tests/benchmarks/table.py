@@ -30,8 +30,8 @@ PLACES = (
     "at dawn",
 )
 
-# Wan's own default is 50 steps. With fewer, text and decode would weigh more than they do in real models.
-STEPS = (30, 40, 50)
+# Many, as in real use: with fewer, text and decode would weigh more than they do in real models.
+STEPS = (24, 32, 40)
 GUIDANCE = (1.0, 3.0, 5.0, 7.5)  # 1.0: the pipeline leaves the negative prompt out
 SIZES = ((32, 32), (32, 48))
 SCHEDULERS = ("UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler")

@@ -1,4 +1,4 @@
-"""The central promise: a row's frames are those of a plain diffusers call, whatever company it rendered in."""
+"""The central promise: a row's frames are those of a plain diffusers call, whatever its company."""
 
 from __future__ import annotations
 

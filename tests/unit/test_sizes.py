@@ -53,9 +53,9 @@ def test_a_larger_size_must_beat_the_best_smaller_one() -> None:
     assert not sizes.pays(4, seconds=2.0)
 
 
-def test_without_a_wanted_gain_every_size_is_used() -> None:
+def test_without_a_wanted_gain_the_largest_size_is_used_at_once() -> None:
     sizes = Sizes(3, min_gain=0)
-    assert _climb(sizes, {1: 1.0, 2: 10.0, 3: 100.0}, waiting=3) == [2, 3]
+    assert _climb(sizes, {1: 1.0, 2: 10.0, 3: 100.0}, waiting=3) == [3]
     assert sizes.next(3) == 3
 
 
