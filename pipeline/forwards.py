@@ -23,8 +23,9 @@ log = logging.getLogger(__name__)
 
 Mode = Literal["exact", "fast"]
 
-# A forward shorter than this is timed three times: on a shared machine one measurement says little.
+# A forward shorter than this is timed more often: on a shared machine one measurement says little.
 SHORT_S = 0.1
+MORE_TIMINGS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +100,8 @@ class Forwards:
 
     def _run_chunk(self, calls: Sequence[Call]) -> list[Result]:
         size = len(calls)
+        if sizes := self._sizes.get(calls[0].shape):
+            sizes.count_forward()
         if size == 1:
             return [self._run_one(calls[0])]
         try:
@@ -138,47 +141,41 @@ class Forwards:
         timed = [_timed(partial(self._run_alone, call)) for call in calls]
         outputs = [output for output, _ in timed]
         sizes.accept(1, seconds=min(seconds for _, seconds in timed))
-        is_accepted, is_full = False, False
+        is_full = False
         try:
-            is_accepted = self._learn(sizes, calls, outputs)
+            self._learn(sizes, calls, outputs)
         except Exception as error:  # a model may not take such a batch at all; its rows are done by now
             is_full = is_out_of_memory(error)
             log.info("%s cannot run %d rows at once: %s", calls[0].module, size, error)
+            sizes.refuse(size, is_final=not is_full)
         if is_full:
             self._halve(calls)
-        elif not is_accepted:
-            sizes.refuse(size)
         return outputs
 
-    def _learn(self, sizes: Sizes, calls: Sequence[Call], outputs: Sequence[Any]) -> bool:
-        size, call = len(calls), calls[0]
+    def _learn(self, sizes: Sizes, calls: Sequence[Call], outputs: Sequence[Any]) -> None:
+        """Accept or refuse this many rows at once."""
+        size, call, module = len(calls), calls[0], self.modules[calls[0].module]
+        plan, is_exact = None, self._batching.mode == "exact"
         fused, seconds = _best(lambda: self._run_fused(calls, None))
-        if not sizes.pays(size, seconds=seconds):
-            log.debug("%s: %d rows at once do not pay", call.module, size)
-            return False
-        plan = None
-        if self._batching.mode == "exact":
-            module = self.modules[call.module]
+        is_sound = is_exact or are_close(fused, outputs)
+        if is_exact and sizes.pays(size, seconds=seconds):
             plan = probe(module, module.forward, calls, outputs)
-            if plan is None:
-                log.info("%s: %d rows at once cannot be made exact", call.module, size)
-                return False
-            _, seconds = _best(lambda: self._run_fused(calls, plan))
-            if not sizes.pays(size, seconds=seconds):
-                return False
-        elif not are_close(fused, outputs):
-            log.warning("%s: %d rows at once give other results; running fewer", call.module, size)
-            return False
-        self._plans[call.shape, size] = plan
-        sizes.accept(size, seconds=seconds)
-        return True
+            is_sound = plan is not None
+            seconds = _best(lambda: self._run_fused(calls, plan))[1] if is_sound else seconds
+        if is_sound and sizes.pays(size, seconds=seconds):
+            self._plans[call.shape, size] = plan
+            sizes.accept(size, seconds=seconds)
+            return
+        reason = "do not pay" if is_sound else "cannot be made exact" if is_exact else "give other results"
+        log.info("%s: %d rows at once %s", call.module, size, reason)
+        sizes.refuse(size, is_final=not is_sound)
 
 
 def _best(function: Callable[[], Any]) -> tuple[Any, float]:
-    """The result, and the least of one or three timings."""
+    """The result, and the least of one or, for a short forward, several timings."""
     result, seconds = _timed(function)
-    runs = 2 if seconds < SHORT_S else 0
-    return result, min([seconds, *(_timed(function)[1] for _ in range(runs))])
+    more = 0 if seconds > SHORT_S else min(MORE_TIMINGS, int(SHORT_S / seconds))
+    return result, min([seconds, *(_timed(function)[1] for _ in range(more))])
 
 
 def _timed(function: Callable[[], Any]) -> tuple[Any, float]:

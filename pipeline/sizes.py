@@ -5,12 +5,17 @@ Grow only while rows per second grow; 1 where batching does not pay; halved when
 
 from __future__ import annotations
 
+import math
+
 # Sizes in between are not used, so that few sizes have to be probed and yet at most a third of a group waits.
 LADDER = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 # Below 5 % more rows per second a larger forward is not worth its memory, nor the probe its time.
 MIN_GAIN = 1.05
 # One refusal may be a noisy measurement, or one size whose bits differ; two in a row end the climb.
 MISSES = 2
+# A machine that was busy for a moment must not cost the whole job, so slow sizes are tried again, each time
+# after twice as many forwards: one trial takes about as long as ten.
+RETRY_AFTER = 64
 
 
 class Sizes:
@@ -23,7 +28,9 @@ class Sizes:
     def __init__(self, max_rows: int, *, min_gain: float = MIN_GAIN) -> None:
         self._ladder = sorted({size for size in LADDER if size < max_rows} | ({max_rows} - {1}))
         self._rates: dict[int, float] = {}  # rows per second of the sizes that pay
-        self._refused: set[int] = set()
+        self._refused_until: dict[int, float] = {}  # number of forwards
+        self._patience: dict[int, int] = {}  # forwards to wait after the next refusal
+        self._num_forwards = 0
         self._cap = max_rows
         self._min_gain = min_gain
 
@@ -31,12 +38,12 @@ class Sizes:
         """Return the largest size for `waiting` rows that pays, or the next one worth trying."""
         fitting = [size for size in self._ladder if size <= min(waiting, self._cap)]
         if not self._min_gain:  # nothing to find out on the way up
-            return max((size for size in fitting if size not in self._refused), default=1)
+            return max((size for size in fitting if not self._is_refused(size)), default=1)
         allowed, misses = 1, 0
         for size in fitting:
             if misses == MISSES:
                 break
-            if size in self._refused:
+            if self._is_refused(size):
                 misses += 1
             elif size in self._rates:
                 allowed, misses = size, 0
@@ -55,10 +62,18 @@ class Sizes:
     def accept(self, size: int, *, seconds: float) -> None:
         self._rates[size] = size / seconds
 
-    def refuse(self, size: int) -> None:
-        """Never use this size again: it does not pay, or its bits differ."""
-        self._refused.add(size)
+    def refuse(self, size: int, *, is_final: bool) -> None:
+        """Do not use this size: never again as its bits differ, or not soon as it does not pay."""
+        patience = self._patience.get(size, RETRY_AFTER)
+        self._patience[size] = 2 * patience
+        self._refused_until[size] = math.inf if is_final else self._num_forwards + patience
+
+    def count_forward(self) -> None:
+        self._num_forwards += 1
 
     def halve(self, size: int) -> None:
         """Memory ran out at `size`: stay at or below half of it from now on."""
         self._cap = min(self._cap, max(1, size // 2))
+
+    def _is_refused(self, size: int) -> bool:
+        return self._num_forwards < self._refused_until.get(size, 0)

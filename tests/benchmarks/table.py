@@ -34,7 +34,10 @@ PLACES = (
 STEPS = (24, 32, 40)
 GUIDANCE = (1.0, 3.0, 5.0, 7.5)  # 1.0: the pipeline leaves the negative prompt out
 SIZES = ((32, 32), (32, 48))
-SCHEDULERS = ("UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler")
+SCHEDULERS = (
+    "UniPCMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+)  # the two that Wan's own script offers
 # 32 tokens of text, or Wan's 512 would cost this small denoiser more than the picture does.
 SHARED = {"num_frames": 9, "max_sequence_length": 32}
 

@@ -16,7 +16,7 @@ def _climb(sizes: Sizes, seconds: dict[int, float], *, waiting: int) -> list[int
         if sizes.pays(size, seconds=seconds[size]):
             sizes.accept(size, seconds=seconds[size])
         else:
-            sizes.refuse(size)
+            sizes.refuse(size, is_final=False)
     return tried
 
 
@@ -79,3 +79,22 @@ def test_running_out_of_memory_halves_for_good() -> None:
     assert sizes.next(8) == 4
     sizes.halve(3)
     assert sizes.next(8) == 1
+
+
+def test_a_size_that_did_not_pay_is_tried_again_after_twice_as_many_forwards_each_time() -> None:
+    sizes = Sizes(2)
+    trials = []
+    for forward in range(500):
+        if sizes.next(2) == 2:
+            trials.append(forward)
+            sizes.refuse(2, is_final=False)
+        sizes.count_forward()
+    assert trials == [0, 64, 192, 448]
+
+
+def test_a_size_whose_bits_differ_is_never_tried_again() -> None:
+    sizes = Sizes(2)
+    sizes.refuse(2, is_final=True)
+    for _ in range(10_000):
+        sizes.count_forward()
+    assert sizes.next(2) == 1
