@@ -73,7 +73,7 @@ class Driver:
             work.index,
             work.lock,
             run=work.run,
-            model=work.setup.model.path,
+            model=work.setup.model.name,
         )
         self._deaths_in_a_row = 0
 
@@ -173,6 +173,6 @@ class Driver:
     def _check_model(self, event: Ready) -> None:
         if event.hello.model_digest != self._work.model_digest:
             raise ModelError(
-                f"{event.worker} on {event.hello.node} found other files at {self._work.setup.model.path}",
+                f"{event.worker} on {event.hello.node} found other files at {self._work.setup.model.name}",
                 "put the same model on every machine of the cluster",
             )

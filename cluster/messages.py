@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from framefleet.pipeline.forwards import Batching
 from framefleet.pipeline.media import Media
@@ -16,13 +16,17 @@ from framefleet.pipeline.store import Store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSetup:
-    """All that a worker needs to know before its first row."""
+    """All that a worker needs to know before its first row.
+
+    model_files: the SHA-256 of every file that it loads; empty, and the worker asks lock and hub itself.
+    """
 
     model: ModelSettings
     batching: Batching
     media: Media
     store: Store
     recipes: Mapping[str, Recipe]
+    model_files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -82,7 +82,7 @@ class Worker:
 
     def _run(self) -> None:
         try:
-            model = load(self._setup.model)
+            model = load(self._setup.model, self._setup.model_files)
             renderer = Renderer(model, self._setup.batching, recipes=self._setup.recipes)
             self._renderer = renderer
             self._loaded.set()

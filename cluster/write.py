@@ -57,7 +57,7 @@ def write_clip(
         seed=request.seed,
         scheduler=request.scheduler,
         recipe=request.recipe,
-        model=model.settings.path,
+        model=model.settings.name,
         model_digest=model.digest,
         numerics=canonical_json(model.settings.numerics(setup.batching.mode)),
         environment=json.dumps(model.environment, sort_keys=True),

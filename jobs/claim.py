@@ -12,6 +12,7 @@ import framefleet
 from framefleet.jobs.resolve import Resolved
 from framefleet.pipeline.environment import PACKAGES
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.source import public_name
 from framefleet.pipeline.store import USERINFO, Store
 
 PATH = "job.json"
@@ -59,7 +60,7 @@ def _description(resolved: Resolved) -> dict[str, Any]:
     job = resolved.job.model_dump(exclude={"storage_options"})
     job["table"] = _public(resolved.job.table)
     job["output"] = resolved.store.url_of("")
-    job["model"]["path"] = resolved.model.path
+    job["model"] |= {"path": public_name(resolved.model.path, None), "revision": resolved.model.revision}
     job["media"]["format"] = resolved.media.format
     return {
         "framefleet": framefleet.__version__,

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from framefleet.jobs.model_cli import model_app
+
 app = typer.Typer(
     help="Render a table of prompts into clips and records that can be rendered again, bit for bit.",
     no_args_is_help=True,
@@ -15,13 +17,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.add_typer(model_app, name="model")
+
 JobFile = Annotated[
     Path | None, typer.Argument(metavar="JOB.YAML", help="The job file; without one, give the options.")
 ]
 TableOption = Annotated[
     str | None, typer.Option("--table", help="Parquet, CSV or JSONL: path, folder, glob or URL.")
 ]
-ModelOption = Annotated[str | None, typer.Option("--model", help="A diffusers pipeline folder.")]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", help="A diffusers pipeline: folder, org/name of the hub, or URL.")
+]
 OutputOption = Annotated[
     str | None, typer.Option("--output", help="A folder, or a URL as s3://bucket/run-7.")
 ]

@@ -24,7 +24,7 @@ MAX_SHAPES_SHOWN = 30  # a screenful
 
 def render_command(job: Job) -> int:
     """Render; return how many rows failed."""
-    _quiet_libraries()
+    quiet_libraries()
     from framefleet.jobs.render import render_job
 
     with watch_on(stderr) as watch:
@@ -36,7 +36,7 @@ def render_command(job: Job) -> int:
 
 def plan_command(job: Job) -> None:
     """Print the plan; then raise TableError if rows would keep `render` from starting."""
-    _quiet_libraries()
+    quiet_libraries()
     with watch_on(stderr) as watch:
         plan = plan_job(job, watch)
     stdout.print(f"table:  {plan.resolved.table.location}", markup=False, soft_wrap=True)
@@ -52,7 +52,7 @@ def replay_command(output: str, row_id: str, *, model: str | None, save: Path | 
     """Render one row again and print what is equal; return whether the frames are."""
     if save is not None and not save.parent.is_dir():
         raise JobError(f"--save {save}: {save.parent} is not a folder", "make it first")
-    _quiet_libraries()
+    quiet_libraries()
     from framefleet.jobs.replay import replay
 
     replayed = replay(output, row_id, model=model)
@@ -70,7 +70,7 @@ def replay_command(output: str, row_id: str, *, model: str | None, save: Path | 
 
 def script_command(output: str, row_id: str, *, model: str | None) -> None:
     """Print the script that renders one row again."""
-    _quiet_libraries()
+    quiet_libraries()
     from framefleet.jobs.script import replay_script
 
     print(replay_script(output, row_id, model=model), end="")
@@ -78,7 +78,7 @@ def script_command(output: str, row_id: str, *, model: str | None) -> None:
 
 def demo_command(output: Path) -> int:
     """Render the demo; print where everything is; return how many rows failed."""
-    _quiet_libraries()
+    quiet_libraries()
     from framefleet.jobs.demo import contact_sheet_of, prepare_demo
 
     with stderr.status("building a tiny model"):
@@ -90,7 +90,7 @@ def demo_command(output: Path) -> int:
     return failed
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Silence diffusers and transformers: their advice and progress bars are for those who call them."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging

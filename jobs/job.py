@@ -24,7 +24,19 @@ class Section(BaseModel):
 class ModelSection(Section):
     """Which model renders, and how it computes."""
 
-    path: str = Field(min_length=1, description="A diffusers pipeline folder (it holds model_index.json).")
+    path: str = Field(
+        min_length=1,
+        description="A diffusers pipeline: a folder (with model_index.json), org/name of the hub, or a URL.",
+    )
+    revision: str | None = Field(
+        default=None, min_length=1, description="Of a hub model: a branch, tag or commit; unset: main."
+    )
+    lock: str | None = Field(
+        default=None, min_length=1, description="A lock file that its files must agree with; unset: its own."
+    )
+    allow_pickle: bool = Field(
+        default=False, description="Load pickles of tensors where there are no safetensors."
+    )
     dtype: Literal["auto", "fp32", "fp16", "bf16"] = Field(
         default="auto", description="auto: bf16 on a GPU, fp32 on a CPU."
     )
@@ -95,7 +107,7 @@ class Job(Section):
     table: str = Field(min_length=1, description="Parquet, CSV or JSONL: a file, folder, glob or fsspec URL.")
     output: str = Field(min_length=1, description="A folder or an fsspec URL, such as s3://bucket/run-7.")
     model: Annotated[ModelSection, BeforeValidator(_mapping, json_schema_input_type=str | ModelSection)] = (
-        Field(description="A diffusers pipeline folder, or a mapping with its settings.")
+        Field(description="A folder, a hub model as org/name or org/name@revision, a URL; or a mapping.")
     )
     defaults: dict[str, Scalar | None] = Field(
         default_factory=dict,
@@ -117,7 +129,7 @@ class Job(Section):
     storage_options: dict[str, Any] = Field(
         default_factory=dict,
         repr=False,  # may hold credentials
-        description="What fsspec takes to open table and output: key, secret, endpoint_url, ...",
+        description="What fsspec takes to open table, model and output: key, secret, endpoint_url, ...",
     )
 
 

@@ -80,6 +80,7 @@ def _work(resolved: Resolved, index: RowIndex, lock: DriverLock, run: str) -> Wo
             media=resolved.media,
             store=resolved.store,
             recipes=resolved.recipes,
+            model_files=resolved.files,
         ),
         fleet=FleetSettings(**resolved.job.fleet.model_dump()),
         table=resolved.table,

@@ -109,6 +109,7 @@ def find_recorded(output: str, row_id: str, *, model: str | None = None) -> Reco
         ),
         model=ModelSettings(
             path=model or record["model"],
+            allow_pickle=claim["job"].get("model", {}).get("allow_pickle", False),
             dtype=environment["dtype"],
             device=environment["device"],
             threads=environment["threads"],
@@ -122,7 +123,7 @@ def _check_files(recorded: Recorded, loaded: Model) -> None:
     there = recorded.claim.get("model_files", {})
     changed = [name for name, _, _ in _differences(there, loaded.digests)]
     raise ModelError(
-        f"the model at {loaded.settings.path} is not the one that rendered this row; other files: "
+        f"the model at {loaded.settings.name} is not the one that rendered this row; other files: "
         + ", ".join(changed[:5])
         + (f" and {len(changed) - 5} more" if len(changed) > 5 else ""),
         "give the folder of the model that did, as --model",

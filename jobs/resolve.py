@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from framefleet.jobs.job import Job
 from framefleet.jobs.watch import Watch
@@ -15,7 +12,7 @@ from framefleet.pipeline.forwards import Batching
 from framefleet.pipeline.identity import row_id
 from framefleet.pipeline.integrity import model_digest
 from framefleet.pipeline.media import Media
-from framefleet.pipeline.model import ModelSettings, model_files
+from framefleet.pipeline.model import ModelSettings, source_of, weights_of
 from framefleet.pipeline.recipes import Recipe, find_recipe
 from framefleet.pipeline.records import FAILURE_FIELDS, RECORD_FIELDS
 from framefleet.pipeline.request import Request
@@ -24,8 +21,7 @@ from framefleet.pipeline.rows import RowPlan
 from framefleet.pipeline.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.store import Store
 from framefleet.pipeline.table import Table, open_table
-
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+from framefleet.pipeline.weights import Weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +55,8 @@ class Resolved:
 
 def resolve(job: Job, watch: Watch) -> Resolved:
     """Open what `job` names. Raises UserError for what must change in it, in the table or in the model."""
-    model = model_settings(job)
-    spec = inspect_model(model.path)
+    model, weights = open_model(job)
+    spec = inspect_model(weights.configs())
     recipes = {job.recipe: find_recipe(job.recipe)}
     table, plan = _open_table(job, spec, recipes)
     for column, argument in plan.lookalikes:
@@ -70,8 +66,8 @@ def resolve(job: Job, watch: Watch) -> Resolved:
     media = Media(format=media_format, crf=job.media.crf, fps=job.media.fps)
     if media.format == "png" and spec.kind == "video":
         raise JobError(f"media.format is png, but {spec.class_name} renders videos", "use mp4 or mkv")
-    watch.say(f"reading the files of {model.path}")
-    files = model_files(Path(model.path))
+    watch.say(f"reading the files of {model.name}")
+    files = weights.digests()
     return Resolved(
         job=job,
         model=model,
@@ -87,16 +83,12 @@ def resolve(job: Job, watch: Watch) -> Resolved:
     )
 
 
-def model_settings(job: Job) -> ModelSettings:
-    """Return the job's model with an absolute path: workers run in other folders."""
-    path = os.path.abspath(Path(job.model.path).expanduser())
-    if not os.path.exists(path) and HUB_ID.fullmatch(job.model.path):
-        raise JobError(
-            f"model {job.model.path!r} is not a folder here",
-            f"download it first: hf download {job.model.path} --local-dir {job.model.path.split('/')[1]}, "
-            "and give that folder",
-        )
-    return ModelSettings(**job.model.model_dump() | {"path": path})
+def open_model(job: Job) -> tuple[ModelSettings, Weights]:
+    """Return the job's model, opened, as other machines find it too: by absolute path, or by commit."""
+    given = ModelSettings(**job.model.model_dump(), storage_options=job.storage_options)
+    source = source_of(given)
+    weights = weights_of(given, source)
+    return replace(given, path=source.path, revision=source.revision), weights
 
 
 def _open_table(job: Job, spec: PipelineSpec, recipes: dict[str, Recipe]) -> tuple[Table, RowPlan]:

@@ -10,8 +10,9 @@ from typing import Any
 
 from framefleet.jobs.replay import Recorded, find_recorded
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.model import DTYPES
+from framefleet.pipeline.model import DTYPES, source_of, weights_of
 from framefleet.pipeline.schedulers import SchedulerChoice, resolve
+from framefleet.pipeline.source import split_name
 from framefleet.pipeline.spec import PipelineSpec, inspect_model
 
 TEMPLATE = '''\
@@ -36,7 +37,7 @@ torch.set_num_threads({threads})  # on CPU their number chooses kernels
 torch.backends.cudnn.benchmark = False
 torch.backends.cudnn.deterministic = True
 {tf32}
-pipe = {pipeline}.from_pretrained(MODEL, dtype={dtype}, use_safetensors=True)
+pipe = {pipeline}.from_pretrained(MODEL, {revision}dtype={dtype}, use_safetensors={use_safetensors})
 pipe.to({device!r})
 pipe.set_progress_bar_config(disable=True)
 pipe.scheduler = {scheduler}.from_config(pipe.scheduler.config{overrides})
@@ -61,18 +62,27 @@ def replay_script(output: str, row_id: str, *, model: str | None = None) -> str:
             "whose code a script of diffusers calls does not hold",
             "use `framefleet replay` without --script",
         )
-    spec = inspect_model(recorded.model.path)
+    source = source_of(recorded.model)
+    if "://" in source.path:
+        raise JobError(
+            f"row {row_id} was rendered with the model {source.name}, and diffusers opens no URLs",
+            "copy the model to a folder, and give that as --model",
+        )
+    spec = inspect_model(weights_of(recorded.model, source).configs())
     return _filled(recorded, spec, resolve(recorded.request.scheduler, spec))
 
 
 def _filled(recorded: Recorded, spec: PipelineSpec, choice: SchedulerChoice) -> str:
     environment = recorded.environment
+    place, revision = split_name(recorded.model.path, recorded.model.revision)
     return TEMPLATE.format(
         row_id=recorded.row_id,
         framefleet=recorded.claim.get("framefleet", ""),
         environment="\n".join(f"  {name} {value}" for name, value in sorted(environment.items())),
         classes=", ".join(sorted({spec.class_name, choice.class_name})),
-        model=recorded.model.path,
+        model=place,
+        revision=f"revision={revision!r}, " if revision else "",
+        use_safetensors=None if recorded.model.allow_pickle else True,
         model_digest=recorded.record["model_digest"],
         arguments=_python(recorded.request.arguments),
         seed=recorded.request.seed,

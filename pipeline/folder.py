@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from framefleet.pipeline.object_store import Stored
 
 TEMPORARY = ".framefleet-"  # hidden: pyarrow and DuckDB skip such names, and so does `list`
 
@@ -17,8 +20,12 @@ class Folder:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def read(self, path: str) -> bytes:
-        return (self.root / path).read_bytes()
+    def read(self, path: str, count: int | None = None) -> bytes:
+        with open(self.root / path, "rb") as file:
+            return file.read(-1 if count is None else count)
+
+    def download(self, path: str, target: Path) -> None:
+        shutil.copyfile(self.root / path, target)
 
     def write(self, path: str, content: bytes) -> None:
         """Put `content` there, in one step, whatever was there."""
@@ -46,6 +53,10 @@ class Folder:
             if not name.startswith(TEMPORARY)
         )
         return sorted(names)
+
+    def details(self, folder: str) -> dict[str, Stored]:
+        found = {path: (self.root / path).stat() for path in self.list(folder)}
+        return {path: Stored(size=s.st_size, stamp=str(s.st_mtime_ns)) for path, s in found.items()}
 
     def delete(self, path: str) -> None:
         (self.root / path).unlink(missing_ok=True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal, get_args
 
 import torch
@@ -14,10 +13,10 @@ from torch import nn
 
 from framefleet.pipeline.environment import environment, set_numerics
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.integrity import file_digests, loaded_files, model_digest
+from framefleet.pipeline.integrity import model_digest
+from framefleet.pipeline.source import Source, open_source, public_name
 from framefleet.pipeline.spec import PipelineSpec, inspect_model
-
-log = logging.getLogger(__name__)
+from framefleet.pipeline.weights import Weights, fetched_as, open_weights
 
 DType = Literal["auto", "fp32", "fp16", "bf16"]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -30,14 +29,25 @@ TEXT_ENCODERS = ("text_encoder",)
 class ModelSettings:
     """What a job says about its model.
 
-    path: a diffusers pipeline folder. dtype: auto is bf16 on a GPU and fp32 on a CPU.
-    device: auto is the GPU where there is one. threads: of torch, on the CPU.
+    path: a diffusers pipeline folder, a hub model, or a URL of a folder; see `open_source`.
+    revision: of a hub model. lock: a lock file, if not the model's own. storage_options: to open a URL.
+    dtype: auto is bf16 on a GPU and fp32 on a CPU. device: auto is the GPU where there is one.
+    threads: of torch, on the CPU.
     """
 
     path: str
+    revision: str | None = None
+    lock: str | None = None
+    allow_pickle: bool = False
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     dtype: DType = "auto"
     device: str = "auto"
     threads: int = 1
+
+    @property
+    def name(self) -> str:
+        """What records and messages call the model; it opens it again."""
+        return public_name(self.path, self.revision)
 
     def numerics(self, mode: str) -> dict[str, str | int]:
         """What of it decides the frames: part of every row's identity."""
@@ -69,36 +79,70 @@ class Model:
         return {name: c for name, c in components if name.startswith(prefixes) and isinstance(c, nn.Module)}
 
 
-def load_model(path: str | Path, *, dtype: DType = "auto", device: str = "auto", threads: int = 1) -> Model:
-    """Load a diffusers pipeline folder for rendering.
+def load_model(
+    path: str | Path,
+    *,
+    revision: str | None = None,
+    lock: str | Path | None = None,
+    allow_pickle: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    dtype: DType = "auto",
+    device: str = "auto",
+    threads: int = 1,
+) -> Model:
+    """Load a diffusers pipeline for rendering.
 
+    path: a folder, `org/name` of the hub, or a URL that fsspec opens. revision: of the hub, a branch, tag or
+    commit. lock: the lock file that the files must agree with, if not the model's own. allow_pickle: load
+    pickles of tensors where there are no safetensors.
     Sets the number of torch's threads for the whole process: on CPU it chooses kernels. Raises ModelError
-    when the folder is incomplete, corrupted, or holds pickles only.
+    when the model is incomplete, corrupted, not the locked one, or holds pickles only.
     """
-    return load(ModelSettings(path=str(path), dtype=dtype, device=device, threads=threads))
+    settings = ModelSettings(
+        path=str(path),
+        revision=revision,
+        lock=str(lock) if lock is not None else None,
+        allow_pickle=allow_pickle,
+        storage_options=dict(storage_options or {}),
+        dtype=dtype,
+        device=device,
+        threads=threads,
+    )
+    return load(settings)
 
 
-def load(settings: ModelSettings) -> Model:
-    """Load what `settings` say; see `load_model`."""
+def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> Model:
+    """Load what `settings` say; see `load_model`.
+
+    expected: the SHA-256 of every file, as the driver found them; without them lock and hub are asked.
+    """
     if settings.dtype not in get_args(DType):
         raise ModelError(f"dtype is {settings.dtype!r}", f"use one of {', '.join(get_args(DType))}")
-    folder = Path(settings.path)
-    spec = inspect_model(folder)
-    digests = model_files(folder)
     device = _device(settings.device)
     dtype = ("bf16" if device.startswith("cuda") else "fp32") if settings.dtype == "auto" else settings.dtype
+    source = source_of(settings)
+    if expected:
+        folder, digests = fetched_as(source, expected, allow_pickle=settings.allow_pickle)
+    else:
+        folder, digests = weights_of(settings, source).fetched()
+    spec = inspect_model(folder)
     set_numerics(threads=settings.threads)
     # The concrete class: DiffusionPipeline.from_pretrained drops components it is handed (diffusers 0.42).
+    # Safetensors are mapped, not read: no second copy in memory. Pickles are read with weights_only=True, by
+    # diffusers and by transformers.
     try:
         pipe = spec.pipeline_class.from_pretrained(
-            folder, dtype=DTYPES[dtype], use_safetensors=True, local_files_only=True
+            folder,
+            dtype=DTYPES[dtype],
+            use_safetensors=None if settings.allow_pickle else True,
+            local_files_only=True,
         )
-    except (OSError, ValueError) as error:  # files that are missing, or that do not fit each other
+    except (OSError, ValueError, UnpicklingError) as error:  # missing, or do not fit each other, or hold code
         raise ModelError(f"{folder} cannot be loaded: {error}", "fetch the model again") from error
     pipe.to(device)
     pipe.set_progress_bar_config(disable=True)
     return Model(
-        settings=settings,
+        settings=replace(settings, path=source.path, revision=source.revision),
         pipe=pipe,
         spec=spec,
         digests=digests,
@@ -107,11 +151,20 @@ def load(settings: ModelSettings) -> Model:
     )
 
 
+def source_of(settings: ModelSettings) -> Source:
+    """Return where the model comes from."""
+    options = settings.storage_options
+    return open_source(settings.path, revision=settings.revision, storage_options=options)
+
+
+def weights_of(settings: ModelSettings, source: Source) -> Weights:
+    """Return the files that loading the model would read."""
+    return open_weights(source, lock=settings.lock, allow_pickle=settings.allow_pickle)
+
+
 def model_files(folder: Path) -> dict[str, str]:
-    """Return every file that loading `folder` reads, with its SHA-256; opens no weights."""
-    index = json.loads((folder / "model_index.json").read_text())
-    names = [name for name, value in index.items() if isinstance(value, list) and value[0] is not None]
-    return file_digests(folder, loaded_files(folder, names))
+    """Return every file that loading `folder` reads, with its SHA-256; loads no weights."""
+    return open_weights(open_source(str(folder))).digests()
 
 
 def _device(name: str) -> str:

@@ -12,6 +12,8 @@ import copy
 import errno
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -52,6 +54,14 @@ _patiently = retry(
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """What a store says about one of its files. stamp: another one after every change, as an ETag."""
+
+    size: int
+    stamp: str
+
+
 class ObjectStore:
     """Objects below `url`. Raises what fsspec and the store's own library raise: anything."""
 
@@ -59,10 +69,15 @@ class ObjectStore:
         self.url, self.options = url, options
         self._opened: tuple[int, Any, str] | None = None  # process id, file system, root
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, count: int | None = None) -> bytes:
         files, place = self._at(path)
-        content: bytes = files.cat_file(place)
+        content: bytes = files.cat_file(place) if count is None else files.cat_file(place, start=0, end=count)
         return content
+
+    @_patiently
+    def download(self, path: str, target: Path) -> None:
+        files, place = self._at(path)
+        files.get_file(place, str(target))
 
     @_patiently
     def write(self, path: str, content: bytes) -> None:
@@ -92,13 +107,20 @@ class ObjectStore:
 
     def list(self, folder: str) -> list[str]:
         """Return the objects below `folder` at any depth, relative to the root."""
+        return sorted(self.details(folder))
+
+    def details(self, folder: str) -> dict[str, Stored]:
         files, place = self._at(folder)
         start = len(self._at("x")[1]) - 1
         try:
-            found = files.find(place)
+            found = files.find(place, detail=True)
         except FileNotFoundError:
-            return []
-        return sorted(name[start:] for name in found if name != place and not name.endswith("/"))
+            return {}
+        return {
+            name[start:]: Stored(size=said["size"], stamp=_stamp(said))
+            for name, said in found.items()
+            if name != place and not name.endswith("/")
+        }
 
     def delete(self, path: str) -> None:
         files, place = self._at(path)
@@ -120,6 +142,22 @@ class ObjectStore:
             self._opened = (os.getpid(), files, root.rstrip("/"))
         _, files, root = self._opened
         return files, f"{root}/{path}" if path else root
+
+
+def _stamp(said: Mapping[str, Any]) -> str:
+    """Return the best that this store has; "" where it has only sizes."""
+    keys = (
+        "ETag",
+        "etag",
+        "md5Hash",
+        "content_md5",
+        "LastModified",
+        "last_modified",
+        "updated",
+        "mtime",
+        "created",
+    )
+    return next((str(said[key]) for key in keys if said.get(key)), "")
 
 
 def _filesystem_options(url: str, options: Mapping[str, Any]) -> dict[str, Any]:

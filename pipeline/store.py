@@ -13,7 +13,7 @@ import fsspec
 
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
 from framefleet.pipeline.folder import Folder
-from framefleet.pipeline.object_store import ObjectStore
+from framefleet.pipeline.object_store import ObjectStore, Stored
 
 SECRET_KEYS = re.compile("key|secret|token|password|credential|connection_string|sas", re.IGNORECASE)
 USERINFO = re.compile(r"(?<=://)([^/@]*)@")
@@ -54,10 +54,15 @@ class Store:
         root = USERINFO.sub("", self._url)
         return f"{root}/{path}" if path else root
 
-    def read(self, path: str) -> bytes:
-        """Return the bytes of `path`; FileNotFoundError when it is not there."""
+    def read(self, path: str, count: int | None = None) -> bytes:
+        """Return the first `count` bytes of `path`, or all; FileNotFoundError when it is not there."""
         with self._failing("read", path, absent_is_error=False):
-            return self._backend.read(_checked(path))
+            return self._backend.read(_checked(path), count)
+
+    def download(self, path: str, target: Path) -> None:
+        """Copy `path` to a local file, which may be left half there when it fails."""
+        with self._failing("read", path):
+            self._backend.download(_checked(path), target)
 
     def write(self, path: str, content: bytes) -> None:
         """Store `content` at `path`, whatever was there."""
@@ -89,6 +94,11 @@ class Store:
         """Return the paths of all files below `folder`, at any depth, sorted; [] if it is absent."""
         with self._failing("list", folder):
             return self._backend.list(_checked(folder) if folder else "")
+
+    def details(self, folder: str) -> dict[str, Stored]:
+        """Return what is stored below `folder`, at any depth; {} if it is absent."""
+        with self._failing("list", folder):
+            return self._backend.details(_checked(folder) if folder else "")
 
     def delete(self, path: str) -> None:
         """Remove `path`; an absent one is fine."""

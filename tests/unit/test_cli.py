@@ -82,10 +82,17 @@ def test_colours_are_left_out_when_not_wanted(tmp_path: Path) -> None:
     assert "\x1b[3" not in run("render", "nowhere.yaml", cwd=tmp_path, FORCE_COLOR="1", NO_COLOR="1").stderr
 
 
-def test_a_hub_id_is_refused_with_the_command_that_downloads_it(tmp_path: Path) -> None:
-    ended = run("plan", "--table", "t.csv", "--output", "o", "--model", "Wan-AI/Wan2.1", cwd=tmp_path)
-    assert ended.returncode == 2
-    assert "hint: download it first: hf download Wan-AI/Wan2.1 --local-dir Wan2.1" in ended.stderr
+def test_offline_a_hub_model_that_is_not_in_the_cache_ends_with_3(tmp_path: Path) -> None:
+    offline = {
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(tmp_path / "hub"),
+        "FRAMEFLEET_CACHE": str(tmp_path / "c"),
+    }
+    given = ("--table", "t.csv", "--output", "o", "--model", "Wan-AI/Wan2.1")
+    ended = run("plan", *given, cwd=tmp_path, **offline)
+    assert ended.returncode == 3
+    assert "error: hub model Wan-AI/Wan2.1 is not whole in the cache" in ended.stderr
+    assert "HF_HUB_OFFLINE" in ended.stderr
 
 
 def test_an_unknown_command_ends_with_2() -> None:

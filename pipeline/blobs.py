@@ -1,0 +1,50 @@
+"""Cached files, in the hub's cache and in ours: links to blobs that are named by a hash of their content.
+
+So a blob that changed on disk is told from its own name, without a network. The hub names large files by
+their SHA-256 and small ones by git's SHA-1; our cache names all by SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from framefleet.pipeline.errors import ModelError
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+GIT = re.compile(r"[0-9a-f]{40}")
+
+
+def named_sha256(path: Path) -> str | None:
+    """Return the SHA-256 that a cached file is named by; None for other files."""
+    return _name(path, SHA256)
+
+
+def count_named(folder: Path, files: Iterable[str]) -> int:
+    """Return how many files are named by their content."""
+    return sum(bool(_name(folder / file, SHA256) or _name(folder / file, GIT)) for file in files)
+
+
+def check_git_names(folder: Path, files: Iterable[str]) -> None:
+    """Raise ModelError for a file that git's SHA-1 names and that has changed. Others are passed over."""
+    for file in files:
+        path = folder / file
+        name = _name(path, GIT)
+        if name is not None and name != git_hash(path.read_bytes()):
+            raise ModelError(
+                f"{path} is corrupted: it is not what the hub named it by",
+                f"delete {path.resolve()} and fetch it again by the same command",
+            )
+
+
+def git_hash(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def _name(path: Path, form: re.Pattern[str]) -> str | None:
+    if not path.is_symlink():
+        return None
+    blob = path.resolve()
+    return blob.name if blob.parent.name == "blobs" and form.fullmatch(blob.name) else None

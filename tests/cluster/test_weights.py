@@ -1,0 +1,102 @@
+"""Models from the hub and from object storage, rendered by `framefleet render` with two workers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import fsspec
+import pytest
+
+import framefleet
+from framefleet.jobs.replay import replay
+from framefleet.jobs.script import replay_script
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.source import open_source
+from framefleet.pipeline.weights import open_weights
+from tests.hub_server import HubServer, hub
+from tests.jobs import (
+    digests_by_tag,
+    finish,
+    job_values,
+    prompt_rows,
+    records_of,
+    start_render,
+    write_job,
+    write_table,
+)
+from tests.servers import S3Server
+from tests.tiny import tiny
+
+__all__ = ["hub"]  # a fixture
+
+REPO = "studio/tiny-wan"
+
+
+@pytest.fixture
+def values(tmp_path: Path) -> dict[str, object]:
+    return job_values(write_table(tmp_path / "t.parquet", prompt_rows(4)), tmp_path / "out")
+
+
+def test_a_private_hub_model_renders_and_its_records_name_the_commit(
+    hub: HubServer, tmp_path: Path, values: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.repos[REPO] = tiny("wan")
+    hub.private.add(REPO)
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    printed = finish(start_render(write_job(tmp_path / "job.yaml", values | {"model": f"{REPO}@main"})))
+    commit = hub.commit(REPO)
+    records = records_of(tmp_path / "out")
+    assert {record["model"] for record in records} == {f"{REPO}@{commit}"}
+    claim = json.loads((tmp_path / "out" / "job.json").read_text())
+    assert (claim["job"]["model"]["path"], claim["job"]["model"]["revision"]) == (REPO, commit)
+    written = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert hub.token.encode() not in written + printed.encode()
+    assert len(hub.fetched()) == len(set(hub.fetched())) == 3
+
+    local = {**values, "output": str(tmp_path / "local")}
+    framefleet.render(local)
+    assert digests_by_tag(tmp_path / "out") == digests_by_tag(tmp_path / "local")
+
+    row_id = records[0]["row_id"]
+    assert replay(str(tmp_path / "out"), row_id).is_equal
+    assert f"revision='{commit}'" in replay_script(str(tmp_path / "out"), row_id)
+
+
+def test_a_shard_that_changed_in_a_workers_cache_ends_the_job_before_a_row(
+    hub: HubServer, tmp_path: Path, values: dict[str, object]
+) -> None:
+    hub.repos[REPO] = tiny("wan")
+    folder, _ = open_weights(open_source(REPO)).fetched()
+    blob = (folder / "transformer" / "diffusion_pytorch_model.safetensors").resolve()
+    content = bytearray(blob.read_bytes())
+    content[-1] ^= 1
+    blob.write_bytes(content)
+    process = start_render(write_job(tmp_path / "job.yaml", values | {"model": REPO}))
+    printed, _ = process.communicate(timeout=240)
+    assert process.returncode == 2, printed
+    assert "transformer/diffusion_pytorch_model.safetensors is corrupted" in printed
+    assert f"delete {blob}" in printed
+    assert not (tmp_path / "out" / "clips").exists()
+
+
+def test_a_model_in_object_storage_is_fetched_by_every_machine(
+    s3_server: S3Server, tmp_path: Path, values: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FRAMEFLEET_CACHE", str(tmp_path / "cache"))
+    files = fsspec.filesystem("s3", **s3_server.storage_options)
+    files.put(f"{tiny('wan')}/", f"{s3_server.url}/models/wan/", recursive=True)
+    url = f"{s3_server.url}/models/wan"
+    framefleet.render(values | {"model": url, "storage_options": s3_server.storage_options})
+    framefleet.render({**values, "output": str(tmp_path / "local")})
+    assert digests_by_tag(tmp_path / "out") == digests_by_tag(tmp_path / "local")
+    (record, *_) = records_of(tmp_path / "out")
+    assert record["model"] == url
+    with pytest.raises(JobError, match="diffusers opens no URLs"):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint)
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+            monkeypatch.setenv(name, s3_server.env[name])
+        replay_script(str(tmp_path / "out"), record["row_id"])
+    shutil.rmtree(tmp_path / "cache")
+    assert replay(str(tmp_path / "out"), record["row_id"]).is_equal

@@ -1,0 +1,166 @@
+"""A model hub on this machine: the requests that huggingface_hub makes, answered from folders."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import huggingface_hub.constants
+import pytest
+
+from framefleet.pipeline.blobs import git_hash
+
+LARGE = (".safetensors", ".bin")  # stored by SHA-256, as the hub's large files are
+
+
+@dataclass(slots=True)
+class HubServer:
+    """repos: by `org/name`, the folder of each. token: what a private or gated one wants to see.
+
+    requests: "GET path" of every request so far. gated: repos whose terms nobody accepted.
+    """
+
+    endpoint: str = ""
+    repos: dict[str, Path] = field(default_factory=dict)
+    private: set[str] = field(default_factory=set)
+    gated: set[str] = field(default_factory=set)
+    token: str = "hf_secret-of-the-test"
+    requests: list[str] = field(default_factory=list)
+
+    def commit(self, repo: str) -> str:
+        """Return the only commit of a repo: it changes with the files."""
+        digest = hashlib.sha1()
+        for name, content in sorted(self.files(repo).items()):
+            digest.update(name.encode() + content)
+        return digest.hexdigest()
+
+    def files(self, repo: str) -> dict[str, bytes]:
+        folder = self.repos[repo]
+        found = (path for path in folder.rglob("*") if path.is_file())
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+    def fetched(self) -> list[str]:
+        """Return the large files whose content was sent, in order."""
+        return [line for line in self.requests if line.startswith("GET") and line.endswith(LARGE)]
+
+
+@contextmanager
+def serve(hub: HubServer) -> Iterator[HubServer]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            path = unquote(urlsplit(self.path).path)
+            hub.requests.append(f"{self.command} {path}")
+            parts = path.strip("/").split("/")
+            is_api = parts[:2] == ["api", "models"]
+            repo = "/".join(parts[2:4] if is_api else parts[:2])
+            verb, revision = (parts[4:] if is_api else parts[2:])[:2]
+            refusal = self.refusal(repo, revision)
+            if refusal:
+                self.answer(refusal[0], b"{}", {"X-Error-Code": refusal[1], "X-Error-Message": refusal[1]})
+            elif is_api:
+                self.answer(200, json.dumps(self.described(repo, verb)).encode(), {})
+            else:
+                self.send_file(repo, "/".join(parts[4:]))
+
+        do_HEAD = do_GET
+
+        def refusal(self, repo: str, revision: str) -> tuple[int, str] | None:
+            is_known = self.headers.get("Authorization") == f"Bearer {hub.token}"
+            if repo not in hub.repos or (repo in hub.private and not is_known):
+                return 401, "RepoNotFound"
+            if repo in hub.gated:
+                return 403, "GatedRepo"
+            if revision not in ("main", hub.commit(repo)):
+                return 404, "RevisionNotFound"
+            return None
+
+        def described(self, repo: str, verb: str) -> Any:
+            files = hub.files(repo)
+            if verb == "tree":
+                return [
+                    {
+                        "type": "file",
+                        "path": name,
+                        "size": len(content),
+                        "oid": git_hash(content),
+                        **large(name, content, "oid"),
+                    }
+                    for name, content in files.items()
+                ]
+            siblings = [
+                {
+                    "rfilename": name,
+                    "size": len(content),
+                    "blobId": git_hash(content),
+                    **large(name, content, "sha256"),
+                }
+                for name, content in files.items()
+            ]
+            return {"id": repo, "sha": hub.commit(repo), "siblings": siblings}
+
+        def send_file(self, repo: str, name: str) -> None:
+            content = hub.files(repo).get(name)
+            if content is None:
+                self.answer(404, b"", {"X-Error-Code": "EntryNotFound"})
+                return
+            etag = hashlib.sha256(content).hexdigest() if name.endswith(LARGE) else git_hash(content)
+            headers = {"ETag": f'"{etag}"', "X-Repo-Commit": hub.commit(repo), "Accept-Ranges": "bytes"}
+            if name.endswith(LARGE):
+                headers |= {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": str(len(content))}
+            asked = self.headers.get("Range")
+            if asked:
+                first, last = asked.removeprefix("bytes=").split("-")
+                content = content[int(first) : int(last) + 1 if last else None]
+            self.answer(206 if asked else 200, content, headers)
+
+        def answer(self, status: int, content: bytes, headers: dict[str, str]) -> None:
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(content))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        hub.endpoint = f"http://127.0.0.1:{server.server_port}"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield hub
+        server.shutdown()
+
+
+def large(name: str, content: bytes, key: str) -> dict[str, Any]:
+    if not name.endswith(LARGE):
+        return {}
+    return {"lfs": {key: hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}}
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """Yield a hub that this process and its children talk to, with empty caches."""
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("FRAMEFLEET_CACHE", str(tmp_path / "cache"))
+    constants = huggingface_hub.constants  # read from the environment when it was imported
+    with serve(HubServer()) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
+        template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        yield server
