@@ -23,9 +23,8 @@ log = logging.getLogger(__name__)
 
 Mode = Literal["exact", "fast"]
 
-# A forward shorter than this is timed more often: on a shared machine one measurement says little.
+# A forward shorter than this is timed twice: the first one of a size may also prepare kernels.
 SHORT_S = 0.1
-MORE_TIMINGS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,18 +171,19 @@ class Forwards:
 
 
 def _best(function: Callable[[], Any]) -> tuple[Any, float]:
-    """The result, and the least of one or, for a short forward, several timings."""
+    """The result, and the lesser of two timings, or the only one of a long forward."""
     result, seconds = _timed(function)
-    more = 0 if seconds > SHORT_S else min(MORE_TIMINGS, int(SHORT_S / seconds))
-    return result, min([seconds, *(_timed(function)[1] for _ in range(more))])
+    return result, min(seconds, _timed(function)[1]) if seconds < SHORT_S else seconds
 
 
 def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
+    # On a CPU the thread's own time: what other processes take away says nothing about the forward.
+    clock = time.perf_counter if torch.cuda.is_available() else time.thread_time
     _synchronize()
-    started = time.perf_counter()
+    started = clock()
     result = function()
     _synchronize()
-    return result, time.perf_counter() - started
+    return result, clock() - started
 
 
 def _synchronize() -> None:
