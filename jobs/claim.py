@@ -67,6 +67,7 @@ def _description(resolved: Resolved) -> dict[str, Any]:
         "versions": {package: metadata.version(package) for package in ("torch", *PACKAGES)},
         "job": job,
         "pipeline": resolved.spec.class_name,
+        "preset": resolved.spec.preset.name if resolved.spec.preset else None,
         "numerics": resolved.numerics,
         "recipe_digest": resolved.recipes[resolved.job.recipe].digest,
         "model_digest": resolved.digest,

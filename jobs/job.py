@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from framefleet.pipeline.dtypes import DType
 from framefleet.pipeline.sizes import MIN_GAIN
 
 Scalar = str | int | float | bool
@@ -37,8 +38,10 @@ class ModelSection(Section):
     allow_pickle: bool = Field(
         default=False, description="Load pickles of tensors where there are no safetensors."
     )
-    dtype: Literal["auto", "fp32", "fp16", "bf16"] = Field(
-        default="auto", description="auto: bf16 on a GPU, fp32 on a CPU."
+    dtype: DType = Field(
+        default="auto",
+        description="Of all components, or a mapping as {default: bf16, vae: fp32}. "
+        "auto: fp32 on a CPU; on a GPU what the model's preset says, or else bf16.",
     )
     device: str = Field(default="auto", description="auto: the GPU where there is one.")
     threads: int = Field(

@@ -64,7 +64,10 @@ def _sentence(key: Key, errors: list[Any]) -> tuple[str, str]:
     shown = _shown(key, errors[0]["input"])
     if key[0] == "defaults" and len(key) > 1:
         return f"`{name}` is {shown}", "it must be text, a number, true or false"
-    return f"`{name}` is {shown}", f"it must be {' or '.join(dict.fromkeys(map(_wanted, errors)))}"
+    # The member of a union that a value comes closest to is the one that was looked into.
+    depth = max(len(error["loc"]) for error in errors)
+    wanted = dict.fromkeys(_wanted(error) for error in errors if len(error["loc"]) == depth)
+    return f"`{name}` is {shown}", f"it must be {' or '.join(wanted)}"
 
 
 def _wanted(error: Mapping[str, Any]) -> str:

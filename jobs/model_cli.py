@@ -59,6 +59,17 @@ def verify(
         verify_command(model, revision=revision, allow_pickle=allow_pickle, lock=lock)
 
 
+@model_app.command(name="list")
+def list_models(verbose: Verbose = False) -> None:
+    """Print the models that are known by name: native values, memory, licence."""
+    from framefleet.jobs import console
+
+    with console.reporting(verbose=verbose):
+        from framefleet.jobs.model_list import list_command
+
+        list_command()
+
+
 @model_app.command()
 def info(
     model: ModelArgument,

@@ -9,8 +9,10 @@ from rich.table import Table
 
 from framefleet.jobs.commands import quiet_libraries
 from framefleet.jobs.console import stderr, stdout
+from framefleet.jobs.models_page import in_words
 from framefleet.pipeline.blobs import count_named
 from framefleet.pipeline.errors import JobError, ModelError
+from framefleet.pipeline.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.integrity import model_digest
 from framefleet.pipeline.model_lock import LOCK_FILE, ModelLock
 from framefleet.pipeline.model_parts import Part, parts_of
@@ -61,6 +63,7 @@ def info_command(model: str, *, revision: str | None, allow_pickle: bool) -> Non
     spec = inspect_model(weights.configs())
     _say(f"model:     {weights.source.name}")
     _say(f"pipeline:  {spec.class_name} ({spec.kind})")
+    _say(f"preset:    {spec.preset.name if spec.preset else 'none: its own signature and configs count'}")
     for name, text in _rules(spec).items():
         _say(f"{name + ':':<11}{text}")
     digest = (
@@ -90,7 +93,9 @@ def _rules(spec: PipelineSpec) -> dict[str, str]:
     step = spec.frame_step
     frames = f"{step}k + 1" if step and step > 1 else "any number"
     longest = f", at most {spec.max_frames}" if spec.max_frames else ""
-    height, width, count = spec.default_height, spec.default_width, spec.default_frames
+    defaults = spec.defaults()
+    height, width = defaults.get("height"), defaults.get("width")
+    count = next((defaults[name] for name in FRAME_PARAMETERS if name in defaults), None)
     found = {
         "size": f"multiples of {spec.size_multiple}"
         + (f", {height} x {width} unless given" if height else "")
@@ -98,6 +103,9 @@ def _rules(spec: PipelineSpec) -> dict[str, str]:
     if spec.kind == "video":
         found["frames"] = f"{frames}{longest}" + (f", {count} unless given" if count else "")
         found["fps"] = f"{spec.native_fps:g}" if spec.native_fps else "not known"
+    if spec.preset:
+        found["defaults"] = ", ".join(f"{name} {value}" for name, value in spec.preset.arguments.items())
+        found["dtype"] = f"on a GPU {in_words(spec.preset)}"
     return found | {"scheduler": spec.scheduler_class}
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from framefleet.jobs.job import Job
 from framefleet.jobs.watch import Watch
+from framefleet.pipeline.dtypes import check_dtype
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.forwards import Batching
 from framefleet.pipeline.identity import row_id
@@ -44,7 +46,7 @@ class Resolved:
     store: Store
 
     @property
-    def numerics(self) -> dict[str, str | int]:
+    def numerics(self) -> dict[str, Any]:
         return self.model.numerics(self.batching.mode)
 
     def identity(self, request: Request) -> str:
@@ -57,6 +59,7 @@ def resolve(job: Job, watch: Watch) -> Resolved:
     """Open what `job` names. Raises UserError for what must change in it, in the table or in the model."""
     model, weights = open_model(job)
     spec = inspect_model(weights.configs())
+    check_dtype(model.dtype, spec.components)
     recipes = {job.recipe: find_recipe(job.recipe)}
     table, plan = _open_table(job, spec, recipes)
     for column, argument in plan.lookalikes:

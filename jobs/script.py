@@ -10,7 +10,7 @@ from typing import Any
 
 from framefleet.jobs.replay import Recorded, find_recorded
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.model import DTYPES, source_of, weights_of
+from framefleet.pipeline.model import for_diffusers, source_of, weights_of
 from framefleet.pipeline.schedulers import SchedulerChoice, resolve
 from framefleet.pipeline.source import split_name
 from framefleet.pipeline.spec import PipelineSpec, inspect_model
@@ -90,7 +90,7 @@ def _filled(recorded: Recorded, spec: PipelineSpec, choice: SchedulerChoice) -> 
         threads=recorded.model.threads,
         tf32=_tf32(environment),
         pipeline=spec.class_name,
-        dtype=DTYPES[recorded.model.dtype],
+        dtype=for_diffusers(environment["dtype"]),
         device=recorded.model.device,
         scheduler=choice.class_name,
         overrides="".join(f", {name}={value!r}" for name, value in choice.overrides.items()),

@@ -8,10 +8,12 @@ import platform
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import framefleet
+from framefleet.pipeline.dtypes import Resolved
 
 PACKAGES = ("diffusers", "transformers", "accelerate", "numpy", "av")
 
@@ -27,9 +29,9 @@ def set_numerics(*, threads: int) -> None:
     torch.backends.cudnn.deterministic = True
 
 
-def environment(device: str, dtype: str) -> dict[str, str | int]:
+def environment(device: str, dtype: Resolved) -> dict[str, Any]:
     """Return what a record says about where it was rendered."""
-    found: dict[str, str | int] = {
+    found: dict[str, Any] = {
         "framefleet": framefleet.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -49,15 +51,15 @@ def source_fingerprint() -> str:
     root = Path(__file__).parent.parent / "framefleet"
     root = root if root.is_dir() else Path(__file__).parent.parent  # a checkout, or the installed package
     digest = hashlib.sha256()
-    for path in sorted(_python_files(root)):
+    for path in sorted(_source_files(root)):
         digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
     return digest.hexdigest()
 
 
-def _python_files(root: Path) -> list[Path]:
+def _source_files(root: Path) -> list[Path]:
     found = []
     for folder, _, files in os.walk(root, followlinks=True):  # the checkout's package holds links
-        found += [Path(folder) / file for file in files if file.endswith(".py")]
+        found += [Path(folder) / file for file in files if file.endswith((".py", ".toml"))]
     return found
 
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import nn
 
+from framefleet.pipeline.dtypes import DType, Resolved, asked, check_dtype, resolved
 from framefleet.pipeline.environment import environment, set_numerics
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.integrity import model_digest
@@ -18,7 +19,6 @@ from framefleet.pipeline.source import Source, open_source, public_name
 from framefleet.pipeline.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.weights import Weights, fetched_as, open_weights
 
-DType = Literal["auto", "fp32", "fp16", "bf16"]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # The components whose forwards are most of the work, and run once for each step and row.
 DENOISERS = ("transformer", "unet", "prior")
@@ -31,7 +31,7 @@ class ModelSettings:
 
     path: a diffusers pipeline folder, a hub model, or a URL of a folder; see `open_source`.
     revision: of a hub model. lock: a lock file, if not the model's own. storage_options: to open a URL.
-    dtype: auto is bf16 on a GPU and fp32 on a CPU. device: auto is the GPU where there is one.
+    dtype: of all components, or of each; see `dtypes`. device: auto is the GPU where there is one.
     threads: of torch, on the CPU.
     """
 
@@ -49,9 +49,9 @@ class ModelSettings:
         """What records and messages call the model; it opens it again."""
         return public_name(self.path, self.revision)
 
-    def numerics(self, mode: str) -> dict[str, str | int]:
+    def numerics(self, mode: str) -> dict[str, Any]:
         """What of it decides the frames: part of every row's identity."""
-        return {"dtype": self.dtype, "threads": self.threads, "batching": mode, "generator": "cpu"}
+        return {"dtype": asked(self.dtype), "threads": self.threads, "batching": mode, "generator": "cpu"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ class Model:
     spec: PipelineSpec
     digests: Mapping[str, str]
     digest: str
-    environment: Mapping[str, str | int]
+    environment: Mapping[str, Any]
 
     def denoisers(self) -> dict[str, nn.Module]:
         return self._modules(DENOISERS)
@@ -94,7 +94,8 @@ def load_model(
 
     path: a folder, `org/name` of the hub, or a URL that fsspec opens. revision: of the hub, a branch, tag or
     commit. lock: the lock file that the files must agree with, if not the model's own. allow_pickle: load
-    pickles of tensors where there are no safetensors.
+    pickles of tensors where there are no safetensors. dtype: auto, fp32, fp16, bf16, or of each component, as
+    {"default": "bf16", "vae": "fp32"}.
     Sets the number of torch's threads for the whole process: on CPU it chooses kernels. Raises ModelError
     when the model is incomplete, corrupted, not the locked one, or holds pickles only.
     """
@@ -116,16 +117,15 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
 
     expected: the SHA-256 of every file, as the driver found them; without them lock and hub are asked.
     """
-    if settings.dtype not in get_args(DType):
-        raise ModelError(f"dtype is {settings.dtype!r}", f"use one of {', '.join(get_args(DType))}")
     device = _device(settings.device)
-    dtype = ("bf16" if device.startswith("cuda") else "fp32") if settings.dtype == "auto" else settings.dtype
     source = source_of(settings)
     if expected:
         folder, digests = fetched_as(source, expected, allow_pickle=settings.allow_pickle)
     else:
         folder, digests = weights_of(settings, source).fetched()
     spec = inspect_model(folder)
+    check_dtype(settings.dtype, spec.components)
+    dtype = resolved(settings.dtype, device=device, preset=spec.preset)
     set_numerics(threads=settings.threads)
     # The concrete class: DiffusionPipeline.from_pretrained drops components it is handed (diffusers 0.42).
     # Safetensors are mapped, not read: no second copy in memory. Pickles are read with weights_only=True, by
@@ -133,7 +133,7 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     try:
         pipe = spec.pipeline_class.from_pretrained(
             folder,
-            dtype=DTYPES[dtype],
+            dtype=for_diffusers(dtype),
             use_safetensors=None if settings.allow_pickle else True,
             local_files_only=True,
         )
@@ -149,6 +149,13 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
         digest=model_digest(digests),
         environment=environment(device, dtype),
     )
+
+
+def for_diffusers(dtype: Resolved) -> torch.dtype | dict[str, torch.dtype]:
+    """Return a dtype as `from_pretrained(dtype=...)` takes it."""
+    if isinstance(dtype, str):
+        return DTYPES[dtype]
+    return {component: DTYPES[name] for component, name in dtype.items()}
 
 
 def source_of(settings: ModelSettings) -> Source:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from framefleet.pipeline import geometry
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.families import Family, family_of
+from framefleet.pipeline.presets import Preset, preset_of
 from framefleet.pipeline.signature import Parameter, Scalar, parameters_of
 
 if TYPE_CHECKING:
@@ -26,8 +27,9 @@ class PipelineSpec:
     size_multiple: height and width are multiples of it; other sizes are rounded silently or fail late.
     frame_step: frames must be `frame_step * k + 1`; None when any number is rendered as asked.
     max_frames: the longest clip that the motion module was made for; None when there is no such limit.
-    default_height, default_width, default_frames: what a call without them renders; None when not known.
+    default_height, default_width, default_frames: what a plain call without them renders; None if not known.
     scheduler_class, scheduler_config: the model's own noise scheduler.
+    components: the names in model_index.json. preset: what is known about the model beyond its configs.
     """
 
     class_name: str
@@ -43,6 +45,8 @@ class PipelineSpec:
     default_frames: int | None
     scheduler_class: str
     scheduler_config: Mapping[str, Any]
+    components: tuple[str, ...]
+    preset: Preset | None
 
     @property
     def pipeline_class(self) -> type[DiffusionPipeline]:
@@ -54,10 +58,12 @@ class PipelineSpec:
         return {name: parameter for name, parameter in self.parameters.items() if parameter.kind}
 
     def defaults(self) -> dict[str, Scalar]:
-        """Return what a call without arguments renders with, sizes included."""
+        """Return what a row without arguments renders with: the preset's values, else those of the call."""
         given = {name: p.default for name, p in self.settable().items() if p.default is not None}
-        sizes = {"height": self.default_height, "width": self.default_width}
+        sizes: dict[str, Scalar | None] = {"height": self.default_height, "width": self.default_width}
         sizes |= dict.fromkeys(geometry.FRAME_PARAMETERS, self.default_frames)
+        native = self.preset.arguments if self.preset else {}
+        sizes |= native
         return given | {k: v for k, v in sizes.items() if v is not None and k in self.parameters}
 
     def fps_of(self, arguments: Mapping[str, Any]) -> float | None:
@@ -76,6 +82,7 @@ def inspect_model(path: str | Path) -> PipelineSpec:
     family = family_of(class_name)
     video = family.fps is not None or any(name in parameters for name in geometry.FRAME_PARAMETERS)
     height, width = geometry.default_size(parameters, configs, family)
+    preset = preset_of(class_name, index, configs)
     scheduler = configs.get("scheduler")
     if scheduler is None:
         raise ModelError(f"{class_name} in {folder} has no noise scheduler", "use a diffusion pipeline")
@@ -87,12 +94,14 @@ def inspect_model(path: str | Path) -> PipelineSpec:
         size_multiple=geometry.size_multiple(configs, family),
         frame_step=geometry.frame_step(configs, family) if video else None,
         max_frames=configs.get("motion_adapter", {}).get("motion_max_seq_length"),
-        native_fps=geometry.native_fps(index, parameters, configs, family),
+        native_fps=preset.fps if preset else geometry.native_fps(index, parameters, configs, family),
         default_height=height,
         default_width=width,
         default_frames=geometry.default_frames(parameters, configs),
         scheduler_class=index["scheduler"][1],
         scheduler_config={k: v for k, v in scheduler.items() if not k.startswith("_")},
+        components=tuple(_components(index)),
+        preset=preset,
     )
 
 
@@ -144,9 +153,7 @@ def _class_named(name: str) -> type[DiffusionPipeline]:
 def _component_configs(folder: Path, index: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the configs of all components that have one. Every component named must have its folder."""
     configs = {}
-    for name, entry in index.items():
-        if name.startswith("_") or not isinstance(entry, list) or entry[:1] in ([None], []):
-            continue
+    for name in _components(index):
         fix = f"download the whole model; {name!r} is named in its model_index.json"
         if not (folder / name).is_dir():
             raise ModelError(f"component folder {folder / name} does not exist", fix)
@@ -154,3 +161,9 @@ def _component_configs(folder: Path, index: Mapping[str, Any]) -> dict[str, dict
         if name in ("scheduler", "vae", "transformer", "unet", "motion_adapter"):
             configs[name] = _read_json(folder / name / file, fix)
     return configs
+
+
+def _components(index: Mapping[str, Any]) -> list[str]:
+    """Return the names of the components that are not null."""
+    named = {name: entry for name, entry in index.items() if not name.startswith("_")}
+    return [n for n, entry in named.items() if isinstance(entry, list) and entry[:1] not in ([None], [])]

@@ -56,7 +56,7 @@ def tiny(name: str) -> Path:
 
 
 def build(name: str, folder: Path) -> Path:
-    """Save pipeline `name` (a key of SMALLEST) into `folder`; the global random state is left alone."""
+    """Save pipeline `name` (a key of BUILDERS) into `folder`; the global random state is left alone."""
     with torch.random.fork_rng(devices=[]):  # constructors draw weights that are then overwritten
         pipeline = BUILDERS[name]()
     for seed, key in enumerate(sorted(pipeline.components)):
@@ -82,14 +82,20 @@ def _wan_moe() -> DiffusionPipeline:
     )
 
 
-def _wan_parts() -> dict[str, Any]:
+def _wan_known() -> DiffusionPipeline:
+    """A tiny one that the preset of Wan 2.1 1.3B takes for its own: as many layers and latent channels."""
+    transformer = _wan_transformer(channels=16, num_layers=30)
+    return WanPipeline(**_wan_parts(channels=16), transformer=transformer)
+
+
+def _wan_parts(*, channels: int = 4) -> dict[str, Any]:
     vae = AutoencoderKLWan(
         base_dim=4,
-        z_dim=4,
+        z_dim=channels,
         dim_mult=[1, 1, 1, 1],
         num_res_blocks=1,
-        latents_mean=[0.0] * 4,
-        latents_std=[1.0] * 4,
+        latents_mean=[0.0] * channels,
+        latents_std=[1.0] * channels,
     )
     return {
         "tokenizer": ByT5Tokenizer(),
@@ -99,16 +105,16 @@ def _wan_parts() -> dict[str, Any]:
     }
 
 
-def _wan_transformer() -> WanTransformer3DModel:
+def _wan_transformer(*, channels: int = 4, num_layers: int = 2) -> WanTransformer3DModel:
     return WanTransformer3DModel(
         num_attention_heads=2,
         attention_head_dim=16,
-        in_channels=4,
-        out_channels=4,
+        in_channels=channels,
+        out_channels=channels,
         text_dim=TEXT_WIDTH,
         freq_dim=32,
         ffn_dim=64,
-        num_layers=2,
+        num_layers=num_layers,
     )
 
 
@@ -284,6 +290,7 @@ def _image_autoencoder() -> AutoencoderKL:
 BUILDERS: dict[str, Callable[[], DiffusionPipeline]] = {
     "wan": _wan,
     "wan_moe": _wan_moe,
+    "wan_known": _wan_known,
     "cogvideox": _cogvideox,
     "ltx": _ltx,
     "flux": _flux,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
 from framefleet.jobs.job import Job, ModelSection, job_schema
 from framefleet.jobs.job_file import job_from_mapping, load_job
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.model import DType
 
 LEAST = "table: prompts.csv\noutput: out\nmodel: folder\n"
 
@@ -149,6 +147,26 @@ def test_the_schema_holds_every_key_and_refuses_others() -> None:
     assert {"type": "string"} in schema["properties"]["model"]["anyOf"]
 
 
-def test_dtypes_are_those_that_the_model_takes() -> None:
-    assert ModelSection.model_fields["dtype"].annotation == DType
-    assert "auto" in get_args(DType)
+def test_a_dtype_may_be_of_each_component(tmp_path: Path) -> None:
+    path = write(tmp_path, LEAST)
+    assert load_job(path, ["model.dtype={default: bf16, vae: fp32}"]).model.dtype == {
+        "default": "bf16",
+        "vae": "fp32",
+    }
+    assert load_job(path, ["model.dtype.vae=fp32"]).model.dtype == {"vae": "fp32"}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fix"),
+    [
+        ("half", "it must be auto, fp32, fp16 or bf16 or a mapping (key: value)"),
+        ("{vae: half}", "it must be fp32, fp16 or bf16"),
+        ("{vae: 16}", "it must be fp32, fp16 or bf16"),
+    ],
+)
+def test_a_dtype_that_does_not_exist_is_refused_with_those_that_do(
+    tmp_path: Path, dtype: str, fix: str
+) -> None:
+    error = refusal(tmp_path, LEAST, f"model.dtype={dtype}")
+    assert "`model.dtype` is " in error.problem
+    assert error.fix == fix

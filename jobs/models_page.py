@@ -1,0 +1,132 @@
+"""docs/models.md, from the presets: `python -m framefleet.jobs.models_page > docs/models.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from framefleet.pipeline.presets import Preset, presets
+
+PAGE = """\
+# Models
+
+<!-- Made from pipeline/presets.toml: python -m framefleet.jobs.models_page > docs/models.md -->
+
+Every pipeline of diffusers whose call takes text and numbers can be rendered. Those below are known by their
+configs, whatever the folder is called: their *preset* gives what neither the row nor `defaults:` does, before
+the defaults of the pipeline's `__call__`. Fine-tunes with the same configs count as their base. A pipeline
+without a preset works from its own signature and configs.
+
+`framefleet model list` prints the presets, `framefleet model info MODEL` what one model's preset sets,
+`framefleet plan` the sizes that rows come to; every record holds the arguments that were used.
+
+## What they render
+
+{models}
+
+*Weights GB* is computed: number of parameters, as built from the published configs, times the bytes of the
+dtype. It is on the GPU before anything is rendered; activations, which grow with size and frames, come on
+top and are not in it. *Largest GB* is the largest component alone. framefleet does not offload yet, so all
+the weights have to fit.
+
+## Dtypes
+
+The column above is what `dtype: auto`, the default, means on a GPU. Without a preset it is bf16; on a CPU it
+is fp32 for all. What you write counts as in diffusers:
+
+| you write | it is |
+| --- | --- |
+| `dtype: bf16` | bf16 for every component, the autoencoder too |
+| `dtype: {{default: bf16, vae: fp32}}` | fp32 for the autoencoder, bf16 for the others |
+| `dtype: {{text_encoder: fp32}}` | fp32 for the text encoder, and auto for the others |
+
+A record holds what was asked for in `numerics`, and what it came to in `environment`.
+
+## Licences and downloads
+
+Licences are those of the weights: read them before you use what they make. Some ask you to agree on the hub
+first; then `HF_TOKEN` opens them. *Download GB* is left out where it could not be checked;
+`framefleet model info MODEL` reads the exact sizes without fetching the weights.
+
+{licences}
+
+## Remarks
+
+A row uses the scheduler that the model ships with, unless its `scheduler` cell names another.
+
+{remarks}
+
+## One command each
+
+`prompts.csv` has a column `prompt`; every other argument may be a column too.
+
+{commands}
+
+Models that start from an image or a video need a recipe of your own that opens it.
+"""
+
+
+def page() -> str:
+    """Return the text of docs/models.md."""
+    known = presets()
+    return PAGE.format(
+        models=_table(
+            ("preset", "makes", "size", "frames", "steps", "guidance", "dtype", "weights GB", "largest GB"),
+            ((p.name, makes(p), size_of(p), frames_of(p), *_numbers(p)) for p in known),
+        ),
+        licences=_table(
+            ("model", "licence", "download GB"),
+            (
+                (f"`{model}`", p.licence, f"{p.download_gb:g}" if p.download_gb else "")
+                for p in known
+                for model in p.models
+            ),
+        ),
+        remarks=_table(
+            ("preset", "scheduler", "remarks"),
+            ((p.name, p.scheduler, p.note) for p in known if p.scheduler or p.note),
+        ),
+        commands="\n".join(f"    {command}" for p in known for command in _commands(p)),
+    )
+
+
+def makes(preset: Preset) -> str:
+    """Return what becomes of what: "text, video to video"."""
+    return f"{', '.join(preset.inputs)} to {'video' if preset.fps else 'image'}"
+
+
+def size_of(preset: Preset) -> str:
+    return f"{preset.arguments['height']} x {preset.arguments['width']}"
+
+
+def frames_of(preset: Preset) -> str:
+    return f"{preset.arguments['num_frames']} at {preset.fps:g} fps" if preset.fps else ""
+
+
+def in_words(preset: Preset) -> str:
+    """Return the dtypes: "bf16, vae fp32"."""
+    return ", ".join([preset.dtype, *(f"{component} {name}" for component, name in preset.dtypes.items())])
+
+
+def _numbers(preset: Preset) -> tuple[str, ...]:
+    weights = preset.weights_gb().values()
+    steps = str(preset.arguments["num_inference_steps"])
+    return steps, _guidance(preset), in_words(preset), f"{sum(weights):.1f}", f"{max(weights):.1f}"
+
+
+def _guidance(preset: Preset) -> str:
+    names = ("guidance_scale", "guidance_scale_2")
+    return ", ".join(f"{preset.arguments[name]:g}" for name in names if name in preset.arguments)
+
+
+def _commands(preset: Preset) -> list[str]:
+    models = preset.models if "text" in preset.inputs else ()
+    return [f"framefleet render --table prompts.csv --output clips --model {model}" for model in models]
+
+
+def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [heads, ("---",) * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+if __name__ == "__main__":
+    print(page(), end="")

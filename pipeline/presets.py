@@ -1,0 +1,66 @@
+"""From a model's configs to what presets.toml knows of it: native values, dtypes, memory, licence."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from framefleet.pipeline.dtypes import DTypeName
+from framefleet.pipeline.signature import Scalar
+
+BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """One entry of presets.toml, which explains the fields."""
+
+    name: str
+    models: tuple[str, ...]
+    inputs: tuple[str, ...]
+    pipelines: tuple[str, ...]
+    match: Mapping[str, Mapping[str, Any]]
+    arguments: Mapping[str, Scalar]
+    parameters: Mapping[str, int]
+    licence: str
+    fps: float | None = None
+    dtype: DTypeName = "bf16"
+    dtypes: Mapping[str, DTypeName] = field(default_factory=dict)
+    download_gb: float | None = None
+    scheduler: str = ""
+    note: str = ""
+
+    def fits(self, class_name: str, configs: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Whether a model of this class with these configs is this one. configs: with `index`."""
+        return class_name in self.pipelines and all(
+            configs.get(component, {}).get(key) == value
+            for component, values in self.match.items()
+            for key, value in values.items()
+        )
+
+    def weights_gb(self) -> dict[str, float]:
+        """Return what each component's weights take on a GPU with `dtype: auto`."""
+        return {
+            component: millions * BYTES[self.dtypes.get(component, self.dtype)] / 1000
+            for component, millions in self.parameters.items()
+        }
+
+
+@functools.cache
+def presets() -> tuple[Preset, ...]:
+    """Return all presets, in the order in which they are tried."""
+    entries = tomllib.loads(Path(__file__).with_name("presets.toml").read_text(encoding="utf-8"))["preset"]
+    lists = ("models", "inputs", "pipelines")
+    return tuple(Preset(**{**entry, **{key: tuple(entry[key]) for key in lists}}) for entry in entries)
+
+
+def preset_of(
+    class_name: str, index: Mapping[str, Any], configs: Mapping[str, Mapping[str, Any]]
+) -> Preset | None:
+    """Return the preset of a model, or None. index: model_index.json; configs: by component."""
+    known = {**configs, "index": index}
+    return next((preset for preset in presets() if preset.fits(class_name, known)), None)

@@ -1,0 +1,92 @@
+"""A dtype for each component: really loaded, bit-equal to diffusers' own form of it, and replayed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline
+
+import framefleet
+from framefleet.jobs.replay import replay
+from framefleet.jobs.script import replay_script
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.frames import frames_sha256, to_frames
+from framefleet.pipeline.parts import find_record
+from framefleet.pipeline.store import Store
+from tests.models.test_replay import rendered
+from tests.tiny import tiny
+
+MIXED: dict[str, Any] = {"default": "bf16", "vae": "fp32"}
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[str]]:
+    """Rows of a folder that the preset of Wan 2.1 1.3B takes for its own, in the dtypes of that preset."""
+    return rendered(tmp_path_factory.mktemp("mixed"), "wan", build_as="wan_known", dtype=MIXED)
+
+
+def test_every_component_is_loaded_in_its_dtype() -> None:
+    pipe = framefleet.load_model(tiny("wan_known"), dtype=MIXED).pipe
+    assert {parameter.dtype for parameter in pipe.vae.parameters()} == {torch.float32}
+    for module in (pipe.transformer.blocks, pipe.text_encoder):
+        assert {parameter.dtype for parameter in module.parameters()} <= {torch.bfloat16, torch.float32}
+    assert (pipe.transformer.dtype, pipe.text_encoder.dtype) == (torch.bfloat16, torch.bfloat16)
+
+
+def test_a_record_holds_what_was_asked_for_and_what_it_came_to(output: tuple[str, list[str]]) -> None:
+    record = find_record(Store(output[0]), output[1][0])
+    assert json.loads(record["numerics"])["dtype"] == MIXED
+    assert json.loads(record["environment"])["dtype"] == MIXED
+    claim = json.loads(Store(output[0]).read("job.json"))
+    assert (claim["preset"], claim["numerics"]["dtype"]) == ("wan2.1-t2v-1.3b", MIXED)
+    assert record["fps"] == 16
+
+
+def test_the_frames_are_those_of_diffusers_own_form_of_it(output: tuple[str, list[str]]) -> None:
+    record = find_record(Store(output[0]), output[1][0])
+    pipe = WanPipeline.from_pretrained(
+        record["model"], dtype={"default": torch.bfloat16, "vae": torch.float32}, use_safetensors=True
+    )
+    pipe.scheduler = FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config, shift=3.0)
+    generator = torch.Generator("cpu").manual_seed(record["seed"])
+    found = pipe(**json.loads(record["arguments"]), generator=generator, output_type="np")
+    assert frames_sha256(to_frames(found)) == record["frames_sha256"]
+
+
+def test_a_replayed_row_is_the_very_same_clip(output: tuple[str, list[str]]) -> None:
+    replayed = replay(output[0], output[1][1])
+    assert replayed.is_equal
+    assert replayed.differences == ()
+
+
+def test_the_script_loads_every_component_in_its_dtype(output: tuple[str, list[str]], tmp_path: Path) -> None:
+    script = replay_script(output[0], output[1][0])
+    assert "dtype={'default': torch.bfloat16, 'vae': torch.float32}, " in script
+    (tmp_path / "again.py").write_text(script, encoding="utf-8")
+    run = subprocess.run([sys.executable, "-P", "again.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    # With one dtype for all, the frames are others: the mapping is not for show.
+    other = script.replace("{'default': torch.bfloat16, 'vae': torch.float32}", "torch.bfloat16")
+    (tmp_path / "other.py").write_text(other, encoding="utf-8")
+    run = subprocess.run([sys.executable, "-P", "other.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert "other frames: " in run.stderr
+
+
+def test_a_component_that_the_model_does_not_have_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="dtype names 'image_encoder'"):
+        framefleet.load_model(tiny("wan"), dtype={"image_encoder": "fp32"})
+    with pytest.raises(ModelError, match="dtype names 'image_encoder'"):
+        rendered(tmp_path, "wan", dtype={"image_encoder": "fp32"})
+
+
+def test_on_a_cpu_auto_is_fp32_for_a_known_model_too() -> None:
+    model = framefleet.load_model(tiny("wan_known"), device="cpu")
+    assert model.spec.preset is not None
+    assert model.environment["dtype"] == "fp32"
+    assert model.pipe.transformer.dtype == torch.float32

@@ -1,0 +1,63 @@
+"""What a job's dtype comes to, by device and preset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from framefleet.pipeline.dtypes import asked, check_dtype, resolved
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.presets import Preset, presets
+
+WAN = next(preset for preset in presets() if preset.name == "wan2.1-t2v-1.3b")
+COGVIDEOX = next(preset for preset in presets() if preset.name == "cogvideox-2b")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "device", "preset", "found"),
+    [
+        ("auto", "cpu", None, "fp32"),
+        ("auto", "cpu", WAN, "fp32"),
+        ("auto", "cuda", None, "bf16"),
+        ("auto", "cuda:1", WAN, {"default": "bf16", "vae": "fp32"}),
+        ("auto", "cuda", COGVIDEOX, "fp16"),
+        ("bf16", "cuda", WAN, "bf16"),
+        ("bf16", "cpu", WAN, "bf16"),
+        ({"text_encoder": "fp32"}, "cuda", WAN, {"default": "bf16", "vae": "fp32", "text_encoder": "fp32"}),
+        ({"vae": "bf16"}, "cuda", WAN, "bf16"),
+        ({"default": "fp16"}, "cuda", WAN, "fp16"),
+        ({"default": "bf16", "vae": "fp32"}, "cpu", None, {"default": "bf16", "vae": "fp32"}),
+        ({}, "cuda", WAN, {"default": "bf16", "vae": "fp32"}),
+    ],
+)
+def test_what_is_left_open_is_the_presets_and_what_is_written_counts(
+    dtype: Any, device: str, preset: Preset | None, found: Any
+) -> None:
+    assert resolved(dtype, device=device, preset=preset) == found
+
+
+def test_what_was_resolved_resolves_to_itself() -> None:
+    found = resolved("auto", device="cuda", preset=WAN)
+    assert resolved(found, device="cuda", preset=None) == found
+
+
+def test_equal_wishes_are_spelled_alike() -> None:
+    assert asked({"default": "bf16"}) == asked({"default": "bf16", "vae": "bf16"}) == "bf16"
+    assert asked({}) == asked("auto") == "auto"
+    assert asked({"vae": "fp32"}) == {"vae": "fp32"}
+    assert asked({"default": "bf16", "vae": "fp32"}) == {"default": "bf16", "vae": "fp32"}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "problem"),
+    [
+        ("fp8", "dtype is 'fp8'"),
+        ({"default": "auto"}, "dtype of default is 'auto'"),
+        ({"vea": "fp32"}, "dtype names 'vea'"),
+    ],
+)
+def test_a_dtype_or_component_that_does_not_exist_is_refused(dtype: Any, problem: str) -> None:
+    with pytest.raises(ModelError, match=problem) as caught:
+        check_dtype(dtype, ["transformer", "vae"])
+    assert caught.value.fix.startswith("use one of")

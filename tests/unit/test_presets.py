@@ -1,0 +1,167 @@
+"""Presets: which model is recognised, what rows get from it, and that the table says only what works."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from framefleet.jobs.models_page import page
+from framefleet.pipeline.check import Refused, check_argument
+from framefleet.pipeline.dtypes import NAMES
+from framefleet.pipeline.presets import Preset, presets
+from framefleet.pipeline.row_plan import plan_rows
+from framefleet.pipeline.rows import CheckedRow
+from framefleet.pipeline.spec import PipelineSpec, inspect_model
+from tests.commands import command
+from tests.configs import FLOW, WAN, write_model
+from tests.tiny import SMALLEST, tiny
+
+ROOT = Path(__file__).parents[2]
+LEVELS = {"block_out_channels": [128, 256, 512, 512]}
+# What size multiples and frame steps are computed from, as the published configs have it.
+SHARED: dict[str, dict[str, dict[str, Any]]] = {
+    "Wan": WAN,
+    "CogVideoX": {"vae": {**LEVELS, "temporal_compression_ratio": 4}, "transformer": {"patch_size": 2}},
+    "LTX": {
+        "vae": {"patch_size": 4, "patch_size_t": 1, "spatio_temporal_scaling": [True, True, True, False]},
+        "transformer": {"patch_size": 1},
+    },
+    "Hunyuan": {
+        "vae": {"spatial_compression_ratio": 8, "temporal_compression_ratio": 4},
+        "transformer": {"patch_size": 2},
+    },
+    "StableDiffusion3": {"vae": LEVELS, "transformer": {"patch_size": 2, "sample_size": 128}},
+    "Flux": {"vae": LEVELS, "transformer": {"patch_size": 1}},
+    "": {"vae": LEVELS, "unet": {}},
+}
+WAN_SMALL = {"num_layers": 30, "in_channels": 16, "patch_size": [1, 2, 2]}
+WAN_LARGE = {"num_layers": 40, "in_channels": 16, "patch_size": [1, 2, 2]}
+EACH = [(preset, class_name) for preset in presets() for class_name in preset.pipelines]
+
+
+def spec_like(folder: Path, preset: Preset, class_name: str) -> PipelineSpec:
+    """Return what is read from a folder of configs that hold what the preset is recognised by."""
+    shared = next(configs for prefix, configs in SHARED.items() if class_name.startswith(prefix))
+    match = {name: values for name, values in preset.match.items() if name != "index"}
+    names = {*shared, *match, "scheduler"}
+    configs = {name: {**shared.get(name, {}), **match.get(name, {})} for name in names}
+    configs["scheduler"] = configs["scheduler"] or FLOW
+    return inspect_model(write_model(folder, class_name, configs, **preset.match.get("index", {})))
+
+
+def wan(folder: Path, transformer: dict[str, Any], **settings: Any) -> PipelineSpec:
+    return inspect_model(write_model(folder, "WanPipeline", WAN | {"transformer": transformer}, **settings))
+
+
+def preset_name(spec: PipelineSpec) -> str | None:
+    return spec.preset.name if spec.preset else None
+
+
+@pytest.mark.parametrize(("preset", "class_name"), EACH, ids=[f"{p.name}-{name}" for p, name in EACH])
+def test_every_preset_is_recognised_and_gives_what_its_pipelines_take(
+    tmp_path: Path, preset: Preset, class_name: str
+) -> None:
+    spec = spec_like(tmp_path / "any name", preset, class_name)
+    assert spec.preset == preset
+    assert spec.kind == ("video" if preset.fps else "image")
+    assert spec.native_fps == preset.fps
+    settable = spec.settable()
+    for name, value in preset.arguments.items():
+        if name not in ("num_frames", "guidance_scale_2"):  # which not every sibling takes
+            assert name in settable
+        if name in settable:
+            kind = settable[name].kind
+            assert kind
+            checked = check_argument(name, value, kind, spec)
+            assert not isinstance(checked, Refused), checked
+            assert (checked, type(checked)) == (value, type(value))
+            assert spec.defaults()[name] == value
+
+
+def test_every_entry_of_the_table_is_whole() -> None:
+    names = [preset.name for preset in presets()]
+    assert len(set(names)) == len(names)
+    for preset in presets():
+        assert preset.match and preset.licence and preset.inputs
+        assert {preset.dtype, *preset.dtypes.values()} <= set(NAMES)
+        assert set(preset.dtypes) <= set(preset.parameters)
+        assert {"height", "width", "num_inference_steps"} <= set(preset.arguments)
+        assert ("num_frames" in preset.arguments) == bool(preset.fps)
+
+
+def test_wan_models_with_equal_transformers_are_told_by_model_index(tmp_path: Path) -> None:
+    nothing = {"boundary_ratio": None, "expand_timesteps": False, "transformer_2": [None, None]}
+    assert preset_name(wan(tmp_path / "a", WAN_LARGE, boundary_ratio=0.875)) == "wan2.2-t2v-a14b"
+    assert preset_name(wan(tmp_path / "b", WAN_LARGE)) == "wan2.1-t2v-14b"
+    assert preset_name(wan(tmp_path / "c", WAN_LARGE, **nothing)) == "wan2.1-t2v-14b"
+    assert preset_name(wan(tmp_path / "d", WAN_SMALL)) == "wan2.1-t2v-1.3b"
+
+
+def test_a_class_of_another_kind_is_not_recognised(tmp_path: Path) -> None:
+    folder = write_model(tmp_path, "SkyReelsV2Pipeline", WAN | {"transformer": WAN_SMALL})
+    assert inspect_model(folder).preset is None
+
+
+@pytest.mark.parametrize("name", sorted(SMALLEST))
+def test_an_unknown_model_is_not_recognised_and_keeps_its_signature(name: str) -> None:
+    spec = inspect_model(tiny(name))
+    assert spec.preset is None
+    given = {n: p.default for n, p in spec.settable().items() if p.default is not None}
+    assert given.items() <= spec.defaults().items()
+
+
+def test_the_preset_stands_behind_the_row_and_the_job_and_before_the_signature(tmp_path: Path) -> None:
+    spec = wan(tmp_path, WAN_LARGE, boundary_ratio=0.875)
+    given = {"height": 480, "guidance_scale": 6.0, "num_inference_steps": 8}
+    table = pa.RecordBatch.from_pylist([{"prompt": "a", **dict.fromkeys(given)}, {"prompt": "b", **given}])
+    plan = plan_rows(table.schema, spec, defaults={"num_inference_steps": 30, "guidance_scale_2": None})
+    first, second = plan.rows(0, table)
+    assert isinstance(first, CheckedRow)
+    assert isinstance(second, CheckedRow)
+    native = {
+        "height": 720,
+        "width": 1280,
+        "num_frames": 81,
+        "guidance_scale": 4.0,
+        "num_inference_steps": 30,
+    }
+    assert native.items() <= first.request.arguments.items()
+    assert "guidance_scale_2" not in first.request.arguments
+    assert first.request.arguments["max_sequence_length"] == 512
+    assert (given | {"width": 1280}).items() <= second.request.arguments.items()
+
+
+def test_plan_shows_the_native_size_of_rows_that_leave_it_open(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("prompt\na red ball\n")
+    model = shutil.copytree(tiny("wan_known"), tmp_path / "model")
+    config = model / "transformer" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"in_channels": 48}))  # as Wan 2.2 5B
+    ended = command("plan", "--table", tmp_path / "t.csv", "--model", model, "--output", tmp_path / "out")
+    assert ended.exit_code == 0, ended.output
+    assert "704x1280x121x512" in ended.output
+
+
+def test_info_names_the_preset_and_what_it_sets() -> None:
+    printed = command("model", "info", tiny("wan_known")).output
+    assert "preset:    wan2.1-t2v-1.3b\n" in printed
+    assert "defaults:  height 480, width 832, num_frames 81, num_inference_steps 50" in printed
+    assert "dtype:     on a GPU bf16, vae fp32\n" in printed
+    assert "preset:    none" in command("model", "info", tiny("wan")).output
+
+
+def test_list_prints_every_preset_with_its_model() -> None:
+    printed = command("model", "list").output
+    for preset in presets():
+        assert f" {preset.name} " in printed
+        assert all(model in printed for model in preset.models[:1])
+
+
+def test_the_page_of_models_is_the_one_that_the_presets_make() -> None:
+    assert (ROOT / "docs" / "models.md").read_text(encoding="utf-8") == page(), (
+        "python -m framefleet.jobs.models_page > docs/models.md"
+    )
