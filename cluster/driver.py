@@ -21,6 +21,7 @@ from framefleet.cluster.worker import Worker
 from framefleet.cluster.write import clip_path
 from framefleet.pipeline.errors import FleetError, ModelError, StoreError
 from framefleet.pipeline.index import RowIndex
+from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows import RowPlan
 from framefleet.pipeline.table import Table
 
@@ -39,7 +40,7 @@ MAX_DEATHS_IN_A_ROW = 12
 class Work:
     """A job, resolved and checked: all that the driver needs.
 
-    index: every valid row of the table, with those that have a record marked done.
+    index: every valid row of the table, with those that have a record marked done. identity: their row_ids.
     run: names the parts of this run; never used before.
     """
 
@@ -48,6 +49,7 @@ class Work:
     table: Table
     plan: RowPlan
     index: RowIndex
+    identity: Callable[[Request], str]
     model_digest: str
     attempts: int
     run: str
@@ -64,7 +66,7 @@ class Driver:
         min_rows = work.setup.batching.max_rows
         size = LeaseSize(min_rows=min_rows, max_rows=max(min_rows, MAX_LEASE_ROWS), target_s=LEASE_S)
         self._dispatcher = Dispatcher(attempts=work.attempts, size=size)
-        self._rows = pending_rows(work.table, work.plan, work.index)
+        self._rows = pending_rows(work.table, work.plan, work.index, work.identity)
         self._pending: dict[str, Pending] = {}  # of the rows that wait or are leased
         self._tally = Tally(work.index.counts().pending, now=time.monotonic())
         self._committer = Committer(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from framefleet.cluster.lease import Row
+from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.index import RowIndex
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows import CheckedRow, RowPlan
@@ -22,8 +23,14 @@ class Pending:
     carried: pa.RecordBatch  # one row
 
 
-def pending_rows(table: Table, plan: RowPlan, index: RowIndex) -> Iterator[Row]:
-    """Yield every row that is still to render."""
+def pending_rows(
+    table: Table, plan: RowPlan, index: RowIndex, identity: Callable[[Request], str]
+) -> Iterator[Row]:
+    """Yield every row that is still to render. Raises TableError when the table is not what it was.
+
+    identity: the row_id of a request, which must be the one that the index has for its position.
+    """
+    num_yielded = 0
     for first, batch in table.batches():
         row_ids = {
             position: row_id
@@ -34,6 +41,18 @@ def pending_rows(table: Table, plan: RowPlan, index: RowIndex) -> Iterator[Row]:
             continue
         carried = batch.select(list(plan.carried))
         for row in plan.rows(first, batch):
-            if isinstance(row, CheckedRow) and row.index in row_ids:
-                payload = Pending(row.request, carried.slice(row.index - first, 1))
-                yield Row(row_id=row_ids[row.index], shape=row.shape, payload=payload)
+            if row.index not in row_ids:
+                continue
+            if not isinstance(row, CheckedRow) or identity(row.request) != row_ids[row.index]:
+                raise _changed(table, f"row {row.index} is another")
+            num_yielded += 1
+            payload = Pending(row.request, carried.slice(row.index - first, 1))
+            yield Row(row_id=row_ids[row.index], shape=row.shape, payload=payload)
+    if num_yielded < index.counts().pending:
+        raise _changed(table, "rows are gone")
+
+
+def _changed(table: Table, what: str) -> TableError:
+    return TableError(
+        f"table {table.location} was changed while the job ran: {what}", "run the same command again"
+    )

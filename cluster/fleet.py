@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -32,6 +34,8 @@ log = logging.getLogger(__name__)
 MAX_FAILED_STARTS = 3
 # Records of 1 KB are all that passes through it; Ray's default would take a third of the memory.
 OBJECT_STORE_BYTES = 128 * 2**20
+CONNECT_S = 5.0
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,9 +113,13 @@ class Fleet:
 
     def __enter__(self) -> Self:
         connect(self._settings, modules_to_ship(self._setup.recipes.values()))
-        num_workers, self._options = _shares(self._settings, self._setup.model.threads)
-        for number in range(num_workers):
-            self._start(_Slot(number))
+        try:
+            num_workers, self._options = _shares(self._settings, self._setup.model.threads)
+            for number in range(num_workers):
+                self._start(_Slot(number))
+        except BaseException:
+            ray.shutdown()  # __exit__ is not called when entering fails
+            raise
         return self
 
     def __exit__(
@@ -158,7 +166,7 @@ class Fleet:
                 raise error.cause from None
             return self._lose(slot, str(error))
         except RayError as error:  # the actor or its machine died, or could not be set up
-            return self._lose(slot, str(error).splitlines()[0])
+            return self._lose(slot, _cause(error))
         if isinstance(answer, Hello):
             check_hello(worker, answer)
             slot.is_ready, slot.num_failed_starts = True, 0
@@ -201,6 +209,10 @@ def connect(settings: FleetSettings, modules: Sequence[str] = ()) -> None:
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE_BYTES,
         }
+    if ray.is_initialized():
+        raise FleetError("Ray is already in use in this process", "call ray.shutdown() first")
+    if settings.address is not None:
+        _check_address(settings.address)
     try:
         with _own_sigterm():
             ray.init(address=settings.address or "local", **options)
@@ -213,9 +225,28 @@ def connect(settings: FleetSettings, modules: Sequence[str] = ()) -> None:
 def _own_sigterm() -> Iterator[None]:
     """Keep the handler of SIGTERM: ray.init puts its own there, which ends the process at once."""
     handler = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+
+
+def _check_address(address: str) -> None:
+    """Raise FleetError where nothing answers: ray.init would wait for it, deaf to signals."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit() or "://" in address:
+        return  # "auto" and ray:// are Ray's own to find
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise FleetError(f"no Ray cluster answers at {address}: {error}", "check fleet.address") from error
+
+
+def _cause(error: RayError) -> str:
+    """The line of Ray's report that says why: the last one, without its colours."""
+    lines = [line for line in ANSI.sub("", str(error)).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
 
 
 def _shares(settings: FleetSettings, threads: int) -> tuple[int, dict[str, Any]]:

@@ -12,8 +12,9 @@ import framefleet
 from framefleet.jobs.resolve import Resolved
 from framefleet.pipeline.environment import PACKAGES
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.records import RECORDS
 from framefleet.pipeline.source import public_name
-from framefleet.pipeline.store import USERINFO, Store
+from framefleet.pipeline.store import Store, public_url
 
 PATH = "job.json"
 # What decides which clips a job makes. Fleet, retries and batching.max_rows may change from run to run.
@@ -24,7 +25,7 @@ def claim(resolved: Resolved) -> None:
     """Make the output this job's. Raises JobError when it is another's. Call while holding the lock."""
     if not is_claimed(resolved):
         content = json.dumps(_description(resolved), indent=2, ensure_ascii=False) + "\n"
-        resolved.store.create(PATH, content.encode())
+        resolved.store.write(PATH, content.encode())
 
 
 def is_claimed(resolved: Resolved) -> bool:
@@ -34,6 +35,8 @@ def is_claimed(resolved: Resolved) -> bool:
     except FileNotFoundError:
         return False
     differences = list(_differences(_decisive(theirs), _decisive(_description(resolved))))
+    if differences and not (resolved.store.list(RECORDS) or resolved.store.list("clips")):
+        return False  # a run that got no further: nothing is lost
     if differences:
         raise JobError(
             f"{resolved.store.url_of('')} holds clips of another job\n" + "\n".join(differences),
@@ -77,7 +80,7 @@ def _description(resolved: Resolved) -> dict[str, Any]:
 
 def _public(location: str) -> str:
     """Return a path or URL that means the same in another folder, and shows no credentials."""
-    return USERINFO.sub("", location) if "://" in location else os.path.abspath(os.path.expanduser(location))
+    return public_url(location) if "://" in location else os.path.abspath(os.path.expanduser(location))
 
 
 def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:

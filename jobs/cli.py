@@ -111,6 +111,10 @@ def replay(
     script: Annotated[
         bool, typer.Option("--script", help="Print a script that does it with torch and diffusers alone.")
     ] = False,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="As storage_options.endpoint_url=...; repeatable."),
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Render one row again from its record and compare. Exit code 0: the very same frames; 1: others."""
@@ -118,12 +122,15 @@ def replay(
 
     with console.reporting(verbose=verbose):
         from framefleet.jobs.commands import replay_command, script_command
+        from framefleet.jobs.job_file import storage_options
+
+        options = storage_options(sets or [])
 
         if script:
-            script_command(output, row_id, model=model)
+            script_command(output, row_id, model=model, storage_options=options)
             is_equal = True
         else:
-            is_equal = replay_command(output, row_id, model=model, save=save)
+            is_equal = replay_command(output, row_id, model=model, save=save, storage_options=options)
     raise typer.Exit(0 if is_equal else 1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -48,14 +49,16 @@ def plan_command(job: Job) -> None:
         stdout.print(f"left out: {line}", markup=False, soft_wrap=True)
 
 
-def replay_command(output: str, row_id: str, *, model: str | None, save: Path | None) -> bool:
+def replay_command(
+    output: str, row_id: str, *, model: str | None, save: Path | None, storage_options: dict[str, Any]
+) -> bool:
     """Render one row again and print what is equal; return whether the frames are."""
     if save is not None and not save.parent.is_dir():
         raise JobError(f"--save {save}: {save.parent} is not a folder", "make it first")
     quiet_libraries()
     from framefleet.jobs.replay import replay
 
-    replayed = replay(output, row_id, model=model)
+    replayed = replay(output, row_id, model=model, storage_options=storage_options)
     for name, then, now in replayed.digests:
         outcome = Text("equal", style="green") if then == now else Text("different", style="red")
         said = f"  {now}" if then == now else f"\n  record {then}\n  now    {now}"
@@ -68,12 +71,12 @@ def replay_command(output: str, row_id: str, *, model: str | None, save: Path | 
     return replayed.is_equal
 
 
-def script_command(output: str, row_id: str, *, model: str | None) -> None:
+def script_command(output: str, row_id: str, *, model: str | None, storage_options: dict[str, Any]) -> None:
     """Print the script that renders one row again."""
     quiet_libraries()
     from framefleet.jobs.script import replay_script
 
-    print(replay_script(output, row_id, model=model), end="")
+    print(replay_script(output, row_id, model=model, storage_options=storage_options), end="")
 
 
 def demo_command(output: Path) -> int:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from framefleet.pipeline.dtypes import DType
+from framefleet.pipeline.request import MAX_FPS, MIN_FPS
 from framefleet.pipeline.sizes import MIN_GAIN
 
 Scalar = str | int | float | bool
@@ -72,7 +73,10 @@ class MediaSection(Section):
     )
     crf: int = Field(default=18, ge=0, le=51, description="Quality of mp4, 0 (lossless) to 51.")
     fps: float | None = Field(
-        default=None, ge=0.1, le=1000, description="Frames per second; unset: the row's, or the model's own."
+        default=None,
+        ge=MIN_FPS,
+        le=MAX_FPS,
+        description="Frames per second; unset: the row's, or the model's own.",
     )
 
 

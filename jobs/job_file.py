@@ -38,6 +38,17 @@ def load_job(
     return _checked(values, places)
 
 
+def storage_options(sets: Sequence[str]) -> dict[str, Any]:
+    """Return what `--set storage_options.key=value` gives to commands that read no job. Raises JobError."""
+    values: dict[str, Any] = {}
+    for text in sets:
+        key, value = _parse_set(text)
+        if key[0] != "storage_options" or len(key) < 2:
+            raise JobError(f"--set {text}: only storage_options can be set here", "leave it out")
+        _put(values, {}, key[1:], value, place="")
+    return values
+
+
 def job_from_mapping(values: Mapping[str, Any]) -> Job:
     """Return the job that these values, as a job file would hold them, describe. Raises JobError."""
     return _checked(copy.deepcopy(dict(values)), {})

@@ -86,6 +86,7 @@ def _work(resolved: Resolved, index: RowIndex, lock: DriverLock, run: str) -> Wo
         table=resolved.table,
         plan=resolved.plan,
         index=index,
+        identity=resolved.identity,
         model_digest=resolved.digest,
         attempts=resolved.job.retries.attempts,
         run=run,

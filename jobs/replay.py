@@ -59,13 +59,15 @@ class Replayed:
         return then == now
 
 
-def replay(output: str, row_id: str, *, model: str | None = None) -> Replayed:
+def replay(
+    output: str, row_id: str, *, model: str | None = None, storage_options: Mapping[str, Any] | None = None
+) -> Replayed:
     """Render one row again, in this process, and compare it with its record.
 
-    model: where the model is now, if not where the record says. Raises JobError when there is no such
-    record, and ModelError when the model's files are not those of the record.
+    model: where the model is now, if not where the record says. storage_options: as in the job. Raises
+    JobError when there is no such record, and ModelError when the model's files are not those of the record.
     """
-    recorded = find_recorded(output, row_id, model=model)
+    recorded = find_recorded(output, row_id, model=model, storage_options=storage_options)
     recipe = find_recipe(recorded.request.recipe)
     loaded = load(recorded.model)
     _check_files(recorded, loaded)
@@ -87,9 +89,11 @@ def replay(output: str, row_id: str, *, model: str | None = None) -> Replayed:
     )
 
 
-def find_recorded(output: str, row_id: str, *, model: str | None = None) -> Recorded:
+def find_recorded(
+    output: str, row_id: str, *, model: str | None = None, storage_options: Mapping[str, Any] | None = None
+) -> Recorded:
     """Return what is known about a committed row. Raises JobError when there is no record of it."""
-    store = Store(output)
+    store = Store(output, storage_options)
     try:
         claim = read_claim(store)
     except FileNotFoundError:
@@ -113,6 +117,7 @@ def find_recorded(output: str, row_id: str, *, model: str | None = None) -> Reco
             dtype=environment["dtype"],
             device=environment["device"],
             threads=environment["threads"],
+            storage_options=dict(storage_options or {}),
         ),
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 from framefleet.jobs.job import Job
 from framefleet.jobs.watch import Watch
 from framefleet.pipeline.dtypes import check_dtype
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, RecipeError
 from framefleet.pipeline.forwards import Batching
 from framefleet.pipeline.identity import row_id
 from framefleet.pipeline.integrity import model_digest
@@ -64,6 +64,8 @@ def resolve(job: Job, watch: Watch) -> Resolved:
     table, plan = _open_table(job, spec, recipes)
     for column, argument in plan.lookalikes:
         watch.say(f"note: column {column!r} is carried along; did you mean the argument {argument!r}?")
+    if job.output.startswith("memory://"):
+        raise JobError(f"output is {job.output}, which each process has for itself", "use a folder or S3")
     store = Store(job.output, job.storage_options)
     media_format = job.media.format or ("png" if spec.kind == "image" else "mp4")
     media = Media(format=media_format, crf=job.media.crf, fps=job.media.fps)
@@ -98,8 +100,13 @@ def _open_table(job: Job, spec: PipelineSpec, recipes: dict[str, Recipe]) -> tup
     more = recipes[job.recipe].parameters()
 
     def find(name: str) -> Recipe:
-        recipes[name] = recipes.get(name) or find_recipe(name)
-        return recipes[name]
+        recipe = recipes[name] = recipes.get(name) or find_recipe(name)
+        if recipe.parameters() != more:
+            raise RecipeError(
+                f"recipe {name!r} takes other parameters than the job's recipe {job.recipe!r}",
+                "rows of one table name recipes of equal parameters; render the others as another job",
+            )
+        return recipe
 
     options = job.storage_options if "://" in job.table else {}
     table = open_table(job.table, options, arguments=argument_columns(spec, job.columns, more))

@@ -53,9 +53,11 @@ print(f"the same frames: {{digest}}")
 '''
 
 
-def replay_script(output: str, row_id: str, *, model: str | None = None) -> str:
+def replay_script(
+    output: str, row_id: str, *, model: str | None = None, storage_options: Mapping[str, Any] | None = None
+) -> str:
     """Return the script for one row. It exits with 0 when the frames are those of the record, else with 1."""
-    recorded = find_recorded(output, row_id, model=model)
+    recorded = find_recorded(output, row_id, model=model, storage_options=storage_options)
     if recorded.request.recipe != "generate":
         raise JobError(
             f"row {row_id} was rendered by the recipe {recorded.request.recipe!r}, "

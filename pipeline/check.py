@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from framefleet.pipeline.geometry import FRAME_PARAMETERS
-from framefleet.pipeline.request import MAX_SEED
+from framefleet.pipeline.request import MAX_FPS, MAX_SEED, MIN_FPS
 from framefleet.pipeline.signature import Kind, Scalar
 from framefleet.pipeline.spec import PipelineSpec
 
@@ -68,11 +68,9 @@ def check_fps(value: Any) -> float | Refused:
     found = coerce(value, "float")
     if isinstance(found, Refused):
         return found
-    return (
-        float(found)
-        if float(found) > 0
-        else Refused(reason="it must be above 0", fix="use 16, 24 or 30, say")
-    )
+    if not MIN_FPS <= float(found) <= MAX_FPS:
+        return Refused(reason=f"it must be from {MIN_FPS:g} to {MAX_FPS:g}", fix="use 16, 24 or 30, say")
+    return float(found)
 
 
 def coerce(value: Any, kind: Kind) -> Scalar | Refused:

@@ -18,6 +18,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from framefleet.pipeline.errors import JobError, RenderError, StoreError
 from framefleet.pipeline.frames import Frames
+from framefleet.pipeline.request import MAX_FPS, MIN_FPS
 
 Format = Literal["mp4", "mkv", "png"]
 
@@ -111,7 +112,7 @@ def read_metadata(media_bytes: bytes) -> dict[str, str]:
 
 
 def _rate(fps: float) -> Fraction:
-    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0.1 <= fps <= 1000:
+    if isinstance(fps, bool) or not isinstance(fps, int | float) or not MIN_FPS <= fps <= MAX_FPS:
         raise JobError(f"fps is {fps!r}", "use a number from 0.1 to 1000, such as 16 or 23.976")
     return Fraction(fps).limit_denominator(1001)  # 1001: the denominator of the NTSC rates
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+MIN_FPS, MAX_FPS = 0.1, 1000.0  # what containers can say and players can play
 MAX_SEED = 2**63 - 1  # the record's column is int64; torch itself takes up to 2**64 - 1
 
 

@@ -19,6 +19,11 @@ SECRET_KEYS = re.compile("key|secret|token|password|credential|connection_string
 USERINFO = re.compile(r"(?<=://)([^/@]*)@")
 
 
+def public_url(url: str) -> str:
+    """Return a path as it is, and a URL without what may be secret: user, password and query (signatures)."""
+    return USERINFO.sub("", url).partition("?")[0] if "://" in url else url
+
+
 class Store:
     """One output root. Paths are relative to it, with forward slashes; those that leave it are refused.
 

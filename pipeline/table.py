@@ -14,6 +14,7 @@ from fsspec.core import has_magic
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.signature import Kind
+from framefleet.pipeline.store import public_url
 from framefleet.pipeline.table_files import FORMATS, Source, file_format, open_batches, read_schema
 
 _TEXT_COLUMNS: dict[str, Kind] = dict.fromkeys(("prompt", "negative_prompt", "scheduler", "recipe"), "str")
@@ -23,6 +24,7 @@ _TEXT_COLUMNS: dict[str, Kind] = dict.fromkeys(("prompt", "negative_prompt", "sc
 class Table:
     """A table that can be read as often as needed. Rows are numbered from 0, file by file in sorted order.
 
+    location: for messages; a URL is without credentials.
     num_rows: known for Parquet only, where it costs nothing.
     """
 
@@ -60,20 +62,22 @@ def open_table(
     columns of CSV and JSONL get the type that fits the first megabyte; a later cell that does not fit it is
     an error that names the row.
     """
+    shown = public_url(location)
     try:
         filesystem, path = fsspec.core.url_to_fs(location, **(storage_options or {}))
-        paths = _paths(filesystem, path, location)
+        paths = _paths(filesystem, path, shown)
         sources = tuple(Source(filesystem=filesystem, path=p, format=file_format(p)) for p in paths)
         schema, num_rows = _one_schema(sources, _TEXT_COLUMNS | dict(arguments or {}))
     except TableError:
         raise
     except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
         raise TableError(
-            f"table {location} cannot be read: {error}", "check the path and the access"
+            f"table {shown} cannot be read: {str(error).replace(location, shown)}",
+            "check the path and the access",
         ) from error
     if num_rows == 0:
-        raise TableError(f"table {location} has no rows", "add rows, or give another table")
-    return Table(location=location, sources=sources, schema=schema, num_rows=num_rows)
+        raise TableError(f"table {shown} has no rows", "add rows, or give another table")
+    return Table(location=shown, sources=sources, schema=schema, num_rows=num_rows)
 
 
 def _paths(filesystem: Any, path: str, location: str) -> list[str]:

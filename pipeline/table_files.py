@@ -147,7 +147,7 @@ def _explained(source: Source, after_row: int | None = None) -> Iterator[None]:
     """Turn Arrow's errors into TableError with the file and where in it."""
     try:
         yield
-    except (pa.ArrowInvalid, pa.ArrowKeyError, EOFError, OSError) as error:
+    except (pa.ArrowException, EOFError, OSError) as error:
         where = f" after row {after_row}" if after_row else ""
         fixes: dict[Format | None, str] = {
             "jsonl": "every line must be one JSON object with the same keys, each of one type",

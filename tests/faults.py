@@ -52,3 +52,8 @@ def never_fits(pipe: Any, request: Request) -> Any:
     if "huge" in request.arguments["prompt"]:
         raise torch.OutOfMemoryError("CUDA out of memory: a row that never fits")
     return generate(pipe, request)
+
+
+def scaled(pipe: Any, request: Request, *, gain: float = 1.0) -> Any:
+    """Multiply the frames by a parameter of the recipe's own."""
+    return (generate(pipe, request).frames[0] * gain).clip(0, 1)

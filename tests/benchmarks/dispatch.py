@@ -136,6 +136,7 @@ def _work(resolved: Resolved, index: RowIndex, lock: DriverLock, workers: int) -
         table=resolved.table,
         plan=resolved.plan,
         index=index,
+        identity=resolved.identity,
         model_digest=resolved.digest,
         attempts=3,
         run="dispatch",

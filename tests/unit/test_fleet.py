@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 import framefleet
-from framefleet.cluster.fleet import check_hello
+from framefleet.cluster.fleet import FleetSettings, check_hello, connect
 from framefleet.cluster.messages import Hello
 from framefleet.cluster.ship import modules_to_ship
 from framefleet.pipeline.environment import source_fingerprint
@@ -34,6 +34,11 @@ def test_a_worker_of_another_build_is_refused_with_the_fix(change: dict[str, str
     with pytest.raises(FleetError, match="worker-0 on elsewhere runs framefleet") as refusal:
         check_hello("worker-0", dataclasses.replace(HELLO, **change))  # type: ignore[arg-type]
     assert "install the same version" in refusal.value.fix
+
+
+def test_an_address_where_nothing_answers_is_refused_at_once() -> None:
+    with pytest.raises(FleetError, match="no Ray cluster answers"):
+        connect(FleetSettings(address="127.0.0.1:1"))
 
 
 def test_the_users_own_module_is_brought_to_the_workers_and_ours_is_not() -> None:

@@ -175,7 +175,7 @@ def test_a_recipes_own_parameters_are_arguments(wan: PipelineSpec) -> None:
         ({"seed": [1.5]}, "row 17: seed is 1.5, but it must be a whole number", "use a whole number"),
         ({"seed": [2.0**60]}, "a float column does not hold it exactly", "int64"),
         ({"seed": pa.array([2**63], pa.uint64())}, "seeds go from 0", "use a seed in that range"),
-        ({"fps": [0]}, "row 17: fps is 0, but it must be above 0", "use 16"),
+        ({"fps": [0]}, "row 17: fps is 0, but it must be from 0.1 to 1000", "use 16"),
         (
             {"scheduler": ["eulr"]},
             "row 17: scheduler is 'eulr', but no scheduler is named 'eulr'",

@@ -1,0 +1,67 @@
+"""The second pass over the table: it must find the rows that the first pass checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from framefleet.cluster.feed import pending_rows
+from framefleet.cluster.lease import Row
+from framefleet.jobs.job_file import job_from_mapping
+from framefleet.jobs.resolve import Resolved, resolve
+from framefleet.jobs.survey import survey_rows
+from framefleet.jobs.watch import Callback
+from framefleet.pipeline.errors import JobError, RecipeError, TableError
+from framefleet.pipeline.index import RowIndex
+from tests.jobs import job_values, prompt_rows, write_table
+
+ROWS = prompt_rows(4)
+
+
+def _resolved(folder: Path, **more: Any) -> Resolved:
+    return resolve(job_from_mapping(job_values(folder / "t.parquet", folder / "out") | more), Callback())
+
+
+def _pending(folder: Path, changed: list[Mapping[str, Any]] | None = None) -> list[Row]:
+    """The rows to render, when the table is `changed` after it was checked."""
+    write_table(folder / "t.parquet", ROWS)
+    resolved = _resolved(folder)
+    with RowIndex() as index:
+        survey_rows(resolved, index, checked=lambda _: None)
+        if changed is not None:
+            write_table(folder / "t.parquet", changed)
+            resolved = _resolved(folder)
+        return list(pending_rows(resolved.table, resolved.plan, index, resolved.identity))
+
+
+def test_every_checked_row_is_fed_once(tmp_path: Path) -> None:
+    assert len({row.row_id for row in _pending(tmp_path)}) == len(ROWS)
+
+
+@pytest.mark.parametrize(
+    "changed", [[{**ROWS[0], "seed": 99}, *ROWS[1:]], ROWS[:2], [{**ROWS[0], "prompt": ""}, *ROWS[1:]]]
+)
+def test_a_table_changed_while_the_job_runs_is_refused(
+    changed: list[Mapping[str, Any]], tmp_path: Path
+) -> None:
+    with pytest.raises(TableError, match="was changed while the job ran"):
+        _pending(tmp_path, changed)
+
+
+def test_an_output_in_memory_is_refused_since_workers_would_not_share_it(tmp_path: Path) -> None:
+    write_table(tmp_path / "t.parquet", ROWS)
+    with pytest.raises(JobError, match="each process has for itself"):
+        _resolved(tmp_path, output="memory://out")
+
+
+def test_a_row_may_not_name_a_recipe_of_other_parameters(tmp_path: Path) -> None:
+    write_table(tmp_path / "t.parquet", [{**ROWS[0], "recipe": "generate", "gain": 0.5}])
+    resolved = _resolved(tmp_path, recipe="tests.faults:scaled")
+    with RowIndex() as index:
+        survey = survey_rows(resolved, index, checked=lambda _: None)
+    assert "takes other parameters" in survey.invalid_lines()[0]
+    with pytest.raises(RecipeError):
+        _resolved(tmp_path, recipe="tests.faults:absent")
