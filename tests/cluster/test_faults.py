@@ -53,7 +53,7 @@ def test_a_raising_recipe_is_tried_three_times_and_told_with_its_traceback(
 ) -> None:
     failure = failures["row 3"]
     assert (failure["error_type"], failure["message"]) == ("ValueError", "this row is poison")
-    assert failure["attempts"] == 3
+    assert len(failure["workers"]) == 3  # attempts may be more: the killer's death can strike it as well
     assert 'raise ValueError("this row is poison")' in failure["traceback"]
 
 
