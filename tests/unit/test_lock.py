@@ -163,7 +163,7 @@ def test_a_driver_that_lost_the_lock_knows_it_and_leaves_the_other_alone(store: 
 def test_a_store_that_fails_for_a_moment_does_not_end_the_beating(
     store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with lock(store, beat_s=0.01):
+    with lock(store, beat_s=0.2):  # slow enough that no beat falls between two of these lines
         kept = store.read(PATH)
         (tmp_path / PATH).unlink()
         (tmp_path / PATH).mkdir()  # reading it now fails
