@@ -32,11 +32,7 @@ def pending_rows(
     """
     num_yielded = 0
     for first, batch in table.batches():
-        row_ids = {
-            position: row_id
-            for position, row_id in index.pending_in(first, batch.num_rows)
-            if position < first + batch.num_rows
-        }
+        row_ids = dict(index.pending_in(first, batch.num_rows))
         if not row_ids:
             continue
         carried = batch.select(list(plan.carried))

@@ -63,7 +63,7 @@ def _render_pending(
     watch.say(_counts_line(survey, index))
     failures = resolved.store.list(FAILURES)
     if index.counts().pending:
-        summary = Driver(_work(resolved, index, lock, run), on_progress=watch.progress).run()
+        summary = Driver(work_of(resolved, index, lock, run=run), on_progress=watch.progress).run()
     else:
         summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
     # Of earlier runs. Their rows were tried again: each has a record by now, or a new failure.
@@ -72,7 +72,8 @@ def _render_pending(
     return summary
 
 
-def _work(resolved: Resolved, index: RowIndex, lock: DriverLock, run: str) -> Work:
+def work_of(resolved: Resolved, index: RowIndex, lock: DriverLock, *, run: str) -> Work:
+    """Return what the driver needs of a resolved and surveyed job."""
     return Work(
         setup=WorkerSetup(
             model=resolved.model,

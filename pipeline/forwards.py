@@ -84,13 +84,6 @@ class Forwards:
         sizes = [self._sizes.get(call.shape) or self._new_sizes() for call in calls if call.batch]
         return max((known.next(self._batching.max_rows) for known in sizes), default=1)
 
-    def pins(self) -> dict[int, list[str]]:
-        """The pinned modules by size, for reports."""
-        names: dict[int, set[str]] = {}
-        for (_, size), plan in self._plans.items():
-            names.setdefault(size, set()).update(plan.pins if plan else ())
-        return {size: sorted(names[size]) for size in sorted(names)}
-
     def _sizes_of(self, call: Call) -> Sizes:
         return self._sizes.setdefault(call.shape, self._new_sizes())
 

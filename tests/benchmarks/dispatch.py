@@ -25,6 +25,7 @@ from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import Assignment, Hello, Report, WorkerSetup
 from framefleet.cluster.progress import Progress
 from framefleet.jobs.job_file import job_from_mapping
+from framefleet.jobs.render import work_of
 from framefleet.jobs.resolve import Resolved, resolve
 from framefleet.jobs.survey import survey_rows
 from framefleet.jobs.watch import Callback
@@ -124,25 +125,8 @@ def _dispatch(model: Path, folder: Path, rows: int, workers: int) -> Dispatched:
 
 
 def _work(resolved: Resolved, index: RowIndex, lock: DriverLock, workers: int) -> Work:
-    return Work(
-        setup=WorkerSetup(
-            model=resolved.model,
-            batching=resolved.batching,
-            media=resolved.media,
-            store=resolved.store,
-            recipes=resolved.recipes,
-        ),
-        fleet=FleetSettings(workers=workers),
-        table=resolved.table,
-        plan=resolved.plan,
-        index=index,
-        identity=resolved.identity,
-        model_digest=resolved.digest,
-        attempts=3,
-        run="dispatch",
-        lock=lock,
-        worker_class=NullWorker,
-    )
+    work = work_of(resolved, index, lock, run="dispatch")
+    return replace(work, fleet=FleetSettings(workers=workers), worker_class=NullWorker)
 
 
 def _write_table(path: Path, rows: int) -> None:
