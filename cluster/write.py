@@ -60,7 +60,7 @@ def write_clip(
         model=model.settings.name,
         model_digest=model.digest,
         numerics=canonical_json(model.settings.numerics(setup.batching.mode)),
-        environment=json.dumps(model.environment, sort_keys=True),
+        environment=json.dumps(clip.environment, sort_keys=True),
         batch_size=clip.batch_size,
         attempt=assignment.attempt,
         worker="",

@@ -11,17 +11,20 @@ from typing import Any
 import torch
 from torch import nn
 
+from framefleet.pipeline.attention import Attention
+from framefleet.pipeline.components import components_in
 from framefleet.pipeline.dtypes import DType, Resolved, asked, check_dtype, resolved
 from framefleet.pipeline.environment import environment, set_numerics
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.integrity import model_digest
+from framefleet.pipeline.option_checks import check_options
+from framefleet.pipeline.options import Options, read_options
 from framefleet.pipeline.source import Source, open_source, public_name
 from framefleet.pipeline.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.tuning import DENOISERS, packages_of, quantization_config, tune
 from framefleet.pipeline.weights import Weights, fetched_as, open_weights
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-# The components whose forwards are most of the work, and run once for each step and row.
-DENOISERS = ("transformer", "unet", "prior")
 TEXT_ENCODERS = ("text_encoder",)
 
 
@@ -32,7 +35,7 @@ class ModelSettings:
     path: a diffusers pipeline folder, a hub model, or a URL of a folder; see `open_source`.
     revision: of a hub model. lock: a lock file, if not the model's own. storage_options: to open a URL.
     dtype: of all components, or of each; see `dtypes`. device: auto is the GPU where there is one.
-    threads: of torch, on the CPU.
+    threads: of torch, on the CPU. options: see `Options`.
     """
 
     path: str
@@ -43,6 +46,7 @@ class ModelSettings:
     dtype: DType = "auto"
     device: str = "auto"
     threads: int = 1
+    options: Options = field(default_factory=Options)
 
     @property
     def name(self) -> str:
@@ -51,14 +55,16 @@ class ModelSettings:
 
     def numerics(self, mode: str) -> dict[str, Any]:
         """What of it decides the frames: part of every row's identity."""
-        return {"dtype": asked(self.dtype), "threads": self.threads, "batching": mode, "generator": "cpu"}
+        fixed = {"dtype": asked(self.dtype), "threads": self.threads, "batching": mode, "generator": "cpu"}
+        return fixed | self.options.numerics()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """A loaded pipeline, and what identifies it.
 
-    digest: of all files loaded; digests: of each. environment: see `environment`.
+    digest: of all files loaded; digests: of each. environment: see `environment`. attention: where a job
+    asks for a backend.
     """
 
     settings: ModelSettings
@@ -67,6 +73,7 @@ class Model:
     digests: Mapping[str, str]
     digest: str
     environment: Mapping[str, Any]
+    attention: Attention | None = None
 
     def denoisers(self) -> dict[str, nn.Module]:
         return self._modules(DENOISERS)
@@ -89,13 +96,14 @@ def load_model(
     dtype: DType = "auto",
     device: str = "auto",
     threads: int = 1,
+    **options: Any,
 ) -> Model:
     """Load a diffusers pipeline for rendering.
 
     path: a folder, `org/name` of the hub, or a URL that fsspec opens. revision: of the hub, a branch, tag or
     commit. lock: the lock file that the files must agree with, if not the model's own. allow_pickle: load
     pickles of tensors where there are no safetensors. dtype: auto, fp32, fp16, bf16, or of each component, as
-    {"default": "bf16", "vae": "fp32"}.
+    {"default": "bf16", "vae": "fp32"}. options: as below `model:` in a job, `offload="group"`; see `Options`.
     Sets the number of torch's threads for the whole process: on CPU it chooses kernels. Raises ModelError
     when the model is incomplete, corrupted, not the locked one, or holds pickles only.
     """
@@ -108,6 +116,7 @@ def load_model(
         dtype=dtype,
         device=device,
         threads=threads,
+        options=read_options(options),
     )
     return load(settings)
 
@@ -125,21 +134,25 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
         folder, digests = weights_of(settings, source).fetched()
     spec = inspect_model(folder)
     check_dtype(settings.dtype, spec.components)
+    options, components = settings.options, components_in(folder)
+    check_options(options, spec, folder=folder, components=components, device=device)
     dtype = resolved(settings.dtype, device=device, preset=spec.preset)
     set_numerics(threads=settings.threads)
     # The concrete class: DiffusionPipeline.from_pretrained drops components it is handed (diffusers 0.42).
     # Safetensors are mapped, not read: no second copy in memory. Pickles are read with weights_only=True, by
     # diffusers and by transformers.
+    quantized = quantization_config(options, {component.name: component.library for component in components})
     try:
         pipe = spec.pipeline_class.from_pretrained(
             folder,
             dtype=for_diffusers(dtype),
             use_safetensors=None if settings.allow_pickle else True,
             local_files_only=True,
+            quantization_config=quantized.make() if quantized else None,
         )
     except (OSError, ValueError, UnpicklingError) as error:  # missing, or do not fit each other, or hold code
         raise ModelError(f"{folder} cannot be loaded: {error}", "fetch the model again") from error
-    pipe.to(device)
+    attention = tune(pipe, options, device=device)
     pipe.set_progress_bar_config(disable=True)
     return Model(
         settings=replace(settings, path=source.path, revision=source.revision),
@@ -147,7 +160,8 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
         spec=spec,
         digests=digests,
         digest=model_digest(digests),
-        environment=environment(device, dtype),
+        environment=environment(device, dtype, packages=packages_of(options, device)),
+        attention=attention,
     )
 
 

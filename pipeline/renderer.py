@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from framefleet.pipeline.attention import AttentionChanged
 from framefleet.pipeline.batcher import Batcher, Task
 from framefleet.pipeline.checked import checked
 from framefleet.pipeline.errors import OutOfMemory
@@ -25,6 +26,7 @@ from framefleet.pipeline.model import Model
 from framefleet.pipeline.recipes import Recipe, find_recipe
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.schedulers import build, resolve
+from framefleet.pipeline.step_cache import StepCache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,7 @@ class Clip:
 
     frames: uint8 RGB (T, H, W, 3); T is 1 for images. seconds: encode_s (text), denoise_s (from the first
     forward to the last, shared with other rows), decode_s. batch_size: mean rows over its forwards.
+    environment: what a record says about where it was rendered.
     """
 
     row_id: str
@@ -42,6 +45,7 @@ class Clip:
     seconds: Mapping[str, float]
     batch_size: float
     peak_memory_bytes: int
+    environment: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +75,10 @@ class Renderer:
     ) -> None:
         self.model = model
         self.batching = batching or Batching()
-        self.forwards = Forwards(model.denoisers(), self.batching)
+        cache = model.settings.options.cache
+        self._cache = StepCache(cache, model.denoisers()) if cache else None
         self._recipes = dict(recipes or {})
-        self._batcher = Batcher(self.forwards)
+        self._learn_anew()
         self._memo = Memo()
         self._rows: dict[Task, _Row] = {}
         self._waiting: deque[_Row] = deque()
@@ -89,8 +94,11 @@ class Renderer:
         """Rows worth having under way at once.
 
         Where larger forwards do not pay, one: rows that took turns would all be lost in a crash. Else twice
-        those of a forward, so that forwards fill though rows of several kinds are mixed.
+        those of a forward, so that forwards fill though rows of several kinds are mixed. A step cache would
+        couple rows: one.
         """
+        if self._cache:
+            return 1
         reach = min(self._batcher.reach, self.batching.max_rows)
         return 1 if reach == 1 else 2 * reach
 
@@ -126,14 +134,17 @@ class Renderer:
             stack.enter_context(intercept(self.model.text_encoders(), self._encode))
             vae = getattr(self.model.pipe, "vae", None)
             stack.enter_context(intercept({"vae": vae} if vae else {}, self._decode, method="decode"))
-            finished = self._batcher.step(stack)
+            try:
+                finished = self._batcher.step(stack)
+            except AttentionChanged:
+                self._begin_again()
+                return []
         ended = [(task, self._rows.pop(task)) for task in finished]
         return [outcome for task, row in ended if (outcome := self._outcome(task, row)) is not None]
 
     def cancel(self) -> None:
         """Forget all rows."""
-        self._batcher.cancel()
-        self._rows.clear()
+        self._drop_rows()
         self._waiting.clear()
         self._retry_alone.clear()
 
@@ -155,10 +166,33 @@ class Renderer:
 
     def _start(self, row: _Row, *, is_alone: bool) -> None:
         row.is_alone = is_alone
+        if self._cache:  # here, and not in the row's own code: its hooks go below the batcher's
+            steps = row.request.arguments.get("num_inference_steps", 1)
+            self._cache.start(steps=steps, pipe=lambda: row.pipe)
         self._rows[self._batcher.start(partial(self._render_row, row))] = row
 
+    def _begin_again(self) -> None:
+        """Take rows under way from their start: each is to be of one attention backend."""
+        rows = list(self._rows.values())
+        self._drop_rows()
+        self._learn_anew()
+        for row in reversed(rows):
+            queue = self._retry_alone if row.is_alone else self._waiting
+            queue.appendleft(_Row(row.row_id, row.request))
+
+    def _drop_rows(self) -> None:
+        self._batcher.cancel()
+        self._rows.clear()
+        if self._cache:
+            self._cache.stop()
+
+    def _learn_anew(self) -> None:
+        """Forget which sizes pay and are exact."""
+        self.forwards = Forwards(self.model.denoisers(), self.batching, self.model.attention)
+        self._batcher = Batcher(self.forwards)
+
     def _render_row(self, row: _Row) -> Frames:
-        pipe = copy.copy(self.model.pipe)  # pipelines keep the state of a call on themselves
+        pipe = row.pipe = copy.copy(self.model.pipe)  # pipelines keep the state of a call on themselves
         choice = resolve(row.request.scheduler, self.model.spec)
         pipe.scheduler = build(choice, self.model.pipe.scheduler)
         return to_frames(self._recipe(row.request.recipe).render(pipe, row.request))
@@ -188,9 +222,11 @@ class Renderer:
         return self._rows.get(task) if task else None
 
     def _outcome(self, task: Task, row: _Row) -> Outcome | None:
+        if self._cache:
+            self._cache.stop()
         error = task.error
         if error is None:
-            return _clip(task, row)
+            return _clip(task, row, self._environment())
         text = "".join(traceback.format_exception(error))
         _drop_frames(error)
         if is_out_of_memory(error):
@@ -199,9 +235,14 @@ class Renderer:
                 self._retry_alone.append(row)
                 return None
             error = OutOfMemory(
-                f"one row alone does not fit: {error}", "render smaller, or shorter, or in bf16"
+                f"one row alone does not fit: {error}",
+                "render smaller, or shorter, or in bf16; or set model.offload or model.vae_tiling",
             )
         return Failure(row_id=row.row_id, request=row.request, error=error, traceback=text)
+
+    def _environment(self) -> dict[str, Any]:
+        attention = self.model.attention
+        return {**self.model.environment, **({"attention": attention.name} if attention else {})}
 
 
 class _Row:
@@ -210,6 +251,7 @@ class _Row:
         self.request = request
         self.seconds: dict[str, float] = {}
         self.is_alone = False
+        self.pipe: Any = None
 
 
 def _drop_frames(error: BaseException | None) -> None:
@@ -219,7 +261,7 @@ def _drop_frames(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def _clip(task: Task, row: _Row) -> Clip:
+def _clip(task: Task, row: _Row, environment: Mapping[str, Any]) -> Clip:
     seconds = {"encode_s": 0.0, "decode_s": 0.0, "denoise_s": task.last_forward_at - task.first_forward_at}
     return Clip(
         row_id=row.row_id,
@@ -229,4 +271,5 @@ def _clip(task: Task, row: _Row) -> Clip:
         seconds=seconds | row.seconds,
         batch_size=task.batch_size,
         peak_memory_bytes=peak_memory_bytes(),
+        environment=environment,
     )
