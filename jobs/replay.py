@@ -16,6 +16,7 @@ from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.forwards import Batching
 from framefleet.pipeline.media import Media
 from framefleet.pipeline.model import Model, ModelSettings, load
+from framefleet.pipeline.options import recorded_options
 from framefleet.pipeline.parts import find_record
 from framefleet.pipeline.recipes import Recipe, find_recipe
 from framefleet.pipeline.renderer import Clip, Outcome, Renderer
@@ -81,7 +82,7 @@ def replay(
         raise outcomes[0].error
     now, media = _written(outcomes[0], loaded, recorded, recipe)
     there = recorded.environment | {"recipe source": _recipe_digest(recorded)}
-    here = dict(loaded.environment) | {"recipe source": recipe.digest}
+    here = dict(outcomes[0].environment) | {"recipe source": recipe.digest}
     return Replayed(
         digests=tuple((name, recorded.record[name], now[name]) for name in ("frames_sha256", "media_sha256")),
         differences=tuple(_differences(there, here)),
@@ -117,6 +118,7 @@ def find_recorded(
             dtype=environment["dtype"],
             device=environment["device"],
             threads=environment["threads"],
+            options=recorded_options(json.loads(record["numerics"]), environment),
             storage_options=dict(storage_options or {}),
         ),
     )

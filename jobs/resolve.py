@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from framefleet.jobs.job import Job
 from framefleet.jobs.watch import Watch
 from framefleet.pipeline.dtypes import check_dtype
@@ -15,6 +17,8 @@ from framefleet.pipeline.identity import row_id
 from framefleet.pipeline.integrity import model_digest
 from framefleet.pipeline.media import Media
 from framefleet.pipeline.model import ModelSettings, source_of, weights_of
+from framefleet.pipeline.option_checks import check_options
+from framefleet.pipeline.options import Options
 from framefleet.pipeline.recipes import Recipe, find_recipe
 from framefleet.pipeline.records import FAILURE_FIELDS, RECORD_FIELDS
 from framefleet.pipeline.request import Request
@@ -58,8 +62,11 @@ class Resolved:
 def resolve(job: Job, watch: Watch) -> Resolved:
     """Open what `job` names. Raises UserError for what must change in it, in the table or in the model."""
     model, weights = open_model(job)
-    spec = inspect_model(weights.configs())
+    configs = weights.configs()
+    spec = inspect_model(configs)
     check_dtype(model.dtype, spec.components)
+    device = "cpu" if _is_on_cpu(job) else None
+    check_options(model.options, spec, folder=configs, components=weights.components, device=device)
     recipes = {job.recipe: find_recipe(job.recipe)}
     table, plan = _open_table(job, spec, recipes)
     for column, argument in plan.lookalikes:
@@ -90,10 +97,21 @@ def resolve(job: Job, watch: Watch) -> Resolved:
 
 def open_model(job: Job) -> tuple[ModelSettings, Weights]:
     """Return the job's model, opened, as other machines find it too: by absolute path, or by commit."""
-    given = ModelSettings(**job.model.model_dump(), storage_options=job.storage_options)
+    given = ModelSettings(
+        **job.model.model_dump(exclude=set(Options.model_fields)),
+        options=job.model.options,
+        storage_options=job.storage_options,
+    )
     source = source_of(given)
     weights = weights_of(given, source)
     return replace(given, path=source.path, revision=source.revision), weights
+
+
+def _is_on_cpu(job: Job) -> bool:
+    """Tell whether no worker can have a GPU; those of a cluster may, where this machine has none."""
+    if job.model.device != "auto" or job.fleet.address is not None:
+        return job.model.device == "cpu"
+    return not torch.cuda.is_available()
 
 
 def _open_table(job: Job, spec: PipelineSpec, recipes: dict[str, Recipe]) -> tuple[Table, RowPlan]:

@@ -32,7 +32,7 @@ TIMESTEP = Code("lambda: pipe.current_timestep")
 
 def cache_config(cache: Cache, *, steps: int, timestep: Callable[[], Any] | Code = TIMESTEP) -> New:
     """Return diffusers' config of a cache for one row. steps: the row's num_inference_steps."""
-    arguments: dict[str, Any] = cache.model_dump(exclude={"type"})
+    arguments: dict[str, Any] = cache.model_dump(exclude={"type"}, exclude_none=True)
     if isinstance(cache, Mag):
         arguments["num_inference_steps"] = steps
     if isinstance(cache, TaylorSeer):

@@ -6,7 +6,8 @@ which must find all of that in place.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -61,25 +62,39 @@ def tune(pipe: Any, options: Options, *, device: str) -> Attention | None:
     return attention
 
 
-def script_lines(
-    options: Options, components: Collection[str], *, device: str, steps: int
-) -> tuple[list[str], set[tuple[str, str]]]:
-    """Return the lines of a script to the same end, and what they need imported; see `imports`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What a script says to the same end.
 
-    components: all that hold weights. steps: the row's.
+    loading: what from_pretrained is told beyond dtype and place. lines: after it. modules, classes: what it
+    imports, and what it imports from diffusers.
     """
-    denoisers = denoisers_in(components)
+
+    loading: str
+    lines: Sequence[str]
+    modules: Collection[str]
+    classes: Collection[str]
+
+
+def script_setup(options: Options, libraries: Mapping[str, str], *, device: str, steps: int) -> Setup:
+    """Return a script's share. libraries: of all components that hold weights. steps: the row's."""
+    denoisers = denoisers_in(libraries)
+    quantized = quantization_config(options, libraries)
+    first = weight_calls(options, denoisers)
     if options.offload:
-        placing = script_calls(options.offload, components, device=device, denoisers=denoisers)
-    else:
-        placing = [PipeCall(method="to", arguments={"device": device})]
-    before = [*weight_calls(options, denoisers), *placing]
-    after = [*compile_calls(options, denoisers), *cache_calls(options, denoisers, steps=steps)]
+        first += script_calls(options.offload, libraries, device=device, denoisers=denoisers)
+    last = [*compile_calls(options, denoisers), *cache_calls(options, denoisers, steps=steps)]
+    placing = [] if options.offload else [f"pipe.to({device!r})"]
     attention = backend_lines(denoisers, options.attention) if options.attention else []
-    needed = set(imports([*before, *after])) | ({(DIFFUSERS, "attention_backend")} if attention else set())
-    if OWN_FOLDER in str(before):
-        needed.add(("tempfile", ""))
-    return [*map(str, before), *attention, *map(str, after)], needed
+    lines = [*map(str, first), *placing, *attention, *map(str, last)]
+    needed = set(imports([quantized, *first, *last]))
+    modules = {module for module, _ in needed} - {DIFFUSERS}
+    return Setup(
+        loading=f", quantization_config={quantized}" if quantized else "",
+        lines=lines,
+        modules=modules | {"tempfile"} if any(OWN_FOLDER in line for line in lines) else modules,
+        classes={name for _, name in needed if name} | ({"attention_backend"} if attention else set()),
+    )
 
 
 def packages_of(options: Options, device: str) -> list[str]:
