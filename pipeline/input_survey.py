@@ -6,11 +6,12 @@ rows' own index, about 120 bytes each.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sqlite3
 import threading
 from collections.abc import Iterable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self
 
@@ -70,15 +71,16 @@ class InputIndex:
             self._take_answer()
 
     def find(self, uri: str, kind: Kind) -> Answer:
-        """Return what `uri` holds, or why it cannot be used as a `kind`; unless prefetched, it is read now."""
+        """Return what `uri` holds, or why it is no such `kind`; what was not prefetched is read now."""
         self.prefetch([(uri, kind)])
         answer = self._recall(_key(uri, kind))
         assert answer is not None
         return answer
 
     def close(self) -> None:
-        while not self._questions.empty():
-            self._questions.get()
+        with contextlib.suppress(Empty):
+            while True:
+                self._questions.get_nowait()
         for _ in range(NUM_THREADS):
             self._questions.put(None)
         self._db.close()
@@ -107,6 +109,10 @@ class InputIndex:
         self._under_way.remove(key)
         if isinstance(answer, Exception):
             raise answer
+        self._remember(key, answer)
+
+    def _remember(self, key: bytes, answer: Answer) -> None:
+        values: tuple[str | int | None, ...]
         if isinstance(answer, Refused):
             values = (None, None, None, None, answer.reason, answer.fix)
         else:
