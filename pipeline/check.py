@@ -45,10 +45,8 @@ def check_argument(name: str, value: Any, kind: ScalarKind, spec: PipelineSpec) 
 # What diffusers fails on late, or takes and then renders noise.
 _RANGES: dict[str, tuple[float, float, str]] = {
     "decode_chunk_size": (1, math.inf, "1 or more"),
-    "duration_s": (1, 60, "from 1 to 60"),
     "eta": (0, 1, "from 0 to 1"),
     "frame_rate": (1, math.inf, "1 or more"),
-    "levels": (1, 4, "from 1 to 4"),
     "max_sequence_length": (1, math.inf, "1 or more"),
     "num_inference_steps": (1, math.inf, "1 or more"),
     "strength": (math.ulp(0), 1, "above 0 and at most 1"),
