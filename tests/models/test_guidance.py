@@ -44,15 +44,11 @@ def _alone(model: Model, row: Request) -> Frames:
 
 
 def _clips(model: Model, rows: list[Request]) -> list[Clip]:
-    renderer = Renderer(model, Batching(min_gain=0))
-    for index, row in enumerate(rows):
-        renderer.submit(row, str(index))
     found = {}
-    while renderer.num_active:
-        for outcome in renderer.step():
-            assert isinstance(outcome, Clip), outcome.traceback
-            found[int(outcome.row_id)] = outcome
-    return [found[index] for index in range(len(rows))]
+    for outcome in Renderer(model, Batching(min_gain=0)).render(rows):
+        assert isinstance(outcome, Clip), outcome.traceback
+        found[outcome.request.seed] = outcome
+    return [found[row.seed] for row in rows]
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
@@ -64,6 +60,8 @@ def test_rows_of_schedules_and_numbers_share_forwards_and_keep_their_bits(name: 
     for clip, row in zip(clips, rows, strict=True):
         assert np.array_equal(clip.frames, _alone(model, row))
     assert max(clip.batch_size for clip in clips) > 1
+    argument = "true_cfg_scale" if name == "flux" else "guidance_scale"
+    assert clips[1].request.arguments[argument] == "linear(6.0, 2.0)"  # the one spelling of it
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])

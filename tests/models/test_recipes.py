@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import copy
 import functools
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -16,6 +20,7 @@ from PIL import Image
 from framefleet import Clip, Model, Renderer, Request, load_model
 from framefleet.pipeline.forwards import Batching
 from framefleet.pipeline.frames import Frames, to_frames
+from framefleet.pipeline.media import Media, encode
 from framefleet.pipeline.recipes import BUILT_IN
 from tests.tiny import SMALLEST, tiny
 
@@ -25,12 +30,34 @@ NUM_ROWS = 3
 LARGER: dict[str, Any] = {"height": 32, "width": 32, "num_inference_steps": 3}
 
 
-def _picture(seed: int) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (24, 40, 3), dtype=np.uint8))
+_folder = tempfile.TemporaryDirectory(prefix="framefleet-recipes-")
 
 
-def _video(seed: int, num_frames: int) -> list[Image.Image]:
-    return [_picture(100 * seed + i) for i in range(num_frames)]
+@functools.cache
+def _noise(num_frames: int, seed: int) -> Frames:
+    draw = np.random.default_rng(seed)
+    return draw.integers(0, 256, (num_frames, 24, 40, 3), dtype=np.uint8)
+
+
+def _picture(seed: int) -> str:
+    path = Path(_folder.name, f"1-{seed}.png")
+    Image.fromarray(_noise(1, seed)[0]).save(path)
+    return str(path)
+
+
+def _video(seed: int, num_frames: int) -> str:
+    path = Path(_folder.name, f"{num_frames}-{seed}.mkv")
+    path.write_bytes(encode(_noise(num_frames, seed), media=Media(format="mkv"), fps=FPS, metadata={}))
+    return str(path)
+
+
+def _opened(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments as a plain script gives them: with what was drawn in place of the files."""
+    opened = dict(arguments)
+    for name in {"image", "video"} & set(arguments):
+        images = _images(_noise(*map(int, Path(arguments[name]).stem.split("-"))))
+        opened[name] = images if name == "video" else images[0]
+    return opened
 
 
 # By recipe and tiny model: the arguments of row `seed` beside a prompt, steps, a size and a guidance scale.
@@ -69,7 +96,7 @@ def _request(recipe: str, name: str, seed: int, **more: Any) -> Request:
         arguments = {name: value for name, value in arguments.items() if value is not None}
     if name == "svd":
         arguments = {k: v for k, v in arguments.items() if k not in ("prompt", "guidance_scale")}
-    return Request(arguments=arguments, seed=seed, recipe=recipe, fps=FPS)
+    return Request(arguments=arguments, seed=seed, recipe=recipe, fps=FPS if recipe == "extend" else None)
 
 
 @functools.cache
@@ -79,19 +106,16 @@ def _model(name: str, dtype: str) -> Model:
 
 def _rendered(model: Model, rows: list[Request]) -> list[Clip]:
     """Render rows in one another's company; returned in the order of the rows."""
-    renderer = Renderer(model, Batching(min_gain=0))
-    for index, row in enumerate(rows):
-        renderer.submit(row, str(index))
-    outcomes = {}
-    while renderer.num_active:
-        outcomes |= {int(outcome.row_id): outcome for outcome in renderer.step()}
-    for outcome in outcomes.values():
+    found = {}
+    for outcome in Renderer(model, Batching(min_gain=0)).render(rows):
         assert isinstance(outcome, Clip), outcome.traceback
-    return [outcomes[index] for index in range(len(rows))]  # type: ignore[misc]
+        found[outcome.request.seed] = outcome
+    return [found[row.seed] for row in rows]
 
 
 def _alone(model: Model, row: Request) -> Frames:
-    return to_frames(BUILT_IN[row.recipe].render(copy.copy(model.pipe), row))
+    opened = replace(row, arguments=_opened(row.arguments))
+    return to_frames(BUILT_IN[row.recipe].render(copy.copy(model.pipe), opened))
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
@@ -184,13 +208,13 @@ def test_image_to_video_is_one_call_of_the_image_sibling() -> None:
     row = _request("image_to_video", "ltx", 2)
     starting = diffusers.LTXImageToVideoPipeline(**_plain("ltx").components)
     generator = torch.Generator("cpu").manual_seed(2)
-    output = starting(**row.arguments, generator=generator, output_type="np")
+    output = starting(**_opened(row.arguments), generator=generator, output_type="np")
     assert np.array_equal(_uint8(output), _rendered(_model("ltx", "fp32"), [row])[0].frames)
 
 
 def test_video_to_video_takes_the_first_frames_of_the_video() -> None:
     row = _request("video_to_video", "wan", 2)
-    pipe, given = _plain("wan"), dict(row.arguments)
+    pipe, given = _plain("wan"), _opened(row.arguments)
     parts = {name: part for name, part in pipe.components.items() if name != "transformer_2"}
     given["video"] = given["video"][: given.pop("num_frames")]
     generator = torch.Generator("cpu").manual_seed(2)

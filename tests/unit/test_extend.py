@@ -31,7 +31,7 @@ class MochiPipeline:
 
     def __call__(self, *, num_frames: int, generator: Any, output_type: str) -> Frames:
         self.num_calls += 1
-        return _gray(*[10 * (self.num_calls - 1)] * num_frames)
+        return _gray(*[10 * (self.num_calls - 1) % 256] * num_frames)
 
 
 def _extended(fps: float | None = 4.0, **own: Any) -> Frames:
