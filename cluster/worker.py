@@ -83,7 +83,12 @@ class Worker:
     def _run(self) -> None:
         try:
             model = load(self._setup.model, self._setup.model_files)
-            renderer = Renderer(model, self._setup.batching, recipes=self._setup.recipes)
+            renderer = Renderer(
+                model,
+                self._setup.batching,
+                recipes=self._setup.recipes,
+                embeddings=self._setup.store if self._setup.keep_embeddings else None,
+            )
             self._renderer = renderer
             self._loaded.set()
             while True:

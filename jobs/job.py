@@ -127,6 +127,10 @@ class Job(Section):
         default="generate", min_length=1, description="generate, or yours as module:function."
     )
     batching: BatchingSection = BatchingSection()
+    keep_embeddings: bool = Field(
+        default=False,
+        description="Keep what text encoders return in the output, and the encoders off the GPU.",
+    )
     media: MediaSection = MediaSection()
     fleet: FleetSection = FleetSection()
     retries: RetriesSection = RetriesSection()

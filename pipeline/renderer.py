@@ -14,6 +14,7 @@ from typing import Any
 
 from framefleet.pipeline.batcher import Batcher, Task
 from framefleet.pipeline.checked import checked
+from framefleet.pipeline.embeddings import Embeddings
 from framefleet.pipeline.errors import OutOfMemory
 from framefleet.pipeline.forwards import Batching, Forwards
 from framefleet.pipeline.frames import Frames, frames_sha256, to_frames
@@ -22,9 +23,11 @@ from framefleet.pipeline.intercept import intercept
 from framefleet.pipeline.memo import Memo
 from framefleet.pipeline.memory import free_memory, is_out_of_memory, peak_memory_bytes
 from framefleet.pipeline.model import Model
+from framefleet.pipeline.parked import Parked, is_on_gpu
 from framefleet.pipeline.recipes import Recipe, find_recipe
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.schedulers import build, resolve
+from framefleet.pipeline.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,14 +70,28 @@ class Renderer:
     """
 
     def __init__(
-        self, model: Model, batching: Batching | None = None, *, recipes: Mapping[str, Recipe] | None = None
+        self,
+        model: Model,
+        batching: Batching | None = None,
+        *,
+        recipes: Mapping[str, Recipe] | None = None,
+        embeddings: Store | None = None,
     ) -> None:
+        """embeddings: where outputs of text encoders are kept; the encoders are then on the GPU only while
+        they are called, until `render` ends or `cancel` brings them back.
+        """
         self.model = model
         self.batching = batching or Batching()
         self.forwards = Forwards(model.denoisers(), self.batching)
         self._recipes = dict(recipes or {})
         self._batcher = Batcher(self.forwards)
-        self._memo = Memo()
+        encoders = model.text_encoders() if embeddings else {}
+        numerics = model.settings.numerics(self.batching.mode)
+        self._memo = Memo(Embeddings(embeddings, model, numerics) if embeddings else None)
+        self._parked = Parked(
+            {name: encoder for name, encoder in encoders.items() if is_on_gpu(encoder)},
+            model.environment["device"],
+        )
         self._rows: dict[Task, _Row] = {}
         self._waiting: deque[_Row] = deque()
         self._retry_alone: deque[_Row] = deque()  # memory ran out beside others
@@ -123,6 +140,7 @@ class Renderer:
         """Take every row to its next forward; return the rows that ended on the way."""
         self._admit()
         with ExitStack() as stack:
+            stack.callback(self._parked.leave)
             stack.enter_context(intercept(self.model.text_encoders(), self._encode))
             vae = getattr(self.model.pipe, "vae", None)
             stack.enter_context(intercept({"vae": vae} if vae else {}, self._decode, method="decode"))
@@ -133,6 +151,7 @@ class Renderer:
     def cancel(self) -> None:
         """Forget all rows."""
         self._batcher.cancel()
+        self._parked.bring()
         self._rows.clear()
         self._waiting.clear()
         self._retry_alone.clear()
@@ -169,7 +188,8 @@ class Renderer:
         return self._recipes[name]
 
     def _encode(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return self._measured("encode_s", partial(self._memo, name, forward), *args, **kwargs)
+        run = partial(self._parked.run, name, forward)
+        return self._measured("encode_s", partial(self._memo, name, run), *args, **kwargs)
 
     def _decode(self, name: str, decode: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return self._measured("decode_s", decode, *args, **kwargs)
