@@ -102,8 +102,9 @@ def _class(name: str) -> type | None:
     """Return the container or output class of that name. Imports nothing: files must not choose what runs."""
     if name in PLAIN:
         return PLAIN[name]
-    module, _, qualname = name.rpartition(".")
-    found = getattr(sys.modules.get(module), qualname, None) if module.startswith(LIBRARIES) else None
+    module, _, own_name = name.rpartition(".")
+    is_theirs = module.partition(".")[0] in LIBRARIES and module in sys.modules
+    found = vars(sys.modules[module]).get(own_name) if is_theirs else None
     return found if isinstance(found, type) and issubclass(found, ModelOutput | BaseOutput) else None
 
 

@@ -31,7 +31,7 @@ class Parked:
         self._device = device
         self._present = {name: _pairs(module, "cpu") for name, module in modules.items()}
 
-    def run(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def run(self, name: str, forward: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call `forward` of a module with its weights and all tensors on the device."""
         if name not in self._modules:
             return forward(*args, **kwargs)
@@ -48,13 +48,15 @@ class Parked:
 
     def leave(self) -> None:
         """Free the device of all modules."""
-        for name, pairs in self._present.items():
-            _swap(pairs)
-            size = sum(twin.nbytes for _, twin in pairs)
-            log.info("%s left %s: %s bytes are free", name, self._device, f"{size:,}")
         if self._present:
-            self._present.clear()
+            while self._present:
+                self._leave(*self._present.popitem())
             empty_cache()
+
+    def _leave(self, name: str, pairs: Pairs) -> None:
+        _swap(pairs)
+        size = sum(twin.nbytes for _, twin in pairs)
+        log.info("%s left %s: %s bytes are free", name, self._device, f"{size:,}")
 
     def _bring(self, name: str) -> None:
         if name not in self._present:
@@ -84,6 +86,6 @@ def _swap(pairs: Pairs) -> None:
 def _twin(weight: Tensor, device: str) -> Tensor:
     """Return a copy that can be swapped for `weight`: `Tensor.data` cannot hold another kind of device."""
     copy = weight.detach().to(device)
-    return (
-        nn.Parameter(copy, requires_grad=weight.requires_grad) if isinstance(weight, nn.Parameter) else copy
-    )
+    if isinstance(weight, nn.Parameter):
+        return nn.Parameter(copy, requires_grad=weight.requires_grad)
+    return copy
