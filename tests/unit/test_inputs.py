@@ -75,6 +75,17 @@ def test_a_store_that_does_not_answer_is_no_fault_of_the_cell() -> None:
         Inputs(["ftp://127.0.0.1:1/images"]).read("a.png")
 
 
+def test_a_store_that_refuses_one_object_refuses_one_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise PermissionError("no rights on x.png?sig=s3cr3t for key-s3cr3t")
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "cat_file", fail)
+    with pytest.raises(InputError) as caught:
+        Inputs(["memory://images"], {"key": "key-s3cr3t"}).read("x.png?sig=s3cr3t")
+    assert caught.value.problem == "it cannot be read: PermissionError: no rights on x.png for ***"
+    assert "credentials" in caught.value.fix
+
+
 def test_a_cell_is_named_without_what_may_be_secret(tmp_path: Path) -> None:
     uri = "s3://me:s3cr3t@bucket/x.png?sig=s3cr3t"
     with pytest.raises(InputError) as caught, naming("image", uri):
