@@ -8,10 +8,11 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from framefleet.pipeline.adapters import of_one_row, working_on
 from framefleet.pipeline.batcher import Batcher, Task
 from framefleet.pipeline.checked import checked
 from framefleet.pipeline.errors import OutOfMemory
@@ -19,6 +20,8 @@ from framefleet.pipeline.forwards import Batching, Forwards
 from framefleet.pipeline.frames import Frames, frames_sha256, to_frames
 from framefleet.pipeline.identity import row_id
 from framefleet.pipeline.intercept import intercept
+from framefleet.pipeline.lora_layers import LoraLayers
+from framefleet.pipeline.loras import adapter_name, adapters_in, without_loras
 from framefleet.pipeline.memo import Memo
 from framefleet.pipeline.memory import free_memory, is_out_of_memory, peak_memory_bytes
 from framefleet.pipeline.model import Model
@@ -75,6 +78,8 @@ class Renderer:
         self._recipes = dict(recipes or {})
         self._batcher = Batcher(self.forwards)
         self._memo = Memo()
+        self._loras = LoraLayers(model.networks())
+        self._digests = {adapter_name(name): lora.sha256 for name, lora in model.settings.loras.items()}
         self._rows: dict[Task, _Row] = {}
         self._waiting: deque[_Row] = deque()
         self._retry_alone: deque[_Row] = deque()  # memory ran out beside others
@@ -109,7 +114,8 @@ class Renderer:
                     if request is None:
                         is_open = False
                     else:
-                        request = checked(request, self.model.spec, self._recipe(request.recipe), index=index)
+                        recipe, loras = self._recipe(request.recipe), self.model.settings.loras
+                        request = checked(request, self.model.spec, recipe, loras=loras, index=index)
                         self.submit(request, self._identify(request))
                 yield from self.step()
         finally:
@@ -122,7 +128,7 @@ class Renderer:
     def step(self) -> list[Outcome]:
         """Take every row to its next forward; return the rows that ended on the way."""
         self._admit()
-        with ExitStack() as stack:
+        with ExitStack() as stack, intercept(self._loras.layers, self._loras):
             stack.enter_context(intercept(self.model.text_encoders(), self._encode))
             vae = getattr(self.model.pipe, "vae", None)
             stack.enter_context(intercept({"vae": vae} if vae else {}, self._decode, method="decode"))
@@ -161,7 +167,10 @@ class Renderer:
         pipe = copy.copy(self.model.pipe)  # pipelines keep the state of a call on themselves
         choice = resolve(row.request.scheduler, self.model.spec)
         pipe.scheduler = build(choice, self.model.pipe.scheduler)
-        return to_frames(self._recipe(row.request.recipe).render(pipe, row.request))
+        arguments = row.request.arguments
+        request = replace(row.request, arguments=without_loras(arguments))
+        with working_on([adapters_in(arguments)]):
+            return to_frames(self._recipe(request.recipe).render(pipe, request))
 
     def _recipe(self, name: str) -> Recipe:
         if name not in self._recipes:
@@ -169,7 +178,12 @@ class Renderer:
         return self._recipes[name]
 
     def _encode(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return self._measured("encode_s", partial(self._memo, name, forward), *args, **kwargs)
+        loras = [
+            f" {self._digests[adapter]}:{weight!r}"
+            for adapter, weight in self._loras.used_in(name, of_one_row())
+        ]
+        place = "".join([name, *loras])  # an encoder with a LoRA is another encoder
+        return self._measured("encode_s", partial(self._memo, place, forward), *args, **kwargs)
 
     def _decode(self, name: str, decode: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return self._measured("decode_s", decode, *args, **kwargs)

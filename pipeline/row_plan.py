@@ -10,13 +10,15 @@ import pyarrow as pa
 
 from framefleet.pipeline.check import Refused, check_argument, check_fps, check_seed
 from framefleet.pipeline.errors import JobError, TableError, UserError
+from framefleet.pipeline.loras import ARGUMENT as LORA
+from framefleet.pipeline.loras import Lora, check_loras
 from framefleet.pipeline.rows import Reader, RowPlan
 from framefleet.pipeline.schedulers import resolve
 from framefleet.pipeline.signature import PLUMBING, Kind, Parameter
 from framefleet.pipeline.spec import PipelineSpec
 
 # Columns with a meaning of their own, unless the pipeline has a parameter of that name.
-_SPECIAL: dict[str, Kind] = {"seed": "int", "scheduler": "str", "recipe": "str", "fps": "float"}
+_SPECIAL: dict[str, Kind] = {"seed": "int", "scheduler": "str", "recipe": "str", "fps": "float", LORA: "str"}
 _CACHED = (
     4096  # distinct cells remembered per column: heights and schedulers repeat, prompts and seeds do not
 )
@@ -40,6 +42,7 @@ def plan_rows(
     recipe_parameters: Iterable[Parameter] = (),
     check_recipe: Callable[[str], object] | None = None,
     reserved: Collection[str] = (),
+    loras: Mapping[str, Lora] | None = None,
 ) -> RowPlan:
     """Return the plan for tables of `schema`, or raise TableError or JobError for what no row can mend.
 
@@ -47,12 +50,15 @@ def plan_rows(
     recipe_parameters: what the job's recipe takes beyond the pipeline's `__call__`.
     check_recipe: raises UserError for the name of a recipe that cannot be used; without it every name passes.
     reserved: the record's own columns, which no carried column may be named like.
+    loras: those that rows may name.
     """
     columns, given = columns or {}, dict(defaults or {})
     targets = _targets(spec, recipe_parameters)
     _check_columns(columns, targets, schema)
+    default_loras = _default_loras(given.pop(LORA, None), loras or {})
     base, seed, scheduler = _defaults(given, targets, spec)
     checks = {name: _check_of(name, kind, spec, check_recipe) for name, kind in targets.items()}
+    checks[LORA] = _remembering(lambda cell: check_loras(cell, loras or {}))
     found = {target: columns.get(target, target) for target in targets}
     read = {target: column for target, column in found.items() if column in schema.names}
     for target, column in read.items():
@@ -70,6 +76,7 @@ def plan_rows(
         required=required,
         seed=seed,
         scheduler=resolve(scheduler, spec),
+        loras=default_loras,
         recipe=recipe,
         carried=carried,
         lookalikes=_lookalikes(carried, [target for target in targets if target not in read]),
@@ -118,6 +125,13 @@ def _defaults(
             checked[name] = _checked_default(name, value, targets[name], spec)
     seed, scheduler = checked.pop("seed", None), checked.pop("scheduler", None)
     return arguments | checked, seed, scheduler
+
+
+def _default_loras(given: Any, loras: Mapping[str, Lora]) -> Mapping[str, Any]:
+    found = {} if given is None else check_loras(given, loras)
+    if isinstance(found, Refused):
+        raise JobError(f"defaults.{LORA} is {given!r}, but {found.reason}", found.fix)
+    return found
 
 
 def _checked_default(name: str, value: Any, kind: Kind, spec: PipelineSpec) -> Any:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from framefleet.pipeline.check import Refused
 from framefleet.pipeline.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.identity import derive_seed
+from framefleet.pipeline.loras import ARGUMENT as LORA
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.schedulers import SchedulerChoice
 
@@ -75,7 +76,7 @@ class Reader:
 class RowPlan:
     """How the rows of one table become requests; made by `row_plan.plan_rows`.
 
-    base: the arguments of a row whose cells are all null.
+    base: the arguments of a row whose cells are all null. loras: the LoRAs of such a row.
     carried: columns without meaning here; they go into the record as they are.
     lookalikes: (carried column, argument that it may have meant).
     """
@@ -85,6 +86,7 @@ class RowPlan:
     required: tuple[str, ...]
     seed: int | None
     scheduler: SchedulerChoice
+    loras: Mapping[str, Any]
     recipe: str
     carried: tuple[str, ...]
     lookalikes: tuple[tuple[str, str], ...]
@@ -144,6 +146,8 @@ class RowPlan:
         self, arguments: dict[str, Any], choice: SchedulerChoice, special: Mapping[str, Any]
     ) -> Request:
         recipe = special.get("recipe", self.recipe)
+        if loras := special.get(LORA, self.loras):
+            arguments[LORA] = loras
         seed = special.get("seed", self.seed)
         if seed is None:
             seed = derive_seed(arguments=arguments, scheduler=choice.canonical, recipe=recipe)
