@@ -66,7 +66,12 @@ def test_a_row_whose_length_is_asked_in_seconds_gets_the_rate(wan: PipelineSpec)
         ("refine", {"height": 100}, "height is 100", "96 or 112"),
         ("extend", {"duration_s": 90.0}, "duration_s is 90.0, but it must be from 1 to 60", "into rows"),
         ("extend", {"duration_s": None}, "duration_s is empty, but every row needs", "fill it in"),
-        ("extend", {"duration_s": 2, "overlap": 81}, "overlap is 81, but it must be", "a quarter"),
+        (
+            "extend",
+            {"duration_s": 2, "overlap": 81},
+            "overlap is 81, but a segment has only 81 frames",
+            "use 20",
+        ),
         ("generate", {"guidance_scale": "liner(7, 3)"}, "no schedule 'liner'", "did you mean linear?"),
         ("generate", {"guidance_scale": "strong"}, "must be a finite number", "finite number"),
     ],
