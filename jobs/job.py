@@ -158,7 +158,9 @@ class Job(Section):
         description="LoRAs by the names that rows give them in a column `lora`, as style:0.8+detail:0.5.",
     )
     recipe: str = Field(
-        default="generate", min_length=1, description="generate, or yours as module:function."
+        default="generate",
+        min_length=1,
+        description="generate, image_to_video, video_to_video, refine, extend, or yours as module:function.",
     )
     inputs: InputsSection = InputsSection()
     batching: BatchingSection = BatchingSection()

@@ -1,6 +1,6 @@
 """From a record to a script that renders its row again with torch and diffusers alone, and checks the frames.
 
-Not covered: recipes of the user's own, whose code a script cannot hold.
+Not covered: other recipes than `generate`, images and videos, and schedules of guidance.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from typing import Any
 
 from framefleet.jobs.replay import Recorded, find_recorded
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guidance_check import is_schedule
+from framefleet.pipeline.identity import is_input
 from framefleet.pipeline.lora_files import SAFETENSORS, fetch_lora
 from framefleet.pipeline.loras import Lora, adapter_name, adapters_in, without_loras
 from framefleet.pipeline.model import for_diffusers, source_of, weights_of
@@ -69,6 +71,14 @@ def replay_script(
         raise JobError(
             f"row {row_id} was rendered by the recipe {recorded.request.recipe!r}, "
             "whose code a script of diffusers calls does not hold",
+            "use `framefleet replay` without --script",
+        )
+    arguments = recorded.request.arguments
+    unsaid = [name for name, value in arguments.items() if is_input(value) or is_schedule(name, value)]
+    if unsaid:
+        raise JobError(
+            f"row {row_id} was rendered with a file or a schedule as {', '.join(unsaid)}, "
+            "which a script of numbers and text does not hold",
             "use `framefleet replay` without --script",
         )
     source = source_of(recorded.model)

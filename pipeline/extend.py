@@ -83,13 +83,21 @@ def check_extend(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Iterat
     if not MIN_S <= own["duration_s"] <= MAX_S:
         reason = f"it must be from {MIN_S} to {MAX_S} seconds"
         yield "duration_s", Refused(reason=reason, fix="split what is longer into rows")
-    segment = next((arguments[name] for name in FRAME_PARAMETERS if name in arguments), None)
-    if segment == 1:
-        yield "num_frames", Refused(reason="a segment needs 2 frames or more", fix="raise it")
     overlap = own["overlap"] or 0
-    if overlap < 0 or (segment is not None and overlap >= segment):
-        reason = "it must be 0 or more" + (f", and less than the {segment} of a segment" if segment else "")
-        yield "overlap", Refused(reason=reason, fix="use a quarter of num_frames, say")
+    if overlap < 0:
+        yield "overlap", Refused(reason="it must be 0 or more", fix="use 8, say")
+    for name in set(FRAME_PARAMETERS) & set(arguments):
+        if arguments[name] == 1:
+            yield (
+                name,
+                Refused(reason="a segment needs 2 frames or more", fix="use what the model is made for"),
+            )
+        elif overlap >= arguments[name]:
+            reason = f"a segment has only {arguments[name]} frames"
+            yield (
+                "overlap",
+                Refused(reason=reason, fix=f"use {arguments[name] // 4}, say, or a larger {name}"),
+            )
     yield from check_strength(own["strength"], arguments)
 
 

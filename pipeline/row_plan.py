@@ -74,8 +74,9 @@ def plan_rows(
     columns, given = columns or {}, dict(defaults or {})
     targets = _targets(spec, recipe)
     _check_columns(columns, targets, schema)
+    own = {p.name: p.default for p in recipe.parameters() if p.default is not None}
     default_loras = _default_loras(given.pop(LORA, None), loras or {})
-    base, seed, scheduler = _defaults(given, targets, spec, finder)
+    base, seed, scheduler = _defaults(given, targets, spec, finder, own=own)
     find_recipe = find_recipe or (lambda name: replace(recipe, name=name))
     checks = {name: _check_of(name, kind, spec, find_recipe, finder) for name, kind in targets.items()}
     checks[LORA] = _remembering(lambda cell: check_loras(cell, loras or {}))
@@ -144,10 +145,18 @@ def _check_columns(columns: Mapping[str, str], targets: Mapping[str, Kind], sche
 
 
 def _defaults(
-    given: dict[str, Any], targets: Mapping[str, Kind], spec: PipelineSpec, finder: Finder
+    given: dict[str, Any],
+    targets: Mapping[str, Kind],
+    spec: PipelineSpec,
+    finder: Finder,
+    *,
+    own: Mapping[str, Any],
 ) -> tuple[dict[str, Any], int | None, str | None]:
-    """Return what an empty row is: its arguments, its seed, its scheduler. A null default takes one away."""
-    arguments: dict[str, Any] = dict(spec.defaults())
+    """Return what an empty row is: its arguments, its seed, its scheduler. A null default takes one away.
+
+    own: the defaults of the recipe's parameters.
+    """
+    arguments: dict[str, Any] = {**spec.defaults(), **own}
     checked: dict[str, Any] = {}
     for name, value in given.items():
         if name in ("recipe", "fps") and not _is_argument(name, spec):
