@@ -34,7 +34,7 @@ from framefleet.pipeline.spec import PipelineSpec
 
 # Settings of peft by which an adapter is more than something added to what a layer returns.
 CHANGES = ("bias", "init_lora_weights", "layer_replication", "modules_to_save", "target_parameters")
-HARMLESS = (None, True, False, "gaussian", "none", [], {})
+HARMLESS: tuple[Any, ...] = (None, True, False, "gaussian", "none", [], {})
 HALVES = {".lora_A.": ".lora_B.", ".lora_B.": ".lora_A."}
 
 
@@ -83,9 +83,10 @@ def _load(pipe: Any, name: str, file: LoraFile) -> str | None:
     def converted(_: str, convert: Any, *args: Any, **kwargs: Any) -> Any:
         """Look at the weights after diffusers named them in its way, and before it changes the model."""
         found = convert(*args, **kwargs)
-        weights, *_, metadata = found if isinstance(found, tuple) else (found, None)
+        weights, metadata = (found[0], found[-1]) if isinstance(found, tuple) else (found, None)
         places.extend(_places(pipe, weights, file.lora.component))
-        if reason := next(chain(_misfits(places), _changes(metadata or {})), None):
+        reason = next(chain(_misfits(places), _changes(metadata or {})), None)
+        if reason:
             raise ValueError(reason)
         return found
 
