@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ from framefleet.pipeline.lora_files import SAFETENSORS, LoraFile
 from framefleet.pipeline.loras import adapter_name
 from framefleet.pipeline.spec import PipelineSpec
 
+# Settings of peft by which an adapter is more than something added to what a layer returns.
+CHANGES = ("bias", "init_lora_weights", "layer_replication", "modules_to_save", "target_parameters")
+HARMLESS: tuple[Any, ...] = (None, True, False, "gaussian", "none", [], {})
 HALVES = {".lora_A.": ".lora_B.", ".lora_B.": ".lora_A."}
 
 
@@ -57,16 +61,10 @@ def load_loras(pipe: Any, files: Mapping[str, LoraFile]) -> None:
     """Load every file as an adapter, and switch all of them off. Raises ModelError when one does not fit."""
     _refuse_without_support(files, type(pipe))
     for name, file in files.items():
-        before = _own_weights(pipe)
         if reason := _load(pipe, name, file):
             raise ModelError(
                 f"loras.{name}: {file.path} does not fit {type(pipe).__name__}: {reason}",
                 "use a LoRA that was made for this model",
-            )
-        if not before.items() <= _own_weights(pipe).items():
-            raise ModelError(
-                f"loras.{name}: {file.path} changes the model's own weights, so rows without it would change",
-                "merge it into a copy of the model, and render with that",
             )
     for layer in _adapted_layers(pipe):
         layer.eval()  # made in training mode: a dropout would be on
@@ -85,9 +83,10 @@ def _load(pipe: Any, name: str, file: LoraFile) -> str | None:
     def converted(_: str, convert: Any, *args: Any, **kwargs: Any) -> Any:
         """Look at the weights after diffusers named them in its way, and before it changes the model."""
         found = convert(*args, **kwargs)
-        weights = found[0] if isinstance(found, tuple) else found
+        weights, metadata = (found[0], found[-1]) if isinstance(found, tuple) else (found, None)
         places.extend(_places(pipe, weights, file.lora.component))
-        if reason := next(_misfits(places), None):
+        reason = next(chain(_misfits(places), _changes(metadata or {})), None)
+        if reason:
             raise ValueError(reason)
         return found
 
@@ -165,6 +164,13 @@ def _misfits(places: Iterable[Place]) -> Iterator[str]:
             yield f"{place.key} has no counterpart in the file"
 
 
+def _changes(metadata: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what in a LoRA's own description would change rows that do not use it."""
+    for key, value in metadata.items():
+        if key.rpartition(".")[2] in CHANGES and value not in HARMLESS:
+            yield f"it is one that changes the model's own weights ({key} is {value!r})"
+
+
 def _widths(place: Place) -> tuple[int | None, int | None]:
     """Return for how wide a layer the weight is made, and how wide the model's is."""
     base = _base(place.layer)
@@ -180,19 +186,6 @@ def _base(layer: Any) -> Any:
     return getattr(layer, "base_layer", layer)
 
 
-def _own_weights(pipe: Any) -> dict[tuple[str, str], tuple[int, int, tuple[int, ...]]]:
-    """Return what shows whether a weight was changed or replaced; adapters come on top."""
-    return {
-        (name, key.replace(".base_layer.", ".")): (weight._version, weight.data_ptr(), tuple(weight.shape))
-        for name, network in _networks(pipe).items()
-        for key, weight in network.named_parameters()
-    }
-
-
 def _adapted_layers(pipe: Any) -> list[Any]:
-    networks = _networks(pipe).values()
+    networks = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
     return [layer for network in networks for layer in network.modules() if isinstance(layer, BaseTunerLayer)]
-
-
-def _networks(pipe: Any) -> dict[str, nn.Module]:
-    return {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}

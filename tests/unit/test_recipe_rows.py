@@ -1,4 +1,4 @@
-"""Rows of recipes: whose arguments they give, what is filled in, and what is refused before a worker starts."""
+"""Rows of recipes: whose arguments they give, what is filled in, and what is refused before any worker."""
 
 from __future__ import annotations
 
