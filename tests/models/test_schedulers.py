@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -12,7 +10,7 @@ from framefleet.pipeline.errors import UserError
 from framefleet.pipeline.scheduler_names import SHORT_NAMES
 from framefleet.pipeline.schedulers import SchedulerChoice, build, resolve
 from framefleet.pipeline.spec import inspect_model
-from tests.tiny import INPUTS, SMALLEST, smallest_call, tiny
+from tests.tiny import SMALLEST, smallest_call, tiny
 
 
 def latents(pipe: DiffusionPipeline, name: str, steps: int) -> torch.Tensor:
