@@ -73,7 +73,14 @@ def resolve(job: Job, watch: Watch) -> Resolved:
     spec = inspect_model(configs)
     check_dtype(model.dtype, spec.components)
     device = "cpu" if _is_on_cpu(job) else None
-    check_options(model.options, spec, folder=configs, components=weights.components, device=device)
+    check_options(
+        model.options,
+        spec,
+        folder=configs,
+        components=weights.components,
+        device=device,
+        has_loras=bool(job.loras),
+    )
     loras = _open_loras(job, spec, weights)
     recipes = {job.recipe: find_recipe(job.recipe)}
     called = spec_for(recipes[job.recipe], spec)

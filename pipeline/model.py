@@ -145,7 +145,8 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     spec = inspect_model(folder)
     check_dtype(settings.dtype, spec.components)
     options, components = settings.options, components_in(folder)
-    check_options(options, spec, folder=folder, components=components, device=device)
+    has_loras = bool(settings.loras)
+    check_options(options, spec, folder=folder, components=components, device=device, has_loras=has_loras)
     dtype = resolved(settings.dtype, device=device, preset=spec.preset)
     set_numerics(threads=settings.threads)
     loras = {n: fetch_lora(n, lora, settings.storage_options) for n, lora in settings.loras.items()}
