@@ -25,6 +25,7 @@ from framefleet.pipeline.tuning import denoisers_in
 _HOOKS = "torch cannot compile blocks that diffusers put hooks on"
 # What was tried and fails with diffusers 0.42 and torch 2.13.
 APART = (
+    ("compile", "LoRAs", "a graph holds the LoRAs of the row that it was made for"),
     ("compile", "cache", _HOOKS),
     ("compile", "layerwise_casting", _HOOKS),
     ("compile", "offload group", _HOOKS),
@@ -41,14 +42,15 @@ def check_options(
     folder: Path,
     components: Sequence[Component],
     device: str | None = None,
+    has_loras: bool = False,
 ) -> None:
     """Raise ModelError for an option that this model, or this device, cannot do.
 
-    folder: holds the configs. device: None where it is not known yet.
+    folder: holds the configs. device: None where it is not known yet. has_loras: whether rows may use some.
     """
     if options == Options():
         return
-    _check_together(options)
+    _check_together(options, has_loras=has_loras)
     by_name = {component.name: component for component in components}
     denoisers = {name: _without_weights(by_name[name], folder) for name in denoisers_in(by_name)}
     if options.attention:
@@ -67,10 +69,11 @@ def check_options(
             _check_vae(name, by_name.get("vae"), folder)
 
 
-def _check_together(options: Options) -> None:
+def _check_together(options: Options, *, has_loras: bool) -> None:
     group = options.offload if isinstance(options.offload, GroupOffload) else None
     used = {
         "compile": options.compile,
+        "LoRAs": has_loras,
         "cache": options.cache,
         "layerwise_casting": options.layerwise_casting,
         "quantization": options.quantization,

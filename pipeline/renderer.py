@@ -3,65 +3,40 @@
 from __future__ import annotations
 
 import copy
+import os
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from framefleet.pipeline.adapters import working_on
 from framefleet.pipeline.attention import AttentionChanged
 from framefleet.pipeline.batcher import Batcher, Task
 from framefleet.pipeline.checked import checked
+from framefleet.pipeline.clips import Clip, Failure, Outcome
+from framefleet.pipeline.encoders import Encoders
 from framefleet.pipeline.errors import OutOfMemory
 from framefleet.pipeline.forwards import Batching, Forwards
 from framefleet.pipeline.frames import Frames, frames_sha256, to_frames
-from framefleet.pipeline.identity import row_id
+from framefleet.pipeline.identity import is_input, row_id
+from framefleet.pipeline.input_survey import InputIndex
+from framefleet.pipeline.inputs import Inputs
 from framefleet.pipeline.intercept import intercept
-from framefleet.pipeline.memo import Memo
+from framefleet.pipeline.lora_layers import LoraLayers
+from framefleet.pipeline.loras import adapters_in, without_loras
 from framefleet.pipeline.memory import free_memory, is_out_of_memory, peak_memory_bytes
 from framefleet.pipeline.model import Model
+from framefleet.pipeline.opened import open_arguments
+from framefleet.pipeline.read_ahead import ReadAhead
 from framefleet.pipeline.recipes import Recipe, find_recipe
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.schedulers import build, resolve
 from framefleet.pipeline.step_cache import StepCache
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Clip:
-    """One rendered row.
-
-    frames: uint8 RGB (T, H, W, 3); T is 1 for images. seconds: encode_s (text), denoise_s (from the first
-    forward to the last, shared with other rows), decode_s. batch_size: mean rows over its forwards.
-    environment: what a record says about where it was rendered.
-    """
-
-    row_id: str
-    request: Request
-    frames: Frames
-    frames_sha256: str
-    seconds: Mapping[str, float]
-    batch_size: float
-    peak_memory_bytes: int
-    environment: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """One row that could not be rendered. The others went on.
-
-    error: without its frames, which would keep the row's tensors; they are written out in traceback.
-    """
-
-    row_id: str
-    request: Request
-    error: Exception
-    traceback: str
-
-
-Outcome = Clip | Failure
+from framefleet.pipeline.store import Store
 
 
 class Renderer:
@@ -71,15 +46,30 @@ class Renderer:
     """
 
     def __init__(
-        self, model: Model, batching: Batching | None = None, *, recipes: Mapping[str, Recipe] | None = None
+        self,
+        model: Model,
+        batching: Batching | None = None,
+        *,
+        recipes: Mapping[str, Recipe] | None = None,
+        inputs: Inputs | None = None,
+        embeddings: Store | None = None,
     ) -> None:
+        """inputs: where images and videos may lie; without it on this machine and at public URLs.
+
+        embeddings: where outputs of text encoders are kept; the encoders are then on the GPU only while
+        they are called, until `render` ends or `cancel` brings them back.
+        """
         self.model = model
         self.batching = batching or Batching()
         cache = model.settings.options.cache
         self._cache = StepCache(cache, model.denoisers()) if cache else None
         self._recipes = dict(recipes or {})
         self._learn_anew()
-        self._memo = Memo()
+        self._inputs = inputs or Inputs([os.getcwd(), os.sep])
+        self._finder = InputIndex(self._inputs)
+        self._ahead = ReadAhead(self._inputs.read)
+        self._loras = LoraLayers(model.networks())
+        self._encoders = Encoders(model, self._loras, mode=self.batching.mode, kept_in=embeddings)
         self._rows: dict[Task, _Row] = {}
         self._waiting: deque[_Row] = deque()
         self._retry_alone: deque[_Row] = deque()  # memory ran out beside others
@@ -117,20 +107,33 @@ class Renderer:
                     if request is None:
                         is_open = False
                     else:
-                        request = checked(request, self.model.spec, self._recipe(request.recipe), index=index)
-                        self.submit(request, self._identify(request))
+                        self._check_and_submit(request, index)
                 yield from self.step()
         finally:
             self.cancel()
 
+    def _check_and_submit(self, request: Request, index: int) -> None:
+        recipe = self._recipe(request.recipe)
+        loras = self.model.settings.loras
+        request = checked(request, self.model.spec, recipe, finder=self._finder, loras=loras, index=index)
+        self.submit(request, self._identify(request))
+
     def submit(self, request: Request, row_id: str) -> None:
         """Take a request that was checked already."""
+        self.read_ahead(request)
         self._waiting.append(_Row(row_id, request))
+
+    def read_ahead(self, request: Request) -> None:
+        """Begin to read the images and videos of a request that will come. From any thread."""
+        for value in request.arguments.values():
+            if is_input(value):
+                self._ahead.start(value["uri"])
 
     def step(self) -> list[Outcome]:
         """Take every row to its next forward; return the rows that ended on the way."""
         self._admit()
-        with ExitStack() as stack:
+        with ExitStack() as stack, intercept(self._loras.layers, self._loras):
+            stack.callback(self._encoders.leave)
             stack.enter_context(intercept(self.model.text_encoders(), self._encode))
             vae = getattr(self.model.pipe, "vae", None)
             stack.enter_context(intercept({"vae": vae} if vae else {}, self._decode, method="decode"))
@@ -145,6 +148,7 @@ class Renderer:
     def cancel(self) -> None:
         """Forget all rows."""
         self._drop_rows()
+        self._encoders.bring()
         self._waiting.clear()
         self._retry_alone.clear()
 
@@ -195,7 +199,12 @@ class Renderer:
         pipe = row.pipe = copy.copy(self.model.pipe)  # pipelines keep the state of a call on themselves
         choice = resolve(row.request.scheduler, self.model.spec)
         pipe.scheduler = build(choice, self.model.pipe.scheduler)
-        return to_frames(self._recipe(row.request.recipe).render(pipe, row.request))
+        arguments = row.request.arguments
+        opened = open_arguments(without_loras(arguments), self._ahead.read)
+        with working_on([adapters_in(arguments)]):
+            return to_frames(
+                self._recipe(row.request.recipe).render(pipe, replace(row.request, arguments=opened))
+            )
 
     def _recipe(self, name: str) -> Recipe:
         if name not in self._recipes:
@@ -203,7 +212,7 @@ class Renderer:
         return self._recipes[name]
 
     def _encode(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return self._measured("encode_s", partial(self._memo, name, forward), *args, **kwargs)
+        return self._measured("encode_s", self._encoders, name, forward, *args, **kwargs)
 
     def _decode(self, name: str, decode: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return self._measured("decode_s", decode, *args, **kwargs)

@@ -16,7 +16,7 @@ from framefleet.pipeline.folder import Folder
 from framefleet.pipeline.object_store import ObjectStore, Stored
 
 SECRET_KEYS = re.compile("key|secret|token|password|credential|connection_string|sas", re.IGNORECASE)
-USERINFO = re.compile(r"(?<=://)([^/@]*)@")
+USERINFO = re.compile(r"(?<=://)([^/?#]*)@")  # to the last @: passwords may hold one
 
 
 def public_url(url: str) -> str:
@@ -104,6 +104,11 @@ class Store:
         """Return what is stored below `folder`, at any depth; {} if it is absent."""
         with self._failing("list", folder):
             return self._backend.details(_checked(folder) if folder else "")
+
+    def stat(self, path: str) -> Stored:
+        """Return what is stored at `path`; FileNotFoundError when it is not there."""
+        with self._failing("look for", path, absent_is_error=False):
+            return self._backend.stat(_checked(path))
 
     def delete(self, path: str) -> None:
         """Remove `path`; an absent one is fine."""
