@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from framefleet.jobs.job import Job
+from framefleet.jobs.job import Job, LoraSection
 
 Key = tuple[str | int, ...]
 
@@ -84,13 +84,19 @@ def _shown(key: Key, value: Any) -> str:
 
 def _nearest(key: Key) -> str:
     """Return the hint for a key that does not exist: a near one beside it, or the same word elsewhere."""
-    known = list(_known_keys(Job))
+    known = [*_known_keys(Job), *_known_below(key)]
     siblings = {path[-1]: path for path in known if path[:-1] == key[:-1]}
     elsewhere = {path[-1]: path for path in known}
     for words in (siblings, elsewhere):
         if nearest := difflib.get_close_matches(str(key[-1]), words, n=1, cutoff=0.7):
             return f"did you mean `{'.'.join(words[nearest[0]])}`?"
     return f"known here: {', '.join(siblings or elsewhere)}"
+
+
+def _known_below(key: Key) -> Iterator[tuple[str, ...]]:
+    """Yield the keys of a section that stands under a name which the job chose, as `loras.style`."""
+    if key[0] == "loras" and len(key) > 2:
+        yield from (("loras", str(key[1]), *path) for path in _known_keys(LoraSection))
 
 
 def _known_keys(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:

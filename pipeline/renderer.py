@@ -78,7 +78,7 @@ class Renderer:
         self._recipes = dict(recipes or {})
         self._batcher = Batcher(self.forwards)
         self._memo = Memo()
-        self._loras = LoraLayers(model.networks())
+        self._loras = LoraLayers(model.networks() if model.settings.loras else {})
         self._digests = {adapter_name(name): lora.sha256 for name, lora in model.settings.loras.items()}
         self._rows: dict[Task, _Row] = {}
         self._waiting: deque[_Row] = deque()
