@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from framefleet.pipeline.forwards import Batching
+from framefleet.pipeline.inputs import Inputs
 from framefleet.pipeline.media import Media
 from framefleet.pipeline.model import ModelSettings
 from framefleet.pipeline.recipes import Recipe
@@ -19,6 +20,7 @@ class WorkerSetup:
     """All that a worker needs to know before its first row.
 
     model_files: the SHA-256 of every file that it loads; empty, and the worker asks lock and hub itself.
+    keep_embeddings: whether what text encoders returned is kept in the store.
     """
 
     model: ModelSettings
@@ -26,7 +28,9 @@ class WorkerSetup:
     media: Media
     store: Store
     recipes: Mapping[str, Recipe]
+    inputs: Inputs
     model_files: Mapping[str, str] = field(default_factory=dict)
+    keep_embeddings: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

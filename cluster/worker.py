@@ -18,11 +18,12 @@ from queue import Queue
 import framefleet
 from framefleet.cluster.messages import Assignment, Failed, Hello, Report, WorkerSetup
 from framefleet.cluster.write import write_clip
+from framefleet.pipeline.clips import Clip
 from framefleet.pipeline.environment import source_fingerprint
 from framefleet.pipeline.errors import RowError, StoreConflict, StoreError
 from framefleet.pipeline.model import load
 from framefleet.pipeline.records import Record
-from framefleet.pipeline.renderer import Clip, Renderer
+from framefleet.pipeline.renderer import Renderer
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,9 @@ class Worker:
 
     def exchange(self, assignments: Sequence[Assignment]) -> Report:
         """Take new rows; return what became of earlier ones, as soon as there is news or after a second."""
+        if self._renderer is not None:
+            for assignment in assignments:
+                self._renderer.read_ahead(assignment.request)
         with self._news:
             self._inbox.extend(assignments)
             self._news.notify_all()
@@ -83,7 +87,13 @@ class Worker:
     def _run(self) -> None:
         try:
             model = load(self._setup.model, self._setup.model_files)
-            renderer = Renderer(model, self._setup.batching, recipes=self._setup.recipes)
+            renderer = Renderer(
+                model,
+                self._setup.batching,
+                recipes=self._setup.recipes,
+                inputs=self._setup.inputs,
+                embeddings=self._setup.store if self._setup.keep_embeddings else None,
+            )
             self._renderer = renderer
             self._loaded.set()
             while True:

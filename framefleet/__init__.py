@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from framefleet.jobs.render import render
+    from framefleet.pipeline.clips import Clip, Failure
     from framefleet.pipeline.errors import FramefleetError
     from framefleet.pipeline.forwards import Batching
+    from framefleet.pipeline.inputs import Inputs
     from framefleet.pipeline.model import Model, load_model
-    from framefleet.pipeline.renderer import Clip, Failure, Renderer
+    from framefleet.pipeline.renderer import Renderer
     from framefleet.pipeline.request import Request
+    from framefleet.pipeline.store import Store
 
 __version__ = "0.1.0"
 
@@ -29,21 +32,25 @@ __all__ = [
     "Clip",
     "Failure",
     "FramefleetError",
+    "Inputs",
     "Model",
     "Renderer",
     "Request",
+    "Store",
     "load_model",
     "render",
 ]
 
 _HOMES = {
     "Batching": "framefleet.pipeline.forwards",
-    "Clip": "framefleet.pipeline.renderer",
-    "Failure": "framefleet.pipeline.renderer",
+    "Clip": "framefleet.pipeline.clips",
+    "Failure": "framefleet.pipeline.clips",
     "FramefleetError": "framefleet.pipeline.errors",
+    "Inputs": "framefleet.pipeline.inputs",
     "Model": "framefleet.pipeline.model",
     "Renderer": "framefleet.pipeline.renderer",
     "Request": "framefleet.pipeline.request",
+    "Store": "framefleet.pipeline.store",
     "load_model": "framefleet.pipeline.model",
     "render": "framefleet.jobs.render",
 }

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from framefleet.pipeline.dtypes import DType
+from framefleet.pipeline.options import Options
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS
 from framefleet.pipeline.sizes import MIN_GAIN
 
@@ -23,7 +24,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class ModelSection(Section):
+class ModelSection(Options):
     """Which model renders, and how it computes."""
 
     path: str = Field(
@@ -48,6 +49,10 @@ class ModelSection(Section):
     threads: int = Field(
         default=1, ge=1, description="Of torch on the CPU; another number may change the bits."
     )
+
+    @property
+    def options(self) -> Options:
+        return Options(**{name: getattr(self, name) for name in Options.model_fields})
 
 
 class BatchingSection(Section):
@@ -104,6 +109,16 @@ class RetriesSection(Section):
     attempts: int = Field(default=3, ge=1, description="Errors after which a row goes to failures/.")
 
 
+class InputsSection(Section):
+    """Images and videos that rows name."""
+
+    roots: list[str] = Field(
+        default_factory=list,
+        description="Folders and URLs below which rows may name files, beside the table's own folder; "
+        "public http(s) URLs need no root.",
+    )
+
+
 class LoraSection(Section):
     """A LoRA that rows may name."""
 
@@ -148,9 +163,16 @@ class Job(Section):
         description="LoRAs by the names that rows give them in a column `lora`, as style:0.8+detail:0.5.",
     )
     recipe: str = Field(
-        default="generate", min_length=1, description="generate, or yours as module:function."
+        default="generate",
+        min_length=1,
+        description="generate, image_to_video, video_to_video, refine, extend, or yours as module:function.",
     )
+    inputs: InputsSection = InputsSection()
     batching: BatchingSection = BatchingSection()
+    keep_embeddings: bool = Field(
+        default=False,
+        description="Keep what text encoders return in the output, and the encoders off the GPU.",
+    )
     media: MediaSection = MediaSection()
     fleet: FleetSection = FleetSection()
     retries: RetriesSection = RetriesSection()

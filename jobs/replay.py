@@ -12,14 +12,18 @@ from typing import Any
 from framefleet.cluster.messages import Assignment, WorkerSetup
 from framefleet.cluster.write import clip_path, write_clip
 from framefleet.jobs.claim import read_claim
+from framefleet.pipeline.clips import Clip, Outcome
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.forwards import Batching
+from framefleet.pipeline.identity import is_input
+from framefleet.pipeline.inputs import Inputs
 from framefleet.pipeline.loras import Lora, digests_in
 from framefleet.pipeline.media import Media
 from framefleet.pipeline.model import Model, ModelSettings, load
+from framefleet.pipeline.options import recorded_options
 from framefleet.pipeline.parts import find_record
 from framefleet.pipeline.recipes import Recipe, find_recipe
-from framefleet.pipeline.renderer import Clip, Outcome, Renderer
+from framefleet.pipeline.renderer import Renderer
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.store import Store
 
@@ -79,7 +83,8 @@ def replay(
     loaded = load(recorded.model)
     _check_files(recorded, loaded)
     batching = Batching(max_rows=1)
-    renderer = Renderer(loaded, batching, recipes={recipe.name: recipe})
+    inputs = _inputs_of(recorded, storage_options)
+    renderer = Renderer(loaded, batching, recipes={recipe.name: recipe}, inputs=inputs)
     renderer.submit(recorded.request, row_id)
     outcomes: list[Outcome] = []
     while not outcomes:
@@ -88,7 +93,7 @@ def replay(
         raise outcomes[0].error
     now, media = _written(outcomes[0], loaded, recorded, recipe)
     there = recorded.environment | {"recipe source": _recipe_digest(recorded)}
-    here = dict(loaded.environment) | {"recipe source": recipe.digest}
+    here = dict(outcomes[0].environment) | {"recipe source": recipe.digest}
     return Replayed(
         digests=tuple((name, recorded.record[name], now[name]) for name in ("frames_sha256", "media_sha256")),
         differences=tuple(_differences(there, here)),
@@ -130,6 +135,7 @@ def find_recorded(
             dtype=environment["dtype"],
             device=environment["device"],
             threads=environment["threads"],
+            options=recorded_options(json.loads(record["numerics"]), environment),
             storage_options=dict(storage_options or {}),
             loras={
                 name: _lora(name, sha256, claim["job"].get("loras", {}), loras or {})
@@ -137,6 +143,12 @@ def find_recorded(
             },
         ),
     )
+
+
+def _inputs_of(recorded: Recorded, storage_options: Mapping[str, Any] | None) -> Inputs:
+    """Return what may read the row's own images and videos, wherever the record says they are."""
+    inputs = [value["uri"] for value in recorded.request.arguments.values() if is_input(value)]
+    return Inputs([uri.rpartition("/")[0] or "/" for uri in inputs], storage_options)
 
 
 def _lora(name: str, sha256: str, claimed: Mapping[str, Any], moved: Mapping[str, str]) -> Lora:
@@ -178,6 +190,7 @@ def _written(clip: Clip, model: Model, recorded: Recorded, recipe: Recipe) -> tu
             media=Media(**recorded.claim["job"]["media"]),
             store=Store(folder),
             recipes={recipe.name: recipe},
+            inputs=_inputs_of(recorded, None),
         )
         assignment = Assignment(row_id=clip.row_id, request=clip.request, attempt=1)
         record = write_clip(clip, assignment, datetime.now(UTC), model, setup)

@@ -6,25 +6,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from framefleet.jobs.job import Job
 from framefleet.jobs.watch import Watch
 from framefleet.pipeline.dtypes import check_dtype
 from framefleet.pipeline.errors import JobError, RecipeError
 from framefleet.pipeline.forwards import Batching
 from framefleet.pipeline.identity import row_id
+from framefleet.pipeline.input_survey import InputIndex
+from framefleet.pipeline.inputs import Inputs
 from framefleet.pipeline.integrity import model_digest
 from framefleet.pipeline.lora_files import fetch_lora
 from framefleet.pipeline.loras import Lora, loras_of
 from framefleet.pipeline.media import Media
 from framefleet.pipeline.model import ModelSettings, source_of, weights_of
+from framefleet.pipeline.option_checks import check_options
+from framefleet.pipeline.options import Options
+from framefleet.pipeline.recipe_spec import spec_for
 from framefleet.pipeline.recipes import Recipe, find_recipe
 from framefleet.pipeline.records import FAILURE_FIELDS, RECORD_FIELDS
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.row_inputs import Finder
 from framefleet.pipeline.row_plan import argument_columns, plan_rows
 from framefleet.pipeline.rows import RowPlan
 from framefleet.pipeline.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.store import Store
-from framefleet.pipeline.table import Table, open_table
+from framefleet.pipeline.table import Table, folder_of, open_table
 from framefleet.pipeline.weights import Weights
 
 
@@ -46,6 +54,7 @@ class Resolved:
     batching: Batching
     media: Media
     store: Store
+    inputs: Inputs
 
     @property
     def numerics(self) -> dict[str, Any]:
@@ -60,11 +69,23 @@ class Resolved:
 def resolve(job: Job, watch: Watch) -> Resolved:
     """Open what `job` names. Raises UserError for what must change in it, in the table or in the model."""
     model, weights = open_model(job)
-    spec = inspect_model(weights.configs())
+    configs = weights.configs()
+    spec = inspect_model(configs)
     check_dtype(model.dtype, spec.components)
+    device = "cpu" if _is_on_cpu(job) else None
+    check_options(
+        model.options,
+        spec,
+        folder=configs,
+        components=weights.components,
+        device=device,
+        has_loras=bool(job.loras),
+    )
     loras = _open_loras(job, spec, weights)
     recipes = {job.recipe: find_recipe(job.recipe)}
-    table, plan = _open_table(job, spec, recipes, loras)
+    called = spec_for(recipes[job.recipe], spec)
+    inputs = Inputs([folder_of(job.table), *job.inputs.roots], job.storage_options)
+    table, plan = _open_table(job, called, recipes, InputIndex(inputs), loras)
     for column, argument in plan.lookalikes:
         watch.say(f"note: column {column!r} is carried along; did you mean the argument {argument!r}?")
     if job.output.startswith("memory://"):
@@ -88,15 +109,27 @@ def resolve(job: Job, watch: Watch) -> Resolved:
         batching=Batching(**job.batching.model_dump()),
         media=media,
         store=store,
+        inputs=inputs,
     )
 
 
 def open_model(job: Job) -> tuple[ModelSettings, Weights]:
     """Return the job's model, opened, as other machines find it too: by absolute path, or by commit."""
-    given = ModelSettings(**job.model.model_dump(), storage_options=job.storage_options)
+    given = ModelSettings(
+        **job.model.model_dump(exclude=set(Options.model_fields)),
+        options=job.model.options,
+        storage_options=job.storage_options,
+    )
     source = source_of(given)
     weights = weights_of(given, source)
     return replace(given, path=source.path, revision=source.revision), weights
+
+
+def _is_on_cpu(job: Job) -> bool:
+    """Tell whether no worker can have a GPU; those of a cluster may, where this machine has none."""
+    if job.model.device != "auto" or job.fleet.address is not None:
+        return job.model.device == "cpu"
+    return not torch.cuda.is_available()
 
 
 def _open_loras(job: Job, spec: PipelineSpec, weights: Weights) -> dict[str, Lora]:
@@ -111,30 +144,35 @@ def _open_loras(job: Job, spec: PipelineSpec, weights: Weights) -> dict[str, Lor
 
 
 def _open_table(
-    job: Job, spec: PipelineSpec, recipes: dict[str, Recipe], loras: Mapping[str, Lora]
+    job: Job,
+    spec: PipelineSpec,
+    recipes: dict[str, Recipe],
+    finder: Finder,
+    loras: Mapping[str, Lora],
 ) -> tuple[Table, RowPlan]:
-    more = recipes[job.recipe].parameters()
+    own = recipes[job.recipe]
 
     def find(name: str) -> Recipe:
         recipe = recipes[name] = recipes.get(name) or find_recipe(name)
-        if recipe.parameters() != more:
+        if recipe.parameters() != own.parameters() or spec_for(recipe, spec).class_name != spec.class_name:
             raise RecipeError(
-                f"recipe {name!r} takes other parameters than the job's recipe {job.recipe!r}",
+                f"recipe {name!r} takes other arguments than the job's recipe {job.recipe!r}",
                 "rows of one table name recipes of equal parameters; render the others as another job",
             )
         return recipe
 
     options = job.storage_options if "://" in job.table else {}
-    table = open_table(job.table, options, arguments=argument_columns(spec, job.columns, more))
+    table = open_table(job.table, options, arguments=argument_columns(spec, job.columns, own))
     plan = plan_rows(
         table.schema,
         spec,
         columns=job.columns,
         defaults=job.defaults,
-        recipe=job.recipe,
-        recipe_parameters=more,
-        check_recipe=find,
+        recipe=own,
+        find_recipe=find,
         reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names},
+        finder=finder,
+        fps=job.media.fps,
         loras=loras,
     )
     return table, plan

@@ -9,8 +9,10 @@ import pyarrow as pa
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.loras import Lora
+from framefleet.pipeline.recipe_spec import spec_for
 from framefleet.pipeline.recipes import Recipe
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.row_inputs import Finder
 from framefleet.pipeline.row_plan import plan_rows
 from framefleet.pipeline.rows import InvalidRow
 from framefleet.pipeline.spec import PipelineSpec
@@ -21,19 +23,20 @@ def checked(
     spec: PipelineSpec,
     recipe: Recipe,
     *,
+    finder: Finder,
     loras: Mapping[str, Lora] | None = None,
     index: int = 0,
 ) -> Request:
     """Return the request with all arguments resolved. Raises TableError when it cannot be rendered as asked.
 
-    loras: those that it may name. index: its number, for the message.
+    finder: opens the images and videos that it names. loras: those that it may name. index: its number, for
+        the message.
     """
     cells: dict[str, Any] = {**request.arguments, "seed": request.seed}
     cells |= {"scheduler": request.scheduler, "fps": request.fps}
     table = pa.RecordBatch.from_pylist([{name: cell for name, cell in cells.items() if cell is not None}])
-    plan = plan_rows(
-        table.schema, spec, recipe=request.recipe, recipe_parameters=recipe.parameters(), loras=loras
-    )
+    called = spec_for(recipe, spec)
+    plan = plan_rows(table.schema, called, recipe=recipe, finder=finder, loras=loras)
     (row,) = plan.rows(index, table)
     if isinstance(row, InvalidRow):
         raise TableError(*row.messages()[0])

@@ -86,7 +86,8 @@ def _load(pipe: Any, name: str, file: LoraFile) -> str | None:
         parts = found if isinstance(found, tuple) else (found, None)
         weights, metadata = parts[0], parts[-1]
         places.extend(_places(pipe, weights, file.lora.component))
-        if reason := next(chain(_misfits(places), _changes(metadata or {})), None):
+        reason = next(chain(_misfits(places), _changes(metadata or {})), None)
+        if reason:
             raise ValueError(reason)
         return found
 

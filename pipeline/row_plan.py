@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Collection, Iterable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from framefleet.pipeline.check import Refused, check_argument, check_fps, check_seed
-from framefleet.pipeline.errors import JobError, TableError, UserError
+from framefleet.pipeline.column_checks import (
+    check_carried,
+    check_required,
+    check_type,
+    did_you_mean,
+    lookalikes,
+    plumbing_fix,
+)
+from framefleet.pipeline.errors import JobError, UserError
+from framefleet.pipeline.guidance_check import check_schedule, is_schedule
 from framefleet.pipeline.loras import ARGUMENT as LORA
 from framefleet.pipeline.loras import Lora, check_loras
+from framefleet.pipeline.recipes import BUILT_IN, Recipe
+from framefleet.pipeline.row_inputs import Finder, NoInputs, check_input
 from framefleet.pipeline.rows import Reader, RowPlan
 from framefleet.pipeline.schedulers import resolve
-from framefleet.pipeline.signature import PLUMBING, Kind, Parameter
+from framefleet.pipeline.signature import Kind, Parameter
 from framefleet.pipeline.spec import PipelineSpec
 
 # Columns with a meaning of their own, unless the pipeline has a parameter of that name.
 _SPECIAL: dict[str, Kind] = {"seed": "int", "scheduler": "str", "recipe": "str", "fps": "float", LORA: "str"}
+_FROM_INPUT = re.compile("ImageToVideo|VideoToVideo|Img2Img|Inpaint")
 _CACHED = (
     4096  # distinct cells remembered per column: heights and schedulers repeat, prompts and seeds do not
 )
 
 
 def argument_columns(
-    spec: PipelineSpec, columns: Mapping[str, str], recipe_parameters: Iterable[Parameter] = ()
+    spec: PipelineSpec, columns: Mapping[str, str], recipe: Recipe = BUILT_IN["generate"]
 ) -> dict[str, Kind]:
     """Return the columns that a plan would read, with what their cells should be; for `open_table`."""
-    targets = _targets(spec, recipe_parameters)
+    targets = _targets(spec, recipe)
     return {columns.get(target, target): kind for target, kind in targets.items()}
 
 
@@ -38,38 +52,51 @@ def plan_rows(
     *,
     columns: Mapping[str, str] | None = None,
     defaults: Mapping[str, Any] | None = None,
-    recipe: str = "generate",
-    recipe_parameters: Iterable[Parameter] = (),
-    check_recipe: Callable[[str], object] | None = None,
+    recipe: Recipe = BUILT_IN["generate"],
+    find_recipe: Callable[[str], Recipe] | None = None,
     reserved: Collection[str] = (),
+    finder: Finder | None = None,
+    fps: float | None = None,
     loras: Mapping[str, Lora] | None = None,
 ) -> RowPlan:
     """Return the plan for tables of `schema`, or raise TableError or JobError for what no row can mend.
 
     columns: argument (or seed, scheduler, recipe, fps) to the column that holds it.
-    recipe_parameters: what the job's recipe takes beyond the pipeline's `__call__`.
-    check_recipe: raises UserError for the name of a recipe that cannot be used; without it every name passes.
+    spec: of the pipeline that the recipe calls. find_recipe: gives the recipe that a row names, or raises
+        UserError; without it every name means the job's own.
     reserved: the record's own columns, which no carried column may be named like.
+    finder: opens the images and videos that rows name.
+    fps: the job's own rate; it counts in a row's identity only where a clip's length is asked in seconds.
     loras: those that rows may name.
     """
+    finder = finder or NoInputs()
     columns, given = columns or {}, dict(defaults or {})
-    targets = _targets(spec, recipe_parameters)
+    targets = _targets(spec, recipe)
     _check_columns(columns, targets, schema)
+    own = {p.name: p.default for p in recipe.parameters() if p.default is not None}
     default_loras = _default_loras(given.pop(LORA, None), loras or {})
-    base, seed, scheduler = _defaults(given, targets, spec)
-    checks = {name: _check_of(name, kind, spec, check_recipe) for name, kind in targets.items()}
+    base, seed, scheduler = _defaults(given, targets, spec, finder, own=own)
+    find_recipe = find_recipe or (lambda name: replace(recipe, name=name))
+    checks = {name: _check_of(name, kind, spec, find_recipe, finder) for name, kind in targets.items()}
     checks[LORA] = _remembering(lambda cell: check_loras(cell, loras or {}))
     found = {target: columns.get(target, target) for target in targets}
     read = {target: column for target, column in found.items() if column in schema.names}
     for target, column in read.items():
-        _check_type(schema.field(column), target, targets[target])
+        check_type(schema.field(column), target, targets[target])
     carried = tuple(name for name in schema.names if name not in read.values())
-    _check_carried(carried, spec, reserved)
-    required = tuple(p.name for p in spec.parameters.values() if p.required or p.name == "prompt")
-    _check_required(required, read, base)
+    check_carried(carried, spec, reserved)
+    required = (*(p.name for p in spec.parameters.values() if _is_required(p, spec)), *recipe.needs)
+    required = tuple(dict.fromkeys(required))
+    check_required(required, read, base)
     return RowPlan(
         readers=tuple(
-            Reader(column=column, target=target, is_argument=_is_argument(target, spec), check=checks[target])
+            Reader(
+                column=column,
+                target=target,
+                kind=targets[target],
+                is_argument=_is_argument(target, spec),
+                check=checks[target],
+            )
             for target, column in read.items()
         ),
         base=base,
@@ -78,16 +105,25 @@ def plan_rows(
         scheduler=resolve(scheduler, spec),
         loras=default_loras,
         recipe=recipe,
+        fps=fps,
+        finder=finder,
+        spec=spec,
         carried=carried,
-        lookalikes=_lookalikes(carried, [target for target in targets if target not in read]),
+        lookalikes=lookalikes(carried, [target for target in targets if target not in read]),
     )
 
 
-def _targets(spec: PipelineSpec, recipe_parameters: Iterable[Parameter]) -> dict[str, Kind]:
+def _targets(spec: PipelineSpec, recipe: Recipe) -> dict[str, Kind]:
     """Return all that a column may mean, with the kind of its cells."""
-    more = {parameter.name: parameter.kind for parameter in recipe_parameters if parameter.kind}
+    more = {parameter.name: parameter.kind for parameter in recipe.parameters() if parameter.kind}
     own = {name: parameter.kind for name, parameter in spec.settable().items() if parameter.kind}
     return _SPECIAL | own | more
+
+
+def _is_required(parameter: Parameter, spec: PipelineSpec) -> bool:
+    """Tell whether no row can do without: some pipelines say so only when they are called."""
+    starts_from_one = parameter.name in ("image", "video") and _FROM_INPUT.search(spec.class_name)
+    return parameter.required or parameter.name == "prompt" or bool(starts_from_one)
 
 
 def _is_argument(target: str, spec: PipelineSpec) -> bool:
@@ -98,31 +134,39 @@ def _check_columns(columns: Mapping[str, str], targets: Mapping[str, Kind], sche
     for target, column in columns.items():
         if target not in targets:
             raise JobError(
-                f"columns.{target}: there is no argument {target!r}", _did_you_mean(target, targets)
+                f"columns.{target}: there is no argument {target!r}", did_you_mean(target, targets)
             )
         if column not in schema.names:
             raise JobError(
                 f"columns.{target} names the column {column!r}, and the table has none of that name",
-                _did_you_mean(column, schema.names),
+                did_you_mean(column, schema.names),
             )
 
 
 def _defaults(
-    given: dict[str, Any], targets: Mapping[str, Kind], spec: PipelineSpec
+    given: dict[str, Any],
+    targets: Mapping[str, Kind],
+    spec: PipelineSpec,
+    finder: Finder,
+    *,
+    own: Mapping[str, Any],
 ) -> tuple[dict[str, Any], int | None, str | None]:
-    """Return what an empty row is: its arguments, its seed, its scheduler. A null default takes one away."""
-    arguments: dict[str, Any] = dict(spec.defaults())
+    """Return what an empty row is: its arguments, its seed, its scheduler. A null default takes one away.
+
+    own: the defaults of the recipe's parameters.
+    """
+    arguments: dict[str, Any] = {**spec.defaults(), **own}
     checked: dict[str, Any] = {}
     for name, value in given.items():
         if name in ("recipe", "fps") and not _is_argument(name, spec):
             place = "recipe" if name == "recipe" else "media.fps"
             raise JobError(f"defaults.{name} is not where the job sets it", f"set `{place}:` instead")
         if name not in targets:
-            fix = _plumbing_fix(name) if name in spec.parameters else _did_you_mean(name, targets)
+            fix = plumbing_fix(name) if name in spec.parameters else did_you_mean(name, targets)
             raise JobError(f"defaults.{name}: rows have no such argument", fix)
         arguments.pop(name, None)
         if value is not None:
-            checked[name] = _checked_default(name, value, targets[name], spec)
+            checked[name] = _checked_default(name, value, targets[name], spec, finder)
     seed, scheduler = checked.pop("seed", None), checked.pop("scheduler", None)
     return arguments | checked, seed, scheduler
 
@@ -134,32 +178,39 @@ def _default_loras(given: Any, loras: Mapping[str, Lora]) -> Mapping[str, Any]:
     return found
 
 
-def _checked_default(name: str, value: Any, kind: Kind, spec: PipelineSpec) -> Any:
-    found = check_seed(value) if name == "seed" else check_argument(name, value, kind, spec)
+def _checked_default(name: str, value: Any, kind: Kind, spec: PipelineSpec, finder: Finder) -> Any:
+    found = check_seed(value) if name == "seed" else _check_value(name, value, kind, spec, finder)
     if isinstance(found, Refused):
         raise JobError(f"defaults.{name} is {value!r}, but {found.reason}", found.fix)
     return found
 
 
+def _check_value(name: str, value: Any, kind: Kind, spec: PipelineSpec, finder: Finder) -> Any:
+    if kind == "image" or kind == "video":
+        return check_input(value, kind, finder)
+    if is_schedule(name, value):
+        return check_schedule(name, value, class_name=spec.class_name, configs=spec.configs)
+    return check_argument(name, value, kind, spec)
+
+
 def _check_of(
-    target: str, kind: Kind, spec: PipelineSpec, check_recipe: Callable[[str], object] | None
+    target: str,
+    kind: Kind,
+    spec: PipelineSpec,
+    find_recipe: Callable[[str], Recipe],
+    finder: Finder,
 ) -> Callable[[Any], Any]:
     """Return the check of one cell, which remembers its answers where cells repeat."""
 
-    def recipe(name: str) -> str:
-        if check_recipe:
-            check_recipe(name)
-        return name
-
     if _is_argument(target, spec):
-        if target in ("prompt", "negative_prompt"):
-            return lambda cell: check_argument(target, cell, kind, spec)
-        return _remembering(lambda cell: check_argument(target, cell, kind, spec))
+        check = partial(_check_value, target, kind=kind, spec=spec, finder=finder)
+        return check if target in ("prompt", "negative_prompt") else _remembering(check)
     if target == "seed":
         return check_seed
     if target == "fps":
         return _remembering(check_fps)
-    return _remembering(_refusing((lambda name: resolve(name, spec)) if target == "scheduler" else recipe))
+    find = (lambda name: resolve(name, spec)) if target == "scheduler" else find_recipe
+    return _remembering(_refusing(find))
 
 
 def _remembering(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -188,67 +239,3 @@ def _refusing(find: Callable[[str], Any]) -> Callable[[Any], Any]:
             return Refused(reason=error.problem, fix=error.fix)
 
     return found
-
-
-def _check_type(field: pa.Field, target: str, kind: Kind) -> None:
-    """Raise when no cell of the column can ever be what the argument takes."""
-    stored = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    text = pa.types.is_string(stored) or pa.types.is_large_string(stored) or pa.types.is_string_view(stored)
-    number = pa.types.is_integer(stored) or pa.types.is_floating(stored) or pa.types.is_decimal(stored)
-    fits = {
-        "str": text,
-        "bool": text or pa.types.is_boolean(stored),
-        "int": text or number,
-        "float": text or number,
-    }
-    if not (fits[kind] or pa.types.is_null(stored)):
-        words = {"str": "text", "bool": "true or false", "int": "whole numbers", "float": "numbers"}[kind]
-        raise TableError(
-            f"column {field.name!r} holds {field.type}, but {target} takes {words}",
-            f"write the column as {words}, or rename it if it means something else",
-        )
-
-
-def _check_carried(carried: Collection[str], spec: PipelineSpec, reserved: Collection[str]) -> None:
-    for name in carried:
-        parameter = spec.parameters.get(name)
-        if parameter is not None and parameter.kind is None:
-            raise TableError(f"column {name!r} is an argument that a table cannot give", _plumbing_fix(name))
-        if name in reserved:
-            raise TableError(
-                f"column {name!r} has the name of a column that every record gets",
-                f"rename it in the table, for example to 'source_{name}'",
-            )
-
-
-def _plumbing_fix(name: str) -> str:
-    if name == "generator":
-        return "give a `seed` column; rename this one to carry it"
-    if "_per_prompt" in name:
-        return "repeat the row with other seeds; rename this one to carry it"
-    if PLUMBING.fullmatch(name):
-        return "framefleet sets it for every row; leave it out, or rename it to carry it"
-    return (
-        "it takes tensors, images or mappings, which a recipe of your own can make; or rename it to carry it"
-    )
-
-
-def _check_required(required: Collection[str], read: Collection[str], base: Collection[str]) -> None:
-    for name in required:
-        if name not in read and name not in base:
-            raise TableError(
-                f"the table has no column {name!r}, and the job no default for it",
-                f"add the column, map it with `columns: {{{name}: ...}}`, or set `defaults: {{{name}: ...}}`",
-            )
-
-
-def _lookalikes(carried: Iterable[str], unused: Collection[str]) -> tuple[tuple[str, str], ...]:
-    """Return carried columns whose names are nearly those of arguments: `guidence_scale`."""
-    near = ((name, difflib.get_close_matches(name, unused, n=1, cutoff=0.85)) for name in carried)
-    return tuple((name, found[0]) for name, found in near if found)
-
-
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    names = list(known)
-    nearest = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {nearest[0]!r}?" if nearest else f"use one of {', '.join(sorted(names))}"
