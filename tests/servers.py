@@ -1,6 +1,7 @@
-"""Real servers for tests, processes of their own: each starts with the first test that asks, ends with the last.
+"""A real S3 server and a Ray cluster for tests: each starts with the first test that asks, ends with the last.
 
-Tests in tests/cluster have the fixtures `s3_server` and `ray_cluster`; others import them into their conftest.
+Tests in tests/cluster have the fixtures `s3_server` and `ray_cluster`; others import them into their
+conftest, with `s3_process`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 READY_WITHIN_S = 60.0  # moto takes 3 s alone, and more on a busy machine
 CLUSTER = """
 import ray, sys
-cluster = ray.init("local", num_cpus=3, include_dashboard=False, object_store_memory=2**27, log_to_driver=False)
+cluster = ray.init("local", num_cpus=3, include_dashboard=False, object_store_memory=2**27)
 print("at", cluster.address_info["address"], flush=True)
 sys.stdin.read()
 """
@@ -90,7 +91,9 @@ def s3_server(s3_process: str) -> S3Server:
 def ray_cluster() -> Iterator[str]:
     """Yield the address of a cluster with room for two workers: `fleet.address` of many short jobs."""
     command = [sys.executable, "-W", "ignore", "-c", CLUSTER]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as cluster:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as cluster:
         assert cluster.stdin is not None and cluster.stdout is not None
         printed = iter(cluster.stdout.readline, "")
         yield next(line.split()[1] for line in printed if line.startswith("at "))
