@@ -135,6 +135,9 @@ def _check_size(pixels: int, spec: PipelineSpec) -> int | Refused:
 
 def _check_frames(frames: int, spec: PipelineSpec) -> int | Refused:
     step = spec.frame_step or 1
+    if spec.only_frames and frames != spec.only_frames:
+        only = spec.only_frames
+        return Refused(reason=f"{_short(spec)} renders {only} frames, no other number", fix=f"use {only}")
     if spec.max_frames and frames > spec.max_frames:
         longest = spec.max_frames
         return Refused(
