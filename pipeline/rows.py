@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 
 from framefleet.pipeline.check import Refused
 from framefleet.pipeline.geometry import FRAME_PARAMETERS
-from framefleet.pipeline.identity import derive_seed
-from framefleet.pipeline.request import Request
+from framefleet.pipeline.identity import derive_seed, is_input
+from framefleet.pipeline.recipes import Recipe
+from framefleet.pipeline.request import FALLBACK_FPS, Request
+from framefleet.pipeline.row_inputs import Finder, check_length
 from framefleet.pipeline.schedulers import SchedulerChoice
+from framefleet.pipeline.signature import InputKind, Kind
+from framefleet.pipeline.spec import PipelineSpec
+from framefleet.pipeline.store import public_url
 
 _SHAPING = ("height", "width", *FRAME_PARAMETERS, "max_sequence_length")
 _SHOWN = 80  # characters of a value in a message; prompts may be pages
@@ -67,6 +72,7 @@ class Reader:
 
     column: str
     target: str
+    kind: Kind
     is_argument: bool
     check: Callable[[Any], Any]
 
@@ -75,7 +81,7 @@ class Reader:
 class RowPlan:
     """How the rows of one table become requests; made by `row_plan.plan_rows`.
 
-    base: the arguments of a row whose cells are all null.
+    base: the arguments of a row whose cells are all null. fps: the job's own rate, if it has one.
     carried: columns without meaning here; they go into the record as they are.
     lookalikes: (carried column, argument that it may have meant).
     """
@@ -85,15 +91,26 @@ class RowPlan:
     required: tuple[str, ...]
     seed: int | None
     scheduler: SchedulerChoice
-    recipe: str
+    recipe: Recipe
+    fps: float | None
+    finder: Finder
+    spec: PipelineSpec
     carried: tuple[str, ...]
     lookalikes: tuple[tuple[str, str], ...]
 
     def rows(self, first_index: int, batch: pa.RecordBatch) -> Iterator[CheckedRow | InvalidRow]:
         """Yield every row of the batch in order; `first_index` is the position of its first."""
         cells = [_values(batch.column(reader.column)) for reader in self.readers]
+        self.finder.prefetch(self._inputs(cells))
         for offset in range(batch.num_rows):
             yield self._row(first_index + offset, [column[offset] for column in cells])
+
+    def _inputs(self, cells: list[list[Any]]) -> Iterator[tuple[str, InputKind]]:
+        for reader, column in zip(self.readers, cells, strict=True):
+            if reader.kind == "image" or reader.kind == "video":
+                for cell in column:
+                    if isinstance(cell, str) and cell.strip():
+                        yield cell.strip(), reader.kind
 
     def _row(self, index: int, cells: list[Any]) -> CheckedRow | InvalidRow:
         arguments = dict(self.base)
@@ -104,7 +121,8 @@ class RowPlan:
                 continue
             value = reader.check(cell)
             if type(value) is Refused:
-                problem = Problem(column=reader.column, value=cell, reason=value.reason, fix=value.fix)
+                shown = public_url(cell) if reader.kind in get_args(InputKind) else cell
+                problem = Problem(column=reader.column, value=shown, reason=value.reason, fix=value.fix)
                 problems.append(problem)
             elif reader.is_argument:
                 arguments[reader.target] = value
@@ -112,11 +130,13 @@ class RowPlan:
                 special[reader.target] = value
         choice: SchedulerChoice = special.get("scheduler", self.scheduler)
         problems += self._across(arguments, choice, {problem.column for problem in problems})
+        recipe: Recipe = special.get("recipe", self.recipe)
+        if not problems:
+            problems += self._of_recipe(recipe, arguments)
         if problems:
             return InvalidRow(index=index, problems=tuple(problems))
-        return CheckedRow(
-            index=index, request=self._request(arguments, choice, special), shape=_shape(arguments)
-        )
+        request = self._request(arguments, choice, recipe, special)
+        return CheckedRow(index=index, request=request, shape=_shape(arguments))
 
     def _across(
         self, arguments: Mapping[str, Any], choice: SchedulerChoice, refused: set[str]
@@ -126,7 +146,7 @@ class RowPlan:
             Problem(
                 column=self._column(name),
                 value=None,
-                reason=f"every row needs a {name}",
+                reason=f"every row needs {'an' if name[0] in 'aeiou' else 'a'} {name}",
                 fix=f"fill it in, or set `defaults: {{{name}: ...}}`",
             )
             for name in self.required
@@ -140,15 +160,28 @@ class RowPlan:
             problems.append(Problem(column=column, value=steps, reason=reason, fix=f"use {bounds}"))
         return problems
 
+    def _of_recipe(self, recipe: Recipe, arguments: Mapping[str, Any]) -> Iterator[Problem]:
+        """Yield what keeps a recipe from rendering values that are fine one by one."""
+        found = list(recipe.problems(arguments))
+        video = arguments.get("video")
+        if video and (refused := check_length(video, arguments.get("num_frames"), self.spec)):
+            found.append(("video", refused))
+        for name, refused in found:
+            value: Any = arguments.get(name)
+            shown = public_url(value["uri"]) if is_input(value) else value
+            yield Problem(column=self._column(name), value=shown, reason=refused.reason, fix=refused.fix)
+
     def _request(
-        self, arguments: dict[str, Any], choice: SchedulerChoice, special: Mapping[str, Any]
+        self, arguments: dict[str, Any], choice: SchedulerChoice, recipe: Recipe, special: Mapping[str, Any]
     ) -> Request:
-        recipe = special.get("recipe", self.recipe)
         seed = special.get("seed", self.seed)
         if seed is None:
-            seed = derive_seed(arguments=arguments, scheduler=choice.canonical, recipe=recipe)
+            seed = derive_seed(arguments=arguments, scheduler=choice.canonical, recipe=recipe.name)
+        fps = special.get("fps")
+        if fps is None and "duration_s" in arguments:  # then the rate decides how many frames there are
+            fps = self.fps or self.spec.fps_of(arguments) or FALLBACK_FPS
         return Request(
-            arguments=arguments, seed=seed, scheduler=choice.canonical, recipe=recipe, fps=special.get("fps")
+            arguments=arguments, seed=seed, scheduler=choice.canonical, recipe=recipe.name, fps=fps
         )
 
     def _column(self, target: str) -> str:

@@ -20,6 +20,8 @@ from framefleet.pipeline.signature import Parameter, Scalar, parameters_of
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+Configs = Mapping[str, Mapping[str, Any]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineSpec:
@@ -32,6 +34,7 @@ class PipelineSpec:
     default_height, default_width, default_frames: what a plain call without them renders; None if not known.
     scheduler_class, scheduler_config: the model's own noise scheduler.
     components: the names in model_index.json. preset: what is known about the model beyond its configs.
+    configs: of the components, and model_index.json as "index".
     """
 
     class_name: str
@@ -50,6 +53,7 @@ class PipelineSpec:
     scheduler_config: Mapping[str, Any]
     components: tuple[str, ...]
     preset: Preset | None
+    configs: Configs
 
     @property
     def pipeline_class(self) -> type[DiffusionPipeline]:
@@ -79,16 +83,22 @@ def inspect_model(path: str | Path) -> PipelineSpec:
     """Return what the pipeline folder at `path` accepts. Raises ModelError when it is not a complete one."""
     folder = Path(path)
     index = _model_index(folder)
-    class_name = index["_class_name"]
-    parameters = {p.name: p for p in parameters_of(_class_named(class_name).__call__)}
     configs = _component_configs(folder, index)
+    if "scheduler" not in configs:
+        raise ModelError(
+            f"{index['_class_name']} in {folder} has no noise scheduler", "use a diffusion pipeline"
+        )
+    return spec_of(index["_class_name"], {**configs, "index": index})
+
+
+def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
+    """Return what a pipeline class accepts over components of these configs, model_index.json as "index"."""
+    index, scheduler = configs["index"], configs["scheduler"]
+    parameters = {p.name: p for p in parameters_of(_class_named(class_name).__call__)}
     family = family_of(class_name)
     video = family.fps is not None or any(name in parameters for name in geometry.FRAME_PARAMETERS)
     height, width = geometry.default_size(parameters, configs, family)
-    preset = preset_of(class_name, index, configs)
-    scheduler = configs.get("scheduler")
-    if scheduler is None:
-        raise ModelError(f"{class_name} in {folder} has no noise scheduler", "use a diffusion pipeline")
+    preset = preset_of(class_name, configs) or preset_of(index["_class_name"], configs)
     return PipelineSpec(
         class_name=class_name,
         kind="video" if video else "image",
@@ -106,6 +116,7 @@ def inspect_model(path: str | Path) -> PipelineSpec:
         scheduler_config={k: v for k, v in scheduler.items() if not k.startswith("_")},
         components=tuple(_components(index)),
         preset=preset,
+        configs=configs,
     )
 
 
