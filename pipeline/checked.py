@@ -23,8 +23,9 @@ def checked(
 
     finder: opens the images and videos that it names. index: its number, for the message.
     """
-    cells: dict[str, Any] = {**request.arguments, "seed": request.seed}
-    cells |= {"scheduler": request.scheduler, "fps": request.fps}
+    # Arguments last: of some pipelines `fps` is one.
+    cells: dict[str, Any] = {"seed": request.seed, "scheduler": request.scheduler, "fps": request.fps}
+    cells |= request.arguments
     table = pa.RecordBatch.from_pylist([{name: cell for name, cell in cells.items() if cell is not None}])
     plan = plan_rows(table.schema, spec_for(recipe, spec), recipe=recipe, finder=finder)
     (row,) = plan.rows(index, table)
