@@ -19,10 +19,10 @@ from tests.jobs import records_of, write_table
 @pytest.mark.parametrize("variant", [TEXT, IMAGE, MOTION])
 def test_two_workers_render_the_frames_of_plain_calls(variant: str, dtype: str, tmp_path: Path) -> None:
     rows = mixed_rows(variant, tmp_path)
+    columns = {name for row in rows for name in row.arguments}
+    cells = [{name: row.arguments.get(name) for name in columns} | {"seed": row.seed} for row in rows]
     job = {
-        "table": str(
-            write_table(tmp_path / "t.parquet", [{**row.arguments, "seed": row.seed} for row in rows])
-        ),
+        "table": str(write_table(tmp_path / "prompts.parquet", cells)),
         "output": str(tmp_path / "out"),
         "model": {"path": str(crafter(variant)), "dtype": dtype},
         "batching": {"max_rows": 4, "min_gain": 0},
