@@ -1,0 +1,193 @@
+"""Open-Sora's networks and sampler give what the original ones do, from checkpoints of the original names."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKLHunyuanVideo, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from PIL import Image
+from torch import Tensor
+
+from framefleet.pipeline.models.opensora.autoencoder_dc_video import AutoencoderDCVideo
+from framefleet.pipeline.models.opensora.dc_keys import dc_config, renamed
+from framefleet.pipeline.models.opensora.guidance import Guidance, shifted_sigmas
+from framefleet.pipeline.models.opensora.hunyuan_keys import hunyuan_config
+from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
+from framefleet.pipeline.models.opensora.prompts import with_suffixes
+from framefleet.pipeline.models.opensora.sizes import named_size
+from framefleet.pipeline.models.opensora.tokens import unpack
+from framefleet.pipeline.models.opensora.transformer_keys import transformer_config, transformer_sources
+from tests.goldens import (
+    full_shapes,
+    golden_config,
+    golden_shapes,
+    golden_tensors,
+    needs_goldens,
+    weights_of,
+)
+from tests.opensora import FULL, Size, dc_of, dc_shapes, hunyuan_of, transformer_of, transformer_shapes
+from tests.opensora_outputs import FILE, kept, outputs
+
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+UNGUIDED = {"oscillate_text_guidance": False, "oscillate_image_guidance": False, "ramp_image_guidance": False}
+
+
+def test_outputs_are_those_that_were_checked_against_the_original_networks() -> None:
+    known = json.loads(FILE.read_text())
+    found = {name: kept(output) for name, output in outputs().items()}
+    assert found.keys() == known.keys()
+    for name, values in found.items():
+        assert values == pytest.approx(known[name], rel=1e-4, abs=1e-4), name
+
+
+@needs_goldens
+def test_the_transformer_is_the_original_one() -> None:
+    given = golden_tensors("opensora2_mmdit")
+    shapes = golden_shapes("opensora2_mmdit")
+    assert shapes == transformer_shapes(Size())
+    with torch.no_grad():
+        found = transformer_of(weights_of(shapes))(
+            hidden_states=torch.cat([given["img"], given["cond_packed"]], dim=-1),
+            encoder_hidden_states=given["txt"],
+            pooled_projections=given["y_vec"],
+            timestep=given["timesteps"],
+            img_ids=given["img_ids"][0],
+            txt_ids=given["txt_ids"][0],
+        ).sample
+    torch.testing.assert_close(found, given["out"], **CLOSE)
+
+
+@needs_goldens
+def test_the_dc_autoencoder_is_the_original_one() -> None:
+    given = golden_tensors("opensora2_dcae")
+    shapes = golden_shapes("opensora2_dcae")
+    assert shapes == dc_shapes([8, 8, 16, 32, 32, 32], [1] * 6, [1] * 6, latent=16)
+    vae = dc_of(weights_of(shapes))
+    with torch.no_grad():
+        for clip in ("video", "image"):
+            suffix = "_image" if clip == "image" else ""
+            torch.testing.assert_close(vae.encode(given[clip]).latent, given[f"enc{suffix}"], **CLOSE)
+            torch.testing.assert_close(vae.decode(given[f"z{suffix}"]).sample, given[f"dec{suffix}"], **CLOSE)
+
+
+@needs_goldens
+def test_the_hunyuan_autoencoder_is_the_original_one() -> None:
+    given = golden_tensors("opensora2_hunyuan_vae")
+    vae = hunyuan_of(weights_of(golden_shapes("opensora2_hunyuan_vae")))
+    scale = vae.config.scaling_factor
+    with torch.no_grad():
+        encoded = vae.encode(given["video"]).latent_dist
+        torch.testing.assert_close(encoded.parameters, given["moments"], **CLOSE)
+        torch.testing.assert_close(encoded.mode() * scale, given["z_mode_scaled"], **CLOSE)
+        torch.testing.assert_close(vae.decode(given["z"] / scale).sample, given["dec"], **CLOSE)
+
+
+class GivenReferences(OpenSoraPipeline):
+    """The references' frames are latents already."""
+
+    latents: list[Tensor]
+
+    def encode_frames(self, frames: Any, height: int, width: int, generator: Any = None) -> Tensor:
+        return self.latents.pop(0)[None]
+
+
+@needs_goldens
+@pytest.mark.parametrize(
+    ("name", "num_ends", "arguments"),
+    [
+        ("t2v_osc", 0, {}),
+        ("t2v_plain", 0, UNGUIDED),
+        ("i2v_head_osc", 1, {}),
+        ("i2v_loop_plain", 2, UNGUIDED),
+    ],
+)
+def test_a_clip_is_denoised_as_by_the_original(name: str, num_ends: int, arguments: dict[str, Any]) -> None:
+    given = golden_tensors("opensora2_sampler")
+    pipe = GivenReferences(
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=hunyuan_of(weights_of(golden_shapes("opensora2_hunyuan_vae"))),
+        text_encoder=None,
+        tokenizer=None,
+        text_encoder_2=None,
+        tokenizer_2=None,
+        transformer=transformer_of(weights_of(golden_shapes("opensora2_mmdit"))),
+    )
+    pipe.set_progress_bar_config(disable=True)
+    pipe.latents = [reference for row in given["refs"] for reference in row[:num_ends]]
+    image = Image.new("RGB", (48, 32))
+    last: list[Tensor] = []
+
+    def keep(pipe: Any, step: int, t: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        last[:] = [tensors["latents"]]  # before the given frames take their places
+        return {}
+
+    frames = pipe(
+        prompt_embeds=given["txt"],
+        pooled_prompt_embeds=given["vec"],
+        negative_prompt_embeds=given["neg_txt"],
+        negative_pooled_prompt_embeds=given["neg_vec"],
+        latents=given["z"],
+        image=image if num_ends > 0 else None,
+        last_image=image if num_ends > 1 else None,
+        height=32,
+        width=48,
+        num_frames=9,
+        num_inference_steps=14,
+        output_type="latent",
+        callback_on_step_end=keep,
+        **arguments,
+    ).frames
+    expected = unpack(given[f"{name}_packed"], 2, given["z"].shape)
+    torch.testing.assert_close(last[0], expected, rtol=0, atol=5e-5 * expected.abs().max().item())
+    assert torch.equal(pipe.scheduler.sigmas.double(), given["timesteps_auto"])
+    if num_ends:
+        mask = given[f"{name}_masks"].bool().expand_as(frames)
+        assert torch.equal(frames[mask], given[f"{name}_masked_ref"][mask])
+
+
+@needs_goldens
+def test_noise_levels_sizes_prompts_and_oscillation_are_the_originals() -> None:
+    config = golden_config("opensora2_sampler")
+    for name, sigmas in config["schedules"].items():
+        steps, tokens, frames = (int(part.strip("stepqfram")) for part in name.split("_"))
+        assert shifted_sigmas(steps, tokens_per_frame=tokens, num_latent_frames=frames) == sigmas
+    for multiple, sizes in config["image_sizes_hw"].items():
+        for name, size in sizes.items():
+            assert list(named_size(*name.split("|"), multiple=int(multiple))) == size
+    for text in config["prompt_suffix"]:
+        prompt = text.removesuffix(" 24 FPS. 4 motion score.")
+        assert with_suffixes(prompt, frame_rate=24, motion_score=4) in (text, text.replace(" 24", ". 24"))
+    guidance = Guidance(
+        text=7.5, image=3.0, text_oscillates=True, image_oscillates=True, image_ramps=True, num_steps=50
+    )
+    scales = config["oscillation"]
+    assert [guidance.text_scale(step) for step in range(len(scales))] == scales
+
+
+@needs_goldens
+def test_every_tensor_of_the_published_checkpoints_finds_its_place() -> None:
+    shapes = full_shapes("opensora2_mmdit")
+    assert shapes == transformer_shapes(FULL)
+    with torch.device("meta"):
+        transformer = FluxTransformer2DModel(**transformer_config(shapes))
+        empty = {name: torch.empty(shape) for name, shape in shapes.items()}
+    sources = transformer_sources(shapes)
+    made = {name: change(*(empty[key] for key in keys)).shape for name, (keys, change) in sources.items()}
+    assert made == {name: tensor.shape for name, tensor in transformer.state_dict().items()}
+    assert {key for keys, _ in sources.values() for key in keys} == set(shapes)
+
+    shapes = full_shapes("opensora2_dcae")
+    with torch.device("meta"):
+        dc = AutoencoderDCVideo(**dc_config(shapes))
+    assert {renamed(name): shape for name, shape in shapes.items()} == _shapes_of(dc)
+
+    shapes = full_shapes("opensora2_hunyuan_vae")
+    with torch.device("meta"):
+        assert shapes == _shapes_of(AutoencoderKLHunyuanVideo(**hunyuan_config(shapes)))
+
+
+def _shapes_of(model: torch.nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
