@@ -11,7 +11,7 @@ from framefleet.cluster.dispatcher import GivenUp
 from framefleet.cluster.feed import Pending
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import Failed
-from framefleet.pipeline.identity import canonical_json
+from framefleet.pipeline.identity import canonical_json, public
 from framefleet.pipeline.index import RowIndex
 from framefleet.pipeline.parts import PartWriter
 from framefleet.pipeline.records import (
@@ -55,7 +55,7 @@ class Committer:
             message=last.message if isinstance(last, Failed) else row.reason,
             traceback=last.traceback if isinstance(last, Failed) else "",
             attempts=row.attempts,
-            arguments=canonical_json(request.arguments),
+            arguments=canonical_json(public(request.arguments)),
             seed=request.seed,
             scheduler=request.scheduler,
             recipe=request.recipe,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from framefleet.pipeline.forwards import Batching
+from framefleet.pipeline.inputs import Inputs
 from framefleet.pipeline.media import Media
 from framefleet.pipeline.model import ModelSettings
 from framefleet.pipeline.recipes import Recipe
@@ -26,6 +27,7 @@ class WorkerSetup:
     media: Media
     store: Store
     recipes: Mapping[str, Recipe]
+    inputs: Inputs
     model_files: Mapping[str, str] = field(default_factory=dict)
 
 

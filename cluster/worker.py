@@ -69,6 +69,9 @@ class Worker:
 
     def exchange(self, assignments: Sequence[Assignment]) -> Report:
         """Take new rows; return what became of earlier ones, as soon as there is news or after a second."""
+        if self._renderer is not None:
+            for assignment in assignments:
+                self._renderer.read_ahead(assignment.request)
         with self._news:
             self._inbox.extend(assignments)
             self._news.notify_all()
@@ -83,7 +86,9 @@ class Worker:
     def _run(self) -> None:
         try:
             model = load(self._setup.model, self._setup.model_files)
-            renderer = Renderer(model, self._setup.batching, recipes=self._setup.recipes)
+            renderer = Renderer(
+                model, self._setup.batching, recipes=self._setup.recipes, inputs=self._setup.inputs
+            )
             self._renderer = renderer
             self._loaded.set()
             while True:

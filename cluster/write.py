@@ -10,14 +10,12 @@ from datetime import UTC, datetime
 
 import framefleet
 from framefleet.cluster.messages import Assignment, WorkerSetup
-from framefleet.pipeline.identity import canonical_json
+from framefleet.pipeline.identity import canonical_json, public
 from framefleet.pipeline.media import encode
 from framefleet.pipeline.model import Model
 from framefleet.pipeline.records import Record
 from framefleet.pipeline.renderer import Clip
-
-# diffusers' own default where a model says nothing (export_to_video).
-FALLBACK_FPS = 10.0
+from framefleet.pipeline.request import FALLBACK_FPS
 
 
 def clip_path(row_id: str, suffix: str) -> str:
@@ -53,7 +51,7 @@ def write_clip(
         num_frames=num_frames,
         fps=None if is_image else fps,
         duration_s=None if is_image else num_frames / fps,
-        arguments=canonical_json(request.arguments),
+        arguments=canonical_json(public(request.arguments)),
         seed=request.seed,
         scheduler=request.scheduler,
         recipe=request.recipe,

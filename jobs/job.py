@@ -104,6 +104,16 @@ class RetriesSection(Section):
     attempts: int = Field(default=3, ge=1, description="Errors after which a row goes to failures/.")
 
 
+class InputsSection(Section):
+    """Images and videos that rows name."""
+
+    roots: list[str] = Field(
+        default_factory=list,
+        description="Folders and URLs below which rows may name files, beside the table's own folder; "
+        "public http(s) URLs need no root.",
+    )
+
+
 def _mapping(model: object) -> object:
     return {"path": model} if isinstance(model, str) else model
 
@@ -126,6 +136,7 @@ class Job(Section):
     recipe: str = Field(
         default="generate", min_length=1, description="generate, or yours as module:function."
     )
+    inputs: InputsSection = InputsSection()
     batching: BatchingSection = BatchingSection()
     media: MediaSection = MediaSection()
     fleet: FleetSection = FleetSection()

@@ -81,6 +81,7 @@ def work_of(resolved: Resolved, index: RowIndex, lock: DriverLock, *, run: str) 
             media=resolved.media,
             store=resolved.store,
             recipes=resolved.recipes,
+            inputs=resolved.inputs,
             model_files=resolved.files,
         ),
         fleet=FleetSettings(**resolved.job.fleet.model_dump()),

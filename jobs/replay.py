@@ -14,6 +14,7 @@ from framefleet.cluster.write import clip_path, write_clip
 from framefleet.jobs.claim import read_claim
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.forwards import Batching
+from framefleet.pipeline.inputs import Inputs
 from framefleet.pipeline.media import Media
 from framefleet.pipeline.model import Model, ModelSettings, load
 from framefleet.pipeline.parts import find_record
@@ -72,7 +73,8 @@ def replay(
     loaded = load(recorded.model)
     _check_files(recorded, loaded)
     batching = Batching(max_rows=1)
-    renderer = Renderer(loaded, batching, recipes={recipe.name: recipe})
+    inputs = Inputs.anywhere(storage_options)
+    renderer = Renderer(loaded, batching, recipes={recipe.name: recipe}, inputs=inputs)
     renderer.submit(recorded.request, row_id)
     outcomes: list[Outcome] = []
     while not outcomes:
@@ -151,6 +153,7 @@ def _written(clip: Clip, model: Model, recorded: Recorded, recipe: Recipe) -> tu
             media=Media(**recorded.claim["job"]["media"]),
             store=Store(folder),
             recipes={recipe.name: recipe},
+            inputs=Inputs.anywhere(),
         )
         assignment = Assignment(row_id=clip.row_id, request=clip.request, attempt=1)
         record = write_clip(clip, assignment, datetime.now(UTC), model, setup)

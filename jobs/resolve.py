@@ -12,6 +12,8 @@ from framefleet.pipeline.dtypes import check_dtype
 from framefleet.pipeline.errors import JobError, RecipeError
 from framefleet.pipeline.forwards import Batching
 from framefleet.pipeline.identity import row_id
+from framefleet.pipeline.input_survey import InputIndex
+from framefleet.pipeline.inputs import Inputs
 from framefleet.pipeline.integrity import model_digest
 from framefleet.pipeline.media import Media
 from framefleet.pipeline.model import ModelSettings, source_of, weights_of
@@ -19,10 +21,11 @@ from framefleet.pipeline.recipes import Recipe, find_recipe
 from framefleet.pipeline.records import FAILURE_FIELDS, RECORD_FIELDS
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.row_plan import argument_columns, plan_rows
+from framefleet.pipeline.row_inputs import Finder
 from framefleet.pipeline.rows import RowPlan
 from framefleet.pipeline.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.store import Store
-from framefleet.pipeline.table import Table, open_table
+from framefleet.pipeline.table import Table, folder_of, open_table
 from framefleet.pipeline.weights import Weights
 
 
@@ -44,6 +47,7 @@ class Resolved:
     batching: Batching
     media: Media
     store: Store
+    inputs: Inputs
 
     @property
     def numerics(self) -> dict[str, Any]:
@@ -61,7 +65,8 @@ def resolve(job: Job, watch: Watch) -> Resolved:
     spec = inspect_model(weights.configs())
     check_dtype(model.dtype, spec.components)
     recipes = {job.recipe: find_recipe(job.recipe)}
-    table, plan = _open_table(job, spec, recipes)
+    inputs = Inputs([folder_of(job.table), *job.inputs.roots], job.storage_options)
+    table, plan = _open_table(job, spec, recipes, InputIndex(inputs))
     for column, argument in plan.lookalikes:
         watch.say(f"note: column {column!r} is carried along; did you mean the argument {argument!r}?")
     if job.output.startswith("memory://"):
@@ -85,6 +90,7 @@ def resolve(job: Job, watch: Watch) -> Resolved:
         batching=Batching(**job.batching.model_dump()),
         media=media,
         store=store,
+        inputs=inputs,
     )
 
 
@@ -96,7 +102,9 @@ def open_model(job: Job) -> tuple[ModelSettings, Weights]:
     return replace(given, path=source.path, revision=source.revision), weights
 
 
-def _open_table(job: Job, spec: PipelineSpec, recipes: dict[str, Recipe]) -> tuple[Table, RowPlan]:
+def _open_table(
+    job: Job, spec: PipelineSpec, recipes: dict[str, Recipe], finder: Finder
+) -> tuple[Table, RowPlan]:
     more = recipes[job.recipe].parameters()
 
     def find(name: str) -> Recipe:
@@ -119,5 +127,7 @@ def _open_table(job: Job, spec: PipelineSpec, recipes: dict[str, Recipe]) -> tup
         recipe_parameters=more,
         check_recipe=find,
         reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names},
+        finder=finder,
+        fps=job.media.fps,
     )
     return table, plan

@@ -9,7 +9,7 @@ from typing import Any
 
 from framefleet.pipeline.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.request import MAX_FPS, MAX_SEED, MIN_FPS
-from framefleet.pipeline.signature import Kind, Scalar
+from framefleet.pipeline.signature import Scalar, ScalarKind
 from framefleet.pipeline.spec import PipelineSpec
 
 EXACT_FLOATS = 2**53  # from here on a float column no longer holds every whole number
@@ -23,7 +23,7 @@ class Refused:
     fix: str
 
 
-def check_argument(name: str, value: Any, kind: Kind, spec: PipelineSpec) -> Scalar | Refused:
+def check_argument(name: str, value: Any, kind: ScalarKind, spec: PipelineSpec) -> Scalar | Refused:
     """Return `value` as the parameter `name` takes it: 5 is 5.0 for a float, 9.0 is 9 for an int."""
     found = coerce(value, kind)
     if isinstance(found, Refused):
@@ -31,7 +31,7 @@ def check_argument(name: str, value: Any, kind: Kind, spec: PipelineSpec) -> Sca
     if name in ("height", "width"):
         return _check_size(int(found), spec)
     if name in FRAME_PARAMETERS:
-        return _check_frames(int(found), spec)
+        return check_frames(int(found), spec)
     if name == "prompt":
         return found if str(found).strip() else Refused(reason="it is blank", fix="write a prompt")
     low, high, words = _RANGES.get(name, (None, None, ""))
@@ -45,8 +45,10 @@ def check_argument(name: str, value: Any, kind: Kind, spec: PipelineSpec) -> Sca
 # What diffusers fails on late, or takes and then renders noise.
 _RANGES: dict[str, tuple[float, float, str]] = {
     "decode_chunk_size": (1, math.inf, "1 or more"),
+    "duration_s": (1, 60, "from 1 to 60"),
     "eta": (0, 1, "from 0 to 1"),
     "frame_rate": (1, math.inf, "1 or more"),
+    "levels": (1, 4, "from 1 to 4"),
     "max_sequence_length": (1, math.inf, "1 or more"),
     "num_inference_steps": (1, math.inf, "1 or more"),
     "strength": (math.ulp(0), 1, "above 0 and at most 1"),
@@ -73,7 +75,7 @@ def check_fps(value: Any) -> float | Refused:
     return float(found)
 
 
-def coerce(value: Any, kind: Kind) -> Scalar | Refused:
+def coerce(value: Any, kind: ScalarKind) -> Scalar | Refused:
     """Return `value` as a `kind`, when nothing is lost by it. Text is read, as a CSV's cells are text."""
     return _COERCIONS[kind](value)
 
@@ -116,7 +118,7 @@ def _number(value: Any) -> Scalar | Refused:
     return number + 0.0 if math.isfinite(number) else refused  # + 0.0: -0.0 is the same row as 0.0
 
 
-_COERCIONS: dict[Kind, Callable[[Any], Scalar | Refused]] = {
+_COERCIONS: dict[ScalarKind, Callable[[Any], Scalar | Refused]] = {
     "str": _text,
     "bool": _flag,
     "int": _whole,
@@ -133,7 +135,8 @@ def _check_size(pixels: int, spec: PipelineSpec) -> int | Refused:
     return Refused(reason=f"{_short(spec)} renders multiples of {multiple}", fix=near)
 
 
-def _check_frames(frames: int, spec: PipelineSpec) -> int | Refused:
+def check_frames(frames: int, spec: PipelineSpec) -> int | Refused:
+    """Return the number of frames, or why the model does not render so many."""
     step = spec.frame_step or 1
     if spec.max_frames and frames > spec.max_frames:
         longest = spec.max_frames

@@ -9,20 +9,29 @@ import pyarrow as pa
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.recipes import Recipe
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.row_inputs import Finder
 from framefleet.pipeline.row_plan import plan_rows
 from framefleet.pipeline.rows import InvalidRow
 from framefleet.pipeline.spec import PipelineSpec
 
 
-def checked(request: Request, spec: PipelineSpec, recipe: Recipe, *, index: int = 0) -> Request:
+def checked(
+    request: Request, spec: PipelineSpec, recipe: Recipe, *, finder: Finder, index: int = 0
+) -> Request:
     """Return the request with all arguments resolved. Raises TableError when it cannot be rendered as asked.
 
-    index: its number, for the message.
+    finder: opens the images and videos that it names. index: its number, for the message.
     """
     cells: dict[str, Any] = {**request.arguments, "seed": request.seed}
     cells |= {"scheduler": request.scheduler, "fps": request.fps}
     table = pa.RecordBatch.from_pylist([{name: cell for name, cell in cells.items() if cell is not None}])
-    plan = plan_rows(table.schema, spec, recipe=request.recipe, recipe_parameters=recipe.parameters())
+    plan = plan_rows(
+        table.schema,
+        spec,
+        recipe=request.recipe,
+        recipe_parameters=recipe.parameters(),
+        finder=finder,
+    )
     (row,) = plan.rows(index, table)
     if isinstance(row, InvalidRow):
         raise TableError(*row.messages()[0])

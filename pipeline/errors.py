@@ -11,6 +11,7 @@ FramefleetError
 │   │   └── StoreConflict     other bytes are already stored under that name
 │   └── FleetError
 └── RowError              one row failed; the others go on
+    ├── InputError            an image or a video that the row names
     ├── RenderError
     └── OutOfMemory
 """
@@ -70,6 +71,14 @@ class FleetError(ServiceError):
 
 class RowError(FramefleetError):
     """One row failed; the others go on."""
+
+
+class InputError(RowError):
+    """An image or a video that a row names cannot be used.
+
+    The problem is a clause about "it", as in `Refused`: who knows the column and the cell puts them before,
+    see `inputs.naming`.
+    """
 
 
 class RenderError(RowError):

@@ -33,7 +33,7 @@ def _vae_factors(configs: Configs, family: Family) -> tuple[int, int]:
 def size_multiple(configs: Configs, family: Family) -> int:
     spatial, _ = _vae_factors(configs, family)
     patch = _denoiser(configs).get("patch_size") or 1
-    patch = patch[-1] if isinstance(patch, list) else patch  # Wan: (frames, height, width)
+    patch = patch[-1] if isinstance(patch, list | tuple) else patch  # Wan: (frames, height, width)
     return math.lcm(family.size_base, spatial * patch * family.packing)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.store import public_url
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
@@ -20,9 +21,25 @@ def canonical_json(value: Any) -> str:
     return _ENCODER.encode(value)
 
 
+def deciding(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments without what decides no pixel: an image is its SHA-256, wherever it lies."""
+    return {
+        name: {key: inner for key, inner in value.items() if key != "uri"} if is_input(value) else value
+        for name, value in arguments.items()
+    }
+
+
+def public(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments as records show them: URLs without user, password and query, which may be secret."""
+    return {
+        name: {**value, "uri": public_url(value["uri"])} if is_input(value) else value
+        for name, value in arguments.items()
+    }
+
+
 def derive_seed(*, arguments: Mapping[str, Any], scheduler: str | None, recipe: str) -> int:
     """Return a seed of 32 bits that depends on what the row asks for, and not on where it stands."""
-    content = canonical_json({"arguments": arguments, "scheduler": scheduler, "recipe": recipe})
+    content = canonical_json({"arguments": deciding(arguments), "scheduler": scheduler, "recipe": recipe})
     return int.from_bytes(_sha256(content)[:4], "big")
 
 
@@ -42,7 +59,7 @@ def row_id(
     """
     content = canonical_json(
         {
-            "arguments": request.arguments,
+            "arguments": deciding(request.arguments),
             "fps": request.fps,
             "model_digest": model_digest,
             "numerics": numerics,
@@ -53,6 +70,11 @@ def row_id(
         }
     )
     return _sha256(content)[:16].hex()
+
+
+def is_input(value: Any) -> bool:
+    """Tell whether an argument is an image or a video."""
+    return isinstance(value, Mapping) and "uri" in value
 
 
 def _sha256(content: str) -> bytes:

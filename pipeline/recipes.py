@@ -7,14 +7,31 @@ import hashlib
 import importlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from framefleet.pipeline.check import Refused
+from framefleet.pipeline.conditioned import conditioned_class, image_to_video, video_to_video
 from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.extend import check_extend, check_extendable, extend
+from framefleet.pipeline.guidance import open_guidance
+from framefleet.pipeline.refine import check_refine, refine, refining_class
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.siblings import Configs
 from framefleet.pipeline.signature import Parameter, parameters_of
+
+Problems = Iterable[tuple[str, Refused]]  # the argument, and why a row cannot be rendered with it
+
+
+def _no_problems(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Problems:
+    return ()
+
+
+def _models_own(class_name: str, configs: Configs) -> str:
+    return class_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,22 +40,53 @@ class Recipe:
 
     It may have further parameters with defaults: a row gives them as it gives the pipeline's arguments.
     digest: SHA-256 of the source file it comes from; None for framefleet's own, which the version covers.
+    needs: arguments without which no row can be rendered.
+    check: from the recipe's own arguments and those of the pipeline, to what is wrong between them.
+    pipeline: from a model's class and configs to the class whose call takes a row's arguments.
     """
 
     name: str
     function: Callable[..., Any]
     digest: str | None = None
+    needs: tuple[str, ...] = ()
+    check: Callable[[Mapping[str, Any], Mapping[str, Any]], Problems] = _no_problems
+    pipeline: Callable[[str, Configs], str] = _models_own
 
     def parameters(self) -> list[Parameter]:
         """What the recipe takes beyond `(pipe, request)`."""
         return list(parameters_of(self.function))[2:]
 
+    def problems(self, arguments: Mapping[str, Any]) -> Iterator[tuple[str, Refused]]:
+        """Yield what is missing, or wrong between cells that are fine one by one."""
+        missing = [name for name in self.needs if arguments.get(name) is None]
+        for name in missing:
+            yield name, Refused(reason=f"{self.name} needs it in every row", fix=f"add a column {name!r}")
+        if not missing:
+            defaults = {parameter.name: parameter.default for parameter in self.parameters()}
+            own = {name: arguments.get(name, default) for name, default in defaults.items()}
+            yield from self.check(own, arguments)
+
     def render(self, pipe: Any, request: Request) -> Any:
-        """Call the recipe; arguments of its own are handed to it and taken out of the request's."""
+        """Call the recipe; arguments of its own are handed to it and taken out of the request's.
+
+        Schedules of guidance become the objects that follow them. Raises RecipeError for `problems`.
+        """
+        for name, refused in self.problems(request.arguments):
+            value = request.arguments.get(name)
+            raise RecipeError(f"{name} is {value!r}, but {refused.reason}", refused.fix)
         names = [parameter.name for parameter in self.parameters()]
         own = {name: request.arguments[name] for name in names if name in request.arguments}
         rest = {name: value for name, value in request.arguments.items() if name not in own}
-        return self.function(pipe, dataclasses.replace(request, arguments=rest), **own)
+        return self.function(pipe, dataclasses.replace(request, arguments=open_guidance(rest)), **own)
+
+
+def recipe_class(recipe: Recipe, class_name: str, configs: Configs) -> str:
+    """Return the name of the pipeline class whose `__call__` takes the arguments of this recipe's rows.
+
+    class_name, configs: of the model; model_index.json is the config "index". Raises RecipeError when the
+    recipe cannot render with the model.
+    """
+    return recipe.pipeline(class_name, configs)
 
 
 def generate(pipe: Any, request: Request) -> Any:
@@ -46,7 +94,31 @@ def generate(pipe: Any, request: Request) -> Any:
     return pipe(**request.arguments, generator=request.generator(), output_type="np")
 
 
-BUILT_IN = {"generate": Recipe(name="generate", function=generate)}
+def _refined(class_name: str, configs: Configs) -> str:
+    refining_class(class_name, configs)  # raises when there is none
+    return class_name
+
+
+_RECIPES = (
+    Recipe(name="generate", function=generate),
+    Recipe(
+        name="image_to_video",
+        function=image_to_video,
+        needs=("image",),
+        pipeline=partial(conditioned_class, "image"),
+    ),
+    Recipe(
+        name="video_to_video",
+        function=video_to_video,
+        needs=("video",),
+        pipeline=partial(conditioned_class, "video"),
+    ),
+    Recipe(name="refine", function=refine, needs=("height", "width"), check=check_refine, pipeline=_refined),
+    Recipe(
+        name="extend", function=extend, needs=("duration_s",), check=check_extend, pipeline=check_extendable
+    ),
+)
+BUILT_IN = {recipe.name: recipe for recipe in _RECIPES}
 
 
 def find_recipe(name: str) -> Recipe:

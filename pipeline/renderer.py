@@ -8,7 +8,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,11 +17,14 @@ from framefleet.pipeline.checked import checked
 from framefleet.pipeline.errors import OutOfMemory
 from framefleet.pipeline.forwards import Batching, Forwards
 from framefleet.pipeline.frames import Frames, frames_sha256, to_frames
-from framefleet.pipeline.identity import row_id
+from framefleet.pipeline.identity import is_input, row_id
+from framefleet.pipeline.inputs import Inputs
 from framefleet.pipeline.intercept import intercept
 from framefleet.pipeline.memo import Memo
 from framefleet.pipeline.memory import free_memory, is_out_of_memory, peak_memory_bytes
 from framefleet.pipeline.model import Model
+from framefleet.pipeline.opened import open_arguments
+from framefleet.pipeline.read_ahead import ReadAhead
 from framefleet.pipeline.recipes import Recipe, find_recipe
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.schedulers import build, resolve
@@ -67,14 +70,22 @@ class Renderer:
     """
 
     def __init__(
-        self, model: Model, batching: Batching | None = None, *, recipes: Mapping[str, Recipe] | None = None
+        self,
+        model: Model,
+        batching: Batching | None = None,
+        *,
+        recipes: Mapping[str, Recipe] | None = None,
+        inputs: Inputs | None = None,
     ) -> None:
+        """inputs: where the images and videos of requests may lie; without it they may lie anywhere."""
         self.model = model
         self.batching = batching or Batching()
         self.forwards = Forwards(model.denoisers(), self.batching)
         self._recipes = dict(recipes or {})
         self._batcher = Batcher(self.forwards)
         self._memo = Memo()
+        self._inputs = inputs or Inputs.anywhere()
+        self._ahead = ReadAhead(self._inputs.read)
         self._rows: dict[Task, _Row] = {}
         self._waiting: deque[_Row] = deque()
         self._retry_alone: deque[_Row] = deque()  # memory ran out beside others
@@ -117,7 +128,14 @@ class Renderer:
 
     def submit(self, request: Request, row_id: str) -> None:
         """Take a request that was checked already."""
+        self.read_ahead(request)
         self._waiting.append(_Row(row_id, request))
+
+    def read_ahead(self, request: Request) -> None:
+        """Begin to read the images and videos of a request that will come. From any thread."""
+        for value in request.arguments.values():
+            if is_input(value):
+                self._ahead.start(value["uri"])
 
     def step(self) -> list[Outcome]:
         """Take every row to its next forward; return the rows that ended on the way."""
@@ -161,7 +179,10 @@ class Renderer:
         pipe = copy.copy(self.model.pipe)  # pipelines keep the state of a call on themselves
         choice = resolve(row.request.scheduler, self.model.spec)
         pipe.scheduler = build(choice, self.model.pipe.scheduler)
-        return to_frames(self._recipe(row.request.recipe).render(pipe, row.request))
+        arguments = open_arguments(row.request.arguments, self._ahead.read)
+        return to_frames(
+            self._recipe(row.request.recipe).render(pipe, replace(row.request, arguments=arguments))
+        )
 
     def _recipe(self, name: str) -> Recipe:
         if name not in self._recipes:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import torch
 
 MIN_FPS, MAX_FPS = 0.1, 1000.0  # what containers can say and players can play
+FALLBACK_FPS = 10.0  # diffusers' own default where a model says nothing (export_to_video)
 MAX_SEED = 2**63 - 1  # the record's column is int64; torch itself takes up to 2**64 - 1
 
 
@@ -17,7 +18,8 @@ MAX_SEED = 2**63 - 1  # the record's column is int64; torch itself takes up to 2
 class Request:
     """One clip to render: what a plain diffusers call would be given.
 
-    arguments: keyword arguments of the pipeline's `__call__`; JSON values only.
+    arguments: keyword arguments of the pipeline's `__call__`; JSON values only. An image or a video is
+        {"uri": ..., "sha256": ...}, opened when its row is rendered; in a notebook its path or URL will do.
     seed: 0 to 2**63 - 1.
     scheduler: diffusers' class name or a short name ("euler", "ddim", ...); None is the model's own.
     recipe: "generate" or "module:function".

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from framefleet.pipeline.check import Refused, check_argument, check_fps, check_seed
 from framefleet.pipeline.errors import JobError, TableError, UserError
+from framefleet.pipeline.row_inputs import Finder, NoInputs, check_input
 from framefleet.pipeline.rows import Reader, RowPlan
 from framefleet.pipeline.schedulers import resolve
 from framefleet.pipeline.signature import PLUMBING, Kind, Parameter
@@ -17,6 +20,15 @@ from framefleet.pipeline.spec import PipelineSpec
 
 # Columns with a meaning of their own, unless the pipeline has a parameter of that name.
 _SPECIAL: dict[str, Kind] = {"seed": "int", "scheduler": "str", "recipe": "str", "fps": "float"}
+_WORDS: dict[Kind, str] = {
+    "str": "text",
+    "bool": "true or false",
+    "int": "whole numbers",
+    "float": "numbers",
+    "image": "paths or URLs of images, as text",
+    "video": "paths or URLs of videos, as text",
+}
+_FROM_INPUT = re.compile("ImageToVideo|VideoToVideo|Img2Img|Inpaint")
 _CACHED = (
     4096  # distinct cells remembered per column: heights and schedulers repeat, prompts and seeds do not
 )
@@ -40,6 +52,8 @@ def plan_rows(
     recipe_parameters: Iterable[Parameter] = (),
     check_recipe: Callable[[str], object] | None = None,
     reserved: Collection[str] = (),
+    finder: Finder | None = None,
+    fps: float | None = None,
 ) -> RowPlan:
     """Return the plan for tables of `schema`, or raise TableError or JobError for what no row can mend.
 
@@ -47,23 +61,33 @@ def plan_rows(
     recipe_parameters: what the job's recipe takes beyond the pipeline's `__call__`.
     check_recipe: raises UserError for the name of a recipe that cannot be used; without it every name passes.
     reserved: the record's own columns, which no carried column may be named like.
+    finder: opens the images and videos that rows name.
+    fps: the job's own rate; it counts in a row's identity only where a clip's length is asked in seconds.
     """
+    finder, recipe_parameters = finder or NoInputs(), list(recipe_parameters)
     columns, given = columns or {}, dict(defaults or {})
     targets = _targets(spec, recipe_parameters)
     _check_columns(columns, targets, schema)
-    base, seed, scheduler = _defaults(given, targets, spec)
-    checks = {name: _check_of(name, kind, spec, check_recipe) for name, kind in targets.items()}
+    base, seed, scheduler = _defaults(given, targets, spec, finder)
+    checks = {name: _check_of(name, kind, spec, check_recipe, finder) for name, kind in targets.items()}
     found = {target: columns.get(target, target) for target in targets}
     read = {target: column for target, column in found.items() if column in schema.names}
     for target, column in read.items():
         _check_type(schema.field(column), target, targets[target])
     carried = tuple(name for name in schema.names if name not in read.values())
     _check_carried(carried, spec, reserved)
-    required = tuple(p.name for p in spec.parameters.values() if p.required or p.name == "prompt")
+    parameters = [*spec.parameters.values(), *recipe_parameters]
+    required = tuple(parameter.name for parameter in parameters if _is_required(parameter, spec))
     _check_required(required, read, base)
     return RowPlan(
         readers=tuple(
-            Reader(column=column, target=target, is_argument=_is_argument(target, spec), check=checks[target])
+            Reader(
+                column=column,
+                target=target,
+                kind=targets[target],
+                is_argument=_is_argument(target, spec),
+                check=checks[target],
+            )
             for target, column in read.items()
         ),
         base=base,
@@ -71,6 +95,9 @@ def plan_rows(
         seed=seed,
         scheduler=resolve(scheduler, spec),
         recipe=recipe,
+        fps=fps,
+        finder=finder,
+        spec=spec,
         carried=carried,
         lookalikes=_lookalikes(carried, [target for target in targets if target not in read]),
     )
@@ -81,6 +108,12 @@ def _targets(spec: PipelineSpec, recipe_parameters: Iterable[Parameter]) -> dict
     more = {parameter.name: parameter.kind for parameter in recipe_parameters if parameter.kind}
     own = {name: parameter.kind for name, parameter in spec.settable().items() if parameter.kind}
     return _SPECIAL | own | more
+
+
+def _is_required(parameter: Parameter, spec: PipelineSpec) -> bool:
+    """Tell whether no row can do without: some pipelines say so only when they are called."""
+    starts_from_one = parameter.name in ("image", "video") and _FROM_INPUT.search(spec.class_name)
+    return parameter.required or parameter.name == "prompt" or bool(starts_from_one)
 
 
 def _is_argument(target: str, spec: PipelineSpec) -> bool:
@@ -101,7 +134,7 @@ def _check_columns(columns: Mapping[str, str], targets: Mapping[str, Kind], sche
 
 
 def _defaults(
-    given: dict[str, Any], targets: Mapping[str, Kind], spec: PipelineSpec
+    given: dict[str, Any], targets: Mapping[str, Kind], spec: PipelineSpec, finder: Finder
 ) -> tuple[dict[str, Any], int | None, str | None]:
     """Return what an empty row is: its arguments, its seed, its scheduler. A null default takes one away."""
     arguments: dict[str, Any] = dict(spec.defaults())
@@ -115,20 +148,30 @@ def _defaults(
             raise JobError(f"defaults.{name}: rows have no such argument", fix)
         arguments.pop(name, None)
         if value is not None:
-            checked[name] = _checked_default(name, value, targets[name], spec)
+            checked[name] = _checked_default(name, value, targets[name], spec, finder)
     seed, scheduler = checked.pop("seed", None), checked.pop("scheduler", None)
     return arguments | checked, seed, scheduler
 
 
-def _checked_default(name: str, value: Any, kind: Kind, spec: PipelineSpec) -> Any:
-    found = check_seed(value) if name == "seed" else check_argument(name, value, kind, spec)
+def _checked_default(name: str, value: Any, kind: Kind, spec: PipelineSpec, finder: Finder) -> Any:
+    found = check_seed(value) if name == "seed" else _check_value(name, value, kind, spec, finder)
     if isinstance(found, Refused):
         raise JobError(f"defaults.{name} is {value!r}, but {found.reason}", found.fix)
     return found
 
 
+def _check_value(name: str, value: Any, kind: Kind, spec: PipelineSpec, finder: Finder) -> Any:
+    if kind == "image" or kind == "video":
+        return check_input(value, kind, finder)
+    return check_argument(name, value, kind, spec)
+
+
 def _check_of(
-    target: str, kind: Kind, spec: PipelineSpec, check_recipe: Callable[[str], object] | None
+    target: str,
+    kind: Kind,
+    spec: PipelineSpec,
+    check_recipe: Callable[[str], object] | None,
+    finder: Finder,
 ) -> Callable[[Any], Any]:
     """Return the check of one cell, which remembers its answers where cells repeat."""
 
@@ -138,9 +181,8 @@ def _check_of(
         return name
 
     if _is_argument(target, spec):
-        if target in ("prompt", "negative_prompt"):
-            return lambda cell: check_argument(target, cell, kind, spec)
-        return _remembering(lambda cell: check_argument(target, cell, kind, spec))
+        check = partial(_check_value, target, kind=kind, spec=spec, finder=finder)
+        return check if target in ("prompt", "negative_prompt") else _remembering(check)
     if target == "seed":
         return check_seed
     if target == "fps":
@@ -186,9 +228,11 @@ def _check_type(field: pa.Field, target: str, kind: Kind) -> None:
         "bool": text or pa.types.is_boolean(stored),
         "int": text or number,
         "float": text or number,
+        "image": text,
+        "video": text,
     }
     if not (fits[kind] or pa.types.is_null(stored)):
-        words = {"str": "text", "bool": "true or false", "int": "whole numbers", "float": "numbers"}[kind]
+        words = _WORDS[kind]
         raise TableError(
             f"column {field.name!r} holds {field.type}, but {target} takes {words}",
             f"write the column as {words}, or rename it if it means something else",
@@ -215,7 +259,7 @@ def _plumbing_fix(name: str) -> str:
     if PLUMBING.fullmatch(name):
         return "framefleet sets it for every row; leave it out, or rename it to carry it"
     return (
-        "it takes tensors, images or mappings, which a recipe of your own can make; or rename it to carry it"
+        "it takes tensors, lists or mappings, which a recipe of your own can make; or rename it to carry it"
     )
 
 

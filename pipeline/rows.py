@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 
 from framefleet.pipeline.check import Refused
 from framefleet.pipeline.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.identity import derive_seed
-from framefleet.pipeline.request import Request
+from framefleet.pipeline.request import FALLBACK_FPS, Request
+from framefleet.pipeline.row_inputs import Finder, check_length
 from framefleet.pipeline.schedulers import SchedulerChoice
+from framefleet.pipeline.signature import InputKind, Kind
+from framefleet.pipeline.spec import PipelineSpec
+from framefleet.pipeline.store import public_url
 
 _SHAPING = ("height", "width", *FRAME_PARAMETERS, "max_sequence_length")
 _SHOWN = 80  # characters of a value in a message; prompts may be pages
@@ -67,6 +71,7 @@ class Reader:
 
     column: str
     target: str
+    kind: Kind
     is_argument: bool
     check: Callable[[Any], Any]
 
@@ -75,7 +80,7 @@ class Reader:
 class RowPlan:
     """How the rows of one table become requests; made by `row_plan.plan_rows`.
 
-    base: the arguments of a row whose cells are all null.
+    base: the arguments of a row whose cells are all null. fps: the job's own rate, if it has one.
     carried: columns without meaning here; they go into the record as they are.
     lookalikes: (carried column, argument that it may have meant).
     """
@@ -86,14 +91,25 @@ class RowPlan:
     seed: int | None
     scheduler: SchedulerChoice
     recipe: str
+    fps: float | None
+    finder: Finder
+    spec: PipelineSpec
     carried: tuple[str, ...]
     lookalikes: tuple[tuple[str, str], ...]
 
     def rows(self, first_index: int, batch: pa.RecordBatch) -> Iterator[CheckedRow | InvalidRow]:
         """Yield every row of the batch in order; `first_index` is the position of its first."""
         cells = [_values(batch.column(reader.column)) for reader in self.readers]
+        self.finder.prefetch(self._inputs(cells))
         for offset in range(batch.num_rows):
             yield self._row(first_index + offset, [column[offset] for column in cells])
+
+    def _inputs(self, cells: list[list[Any]]) -> Iterator[tuple[str, InputKind]]:
+        for reader, column in zip(self.readers, cells, strict=True):
+            if reader.kind == "image" or reader.kind == "video":
+                for cell in column:
+                    if isinstance(cell, str) and cell.strip():
+                        yield cell.strip(), reader.kind
 
     def _row(self, index: int, cells: list[Any]) -> CheckedRow | InvalidRow:
         arguments = dict(self.base)
@@ -104,7 +120,8 @@ class RowPlan:
                 continue
             value = reader.check(cell)
             if type(value) is Refused:
-                problem = Problem(column=reader.column, value=cell, reason=value.reason, fix=value.fix)
+                shown = public_url(cell) if reader.kind in get_args(InputKind) else cell
+                problem = Problem(column=reader.column, value=shown, reason=value.reason, fix=value.fix)
                 problems.append(problem)
             elif reader.is_argument:
                 arguments[reader.target] = value
@@ -126,7 +143,7 @@ class RowPlan:
             Problem(
                 column=self._column(name),
                 value=None,
-                reason=f"every row needs a {name}",
+                reason=f"every row needs {'an' if name[0] in 'aeiou' else 'a'} {name}",
                 fix=f"fill it in, or set `defaults: {{{name}: ...}}`",
             )
             for name in self.required
@@ -138,7 +155,16 @@ class RowPlan:
             reason = f"{choice.class_name} of this model takes {bounds} steps"
             column = self._column("num_inference_steps")
             problems.append(Problem(column=column, value=steps, reason=reason, fix=f"use {bounds}"))
-        return problems
+        return problems + list(self._videos(arguments))
+
+    def _videos(self, arguments: Mapping[str, Any]) -> Iterator[Problem]:
+        """Yield what is wrong with the lengths of a row's videos."""
+        for name, value in arguments.items():
+            if isinstance(value, dict) and "num_frames" in value:
+                refused = check_length(value, arguments.get("num_frames"), self.spec)
+                if refused:
+                    column, uri = self._column(name), public_url(value["uri"])
+                    yield Problem(column=column, value=uri, reason=refused.reason, fix=refused.fix)
 
     def _request(
         self, arguments: dict[str, Any], choice: SchedulerChoice, special: Mapping[str, Any]
@@ -147,9 +173,10 @@ class RowPlan:
         seed = special.get("seed", self.seed)
         if seed is None:
             seed = derive_seed(arguments=arguments, scheduler=choice.canonical, recipe=recipe)
-        return Request(
-            arguments=arguments, seed=seed, scheduler=choice.canonical, recipe=recipe, fps=special.get("fps")
-        )
+        fps = special.get("fps")
+        if fps is None and "duration_s" in arguments:  # then the rate decides how many frames there are
+            fps = self.fps or self.spec.fps_of(arguments) or FALLBACK_FPS
+        return Request(arguments=arguments, seed=seed, scheduler=choice.canonical, recipe=recipe, fps=fps)
 
     def _column(self, target: str) -> str:
         return next((reader.column for reader in self.readers if reader.target == target), target)

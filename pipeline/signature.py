@@ -11,18 +11,30 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Scalar = str | int | float | bool
-Kind = Literal["str", "int", "float", "bool"]
+ScalarKind = Literal["str", "int", "float", "bool"]
+InputKind = Literal["image", "video"]
+Kind = ScalarKind | InputKind
+
+# Parameters that take PIL images or lists of them: a cell holds the path or URL of one.
+INPUTS: dict[str, InputKind] = {
+    "image": "image",
+    "last_image": "image",
+    "mask_image": "image",
+    "control_image": "image",
+    "video": "video",
+    "control_video": "video",
+}
 
 # What framefleet sets itself, or what would make one row several clips.
 PLUMBING = re.compile(r"output_type|return_dict|generator|callback.*|num_(videos|images)_per_prompt")
-_KINDS: dict[Any, Kind] = {str: "str", bool: "bool", int: "int", float: "float"}
+_KINDS: dict[Any, ScalarKind] = {str: "str", bool: "bool", int: "int", float: "float"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
     """One parameter of a pipeline's `__call__` or of a recipe.
 
-    kind: what a table's cell must be; None for tensors, images, lists and plumbing, which no cell can give.
+    kind: what a table's cell must be; None for tensors, lists and plumbing, which no cell can give.
     default: what the signature has, when that is a scalar.
     """
 
@@ -43,7 +55,9 @@ def parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
 
 
 def _parameter(parameter: inspect.Parameter) -> Parameter:
-    kind = None if PLUMBING.fullmatch(parameter.name) else _kind(parameter)
+    kind: Kind | None = None
+    if not PLUMBING.fullmatch(parameter.name):
+        kind = _kind(parameter) or INPUTS.get(parameter.name)
     given = parameter.default if parameter.default is not inspect.Parameter.empty else None
     default = given if kind and isinstance(given, str | int | float) else None
     if kind == "float" and isinstance(default, int):
@@ -52,7 +66,7 @@ def _parameter(parameter: inspect.Parameter) -> Parameter:
     return Parameter(name=parameter.name, kind=kind, default=default, required=required)
 
 
-def _kind(parameter: inspect.Parameter) -> Kind | None:
+def _kind(parameter: inspect.Parameter) -> ScalarKind | None:
     """Return the scalar that the annotation allows, or else the default's own type."""
     annotation: Any = parameter.annotation
     if annotation is inspect.Parameter.empty or isinstance(annotation, str):

@@ -16,7 +16,7 @@ from framefleet.pipeline.folder import Folder
 from framefleet.pipeline.object_store import ObjectStore, Stored
 
 SECRET_KEYS = re.compile("key|secret|token|password|credential|connection_string|sas", re.IGNORECASE)
-USERINFO = re.compile(r"(?<=://)([^/@]*)@")
+USERINFO = re.compile(r"(?<=://)([^/?#]*)@")  # to the last @: passwords may hold one
 
 
 def public_url(url: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
@@ -47,6 +47,15 @@ class Table:
                     first += part.num_rows
         if first == 0:
             raise TableError(f"table {self.location} has no rows", "add rows, or give another table")
+
+
+def folder_of(location: str) -> str:
+    """Return the folder that a table lies in, or is: where paths in its cells start from."""
+    plain = location.partition("?")[0] if "://" in location else str(Path(location).expanduser().absolute())
+    parts = plain.split("/")
+    fixed = next((i for i, part in enumerate(parts) if has_magic(part)), len(parts))
+    is_file = fixed == len(parts) and file_format(plain) is not None and not Path(plain).is_dir()
+    return "/".join(parts[: fixed - 1] if is_file else parts[:fixed]) or "/"
 
 
 def open_table(

@@ -32,6 +32,8 @@ _JSON_TYPES = {
     "int": pa.int64(),
     "float": pa.float64(),
     "bool": pa.bool_(),
+    "image": pa.string(),
+    "video": pa.string(),
     None: pa.string(),
 }
 _COMPRESSED = (".gz", ".bz2", ".xz")

@@ -1,0 +1,67 @@
+"""Recipes that call a pipeline once, on an image or a video that the row gives."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from framefleet.pipeline.check import Refused, check_argument
+from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.siblings import Configs, Task, as_sibling, call_parameters, configs_of, sibling_class
+from framefleet.pipeline.spec import PipelineSpec
+
+Medium = Literal["image", "video"]
+TASKS: dict[Medium, Task] = {"image": "image_to_video", "video": "video_to_video"}
+
+
+def image_to_video(pipe: Any, request: Request) -> Any:
+    """Render a clip that starts with `request.arguments["image"]`, a PIL image."""
+    return _call(pipe, request, "image", request.arguments["image"])
+
+
+def video_to_video(pipe: Any, request: Request, *, num_frames: int | None = None) -> Any:
+    """Render over `request.arguments["video"]`, a list of PIL images, as many as the model renders.
+
+    num_frames: takes only so many, from the first on.
+    """
+    video = request.arguments["video"]
+    if num_frames is not None and num_frames > len(video):
+        raise RecipeError(f"num_frames is {num_frames}, but the video has {len(video)}", "ask for fewer")
+    return _call(pipe, request, "video", video[:num_frames])
+
+
+def conditioned_class(medium: Medium, class_name: str, configs: Configs) -> str:
+    """Return the class that starts from an image, or renders over a video: the model's own, or its sibling.
+
+    Raises RecipeError with the models that can.
+    """
+    return class_name if takes(class_name, medium) else sibling_class(class_name, TASKS[medium], configs)
+
+
+def takes(class_name: str, medium: Medium) -> bool:
+    """Whether a video pipeline's own call takes the medium."""
+    parameters = call_parameters(class_name)
+    is_video = medium == "video" or any(name in parameters for name in FRAME_PARAMETERS)
+    return is_video and medium in parameters
+
+
+def check_video(available: int, num_frames: int | None, spec: PipelineSpec) -> Refused | None:
+    """Return why a video of `available` frames cannot be rendered over, or None.
+
+    num_frames: how many of them to take. spec: of the pipeline that `conditioned_class` names.
+    """
+    if num_frames is not None and num_frames > available:
+        return Refused(reason=f"the video has {available} frames", fix=f"use {available} or less")
+    found = check_argument("num_frames", available if num_frames is None else num_frames, "int", spec)
+    if num_frames is None and isinstance(found, Refused):
+        return Refused(
+            reason=f"it has {available} frames, and {found.reason}", fix="set num_frames to take less"
+        )
+    return found if isinstance(found, Refused) else None
+
+
+def _call(pipe: Any, request: Request, medium: Medium, given: Any) -> Any:
+    able = as_sibling(pipe, conditioned_class(medium, type(pipe).__name__, configs_of(pipe)))
+    arguments = {**request.arguments, medium: given}
+    return able(**arguments, generator=request.generator(), output_type="np")

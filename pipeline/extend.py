@@ -1,0 +1,126 @@
+"""The recipe `extend`: a long clip from segments, each going on from the last where the model can."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from framefleet.pipeline.check import Refused
+from framefleet.pipeline.conditioned import takes
+from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.frames import Frames, to_frames
+from framefleet.pipeline.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.refine import check_strength
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.siblings import (
+    Configs,
+    accepted,
+    as_sibling,
+    call_parameters,
+    configs_of,
+    find_sibling,
+)
+
+MIN_S, MAX_S = 1, 60
+
+
+def extend(
+    pipe: Any, request: Request, *, duration_s: float, overlap: int = 8, strength: float = 0.8
+) -> Frames:
+    """Render `duration_s` seconds, in segments of the row's `num_frames`; the last one is cut to length.
+
+    A model that takes an image starts each segment with the last frame of the one before. One that takes a
+    video renders over the last `overlap` frames and then the last one held, with `strength`; another starts
+    anew. These two are cross-faded over `overlap` frames. One generator draws all noise.
+    """
+    if request.fps is None:
+        raise RecipeError("extend renders seconds, and the row has no fps", "set media.fps, or an fps column")
+    generator = request.generator()
+
+    def rendered(able: Any, arguments: Mapping[str, Any]) -> Frames:
+        return to_frames(able(**arguments, generator=generator, output_type="np"))
+
+    first = rendered(pipe, request.arguments)
+    follow, shared = _follower(pipe, request.arguments, rendered, overlap=overlap, strength=strength)
+    if len(first) <= max(shared, 1):
+        raise RecipeError(f"segments of {len(first)} frames cannot share {shared}", "raise num_frames")
+    film = np.empty((max(round(duration_s * request.fps), 1), *first.shape[1:]), dtype=np.uint8)
+    length = join(film, 0, first, overlap=0)
+    while length < len(film):
+        length = join(film, length, follow(film[:length], len(first)), overlap=shared)
+    return film
+
+
+def join(film: Frames, length: int, segment: Frames, *, overlap: int) -> int:
+    """Put a segment behind the first `length` frames of `film` and return how many there are now.
+
+    The last `overlap` of them fade into the first of the segment, linearly. What has no room is cut off.
+    """
+    for i in range(overlap):
+        weight, at = (i + 1) / (overlap + 1), length - overlap + i
+        film[at] = (film[at] * (1 - weight) + segment[i] * weight).round()
+    rest = segment[overlap : overlap + len(film) - length]
+    film[length : length + len(rest)] = rest
+    return length + len(rest)
+
+
+def check_extendable(class_name: str, configs: Configs) -> str:
+    """Return the class itself. Raises RecipeError when it renders no video."""
+    parameters = call_parameters(class_name)
+    if not any(name in parameters for name in (*FRAME_PARAMETERS, "video")):
+        raise RecipeError(f"{class_name} renders images, which cannot be extended", "use a video model")
+    return class_name
+
+
+def check_extend(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Iterator[tuple[str, Refused]]:
+    """Yield what of a row cannot be rendered, as the argument and why."""
+    if not MIN_S <= own["duration_s"] <= MAX_S:
+        reason = f"it must be from {MIN_S} to {MAX_S} seconds"
+        yield "duration_s", Refused(reason=reason, fix="split what is longer into rows")
+    segment = next((arguments[name] for name in FRAME_PARAMETERS if name in arguments), None)
+    if segment == 1:
+        yield "num_frames", Refused(reason="a segment needs 2 frames or more", fix="raise it")
+    if own["overlap"] < 0 or (segment is not None and own["overlap"] >= segment):
+        reason = "it must be 0 or more" + (f", and less than the {segment} of a segment" if segment else "")
+        yield "overlap", Refused(reason=reason, fix="use a quarter of num_frames, say")
+    yield from check_strength(own["strength"], arguments)
+
+
+Follow = Callable[[Frames, int], Frames]  # the film so far and the length of a segment, to the next segment
+
+
+def _follower(
+    pipe: Any,
+    arguments: Mapping[str, Any],
+    rendered: Callable[[Any, Mapping[str, Any]], Frames],
+    *,
+    overlap: int,
+    strength: float,
+) -> tuple[Follow, int]:
+    """Return how the model goes on, and how many frames of a segment lie over the last of the film."""
+    class_name, configs = type(pipe).__name__, configs_of(pipe)
+    if (
+        starting := class_name
+        if takes(class_name, "image")
+        else find_sibling(class_name, "image_to_video", configs)
+    ):
+        able = as_sibling(pipe, starting)
+
+        def follow(film: Frames, num_frames: int) -> Frames:
+            given = accepted(able, {**arguments, "image": Image.fromarray(film[-1])})
+            return rendered(able, given)[1:]  # the first is the image
+
+        return follow, 0
+    if redrawing := find_sibling(class_name, "video_to_video", configs):
+        again = as_sibling(pipe, redrawing)
+
+        def follow_over(film: Frames, num_frames: int) -> Frames:
+            held = [film[-1]] * (num_frames - overlap)
+            video = [Image.fromarray(frame) for frame in [*film[len(film) - overlap :], *held]]
+            return rendered(again, accepted(again, {**arguments, "video": video, "strength": strength}))
+
+        return follow_over, overlap
+    return lambda film, num_frames: rendered(pipe, arguments), overlap

@@ -1,0 +1,141 @@
+"""Tiny image pipelines: Stable Diffusion 1.5, XL and 3, and Flux."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DiffusionPipeline,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import ByT5Tokenizer
+
+from tests.tinies.encoders import TEXT_WIDTH, clip, clip_tokenizer, projected_clip, t5
+
+UNET_CHANNELS = (16, 32)
+# The noise schedule that Stable Diffusion 1.5 and XL ship.
+NOISE: dict[str, Any] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "steps_offset": 1,
+}
+
+
+def sd() -> DiffusionPipeline:
+    return StableDiffusionPipeline(
+        tokenizer=clip_tokenizer(),
+        text_encoder=clip(),
+        vae=image_autoencoder(),
+        unet=unet(),
+        scheduler=DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def sdxl() -> DiffusionPipeline:
+    denoiser = unet(
+        cross_attention_dim=2 * TEXT_WIDTH,  # both encoders' hidden states side by side
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + TEXT_WIDTH,  # six numbers of sizes, and the pooled text
+    )
+    return StableDiffusionXLPipeline(
+        tokenizer=clip_tokenizer(),
+        text_encoder=clip(),
+        tokenizer_2=clip_tokenizer(),
+        text_encoder_2=projected_clip(TEXT_WIDTH),
+        vae=image_autoencoder(),
+        unet=denoiser,
+        scheduler=EulerDiscreteScheduler(**NOISE, timestep_spacing="leading"),
+    )
+
+
+def sd3() -> DiffusionPipeline:
+    transformer = SD3Transformer2DModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=TEXT_WIDTH,
+        caption_projection_dim=32,
+        pooled_projection_dim=TEXT_WIDTH,
+        pos_embed_max_size=16,
+    )
+    half = TEXT_WIDTH // 2  # both CLIPs side by side are as wide as the T5
+    return StableDiffusion3Pipeline(
+        tokenizer=clip_tokenizer(),
+        text_encoder=projected_clip(half),
+        tokenizer_2=clip_tokenizer(),
+        text_encoder_2=projected_clip(half),
+        tokenizer_3=ByT5Tokenizer(),
+        text_encoder_3=t5(),
+        vae=image_autoencoder(),
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+    )
+
+
+def flux() -> DiffusionPipeline:
+    transformer = FluxTransformer2DModel(
+        in_channels=16,  # four latent channels in 2 x 2 patches
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=TEXT_WIDTH,
+        pooled_projection_dim=TEXT_WIDTH,
+        guidance_embeds=True,
+        axes_dims_rope=(4, 6, 6),
+    )
+    return FluxPipeline(
+        tokenizer=clip_tokenizer(),
+        text_encoder=clip(),
+        tokenizer_2=ByT5Tokenizer(),
+        text_encoder_2=t5(),
+        vae=image_autoencoder(),
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
+    )
+
+
+def unet(**settings: Any) -> UNet2DConditionModel:
+    given: dict[str, Any] = {"cross_attention_dim": TEXT_WIDTH}
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=UNET_CHANNELS,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        layers_per_block=1,
+        norm_num_groups=4,
+        attention_head_dim=2,
+        **{**given, **settings},
+    )
+
+
+def image_autoencoder() -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8),  # four levels: eight pixels to a latent, as in the real ones
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=2,
+        sample_size=64,
+        scaling_factor=0.5,
+        shift_factor=0.1,
+    )

@@ -1,0 +1,172 @@
+"""Tiny video pipelines of the other families: LTX, HunyuanVideo, AnimateDiff, Stable Video Diffusion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers import (
+    AnimateDiffPipeline,
+    AutoencoderKLHunyuanVideo,
+    AutoencoderKLLTXVideo,
+    AutoencoderKLTemporalDecoder,
+    DDIMScheduler,
+    DiffusionPipeline,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    HunyuanVideoPipeline,
+    HunyuanVideoTransformer3DModel,
+    LTXImageToVideoPipeline,
+    LTXPipeline,
+    LTXVideoTransformer3DModel,
+    MotionAdapter,
+    StableVideoDiffusionPipeline,
+    UNetSpatioTemporalConditionModel,
+)
+from transformers import ByT5Tokenizer
+
+from tests.tinies.encoders import (
+    IMAGE_WIDTH,
+    TEXT_WIDTH,
+    clip,
+    clip_tokenizer,
+    image_processor,
+    llama,
+    llama_tokenizer,
+    projected_vision,
+    t5,
+)
+from tests.tinies.image import UNET_CHANNELS, image_autoencoder, unet
+
+
+def ltx() -> DiffusionPipeline:
+    return LTXPipeline(**_ltx_parts())
+
+
+def ltx_i2v() -> DiffusionPipeline:
+    return LTXImageToVideoPipeline(**_ltx_parts())
+
+
+def _ltx_parts() -> dict[str, Any]:
+    transformer = LTXVideoTransformer3DModel(
+        in_channels=8,
+        out_channels=8,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        cross_attention_dim=32,
+        num_layers=2,
+        caption_channels=TEXT_WIDTH,
+    )
+    vae = AutoencoderKLLTXVideo(
+        latent_channels=8,
+        block_out_channels=(8, 8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8, 8),
+        layers_per_block=(1, 1, 1, 1, 1),
+        decoder_layers_per_block=(1, 1, 1, 1, 1),
+    )
+    scheduler = FlowMatchEulerDiscreteScheduler(
+        use_dynamic_shifting=True,
+        base_shift=0.95,
+        max_shift=2.05,
+        base_image_seq_len=1024,
+        max_image_seq_len=4096,
+        shift_terminal=0.1,
+    )
+    return {
+        "tokenizer": ByT5Tokenizer(),
+        "text_encoder": t5(),
+        "vae": vae,
+        "transformer": transformer,
+        "scheduler": scheduler,
+    }
+
+
+def hunyuan() -> DiffusionPipeline:
+    transformer = HunyuanVideoTransformer3DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        num_layers=1,
+        num_single_layers=1,
+        num_refiner_layers=1,
+        text_embed_dim=TEXT_WIDTH,
+        pooled_projection_dim=TEXT_WIDTH,
+        rope_axes_dim=(4, 6, 6),
+    )
+    vae = AutoencoderKLHunyuanVideo(
+        latent_channels=4, block_out_channels=(4, 4, 4, 4), layers_per_block=1, norm_num_groups=2
+    )
+    return HunyuanVideoPipeline(
+        tokenizer=llama_tokenizer(),
+        text_encoder=llama(),
+        tokenizer_2=clip_tokenizer(),
+        text_encoder_2=clip(),
+        vae=vae,
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
+    )
+
+
+def animatediff() -> DiffusionPipeline:
+    adapter = MotionAdapter(
+        block_out_channels=UNET_CHANNELS,
+        motion_layers_per_block=1,
+        motion_num_attention_heads=2,
+        motion_norm_num_groups=4,
+        motion_max_seq_length=32,
+    )
+    return AnimateDiffPipeline(
+        tokenizer=clip_tokenizer(),
+        text_encoder=clip(),
+        vae=image_autoencoder(),
+        unet=unet(),
+        motion_adapter=adapter,
+        # The one that AnimateDiff's documentation puts in place of the base model's.
+        scheduler=DDIMScheduler(
+            beta_schedule="linear", timestep_spacing="linspace", steps_offset=1, clip_sample=False
+        ),
+    )
+
+
+def svd() -> DiffusionPipeline:
+    denoiser = UNetSpatioTemporalConditionModel(
+        sample_size=8,
+        in_channels=8,
+        out_channels=4,
+        block_out_channels=(32, 32),  # its norms have 32 groups
+        down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
+        up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
+        layers_per_block=1,
+        num_attention_heads=(2, 2),
+        cross_attention_dim=IMAGE_WIDTH,
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=24,
+        num_frames=4,
+    )
+    vae = AutoencoderKLTemporalDecoder(
+        block_out_channels=(32, 32),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        latent_channels=4,
+        layers_per_block=1,
+    )
+    # The noise schedule that Stable Video Diffusion ships.
+    scheduler = EulerDiscreteScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        interpolation_type="linear",
+        prediction_type="v_prediction",
+        sigma_max=700.0,
+        sigma_min=0.002,
+        steps_offset=1,
+        timestep_spacing="leading",
+        timestep_type="continuous",
+        use_karras_sigmas=True,
+    )
+    return StableVideoDiffusionPipeline(
+        image_encoder=projected_vision(image_size=224, patch_size=32),  # the pipeline resizes to 224
+        feature_extractor=image_processor(image_size=224),
+        vae=vae,
+        unet=denoiser,
+        scheduler=scheduler,
+    )

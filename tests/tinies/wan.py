@@ -1,0 +1,126 @@
+"""Tiny Wan pipelines: 2.1 and 2.2; from text, from a picture, from a clip."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers import (
+    AutoencoderKLWan,
+    DiffusionPipeline,
+    WanImageToVideoPipeline,
+    WanPipeline,
+    WanTransformer3DModel,
+    WanVideoToVideoPipeline,
+)
+from transformers import ByT5Tokenizer
+
+from framefleet.jobs.demo_model import byte_text_encoder, flow_scheduler
+from tests.tinies.encoders import IMAGE_WIDTH, TEXT_WIDTH, image_processor, vision
+
+CHANNELS = 4  # of the latents
+CONDITIONED = 3 * CHANNELS  # beside them a mask of four, one for each frame of a latent, and the picture's latents
+
+
+def wan() -> DiffusionPipeline:
+    return WanPipeline(**_parts(), transformer=_transformer())
+
+
+def wan_moe() -> DiffusionPipeline:
+    return WanPipeline(
+        **_parts(), transformer=_transformer(), transformer_2=_transformer(), boundary_ratio=0.875
+    )
+
+
+def wan_known() -> DiffusionPipeline:
+    """A tiny one that the preset of Wan 2.1 1.3B takes for its own: as many layers and latent channels."""
+    return WanPipeline(**_parts(channels=16), transformer=_transformer(channels=16, num_layers=30))
+
+
+def wan_ti2v() -> DiffusionPipeline:
+    """Wan 2.2 5B's kind: an autoencoder of 16 pixels to a latent, a timestep for each token."""
+    return WanPipeline(**_ti2v_parts())
+
+
+def wan_ti2v_image() -> DiffusionPipeline:
+    """The same weights as Wan 2.2 5B's, started from a picture."""
+    return WanImageToVideoPipeline(**_ti2v_parts())
+
+
+def wan_i2v() -> DiffusionPipeline:
+    """Wan 2.1's kind: the picture's latents beside the noise, and its CLIP embedding beside the text."""
+    return WanImageToVideoPipeline(
+        **_parts(),
+        transformer=_transformer(
+            in_channels=CONDITIONED, image_dim=IMAGE_WIDTH, added_kv_proj_dim=32
+        ),
+        image_encoder=vision(image_size=32, patch_size=8),
+        image_processor=image_processor(image_size=32),
+    )
+
+
+def wan_i2v_moe() -> DiffusionPipeline:
+    """Wan 2.2 A14B's kind: two transformers, and the picture's latents only."""
+    return WanImageToVideoPipeline(
+        **_parts(),
+        transformer=_transformer(in_channels=CONDITIONED),
+        transformer_2=_transformer(in_channels=CONDITIONED),
+        boundary_ratio=0.9,
+    )
+
+
+def wan_v2v() -> DiffusionPipeline:
+    return WanVideoToVideoPipeline(**_parts(), transformer=_transformer())
+
+
+def _parts(*, channels: int = CHANNELS) -> dict[str, Any]:
+    vae = AutoencoderKLWan(**_autoencoder_settings(channels), dim_mult=[1, 1, 1, 1])
+    return _text_parts() | {"vae": vae}
+
+
+def _ti2v_parts() -> dict[str, Any]:
+    vae = AutoencoderKLWan(
+        **_autoencoder_settings(48),
+        dim_mult=[1, 1, 1, 1],
+        decoder_base_dim=4,
+        is_residual=True,
+        in_channels=12,
+        out_channels=12,
+        patch_size=2,
+        scale_factor_spatial=16,
+    )
+    transformer = _transformer(channels=48)
+    return _text_parts() | {"vae": vae, "transformer": transformer, "expand_timesteps": True}
+
+
+def _autoencoder_settings(channels: int) -> dict[str, Any]:
+    return {
+        "base_dim": 4,
+        "z_dim": channels,
+        "num_res_blocks": 1,
+        "latents_mean": [0.0] * channels,
+        "latents_std": [1.0] * channels,
+    }
+
+
+def _text_parts() -> dict[str, Any]:
+    return {
+        "tokenizer": ByT5Tokenizer(),
+        "text_encoder": byte_text_encoder(TEXT_WIDTH),
+        "scheduler": flow_scheduler(),
+    }
+
+
+def _transformer(
+    *, channels: int = CHANNELS, num_layers: int = 2, in_channels: int | None = None, **settings: Any
+) -> WanTransformer3DModel:
+    return WanTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=16,
+        in_channels=in_channels or channels,
+        out_channels=channels,
+        text_dim=TEXT_WIDTH,
+        freq_dim=32,
+        ffn_dim=64,
+        num_layers=num_layers,
+        **settings,
+    )

@@ -1,0 +1,132 @@
+"""Cells that hold the path or URL of an image or a video: what becomes of them in a request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from framefleet.pipeline.check import Refused
+from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.identity import derive_seed, public, row_id
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.row_plan import plan_rows
+from framefleet.pipeline.rows import CheckedRow, InvalidRow
+from framefleet.pipeline.signature import InputKind, Parameter
+from framefleet.pipeline.spec import PipelineSpec, inspect_model
+from tests.configs import WAN, write_model
+
+
+@dataclass(frozen=True)
+class Known:
+    uri: str
+    sha256: str
+    num_frames: int = 1
+
+
+class Shelf:
+    """A finder of what it was given; notes what was asked for."""
+
+    def __init__(self, *known: Known) -> None:
+        self.known = {one.uri: one for one in known}
+        self.prefetched: list[tuple[str, InputKind]] = []
+
+    def prefetch(self, wanted: Iterable[tuple[str, InputKind]]) -> None:
+        self.prefetched += wanted
+
+    def find(self, uri: str, kind: InputKind) -> Known | Refused:
+        return self.known.get(uri) or Refused(reason="it does not exist", fix="check the path")
+
+
+SHELF = (Known("a.png", "aa"), Known("b.png", "bb"), Known("nine.mp4", "99", 9), Known("ten.mp4", "10", 10))
+
+
+@pytest.fixture(scope="module")
+def from_image(tmp_path_factory: pytest.TempPathFactory) -> PipelineSpec:
+    return inspect_model(write_model(tmp_path_factory.mktemp("i2v"), "WanImageToVideoPipeline", WAN))
+
+
+@pytest.fixture(scope="module")
+def from_video(tmp_path_factory: pytest.TempPathFactory) -> PipelineSpec:
+    return inspect_model(write_model(tmp_path_factory.mktemp("v2v"), "WanVideoToVideoPipeline", WAN))
+
+
+def read(spec: PipelineSpec, table: dict[str, Any], **job: Any) -> list[CheckedRow | InvalidRow]:
+    batch = pa.RecordBatch.from_pydict(table)
+    return list(plan_rows(batch.schema, spec, finder=Shelf(*SHELF), **job).rows(0, batch))
+
+
+def test_an_image_is_identified_by_its_content(from_image: PipelineSpec) -> None:
+    (row,) = read(from_image, {"prompt": ["p"], "image": [" a.png "]})
+    assert isinstance(row, CheckedRow)
+    assert row.request.arguments["image"] == {"uri": "a.png", "sha256": "aa"}
+
+
+def test_all_images_of_a_batch_are_opened_before_its_rows_are_read(from_image: PipelineSpec) -> None:
+    shelf = Shelf(*SHELF)
+    batch = pa.RecordBatch.from_pydict({"prompt": ["p"] * 3, "image": ["a.png", None, "b.png"]})
+    next(plan_rows(batch.schema, from_image, finder=shelf).rows(0, batch))
+    assert shelf.prefetched == [("a.png", "image"), ("b.png", "image")]
+
+
+def test_a_row_without_the_image_that_its_model_starts_from_is_refused(from_image: PipelineSpec) -> None:
+    (row,) = read(from_image, {"prompt": ["p"], "image": pa.array([None], pa.string())})
+    assert isinstance(row, InvalidRow)
+    problem, fix = row.messages()[0]
+    assert problem == "row 0: image is empty, but every row needs an image"
+    assert "defaults" in fix
+
+
+def test_a_table_without_the_column_is_refused_as_a_whole(from_video: PipelineSpec) -> None:
+    with pytest.raises(TableError, match="no column 'video'"):
+        read(from_video, {"prompt": ["p"]})
+
+
+def test_a_default_image_counts_for_all_rows(from_image: PipelineSpec) -> None:
+    (row,) = read(from_image, {"prompt": ["p"]}, defaults={"image": "b.png"})
+    assert isinstance(row, CheckedRow)
+    assert row.request.arguments["image"]["sha256"] == "bb"
+
+
+def test_an_absent_image_is_refused_without_its_secrets(from_image: PipelineSpec) -> None:
+    (row,) = read(from_image, {"prompt": ["p"], "image": ["https://user:word@host/x.png?signature=s"]})
+    assert isinstance(row, InvalidRow)
+    assert row.messages() == [
+        ("row 0: image is 'https://host/x.png', but it does not exist", "check the path")
+    ]
+
+
+def test_a_video_must_have_a_length_that_the_model_renders(from_video: PipelineSpec) -> None:
+    fits, does_not = read(from_video, {"prompt": ["p", "p"], "video": ["nine.mp4", "ten.mp4"]})
+    assert isinstance(fits, CheckedRow)
+    assert isinstance(does_not, InvalidRow)
+    assert does_not.messages()[0] == (
+        "row 1: video is 'ten.mp4', but it has 10 frames, and WanVideoToVideo renders 4k + 1 frames",
+        "use 9 or 13, or set num_frames",
+    )
+
+
+def test_the_first_frames_of_a_video_are_taken_where_the_recipe_can(from_video: PipelineSpec) -> None:
+    own = [Parameter(name="num_frames", kind="int")]
+    table = {"prompt": ["p", "p"], "video": ["ten.mp4", "nine.mp4"], "num_frames": [9, 13]}
+    fits, too_long = read(from_video, table, recipe_parameters=own)
+    assert isinstance(fits, CheckedRow)
+    assert isinstance(too_long, InvalidRow)
+    assert "it has 9 frames, and num_frames is 13" in too_long.messages()[0][0]
+
+
+def test_where_an_image_lies_decides_nothing() -> None:
+    here, there = ({"image": {"uri": uri, "sha256": "aa"}} for uri in ("a.png", "s3://b/a.png"))
+    rest: dict[str, Any] = {"model_digest": "m", "numerics": {}, "recipe_digest": None}
+    assert row_id(Request(arguments=here), **rest) == row_id(Request(arguments=there), **rest)
+    assert derive_seed(arguments=here, scheduler=None, recipe="generate") == derive_seed(
+        arguments=there, scheduler=None, recipe="generate"
+    )
+
+
+def test_records_show_urls_without_what_may_be_secret() -> None:
+    signed = {"prompt": "p", "image": {"uri": "https://u:p@host/a.png?sig=1", "sha256": "aa"}}
+    assert public(signed) == {"prompt": "p", "image": {"uri": "https://host/a.png", "sha256": "aa"}}
