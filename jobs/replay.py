@@ -14,6 +14,7 @@ from framefleet.cluster.write import clip_path, write_clip
 from framefleet.jobs.claim import read_claim
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.forwards import Batching
+from framefleet.pipeline.identity import is_input
 from framefleet.pipeline.inputs import Inputs
 from framefleet.pipeline.media import Media
 from framefleet.pipeline.model import Model, ModelSettings, load
@@ -73,7 +74,7 @@ def replay(
     loaded = load(recorded.model)
     _check_files(recorded, loaded)
     batching = Batching(max_rows=1)
-    inputs = Inputs.anywhere(storage_options)
+    inputs = _inputs_of(recorded, storage_options)
     renderer = Renderer(loaded, batching, recipes={recipe.name: recipe}, inputs=inputs)
     renderer.submit(recorded.request, row_id)
     outcomes: list[Outcome] = []
@@ -124,6 +125,12 @@ def find_recorded(
     )
 
 
+def _inputs_of(recorded: Recorded, storage_options: Mapping[str, Any] | None) -> Inputs:
+    """Return what may read the row's own images and videos, wherever the record says they are."""
+    inputs = [value["uri"] for value in recorded.request.arguments.values() if is_input(value)]
+    return Inputs([uri.rpartition("/")[0] or "/" for uri in inputs], storage_options)
+
+
 def _check_files(recorded: Recorded, loaded: Model) -> None:
     if loaded.digest == recorded.record["model_digest"]:
         return
@@ -153,7 +160,7 @@ def _written(clip: Clip, model: Model, recorded: Recorded, recipe: Recipe) -> tu
             media=Media(**recorded.claim["job"]["media"]),
             store=Store(folder),
             recipes={recipe.name: recipe},
-            inputs=Inputs.anywhere(),
+            inputs=_inputs_of(recorded, None),
         )
         assignment = Assignment(row_id=clip.row_id, request=clip.request, attempt=1)
         record = write_clip(clip, assignment, datetime.now(UTC), model, setup)

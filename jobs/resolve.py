@@ -17,11 +17,12 @@ from framefleet.pipeline.inputs import Inputs
 from framefleet.pipeline.integrity import model_digest
 from framefleet.pipeline.media import Media
 from framefleet.pipeline.model import ModelSettings, source_of, weights_of
+from framefleet.pipeline.recipe_spec import spec_for
 from framefleet.pipeline.recipes import Recipe, find_recipe
 from framefleet.pipeline.records import FAILURE_FIELDS, RECORD_FIELDS
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.row_plan import argument_columns, plan_rows
 from framefleet.pipeline.row_inputs import Finder
+from framefleet.pipeline.row_plan import argument_columns, plan_rows
 from framefleet.pipeline.rows import RowPlan
 from framefleet.pipeline.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.store import Store
@@ -65,8 +66,9 @@ def resolve(job: Job, watch: Watch) -> Resolved:
     spec = inspect_model(weights.configs())
     check_dtype(model.dtype, spec.components)
     recipes = {job.recipe: find_recipe(job.recipe)}
+    called = spec_for(recipes[job.recipe], spec)
     inputs = Inputs([folder_of(job.table), *job.inputs.roots], job.storage_options)
-    table, plan = _open_table(job, spec, recipes, InputIndex(inputs))
+    table, plan = _open_table(job, called, recipes, InputIndex(inputs))
     for column, argument in plan.lookalikes:
         watch.say(f"note: column {column!r} is carried along; did you mean the argument {argument!r}?")
     if job.output.startswith("memory://"):
@@ -105,27 +107,26 @@ def open_model(job: Job) -> tuple[ModelSettings, Weights]:
 def _open_table(
     job: Job, spec: PipelineSpec, recipes: dict[str, Recipe], finder: Finder
 ) -> tuple[Table, RowPlan]:
-    more = recipes[job.recipe].parameters()
+    own = recipes[job.recipe]
 
     def find(name: str) -> Recipe:
         recipe = recipes[name] = recipes.get(name) or find_recipe(name)
-        if recipe.parameters() != more:
+        if recipe.parameters() != own.parameters() or spec_for(recipe, spec).class_name != spec.class_name:
             raise RecipeError(
-                f"recipe {name!r} takes other parameters than the job's recipe {job.recipe!r}",
+                f"recipe {name!r} takes other arguments than the job's recipe {job.recipe!r}",
                 "rows of one table name recipes of equal parameters; render the others as another job",
             )
         return recipe
 
     options = job.storage_options if "://" in job.table else {}
-    table = open_table(job.table, options, arguments=argument_columns(spec, job.columns, more))
+    table = open_table(job.table, options, arguments=argument_columns(spec, job.columns, own))
     plan = plan_rows(
         table.schema,
         spec,
         columns=job.columns,
         defaults=job.defaults,
-        recipe=job.recipe,
-        recipe_parameters=more,
-        check_recipe=find,
+        recipe=own,
+        find_recipe=find,
         reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names},
         finder=finder,
         fps=job.media.fps,

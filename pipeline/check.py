@@ -45,10 +45,8 @@ def check_argument(name: str, value: Any, kind: ScalarKind, spec: PipelineSpec) 
 # What diffusers fails on late, or takes and then renders noise.
 _RANGES: dict[str, tuple[float, float, str]] = {
     "decode_chunk_size": (1, math.inf, "1 or more"),
-    "duration_s": (1, 60, "from 1 to 60"),
     "eta": (0, 1, "from 0 to 1"),
     "frame_rate": (1, math.inf, "1 or more"),
-    "levels": (1, 4, "from 1 to 4"),
     "max_sequence_length": (1, math.inf, "1 or more"),
     "num_inference_steps": (1, math.inf, "1 or more"),
     "strength": (math.ulp(0), 1, "above 0 and at most 1"),
@@ -138,6 +136,9 @@ def _check_size(pixels: int, spec: PipelineSpec) -> int | Refused:
 def check_frames(frames: int, spec: PipelineSpec) -> int | Refused:
     """Return the number of frames, or why the model does not render so many."""
     step = spec.frame_step or 1
+    if spec.only_frames and frames != spec.only_frames:
+        only = spec.only_frames
+        return Refused(reason=f"{_short(spec)} renders {only} frames, no other number", fix=f"use {only}")
     if spec.max_frames and frames > spec.max_frames:
         longest = spec.max_frames
         return Refused(

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.recipe_spec import spec_for
 from framefleet.pipeline.recipes import Recipe
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.row_inputs import Finder
@@ -25,13 +26,7 @@ def checked(
     cells: dict[str, Any] = {**request.arguments, "seed": request.seed}
     cells |= {"scheduler": request.scheduler, "fps": request.fps}
     table = pa.RecordBatch.from_pylist([{name: cell for name, cell in cells.items() if cell is not None}])
-    plan = plan_rows(
-        table.schema,
-        spec,
-        recipe=request.recipe,
-        recipe_parameters=recipe.parameters(),
-        finder=finder,
-    )
+    plan = plan_rows(table.schema, spec_for(recipe, spec), recipe=recipe, finder=finder)
     (row,) = plan.rows(index, table)
     if isinstance(row, InvalidRow):
         raise TableError(*row.messages()[0])

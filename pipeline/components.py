@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.models import is_own_module, own_class
 from framefleet.pipeline.selection import is_weights
 
 OWN_CODE = (
@@ -62,7 +63,8 @@ def _component(name: str, entry: list[Any], where: str) -> Component:
     from torch import nn
 
     library, class_name = (*map(str, entry), "")[:2]
-    found = getattr(_library(library), class_name, None)
+    own = own_class(class_name) if is_own_module(library) else None
+    found = own or getattr(_library(library), class_name, None)
     if found is None:
         raise ModelError(
             f"{where}: {name} is of {library}.{class_name}, which is not installed here", OWN_CODE
@@ -75,7 +77,10 @@ def _component(name: str, entry: list[Any], where: str) -> Component:
 
 
 def _library(name: str) -> Any:
-    """Return diffusers, transformers, or the part of diffusers that holds a pipeline's own components."""
+    """Return diffusers, transformers, or the part of diffusers that holds a pipeline's own components.
+
+    Nothing else: importing a module runs it, and the name comes from the model's folder.
+    """
     if name in ("diffusers", "transformers"):
         return importlib.import_module(name)
     return getattr(importlib.import_module("diffusers.pipelines"), name, None)

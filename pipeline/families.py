@@ -37,6 +37,7 @@ class Family:
 
 _COGVIDEOX = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
 _MOCHI = ("FlowMatchEulerDiscreteScheduler",)  # renders with inverted sigmas, which no other scheduler has
+_VIDEOCRAFTER = ("VideoCrafterDDIMScheduler",)  # clean latents have another scale at each timestep
 
 # CogVideoX decodes two latent frames at a time: only an odd number of them (8k + 1 frames) comes back whole.
 FAMILIES = (
@@ -45,6 +46,7 @@ FAMILIES = (
     Family(prefix="Chroma", packing=2, default_size=128),
     Family(prefix="CogVideoX", size_base=8, frame_factor=2, fps=8, schedulers=_COGVIDEOX),
     Family(prefix="ConsisID", size_base=8, frame_factor=2, fps=8, schedulers=_COGVIDEOX),
+    Family(prefix="DynamiCrafter", size_base=64, frame_factor=0, fps=8, schedulers=_VIDEOCRAFTER),
     Family(prefix="Flux", packing=2, default_size=128, sends=("mu",)),
     Family(prefix="HunyuanVideo", size_base=16, fps=24, sends=("sigmas",)),
     Family(prefix="HunyuanSkyreels", size_base=16, fps=24, sends=("sigmas",)),
@@ -60,6 +62,7 @@ FAMILIES = (
     Family(prefix="StableDiffusion3", sends=()),
     Family(prefix="StableVideoDiffusion", size_base=8, frame_factor=0, fps=7),
     Family(prefix="TextToVideo", size_base=8, frame_factor=0, fps=8),
+    Family(prefix="VideoCrafter", size_base=64, frame_factor=0, fps=10, schedulers=_VIDEOCRAFTER),
     Family(prefix="Wan", size_base=16, fps=16, sends=()),
 )
 

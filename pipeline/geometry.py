@@ -66,6 +66,12 @@ def default_frames(parameters: Parameters, configs: Configs) -> int | None:
     return None
 
 
+def only_frames(configs: Configs) -> int | None:
+    """Return the length that image tokens of a frame each tie the clip to (DynamiCrafter)."""
+    frames = configs.get("image_projector", {}).get("num_frames", 1)
+    return frames if frames > 1 else None
+
+
 def native_fps(
     index: Mapping[str, Any], parameters: Parameters, configs: Configs, family: Family
 ) -> float | None:

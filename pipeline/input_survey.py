@@ -77,6 +77,10 @@ class InputIndex:
         assert answer is not None
         return answer
 
+    def locate(self, uri: str) -> str:
+        """Return what names the same file in any folder; of files that were found."""
+        return self._inputs.locate(uri)
+
     def close(self) -> None:
         with contextlib.suppress(Empty):
             while True:

@@ -14,7 +14,7 @@ from typing import Any
 from framefleet.pipeline.errors import InputError, StoreError
 from framefleet.pipeline.http_read import Limits, read_http, too_large
 from framefleet.pipeline.input_roots import LocalFile, Roots, StoredFile, WebFile
-from framefleet.pipeline.store import Store, public_url
+from framefleet.pipeline.store import USERINFO, Store, public_url
 
 MAX_BYTES = Limits().max_bytes
 
@@ -36,6 +36,16 @@ class Inputs:
         self._roots = Roots(roots)
         self._limits = Limits(max_bytes=max_bytes)
         self._stores = {root: Store(root, storage_options) for root in self._roots.stored}
+
+    def locate(self, uri: str) -> str:
+        """Return what names the same file in any folder, without credentials. Raises InputError."""
+        match self._roots.place(uri):
+            case LocalFile() as place:
+                return place.path
+            case StoredFile() as place:
+                return f"{USERINFO.sub('', place.root)}/{place.path}"
+            case WebFile() as place:
+                return str(place.url.with_user(None))
 
     def read(self, uri: str) -> bytes:
         """Return the content. Raises InputError, and StoreError when a store of a root does not answer."""

@@ -11,8 +11,8 @@ from typing import Any
 
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.identity import is_input
+from framefleet.pipeline.inputs import naming
 from framefleet.pipeline.pictures import open_image, open_video
-from framefleet.pipeline.store import public_url
 
 
 def open_arguments(arguments: Mapping[str, Any], read: Callable[[str], bytes]) -> dict[str, Any]:
@@ -24,12 +24,13 @@ def open_arguments(arguments: Mapping[str, Any], read: Callable[[str], bytes]) -
 
 
 def _open(name: str, value: Mapping[str, Any], read: Callable[[str], bytes]) -> Any:
-    content = read(value["uri"])
-    if hashlib.sha256(content).hexdigest() != value["sha256"]:
-        raise InputError(
-            f"{name} {public_url(value['uri'])} is another than when the row was checked",
-            "put the first one back, or run the same command again to render from the new one",
-        )
-    if "num_frames" in value:
-        return open_video(content, max_frames=value["num_frames"])
-    return open_image(content)
+    with naming(name, value["uri"]):
+        content = read(value["uri"])
+        if hashlib.sha256(content).hexdigest() != value["sha256"]:
+            raise InputError(
+                "it is another than when the row was checked",
+                "put the first one back, or run the same command again to render from the new one",
+            )
+        if "num_frames" in value:
+            return open_video(content, max_frames=value["num_frames"])
+        return open_image(content)

@@ -58,9 +58,6 @@ def presets() -> tuple[Preset, ...]:
     return tuple(Preset(**{**entry, **{key: tuple(entry[key]) for key in lists}}) for entry in entries)
 
 
-def preset_of(
-    class_name: str, index: Mapping[str, Any], configs: Mapping[str, Mapping[str, Any]]
-) -> Preset | None:
-    """Return the preset of a model, or None. index: model_index.json; configs: by component."""
-    known = {**configs, "index": index}
-    return next((preset for preset in presets() if preset.fits(class_name, known)), None)
+def preset_of(class_name: str, configs: Mapping[str, Mapping[str, Any]]) -> Preset | None:
+    """Return the preset of a model, or None. configs: by component, and model_index.json as "index"."""
+    return next((preset for preset in presets() if preset.fits(class_name, configs)), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import time
 import traceback
 from collections import deque
@@ -18,6 +19,7 @@ from framefleet.pipeline.errors import OutOfMemory
 from framefleet.pipeline.forwards import Batching, Forwards
 from framefleet.pipeline.frames import Frames, frames_sha256, to_frames
 from framefleet.pipeline.identity import is_input, row_id
+from framefleet.pipeline.input_survey import InputIndex
 from framefleet.pipeline.inputs import Inputs
 from framefleet.pipeline.intercept import intercept
 from framefleet.pipeline.memo import Memo
@@ -77,14 +79,15 @@ class Renderer:
         recipes: Mapping[str, Recipe] | None = None,
         inputs: Inputs | None = None,
     ) -> None:
-        """inputs: where the images and videos of requests may lie; without it they may lie anywhere."""
+        """inputs: where images and videos may lie; without it on this machine and at public URLs."""
         self.model = model
         self.batching = batching or Batching()
         self.forwards = Forwards(model.denoisers(), self.batching)
         self._recipes = dict(recipes or {})
         self._batcher = Batcher(self.forwards)
         self._memo = Memo()
-        self._inputs = inputs or Inputs.anywhere()
+        self._inputs = inputs or Inputs([os.getcwd(), os.sep])
+        self._finder = InputIndex(self._inputs)
         self._ahead = ReadAhead(self._inputs.read)
         self._rows: dict[Task, _Row] = {}
         self._waiting: deque[_Row] = deque()
@@ -120,11 +123,15 @@ class Renderer:
                     if request is None:
                         is_open = False
                     else:
-                        request = checked(request, self.model.spec, self._recipe(request.recipe), index=index)
-                        self.submit(request, self._identify(request))
+                        self._check_and_submit(request, index)
                 yield from self.step()
         finally:
             self.cancel()
+
+    def _check_and_submit(self, request: Request, index: int) -> None:
+        recipe = self._recipe(request.recipe)
+        request = checked(request, self.model.spec, recipe, finder=self._finder, index=index)
+        self.submit(request, self._identify(request))
 
     def submit(self, request: Request, row_id: str) -> None:
         """Take a request that was checked already."""

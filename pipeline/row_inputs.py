@@ -6,15 +6,14 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from framefleet.pipeline.check import Refused, check_frames
+from framefleet.pipeline.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.signature import InputKind
 from framefleet.pipeline.spec import PipelineSpec
 
 
 class Seen(Protocol):
-    """What was found out about an image or a video. uri: that of any machine. num_frames: 1 for images."""
+    """What was found out about an image or a video. num_frames: 1 for images."""
 
-    @property
-    def uri(self) -> str: ...
     @property
     def sha256(self) -> str: ...
     @property
@@ -30,6 +29,10 @@ class Finder(Protocol):
 
     def find(self, uri: str, kind: InputKind) -> Seen | Refused: ...
 
+    def locate(self, uri: str) -> str:
+        """Return what names the same file in any folder."""
+        ...
+
 
 class NoInputs:
     """For plans of rows that name no images, or whose job says nothing about where they may lie."""
@@ -40,6 +43,9 @@ class NoInputs:
     def find(self, uri: str, kind: InputKind) -> Seen | Refused:
         return Refused(reason="nothing says where images may lie", fix="set `inputs: {roots: [...]}`")
 
+    def locate(self, uri: str) -> str:
+        return uri
+
 
 def check_input(cell: Any, kind: InputKind, finder: Finder) -> dict[str, Any] | Refused:
     """Return {"uri", "sha256"}, and "num_frames" of a video; or why it cannot be rendered from."""
@@ -49,14 +55,17 @@ def check_input(cell: Any, kind: InputKind, finder: Finder) -> dict[str, Any] | 
     if isinstance(seen, Refused):
         return seen
     frames = {"num_frames": seen.num_frames} if kind == "video" else {}
-    return {"uri": seen.uri, "sha256": seen.sha256, **frames}
+    return {"uri": finder.locate(cell.strip()), "sha256": seen.sha256, **frames}
 
 
 def check_length(video: Any, asked: int | None, spec: PipelineSpec) -> Refused | None:
     """Return why a row's video is too short, or does not fit the model's frame rule.
 
-    asked: the row's own num_frames, the first of which are taken; None where all are.
+    asked: the row's own num_frames, the first of which are taken; None where all are. Not where the pipeline
+    itself takes a number of frames: there the video is a part of the clip.
     """
+    if any(name in spec.parameters for name in FRAME_PARAMETERS):
+        return None
     found = video["num_frames"]
     if asked is not None and found < asked:
         return Refused(reason=f"it has {found} frames, and num_frames is {asked}", fix=f"use {found} or less")
@@ -64,7 +73,8 @@ def check_length(video: Any, asked: int | None, spec: PipelineSpec) -> Refused |
     if not isinstance(checked, Refused) or asked is not None:  # num_frames itself is told of already
         return None
     return Refused(
-        reason=f"it has {found} frames, and {checked.reason}", fix=f"{checked.fix}, or set num_frames"
+        reason=f"it has {found} frames, and {checked.reason}",
+        fix=f"{checked.fix}, or let the recipe video_to_video take the first num_frames",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,8 @@ import pyarrow as pa
 
 from framefleet.pipeline.check import Refused, check_argument, check_fps, check_seed
 from framefleet.pipeline.errors import JobError, TableError, UserError
+from framefleet.pipeline.guidance_check import check_schedule, is_schedule
+from framefleet.pipeline.recipes import BUILT_IN, Recipe
 from framefleet.pipeline.row_inputs import Finder, NoInputs, check_input
 from framefleet.pipeline.rows import Reader, RowPlan
 from framefleet.pipeline.schedulers import resolve
@@ -35,10 +38,10 @@ _CACHED = (
 
 
 def argument_columns(
-    spec: PipelineSpec, columns: Mapping[str, str], recipe_parameters: Iterable[Parameter] = ()
+    spec: PipelineSpec, columns: Mapping[str, str], recipe: Recipe = BUILT_IN["generate"]
 ) -> dict[str, Kind]:
     """Return the columns that a plan would read, with what their cells should be; for `open_table`."""
-    targets = _targets(spec, recipe_parameters)
+    targets = _targets(spec, recipe)
     return {columns.get(target, target): kind for target, kind in targets.items()}
 
 
@@ -48,9 +51,8 @@ def plan_rows(
     *,
     columns: Mapping[str, str] | None = None,
     defaults: Mapping[str, Any] | None = None,
-    recipe: str = "generate",
-    recipe_parameters: Iterable[Parameter] = (),
-    check_recipe: Callable[[str], object] | None = None,
+    recipe: Recipe = BUILT_IN["generate"],
+    find_recipe: Callable[[str], Recipe] | None = None,
     reserved: Collection[str] = (),
     finder: Finder | None = None,
     fps: float | None = None,
@@ -58,26 +60,27 @@ def plan_rows(
     """Return the plan for tables of `schema`, or raise TableError or JobError for what no row can mend.
 
     columns: argument (or seed, scheduler, recipe, fps) to the column that holds it.
-    recipe_parameters: what the job's recipe takes beyond the pipeline's `__call__`.
-    check_recipe: raises UserError for the name of a recipe that cannot be used; without it every name passes.
+    spec: of the pipeline that the recipe calls. find_recipe: gives the recipe that a row names, or raises
+        UserError; without it every name means the job's own.
     reserved: the record's own columns, which no carried column may be named like.
     finder: opens the images and videos that rows name.
     fps: the job's own rate; it counts in a row's identity only where a clip's length is asked in seconds.
     """
-    finder, recipe_parameters = finder or NoInputs(), list(recipe_parameters)
+    finder = finder or NoInputs()
     columns, given = columns or {}, dict(defaults or {})
-    targets = _targets(spec, recipe_parameters)
+    targets = _targets(spec, recipe)
     _check_columns(columns, targets, schema)
     base, seed, scheduler = _defaults(given, targets, spec, finder)
-    checks = {name: _check_of(name, kind, spec, check_recipe, finder) for name, kind in targets.items()}
+    find_recipe = find_recipe or (lambda name: replace(recipe, name=name))
+    checks = {name: _check_of(name, kind, spec, find_recipe, finder) for name, kind in targets.items()}
     found = {target: columns.get(target, target) for target in targets}
     read = {target: column for target, column in found.items() if column in schema.names}
     for target, column in read.items():
         _check_type(schema.field(column), target, targets[target])
     carried = tuple(name for name in schema.names if name not in read.values())
     _check_carried(carried, spec, reserved)
-    parameters = [*spec.parameters.values(), *recipe_parameters]
-    required = tuple(parameter.name for parameter in parameters if _is_required(parameter, spec))
+    required = (*(p.name for p in spec.parameters.values() if _is_required(p, spec)), *recipe.needs)
+    required = tuple(dict.fromkeys(required))
     _check_required(required, read, base)
     return RowPlan(
         readers=tuple(
@@ -103,9 +106,9 @@ def plan_rows(
     )
 
 
-def _targets(spec: PipelineSpec, recipe_parameters: Iterable[Parameter]) -> dict[str, Kind]:
+def _targets(spec: PipelineSpec, recipe: Recipe) -> dict[str, Kind]:
     """Return all that a column may mean, with the kind of its cells."""
-    more = {parameter.name: parameter.kind for parameter in recipe_parameters if parameter.kind}
+    more = {parameter.name: parameter.kind for parameter in recipe.parameters() if parameter.kind}
     own = {name: parameter.kind for name, parameter in spec.settable().items() if parameter.kind}
     return _SPECIAL | own | more
 
@@ -163,6 +166,8 @@ def _checked_default(name: str, value: Any, kind: Kind, spec: PipelineSpec, find
 def _check_value(name: str, value: Any, kind: Kind, spec: PipelineSpec, finder: Finder) -> Any:
     if kind == "image" or kind == "video":
         return check_input(value, kind, finder)
+    if is_schedule(name, value):
+        return check_schedule(name, value, class_name=spec.class_name, configs=spec.configs)
     return check_argument(name, value, kind, spec)
 
 
@@ -170,15 +175,10 @@ def _check_of(
     target: str,
     kind: Kind,
     spec: PipelineSpec,
-    check_recipe: Callable[[str], object] | None,
+    find_recipe: Callable[[str], Recipe],
     finder: Finder,
 ) -> Callable[[Any], Any]:
     """Return the check of one cell, which remembers its answers where cells repeat."""
-
-    def recipe(name: str) -> str:
-        if check_recipe:
-            check_recipe(name)
-        return name
 
     if _is_argument(target, spec):
         check = partial(_check_value, target, kind=kind, spec=spec, finder=finder)
@@ -187,7 +187,8 @@ def _check_of(
         return check_seed
     if target == "fps":
         return _remembering(check_fps)
-    return _remembering(_refusing((lambda name: resolve(name, spec)) if target == "scheduler" else recipe))
+    find = (lambda name: resolve(name, spec)) if target == "scheduler" else find_recipe
+    return _remembering(_refusing(find))
 
 
 def _remembering(check: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from framefleet.pipeline.check import Refused
 from framefleet.pipeline.geometry import FRAME_PARAMETERS
-from framefleet.pipeline.identity import derive_seed
+from framefleet.pipeline.identity import derive_seed, is_input
+from framefleet.pipeline.recipes import Recipe
 from framefleet.pipeline.request import FALLBACK_FPS, Request
 from framefleet.pipeline.row_inputs import Finder, check_length
 from framefleet.pipeline.schedulers import SchedulerChoice
@@ -90,7 +91,7 @@ class RowPlan:
     required: tuple[str, ...]
     seed: int | None
     scheduler: SchedulerChoice
-    recipe: str
+    recipe: Recipe
     fps: float | None
     finder: Finder
     spec: PipelineSpec
@@ -129,11 +130,13 @@ class RowPlan:
                 special[reader.target] = value
         choice: SchedulerChoice = special.get("scheduler", self.scheduler)
         problems += self._across(arguments, choice, {problem.column for problem in problems})
+        recipe: Recipe = special.get("recipe", self.recipe)
+        if not problems:
+            problems += self._of_recipe(recipe, arguments)
         if problems:
             return InvalidRow(index=index, problems=tuple(problems))
-        return CheckedRow(
-            index=index, request=self._request(arguments, choice, special), shape=_shape(arguments)
-        )
+        request = self._request(arguments, choice, recipe, special)
+        return CheckedRow(index=index, request=request, shape=_shape(arguments))
 
     def _across(
         self, arguments: Mapping[str, Any], choice: SchedulerChoice, refused: set[str]
@@ -155,28 +158,31 @@ class RowPlan:
             reason = f"{choice.class_name} of this model takes {bounds} steps"
             column = self._column("num_inference_steps")
             problems.append(Problem(column=column, value=steps, reason=reason, fix=f"use {bounds}"))
-        return problems + list(self._videos(arguments))
+        return problems
 
-    def _videos(self, arguments: Mapping[str, Any]) -> Iterator[Problem]:
-        """Yield what is wrong with the lengths of a row's videos."""
-        for name, value in arguments.items():
-            if isinstance(value, dict) and "num_frames" in value:
-                refused = check_length(value, arguments.get("num_frames"), self.spec)
-                if refused:
-                    column, uri = self._column(name), public_url(value["uri"])
-                    yield Problem(column=column, value=uri, reason=refused.reason, fix=refused.fix)
+    def _of_recipe(self, recipe: Recipe, arguments: Mapping[str, Any]) -> Iterator[Problem]:
+        """Yield what keeps a recipe from rendering values that are fine one by one."""
+        found = list(recipe.problems(arguments))
+        video = arguments.get("video")
+        if video and (refused := check_length(video, arguments.get("num_frames"), self.spec)):
+            found.append(("video", refused))
+        for name, refused in found:
+            value: Any = arguments.get(name)
+            shown = public_url(value["uri"]) if is_input(value) else value
+            yield Problem(column=self._column(name), value=shown, reason=refused.reason, fix=refused.fix)
 
     def _request(
-        self, arguments: dict[str, Any], choice: SchedulerChoice, special: Mapping[str, Any]
+        self, arguments: dict[str, Any], choice: SchedulerChoice, recipe: Recipe, special: Mapping[str, Any]
     ) -> Request:
-        recipe = special.get("recipe", self.recipe)
         seed = special.get("seed", self.seed)
         if seed is None:
-            seed = derive_seed(arguments=arguments, scheduler=choice.canonical, recipe=recipe)
+            seed = derive_seed(arguments=arguments, scheduler=choice.canonical, recipe=recipe.name)
         fps = special.get("fps")
         if fps is None and "duration_s" in arguments:  # then the rate decides how many frames there are
             fps = self.fps or self.spec.fps_of(arguments) or FALLBACK_FPS
-        return Request(arguments=arguments, seed=seed, scheduler=choice.canonical, recipe=recipe, fps=fps)
+        return Request(
+            arguments=arguments, seed=seed, scheduler=choice.canonical, recipe=recipe.name, fps=fps
+        )
 
     def _column(self, target: str) -> str:
         return next((reader.column for reader in self.readers if reader.target == target), target)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from framefleet.pipeline.errors import UserError
+from framefleet.pipeline.models import own_class
 from framefleet.pipeline.scheduler_names import (
     DIFFUSION,
     DISTILLED,
@@ -176,4 +177,4 @@ def _missing_packages(class_name: str) -> list[str]:
 def _class_named(name: str) -> Any:
     import diffusers
 
-    return getattr(diffusers, name)
+    return own_class(name) or getattr(diffusers, name)

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from framefleet.pipeline import geometry
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.families import Family, family_of
+from framefleet.pipeline.models import PIPELINES, own_class
 from framefleet.pipeline.presets import Preset, preset_of
 from framefleet.pipeline.signature import Parameter, Scalar, parameters_of
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+
+Configs = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +30,11 @@ class PipelineSpec:
     size_multiple: height and width are multiples of it; other sizes are rounded silently or fail late.
     frame_step: frames must be `frame_step * k + 1`; None when any number is rendered as asked.
     max_frames: the longest clip that the motion module was made for; None when there is no such limit.
+    only_frames: the one length that the model renders; None for all others.
     default_height, default_width, default_frames: what a plain call without them renders; None if not known.
     scheduler_class, scheduler_config: the model's own noise scheduler.
     components: the names in model_index.json. preset: what is known about the model beyond its configs.
+    configs: of the components, and model_index.json as "index".
     """
 
     class_name: str
@@ -39,6 +44,7 @@ class PipelineSpec:
     size_multiple: int
     frame_step: int | None
     max_frames: int | None
+    only_frames: int | None
     native_fps: float | None
     default_height: int | None
     default_width: int | None
@@ -47,6 +53,7 @@ class PipelineSpec:
     scheduler_config: Mapping[str, Any]
     components: tuple[str, ...]
     preset: Preset | None
+    configs: Configs
 
     @property
     def pipeline_class(self) -> type[DiffusionPipeline]:
@@ -76,16 +83,22 @@ def inspect_model(path: str | Path) -> PipelineSpec:
     """Return what the pipeline folder at `path` accepts. Raises ModelError when it is not a complete one."""
     folder = Path(path)
     index = _model_index(folder)
-    class_name = index["_class_name"]
-    parameters = {p.name: p for p in parameters_of(_class_named(class_name).__call__)}
     configs = _component_configs(folder, index)
+    if "scheduler" not in configs:
+        raise ModelError(
+            f"{index['_class_name']} in {folder} has no noise scheduler", "use a diffusion pipeline"
+        )
+    return spec_of(index["_class_name"], {**configs, "index": index})
+
+
+def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
+    """Return what a pipeline class accepts over components of these configs, model_index.json as "index"."""
+    index, scheduler = configs["index"], configs["scheduler"]
+    parameters = {p.name: p for p in parameters_of(_class_named(class_name).__call__)}
     family = family_of(class_name)
     video = family.fps is not None or any(name in parameters for name in geometry.FRAME_PARAMETERS)
     height, width = geometry.default_size(parameters, configs, family)
-    preset = preset_of(class_name, index, configs)
-    scheduler = configs.get("scheduler")
-    if scheduler is None:
-        raise ModelError(f"{class_name} in {folder} has no noise scheduler", "use a diffusion pipeline")
+    preset = preset_of(class_name, configs) or preset_of(index["_class_name"], configs)
     return PipelineSpec(
         class_name=class_name,
         kind="video" if video else "image",
@@ -94,14 +107,16 @@ def inspect_model(path: str | Path) -> PipelineSpec:
         size_multiple=geometry.size_multiple(configs, family),
         frame_step=geometry.frame_step(configs, family) if video else None,
         max_frames=configs.get("motion_adapter", {}).get("motion_max_seq_length"),
+        only_frames=geometry.only_frames(configs),
         native_fps=preset.fps if preset else geometry.native_fps(index, parameters, configs, family),
         default_height=height,
         default_width=width,
-        default_frames=geometry.default_frames(parameters, configs),
+        default_frames=geometry.only_frames(configs) or geometry.default_frames(parameters, configs),
         scheduler_class=index["scheduler"][1],
         scheduler_config={k: v for k, v in scheduler.items() if not k.startswith("_")},
         components=tuple(_components(index)),
         preset=preset,
+        configs=configs,
     )
 
 
@@ -139,10 +154,13 @@ def _read_json(path: Path, fix: str) -> dict[str, Any]:
 def _class_named(name: str) -> type[DiffusionPipeline]:
     import diffusers
 
+    if name in PIPELINES:
+        own: type[DiffusionPipeline] = own_class(name)
+        return own
     if hasattr(diffusers, name):
         found: type[DiffusionPipeline] = getattr(diffusers, name)
         return found
-    known = [known for known in dir(diffusers) if known.endswith("Pipeline")]
+    known = [*PIPELINES, *(known for known in dir(diffusers) if known.endswith("Pipeline"))]
     nearest = difflib.get_close_matches(name, known, n=1)
     hint = f"the nearest class is {nearest[0]}" if nearest else "use a model made for diffusers"
     raise ModelError(
@@ -158,7 +176,7 @@ def _component_configs(folder: Path, index: Mapping[str, Any]) -> dict[str, dict
         if not (folder / name).is_dir():
             raise ModelError(f"component folder {folder / name} does not exist", fix)
         file = "scheduler_config.json" if name == "scheduler" else "config.json"
-        if name in ("scheduler", "vae", "transformer", "unet", "motion_adapter"):
+        if name in ("scheduler", "vae", "transformer", "unet", "motion_adapter", "image_projector"):
             configs[name] = _read_json(folder / name / file, fix)
     return configs
 

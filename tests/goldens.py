@@ -1,67 +1,90 @@
-"""Numeric references made by the original networks, which are not part of the repository.
-
-They lie in `../shared/goldens` beside it, or where FRAMEFLEET_GOLDENS says; tests that need them are skipped
-elsewhere, and the small references of our own making in `tests/references` stand in for them.
-"""
+"""Numbers that the original networks computed: where they lie, and how their tensors become our networks."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import os
-import zlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
-GOLDENS = Path(os.environ.get("FRAMEFLEET_GOLDENS", Path(__file__).parents[2] / "shared" / "goldens"))
-Shapes = dict[str, tuple[int, ...]]
+from framefleet.pipeline.checkpoint import Checkpoint
+from framefleet.pipeline.conversion import Conversion, Network, Origin, check
+from framefleet.pipeline.convert import write_network
+from tests.crafter_originals import weight
 
-needs_goldens = pytest.mark.skipif(
-    not GOLDENS.is_dir(), reason=f"references of the original networks are not in {GOLDENS}"
+ROOT = Path(os.environ.get("FRAMEFLEET_GOLDENS") or Path(__file__).parents[2] / "shared" / "goldens")
+needed = pytest.mark.skipif(
+    not ROOT.is_dir(), reason=f"no golden files at {ROOT}; FRAMEFLEET_GOLDENS names their folder"
 )
 
 
-def golden_tensors(name: str) -> dict[str, Tensor]:
-    """Return inputs and outputs of an original network."""
-    return load_file(GOLDENS / name / "io.safetensors")
+def config(name: str) -> Any:
+    return json.loads((ROOT / name / "config.json").read_text())
 
 
-def golden_config(name: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((GOLDENS / name / "config.json").read_text())
-    return content
+def io(name: str) -> dict[str, Tensor]:
+    """Return what went into the original and what came out."""
+    return load_file(ROOT / name / "io.safetensors")
 
 
-def golden_shapes(name: str) -> Shapes:
-    """Return the names and shapes of an original network's tensors."""
-    keys = json.loads((GOLDENS / name / "keys.json").read_text())
-    return {key: tuple(shape) for key, shape in keys.items()}
+def shapes(name: str) -> dict[str, Tensor]:
+    """Return the original's tensors by their own names, on the meta device."""
+    return {key: tensor.to("meta") for key, tensor in tensors(name).items()}
 
 
-def full_shapes(name: str) -> Shapes:
-    """Return those of a network in its published size."""
-    keys = json.loads(gzip.decompress((GOLDENS / "fullkeys" / f"{name}.json.gz").read_bytes()))
-    return {key: tuple(shape) for key, (shape, _) in keys.items()}
+def tensors(name: str) -> dict[str, Tensor]:
+    """Return the original's weights: stored where the rule of names does not give them."""
+    extra = ROOT / name / "extra.safetensors"
+    stored = load_file(extra) if extra.is_file() else {}
+    keys = json.loads((ROOT / name / "keys.json").read_text())
+    drawn = {key: weight(key, tuple(shape)) for key, shape in keys.items()}
+    return {key.removeprefix("model."): tensor.float() for key, tensor in (drawn | stored).items()}
 
 
-def weights_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Return the weights that the references were made with: each depends on its name and shape alone."""
-    return {name: _weight(name, shape) for name, shape in shapes.items()}
+def converted(
+    module_class: Any, arguments: Any, origins: dict[str, Origin], found: dict[str, Tensor], folder: Path
+) -> Any:
+    """Return the network as `model convert` writes it and `from_pretrained` loads it."""
+    with torch.device("meta"):
+        module: nn.Module = (
+            module_class(**arguments) if isinstance(arguments, dict) else module_class(arguments)
+        )
+    network = Network(module=module, origins=origins)
+    shapes = {name: tensor.to("meta") for name, tensor in found.items()}
+    checkpoint = Checkpoint(path=folder, shapes=shapes, read=found.__getitem__)
+    used = {origin.name for origin in origins.values()}
+    check(
+        Conversion(
+            variant="golden",
+            pipeline=object,
+            networks={"network": network},
+            others={},
+            ignored=frozenset(found) - used,
+        ),
+        checkpoint,
+    )
+    write_network(network, checkpoint, folder / "network", None)
+    return module_class.from_pretrained(folder / "network").eval()
 
 
-def _weight(name: str, shape: tuple[int, ...]) -> Tensor:
-    seed = zlib.crc32(name.encode()) & 0x7FFFFFFF
-    drawn: Any = np.random.RandomState(seed).standard_normal(shape).astype(np.float32)
-    if len(shape) >= 2:
-        drawn = drawn / np.sqrt(float(np.prod(shape[1:])))
-    elif name.endswith(("weight", "scale")):
-        drawn = 1 + 0.1 * drawn
-    else:
-        drawn = 0.1 * drawn
-    return torch.from_numpy(np.asarray(drawn).astype(np.float16)).float()
+def full_keys(name: str) -> dict[str, Tensor]:
+    """Return the tensors of a full-size original, on the meta device."""
+    with gzip.open(ROOT / "fullkeys" / f"{name}.json.gz") as file:
+        keys = json.load(file)
+    return {key: torch.empty(shape, device="meta") for key, (shape, _) in keys.items()}
+
+
+def close(mine: Tensor, theirs: Tensor) -> None:
+    """Tolerance of one forward: another order of sums."""
+    torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+
+
+def close_after_steps(mine: Tensor, theirs: Tensor) -> None:
+    """Tolerance of a trajectory, relative to its largest value: random weights amplify."""
+    assert float((mine - theirs).abs().max() / theirs.abs().max()) < 5e-5

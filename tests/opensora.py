@@ -1,19 +1,26 @@
-"""Open-Sora checkpoints in small: the names and shapes of their authors' files, for any size and layout."""
+"""Open-Sora checkpoints in small: the names and shapes of their authors' files, for any size and layout.
+
+Written from the description of the networks, not with our key maps: what a conversion is tested against.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, FluxTransformer2DModel
 from torch import Tensor
 
+from framefleet.pipeline.conversion import Origin
 from framefleet.pipeline.models.opensora.autoencoder_dc_video import AutoencoderDCVideo
-from framefleet.pipeline.models.opensora.dc_keys import dc_config, renamed
-from framefleet.pipeline.models.opensora.hunyuan_keys import hunyuan_config
-from framefleet.pipeline.models.opensora.transformer_keys import transformer_config, transformer_sources
-from tests.goldens import Shapes
+from framefleet.pipeline.models.opensora.dc_keys import dc_config, dc_origins
+from framefleet.pipeline.models.opensora.hunyuan_keys import hunyuan_config, hunyuan_origins
+from framefleet.pipeline.models.opensora.transformer_keys import transformer_config, transformer_origins
+from tests.crafter_originals import weight
+
+Shapes = dict[str, tuple[int, ...]]
 
 Layer = tuple[str, int, int]  # name, outputs, inputs
 
@@ -141,26 +148,28 @@ def hunyuan_shapes(widths: tuple[int, ...], *, latent: int, layers: int) -> Shap
     return {name: tuple(tensor.shape) for name, tensor in vae.state_dict().items()}
 
 
-def transformer_of(weights: dict[str, Tensor]) -> FluxTransformer2DModel:
+def weights_of(shapes: Shapes) -> dict[str, Tensor]:
+    return {name: weight(name, shape) for name, shape in shapes.items()}
+
+
+def transformer_of(weights: dict[str, Tensor]) -> Any:
     """Return the transformer that a checkpoint of these tensors becomes."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    model = FluxTransformer2DModel(**transformer_config(shapes)).eval()
-    sources = transformer_sources(shapes)
-    model.load_state_dict(
-        {name: change(*(weights[key] for key in keys)) for name, (keys, change) in sources.items()}
+    return _loaded(
+        FluxTransformer2DModel(**transformer_config(weights)), transformer_origins(weights), weights
     )
-    return model
 
 
-def dc_of(weights: dict[str, Tensor]) -> AutoencoderDCVideo:
-    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    model = AutoencoderDCVideo(**dc_config(shapes)).eval()
-    model.load_state_dict({renamed(name): tensor for name, tensor in weights.items()})
-    return model
+def dc_of(weights: dict[str, Tensor]) -> Any:
+    return _loaded(AutoencoderDCVideo(**dc_config(weights)), dc_origins(weights), weights)
 
 
-def hunyuan_of(weights: dict[str, Tensor], *, norm_num_groups: int = 8) -> AutoencoderKLHunyuanVideo:
-    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    model = AutoencoderKLHunyuanVideo(**hunyuan_config(shapes), norm_num_groups=norm_num_groups).eval()
-    model.load_state_dict(weights)
-    return model
+def hunyuan_of(weights: dict[str, Tensor], *, norm_num_groups: int = 8) -> Any:
+    """norm_num_groups: of the references, which the tensors do not tell."""
+    config = hunyuan_config(weights) | {"norm_num_groups": norm_num_groups}
+    return _loaded(AutoencoderKLHunyuanVideo(**config), hunyuan_origins(weights), weights)
+
+
+def _loaded(module: Any, origins: dict[str, Origin], weights: dict[str, Tensor]) -> Any:
+    likes = module.state_dict()
+    module.load_state_dict({name: o.take(weights.__getitem__, likes[name]) for name, o in origins.items()})
+    return module.eval()

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
 from framefleet.pipeline.models.opensora.tokens import pack
-from tests.goldens import weights_of
 from tests.opensora import (
     Size,
     dc_of,
@@ -27,6 +26,7 @@ from tests.opensora import (
     hunyuan_shapes,
     transformer_of,
     transformer_shapes,
+    weights_of,
 )
 
 FILE = Path(__file__).with_name("references") / "opensora.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,27 +12,22 @@ from diffusers import AutoencoderKLHunyuanVideo, FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from torch import Tensor
 
+from framefleet.pipeline.checkpoint import Checkpoint
+from framefleet.pipeline.conversion import Conversion, Network, check
 from framefleet.pipeline.models.opensora.autoencoder_dc_video import AutoencoderDCVideo
-from framefleet.pipeline.models.opensora.dc_keys import dc_config, renamed
+from framefleet.pipeline.models.opensora.dc_keys import dc_config, dc_origins
 from framefleet.pipeline.models.opensora.guidance import Guidance, shifted_sigmas
-from framefleet.pipeline.models.opensora.hunyuan_keys import hunyuan_config
+from framefleet.pipeline.models.opensora.hunyuan_keys import hunyuan_config, hunyuan_origins
 from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
 from framefleet.pipeline.models.opensora.prompts import with_suffixes
 from framefleet.pipeline.models.opensora.sizes import named_size
 from framefleet.pipeline.models.opensora.tokens import unpack
-from framefleet.pipeline.models.opensora.transformer_keys import transformer_config, transformer_sources
-from tests.goldens import (
-    full_shapes,
-    golden_config,
-    golden_shapes,
-    golden_tensors,
-    needs_goldens,
-    weights_of,
-)
-from tests.opensora import FULL, Size, dc_of, dc_shapes, hunyuan_of, transformer_of, transformer_shapes
+from framefleet.pipeline.models.opensora.transformer_keys import transformer_config, transformer_origins
+from tests import goldens
+from tests.goldens import close, close_after_steps, converted
+from tests.opensora import FULL, Shapes, Size, dc_shapes, transformer_shapes
 from tests.opensora_outputs import FILE, kept, outputs
 
-CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 UNGUIDED = {"oscillate_text_guidance": False, "oscillate_image_guidance": False, "ramp_image_guidance": False}
 
 
@@ -43,13 +39,12 @@ def test_outputs_are_those_that_were_checked_against_the_original_networks() -> 
         assert values == pytest.approx(known[name], rel=1e-4, abs=1e-4), name
 
 
-@needs_goldens
-def test_the_transformer_is_the_original_one() -> None:
-    given = golden_tensors("opensora2_mmdit")
-    shapes = golden_shapes("opensora2_mmdit")
-    assert shapes == transformer_shapes(Size())
+@goldens.needed
+def test_the_transformer_is_the_original_one(tmp_path: Path) -> None:
+    given = goldens.io("opensora2_mmdit")
+    assert _sizes(goldens.shapes("opensora2_mmdit")) == transformer_shapes(Size())
     with torch.no_grad():
-        found = transformer_of(weights_of(shapes))(
+        found = transformer(tmp_path)(
             hidden_states=torch.cat([given["img"], given["cond_packed"]], dim=-1),
             encoder_hidden_states=given["txt"],
             pooled_projections=given["y_vec"],
@@ -57,32 +52,32 @@ def test_the_transformer_is_the_original_one() -> None:
             img_ids=given["img_ids"][0],
             txt_ids=given["txt_ids"][0],
         ).sample
-    torch.testing.assert_close(found, given["out"], **CLOSE)
+    close(found, given["out"])
 
 
-@needs_goldens
-def test_the_dc_autoencoder_is_the_original_one() -> None:
-    given = golden_tensors("opensora2_dcae")
-    shapes = golden_shapes("opensora2_dcae")
-    assert shapes == dc_shapes([8, 8, 16, 32, 32, 32], [1] * 6, [1] * 6, latent=16)
-    vae = dc_of(weights_of(shapes))
+@goldens.needed
+def test_the_dc_autoencoder_is_the_original_one(tmp_path: Path) -> None:
+    given = goldens.io("opensora2_dcae")
+    found = goldens.tensors("opensora2_dcae")
+    assert _sizes(found) == dc_shapes([8, 8, 16, 32, 32, 32], [1] * 6, [1] * 6, latent=16)
+    vae = converted(AutoencoderDCVideo, dc_config(found), dc_origins(found), found, tmp_path)
     with torch.no_grad():
         for clip in ("video", "image"):
             suffix = "_image" if clip == "image" else ""
-            torch.testing.assert_close(vae.encode(given[clip]).latent, given[f"enc{suffix}"], **CLOSE)
-            torch.testing.assert_close(vae.decode(given[f"z{suffix}"]).sample, given[f"dec{suffix}"], **CLOSE)
+            close(vae.encode(given[clip]).latent, given[f"enc{suffix}"])
+            close(vae.decode(given[f"z{suffix}"]).sample, given[f"dec{suffix}"])
 
 
-@needs_goldens
-def test_the_hunyuan_autoencoder_is_the_original_one() -> None:
-    given = golden_tensors("opensora2_hunyuan_vae")
-    vae = hunyuan_of(weights_of(golden_shapes("opensora2_hunyuan_vae")))
+@goldens.needed
+def test_the_hunyuan_autoencoder_is_the_original_one(tmp_path: Path) -> None:
+    given = goldens.io("opensora2_hunyuan_vae")
+    vae = hunyuan(tmp_path)
     scale = vae.config.scaling_factor
     with torch.no_grad():
         encoded = vae.encode(given["video"]).latent_dist
-        torch.testing.assert_close(encoded.parameters, given["moments"], **CLOSE)
-        torch.testing.assert_close(encoded.mode() * scale, given["z_mode_scaled"], **CLOSE)
-        torch.testing.assert_close(vae.decode(given["z"] / scale).sample, given["dec"], **CLOSE)
+        close(encoded.parameters, given["moments"])
+        close(encoded.mode() * scale, given["z_mode_scaled"])
+        close(vae.decode(given["z"] / scale).sample, given["dec"])
 
 
 class GivenReferences(OpenSoraPipeline):
@@ -94,7 +89,7 @@ class GivenReferences(OpenSoraPipeline):
         return self.latents.pop(0)[None]
 
 
-@needs_goldens
+@goldens.needed
 @pytest.mark.parametrize(
     ("name", "num_ends", "arguments"),
     [
@@ -104,16 +99,18 @@ class GivenReferences(OpenSoraPipeline):
         ("i2v_loop_plain", 2, UNGUIDED),
     ],
 )
-def test_a_clip_is_denoised_as_by_the_original(name: str, num_ends: int, arguments: dict[str, Any]) -> None:
-    given = golden_tensors("opensora2_sampler")
+def test_a_clip_is_denoised_as_by_the_original(
+    name: str, num_ends: int, arguments: dict[str, Any], tmp_path: Path
+) -> None:
+    given = goldens.io("opensora2_sampler")
     pipe = GivenReferences(
         scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=hunyuan_of(weights_of(golden_shapes("opensora2_hunyuan_vae"))),
+        vae=hunyuan(tmp_path),
         text_encoder=None,
         tokenizer=None,
         text_encoder_2=None,
         tokenizer_2=None,
-        transformer=transformer_of(weights_of(golden_shapes("opensora2_mmdit"))),
+        transformer=transformer(tmp_path / "flux"),
     )
     pipe.set_progress_bar_config(disable=True)
     pipe.latents = [reference for row in given["refs"] for reference in row[:num_ends]]
@@ -141,16 +138,16 @@ def test_a_clip_is_denoised_as_by_the_original(name: str, num_ends: int, argumen
         **arguments,
     ).frames
     expected = unpack(given[f"{name}_packed"], 2, given["z"].shape)
-    torch.testing.assert_close(last[0], expected, rtol=0, atol=5e-5 * expected.abs().max().item())
+    close_after_steps(last[0], expected)
     assert torch.equal(pipe.scheduler.sigmas.double(), given["timesteps_auto"])
     if num_ends:
         mask = given[f"{name}_masks"].bool().expand_as(frames)
         assert torch.equal(frames[mask], given[f"{name}_masked_ref"][mask])
 
 
-@needs_goldens
+@goldens.needed
 def test_noise_levels_sizes_prompts_and_oscillation_are_the_originals() -> None:
-    config = golden_config("opensora2_sampler")
+    config = goldens.config("opensora2_sampler")
     for name, sigmas in config["schedules"].items():
         steps, tokens, frames = (int(part.strip("stepqfram")) for part in name.split("_"))
         assert shifted_sigmas(steps, tokens_per_frame=tokens, num_latent_frames=frames) == sigmas
@@ -167,27 +164,47 @@ def test_noise_levels_sizes_prompts_and_oscillation_are_the_originals() -> None:
     assert [guidance.text_scale(step) for step in range(len(scales))] == scales
 
 
-@needs_goldens
+@goldens.needed
 def test_every_tensor_of_the_published_checkpoints_finds_its_place() -> None:
-    shapes = full_shapes("opensora2_mmdit")
-    assert shapes == transformer_shapes(FULL)
+    transformer, dc = goldens.full_keys("opensora2_mmdit"), goldens.full_keys("opensora2_dcae")
+    assert _sizes(transformer) == transformer_shapes(FULL)
+    hunyuan = goldens.full_keys("opensora2_hunyuan_vae")
     with torch.device("meta"):
-        transformer = FluxTransformer2DModel(**transformer_config(shapes))
-        empty = {name: torch.empty(shape) for name, shape in shapes.items()}
-    sources = transformer_sources(shapes)
-    made = {name: change(*(empty[key] for key in keys)).shape for name, (keys, change) in sources.items()}
-    assert made == {name: tensor.shape for name, tensor in transformer.state_dict().items()}
-    assert {key for keys, _ in sources.values() for key in keys} == set(shapes)
+        networks = {
+            "transformer": (FluxTransformer2DModel(**transformer_config(transformer)), transformer_origins),
+            "dc": (AutoencoderDCVideo(**dc_config(dc)), dc_origins),
+            "hunyuan": (AutoencoderKLHunyuanVideo(**hunyuan_config(hunyuan)), hunyuan_origins),
+        }
+        assert dc_config(dc).items() <= json.loads(AutoencoderDCVideo().to_json_string()).items()
+        assert (
+            hunyuan_config(hunyuan).items()
+            <= json.loads(AutoencoderKLHunyuanVideo().to_json_string()).items()
+        )
+    for name, shapes in {"transformer": transformer, "dc": dc, "hunyuan": hunyuan}.items():
+        module, origins = networks[name]
+        check(
+            Conversion(
+                variant=name,
+                pipeline=object,
+                networks={name: Network(module=module, origins=origins(shapes))},
+                others={},
+            ),
+            Checkpoint(path=Path(name), shapes=shapes, read=shapes.__getitem__),
+        )
 
-    shapes = full_shapes("opensora2_dcae")
-    with torch.device("meta"):
-        dc = AutoencoderDCVideo(**dc_config(shapes))
-    assert {renamed(name): shape for name, shape in shapes.items()} == _shapes_of(dc)
 
-    shapes = full_shapes("opensora2_hunyuan_vae")
-    with torch.device("meta"):
-        assert shapes == _shapes_of(AutoencoderKLHunyuanVideo(**hunyuan_config(shapes)))
+def transformer(folder: Path) -> Any:
+    found = goldens.tensors("opensora2_mmdit")
+    return converted(
+        FluxTransformer2DModel, transformer_config(found), transformer_origins(found), found, folder
+    )
 
 
-def _shapes_of(model: torch.nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+def hunyuan(folder: Path) -> Any:
+    found = goldens.tensors("opensora2_hunyuan_vae")
+    config = hunyuan_config(found) | {"norm_num_groups": 8}  # which no tensor tells
+    return converted(AutoencoderKLHunyuanVideo, config, hunyuan_origins(found), found, folder)
+
+
+def _sizes(tensors: dict[str, Tensor]) -> Shapes:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}

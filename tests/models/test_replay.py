@@ -51,6 +51,7 @@ def rendered(folder: Path, model: str, *, build_as: str = "", **settings: Any) -
         media=resolved.media,
         store=resolved.store,
         recipes=resolved.recipes,
+        inputs=resolved.inputs,
     )
     renderer = Renderer(load(resolved.model), resolved.batching)
     for first, batch in resolved.table.batches():

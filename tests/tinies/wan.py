@@ -18,7 +18,9 @@ from framefleet.jobs.demo_model import byte_text_encoder, flow_scheduler
 from tests.tinies.encoders import IMAGE_WIDTH, TEXT_WIDTH, image_processor, vision
 
 CHANNELS = 4  # of the latents
-CONDITIONED = 3 * CHANNELS  # beside them a mask of four, one for each frame of a latent, and the picture's latents
+CONDITIONED = (
+    3 * CHANNELS
+)  # beside them a mask of four, one for each frame of a latent, and the picture's latents
 
 
 def wan() -> DiffusionPipeline:
@@ -50,9 +52,7 @@ def wan_i2v() -> DiffusionPipeline:
     """Wan 2.1's kind: the picture's latents beside the noise, and its CLIP embedding beside the text."""
     return WanImageToVideoPipeline(
         **_parts(),
-        transformer=_transformer(
-            in_channels=CONDITIONED, image_dim=IMAGE_WIDTH, added_kv_proj_dim=32
-        ),
+        transformer=_transformer(in_channels=CONDITIONED, image_dim=IMAGE_WIDTH, added_kv_proj_dim=32),
         image_encoder=vision(image_size=32, patch_size=8),
         image_processor=image_processor(image_size=32),
     )

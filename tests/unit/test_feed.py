@@ -62,6 +62,6 @@ def test_a_row_may_not_name_a_recipe_of_other_parameters(tmp_path: Path) -> None
     resolved = _resolved(tmp_path, recipe="tests.faults:scaled")
     with RowIndex() as index:
         survey = survey_rows(resolved, index, checked=lambda _: None)
-    assert "takes other parameters" in survey.invalid_lines()[0]
+    assert "takes other arguments" in survey.invalid_lines()[0]
     with pytest.raises(RecipeError):
         _resolved(tmp_path, recipe="tests.faults:absent")

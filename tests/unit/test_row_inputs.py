@@ -12,10 +12,11 @@ import pytest
 from framefleet.pipeline.check import Refused
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.identity import derive_seed, public, row_id
+from framefleet.pipeline.recipes import BUILT_IN
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.row_plan import plan_rows
 from framefleet.pipeline.rows import CheckedRow, InvalidRow
-from framefleet.pipeline.signature import InputKind, Parameter
+from framefleet.pipeline.signature import InputKind
 from framefleet.pipeline.spec import PipelineSpec, inspect_model
 from tests.configs import WAN, write_model
 
@@ -40,6 +41,9 @@ class Shelf:
     def find(self, uri: str, kind: InputKind) -> Known | Refused:
         return self.known.get(uri) or Refused(reason="it does not exist", fix="check the path")
 
+    def locate(self, uri: str) -> str:
+        return f"/shelf/{uri}"
+
 
 SHELF = (Known("a.png", "aa"), Known("b.png", "bb"), Known("nine.mp4", "99", 9), Known("ten.mp4", "10", 10))
 
@@ -62,7 +66,7 @@ def read(spec: PipelineSpec, table: dict[str, Any], **job: Any) -> list[CheckedR
 def test_an_image_is_identified_by_its_content(from_image: PipelineSpec) -> None:
     (row,) = read(from_image, {"prompt": ["p"], "image": [" a.png "]})
     assert isinstance(row, CheckedRow)
-    assert row.request.arguments["image"] == {"uri": "a.png", "sha256": "aa"}
+    assert row.request.arguments["image"] == {"uri": "/shelf/a.png", "sha256": "aa"}
 
 
 def test_all_images_of_a_batch_are_opened_before_its_rows_are_read(from_image: PipelineSpec) -> None:
@@ -104,15 +108,14 @@ def test_a_video_must_have_a_length_that_the_model_renders(from_video: PipelineS
     assert isinstance(fits, CheckedRow)
     assert isinstance(does_not, InvalidRow)
     assert does_not.messages()[0] == (
-        "row 1: video is 'ten.mp4', but it has 10 frames, and WanVideoToVideo renders 4k + 1 frames",
-        "use 9 or 13, or set num_frames",
+        "row 1: video is '/shelf/ten.mp4', but it has 10 frames, and WanVideoToVideo renders 4k + 1 frames",
+        "use 9 or 13, or let the recipe video_to_video take the first num_frames",
     )
 
 
 def test_the_first_frames_of_a_video_are_taken_where_the_recipe_can(from_video: PipelineSpec) -> None:
-    own = [Parameter(name="num_frames", kind="int")]
     table = {"prompt": ["p", "p"], "video": ["ten.mp4", "nine.mp4"], "num_frames": [9, 13]}
-    fits, too_long = read(from_video, table, recipe_parameters=own)
+    fits, too_long = read(from_video, table, recipe=BUILT_IN["video_to_video"])
     assert isinstance(fits, CheckedRow)
     assert isinstance(too_long, InvalidRow)
     assert "it has 9 frames, and num_frames is 13" in too_long.messages()[0][0]

@@ -11,9 +11,9 @@ import pytest
 
 from framefleet.pipeline.errors import JobError, RecipeError, TableError
 from framefleet.pipeline.identity import derive_seed
+from framefleet.pipeline.recipes import BUILT_IN, Recipe, generate
 from framefleet.pipeline.row_plan import argument_columns, plan_rows
 from framefleet.pipeline.rows import CheckedRow, InvalidRow
-from framefleet.pipeline.signature import Parameter
 from framefleet.pipeline.spec import PipelineSpec, inspect_model
 from tests.configs import SD, WAN, write_model
 
@@ -98,7 +98,7 @@ def test_special_columns_are_not_arguments(wan: PipelineSpec) -> None:
 
 
 def test_without_them_the_jobs_recipe_and_the_models_scheduler_hold(wan: PipelineSpec) -> None:
-    request = valid(wan, {"prompt": ["a"]}, recipe="m:g").request
+    request = valid(wan, {"prompt": ["a"]}, recipe=Recipe(name="m:g", function=generate)).request
     assert (request.recipe, request.scheduler, request.fps) == ("m:g", "UniPCMultistepScheduler", None)
 
 
@@ -137,9 +137,13 @@ def test_columns_that_nearly_mean_something_are_pointed_out(wan: PipelineSpec) -
 
 
 def test_a_recipes_own_parameters_are_arguments(wan: PipelineSpec) -> None:
-    strength = Parameter(name="strength", kind="float")
+    def softly(pipe: Any, request: Any, *, strength: float = 0.5) -> None: ...
+
     table = {"prompt": ["a"], "strength": [1]}
-    assert valid(wan, table, recipe_parameters=[strength]).request.arguments["strength"] == 1.0
+    assert (
+        valid(wan, table, recipe=Recipe(name="m:softly", function=softly)).request.arguments["strength"]
+        == 1.0
+    )
     assert "strength" not in valid(wan, table).request.arguments
 
 
@@ -237,13 +241,14 @@ def test_motion_modules_bound_the_length(tmp_path: Path) -> None:
 def test_a_recipe_that_cannot_be_used_is_refused_per_row(wan: PipelineSpec) -> None:
     asked: list[str] = []
 
-    def check(name: str) -> None:
+    def find(name: str) -> Recipe:
         asked.append(name)
         if name != "generate":
             raise RecipeError(f"there is no recipe {name!r}", "use generate")
+        return BUILT_IN[name]
 
     first, second, _ = read(
-        wan, {"prompt": ["a", "b", "c"], "recipe": ["generate", "x", "generate"]}, check_recipe=check
+        wan, {"prompt": ["a", "b", "c"], "recipe": ["generate", "x", "generate"]}, find_recipe=find
     )
     assert isinstance(first, CheckedRow) and isinstance(second, InvalidRow)
     assert second.messages() == [("row 18: recipe is 'x', but there is no recipe 'x'", "use generate")]

@@ -6,7 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-Shapes = Mapping[str, tuple[int, ...]]
+from torch import Tensor
+
+from framefleet.pipeline.conversion import Origin
+
+Shapes = Mapping[str, Tensor]  # tensors without values
 
 _RENAMED = (  # tried in order, each on what the one before left
     (r"^encoder\.project_in\.conv\.", "encoder.conv_in."),
@@ -34,6 +38,11 @@ def is_dc_autoencoder(shapes: Shapes) -> bool:
     return {"encoder.project_in.conv.weight", "decoder.project_in.main.conv.weight"} <= set(shapes)
 
 
+def dc_origins(shapes: Shapes, prefix: str = "") -> dict[str, Origin]:
+    """Return where each tensor of the AutoencoderDCVideo comes from. prefix: of names in the checkpoint."""
+    return {renamed(key): Origin(name=f"{prefix}{key}") for key in shapes}
+
+
 def renamed(key: str) -> str:
     """Return our name of a tensor."""
     for pattern, name in _RENAMED:
@@ -43,7 +52,7 @@ def renamed(key: str) -> str:
 
 def dc_config(shapes: Shapes) -> dict[str, Any]:
     """Return the config of the AutoencoderDCVideo, read from the shapes."""
-    ours = {renamed(key): shape for key, shape in shapes.items()}
+    ours = {renamed(key): tuple(tensor.shape) for key, tensor in shapes.items()}
     encoder, decoder = _levels(ours, "encoder.down_blocks"), _levels(ours, "decoder.up_blocks")
     scales = [shape for key, shape in ours.items() if key.endswith("to_qkv_multiscale.0.proj_out.weight")]
     return {
@@ -59,7 +68,7 @@ def dc_config(shapes: Shapes) -> dict[str, Any]:
     }
 
 
-def _levels(ours: Shapes, prefix: str) -> list[tuple[str, int, int]]:
+def _levels(ours: Mapping[str, tuple[int, ...]], prefix: str) -> list[tuple[str, int, int]]:
     """Return (block type, width, depth) of each level."""
     found: dict[int, dict[str, tuple[str, int]]] = {}
     for key, shape in ours.items():

@@ -19,9 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Shapes = Mapping[str, tuple[int, ...]]
-Change = Callable[..., Tensor]
-Sources = dict[str, tuple[tuple[str, ...], Change]]  # by our name: theirs, and what is made of them
+from framefleet.pipeline.conversion import Origin, unchanged
+
+Shapes = Mapping[str, Tensor]  # tensors without values
+Change = Callable[[Tensor], Tensor]
 Layer = tuple[str, str, Change]  # their name, ours, and what becomes of weight and bias
 
 _OUTER = {
@@ -51,20 +52,21 @@ def is_transformer(shapes: Shapes) -> bool:
 
 def transformer_config(shapes: Shapes) -> dict[str, Any]:
     """Return the config of the FluxTransformer2DModel, read from the shapes."""
-    head, hidden = _head(shapes), shapes["img_in.weight"][0]
-    token, condition = shapes["final_layer.linear.weight"][0], shapes.get("cond_in.weight", (0, 0))[1]
+    head, (hidden, inputs) = _head(shapes), shapes["img_in.weight"].shape
+    token = shapes["final_layer.linear.weight"].shape[0]
+    condition = shapes["cond_in.weight"].shape[1] if "cond_in.weight" in shapes else 0
     # The condition has one channel more than the latents, the mask. Flux has none, and takes 2 x 2 patches.
     area = condition - token if condition else 4
     return {
         "patch_size": math.isqrt(area),
-        "in_channels": shapes["img_in.weight"][1] + condition,
+        "in_channels": inputs + condition,
         "out_channels": token // area,
         "num_layers": _count(shapes, "double_blocks"),
         "num_single_layers": _count(shapes, "single_blocks"),
         "attention_head_dim": head,
         "num_attention_heads": hidden // head,
-        "joint_attention_dim": shapes["txt_in.weight"][1],
-        "pooled_projection_dim": shapes["vector_in.in_layer.weight"][1],
+        "joint_attention_dim": shapes["txt_in.weight"].shape[1],
+        "pooled_projection_dim": shapes["vector_in.in_layer.weight"].shape[1],
         "guidance_embeds": "guidance_in.in_layer.weight" in shapes,
         "axes_dims_rope": axes_of(head),
     }
@@ -76,30 +78,25 @@ def axes_of(head: int) -> list[int]:
     return [frames, (head - frames) // 2, (head - frames) // 2]
 
 
-def transformer_sources(shapes: Shapes) -> Sources:
-    """Return what each tensor of the FluxTransformer2DModel is made of."""
-    sources: Sources = {}
+def transformer_origins(shapes: Shapes, prefix: str = "") -> dict[str, Origin]:
+    """Return what each tensor of the FluxTransformer2DModel is made of. prefix: of the checkpoint's names."""
+    origins = {}
     for theirs, ours, change in _layers(shapes):
-        for suffix in ("weight", "bias"):
+        for suffix, own in (("weight", "weight"), ("bias", "bias"), ("scale", "weight")):
             if f"{theirs}.{suffix}" in shapes:
-                sources[f"{ours}.{suffix}"] = ((f"{theirs}.{suffix}",), change)
-        if f"{theirs}.scale" in shapes:
-            sources[f"{ours}.weight"] = ((f"{theirs}.scale",), change)
-    has_condition = "cond_in.weight" in shapes
-    inputs = ("img_in", "cond_in") if has_condition else ("img_in",)
-    sources["x_embedder.weight"] = (tuple(f"{name}.weight" for name in inputs), _side_by_side)
-    sources["x_embedder.bias"] = (tuple(f"{name}.bias" for name in inputs), _added)
-    return sources
+                origins[f"{ours}.{own}"] = Origin(name=f"{prefix}{theirs}.{suffix}", change=change)
+    for suffix, joined in (("weight", _side_by_side), ("bias", _added)):
+        more = (f"{prefix}cond_in.{suffix}",) if f"cond_in.{suffix}" in shapes else ()
+        origins[f"x_embedder.{suffix}"] = Origin(name=f"{prefix}img_in.{suffix}", more=more, change=joined)
+    return origins
 
 
 def _layers(shapes: Shapes) -> Iterator[Layer]:
     is_split = "double_blocks.0.img_attn.q_proj.weight" in shapes
-    hidden, turned = (
-        shapes["img_in.weight"][0],
-        partial(_interleave, head=_head(shapes)) if is_split else _same,
-    )
+    hidden = shapes["img_in.weight"].shape[0]
+    turned = partial(_interleave, head=_head(shapes)) if is_split else unchanged
     for theirs, ours in _OUTER.items():
-        yield theirs, ours, _same
+        yield theirs, ours, unchanged
     yield "final_layer.adaLN_modulation.1", "norm_out.linear", _swap_halves
     for i in range(_count(shapes, "double_blocks")):
         for layer in _double_block(hidden, turned, is_split=is_split):
@@ -111,24 +108,24 @@ def _layers(shapes: Shapes) -> Iterator[Layer]:
 
 def _double_block(hidden: int, turned: Change, *, is_split: bool) -> Iterator[Layer]:
     for stream, (norm, q, k, v, out, norm_q, norm_k, feed_forward) in _STREAMS.items():
-        yield f"{stream}_mod.lin", f"{norm}.linear", _same
+        yield f"{stream}_mod.lin", f"{norm}.linear", unchanged
         if is_split:
             yield f"{stream}_attn.q_proj", f"attn.{q}", turned
             yield f"{stream}_attn.k_proj", f"attn.{k}", turned
-            yield f"{stream}_attn.v_proj", f"attn.{v}", _same
+            yield f"{stream}_attn.v_proj", f"attn.{v}", unchanged
         else:
             for index, name in enumerate((q, k, v)):
                 rows = partial(_rows, start=index * hidden, stop=(index + 1) * hidden)
                 yield f"{stream}_attn.qkv", f"attn.{name}", rows
-        yield f"{stream}_attn.proj", f"attn.{out}", _same
+        yield f"{stream}_attn.proj", f"attn.{out}", unchanged
         yield f"{stream}_attn.norm.query_norm", f"attn.{norm_q}", turned
         yield f"{stream}_attn.norm.key_norm", f"attn.{norm_k}", turned
-        yield f"{stream}_mlp.0", f"{feed_forward}.net.0.proj", _same
-        yield f"{stream}_mlp.2", f"{feed_forward}.net.2", _same
+        yield f"{stream}_mlp.0", f"{feed_forward}.net.0.proj", unchanged
+        yield f"{stream}_mlp.2", f"{feed_forward}.net.2", unchanged
 
 
 def _single_block(hidden: int, turned: Change, *, is_split: bool) -> Iterator[Layer]:
-    yield "modulation.lin", "norm.linear", _same
+    yield "modulation.lin", "norm.linear", unchanged
     if is_split:
         yield "q_proj", "attn.to_q", turned
         yield "k_proj", "attn.to_k", turned
@@ -138,22 +135,18 @@ def _single_block(hidden: int, turned: Change, *, is_split: bool) -> Iterator[La
         for index, name in enumerate(("to_q", "to_k", "to_v")):
             yield "linear1", f"attn.{name}", partial(_rows, start=index * hidden, stop=(index + 1) * hidden)
         yield "linear1", "proj_mlp", partial(_rows, start=3 * hidden, stop=None)
-    yield "linear2", "proj_out", _same
+    yield "linear2", "proj_out", unchanged
     yield "norm.query_norm", "attn.norm_q", turned
     yield "norm.key_norm", "attn.norm_k", turned
 
 
 def _head(shapes: Shapes) -> int:
-    return shapes["double_blocks.0.img_attn.norm.query_norm.scale"][0]
+    return shapes["double_blocks.0.img_attn.norm.query_norm.scale"].shape[0]
 
 
 def _count(shapes: Shapes, blocks: str) -> int:
     numbers = [int(found[1]) for key in shapes if (found := re.match(rf"{blocks}\.(\d+)\.", key))]
     return max(numbers, default=-1) + 1
-
-
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
 
 
 def _rows(tensor: Tensor, *, start: int, stop: int | None) -> Tensor:
