@@ -17,7 +17,7 @@ from framefleet.pipeline.source import public_name
 from framefleet.pipeline.store import Store, public_url
 
 PATH = "job.json"
-# What decides which clips a job makes. Fleet, retries and batching.max_rows may change from run to run.
+# What decides which clips a job makes. Fleet, retries, keep_embeddings, ... may change from run to run.
 DECISIVE = ("table", "defaults", "columns", "recipe", "media")
 
 
@@ -41,7 +41,7 @@ def is_claimed(resolved: Resolved) -> bool:
         raise JobError(
             f"{resolved.store.url_of('')} holds clips of another job\n" + "\n".join(differences),
             "choose another output, or take these changes back; "
-            "fleet, retries, on_invalid, batching.max_rows and the table's rows may change",
+            "fleet, retries, on_invalid, keep_embeddings, batching.max_rows and the table's rows may change",
         )
     return True
 

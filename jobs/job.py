@@ -138,6 +138,10 @@ class Job(Section):
     )
     inputs: InputsSection = InputsSection()
     batching: BatchingSection = BatchingSection()
+    keep_embeddings: bool = Field(
+        default=False,
+        description="Keep what text encoders return in the output, and the encoders off the GPU.",
+    )
     media: MediaSection = MediaSection()
     fleet: FleetSection = FleetSection()
     retries: RetriesSection = RetriesSection()

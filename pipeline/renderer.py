@@ -15,6 +15,7 @@ from typing import Any
 
 from framefleet.pipeline.batcher import Batcher, Task
 from framefleet.pipeline.checked import checked
+from framefleet.pipeline.embeddings import Embeddings
 from framefleet.pipeline.errors import OutOfMemory
 from framefleet.pipeline.forwards import Batching, Forwards
 from framefleet.pipeline.frames import Frames, frames_sha256, to_frames
@@ -26,10 +27,12 @@ from framefleet.pipeline.memo import Memo
 from framefleet.pipeline.memory import free_memory, is_out_of_memory, peak_memory_bytes
 from framefleet.pipeline.model import Model
 from framefleet.pipeline.opened import open_arguments
+from framefleet.pipeline.parked import Parked, is_on_gpu
 from framefleet.pipeline.read_ahead import ReadAhead
 from framefleet.pipeline.recipes import Recipe, find_recipe
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.schedulers import build, resolve
+from framefleet.pipeline.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,17 +81,28 @@ class Renderer:
         *,
         recipes: Mapping[str, Recipe] | None = None,
         inputs: Inputs | None = None,
+        embeddings: Store | None = None,
     ) -> None:
-        """inputs: where images and videos may lie; without it on this machine and at public URLs."""
+        """inputs: where images and videos may lie; without it on this machine and at public URLs.
+
+        embeddings: where outputs of text encoders are kept; the encoders are then on the GPU only while
+        they are called, until `render` ends or `cancel` brings them back.
+        """
         self.model = model
         self.batching = batching or Batching()
         self.forwards = Forwards(model.denoisers(), self.batching)
         self._recipes = dict(recipes or {})
         self._batcher = Batcher(self.forwards)
-        self._memo = Memo()
         self._inputs = inputs or Inputs([os.getcwd(), os.sep])
         self._finder = InputIndex(self._inputs)
         self._ahead = ReadAhead(self._inputs.read)
+        encoders = model.text_encoders() if embeddings else {}
+        numerics = model.settings.numerics(self.batching.mode)
+        self._memo = Memo(Embeddings(embeddings, model, numerics) if embeddings else None)
+        self._parked = Parked(
+            {name: encoder for name, encoder in encoders.items() if is_on_gpu(encoder)},
+            model.environment["device"],
+        )
         self._rows: dict[Task, _Row] = {}
         self._waiting: deque[_Row] = deque()
         self._retry_alone: deque[_Row] = deque()  # memory ran out beside others
@@ -148,6 +162,7 @@ class Renderer:
         """Take every row to its next forward; return the rows that ended on the way."""
         self._admit()
         with ExitStack() as stack:
+            stack.callback(self._parked.leave)
             stack.enter_context(intercept(self.model.text_encoders(), self._encode))
             vae = getattr(self.model.pipe, "vae", None)
             stack.enter_context(intercept({"vae": vae} if vae else {}, self._decode, method="decode"))
@@ -158,6 +173,7 @@ class Renderer:
     def cancel(self) -> None:
         """Forget all rows."""
         self._batcher.cancel()
+        self._parked.bring()
         self._rows.clear()
         self._waiting.clear()
         self._retry_alone.clear()
@@ -197,7 +213,8 @@ class Renderer:
         return self._recipes[name]
 
     def _encode(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return self._measured("encode_s", partial(self._memo, name, forward), *args, **kwargs)
+        run = partial(self._parked.run, name, forward)
+        return self._measured("encode_s", partial(self._memo, name, run), *args, **kwargs)
 
     def _decode(self, name: str, decode: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return self._measured("decode_s", decode, *args, **kwargs)
