@@ -9,6 +9,7 @@ from typing import Any
 
 from framefleet.pipeline.check import Refused
 from framefleet.pipeline.guidance import ARGUMENTS, parse_guidance
+from framefleet.pipeline.models import class_named
 
 # Pipelines without `true_cfg_scale` that turn their `guidance_scale` into an input of the network, or read it
 # once before the first step.
@@ -54,14 +55,8 @@ def _fix(name: str, class_name: str) -> str:
 
 
 def _parameters(class_name: str) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(_class_named(class_name).__call__).parameters
+    return inspect.signature(class_named(class_name).__call__).parameters
 
 
 def _counts_steps(class_name: str) -> bool:
-    return hasattr(_class_named(class_name), "num_timesteps")
-
-
-def _class_named(class_name: str) -> Any:
-    import diffusers
-
-    return getattr(diffusers, class_name)
+    return hasattr(class_named(class_name), "num_timesteps")

@@ -14,6 +14,7 @@ import pyarrow as pa
 from framefleet.pipeline.check import Refused, check_argument, check_fps, check_seed
 from framefleet.pipeline.errors import JobError, TableError, UserError
 from framefleet.pipeline.guidance_check import check_schedule, is_schedule
+from framefleet.pipeline.models import row_rules
 from framefleet.pipeline.recipes import BUILT_IN, Recipe
 from framefleet.pipeline.row_inputs import Finder, NoInputs, check_input
 from framefleet.pipeline.rows import Reader, RowPlan
@@ -101,6 +102,7 @@ def plan_rows(
         fps=fps,
         finder=finder,
         spec=spec,
+        rules=row_rules(spec.class_name),
         carried=carried,
         lookalikes=_lookalikes(carried, [target for target in targets if target not in read]),
     )

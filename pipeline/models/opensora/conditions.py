@@ -41,6 +41,11 @@ class Condition:
         first = int(is_causal or not self.is_video)
         return (max(self.num_head, self.num_tail) - first) * ratio + first
 
+    def least_frames(self, ratio: int, *, is_causal: bool) -> int:
+        """Return the frames of the shortest clip that has room for the latent frames of both ends."""
+        first = int(is_causal)
+        return max(1, (self.num_given - first) * ratio + first)
+
 
 def condition_of(
     name: str | None, image: Given, last_image: Given, video: Given, *, is_causal: bool

@@ -52,7 +52,6 @@ class Denoiser:
         """given: mask and reference frames, (B, 1, T, H, W) and (B, C, T, H, W)."""
         config, (mask, reference) = transformer.config, given
         image_ids = positions(reference.shape, config.patch_size, reference.device)
-        scales = torch.full((len(reference),), float(guidance.text), device=reference.device)
         return cls(
             transformer=transformer,
             text=text,
@@ -61,7 +60,9 @@ class Denoiser:
             if takes_reference(config)
             else None,
             guidance=guidance,
-            embedded=scales if config.guidance_embeds else None,
+            embedded=torch.full((len(reference),), guidance.text, device=reference.device)
+            if config.guidance_embeds
+            else None,
             image_ids=image_ids,
             text_ids=image_ids.new_zeros(text.embeds.shape[1], 3),
         )

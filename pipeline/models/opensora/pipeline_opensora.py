@@ -166,10 +166,11 @@ class OpenSoraPipeline(OpenSoraComponents):
             raise ValueError(f"`num_frames` has to be {rule} but is {num_frames}")
         if num_frames > MAX_FRAMES:
             raise ValueError(f"`num_frames` has to be at most {MAX_FRAMES} but is {num_frames}")
-        if condition.num_given > (num_latent := self.num_latent_frames(num_frames)):
+        least = condition.least_frames(ratio, is_causal=self.is_causal)
+        if num_frames < least:
             raise ValueError(
-                f"`condition_type` {condition.name!r} gives {condition.num_given} latent frames, and "
-                f"{num_frames} frames are {num_latent}: use a larger `num_frames`"
+                f"`num_frames` has to be at least {least} for `condition_type` {condition.name!r} "
+                f"but is {num_frames}"
             )
         if condition.num_given and not takes_reference(self.transformer.config):
             raise ValueError("this transformer takes no frames to begin or to end with")
@@ -179,7 +180,7 @@ class OpenSoraPipeline(OpenSoraComponents):
     ) -> tuple[int, int]:
         if height and width and not (resolution or aspect_ratio):
             return height, width
-        return named_size(resolution or "256px", aspect_ratio or "16:9", multiple=self.size_multiple)
+        return named_size(resolution, aspect_ratio, multiple=self.size_multiple)
 
     def _text(
         self, prompts: list[str], embeds: Tensor | None, pooled: Tensor | None, max_sequence_length: int

@@ -22,12 +22,15 @@ ASPECT_RATIOS = (  # width to height
 )
 
 
-def named_size(resolution: str, aspect_ratio: str, *, multiple: int) -> tuple[int, int]:
+def named_size(
+    resolution: str | None = None, aspect_ratio: str | None = None, *, multiple: int
+) -> tuple[int, int]:
     """Return (height, width): multiples of `multiple`, about as many pixels as the resolution says.
 
-    The longer side is rounded down first, the other one fills up what is left. Raises ValueError for a name
-    that is not known.
+    What is not named is 256px, and 16:9. The longer side is rounded down first, the other one fills up what
+    is left. Raises ValueError for a name that is not known.
     """
+    resolution, aspect_ratio = resolution or "256px", aspect_ratio or "16:9"
     for name, value, known in (
         ("resolution", resolution, RESOLUTIONS),
         ("aspect_ratio", aspect_ratio, ASPECT_RATIOS),
