@@ -65,6 +65,15 @@ _AUTOENCODERS = {
 
 def convert_opensora(checkpoint: Checkpoint, *, variant: str | None) -> Conversion | None:
     """Return the conversion, or None for a checkpoint of another family."""
+    try:
+        return _converted(checkpoint, variant)
+    except KeyError as error:  # of what configs are read from
+        raise ModelError(
+            f"{checkpoint.path} is not complete: a network has no tensor {error}", "fetch it again"
+        ) from error
+
+
+def _converted(checkpoint: Checkpoint, variant: str | None) -> Conversion | None:
     files = _files(checkpoint)
     transformers = [file for file, shapes in files.items() if _TRANSFORMER.recognises(shapes)]
     conditioned = [file for file in transformers if "cond_in.weight" in files[file]]

@@ -81,12 +81,20 @@ def _part(
         stored = next((known for known in _stored(name) if known in tensors), None)
         if stored is not None:
             origins[name] = Origin(name=tensors[stored])
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path / folder), local_files_only=True)
-    except (OSError, ValueError) as error:  # files of it are missing
-        raise ModelError(f"{path / folder} holds no tokenizer: {error}", FIX) from error
+    tokenizer = _tokenizer(path / folder, module.config.vocab_size)
     network = Network(module=module, origins=origins)
     return TextPart(network=network, tokenizer=tokenizer, ignored=_ignored(own, set(tensors.values())))
+
+
+def _tokenizer(folder: Path, vocab_size: int) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError) as error:  # files of it are missing
+        raise ModelError(f"{folder} holds no tokenizer: {error}", FIX) from error
+    # Where the vocabulary is missing transformers 5 makes a tokenizer of special tokens alone.
+    if len(tokenizer) < vocab_size / 2:
+        raise ModelError(f"{folder} holds no tokenizer for {vocab_size} tokens", FIX)
+    return tokenizer
 
 
 def _tensors(files: Files) -> dict[str, str]:

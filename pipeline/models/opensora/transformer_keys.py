@@ -86,7 +86,7 @@ def transformer_origins(shapes: Shapes, prefix: str = "") -> dict[str, Origin]:
             if f"{theirs}.{suffix}" in shapes:
                 origins[f"{ours}.{own}"] = Origin(name=f"{prefix}{theirs}.{suffix}", change=change)
     for suffix, joined in (("weight", _side_by_side), ("bias", _added)):
-        more = (f"{prefix}cond_in.{suffix}",) if f"cond_in.{suffix}" in shapes else ()
+        more = (f"{prefix}cond_in.{suffix}",) if "cond_in.weight" in shapes else ()
         origins[f"x_embedder.{suffix}"] = Origin(name=f"{prefix}img_in.{suffix}", more=more, change=joined)
     return origins
 
