@@ -55,7 +55,7 @@ class Embeddings:
     def find(self, call: tuple[Hashable, ...]) -> Output | None:
         """Return the output of a call, on the model's device; None where it is not kept, or damaged.
 
-        call: the encoder's name, then all that was passed: types, tensors by their digests, other values.
+        call: the encoder's name and its LoRAs, then all that was passed: types, tensors by digest, values.
         """
         key = self._key(call)
         try:
@@ -88,7 +88,8 @@ class Embeddings:
             raise
 
     def _key(self, call: tuple[Hashable, ...]) -> str:
-        content = canonical_json({"call": _spelled(call), "encoder": self._contexts[str(call[0])]})
+        encoder = str(call[0]).partition(" ")[0]  # its LoRAs follow, by their digests
+        content = canonical_json({"call": _spelled(call), "encoder": self._contexts[encoder]})
         return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
 

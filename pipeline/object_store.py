@@ -129,6 +129,11 @@ class ObjectStore:
             if name != place and not name.endswith("/")
         }
 
+    def stat(self, path: str) -> Stored:
+        files, place = self._at(path)
+        said = files.info(place)
+        return Stored(size=said["size"], stamp=_stamp(said))
+
     def delete(self, path: str) -> None:
         files, place = self._at(path)
         with contextlib.suppress(FileNotFoundError):

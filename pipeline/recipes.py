@@ -72,8 +72,8 @@ class Recipe:
         Schedules of guidance become the objects that follow them. Raises RecipeError for `problems`.
         """
         for name, refused in self.problems(request.arguments):
-            value = request.arguments.get(name)
-            raise RecipeError(f"{name} is {value!r}, but {refused.reason}", refused.fix)
+            shown = repr(request.arguments[name]) if name in request.arguments else "not given"
+            raise RecipeError(f"{name} is {shown}, but {refused.reason}", refused.fix)
         names = [parameter.name for parameter in self.parameters()]
         own = {name: request.arguments[name] for name in names if name in request.arguments}
         rest = {name: value for name, value in request.arguments.items() if name not in own}

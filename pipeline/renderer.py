@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from framefleet.pipeline.adapters import of_one_row, working_on
 from framefleet.pipeline.batcher import Batcher, Task
 from framefleet.pipeline.checked import checked
 from framefleet.pipeline.embeddings import Embeddings
@@ -23,6 +24,8 @@ from framefleet.pipeline.identity import is_input, row_id
 from framefleet.pipeline.input_survey import InputIndex
 from framefleet.pipeline.inputs import Inputs
 from framefleet.pipeline.intercept import intercept
+from framefleet.pipeline.lora_layers import LoraLayers
+from framefleet.pipeline.loras import adapter_name, adapters_in, without_loras
 from framefleet.pipeline.memo import Memo
 from framefleet.pipeline.memory import free_memory, is_out_of_memory, peak_memory_bytes
 from framefleet.pipeline.model import Model
@@ -103,6 +106,8 @@ class Renderer:
             {name: encoder for name, encoder in encoders.items() if is_on_gpu(encoder)},
             model.environment["device"],
         )
+        self._loras = LoraLayers(model.networks())
+        self._digests = {adapter_name(name): lora.sha256 for name, lora in model.settings.loras.items()}
         self._rows: dict[Task, _Row] = {}
         self._waiting: deque[_Row] = deque()
         self._retry_alone: deque[_Row] = deque()  # memory ran out beside others
@@ -144,7 +149,8 @@ class Renderer:
 
     def _check_and_submit(self, request: Request, index: int) -> None:
         recipe = self._recipe(request.recipe)
-        request = checked(request, self.model.spec, recipe, finder=self._finder, index=index)
+        loras = self.model.settings.loras
+        request = checked(request, self.model.spec, recipe, finder=self._finder, loras=loras, index=index)
         self.submit(request, self._identify(request))
 
     def submit(self, request: Request, row_id: str) -> None:
@@ -161,7 +167,7 @@ class Renderer:
     def step(self) -> list[Outcome]:
         """Take every row to its next forward; return the rows that ended on the way."""
         self._admit()
-        with ExitStack() as stack:
+        with ExitStack() as stack, intercept(self._loras.layers, self._loras):
             stack.callback(self._parked.leave)
             stack.enter_context(intercept(self.model.text_encoders(), self._encode))
             vae = getattr(self.model.pipe, "vae", None)
@@ -202,10 +208,12 @@ class Renderer:
         pipe = copy.copy(self.model.pipe)  # pipelines keep the state of a call on themselves
         choice = resolve(row.request.scheduler, self.model.spec)
         pipe.scheduler = build(choice, self.model.pipe.scheduler)
-        arguments = open_arguments(row.request.arguments, self._ahead.read)
-        return to_frames(
-            self._recipe(row.request.recipe).render(pipe, replace(row.request, arguments=arguments))
-        )
+        arguments = row.request.arguments
+        opened = open_arguments(without_loras(arguments), self._ahead.read)
+        with working_on([adapters_in(arguments)]):
+            return to_frames(
+                self._recipe(row.request.recipe).render(pipe, replace(row.request, arguments=opened))
+            )
 
     def _recipe(self, name: str) -> Recipe:
         if name not in self._recipes:
@@ -213,8 +221,13 @@ class Renderer:
         return self._recipes[name]
 
     def _encode(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        loras = [
+            f" {self._digests[adapter]}:{weight!r}"
+            for adapter, weight in self._loras.used_in(name, of_one_row())
+        ]
+        place = "".join([name, *loras])  # an encoder with a LoRA is another encoder
         run = partial(self._parked.run, name, forward)
-        return self._measured("encode_s", partial(self._memo, name, run), *args, **kwargs)
+        return self._measured("encode_s", partial(self._memo, place, run), *args, **kwargs)
 
     def _decode(self, name: str, decode: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return self._measured("decode_s", decode, *args, **kwargs)

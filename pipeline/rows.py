@@ -11,6 +11,7 @@ import pyarrow as pa
 from framefleet.pipeline.check import Refused
 from framefleet.pipeline.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.identity import derive_seed, is_input
+from framefleet.pipeline.loras import ARGUMENT as LORA
 from framefleet.pipeline.recipes import Recipe
 from framefleet.pipeline.request import FALLBACK_FPS, Request
 from framefleet.pipeline.row_inputs import Finder, check_length
@@ -83,7 +84,8 @@ class Reader:
 class RowPlan:
     """How the rows of one table become requests; made by `row_plan.plan_rows`.
 
-    base: the arguments of a row whose cells are all null. fps: the job's own rate, if it has one.
+    base: the arguments of a row whose cells are all null. loras: the LoRAs of such a row.
+    fps: the job's own rate, if it has one.
     rules: what a pipeline of ours allows in a row beyond what each argument may be; see `models.RULES`.
     carried: columns without meaning here; they go into the record as they are.
     lookalikes: (carried column, argument that it may have meant).
@@ -94,6 +96,7 @@ class RowPlan:
     required: tuple[str, ...]
     seed: int | None
     scheduler: SchedulerChoice
+    loras: Mapping[str, Any]
     recipe: Recipe
     fps: float | None
     finder: Finder
@@ -193,6 +196,8 @@ class RowPlan:
     def _request(
         self, arguments: dict[str, Any], choice: SchedulerChoice, recipe: Recipe, special: Mapping[str, Any]
     ) -> Request:
+        if loras := special.get(LORA, self.loras):
+            arguments[LORA] = loras
         seed = special.get("seed", self.seed)
         if seed is None:
             seed = derive_seed(arguments=arguments, scheduler=choice.canonical, recipe=recipe.name)

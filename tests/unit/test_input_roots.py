@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from framefleet.pipeline.errors import InputError, JobError
@@ -40,6 +40,7 @@ PIECES = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(pieces=st.lists(PIECES | st.text(max_size=3), max_size=12), is_absolute=st.booleans())
 @example(pieces=["link", "/", "secret"], is_absolute=False)
 @example(pieces=["sub/up/../top/secret"], is_absolute=False)
@@ -64,6 +65,7 @@ ESCAPES = ".. . / // \\ %2e %2E%2e %252e %2f %5c ; a b ? # @ : s3://"
 STEPS = st.sampled_from(ESCAPES.split())
 
 
+@settings(deadline=None)
 @given(
     start=st.sampled_from(["http://h/a/", "http://h/a", "HTTP://H:80/a/", "http://h", "http://h:81/a/", ""]),
     steps=st.lists(STEPS | st.text(max_size=2), max_size=10),
@@ -84,6 +86,7 @@ def test_no_url_gets_out_of_a_web_root(start: str, steps: list[str]) -> None:
             assert posixpath.normpath("/" + path.lstrip("/")).startswith("/a")
 
 
+@settings(deadline=None)
 @given(steps=st.lists(STEPS | st.text(max_size=2), max_size=10), is_absolute=st.booleans())
 @example(steps=["../b"], is_absolute=True)
 @example(steps=["b/../../../c"], is_absolute=False)

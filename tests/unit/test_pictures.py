@@ -11,7 +11,7 @@ from functools import cache
 import av
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -95,6 +95,11 @@ def test_a_video_of_each_container_opens(name: str) -> None:
     frames = open_video(video(name), max_frames=4)
     assert [(frame.mode, frame.size) for frame in frames] == [("RGB", (WIDTH, HEIGHT))] * 4
     assert np.asarray(frames[0])[: HEIGHT // 2, : WIDTH // 2].mean() > 200
+
+
+def test_a_live_recording_that_says_no_length_opens() -> None:
+    content = video_file(*VIDEOS["webm"], live="1")
+    assert describe(content, "video").num_frames == 6
 
 
 def test_fewer_frames_than_asked_for_are_all_there_are() -> None:
@@ -200,6 +205,7 @@ def test_what_is_described_is_the_content_and_its_digest() -> None:
     assert describe(content, "image") == Described(sha256=digest, width=WIDTH, height=HEIGHT, num_frames=1)
 
 
+@settings(deadline=None)
 @given(
     name=st.sampled_from([*IMAGES, *VIDEOS]),
     changes=st.lists(st.tuples(st.floats(0, 0.999), st.binary(min_size=1, max_size=8)), max_size=4),

@@ -87,6 +87,13 @@ def test_a_row_of_a_users_recipe_has_no_script(tmp_path: Path) -> None:
         replay_script(output, ROW_ID)
 
 
+@pytest.mark.parametrize("value", ["linear(7.0, 3.0)", {"uri": "a.png", "sha256": "0"}])
+def test_a_row_of_a_schedule_or_a_file_has_no_script(tmp_path: Path, value: Any) -> None:
+    output = output_with(tmp_path, arguments=json.dumps({"prompt": "x", "guidance_scale": value}))
+    with pytest.raises(JobError, match="a file or a schedule as guidance_scale"):
+        replay_script(output, ROW_ID)
+
+
 def test_a_row_without_a_record_has_no_script(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="has no record of row 0000"):
         replay_script(output_with(tmp_path), f"{8:032x}")
