@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from framefleet.pipeline.frames import frames_sha256
+from framefleet.pipeline.models import class_named
 from tests.pictures import write_clips, write_pictures
 from tests.tiny import SMALLEST, tiny
 
@@ -48,6 +49,8 @@ CHOICES: dict[str, dict[str, Sequence[Any]]] = {
     "ltx": TEXT | {"guidance_rescale": (0.0, 0.7)},
     "ltx_i2v": TEXT,
     "hunyuan": TEXT | SHORT | {"true_cfg_scale": (1.0, 3.0)},
+    "opensora": TEXT
+    | {"image_guidance_scale": (1.0, 3.0), "flow_shift": (None, 3.0), "motion_score": (1, 4)},
     "animatediff": TEXT,
     "svd": {
         "min_guidance_scale": (0.5, 1.0),
@@ -72,6 +75,7 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "cogvideox_1_5_i2v": ("image",),
     "cogvideox_v2v": ("video",),
     "ltx_i2v": ("image",),
+    "opensora": ("last_image",),
     "svd": ("image",),
 }
 CLIP_FRAMES = {"wan_v2v": 5, "cogvideox_v2v": 9}
@@ -108,6 +112,7 @@ SCHEDULERS: dict[str, Schedulers] = {
     "cogvideox_1_5": COGVIDEOX,
     "cogvideox_v2v": COGVIDEOX,
     "ltx": OWN | {"unipc": ("UniPCMultistepScheduler", FLOW)},
+    "opensora": OWN | {"unipc": ("UniPCMultistepScheduler", FLOW)},
     "animatediff": OWN | {"euler_karras": SD["euler_karras"]},
     "sd": SD,
     "sdxl": OWN | {"ddim": SD["ddim"]},
@@ -141,7 +146,7 @@ def plain_digests(name: str, dtype: torch.dtype, rows: Sequence[Cells], folder: 
     """What a script without framefleet renders, one row after the other. folder: of the rows' files."""
     model = tiny(name)
     class_name = json.loads((model / "model_index.json").read_text())["_class_name"]
-    pipe = getattr(diffusers, class_name).from_pretrained(model, dtype=dtype)
+    pipe = class_named(class_name).from_pretrained(model, dtype=dtype)
     pipe.set_progress_bar_config(disable=True)
     own = pipe.scheduler
     for row in rows:

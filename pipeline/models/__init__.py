@@ -42,6 +42,11 @@ def own_class(name: str) -> Any:
     return getattr(importlib.import_module(module), name) if module else None
 
 
+def module_of(name: str) -> str:
+    """Return where a script imports a pipeline or scheduler from."""
+    return (PIPELINES | COMPONENTS).get(name, "diffusers")
+
+
 def row_rules(name: str) -> Any:
     """Return the `rows.Rules` of our pipeline of that name, or None."""
     return importlib.import_module(RULES[name]).row_rules if name in RULES else None

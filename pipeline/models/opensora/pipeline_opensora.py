@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from diffusers.utils import BaseOutput
 from PIL.Image import Image
@@ -199,7 +200,8 @@ class OpenSoraPipeline(OpenSoraComponents):
             num_latent_frames=num_latent_frames,
             flow_shift=flow_shift,
         )
-        self.scheduler.set_timesteps(num_inference_steps, device=latents.device, sigmas=sigmas[:-1])
+        levels = np.array(sigmas[:-1])  # UniPC takes no list
+        self.scheduler.set_timesteps(num_inference_steps, device=latents.device, sigmas=levels)
         timesteps: Tensor = self.scheduler.timesteps
         self._num_timesteps = len(timesteps)
         return timesteps
