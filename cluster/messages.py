@@ -20,6 +20,7 @@ class WorkerSetup:
     """All that a worker needs to know before its first row.
 
     model_files: the SHA-256 of every file that it loads; empty, and the worker asks lock and hub itself.
+    keep_embeddings: whether what text encoders returned is kept in the store.
     """
 
     model: ModelSettings
@@ -29,6 +30,7 @@ class WorkerSetup:
     recipes: Mapping[str, Recipe]
     inputs: Inputs
     model_files: Mapping[str, str] = field(default_factory=dict)
+    keep_embeddings: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -87,7 +87,11 @@ class Worker:
         try:
             model = load(self._setup.model, self._setup.model_files)
             renderer = Renderer(
-                model, self._setup.batching, recipes=self._setup.recipes, inputs=self._setup.inputs
+                model,
+                self._setup.batching,
+                recipes=self._setup.recipes,
+                inputs=self._setup.inputs,
+                embeddings=self._setup.store if self._setup.keep_embeddings else None,
             )
             self._renderer = renderer
             self._loaded.set()

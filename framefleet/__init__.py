@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from framefleet.pipeline.model import Model, load_model
     from framefleet.pipeline.renderer import Clip, Failure, Renderer
     from framefleet.pipeline.request import Request
+    from framefleet.pipeline.store import Store
 
 __version__ = "0.1.0"
 
@@ -32,6 +33,7 @@ __all__ = [
     "Model",
     "Renderer",
     "Request",
+    "Store",
     "load_model",
     "render",
 ]
@@ -44,6 +46,7 @@ _HOMES = {
     "Model": "framefleet.pipeline.model",
     "Renderer": "framefleet.pipeline.renderer",
     "Request": "framefleet.pipeline.request",
+    "Store": "framefleet.pipeline.store",
     "load_model": "framefleet.pipeline.model",
     "render": "framefleet.jobs.render",
 }

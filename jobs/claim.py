@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
@@ -12,20 +13,28 @@ import framefleet
 from framefleet.jobs.resolve import Resolved
 from framefleet.pipeline.environment import PACKAGES
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.loras import Lora
 from framefleet.pipeline.records import RECORDS
 from framefleet.pipeline.source import public_name
 from framefleet.pipeline.store import Store, public_url
 
 PATH = "job.json"
-# What decides which clips a job makes. Fleet, retries and batching.max_rows may change from run to run.
+# What decides which clips a job makes. Fleet, retries, keep_embeddings, ... may change from run to run.
 DECISIVE = ("table", "defaults", "columns", "recipe", "media")
+LORAS = "loras"  # those that both have must be the same; others may be added, for rows that are added
 
 
 def claim(resolved: Resolved) -> None:
     """Make the output this job's. Raises JobError when it is another's. Call while holding the lock."""
-    if not is_claimed(resolved):
-        content = json.dumps(_description(resolved), indent=2, ensure_ascii=False) + "\n"
-        resolved.store.write(PATH, content.encode())
+    description = _description(resolved)
+    if is_claimed(resolved):
+        ours, description = description["job"]["loras"], read_claim(resolved.store)
+        theirs = description["job"].setdefault("loras", {})
+        if theirs.keys() >= ours.keys():
+            return
+        theirs |= ours  # rows of earlier runs may name others
+    content = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+    resolved.store.write(PATH, content.encode())
 
 
 def is_claimed(resolved: Resolved) -> bool:
@@ -41,7 +50,8 @@ def is_claimed(resolved: Resolved) -> bool:
         raise JobError(
             f"{resolved.store.url_of('')} holds clips of another job\n" + "\n".join(differences),
             "choose another output, or take these changes back; "
-            "fleet, retries, on_invalid, batching.max_rows and the table's rows may change",
+            "fleet, retries, on_invalid, keep_embeddings, batching.max_rows and the table's rows may change, "
+            "and LoRAs may be added",
         )
     return True
 
@@ -65,6 +75,7 @@ def _description(resolved: Resolved) -> dict[str, Any]:
     job["output"] = resolved.store.url_of("")
     job["model"] |= {"path": public_name(resolved.model.path, None), "revision": resolved.model.revision}
     job["media"]["format"] = resolved.media.format
+    job["loras"] = {name: _where(lora) for name, lora in resolved.model.loras.items()}
     return {
         "framefleet": framefleet.__version__,
         "versions": {package: metadata.version(package) for package in ("torch", *PACKAGES)},
@@ -78,6 +89,10 @@ def _description(resolved: Resolved) -> dict[str, Any]:
     }
 
 
+def _where(lora: Lora) -> dict[str, Any]:
+    return asdict(lora) | {"path": public_name(lora.path, None)}
+
+
 def _public(location: str) -> str:
     """Return a path or URL that means the same in another folder, and shows no credentials."""
     return public_url(location) if "://" in location else os.path.abspath(os.path.expanduser(location))
@@ -87,6 +102,9 @@ def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
     job = description["job"]
     keys = ("numerics", "recipe_digest", "model_digest")
     values = {key: job.get(key) for key in DECISIVE} | {key: description.get(key) for key in keys}
+    values[LORAS] = {
+        name: {key: lora[key] for key in ("sha256", "component")} for name, lora in job.get(LORAS, {}).items()
+    }
     return dict(_flat("", values))
 
 
@@ -101,5 +119,6 @@ def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
 def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator[str]:
     for key in sorted({*theirs, *ours}):
         there, here = theirs.get(key, "unset"), ours.get(key, "unset")
-        if there != here:
+        is_one_sided = key not in theirs or key not in ours
+        if there != here and not (is_one_sided and key.startswith(f"{LORAS}.")):
             yield f"  {key}: {there} there, {here} here"

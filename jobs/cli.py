@@ -107,6 +107,10 @@ def replay(
     output: Annotated[str, typer.Argument(help="The output that holds the record.")],
     row_id: Annotated[str, typer.Argument(help="The row, as its record and its clip's name have it.")],
     model: Annotated[str | None, typer.Option("--model", help="Where the model is now, if it moved.")] = None,
+    loras: Annotated[
+        list[str] | None,
+        typer.Option("--lora", metavar="NAME=PLACE", help="Where a LoRA is now, if it moved; repeatable."),
+    ] = None,
     save: Annotated[Path | None, typer.Option("--save", help="Write the clip to this file.")] = None,
     script: Annotated[
         bool, typer.Option("--script", help="Print a script that does it with torch and diffusers alone.")
@@ -122,15 +126,17 @@ def replay(
 
     with console.reporting(verbose=verbose):
         from framefleet.jobs.commands import replay_command, script_command
-        from framefleet.jobs.job_file import storage_options
+        from framefleet.jobs.job_file import lora_places, storage_options
 
-        options = storage_options(sets or [])
+        options, places = storage_options(sets or []), lora_places(loras or [])
 
         if script:
-            script_command(output, row_id, model=model, storage_options=options)
+            script_command(output, row_id, model=model, loras=places, storage_options=options)
             is_equal = True
         else:
-            is_equal = replay_command(output, row_id, model=model, save=save, storage_options=options)
+            is_equal = replay_command(
+                output, row_id, model=model, loras=places, save=save, storage_options=options
+            )
     raise typer.Exit(0 if is_equal else 1)
 
 

@@ -50,7 +50,13 @@ def plan_command(job: Job) -> None:
 
 
 def replay_command(
-    output: str, row_id: str, *, model: str | None, save: Path | None, storage_options: dict[str, Any]
+    output: str,
+    row_id: str,
+    *,
+    model: str | None,
+    loras: dict[str, str],
+    save: Path | None,
+    storage_options: dict[str, Any],
 ) -> bool:
     """Render one row again and print what is equal; return whether the frames are."""
     if save is not None and not save.parent.is_dir():
@@ -58,7 +64,7 @@ def replay_command(
     quiet_libraries()
     from framefleet.jobs.replay import replay
 
-    replayed = replay(output, row_id, model=model, storage_options=storage_options)
+    replayed = replay(output, row_id, model=model, loras=loras, storage_options=storage_options)
     for name, then, now in replayed.digests:
         outcome = Text("equal", style="green") if then == now else Text("different", style="red")
         said = f"  {now}" if then == now else f"\n  record {then}\n  now    {now}"
@@ -71,12 +77,15 @@ def replay_command(
     return replayed.is_equal
 
 
-def script_command(output: str, row_id: str, *, model: str | None, storage_options: dict[str, Any]) -> None:
+def script_command(
+    output: str, row_id: str, *, model: str | None, loras: dict[str, str], storage_options: dict[str, Any]
+) -> None:
     """Print the script that renders one row again."""
     quiet_libraries()
     from framefleet.jobs.script import replay_script
 
-    print(replay_script(output, row_id, model=model, storage_options=storage_options), end="")
+    script = replay_script(output, row_id, model=model, loras=loras, storage_options=storage_options)
+    print(script, end="")
 
 
 def demo_command(output: Path) -> int:

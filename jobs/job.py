@@ -114,6 +114,24 @@ class InputsSection(Section):
     )
 
 
+class LoraSection(Section):
+    """A LoRA that rows may name."""
+
+    path: str = Field(
+        min_length=1, description="A .safetensors file, a folder, org/name of the hub, or a URL of either."
+    )
+    revision: str | None = Field(
+        default=None, min_length=1, description="Of the hub: a branch, tag or commit; unset: main."
+    )
+    file: str | None = Field(
+        default=None, min_length=1, description="The file to take, where there are several."
+    )
+    component: Literal["transformer_2"] | None = Field(
+        default=None, description="What it changes, if not what diffusers chooses: for Wan 2.2's low noise."
+    )
+    allow_pickle: bool = Field(default=False, description="Load a pickle of tensors.")
+
+
 def _mapping(model: object) -> object:
     return {"path": model} if isinstance(model, str) else model
 
@@ -133,11 +151,23 @@ class Job(Section):
     columns: dict[str, str] = Field(
         default_factory=dict, description="Where arguments stand in the table, as `prompt: caption`."
     )
+    loras: dict[
+        str, Annotated[LoraSection, BeforeValidator(_mapping, json_schema_input_type=str | LoraSection)]
+    ] = Field(
+        default_factory=dict,
+        description="LoRAs by the names that rows give them in a column `lora`, as style:0.8+detail:0.5.",
+    )
     recipe: str = Field(
-        default="generate", min_length=1, description="generate, or yours as module:function."
+        default="generate",
+        min_length=1,
+        description="generate, image_to_video, video_to_video, refine, extend, or yours as module:function.",
     )
     inputs: InputsSection = InputsSection()
     batching: BatchingSection = BatchingSection()
+    keep_embeddings: bool = Field(
+        default=False,
+        description="Keep what text encoders return in the output, and the encoders off the GPU.",
+    )
     media: MediaSection = MediaSection()
     fleet: FleetSection = FleetSection()
     retries: RetriesSection = RetriesSection()

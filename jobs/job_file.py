@@ -49,6 +49,18 @@ def storage_options(sets: Sequence[str]) -> dict[str, Any]:
     return values
 
 
+def lora_places(given: Sequence[str]) -> dict[str, str]:
+    """Return what `--lora name=place` gives, by name. Raises JobError."""
+    pairs = [text.partition("=") for text in given]
+    for name, equals, place in pairs:
+        if not (name and equals and place):
+            raise JobError(
+                f"--lora {name}{equals}{place}: not name=place",
+                "write it as --lora style=./style.safetensors",
+            )
+    return {name: place for name, _, place in pairs}
+
+
 def job_from_mapping(values: Mapping[str, Any]) -> Job:
     """Return the job that these values, as a job file would hold them, describe. Raises JobError."""
     return _checked(copy.deepcopy(dict(values)), {})
@@ -89,7 +101,7 @@ def _put(values: dict[str, Any], places: dict[Key, str], key: Key, value: Any, *
     at: dict[Any, Any] = values
     for index, part in enumerate(key[:-1]):
         below = at.get(part)
-        if key[: index + 1] == ("model",) and isinstance(below, str):
+        if isinstance(below, str) and (key[: index + 1] == ("model",) or key[:index] == ("loras",)):
             below = {"path": below}
         at[part] = below if isinstance(below, dict) else {}
         at = at[part]

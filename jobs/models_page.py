@@ -61,7 +61,8 @@ A row uses the scheduler that the model ships with, unless its `scheduler` cell 
 
 {commands}
 
-Models that start from an image or a video need a recipe of your own that opens it.
+Models that start from an image or a video take a column `image` or `video` that holds its path or URL. Text
+models whose weights can do that too take it with a [recipe](recipes.md).
 """
 
 

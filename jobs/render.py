@@ -83,6 +83,7 @@ def work_of(resolved: Resolved, index: RowIndex, lock: DriverLock, *, run: str) 
             recipes=resolved.recipes,
             inputs=resolved.inputs,
             model_files=resolved.files,
+            keep_embeddings=resolved.job.keep_embeddings,
         ),
         fleet=FleetSettings(**resolved.job.fleet.model_dump()),
         table=resolved.table,

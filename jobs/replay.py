@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +16,7 @@ from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.forwards import Batching
 from framefleet.pipeline.identity import is_input
 from framefleet.pipeline.inputs import Inputs
+from framefleet.pipeline.loras import Lora, digests_in
 from framefleet.pipeline.media import Media
 from framefleet.pipeline.model import Model, ModelSettings, load
 from framefleet.pipeline.parts import find_record
@@ -62,14 +63,20 @@ class Replayed:
 
 
 def replay(
-    output: str, row_id: str, *, model: str | None = None, storage_options: Mapping[str, Any] | None = None
+    output: str,
+    row_id: str,
+    *,
+    model: str | None = None,
+    loras: Mapping[str, str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Replayed:
     """Render one row again, in this process, and compare it with its record.
 
-    model: where the model is now, if not where the record says. storage_options: as in the job. Raises
-    JobError when there is no such record, and ModelError when the model's files are not those of the record.
+    model, loras: where the model is now, and LoRAs by name, if not where the record and job.json say.
+    storage_options: as in the job. Raises JobError when there is no such record, and ModelError when files
+    are not those of the record.
     """
-    recorded = find_recorded(output, row_id, model=model, storage_options=storage_options)
+    recorded = find_recorded(output, row_id, model=model, loras=loras, storage_options=storage_options)
     recipe = find_recipe(recorded.request.recipe)
     loaded = load(recorded.model)
     _check_files(recorded, loaded)
@@ -93,7 +100,12 @@ def replay(
 
 
 def find_recorded(
-    output: str, row_id: str, *, model: str | None = None, storage_options: Mapping[str, Any] | None = None
+    output: str,
+    row_id: str,
+    *,
+    model: str | None = None,
+    loras: Mapping[str, str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Recorded:
     """Return what is known about a committed row. Raises JobError when there is no record of it."""
     store = Store(output, storage_options)
@@ -103,12 +115,13 @@ def find_recorded(
         raise JobError(f"{store.url_of('')} is not an output: it has no job.json", "check the path") from None
     record = find_record(store, row_id)
     environment = json.loads(record["environment"])
+    arguments = json.loads(record["arguments"])
     return Recorded(
         row_id=row_id,
         record=record,
         claim=claim,
         request=Request(
-            arguments=json.loads(record["arguments"]),
+            arguments=arguments,
             seed=record["seed"],
             scheduler=record["scheduler"],
             recipe=record["recipe"],
@@ -121,6 +134,10 @@ def find_recorded(
             device=environment["device"],
             threads=environment["threads"],
             storage_options=dict(storage_options or {}),
+            loras={
+                name: _lora(name, sha256, claim["job"].get("loras", {}), loras or {})
+                for name, sha256 in digests_in(arguments).items()
+            },
         ),
     )
 
@@ -129,6 +146,16 @@ def _inputs_of(recorded: Recorded, storage_options: Mapping[str, Any] | None) ->
     """Return what may read the row's own images and videos, wherever the record says they are."""
     inputs = [value["uri"] for value in recorded.request.arguments.values() if is_input(value)]
     return Inputs([uri.rpartition("/")[0] or "/" for uri in inputs], storage_options)
+
+
+def _lora(name: str, sha256: str, claimed: Mapping[str, Any], moved: Mapping[str, str]) -> Lora:
+    """Return a LoRA of the row, from where job.json or the caller says, with the record's content."""
+    if name not in claimed:
+        raise JobError(
+            f"job.json does not name the LoRA {name!r} of this row", "take job.json of this output"
+        )
+    lora = Lora(**claimed[name] | {"sha256": sha256})
+    return replace(lora, path=moved[name], revision=None, file=None) if name in moved else lora
 
 
 def _check_files(recorded: Recorded, loaded: Model) -> None:

@@ -15,6 +15,8 @@ from framefleet.pipeline.identity import row_id
 from framefleet.pipeline.input_survey import InputIndex
 from framefleet.pipeline.inputs import Inputs
 from framefleet.pipeline.integrity import model_digest
+from framefleet.pipeline.lora_files import fetch_lora
+from framefleet.pipeline.loras import Lora, loras_of
 from framefleet.pipeline.media import Media
 from framefleet.pipeline.model import ModelSettings, source_of, weights_of
 from framefleet.pipeline.recipe_spec import spec_for
@@ -65,10 +67,11 @@ def resolve(job: Job, watch: Watch) -> Resolved:
     model, weights = open_model(job)
     spec = inspect_model(weights.configs())
     check_dtype(model.dtype, spec.components)
+    loras = _open_loras(job, spec, weights)
     recipes = {job.recipe: find_recipe(job.recipe)}
     called = spec_for(recipes[job.recipe], spec)
     inputs = Inputs([folder_of(job.table), *job.inputs.roots], job.storage_options)
-    table, plan = _open_table(job, called, recipes, InputIndex(inputs))
+    table, plan = _open_table(job, called, recipes, InputIndex(inputs), loras)
     for column, argument in plan.lookalikes:
         watch.say(f"note: column {column!r} is carried along; did you mean the argument {argument!r}?")
     if job.output.startswith("memory://"):
@@ -82,7 +85,7 @@ def resolve(job: Job, watch: Watch) -> Resolved:
     files = weights.digests()
     return Resolved(
         job=job,
-        model=model,
+        model=replace(model, loras=loras),
         spec=spec,
         files=files,
         digest=model_digest(files),
@@ -104,8 +107,23 @@ def open_model(job: Job) -> tuple[ModelSettings, Weights]:
     return replace(given, path=source.path, revision=source.revision), weights
 
 
+def _open_loras(job: Job, spec: PipelineSpec, weights: Weights) -> dict[str, Lora]:
+    """Return the job's LoRAs as other machines find them too. They are read here: they must fit the model."""
+    given = loras_of({name: lora.model_dump() for name, lora in job.loras.items()})
+    files = {name: fetch_lora(name, lora, job.storage_options) for name, lora in given.items()}
+    if files:
+        from framefleet.pipeline.lora_loading import check_loras_fit
+
+        check_loras_fit(files, weights.configs(), spec)
+    return {name: file.lora for name, file in files.items()}
+
+
 def _open_table(
-    job: Job, spec: PipelineSpec, recipes: dict[str, Recipe], finder: Finder
+    job: Job,
+    spec: PipelineSpec,
+    recipes: dict[str, Recipe],
+    finder: Finder,
+    loras: Mapping[str, Lora],
 ) -> tuple[Table, RowPlan]:
     own = recipes[job.recipe]
 
@@ -130,5 +148,6 @@ def _open_table(
         reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names},
         finder=finder,
         fps=job.media.fps,
+        loras=loras,
     )
     return table, plan

@@ -1,6 +1,8 @@
 """From a record to a script that renders its row again with torch and diffusers alone, and checks the frames.
 
-Not covered: recipes of the user's own, whose code a script cannot hold.
+Models that diffusers lacks are imported from framefleet.
+
+Not covered: other recipes than `generate`, images and videos, and schedules of guidance.
 """
 
 from __future__ import annotations
@@ -10,7 +12,12 @@ from typing import Any
 
 from framefleet.jobs.replay import Recorded, find_recorded
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guidance_check import is_schedule
+from framefleet.pipeline.identity import is_input
+from framefleet.pipeline.lora_files import SAFETENSORS, fetch_lora
+from framefleet.pipeline.loras import Lora, adapter_name, adapters_in, without_loras
 from framefleet.pipeline.model import for_diffusers, source_of, weights_of
+from framefleet.pipeline.models import module_of
 from framefleet.pipeline.schedulers import SchedulerChoice, resolve
 from framefleet.pipeline.source import split_name
 from framefleet.pipeline.spec import PipelineSpec, inspect_model
@@ -26,7 +33,7 @@ import hashlib
 import sys
 
 import torch
-from diffusers import {classes}
+{imports}
 
 MODEL = {model!r}  # model digest {model_digest}
 ARGUMENTS = {arguments}
@@ -38,7 +45,7 @@ torch.backends.cudnn.benchmark = False
 torch.backends.cudnn.deterministic = True
 {tf32}
 pipe = {pipeline}.from_pretrained(MODEL, {revision}dtype={dtype}, use_safetensors={use_safetensors})
-pipe.to({device!r})
+{loras}pipe.to({device!r})
 pipe.set_progress_bar_config(disable=True)
 pipe.scheduler = {scheduler}.from_config(pipe.scheduler.config{overrides})
 
@@ -54,14 +61,27 @@ print(f"the same frames: {{digest}}")
 
 
 def replay_script(
-    output: str, row_id: str, *, model: str | None = None, storage_options: Mapping[str, Any] | None = None
+    output: str,
+    row_id: str,
+    *,
+    model: str | None = None,
+    loras: Mapping[str, str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the script for one row. It exits with 0 when the frames are those of the record, else with 1."""
-    recorded = find_recorded(output, row_id, model=model, storage_options=storage_options)
+    recorded = find_recorded(output, row_id, model=model, loras=loras, storage_options=storage_options)
     if recorded.request.recipe != "generate":
         raise JobError(
             f"row {row_id} was rendered by the recipe {recorded.request.recipe!r}, "
             "whose code a script of diffusers calls does not hold",
+            "use `framefleet replay` without --script",
+        )
+    arguments = recorded.request.arguments
+    unsaid = [name for name, value in arguments.items() if is_input(value) or is_schedule(name, value)]
+    if unsaid:
+        raise JobError(
+            f"row {row_id} was rendered with a file or a schedule as {', '.join(unsaid)}, "
+            "which a script of numbers and text does not hold",
             "use `framefleet replay` without --script",
         )
     source = source_of(recorded.model)
@@ -81,12 +101,13 @@ def _filled(recorded: Recorded, spec: PipelineSpec, choice: SchedulerChoice) -> 
         row_id=recorded.row_id,
         framefleet=recorded.claim.get("framefleet", ""),
         environment="\n".join(f"  {name} {value}" for name, value in sorted(environment.items())),
-        classes=", ".join(sorted({spec.class_name, choice.class_name})),
+        imports=_imports({spec.class_name, choice.class_name}),
         model=place,
         revision=f"revision={revision!r}, " if revision else "",
         use_safetensors=None if recorded.model.allow_pickle else True,
         model_digest=recorded.record["model_digest"],
-        arguments=_python(recorded.request.arguments),
+        loras=_loras(recorded),
+        arguments=_python(without_loras(recorded.request.arguments)),
         seed=recorded.request.seed,
         frames_sha256=recorded.record["frames_sha256"],
         threads=recorded.model.threads,
@@ -98,6 +119,45 @@ def _filled(recorded: Recorded, spec: PipelineSpec, choice: SchedulerChoice) -> 
         overrides="".join(f", {name}={value!r}" for name, value in choice.overrides.items()),
         frames="output.images" if spec.kind == "image" else "output.frames[0]",
     )
+
+
+def _imports(class_names: set[str]) -> str:
+    """Return the imports of the classes: of diffusers, and of ours that diffusers lacks."""
+    modules: dict[str, list[str]] = {}
+    for name in sorted(class_names):
+        modules.setdefault(module_of(name), []).append(name)
+    return "\n".join(f"from {module} import {', '.join(names)}" for module, names in sorted(modules.items()))
+
+
+def _loras(recorded: Recorded) -> str:
+    """Return the lines that load the row's LoRAs and switch them on."""
+    if not recorded.model.loras:
+        return ""
+    lines = [_loading(name, lora, recorded) for name, lora in sorted(recorded.model.loras.items())]
+    names, weights = zip(*adapters_in(recorded.request.arguments), strict=True)
+    lines.append(f"pipe.set_adapters({list(names)!r}, {list(weights)!r})")
+    lines.append("for part in pipe.components.values():")
+    lines.append("    if isinstance(part, torch.nn.Module):")
+    lines.append("        part.eval()  # adapters are made in training mode: a dropout would be on")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _loading(name: str, lora: Lora, recorded: Recorded) -> str:
+    lora = fetch_lora(name, lora, recorded.model.storage_options).lora
+    if "://" in lora.path:
+        raise JobError(
+            f"row {recorded.row_id} was rendered with a LoRA of {lora.path}, and diffusers opens no URLs",
+            f"copy it to a file, and give that as --lora {name}=FILE",
+        )
+    options = {"weight_name": lora.file, "adapter_name": adapter_name(name), "use_safetensors": True}
+    if lora.revision:
+        options["revision"] = lora.revision
+    if lora.component == "transformer_2":
+        options["load_into_transformer_2"] = True
+    if not str(lora.file).endswith(SAFETENSORS):
+        del options["use_safetensors"]
+    given = ", ".join(f"{key}={value!r}" for key, value in options.items())
+    return f"pipe.load_lora_weights({lora.path!r}, {given})  # SHA-256 {lora.sha256}"
 
 
 def _python(arguments: Mapping[str, Any]) -> str:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: IPv6-only networks reach the IPv4 internet through it
-# Public by number, but answered by the cloud's own host: Azure's metadata, and relays of 6to4 (RFC 7526).
-NOT_PUBLIC = (IPv4Network("168.63.129.16/32"), IPv4Network("192.88.99.0/24"))
+NOT_PUBLIC = (
+    IPv4Network("168.63.129.16/32"),  # Azure's own host answers it
+    IPv4Network("192.0.0.0/24"),  # Oracle's metadata; Python before 3.11.10 takes most of it for public
+    IPv4Network("192.88.99.0/24"),  # relays of 6to4 (RFC 7526)
+)
 
 
 def is_public(address: str) -> bool:

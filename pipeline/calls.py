@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from framefleet.pipeline.adapters import Adapters, of_one_row
 from framefleet.pipeline.tree import flatten, unflatten
 
 
@@ -24,7 +25,8 @@ class Call:
     """One row's call of a module.
 
     leaves: the arguments' leaves in order. batch: the row's own batch size.
-    shape: equal for calls that look alike; signature: equal for calls that may share a forward.
+    shape: equal for calls that look alike; signature: equal for calls that may share a forward. adapters: the
+    LoRAs of the row, which keep no calls apart.
     """
 
     module: str
@@ -33,6 +35,7 @@ class Call:
     batch: int
     shape: Hashable
     signature: Hashable
+    adapters: Adapters = ()
 
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         args, kwargs = unflatten(self.structure, self.leaves)
@@ -47,8 +50,18 @@ def parse_call(module: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ca
     shape = (module, batch, structure, tuple(_shape(leaf, batch) for leaf in leaves))
     shared = tuple(_fingerprint(leaf) for leaf in leaves if batch and _is_shared(leaf, batch))
     return Call(
-        module=module, leaves=leaves, structure=structure, batch=batch, shape=shape, signature=(shape, shared)
+        module=module,
+        leaves=leaves,
+        structure=structure,
+        batch=batch,
+        shape=shape,
+        signature=(shape, shared),
+        adapters=of_one_row(),
     )
+
+
+def adapters_of(calls: Sequence[Call]) -> tuple[Adapters, ...]:
+    return tuple(call.adapters for call in calls)
 
 
 def is_private() -> bool:

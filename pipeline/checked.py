@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 
 from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.loras import Lora
 from framefleet.pipeline.recipe_spec import spec_for
 from framefleet.pipeline.recipes import Recipe
 from framefleet.pipeline.request import Request
@@ -17,17 +19,25 @@ from framefleet.pipeline.spec import PipelineSpec
 
 
 def checked(
-    request: Request, spec: PipelineSpec, recipe: Recipe, *, finder: Finder, index: int = 0
+    request: Request,
+    spec: PipelineSpec,
+    recipe: Recipe,
+    *,
+    finder: Finder,
+    loras: Mapping[str, Lora] | None = None,
+    index: int = 0,
 ) -> Request:
     """Return the request with all arguments resolved. Raises TableError when it cannot be rendered as asked.
 
-    finder: opens the images and videos that it names. index: its number, for the message.
+    finder: opens the images and videos that it names. loras: those that it may name. index: its number, for
+        the message.
     """
     # Arguments last: of some pipelines `fps` is one.
     cells: dict[str, Any] = {"seed": request.seed, "scheduler": request.scheduler, "fps": request.fps}
     cells |= request.arguments
     table = pa.RecordBatch.from_pylist([{name: cell for name, cell in cells.items() if cell is not None}])
-    plan = plan_rows(table.schema, spec_for(recipe, spec), recipe=recipe, finder=finder)
+    called = spec_for(recipe, spec)
+    plan = plan_rows(table.schema, called, recipe=recipe, finder=finder, loras=loras)
     (row,) = plan.rows(index, table)
     if isinstance(row, InvalidRow):
         raise TableError(*row.messages()[0])

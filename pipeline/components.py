@@ -63,8 +63,7 @@ def _component(name: str, entry: list[Any], where: str) -> Component:
     from torch import nn
 
     library, class_name = (*map(str, entry), "")[:2]
-    own = own_class(class_name) if is_own_module(library) else None
-    found = own or getattr(_library(library), class_name, None)
+    found = class_of(library, class_name)
     if found is None:
         raise ModelError(
             f"{where}: {name} is of {library}.{class_name}, which is not installed here", OWN_CODE
@@ -74,6 +73,12 @@ def _component(name: str, entry: list[Any], where: str) -> Component:
         class_name=class_name,
         has_weights=isinstance(found, type) and issubclass(found, nn.Module),
     )
+
+
+def class_of(library: str, name: str) -> Any:
+    """Return the class of a component; None when it is not installed."""
+    own = own_class(name) if is_own_module(library) else None
+    return own or getattr(_library(library), name, None)
 
 
 def _library(name: str) -> Any:

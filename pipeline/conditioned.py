@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from framefleet.pipeline.check import Refused, check_argument
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.siblings import Configs, Task, as_sibling, call_parameters, configs_of, sibling_class
-from framefleet.pipeline.spec import PipelineSpec
 
 Medium = Literal["image", "video"]
 TASKS: dict[Medium, Task] = {"image": "image_to_video", "video": "video_to_video"}
@@ -44,21 +42,6 @@ def takes(class_name: str, medium: Medium) -> bool:
     parameters = call_parameters(class_name)
     is_video = medium == "video" or any(name in parameters for name in FRAME_PARAMETERS)
     return is_video and medium in parameters
-
-
-def check_video(available: int, num_frames: int | None, spec: PipelineSpec) -> Refused | None:
-    """Return why a video of `available` frames cannot be rendered over, or None.
-
-    num_frames: how many of them to take. spec: of the pipeline that `conditioned_class` names.
-    """
-    if num_frames is not None and num_frames > available:
-        return Refused(reason=f"the video has {available} frames", fix=f"use {available} or less")
-    found = check_argument("num_frames", available if num_frames is None else num_frames, "int", spec)
-    if num_frames is None and isinstance(found, Refused):
-        return Refused(
-            reason=f"it has {available} frames, and {found.reason}", fix="set num_frames to take less"
-        )
-    return found if isinstance(found, Refused) else None
 
 
 def _call(pipe: Any, request: Request, medium: Medium, given: Any) -> Any:

@@ -22,16 +22,25 @@ def unchanged(tensor: Tensor) -> Tensor:
 class Origin:
     """Where one tensor of the result comes from.
 
-    name: in the checkpoint. change: what becomes of it; must work on the meta device. Dimensions of one at
-    the end, which convolutions have where linear layers do not, are dropped without it.
+    name: in the checkpoint. more: others that it is made of too. change: what becomes of them; must work on
+    the meta device. Dimensions of one at the end, which convolutions have where linear layers do not, are
+    dropped without it.
     """
 
     name: str
-    change: Callable[[Tensor], Tensor] = unchanged
+    more: tuple[str, ...] = ()
+    change: Callable[..., Tensor] = unchanged
 
-    def take(self, tensor: Tensor, like: Tensor) -> Tensor:
-        """Return the changed tensor, in the shape of `like` where that is a matter of ones at the end."""
-        changed = self.change(tensor)
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name, *self.more)
+
+    def take(self, read: Callable[[str], Tensor], like: Tensor) -> Tensor:
+        """Return the changed tensor, in the shape of `like` where that is a matter of ones at the end.
+
+        read: gives a tensor of the checkpoint.
+        """
+        changed = self.change(*(read(name) for name in self.names))
         ones = (1,) * (changed.dim() - like.dim())
         return changed.reshape(like.shape) if ones and changed.shape == (*like.shape, *ones) else changed
 
@@ -79,7 +88,8 @@ class Converter(Protocol):
 def check(conversion: Conversion, checkpoint: Checkpoint) -> None:
     """Raise ModelError unless each tensor of the checkpoint is used or known to be of no use, each tensor of
     the result has an origin, and all shapes agree."""
-    used = {o.name for network in conversion.networks.values() for o in network.origins.values()}
+    origins = [origin for network in conversion.networks.values() for origin in network.origins.values()]
+    used = {name for origin in origins for name in origin.names}
     place = f"{checkpoint.path} as {conversion.variant}"
     _refuse(place, "tensors that are not known:", set(checkpoint.shapes) - used - conversion.ignored)
     _refuse(place, "no tensors that are called", used - set(checkpoint.shapes))
@@ -94,7 +104,7 @@ def _check_network(place: str, network: Network, checkpoint: Checkpoint) -> None
     _refuse(place, "tensors that are not known:", placeless)
     for name, like in wanted.items():
         origin = network.origins[name]
-        found = origin.take(checkpoint.shapes[origin.name], like)
+        found = origin.take(checkpoint.shapes.__getitem__, like)
         if found.shape != like.shape:
             raise ModelError(
                 f"{place}: {origin.name} has shape {tuple(found.shape)}, but {name} is {tuple(like.shape)}",

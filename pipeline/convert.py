@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -23,7 +23,10 @@ from framefleet.pipeline.safetensors_file import write_safetensors
 from framefleet.pipeline.selection import INDEX
 
 # module:function, asked in turn.
-CONVERTERS = ("framefleet.pipeline.models.crafter.convert:convert_crafter",)
+CONVERTERS = (
+    "framefleet.pipeline.models.crafter.convert:convert_crafter",
+    "framefleet.pipeline.models.opensora.convert:convert_opensora",
+)
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -63,7 +66,7 @@ def plan(checkpoint: Checkpoint, *, variant: str | None = None) -> Conversion:
     raise ModelError(
         f"{checkpoint.path} is of no model that is known, its {len(checkpoint.shapes)} tensors start with "
         f"{next(iter(checkpoint.shapes), 'none')}",
-        "give the original checkpoint of VideoCrafter or DynamiCrafter",
+        "give the original checkpoint of VideoCrafter or DynamiCrafter, or the folder of Open-Sora v2",
     )
 
 
@@ -94,11 +97,11 @@ def write_network(network: Network, checkpoint: Checkpoint, folder: Path, dtype:
     folder.mkdir(parents=True)
     likes = network.module.state_dict()
 
-    def cast(name: str, tensor: Tensor) -> Tensor:
-        changed = network.origins[name].take(tensor, likes[name])
+    def cast(name: str, read: Callable[[str], Tensor]) -> Tensor:
+        changed = network.origins[name].take(read, likes[name])
         return changed.to(dtype) if dtype and changed.is_floating_point() else changed
 
-    shapes = {name: cast(name, checkpoint.shapes[network.origins[name].name]) for name in likes}
+    shapes = {name: cast(name, checkpoint.shapes.__getitem__) for name in likes}
     if isinstance(network.module, PreTrainedModel):
         network.module.config.architectures = [type(network.module).__name__]
         network.module.config.save_pretrained(folder)
@@ -109,7 +112,7 @@ def write_network(network: Network, checkpoint: Checkpoint, folder: Path, dtype:
         if isinstance(network.module, PreTrainedModel)
         else "diffusion_pytorch_model.safetensors"
     )
-    write_safetensors(file, shapes, lambda name: cast(name, checkpoint.read(network.origins[name].name)))
+    write_safetensors(file, shapes, lambda name: cast(name, checkpoint.read))
 
 
 def _entry(component: object) -> list[str]:

@@ -15,7 +15,7 @@ import torch
 import framefleet
 from framefleet.pipeline.dtypes import Resolved
 
-PACKAGES = ("diffusers", "transformers", "accelerate", "numpy", "av")
+PACKAGES = ("diffusers", "transformers", "accelerate", "peft", "numpy", "av")
 
 
 def set_numerics(*, threads: int) -> None:

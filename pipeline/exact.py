@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from framefleet.pipeline.calls import Call, Layout, bits, join
+from framefleet.pipeline.adapters import working_on
+from framefleet.pipeline.calls import Call, Layout, adapters_of, bits, join
 from framefleet.pipeline.intercept import intercept
 from framefleet.pipeline.pins import Forward, Plan, Rows, Trace, Traces, matching, pinned_modules, run_fused
 from framefleet.pipeline.tree import flatten, unflatten
@@ -76,7 +77,7 @@ def _trace(module: nn.Module, forward: Forward, call: Call) -> tuple[Traces, tup
         return output
 
     args, kwargs = call.arguments()
-    with intercept(_children(module), note):
+    with working_on(adapters_of([call])), intercept(_children(module), note):
         output = forward(*args, **kwargs)
     return traces, _layouts(output)
 
@@ -107,7 +108,8 @@ def _differing(
         return by_row
 
     args, kwargs = join(calls)
-    with intercept(pinned_modules(module, pins), rows), intercept(level, compare):
+    pinned = pinned_modules(module, pins)
+    with working_on(adapters_of(calls)), intercept(pinned, rows), intercept(level, compare):
         forward(*args, **kwargs)
     return found
 

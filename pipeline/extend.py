@@ -25,16 +25,18 @@ from framefleet.pipeline.siblings import (
 )
 
 MIN_S, MAX_S = 1, 60
+MAX_OVERLAP = 8  # half a second at 16 fps, unless the row says otherwise
 
 
 def extend(
-    pipe: Any, request: Request, *, duration_s: float, overlap: int = 8, strength: float = 0.8
+    pipe: Any, request: Request, *, duration_s: float, overlap: int | None = None, strength: float = 0.8
 ) -> Frames:
     """Render `duration_s` seconds, in segments of the row's `num_frames`; the last one is cut to length.
 
     A model that takes an image starts each segment with the last frame of the one before. One that takes a
     video renders over the last `overlap` frames and then the last one held, with `strength`; another starts
-    anew. These two are cross-faded over `overlap` frames. One generator draws all noise.
+    anew. These two are cross-faded over `overlap` frames; None is 8, or half a segment if that is less. One
+    generator draws all noise.
     """
     if request.fps is None:
         raise RecipeError("extend renders seconds, and the row has no fps", "set media.fps, or an fps column")
@@ -44,6 +46,7 @@ def extend(
         return to_frames(able(**arguments, generator=generator, output_type="np"))
 
     first = rendered(pipe, request.arguments)
+    overlap = min(MAX_OVERLAP, len(first) // 2) if overlap is None else overlap
     follow, shared = _follower(pipe, request.arguments, rendered, overlap=overlap, strength=strength)
     if len(first) <= max(shared, 1):
         raise RecipeError(f"segments of {len(first)} frames cannot share {shared}", "raise num_frames")
@@ -80,12 +83,21 @@ def check_extend(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Iterat
     if not MIN_S <= own["duration_s"] <= MAX_S:
         reason = f"it must be from {MIN_S} to {MAX_S} seconds"
         yield "duration_s", Refused(reason=reason, fix="split what is longer into rows")
-    segment = next((arguments[name] for name in FRAME_PARAMETERS if name in arguments), None)
-    if segment == 1:
-        yield "num_frames", Refused(reason="a segment needs 2 frames or more", fix="raise it")
-    if own["overlap"] < 0 or (segment is not None and own["overlap"] >= segment):
-        reason = "it must be 0 or more" + (f", and less than the {segment} of a segment" if segment else "")
-        yield "overlap", Refused(reason=reason, fix="use a quarter of num_frames, say")
+    overlap = own["overlap"] or 0
+    if overlap < 0:
+        yield "overlap", Refused(reason="it must be 0 or more", fix="use 8, say")
+    for name in set(FRAME_PARAMETERS) & set(arguments):
+        if arguments[name] == 1:
+            yield (
+                name,
+                Refused(reason="a segment needs 2 frames or more", fix="use what the model is made for"),
+            )
+        elif overlap >= arguments[name]:
+            reason = f"a segment has only {arguments[name]} frames"
+            yield (
+                "overlap",
+                Refused(reason=reason, fix=f"use {arguments[name] // 4}, say, or a larger {name}"),
+            )
     yield from check_strength(own["strength"], arguments)
 
 

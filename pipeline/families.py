@@ -16,6 +16,7 @@ class Family:
     size_base: what `check_inputs` demands of height and width, whatever the configs say.
     packing: pixels of the latent that the pipeline itself folds into one token, beside the denoiser's patch.
     frame_factor: the frame step is this times the autoencoder's temporal factor; 0 takes any frame count.
+    max_frames: of the longest clips that it was trained on, where it renders no longer ones.
     vae_factors: (spatial, temporal) where the pipeline has them as constants.
     fps: the rate that the model was trained at; None for images.
     default_size: (height, width) in pixels, or one number in latent pixels, of a call that gives no size;
@@ -28,6 +29,7 @@ class Family:
     size_base: int = 1
     packing: int = 1
     frame_factor: int = 1
+    max_frames: int | None = None
     vae_factors: tuple[int, int] | None = None
     fps: float | None = None
     default_size: tuple[int, int] | int | None = None
@@ -56,6 +58,7 @@ FAMILIES = (
     Family(
         prefix="Mochi", size_base=8, fps=30, vae_factors=(8, 6), default_size=(480, 848), schedulers=_MOCHI
     ),
+    Family(prefix="OpenSora", fps=24, max_frames=129, sends=("sigmas",)),
     Family(prefix="QwenImage", packing=2, default_size=128),
     Family(prefix="SkyReelsV2", size_base=16, fps=24, sends=()),
     Family(prefix="StableDiffusion", size_base=8),

@@ -55,8 +55,11 @@ class Folder:
         return sorted(names)
 
     def details(self, folder: str) -> dict[str, Stored]:
-        found = {path: (self.root / path).stat() for path in self.list(folder)}
-        return {path: Stored(size=s.st_size, stamp=str(s.st_mtime_ns)) for path, s in found.items()}
+        return {path: self.stat(path) for path in self.list(folder)}
+
+    def stat(self, path: str) -> Stored:
+        found = (self.root / path).stat()
+        return Stored(size=found.st_size, stamp=str(found.st_mtime_ns))
 
     def delete(self, path: str) -> None:
         (self.root / path).unlink(missing_ok=True)

@@ -12,7 +12,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
-from framefleet.pipeline.calls import Call
+from framefleet.pipeline.adapters import working_on
+from framefleet.pipeline.calls import Call, adapters_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.exact import are_close, probe
 from framefleet.pipeline.memory import free_memory, is_out_of_memory
@@ -63,7 +64,7 @@ class Forwards:
         self.modules = modules
         self._batching = batching
         self._sizes: dict[Hashable, Sizes] = {}
-        self._plans: dict[tuple[Hashable, int], Plan | None] = {}
+        self._plans: dict[Hashable, Plan | None] = {}
 
     def run(self, calls: Sequence[Call]) -> list[Result]:
         """Run calls of equal signature; results in their order. Raises nothing that a row caused."""
@@ -97,8 +98,8 @@ class Forwards:
         if size == 1:
             return [self._run_one(calls[0])]
         try:
-            if self._sizes_of(calls[0]).is_tried(size):
-                outputs = self._run_fused(calls, self._plans[calls[0].shape, size])
+            if (kind := _kind(calls)) in self._plans:
+                outputs = self._run_fused(calls, self._plans[kind])
                 return [Result(output, None, size) for output in outputs]
             return [Result(output, None, 1) for output in self._try_size(calls)]
         except Exception as error:  # whatever a model raises; each row alone shows whose it is
@@ -121,7 +122,8 @@ class Forwards:
 
     def _run_alone(self, call: Call) -> Any:
         args, kwargs = call.arguments()
-        return self.modules[call.module].forward(*args, **kwargs)
+        with working_on(adapters_of([call])):
+            return self.modules[call.module].forward(*args, **kwargs)
 
     def _run_fused(self, calls: Sequence[Call], plan: Plan | None) -> list[Any]:
         module = self.modules[calls[0].module]
@@ -155,12 +157,20 @@ class Forwards:
             is_sound = plan is not None
             seconds = _best(lambda: self._run_fused(calls, plan))[1] if is_sound else seconds
         if is_sound and sizes.pays(size, seconds=seconds):
-            self._plans[call.shape, size] = plan
+            self._plans[_kind(calls)] = plan
             sizes.accept(size, seconds=seconds)
             return
         reason = "do not pay" if is_sound else "cannot be made exact" if is_exact else "give other results"
         log.info("%s: %d rows at once %s", call.module, size, reason)
         sizes.refuse(size, is_final=not is_sound)
+
+
+def _kind(calls: Sequence[Call]) -> Hashable:
+    """What calls must have in common with others to be run by their plan.
+
+    Rows of different LoRAs are proven for themselves: among rows of one LoRA nobody sees whose is whose.
+    """
+    return calls[0].shape, len(calls), len(set(adapters_of(calls))) > 1
 
 
 def _best(function: Callable[[], Any]) -> tuple[Any, float]:

@@ -17,8 +17,10 @@ _READ_ONCE = re.compile(r"(Flux(?!2Klein)|Ideogram4|LatentConsistencyModel|SanaS
 
 
 def is_schedule(name: str, value: Any) -> bool:
-    """Whether a cell is meant as one: text that is no number, in a column of a guidance scale."""
-    return "guidance_scale" in name or name in ARGUMENTS if isinstance(value, str) and "(" in value else False
+    """Whether a cell is meant as one: text with a bracket, in a column of a guidance scale."""
+    if not isinstance(value, str) or "(" not in value:
+        return False
+    return "guidance_scale" in name or name in ARGUMENTS
 
 
 def check_schedule(

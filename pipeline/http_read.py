@@ -100,8 +100,8 @@ async def _follow(place: WebFile, follow: Callable[[URL], WebFile], limits: Limi
         try:
             place = follow(answer)
         except InputError as error:
-            target = public_url(str(answer.with_user(None)))
-            raise InputError(f"it redirects to {target!r}, but {error.problem}", error.fix) from None
+            problem = f"it redirects to {public_url(str(answer))!r}, but {error.problem}"
+            raise InputError(problem, error.fix) from None
     raise InputError(f"it redirects more than {MAX_REDIRECTS} times", "give the URL that it ends at")
 
 
@@ -144,7 +144,7 @@ def _public_only(refused: list[str]) -> aiohttp.SocketFactoryType:
 
 def _target(url: URL, location: str) -> URL:
     try:
-        return url.join(URL(location))
+        return url.with_user(None).join(URL(location))  # a root's password is for what lies below it
     except ValueError:
         raise InputError("it redirects to something that is not a URL", "give another URL") from None
 
@@ -174,7 +174,7 @@ def _explained(error: Exception) -> InputError:
         return InputError(f"it cannot be read: {_status(error.status)}", _fix(error))
     if isinstance(error, TimeoutError):
         return InputError("it cannot be read: no answer in time", "check the URL, or try again later")
-    if isinstance(error, aiohttp.ClientConnectorDNSError | UnicodeError):
+    if isinstance(error, aiohttp.ClientConnectorDNSError | aiohttp.InvalidURL | UnicodeError):
         return InputError("it cannot be read: no host of that name", "check the URL")
     if isinstance(error, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError):
         return InputError("it cannot be read: its host has no valid certificate", "check the URL")

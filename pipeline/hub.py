@@ -86,21 +86,24 @@ class HubSource:
         return folder if folder and all((folder / file).is_file() for file in files) else None
 
 
-def open_hub(repo: str, revision: str | None) -> Source:
+def open_hub(repo: str, revision: str | None, needs: str | None = INDEX) -> Source:
     """Return a hub model at one commit. Raises ModelError when there is no such model or revision.
 
     A revision that is a commit already asks nobody: workers start without a request when all is in the cache.
+    needs: a file that must be there.
     """
     if revision is not None and COMMIT.fullmatch(revision):
         return HubSource(repo, revision)
     # Through the download: it notes in the cache which commit the name stands for, for offline runs.
-    return HubSource(repo, _download(repo, revision, [INDEX]).name)
+    return HubSource(repo, _download(repo, revision, [needs] if needs else []).name)
 
 
 def _cached_folder(repo: str, commit: str) -> Path | None:
     """Return the snapshot folder in the hub's cache; None when nothing of it was fetched."""
-    index = try_to_load_from_cache(repo, INDEX, revision=commit)
-    return Path(index).parent if isinstance(index, str) else None
+    try:
+        return Path(snapshot_download(repo, revision=commit, local_files_only=True, allow_patterns=[]))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
 
 
 def _download(repo: str, revision: str | None, files: Collection[str]) -> Path:
@@ -113,7 +116,8 @@ def _download(repo: str, revision: str | None, files: Collection[str]) -> Path:
     if missing:
         raise ModelError(
             f"{repo} at {folder.name} has no {missing[0]} (not in the cache, or not on the hub)",
-            "give a model in diffusers' format; offline, fetch it once with a connection",
+            ("give a model in diffusers' format" if missing[0] == INDEX else "check its name")
+            + "; offline, fetch it once with a connection",
         )
     return folder
 

@@ -115,7 +115,7 @@ class Roots:
             prefix = _normal(USERINFO.sub("", root)) + "/"
             if place.startswith(prefix):
                 return StoredFile(root=root, path=place.removeprefix(prefix))
-        raise InputError("it lies outside of inputs.roots", ADD.format(public_url(posixpath.dirname(place))))
+        raise InputError("it lies outside of inputs.roots", ADD.format(public_url(_folder(place))))
 
 
 def _absolute(root: str) -> str:
@@ -181,6 +181,11 @@ def _normal(url: str) -> str:
     """Return a URL of an object store with `..` resolved, its scheme in lower case."""
     scheme, _, rest = url.partition("://")
     return f"{scheme.lower()}://{posixpath.normpath(rest)}"
+
+
+def _folder(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{posixpath.dirname(rest) or rest}"
 
 
 def _check_names(path: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from framefleet.pipeline.errors import InputError, StoreError
 from framefleet.pipeline.http_read import Limits, read_http, too_large
 from framefleet.pipeline.input_roots import LocalFile, Roots, StoredFile, WebFile
+from framefleet.pipeline.object_store import is_transient
 from framefleet.pipeline.store import USERINFO, Store, public_url
 
 MAX_BYTES = Limits().max_bytes
@@ -48,7 +49,7 @@ class Inputs:
                 return str(place.url.with_user(None))
 
     def read(self, uri: str) -> bytes:
-        """Return the content. Raises InputError, and StoreError when a store of a root does not answer."""
+        """Return the content. Raises InputError; StoreError when the store of a root cannot be reached."""
         place = self._roots.place(uri)
         match place:
             case LocalFile():
@@ -91,11 +92,13 @@ def _read_object(store: Store, path: str, count: int) -> bytes:
     except FileNotFoundError:
         raise _absent() from None
     except StoreError as error:
-        if isinstance(error.__cause__, PermissionError):
-            raise InputError("it cannot be read: permission denied", "check the credentials") from None
-        if isinstance(error.__cause__, IsADirectoryError):
-            raise InputError("it is a folder", "give a file") from None
-        raise
+        if error.__cause__ is not None and is_transient(error.__cause__):
+            raise
+        said = error.problem.removeprefix(f"could not read {store.url_of(path)}: ")
+        _, mark, query = path.partition("?")
+        raise InputError(
+            f"it cannot be read: {said.replace(mark + query, '')}", "check the path and the credentials"
+        ) from None
 
 
 def _absent() -> InputError:

@@ -1,8 +1,8 @@
 """Remember what a text encoder returned: a thousand seeds of one prompt encode it once.
 
 Keyed by all tensors and values of the call. Bounded by bytes; the entry that was not asked for longest goes.
-A call that takes or returns anything else, such as a cache of keys and values, is not remembered. Not
-covered: a recipe that changes the encoder's weights.
+`Embeddings` remembers it beyond the process. A call that takes or returns anything else, such as a cache of
+keys and values, is not remembered. Not covered: a recipe that changes the encoder's weights.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from framefleet.pipeline.calls import digest_of, is_private
+from framefleet.pipeline.embeddings import Embeddings
 from framefleet.pipeline.tree import flatten, unflatten
 
 # 64 prompts of a 4,096-wide encoder at 512 tokens in bf16.
@@ -23,7 +24,8 @@ MAX_BYTES = 256 * 2**20
 class Memo:
     """Put around an encoder's `forward` by `intercept`."""
 
-    def __init__(self, *, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, kept: Embeddings | None = None, *, max_bytes: int = MAX_BYTES) -> None:
+        self._kept = kept
         self._max_bytes = max_bytes
         self._known: OrderedDict[Hashable, tuple[list[Any], Hashable, int]] = OrderedDict()
         self._bytes = 0
@@ -33,12 +35,17 @@ class Memo:
         if is_private() or not _are_values(given):
             return forward(*args, **kwargs)
         key = (name, nesting, tuple(digest_of(v) if isinstance(v, Tensor) else (type(v), v) for v in given))
-        if key not in self._known:
+        found = self._kept.find(key) if self._kept and key not in self._known else None
+        if found is not None:
+            self._remember(key, *found)
+        elif key not in self._known:
             output = forward(*args, **kwargs)
             leaves, structure = flatten(output)
             if not _are_values(leaves):
                 return output
             self._remember(key, leaves, structure)
+            if self._kept:
+                self._kept.keep(key, (leaves, structure))
         self._known.move_to_end(key)
         leaves, structure, _ = self._known[key]
         self._forget()

@@ -28,6 +28,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 def free_memory() -> None:
     """Return cached blocks, so that a smaller attempt finds whole ones."""
     gc.collect()
+    empty_cache()
+
+
+def empty_cache() -> None:
+    """Return cached blocks that nothing holds any more."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 

@@ -15,6 +15,8 @@ from framefleet.pipeline.dtypes import DType, Resolved, asked, check_dtype, reso
 from framefleet.pipeline.environment import environment, set_numerics
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.integrity import model_digest
+from framefleet.pipeline.lora_files import fetch_lora
+from framefleet.pipeline.loras import Lora, loras_of
 from framefleet.pipeline.source import Source, open_source, public_name
 from framefleet.pipeline.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.weights import Weights, fetched_as, open_weights
@@ -32,7 +34,7 @@ class ModelSettings:
     path: a diffusers pipeline folder, a hub model, or a URL of a folder; see `open_source`.
     revision: of a hub model. lock: a lock file, if not the model's own. storage_options: to open a URL.
     dtype: of all components, or of each; see `dtypes`. device: auto is the GPU where there is one.
-    threads: of torch, on the CPU.
+    threads: of torch, on the CPU. loras: that rows may name; which ones a row uses is among its arguments.
     """
 
     path: str
@@ -43,6 +45,7 @@ class ModelSettings:
     dtype: DType = "auto"
     device: str = "auto"
     threads: int = 1
+    loras: Mapping[str, Lora] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -74,6 +77,9 @@ class Model:
     def text_encoders(self) -> dict[str, nn.Module]:
         return self._modules(TEXT_ENCODERS)
 
+    def networks(self) -> dict[str, nn.Module]:
+        return self._modules(("",))
+
     def _modules(self, prefixes: tuple[str, ...]) -> dict[str, nn.Module]:
         components = self.pipe.components.items()
         return {name: c for name, c in components if name.startswith(prefixes) and isinstance(c, nn.Module)}
@@ -89,13 +95,15 @@ def load_model(
     dtype: DType = "auto",
     device: str = "auto",
     threads: int = 1,
+    loras: Mapping[str, str | Path | Mapping[str, Any] | Lora] | None = None,
 ) -> Model:
     """Load a diffusers pipeline for rendering.
 
     path: a folder, `org/name` of the hub, or a URL that fsspec opens. revision: of the hub, a branch, tag or
     commit. lock: the lock file that the files must agree with, if not the model's own. allow_pickle: load
     pickles of tensors where there are no safetensors. dtype: auto, fp32, fp16, bf16, or of each component, as
-    {"default": "bf16", "vae": "fp32"}.
+    {"default": "bf16", "vae": "fp32"}. loras: by the name that requests give them, each a path or a mapping
+    with the fields of `Lora`.
     Sets the number of torch's threads for the whole process: on CPU it chooses kernels. Raises ModelError
     when the model is incomplete, corrupted, not the locked one, or holds pickles only.
     """
@@ -108,6 +116,7 @@ def load_model(
         dtype=dtype,
         device=device,
         threads=threads,
+        loras=loras_of(loras or {}),
     )
     return load(settings)
 
@@ -127,6 +136,7 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     check_dtype(settings.dtype, spec.components)
     dtype = resolved(settings.dtype, device=device, preset=spec.preset)
     set_numerics(threads=settings.threads)
+    loras = {n: fetch_lora(n, lora, settings.storage_options) for n, lora in settings.loras.items()}
     # The concrete class: DiffusionPipeline.from_pretrained drops components it is handed (diffusers 0.42).
     # Safetensors are mapped, not read: no second copy in memory. Pickles are read with weights_only=True, by
     # diffusers and by transformers.
@@ -139,10 +149,19 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
         )
     except (OSError, ValueError, UnpicklingError) as error:  # missing, or do not fit each other, or hold code
         raise ModelError(f"{folder} cannot be loaded: {error}", "fetch the model again") from error
+    if loras:
+        from framefleet.pipeline.lora_loading import load_loras  # imports peft and diffusers' loaders: 3 s
+
+        load_loras(pipe, loras)
     pipe.to(device)
     pipe.set_progress_bar_config(disable=True)
     return Model(
-        settings=replace(settings, path=source.path, revision=source.revision),
+        settings=replace(
+            settings,
+            path=source.path,
+            revision=source.revision,
+            loras={name: file.lora for name, file in loras.items()},
+        ),
         pipe=pipe,
         spec=spec,
         digests=digests,

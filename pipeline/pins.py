@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from framefleet.pipeline.calls import Call, Layout, join, part, row_slice
+from framefleet.pipeline.adapters import working_on, working_rows
+from framefleet.pipeline.calls import Call, Layout, adapters_of, join, part, row_slice
 from framefleet.pipeline.intercept import intercept
 from framefleet.pipeline.tree import flatten, unflatten
 
@@ -76,11 +77,12 @@ class Rows:
         try:
             for row in range(self.rows):
                 own_args, own_kwargs = unflatten(structure, self._own(leaves, row, trace))
-                outputs.append(flatten(forward(*own_args, **own_kwargs)))
+                with working_on(working_rows()[row : row + 1]):
+                    outputs.append(flatten(forward(*own_args, **own_kwargs)))
         finally:
             self.is_nested = False
         columns = zip(*(leaves for leaves, _ in outputs), strict=True)
-        return unflatten(outputs[0][1], [_stack(column) for column in columns])
+        return unflatten(outputs[0][1], [stack(column) for column in columns])
 
     def _own(self, leaves: list[Any], row: int, trace: Trace) -> list[Any]:
         return [
@@ -93,7 +95,7 @@ def run_fused(module: nn.Module, forward: Forward, calls: Sequence[Call], plan: 
     """Run one forward for all calls; return each row's output. Without a plan nothing is pinned."""
     args, kwargs = join(calls)
     pins = plan.pins if plan else {}
-    with intercept(pinned_modules(module, pins), Rows(len(calls), pins)):
+    with working_on(adapters_of(calls)), intercept(pinned_modules(module, pins), Rows(len(calls), pins)):
         output = forward(*args, **kwargs)
     return part(output, rows=len(calls), batch=calls[0].batch, layout=plan.output if plan else None)
 
@@ -113,7 +115,7 @@ def _is_same(leaf: Any, layout: Layout) -> bool:
     return isinstance(leaf, Tensor) and tuple(leaf.shape) == layout.shape
 
 
-def _stack(column: tuple[Any, ...]) -> Any:
+def stack(column: Sequence[Any]) -> Any:
     """Join the rows' outputs so that each row's slice keeps its strides."""
     first = column[0]
     if not isinstance(first, Tensor) or first.dim() == 0:
@@ -122,7 +124,7 @@ def _stack(column: tuple[Any, ...]) -> Any:
     extent = 1 + sum((size - 1) * stride for size, stride in zip(first.shape[1:], inner, strict=True))
     outer = first.stride(0) if first.shape[0] > 1 else extent
     if outer < extent or 0 in inner:  # expanded, or the batch is not outermost: rows would overlap
-        return torch.cat(column)
+        return torch.cat(list(column))
     shape = (len(column) * first.shape[0], *first.shape[1:])
     joined = torch.empty_strided(shape, (outer, *inner), dtype=first.dtype, device=first.device)
-    return torch.cat(column, out=joined)
+    return torch.cat(list(column), out=joined)

@@ -17,6 +17,7 @@ from framefleet.pipeline.check import Refused
 from framefleet.pipeline.conditioned import conditioned_class, image_to_video, video_to_video
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.extend import check_extend, check_extendable, extend
+from framefleet.pipeline.first_image import text_to_image_to_video
 from framefleet.pipeline.guidance import open_guidance
 from framefleet.pipeline.refine import check_refine, refine, refining_class
 from framefleet.pipeline.request import Request
@@ -40,7 +41,7 @@ class Recipe:
 
     It may have further parameters with defaults: a row gives them as it gives the pipeline's arguments.
     digest: SHA-256 of the source file it comes from; None for framefleet's own, which the version covers.
-    needs: arguments without which no row can be rendered.
+    needs: arguments without which no row can be rendered. makes: those of the pipeline that it makes itself.
     check: from the recipe's own arguments and those of the pipeline, to what is wrong between them.
     pipeline: from a model's class and configs to the class whose call takes a row's arguments.
     """
@@ -49,6 +50,7 @@ class Recipe:
     function: Callable[..., Any]
     digest: str | None = None
     needs: tuple[str, ...] = ()
+    makes: tuple[str, ...] = ()
     check: Callable[[Mapping[str, Any], Mapping[str, Any]], Problems] = _no_problems
     pipeline: Callable[[str, Configs], str] = _models_own
 
@@ -58,6 +60,9 @@ class Recipe:
 
     def problems(self, arguments: Mapping[str, Any]) -> Iterator[tuple[str, Refused]]:
         """Yield what is missing, or wrong between cells that are fine one by one."""
+        for name in self.makes:
+            if arguments.get(name) is not None:
+                yield name, Refused(reason=f"{self.name} makes it", fix="leave it out")
         missing = [name for name in self.needs if arguments.get(name) is None]
         for name in missing:
             yield name, Refused(reason=f"{self.name} needs it in every row", fix=f"add a column {name!r}")
@@ -72,8 +77,8 @@ class Recipe:
         Schedules of guidance become the objects that follow them. Raises RecipeError for `problems`.
         """
         for name, refused in self.problems(request.arguments):
-            value = request.arguments.get(name)
-            raise RecipeError(f"{name} is {value!r}, but {refused.reason}", refused.fix)
+            shown = repr(request.arguments[name]) if name in request.arguments else "not given"
+            raise RecipeError(f"{name} is {shown}, but {refused.reason}", refused.fix)
         names = [parameter.name for parameter in self.parameters()]
         own = {name: request.arguments[name] for name in names if name in request.arguments}
         rest = {name: value for name, value in request.arguments.items() if name not in own}
@@ -112,6 +117,13 @@ _RECIPES = (
         function=video_to_video,
         needs=("video",),
         pipeline=partial(conditioned_class, "video"),
+    ),
+    Recipe(
+        name="text_to_image_to_video",
+        function=text_to_image_to_video,
+        needs=("image_model", "height", "width"),
+        makes=("image",),
+        pipeline=partial(conditioned_class, "image"),
     ),
     Recipe(name="refine", function=refine, needs=("height", "width"), check=check_refine, pipeline=_refined),
     Recipe(

@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from framefleet.pipeline.adapters import of_one_row, working_on
 from framefleet.pipeline.batcher import Batcher, Task
 from framefleet.pipeline.checked import checked
+from framefleet.pipeline.embeddings import Embeddings
 from framefleet.pipeline.errors import OutOfMemory
 from framefleet.pipeline.forwards import Batching, Forwards
 from framefleet.pipeline.frames import Frames, frames_sha256, to_frames
@@ -22,14 +24,18 @@ from framefleet.pipeline.identity import is_input, row_id
 from framefleet.pipeline.input_survey import InputIndex
 from framefleet.pipeline.inputs import Inputs
 from framefleet.pipeline.intercept import intercept
+from framefleet.pipeline.lora_layers import LoraLayers
+from framefleet.pipeline.loras import adapter_name, adapters_in, without_loras
 from framefleet.pipeline.memo import Memo
 from framefleet.pipeline.memory import free_memory, is_out_of_memory, peak_memory_bytes
 from framefleet.pipeline.model import Model
 from framefleet.pipeline.opened import open_arguments
+from framefleet.pipeline.parked import Parked, is_on_gpu
 from framefleet.pipeline.read_ahead import ReadAhead
 from framefleet.pipeline.recipes import Recipe, find_recipe
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.schedulers import build, resolve
+from framefleet.pipeline.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,17 +84,30 @@ class Renderer:
         *,
         recipes: Mapping[str, Recipe] | None = None,
         inputs: Inputs | None = None,
+        embeddings: Store | None = None,
     ) -> None:
-        """inputs: where images and videos may lie; without it on this machine and at public URLs."""
+        """inputs: where images and videos may lie; without it on this machine and at public URLs.
+
+        embeddings: where outputs of text encoders are kept; the encoders are then on the GPU only while
+        they are called, until `render` ends or `cancel` brings them back.
+        """
         self.model = model
         self.batching = batching or Batching()
         self.forwards = Forwards(model.denoisers(), self.batching)
         self._recipes = dict(recipes or {})
         self._batcher = Batcher(self.forwards)
-        self._memo = Memo()
         self._inputs = inputs or Inputs([os.getcwd(), os.sep])
         self._finder = InputIndex(self._inputs)
         self._ahead = ReadAhead(self._inputs.read)
+        encoders = model.text_encoders() if embeddings else {}
+        numerics = model.settings.numerics(self.batching.mode)
+        self._memo = Memo(Embeddings(embeddings, model, numerics) if embeddings else None)
+        self._parked = Parked(
+            {name: encoder for name, encoder in encoders.items() if is_on_gpu(encoder)},
+            model.environment["device"],
+        )
+        self._loras = LoraLayers(model.networks())
+        self._digests = {adapter_name(name): lora.sha256 for name, lora in model.settings.loras.items()}
         self._rows: dict[Task, _Row] = {}
         self._waiting: deque[_Row] = deque()
         self._retry_alone: deque[_Row] = deque()  # memory ran out beside others
@@ -130,7 +149,8 @@ class Renderer:
 
     def _check_and_submit(self, request: Request, index: int) -> None:
         recipe = self._recipe(request.recipe)
-        request = checked(request, self.model.spec, recipe, finder=self._finder, index=index)
+        loras = self.model.settings.loras
+        request = checked(request, self.model.spec, recipe, finder=self._finder, loras=loras, index=index)
         self.submit(request, self._identify(request))
 
     def submit(self, request: Request, row_id: str) -> None:
@@ -147,7 +167,8 @@ class Renderer:
     def step(self) -> list[Outcome]:
         """Take every row to its next forward; return the rows that ended on the way."""
         self._admit()
-        with ExitStack() as stack:
+        with ExitStack() as stack, intercept(self._loras.layers, self._loras):
+            stack.callback(self._parked.leave)
             stack.enter_context(intercept(self.model.text_encoders(), self._encode))
             vae = getattr(self.model.pipe, "vae", None)
             stack.enter_context(intercept({"vae": vae} if vae else {}, self._decode, method="decode"))
@@ -158,6 +179,7 @@ class Renderer:
     def cancel(self) -> None:
         """Forget all rows."""
         self._batcher.cancel()
+        self._parked.bring()
         self._rows.clear()
         self._waiting.clear()
         self._retry_alone.clear()
@@ -186,10 +208,12 @@ class Renderer:
         pipe = copy.copy(self.model.pipe)  # pipelines keep the state of a call on themselves
         choice = resolve(row.request.scheduler, self.model.spec)
         pipe.scheduler = build(choice, self.model.pipe.scheduler)
-        arguments = open_arguments(row.request.arguments, self._ahead.read)
-        return to_frames(
-            self._recipe(row.request.recipe).render(pipe, replace(row.request, arguments=arguments))
-        )
+        arguments = row.request.arguments
+        opened = open_arguments(without_loras(arguments), self._ahead.read)
+        with working_on([adapters_in(arguments)]):
+            return to_frames(
+                self._recipe(row.request.recipe).render(pipe, replace(row.request, arguments=opened))
+            )
 
     def _recipe(self, name: str) -> Recipe:
         if name not in self._recipes:
@@ -197,7 +221,13 @@ class Renderer:
         return self._recipes[name]
 
     def _encode(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return self._measured("encode_s", partial(self._memo, name, forward), *args, **kwargs)
+        loras = [
+            f" {self._digests[adapter]}:{weight!r}"
+            for adapter, weight in self._loras.used_in(name, of_one_row())
+        ]
+        place = "".join([name, *loras])  # an encoder with a LoRA is another encoder
+        run = partial(self._parked.run, name, forward)
+        return self._measured("encode_s", partial(self._memo, place, run), *args, **kwargs)
 
     def _decode(self, name: str, decode: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return self._measured("decode_s", decode, *args, **kwargs)

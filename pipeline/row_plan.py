@@ -14,6 +14,11 @@ import pyarrow as pa
 from framefleet.pipeline.check import Refused, check_argument, check_fps, check_seed
 from framefleet.pipeline.errors import JobError, TableError, UserError
 from framefleet.pipeline.guidance_check import check_schedule, is_schedule
+from framefleet.pipeline.image_model import ARGUMENT as IMAGE_MODEL
+from framefleet.pipeline.image_model import check_image_model
+from framefleet.pipeline.loras import ARGUMENT as LORA
+from framefleet.pipeline.loras import Lora, check_loras
+from framefleet.pipeline.models import row_rules
 from framefleet.pipeline.recipes import BUILT_IN, Recipe
 from framefleet.pipeline.row_inputs import Finder, NoInputs, check_input
 from framefleet.pipeline.rows import Reader, RowPlan
@@ -22,7 +27,7 @@ from framefleet.pipeline.signature import PLUMBING, Kind, Parameter
 from framefleet.pipeline.spec import PipelineSpec
 
 # Columns with a meaning of their own, unless the pipeline has a parameter of that name.
-_SPECIAL: dict[str, Kind] = {"seed": "int", "scheduler": "str", "recipe": "str", "fps": "float"}
+_SPECIAL: dict[str, Kind] = {"seed": "int", "scheduler": "str", "recipe": "str", "fps": "float", LORA: "str"}
 _WORDS: dict[Kind, str] = {
     "str": "text",
     "bool": "true or false",
@@ -56,6 +61,7 @@ def plan_rows(
     reserved: Collection[str] = (),
     finder: Finder | None = None,
     fps: float | None = None,
+    loras: Mapping[str, Lora] | None = None,
 ) -> RowPlan:
     """Return the plan for tables of `schema`, or raise TableError or JobError for what no row can mend.
 
@@ -65,14 +71,18 @@ def plan_rows(
     reserved: the record's own columns, which no carried column may be named like.
     finder: opens the images and videos that rows name.
     fps: the job's own rate; it counts in a row's identity only where a clip's length is asked in seconds.
+    loras: those that rows may name.
     """
     finder = finder or NoInputs()
     columns, given = columns or {}, dict(defaults or {})
     targets = _targets(spec, recipe)
     _check_columns(columns, targets, schema)
-    base, seed, scheduler = _defaults(given, targets, spec, finder)
+    own = {p.name: p.default for p in recipe.parameters() if p.default is not None}
+    default_loras = _default_loras(given.pop(LORA, None), loras or {})
+    base, seed, scheduler = _defaults(given, targets, spec, finder, own=own)
     find_recipe = find_recipe or (lambda name: replace(recipe, name=name))
     checks = {name: _check_of(name, kind, spec, find_recipe, finder) for name, kind in targets.items()}
+    checks[LORA] = _remembering(lambda cell: check_loras(cell, loras or {}))
     found = {target: columns.get(target, target) for target in targets}
     read = {target: column for target, column in found.items() if column in schema.names}
     for target, column in read.items():
@@ -80,7 +90,7 @@ def plan_rows(
     carried = tuple(name for name in schema.names if name not in read.values())
     _check_carried(carried, spec, reserved)
     required = (*(p.name for p in spec.parameters.values() if _is_required(p, spec)), *recipe.needs)
-    required = tuple(dict.fromkeys(required))
+    required = tuple(name for name in dict.fromkeys(required) if name not in recipe.makes)
     _check_required(required, read, base)
     return RowPlan(
         readers=tuple(
@@ -97,10 +107,12 @@ def plan_rows(
         required=required,
         seed=seed,
         scheduler=resolve(scheduler, spec),
+        loras=default_loras,
         recipe=recipe,
         fps=fps,
         finder=finder,
         spec=spec,
+        rules=row_rules(spec.class_name),
         carried=carried,
         lookalikes=_lookalikes(carried, [target for target in targets if target not in read]),
     )
@@ -137,10 +149,18 @@ def _check_columns(columns: Mapping[str, str], targets: Mapping[str, Kind], sche
 
 
 def _defaults(
-    given: dict[str, Any], targets: Mapping[str, Kind], spec: PipelineSpec, finder: Finder
+    given: dict[str, Any],
+    targets: Mapping[str, Kind],
+    spec: PipelineSpec,
+    finder: Finder,
+    *,
+    own: Mapping[str, Any],
 ) -> tuple[dict[str, Any], int | None, str | None]:
-    """Return what an empty row is: its arguments, its seed, its scheduler. A null default takes one away."""
-    arguments: dict[str, Any] = dict(spec.defaults())
+    """Return what an empty row is: its arguments, its seed, its scheduler. A null default takes one away.
+
+    own: the defaults of the recipe's parameters.
+    """
+    arguments: dict[str, Any] = {**spec.defaults(), **own}
     checked: dict[str, Any] = {}
     for name, value in given.items():
         if name in ("recipe", "fps") and not _is_argument(name, spec):
@@ -156,6 +176,13 @@ def _defaults(
     return arguments | checked, seed, scheduler
 
 
+def _default_loras(given: Any, loras: Mapping[str, Lora]) -> Mapping[str, Any]:
+    found = {} if given is None else check_loras(given, loras)
+    if isinstance(found, Refused):
+        raise JobError(f"defaults.{LORA} is {given!r}, but {found.reason}", found.fix)
+    return found
+
+
 def _checked_default(name: str, value: Any, kind: Kind, spec: PipelineSpec, finder: Finder) -> Any:
     found = check_seed(value) if name == "seed" else _check_value(name, value, kind, spec, finder)
     if isinstance(found, Refused):
@@ -166,6 +193,8 @@ def _checked_default(name: str, value: Any, kind: Kind, spec: PipelineSpec, find
 def _check_value(name: str, value: Any, kind: Kind, spec: PipelineSpec, finder: Finder) -> Any:
     if kind == "image" or kind == "video":
         return check_input(value, kind, finder)
+    if name == IMAGE_MODEL:
+        return check_image_model(value)
     if is_schedule(name, value):
         return check_schedule(name, value, class_name=spec.class_name, configs=spec.configs)
     return check_argument(name, value, kind, spec)

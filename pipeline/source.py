@@ -85,12 +85,17 @@ class FolderSource:
 
 
 def open_source(
-    path: str, *, revision: str | None = None, storage_options: Mapping[str, Any] | None = None
+    path: str,
+    *,
+    revision: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    needs: str | None = INDEX,
 ) -> Source:
     """Return where a model comes from. Raises ModelError when there is none.
 
     path: a folder, `org/name` or `org/name@revision` of the hub, or a URL that fsspec opens. A folder of that
-    name wins over the hub. revision: a branch, tag or commit of the hub.
+    name wins over the hub. revision: a branch, tag or commit of the hub. needs: the file by which a URL and a
+    hub model are known to be what is looked for.
     """
     place, revision = split_name(path, revision)
     if place.startswith(("file://", "local://")):
@@ -100,7 +105,8 @@ def open_source(
 
         _refuse_revision(place, revision)
         source: Source = UrlSource(place, storage_options or {})
-        _refuse_if_empty(source)
+        if needs == INDEX:
+            _refuse_if_empty(source)
         return source
     folder = os.path.abspath(Path(place).expanduser())
     if os.path.exists(folder) or not HUB_ID.fullmatch(place):
@@ -108,7 +114,7 @@ def open_source(
         return _opened_folder(folder)
     from framefleet.pipeline.hub import open_hub
 
-    return open_hub(place, revision)
+    return open_hub(place, revision, needs)
 
 
 def split_name(path: str, revision: str | None) -> tuple[str, str | None]:

@@ -28,8 +28,8 @@ class PipelineSpec:
     """What one model folder renders and what its `__call__` takes.
 
     size_multiple: height and width are multiples of it; other sizes are rounded silently or fail late.
-    frame_step: frames must be `frame_step * k + 1`; None when any number is rendered as asked.
-    max_frames: the longest clip that the motion module was made for; None when there is no such limit.
+    frame_step, frame_rest: frames must be `frame_step * k + frame_rest`; None when any number is rendered.
+    max_frames: the longest clip that the model was made for; None when there is no such limit.
     only_frames: the one length that the model renders; None for all others.
     default_height, default_width, default_frames: what a plain call without them renders; None if not known.
     scheduler_class, scheduler_config: the model's own noise scheduler.
@@ -43,6 +43,7 @@ class PipelineSpec:
     family: Family
     size_multiple: int
     frame_step: int | None
+    frame_rest: int
     max_frames: int | None
     only_frames: int | None
     native_fps: float | None
@@ -106,7 +107,8 @@ def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
         family=family,
         size_multiple=geometry.size_multiple(configs, family),
         frame_step=geometry.frame_step(configs, family) if video else None,
-        max_frames=configs.get("motion_adapter", {}).get("motion_max_seq_length"),
+        frame_rest=geometry.frame_rest(configs),
+        max_frames=family.max_frames or configs.get("motion_adapter", {}).get("motion_max_seq_length"),
         only_frames=geometry.only_frames(configs),
         native_fps=preset.fps if preset else geometry.native_fps(index, parameters, configs, family),
         default_height=height,

@@ -105,6 +105,11 @@ class Store:
         with self._failing("list", folder):
             return self._backend.details(_checked(folder) if folder else "")
 
+    def stat(self, path: str) -> Stored:
+        """Return what is stored at `path`; FileNotFoundError when it is not there."""
+        with self._failing("look for", path, absent_is_error=False):
+            return self._backend.stat(_checked(path))
+
     def delete(self, path: str) -> None:
         """Remove `path`; an absent one is fine."""
         with self._failing("delete", path):

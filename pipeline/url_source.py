@@ -27,14 +27,16 @@ class UrlSource:
     is_local = False
     revision = None
 
-    def __init__(self, url: str, storage_options: Mapping[str, Any]) -> None:
+    def __init__(self, url: str, storage_options: Mapping[str, Any], *, only: str | None = None) -> None:
+        """only: the one file that is wanted; the others are not listed."""
         self.path = url.rstrip("/")
         self.name = USERINFO.sub("", self.path)
         self._store = Store(self.path, storage_options)
+        self._only = only
 
     @cached_property
     def _listing(self) -> dict[str, Stored]:
-        return self._store.details("")
+        return {self._only: self._store.stat(self._only)} if self._only else self._store.details("")
 
     @cached_property
     def files(self) -> Mapping[str, Listed]:

@@ -52,6 +52,8 @@ def _prepared(container: av.container.InputContainer) -> av.VideoStream:
         raise InputError("it has no picture track", "give a video, not sound alone")
     stream = container.streams.video[0]
     context = stream.codec_context
+    if context is None:  # PyAV's types do not say so, but it is where FFmpeg has no decoder
+        raise _damaged()
     if context.width * context.height > MAX_FRAME_PIXELS:
         raise _too_large(context.width, context.height)
     context.options = dict(CODEC_OPTIONS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 from transformers import (
     ByT5Tokenizer,
@@ -62,7 +64,7 @@ def llama_tokenizer() -> ByT5Tokenizer:
     instruction, _, _ = DEFAULT_PROMPT_TEMPLATE["template"].partition("{}")
     count = DEFAULT_PROMPT_TEMPLATE["crop_start"]
     ends = [len(instruction) * i // count for i in range(count + 1)]
-    pieces = [instruction[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    pieces = [instruction[start:end] for start, end in itertools.pairwise(ends)]
     tokenizer = ByT5Tokenizer()
     tokenizer.add_tokens(sorted(set(pieces)))
     return tokenizer

@@ -51,6 +51,13 @@ def assigned(script: str) -> dict[str, Any]:
     return found
 
 
+def test_a_pipeline_that_diffusers_lacks_is_imported_from_framefleet(tmp_path: Path) -> None:
+    output = output_with(tmp_path, model=str(tiny("opensora")), scheduler=None)
+    script = replay_script(output, ROW_ID)
+    assert "from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline\n" in script
+    assert "from diffusers import FlowMatchEulerDiscreteScheduler\n" in script
+
+
 def test_a_script_imports_torch_and_diffusers_and_nothing_else_that_must_be_installed(tmp_path: Path) -> None:
     tree = ast.parse(replay_script(output_with(tmp_path), ROW_ID))
     modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
@@ -84,6 +91,13 @@ def test_on_a_gpu_a_script_sets_tf32_as_it_was(tmp_path: Path) -> None:
 def test_a_row_of_a_users_recipe_has_no_script(tmp_path: Path) -> None:
     output = output_with(tmp_path, recipe="mine:refine")
     with pytest.raises(JobError, match="rendered by the recipe 'mine:refine'"):
+        replay_script(output, ROW_ID)
+
+
+@pytest.mark.parametrize("value", ["linear(7.0, 3.0)", {"uri": "a.png", "sha256": "0"}])
+def test_a_row_of_a_schedule_or_a_file_has_no_script(tmp_path: Path, value: Any) -> None:
+    output = output_with(tmp_path, arguments=json.dumps({"prompt": "x", "guidance_scale": value}))
+    with pytest.raises(JobError, match="a file or a schedule as guidance_scale"):
         replay_script(output, ROW_ID)
 
 

@@ -1,0 +1,84 @@
+"""Calls of LoRA layers by rows of different LoRAs: the layer below once for all rows, adapters row by row.
+
+peft adds `B(A(x)) * weight` to what the layer below returns. Where a forward holds several rows, the layer
+below runs once for all of them, pinned and proven like any other module; then peft's own forward runs for
+each row on the row's slice, with the row's adapters switched on, and with the row's slice of that result in
+place of the layer below. So every product with an adapter is that of a one-row run, for any adapters and
+weights.
+
+peft's own way to mix adapters in a batch, `adapter_names`, knows neither weights nor several adapters of
+one row, and joins the rows of one adapter in one product, which may round differently.
+
+Rows must be outermost in what a layer is given, as they are in the denoisers of diffusers; a forward whose
+rows do not divide it is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from framefleet.pipeline.adapters import Adapters, working_rows
+from framefleet.pipeline.calls import row_slice
+from framefleet.pipeline.intercept import intercept
+from framefleet.pipeline.pins import stack
+
+Forward = Callable[..., Tensor]
+
+
+class LoraLayers:
+    """The LoRA layers of a model, by name. Put around their `forward` by `intercept`."""
+
+    def __init__(self, components: Mapping[str, nn.Module]) -> None:
+        from peft.tuners.tuners_utils import (
+            BaseTunerLayer,
+        )  # takes seconds; diffusers' pipelines did it by now
+
+        self.layers = {
+            f"{component}.{name}": layer
+            for component, module in components.items()
+            for name, layer in module.named_modules()
+            if isinstance(layer, BaseTunerLayer)
+        }
+
+    def __call__(self, name: str, forward: Forward, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        layer: Any = self.layers[name]
+        rows = working_rows()
+        if not rows:  # nobody's row: as the caller of the pipeline has set it
+            return forward(x, *args, **kwargs)
+        own = [_present(layer, row) for row in rows]
+        if len(rows) == 1 or not any(own):
+            _switch_on(layer, own[0])
+            return forward(x, *args, **kwargs)
+        if x.shape[0] % len(rows):
+            raise ValueError(f"{name} is given {tuple(x.shape)}, which is not {len(rows)} rows")
+        below = layer.base_layer(x, *args, **kwargs)
+        outputs = []
+        for row, adapters in enumerate(own):
+            output = row_slice(below, row, len(rows), None)
+            if adapters:
+                _switch_on(layer, adapters)
+                with intercept({name: layer.base_layer}, lambda *_, given=output, **__: given):
+                    output = forward(row_slice(x, row, len(rows), None), *args, **kwargs)
+            outputs.append(output)
+        joined: Tensor = stack(outputs)
+        return joined
+
+    def used_in(self, component: str, row: Adapters) -> Adapters:
+        """Return those of a row's adapters that change what this component returns."""
+        layers = [layer for name, layer in self.layers.items() if name.startswith(f"{component}.")]
+        return tuple(pair for pair in row if any(pair[0] in layer.r for layer in layers))
+
+
+def _present(layer: Any, row: Adapters) -> Adapters:
+    return tuple(pair for pair in row if pair[0] in layer.r)
+
+
+def _switch_on(layer: Any, adapters: Adapters) -> None:
+    names = [name for name, _ in adapters]
+    if layer.active_adapters != names:
+        layer.set_adapter(names, inference_mode=True)
+    for name, weight in adapters:
+        layer.set_scale(name, weight)

@@ -1,0 +1,39 @@
+"""A recipe on a fleet: per-row lengths and schedules of guidance, and the same clip again from its record."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import framefleet
+from framefleet.jobs.replay import replay
+from framefleet.pipeline.frames import frames_sha256
+from framefleet.pipeline.recipes import BUILT_IN
+from tests.jobs import job_values, prompt_rows, records_of, write_table
+from tests.tiny import SMALLEST, tiny
+
+NUM_ROWS = 8
+FPS = 8.0
+
+
+def test_rows_of_extend_are_as_long_as_asked_and_can_be_rendered_again(tmp_path: Path) -> None:
+    rows = prompt_rows(NUM_ROWS)
+    for index, row in enumerate(rows):
+        row["duration_s"] = 1 + index / 4
+        row["guidance_scale"] = ("3.5", "linear(6, 2)")[index % 2]
+    table, output = write_table(tmp_path / "prompts.parquet", rows), str(tmp_path / "out")
+    job = job_values(table, output, model="wan_ti2v", recipe="extend", media={"format": "mkv", "fps": FPS})
+    assert framefleet.render(job).done == NUM_ROWS
+    records = {record["seed"]: record for record in records_of(output)}
+    assert [records[seed]["num_frames"] for seed in range(NUM_ROWS)] == [8, 10, 12, 14, 16, 18, 20, 22]
+    assert json.loads(records[1]["arguments"])["guidance_scale"] == "linear(6.0, 2.0)"
+    pipe = framefleet.load_model(tiny("wan_ti2v")).pipe
+    for seed in (1, 2):
+        arguments = SMALLEST["wan_ti2v"] | {"max_sequence_length": 32, **rows[seed]}
+        del arguments["seed"], arguments["tag"]
+        arguments["guidance_scale"] = (None, "linear(6, 2)", 3.5)[seed]
+        request = framefleet.Request(arguments=arguments, seed=seed, recipe="extend", fps=FPS)
+        frames = BUILT_IN["extend"].render(copy.copy(pipe), request)
+        assert frames_sha256(frames) == records[seed]["frames_sha256"]
+    assert replay(output, records[3]["row_id"]).is_equal

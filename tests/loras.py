@@ -1,0 +1,65 @@
+"""LoRA files for the tiny pipelines, saved by diffusers itself: random weights, the same bytes every time."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from peft import LoraConfig, get_peft_model_state_dict
+from torch import nn
+
+from tests.tiny import tiny
+
+# By pipeline: two LoRAs that share some layers and not others, and differ in rank.
+TARGETS: dict[str, dict[str, list[str]]] = {
+    "wan": {"style": ["to_q", "to_v", "ffn.net.0.proj"], "detail": ["to_k", "to_v", "time_proj"]},
+    "wan_moe": {"style": ["to_q", "to_v"], "detail": ["to_k", "to_v"]},
+    "cogvideox": {"style": ["to_q", "to_k", "ff.net.2"], "detail": ["to_q", "norm1.linear", "proj_out"]},
+    "sd": {"style": ["to_q", "conv1", "time_emb_proj"], "detail": ["to_k", "conv2", "to_out.0"]},
+}
+RANKS = {"style": 4, "detail": 3}
+TEXT_TARGETS = {"style": ["q_proj", "fc1", "out_proj"]}  # of the CLIP beside a denoiser
+
+
+def save_lora(model: str, name: str, folder: Path, **config: Any) -> Path:
+    """Save LoRA `name` for a tiny pipeline; return its file. config: further settings of peft."""
+    pipe = plain_pipe(model, torch.float32)
+    denoiser = "unet" if hasattr(pipe, "unet") else "transformer"
+    parts = {denoiser: TARGETS[model][name]}
+    if model == "sd" and name in TEXT_TARGETS:
+        parts["text_encoder"] = TEXT_TARGETS[name]
+    given: dict[str, Any] = {}
+    for seed, (part, targets) in enumerate(parts.items()):
+        network = getattr(pipe, part)
+        # twice the rank, so that the scale of the file's own description counts
+        settings = LoraConfig(r=RANKS[name], lora_alpha=2 * RANKS[name], target_modules=targets, **config)
+        network.add_adapter(settings, "saved")
+        fill(network, seed=seed + len(name))
+        given[f"{part}_lora_layers"] = get_peft_model_state_dict(network, adapter_name="saved")
+        given[f"{part}_lora_adapter_metadata"] = settings.to_dict()
+    type(pipe).save_lora_weights(folder, **given)
+    return folder / "pytorch_lora_weights.safetensors"
+
+
+def fill(network: nn.Module, *, seed: int) -> None:
+    """Give every weight of an adapter a random value; peft starts with zeros, which change nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if ".lora_" in name:
+                weight.copy_(torch.randn(weight.shape, generator=generator) * 0.3 + ("magnitude" in name))
+
+
+def plain_pipe(model: str, dtype: torch.dtype, loras: dict[str, Path] | None = None) -> Any:
+    """Load a tiny pipeline and LoRAs as a script would."""
+    class_name = json.loads((tiny(model) / "model_index.json").read_text())["_class_name"]
+    pipe = getattr(diffusers, class_name).from_pretrained(tiny(model), dtype=dtype)
+    pipe.set_progress_bar_config(disable=True)
+    for name, file in (loras or {}).items():
+        with warnings.catch_warnings(action="ignore"):  # of a second one
+            pipe.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name=f"my_{name}")
+    return pipe

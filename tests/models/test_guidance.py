@@ -1,0 +1,120 @@
+"""Guidance schedules in real pipelines: bit-equal to plain diffusers, whatever company a row has."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from framefleet import Clip, Model, Renderer, Request, load_model
+from framefleet.pipeline.forwards import Batching
+from framefleet.pipeline.frames import Frames, to_frames
+from framefleet.pipeline.guidance import open_guidance
+from framefleet.pipeline.recipes import BUILT_IN
+from tests.tiny import SMALLEST, tiny
+
+NUM_STEPS = 5
+SCHEDULES = ("linear(6, 2)", "cosine(2, 5.3)", "oscillating(7, 1)", "interval(4, 0.2, 0.8)")
+VALUES = [5.3 + (2 - 5.3) * (1 + math.cos(math.pi * (i / (NUM_STEPS - 1)))) / 2 for i in range(NUM_STEPS)]
+NAMES = ("wan", "wan_moe", "cogvideox", "sd", "ltx", "flux")
+
+
+@functools.cache
+def _model(name: str, dtype: str) -> Model:
+    return load_model(tiny(name), dtype=dtype)  # type: ignore[arg-type]
+
+
+def _request(name: str, seed: int, guidance: float | str, **more: Any) -> Request:
+    arguments = SMALLEST[name] | {"prompt": "a red ball", "num_inference_steps": NUM_STEPS}
+    if name == "flux":  # its `guidance_scale` is an input of the network
+        arguments |= {"true_cfg_scale": guidance, "negative_prompt": "blurry", "height": 32, "width": 32}
+    else:
+        arguments |= {"guidance_scale": guidance}
+    return Request(arguments=arguments | more, seed=seed)
+
+
+def _alone(model: Model, row: Request) -> Frames:
+    return to_frames(BUILT_IN[row.recipe].render(copy.copy(model.pipe), row))
+
+
+def _clips(model: Model, rows: list[Request]) -> list[Clip]:
+    found = {}
+    for outcome in Renderer(model, Batching(min_gain=0)).render(rows):
+        assert isinstance(outcome, Clip), outcome.traceback
+        found[outcome.request.seed] = outcome
+    return [found[row.seed] for row in rows]
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_of_schedules_and_numbers_share_forwards_and_keep_their_bits(name: str, dtype: str) -> None:
+    model = _model(name, dtype)
+    rows = [_request(name, seed, guidance) for seed, guidance in enumerate((5.3, *SCHEDULES))]
+    clips = _clips(model, rows)
+    for clip, row in zip(clips, rows, strict=True):
+        assert np.array_equal(clip.frames, _alone(model, row))
+    assert max(clip.batch_size for clip in clips) > 1
+    argument = "true_cfg_scale" if name == "flux" else "guidance_scale"
+    assert clips[1].request.arguments[argument] == "linear(6.0, 2.0)"  # the one spelling of it
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_schedule_between_equal_numbers_renders_what_the_number_does(name: str, dtype: str) -> None:
+    model = _model(name, dtype)
+    number = _alone(model, _request(name, 1, 5.3))
+    assert np.array_equal(number, _alone(model, _request(name, 1, "linear(5.3, 5.3)")))
+    assert not np.array_equal(number, _alone(model, _request(name, 1, "linear(9, 1.5)")))
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", ["cogvideox", "sd", "ltx"])
+def test_a_schedule_renders_what_diffusers_own_way_to_change_the_scale_does(name: str, dtype: str) -> None:
+    model, row = _model(name, dtype), _request(name, 3, "cosine(2, 5.3)")
+
+    def set_next(pipe: Any, step: int, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        pipe._guidance_scale = VALUES[step + 1] if step + 1 < NUM_STEPS else None
+        return kwargs
+
+    given = {**row.arguments, "guidance_scale": VALUES[0], "callback_on_step_end": set_next}
+    plain = copy.copy(model.pipe)(**given, generator=row.generator(), output_type="np")
+    assert np.array_equal(to_frames(plain), _alone(model, row))
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_schedule_renders_what_a_loop_by_hand_does(dtype: str) -> None:
+    row, pipe = _request("wan", 3, "cosine(2, 5.3)"), _model("wan", dtype).pipe
+    given = {**open_guidance(row.arguments), "generator": row.generator(), "output_type": "latent"}
+    found = copy.copy(pipe)(**given).frames
+    with torch.no_grad():
+        embeds = [
+            e.to(pipe.transformer.dtype) for e in pipe.encode_prompt("a red ball", max_sequence_length=512)
+        ]
+        pipe.scheduler.set_timesteps(NUM_STEPS)
+        latents = torch.randn((1, 4, 2, 2, 2), generator=row.generator())  # 5 frames of 16 x 16
+        for step, timestep in enumerate(pipe.scheduler.timesteps):
+            noise, empty = (
+                pipe.transformer(
+                    latents.to(pipe.transformer.dtype), timestep.expand(1), embed, return_dict=False
+                )[0]
+                for embed in embeds
+            )
+            latents = pipe.scheduler.step(empty + VALUES[step] * (noise - empty), timestep, latents)[0]
+    assert torch.equal(found, latents)
+
+
+def test_a_recipe_of_two_calls_follows_the_schedule_in_each() -> None:
+    model = _model("wan", "fp32")
+    size = {"height": 32, "width": 32, "strength": 0.8}
+    rows = [
+        replace(_request("wan", seed, guidance, **size), recipe="refine")
+        for seed, guidance in enumerate(("linear(6, 2)", 5.0, "oscillating(7, 1)"))
+    ]
+    for clip, row in zip(_clips(model, rows), rows, strict=True):
+        assert np.array_equal(clip.frames, _alone(model, row))

@@ -1,0 +1,258 @@
+"""Images and videos behind URLs, on a real web server that does what hostile and broken ones do."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from framefleet.pipeline.check import Refused
+from framefleet.pipeline.errors import InputError
+from framefleet.pipeline.http_read import Limits, read_http
+from framefleet.pipeline.input_roots import Roots, WebFile
+from framefleet.pipeline.input_survey import InputIndex
+from framefleet.pipeline.inputs import Inputs, naming
+from framefleet.pipeline.pictures import Described, describe, open_image
+from tests.media_files import image_file
+from tests.web_server import WebServer, web_server
+
+SECRETS = ("s3cr3t", "secret")
+
+
+@pytest.fixture
+def web() -> Iterator[WebServer]:
+    with web_server() as server:
+        yield server
+
+
+@pytest.fixture
+def inputs(web: WebServer) -> Inputs:
+    """Inputs that may read below /img only."""
+    return Inputs([f"{web.url}/img/"], max_bytes=1 << 20)
+
+
+def problem_of(inputs: Inputs, uri: str) -> str:
+    with pytest.raises(InputError) as caught:
+        inputs.read(uri)
+    assert caught.value.fix
+    assert not any(secret in str(caught.value) for secret in SECRETS)
+    assert caught.value.__cause__ is None
+    return caught.value.problem
+
+
+def test_what_lies_below_a_root_is_read(inputs: Inputs, web: WebServer) -> None:
+    assert inputs.read(f"{web.url}/img/a.png") == image_file()
+    assert inputs.read("a.png?size=large#top") == image_file()
+    (path, headers), *_ = web.requests[1:]
+    assert path == "/img/a.png?size=large"
+    assert headers["User-Agent"].startswith("framefleet/")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("127.0.0.1", "localhost", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "127.0.0.1."),
+        *("[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "0.0.0.0", "[::]", "\uff11\uff12\uff17.0.0.1"),
+    ],
+)
+def test_this_machine_is_not_reached_outside_of_the_roots_however_it_is_written(
+    host: str, web: WebServer, inputs: Inputs
+) -> None:
+    port = web.url.rpartition(":")[2]
+    with pytest.raises(InputError) as caught:
+        inputs.read(f"http://{host}:{port}/other/a.png")
+    assert "which is not a public address" in caught.value.problem or "no host" in caught.value.problem
+    assert web.requests == []
+
+
+def test_a_name_is_judged_by_the_address_that_is_connected_to(
+    web: WebServer, inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = int(web.url.rpartition(":")[2])
+    lookups = []
+
+    def getaddrinfo(host: str, *_: object, **__: object) -> list[tuple[object, ...]]:
+        lookups.append(host)  # public when it is looked up to be checked, and then this machine
+        address = "93.184.215.14" if len(lookups) % 2 == 0 else "127.0.0.1"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    assert "rebind.example is at 127.0.0.1" in problem_of(inputs, f"http://rebind.example:{port}/a.png")
+    assert len(lookups) == 1
+    assert web.requests == []
+
+
+def test_redirects_within_the_roots_are_followed(inputs: Inputs, web: WebServer) -> None:
+    web.redirects |= {"/img/1": "/img/2", "/img/2": f"{web.url}/img/a.png"}
+    assert inputs.read("1") == image_file()
+
+
+@pytest.mark.parametrize(
+    ("target", "problem"),
+    [
+        ("/private", "127.0.0.1 is at 127.0.0.1, which is not a public address"),
+        ("http://localhost:{port}/img/a.png", "localhost is at"),
+        ("http://169.254.169.254/latest/meta-data", "169.254.169.254 is at 169.254.169.254, which is not"),
+        ("file:///etc/passwd", "it redirects to 'file:///etc/passwd', but"),
+        ("http://me:s3cr3t@h/", "it redirects to 'http://h/', but it holds a user or a password"),
+        ("ftp://h/?s3cr3t", "it redirects to 'ftp://h/', but"),
+        ("http://[::1", "it redirects to something that is not a URL"),
+    ],
+)
+def test_a_redirect_out_of_the_roots_is_judged_anew(
+    target: str, problem: str, inputs: Inputs, web: WebServer
+) -> None:
+    web.redirects["/img/1"] = target.format(port=web.url.rpartition(":")[2])
+    assert problem_of(inputs, f"{web.url}/img/1?sig=s3cr3t").startswith(problem)
+    assert web.paths() == ["/img/1?sig=s3cr3t"]
+
+
+def test_redirects_without_end_are_refused(inputs: Inputs, web: WebServer) -> None:
+    web.redirects["/img/1"] = "/img/1"
+    assert problem_of(inputs, "1") == "it redirects more than 5 times"
+    assert len(web.requests) == 6
+
+
+@pytest.mark.parametrize(
+    ("path", "problem", "num_requests"),
+    [
+        ("none.png", "it cannot be read: 404 Not Found", 1),
+        ("status?403,403,403", "it cannot be read: 403 Forbidden", 1),
+        ("status?500,503,429", "it cannot be read: 429 Too Many Requests", 3),
+        ("status?599,599,599", "it cannot be read: 599", 3),
+        ("status?204", "it cannot be read: 204 No Content", 1),
+        ("bad/cut_off", "it cannot be read: the connection failed", 3),
+        ("bad/no_http", "it cannot be read: the connection failed", 1),
+        ("bad/huge", "it is larger than 1,048,576 bytes", 1),
+        ("bad/endless", "it is larger than 1,048,576 bytes", 1),
+        ("bad/gzip_bomb", "its host sends it compressed, though not asked to", 1),
+    ],
+)
+def test_what_a_server_does_wrong_is_told_and_tried_again_where_that_may_help(
+    path: str, problem: str, num_requests: int, inputs: Inputs, web: WebServer
+) -> None:
+    assert problem_of(inputs, path) == problem
+    assert len(web.requests) == num_requests
+
+
+@pytest.mark.parametrize("statuses", ["500", "429,503"])
+def test_a_server_that_recovers_is_asked_again(statuses: str, inputs: Inputs, web: WebServer) -> None:
+    assert inputs.read(f"status?{statuses}") == image_file()
+
+
+@pytest.mark.parametrize(
+    ("path", "limits"),
+    [("silent", Limits(silence_s=0.2, total_s=5.0)), ("trickle", Limits(silence_s=1.0, total_s=0.5))],
+)
+def test_a_server_that_takes_for_ever_is_given_up(path: str, limits: Limits, web: WebServer) -> None:
+    roots = Roots([web.url])
+    place = roots.place(f"{web.url}/img/bad/{path}")
+    assert isinstance(place, WebFile)
+    with pytest.raises(InputError, match="no answer in time"):
+        read_http(place, roots.web, limits)
+
+
+@pytest.mark.parametrize(
+    ("uri", "problem"),
+    [
+        ("http://127.0.0.1:1/a.png", "it cannot be read: the connection failed"),
+        (f"http://{'a' * 64}.com/a.png", "it cannot be read: no host of that name"),
+        ("http://a..b/a.png", "it cannot be read: no host of that name"),
+    ],
+)
+def test_a_host_that_is_not_there_is_told(uri: str, problem: str) -> None:
+    assert problem_of(Inputs(["http://127.0.0.1:1/"]), uri) == problem
+
+
+def test_a_name_that_nobody_has_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def getaddrinfo(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)  # a real one may take long where there is no net
+    assert problem_of(Inputs([]), "https://nobody.example/a.png") == "it cannot be read: no host of that name"
+
+
+def test_a_host_without_a_valid_certificate_is_refused(web: WebServer) -> None:
+    url = web.url.replace("http:", "https:")
+    assert problem_of(Inputs([url]), f"{url}/img/a.png").startswith("it cannot be read: ")
+
+
+def test_proxies_of_the_environment_are_not_asked(
+    inputs: Inputs, web: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    assert inputs.read("a.png") == image_file()
+
+
+def test_the_password_of_a_root_goes_to_what_lies_below_it(web: WebServer) -> None:
+    root = web.url.replace("http://", "http://me:s3cr3t@") + "/img"
+    web.redirects["/img/1"] = "/img/a.png"
+    assert Inputs([root]).read("1") == image_file()
+    assert [headers["Authorization"] for _, headers in web.requests] == ["Basic bWU6czNjcjN0"] * 2
+    assert problem_of(Inputs([root]), "none.png?sig=s3cr3t") == "it cannot be read: 404 Not Found"
+
+
+def test_many_threads_and_a_running_loop_may_read_at_once(inputs: Inputs) -> None:
+    async def read() -> bytes:
+        return inputs.read("a.png")
+
+    with ThreadPoolExecutor(16) as threads:
+        found = set(threads.map(lambda _: inputs.read("a.png"), range(64)))
+    assert found | {asyncio.run(read())} == {image_file()}
+
+
+def test_a_survey_reads_each_url_once_and_tells_what_is_wrong(inputs: Inputs, web: WebServer) -> None:
+    with InputIndex(inputs) as index:
+        index.prefetch(
+            [
+                ("a.png", "image"),
+                ("b.mp4", "video"),
+                ("none.png", "image"),
+                ("page", "image"),
+                ("b.mp4", "image"),
+            ]
+            * 3
+        )
+        assert index.find("a.png", "image") == describe(image_file(), "image")
+        video = index.find("b.mp4", "video")
+        assert isinstance(video, Described) and video.num_frames == 6
+        reasons = {
+            "none.png": "it cannot be read: 404 Not Found",
+            "page": "it is a web page, not an image",
+            "b.mp4": "it is a video (mp4), not an image",
+        }
+        for uri, reason in reasons.items():
+            answer = index.find(uri, "image")
+            assert isinstance(answer, Refused) and answer.reason == reason and answer.fix
+    assert sorted(web.paths()) == sorted(
+        f"/img/{name}" for name in ("a.png", "b.mp4", "b.mp4", "none.png", "page")
+    )
+
+
+def test_a_message_names_column_and_url_without_the_signature(inputs: Inputs, web: WebServer) -> None:
+    uri = f"{web.url}/img/none.png?X-Amz-Signature=s3cr3t"
+    with pytest.raises(InputError) as caught, naming("image", uri):
+        inputs.read(uri)
+    assert caught.value.problem == (
+        f"image is '{web.url}/img/none.png', but it cannot be read: 404 Not Found"
+    )
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "LA", "L", "1"])
+@pytest.mark.parametrize("format", ["png", "webp", "tiff", "gif"])
+def test_an_image_is_what_diffusers_makes_of_the_same_bytes(mode: str, format: str) -> None:
+    from diffusers.utils import load_image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = image_file(format, mode, exif=exif)
+    # not by a path: Pillow maps some TIFFs then, and forgets to turn them
+    ours, theirs = open_image(content), load_image(Image.open(io.BytesIO(content)))
+    assert ours.size == theirs.size and np.array_equal(np.asarray(ours), np.asarray(theirs))

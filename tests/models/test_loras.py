@@ -1,0 +1,259 @@
+"""Rows of different LoRAs share forwards, and each is what plain diffusers renders with its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from framefleet import Batching, Clip, Model, Renderer, Request, load_model
+from framefleet.pipeline.errors import ModelError, TableError
+from framefleet.pipeline.frames import frames_sha256
+from framefleet.pipeline.intercept import intercept
+from framefleet.pipeline.loras import Lora
+from tests.loras import plain_pipe, save_lora
+from tests.tiny import SMALLEST, tiny
+
+WEIGHTS: dict[str | None, dict[str, float]] = {
+    None: {},
+    "style": {"style": 1.0},
+    "style:0.5": {"style": 0.5},
+    "detail:-0.7": {"detail": -0.7},
+    "style:0.8 + detail": {"detail": 1.0, "style": 0.8},
+}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Path]]:
+    """Return what gives a pipeline's two LoRAs. Those of SD: one of the text encoder too, and a DoRA."""
+    made: dict[str, dict[str, Path]] = {}
+
+    def of(model: str) -> dict[str, Path]:
+        if model not in made:
+            folder = tmp_path_factory.mktemp(model)
+            made[model] = {
+                "style": save_lora(model, "style", folder / "style"),
+                "detail": save_lora(model, "detail", folder / "detail", use_dora=model == "sd"),
+            }
+        return made[model]
+
+    return of
+
+
+def rows(model: str, loras: list[str | None]) -> list[Request]:
+    return [
+        Request(
+            arguments={
+                **SMALLEST[model],
+                "prompt": ("a red ball", "一只猫")[seed % 2],
+                "num_inference_steps": 2 + seed % 2,
+                "guidance_scale": (1.0, 4.0)[seed // 2 % 2],
+                **({"lora": lora} if lora else {}),
+            },
+            seed=seed,
+        )
+        for seed, lora in enumerate(loras)
+    ]
+
+
+def plain_digest(pipe: Any, request: Request, weights: dict[str, float]) -> str:
+    """What a script renders. weights: by LoRA, in the order of their names."""
+    if weights:
+        pipe.set_adapters([f"my_{name}" for name in weights], list(weights.values()))
+    arguments = {name: value for name, value in request.arguments.items() if name != "lora"}
+    output = pipe(**arguments, generator=request.generator(), output_type="np")
+    frames = output.frames[0] if hasattr(output, "frames") else output.images
+    return frames_sha256((frames * 255).round().astype(np.uint8))
+
+
+@pytest.mark.parametrize("dtype", sorted(DTYPES))
+@pytest.mark.parametrize("model", ["wan", "cogvideox", "sd"])
+def test_rows_of_any_loras_and_weights_are_those_of_plain_diffusers(
+    model: str, dtype: Any, files: Callable[[str], dict[str, Path]]
+) -> None:
+    loras = files(model)
+    table = rows(model, list(WEIGHTS) * 3)
+    bare, adapted = plain_pipe(model, DTYPES[dtype]), plain_pipe(model, DTYPES[dtype], loras)
+    expected = {}
+    for request in table:
+        weights = WEIGHTS[request.arguments.get("lora")]
+        expected[request.seed] = plain_digest(adapted if weights else bare, request, weights)
+    assert len(set(expected.values())) == len(table)
+    loaded = load_model(tiny(model), dtype=dtype, loras=loras)
+    clips = list(Renderer(loaded, Batching(max_rows=4, min_gain=0)).render(table))
+    assert {clip.request.seed: clip.frames_sha256 for clip in clips} == expected  # type: ignore[union-attr]
+    assert np.mean([clip.batch_size for clip in clips]) > 2  # type: ignore[union-attr]
+
+
+@pytest.fixture(scope="module")
+def sd(files: Callable[[str], dict[str, Path]]) -> Model:
+    return load_model(tiny("sd"), dtype="fp32", loras=files("sd"))
+
+
+def test_a_prompt_is_encoded_once_for_all_rows_whose_loras_leave_the_encoder_alone(sd: Model) -> None:
+    calls: list[str] = []
+
+    def count(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        calls.append(name)
+        return original(*args, **kwargs)
+
+    table = rows("sd", [None, "detail", "style", "style:0.5", "detail:2", "none"])
+    same = [Request(arguments={**row.arguments, "prompt": "海", "guidance_scale": 1.0}) for row in table]
+    with intercept({"text_encoder": sd.pipe.text_encoder}, count):
+        assert all(isinstance(clip, Clip) for clip in Renderer(sd).render(same))
+    assert len(calls) == 3  # without style, with style, with half of it
+
+
+def test_a_row_is_known_by_the_content_and_the_weight_of_the_loras_it_uses(
+    sd: Model, files: Callable[[str], dict[str, Path]], tmp_path: Path
+) -> None:
+    def row_ids(model: Model, *loras: str | None) -> list[str]:
+        table = rows("sd", [None]) * len(loras)
+        asked = [{**row.arguments, "lora": lora} for row, lora in zip(table, loras, strict=True)]
+        renderer = Renderer(model)
+        return [
+            clip.row_id for arguments in asked for clip in renderer.render([Request(arguments=arguments)])
+        ]
+
+    bare = load_model(tiny("sd"), dtype="fp32")
+    assert len({*row_ids(sd, None, "", "none"), *row_ids(bare, None)}) == 1
+    assert len({*row_ids(sd, "style", "style:1", " style : 1.0 ")}) == 1
+    assert len({*row_ids(sd, None, "style", "style:0.5", "detail", "style+detail")}) == 5
+    other = save_lora("sd", "style", tmp_path, lora_dropout=0.5)  # other bytes
+    changed = load_model(tiny("sd"), dtype="fp32", loras=files("sd") | {"style": other})
+    assert row_ids(changed, "style") != row_ids(sd, "style")
+    assert row_ids(changed, "detail") == row_ids(sd, "detail")
+
+
+def test_dropout_of_training_is_off(sd: Model, tmp_path: Path) -> None:
+    file = save_lora("sd", "style", tmp_path, lora_dropout=0.5)
+    dropped = load_model(tiny("sd"), dtype="fp32", loras={"style": file})
+    table = rows("sd", ["style"])
+    (clip,), (expected,) = Renderer(dropped).render(table), Renderer(sd).render(table)
+    assert clip.frames_sha256 == expected.frames_sha256  # type: ignore[union-attr]
+
+
+def test_a_row_may_name_declared_loras_only(sd: Model) -> None:
+    with pytest.raises(TableError, match=r"row 0: lora is 'stile:0.5', but .* no LoRA 'stile'") as caught:
+        list(Renderer(sd).render(rows("sd", ["stile:0.5"])))
+    assert "did you mean 'style'?" in caught.value.fix
+
+
+def test_nothing_is_left_on_the_model_and_alone_it_is_the_bare_one(sd: Model) -> None:
+    modules = [part for network in sd.networks().values() for part in network.modules()]
+    before = [sorted(vars(part)) for part in modules]
+    list(Renderer(sd, Batching(min_gain=0)).render(rows("sd", ["style", None, "detail", "style"])))
+    assert [sorted(vars(part)) for part in modules] == before
+
+
+def test_each_transformer_of_wan_2_2_takes_its_own(
+    files: Callable[[str], dict[str, Path]], tmp_path: Path
+) -> None:
+    file = files("wan_moe")["style"]
+    loras = {"high": Lora(path=str(file)), "low": {"path": str(file), "component": "transformer_2"}}
+    loaded = load_model(tiny("wan_moe"), dtype="fp32", loras=loras)
+    weights = {"high": 1.0, "low": 0.5}
+    pipe = plain_pipe("wan_moe", torch.float32, {"high": file})
+    pipe.load_lora_weights(str(file), adapter_name="my_low", load_into_transformer_2=True)
+    table = rows("wan_moe", ["high+low:0.5", "high", "low", None])
+    clips = {clip.request.seed: clip for clip in Renderer(loaded, Batching(min_gain=0)).render(table)}
+    assert len({clip.frames_sha256 for clip in clips.values()}) == 4  # type: ignore[union-attr]
+    assert clips[0].frames_sha256 == plain_digest(pipe, table[0], weights)  # type: ignore[union-attr]
+
+
+def test_a_file_of_kohyas_trainer_is_taken_as_diffusers_takes_it(tmp_path: Path) -> None:
+    unet = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    text = "lora_te_text_model_encoder_layers_0_self_attn"
+    weights = {}
+    for key, width in {unet: 16, f"{text}_q_proj": 32, f"{text}_out_proj": 32}.items():
+        weights |= {
+            f"{key}.lora_down.weight": torch.linspace(-1, 1, 2 * width).reshape(2, width),
+            f"{key}.lora_up.weight": torch.linspace(1, -1, 2 * width).reshape(width, 2),
+            f"{key}.alpha": torch.tensor(1.0),
+        }
+    save_file(weights, tmp_path / "kohya.safetensors")
+    loaded = load_model(tiny("sd"), dtype="fp32", loras={"k": tmp_path / "kohya.safetensors"})
+    (row,) = rows("sd", ["k:0.9"])
+    (clip,) = Renderer(loaded).render([row])
+    pipe = plain_pipe("sd", torch.float32, {"k": tmp_path / "kohya.safetensors"})
+    assert clip.frames_sha256 == plain_digest(pipe, row, {"k": 0.9})  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("model", ["cogvideox", "sd", "ltx"])
+def test_a_lora_of_another_model_is_refused_by_its_first_weight(
+    model: str, files: Callable[[str], dict[str, Path]]
+) -> None:
+    with pytest.raises(
+        ModelError, match=r"loras\.style: .* does not fit \w+Pipeline: it has no layer for "
+    ) as caught:
+        load_model(tiny(model), loras={"style": files("wan")["style"]})
+    assert "transformer.blocks.0.attn1.to_q.lora_A.weight" in caught.value.problem
+    assert "made for this model" in caught.value.fix
+
+
+def changed(file: Path, target: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> Path:
+    weights = load_file(file)
+    change(weights)
+    save_file(weights, target)
+    return target
+
+
+def test_a_lora_of_a_wider_model_or_with_half_of_a_pair_is_refused(
+    files: Callable[[str], dict[str, Path]], tmp_path: Path
+) -> None:
+    key = "transformer.blocks.1.attn1.to_q.lora_A.weight"
+    file = files("wan")["style"]
+    wider = changed(file, tmp_path / "a.safetensors", lambda w: w.update({key: torch.zeros(4, 5120)}))
+    with pytest.raises(ModelError, match=rf"{key} is made for a layer 5120 wide, and the model's is 32"):
+        load_model(tiny("wan"), loras={"style": wider})
+    half = changed(file, tmp_path / "b.safetensors", lambda w: [w.pop(key)])  # type: ignore[arg-type, return-value]
+    with pytest.raises(ModelError, match=r"attn1\.to_q\.lora_B\.weight has no counterpart in the file"):
+        load_model(tiny("wan"), loras={"style": half})
+
+
+def test_an_adapter_that_would_change_the_model_itself_is_refused(
+    files: Callable[[str], dict[str, Path]], tmp_path: Path
+) -> None:
+    described = {"transformer.r": 4, "transformer.lora_alpha": 4, "transformer.init_lora_weights": "pissa"}
+    described["transformer.target_modules"] = ["to_q", "to_v", "ffn.net.0.proj"]
+    save_file(
+        load_file(files("wan")["style"]),
+        tmp_path / "pissa.safetensors",
+        metadata={"lora_adapter_metadata": json.dumps(described)},
+    )
+    with pytest.raises(ModelError, match=r"changes the model's own weights .* is 'pissa'"):
+        load_model(tiny("wan"), loras={"style": tmp_path / "pissa.safetensors"})
+
+
+def test_a_file_that_is_cut_short_absent_or_ambiguous_is_refused(
+    files: Callable[[str], dict[str, Path]], tmp_path: Path
+) -> None:
+    file = files("wan")["style"]
+    (tmp_path / "cut.safetensors").write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ModelError, match="its header says"):
+        load_model(tiny("wan"), loras={"style": tmp_path / "cut.safetensors"})
+    with pytest.raises(ModelError, match=r"nowhere\.safetensors does not exist"):
+        load_model(tiny("wan"), loras={"style": tmp_path / "nowhere.safetensors"})
+    shutil.copy(file, tmp_path / "two.safetensors")
+    with pytest.raises(ModelError, match="has 2 files that may be meant") as caught:
+        load_model(tiny("wan"), loras={"style": tmp_path})
+    assert "cut.safetensors, two.safetensors" in caught.value.fix
+    load_model(tiny("wan"), loras={"style": {"path": str(tmp_path), "file": "two.safetensors"}})
+
+
+def test_a_pickle_is_loaded_only_when_it_is_allowed(
+    files: Callable[[str], dict[str, Path]], tmp_path: Path
+) -> None:
+    torch.save(load_file(files("wan")["style"]), tmp_path / "style.bin")
+    for place in (tmp_path, tmp_path / "style.bin"):
+        with pytest.raises(ModelError, match=r"style\.bin is a pickle"):
+            load_model(tiny("wan"), loras={"style": place})
+        load_model(tiny("wan"), loras={"style": {"path": str(place), "allow_pickle": True}})

@@ -1,0 +1,134 @@
+"""Outputs of text encoders as files: what goes in comes out, and nothing else is believed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
+
+from framefleet.pipeline.calls import bits
+from framefleet.pipeline.embedding_file import METADATA, from_bytes, to_bytes
+from framefleet.pipeline.tree import flatten, unflatten
+
+STATE = torch.arange(24, dtype=torch.float32).reshape(1, 4, 6)
+OUTPUT = BaseModelOutputWithPooling(
+    last_hidden_state=STATE, pooler_output=STATE[:, 0], hidden_states=(STATE, STATE + 1)
+)
+
+
+def _bytes(output: Any, key: str = "k") -> bytes:
+    content = to_bytes(key, flatten(output))
+    assert content is not None
+    return content
+
+
+def _again(output: Any) -> Any:
+    leaves, structure = from_bytes("k", _bytes(output))
+    return unflatten(structure, leaves)
+
+
+def _altered(change: dict[str, Any]) -> bytes:
+    """A file with a sound digest that this version would never write."""
+    content = _bytes(BaseModelOutput(last_hidden_state=STATE))
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    body = json.dumps(json.loads(header["__metadata__"][METADATA].partition(" ")[2]) | change)
+    noted = f"{hashlib.sha256(body.encode()).hexdigest()} {body}"
+    return safetensors.torch.save(safetensors.torch.load(content), {METADATA: noted})
+
+
+def test_an_output_comes_back_in_its_class_with_all_its_tensors() -> None:
+    again = _again(OUTPUT)
+    assert type(again) is BaseModelOutputWithPooling
+    assert again.keys() == OUTPUT.keys()
+    assert torch.equal(again.pooler_output, OUTPUT.pooler_output)
+    assert [torch.equal(a, b) for a, b in zip(again.hidden_states, OUTPUT.hidden_states, strict=True)] == [
+        True,
+        True,
+    ]
+
+
+@pytest.mark.parametrize(
+    "output", [(1, 2.5, "猫", None, True), [1.0, (2,)], {"a": 1, "b": {"c": None}}, "text", 7], ids=repr
+)
+def test_plain_values_come_back_as_they_were(output: Any) -> None:
+    again = _again(output)
+    assert again == output and type(again) is type(output)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        STATE.bfloat16(),
+        STATE.half(),
+        STATE.transpose(1, 2),
+        STATE[:, ::2],
+        STATE[0, 0, 0],
+        STATE[:0],
+        torch.tensor([[True, False]]),
+        torch.tensor([-0.0, torch.nan, torch.inf]),
+    ],
+    ids=lambda tensor: f"{tensor.dtype}{tuple(tensor.shape)}",
+)
+def test_a_tensor_keeps_its_dtype_its_bits_and_the_strides_of_a_copy(tensor: Tensor) -> None:
+    again = _again(tensor)
+    assert (again.dtype, again.shape, again.stride()) == (tensor.dtype, tensor.shape, tensor.clone().stride())
+    assert torch.equal(bits(again), bits(tensor))
+
+
+def test_a_tensor_that_is_there_twice_is_stored_once_and_equal_outputs_are_equal_bytes() -> None:
+    twice = _bytes((STATE, STATE.clone()))
+    assert len(safetensors.torch.load(twice)) == 1
+    assert _bytes(OUTPUT) == _bytes(BaseModelOutputWithPooling(**OUTPUT))
+
+
+def test_a_single_wrong_bit_is_refused_wherever_it_is() -> None:
+    content = _bytes(BaseModelOutput(last_hidden_state=STATE[:, :1]))
+    for place in range(len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= 1
+        try:
+            leaves, _ = from_bytes("k", bytes(damaged))
+        except ValueError:
+            continue
+        # Only the spaces that safetensors pads its header with may differ.
+        assert content[place] == ord(" ") and torch.equal(leaves[0], STATE[:, :1])
+
+
+@pytest.mark.parametrize("keep", [0, 5, 60, -1])
+def test_a_file_that_was_cut_is_refused(keep: int) -> None:
+    with pytest.raises(ValueError, match="it is no entry"):
+        from_bytes("k", _bytes(OUTPUT)[:keep])
+
+
+def test_an_entry_under_the_name_of_another_is_refused() -> None:
+    with pytest.raises(ValueError, match="not those that were written"):
+        from_bytes("k", _bytes(OUTPUT, "other"))
+
+
+@pytest.mark.parametrize(
+    "name", ["os.system", "transformers.AutoModel", "transformers_evil.Output", "subprocess.Popen", "set", ""]
+)
+def test_a_file_cannot_name_what_is_called(name: str) -> None:
+    with pytest.raises(ValueError, match="no class"):
+        from_bytes("k", _altered({"nesting": [name, ["last_hidden_state"], [None]]}))
+
+
+@pytest.mark.parametrize("change", [{"leaves": [{"tensor": "0"}]}, {"leaves": None}, {"nesting": 3}])
+def test_a_sound_digest_over_nonsense_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="no entry"):
+        from_bytes("k", _altered(change))
+
+
+def test_an_output_of_a_class_of_its_own_is_not_kept() -> None:
+    class Own(BaseModelOutput):
+        pass
+
+    assert to_bytes("k", flatten(Own(last_hidden_state=STATE))) is None
+    assert to_bytes("k", flatten({1: STATE})) is None
+    assert to_bytes("k", flatten((STATE, float("nan")))) is None
