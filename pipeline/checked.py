@@ -32,8 +32,9 @@ def checked(
     finder: opens the images and videos that it names. loras: those that it may name. index: its number, for
         the message.
     """
-    cells: dict[str, Any] = {**request.arguments, "seed": request.seed}
-    cells |= {"scheduler": request.scheduler, "fps": request.fps}
+    # Arguments last: of some pipelines `fps` is one.
+    cells: dict[str, Any] = {"seed": request.seed, "scheduler": request.scheduler, "fps": request.fps}
+    cells |= request.arguments
     table = pa.RecordBatch.from_pylist([{name: cell for name, cell in cells.items() if cell is not None}])
     called = spec_for(recipe, spec)
     plan = plan_rows(table.schema, called, recipe=recipe, finder=finder, loras=loras)

@@ -1,4 +1,4 @@
-"""`framefleet model convert`: tiny originals become folders that load; others are refused, naming what is off."""
+"""`framefleet model convert`: tiny originals become folders that load; others are refused."""
 
 from __future__ import annotations
 
