@@ -7,10 +7,11 @@ Not covered: other recipes than `generate`, images and videos, and schedules of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from framefleet.jobs.replay import Recorded, find_recorded
+from framefleet.pipeline.components import Component
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guidance_check import is_schedule
 from framefleet.pipeline.identity import is_input
@@ -21,6 +22,7 @@ from framefleet.pipeline.models import module_of
 from framefleet.pipeline.schedulers import SchedulerChoice, resolve
 from framefleet.pipeline.source import split_name
 from framefleet.pipeline.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.tuning import Setup, script_setup
 
 TEMPLATE = '''\
 """Render row {row_id} again and compare its frames with those of the record.
@@ -33,7 +35,7 @@ import hashlib
 import sys
 
 import torch
-{imports}
+{modules}{imports}
 
 MODEL = {model!r}  # model digest {model_digest}
 ARGUMENTS = {arguments}
@@ -44,8 +46,8 @@ torch.set_num_threads({threads})  # on CPU their number chooses kernels
 torch.backends.cudnn.benchmark = False
 torch.backends.cudnn.deterministic = True
 {tf32}
-pipe = {pipeline}.from_pretrained(MODEL, {revision}dtype={dtype}, use_safetensors={use_safetensors})
-{loras}pipe.to({device!r})
+pipe = {pipeline}.from_pretrained(MODEL, {revision}dtype={dtype}, use_safetensors={use_safetensors}{loading})
+{loras}{setup}
 pipe.set_progress_bar_config(disable=True)
 pipe.scheduler = {scheduler}.from_config(pipe.scheduler.config{overrides})
 
@@ -90,18 +92,27 @@ def replay_script(
             f"row {row_id} was rendered with the model {source.name}, and diffusers opens no URLs",
             "copy the model to a folder, and give that as --model",
         )
-    spec = inspect_model(weights_of(recorded.model, source).configs())
-    return _filled(recorded, spec, resolve(recorded.request.scheduler, spec))
+    weights = weights_of(recorded.model, source)
+    spec = inspect_model(weights.configs())
+    setup = _setup(recorded, weights.components)
+    return _filled(recorded, spec, resolve(recorded.request.scheduler, spec), setup)
 
 
-def _filled(recorded: Recorded, spec: PipelineSpec, choice: SchedulerChoice) -> str:
+def _setup(recorded: Recorded, components: Collection[Component]) -> Setup:
+    steps = recorded.request.arguments.get("num_inference_steps", 1)
+    libraries = {component.name: component.library for component in components if component.has_weights}
+    return script_setup(recorded.model.options, libraries, device=recorded.model.device, steps=steps)
+
+
+def _filled(recorded: Recorded, spec: PipelineSpec, choice: SchedulerChoice, setup: Setup) -> str:
     environment = recorded.environment
     place, revision = split_name(recorded.model.path, recorded.model.revision)
     return TEMPLATE.format(
         row_id=recorded.row_id,
         framefleet=recorded.claim.get("framefleet", ""),
         environment="\n".join(f"  {name} {value}" for name, value in sorted(environment.items())),
-        imports=_imports({spec.class_name, choice.class_name}),
+        modules="".join(f"import {module}\n" for module in sorted(setup.modules)),
+        imports=_imports({spec.class_name, choice.class_name, *setup.classes}),
         model=place,
         revision=f"revision={revision!r}, " if revision else "",
         use_safetensors=None if recorded.model.allow_pickle else True,
@@ -114,7 +125,8 @@ def _filled(recorded: Recorded, spec: PipelineSpec, choice: SchedulerChoice) -> 
         tf32=_tf32(environment),
         pipeline=spec.class_name,
         dtype=for_diffusers(environment["dtype"]),
-        device=recorded.model.device,
+        loading=setup.loading,
+        setup="\n".join(setup.lines),
         scheduler=choice.class_name,
         overrides="".join(f", {name}={value!r}" for name, value in choice.overrides.items()),
         frames="output.images" if spec.kind == "image" else "output.frames[0]",

@@ -1,4 +1,4 @@
-"""The recipe `text_to_image_to_video`: an image model makes the first frame, the video model goes on from it."""
+"""The recipe `text_to_image_to_video`: an image model makes the first frame, the video model goes on."""
 
 from __future__ import annotations
 

@@ -77,8 +77,13 @@ def _present(layer: Any, row: Adapters) -> Adapters:
 
 
 def _switch_on(layer: Any, adapters: Adapters) -> None:
+    """Do to one layer what `pipe.set_adapters` does to all.
+
+    Gradients included: whether weights want them chooses how torch multiplies, also where none are kept
+    (`should_fold` in ATen's LinearAlgebra.cpp).
+    """
     names = [name for name, _ in adapters]
     if layer.active_adapters != names:
-        layer.set_adapter(names, inference_mode=True)
+        layer.set_adapter(names)
     for name, weight in adapters:
         layer.set_scale(name, weight)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,15 @@ from framefleet.pipeline.first_image import text_to_image_to_video
 from framefleet.pipeline.guidance import open_guidance
 from framefleet.pipeline.refine import check_refine, refine, refining_class
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.siblings import Configs
 from framefleet.pipeline.signature import Parameter, parameters_of
+from framefleet.pipeline.spec import Configs
 
 Problems = Iterable[tuple[str, Refused]]  # the argument, and why a row cannot be rendered with it
+
+
+@functools.cache  # asked for every row
+def _parameters(function: Callable[..., Any]) -> tuple[Parameter, ...]:
+    return parameters_of(function)[2:]
 
 
 def _no_problems(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Problems:
@@ -56,7 +61,7 @@ class Recipe:
 
     def parameters(self) -> list[Parameter]:
         """What the recipe takes beyond `(pipe, request)`."""
-        return list(parameters_of(self.function))[2:]
+        return list(_parameters(self.function))
 
     def problems(self, arguments: Mapping[str, Any]) -> Iterator[tuple[str, Refused]]:
         """Yield what is missing, or wrong between cells that are fine one by one."""
@@ -110,20 +115,20 @@ _RECIPES = (
         name="image_to_video",
         function=image_to_video,
         needs=("image",),
-        pipeline=partial(conditioned_class, "image"),
+        pipeline=functools.partial(conditioned_class, "image"),
     ),
     Recipe(
         name="video_to_video",
         function=video_to_video,
         needs=("video",),
-        pipeline=partial(conditioned_class, "video"),
+        pipeline=functools.partial(conditioned_class, "video"),
     ),
     Recipe(
         name="text_to_image_to_video",
         function=text_to_image_to_video,
         needs=("image_model", "height", "width"),
         makes=("image",),
-        pipeline=partial(conditioned_class, "image"),
+        pipeline=functools.partial(conditioned_class, "image"),
     ),
     Recipe(name="refine", function=refine, needs=("height", "width"), check=check_refine, pipeline=_refined),
     Recipe(

@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.models import class_named
+from framefleet.pipeline.spec import Configs
 
 Task = Literal["image_to_video", "video_to_video", "image_to_image"]
-Configs = Mapping[str, Mapping[str, Any]]  # by component; model_index.json as "index"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

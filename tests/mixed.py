@@ -16,8 +16,8 @@ from PIL import Image
 
 from framefleet.pipeline.frames import frames_sha256
 from framefleet.pipeline.models import class_named
-from tests.pictures import write_clips, write_pictures
-from tests.tiny import SMALLEST, tiny
+from tests.pictures import write_starts
+from tests.tiny import INPUTS, SMALLEST, tiny
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # At 16 x 16 Flux has one token, whose ids look like a batch of one row.
@@ -38,7 +38,7 @@ CHOICES: dict[str, dict[str, Sequence[Any]]] = {
     "wan_ti2v": TEXT | SHORT,
     "wan_ti2v_image": TEXT | SHORT,
     "wan_i2v": TEXT,
-    "wan_i2v_moe": TEXT | TWO_STAGES | SHORT,
+    "wan_i2v_moe": TEXT | TWO_STAGES | SHORT | {"last_image": (None, "picture-0.png")},
     "wan_v2v": TEXT | SHORT | {"strength": (0.5, 0.8, 1.0)},
     "cogvideox": TEXT,
     "cogvideox_2b": TEXT | {"use_dynamic_cfg": (False, True)},
@@ -65,20 +65,6 @@ CHOICES: dict[str, dict[str, Sequence[Any]]] = {
     "sd3": TEXT | SHORT | {"prompt_3": (None, "another")},
     "flux": TEXT | {"true_cfg_scale": (1.0, 3.0)},
 }
-# What they start from. Not every row has a last image.
-INPUTS: dict[str, tuple[str, ...]] = {
-    "wan_ti2v_image": ("image",),
-    "wan_i2v": ("image",),
-    "wan_i2v_moe": ("image", "last_image"),
-    "wan_v2v": ("video",),
-    "cogvideox_i2v": ("image",),
-    "cogvideox_1_5_i2v": ("image",),
-    "cogvideox_v2v": ("video",),
-    "ltx_i2v": ("image",),
-    "opensora": ("last_image",),
-    "svd": ("image",),
-}
-CLIP_FRAMES = {"wan_v2v": 5, "cogvideox_v2v": 9}
 STEPS = (2, 3, 4)  # few, so that rows keep finishing and others join
 NUM_ROWS = {"wan": 64, "sd": 64}
 FEW = 16  # rows of the others: most of a job's time is its start
@@ -126,10 +112,9 @@ def mixed_table(name: str, folder: Path) -> list[Cells]:
     draw = random.Random(name)
     schedulers = SCHEDULERS.get(name, OWN)
     choices = dict(CHOICES[name])
-    for kind in INPUTS.get(name, ()):
-        clips = kind == "video"
-        files = write_clips(folder, num_frames=CLIP_FRAMES[name]) if clips else write_pictures(folder)
-        choices[kind] = [*files, None] if kind == "last_image" else files
+    for argument, num_frames in INPUTS.get(name, {}).items():
+        files = write_starts(folder, num_frames=num_frames)
+        choices[argument] = [*files, None] if argument == "last_image" else files  # not every row has one
     rows = []
     for seed in range(NUM_ROWS.get(name, FEW)):
         scheduler = draw.choice(list(schedulers))
@@ -156,7 +141,7 @@ def plain_digests(name: str, dtype: torch.dtype, rows: Sequence[Cells], folder: 
             scheduler_class, changes = getattr(diffusers, choice[0]), choice[1]
             pipe.scheduler = scheduler_class.from_config(own.config, **changes)
         given = {k: v for k, v in row.items() if v is not None and k not in ("seed", "scheduler")}
-        given |= {kind: _opened(folder / row[kind]) for kind in INPUTS.get(name, ()) if row[kind]}
+        given |= {k: _opened(folder / v) for k, v in given.items() if k in ("image", "last_image", "video")}
         generator = torch.Generator("cpu").manual_seed(row["seed"])
         output = pipe(**given, generator=generator, output_type="np")
         frames = output.frames[0] if hasattr(output, "frames") else output.images

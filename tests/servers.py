@@ -1,6 +1,6 @@
-"""A real S3 server process for tests: starts with the first test that asks, ends with the last.
+"""Real servers for tests, in processes of their own: each starts with the first test that asks for it.
 
-Tests in tests/cluster have the fixture `s3_server`; others import it with `s3_process` into their conftest.
+Tests in tests/cluster have the fixtures `s3_server` and `ray_cluster`; others import them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,15 @@ from typing import Any
 import boto3
 import pytest
 
+ROOT = Path(__file__).parent.parent
 READY_WITHIN_S = 60.0  # moto takes 3 s alone, and more on a busy machine
+CLUSTER = """
+import ray, sys
+options = {"include_dashboard": False, "object_store_memory": 2**27, "log_to_driver": False}
+cluster = ray.init("local", num_cpus=3, **options)
+print("at", cluster.address_info["address"], flush=True)
+sys.stdin.read()
+"""
 NOT_IMPLEMENTED = b"<Error><Code>NotImplemented</Code><Message>no conditions here</Message></Error>"
 KEY, SECRET = "test", "test-secret"
 
@@ -77,6 +85,19 @@ def s3_server(s3_process: str) -> S3Server:
         },
         storage_options={"key": KEY, "secret": SECRET, "endpoint_url": s3_process},
     )
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[str]:
+    """Yield the address of a cluster with room for two workers: `fleet.address` of many short jobs."""
+    command = [sys.executable, "-W", "ignore", "-c", CLUSTER]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as cluster:
+        assert cluster.stdin is not None and cluster.stdout is not None
+        printed = iter(cluster.stdout.readline, "")
+        yield next(line.split()[1] for line in printed if line.startswith("at "))
+        cluster.stdin.close()  # it ends by itself, and its processes with it
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from framefleet.jobs.demo_model import fill_weights
+from tests.pictures import clip, picture
 from tests.tinies import cogvideox, image, opensora, video, wan
 
 BUILDERS: dict[str, Callable[[], DiffusionPipeline]] = {
@@ -58,7 +59,7 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "cogvideox": _FRAMES_9,
     "cogvideox_2b": _FRAMES_9,
     "cogvideox_1_5": _FRAMES_9,
-    "cogvideox_i2v": _FRAMES_9,
+    "cogvideox_i2v": _FRAMES_9 | {"height": 32, "width": 32},
     "cogvideox_1_5_i2v": _FRAMES_9,
     "cogvideox_v2v": {"height": 16, "width": 16, "num_inference_steps": 2, "strength": 0.8},
     "ltx": _FRAMES_9 | {"height": 32, "width": 32},
@@ -73,6 +74,29 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "sd3": _IMAGE,
     "flux": _IMAGE,
 }
+# What they start from, beside a prompt, and how many frames of it.
+INPUTS: dict[str, dict[str, int]] = {
+    "wan_ti2v_image": {"image": 1},
+    "wan_i2v": {"image": 1},
+    "wan_i2v_moe": {"image": 1},
+    "wan_v2v": {"video": 5},
+    "cogvideox_i2v": {"image": 1},
+    "cogvideox_1_5_i2v": {"image": 1},
+    "cogvideox_v2v": {"video": 9},
+    "ltx_i2v": {"image": 1},
+    "opensora": {"last_image": 1},
+    "svd": {"image": 1},
+}
+
+
+def smallest_call(name: str, *, start: int = 0) -> dict[str, Any]:
+    """Return the arguments of a plain call. start: the number of the picture or clip that it starts from."""
+    inputs = {
+        argument: clip(start, num_frames=count) if argument == "video" else picture(start)
+        for argument, count in INPUTS.get(name, {}).items()
+    }
+    prompt = {} if name == "svd" else {"prompt": "a red ball"}
+    return {**SMALLEST[name], **prompt, **inputs}
 
 
 @functools.cache

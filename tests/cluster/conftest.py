@@ -1,5 +1,5 @@
 """Servers that any test in this folder may ask for."""
 
-from tests.servers import s3_process, s3_server
+from tests.servers import ray_cluster, s3_process, s3_server
 
-__all__ = ["s3_process", "s3_server"]
+__all__ = ["ray_cluster", "s3_process", "s3_server"]

@@ -19,7 +19,7 @@ ONE_BY_ONE = {"animatediff"}
 @pytest.mark.parametrize("dtype", list(DTYPES))
 @pytest.mark.parametrize("name", list(CHOICES))
 def test_two_workers_render_the_frames_of_plain_diffusers_calls(
-    name: str, dtype: str, tmp_path: Path
+    name: str, dtype: str, tmp_path: Path, ray_cluster: str
 ) -> None:
     rows = mixed_table(name, tmp_path)
     job = job_values(
@@ -27,6 +27,7 @@ def test_two_workers_render_the_frames_of_plain_diffusers_calls(
         tmp_path / "out",
         model=name,
         batching={"max_rows": 8, "min_gain": 0},
+        fleet={"workers": 2, "gpus_per_worker": 0, "address": ray_cluster},
     )
     job["defaults"] = {}
     job["model"] = {"path": str(tiny(name)), "dtype": dtype}

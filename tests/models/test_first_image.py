@@ -28,7 +28,10 @@ def test_rows_have_the_frames_of_a_plain_script() -> None:
     requests = [request(seed, guidance_scale=2.0 + seed) for seed in range(4)]
     clips = list(Renderer(load_model(tiny("opensora"), dtype="fp32"), Batching(min_gain=0)).render(requests))
     found = {c.request.seed: c.frames_sha256 for c in clips if isinstance(c, Clip)}
-    flux, video = FluxPipeline.from_pretrained(tiny("flux")), OpenSoraPipeline.from_pretrained(tiny("opensora"))
+    flux, video = (
+        FluxPipeline.from_pretrained(tiny("flux")),
+        OpenSoraPipeline.from_pretrained(tiny("opensora")),
+    )
     for pipe in (flux, video):
         pipe.set_progress_bar_config(disable=True)
     for seed in range(4):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -12,13 +10,13 @@ from framefleet.pipeline.errors import UserError
 from framefleet.pipeline.scheduler_names import SHORT_NAMES
 from framefleet.pipeline.schedulers import SchedulerChoice, build, resolve
 from framefleet.pipeline.spec import inspect_model
-from tests.tiny import SMALLEST, tiny
+from tests.tiny import SMALLEST, smallest_call, tiny
 
 
 def latents(pipe: DiffusionPipeline, name: str, steps: int) -> torch.Tensor:
-    arguments: dict[str, Any] = SMALLEST[name] | {"num_inference_steps": steps}
+    arguments = {**smallest_call(name), "num_inference_steps": steps}
     generator = torch.Generator().manual_seed(1)
-    output = pipe(prompt="a cat", output_type="latent", generator=generator, **arguments)
+    output = pipe(output_type="latent", generator=generator, **arguments)
     found: torch.Tensor = output.frames if hasattr(output, "frames") else output.images
     return found
 
@@ -61,11 +59,10 @@ def test_the_size_and_frame_rules_are_what_the_pipeline_renders(name: str) -> No
     spec = inspect_model(tiny(name))
     pipe = spec.pipeline_class.from_pretrained(tiny(name))
     pipe.set_progress_bar_config(disable=True)
-    size: dict[str, Any] = SMALLEST[name] | {"height": spec.size_multiple, "width": 2 * spec.size_multiple}
+    size = {"height": spec.size_multiple, "width": 2 * spec.size_multiple}
     frames = 2 * spec.frame_step + 1 if spec.frame_step else None
-    if frames:
-        size["num_frames"] = frames
-    output = pipe(prompt="a cat", output_type="np", generator=torch.Generator().manual_seed(1), **size)
+    arguments = smallest_call(name) | size | ({"num_frames": frames} if frames else {})
+    output = pipe(output_type="np", generator=torch.Generator().manual_seed(1), **arguments)
     shape = (output.frames if frames else output.images)[0].shape
     expected = (spec.size_multiple, 2 * spec.size_multiple, 3)
     assert shape == ((frames, *expected) if frames else expected)

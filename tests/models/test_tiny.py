@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,17 @@ import torch
 from diffusers import DiffusionPipeline
 
 from framefleet.jobs.demo_model import build_demo_model
-from tests.tiny import SMALLEST, build, tiny
+from framefleet.pipeline.models import class_named
+from framefleet.pipeline.presets import presets
+from tests.tiny import INPUTS, SMALLEST, build, smallest_call, tiny
 
 NAMES = sorted(SMALLEST)
 VISIBLE = 2 / 255  # mean change per pixel; far above rounding
 
 
 def _load(folder: Path, dtype: torch.dtype) -> DiffusionPipeline:
-    pipe = DiffusionPipeline.from_pretrained(folder, dtype=dtype)
+    index = json.loads((folder / "model_index.json").read_text())
+    pipe = class_named(index["_class_name"]).from_pretrained(folder, dtype=dtype)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -27,11 +31,12 @@ def _load(folder: Path, dtype: torch.dtype) -> DiffusionPipeline:
 def _frames(pipe: DiffusionPipeline, arguments: dict[str, Any], *, seed: int = 0) -> np.ndarray[Any, Any]:
     generator = torch.Generator("cpu").manual_seed(seed)
     output = pipe(**arguments, generator=generator, output_type="np")
-    return np.asarray(output.frames[0] if "num_frames" in arguments else output.images)
+    return np.asarray(output.frames[0] if hasattr(output, "frames") else output.images)
 
 
-def _arguments(name: str) -> dict[str, Any]:
-    return {**SMALLEST[name], "height": 32, "width": 32, "prompt": "a red ball", "guidance_scale": 4.0}
+def _arguments(name: str, *, start: int = 0, guidance: float = 4.0) -> dict[str, Any]:
+    scale = "max_guidance_scale" if name == "svd" else "guidance_scale"
+    return {**smallest_call(name, start=start), "height": 32, "width": 32, scale: guidance}
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -41,30 +46,33 @@ def _digests(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("name", NAMES)
-def test_frames_repeat_and_follow_prompt_guidance_and_seed(name: str, dtype: torch.dtype) -> None:
+def test_frames_repeat_and_follow_what_was_asked(name: str, dtype: torch.dtype) -> None:
     pipe, arguments = _load(tiny(name), dtype), _arguments(name)
     frames = _frames(pipe, arguments)
     assert np.array_equal(frames, _frames(pipe, arguments))
     assert np.isfinite(frames).all()
     assert frames.std() > VISIBLE
     assert ((frames > 0) & (frames < 1)).mean() > 0.5
-    for other in (
-        _frames(pipe, arguments, seed=1),
-        _frames(pipe, {**arguments, "prompt": "一只绿色的猫"}),
-        _frames(pipe, {**arguments, "guidance_scale": 2.0}),
-    ):
+    others = [_frames(pipe, arguments, seed=1), _frames(pipe, _arguments(name, guidance=2.0))]
+    if "prompt" in arguments:
+        others.append(_frames(pipe, {**arguments, "prompt": "一只绿色的猫"}))
+    if name in INPUTS:
+        others.append(_frames(pipe, _arguments(name, start=1)))
+    for other in others:
         assert np.abs(frames - other).mean() > VISIBLE
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_smallest_arguments_render(name: str) -> None:
-    frames = _frames(_load(tiny(name), torch.float32), {**SMALLEST[name], "prompt": "x"})
-    assert frames.shape == (
-        SMALLEST[name].get("num_frames", 1),
-        SMALLEST[name]["height"],
-        SMALLEST[name]["width"],
-        3,
-    )
+    frames = _frames(_load(tiny(name), torch.float32), smallest_call(name))
+    smallest = SMALLEST[name]
+    count = smallest.get("num_frames", INPUTS.get(name, {}).get("video", 1))
+    assert frames.shape == (count, smallest["height"], smallest["width"], 3)
+
+
+def test_every_class_with_a_preset_has_a_tiny_pipeline() -> None:
+    built = {json.loads((tiny(name) / "model_index.json").read_text())["_class_name"] for name in NAMES}
+    assert {class_name for preset in presets() for class_name in preset.pipelines} <= built
 
 
 @pytest.mark.parametrize("name", NAMES)

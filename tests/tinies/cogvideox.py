@@ -37,7 +37,7 @@ def cogvideox_1_5() -> DiffusionPipeline:
 def cogvideox_i2v() -> DiffusionPipeline:
     """CogVideoX-5B's kind: learned position embeddings, which hold for one size only."""
     transformer = _transformer(
-        in_channels=2 * CHANNELS, use_learned_positional_embeddings=True, sample_width=2, sample_height=2
+        in_channels=2 * CHANNELS, use_learned_positional_embeddings=True, sample_width=4, sample_height=4
     )
     return CogVideoXImageToVideoPipeline(**_parts(), transformer=transformer)
 
