@@ -36,13 +36,6 @@ def class_named(name: str) -> Any:
     return own_class(name) or getattr(diffusers, name)
 
 
-def class_named(name: str) -> Any:
-    """Return the pipeline or scheduler of that name: ours, or diffusers'."""
-    import diffusers
-
-    return own_class(name) or getattr(diffusers, name)
-
-
 def own_class(name: str) -> Any:
     """Return our pipeline or component of that name, or None."""
     module = (PIPELINES | COMPONENTS).get(name)
