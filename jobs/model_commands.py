@@ -92,7 +92,10 @@ def _opened(
 
 def _rules(spec: PipelineSpec) -> dict[str, str]:
     step = spec.frame_step
-    frames = f"{step}k + 1" if step and step > 1 else "any number"
+    rest = " + 1" if spec.frame_rest else ""
+    frames = f"{step}k{rest}" if step and step > 1 else "any number"
+    if spec.only_frames:
+        frames = f"{spec.only_frames}, no other number"
     longest = f", at most {spec.max_frames}" if spec.max_frames else ""
     defaults = spec.defaults()
     height, width = defaults.get("height"), defaults.get("width")

@@ -1,5 +1,7 @@
 """From a record to a script that renders its row again with torch and diffusers alone, and checks the frames.
 
+Models that diffusers lacks are imported from framefleet.
+
 Not covered: other recipes than `generate`, images and videos, and schedules of guidance.
 """
 
@@ -16,6 +18,7 @@ from framefleet.pipeline.identity import is_input
 from framefleet.pipeline.lora_files import SAFETENSORS, fetch_lora
 from framefleet.pipeline.loras import Lora, adapter_name, adapters_in, without_loras
 from framefleet.pipeline.model import for_diffusers, source_of, weights_of
+from framefleet.pipeline.models import module_of
 from framefleet.pipeline.schedulers import SchedulerChoice, resolve
 from framefleet.pipeline.source import split_name
 from framefleet.pipeline.spec import PipelineSpec, inspect_model
@@ -32,7 +35,7 @@ import hashlib
 import sys
 
 import torch
-{modules}from diffusers import {classes}
+{modules}{imports}
 
 MODEL = {model!r}  # model digest {model_digest}
 ARGUMENTS = {arguments}
@@ -109,7 +112,7 @@ def _filled(recorded: Recorded, spec: PipelineSpec, choice: SchedulerChoice, set
         framefleet=recorded.claim.get("framefleet", ""),
         environment="\n".join(f"  {name} {value}" for name, value in sorted(environment.items())),
         modules="".join(f"import {module}\n" for module in sorted(setup.modules)),
-        classes=", ".join(sorted({spec.class_name, choice.class_name, *setup.classes})),
+        imports=_imports({spec.class_name, choice.class_name, *setup.classes}),
         model=place,
         revision=f"revision={revision!r}, " if revision else "",
         use_safetensors=None if recorded.model.allow_pickle else True,
@@ -128,6 +131,14 @@ def _filled(recorded: Recorded, spec: PipelineSpec, choice: SchedulerChoice, set
         overrides="".join(f", {name}={value!r}" for name, value in choice.overrides.items()),
         frames="output.images" if spec.kind == "image" else "output.frames[0]",
     )
+
+
+def _imports(class_names: set[str]) -> str:
+    """Return the imports of the classes: of diffusers, and of ours that diffusers lacks."""
+    modules: dict[str, list[str]] = {}
+    for name in sorted(class_names):
+        modules.setdefault(module_of(name), []).append(name)
+    return "\n".join(f"from {module} import {', '.join(names)}" for module, names in sorted(modules.items()))
 
 
 def _loras(recorded: Recorded) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.models import is_own_module, own_class
 from framefleet.pipeline.selection import INDEX, is_weights
 
 OWN_CODE = (
@@ -85,11 +86,15 @@ def _component(name: str, entry: list[Any], where: str) -> Component:
 
 def class_of(library: str, name: str) -> Any:
     """Return the class of a component; None when it is not installed."""
-    return getattr(_library(library), name, None)
+    own = own_class(name) if is_own_module(library) else None
+    return own or getattr(_library(library), name, None)
 
 
 def _library(name: str) -> Any:
-    """Return diffusers, transformers, or the part of diffusers that holds a pipeline's own components."""
+    """Return diffusers, transformers, or the part of diffusers that holds a pipeline's own components.
+
+    Nothing else: importing a module runs it, and the name comes from the model's folder.
+    """
     if name in ("diffusers", "transformers"):
         return importlib.import_module(name)
     return getattr(importlib.import_module("diffusers.pipelines"), name, None)

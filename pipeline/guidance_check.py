@@ -7,7 +7,8 @@ from typing import Any
 
 from framefleet.pipeline.check import Refused
 from framefleet.pipeline.guidance import ARGUMENTS, parse_guidance
-from framefleet.pipeline.siblings import call_parameters, diffusers_class
+from framefleet.pipeline.models import class_named
+from framefleet.pipeline.siblings import call_parameters
 from framefleet.pipeline.spec import Configs
 
 # Pipelines without `true_cfg_scale` that turn their `guidance_scale` into an input of the network, or read it
@@ -39,7 +40,7 @@ def _refusal(name: str, class_name: str, configs: Configs) -> str | None:
         return f"{short} sets a scale for each frame, the same at every step"
     if name not in ARGUMENTS:
         return f"a schedule can be given for {', '.join(ARGUMENTS)}"
-    if "callback_on_step_end" not in parameters or not hasattr(diffusers_class(class_name), "num_timesteps"):
+    if "callback_on_step_end" not in parameters or not hasattr(class_named(class_name), "num_timesteps"):
         return f"{short} tells nobody which step it is at"
     is_input = "true_cfg_scale" in parameters or _READ_ONCE.fullmatch(class_name)
     if name == "guidance_scale" and (is_input or configs.get("unet", {}).get("time_cond_proj_dim")):

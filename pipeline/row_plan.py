@@ -21,8 +21,11 @@ from framefleet.pipeline.column_checks import (
 )
 from framefleet.pipeline.errors import JobError, UserError
 from framefleet.pipeline.guidance_check import check_schedule, is_schedule
+from framefleet.pipeline.image_model import ARGUMENT as IMAGE_MODEL
+from framefleet.pipeline.image_model import check_image_model
 from framefleet.pipeline.loras import ARGUMENT as LORA
 from framefleet.pipeline.loras import Lora, check_loras
+from framefleet.pipeline.models import row_rules
 from framefleet.pipeline.recipes import BUILT_IN, Recipe
 from framefleet.pipeline.row_inputs import Finder, NoInputs, check_input
 from framefleet.pipeline.rows import Reader, RowPlan
@@ -86,7 +89,7 @@ def plan_rows(
     carried = tuple(name for name in schema.names if name not in read.values())
     check_carried(carried, spec, reserved)
     required = (*(p.name for p in spec.parameters.values() if _is_required(p, spec)), *recipe.needs)
-    required = tuple(dict.fromkeys(required))
+    required = tuple(name for name in dict.fromkeys(required) if name not in recipe.makes)
     check_required(required, read, base)
     return RowPlan(
         readers=tuple(
@@ -108,6 +111,7 @@ def plan_rows(
         fps=fps,
         finder=finder,
         spec=spec,
+        rules=row_rules(spec.class_name),
         carried=carried,
         lookalikes=lookalikes(carried, [target for target in targets if target not in read]),
     )
@@ -188,6 +192,8 @@ def _checked_default(name: str, value: Any, kind: Kind, spec: PipelineSpec, find
 def _check_value(name: str, value: Any, kind: Kind, spec: PipelineSpec, finder: Finder) -> Any:
     if kind == "image" or kind == "video":
         return check_input(value, kind, finder)
+    if name == IMAGE_MODEL:
+        return check_image_model(value)
     if is_schedule(name, value):
         return check_schedule(name, value, class_name=spec.class_name, configs=spec.configs)
     return check_argument(name, value, kind, spec)
