@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from framefleet.pipeline.attention import check_attention
-from framefleet.pipeline.components import Component
+from framefleet.pipeline.components import Component, class_of
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.offload import check_offload
 from framefleet.pipeline.options import GroupOffload, Options, Quanto
@@ -112,8 +112,6 @@ def _check_vae(what: str, vae: Component | None, folder: Path) -> None:
 
 
 def _without_weights(component: Component, folder: Path) -> Any:
-    import diffusers
-
-    found = getattr(diffusers, component.class_name)
+    found = class_of(component.library, component.class_name)
     with torch.device("meta"):
         return found.from_config(found.load_config(folder, subfolder=component.name))
