@@ -1,4 +1,4 @@
-"""A real S3 server and a Ray cluster for tests: each starts with the first test that asks, ends with the last.
+"""A real S3 server and a Ray cluster for tests: each starts with the first test that asks, ends with all.
 
 Tests in tests/cluster have the fixtures `s3_server` and `ray_cluster`; others import them into their
 conftest, with `s3_process`.
