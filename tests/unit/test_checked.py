@@ -22,6 +22,9 @@ class Anything:
     def prefetch(self, wanted: Iterable[Any]) -> None:
         pass
 
+    def locate(self, uri: str) -> str:
+        return uri
+
     def find(self, uri: str, kind: str) -> Seen:
         return self
 
