@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from framefleet.jobs.job import Job
+from framefleet.jobs.job import Job, LoraSection
 
 Key = tuple[str | int, ...]
 
@@ -101,7 +101,7 @@ def _nearest(key: Key, location: Key) -> str:
 
     location: pydantic's, which tells mappings of several kinds apart.
     """
-    known = dict(_known_keys(Job))
+    known = dict(_known_keys(Job)) | dict(_known_below(location))
     siblings = {path[-1]: path for place, path in known.items() if place[:-1] == location[:-1]}
     elsewhere = {path[-1]: path for path in known.values() if path != key}
     for words in (siblings, elsewhere):
@@ -110,7 +110,15 @@ def _nearest(key: Key, location: Key) -> str:
     return f"known here: {', '.join(siblings or elsewhere)}"
 
 
-def _known_keys(model: type[BaseModel]) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+def _known_below(location: Key) -> Iterator[tuple[Key, tuple[str, ...]]]:
+    """Yield the keys of a section that stands under a name which the job chose, as `loras.style`."""
+    if location[0] == "loras" and len(location) > 2:
+        name = str(location[1])
+        for place, path in _known_keys(LoraSection):
+            yield ("loras", name, *place), ("loras", name, *path)
+
+
+def _known_keys(model: type[BaseModel]) -> Iterator[tuple[Key, tuple[str, ...]]]:
     """Yield every key as pydantic locates it, which names the kind of a mapping too, and as it is written."""
     for name, field in model.model_fields.items():
         yield (name,), (name,)

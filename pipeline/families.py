@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# The components whose forwards are most of the work, and run once for each step and row.
+DENOISERS = ("transformer", "unet", "prior")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:

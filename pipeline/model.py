@@ -16,6 +16,7 @@ from framefleet.pipeline.components import components_in
 from framefleet.pipeline.dtypes import DType, Resolved, asked, check_dtype, resolved
 from framefleet.pipeline.environment import environment, set_numerics
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.families import DENOISERS
 from framefleet.pipeline.integrity import model_digest
 from framefleet.pipeline.lora_files import fetch_lora
 from framefleet.pipeline.loras import Lora, loras_of
@@ -23,7 +24,7 @@ from framefleet.pipeline.option_checks import check_options
 from framefleet.pipeline.options import Options, read_options
 from framefleet.pipeline.source import Source, open_source, public_name
 from framefleet.pipeline.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.tuning import DENOISERS, packages_of, quantization_config, tune
+from framefleet.pipeline.tuning import packages_of, quantization_config, tune
 from framefleet.pipeline.weights import Weights, fetched_as, open_weights
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

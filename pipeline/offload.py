@@ -1,4 +1,7 @@
-"""Where weights wait when they are not in use: whole components, or blocks of them. Changes no bit.
+"""Where weights wait when they are not in use: whole components, or blocks of them.
+
+Changes no bit, but for weights that come back from disk into a CPU's memory: they start elsewhere in a cache
+line, and its kernels then may sum in another order.
 
 Model offload is diffusers' idea with hooks of our own. Its own are put on anew at the end of every call
 (`maybe_free_model_hooks`), also under rows that are still under way; and each knows only the component before
@@ -7,9 +10,6 @@ it, so that rows at different stages would keep several on the GPU.
 
 from __future__ import annotations
 
-import atexit
-import shutil
-import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from torch import nn
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.options import GroupOffload, Offload
 from framefleet.pipeline.pipe_calls import Code, PipeCall
+from framefleet.pipeline.scratch import own_folder
 
 OWN_FOLDER = Code("tempfile.mkdtemp()")
 
@@ -47,16 +48,15 @@ def offload(pipe: Any, choice: Offload, *, device: str, denoisers: Collection[st
     if isinstance(choice, GroupOffload):
         # A folder for each: files are named by their place in the component.
         folders = {name: _own_folder(choice.disk) for name in denoisers} if choice.disk else {}
-        for call in group_calls(
-            choice, modules_of(pipe), device=device, denoisers=denoisers, folders=folders
-        ):
+        names = list(modules_of(pipe))
+        for call in group_calls(choice, names, device=device, denoisers=denoisers, folders=folders):
             call.make(pipe)
         return
     modules = modules_of(pipe)
-    moving = [module for name, module in modules.items() if name not in pipe._exclude_from_cpu_offload]
-    for module in modules.values():
-        if module in moving:
-            add_hook_to_module(module, AloneOnDevice(moving, device))
+    moving = {name: module for name, module in modules.items() if name not in pipe._exclude_from_cpu_offload}
+    for name, module in modules.items():
+        if name in moving:
+            add_hook_to_module(module, AloneOnDevice(moving.values(), device))
         else:
             module.to(device)
 
@@ -133,11 +133,8 @@ def _device_of(module: nn.Module) -> torch.device | None:
 
 
 def _own_folder(parent: str) -> str:
-    """Return a new folder, gone with this process: files that are there already would be taken for these."""
+    """Return a new folder: files that are there already would be taken for these weights."""
     try:
-        Path(parent).mkdir(parents=True, exist_ok=True)
-        folder = tempfile.mkdtemp(prefix="framefleet-", dir=parent)
+        return str(own_folder(Path(parent).expanduser().absolute()))
     except OSError as error:
         raise ModelError(f"offload.disk {parent} cannot be used: {error}", "use a local folder") from error
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder

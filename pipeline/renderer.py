@@ -68,7 +68,7 @@ class Renderer:
         self._inputs = inputs or Inputs([os.getcwd(), os.sep])
         self._finder = InputIndex(self._inputs)
         self._ahead = ReadAhead(self._inputs.read)
-        self._loras = LoraLayers(model.networks())
+        self._loras = LoraLayers(model.networks() if model.settings.loras else {})
         self._encoders = Encoders(model, self._loras, mode=self.batching.mode, kept_in=embeddings)
         self._rows: dict[Task, _Row] = {}
         self._waiting: deque[_Row] = deque()

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from framefleet.pipeline.attention import Attention, backend_lines, open_attention
+from framefleet.pipeline.families import DENOISERS
 from framefleet.pipeline.offload import OWN_FOLDER, modules_of, offload, script_calls
 from framefleet.pipeline.options import Options
 from framefleet.pipeline.pipe_calls import DIFFUSERS, New, PipeCall, imports
@@ -20,8 +21,6 @@ from framefleet.pipeline.quantization import DISTRIBUTIONS, check_quantized, pip
 from framefleet.pipeline.regions import allow_graphs
 from framefleet.pipeline.step_cache import cache_config
 
-# The components whose forwards are most of the work, and run once for each step and row.
-DENOISERS = ("transformer", "unet", "prior")
 FP8 = {"fp8_e4m3": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
 NEVER = False  # of `dynamic`: bits must not depend on which shapes came before
 

@@ -135,6 +135,40 @@ def test_a_named_size_stands_for_height_and_width() -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
+        ({"height": 40}, "multiples of 16 but are 40 and 32"),
+        ({"num_frames": 8}, "has to be 4k \\+ 1 but is 8"),
+        ({"num_frames": 133}, "at most 129"),
+        ({"video": [], "num_frames": 37}, "takes 33 frames of `video`, which has 0"),
+        ({"image": [], "prompt": ["a", "b"]}, "`image` holds 0 for 2 prompts"),
+        ({"prompt": None}, "give `prompt`, or both"),
+        ({"latents": torch.zeros(1)}, "`latents` have to be of shape"),
+        ({"callback_on_step_end_tensor_inputs": ["noise"]}, "has no noise"),
+    ],
+)
+def test_a_plain_call_refuses_what_cannot_be_rendered(arguments: dict[str, Any], problem: str) -> None:
+    pipe = OpenSoraPipeline.from_pretrained(tiny("opensora"))
+    with pytest.raises(ValueError, match=problem):
+        pipe(**{**SMALLEST["opensora"], "prompt": "a ball", **arguments})
+
+
+def test_the_callback_may_change_the_latents_and_stop_the_run() -> None:
+    pipe = OpenSoraPipeline.from_pretrained(tiny("opensora"))
+    pipe.set_progress_bar_config(disable=True)
+    steps: list[int] = []
+
+    def stop(pipe: Any, step: int, t: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        steps.append(step)
+        pipe._interrupt = True
+        return {"latents": torch.ones_like(tensors["latents"])}
+
+    arguments = {**SMALLEST["opensora"], "num_inference_steps": 5, "output_type": "latent"}
+    latents = pipe("a ball", callback_on_step_end=stop, **arguments).frames
+    assert steps == [0] and torch.equal(latents, torch.ones_like(latents))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
         ({"condition_type": "i2v"}, "has to be one of t2v, i2v_head"),
         ({"condition_type": "v2v_head", "image": "a.png"}, "needs `video`"),
         ({"video": "short.mp4", "num_frames": 37}, "it has 6 frames, and v2v_head takes 33 of them"),

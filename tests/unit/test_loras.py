@@ -141,7 +141,7 @@ def test_a_job_declares_a_lora_as_a_path_or_a_mapping(tmp_path: Path) -> None:
     ("section", "problem"),
     [
         ({"file": "a"}, "no `loras.style.path`"),
-        ({"path": "a", "flie": "b"}, "unknown key `loras.style.flie`"),
+        ({"path": "a", "flie": "b"}, "unknown key `loras.style.flie`\nhint: did you mean `loras.style.file`"),
         ({"path": "a", "component": "vae"}, "`loras.style.component` is 'vae'"),
         (7, "`loras.style` is 7"),
     ],

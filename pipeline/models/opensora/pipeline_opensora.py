@@ -101,7 +101,10 @@ class OpenSoraPipeline(OpenSoraComponents):
         height, width = self._size(height, width, resolution, aspect_ratio)
         num_frames = num_frames or MAX_FRAMES - (not self.is_causal)
         condition = condition_of(condition_type, image, last_image, video, is_causal=self.is_causal)
-        self.check_inputs(height, width, num_frames, condition)
+        callback_tensors = ["latents"]
+        if callback_on_step_end_tensor_inputs is not None:
+            callback_tensors = callback_on_step_end_tensor_inputs
+        self.check_inputs(height, width, num_frames, condition, callback_tensors)
         guidance = Guidance(
             text=guidance_scale,
             image=image_guidance_scale if condition.num_given else 1.0,
@@ -145,7 +148,7 @@ class OpenSoraPipeline(OpenSoraComponents):
                 velocity = denoiser.velocity(step, latents, t / self.scheduler.config.num_train_timesteps)
                 latents = self.scheduler.step(velocity, t, latents, return_dict=False)[0]
                 if callback_on_step_end is not None:
-                    tensors = {name: latents for name in callback_on_step_end_tensor_inputs or ["latents"]}
+                    tensors = {"latents": latents} if callback_tensors else {}
                     latents = callback_on_step_end(self, step, t, tensors).get("latents", latents)
                 progress_bar.update()
 
@@ -154,7 +157,9 @@ class OpenSoraPipeline(OpenSoraComponents):
         self.maybe_free_model_hooks()
         return OpenSoraPipelineOutput(frames=frames) if return_dict else (frames,)
 
-    def check_inputs(self, height: int, width: int, num_frames: int, condition: Condition) -> None:
+    def check_inputs(
+        self, height: int, width: int, num_frames: int, condition: Condition, callback_tensors: list[str]
+    ) -> None:
         """Raise ValueError for what cannot be rendered."""
         if height % self.size_multiple or width % self.size_multiple:
             raise ValueError(
@@ -175,6 +180,8 @@ class OpenSoraPipeline(OpenSoraComponents):
             )
         if condition.num_given and not takes_reference(self.transformer.config):
             raise ValueError("this transformer takes no frames to begin or to end with")
+        if unknown := set(callback_tensors) - set(self._callback_tensor_inputs):
+            raise ValueError(f"`callback_on_step_end_tensor_inputs` has no {', '.join(sorted(unknown))}")
 
     def _size(
         self, height: int | None, width: int | None, resolution: str | None, aspect_ratio: str | None
@@ -214,8 +221,9 @@ class OpenSoraPipeline(OpenSoraComponents):
 
 def _each(given: Any, num_prompts: int, name: str) -> list[Any]:
     """Return the image or video of each prompt; `given` is one for all, or a list with one for each."""
-    is_one = given is None or isinstance(given, Image) or (name == "video" and isinstance(given[0], Image))
-    if is_one:
+    if given is None or isinstance(given, Image):
+        return [given] * num_prompts
+    if name == "video" and all(isinstance(frame, Image) for frame in given):
         return [given] * num_prompts
     if len(given) != num_prompts:
         raise ValueError(f"`{name}` holds {len(given)} for {num_prompts} prompts")
