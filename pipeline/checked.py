@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -32,11 +33,11 @@ def checked(
     finder: opens the images and videos that it names. loras: those that it may name. index: its number, for
         the message.
     """
-    # Arguments last: of some pipelines `fps` is one.
-    cells: dict[str, Any] = {"seed": request.seed, "scheduler": request.scheduler, "fps": request.fps}
-    cells |= request.arguments
-    table = pa.RecordBatch.from_pylist([{name: cell for name, cell in cells.items() if cell is not None}])
     called = spec_for(recipe, spec)
+    is_argument = "fps" in called.settable()  # Stable Video Diffusion's own, in a table too
+    cells: dict[str, Any] = {**request.arguments, "seed": request.seed, "scheduler": request.scheduler}
+    cells |= {} if is_argument else {"fps": request.fps}
+    table = pa.RecordBatch.from_pylist([{name: cell for name, cell in cells.items() if cell is not None}])
     plan = plan_rows(table.schema, called, recipe=recipe, finder=finder, loras=loras)
     (row,) = plan.rows(index, table)
     if isinstance(row, InvalidRow):
@@ -45,4 +46,4 @@ def checked(
         raise TableError(
             f"row {index}: {spec.class_name} takes no {', '.join(plan.carried)}", "check the spelling"
         )
-    return row.request
+    return replace(row.request, fps=request.fps) if is_argument else row.request

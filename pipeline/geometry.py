@@ -66,7 +66,8 @@ def default_size(parameters: Parameters, configs: Configs, family: Family) -> tu
 def default_frames(parameters: Parameters, configs: Configs) -> int | None:
     for name in FRAME_PARAMETERS:
         if name in parameters:
-            frames = parameters[name].default or _denoiser(configs).get("sample_frames")
+            denoiser = _denoiser(configs)
+            frames = parameters[name].default or denoiser.get("sample_frames") or denoiser.get("num_frames")
             return frames if isinstance(frames, int) else None
     return None
 

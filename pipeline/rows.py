@@ -11,6 +11,7 @@ import pyarrow as pa
 from framefleet.pipeline.check import Refused
 from framefleet.pipeline.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.identity import derive_seed, is_input
+from framefleet.pipeline.limits import limits
 from framefleet.pipeline.loras import ARGUMENT as LORA
 from framefleet.pipeline.recipes import Recipe
 from framefleet.pipeline.request import FALLBACK_FPS, Request
@@ -174,8 +175,8 @@ class RowPlan:
         return problems
 
     def _of_recipe(self, recipe: Recipe, arguments: Mapping[str, Any]) -> Iterator[Problem]:
-        """Return what keeps a recipe from rendering values that are fine one by one."""
-        found = list(recipe.problems(arguments))
+        """Return what keeps recipe or model from rendering values that are fine one by one."""
+        found = [*recipe.problems(arguments), *limits(self.spec, arguments)]
         video = arguments.get("video")
         if (
             video

@@ -77,6 +77,9 @@ DIFFUSION = frozenset(
     | FLOW_SOLVERS
 )
 
+# The one with a `timestep_type: continuous`, as Stable Video Diffusion was trained.
+CONTINUOUS = "EulerDiscreteScheduler"
+
 # They draw noise at every step: without a generator of the row's own no clip could be rendered again.
 STOCHASTIC = frozenset(
     {

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from framefleet.pipeline.errors import UserError
 from framefleet.pipeline.models import class_named
 from framefleet.pipeline.scheduler_names import (
+    CONTINUOUS,
     DIFFUSION,
     DISTILLED,
     FLOW_MATCHING,
@@ -124,6 +125,8 @@ def _refusal(class_name: str, changes: Mapping[str, Any], spec: PipelineSpec) ->
 def _unfit(class_name: str, changes: Mapping[str, Any], spec: PipelineSpec) -> str | None:
     """Return why another class than the model's own does not step this kind of model, or None."""
     if not is_flow(spec):
+        if spec.scheduler_config.get("timestep_type") == "continuous" and class_name != CONTINUOUS:
+            return f"the model's timesteps are logarithms of the noise level, which only {CONTINUOUS} gives"
         return None if class_name in DIFFUSION else "it is not for models that predict noise"
     if class_name not in FLOW_SOLVERS | FLOW_MATCHING or (changes and class_name in FLOW_SOLVERS):
         return "the model was trained with flow matching, and this one does not step such models"

@@ -75,8 +75,8 @@ class PipelineSpec:
         return given | {k: v for k, v in sizes.items() if v is not None and k in self.parameters}
 
     def fps_of(self, arguments: Mapping[str, Any]) -> float | None:
-        """Return the native rate of a clip: LTX renders for the `frame_rate` it is asked for."""
-        rate = arguments.get("frame_rate")
+        """Return the native rate of a clip: what it is rendered for, where the call says so (LTX, SVD)."""
+        rate = arguments.get("frame_rate", arguments.get("fps"))
         return float(rate) if isinstance(rate, int | float) and rate > 0 else self.native_fps
 
 

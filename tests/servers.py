@@ -26,8 +26,7 @@ ROOT = Path(__file__).parent.parent
 READY_WITHIN_S = 60.0  # moto takes 3 s alone, and more on a busy machine
 CLUSTER = """
 import ray, sys
-options = {"include_dashboard": False, "object_store_memory": 2**27, "log_to_driver": False}
-cluster = ray.init("local", num_cpus=3, **options)
+cluster = ray.init("local", num_cpus=3, include_dashboard=False, object_store_memory=2**27)
 print("at", cluster.address_info["address"], flush=True)
 sys.stdin.read()
 """

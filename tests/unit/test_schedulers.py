@@ -11,7 +11,7 @@ from framefleet.pipeline.errors import UserError
 from framefleet.pipeline.scheduler_names import SHORT_NAMES
 from framefleet.pipeline.schedulers import resolve
 from framefleet.pipeline.spec import PipelineSpec, inspect_model
-from tests.configs import FLOW, SD, WAN, write_model
+from tests.configs import DDIM, FLOW, SD, WAN, write_model
 
 
 def spec_of(folder: Path, class_name: str, configs: dict[str, Any], **scheduler: Any) -> PipelineSpec:
@@ -72,7 +72,10 @@ def test_an_unknown_name_is_refused_with_the_nearest(sd: PipelineSpec) -> None:
     assert "euler" in caught.value.fix
 
 
-@pytest.mark.parametrize("name", ["ddim", "euler", "unipc_karras", "dpmpp_2m_karras", "SASolverScheduler"])
+@pytest.mark.parametrize(
+    "name",
+    ["ddpm", "ddim", "euler", "euler_karras", "unipc_karras", "dpmpp_2m_karras", "SASolverScheduler"],
+)
 def test_a_flow_model_refuses_noise_schedulers_and_says_which_it_takes(wan: PipelineSpec, name: str) -> None:
     with pytest.raises(UserError, match="flow matching") as caught:
         resolve(name, wan)
@@ -83,6 +86,15 @@ def test_a_flow_model_refuses_noise_schedulers_and_says_which_it_takes(wan: Pipe
 def test_a_noise_model_refuses_the_others(sd: PipelineSpec, name: str) -> None:
     with pytest.raises(UserError, match="predict noise"):
         resolve(name, sd)
+
+
+def test_a_model_of_continuous_timesteps_takes_only_the_scheduler_that_gives_them(tmp_path: Path) -> None:
+    own = {"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"}
+    spec = spec_of(tmp_path, "StableVideoDiffusionPipeline", SD | {"scheduler": DDIM | own})
+    assert resolve("euler_karras", spec).overrides == {"use_karras_sigmas": True}
+    with pytest.raises(UserError, match="logarithms of the noise level") as caught:
+        resolve("ddim", spec)
+    assert "use one of euler, euler_karras;" in caught.value.fix
 
 
 def test_cogvideox_takes_only_its_own_two(tmp_path: Path) -> None:

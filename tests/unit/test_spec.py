@@ -100,6 +100,15 @@ def test_the_clip_of_ltx_runs_at_the_rate_it_was_rendered_for(tmp_path: Path) ->
     assert (spec.fps_of({}), spec.fps_of({"frame_rate": 30})) == (25, 30)
 
 
+def test_the_clip_of_svd_runs_at_the_rate_it_was_rendered_for_and_is_as_long_as_its_network(
+    tmp_path: Path,
+) -> None:
+    configs = SD | {"unet": {"sample_size": 96, "num_frames": 14}}
+    spec = inspect_model(write_model(tmp_path, "StableVideoDiffusionPipeline", configs))
+    assert (spec.fps_of({}), spec.fps_of({"fps": 12})) == (7, 12)
+    assert spec.defaults()["num_frames"] == 14
+
+
 def test_a_path_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is not a folder"):
         inspect_model(tmp_path / "absent")

@@ -1,0 +1,40 @@
+"""Requests written by hand, resolved by the same checks as a table's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from framefleet.pipeline.checked import checked
+from framefleet.pipeline.recipes import BUILT_IN
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.row_inputs import Seen
+from framefleet.pipeline.spec import inspect_model
+from tests.configs import SD, WAN, write_model
+
+
+class Anything:
+    """A finder of whatever it is asked for."""
+
+    uri, sha256, num_frames = "a.png", "aa", 1
+
+    def prefetch(self, wanted: Iterable[Any]) -> None:
+        pass
+
+    def find(self, uri: str, kind: str) -> Seen:
+        return self
+
+
+def test_the_rate_of_a_request_is_that_of_its_clip(tmp_path: Path) -> None:
+    spec = inspect_model(write_model(tmp_path, "WanPipeline", WAN))
+    found = checked(Request(arguments={"prompt": "a"}, fps=12), spec, BUILT_IN["generate"], finder=Anything())
+    assert found.fps == 12
+    assert "fps" not in found.arguments
+
+
+def test_a_pipeline_with_a_rate_among_its_arguments_is_given_that_one(tmp_path: Path) -> None:
+    spec = inspect_model(write_model(tmp_path, "StableVideoDiffusionPipeline", SD))
+    request = Request(arguments={"image": "a.png", "fps": 6}, fps=12)
+    found = checked(request, spec, BUILT_IN["generate"], finder=Anything())
+    assert (found.arguments["fps"], found.fps) == (6, 12)
