@@ -19,6 +19,7 @@ from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.extend import check_extend, check_extendable, extend
 from framefleet.pipeline.first_image import text_to_image_to_video
 from framefleet.pipeline.guidance import open_guidance
+from framefleet.pipeline.keyframes import check_keyframes, keyframe_class, keyframes
 from framefleet.pipeline.refine import check_refine, refine, refining_class
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.signature import Parameter, parameters_of
@@ -133,6 +134,13 @@ _RECIPES = (
     Recipe(name="refine", function=refine, needs=("height", "width"), check=check_refine, pipeline=_refined),
     Recipe(
         name="extend", function=extend, needs=("duration_s",), check=check_extend, pipeline=check_extendable
+    ),
+    Recipe(
+        name="keyframes",
+        function=keyframes,
+        needs=("duration_s",),
+        check=check_keyframes,
+        pipeline=keyframe_class,
     ),
 )
 BUILT_IN = {recipe.name: recipe for recipe in _RECIPES}

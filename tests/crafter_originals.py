@@ -16,7 +16,7 @@ from torch import Tensor
 Named = Iterator[tuple[str, tuple[int, ...]]]
 
 WIDTHS, HEAD, TEXT, VISION = (32, 64), 16, 64, 80
-FRAMES, TOKENS, DISTANCE = 2, 16, 4  # tokens of the image for each frame; the originals' distance is 16
+FRAMES, TOKENS, DISTANCE = 3, 16, 4  # tokens of the image for each frame; the originals' distance is 16
 
 UNETS = {
     "videocrafter2-t2v-512": {},

@@ -14,7 +14,9 @@ from safetensors.torch import load_file, save_file
 from framefleet import Clip, Model, Renderer, Request, load_model
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.forwards import Batching
+from framefleet.pipeline.frames import frames_sha256
 from framefleet.pipeline.inputs import Inputs
+from framefleet.pipeline.keyframes import keyframes
 from tests.crafter import (
     GATE,
     IMAGE,
@@ -60,6 +62,28 @@ def test_rows_in_company_have_the_frames_of_plain_calls(variant: str, dtype: str
     assert mean(clip.batch_size for clip in found.values()) > 1.3
     for row in rows:
         assert found[row.seed].frames_sha256 == plain_digest(loaded.pipe, row, tmp_path)
+
+
+def test_key_frames_and_what_lies_between_come_in_company_as_alone(tmp_path: Path) -> None:
+    loaded = model(MOTION)
+    picture(1).save(tmp_path / "1.png")
+    own = {"duration_s": 1.0, "keyframe_times": "0.4"}
+    rows = [
+        Request(
+            arguments={**SMALLEST, "prompt": "a cat", "image": str(tmp_path / "1.png"), **own},
+            seed=seed,
+            recipe="keyframes",
+        )
+        for seed in (1, 2)
+    ]
+    renderer = Renderer(loaded, Batching(min_gain=0), inputs=Inputs([str(tmp_path)]))
+    clips = {clip.request.seed: clip for clip in renderer.render(rows) if isinstance(clip, Clip)}
+    for row in rows:
+        arguments = {k: v for k, v in row.arguments.items() if k not in own} | {"image": picture(1)}
+        alone = Request(arguments=arguments, seed=row.seed, fps=8)
+        frames = keyframes(loaded.pipe, alone, duration_s=1.0, keyframe_times="0.4")
+        assert frames.shape == (8, 64, 64, 3)
+        assert clips[row.seed].frames_sha256 == frames_sha256(frames)
 
 
 # Made by this file: python -m tests.models.test_crafter
@@ -117,7 +141,7 @@ def test_a_callback_sees_and_changes_every_step() -> None:
         (TEXT, {"prompt": None}, "either `prompt` or `prompt_embeds`"),
         (TEXT, {"latents": torch.zeros(1, 4, 1, 8, 8)}, "has shape"),
         (TEXT, {"callback_on_step_end_tensor_inputs": ("x",)}, "callback_on_step_end_tensor_inputs"),
-        (MOTION, {"num_frames": 3}, "this model renders 2 frames"),
+        (MOTION, {"num_frames": 4}, "this model renders 3 frames"),
         (MOTION, {"image": [picture(0), picture(1)]}, "holds 2 images"),
         (NO_FPS, {"fps": 8}, "not conditioned on it"),
     ],
@@ -130,7 +154,7 @@ def test_what_cannot_be_rendered_is_refused(variant: str, arguments: dict[str, A
 @pytest.mark.parametrize(
     ("variant", "cells", "problem"),
     [
-        (MOTION, {"num_frames": 16}, "DynamiCrafter renders 2 frames, no other number"),
+        (MOTION, {"num_frames": 16}, "DynamiCrafter renders 3 frames, no other number"),
         (TEXT, {"height": 80}, "VideoCrafter renders multiples of 64"),
         (TEXT, {"scheduler": "ddim"}, "its denoising loop was written for its own kind"),
         (TEXT, {"num_inference_steps": 1001}, "takes 1 to 1000 steps"),
