@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import framefleet
-from framefleet.pipeline.models import class_named
-from framefleet.pipeline.spec import inspect_model
+from framefleet.pipeline.registry import class_named
+from framefleet.pipeline.specs.spec import inspect_model
 from tests.crafter import IMAGE, MOTION, NUM_ROWS, TEXT, crafter, mixed_rows, plain_digest
 from tests.jobs import records_of, write_table
 
@@ -25,7 +25,7 @@ def test_two_workers_render_the_frames_of_plain_calls(variant: str, dtype: str, 
         "table": str(write_table(tmp_path / "prompts.parquet", cells)),
         "output": str(tmp_path / "out"),
         "model": {"path": str(crafter(variant)), "dtype": dtype},
-        "batching": {"max_rows": 4, "min_gain": 0},
+        "batching": {"max_rows": 2, "min_gain": 0},
         "fleet": {"workers": 2, "gpus_per_worker": 0},
     }
     assert framefleet.render(job).done == NUM_ROWS

@@ -10,11 +10,11 @@ from diffusers.hooks import apply_group_offloading
 from torch import nn
 from torch._dynamo.exc import FailOnRecompileLimitHit
 
-from framefleet.pipeline.calls import parse_call
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.exact import are_equal, probe
-from framefleet.pipeline.pins import run_fused
-from framefleet.pipeline.regions import allow_graphs, check_compiler, has_compiled, separable
+from framefleet.pipeline.fused.calls import parse_call
+from framefleet.pipeline.fused.exact import are_equal, probe
+from framefleet.pipeline.fused.pins import run_fused
+from framefleet.pipeline.options.regions import allow_graphs, check_compiler, has_compiled, separable
 
 
 class Drifting(nn.Module):
