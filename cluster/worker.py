@@ -18,11 +18,12 @@ from queue import Queue
 import framefleet
 from framefleet.cluster.messages import Assignment, Failed, Hello, Report, WorkerSetup
 from framefleet.cluster.write import write_clip
+from framefleet.pipeline.clips import Clip
 from framefleet.pipeline.environment import source_fingerprint
 from framefleet.pipeline.errors import RowError, StoreConflict, StoreError
 from framefleet.pipeline.model import load
 from framefleet.pipeline.records import Record
-from framefleet.pipeline.renderer import Clip, Renderer
+from framefleet.pipeline.renderer import Renderer
 
 log = logging.getLogger(__name__)
 

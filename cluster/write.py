@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 
 import framefleet
 from framefleet.cluster.messages import Assignment, WorkerSetup
+from framefleet.pipeline.clips import Clip
 from framefleet.pipeline.identity import canonical_json, public
 from framefleet.pipeline.media import encode
 from framefleet.pipeline.model import Model
 from framefleet.pipeline.records import Record
-from framefleet.pipeline.renderer import Clip
 from framefleet.pipeline.request import FALLBACK_FPS
 
 
@@ -58,7 +58,7 @@ def write_clip(
         model=model.settings.name,
         model_digest=model.digest,
         numerics=canonical_json(model.settings.numerics(setup.batching.mode)),
-        environment=json.dumps(model.environment, sort_keys=True),
+        environment=json.dumps(clip.environment, sort_keys=True),
         batch_size=clip.batch_size,
         attempt=assignment.attempt,
         worker="",

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from framefleet.jobs.render import render
+    from framefleet.pipeline.clips import Clip, Failure
     from framefleet.pipeline.errors import FramefleetError
     from framefleet.pipeline.forwards import Batching
+    from framefleet.pipeline.inputs import Inputs
     from framefleet.pipeline.model import Model, load_model
-    from framefleet.pipeline.renderer import Clip, Failure, Renderer
+    from framefleet.pipeline.renderer import Renderer
     from framefleet.pipeline.request import Request
     from framefleet.pipeline.store import Store
 
@@ -30,6 +32,7 @@ __all__ = [
     "Clip",
     "Failure",
     "FramefleetError",
+    "Inputs",
     "Model",
     "Renderer",
     "Request",
@@ -40,9 +43,10 @@ __all__ = [
 
 _HOMES = {
     "Batching": "framefleet.pipeline.forwards",
-    "Clip": "framefleet.pipeline.renderer",
-    "Failure": "framefleet.pipeline.renderer",
+    "Clip": "framefleet.pipeline.clips",
+    "Failure": "framefleet.pipeline.clips",
     "FramefleetError": "framefleet.pipeline.errors",
+    "Inputs": "framefleet.pipeline.inputs",
     "Model": "framefleet.pipeline.model",
     "Renderer": "framefleet.pipeline.renderer",
     "Request": "framefleet.pipeline.request",

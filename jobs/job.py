@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from framefleet.pipeline.dtypes import DType
+from framefleet.pipeline.options import Options
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS
 from framefleet.pipeline.sizes import MIN_GAIN
 
@@ -23,7 +24,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class ModelSection(Section):
+class ModelSection(Options):
     """Which model renders, and how it computes."""
 
     path: str = Field(
@@ -48,6 +49,10 @@ class ModelSection(Section):
     threads: int = Field(
         default=1, ge=1, description="Of torch on the CPU; another number may change the bits."
     )
+
+    @property
+    def options(self) -> Options:
+        return Options(**{name: getattr(self, name) for name in Options.model_fields})
 
 
 class BatchingSection(Section):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from framefleet.jobs.job import Job
+from framefleet.jobs.job import Job, LoraSection
 
 Key = tuple[str | int, ...]
 
@@ -19,6 +19,7 @@ SHOULD_BE = {
     "float_type": "a number",
     "int_from_float": "a whole number",
     "int_type": "a whole number",
+    "model_attributes_type": "a mapping (key: value)",
     "model_type": "a mapping (key: value)",
     "string_too_short": "not empty",
     "string_type": "text (in quotes, where YAML takes it for something else)",
@@ -34,8 +35,9 @@ def mistakes_in(
     """
     by_key: dict[Key, list[Any]] = {}
     for found in error.errors(include_url=False):
-        is_whole = found["type"] in ("missing", "extra_forbidden")
-        key = found["loc"] if is_whole else _reached(found["loc"], values)
+        key = _reached(found["loc"], values)
+        if found["type"] in ("missing", "extra_forbidden"):
+            key = (*_reached(found["loc"][:-1], values), found["loc"][-1])
         by_key.setdefault(key, []).append(found)
     for key, errors in by_key.items():
         where = f"{places[key]}: " if key in places else ""
@@ -44,12 +46,13 @@ def mistakes_in(
 
 
 def _reached(location: Key, values: Any) -> Key:
-    """Cut off what pydantic adds to a key: the member of a union that it tried."""
+    """Take out what pydantic adds to a key: the member of a union that it tried, or that the value names."""
     key: Key = ()
     for part in location:
-        if not isinstance(values, dict) or part not in values:
+        if isinstance(values, dict) and part in values:
+            key, values = (*key, part), values[part]
+        elif part not in (values.values() if isinstance(values, dict) else [values]):
             break
-        key, values = (*key, part), values[part]
     return key
 
 
@@ -58,7 +61,9 @@ def _sentence(key: Key, errors: list[Any]) -> tuple[str, str]:
     if kind == "missing":
         return f"the job has no `{name}`", f"write `{name}: ...`" + (f", or give --{name}" * (len(key) == 1))
     if kind == "extra_forbidden":
-        return f"unknown key `{name}`", _nearest(key)
+        return f"unknown key `{name}`", _nearest(key, errors[0]["loc"])
+    if kind.startswith("union_tag"):
+        return _of_no_kind(name, errors[0]["ctx"])
     if errors[0]["loc"][-1] == "[key]":
         return f"`{name}` is not text", "put it in quotes"
     shown = _shown(key, errors[0]["input"])
@@ -68,6 +73,15 @@ def _sentence(key: Key, errors: list[Any]) -> tuple[str, str]:
     depth = max(len(error["loc"]) for error in errors)
     wanted = dict.fromkeys(_wanted(error) for error in errors if len(error["loc"]) == depth)
     return f"`{name}` is {shown}", f"it must be {' or '.join(wanted)}"
+
+
+def _of_no_kind(name: str, context: Mapping[str, str]) -> tuple[str, str]:
+    """Say what a mapping is to name that tells what its other keys mean."""
+    by = context["discriminator"].strip("'")
+    if "tag" not in context:
+        return f"`{name}` has no `{by}`", f"write `{name}.{by}: ...`"
+    known = context["expected_tags"].replace("'", "")
+    return f"`{name}` has the {by} {context['tag']!r}", f"it must be one of {known}"
 
 
 def _wanted(error: Mapping[str, Any]) -> str:
@@ -82,19 +96,47 @@ def _shown(key: Key, value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
-def _nearest(key: Key) -> str:
-    """Return the hint for a key that does not exist: a near one beside it, or the same word elsewhere."""
-    known = list(_known_keys(Job))
-    siblings = {path[-1]: path for path in known if path[:-1] == key[:-1]}
-    elsewhere = {path[-1]: path for path in known}
+def _nearest(key: Key, location: Key) -> str:
+    """Return the hint for a key that does not exist: a near one beside it, or the same word elsewhere.
+
+    location: pydantic's, which tells mappings of several kinds apart.
+    """
+    known = dict(_known_keys(Job)) | dict(_known_below(location))
+    siblings = {path[-1]: path for place, path in known.items() if place[:-1] == location[:-1]}
+    elsewhere = {path[-1]: path for path in known.values() if path != key}
     for words in (siblings, elsewhere):
-        if nearest := difflib.get_close_matches(str(key[-1]), words, n=1, cutoff=0.7):
+        if nearest := difflib.get_close_matches(str(location[-1]), words, n=1, cutoff=0.7):
             return f"did you mean `{'.'.join(words[nearest[0]])}`?"
     return f"known here: {', '.join(siblings or elsewhere)}"
 
 
-def _known_keys(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
+def _known_below(location: Key) -> Iterator[tuple[Key, tuple[str, ...]]]:
+    """Yield the keys of a section that stands under a name which the job chose, as `loras.style`."""
+    if location[0] == "loras" and len(location) > 2:
+        name = str(location[1])
+        for place, path in _known_keys(LoraSection):
+            yield ("loras", name, *place), ("loras", name, *path)
+
+
+def _known_keys(model: type[BaseModel]) -> Iterator[tuple[Key, tuple[str, ...]]]:
+    """Yield every key as pydantic locates it, which names the kind of a mapping too, and as it is written."""
     for name, field in model.model_fields.items():
-        yield (name,)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from ((name, *path) for path in _known_keys(field.annotation))
+        yield (name,), (name,)
+        members = list(_models_in(field.annotation))
+        for member in members:
+            tag = (_tag(member),) if len(members) > 1 else ()
+            for place, path in _known_keys(member):
+                yield (name, *tag, *place), (name, *path)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)
+
+
+def _tag(member: type[BaseModel]) -> str:
+    """Return what a mapping of this kind is told by: the one value of its first key."""
+    first = next(iter(member.model_fields.values()))
+    return str(get_args(first.annotation)[0])

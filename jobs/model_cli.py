@@ -59,6 +59,29 @@ def verify(
         verify_command(model, revision=revision, allow_pickle=allow_pickle, lock=lock)
 
 
+@model_app.command()
+def convert(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="The authors' .ckpt or .safetensors, or its folder.")
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="The pipeline folder to write; a new one.")],
+    variant: Annotated[
+        str | None, typer.Option("--variant", help="Which model it is, where its tensors do not tell.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", help="fp32, fp16 or bf16; without it, as in the checkpoint.")
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Turn a checkpoint that diffusers does not load into a pipeline folder. Holds no two copies of it."""
+    from framefleet.jobs import console
+
+    with console.reporting(verbose=verbose):
+        from framefleet.jobs.convert_command import convert_command
+
+        convert_command(checkpoint, folder, variant=variant, dtype=dtype)
+
+
 @model_app.command(name="list")
 def list_models(verbose: Verbose = False) -> None:
     """Print the models that are known by name: native values, memory, licence."""

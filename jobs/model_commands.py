@@ -9,9 +9,10 @@ from rich.table import Table
 
 from framefleet.jobs.commands import quiet_libraries
 from framefleet.jobs.console import stderr, stdout
-from framefleet.jobs.models_page import in_words
+from framefleet.jobs.models_page import fitting, in_words
 from framefleet.pipeline.blobs import count_named
 from framefleet.pipeline.errors import JobError, ModelError
+from framefleet.pipeline.footprint import CARDS_GB
 from framefleet.pipeline.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.integrity import model_digest
 from framefleet.pipeline.model_lock import LOCK_FILE, ModelLock
@@ -91,7 +92,10 @@ def _opened(
 
 def _rules(spec: PipelineSpec) -> dict[str, str]:
     step = spec.frame_step
-    frames = f"{step}k + 1" if step and step > 1 else "any number"
+    rest = " + 1" if spec.frame_rest else ""
+    frames = f"{step}k{rest}" if step and step > 1 else "any number"
+    if spec.only_frames:
+        frames = f"{spec.only_frames}, no other number"
     longest = f", at most {spec.max_frames}" if spec.max_frames else ""
     defaults = spec.defaults()
     height, width = defaults.get("height"), defaults.get("width")
@@ -106,6 +110,7 @@ def _rules(spec: PipelineSpec) -> dict[str, str]:
     if spec.preset:
         found["defaults"] = ", ".join(f"{name} {value}" for name, value in spec.preset.arguments.items())
         found["dtype"] = f"on a GPU {in_words(spec.preset)}"
+        found["memory"] = ", ".join(f"{card} GB {fitting(spec.preset, card)}" for card in CARDS_GB)
     return found | {"scheduler": spec.scheduler_class}
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from framefleet.pipeline.families import DENOISERS
+from framefleet.pipeline.footprint import CARDS_GB, FIXED_GB, WIDTHS, activations_gb, offload_for
 from framefleet.pipeline.presets import Preset, presets
 
 PAGE = """\
@@ -25,8 +27,25 @@ without a preset works from its own signature and configs.
 
 *Weights GB* is computed: number of parameters, as built from the published configs, times the bytes of the
 dtype. It is on the GPU before anything is rendered; activations, which grow with size and frames, come on
-top and are not in it. *Largest GB* is the largest component alone. framefleet does not offload yet, so all
-the weights have to fit.
+top and are not in it. *Largest GB* is the largest component alone.
+
+## Which offload fits which GPU
+
+For one row of native size, with `vae_tiling: true` where the model has it (Stable Video Diffusion has not:
+give `decode_chunk_size`). *all* needs no offload; *model* and *group* are `offload: model` and
+`offload: group` ([options.md](options.md)); *no* does not fit: render smaller or shorter, or add
+`layerwise_casting` or `quantization`.
+
+{memory}
+
+**Computed, not measured.** *held GB* is what `offload: group` keeps of the denoiser's weights on the GPU at
+once: its largest block and all that is in no block, counted on the real classes, times the dtype's bytes.
+*activations GB* is a rule of thumb: tokens of one row, times their channels, times {widths} (what a block
+holds at its worst moment), times 2 bytes, times 2 where both prompts of guidance share a forward. Onto both
+come {fixed:g} GB for CUDA, its workspaces and a tile of the decoder. Then *all* takes the sum of all weights,
+*model* the largest component, *group* the held part (of a text encoder its largest layer; an autoencoder
+counts whole), and a row fits where the total is at most the card's. Fragmentation and other programs are not
+in it: near the limit, try.
 
 ## Dtypes
 
@@ -74,6 +93,12 @@ def page() -> str:
             ("preset", "makes", "size", "frames", "steps", "guidance", "dtype", "weights GB", "largest GB"),
             ((p.name, makes(p), size_of(p), frames_of(p), *_numbers(p)) for p in known),
         ),
+        widths=WIDTHS,
+        fixed=FIXED_GB,
+        memory=_table(
+            ("preset", "held GB", "activations GB", *(f"{card} GB" for card in CARDS_GB)),
+            ((p.name, *_memory(p)) for p in known),
+        ),
         licences=_table(
             ("model", "licence", "download GB"),
             (
@@ -112,6 +137,17 @@ def _numbers(preset: Preset) -> tuple[str, ...]:
     weights = preset.weights_gb().values()
     steps = str(preset.arguments["num_inference_steps"])
     return steps, _guidance(preset), in_words(preset), f"{sum(weights):.1f}", f"{max(weights):.1f}"
+
+
+def fitting(preset: Preset, card_gb: float) -> str:
+    """Return the offload that fits, in one word."""
+    offload = offload_for(preset, card_gb)
+    return "no" if offload is None else "all" if offload == "none" else offload
+
+
+def _memory(preset: Preset) -> tuple[str, ...]:
+    held = max(gb for name, gb in preset.held_gb().items() if name.startswith(DENOISERS))
+    return f"{held:.1f}", f"{activations_gb(preset):.1f}", *(fitting(preset, card) for card in CARDS_GB)
 
 
 def _guidance(preset: Preset) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from framefleet.cluster.messages import Assignment, WorkerSetup
 from framefleet.cluster.write import clip_path, write_clip
 from framefleet.jobs.claim import read_claim
+from framefleet.pipeline.clips import Clip, Outcome
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.forwards import Batching
 from framefleet.pipeline.identity import is_input
@@ -19,9 +20,10 @@ from framefleet.pipeline.inputs import Inputs
 from framefleet.pipeline.loras import Lora, digests_in
 from framefleet.pipeline.media import Media
 from framefleet.pipeline.model import Model, ModelSettings, load
+from framefleet.pipeline.options import recorded_options
 from framefleet.pipeline.parts import find_record
 from framefleet.pipeline.recipes import Recipe, find_recipe
-from framefleet.pipeline.renderer import Clip, Outcome, Renderer
+from framefleet.pipeline.renderer import Renderer
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.store import Store
 
@@ -91,7 +93,7 @@ def replay(
         raise outcomes[0].error
     now, media = _written(outcomes[0], loaded, recorded, recipe)
     there = recorded.environment | {"recipe source": _recipe_digest(recorded)}
-    here = dict(loaded.environment) | {"recipe source": recipe.digest}
+    here = dict(outcomes[0].environment) | {"recipe source": recipe.digest}
     return Replayed(
         digests=tuple((name, recorded.record[name], now[name]) for name in ("frames_sha256", "media_sha256")),
         differences=tuple(_differences(there, here)),
@@ -133,6 +135,7 @@ def find_recorded(
             dtype=environment["dtype"],
             device=environment["device"],
             threads=environment["threads"],
+            options=recorded_options(json.loads(record["numerics"]), environment),
             storage_options=dict(storage_options or {}),
             loras={
                 name: _lora(name, sha256, claim["job"].get("loras", {}), loras or {})

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from framefleet.jobs.job import Job
 from framefleet.jobs.watch import Watch
 from framefleet.pipeline.dtypes import check_dtype
@@ -19,6 +21,8 @@ from framefleet.pipeline.lora_files import fetch_lora
 from framefleet.pipeline.loras import Lora, loras_of
 from framefleet.pipeline.media import Media
 from framefleet.pipeline.model import ModelSettings, source_of, weights_of
+from framefleet.pipeline.option_checks import check_options
+from framefleet.pipeline.options import Options
 from framefleet.pipeline.recipe_spec import spec_for
 from framefleet.pipeline.recipes import Recipe, find_recipe
 from framefleet.pipeline.records import FAILURE_FIELDS, RECORD_FIELDS
@@ -65,8 +69,18 @@ class Resolved:
 def resolve(job: Job, watch: Watch) -> Resolved:
     """Open what `job` names. Raises UserError for what must change in it, in the table or in the model."""
     model, weights = open_model(job)
-    spec = inspect_model(weights.configs())
+    configs = weights.configs()
+    spec = inspect_model(configs)
     check_dtype(model.dtype, spec.components)
+    device = "cpu" if _is_on_cpu(job) else None
+    check_options(
+        model.options,
+        spec,
+        folder=configs,
+        components=weights.components,
+        device=device,
+        has_loras=bool(job.loras),
+    )
     loras = _open_loras(job, spec, weights)
     recipes = {job.recipe: find_recipe(job.recipe)}
     called = spec_for(recipes[job.recipe], spec)
@@ -101,10 +115,21 @@ def resolve(job: Job, watch: Watch) -> Resolved:
 
 def open_model(job: Job) -> tuple[ModelSettings, Weights]:
     """Return the job's model, opened, as other machines find it too: by absolute path, or by commit."""
-    given = ModelSettings(**job.model.model_dump(), storage_options=job.storage_options)
+    given = ModelSettings(
+        **job.model.model_dump(exclude=set(Options.model_fields)),
+        options=job.model.options,
+        storage_options=job.storage_options,
+    )
     source = source_of(given)
     weights = weights_of(given, source)
     return replace(given, path=source.path, revision=source.revision), weights
+
+
+def _is_on_cpu(job: Job) -> bool:
+    """Tell whether no worker can have a GPU; those of a cluster may, where this machine has none."""
+    if job.model.device != "auto" or job.fleet.address is not None:
+        return job.model.device == "cpu"
+    return not torch.cuda.is_available()
 
 
 def _open_loras(job: Job, spec: PipelineSpec, weights: Weights) -> dict[str, Lora]:

@@ -1,23 +1,28 @@
 """From a record to a script that renders its row again with torch and diffusers alone, and checks the frames.
 
+Models that diffusers lacks are imported from framefleet.
+
 Not covered: other recipes than `generate`, images and videos, and schedules of guidance.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from framefleet.jobs.replay import Recorded, find_recorded
+from framefleet.pipeline.components import Component
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guidance_check import is_schedule
 from framefleet.pipeline.identity import is_input
 from framefleet.pipeline.lora_files import SAFETENSORS, fetch_lora
 from framefleet.pipeline.loras import Lora, adapter_name, adapters_in, without_loras
 from framefleet.pipeline.model import for_diffusers, source_of, weights_of
+from framefleet.pipeline.models import module_of
 from framefleet.pipeline.schedulers import SchedulerChoice, resolve
 from framefleet.pipeline.source import split_name
 from framefleet.pipeline.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.tuning import Setup, script_setup
 
 TEMPLATE = '''\
 """Render row {row_id} again and compare its frames with those of the record.
@@ -30,7 +35,7 @@ import hashlib
 import sys
 
 import torch
-from diffusers import {classes}
+{modules}{imports}
 
 MODEL = {model!r}  # model digest {model_digest}
 ARGUMENTS = {arguments}
@@ -41,8 +46,8 @@ torch.set_num_threads({threads})  # on CPU their number chooses kernels
 torch.backends.cudnn.benchmark = False
 torch.backends.cudnn.deterministic = True
 {tf32}
-pipe = {pipeline}.from_pretrained(MODEL, {revision}dtype={dtype}, use_safetensors={use_safetensors})
-{loras}pipe.to({device!r})
+pipe = {pipeline}.from_pretrained(MODEL, {revision}dtype={dtype}, use_safetensors={use_safetensors}{loading})
+{loras}{setup}
 pipe.set_progress_bar_config(disable=True)
 pipe.scheduler = {scheduler}.from_config(pipe.scheduler.config{overrides})
 
@@ -87,18 +92,27 @@ def replay_script(
             f"row {row_id} was rendered with the model {source.name}, and diffusers opens no URLs",
             "copy the model to a folder, and give that as --model",
         )
-    spec = inspect_model(weights_of(recorded.model, source).configs())
-    return _filled(recorded, spec, resolve(recorded.request.scheduler, spec))
+    weights = weights_of(recorded.model, source)
+    spec = inspect_model(weights.configs())
+    setup = _setup(recorded, weights.components)
+    return _filled(recorded, spec, resolve(recorded.request.scheduler, spec), setup)
 
 
-def _filled(recorded: Recorded, spec: PipelineSpec, choice: SchedulerChoice) -> str:
+def _setup(recorded: Recorded, components: Collection[Component]) -> Setup:
+    steps = recorded.request.arguments.get("num_inference_steps", 1)
+    libraries = {component.name: component.library for component in components if component.has_weights}
+    return script_setup(recorded.model.options, libraries, device=recorded.model.device, steps=steps)
+
+
+def _filled(recorded: Recorded, spec: PipelineSpec, choice: SchedulerChoice, setup: Setup) -> str:
     environment = recorded.environment
     place, revision = split_name(recorded.model.path, recorded.model.revision)
     return TEMPLATE.format(
         row_id=recorded.row_id,
         framefleet=recorded.claim.get("framefleet", ""),
         environment="\n".join(f"  {name} {value}" for name, value in sorted(environment.items())),
-        classes=", ".join(sorted({spec.class_name, choice.class_name})),
+        modules="".join(f"import {module}\n" for module in sorted(setup.modules)),
+        imports=_imports({spec.class_name, choice.class_name, *setup.classes}),
         model=place,
         revision=f"revision={revision!r}, " if revision else "",
         use_safetensors=None if recorded.model.allow_pickle else True,
@@ -111,11 +125,20 @@ def _filled(recorded: Recorded, spec: PipelineSpec, choice: SchedulerChoice) -> 
         tf32=_tf32(environment),
         pipeline=spec.class_name,
         dtype=for_diffusers(environment["dtype"]),
-        device=recorded.model.device,
+        loading=setup.loading,
+        setup="\n".join(setup.lines),
         scheduler=choice.class_name,
         overrides="".join(f", {name}={value!r}" for name, value in choice.overrides.items()),
         frames="output.images" if spec.kind == "image" else "output.frames[0]",
     )
+
+
+def _imports(class_names: set[str]) -> str:
+    """Return the imports of the classes: of diffusers, and of ours that diffusers lacks."""
+    modules: dict[str, list[str]] = {}
+    for name in sorted(class_names):
+        modules.setdefault(module_of(name), []).append(name)
+    return "\n".join(f"from {module} import {', '.join(names)}" for module, names in sorted(modules.items()))
 
 
 def _loras(recorded: Recorded) -> str:

@@ -136,16 +136,21 @@ def _check_size(pixels: int, spec: PipelineSpec) -> int | Refused:
 def check_frames(frames: int, spec: PipelineSpec) -> int | Refused:
     """Return the number of frames, or why the model does not render so many."""
     step = spec.frame_step or 1
+    if spec.only_frames and frames != spec.only_frames:
+        only = spec.only_frames
+        return Refused(reason=f"{_short(spec)} renders {only} frames, no other number", fix=f"use {only}")
     if spec.max_frames and frames > spec.max_frames:
         longest = spec.max_frames
         return Refused(
-            reason=f"its motion module renders {longest} frames at most", fix=f"use {longest} or less"
+            reason=f"{_short(spec)} renders {longest} frames at most", fix=f"use {longest} or less"
         )
-    if frames > 0 and frames % step == 1 % step:
+    first = spec.frame_rest % step
+    if frames == 1 or (frames > 0 and frames % step == first):
         return frames
-    below = (frames - 1) // step * step + 1
-    rule = f"{_short(spec)} renders {step}k + 1 frames" if step > 1 else "a clip has 1 frame or more"
-    return Refused(reason=rule, fix=f"use {below} or {below + step}" if below > 0 else f"use {step + 1}")
+    below = (frames - first) // step * step + first
+    counts = f"{step}k + {first}" if first else f"{step}k"
+    rule = f"{_short(spec)} renders {counts} frames" if step > 1 else "a clip has 1 frame or more"
+    return Refused(reason=rule, fix=f"use {below} or {below + step}" if below > 0 else f"use {step + first}")
 
 
 def _short(spec: PipelineSpec) -> str:

@@ -6,10 +6,12 @@ import importlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.selection import is_weights
+from framefleet.pipeline.models import is_own_module, own_class
+from framefleet.pipeline.selection import INDEX, is_weights
 
 OWN_CODE = (
     "pipelines with code of their own are not loaded; use a model made for diffusers, or update diffusers"
@@ -18,9 +20,10 @@ OWN_CODE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
-    """One folder of a pipeline. has_weights: whether its class is a network."""
+    """One folder of a pipeline. library: where its class is from. has_weights: whether it is a network."""
 
     name: str
+    library: str
     class_name: str
     has_weights: bool
 
@@ -46,6 +49,12 @@ def components_of(index: Mapping[str, Any], where: str) -> tuple[Component, ...]
     return tuple(_component(name, entry, where) for name, entry in entries.items() if entry)
 
 
+def components_in(folder: Path) -> tuple[Component, ...]:
+    """Return the components of a folder."""
+    where = str(folder / INDEX)
+    return components_of(parse_index((folder / INDEX).read_bytes(), where), where)
+
+
 def check_weights(components: Iterable[Component], files: Iterable[str], where: str) -> None:
     """Raise ModelError for a network without weights among the selected `files`."""
     found = {file.partition("/")[0] for file in files if is_weights(file)}
@@ -69,6 +78,7 @@ def _component(name: str, entry: list[Any], where: str) -> Component:
         )
     return Component(
         name=name,
+        library=library,
         class_name=class_name,
         has_weights=isinstance(found, type) and issubclass(found, nn.Module),
     )
@@ -76,11 +86,15 @@ def _component(name: str, entry: list[Any], where: str) -> Component:
 
 def class_of(library: str, name: str) -> Any:
     """Return the class of a component; None when it is not installed."""
-    return getattr(_library(library), name, None)
+    own = own_class(name) if is_own_module(library) else None
+    return own or getattr(_library(library), name, None)
 
 
 def _library(name: str) -> Any:
-    """Return diffusers, transformers, or the part of diffusers that holds a pipeline's own components."""
+    """Return diffusers, transformers, or the part of diffusers that holds a pipeline's own components.
+
+    Nothing else: importing a module runs it, and the name comes from the model's folder.
+    """
     if name in ("diffusers", "transformers"):
         return importlib.import_module(name)
     return getattr(importlib.import_module("diffusers.pipelines"), name, None)

@@ -7,7 +7,8 @@ from typing import Any, Literal
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.siblings import Configs, Task, as_sibling, call_parameters, configs_of, sibling_class
+from framefleet.pipeline.siblings import Task, as_sibling, call_parameters, configs_of, sibling_class
+from framefleet.pipeline.spec import Configs
 
 Medium = Literal["image", "video"]
 TASKS: dict[Medium, Task] = {"image": "image_to_video", "video": "video_to_video"}

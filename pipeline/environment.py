@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ def set_numerics(*, threads: int) -> None:
     torch.backends.cudnn.deterministic = True
 
 
-def environment(device: str, dtype: Resolved) -> dict[str, Any]:
-    """Return what a record says about where it was rendered."""
+def environment(device: str, dtype: Resolved, *, packages: Collection[str] = ()) -> dict[str, Any]:
+    """Return what a record says about where it was rendered. packages: more that decide bits here."""
     found: dict[str, Any] = {
         "framefleet": framefleet.__version__,
         "python": platform.python_version(),
@@ -40,7 +40,7 @@ def environment(device: str, dtype: Resolved) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cpu": f"{_cpu_model()} ({torch.backends.cpu.get_cpu_capability()})",
     }
-    found |= {package: _version(package) for package in PACKAGES}
+    found |= {package: _version(package) for package in (*PACKAGES, *packages)}
     if device.startswith("cuda"):
         found |= _cuda(device)
     return found

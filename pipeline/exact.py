@@ -5,7 +5,8 @@ found by comparison: each module of the denoiser runs both ways on the same inpu
 whole forward equals the one-row forwards. Where a module's values agree but not the strides of its output,
 the next one might round differently, so it is pinned as well.
 
-Not covered: a model whose one-row forward is not repeatable itself; its sizes are refused.
+What runs as one piece (`regions.py`) is not looked into. Not covered: a model whose one-row forward is not
+repeatable itself; its sizes are refused.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from framefleet.pipeline.adapters import working_on
 from framefleet.pipeline.calls import Call, Layout, adapters_of, bits, join
 from framefleet.pipeline.intercept import intercept
 from framefleet.pipeline.pins import Forward, Plan, Rows, Trace, Traces, matching, pinned_modules, run_fused
+from framefleet.pipeline.regions import separable
 from framefleet.pipeline.tree import flatten, unflatten
 
 # Rounding to half precision hides most differences of the sums inside: about one output in 10,000 shows one
@@ -39,7 +41,7 @@ def probe(module: nn.Module, forward: Forward, calls: Sequence[Call], outputs: S
     traces, layout = _trace(module, forward, calls[0])
     pins: dict[str, list[Trace]] = {}
     for height in range(max(1, _height(module))):
-        level = {name: child for name, child in _children(module).items() if _height(child) == height}
+        level = {name: child for name, child in separable(module).items() if _height(child) == height}
         pins |= _differing(module, forward, calls, level, traces, pins)
         plan = Plan(dict(pins), layout)
         if are_equal(run_fused(module, forward, calls, plan), outputs):
@@ -77,7 +79,7 @@ def _trace(module: nn.Module, forward: Forward, call: Call) -> tuple[Traces, tup
         return output
 
     args, kwargs = call.arguments()
-    with working_on(adapters_of([call])), intercept(_children(module), note):
+    with working_on(adapters_of([call])), intercept(separable(module), note):
         output = forward(*args, **kwargs)
     return traces, _layouts(output)
 
@@ -158,10 +160,6 @@ def _agree(fused: Any, by_row: Any, trace: Trace) -> bool:
 
 def _layouts(value: Any) -> tuple[Layout | None, ...]:
     return tuple(Layout.of(leaf) for leaf in flatten(value)[0])
-
-
-def _children(module: nn.Module) -> dict[str, nn.Module]:
-    return {name: child for name, child in module.named_modules() if name}
 
 
 def _height(module: nn.Module) -> int:

@@ -16,13 +16,13 @@ from framefleet.pipeline.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.refine import check_strength
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.siblings import (
-    Configs,
     accepted,
     as_sibling,
     call_parameters,
     configs_of,
     find_sibling,
 )
+from framefleet.pipeline.spec import Configs
 
 MIN_S, MAX_S = 1, 60
 MAX_OVERLAP = 8  # half a second at 16 fps, unless the row says otherwise

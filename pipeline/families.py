@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# The components whose forwards are most of the work, and run once for each step and row.
+DENOISERS = ("transformer", "unet", "prior")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
@@ -16,6 +19,7 @@ class Family:
     size_base: what `check_inputs` demands of height and width, whatever the configs say.
     packing: pixels of the latent that the pipeline itself folds into one token, beside the denoiser's patch.
     frame_factor: the frame step is this times the autoencoder's temporal factor; 0 takes any frame count.
+    max_frames: of the longest clips that it was trained on, where it renders no longer ones.
     vae_factors: (spatial, temporal) where the pipeline has them as constants.
     fps: the rate that the model was trained at; None for images.
     default_size: (height, width) in pixels, or one number in latent pixels, of a call that gives no size;
@@ -28,6 +32,7 @@ class Family:
     size_base: int = 1
     packing: int = 1
     frame_factor: int = 1
+    max_frames: int | None = None
     vae_factors: tuple[int, int] | None = None
     fps: float | None = None
     default_size: tuple[int, int] | int | None = None
@@ -37,6 +42,7 @@ class Family:
 
 _COGVIDEOX = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
 _MOCHI = ("FlowMatchEulerDiscreteScheduler",)  # renders with inverted sigmas, which no other scheduler has
+_VIDEOCRAFTER = ("VideoCrafterDDIMScheduler",)  # clean latents have another scale at each timestep
 
 # CogVideoX decodes two latent frames at a time: only an odd number of them (8k + 1 frames) comes back whole.
 FAMILIES = (
@@ -45,6 +51,7 @@ FAMILIES = (
     Family(prefix="Chroma", packing=2, default_size=128),
     Family(prefix="CogVideoX", size_base=8, frame_factor=2, fps=8, schedulers=_COGVIDEOX),
     Family(prefix="ConsisID", size_base=8, frame_factor=2, fps=8, schedulers=_COGVIDEOX),
+    Family(prefix="DynamiCrafter", size_base=64, frame_factor=0, fps=8, schedulers=_VIDEOCRAFTER),
     Family(prefix="Flux", packing=2, default_size=128, sends=("mu",)),
     Family(prefix="HunyuanVideo", size_base=16, fps=24, sends=("sigmas",)),
     Family(prefix="HunyuanSkyreels", size_base=16, fps=24, sends=("sigmas",)),
@@ -54,12 +61,14 @@ FAMILIES = (
     Family(
         prefix="Mochi", size_base=8, fps=30, vae_factors=(8, 6), default_size=(480, 848), schedulers=_MOCHI
     ),
+    Family(prefix="OpenSora", fps=24, max_frames=129, sends=("sigmas",)),
     Family(prefix="QwenImage", packing=2, default_size=128),
     Family(prefix="SkyReelsV2", size_base=16, fps=24, sends=()),
     Family(prefix="StableDiffusion", size_base=8),
     Family(prefix="StableDiffusion3", sends=()),
     Family(prefix="StableVideoDiffusion", size_base=8, frame_factor=0, fps=7),
     Family(prefix="TextToVideo", size_base=8, frame_factor=0, fps=8),
+    Family(prefix="VideoCrafter", size_base=64, frame_factor=0, fps=10, schedulers=_VIDEOCRAFTER),
     Family(prefix="Wan", size_base=16, fps=16, sends=()),
 )
 

@@ -13,11 +13,13 @@ import torch
 from torch import nn
 
 from framefleet.pipeline.adapters import working_on
+from framefleet.pipeline.attention import Attention
 from framefleet.pipeline.calls import Call, adapters_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.exact import are_close, probe
 from framefleet.pipeline.memory import free_memory, is_out_of_memory
 from framefleet.pipeline.pins import Plan, run_fused
+from framefleet.pipeline.regions import has_compiled
 from framefleet.pipeline.sizes import MIN_GAIN, Sizes
 
 log = logging.getLogger(__name__)
@@ -58,11 +60,18 @@ class Result:
 
 
 class Forwards:
-    """Forwards of some denoisers. Remembers, by shape, which sizes pay and what they pin."""
+    """Forwards of some denoisers. Remembers, by shape, which sizes pay and what they pin.
 
-    def __init__(self, modules: Mapping[str, nn.Module], batching: Batching) -> None:
+    attention: the backend, which is replaced when it refuses a call; then AttentionChanged is raised.
+    """
+
+    def __init__(
+        self, modules: Mapping[str, nn.Module], batching: Batching, attention: Attention | None = None
+    ) -> None:
         self.modules = modules
         self._batching = batching
+        self._attention = attention
+        self._is_compiled = any(map(has_compiled, modules.values()))
         self._sizes: dict[Hashable, Sizes] = {}
         self._plans: dict[Hashable, Plan | None] = {}
 
@@ -118,6 +127,8 @@ class Forwards:
         try:
             return Result(self._run_alone(call), None, 1)
         except Exception as error:  # belongs to this row: handed to its recipe
+            if self._attention:
+                self._attention.replace(partial(self._run_alone, call), error)
             return Result(None, error, 1)
 
     def _run_alone(self, call: Call) -> Any:
@@ -150,6 +161,8 @@ class Forwards:
         """Accept or refuse this many rows at once."""
         size, call, module = len(calls), calls[0], self.modules[calls[0].module]
         plan, is_exact = None, self._batching.mode == "exact"
+        if self._is_compiled:  # the first forward of a size compiles it
+            self._run_fused(calls, None)
         fused, seconds = _best(lambda: self._run_fused(calls, None))
         is_sound = is_exact or are_close(fused, outputs)
         if is_exact and sizes.pays(size, seconds=seconds):

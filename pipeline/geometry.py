@@ -43,6 +43,11 @@ def frame_step(configs: Configs, family: Family) -> int | None:
     return step if step > 1 else None
 
 
+def frame_rest(configs: Configs) -> int:
+    """Return 1 for autoencoders that pack the first frame alone, 0 for those that pack all alike."""
+    return 0 if configs.get("vae", {}).get("_class_name") == "AutoencoderDCVideo" else 1
+
+
 def default_size(parameters: Parameters, configs: Configs, family: Family) -> tuple[int | None, int | None]:
     """Return the (height, width) of a call that gives none: the signature's, the family's, the denoiser's."""
     signature = [parameters[name].default if name in parameters else None for name in ("height", "width")]
@@ -65,6 +70,12 @@ def default_frames(parameters: Parameters, configs: Configs) -> int | None:
             frames = parameters[name].default or denoiser.get("sample_frames") or denoiser.get("num_frames")
             return frames if isinstance(frames, int) else None
     return None
+
+
+def only_frames(configs: Configs) -> int | None:
+    """Return the length that image tokens of a frame each tie the clip to (DynamiCrafter)."""
+    frames = configs.get("image_projector", {}).get("num_frames", 1)
+    return frames if frames > 1 else None
 
 
 def native_fps(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from framefleet.pipeline.check import Refused
 from framefleet.pipeline.guidance import ARGUMENTS, parse_guidance
+from framefleet.pipeline.models import class_named
+from framefleet.pipeline.siblings import call_parameters
+from framefleet.pipeline.spec import Configs
 
 # Pipelines without `true_cfg_scale` that turn their `guidance_scale` into an input of the network, or read it
 # once before the first step.
@@ -22,9 +23,7 @@ def is_schedule(name: str, value: Any) -> bool:
     return "guidance_scale" in name or name in ARGUMENTS
 
 
-def check_schedule(
-    name: str, text: str, *, class_name: str, configs: Mapping[str, Mapping[str, Any]]
-) -> str | Refused:
+def check_schedule(name: str, text: str, *, class_name: str, configs: Configs) -> str | Refused:
     """Return the canonical spelling of a schedule for the argument `name` of a pipeline's call.
 
     configs: of the model's components, by name.
@@ -35,13 +34,13 @@ def check_schedule(
     return schedule if isinstance(schedule, Refused) else str(schedule)
 
 
-def _refusal(name: str, class_name: str, configs: Mapping[str, Mapping[str, Any]]) -> str | None:
-    parameters, short = _parameters(class_name), class_name.removesuffix("Pipeline")
+def _refusal(name: str, class_name: str, configs: Configs) -> str | None:
+    parameters, short = call_parameters(class_name), class_name.removesuffix("Pipeline")
     if name in ("min_guidance_scale", "max_guidance_scale"):
         return f"{short} sets a scale for each frame, the same at every step"
     if name not in ARGUMENTS:
         return f"a schedule can be given for {', '.join(ARGUMENTS)}"
-    if "callback_on_step_end" not in parameters or not _counts_steps(class_name):
+    if "callback_on_step_end" not in parameters or not hasattr(class_named(class_name), "num_timesteps"):
         return f"{short} tells nobody which step it is at"
     is_input = "true_cfg_scale" in parameters or _READ_ONCE.fullmatch(class_name)
     if name == "guidance_scale" and (is_input or configs.get("unet", {}).get("time_cond_proj_dim")):
@@ -50,20 +49,6 @@ def _refusal(name: str, class_name: str, configs: Mapping[str, Mapping[str, Any]
 
 
 def _fix(name: str, class_name: str) -> str:
-    if name == "guidance_scale" and "true_cfg_scale" in _parameters(class_name):
+    if name == "guidance_scale" and "true_cfg_scale" in call_parameters(class_name):
         return "use a number; `true_cfg_scale`, with a negative prompt, takes a schedule"
     return "use a number"
-
-
-def _parameters(class_name: str) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(_class_named(class_name).__call__).parameters
-
-
-def _counts_steps(class_name: str) -> bool:
-    return hasattr(_class_named(class_name), "num_timesteps")
-
-
-def _class_named(class_name: str) -> Any:
-    import diffusers
-
-    return getattr(diffusers, class_name)

@@ -15,7 +15,7 @@ rows do not divide it is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -32,20 +32,10 @@ class LoraLayers:
     """The LoRA layers of a model, by name. Put around their `forward` by `intercept`."""
 
     def __init__(self, components: Mapping[str, nn.Module]) -> None:
-        from peft.tuners.tuners_utils import (
-            BaseTunerLayer,
-        )  # takes seconds; diffusers' pipelines did it by now
-
-        self.layers = {
-            f"{component}.{name}": layer
-            for component, module in components.items()
-            for name, layer in module.named_modules()
-            if isinstance(layer, BaseTunerLayer)
-        }
+        self.layers: dict[str, Any] = dict(_adapted(components))
 
     def __call__(self, name: str, forward: Forward, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        layer: Any = self.layers[name]
-        rows = working_rows()
+        layer, rows = self.layers[name], working_rows()
         if not rows:  # nobody's row: as the caller of the pipeline has set it
             return forward(x, *args, **kwargs)
         own = [_present(layer, row) for row in rows]
@@ -72,13 +62,27 @@ class LoraLayers:
         return tuple(pair for pair in row if any(pair[0] in layer.r for layer in layers))
 
 
+def _adapted(components: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Module]]:
+    for component, module in components.items():
+        from peft.tuners.tuners_utils import BaseTunerLayer  # takes seconds, and most models have no LoRAs
+
+        for name, layer in module.named_modules():
+            if isinstance(layer, BaseTunerLayer):
+                yield f"{component}.{name}", layer
+
+
 def _present(layer: Any, row: Adapters) -> Adapters:
     return tuple(pair for pair in row if pair[0] in layer.r)
 
 
 def _switch_on(layer: Any, adapters: Adapters) -> None:
+    """Do to one layer what `pipe.set_adapters` does to all.
+
+    Gradients included: whether weights want them chooses how torch multiplies, also where none are kept
+    (`should_fold` in ATen's LinearAlgebra.cpp).
+    """
     names = [name for name, _ in adapters]
     if layer.active_adapters != names:
-        layer.set_adapter(names, inference_mode=True)
+        layer.set_adapter(names)
     for name, weight in adapters:
         layer.set_scale(name, weight)

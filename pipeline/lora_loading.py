@@ -68,7 +68,7 @@ def load_loras(pipe: Any, files: Mapping[str, LoraFile]) -> None:
             )
     for layer in _adapted_layers(pipe):
         layer.eval()  # made in training mode: a dropout would be on
-        layer.set_adapter([], inference_mode=True)
+        layer.set_adapter([])
 
 
 def _refuse_without_support(files: Mapping[str, LoraFile], pipeline_class: type) -> None:
@@ -83,7 +83,8 @@ def _load(pipe: Any, name: str, file: LoraFile) -> str | None:
     def converted(_: str, convert: Any, *args: Any, **kwargs: Any) -> Any:
         """Look at the weights after diffusers named them in its way, and before it changes the model."""
         found = convert(*args, **kwargs)
-        weights, metadata = (found[0], found[-1]) if isinstance(found, tuple) else (found, None)
+        parts = found if isinstance(found, tuple) else (found, None)
+        weights, metadata = parts[0], parts[-1]
         places.extend(_places(pipe, weights, file.lora.component))
         reason = next(chain(_misfits(places), _changes(metadata or {})), None)
         if reason:
@@ -103,7 +104,7 @@ def _load(pipe: Any, name: str, file: LoraFile) -> str | None:
     except Exception as error:  # ours, or whatever a converter or peft makes of a file that is not for them
         return (str(error).strip().splitlines() or [type(error).__name__])[0]
     adapted = [layer for layer in _adapted_layers(pipe) if adapter_name(name) in layer.r]
-    if any(len({weight.is_meta for weight in layer.parameters()}) > 1 for layer in adapted):
+    if any(_is_unfilled(layer) for layer in adapted):
         return "it lacks weights that its own description names"
     filled = {id(layer.base_layer) for layer in adapted}
     unused = (place.key for place in places if id(_base(place.layer)) not in filled)
@@ -121,6 +122,12 @@ def _no_false_alarms() -> Iterator[None]:
             yield
     finally:
         transformers_logging.set_verbosity(level)
+
+
+def _is_unfilled(layer: Any) -> bool:
+    """Whether something was made and not loaded, as DoRA's magnitudes where the file has none."""
+    is_real = any(not weight.is_meta for weight in layer.base_layer.parameters())
+    return is_real and any(weight.is_meta for weight in layer.parameters())
 
 
 def _places(pipe: Any, weights: Mapping[str, Tensor], component: str | None) -> Iterator[Place]:

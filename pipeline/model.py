@@ -11,19 +11,23 @@ from typing import Any
 import torch
 from torch import nn
 
+from framefleet.pipeline.attention import Attention
+from framefleet.pipeline.components import components_in
 from framefleet.pipeline.dtypes import DType, Resolved, asked, check_dtype, resolved
 from framefleet.pipeline.environment import environment, set_numerics
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.families import DENOISERS
 from framefleet.pipeline.integrity import model_digest
 from framefleet.pipeline.lora_files import fetch_lora
 from framefleet.pipeline.loras import Lora, loras_of
+from framefleet.pipeline.option_checks import check_options
+from framefleet.pipeline.options import Options, read_options
 from framefleet.pipeline.source import Source, open_source, public_name
 from framefleet.pipeline.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.tuning import packages_of, quantization_config, tune
 from framefleet.pipeline.weights import Weights, fetched_as, open_weights
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-# The components whose forwards are most of the work, and run once for each step and row.
-DENOISERS = ("transformer", "unet", "prior")
 TEXT_ENCODERS = ("text_encoder",)
 
 
@@ -35,6 +39,7 @@ class ModelSettings:
     revision: of a hub model. lock: a lock file, if not the model's own. storage_options: to open a URL.
     dtype: of all components, or of each; see `dtypes`. device: auto is the GPU where there is one.
     threads: of torch, on the CPU. loras: that rows may name; which ones a row uses is among its arguments.
+    options: see `Options`.
     """
 
     path: str
@@ -46,6 +51,7 @@ class ModelSettings:
     device: str = "auto"
     threads: int = 1
     loras: Mapping[str, Lora] = field(default_factory=dict)
+    options: Options = field(default_factory=Options)
 
     @property
     def name(self) -> str:
@@ -54,14 +60,16 @@ class ModelSettings:
 
     def numerics(self, mode: str) -> dict[str, Any]:
         """What of it decides the frames: part of every row's identity."""
-        return {"dtype": asked(self.dtype), "threads": self.threads, "batching": mode, "generator": "cpu"}
+        fixed = {"dtype": asked(self.dtype), "threads": self.threads, "batching": mode, "generator": "cpu"}
+        return fixed | self.options.numerics()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """A loaded pipeline, and what identifies it.
 
-    digest: of all files loaded; digests: of each. environment: see `environment`.
+    digest: of all files loaded; digests: of each. environment: see `environment`. attention: where a job
+    asks for a backend.
     """
 
     settings: ModelSettings
@@ -70,6 +78,7 @@ class Model:
     digests: Mapping[str, str]
     digest: str
     environment: Mapping[str, Any]
+    attention: Attention | None = None
 
     def denoisers(self) -> dict[str, nn.Module]:
         return self._modules(DENOISERS)
@@ -96,6 +105,7 @@ def load_model(
     device: str = "auto",
     threads: int = 1,
     loras: Mapping[str, str | Path | Mapping[str, Any] | Lora] | None = None,
+    **options: Any,
 ) -> Model:
     """Load a diffusers pipeline for rendering.
 
@@ -103,7 +113,7 @@ def load_model(
     commit. lock: the lock file that the files must agree with, if not the model's own. allow_pickle: load
     pickles of tensors where there are no safetensors. dtype: auto, fp32, fp16, bf16, or of each component, as
     {"default": "bf16", "vae": "fp32"}. loras: by the name that requests give them, each a path or a mapping
-    with the fields of `Lora`.
+    with the fields of `Lora`. options: as below `model:` in a job, `offload="group"`; see `Options`.
     Sets the number of torch's threads for the whole process: on CPU it chooses kernels. Raises ModelError
     when the model is incomplete, corrupted, not the locked one, or holds pickles only.
     """
@@ -117,6 +127,7 @@ def load_model(
         device=device,
         threads=threads,
         loras=loras_of(loras or {}),
+        options=read_options(options),
     )
     return load(settings)
 
@@ -134,18 +145,23 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
         folder, digests = weights_of(settings, source).fetched()
     spec = inspect_model(folder)
     check_dtype(settings.dtype, spec.components)
+    options, components = settings.options, components_in(folder)
+    has_loras = bool(settings.loras)
+    check_options(options, spec, folder=folder, components=components, device=device, has_loras=has_loras)
     dtype = resolved(settings.dtype, device=device, preset=spec.preset)
     set_numerics(threads=settings.threads)
     loras = {n: fetch_lora(n, lora, settings.storage_options) for n, lora in settings.loras.items()}
     # The concrete class: DiffusionPipeline.from_pretrained drops components it is handed (diffusers 0.42).
     # Safetensors are mapped, not read: no second copy in memory. Pickles are read with weights_only=True, by
     # diffusers and by transformers.
+    quantized = quantization_config(options, {component.name: component.library for component in components})
     try:
         pipe = spec.pipeline_class.from_pretrained(
             folder,
             dtype=for_diffusers(dtype),
             use_safetensors=None if settings.allow_pickle else True,
             local_files_only=True,
+            quantization_config=quantized.make() if quantized else None,
         )
     except (OSError, ValueError, UnpicklingError) as error:  # missing, or do not fit each other, or hold code
         raise ModelError(f"{folder} cannot be loaded: {error}", "fetch the model again") from error
@@ -153,7 +169,7 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
         from framefleet.pipeline.lora_loading import load_loras  # imports peft and diffusers' loaders: 3 s
 
         load_loras(pipe, loras)
-    pipe.to(device)
+    attention = tune(pipe, options, device=device)
     pipe.set_progress_bar_config(disable=True)
     return Model(
         settings=replace(
@@ -166,7 +182,8 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
         spec=spec,
         digests=digests,
         digest=model_digest(digests),
-        environment=environment(device, dtype),
+        environment=environment(device, dtype, packages=packages_of(options, device)),
+        attention=attention,
     )
 
 

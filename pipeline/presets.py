@@ -26,7 +26,11 @@ class Preset:
     match: Mapping[str, Mapping[str, Any]]
     arguments: Mapping[str, Scalar]
     parameters: Mapping[str, int]
+    held: Mapping[str, int]
+    token: tuple[int, int, int]
+    width: int
     licence: str
+    joined: bool = False
     fps: float | None = None
     dtype: DTypeName = "bf16"
     dtypes: Mapping[str, DTypeName] = field(default_factory=dict)
@@ -44,9 +48,16 @@ class Preset:
 
     def weights_gb(self) -> dict[str, float]:
         """Return what each component's weights take on a GPU with `dtype: auto`."""
+        return self._gb(self.parameters)
+
+    def held_gb(self) -> dict[str, float]:
+        """Return what of each component's weights is on a GPU at once with `offload: group`."""
+        return self._gb({**self.parameters, **self.held})
+
+    def _gb(self, parameters: Mapping[str, int]) -> dict[str, float]:
         return {
             component: millions * BYTES[self.dtypes.get(component, self.dtype)] / 1000
-            for component, millions in self.parameters.items()
+            for component, millions in parameters.items()
         }
 
 
@@ -54,7 +65,7 @@ class Preset:
 def presets() -> tuple[Preset, ...]:
     """Return all presets, in the order in which they are tried."""
     entries = tomllib.loads(Path(__file__).with_name("presets.toml").read_text(encoding="utf-8"))["preset"]
-    lists = ("models", "inputs", "pipelines")
+    lists = ("models", "inputs", "pipelines", "token")
     return tuple(Preset(**{**entry, **{key: tuple(entry[key]) for key in lists}}) for entry in entries)
 
 

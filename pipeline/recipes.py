@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,20 @@ from framefleet.pipeline.check import Refused
 from framefleet.pipeline.conditioned import conditioned_class, image_to_video, video_to_video
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.extend import check_extend, check_extendable, extend
+from framefleet.pipeline.first_image import text_to_image_to_video
 from framefleet.pipeline.guidance import open_guidance
+from framefleet.pipeline.keyframes import check_keyframes, keyframe_class, keyframes
 from framefleet.pipeline.refine import check_refine, refine, refining_class
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.siblings import Configs
 from framefleet.pipeline.signature import Parameter, parameters_of
+from framefleet.pipeline.spec import Configs
 
 Problems = Iterable[tuple[str, Refused]]  # the argument, and why a row cannot be rendered with it
+
+
+@functools.cache  # asked for every row
+def _parameters(function: Callable[..., Any]) -> tuple[Parameter, ...]:
+    return parameters_of(function)[2:]
 
 
 def _no_problems(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Problems:
@@ -40,7 +47,7 @@ class Recipe:
 
     It may have further parameters with defaults: a row gives them as it gives the pipeline's arguments.
     digest: SHA-256 of the source file it comes from; None for framefleet's own, which the version covers.
-    needs: arguments without which no row can be rendered.
+    needs: arguments without which no row can be rendered. makes: those of the pipeline that it makes itself.
     check: from the recipe's own arguments and those of the pipeline, to what is wrong between them.
     pipeline: from a model's class and configs to the class whose call takes a row's arguments.
     """
@@ -49,15 +56,19 @@ class Recipe:
     function: Callable[..., Any]
     digest: str | None = None
     needs: tuple[str, ...] = ()
+    makes: tuple[str, ...] = ()
     check: Callable[[Mapping[str, Any], Mapping[str, Any]], Problems] = _no_problems
     pipeline: Callable[[str, Configs], str] = _models_own
 
     def parameters(self) -> list[Parameter]:
         """What the recipe takes beyond `(pipe, request)`."""
-        return list(parameters_of(self.function))[2:]
+        return list(_parameters(self.function))
 
     def problems(self, arguments: Mapping[str, Any]) -> Iterator[tuple[str, Refused]]:
         """Yield what is missing, or wrong between cells that are fine one by one."""
+        for name in self.makes:
+            if arguments.get(name) is not None:
+                yield name, Refused(reason=f"{self.name} makes it", fix="leave it out")
         missing = [name for name in self.needs if arguments.get(name) is None]
         for name in missing:
             yield name, Refused(reason=f"{self.name} needs it in every row", fix=f"add a column {name!r}")
@@ -105,17 +116,31 @@ _RECIPES = (
         name="image_to_video",
         function=image_to_video,
         needs=("image",),
-        pipeline=partial(conditioned_class, "image"),
+        pipeline=functools.partial(conditioned_class, "image"),
     ),
     Recipe(
         name="video_to_video",
         function=video_to_video,
         needs=("video",),
-        pipeline=partial(conditioned_class, "video"),
+        pipeline=functools.partial(conditioned_class, "video"),
+    ),
+    Recipe(
+        name="text_to_image_to_video",
+        function=text_to_image_to_video,
+        needs=("image_model", "height", "width"),
+        makes=("image",),
+        pipeline=functools.partial(conditioned_class, "image"),
     ),
     Recipe(name="refine", function=refine, needs=("height", "width"), check=check_refine, pipeline=_refined),
     Recipe(
         name="extend", function=extend, needs=("duration_s",), check=check_extend, pipeline=check_extendable
+    ),
+    Recipe(
+        name="keyframes",
+        function=keyframes,
+        needs=("duration_s",),
+        check=check_keyframes,
+        pipeline=keyframe_class,
     ),
 )
 BUILT_IN = {recipe.name: recipe for recipe in _RECIPES}

@@ -13,7 +13,8 @@ from framefleet.pipeline.families import family_of
 from framefleet.pipeline.frames import Frames, to_frames
 from framefleet.pipeline.geometry import size_multiple
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.siblings import SIBLINGS, Configs, accepted, as_sibling, configs_of, sibling_class
+from framefleet.pipeline.siblings import SIBLINGS, accepted, as_sibling, configs_of, sibling_class
+from framefleet.pipeline.spec import Configs
 
 MAX_LEVELS = 4  # a 16th of 1280 pixels is 80
 

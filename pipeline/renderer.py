@@ -9,14 +9,16 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from framefleet.pipeline.adapters import of_one_row, working_on
+from framefleet.pipeline.adapters import working_on
+from framefleet.pipeline.attention import AttentionChanged
 from framefleet.pipeline.batcher import Batcher, Task
 from framefleet.pipeline.checked import checked
-from framefleet.pipeline.embeddings import Embeddings
+from framefleet.pipeline.clips import Clip, Failure, Outcome
+from framefleet.pipeline.encoders import Encoders
 from framefleet.pipeline.errors import OutOfMemory
 from framefleet.pipeline.forwards import Batching, Forwards
 from framefleet.pipeline.frames import Frames, frames_sha256, to_frames
@@ -25,50 +27,16 @@ from framefleet.pipeline.input_survey import InputIndex
 from framefleet.pipeline.inputs import Inputs
 from framefleet.pipeline.intercept import intercept
 from framefleet.pipeline.lora_layers import LoraLayers
-from framefleet.pipeline.loras import adapter_name, adapters_in, without_loras
-from framefleet.pipeline.memo import Memo
+from framefleet.pipeline.loras import adapters_in, without_loras
 from framefleet.pipeline.memory import free_memory, is_out_of_memory, peak_memory_bytes
 from framefleet.pipeline.model import Model
 from framefleet.pipeline.opened import open_arguments
-from framefleet.pipeline.parked import Parked, is_on_gpu
 from framefleet.pipeline.read_ahead import ReadAhead
 from framefleet.pipeline.recipes import Recipe, find_recipe
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.schedulers import build, resolve
+from framefleet.pipeline.step_cache import StepCache
 from framefleet.pipeline.store import Store
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Clip:
-    """One rendered row.
-
-    frames: uint8 RGB (T, H, W, 3); T is 1 for images. seconds: encode_s (text), denoise_s (from the first
-    forward to the last, shared with other rows), decode_s. batch_size: mean rows over its forwards.
-    """
-
-    row_id: str
-    request: Request
-    frames: Frames
-    frames_sha256: str
-    seconds: Mapping[str, float]
-    batch_size: float
-    peak_memory_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """One row that could not be rendered. The others went on.
-
-    error: without its frames, which would keep the row's tensors; they are written out in traceback.
-    """
-
-    row_id: str
-    request: Request
-    error: Exception
-    traceback: str
-
-
-Outcome = Clip | Failure
 
 
 class Renderer:
@@ -93,21 +61,15 @@ class Renderer:
         """
         self.model = model
         self.batching = batching or Batching()
-        self.forwards = Forwards(model.denoisers(), self.batching)
+        cache = model.settings.options.cache
+        self._cache = StepCache(cache, model.denoisers()) if cache else None
         self._recipes = dict(recipes or {})
-        self._batcher = Batcher(self.forwards)
+        self._learn_anew()
         self._inputs = inputs or Inputs([os.getcwd(), os.sep])
         self._finder = InputIndex(self._inputs)
         self._ahead = ReadAhead(self._inputs.read)
-        encoders = model.text_encoders() if embeddings else {}
-        numerics = model.settings.numerics(self.batching.mode)
-        self._memo = Memo(Embeddings(embeddings, model, numerics) if embeddings else None)
-        self._parked = Parked(
-            {name: encoder for name, encoder in encoders.items() if is_on_gpu(encoder)},
-            model.environment["device"],
-        )
-        self._loras = LoraLayers(model.networks())
-        self._digests = {adapter_name(name): lora.sha256 for name, lora in model.settings.loras.items()}
+        self._loras = LoraLayers(model.networks() if model.settings.loras else {})
+        self._encoders = Encoders(model, self._loras, mode=self.batching.mode, kept_in=embeddings)
         self._rows: dict[Task, _Row] = {}
         self._waiting: deque[_Row] = deque()
         self._retry_alone: deque[_Row] = deque()  # memory ran out beside others
@@ -122,8 +84,11 @@ class Renderer:
         """Rows worth having under way at once.
 
         Where larger forwards do not pay, one: rows that took turns would all be lost in a crash. Else twice
-        those of a forward, so that forwards fill though rows of several kinds are mixed.
+        those of a forward, so that forwards fill though rows of several kinds are mixed. A step cache would
+        couple rows: one.
         """
+        if self._cache:
+            return 1
         reach = min(self._batcher.reach, self.batching.max_rows)
         return 1 if reach == 1 else 2 * reach
 
@@ -168,19 +133,22 @@ class Renderer:
         """Take every row to its next forward; return the rows that ended on the way."""
         self._admit()
         with ExitStack() as stack, intercept(self._loras.layers, self._loras):
-            stack.callback(self._parked.leave)
+            stack.callback(self._encoders.leave)
             stack.enter_context(intercept(self.model.text_encoders(), self._encode))
             vae = getattr(self.model.pipe, "vae", None)
             stack.enter_context(intercept({"vae": vae} if vae else {}, self._decode, method="decode"))
-            finished = self._batcher.step(stack)
+            try:
+                finished = self._batcher.step(stack)
+            except AttentionChanged:
+                self._begin_again()
+                return []
         ended = [(task, self._rows.pop(task)) for task in finished]
         return [outcome for task, row in ended if (outcome := self._outcome(task, row)) is not None]
 
     def cancel(self) -> None:
         """Forget all rows."""
-        self._batcher.cancel()
-        self._parked.bring()
-        self._rows.clear()
+        self._drop_rows()
+        self._encoders.bring()
         self._waiting.clear()
         self._retry_alone.clear()
 
@@ -202,10 +170,33 @@ class Renderer:
 
     def _start(self, row: _Row, *, is_alone: bool) -> None:
         row.is_alone = is_alone
+        if self._cache:  # here, and not in the row's own code: its hooks go below the batcher's
+            steps = row.request.arguments.get("num_inference_steps", 1)
+            self._cache.start(steps=steps, pipe=lambda: row.pipe)
         self._rows[self._batcher.start(partial(self._render_row, row))] = row
 
+    def _begin_again(self) -> None:
+        """Take rows under way from their start: each is to be of one attention backend."""
+        rows = list(self._rows.values())
+        self._drop_rows()
+        self._learn_anew()
+        for row in reversed(rows):
+            queue = self._retry_alone if row.is_alone else self._waiting
+            queue.appendleft(_Row(row.row_id, row.request))
+
+    def _drop_rows(self) -> None:
+        self._batcher.cancel()
+        self._rows.clear()
+        if self._cache:
+            self._cache.stop()
+
+    def _learn_anew(self) -> None:
+        """Forget which sizes pay and are exact."""
+        self.forwards = Forwards(self.model.denoisers(), self.batching, self.model.attention)
+        self._batcher = Batcher(self.forwards)
+
     def _render_row(self, row: _Row) -> Frames:
-        pipe = copy.copy(self.model.pipe)  # pipelines keep the state of a call on themselves
+        pipe = row.pipe = copy.copy(self.model.pipe)  # pipelines keep the state of a call on themselves
         choice = resolve(row.request.scheduler, self.model.spec)
         pipe.scheduler = build(choice, self.model.pipe.scheduler)
         arguments = row.request.arguments
@@ -221,13 +212,7 @@ class Renderer:
         return self._recipes[name]
 
     def _encode(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        loras = [
-            f" {self._digests[adapter]}:{weight!r}"
-            for adapter, weight in self._loras.used_in(name, of_one_row())
-        ]
-        place = "".join([name, *loras])  # an encoder with a LoRA is another encoder
-        run = partial(self._parked.run, name, forward)
-        return self._measured("encode_s", partial(self._memo, place, run), *args, **kwargs)
+        return self._measured("encode_s", self._encoders, name, forward, *args, **kwargs)
 
     def _decode(self, name: str, decode: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return self._measured("decode_s", decode, *args, **kwargs)
@@ -246,9 +231,11 @@ class Renderer:
         return self._rows.get(task) if task else None
 
     def _outcome(self, task: Task, row: _Row) -> Outcome | None:
+        if self._cache:
+            self._cache.stop()
         error = task.error
         if error is None:
-            return _clip(task, row)
+            return _clip(task, row, self._environment())
         text = "".join(traceback.format_exception(error))
         _drop_frames(error)
         if is_out_of_memory(error):
@@ -257,9 +244,14 @@ class Renderer:
                 self._retry_alone.append(row)
                 return None
             error = OutOfMemory(
-                f"one row alone does not fit: {error}", "render smaller, or shorter, or in bf16"
+                f"one row alone does not fit: {error}",
+                "render smaller, or shorter, or in bf16; or set model.offload or model.vae_tiling",
             )
         return Failure(row_id=row.row_id, request=row.request, error=error, traceback=text)
+
+    def _environment(self) -> dict[str, Any]:
+        attention = self.model.attention
+        return {**self.model.environment, **({"attention": attention.name} if attention else {})}
 
 
 class _Row:
@@ -268,6 +260,7 @@ class _Row:
         self.request = request
         self.seconds: dict[str, float] = {}
         self.is_alone = False
+        self.pipe: Any = None
 
 
 def _drop_frames(error: BaseException | None) -> None:
@@ -277,7 +270,7 @@ def _drop_frames(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def _clip(task: Task, row: _Row) -> Clip:
+def _clip(task: Task, row: _Row, environment: Mapping[str, Any]) -> Clip:
     seconds = {"encode_s": 0.0, "decode_s": 0.0, "denoise_s": task.last_forward_at - task.first_forward_at}
     return Clip(
         row_id=row.row_id,
@@ -287,4 +280,5 @@ def _clip(task: Task, row: _Row) -> Clip:
         seconds=seconds | row.seconds,
         batch_size=task.batch_size,
         peak_memory_bytes=peak_memory_bytes(),
+        environment=environment,
     )

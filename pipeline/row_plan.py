@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,27 +11,30 @@ from typing import Any
 import pyarrow as pa
 
 from framefleet.pipeline.check import Refused, check_argument, check_fps, check_seed
-from framefleet.pipeline.errors import JobError, TableError, UserError
+from framefleet.pipeline.column_checks import (
+    check_carried,
+    check_required,
+    check_type,
+    did_you_mean,
+    lookalikes,
+    plumbing_fix,
+)
+from framefleet.pipeline.errors import JobError, UserError
 from framefleet.pipeline.guidance_check import check_schedule, is_schedule
+from framefleet.pipeline.image_model import ARGUMENT as IMAGE_MODEL
+from framefleet.pipeline.image_model import check_image_model
 from framefleet.pipeline.loras import ARGUMENT as LORA
 from framefleet.pipeline.loras import Lora, check_loras
+from framefleet.pipeline.models import row_rules
 from framefleet.pipeline.recipes import BUILT_IN, Recipe
 from framefleet.pipeline.row_inputs import Finder, NoInputs, check_input
 from framefleet.pipeline.rows import Reader, RowPlan
 from framefleet.pipeline.schedulers import resolve
-from framefleet.pipeline.signature import PLUMBING, Kind, Parameter
+from framefleet.pipeline.signature import Kind, Parameter
 from framefleet.pipeline.spec import PipelineSpec
 
 # Columns with a meaning of their own, unless the pipeline has a parameter of that name.
 _SPECIAL: dict[str, Kind] = {"seed": "int", "scheduler": "str", "recipe": "str", "fps": "float", LORA: "str"}
-_WORDS: dict[Kind, str] = {
-    "str": "text",
-    "bool": "true or false",
-    "int": "whole numbers",
-    "float": "numbers",
-    "image": "paths or URLs of images, as text",
-    "video": "paths or URLs of videos, as text",
-}
 _FROM_INPUT = re.compile("ImageToVideo|VideoToVideo|Img2Img|Inpaint")
 _CACHED = (
     4096  # distinct cells remembered per column: heights and schedulers repeat, prompts and seeds do not
@@ -83,12 +85,12 @@ def plan_rows(
     found = {target: columns.get(target, target) for target in targets}
     read = {target: column for target, column in found.items() if column in schema.names}
     for target, column in read.items():
-        _check_type(schema.field(column), target, targets[target])
+        check_type(schema.field(column), target, targets[target])
     carried = tuple(name for name in schema.names if name not in read.values())
-    _check_carried(carried, spec, reserved)
+    check_carried(carried, spec, reserved)
     required = (*(p.name for p in spec.parameters.values() if _is_required(p, spec)), *recipe.needs)
-    required = tuple(dict.fromkeys(required))
-    _check_required(required, read, base)
+    required = tuple(name for name in dict.fromkeys(required) if name not in recipe.makes)
+    check_required(required, read, base)
     return RowPlan(
         readers=tuple(
             Reader(
@@ -109,8 +111,9 @@ def plan_rows(
         fps=fps,
         finder=finder,
         spec=spec,
+        rules=row_rules(spec.class_name),
         carried=carried,
-        lookalikes=_lookalikes(carried, [target for target in targets if target not in read]),
+        lookalikes=lookalikes(carried, [target for target in targets if target not in read]),
     )
 
 
@@ -135,12 +138,12 @@ def _check_columns(columns: Mapping[str, str], targets: Mapping[str, Kind], sche
     for target, column in columns.items():
         if target not in targets:
             raise JobError(
-                f"columns.{target}: there is no argument {target!r}", _did_you_mean(target, targets)
+                f"columns.{target}: there is no argument {target!r}", did_you_mean(target, targets)
             )
         if column not in schema.names:
             raise JobError(
                 f"columns.{target} names the column {column!r}, and the table has none of that name",
-                _did_you_mean(column, schema.names),
+                did_you_mean(column, schema.names),
             )
 
 
@@ -163,7 +166,7 @@ def _defaults(
             place = "recipe" if name == "recipe" else "media.fps"
             raise JobError(f"defaults.{name} is not where the job sets it", f"set `{place}:` instead")
         if name not in targets:
-            fix = _plumbing_fix(name) if name in spec.parameters else _did_you_mean(name, targets)
+            fix = plumbing_fix(name) if name in spec.parameters else did_you_mean(name, targets)
             raise JobError(f"defaults.{name}: rows have no such argument", fix)
         arguments.pop(name, None)
         if value is not None:
@@ -189,6 +192,8 @@ def _checked_default(name: str, value: Any, kind: Kind, spec: PipelineSpec, find
 def _check_value(name: str, value: Any, kind: Kind, spec: PipelineSpec, finder: Finder) -> Any:
     if kind == "image" or kind == "video":
         return check_input(value, kind, finder)
+    if name == IMAGE_MODEL:
+        return check_image_model(value)
     if is_schedule(name, value):
         return check_schedule(name, value, class_name=spec.class_name, configs=spec.configs)
     return check_argument(name, value, kind, spec)
@@ -240,69 +245,3 @@ def _refusing(find: Callable[[str], Any]) -> Callable[[Any], Any]:
             return Refused(reason=error.problem, fix=error.fix)
 
     return found
-
-
-def _check_type(field: pa.Field, target: str, kind: Kind) -> None:
-    """Raise when no cell of the column can ever be what the argument takes."""
-    stored = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    text = pa.types.is_string(stored) or pa.types.is_large_string(stored) or pa.types.is_string_view(stored)
-    number = pa.types.is_integer(stored) or pa.types.is_floating(stored) or pa.types.is_decimal(stored)
-    fits = {
-        "str": text,
-        "bool": text or pa.types.is_boolean(stored),
-        "int": text or number,
-        "float": text or number,
-        "image": text,
-        "video": text,
-    }
-    if not (fits[kind] or pa.types.is_null(stored)):
-        words = _WORDS[kind]
-        raise TableError(
-            f"column {field.name!r} holds {field.type}, but {target} takes {words}",
-            f"write the column as {words}, or rename it if it means something else",
-        )
-
-
-def _check_carried(carried: Collection[str], spec: PipelineSpec, reserved: Collection[str]) -> None:
-    for name in carried:
-        parameter = spec.parameters.get(name)
-        if parameter is not None and parameter.kind is None:
-            raise TableError(f"column {name!r} is an argument that a table cannot give", _plumbing_fix(name))
-        if name in reserved:
-            raise TableError(
-                f"column {name!r} has the name of a column that every record gets",
-                f"rename it in the table, for example to 'source_{name}'",
-            )
-
-
-def _plumbing_fix(name: str) -> str:
-    if name == "generator":
-        return "give a `seed` column; rename this one to carry it"
-    if "_per_prompt" in name:
-        return "repeat the row with other seeds; rename this one to carry it"
-    if PLUMBING.fullmatch(name):
-        return "framefleet sets it for every row; leave it out, or rename it to carry it"
-    return (
-        "it takes tensors, lists or mappings, which a recipe of your own can make; or rename it to carry it"
-    )
-
-
-def _check_required(required: Collection[str], read: Collection[str], base: Collection[str]) -> None:
-    for name in required:
-        if name not in read and name not in base:
-            raise TableError(
-                f"the table has no column {name!r}, and the job no default for it",
-                f"add the column, map it with `columns: {{{name}: ...}}`, or set `defaults: {{{name}: ...}}`",
-            )
-
-
-def _lookalikes(carried: Iterable[str], unused: Collection[str]) -> tuple[tuple[str, str], ...]:
-    """Return carried columns whose names are nearly those of arguments: `guidence_scale`."""
-    near = ((name, difflib.get_close_matches(name, unused, n=1, cutoff=0.85)) for name in carried)
-    return tuple((name, found[0]) for name, found in near if found)
-
-
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    names = list(known)
-    nearest = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {nearest[0]!r}?" if nearest else f"use one of {', '.join(sorted(names))}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -22,6 +22,8 @@ from framefleet.pipeline.spec import PipelineSpec
 from framefleet.pipeline.store import public_url
 
 _SHAPING = ("height", "width", *FRAME_PARAMETERS, "max_sequence_length")
+# From arguments and the names of those that the row itself gives, to what is rendered, and what is wrong.
+Rules = Callable[[dict[str, Any], Set[str], PipelineSpec], tuple[dict[str, Any], list[tuple[str, Refused]]]]
 _SHOWN = 80  # characters of a value in a message; prompts may be pages
 
 
@@ -85,6 +87,7 @@ class RowPlan:
 
     base: the arguments of a row whose cells are all null. loras: the LoRAs of such a row.
     fps: the job's own rate, if it has one.
+    rules: what a pipeline of ours allows in a row beyond what each argument may be; see `models.RULES`.
     carried: columns without meaning here; they go into the record as they are.
     lookalikes: (carried column, argument that it may have meant).
     """
@@ -99,6 +102,7 @@ class RowPlan:
     fps: float | None
     finder: Finder
     spec: PipelineSpec
+    rules: Rules | None
     carried: tuple[str, ...]
     lookalikes: tuple[tuple[str, str], ...]
 
@@ -132,6 +136,12 @@ class RowPlan:
                 arguments[reader.target] = value
             else:
                 special[reader.target] = value
+        if self.rules and not problems:
+            given = {
+                reader.target for reader, cell in zip(self.readers, cells, strict=True) if cell is not None
+            }
+            arguments, refused = self.rules(arguments, given, self.spec)
+            problems += self._problems(refused, arguments)
         choice: SchedulerChoice = special.get("scheduler", self.scheduler)
         problems += self._across(arguments, choice, {problem.column for problem in problems})
         recipe: Recipe = special.get("recipe", self.recipe)
@@ -165,11 +175,20 @@ class RowPlan:
         return problems
 
     def _of_recipe(self, recipe: Recipe, arguments: Mapping[str, Any]) -> Iterator[Problem]:
-        """Yield what keeps recipe or model from rendering values that are fine one by one."""
+        """Return what keeps recipe or model from rendering values that are fine one by one."""
         found = [*recipe.problems(arguments), *limits(self.spec, arguments)]
         video = arguments.get("video")
-        if video and (refused := check_length(video, arguments.get("num_frames"), self.spec)):
+        if (
+            video
+            and not self.rules
+            and (refused := check_length(video, arguments.get("num_frames"), self.spec))
+        ):
             found.append(("video", refused))
+        return self._problems(found, arguments)
+
+    def _problems(
+        self, found: Iterable[tuple[str, Refused]], arguments: Mapping[str, Any]
+    ) -> Iterator[Problem]:
         for name, refused in found:
             value: Any = arguments.get(name)
             shown = public_url(value["uri"]) if is_input(value) else value

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from framefleet.pipeline.errors import UserError
+from framefleet.pipeline.models import class_named
 from framefleet.pipeline.scheduler_names import (
     CONTINUOUS,
     DIFFUSION,
@@ -70,7 +71,7 @@ def resolve(name: str | None, spec: PipelineSpec) -> SchedulerChoice:
 
 def build(choice: SchedulerChoice, base: SchedulerMixin) -> SchedulerMixin:
     """Return a scheduler of fresh state from the config of `base`, the model's own."""
-    made: SchedulerMixin = _class_named(choice.class_name).from_config(base.config, **choice.overrides)
+    made: SchedulerMixin = class_named(choice.class_name).from_config(base.config, **choice.overrides)
     return made
 
 
@@ -100,7 +101,7 @@ def _overrides(class_name: str, changes: Mapping[str, Any], spec: PipelineSpec) 
         elif class_name in FLOW_MATCHING:
             wanted["shift"] = shift  # UniPC's config calls it flow_shift
     wanted |= changes
-    initial = inspect.signature(_class_named(class_name).__init__).parameters if wanted else {}
+    initial = inspect.signature(class_named(class_name).__init__).parameters if wanted else {}
     return {k: v for k, v in wanted.items() if config.get(k, initial[k].default) != v}
 
 
@@ -144,7 +145,7 @@ def is_flow(spec: PipelineSpec) -> bool:
 def _not_taken(class_name: str, spec: PipelineSpec) -> str | None:
     """Return the first argument that the pipeline hands to `set_timesteps` and the class refuses."""
     dynamic = bool(spec.scheduler_config.get("use_dynamic_shifting"))
-    taken = inspect.signature(_class_named(class_name).set_timesteps).parameters
+    taken = inspect.signature(class_named(class_name).set_timesteps).parameters
     for sent in (*spec.family.sends, *(["mu"] if dynamic else [])):
         if sent not in taken or (sent == "mu" and not dynamic and class_name in MU_ONLY_DYNAMIC):
             return sent
@@ -170,13 +171,7 @@ def _usable(spec: PipelineSpec) -> str:
 
 def _missing_packages(class_name: str) -> list[str]:
     """Return what diffusers lacks for the class: it then exports a stand-in that fails when used."""
-    found = _class_named(class_name)
+    found = class_named(class_name)
     if not found.__module__.startswith("diffusers.utils.dummy"):
         return []
     return [name for name in found._backends if name != "torch"]
-
-
-def _class_named(name: str) -> Any:
-    import diffusers
-
-    return getattr(diffusers, name)

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.models import class_named
+from framefleet.pipeline.spec import Configs
 
 Task = Literal["image_to_video", "video_to_video", "image_to_image"]
-Configs = Mapping[str, Mapping[str, Any]]  # by component; model_index.json as "index"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +120,7 @@ def as_sibling(pipe: Any, class_name: str) -> Any:
     """
     if type(pipe).__name__ == class_name:
         return pipe
-    made = diffusers_class(class_name)
+    made = class_named(class_name)
     noising = next((sibling.noising for sibling in SIBLINGS if sibling.target == class_name), None)
     if noising and not hasattr(pipe.scheduler, noising):
         raise RecipeError(
@@ -146,13 +147,7 @@ def accepted(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def call_parameters(class_name: str) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(diffusers_class(class_name).__call__).parameters
-
-
-def diffusers_class(class_name: str) -> Any:
-    import diffusers
-
-    return getattr(diffusers, class_name)
+    return inspect.signature(class_named(class_name).__call__).parameters
 
 
 def _entry(class_name: str, task: Task) -> Sibling | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from framefleet.pipeline import geometry
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.families import Family, family_of
+from framefleet.pipeline.models import PIPELINES, own_class
 from framefleet.pipeline.presets import Preset, preset_of
 from framefleet.pipeline.signature import Parameter, Scalar, parameters_of
 
@@ -27,8 +28,9 @@ class PipelineSpec:
     """What one model folder renders and what its `__call__` takes.
 
     size_multiple: height and width are multiples of it; other sizes are rounded silently or fail late.
-    frame_step: frames must be `frame_step * k + 1`; None when any number is rendered as asked.
-    max_frames: the longest clip that the motion module was made for; None when there is no such limit.
+    frame_step, frame_rest: frames must be `frame_step * k + frame_rest`; None when any number is rendered.
+    max_frames: the longest clip that the model was made for; None when there is no such limit.
+    only_frames: the one length that the model renders; None for all others.
     default_height, default_width, default_frames: what a plain call without them renders; None if not known.
     scheduler_class, scheduler_config: the model's own noise scheduler.
     components: the names in model_index.json. preset: what is known about the model beyond its configs.
@@ -41,7 +43,9 @@ class PipelineSpec:
     family: Family
     size_multiple: int
     frame_step: int | None
+    frame_rest: int
     max_frames: int | None
+    only_frames: int | None
     native_fps: float | None
     default_height: int | None
     default_width: int | None
@@ -103,11 +107,13 @@ def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
         family=family,
         size_multiple=geometry.size_multiple(configs, family),
         frame_step=geometry.frame_step(configs, family) if video else None,
-        max_frames=configs.get("motion_adapter", {}).get("motion_max_seq_length"),
+        frame_rest=geometry.frame_rest(configs),
+        max_frames=family.max_frames or configs.get("motion_adapter", {}).get("motion_max_seq_length"),
+        only_frames=geometry.only_frames(configs),
         native_fps=preset.fps if preset else geometry.native_fps(index, parameters, configs, family),
         default_height=height,
         default_width=width,
-        default_frames=geometry.default_frames(parameters, configs),
+        default_frames=geometry.only_frames(configs) or geometry.default_frames(parameters, configs),
         scheduler_class=index["scheduler"][1],
         scheduler_config={k: v for k, v in scheduler.items() if not k.startswith("_")},
         components=tuple(_components(index)),
@@ -150,10 +156,13 @@ def _read_json(path: Path, fix: str) -> dict[str, Any]:
 def _class_named(name: str) -> type[DiffusionPipeline]:
     import diffusers
 
+    if name in PIPELINES:
+        own: type[DiffusionPipeline] = own_class(name)
+        return own
     if hasattr(diffusers, name):
         found: type[DiffusionPipeline] = getattr(diffusers, name)
         return found
-    known = [known for known in dir(diffusers) if known.endswith("Pipeline")]
+    known = [*PIPELINES, *(known for known in dir(diffusers) if known.endswith("Pipeline"))]
     nearest = difflib.get_close_matches(name, known, n=1)
     hint = f"the nearest class is {nearest[0]}" if nearest else "use a model made for diffusers"
     raise ModelError(
@@ -169,7 +178,7 @@ def _component_configs(folder: Path, index: Mapping[str, Any]) -> dict[str, dict
         if not (folder / name).is_dir():
             raise ModelError(f"component folder {folder / name} does not exist", fix)
         file = "scheduler_config.json" if name == "scheduler" else "config.json"
-        if name in ("scheduler", "vae", "transformer", "unet", "motion_adapter"):
+        if name in ("scheduler", "vae", "transformer", "unet", "motion_adapter", "image_projector"):
             configs[name] = _read_json(folder / name / file, fix)
     return configs
 

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from framefleet.pipeline.frames import frames_sha256
+from framefleet.pipeline.models import class_named
 from tests.pictures import write_starts
 from tests.tiny import INPUTS, SMALLEST, tiny
 
@@ -49,6 +50,8 @@ CHOICES: dict[str, dict[str, Sequence[Any]]] = {
     "ltx": TEXT | {"guidance_rescale": (0.0, 0.7)},
     "ltx_i2v": TEXT,
     "hunyuan": TEXT | SHORT | {"true_cfg_scale": (1.0, 3.0)},
+    "opensora": TEXT
+    | {"image_guidance_scale": (1.0, 3.0), "flow_shift": (None, 3.0), "motion_score": (1, 4)},
     "animatediff": TEXT,
     "svd": {
         "min_guidance_scale": (0.5, 1.0),
@@ -96,6 +99,7 @@ SCHEDULERS: dict[str, Schedulers] = {
     "cogvideox_1_5": COGVIDEOX,
     "cogvideox_v2v": COGVIDEOX,
     "ltx": OWN | {"unipc": ("UniPCMultistepScheduler", FLOW)},
+    "opensora": OWN | {"unipc": ("UniPCMultistepScheduler", FLOW)},
     "animatediff": OWN | {"euler_karras": SD["euler_karras"]},
     "sd": SD,
     "sdxl": OWN | {"ddim": SD["ddim"]},
@@ -110,7 +114,8 @@ def mixed_table(name: str, folder: Path) -> list[Cells]:
     schedulers = SCHEDULERS.get(name, OWN)
     choices = dict(CHOICES[name])
     for argument, num_frames in INPUTS.get(name, {}).items():
-        choices[argument] = write_starts(folder, num_frames=num_frames)
+        files = write_starts(folder, num_frames=num_frames)
+        choices[argument] = [*files, None] if argument == "last_image" else files  # not every row has one
     rows = []
     for seed in range(64 if name in MANY else FEW):
         scheduler = draw.choice(list(schedulers))
@@ -127,7 +132,7 @@ def plain_digests(name: str, dtype: torch.dtype, rows: Sequence[Cells], folder: 
     """What a script without framefleet renders, one row after the other. folder: of the rows' files."""
     model = tiny(name)
     class_name = json.loads((model / "model_index.json").read_text())["_class_name"]
-    pipe = getattr(diffusers, class_name).from_pretrained(model, dtype=dtype)
+    pipe = class_named(class_name).from_pretrained(model, dtype=dtype)
     pipe.set_progress_bar_config(disable=True)
     own = pipe.scheduler
     for row in rows:

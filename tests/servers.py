@@ -1,7 +1,6 @@
-"""A real S3 server and a Ray cluster for tests: each starts with the first test that asks, ends with all.
+"""Real servers for tests, in processes of their own: each starts with the first test that asks for it.
 
-Tests in tests/cluster have the fixtures `s3_server` and `ray_cluster`; others import them into their
-conftest, with `s3_process`.
+Tests in tests/cluster have the fixtures `s3_server` and `ray_cluster`; others import them.
 """
 
 from __future__ import annotations

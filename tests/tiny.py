@@ -15,7 +15,7 @@ from diffusers import DiffusionPipeline
 
 from framefleet.jobs.demo_model import fill_weights
 from tests.pictures import clip, picture
-from tests.tinies import cogvideox, image, video, wan
+from tests.tinies import cogvideox, image, opensora, video, wan
 
 BUILDERS: dict[str, Callable[[], DiffusionPipeline]] = {
     "wan": wan.wan,
@@ -35,6 +35,8 @@ BUILDERS: dict[str, Callable[[], DiffusionPipeline]] = {
     "ltx": video.ltx,
     "ltx_i2v": video.ltx_i2v,
     "hunyuan": video.hunyuan,
+    "opensora": opensora.opensora,
+    "opensora_dc": opensora.opensora_dc,
     "animatediff": video.animatediff,
     "svd": video.svd,
     "sd": image.sd,
@@ -63,6 +65,8 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "ltx": _FRAMES_9 | {"height": 32, "width": 32},
     "ltx_i2v": _FRAMES_9 | {"height": 32, "width": 32},
     "hunyuan": _FRAMES_5,
+    "opensora": _FRAMES_5 | {"height": 32, "width": 32, "max_sequence_length": 16},
+    "opensora_dc": _FRAMES_5 | {"height": 64, "width": 32, "num_frames": 8, "max_sequence_length": 16},
     "animatediff": _FRAMES_5 | {"num_frames": 4},
     "svd": _FRAMES_5 | {"num_frames": 4},
     "sd": _IMAGE,
@@ -80,6 +84,7 @@ INPUTS: dict[str, dict[str, int]] = {
     "cogvideox_1_5_i2v": {"image": 1},
     "cogvideox_v2v": {"video": 9},
     "ltx_i2v": {"image": 1},
+    "opensora": {"last_image": 1},
     "svd": {"image": 1},
 }
 

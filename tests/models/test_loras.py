@@ -15,20 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from framefleet import Batching, Clip, Model, Renderer, Request, load_model
 from framefleet.pipeline.errors import ModelError, TableError
-from framefleet.pipeline.frames import frames_sha256
 from framefleet.pipeline.intercept import intercept
 from framefleet.pipeline.loras import Lora
-from tests.loras import plain_pipe, save_lora
-from tests.tiny import SMALLEST, tiny
-
-WEIGHTS: dict[str | None, dict[str, float]] = {
-    None: {},
-    "style": {"style": 1.0},
-    "style:0.5": {"style": 0.5},
-    "detail:-0.7": {"detail": -0.7},
-    "style:0.8 + detail": {"detail": 1.0, "style": 0.8},
-}
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+from tests.loras import clips_and_expected, lora_rows, plain_digest, plain_pipe, save_lora
+from tests.tiny import tiny
 
 
 @pytest.fixture(scope="module")
@@ -48,49 +38,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str,
     return of
 
 
-def rows(model: str, loras: list[str | None]) -> list[Request]:
-    return [
-        Request(
-            arguments={
-                **SMALLEST[model],
-                "prompt": ("a red ball", "一只猫")[seed % 2],
-                "num_inference_steps": 2 + seed % 2,
-                "guidance_scale": (1.0, 4.0)[seed // 2 % 2],
-                **({"lora": lora} if lora else {}),
-            },
-            seed=seed,
-        )
-        for seed, lora in enumerate(loras)
-    ]
-
-
-def plain_digest(pipe: Any, request: Request, weights: dict[str, float]) -> str:
-    """What a script renders. weights: by LoRA, in the order of their names."""
-    if weights:
-        pipe.set_adapters([f"my_{name}" for name in weights], list(weights.values()))
-    arguments = {name: value for name, value in request.arguments.items() if name != "lora"}
-    output = pipe(**arguments, generator=request.generator(), output_type="np")
-    frames = output.frames[0] if hasattr(output, "frames") else output.images
-    return frames_sha256((frames * 255).round().astype(np.uint8))
-
-
-@pytest.mark.parametrize("dtype", sorted(DTYPES))
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("model", ["wan", "cogvideox", "sd"])
 def test_rows_of_any_loras_and_weights_are_those_of_plain_diffusers(
     model: str, dtype: Any, files: Callable[[str], dict[str, Path]]
 ) -> None:
-    loras = files(model)
-    table = rows(model, list(WEIGHTS) * 3)
-    bare, adapted = plain_pipe(model, DTYPES[dtype]), plain_pipe(model, DTYPES[dtype], loras)
-    expected = {}
-    for request in table:
-        weights = WEIGHTS[request.arguments.get("lora")]
-        expected[request.seed] = plain_digest(adapted if weights else bare, request, weights)
-    assert len(set(expected.values())) == len(table)
-    loaded = load_model(tiny(model), dtype=dtype, loras=loras)
-    clips = list(Renderer(loaded, Batching(max_rows=4, min_gain=0)).render(table))
-    assert {clip.request.seed: clip.frames_sha256 for clip in clips} == expected  # type: ignore[union-attr]
-    assert np.mean([clip.batch_size for clip in clips]) > 2  # type: ignore[union-attr]
+    clips, expected = clips_and_expected(model, dtype, files(model), device="cpu")
+    assert {clip.request.seed: clip.frames_sha256 for clip in clips} == expected
+    assert len(set(expected.values())) == len(expected)
+    assert np.mean([clip.batch_size for clip in clips]) > 2
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +61,7 @@ def test_a_prompt_is_encoded_once_for_all_rows_whose_loras_leave_the_encoder_alo
         calls.append(name)
         return original(*args, **kwargs)
 
-    table = rows("sd", [None, "detail", "style", "style:0.5", "detail:2", "none"])
+    table = lora_rows("sd", [None, "detail", "style", "style:0.5", "detail:2", "none"])
     same = [Request(arguments={**row.arguments, "prompt": "海", "guidance_scale": 1.0}) for row in table]
     with intercept({"text_encoder": sd.pipe.text_encoder}, count):
         assert all(isinstance(clip, Clip) for clip in Renderer(sd).render(same))
@@ -116,7 +72,7 @@ def test_a_row_is_known_by_the_content_and_the_weight_of_the_loras_it_uses(
     sd: Model, files: Callable[[str], dict[str, Path]], tmp_path: Path
 ) -> None:
     def row_ids(model: Model, *loras: str | None) -> list[str]:
-        table = rows("sd", [None]) * len(loras)
+        table = lora_rows("sd", [None]) * len(loras)
         asked = [{**row.arguments, "lora": lora} for row, lora in zip(table, loras, strict=True)]
         renderer = Renderer(model)
         return [
@@ -136,21 +92,21 @@ def test_a_row_is_known_by_the_content_and_the_weight_of_the_loras_it_uses(
 def test_dropout_of_training_is_off(sd: Model, tmp_path: Path) -> None:
     file = save_lora("sd", "style", tmp_path, lora_dropout=0.5)
     dropped = load_model(tiny("sd"), dtype="fp32", loras={"style": file})
-    table = rows("sd", ["style"])
+    table = lora_rows("sd", ["style"])
     (clip,), (expected,) = Renderer(dropped).render(table), Renderer(sd).render(table)
     assert clip.frames_sha256 == expected.frames_sha256  # type: ignore[union-attr]
 
 
 def test_a_row_may_name_declared_loras_only(sd: Model) -> None:
     with pytest.raises(TableError, match=r"row 0: lora is 'stile:0.5', but .* no LoRA 'stile'") as caught:
-        list(Renderer(sd).render(rows("sd", ["stile:0.5"])))
+        list(Renderer(sd).render(lora_rows("sd", ["stile:0.5"])))
     assert "did you mean 'style'?" in caught.value.fix
 
 
 def test_nothing_is_left_on_the_model_and_alone_it_is_the_bare_one(sd: Model) -> None:
     modules = [part for network in sd.networks().values() for part in network.modules()]
     before = [sorted(vars(part)) for part in modules]
-    list(Renderer(sd, Batching(min_gain=0)).render(rows("sd", ["style", None, "detail", "style"])))
+    list(Renderer(sd, Batching(min_gain=0)).render(lora_rows("sd", ["style", None, "detail", "style"])))
     assert [sorted(vars(part)) for part in modules] == before
 
 
@@ -163,7 +119,7 @@ def test_each_transformer_of_wan_2_2_takes_its_own(
     weights = {"high": 1.0, "low": 0.5}
     pipe = plain_pipe("wan_moe", torch.float32, {"high": file})
     pipe.load_lora_weights(str(file), adapter_name="my_low", load_into_transformer_2=True)
-    table = rows("wan_moe", ["high+low:0.5", "high", "low", None])
+    table = lora_rows("wan_moe", ["high+low:0.5", "high", "low", None])
     clips = {clip.request.seed: clip for clip in Renderer(loaded, Batching(min_gain=0)).render(table)}
     assert len({clip.frames_sha256 for clip in clips.values()}) == 4  # type: ignore[union-attr]
     assert clips[0].frames_sha256 == plain_digest(pipe, table[0], weights)  # type: ignore[union-attr]
@@ -181,7 +137,7 @@ def test_a_file_of_kohyas_trainer_is_taken_as_diffusers_takes_it(tmp_path: Path)
         }
     save_file(weights, tmp_path / "kohya.safetensors")
     loaded = load_model(tiny("sd"), dtype="fp32", loras={"k": tmp_path / "kohya.safetensors"})
-    (row,) = rows("sd", ["k:0.9"])
+    (row,) = lora_rows("sd", ["k:0.9"])
     (clip,) = Renderer(loaded).render([row])
     pipe = plain_pipe("sd", torch.float32, {"k": tmp_path / "kohya.safetensors"})
     assert clip.frames_sha256 == plain_digest(pipe, row, {"k": 0.9})  # type: ignore[union-attr]

@@ -13,6 +13,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from framefleet.jobs.demo_model import build_demo_model
+from framefleet.pipeline.models import class_named
 from framefleet.pipeline.presets import presets
 from tests.tiny import INPUTS, SMALLEST, build, smallest_call, tiny
 
@@ -21,7 +22,8 @@ VISIBLE = 2 / 255  # mean change per pixel; far above rounding
 
 
 def _load(folder: Path, dtype: torch.dtype) -> DiffusionPipeline:
-    pipe = DiffusionPipeline.from_pretrained(folder, dtype=dtype)
+    index = json.loads((folder / "model_index.json").read_text())
+    pipe = class_named(index["_class_name"]).from_pretrained(folder, dtype=dtype)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -35,6 +35,7 @@ SHARED: dict[str, dict[str, dict[str, Any]]] = {
         "vae": {"spatial_compression_ratio": 8, "temporal_compression_ratio": 4},
         "transformer": {"patch_size": 2},
     },
+    "OpenSora": {"vae": {"temporal_compression_ratio": 4}, "transformer": {}},
     "StableDiffusion3": {"vae": LEVELS, "transformer": {"patch_size": 2, "sample_size": 128}},
     "Flux": {"vae": LEVELS, "transformer": {"patch_size": 1}},
     "": {"vae": LEVELS, "unet": {}},

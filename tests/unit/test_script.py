@@ -51,6 +51,13 @@ def assigned(script: str) -> dict[str, Any]:
     return found
 
 
+def test_a_pipeline_that_diffusers_lacks_is_imported_from_framefleet(tmp_path: Path) -> None:
+    output = output_with(tmp_path, model=str(tiny("opensora")), scheduler=None)
+    script = replay_script(output, ROW_ID)
+    assert "from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline\n" in script
+    assert "from diffusers import FlowMatchEulerDiscreteScheduler\n" in script
+
+
 def test_a_script_imports_torch_and_diffusers_and_nothing_else_that_must_be_installed(tmp_path: Path) -> None:
     tree = ast.parse(replay_script(output_with(tmp_path), ROW_ID))
     modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}

@@ -11,6 +11,7 @@ import pytest
 
 from framefleet.pipeline.conditioned import conditioned_class
 from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.models import class_named
 from framefleet.pipeline.presets import presets
 from framefleet.pipeline.recipes import BUILT_IN, recipe_class
 from framefleet.pipeline.siblings import (
@@ -18,7 +19,6 @@ from framefleet.pipeline.siblings import (
     Sibling,
     as_sibling,
     call_parameters,
-    diffusers_class,
     find_sibling,
     sibling_class,
 )
@@ -28,7 +28,7 @@ A14B = {"index": {"boundary_ratio": 0.875}}
 
 
 def _init(class_name: str) -> dict[str, inspect.Parameter]:
-    return dict(inspect.signature(diffusers_class(class_name).__init__).parameters)
+    return dict(inspect.signature(class_named(class_name).__init__).parameters)
 
 
 @pytest.mark.parametrize("sibling", SIBLINGS, ids=lambda sibling: sibling.target)

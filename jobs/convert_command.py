@@ -1,0 +1,19 @@
+"""What `framefleet model convert` does, and what it prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from framefleet.jobs.commands import quiet_libraries
+from framefleet.jobs.console import stderr, stdout
+
+
+def convert_command(checkpoint: Path, folder: Path, *, variant: str | None, dtype: str | None) -> None:
+    """Write the pipeline folder and print what it became."""
+    quiet_libraries()
+    from framefleet.pipeline.convert import convert
+
+    with stderr.status(f"converting {checkpoint}"):
+        done = convert(checkpoint, folder, variant=variant, dtype=dtype)
+    stdout.print(f"{folder}: {done.variant}, {done.pipeline.__name__}", markup=False, soft_wrap=True)
+    stdout.print(f"next: framefleet model lock {folder}", markup=False, soft_wrap=True)

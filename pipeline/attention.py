@@ -1,0 +1,165 @@
+"""Which attention kernel the denoisers use: the one that a job names, or the fastest that takes their calls.
+
+diffusers' setter also changes the default of the whole process, and nothing of diffusers sets that back
+(0.42): so it is only called inside `attention_backend`, which does.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.memory import is_out_of_memory
+
+log = logging.getLogger(__name__)
+
+AUTO = "auto"
+# Fastest first, exact ones only: sage and its kin round attention itself. On Hopper cuDNN's kernel beats
+# FlashAttention 2. Where torch would choose the same one it is named all the same: records say what ran.
+ON_HOPPER = ("_flash_3", "_native_cudnn", "flash", "_native_flash", "native")
+ON_CUDA = ("flash", "_native_flash", "native")
+ON_CPU = ("_native_flash", "native")
+DOWNLOADED = "_hub"  # ends the names of kernels that are fetched from the hub when they are first asked for
+HOPPER = (9, 0)
+
+
+class AttentionChanged(Exception):
+    """The backend was refused by a call and replaced: rows under way would be of two backends."""
+
+
+class Attention:
+    """The backend of some denoisers. name: the one in use."""
+
+    def __init__(self, modules: Mapping[str, nn.Module], names: Sequence[str]) -> None:
+        self._modules = modules
+        self._names = list(names)
+        self._use(self._names[0])
+
+    def replace(self, forward: Callable[[], Any], error: Exception) -> None:
+        """Raise AttentionChanged if another backend takes a call that failed with this one.
+
+        Else the error is the call's own: nothing is changed. Memory that ran out is no refusal.
+        """
+        refused, others = self.name, self._names[self._names.index(self.name) + 1 :]
+        for name in others if not is_out_of_memory(error) else ():
+            self._use(name)
+            try:
+                forward()
+            except Exception as again:  # whatever a kernel raises for what it does not take
+                if is_out_of_memory(again):
+                    break
+                continue
+            log.warning("attention: %s refuses a call (%s); from here on %s", refused, error, name)
+            raise AttentionChanged(f"{refused} -> {name}")
+        self._use(refused)
+
+    def _use(self, name: str) -> None:
+        use_backend(self._modules.values(), name)
+        self.name = name
+
+
+def open_attention(wanted: str, modules: Mapping[str, Any], *, device: str) -> Attention | None:
+    """Set the backend of the denoisers; None where there is no choice. Raises ModelError for one that fails.
+
+    wanted: a name of diffusers, or auto.
+    """
+    dtype = next(iter(modules.values())).dtype
+    if wanted != AUTO:
+        if not works(wanted, device=device, dtype=dtype):
+            usable = ", ".join(usable_backends(device=device, dtype=dtype))
+            raise ModelError(
+                f"attention {wanted!r} does not work on {device} in {dtype}",
+                f"use auto, or one of {usable}; or install what it needs",
+            )
+        return Attention(modules, [wanted])
+    if not all(map(has_choice, modules.values())):
+        log.warning("attention: %s has no choice of backends; it keeps its own", _classes(modules))
+        return None
+    names = [name for name in candidates(device) if works(name, device=device, dtype=dtype)]
+    attention = Attention(modules, names)
+    log.info("attention: %s, of %s", attention.name, ", ".join(names))
+    return attention
+
+
+def check_attention(wanted: str, modules: Mapping[str, nn.Module]) -> None:
+    """Raise ModelError for a backend that does not exist, and for denoisers that would ignore it.
+
+    modules: may be without weights.
+    """
+    known = list(backends())
+    if wanted not in (AUTO, *known):
+        raise ModelError(f"attention {wanted!r} is not one of diffusers' backends", f"use auto, {_or(known)}")
+    if wanted != AUTO and not all(map(has_choice, modules.values())):
+        raise ModelError(
+            f"attention: {_classes(modules)} has no choice of backends in this diffusers", "leave it out"
+        )
+
+
+def candidates(device: str) -> tuple[str, ...]:
+    """Return what auto tries, fastest first."""
+    if not device.startswith("cuda"):
+        return ON_CPU
+    return ON_HOPPER if torch.cuda.get_device_capability(device) >= HOPPER else ON_CUDA
+
+
+def has_choice(module: nn.Module) -> bool:
+    """Whether the attention of a model goes through diffusers' dispatch: that of older ones does not."""
+    return any(hasattr(getattr(part, "processor", None), "_attention_backend") for part in module.modules())
+
+
+def works(name: str, *, device: str, dtype: torch.dtype) -> bool:
+    """Whether a backend is installed, and takes a small call of this kind on this device."""
+    from diffusers import attention_backend
+    from diffusers.models.attention_dispatch import dispatch_attention_fn
+
+    try:
+        with attention_backend(name):
+            query = torch.zeros(1, 64, 2, 64, device=device, dtype=dtype)  # batch, tokens, heads, width
+            dispatch_attention_fn(query, query, query, backend=name)
+    except Exception as error:  # RuntimeError for a missing package, and what kernels raise of their own
+        log.debug("attention: %s does not work: %s", name, error)
+        return False
+    return True
+
+
+def usable_backends(*, device: str, dtype: torch.dtype) -> Iterator[str]:
+    """Yield what works here, without those that would be downloaded for it."""
+    for name in backends():
+        if not name.endswith(DOWNLOADED) and works(name, device=device, dtype=dtype):
+            yield name
+
+
+def use_backend(modules: Iterable[Any], name: str) -> None:
+    """Set the backend of these modules and of nothing else."""
+    from diffusers import attention_backend
+
+    with attention_backend():
+        for module in modules:
+            module.set_attention_backend(name)
+
+
+def backend_lines(components: Iterable[str], name: str) -> list[str]:
+    """Return what a script says to the same end."""
+    return [
+        "with attention_backend():  # the next call changes the default of the process; this takes it back",
+        *(f'    pipe.{component}.set_attention_backend("{name}")' for component in components),
+    ]
+
+
+def backends() -> Iterator[str]:
+    from diffusers.models.attention_dispatch import AttentionBackendName
+
+    return (backend.value for backend in AttentionBackendName)
+
+
+def _classes(modules: Mapping[str, nn.Module]) -> str:
+    return ", ".join(dict.fromkeys(type(module).__name__ for module in modules.values()))
+
+
+def _or(names: list[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"

@@ -1,0 +1,45 @@
+"""What becomes of a request: a clip, or why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from framefleet.pipeline.frames import Frames
+from framefleet.pipeline.request import Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """One rendered row.
+
+    frames: uint8 RGB (T, H, W, 3); T is 1 for images. seconds: encode_s (text), denoise_s (from the first
+    forward to the last, shared with other rows), decode_s. batch_size: mean rows over its forwards.
+    environment: what a record says about where it was rendered.
+    """
+
+    row_id: str
+    request: Request
+    frames: Frames
+    frames_sha256: str
+    seconds: Mapping[str, float]
+    batch_size: float
+    peak_memory_bytes: int
+    environment: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """One row that could not be rendered. The others went on.
+
+    error: without its frames, which would keep the row's tensors; they are written out in traceback.
+    """
+
+    row_id: str
+    request: Request
+    error: Exception
+    traceback: str
+
+
+Outcome = Clip | Failure

@@ -1,0 +1,30 @@
+"""CLIP's tokenizer as open_clip's text towers want it. Checkpoints do not hold it, so its merges lie here."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+from transformers import CLIPTokenizer
+
+_MERGES = Path(__file__).with_name("clip_merges.txt.gz")
+
+
+def clip_tokenizer() -> CLIPTokenizer:
+    """Return the tokenizer of 49,408 tokens. It pads with token 0, "!", where OpenAI's pads with the end."""
+    merges = [
+        (left, right)
+        for line in gzip.decompress(_MERGES.read_bytes()).decode().splitlines()
+        for left, right in [line.split(" ")]
+    ]
+    alphabet = list(_alphabet())
+    joined = [left + right for left, right in merges]
+    tokens = [*alphabet, *(c + "</w>" for c in alphabet), *joined, "<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token="!", model_max_length=77)
+
+
+def _alphabet() -> str:
+    """GPT-2's letter for each byte, in the order of CLIP's first tokens: printable bytes, then stand-ins."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    return "".join(map(chr, [*printable, *range(256, 256 + 256 - len(printable))]))

@@ -1,0 +1,159 @@
+"""The denoiser of VideoCrafter and DynamiCrafter: diffusers' UNet3DConditionModel and what they add to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import ModelMixin, UNet3DConditionModel
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.attention_processor import Attention
+from diffusers.models.embeddings import TimestepEmbedding
+from diffusers.models.unets.unet_3d_condition import UNet3DConditionOutput
+from torch import Tensor, nn
+
+from framefleet.pipeline.models.crafter.attention import (
+    ImageCrossAttnProcessor,
+    RelativePositionAttnProcessor,
+)
+
+_ATTENTION_DOWN, _ATTENTION_UP = "CrossAttnDownBlock3D", "CrossAttnUpBlock3D"
+
+
+# ModelMixin by name: diffusers looks for it beside a component's class to know how to load it.
+class VideoCrafterUNet3DModel(UNet3DConditionModel, ModelMixin):
+    """UNet3DConditionModel with fps conditioning, image cross attention and relative positions.
+
+    sample_size: (height, width) of the latents it was trained on.
+    in_channels: 4, or 8 where image latents stand beside the noise. attention_head_dim: channels of one head.
+    default_fps: of a call without `fps`; None for models that are not conditioned on it.
+    use_temporal_conv: whether temporal convolutions follow the residual blocks.
+    max_relative_position: distance in frames up to which temporal attention knows positions; None for none.
+    image_cross_attention: attends to image tokens too. image_tokens_per_frame: each frame attends to so many
+    of its own, if there are that many times the frames, and else to all of them.
+    learnable_image_scale: see ImageCrossAttnProcessor.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        sample_size: tuple[int, int] | None = None,
+        in_channels: int = 4,
+        out_channels: int = 4,
+        down_block_types: tuple[str, ...] = (*[_ATTENTION_DOWN] * 3, "DownBlock3D"),
+        up_block_types: tuple[str, ...] = ("UpBlock3D", *[_ATTENTION_UP] * 3),
+        block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280),
+        layers_per_block: int = 2,
+        norm_num_groups: int = 32,
+        cross_attention_dim: int = 1024,
+        attention_head_dim: int = 64,
+        default_fps: int | None = 16,
+        use_temporal_conv: bool = True,
+        max_relative_position: int | None = None,
+        image_cross_attention: bool = False,
+        image_tokens_per_frame: int = 16,
+        learnable_image_scale: bool = False,
+    ) -> None:
+        # The undecorated one: the decorated puts arguments that we do not take into the config.
+        UNet3DConditionModel.__init__.__wrapped__(
+            self,
+            sample_size=sample_size,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            down_block_types=down_block_types,
+            up_block_types=up_block_types,
+            block_out_channels=block_out_channels,
+            layers_per_block=layers_per_block,
+            norm_num_groups=norm_num_groups,
+            cross_attention_dim=cross_attention_dim,
+            attention_head_dim=attention_head_dim,
+        )
+        if default_fps is not None:
+            channels = block_out_channels[0]
+            self.time_embedding = _SummedTimestepEmbedding(channels, 4 * channels)
+            self.fps_embedding = TimestepEmbedding(channels, 4 * channels)
+        if not use_temporal_conv:
+            self._drop_temporal_convs()
+        if max_relative_position is not None:
+            self._add_relative_positions(attention_head_dim, max_relative_position)
+        if image_cross_attention:
+            self._add_image_attention(cross_attention_dim, learnable_image_scale)
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor | float | int,
+        encoder_hidden_states: Tensor,
+        fps: Tensor | float | int | None = None,
+        encoder_hidden_states_image: Tensor | None = None,
+        return_dict: bool = True,
+    ) -> UNet3DConditionOutput | tuple[Tensor]:
+        """Return the prediction for `sample`.
+
+        sample: (B, C, T, H/8, W/8), the sizes multiples of what the levels halve them to.
+        encoder_hidden_states: (B, 77, D), text. encoder_hidden_states_image: (B, N, D).
+        timestep, fps: for each row, or one for all.
+        """
+        attention = None
+        if encoder_hidden_states_image is not None:
+            # The one name that attention without image tokens ignores in silence, in diffusers.
+            attention = {"ip_hidden_states": self._by_frame(encoder_hidden_states_image, sample.shape[2])}
+        output: UNet3DConditionOutput | tuple[Tensor] = super().forward(
+            sample,
+            timestep,
+            encoder_hidden_states,
+            timestep_cond=self._embed_fps(fps, sample),
+            cross_attention_kwargs=attention,
+            return_dict=return_dict,
+        )
+        return output
+
+    def _embed_fps(self, fps: Tensor | float | int | None, sample: Tensor) -> Tensor | None:
+        if self.config.default_fps is None:
+            return None
+        rates = torch.as_tensor(self.config.default_fps if fps is None else fps, device=sample.device)
+        sinusoid = self.time_proj(rates.reshape(-1).expand(sample.shape[0]))
+        embedded: Tensor = self.fps_embedding(sinusoid.to(self.dtype))
+        return embedded
+
+    def _by_frame(self, tokens: Tensor, num_frames: int) -> Tensor:
+        """(B, N, D) -> (B*T, n, D)"""
+        each = self.config.image_tokens_per_frame
+        if tokens.shape[1] == num_frames * each:
+            return tokens.reshape(-1, each, tokens.shape[2])
+        return tokens.repeat_interleave(num_frames, dim=0)
+
+    def _drop_temporal_convs(self) -> None:
+        for block in (*self.down_blocks, self.mid_block, *self.up_blocks):
+            block.temp_convs = nn.ModuleList(_NoTemporalConv() for _ in block.temp_convs)
+
+    def _add_relative_positions(self, head_dim: int, max_distance: int) -> None:
+        for name, attention in self._attentions():
+            if "transformer_in." in name or ".temp_attentions." in name:
+                attention.set_processor(RelativePositionAttnProcessor(head_dim, max_distance))
+
+    def _add_image_attention(self, cross_attention_dim: int, learnable_scale: bool) -> None:
+        for name, attention in self._attentions():
+            if ".attentions." in name and name.endswith(".attn2"):
+                processor = ImageCrossAttnProcessor(
+                    attention.inner_dim, cross_attention_dim, learnable_scale=learnable_scale
+                )
+                attention.set_processor(processor)
+
+    def _attentions(self) -> list[tuple[str, Any]]:
+        return [(name, module) for name, module in self.named_modules() if isinstance(module, Attention)]
+
+
+class _SummedTimestepEmbedding(TimestepEmbedding):
+    """Adds what it is conditioned on after its layers, where diffusers' own projects it before them."""
+
+    def forward(self, sample: Tensor, condition: Tensor | None = None) -> Tensor:
+        embedded: Tensor = super().forward(sample)
+        return embedded if condition is None else embedded + condition
+
+
+class _NoTemporalConv(nn.Module):
+    """Stands where diffusers' blocks expect a temporal convolution."""
+
+    def forward(self, hidden_states: Tensor, num_frames: int = 1) -> Tensor:
+        return hidden_states

@@ -1,0 +1,1 @@
+"""Open-Sora v2 as a pipeline like those of diffusers."""

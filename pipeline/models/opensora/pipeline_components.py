@@ -1,0 +1,136 @@
+"""What Open-Sora's pipeline is made of, and how prompts, noise and given frames become tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKLHunyuanVideo,
+    DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    FluxTransformer2DModel,
+)
+from diffusers.loaders import FluxLoraLoaderMixin
+from diffusers.utils.torch_utils import randn_tensor
+from diffusers.video_processor import VideoProcessor
+from PIL.Image import Image
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerBase, T5EncoderModel
+
+from framefleet.pipeline.models.opensora.autoencoder_dc_video import AutoencoderDCVideo
+from framefleet.pipeline.models.opensora.conditions import Condition, given_frames, place
+
+Generators = torch.Generator | list[torch.Generator] | None
+
+
+class OpenSoraComponents(DiffusionPipeline, FluxLoraLoaderMixin):
+    """transformer: Flux, whose input tokens carry mask and given frames beside the noisy latents.
+
+    vae: AutoencoderKLHunyuanVideo or AutoencoderDCVideo, tiled as by the authors; the first not over time.
+    text_encoder: CLIP ViT-L/14. text_encoder_2: T5 v1.1 XXL.
+    """
+
+    model_cpu_offload_seq = "text_encoder->text_encoder_2->transformer->vae"
+
+    def __init__(
+        self,
+        scheduler: FlowMatchEulerDiscreteScheduler,
+        vae: AutoencoderKLHunyuanVideo | AutoencoderDCVideo,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+        text_encoder_2: T5EncoderModel,
+        tokenizer_2: PreTrainedTokenizerBase,
+        transformer: FluxTransformer2DModel,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            vae=vae,
+            text_encoder=text_encoder,
+            text_encoder_2=text_encoder_2,
+            tokenizer=tokenizer,
+            tokenizer_2=tokenizer_2,
+            transformer=transformer,
+            scheduler=scheduler,
+        )
+        self.vae_scale_factor_spatial = vae.spatial_compression_ratio
+        self.vae_scale_factor_temporal = vae.temporal_compression_ratio
+        self.is_causal = not isinstance(vae, AutoencoderDCVideo)  # its first frame is packed alone
+        self.video_processor = VideoProcessor(vae_scale_factor=self.vae_scale_factor_spatial)
+        vae.enable_tiling()
+        if self.is_causal:
+            vae.use_framewise_encoding = vae.use_framewise_decoding = False
+
+    @property
+    def size_multiple(self) -> int:
+        multiple: int = self.vae_scale_factor_spatial * self.transformer.config.patch_size
+        return multiple
+
+    def num_latent_frames(self, num_frames: int) -> int:
+        if self.is_causal:
+            return (num_frames - 1) // self.vae_scale_factor_temporal + 1
+        return max(1, num_frames // self.vae_scale_factor_temporal)
+
+    def encode_prompt(self, prompt: str | list[str], max_sequence_length: int = 512) -> tuple[Tensor, Tensor]:
+        """Return T5's embeddings of all tokens, padding too, and CLIP's pooled ones; adds no suffixes."""
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        clip_length = min(self.tokenizer.model_max_length, 77)
+        pooled = self.text_encoder(_token_ids(self.tokenizer, prompts, clip_length, self.text_encoder.device))
+        ids = _token_ids(self.tokenizer_2, prompts, max_sequence_length, self.text_encoder_2.device)
+        device = self._execution_device
+        return self.text_encoder_2(ids)[0].to(device), pooled.pooler_output.to(device)
+
+    def encode_frames(self, frames: list[Image], height: int, width: int, generator: Any = None) -> Tensor:
+        """Return latents (1, C, T', H', W') of frames, which are scaled and cropped to the size.
+
+        HunyuanVideo's autoencoder gives a distribution, from which they are drawn.
+        """
+        pixels = self.video_processor.preprocess_video(frames, height, width, resize_mode="crop")
+        encoded = self.vae.encode(pixels.to(self._execution_device, self.vae.dtype))
+        latent = encoded.latent_dist.sample(generator) if hasattr(encoded, "latent_dist") else encoded.latent
+        scaled: Tensor = latent.float() * self.vae.config.scaling_factor
+        return scaled
+
+    def prepare_latents(
+        self,
+        batch_size: int,
+        num_frames: int,
+        height: int,
+        width: int,
+        generator: Generators = None,
+        latents: Tensor | None = None,
+    ) -> Tensor:
+        """Return the noise to start from, (B, C, T', H', W') in fp32."""
+        ratio, frames = self.vae_scale_factor_spatial, self.num_latent_frames(num_frames)
+        shape = (batch_size, self.transformer.config.out_channels, frames, height // ratio, width // ratio)
+        if latents is not None and latents.shape != shape:
+            raise ValueError(f"`latents` have to be of shape {shape} but are {tuple(latents.shape)}")
+        if latents is None:
+            latents = randn_tensor(shape, generator, self._execution_device, torch.float32)
+        return latents.to(self._execution_device, torch.float32)
+
+    def prepare_reference(
+        self,
+        condition: Condition,
+        given: list[dict[str, Any]],
+        latents: Tensor,
+        height: int,
+        width: int,
+        generator: Generators = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return mask and reference of the latents' shape. given: `image`, `last_image`, `video` by row."""
+        num_frames = condition.num_frames(self.vae_scale_factor_temporal, is_causal=self.is_causal)
+        ends: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for row, inputs in enumerate(given if condition.num_given else []):
+            own = generator[row] if isinstance(generator, list) else generator
+            for end, frames in zip(ends, given_frames(condition, num_frames, **inputs), strict=True):
+                if frames:
+                    end.append(self.encode_frames(frames, height, width, own))
+        head, tail = (torch.cat(end) if end else None for end in ends)
+        return place(head, tail, latents)
+
+
+def _token_ids(tokenizer: Any, prompts: list[str], length: int, device: torch.device) -> Tensor:
+    tokens = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    ids: Tensor = tokens.input_ids.to(device)
+    return ids

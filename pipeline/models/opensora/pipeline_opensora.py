@@ -1,0 +1,230 @@
+"""Open-Sora v2: from prompts, and from frames to begin or to end with, to clips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from diffusers.utils import BaseOutput
+from PIL.Image import Image
+from torch import Tensor
+
+from framefleet.pipeline.models.opensora.conditions import Condition, condition_of
+from framefleet.pipeline.models.opensora.denoise import Denoiser, Text, takes_reference
+from framefleet.pipeline.models.opensora.guidance import Guidance, shifted_sigmas
+from framefleet.pipeline.models.opensora.pipeline_components import Generators, OpenSoraComponents
+from framefleet.pipeline.models.opensora.prompts import with_suffixes
+from framefleet.pipeline.models.opensora.sizes import named_size
+
+MAX_FRAMES = 129  # of the longest clips that it was trained on
+
+
+@dataclass
+class OpenSoraPipelineOutput(BaseOutput):
+    """frames: (B, T, H, W, 3) in [0, 1] for output type "np"; lists of PIL images or a tensor for others."""
+
+    frames: Any
+
+
+class OpenSoraPipeline(OpenSoraComponents):
+    """Text, image or video to video with Open-Sora v2 (arXiv 2503.09642)."""
+
+    _callback_tensor_inputs: ClassVar = ["latents"]
+
+    @property
+    def guidance_scale(self) -> float:
+        return self._guidance_scale
+
+    @property
+    def num_timesteps(self) -> int:
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        return self._interrupt
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | list[str] | None = None,
+        negative_prompt: str | list[str] = "",
+        image: Image | list[Image] | None = None,
+        last_image: Image | list[Image] | None = None,
+        video: list[Image] | list[list[Image]] | None = None,
+        condition_type: str | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        resolution: str | None = None,
+        aspect_ratio: str | None = None,
+        num_frames: int | None = None,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 7.5,
+        image_guidance_scale: float = 3.0,
+        flow_shift: float | None = None,
+        oscillate_text_guidance: bool = True,
+        oscillate_image_guidance: bool = True,
+        ramp_image_guidance: bool = True,
+        frame_rate: int | None = 24,
+        motion_score: int | None = 4,
+        num_videos_per_prompt: int = 1,
+        generator: Generators = None,
+        latents: Tensor | None = None,
+        prompt_embeds: Tensor | None = None,
+        pooled_prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        negative_pooled_prompt_embeds: Tensor | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[..., dict[str, Any]] | None = None,
+        callback_on_step_end_tensor_inputs: list[str] | None = None,
+        max_sequence_length: int = 512,
+    ) -> OpenSoraPipelineOutput | tuple[Any]:
+        """Render a clip for each prompt, times `num_videos_per_prompt`.
+
+        image, last_image: what the clip begins and ends with. video: what it goes on from, or leads to. Each
+            is one for all prompts, or a list with one for each.
+        condition_type: t2v, i2v_head, i2v_tail, i2v_loop (an image alone stands at both ends), v2v_head,
+            v2v_tail (33 frames of the video are given), v2v_head_easy, v2v_tail_easy (65); without it, what
+            images and video mean.
+        resolution, aspect_ratio: a named size, as "768px" and "16:9", in place of height and width; where
+            nothing is said, "256px" and "16:9".
+        num_frames: 4k + 1, at most 129; with AutoencoderDCVideo 4k.
+        guidance_scale, image_guidance_scale: towards the prompt, and towards the given frames; 1 is off.
+        flow_shift: how long to stay at high noise; without it, longer for larger and longer clips.
+        oscillate_text_guidance, oscillate_image_guidance: none at every second step after the tenth.
+        ramp_image_guidance: with images, weaker at the first frames and the last steps.
+        frame_rate, motion_score: told to the model at the end of the prompt; None leaves them out.
+        """
+        height, width = self._size(height, width, resolution, aspect_ratio)
+        num_frames = num_frames or MAX_FRAMES - (not self.is_causal)
+        condition = condition_of(condition_type, image, last_image, video, is_causal=self.is_causal)
+        callback_tensors = ["latents"]
+        if callback_on_step_end_tensor_inputs is not None:
+            callback_tensors = callback_on_step_end_tensor_inputs
+        self.check_inputs(height, width, num_frames, condition, callback_tensors)
+        guidance = Guidance(
+            text=guidance_scale,
+            image=image_guidance_scale if condition.num_given else 1.0,
+            text_oscillates=oscillate_text_guidance,
+            image_oscillates=oscillate_image_guidance,
+            image_ramps=ramp_image_guidance and not condition.is_video,
+            num_steps=num_inference_steps,
+        )
+        self._guidance_scale, self._interrupt = guidance_scale, False
+
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        told = [with_suffixes(p, frame_rate=frame_rate, motion_score=motion_score) for p in prompts or []]
+        text = self._text(told, prompt_embeds, pooled_prompt_embeds, max_sequence_length)
+        num_prompts, negative = len(text.embeds), None
+        if guidance.is_on:
+            avoided = negative_prompt
+            avoided = [avoided] * num_prompts if isinstance(avoided, str) else avoided
+            embeds = (negative_prompt_embeds, negative_pooled_prompt_embeds)
+            negative = self._text(avoided, *embeds, max_sequence_length).repeated(num_videos_per_prompt)
+        text = text.repeated(num_videos_per_prompt)
+
+        latents = self.prepare_latents(len(text.embeds), num_frames, height, width, generator, latents)
+        given = [
+            {"image": first, "last_image": last, "video": clip}
+            for first, last, clip in zip(
+                _each(image, num_prompts, "image"),
+                _each(last_image, num_prompts, "last_image"),
+                _each(video, num_prompts, "video"),
+                strict=True,
+            )
+            for _ in range(num_videos_per_prompt)
+        ]
+        mask, reference = self.prepare_reference(condition, given, latents, height, width, generator)
+        denoiser = Denoiser.of(self.transformer, text, negative, (mask, reference), guidance)
+
+        timesteps = self._set_timesteps(num_inference_steps, latents, flow_shift)
+        with self.progress_bar(total=len(timesteps)) as progress_bar:
+            for step, t in enumerate(timesteps):
+                if self._interrupt:
+                    continue
+                velocity = denoiser.velocity(step, latents, t / self.scheduler.config.num_train_timesteps)
+                latents = self.scheduler.step(velocity, t, latents, return_dict=False)[0]
+                if callback_on_step_end is not None:
+                    tensors = {"latents": latents} if callback_tensors else {}
+                    latents = callback_on_step_end(self, step, t, tensors).get("latents", latents)
+                progress_bar.update()
+
+        latents = torch.where(mask.bool(), reference, latents)
+        frames = latents if output_type == "latent" else self._decode(latents, output_type)
+        self.maybe_free_model_hooks()
+        return OpenSoraPipelineOutput(frames=frames) if return_dict else (frames,)
+
+    def check_inputs(
+        self, height: int, width: int, num_frames: int, condition: Condition, callback_tensors: list[str]
+    ) -> None:
+        """Raise ValueError for what cannot be rendered."""
+        if height % self.size_multiple or width % self.size_multiple:
+            raise ValueError(
+                f"`height` and `width` have to be multiples of {self.size_multiple} "
+                f"but are {height} and {width}"
+            )
+        ratio = self.vae_scale_factor_temporal
+        if num_frames < 1 or (num_frames != 1 and num_frames % ratio != int(self.is_causal)):
+            rule = f"{ratio}k + 1" if self.is_causal else f"1, or a multiple of {ratio},"
+            raise ValueError(f"`num_frames` has to be {rule} but is {num_frames}")
+        if num_frames > MAX_FRAMES:
+            raise ValueError(f"`num_frames` has to be at most {MAX_FRAMES} but is {num_frames}")
+        least = condition.least_frames(ratio, is_causal=self.is_causal)
+        if num_frames < least:
+            raise ValueError(
+                f"`num_frames` has to be at least {least} for `condition_type` {condition.name!r} "
+                f"but is {num_frames}"
+            )
+        if condition.num_given and not takes_reference(self.transformer.config):
+            raise ValueError("this transformer takes no frames to begin or to end with")
+        if unknown := set(callback_tensors) - set(self._callback_tensor_inputs):
+            raise ValueError(f"`callback_on_step_end_tensor_inputs` has no {', '.join(sorted(unknown))}")
+
+    def _size(
+        self, height: int | None, width: int | None, resolution: str | None, aspect_ratio: str | None
+    ) -> tuple[int, int]:
+        if height and width and not (resolution or aspect_ratio):
+            return height, width
+        return named_size(resolution, aspect_ratio, multiple=self.size_multiple)
+
+    def _text(
+        self, prompts: list[str], embeds: Tensor | None, pooled: Tensor | None, max_sequence_length: int
+    ) -> Text:
+        if embeds is not None and pooled is not None:
+            return Text(embeds, pooled)
+        if not prompts or embeds is not None or pooled is not None:
+            raise ValueError("give `prompt`, or both `prompt_embeds` and `pooled_prompt_embeds`")
+        return Text(*self.encode_prompt(prompts, max_sequence_length))
+
+    def _set_timesteps(self, num_inference_steps: int, latents: Tensor, flow_shift: float | None) -> Tensor:
+        _, _, num_latent_frames, height, width = latents.shape
+        sigmas = shifted_sigmas(
+            num_inference_steps,
+            tokens_per_frame=height * width // self.transformer.config.patch_size**2,
+            num_latent_frames=num_latent_frames,
+            flow_shift=flow_shift,
+        )
+        levels = np.array(sigmas[:-1])  # UniPC takes no list
+        self.scheduler.set_timesteps(num_inference_steps, device=latents.device, sigmas=levels)
+        timesteps: Tensor = self.scheduler.timesteps
+        self._num_timesteps = len(timesteps)
+        return timesteps
+
+    def _decode(self, latents: Tensor, output_type: str) -> Any:
+        scaled = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
+        clips = self.vae.decode(scaled, return_dict=False)[0]
+        return self.video_processor.postprocess_video(clips, output_type=output_type)
+
+
+def _each(given: Any, num_prompts: int, name: str) -> list[Any]:
+    """Return the image or video of each prompt; `given` is one for all, or a list with one for each."""
+    if given is None or isinstance(given, Image):
+        return [given] * num_prompts
+    if name == "video" and all(isinstance(frame, Image) for frame in given):
+        return [given] * num_prompts
+    if len(given) != num_prompts:
+        raise ValueError(f"`{name}` holds {len(given)} for {num_prompts} prompts")
+    return list(given)

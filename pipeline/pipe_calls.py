@@ -1,0 +1,83 @@
+"""Calls of diffusers as values: a worker makes them, and a replay script holds them as text."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+DIFFUSERS = "diffusers"  # a script names what it takes from here, and writes out all other modules
+
+
+class Code(str):
+    """An argument that stands in a script as it is written here."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class New:
+    """An object to be made of a class that a package exports."""
+
+    module: str
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def make(self) -> Any:
+        made = {name: _made(value) for name, value in self.arguments.items()}
+        return getattr(importlib.import_module(self.module), self.name)(**made)
+
+    def __repr__(self) -> str:
+        prefix = "" if self.module == DIFFUSERS else f"{self.module}."
+        return f"{prefix}{self.name}({_text(self.arguments)})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipeCall:
+    """`pipe.component.method(**arguments)`; with a module, `method(pipe.component, **arguments)`.
+
+    component: "" is the pipeline itself.
+    """
+
+    component: str = ""
+    method: str
+    module: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def make(self, pipe: Any) -> None:
+        target = getattr(pipe, self.component) if self.component else pipe
+        made = {name: _made(value) for name, value in self.arguments.items()}
+        if self.module:
+            getattr(importlib.import_module(self.module), self.method)(target, **made)
+        else:
+            getattr(target, self.method)(**made)
+
+    def __str__(self) -> str:
+        target = f"pipe.{self.component}" if self.component else "pipe"
+        text = _text(self.arguments)
+        if self.module:
+            return f"{self.module}.{self.method}({', '.join(filter(None, (target, text)))})"
+        return f"{target}.{self.method}({text})"
+
+
+def imports(values: Any) -> Iterator[tuple[str, str]]:
+    """Yield what a script must import: (diffusers, name), or (another module, "")."""
+    if isinstance(values, New):
+        yield (values.module, values.name if values.module == DIFFUSERS else "")
+    elif isinstance(values, PipeCall) and values.module:
+        yield values.module, ""
+    inner = values.arguments if isinstance(values, New | PipeCall) else values
+    for value in inner.values() if isinstance(inner, Mapping) else inner if isinstance(inner, list) else ():
+        yield from imports(value)
+
+
+def _made(value: Any) -> Any:
+    if isinstance(value, New):
+        return value.make()
+    return {name: _made(inner) for name, inner in value.items()} if isinstance(value, dict) else value
+
+
+def _text(arguments: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in arguments.items())

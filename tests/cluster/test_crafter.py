@@ -1,0 +1,41 @@
+"""VideoCrafter and DynamiCrafter on a fleet: two workers, mixed tables, the frames of plain calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import mean
+
+import pytest
+import torch
+
+import framefleet
+from framefleet.pipeline.models import class_named
+from framefleet.pipeline.spec import inspect_model
+from tests.crafter import IMAGE, MOTION, NUM_ROWS, TEXT, crafter, mixed_rows, plain_digest
+from tests.jobs import records_of, write_table
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("variant", [TEXT, IMAGE, MOTION])
+def test_two_workers_render_the_frames_of_plain_calls(variant: str, dtype: str, tmp_path: Path) -> None:
+    rows = mixed_rows(variant, tmp_path)
+    columns = {name for row in rows for name in row.arguments}
+    cells = [{name: row.arguments.get(name) for name in columns} | {"seed": row.seed} for row in rows]
+    job = {
+        "table": str(write_table(tmp_path / "prompts.parquet", cells)),
+        "output": str(tmp_path / "out"),
+        "model": {"path": str(crafter(variant)), "dtype": dtype},
+        "batching": {"max_rows": 4, "min_gain": 0},
+        "fleet": {"workers": 2, "gpus_per_worker": 0},
+    }
+    assert framefleet.render(job).done == NUM_ROWS
+    records = records_of(tmp_path / "out")
+    assert {record["worker"] for record in records} == {"worker-0", "worker-1"}
+    assert mean(record["batch_size"] for record in records) > 1.2
+    pipeline_class = class_named(inspect_model(crafter(variant)).class_name)
+    pipe = pipeline_class.from_pretrained(
+        crafter(variant), dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
+    )
+    pipe.set_progress_bar_config(disable=True)
+    found = {record["seed"]: record["frames_sha256"] for record in records}
+    assert found == {row.seed: plain_digest(pipe, row, tmp_path) for row in rows}

@@ -1,0 +1,94 @@
+"""Tables with a column `lora`, rendered by `framefleet render`: their rows, their records, their refusals."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from framefleet import Request
+from framefleet.jobs.replay import replay
+from framefleet.jobs.script import replay_script
+from framefleet.pipeline.errors import ModelError
+from tests.commands import command
+from tests.jobs import finish, job_values, prompt_rows, records_of, start_render, write_job, write_table
+from tests.loras import plain_digest, plain_pipe, save_lora
+from tests.tiny import SMALLEST
+
+CELLS: dict[str | None, dict[str, float]] = {
+    None: {"style": 0.5},  # the job's default
+    "none": {},
+    "style": {"style": 1.0},
+    "style:0.8+detail:-1": {"detail": -1.0, "style": 0.8},
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("loras")
+    return {name: save_lora("wan", name, folder / name) for name in ("style", "detail")}
+
+
+def values_of(folder: Path, files: dict[str, Path], cells: list[str | None]) -> dict[str, Any]:
+    rows = [row | {"lora": cell} for row, cell in zip(prompt_rows(len(cells)), cells, strict=True)]
+    values = job_values(write_table(folder / "t.parquet", rows), folder / "out")
+    values["defaults"] |= {"lora": "style:0.5"}
+    return values | {"loras": {name: str(file) for name, file in files.items()}}
+
+
+def plain_digests(files: dict[str, Path], cells: list[str | None]) -> list[str]:
+    """What a script renders for the rows, one after the other."""
+    found = []
+    bare, adapted = plain_pipe("wan", torch.float32), plain_pipe("wan", torch.float32, files)
+    for row, cell in zip(prompt_rows(len(cells)), cells, strict=True):
+        names = ("prompt", "num_inference_steps", "guidance_scale")
+        arguments = {**SMALLEST["wan"], "max_sequence_length": 32} | {name: row[name] for name in names}
+        request = Request(arguments=arguments, seed=row["seed"])
+        found.append(plain_digest(adapted if CELLS[cell] else bare, request, CELLS[cell]))
+    return found
+
+
+def test_rows_choose_their_loras_and_their_records_lead_back_to_them(
+    tmp_path: Path, files: dict[str, Path]
+) -> None:
+    cells = list(CELLS) * 2
+    values = values_of(tmp_path, files, cells)
+    finish(start_render(write_job(tmp_path / "job.yaml", values)))
+    records = {int(record["tag"].removeprefix("row ")): record for record in records_of(tmp_path / "out")}
+    assert [records[row]["frames_sha256"] for row in range(len(cells))] == plain_digests(files, cells)
+    asked = [json.loads(records[row]["arguments"]).get("lora", {}) for row in range(4)]
+    assert [{name: lora["weight"] for name, lora in loras.items()} for loras in asked] == list(CELLS.values())
+    claim = json.loads((tmp_path / "out" / "job.json").read_text())
+    assert claim["job"]["loras"]["style"]["sha256"] == asked[2]["style"]["sha256"]
+
+    output, row_id = str(tmp_path / "out"), records[3]["row_id"]
+    assert replay(output, row_id).is_equal
+    script = tmp_path / "again.py"
+    script.write_text(replay_script(output, row_id), encoding="utf-8")
+    run = subprocess.run([sys.executable, "-P", str(script)], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    moved = tmp_path / "moved.safetensors"
+    moved.write_bytes(files["style"].read_bytes())
+    ended = command("replay", output, row_id, "--lora", f"style={moved}")
+    assert ended.exit_code == 0, ended.output
+    with pytest.raises(ModelError, match=r"loras\.style: .* is another file"):
+        replay(output, row_id, loras={"style": str(files["detail"])})
+
+
+def test_a_lora_of_another_model_is_refused_before_a_worker_starts(
+    tmp_path: Path, files: dict[str, Path]
+) -> None:
+    other = save_lora("cogvideox", "style", tmp_path)
+    values = values_of(tmp_path, files | {"style": other}, [None])
+    process = start_render(write_job(tmp_path / "job.yaml", values))
+    printed, _ = process.communicate(timeout=240)
+    assert process.returncode == 2, printed
+    assert "loras.style:" in printed and "does not fit WanPipeline" in printed
+    assert "it has no layer for transformer.transformer_blocks.0.attn1.to_" in printed
+    assert "use a LoRA that was made for this model" in printed
+    assert not (tmp_path / "out").exists()

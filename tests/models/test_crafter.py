@@ -1,0 +1,185 @@
+"""VideoCrafter and DynamiCrafter as pipelines: what their calls promise, and rows in company."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from framefleet import Clip, Model, Renderer, Request, load_model
+from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.forwards import Batching
+from framefleet.pipeline.frames import frames_sha256
+from framefleet.pipeline.inputs import Inputs
+from framefleet.pipeline.keyframes import keyframes
+from tests.crafter import (
+    GATE,
+    IMAGE,
+    MOTION,
+    NO_FPS,
+    POSITIONS,
+    SMALLEST,
+    TEXT,
+    crafter,
+    mixed_rows,
+    picture,
+    plain_digest,
+)
+
+
+@cache
+def model(variant: str, dtype: Any = "fp32") -> Model:
+    return load_model(crafter(variant), dtype=dtype)
+
+
+def latents(variant: str, seed: int | list[int] = 0, **arguments: Any) -> torch.Tensor:
+    pipe = model(variant).pipe
+    if variant in (IMAGE, MOTION, GATE):
+        arguments.setdefault("image", picture(0))
+    seeds = seed if isinstance(seed, list) else [seed]
+    generators = [torch.Generator().manual_seed(s) for s in seeds]
+    found: torch.Tensor = pipe(
+        **{"prompt": "a cat", **SMALLEST, **arguments},
+        generator=generators if isinstance(seed, list) else generators[0],
+        output_type="latent",
+    ).frames
+    return found
+
+
+@pytest.mark.parametrize(("variant", "dtype"), [(POSITIONS, "fp32"), (GATE, "bf16")])
+def test_rows_in_company_have_the_frames_of_plain_calls(variant: str, dtype: str, tmp_path: Path) -> None:
+    loaded, rows = model(variant, dtype), mixed_rows(variant, tmp_path)
+    renderer = Renderer(loaded, Batching(max_rows=4, min_gain=0), inputs=Inputs([str(tmp_path)]))
+    found = {}
+    for clip in renderer.render(rows):
+        assert isinstance(clip, Clip), clip
+        found[clip.request.seed] = clip
+    assert mean(clip.batch_size for clip in found.values()) > 1.3
+    for row in rows:
+        assert found[row.seed].frames_sha256 == plain_digest(loaded.pipe, row, tmp_path)
+
+
+def test_key_frames_and_what_lies_between_come_in_company_as_alone(tmp_path: Path) -> None:
+    loaded = model(MOTION)
+    picture(1).save(tmp_path / "1.png")
+    own = {"duration_s": 1.0, "keyframe_times": "0.4"}
+    rows = [
+        Request(
+            arguments={**SMALLEST, "prompt": "a cat", "image": str(tmp_path / "1.png"), **own},
+            seed=seed,
+            recipe="keyframes",
+        )
+        for seed in (1, 2)
+    ]
+    renderer = Renderer(loaded, Batching(min_gain=0), inputs=Inputs([str(tmp_path)]))
+    clips = {clip.request.seed: clip for clip in renderer.render(rows) if isinstance(clip, Clip)}
+    for row in rows:
+        arguments = {k: v for k, v in row.arguments.items() if k not in own} | {"image": picture(1)}
+        alone = Request(arguments=arguments, seed=row.seed, fps=8)
+        frames = keyframes(loaded.pipe, alone, duration_s=1.0, keyframe_times="0.4")
+        assert frames.shape == (8, 64, 64, 3)
+        assert clips[row.seed].frames_sha256 == frames_sha256(frames)
+
+
+# Made by this file: python -m tests.models.test_crafter
+REFERENCES = Path(__file__).parents[1] / "references" / "crafter.safetensors"
+# What each stored trajectory was made with; all from seed 3.
+CALLS: dict[str, tuple[str, dict[str, Any]]] = {
+    "text": (TEXT, {"fps": 28, "num_inference_steps": 3}),
+    "text_no_guidance": (TEXT, {"guidance_scale": 1.0, "eta": 0.0, "num_inference_steps": 3}),
+    "positions": (POSITIONS, {"fps": 8, "negative_prompt": "blurry", "num_inference_steps": 3}),
+    "image": (IMAGE, {"fps": 8, "num_inference_steps": 3}),
+    "motion": (MOTION, {"fps": 15, "num_inference_steps": 3}),
+    "motion_between": (MOTION, {"last_image": picture(1), "image_guidance_scale": 3.0}),
+    "gate": (GATE, {"fps": 2, "num_inference_steps": 3}),
+}
+
+
+@pytest.mark.parametrize("name", list(CALLS))
+def test_a_call_gives_the_latents_it_always_gave(name: str) -> None:
+    variant, arguments = CALLS[name]
+    found, stored = latents(variant, 3, **arguments), load_file(REFERENCES)[name]
+    assert float((found - stored).abs().max() / stored.abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize("variant", [TEXT, IMAGE, MOTION])
+def test_a_clip_does_not_depend_on_the_others_of_its_call(variant: str) -> None:
+    together = latents(variant, [1, 2], prompt=["a cat", "rain"], negative_prompt="blurry")
+    for row, (seed, prompt) in enumerate([(1, "a cat"), (2, "rain")]):
+        alone = latents(variant, seed, prompt=prompt, negative_prompt="blurry")
+        torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-3, atol=1e-4)
+
+
+def test_two_images_make_another_clip_than_one() -> None:
+    one, loop = latents(MOTION), latents(MOTION, last_image=picture(0))
+    assert not torch.allclose(one, loop)
+
+
+def test_a_callback_sees_and_changes_every_step() -> None:
+    seen = []
+
+    def halve(pipe: Any, step: int, t: torch.Tensor, tensors: dict[str, Any]) -> dict[str, Any]:
+        seen.append((step, int(t), pipe.num_timesteps))
+        return {"latents": tensors["latents"] * 0}
+
+    found = latents(TEXT, eta=0.0, callback_on_step_end=halve)
+    assert seen == [(0, 501, 2), (1, 1, 2)]
+    assert not found.any()
+
+
+@pytest.mark.parametrize(
+    ("variant", "arguments", "problem"),
+    [
+        (TEXT, {"height": 72}, "give a multiple of 16"),
+        (TEXT, {"num_frames": 0}, "1 frame or more"),
+        (TEXT, {"eta": 2.0}, "from 0 to 1"),
+        (TEXT, {"prompt": None}, "either `prompt` or `prompt_embeds`"),
+        (TEXT, {"latents": torch.zeros(1, 4, 1, 8, 8)}, "has shape"),
+        (TEXT, {"callback_on_step_end_tensor_inputs": ("x",)}, "callback_on_step_end_tensor_inputs"),
+        (MOTION, {"num_frames": 4}, "this model renders 3 frames"),
+        (MOTION, {"image": [picture(0), picture(1)]}, "holds 2 images"),
+        (NO_FPS, {"fps": 8}, "not conditioned on it"),
+    ],
+)
+def test_what_cannot_be_rendered_is_refused(variant: str, arguments: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        latents(variant, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("variant", "cells", "problem"),
+    [
+        (MOTION, {"num_frames": 16}, "DynamiCrafter renders 3 frames, no other number"),
+        (TEXT, {"height": 80}, "VideoCrafter renders multiples of 64"),
+        (TEXT, {"scheduler": "ddim"}, "its denoising loop was written for its own kind"),
+        (TEXT, {"num_inference_steps": 1001}, "takes 1 to 1000 steps"),
+    ],
+)
+def test_a_row_that_cannot_be_rendered_is_refused_before(
+    variant: str, cells: dict[str, Any], problem: str, tmp_path: Path
+) -> None:
+    if variant == MOTION:
+        picture(1).save(tmp_path / "1.png")
+        cells["image"] = str(tmp_path / "1.png")
+    scheduler = cells.pop("scheduler", None)
+    row = Request(arguments={"prompt": "a cat", **SMALLEST, **cells}, scheduler=scheduler)
+    with pytest.raises(TableError, match=problem):
+        list(Renderer(model(variant)).render([row]))
+
+
+def test_a_schedule_of_guidance_that_stays_is_a_number() -> None:
+    rows = [
+        Request(arguments={"prompt": "a cat", **SMALLEST, "guidance_scale": scale}, seed=1)
+        for scale in (5.0, "linear(5, 5)", "linear(9, 1)")
+    ]
+    number, same, other = (clip.frames_sha256 for clip in Renderer(model(TEXT)).render(rows))  # type: ignore[union-attr]
+    assert number == same != other
+
+
+if __name__ == "__main__":
+    save_file({name: latents(variant, 3, **given) for name, (variant, given) in CALLS.items()}, REFERENCES)

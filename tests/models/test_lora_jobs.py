@@ -1,0 +1,100 @@
+"""Jobs with LoRAs, without Ray: what their outputs remember, and what is refused before weights are read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from framefleet.jobs.claim import claim, is_claimed, read_claim
+from framefleet.jobs.job_file import job_from_mapping
+from framefleet.jobs.resolve import Resolved, resolve
+from framefleet.jobs.watch import Callback
+from framefleet.pipeline.errors import JobError, ModelError
+from framefleet.pipeline.lora_files import fetch_lora
+from framefleet.pipeline.lora_loading import check_loras_fit
+from framefleet.pipeline.loras import Lora
+from framefleet.pipeline.spec import inspect_model
+from tests.commands import command
+from tests.jobs import job_values, prompt_rows, write_job, write_table
+from tests.loras import save_lora
+from tests.tiny import tiny
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("loras")
+    return {name: str(save_lora("wan", name, folder / name)) for name in ("style", "detail")}
+
+
+def values_of(folder: Path, loras: dict[str, Any], cell: str | None) -> dict[str, Any]:
+    table = write_table(folder / "t.parquet", [row | {"lora": cell} for row in prompt_rows(2)])
+    return job_values(table, folder / "out") | {"loras": loras}
+
+
+def resolved(folder: Path, loras: dict[str, Any]) -> Resolved:
+    return resolve(job_from_mapping(values_of(folder, loras, None)), Callback())
+
+
+def test_loras_may_be_added_to_an_output_and_left_out_and_not_changed(
+    tmp_path: Path, files: dict[str, str]
+) -> None:
+    first = resolved(tmp_path, {"style": files["style"]})
+    claim(first)
+    first.store.create("clips/ab/ab.mp4", b"a clip")
+    claim(resolved(tmp_path, {"detail": files["detail"]}))
+    assert sorted(read_claim(first.store)["job"]["loras"]) == ["detail", "style"]
+    assert is_claimed(resolved(tmp_path, {}))
+    with pytest.raises(JobError, match=r"loras\.style\.sha256: \w{64} there, \w{64} here"):
+        claim(resolved(tmp_path, {"style": files["detail"]}))
+
+
+def test_a_lora_that_no_row_uses_changes_no_row(tmp_path: Path, files: dict[str, str]) -> None:
+    def row_ids(loras: dict[str, Any]) -> list[str]:
+        job = resolved(tmp_path, loras)
+        rows = [row for first, batch in job.table.batches() for row in job.plan.rows(first, batch)]
+        return [job.identity(row.request) for row in rows]  # type: ignore[union-attr]
+
+    assert row_ids({}) == row_ids(files)
+
+
+def test_a_pipeline_that_takes_no_loras_says_so(files: dict[str, str]) -> None:
+    spec = replace(inspect_model(tiny("wan")), class_name="StableVideoDiffusionPipeline")
+    found = {"style": fetch_lora("style", Lora(path=files["style"]))}
+    with pytest.raises(ModelError, match="StableVideoDiffusionPipeline takes no LoRAs"):
+        check_loras_fit(found, tiny("wan"), spec)
+
+
+def test_the_second_transformer_of_a_model_without_one_is_told(tmp_path: Path, files: dict[str, str]) -> None:
+    with pytest.raises(ModelError, match=r"it has no layer for transformer_2\.blocks\.0"):
+        resolved(tmp_path, {"style": {"path": files["style"], "component": "transformer_2"}})
+
+
+@pytest.mark.parametrize(
+    ("loras", "cell", "said"),
+    [
+        ({"style": "nowhere.safetensors"}, None, "nowhere.safetensors does not exist"),
+        ({"style": "style.bin"}, None, "is a pickle"),
+        ({"a b": "x"}, None, "'a b' cannot be a LoRA's name"),
+        ({}, "/etc/passwd:1", "row 0: lora is '/etc/passwd:1', but the job declares no LoRA"),
+    ],
+)
+def test_a_plan_refuses_what_a_render_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loras: dict[str, Any], cell: str | None, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "style.bin").write_bytes(b"")
+    ended = command("plan", write_job(tmp_path / "job.yaml", values_of(tmp_path, loras, cell)))
+    assert ended.exit_code == 2, ended.output
+    assert said in " ".join(ended.output.split())
+
+
+def test_job_json_names_a_lora_as_other_machines_find_it(tmp_path: Path, files: dict[str, str]) -> None:
+    job = resolved(tmp_path, {"style": files["style"]})
+    claim(job)
+    style = json.loads(job.store.read("job.json"))["job"]["loras"]["style"]
+    assert Path(style["path"], style["file"]) == Path(files["style"])
+    assert len(style["sha256"]) == 64

@@ -1,0 +1,215 @@
+"""Open-Sora's pipeline through the renderer: rows of all kinds share forwards and keep their bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from framefleet import Clip, Renderer, Request, load_model
+from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.forwards import Batching
+from framefleet.pipeline.frames import frames_sha256, to_frames
+from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
+from framefleet.pipeline.pictures import open_image, open_video
+from tests.media_files import image_file, video_file
+from tests.mixed import DTYPES
+from tests.tiny import SMALLEST, tiny
+
+UNGUIDED = {"oscillate_text_guidance": False, "ramp_image_guidance": False}
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("media")
+    (folder / "a.png").write_bytes(image_file())
+    (folder / "b.png").write_bytes(image_file("png", "L"))
+    (folder / "long.mp4").write_bytes(video_file(num_frames=33))
+    (folder / "short.mp4").write_bytes(video_file(num_frames=6))
+    return folder
+
+
+def rows(name: str, media: Path) -> list[Request]:
+    first, last, video = (str(media / file) for file in ("a.png", "b.png", "long.mp4"))
+    frames = 37 if name == "opensora" else 36
+    kinds: list[dict[str, Any]] = [
+        {"guidance_scale": 1.0},
+        {"num_inference_steps": 12, "guidance_scale": 5.0},
+        {"negative_prompt": "rain", **UNGUIDED},
+        {"flow_shift": 3.0, "frame_rate": 12, "motion_score": 7},
+        {"image": first},
+        {"image": first, "image_guidance_scale": 1.0},
+        {"last_image": last, "num_inference_steps": 3},
+        {"image": first, "last_image": last, "num_inference_steps": 12},
+        {"image": first, "condition_type": "i2v_loop", **UNGUIDED},
+        {"image": last, "condition_type": "i2v_tail"},
+        {"video": video, "num_frames": frames},
+        {"video": video, "num_frames": frames, "condition_type": "v2v_tail", "guidance_scale": 2.0},
+    ]
+    prompts = ("a red ball", "海. 30 FPS.")
+    return [
+        Request(arguments={**SMALLEST[name], "prompt": prompts[seed % 2], **kind}, seed=seed)
+        for seed, kind in enumerate(kinds if name == "opensora" else kinds[1::3] + kinds[-2:])
+    ]
+
+
+def opened(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return what a plain script hands to the pipeline."""
+    found = dict(arguments)
+    for name in ("image", "last_image"):
+        if name in found:
+            found[name] = open_image(Path(found[name]).read_bytes())
+    if "video" in found:
+        found["video"] = open_video(Path(found["video"]).read_bytes(), max_frames=33)
+    return found
+
+
+@pytest.mark.parametrize("dtype", list(DTYPES))
+@pytest.mark.parametrize("name", ["opensora", "opensora_dc"])
+def test_mixed_rows_share_forwards_and_keep_the_bits_of_plain_calls(
+    name: str, dtype: str, media: Path
+) -> None:
+    requests = rows(name, media)
+    clips = list(Renderer(load_model(tiny(name), dtype=dtype), Batching(min_gain=0)).render(requests))
+    assert all(isinstance(clip, Clip) for clip in clips), clips
+    assert max(clip.batch_size for clip in clips) > 2  # type: ignore[union-attr]
+    found = {clip.request.seed: clip.frames_sha256 for clip in clips}  # type: ignore[union-attr]
+    pipe = OpenSoraPipeline.from_pretrained(tiny(name), dtype=DTYPES[dtype])
+    pipe.set_progress_bar_config(disable=True)
+    for request in requests:
+        arguments = opened(dict(request.arguments))
+        output = pipe(**arguments, generator=request.generator(), output_type="np")
+        frames = to_frames(output)
+        assert len(frames) == request.arguments["num_frames"]
+        assert frames_sha256(frames) == found[request.seed], request.arguments
+
+
+def test_each_row_of_a_batch_is_the_clip_of_its_own_call(media: Path) -> None:
+    pipe = OpenSoraPipeline.from_pretrained(tiny("opensora"))
+    pipe.set_progress_bar_config(disable=True)
+    images = [Image.open(media / file).convert("RGB") for file in ("a.png", "b.png")]
+    common = {**SMALLEST["opensora"], "output_type": "pt"}
+    together = pipe(
+        prompt=["a ball", "海"],
+        image=images,
+        generator=[torch.Generator().manual_seed(seed) for seed in (1, 2)],
+        **common,
+    ).frames
+    for row, prompt in enumerate(("a ball", "海")):
+        generator = torch.Generator().manual_seed(row + 1)
+        alone = pipe(prompt=prompt, image=images[row], generator=generator, **common).frames
+        torch.testing.assert_close(together[row], alone[0], rtol=1e-4, atol=1e-5)
+    many = pipe(prompt="a ball", num_videos_per_prompt=2, **common).frames
+    assert many.shape == (2, 5, 3, 32, 32) and not torch.equal(many[0], many[1])
+
+
+def test_given_frames_come_back_at_their_ends(media: Path) -> None:
+    pipe = OpenSoraPipeline.from_pretrained(tiny("opensora"))
+    pipe.set_progress_bar_config(disable=True)
+    image = Image.open(media / "a.png")
+    latents = pipe(
+        prompt="a ball",
+        image=image,
+        condition_type="i2v_loop",
+        generator=torch.Generator().manual_seed(0),
+        **SMALLEST["opensora"] | {"num_frames": 9, "output_type": "latent"},
+    ).frames
+    generator = torch.Generator().manual_seed(0)
+    torch.randn(latents.shape, generator=generator)  # the noise is drawn first
+    ends = [pipe.encode_frames([image], 32, 32, generator) for _ in range(2)]
+    assert torch.equal(latents[:, :, :1], ends[0]) and torch.equal(latents[:, :, -1:], ends[1])
+
+
+def test_a_named_size_stands_for_height_and_width() -> None:
+    pipe = OpenSoraPipeline.from_pretrained(tiny("opensora"))
+    assert pipe._size(None, None, None, None) == (192, 336)
+    assert pipe._size(64, 32, None, None) == (64, 32)
+    assert pipe._size(64, 32, "768px", None) == (576, 1024)
+    assert pipe._size(None, None, "768px", "9:16") == (1024, 576)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"height": 40}, "multiples of 16 but are 40 and 32"),
+        ({"num_frames": 8}, "has to be 4k \\+ 1 but is 8"),
+        ({"num_frames": 133}, "at most 129"),
+        ({"video": [], "num_frames": 37}, "takes 33 frames of `video`, which has 0"),
+        ({"image": [], "prompt": ["a", "b"]}, "`image` holds 0 for 2 prompts"),
+        ({"prompt": None}, "give `prompt`, or both"),
+        ({"latents": torch.zeros(1)}, "`latents` have to be of shape"),
+        ({"callback_on_step_end_tensor_inputs": ["noise"]}, "has no noise"),
+    ],
+)
+def test_a_plain_call_refuses_what_cannot_be_rendered(arguments: dict[str, Any], problem: str) -> None:
+    pipe = OpenSoraPipeline.from_pretrained(tiny("opensora"))
+    with pytest.raises(ValueError, match=problem):
+        pipe(**{**SMALLEST["opensora"], "prompt": "a ball", **arguments})
+
+
+def test_the_callback_may_change_the_latents_and_stop_the_run() -> None:
+    pipe = OpenSoraPipeline.from_pretrained(tiny("opensora"))
+    pipe.set_progress_bar_config(disable=True)
+    steps: list[int] = []
+
+    def stop(pipe: Any, step: int, t: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        steps.append(step)
+        pipe._interrupt = True
+        return {"latents": torch.ones_like(tensors["latents"])}
+
+    arguments = {**SMALLEST["opensora"], "num_inference_steps": 5, "output_type": "latent"}
+    latents = pipe("a ball", callback_on_step_end=stop, **arguments).frames
+    assert steps == [0] and torch.equal(latents, torch.ones_like(latents))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"condition_type": "i2v"}, "has to be one of t2v, i2v_head"),
+        ({"condition_type": "v2v_head", "image": "a.png"}, "needs `video`"),
+        ({"video": "short.mp4", "num_frames": 37}, "it has 6 frames, and v2v_head takes 33 of them"),
+        ({"video": "long.mp4"}, "num_frames is 5, but v2v_head gives more than that"),
+        ({"aspect_ratio": "5:1", "height": None, "width": None}, "has to be one of 16:9"),
+        ({"resolution": "256px"}, "the row gives height or width too"),
+        ({"num_frames": 133}, "OpenSora renders 129 frames at most"),
+        ({"num_frames": 8}, "OpenSora renders 4k \\+ 1 frames"),
+        ({"height": 40}, "OpenSora renders multiples of 16"),
+    ],
+)
+def test_rows_that_cannot_be_rendered_are_refused_before(
+    arguments: dict[str, Any], problem: str, media: Path
+) -> None:
+    for name in ("image", "video"):
+        if name in arguments:
+            arguments[name] = str(media / arguments[name])
+    model = load_model(tiny("opensora"))
+    request = Request(arguments={**SMALLEST["opensora"], "prompt": "a ball", **arguments})
+    with pytest.raises(TableError, match=problem):
+        list(Renderer(model).render([request]))
+
+
+def test_the_deep_compression_autoencoder_takes_4k_frames() -> None:
+    model = load_model(tiny("opensora_dc"))
+    arguments = {**SMALLEST["opensora_dc"], "prompt": "a ball"}
+    with pytest.raises(TableError, match="OpenSora renders 4k frames") as refused:
+        list(Renderer(model).render([Request(arguments=arguments | {"num_frames": 9})]))
+    assert refused.value.fix == "use 8 or 12"
+    (clip,) = Renderer(model).render([Request(arguments=arguments | {"num_frames": 1})])
+    assert isinstance(clip, Clip) and clip.frames.shape == (1, 64, 32, 3)
+
+
+def test_a_schedule_of_guidance_is_followed() -> None:
+    model = load_model(tiny("opensora"), dtype="fp32")
+    arguments = {**SMALLEST["opensora"], "prompt": "a ball", "num_inference_steps": 4}
+    scales = (5.0, "linear(5, 5)", "linear(5, 1)")
+    requests = [Request(arguments=arguments | {"guidance_scale": scale}) for scale in scales]
+    found = {
+        str(clip.request.arguments["guidance_scale"]): clip.frames  # type: ignore[union-attr]
+        for clip in Renderer(model).render(requests)
+    }
+    assert np.array_equal(found["5.0"], found["linear(5.0, 5.0)"])
+    assert not np.array_equal(found["5.0"], found["linear(5.0, 1.0)"])

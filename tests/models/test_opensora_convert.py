@@ -1,0 +1,219 @@
+"""`framefleet model convert` on folders of Open-Sora v2 in small, as its authors lay them out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import ByT5Tokenizer, CLIPConfig, CLIPModel, T5Config, T5ForConditionalGeneration
+
+from framefleet import Clip, Renderer, Request, load_model
+from framefleet.pipeline.convert import convert
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
+from tests.commands import command
+from tests.opensora import (
+    Size,
+    dc_shapes,
+    hunyuan_shapes,
+    transformer_of,
+    transformer_shapes,
+    weights_of,
+)
+from tests.tinies.encoders import TEXT_WIDTH, clip, clip_tokenizer
+
+SMALL = Size(depth=1, single_depth=1, text=TEXT_WIDTH, pooled=TEXT_WIDTH)
+DC = Size(depth=1, single_depth=1, text=TEXT_WIDTH, pooled=TEXT_WIDTH, token=16, condition=17)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder like hpcai-tech/Open-Sora-v2: CLIP with its eye, T5 with its decoder, files of Flux."""
+    folder = tmp_path_factory.mktemp("originals") / "Open-Sora-v2"
+    folder.mkdir()
+    save_file(weights_of(transformer_shapes(SMALL)), folder / "Open_Sora_v2.safetensors")
+    vae = weights_of(hunyuan_shapes((8, 8, 8, 8), latent=4, layers=1))
+    save_file(vae, folder / "hunyuan_vae.safetensors")
+    flux = weights_of(transformer_shapes(Size(depth=1, single_depth=1, condition=0, fused=True)))
+    save_file(flux, folder / "flux1-dev.safetensors")
+    image_vae = {"encoder.conv_in.weight": torch.ones(1), "decoder.mid.attn_1.q.weight": torch.ones(1)}
+    save_file(image_vae, folder / "flux1-dev-ae.safetensors")
+    t5, text = folder / "google" / "t5-v1_1-xxl", folder / "openai" / "clip-vit-large-patch14"
+    config = T5Config(vocab_size=384, d_model=TEXT_WIDTH, d_kv=16, d_ff=64, num_layers=2, num_heads=2)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        T5ForConditionalGeneration(config).save_pretrained(t5, max_shard_size="30KB")
+        towers = CLIPModel(CLIPConfig(text_config=clip().config.to_dict(), vision_config=TINY_VISION))
+    ByT5Tokenizer().save_pretrained(t5)
+    towers.save_pretrained(text)
+    torch.save(towers.state_dict(), text / "pytorch_model.bin")
+    clip_tokenizer().save_pretrained(text)
+    return folder
+
+
+TINY_VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 16,
+}
+
+
+def without(folder: Path, original: Path, *left_out: str, **added: dict[str, Tensor]) -> Path:
+    """Link the original folder's files elsewhere, but for some, and add others."""
+    folder.mkdir(exist_ok=True)
+    for path in original.rglob("*"):
+        name = str(path.relative_to(original))
+        if path.is_file() and not name.startswith(left_out or "\0"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).symlink_to(path)
+    for name, tensors in added.items():
+        save_file(tensors, folder / f"{name}.safetensors")
+    return folder
+
+
+def test_a_folder_of_originals_becomes_a_pipeline_that_renders(original: Path, tmp_path: Path) -> None:
+    done = convert(original, tmp_path / "out")
+    assert done.variant == "open-sora-v2"
+    pipe = OpenSoraPipeline.from_pretrained(tmp_path / "out")
+    theirs = T5ForConditionalGeneration.from_pretrained(original / "google/t5-v1_1-xxl").encoder
+    ids = torch.arange(8)[None]
+    with torch.no_grad():
+        assert torch.equal(pipe.text_encoder_2(ids)[0], theirs(ids)[0])
+    towers = CLIPModel.from_pretrained(original / "openai/clip-vit-large-patch14")
+    own = pipe.text_encoder.state_dict()
+    assert own.keys() == towers.text_model.state_dict().keys()
+    assert all(torch.equal(own[name], tensor) for name, tensor in towers.text_model.state_dict().items())
+    expected = transformer_of(weights_of(transformer_shapes(SMALL))).state_dict()
+    found = pipe.transformer.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    arguments = {"prompt": "a ball", "height": 32, "width": 32, "num_frames": 5, "num_inference_steps": 2}
+    (clip,) = Renderer(load_model(tmp_path / "out")).render([Request(arguments=arguments)])
+    assert isinstance(clip, Clip) and clip.frames.shape == (5, 32, 32, 3)
+
+
+def test_the_result_can_be_locked_and_verified(original: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    assert "open-sora-v2, OpenSoraPipeline" in command("model", "convert", str(original), out).stdout
+    assert "files" in command("model", "lock", out).stdout
+    assert "as locked" in command("model", "verify", out).stdout
+    printed = command("model", "info", out).stdout
+    assert "FluxTransformer2DModel" in printed and "multiples of 16" in printed
+
+
+def test_the_deep_compression_variant_is_told_by_its_latents(original: Path, tmp_path: Path) -> None:
+    dc = weights_of(dc_shapes([8, 8, 8, 32, 32, 32], [1] * 6, [1] * 6, latent=16))
+    transformer = weights_of(transformer_shapes(DC))
+    folder = without(
+        tmp_path / "in", original, "Open_Sora", "hunyuan", Video_DC_AE=transformer, F32T4C128_AE=dc
+    )
+    assert convert(folder, tmp_path / "out").variant == "open-sora-v2-dc-ae"
+    pipe = OpenSoraPipeline.from_pretrained(tmp_path / "out")
+    assert type(pipe.vae).__name__ == "AutoencoderDCVideo"
+    assert (pipe.transformer.config.patch_size, pipe.transformer.config.in_channels) == (1, 33)
+    both = without(tmp_path / "both", original, Video_DC_AE=transformer, F32T4C128_AE=dc)
+    with pytest.raises(ModelError, match=r"holds several models: open-sora-v2: .*; open-sora-v2-dc-ae: "):
+        convert(both, tmp_path / "again")
+    assert convert(both, tmp_path / "again", variant="open-sora-v2").variant == "open-sora-v2"
+
+
+def test_fluxs_own_layout_is_the_same_network(tmp_path: Path) -> None:
+    """One `qkv`, rotated in pairs of neighbours: what a split checkpoint becomes, joined again."""
+    split = weights_of(transformer_shapes(SMALL))
+    expected = transformer_of(split).state_dict()
+    fused = {
+        name: split[name] if name in split else joined(name, split)
+        for name in transformer_shapes(Size(**{**vars_of(SMALL), "fused": True}))
+    }
+    found = transformer_of({**fused, **turned_norms(split)}).state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def vars_of(size: Size) -> dict[str, Any]:
+    return {name: getattr(size, name) for name in Size.__dataclass_fields__}
+
+
+def turned(tensor: Tensor, head: int = 16) -> Tensor:
+    halves = tensor.reshape(-1, 2, head // 2, *tensor.shape[1:])
+    return halves.transpose(1, 2).reshape(tensor.shape)
+
+
+def turned_norms(split: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: turned(tensor) for name, tensor in split.items() if name.endswith("_norm.scale")}
+
+
+def joined(name: str, split: dict[str, Tensor]) -> Tensor:
+    place, _, suffix = name.rpartition(".")
+    block = place.removesuffix("qkv").removesuffix("linear1")
+    queries, keys = (turned(split[f"{block}{part}.{suffix}"]) for part in ("q_proj", "k_proj"))
+    last = "v_mlp" if place.endswith("linear1") else "v_proj"
+    return torch.cat([queries, keys, split[f"{block}{last}.{suffix}"]])
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (("google",), "holds no T5 text encoder"),
+        (("openai",), "holds no CLIP text encoder"),
+        (("hunyuan",), "no transformer of Open-Sora v2 together with the autoencoder"),
+        (("google/t5-v1_1-xxl/tokenizer",), "holds no tokenizer"),
+        (("google/t5-v1_1-xxl/model-00001",), "text_encoder_2 has no tensors for"),
+    ],
+)
+def test_what_is_missing_is_named(
+    change: tuple[str, ...], problem: str, original: Path, tmp_path: Path
+) -> None:
+    folder = without(tmp_path / "in", original, *change)
+    with pytest.raises(ModelError, match=re.escape(problem)):
+        convert(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def _extra(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return tensors | {"double_blocks.0.adapter.weight": torch.ones(1)}
+
+
+def _missing(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if name != "cond_in.bias"}
+
+
+def _without_norms(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if "query_norm" not in name}
+
+
+def _misshapen(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return tensors | {"final_layer.linear.bias": torch.ones(5)}
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (_missing, "has no tensors that are called changed.safetensors:cond_in.bias"),
+        (_without_norms, "a network has no tensor 'double_blocks.0.img_attn.norm.query_norm.scale'"),
+        (_extra, "not known: changed.safetensors:double_blocks.0.adapter.weight"),
+        (_misshapen, "final_layer.linear.bias has shape (5,), but proj_out.bias is (16,)"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(
+    change: Callable[[dict[str, Tensor]], dict[str, Tensor]], problem: str, original: Path, tmp_path: Path
+) -> None:
+    tensors = change(weights_of(transformer_shapes(SMALL)))
+    folder = without(tmp_path / "in", original, "Open_Sora", changed=tensors)
+    with pytest.raises(ModelError, match=re.escape(problem)):
+        convert(folder, tmp_path / "out")
+
+
+def test_a_transformer_alone_is_refused_with_what_belongs_to_it(original: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="together with the autoencoder") as refused:
+        convert(original / "Open_Sora_v2.safetensors", tmp_path / "out")
+    assert "T5 and CLIP" in refused.value.fix
+    with pytest.raises(ModelError, match="of no model that is known"):
+        convert(original / "flux1-dev.safetensors", tmp_path / "out")

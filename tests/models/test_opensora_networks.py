@@ -1,0 +1,210 @@
+"""Open-Sora's networks and sampler give what the original ones do, from checkpoints of the original names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKLHunyuanVideo, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from PIL import Image
+from torch import Tensor
+
+from framefleet.pipeline.checkpoint import Checkpoint
+from framefleet.pipeline.conversion import Conversion, Network, check
+from framefleet.pipeline.models.opensora.autoencoder_dc_video import AutoencoderDCVideo
+from framefleet.pipeline.models.opensora.dc_keys import dc_config, dc_origins
+from framefleet.pipeline.models.opensora.guidance import Guidance, shifted_sigmas
+from framefleet.pipeline.models.opensora.hunyuan_keys import hunyuan_config, hunyuan_origins
+from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
+from framefleet.pipeline.models.opensora.prompts import with_suffixes
+from framefleet.pipeline.models.opensora.sizes import named_size
+from framefleet.pipeline.models.opensora.tokens import unpack
+from framefleet.pipeline.models.opensora.transformer_keys import transformer_config, transformer_origins
+from tests import goldens
+from tests.goldens import close, close_after_steps, converted
+from tests.opensora import FULL, Shapes, Size, dc_shapes, transformer_shapes
+from tests.opensora_outputs import FILE, kept, outputs
+
+UNGUIDED = {"oscillate_text_guidance": False, "oscillate_image_guidance": False, "ramp_image_guidance": False}
+
+
+def test_outputs_are_those_that_were_checked_against_the_original_networks() -> None:
+    known = json.loads(FILE.read_text())
+    found = {name: kept(output) for name, output in outputs().items()}
+    assert found.keys() == known.keys()
+    for name, values in found.items():
+        assert values == pytest.approx(known[name], rel=1e-4, abs=1e-4), name
+
+
+@goldens.needed
+def test_the_transformer_is_the_original_one(tmp_path: Path) -> None:
+    given = goldens.io("opensora2_mmdit")
+    assert _sizes(goldens.shapes("opensora2_mmdit")) == transformer_shapes(Size())
+    with torch.no_grad():
+        found = transformer(tmp_path)(
+            hidden_states=torch.cat([given["img"], given["cond_packed"]], dim=-1),
+            encoder_hidden_states=given["txt"],
+            pooled_projections=given["y_vec"],
+            timestep=given["timesteps"],
+            img_ids=given["img_ids"][0],
+            txt_ids=given["txt_ids"][0],
+        ).sample
+    close(found, given["out"])
+
+
+@goldens.needed
+def test_the_dc_autoencoder_is_the_original_one(tmp_path: Path) -> None:
+    given = goldens.io("opensora2_dcae")
+    found = goldens.tensors("opensora2_dcae")
+    assert _sizes(found) == dc_shapes([8, 8, 16, 32, 32, 32], [1] * 6, [1] * 6, latent=16)
+    vae = converted(AutoencoderDCVideo, dc_config(found), dc_origins(found), found, tmp_path)
+    with torch.no_grad():
+        for clip in ("video", "image"):
+            suffix = "_image" if clip == "image" else ""
+            close(vae.encode(given[clip]).latent, given[f"enc{suffix}"])
+            close(vae.decode(given[f"z{suffix}"]).sample, given[f"dec{suffix}"])
+
+
+@goldens.needed
+def test_the_hunyuan_autoencoder_is_the_original_one(tmp_path: Path) -> None:
+    given = goldens.io("opensora2_hunyuan_vae")
+    vae = hunyuan(tmp_path)
+    scale = vae.config.scaling_factor
+    with torch.no_grad():
+        encoded = vae.encode(given["video"]).latent_dist
+        close(encoded.parameters, given["moments"])
+        close(encoded.mode() * scale, given["z_mode_scaled"])
+        close(vae.decode(given["z"] / scale).sample, given["dec"])
+
+
+class GivenReferences(OpenSoraPipeline):
+    """The references' frames are latents already."""
+
+    latents: list[Tensor]
+
+    def encode_frames(self, frames: Any, height: int, width: int, generator: Any = None) -> Tensor:
+        return self.latents.pop(0)[None]
+
+
+@goldens.needed
+@pytest.mark.parametrize(
+    ("name", "num_ends", "arguments"),
+    [
+        ("t2v_osc", 0, {}),
+        ("t2v_plain", 0, UNGUIDED),
+        ("i2v_head_osc", 1, {}),
+        ("i2v_loop_plain", 2, UNGUIDED),
+    ],
+)
+def test_a_clip_is_denoised_as_by_the_original(
+    name: str, num_ends: int, arguments: dict[str, Any], tmp_path: Path
+) -> None:
+    given = goldens.io("opensora2_sampler")
+    pipe = GivenReferences(
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=hunyuan(tmp_path),
+        text_encoder=None,
+        tokenizer=None,
+        text_encoder_2=None,
+        tokenizer_2=None,
+        transformer=transformer(tmp_path / "flux"),
+    )
+    pipe.set_progress_bar_config(disable=True)
+    pipe.latents = [reference for row in given["refs"] for reference in row[:num_ends]]
+    image = Image.new("RGB", (48, 32))
+    last: list[Tensor] = []
+
+    def keep(pipe: Any, step: int, t: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        last[:] = [tensors["latents"]]  # before the given frames take their places
+        return {}
+
+    frames = pipe(
+        prompt_embeds=given["txt"],
+        pooled_prompt_embeds=given["vec"],
+        negative_prompt_embeds=given["neg_txt"],
+        negative_pooled_prompt_embeds=given["neg_vec"],
+        latents=given["z"],
+        image=image if num_ends > 0 else None,
+        last_image=image if num_ends > 1 else None,
+        height=32,
+        width=48,
+        num_frames=9,
+        num_inference_steps=14,
+        output_type="latent",
+        callback_on_step_end=keep,
+        **arguments,
+    ).frames
+    expected = unpack(given[f"{name}_packed"], 2, given["z"].shape)
+    close_after_steps(last[0], expected)
+    assert torch.equal(pipe.scheduler.sigmas.double(), given["timesteps_auto"])
+    if num_ends:
+        mask = given[f"{name}_masks"].bool().expand_as(frames)
+        assert torch.equal(frames[mask], given[f"{name}_masked_ref"][mask])
+
+
+@goldens.needed
+def test_noise_levels_sizes_prompts_and_oscillation_are_the_originals() -> None:
+    config = goldens.config("opensora2_sampler")
+    for name, sigmas in config["schedules"].items():
+        steps, tokens, frames = (int(part.strip("stepqfram")) for part in name.split("_"))
+        assert shifted_sigmas(steps, tokens_per_frame=tokens, num_latent_frames=frames) == sigmas
+    for multiple, sizes in config["image_sizes_hw"].items():
+        for name, size in sizes.items():
+            assert list(named_size(*name.split("|"), multiple=int(multiple))) == size
+    for text in config["prompt_suffix"]:
+        prompt = text.removesuffix(" 24 FPS. 4 motion score.")
+        assert with_suffixes(prompt, frame_rate=24, motion_score=4) in (text, text.replace(" 24", ". 24"))
+    guidance = Guidance(
+        text=7.5, image=3.0, text_oscillates=True, image_oscillates=True, image_ramps=True, num_steps=50
+    )
+    scales = config["oscillation"]
+    assert [guidance.text_scale(step) for step in range(len(scales))] == scales
+
+
+@goldens.needed
+def test_every_tensor_of_the_published_checkpoints_finds_its_place() -> None:
+    transformer, dc = goldens.full_keys("opensora2_mmdit"), goldens.full_keys("opensora2_dcae")
+    assert _sizes(transformer) == transformer_shapes(FULL)
+    hunyuan = goldens.full_keys("opensora2_hunyuan_vae")
+    with torch.device("meta"):
+        networks = {
+            "transformer": (FluxTransformer2DModel(**transformer_config(transformer)), transformer_origins),
+            "dc": (AutoencoderDCVideo(**dc_config(dc)), dc_origins),
+            "hunyuan": (AutoencoderKLHunyuanVideo(**hunyuan_config(hunyuan)), hunyuan_origins),
+        }
+        assert dc_config(dc).items() <= json.loads(AutoencoderDCVideo().to_json_string()).items()
+        assert (
+            hunyuan_config(hunyuan).items()
+            <= json.loads(AutoencoderKLHunyuanVideo().to_json_string()).items()
+        )
+    for name, shapes in {"transformer": transformer, "dc": dc, "hunyuan": hunyuan}.items():
+        module, origins = networks[name]
+        check(
+            Conversion(
+                variant=name,
+                pipeline=object,
+                networks={name: Network(module=module, origins=origins(shapes))},
+                others={},
+            ),
+            Checkpoint(path=Path(name), shapes=shapes, read=shapes.__getitem__),
+        )
+
+
+def transformer(folder: Path) -> Any:
+    found = goldens.tensors("opensora2_mmdit")
+    return converted(
+        FluxTransformer2DModel, transformer_config(found), transformer_origins(found), found, folder
+    )
+
+
+def hunyuan(folder: Path) -> Any:
+    found = goldens.tensors("opensora2_hunyuan_vae")
+    config = hunyuan_config(found) | {"norm_num_groups": 8}  # which no tensor tells
+    return converted(AutoencoderKLHunyuanVideo, config, hunyuan_origins(found), found, folder)
+
+
+def _sizes(tensors: dict[str, Tensor]) -> Shapes:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}

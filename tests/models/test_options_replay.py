@@ -1,0 +1,72 @@
+"""Rows that were rendered with options, again: by framefleet, and by a script that makes the same calls."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from framefleet.jobs.replay import replay
+from framefleet.jobs.script import replay_script
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.parts import find_record
+from framefleet.pipeline.store import Store
+from tests.models.test_replay import rendered
+
+CACHED: dict[str, Any] = {
+    "cache": {"type": "mag", "mag_ratios": [1.0, 0.98]},
+    "quantization": {"backend": "torchao", "type": "int8_weight_only", "components": ["text_encoder"]},
+    "offload": "group",
+    "vae_slicing": True,
+}
+WEIGHED: dict[str, Any] = {
+    "attention": "auto",
+    "layerwise_casting": "fp8_e4m3",
+    "offload": {"type": "group", "blocks": 2, "disk": "here"},
+    "vae_tiling": True,
+}
+
+
+@pytest.fixture(scope="module", params=[CACHED, WEIGHED], ids=["cached", "weighed"])
+def output(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[str]]:
+    folder = tmp_path_factory.mktemp("options")
+    options = dict(request.param)
+    if "disk" in options["offload"]:
+        options["offload"] = options["offload"] | {"disk": str(folder / "disk")}
+    return rendered(folder, "wan", **options)
+
+
+def test_a_replayed_row_is_the_very_same_clip(output: tuple[str, list[str]]) -> None:
+    replayed = replay(output[0], output[1][1])
+    assert replayed.is_equal
+    assert replayed.differences == ()
+
+
+def test_a_script_that_makes_the_same_calls_yields_the_same_frames(
+    output: tuple[str, list[str]], tmp_path: Path
+) -> None:
+    script = tmp_path / "again.py"
+    script.write_text(replay_script(output[0], output[1][0]), encoding="utf-8")
+    run = subprocess.run([sys.executable, "-P", str(script)], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("the same frames: ")
+
+
+def test_records_hold_what_was_asked_for_and_what_auto_became(output: tuple[str, list[str]]) -> None:
+    record = find_record(Store(output[0]), output[1][0])
+    numerics, environment = json.loads(record["numerics"]), json.loads(record["environment"])
+    assert numerics["offload"]["type"] == "group"
+    assert str(Path(output[0]).parent / "disk") not in record["numerics"]
+    if "attention" in numerics:
+        assert (numerics["attention"], environment["attention"]) == ("auto", "_native_flash")
+    else:
+        assert environment["torchao"]
+
+
+def test_a_job_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="UNet2DConditionModel does not take the caches"):
+        rendered(tmp_path, "sd", cache="first_block")

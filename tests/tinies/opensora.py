@@ -1,0 +1,60 @@
+"""Tiny Open-Sora pipelines: with HunyuanVideo's autoencoder, and with the video DC-AE."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers import (
+    AutoencoderKLHunyuanVideo,
+    DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    FluxTransformer2DModel,
+)
+from transformers import ByT5Tokenizer
+
+from framefleet.pipeline.models.opensora.autoencoder_dc_video import AutoencoderDCVideo
+from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
+from tests.tinies.encoders import TEXT_WIDTH, clip, clip_tokenizer, t5
+
+
+def opensora() -> DiffusionPipeline:
+    vae = AutoencoderKLHunyuanVideo(
+        latent_channels=4, block_out_channels=(4, 4, 4, 4), layers_per_block=1, norm_num_groups=2
+    )
+    return OpenSoraPipeline(vae=vae, transformer=_transformer(patch_size=2, channels=4), **_others())
+
+
+def opensora_dc() -> DiffusionPipeline:
+    vae = AutoencoderDCVideo(
+        latent_channels=8,
+        encoder_block_out_channels=(8, 8, 8, 32, 32, 32),
+        decoder_block_out_channels=(8, 8, 8, 32, 32, 32),
+        encoder_layers_per_block=(1,) * 6,
+        decoder_layers_per_block=(1,) * 6,
+    )
+    return OpenSoraPipeline(vae=vae, transformer=_transformer(patch_size=1, channels=8), **_others())
+
+
+def _transformer(*, patch_size: int, channels: int) -> FluxTransformer2DModel:
+    return FluxTransformer2DModel(
+        patch_size=patch_size,
+        in_channels=(2 * channels + 1) * patch_size**2,  # latents, mask, given frames
+        out_channels=channels,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=TEXT_WIDTH,
+        pooled_projection_dim=TEXT_WIDTH,
+        axes_dims_rope=(4, 6, 6),
+    )
+
+
+def _others() -> dict[str, Any]:
+    return {
+        "tokenizer": clip_tokenizer(),
+        "text_encoder": clip(),
+        "tokenizer_2": ByT5Tokenizer(),
+        "text_encoder_2": t5(),
+        "scheduler": FlowMatchEulerDiscreteScheduler(),
+    }

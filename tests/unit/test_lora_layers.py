@@ -1,0 +1,122 @@
+"""Adapters follow their rows: through greenlets, pinned calls and fused forwards."""
+
+from __future__ import annotations
+
+import warnings
+
+import greenlet
+import pytest
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from torch import Tensor, nn
+
+from framefleet.pipeline.adapters import Adapters, of_one_row, working_on, working_rows
+from framefleet.pipeline.batcher import Batcher
+from framefleet.pipeline.forwards import Batching, Forwards
+from framefleet.pipeline.intercept import intercept
+from framefleet.pipeline.lora_layers import LoraLayers
+
+ROWS: list[Adapters] = [(), (("x", 1.0),), (("x", 0.5),), (("y", 2.0),), (("x", 1.0), ("y", -1.0))]
+
+
+class Mixer(nn.Module):
+    """A denoiser with one adapted layer; `turned` gives it rows that are not outermost."""
+
+    def __init__(self, *, turned: bool = False) -> None:
+        super().__init__()
+        self.to_q = nn.Linear(8, 8)
+        self.to_v = nn.Linear(8, 8)
+        self.turned = turned
+        self.rows: list[int] = []
+
+    def forward(self, latents: Tensor) -> Tensor:
+        self.rows.append(latents.shape[0])
+        hidden = self.to_q(latents)
+        return self.to_v(hidden.transpose(0, 1)).transpose(0, 1) if self.turned else self.to_v(hidden)
+
+
+@pytest.fixture
+def mixer(request: pytest.FixtureRequest) -> Mixer:
+    torch.manual_seed(0)
+    network = Mixer(turned=getattr(request, "param", False)).eval()
+    for name, targets in {"x": ["to_q", "to_v"], "y": ["to_v"]}.items():
+        config = LoraConfig(r=2, target_modules=targets, init_lora_weights=False)
+        with warnings.catch_warnings(action="ignore"):  # of a second adapter
+            inject_adapter_in_model(config, network, adapter_name=name)
+    return network.requires_grad_(False)
+
+
+def alone(network: Mixer, latents: Tensor, adapters: Adapters) -> Tensor:
+    for layer in LoraLayers({"unet": network}).layers.values():
+        layer.set_adapter([name for name, _ in adapters])  # type: ignore[operator]
+        for name, weight in adapters:
+            layer.set_scale(name, weight)  # type: ignore[operator]
+    with torch.no_grad():
+        output: Tensor = network(latents)
+    return output
+
+
+def rendered(network: Mixer, latents: list[Tensor]) -> list[Tensor]:
+    layers = LoraLayers({"unet": network})
+    batcher = Batcher(Forwards({"unet": network}, Batching(min_gain=0)))
+
+    def recipe(row: int) -> Tensor:
+        with working_on([ROWS[row % len(ROWS)]]):
+            for _ in range(2):  # the second is fused by what was learned at the first
+                output: Tensor = network(latents[row])
+            return output
+
+    tasks = [batcher.start(lambda row=row: recipe(row)) for row in range(len(latents))]
+    with intercept(layers.layers, layers):
+        while batcher.num_tasks:
+            batcher.step()
+    assert [task.error for task in tasks] == [None] * len(tasks)
+    return [task.value for task in tasks]
+
+
+def test_rows_of_different_adapters_share_a_forward_and_keep_their_bits(mixer: Mixer) -> None:
+    latents = [torch.randn(2, 3, 8) for _ in range(8)]
+    expected = [alone(mixer, latents[row], ROWS[row % len(ROWS)]) for row in range(8)]
+    mixer.rows.clear()
+    found = rendered(mixer, latents)
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(found, expected, strict=True))
+    assert mixer.rows[-1] == 16
+    assert "forward" not in vars(mixer.to_q)
+
+
+@pytest.mark.parametrize("mixer", [True], indirect=True)
+def test_a_layer_whose_rows_are_not_outermost_keeps_every_row_to_its_own_adapters(mixer: Mixer) -> None:
+    latents = [torch.randn(1, 8, 8) for _ in range(8)]
+    expected = [alone(mixer, latents[row], ROWS[row % len(ROWS)]) for row in range(8)]
+    found = rendered(mixer, latents)
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(found, expected, strict=True))
+
+
+def test_each_greenlet_works_on_its_own_row() -> None:
+    seen = []
+
+    def recipe(name: str) -> None:
+        with working_on([((name, 1.0),)]):
+            hub.switch()
+            seen.append(of_one_row())
+
+    hub = greenlet.getcurrent()
+    recipes = [greenlet.greenlet(lambda name=name: recipe(name)) for name in ("a", "b")]
+    for one in recipes * 2:
+        one.switch()
+    assert seen == [(("a", 1.0),), (("b", 1.0),)]
+    assert working_rows() == ()
+
+
+def test_outside_of_rows_a_layer_is_as_its_owner_set_it(mixer: Mixer) -> None:
+    latents = torch.randn(2, 3, 8)
+    expected = alone(mixer, latents, ROWS[4])
+    layers = LoraLayers({"unet": mixer})
+    with torch.no_grad(), intercept(layers.layers, layers):
+        assert torch.equal(mixer(latents), expected)
+
+
+def test_a_component_is_used_by_the_adapters_that_it_has(mixer: Mixer) -> None:
+    layers = LoraLayers({"unet": mixer, "unet_2": nn.Linear(2, 2)})
+    assert layers.used_in("unet", (("x", 1.0), ("z", 1.0))) == (("x", 1.0),)
+    assert layers.used_in("unet_2", (("x", 1.0),)) == ()

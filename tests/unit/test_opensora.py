@@ -1,0 +1,185 @@
+"""Open-Sora's sampling by numbers: sizes, prompts, noise levels, guidance, given frames, tiles, rows."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from framefleet.pipeline.models.opensora.conditions import CONDITIONS, condition_of, place
+from framefleet.pipeline.models.opensora.guidance import Guidance, shifted_sigmas
+from framefleet.pipeline.models.opensora.prompts import with_suffixes
+from framefleet.pipeline.models.opensora.rules import row_rules
+from framefleet.pipeline.models.opensora.sizes import ASPECT_RATIOS, RESOLUTIONS, named_size
+from framefleet.pipeline.models.opensora.tiling import Axis, tiled
+from framefleet.pipeline.models.opensora.tokens import pack, positions, unpack
+from framefleet.pipeline.models.opensora.transformer_keys import axes_of
+
+SPEC: Any = SimpleNamespace(size_multiple=16, frame_rest=1, frame_step=4)
+
+
+@pytest.mark.parametrize("aspect_ratio", ASPECT_RATIOS)
+@pytest.mark.parametrize("resolution", RESOLUTIONS)
+def test_a_named_size_keeps_about_the_pixels_and_the_shape(resolution: str, aspect_ratio: str) -> None:
+    wide, high = (float(side) for side in aspect_ratio.split(":"))
+    height, width = named_size(resolution, aspect_ratio, multiple=16)
+    assert height % 16 == width % 16 == 0
+    assert 0.9 < height * width / RESOLUTIONS[resolution] <= 1
+    assert width / height == pytest.approx(wide / high, rel=0.13)
+    assert named_size(resolution, ":".join(aspect_ratio.split(":")[::-1]), multiple=16) == (width, height)
+
+
+def test_sizes_that_the_authors_list() -> None:
+    assert named_size(multiple=16) == (192, 336)
+    assert named_size("768px", multiple=16) == (576, 1024)
+    assert named_size("768px", "2.39:1", multiple=16) == (496, 1184)
+    assert named_size("768px", "4:3", multiple=32) == (672, 864)
+    with pytest.raises(ValueError, match="`resolution` has to be one of 256px, 768px but is '512px'"):
+        named_size("512px", multiple=16)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "told"),
+    [
+        (" raining, sea ", "raining, sea. 24 FPS. 4 motion score."),
+        ("A cat.", "A cat. 24 FPS. 4 motion score."),
+        ("x 12 FPS.", "x 12 FPS. 4 motion score."),
+    ],
+)
+def test_a_prompt_tells_rate_and_motion(prompt: str, told: str) -> None:
+    assert with_suffixes(prompt, frame_rate=24, motion_score=4) == told
+
+
+def test_what_is_none_is_not_told() -> None:
+    assert with_suffixes("x", frame_rate=None, motion_score=None) == "x."
+
+
+def test_noise_levels_fall_from_one_to_zero_and_stay_high_for_large_clips() -> None:
+    small = shifted_sigmas(10, tokens_per_frame=256, num_latent_frames=1)
+    large = shifted_sigmas(10, tokens_per_frame=2304, num_latent_frames=33)
+    assert small == pytest.approx([1 - step / 10 for step in range(11)])
+    assert (large[0], large[-1]) == (1, 0) and large == sorted(large, reverse=True)
+    assert all(b > a for a, b in zip(small[1:-1], large[1:-1], strict=True))
+    assert shifted_sigmas(10, tokens_per_frame=9, num_latent_frames=5, flow_shift=1.0) == small
+
+
+def guidance(**changed: Any) -> Guidance:
+    values: dict[str, Any] = dict.fromkeys(("text_oscillates", "image_oscillates", "image_ramps"), True)
+    return Guidance(**{**values, "text": 7.5, "image": 3.0, "num_steps": 50, **changed})
+
+
+def test_oscillating_guidance_lets_go_at_every_second_step_after_the_tenth() -> None:
+    assert [guidance().text_scale(step) for step in range(9, 14)] == [7.5, 7.5, 1.0, 7.5, 1.0]
+    assert [guidance().image_scale(step) for step in range(9, 14)] == [3.0, 3.0, 1.0, 3.0, 1.0]
+    assert guidance(text_oscillates=False).text_scale(11) == 7.5
+
+
+def test_image_guidance_rises_over_the_frames_and_falls_over_the_steps() -> None:
+    latents = torch.zeros(1, 4, 5, 2, 2)
+    first, later = (guidance().image_scales(step, latents) for step in (0, 40))
+    assert torch.equal(torch.as_tensor(first).flatten(), torch.linspace(1, 3, 5))
+    assert float(torch.as_tensor(later)[-1]) == pytest.approx(3 - 2 * 40 / 50)
+    assert guidance().image_scales(11, latents) == 1.0
+    assert guidance(image_ramps=False).image_scales(0, latents) == 3.0
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        ((), "t2v"),
+        (("image",), "i2v_head"),
+        (("last_image",), "i2v_tail"),
+        (("image", "last_image"), "i2v_loop"),
+        (("video",), "v2v_head"),
+    ],
+)
+def test_what_is_given_says_the_condition(names: tuple[str, ...], found: str) -> None:
+    given = [name if name in names else None for name in ("image", "last_image", "video")]
+    assert condition_of(None, *given, is_causal=True).name == found
+
+
+@pytest.mark.parametrize(
+    ("name", "is_causal", "ends", "frames"),
+    [
+        ("i2v_loop", True, (1, 1), 1),
+        ("i2v_loop", False, (1, 1), 1),
+        ("v2v_head", True, (9, 0), 33),
+        ("v2v_head", False, (8, 0), 32),
+        ("v2v_tail_easy", True, (0, 17), 65),
+        ("v2v_tail_easy", False, (0, 16), 64),
+    ],
+)
+def test_a_condition_gives_so_many_frames(
+    name: str, is_causal: bool, ends: tuple[int, int], frames: int
+) -> None:
+    condition = condition_of(name, "a.png", None, "a.mp4", is_causal=is_causal)
+    assert (condition.num_head, condition.num_tail) == ends
+    assert condition.num_frames(4, is_causal=is_causal) == frames
+
+
+def test_given_frames_stand_at_their_ends_and_the_mask_says_so() -> None:
+    latents = torch.zeros(1, 2, 5, 1, 1)
+    mask, reference = place(torch.full((1, 2, 1, 1, 1), 3.0), torch.full((1, 2, 2, 1, 1), 4.0), latents)
+    assert mask.flatten().tolist() == [1, 0, 0, 1, 1]
+    assert reference[0, 1].flatten().tolist() == [3, 0, 0, 4, 4]
+
+
+@given(
+    patch=st.sampled_from([1, 2]), frames=st.integers(1, 3), high=st.integers(1, 3), wide=st.integers(1, 3)
+)
+def test_tokens_unpack_to_the_latents(patch: int, frames: int, high: int, wide: int) -> None:
+    shape = torch.Size((2, 3, frames, high * patch, wide * patch))
+    latents = torch.arange(math.prod(shape)).reshape(shape)
+    tokens = pack(latents, patch)
+    assert tokens.shape == (2, frames * high * wide, 3 * patch**2)
+    assert torch.equal(unpack(tokens, patch, shape), latents)
+    assert positions(shape, patch, latents.device)[-1].tolist() == [frames - 1, high - 1, wide - 1]
+
+
+@settings(deadline=None)
+@given(length=st.integers(1, 60), stride=st.integers(1, 12), overlap=st.integers(0, 6))
+def test_tiles_put_together_are_the_whole(length: int, stride: int, overlap: int) -> None:
+    sample = torch.arange(2.0 * length).reshape(1, 1, length, 2)
+    axis = Axis(dim=2, size=stride + overlap, stride=stride)
+    torch.testing.assert_close(tiled(lambda tile: 2 * tile, sample, [axis]), 2 * sample)
+
+
+def test_tiles_of_another_length_fit_together_too() -> None:
+    sample = torch.rand(1, 1, 25, 20)
+    axes = [Axis(dim=2, size=8, stride=6, num=4), Axis(dim=3, size=8, stride=6, num=2)]
+    grown = tiled(lambda tile: tile.repeat_interleave(4, 2).repeat_interleave(2, 3), sample, axes)
+    torch.testing.assert_close(grown[:, :, ::4, ::2], sample)
+
+
+@settings(deadline=None)
+@given(head=st.sampled_from([8, 16, 32, 64, 96, 128]))
+def test_a_head_is_shared_in_even_parts(head: int) -> None:
+    axes = axes_of(head)
+    assert sum(axes) == head and all(size % 2 == 0 for size in axes)
+    assert axes_of(128) == [16, 56, 56]
+
+
+def test_a_row_s_own_size_goes_before_the_job_s() -> None:
+    job = {"height": 192, "width": 336, "resolution": "768px"}
+    named, _ = row_rules(job, set(), SPEC)
+    assert named == {"height": 576, "width": 1024}
+    named, _ = row_rules(job | {"aspect_ratio": "9:16"}, {"aspect_ratio"}, SPEC)
+    assert named == {"height": 1024, "width": 576}
+    measured, _ = row_rules(job | {"height": 256}, {"height"}, SPEC)
+    assert measured == {"height": 256, "width": 336}
+    _, refused = row_rules(job, {"height", "resolution"}, SPEC)
+    assert [name for name, _ in refused] == ["resolution"]
+
+
+@pytest.mark.parametrize("name", [name for name in CONDITIONS if name.startswith("v2v")])
+def test_a_video_may_be_longer_than_the_frames_taken_and_the_clip_too(name: str) -> None:
+    frames = 65 if name.endswith("easy") else 33
+    arguments = {"condition_type": name, "num_frames": 129, "video": {"uri": "v", "num_frames": frames}}
+    assert row_rules(arguments, set(), SPEC)[1] == []
+    arguments["video"] = {"uri": "v", "num_frames": frames - 1}
+    assert [column for column, _ in row_rules(arguments, set(), SPEC)[1]] == ["video"]

@@ -1,0 +1,128 @@
+"""Options of `model:` as text: what is taken, what is refused, what of them is in a row's identity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from framefleet.jobs.job import job_schema
+from framefleet.jobs.job_file import job_from_mapping, load_job
+from framefleet.pipeline.errors import JobError, ModelError
+from framefleet.pipeline.identity import canonical_json
+from framefleet.pipeline.options import Options, read_options, recorded_options
+from framefleet.pipeline.tuning import script_setup
+
+EVERY: dict[str, Any] = {
+    "attention": "auto",
+    "cache": {"type": "pyramid", "cross_attention_block_skip_range": 3},
+    "compile": True,
+    "layerwise_casting": "fp8_e5m2",
+    "offload": {"type": "group", "blocks": 2, "disk": "/scratch"},
+    "quantization": {"backend": "quanto", "type": "int4", "components": ["transformer"]},
+    "vae_slicing": True,
+    "vae_tiling": True,
+}
+LIBRARIES = {"transformer": "diffusers", "text_encoder": "transformers", "vae": "diffusers"}
+
+
+def refusal(**model: Any) -> JobError:
+    with pytest.raises(JobError) as caught:
+        job_from_mapping({"table": "t", "output": "o", "model": {"path": "m", **model}})
+    return caught.value
+
+
+def test_options_left_alone_are_not_in_the_identity() -> None:
+    assert Options().numerics() == {}
+    assert read_options({"cache": None, "compile": False, "vae_tiling": False}).numerics() == {}
+
+
+def test_every_option_has_its_place_in_the_identity() -> None:
+    assert set(EVERY) == set(Options.model_fields)
+    numerics = read_options(EVERY).numerics()
+    assert set(numerics) == set(EVERY)
+    for name in EVERY:
+        assert read_options({name: EVERY[name]}).numerics() == {name: numerics[name]}
+
+
+def test_a_name_alone_is_the_mapping_with_its_defaults() -> None:
+    short = read_options({"cache": "first_block", "offload": "group"}).numerics()
+    long = {"cache": {"type": "first_block", "threshold": 0.05}, "offload": {"type": "group", "blocks": 1}}
+    assert canonical_json(short) == canonical_json(read_options(long).numerics())
+
+
+def test_numbers_are_spelled_one_way() -> None:
+    whole = {"type": "pyramid", "spatial_attention_timestep_skip_range": [100, 800]}
+    short, long = (read_options({"cache": cache}).numerics() for cache in ("pyramid", whole))
+    assert canonical_json(short) == canonical_json(long)
+
+
+def test_a_record_gives_the_options_back_with_what_auto_became() -> None:
+    found = recorded_options(read_options(EVERY).numerics() | {"threads": 1}, {"attention": "flash"})
+    assert found.attention == "flash"
+    assert found.numerics() == read_options(EVERY).numerics() | {"attention": "flash"}
+    assert "/scratch" not in str(found.numerics())
+
+
+def test_a_job_takes_options_as_keys_below_model_and_on_the_command_line() -> None:
+    job = load_job(
+        None, ["model.cache=pyramid", "model.offload.type=group"], table="t", output="o", model="m"
+    )
+    assert job.model.options == read_options({"cache": "pyramid", "offload": {"type": "group"}})
+    assert job_from_mapping({"table": "t", "output": "o", "model": "m"}).model.options == Options()
+
+
+@pytest.mark.parametrize(
+    ("model", "problem", "fix"),
+    [
+        ({"quantisation": 1}, "unknown key `model.quantisation`", "did you mean `model.quantization`?"),
+        (
+            {"cache": {"type": "first_block", "treshold": 1}},
+            "unknown key `model.cache.treshold`",
+            "did you mean `model.cache.threshold`?",
+        ),
+        (
+            {"cache": {"type": "first_block", "max_order": 1}},
+            "unknown key `model.cache.max_order`",
+            "known here: type, threshold",
+        ),
+        ({"cache": "teacache"}, "`model.cache` has the type 'teacache'", "it must be one of first_block, "),
+        ({"cache": "mag"}, "the job has no `model.cache.mag_ratios`", "write `model.cache.mag_ratios: ...`"),
+        ({"cache": {"threshold": 1}}, "`model.cache` has no `type`", "write `model.cache.type: ...`"),
+        ({"quantization": "torchao"}, "`model.quantization` is 'torchao'", "it must be a mapping"),
+        ({"offload": {"type": "group", "blocks": 0}}, "`model.offload.blocks` is 0", "it must be greater"),
+        ({"compile": "yes"}, "`model.compile` is 'yes'", "it must be true or false"),
+    ],
+)
+def test_a_mistake_is_told_with_its_key_and_the_fix(model: dict[str, Any], problem: str, fix: str) -> None:
+    error = refusal(**model)
+    assert error.problem == problem
+    assert error.fix.startswith(fix)
+
+
+def test_keyword_arguments_are_checked_as_the_job_is() -> None:
+    with pytest.raises(ModelError, match="model option treads is 1"):
+        read_options({"treads": 1})
+
+
+def test_the_schema_describes_every_option() -> None:
+    section = job_schema()["$defs"]["ModelSection"]["properties"]
+    assert all(section[name]["description"] for name in Options.model_fields)
+
+
+def test_a_script_makes_the_calls_in_the_order_of_a_worker() -> None:
+    options = read_options({**EVERY, "attention": "flash", "offload": {"type": "group", "stream": True}})
+    setup = script_setup(options, LIBRARIES, device="cuda", steps=7)
+    order = ("layerwise_casting", "tiling", "apply_group_offloading", "attention", "compile", "enable_cache")
+    text = "\n".join(setup.lines)
+    assert sorted(order, key=text.index) == list(order)
+    assert "pipe.to(" not in text
+    assert "'transformer': QuantoConfig(weights_dtype='int4')" in setup.loading
+    assert setup.modules == {"diffusers.hooks"}
+    assert {"QuantoConfig", "attention_backend", "PyramidAttentionBroadcastConfig"} <= set(setup.classes)
+
+
+def test_a_script_without_options_places_the_pipeline_and_no_more() -> None:
+    setup = script_setup(Options(), LIBRARIES, device="cuda:1", steps=7)
+    assert (setup.loading, list(setup.lines)) == ("", ["pipe.to('cuda:1')"])
+    assert not setup.modules and not setup.classes

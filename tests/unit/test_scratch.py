@@ -1,0 +1,40 @@
+"""Folders of one process: there while it lives, cleared after it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from framefleet.pipeline.scratch import own_folder
+
+ROOT = Path(__file__).parents[2]
+# As a worker ends: without a chance to clear up.
+KILLED = """
+import os, sys
+from pathlib import Path
+from framefleet.pipeline.scratch import own_folder
+(own_folder(Path(sys.argv[1])) / "weights").write_text("x")
+os._exit(9)
+"""
+
+
+def test_two_folders_of_one_process_are_two(tmp_path: Path) -> None:
+    first, second = own_folder(tmp_path / "new"), own_folder(tmp_path / "new")
+    assert first != second
+    assert first.is_dir() and second.is_dir()
+
+
+def test_the_folder_of_a_killed_process_is_cleared_by_the_next(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=ROOT)
+    (abandoned,) = (path.parent for path in tmp_path.glob("*/weights"))
+    mine = own_folder(tmp_path)
+    assert not abandoned.exists()
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == [mine]
+
+
+def test_what_has_no_lock_beside_it_is_left_alone(tmp_path: Path) -> None:
+    theirs = tmp_path / "framefleet-weights-of-somebody"
+    theirs.mkdir()
+    own_folder(tmp_path)
+    assert theirs.is_dir()
