@@ -6,6 +6,7 @@ around a compiled module's forward compiles it anew, and the last of several mod
 
 from __future__ import annotations
 
+import os
 import shutil
 from importlib.util import find_spec
 
@@ -50,7 +51,7 @@ def check_compiler(device: str) -> None:
     if device.startswith("cuda"):
         if find_spec("triton") is None:
             raise ModelError("compile needs Triton on a GPU", "pip install triton, or leave compile out")
-    elif not any(map(shutil.which, ("g++", "clang++", "c++"))):
+    elif not any(map(shutil.which, (os.environ.get("CXX", ""), "g++", "clang++"))):
         raise ModelError("compile needs a C++ compiler on a CPU", "install g++, or leave compile out")
 
 

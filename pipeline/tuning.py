@@ -18,7 +18,7 @@ from framefleet.pipeline.offload import OWN_FOLDER, modules_of, offload, script_
 from framefleet.pipeline.options import Options
 from framefleet.pipeline.pipe_calls import DIFFUSERS, New, PipeCall, imports
 from framefleet.pipeline.quantization import DISTRIBUTIONS, check_quantized, pipeline_config
-from framefleet.pipeline.regions import allow_graphs
+from framefleet.pipeline.regions import allow_graphs, check_compiler
 from framefleet.pipeline.step_cache import cache_config
 
 FP8 = {"fp8_e4m3": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
@@ -55,6 +55,7 @@ def tune(pipe: Any, options: Options, *, device: str) -> Attention | None:
         pipe.to(device)
     attention = open_attention(options.attention, denoisers, device=device) if options.attention else None
     if options.compile:
+        check_compiler(device)
         allow_graphs()
     for call in compile_calls(options, denoisers):
         call.make(pipe)

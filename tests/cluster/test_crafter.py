@@ -25,7 +25,7 @@ def test_two_workers_render_the_frames_of_plain_calls(variant: str, dtype: str, 
         "table": str(write_table(tmp_path / "prompts.parquet", cells)),
         "output": str(tmp_path / "out"),
         "model": {"path": str(crafter(variant)), "dtype": dtype},
-        "batching": {"max_rows": 4, "min_gain": 0},
+        "batching": {"max_rows": 2, "min_gain": 0},
         "fleet": {"workers": 2, "gpus_per_worker": 0},
     }
     assert framefleet.render(job).done == NUM_ROWS
