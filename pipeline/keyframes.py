@@ -13,6 +13,7 @@ from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.extend import MAX_S, MIN_S
 from framefleet.pipeline.frames import Frames, to_frames
 from framefleet.pipeline.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.limits import is_first_only
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.siblings import call_parameters
 from framefleet.pipeline.spec import Configs
@@ -103,9 +104,9 @@ def check_keyframes(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Ite
 def keyframe_class(class_name: str, configs: Configs) -> str:
     """Return the class itself. Raises RecipeError when it does not lead from one image to another."""
     parameters = call_parameters(class_name)
-    if not {"image", "last_image"} <= set(parameters):
+    if not {"image", "last_image"} <= set(parameters) or is_first_only(configs):
         raise RecipeError(
-            f"{class_name} takes no `image` and `last_image`, between which `keyframes` renders",
+            f"{class_name} of this model takes no `image` and `last_image`, between which keyframes renders",
             "use DynamiCrafter, Open-Sora, or a Wan folder for first and last frames",
         )
     return class_name
