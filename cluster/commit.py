@@ -12,9 +12,8 @@ from framefleet.cluster.feed import Pending
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import Failed
 from framefleet.pipeline.identity import canonical_json, public
-from framefleet.pipeline.index import RowIndex
-from framefleet.pipeline.parts import PartWriter
-from framefleet.pipeline.records import (
+from framefleet.pipeline.outputs.parts import PartWriter
+from framefleet.pipeline.outputs.records import (
     FAILURES,
     RECORDS,
     FailureRecord,
@@ -23,7 +22,8 @@ from framefleet.pipeline.records import (
     record_schema,
     values_of,
 )
-from framefleet.pipeline.store import Store
+from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.tables.index import RowIndex
 
 
 class Committer:

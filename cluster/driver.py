@@ -20,10 +20,10 @@ from framefleet.cluster.tally import Tally
 from framefleet.cluster.worker import Worker
 from framefleet.cluster.write import clip_path
 from framefleet.pipeline.errors import FleetError, ModelError, StoreError
-from framefleet.pipeline.index import RowIndex
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.rows import RowPlan
-from framefleet.pipeline.table import Table
+from framefleet.pipeline.tables.index import RowIndex
+from framefleet.pipeline.tables.rows import RowPlan
+from framefleet.pipeline.tables.table import Table
 
 log = logging.getLogger(__name__)
 

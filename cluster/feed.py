@@ -9,10 +9,10 @@ import pyarrow as pa
 
 from framefleet.cluster.lease import Row
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.index import RowIndex
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.rows import CheckedRow, RowPlan
-from framefleet.pipeline.table import Table
+from framefleet.pipeline.tables.index import RowIndex
+from framefleet.pipeline.tables.rows import CheckedRow, RowPlan
+from framefleet.pipeline.tables.table import Table
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from types import TracebackType
 
 from framefleet.cluster.holder import Holder, parse_holder, this_process
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
-from framefleet.pipeline.store import Store
+from framefleet.pipeline.outputs.store import Store
 
 PATH = "driver.lock"
 BEAT_S = 10.0

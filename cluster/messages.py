@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from framefleet.pipeline.forwards import Batching
-from framefleet.pipeline.inputs import Inputs
-from framefleet.pipeline.media import Media
+from framefleet.pipeline.fused.forwards import Batching
+from framefleet.pipeline.inputs.access import Inputs
 from framefleet.pipeline.model import ModelSettings
-from framefleet.pipeline.recipes import Recipe
-from framefleet.pipeline.records import Record
+from framefleet.pipeline.outputs.media import Media
+from framefleet.pipeline.outputs.records import Record
+from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from framefleet.pipeline.recipes import Recipe
+from framefleet.pipeline.recipes.recipe import Recipe
 
 
 def modules_to_ship(recipes: Iterable[Recipe]) -> list[str]:

@@ -22,7 +22,7 @@ from framefleet.pipeline.clips import Clip
 from framefleet.pipeline.environment import source_fingerprint
 from framefleet.pipeline.errors import RowError, StoreConflict, StoreError
 from framefleet.pipeline.model import load
-from framefleet.pipeline.records import Record
+from framefleet.pipeline.outputs.records import Record
 from framefleet.pipeline.renderer import Renderer
 
 log = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ import framefleet
 from framefleet.cluster.messages import Assignment, WorkerSetup
 from framefleet.pipeline.clips import Clip
 from framefleet.pipeline.identity import canonical_json, public
-from framefleet.pipeline.media import encode
 from framefleet.pipeline.model import Model
-from framefleet.pipeline.records import Record
+from framefleet.pipeline.outputs.media import encode
+from framefleet.pipeline.outputs.records import Record
 from framefleet.pipeline.request import FALLBACK_FPS
 
 

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from framefleet.jobs.render import render
     from framefleet.pipeline.clips import Clip, Failure
     from framefleet.pipeline.errors import FramefleetError
-    from framefleet.pipeline.forwards import Batching
-    from framefleet.pipeline.inputs import Inputs
+    from framefleet.pipeline.fused.forwards import Batching
+    from framefleet.pipeline.inputs.access import Inputs
     from framefleet.pipeline.model import Model, load_model
+    from framefleet.pipeline.outputs.store import Store
     from framefleet.pipeline.renderer import Renderer
     from framefleet.pipeline.request import Request
-    from framefleet.pipeline.store import Store
 
 __version__ = "0.1.0"
 
@@ -42,15 +42,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Batching": "framefleet.pipeline.forwards",
+    "Batching": "framefleet.pipeline.fused.forwards",
     "Clip": "framefleet.pipeline.clips",
     "Failure": "framefleet.pipeline.clips",
     "FramefleetError": "framefleet.pipeline.errors",
-    "Inputs": "framefleet.pipeline.inputs",
+    "Inputs": "framefleet.pipeline.inputs.access",
     "Model": "framefleet.pipeline.model",
     "Renderer": "framefleet.pipeline.renderer",
     "Request": "framefleet.pipeline.request",
-    "Store": "framefleet.pipeline.store",
+    "Store": "framefleet.pipeline.outputs.store",
     "load_model": "framefleet.pipeline.model",
     "render": "framefleet.jobs.render",
 }

@@ -13,10 +13,10 @@ import framefleet
 from framefleet.jobs.resolve import Resolved
 from framefleet.pipeline.environment import PACKAGES
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.loras import Lora
-from framefleet.pipeline.records import RECORDS
-from framefleet.pipeline.source import public_name
-from framefleet.pipeline.store import Store, public_url
+from framefleet.pipeline.loras.asked import Lora
+from framefleet.pipeline.outputs.records import RECORDS
+from framefleet.pipeline.outputs.store import Store, public_url
+from framefleet.pipeline.sources.source import public_name
 
 PATH = "job.json"
 # What decides which clips a job makes. Fleet, retries, keep_embeddings, ... may change from run to run.

@@ -17,8 +17,8 @@ from framefleet.jobs.plan import JobPlan, plan_job
 from framefleet.jobs.progress import duration, watch_on
 from framefleet.jobs.survey import refuse_invalid
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.records import FAILURES, RECORDS
-from framefleet.pipeline.store import Store
+from framefleet.pipeline.outputs.records import FAILURES, RECORDS
+from framefleet.pipeline.outputs.store import Store
 
 MAX_SHAPES_SHOWN = 30  # a screenful
 

@@ -11,7 +11,7 @@ from framefleet.jobs.console import stderr, stdout
 def convert_command(checkpoint: Path, folder: Path, *, variant: str | None, dtype: str | None) -> None:
     """Write the pipeline folder and print what it became."""
     quiet_libraries()
-    from framefleet.pipeline.convert import convert
+    from framefleet.pipeline.conversion.convert import convert
 
     with stderr.status(f"converting {checkpoint}"):
         done = convert(checkpoint, folder, variant=variant, dtype=dtype)

@@ -13,11 +13,11 @@ import yaml
 from framefleet.jobs.demo_model import build_demo_model
 from framefleet.jobs.job import Job
 from framefleet.jobs.job_file import load_job
-from framefleet.pipeline.contact_sheet import contact_sheet
-from framefleet.pipeline.frames import Frames
-from framefleet.pipeline.media import decode
-from framefleet.pipeline.parts import read_records
-from framefleet.pipeline.store import Store
+from framefleet.pipeline.outputs.contact_sheet import contact_sheet
+from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.outputs.media import decode
+from framefleet.pipeline.outputs.parts import read_records
+from framefleet.pipeline.outputs.store import Store
 
 PROMPTS = Path(__file__).with_name("demo_prompts.csv")
 

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from framefleet.pipeline.dtypes import DType
-from framefleet.pipeline.options import Options
+from framefleet.pipeline.fused.sizes import MIN_GAIN
+from framefleet.pipeline.options.schema import Options
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS
-from framefleet.pipeline.sizes import MIN_GAIN
+from framefleet.pipeline.specs.dtypes import DType
 
 Scalar = str | int | float | bool
 

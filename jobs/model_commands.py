@@ -10,15 +10,15 @@ from rich.table import Table
 from framefleet.jobs.commands import quiet_libraries
 from framefleet.jobs.console import stderr, stdout
 from framefleet.jobs.models_page import fitting, in_words
-from framefleet.pipeline.blobs import count_named
 from framefleet.pipeline.errors import JobError, ModelError
-from framefleet.pipeline.footprint import CARDS_GB
-from framefleet.pipeline.geometry import FRAME_PARAMETERS
-from framefleet.pipeline.integrity import model_digest
-from framefleet.pipeline.model_lock import LOCK_FILE, ModelLock
-from framefleet.pipeline.model_parts import Part, parts_of
-from framefleet.pipeline.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.weights import Weights, open_weights
+from framefleet.pipeline.options.footprint import CARDS_GB
+from framefleet.pipeline.sources.blobs import count_named
+from framefleet.pipeline.sources.integrity import model_digest
+from framefleet.pipeline.sources.model_lock import LOCK_FILE, ModelLock
+from framefleet.pipeline.sources.model_parts import Part, parts_of
+from framefleet.pipeline.sources.weights import Weights, open_weights
+from framefleet.pipeline.specs.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.specs.spec import PipelineSpec, inspect_model
 
 
 def lock_command(model: str, *, revision: str | None, allow_pickle: bool, output: Path | None) -> None:
@@ -83,7 +83,7 @@ def _opened(
     ignore_lock: bool = False,
 ) -> Weights:
     quiet_libraries()
-    from framefleet.pipeline.source import open_source
+    from framefleet.pipeline.sources.source import open_source
 
     source = open_source(model, revision=revision)
     path = str(lock) if lock else None

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from framefleet.jobs.console import stdout
 from framefleet.jobs.models_page import frames_of, makes, size_of
-from framefleet.pipeline.presets import presets
+from framefleet.pipeline.specs.presets import presets
 
 # Where stdout is no terminal: wide enough for every line, for a line that is cut cannot be searched.
 WIDTH = 160

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from framefleet.pipeline.families import DENOISERS
-from framefleet.pipeline.footprint import CARDS_GB, FIXED_GB, WIDTHS, activations_gb, offload_for
-from framefleet.pipeline.presets import Preset, presets
+from framefleet.pipeline.options.footprint import CARDS_GB, FIXED_GB, WIDTHS, activations_gb, offload_for
+from framefleet.pipeline.specs.families import DENOISERS
+from framefleet.pipeline.specs.presets import Preset, presets
 
 PAGE = """\
 # Models
 
-<!-- Made from pipeline/presets.toml: python -m framefleet.jobs.models_page > docs/models.md -->
+<!-- Made from pipeline/specs/presets.toml: python -m framefleet.jobs.models_page > docs/models.md -->
 
 Every pipeline of diffusers whose call takes text and numbers can be rendered. Those below are known by their
 configs, whatever the folder is called: their *preset* gives what neither the row nor `defaults:` does, before

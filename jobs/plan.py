@@ -10,7 +10,7 @@ from framefleet.jobs.job import Job
 from framefleet.jobs.resolve import Resolved, resolve
 from framefleet.jobs.survey import Survey, mark_done, survey_rows
 from framefleet.jobs.watch import Watch
-from framefleet.pipeline.index import Counts, RowIndex
+from framefleet.pipeline.tables.index import Counts, RowIndex
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

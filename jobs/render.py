@@ -19,8 +19,8 @@ from framefleet.jobs.job_file import job_from_mapping, load_job
 from framefleet.jobs.resolve import Resolved, resolve
 from framefleet.jobs.survey import Survey, mark_done, refuse_invalid, survey_rows, write_invalid
 from framefleet.jobs.watch import Callback, Watch
-from framefleet.pipeline.index import RowIndex
-from framefleet.pipeline.records import FAILURES
+from framefleet.pipeline.outputs.records import FAILURES
+from framefleet.pipeline.tables.index import RowIndex
 
 
 def render(

@@ -14,18 +14,18 @@ from framefleet.cluster.write import clip_path, write_clip
 from framefleet.jobs.claim import read_claim
 from framefleet.pipeline.clips import Clip, Outcome
 from framefleet.pipeline.errors import JobError, ModelError
-from framefleet.pipeline.forwards import Batching
+from framefleet.pipeline.fused.forwards import Batching
 from framefleet.pipeline.identity import is_input
-from framefleet.pipeline.inputs import Inputs
-from framefleet.pipeline.loras import Lora, digests_in
-from framefleet.pipeline.media import Media
+from framefleet.pipeline.inputs.access import Inputs
+from framefleet.pipeline.loras.asked import Lora, digests_in
 from framefleet.pipeline.model import Model, ModelSettings, load
-from framefleet.pipeline.options import recorded_options
-from framefleet.pipeline.parts import find_record
-from framefleet.pipeline.recipes import Recipe, find_recipe
+from framefleet.pipeline.options.schema import recorded_options
+from framefleet.pipeline.outputs.media import Media
+from framefleet.pipeline.outputs.parts import find_record
+from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.recipes.recipe import Recipe, find_recipe
 from framefleet.pipeline.renderer import Renderer
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.store import Store
 
 UNKNOWN = "?"  # not recorded, so never said to differ
 

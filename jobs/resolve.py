@@ -10,30 +10,30 @@ import torch
 
 from framefleet.jobs.job import Job
 from framefleet.jobs.watch import Watch
-from framefleet.pipeline.dtypes import check_dtype
 from framefleet.pipeline.errors import JobError, RecipeError
-from framefleet.pipeline.forwards import Batching
+from framefleet.pipeline.fused.forwards import Batching
 from framefleet.pipeline.identity import row_id
-from framefleet.pipeline.input_survey import InputIndex
-from framefleet.pipeline.inputs import Inputs
-from framefleet.pipeline.integrity import model_digest
-from framefleet.pipeline.lora_files import fetch_lora
-from framefleet.pipeline.loras import Lora, loras_of
-from framefleet.pipeline.media import Media
+from framefleet.pipeline.inputs.access import Inputs
+from framefleet.pipeline.inputs.survey import InputIndex
+from framefleet.pipeline.loras.asked import Lora, loras_of
+from framefleet.pipeline.loras.files import fetch_lora
 from framefleet.pipeline.model import ModelSettings, source_of, weights_of
-from framefleet.pipeline.option_checks import check_options
-from framefleet.pipeline.options import Options
-from framefleet.pipeline.recipe_spec import spec_for
-from framefleet.pipeline.recipes import Recipe, find_recipe
-from framefleet.pipeline.records import FAILURE_FIELDS, RECORD_FIELDS
+from framefleet.pipeline.options.checks import check_options
+from framefleet.pipeline.options.schema import Options
+from framefleet.pipeline.outputs.media import Media
+from framefleet.pipeline.outputs.records import FAILURE_FIELDS, RECORD_FIELDS
+from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.recipes.called import spec_for
+from framefleet.pipeline.recipes.recipe import Recipe, find_recipe
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.row_inputs import Finder
-from framefleet.pipeline.row_plan import argument_columns, plan_rows
-from framefleet.pipeline.rows import RowPlan
-from framefleet.pipeline.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.store import Store
-from framefleet.pipeline.table import Table, folder_of, open_table
-from framefleet.pipeline.weights import Weights
+from framefleet.pipeline.sources.integrity import model_digest
+from framefleet.pipeline.sources.weights import Weights
+from framefleet.pipeline.specs.dtypes import check_dtype
+from framefleet.pipeline.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.tables.row_inputs import Finder
+from framefleet.pipeline.tables.row_plan import argument_columns, plan_rows
+from framefleet.pipeline.tables.rows import RowPlan
+from framefleet.pipeline.tables.table import Table, folder_of, open_table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +137,7 @@ def _open_loras(job: Job, spec: PipelineSpec, weights: Weights) -> dict[str, Lor
     given = loras_of({name: lora.model_dump() for name, lora in job.loras.items()})
     files = {name: fetch_lora(name, lora, job.storage_options) for name, lora in given.items()}
     if files:
-        from framefleet.pipeline.lora_loading import check_loras_fit
+        from framefleet.pipeline.loras.loading import check_loras_fit
 
         check_loras_fit(files, weights.configs(), spec)
     return {name: file.lora for name, file in files.items()}

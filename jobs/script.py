@@ -11,18 +11,18 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from framefleet.jobs.replay import Recorded, find_recorded
-from framefleet.pipeline.components import Component
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guidance_check import is_schedule
 from framefleet.pipeline.identity import is_input
-from framefleet.pipeline.lora_files import SAFETENSORS, fetch_lora
-from framefleet.pipeline.loras import Lora, adapter_name, adapters_in, without_loras
+from framefleet.pipeline.loras.asked import Lora, adapter_name, adapters_in, without_loras
+from framefleet.pipeline.loras.files import SAFETENSORS, fetch_lora
 from framefleet.pipeline.model import for_diffusers, source_of, weights_of
-from framefleet.pipeline.models import module_of
-from framefleet.pipeline.schedulers import SchedulerChoice, resolve
-from framefleet.pipeline.source import split_name
-from framefleet.pipeline.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.tuning import Setup, script_setup
+from framefleet.pipeline.options.tuning import Setup, script_setup
+from framefleet.pipeline.recipes.guidance_check import is_schedule
+from framefleet.pipeline.registry import module_of
+from framefleet.pipeline.sources.components import Component
+from framefleet.pipeline.sources.source import split_name
+from framefleet.pipeline.specs.schedulers import SchedulerChoice, resolve
+from framefleet.pipeline.specs.spec import PipelineSpec, inspect_model
 
 TEMPLATE = '''\
 """Render row {row_id} again and compare its frames with those of the record.

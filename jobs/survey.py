@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from framefleet.jobs.resolve import Resolved
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.index import RowIndex
-from framefleet.pipeline.parts import PartWriter, committed_row_ids
-from framefleet.pipeline.records import INVALID, invalid_schema
-from framefleet.pipeline.rows import CheckedRow, InvalidRow
+from framefleet.pipeline.outputs.parts import PartWriter, committed_row_ids
+from framefleet.pipeline.outputs.records import INVALID, invalid_schema
+from framefleet.pipeline.tables.index import RowIndex
+from framefleet.pipeline.tables.rows import CheckedRow, InvalidRow
 
 # Enough to see what is wrong with a table; more would hide it.
 MAX_SHOWN = 20

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from framefleet.pipeline.frames import Frames
+from framefleet.pipeline.outputs.frames import Frames
 from framefleet.pipeline.request import Request
 
 

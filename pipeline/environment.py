@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import framefleet
-from framefleet.pipeline.dtypes import Resolved
+from framefleet.pipeline.specs.dtypes import Resolved
 
 PACKAGES = ("diffusers", "transformers", "accelerate", "peft", "numpy", "av")
 

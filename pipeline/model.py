@@ -11,21 +11,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from framefleet.pipeline.attention import Attention
-from framefleet.pipeline.components import components_in
-from framefleet.pipeline.dtypes import DType, Resolved, asked, check_dtype, resolved
 from framefleet.pipeline.environment import environment, set_numerics
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.families import DENOISERS
-from framefleet.pipeline.integrity import model_digest
-from framefleet.pipeline.lora_files import fetch_lora
-from framefleet.pipeline.loras import Lora, loras_of
-from framefleet.pipeline.option_checks import check_options
-from framefleet.pipeline.options import Options, read_options
-from framefleet.pipeline.source import Source, open_source, public_name
-from framefleet.pipeline.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.tuning import packages_of, quantization_config, tune
-from framefleet.pipeline.weights import Weights, fetched_as, open_weights
+from framefleet.pipeline.loras.asked import Lora, loras_of
+from framefleet.pipeline.loras.files import fetch_lora
+from framefleet.pipeline.options.attention import Attention
+from framefleet.pipeline.options.checks import check_options
+from framefleet.pipeline.options.schema import Options, read_options
+from framefleet.pipeline.options.tuning import packages_of, quantization_config, tune
+from framefleet.pipeline.sources.components import components_in
+from framefleet.pipeline.sources.integrity import model_digest
+from framefleet.pipeline.sources.source import Source, open_source, public_name
+from framefleet.pipeline.sources.weights import Weights, fetched_as, open_weights
+from framefleet.pipeline.specs.dtypes import DType, Resolved, asked, check_dtype, resolved
+from framefleet.pipeline.specs.families import DENOISERS
+from framefleet.pipeline.specs.spec import PipelineSpec, inspect_model
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 TEXT_ENCODERS = ("text_encoder",)
@@ -166,7 +166,7 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     except (OSError, ValueError, UnpicklingError) as error:  # missing, or do not fit each other, or hold code
         raise ModelError(f"{folder} cannot be loaded: {error}", "fetch the model again") from error
     if loras:
-        from framefleet.pipeline.lora_loading import load_loras  # imports peft and diffusers' loaders: 3 s
+        from framefleet.pipeline.loras.loading import load_loras  # imports peft and diffusers' loaders: 3 s
 
         load_loras(pipe, loras)
     attention = tune(pipe, options, device=device)

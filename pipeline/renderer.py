@@ -13,30 +13,30 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from framefleet.pipeline.adapters import working_on
-from framefleet.pipeline.attention import AttentionChanged
-from framefleet.pipeline.batcher import Batcher, Task
-from framefleet.pipeline.checked import checked
 from framefleet.pipeline.clips import Clip, Failure, Outcome
-from framefleet.pipeline.encoders import Encoders
+from framefleet.pipeline.encoders.text_encoders import Encoders
 from framefleet.pipeline.errors import OutOfMemory
-from framefleet.pipeline.forwards import Batching, Forwards
-from framefleet.pipeline.frames import Frames, frames_sha256, to_frames
+from framefleet.pipeline.fused.adapters import working_on
+from framefleet.pipeline.fused.batcher import Batcher, Task
+from framefleet.pipeline.fused.forwards import Batching, Forwards
+from framefleet.pipeline.fused.intercept import intercept
 from framefleet.pipeline.identity import is_input, row_id
-from framefleet.pipeline.input_survey import InputIndex
-from framefleet.pipeline.inputs import Inputs
-from framefleet.pipeline.intercept import intercept
-from framefleet.pipeline.lora_layers import LoraLayers
-from framefleet.pipeline.loras import adapters_in, without_loras
+from framefleet.pipeline.inputs.access import Inputs
+from framefleet.pipeline.inputs.opened import open_arguments
+from framefleet.pipeline.inputs.read_ahead import ReadAhead
+from framefleet.pipeline.inputs.survey import InputIndex
+from framefleet.pipeline.loras.asked import adapters_in, without_loras
+from framefleet.pipeline.loras.layers import LoraLayers
 from framefleet.pipeline.memory import free_memory, is_out_of_memory, peak_memory_bytes
 from framefleet.pipeline.model import Model
-from framefleet.pipeline.opened import open_arguments
-from framefleet.pipeline.read_ahead import ReadAhead
-from framefleet.pipeline.recipes import Recipe, find_recipe
+from framefleet.pipeline.options.attention import AttentionChanged
+from framefleet.pipeline.options.step_cache import StepCache
+from framefleet.pipeline.outputs.frames import Frames, frames_sha256, to_frames
+from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.recipes.recipe import Recipe, find_recipe
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.schedulers import build, resolve
-from framefleet.pipeline.step_cache import StepCache
-from framefleet.pipeline.store import Store
+from framefleet.pipeline.specs.schedulers import build, resolve
+from framefleet.pipeline.tables.checked import checked
 
 
 class Renderer:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from diffusers import WanTransformer3DModel
 
-from framefleet.pipeline.recipes import generate
+from framefleet.pipeline.recipes.recipe import generate
 from framefleet.pipeline.request import Request
 
 

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from framefleet.pipeline.checkpoint import Checkpoint
-from framefleet.pipeline.conversion import Conversion, Network, Origin, check
-from framefleet.pipeline.convert import write_network
+from framefleet.pipeline.conversion.checkpoint import Checkpoint
+from framefleet.pipeline.conversion.convert import write_network
+from framefleet.pipeline.conversion.plan import Conversion, Network, Origin, check
 from tests.crafter_originals import weight
 
 ROOT = Path(os.environ.get("FRAMEFLEET_GOLDENS") or Path(__file__).parents[2] / "shared" / "goldens")

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from framefleet.pipeline.media import decode
-from framefleet.pipeline.parts import read_records
-from framefleet.pipeline.store import Store
+from framefleet.pipeline.outputs.media import decode
+from framefleet.pipeline.outputs.parts import read_records
+from framefleet.pipeline.outputs.store import Store
 from tests.tiny import SMALLEST, tiny
 
 ROOT = Path(__file__).parent.parent

@@ -14,14 +14,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from framefleet.pipeline.frames import frames_sha256
-from framefleet.pipeline.models import class_named
+from framefleet.pipeline.outputs.frames import frames_sha256
+from framefleet.pipeline.registry import class_named
 from tests.pictures import write_starts
 from tests.tiny import INPUTS, SMALLEST, tiny
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-# At 16 x 16 Flux has one token, whose ids look like a batch of one row.
-SIZES = SMALLEST | {"flux": {"height": 32, "width": 32}}
+# At 16 x 16 Flux has one token and CogVideoX 1.5 two, whose positions look like the batch of a row.
+LARGER = {"height": 32, "width": 32}
+SIZES = SMALLEST | {name: SMALLEST[name] | LARGER for name in ("cogvideox_1_5", "cogvideox_1_5_i2v", "flux")}
 
 Cells = Mapping[str, Any]  # one row of a table
 TEXT: dict[str, Sequence[Any]] = {
@@ -66,8 +67,8 @@ CHOICES: dict[str, dict[str, Sequence[Any]]] = {
     "flux": TEXT | {"true_cfg_scale": (1.0, 3.0)},
 }
 STEPS = (2, 3, 4)  # few, so that rows keep finishing and others join
-NUM_ROWS = {"wan": 64, "sd": 64}
-FEW = 16  # rows of the others: most of a job's time is its start
+# The others have few rows: most of the time of such a job is its start.
+MANY, FEW = ("wan", "sd"), 16
 
 FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 KARRAS = {"use_karras_sigmas": True}
@@ -116,7 +117,7 @@ def mixed_table(name: str, folder: Path) -> list[Cells]:
         files = write_starts(folder, num_frames=num_frames)
         choices[argument] = [*files, None] if argument == "last_image" else files  # not every row has one
     rows = []
-    for seed in range(NUM_ROWS.get(name, FEW)):
+    for seed in range(64 if name in MANY else FEW):
         scheduler = draw.choice(list(schedulers))
         row = {**SIZES[name], "num_inference_steps": draw.choice(STEPS), "seed": seed, "scheduler": scheduler}
         row |= {argument: draw.choice(values) for argument, values in choices.items()}

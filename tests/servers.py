@@ -1,4 +1,4 @@
-"""Real servers for tests, in processes of their own: each starts with the first test that asks for it.
+"""A real S3 server and a Ray cluster for tests: each starts with the first test that asks, ends with all.
 
 Tests in tests/cluster have the fixtures `s3_server` and `ray_cluster`; others import them.
 """

@@ -31,10 +31,10 @@ from framefleet.jobs.survey import survey_rows
 from framefleet.jobs.watch import Callback
 from framefleet.pipeline.environment import source_fingerprint
 from framefleet.pipeline.identity import canonical_json
-from framefleet.pipeline.index import RowIndex
-from framefleet.pipeline.integrity import model_digest
 from framefleet.pipeline.model import model_files
-from framefleet.pipeline.records import Record
+from framefleet.pipeline.outputs.records import Record
+from framefleet.pipeline.sources.integrity import model_digest
+from framefleet.pipeline.tables.index import RowIndex
 
 TABLE_ROWS = 4096  # written at a time
 NOTHING_TO_DO_S = 0.05

@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from framefleet.pipeline.frames import frames_sha256, to_frames
-from framefleet.pipeline.intercept import intercept
-from framefleet.pipeline.media import Media, encode
+from framefleet.pipeline.fused.intercept import intercept
+from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
+from framefleet.pipeline.outputs.media import Media, encode
 
 Row = Mapping[str, Any]
 

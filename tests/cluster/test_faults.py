@@ -9,8 +9,8 @@ import pytest
 
 import framefleet
 from framefleet.cluster.progress import Summary
-from framefleet.pipeline.parts import read_records
-from framefleet.pipeline.store import Store
+from framefleet.pipeline.outputs.parts import read_records
+from framefleet.pipeline.outputs.store import Store
 from tests.jobs import job_values, prompt_rows, records_of, write_table
 
 BAD = {

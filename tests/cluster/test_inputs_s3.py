@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from framefleet.pipeline.check import Refused
 from framefleet.pipeline.errors import InputError
-from framefleet.pipeline.input_survey import InputIndex
-from framefleet.pipeline.inputs import Inputs
-from framefleet.pipeline.pictures import Described
-from framefleet.pipeline.store import Store
+from framefleet.pipeline.inputs.access import Inputs
+from framefleet.pipeline.inputs.pictures import Described
+from framefleet.pipeline.inputs.survey import InputIndex
+from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.specs.check import Refused
 from tests.media_files import image_file
 from tests.servers import S3Server
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import framefleet
 from framefleet.jobs.replay import replay
-from framefleet.pipeline.frames import frames_sha256
-from framefleet.pipeline.recipes import BUILT_IN
+from framefleet.pipeline.outputs.frames import frames_sha256
+from framefleet.pipeline.recipes.recipe import BUILT_IN
 from tests.jobs import job_values, prompt_rows, records_of, write_table
 from tests.tiny import SMALLEST, tiny
 

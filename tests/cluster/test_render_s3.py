@@ -13,7 +13,7 @@ import pytest
 import s3fs
 
 import framefleet
-from framefleet.pipeline.store import Store
+from framefleet.pipeline.outputs.store import Store
 from tests.commands import command
 from tests.jobs import job_values, prompt_rows, write_job, write_table
 from tests.servers import S3Server

@@ -17,9 +17,9 @@ import pytest
 import s3fs
 
 from framefleet.pipeline.errors import StoreConflict, StoreError
-from framefleet.pipeline.parts import PartWriter, committed_row_ids, find_record
-from framefleet.pipeline.records import record_schema, values_of
-from framefleet.pipeline.store import Store
+from framefleet.pipeline.outputs.parts import PartWriter, committed_row_ids, find_record
+from framefleet.pipeline.outputs.records import record_schema, values_of
+from framefleet.pipeline.outputs.store import Store
 from tests.rows import record
 from tests.servers import S3Server, free_port, worse_server
 from tests.unit.test_records import CARRIED, carried_row

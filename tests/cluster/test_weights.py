@@ -13,8 +13,8 @@ import framefleet
 from framefleet.jobs.replay import replay
 from framefleet.jobs.script import replay_script
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.source import open_source
-from framefleet.pipeline.weights import open_weights
+from framefleet.pipeline.sources.source import open_source
+from framefleet.pipeline.sources.weights import open_weights
 from tests.hub_server import HubServer, hub
 from tests.jobs import (
     digests_by_tag,

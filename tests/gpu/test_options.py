@@ -11,9 +11,9 @@ from diffusers import WanPipeline, attention_backend
 from diffusers.hooks import apply_group_offloading
 
 from framefleet import Batching, Clip, Renderer, Request, load_model
-from framefleet.pipeline.attention import candidates
-from framefleet.pipeline.frames import frames_sha256, to_frames
-from framefleet.pipeline.offload import modules_of
+from framefleet.pipeline.options.attention import candidates
+from framefleet.pipeline.options.offload import modules_of
+from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
 from tests.tiny import SMALLEST, tiny
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

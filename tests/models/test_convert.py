@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from framefleet.pipeline.convert import convert
+from framefleet.pipeline.conversion.convert import convert
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.models import own_class
-from framefleet.pipeline.spec import inspect_model
+from framefleet.pipeline.registry import own_class
+from framefleet.pipeline.specs.spec import inspect_model
 from tests.commands import command
 from tests.crafter_originals import UNETS, checkpoint
 

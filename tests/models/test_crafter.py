@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from framefleet import Clip, Model, Renderer, Request, load_model
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.forwards import Batching
-from framefleet.pipeline.frames import frames_sha256
-from framefleet.pipeline.inputs import Inputs
-from framefleet.pipeline.keyframes import keyframes
+from framefleet.pipeline.fused.forwards import Batching
+from framefleet.pipeline.inputs.access import Inputs
+from framefleet.pipeline.outputs.frames import frames_sha256
+from framefleet.pipeline.recipes.keyframes import keyframes
 from tests.crafter import (
     GATE,
     IMAGE,

@@ -13,9 +13,9 @@ from diffusers.models.embeddings import ImageProjection
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
 
-from framefleet.pipeline.checkpoint import Checkpoint
-from framefleet.pipeline.conversion import check
-from framefleet.pipeline.convert import plan
+from framefleet.pipeline.conversion.checkpoint import Checkpoint
+from framefleet.pipeline.conversion.convert import plan
+from framefleet.pipeline.conversion.plan import check
 from framefleet.pipeline.models.crafter import encoder_keys as keys
 from framefleet.pipeline.models.crafter.clip_image import clip_pixels
 from framefleet.pipeline.models.crafter.pipeline_base import guide

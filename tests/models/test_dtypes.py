@@ -16,9 +16,9 @@ import framefleet
 from framefleet.jobs.replay import replay
 from framefleet.jobs.script import replay_script
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.frames import frames_sha256, to_frames
-from framefleet.pipeline.parts import find_record
-from framefleet.pipeline.store import Store
+from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
+from framefleet.pipeline.outputs.parts import find_record
+from framefleet.pipeline.outputs.store import Store
 from tests.models.test_replay import rendered
 from tests.tiny import tiny
 

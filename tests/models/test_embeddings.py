@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from framefleet import Clip, Failure, Model, Renderer, Request, Store, load_model
-from framefleet.pipeline import embeddings
-from framefleet.pipeline.embeddings import Embeddings
+from framefleet.pipeline.encoders import embeddings
+from framefleet.pipeline.encoders.embeddings import Embeddings
 from framefleet.pipeline.errors import StoreError
-from framefleet.pipeline.forwards import Batching
-from framefleet.pipeline.intercept import intercept
+from framefleet.pipeline.fused.forwards import Batching
+from framefleet.pipeline.fused.intercept import intercept
 from tests.tiny import SMALLEST, tiny
 
 PROMPTS = ("a red ball", "一只猫在海边奔跑", "a red ball")  # and an empty negative one

@@ -10,10 +10,10 @@ from diffusers import FluxPipeline
 
 from framefleet import Clip, Renderer, Request, load_model
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.first_image import image_size, text_to_image_to_video
-from framefleet.pipeline.forwards import Batching
-from framefleet.pipeline.frames import frames_sha256, to_frames
+from framefleet.pipeline.fused.forwards import Batching
 from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
+from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
+from framefleet.pipeline.recipes.first_image import image_size, text_to_image_to_video
 from tests.tiny import SMALLEST, tiny
 
 IMAGE = {"image_height": 32, "image_width": 32, "image_steps": 2}

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from framefleet.pipeline.check import Refused
 from framefleet.pipeline.errors import InputError
-from framefleet.pipeline.http_read import Limits, read_http
-from framefleet.pipeline.input_roots import Roots, WebFile
-from framefleet.pipeline.input_survey import InputIndex
-from framefleet.pipeline.inputs import Inputs, naming
-from framefleet.pipeline.pictures import Described, describe, open_image
+from framefleet.pipeline.inputs.access import Inputs, naming
+from framefleet.pipeline.inputs.http_read import Limits, read_http
+from framefleet.pipeline.inputs.pictures import Described, describe, open_image
+from framefleet.pipeline.inputs.roots import Roots, WebFile
+from framefleet.pipeline.inputs.survey import InputIndex
+from framefleet.pipeline.specs.check import Refused
 from tests.media_files import image_file
 from tests.web_server import WebServer, web_server
 

@@ -11,9 +11,9 @@ import huggingface_hub.constants
 import pytest
 
 from framefleet.pipeline.errors import ModelError, ServiceError
-from framefleet.pipeline.integrity import sha256_of
-from framefleet.pipeline.lora_files import fetch_lora
-from framefleet.pipeline.loras import Lora
+from framefleet.pipeline.loras.asked import Lora
+from framefleet.pipeline.loras.files import fetch_lora
+from framefleet.pipeline.sources.integrity import sha256_of
 from tests.hub_server import HubServer, hub
 from tests.loras import save_lora
 

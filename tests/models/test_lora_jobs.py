@@ -14,10 +14,10 @@ from framefleet.jobs.job_file import job_from_mapping
 from framefleet.jobs.resolve import Resolved, resolve
 from framefleet.jobs.watch import Callback
 from framefleet.pipeline.errors import JobError, ModelError
-from framefleet.pipeline.lora_files import fetch_lora
-from framefleet.pipeline.lora_loading import check_loras_fit
-from framefleet.pipeline.loras import Lora
-from framefleet.pipeline.spec import inspect_model
+from framefleet.pipeline.loras.asked import Lora
+from framefleet.pipeline.loras.files import fetch_lora
+from framefleet.pipeline.loras.loading import check_loras_fit
+from framefleet.pipeline.specs.spec import inspect_model
 from tests.commands import command
 from tests.jobs import job_values, prompt_rows, write_job, write_table
 from tests.loras import save_lora

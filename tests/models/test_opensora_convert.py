@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import ByT5Tokenizer, CLIPConfig, CLIPModel, T5Config, T5ForConditionalGeneration
 
 from framefleet import Clip, Renderer, Request, load_model
-from framefleet.pipeline.convert import convert
+from framefleet.pipeline.conversion.convert import convert
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
 from tests.commands import command

@@ -12,8 +12,8 @@ from diffusers import AutoencoderKLHunyuanVideo, FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from torch import Tensor
 
-from framefleet.pipeline.checkpoint import Checkpoint
-from framefleet.pipeline.conversion import Conversion, Network, check
+from framefleet.pipeline.conversion.checkpoint import Checkpoint
+from framefleet.pipeline.conversion.plan import Conversion, Network, check
 from framefleet.pipeline.models.opensora.autoencoder_dc_video import AutoencoderDCVideo
 from framefleet.pipeline.models.opensora.dc_keys import dc_config, dc_origins
 from framefleet.pipeline.models.opensora.guidance import Guidance, shifted_sigmas

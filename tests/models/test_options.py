@@ -17,13 +17,13 @@ from torchao.quantization import Int8WeightOnlyConfig
 
 from framefleet import Clip, Failure, Model, Renderer, Request, load_model
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.forwards import Batching
-from framefleet.pipeline.frames import frames_sha256, to_frames
-from framefleet.pipeline.intercept import intercept
-from framefleet.pipeline.offload import offload
-from framefleet.pipeline.options import ModelOffload
-from framefleet.pipeline.recipes import Recipe, generate
-from framefleet.pipeline.step_cache import hooks_of
+from framefleet.pipeline.fused.forwards import Batching
+from framefleet.pipeline.fused.intercept import intercept
+from framefleet.pipeline.options.offload import offload
+from framefleet.pipeline.options.schema import ModelOffload
+from framefleet.pipeline.options.step_cache import hooks_of
+from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
+from framefleet.pipeline.recipes.recipe import Recipe, generate
 from tests.tiny import SMALLEST, tiny
 
 GROWING = Batching(max_rows=3, min_gain=0)

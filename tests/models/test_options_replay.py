@@ -13,8 +13,8 @@ import pytest
 from framefleet.jobs.replay import replay
 from framefleet.jobs.script import replay_script
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.parts import find_record
-from framefleet.pipeline.store import Store
+from framefleet.pipeline.outputs.parts import find_record
+from framefleet.pipeline.outputs.store import Store
 from tests.models.test_replay import rendered
 
 CACHED: dict[str, Any] = {

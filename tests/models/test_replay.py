@@ -21,10 +21,10 @@ from framefleet.jobs.watch import Callback
 from framefleet.pipeline.clips import Clip
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model import load
-from framefleet.pipeline.parts import PartWriter
-from framefleet.pipeline.records import RECORD_FIELDS, values_of
+from framefleet.pipeline.outputs.parts import PartWriter
+from framefleet.pipeline.outputs.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.renderer import Renderer
-from framefleet.pipeline.rows import CheckedRow
+from framefleet.pipeline.tables.rows import CheckedRow
 from tests.jobs import job_values, write_table
 from tests.tiny import SMALLEST, build
 

@@ -9,9 +9,9 @@ import torch
 from diffusers import DiffusionPipeline
 
 from framefleet.pipeline.errors import UserError
-from framefleet.pipeline.scheduler_names import SHORT_NAMES
-from framefleet.pipeline.schedulers import SchedulerChoice, build, resolve
-from framefleet.pipeline.spec import inspect_model
+from framefleet.pipeline.specs.scheduler_names import SHORT_NAMES
+from framefleet.pipeline.specs.schedulers import SchedulerChoice, build, resolve
+from framefleet.pipeline.specs.spec import inspect_model
 from tests.pictures import clip
 from tests.tiny import SMALLEST, smallest_call, tiny
 

@@ -13,8 +13,8 @@ import torch
 from diffusers import DiffusionPipeline
 
 from framefleet.jobs.demo_model import build_demo_model
-from framefleet.pipeline.models import class_named
-from framefleet.pipeline.presets import presets
+from framefleet.pipeline.registry import class_named
+from framefleet.pipeline.specs.presets import presets
 from tests.tiny import INPUTS, SMALLEST, build, smallest_call, tiny
 
 NAMES = sorted(SMALLEST)

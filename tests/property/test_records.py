@@ -11,9 +11,9 @@ import pyarrow as pa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from framefleet.pipeline.parts import PartWriter, committed_row_ids, read_records
-from framefleet.pipeline.records import RECORD_FIELDS, record_schema, values_of
-from framefleet.pipeline.store import Store
+from framefleet.pipeline.outputs.parts import PartWriter, committed_row_ids, read_records
+from framefleet.pipeline.outputs.records import RECORD_FIELDS, record_schema, values_of
+from framefleet.pipeline.outputs.store import Store
 from tests.rows import record
 
 WORDS = st.text(max_size=8).filter(lambda text: text.isprintable())

@@ -8,7 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from framefleet.pipeline.calls import Call, Layout, digest_of, is_private, join, parse_call, part, row_slice
+from framefleet.pipeline.fused.calls import (
+    Call,
+    Layout,
+    digest_of,
+    is_private,
+    join,
+    parse_call,
+    part,
+    row_slice,
+)
 
 
 def _call(*args: Any, **kwargs: Any) -> Call:

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from framefleet.pipeline.checked import checked
-from framefleet.pipeline.recipes import BUILT_IN
+from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.row_inputs import Seen
-from framefleet.pipeline.spec import inspect_model
+from framefleet.pipeline.specs.spec import inspect_model
+from framefleet.pipeline.tables.checked import checked
+from framefleet.pipeline.tables.row_inputs import Seen
 from tests.configs import SD, WAN, write_model
 
 
@@ -21,6 +21,9 @@ class Anything:
 
     def prefetch(self, wanted: Iterable[Any]) -> None:
         pass
+
+    def locate(self, uri: str) -> str:
+        return uri
 
     def find(self, uri: str, kind: str) -> Seen:
         return self

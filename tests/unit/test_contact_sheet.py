@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from framefleet.pipeline import fonts
-from framefleet.pipeline.contact_sheet import MARGIN, contact_sheet
-from framefleet.pipeline.fonts import font_for
-from framefleet.pipeline.frames import Frames
+from framefleet.pipeline.outputs import fonts
+from framefleet.pipeline.outputs.contact_sheet import MARGIN, contact_sheet
+from framefleet.pipeline.outputs.fonts import font_for
+from framefleet.pipeline.outputs.frames import Frames
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
 PROMPT = "一只猫坐在月球上"

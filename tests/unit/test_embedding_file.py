@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
 
-from framefleet.pipeline.calls import bits
-from framefleet.pipeline.embedding_file import METADATA, from_bytes, to_bytes
-from framefleet.pipeline.tree import flatten, unflatten
+from framefleet.pipeline.encoders.embedding_file import METADATA, from_bytes, to_bytes
+from framefleet.pipeline.fused.calls import bits
+from framefleet.pipeline.fused.tree import flatten, unflatten
 
 STATE = torch.arange(24, dtype=torch.float32).reshape(1, 4, 6)
 OUTPUT = BaseModelOutputWithPooling(

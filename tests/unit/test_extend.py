@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framefleet.pipeline.errors import RecipeError
-from framefleet.pipeline.extend import check_extend, extend, join
-from framefleet.pipeline.frames import Frames
-from framefleet.pipeline.recipes import BUILT_IN
+from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.recipes.extend import check_extend, extend, join
+from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import Request
 
 

@@ -15,7 +15,7 @@ from framefleet.jobs.resolve import Resolved, resolve
 from framefleet.jobs.survey import survey_rows
 from framefleet.jobs.watch import Callback
 from framefleet.pipeline.errors import JobError, RecipeError, TableError
-from framefleet.pipeline.index import RowIndex
+from framefleet.pipeline.tables.index import RowIndex
 from tests.jobs import job_values, prompt_rows, write_table
 
 ROWS = prompt_rows(4)

@@ -12,7 +12,7 @@ from framefleet.cluster.messages import Hello
 from framefleet.cluster.ship import modules_to_ship
 from framefleet.pipeline.environment import source_fingerprint
 from framefleet.pipeline.errors import FleetError
-from framefleet.pipeline.recipes import BUILT_IN, find_recipe
+from framefleet.pipeline.recipes.recipe import BUILT_IN, find_recipe
 from tests.jobs import ROOT
 
 HELLO = Hello(

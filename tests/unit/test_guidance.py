@@ -11,12 +11,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from framefleet.pipeline.check import Refused
 from framefleet.pipeline.errors import RecipeError
-from framefleet.pipeline.guidance import ARGUMENTS, Guidance, Schedule, open_guidance, parse_guidance
-from framefleet.pipeline.guidance_check import check_schedule, is_schedule
-from framefleet.pipeline.presets import presets
-from framefleet.pipeline.siblings import SIBLINGS, call_parameters, diffusers_class
+from framefleet.pipeline.recipes.guidance import ARGUMENTS, Guidance, Schedule, open_guidance, parse_guidance
+from framefleet.pipeline.recipes.guidance_check import check_schedule, is_schedule
+from framefleet.pipeline.recipes.siblings import SIBLINGS, call_parameters
+from framefleet.pipeline.registry import class_named
+from framefleet.pipeline.specs.check import Refused
+from framefleet.pipeline.specs.presets import presets
 
 EMBEDDED: dict[str, dict[str, int]] = {"unet": {"time_cond_proj_dim": 256}}
 
@@ -174,7 +175,7 @@ KNOWN = sorted(
 
 @pytest.mark.parametrize("class_name", KNOWN)
 def test_what_takes_a_schedule_multiplies_by_the_scale_at_every_step(class_name: str) -> None:
-    source = inspect.getsource(inspect.unwrap(diffusers_class(class_name).__call__))
+    source = inspect.getsource(inspect.unwrap(class_named(class_name).__call__))
     for name in set(ARGUMENTS) & set(call_parameters(class_name)):
         found = check_schedule(name, "linear(7, 3)", class_name=class_name, configs={})
         is_input = re.search(rf"(tensor|full)\([^)]*\b{name}\b(?! - 1)|float\({name}\)", source) is not None

@@ -7,7 +7,7 @@ import sqlite3
 
 import pytest
 
-from framefleet.pipeline.index import Counts, RowIndex
+from framefleet.pipeline.tables.index import Counts, RowIndex
 
 
 def name(word: str) -> str:

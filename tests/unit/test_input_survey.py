@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from framefleet.pipeline.check import Refused
 from framefleet.pipeline.errors import StoreError
-from framefleet.pipeline.file_kinds import Kind
-from framefleet.pipeline.input_survey import MAX_UNDER_WAY, InputIndex
-from framefleet.pipeline.inputs import Inputs
-from framefleet.pipeline.pictures import Described, describe
+from framefleet.pipeline.inputs.access import Inputs
+from framefleet.pipeline.inputs.file_kinds import Kind
+from framefleet.pipeline.inputs.pictures import Described, describe
+from framefleet.pipeline.inputs.survey import MAX_UNDER_WAY, InputIndex
+from framefleet.pipeline.specs.check import Refused
 from tests.media_files import image_file, video_file
 
 

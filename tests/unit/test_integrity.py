@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.integrity import file_digests, loaded_files, model_digest
+from framefleet.pipeline.sources.integrity import file_digests, loaded_files, model_digest
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from framefleet import Request
 from framefleet.pipeline.errors import RecipeError
-from framefleet.pipeline.frames import Frames
-from framefleet.pipeline.keyframes import between, keyframes
-from framefleet.pipeline.recipes import BUILT_IN, recipe_class
+from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.recipes.keyframes import between, keyframes
+from framefleet.pipeline.recipes.recipe import BUILT_IN, recipe_class
 
 RECIPE = BUILT_IN["keyframes"]
 

@@ -14,7 +14,7 @@ import pytest
 from framefleet.cluster.holder import Holder, parse_holder, this_process
 from framefleet.cluster.lock import PATH, DriverLock
 from framefleet.pipeline.errors import JobError, StoreError
-from framefleet.pipeline.store import Store
+from framefleet.pipeline.outputs.store import Store
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_the_counter_rises(store: Store) -> None:
 CHILD = """
 import sys, time
 from framefleet.cluster.lock import DriverLock
-from framefleet.pipeline.store import Store
+from framefleet.pipeline.outputs.store import Store
 with DriverLock(Store(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -10,12 +10,12 @@ import pytest
 
 from framefleet.jobs.job import LoraSection
 from framefleet.jobs.job_file import job_from_mapping, load_job, lora_places
-from framefleet.pipeline.check import Refused
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.loras import Lora, adapters_in, check_loras, loras_of, without_loras
-from framefleet.pipeline.row_plan import plan_rows
-from framefleet.pipeline.rows import CheckedRow, InvalidRow
-from framefleet.pipeline.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.loras.asked import Lora, adapters_in, check_loras, loras_of, without_loras
+from framefleet.pipeline.specs.check import Refused
+from framefleet.pipeline.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.tables.row_plan import plan_rows
+from framefleet.pipeline.tables.rows import CheckedRow, InvalidRow
 from tests.configs import WAN, write_model
 
 DECLARED = {

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from framefleet.pipeline.errors import JobError, RenderError, StoreError
-from framefleet.pipeline.frames import Frames
-from framefleet.pipeline.media import Format, Media, decode, encode, read_metadata
+from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.outputs.media import Format, Media, decode, encode, read_metadata
 
 TAGS = {"row_id": "00ff", "prompt": "一只猫在月球上\nsecond line, “quoted” 🐱", "seed": "7", "empty": ""}
 
@@ -86,7 +86,7 @@ def test_frame_rates_are_kept(kind: Format, fps: float, rate: Fraction) -> None:
 SCRIPT = """
 import hashlib
 from tests.unit.test_media import TAGS, gradient
-from framefleet.pipeline.media import Media, encode
+from framefleet.pipeline.outputs.media import Media, encode
 for kind in ("mp4", "mkv", "png"):
     clip = encode(gradient(1), media=Media(format=kind), fps=23.976, metadata=TAGS)
     print(hashlib.sha256(clip).hexdigest())

@@ -10,8 +10,8 @@ from framefleet.jobs.job import job_schema
 from framefleet.jobs.job_file import job_from_mapping, load_job
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.identity import canonical_json
-from framefleet.pipeline.options import Options, read_options, recorded_options
-from framefleet.pipeline.tuning import script_setup
+from framefleet.pipeline.options.schema import Options, read_options, recorded_options
+from framefleet.pipeline.options.tuning import script_setup
 
 EVERY: dict[str, Any] = {
     "attention": "auto",

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pytest
 
 from framefleet.jobs.models_page import page
-from framefleet.pipeline.check import Refused, check_argument
-from framefleet.pipeline.dtypes import NAMES
-from framefleet.pipeline.presets import Preset, presets
-from framefleet.pipeline.row_plan import plan_rows
-from framefleet.pipeline.rows import CheckedRow
-from framefleet.pipeline.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.specs.check import Refused, check_argument
+from framefleet.pipeline.specs.dtypes import NAMES
+from framefleet.pipeline.specs.presets import Preset, presets
+from framefleet.pipeline.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.tables.row_plan import plan_rows
+from framefleet.pipeline.tables.rows import CheckedRow
 from tests.commands import command
 from tests.configs import FLOW, WAN, write_model
 from tests.tiny import SMALLEST, tiny

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from framefleet.pipeline.errors import RecipeError
-from framefleet.pipeline.recipes import find_recipe, generate
+from framefleet.pipeline.recipes.recipe import find_recipe, generate
 from framefleet.pipeline.request import Request
 
 SOURCE = """

@@ -9,15 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError, TableError
-from framefleet.pipeline.parts import PartWriter, committed_row_ids, find_record, read_records
-from framefleet.pipeline.records import (
+from framefleet.pipeline.outputs.parts import PartWriter, committed_row_ids, find_record, read_records
+from framefleet.pipeline.outputs.records import (
     RECORD_FIELDS,
     failure_schema,
     invalid_schema,
     record_schema,
     values_of,
 )
-from framefleet.pipeline.store import Store
+from framefleet.pipeline.outputs.store import Store
 from tests.rows import NOON, failure, record
 
 DESIGNED = (

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from framefleet.pipeline.refine import check_refine, check_strength, sizes_of
+from framefleet.pipeline.recipes.refine import check_refine, check_strength, sizes_of
 
 
 def test_every_level_halves_the_size_to_a_multiple_of_the_models() -> None:

@@ -10,10 +10,11 @@ from diffusers.hooks import apply_group_offloading
 from torch import nn
 from torch._dynamo.exc import FailOnRecompileLimitHit
 
-from framefleet.pipeline.calls import parse_call
-from framefleet.pipeline.exact import are_equal, probe
-from framefleet.pipeline.pins import run_fused
-from framefleet.pipeline.regions import allow_graphs, has_compiled, separable
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.fused.calls import parse_call
+from framefleet.pipeline.fused.exact import are_equal, probe
+from framefleet.pipeline.fused.pins import run_fused
+from framefleet.pipeline.options.regions import allow_graphs, check_compiler, has_compiled, separable
 
 
 class Drifting(nn.Module):
@@ -63,6 +64,14 @@ def test_blocks_that_are_offloaded_together_are_not_run_one_by_one() -> None:
     made = nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(4, 4) for _ in range(3)])})
     apply_group_offloading(made, onload_device=torch.device("cpu"), num_blocks_per_group=2)
     assert list(separable(made)) == ["blocks", "blocks.2"]
+
+
+def test_a_missing_compiler_is_told_when_the_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_compiler("cpu")
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ModelError, match="compile needs a C"):
+        check_compiler("cpu")
 
 
 def test_many_shapes_are_compiled_each_and_never_left_uncompiled() -> None:

@@ -9,15 +9,15 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from framefleet.pipeline.check import Refused
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.identity import derive_seed, public, row_id
-from framefleet.pipeline.recipes import BUILT_IN
+from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.row_plan import plan_rows
-from framefleet.pipeline.rows import CheckedRow, InvalidRow
-from framefleet.pipeline.signature import InputKind
-from framefleet.pipeline.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.specs.check import Refused
+from framefleet.pipeline.specs.signature import InputKind
+from framefleet.pipeline.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.tables.row_plan import plan_rows
+from framefleet.pipeline.tables.rows import CheckedRow, InvalidRow
 from tests.configs import WAN, write_model
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from framefleet.pipeline.errors import JobError, RecipeError, TableError
 from framefleet.pipeline.identity import derive_seed
-from framefleet.pipeline.recipes import BUILT_IN, Recipe, generate
-from framefleet.pipeline.row_plan import argument_columns, plan_rows
-from framefleet.pipeline.rows import CheckedRow, InvalidRow
-from framefleet.pipeline.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, generate
+from framefleet.pipeline.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.tables.row_plan import argument_columns, plan_rows
+from framefleet.pipeline.tables.rows import CheckedRow, InvalidRow
 from tests.configs import SD, WAN, write_model
 
 

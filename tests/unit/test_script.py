@@ -11,9 +11,9 @@ import pytest
 
 from framefleet.jobs.script import replay_script
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.parts import PartWriter
-from framefleet.pipeline.records import RECORD_FIELDS, values_of
-from framefleet.pipeline.store import Store
+from framefleet.pipeline.outputs.parts import PartWriter
+from framefleet.pipeline.outputs.records import RECORD_FIELDS, values_of
+from framefleet.pipeline.outputs.store import Store
 from tests.rows import record
 from tests.tiny import tiny
 

@@ -9,12 +9,10 @@ from typing import Any
 
 import pytest
 
-from framefleet.pipeline.conditioned import conditioned_class
 from framefleet.pipeline.errors import RecipeError
-from framefleet.pipeline.models import class_named
-from framefleet.pipeline.presets import presets
-from framefleet.pipeline.recipes import BUILT_IN, recipe_class
-from framefleet.pipeline.siblings import (
+from framefleet.pipeline.recipes.conditioned import conditioned_class
+from framefleet.pipeline.recipes.recipe import BUILT_IN, recipe_class
+from framefleet.pipeline.recipes.siblings import (
     SIBLINGS,
     Sibling,
     as_sibling,
@@ -22,6 +20,8 @@ from framefleet.pipeline.siblings import (
     find_sibling,
     sibling_class,
 )
+from framefleet.pipeline.registry import class_named
+from framefleet.pipeline.specs.presets import presets
 
 TI2V = {"index": {"expand_timesteps": True}}
 A14B = {"index": {"boundary_ratio": 0.875}}

@@ -14,7 +14,7 @@ import fsspec
 import pytest
 
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
-from framefleet.pipeline.store import Store
+from framefleet.pipeline.outputs.store import Store
 
 
 @pytest.fixture(params=["folder", "memory"])

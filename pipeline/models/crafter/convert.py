@@ -11,8 +11,8 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
 
-from framefleet.pipeline.checkpoint import Checkpoint
-from framefleet.pipeline.conversion import Conversion, Network, Origin
+from framefleet.pipeline.conversion.checkpoint import Checkpoint
+from framefleet.pipeline.conversion.plan import Conversion, Network, Origin
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.models.crafter import encoder_keys as keys
 from framefleet.pipeline.models.crafter.resampler import VideoCrafterImageProjector

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from framefleet.pipeline.conversion import Origin
+from framefleet.pipeline.conversion.plan import Origin
 
 _TOP = {
     "time_embed.0": "time_embedding.linear_1",

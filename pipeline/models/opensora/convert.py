@@ -14,8 +14,8 @@ import torch
 from diffusers import AutoencoderKLHunyuanVideo, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from torch import Tensor, nn
 
-from framefleet.pipeline.checkpoint import Checkpoint
-from framefleet.pipeline.conversion import Conversion, Network, Origin
+from framefleet.pipeline.conversion.checkpoint import Checkpoint
+from framefleet.pipeline.conversion.plan import Conversion, Network, Origin
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.models.opensora import dc_keys, hunyuan_keys, transformer_keys
 from framefleet.pipeline.models.opensora.autoencoder_dc_video import AutoencoderDCVideo

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from framefleet.pipeline.conversion import Origin
+from framefleet.pipeline.conversion.plan import Origin
 
 Shapes = Mapping[str, Tensor]  # tensors without values
 

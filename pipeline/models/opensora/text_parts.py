@@ -20,7 +20,7 @@ from transformers import (
     T5EncoderModel,
 )
 
-from framefleet.pipeline.conversion import Network, Origin
+from framefleet.pipeline.conversion.plan import Network, Origin
 from framefleet.pipeline.errors import ModelError
 
 Files = Mapping[str, Mapping[str, Tensor]]  # file: its tensors by name, without values

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from framefleet.pipeline.conversion import Origin, unchanged
+from framefleet.pipeline.conversion.plan import Origin, unchanged
 
 Shapes = Mapping[str, Tensor]  # tensors without values
 Change = Callable[[Tensor], Tensor]

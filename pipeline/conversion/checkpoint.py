@@ -1,0 +1,123 @@
+"""In: a checkpoint as its authors ship it, a file or a folder. Out: its tensors by name, none read yet."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from framefleet.pipeline.conversion.safetensors_file import DTYPES
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.sources.headers import check_length
+
+PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+SUFFIXES = (".safetensors", *PICKLES)
+# Where trainers put the weights: Lightning, DeepSpeed.
+_NESTS = ("state_dict", "module")
+# What DeepSpeed and DistributedDataParallel put before every name.
+_WRAPPERS = ("_forward_module.", "module.")
+_META = torch.device("meta")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """Tensors of one file, or of all files of a folder; then a name starts with the file's and a colon.
+
+    shapes: by name, as tensors without values. read: gives one tensor; a mapped file's pages are read then.
+    """
+
+    path: Path
+    shapes: Mapping[str, Tensor]
+    read: Callable[[str], Tensor]
+
+    def below(self, prefix: str) -> dict[str, Tensor]:
+        """Return the shapes of the names that start with `prefix`, without it."""
+        return {name[len(prefix) :]: t for name, t in self.shapes.items() if name.startswith(prefix)}
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Open `path` without reading its tensors. Raises ModelError for what holds none, or holds code."""
+    if not path.is_dir():
+        return _open_file(path)
+    if (path / "model_index.json").is_file():
+        raise ModelError(f"{path} is a diffusers pipeline folder already", "render with it as it is")
+    names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.suffix in SUFFIXES)
+    if not names:
+        raise ModelError(f"{path} holds no {', '.join(SUFFIXES)}", "give the checkpoint's file or folder")
+    files = {name: _open_file(path / name) for name in names}
+    if len(files) == 1:
+        return next(iter(files.values()))
+    shapes = {f"{file}:{name}": t for file, opened in files.items() for name, t in opened.shapes.items()}
+
+    def read(name: str) -> Tensor:
+        file, _, inner = name.partition(":")
+        return files[file].read(inner)
+
+    return Checkpoint(path=path, shapes=shapes, read=read)
+
+
+def _open_file(path: Path) -> Checkpoint:
+    if not path.is_file():
+        raise ModelError(f"checkpoint {str(path)!r} does not exist", "give a file, or a folder of files")
+    if path.suffix == ".safetensors":
+        return _open_safetensors(path)
+    if path.suffix in PICKLES:
+        return _open_pickle(path)
+    raise ModelError(f"{path} is no checkpoint", f"give a file that ends with {', '.join(SUFFIXES)}")
+
+
+def _open_safetensors(path: Path) -> Checkpoint:
+    check_length(path)
+    try:
+        file: Any = safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise ModelError(f"{path} is not a safetensors file: {error}", "fetch it again") from error
+    names = _unwrapped(list(file.keys()))
+    shapes = {name: _shape(file.get_slice(stored), path) for name, stored in names.items()}
+    return Checkpoint(path=path, shapes=shapes, read=lambda name: file.get_tensor(names[name]))
+
+
+def _shape(entry: Any, path: Path) -> Tensor:
+    dtype = DTYPES.get(entry.get_dtype())
+    if dtype is None:
+        raise ModelError(f"{path} holds tensors of {entry.get_dtype()}", "take it in fp32, fp16 or bf16")
+    return torch.empty(entry.get_shape(), dtype=dtype, device=_META)
+
+
+def _open_pickle(path: Path) -> Checkpoint:
+    try:
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{path} holds more than tensors, and could run code when it is opened: {error}",
+            "save its state_dict alone, where you trust it, or take the safetensors of it",
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError) as error:
+        raise ModelError(
+            f"{path} cannot be read: {error}", "fetch it again; one older than torch 1.6 has to be saved anew"
+        ) from error
+    tensors = _tensors(content)
+    if not tensors:
+        raise ModelError(
+            f"{path} holds no tensors", f"they are looked for in it and in {' and '.join(_NESTS)}"
+        )
+    names = _unwrapped(list(tensors))
+    shapes = {name: tensors[stored].to(_META) for name, stored in names.items()}
+    return Checkpoint(path=path, shapes=shapes, read=lambda name: tensors[names[name]])
+
+
+def _tensors(content: Any) -> dict[str, Tensor]:
+    nested = next((content[nest] for nest in _NESTS if nest in content), content) if content else {}
+    return {str(name): value for name, value in nested.items() if isinstance(value, Tensor)}
+
+
+def _unwrapped(stored: list[str]) -> dict[str, str]:
+    """Return the stored name of each tensor by its name without what a trainer put before all of them."""
+    wrapper = next((w for w in _WRAPPERS if stored and all(name.startswith(w) for name in stored)), "")
+    return {name[len(wrapper) :]: name for name in stored}

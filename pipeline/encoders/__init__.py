@@ -1,0 +1,1 @@
+"""Text encoders: what they returned is remembered, kept in the output, and their weights parked."""

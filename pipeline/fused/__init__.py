@@ -1,0 +1,1 @@
+"""Forwards that many rows share: parked calls, joined and parted, proven bit-equal."""

@@ -1,0 +1,1 @@
+"""LoRAs: declared, fetched, held against the model, loaded, and switched on row by row."""

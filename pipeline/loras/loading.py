@@ -1,0 +1,198 @@
+"""LoRA files into a pipeline, switched off; or why one does not fit it.
+
+diffusers only warns of weights that it has no place for, and renders without them; here they are refused.
+They are looked at under the names that diffusers' own loader gives them, so files of other programs (kohya,
+...) fit.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from diffusers.utils import (
+    convert_state_dict_to_diffusers,
+    convert_state_dict_to_peft,
+    convert_unet_state_dict_to_peft,
+)
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.fused.intercept import intercept
+from framefleet.pipeline.loras.asked import adapter_name
+from framefleet.pipeline.loras.files import SAFETENSORS, LoraFile
+from framefleet.pipeline.sources.blank import blank_pipeline
+from framefleet.pipeline.specs.spec import PipelineSpec
+
+# Settings of peft by which an adapter is more than something added to what a layer returns.
+CHANGES = ("bias", "init_lora_weights", "layer_replication", "modules_to_save", "target_parameters")
+HARMLESS: tuple[Any, ...] = (None, True, False, "gaussian", "none", [], {})
+HALVES = {".lora_A.": ".lora_B.", ".lora_B.": ".lora_A."}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where one weight of a LoRA belongs. layer: None where the model has no such layer."""
+
+    key: str
+    layer: nn.Module | None
+    weight: Tensor
+
+
+def check_loras_fit(files: Mapping[str, LoraFile], folder: Path, spec: PipelineSpec) -> None:
+    """Raise ModelError for a LoRA that the model cannot take.
+
+    folder: holds the model's configs; weights in it are not opened.
+    """
+    _refuse_without_support(files, spec.pipeline_class)
+    if files:
+        load_loras(blank_pipeline(folder, spec), files)
+
+
+def load_loras(pipe: Any, files: Mapping[str, LoraFile]) -> None:
+    """Load every file as an adapter, and switch all of them off. Raises ModelError when one does not fit."""
+    _refuse_without_support(files, type(pipe))
+    for name, file in files.items():
+        if reason := _load(pipe, name, file):
+            raise ModelError(
+                f"loras.{name}: {file.path} does not fit {type(pipe).__name__}: {reason}",
+                "use a LoRA that was made for this model",
+            )
+    for layer in _adapted_layers(pipe):
+        layer.eval()  # made in training mode: a dropout would be on
+        layer.set_adapter([])
+
+
+def _refuse_without_support(files: Mapping[str, LoraFile], pipeline_class: type) -> None:
+    if files and not hasattr(pipeline_class, "load_lora_weights"):
+        raise ModelError(f"{pipeline_class.__name__} takes no LoRAs", "leave `loras:` out")
+
+
+def _load(pipe: Any, name: str, file: LoraFile) -> str | None:
+    """Load one file; return why it does not fit."""
+    places: list[Place] = []
+
+    def converted(_: str, convert: Any, *args: Any, **kwargs: Any) -> Any:
+        """Look at the weights after diffusers named them in its way, and before it changes the model."""
+        found = convert(*args, **kwargs)
+        parts = found if isinstance(found, tuple) else (found, None)
+        weights, metadata = parts[0], parts[-1]
+        places.extend(_places(pipe, weights, file.lora.component))
+        reason = next(chain(_misfits(places), _changes(metadata or {})), None)
+        if reason:
+            raise ValueError(reason)
+        return found
+
+    try:
+        with _no_false_alarms(), intercept({name: pipe}, converted, method="lora_state_dict"):
+            pipe.load_lora_weights(
+                str(file.path.parent),
+                weight_name=file.path.name,
+                adapter_name=adapter_name(name),
+                use_safetensors=True if file.path.suffix == SAFETENSORS else None,
+                local_files_only=True,
+                **({"load_into_transformer_2": True} if file.lora.component == "transformer_2" else {}),
+            )
+    except Exception as error:  # ours, or whatever a converter or peft makes of a file that is not for them
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    adapted = [layer for layer in _adapted_layers(pipe) if adapter_name(name) in layer.r]
+    if any(_is_unfilled(layer) for layer in adapted):
+        return "it lacks weights that its own description names"
+    filled = {id(layer.base_layer) for layer in adapted}
+    unused = (place.key for place in places if id(_base(place.layer)) not in filled)
+    return next((f"diffusers has no use for {key}" for key in unused), None)
+
+
+@contextmanager
+def _no_false_alarms() -> Iterator[None]:
+    """Silence what is said when a second LoRA is loaded: that the first is there, and is missing from it."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")
+            yield
+    finally:
+        transformers_logging.set_verbosity(level)
+
+
+def _is_unfilled(layer: Any) -> bool:
+    """Whether something was made and not loaded, as DoRA's magnitudes where the file has none."""
+    is_real = any(not weight.is_meta for weight in layer.base_layer.parameters())
+    return is_real and any(weight.is_meta for weight in layer.parameters())
+
+
+def _places(pipe: Any, weights: Mapping[str, Tensor], component: str | None) -> Iterator[Place]:
+    for part in dict.fromkeys(key.partition(".")[0] for key in weights):
+        own = {key.removeprefix(f"{part}."): w for key, w in weights.items() if key.startswith(f"{part}.")}
+        network = getattr(pipe, component or part, None)
+        layers = dict(network.named_modules()) if isinstance(network, nn.Module) else {}
+        for key, weight in _as_peft_names(own, network).items():
+            layer = layers.get(key.partition(".lora_")[0].partition(".lokr_")[0])
+            yield Place(key=f"{component or part}.{key}", layer=layer, weight=weight)
+
+
+def _as_peft_names(weights: dict[str, Tensor], network: Any) -> dict[str, Tensor]:
+    """Return one component's weights under the names that diffusers' loader gives to peft.
+
+    A copy of what `load_lora_into_text_encoder` and `load_lora_adapter` do (diffusers 0.42): they keep it to
+    themselves.
+    """
+    if isinstance(network, PreTrainedModel):
+        named: dict[str, Tensor] = convert_state_dict_to_peft(convert_state_dict_to_diffusers(weights))
+        is_flat = not hasattr(network, "text_model")
+        return {key.removeprefix("text_model.") if is_flat else key: w for key, w in named.items()}
+    if any(".lora_A" in key or ".lokr_" in key for key in weights):
+        return weights
+    converted: dict[str, Tensor] = convert_unet_state_dict_to_peft(weights)
+    return converted
+
+
+def _misfits(places: Iterable[Place]) -> Iterator[str]:
+    """Yield what is wrong, weight by weight."""
+    keys = {place.key for place in places}
+    for place in places:
+        width, own = _widths(place)
+        if place.layer is None:
+            yield f"it has no layer for {place.key}"
+        elif width != own:
+            yield f"{place.key} is made for a layer {width} wide, and the model's is {own}"
+        elif ".lora_" not in place.key and ".lokr_" not in place.key:
+            yield f"{place.key} is no weight of a LoRA"
+        elif any(half in place.key and place.key.replace(half, HALVES[half]) not in keys for half in HALVES):
+            yield f"{place.key} has no counterpart in the file"
+
+
+def _changes(metadata: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what in a LoRA's own description would change rows that do not use it."""
+    for key, value in metadata.items():
+        if key.rpartition(".")[2] in CHANGES and value not in HARMLESS:
+            yield f"it is one that changes the model's own weights ({key} is {value!r})"
+
+
+def _widths(place: Place) -> tuple[int | None, int | None]:
+    """Return for how wide a layer the weight is made, and how wide the model's is."""
+    base = _base(place.layer)
+    if place.key.endswith(".lora_A.weight"):
+        return place.weight.shape[1], getattr(base, "in_features", getattr(base, "in_channels", None))
+    if place.key.endswith(".lora_B.weight"):
+        return place.weight.shape[0], getattr(base, "out_features", getattr(base, "out_channels", None))
+    return None, None
+
+
+def _base(layer: Any) -> Any:
+    """Return the model's own layer below those of adapters that were loaded before."""
+    return getattr(layer, "base_layer", layer)
+
+
+def _adapted_layers(pipe: Any) -> list[Any]:
+    networks = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
+    return [layer for network in networks for layer in network.modules() if isinstance(layer, BaseTunerLayer)]

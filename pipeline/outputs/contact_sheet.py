@@ -1,0 +1,138 @@
+"""In: clips and their captions. Out: one picture of them all, three frames of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageOps
+
+from framefleet.pipeline.outputs.fonts import Font, font_for
+from framefleet.pipeline.outputs.frames import Frames
+
+Colour = tuple[int, int, int]
+
+BACKGROUND: Colour = (15, 17, 21)
+CARD: Colour = (27, 30, 38)
+TITLE_COLOUR: Colour = (238, 240, 245)
+DETAIL_COLOUR: Colour = (140, 148, 165)
+
+MARGIN = 20  # around the sheet and between cards
+PADDING = 14  # between a card's edge and its caption
+GAP = 2  # between the frames of a clip
+SHOWN = 3  # frames of a clip: first, middle, last
+TITLE_SIZE, TITLE_LINES = 16, 2
+DETAIL_SIZE = 13
+LEADING = 1.45  # from line to line, in sizes of the letters
+
+
+def contact_sheet(
+    tiles: Iterable[tuple[Frames, str]], *, columns: int = 3, tile_width: int = 480
+) -> Image.Image:
+    """Return a picture with a card for each clip: its first, middle and last frame, and its caption below.
+
+    tiles: frames (T, H, W, 3) and caption, taken one at a time. The caption's first line is its title, folded
+    to at most two lines; further lines are small print. A line that no font here can draw (Chinese without a
+    Chinese font) is left out rather than shown as boxes, so give row and seed a line of their own.
+    """
+    cell_width = (tile_width - GAP * (SHOWN - 1)) // SHOWN
+    clips = [(_thumbnails(frames, cell_width), caption) for frames, caption in tiles]
+    cell_height = max((image.height for images, _ in clips for image in images), default=0)
+    cards = [_card(images, caption, (tile_width, cell_height)) for images, caption in clips]
+    return _grid(cards, columns=columns, card_width=tile_width)
+
+
+def _thumbnails(frames: Frames, width: int) -> list[Image.Image]:
+    """Return the first, middle and last frame within a square of `width`; fewer if there are fewer."""
+    shown = sorted({0, len(frames) // 2, len(frames) - 1})
+    return [
+        ImageOps.contain(Image.fromarray(frames[index]), (width, width), Image.Resampling.LANCZOS)
+        for index in shown
+    ]
+
+
+def _card(images: list[Image.Image], caption: str, strip_size: tuple[int, int]) -> Image.Image:
+    width, strip_height = strip_size
+    lines = list(_lines(caption, width - 2 * PADDING))
+    caption_height = sum(line.height for line in lines) + 2 * PADDING if lines else 0
+    card = Image.new("RGB", (width, strip_height + caption_height), CARD)
+    _paste_strip(card, images, strip_size)
+    draw = ImageDraw.Draw(card)
+    top = strip_height + PADDING
+    for line in lines:
+        draw.text((PADDING, top), line.text, fill=line.colour, font=line.font)
+        top += line.height
+    return card
+
+
+def _paste_strip(card: Image.Image, images: list[Image.Image], strip_size: tuple[int, int]) -> None:
+    """Put the frames side by side into the middle of the strip, which is black where they do not reach."""
+    width, height = strip_size
+    card.paste((0, 0, 0), (0, 0, width, height))
+    left = (width - sum(image.width for image in images) - GAP * (len(images) - 1)) // 2
+    for image in images:
+        card.paste(image, (left, (height - image.height) // 2))
+        left += image.width + GAP
+
+
+def _grid(cards: list[Image.Image], *, columns: int, card_width: int) -> Image.Image:
+    rows = [cards[start : start + columns] for start in range(0, len(cards), columns)]
+    heights = [max(card.height for card in row) for row in rows]
+    num_columns = max(1, min(columns, len(cards)))
+    size = (MARGIN + num_columns * (card_width + MARGIN), MARGIN + sum(heights) + MARGIN * len(rows))
+    sheet = Image.new("RGB", size, BACKGROUND)
+    top = MARGIN
+    for row, height in zip(rows, heights, strict=True):
+        for place, card in enumerate(row):
+            left = MARGIN + place * (card_width + MARGIN)
+            sheet.paste(CARD, (left, top, left + card_width, top + height))  # as tall as its neighbours
+            sheet.paste(card, (left, top))
+        top += height + MARGIN
+    return sheet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Line:
+    text: str
+    font: Font
+    colour: Colour
+    height: int
+
+
+def _lines(caption: str, width: int) -> Iterator[_Line]:
+    """Yield what can be drawn of the caption, folded to `width`."""
+    for number, text in enumerate(caption.split("\n")):
+        title = number == 0
+        size, colour = (TITLE_SIZE, TITLE_COLOUR) if title else (DETAIL_SIZE, DETAIL_COLOUR)
+        drawable = font_for(text.strip(), size)
+        if drawable and drawable[1]:
+            font, shown = drawable
+            for folded in _fold(shown, font, width=width, max_lines=TITLE_LINES if title else 1):
+                yield _Line(text=folded, font=font, colour=colour, height=round(size * LEADING))
+
+
+def _fold(text: str, font: Font, *, width: int, max_lines: int) -> Iterator[str]:
+    """Yield lines no wider than `width`: broken at spaces, or anywhere in words too long and in Chinese."""
+    rest = " ".join(text.split())
+    for number in range(1, max_lines + 1):
+        fits = _num_fitting(rest, font, width)
+        if fits == len(rest):
+            yield rest
+            return
+        if number == max_lines:
+            yield rest[: max(_num_fitting(rest, font, width - font.getlength("...")), 1)].rstrip() + "..."
+            return
+        space = rest.rfind(" ", 1, fits + 1)
+        # A space far to the left is one between Chinese words: breaking there would waste the line.
+        end = space if space > fits // 2 else max(fits, 1)
+        yield rest[:end].rstrip()
+        rest = rest[end:].lstrip()
+
+
+def _num_fitting(text: str, font: Font, width: float) -> int:
+    """Return how many characters of `text` fit into `width`."""
+    low, high = 0, len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if font.getlength(text[:middle]) <= width else (low, middle - 1)
+    return low

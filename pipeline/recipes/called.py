@@ -1,0 +1,15 @@
+"""From a model and a recipe to what the rows of that recipe accept."""
+
+from __future__ import annotations
+
+from framefleet.pipeline.recipes.recipe import Recipe, recipe_class
+from framefleet.pipeline.specs.spec import PipelineSpec, spec_of
+
+
+def spec_for(recipe: Recipe, spec: PipelineSpec) -> PipelineSpec:
+    """Return the spec of the pipeline that `recipe` calls, over the model's components, with rows' arguments.
+
+    spec: of the model. Raises RecipeError when the recipe cannot render with it.
+    """
+    class_name = recipe_class(recipe, spec.class_name, spec.configs)
+    return spec if class_name == spec.class_name else spec_of(class_name, spec.configs)

@@ -1,0 +1,138 @@
+"""The recipe `extend`: a long clip from segments, each going on from the last where the model can."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.outputs.frames import Frames, to_frames
+from framefleet.pipeline.recipes.conditioned import takes
+from framefleet.pipeline.recipes.refine import check_strength
+from framefleet.pipeline.recipes.siblings import (
+    accepted,
+    as_sibling,
+    call_parameters,
+    configs_of,
+    find_sibling,
+)
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.specs.check import Refused
+from framefleet.pipeline.specs.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.specs.spec import Configs
+
+MIN_S, MAX_S = 1, 60
+MAX_OVERLAP = 8  # half a second at 16 fps, unless the row says otherwise
+
+
+def extend(
+    pipe: Any, request: Request, *, duration_s: float, overlap: int | None = None, strength: float = 0.8
+) -> Frames:
+    """Render `duration_s` seconds, in segments of the row's `num_frames`; the last one is cut to length.
+
+    A model that takes an image starts each segment with the last frame of the one before. One that takes a
+    video renders over the last `overlap` frames and then the last one held, with `strength`; another starts
+    anew. These two are cross-faded over `overlap` frames; None is 8, or half a segment if that is less. One
+    generator draws all noise.
+    """
+    if request.fps is None:
+        raise RecipeError("extend renders seconds, and the row has no fps", "set media.fps, or an fps column")
+    generator = request.generator()
+
+    def rendered(able: Any, arguments: Mapping[str, Any]) -> Frames:
+        return to_frames(able(**arguments, generator=generator, output_type="np"))
+
+    first = rendered(pipe, request.arguments)
+    overlap = min(MAX_OVERLAP, len(first) // 2) if overlap is None else overlap
+    follow, shared = _follower(pipe, request.arguments, rendered, overlap=overlap, strength=strength)
+    if len(first) <= max(shared, 1):
+        raise RecipeError(f"segments of {len(first)} frames cannot share {shared}", "raise num_frames")
+    film = np.empty((max(round(duration_s * request.fps), 1), *first.shape[1:]), dtype=np.uint8)
+    length = join(film, 0, first, overlap=0)
+    while length < len(film):
+        length = join(film, length, follow(film[:length], len(first)), overlap=shared)
+    return film
+
+
+def join(film: Frames, length: int, segment: Frames, *, overlap: int) -> int:
+    """Put a segment behind the first `length` frames of `film` and return how many there are now.
+
+    The last `overlap` of them fade into the first of the segment, linearly. What has no room is cut off.
+    """
+    for i in range(overlap):
+        weight, at = (i + 1) / (overlap + 1), length - overlap + i
+        film[at] = (film[at] * (1 - weight) + segment[i] * weight).round()
+    rest = segment[overlap : overlap + len(film) - length]
+    film[length : length + len(rest)] = rest
+    return length + len(rest)
+
+
+def check_extendable(class_name: str, configs: Configs) -> str:
+    """Return the class itself. Raises RecipeError when it renders no video."""
+    parameters = call_parameters(class_name)
+    if not any(name in parameters for name in (*FRAME_PARAMETERS, "video")):
+        raise RecipeError(f"{class_name} renders images, which cannot be extended", "use a video model")
+    return class_name
+
+
+def check_extend(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Iterator[tuple[str, Refused]]:
+    """Yield what of a row cannot be rendered, as the argument and why."""
+    if not MIN_S <= own["duration_s"] <= MAX_S:
+        reason = f"it must be from {MIN_S} to {MAX_S} seconds"
+        yield "duration_s", Refused(reason=reason, fix="split what is longer into rows")
+    overlap = own["overlap"] or 0
+    if overlap < 0:
+        yield "overlap", Refused(reason="it must be 0 or more", fix="use 8, say")
+    for name in set(FRAME_PARAMETERS) & set(arguments):
+        if arguments[name] == 1:
+            yield (
+                name,
+                Refused(reason="a segment needs 2 frames or more", fix="use what the model is made for"),
+            )
+        elif overlap >= arguments[name]:
+            reason = f"a segment has only {arguments[name]} frames"
+            yield (
+                "overlap",
+                Refused(reason=reason, fix=f"use {arguments[name] // 4}, say, or a larger {name}"),
+            )
+    yield from check_strength(own["strength"], arguments)
+
+
+Follow = Callable[[Frames, int], Frames]  # the film so far and the length of a segment, to the next segment
+
+
+def _follower(
+    pipe: Any,
+    arguments: Mapping[str, Any],
+    rendered: Callable[[Any, Mapping[str, Any]], Frames],
+    *,
+    overlap: int,
+    strength: float,
+) -> tuple[Follow, int]:
+    """Return how the model goes on, and how many frames of a segment lie over the last of the film."""
+    class_name, configs = type(pipe).__name__, configs_of(pipe)
+    if (
+        starting := class_name
+        if takes(class_name, "image")
+        else find_sibling(class_name, "image_to_video", configs)
+    ):
+        able = as_sibling(pipe, starting)
+
+        def follow(film: Frames, num_frames: int) -> Frames:
+            given = accepted(able, {**arguments, "image": Image.fromarray(film[-1])})
+            return rendered(able, given)[1:]  # the first is the image
+
+        return follow, 0
+    if redrawing := find_sibling(class_name, "video_to_video", configs):
+        again = as_sibling(pipe, redrawing)
+
+        def follow_over(film: Frames, num_frames: int) -> Frames:
+            held = [film[-1]] * (num_frames - overlap)
+            video = [Image.fromarray(frame) for frame in [*film[len(film) - overlap :], *held]]
+            return rendered(again, accepted(again, {**arguments, "video": video, "strength": strength}))
+
+        return follow_over, overlap
+    return lambda film, num_frames: rendered(pipe, arguments), overlap

@@ -1,0 +1,65 @@
+"""The recipe `text_to_image_to_video`: an image model makes the first frame, the video model goes on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.recipes.conditioned import conditioned_class
+from framefleet.pipeline.recipes.image_model import check_image_model, open_image_model
+from framefleet.pipeline.recipes.siblings import as_sibling, configs_of
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.specs.check import Refused
+
+SIDE = 768  # image models make poor pictures of much fewer pixels than 768 x 768
+
+
+def text_to_image_to_video(
+    pipe: Any,
+    request: Request,
+    *,
+    image_model: str | None = None,
+    image_height: int | None = None,
+    image_width: int | None = None,
+    image_steps: int | None = None,
+    image_guidance: float | None = None,
+) -> Any:
+    """Render an image of the prompt with `image_model`, then a clip that starts with it.
+
+    image_height, image_width: without them those of the clip, enlarged to about 768 x 768 pixels if they are
+    fewer. image_steps, image_guidance: of the image; without them what the image model's preset says. One
+    generator draws the noise of both.
+    """
+    able = as_sibling(pipe, conditioned_class("image", type(pipe).__name__, configs_of(pipe)))
+    model = open_image_model(_checked(image_model), device=str(pipe.device))
+    generator, given = request.generator(), request.arguments
+    height, width = image_size(given["height"], given["width"], multiple=model.spec.size_multiple)
+    asked = {
+        "prompt": given.get("prompt"),
+        "negative_prompt": given.get("negative_prompt"),
+        "height": image_height or height,
+        "width": image_width or width,
+        "num_inference_steps": image_steps,
+        "guidance_scale": image_guidance,
+    }
+    known = {k: v for k, v in asked.items() if v is not None and k in model.spec.parameters}
+    arguments = {**model.spec.defaults(), **known}
+    image = model.pipe(**arguments, generator=generator, output_type="pil").images[0]
+    return able(**{**given, "image": image}, generator=generator, output_type="np")
+
+
+def image_size(height: int, width: int, *, multiple: int) -> tuple[int, int]:
+    """Return (height, width) of about the clip's shape, with at least about 768 x 768 pixels."""
+    scale = max(1.0, SIDE / math.sqrt(height * width))
+    sides = (max(1, round(side * scale / multiple)) * multiple for side in (height, width))
+    return next(sides), next(sides)
+
+
+def _checked(image_model: Any) -> Mapping[str, str]:
+    """Return what the row's check made of the cell; a recipe that is called by hand is given the text."""
+    found = image_model if isinstance(image_model, Mapping) else check_image_model(image_model)
+    if isinstance(found, Refused):
+        raise RecipeError(f"image_model is {image_model!r}, but {found.reason}", found.fix)
+    return found

@@ -1,0 +1,173 @@
+"""From the text `linear(7, 3)` in a guidance cell to a scale that changes from step to step of a pipeline.
+
+A schedule says what the scale is at a step. A Guidance is what the pipeline is given in place of a number; it
+goes on to its next value in the pipeline's own `callback_on_step_end`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.specs.check import Refused, coerce
+
+ARGUMENTS = ("guidance_scale", "guidance_scale_2", "true_cfg_scale")
+_CALL = re.compile(r"\s*(\w+)\s*\((.*)\)\s*")
+
+Numbers = tuple[float, ...]
+
+
+def _linear(numbers: Numbers, step: int, num_steps: int) -> float:
+    first, last = numbers
+    return first + (last - first) * _progress(step, num_steps)
+
+
+def _cosine(numbers: Numbers, step: int, num_steps: int) -> float:
+    first, last = numbers
+    return last + (first - last) * (1 + math.cos(math.pi * _progress(step, num_steps))) / 2
+
+
+def _oscillating(numbers: Numbers, step: int, num_steps: int) -> float:
+    return numbers[step % 2]
+
+
+def _interval(numbers: Numbers, step: int, num_steps: int) -> float:
+    inside, start, end = numbers
+    return inside if start <= step / num_steps < end else 1.0
+
+
+def _progress(step: int, num_steps: int) -> float:
+    return step / (num_steps - 1) if num_steps > 1 else 0.0
+
+
+Shape = Callable[[Numbers, int, int], float]
+SHAPES: dict[str, tuple[str, Shape]] = {
+    "linear": ("linear(first, last)", _linear),
+    "cosine": ("cosine(first, last)", _cosine),
+    "oscillating": ("oscillating(even, odd)", _oscillating),
+    "interval": ("interval(inside, start, end)", _interval),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """A guidance scale over the steps of a run.
+
+    linear(a, b), cosine(a, b): from a at the first step to b at the last. oscillating(a, b): a at steps 0, 2,
+    4, ... and b between them. interval(a, start, end): a where start <= step / num_steps < end, else 1.
+    """
+
+    shape: str
+    numbers: Numbers
+
+    def __str__(self) -> str:
+        """The one spelling of it, which goes into the row_id."""
+        return f"{self.shape}({', '.join(map(repr, self.numbers))})"
+
+    def value(self, step: int, num_steps: int) -> float:
+        """Return the scale at `step`, from 0. At step 0 it is the same for every `num_steps`."""
+        return SHAPES[self.shape][1](self.numbers, step, num_steps)
+
+    @property
+    def highest(self) -> float:
+        """The largest scale of the run, near enough to say whether there is guidance at all."""
+        return max(self.numbers[:1] if self.shape == "interval" else self.numbers)
+
+
+def parse_guidance(text: str) -> Schedule | Refused:
+    """Return the schedule that `text` spells."""
+    found = _CALL.fullmatch(text)
+    usages = ", ".join(usage for usage, _ in SHAPES.values())
+    if not found:
+        return Refused(reason="it is neither a number nor a schedule", fix=f"use a number, or {usages}")
+    shape = found[1]
+    if shape not in SHAPES:
+        nearest = difflib.get_close_matches(shape, SHAPES, n=1)
+        fix = f"did you mean {nearest[0]}?" if nearest else f"use {usages}"
+        return Refused(reason=f"there is no schedule {shape!r}", fix=fix)
+    cells = [coerce(cell, "float") for cell in found[2].split(",")]
+    numbers = tuple(float(cell) for cell in cells if not isinstance(cell, Refused))
+    usage = SHAPES[shape][0]
+    if len(numbers) != len(cells) or len(cells) != usage.count(",") + 1:
+        return Refused(reason=f"{shape} takes {usage.count(',') + 1} finite numbers", fix=f"write {usage}")
+    if min(numbers) < 0:
+        return Refused(reason="guidance must be 0 or more", fix="use numbers of 0 or more")
+    if shape == "interval" and not numbers[1] < numbers[2] <= 1:
+        return Refused(reason="start and end are parts of the run", fix="use 0 <= start < end <= 1")
+    return Schedule(shape=shape, numbers=numbers)
+
+
+class Guidance:
+    """A scale in a pipeline's arithmetic: `*`, `+` and `-` take the value of this step.
+
+    Comparisons take the highest of the run, so that guidance is on for all of it or off. It is no float and
+    has no `__float__`: what would take one value for the whole run fails instead.
+    """
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.value = schedule.value(0, 1)
+
+    def on_step_end(self, pipe: Any, step: int, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Go on to the next step; after the last to the first again, for the next call of a recipe."""
+        steps = pipe.num_timesteps
+        self.value = self.schedule.value((step + 1) % steps, steps)
+        return kwargs
+
+    def __mul__(self, other: Any) -> Any:
+        return self.value * other
+
+    def __rmul__(self, other: Any) -> Any:
+        return other * self.value
+
+    def __add__(self, other: Any) -> Any:
+        return self.value + other
+
+    def __sub__(self, other: Any) -> Any:
+        return self.value - other
+
+    def __gt__(self, other: float) -> bool:
+        return self.schedule.highest > other
+
+    def __ge__(self, other: float) -> bool:
+        return self.schedule.highest >= other
+
+    def __lt__(self, other: float) -> bool:
+        return self.schedule.highest < other
+
+    def __le__(self, other: float) -> bool:
+        return self.schedule.highest <= other
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Callable[..., Any], types: Any, args: Iterable[Any] = (), kwargs: Any = None
+    ) -> Any:
+        """Stand for the value where torch is handed the object itself, as in `tensor * scale` or `lerp`."""
+        plain = [arg.value if isinstance(arg, Guidance) else arg for arg in args]
+        named = {k: arg.value if isinstance(arg, Guidance) else arg for k, arg in (kwargs or {}).items()}
+        return function(*plain, **named)
+
+
+def open_guidance(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the arguments with schedules as objects, and the callback that drives them if there are any."""
+    texts = {name: arguments[name] for name in ARGUMENTS if isinstance(arguments.get(name), str)}
+    if not texts:
+        return arguments
+    scales = {}
+    for name, text in texts.items():
+        schedule = parse_guidance(text)
+        if isinstance(schedule, Refused):
+            raise RecipeError(f"{name} is {text!r}, but {schedule.reason}", schedule.fix)
+        scales[name] = Guidance(schedule)
+
+    def on_step_end(pipe: Any, step: int, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        for scale in scales.values():
+            scale.on_step_end(pipe, step, timestep, kwargs)
+        return kwargs
+
+    return {**arguments, **scales, "callback_on_step_end": on_step_end}

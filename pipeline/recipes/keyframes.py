@@ -1,0 +1,124 @@
+"""The recipe `keyframes`: a long clip from key frames that come first, and what lies between each two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.outputs.frames import Frames, to_frames
+from framefleet.pipeline.recipes.extend import MAX_S, MIN_S
+from framefleet.pipeline.recipes.siblings import call_parameters, is_first_only
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.specs.check import Refused, coerce
+from framefleet.pipeline.specs.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.specs.spec import Configs
+
+# What tells a pipeline of the row's own images, and has no meaning between key frames.
+_OF_THE_ROW = ("video", "condition_type")
+Interpolate = Callable[[Frames, Frames], Frames]  # two frames to a clip that leads from one to the other
+
+
+def keyframes(
+    pipe: Any,
+    request: Request,
+    *,
+    duration_s: float,
+    num_keyframes: int = 4,
+    keyframe_times: str | None = None,
+) -> Frames:
+    """Render the row once, coarsely; take key frames from that clip; render from each to the next.
+
+    The first clip stands for all of `duration_s`. num_keyframes: at equal distances, both ends among them.
+    keyframe_times: seconds, as "0, 0.5, 2", in their place; the two ends are key frames anyway. Where more
+    frames are needed between two than a clip has, its middle becomes a key frame. One generator draws all
+    noise.
+    """
+    if request.fps is None:
+        raise RecipeError(
+            "keyframes renders seconds, and the row has no fps", "set media.fps, or an fps column"
+        )
+    generator = request.generator()
+
+    def rendered(arguments: Mapping[str, Any]) -> Frames:
+        return to_frames(pipe(**arguments, generator=generator, output_type="np"))
+
+    def interpolate(first: Frames, last: Frames) -> Frames:
+        ends = {"image": Image.fromarray(first), "last_image": Image.fromarray(last)}
+        kept = {name: value for name, value in request.arguments.items() if name not in _OF_THE_ROW}
+        return rendered({**kept, **ends})
+
+    coarse = rendered(request.arguments)
+    num_frames = max(round(duration_s * request.fps), 2)
+    times = _times(keyframe_times, duration_s, num_keyframes)
+    at = sorted({round(time * (num_frames - 1)) for time in times})  # frames of the film
+    keys = [coarse[round(i / (num_frames - 1) * (len(coarse) - 1))] for i in at]
+    pieces = [between(keys[i], keys[i + 1], at[i + 1] - at[i], interpolate)[:-1] for i in range(len(at) - 1)]
+    return np.concatenate([*pieces, keys[-1][None]])
+
+
+def between(first: Frames, last: Frames, steps: int, interpolate: Interpolate) -> Frames:
+    """Return `steps + 1` frames, of which the first and the last are those given.
+
+    Those of one interpolation that lie nearest; of two or more where one has too few.
+    """
+    if steps == 1:
+        return np.stack([first, last])
+    found = interpolate(first, last)
+    reach = len(found) - 1
+    if steps <= reach:
+        inner = [found[round(i * reach / steps)] for i in range(1, steps)]
+        return np.stack([first, *inner, last])
+    half = steps // 2
+    middle = found[round(half * reach / steps)]
+    head = between(first, middle, half, interpolate)
+    return np.concatenate([head[:-1], between(middle, last, steps - half, interpolate)])
+
+
+def check_keyframes(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Iterator[tuple[str, Refused]]:
+    """Yield what of a row cannot be rendered, as the argument and why."""
+    duration = own["duration_s"]
+    if not MIN_S <= duration <= MAX_S:
+        reason = f"it must be from {MIN_S} to {MAX_S} seconds"
+        yield "duration_s", Refused(reason=reason, fix="split what is longer into rows")
+    if own["num_keyframes"] < 2:
+        yield "num_keyframes", Refused(reason="both ends are key frames", fix="use 2 or more")
+    for name in set(FRAME_PARAMETERS) & set(arguments):
+        if arguments[name] < 3:
+            yield (
+                name,
+                Refused(reason="a clip without a frame between its ends leads nowhere", fix="use more"),
+            )
+    if own["keyframe_times"] is not None:
+        times = _parsed(own["keyframe_times"])
+        if times is None:
+            yield "keyframe_times", Refused(reason="it must be seconds", fix="write them as 0, 0.5, 2")
+        elif not all(0 <= time <= duration for time in times):
+            yield "keyframe_times", Refused(reason=f"the clip has {duration:g} seconds", fix="stay within it")
+
+
+def keyframe_class(class_name: str, configs: Configs) -> str:
+    """Return the class itself. Raises RecipeError when it does not lead from one image to another."""
+    parameters = call_parameters(class_name)
+    if not {"image", "last_image"} <= set(parameters) or is_first_only(configs):
+        raise RecipeError(
+            f"{class_name} of this model takes no `image` and `last_image`, between which keyframes renders",
+            "use DynamiCrafter, Open-Sora, or a Wan folder for first and last frames",
+        )
+    return class_name
+
+
+def _times(given: str | None, duration_s: float, num_keyframes: int) -> list[float]:
+    """Return the key frames' places, as shares of the clip."""
+    if given is None:
+        return [i / (num_keyframes - 1) for i in range(num_keyframes)]
+    return sorted({0.0, *(time / duration_s for time in _parsed(given) or ()), 1.0})
+
+
+def _parsed(text: str) -> list[float] | None:
+    cells = [coerce(cell.strip(), "float") for cell in text.split(",")]
+    found = [float(cell) for cell in cells if not isinstance(cell, Refused)]
+    return found if len(found) == len(cells) else None

@@ -1,0 +1,192 @@
+"""Recipes: ordinary diffusers code that renders one row. The default calls the pipeline once."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.recipes.conditioned import conditioned_class, image_to_video, video_to_video
+from framefleet.pipeline.recipes.extend import check_extend, check_extendable, extend
+from framefleet.pipeline.recipes.first_image import text_to_image_to_video
+from framefleet.pipeline.recipes.guidance import open_guidance
+from framefleet.pipeline.recipes.keyframes import check_keyframes, keyframe_class, keyframes
+from framefleet.pipeline.recipes.refine import check_refine, refine, refining_class
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.specs.check import Refused
+from framefleet.pipeline.specs.signature import Parameter, parameters_of
+from framefleet.pipeline.specs.spec import Configs
+
+Problems = Iterable[tuple[str, Refused]]  # the argument, and why a row cannot be rendered with it
+
+
+@functools.cache  # asked for every row
+def _parameters(function: Callable[..., Any]) -> tuple[Parameter, ...]:
+    return parameters_of(function)[2:]
+
+
+def _no_problems(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Problems:
+    return ()
+
+
+def _models_own(class_name: str, configs: Configs) -> str:
+    return class_name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A named function `(pipe, request) -> frames`.
+
+    It may have further parameters with defaults: a row gives them as it gives the pipeline's arguments.
+    digest: SHA-256 of the source file it comes from; None for framefleet's own, which the version covers.
+    needs: arguments without which no row can be rendered. makes: those of the pipeline that it makes itself.
+    check: from the recipe's own arguments and those of the pipeline, to what is wrong between them.
+    pipeline: from a model's class and configs to the class whose call takes a row's arguments.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    digest: str | None = None
+    needs: tuple[str, ...] = ()
+    makes: tuple[str, ...] = ()
+    check: Callable[[Mapping[str, Any], Mapping[str, Any]], Problems] = _no_problems
+    pipeline: Callable[[str, Configs], str] = _models_own
+
+    def parameters(self) -> list[Parameter]:
+        """What the recipe takes beyond `(pipe, request)`."""
+        return list(_parameters(self.function))
+
+    def problems(self, arguments: Mapping[str, Any]) -> Iterator[tuple[str, Refused]]:
+        """Yield what is missing, or wrong between cells that are fine one by one."""
+        for name in self.makes:
+            if arguments.get(name) is not None:
+                yield name, Refused(reason=f"{self.name} makes it", fix="leave it out")
+        missing = [name for name in self.needs if arguments.get(name) is None]
+        for name in missing:
+            yield name, Refused(reason=f"{self.name} needs it in every row", fix=f"add a column {name!r}")
+        if not missing:
+            defaults = {parameter.name: parameter.default for parameter in self.parameters()}
+            own = {name: arguments.get(name, default) for name, default in defaults.items()}
+            yield from self.check(own, arguments)
+
+    def render(self, pipe: Any, request: Request) -> Any:
+        """Call the recipe; arguments of its own are handed to it and taken out of the request's.
+
+        Schedules of guidance become the objects that follow them. Raises RecipeError for `problems`.
+        """
+        for name, refused in self.problems(request.arguments):
+            shown = repr(request.arguments[name]) if name in request.arguments else "not given"
+            raise RecipeError(f"{name} is {shown}, but {refused.reason}", refused.fix)
+        names = [parameter.name for parameter in self.parameters()]
+        own = {name: request.arguments[name] for name in names if name in request.arguments}
+        rest = {name: value for name, value in request.arguments.items() if name not in own}
+        return self.function(pipe, dataclasses.replace(request, arguments=open_guidance(rest)), **own)
+
+
+def recipe_class(recipe: Recipe, class_name: str, configs: Configs) -> str:
+    """Return the name of the pipeline class whose `__call__` takes the arguments of this recipe's rows.
+
+    class_name, configs: of the model; model_index.json is the config "index". Raises RecipeError when the
+    recipe cannot render with the model.
+    """
+    return recipe.pipeline(class_name, configs)
+
+
+def generate(pipe: Any, request: Request) -> Any:
+    """Call the pipeline once; return its output object, with frames as floats in [0, 1]."""
+    return pipe(**request.arguments, generator=request.generator(), output_type="np")
+
+
+def _refined(class_name: str, configs: Configs) -> str:
+    refining_class(class_name, configs)  # raises when there is none
+    return class_name
+
+
+_RECIPES = (
+    Recipe(name="generate", function=generate),
+    Recipe(
+        name="image_to_video",
+        function=image_to_video,
+        needs=("image",),
+        pipeline=functools.partial(conditioned_class, "image"),
+    ),
+    Recipe(
+        name="video_to_video",
+        function=video_to_video,
+        needs=("video",),
+        pipeline=functools.partial(conditioned_class, "video"),
+    ),
+    Recipe(
+        name="text_to_image_to_video",
+        function=text_to_image_to_video,
+        needs=("image_model", "height", "width"),
+        makes=("image",),
+        pipeline=functools.partial(conditioned_class, "image"),
+    ),
+    Recipe(name="refine", function=refine, needs=("height", "width"), check=check_refine, pipeline=_refined),
+    Recipe(
+        name="extend", function=extend, needs=("duration_s",), check=check_extend, pipeline=check_extendable
+    ),
+    Recipe(
+        name="keyframes",
+        function=keyframes,
+        needs=("duration_s",),
+        check=check_keyframes,
+        pipeline=keyframe_class,
+    ),
+)
+BUILT_IN = {recipe.name: recipe for recipe in _RECIPES}
+
+
+def find_recipe(name: str) -> Recipe:
+    """Return a built-in recipe, or import `module:function`; modules beside the working folder are found too.
+
+    Raises RecipeError when there is none, or it does not take `(pipe, request)`.
+    """
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    module_name, _, function_name = name.partition(":")
+    if not function_name:
+        raise RecipeError(
+            f"there is no recipe {name!r}",
+            f"use one of {', '.join(BUILT_IN)}, or name yours as module:function",
+        )
+    function: Any = getattr(_import(module_name, name), function_name, None)
+    if not inspect.isfunction(inspect.unwrap(function)):
+        raise RecipeError(
+            f"recipe {name!r}: {module_name} has no function {function_name}", "check the spelling"
+        )
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError:
+        raise RecipeError(
+            f"recipe {name!r} does not take (pipe, request)", "give it these two parameters"
+        ) from None
+    return Recipe(name=name, function=function, digest=_source_digest(function))
+
+
+def _import(module_name: str, name: str) -> Any:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        return importlib.import_module(module_name)
+    except Exception as error:  # the user's own module, which may raise anything when it is imported
+        raise RecipeError(
+            f"recipe {name!r}: cannot import {module_name!r}: {error}",
+            "run from the folder that holds the module",
+        ) from error
+
+
+def _source_digest(function: Callable[..., Any]) -> str | None:
+    """Digest of the whole file: the function may call others in it."""
+    file = inspect.getsourcefile(inspect.unwrap(function))
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None

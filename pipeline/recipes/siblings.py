@@ -1,0 +1,161 @@
+"""From a pipeline to diffusers' class that does another task with the same components, and to one of it.
+
+diffusers has a class for each task. Where one set of weights does several of them, `SIBLINGS` says so.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.registry import class_named
+from framefleet.pipeline.specs.spec import Configs
+
+Task = Literal["image_to_video", "video_to_video", "image_to_image"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sibling:
+    """`target` does `task` with the components of `source`.
+
+    when: config values, as "component.key", that must be set (True) or must not (False).
+    otherwise: why a model with other values cannot, and what can. noising: the scheduler's method it needs.
+    """
+
+    task: Task
+    source: str
+    target: str
+    when: Mapping[str, bool] = field(default_factory=dict)
+    otherwise: tuple[str, str] = ("", "")
+    noising: str | None = None
+
+    def fits(self, configs: Configs) -> bool:
+        found = {path: configs.get(path.split(".")[0], {}).get(path.split(".")[1]) for path in self.when}
+        return all(bool(found[path]) is wanted for path, wanted in self.when.items())
+
+
+_TEXT_ONLY = ("its weights start from text alone", "use a Wan 2.2 TI2V model, or an image-to-video folder")
+_TWO_PARTS = (
+    "diffusers' WanVideoToVideoPipeline knows neither two transformers nor the autoencoder of Wan 2.2 TI2V",
+    "use a Wan 2.1 text-to-video model",
+)
+# It takes even numbers of latent frames only, for which the autoencoder gives 4k frames back, not 4k + 1.
+_EVEN = ("diffusers' CogVideoXVideoToVideoPipeline gives other frame counts back", "use CogVideoX 2B or 5B")
+
+SIBLINGS = (
+    Sibling(
+        task="image_to_video",
+        source="WanPipeline",
+        target="WanImageToVideoPipeline",
+        when={"index.expand_timesteps": True},
+        otherwise=_TEXT_ONLY,
+    ),
+    Sibling(task="image_to_video", source="LTXPipeline", target="LTXImageToVideoPipeline"),
+    Sibling(task="image_to_video", source="LTX2Pipeline", target="LTX2ImageToVideoPipeline"),
+    Sibling(
+        task="image_to_video",
+        source="SkyReelsV2DiffusionForcingPipeline",
+        target="SkyReelsV2DiffusionForcingImageToVideoPipeline",
+    ),
+    Sibling(
+        task="video_to_video",
+        source="WanPipeline",
+        target="WanVideoToVideoPipeline",
+        when={"index.expand_timesteps": False, "index.boundary_ratio": False},
+        otherwise=_TWO_PARTS,
+    ),
+    Sibling(
+        task="video_to_video",
+        source="CogVideoXPipeline",
+        target="CogVideoXVideoToVideoPipeline",
+        when={"transformer.patch_size_t": False},
+        otherwise=_EVEN,
+    ),
+    Sibling(task="video_to_video", source="AnimateDiffPipeline", target="AnimateDiffVideoToVideoPipeline"),
+    *(
+        Sibling(task="image_to_image", source=f"{name}Pipeline", target=f"{name}Img2ImgPipeline")
+        for name in ("StableDiffusion", "StableDiffusionXL", "Kolors")
+    ),
+    *(
+        Sibling(
+            task="image_to_image",
+            source=f"{name}Pipeline",
+            target=f"{name}Img2ImgPipeline",
+            noising="scale_noise",
+        )
+        for name in ("StableDiffusion3", "Chroma", "Flux", "QwenImage", "ZImage")
+    ),
+)
+
+
+def find_sibling(class_name: str, task: Task, configs: Configs) -> str | None:
+    """Return the name of the class that does `task` with the components of a `class_name`, if there is one.
+
+    configs: of the model's components, by name, and model_index.json as "index".
+    """
+    if any((sibling.target, sibling.task) == (class_name, task) for sibling in SIBLINGS):
+        return class_name
+    found = _entry(class_name, task)
+    return found.target if found and found.fits(configs) else None
+
+
+def sibling_class(class_name: str, task: Task, configs: Configs) -> str:
+    """Return what `find_sibling` does, or raise RecipeError with the models that can."""
+    if found := find_sibling(class_name, task, configs):
+        return found
+    if entry := _entry(class_name, task):
+        reason, fix = entry.otherwise
+        raise RecipeError(f"{class_name} of this model cannot do {task}: {reason}", fix)
+    able = ", ".join(sibling.source for sibling in SIBLINGS if sibling.task == task)
+    raise RecipeError(f"diffusers has no {task} for the weights of {class_name}", f"models that can: {able}")
+
+
+def as_sibling(pipe: Any, class_name: str) -> Any:
+    """Return a `class_name` over the components of `pipe`, its scheduler included, without a progress bar.
+
+    Not `from_pipe`, which casts all components to fp32.
+    """
+    if type(pipe).__name__ == class_name:
+        return pipe
+    made = class_named(class_name)
+    noising = next((sibling.noising for sibling in SIBLINGS if sibling.target == class_name), None)
+    if noising and not hasattr(pipe.scheduler, noising):
+        raise RecipeError(
+            f"{class_name} cannot use the scheduler {type(pipe.scheduler).__name__}",
+            "use flow_euler, or leave the scheduler out",
+        )
+    known = {**pipe.config, **pipe.components}
+    names = inspect.signature(made.__init__).parameters
+    sibling = made(**{name: known[name] for name in names if name in known})
+    sibling.set_progress_bar_config(disable=True)
+    return sibling
+
+
+def configs_of(pipe: Any) -> dict[str, Mapping[str, Any]]:
+    """Return the configs of a loaded pipeline, as the checks read them from its folder."""
+    configs = {name: getattr(part, "config", None) for name, part in pipe.components.items()}
+    return {"index": pipe.config} | {name: c for name, c in configs.items() if isinstance(c, Mapping)}
+
+
+def accepted(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a row's arguments that the call of `pipe` has too."""
+    parameters = inspect.signature(type(pipe).__call__).parameters
+    return {name: value for name, value in arguments.items() if name in parameters}
+
+
+def call_parameters(class_name: str) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(class_named(class_name).__call__).parameters
+
+
+def is_first_only(configs: Configs) -> bool:
+    """Wan: a last image is of no use where each token has a timestep, or pictures are embedded one by one."""
+    transformer = configs.get("transformer", {})
+    singly = transformer.get("image_dim") and not transformer.get("pos_embed_seq_len")
+    return bool(singly or configs.get("index", {}).get("expand_timesteps"))
+
+
+def _entry(class_name: str, task: Task) -> Sibling | None:
+    return next((entry for entry in SIBLINGS if (entry.source, entry.task) == (class_name, task)), None)

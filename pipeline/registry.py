@@ -1,0 +1,57 @@
+"""Pipelines and components that diffusers lacks, by the names in a model_index.json. Imports none of them.
+
+A folder names a component of ours by [module, class], as diffusers' own `save_pretrained` writes it. Only the
+modules listed here are ever imported for it: what a model_index.json names is not to be trusted.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_CRAFTER = "framefleet.pipeline.models.crafter"
+_OPENSORA = "framefleet.pipeline.models.opensora"
+
+# class: the module that holds it
+PIPELINES = {
+    "DynamiCrafterPipeline": f"{_CRAFTER}.pipeline_dynamicrafter",
+    "OpenSoraPipeline": f"{_OPENSORA}.pipeline_opensora",
+    "VideoCrafterImageToVideoPipeline": f"{_CRAFTER}.pipeline_videocrafter",
+    "VideoCrafterPipeline": f"{_CRAFTER}.pipeline_videocrafter",
+}
+COMPONENTS = {
+    "AutoencoderDCVideo": f"{_OPENSORA}.autoencoder_dc_video",
+    "VideoCrafterDDIMScheduler": f"{_CRAFTER}.scheduler",
+    "VideoCrafterImageProjector": f"{_CRAFTER}.resampler",
+    "VideoCrafterUNet3DModel": f"{_CRAFTER}.unet",
+}
+# class: the module whose `row_rules` knows what a row may hold, beyond what each argument may be
+RULES = {"OpenSoraPipeline": f"{_OPENSORA}.rules"}
+
+
+def class_named(name: str) -> Any:
+    """Return the pipeline or scheduler of that name: ours, or diffusers'."""
+    import diffusers
+
+    return own_class(name) or getattr(diffusers, name)
+
+
+def own_class(name: str) -> Any:
+    """Return our pipeline or component of that name, or None."""
+    module = (PIPELINES | COMPONENTS).get(name)
+    return getattr(importlib.import_module(module), name) if module else None
+
+
+def module_of(name: str) -> str:
+    """Return where a script imports a pipeline or scheduler from."""
+    return (PIPELINES | COMPONENTS).get(name, "diffusers")
+
+
+def row_rules(name: str) -> Any:
+    """Return the `rows.Rules` of our pipeline of that name, or None."""
+    return importlib.import_module(RULES[name]).row_rules if name in RULES else None
+
+
+def is_own_module(name: str) -> bool:
+    """Whether a model_index.json may name it as a library."""
+    return name in COMPONENTS.values()

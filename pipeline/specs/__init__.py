@@ -1,0 +1,1 @@
+"""What a pipeline takes: its signature, sizes, frames, dtypes, schedulers and presets."""

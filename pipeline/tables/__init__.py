@@ -1,0 +1,1 @@
+"""From a table to requests: files, cells, checks, and which rows wait."""

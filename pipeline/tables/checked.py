@@ -1,0 +1,51 @@
+"""From a request written by hand to one that can be rendered, by the same checks as a table's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.loras.asked import Lora
+from framefleet.pipeline.recipes.called import spec_for
+from framefleet.pipeline.recipes.recipe import Recipe
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.specs.spec import PipelineSpec
+from framefleet.pipeline.tables.row_inputs import Finder
+from framefleet.pipeline.tables.row_plan import plan_rows
+from framefleet.pipeline.tables.rows import InvalidRow
+
+
+def checked(
+    request: Request,
+    spec: PipelineSpec,
+    recipe: Recipe,
+    *,
+    finder: Finder,
+    loras: Mapping[str, Lora] | None = None,
+    index: int = 0,
+) -> Request:
+    """Return the request with all arguments resolved. Raises TableError when it cannot be rendered as asked.
+
+    finder: opens the images and videos that it names. loras: those that it may name. index: its number, for
+        the message.
+    """
+    called = spec_for(recipe, spec)
+    is_argument = "fps" in called.settable()  # Stable Video Diffusion's own, in a table too
+    cells: dict[str, Any] = {**request.arguments, "seed": request.seed, "scheduler": request.scheduler}
+    cells |= {} if is_argument else {"fps": request.fps}
+    table = pa.RecordBatch.from_pylist([{name: cell for name, cell in cells.items() if cell is not None}])
+    plan = plan_rows(table.schema, called, recipe=recipe, finder=finder, loras=loras)
+    (row,) = plan.rows(index, table)
+    if isinstance(row, InvalidRow):
+        raise TableError(*row.messages()[0])
+    if plan.carried:
+        raise TableError(
+            f"row {index}: {spec.class_name} takes no {', '.join(plan.carried)}", "check the spelling"
+        )
+    if is_argument and request.fps is not None:
+        return replace(row.request, fps=request.fps)
+    return row.request

@@ -1,0 +1,61 @@
+"""From a model's configs and a row's arguments to what its pipeline takes, and yet cannot render."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from framefleet.pipeline.recipes.refine import check_strength
+from framefleet.pipeline.recipes.siblings import is_first_only
+from framefleet.pipeline.specs.check import Refused
+from framefleet.pipeline.specs.spec import PipelineSpec
+
+Problems = Iterator[tuple[str, Refused]]
+
+# Wan's attention takes the last 512 tokens for text and those before them for the picture, however many there
+# are: diffusers' WanAttnProcessor, "512 is the context length of the text encoder, hardcoded for now".
+TEXT_BESIDE_PICTURE = 512
+
+
+def limits(spec: PipelineSpec, arguments: Mapping[str, Any]) -> Problems:
+    """Yield arguments that are fine one by one, and why this model cannot render them.
+
+    diffusers fails on them after the model is loaded, or renders something else without a word.
+    """
+    transformer = spec.configs.get("transformer", {})
+    if transformer.get("use_learned_positional_embeddings"):
+        yield from _learned_size(spec, arguments)
+    if transformer.get("image_dim"):
+        yield from _text_length(arguments)
+    if arguments.get("last_image") and is_first_only(spec.configs):
+        fix = "leave it out, or use a first-and-last-frame model, as Wan2.1-FLF2V"
+        yield "last_image", Refused(reason="the model starts from a first image only", fix=fix)
+    if arguments.get("fps") is not None and spec.configs.get("unet", {}).get("default_fps", 0) is None:
+        yield "fps", Refused(reason="this model is told no rate", fix="leave it out")
+    if "max_guidance_scale" in spec.parameters:
+        yield from _guidance_range({**spec.defaults(), **arguments})
+    if "strength" in spec.parameters:
+        yield from check_strength({**spec.defaults(), **arguments}["strength"], arguments)
+
+
+def _learned_size(spec: PipelineSpec, arguments: Mapping[str, Any]) -> Problems:
+    """CogVideoX-5B's image-to-video learned the position of each patch, and has none for other sizes."""
+    for name, native in (("height", spec.default_height), ("width", spec.default_width)):
+        if native and arguments.get(name, native) != native:
+            reason = f"the model learned {spec.default_height} x {spec.default_width} pixels only"
+            yield name, Refused(reason=reason, fix=f"use {native}")
+
+
+def _text_length(arguments: Mapping[str, Any]) -> Problems:
+    length = arguments.get("max_sequence_length", TEXT_BESIDE_PICTURE)
+    if length != TEXT_BESIDE_PICTURE:
+        reason = f"beside a picture the model counts {TEXT_BESIDE_PICTURE} tokens as text"
+        yield "max_sequence_length", Refused(reason=reason, fix=f"use {TEXT_BESIDE_PICTURE}")
+
+
+def _guidance_range(arguments: Mapping[str, Any]) -> Problems:
+    """Stable Video Diffusion asks the maximum alone whether there is guidance, and later both."""
+    low, high = arguments["min_guidance_scale"], arguments["max_guidance_scale"]
+    if high <= 1 < low:
+        reason = f"max_guidance_scale is {high:g}, which switches guidance off"
+        yield "min_guidance_scale", Refused(reason=reason, fix="use 1 or less, or a larger maximum")
