@@ -11,7 +11,7 @@ from PIL import Image
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.outputs.frames import Frames, to_frames
 from framefleet.pipeline.recipes.extend import MAX_S, MIN_S
-from framefleet.pipeline.recipes.siblings import call_parameters
+from framefleet.pipeline.recipes.siblings import call_parameters, is_first_only
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.specs.check import Refused, coerce
 from framefleet.pipeline.specs.geometry import FRAME_PARAMETERS
@@ -103,9 +103,9 @@ def check_keyframes(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Ite
 def keyframe_class(class_name: str, configs: Configs) -> str:
     """Return the class itself. Raises RecipeError when it does not lead from one image to another."""
     parameters = call_parameters(class_name)
-    if not {"image", "last_image"} <= set(parameters):
+    if not {"image", "last_image"} <= set(parameters) or is_first_only(configs):
         raise RecipeError(
-            f"{class_name} takes no `image` and `last_image`, between which `keyframes` renders",
+            f"{class_name} of this model takes no `image` and `last_image`, between which keyframes renders",
             "use DynamiCrafter, Open-Sora, or a Wan folder for first and last frames",
         )
     return class_name

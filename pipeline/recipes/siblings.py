@@ -150,5 +150,12 @@ def call_parameters(class_name: str) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(class_named(class_name).__call__).parameters
 
 
+def is_first_only(configs: Configs) -> bool:
+    """Wan: a last image is of no use where each token has a timestep, or pictures are embedded one by one."""
+    transformer = configs.get("transformer", {})
+    singly = transformer.get("image_dim") and not transformer.get("pos_embed_seq_len")
+    return bool(singly or configs.get("index", {}).get("expand_timesteps"))
+
+
 def _entry(class_name: str, task: Task) -> Sibling | None:
     return next((entry for entry in SIBLINGS if (entry.source, entry.task) == (class_name, task)), None)

@@ -46,4 +46,6 @@ def checked(
         raise TableError(
             f"row {index}: {spec.class_name} takes no {', '.join(plan.carried)}", "check the spelling"
         )
-    return replace(row.request, fps=request.fps) if is_argument else row.request
+    if is_argument and request.fps is not None:
+        return replace(row.request, fps=request.fps)
+    return row.request

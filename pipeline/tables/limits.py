@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from framefleet.pipeline.recipes.refine import check_strength
+from framefleet.pipeline.recipes.siblings import is_first_only
 from framefleet.pipeline.specs.check import Refused
 from framefleet.pipeline.specs.spec import PipelineSpec
 
@@ -26,8 +27,11 @@ def limits(spec: PipelineSpec, arguments: Mapping[str, Any]) -> Problems:
         yield from _learned_size(spec, arguments)
     if transformer.get("image_dim"):
         yield from _text_length(arguments)
-    if arguments.get("last_image"):
-        yield from _last_image(spec, transformer)
+    if arguments.get("last_image") and is_first_only(spec.configs):
+        fix = "leave it out, or use a first-and-last-frame model, as Wan2.1-FLF2V"
+        yield "last_image", Refused(reason="the model starts from a first image only", fix=fix)
+    if arguments.get("fps") is not None and spec.configs.get("unet", {}).get("default_fps", 0) is None:
+        yield "fps", Refused(reason="this model is told no rate", fix="leave it out")
     if "max_guidance_scale" in spec.parameters:
         yield from _guidance_range({**spec.defaults(), **arguments})
     if "strength" in spec.parameters:
@@ -47,14 +51,6 @@ def _text_length(arguments: Mapping[str, Any]) -> Problems:
     if length != TEXT_BESIDE_PICTURE:
         reason = f"beside a picture the model counts {TEXT_BESIDE_PICTURE} tokens as text"
         yield "max_sequence_length", Refused(reason=reason, fix=f"use {TEXT_BESIDE_PICTURE}")
-
-
-def _last_image(spec: PipelineSpec, transformer: Mapping[str, Any]) -> Problems:
-    """Wan: not where each token has a timestep, nor where pictures are embedded one at a time."""
-    one_picture = transformer.get("image_dim") and not transformer.get("pos_embed_seq_len")
-    if one_picture or spec.configs["index"].get("expand_timesteps"):
-        fix = "leave it out, or use a first-and-last-frame model, as Wan2.1-FLF2V"
-        yield "last_image", Refused(reason="the model starts from a first image only", fix=fix)
 
 
 def _guidance_range(arguments: Mapping[str, Any]) -> Problems:

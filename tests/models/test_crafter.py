@@ -77,7 +77,8 @@ def test_key_frames_and_what_lies_between_come_in_company_as_alone(tmp_path: Pat
         for seed in (1, 2)
     ]
     renderer = Renderer(loaded, Batching(min_gain=0), inputs=Inputs([str(tmp_path)]))
-    clips = {clip.request.seed: clip for clip in renderer.render(rows) if isinstance(clip, Clip)}
+    clips = {clip.request.seed: clip for clip in renderer.render(rows)}
+    assert all(isinstance(clip, Clip) for clip in clips.values()), clips
     for row in rows:
         arguments = {k: v for k, v in row.arguments.items() if k not in own} | {"image": picture(1)}
         alone = Request(arguments=arguments, seed=row.seed, fps=8)
@@ -158,6 +159,7 @@ def test_what_cannot_be_rendered_is_refused(variant: str, arguments: dict[str, A
         (TEXT, {"height": 80}, "VideoCrafter renders multiples of 64"),
         (TEXT, {"scheduler": "ddim"}, "its denoising loop was written for its own kind"),
         (TEXT, {"num_inference_steps": 1001}, "takes 1 to 1000 steps"),
+        (NO_FPS, {"fps": 8}, "this model is told no rate"),
     ],
 )
 def test_a_row_that_cannot_be_rendered_is_refused_before(

@@ -102,3 +102,6 @@ def test_a_model_that_takes_one_image_cannot_render_between_two() -> None:
     assert recipe_class(RECIPE, "DynamiCrafterPipeline", {}) == "DynamiCrafterPipeline"
     with pytest.raises(RecipeError, match="no `image` and `last_image`"):
         recipe_class(RECIPE, "WanPipeline", {})
+    one = {"transformer": {"image_dim": 1280}}
+    with pytest.raises(RecipeError, match="no `image` and `last_image`"):
+        recipe_class(RECIPE, "WanImageToVideoPipeline", one)
