@@ -56,9 +56,11 @@ def nested(inner: tuple[pa.DataType, st.SearchStrategy[Any]]) -> st.SearchStrate
     )
 
 
-TYPES = st.sampled_from(FLAT) | st.sampled_from(
-    [pair for pair in FLAT if not pa.types.is_dictionary(pair[0])]
-).flatmap(nested)
+# Arrow itself does not read these back from Parquet when they are nested: "Slicing not implemented".
+ALONE = (pa.dictionary(pa.int32(), pa.string()), pa.string_view())
+TYPES = st.sampled_from(FLAT) | st.sampled_from([pair for pair in FLAT if pair[0] not in ALONE]).flatmap(
+    nested
+)
 
 
 @st.composite
