@@ -57,6 +57,8 @@ def check_quantized(components: Mapping[str, Any], quantization: Quantization) -
 
 
 def _component_config(quantization: Quantization, library: str) -> New:
+    # Our own classes, and parts of diffusers, are loaded as diffusers' own are.
+    library = library if library == "transformers" else "diffusers"
     if isinstance(quantization, TorchAo):
         kind = New(module="torchao.quantization", name=TORCHAO[quantization.type])
         return New(module=library, name="TorchAoConfig", arguments={"quant_type": kind})

@@ -24,6 +24,7 @@ from framefleet.pipeline.options.schema import ModelOffload
 from framefleet.pipeline.options.step_cache import hooks_of
 from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
 from framefleet.pipeline.recipes.recipe import Recipe, generate
+from tests.crafter import TEXT, crafter
 from tests.tiny import SMALLEST, tiny
 
 GROWING = Batching(max_rows=3, min_gain=0)
@@ -308,6 +309,14 @@ def test_compiled_rows_are_those_of_plain_calls_compiled_by_hand() -> None:
     assert all(block._compiled_call_impl for block in model.pipe.transformer.blocks)
     assert [clip.frames_sha256 for clip in clips] == list(by_hand(case, [clip.request for clip in clips]))
     assert model.settings.numerics("exact")["compile"] is True
+
+
+def test_models_whose_classes_are_not_of_diffusers_take_options_too() -> None:
+    quantization = {"backend": "torchao", "type": "int8_weight_only"}
+    pipe = load_model(crafter(TEXT), dtype="fp32", vae_tiling=True, quantization=quantization).pipe
+    assert pipe.vae.use_tiling
+    with pytest.raises(ModelError, match="VideoCrafterUNet3DModel does not take the caches"):
+        load_model(crafter(TEXT), cache="first_block")
 
 
 @pytest.mark.parametrize(

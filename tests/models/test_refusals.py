@@ -146,6 +146,14 @@ def test_five_frames_of_cogvideox(tmp_path: Path) -> None:
     assert "row 0: num_frames is 5, but CogVideoX renders 8k + 1 frames; use 1 or 9" in problem
 
 
+def test_a_scheduler_of_another_kind_of_model(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "t.parquet", prompt_rows(1, scheduler="euler_karras"))
+    problem, fix = refused(job_values(table, tmp_path / "out"))
+    assert "row 0: scheduler is 'euler_karras', but WanPipeline cannot use the scheduler" in problem
+    assert "trained with flow matching" in problem
+    assert "flow_euler" in problem + fix
+
+
 def test_a_lora_for_another_model(values: Values, tmp_path: Path) -> None:
     values["loras"] = {"style": str(save_lora("cogvideox", "style", tmp_path))}
     problem, fix = refused(values)

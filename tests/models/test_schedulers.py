@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
 import torch
 from diffusers import DiffusionPipeline
 
+from framefleet import Clip, Renderer, Request, load_model
 from framefleet.pipeline.errors import UserError
+from framefleet.pipeline.fused.forwards import Batching
 from framefleet.pipeline.specs.scheduler_names import SHORT_NAMES
 from framefleet.pipeline.specs.schedulers import SchedulerChoice, build, resolve
 from framefleet.pipeline.specs.spec import inspect_model
+from tests.mixed import SCHEDULERS, plain_digests
 from tests.pictures import clip
 from tests.tiny import SMALLEST, smallest_call, tiny
 
@@ -91,3 +96,15 @@ def test_the_size_and_frame_rules_are_what_the_pipeline_renders(name: str) -> No
         assert output.frames[0].shape == (num_frames, height, width, 3)
     else:
         assert output.images[0].shape == (height, width, 3)
+
+
+@pytest.mark.parametrize("name", ["wan", "sd"])
+def test_rows_of_different_schedulers_share_forwards_and_keep_their_bits(name: str, tmp_path: Path) -> None:
+    same = {**smallest_call(name), "num_inference_steps": 4, "guidance_scale": 4.0}
+    rows = [{**same, "scheduler": s, "seed": seed} for seed, s in enumerate(SCHEDULERS[name])]
+    requests = [Request(arguments=same, scheduler=row["scheduler"], seed=row["seed"]) for row in rows]
+    renderer = Renderer(load_model(tiny(name), dtype="fp32"), Batching(min_gain=0))
+    clips = {clip.request.seed: clip for clip in renderer.render(requests) if isinstance(clip, Clip)}
+    plain = list(plain_digests(name, torch.float32, rows, tmp_path))
+    assert [clips[seed].frames_sha256 for seed in range(len(rows))] == plain
+    assert mean(clip.batch_size for clip in clips.values()) > 1.5  # no two rows have the same
