@@ -85,9 +85,9 @@ def test_the_size_and_frame_rules_are_what_the_pipeline_renders(name: str) -> No
     height, width = spec.size_multiple, 2 * spec.size_multiple
     if spec.configs.get("transformer", {}).get("use_learned_positional_embeddings"):
         height = width = spec.default_height or 0  # it renders no other
-    num_frames = 2 * (spec.frame_step or 1) + 1
+    num_frames = 2 * (spec.frame_step or 1) + spec.frame_rest
     length: dict[str, Any] = {"num_frames": num_frames} if spec.kind == "video" else {}
-    if "video" in spec.parameters:
+    if "video" in spec.parameters and "num_frames" not in spec.parameters:
         length = {"video": clip(0, num_frames=num_frames)}
     size = {"height": height, "width": width, **length}
     generator = torch.Generator().manual_seed(1)
