@@ -22,6 +22,7 @@ class Family:
     max_frames: of the longest clips that it was trained on, where it renders no longer ones.
     vae_factors: (spatial, temporal) where the pipeline has them as constants.
     fps: the rate that the model was trained at; None for images.
+    fps_is_motion: the call's own `fps` says how much motion there is to be, not how fast the clip plays.
     default_size: (height, width) in pixels, or one number in latent pixels, of a call that gives no size;
         None asks the denoiser's config.
     sends: what the pipeline hands to `scheduler.set_timesteps` beside the number of steps.
@@ -35,6 +36,7 @@ class Family:
     max_frames: int | None = None
     vae_factors: tuple[int, int] | None = None
     fps: float | None = None
+    fps_is_motion: bool = False
     default_size: tuple[int, int] | int | None = None
     sends: tuple[str, ...] = ("sigmas", "mu")  # the careful guess: what most flow-matching pipelines send
     schedulers: tuple[str, ...] = ()
@@ -51,7 +53,14 @@ FAMILIES = (
     Family(prefix="Chroma", packing=2, default_size=128),
     Family(prefix="CogVideoX", size_base=8, frame_factor=2, fps=8, schedulers=_COGVIDEOX),
     Family(prefix="ConsisID", size_base=8, frame_factor=2, fps=8, schedulers=_COGVIDEOX),
-    Family(prefix="DynamiCrafter", size_base=64, frame_factor=0, fps=8, schedulers=_VIDEOCRAFTER),
+    Family(
+        prefix="DynamiCrafter",
+        size_base=64,
+        frame_factor=0,
+        fps=8,
+        fps_is_motion=True,
+        schedulers=_VIDEOCRAFTER,
+    ),
     Family(prefix="Flux", packing=2, default_size=128, sends=("mu",)),
     Family(prefix="HunyuanVideo", size_base=16, fps=24, sends=("sigmas",)),
     Family(prefix="HunyuanSkyreels", size_base=16, fps=24, sends=("sigmas",)),
@@ -68,7 +77,14 @@ FAMILIES = (
     Family(prefix="StableDiffusion3", sends=()),
     Family(prefix="StableVideoDiffusion", size_base=8, frame_factor=0, fps=7),
     Family(prefix="TextToVideo", size_base=8, frame_factor=0, fps=8),
-    Family(prefix="VideoCrafter", size_base=64, frame_factor=0, fps=10, schedulers=_VIDEOCRAFTER),
+    Family(
+        prefix="VideoCrafter",
+        size_base=64,
+        frame_factor=0,
+        fps=10,
+        fps_is_motion=True,
+        schedulers=_VIDEOCRAFTER,
+    ),
     Family(prefix="Wan", size_base=16, fps=16, sends=()),
 )
 

@@ -76,7 +76,8 @@ class PipelineSpec:
 
     def fps_of(self, arguments: Mapping[str, Any]) -> float | None:
         """Return the native rate of a clip: what it is rendered for, where the call says so (LTX, SVD)."""
-        rate = arguments.get("frame_rate", arguments.get("fps"))
+        own = None if self.family.fps_is_motion else arguments.get("fps")
+        rate = arguments.get("frame_rate", own)
         return float(rate) if isinstance(rate, int | float) and rate > 0 else self.native_fps
 
 

@@ -110,9 +110,9 @@ def test_a_call_gives_the_latents_it_always_gave(name: str) -> None:
 
 @pytest.mark.parametrize("variant", [TEXT, IMAGE, MOTION])
 def test_a_clip_does_not_depend_on_the_others_of_its_call(variant: str) -> None:
-    together = latents(variant, [1, 2], prompt=["a cat", "rain"], negative_prompt="blurry")
-    for row, (seed, prompt) in enumerate([(1, "a cat"), (2, "rain")]):
-        alone = latents(variant, seed, prompt=prompt, negative_prompt="blurry")
+    together = latents(variant, [1, 2], prompt=["a cat", "rain"], negative_prompt="blurry", fps=[8, 24])
+    for row, (seed, prompt, fps) in enumerate([(1, "a cat", 8), (2, "rain", 24)]):
+        alone = latents(variant, seed, prompt=prompt, negative_prompt="blurry", fps=fps)
         torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-3, atol=1e-4)
 
 
@@ -139,6 +139,7 @@ def test_a_callback_sees_and_changes_every_step() -> None:
         (TEXT, {"height": 72}, "give a multiple of 16"),
         (TEXT, {"num_frames": 0}, "1 frame or more"),
         (TEXT, {"eta": 2.0}, "from 0 to 1"),
+        (TEXT, {"fps": [8, 24]}, "holds 2 rates"),
         (TEXT, {"prompt": None}, "either `prompt` or `prompt_embeds`"),
         (TEXT, {"latents": torch.zeros(1, 4, 1, 8, 8)}, "has shape"),
         (TEXT, {"callback_on_step_end_tensor_inputs": ("x",)}, "callback_on_step_end_tensor_inputs"),

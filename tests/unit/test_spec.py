@@ -109,6 +109,11 @@ def test_the_clip_of_svd_runs_at_the_rate_it_was_rendered_for_and_is_as_long_as_
     assert spec.defaults()["num_frames"] == 14
 
 
+def test_motion_asked_of_videocrafter_does_not_change_how_fast_its_clip_plays(tmp_path: Path) -> None:
+    spec = inspect_model(write_model(tmp_path, "VideoCrafterPipeline", SD))
+    assert spec.fps_of({"fps": 28}) == 10
+
+
 def test_a_path_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is not a folder"):
         inspect_model(tmp_path / "absent")

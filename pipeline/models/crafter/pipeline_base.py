@@ -42,7 +42,7 @@ class Steps:
 
     num_inference_steps: int
     eta: float
-    fps: int | None
+    fps: int | list[int] | None
     generator: Generators
     callback: Callback | None
     callback_tensors: Sequence[str]
@@ -164,8 +164,7 @@ class CrafterPipeline(DiffusionPipeline):
         self.scheduler.set_timesteps(steps.num_inference_steps, device=self._execution_device)
         self._num_timesteps = len(self.scheduler.timesteps)
         extra = self.prepare_extra_step_kwargs(steps.generator, steps.eta)
-        rate = self.unet.config.default_fps if steps.fps is None else steps.fps
-        fps = None if rate is None else torch.full((len(latents),), rate, device=latents.device)
+        fps = self._rates(steps.fps, latents)
         with self.progress_bar(total=self._num_timesteps) as progress_bar:
             for i, t in enumerate(self.scheduler.timesteps):
                 noisy = latents if beside is None else torch.cat([latents, beside.to(latents.dtype)], dim=1)
@@ -186,6 +185,14 @@ class CrafterPipeline(DiffusionPipeline):
                 latents = self._after_step(i, t, latents, steps)
                 progress_bar.update()
         return latents
+
+    def _rates(self, fps: int | list[int] | None, latents: Tensor) -> Tensor | None:
+        """Return each clip's rate, (B); None for a model that is told none."""
+        rate = self.unet.config.default_fps if fps is None else fps
+        rates = rate if isinstance(rate, list) else [rate] * len(latents)
+        if len(rates) != len(latents):
+            raise ValueError(f"`fps` holds {len(rates)} rates, the prompts are {len(latents)}")
+        return None if rate is None else torch.tensor(rates, device=latents.device)
 
     def _after_step(self, i: int, t: Tensor, latents: Tensor, steps: Steps) -> Tensor:
         if steps.callback is None:

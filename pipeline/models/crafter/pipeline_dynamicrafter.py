@@ -66,7 +66,7 @@ class DynamiCrafterPipeline(ImageConditions, CrafterPipeline):
         image_guidance_scale: float | None = None,
         guidance_rescale: float | None = None,
         eta: float = 1.0,
-        fps: int | None = None,
+        fps: int | list[int] | None = None,
         generator: Generators = None,
         latents: Tensor | None = None,
         prompt_embeds: Tensor | None = None,
@@ -102,17 +102,11 @@ class DynamiCrafterPipeline(ImageConditions, CrafterPipeline):
         self._guidance_scale, self._image_guidance_scale = guidance_scale, image_guidance_scale
         batch_size = batch_size_of(prompt, prompt_embeds)
         first = self.pixels_of(image, height, width, batch_size=batch_size)
-        conditions = [
-            Condition(
-                text=self.encode_prompt(prompt, prompt_embeds, batch_size=batch_size),
-                image=self.image_tokens(first),
-            )
-        ]
+        text = self.encode_prompt(prompt, prompt_embeds, batch_size=batch_size)
+        conditions = [Condition(text=text, image=self.image_tokens(first))]
         if self.do_classifier_free_guidance:
             text = self.encode_negative(negative_prompt, negative_prompt_embeds, batch_size=batch_size)
-            if image_guidance_scale is not None:
-                conditions.insert(0, Condition(text=text, image=conditions[0].image))
-            conditions.insert(0, Condition(text=text, image=self.image_tokens(torch.zeros_like(first))))
+            conditions = self._lesser(text, first, conditions[0]) + conditions
         beside = self._frames_beside(first, last_image, num_frames, generator)
         noise = self.prepare_latents(batch_size, num_frames, height, width, generator, latents)
         clean = self.denoise(noise, conditions, self._scales, steps, beside=beside)
@@ -127,6 +121,12 @@ class DynamiCrafterPipeline(ImageConditions, CrafterPipeline):
         trained = self.image_projector.config.num_frames
         if num_frames != trained:
             raise ValueError(f"`num_frames` is {num_frames}: this model renders {trained} frames")
+
+    def _lesser(self, text: Tensor, first: Tensor, full: Condition) -> list[Condition]:
+        """Return what guidance leads away from: neither prompt nor image, and where it is asked the image."""
+        neither = Condition(text=text, image=self.image_tokens(torch.zeros_like(first)))
+        image_only = Condition(text=text, image=full.image)
+        return [neither] if self._image_guidance_scale is None else [neither, image_only]
 
     def _scales(self) -> list[float]:
         image = self._image_guidance_scale

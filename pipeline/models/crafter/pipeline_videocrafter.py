@@ -51,7 +51,7 @@ class VideoCrafterPipeline(CrafterPipeline):
         num_inference_steps: int = 50,
         guidance_scale: float = 12.0,
         eta: float = 1.0,
-        fps: int | None = None,
+        fps: int | list[int] | None = None,
         generator: Generators = None,
         latents: Tensor | None = None,
         prompt_embeds: Tensor | None = None,
@@ -64,7 +64,7 @@ class VideoCrafterPipeline(CrafterPipeline):
         """Render one clip for each prompt.
 
         eta: share of the noise that is drawn anew at each step, from 0 to 1. fps: the rate whose motion the
-        clip is to have, where the model knows rates; None is the one of its config.
+        clip is to have, or one for each, where the model knows rates; None is the one of its config.
         """
         height, width = self.size_of(height, width)
         steps = Steps(
@@ -124,7 +124,7 @@ class VideoCrafterImageToVideoPipeline(ImageConditions, CrafterPipeline):
         num_inference_steps: int = 50,
         guidance_scale: float = 12.0,
         eta: float = 1.0,
-        fps: int | None = None,
+        fps: int | list[int] | None = None,
         generator: Generators = None,
         latents: Tensor | None = None,
         prompt_embeds: Tensor | None = None,
