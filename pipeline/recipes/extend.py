@@ -126,7 +126,7 @@ def _follower(
             return rendered(able, given)[1:]  # the first is the image
 
         return follow, 0
-    if redrawing := find_sibling(class_name, "video_to_video", configs):
+    if redrawing := find_sibling(class_name, "video_to_video", configs, redraws=True):
         again = as_sibling(pipe, redrawing)
 
         def follow_over(film: Frames, num_frames: int) -> Frames:

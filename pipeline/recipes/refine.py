@@ -9,7 +9,14 @@ from typing import Any
 from PIL import Image
 
 from framefleet.pipeline.outputs.frames import Frames, to_frames
-from framefleet.pipeline.recipes.siblings import SIBLINGS, accepted, as_sibling, configs_of, sibling_class
+from framefleet.pipeline.recipes.siblings import (
+    SIBLINGS,
+    Task,
+    accepted,
+    as_sibling,
+    configs_of,
+    sibling_class,
+)
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.specs.check import Refused
 from framefleet.pipeline.specs.families import family_of
@@ -49,7 +56,8 @@ def sizes_of(height: int, width: int, *, levels: int, multiple: int) -> list[dic
 def refining_class(class_name: str, configs: Configs) -> str:
     """Return the class that renders over a clip or image. Raises RecipeError when there is none."""
     is_image = any(class_name in (s.source, s.target) for s in SIBLINGS if s.task == "image_to_image")
-    return sibling_class(class_name, "image_to_image" if is_image else "video_to_video", configs)
+    task: Task = "image_to_image" if is_image else "video_to_video"
+    return sibling_class(class_name, task, configs, redraws=True)
 
 
 def check_refine(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Iterator[tuple[str, Refused]]:

@@ -22,6 +22,7 @@ class Sibling:
     """`target` does `task` with the components of `source`.
 
     when: config values, as "component.key", that must be set (True) or must not (False).
+    redraws_when: the same, for clips that `source` itself rendered: it must take their lengths.
     otherwise: why a model with other values cannot, and what can. noising: the scheduler's method it needs.
     """
 
@@ -29,12 +30,13 @@ class Sibling:
     source: str
     target: str
     when: Mapping[str, bool] = field(default_factory=dict)
+    redraws_when: Mapping[str, bool] = field(default_factory=dict)
     otherwise: tuple[str, str] = ("", "")
     noising: str | None = None
 
-    def fits(self, configs: Configs) -> bool:
-        found = {path: configs.get(path.split(".")[0], {}).get(path.split(".")[1]) for path in self.when}
-        return all(bool(found[path]) is wanted for path, wanted in self.when.items())
+    def fits(self, configs: Configs, *, redraws: bool) -> bool:
+        conditions = [*self.when.items(), *(self.redraws_when.items() if redraws else ())]
+        return all(bool(_config_value(configs, path)) is wanted for path, wanted in conditions)
 
 
 _TEXT_ONLY = ("its weights start from text alone", "use a Wan 2.2 TI2V model, or an image-to-video folder")
@@ -42,8 +44,8 @@ _TWO_PARTS = (
     "diffusers' WanVideoToVideoPipeline knows neither two transformers nor the autoencoder of Wan 2.2 TI2V",
     "use a Wan 2.1 text-to-video model",
 )
-# It takes even numbers of latent frames only, for which the autoencoder gives 4k frames back, not 4k + 1.
-_EVEN = ("diffusers' CogVideoXVideoToVideoPipeline gives other frame counts back", "use CogVideoX 2B or 5B")
+# It takes even numbers of latent frames only, which 8k frames have, and not the 8k + 1 of text to video.
+_EVEN = ("diffusers' CogVideoXVideoToVideoPipeline takes 8k frames of it only", "use CogVideoX 2B or 5B")
 
 SIBLINGS = (
     Sibling(
@@ -71,7 +73,7 @@ SIBLINGS = (
         task="video_to_video",
         source="CogVideoXPipeline",
         target="CogVideoXVideoToVideoPipeline",
-        when={"transformer.patch_size_t": False},
+        redraws_when={"transformer.patch_size_t": False},
         otherwise=_EVEN,
     ),
     Sibling(task="video_to_video", source="AnimateDiffPipeline", target="AnimateDiffVideoToVideoPipeline"),
@@ -91,20 +93,21 @@ SIBLINGS = (
 )
 
 
-def find_sibling(class_name: str, task: Task, configs: Configs) -> str | None:
+def find_sibling(class_name: str, task: Task, configs: Configs, *, redraws: bool = False) -> str | None:
     """Return the name of the class that does `task` with the components of a `class_name`, if there is one.
 
-    configs: of the model's components, by name, and model_index.json as "index".
+    configs: of the model's components, by name, and model_index.json as "index". redraws: it must take the
+    lengths of clips that `class_name` renders.
     """
     if any((sibling.target, sibling.task) == (class_name, task) for sibling in SIBLINGS):
         return class_name
     found = _entry(class_name, task)
-    return found.target if found and found.fits(configs) else None
+    return found.target if found and found.fits(configs, redraws=redraws) else None
 
 
-def sibling_class(class_name: str, task: Task, configs: Configs) -> str:
+def sibling_class(class_name: str, task: Task, configs: Configs, *, redraws: bool = False) -> str:
     """Return what `find_sibling` does, or raise RecipeError with the models that can."""
-    if found := find_sibling(class_name, task, configs):
+    if found := find_sibling(class_name, task, configs, redraws=redraws):
         return found
     if entry := _entry(class_name, task):
         reason, fix = entry.otherwise
@@ -155,6 +158,11 @@ def is_first_only(configs: Configs) -> bool:
     transformer = configs.get("transformer", {})
     singly = transformer.get("image_dim") and not transformer.get("pos_embed_seq_len")
     return bool(singly or configs.get("index", {}).get("expand_timesteps"))
+
+
+def _config_value(configs: Configs, path: str) -> Any:
+    component, _, key = path.partition(".")
+    return configs.get(component, {}).get(key)
 
 
 def _entry(class_name: str, task: Task) -> Sibling | None:

@@ -43,9 +43,14 @@ def frame_step(configs: Configs, family: Family) -> int | None:
     return step if step > 1 else None
 
 
-def frame_rest(configs: Configs) -> int:
-    """Return 1 for autoencoders that pack the first frame alone, 0 for those that pack all alike."""
-    return 0 if configs.get("vae", {}).get("_class_name") == "AutoencoderDCVideo" else 1
+def frame_rest(class_name: str, configs: Configs) -> int:
+    """Return 1 where the first frame is packed alone, 0 where all are packed alike.
+
+    CogVideoX 1.5 renders over videos whose latent frames fill its patches of two, which 8k frames do.
+    """
+    over_pairs = class_name == "CogVideoXVideoToVideoPipeline" and _denoiser(configs).get("patch_size_t")
+    packs_alike = configs.get("vae", {}).get("_class_name") == "AutoencoderDCVideo"
+    return 0 if over_pairs or packs_alike else 1
 
 
 def default_size(parameters: Parameters, configs: Configs, family: Family) -> tuple[int | None, int | None]:

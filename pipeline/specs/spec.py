@@ -108,7 +108,7 @@ def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
         family=family,
         size_multiple=geometry.size_multiple(configs, family),
         frame_step=geometry.frame_step(configs, family) if video else None,
-        frame_rest=geometry.frame_rest(configs),
+        frame_rest=geometry.frame_rest(class_name, configs),
         max_frames=family.max_frames or configs.get("motion_adapter", {}).get("motion_max_seq_length"),
         only_frames=geometry.only_frames(configs),
         native_fps=preset.fps if preset else geometry.native_fps(index, parameters, configs, family),

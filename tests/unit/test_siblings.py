@@ -50,6 +50,14 @@ def test_a_siblings_call_takes_what_its_task_gives(sibling: Sibling) -> None:
     assert sibling_class(sibling.target, sibling.task, {}) == sibling.target
 
 
+COGVIDEOX_1_5 = {"transformer": {"patch_size_t": 2}}
+
+
+def test_clips_of_other_lengths_than_a_pipeline_takes_are_not_redrawn() -> None:
+    with pytest.raises(RecipeError, match="takes 8k frames of it only"):
+        sibling_class("CogVideoXPipeline", "video_to_video", COGVIDEOX_1_5, redraws=True)
+
+
 @pytest.mark.parametrize(
     ("class_name", "task", "configs", "found"),
     [
@@ -59,7 +67,7 @@ def test_a_siblings_call_takes_what_its_task_gives(sibling: Sibling) -> None:
         ("WanPipeline", "video_to_video", TI2V, None),
         ("WanPipeline", "video_to_video", A14B, None),
         ("CogVideoXPipeline", "video_to_video", {}, "CogVideoXVideoToVideoPipeline"),
-        ("CogVideoXPipeline", "video_to_video", {"transformer": {"patch_size_t": 2}}, None),
+        ("CogVideoXPipeline", "video_to_video", COGVIDEOX_1_5, "CogVideoXVideoToVideoPipeline"),
         ("LTXPipeline", "video_to_video", {}, None),
         ("FluxPipeline", "image_to_image", {}, "FluxImg2ImgPipeline"),
         ("FluxPipeline", "image_to_video", {}, None),
