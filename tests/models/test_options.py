@@ -315,6 +315,7 @@ def test_compiled_rows_are_those_of_plain_calls_compiled_by_hand() -> None:
     [
         ("sd", {"cache": "first_block"}, "UNet2DConditionModel does not take the caches"),
         ("wan", {"cache": "taylor_seer"}, "would do nothing"),
+        ("wan", {"cache": {"type": "taylor_seer", "cache_identifiers": ["("]}}, "does not fit"),
         ("wan", {"cache": "faster"}, "does not run both prompts in one forward"),
         ("sd", {"attention": "native"}, "UNet2DConditionModel has no choice of backends"),
         ("wan", {"attention": "flsh"}, "not one of diffusers' backends"),
