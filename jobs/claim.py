@@ -13,6 +13,7 @@ import framefleet
 from framefleet.jobs.resolve import Resolved
 from framefleet.pipeline.environment import PACKAGES
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.identity import is_input
 from framefleet.pipeline.loras.asked import Lora
 from framefleet.pipeline.outputs.records import RECORDS
 from framefleet.pipeline.outputs.store import Store, public_url
@@ -73,6 +74,8 @@ def _description(resolved: Resolved) -> dict[str, Any]:
     job = resolved.job.model_dump(exclude={"storage_options"})
     job["table"] = _public(resolved.job.table)
     job["output"] = resolved.store.url_of("")
+    job["defaults"] = {name: _shown(resolved, name, value) for name, value in job["defaults"].items()}
+    job["inputs"]["roots"] = [public_url(root) for root in job["inputs"]["roots"]]
     job["model"] |= {"path": public_name(resolved.model.path, None), "revision": resolved.model.revision}
     job["media"]["format"] = resolved.media.format
     job["loras"] = {name: _where(lora) for name, lora in resolved.model.loras.items()}
@@ -91,6 +94,11 @@ def _description(resolved: Resolved) -> dict[str, Any]:
 
 def _where(lora: Lora) -> dict[str, Any]:
     return asdict(lora) | {"path": public_name(lora.path, None)}
+
+
+def _shown(resolved: Resolved, name: str, value: Any) -> Any:
+    """Return a default; of an image or a video its URL without what may be secret."""
+    return public_url(value) if is_input(resolved.plan.base.get(name)) else value
 
 
 def _public(location: str) -> str:

@@ -165,7 +165,8 @@ class Job(Section):
     recipe: str = Field(
         default="generate",
         min_length=1,
-        description="generate, image_to_video, video_to_video, refine, extend, or yours as module:function.",
+        description="generate, image_to_video, video_to_video, text_to_image_to_video, refine, extend, "
+        "keyframes, or yours as module:function.",
     )
     inputs: InputsSection = InputsSection()
     batching: BatchingSection = BatchingSection()

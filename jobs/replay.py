@@ -13,7 +13,7 @@ from framefleet.cluster.messages import Assignment, WorkerSetup
 from framefleet.cluster.write import clip_path, write_clip
 from framefleet.jobs.claim import read_claim
 from framefleet.pipeline.clips import Clip, Outcome
-from framefleet.pipeline.errors import JobError, ModelError
+from framefleet.pipeline.errors import InputError, JobError, ModelError
 from framefleet.pipeline.fused.forwards import Batching
 from framefleet.pipeline.identity import is_input
 from framefleet.pipeline.inputs.access import Inputs
@@ -90,7 +90,10 @@ def replay(
     while not outcomes:
         outcomes = renderer.step()
     if not isinstance(outcomes[0], Clip):
-        raise outcomes[0].error
+        error = outcomes[0].error
+        if isinstance(error, InputError):  # nothing was rendered: not "other frames"
+            raise JobError(error.problem, "put the file back as it was when the row was rendered")
+        raise error
     now, media = _written(outcomes[0], loaded, recorded, recipe)
     there = recorded.environment | {"recipe source": _recipe_digest(recorded)}
     here = dict(outcomes[0].environment) | {"recipe source": recipe.digest}

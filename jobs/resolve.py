@@ -153,6 +153,11 @@ def _open_table(
     own = recipes[job.recipe]
 
     def find(name: str) -> Recipe:
+        if ":" in name and name.partition(":")[0] != job.recipe.partition(":")[0]:
+            raise RecipeError(  # a table is not trusted, and importing a module runs it
+                f"recipe {name!r} is of a module that the job does not name",
+                "rows name framefleet's own recipes, and those of the module of the job's `recipe:`",
+            )
         recipe = recipes[name] = recipes.get(name) or find_recipe(name)
         if recipe.parameters() != own.parameters() or spec_for(recipe, spec).class_name != spec.class_name:
             raise RecipeError(

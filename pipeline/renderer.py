@@ -33,6 +33,7 @@ from framefleet.pipeline.options.attention import AttentionChanged
 from framefleet.pipeline.options.step_cache import StepCache
 from framefleet.pipeline.outputs.frames import Frames, frames_sha256, to_frames
 from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.recipes.called import spec_for
 from framefleet.pipeline.recipes.recipe import Recipe, find_recipe
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.specs.schedulers import build, resolve
@@ -200,11 +201,20 @@ class Renderer:
         choice = resolve(row.request.scheduler, self.model.spec)
         pipe.scheduler = build(choice, self.model.pipe.scheduler)
         arguments = row.request.arguments
-        opened = open_arguments(without_loras(arguments), self._ahead.read)
+        opened = open_arguments(
+            without_loras(arguments), self._ahead.read, max_frames=self._frames_needed(row.request)
+        )
         with working_on([adapters_in(arguments)]):
             return to_frames(
                 self._recipe(row.request.recipe).render(pipe, replace(row.request, arguments=opened))
             )
+
+    def _frames_needed(self, request: Request) -> int | None:
+        """Return how many frames of a video a row reads, where it does not read all."""
+        if request.recipe != "video_to_video":
+            return None
+        called = spec_for(self._recipe(request.recipe), self.model.spec)
+        return None if "num_frames" in called.parameters else request.arguments.get("num_frames")
 
     def _recipe(self, name: str) -> Recipe:
         if name not in self._recipes:

@@ -13,17 +13,24 @@ from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.identity import is_input
 from framefleet.pipeline.inputs.access import naming
 from framefleet.pipeline.inputs.pictures import open_image, open_video
+from framefleet.pipeline.inputs.video_frames import MAX_FRAMES
 
 
-def open_arguments(arguments: Mapping[str, Any], read: Callable[[str], bytes]) -> dict[str, Any]:
+def open_arguments(
+    arguments: Mapping[str, Any], read: Callable[[str], bytes], *, max_frames: int | None = None
+) -> dict[str, Any]:
     """Return the arguments with every image and video opened.
 
-    read: gives the bytes at a path or URL. Raises InputError when they are not those that were checked.
+    read: gives the bytes at a path or URL. max_frames: how many frames of a video are needed, from the first.
+    Raises InputError when the bytes are not those that were checked.
     """
-    return {name: _open(name, value, read) if is_input(value) else value for name, value in arguments.items()}
+    return {
+        name: _open(name, value, read, max_frames) if is_input(value) else value
+        for name, value in arguments.items()
+    }
 
 
-def _open(name: str, value: Mapping[str, Any], read: Callable[[str], bytes]) -> Any:
+def _open(name: str, value: Mapping[str, Any], read: Callable[[str], bytes], max_frames: int | None) -> Any:
     with naming(name, value["uri"]):
         content = read(value["uri"])
         if hashlib.sha256(content).hexdigest() != value["sha256"]:
@@ -32,5 +39,5 @@ def _open(name: str, value: Mapping[str, Any], read: Callable[[str], bytes]) -> 
                 "put the first one back, or run the same command again to render from the new one",
             )
         if "num_frames" in value:
-            return open_video(content, max_frames=value["num_frames"])
+            return open_video(content, max_frames=min(value["num_frames"], max_frames or MAX_FRAMES))
         return open_image(content)

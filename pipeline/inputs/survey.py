@@ -53,9 +53,7 @@ class InputIndex:
         self._questions: SimpleQueue[tuple[str, Kind] | None] = SimpleQueue()
         self._answers: SimpleQueue[tuple[bytes, Answer | Exception]] = SimpleQueue()
         self._under_way: set[bytes] = set()
-        for number in range(NUM_THREADS):
-            # Daemons, which a pool's threads are not: after Ctrl-C nobody waits for slow hosts.
-            threading.Thread(target=self._work, name=f"input-{number}", daemon=True).start()
+        self._has_threads = False
 
     def prefetch(self, uris: Iterable[tuple[str, Kind]]) -> None:
         """Read all that are not known yet, side by side, however many there are."""
@@ -65,10 +63,19 @@ class InputIndex:
                 continue
             while len(self._under_way) >= MAX_UNDER_WAY:
                 self._take_answer()
+            self._start_threads()
             self._under_way.add(key)
             self._questions.put((uri, kind))
         while self._under_way:
             self._take_answer()
+
+    def _start_threads(self) -> None:
+        if self._has_threads:
+            return
+        self._has_threads = True
+        for number in range(NUM_THREADS):
+            # Daemons, which a pool's threads are not: after Ctrl-C nobody waits for slow hosts.
+            threading.Thread(target=self._work, name=f"input-{number}", daemon=True).start()
 
     def find(self, uri: str, kind: Kind) -> Answer:
         """Return what `uri` holds, or why it is no such `kind`; what was not prefetched is read now."""

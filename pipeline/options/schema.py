@@ -20,9 +20,12 @@ Names = list[str] | None
 
 
 class Choice(BaseModel):
-    """A part of the options: unknown keys are refused, and "8" is not a number."""
+    """A part of the options: unknown keys are refused, and "8" is not a number.
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    Numbers are finite: JSON, and so a row's identity, has no others.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class FirstBlock(Choice):
@@ -180,6 +183,7 @@ def _plain(value: Any) -> Any:
 def recorded_options(numerics: Mapping[str, Any], environment: Mapping[str, Any]) -> Options:
     """Return the options of a record; an attention backend is the one that was used."""
     values = {name: numerics[name] for name in Options.model_fields if name in numerics}
+    values.pop("attention", None)  # auto, where the model has no choice, is none
     if "attention" in environment:
         values["attention"] = environment["attention"]
     if isinstance(values.get("offload"), dict) and values["offload"].get("disk"):

@@ -25,6 +25,7 @@ from framefleet.pipeline.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.specs.spec import Configs
 
 MIN_S, MAX_S = 1, 60
+MAX_FRAMES = 60 * 60  # a minute at 60 fps: 4 GB at 480 x 832
 MAX_OVERLAP = 8  # half a second at 16 fps, unless the row says otherwise
 
 
@@ -50,7 +51,13 @@ def extend(
     follow, shared = _follower(pipe, request.arguments, rendered, overlap=overlap, strength=strength)
     if len(first) <= max(shared, 1):
         raise RecipeError(f"segments of {len(first)} frames cannot share {shared}", "raise num_frames")
-    film = np.empty((max(round(duration_s * request.fps), 1), *first.shape[1:]), dtype=np.uint8)
+    num_frames = max(round(duration_s * request.fps), 1)
+    if num_frames > MAX_FRAMES:
+        raise RecipeError(
+            f"{duration_s:g} s at {request.fps:g} fps are {num_frames:,} frames, more than {MAX_FRAMES:,}",
+            "lower fps, or split the row",
+        )
+    film = np.empty((num_frames, *first.shape[1:]), dtype=np.uint8)
     length = join(film, 0, first, overlap=0)
     while length < len(film):
         length = join(film, length, follow(film[:length], len(first)), overlap=shared)

@@ -33,7 +33,7 @@ def text_to_image_to_video(
     generator draws the noise of both.
     """
     able = as_sibling(pipe, conditioned_class("image", type(pipe).__name__, configs_of(pipe)))
-    model = open_image_model(_checked(image_model), device=str(pipe.device))
+    model = open_image_model(_checked(image_model), device=str(pipe._execution_device))
     generator, given = request.generator(), request.arguments
     height, width = image_size(given["height"], given["width"], multiple=model.spec.size_multiple)
     asked = {

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.outputs.store import USERINFO
+from framefleet.pipeline.outputs.store import public_url
 from framefleet.pipeline.sources.blobs import named_sha256
 from framefleet.pipeline.sources.headers import read_first
 from framefleet.pipeline.sources.integrity import list_files
@@ -129,7 +129,7 @@ def split_name(path: str, revision: str | None) -> tuple[str, str | None]:
 
 def public_name(path: str, revision: str | None) -> str:
     """Return what a record calls a model: what opens it again, without credentials."""
-    return f"{path}@{revision}" if revision else USERINFO.sub("", path)
+    return f"{path}@{revision}" if revision else public_url(path)
 
 
 def list_folder(folder: Path) -> dict[str, Listed]:
@@ -159,6 +159,6 @@ def _refuse_if_empty(source: Source) -> None:
 def _refuse_revision(place: str, revision: str | None) -> None:
     if revision is not None:
         raise ModelError(
-            f"revision {revision!r} is given, but {USERINFO.sub('', place)} is not a model of the hub",
+            f"revision {revision!r} is given, but {public_url(place)} is not a model of the hub",
             "leave `model.revision` out, or give org/name of the hub as `model.path`",
         )

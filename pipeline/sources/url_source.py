@@ -15,7 +15,7 @@ from typing import Any
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.outputs.object_store import Stored
-from framefleet.pipeline.outputs.store import USERINFO, Store
+from framefleet.pipeline.outputs.store import Store, public_url
 from framefleet.pipeline.sources.cache import cache_folder, one_fetcher, short_hash
 from framefleet.pipeline.sources.integrity import sha256_of
 from framefleet.pipeline.sources.source import Listed
@@ -30,7 +30,7 @@ class UrlSource:
     def __init__(self, url: str, storage_options: Mapping[str, Any], *, only: str | None = None) -> None:
         """only: the one file that is wanted; the others are not listed."""
         self.path = url.rstrip("/")
-        self.name = USERINFO.sub("", self.path)
+        self.name = public_url(self.path)
         self._store = Store(self.path, storage_options)
         self._only = only
 

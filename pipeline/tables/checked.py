@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import PurePath
 from typing import Any
 
 import pyarrow as pa
@@ -37,7 +38,7 @@ def checked(
     is_argument = "fps" in called.settable()  # Stable Video Diffusion's own, in a table too
     cells: dict[str, Any] = {**request.arguments, "seed": request.seed, "scheduler": request.scheduler}
     cells |= {} if is_argument else {"fps": request.fps}
-    table = pa.RecordBatch.from_pylist([{name: cell for name, cell in cells.items() if cell is not None}])
+    table = _table_of({name: cell for name, cell in cells.items() if cell is not None}, index)
     plan = plan_rows(table.schema, called, recipe=recipe, finder=finder, loras=loras)
     (row,) = plan.rows(index, table)
     if isinstance(row, InvalidRow):
@@ -49,3 +50,17 @@ def checked(
     if is_argument and request.fps is not None:
         return replace(row.request, fps=request.fps)
     return row.request
+
+
+def _table_of(cells: Mapping[str, Any], index: int) -> pa.RecordBatch:
+    """Return a table of one row. Raises TableError for a cell that no table holds."""
+    plain = {name: str(cell) if isinstance(cell, PurePath) else cell for name, cell in cells.items()}
+    for name, cell in plain.items():
+        try:
+            pa.array([cell])
+        except pa.ArrowException:
+            raise TableError(
+                f"row {index}: {name} is of type {type(cell).__name__}",
+                "requests hold numbers and text; give an image or a video as its path or URL",
+            ) from None
+    return pa.RecordBatch.from_pylist([plain])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,6 +17,15 @@ Problems = Iterator[tuple[str, Refused]]
 # are: diffusers' WanAttnProcessor, "512 is the context length of the text encoder, hardcoded for now".
 TEXT_BESIDE_PICTURE = 512
 
+# `max_sequence_length` in the check_inputs of diffusers' pipelines (0.42), by the start of their names.
+LONGEST_TEXT = (
+    ("Kolors|OvisImage", 256),
+    (r"Flux(?!2)|StableDiffusion3|Chroma|Lumina2|Bria(?!Fibo)", 512),
+    ("QwenImage", 1024),
+    ("BriaFibo", 3000),
+)
+COGVIDEOX_TEXT = 226  # CogVideoXTransformer3DModel's own default
+
 
 def limits(spec: PipelineSpec, arguments: Mapping[str, Any]) -> Problems:
     """Yield arguments that are fine one by one, and why this model cannot render them.
@@ -27,6 +37,10 @@ def limits(spec: PipelineSpec, arguments: Mapping[str, Any]) -> Problems:
         yield from _learned_size(spec, arguments)
     if transformer.get("image_dim"):
         yield from _text_length(arguments)
+    yield from _longest_text(spec, arguments)
+    if "guidance_scale_2" in arguments and spec.configs["index"].get("boundary_ratio") is None:
+        reason = "the model has one transformer, and no boundary_ratio that says when a second takes over"
+        yield "guidance_scale_2", Refused(reason=reason, fix="leave it out")
     if arguments.get("last_image") and is_first_only(spec.configs):
         fix = "leave it out, or use a first-and-last-frame model, as Wan2.1-FLF2V"
         yield "last_image", Refused(reason="the model starts from a first image only", fix=fix)
@@ -51,6 +65,32 @@ def _text_length(arguments: Mapping[str, Any]) -> Problems:
     if length != TEXT_BESIDE_PICTURE:
         reason = f"beside a picture the model counts {TEXT_BESIDE_PICTURE} tokens as text"
         yield "max_sequence_length", Refused(reason=reason, fix=f"use {TEXT_BESIDE_PICTURE}")
+
+
+def _longest_text(spec: PipelineSpec, arguments: Mapping[str, Any]) -> Problems:
+    """What pipelines refuse when they are called, and the text that CogVideoX adds fixed positions to."""
+    length = arguments.get("max_sequence_length")
+    if length is None:
+        return
+    transformer = spec.configs.get("transformer", {})
+    if only := _fixed_text(spec, transformer):
+        if length != only:
+            reason = f"the model has positions for {only} tokens of text"
+            yield "max_sequence_length", Refused(reason=reason, fix=f"use {only}")
+        return
+    longest = next((most for names, most in LONGEST_TEXT if re.match(names, spec.class_name)), length)
+    if length > longest:
+        reason = f"the pipeline takes {longest} tokens at most"
+        yield "max_sequence_length", Refused(reason=reason, fix=f"use {longest} or less")
+
+
+def _fixed_text(spec: PipelineSpec, transformer: Mapping[str, Any]) -> int | None:
+    is_rotary = transformer.get("use_rotary_positional_embeddings")
+    is_fixed = transformer.get("use_learned_positional_embeddings") or not is_rotary
+    if not spec.class_name.startswith("CogVideoX") or not is_fixed:
+        return None
+    only: int = transformer.get("max_text_seq_length", COGVIDEOX_TEXT)
+    return only
 
 
 def _guidance_range(arguments: Mapping[str, Any]) -> Problems:

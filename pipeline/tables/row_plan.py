@@ -6,13 +6,14 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 
 from framefleet.pipeline.errors import JobError, UserError
 from framefleet.pipeline.loras.asked import ARGUMENT as LORA
 from framefleet.pipeline.loras.asked import Lora, check_loras
+from framefleet.pipeline.outputs.store import public_url
 from framefleet.pipeline.recipes.guidance_check import check_schedule, is_schedule
 from framefleet.pipeline.recipes.image_model import ARGUMENT as IMAGE_MODEL
 from framefleet.pipeline.recipes.image_model import check_image_model
@@ -20,7 +21,7 @@ from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe
 from framefleet.pipeline.registry import row_rules
 from framefleet.pipeline.specs.check import Refused, check_argument, check_fps, check_seed
 from framefleet.pipeline.specs.schedulers import resolve
-from framefleet.pipeline.specs.signature import Kind, Parameter
+from framefleet.pipeline.specs.signature import InputKind, Kind, Parameter
 from framefleet.pipeline.specs.spec import PipelineSpec
 from framefleet.pipeline.tables.column_checks import (
     check_carried,
@@ -185,7 +186,8 @@ def _default_loras(given: Any, loras: Mapping[str, Lora]) -> Mapping[str, Any]:
 def _checked_default(name: str, value: Any, kind: Kind, spec: PipelineSpec, finder: Finder) -> Any:
     found = check_seed(value) if name == "seed" else _check_value(name, value, kind, spec, finder)
     if isinstance(found, Refused):
-        raise JobError(f"defaults.{name} is {value!r}, but {found.reason}", found.fix)
+        shown = public_url(value) if kind in get_args(InputKind) and isinstance(value, str) else value
+        raise JobError(f"defaults.{name} is {shown!r}, but {found.reason}", found.fix)
     return found
 
 

@@ -324,6 +324,7 @@ def test_models_whose_classes_are_not_of_diffusers_take_options_too() -> None:
     [
         ("sd", {"cache": "first_block"}, "UNet2DConditionModel does not take the caches"),
         ("wan", {"cache": "taylor_seer"}, "would do nothing"),
+        ("wan", {"cache": {"type": "taylor_seer", "cache_identifiers": ["("]}}, "does not fit"),
         ("wan", {"cache": "faster"}, "does not run both prompts in one forward"),
         ("sd", {"attention": "native"}, "UNet2DConditionModel has no choice of backends"),
         ("wan", {"attention": "flsh"}, "not one of diffusers' backends"),

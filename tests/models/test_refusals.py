@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,10 @@ import ray
 import torch
 
 import framefleet
+from framefleet.jobs.claim import _description
+from framefleet.jobs.job_file import job_from_mapping
+from framefleet.jobs.resolve import resolve
+from framefleet.jobs.watch import Callback
 from framefleet.pipeline.errors import UserError
 from tests.commands import command
 from tests.hub_server import HubServer, hub
@@ -121,6 +126,16 @@ def test_an_image_behind_a_dead_url(from_image: Callable[[str], Values], web: We
     problem, _ = refused(values)
     assert f"row 0: image is '{web.url}/no-such.png', but it cannot be read: 404 Not Found" in problem
     assert "secret" not in problem
+
+
+def test_secrets_of_urls_are_not_in_job_json(from_image: Callable[[str], Values], web: WebServer) -> None:
+    values = from_image(f"{web.url}/img/a.png")
+    host = web.url.removeprefix("http://")
+    values["inputs"] = {"roots": [web.url, "https://me:hidden-word@elsewhere/x"]}
+    values["defaults"]["image"] = f"{web.url}/img/a.png?signature=hidden-word"
+    described = json.dumps(_description(resolve(job_from_mapping(values), Callback())))
+    assert host in described and "elsewhere" in described
+    assert "hidden-word" not in described
 
 
 def test_an_image_outside_of_what_the_table_may_read(from_image: Callable[[str], Values]) -> None:

@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.specs.spec import inspect_model
@@ -41,3 +44,14 @@ def test_a_pipeline_with_a_rate_among_its_arguments_is_given_that_one(tmp_path: 
     request = Request(arguments={"image": "a.png", "fps": 6}, fps=12)
     found = checked(request, spec, BUILT_IN["generate"], finder=Anything())
     assert (found.arguments["fps"], found.fps) == (6, 12)
+
+
+def test_a_path_object_is_a_path_and_other_objects_are_refused(tmp_path: Path) -> None:
+    spec = inspect_model(write_model(tmp_path, "WanImageToVideoPipeline", WAN))
+    arguments = {"prompt": "a", "image": Path("a.png")}
+    found = checked(Request(arguments=arguments), spec, BUILT_IN["generate"], finder=Anything())
+    assert found.arguments["image"]["uri"] == "a.png"
+    with pytest.raises(TableError, match="row 3: image is of type object") as caught:
+        opened = Request(arguments=arguments | {"image": object()})
+        checked(opened, spec, BUILT_IN["generate"], finder=Anything(), index=3)
+    assert "path or URL" in caught.value.fix

@@ -9,6 +9,7 @@ import pytest
 from framefleet.jobs.job import Job, ModelSection, job_schema
 from framefleet.jobs.job_file import job_from_mapping, load_job
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.recipes.recipe import BUILT_IN
 
 LEAST = "table: prompts.csv\noutput: out\nmodel: folder\n"
 
@@ -145,6 +146,7 @@ def test_the_schema_holds_every_key_and_refuses_others() -> None:
     assert schema["required"] == ["table", "output", "model"]
     assert schema["additionalProperties"] is False
     assert {"type": "string"} in schema["properties"]["model"]["anyOf"]
+    assert all(name in schema["properties"]["recipe"]["description"] for name in BUILT_IN)
 
 
 def test_a_dtype_may_be_of_each_component(tmp_path: Path) -> None:

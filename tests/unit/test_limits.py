@@ -95,3 +95,27 @@ def test_a_row_is_refused_with_its_column(tmp_path: Path) -> None:
     ((problem, fix),) = row.messages()
     assert problem.startswith("row 0: tokens is 100, but beside a picture")
     assert fix == "use 512"
+
+
+def test_a_second_guidance_scale_needs_a_second_transformer(tmp_path: Path) -> None:
+    one, two = wan(tmp_path / "2.1", task=""), wan(tmp_path / "2.2", task="", index={"boundary_ratio": 0.9})
+    ((name, reason, fix),) = told(one, guidance_scale_2=3.0)
+    assert (name, fix) == ("guidance_scale_2", "leave it out")
+    assert "one transformer" in reason
+    assert told(one) == told(two, guidance_scale_2=3.0) == []
+
+
+def test_text_is_no_longer_than_the_pipeline_takes(tmp_path: Path) -> None:
+    flux = spec_of(tmp_path, "FluxPipeline", {"vae": LEVELS, "transformer": {}, "scheduler": FLOW})
+    assert told(flux, max_sequence_length=512) == []
+    assert told(flux, max_sequence_length=513) == [
+        ("max_sequence_length", "the pipeline takes 512 tokens at most", "use 512 or less")
+    ]
+
+
+def test_text_with_fixed_positions_has_one_length(tmp_path: Path) -> None:
+    for rotary, expected in ((False, ["use 226"]), (True, [])):
+        configs = {"vae": LEVELS, "transformer": {"use_rotary_positional_embeddings": rotary}}
+        spec = spec_of(tmp_path / str(rotary), "CogVideoXPipeline", configs | {"scheduler": FLOW})
+        assert told(spec, max_sequence_length=226) == []
+        assert [fix for _, _, fix in told(spec, max_sequence_length=100)] == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -62,6 +63,20 @@ def test_a_record_gives_the_options_back_with_what_auto_became() -> None:
     assert found.attention == "flash"
     assert found.numerics() == read_options(EVERY).numerics() | {"attention": "flash"}
     assert "/scratch" not in str(found.numerics())
+
+
+def test_auto_that_became_nothing_is_left_out_of_a_replay() -> None:
+    assert recorded_options({"attention": "auto", "vae_tiling": True}, {}) == read_options(
+        {"vae_tiling": True}
+    )
+
+
+@pytest.mark.parametrize(
+    "cache",
+    [{"type": "first_block", "threshold": math.inf}, {"type": "mag", "mag_ratios": [1.0, math.nan]}],
+)
+def test_numbers_that_json_does_not_hold_are_refused(cache: dict[str, Any]) -> None:
+    assert "finite" in refusal(cache=cache).fix
 
 
 def test_a_job_takes_options_as_keys_below_model_and_on_the_command_line() -> None:

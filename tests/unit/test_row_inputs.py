@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.identity import derive_seed, public, row_id
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import Request
@@ -101,6 +101,12 @@ def test_an_absent_image_is_refused_without_its_secrets(from_image: PipelineSpec
     assert row.messages() == [
         ("row 0: image is 'https://host/x.png', but it does not exist", "check the path")
     ]
+
+
+def test_an_absent_default_image_is_refused_without_its_secrets(from_image: PipelineSpec) -> None:
+    with pytest.raises(JobError) as caught:
+        read(from_image, {"prompt": ["p"]}, defaults={"image": "https://user:word@host/x.png?signature=s"})
+    assert caught.value.problem == "defaults.image is 'https://host/x.png', but it does not exist"
 
 
 def test_a_video_must_have_a_length_that_the_model_renders(from_video: PipelineSpec) -> None:
