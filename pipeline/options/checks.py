@@ -19,6 +19,7 @@ from framefleet.pipeline.options.quantization import check_quantization
 from framefleet.pipeline.options.schema import GroupOffload, Options, Quanto
 from framefleet.pipeline.options.step_cache import check_cache
 from framefleet.pipeline.options.tuning import denoisers_in
+from framefleet.pipeline.registry import class_named
 from framefleet.pipeline.sources.components import Component
 from framefleet.pipeline.specs.spec import PipelineSpec
 
@@ -112,8 +113,6 @@ def _check_vae(what: str, vae: Component | None, folder: Path) -> None:
 
 
 def _without_weights(component: Component, folder: Path) -> Any:
-    import diffusers
-
-    found = getattr(diffusers, component.class_name)
+    found = class_named(component.class_name)
     with torch.device("meta"):
         return found.from_config(found.load_config(folder, subfolder=component.name))
