@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from framefleet import Clip, Model, Renderer, Request, load_model
-from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.errors import ModelError, TableError
 from framefleet.pipeline.fused.forwards import Batching
 from framefleet.pipeline.inputs.access import Inputs
 from framefleet.pipeline.outputs.frames import frames_sha256
@@ -161,6 +161,7 @@ def test_what_cannot_be_rendered_is_refused(variant: str, arguments: dict[str, A
         (TEXT, {"scheduler": "ddim"}, "its denoising loop was written for its own kind"),
         (TEXT, {"num_inference_steps": 1001}, "takes 1 to 1000 steps"),
         (NO_FPS, {"fps": 8}, "this model is told no rate"),
+        (TEXT, {"fps": 0}, "fps is 0, but it must be 1 or more"),
     ],
 )
 def test_a_row_that_cannot_be_rendered_is_refused_before(
@@ -173,6 +174,22 @@ def test_a_row_that_cannot_be_rendered_is_refused_before(
     row = Request(arguments={"prompt": "a cat", **SMALLEST, **cells}, scheduler=scheduler)
     with pytest.raises(TableError, match=problem):
         list(Renderer(model(variant)).render([row]))
+
+
+def test_options_are_checked_against_our_classes() -> None:
+    row = Request(arguments={"prompt": "a cat", **SMALLEST}, seed=1)
+    plain, sliced = (
+        next(iter(Renderer(loaded).render([row])))
+        for loaded in (model(TEXT), load_model(crafter(TEXT), dtype="fp32", vae_slicing=True))
+    )
+    assert plain.frames_sha256 == sliced.frames_sha256  # type: ignore[union-attr]
+    with pytest.raises(ModelError, match="VideoCrafterUNet3DModel does not take the caches"):
+        load_model(crafter(TEXT), cache="first_block")
+
+
+def test_tiles_are_as_large_as_the_autoencoder_was_trained_with() -> None:
+    vae = model(TEXT).pipe.vae
+    assert vae.tile_sample_min_size == 256
 
 
 def test_a_schedule_of_guidance_that_stays_is_a_number() -> None:
