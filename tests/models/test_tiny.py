@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -70,9 +71,10 @@ def test_the_smallest_arguments_render(name: str) -> None:
     assert frames.shape == (count, smallest["height"], smallest["width"], 3)
 
 
-def test_every_class_with_a_preset_has_a_tiny_pipeline() -> None:
+def test_every_class_of_diffusers_with_a_preset_has_a_tiny_pipeline() -> None:
     built = {json.loads((tiny(name) / "model_index.json").read_text())["_class_name"] for name in NAMES}
-    assert {class_name for preset in presets() for class_name in preset.pipelines} <= built
+    known = {class_name for preset in presets() for class_name in preset.pipelines}
+    assert {class_name for class_name in known if hasattr(diffusers, class_name)} <= built
 
 
 @pytest.mark.parametrize("name", NAMES)
