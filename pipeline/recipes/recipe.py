@@ -18,7 +18,12 @@ from framefleet.pipeline.recipes.conditioned import conditioned_class, image_to_
 from framefleet.pipeline.recipes.extend import check_extend, check_extendable, extend, following_class
 from framefleet.pipeline.recipes.first_image import text_to_image_to_video
 from framefleet.pipeline.recipes.guidance import open_guidance
-from framefleet.pipeline.recipes.keyframes import check_keyframes, keyframe_class, keyframes
+from framefleet.pipeline.recipes.keyframes import (
+    check_keyframes,
+    keyframe_class,
+    keyframes,
+    text_to_keyframes_to_video,
+)
 from framefleet.pipeline.recipes.refine import check_refine, refine, refining_class
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.specs.check import Refused
@@ -157,6 +162,14 @@ _RECIPES = (
         name="keyframes",
         function=keyframes,
         needs=("duration_s",),
+        check=check_keyframes,
+        pipeline=keyframe_class,
+    ),
+    Recipe(
+        name="text_to_keyframes_to_video",
+        function=text_to_keyframes_to_video,
+        needs=("duration_s", "keyframe_model"),
+        makes=("image", "last_image"),
         check=check_keyframes,
         pipeline=keyframe_class,
     ),

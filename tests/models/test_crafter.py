@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,8 +16,8 @@ from framefleet import Clip, Model, Renderer, Request, load_model
 from framefleet.pipeline.errors import ModelError, TableError
 from framefleet.pipeline.fused.forwards import Batching
 from framefleet.pipeline.inputs.access import Inputs
-from framefleet.pipeline.outputs.frames import frames_sha256
-from framefleet.pipeline.recipes.keyframes import keyframes
+from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
+from framefleet.pipeline.recipes.keyframes import keyframes, refined
 from tests.crafter import (
     GATE,
     IMAGE,
@@ -85,6 +86,34 @@ def test_key_frames_and_what_lies_between_come_in_company_as_alone(tmp_path: Pat
         frames = keyframes(loaded.pipe, alone, duration_s=1.0, keyframe_times="0.4")
         assert frames.shape == (8, 64, 64, 3)
         assert clips[row.seed].frames_sha256 == frames_sha256(frames)
+
+
+def test_key_frames_may_come_from_another_model() -> None:
+    loaded, first = model(MOTION), load_model(crafter(TEXT))
+    small = {"height": 64, "width": 64, "num_inference_steps": 2}
+    own = {"duration_s": 1.0, "num_keyframes": 3, "keyframe_model": str(crafter(TEXT)), "keyframe_frames": 5}
+    own |= {"keyframe_height": 64, "keyframe_width": 64, "keyframe_steps": 2}
+    given = {**SMALLEST, "prompt": "a cat"}
+    rows = [Request(arguments=given | own, seed=seed, recipe="text_to_keyframes_to_video") for seed in (1, 2)]
+    clips = {clip.request.seed: clip for clip in Renderer(loaded, Batching(min_gain=0)).render(rows)}
+    assert all(isinstance(clip, Clip) for clip in clips.values()), clips
+    for row in rows:
+        generator = row.generator()
+        arguments = first.spec.defaults() | small | {"num_frames": 5, "prompt": "a cat"}
+        coarse = to_frames(first.pipe(**arguments, generator=generator, output_type="np"))
+        alone = Request(arguments=given, fps=8)
+        film = refined(coarse, loaded.pipe, alone, generator, duration_s=1.0, times=[0.0, 0.5, 1.0])
+        assert np.array_equal(film[0], coarse[0])
+        assert clips[row.seed].frames_sha256 == frames_sha256(film)
+
+
+def test_key_frames_come_from_a_model_that_starts_from_text() -> None:
+    row = Request(
+        arguments={**SMALLEST, "prompt": "a cat", "duration_s": 1.0, "keyframe_model": str(crafter(IMAGE))},
+        recipe="text_to_keyframes_to_video",
+    )
+    with pytest.raises(TableError, match="does not make videos from text alone"):
+        list(Renderer(model(MOTION)).render([row]))
 
 
 # Made by this file: python -m tests.models.test_crafter
