@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from framefleet.cluster.tally import Tally
 from framefleet.cluster.worker import Worker
 from framefleet.cluster.write import clip_path
 from framefleet.pipeline.errors import FleetError, ModelError, StoreError
+from framefleet.pipeline.outputs.records import Record
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.tables.index import RowIndex
 from framefleet.pipeline.tables.rows import RowPlan
@@ -78,6 +80,7 @@ class Driver:
             model=work.setup.model.name,
         )
         self._deaths_in_a_row = 0
+        self._attention: dict[str, str] = {}
 
     def run(self) -> Summary:
         """Render until every row has a record or is given up.
@@ -125,12 +128,22 @@ class Driver:
         """Note what a worker reports about its rows."""
         now = time.monotonic()
         for record in report.rendered:
+            self._note_attention(worker, record)
             if self._dispatcher.done(worker, record.row_id, now):
                 self._committer.done(record, self._pending.pop(record.row_id), worker=worker)
                 self._tally.done(worker, record.batch_size)
                 self._deaths_in_a_row = 0
         for failed in report.failed:
             self._fail(worker, failed)
+
+    def _note_attention(self, worker: str, record: Record) -> None:
+        """Log the attention backend that `auto` became: it is known once a worker has rendered a row."""
+        if not self._work.setup.model.options.attention:
+            return
+        backend = json.loads(record.environment).get("attention")
+        if backend and self._attention.get(worker) != backend:
+            self._attention[worker] = backend
+            log.info("%s: attention backend %s", worker, backend)
 
     def _fail(self, worker: str, failed: Failed) -> None:
         if failed.is_store:

@@ -20,10 +20,11 @@ from framefleet.pipeline.loras.files import fetch_lora
 from framefleet.pipeline.model import ModelSettings, source_of, weights_of
 from framefleet.pipeline.options.checks import check_options
 from framefleet.pipeline.options.schema import Options
+from framefleet.pipeline.options.step_cache import check_called
 from framefleet.pipeline.outputs.media import Media
 from framefleet.pipeline.outputs.records import FAILURE_FIELDS, RECORD_FIELDS
 from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.recipes.called import spec_for
+from framefleet.pipeline.recipes.called import classes_called, spec_for
 from framefleet.pipeline.recipes.recipe import Recipe, find_recipe
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.sources.integrity import model_digest
@@ -84,6 +85,9 @@ def resolve(job: Job, watch: Watch) -> Resolved:
     loras = _open_loras(job, spec, weights)
     recipes = {job.recipe: find_recipe(job.recipe)}
     called = spec_for(recipes[job.recipe], spec)
+    if cache := model.options.cache:
+        classes = classes_called(recipes[job.recipe], spec)
+        check_called(cache, classes, own=spec.pipeline_class)
     inputs = Inputs([folder_of(job.table), *job.inputs.roots], job.storage_options)
     table, plan = _open_table(job, called, recipes, InputIndex(inputs), loras)
     for column, argument in plan.lookalikes:

@@ -113,7 +113,9 @@ def _open_pickle(path: Path) -> Checkpoint:
 
 
 def _tensors(content: Any) -> dict[str, Tensor]:
-    nested = next((content[nest] for nest in _NESTS if nest in content), content) if content else {}
+    if not isinstance(content, Mapping):  # a tensor or a list of them, which have no names
+        return {}
+    nested = next((content[nest] for nest in _NESTS if isinstance(content.get(nest), Mapping)), content)
     return {str(name): value for name, value in nested.items() if isinstance(value, Tensor)}
 
 

@@ -70,12 +70,7 @@ def open_attention(wanted: str, modules: Mapping[str, Any], *, device: str) -> A
     """
     dtype = next(iter(modules.values())).dtype
     if wanted != AUTO:
-        if not works(wanted, device=device, dtype=dtype):
-            usable = ", ".join(usable_backends(device=device, dtype=dtype))
-            raise ModelError(
-                f"attention {wanted!r} does not work on {device} in {dtype}",
-                f"use auto, or one of {usable}; or install what it needs",
-            )
+        check_works(wanted, device=device, dtype=dtype)
         return Attention(modules, [wanted])
     if not all(map(has_choice, modules.values())):
         log.warning("attention: %s has no choice of backends; it keeps its own", _classes(modules))
@@ -97,6 +92,16 @@ def check_attention(wanted: str, modules: Mapping[str, nn.Module]) -> None:
     if wanted != AUTO and not all(map(has_choice, modules.values())):
         raise ModelError(
             f"attention: {_classes(modules)} has no choice of backends in this diffusers", "leave it out"
+        )
+
+
+def check_works(wanted: str, *, device: str, dtype: torch.dtype) -> None:
+    """Raise ModelError for a backend that does not work here, with those that do."""
+    if not works(wanted, device=device, dtype=dtype):
+        usable = ", ".join(usable_backends(device=device, dtype=dtype))
+        raise ModelError(
+            f"attention {wanted!r} does not work on {device} in {dtype}",
+            f"use auto, or one of {usable}; or install what it needs",
         )
 
 

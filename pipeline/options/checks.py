@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.options.attention import check_attention
+from framefleet.pipeline.options.attention import AUTO, check_attention, check_works
 from framefleet.pipeline.options.offload import check_offload
 from framefleet.pipeline.options.quantization import check_quantization
 from framefleet.pipeline.options.schema import GroupOffload, Options, Quanto
@@ -55,6 +55,8 @@ def check_options(
     denoisers = {name: _without_weights(by_name[name], folder) for name in denoisers_in(by_name)}
     if options.attention:
         check_attention(options.attention, denoisers)
+        if device == "cpu" and options.attention != AUTO:
+            check_works(options.attention, device=device, dtype=torch.float32)
     if options.cache:
         check_cache(options.cache, denoisers, pipeline_class=spec.pipeline_class)
     if options.compile:

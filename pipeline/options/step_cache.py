@@ -6,8 +6,9 @@ with a cache therefore runs alone.
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -104,6 +105,21 @@ def check_cache(cache: Cache, denoisers: Mapping[str, Any], *, pipeline_class: t
             raise ModelError(
                 f"cache {cache.type} finds nothing in {name} by its default names, and would do nothing",
                 "name its modules in cache_identifiers, set `use_lite_mode: true`, or use another cache",
+            )
+
+
+def check_called(cache: Cache, called: Iterable[type], *, own: type) -> None:
+    """Raise ModelError for a cache that a pipeline which the recipe calls gives no place to work.
+
+    called: those pipelines. own: the model's. Reads their code: diffusers has no other word on it (0.42).
+    """
+    for pipeline_class in called:
+        names_rows = "cache_context" in inspect.getsource(pipeline_class.__call__)
+        has_place = pipeline_class is own if cache.type in TIMED else names_rows
+        if cache.type != "mag" and not has_place:
+            raise ModelError(
+                f"cache {cache.type} does not work in {pipeline_class.__name__}, which the recipe calls",
+                "use `cache: {type: mag, ...}`, another recipe, or no cache",
             )
 
 

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from framefleet.pipeline.recipes.recipe import Recipe, recipe_class
+from framefleet.pipeline.registry import class_named
 from framefleet.pipeline.specs.spec import PipelineSpec, spec_of
+
+
+def classes_called(recipe: Recipe, spec: PipelineSpec) -> list[type]:
+    """Return the pipelines of diffusers that `recipe` calls on this model."""
+    first = recipe_class(recipe, spec.class_name, spec.configs)
+    then = recipe.then(spec.class_name, spec.configs)
+    return [class_named(name) for name in dict.fromkeys((first, then)) if name]
 
 
 def spec_for(recipe: Recipe, spec: PipelineSpec) -> PipelineSpec:

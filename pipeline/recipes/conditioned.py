@@ -22,9 +22,13 @@ def image_to_video(pipe: Any, request: Request) -> Any:
 def video_to_video(pipe: Any, request: Request, *, num_frames: int | None = None) -> Any:
     """Render over `request.arguments["video"]`, a list of PIL images, as many as the model renders.
 
-    num_frames: takes only so many, from the first on.
+    num_frames: takes only so many, from the first on. A model whose clip only begins or ends with frames of
+    the video, as Open-Sora's does, is given the whole of it, and renders so many.
     """
     video = request.arguments["video"]
+    class_name = conditioned_class("video", type(pipe).__name__, configs_of(pipe))
+    if "num_frames" in call_parameters(class_name):
+        return _call(pipe, request, "video", video, **({"num_frames": num_frames} if num_frames else {}))
     if num_frames is not None and num_frames > len(video):
         raise RecipeError(f"num_frames is {num_frames}, but the video has {len(video)}", "ask for fewer")
     return _call(pipe, request, "video", video[:num_frames])
@@ -45,7 +49,7 @@ def takes(class_name: str, medium: Medium) -> bool:
     return is_video and medium in parameters
 
 
-def _call(pipe: Any, request: Request, medium: Medium, given: Any) -> Any:
+def _call(pipe: Any, request: Request, medium: Medium, given: Any, **more: Any) -> Any:
     able = as_sibling(pipe, conditioned_class(medium, type(pipe).__name__, configs_of(pipe)))
-    arguments = {**request.arguments, medium: given}
+    arguments = {**request.arguments, medium: given, **more}
     return able(**arguments, generator=request.generator(), output_type="np")

@@ -85,6 +85,15 @@ def check_extendable(class_name: str, configs: Configs) -> str:
     return class_name
 
 
+def following_class(class_name: str, configs: Configs) -> str | None:
+    """Return the pipeline that goes on from frames, from a picture if it can; None where segments are new."""
+    if takes(class_name, "image"):
+        return class_name
+    return find_sibling(class_name, "image_to_video", configs) or find_sibling(
+        class_name, "video_to_video", configs, redraws=True
+    )
+
+
 def check_extend(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Iterator[tuple[str, Refused]]:
     """Yield what of a row cannot be rendered, as the argument and why."""
     if not MIN_S <= own["duration_s"] <= MAX_S:
@@ -121,25 +130,21 @@ def _follower(
 ) -> tuple[Follow, int]:
     """Return how the model goes on, and how many frames of a segment lie over the last of the film."""
     class_name, configs = type(pipe).__name__, configs_of(pipe)
-    if (
-        starting := class_name
-        if takes(class_name, "image")
-        else find_sibling(class_name, "image_to_video", configs)
-    ):
-        able = as_sibling(pipe, starting)
+    following = following_class(class_name, configs)
+    if following is None:
+        return lambda film, num_frames: rendered(pipe, arguments), overlap
+    able = as_sibling(pipe, following)
+    if takes(following, "image"):
 
         def follow(film: Frames, num_frames: int) -> Frames:
             given = accepted(able, {**arguments, "image": Image.fromarray(film[-1])})
             return rendered(able, given)[1:]  # the first is the image
 
         return follow, 0
-    if redrawing := find_sibling(class_name, "video_to_video", configs, redraws=True):
-        again = as_sibling(pipe, redrawing)
 
-        def follow_over(film: Frames, num_frames: int) -> Frames:
-            held = [film[-1]] * (num_frames - overlap)
-            video = [Image.fromarray(frame) for frame in [*film[len(film) - overlap :], *held]]
-            return rendered(again, accepted(again, {**arguments, "video": video, "strength": strength}))
+    def follow_over(film: Frames, num_frames: int) -> Frames:
+        held = [film[-1]] * (num_frames - overlap)
+        video = [Image.fromarray(frame) for frame in [*film[len(film) - overlap :], *held]]
+        return rendered(able, accepted(able, {**arguments, "video": video, "strength": strength}))
 
-        return follow_over, overlap
-    return lambda film, num_frames: rendered(pipe, arguments), overlap
+    return follow_over, overlap

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
-from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.recipes.conditioned import conditioned_class
-from framefleet.pipeline.recipes.image_model import check_image_model, open_image_model
+from framefleet.pipeline.recipes.second_model import asked_model, open_second_model
 from framefleet.pipeline.recipes.siblings import as_sibling, configs_of
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.specs.check import Refused
 
 SIDE = 768  # image models make poor pictures of much fewer pixels than 768 x 768
 
@@ -33,7 +30,7 @@ def text_to_image_to_video(
     generator draws the noise of both.
     """
     able = as_sibling(pipe, conditioned_class("image", type(pipe).__name__, configs_of(pipe)))
-    model = open_image_model(_checked(image_model), device=str(pipe._execution_device))
+    model = open_second_model(asked_model("image_model", image_model), device=str(pipe._execution_device))
     generator, given = request.generator(), request.arguments
     height, width = image_size(given["height"], given["width"], multiple=model.spec.size_multiple)
     asked = {
@@ -55,11 +52,3 @@ def image_size(height: int, width: int, *, multiple: int) -> tuple[int, int]:
     scale = max(1.0, SIDE / math.sqrt(height * width))
     sides = (max(1, round(side * scale / multiple)) * multiple for side in (height, width))
     return next(sides), next(sides)
-
-
-def _checked(image_model: Any) -> Mapping[str, str]:
-    """Return what the row's check made of the cell; a recipe that is called by hand is given the text."""
-    found = image_model if isinstance(image_model, Mapping) else check_image_model(image_model)
-    if isinstance(found, Refused):
-        raise RecipeError(f"image_model is {image_model!r}, but {found.reason}", found.fix)
-    return found

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -11,11 +11,15 @@ from PIL import Image
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.outputs.frames import Frames, to_frames
 from framefleet.pipeline.recipes.extend import MAX_S, MIN_S
+from framefleet.pipeline.recipes.second_model import asked_model, open_second_model
 from framefleet.pipeline.recipes.siblings import call_parameters, is_first_only
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.specs.check import Refused, coerce
 from framefleet.pipeline.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.specs.spec import Configs
+
+if TYPE_CHECKING:
+    import torch
 
 # What tells a pipeline of the row's own images, and has no meaning between key frames.
 _OF_THE_ROW = ("video", "condition_type")
@@ -37,23 +41,72 @@ def keyframes(
     frames are needed between two than a clip has, its middle becomes a key frame. One generator draws all
     noise.
     """
+    generator = request.generator()
+    coarse = to_frames(pipe(**request.arguments, generator=generator, output_type="np"))
+    times = _times(keyframe_times, duration_s, num_keyframes)
+    return refined(coarse, pipe, request, generator, duration_s=duration_s, times=times)
+
+
+def text_to_keyframes_to_video(
+    pipe: Any,
+    request: Request,
+    *,
+    duration_s: float,
+    keyframe_model: str | None = None,
+    num_keyframes: int = 4,
+    keyframe_times: str | None = None,
+    keyframe_height: int | None = None,
+    keyframe_width: int | None = None,
+    keyframe_frames: int | None = None,
+    keyframe_steps: int | None = None,
+    keyframe_guidance: float | None = None,
+) -> Frames:
+    """Render the prompt with `keyframe_model`; take key frames from that clip; render from each to the next.
+
+    keyframe_height, ... keyframe_guidance: of that first clip; without them what the second model's preset
+    says. The rest as in `keyframes`.
+    """
+    model = open_second_model(
+        asked_model("keyframe_model", keyframe_model), device=str(pipe._execution_device)
+    )
+    generator = request.generator()
+    asked = {
+        "prompt": request.arguments.get("prompt"),
+        "negative_prompt": request.arguments.get("negative_prompt"),
+        "height": keyframe_height,
+        "width": keyframe_width,
+        "num_inference_steps": keyframe_steps,
+        "guidance_scale": keyframe_guidance,
+        **dict.fromkeys(FRAME_PARAMETERS, keyframe_frames),
+    }
+    given = {k: v for k, v in asked.items() if v is not None and k in model.spec.parameters}
+    arguments = {**model.spec.defaults(), **given}
+    coarse = to_frames(model.pipe(**arguments, generator=generator, output_type="np"))
+    times = _times(keyframe_times, duration_s, num_keyframes)
+    return refined(coarse, pipe, request, generator, duration_s=duration_s, times=times)
+
+
+def refined(
+    coarse: Frames,
+    pipe: Any,
+    request: Request,
+    generator: torch.Generator,
+    *,
+    duration_s: float,
+    times: Sequence[float],
+) -> Frames:
+    """Return the film whose key frames are those of `coarse` at `times`, as shares of it, from 0 to 1."""
     if request.fps is None:
         raise RecipeError(
             "keyframes renders seconds, and the row has no fps", "set media.fps, or an fps column"
         )
-    generator = request.generator()
-
-    def rendered(arguments: Mapping[str, Any]) -> Frames:
-        return to_frames(pipe(**arguments, generator=generator, output_type="np"))
 
     def interpolate(first: Frames, last: Frames) -> Frames:
         ends = {"image": Image.fromarray(first), "last_image": Image.fromarray(last)}
         kept = {name: value for name, value in request.arguments.items() if name not in _OF_THE_ROW}
-        return rendered({**kept, **ends})
+        return to_frames(pipe(**{**kept, **ends}, generator=generator, output_type="np"))
 
-    coarse = rendered(request.arguments)
     num_frames = max(round(duration_s * request.fps), 2)
-    times = _times(keyframe_times, duration_s, num_keyframes)
     at = sorted({round(time * (num_frames - 1)) for time in times})  # frames of the film
     keys = [coarse[round(i / (num_frames - 1) * (len(coarse) - 1))] for i in at]
     pieces = [between(keys[i], keys[i + 1], at[i + 1] - at[i], interpolate)[:-1] for i in range(len(at) - 1)]

@@ -15,10 +15,15 @@ from typing import Any
 
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.recipes.conditioned import conditioned_class, image_to_video, video_to_video
-from framefleet.pipeline.recipes.extend import check_extend, check_extendable, extend
+from framefleet.pipeline.recipes.extend import check_extend, check_extendable, extend, following_class
 from framefleet.pipeline.recipes.first_image import text_to_image_to_video
 from framefleet.pipeline.recipes.guidance import open_guidance
-from framefleet.pipeline.recipes.keyframes import check_keyframes, keyframe_class, keyframes
+from framefleet.pipeline.recipes.keyframes import (
+    check_keyframes,
+    keyframe_class,
+    keyframes,
+    text_to_keyframes_to_video,
+)
 from framefleet.pipeline.recipes.refine import check_refine, refine, refining_class
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.specs.check import Refused
@@ -41,6 +46,10 @@ def _models_own(class_name: str, configs: Configs) -> str:
     return class_name
 
 
+def _no_other(class_name: str, configs: Configs) -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """A named function `(pipe, request) -> frames`.
@@ -50,6 +59,7 @@ class Recipe:
     needs: arguments without which no row can be rendered. makes: those of the pipeline that it makes itself.
     check: from the recipe's own arguments and those of the pipeline, to what is wrong between them.
     pipeline: from a model's class and configs to the class whose call takes a row's arguments.
+    then: to the class that goes on from its frames, if any.
     """
 
     name: str
@@ -59,6 +69,7 @@ class Recipe:
     makes: tuple[str, ...] = ()
     check: Callable[[Mapping[str, Any], Mapping[str, Any]], Problems] = _no_problems
     pipeline: Callable[[str, Configs], str] = _models_own
+    then: Callable[[str, Configs], str | None] = _no_other
 
     def parameters(self) -> list[Parameter]:
         """What the recipe takes beyond `(pipe, request)`."""
@@ -131,14 +142,34 @@ _RECIPES = (
         makes=("image",),
         pipeline=functools.partial(conditioned_class, "image"),
     ),
-    Recipe(name="refine", function=refine, needs=("height", "width"), check=check_refine, pipeline=_refined),
     Recipe(
-        name="extend", function=extend, needs=("duration_s",), check=check_extend, pipeline=check_extendable
+        name="refine",
+        function=refine,
+        needs=("height", "width"),
+        check=check_refine,
+        pipeline=_refined,
+        then=refining_class,
+    ),
+    Recipe(
+        name="extend",
+        function=extend,
+        needs=("duration_s",),
+        check=check_extend,
+        pipeline=check_extendable,
+        then=following_class,
     ),
     Recipe(
         name="keyframes",
         function=keyframes,
         needs=("duration_s",),
+        check=check_keyframes,
+        pipeline=keyframe_class,
+    ),
+    Recipe(
+        name="text_to_keyframes_to_video",
+        function=text_to_keyframes_to_video,
+        needs=("duration_s", "keyframe_model"),
+        makes=("image", "last_image"),
         check=check_keyframes,
         pipeline=keyframe_class,
     ),

@@ -46,6 +46,7 @@ def check_argument(name: str, value: Any, kind: ScalarKind, spec: PipelineSpec) 
 _RANGES: dict[str, tuple[float, float, str]] = {
     "decode_chunk_size": (1, math.inf, "1 or more"),
     "eta": (0, 1, "from 0 to 1"),
+    "fps": (1, math.inf, "1 or more"),
     "frame_rate": (1, math.inf, "1 or more"),
     "max_sequence_length": (1, math.inf, "1 or more"),
     "num_inference_steps": (1, math.inf, "1 or more"),

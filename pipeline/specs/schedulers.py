@@ -166,7 +166,8 @@ def _usable(spec: PipelineSpec) -> str:
     for name, (class_name, changes) in SHORT_NAMES.items():
         if _refusal(class_name, changes, spec) is None:
             names.append(name)
-    return f"use one of {', '.join(names)}; or leave it out for the model's own {spec.scheduler_class}"
+    others = f"use one of {', '.join(names)}; or " if names else ""
+    return f"{others}leave it out for the model's own {spec.scheduler_class}"
 
 
 def _missing_packages(class_name: str) -> list[str]:

@@ -15,9 +15,8 @@ from framefleet.pipeline.loras.asked import ARGUMENT as LORA
 from framefleet.pipeline.loras.asked import Lora, check_loras
 from framefleet.pipeline.outputs.store import public_url
 from framefleet.pipeline.recipes.guidance_check import check_schedule, is_schedule
-from framefleet.pipeline.recipes.image_model import ARGUMENT as IMAGE_MODEL
-from framefleet.pipeline.recipes.image_model import check_image_model
 from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe
+from framefleet.pipeline.recipes.second_model import MAKES, check_second_model
 from framefleet.pipeline.registry import row_rules
 from framefleet.pipeline.specs.check import Refused, check_argument, check_fps, check_seed
 from framefleet.pipeline.specs.schedulers import resolve
@@ -194,8 +193,8 @@ def _checked_default(name: str, value: Any, kind: Kind, spec: PipelineSpec, find
 def _check_value(name: str, value: Any, kind: Kind, spec: PipelineSpec, finder: Finder) -> Any:
     if kind == "image" or kind == "video":
         return check_input(value, kind, finder)
-    if name == IMAGE_MODEL:
-        return check_image_model(value)
+    if name in MAKES:
+        return check_second_model(name, value)
     if is_schedule(name, value):
         return check_schedule(name, value, class_name=spec.class_name, configs=spec.configs)
     return check_argument(name, value, kind, spec)

@@ -140,8 +140,9 @@ class RowPlan:
             given = {
                 reader.target for reader, cell in zip(self.readers, cells, strict=True) if cell is not None
             }
-            arguments, refused = self.rules(arguments, given, self.spec)
-            problems += self._problems(refused, arguments)
+            taken, refused = self.rules(arguments, given, self.spec)
+            problems += self._problems(refused, arguments | taken)
+            arguments = taken
         choice: SchedulerChoice = special.get("scheduler", self.scheduler)
         problems += self._across(arguments, choice, {problem.column for problem in problems})
         recipe: Recipe = special.get("recipe", self.recipe)

@@ -7,16 +7,17 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from framefleet import Clip, Model, Renderer, Request, load_model
-from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.errors import ModelError, TableError
 from framefleet.pipeline.fused.forwards import Batching
 from framefleet.pipeline.inputs.access import Inputs
-from framefleet.pipeline.outputs.frames import frames_sha256
-from framefleet.pipeline.recipes.keyframes import keyframes
+from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
+from framefleet.pipeline.recipes.keyframes import keyframes, refined
 from tests.crafter import (
     GATE,
     IMAGE,
@@ -85,6 +86,34 @@ def test_key_frames_and_what_lies_between_come_in_company_as_alone(tmp_path: Pat
         frames = keyframes(loaded.pipe, alone, duration_s=1.0, keyframe_times="0.4")
         assert frames.shape == (8, 64, 64, 3)
         assert clips[row.seed].frames_sha256 == frames_sha256(frames)
+
+
+def test_key_frames_may_come_from_another_model() -> None:
+    loaded, first = model(MOTION), load_model(crafter(TEXT))
+    small = {"height": 64, "width": 64, "num_inference_steps": 2}
+    own = {"duration_s": 1.0, "num_keyframes": 3, "keyframe_model": str(crafter(TEXT)), "keyframe_frames": 5}
+    own |= {"keyframe_height": 64, "keyframe_width": 64, "keyframe_steps": 2}
+    given = {**SMALLEST, "prompt": "a cat"}
+    rows = [Request(arguments=given | own, seed=seed, recipe="text_to_keyframes_to_video") for seed in (1, 2)]
+    clips = {clip.request.seed: clip for clip in Renderer(loaded, Batching(min_gain=0)).render(rows)}
+    assert all(isinstance(clip, Clip) for clip in clips.values()), clips
+    for row in rows:
+        generator = row.generator()
+        arguments = first.spec.defaults() | small | {"num_frames": 5, "prompt": "a cat"}
+        coarse = to_frames(first.pipe(**arguments, generator=generator, output_type="np"))
+        alone = Request(arguments=given, fps=8)
+        film = refined(coarse, loaded.pipe, alone, generator, duration_s=1.0, times=[0.0, 0.5, 1.0])
+        assert np.array_equal(film[0], coarse[0])
+        assert clips[row.seed].frames_sha256 == frames_sha256(film)
+
+
+def test_key_frames_come_from_a_model_that_starts_from_text() -> None:
+    row = Request(
+        arguments={**SMALLEST, "prompt": "a cat", "duration_s": 1.0, "keyframe_model": str(crafter(IMAGE))},
+        recipe="text_to_keyframes_to_video",
+    )
+    with pytest.raises(TableError, match="does not make videos from text alone"):
+        list(Renderer(model(MOTION)).render([row]))
 
 
 # Made by this file: python -m tests.models.test_crafter
@@ -161,6 +190,7 @@ def test_what_cannot_be_rendered_is_refused(variant: str, arguments: dict[str, A
         (TEXT, {"scheduler": "ddim"}, "its denoising loop was written for its own kind"),
         (TEXT, {"num_inference_steps": 1001}, "takes 1 to 1000 steps"),
         (NO_FPS, {"fps": 8}, "this model is told no rate"),
+        (TEXT, {"fps": 0}, "fps is 0, but it must be 1 or more"),
     ],
 )
 def test_a_row_that_cannot_be_rendered_is_refused_before(
@@ -173,6 +203,22 @@ def test_a_row_that_cannot_be_rendered_is_refused_before(
     row = Request(arguments={"prompt": "a cat", **SMALLEST, **cells}, scheduler=scheduler)
     with pytest.raises(TableError, match=problem):
         list(Renderer(model(variant)).render([row]))
+
+
+def test_options_are_checked_against_our_classes() -> None:
+    row = Request(arguments={"prompt": "a cat", **SMALLEST}, seed=1)
+    plain, sliced = (
+        next(iter(Renderer(loaded).render([row])))
+        for loaded in (model(TEXT), load_model(crafter(TEXT), dtype="fp32", vae_slicing=True))
+    )
+    assert plain.frames_sha256 == sliced.frames_sha256  # type: ignore[union-attr]
+    with pytest.raises(ModelError, match="VideoCrafterUNet3DModel does not take the caches"):
+        load_model(crafter(TEXT), cache="first_block")
+
+
+def test_tiles_are_as_large_as_the_autoencoder_was_trained_with() -> None:
+    vae = model(TEXT).pipe.vae
+    assert vae.tile_sample_min_size == 256
 
 
 def test_a_schedule_of_guidance_that_stays_is_a_number() -> None:

@@ -175,6 +175,8 @@ def test_the_callback_may_change_the_latents_and_stop_the_run() -> None:
         ({"video": "long.mp4"}, "num_frames is 5, but v2v_head gives more than that"),
         ({"aspect_ratio": "5:1", "height": None, "width": None}, "has to be one of 16:9"),
         ({"resolution": "256px"}, "the row gives height or width too"),
+        ({"flow_shift": 0.0}, "flow_shift is 0.0, but it must be above 0"),
+        ({"flow_shift": 1e9}, "at most 1000"),
         ({"num_frames": 133}, "OpenSora renders 129 frames at most"),
         ({"num_frames": 8}, "OpenSora renders 4k \\+ 1 frames"),
         ({"height": 40}, "OpenSora renders multiples of 16"),
@@ -190,6 +192,23 @@ def test_rows_that_cannot_be_rendered_are_refused_before(
     request = Request(arguments={**SMALLEST["opensora"], "prompt": "a ball", **arguments})
     with pytest.raises(TableError, match=problem):
         list(Renderer(model).render([request]))
+
+
+def test_video_to_video_renders_as_many_frames_as_the_row_asks_for(media: Path) -> None:
+    arguments = {
+        **SMALLEST["opensora"],
+        "prompt": "a ball",
+        "video": str(media / "long.mp4"),
+        "num_frames": 37,
+    }
+    rows = [Request(arguments=arguments, seed=1, recipe=name) for name in ("video_to_video", "generate")]
+    clips = list(Renderer(load_model(tiny("opensora"), dtype="fp32")).render(rows))
+    assert all(isinstance(clip, Clip) and len(clip.frames) == 37 for clip in clips), clips
+    assert len({clip.frames_sha256 for clip in clips}) == 1  # type: ignore[union-attr]
+
+
+def test_options_are_checked_against_our_autoencoder() -> None:
+    assert load_model(tiny("opensora_dc"), vae_tiling=True).pipe.vae.use_tiling
 
 
 def test_the_deep_compression_autoencoder_takes_4k_frames() -> None:

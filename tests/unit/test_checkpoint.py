@@ -42,6 +42,15 @@ def test_a_pickle_is_opened_as_trainers_nest_it(nest: str | None, wrapper: str, 
     check_opened(tmp_path / "model.ckpt")
 
 
+@pytest.mark.parametrize(
+    "content", [torch.ones(4), [torch.ones(2)], 42, "text", {"state_dict": [1, 2]}, {"module": 3}]
+)
+def test_a_pickle_without_named_tensors_is_refused(content: object, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "model.ckpt")
+    with pytest.raises(ModelError, match="holds no tensors"):
+        open_checkpoint(tmp_path / "model.ckpt")
+
+
 def test_a_folder_of_one_file_is_that_file(tmp_path: Path) -> None:
     torch.save(TENSORS, tmp_path / "model.ckpt")
     (tmp_path / "README.md").touch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,3 +66,11 @@ def test_a_row_may_not_name_a_recipe_of_other_parameters(tmp_path: Path) -> None
     assert "takes other arguments" in survey.invalid_lines()[0]
     with pytest.raises(RecipeError):
         _resolved(tmp_path, recipe="tests.faults:absent")
+
+
+def test_a_row_imports_no_module_that_the_job_does_not_name(tmp_path: Path) -> None:
+    write_table(tmp_path / "t.parquet", [{**ROWS[0], "recipe": "this:zen"}])
+    with RowIndex() as index:
+        survey = survey_rows(_resolved(tmp_path), index, checked=lambda _: None)
+    assert "of a module that the job does not name" in survey.invalid_lines()[0]
+    assert "this" not in sys.modules

@@ -130,7 +130,7 @@ def _config(
 ) -> dict[str, Any]:
     try:
         return infer(shapes)
-    except (KeyError, ValueError) as error:  # a tensor that it is inferred from is not there
+    except (LookupError, ValueError) as error:  # a tensor that it is inferred from is not there, or misshapen
         missing = f", for instance {error}" if isinstance(error, KeyError) else ""
         raise ModelError(
             f"{place} has no complete {name}: tensors are missing{missing}",

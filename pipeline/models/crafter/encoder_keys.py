@@ -73,6 +73,7 @@ def vae_config(shapes: Shapes) -> dict[str, Any]:
         "layers_per_block": len(first),
         "latent_channels": shapes["post_quant_conv.weight"].shape[0],
         "scaling_factor": 0.18215,
+        "sample_size": 256,  # pixels of a tile, where tiling is asked for; diffusers' own 32 leaves seams
     }
 
 

@@ -56,6 +56,8 @@ def condition_of(
     Raises ValueError for a name that is not known, and when what it needs was not given.
     """
     has_image = image is not None or last_image is not None
+    if name is None and video is not None and has_image:
+        raise ValueError("`condition_type` has to say which counts, as an image and a video are given")
     if name is None and video is not None:
         name = "v2v_head"
     elif name is None and has_image:
