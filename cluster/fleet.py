@@ -240,7 +240,10 @@ def _check_address(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
     except OSError as error:
-        raise FleetError(f"no Ray cluster answers at {address}: {error}", "check fleet.address") from error
+        raise FleetError(
+            f"no Ray cluster answers at {address}: {error}",
+            "check fleet.address; one that wants tokens is joined with RAY_AUTH_MODE=token set",
+        ) from error
 
 
 def _cause(error: RayError) -> str:
