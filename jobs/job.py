@@ -166,7 +166,7 @@ class Job(Section):
         default="generate",
         min_length=1,
         description="generate, image_to_video, video_to_video, text_to_image_to_video, refine, extend, "
-        "keyframes, or yours as module:function.",
+        "keyframes, text_to_keyframes_to_video, or yours as module:function.",
     )
     inputs: InputsSection = InputsSection()
     batching: BatchingSection = BatchingSection()
