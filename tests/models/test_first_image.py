@@ -57,7 +57,7 @@ def test_the_image_models_files_are_part_of_the_row() -> None:
     ("arguments", "problem"),
     [
         ({"image_model": None}, "text_to_image_to_video needs it|every row needs an image_model|no column"),
-        ({"image_model": str(tiny("wan"))}, "WanPipeline does not make images of any size from text"),
+        ({"image_model": str(tiny("wan"))}, "WanPipeline does not make images from text alone"),
         ({"image_model": "/nowhere"}, "nowhere"),
         ({"image": "a.png"}, "image"),
     ],
