@@ -1,0 +1,62 @@
+"""What is trained: rows in, one loss out. Loop, checkpoints and cluster know no more of a model than this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from framefleet.pipeline.outputs.frames import Frames
+
+Prepared = dict[str, Tensor]  # what a row's loss needs; a safetensors file can hold it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Bucket:
+    """The one shape of all videos in a batch."""
+
+    num_frames: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRow:
+    """A row that passed its checks.
+
+    index: in the table. video: path or URL, None where the task needs none; sha256: of its bytes.
+    arguments: of the pipeline's `__call__`: the prompt, and what else of it the row gives (fps, ...).
+    """
+
+    index: int
+    video: str | None
+    sha256: str | None
+    arguments: Mapping[str, Any]
+    bucket: Bucket
+
+
+class Task(Protocol):
+    """A way to train parts of one loaded pipeline."""
+
+    @property
+    def trained(self) -> Mapping[str, nn.Module]:
+        """The components that change, by their names in the pipeline."""
+
+    @property
+    def keeps_prepared(self) -> bool:
+        """Whether what `prepare` returns is worth keeping, for all epochs."""
+
+    def prepare(self, row: TrainingRow, frames: Frames | None) -> Prepared:
+        """Return all that can be computed once. frames: uint8 RGB (T, H, W, 3) of the row's bucket.
+
+        Runs without gradients, before `loss` changes any weight that it uses.
+        """
+
+    def loss(self, batch: Sequence[Prepared], generator: torch.Generator) -> Tensor:
+        """Return the mean loss of rows of one bucket, 0-d fp32, with gradients.
+
+        All randomness comes from `generator` (CPU): equal batch, weights and generator, equal loss.
+        """
