@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 
 from framefleet.jobs.claim import is_claimed
@@ -25,9 +26,8 @@ class JobPlan:
 
 def plan_job(job: Job, watch: Watch) -> JobPlan:
     """Read and check everything that `render` would. Raises UserError as it would, but for invalid rows."""
-    resolved = resolve(job, watch)
-    is_claimed(resolved)
-    with RowIndex() as index:
+    with closing(resolve(job, watch)) as resolved, closing(RowIndex()) as index:
+        is_claimed(resolved)
         survey = survey_rows(resolved, index, checked=watch.checked)
         mark_done(resolved, index)
         shapes = dict(survey.shapes.most_common())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,8 @@ def as_job(job: Job | str | Path | Mapping[str, Any]) -> Job:
 
 def render_job(job: Job, watch: Watch) -> Summary:
     """Do what `render` promises, telling `watch` about it."""
-    resolved = resolve(job, watch)
-    is_claimed(resolved)
-    with RowIndex() as index:
+    with closing(resolve(job, watch)) as resolved, closing(RowIndex()) as index:
+        is_claimed(resolved)
         survey = survey_rows(resolved, index, checked=watch.checked)
         refuse_invalid(survey, resolved)
         with DriverLock(resolved.store) as lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -56,6 +57,11 @@ class Resolved:
     media: Media
     store: Store
     inputs: Inputs
+    finder: InputIndex
+
+    def close(self) -> None:
+        """End the threads that look at what rows name."""
+        self.finder.close()
 
     @property
     def numerics(self) -> dict[str, Any]:
@@ -82,14 +88,14 @@ def resolve(job: Job, watch: Watch) -> Resolved:
         device=device,
         has_loras=bool(job.loras),
     )
-    loras = _open_loras(job, spec, weights)
+    loras = _open_loras(job, spec, configs)
     recipes = {job.recipe: find_recipe(job.recipe)}
-    called = spec_for(recipes[job.recipe], spec)
     if cache := model.options.cache:
         classes = classes_called(recipes[job.recipe], spec)
         check_called(cache, classes, own=spec.pipeline_class)
     inputs = Inputs([folder_of(job.table), *job.inputs.roots], job.storage_options)
-    table, plan = _open_table(job, called, recipes, InputIndex(inputs), loras)
+    finder = InputIndex(inputs)
+    table, plan = _open_table(job, spec, recipes, finder, loras)
     for column, argument in plan.lookalikes:
         watch.say(f"note: column {column!r} is carried along; did you mean the argument {argument!r}?")
     if job.output.startswith("memory://"):
@@ -114,6 +120,7 @@ def resolve(job: Job, watch: Watch) -> Resolved:
         media=media,
         store=store,
         inputs=inputs,
+        finder=finder,
     )
 
 
@@ -136,14 +143,14 @@ def _is_on_cpu(job: Job) -> bool:
     return not torch.cuda.is_available()
 
 
-def _open_loras(job: Job, spec: PipelineSpec, weights: Weights) -> dict[str, Lora]:
+def _open_loras(job: Job, spec: PipelineSpec, configs: Path) -> dict[str, Lora]:
     """Return the job's LoRAs as other machines find them too. They are read here: they must fit the model."""
     given = loras_of({name: lora.model_dump() for name, lora in job.loras.items()})
     files = {name: fetch_lora(name, lora, job.storage_options) for name, lora in given.items()}
     if files:
         from framefleet.pipeline.loras.loading import check_loras_fit
 
-        check_loras_fit(files, weights.configs(), spec)
+        check_loras_fit(files, configs, spec)
     return {name: file.lora for name, file in files.items()}
 
 
@@ -154,7 +161,9 @@ def _open_table(
     finder: Finder,
     loras: Mapping[str, Lora],
 ) -> tuple[Table, RowPlan]:
+    """spec: of the model; the job's recipe may call another pipeline over its components."""
     own = recipes[job.recipe]
+    called = spec_for(own, spec)
 
     def find(name: str) -> Recipe:
         if ":" in name and name.partition(":")[0] != job.recipe.partition(":")[0]:
@@ -163,7 +172,7 @@ def _open_table(
                 "rows name framefleet's own recipes, and those of the module of the job's `recipe:`",
             )
         recipe = recipes[name] = recipes.get(name) or find_recipe(name)
-        if recipe.parameters() != own.parameters() or spec_for(recipe, spec).class_name != spec.class_name:
+        if recipe.parameters() != own.parameters() or spec_for(recipe, spec).class_name != called.class_name:
             raise RecipeError(
                 f"recipe {name!r} takes other arguments than the job's recipe {job.recipe!r}",
                 "rows of one table name recipes of equal parameters; render the others as another job",
@@ -171,10 +180,10 @@ def _open_table(
         return recipe
 
     options = job.storage_options if "://" in job.table else {}
-    table = open_table(job.table, options, arguments=argument_columns(spec, job.columns, own))
+    table = open_table(job.table, options, arguments=argument_columns(called, job.columns, own))
     plan = plan_rows(
         table.schema,
-        spec,
+        called,
         columns=job.columns,
         defaults=job.defaults,
         recipe=own,

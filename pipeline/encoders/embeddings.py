@@ -55,7 +55,8 @@ class Embeddings:
     def find(self, call: tuple[Hashable, ...]) -> Output | None:
         """Return the output of a call, on the model's device; None where it is not kept, or damaged.
 
-        call: the encoder's name and its LoRAs, then all that was passed: types, tensors by digest, values.
+        call: the place (the encoder's name, then its LoRAs), then all that was passed: types, tensors by
+        digest, values.
         """
         key = self._key(call)
         try:
@@ -88,8 +89,9 @@ class Embeddings:
             raise
 
     def _key(self, call: tuple[Hashable, ...]) -> str:
-        encoder = str(call[0]).partition(" ")[0]  # its LoRAs follow, by their digests
-        content = canonical_json({"call": _spelled(call), "encoder": self._contexts[encoder]})
+        place = call[0]
+        assert isinstance(place, tuple)
+        content = canonical_json({"call": _spelled(call), "encoder": self._contexts[place[0]]})
         return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
 

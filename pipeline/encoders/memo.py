@@ -30,11 +30,12 @@ class Memo:
         self._known: OrderedDict[Hashable, tuple[list[Any], Hashable, int]] = OrderedDict()
         self._bytes = 0
 
-    def __call__(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, place: Hashable, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """place: what is called, by name and weights; `Embeddings` wants (encoder, LoRAs ...)."""
         given, nesting = flatten((args, kwargs))
         if is_private() or not _are_values(given):
             return forward(*args, **kwargs)
-        key = (name, nesting, tuple(digest_of(v) if isinstance(v, Tensor) else (type(v), v) for v in given))
+        key = (place, nesting, tuple(digest_of(v) if isinstance(v, Tensor) else (type(v), v) for v in given))
         found = self._kept.find(key) if self._kept and key not in self._known else None
         if found is not None:
             self._remember(key, *found)

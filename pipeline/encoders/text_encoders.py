@@ -34,7 +34,7 @@ class Encoders:
     def __call__(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         loras = self._loras.used_in(name, of_one_row())
         # an encoder with a LoRA is another encoder
-        place = "".join([name, *(f" {self._digests[adapter]}:{weight!r}" for adapter, weight in loras)])
+        place = (name, *((self._digests[adapter], weight) for adapter, weight in loras))
         return self._memo(place, partial(self._parked.run, name, forward), *args, **kwargs)
 
     def leave(self) -> None:

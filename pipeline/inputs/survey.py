@@ -12,8 +12,6 @@ import sqlite3
 import threading
 from collections.abc import Iterable
 from queue import Empty, SimpleQueue
-from types import TracebackType
-from typing import Self
 
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.inputs.access import Inputs
@@ -95,14 +93,6 @@ class InputIndex:
         for _ in range(NUM_THREADS):
             self._questions.put(None)
         self._db.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _work(self) -> None:
         while (question := self._questions.get()) is not None:

@@ -92,12 +92,7 @@ def check_cache(cache: Cache, denoisers: Mapping[str, Any], *, pipeline_class: t
             raise ModelError(f"cache: {name} does not take the caches of diffusers", "leave it out")
         try:
             module.enable_cache(cache_config(cache, steps=1).make())
-        except (
-            ValueError,
-            KeyError,
-            IndexError,
-            re.error,
-        ) as error:  # unknown blocks, too few, a bad pattern
+        except (ValueError, KeyError, IndexError, re.error) as error:  # of blocks, or of a bad pattern
             raise ModelError(f"cache {cache.type} does not fit {name}: {error}", "use another") from error
         num_hooked = sum(bool(hooks_of(part)) for part in module.modules())
         module.disable_cache()

@@ -9,8 +9,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 _SCHEMA = """
 PRAGMA journal_mode = OFF;      -- nobody reads this file after a crash
@@ -92,14 +90,6 @@ class RowIndex:
 
     def close(self) -> None:
         self._db.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _seal(self) -> tuple[int, int]:
         """Return (rows, distinct row_ids), with the index built."""

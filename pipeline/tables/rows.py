@@ -176,15 +176,12 @@ class RowPlan:
         return problems
 
     def _of_recipe(self, recipe: Recipe, arguments: Mapping[str, Any]) -> Iterator[Problem]:
-        """Return what keeps recipe or model from rendering values that are fine one by one."""
+        """Yield what keeps recipe or model from rendering values that are fine one by one."""
         found = [*recipe.problems(arguments), *limits(self.spec, arguments)]
         video = arguments.get("video")
-        if (
-            video
-            and not self.rules
-            and (refused := check_length(video, arguments.get("num_frames"), self.spec))
-        ):
-            found.append(("video", refused))
+        if video and not self.rules:
+            refused = check_length(video, arguments.get("num_frames"), self.spec)
+            found += [("video", refused)] if refused else []
         return self._problems(found, arguments)
 
     def _problems(

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from multiprocessing import get_context
@@ -104,7 +105,7 @@ def _dispatch(model: Path, folder: Path, rows: int, workers: int) -> Dispatched:
         {"table": str(folder / "table.parquet"), "model": str(model), "output": str(folder / "output")}
     )
     resolved = resolve(job, Callback())
-    with RowIndex() as index, DriverLock(resolved.store) as lock:
+    with closing(RowIndex()) as index, DriverLock(resolved.store) as lock:
         started = time.monotonic()
         survey_rows(resolved, index, checked=lambda _: None)
         assert index.counts().pending == rows

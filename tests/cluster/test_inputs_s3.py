@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from framefleet.pipeline.errors import InputError
@@ -22,7 +24,7 @@ def test_a_table_reads_below_its_roots_in_a_bucket_and_nowhere_else(s3_server: S
     store.write("images/empty.png", b"")
     store.write("images/page.png", b"<html>")
     inputs = Inputs([f"{url}/tables", f"{url}/images"], s3_server.storage_options, max_bytes=100_000)
-    with InputIndex(inputs) as index:
+    with closing(InputIndex(inputs)) as index:
         for uri in ("images/a b?c#d.png", f"{url}/images/a.png", "../images/a.png"):
             assert isinstance(index.find(uri, "image"), Described)
         refused = {

@@ -23,7 +23,7 @@ from framefleet.pipeline.fused.intercept import intercept
 from tests.tiny import SMALLEST, tiny
 
 PROMPTS = ("a red ball", "一只猫在海边奔跑", "a red ball")  # and an empty negative one
-CALL = ("text_encoder", None, (b"ids",))
+CALL = (("text_encoder",), None, (b"ids",))
 OUTPUT = ([torch.ones(2, 3)], None)
 
 
@@ -129,7 +129,7 @@ def test_what_may_decide_bits_is_part_of_the_key(wan: Model, tmp_path: Path, whe
     if where == "numerics":
         numerics = {"dtype": "fp32", "quantization": "int8"}
     assert Embeddings(store, other, numerics).find(CALL) is None
-    assert Embeddings(store, wan, numerics).find(("text_encoder", None, (b"more ids",))) is None
+    assert Embeddings(store, wan, numerics).find((("text_encoder",), None, (b"more ids",))) is None
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "of another", "empty"])

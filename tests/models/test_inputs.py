@@ -7,6 +7,7 @@ import io
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -209,7 +210,7 @@ def test_many_threads_and_a_running_loop_may_read_at_once(inputs: Inputs) -> Non
 
 
 def test_a_survey_reads_each_url_once_and_tells_what_is_wrong(inputs: Inputs, web: WebServer) -> None:
-    with InputIndex(inputs) as index:
+    with closing(InputIndex(inputs)) as index:
         index.prefetch(
             [
                 ("a.png", "image"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def _pending(folder: Path, changed: list[Mapping[str, Any]] | None = None) -> li
     """The rows to render, when the table is `changed` after it was checked."""
     write_table(folder / "t.parquet", ROWS)
     resolved = _resolved(folder)
-    with RowIndex() as index:
+    with closing(RowIndex()) as index:
         survey_rows(resolved, index, checked=lambda _: None)
         if changed is not None:
             write_table(folder / "t.parquet", changed)
@@ -61,7 +62,7 @@ def test_an_output_in_memory_is_refused_since_workers_would_not_share_it(tmp_pat
 def test_a_row_may_not_name_a_recipe_of_other_parameters(tmp_path: Path) -> None:
     write_table(tmp_path / "t.parquet", [{**ROWS[0], "recipe": "generate", "gain": 0.5}])
     resolved = _resolved(tmp_path, recipe="tests.faults:scaled")
-    with RowIndex() as index:
+    with closing(RowIndex()) as index:
         survey = survey_rows(resolved, index, checked=lambda _: None)
     assert "takes other arguments" in survey.invalid_lines()[0]
     with pytest.raises(RecipeError):
@@ -70,7 +71,7 @@ def test_a_row_may_not_name_a_recipe_of_other_parameters(tmp_path: Path) -> None
 
 def test_a_row_imports_no_module_that_the_job_does_not_name(tmp_path: Path) -> None:
     write_table(tmp_path / "t.parquet", [{**ROWS[0], "recipe": "this:zen"}])
-    with RowIndex() as index:
+    with closing(RowIndex()) as index:
         survey = survey_rows(_resolved(tmp_path), index, checked=lambda _: None)
     assert "of a module that the job does not name" in survey.invalid_lines()[0]
     assert "this" not in sys.modules

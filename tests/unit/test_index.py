@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -62,13 +63,13 @@ def test_rows_may_be_added_after_asking(index: RowIndex) -> None:
 
 
 def test_an_empty_table_has_nothing_pending() -> None:
-    with RowIndex() as index:
+    with closing(RowIndex()) as index:
         assert index.counts() == Counts(rows=0, distinct=0, duplicates=0, done=0, pending=0)
         assert index.pending_in(0, 10) == []
 
 
 def test_a_closed_index_is_gone() -> None:
-    with RowIndex() as index:
+    with closing(RowIndex()) as index:
         index.add([(0, name("a"))])
     with pytest.raises(sqlite3.ProgrammingError):
         index.counts()

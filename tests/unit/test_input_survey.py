@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from tests.media_files import image_file, video_file
 def index(tmp_path: Path) -> Iterator[InputIndex]:
     (tmp_path / "a.png").write_bytes(image_file())
     (tmp_path / "b.mp4").write_bytes(video_file())
-    with InputIndex(Inputs([str(tmp_path)])) as index:
+    with closing(InputIndex(Inputs([str(tmp_path)]))) as index:
         yield index
 
 
@@ -71,7 +72,7 @@ def test_only_so_many_are_asked_ahead(index: InputIndex) -> None:
 
 
 def test_a_store_that_does_not_answer_stops_the_survey_and_is_asked_again() -> None:
-    with InputIndex(Inputs(["ftp://127.0.0.1:1/images"])) as index:
+    with closing(InputIndex(Inputs(["ftp://127.0.0.1:1/images"]))) as index:
         for _ in range(2):
             with pytest.raises(StoreError):
                 index.find("a.png", "image")
