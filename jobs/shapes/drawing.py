@@ -60,13 +60,17 @@ def track_of(motion: str, *, seed: int, num_frames: int, height: float = 1.0, wi
     travel, factor = random.uniform(0.34, 0.46), random.uniform(1.9, 2.2)
     growth = large / factor * (1 + (factor - 1) * time)
     radius = {"grow": growth, "shrink": growth[::-1]}.get(motion, small + 0 * time)
-    fallen = (1 - np.abs(2 * time - 1)) ** 2  # slow at the top, at once back from the floor
     right = {"right": travel * time, "left": -travel * time}.get(motion, 0 * time)
-    down = {"down": travel * time, "up": -travel * time, "bounce": travel * fallen}.get(motion, 0 * time)
+    down = {"down": travel * time, "up": -travel * time, "bounce": travel * bounce(time)}.get(motion, 0 * time)
     margin = float(radius.max()) + MARGIN
     return Track(
         x=_within(right, margin, width, random), y=_within(down, margin, height, random), radius=radius
     )
+
+
+def bounce(time: Floats) -> Floats:
+    """Return how far down an object is that falls from 0 to 1 and comes back: a parabola, twice."""
+    return (1 - np.abs(2 * time - 1)) ** 2  # slow at the top, at once back from the floor
 
 
 def _within(way: Floats, margin: float, length: float, random: Random) -> Floats:
