@@ -32,8 +32,7 @@ FPS = 8.0
 Size = tuple[int, int, int]  # num_frames, height, width
 SIZE: Size = (9, 64, 64)  # what the shipped model renders
 MIN_SIDE, MAX_SIDE = 32, 1024  # below, a star is a ball
-
-NUM_WRITERS = 8  # at once: a clip is drawn in a millisecond, and a store takes ten to keep it
+NUM_WRITERS = 4  # a clip is drawn and encoded in 5 ms, and a store may take longer to keep it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

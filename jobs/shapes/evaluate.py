@@ -87,13 +87,13 @@ def _clip(store: Store, record: Mapping[str, Any]) -> bytes:
 
 
 def _settings_of(record: Mapping[str, Any]) -> Settings:
-    arguments = json.loads(record["arguments"])
+    arguments = json.loads(record["arguments"])  # of some models without steps, or without guidance
     loras = arguments.get("lora", {})
     return Settings(
         lora="+".join(f"{name}:{asked['weight']:g}" for name, asked in sorted(loras.items())),
         language=record.get("language") or "",
-        num_inference_steps=arguments["num_inference_steps"],
-        guidance_scale=arguments["guidance_scale"],
+        num_inference_steps=arguments.get("num_inference_steps", 1),
+        guidance_scale=arguments.get("guidance_scale", 1.0),
     )
 
 
