@@ -1,0 +1,94 @@
+"""In: a seed. Out: the untrained pipeline that `train/*.yaml` turn into the shipped one: Wan, tiny, for 64x64.
+
+One latent stands for 2 frames of 8x8 pixels and one token for 2x2 latents, so that a clip of 9 x 64 x 64 is 80
+tokens: they are what training on a CPU costs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+from torch import nn
+from transformers import ByT5Tokenizer, UMT5Config, UMT5EncoderModel
+
+TEXT_WIDTH = 128
+LATENT_CHANNELS = 16
+PATCH = 4  # pixels become channels: convolutions at 16x16 instead of 64x64
+FLOW_SHIFT = 3.0
+CAPTION_BYTES = 80  # the longest caption has 63 and an end; people write longer ones
+
+
+def write_blank_model(folder: Path, *, seed: int = 0) -> None:
+    """Write the untrained pipeline as diffusers reads it; equal seeds, equal bytes."""
+    blank_pipeline(seed=seed).save_pretrained(folder, safe_serialization=True)
+
+
+def blank_pipeline(*, seed: int = 0) -> WanPipeline:
+    """Return the untrained pipeline, fp32 on the CPU, without touching the global random state."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return WanPipeline(
+            tokenizer=ByT5Tokenizer(),  # bytes: any language, no vocabulary file
+            text_encoder=_text_encoder().eval(),
+            vae=_autoencoder().eval(),
+            transformer=_transformer().eval(),
+            scheduler=UniPCMultistepScheduler(
+                prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=FLOW_SHIFT
+            ),
+        )
+
+
+def _text_encoder() -> UMT5EncoderModel:
+    return UMT5EncoderModel(
+        UMT5Config(
+            vocab_size=384, d_model=TEXT_WIDTH, d_kv=32, d_ff=256, num_layers=3, num_heads=4, dropout_rate=0.0
+        )
+    )
+
+
+def _autoencoder() -> AutoencoderKLWan:
+    vae = AutoencoderKLWan(
+        base_dim=48,
+        z_dim=LATENT_CHANNELS,
+        dim_mult=[1, 1],
+        num_res_blocks=0,
+        temperal_downsample=[True],
+        is_residual=True,  # colours pass from the first step
+        in_channels=3 * PATCH**2,
+        out_channels=3 * PATCH**2,
+        patch_size=PATCH,
+        scale_factor_spatial=2 * PATCH,
+        scale_factor_temporal=2,
+        latents_mean=[0.0] * LATENT_CHANNELS,
+        latents_std=[1.0] * LATENT_CHANNELS,
+    )
+    with torch.no_grad():
+        for block in vae.modules():
+            if type(block).__name__ == "WanResidualBlock":
+                _silence(block.conv2)  # blocks begin as identities, so that a high learning rate is safe
+        vae.quant_conv.weight[LATENT_CHANNELS:] *= 0.1
+        vae.quant_conv.bias[LATENT_CHANNELS:] = -4.6  # log variance: a tenth of noise, so that the decoder forgives the denoiser
+    return vae
+
+
+def _silence(layer: nn.Conv3d) -> None:
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def _transformer() -> WanTransformer3DModel:
+    return WanTransformer3DModel(
+        patch_size=(1, 2, 2),
+        num_attention_heads=4,
+        attention_head_dim=48,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        text_dim=TEXT_WIDTH,
+        freq_dim=64,
+        ffn_dim=768,
+        num_layers=6,
+        rope_max_seq_len=128,
+    )
