@@ -1,7 +1,7 @@
-"""In: a seed. Out: the untrained pipeline that `train/*.yaml` turn into the shipped one: Wan, tiny, for 64x64.
+"""In: a seed. Out: the untrained pipeline that `train/*.yaml` turn into the shipped one: a tiny Wan for 64x64.
 
-One latent stands for 2 frames of 8x8 pixels and one token for 2x2 latents, so that a clip of 9 x 64 x 64 is 80
-tokens: they are what training on a CPU costs.
+One latent stands for 2 frames of 8x8 pixels and one token for 2x2 latents, so that a clip of 9 x 64 x 64 is
+80 tokens: they are what training on a CPU costs.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def _autoencoder() -> AutoencoderKLWan:
             if type(block).__name__ == "WanResidualBlock":
                 _silence(block.conv2)  # blocks begin as identities, so that a high learning rate is safe
         vae.quant_conv.weight[LATENT_CHANNELS:] *= 0.1
-        vae.quant_conv.bias[LATENT_CHANNELS:] = -4.6  # log variance: a tenth of noise, so that the decoder forgives the denoiser
+        # Log variance: a noise of a tenth, so that the decoder forgives what the denoiser gets wrong.
+        vae.quant_conv.bias[LATENT_CHANNELS:] = -4.6
     return vae
 
 
