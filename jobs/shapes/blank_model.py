@@ -1,4 +1,4 @@
-"""In: a seed. Out: the untrained pipeline that `train/*.yaml` turn into the shipped one: a tiny Wan for 64x64.
+"""In: a seed. Out: the untrained pipeline that `train/*.yaml` turn into the shipped one: a tiny Wan.
 
 One latent stands for 2 frames of 8x8 pixels and one token for 2x2 latents, so that a clip of 9 x 64 x 64 is
 80 tokens: they are what training on a CPU costs.
@@ -14,7 +14,7 @@ from torch import nn
 from transformers import ByT5Tokenizer, UMT5Config, UMT5EncoderModel
 
 TEXT_WIDTH = 128
-LATENT_CHANNELS = 16
+LATENT_CHANNELS = 24
 PATCH = 4  # pixels become channels: convolutions at 16x16 instead of 64x64
 FLOW_SHIFT = 3.0
 CAPTION_BYTES = 80  # the longest caption has 63 and an end; people write longer ones
@@ -69,8 +69,8 @@ def _autoencoder() -> AutoencoderKLWan:
             if type(block).__name__ == "WanResidualBlock":
                 _silence(block.conv2)  # blocks begin as identities, so that a high learning rate is safe
         vae.quant_conv.weight[LATENT_CHANNELS:] *= 0.1
-        # Log variance: a noise of a tenth, so that the decoder forgives what the denoiser gets wrong.
-        vae.quant_conv.bias[LATENT_CHANNELS:] = -4.6
+        # Log variance: a little noise, so that the decoder forgives what the denoiser gets wrong.
+        vae.quant_conv.bias[LATENT_CHANNELS:] = -5.5
     return vae
 
 
@@ -83,8 +83,8 @@ def _silence(layer: nn.Conv3d) -> None:
 def _transformer() -> WanTransformer3DModel:
     return WanTransformer3DModel(
         patch_size=(1, 2, 2),
-        num_attention_heads=4,
-        attention_head_dim=48,
+        num_attention_heads=3,
+        attention_head_dim=64,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
         text_dim=TEXT_WIDTH,
