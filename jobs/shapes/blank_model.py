@@ -53,9 +53,10 @@ def _text_encoder() -> UMT5EncoderModel:
 
 
 def _look_near(bias: Tensor) -> None:
-    """Let heads begin by looking back, ahead, around and everywhere; bias: (distances back, then ahead; heads).
+    """Let heads begin by looking back, ahead, around and everywhere.
 
-    From even attention it takes thousands of steps to learn which colour stands beside "background".
+    bias: (distances back, then ahead; heads). Which colour stands beside "background" is then learned within
+    150 steps; from even attention it was not in 300.
     """
     half = len(bias) // 2
     fading = -0.5 * torch.arange(half)
