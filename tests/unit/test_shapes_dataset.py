@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from framefleet.jobs.shapes.captions import captions
 from framefleet.jobs.shapes.commands import dataset_command, evaluate_command, prompts_command
 from framefleet.jobs.shapes.dataset import examples_of, write_dataset
 from framefleet.jobs.shapes.drawing import draw
