@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 
 from framefleet.pipeline.errors import ModelError
@@ -91,7 +92,7 @@ def built(component: str, make: Callable[..., nn.Module], config: Config, *, pla
     try:
         with torch.device("meta"):
             return make(**config)
-    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, StrictDataclassError) as error:
         raise ModelError(
             f"{place}: no {component} can have the sizes of its tensors: {error}",
             f"check what `--set {component}...` says, or fetch the file again",
