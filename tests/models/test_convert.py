@@ -153,7 +153,7 @@ def test_a_scale_of_latents_that_no_released_model_has_is_taken_from_the_file(
     "values", [torch.ones(0), torch.tensor(0.7), torch.rand(1000), scales(float("nan")), scales(0.7)[:999]]
 )
 def test_scales_of_another_form_are_refused(values: Tensor, original: dict[str, Tensor]) -> None:
-    with pytest.raises(ModelError, match="scale_arr, of shape .* is no ramp from 1"):
+    with pytest.raises(ModelError, match=r"scale_arr, of shape .* is no ramp from 1"):
         plan(in_memory(original | {"scale_arr": values}))
 
 
@@ -167,7 +167,7 @@ def test_two_embeddings_of_fps_are_refused(original: dict[str, Tensor]) -> None:
 
 def test_what_no_tensor_tells_is_asked_for(original: dict[str, Tensor]) -> None:
     narrow = {name: t[..., :48] if "cond_stage" in name and t.dim() else t for name, t in original.items()}
-    with pytest.raises(ModelError, match="no tensor tells text_encoder.num_attention_heads") as refused:
+    with pytest.raises(ModelError, match=r"no tensor tells text_encoder\.num_attention_heads") as refused:
         plan(in_memory(narrow))
     assert refused.value.fix == "say it with --set text_encoder.num_attention_heads=..."
     with pytest.raises(ModelError, match="no text_encoder can have the sizes"):
