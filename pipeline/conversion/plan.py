@@ -18,9 +18,9 @@ def unchanged(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def as_linear(weight: Tensor) -> Tensor:
-    """(O, I, 1, ...), of a convolution that sees one place, -> (O, I); others stay as they are."""
-    return weight.reshape(weight.shape[:2]) if set(weight.shape[2:]) == {1} else weight
+def as_linear(weight: Tensor, *, dims: int) -> Tensor:
+    """(O, I, 1, ...), of a convolution of so many dimensions that sees one place, -> (O, I)."""
+    return weight.reshape(weight.shape[:2]) if weight.shape[2:] == (1,) * dims else weight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -90,7 +90,7 @@ def vae_origins(names: Names, shapes: Shapes, prefix: str = "") -> Origins:
     return {
         name: Origin(
             name=prefix + _replaced(name, rules),
-            change=as_linear if ".attentions.0.to_" in name else unchanged,
+            change=partial(as_linear, dims=2) if ".attentions.0.to_" in name else unchanged,
         )
         for name in names
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -54,7 +55,7 @@ def unet_origins(names: Iterable[str], shapes: Shapes, prefix: str = "") -> dict
         name: Origin(
             name=prefix + _original(name, stems),
             # Those of the first temporal transformer are convolutions of one frame.
-            change=as_linear if name.startswith("transformer_in.proj_") else unchanged,
+            change=partial(as_linear, dims=1) if name.startswith("transformer_in.proj_") else unchanged,
         )
         for name in names
     }
