@@ -38,7 +38,9 @@ class ImageConditions:
         """(B, 3, H, W) in [-1, 1] -> (B, N, D)"""
         size = self.image_encoder.config.image_size
         seen = clip_pixels(pixels, size).to(self.image_encoder.dtype)
-        embeds = self.image_encoder(seen).last_hidden_state
+        encoded = self.image_encoder(seen)
+        # One with projection goes with a projector of that, others with one of all tokens.
+        embeds = encoded.image_embeds if "image_embeds" in encoded else encoded.last_hidden_state
         tokens: Tensor = self.image_projector(embeds.to(self.image_projector.dtype))
         return tokens
 
