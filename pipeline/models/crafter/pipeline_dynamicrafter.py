@@ -86,7 +86,7 @@ class DynamiCrafterPipeline(ImageConditions, CrafterPipeline):
         guidance_rescale: None is 0.7 where the scheduler ends in pure noise, and else 0.
         """
         height, width = self.size_of(height, width)
-        num_frames = num_frames or self.image_projector.config.num_frames
+        num_frames = self.image_projector.config.num_frames if num_frames is None else num_frames
         if guidance_rescale is None:
             guidance_rescale = _RESCALE_AT_ZERO_SNR if self.scheduler.config.rescale_betas_zero_snr else 0.0
         steps = Steps(
