@@ -152,6 +152,19 @@ def test_two_images_make_another_clip_than_one() -> None:
     assert not torch.allclose(one, loop)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [{"fps": 15}, {"image_guidance_scale": 3.0}, {"guidance_rescale": 0.0}, {"eta": 0.0}],
+    ids=lambda arguments: next(iter(arguments)),
+)
+def test_an_argument_changes_the_clip(arguments: dict[str, Any]) -> None:
+    assert not torch.allclose(latents(MOTION), latents(MOTION, **arguments))
+
+
+def test_guidance_of_one_or_less_is_off() -> None:
+    assert torch.equal(latents(TEXT, guidance_scale=1.0), latents(TEXT, guidance_scale=0.5))
+
+
 def test_a_callback_sees_and_changes_every_step() -> None:
     seen = []
 

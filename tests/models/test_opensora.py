@@ -78,6 +78,7 @@ def test_mixed_rows_share_forwards_and_keep_the_bits_of_plain_calls(
     assert all(isinstance(clip, Clip) for clip in clips), clips
     assert max(clip.batch_size for clip in clips) > 2  # type: ignore[union-attr]
     found = {clip.request.seed: clip.frames_sha256 for clip in clips}  # type: ignore[union-attr]
+    assert len(set(found.values())) == len(requests)
     pipe = OpenSoraPipeline.from_pretrained(tiny(name), dtype=DTYPES[dtype])
     pipe.set_progress_bar_config(disable=True)
     for request in requests:
