@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from framefleet.pipeline.request import MAX_FPS
 
 _POSITIVE = (1, math.inf, "1 or more")
+_SCALE = (0, math.inf, "0 or more")
 _SHARE = (0, 1, "from 0 to 1")
 _RATE = (1, MAX_FPS, f"from 1 to {MAX_FPS:g}")
 
@@ -19,6 +20,10 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "fps": _RATE,
     "frame_rate": _RATE,
     "guidance_rescale": _SHARE,
+    **dict.fromkeys(("image_height", "image_width", "image_steps"), _POSITIVE),
+    "image_guidance": _SCALE,
+    **dict.fromkeys(("keyframe_height", "keyframe_width", "keyframe_frames", "keyframe_steps"), _POSITIVE),
+    "keyframe_guidance": _SCALE,
     "max_sequence_length": _POSITIVE,
     # Open-Sora's: VMAF's motion as its authors let a language model choose it, in their prompt_refine.py.
     "motion_score": (1, 15, "from 1 to 15"),
@@ -30,7 +35,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
 def out_of_range(name: str, value: float) -> str | None:
     """Return what the argument must be, as "from 0 to 1", where `value` is not."""
     is_guidance = "guidance_scale" in name or name == "true_cfg_scale"
-    anything = (0, math.inf, "0 or more") if is_guidance else (-math.inf, math.inf, "")
+    anything = _SCALE if is_guidance else (-math.inf, math.inf, "")
     low, high, words = _RANGES.get(name, anything)
     return None if low <= value <= high else words
 

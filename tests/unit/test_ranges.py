@@ -31,6 +31,9 @@ def spec(tmp_path: Path) -> PipelineSpec:
         ("flow_shift", [0.001, 3, 1000], [0, 1e-9, 1001]),
         ("guidance_rescale", [0, 0.7, 1], [-0.1, 1.1]),
         ("image_guidance_scale", [0, 0.5, 30], [-1]),
+        ("image_steps", [1], [0]),
+        ("keyframe_frames", [5], [-5]),
+        ("keyframe_guidance", [0], [-1]),
         ("clip_skip", [-5, 0, 10**9], []),
     ],
 )
