@@ -22,6 +22,12 @@ class Bucket:
     height: int
     width: int
 
+    def __str__(self) -> str:
+        return f"{self.num_frames} x {self.height} x {self.width}"
+
+
+NO_FRAMES = Bucket(num_frames=0, height=0, width=0)  # of rows of a task that needs no video
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRow:

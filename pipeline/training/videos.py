@@ -1,0 +1,54 @@
+"""From a training row to the frames of its bucket.
+
+The first frames are taken, as they are stored: a model learns motion at the rate of the files. Each picture
+is resized, with antialiasing, until it covers the bucket, and its middle is cut out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from framefleet.pipeline.errors import InputError, TableError
+from framefleet.pipeline.inputs.access import naming
+from framefleet.pipeline.inputs.file_kinds import file_kind
+from framefleet.pipeline.inputs.pictures import open_image, open_video
+from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.training.task import Bucket, TrainingRow
+
+
+def read_frames(row: TrainingRow, read: Callable[[str], bytes]) -> Frames | None:
+    """Return uint8 RGB (T, H, W, 3) of the row's bucket; None where it has no video.
+
+    read: gives the bytes at a path or URL. Raises TableError when they are not those that were surveyed.
+    """
+    if row.video is None:
+        return None
+    try:
+        with naming("video", row.video):
+            content = read(row.video)
+            if hashlib.sha256(content).hexdigest() != row.sha256:
+                raise InputError(
+                    "it is another than when the table was surveyed",
+                    "put the first one back, or train into another output",
+                )
+            return fitted(_pictures(content, row.bucket.num_frames), row.bucket)
+    except InputError as error:
+        raise TableError(f"row {row.index}: {error.problem}", error.fix) from error
+
+
+def fitted(pictures: list[Image.Image], bucket: Bucket) -> Frames:
+    """Return the first pictures in the size of the bucket, which none is smaller than."""
+    size = (bucket.width, bucket.height)
+    chosen = pictures[: bucket.num_frames]
+    return np.stack([np.asarray(ImageOps.fit(picture, size, Image.Resampling.BICUBIC)) for picture in chosen])
+
+
+def _pictures(content: bytes, num_frames: int) -> list[Image.Image]:
+    found = file_kind(content)
+    if found is not None and found.kind == "image" and found.name != "gif":
+        return [open_image(content)]
+    return open_video(content, max_frames=num_frames)
