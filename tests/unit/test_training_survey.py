@@ -31,6 +31,7 @@ from tests.media_files import image_file, sha256
 from tests.rows import RECORD
 
 SIZES = [[5, 32, 32], [9, 32, 48]]
+TEXTS = {"prompt": "a ball", "paraphrase": "球", "contrast": "a star"}
 
 
 @pytest.fixture(scope="module")
@@ -234,12 +235,12 @@ def test_a_part_asks_only_for_the_columns_it_trains_on(
     part: Part, surveyor: Surveyor, tmp_path: Path
 ) -> None:
     clip(tmp_path / "a.mkv")
-    columns = {"autoencoder": {"video": "a.mkv"}, "text_encoder": {"prompt": "a ball", "paraphrase": "球"}}
+    columns = {"autoencoder": {"video": "a.mkv"}, "text_encoder": TEXTS}
     (row,) = surveyor(write_table(tmp_path / "t.csv", [columns[part]]), part)
     if part == "autoencoder":
         assert row.arguments == {} and row.video
     else:
-        assert row.arguments == {"prompt": "a ball", "paraphrase": "球"}
+        assert row.arguments == TEXTS
         assert row.video is None and row.bucket == NO_FRAMES
 
 
