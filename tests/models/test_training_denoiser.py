@@ -6,28 +6,34 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from framefleet import load_model
 from framefleet.pipeline.errors import JobError, ModelError, TableError
 from framefleet.pipeline.fused.intercept import intercept
 from framefleet.pipeline.fused.tree import flatten
 from framefleet.pipeline.models.opensora.tokens import pack, unpack
-from framefleet.pipeline.outputs.frames import Frames
 from framefleet.pipeline.training.denoiser import DenoiserTask
 from framefleet.pipeline.training.freezing import choose
 from framefleet.pipeline.training.latents import latents_of
 from framefleet.pipeline.training.settings import TrainSettings
-from framefleet.pipeline.training.task import Bucket, Prepared, TrainingRow
-from tests.crafter import IMAGE, MOTION, TEXT, crafter
-from tests.tiny import SMALLEST, tiny
+from framefleet.pipeline.training.task import TrainingRow
+from tests.crafter import IMAGE, MOTION, TEXT
+from tests.denoiser_rows import (
+    CRAFTERS,
+    INDEX,
+    arguments_of,
+    bucket_of,
+    descend,
+    frames_of,
+    pipe_of,
+    prepared,
+    task_of,
+)
 
-CRAFTERS = (TEXT, IMAGE, MOTION)
 FAMILIES = (
     *("wan", "wan_moe", "wan_ti2v", "wan_ti2v_image", "wan_i2v", "wan_i2v_moe"),
     *("cogvideox", "cogvideox_2b", "cogvideox_1_5", "cogvideox_i2v", "cogvideox_1_5_i2v"),
@@ -42,58 +48,6 @@ UNPROMPTED = {  # what guidance leads away from: of some pipelines it is the fir
     **{key: {"frame_rate": None, "motion_score": None} for key in ("opensora", "opensora_dc")},
     **{key: {"guidance_scale": 2.0} for key in ("sdxl", *CRAFTERS)},
 }
-INDEX = 3  # of the row, which is the seed of what the pipeline draws for it
-
-
-def pipe_of(name: str) -> Any:
-    pipe = load_model(crafter(name) if name in CRAFTERS else tiny(name), dtype="fp32").pipe
-    if name.startswith("wan"):  # the tiny ones have means of 0 and deviations of 1
-        channels = pipe.vae.config.z_dim
-        spread = {"latents_mean": [0.1] * channels, "latents_std": [0.5 + i % 3 for i in range(channels)]}
-        pipe.vae.register_to_config(**spread)
-    if name.startswith("ltx"):
-        pipe.vae.latents_mean.fill_(0.1)
-        pipe.vae.latents_std.fill_(0.5)
-    return pipe
-
-
-def bucket_of(name: str) -> Bucket:
-    if name in CRAFTERS:
-        return Bucket(num_frames=3, height=64, width=64)
-    size = SMALLEST[name]
-    return Bucket(num_frames=size.get("num_frames", 1), height=size["height"], width=size["width"])
-
-
-def arguments_of(name: str, prompt: str) -> dict[str, Any]:
-    length = SMALLEST.get(name, {}).get("max_sequence_length")
-    extra = {"max_sequence_length": length} if length else {}
-    extra |= {"frame_rate": 16} if name in ("ltx", "opensora") else {}
-    extra |= {"fps": 5} if name in CRAFTERS else {}
-    return {"prompt": prompt, **extra, **({"condition_type": "i2v_loop"} if name == "opensora" else {})}
-
-
-def frames_of(bucket: Bucket, seed: int) -> Frames:
-    shape = (bucket.num_frames, bucket.height, bucket.width, 3)
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-
-
-def task_of(pipe: Any, name: str, **settings: Any) -> DenoiserTask:
-    only = {"only": ["transformer"]} if name.endswith("moe") else {}
-    return DenoiserTask(pipe, TrainSettings(steps=1, **{**only, **settings}))
-
-
-def prepared(task: DenoiserTask, name: str, *, count: int = 3, start: int = INDEX) -> list[Prepared]:
-    bucket = bucket_of(name)
-    prompts = [f"a ball that bounces {index} times" for index in range(start, start + count)]
-    return [
-        task.prepare(
-            TrainingRow(
-                index=index, video="", sha256="", arguments=arguments_of(name, prompt), bucket=bucket
-            ),
-            frames_of(bucket, index),
-        )
-        for index, prompt in enumerate(prompts, start=start)
-    ]
 
 
 class Left(Exception):
@@ -220,21 +174,6 @@ def test_the_loss_falls(name: str) -> None:
     assert descend(task, rows, choose(task.trained), steps=5) < 0.8
 
 
-def descend(
-    task: DenoiserTask, rows: list[Prepared], weights: dict[str, torch.nn.Parameter], *, steps: int
-) -> float:
-    """Train on always the same noise; return the last loss for one of the first."""
-    optimizer = torch.optim.AdamW(weights.values(), lr=3e-3)
-    losses = []
-    for _ in range(steps):
-        loss = task.loss(rows, torch.Generator().manual_seed(0))
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-    return losses[-1] / losses[0]
-
-
 def test_frozen_layers_keep_their_bits() -> None:
     pipe = pipe_of("wan")
     task = task_of(pipe, "wan")
@@ -353,3 +292,14 @@ def test_an_argument_that_the_pipeline_lacks_is_refused_with_the_row() -> None:
     row = TrainingRow(index=7, video="", sha256="", arguments={"motion": 3}, bucket=bucket_of("wan"))
     with pytest.raises(TableError, match=r"row 7: WanPipeline has no argument 'motion'"):
         task.prepare(row, frames_of(row.bucket, 0))
+
+
+def test_casts_of_a_training_step_change_the_loss_and_not_the_call() -> None:
+    task, fresh = (task_of(pipe_of("wan"), "wan") for _ in range(2))
+    rows = prepared(task, "wan", count=1)
+    losses = []
+    for trained in (task, fresh):  # the second makes what rows share in the middle of a step
+        with torch.autocast("cpu", torch.bfloat16):
+            losses.append(trained.loss(rows, torch.Generator().manual_seed(0)))
+    assert losses[0].dtype == torch.float32 and torch.equal(*losses)
+    assert not torch.equal(losses[0], task.loss(rows, torch.Generator().manual_seed(0)))
