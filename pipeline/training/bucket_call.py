@@ -116,7 +116,7 @@ class BucketCall:
         """Return a call's leaves with only what stands behind the latents in the first place, or None."""
         if call.structure != self.call.structure:
             raise TableError(
-                f"row {index}: with its arguments the pipeline calls the denoiser in another way than without",
+                f"row {index}: its arguments make the pipeline call the denoiser in another way",
                 "leave out the columns that other rows do not have",
             )
         first: Tensor = call.leaves[0]

@@ -113,7 +113,7 @@ def test_the_denoiser_is_called_as_the_plain_pipeline_calls_it(name: str) -> Non
 def is_same(ours: Any, theirs: Any) -> bool:
     if not isinstance(theirs, Tensor):
         return bool(ours == theirs)
-    own = theirs[: len(ours)] if ours.dim() else theirs  # of a call for both prompts, the half without
+    own = theirs[: len(ours)] if theirs.dim() else theirs  # of a call for both prompts, the half without
     return ours.dtype == theirs.dtype and torch.equal(ours.reshape(own.shape), own)
 
 
