@@ -235,14 +235,6 @@ def test_a_row_keeps_only_what_is_its_own() -> None:
     }
 
 
-def test_a_dropped_prompt_of_sdxl_is_what_its_guidance_leads_away_from() -> None:
-    pipe = pipe_of("sdxl")
-    assert pipe.config.force_zeros_for_empty_prompt
-    task = task_of(pipe, "sdxl")
-    shared, _ = task._bucket(bucket_of("sdxl"))
-    assert not shared.call.leaves[shared.names.index("encoder_hidden_states")].any()
-
-
 def test_frames_that_are_given_are_no_part_of_the_loss() -> None:
     task = task_of(pipe_of("wan_ti2v_image"), "wan_ti2v_image")
     (row,) = prepared(task, "wan_ti2v_image", count=1)
