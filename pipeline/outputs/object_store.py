@@ -92,6 +92,11 @@ class ObjectStore:
         files.pipe_file(place, content)
 
     @_patiently
+    @_patiently
+    def upload(self, path: str, source: Path) -> None:
+        files, place = self._at(path)
+        files.put_file(str(source), place)
+
     def create(self, path: str, content: bytes) -> None:
         """Store `content`, in one step; FileExistsError if something is there, maybe by our own first try."""
         files, place = self._at(path)

@@ -74,6 +74,11 @@ class Store:
         with self._failing("write", path):
             self._backend.write(_checked(path), content)
 
+    def upload(self, path: str, source: Path) -> None:
+        """Store a local file at `path`, whatever was there, without having it in memory."""
+        with self._failing("write", path):
+            self._backend.upload(_checked(path), source)
+
     def create(self, path: str, content: bytes) -> None:
         """Store `content` at `path` unless other bytes are there: then StoreConflict.
 

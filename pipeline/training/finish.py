@@ -1,0 +1,61 @@
+"""In: trained components. Out: `model/`, a diffusers folder as `from_pretrained` and `render` take it; or a LoRA.
+
+What was not trained is the very files of the model that the training began with.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from framefleet.pipeline.model import source_of
+from framefleet.pipeline.training.task import Task
+from framefleet.pipeline.training.training import Training
+from framefleet.pipeline.training.world import World, whole
+
+FOLDER = "model"
+INDEX = "model_index.json"
+# A file is uploaded as one, and read into memory by those who load it.
+MAX_FILE_SIZE = "2GB"
+
+
+def write_result(training: Training, task: Task, world: World) -> None:
+    """Write what the training was for, with the weights as they are; every process must call this."""
+    write_model(training, task, world)
+
+
+def write_model(training: Training, task: Task, world: World) -> None:
+    """Write the pipeline with its trained components; every process must call this.
+
+    The index goes last: a folder without it is no model.
+    """
+    source = source_of(training.model).fetch(training.files)
+    own = {file for file in training.files if _component(file) not in task.trained}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, module in task.trained.items():
+            _gathered(module).save_pretrained(Path(scratch, name), max_shard_size=MAX_FILE_SIZE)
+        if not world.is_first:
+            return
+        for path in sorted(Path(scratch).rglob("*")):
+            if path.is_file():
+                training.store.upload(f"{FOLDER}/{path.relative_to(scratch).as_posix()}", path)
+        for file in sorted(own - {INDEX}) + [INDEX]:
+            training.store.upload(f"{FOLDER}/{file}", source / file)
+
+
+def _component(file: str) -> str:
+    return file.partition("/")[0]
+
+
+def _gathered(module: nn.Module) -> Any:
+    """Return the component with all of its weights, where processes share them out."""
+    state = module.state_dict()
+    gathered = {name: whole(value) for name, value in state.items()}
+    if all(gathered[name] is state[name] for name in state):
+        return module
+    copy = type(module).from_config(module.config) if hasattr(module, "from_config") else type(module)(module.config)
+    copy.load_state_dict({name: value.cpu() for name, value in gathered.items()})
+    return copy
