@@ -1,0 +1,115 @@
+"""The task `denoiser`: videos and prompts in, the loss of the pipeline's own denoiser out.
+
+What a denoiser is called with is what the pipeline's own `__call__` calls it with: `prepare` runs that up to
+the first forward. Only how frames become latents (`latents.py`) and what is learned (`objective.py`) is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from framefleet.pipeline.encoders.memo import Memo
+from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.fused.calls import Call
+from framefleet.pipeline.fused.intercept import intercept
+from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.specs.families import DENOISERS
+from framefleet.pipeline.training.bucket_call import BucketCall
+from framefleet.pipeline.training.capture import Captured, capture
+from framefleet.pipeline.training.latents import encoder_of, latents_of
+from framefleet.pipeline.training.objective import Objective, objective_of
+from framefleet.pipeline.training.row_arguments import row_arguments, without_prompt
+from framefleet.pipeline.training.settings import TrainSettings
+from framefleet.pipeline.training.task import Bucket, Prepared, TrainingRow
+
+
+class DenoiserTask:
+    """Trains the denoiser of a loaded pipeline; see `Task`."""
+
+    keeps_prepared = True
+
+    def __init__(self, pipe: Any, settings: TrainSettings) -> None:
+        encoder_of(pipe)
+        self.pipe = pipe
+        self._settings = settings
+        self._denoisers = _modules(pipe, DENOISERS)
+        self._name = next(iter(self._denoisers))
+        self._memo = Memo()
+        self._buckets: dict[Bucket, tuple[BucketCall, Objective]] = {}
+        for part in _modules(pipe, ("",)).values():
+            part.requires_grad_(False).eval()
+        self._denoisers[self._name].requires_grad_(True)
+
+    @property
+    def trained(self) -> Mapping[str, nn.Module]:
+        return {self._name: self._denoisers[self._name]}
+
+    @torch.no_grad()
+    def prepare(self, row: TrainingRow, frames: Frames | None) -> Prepared:
+        if frames is None:
+            raise TableError(f"row {row.index}: it has no video", "a denoiser is trained on videos")
+        shared, _ = self._bucket(row.bucket)
+        arguments = row_arguments(self.pipe, row.arguments, frames=frames, bucket=row.bucket, index=row.index)
+        call = self._call(arguments, row.index)
+        empty = self._call(without_prompt(self.pipe, arguments), row.index)
+        latents = latents_of(self.pipe, frames)
+        bucket = torch.tensor([row.bucket.num_frames, row.bucket.height, row.bucket.width])
+        return {"bucket": bucket, **shared.row(call, empty, latents, index=row.index)}
+
+    def loss(self, batch: Sequence[Prepared], generator: torch.Generator) -> Tensor:
+        num_frames, height, width = batch[0]["bucket"].tolist()
+        shared, objective = self._bucket(Bucket(num_frames=num_frames, height=height, width=width))
+        drawn = [self._draw(row, objective, generator) for row in batch]
+        times, noise, dropped = zip(*drawn, strict=True)
+        device = shared.call.leaves[0].device
+        clean = torch.cat([row["latents"] for row in batch]).to(device)
+        noised = objective.noised(clean, torch.cat(noise).to(device), torch.stack(times))
+        held = shared.held(clean)
+        sample = noised.sample if held is None else torch.where(held, clean, noised.sample)
+        args, kwargs = shared.arguments(batch, dropped, sample, noised.timesteps)
+        # Called, not its `forward`: gradient checkpointing, FSDP and casts hang on the call.
+        predicted: Tensor = self._denoisers[self._name](*args, **kwargs)[0]
+        errors = (predicted.float() - noised.target.float()) ** 2
+        return errors.mean() if held is None else errors[~held.expand_as(errors)].mean()
+
+    def _draw(
+        self, row: Prepared, objective: Objective, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, bool]:
+        """Return the row's time and noise, and whether its prompt is dropped. Row by row: the order is part of a run."""
+        time = objective.draw(generator)
+        noise = torch.randn(row["latents"].shape, generator=generator)
+        return time, noise, float(torch.rand((), generator=generator)) < self._settings.prompt_dropout
+
+    def _bucket(self, bucket: Bucket) -> tuple[BucketCall, Objective]:
+        if bucket not in self._buckets:
+            black = np.zeros((bucket.num_frames, bucket.height, bucket.width, 3), dtype=np.uint8)
+            arguments = row_arguments(self.pipe, {"prompt": ""}, frames=black, bucket=bucket)
+            captured = self._capture(without_prompt(self.pipe, arguments), seed=0)
+            self._buckets[bucket] = (
+                BucketCall.of(captured, self._denoisers[self._name]),
+                objective_of(captured.scheduler, drawing=self._settings.timesteps),
+            )
+        return self._buckets[bucket]
+
+    def _call(self, arguments: Mapping[str, Any], index: int) -> Call:
+        try:
+            return self._capture(arguments, seed=index).call
+        except (ValueError, TypeError) as error:
+            raise TableError(
+                f"row {index}: {type(self.pipe).__name__} cannot be called with it: {error}",
+                "correct the row, or leave it out",
+            ) from error
+
+    def _capture(self, arguments: Mapping[str, Any], *, seed: int) -> Captured:
+        with intercept(_modules(self.pipe, ("text_encoder",)), self._memo):
+            return capture(self.pipe, arguments, denoisers=self._denoisers, seed=seed)
+
+
+def _modules(pipe: Any, prefixes: tuple[str, ...]) -> dict[str, nn.Module]:
+    parts = pipe.components.items()
+    return {name: part for name, part in parts if name.startswith(prefixes) and isinstance(part, nn.Module)}
