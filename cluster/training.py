@@ -25,7 +25,7 @@ import framefleet
 from framefleet.cluster.fleet import FleetSettings, connect
 from framefleet.pipeline.environment import source_fingerprint
 from framefleet.pipeline.errors import FleetError, FramefleetError
-from framefleet.pipeline.training.learner import Step
+from framefleet.pipeline.training.reports import Report
 from framefleet.pipeline.training.run import train
 from framefleet.pipeline.training.training import Training
 from framefleet.pipeline.training.world import World
@@ -59,7 +59,7 @@ class Trainers:
     ) -> None:
         ray.shutdown()
 
-    def run(self, training: Training, tell: Callable[[Step | str], None]) -> None:
+    def run(self, training: Training, tell: Callable[[Report], None]) -> None:
         """Train to the end. Raises FramefleetError; what was finished stays, and `run` goes on from there."""
         if not self._gpus:
             training = replace(training, model=replace(training.model, device="cpu"))
@@ -68,7 +68,7 @@ class Trainers:
         else:
             self._trainer(_train, training, tell, num_workers=0).fit()
 
-    def _run_on_ray(self, training: Training, tell: Callable[[Step | str], None]) -> None:
+    def _run_on_ray(self, training: Training, tell: Callable[[Report], None]) -> None:
         events = Queue(actor_options={"num_cpus": 0})
         # In a thread: signals are for this one, and Ray Train would put its own handler in their way.
         fitting = _Fitting(self._trainer(_train_on_ray, training, events.put, num_workers=self.num_workers))

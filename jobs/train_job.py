@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from framefleet.jobs.job import TableJob, job_schema
+from framefleet.jobs.job import TableJob
 from framefleet.pipeline.training.settings import TrainSettings
 
 
@@ -15,8 +13,3 @@ class TrainJob(TableJob):
     """
 
     train: TrainSettings
-
-
-def train_job_schema() -> dict[str, Any]:
-    """Return the JSON Schema of a training's job file, for editors."""
-    return job_schema(TrainJob)

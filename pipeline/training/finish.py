@@ -5,29 +5,49 @@ What was not trained is the very files of the model that the training began with
 
 from __future__ import annotations
 
+import json
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from framefleet.pipeline.model import source_of
+from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.training.task import Task
 from framefleet.pipeline.training.training import Training
 from framefleet.pipeline.training.world import World, whole
 
-FOLDER = "model"
+FOLDER, MARKER = "model", "finished.json"
 INDEX = "model_index.json"
 # A file is uploaded as one, and read into memory by those who load it.
 MAX_FILE_SIZE = "2GB"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A training that was written. result: its path in the output."""
+
+    steps: int
+    result: str
+
+
+def read_finished(store: Store) -> Finished | None:
+    """Return how the training of an output ended, if it did."""
+    return Finished(**json.loads(store.read(MARKER))) if store.exists(MARKER) else None
+
+
 def write_result(training: Training, task: Task, world: World) -> None:
     """Write what the training was for, with the weights as they are; every process must call this."""
-    write_model(training, task, world)
+    _write_model(training, task, world)
+    if world.is_first:
+        # Last: without it the run does this again.
+        content = json.dumps({"steps": training.settings.steps, "result": FOLDER})
+        training.store.write(MARKER, content.encode())
 
 
-def write_model(training: Training, task: Task, world: World) -> None:
+def _write_model(training: Training, task: Task, world: World) -> None:
     """Write the pipeline with its trained components; every process must call this.
 
     The index goes last: a folder without it is no model.
@@ -39,6 +59,7 @@ def write_model(training: Training, task: Task, world: World) -> None:
             _gathered(module).save_pretrained(Path(scratch, name), max_shard_size=MAX_FILE_SIZE)
         if not world.is_first:
             return
+        training.store.delete(f"{FOLDER}/{INDEX}")  # of a shorter training that this one went on with
         for path in sorted(Path(scratch).rglob("*")):
             if path.is_file():
                 training.store.upload(f"{FOLDER}/{path.relative_to(scratch).as_posix()}", path)

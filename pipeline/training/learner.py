@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.training.average import Average
+from framefleet.pipeline.training.reports import Step
 from framefleet.pipeline.training.schedule import learning_rate
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Prepared, Task
@@ -22,17 +22,6 @@ from framefleet.pipeline.training.world import SharedLoss, World, shared_as, tra
 
 OPTIMIZER = "optimizer"
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """What one change of the weights was like. step: from 0. loss: the mean over all of its rows."""
-
-    step: int
-    loss: float
-    learning_rate: float
-    grad_norm: float
-    seconds: float
 
 
 class Learner:

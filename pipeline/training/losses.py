@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.training.learner import Step
+from framefleet.pipeline.training.reports import Step
 
 PATH = "loss.jsonl"
 

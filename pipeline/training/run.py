@@ -15,23 +15,24 @@ from framefleet.pipeline.model import load
 from framefleet.pipeline.training.batches import Batches
 from framefleet.pipeline.training.checkpoints import Checkpoints
 from framefleet.pipeline.training.finish import write_result
-from framefleet.pipeline.training.learner import Learner, Step
+from framefleet.pipeline.training.learner import Learner
 from framefleet.pipeline.training.losses import read_losses, write_losses
 from framefleet.pipeline.training.prepared import PreparedRows
 from framefleet.pipeline.training.read_ahead import read_ahead
+from framefleet.pipeline.training.reports import Kept, Preparing, Report, Step
 from framefleet.pipeline.training.samples import rendered_samples, write_samples
 from framefleet.pipeline.training.task import Prepared
 from framefleet.pipeline.training.tasks import task_for
 from framefleet.pipeline.training.training import Training
 from framefleet.pipeline.training.world import World
 
-Tell = Callable[[Step | str], None]
+Tell = Callable[[Report], None]
 
 
 def train(training: Training, world: World, tell: Tell) -> None:
     """Train to the last step, and write what came of it.
 
-    tell: is given each step that was done and, as text, what is being done; in the first process only.
+    tell: is given what happens, in the first process only.
     """
     _Run(training, world, tell if world.is_first else _say_nothing).run()
 
@@ -76,7 +77,7 @@ class _Run:
         self._rows.prepare(
             rank=self._world.rank,
             world_size=self._world.size,
-            progress=lambda done: self._tell(f"preparing rows: {done:,} of {total:,}"),
+            progress=lambda done: self._tell(Preparing(done=done, total=total)),
         )
         self._world.wait()
 
@@ -126,7 +127,7 @@ class _Run:
         if self._world.is_first:
             write_losses(self._store, self._losses)
             self._checkpoints.write(number, state, self._learner.scale())
-            self._tell(f"checkpoint after step {number:,}")
+            self._tell(Kept(steps=number))
         else:
             for _ in state:  # gathering takes all processes
                 pass
@@ -136,7 +137,7 @@ def _is_due(number: int, every: int | None) -> bool:
     return every is not None and number % every == 0
 
 
-def _say_nothing(_: Step | str) -> None:
+def _say_nothing(_: Report) -> None:
     """For all processes but the first."""
 
 
