@@ -1,4 +1,4 @@
-"""What the denoiser's calls of all rows of a bucket share, and one row's part of them; put together for a batch.
+"""What the denoiser's calls for all rows of a bucket share, and a row's own part; put together for a batch.
 
 The shared part is the call of a black clip without a prompt. A row keeps only what differs from it, so that
 rotary tables, masks and the empty prompt are there once, and any process can make the shared part anew.
@@ -21,14 +21,19 @@ from framefleet.pipeline.training.capture import Captured
 from framefleet.pipeline.training.task import Prepared
 
 _OWN, _EMPTY = "call.", "empty."  # a leaf of the row's call, and of that call with its prompt dropped
+_POSITIONS = (
+    "image_rotary_emb",
+    "img_ids",
+    "txt_ids",
+)  # of all tokens, and of no row, also of a single token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BucketCall:
     """A call whose first leaf, the noisy latents, and whose timestep are to be replaced.
 
-    names: of the parameters of `forward` that the leaves belong to. timestep: which leaf that is. unit: timesteps
-    of the scheduler for one of the denoiser's. patch: (T, H, W) of a token, in latents.
+    names: of the parameters of `forward` that the leaves belong to. timestep: which leaf that is. unit: how
+    many timesteps of the scheduler are one of the denoiser's. patch: (T, H, W) of a token, in latents.
     """
 
     call: Call
@@ -71,7 +76,7 @@ class BucketCall:
 
         Pipelines that hold frames say so by timesteps of 0 for their tokens (Wan 2.2 TI2V, LTX).
         """
-        given = self.call.leaves[self.timestep] == 0
+        given: Tensor = self.call.leaves[self.timestep] == 0
         if given.dim() < 2 or not given.any():
             return None
         if latents.dim() == 3:  # tokens
@@ -117,12 +122,14 @@ class BucketCall:
         fits = first.dim() == latents.dim() and all(latents.shape[d] < first.shape[d] for d in wider)
         if call.structure != self.call.structure or not fits or len(wider) > 1:
             raise TableError(
-                f"row {index}: the denoiser is called with {tuple(first.shape)}, but the latents of the video are "
-                f"{tuple(latents.shape)}",
+                f"row {index}: the denoiser takes {tuple(first.shape)}, but the latents of its video "
+                f"are {tuple(latents.shape)}",
                 "choose train.sizes that the model renders",
             )
-        behind = [first.narrow(d, latents.shape[d], first.shape[d] - latents.shape[d]) for d in wider]
-        return [*(behind or [None]), *call.leaves[1:]]
+        behind = None
+        for d in wider:
+            behind = first.narrow(d, latents.shape[d], first.shape[d] - latents.shape[d])
+        return [behind, *call.leaves[1:]]
 
 
 def _names(call: Call, denoiser: nn.Module) -> tuple[str, ...]:
@@ -150,7 +157,7 @@ def _stored(value: Any, index: int) -> Tensor:
     if isinstance(value, bool | int | float):
         return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
     raise TableError(
-        f"row {index}: its arguments make the pipeline call the denoiser with {value!r}, which cannot be kept",
+        f"row {index}: the pipeline calls the denoiser with {value!r} for it, which cannot be kept",
         "leave out the columns that other rows do not have",
     )
 
@@ -180,5 +187,7 @@ def _join(name: str, values: Sequence[Any], device: torch.device) -> Any:
 
 
 def _is_by_row(name: str, leaf: Tensor) -> bool:
-    """Whether a row brings its own. AnimateDiff's text is there once for each frame, so not a batch of one."""
+    """Whether each row brings its own: a batch of one, or AnimateDiff's text, there once for each frame."""
+    if name in _POSITIONS:
+        return False
     return leaf.dim() > 0 and (leaf.shape[0] == 1 or name == "encoder_hidden_states")

@@ -61,7 +61,8 @@ def _opensora(pipe: Any, pixels: Tensor) -> Tensor:
 
 
 def _scaled(pipe: Any, pixels: Tensor) -> Tensor:
-    return _mean(pipe.vae.encode(pixels)) * pipe.vae.config.scaling_factor
+    factor: float = pipe.vae.config.scaling_factor
+    return _mean(pipe.vae.encode(pixels)) * factor
 
 
 def _frame_by_frame(pipe: Any, pixels: Tensor) -> Tensor:
@@ -79,13 +80,15 @@ def _sdxl(pipe: Any, pixels: Tensor) -> Tensor:
     latents = _image(pipe, pixels)
     if mean is None or std is None:
         return latents
-    factor = pipe.vae.config.scaling_factor
+    factor: float = pipe.vae.config.scaling_factor
     return (latents - _by_channel(mean, latents) * factor) / _by_channel(std, latents)
 
 
 def _shifted(pipe: Any, pixels: Tensor) -> Tensor:
-    config, latents = pipe.vae.config, _mean(pipe.vae.encode(pixels[:, :, 0]))
-    return (latents - config.shift_factor) * config.scaling_factor
+    config = pipe.vae.config
+    shift: float = config.shift_factor
+    factor: float = config.scaling_factor
+    return (_mean(pipe.vae.encode(pixels[:, :, 0])) - shift) * factor
 
 
 def _flux(pipe: Any, pixels: Tensor) -> Tensor:

@@ -57,8 +57,8 @@ class FlowMatching:
 class Diffusion:
     """Noise that keeps the variance; the denoiser learns the noise, the data or a velocity between them.
 
-    alphas: of the clean latents' variance, by timestep (`alphas_cumprod`). scales: of clean latents by timestep,
-    which VideoCrafter and DynamiCrafter shrink before they add noise.
+    alphas: share of the clean latents in the variance, by timestep (`alphas_cumprod`). scales: of clean
+    latents, by timestep, where they shrink before noise is added (VideoCrafter, DynamiCrafter).
     """
 
     alphas: Tensor
@@ -88,14 +88,16 @@ class Diffusion:
 Objective = FlowMatching | Diffusion
 
 
-def objective_of(scheduler: Any, *, drawing: Drawing) -> Objective:
+def objective_of(scheduler: Any, *, drawing: Drawing, share: tuple[float, float] = (0.0, 1.0)) -> Objective:
     """Return what the denoiser of this scheduler learns.
 
-    scheduler: its timesteps are set, to all that there are. Raises ModelError for one that is not known.
+    scheduler: its timesteps are set, to all that there are. share: of the noise levels, low and high, where a
+    model of several denoisers has one for each. Raises ModelError for a scheduler that is not known.
     """
     config, name = scheduler.config, type(scheduler).__name__
     if steps_flow(name, config):
         levels = scheduler.sigmas.float().cpu()
+        levels = levels[(levels >= share[0]) & (levels <= share[1])]
         return FlowMatching(levels=levels, num_timesteps=config.num_train_timesteps, drawing=drawing)
     prediction = getattr(config, "prediction_type", None)
     if prediction not in ("epsilon", "v_prediction", "sample") or not hasattr(scheduler, "alphas_cumprod"):

@@ -30,10 +30,10 @@ _UNPROMPTED: Mapping[str, Mapping[str, Any]] = {
 def row_arguments(
     pipe: Any, arguments: Mapping[str, Any], *, frames: Frames, bucket: Bucket, index: int | None = None
 ) -> dict[str, Any]:
-    """Return the arguments of a call without guidance. arguments: the row's own; index: of the row, for errors.
+    """Return the arguments of a call without guidance.
 
-    What the pipeline starts a clip from is taken from the row's own video: `image` is its first frame. Its
-    last one is `last_image` where the row has such a column.
+    arguments: the row's own. index: of the row, for errors. What a clip starts from is taken from the row's
+    video: `image` is its first frame. Its last one is `last_image` where the row has such a column.
     """
     known = call_parameters(type(pipe).__name__)
     sizes = {"height": bucket.height, "width": bucket.width}
