@@ -12,7 +12,7 @@ import pyarrow as pa
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.outputs.records import RECORD_FIELDS
 from framefleet.pipeline.specs.check import Refused, check_argument
-from framefleet.pipeline.specs.signature import InputKind, ScalarKind
+from framefleet.pipeline.specs.signature import InputKind, Kind, ScalarKind
 from framefleet.pipeline.specs.spec import PipelineSpec
 from framefleet.pipeline.tables.column_checks import check_type, did_you_mean
 from framefleet.pipeline.tables.limits import limits
@@ -87,6 +87,12 @@ class Columns:
     def _problem(self, name: str, value: Any, refused: Refused) -> Problem:
         column = self.read.get(name, name)
         return Problem(column=column, value=value, reason=refused.reason, fix=refused.fix)
+
+
+def column_kinds(spec: PipelineSpec, columns: Mapping[str, str]) -> dict[str, Kind]:
+    """Return the columns that a training may read, with what their cells should be; for `open_table`."""
+    targets: dict[str, Kind] = {**{name: name for name in VIDEO}, PARAPHRASE: "str", **_told(spec)}
+    return {columns.get(target, target): kind for target, kind in targets.items()}
 
 
 def plan_columns(
