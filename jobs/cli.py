@@ -92,7 +92,7 @@ def train(
     sets: Sets = None,
     verbose: Verbose = False,
 ) -> None:
-    """Train or fine-tune a model on a table of videos and prompts. Run it again to go on after an interruption.
+    """Train or fine-tune a model on a table of videos. Run it again to go on after an interruption.
 
     Exit codes: 0 trained; 2 bad job, table or model; 3 fleet or store lost; 130 or 143 interrupted.
     """

@@ -1,4 +1,4 @@
-"""In: `loss.jsonl` of an output. Out: `loss.png` beside it: every step's loss, and the line that they follow."""
+"""In: `loss.jsonl` of an output. Out: `loss.png` beside it: the losses, and the line that they follow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ LEFT, TOP, RIGHT, BOTTOM = 84, 28, 24, 52  # around the plot
 BACKGROUND, GRID, TEXT = (255, 255, 255), (226, 228, 233), (70, 76, 89)
 RAW, SMOOTH = (183, 204, 240), (31, 87, 184)
 FONT_SIZE = 15
-SMOOTHED_SHARE = 50  # the line is a mean over this part of all steps, to both sides
+# The line is a mean over this part of all steps to both sides, and at least over so many.
+SMOOTHED_SHARE, SMOOTHED = 50, 3
 SUPERSAMPLING = 2  # PIL's lines have no soft edges
 
 Values = npt.NDArray[np.float64]
@@ -45,14 +46,15 @@ def loss_curve(losses: Sequence[float]) -> Image.Image:
     draw = ImageDraw.Draw(image)
     _axes(draw, len(raw), low, high)
     for values, colour, width in ((raw, RAW, scale), (smooth, SMOOTH, 2 * scale)):
-        points = [_place(i / max(len(values) - 1, 1), float(value), low, high) for i, value in enumerate(values)]
+        along = np.linspace(0, 1, len(values))
+        points = [_place(x, y, low, high) for x, y in zip(along.tolist(), values.tolist(), strict=True)]
         draw.line(points if len(points) > 1 else points * 2, fill=colour, width=width, joint="curve")
     return image.resize(SIZE, Image.Resampling.LANCZOS)
 
 
 def _smoothed(values: Values) -> Values:
-    """Return the mean around each value; at the ends of fewer values."""
-    half = len(values) // (2 * SMOOTHED_SHARE)
+    """Return the mean around each value, of so many to both sides."""
+    half = max(len(values) // SMOOTHED_SHARE, SMOOTHED)
     sums = np.concatenate([[0.0], np.cumsum(values)])
     first = np.maximum(np.arange(len(values)) - half, 0)
     last = np.minimum(np.arange(len(values)) + half + 1, len(values))

@@ -47,8 +47,8 @@ def train_headline(progress: TrainProgress) -> str:
     """Return how far a training is in one line."""
     parts = [f"{progress.done:,}/{progress.total:,} steps", f"loss {progress.loss:.4g}"]
     if progress.steps_per_s is not None:
-        slow = progress.steps_per_s < 1
-        parts.append(f"{1 / progress.steps_per_s:.1f} s/step" if slow else f"{progress.steps_per_s:.1f} steps/s")
+        rate = progress.steps_per_s
+        parts.append(f"{rate:.1f} steps/s" if rate >= 1 else f"{1 / rate:.1f} s/step")
     if progress.eta_s is not None:
         parts.append(f"{duration(progress.eta_s)} left")
     parts.append(f"learning rate {progress.learning_rate:.2g}")

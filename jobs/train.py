@@ -19,7 +19,7 @@ from framefleet.jobs.train_progress import Pace, TrainProgress
 from framefleet.jobs.train_resolve import ResolvedTraining, resolve_training
 from framefleet.jobs.train_survey import survey_training
 from framefleet.jobs.watch import TrainCallback, TrainWatch
-from framefleet.pipeline.training.finish import Finished, read_finished
+from framefleet.pipeline.training.finish import read_finished
 from framefleet.pipeline.training.reports import Kept, Preparing, Report, Step
 from framefleet.pipeline.training.rows import TrainingRows
 from framefleet.pipeline.training.training import Training
@@ -27,7 +27,7 @@ from framefleet.pipeline.training.training import Training
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSummary:
-    """How a run ended. steps: of the whole training; steps_done: in this run. result: where the weights are."""
+    """How a run ended. steps: of the whole training; steps_done: of this run. result: where weights are."""
 
     steps: int
     steps_done: int

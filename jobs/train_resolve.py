@@ -1,4 +1,4 @@
-"""From a training's job to what it names, opened and checked: model, table, output, samples. Opens no weights."""
+"""From a training's job to what it names, opened and checked: model, table, output. Opens no weights."""
 
 from __future__ import annotations
 
@@ -60,10 +60,11 @@ def resolve_training(job: TrainJob, watch: TrainWatch) -> ResolvedTraining:
     model, weights = open_model(job)
     configs = weights.configs()
     spec = inspect_model(configs)
-    component = trained_component(job.train.part, spec.components)
+    component = trained_component(job.train, spec.components)
     if component is None:
         raise JobError(
-            f"train.part is {job.train.part}, and {model.name} has none", f"it has {', '.join(spec.components)}"
+            f"train.part is {job.train.part}, and {model.name} has none",
+            f"it has {', '.join(spec.components)}",
         )
     _check_settings(job.train)
     check_dtype(model.dtype, spec.components)
@@ -102,7 +103,8 @@ def _check_settings(settings: TrainSettings) -> None:
         raise JobError(f"train.lora is set, and train.part is {settings.part}", "leave one of them out")
     if settings.sample_every and not settings.samples:
         raise JobError(
-            "train.sample_every is set, and there are no train.samples", "add some, as {prompt: ..., seed: ...}"
+            "train.sample_every is set, and there are no train.samples",
+            "add some, as {prompt: ..., seed: ...}",
         )
 
 
@@ -126,7 +128,8 @@ def _with_fp32(dtype: DType, component: str) -> DType:
 
 def _samples(job: TrainJob, spec: PipelineSpec, bucket: Bucket, inputs: Inputs) -> tuple[Request, ...]:
     """Return the samples as checked requests, of the first bucket's size where they do not say."""
-    size = {"height": bucket.height, "width": bucket.width} | dict.fromkeys(FRAME_PARAMETERS, bucket.num_frames)
+    size = {"height": bucket.height, "width": bucket.width}
+    size |= dict.fromkeys(FRAME_PARAMETERS, bucket.num_frames)
     base = {name: value for name, value in size.items() if name in spec.settable()} | job.defaults
     finder = InputIndex(inputs)
     try:

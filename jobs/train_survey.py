@@ -35,9 +35,8 @@ def survey_training(resolved: ResolvedTraining, watch: TrainWatch) -> TrainingRo
             if writer.due(0.0):
                 writer.flush()
 
-    rows = survey(
-        resolved.columns, resolved.buckets, resolved.inputs, store=store, refused=refused, checked=watch.checked
-    )
+    columns, buckets, inputs = resolved.columns, resolved.buckets, resolved.inputs
+    rows = survey(columns, buckets, inputs, store=store, refused=refused, checked=watch.checked)
     found.num_rows = len(rows) + found.num_invalid
     refuse(found, table, on_invalid=resolved.job.on_invalid, verb="trained on")
     if is_skipping:

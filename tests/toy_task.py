@@ -18,7 +18,8 @@ class ToyTask:
 
     keeps_prepared = True
 
-    def __init__(self) -> None:
+    def __init__(self, noise: float = 0.1) -> None:
+        self._noise = noise
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self.net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.1), nn.Linear(8, 4))
@@ -32,7 +33,7 @@ class ToyTask:
 
     def loss(self, batch: Sequence[Prepared], generator: torch.Generator) -> Tensor:
         x = torch.stack([row["x"] for row in batch])
-        x = x + 0.1 * torch.randn(x.shape, generator=generator)
+        x = x + self._noise * torch.randn(x.shape, generator=generator)
         return (self.net(x) - 2 * x).square().mean()
 
 

@@ -1,4 +1,4 @@
-"""In: tensors by name, after a step. Out: files of them in the output that are whole or do not count; and back.
+"""In: tensors by name, after a step. Out: files of them in the output, whole or not counting; and back.
 
 `checkpoints/<step>/` holds safetensors of about a gigabyte each, and, written last, a marker that names them
 with their SHA-256. A folder without a marker is what a killed process left.
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A whole one. step: how many were done. files: each with its SHA-256. scale: of the loss, plain numbers."""
+    """A whole one. step: how many were done. files: each with its SHA-256. scale: the loss's, as numbers."""
 
     step: int
     files: Mapping[str, str]

@@ -1,4 +1,4 @@
-"""In: trained components. Out: `model/`, a diffusers folder as `from_pretrained` and `render` take it; or a LoRA.
+"""In: trained components. Out: `model/`, a diffusers folder that `from_pretrained` takes; or a LoRA.
 
 What was not trained is the very files of the model that the training began with.
 """
@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import safetensors.torch
 
 from framefleet.pipeline.model import source_of
 from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.training.settings import LoraSettings
 from framefleet.pipeline.training.task import Task
 from framefleet.pipeline.training.training import Training
 from framefleet.pipeline.training.world import World, whole
@@ -40,11 +41,25 @@ def read_finished(store: Store) -> Finished | None:
 
 def write_result(training: Training, task: Task, world: World) -> None:
     """Write what the training was for, with the weights as they are; every process must call this."""
-    _write_model(training, task, world)
+    lora = training.settings.lora
+    result = f"{lora.name}.safetensors" if lora else FOLDER
+    if lora:
+        _write_lora(training, task, lora, world, result)
+    else:
+        _write_model(training, task, world)
     if world.is_first:
         # Last: without it the run does this again.
-        content = json.dumps({"steps": training.settings.steps, "result": FOLDER})
+        content = json.dumps({"steps": training.settings.steps, "result": result})
         training.store.write(MARKER, content.encode())
+
+
+def _write_lora(training: Training, task: Task, lora: LoraSettings, world: World, path: str) -> None:
+    """Write the adapters alone, as diffusers' `load_lora_weights` and a job's `loras:` take them."""
+    from framefleet.pipeline.training.lora import lora_file
+
+    tensors = {name: whole(tensor) for name, tensor in lora_file(task.trained, lora).items()}
+    if world.is_first:
+        training.store.write(path, safetensors.torch.save(tensors, metadata={"format": "pt"}))
 
 
 def _write_model(training: Training, task: Task, world: World) -> None:
@@ -63,7 +78,7 @@ def _write_model(training: Training, task: Task, world: World) -> None:
         for path in sorted(Path(scratch).rglob("*")):
             if path.is_file():
                 training.store.upload(f"{FOLDER}/{path.relative_to(scratch).as_posix()}", path)
-        for file in sorted(own - {INDEX}) + [INDEX]:
+        for file in [*sorted(own - {INDEX}), INDEX]:
             training.store.upload(f"{FOLDER}/{file}", source / file)
 
 
@@ -71,12 +86,13 @@ def _component(file: str) -> str:
     return file.partition("/")[0]
 
 
-def _gathered(module: nn.Module) -> Any:
+def _gathered(module: Any) -> Any:
     """Return the component with all of its weights, where processes share them out."""
     state = module.state_dict()
     gathered = {name: whole(value) for name, value in state.items()}
     if all(gathered[name] is state[name] for name in state):
         return module
-    copy = type(module).from_config(module.config) if hasattr(module, "from_config") else type(module)(module.config)
+    kind, config = type(module), module.config
+    copy = kind.from_config(config) if hasattr(kind, "from_config") else kind(config)  # diffusers, transformers
     copy.load_state_dict({name: value.cpu() for name, value in gathered.items()})
     return copy

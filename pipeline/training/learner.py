@@ -40,7 +40,9 @@ class Learner:
         self._loss = SharedLoss(task, settings.strategy, world)
         self.weights: dict[str, nn.Parameter] = trainable(self._modules)
         self._optimizer = torch.optim.AdamW(
-            self.weights.values(), betas=(settings.betas[0], settings.betas[1]), weight_decay=settings.weight_decay
+            self.weights.values(),
+            betas=(settings.betas[0], settings.betas[1]),
+            weight_decay=settings.weight_decay,
         )
         self._average = Average(self.weights, settings.ema) if settings.ema else None
         self._scaler = torch.amp.GradScaler(world.device.type, enabled=settings.precision == "fp16")
@@ -109,9 +111,7 @@ class Learner:
         gradients = [weight.grad for weight in self.weights.values() if weight.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         if self._settings.max_grad_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(
-                self.weights.values(), self._settings.max_grad_norm, norm
-            )
+            torch.nn.utils.clip_grads_with_norm_(self.weights.values(), self._settings.max_grad_norm, norm)
         return whole(norm).item()
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
@@ -169,7 +169,10 @@ def seeded(*numbers: int) -> torch.Generator:
 
 def _checkpoint_gradients(name: str, module: nn.Module) -> None:
     """Let blocks compute again in the backward pass what they did not keep in the forward."""
-    for method in ("enable_gradient_checkpointing", "gradient_checkpointing_enable"):  # diffusers, transformers
+    for method in (
+        "enable_gradient_checkpointing",
+        "gradient_checkpointing_enable",
+    ):  # diffusers, transformers
         if hasattr(module, method):
             try:
                 getattr(module, method)()

@@ -21,10 +21,13 @@ from framefleet.pipeline.training.prepared import PreparedRows
 from framefleet.pipeline.training.read_ahead import read_ahead
 from framefleet.pipeline.training.reports import Kept, Preparing, Report, Step
 from framefleet.pipeline.training.samples import rendered_samples, write_samples
-from framefleet.pipeline.training.task import Prepared
+from framefleet.pipeline.training.task import Finishes, Prepared
 from framefleet.pipeline.training.tasks import task_for
 from framefleet.pipeline.training.training import Training
 from framefleet.pipeline.training.world import World
+
+# What a task measures over rows at the end (means, spreads) settles with this many.
+FINISH_ROWS = 256
 
 Tell = Callable[[Report], None]
 
@@ -68,7 +71,11 @@ class _Run:
         steps = range(self._resume(), self._settings.steps)
         for step, batches in zip(steps, read_ahead(self._batches_of, steps), strict=True):
             self._after(self._learner.learn(step, batches))
-        with self._learner.result():
+        with self._learner.result(), self._learner.resting():
+            if isinstance(self._task, Finishes):
+                self._task.finish(
+                    self._rows[position] for position in range(min(len(self._rows), FINISH_ROWS))
+                )
             write_result(self._training, self._task, self._world)
 
     def _prepare(self) -> None:

@@ -20,7 +20,7 @@ FOLDER = "samples"
 
 def rendered_samples(model: Model, training: Training) -> list[Outcome]:
     """Render with the weights as they are now."""
-    # One at a time: processes that share the weights must make the same forwards, and probing goes by the clock.
+    # One at a time: processes that share weights must make the same forwards, and probing goes by the clock.
     renderer = Renderer(model, Batching(mode="fast", max_rows=1), inputs=training.inputs)
     return list(renderer.render(training.samples))
 
