@@ -25,7 +25,9 @@ VIDEO: tuple[InputKind, ...] = ("video", "image")  # an image is a video of one 
 PARAPHRASE = "paraphrase"
 # What the denoiser is told beside its latents. Other arguments of a call say how to render, which training
 # does not, or come from the video: its size, and the image that it starts with.
-TOLD = re.compile(r"prompt(_\d)?|fps|frame_rate|max_sequence_length|motion_.*|noise_aug_strength|clip_skip")
+TOLD = re.compile(
+    r"prompt(_\d)?|fps|frame_rate|max_sequence_length|motion_.*|noise_aug_strength|clip_skip|condition_type"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,6 +78,11 @@ class PreparedRows:
                 self._memory.keep(position, found)
         return found
 
+    def some(self, count: int) -> Iterator[Prepared]:
+        """Yield at most `count` rows, from all over the table."""
+        step = -(-len(self) // count)
+        return (self[position] for position in range(0, len(self), step))
+
     def prepare(
         self, *, rank: int = 0, world_size: int = 1, progress: Callable[[int], None] | None = None
     ) -> None:
