@@ -87,6 +87,12 @@ class Trainers:
         self, function: Callable[[dict[str, Any]], None], training: Training, tell: Any, *, num_workers: int
     ) -> TorchTrainer:
         resources = {"CPU": self._settings.cpus_per_worker, "GPU": self._gpus}
+        options: dict[str, Any] = {
+            # Nothing of ours lies there; its default is a folder in the user's home.
+            "storage_path": tempfile.gettempdir(),
+            "failure_config": FailureConfig(max_failures=MAX_FAILURES),
+            "worker_runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(self._threads)}},
+        }
         return TorchTrainer(
             function,
             train_loop_config={"training": training, "tell": tell, "build": _build()},
@@ -95,12 +101,7 @@ class Trainers:
                 use_gpu=bool(self._gpus),
                 resources_per_worker={name: amount for name, amount in resources.items() if amount},
             ),
-            run_config=RunConfig(
-                # Nothing of ours lies there; its default is a folder in the user's home.
-                storage_path=tempfile.gettempdir(),
-                failure_config=FailureConfig(max_failures=MAX_FAILURES),
-                worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(self._threads)}},
-            ),
+            run_config=RunConfig(**options),
         )
 
 

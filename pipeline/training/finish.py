@@ -93,6 +93,7 @@ def _gathered(module: Any) -> Any:
     if all(gathered[name] is state[name] for name in state):
         return module
     kind, config = type(module), module.config
-    copy = kind.from_config(config) if hasattr(kind, "from_config") else kind(config)  # diffusers, transformers
+    # As diffusers makes one, or as transformers does.
+    copy = kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
     copy.load_state_dict({name: value.cpu() for name, value in gathered.items()})
     return copy

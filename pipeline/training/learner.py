@@ -48,7 +48,7 @@ class Learner:
         self._scaler = torch.amp.GradScaler(world.device.type, enabled=settings.precision == "fp16")
 
     def learn(self, step: int, batches: Sequence[Sequence[Prepared]]) -> Step:
-        """Change the weights once. batches: one for each forward. Raises JobError when the loss is no number."""
+        """Change the weights once. batches: one for each forward. Raises JobError where the loss is NaN."""
         started = time.perf_counter()
         rate = learning_rate(self._settings, step)
         for group in self._optimizer.param_groups:
@@ -115,7 +115,7 @@ class Learner:
         return whole(norm).item()
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield all that the next step depends on, by name, whole and on the CPU; in every process at once."""
+        """Yield all that the next step depends on, whole and on the CPU; every process must call this."""
         for kind, values in self._kept().items():
             for name, value in values.items():
                 yield f"{kind}/{name}", whole(value.detach()).cpu()

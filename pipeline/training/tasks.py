@@ -1,4 +1,4 @@
-"""From the part that a job trains to the task that trains it. Imports one kind only, for it brings much along."""
+"""From the part that a job trains to the task that trains it. Imports one kind: each brings much along."""
 
 from __future__ import annotations
 

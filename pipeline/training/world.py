@@ -104,7 +104,7 @@ def _blocks(module: nn.Module) -> Iterable[nn.Module]:
 def whole(tensor: Tensor) -> Tensor:
     """Return all of a tensor that may be shared out; every process must call this."""
     if isinstance(tensor, DTensor):
-        gathered: Tensor = tensor.full_tensor()  # type: ignore[no-untyped-call]
+        gathered: Tensor = tensor.full_tensor()
         return gathered
     return tensor
 
