@@ -6,8 +6,10 @@ this machine is this process itself (Ray Train's local mode): no cluster is star
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from queue import Empty
@@ -22,7 +24,7 @@ from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
 
 import framefleet
-from framefleet.cluster.fleet import FleetSettings, connect
+from framefleet.cluster.fleet import FleetSettings, connect, resources
 from framefleet.pipeline.environment import source_fingerprint
 from framefleet.pipeline.errors import FleetError, FramefleetError
 from framefleet.pipeline.training.reports import Report
@@ -47,6 +49,7 @@ class Trainers:
         self.num_workers = 1
 
     def __enter__(self) -> Self:
+        logging.getLogger("ray.train").setLevel(logging.WARNING)
         if self._settings.address is not None:
             connect(self._settings)
         self.num_workers, self._gpus = _shares(self._settings)
@@ -70,23 +73,37 @@ class Trainers:
 
     def _run_on_ray(self, training: Training, tell: Callable[[Report], None]) -> None:
         events = Queue(actor_options={"num_cpus": 0})
+        deadline = time.monotonic() + self._settings.ready_timeout_s
+        is_ready = False
         # In a thread: signals are for this one, and Ray Train would put its own handler in their way.
         fitting = _Fitting(self._trainer(_train_on_ray, training, events.put, num_workers=self.num_workers))
         while not (fitting.has_ended and events.empty()):
             try:
                 event = events.get(timeout=POLL_S)
             except Empty:
+                if not is_ready and time.monotonic() > deadline:
+                    raise self._not_ready() from None
                 continue
+            is_ready = True
             if isinstance(event, FramefleetError):
                 raise event  # others would say the same, so none is started again
             tell(event)
         if fitting.error is not None:
             raise fitting.error
 
+    def _not_ready(self) -> FleetError:
+        settings = self._settings
+        return FleetError(
+            f"the workers were not ready after {settings.ready_timeout_s:.0f} s; {self.num_workers} ask for "
+            f"{self._gpus:g} GPUs and {settings.cpus_per_worker:g} CPUs each, the cluster has {resources()}",
+            "lower fleet.workers, fleet.gpus_per_worker or fleet.cpus_per_worker, or raise "
+            "fleet.ready_timeout_s",
+        )
+
     def _trainer(
         self, function: Callable[[dict[str, Any]], None], training: Training, tell: Any, *, num_workers: int
     ) -> TorchTrainer:
-        resources = {"CPU": self._settings.cpus_per_worker, "GPU": self._gpus}
+        needs = {"CPU": self._settings.cpus_per_worker, "GPU": self._gpus}
         options: dict[str, Any] = {
             # Nothing of ours lies there; its default is a folder in the user's home.
             "storage_path": tempfile.gettempdir(),
@@ -99,7 +116,7 @@ class Trainers:
             scaling_config=ScalingConfig(
                 num_workers=num_workers,
                 use_gpu=bool(self._gpus),
-                resources_per_worker={name: amount for name, amount in resources.items() if amount},
+                resources_per_worker={name: amount for name, amount in needs.items() if amount},
             ),
             run_config=RunConfig(**options),
         )

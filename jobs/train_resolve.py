@@ -23,6 +23,7 @@ from framefleet.pipeline.specs.dtypes import DType, check_dtype
 from framefleet.pipeline.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.tables.checked import checked
+from framefleet.pipeline.tables.column_checks import did_you_mean
 from framefleet.pipeline.tables.table import open_table
 from framefleet.pipeline.training.buckets import buckets_of
 from framefleet.pipeline.training.columns import Columns, plan_columns
@@ -141,9 +142,15 @@ def _samples(job: TrainJob, spec: PipelineSpec, bucket: Bucket, inputs: Inputs) 
 
 
 def _sample(number: int, values: dict[str, Any], spec: PipelineSpec, finder: InputIndex) -> Request:
-    special = {name: values.pop(name) for name in SPECIAL if name in values and name not in spec.settable()}
+    known = spec.settable()
+    special = {name: values.pop(name) for name in SPECIAL if name in values and name not in known}
+    for name in values:
+        if name not in known:
+            raise JobError(f"train.samples: number {number + 1} has {name!r}", did_you_mean(name, known))
+    if "prompt" not in values:
+        raise JobError(f"train.samples: number {number + 1} has no prompt", "write {prompt: ..., seed: ...}")
     try:
         request = Request(arguments=values, **special)
-        return checked(request, spec, find_recipe("generate"), finder=finder, index=number)
+        return checked(request, spec, find_recipe("generate"), finder=finder)
     except UserError as error:
-        raise JobError(f"train.samples: {error.problem}", error.fix) from error
+        raise JobError(f"train.samples: number {number + 1}: {error.problem}", error.fix) from error

@@ -144,6 +144,10 @@ class ObjectStore:
         with contextlib.suppress(FileNotFoundError):
             files.rm_file(place)
 
+    def delete_all(self, folder: str) -> None:
+        for path in self.list(folder):
+            self.delete(path)
+
     def _at(self, path: str) -> tuple[Any, str]:
         """Return the file system and the full path there.
 

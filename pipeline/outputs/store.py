@@ -120,6 +120,11 @@ class Store:
         with self._failing("delete", path):
             self._backend.delete(_checked(path))
 
+    def delete_all(self, folder: str) -> None:
+        """Remove what is below `folder`, and the folder where the store has such; an absent one is fine."""
+        with self._failing("delete", folder):
+            self._backend.delete_all(_checked(folder))
+
     @contextmanager
     def _failing(self, verb: str, path: str, *, absent_is_error: bool = True) -> Iterator[None]:
         try:

@@ -89,8 +89,7 @@ class Checkpoints:
 
     def _delete(self, step: int) -> None:
         self._store.delete(_marker(step))  # first, or half a checkpoint would count
-        for path in self._store.list(f"{FOLDER}/{step}"):
-            self._store.delete(path)
+        self._store.delete_all(f"{FOLDER}/{step}")
 
 
 def _marker(step: int) -> str:

@@ -57,7 +57,7 @@ def _write_lora(training: Training, task: Task, lora: LoraSettings, world: World
     """Write the adapters alone, as diffusers' `load_lora_weights` and a job's `loras:` take them."""
     from framefleet.pipeline.training.lora import lora_file
 
-    tensors = {name: whole(tensor) for name, tensor in lora_file(task.trained, lora).items()}
+    tensors = lora_file(task.trained, lora)
     if world.is_first:
         training.store.write(path, safetensors.torch.save(tensors, metadata={"format": "pt"}))
 
@@ -71,7 +71,9 @@ def _write_model(training: Training, task: Task, world: World) -> None:
     own = {file for file in training.files if _component(file) not in task.trained}
     with tempfile.TemporaryDirectory() as scratch:
         for name, module in task.trained.items():
-            _gathered(module).save_pretrained(Path(scratch, name), max_shard_size=MAX_FILE_SIZE)
+            component = _gathered(module)
+            if world.is_first:
+                component.save_pretrained(Path(scratch, name), max_shard_size=MAX_FILE_SIZE)
         if not world.is_first:
             return
         training.store.delete(f"{FOLDER}/{INDEX}")  # of a shorter training that this one went on with
