@@ -21,11 +21,8 @@ from framefleet.pipeline.training.capture import Captured
 from framefleet.pipeline.training.task import Prepared
 
 _OWN, _EMPTY = "call.", "empty."  # a leaf of the row's call, and of that call with its prompt dropped
-_POSITIONS = (
-    "image_rotary_emb",
-    "img_ids",
-    "txt_ids",
-)  # of all tokens, and of no row, also of a single token
+# Of all tokens and of no row, though there be a single token.
+_POSITIONS = ("image_rotary_emb", "img_ids", "txt_ids")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -117,10 +114,15 @@ class BucketCall:
 
     def _leaves(self, call: Call, latents: Tensor, index: int | None = None) -> list[Any]:
         """Return a call's leaves with only what stands behind the latents in the first place, or None."""
+        if call.structure != self.call.structure:
+            raise TableError(
+                f"row {index}: its arguments make the pipeline call the denoiser in another way",
+                "leave out the columns that other rows do not have",
+            )
         first: Tensor = call.leaves[0]
         wider = [d for d in range(1, first.dim()) if latents.shape[d] != first.shape[d]]
         fits = first.dim() == latents.dim() and all(latents.shape[d] < first.shape[d] for d in wider)
-        if call.structure != self.call.structure or not fits or len(wider) > 1:
+        if not fits or len(wider) > 1:
             raise TableError(
                 f"row {index}: the denoiser takes {tuple(first.shape)}, but the latents of its video "
                 f"are {tuple(latents.shape)}",

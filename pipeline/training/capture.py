@@ -40,7 +40,8 @@ def capture(pipe: Any, arguments: Mapping[str, Any], *, denoisers: Mapping[str, 
     own.scheduler = copy.deepcopy(pipe.scheduler)
     own.set_progress_bar_config(disable=True)
     try:
-        with intercept(denoisers, _reach):
+        # Without the casts of a training step: it must be the same call wherever it is made.
+        with intercept(denoisers, _reach), torch.autocast(pipe.device.type, enabled=False):
             own(**arguments, generator=torch.Generator("cpu").manual_seed(seed))
     except _Reached as reached:
         return Captured(call=reached.call, scheduler=own.scheduler)

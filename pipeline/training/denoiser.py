@@ -65,7 +65,8 @@ class DenoiserTask:
         arguments = row_arguments(self.pipe, row.arguments, frames=frames, bucket=row.bucket, index=row.index)
         call = self._call(arguments, row.index)
         empty = self._call(without_prompt(self.pipe, arguments), row.index)
-        latents = latents_of(self.pipe, frames)
+        with torch.autocast(self.pipe.device.type, enabled=False):
+            latents = latents_of(self.pipe, frames)
         bucket = torch.tensor([row.bucket.num_frames, row.bucket.height, row.bucket.width])
         return {"bucket": bucket, **shared.row(call, empty, latents, index=row.index)}
 

@@ -91,8 +91,8 @@ Objective = FlowMatching | Diffusion
 def objective_of(scheduler: Any, *, drawing: Drawing, share: tuple[float, float] = (0.0, 1.0)) -> Objective:
     """Return what the denoiser of this scheduler learns.
 
-    scheduler: its timesteps are set, to all that there are. share: of the noise levels, low and high, where a
-    model of several denoisers has one for each. Raises ModelError for a scheduler that is not known.
+    scheduler: with steps set; of a flow, all that there are. share: of the noise levels, low and high, for
+    one of several denoisers. Raises ModelError for a scheduler that is not known.
     """
     config, name = scheduler.config, type(scheduler).__name__
     if steps_flow(name, config):

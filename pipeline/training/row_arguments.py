@@ -12,10 +12,10 @@ from framefleet.pipeline.models.opensora.conditions import CONDITIONS
 from framefleet.pipeline.outputs.frames import Frames
 from framefleet.pipeline.recipes.siblings import call_parameters
 from framefleet.pipeline.specs.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.specs.schedulers import steps_flow
+from framefleet.pipeline.specs.signature import INPUTS
 from framefleet.pipeline.training.task import Bucket
 
-# As many as there are noise levels: the scheduler then shows all of them, shifted as the pipeline shifts.
-NUM_STEPS = 1000
 _GUIDED = {"guidance_scale": 2.0}
 # What else makes the call that guidance leads away from, beside an empty prompt.
 _UNPROMPTED: Mapping[str, Mapping[str, Any]] = {
@@ -38,17 +38,15 @@ def row_arguments(
     known = call_parameters(type(pipe).__name__)
     sizes = {"height": bucket.height, "width": bucket.width}
     sizes |= dict.fromkeys(FRAME_PARAMETERS, bucket.num_frames)
-    own = {
-        name: value for name, value in arguments.items() if value is not None and "guidance_scale" not in name
-    }
+    own = {name: value for name, value in arguments.items() if value is not None and not _is_ignored(name)}
     if unknown := [name for name in own if name not in known]:
         raise TableError(
             f"row {index}: {type(pipe).__name__} has no argument {unknown[0]!r}",
             f"leave it out; it has {', '.join(known)}",
         )
-    given = own | _seen(pipe, own, frames)
+    given = own | _seen(pipe, arguments, frames)
     given |= {name: value for name, value in sizes.items() if name in known}
-    given |= {"num_inference_steps": NUM_STEPS, "output_type": "latent"}
+    given |= {"num_inference_steps": _num_steps(pipe.scheduler), "output_type": "latent"}
     return given | ({} if _is_guidance_embedded(pipe) else {"guidance_scale": 1.0})
 
 
@@ -56,6 +54,17 @@ def without_prompt(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of the same call as a row sees it whose prompt is dropped."""
     empty = {name: "" for name in arguments if name in ("prompt", "prompt_2", "prompt_3")}
     return {**arguments, **empty, **_UNPROMPTED.get(type(pipe).__name__, {})}
+
+
+def _is_ignored(name: str) -> bool:
+    """Whether an argument is of guidance, which training has none of, or a frame, which the video gives."""
+    return "guidance_scale" in name or name.startswith("negative_prompt") or name in INPUTS
+
+
+def _num_steps(scheduler: Any) -> int:
+    """Return so many that all noise levels of a flow are among them, shifted as the pipeline shifts."""
+    is_flow = steps_flow(type(scheduler).__name__, scheduler.config)
+    return int(scheduler.config.num_train_timesteps) if is_flow else 2
 
 
 def _seen(pipe: Any, own: Mapping[str, Any], frames: Frames) -> dict[str, Any]:
@@ -68,7 +77,7 @@ def _seen(pipe: Any, own: Mapping[str, Any], frames: Frames) -> dict[str, Any]:
             return {"video": [Image.fromarray(frame) for frame in frames]}
         return ({"image": clip[0]} if head else {}) | ({"last_image": clip[1]} if tail else {})
     seen = {"image": clip[0]} if "image" in known else {}
-    return seen | ({"last_image": clip[1]} if "last_image" in own else {})
+    return seen | ({"last_image": clip[1]} if own.get("last_image") and "last_image" in known else {})
 
 
 def _is_guidance_embedded(pipe: Any) -> bool:
