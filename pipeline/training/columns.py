@@ -22,7 +22,7 @@ from framefleet.pipeline.training import rendered
 from framefleet.pipeline.training.settings import Part
 
 VIDEO: tuple[InputKind, ...] = ("video", "image")  # an image is a video of one frame
-PARAPHRASE = "paraphrase"
+PARAPHRASE, CONTRAST = "paraphrase", "contrast"  # texts that mean the same as the prompt, and another thing
 # What the denoiser is told beside its latents. Other arguments of a call say how to render, which training
 # does not, or come from the video: its size, and the image that it starts with.
 TOLD = re.compile(
@@ -93,7 +93,12 @@ class Columns:
 
 def column_kinds(spec: PipelineSpec, columns: Mapping[str, str]) -> dict[str, Kind]:
     """Return the columns that a training may read, with what their cells should be; for `open_table`."""
-    targets: dict[str, Kind] = {**{name: name for name in VIDEO}, PARAPHRASE: "str", **_told(spec)}
+    targets: dict[str, Kind] = {
+        **{name: name for name in VIDEO},
+        PARAPHRASE: "str",
+        CONTRAST: "str",
+        **_told(spec),
+    }
     return {columns.get(target, target): kind for target, kind in targets.items()}
 
 
@@ -113,7 +118,7 @@ def plan_columns(
     columns, schema = columns or {}, table.schema
     is_rendered = rendered.is_records(schema)
     told = _told(spec)
-    _check_mapped(columns, (*VIDEO, PARAPHRASE, *told), schema)
+    _check_mapped(columns, (*VIDEO, PARAPHRASE, CONTRAST, *told), schema)
     own = [name for name in schema.names if not (is_rendered and name in RECORD_FIELDS.names)]
     found = {**{name: name for name in own}, **columns}
     kinds = _kinds(part, told)
@@ -157,7 +162,7 @@ def _kinds(part: Part, told: Mapping[str, ScalarKind]) -> dict[str, ScalarKind]:
         return {}
     if part == "denoiser":
         return dict(told)
-    return {"prompt": "str", PARAPHRASE: "str"}
+    return {"prompt": "str", PARAPHRASE: "str", CONTRAST: "str"}
 
 
 def _base(
@@ -198,5 +203,5 @@ def _missing(missing: list[str], schema: pa.Schema) -> TableError:
 
 
 def _check(name: str, value: Any, kind: ScalarKind, spec: PipelineSpec) -> Any:
-    # A paraphrase is a prompt too: blank ones are refused.
-    return check_argument("prompt" if name == PARAPHRASE else name, value, kind, spec)
+    # They are prompts too: blank ones are refused.
+    return check_argument("prompt" if name in (PARAPHRASE, CONTRAST) else name, value, kind, spec)

@@ -39,10 +39,17 @@ def prompts(text: str | None, names: Collection[str]) -> dict[str, Any]:
     """Return the prompts in a record's arguments. What else is there was maybe another model's default."""
     try:
         found = json.loads(text or "")
-    except ValueError:
+    except (ValueError, RecursionError):  # the table may be from anywhere
         return {}
     arguments = found.items() if isinstance(found, dict) else ()
-    return {name: value for name, value in arguments if name.startswith("prompt") and name in names}
+    return {
+        name: _storable(value) for name, value in arguments if name.startswith("prompt") and name in names
+    }
+
+
+def _storable(value: Any) -> Any:
+    """Return text without lone surrogates, which JSON can spell and no column of text can hold."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 def _is_in_output(folder: str, schema: pa.Schema) -> bool:

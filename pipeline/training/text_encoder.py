@@ -1,7 +1,9 @@
 """Train a text encoder on pairs that mean the same: the mean of its outputs is to tell which belong together.
 
 InfoNCE (van den Oord et al. 2018, https://arxiv.org/abs/1807.03748), both ways as in CLIP: every other row of
-the batch is a negative, unless one of its texts is the same.
+the batch is a negative, unless one of its texts is the same, and so is every row's `contrast`. That is a text
+which differs in what other rows rarely differ in: with no "blue ball on red" to tell it from, the mean over
+"a red ball on blue" need not know which of them is blue.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ MAX_TOKENS = 512  # tokenizers of bytes know no limit of their own; pipelines gi
 
 
 class TextEncoderTask:
-    """`prompt` next to `paraphrase`, through the pipeline's `text_encoder`."""
+    """`prompt` next to `paraphrase`, and far from `contrast` where there is one; see `Task`."""
 
     keeps_prepared = False  # ids are made faster than read
 
@@ -40,18 +42,23 @@ class TextEncoderTask:
         return {"text_encoder": self._encoder}
 
     def prepare(self, row: TrainingRow, frames: Frames | None) -> Prepared:
-        """Return the token ids of both texts, without padding: {"prompt": (n), "paraphrase": (m)}."""
-        return {name: self._ids(row.arguments[name]) for name in ("prompt", "paraphrase")}
+        """Return the token ids of the row's texts by their columns, (n) each, without padding."""
+        return {name: self._ids(text) for name, text in row.arguments.items()}
 
     def loss(self, batch: Sequence[Prepared], generator: torch.Generator) -> Tensor:
-        prompts, paraphrases = ([row[name] for row in batch] for name in ("prompt", "paraphrase"))
-        encoded = self._encode([*prompts, *paraphrases])  # one forward: they pad alike
-        likeness = encoded[: len(batch)] @ encoded[len(batch) :].T / TEMPERATURE  # (B, B)
-        alike = (_equal(prompts) | _equal(paraphrases)).to(likeness.device)
-        alike.fill_diagonal_(False)
-        likeness = likeness.masked_fill(alike, -torch.inf)
-        own = torch.arange(len(batch), device=likeness.device)
-        return (functional.cross_entropy(likeness, own) + functional.cross_entropy(likeness.T, own)) / 2
+        texts = [row[name] for name in ("prompt", "paraphrase") for row in batch]
+        contrasts = [row["contrast"] for row in batch if "contrast" in row]
+        sizes = [len(batch), len(batch), len(contrasts)]
+        encoded = self._encode([*texts, *contrasts])  # one forward: they pad alike
+        prompts, paraphrases, others = torch.split(encoded, sizes)
+        excluded = _excluded(*torch.split(_numbered([*texts, *contrasts]), sizes)).to(encoded.device)
+        own = torch.arange(len(batch), device=encoded.device)
+
+        def told(texts: Tensor, pairs: Tensor) -> Tensor:
+            likeness = texts @ torch.cat([pairs, others]).T / TEMPERATURE  # (B, B + C)
+            return functional.cross_entropy(likeness.masked_fill(excluded, -torch.inf), own)
+
+        return (told(prompts, paraphrases) + told(paraphrases, prompts)) / 2
 
     def _ids(self, text: str) -> Tensor:
         limit = min(self._tokenizer.model_max_length, MAX_TOKENS)
@@ -69,8 +76,14 @@ class TextEncoderTask:
         return functional.normalize(kept.sum(1) / mask.sum(1, keepdim=True), dim=-1)
 
 
-def _equal(texts: Sequence[Tensor]) -> Tensor:
-    """Return which texts are the same, (B, B)."""
+def _numbered(texts: Sequence[Tensor]) -> Tensor:
+    """Return a number for each text, equal for equal ones."""
     known: dict[tuple[int, ...], int] = {}
-    numbers = torch.tensor([known.setdefault(tuple(ids.tolist()), len(known)) for ids in texts])
-    return numbers[:, None] == numbers[None, :]
+    return torch.tensor([known.setdefault(tuple(ids.tolist()), len(known)) for ids in texts])
+
+
+def _excluded(prompts: Tensor, paraphrases: Tensor, contrasts: Tensor) -> Tensor:
+    """Return which texts are no negatives of a row, (B, B + C): its own, and those beside them."""
+    pair = torch.stack([prompts, paraphrases])  # (2, B)
+    alike = (pair[:, None, :, None] == pair[None, :, None, :]).any(0).any(0).fill_diagonal_(False)
+    return torch.cat([alike, (pair[..., None] == contrasts).any(0)], dim=1)

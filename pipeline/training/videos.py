@@ -7,7 +7,8 @@ is resized, with antialiasing, until it covers the bucket, and its middle is cut
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import islice
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -15,7 +16,8 @@ from PIL import Image, ImageOps
 from framefleet.pipeline.errors import InputError, TableError
 from framefleet.pipeline.inputs.access import naming
 from framefleet.pipeline.inputs.file_kinds import file_kind
-from framefleet.pipeline.inputs.pictures import open_image, open_video
+from framefleet.pipeline.inputs.pictures import open_image
+from framefleet.pipeline.inputs.video_frames import frames_of
 from framefleet.pipeline.outputs.frames import Frames
 from framefleet.pipeline.training.task import Bucket, TrainingRow
 
@@ -35,20 +37,19 @@ def read_frames(row: TrainingRow, read: Callable[[str], bytes]) -> Frames | None
                     "it is another than when the table was surveyed",
                     "put the first one back, or train into another output",
                 )
-            return fitted(_pictures(content, row.bucket.num_frames), row.bucket)
+            return fitted(_pictures(content), row.bucket)
     except InputError as error:
         raise TableError(f"row {row.index}: {error.problem}", error.fix) from error
 
 
-def fitted(pictures: list[Image.Image], bucket: Bucket) -> Frames:
+def fitted(pictures: Iterable[Image.Image], bucket: Bucket) -> Frames:
     """Return the first pictures in the size of the bucket, which none is smaller than."""
     size = (bucket.width, bucket.height)
-    chosen = pictures[: bucket.num_frames]
+    chosen = islice(pictures, bucket.num_frames)  # one by one: those of a film may be gigabytes together
     return np.stack([np.asarray(ImageOps.fit(picture, size, Image.Resampling.BICUBIC)) for picture in chosen])
 
 
-def _pictures(content: bytes, num_frames: int) -> list[Image.Image]:
+def _pictures(content: bytes) -> Iterable[Image.Image]:
     found = file_kind(content)
-    if found is not None and found.kind == "image" and found.name != "gif":
-        return [open_image(content)]
-    return open_video(content, max_frames=num_frames)
+    is_image = found is not None and found.kind == "image" and found.name != "gif"
+    return [open_image(content)] if is_image else frames_of(content)

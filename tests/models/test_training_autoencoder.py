@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from framefleet.pipeline.model import load_model
-from framefleet.pipeline.training.autoencoder import AutoencoderTask
+from framefleet.pipeline.training.autoencoder import OBJECT_WEIGHT, AutoencoderTask, _weights
 from framefleet.pipeline.training.task import Bucket, Prepared, TrainingRow
 from tests.tiny import tiny
 
@@ -114,3 +114,12 @@ def test_frames_are_prepared_as_they_are() -> None:
         index=0, video="a", sha256="b", arguments={}, bucket=Bucket(num_frames=5, height=16, width=16)
     )
     assert (task.prepare(row, frames)["frames"].numpy() == frames).all()
+
+
+def test_pixels_near_what_differs_from_the_background_count_more() -> None:
+    video = torch.zeros(1, 3, 2, 32, 32)
+    video[0, 1, 1, 10, 20] = 0.5
+    weights = _weights(video)
+    assert weights.shape == (1, 1, 2, 32, 32) and (weights[:, :, 0] == 1).all()
+    assert (weights[0, 0, 1, 8:13, 18:23] == OBJECT_WEIGHT).all()
+    assert weights.sum() == 2 * 32 * 32 + 25 * (OBJECT_WEIGHT - 1)

@@ -27,18 +27,13 @@ def task_of(name: str) -> tuple[TextEncoderTask, Any]:
     return TextEncoderTask(pipe), pipe.text_encoder.requires_grad_(True)
 
 
+def row(index: int, texts: dict[str, str]) -> TrainingRow:
+    return TrainingRow(index=index, video=None, sha256=None, arguments=texts, bucket=NO_FRAMES)
+
+
 def prepared(task: TextEncoderTask, pairs: list[tuple[str, str]] = PAIRS) -> list[Prepared]:
     return [
-        task.prepare(
-            TrainingRow(
-                index=number,
-                video=None,
-                sha256=None,
-                arguments={"prompt": prompt, "paraphrase": paraphrase},
-                bucket=NO_FRAMES,
-            ),
-            None,
-        )
+        task.prepare(row(number, {"prompt": prompt, "paraphrase": paraphrase}), None)
         for number, (prompt, paraphrase) in enumerate(pairs)
     ]
 
@@ -73,6 +68,21 @@ def test_equal_texts_of_a_batch_are_not_each_others_negatives() -> None:
         loss = task.loss(prepared(task, [PAIRS[0], other]), torch.Generator())
         assert loss.item() == pytest.approx(0.0, abs=1e-6)  # nothing to be told from
     assert task.loss(prepared(task, PAIRS[:2]), torch.Generator()).item() > 0.1
+
+
+def test_a_contrast_is_a_negative_of_every_row_but_those_whose_text_it_is() -> None:
+    task, _ = task_of("wan")
+    pairs = [("a b", "一"), ("b a", "二")]
+    plain = prepared(task, pairs)
+    contrast = task.prepare(row(7, {"prompt": "x", "paraphrase": "y", "contrast": "b a"}), None)["contrast"]
+    with_contrast = [plain[0] | {"contrast": contrast}, plain[1]]
+
+    def loss(batch: list[Prepared]) -> float:
+        return task.loss(batch, torch.Generator()).item()
+
+    assert loss([plain[0]]) == pytest.approx(0.0, abs=1e-6) and loss([with_contrast[0]]) > 0.1
+    assert loss(with_contrast) > loss(plain)
+    assert loss([plain[1] | {"contrast": contrast}]) == pytest.approx(0.0, abs=1e-6)  # its own words
 
 
 def test_a_pipeline_without_a_text_encoder_is_refused() -> None:

@@ -31,6 +31,7 @@ from tests.media_files import image_file, sha256
 from tests.rows import RECORD
 
 SIZES = [[5, 32, 32], [9, 32, 48]]
+TEXTS = {"prompt": "a ball", "paraphrase": "球", "contrast": "a star"}
 
 
 @pytest.fixture(scope="module")
@@ -207,17 +208,39 @@ def test_a_render_jobs_records_are_a_table_also_when_its_output_was_moved(
     assert row.arguments == {"prompt": "a ball"}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ("[" * 100_000, "prompt is empty"),
+        ("not JSON", "prompt is empty"),
+        ('{"prompt": ["a", "b"]}', "prompt is ['a', 'b'], but it must be text"),
+        ('{"prompt": "\\ud800"}', None),
+    ],
+)
+def test_records_are_no_more_trusted_than_other_tables(
+    arguments: str, problem: str | None, surveyor: Surveyor, tmp_path: Path
+) -> None:
+    clip(tmp_path / "clips/00/0.mkv")
+    record = {name: getattr(RECORD, name) for name in RECORD.__dataclass_fields__}
+    record |= {"uri": str(tmp_path / "clips/00/0.mkv"), "arguments": arguments}
+    (tmp_path / "records").mkdir()
+    pq.write_table(pa.Table.from_pylist([record]), tmp_path / "records/part-1.parquet")
+    rows = surveyor(str(tmp_path / "records"))
+    assert len(rows) == (problem is None)
+    assert all(f"row 0: {problem}" in line for line in surveyor.told())
+
+
 @pytest.mark.parametrize("part", ["autoencoder", "text_encoder"])
 def test_a_part_asks_only_for_the_columns_it_trains_on(
     part: Part, surveyor: Surveyor, tmp_path: Path
 ) -> None:
     clip(tmp_path / "a.mkv")
-    columns = {"autoencoder": {"video": "a.mkv"}, "text_encoder": {"prompt": "a ball", "paraphrase": "球"}}
+    columns = {"autoencoder": {"video": "a.mkv"}, "text_encoder": TEXTS}
     (row,) = surveyor(write_table(tmp_path / "t.csv", [columns[part]]), part)
     if part == "autoencoder":
         assert row.arguments == {} and row.video
     else:
-        assert row.arguments == {"prompt": "a ball", "paraphrase": "球"}
+        assert row.arguments == TEXTS
         assert row.video is None and row.bucket == NO_FRAMES
 
 
