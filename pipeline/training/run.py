@@ -80,11 +80,11 @@ class _Run:
 
     def _prepare(self) -> None:
         """Let all processes make their share of what is computed once."""
-        total = -(-len(self._rows) // self._world.size)
+        total, size = len(self._rows), self._world.size
         self._rows.prepare(
             rank=self._world.rank,
-            world_size=self._world.size,
-            progress=lambda done: self._tell(Preparing(done=done, total=total)),
+            world_size=size,
+            progress=lambda done: self._tell(Preparing(done=min(done * size, total), total=total)),
         )
         self._world.wait()
 

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, multiprocessing
 from torch import distributed as dist
-from torch import multiprocessing
 
 from framefleet.pipeline.training.learner import Learner
 from framefleet.pipeline.training.world import World
