@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preparing:
-    """Rows of this process whose latents and embeddings are there."""
+    """Rows whose latents and embeddings are there, if all processes are as far as the first."""
 
     done: int
     total: int

@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 import torch
 
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.memory import is_out_of_memory
 from framefleet.pipeline.model import load
 from framefleet.pipeline.training.batches import Batches
 from framefleet.pipeline.training.checkpoints import Checkpoints
@@ -37,7 +39,16 @@ def train(training: Training, world: World, tell: Tell) -> None:
 
     tell: is given what happens, in the first process only.
     """
-    _Run(training, world, tell if world.is_first else _say_nothing).run()
+    try:
+        _Run(training, world, tell if world.is_first else _say_nothing).run()
+    except Exception as error:  # torch has no single class for it
+        if not is_out_of_memory(error):
+            raise
+        raise JobError(
+            f"memory ran out: {error}",
+            "lower train.batch_size (and raise train.accumulation), set train.gradient_checkpointing, "
+            "train.precision bf16 or smaller train.sizes; with several GPUs train.strategy fsdp",
+        ) from error
 
 
 class _Run:
@@ -80,11 +91,11 @@ class _Run:
 
     def _prepare(self) -> None:
         """Let all processes make their share of what is computed once."""
-        total = -(-len(self._rows) // self._world.size)
+        total, size = len(self._rows), self._world.size
         self._rows.prepare(
             rank=self._world.rank,
-            world_size=self._world.size,
-            progress=lambda done: self._tell(Preparing(done=done, total=total)),
+            world_size=size,
+            progress=lambda done: self._tell(Preparing(done=min(done * size, total), total=total)),
         )
         self._world.wait()
 

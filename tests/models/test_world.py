@@ -24,7 +24,7 @@ def weights_of(learner: Learner) -> dict[str, Tensor]:
 
 
 def train_together(rank: int, folder: Path, strategy: str) -> None:
-    """Train three steps, from a checkpoint after the second; the first process saves the weights."""
+    """Train three steps, the last after a restore; the first process saves the weights."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     world = World(rank=rank, size=2)
     learner = Learner(ToyTask(), settings(**OPTIONS, strategy=strategy), world)
