@@ -187,7 +187,7 @@ def demo(
     output: Annotated[Path, typer.Option("--output", help="The folder to make.")] = Path("demo-output"),
     verbose: Verbose = False,
 ) -> None:
-    """Render your words, or a small shipped table, with two CPU workers and the shipped model; draw the clips.
+    """Render your words, or a small shipped table, with two CPU workers and the shipped model.
 
     The model knows one ball, square, triangle, star or ring that moves on a plain background:
     framefleet demo "a red ball bounces on a blue background" "一个黄色的星星在紫色背景上变大"
