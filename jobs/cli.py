@@ -180,16 +180,24 @@ def schema(
 
 @app.command()
 def demo(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="WORDS", help="Prompts, each in quotes; without any, a shipped table."),
+    ] = None,
     output: Annotated[Path, typer.Option("--output", help="The folder to make.")] = Path("demo-output"),
     verbose: Verbose = False,
 ) -> None:
-    """Render a small shipped table with two CPU workers and a tiny model, and draw a contact sheet."""
+    """Render your words, or a small shipped table, with two CPU workers and the shipped model.
+
+    The model knows one ball, square, triangle, star or ring that moves on a plain background:
+    framefleet demo "a red ball bounces on a blue background" "一个黄色的星星在紫色背景上变大"
+    """
     from framefleet.jobs import console
 
     with console.reporting(verbose=verbose, resumable=True):
         from framefleet.jobs.commands import demo_command
 
-        failed = demo_command(output)
+        failed = demo_command(output, words or [])
     raise typer.Exit(1 if failed else 0)
 
 
