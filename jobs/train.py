@@ -19,9 +19,9 @@ from framefleet.jobs.train_progress import Pace, TrainProgress
 from framefleet.jobs.train_resolve import ResolvedTraining, resolve_training
 from framefleet.jobs.train_survey import survey_training
 from framefleet.jobs.watch import TrainCallback, TrainWatch
-from framefleet.pipeline.training.finish import read_finished
+from framefleet.pipeline.training.dataset.rows import TrainingRows
 from framefleet.pipeline.training.reports import Kept, Preparing, Report, Step
-from framefleet.pipeline.training.rows import TrainingRows
+from framefleet.pipeline.training.results.finish import read_finished
 from framefleet.pipeline.training.training import Training
 
 

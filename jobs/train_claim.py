@@ -14,8 +14,8 @@ from framefleet.pipeline.environment import PACKAGES
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.store import public_url
 from framefleet.pipeline.sources.source import public_name
-from framefleet.pipeline.training.checkpoints import FOLDER
-from framefleet.pipeline.training.rows import TrainingRows
+from framefleet.pipeline.training.dataset.rows import TrainingRows
+from framefleet.pipeline.training.results.checkpoints import FOLDER
 
 PATH = "train.json"
 # Of `train:`, what may change from run to run without changing the weights.

@@ -25,9 +25,9 @@ from framefleet.pipeline.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.tables.checked import checked
 from framefleet.pipeline.tables.column_checks import did_you_mean
 from framefleet.pipeline.tables.table import open_table
-from framefleet.pipeline.training.buckets import buckets_of
-from framefleet.pipeline.training.columns import Columns, plan_columns
-from framefleet.pipeline.training.rendered import table_roots
+from framefleet.pipeline.training.dataset.buckets import buckets_of
+from framefleet.pipeline.training.dataset.columns import Columns, plan_columns
+from framefleet.pipeline.training.dataset.rendered import table_roots
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Bucket
 from framefleet.pipeline.training.tasks import trained_component

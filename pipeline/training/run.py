@@ -14,15 +14,15 @@ import torch
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.memory import is_out_of_memory
 from framefleet.pipeline.model import load
-from framefleet.pipeline.training.batches import Batches
-from framefleet.pipeline.training.checkpoints import Checkpoints
-from framefleet.pipeline.training.finish import write_result
+from framefleet.pipeline.training.dataset.batches import Batches
+from framefleet.pipeline.training.dataset.prepared import PreparedRows
+from framefleet.pipeline.training.dataset.read_ahead import read_ahead
 from framefleet.pipeline.training.learner import Learner
-from framefleet.pipeline.training.losses import read_losses, write_losses
-from framefleet.pipeline.training.prepared import PreparedRows
-from framefleet.pipeline.training.read_ahead import read_ahead
 from framefleet.pipeline.training.reports import Kept, Preparing, Report, Step
-from framefleet.pipeline.training.samples import rendered_samples, write_samples
+from framefleet.pipeline.training.results.checkpoints import Checkpoints
+from framefleet.pipeline.training.results.finish import write_result
+from framefleet.pipeline.training.results.losses import read_losses, write_losses
+from framefleet.pipeline.training.results.samples import rendered_samples, write_samples
 from framefleet.pipeline.training.task import Finishes, Prepared
 from framefleet.pipeline.training.tasks import task_for
 from framefleet.pipeline.training.training import Training

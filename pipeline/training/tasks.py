@@ -31,7 +31,7 @@ def task_for(pipe: Any, settings: TrainSettings) -> Task:
 
 def _task(pipe: Any, settings: TrainSettings) -> Task:
     if settings.part == "denoiser":
-        from framefleet.pipeline.training.denoiser import DenoiserTask
+        from framefleet.pipeline.training.denoiser.task import DenoiserTask
 
         return DenoiserTask(pipe, settings)
     if settings.part == "autoencoder":

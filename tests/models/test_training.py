@@ -19,7 +19,7 @@ from framefleet.jobs.train import TrainSummary, train
 from framefleet.jobs.train_job import TrainJob
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.training.losses import read_losses
+from framefleet.pipeline.training.results.losses import read_losses
 from tests.tiny import tiny
 from tests.training_jobs import trained_weights, training_job, write_clips
 

@@ -16,9 +16,9 @@ from framefleet.pipeline.errors import JobError, ModelError, TableError
 from framefleet.pipeline.fused.intercept import intercept
 from framefleet.pipeline.fused.tree import flatten
 from framefleet.pipeline.models.opensora.tokens import pack, unpack
-from framefleet.pipeline.training.denoiser import DenoiserTask
+from framefleet.pipeline.training.denoiser.latents import latents_of
+from framefleet.pipeline.training.denoiser.task import DenoiserTask
 from framefleet.pipeline.training.freezing import choose
-from framefleet.pipeline.training.latents import latents_of
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import TrainingRow
 from tests.crafter import IMAGE, MOTION, TEXT

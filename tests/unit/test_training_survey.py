@@ -19,12 +19,12 @@ from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.tables.rows import InvalidRow
 from framefleet.pipeline.tables.table import open_table
-from framefleet.pipeline.training.buckets import buckets_of
-from framefleet.pipeline.training.columns import column_kinds, plan_columns
-from framefleet.pipeline.training.rendered import table_roots
-from framefleet.pipeline.training.rows import TrainingRows
+from framefleet.pipeline.training.dataset.buckets import buckets_of
+from framefleet.pipeline.training.dataset.columns import column_kinds, plan_columns
+from framefleet.pipeline.training.dataset.rendered import table_roots
+from framefleet.pipeline.training.dataset.rows import TrainingRows
+from framefleet.pipeline.training.dataset.survey import survey
 from framefleet.pipeline.training.settings import Part
-from framefleet.pipeline.training.survey import survey
 from framefleet.pipeline.training.task import NO_FRAMES, Bucket
 from tests.configs import SD, WAN, write_model
 from tests.media_files import image_file, sha256
@@ -266,7 +266,7 @@ def test_sizes_that_the_model_does_not_render_are_refused(wan: PipelineSpec, sur
 @pytest.fixture
 def choice() -> Callable[[int, int, int], str]:
     from framefleet.pipeline.inputs.pictures import Described
-    from framefleet.pipeline.training.buckets import choose
+    from framefleet.pipeline.training.dataset.buckets import choose
 
     buckets = [Bucket(num_frames=t, height=h, width=w) for t, h, w in _ASPECTS]
 

@@ -19,13 +19,13 @@ from framefleet.pipeline.fused.calls import Call
 from framefleet.pipeline.fused.intercept import intercept
 from framefleet.pipeline.outputs.frames import Frames
 from framefleet.pipeline.specs.families import DENOISERS
-from framefleet.pipeline.training.bucket_call import BucketCall
-from framefleet.pipeline.training.capture import Captured, capture
+from framefleet.pipeline.training.denoiser.bucket_call import BucketCall
+from framefleet.pipeline.training.denoiser.capture import Captured, capture
+from framefleet.pipeline.training.denoiser.latents import encoder_of, latents_of
+from framefleet.pipeline.training.denoiser.objective import Objective, objective_of
+from framefleet.pipeline.training.denoiser.row_arguments import row_arguments, without_prompt
 from framefleet.pipeline.training.freezing import matching
-from framefleet.pipeline.training.latents import encoder_of, latents_of
 from framefleet.pipeline.training.lora import add_lora
-from framefleet.pipeline.training.objective import Objective, objective_of
-from framefleet.pipeline.training.row_arguments import row_arguments, without_prompt
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Bucket, Prepared, TrainingRow
 
