@@ -7,6 +7,7 @@ a function of the weights and moments before it, and of its number.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -56,6 +57,8 @@ class _Run:
         self._training, self._world, self._tell = training, world, tell
         self._settings, self._store = training.settings, training.store
         _be_deterministic(world.device)
+        # Under autocast, norms of fp32 weights: that no fused kernel takes them is nothing to act on.
+        warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
         tell("loading the model")
         self._model = load(training.model, training.files)
         self._task = task_for(self._model.pipe, self._settings)
@@ -64,15 +67,13 @@ class _Run:
             self._task,
             training.inputs.read,
             store=self._store,
-            identity={"model_digest": training.digest, "part": self._settings.part},
+            identity={
+                "model_digest": training.digest,
+                "dtype": training.model.dtype,
+                "part": self._settings.part,
+            },
         )
-        self._batches = Batches(
-            training.rows.buckets(),
-            batch_size=self._settings.batch_size,
-            accumulation=self._settings.accumulation,
-            world_size=world.size,
-            seed=self._settings.seed,
-        )
+        self._batches = Batches.of(training.rows, self._settings, world_size=world.size)
         self._checkpoints = Checkpoints(self._store, keep=self._settings.keep_checkpoints)
         self._losses: list[Step] = []
 

@@ -136,9 +136,10 @@ def test_every_bad_row_is_told_with_the_value_and_the_fix(surveyor: Surveyor, tm
         "video is 'gone.mkv', but it does not exist; check the path",
         "video is 'cut.mkv', but it cannot be decoded: damaged, cut off or of a rare kind; write it again",
         "video is 'page.mp4', but it is a web page, not a video; give a video",
-        "video is 'short.mkv', but it has 4 frames, and training takes 5; give a longer one, or set",
-        "video is 'small.mkv', but it has 9 frames of 16 x 16 (height x width), which fill none of the "
-        "sizes: 5 x 32 x 32, 9 x 32 x 48; give a larger one",
+        "video is 'short.mkv', but it has 4 frames of 32 x 48 (height x width), and 5 x 32 x 32 or "
+        "9 x 32 x 48 are trained on; give a longer or larger one, or set train.sizes to [[4, 32, 48]]",
+        "video is 'small.mkv', but it has 9 frames of 16 x 16 (height x width), and 5 x 32 x 32 or "
+        "9 x 32 x 48 are trained on; give a longer or larger one",
         "video is 'picture.png', but it is an image (png), not a video",
         "video is empty, but every row needs a video; write its path or URL",
         "video is '../../etc/passwd', but it lies outside of inputs.roots",
