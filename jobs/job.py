@@ -194,5 +194,9 @@ class Job(TableJob):
 
 def job_schema(kind: type[TableJob] = Job) -> dict[str, Any]:
     """Return the JSON Schema of a job file, for editors."""
-    schema = kind.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "framefleet job"} | schema
+    title = "framefleet job" if kind is Job else "framefleet training"
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **kind.model_json_schema(),
+        "title": title,
+    }

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from framefleet.pipeline.outputs.fonts import font_for
 from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.training.losses import read_losses
+from framefleet.pipeline.training.results.losses import read_losses
 
 PATH = "loss.png"
 SIZE = (960, 540)

@@ -79,12 +79,17 @@ class Lines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._hidden:
-            self.say(self._hidden)
+        self._show_hidden()
 
     def say(self, text: str) -> None:
+        self._show_hidden()
         self._console.print(text, markup=False, soft_wrap=True)
-        self._hidden = ""
+
+    def _show_hidden(self) -> None:
+        """Show how far it was: what is said next is of what comes after."""
+        if self._hidden:
+            self._console.print(self._hidden, markup=False, soft_wrap=True)
+            self._hidden = ""
 
     def checked(self, num_rows: int) -> None:
         self._now_and_then(f"{num_rows:,} rows checked")
@@ -103,7 +108,7 @@ class Lines:
     def _now_and_then(self, text: str) -> None:
         now = self._clock()
         if now - self._last_at >= LINE_EVERY_S:
-            self._last_at = now
+            self._last_at, self._hidden = now, ""
             self.say(text)
         else:
             self._hidden = text

@@ -19,9 +19,11 @@ from framefleet.jobs.train_progress import Pace, TrainProgress
 from framefleet.jobs.train_resolve import ResolvedTraining, resolve_training
 from framefleet.jobs.train_survey import survey_training
 from framefleet.jobs.watch import TrainCallback, TrainWatch
-from framefleet.pipeline.training.finish import read_finished
+from framefleet.pipeline.training.dataset.batches import Batches
+from framefleet.pipeline.training.dataset.rows import TrainingRows
 from framefleet.pipeline.training.reports import Kept, Preparing, Report, Step
-from framefleet.pipeline.training.rows import TrainingRows
+from framefleet.pipeline.training.results.finish import read_finished
+from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.training import Training
 
 
@@ -58,6 +60,7 @@ def train_job(job: TrainJob, watch: TrainWatch) -> TrainSummary:
         Trainers(fleet, threads=job.model.threads) as trainers,
     ):
         rows = survey_training(resolved, watch)
+        _say_plan(job.train, Batches.of(rows, job.train, world_size=trainers.num_workers), watch)
         claim_training(resolved, rows, workers=trainers.num_workers)
         pace = Pace(job.train.steps)
         finished = read_finished(resolved.store)
@@ -73,6 +76,16 @@ def train_job(job: TrainJob, watch: TrainWatch) -> TrainSummary:
         elapsed_s=time.monotonic() - started,
         result=resolved.store.url_of(finished.result),
     )
+
+
+def _say_plan(settings: TrainSettings, batches: Batches, watch: TrainWatch) -> None:
+    """Say how far the rows go, and which ones are of no use."""
+    epochs = settings.steps / batches.steps_per_epoch
+    watch.say(f"{settings.steps:,} steps of {batches.rows_per_step:,} rows: {epochs:.3g} epochs")
+    for bucket, count in batches.unused().items():
+        watch.say(
+            f"{count:,} rows of {bucket} are never used: a batch has {settings.batch_size:,} of one size"
+        )
 
 
 class _Telling:

@@ -14,8 +14,8 @@ from framefleet.pipeline.environment import PACKAGES
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.store import public_url
 from framefleet.pipeline.sources.source import public_name
-from framefleet.pipeline.training.checkpoints import FOLDER
-from framefleet.pipeline.training.rows import TrainingRows
+from framefleet.pipeline.training.dataset.rows import TrainingRows
+from framefleet.pipeline.training.results.checkpoints import FOLDER, Checkpoints
 
 PATH = "train.json"
 # Of `train:`, what may change from run to run without changing the weights.
@@ -36,7 +36,19 @@ def claim_training(resolved: ResolvedTraining, rows: TrainingRows, *, workers: i
             f"choose another output, or take these changes back; of train, {', '.join(sorted(FREE))} may "
             "change, and with a constant schedule steps",
         )
+    _check_steps(resolved)
     store.write(PATH, (json.dumps(ours, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _check_steps(resolved: ResolvedTraining) -> None:
+    """Raise JobError where more steps were trained already than the job asks for."""
+    settings, store = resolved.job.train, resolved.store
+    last = Checkpoints(store, keep=settings.keep_checkpoints).last()
+    if last is not None and last.step > settings.steps:
+        raise JobError(
+            f"train.steps is {settings.steps:,}, and {store.url_of('')} is trained for {last.step:,} already",
+            f"raise it to {last.step} or more, or choose another output",
+        )
 
 
 def _description(resolved: ResolvedTraining, rows: TrainingRows, workers: int) -> dict[str, Any]:

@@ -24,10 +24,12 @@ from framefleet.pipeline.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.tables.checked import checked
 from framefleet.pipeline.tables.column_checks import did_you_mean
+from framefleet.pipeline.tables.row_plan import required_arguments
 from framefleet.pipeline.tables.table import open_table
-from framefleet.pipeline.training.buckets import buckets_of
-from framefleet.pipeline.training.columns import Columns, plan_columns
-from framefleet.pipeline.training.rendered import table_roots
+from framefleet.pipeline.training.dataset.buckets import buckets_of
+from framefleet.pipeline.training.dataset.columns import Columns, plan_columns
+from framefleet.pipeline.training.dataset.rendered import table_roots
+from framefleet.pipeline.training.denoiser.latents import encoder_of
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Bucket
 from framefleet.pipeline.training.tasks import trained_component
@@ -62,11 +64,8 @@ def resolve_training(job: TrainJob, watch: TrainWatch) -> ResolvedTraining:
     configs = weights.configs()
     spec = inspect_model(configs)
     component = trained_component(job.train, spec.components)
-    if component is None:
-        raise JobError(
-            f"train.part is {job.train.part}, and {model.name} has none",
-            f"it has {', '.join(spec.components)}",
-        )
+    if job.train.part == "denoiser":
+        encoder_of(spec.class_name)  # refuses pipelines that cannot be trained
     _check_settings(job.train)
     check_dtype(model.dtype, spec.components)
     _check_model_options(model.options)
@@ -147,10 +146,14 @@ def _sample(number: int, values: dict[str, Any], spec: PipelineSpec, finder: Inp
     for name in values:
         if name not in known:
             raise JobError(f"train.samples: number {number + 1} has {name!r}", did_you_mean(name, known))
-    if "prompt" not in values:
-        raise JobError(f"train.samples: number {number + 1} has no prompt", "write {prompt: ..., seed: ...}")
+    recipe = find_recipe("generate")
+    needed = required_arguments(spec, recipe)
+    if missing := [name for name in needed if name not in values]:
+        raise JobError(
+            f"train.samples: number {number + 1} has no {missing[0]}",
+            f"write {{{', '.join(f'{name}: ...' for name in needed)}, seed: ...}}",
+        )
     try:
-        request = Request(arguments=values, **special)
-        return checked(request, spec, find_recipe("generate"), finder=finder)
+        return checked(Request(arguments=values, **special), spec, recipe, finder=finder)
     except UserError as error:
         raise JobError(f"train.samples: number {number + 1}: {error.problem}", error.fix) from error

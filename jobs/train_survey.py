@@ -12,8 +12,8 @@ from framefleet.jobs.watch import TrainWatch
 from framefleet.pipeline.outputs.parts import PartWriter
 from framefleet.pipeline.outputs.records import INVALID, invalid_schema
 from framefleet.pipeline.tables.rows import InvalidRow
-from framefleet.pipeline.training.rows import TrainingRows
-from framefleet.pipeline.training.survey import survey
+from framefleet.pipeline.training.dataset.rows import TrainingRows
+from framefleet.pipeline.training.dataset.survey import survey
 
 
 def survey_training(resolved: ResolvedTraining, watch: TrainWatch) -> TrainingRows:

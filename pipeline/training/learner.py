@@ -34,7 +34,7 @@ class Learner:
         self._settings, self._world, self._modules = settings, world, dict(task.trained)
         if settings.gradient_checkpointing:
             for name, module in self._modules.items():
-                _checkpoint_gradients(name, module)
+                checkpoint_gradients(name, module)
         for module in self._modules.values():
             module.train()
         self._loss = SharedLoss(task, settings.strategy, world)
@@ -167,7 +167,7 @@ def seeded(*numbers: int) -> torch.Generator:
     return torch.Generator("cpu").manual_seed(seed)
 
 
-def _checkpoint_gradients(name: str, module: nn.Module) -> None:
+def checkpoint_gradients(name: str, module: nn.Module) -> None:
     """Let blocks compute again in the backward pass what they did not keep in the forward."""
     for method in (
         "enable_gradient_checkpointing",

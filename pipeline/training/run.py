@@ -7,6 +7,7 @@ a function of the weights and moments before it, and of its number.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -14,15 +15,15 @@ import torch
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.memory import is_out_of_memory
 from framefleet.pipeline.model import load
-from framefleet.pipeline.training.batches import Batches
-from framefleet.pipeline.training.checkpoints import Checkpoints
-from framefleet.pipeline.training.finish import write_result
+from framefleet.pipeline.training.dataset.batches import Batches
+from framefleet.pipeline.training.dataset.prepared import PreparedRows
+from framefleet.pipeline.training.dataset.read_ahead import read_ahead
 from framefleet.pipeline.training.learner import Learner
-from framefleet.pipeline.training.losses import read_losses, write_losses
-from framefleet.pipeline.training.prepared import PreparedRows
-from framefleet.pipeline.training.read_ahead import read_ahead
 from framefleet.pipeline.training.reports import Kept, Preparing, Report, Step
-from framefleet.pipeline.training.samples import rendered_samples, write_samples
+from framefleet.pipeline.training.results.checkpoints import Checkpoints
+from framefleet.pipeline.training.results.finish import write_result
+from framefleet.pipeline.training.results.losses import read_losses, write_losses
+from framefleet.pipeline.training.results.samples import rendered_samples, write_samples
 from framefleet.pipeline.training.task import Finishes, Prepared
 from framefleet.pipeline.training.tasks import task_for
 from framefleet.pipeline.training.training import Training
@@ -56,6 +57,8 @@ class _Run:
         self._training, self._world, self._tell = training, world, tell
         self._settings, self._store = training.settings, training.store
         _be_deterministic(world.device)
+        # Under autocast, norms of fp32 weights: that no fused kernel takes them is nothing to act on.
+        warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
         tell("loading the model")
         self._model = load(training.model, training.files)
         self._task = task_for(self._model.pipe, self._settings)
@@ -64,15 +67,13 @@ class _Run:
             self._task,
             training.inputs.read,
             store=self._store,
-            identity={"model_digest": training.digest, "part": self._settings.part},
+            identity={
+                "model_digest": training.digest,
+                "dtype": training.model.dtype,
+                "part": self._settings.part,
+            },
         )
-        self._batches = Batches(
-            training.rows.buckets(),
-            batch_size=self._settings.batch_size,
-            accumulation=self._settings.accumulation,
-            world_size=world.size,
-            seed=self._settings.seed,
-        )
+        self._batches = Batches.of(training.rows, self._settings, world_size=world.size)
         self._checkpoints = Checkpoints(self._store, keep=self._settings.keep_checkpoints)
         self._losses: list[Step] = []
 

@@ -9,7 +9,7 @@ from framefleet.pipeline.inputs.access import Inputs
 from framefleet.pipeline.model import ModelSettings
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.training.rows import TrainingRows
+from framefleet.pipeline.training.dataset.rows import TrainingRows
 from framefleet.pipeline.training.settings import TrainSettings
 
 

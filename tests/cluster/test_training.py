@@ -14,7 +14,7 @@ import torch
 
 from framefleet.jobs.train import train
 from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.training.losses import read_losses
+from framefleet.pipeline.training.results.losses import read_losses
 from tests.jobs import finish, worker_pids
 from tests.training_jobs import start_training, trained_weights, training_job, write_clips
 

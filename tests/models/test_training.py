@@ -19,7 +19,7 @@ from framefleet.jobs.train import TrainSummary, train
 from framefleet.jobs.train_job import TrainJob
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.training.losses import read_losses
+from framefleet.pipeline.training.results.losses import read_losses
 from tests.tiny import tiny
 from tests.training_jobs import trained_weights, training_job, write_clips
 
@@ -116,6 +116,13 @@ def test_a_constant_schedule_can_be_given_more_steps(folder: Path, undisturbed: 
     assert equal(trained_weights(folder / "extended"), undisturbed)
 
 
+def test_fewer_steps_than_were_trained_are_refused(folder: Path, undisturbed: dict[str, Tensor]) -> None:
+    with pytest.raises(
+        JobError, match=r"train.steps is 3, and .* is trained for 6 already\nhint: raise it to 6"
+    ):
+        run(folder, "undisturbed", steps=3)
+
+
 def test_another_training_on_the_output_is_refused_naming_what_differs(
     folder: Path, undisturbed: dict[str, Tensor]
 ) -> None:
@@ -169,6 +176,7 @@ def trained_weights_of_tiny(component: str) -> dict[str, Tensor]:
         ({"precision": "bf17"}, r"`train.precision` is 'bf17'"),
         ({"stps": 3}, r"unknown key `train.stps`\nhint: did you mean `train.steps`"),
         ({"sample_every": 3}, r"there are no train.samples"),
+        ({"samples": [{"seed": 1}]}, r"number 1 has no prompt\nhint: write {prompt: ..., seed: ...}"),
         ({"samples": [{"promt": "a"}]}, r"train.samples: number 1 has 'promt'\nhint: did you mean 'prompt'"),
         ({"part": "autoencoder", "lora": {}}, r"train.lora is set, and train.part is autoencoder"),
         ({"sizes": [[6, 16, 16]]}, r"train.sizes has \[6, 16, 16\]"),

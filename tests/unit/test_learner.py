@@ -11,10 +11,10 @@ from torch import Tensor
 
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.training.checkpoints import Checkpoints
+from framefleet.pipeline.training.dataset.read_ahead import read_ahead
 from framefleet.pipeline.training.learner import Learner
-from framefleet.pipeline.training.losses import read_losses, write_losses
-from framefleet.pipeline.training.read_ahead import read_ahead
+from framefleet.pipeline.training.results.checkpoints import Checkpoints
+from framefleet.pipeline.training.results.losses import read_losses, write_losses
 from framefleet.pipeline.training.schedule import learning_rate
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.world import World

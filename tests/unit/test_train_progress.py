@@ -11,8 +11,8 @@ from framefleet.jobs.loss_curve import SIZE, loss_curve, write_loss_curve
 from framefleet.jobs.progress import train_headline
 from framefleet.jobs.train_progress import Pace
 from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.training.losses import PATH, write_losses
 from framefleet.pipeline.training.reports import Step
+from framefleet.pipeline.training.results.losses import PATH, write_losses
 
 
 def step(number: int, loss: float) -> Step:
