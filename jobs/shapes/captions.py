@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from random import Random
-from typing import Literal
 
 from framefleet.jobs.shapes.scene import Scene
 
-Language = Literal["en", "zh"]
+LANGUAGES = ("en", "zh")
 
 ENGLISH_SHAPES = {
     "ball": ("ball", "ball", "circle"),
@@ -71,7 +70,7 @@ CHINESE_SENTENCES = (
 )
 
 
-def captions(scene: Scene, *, seed: int) -> dict[Language, str]:
+def captions(scene: Scene, *, seed: int) -> dict[str, str]:
     """Return the scene in both languages, at most 63 bytes of UTF-8 each; wordings are drawn from `seed`.
 
     Some begin with a capital or end with a full stop, as people write them.

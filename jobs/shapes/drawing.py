@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import cos, hypot, pi, sin
 from random import Random
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from framefleet.jobs.shapes.scene import Scene
 from framefleet.pipeline.outputs.frames import Frames
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 
 PALETTE = {
     "red": (225, 35, 35),
@@ -60,8 +61,8 @@ def track_of(motion: str, *, seed: int, num_frames: int, height: float = 1.0, wi
     travel, factor = random.uniform(0.34, 0.46), random.uniform(1.9, 2.2)
     growth = large / factor * (1 + (factor - 1) * time)
     radius = {"grow": growth, "shrink": growth[::-1]}.get(motion, small + 0 * time)
-    right = {"right": travel * time, "left": -travel * time}.get(motion, 0 * time)
-    down = {"down": travel * time, "up": -travel * time, "bounce": travel * bounce(time)}.get(motion, 0 * time)
+    right = {"right": time, "left": -time}.get(motion, 0 * time) * travel
+    down = {"down": time, "up": -time, "bounce": bounce(time)}.get(motion, 0 * time) * travel
     margin = float(radius.max()) + MARGIN
     return Track(
         x=_within(right, margin, width, random), y=_within(down, margin, height, random), radius=radius
@@ -83,7 +84,8 @@ def _within(way: Floats, margin: float, length: float, random: Random) -> Floats
 
 
 def _ball(x: Floats, y: Floats) -> Floats:
-    return np.sqrt(x * x + y * y) - np.float32(1)
+    distance: Floats = np.sqrt(x * x + y * y)
+    return distance - np.float32(1)
 
 
 def _square(x: Floats, y: Floats) -> Floats:
@@ -92,8 +94,9 @@ def _square(x: Floats, y: Floats) -> Floats:
 
 def _triangle(x: Floats, y: Floats) -> Floats:
     """Pointing up: base 2, height 1.8."""
-    slope = hypot(1.8, 1)
-    return np.maximum((np.abs(x) * 1.8 - (y + 0.9)) / slope, y - 0.9).astype(np.float32)
+    side: Floats = (np.abs(x) * 1.8 - (y + 0.9)) / hypot(1.8, 1)
+    outside: Floats = np.maximum(side, y - 0.9)
+    return outside
 
 
 def _star(x: Floats, y: Floats) -> Floats:
@@ -107,7 +110,8 @@ def _star(x: Floats, y: Floats) -> Floats:
 
 
 def _ring(x: Floats, y: Floats) -> Floats:
-    return np.abs(_ball(x, y) + np.float32(0.23)) - np.float32(0.23)
+    from_middle: Floats = np.abs(_ball(x, y) + np.float32(0.23))
+    return from_middle - np.float32(0.23)
 
 
 def _cross(x: Floats, y: Floats) -> Floats:

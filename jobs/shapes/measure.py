@@ -1,8 +1,9 @@
-"""In: the frames of a clip. Out: which shape of which colour moves how on which background, by plain counting.
+"""In: the frames of a clip. Out: which shape of which colour moves how on which background.
 
-The background is the colour of the border. Each pixel then is part of the object as far as its colour has gone
-from the background's to the object's. Shapes are told by laying each outline, moved and scaled to the object's
-centre and area, over all frames; motions by a fit of place and size over time. What is not clear is None.
+By plain image analysis. The background is the colour of the border, the object's colour the one furthest from
+it; a pixel belongs to the object when it is nearer to that. Shapes are told by laying each outline, moved and
+scaled to the object's centre and area, over all frames; motions by a fit of place and size over time. What is
+not clear is None.
 """
 
 from __future__ import annotations
@@ -11,23 +12,20 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 
-from framefleet.jobs.shapes.drawing import OUTLINES, PALETTE, bounce
+from framefleet.jobs.shapes.drawing import OUTLINES, PALETTE, Floats, bounce
 from framefleet.pipeline.outputs.frames import Frames
-
-Floats = NDArray[np.float32]
 
 BORDER = 1 / 32  # of the shorter side: what drawn objects never reach
 MAX_COLOR_DISTANCE = 80.0  # in RGB; the nearest two of the palette are 124 apart
 MIN_CONTRAST = 60.0  # half of the least distance of an object from its background
 MIN_PLAIN = 0.8  # share of the border that must have the background's colour
 MIN_AREA, MAX_AREA = 0.015, 0.6  # of the frame; drawn objects have 0.02 to 0.38
-MIN_OVERLAP = 0.65  # of outline and object; drawn ones reach 0.9, a ball's outline on a star 0.75
+MIN_OVERLAP = 0.75  # of outline and object; drawn ones have 0.88 or more, a square and a ball 0.84
 MIN_FRAMES = 5  # fewer are no motion
 MIN_TRAVEL = 0.15  # shorter sides, in the whole clip; drawn objects go 0.34 or more
 MIN_GROWTH = 0.33  # natural logarithm of the size's ratio, 1.4; drawn ones 1.9 or more
-STILL = 0.5  # of these least amounts
+MAX_STILL = 0.5  # of these least amounts
 MAX_SHARE = 0.5  # of the second clearest motion in the clearest, each in its least amounts
 MAX_JUMP = 0.06  # root mean square of what no motion explains, in shorter sides
 # What the fit finds: steadily, or there and back; of x, y and size; less or more.
@@ -84,7 +82,8 @@ def _border(pixels: Floats) -> Floats:
 
 def _distance(pixels: Floats, color: Floats) -> Floats:
     difference = pixels - color
-    return np.sqrt(np.einsum("...c,...c->...", difference, difference))
+    distance: Floats = np.sqrt(np.einsum("...c,...c->...", difference, difference))
+    return distance
 
 
 def _name_of(color: Floats) -> str | None:
@@ -171,7 +170,7 @@ def _motion(found: _Object, *, side: int) -> str | None:
         return None
     amounts = fit[1:] / (MIN_TRAVEL, MIN_TRAVEL, MIN_GROWTH)  # steadily, there and back: of x, y, size
     second, first = np.sort(np.abs(amounts), axis=None)[-2:]
-    if first < STILL:
+    if first < MAX_STILL:
         return "still"
     if first < 1 or second > MAX_SHARE * first:
         return None

@@ -213,7 +213,7 @@ def test_what_a_slow_store_leaves_waiting_is_bounded(
     store = SlowStore(str(tmp_path))
     kept = Embeddings(store, wan, {})
     for number in range(5):
-        kept.keep(("text_encoder", None, (number,)), OUTPUT)
+        kept.keep((("text_encoder",), None, (number,)), OUTPUT)
     store.may_write.set()
     kept._writer.submit(int).result()
     assert len(store.list("embeddings")) == 2

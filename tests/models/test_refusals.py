@@ -23,6 +23,7 @@ from tests.hub_server import HubServer, hub
 from tests.jobs import job_values, prompt_rows, write_table
 from tests.loras import save_lora
 from tests.media_files import video_file
+from tests.pictures import write_starts
 from tests.tiny import tiny
 from tests.web_server import WebServer, web_server
 
@@ -153,6 +154,17 @@ def test_an_image_that_is_text(from_image: Callable[[str], Values], tmp_path: Pa
     (tmp_path / "note.png").write_text("no image")
     problem, _ = refused(from_image("note.png"))
     assert "row 1: image is 'note.png', but it is not an image" in problem
+
+
+def test_a_row_whose_recipe_calls_another_pipeline_than_the_job(tmp_path: Path) -> None:
+    write_starts(tmp_path, num_frames=1)
+    rows = prompt_rows(2, image="picture-0.png", recipe=None)
+    rows[1]["recipe"] = "generate"  # the same components, called as text to video
+    table = write_table(tmp_path / "t.parquet", rows)
+    values = job_values(table, tmp_path / "out", model="wan_ti2v", recipe="image_to_video")
+    problem, _ = refused(values)
+    assert "row 1: recipe is 'generate'" in problem
+    assert "takes other arguments than the job's recipe 'image_to_video'" in problem
 
 
 def test_five_frames_of_cogvideox(tmp_path: Path) -> None:

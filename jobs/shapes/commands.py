@@ -1,0 +1,98 @@
+"""What the commands of `framefleet shapes` do, and what they print about it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from framefleet.jobs.console import stdout
+from framefleet.jobs.shapes.captions import LANGUAGES
+from framefleet.jobs.shapes.dataset import SIZE, Size, write_dataset
+from framefleet.jobs.shapes.evaluate import ATTRIBUTES, Score, evaluate
+from framefleet.jobs.shapes.prompts import (
+    GUIDANCE_SCALES,
+    NUM_INFERENCE_STEPS,
+    NUM_SCENES,
+    prompt_rows,
+    write_prompts,
+)
+from framefleet.jobs.shapes.scene import new_scenes
+
+
+def dataset_command(
+    output: str,
+    *,
+    clips: int,
+    seed: int = 0,
+    new: bool = False,
+    size: Size = SIZE,
+    storage_options: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a dataset and print its table's place. new: only what has the new shape or the new colour."""
+    among = new_scenes() if new else None
+    table = write_dataset(
+        output, num_clips=clips, seed=seed, among=among, size=size, storage_options=storage_options
+    )
+    stdout.print(table, markup=False, soft_wrap=True)
+
+
+def prompts_command(
+    file: str,
+    *,
+    scenes: int = NUM_SCENES,
+    seed: int = 0,
+    new: bool = False,
+    languages: Sequence[str] = LANGUAGES,
+    guidance_scales: Sequence[float] = GUIDANCE_SCALES,
+    num_inference_steps: Sequence[int] = NUM_INFERENCE_STEPS,
+    loras: Sequence[str] = (),
+    storage_options: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a table of held-out prompts for `render`; print its place."""
+    rows = prompt_rows(
+        num_scenes=scenes,
+        seed=seed,
+        among=new_scenes() if new else None,
+        languages=languages,
+        guidance_scales=guidance_scales,
+        num_inference_steps=num_inference_steps,
+        loras=loras,
+    )
+    stdout.print(write_prompts(file, rows, storage_options), markup=False, soft_wrap=True)
+
+
+def evaluate_command(
+    output: str, *, as_json: bool = False, storage_options: Mapping[str, Any] | None = None
+) -> None:
+    """Print how often the clips of a render job show what was asked, for people or for machines."""
+    scores = evaluate(output, storage_options)
+    if as_json:
+        print(json.dumps([_flat(score) for score in scores], indent=2))
+    else:
+        stdout.print(_table(scores))
+
+
+def _flat(score: Score) -> dict[str, Any]:
+    values = asdict(score)
+    return {**values.pop("settings"), **values}
+
+
+def _table(scores: Sequence[Score]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    with_loras = any(score.settings.lora for score in scores)
+    for name in (*(("lora",) if with_loras else ()), "language"):
+        table.add_column(name)
+    for name in ("steps", "guidance", "clips", *(f"{name} %" for name in (*ATTRIBUTES, "all"))):
+        table.add_column(name, justify="right")
+    for score in scores:
+        asked = score.settings
+        shares = (f"{100 * getattr(score, name):.1f}" for name in (*ATTRIBUTES, "all"))
+        numbers = (str(asked.num_inference_steps), f"{asked.guidance_scale:g}", str(score.num_clips))
+        lora = (asked.lora or "none",) if with_loras else ()
+        table.add_row(*lora, asked.language, *numbers, *shares)
+    return table

@@ -1,0 +1,149 @@
+"""In: a number of clips and a seed. Out: a folder of clips and a table with their captions.
+
+The table is written last: where it is, all its clips are.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from random import Random
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.progress import track
+
+from framefleet.jobs.console import stderr
+from framefleet.jobs.shapes.captions import captions
+from framefleet.jobs.shapes.drawing import draw
+from framefleet.jobs.shapes.scene import Scene, training_scenes
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.media import Media, encode
+from framefleet.pipeline.outputs.store import Store
+
+TABLE = "dataset.parquet"
+MEDIA = Media(format="mkv")  # lossless: H.264 keeps the colours of every fourth pixel only
+FPS = 8.0
+Size = tuple[int, int, int]  # num_frames, height, width
+SIZE: Size = (9, 64, 64)  # what the shipped model renders
+MIN_SIDE, MAX_SIDE = 32, 1024  # below, a star is a ball
+NUM_WRITERS = 4  # a clip is drawn and encoded in 5 ms, and a store may take longer to keep it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One row of the dataset. paraphrase: the prompt in the other language. video: relative to the table."""
+
+    video: str
+    prompt: str
+    paraphrase: str
+    language: str
+    shape: str
+    color: str
+    background: str
+    motion: str
+    seed: int
+    num_frames: int
+    height: int
+    width: int
+
+    @property
+    def scene(self) -> Scene:
+        return Scene(shape=self.shape, color=self.color, background=self.background, motion=self.motion)
+
+
+def write_dataset(
+    output: str,
+    *,
+    num_clips: int,
+    seed: int = 0,
+    among: Sequence[Scene] | None = None,
+    size: Size = SIZE,
+    storage_options: Mapping[str, Any] | None = None,
+) -> str:
+    """Write a dataset and return its table's path or URL; equal arguments, equal bytes.
+
+    among: which scenes, if not all that are known; held-out ones are never taken. Raises JobError when
+    `output` holds another dataset; the same one is left as it is.
+    """
+    examples = examples_of(num_clips, seed=seed, among=among, size=size)
+    store, table = Store(output, storage_options), _parquet(examples)
+    if not _is_there(store, table):
+        with ThreadPoolExecutor(NUM_WRITERS) as writers:
+            written = writers.map(partial(_write_clip, store), examples)
+            deque(track(written, "drawing clips", total=len(examples), console=stderr), maxlen=0)
+        store.create(TABLE, table)
+    return store.url_of(TABLE)
+
+
+def examples_of(
+    num_clips: int, *, seed: int = 0, among: Sequence[Scene] | None = None, size: Size = SIZE
+) -> list[Example]:
+    """Return the rows of a dataset; half of the prompts are English, about."""
+    _check(num_clips, size)
+    num_frames, height, width = size
+    random = Random(f"dataset {seed}")
+    examples = []
+    for index, scene in enumerate(training_scenes(num_clips, seed=seed, among=among)):
+        clip_seed = random.getrandbits(31)
+        said = captions(scene, seed=clip_seed)
+        language, other = random.sample(sorted(said), 2)
+        examples.append(
+            Example(
+                video=f"clips/{index:06}{MEDIA.suffix}",
+                prompt=said[language],
+                paraphrase=said[other],
+                language=language,
+                seed=clip_seed,
+                num_frames=num_frames,
+                height=height,
+                width=width,
+                **asdict(scene),
+            )
+        )
+    return examples
+
+
+def _check(num_clips: int, size: Size) -> None:
+    num_frames, height, width = size
+    if num_clips < 1:
+        raise JobError(f"{num_clips} clips are no dataset", "ask for at least 1")
+    if num_frames < 1:
+        raise JobError(f"num_frames is {num_frames}", f"use {SIZE[0]}, or more for larger models")
+    for name, side in (("height", height), ("width", width)):
+        if not MIN_SIDE <= side <= MAX_SIDE:
+            raise JobError(f"{name} is {side}", f"use {MIN_SIDE} to {MAX_SIDE} pixels")
+
+
+def _is_there(store: Store, table: bytes) -> bool:
+    """Tell whether this dataset is complete. Raises JobError when another one is."""
+    try:
+        found = store.read(TABLE)
+    except FileNotFoundError:
+        return False
+    if found != table:
+        raise JobError(f"{store.url_of(TABLE)} is of another dataset", "choose another folder")
+    return True
+
+
+def _write_clip(store: Store, example: Example) -> None:
+    frames = draw(
+        example.scene,
+        seed=example.seed,
+        num_frames=example.num_frames,
+        height=example.height,
+        width=example.width,
+    )
+    clip = encode(frames, media=MEDIA, fps=FPS, metadata={"prompt": example.prompt})
+    store.write(example.video, clip)
+
+
+def _parquet(examples: Sequence[Example]) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([asdict(example) for example in examples]), buffer)
+    return buffer.getvalue()

@@ -1,0 +1,103 @@
+"""In: the output of a render job of `prompts`. Out: how often its clips show what was asked, by settings."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from rich.progress import track
+
+from framefleet.cluster.write import clip_path
+from framefleet.jobs.console import stderr
+from framefleet.jobs.shapes.measure import Measured, measure
+from framefleet.pipeline.errors import JobError, StoreError
+from framefleet.pipeline.outputs.media import decode
+from framefleet.pipeline.outputs.parts import read_records
+from framefleet.pipeline.outputs.records import RECORDS
+from framefleet.pipeline.outputs.store import Store
+
+ATTRIBUTES = ("color", "background", "shape", "motion")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Settings:
+    """What clips are compared by. lora: as rows ask for it, "" for none."""
+
+    lora: str
+    language: str
+    num_inference_steps: int
+    guidance_scale: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """The share of clips, 0 to 1, that show what was asked. all: in every respect."""
+
+    settings: Settings
+    num_clips: int
+    color: float
+    background: float
+    shape: float
+    motion: float
+    all: float
+
+
+def evaluate(output: str, storage_options: Mapping[str, Any] | None = None) -> list[Score]:
+    """Return a score for each of the settings that the output's records have, sorted.
+
+    output: of a render job, or its folder of records. Raises JobError when it has no records, or when their
+    rows did not say what to show; StoreError when a clip is gone.
+    """
+    groups: dict[Settings, list[dict[str, bool]]] = defaultdict(list)
+    for record, seen in measured_clips(output, storage_options):
+        right = {name: record[name] == getattr(seen, name) for name in ATTRIBUTES}
+        groups[_settings_of(record)].append(right)
+    return [_score(settings, groups[settings]) for settings in sorted(groups)]
+
+
+def measured_clips(
+    output: str, storage_options: Mapping[str, Any] | None = None
+) -> Iterator[tuple[dict[str, Any], Measured]]:
+    """Yield each record, and what its clip shows."""
+    store = Store(output.rstrip("/").removesuffix(f"/{RECORDS}"), storage_options)
+    records = read_records(store)
+    if not records.num_rows:
+        raise JobError(f"{store.url_of(RECORDS)} has no records", "give the output of a render job")
+    missing = [name for name in ATTRIBUTES if name not in records.column_names]
+    if missing:
+        raise JobError(
+            f"the records in {store.url_of(RECORDS)} do not say what was asked: no column {missing[0]!r}",
+            "render the table that `framefleet shapes prompts` writes",
+        )
+    for record in track(records.to_pylist(), "measuring clips", console=stderr):
+        yield record, measure(decode(_clip(store, record)))
+
+
+def _clip(store: Store, record: Mapping[str, Any]) -> bytes:
+    # By its row_id, and not where the record says: the output may have been moved.
+    path = clip_path(record["row_id"], PurePosixPath(record["uri"]).suffix)
+    try:
+        return store.read(path)
+    except FileNotFoundError:
+        raise StoreError(f"{store.url_of(path)} is gone, but has a record", "put it back") from None
+
+
+def _settings_of(record: Mapping[str, Any]) -> Settings:
+    arguments = json.loads(record["arguments"])  # of some models without steps, or without guidance
+    loras = arguments.get("lora", {})
+    return Settings(
+        lora="+".join(f"{name}:{asked['weight']:g}" for name, asked in sorted(loras.items())),
+        language=record.get("language") or "",
+        num_inference_steps=arguments.get("num_inference_steps", 1),
+        guidance_scale=arguments.get("guidance_scale", 1.0),
+    )
+
+
+def _score(settings: Settings, clips: list[dict[str, bool]]) -> Score:
+    shares = {name: sum(clip[name] for clip in clips) / len(clips) for name in ATTRIBUTES}
+    every = sum(all(clip.values()) for clip in clips) / len(clips)
+    return Score(settings=settings, num_clips=len(clips), all=every, **shares)

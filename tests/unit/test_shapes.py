@@ -1,0 +1,198 @@
+"""Scenes are complete, clips show them within the frame, captions say them, and the measure sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from framefleet.jobs.shapes.captions import LANGUAGES, captions
+from framefleet.jobs.shapes.drawing import OUTLINES, PALETTE, draw, track_of
+from framefleet.jobs.shapes.measure import Measured, measure
+from framefleet.jobs.shapes.scene import (
+    COLORS,
+    MOTIONS,
+    NEW_COLORS,
+    NEW_SHAPES,
+    SHAPES,
+    Scene,
+    all_scenes,
+    held_out_scenes,
+    new_scenes,
+    training_scenes,
+)
+from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.outputs.media import Media, decode, encode
+
+ATTRIBUTES = ("shape", "color", "background", "motion")
+
+
+def scene(shape: str = "ball", color: str = "red", background: str = "blue", motion: str = "still") -> Scene:
+    return Scene(shape=shape, color=color, background=background, motion=motion)
+
+
+def seen_as(scene: Scene) -> Measured:
+    return Measured(shape=scene.shape, color=scene.color, background=scene.background, motion=scene.motion)
+
+
+# Few clips, but with every value in them, new ones too.
+SHOWN = [*training_scenes(40, seed=3), *training_scenes(16, seed=3, among=new_scenes())]
+
+
+def test_a_tenth_of_all_combinations_is_held_out_and_never_dealt_for_training() -> None:
+    held_out = [scene for scene in all_scenes() if scene.held_out]
+    assert 200 <= len(held_out) <= 240
+    assert not set(held_out) & set(training_scenes(5000, seed=0))
+
+
+def test_every_pair_of_values_is_left_for_training() -> None:
+    def pairs(scenes: list[Scene]) -> set[tuple[str, str, str, str]]:
+        return {
+            (one, getattr(scene, one), other, getattr(scene, other))
+            for scene in scenes
+            for one, other in combinations(ATTRIBUTES, 2)
+        }
+
+    assert pairs([scene for scene in all_scenes() if not scene.held_out]) == pairs(all_scenes())
+
+
+def test_held_out_scenes_are_distinct_while_they_last_and_fixed_by_the_seed() -> None:
+    dealt = held_out_scenes(200, seed=1)
+    assert len(set(dealt)) == 200
+    assert all(scene.held_out for scene in dealt)
+    assert dealt == held_out_scenes(200, seed=1) != held_out_scenes(200, seed=2)
+
+
+def test_new_scenes_have_the_new_shape_or_the_new_colour_and_known_scenes_neither() -> None:
+    assert all(scene.shape in NEW_SHAPES or scene.color in NEW_COLORS for scene in new_scenes())
+    assert {scene.background for scene in new_scenes()} == set(COLORS)
+    assert not {*NEW_SHAPES, *NEW_COLORS} & {value for s in all_scenes() for value in (s.shape, s.color)}
+
+
+def test_the_clips_of_these_tests_show_every_value() -> None:
+    for attribute, values in (
+        ("shape", OUTLINES),
+        ("color", PALETTE),
+        ("background", COLORS),
+        ("motion", MOTIONS),
+    ):
+        assert {getattr(shown, attribute) for shown in SHOWN} == set(values)
+
+
+def test_whatever_can_be_asked_for_can_be_drawn() -> None:
+    assert set(OUTLINES) == {*SHAPES, *NEW_SHAPES}
+    assert set(PALETTE) == {*COLORS, *NEW_COLORS}
+
+
+@pytest.mark.parametrize("motion", MOTIONS)
+@pytest.mark.parametrize("width", [1.0, 1.5])
+def test_no_object_ever_reaches_the_edge(motion: str, width: float) -> None:
+    for seed in range(50):
+        track = track_of(motion, seed=seed, num_frames=9, width=width)
+        for place, length in ((track.x, width), (track.y, 1.0)):
+            assert (place - track.radius).min() > 0.02
+            assert (place + track.radius).max() < length - 0.02
+
+
+def test_equal_seeds_draw_equal_frames_and_other_seeds_other_places() -> None:
+    one, again, other = (draw(scene(), seed=seed) for seed in (1, 1, 2))
+    assert one.shape == (9, 64, 64, 3)
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one, other)
+
+
+def test_a_longer_and_larger_clip_shows_the_same_way() -> None:
+    small = draw(scene(motion="left"), seed=1)
+    large = draw(scene(motion="left"), seed=1, num_frames=17, height=128, width=128)[::2]
+    halved = large.reshape(9, 64, 2, 64, 2, 3).mean(axis=(2, 4))
+    assert np.abs(halved - small).mean() < 1
+
+
+def test_captions_name_what_is_shown_in_both_languages_within_63_bytes() -> None:
+    for seed, shown in enumerate(all_scenes()):
+        said = captions(shown, seed=seed)
+        assert tuple(said) == LANGUAGES
+        assert f"{shown.color} " in said["en"].lower()
+        assert f" {shown.background}" in said["en"]
+        assert max(len(text.encode()) for text in said.values()) <= 63
+
+
+def test_no_caption_is_of_two_scenes() -> None:
+    owners: dict[str, Scene] = {}
+    for shown in (*all_scenes(), *new_scenes()):
+        for seed in range(2):
+            for text in captions(shown, seed=seed).values():
+                assert owners.setdefault(text, shown) == shown
+
+
+@pytest.mark.parametrize("size", [(9, 64, 64), (5, 64, 96), (17, 96, 96)])
+def test_drawn_clips_measure_as_what_was_drawn(size: tuple[int, int, int]) -> None:
+    num_frames, height, width = size
+    for seed, shown in enumerate(SHOWN if size == (9, 64, 64) else SHOWN[::8]):
+        frames = draw(shown, seed=seed, num_frames=num_frames, height=height, width=width)
+        assert measure(frames) == seen_as(shown)
+
+
+def noisy(frames: Frames) -> Frames:
+    noise = np.random.default_rng(0).normal(0, 20, frames.shape)
+    return np.clip(frames + noise, 0, 255).astype(np.uint8)
+
+
+def tinted(frames: Frames) -> Frames:
+    return np.clip(frames + np.array([20, -20, 15]), 0, 255).astype(np.uint8)
+
+
+def blurred(frames: Frames) -> Frames:
+    return np.stack([np.asarray(Image.fromarray(f).filter(ImageFilter.GaussianBlur(1.2))) for f in frames])
+
+
+def compressed(frames: Frames) -> Frames:
+    return decode(encode(frames, media=Media(crf=23), fps=8.0, metadata={}))
+
+
+@pytest.mark.parametrize("spoil", [noisy, tinted, blurred, compressed])
+def test_clips_a_little_spoilt_measure_the_same(spoil: Callable[[Frames], Frames]) -> None:
+    for seed, shown in enumerate(SHOWN[::4]):
+        assert measure(spoil(draw(shown, seed=seed))) == seen_as(shown)
+
+
+def test_a_bare_background_shows_no_object() -> None:
+    bare = np.full((9, 64, 64, 3), PALETTE["blue"], np.uint8)
+    assert measure(bare) == Measured(shape=None, color=None, background="blue", motion=None)
+
+
+def test_noise_and_gradients_show_nothing() -> None:
+    nothing = Measured(shape=None, color=None, background=None, motion=None)
+    noise = np.random.default_rng(0).integers(0, 256, (9, 64, 64, 3), dtype=np.uint8)
+    gradient = np.broadcast_to(np.linspace(0, 255, 64).astype(np.uint8)[:, None], (9, 64, 64, 3))
+    assert measure(noise) == measure(gradient) == nothing
+
+
+def test_an_object_of_no_known_colour_or_outline_is_neither() -> None:
+    frames = np.full((9, 64, 64, 3), PALETTE["blue"], np.uint8)
+    frames[:, 28:36, 8:56] = (128, 128, 128)
+    assert measure(frames) == Measured(shape=None, color=None, background="blue", motion="still")
+
+
+def test_two_objects_are_no_shape() -> None:
+    frames = draw(scene(motion="still"), seed=1)
+    twice = np.concatenate([frames, frames[:, :, ::-1]], axis=2)
+    assert measure(twice).shape is None
+
+
+def test_an_object_that_vanishes_or_jumps_or_slants_has_no_motion() -> None:
+    vanishing = draw(scene(), seed=1)
+    vanishing[5:] = PALETTE["blue"]
+    jumping = np.stack([draw(scene(), seed=seed)[0] for seed in range(9)])
+    slanting = np.full((9, 64, 64, 3), PALETTE["blue"], np.uint8)
+    for index in range(9):
+        slanting[index, 5 + 3 * index :, 5 + 3 * index :][:20, :20] = PALETTE["red"]
+    assert [measure(frames).motion for frames in (vanishing, jumping, slanting)] == [None] * 3
+
+
+def test_a_picture_has_no_motion_but_all_the_rest() -> None:
+    seen = measure(draw(scene("star"), seed=1)[:1])
+    assert seen == Measured(shape="star", color="red", background="blue", motion=None)

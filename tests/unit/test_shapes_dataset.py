@@ -1,0 +1,181 @@
+"""Datasets and tables of prompts are the same for the same seed; scores count what clips show."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from framefleet.jobs.shapes.commands import dataset_command, evaluate_command, prompts_command
+from framefleet.jobs.shapes.dataset import examples_of, write_dataset
+from framefleet.jobs.shapes.drawing import draw
+from framefleet.jobs.shapes.evaluate import Settings, evaluate
+from framefleet.jobs.shapes.prompts import prompt_rows
+from framefleet.jobs.shapes.scene import NEW_COLORS, NEW_SHAPES, Scene
+from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
+from framefleet.pipeline.outputs.media import Media, decode, encode
+from framefleet.pipeline.outputs.parts import PartWriter
+from framefleet.pipeline.outputs.records import record_schema, values_of
+from framefleet.pipeline.outputs.store import Store
+from tests.rows import record
+
+CARRIED = pa.schema([(name, pa.string()) for name in ("shape", "color", "background", "motion", "language")])
+WRONG = Scene(shape="ring", color="cyan", background="black", motion="grow")
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*.*")}
+
+
+def output_of(folder: Path, rows: list[dict[str, object]], *, shown: list[Scene] | None = None) -> Path:
+    """Write what a render job of these rows would leave, if its model drew `shown`, or what was asked."""
+    store = Store(str(folder))
+    writer = PartWriter(store, "records", record_schema(CARRIED), run="r1")
+    for number, row in enumerate(rows):
+        asked = Scene(**{name: str(row[name]) for name in CARRIED.names[:4]})
+        frames = draw(shown[number] if shown else asked, seed=number)
+        keys = ("prompt", "guidance_scale", "num_inference_steps", "lora")
+        arguments = {key: row[key] for key in keys if key in row}
+        done = record(number, uri=f"/elsewhere/clips/00/{number:032x}.mkv", arguments=json.dumps(arguments))
+        media = encode(frames, media=Media(format="mkv"), fps=8.0, metadata={})
+        store.write(f"clips/00/{done.row_id}.mkv", media)
+        writer.add(pa.record_batch([[row[name]] for name in CARRIED.names], schema=CARRIED), values_of(done))
+    writer.flush()
+    return folder
+
+
+def test_the_same_seed_writes_the_same_bytes(tmp_path: Path) -> None:
+    for name, seed in (("one", 5), ("again", 5), ("other", 6)):
+        write_dataset(str(tmp_path / name), num_clips=3, seed=seed)
+    assert files_in(tmp_path / "one") == files_in(tmp_path / "again") != files_in(tmp_path / "other")
+
+
+def test_the_table_names_its_clips_and_says_what_they_show(tmp_path: Path) -> None:
+    table = write_dataset(str(tmp_path), num_clips=4, size=(5, 32, 48))
+    for row in pq.read_table(table).to_pylist():
+        scene = Scene(**{name: row[name] for name in CARRIED.names[:4]})
+        expected = draw(scene, seed=row["seed"], num_frames=5, height=32, width=48)
+        assert (decode((tmp_path / row["video"]).read_bytes()) == expected).all()
+        assert row["prompt"].isascii() == (row["language"] == "en") != row["paraphrase"].isascii()
+
+
+def test_a_longer_dataset_of_the_same_seed_begins_alike() -> None:
+    assert examples_of(50, seed=1) == examples_of(3000, seed=1)[:50]
+
+
+def test_both_languages_are_prompts_about_equally_often() -> None:
+    languages = [example.language for example in examples_of(1000)]
+    assert 400 < languages.count("en") < 600
+
+
+def test_a_complete_dataset_is_left_alone_and_another_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        dataset_command(str(tmp_path), clips=2)
+        assert capsys.readouterr().out == f"{tmp_path}/dataset.parquet\n"
+    with pytest.raises(JobError, match=r"dataset\.parquet is of another dataset"):
+        dataset_command(str(tmp_path), clips=3)
+
+
+@pytest.mark.parametrize(
+    ("clips", "size"), [(0, (9, 64, 64)), (1, (0, 64, 64)), (1, (9, 16, 64)), (1, (9, 64, 9999))]
+)
+def test_impossible_datasets_are_refused(clips: int, size: tuple[int, int, int], tmp_path: Path) -> None:
+    with pytest.raises(JobError):
+        write_dataset(str(tmp_path), num_clips=clips, size=size)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_dataset_for_fine_tuning_has_new_things_only(tmp_path: Path) -> None:
+    dataset_command(str(tmp_path), clips=8, new=True)
+    rows = pq.read_table(tmp_path / "dataset.parquet").to_pylist()
+    assert all(row["shape"] in NEW_SHAPES or row["color"] in NEW_COLORS for row in rows)
+
+
+def test_prompts_ask_for_held_out_scenes_once_for_each_setting(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "prompts.csv"
+    prompts_command(str(file), scenes=3, guidance_scales=[1, 5], num_inference_steps=[8, 16])
+    assert capsys.readouterr().out == f"{file}\n"
+    rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
+    assert len(rows) == 3 * 2 * 2 * 2
+    assert len({row["seed"] for row in rows}) == 3
+    assert len({row["prompt"] for row in rows}) == 6
+    assert all(Scene(**{name: row[name] for name in CARRIED.names[:4]}).held_out for row in rows)
+
+
+def test_rows_with_and_without_a_lora_stand_in_one_table() -> None:
+    rows = prompt_rows(num_scenes=1, languages=["en"], guidance_scales=[5.0], loras=["none", "pink:0.8"])
+    assert [row["lora"] for row in rows] == ["none", "pink:0.8"]
+    assert "lora" not in prompt_rows(num_scenes=1)[0]
+
+
+def test_tables_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="'fr'"):
+        prompt_rows(languages=["fr"])
+    with pytest.raises(JobError, match=r"\.csv"):
+        prompts_command(str(tmp_path / "prompts.parquet"))
+    prompts_command(str(tmp_path / "prompts.csv"), scenes=1)
+    with pytest.raises(StoreConflict):
+        prompts_command(str(tmp_path / "prompts.csv"), scenes=2)
+
+
+def test_a_model_that_draws_what_is_asked_scores_full_marks(tmp_path: Path) -> None:
+    rows = prompt_rows(num_scenes=3, languages=["en"], guidance_scales=[5.0])
+    (score,) = evaluate(str(output_of(tmp_path, rows)))
+    assert score.settings == Settings(lora="", language="en", num_inference_steps=16, guidance_scale=5.0)
+    assert (score.num_clips, score.all, score.shape) == (3, 1.0, 1.0)
+
+
+def test_scores_are_shares_by_language_guidance_steps_and_lora(tmp_path: Path) -> None:
+    rows = prompt_rows(num_scenes=2, guidance_scales=[1.0, 5.0])
+    asked = [Scene(**{name: row[name] for name in CARRIED.names[:4]}) for row in rows]
+    shown = [scene if row["guidance_scale"] == 5 else WRONG for scene, row in zip(asked, rows, strict=True)]
+    rows[-1] |= {"lora": {"pink": {"sha256": "0", "weight": 0.5}}}
+    scores = evaluate(str(output_of(tmp_path, rows, shown=shown)) + "/records")
+    found = [(s.settings.lora, s.settings.language, s.settings.guidance_scale, s.num_clips) for s in scores]
+    assert found == [
+        ("", "en", 1, 2),
+        ("", "en", 5, 2),
+        ("", "zh", 1, 2),
+        ("", "zh", 5, 1),
+        ("pink:0.5", "zh", 5, 1),
+    ]
+    assert [score.all for score in scores] == [0, 1, 0, 1, 1]
+
+
+def test_scores_are_printed_for_people_and_for_machines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output_of(tmp_path, prompt_rows(num_scenes=1, guidance_scales=[5.0]))
+    evaluate_command(str(tmp_path))
+    assert "100.0" in capsys.readouterr().out
+    evaluate_command(str(tmp_path), as_json=True)
+    scores = json.loads(capsys.readouterr().out)
+    assert [score["language"] for score in scores] == ["en", "zh"]
+    assert scores[0]["guidance_scale"] == 5.0
+    assert scores[0]["motion"] == 1.0
+
+
+def test_outputs_without_records_or_of_another_table_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="has no records"):
+        evaluate(str(tmp_path))
+    writer = PartWriter(Store(str(tmp_path)), "records", record_schema(pa.schema([])), run="r1")
+    writer.add(None, values_of(record(1)))
+    writer.flush()
+    with pytest.raises(JobError, match="no column 'color'"):
+        evaluate(str(tmp_path))
+
+
+def test_a_clip_that_is_gone_is_named(tmp_path: Path) -> None:
+    output_of(tmp_path, prompt_rows(num_scenes=1, languages=["en"], guidance_scales=[5.0]))
+    gone = next((tmp_path / "clips").rglob("*.mkv"))
+    gone.unlink()
+    with pytest.raises(StoreError, match=gone.name):
+        evaluate(str(tmp_path))
