@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from framefleet.jobs.model_cli import model_app
+from framefleet.jobs.shapes_cli import shapes_app
 
 app = typer.Typer(
     help="Render a table of prompts into clips and records that can be rendered again, bit for bit.",
@@ -18,6 +19,7 @@ app = typer.Typer(
 )
 
 app.add_typer(model_app, name="model")
+app.add_typer(shapes_app, name="shapes")
 
 JobFile = Annotated[
     Path | None, typer.Argument(metavar="JOB.YAML", help="The job file; without one, give the options.")

@@ -49,6 +49,11 @@ def storage_options(sets: Sequence[str]) -> dict[str, Any]:
     return values
 
 
+def config_values(sets: Sequence[str]) -> dict[str, Any]:
+    """Return what `--set vae.norm_num_groups=8` gives to `model convert`, by that name. Raises JobError."""
+    return {".".join(key): value for key, value in map(_parse_set, sets)}
+
+
 def lora_places(given: Sequence[str]) -> dict[str, str]:
     """Return what `--lora name=place` gives, by name. Raises JobError."""
     pairs = [text.partition("=") for text in given]

@@ -71,6 +71,14 @@ def convert(
     dtype: Annotated[
         str | None, typer.Option("--dtype", help="fp32, fp16 or bf16; without it, as in the checkpoint.")
     ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="COMPONENT.KEY=VALUE",
+            help="What tensors do not tell, as vae.norm_num_groups=8; repeatable.",
+        ),
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Turn a checkpoint that diffusers does not load into a pipeline folder. Holds no two copies of it."""
@@ -79,7 +87,7 @@ def convert(
     with console.reporting(verbose=verbose):
         from framefleet.jobs.convert_command import convert_command
 
-        convert_command(checkpoint, folder, variant=variant, dtype=dtype)
+        convert_command(checkpoint, folder, variant=variant, dtype=dtype, sets=sets or [])
 
 
 @model_app.command(name="list")

@@ -23,6 +23,7 @@ COMPONENTS = {
     "AutoencoderDCVideo": f"{_OPENSORA}.autoencoder_dc_video",
     "VideoCrafterDDIMScheduler": f"{_CRAFTER}.scheduler",
     "VideoCrafterImageProjector": f"{_CRAFTER}.resampler",
+    "VideoCrafterPooledImageProjector": f"{_CRAFTER}.resampler",
     "VideoCrafterUNet3DModel": f"{_CRAFTER}.unet",
 }
 # class: the module whose `row_rules` knows what a row may hold, beyond what each argument may be

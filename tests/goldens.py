@@ -1,22 +1,26 @@
-"""Numbers that the original networks computed: where they lie, and how their tensors become our networks."""
+"""Numbers that the original networks computed: where they lie, and their weights as converted checkpoints."""
 
 from __future__ import annotations
 
+import atexit
+import functools
 import gzip
 import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from framefleet.pipeline.conversion.checkpoint import Checkpoint
-from framefleet.pipeline.conversion.convert import write_network
-from framefleet.pipeline.conversion.plan import Conversion, Network, Origin, check
+from tests.commands import command
 from tests.crafter_originals import weight
+from tests.opensora import Size, transformer_shapes, weights_of
+from tests.opensora_texts import write_texts
 
 ROOT = Path(os.environ.get("FRAMEFLEET_GOLDENS") or Path(__file__).parents[2] / "shared" / "goldens")
 needed = pytest.mark.skipif(
@@ -33,11 +37,6 @@ def io(name: str) -> dict[str, Tensor]:
     return load_file(ROOT / name / "io.safetensors")
 
 
-def shapes(name: str) -> dict[str, Tensor]:
-    """Return the original's tensors by their own names, on the meta device."""
-    return {key: tensor.to("meta") for key, tensor in tensors(name).items()}
-
-
 def tensors(name: str) -> dict[str, Tensor]:
     """Return the original's weights: stored where the rule of names does not give them."""
     extra = ROOT / name / "extra.safetensors"
@@ -47,30 +46,68 @@ def tensors(name: str) -> dict[str, Tensor]:
     return {key.removeprefix("model."): tensor.float() for key, tensor in (drawn | stored).items()}
 
 
-def converted(
-    module_class: Any, arguments: Any, origins: dict[str, Origin], found: dict[str, Tensor], folder: Path
-) -> Any:
-    """Return the network as `model convert` writes it and `from_pretrained` loads it."""
-    with torch.device("meta"):
-        module: nn.Module = (
-            module_class(**arguments) if isinstance(arguments, dict) else module_class(arguments)
-        )
-    network = Network(module=module, origins=origins)
-    shapes = {name: tensor.to("meta") for name, tensor in found.items()}
-    checkpoint = Checkpoint(path=folder, shapes=shapes, read=found.__getitem__)
-    used = {origin.name for origin in origins.values()}
-    check(
-        Conversion(
-            variant="golden",
-            pipeline=object,
-            networks={"network": network},
-            others={},
-            ignored=frozenset(found) - used,
-        ),
-        checkpoint,
-    )
-    write_network(network, checkpoint, folder / "network", None)
-    return module_class.from_pretrained(folder / "network").eval()
+def options(**given: Any) -> list[str]:
+    """Return `--set` options of `model convert`; two underscores stand for the dot."""
+    return [part for name, value in given.items() for part in ("--set", f"{name.replace('__', '.')}={value}")]
+
+
+def converted(original: Path, *given: str) -> Path:
+    """Return the folder that `framefleet model convert` makes of a checkpoint, beside it."""
+    out = original.with_name("converted")
+    result = command("model", "convert", original, out, *given)
+    assert result.exit_code == 0, result.stderr
+    return out
+
+
+@functools.cache
+def crafter(unet: str, *, scale: float = 0.7, pooled: bool = False) -> Path:
+    """Return the pipeline folder of a whole checkpoint: a golden denoiser, with the other golden networks.
+
+    scale: where `scale_arr` ends. pooled: with the projector of four tokens.
+    """
+    parts = {
+        "model.diffusion_model": unet,
+        "first_stage_model": "videocrafter_autoencoderkl",
+        "cond_stage_model.model": "openclip_text",
+    }
+    told = {"text_encoder__num_attention_heads": 4}
+    if unet != "videocrafter2_unet":
+        projector = "lvdm_imageproj" if pooled else "dynamicrafter_resampler"
+        parts |= {"embedder.model": "openclip_image_v2", "image_proj_model": projector}
+        told["image_encoder__num_attention_heads"] = 4
+        if not pooled:
+            told |= {"image_projector__attention_head_dim": 16, "image_projector__num_attention_heads": 3}
+    found = {f"{stem}.{key}": tensor for stem, name in parts.items() for key, tensor in tensors(name).items()}
+    found["betas"] = io("videocrafter2_ddim")["betas"]
+    found["scale_arr"] = torch.cat([torch.linspace(1, scale, 400), torch.full((1000,), scale)])
+    if pooled:  # the golden tower's is of another width than the projector takes
+        found["embedder.model.visual.proj"] = weight("visual.proj", (64, 64))
+    path = _place() / "model.ckpt"
+    torch.save({"state_dict": found}, path)
+    variant = ["--variant", "dynamicrafter-512"] if unet == "dynamicrafter512_unet" else []
+    return converted(path, *variant, *options(**told))
+
+
+@functools.cache
+def opensora(vae: str, transformer: str | None) -> Path:
+    """Return the pipeline folder of the golden networks with tiny text encoders.
+
+    transformer: None for one of random weights that takes the DC-AE's latents.
+    """
+    original = _place() / "original"
+    write_texts(original)
+    save_file(tensors(vae), original / "vae.safetensors")
+    size = Size(token=16, condition=17)
+    drawn = tensors(transformer) if transformer else weights_of(transformer_shapes(size))
+    save_file(drawn, original / "transformer.safetensors")
+    groups = options(vae__norm_num_groups=8) if "hunyuan" in vae else []  # which no tensor tells
+    return converted(original, *groups)
+
+
+def _place() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="framefleet-goldens-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def full_keys(name: str) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from typing import Any
 
@@ -53,3 +54,7 @@ def turned(mp4: bytes, matrix: tuple[int, int, int, int]) -> bytes:
     zero, one = bytes(4), (1 << 30).to_bytes(4, "big")
     start = mp4.index(b"tkhd") + 4 + 40  # ISO/IEC 14496-12, section 8.3.2, version 0
     return mp4[:start] + a + b + zero + c + d + zero + zero + zero + one + mp4[start + 36 :]
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -51,7 +51,8 @@ CHOICES: dict[str, dict[str, Sequence[Any]]] = {
     "ltx_i2v": TEXT,
     "hunyuan": TEXT | SHORT | {"true_cfg_scale": (1.0, 3.0)},
     "opensora": TEXT
-    | {"image_guidance_scale": (1.0, 3.0), "flow_shift": (None, 3.0), "motion_score": (1, 4)},
+    | {"image_guidance_scale": (1.0, 3.0), "flow_shift": (None, 3.0), "motion_score": (1, 4)}
+    | {"image": (None, "picture-0.png"), "frame_rate": (12, 24)},
     "animatediff": TEXT,
     "svd": {
         "min_guidance_scale": (0.5, 1.0),

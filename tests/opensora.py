@@ -5,7 +5,7 @@ Written from the description of the networks, not with our key maps: what a conv
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,22 +154,20 @@ def weights_of(shapes: Shapes) -> dict[str, Tensor]:
 
 def transformer_of(weights: dict[str, Tensor]) -> Any:
     """Return the transformer that a checkpoint of these tensors becomes."""
-    return _loaded(
-        FluxTransformer2DModel(**transformer_config(weights)), transformer_origins(weights), weights
-    )
+    return _loaded(FluxTransformer2DModel(**transformer_config(weights)), transformer_origins, weights)
 
 
 def dc_of(weights: dict[str, Tensor]) -> Any:
-    return _loaded(AutoencoderDCVideo(**dc_config(weights)), dc_origins(weights), weights)
+    return _loaded(AutoencoderDCVideo(**dc_config(weights)), dc_origins, weights)
 
 
 def hunyuan_of(weights: dict[str, Tensor], *, norm_num_groups: int = 8) -> Any:
     """norm_num_groups: of the references, which the tensors do not tell."""
     config = hunyuan_config(weights) | {"norm_num_groups": norm_num_groups}
-    return _loaded(AutoencoderKLHunyuanVideo(**config), hunyuan_origins(weights), weights)
+    return _loaded(AutoencoderKLHunyuanVideo(**config), hunyuan_origins, weights)
 
 
-def _loaded(module: Any, origins: dict[str, Origin], weights: dict[str, Tensor]) -> Any:
-    likes = module.state_dict()
-    module.load_state_dict({name: o.take(weights.__getitem__, likes[name]) for name, o in origins.items()})
+def _loaded(module: Any, origins: Callable[..., dict[str, Origin]], weights: dict[str, Tensor]) -> Any:
+    found = origins(list(module.state_dict()), weights)
+    module.load_state_dict({name: origin.take(weights.__getitem__) for name, origin in found.items()})
     return module.eval()

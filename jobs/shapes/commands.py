@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
+from framefleet.jobs.commands import quiet_libraries
 from framefleet.jobs.console import stdout
+from framefleet.jobs.shapes.blank_model import write_blank_model
 from framefleet.jobs.shapes.captions import LANGUAGES
 from framefleet.jobs.shapes.dataset import SIZE, Size, write_dataset
 from framefleet.jobs.shapes.evaluate import ATTRIBUTES, Score, evaluate
@@ -22,6 +25,7 @@ from framefleet.jobs.shapes.prompts import (
     write_prompts,
 )
 from framefleet.jobs.shapes.scene import new_scenes
+from framefleet.pipeline.errors import JobError
 
 
 def dataset_command(
@@ -39,6 +43,15 @@ def dataset_command(
         output, num_clips=clips, seed=seed, among=among, size=size, storage_options=storage_options
     )
     stdout.print(table, markup=False, soft_wrap=True)
+
+
+def model_command(folder: Path, *, seed: int = 0) -> None:
+    """Write the untrained pipeline and print where."""
+    if folder.exists():
+        raise JobError(f"{folder} exists already", "give a new folder")
+    quiet_libraries()
+    write_blank_model(folder, seed=seed)
+    stdout.print(str(folder), markup=False, soft_wrap=True)
 
 
 def prompts_command(

@@ -9,7 +9,7 @@ import io
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from random import Random
 from typing import Any
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from rich.progress import track
 
 from framefleet.jobs.console import stderr
-from framefleet.jobs.shapes.captions import captions
+from framefleet.jobs.shapes.captions import LANGUAGES, captions
 from framefleet.jobs.shapes.drawing import draw
 from framefleet.jobs.shapes.scene import Scene, training_scenes
 from framefleet.pipeline.errors import JobError
@@ -37,11 +37,16 @@ NUM_WRITERS = 4  # a clip is drawn and encoded in 5 ms, and a store may take lon
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One row of the dataset. paraphrase: the prompt in the other language. video: relative to the table."""
+    """One row of the dataset. video: relative to the table.
+
+    paraphrase: the prompt in other words of either language. contrast: the same with both colours exchanged,
+    which a text encoder takes for the same until it is shown that it is not.
+    """
 
     video: str
     prompt: str
     paraphrase: str
+    contrast: str
     language: str
     shape: str
     color: str
@@ -84,20 +89,21 @@ def write_dataset(
 def examples_of(
     num_clips: int, *, seed: int = 0, among: Sequence[Scene] | None = None, size: Size = SIZE
 ) -> list[Example]:
-    """Return the rows of a dataset; half of the prompts are English, about."""
+    """Return the rows of a dataset; half of their texts are English, about."""
     _check(num_clips, size)
     num_frames, height, width = size
     random = Random(f"dataset {seed}")
     examples = []
     for index, scene in enumerate(training_scenes(num_clips, seed=seed, among=among)):
         clip_seed = random.getrandbits(31)
-        said = captions(scene, seed=clip_seed)
-        language, other = random.sample(sorted(said), 2)
+        exchanged = replace(scene, color=scene.background, background=scene.color)
+        language = random.choice(LANGUAGES)
         examples.append(
             Example(
                 video=f"clips/{index:06}{MEDIA.suffix}",
-                prompt=said[language],
-                paraphrase=said[other],
+                prompt=captions(scene, seed=clip_seed)[language],
+                paraphrase=captions(scene, seed=random.getrandbits(31))[random.choice(LANGUAGES)],
+                contrast=captions(exchanged, seed=random.getrandbits(31))[random.choice(LANGUAGES)],
                 language=language,
                 seed=clip_seed,
                 num_frames=num_frames,

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import torch
@@ -30,10 +31,18 @@ CONVERTERS = (
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def convert(path: Path, folder: Path, *, variant: str | None = None, dtype: str | None = None) -> Conversion:
+def convert(
+    path: Path,
+    folder: Path,
+    *,
+    variant: str | None = None,
+    dtype: str | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> Conversion:
     """Write the pipeline folder of the checkpoint at `path`; `folder` appears when it is complete.
 
     variant: which model it is, where its tensors do not tell. dtype: of the weights; without it, as they are.
+    given: values of configs that go before what the tensors tell, as {"vae.norm_num_groups": 8}.
     Raises ModelError for a checkpoint that is not known, and for tensors too many, missing or misshapen.
     """
     if dtype not in (None, *DTYPES):
@@ -41,7 +50,7 @@ def convert(path: Path, folder: Path, *, variant: str | None = None, dtype: str 
     if folder.exists():
         raise ModelError(f"{folder} is there already", "name a folder that is not")
     checkpoint = open_checkpoint(path)
-    conversion = plan(checkpoint, variant=variant)
+    conversion = plan(checkpoint, variant=variant, given=given)
     check(conversion, checkpoint)
     partial = folder.with_name(f".{folder.name}.partial")  # of an attempt that was cut short
     shutil.rmtree(partial, ignore_errors=True)
@@ -57,10 +66,12 @@ def convert(path: Path, folder: Path, *, variant: str | None = None, dtype: str 
     return conversion
 
 
-def plan(checkpoint: Checkpoint, *, variant: str | None = None) -> Conversion:
+def plan(
+    checkpoint: Checkpoint, *, variant: str | None = None, given: Mapping[str, Any] | None = None
+) -> Conversion:
     """Return what the first converter that knows it makes of a checkpoint."""
     for converter in _converters():
-        conversion = converter(checkpoint, variant=variant)
+        conversion = converter(checkpoint, variant=variant, given=given or {})
         if conversion is not None:
             return conversion
     raise ModelError(
@@ -95,13 +106,12 @@ def _converters() -> Iterator[Converter]:
 def write_network(network: Network, checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | None) -> None:
     """Write config and weights under the names that the component's library looks for."""
     folder.mkdir(parents=True)
-    likes = network.module.state_dict()
 
     def cast(name: str, read: Callable[[str], Tensor]) -> Tensor:
-        changed = network.origins[name].take(read, likes[name])
+        changed = network.origins[name].take(read)
         return changed.to(dtype) if dtype and changed.is_floating_point() else changed
 
-    shapes = {name: cast(name, checkpoint.shapes.__getitem__) for name in likes}
+    shapes = {name: cast(name, checkpoint.shapes.__getitem__) for name in network.module.state_dict()}
     if isinstance(network.module, PreTrainedModel):
         network.module.config.architectures = [type(network.module).__name__]
         network.module.config.save_pretrained(folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,13 +18,17 @@ def unchanged(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def as_linear(weight: Tensor, *, dims: int) -> Tensor:
+    """(O, I, 1, ...), of a convolution of so many dimensions that sees one place, -> (O, I)."""
+    return weight.reshape(weight.shape[:2]) if weight.shape[2:] == (1,) * dims else weight
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
     """Where one tensor of the result comes from.
 
     name: in the checkpoint. more: others that it is made of too. change: what becomes of them; must work on
-    the meta device. Dimensions of one at the end, which convolutions have where linear layers do not, are
-    dropped without it.
+    the meta device.
     """
 
     name: str
@@ -35,14 +39,9 @@ class Origin:
     def names(self) -> tuple[str, ...]:
         return (self.name, *self.more)
 
-    def take(self, read: Callable[[str], Tensor], like: Tensor) -> Tensor:
-        """Return the changed tensor, in the shape of `like` where that is a matter of ones at the end.
-
-        read: gives a tensor of the checkpoint.
-        """
-        changed = self.change(*(read(name) for name in self.names))
-        ones = (1,) * (changed.dim() - like.dim())
-        return changed.reshape(like.shape) if ones and changed.shape == (*like.shape, *ones) else changed
+    def take(self, read: Callable[[str], Tensor]) -> Tensor:
+        """Return the changed tensor. read: gives a tensor of the checkpoint."""
+        return self.change(*(read(name) for name in self.names))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,45 +78,57 @@ class Converter(Protocol):
     """Knows one family of checkpoints.
 
     Returns None for those of others. Raises ModelError for one of its own that it cannot convert, or whose
-    variant must be named. variant: as the user named it, None to recognise it.
+    variant must be named. variant: as the user named it, None to recognise it. given: values of configs, by
+    component and key as "vae.norm_num_groups", that go before what the tensors tell.
     """
 
-    def __call__(self, checkpoint: Checkpoint, *, variant: str | None) -> Conversion | None: ...
+    def __call__(
+        self, checkpoint: Checkpoint, *, variant: str | None, given: Mapping[str, Any]
+    ) -> Conversion | None: ...
 
 
 def check(conversion: Conversion, checkpoint: Checkpoint) -> None:
     """Raise ModelError unless each tensor of the checkpoint is used or known to be of no use, each tensor of
     the result has an origin, and all shapes agree."""
-    origins = [origin for network in conversion.networks.values() for origin in network.origins.values()]
-    used = {name for origin in origins for name in origin.names}
     place = f"{checkpoint.path} as {conversion.variant}"
-    _refuse(place, "tensors that are not known:", set(checkpoint.shapes) - used - conversion.ignored)
-    _refuse(place, "no tensors that are called", used - set(checkpoint.shapes))
+    problems = list(_problems(conversion, set(checkpoint.shapes)))
+    if problems:
+        raise ModelError(
+            f"{place} has {'; and '.join(problems)}",
+            "name another variant with --variant, if it is one; else this checkpoint is none that is known",
+        )
     for component, network in conversion.networks.items():
-        _check_network(f"{place}: {component}", network, checkpoint)
+        for name, like in network.module.state_dict().items():
+            _check_shape(f"{place}: {component}", network.origins[name], name, like, checkpoint)
 
 
-def _check_network(place: str, network: Network, checkpoint: Checkpoint) -> None:
-    wanted = network.module.state_dict()
-    _refuse(place, "no tensors for", set(wanted) - set(network.origins))
-    placeless = [origin.name for name, origin in network.origins.items() if name not in wanted]
-    _refuse(place, "tensors that are not known:", placeless)
-    for name, like in wanted.items():
-        origin = network.origins[name]
-        found = origin.take(checkpoint.shapes.__getitem__, like)
-        if found.shape != like.shape:
-            raise ModelError(
-                f"{place}: {origin.name} has shape {tuple(found.shape)}, but {name} is {tuple(like.shape)}",
-                "the file may be of another model, or broken: fetch it again",
-            )
+def _problems(conversion: Conversion, present: set[str]) -> Iterator[str]:
+    """Yield which tensors are missing in each component, and which are too many."""
+    used: set[str] = set()
+    for component, network in conversion.networks.items():
+        needed = {name for origin in network.origins.values() for name in origin.names}
+        used |= needed
+        if needed - present:
+            yield f"no tensors that are called {_listed(needed - present)}, of which its {component} is made"
+    unknown = present - used - conversion.ignored
+    if unknown:
+        yield f"tensors that are not known: {_listed(unknown)}"
 
 
-def _refuse(place: str, what: str, names: Iterable[str]) -> None:
+def _check_shape(place: str, origin: Origin, name: str, like: Tensor, checkpoint: Checkpoint) -> None:
+    try:
+        fits = origin.take(checkpoint.shapes.__getitem__).shape == like.shape
+    except (RuntimeError, IndexError):  # of torch, about shapes that cannot be cut or joined so
+        fits = False
+    if not fits:
+        found = " and ".join(f"{n} has shape {tuple(checkpoint.shapes[n].shape)}" for n in origin.names)
+        raise ModelError(
+            f"{place}: {found}, but {name}, which is made of it, is {tuple(like.shape)}",
+            "the file may be of another model, or broken: fetch it again",
+        )
+
+
+def _listed(names: Iterable[str]) -> str:
     ordered = sorted(names)
-    if not ordered:
-        return
     more = f" and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else ""
-    raise ModelError(
-        f"{place} has {what} {', '.join(ordered[:SHOWN])}{more}",
-        "name another variant with --variant, if it is one; else this checkpoint is not one that is known",
-    )
+    return ", ".join(ordered[:SHOWN]) + more

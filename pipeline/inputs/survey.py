@@ -82,6 +82,15 @@ class InputIndex:
         assert answer is not None
         return answer
 
+    def knows(self, uri: str, kind: Kind) -> bool:
+        """Tell whether the answer is there already."""
+        return self._recall(_key(uri, kind)) is not None
+
+    def remember(self, uri: str, kind: Kind, described: Described) -> None:
+        """Take what an earlier run found in a file, which is then not read again."""
+        if not self.knows(uri, kind):
+            self._remember(_key(uri, kind), described)
+
     def locate(self, uri: str) -> str:
         """Return what names the same file in any folder; of files that were found."""
         return self._inputs.locate(uri)

@@ -11,6 +11,7 @@ from PIL import Image
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.outputs.frames import Frames, to_frames
 from framefleet.pipeline.recipes.conditioned import takes
+from framefleet.pipeline.recipes.duration import check_duration, num_frames_of
 from framefleet.pipeline.recipes.refine import check_strength
 from framefleet.pipeline.recipes.siblings import (
     accepted,
@@ -24,8 +25,6 @@ from framefleet.pipeline.specs.check import Refused
 from framefleet.pipeline.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.specs.spec import Configs
 
-MIN_S, MAX_S = 1, 60
-MAX_FRAMES = 60 * 60  # a minute at 60 fps: 4 GB at 480 x 832
 MAX_OVERLAP = 8  # half a second at 16 fps, unless the row says otherwise
 
 
@@ -39,8 +38,7 @@ def extend(
     anew. These two are cross-faded over `overlap` frames; None is 8, or half a segment if that is less. One
     generator draws all noise.
     """
-    if request.fps is None:
-        raise RecipeError("extend renders seconds, and the row has no fps", "set media.fps, or an fps column")
+    num_frames = max(num_frames_of(request, duration_s), 1)
     generator = request.generator()
 
     def rendered(able: Any, arguments: Mapping[str, Any]) -> Frames:
@@ -51,12 +49,6 @@ def extend(
     follow, shared = _follower(pipe, request.arguments, rendered, overlap=overlap, strength=strength)
     if len(first) <= max(shared, 1):
         raise RecipeError(f"segments of {len(first)} frames cannot share {shared}", "raise num_frames")
-    num_frames = max(round(duration_s * request.fps), 1)
-    if num_frames > MAX_FRAMES:
-        raise RecipeError(
-            f"{duration_s:g} s at {request.fps:g} fps are {num_frames:,} frames, more than {MAX_FRAMES:,}",
-            "lower fps, or split the row",
-        )
     film = np.empty((num_frames, *first.shape[1:]), dtype=np.uint8)
     length = join(film, 0, first, overlap=0)
     while length < len(film):
@@ -96,9 +88,7 @@ def following_class(class_name: str, configs: Configs) -> str | None:
 
 def check_extend(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Iterator[tuple[str, Refused]]:
     """Yield what of a row cannot be rendered, as the argument and why."""
-    if not MIN_S <= own["duration_s"] <= MAX_S:
-        reason = f"it must be from {MIN_S} to {MAX_S} seconds"
-        yield "duration_s", Refused(reason=reason, fix="split what is longer into rows")
+    yield from check_duration(own["duration_s"])
     overlap = own["overlap"] or 0
     if overlap < 0:
         yield "overlap", Refused(reason="it must be 0 or more", fix="use 8, say")

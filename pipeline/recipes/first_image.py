@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from framefleet.pipeline.recipes.conditioned import conditioned_class
-from framefleet.pipeline.recipes.second_model import asked_model, open_second_model
+from framefleet.pipeline.recipes.second_model import arguments_for, asked_model, open_second_model
 from framefleet.pipeline.recipes.siblings import as_sibling, configs_of
 from framefleet.pipeline.request import Request
 
@@ -33,16 +33,14 @@ def text_to_image_to_video(
     model = open_second_model(asked_model("image_model", image_model), device=str(pipe._execution_device))
     generator, given = request.generator(), request.arguments
     height, width = image_size(given["height"], given["width"], multiple=model.spec.size_multiple)
-    asked = {
-        "prompt": given.get("prompt"),
-        "negative_prompt": given.get("negative_prompt"),
-        "height": image_height or height,
-        "width": image_width or width,
-        "num_inference_steps": image_steps,
-        "guidance_scale": image_guidance,
-    }
-    known = {k: v for k, v in asked.items() if v is not None and k in model.spec.parameters}
-    arguments = {**model.spec.defaults(), **known}
+    arguments = arguments_for(
+        model,
+        request,
+        height=image_height or height,
+        width=image_width or width,
+        num_inference_steps=image_steps,
+        guidance_scale=image_guidance,
+    )
     image = model.pipe(**arguments, generator=generator, output_type="pil").images[0]
     return able(**{**given, "image": image}, generator=generator, output_type="np")
 

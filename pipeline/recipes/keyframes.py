@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,8 +10,8 @@ from PIL import Image
 
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.outputs.frames import Frames, to_frames
-from framefleet.pipeline.recipes.extend import MAX_S, MIN_S
-from framefleet.pipeline.recipes.second_model import asked_model, open_second_model
+from framefleet.pipeline.recipes.duration import check_duration, num_frames_of
+from framefleet.pipeline.recipes.second_model import arguments_for, asked_model, open_second_model
 from framefleet.pipeline.recipes.siblings import call_parameters, is_first_only
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.specs.check import Refused, coerce
@@ -43,8 +43,15 @@ def keyframes(
     """
     generator = request.generator()
     coarse = to_frames(pipe(**request.arguments, generator=generator, output_type="np"))
-    times = _times(keyframe_times, duration_s, num_keyframes)
-    return refined(coarse, pipe, request, generator, duration_s=duration_s, times=times)
+    return refined(
+        coarse,
+        pipe,
+        request,
+        generator,
+        duration_s=duration_s,
+        num_keyframes=num_keyframes,
+        keyframe_times=keyframe_times,
+    )
 
 
 def text_to_keyframes_to_video(
@@ -70,20 +77,25 @@ def text_to_keyframes_to_video(
         asked_model("keyframe_model", keyframe_model), device=str(pipe._execution_device)
     )
     generator = request.generator()
-    asked = {
-        "prompt": request.arguments.get("prompt"),
-        "negative_prompt": request.arguments.get("negative_prompt"),
-        "height": keyframe_height,
-        "width": keyframe_width,
-        "num_inference_steps": keyframe_steps,
-        "guidance_scale": keyframe_guidance,
+    arguments = arguments_for(
+        model,
+        request,
+        height=keyframe_height,
+        width=keyframe_width,
+        num_inference_steps=keyframe_steps,
+        guidance_scale=keyframe_guidance,
         **dict.fromkeys(FRAME_PARAMETERS, keyframe_frames),
-    }
-    given = {k: v for k, v in asked.items() if v is not None and k in model.spec.parameters}
-    arguments = {**model.spec.defaults(), **given}
+    )
     coarse = to_frames(model.pipe(**arguments, generator=generator, output_type="np"))
-    times = _times(keyframe_times, duration_s, num_keyframes)
-    return refined(coarse, pipe, request, generator, duration_s=duration_s, times=times)
+    return refined(
+        coarse,
+        pipe,
+        request,
+        generator,
+        duration_s=duration_s,
+        num_keyframes=num_keyframes,
+        keyframe_times=keyframe_times,
+    )
 
 
 def refined(
@@ -93,21 +105,22 @@ def refined(
     generator: torch.Generator,
     *,
     duration_s: float,
-    times: Sequence[float],
+    num_keyframes: int,
+    keyframe_times: str | None,
 ) -> Frames:
-    """Return the film whose key frames are those of `coarse` at `times`, as shares of it, from 0 to 1."""
-    if request.fps is None:
-        raise RecipeError(
-            "keyframes renders seconds, and the row has no fps", "set media.fps, or an fps column"
-        )
+    """Return the film whose key frames are those of `coarse`, which stands for all of it."""
+    num_frames = max(num_frames_of(request, duration_s), 2)
+    if keyframe_times is None:
+        shares = [i / (num_keyframes - 1) for i in range(num_keyframes)]
+    else:
+        shares = [0.0, *(time / duration_s for time in _parsed(keyframe_times) or ()), 1.0]
 
     def interpolate(first: Frames, last: Frames) -> Frames:
         ends = {"image": Image.fromarray(first), "last_image": Image.fromarray(last)}
         kept = {name: value for name, value in request.arguments.items() if name not in _OF_THE_ROW}
         return to_frames(pipe(**{**kept, **ends}, generator=generator, output_type="np"))
 
-    num_frames = max(round(duration_s * request.fps), 2)
-    at = sorted({round(time * (num_frames - 1)) for time in times})  # frames of the film
+    at = sorted({round(share * (num_frames - 1)) for share in shares})  # frames of the film
     keys = [coarse[round(i / (num_frames - 1) * (len(coarse) - 1))] for i in at]
     pieces = [between(keys[i], keys[i + 1], at[i + 1] - at[i], interpolate)[:-1] for i in range(len(at) - 1)]
     return np.concatenate([*pieces, keys[-1][None]])
@@ -134,9 +147,7 @@ def between(first: Frames, last: Frames, steps: int, interpolate: Interpolate) -
 def check_keyframes(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Iterator[tuple[str, Refused]]:
     """Yield what of a row cannot be rendered, as the argument and why."""
     duration = own["duration_s"]
-    if not MIN_S <= duration <= MAX_S:
-        reason = f"it must be from {MIN_S} to {MAX_S} seconds"
-        yield "duration_s", Refused(reason=reason, fix="split what is longer into rows")
+    yield from check_duration(duration)
     if own["num_keyframes"] < 2:
         yield "num_keyframes", Refused(reason="both ends are key frames", fix="use 2 or more")
     for name in set(FRAME_PARAMETERS) & set(arguments):
@@ -162,13 +173,6 @@ def keyframe_class(class_name: str, configs: Configs) -> str:
             "use DynamiCrafter, Open-Sora, or a Wan folder for first and last frames",
         )
     return class_name
-
-
-def _times(given: str | None, duration_s: float, num_keyframes: int) -> list[float]:
-    """Return the key frames' places, as shares of the clip."""
-    if given is None:
-        return [i / (num_keyframes - 1) for i in range(num_keyframes)]
-    return sorted({0.0, *(time / duration_s for time in _parsed(given) or ()), 1.0})
 
 
 def _parsed(text: str) -> list[float] | None:

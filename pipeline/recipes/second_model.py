@@ -12,6 +12,7 @@ from framefleet.pipeline.specs.signature import InputKind
 
 if TYPE_CHECKING:
     from framefleet.pipeline.model import Model
+    from framefleet.pipeline.request import Request
 
 # Arguments of recipes that name a second model: what it makes from text, what its call takes, an example.
 MAKES = {
@@ -76,3 +77,10 @@ def asked_model(argument: str, cell: Any) -> Mapping[str, str]:
     if isinstance(found, Refused):
         raise RecipeError(f"{argument} is {cell!r}, but {found.reason}", found.fix)
     return found
+
+
+def arguments_for(model: Model, request: Request, **asked: Any) -> dict[str, Any]:
+    """Return what a second model is called with: the row's prompts and what is asked, else as its preset."""
+    prompts = {name: request.arguments.get(name) for name in ("prompt", "negative_prompt")}
+    given = {name: value for name, value in {**prompts, **asked}.items() if value is not None}
+    return {**model.spec.defaults(), **{k: v for k, v in given.items() if k in model.spec.parameters}}

@@ -9,6 +9,7 @@ from typing import Any
 
 from framefleet.pipeline.request import MAX_FPS, MAX_SEED, MIN_FPS
 from framefleet.pipeline.specs.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.specs.ranges import out_of_range
 from framefleet.pipeline.specs.signature import Scalar, ScalarKind
 from framefleet.pipeline.specs.spec import PipelineSpec
 
@@ -34,24 +35,9 @@ def check_argument(name: str, value: Any, kind: ScalarKind, spec: PipelineSpec) 
         return check_frames(int(found), spec)
     if name == "prompt":
         return found if str(found).strip() else Refused(reason="it is blank", fix="write a prompt")
-    low, high, words = _RANGES.get(name, (None, None, ""))
-    if low is None and ("guidance_scale" in name or name == "true_cfg_scale"):
-        low, high, words = 0, math.inf, "0 or more"
-    if low is not None and high is not None and not low <= float(found) <= high:
-        return Refused(reason=f"it must be {words}", fix=f"use {words}")
+    if not isinstance(found, str) and (words := out_of_range(name, found)):
+        return Refused(reason=f"it must be {words}", fix=f"use {words.removeprefix('from ')}")
     return found
-
-
-# What diffusers fails on late, or takes and then renders noise.
-_RANGES: dict[str, tuple[float, float, str]] = {
-    "decode_chunk_size": (1, math.inf, "1 or more"),
-    "eta": (0, 1, "from 0 to 1"),
-    "fps": (1, math.inf, "1 or more"),
-    "frame_rate": (1, math.inf, "1 or more"),
-    "max_sequence_length": (1, math.inf, "1 or more"),
-    "num_inference_steps": (1, math.inf, "1 or more"),
-    "strength": (math.ulp(0), 1, "above 0 and at most 1"),
-}
 
 
 def check_seed(value: Any) -> int | Refused:

@@ -137,8 +137,12 @@ def _unfit(class_name: str, changes: Mapping[str, Any], spec: PipelineSpec) -> s
 
 def is_flow(spec: PipelineSpec) -> bool:
     """Return whether the model predicts a velocity between noise and data (flow matching)."""
-    config = spec.scheduler_config
-    named = spec.scheduler_class.startswith(("FlowMatch", "LTXEuler"))
+    return steps_flow(spec.scheduler_class, spec.scheduler_config)
+
+
+def steps_flow(class_name: str, config: Mapping[str, Any]) -> bool:
+    """Return whether a scheduler of that class and config steps such a model."""
+    named = class_name.startswith(("FlowMatch", "LTXEuler"))
     return named or bool(config.get("use_flow_sigmas")) or config.get("prediction_type") == "flow_prediction"
 
 

@@ -72,24 +72,18 @@ def plan_rows(
     fps: the job's own rate; it counts in a row's identity only where a clip's length is asked in seconds.
     loras: those that rows may name.
     """
-    finder = finder or NoInputs()
-    columns, given = columns or {}, dict(defaults or {})
+    finder, given = finder or NoInputs(), dict(defaults or {})
     targets = _targets(spec, recipe)
-    _check_columns(columns, targets, schema)
+    read = _read_columns(columns or {}, targets, schema)
+    carried = tuple(name for name in schema.names if name not in read.values())
+    check_carried(carried, spec, reserved)
     own = {p.name: p.default for p in recipe.parameters() if p.default is not None}
     default_loras = _default_loras(given.pop(LORA, None), loras or {})
     base, seed, scheduler = _defaults(given, targets, spec, finder, own=own)
     find_recipe = find_recipe or (lambda name: replace(recipe, name=name))
     checks = {name: _check_of(name, kind, spec, find_recipe, finder) for name, kind in targets.items()}
     checks[LORA] = _remembering(lambda cell: check_loras(cell, loras or {}))
-    found = {target: columns.get(target, target) for target in targets}
-    read = {target: column for target, column in found.items() if column in schema.names}
-    for target, column in read.items():
-        check_type(schema.field(column), target, targets[target])
-    carried = tuple(name for name in schema.names if name not in read.values())
-    check_carried(carried, spec, reserved)
-    required = (*(p.name for p in spec.parameters.values() if _is_required(p, spec)), *recipe.needs)
-    required = tuple(name for name in dict.fromkeys(required) if name not in recipe.makes)
+    required = _required(spec, recipe)
     check_required(required, read, base)
     return RowPlan(
         readers=tuple(
@@ -124,6 +118,12 @@ def _targets(spec: PipelineSpec, recipe: Recipe) -> dict[str, Kind]:
     return _SPECIAL | own | more
 
 
+def _required(spec: PipelineSpec, recipe: Recipe) -> tuple[str, ...]:
+    """Return the arguments without which no row can be rendered."""
+    names = [*(p.name for p in spec.parameters.values() if _is_required(p, spec)), *recipe.needs]
+    return tuple(name for name in dict.fromkeys(names) if name not in recipe.makes)
+
+
 def _is_required(parameter: Parameter, spec: PipelineSpec) -> bool:
     """Tell whether no row can do without: some pipelines say so only when they are called."""
     starts_from_one = parameter.name in ("image", "video") and _FROM_INPUT.search(spec.class_name)
@@ -134,7 +134,10 @@ def _is_argument(target: str, spec: PipelineSpec) -> bool:
     return target not in _SPECIAL or target in spec.settable()
 
 
-def _check_columns(columns: Mapping[str, str], targets: Mapping[str, Kind], schema: pa.Schema) -> None:
+def _read_columns(
+    columns: Mapping[str, str], targets: Mapping[str, Kind], schema: pa.Schema
+) -> dict[str, str]:
+    """Return the columns that have a meaning, by what they mean."""
     for target, column in columns.items():
         if target not in targets:
             raise JobError(
@@ -145,6 +148,11 @@ def _check_columns(columns: Mapping[str, str], targets: Mapping[str, Kind], sche
                 f"columns.{target} names the column {column!r}, and the table has none of that name",
                 did_you_mean(column, schema.names),
             )
+    found = {target: columns.get(target, target) for target in targets}
+    read = {target: column for target, column in found.items() if column in schema.names}
+    for target, column in read.items():
+        check_type(schema.field(column), target, targets[target])
+    return read
 
 
 def _defaults(

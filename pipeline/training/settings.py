@@ -33,7 +33,7 @@ class TrainSettings(Choice):
     part: Part = Field(
         default="denoiser",
         description="denoiser: videos that follow prompts. autoencoder: videos to themselves. "
-        "text_encoder: prompts next to their paraphrases.",
+        "text_encoder: prompts next to their paraphrases, and far from their contrasts.",
     )
     steps: int = Field(ge=1, description="Changes of the weights.")
     batch_size: int = Field(default=1, ge=1, description="Rows in one forward of one worker.")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,12 @@ class Bucket:
     num_frames: int
     height: int
     width: int
+
+    def __str__(self) -> str:
+        return f"{self.num_frames} x {self.height} x {self.width}"
+
+
+NO_FRAMES = Bucket(num_frames=0, height=0, width=0)  # of rows of a task that needs no video
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,3 +66,11 @@ class Task(Protocol):
 
         All randomness comes from `generator` (CPU): equal batch, weights and generator, equal loss.
         """
+
+
+@runtime_checkable
+class Finishes(Protocol):
+    """A task that has more to do when its weights are final, before the model is written."""
+
+    def finish(self, rows: Iterable[Prepared]) -> None:
+        """rows: some of those that were trained on; the more, the more exact what is measured over them."""

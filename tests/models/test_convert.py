@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -11,8 +12,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from framefleet.pipeline.conversion.convert import convert
+from framefleet.pipeline.conversion.checkpoint import Checkpoint, open_checkpoint
+from framefleet.pipeline.conversion.convert import convert, plan, write
+from framefleet.pipeline.conversion.plan import check
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.models.crafter.scheduler import VideoCrafterDDIMScheduler
 from framefleet.pipeline.registry import own_class
 from framefleet.pipeline.specs.spec import inspect_model
 from tests.commands import command
@@ -61,11 +65,17 @@ def test_unknown_missing_and_misshapen_tensors_are_named(original: dict[str, Ten
     missing = {name: t for name, t in original.items() if name != f"{MODEL}input_blocks.3.0.in_layers.2.bias"}
     misshapen = original | {f"{MODEL}out.2.bias": torch.ones(5)}
     no_text = {name: tensor for name, tensor in original.items() if not name.startswith("cond_stage")}
+    no_conv = {name: t for name, t in original.items() if name != "first_stage_model.encoder.conv_in.weight"}
+    column = original | {f"{MODEL}out.0.weight": torch.ones(32, 1)}
+    flat = original | {f"{MODEL}out.2.weight": torch.ones(4)}
     expected = {
         "not known: model.diffusion_model.adapter.weight": extra,
-        "no tensors for down_blocks.1.resnets.0.conv1.bias": missing,
-        r"out.2.bias has shape (5,), but conv_out.bias is (4,)": misshapen,
-        "has no complete text_encoder": no_text,
+        f"no tensors that are called {MODEL}input_blocks.3.0.in_layers.2.bias, of which its unet": missing,
+        "out.2.bias has shape (5,), but conv_out.bias, which is made of it, is (4,)": misshapen,
+        "has no complete text_encoder: cond_stage_model.model.* is missing": no_text,
+        "has no complete vae: first_stage_model.encoder.conv_in.weight is missing": no_conv,
+        "out.0.weight has shape (32, 1), but conv_norm_out.weight": column,
+        f"unet: {MODEL}out.2.weight has shape (4,), not one of 4 dimensions": flat,
     }
     for problem, tensors in expected.items():
         with pytest.raises(ModelError, match=re.escape(problem)):
@@ -92,6 +102,115 @@ def test_a_folder_that_exists_is_left_alone(original: dict[str, Tensor], tmp_pat
     (tmp_path / "out").mkdir()
     with pytest.raises(ModelError, match="is there already"):
         convert(saved(original, tmp_path), tmp_path / "out")
+
+
+def test_parts_of_clip_that_nothing_needs_are_known_and_others_are_not() -> None:
+    tensors = checkpoint("videocrafter1-i2v-512")
+    embedder, text = "embedder.model", "cond_stage_model.model"
+    known = {name.replace(text, embedder): t for name, t in tensors.items() if name.startswith(text)}
+    opened = in_memory(tensors | known)
+    conversion = plan(opened)
+    check(conversion, opened)
+    assert set(known) <= conversion.ignored
+    for unknown in (
+        f"{embedder}.adapter.weight",
+        f"{embedder}.transformer.resblocks.0.ln_3.weight",
+        f"{embedder}.visual.proj.bias",
+        f"{text}.transformer.resblocks.1.attn.scale",
+    ):
+        opened = in_memory(tensors | {unknown: torch.ones(1)})
+        with pytest.raises(ModelError, match=re.escape(f"not known: {unknown}")):
+            check(plan(opened), opened)
+
+
+def in_memory(tensors: dict[str, Tensor]) -> Checkpoint:
+    shapes = {name: tensor.to("meta") for name, tensor in tensors.items()}
+    return Checkpoint(path=Path("model.ckpt"), shapes=shapes, read=tensors.__getitem__)
+
+
+def scales(end: float, steps: int = 400) -> Tensor:
+    return torch.cat([torch.linspace(1, end, steps), torch.full((1400 - steps,), end)])
+
+
+def test_a_scale_of_latents_that_no_released_model_has_is_taken_from_the_file(
+    original: dict[str, Tensor],
+) -> None:
+    for values, end, steps in ((scales(0.55), 0.55, 400), (scales(0.7, 300), 0.7, 300)):
+        conversion = plan(in_memory(original | {"scale_arr": values}))
+        scheduler = conversion.others["scheduler"]
+        assert isinstance(scheduler, VideoCrafterDDIMScheduler)
+        assert (scheduler.config.latent_scale, scheduler.config.scale_steps) == (end, steps)
+        torch.testing.assert_close(scheduler.latent_scales, values[:1000], rtol=0, atol=1e-6)
+    rounded = plan(in_memory(original | {"scale_arr": scales(0.7).bfloat16()})).others["scheduler"]
+    assert isinstance(rounded, VideoCrafterDDIMScheduler)
+    assert rounded.config.latent_scale == 0.7
+    given = plan(in_memory(original), given={"scheduler.latent_scale": None}).others["scheduler"]
+    assert isinstance(given, VideoCrafterDDIMScheduler)
+    assert float(given.latent_scales.min()) == 1
+
+
+@pytest.mark.parametrize(
+    "values", [torch.ones(0), torch.tensor(0.7), torch.rand(1000), scales(float("nan")), scales(0.7)[:999]]
+)
+def test_scales_of_another_form_are_refused(values: Tensor, original: dict[str, Tensor]) -> None:
+    with pytest.raises(ModelError, match=r"scale_arr, of shape .* is no ramp from 1"):
+        plan(in_memory(original | {"scale_arr": values}))
+
+
+def test_two_embeddings_of_fps_are_refused(original: dict[str, Tensor]) -> None:
+    stem = f"{MODEL}fps_embedding"
+    both = {name.replace("fps_embedding", "framestride_embed"): t for name, t in original.items()}
+    with pytest.raises(ModelError, match=f"{stem} and framestride_embed are two names of one layer"):
+        plan(in_memory(original | both))
+    assert plan(in_memory(both)).variant == "videocrafter2-t2v-512"
+
+
+def test_what_no_tensor_tells_is_asked_for(original: dict[str, Tensor]) -> None:
+    narrow = {name: t[..., :48] if "cond_stage" in name and t.dim() else t for name, t in original.items()}
+    with pytest.raises(ModelError, match=r"no tensor tells text_encoder\.num_attention_heads") as refused:
+        plan(in_memory(narrow))
+    assert refused.value.fix == "say it with --set text_encoder.num_attention_heads=..."
+    with pytest.raises(ModelError, match="no text_encoder can have the sizes"):
+        plan(in_memory(narrow), given={"text_encoder.num_attention_heads": 5})
+    with pytest.raises(ModelError, match="has no such setting") as refused:
+        plan(in_memory(original), given={"vae.norm_groups": 8})
+    assert refused.value.fix == "did you mean 'vae.norm_num_groups'?"
+
+
+def test_a_conversion_that_is_cut_short_leaves_nothing(
+    original: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(original, tmp_path)
+    opened = open_checkpoint(path)
+
+    def read(name: str) -> Tensor:
+        if name.startswith("first_stage_model.decoder"):
+            raise KeyboardInterrupt
+        return opened.read(name)
+
+    interrupted = dataclasses.replace(opened, read=read)
+    monkeypatch.setattr("framefleet.pipeline.conversion.convert.open_checkpoint", lambda path: interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        convert(path, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(KeyboardInterrupt):  # a kill leaves what a folder without its index is
+        write(plan(interrupted), interrupted, tmp_path / ".out.partial", dtype=None)
+    with pytest.raises(ModelError):
+        inspect_model(tmp_path / ".out.partial")
+    monkeypatch.undo()
+    convert(path, tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"model.ckpt", "out"}
+
+
+class Code:
+    """What a pickle of more than tensors holds."""
+
+
+def test_a_pickle_with_code_is_refused_by_the_command(original: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save({"state_dict": original, "callback": Code()}, tmp_path / "model.ckpt")
+    refused = command("model", "convert", tmp_path / "model.ckpt", tmp_path / "out")
+    assert refused.exit_code == 2 and "could run code" in refused.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_converts_and_the_result_can_be_locked_and_verified(

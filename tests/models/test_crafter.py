@@ -102,7 +102,9 @@ def test_key_frames_may_come_from_another_model() -> None:
         arguments = first.spec.defaults() | small | {"num_frames": 5, "prompt": "a cat"}
         coarse = to_frames(first.pipe(**arguments, generator=generator, output_type="np"))
         alone = Request(arguments=given, fps=8)
-        film = refined(coarse, loaded.pipe, alone, generator, duration_s=1.0, times=[0.0, 0.5, 1.0])
+        film = refined(
+            coarse, loaded.pipe, alone, generator, duration_s=1.0, num_keyframes=3, keyframe_times=None
+        )
         assert np.array_equal(film[0], coarse[0])
         assert clips[row.seed].frames_sha256 == frames_sha256(film)
 
@@ -150,6 +152,19 @@ def test_two_images_make_another_clip_than_one() -> None:
     assert not torch.allclose(one, loop)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [{"fps": 15}, {"image_guidance_scale": 3.0}, {"guidance_rescale": 0.0}, {"eta": 0.0}],
+    ids=lambda arguments: next(iter(arguments)),
+)
+def test_an_argument_changes_the_clip(arguments: dict[str, Any]) -> None:
+    assert not torch.allclose(latents(MOTION), latents(MOTION, **arguments))
+
+
+def test_guidance_of_one_or_less_is_off() -> None:
+    assert torch.equal(latents(TEXT, guidance_scale=1.0), latents(TEXT, guidance_scale=0.5))
+
+
 def test_a_callback_sees_and_changes_every_step() -> None:
     seen = []
 
@@ -169,10 +184,16 @@ def test_a_callback_sees_and_changes_every_step() -> None:
         (TEXT, {"num_frames": 0}, "1 frame or more"),
         (TEXT, {"eta": 2.0}, "from 0 to 1"),
         (TEXT, {"fps": [8, 24]}, "holds 2 rates"),
+        (TEXT, {"fps": 10**12}, "`fps` is 1000000000000: it must be from 1 to 1000"),
+        (TEXT, {"fps": [0]}, "`fps` is 0"),
+        (TEXT, {"height": 0}, "give a multiple of 16"),
+        (TEXT, {"num_inference_steps": 0}, "use 1 to 1000"),
         (TEXT, {"prompt": None}, "either `prompt` or `prompt_embeds`"),
         (TEXT, {"latents": torch.zeros(1, 4, 1, 8, 8)}, "has shape"),
         (TEXT, {"callback_on_step_end_tensor_inputs": ("x",)}, "callback_on_step_end_tensor_inputs"),
         (MOTION, {"num_frames": 4}, "this model renders 3 frames"),
+        (MOTION, {"num_frames": 0}, "1 frame or more"),
+        (MOTION, {"guidance_rescale": 1.5}, "`guidance_rescale` is 1.5: it must be from 0 to 1"),
         (MOTION, {"image": [picture(0), picture(1)]}, "holds 2 images"),
         (NO_FPS, {"fps": 8}, "not conditioned on it"),
     ],
@@ -190,7 +211,9 @@ def test_what_cannot_be_rendered_is_refused(variant: str, arguments: dict[str, A
         (TEXT, {"scheduler": "ddim"}, "its denoising loop was written for its own kind"),
         (TEXT, {"num_inference_steps": 1001}, "takes 1 to 1000 steps"),
         (NO_FPS, {"fps": 8}, "this model is told no rate"),
-        (TEXT, {"fps": 0}, "fps is 0, but it must be 1 or more"),
+        (TEXT, {"fps": 0}, "fps is 0, but it must be from 1 to 1000"),
+        (TEXT, {"fps": 10**12}, "fps is 1000000000000, but it must be from 1 to 1000"),
+        (MOTION, {"guidance_rescale": -0.5}, "guidance_rescale is -0.5, but it must be from 0 to 1"),
     ],
 )
 def test_a_row_that_cannot_be_rendered_is_refused_before(

@@ -78,6 +78,7 @@ def test_mixed_rows_share_forwards_and_keep_the_bits_of_plain_calls(
     assert all(isinstance(clip, Clip) for clip in clips), clips
     assert max(clip.batch_size for clip in clips) > 2  # type: ignore[union-attr]
     found = {clip.request.seed: clip.frames_sha256 for clip in clips}  # type: ignore[union-attr]
+    assert len(set(found.values())) == len(requests)
     pipe = OpenSoraPipeline.from_pretrained(tiny(name), dtype=DTYPES[dtype])
     pipe.set_progress_bar_config(disable=True)
     for request in requests:
@@ -141,6 +142,13 @@ def test_a_named_size_stands_for_height_and_width() -> None:
         ({"video": [], "num_frames": 37}, "takes 33 frames of `video`, which has 0"),
         ({"image": [], "prompt": ["a", "b"]}, "`image` holds 0 for 2 prompts"),
         ({"prompt": None}, "give `prompt`, or both"),
+        ({"num_frames": 0}, "but is 0"),
+        ({"width": None}, "give both `height` and `width`"),
+        ({"height": 0}, "multiples of 16 but are 0"),
+        ({"num_inference_steps": 0}, "`num_inference_steps` is 0: it must be 1 or more"),
+        ({"motion_score": -3}, "`motion_score` is -3: it must be from 1 to 15"),
+        ({"frame_rate": 0}, "`frame_rate` is 0: it must be from 1 to 1000"),
+        ({"flow_shift": 1e-9}, "`flow_shift` is 1e-09"),
         ({"latents": torch.zeros(1)}, "`latents` have to be of shape"),
         ({"callback_on_step_end_tensor_inputs": ["noise"]}, "has no noise"),
     ],
@@ -175,8 +183,15 @@ def test_the_callback_may_change_the_latents_and_stop_the_run() -> None:
         ({"video": "long.mp4"}, "num_frames is 5, but v2v_head gives more than that"),
         ({"aspect_ratio": "5:1", "height": None, "width": None}, "has to be one of 16:9"),
         ({"resolution": "256px"}, "the row gives height or width too"),
-        ({"flow_shift": 0.0}, "flow_shift is 0.0, but it must be above 0"),
-        ({"flow_shift": 1e9}, "at most 1000"),
+        (
+            {"image": "a.png", "video": "long.mp4", "num_frames": 37},
+            "condition_type is empty, but .* which counts",
+        ),
+        ({"condition_type": "i2v_head", "last_image": "a.png"}, "'i2v_head' needs `image`"),
+        ({"flow_shift": 0.0}, "flow_shift is 0.0, but it must be from 0.001 to 1000"),
+        ({"flow_shift": 1e9}, "from 0.001 to 1000"),
+        ({"motion_score": -3}, "motion_score is -3, but it must be from 1 to 15"),
+        ({"frame_rate": 100_000}, "frame_rate is 100000, but it must be from 1 to 1000"),
         ({"num_frames": 133}, "OpenSora renders 129 frames at most"),
         ({"num_frames": 8}, "OpenSora renders 4k \\+ 1 frames"),
         ({"height": 40}, "OpenSora renders multiples of 16"),
@@ -185,7 +200,7 @@ def test_the_callback_may_change_the_latents_and_stop_the_run() -> None:
 def test_rows_that_cannot_be_rendered_are_refused_before(
     arguments: dict[str, Any], problem: str, media: Path
 ) -> None:
-    for name in ("image", "video"):
+    for name in ("image", "last_image", "video"):
         if name in arguments:
             arguments[name] = str(media / arguments[name])
     model = load_model(tiny("opensora"))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import ByT5Tokenizer, CLIPConfig, CLIPModel, T5Config, T5ForConditionalGeneration
+from transformers import CLIPModel, T5ForConditionalGeneration
 
 from framefleet import Clip, Renderer, Request, load_model
 from framefleet.pipeline.conversion.convert import convert
@@ -26,7 +26,8 @@ from tests.opensora import (
     transformer_shapes,
     weights_of,
 )
-from tests.tinies.encoders import TEXT_WIDTH, clip, clip_tokenizer
+from tests.opensora_texts import write_texts
+from tests.tinies.encoders import TEXT_WIDTH
 
 SMALL = Size(depth=1, single_depth=1, text=TEXT_WIDTH, pooled=TEXT_WIDTH)
 DC = Size(depth=1, single_depth=1, text=TEXT_WIDTH, pooled=TEXT_WIDTH, token=16, condition=17)
@@ -38,33 +39,14 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("originals") / "Open-Sora-v2"
     folder.mkdir()
     save_file(weights_of(transformer_shapes(SMALL)), folder / "Open_Sora_v2.safetensors")
-    vae = weights_of(hunyuan_shapes((8, 8, 8, 8), latent=4, layers=1))
+    vae = weights_of(hunyuan_shapes((32, 32, 32, 32), latent=4, layers=1))
     save_file(vae, folder / "hunyuan_vae.safetensors")
     flux = weights_of(transformer_shapes(Size(depth=1, single_depth=1, condition=0, fused=True)))
     save_file(flux, folder / "flux1-dev.safetensors")
     image_vae = {"encoder.conv_in.weight": torch.ones(1), "decoder.mid.attn_1.q.weight": torch.ones(1)}
     save_file(image_vae, folder / "flux1-dev-ae.safetensors")
-    t5, text = folder / "google" / "t5-v1_1-xxl", folder / "openai" / "clip-vit-large-patch14"
-    config = T5Config(vocab_size=384, d_model=TEXT_WIDTH, d_kv=16, d_ff=64, num_layers=2, num_heads=2)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        T5ForConditionalGeneration(config).save_pretrained(t5, max_shard_size="30KB")
-        towers = CLIPModel(CLIPConfig(text_config=clip().config.to_dict(), vision_config=TINY_VISION))
-    ByT5Tokenizer().save_pretrained(t5)
-    towers.save_pretrained(text)
-    torch.save(towers.state_dict(), text / "pytorch_model.bin")
-    clip_tokenizer().save_pretrained(text)
+    write_texts(folder)
     return folder
-
-
-TINY_VISION = {
-    "hidden_size": 32,
-    "intermediate_size": 32,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "image_size": 32,
-    "patch_size": 16,
-}
 
 
 def without(folder: Path, original: Path, *left_out: str, **added: dict[str, Tensor]) -> Path:
@@ -165,7 +147,7 @@ def joined(name: str, split: dict[str, Tensor]) -> Tensor:
         (("openai",), "holds no CLIP text encoder"),
         (("hunyuan",), "no transformer of Open-Sora v2 together with the autoencoder"),
         (("google/t5-v1_1-xxl/tokenizer",), "holds no tokenizer"),
-        (("google/t5-v1_1-xxl/model-00001",), "text_encoder_2 has no tensors for"),
+        (("google/t5-v1_1-xxl/model-00001",), "has no tensors that are called google/t5-v1_1-xxl:"),
     ],
 )
 def test_what_is_missing_is_named(
@@ -197,9 +179,15 @@ def _misshapen(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     ("change", "problem"),
     [
         (_missing, "has no tensors that are called changed.safetensors:cond_in.bias"),
-        (_without_norms, "a network has no tensor 'double_blocks.0.img_attn.norm.query_norm.scale'"),
+        (
+            _without_norms,
+            "transformer: changed.safetensors:double_blocks.0.img_attn.norm.query_norm.scale is missing",
+        ),
         (_extra, "not known: changed.safetensors:double_blocks.0.adapter.weight"),
-        (_misshapen, "final_layer.linear.bias has shape (5,), but proj_out.bias is (16,)"),
+        (
+            _misshapen,
+            "final_layer.linear.bias has shape (5,), but proj_out.bias, which is made of it, is (16,)",
+        ),
     ],
 )
 def test_tensors_that_do_not_fit_are_named(
@@ -208,6 +196,24 @@ def test_tensors_that_do_not_fit_are_named(
     tensors = change(weights_of(transformer_shapes(SMALL)))
     folder = without(tmp_path / "in", original, "Open_Sora", changed=tensors)
     with pytest.raises(ModelError, match=re.escape(problem)):
+        convert(folder, tmp_path / "out")
+
+
+def test_groups_of_norms_that_no_tensor_tells_are_asked_for(original: Path, tmp_path: Path) -> None:
+    vae = weights_of(hunyuan_shapes((16, 16, 32, 32), latent=4, layers=1))
+    folder = without(tmp_path / "in", original, "hunyuan", vae=vae)
+    refused = command("model", "convert", folder, tmp_path / "out")
+    assert refused.exit_code == 2 and "no tensor tells vae.norm_num_groups" in refused.stderr
+    command("model", "convert", folder, tmp_path / "out", "--set", "vae.norm_num_groups=8")
+    assert OpenSoraPipeline.from_pretrained(tmp_path / "out").vae.config.norm_num_groups == 8
+
+
+@pytest.mark.parametrize("name", ["post_quant_conv.weight", "encoder.conv_in.conv.weight"])
+def test_what_an_autoencoder_lacks_is_named(name: str, original: Path, tmp_path: Path) -> None:
+    vae = weights_of(hunyuan_shapes((32, 32, 32, 32), latent=4, layers=1))
+    del vae[name]
+    folder = without(tmp_path / "in", original, "hunyuan", vae=vae)
+    with pytest.raises(ModelError, match=re.escape(f"vae.safetensors:{name}")):
         convert(folder, tmp_path / "out")
 
 

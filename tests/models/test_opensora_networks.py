@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKLHunyuanVideo, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from diffusers import AutoencoderKLHunyuanVideo, FluxTransformer2DModel
 from PIL import Image
 from torch import Tensor
 
-from framefleet.pipeline.conversion.checkpoint import Checkpoint
-from framefleet.pipeline.conversion.plan import Conversion, Network, check
 from framefleet.pipeline.models.opensora.autoencoder_dc_video import AutoencoderDCVideo
-from framefleet.pipeline.models.opensora.dc_keys import dc_config, dc_origins
 from framefleet.pipeline.models.opensora.guidance import Guidance, shifted_sigmas
-from framefleet.pipeline.models.opensora.hunyuan_keys import hunyuan_config, hunyuan_origins
 from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
 from framefleet.pipeline.models.opensora.prompts import with_suffixes
 from framefleet.pipeline.models.opensora.sizes import named_size
 from framefleet.pipeline.models.opensora.tokens import unpack
-from framefleet.pipeline.models.opensora.transformer_keys import transformer_config, transformer_origins
 from tests import goldens
-from tests.goldens import close, close_after_steps, converted
-from tests.opensora import FULL, Shapes, Size, dc_shapes, transformer_shapes
+from tests.goldens import close, close_after_steps
+from tests.opensora import Shapes, Size, dc_shapes, transformer_shapes
 from tests.opensora_outputs import FILE, kept, outputs
 
+RELEASED = ("opensora2_hunyuan_vae", "opensora2_mmdit")
 UNGUIDED = {"oscillate_text_guidance": False, "oscillate_image_guidance": False, "ramp_image_guidance": False}
 
 
@@ -40,11 +35,12 @@ def test_outputs_are_those_that_were_checked_against_the_original_networks() -> 
 
 
 @goldens.needed
-def test_the_transformer_is_the_original_one(tmp_path: Path) -> None:
+def test_the_transformer_is_the_original_one() -> None:
     given = goldens.io("opensora2_mmdit")
-    assert _sizes(goldens.shapes("opensora2_mmdit")) == transformer_shapes(Size())
+    assert _sizes(goldens.tensors("opensora2_mmdit")) == transformer_shapes(Size())
+    transformer = FluxTransformer2DModel.from_pretrained(goldens.opensora(*RELEASED), subfolder="transformer")
     with torch.no_grad():
-        found = transformer(tmp_path)(
+        found = transformer(
             hidden_states=torch.cat([given["img"], given["cond_packed"]], dim=-1),
             encoder_hidden_states=given["txt"],
             pooled_projections=given["y_vec"],
@@ -56,11 +52,12 @@ def test_the_transformer_is_the_original_one(tmp_path: Path) -> None:
 
 
 @goldens.needed
-def test_the_dc_autoencoder_is_the_original_one(tmp_path: Path) -> None:
+def test_the_dc_autoencoder_is_the_original_one() -> None:
     given = goldens.io("opensora2_dcae")
-    found = goldens.tensors("opensora2_dcae")
-    assert _sizes(found) == dc_shapes([8, 8, 16, 32, 32, 32], [1] * 6, [1] * 6, latent=16)
-    vae = converted(AutoencoderDCVideo, dc_config(found), dc_origins(found), found, tmp_path)
+    sizes = _sizes(goldens.tensors("opensora2_dcae"))
+    assert sizes == dc_shapes([8, 8, 16, 32, 32, 32], [1] * 6, [1] * 6, latent=16)
+    folder = goldens.opensora("opensora2_dcae", None)
+    vae = AutoencoderDCVideo.from_pretrained(folder, subfolder="vae")
     with torch.no_grad():
         for clip in ("video", "image"):
             suffix = "_image" if clip == "image" else ""
@@ -69,9 +66,9 @@ def test_the_dc_autoencoder_is_the_original_one(tmp_path: Path) -> None:
 
 
 @goldens.needed
-def test_the_hunyuan_autoencoder_is_the_original_one(tmp_path: Path) -> None:
+def test_the_hunyuan_autoencoder_is_the_original_one() -> None:
     given = goldens.io("opensora2_hunyuan_vae")
-    vae = hunyuan(tmp_path)
+    vae = AutoencoderKLHunyuanVideo.from_pretrained(goldens.opensora(*RELEASED), subfolder="vae")
     scale = vae.config.scaling_factor
     with torch.no_grad():
         encoded = vae.encode(given["video"]).latent_dist
@@ -99,19 +96,9 @@ class GivenReferences(OpenSoraPipeline):
         ("i2v_loop_plain", 2, UNGUIDED),
     ],
 )
-def test_a_clip_is_denoised_as_by_the_original(
-    name: str, num_ends: int, arguments: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_clip_is_denoised_as_by_the_original(name: str, num_ends: int, arguments: dict[str, Any]) -> None:
     given = goldens.io("opensora2_sampler")
-    pipe = GivenReferences(
-        scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=hunyuan(tmp_path),
-        text_encoder=None,
-        tokenizer=None,
-        text_encoder_2=None,
-        tokenizer_2=None,
-        transformer=transformer(tmp_path / "flux"),
-    )
+    pipe = GivenReferences.from_pretrained(goldens.opensora(*RELEASED))
     pipe.set_progress_bar_config(disable=True)
     pipe.latents = [reference for row in given["refs"] for reference in row[:num_ends]]
     image = Image.new("RGB", (48, 32))
@@ -162,48 +149,6 @@ def test_noise_levels_sizes_prompts_and_oscillation_are_the_originals() -> None:
     )
     scales = config["oscillation"]
     assert [guidance.text_scale(step) for step in range(len(scales))] == scales
-
-
-@goldens.needed
-def test_every_tensor_of_the_published_checkpoints_finds_its_place() -> None:
-    transformer, dc = goldens.full_keys("opensora2_mmdit"), goldens.full_keys("opensora2_dcae")
-    assert _sizes(transformer) == transformer_shapes(FULL)
-    hunyuan = goldens.full_keys("opensora2_hunyuan_vae")
-    with torch.device("meta"):
-        networks = {
-            "transformer": (FluxTransformer2DModel(**transformer_config(transformer)), transformer_origins),
-            "dc": (AutoencoderDCVideo(**dc_config(dc)), dc_origins),
-            "hunyuan": (AutoencoderKLHunyuanVideo(**hunyuan_config(hunyuan)), hunyuan_origins),
-        }
-        assert dc_config(dc).items() <= json.loads(AutoencoderDCVideo().to_json_string()).items()
-        assert (
-            hunyuan_config(hunyuan).items()
-            <= json.loads(AutoencoderKLHunyuanVideo().to_json_string()).items()
-        )
-    for name, shapes in {"transformer": transformer, "dc": dc, "hunyuan": hunyuan}.items():
-        module, origins = networks[name]
-        check(
-            Conversion(
-                variant=name,
-                pipeline=object,
-                networks={name: Network(module=module, origins=origins(shapes))},
-                others={},
-            ),
-            Checkpoint(path=Path(name), shapes=shapes, read=shapes.__getitem__),
-        )
-
-
-def transformer(folder: Path) -> Any:
-    found = goldens.tensors("opensora2_mmdit")
-    return converted(
-        FluxTransformer2DModel, transformer_config(found), transformer_origins(found), found, folder
-    )
-
-
-def hunyuan(folder: Path) -> Any:
-    found = goldens.tensors("opensora2_hunyuan_vae")
-    config = hunyuan_config(found) | {"norm_num_groups": 8}  # which no tensor tells
-    return converted(AutoencoderKLHunyuanVideo, config, hunyuan_origins(found), found, folder)
 
 
 def _sizes(tensors: dict[str, Tensor]) -> Shapes:

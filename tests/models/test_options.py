@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,38 +14,20 @@ from diffusers import attention_backend
 from diffusers.hooks import apply_group_offloading
 from torchao.quantization import Int8WeightOnlyConfig
 
-from framefleet import Clip, Failure, Model, Renderer, Request, load_model
+from framefleet import Clip, Failure, Renderer, Request, load_model
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.fused.forwards import Batching
 from framefleet.pipeline.fused.intercept import intercept
 from framefleet.pipeline.options.offload import offload
 from framefleet.pipeline.options.schema import ModelOffload
 from framefleet.pipeline.options.step_cache import hooks_of
-from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
 from framefleet.pipeline.recipes.recipe import Recipe, generate
 from tests.crafter import TEXT, crafter
-from tests.tiny import SMALLEST, tiny
+from tests.options import Case, by_hand, digest, plain, rendered, requests
+from tests.tiny import tiny
 
-GROWING = Batching(max_rows=3, min_gain=0)
 WIDE = {"width": 272}  # Wan's autoencoder decodes 256 pixels in one tile
 LAYERS = r"blocks\..*\.attn[12]"
-
-
-def nothing(pipe: Any) -> None:
-    return None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """An option, and what a script does in its place: when it loads, once after, and before each row."""
-
-    options: dict[str, Any]
-    model: str = "wan"
-    loading: dict[str, Any] = field(default_factory=dict)
-    once: Callable[[Any], Any] = nothing
-    cache: Callable[[Any, int], Any] | None = None
-    changes_frames: bool = True
-    more: dict[str, Any] = field(default_factory=dict)
 
 
 def math_attention(pipe: Any) -> None:
@@ -128,49 +109,6 @@ CASES = {
 }
 
 
-def requests(model: str = "wan", **more: Any) -> list[Request]:
-    prompts = ("a red ball", "一只猫")
-    return [
-        Request(
-            arguments=SMALLEST[model] | {"prompt": prompts[i % 2], "num_inference_steps": 5 + i % 2} | more,
-            seed=i,
-        )
-        for i in range(4)
-    ]
-
-
-def rendered(model: Model, rows: list[Request], batching: Batching = GROWING) -> list[Clip]:
-    clips = list(Renderer(model, batching).render(rows))
-    assert all(isinstance(clip, Clip) for clip in clips), clips
-    return sorted(clips, key=lambda clip: clip.request.seed)  # type: ignore[arg-type]
-
-
-def by_hand(case: Case, rows: list[Request]) -> Iterator[str]:
-    """What a script without framefleet renders."""
-    kind = type(plain(case.model))
-    pipe = kind.from_pretrained(tiny(case.model), dtype=torch.float32, **case.loading)
-    pipe.set_progress_bar_config(disable=True)
-    case.once(pipe)
-    denoisers = [pipe.transformer, *([pipe.transformer_2] if case.model == "wan_moe" else [])]
-    for row in rows:
-        for denoiser in denoisers if case.cache else ():
-            denoiser.enable_cache(case.cache(pipe, row.arguments["num_inference_steps"]))  # type: ignore[misc]
-        yield digest(pipe, row)
-        for denoiser in denoisers if case.cache else ():
-            denoiser.disable_cache()
-
-
-def plain(model: str) -> Any:
-    pipe = diffusers.DiffusionPipeline.from_pretrained(tiny(model), dtype=torch.float32)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def digest(pipe: Any, row: Request) -> str:
-    output = pipe(**row.arguments, generator=row.generator(), output_type="np")
-    return frames_sha256(to_frames(output))
-
-
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_rows_are_those_of_plain_calls_with_the_option_set_by_hand(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -248,47 +186,6 @@ def test_a_cache_leaves_nothing_behind_though_rows_fail() -> None:
     assert digest(model.pipe, first) == digest(plain("wan"), first)
 
 
-def test_auto_attention_falls_back_and_a_record_says_what_it_became() -> None:
-    model = load_model(tiny("ltx"), dtype="fp32", attention="auto")  # LTX hands over a mask
-    assert model.attention is not None
-    assert model.attention.name == "_native_flash"
-    clips = rendered(model, requests("ltx"))
-    assert {clip.environment["attention"] for clip in clips} == {"native"}
-    assert "attention" not in load_model(tiny("sd"), attention="auto").environment  # has no choice
-    assert [clip.frames_sha256 for clip in clips] == [digest(plain("ltx"), clip.request) for clip in clips]
-
-
-def test_rows_under_way_begin_again_when_attention_changes() -> None:
-    model = load_model(tiny("wan"), dtype="fp32", attention="auto")
-    assert model.attention is not None
-    calls: list[str] = []
-    starts: list[int] = []
-
-    def noted(pipe: Any, request: Request) -> Any:
-        starts.append(request.seed)
-        return generate(pipe, request)
-
-    def refuse(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        calls.append(name)
-        if len(calls) > 12 and model.attention and model.attention.name == "_native_flash":
-            raise RuntimeError("no such kernel for this")
-        return original(*args, **kwargs)
-
-    with intercept({"transformer": model.pipe.transformer}, refuse):
-        recipes = {"noted": Recipe(name="noted", function=noted, digest="")}
-        rows = [replace(row, recipe="noted") for row in requests()]
-        clips = list(Renderer(model, GROWING, recipes=recipes).render(rows))
-    assert {clip.environment["attention"] for clip in clips} == {"native"}
-    assert sorted(starts) == sorted(2 * [row.seed for row in rows])
-    assert [clip.frames_sha256 for clip in clips] == [digest(plain("wan"), clip.request) for clip in clips]
-
-
-def test_an_attention_backend_is_set_for_one_model_and_not_for_the_process() -> None:
-    before = digest(plain("wan"), requests()[0])
-    load_model(tiny("wan"), attention="_native_math")
-    assert digest(plain("wan"), requests()[0]) == before
-
-
 def test_components_that_take_turns_on_the_device_keep_their_hooks_and_frames() -> None:
     model = load_model(tiny("wan"), dtype="fp32")
     offload(model.pipe, ModelOffload(), device="cpu", denoisers=["transformer"])
@@ -317,40 +214,3 @@ def test_models_whose_classes_are_not_of_diffusers_take_options_too() -> None:
     assert pipe.vae.use_tiling
     with pytest.raises(ModelError, match="VideoCrafterUNet3DModel does not take the caches"):
         load_model(crafter(TEXT), cache="first_block")
-
-
-@pytest.mark.parametrize(
-    ("model", "options", "said"),
-    [
-        ("sd", {"cache": "first_block"}, "UNet2DConditionModel does not take the caches"),
-        ("wan", {"cache": "taylor_seer"}, "would do nothing"),
-        ("wan", {"cache": {"type": "taylor_seer", "cache_identifiers": ["("]}}, "does not fit"),
-        ("wan", {"cache": "faster"}, "does not run both prompts in one forward"),
-        ("sd", {"attention": "native"}, "UNet2DConditionModel has no choice of backends"),
-        ("wan", {"attention": "flsh"}, "not one of diffusers' backends"),
-        ("wan", {"attention": "_native_cudnn"}, "does not work on cpu"),
-        ("cogvideox", {"compile": True}, "no regions of CogVideoXTransformer3DModel"),
-        ("wan", {"compile": True, "cache": "first_block"}, "compile does not go together with cache"),
-        ("wan", {"offload": "model"}, "needs a GPU"),
-        ("wan", {"offload": {"type": "group", "stream": True}}, "needs a GPU"),
-        ("wan", {"offload": {"type": "group", "level": "leaf", "blocks": 2}}, "they go one by one"),
-        ("wan", {"quantization": {"backend": "torchao", "type": "float8_dynamic"}}, "does not run on cpu"),
-        (
-            "wan",
-            {"quantization": {"backend": "quanto", "type": "int8", "components": ["unet"]}},
-            "no weights in this model",
-        ),
-        (
-            "wan",
-            {"quantization": {"backend": "torchao", "type": "int8_weight_only", "components": ["vae"]}},
-            "found nothing in vae",
-        ),
-        ("wan", {"vae_tilling": True}, "model option vae_tilling"),
-    ],
-)
-def test_what_a_model_cannot_do_is_refused_with_the_fix(
-    model: str, options: dict[str, Any], said: str
-) -> None:
-    with pytest.raises(ModelError, match=said) as caught:
-        load_model(tiny(model), device="cpu", **options)
-    assert caught.value.fix

@@ -20,7 +20,9 @@ ZERO_SNR = {
 def test_every_number_of_steps_gives_finite_latents(settings: dict[str, object]) -> None:
     scheduler = VideoCrafterDDIMScheduler(**settings)
     x = torch.ones(1)
-    for steps in (1, 2, 3, 7, 9, 11, 27, 33, 36, 61, 64, 101, 333, 999, 1000):
+    # Those at which the originals fail (3, 9, ...), render NaN (7, 11, ...) or take one step too many (61).
+    failing = (3, 9, 27, 36, 37, 101, 7, 11, 14, 15, 20, 25, 33, 34, 35, 38, 39, 61, 62, 63, 64)
+    for steps in (1, 2, *failing, 333, 999, 1000):
         scheduler.set_timesteps(steps)
         timesteps = scheduler.timesteps.tolist()
         assert timesteps == sorted(set(timesteps), reverse=True)
@@ -34,8 +36,9 @@ def test_uniform_timesteps_leave_out_the_one_past_the_end() -> None:
     scheduler = VideoCrafterDDIMScheduler()
     scheduler.set_timesteps(3)
     assert scheduler.timesteps.tolist() == [667, 334, 1]
-    scheduler.set_timesteps(30)
-    assert len(scheduler.timesteps) == 31
+    for asked, taken in ((30, 31), (36, 37), (37, 37), (100, 100), (501, 999), (1000, 999)):
+        scheduler.set_timesteps(asked)
+        assert len(scheduler.timesteps) == taken
 
 
 def test_trailing_timesteps_are_as_many_as_asked_for() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from framefleet.jobs.shapes.captions import captions
 from framefleet.jobs.shapes.commands import dataset_command, evaluate_command, prompts_command
 from framefleet.jobs.shapes.dataset import examples_of, write_dataset
 from framefleet.jobs.shapes.drawing import draw
@@ -60,7 +62,14 @@ def test_the_table_names_its_clips_and_says_what_they_show(tmp_path: Path) -> No
         scene = Scene(**{name: row[name] for name in CARRIED.names[:4]})
         expected = draw(scene, seed=row["seed"], num_frames=5, height=32, width=48)
         assert (decode((tmp_path / row["video"]).read_bytes()) == expected).all()
-        assert row["prompt"].isascii() == (row["language"] == "en") != row["paraphrase"].isascii()
+        assert row["prompt"].isascii() == (row["language"] == "en")
+
+
+def test_the_contrast_of_a_prompt_exchanges_its_colours() -> None:
+    for example in examples_of(50):
+        swapped = replace(example.scene, color=example.background, background=example.color)
+        wordings = [captions(swapped, seed=seed).values() for seed in range(1000)]
+        assert any(example.contrast in wording for wording in wordings)
 
 
 def test_a_longer_dataset_of_the_same_seed_begins_alike() -> None:

@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    CLIPVisionModelWithProjection,
+)
 
 from framefleet.pipeline.conversion.checkpoint import Checkpoint
+from framefleet.pipeline.conversion.configs import Config, built, inferred, settled
 from framefleet.pipeline.conversion.plan import Conversion, Network, Origin
-from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.models.crafter import encoder_keys as keys
-from framefleet.pipeline.models.crafter.resampler import VideoCrafterImageProjector
+from framefleet.pipeline.models.crafter.resampler import (
+    VideoCrafterImageProjector,
+    VideoCrafterPooledImageProjector,
+)
 from framefleet.pipeline.models.crafter.scheduler import VideoCrafterDDIMScheduler
 from framefleet.pipeline.models.crafter.tokenizer import clip_tokenizer
 from framefleet.pipeline.models.crafter.unet import VideoCrafterUNet3DModel
 from framefleet.pipeline.models.crafter.unet_keys import unet_config, unet_origins
-from framefleet.pipeline.models.crafter.variants import VARIANTS, Variant, traits_of
+from framefleet.pipeline.models.crafter.variant_choice import SCALES, chosen_variant
+from framefleet.pipeline.models.crafter.variants import Variant
+
+Shapes = Mapping[str, Tensor]
 
 _UNET = "model.diffusion_model."
-_TEXT, _VISION = "cond_stage_model.model.", "embedder.model.visual."
-_SCALES = "scale_arr"  # the buffer that tells models apart whose networks are alike
-# Buffers of the noise schedule, which the scheduler computes, and parts of open_clip that neither tower uses.
+_TEXT, _CLIP = "cond_stage_model.model.", "embedder.model."
+_VISION, _PROJECTOR = f"{_CLIP}visual.", "image_proj_model."
+_PIXELS = 8  # of one latent, in all of them
+# Buffers of the noise schedule, which the scheduler computes.
 _BUFFERS = (
     "betas",
     "alphas_cumprod",
@@ -41,143 +54,140 @@ _BUFFERS = (
     "posterior_mean_coef2",
     "logvar",
     "scale_factor",
-    _SCALES,
+    SCALES,
 )
-_UNUSED = ("logit_scale", "text_projection", "attn_mask")
-_TOKENS_PER_FRAME = 16
+_OF_TEXT = ("logit_scale", "text_projection", "attn_mask")  # that open_clip has beside what the encoder needs
+_BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.(.+)$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Part:
-    """One network of the original. prefix: of its names. config, origins: from shapes. build: from config."""
+    """One network of the original. prefix: of its names. config: from shapes. make: from a config.
+
+    origins: from our names, shapes, and the prefix.
+    """
 
     prefix: str
-    config: Callable[[Mapping[str, Tensor]], dict[str, Any]]
-    origins: Callable[[Mapping[str, Tensor], str], dict[str, Origin]]
-    build: Callable[[dict[str, Any]], nn.Module]
+    config: Callable[[Shapes], Config]
+    origins: Callable[[list[str], Shapes, str], dict[str, Origin]]
+    make: Callable[..., nn.Module]
+
+
+def _text_encoder(**config: Any) -> CLIPTextModel:
+    return CLIPTextModel(CLIPTextConfig(**config))
+
+
+def _image_encoder(**config: Any) -> CLIPVisionModel:
+    return CLIPVisionModel(CLIPVisionConfig(**config))
+
+
+def _pooled_image_encoder(**config: Any) -> CLIPVisionModelWithProjection:
+    return CLIPVisionModelWithProjection(CLIPVisionConfig(**config))
 
 
 _PARTS = {
+    "unet": _Part(prefix=_UNET, config=unet_config, origins=unet_origins, make=VideoCrafterUNet3DModel),
     "vae": _Part(
         prefix="first_stage_model.",
         config=keys.vae_config,
         origins=keys.vae_origins,
-        build=lambda config: AutoencoderKL(**config),
+        make=AutoencoderKL,
     ),
     "text_encoder": _Part(
-        prefix=_TEXT,
-        config=keys.text_config,
-        origins=keys.text_origins,
-        build=lambda config: CLIPTextModel(CLIPTextConfig(**config)),
+        prefix=_TEXT, config=keys.text_config, origins=keys.text_origins, make=_text_encoder
     ),
 }
 _IMAGE_PARTS = {
     "image_encoder": _Part(
-        prefix=_VISION,
-        config=keys.vision_config,
-        origins=keys.vision_origins,
-        build=lambda config: CLIPVisionModel(CLIPVisionConfig(**config)),
+        prefix=_VISION, config=keys.vision_config, origins=keys.vision_origins, make=_image_encoder
     ),
     "image_projector": _Part(
-        prefix="image_proj_model.",
-        config=lambda shapes: keys.projector_config(
-            shapes, num_frames=max(1, shapes["latents"].shape[1] // _TOKENS_PER_FRAME)
-        ),
+        prefix=_PROJECTOR,
+        config=keys.projector_config,
         origins=keys.projector_origins,
-        build=lambda config: VideoCrafterImageProjector(**config),
+        make=VideoCrafterImageProjector,
+    ),
+}
+_POOLED_IMAGE_PARTS = {
+    "image_encoder": _Part(
+        prefix=_VISION, config=keys.vision_config, origins=keys.vision_origins, make=_pooled_image_encoder
+    ),
+    "image_projector": _Part(
+        prefix=_PROJECTOR,
+        config=keys.pooled_projector_config,
+        origins=keys.pooled_projector_origins,
+        make=VideoCrafterPooledImageProjector,
     ),
 }
 
 
-def convert_crafter(checkpoint: Checkpoint, *, variant: str | None) -> Conversion | None:
+def convert_crafter(
+    checkpoint: Checkpoint, *, variant: str | None, given: Mapping[str, Any]
+) -> Conversion | None:
     """Return the conversion, or None for a checkpoint of another family."""
     if not any(name.startswith(f"{_UNET}init_attn.") for name in checkpoint.shapes):
         return None
     place = str(checkpoint.path)
-    config = _config("unet", unet_config, checkpoint.below(_UNET), place)
-    chosen = _chosen(_fitting(config, checkpoint), variant, place)
-    if config["default_fps"] is not None:
-        config["default_fps"] = chosen.default_fps
-    factor = 8  # pixels of one latent, in all of them
-    config["sample_size"] = [length // factor for length in chosen.size]
-    parts = _PARTS | (_IMAGE_PARTS if config["image_cross_attention"] else {})
-    networks = {name: _network(name, part, checkpoint) for name, part in parts.items()}
-    with torch.device("meta"):
-        unet = VideoCrafterUNet3DModel(**config)
-    networks["unet"] = Network(module=unet, origins=unet_origins(checkpoint.below(_UNET), _UNET))
+    unet = _inferred("unet", _PARTS["unet"], checkpoint)
+    parts = _PARTS | _image_parts(unet, checkpoint)
+    configs = {name: _inferred(name, part, checkpoint) for name, part in parts.items()}
+    chosen = chosen_variant(unet, checkpoint, variant)
+    configs["unet"] |= _of_variant(chosen, unet)
+    configs["scheduler"] = {
+        key: value
+        for key, value in VideoCrafterDDIMScheduler(**chosen.scheduler).config.items()
+        if not key.startswith("_")
+    }
+    configs = settled(configs, given, place=place)
+    networks = {name: _network(name, part, configs[name], checkpoint) for name, part in parts.items()}
+    scheduler = VideoCrafterDDIMScheduler(**configs["scheduler"])
+    used = {name for network in networks.values() for o in network.origins.values() for name in o.names}
+    depth = configs["text_encoder"]["num_hidden_layers"]
     return Conversion(
         variant=chosen.name,
         pipeline=chosen.pipeline,
         networks=networks,
-        others={"tokenizer": clip_tokenizer(), "scheduler": VideoCrafterDDIMScheduler(**chosen.scheduler)},
-        ignored=frozenset(filter(_is_unused(checkpoint), checkpoint.shapes)),
+        others={"tokenizer": clip_tokenizer(), "scheduler": scheduler},
+        ignored=frozenset(name for name in checkpoint.shapes if _is_unused(name, depth)) - used,
     )
 
 
-def _network(name: str, part: _Part, checkpoint: Checkpoint) -> Network:
+def _image_parts(unet: Config, checkpoint: Checkpoint) -> dict[str, _Part]:
+    if not unet["image_cross_attention"]:
+        return {}
+    # Only VideoCrafter1 can have it: tokens of DynamiCrafter are of one frame each.
+    is_pooled = f"{_PROJECTOR}proj.weight" in checkpoint.shapes and unet["in_channels"] == 4
+    return _POOLED_IMAGE_PARTS if is_pooled else _IMAGE_PARTS
+
+
+def _of_variant(chosen: Variant, unet: Config) -> Config:
+    size = [length // _PIXELS for length in chosen.size]
+    return {"sample_size": size} | ({"default_fps": chosen.default_fps} if unet["default_fps"] else {})
+
+
+def _inferred(name: str, part: _Part, checkpoint: Checkpoint) -> Config:
     shapes = checkpoint.below(part.prefix)
-    config = _config(name, part.config, shapes, str(checkpoint.path))
-    with torch.device("meta"):
-        module = part.build(config)
-    return Network(module=module, origins=part.origins(shapes, part.prefix))
+    return inferred(name, part.config, shapes, prefix=part.prefix, place=str(checkpoint.path))
 
 
-def _config(
-    name: str,
-    infer: Callable[[Mapping[str, Tensor]], dict[str, Any]],
-    shapes: Mapping[str, Tensor],
-    place: str,
-) -> dict[str, Any]:
-    try:
-        return infer(shapes)
-    except (LookupError, ValueError) as error:  # a tensor that it is inferred from is not there, or misshapen
-        missing = f", for instance {error}" if isinstance(error, KeyError) else ""
-        raise ModelError(
-            f"{place} has no complete {name}: tensors are missing{missing}",
-            "give the checkpoint with all parts",
-        ) from error
+def _network(name: str, part: _Part, config: Config, checkpoint: Checkpoint) -> Network:
+    module = built(name, part.make, config, place=str(checkpoint.path))
+    origins = part.origins(list(module.state_dict()), checkpoint.below(part.prefix), part.prefix)
+    return Network(module=module, origins=origins)
 
 
-def _fitting(config: Mapping[str, Any], checkpoint: Checkpoint) -> list[Variant]:
-    """Return the variants whose denoiser looks like this one, and whose latents scale like its own."""
-    found = [variant for variant in VARIANTS if variant.traits == traits_of(config)]
-    if _SCALES in checkpoint.shapes:
-        last = float(checkpoint.read(_SCALES)[-1])
-        found = [variant for variant in found if abs(variant.latent_scale - last) < 1e-3]
-    return found
+def _is_unused(name: str, depth: int) -> bool:
+    """Whether it is a tensor of the originals that nothing here needs. depth: blocks of our text encoder."""
+    if name in _BUFFERS or name == f"{_VISION}proj":
+        return True
+    if name.startswith(_CLIP):  # CLIP as a whole, whose text tower the image encoder does not need
+        inner, depth = name.removeprefix(_CLIP), 0
+        return inner in (*_OF_TEXT, *keys.CLIP_TEXT.values()) or _is_block_beyond(inner, depth)
+    inner = name.removeprefix(_TEXT)
+    return inner != name and (inner in _OF_TEXT or _is_block_beyond(inner, depth))
 
 
-def _chosen(fitting: list[Variant], asked: str | None, place: str) -> Variant:
-    names = ", ".join(variant.name for variant in fitting)
-    if not fitting:
-        raise ModelError(
-            f"{place} is like VideoCrafter, but of none of its models that are known",
-            f"known are {', '.join(variant.name for variant in VARIANTS)}",
-        )
-    if asked is None and len(fitting) > 1:
-        raise ModelError(f"{place} may be {names}: their networks are alike", "say which with --variant")
-    chosen = [variant for variant in fitting if asked in (None, variant.name)]
-    if not chosen:
-        raise ModelError(f"{place} is not {asked}", f"by its tensors it is {names}")
-    return chosen[0]
-
-
-def _is_unused(checkpoint: Checkpoint) -> Callable[[str], bool]:
-    blocks = [
-        int(name.removeprefix(f"{_TEXT}transformer.resblocks.").split(".")[0])
-        for name in checkpoint.shapes
-        if name.startswith(f"{_TEXT}transformer.resblocks.")
-    ]
-    last_block = f"{_TEXT}transformer.resblocks.{max(blocks, default=0)}."
-
-    def is_unused(name: str) -> bool:
-        in_clip = name.startswith((_TEXT, "embedder.model."))
-        return (
-            name in _BUFFERS
-            or name.startswith(last_block)  # "penultimate"
-            or (in_clip and name.rpartition(".")[2] in _UNUSED)
-            or name == f"{_VISION}proj"
-            or (name.startswith("embedder.model.") and not name.startswith(_VISION))  # its text tower
-        )
-
-    return is_unused
+def _is_block_beyond(name: str, depth: int) -> bool:
+    """Whether it is of a block of a text tower behind the last that is used: "penultimate" leaves one."""
+    block = _BLOCK.match(name)
+    return block is not None and int(block[1]) >= depth and keys.is_block_tensor(block[2])

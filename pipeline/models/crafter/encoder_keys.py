@@ -1,106 +1,113 @@
 """From the names and shapes of the other parts of an original checkpoint to configs and origins of ours.
 
-The autoencoder of Stable Diffusion, the two towers of open_clip's ViT-H-14, the projector of image tokens.
+The autoencoder of Stable Diffusion, the two towers of open_clip's ViT-H-14, the projectors of image tokens.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from framefleet.pipeline.conversion.plan import Origin
+from framefleet.pipeline.conversion.configs import count_below, size_of, whole
+from framefleet.pipeline.conversion.plan import Origin, as_linear, unchanged
 
 Shapes = Mapping[str, Tensor]
+Names = Iterable[str]
 Origins = dict[str, Origin]
 
+# Channels of one head in the released models, which no tensor tells.
+_HEAD, _VISION_HEAD = 64, 80
+_TOKENS_PER_FRAME = 16
 _CLIP_BLOCK = {
-    "ln_1": "layer_norm1",
-    "ln_2": "layer_norm2",
-    "mlp.c_fc": "mlp.fc1",
-    "mlp.c_proj": "mlp.fc2",
-    "attn.out_proj": "self_attn.out_proj",
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+    "self_attn.out_proj": "attn.out_proj",
 }
-_CLIP_TEXT = {
-    "token_embedding.weight": "embeddings.token_embedding.weight",
-    "positional_embedding": "embeddings.position_embedding.weight",
-    "ln_final.weight": "final_layer_norm.weight",
-    "ln_final.bias": "final_layer_norm.bias",
+CLIP_TEXT = {
+    "embeddings.token_embedding.weight": "token_embedding.weight",
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "final_layer_norm.weight": "ln_final.weight",
+    "final_layer_norm.bias": "ln_final.bias",
 }
 _CLIP_VISION = {
-    "class_embedding": "embeddings.class_embedding",
-    "positional_embedding": "embeddings.position_embedding.weight",
-    "conv1.weight": "embeddings.patch_embedding.weight",
-    "ln_pre.weight": "pre_layrnorm.weight",  # as transformers spells it
-    "ln_pre.bias": "pre_layrnorm.bias",
-    "ln_post.weight": "post_layernorm.weight",
-    "ln_post.bias": "post_layernorm.bias",
+    "embeddings.class_embedding": "class_embedding",
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "embeddings.patch_embedding.weight": "conv1.weight",
+    "pre_layrnorm.weight": "ln_pre.weight",  # as transformers spells it
+    "pre_layrnorm.bias": "ln_pre.bias",
+    "post_layernorm.weight": "ln_post.weight",
+    "post_layernorm.bias": "ln_post.bias",
 }
 _VAE = [
-    (r"^(encoder|decoder)\.mid\.block_([12])\.", lambda m: f"{m[1]}.mid_block.resnets.{int(m[2]) - 1}."),
-    (r"^(encoder|decoder)\.mid\.attn_1\.", r"\1.mid_block.attentions.0."),
-    (r"\.attentions\.0\.norm\.", ".attentions.0.group_norm."),
-    (r"\.attentions\.0\.([qkv])\.", r".attentions.0.to_\1."),
-    (r"\.attentions\.0\.proj_out\.", ".attentions.0.to_out.0."),
-    (r"^encoder\.down\.(\d+)\.block\.", r"encoder.down_blocks.\1.resnets."),
-    (r"^encoder\.down\.(\d+)\.downsample\.", r"encoder.down_blocks.\1.downsamplers.0."),
-    (r"\.nin_shortcut\.", ".conv_shortcut."),
-    (r"\.norm_out\.", ".conv_norm_out."),
+    (r"\.mid_block\.resnets\.(\d)\.", lambda m: f".mid.block_{int(m[1]) + 1}."),
+    (r"\.mid_block\.attentions\.0\.", ".mid.attn_1."),
+    (r"\.attn_1\.group_norm\.", ".attn_1.norm."),
+    (r"\.attn_1\.to_([qkv])\.", r".attn_1.\1."),
+    (r"\.attn_1\.to_out\.0\.", ".attn_1.proj_out."),
+    (r"^encoder\.down_blocks\.", "encoder.down."),
+    (r"\.resnets\.", ".block."),
+    (r"\.(down|up)samplers\.0\.", r".\1sample."),
+    (r"\.conv_shortcut\.", ".nin_shortcut."),
+    (r"\.conv_norm_out\.", ".norm_out."),
 ]
 _PROJECTOR = [
-    (r"^layers\.(\d+)\.0\.norm1\.", r"layers.\1.norm_tokens."),
-    (r"^layers\.(\d+)\.0\.norm2\.", r"layers.\1.norm_queries."),
-    (r"^layers\.(\d+)\.0\.", r"layers.\1."),
-    (r"^layers\.(\d+)\.1\.", r"layers.\1.ff."),
+    (r"^layers\.(\d+)\.norm_tokens\.", r"layers.\1.0.norm1."),
+    (r"^layers\.(\d+)\.norm_queries\.", r"layers.\1.0.norm2."),
+    (r"^layers\.(\d+)\.to_", r"layers.\1.0.to_"),
+    (r"^layers\.(\d+)\.ff\.", r"layers.\1.1."),
 ]
 
 
 def vae_config(shapes: Shapes) -> dict[str, Any]:
     """Return the arguments of diffusers' AutoencoderKL."""
-    levels = 1 + max(int(name.split(".")[2]) for name in shapes if name.startswith("encoder.down."))
-    first = {name.split(".")[4] for name in shapes if name.startswith("encoder.down.0.block.")}
+    levels = count_below(shapes, "encoder.down.")
     return {
-        "in_channels": shapes["encoder.conv_in.weight"].shape[1],
-        "out_channels": shapes["decoder.conv_out.weight"].shape[0],
+        "in_channels": size_of(shapes, "encoder.conv_in.weight", 4)[1],
+        "out_channels": size_of(shapes, "decoder.conv_out.weight", 4)[0],
         "down_block_types": ["DownEncoderBlock2D"] * levels,
         "up_block_types": ["UpDecoderBlock2D"] * levels,
         "block_out_channels": [
-            shapes[f"encoder.down.{level}.block.0.conv1.weight"].shape[0] for level in range(levels)
+            size_of(shapes, f"encoder.down.{level}.block.0.conv1.weight", 4)[0] for level in range(levels)
         ],
-        "layers_per_block": len(first),
-        "latent_channels": shapes["post_quant_conv.weight"].shape[0],
+        "layers_per_block": count_below(shapes, "encoder.down.0.block."),
+        "latent_channels": size_of(shapes, "post_quant_conv.weight", 4)[0],
+        "norm_num_groups": 32,  # of all that the originals build
         "scaling_factor": 0.18215,
         "sample_size": 256,  # pixels of a tile, where tiling is asked for; diffusers' own 32 leaves seams
     }
 
 
-def vae_origins(shapes: Shapes, prefix: str = "") -> Origins:
-    """Return where each tensor of AutoencoderKL comes from; its decoder counts levels from the deepest."""
-    deepest = max(int(name.split(".")[2]) for name in shapes if name.startswith("encoder.down."))
+def vae_origins(names: Names, shapes: Shapes, prefix: str = "") -> Origins:
+    """Return where each tensor of AutoencoderKL comes from; the original counts up from the last level."""
+    deepest = count_below(shapes, "encoder.down.") - 1
+    rules = [(r"^decoder\.up_blocks\.(\d+)\.", lambda m: f"decoder.up.{deepest - int(m[1])}."), *_VAE]
+    return {
+        name: Origin(
+            name=prefix + _replaced(name, rules),
+            change=partial(as_linear, dims=2) if ".attentions.0.to_" in name else unchanged,
+        )
+        for name in names
+    }
 
-    def up(match: re.Match[str]) -> str:
-        part = {"block": "resnets", "upsample": "upsamplers.0"}[match[2]]
-        return f"decoder.up_blocks.{deepest - int(match[1])}.{part}."
 
-    rules = [*_VAE, (r"^decoder\.up\.(\d+)\.(block|upsample)\.", up)]
-    return {_replaced(name, rules): Origin(name=prefix + name) for name in shapes}
-
-
-def text_config(shapes: Shapes, *, head_dim: int = 64) -> dict[str, Any]:
+def text_config(shapes: Shapes) -> dict[str, Any]:
     """Return the arguments of CLIPTextConfig. Its last block is left out: "penultimate" ends before it."""
-    width = shapes["ln_final.weight"].shape[0]
-    vocabulary = shapes["token_embedding.weight"].shape[0]
+    (width,) = size_of(shapes, "ln_final.weight", 1)
+    vocabulary, _ = size_of(shapes, "token_embedding.weight", 2)
     return {
         "vocab_size": vocabulary,
         "hidden_size": width,
-        "intermediate_size": shapes["transformer.resblocks.0.mlp.c_fc.weight"].shape[0],
+        "intermediate_size": size_of(shapes, "transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
         "projection_dim": width,
-        "num_hidden_layers": _num_blocks(shapes) - 1,
-        "num_attention_heads": width // head_dim,
-        "max_position_embeddings": shapes["positional_embedding"].shape[0],
+        "num_hidden_layers": count_below(shapes, "transformer.resblocks.") - 1,
+        "num_attention_heads": whole(width, _HEAD),
+        "max_position_embeddings": size_of(shapes, "positional_embedding", 2)[0],
         "hidden_act": "gelu",
         "pad_token_id": 0,
         "bos_token_id": vocabulary - 2,
@@ -108,76 +115,97 @@ def text_config(shapes: Shapes, *, head_dim: int = 64) -> dict[str, Any]:
     }
 
 
-def text_origins(shapes: Shapes, prefix: str = "") -> Origins:
+def text_origins(names: Names, shapes: Shapes, prefix: str = "") -> Origins:
     """Return where each tensor of CLIPTextModel comes from."""
-    last = f"transformer.resblocks.{_num_blocks(shapes) - 1}."
-    kept = {name for name in shapes if not name.startswith(last)}
-    return dict(_clip_origins(kept, _CLIP_TEXT, prefix))
+    return dict(_clip_origins(names, CLIP_TEXT, prefix))
 
 
-def vision_config(shapes: Shapes, *, head_dim: int = 80) -> dict[str, Any]:
-    """Return the arguments of CLIPVisionConfig."""
-    width, _, patch, _ = shapes["conv1.weight"].shape
-    grid = round((shapes["positional_embedding"].shape[0] - 1) ** 0.5)
+def vision_config(shapes: Shapes) -> dict[str, Any]:
+    """Return the arguments of CLIPVisionConfig. The names are those below `visual.`."""
+    width, _, patch, _ = size_of(shapes, "conv1.weight", 4)
+    positions, _ = size_of(shapes, "positional_embedding", 2)
     return {
         "hidden_size": width,
-        "intermediate_size": shapes["transformer.resblocks.0.mlp.c_fc.weight"].shape[0],
-        "num_hidden_layers": _num_blocks(shapes),
-        "num_attention_heads": width // head_dim,
-        "image_size": grid * patch,
+        "intermediate_size": size_of(shapes, "transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
+        "projection_dim": size_of(shapes, "proj", 2)[1] if "proj" in shapes else width,
+        "num_hidden_layers": count_below(shapes, "transformer.resblocks."),
+        "num_attention_heads": whole(width, _VISION_HEAD),
+        "image_size": round((positions - 1) ** 0.5) * patch,
         "patch_size": patch,
         "hidden_act": "gelu",
     }
 
 
-def vision_origins(shapes: Shapes, prefix: str = "") -> Origins:
-    """Return where each tensor of CLIPVisionModel comes from; names are those below `visual.`."""
-    return dict(_clip_origins(shapes, _CLIP_VISION, prefix))
+def vision_origins(names: Names, shapes: Shapes, prefix: str = "") -> Origins:
+    """Return where each tensor of CLIPVisionModel comes from, or of that with projection."""
+    inner = {name.removeprefix("vision_model."): name for name in names}
+    origins = {inner[ours]: origin for ours, origin in _clip_origins(inner, _CLIP_VISION, prefix)}
+    if "visual_projection.weight" in inner:
+        origins["visual_projection.weight"] = Origin(name=f"{prefix}proj", change=_transposed)
+    return origins
 
 
-def projector_config(shapes: Shapes, *, num_frames: int, head_dim: int = 64) -> dict[str, Any]:
-    """Return the arguments of VideoCrafterImageProjector. num_frames: that share the learned queries."""
-    _, queries, width = shapes["latents"].shape
+def projector_config(shapes: Shapes) -> dict[str, Any]:
+    """Return the arguments of VideoCrafterImageProjector."""
+    _, queries, width = size_of(shapes, "latents", 3)
+    inner, _ = size_of(shapes, "layers.0.0.to_q.weight", 2)
+    num_frames = max(1, queries // _TOKENS_PER_FRAME)
     return {
         "hidden_size": width,
-        "num_layers": 1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("layers.")),
-        "attention_head_dim": head_dim,
-        "num_attention_heads": shapes["layers.0.0.to_q.weight"].shape[0] // head_dim,
+        "num_layers": count_below(shapes, "layers."),
+        "attention_head_dim": _HEAD if whole(inner, _HEAD) else None,
+        "num_attention_heads": whole(inner, _HEAD),
         "num_queries": queries // num_frames,
         "num_frames": num_frames,
-        "image_embed_dim": shapes["proj_in.weight"].shape[1],
-        "cross_attention_dim": shapes["proj_out.weight"].shape[0],
-        "ff_mult": shapes["layers.0.1.1.weight"].shape[0] // width,
+        "image_embed_dim": size_of(shapes, "proj_in.weight", 2)[1],
+        "cross_attention_dim": size_of(shapes, "proj_out.weight", 2)[0],
+        "ff_mult": size_of(shapes, "layers.0.1.1.weight", 2)[0] // width,
     }
 
 
-def projector_origins(shapes: Shapes, prefix: str = "") -> Origins:
+def projector_origins(names: Names, shapes: Shapes, prefix: str = "") -> Origins:
     """Return where each tensor of VideoCrafterImageProjector comes from."""
-    return {_replaced(name, _PROJECTOR): Origin(name=prefix + name) for name in shapes}
+    return {name: Origin(name=prefix + _replaced(name, _PROJECTOR)) for name in names}
 
 
-def _clip_origins(names: Any, top: Mapping[str, str], prefix: str) -> Iterator[tuple[str, Origin]]:
-    """Yield our name and its origin; what our models do not have is left out."""
+def pooled_projector_config(shapes: Shapes) -> dict[str, Any]:
+    """Return the arguments of VideoCrafterPooledImageProjector."""
+    (width,) = size_of(shapes, "norm.weight", 1)
+    outputs, inputs = size_of(shapes, "proj.weight", 2)
+    return {"image_embed_dim": inputs, "cross_attention_dim": width, "num_queries": outputs // width}
+
+
+def pooled_projector_origins(names: Names, shapes: Shapes, prefix: str = "") -> Origins:
+    """Return where each tensor of VideoCrafterPooledImageProjector comes from: the names are alike."""
+    return {name: Origin(name=prefix + name) for name in names}
+
+
+def is_block_tensor(name: str) -> bool:
+    """Whether a block of open_clip's towers has a tensor of that name, which does not number the block."""
+    stem, _, kind = name.rpartition(".")
+    in_projection = name in ("attn.in_proj_weight", "attn.in_proj_bias")
+    return in_projection or (stem in _CLIP_BLOCK.values() and kind in ("weight", "bias"))
+
+
+def _clip_origins(names: Names, top: Mapping[str, str], prefix: str) -> Iterator[tuple[str, Origin]]:
     for name in names:
-        block = re.match(r"transformer\.resblocks\.(\d+)\.(.*)\.?(weight|bias)$", name)
         if name in top:
-            yield top[name], Origin(name=prefix + name)
-        elif block and block[2].startswith("attn.in_proj"):
-            for i, part in enumerate("qkv"):
-                ours = f"encoder.layers.{block[1]}.self_attn.{part}_proj.{block[3]}"
-                yield ours, Origin(name=prefix + name, change=partial(_third, i=i))
-        elif block and block[2].rstrip(".") in _CLIP_BLOCK:
-            part = _CLIP_BLOCK[block[2].rstrip(".")]
-            yield f"encoder.layers.{block[1]}.{part}.{block[3]}", Origin(name=prefix + name)
+            yield name, Origin(name=prefix + top[name])
+        elif block := re.match(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)$", name):
+            theirs, part = f"{prefix}transformer.resblocks.{block[1]}", block[2]
+            if part in _CLIP_BLOCK:
+                yield name, Origin(name=f"{theirs}.{_CLIP_BLOCK[part]}.{block[3]}")
+            else:  # self_attn.q_proj and its likes
+                change = partial(_third, i="qkv".index(part.removeprefix("self_attn.")[0]))
+                yield name, Origin(name=f"{theirs}.attn.in_proj_{block[3]}", change=change)
 
 
 def _third(tensor: Tensor, *, i: int) -> Tensor:
     return tensor.chunk(3)[i]
 
 
-def _num_blocks(shapes: Shapes) -> int:
-    blocks = {name.split(".")[2] for name in shapes if name.startswith("transformer.resblocks.")}
-    return len(blocks)
+def _transposed(weight: Tensor) -> Tensor:
+    return weight.t()
 
 
 def _replaced(name: str, rules: Any) -> str:

@@ -16,6 +16,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from framefleet.pipeline.models.crafter.scheduler import VideoCrafterDDIMScheduler
 from framefleet.pipeline.models.crafter.unet import VideoCrafterUNet3DModel
+from framefleet.pipeline.specs.ranges import check_ranges
 
 Generators: TypeAlias = torch.Generator | list[torch.Generator] | None
 Callback: TypeAlias = Callable[[Any, int, Tensor, dict[str, Any]], dict[str, Any]]
@@ -83,7 +84,7 @@ class CrafterPipeline(DiffusionPipeline):
         """Return the size in pixels; what is not given is what the model was trained on."""
         trained = self.unet.config.sample_size or (0, 0)
         height, width = (
-            pixels or latents * self.vae_scale_factor
+            latents * self.vae_scale_factor if pixels is None else pixels
             for pixels, latents in zip((height, width), trained, strict=True)
         )
         multiple = self.vae_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
@@ -96,8 +97,9 @@ class CrafterPipeline(DiffusionPipeline):
         """Raise ValueError for arguments that the model cannot render with."""
         if num_frames < 1:
             raise ValueError(f"`num_frames` is {num_frames}: a clip has 1 frame or more")
-        if not 0 <= steps.eta <= 1:
-            raise ValueError(f"`eta` is {steps.eta}: give a number from 0 to 1")
+        check_ranges({"eta": steps.eta, "guidance_rescale": steps.guidance_rescale})
+        for rate in steps.fps if isinstance(steps.fps, list) else [steps.fps]:
+            check_ranges({"fps": rate})
         if steps.fps is not None and self.unet.config.default_fps is None:
             raise ValueError("`fps` is given, but this model is not conditioned on it: leave it out")
         unknown = [name for name in steps.callback_tensors if name not in self._callback_tensor_inputs]

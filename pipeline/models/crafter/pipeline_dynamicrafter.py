@@ -5,51 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModel
 
-from framefleet.pipeline.models.crafter.image_conditions import ImageConditions
 from framefleet.pipeline.models.crafter.pipeline_base import (
     Callback,
     Condition,
-    CrafterPipeline,
     Generators,
     Steps,
     batch_size_of,
 )
-from framefleet.pipeline.models.crafter.resampler import VideoCrafterImageProjector
-from framefleet.pipeline.models.crafter.scheduler import VideoCrafterDDIMScheduler
-from framefleet.pipeline.models.crafter.unet import VideoCrafterUNet3DModel
+from framefleet.pipeline.models.crafter.pipeline_image import ImageCrafterPipeline
 
 # Of arXiv 2305.08891, for models whose last timestep is pure noise; others need none.
 _RESCALE_AT_ZERO_SNR = 0.7
 
 
-class DynamiCrafterPipeline(ImageConditions, CrafterPipeline):
+class DynamiCrafterPipeline(ImageCrafterPipeline):
     """Image to video, and video between two images: DynamiCrafter (arXiv 2310.12190)."""
-
-    def __init__(
-        self,
-        vae: AutoencoderKL,
-        text_encoder: CLIPTextModel,
-        tokenizer: CLIPTokenizer,
-        image_encoder: CLIPVisionModel,
-        image_projector: VideoCrafterImageProjector,
-        unet: VideoCrafterUNet3DModel,
-        scheduler: VideoCrafterDDIMScheduler,
-    ) -> None:
-        super().__init__()
-        self.register_modules(
-            vae=vae,
-            text_encoder=text_encoder,
-            tokenizer=tokenizer,
-            image_encoder=image_encoder,
-            image_projector=image_projector,
-            unet=unet,
-            scheduler=scheduler,
-        )
-        self._prepare()
 
     @torch.no_grad()
     def __call__(
@@ -86,7 +58,7 @@ class DynamiCrafterPipeline(ImageConditions, CrafterPipeline):
         guidance_rescale: None is 0.7 where the scheduler ends in pure noise, and else 0.
         """
         height, width = self.size_of(height, width)
-        num_frames = num_frames or self.image_projector.config.num_frames
+        num_frames = self.image_projector.config.num_frames if num_frames is None else num_frames
         if guidance_rescale is None:
             guidance_rescale = _RESCALE_AT_ZERO_SNR if self.scheduler.config.rescale_betas_zero_snr else 0.0
         steps = Steps(

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModel
+from transformers import CLIPTextModel, CLIPTokenizer
 
-from framefleet.pipeline.models.crafter.image_conditions import ImageConditions
 from framefleet.pipeline.models.crafter.pipeline_base import (
     Callback,
     Condition,
@@ -18,7 +17,7 @@ from framefleet.pipeline.models.crafter.pipeline_base import (
     Steps,
     batch_size_of,
 )
-from framefleet.pipeline.models.crafter.resampler import VideoCrafterImageProjector
+from framefleet.pipeline.models.crafter.pipeline_image import ImageCrafterPipeline
 from framefleet.pipeline.models.crafter.scheduler import VideoCrafterDDIMScheduler
 from framefleet.pipeline.models.crafter.unet import VideoCrafterUNet3DModel
 
@@ -87,30 +86,8 @@ class VideoCrafterPipeline(CrafterPipeline):
         return self.decode(clean, output_type, return_dict)
 
 
-class VideoCrafterImageToVideoPipeline(ImageConditions, CrafterPipeline):
+class VideoCrafterImageToVideoPipeline(ImageCrafterPipeline):
     """Text and image to video: VideoCrafter1. The clip shows what the image shows, not the image itself."""
-
-    def __init__(
-        self,
-        vae: AutoencoderKL,
-        text_encoder: CLIPTextModel,
-        tokenizer: CLIPTokenizer,
-        image_encoder: CLIPVisionModel,
-        image_projector: VideoCrafterImageProjector,
-        unet: VideoCrafterUNet3DModel,
-        scheduler: VideoCrafterDDIMScheduler,
-    ) -> None:
-        super().__init__()
-        self.register_modules(
-            vae=vae,
-            text_encoder=text_encoder,
-            tokenizer=tokenizer,
-            image_encoder=image_encoder,
-            image_projector=image_projector,
-            unet=unet,
-            scheduler=scheduler,
-        )
-        self._prepare()
 
     @torch.no_grad()
     def __call__(

@@ -48,6 +48,27 @@ class VideoCrafterImageProjector(ModelMixin, ConfigMixin):
         return projected
 
 
+class VideoCrafterPooledImageProjector(ModelMixin, ConfigMixin):
+    """The projector of VideoCrafter without fine grain: a few tokens from what CLIP makes of a whole image.
+
+    image_embed_dim: of CLIP's embedding. cross_attention_dim: of the tokens that go out.
+    """
+
+    @register_to_config
+    def __init__(
+        self, image_embed_dim: int = 1024, cross_attention_dim: int = 1024, num_queries: int = 4
+    ) -> None:
+        super().__init__()
+        self.proj = nn.Linear(image_embed_dim, num_queries * cross_attention_dim)
+        self.norm = nn.LayerNorm(cross_attention_dim)
+
+    def forward(self, image_embeds: Tensor) -> Tensor:
+        """(B, image_embed_dim) -> (B, num_queries, cross_attention_dim)"""
+        tokens = self.proj(image_embeds).unflatten(1, (self.config.num_queries, -1))
+        projected: Tensor = self.norm(tokens)
+        return projected
+
+
 class _Layer(nn.Module):
     def __init__(self, size: int, head_dim: int, heads: int, ff_mult: int) -> None:
         super().__init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 from pathlib import Path
 
@@ -10,8 +11,12 @@ from transformers import CLIPTokenizer
 _MERGES = Path(__file__).with_name("clip_merges.txt.gz")
 
 
+@functools.cache  # a second to build
 def clip_tokenizer() -> CLIPTokenizer:
-    """Return the tokenizer of 49,408 tokens. It pads with token 0, "!", where OpenAI's pads with the end."""
+    """Return the tokenizer of 49,408 tokens, each time the same one.
+
+    It pads with token 0, "!", where OpenAI's pads with the end.
+    """
     merges = [
         (left, right)
         for line in gzip.decompress(_MERGES.read_bytes()).decode().splitlines()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.embeddings import TimestepEmbedding
 from diffusers.models.unets.unet_3d_condition import UNet3DConditionOutput
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from framefleet.pipeline.models.crafter.attention import (
     ImageCrossAttnProcessor,
@@ -107,6 +110,14 @@ class VideoCrafterUNet3DModel(UNet3DConditionModel, ModelMixin):
             return_dict=return_dict,
         )
         return output
+
+    def enable_gradient_checkpointing(
+        self, gradient_checkpointing_func: Callable[..., Any] | None = None
+    ) -> None:
+        """Keep of each block only what goes in, which diffusers' UNet3DConditionModel cannot."""
+        checkpointed = gradient_checkpointing_func or partial(checkpoint, use_reentrant=False)
+        for block in (*self.down_blocks, self.mid_block, *self.up_blocks):
+            block.forward = partial(checkpointed, block.forward)
 
     def _embed_fps(self, fps: Tensor | float | int | None, sample: Tensor) -> Tensor | None:
         if self.config.default_fps is None:

@@ -66,12 +66,33 @@ def condition_of(
     if name not in CONDITIONS:
         raise ValueError(f"`condition_type` has to be one of {', '.join(CONDITIONS)} but is {name!r}")
     head, tail, is_video = CONDITIONS[name]
-    if (head or tail) and not (video is not None if is_video else has_image):
+    found = video is not None if is_video else has_image if tail else image is not None
+    if (head or tail) and not found:
         raise ValueError(f"`condition_type` {name!r} needs `{'video' if is_video else 'image'}`")
     first = int(is_causal and is_video)
     return Condition(
         name=name, num_head=head and head + first, num_tail=tail and tail + first, is_video=is_video
     )
+
+
+def given_to_rows(
+    image: Given, last_image: Given, video: Given, *, num_prompts: int, times: int
+) -> list[dict[str, Given]]:
+    """Return `image`, `last_image` and `video` of each clip; every prompt has `times` clips."""
+    named = {"image": image, "last_image": last_image, "video": video}
+    columns = [_each(given, num_prompts, name) for name, given in named.items()]
+    return [dict(zip(named, row, strict=True)) for row in zip(*columns, strict=True) for _ in range(times)]
+
+
+def _each(given: Given, num_prompts: int, name: str) -> list[Given]:
+    """Return the image or video of each prompt; `given` is one for all, or a list with one for each."""
+    if given is None or isinstance(given, Image):
+        return [given] * num_prompts
+    if name == "video" and all(isinstance(frame, Image) for frame in given):
+        return [given] * num_prompts
+    if len(given) != num_prompts:
+        raise ValueError(f"`{name}` holds {len(given)} for {num_prompts} prompts")
+    return list(given)
 
 
 def given_frames(

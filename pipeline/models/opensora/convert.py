@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from diffusers import AutoencoderKLHunyuanVideo, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from torch import Tensor, nn
 
 from framefleet.pipeline.conversion.checkpoint import Checkpoint
+from framefleet.pipeline.conversion.configs import Config, built, inferred, settled
 from framefleet.pipeline.conversion.plan import Conversion, Network, Origin
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.models.opensora import dc_keys, hunyuan_keys, transformer_keys
@@ -27,24 +27,37 @@ Shapes = Mapping[str, Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kind:
-    """A network of one file. recognises, config, origins: from the file's names and shapes."""
+    """A network of one file. recognises, config: from the file's names and shapes. make: from a config.
+
+    origins: from our names, the file's names and shapes, and the prefix of these.
+    """
 
     recognises: Callable[[Shapes], bool]
-    config: Callable[[Shapes], dict[str, Any]]
-    origins: Callable[[Shapes, str], dict[str, Origin]]
-    build: Callable[..., nn.Module]
+    config: Callable[[Shapes], Config]
+    origins: Callable[[list[str], Shapes, str], dict[str, Origin]]
+    make: Callable[..., nn.Module]
 
-    def network(self, shapes: Shapes, prefix: str) -> Network:
-        with torch.device("meta"):
-            module = self.build(**self.config(shapes))
-        return Network(module=module, origins=self.origins(shapes, prefix))
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """A file that holds a network of a kind, and the config that its shapes tell."""
+
+    kind: _Kind
+    file: str
+    shapes: Shapes
+    config: Config
+
+    def network(self, component: str, config: Config, place: str) -> Network:
+        module = built(component, self.kind.make, config, place=place)
+        origins = self.kind.origins(list(module.state_dict()), self.shapes, _prefix(self.file))
+        return Network(module=module, origins=origins)
 
 
 _TRANSFORMER = _Kind(
     recognises=transformer_keys.is_transformer,
     config=transformer_keys.transformer_config,
     origins=transformer_keys.transformer_origins,
-    build=FluxTransformer2DModel,
+    make=FluxTransformer2DModel,
 )
 # By the variant whose latents they make.
 _AUTOENCODERS = {
@@ -52,46 +65,49 @@ _AUTOENCODERS = {
         recognises=hunyuan_keys.is_hunyuan_autoencoder,
         config=hunyuan_keys.hunyuan_config,
         origins=hunyuan_keys.hunyuan_origins,
-        build=AutoencoderKLHunyuanVideo,
+        make=AutoencoderKLHunyuanVideo,
     ),
     "open-sora-v2-dc-ae": _Kind(
         recognises=dc_keys.is_dc_autoencoder,
         config=dc_keys.dc_config,
         origins=dc_keys.dc_origins,
-        build=AutoencoderDCVideo,
+        make=AutoencoderDCVideo,
     ),
 }
 
 
-def convert_opensora(checkpoint: Checkpoint, *, variant: str | None) -> Conversion | None:
+def convert_opensora(
+    checkpoint: Checkpoint, *, variant: str | None, given: Mapping[str, Any]
+) -> Conversion | None:
     """Return the conversion, or None for a checkpoint of another family."""
-    try:
-        return _converted(checkpoint, variant)
-    except KeyError as error:  # of what configs are read from
-        raise ModelError(
-            f"{checkpoint.path} is not complete: a network has no tensor {error}", "fetch it again"
-        ) from error
-
-
-def _converted(checkpoint: Checkpoint, variant: str | None) -> Conversion | None:
-    files = _files(checkpoint)
-    transformers = [file for file, shapes in files.items() if _TRANSFORMER.recognises(shapes)]
-    conditioned = [file for file in transformers if "cond_in.weight" in files[file]]
-    pairs = _pairs(files, conditioned or transformers)
+    place, files = str(checkpoint.path), _files(checkpoint)
+    all_transformers = {file: shapes for file, shapes in files.items() if _TRANSFORMER.recognises(shapes)}
+    conditioned = {
+        f: shapes for f, shapes in all_transformers.items() if transformer_keys.is_conditioned(shapes)
+    }
+    transformers = _found("transformer", _TRANSFORMER, conditioned or all_transformers, place)
+    pairs = [
+        (name, transformer, autoencoder)
+        for transformer in transformers
+        for name, kind in _AUTOENCODERS.items()
+        for autoencoder in _found("vae", kind, files, place)
+        if transformer.config["out_channels"] == autoencoder.config["latent_channels"]
+    ]
     if not pairs and not conditioned:
         return None
-    place = str(checkpoint.path)
     name, transformer, autoencoder = _chosen(pairs, variant, place)
+    configs = {"transformer": transformer.config, "vae": autoencoder.config}
+    configs = settled(configs, given, place=place)
     texts = text_parts(checkpoint.path, files)
-    unneeded = {file for file in files if file in transformers or _is_autoencoder(files[file])}
-    unneeded -= {transformer, autoencoder}
-    ignored = {f"{file}:{key}" for file in unneeded for key in files[file]}
+    unneeded = {file for file in files if file in all_transformers or _is_autoencoder(files[file])}
+    unneeded -= {transformer.file, autoencoder.file}
+    ignored = {f"{_prefix(file)}{key}" for file in unneeded for key in files[file]}
     return Conversion(
         variant=name,
         pipeline=OpenSoraPipeline,
         networks={
-            "transformer": _TRANSFORMER.network(files[transformer], f"{transformer}:"),
-            "vae": _AUTOENCODERS[name].network(files[autoencoder], f"{autoencoder}:"),
+            "transformer": transformer.network("transformer", configs["transformer"], place),
+            "vae": autoencoder.network("vae", configs["vae"], place),
             **{component: part.network for component, part in texts.items()},
         },
         others={
@@ -112,19 +128,27 @@ def _files(checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
     return found
 
 
-def _pairs(files: Mapping[str, Shapes], transformers: list[str]) -> list[tuple[str, str, str]]:
-    """Return (variant, transformer, autoencoder) for all that take each other's latents."""
+def _found(component: str, kind: _Kind, files: Mapping[str, Shapes], place: str) -> list[_Found]:
+    """Return the files that hold a network of a kind. Raises ModelError for one that is not complete."""
     return [
-        (variant, transformer, file)
-        for transformer in transformers
-        for variant, kind in _AUTOENCODERS.items()
+        _Found(
+            kind=kind,
+            file=file,
+            shapes=shapes,
+            config=inferred(component, kind.config, shapes, prefix=_prefix(file), place=place),
+        )
         for file, shapes in files.items()
         if kind.recognises(shapes)
-        and _TRANSFORMER.config(files[transformer])["out_channels"] == kind.config(shapes)["latent_channels"]
     ]
 
 
-def _chosen(pairs: list[tuple[str, str, str]], asked: str | None, place: str) -> tuple[str, str, str]:
+def _prefix(file: str) -> str:
+    return f"{file}:" if file else ""
+
+
+def _chosen(
+    pairs: list[tuple[str, _Found, _Found]], asked: str | None, place: str
+) -> tuple[str, _Found, _Found]:
     found = [pair for pair in pairs if asked in (None, pair[0])]
     if len(found) == 1:
         return found[0]
@@ -135,7 +159,7 @@ def _chosen(pairs: list[tuple[str, str, str]], asked: str | None, place: str) ->
             f"{place} holds no transformer of Open-Sora v2 together with the autoencoder that it needs",
             "give the folder that holds both, and T5 and CLIP, as hpcai-tech/Open-Sora-v2 has them",
         )
-    listed = "; ".join(f"{variant}: {transformer}, {file}" for variant, transformer, file in found)
+    listed = "; ".join(f"{name}: {transformer.file}, {vae.file}" for name, transformer, vae in found)
     raise ModelError(f"{place} holds several models: {listed}", "say which with --variant, or take files out")
 
 

@@ -2,40 +2,38 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
 
+from framefleet.pipeline.conversion.configs import count_below, size_of
 from framefleet.pipeline.conversion.plan import Origin
 
 Shapes = Mapping[str, Tensor]  # tensors without values
 
+_GROUPS = 32  # of norms in the released model, which no tensor tells
+
 
 def is_hunyuan_autoencoder(shapes: Shapes) -> bool:
-    return {"encoder.conv_in.conv.weight", "post_quant_conv.weight"} <= set(shapes)
+    return any(re.match(r"(en|de)coder\.(down|up)_blocks\.\d+\..+\.conv\.weight$", name) for name in shapes)
 
 
-def hunyuan_origins(shapes: Shapes, prefix: str = "") -> dict[str, Origin]:
+def hunyuan_origins(names: Iterable[str], shapes: Shapes, prefix: str = "") -> dict[str, Origin]:
     """Return where each tensor of AutoencoderKLHunyuanVideo comes from."""
-    return {key: Origin(name=f"{prefix}{key}") for key in shapes}
+    return {name: Origin(name=f"{prefix}{name}") for name in names}
 
 
 def hunyuan_config(shapes: Shapes) -> dict[str, Any]:
-    """Return the config, read from the shapes, which do not tell the groups of norms: 32, where it fits."""
-    widths: dict[int, int] = {}
-    layers = 0
-    for key, tensor in shapes.items():
-        if found := re.match(r"encoder\.down_blocks\.(\d+)\.resnets\.(\d+)\.conv1\.conv\.weight", key):
-            widths[int(found[1])] = tensor.shape[0]
-            layers = max(layers, int(found[2]) + 1)
+    """Return the config that the shapes tell; the groups of its norms where they can be the released ones."""
+    levels = range(count_below(shapes, "encoder.down_blocks."))
+    widths = [size_of(shapes, f"encoder.down_blocks.{i}.resnets.0.conv1.conv.weight", 5)[0] for i in levels]
     return {
-        "latent_channels": shapes["post_quant_conv.weight"].shape[0],
-        "block_out_channels": [width for _, width in sorted(widths.items())],
-        "layers_per_block": layers,
-        "norm_num_groups": math.gcd(32, *widths.values()),
+        "latent_channels": size_of(shapes, "post_quant_conv.weight", 5)[0],
+        "block_out_channels": widths,
+        "layers_per_block": count_below(shapes, "encoder.down_blocks.0.resnets."),
+        "norm_num_groups": _GROUPS if all(width % _GROUPS == 0 for width in widths) else None,
         "down_block_types": ["HunyuanVideoDownBlock3D"] * len(widths),
         "up_block_types": ["HunyuanVideoUpBlock3D"] * len(widths),
     }

@@ -12,13 +12,15 @@ from diffusers.utils import BaseOutput
 from PIL.Image import Image
 from torch import Tensor
 
-from framefleet.pipeline.models.opensora.conditions import Condition, condition_of
+from framefleet.pipeline.models.opensora.conditions import Condition, condition_of, given_to_rows
 from framefleet.pipeline.models.opensora.denoise import Denoiser, Text, takes_reference
 from framefleet.pipeline.models.opensora.guidance import Guidance, shifted_sigmas
 from framefleet.pipeline.models.opensora.pipeline_components import Generators, OpenSoraComponents
 from framefleet.pipeline.models.opensora.prompts import with_suffixes
 from framefleet.pipeline.models.opensora.sizes import named_size
+from framefleet.pipeline.specs.ranges import check_ranges
 
+Callback = Callable[..., dict[str, Any]]
 MAX_FRAMES = 129  # of the longest clips that it was trained on
 
 
@@ -78,7 +80,7 @@ class OpenSoraPipeline(OpenSoraComponents):
         negative_pooled_prompt_embeds: Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
-        callback_on_step_end: Callable[..., dict[str, Any]] | None = None,
+        callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: list[str] | None = None,
         max_sequence_length: int = 512,
     ) -> OpenSoraPipelineOutput | tuple[Any]:
@@ -99,12 +101,19 @@ class OpenSoraPipeline(OpenSoraComponents):
         frame_rate, motion_score: told to the model at the end of the prompt; None leaves them out.
         """
         height, width = self._size(height, width, resolution, aspect_ratio)
-        num_frames = num_frames or MAX_FRAMES - (not self.is_causal)
+        num_frames = MAX_FRAMES - (not self.is_causal) if num_frames is None else num_frames
         condition = condition_of(condition_type, image, last_image, video, is_causal=self.is_causal)
-        callback_tensors = ["latents"]
-        if callback_on_step_end_tensor_inputs is not None:
-            callback_tensors = callback_on_step_end_tensor_inputs
+        callback_tensors = callback_on_step_end_tensor_inputs
+        callback_tensors = ["latents"] if callback_tensors is None else callback_tensors
         self.check_inputs(height, width, num_frames, condition, callback_tensors)
+        check_ranges(
+            {
+                "num_inference_steps": num_inference_steps,
+                "flow_shift": flow_shift,
+                "frame_rate": frame_rate,
+                "motion_score": motion_score,
+            }
+        )
         guidance = Guidance(
             text=guidance_scale,
             image=image_guidance_scale if condition.num_given else 1.0,
@@ -115,43 +124,22 @@ class OpenSoraPipeline(OpenSoraComponents):
         )
         self._guidance_scale, self._interrupt = guidance_scale, False
 
-        prompts = [prompt] if isinstance(prompt, str) else prompt
-        told = [with_suffixes(p, frame_rate=frame_rate, motion_score=motion_score) for p in prompts or []]
+        prompts = [prompt] if isinstance(prompt, str) else prompt or []
+        told = [with_suffixes(p, frame_rate=frame_rate, motion_score=motion_score) for p in prompts]
         text = self._text(told, prompt_embeds, pooled_prompt_embeds, max_sequence_length)
         num_prompts, negative = len(text.embeds), None
         if guidance.is_on:
-            avoided = negative_prompt
-            avoided = [avoided] * num_prompts if isinstance(avoided, str) else avoided
+            avoided = [negative_prompt] * num_prompts if isinstance(negative_prompt, str) else negative_prompt
             embeds = (negative_prompt_embeds, negative_pooled_prompt_embeds)
             negative = self._text(avoided, *embeds, max_sequence_length).repeated(num_videos_per_prompt)
         text = text.repeated(num_videos_per_prompt)
 
         latents = self.prepare_latents(len(text.embeds), num_frames, height, width, generator, latents)
-        given = [
-            {"image": first, "last_image": last, "video": clip}
-            for first, last, clip in zip(
-                _each(image, num_prompts, "image"),
-                _each(last_image, num_prompts, "last_image"),
-                _each(video, num_prompts, "video"),
-                strict=True,
-            )
-            for _ in range(num_videos_per_prompt)
-        ]
+        given = given_to_rows(image, last_image, video, num_prompts=num_prompts, times=num_videos_per_prompt)
         mask, reference = self.prepare_reference(condition, given, latents, height, width, generator)
         denoiser = Denoiser.of(self.transformer, text, negative, (mask, reference), guidance)
-
         timesteps = self._set_timesteps(num_inference_steps, latents, flow_shift)
-        with self.progress_bar(total=len(timesteps)) as progress_bar:
-            for step, t in enumerate(timesteps):
-                if self._interrupt:
-                    continue
-                velocity = denoiser.velocity(step, latents, t / self.scheduler.config.num_train_timesteps)
-                latents = self.scheduler.step(velocity, t, latents, return_dict=False)[0]
-                if callback_on_step_end is not None:
-                    tensors = {"latents": latents} if callback_tensors else {}
-                    latents = callback_on_step_end(self, step, t, tensors).get("latents", latents)
-                progress_bar.update()
-
+        latents = self._denoise(denoiser, latents, timesteps, callback_on_step_end, callback_tensors)
         latents = torch.where(mask.bool(), reference, latents)
         frames = latents if output_type == "latent" else self._decode(latents, output_type)
         self.maybe_free_model_hooks()
@@ -161,7 +149,7 @@ class OpenSoraPipeline(OpenSoraComponents):
         self, height: int, width: int, num_frames: int, condition: Condition, callback_tensors: list[str]
     ) -> None:
         """Raise ValueError for what cannot be rendered."""
-        if height % self.size_multiple or width % self.size_multiple:
+        if min(height, width) <= 0 or height % self.size_multiple or width % self.size_multiple:
             raise ValueError(
                 f"`height` and `width` have to be multiples of {self.size_multiple} "
                 f"but are {height} and {width}"
@@ -186,9 +174,11 @@ class OpenSoraPipeline(OpenSoraComponents):
     def _size(
         self, height: int | None, width: int | None, resolution: str | None, aspect_ratio: str | None
     ) -> tuple[int, int]:
-        if height and width and not (resolution or aspect_ratio):
-            return height, width
-        return named_size(resolution, aspect_ratio, multiple=self.size_multiple)
+        if (height is None) != (width is None):
+            raise ValueError(f"give both `height` and `width`, or neither: they are {height} and {width}")
+        if height is None or width is None or resolution or aspect_ratio:
+            return named_size(resolution, aspect_ratio, multiple=self.size_multiple)
+        return height, width
 
     def _text(
         self, prompts: list[str], embeds: Tensor | None, pooled: Tensor | None, max_sequence_length: int
@@ -213,18 +203,27 @@ class OpenSoraPipeline(OpenSoraComponents):
         self._num_timesteps = len(timesteps)
         return timesteps
 
+    def _denoise(
+        self,
+        denoiser: Denoiser,
+        latents: Tensor,
+        timesteps: Tensor,
+        callback: Callback | None,
+        callback_tensors: list[str],
+    ) -> Tensor:
+        with self.progress_bar(total=len(timesteps)) as progress_bar:
+            for step, t in enumerate(timesteps):
+                if self._interrupt:
+                    continue
+                velocity = denoiser.velocity(step, latents, t / self.scheduler.config.num_train_timesteps)
+                latents = self.scheduler.step(velocity, t, latents, return_dict=False)[0]
+                if callback is not None:
+                    tensors = {"latents": latents} if callback_tensors else {}
+                    latents = callback(self, step, t, tensors).get("latents", latents)
+                progress_bar.update()
+        return latents
+
     def _decode(self, latents: Tensor, output_type: str) -> Any:
         scaled = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
         clips = self.vae.decode(scaled, return_dict=False)[0]
         return self.video_processor.postprocess_video(clips, output_type=output_type)
-
-
-def _each(given: Any, num_prompts: int, name: str) -> list[Any]:
-    """Return the image or video of each prompt; `given` is one for all, or a list with one for each."""
-    if given is None or isinstance(given, Image):
-        return [given] * num_prompts
-    if name == "video" and all(isinstance(frame, Image) for frame in given):
-        return [given] * num_prompts
-    if len(given) != num_prompts:
-        raise ValueError(f"`{name}` holds {len(given)} for {num_prompts} prompts")
-    return list(given)

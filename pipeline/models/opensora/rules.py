@@ -13,7 +13,6 @@ from framefleet.pipeline.specs.spec import PipelineSpec
 Refusals = list[tuple[str, Refused]]
 _NAMES = ("resolution", "aspect_ratio")
 _SIDES = ("height", "width")
-MAX_SHIFT = 1000
 
 
 def row_rules(
@@ -24,14 +23,7 @@ def row_rules(
     given: the names of those that the row itself gives, which go before the job's.
     """
     sized, refused = _sized(arguments, given, spec)
-    return sized, [*refused, *_of_shift(sized), *_of_condition(sized, spec)]
-
-
-def _of_shift(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Refused]]:
-    shift = arguments.get("flow_shift")
-    # The scheduler has steps of equal noise beyond this, and fails at them: fp32 holds 7 digits.
-    if shift is not None and not 0 < shift <= MAX_SHIFT:
-        yield "flow_shift", Refused(reason=f"it must be above 0 and at most {MAX_SHIFT}", fix="use 3, say")
+    return sized, [*refused, *_of_condition(sized, spec)]
 
 
 def _sized(arguments: dict[str, Any], given: Set[str], spec: PipelineSpec) -> tuple[dict[str, Any], Refusals]:
@@ -60,6 +52,8 @@ def _of_condition(arguments: Mapping[str, Any], spec: PipelineSpec) -> Iterator[
         condition = condition_of(arguments.get("condition_type"), *given, is_causal=is_causal)
     except ValueError as error:
         fix = f"use one of {', '.join(CONDITIONS)}, with the image or video that it needs"
+        if arguments.get("condition_type") is None:
+            fix = "set it, to i2v_head or v2v_head, say, or leave the image or the video out"
         yield "condition_type", Refused(reason=str(error), fix=fix)
         return
     needed = condition.num_frames(ratio, is_causal=is_causal)

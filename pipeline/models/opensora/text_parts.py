@@ -33,6 +33,7 @@ _UNNEEDED = re.compile(
     r"(decoder|lm_head|vision_model|visual_projection|text_projection|logit_scale)\b"
     r"|encoder\.embed_tokens\.weight$|.*\.position_ids$"
 )
+_EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")  # two names of T5's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +79,8 @@ def _part(
         module = build(str(path / folder))
     origins = {}
     for name in module.state_dict():
-        stored = next((known for known in _stored(name) if known in tensors), None)
-        if stored is not None:
-            origins[name] = Origin(name=tensors[stored])
+        stored = _stored(name, tensors)
+        origins[name] = Origin(name=tensors.get(stored, f"{folder}:{stored}"))
     tokenizer = _tokenizer(path / folder, module.config.vocab_size)
     network = Network(module=module, origins=origins)
     return TextPart(network=network, tokenizer=tokenizer, ignored=_ignored(own, set(tensors.values())))
@@ -109,10 +109,12 @@ def _ignored(files: Files, chosen: set[str]) -> frozenset[str]:
     return frozenset(full for full, name in names.items() if full not in chosen or _UNNEEDED.match(name))
 
 
-def _stored(name: str) -> tuple[str, ...]:
-    """Return what a tensor of an encoder is called in files of whole models."""
-    shared = ("shared.weight",) if name == "encoder.embed_tokens.weight" else ()
-    return (*shared, name, f"text_model.{name}")
+def _stored(name: str, tensors: Mapping[str, str]) -> str:
+    """Return what a tensor of an encoder is called among those of a whole model."""
+    if name in _EMBEDDINGS:
+        return next((known for known in _EMBEDDINGS if known in tensors), name)
+    is_whole = any(known.startswith("text_model.") for known in tensors)
+    return f"text_model.{name}" if is_whole else name
 
 
 def _clip(folder: str) -> CLIPTextModel:

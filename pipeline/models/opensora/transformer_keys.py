@@ -11,14 +11,14 @@ keys are put in that order. Checkpoints in Flux's own layout, with one `qkv`, ar
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from framefleet.pipeline.conversion.configs import count_below, size_of
 from framefleet.pipeline.conversion.plan import Origin, unchanged
 
 Shapes = Mapping[str, Tensor]  # tensors without values
@@ -42,32 +42,40 @@ _STREAMS = {  # of a double block: norm, queries, keys, values, output, norms of
         *("norm_added_q", "norm_added_k", "ff_context"),
     ),
 }
+_NORMS = ("query_norm", "key_norm")  # whose weight is called `scale`
 
 
 def is_transformer(shapes: Shapes) -> bool:
-    """Tell whether these are the keys of an Open-Sora v2 transformer, or of Flux in its authors' layout."""
-    needed = {"img_in.weight", "txt_in.weight", "vector_in.in_layer.weight", "final_layer.linear.weight"}
-    return needed <= set(shapes)
+    """Tell whether these are keys of an Open-Sora v2 transformer, or of Flux in its authors' layout."""
+    ends = {"img_in.weight", "txt_in.weight", "vector_in.in_layer.weight", "final_layer.linear.weight"}
+    return bool(ends & set(shapes)) and any(name.startswith("double_blocks.") for name in shapes)
+
+
+def is_conditioned(shapes: Shapes) -> bool:
+    """Whether it takes mask and given frames, which Flux does not."""
+    return bool({"cond_in.weight", "cond_in.bias"} & set(shapes))
 
 
 def transformer_config(shapes: Shapes) -> dict[str, Any]:
     """Return the config of the FluxTransformer2DModel, read from the shapes."""
-    head, (hidden, inputs) = _head(shapes), shapes["img_in.weight"].shape
-    token = shapes["final_layer.linear.weight"].shape[0]
-    condition = shapes["cond_in.weight"].shape[1] if "cond_in.weight" in shapes else 0
+    head, (hidden, inputs) = _head(shapes), size_of(shapes, "img_in.weight", 2)
+    token, _ = size_of(shapes, "final_layer.linear.weight", 2)
+    condition = size_of(shapes, "cond_in.weight", 2)[1] if is_conditioned(shapes) else 0
     # The condition has one channel more than the latents, the mask. Flux has none, and takes 2 x 2 patches.
     area = condition - token if condition else 4
+    if area < 1 or math.isqrt(area) ** 2 != area:
+        raise ValueError(f"cond_in.weight takes {condition} channels, and not a mask beside {token}")
     return {
         "patch_size": math.isqrt(area),
         "in_channels": inputs + condition,
         "out_channels": token // area,
-        "num_layers": _count(shapes, "double_blocks"),
-        "num_single_layers": _count(shapes, "single_blocks"),
+        "num_layers": count_below(shapes, "double_blocks."),
+        "num_single_layers": count_below(shapes, "single_blocks."),
         "attention_head_dim": head,
         "num_attention_heads": hidden // head,
-        "joint_attention_dim": shapes["txt_in.weight"].shape[1],
-        "pooled_projection_dim": shapes["vector_in.in_layer.weight"].shape[1],
-        "guidance_embeds": "guidance_in.in_layer.weight" in shapes,
+        "joint_attention_dim": size_of(shapes, "txt_in.weight", 2)[1],
+        "pooled_projection_dim": size_of(shapes, "vector_in.in_layer.weight", 2)[1],
+        "guidance_embeds": any(name.startswith("guidance_in.") for name in shapes),
         "axes_dims_rope": axes_of(head),
     }
 
@@ -78,35 +86,39 @@ def axes_of(head: int) -> list[int]:
     return [frames, (head - frames) // 2, (head - frames) // 2]
 
 
-def transformer_origins(shapes: Shapes, prefix: str = "") -> dict[str, Origin]:
-    """Return what each tensor of the FluxTransformer2DModel is made of. prefix: of the checkpoint's names."""
+def transformer_origins(names: Iterable[str], shapes: Shapes, prefix: str = "") -> dict[str, Origin]:
+    """Return what each tensor of the FluxTransformer2DModel is made of. names: ours. prefix: of theirs."""
+    layers = {ours: (theirs, change) for theirs, ours, change in _layers(shapes)}
     origins = {}
-    for theirs, ours, change in _layers(shapes):
-        for suffix, own in (("weight", "weight"), ("bias", "bias"), ("scale", "weight")):
-            if f"{theirs}.{suffix}" in shapes:
-                origins[f"{ours}.{own}"] = Origin(name=f"{prefix}{theirs}.{suffix}", change=change)
-    for suffix, joined in (("weight", _side_by_side), ("bias", _added)):
-        more = (f"{prefix}cond_in.{suffix}",) if "cond_in.weight" in shapes else ()
-        origins[f"x_embedder.{suffix}"] = Origin(name=f"{prefix}img_in.{suffix}", more=more, change=joined)
+    for name in names:
+        ours, _, suffix = name.rpartition(".")
+        if ours == "x_embedder":
+            joined = _side_by_side if suffix == "weight" else _added
+            more = (f"{prefix}cond_in.{suffix}",) if is_conditioned(shapes) else ()
+            origins[name] = Origin(name=f"{prefix}img_in.{suffix}", more=more, change=joined)
+        else:
+            theirs, change = layers[ours]
+            suffix = "scale" if theirs.endswith(_NORMS) else suffix
+            origins[name] = Origin(name=f"{prefix}{theirs}.{suffix}", change=change)
     return origins
 
 
 def _layers(shapes: Shapes) -> Iterator[Layer]:
-    is_split = "double_blocks.0.img_attn.q_proj.weight" in shapes
-    hidden = shapes["img_in.weight"].shape[0]
-    turned = partial(_interleave, head=_head(shapes)) if is_split else unchanged
+    is_split = any(".q_proj." in name for name in shapes)
+    hidden, head = shapes["img_in.weight"].shape[0], _head(shapes)
+    turned = partial(_interleave, head=head) if is_split else unchanged
     for theirs, ours in _OUTER.items():
         yield theirs, ours, unchanged
     yield "final_layer.adaLN_modulation.1", "norm_out.linear", _swap_halves
-    for i in range(_count(shapes, "double_blocks")):
-        for layer in _double_block(hidden, turned, is_split=is_split):
+    for i in range(count_below(shapes, "double_blocks.")):
+        for layer in _double_block(turned, is_split=is_split):
             yield f"double_blocks.{i}.{layer[0]}", f"transformer_blocks.{i}.{layer[1]}", layer[2]
-    for i in range(_count(shapes, "single_blocks")):
+    for i in range(count_below(shapes, "single_blocks.")):
         for layer in _single_block(hidden, turned, is_split=is_split):
             yield f"single_blocks.{i}.{layer[0]}", f"single_transformer_blocks.{i}.{layer[1]}", layer[2]
 
 
-def _double_block(hidden: int, turned: Change, *, is_split: bool) -> Iterator[Layer]:
+def _double_block(turned: Change, *, is_split: bool) -> Iterator[Layer]:
     for stream, (norm, q, k, v, out, norm_q, norm_k, feed_forward) in _STREAMS.items():
         yield f"{stream}_mod.lin", f"{norm}.linear", unchanged
         if is_split:
@@ -115,8 +127,7 @@ def _double_block(hidden: int, turned: Change, *, is_split: bool) -> Iterator[La
             yield f"{stream}_attn.v_proj", f"attn.{v}", unchanged
         else:
             for index, name in enumerate((q, k, v)):
-                rows = partial(_rows, start=index * hidden, stop=(index + 1) * hidden)
-                yield f"{stream}_attn.qkv", f"attn.{name}", rows
+                yield f"{stream}_attn.qkv", f"attn.{name}", partial(_third, index=index)
         yield f"{stream}_attn.proj", f"attn.{out}", unchanged
         yield f"{stream}_attn.norm.query_norm", f"attn.{norm_q}", turned
         yield f"{stream}_attn.norm.key_norm", f"attn.{norm_k}", turned
@@ -141,12 +152,11 @@ def _single_block(hidden: int, turned: Change, *, is_split: bool) -> Iterator[La
 
 
 def _head(shapes: Shapes) -> int:
-    return shapes["double_blocks.0.img_attn.norm.query_norm.scale"].shape[0]
+    return size_of(shapes, "double_blocks.0.img_attn.norm.query_norm.scale", 1)[0]
 
 
-def _count(shapes: Shapes, blocks: str) -> int:
-    numbers = [int(found[1]) for key in shapes if (found := re.match(rf"{blocks}\.(\d+)\.", key))]
-    return max(numbers, default=-1) + 1
+def _third(tensor: Tensor, *, index: int) -> Tensor:
+    return tensor.chunk(3)[index]
 
 
 def _rows(tensor: Tensor, *, start: int, stop: int | None) -> Tensor:

@@ -1,24 +1,48 @@
-"""From images to what the denoiser is told of them: tokens to attend to, and latents beside the noise."""
+"""The pipelines that start from an image: what the denoiser is told of it, by tokens and by latents."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModel
 
 from framefleet.pipeline.models.crafter.clip_image import clip_pixels
-from framefleet.pipeline.models.crafter.pipeline_base import Generators
+from framefleet.pipeline.models.crafter.pipeline_base import CrafterPipeline, Generators
+from framefleet.pipeline.models.crafter.resampler import VideoCrafterImageProjector
+from framefleet.pipeline.models.crafter.scheduler import VideoCrafterDDIMScheduler
+from framefleet.pipeline.models.crafter.unet import VideoCrafterUNet3DModel
 
 
-class ImageConditions:
-    """For pipelines with image_encoder, image_projector, vae and video_processor."""
+class ImageCrafterPipeline(CrafterPipeline):
+    """Base of the pipelines that take an image; not one itself."""
 
-    image_encoder: Any
-    image_projector: Any
-    vae: Any
-    video_processor: Any
-    _execution_device: torch.device
+    image_encoder: CLIPVisionModel
+    image_projector: VideoCrafterImageProjector
+
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+        image_encoder: CLIPVisionModel,
+        image_projector: VideoCrafterImageProjector,
+        unet: VideoCrafterUNet3DModel,
+        scheduler: VideoCrafterDDIMScheduler,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            image_encoder=image_encoder,
+            image_projector=image_projector,
+            unet=unet,
+            scheduler=scheduler,
+        )
+        self._prepare()
 
     def pixels_of(
         self, image: Any, height: int, width: int, *, batch_size: int, name: str = "image"
@@ -38,7 +62,9 @@ class ImageConditions:
         """(B, 3, H, W) in [-1, 1] -> (B, N, D)"""
         size = self.image_encoder.config.image_size
         seen = clip_pixels(pixels, size).to(self.image_encoder.dtype)
-        embeds = self.image_encoder(seen).last_hidden_state
+        encoded = self.image_encoder(seen)
+        # One with projection goes with a projector of that, others with one of all tokens.
+        embeds = encoded.image_embeds if "image_embeds" in encoded else encoded.last_hidden_state
         tokens: Tensor = self.image_projector(embeds.to(self.image_projector.dtype))
         return tokens
 

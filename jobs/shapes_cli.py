@@ -1,0 +1,111 @@
+"""`framefleet shapes`: the dataset of the demo's model, that model untrained, and its examination."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+shapes_app = typer.Typer(
+    help="Make the clips that the demo's model is trained on, and measure what it renders.",
+    no_args_is_help=True,
+)
+
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Of what is drawn at random.")]
+New = Annotated[bool, typer.Option("--new", help="Only the shape and the colour that the model never saw.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="As storage_options.endpoint_url=...; repeatable."),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show logs, and tracebacks of errors.")]
+
+
+@shapes_app.command()
+def dataset(
+    output: Annotated[str, typer.Argument(metavar="OUT", help="The folder or URL to write.")],
+    clips: Annotated[int, typer.Option("--clips", min=1, help="How many.")] = 16384,
+    seed: Seed = 0,
+    new: New = False,
+    size: Annotated[
+        tuple[int, int, int], typer.Option("--size", help="Frames, height and width.", metavar="T H W")
+    ] = (9, 64, 64),
+    sets: Sets = None,
+    verbose: Verbose = False,
+) -> None:
+    """Draw clips of moving shapes, with captions in English and Chinese, and a table of them."""
+    from framefleet.jobs import console
+
+    with console.reporting(verbose=verbose):
+        from framefleet.jobs.job_file import storage_options
+        from framefleet.jobs.shapes.commands import dataset_command
+
+        options = storage_options(sets or [])
+        dataset_command(output, clips=clips, seed=seed, new=new, size=size, storage_options=options)
+
+
+@shapes_app.command()
+def model(
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="The pipeline folder to write; a new one.")],
+    seed: Seed = 0,
+    verbose: Verbose = False,
+) -> None:
+    """Write the untrained pipeline that `framefleet train` turns into the demo's."""
+    from framefleet.jobs import console
+
+    with console.reporting(verbose=verbose):
+        from framefleet.jobs.shapes.commands import model_command
+
+        model_command(folder, seed=seed)
+
+
+@shapes_app.command()
+def prompts(
+    file: Annotated[str, typer.Argument(metavar="TABLE.CSV", help="The table to write.")],
+    scenes: Annotated[int, typer.Option("--scenes", min=1, help="How many; no dataset has them.")] = 200,
+    seed: Seed = 0,
+    new: New = False,
+    languages: Annotated[list[str], typer.Option("--language", help="en or zh; repeatable.")] = ["en", "zh"],  # noqa: B006
+    guidance: Annotated[list[float], typer.Option("--guidance", help="Repeatable.")] = [1.0, 4.0, 6.0],  # noqa: B006
+    steps: Annotated[list[int], typer.Option("--steps", help="Repeatable.")] = [16],  # noqa: B006
+    loras: Annotated[
+        list[str] | None, typer.Option("--lora", help="As in a table, none or style:0.8; repeatable.")
+    ] = None,
+    sets: Sets = None,
+    verbose: Verbose = False,
+) -> None:
+    """Write a table of prompts for `render`, each at all settings, whose clips `evaluate` can judge."""
+    from framefleet.jobs import console
+
+    with console.reporting(verbose=verbose):
+        from framefleet.jobs.job_file import storage_options
+        from framefleet.jobs.shapes.commands import prompts_command
+
+        prompts_command(
+            file,
+            scenes=scenes,
+            seed=seed,
+            new=new,
+            languages=languages,
+            guidance_scales=guidance,
+            num_inference_steps=steps,
+            loras=loras or (),
+            storage_options=storage_options(sets or []),
+        )
+
+
+@shapes_app.command()
+def evaluate(
+    output: Annotated[str, typer.Argument(help="The output of a render job of such a table.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    sets: Sets = None,
+    verbose: Verbose = False,
+) -> None:
+    """Measure the clips, by counting pixels, and print how often they show what was asked."""
+    from framefleet.jobs import console
+
+    with console.reporting(verbose=verbose):
+        from framefleet.jobs.job_file import storage_options
+        from framefleet.jobs.shapes.commands import evaluate_command
+
+        evaluate_command(output, as_json=as_json, storage_options=storage_options(sets or []))

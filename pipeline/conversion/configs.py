@@ -1,0 +1,99 @@
+"""In: names and shapes of a network's tensors, and what the user says. Out: its config, and the network."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from torch import Tensor, nn
+
+from framefleet.pipeline.errors import ModelError
+
+Shapes = Mapping[str, Tensor]  # tensors without values
+Config = dict[str, Any]
+# What no tensor's shape tells. None where the sizes are none of a released model: the user has to say it.
+UNTOLD = ("num_attention_heads", "attention_head_dim", "norm_num_groups")
+
+
+def size_of(shapes: Shapes, name: str, dims: int) -> tuple[int, ...]:
+    """Return the shape of a tensor. Raises KeyError, and ValueError for another number of dimensions."""
+    shape = tuple(shapes[name].shape)
+    if len(shape) != dims:
+        raise ValueError(f"{name} has shape {shape}, not one of {dims} dimensions")
+    return shape
+
+
+def count_below(shapes: Shapes, stem: str) -> int:
+    """Return how many numbered parts there are, "layers." for layers.0.weight. Raises KeyError for none."""
+    numbers = {name[len(stem) :].split(".")[0] for name in shapes if name.startswith(stem)}
+    last = max((int(number) for number in numbers if number.isdecimal()), default=None)
+    if last is None:
+        raise KeyError(f"{stem}0")
+    return last + 1
+
+
+def whole(total: int, part: int) -> int | None:
+    """Return how many parts there are, or None for a rest."""
+    return total // part if total >= part and total % part == 0 else None
+
+
+def inferred(
+    component: str, infer: Callable[[Shapes], Config], shapes: Shapes, *, prefix: str, place: str
+) -> Config:
+    """Return the config that the shapes tell. Raises ModelError with the checkpoint's names."""
+    try:
+        return infer(shapes)
+    except KeyError as error:
+        missing = f"{prefix}{error.args[0] if shapes else '*'}"
+        raise ModelError(
+            f"{place} has no complete {component}: {missing} is missing", "give the checkpoint with all parts"
+        ) from error
+    except ValueError as error:
+        raise ModelError(
+            f"{place}: {component}: {prefix}{error}",
+            "the file may be of another model, or broken: fetch it again",
+        ) from error
+
+
+def settled(configs: Mapping[str, Config], given: Mapping[str, Any], *, place: str) -> dict[str, Config]:
+    """Return configs by component with what the user gave in it, as "vae.norm_num_groups", in its place.
+
+    Raises ModelError for what no component has, and for what neither tensors nor the user tell.
+    """
+    known = [f"{component}.{key}" for component, config in configs.items() for key in config]
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            fix = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(sorted(known))}"
+            raise ModelError(f"--set {name}: {place} has no such setting", fix)
+    merged = {
+        component: {key: given.get(f"{component}.{key}", value) for key, value in config.items()}
+        for component, config in configs.items()
+    }
+    untold = [
+        f"{component}.{key}"
+        for component, config in merged.items()
+        for key in UNTOLD
+        if key in config and config[key] is None
+    ]
+    if untold:
+        raise ModelError(
+            f"{place}: no tensor tells {', '.join(untold)}, and its sizes are none of a released model",
+            f"say it with {' '.join(f'--set {name}=...' for name in untold)}",
+        )
+    return merged
+
+
+def built(component: str, make: Callable[..., nn.Module], config: Config, *, place: str) -> nn.Module:
+    """Return the network on the meta device."""
+    try:
+        with torch.device("meta"):
+            return make(**config)
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, StrictDataclassError) as error:
+        raise ModelError(
+            f"{place}: no {component} can have the sizes of its tensors: {error}",
+            f"check what `--set {component}...` says, or fetch the file again",
+        ) from error

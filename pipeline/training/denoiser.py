@@ -1,0 +1,153 @@
+"""The task `denoiser`: videos and prompts in, the loss of the pipeline's own denoiser out.
+
+What a denoiser is called with is what the pipeline's own `__call__` calls it with: `prepare` runs that up to
+the first forward. Only how frames become latents (`latents.py`) and what is learned (`objective.py`) is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from framefleet.pipeline.encoders.memo import Memo
+from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.fused.calls import Call
+from framefleet.pipeline.fused.intercept import intercept
+from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.specs.families import DENOISERS
+from framefleet.pipeline.training.bucket_call import BucketCall
+from framefleet.pipeline.training.capture import Captured, capture
+from framefleet.pipeline.training.freezing import matching
+from framefleet.pipeline.training.latents import encoder_of, latents_of
+from framefleet.pipeline.training.lora import add_lora
+from framefleet.pipeline.training.objective import Objective, objective_of
+from framefleet.pipeline.training.row_arguments import row_arguments, without_prompt
+from framefleet.pipeline.training.settings import TrainSettings
+from framefleet.pipeline.training.task import Bucket, Prepared, TrainingRow
+
+
+class DenoiserTask:
+    """Trains the denoiser of a loaded pipeline; see `Task`."""
+
+    keeps_prepared = True
+
+    def __init__(self, pipe: Any, settings: TrainSettings) -> None:
+        encoder_of(pipe)
+        self.pipe = pipe
+        self._settings = settings
+        self._denoisers = _modules(pipe, DENOISERS)
+        self._name = _trained_one(self._denoisers, settings)
+        self._module = self._denoisers[self._name]
+        self._memo = Memo()
+        self._buckets: dict[Bucket, tuple[BucketCall, Objective]] = {}
+        for part in _modules(pipe, ("",)).values():
+            part.requires_grad_(False).eval()
+        if settings.lora:
+            add_lora(pipe, self.trained, settings.lora, seed=settings.seed)
+        else:
+            self._module.requires_grad_(True)
+        if settings.gradient_checkpointing:
+            _checkpoint_gradients(self._module)
+
+    @property
+    def trained(self) -> Mapping[str, nn.Module]:
+        return {self._name: self._module}
+
+    @torch.no_grad()
+    def prepare(self, row: TrainingRow, frames: Frames | None) -> Prepared:
+        if frames is None:
+            raise TableError(f"row {row.index}: it has no video", "a denoiser is trained on videos")
+        shared, _ = self._bucket(row.bucket)
+        arguments = row_arguments(self.pipe, row.arguments, frames=frames, bucket=row.bucket, index=row.index)
+        call = self._call(arguments, row.index)
+        empty = self._call(without_prompt(self.pipe, arguments), row.index)
+        with torch.autocast(self.pipe.device.type, enabled=False):
+            latents = latents_of(self.pipe, frames)
+        bucket = torch.tensor([row.bucket.num_frames, row.bucket.height, row.bucket.width])
+        return {"bucket": bucket, **shared.row(call, empty, latents, index=row.index)}
+
+    def loss(self, batch: Sequence[Prepared], generator: torch.Generator) -> Tensor:
+        num_frames, height, width = batch[0]["bucket"].tolist()
+        shared, objective = self._bucket(Bucket(num_frames=num_frames, height=height, width=width))
+        drawn = [self._draw(row, objective, generator) for row in batch]
+        times, noise, dropped = zip(*drawn, strict=True)
+        device = shared.call.leaves[0].device
+        clean = torch.cat([row["latents"] for row in batch]).to(device)
+        noised = objective.noised(clean, torch.cat(noise).to(device), torch.stack(times))
+        held = shared.held(clean)
+        sample = noised.sample if held is None else torch.where(held, clean, noised.sample)
+        args, kwargs = shared.arguments(batch, dropped, sample, noised.timesteps)
+        # Called, not its `forward`: gradient checkpointing, FSDP and casts hang on the call.
+        predicted: Tensor = self._module(*args, **kwargs)[0]
+        errors = (predicted.float() - noised.target.float()) ** 2
+        return errors.mean() if held is None else errors[~held.expand_as(errors)].mean()
+
+    def _draw(
+        self, row: Prepared, objective: Objective, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, bool]:
+        """Return the row's time and noise, and whether its prompt is dropped."""
+        time = objective.draw(generator)
+        noise = torch.randn(row["latents"].shape, generator=generator)
+        return time, noise, float(torch.rand((), generator=generator)) < self._settings.prompt_dropout
+
+    def _bucket(self, bucket: Bucket) -> tuple[BucketCall, Objective]:
+        if bucket not in self._buckets:
+            black = np.zeros((bucket.num_frames, bucket.height, bucket.width, 3), dtype=np.uint8)
+            arguments = row_arguments(self.pipe, {"prompt": ""}, frames=black, bucket=bucket)
+            captured = self._capture(without_prompt(self.pipe, arguments), seed=0)
+            self._buckets[bucket] = (
+                BucketCall.of(captured, self._module),
+                objective_of(captured.scheduler, drawing=self._settings.timesteps, share=self._share()),
+            )
+        return self._buckets[bucket]
+
+    def _share(self) -> tuple[float, float]:
+        """Return the noise levels that the denoiser is for: Wan 2.2 A14B has one for high, one for low."""
+        boundary = self.pipe.config.get("boundary_ratio")
+        if boundary is None:
+            return 0.0, 1.0
+        return (0.0, boundary) if self._name == "transformer_2" else (boundary, 1.0)
+
+    def _call(self, arguments: Mapping[str, Any], index: int) -> Call:
+        try:
+            return self._capture(arguments, seed=index).call
+        except (ValueError, TypeError) as error:
+            raise TableError(
+                f"row {index}: {type(self.pipe).__name__} cannot be called with it: {error}",
+                "correct the row, or leave it out",
+            ) from error
+
+    def _capture(self, arguments: Mapping[str, Any], *, seed: int) -> Captured:
+        with intercept(_modules(self.pipe, ("text_encoder",)), self._memo):
+            return capture(self.pipe, arguments, denoisers=self._denoisers, seed=seed)
+
+
+def _trained_one(denoisers: Mapping[str, nn.Module], settings: TrainSettings) -> str:
+    """Return which denoiser is trained. Raises JobError for two: their batches are not of the same noise."""
+    names = [f"{name}.{key}" for name, module in denoisers.items() for key, _ in module.named_parameters()]
+    kept = names if len(denoisers) == 1 else matching(names, only=settings.only, freeze=settings.freeze)
+    chosen = list(dict.fromkeys(name.partition(".")[0] for name in kept))
+    if len(chosen) != 1:
+        raise JobError(
+            f"train: one job trains one denoiser, and the model has {', '.join(denoisers)}",
+            "set `only: [transformer]` for high noise, `only: [transformer_2]` for low; run a job for each",
+        )
+    return chosen[0]
+
+
+def _checkpoint_gradients(module: Any) -> None:
+    try:
+        module.enable_gradient_checkpointing()
+    except ValueError as error:  # diffusers' word for a network without it
+        raise JobError(
+            f"train.gradient_checkpointing: {type(module).__name__} cannot", "set it to false"
+        ) from error
+
+
+def _modules(pipe: Any, prefixes: tuple[str, ...]) -> dict[str, nn.Module]:
+    parts = pipe.components.items()
+    return {name: part for name, part in parts if name.startswith(prefixes) and isinstance(part, nn.Module)}

@@ -1,0 +1,72 @@
+"""Patterns of names of weights in, the weights to train out; all others are frozen."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from framefleet.pipeline.errors import JobError
+
+
+def choose(
+    trained: Mapping[str, nn.Module],
+    only: Sequence[str] = (),
+    freeze: Sequence[str] = (),
+    lora: bool = False,
+) -> dict[str, nn.Parameter]:
+    """Return the weights to train, by names as `transformer.blocks.0.attn1.to_q.weight`; freeze the others.
+
+    trained: components by name. only, freeze: of the job; see `matching`. lora: only weights of adapters.
+    """
+    named = {
+        f"{component}.{name}": weight
+        for component, module in trained.items()
+        for name, weight in module.named_parameters()
+    }
+    kept = set(matching(named, only=only, freeze=freeze))
+    chosen = {name: w for name, w in named.items() if name in kept and (is_lora(name) or not lora)}
+    if not chosen:
+        raise JobError("train: no weights are left to train", "change `only`, `freeze` or `lora.targets`")
+    for name, weight in named.items():
+        weight.requires_grad_(name in chosen)
+    return chosen
+
+
+def matching(names: Iterable[str], *, only: Sequence[str], freeze: Sequence[str]) -> list[str]:
+    """Return the names that a pattern of `only` matches, where there is one, and none of `freeze`.
+
+    A pattern may use * and stands for all below it too. Raises JobError for one that matches nothing.
+    """
+    names = list(names)
+    for setting, patterns in (("only", only), ("freeze", freeze)):
+        for pattern in patterns:
+            if not any(_matches(name, pattern) for name in names):
+                raise JobError(
+                    f"train.{setting}: {pattern!r} matches no weight of the model", _nearest(pattern, names)
+                )
+    return [name for name in names if (not only or _any(name, only)) and not _any(name, freeze)]
+
+
+def _any(name: str, patterns: Sequence[str]) -> bool:
+    return any(_matches(name, pattern) for pattern in patterns)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
+
+
+def _nearest(pattern: str, names: Sequence[str]) -> str:
+    """Return the names that may be meant: as deep as the pattern, and most like it."""
+    wanted = pattern.rstrip(".*")
+    depth = wanted.count(".") + 1
+    stems = dict.fromkeys(".".join(name.split(".")[:depth]) for name in names)
+    found = difflib.get_close_matches(wanted, stems, n=3, cutoff=0.0)
+    return f"the nearest are {', '.join(found)}"
+
+
+def is_lora(name: str) -> bool:
+    """Whether a weight is an adapter's, as peft names them."""
+    return ".lora_" in name

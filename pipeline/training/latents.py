@@ -1,0 +1,126 @@
+"""Frames in, clean latents out: normalised and laid out as a pipeline's denoiser gets them.
+
+They are the mean of the encoder's distribution, not a draw from it: latents are computed once and kept, and
+one draw that is kept would be an error that all epochs repeat. The mean is also what decodes best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.models.opensora.tokens import pack
+from framefleet.pipeline.outputs.frames import Frames
+
+
+def latents_of(pipe: Any, frames: Frames) -> Tensor:
+    """Return fp32 latents with a batch dimension of one. frames: uint8 RGB (T, H, W, 3)."""
+    encode = encoder_of(pipe)
+    pixels = torch.from_numpy(frames).movedim(-1, 0)[None].float() / 127.5 - 1  # (1, 3, T, H, W)
+    return encode(pipe, pixels.to(pipe.vae.device, pipe.vae.dtype)).float()
+
+
+def encoder_of(pipe: Any) -> Callable[[Any, Tensor], Tensor]:
+    """Return what encodes for this pipeline. Raises ModelError for one that cannot be trained."""
+    name = type(pipe).__name__
+    if name not in ENCODERS:
+        raise ModelError(
+            f"{name} cannot be trained: it is not known how its denoiser gets a video",
+            f"the pipelines that can are {', '.join(ENCODERS)}",
+        )
+    return ENCODERS[name]
+
+
+def _wan(pipe: Any, pixels: Tensor) -> Tensor:
+    config, latents = pipe.vae.config, _mean(pipe.vae.encode(pixels))
+    return (latents - _by_channel(config.latents_mean, latents)) / _by_channel(config.latents_std, latents)
+
+
+def _cogvideox(pipe: Any, pixels: Tensor) -> Tensor:
+    """Frames before channels. CogVideoX 1.5 takes pairs of latent frames: the first stands there twice."""
+    latents = _scaled(pipe, pixels).transpose(1, 2)
+    missing = -latents.shape[1] % (pipe.transformer.config.patch_size_t or 1)
+    return torch.cat([latents[:, :1]] * missing + [latents], dim=1)
+
+
+def _ltx(pipe: Any, pixels: Tensor) -> Tensor:
+    vae, latents = pipe.vae, _mean(pipe.vae.encode(pixels))
+    centred = latents - _by_channel(vae.latents_mean, latents)
+    return pack(
+        centred * vae.config.scaling_factor / _by_channel(vae.latents_std, latents),
+        pipe.transformer_spatial_patch_size,
+    )
+
+
+def _opensora(pipe: Any, pixels: Tensor) -> Tensor:
+    return pack(_scaled(pipe, pixels), pipe.transformer.config.patch_size)
+
+
+def _scaled(pipe: Any, pixels: Tensor) -> Tensor:
+    factor: float = pipe.vae.config.scaling_factor
+    return _mean(pipe.vae.encode(pixels)) * factor
+
+
+def _frame_by_frame(pipe: Any, pixels: Tensor) -> Tensor:
+    """(1, 3, T, H, W) -> (1, C, T, h, w), with an autoencoder of images. One by one, which bounds memory."""
+    return torch.stack([_scaled(pipe, frame) for frame in pixels.unbind(2)], dim=2)
+
+
+def _image(pipe: Any, pixels: Tensor) -> Tensor:
+    return _scaled(pipe, pixels[:, :, 0])
+
+
+def _sdxl(pipe: Any, pixels: Tensor) -> Tensor:
+    """Models derived from SDXL may have a mean and a deviation, as its pipeline knows."""
+    mean, std = (getattr(pipe.vae.config, name, None) for name in ("latents_mean", "latents_std"))
+    latents = _image(pipe, pixels)
+    if mean is None or std is None:
+        return latents
+    factor: float = pipe.vae.config.scaling_factor
+    return (latents - _by_channel(mean, latents) * factor) / _by_channel(std, latents)
+
+
+def _shifted(pipe: Any, pixels: Tensor) -> Tensor:
+    config = pipe.vae.config
+    shift: float = config.shift_factor
+    factor: float = config.scaling_factor
+    return (_mean(pipe.vae.encode(pixels[:, :, 0])) - shift) * factor
+
+
+def _flux(pipe: Any, pixels: Tensor) -> Tensor:
+    return pack(_shifted(pipe, pixels)[:, :, None], 2)
+
+
+ENCODERS: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "WanPipeline": _wan,
+    "WanImageToVideoPipeline": _wan,
+    "CogVideoXPipeline": _cogvideox,
+    "CogVideoXImageToVideoPipeline": _cogvideox,
+    "LTXPipeline": _ltx,
+    "LTXImageToVideoPipeline": _ltx,
+    "HunyuanVideoPipeline": _scaled,
+    "OpenSoraPipeline": _opensora,
+    "VideoCrafterPipeline": _frame_by_frame,
+    "VideoCrafterImageToVideoPipeline": _frame_by_frame,
+    "DynamiCrafterPipeline": _frame_by_frame,
+    "AnimateDiffPipeline": _frame_by_frame,
+    "StableDiffusionPipeline": _image,
+    "StableDiffusionXLPipeline": _sdxl,
+    "StableDiffusion3Pipeline": _shifted,
+    "FluxPipeline": _flux,
+}
+
+
+def _mean(encoded: Any) -> Tensor:
+    mean: Tensor = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latent
+    return mean
+
+
+def _by_channel(values: Any, latents: Tensor) -> Tensor:
+    """Return one value for each channel, for latents (B, C, ...)."""
+    shape = (1, -1, *[1] * (latents.dim() - 2))
+    return torch.as_tensor(values).to(latents.device, latents.dtype).view(shape)

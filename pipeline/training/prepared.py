@@ -1,0 +1,204 @@
+"""What each row prepared, by its position: made once, kept in the output, read back in any order.
+
+The work is split by shards, safetensors files of some hundred rows: what a killed run had finished is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from framefleet.pipeline.identity import canonical_json
+from framefleet.pipeline.options.scratch import own_folder
+from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.sources.cache import cache_folder
+from framefleet.pipeline.training.rows import TrainingRows
+from framefleet.pipeline.training.shards import Shard, to_bytes
+from framefleet.pipeline.training.task import Prepared, Task, TrainingRow
+from framefleet.pipeline.training.videos import read_frames
+
+FOLDER = "prepared"
+SHARD_BYTES = 64 << 20  # large enough for object stores, small enough to be in memory and lost by a kill
+MAX_SHARD_ROWS = 512
+OPEN_SHARDS = 128  # mapped, not in memory; each is one of the usual 1,024 files that a process may have open
+COPIES_BYTES = 32 << 30  # of local copies of what lies in an object store
+MEMORY_BYTES = 1 << 30  # of rows that are not kept in the output
+FRAMES_AHEAD = 4  # videos that are decoded while one is encoded; 81 frames of 480 x 832 are 97 MB
+
+
+class PreparedRows:
+    """`rows[i]` prepared by the task: from the output, or, where the task keeps nothing, made on the fly.
+
+    identity: what decides them beside the rows, as the model's digest and the part that is trained; JSON
+    values. Equal identity and rows, equal files. For several threads, once `prepare` has returned.
+    """
+
+    def __init__(
+        self,
+        rows: TrainingRows,
+        task: Task,
+        read: Callable[[str], bytes],
+        *,
+        store: Store,
+        identity: Mapping[str, Any],
+    ) -> None:
+        """read: gives the bytes at a path or URL, as `Inputs.read`."""
+        self._rows, self._task, self._read = rows, task, read
+        self._store = store
+        content = canonical_json({**identity, "rows": rows.digest()})
+        self._folder = f"{FOLDER}/{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+        self._lock = threading.Lock()  # of what follows
+        self._memory = _Memory()
+        self._shards = _Shards(store)
+        self._rows_per_shard: int | None = None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, position: int) -> Prepared:
+        """Return a row; raises TableError where its video changed since it was surveyed."""
+        if self._task.keeps_prepared:
+            with self._lock:
+                number, row = divmod(position, self._plan())
+                return self._shards.open(self._path(number))[row]
+        with self._lock:
+            found = self._memory.get(position)
+        if found is None:
+            found = self._made(position)
+            with self._lock:
+                self._memory.keep(position, found)
+        return found
+
+    def some(self, count: int) -> Iterator[Prepared]:
+        """Yield at most `count` rows, from all over the table."""
+        step = -(-len(self) // count)
+        return (self[position] for position in range(0, len(self), step))
+
+    def prepare(
+        self, *, rank: int = 0, world_size: int = 1, progress: Callable[[int], None] | None = None
+    ) -> None:
+        """Make this rank's share of what is not there yet; rows may be read when all ranks have returned.
+
+        progress: is told how many of this rank's rows are there.
+        """
+        if not self._task.keeps_prepared:
+            return
+        size, there, done = self._plan(), set(self._store.list(self._folder)), 0
+        for number in range(rank, -(-len(self) // size), world_size):
+            positions = range(number * size, min((number + 1) * size, len(self)))
+            if self._path(number) not in there:
+                self._store.write(self._path(number), to_bytes(list(self._made_all(positions))))
+            done += len(positions)
+            if progress:
+                progress(done)
+
+    def _path(self, number: int) -> str:
+        return f"{self._folder}/{number:06d}.safetensors"
+
+    def _plan(self) -> int:
+        """Return the number of rows in a shard, as it was settled when the first one was made."""
+        if self._rows_per_shard is None:
+            path = f"{self._folder}/plan.json"
+            try:
+                self._rows_per_shard = int(json.loads(self._store.read(path))["rows_per_shard"])
+            except FileNotFoundError:
+                self._rows_per_shard = self._settled()
+                content = canonical_json({"rows_per_shard": self._rows_per_shard})
+                self._store.create(path, content.encode())
+        return self._rows_per_shard
+
+    def _settled(self) -> int:
+        """Return how many rows of the largest bucket fill a shard: every rank comes to the same number."""
+        buckets = self._rows.buckets()
+        volumes = [bucket.num_frames * bucket.height * bucket.width for bucket in buckets]
+        largest = volumes.index(max(volumes))
+        return max(1, min(MAX_SHARD_ROWS, SHARD_BYTES // max(_size_of(self._made(largest)), 1)))
+
+    def _made(self, position: int) -> Prepared:
+        row = self._rows[position]
+        return self._prepared(row, read_frames(row, self._read))
+
+    def _made_all(self, positions: Iterable[int]) -> Iterator[Prepared]:
+        """Yield rows in order, while the videos of the next ones are decoded in threads."""
+        with ThreadPoolExecutor(FRAMES_AHEAD, thread_name_prefix="frames") as threads:
+            ahead: deque[tuple[TrainingRow, Future[Frames | None]]] = deque()
+            for row in (self._rows[position] for position in positions):
+                ahead.append((row, threads.submit(read_frames, row, self._read)))
+                if len(ahead) > FRAMES_AHEAD:
+                    first, frames = ahead.popleft()
+                    yield self._prepared(first, frames.result())
+            for row, frames in ahead:
+                yield self._prepared(row, frames.result())
+
+    def _prepared(self, row: TrainingRow, frames: Frames | None) -> Prepared:
+        with torch.no_grad():
+            return self._task.prepare(row, frames)
+
+
+class _Memory:
+    """Rows that were made on the fly, bounded by bytes; what was not asked for longest goes."""
+
+    def __init__(self, max_bytes: int = MEMORY_BYTES) -> None:
+        self._max_bytes, self._size = max_bytes, 0
+        self._rows: OrderedDict[int, Prepared] = OrderedDict()
+
+    def get(self, position: int) -> Prepared | None:
+        if position in self._rows:
+            self._rows.move_to_end(position)
+        return self._rows.get(position)
+
+    def keep(self, position: int, prepared: Prepared) -> None:
+        if position in self._rows:  # another thread was quicker
+            return
+        self._rows[position] = prepared
+        self._size += _size_of(prepared)
+        while self._size > self._max_bytes:
+            _, oldest = self._rows.popitem(last=False)
+            self._size -= _size_of(oldest)
+
+
+class _Shards:
+    """Open shards, and local copies of those that lie elsewhere; what was not asked for longest goes."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._is_local = "://" not in store.url_of("")
+        self._copies: Path | None = None
+        self._open: OrderedDict[str, Shard] = OrderedDict()
+        self._sizes: dict[str, int] = {}
+
+    def open(self, path: str) -> Shard:
+        if path not in self._open:
+            local = Path(self._store.url_of(path)) if self._is_local else self._copied(path)
+            self._open[path] = Shard(local)
+            self._make_room()
+        self._open.move_to_end(path)
+        return self._open[path]
+
+    def _copied(self, path: str) -> Path:
+        self._copies = self._copies or own_folder(cache_folder() / "prepared")
+        local = self._copies / Path(path).name
+        self._store.download(path, local)
+        self._sizes[path] = local.stat().st_size
+        return local
+
+    def _make_room(self) -> None:
+        while len(self._open) > OPEN_SHARDS or (
+            len(self._open) > 1 and sum(self._sizes.values()) > COPIES_BYTES
+        ):
+            oldest, _ = self._open.popitem(last=False)
+            if self._sizes.pop(oldest, None) is not None and self._copies:
+                (self._copies / Path(oldest).name).unlink()  # what is mapped of it stays readable
+
+
+def _size_of(prepared: Prepared) -> int:
+    return sum(tensor.nbytes for tensor in prepared.values())

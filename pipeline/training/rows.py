@@ -1,0 +1,105 @@
+"""The rows that a training uses: kept as Arrow columns, handed out one by one as `TrainingRow`.
+
+A million rows are about 300 MB, and travel to other processes as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, overload
+
+import pyarrow as pa
+
+from framefleet.pipeline.identity import canonical_json
+from framefleet.pipeline.training.task import Bucket, TrainingRow
+
+_SCHEMA = pa.schema(
+    [
+        ("index", pa.int64()),
+        ("video", pa.string()),
+        ("sha256", pa.string()),
+        ("arguments", pa.string()),  # canonical JSON
+        ("num_frames", pa.int32()),  # of the bucket, as height and width
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+    ]
+)
+_PART_ROWS = 4096  # how many wait as Python values
+
+
+class TrainingRows(Sequence[TrainingRow]):
+    """Rows in table order; refused ones are not among them, so a position is not an index in the table."""
+
+    def __init__(self, rows: Iterable[TrainingRow]) -> None:
+        batches, waiting = [], []
+        for row in rows:
+            waiting.append(_cells(row))
+            if len(waiting) == _PART_ROWS:
+                batches.append(pa.RecordBatch.from_pylist(waiting, _SCHEMA))
+                waiting = []
+        batches.append(pa.RecordBatch.from_pylist(waiting, _SCHEMA))
+        self._table: pa.Table = pa.Table.from_batches(batches, _SCHEMA).combine_chunks()
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    @overload
+    def __getitem__(self, position: int) -> TrainingRow: ...
+    @overload
+    def __getitem__(self, position: slice) -> list[TrainingRow]: ...
+    def __getitem__(self, position: int | slice) -> TrainingRow | list[TrainingRow]:
+        if isinstance(position, slice):
+            return [self[i] for i in range(*position.indices(len(self)))]
+        if not -len(self) <= position < len(self):
+            raise IndexError(position)
+        (cells,) = self._table.slice(position % len(self), 1).to_pylist()
+        return _row(cells)
+
+    def buckets(self) -> list[Bucket]:
+        """Return the bucket of every row, each value once in memory."""
+        known: dict[tuple[int, int, int], Bucket] = {}
+        columns = (self._table[name].to_pylist() for name in ("num_frames", "height", "width"))
+        return [
+            known.setdefault((frames, height, width), _bucket(frames, height, width))
+            for frames, height, width in zip(*columns, strict=True)
+        ]
+
+    def digest(self) -> str:
+        """Return SHA-256 over what decides the training: contents of videos, arguments and buckets in order.
+
+        Not over where the videos lie.
+        """
+        names = [name for name in _SCHEMA.names if name not in ("index", "video")]
+        found = hashlib.sha256()
+        for batch in self._table.select(names).to_batches(_PART_ROWS):
+            found.update(canonical_json(batch.to_pylist()).encode("utf-8", "surrogatepass"))
+        return found.hexdigest()
+
+
+def _cells(row: TrainingRow) -> dict[str, Any]:
+    bucket = row.bucket
+    return {
+        "index": row.index,
+        "video": row.video,
+        "sha256": row.sha256,
+        "arguments": canonical_json(dict(row.arguments)),
+        "num_frames": bucket.num_frames,
+        "height": bucket.height,
+        "width": bucket.width,
+    }
+
+
+def _row(cells: dict[str, Any]) -> TrainingRow:
+    return TrainingRow(
+        index=cells["index"],
+        video=cells["video"],
+        sha256=cells["sha256"],
+        arguments=json.loads(cells["arguments"]),
+        bucket=_bucket(cells["num_frames"], cells["height"], cells["width"]),
+    )
+
+
+def _bucket(num_frames: int, height: int, width: int) -> Bucket:
+    return Bucket(num_frames=num_frames, height=height, width=width)

@@ -1,0 +1,57 @@
+"""What many rows prepared, as the bytes of one safetensors file, and back.
+
+A tensor is stored once and named by its digest: rows of one prompt share its embedding, and all rows that of
+the empty prompt. Which tensors are a row's is JSON in the file's metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from framefleet.pipeline.errors import StoreError
+from framefleet.pipeline.fused.calls import digest_of
+from framefleet.pipeline.identity import canonical_json
+from framefleet.pipeline.training.task import Prepared
+
+METADATA = "framefleet"  # one entry: several are written in any order
+
+
+def to_bytes(rows: Sequence[Prepared]) -> bytes:
+    """Return the file; equal rows give equal bytes."""
+    tensors: dict[str, Tensor] = {}
+    names = [
+        {name: _keep(tensor.detach().cpu(), tensors) for name, tensor in prepared.items()}
+        for prepared in rows
+    ]
+    return safetensors.torch.save(tensors, {METADATA: canonical_json(names)})
+
+
+def _keep(tensor: Tensor, tensors: dict[str, Tensor]) -> str:
+    digest = digest_of(tensor).hex()
+    if digest not in tensors:  # a copy: safetensors takes no two tensors of one memory
+        tensors[digest] = tensor.clone(memory_format=torch.contiguous_format)
+    return digest
+
+
+class Shard:
+    """An open file, of which only what is asked for comes into memory."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = safe_open(path, framework="pt")
+            self._rows: list[dict[str, str]] = json.loads(self._file.metadata()[METADATA])
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise StoreError(
+                f"{path} is not a file of prepared rows: {error}", "delete it, and it is made again"
+            ) from error
+
+    def __getitem__(self, row: int) -> Prepared:
+        """Return what the row of that number in the file prepared."""
+        return {name: self._file.get_tensor(digest) for name, digest in self._rows[row].items()}

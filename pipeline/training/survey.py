@@ -1,0 +1,148 @@
+"""From a table to the rows that can be trained on, and those that cannot with the reasons.
+
+Every video is read and decoded once; what was found in it is kept in the output, so that a run that resumes
+reads the table alone. Memory grows by the rows' own 300 bytes each.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+
+from framefleet.pipeline.errors import InputError
+from framefleet.pipeline.inputs.access import Inputs
+from framefleet.pipeline.inputs.pictures import Described
+from framefleet.pipeline.inputs.survey import InputIndex
+from framefleet.pipeline.outputs.parts import PartWriter, read_records
+from framefleet.pipeline.outputs.store import Store, public_url
+from framefleet.pipeline.specs.check import Refused
+from framefleet.pipeline.specs.signature import InputKind
+from framefleet.pipeline.tables.rows import InvalidRow, Problem
+from framefleet.pipeline.training.buckets import choose
+from framefleet.pipeline.training.columns import Columns
+from framefleet.pipeline.training.rows import TrainingRows
+from framefleet.pipeline.training.task import NO_FRAMES, Bucket, TrainingRow
+
+FOLDER = "survey"
+BATCH_ROWS = 256  # read side by side; after each batch progress is told
+MAX_WAITING, MAX_AGE_S = 4096, 30.0  # videos that a killed survey decodes again, at most
+_SCHEMA = pa.schema(
+    [
+        ("video", pa.string()),
+        ("kind", pa.string()),
+        ("sha256", pa.string()),
+        ("width", pa.int64()),
+        ("height", pa.int64()),
+        ("num_frames", pa.int64()),
+    ]
+)
+_Found = tuple[str | None, str | None, Bucket]  # where a video lies, its SHA-256, the bucket that it fills
+_NO_VIDEO: _Found = (None, None, NO_FRAMES)
+_A = {"video": "a video", "image": "an image"}
+
+
+def survey(
+    columns: Columns,
+    buckets: Sequence[Bucket],
+    inputs: Inputs,
+    *,
+    store: Store,
+    refused: Callable[[InvalidRow, pa.RecordBatch], None],
+    checked: Callable[[int], None] = lambda count: None,
+) -> TrainingRows:
+    """Return the rows of a table that can be trained on.
+
+    store: the output, where what was found in videos is kept. refused: is given every other row, also as the
+    table has it. checked: is told how many rows were looked at.
+    """
+    with closing(_Videos(inputs, columns.kind, store)) as videos:
+        return TrainingRows(_rows(columns, buckets, videos, refused, checked))
+
+
+def _rows(
+    columns: Columns,
+    buckets: Sequence[Bucket],
+    videos: _Videos,
+    refused: Callable[[InvalidRow, pa.RecordBatch], None],
+    checked: Callable[[int], None],
+) -> Iterator[TrainingRow]:
+    for first, batch in columns.table.batches(BATCH_ROWS):
+        cells = columns.videos(batch)
+        videos.look_at([cell for cell in cells if cell is not None])
+        for offset, (arguments, problems) in enumerate(columns.arguments(batch)):
+            found = videos.find(cells[offset], buckets) if columns.video else _NO_VIDEO
+            if isinstance(found, Refused):
+                problems = [_problem(columns, cells[offset], found), *problems]
+            if isinstance(found, Refused) or problems:
+                row = InvalidRow(index=first + offset, problems=tuple(problems))
+                refused(row, batch.slice(offset, 1))
+            else:
+                video, sha256, bucket = found
+                yield TrainingRow(
+                    index=first + offset, video=video, sha256=sha256, arguments=arguments, bucket=bucket
+                )
+        checked(first + batch.num_rows)
+
+
+def _problem(columns: Columns, cell: Any, refused: Refused) -> Problem:
+    shown = public_url(cell) if isinstance(cell, str) else cell
+    return Problem(column=columns.video or "", value=shown, reason=refused.reason, fix=refused.fix)
+
+
+class _Videos:
+    """What the videos of a table hold, from the output where an earlier run found it out."""
+
+    def __init__(self, inputs: Inputs, kind: InputKind, store: Store) -> None:
+        self._inputs, self._kind = inputs, kind
+        self._index = InputIndex(inputs)
+        for known in read_records(store, FOLDER).to_pylist() if store.list(FOLDER) else ():
+            video, kept = known.pop("video"), known.pop("kind")
+            self._index.remember(video, kept, Described(**known))
+        self._writer = PartWriter(store, FOLDER, _SCHEMA, run=uuid.uuid4().hex)
+        self._written = time.monotonic()
+
+    def look_at(self, cells: Sequence[Any]) -> None:
+        """Read what is not known yet, many at a time, and keep it."""
+        found = dict.fromkeys(self._locate(cell) for cell in cells)
+        new = [uri for uri in found if isinstance(uri, str) and not self._index.knows(uri, self._kind)]
+        self._index.prefetch((uri, self._kind) for uri in new)
+        for uri in new:
+            described = self._index.find(uri, self._kind)
+            if isinstance(described, Described):
+                self._writer.add(None, {"video": uri, "kind": self._kind, **asdict(described)})
+        is_old = time.monotonic() - self._written > MAX_AGE_S
+        if is_old or self._writer.rows_waiting >= MAX_WAITING:
+            self._flush()
+
+    def find(self, cell: Any, buckets: Sequence[Bucket]) -> _Found | Refused:
+        """Return where the video lies, its SHA-256, and the bucket that it fills; or what is wrong."""
+        if cell is None:
+            return Refused(reason=f"every row needs {_A[self._kind]}", fix="write its path or URL")
+        uri = self._locate(cell)
+        if isinstance(uri, Refused):
+            return uri
+        described = self._index.find(uri, self._kind)
+        if isinstance(described, Refused):
+            return described
+        bucket = choose(buckets, described)
+        return bucket if isinstance(bucket, Refused) else (uri, described.sha256, bucket)
+
+    def close(self) -> None:
+        self._flush()
+        self._index.close()
+
+    def _flush(self) -> None:
+        self._writer.flush()
+        self._written = time.monotonic()
+
+    def _locate(self, cell: Any) -> str | Refused:
+        try:
+            return self._inputs.locate(str(cell).strip())
+        except InputError as error:
+            return Refused(reason=error.problem, fix=error.fix)

@@ -1,0 +1,48 @@
+"""Options that a model cannot have: refused when it is loaded, with the fix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from framefleet import load_model
+from framefleet.pipeline.errors import ModelError
+from tests.tiny import tiny
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "said"),
+    [
+        ("sd", {"cache": "first_block"}, "UNet2DConditionModel does not take the caches"),
+        ("wan", {"cache": "taylor_seer"}, "would do nothing"),
+        ("wan", {"cache": {"type": "taylor_seer", "cache_identifiers": ["("]}}, "does not fit"),
+        ("wan", {"cache": "faster"}, "does not run both prompts in one forward"),
+        ("sd", {"attention": "native"}, "UNet2DConditionModel has no choice of backends"),
+        ("wan", {"attention": "flsh"}, "not one of diffusers' backends"),
+        ("wan", {"attention": "_native_cudnn"}, "does not work on cpu"),
+        ("cogvideox", {"compile": True}, "no regions of CogVideoXTransformer3DModel"),
+        ("wan", {"compile": True, "cache": "first_block"}, "compile does not go together with cache"),
+        ("wan", {"offload": "model"}, "needs a GPU"),
+        ("wan", {"offload": {"type": "group", "stream": True}}, "needs a GPU"),
+        ("wan", {"offload": {"type": "group", "level": "leaf", "blocks": 2}}, "they go one by one"),
+        ("wan", {"quantization": {"backend": "torchao", "type": "float8_dynamic"}}, "does not run on cpu"),
+        (
+            "wan",
+            {"quantization": {"backend": "quanto", "type": "int8", "components": ["unet"]}},
+            "no weights in this model",
+        ),
+        (
+            "wan",
+            {"quantization": {"backend": "torchao", "type": "int8_weight_only", "components": ["vae"]}},
+            "found nothing in vae",
+        ),
+        ("wan", {"vae_tilling": True}, "model option vae_tilling"),
+    ],
+)
+def test_what_a_model_cannot_do_is_refused_with_the_fix(
+    model: str, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ModelError, match=said) as caught:
+        load_model(tiny(model), device="cpu", **options)
+    assert caught.value.fix

@@ -1,0 +1,82 @@
+"""Which rows make which batch."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.training.batches import Batches
+from framefleet.pipeline.training.task import Bucket
+
+SMALL = Bucket(num_frames=5, height=16, width=16)
+LARGE = Bucket(num_frames=9, height=32, width=32)
+
+sizes = st.integers(1, 4)
+buckets = st.lists(st.sampled_from([SMALL, LARGE]), min_size=8, max_size=60)
+
+
+def _epoch(batches: Batches, accumulation: int, world_size: int, epoch: int = 0) -> list[list[list[int]]]:
+    """Return the batches of every step of an epoch."""
+    first = epoch * batches.steps_per_epoch
+    return [
+        [
+            batches.rows_of(first + step, micro, rank)
+            for micro in range(accumulation)
+            for rank in range(world_size)
+        ]
+        for step in range(batches.steps_per_epoch)
+    ]
+
+
+@given(buckets, sizes, st.integers(1, 2), st.integers(1, 2), st.integers(0, 2**31 - 1))
+def test_an_epoch_uses_no_row_twice_and_leaves_out_no_full_step(
+    buckets: list[Bucket], batch_size: int, accumulation: int, world_size: int, seed: int
+) -> None:
+    try:
+        batches = Batches(
+            buckets, batch_size=batch_size, accumulation=accumulation, world_size=world_size, seed=seed
+        )
+    except TableError:
+        full = sum(count // batch_size for count in Counter(buckets).values())
+        assert full < accumulation * world_size
+        return
+    for epoch in (0, 1):
+        steps = _epoch(batches, accumulation, world_size, epoch)
+        rows = [row for step in steps for batch in step for row in batch]
+        assert len(rows) == len(set(rows))
+        assert all(len({buckets[row] for row in batch}) == 1 for step in steps for batch in step)
+        assert all(len(batch) == batch_size for step in steps for batch in step)
+        full = sum(count // batch_size for count in Counter(buckets).values())
+        assert full - len(steps) * accumulation * world_size < accumulation * world_size
+
+
+def test_equal_arguments_give_equal_batches_and_another_seed_others() -> None:
+    def made(seed: int) -> list[list[list[int]]]:
+        return _epoch(Batches([SMALL] * 40, batch_size=4, seed=seed), 1, 1, epoch=3)
+
+    assert made(1) == made(1) != made(2)
+
+
+def test_every_epoch_has_another_order_and_all_rows_come_in_time() -> None:
+    batches = Batches([SMALL] * 10, batch_size=4, seed=0)
+    epochs = [_epoch(batches, 1, 1, epoch) for epoch in range(8)]
+    assert epochs[0] != epochs[1]
+    assert {row for epoch in epochs for step in epoch for batch in step for row in batch} == set(range(10))
+
+
+def test_too_few_rows_for_one_step_are_refused_with_what_it_takes() -> None:
+    with pytest.raises(TableError) as refused:
+        Batches([SMALL] * 7 + [LARGE] * 7, batch_size=4, accumulation=2, world_size=2)
+    assert refused.value.problem == (
+        "one step takes 16 rows (batch_size 4 x accumulation 2 x 2 workers), and there are 14 "
+        "(7 of 5 x 16 x 16, 7 of 9 x 32 x 32; a batch is of one size)"
+    )
+
+
+def test_a_bucket_that_fills_no_batch_is_told_of() -> None:
+    batches = Batches([SMALL] * 8 + [LARGE] * 3, batch_size=4)
+    assert batches.unused() == {LARGE: 3}

@@ -1,0 +1,288 @@
+"""From a table to rows that can be trained on: what is taken, and what is refused with which words."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.inputs.access import Inputs
+from framefleet.pipeline.outputs.media import Media, encode
+from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.tables.rows import InvalidRow
+from framefleet.pipeline.tables.table import open_table
+from framefleet.pipeline.training.buckets import buckets_of
+from framefleet.pipeline.training.columns import column_kinds, plan_columns
+from framefleet.pipeline.training.rendered import table_roots
+from framefleet.pipeline.training.rows import TrainingRows
+from framefleet.pipeline.training.settings import Part
+from framefleet.pipeline.training.survey import survey
+from framefleet.pipeline.training.task import NO_FRAMES, Bucket
+from tests.configs import SD, WAN, write_model
+from tests.media_files import image_file, sha256
+from tests.rows import RECORD
+
+SIZES = [[5, 32, 32], [9, 32, 48]]
+TEXTS = {"prompt": "a ball", "paraphrase": "球", "contrast": "a star"}
+
+
+@pytest.fixture(scope="module")
+def wan(tmp_path_factory: pytest.TempPathFactory) -> PipelineSpec:
+    return inspect_model(write_model(tmp_path_factory.mktemp("wan"), "WanPipeline", WAN))
+
+
+def clip(path: Path, num_frames: int = 9, height: int = 32, width: int = 48) -> bytes:
+    frames = np.random.default_rng(num_frames).integers(0, 256, (num_frames, height, width, 3), np.uint8)
+    content = encode(frames, media=Media(format="mkv"), fps=8, metadata={})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return content
+
+
+def write_table(path: Path, rows: list[dict[str, Any]]) -> str:
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return str(path)
+
+
+class Surveyor:
+    """Surveys one table after the other into one output."""
+
+    def __init__(self, spec: PipelineSpec, output: Path) -> None:
+        self.spec, self.store = spec, Store(str(output))
+        self.refused: list[InvalidRow] = []
+        self.checked: list[int] = []
+        self.opened: list[str] = []
+
+    def __call__(
+        self, location: str, part: Part = "denoiser", *, sizes: list[list[int]] = SIZES, **job: Any
+    ) -> TrainingRows:
+        table = open_table(location, arguments=column_kinds(self.spec, job.get("columns", {})))
+        columns = plan_columns(table, self.spec, part, **job)
+        inputs = Watched(table_roots(location, table.schema), opened=self.opened)
+        buckets = buckets_of(sizes, self.spec)
+
+        def refuse(row: InvalidRow, cells: pa.RecordBatch) -> None:
+            assert cells.num_rows == 1
+            self.refused.append(row)
+
+        return survey(columns, buckets, inputs, store=self.store, refused=refuse, checked=self.checked.append)
+
+    def told(self) -> list[str]:
+        return [f"{problem}; {fix}" for row in self.refused for problem, fix in row.messages()]
+
+
+class Watched(Inputs):
+    def __init__(self, roots: list[str], opened: list[str]) -> None:
+        super().__init__(roots)
+        self._opened = opened
+
+    def read(self, uri: str) -> bytes:
+        self._opened.append(Path(uri).name)
+        return super().read(uri)
+
+
+@pytest.fixture
+def surveyor(wan: PipelineSpec, tmp_path: Path) -> Surveyor:
+    return Surveyor(wan, tmp_path / "out")
+
+
+def test_rows_carry_their_video_its_digest_their_arguments_and_the_bucket_it_fills(
+    surveyor: Surveyor, tmp_path: Path
+) -> None:
+    content = clip(tmp_path / "clips/a.mkv")
+    clip(tmp_path / "clips/b.mkv", num_frames=8)
+    table = write_table(
+        tmp_path / "t.csv",
+        [
+            {"video": "clips/a.mkv", "prompt": "a ball", "max_sequence_length": 64, "note": "x"},
+            {"video": "clips/b.mkv", "prompt": "一个球", "max_sequence_length": "", "note": "y"},
+        ],
+    )
+    first, second = surveyor(table, defaults={"max_sequence_length": 32})
+    assert first.video == str(tmp_path / "clips/a.mkv") and first.sha256 == sha256(content)
+    assert first.arguments == {"prompt": "a ball", "max_sequence_length": 64}
+    assert first.bucket == Bucket(num_frames=9, height=32, width=48)
+    assert second.arguments == {"prompt": "一个球", "max_sequence_length": 32}
+    assert second.bucket == Bucket(num_frames=5, height=32, width=32)
+    assert surveyor.checked == [2] and not surveyor.refused
+
+
+def test_every_bad_row_is_told_with_the_value_and_the_fix(surveyor: Surveyor, tmp_path: Path) -> None:
+    content = clip(tmp_path / "good.mkv")
+    (tmp_path / "cut.mkv").write_bytes(content[:-200])
+    (tmp_path / "page.mp4").write_text("<!DOCTYPE html>")
+    clip(tmp_path / "short.mkv", num_frames=4)
+    clip(tmp_path / "small.mkv", height=16, width=16)
+    (tmp_path / "picture.png").write_bytes(image_file())
+    names = ["good.mkv", "gone.mkv", "cut.mkv", "page.mp4", "short.mkv", "small.mkv", "picture.png", ""]
+    names += ["../../etc/passwd", "file:///etc/passwd", "http://127.0.0.1/a.mp4"]
+    rows = [{"video": name, "prompt": "x"} for name in names] + [{"video": "good.mkv", "prompt": "  "}]
+    found = surveyor(write_table(tmp_path / "t.csv", rows))
+    assert [row.index for row in found] == [0]
+    assert [row.index for row in surveyor.refused] == list(range(1, len(rows)))
+    told = surveyor.told()
+    expected = (
+        "video is 'gone.mkv', but it does not exist; check the path",
+        "video is 'cut.mkv', but it cannot be decoded: damaged, cut off or of a rare kind; write it again",
+        "video is 'page.mp4', but it is a web page, not a video; give a video",
+        "video is 'short.mkv', but it has 4 frames, and training takes 5; give a longer one, or set",
+        "video is 'small.mkv', but it has 9 frames of 16 x 16 (height x width), which fill none of the "
+        "sizes: 5 x 32 x 32, 9 x 32 x 48; give a larger one",
+        "video is 'picture.png', but it is an image (png), not a video",
+        "video is empty, but every row needs a video; write its path or URL",
+        "video is '../../etc/passwd', but it lies outside of inputs.roots",
+        "video is 'file:///etc/passwd', but it lies outside of inputs.roots",
+        "video is 'http://127.0.0.1/a.mp4', but 127.0.0.1 is at 127.0.0.1, which is not a public address",
+        "prompt is '  ', but it is blank; write a prompt",
+    )
+    for line, start, row in zip(told, expected, surveyor.refused, strict=True):
+        assert line.startswith(f"row {row.index}: {start}"), line
+
+
+def test_a_missing_column_is_told_with_those_there_are(surveyor: Surveyor, tmp_path: Path) -> None:
+    table = write_table(tmp_path / "t.csv", [{"clip": "a.mp4", "text": "x"}])
+    with pytest.raises(TableError) as refused:
+        surveyor(table)
+    assert refused.value.problem == "the table has no column 'prompt' and none 'video'; it has clip, text"
+    assert refused.value.fix == "add it, or say which one it is with `columns: {prompt: ...}`"
+    clip(tmp_path / "a.mp4")
+    assert len(surveyor(table, columns={"video": "clip", "prompt": "text"})) == 1
+
+
+def test_columns_of_the_job_that_do_not_exist_are_refused(surveyor: Surveyor, tmp_path: Path) -> None:
+    table = write_table(tmp_path / "t.csv", [{"video": "a.mp4", "prompt": "x"}])
+    with pytest.raises(JobError, match=r"columns\.promt: training reads no 'promt'"):
+        surveyor(table, columns={"promt": "prompt"})
+    with pytest.raises(JobError, match=r"columns\.prompt names the column 'text', and the table has none"):
+        surveyor(table, columns={"prompt": "text"})
+
+
+def test_what_was_surveyed_is_not_read_again(surveyor: Surveyor, tmp_path: Path) -> None:
+    clip(tmp_path / "a.mkv")
+    clip(tmp_path / "b.mkv", num_frames=5)
+    rows = [{"video": name, "prompt": "x"} for name in ("a.mkv", "b.mkv", "gone.mkv")]
+    table = write_table(tmp_path / "t.csv", rows)
+    first = surveyor(table)
+    assert sorted(surveyor.opened) == ["a.mkv", "b.mkv", "gone.mkv"]
+    surveyor.opened.clear()
+    clip(tmp_path / "gone.mkv")
+    again = surveyor(table)
+    assert surveyor.opened == ["gone.mkv"] and len(again) == 3
+    assert list(again)[:2] == list(first)
+
+
+def test_the_digest_is_of_what_is_trained_on_and_not_of_where_it_lies(
+    surveyor: Surveyor, tmp_path: Path
+) -> None:
+    def digest(name: str, prompt: str, num_frames: int = 9) -> str:
+        clip(tmp_path / name, num_frames=num_frames)
+        return surveyor(write_table(tmp_path / "t.csv", [{"video": name, "prompt": prompt}])).digest()
+
+    assert digest("a.mkv", "x") == digest("moved/a.mkv", "x")
+    assert len({digest("a.mkv", "x"), digest("a.mkv", "y"), digest("b.mkv", "x", 5)}) == 3
+
+
+def test_a_render_jobs_records_are_a_table_also_when_its_output_was_moved(
+    surveyor: Surveyor, tmp_path: Path
+) -> None:
+    clip(tmp_path / "rendered/clips/00/0.mkv")
+    record = {name: getattr(RECORD, name) for name in RECORD.__dataclass_fields__}
+    record |= {"uri": "/somewhere/else/clips/00/0.mkv", "shape": "ball"}
+    record["arguments"] = '{"guidance_scale": 5.0, "max_sequence_length": 512, "prompt": "a ball"}'
+    records = tmp_path / "rendered/records"
+    records.mkdir()
+    pq.write_table(pa.Table.from_pylist([record]), records / "part-1.parquet")
+    (row,) = surveyor(str(records))
+    assert row.video == str(tmp_path / "rendered/clips/00/0.mkv")
+    assert row.arguments == {"prompt": "a ball"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ("[" * 100_000, "prompt is empty"),
+        ("not JSON", "prompt is empty"),
+        ('{"prompt": ["a", "b"]}', "prompt is ['a', 'b'], but it must be text"),
+        ('{"prompt": "\\ud800"}', None),
+    ],
+)
+def test_records_are_no_more_trusted_than_other_tables(
+    arguments: str, problem: str | None, surveyor: Surveyor, tmp_path: Path
+) -> None:
+    clip(tmp_path / "clips/00/0.mkv")
+    record = {name: getattr(RECORD, name) for name in RECORD.__dataclass_fields__}
+    record |= {"uri": str(tmp_path / "clips/00/0.mkv"), "arguments": arguments}
+    (tmp_path / "records").mkdir()
+    pq.write_table(pa.Table.from_pylist([record]), tmp_path / "records/part-1.parquet")
+    rows = surveyor(str(tmp_path / "records"))
+    assert len(rows) == (problem is None)
+    assert all(f"row 0: {problem}" in line for line in surveyor.told())
+
+
+@pytest.mark.parametrize("part", ["autoencoder", "text_encoder"])
+def test_a_part_asks_only_for_the_columns_it_trains_on(
+    part: Part, surveyor: Surveyor, tmp_path: Path
+) -> None:
+    clip(tmp_path / "a.mkv")
+    columns = {"autoencoder": {"video": "a.mkv"}, "text_encoder": TEXTS}
+    (row,) = surveyor(write_table(tmp_path / "t.csv", [columns[part]]), part)
+    if part == "autoencoder":
+        assert row.arguments == {} and row.video
+    else:
+        assert row.arguments == TEXTS
+        assert row.video is None and row.bucket == NO_FRAMES
+
+
+def test_an_image_model_trains_on_images(tmp_path: Path) -> None:
+    spec = inspect_model(write_model(tmp_path / "sd", "StableDiffusionPipeline", SD))
+    (tmp_path / "a.png").write_bytes(image_file())
+    surveyor = Surveyor(spec, tmp_path / "out")
+    table = write_table(tmp_path / "t.csv", [{"image": "a.png", "prompt": "x"}])
+    (row,) = surveyor(table, sizes=[[1, 48, 64]])
+    assert row.bucket == Bucket(num_frames=1, height=48, width=64)
+
+
+def test_sizes_that_the_model_does_not_render_are_refused(wan: PipelineSpec, surveyor: Surveyor) -> None:
+    for size, said in (
+        ([9, 60, 64], "height 60 will not do: Wan renders multiples of 16"),
+        ([8, 64, 64], "num_frames 8 will not do: Wan renders 4k + 1 frames"),
+    ):
+        with pytest.raises(JobError, match=said.replace("+", r"\+")):
+            buckets_of([size], wan)
+    assert buckets_of([], wan) == (Bucket(num_frames=81, height=480, width=832),)
+
+
+@pytest.fixture
+def choice() -> Callable[[int, int, int], str]:
+    from framefleet.pipeline.inputs.pictures import Described
+    from framefleet.pipeline.training.buckets import choose
+
+    buckets = [Bucket(num_frames=t, height=h, width=w) for t, h, w in _ASPECTS]
+
+    def chosen(num_frames: int, height: int, width: int) -> str:
+        described = Described(sha256="", num_frames=num_frames, height=height, width=width)
+        return str(choose(buckets, described))
+
+    return chosen
+
+
+_ASPECTS = [(49, 480, 832), (49, 832, 480), (49, 624, 624), (9, 480, 832)]
+
+
+def test_a_video_goes_to_the_bucket_that_keeps_most_of_it(choice: Callable[[int, int, int], str]) -> None:
+    assert choice(100, 1080, 1920) == "49 x 480 x 832"
+    assert choice(100, 1920, 1080) == "49 x 832 x 480"
+    assert choice(100, 1000, 1000) == "49 x 624 x 624"
+    assert choice(20, 1000, 1000) == "9 x 480 x 832"
+    assert choice(49, 480, 832) == "49 x 480 x 832"
