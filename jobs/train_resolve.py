@@ -35,7 +35,7 @@ from framefleet.pipeline.training.task import Bucket
 from framefleet.pipeline.training.tasks import trained_component
 
 # What else a model may be told changes its weights, or keeps them where no gradient reaches.
-OPTIONS = {"attention", "vae_tiling", "vae_slicing"}
+OPTIONS = {"attention", "compile", "vae_tiling", "vae_slicing"}
 # Those of diffusers' kernels that are known to give gradients; sage gives none, and says nothing.
 ATTENTION = (
     *("native", "_native_cudnn", "_native_efficient", "_native_flash", "_native_math"),
@@ -75,7 +75,12 @@ def resolve_training(job: TrainJob, watch: TrainWatch) -> ResolvedTraining:
     check_dtype(model.dtype, spec.components)
     _check_model_options(model.options)
     check_options(
-        model.options, spec, folder=configs, components=weights.components, device=None, has_loras=False
+        model.options,
+        spec,
+        folder=configs,
+        components=weights.components,
+        device=None,
+        has_loras=job.train.lora is not None,
     )
     dtype = model.dtype if job.train.lora else _with_fp32(model.dtype, component)
     options = job.storage_options if "://" in job.table else {}
