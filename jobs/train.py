@@ -60,7 +60,7 @@ def train_job(job: TrainJob, watch: TrainWatch) -> TrainSummary:
         Trainers(fleet, threads=job.model.threads) as trainers,
     ):
         rows = survey_training(resolved, watch)
-        _say_plan(job.train, Batches.of(rows, job.train, world_size=trainers.num_workers), watch)
+        say_plan(job.train, Batches.of(rows, job.train, world_size=trainers.num_workers), watch)
         claim_training(resolved, rows, workers=trainers.num_workers)
         pace = Pace(job.train.steps)
         finished = read_finished(resolved.store)
@@ -78,7 +78,7 @@ def train_job(job: TrainJob, watch: TrainWatch) -> TrainSummary:
     )
 
 
-def _say_plan(settings: TrainSettings, batches: Batches, watch: TrainWatch) -> None:
+def say_plan(settings: TrainSettings, batches: Batches, watch: TrainWatch) -> None:
     """Say how far the rows go, and which ones are of no use."""
     epochs = settings.steps / batches.steps_per_epoch
     watch.say(f"{settings.steps:,} steps of {batches.rows_per_step:,} rows: {epochs:.3g} epochs")

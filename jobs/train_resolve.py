@@ -37,10 +37,8 @@ from framefleet.pipeline.training.tasks import trained_component
 # What else a model may be told changes its weights, or keeps them where no gradient reaches.
 OPTIONS = {"attention", "compile", "vae_tiling", "vae_slicing"}
 # Those of diffusers' kernels that are known to give gradients; sage gives none, and says nothing.
-ATTENTION = (
-    *("native", "_native_cudnn", "_native_efficient", "_native_flash", "_native_math"),
-    *("flash", "flex", "xformers"),
-)
+ATTENTION = ("flash", "flex", "native", "xformers")
+ATTENTION_OF_TORCH = "_native_"
 SPECIAL = ("seed", "scheduler", "fps")  # of a sample, beside the arguments of the call
 
 
@@ -123,10 +121,12 @@ def _check_model_options(options: Options) -> None:
     set_ = [name for name in options.numerics() if name not in OPTIONS]
     if set_:
         raise JobError(f"model.{set_[0]} is set, which is for rendering", "leave it out of a training's job")
-    if options.attention not in (None, *ATTENTION):
+    wanted = options.attention or "native"
+    if wanted not in ATTENTION and not wanted.startswith(ATTENTION_OF_TORCH):
         raise JobError(
             f"model.attention: it is not known that {options.attention!r} gives gradients",
-            f"leave it out for torch's own choice, or use one of {', '.join(ATTENTION)}",
+            "leave it out for torch's own choice, or use one of "
+            f"{', '.join(ATTENTION)}, {ATTENTION_OF_TORCH}...",
         )
 
 

@@ -1,10 +1,10 @@
 """Memory and time of a training step: fp32 and bf16, with gradient checkpointing and without.
 
-    python -m tests.benchmarks.training                  # a Wan transformer of 36 M parameters, on the CPU
+    python -m tests.benchmarks.training                  # a Wan transformer of 20 M parameters, on the CPU
     python -m tests.benchmarks.training --device cuda    # one as large as Wan 2.1's of 1.3 B
 
 Random weights; each case in a process of its own, and all of them in one run, to be compared with the first.
-The step's memory is its peak less what is held between steps: weights, optimizer and libraries.
+The step's memory, gradients included, is its peak less what is held between steps: weights, optimizer, libraries.
 """
 
 from __future__ import annotations

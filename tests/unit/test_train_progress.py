@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from rich.console import Console
 
 from framefleet.jobs.loss_curve import SIZE, loss_curve, write_loss_curve
-from framefleet.jobs.progress import train_headline
+from framefleet.jobs.progress import Lines, train_headline
+from framefleet.jobs.train import say_plan
 from framefleet.jobs.train_progress import Pace
 from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.training.dataset.batches import Batches
 from framefleet.pipeline.training.reports import Step
 from framefleet.pipeline.training.results.losses import PATH, write_losses
+from framefleet.pipeline.training.settings import TrainSettings
+from framefleet.pipeline.training.task import Bucket
+from tests.toy_task import settings
 
 
 def step(number: int, loss: float) -> Step:
@@ -33,6 +40,22 @@ def test_slow_steps_are_shown_in_seconds() -> None:
     pace = Pace(100)
     pace.stepped(step(0, 1.0), 0.0)
     assert "12.0 s/step, 19:36 left" in train_headline(pace.stepped(step(1, 1.0), 12.0))
+
+
+def test_rows_that_are_never_used_are_told() -> None:
+    sizes = [Bucket(num_frames=5, height=16, width=16)] * 8 + [Bucket(num_frames=9, height=16, width=16)] * 3
+    told = io.StringIO()
+    say_plan(settings(steps=6, batch_size=4), Batches(sizes, batch_size=4), Lines(Console(file=told)))
+    assert told.getvalue().splitlines() == [
+        "6 steps of 4 rows: 3 epochs",
+        "3 rows of 9 x 16 x 16 are never used: a batch has 4 of one size",
+    ]
+
+
+def test_the_page_about_training_has_every_key() -> None:
+    page = (Path(__file__).parents[2] / "docs/training.md").read_text("utf-8")
+    missing = [key for key in TrainSettings.model_fields if f"`{key}`" not in page]
+    assert not missing
 
 
 def test_the_curve_falls_as_the_losses_do() -> None:
