@@ -4,7 +4,7 @@
     python -m tests.benchmarks.training --device cuda    # one as large as Wan 2.1's of 1.3 B
 
 Random weights; each case in a process of its own, and all of them in one run, to be compared with the first.
-The step's memory, gradients included, is its peak less what is held between steps: weights, optimizer, libraries.
+The step's memory, with gradients, is its peak less what is held between steps: weights, optimizer, libraries.
 """
 
 from __future__ import annotations
