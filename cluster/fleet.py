@@ -189,7 +189,7 @@ class Fleet:
         if waited_s > self._settings.ready_timeout_s and not any(s.is_ready for s in self._slots.values()):
             raise FleetError(
                 f"no worker was ready after {waited_s:.0f} s; each asks for {self._options['num_gpus']} GPUs "
-                f"and {self._options['num_cpus']} CPUs, the cluster has {_resources()}",
+                f"and {self._options['num_cpus']} CPUs, the cluster has {resources()}",
                 "lower fleet.gpus_per_worker or fleet.cpus_per_worker, or raise fleet.ready_timeout_s",
             )
 
@@ -273,7 +273,8 @@ def _shares(settings: FleetSettings, threads: int) -> tuple[int, dict[str, Any]]
     return num_workers, options
 
 
-def _resources() -> str:
+def resources() -> str:
+    """Return what the cluster has, in words."""
     found = ray.cluster_resources()
     return f"{found.get('GPU', 0):.0f} GPUs and {found.get('CPU', 0):.0f} CPUs"
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from framefleet.jobs.render import render
+    from framefleet.jobs.train import train
     from framefleet.pipeline.clips import Clip, Failure
     from framefleet.pipeline.errors import FramefleetError
     from framefleet.pipeline.fused.forwards import Batching
@@ -39,6 +40,7 @@ __all__ = [
     "Store",
     "load_model",
     "render",
+    "train",
 ]
 
 _HOMES = {
@@ -53,6 +55,7 @@ _HOMES = {
     "Store": "framefleet.pipeline.outputs.store",
     "load_model": "framefleet.pipeline.model",
     "render": "framefleet.jobs.render",
+    "train": "framefleet.jobs.train",
 }
 
 

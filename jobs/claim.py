@@ -57,22 +57,22 @@ def is_claimed(resolved: Resolved) -> bool:
     return True
 
 
-def read_claim(store: Store) -> dict[str, Any]:
-    """Return what job.json says; FileNotFoundError when the output has none."""
-    content = store.read(PATH)
+def read_claim(store: Store, path: str = PATH) -> dict[str, Any]:
+    """Return what job.json, or train.json, says; FileNotFoundError when the output has none."""
+    content = store.read(path)
     try:
         claim = json.loads(content)
     except ValueError:
         claim = None
     if not isinstance(claim, dict) or not isinstance(claim.get("job"), dict):
-        raise JobError(f"{store.url_of(PATH)} is not one of framefleet's", "choose another output")
+        raise JobError(f"{store.url_of(path)} is not one of framefleet's", "choose another output")
     return claim
 
 
 def _description(resolved: Resolved) -> dict[str, Any]:
     """Return the job with every value that it left open, and without secrets."""
     job = resolved.job.model_dump(exclude={"storage_options"})
-    job["table"] = _public(resolved.job.table)
+    job["table"] = public_location(resolved.job.table)
     job["output"] = resolved.store.url_of("")
     job["defaults"] = {name: _shown(resolved, name, value) for name, value in job["defaults"].items()}
     job["inputs"]["roots"] = [public_url(root) for root in job["inputs"]["roots"]]
@@ -101,7 +101,7 @@ def _shown(resolved: Resolved, name: str, value: Any) -> Any:
     return public_url(value) if is_input(resolved.plan.base.get(name)) else value
 
 
-def _public(location: str) -> str:
+def public_location(location: str) -> str:
     """Return a path or URL that means the same in another folder, and shows no credentials."""
     return public_url(location) if "://" in location else os.path.abspath(os.path.expanduser(location))
 
@@ -113,13 +113,14 @@ def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
     values[LORAS] = {
         name: {key: lora[key] for key in ("sha256", "component")} for name, lora in job.get(LORAS, {}).items()
     }
-    return dict(_flat("", values))
+    return dict(flat("", values))
 
 
-def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+def flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what nested mappings hold, as ("model.dtype", "fp32")."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _flat(f"{prefix}.{key}" if prefix else key, inner)
+            yield from flat(f"{prefix}.{key}" if prefix else key, inner)
     else:
         yield prefix, value
 

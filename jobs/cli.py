@@ -86,6 +86,29 @@ def render(
 
 
 @app.command()
+def train(
+    job: JobFile = None,
+    table: TableOption = None,
+    model: ModelOption = None,
+    output: OutputOption = None,
+    sets: Sets = None,
+    verbose: Verbose = False,
+) -> None:
+    """Train or fine-tune a model on a table of videos. Run it again to go on after an interruption.
+
+    Exit codes: 0 trained; 2 bad job, table or model; 3 fleet or store lost; 130 or 143 interrupted.
+    """
+    from framefleet.jobs import console
+
+    with console.reporting(verbose=verbose, resumable=True):
+        from framefleet.jobs.job_file import load_job_as
+        from framefleet.jobs.train_command import train_command
+        from framefleet.jobs.train_job import TrainJob
+
+        train_command(load_job_as(TrainJob, job, sets or [], table=table, model=model, output=output))
+
+
+@app.command()
 def plan(
     job: JobFile = None,
     table: TableOption = None,
@@ -143,27 +166,38 @@ def replay(
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    train: Annotated[bool, typer.Option("--train", help="Of a training's job, not of a render job.")] = False,
+) -> None:
     """Print the JSON Schema of a job file, for editors."""
     import json
 
-    from framefleet.jobs.job import job_schema
+    from framefleet.jobs.job import Job, job_schema
+    from framefleet.jobs.train_job import TrainJob
 
-    typer.echo(json.dumps(job_schema(), indent=2))
+    typer.echo(json.dumps(job_schema(TrainJob if train else Job), indent=2))
 
 
 @app.command()
 def demo(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="WORDS", help="Prompts, each in quotes; without any, a shipped table."),
+    ] = None,
     output: Annotated[Path, typer.Option("--output", help="The folder to make.")] = Path("demo-output"),
     verbose: Verbose = False,
 ) -> None:
-    """Render a small shipped table with two CPU workers and a tiny model, and draw a contact sheet."""
+    """Render your words, or a small shipped table, with two CPU workers and the shipped model.
+
+    The model knows one ball, square, triangle, star or ring that moves on a plain background:
+    framefleet demo "a red ball bounces on a blue background" "一个黄色的星星在紫色背景上变大"
+    """
     from framefleet.jobs import console
 
     with console.reporting(verbose=verbose, resumable=True):
         from framefleet.jobs.commands import demo_command
 
-        failed = demo_command(output)
+        failed = demo_command(output, words or [])
     raise typer.Exit(1 if failed else 0)
 
 

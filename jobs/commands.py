@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,16 +88,14 @@ def script_command(
     print(script, end="")
 
 
-def demo_command(output: Path) -> int:
-    """Render the demo; print where everything is; return how many rows failed."""
+def demo_command(output: Path, words: Sequence[str] = ()) -> int:
+    """Render the demo, or one's own words; print where everything is; return how many rows failed."""
     quiet_libraries()
-    from framefleet.jobs.demo import contact_sheet_of, prepare_demo
+    from framefleet.jobs.demo import draw_pictures, prepare_demo
 
-    with stderr.status("building a tiny model"):
-        job = prepare_demo(output)
-    failed = render_command(job)
-    sheet = contact_sheet_of(output)
-    for name, place in (("clips", output / "clips"), ("records", output / RECORDS), ("contact sheet", sheet)):
+    failed = render_command(prepare_demo(output, words))
+    places = {"clips": output / "clips", "records": output / RECORDS, **draw_pictures(output)}
+    for name, place in places.items():
         stdout.print(f"{name + ':':<15}{place}", markup=False, soft_wrap=True)
     return failed
 

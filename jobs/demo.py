@@ -1,38 +1,54 @@
-"""A small table, a tiny model and a job for them, in one folder; and a picture of what came out."""
+"""A small table, the shipped model and a job for them, in one folder; and pictures of what came out."""
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from framefleet.jobs.demo_model import build_demo_model
 from framefleet.jobs.job import Job
 from framefleet.jobs.job_file import load_job
-from framefleet.pipeline.outputs.contact_sheet import contact_sheet
+from framefleet.pipeline.outputs.contact_sheet import contact_sheet, moving_sheet
 from framefleet.pipeline.outputs.frames import Frames
 from framefleet.pipeline.outputs.media import decode
 from framefleet.pipeline.outputs.parts import read_records
 from framefleet.pipeline.outputs.store import Store
 
 PROMPTS = Path(__file__).with_name("demo_prompts.csv")
+MODEL = Path(__file__).parent / "shapes" / "model"
+DEFAULTS = {
+    "height": 64,
+    "width": 64,
+    "num_frames": 9,
+    "num_inference_steps": 16,
+    "guidance_scale": 5.0,
+    "max_sequence_length": 80,  # bytes; what the model was trained with
+}
+SEEDS = range(4)  # of each prompt of one's own
+MAX_MOVING = 18  # clips in the animation: three rows
 
 
-def prepare_demo(folder: Path) -> Job:
-    """Put model, table and job.yaml into `folder`; return the job. A table that is there already stays."""
-    model = build_demo_model(folder / "model")
+def prepare_demo(folder: Path, words: Sequence[str] = ()) -> Job:
+    """Put the table and job.yaml into `folder`; return the job.
+
+    words: prompts of one's own, added to the table that is there; without any it is the shipped one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     table = folder / "prompts.csv"
-    if not table.exists():
+    if words:
+        _add(table, words)
+    elif not table.exists():
         shutil.copyfile(PROMPTS, table)
     job = {
         "table": str(table),
         "output": str(folder),
-        "model": {"path": str(model), "device": "cpu"},
-        "defaults": {"max_sequence_length": 128},
+        "model": {"path": str(MODEL), "device": "cpu"},
+        "defaults": DEFAULTS,
         "fleet": {"workers": 2, "gpus_per_worker": 0},
     }
     file = folder / "job.yaml"
@@ -40,17 +56,38 @@ def prepare_demo(folder: Path) -> Job:
     return load_job(file)
 
 
-def contact_sheet_of(folder: Path) -> Path:
-    """Draw the clips of a local output into contact-sheet.png, in table order, and return its path."""
-    sheet = folder / "contact-sheet.png"
-    records = read_records(Store(str(folder))).to_pylist()
-    contact_sheet(_tiles(sorted(records, key=lambda record: record["row_indices"]))).save(sheet)
-    return sheet
+def _add(table: Path, words: Sequence[str]) -> None:
+    """Add a row for each prompt and seed; rows that are there already render once anyway."""
+    columns = PROMPTS.read_text(encoding="utf-8").splitlines()[0].split(",")
+    is_new = not table.exists()
+    with table.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        if is_new:
+            writer.writeheader()
+        writer.writerows({"prompt": prompt, "seed": seed} for prompt in words for seed in SEEDS)
 
 
-def _tiles(records: list[dict[str, Any]]) -> Iterator[tuple[Frames, str]]:
+def draw_pictures(folder: Path) -> dict[str, Path]:
+    """Draw the clips of a local output, in table order; return where, by what they are."""
+    records = sorted(read_records(Store(str(folder))).to_pylist(), key=lambda record: record["row_indices"])
+    sheet, animation = folder / "contact-sheet.png", folder / "demo.gif"
+    contact_sheet(_tiles(records, _caption)).save(sheet)
+    moving = moving_sheet(_tiles(records[-MAX_MOVING:], _prompt))
+    if moving:
+        duration_ms = round(1000 / records[-1]["fps"])
+        moving[0].save(animation, save_all=True, append_images=moving[1:], duration=duration_ms, loop=0)
+    return {"contact sheet": sheet, "animation": animation}
+
+
+def _tiles(
+    records: Sequence[Mapping[str, Any]], caption: Callable[[Mapping[str, Any]], str]
+) -> Iterator[tuple[Frames, str]]:
     for record in records:
-        yield decode(Path(record["uri"]).read_bytes()), _caption(record)
+        yield decode(Path(record["uri"]).read_bytes()), caption(record)
+
+
+def _prompt(record: Mapping[str, Any]) -> str:
+    return str(json.loads(record["arguments"])["prompt"])
 
 
 def _caption(record: Mapping[str, Any]) -> str:

@@ -141,8 +141,8 @@ def _mapping(model: object) -> object:
     return {"path": model} if isinstance(model, str) else model
 
 
-class Job(Section):
-    """One table, one model, one output."""
+class TableJob(Section):
+    """One table, one model, one output, and where the work is done."""
 
     table: str = Field(min_length=1, description="Parquet, CSV or JSONL: a file, folder, glob or fsspec URL.")
     output: str = Field(min_length=1, description="A folder or an fsspec URL, such as s3://bucket/run-7.")
@@ -156,6 +156,21 @@ class Job(Section):
     columns: dict[str, str] = Field(
         default_factory=dict, description="Where arguments stand in the table, as `prompt: caption`."
     )
+    inputs: InputsSection = InputsSection()
+    fleet: FleetSection = FleetSection()
+    on_invalid: Literal["fail", "skip"] = Field(
+        default="fail", description="Rows that cannot be used: refuse the table, or leave them out."
+    )
+    storage_options: dict[str, Any] = Field(
+        default_factory=dict,
+        repr=False,  # may hold credentials
+        description="What fsspec takes to open table, model and output: key, secret, endpoint_url, ...",
+    )
+
+
+class Job(TableJob):
+    """What is rendered, and how."""
+
     loras: dict[
         str, Annotated[LoraSection, BeforeValidator(_mapping, json_schema_input_type=str | LoraSection)]
     ] = Field(
@@ -168,26 +183,20 @@ class Job(Section):
         description="generate, image_to_video, video_to_video, text_to_image_to_video, refine, extend, "
         "keyframes, text_to_keyframes_to_video, or yours as module:function.",
     )
-    inputs: InputsSection = InputsSection()
     batching: BatchingSection = BatchingSection()
     keep_embeddings: bool = Field(
         default=False,
         description="Keep what text encoders return in the output, and the encoders off the GPU.",
     )
     media: MediaSection = MediaSection()
-    fleet: FleetSection = FleetSection()
     retries: RetriesSection = RetriesSection()
-    on_invalid: Literal["fail", "skip"] = Field(
-        default="fail", description="Rows that cannot be rendered: refuse the table, or leave them out."
-    )
-    storage_options: dict[str, Any] = Field(
-        default_factory=dict,
-        repr=False,  # may hold credentials
-        description="What fsspec takes to open table, model and output: key, secret, endpoint_url, ...",
-    )
 
 
-def job_schema() -> dict[str, Any]:
+def job_schema(kind: type[TableJob] = Job) -> dict[str, Any]:
     """Return the JSON Schema of a job file, for editors."""
-    schema = Job.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "framefleet job"} | schema
+    title = "framefleet job" if kind is Job else "framefleet training"
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **kind.model_json_schema(),
+        "title": title,
+    }

@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from framefleet.jobs.job import Job
+from framefleet.jobs.job import Job, Section
 from framefleet.jobs.mistakes import Key, mistakes_in
 from framefleet.jobs.yaml_text import parse_yaml
 from framefleet.pipeline.errors import JobError
+
+AnyJob = TypeVar("AnyJob", bound=Section)
 
 
 def load_job(
@@ -28,6 +30,19 @@ def load_job(
     sets: as "fleet.workers=2", the value in YAML. table, model, output: the same, as text. Later ones win.
     Raises JobError.
     """
+    return load_job_as(Job, path, sets, table=table, model=model, output=output)
+
+
+def load_job_as(
+    kind: type[AnyJob],
+    path: str | Path | None,
+    sets: Sequence[str] = (),
+    *,
+    table: str | None = None,
+    model: str | None = None,
+    output: str | None = None,
+) -> AnyJob:
+    """Return a job of that kind, as `load_job` does."""
     values, places = _read(Path(path)) if path is not None else ({}, {})
     for option, given in {"table": table, "model": model, "output": output}.items():
         if given is not None:
@@ -35,7 +50,7 @@ def load_job(
     for text in sets:
         key, value = _parse_set(text)
         _put(values, places, key, value, place=f"--set {'.'.join(key)}")
-    return _checked(values, places)
+    return _checked(values, places, kind)
 
 
 def storage_options(sets: Sequence[str]) -> dict[str, Any]:
@@ -68,7 +83,17 @@ def lora_places(given: Sequence[str]) -> dict[str, str]:
 
 def job_from_mapping(values: Mapping[str, Any]) -> Job:
     """Return the job that these values, as a job file would hold them, describe. Raises JobError."""
-    return _checked(copy.deepcopy(dict(values)), {})
+    return job_as(Job, values)
+
+
+def job_as(kind: type[AnyJob], job: AnyJob | str | Path | Mapping[str, Any]) -> AnyJob:
+    """Return a job of that kind: as it is, from its file, or from what the file would hold."""
+    if isinstance(job, kind):
+        return job
+    if isinstance(job, Mapping):
+        return _checked(copy.deepcopy(dict(job)), {}, kind)
+    assert isinstance(job, str | Path)
+    return load_job_as(kind, job)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:
@@ -114,12 +139,12 @@ def _put(values: dict[str, Any], places: dict[Key, str], key: Key, value: Any, *
     places[key] = place
 
 
-def _checked(values: dict[str, Any], places: Mapping[Key, str]) -> Job:
+def _checked(values: dict[str, Any], places: Mapping[Key, str], kind: type[AnyJob]) -> AnyJob:
     given = _without_nulls(values)
     try:
-        return Job.model_validate(given)
+        return kind.model_validate(given)
     except ValidationError as error:
-        mistakes = list(mistakes_in(error, given, places))
+        mistakes = list(mistakes_in(error, given, places, kind))
     problem, fix = mistakes[0]
     if len(mistakes) > 1:
         problem = "\n".join(f"{problem} ({fix})" for problem, fix in mistakes)

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from framefleet.jobs.job import Job, LoraSection
+from framefleet.jobs.job import LoraSection
 
 Key = tuple[str | int, ...]
 
@@ -27,11 +27,11 @@ SHOULD_BE = {
 
 
 def mistakes_in(
-    error: ValidationError, values: Mapping[str, Any], places: Mapping[Key, str]
+    error: ValidationError, values: Mapping[str, Any], places: Mapping[Key, str], kind: type[BaseModel]
 ) -> Iterator[tuple[str, str]]:
     """Yield (problem, fix) once for each key; a value that may be of two kinds has an error for each.
 
-    places: what to call the place of each key in the file, or on the command line.
+    places: what to call the place of each key in the file, or on the command line. kind: of job.
     """
     by_key: dict[Key, list[Any]] = {}
     for found in error.errors(include_url=False):
@@ -41,7 +41,7 @@ def mistakes_in(
         by_key.setdefault(key, []).append(found)
     for key, errors in by_key.items():
         where = f"{places[key]}: " if key in places else ""
-        problem, fix = _sentence(key, errors)
+        problem, fix = _sentence(key, errors, kind)
         yield where + problem, fix
 
 
@@ -56,12 +56,12 @@ def _reached(location: Key, values: Any) -> Key:
     return key
 
 
-def _sentence(key: Key, errors: list[Any]) -> tuple[str, str]:
+def _sentence(key: Key, errors: list[Any], job: type[BaseModel]) -> tuple[str, str]:
     name, kind = ".".join(map(str, key)), errors[0]["type"]
     if kind == "missing":
         return f"the job has no `{name}`", f"write `{name}: ...`" + (f", or give --{name}" * (len(key) == 1))
     if kind == "extra_forbidden":
-        return f"unknown key `{name}`", _nearest(key, errors[0]["loc"])
+        return f"unknown key `{name}`", _nearest(key, errors[0]["loc"], job)
     if kind.startswith("union_tag"):
         return _of_no_kind(name, errors[0]["ctx"])
     if errors[0]["loc"][-1] == "[key]":
@@ -96,12 +96,12 @@ def _shown(key: Key, value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
-def _nearest(key: Key, location: Key) -> str:
+def _nearest(key: Key, location: Key, job: type[BaseModel]) -> str:
     """Return the hint for a key that does not exist: a near one beside it, or the same word elsewhere.
 
     location: pydantic's, which tells mappings of several kinds apart.
     """
-    known = dict(_known_keys(Job)) | dict(_known_below(location))
+    known = dict(_known_keys(job)) | dict(_known_below(location))
     siblings = {path[-1]: path for place, path in known.items() if place[:-1] == location[:-1]}
     elsewhere = {path[-1]: path for path in known.values() if path != key}
     for words in (siblings, elsewhere):

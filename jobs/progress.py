@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from framefleet.cluster.progress import Progress, WorkerState
+from framefleet.jobs.train_progress import TrainProgress
 
 # A log of a week-long job stays readable; a terminal is redrawn as often as the eye wants.
 LINE_EVERY_S = 5.0
@@ -42,6 +43,20 @@ def headline(progress: Progress) -> str:
     return ", ".join(parts)
 
 
+def train_headline(progress: TrainProgress) -> str:
+    """Return how far a training is in one line."""
+    parts = [f"{progress.done:,}/{progress.total:,} steps", f"loss {progress.loss:.4g}"]
+    if progress.steps_per_s is not None:
+        rate = progress.steps_per_s
+        parts.append(f"{rate:.1f} steps/s" if rate >= 1 else f"{1 / rate:.1f} s/step")
+    if progress.eta_s is not None:
+        parts.append(f"{duration(progress.eta_s)} left")
+    parts.append(f"learning rate {progress.learning_rate:.2g}")
+    if progress.kept:
+        parts.append(f"checkpoint {progress.kept:,}")
+    return ", ".join(parts)
+
+
 def duration(seconds: float) -> str:
     """Return 75 seconds as 1:15, and 3,700 as 1:01:40."""
     minutes, rest = divmod(math.ceil(seconds), 60)
@@ -64,12 +79,17 @@ class Lines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._hidden:
-            self.say(self._hidden)
+        self._show_hidden()
 
     def say(self, text: str) -> None:
+        self._show_hidden()
         self._console.print(text, markup=False, soft_wrap=True)
-        self._hidden = ""
+
+    def _show_hidden(self) -> None:
+        """Show how far it was: what is said next is of what comes after."""
+        if self._hidden:
+            self._console.print(self._hidden, markup=False, soft_wrap=True)
+            self._hidden = ""
 
     def checked(self, num_rows: int) -> None:
         self._now_and_then(f"{num_rows:,} rows checked")
@@ -79,10 +99,16 @@ class Lines:
         working = f", {busy} of {len(progress.workers)} workers rendering" if progress.workers else ""
         self._now_and_then(headline(progress) + working)
 
+    def prepared(self, num_rows: int, total: int) -> None:
+        self._now_and_then(f"{num_rows:,} of {total:,} rows prepared")
+
+    def trained(self, progress: TrainProgress) -> None:
+        self._now_and_then(train_headline(progress))
+
     def _now_and_then(self, text: str) -> None:
         now = self._clock()
         if now - self._last_at >= LINE_EVERY_S:
-            self._last_at = now
+            self._last_at, self._hidden = now, ""
             self.say(text)
         else:
             self._hidden = text
@@ -113,6 +139,12 @@ class Screen:
     def progress(self, progress: Progress) -> None:
         self._live.update(picture(progress))
 
+    def prepared(self, num_rows: int, total: int) -> None:
+        self._live.update(Text(f"{num_rows:,} of {total:,} rows prepared"))
+
+    def trained(self, progress: TrainProgress) -> None:
+        self._live.update(_bar_and(train_headline(progress), progress.done, progress.total))
+
 
 def watch_on(console: Console) -> Lines | Screen:
     """Return what suits the console, as a context."""
@@ -121,11 +153,7 @@ def watch_on(console: Console) -> Lines | Screen:
 
 def picture(progress: Progress) -> Group:
     """Return the whole display: a bar and the headline, a line for each worker, the last failure."""
-    bar = ProgressBar(
-        total=max(progress.total, 1), completed=progress.done + progress.failed, width=BAR_WIDTH
-    )
-    top = Table.grid(padding=(0, 1))
-    top.add_row(bar, headline(progress))
+    top = _bar_and(headline(progress), progress.done + progress.failed, progress.total)
     parts: list[Text | Table] = [top]
     if progress.workers:
         parts.append(_workers(progress.workers))
@@ -133,6 +161,12 @@ def picture(progress: Progress) -> Group:
         first_line = progress.last_failure.partition("\n")[0]
         parts.append(Text(f"last failure: {first_line}", style="red", overflow="ellipsis", no_wrap=True))
     return Group(*parts)
+
+
+def _bar_and(text: str, completed: int, total: int) -> Table:
+    line = Table.grid(padding=(0, 1))
+    line.add_row(ProgressBar(total=max(total, 1), completed=completed, width=BAR_WIDTH), text)
+    return line
 
 
 def _workers(workers: tuple[WorkerState, ...]) -> Table:

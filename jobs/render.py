@@ -16,7 +16,7 @@ from framefleet.cluster.messages import WorkerSetup
 from framefleet.cluster.progress import Progress, Summary
 from framefleet.jobs.claim import claim, is_claimed
 from framefleet.jobs.job import Job
-from framefleet.jobs.job_file import job_from_mapping, load_job
+from framefleet.jobs.job_file import job_as
 from framefleet.jobs.resolve import Resolved, resolve
 from framefleet.jobs.survey import Survey, mark_done, refuse_invalid, survey_rows, write_invalid
 from framefleet.jobs.watch import Callback, Watch
@@ -33,13 +33,7 @@ def render(
     when the job is rendered again. Raises FramefleetError when nothing could be started, or when fleet or
     store were lost; what was finished stays, and the same call goes on from there.
     """
-    return render_job(as_job(job), Callback(on_progress))
-
-
-def as_job(job: Job | str | Path | Mapping[str, Any]) -> Job:
-    if isinstance(job, Job):
-        return job
-    return job_from_mapping(job) if isinstance(job, Mapping) else load_job(job)
+    return render_job(job_as(Job, job), Callback(on_progress))
 
 
 def render_job(job: Job, watch: Watch) -> Summary:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from framefleet.jobs.job import Job
+from framefleet.jobs.job import Job, TableJob
 from framefleet.jobs.watch import Watch
 from framefleet.pipeline.errors import JobError, RecipeError
 from framefleet.pipeline.fused.forwards import Batching
@@ -98,9 +98,7 @@ def resolve(job: Job, watch: Watch) -> Resolved:
     table, plan = _open_table(job, spec, recipes, finder, loras)
     for column, argument in plan.lookalikes:
         watch.say(f"note: column {column!r} is carried along; did you mean the argument {argument!r}?")
-    if job.output.startswith("memory://"):
-        raise JobError(f"output is {job.output}, which each process has for itself", "use a folder or S3")
-    store = Store(job.output, job.storage_options)
+    store = open_output(job)
     media_format = job.media.format or ("png" if spec.kind == "image" else "mp4")
     media = Media(format=media_format, crf=job.media.crf, fps=job.media.fps)
     if media.format == "png" and spec.kind == "video":
@@ -124,7 +122,7 @@ def resolve(job: Job, watch: Watch) -> Resolved:
     )
 
 
-def open_model(job: Job) -> tuple[ModelSettings, Weights]:
+def open_model(job: TableJob) -> tuple[ModelSettings, Weights]:
     """Return the job's model, opened, as other machines find it too: by absolute path, or by commit."""
     given = ModelSettings(
         **job.model.model_dump(exclude=set(Options.model_fields)),
@@ -134,6 +132,13 @@ def open_model(job: Job) -> tuple[ModelSettings, Weights]:
     source = source_of(given)
     weights = weights_of(given, source)
     return replace(given, path=source.path, revision=source.revision), weights
+
+
+def open_output(job: TableJob) -> Store:
+    """Return the job's output, which must be one that other processes see too."""
+    if job.output.startswith("memory://"):
+        raise JobError(f"output is {job.output}, which each process has for itself", "use a folder or S3")
+    return Store(job.output, job.storage_options)
 
 
 def _is_on_cpu(job: Job) -> bool:

@@ -14,6 +14,7 @@ from framefleet.pipeline.outputs.parts import PartWriter, committed_row_ids
 from framefleet.pipeline.outputs.records import INVALID, invalid_schema
 from framefleet.pipeline.tables.index import RowIndex
 from framefleet.pipeline.tables.rows import CheckedRow, InvalidRow
+from framefleet.pipeline.tables.table import Table
 
 # Enough to see what is wrong with a table; more would hide it.
 MAX_SHOWN = 20
@@ -49,12 +50,17 @@ def survey_rows(resolved: Resolved, index: RowIndex, *, checked: Callable[[int],
 
 def refuse_invalid(survey: Survey, resolved: Resolved) -> None:
     """Raise TableError for rows that cannot be rendered, unless the job leaves them out and others remain."""
+    refuse(survey, resolved.table, on_invalid=resolved.job.on_invalid, verb="rendered")
+
+
+def refuse(survey: Survey, table: Table, *, on_invalid: str, verb: str) -> None:
+    """Do so for rows that cannot be rendered, or whatever the job does with them."""
     bad, all_rows = survey.num_invalid, survey.num_rows
-    if not bad or (bad < all_rows and resolved.job.on_invalid == "skip"):
+    if not bad or (bad < all_rows and on_invalid == "skip"):
         return
     lines = "\n".join(survey.invalid_lines())
     raise TableError(
-        f"table {resolved.table.location}: {bad:,} of {all_rows:,} rows cannot be rendered\n{lines}",
+        f"table {table.location}: {bad:,} of {all_rows:,} rows cannot be {verb}\n{lines}",
         "correct them" + (", or set `on_invalid: skip` to leave them out" if bad < all_rows else ""),
     )
 
@@ -73,7 +79,7 @@ def write_invalid(resolved: Resolved, *, run: str) -> None:
     for first, batch in resolved.table.batches():
         for row in resolved.plan.rows(first, batch):
             if isinstance(row, InvalidRow):
-                writer.add(batch.slice(row.index - first, 1), _reasons(row))
+                writer.add(batch.slice(row.index - first, 1), reasons(row))
                 if writer.due(0.0):
                     writer.flush()
     writer.flush()
@@ -98,7 +104,7 @@ def _identified(
     return found
 
 
-def _reasons(row: InvalidRow) -> dict[str, object]:
+def reasons(row: InvalidRow) -> dict[str, object]:
     reasons = "; ".join(str(problem) for problem in row.problems)
     fixes = "; ".join(dict.fromkeys(problem.fix for problem in row.problems))
     return {"row_index": row.index, "reason": reasons, "fix": fixes}

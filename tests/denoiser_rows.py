@@ -9,7 +9,7 @@ import torch
 
 from framefleet import load_model
 from framefleet.pipeline.outputs.frames import Frames
-from framefleet.pipeline.training.denoiser import DenoiserTask
+from framefleet.pipeline.training.denoiser.task import DenoiserTask
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Bucket, Prepared, TrainingRow
 from tests.crafter import IMAGE, MOTION, TEXT, crafter

@@ -116,14 +116,14 @@ def descendants(pid: int) -> Iterable[int]:
     return below
 
 
-def worker_pids(driver_pid: int) -> list[int]:
-    """The worker actors of a driver that started its own Ray."""
+def worker_pids(driver_pid: int, actor: str = "Worker") -> list[int]:
+    """The actors of that class, of a driver that started its own Ray."""
     found = []
     for pid in descendants(driver_pid):
         try:
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if command.startswith(b"ray::Worker"):
+        if command.startswith(f"ray::{actor}".encode()):
             found.append(pid)
     return found

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 
-from framefleet.jobs.demo_model import fill_weights
 from tests.pictures import clip, picture
+from tests.random_weights import fill_weights
 from tests.tinies import cogvideox, image, opensora, video, wan
 
 BUILDERS: dict[str, Callable[[], DiffusionPipeline]] = {

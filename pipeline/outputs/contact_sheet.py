@@ -1,4 +1,4 @@
-"""In: clips and their captions. Out: one picture of them all, three frames of each."""
+"""In: clips and captions. Out: one picture of them all, three frames of each; or one that moves."""
 
 from __future__ import annotations
 
@@ -42,13 +42,32 @@ def contact_sheet(
     return _grid(cards, columns=columns, card_width=tile_width)
 
 
+def moving_sheet(
+    tiles: Iterable[tuple[Frames, str]], *, columns: int = 6, tile_width: int = 160
+) -> list[Image.Image]:
+    """Return the pictures of an animation: all clips side by side; shorter ones wait at their end.
+
+    tiles: as for `contact_sheet`.
+    """
+    clips = [([_within(frame, tile_width) for frame in frames], caption) for frames, caption in tiles]
+    strip = (tile_width, max((images[0].height for images, _ in clips), default=0))
+    length = max((len(images) for images, _ in clips), default=0)
+
+    def shown(time: int) -> list[Image.Image]:
+        return [_card(images[min(time, len(images) - 1) :][:1], caption, strip) for images, caption in clips]
+
+    return [_grid(shown(time), columns=columns, card_width=tile_width) for time in range(length)]
+
+
 def _thumbnails(frames: Frames, width: int) -> list[Image.Image]:
     """Return the first, middle and last frame within a square of `width`; fewer if there are fewer."""
     shown = sorted({0, len(frames) // 2, len(frames) - 1})
-    return [
-        ImageOps.contain(Image.fromarray(frames[index]), (width, width), Image.Resampling.LANCZOS)
-        for index in shown
-    ]
+    return [_within(frames[index], width) for index in shown]
+
+
+def _within(frame: Frames, width: int) -> Image.Image:
+    """frame: (H, W, 3)."""
+    return ImageOps.contain(Image.fromarray(frame), (width, width), Image.Resampling.LANCZOS)
 
 
 def _card(images: list[Image.Image], caption: str, strip_size: tuple[int, int]) -> Image.Image:

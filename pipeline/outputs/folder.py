@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from framefleet.pipeline.outputs.object_store import Stored
 
@@ -31,6 +33,13 @@ class Folder:
         """Put `content` there, in one step, whatever was there."""
         target = self.root / path
         with _temporary(target, content) as temporary:
+            os.replace(temporary, target)
+        _sync(target.parent)
+
+    def upload(self, path: str, source: Path) -> None:
+        """Put a copy of `source` there, in one step, whatever was there."""
+        target = self.root / path
+        with open(source, "rb") as file, _temporary(target, file) as temporary:
             os.replace(temporary, target)
         _sync(target.parent)
 
@@ -64,15 +73,22 @@ class Folder:
     def delete(self, path: str) -> None:
         (self.root / path).unlink(missing_ok=True)
 
+    def delete_all(self, folder: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.root / folder)
+
 
 @contextmanager
-def _temporary(target: Path, content: bytes) -> Iterator[Path]:
+def _temporary(target: Path, content: bytes | BinaryIO) -> Iterator[Path]:
     """Yield a synced file beside `target`, and remove it unless it was renamed."""
     _make_folder(target.parent)
     temporary = target.with_name(TEMPORARY + uuid.uuid4().hex)
     try:
         with open(temporary, "xb") as file:  # not mkstemp: its files are readable by their owner only
-            file.write(content)
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                shutil.copyfileobj(content, file)
             file.flush()
             os.fsync(file.fileno())
         yield temporary

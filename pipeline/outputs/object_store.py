@@ -92,6 +92,11 @@ class ObjectStore:
         files.pipe_file(place, content)
 
     @_patiently
+    @_patiently
+    def upload(self, path: str, source: Path) -> None:
+        files, place = self._at(path)
+        files.put_file(str(source), place)
+
     def create(self, path: str, content: bytes) -> None:
         """Store `content`, in one step; FileExistsError if something is there, maybe by our own first try."""
         files, place = self._at(path)
@@ -138,6 +143,10 @@ class ObjectStore:
         files, place = self._at(path)
         with contextlib.suppress(FileNotFoundError):
             files.rm_file(place)
+
+    def delete_all(self, folder: str) -> None:
+        for path in self.list(folder):
+            self.delete(path)
 
     def _at(self, path: str) -> tuple[Any, str]:
         """Return the file system and the full path there.

@@ -74,6 +74,11 @@ class Store:
         with self._failing("write", path):
             self._backend.write(_checked(path), content)
 
+    def upload(self, path: str, source: Path) -> None:
+        """Store a local file at `path`, whatever was there, without having it in memory."""
+        with self._failing("write", path):
+            self._backend.upload(_checked(path), source)
+
     def create(self, path: str, content: bytes) -> None:
         """Store `content` at `path` unless other bytes are there: then StoreConflict.
 
@@ -114,6 +119,11 @@ class Store:
         """Remove `path`; an absent one is fine."""
         with self._failing("delete", path):
             self._backend.delete(_checked(path))
+
+    def delete_all(self, folder: str) -> None:
+        """Remove what is below `folder`, and the folder where the store has such; an absent one is fine."""
+        with self._failing("delete", folder):
+            self._backend.delete_all(_checked(folder))
 
     @contextmanager
     def _failing(self, verb: str, path: str, *, absent_is_error: bool = True) -> Iterator[None]:

@@ -83,7 +83,7 @@ def plan_rows(
     find_recipe = find_recipe or (lambda name: replace(recipe, name=name))
     checks = {name: _check_of(name, kind, spec, find_recipe, finder) for name, kind in targets.items()}
     checks[LORA] = _remembering(lambda cell: check_loras(cell, loras or {}))
-    required = _required(spec, recipe)
+    required = required_arguments(spec, recipe)
     check_required(required, read, base)
     return RowPlan(
         readers=tuple(
@@ -118,7 +118,7 @@ def _targets(spec: PipelineSpec, recipe: Recipe) -> dict[str, Kind]:
     return _SPECIAL | own | more
 
 
-def _required(spec: PipelineSpec, recipe: Recipe) -> tuple[str, ...]:
+def required_arguments(spec: PipelineSpec, recipe: Recipe) -> tuple[str, ...]:
     """Return the arguments without which no row can be rendered."""
     names = [*(p.name for p in spec.parameters.values() if _is_required(p, spec)), *recipe.needs]
     return tuple(name for name in dict.fromkeys(names) if name not in recipe.makes)

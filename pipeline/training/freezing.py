@@ -47,10 +47,11 @@ def matching(names: Iterable[str], *, only: Sequence[str], freeze: Sequence[str]
                 raise JobError(
                     f"train.{setting}: {pattern!r} matches no weight of the model", _nearest(pattern, names)
                 )
-    return [name for name in names if (not only or _any(name, only)) and not _any(name, freeze)]
+    return [name for name in names if (not only or matches_any(name, only)) and not matches_any(name, freeze)]
 
 
-def _any(name: str, patterns: Sequence[str]) -> bool:
+def matches_any(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a pattern stands for a name, or for something above it."""
     return any(_matches(name, pattern) for pattern in patterns)
 
 

@@ -13,7 +13,7 @@ import torch
 from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 from transformers import ByT5Tokenizer
 
-from framefleet.jobs.demo_model import byte_text_encoder, fill_weights, flow_scheduler
+from tests.random_weights import byte_text_encoder, fill_weights, flow_scheduler
 
 ROWS = 64
 TEXT_WIDTH = 32

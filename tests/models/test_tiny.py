@@ -13,7 +13,6 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from framefleet.jobs.demo_model import build_demo_model
 from framefleet.pipeline.registry import class_named
 from framefleet.pipeline.specs.presets import presets
 from tests.tiny import INPUTS, SMALLEST, build, smallest_call, tiny
@@ -85,26 +84,3 @@ def test_building_twice_writes_equal_bytes_and_leaves_the_global_random_state(
     build(name, tmp_path / name)
     assert torch.equal(before, torch.random.get_rng_state())
     assert _digests(tmp_path / name) == _digests(tiny(name))
-
-
-def test_demo_model_is_built_once_and_with_equal_bytes(tmp_path: Path) -> None:
-    first = build_demo_model(tmp_path / "first")
-    stamp = (first / "model_index.json").stat().st_mtime_ns
-    assert build_demo_model(first) == first
-    assert (first / "model_index.json").stat().st_mtime_ns == stamp
-    assert _digests(first) == _digests(build_demo_model(tmp_path / "second"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "second"]
-
-
-def test_a_half_made_demo_model_is_built_again(tmp_path: Path) -> None:
-    (tmp_path / "demo" / "vae").mkdir(parents=True)
-    assert (build_demo_model(tmp_path / "demo") / "model_index.json").is_file()
-
-
-def test_demo_clips_show_colours_that_follow_prompt_and_seed(tmp_path: Path) -> None:
-    pipe = _load(build_demo_model(tmp_path / "demo"), torch.float32)
-    arguments = {**SMALLEST["wan"], "height": 64, "width": 64, "prompt": "a red ball"}
-    frames = _frames(pipe, arguments)
-    assert frames.std(axis=-1).mean() > 0.1
-    assert np.abs(frames - _frames(pipe, arguments, seed=1)).mean() > VISIBLE
-    assert np.abs(frames - _frames(pipe, {**arguments, "prompt": "一只绿色的猫"})).mean() > VISIBLE

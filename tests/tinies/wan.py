@@ -14,7 +14,7 @@ from diffusers import (
 )
 from transformers import ByT5Tokenizer
 
-from framefleet.jobs.demo_model import byte_text_encoder, flow_scheduler
+from tests.random_weights import byte_text_encoder, flow_scheduler
 from tests.tinies.encoders import IMAGE_WIDTH, TEXT_WIDTH, image_processor, vision
 
 CHANNELS = 4  # of the latents

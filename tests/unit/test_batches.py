@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.training.batches import Batches
+from framefleet.pipeline.training.dataset.batches import Batches
 from framefleet.pipeline.training.task import Bucket
 
 SMALL = Bucket(num_frames=5, height=16, width=16)

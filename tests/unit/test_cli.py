@@ -33,7 +33,7 @@ def cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["render", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["render", "--help"], ["train", "--help"]])
 def test_help_answers_in_half_a_second(arguments: list[str]) -> None:
     seconds = []
     for _ in range(3):  # processor time, and the best of three: others may use this machine
@@ -45,7 +45,7 @@ def test_help_answers_in_half_a_second(arguments: list[str]) -> None:
 
 def test_help_names_every_command() -> None:
     printed = run("--help").stdout
-    assert all(command in printed for command in ("render", "plan", "replay", "schema", "demo"))
+    assert all(command in printed for command in ("render", "train", "plan", "replay", "schema", "demo"))
 
 
 def test_the_version_is_printed() -> None:
@@ -56,6 +56,12 @@ def test_the_schema_is_json_on_stdout() -> None:
     ended = run("schema")
     assert json.loads(ended.stdout)["title"]
     assert ended.stderr == ""
+
+
+def test_the_schema_of_a_training_has_its_settings() -> None:
+    printed = json.loads(run("schema", "--train").stdout)
+    assert "train" in printed["required"]
+    assert "learning_rate" in printed["$defs"]["TrainSettings"]["properties"]
 
 
 def test_a_bad_job_ends_with_2_and_two_plain_lines(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from diffusers import (
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.models.crafter.scheduler import VideoCrafterDDIMScheduler
-from framefleet.pipeline.training.objective import Diffusion, FlowMatching, objective_of
+from framefleet.pipeline.training.denoiser.objective import Diffusion, FlowMatching, objective_of
 
 COGVIDEOX: dict[str, Any] = {"rescale_betas_zero_snr": True, "clip_sample": False}
 DIFFUSION = {

@@ -16,9 +16,9 @@ from framefleet.pipeline.inputs.access import Inputs
 from framefleet.pipeline.outputs.frames import Frames
 from framefleet.pipeline.outputs.media import Media, encode
 from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.training import prepared as module
-from framefleet.pipeline.training.prepared import PreparedRows
-from framefleet.pipeline.training.rows import TrainingRows
+from framefleet.pipeline.training.dataset import prepared as module
+from framefleet.pipeline.training.dataset.prepared import PreparedRows
+from framefleet.pipeline.training.dataset.rows import TrainingRows
 from framefleet.pipeline.training.task import Bucket, Prepared, TrainingRow
 from tests.media_files import sha256
 

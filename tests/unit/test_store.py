@@ -32,6 +32,21 @@ def test_what_is_written_is_read_back_and_can_be_replaced(store: Store) -> None:
     assert store.read("clips/ab/one.mp4") == b"new"
 
 
+def test_a_local_file_is_uploaded_and_replaced(store: Store, tmp_path: Path) -> None:
+    for content in (b"old", b"new"):
+        (tmp_path / "model.bin").write_bytes(content)
+        store.upload("model/unet/model.bin", tmp_path / "model.bin")
+    assert store.read("model/unet/model.bin") == b"new"
+
+
+def test_deleting_all_below_a_folder_leaves_its_neighbours(store: Store) -> None:
+    for path in ("checkpoints/1/a", "checkpoints/1/b/c", "checkpoints/10/a"):
+        store.write(path, b"x")
+    store.delete_all("checkpoints/1")
+    store.delete_all("checkpoints/absent")
+    assert store.list("checkpoints") == ["checkpoints/10/a"]
+
+
 def test_reading_what_is_absent_says_where(store: Store) -> None:
     with pytest.raises(FileNotFoundError, match=r"clips/none\.mp4"):
         store.read("clips/none.mp4")

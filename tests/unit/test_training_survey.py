@@ -19,12 +19,12 @@ from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.tables.rows import InvalidRow
 from framefleet.pipeline.tables.table import open_table
-from framefleet.pipeline.training.buckets import buckets_of
-from framefleet.pipeline.training.columns import column_kinds, plan_columns
-from framefleet.pipeline.training.rendered import table_roots
-from framefleet.pipeline.training.rows import TrainingRows
+from framefleet.pipeline.training.dataset.buckets import buckets_of
+from framefleet.pipeline.training.dataset.columns import column_kinds, plan_columns
+from framefleet.pipeline.training.dataset.rendered import table_roots
+from framefleet.pipeline.training.dataset.rows import TrainingRows
+from framefleet.pipeline.training.dataset.survey import survey
 from framefleet.pipeline.training.settings import Part
-from framefleet.pipeline.training.survey import survey
 from framefleet.pipeline.training.task import NO_FRAMES, Bucket
 from tests.configs import SD, WAN, write_model
 from tests.media_files import image_file, sha256
@@ -136,9 +136,10 @@ def test_every_bad_row_is_told_with_the_value_and_the_fix(surveyor: Surveyor, tm
         "video is 'gone.mkv', but it does not exist; check the path",
         "video is 'cut.mkv', but it cannot be decoded: damaged, cut off or of a rare kind; write it again",
         "video is 'page.mp4', but it is a web page, not a video; give a video",
-        "video is 'short.mkv', but it has 4 frames, and training takes 5; give a longer one, or set",
-        "video is 'small.mkv', but it has 9 frames of 16 x 16 (height x width), which fill none of the "
-        "sizes: 5 x 32 x 32, 9 x 32 x 48; give a larger one",
+        "video is 'short.mkv', but it has 4 frames of 32 x 48 (height x width), and 5 x 32 x 32 or "
+        "9 x 32 x 48 are trained on; give a longer or larger one, or set train.sizes to [[4, 32, 48]]",
+        "video is 'small.mkv', but it has 9 frames of 16 x 16 (height x width), and 5 x 32 x 32 or "
+        "9 x 32 x 48 are trained on; give a longer or larger one",
         "video is 'picture.png', but it is an image (png), not a video",
         "video is empty, but every row needs a video; write its path or URL",
         "video is '../../etc/passwd', but it lies outside of inputs.roots",
@@ -266,7 +267,7 @@ def test_sizes_that_the_model_does_not_render_are_refused(wan: PipelineSpec, sur
 @pytest.fixture
 def choice() -> Callable[[int, int, int], str]:
     from framefleet.pipeline.inputs.pictures import Described
-    from framefleet.pipeline.training.buckets import choose
+    from framefleet.pipeline.training.dataset.buckets import choose
 
     buckets = [Bucket(num_frames=t, height=h, width=w) for t, h, w in _ASPECTS]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
+from framefleet.pipeline.training.dataset.videos import fitted
 from framefleet.pipeline.training.task import Bucket
-from framefleet.pipeline.training.videos import fitted
 
 
 def pictures(height: int, width: int, count: int = 3) -> Iterator[Image.Image]:

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.training.dataset.rows import TrainingRows
+from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Bucket
 
 Positions = npt.NDArray[np.int64]
@@ -38,9 +40,21 @@ class Batches:
         self.batches_per_step = accumulation * world_size
         full = sum(len(rows) // batch_size for rows in self._groups.values())
         self.steps_per_epoch = full // self.batches_per_step
+        self.rows_per_step = batch_size * self.batches_per_step
         if not self.steps_per_epoch:
             raise self._too_few(len(buckets))
         self._epoch = lru_cache(maxsize=2)(self._shuffled)  # of a large table an epoch takes a second
+
+    @classmethod
+    def of(cls, rows: TrainingRows, settings: TrainSettings, *, world_size: int) -> Batches:
+        """Return a job's."""
+        return cls(
+            rows.buckets(),
+            batch_size=settings.batch_size,
+            accumulation=settings.accumulation,
+            world_size=world_size,
+            seed=settings.seed,
+        )
 
     def rows_of(self, step: int, micro: int, rank: int) -> list[int]:
         """Return the positions of the rows; all numbers from 0."""
@@ -71,9 +85,9 @@ class Batches:
         workers = f" x {self._world_size} workers" if self._world_size > 1 else ""
         sizes = ", ".join(f"{len(rows)} of {bucket}" for bucket, rows in sorted(self._groups.items()))
         buckets = f" ({sizes}; a batch is of one size)" if len(self._groups) > 1 else ""
-        needed = self._batch_size * self.batches_per_step
         return TableError(
-            f"one step takes {needed:,} rows ({words}{workers}), and there are {num_rows:,}{buckets}",
+            f"one step takes {self.rows_per_step:,} rows ({words}{workers}), "
+            f"and there are {num_rows:,}{buckets}",
             "add rows, or make train.batch_size smaller",
         )
 

@@ -19,20 +19,19 @@ from framefleet.pipeline.outputs.frames import Frames
 
 def latents_of(pipe: Any, frames: Frames) -> Tensor:
     """Return fp32 latents with a batch dimension of one. frames: uint8 RGB (T, H, W, 3)."""
-    encode = encoder_of(pipe)
+    encode = encoder_of(type(pipe).__name__)
     pixels = torch.from_numpy(frames).movedim(-1, 0)[None].float() / 127.5 - 1  # (1, 3, T, H, W)
     return encode(pipe, pixels.to(pipe.vae.device, pipe.vae.dtype)).float()
 
 
-def encoder_of(pipe: Any) -> Callable[[Any, Tensor], Tensor]:
-    """Return what encodes for this pipeline. Raises ModelError for one that cannot be trained."""
-    name = type(pipe).__name__
-    if name not in ENCODERS:
+def encoder_of(pipeline: str) -> Callable[[Any, Tensor], Tensor]:
+    """Return what encodes for pipelines of this class. Raises ModelError for one that cannot be trained."""
+    if pipeline not in ENCODERS:
         raise ModelError(
-            f"{name} cannot be trained: it is not known how its denoiser gets a video",
+            f"{pipeline} cannot be trained: it is not known how its denoiser gets a video",
             f"the pipelines that can are {', '.join(ENCODERS)}",
         )
-    return ENCODERS[name]
+    return ENCODERS[pipeline]
 
 
 def _wan(pipe: Any, pixels: Tensor) -> Tensor:

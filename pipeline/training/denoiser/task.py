@@ -14,20 +14,20 @@ import torch
 from torch import Tensor, nn
 
 from framefleet.pipeline.encoders.memo import Memo
-from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.fused.calls import Call
 from framefleet.pipeline.fused.intercept import intercept
 from framefleet.pipeline.outputs.frames import Frames
 from framefleet.pipeline.specs.families import DENOISERS
-from framefleet.pipeline.training.bucket_call import BucketCall
-from framefleet.pipeline.training.capture import Captured, capture
-from framefleet.pipeline.training.freezing import matching
-from framefleet.pipeline.training.latents import encoder_of, latents_of
+from framefleet.pipeline.training.denoiser.bucket_call import BucketCall
+from framefleet.pipeline.training.denoiser.capture import Captured, capture
+from framefleet.pipeline.training.denoiser.latents import encoder_of, latents_of
+from framefleet.pipeline.training.denoiser.objective import Objective, objective_of
+from framefleet.pipeline.training.denoiser.row_arguments import row_arguments, without_prompt
 from framefleet.pipeline.training.lora import add_lora
-from framefleet.pipeline.training.objective import Objective, objective_of
-from framefleet.pipeline.training.row_arguments import row_arguments, without_prompt
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Bucket, Prepared, TrainingRow
+from framefleet.pipeline.training.tasks import trained_component
 
 
 class DenoiserTask:
@@ -36,11 +36,11 @@ class DenoiserTask:
     keeps_prepared = True
 
     def __init__(self, pipe: Any, settings: TrainSettings) -> None:
-        encoder_of(pipe)
+        encoder_of(type(pipe).__name__)
         self.pipe = pipe
         self._settings = settings
         self._denoisers = _modules(pipe, DENOISERS)
-        self._name = _trained_one(self._denoisers, settings)
+        self._name = trained_component(settings, self._denoisers)
         self._module = self._denoisers[self._name]
         self._memo = Memo()
         self._buckets: dict[Bucket, tuple[BucketCall, Objective]] = {}
@@ -50,8 +50,6 @@ class DenoiserTask:
             add_lora(pipe, self.trained, settings.lora, seed=settings.seed)
         else:
             self._module.requires_grad_(True)
-        if settings.gradient_checkpointing:
-            _checkpoint_gradients(self._module)
 
     @property
     def trained(self) -> Mapping[str, nn.Module]:
@@ -124,28 +122,6 @@ class DenoiserTask:
     def _capture(self, arguments: Mapping[str, Any], *, seed: int) -> Captured:
         with intercept(_modules(self.pipe, ("text_encoder",)), self._memo):
             return capture(self.pipe, arguments, denoisers=self._denoisers, seed=seed)
-
-
-def _trained_one(denoisers: Mapping[str, nn.Module], settings: TrainSettings) -> str:
-    """Return which denoiser is trained. Raises JobError for two: their batches are not of the same noise."""
-    names = [f"{name}.{key}" for name, module in denoisers.items() for key, _ in module.named_parameters()]
-    kept = names if len(denoisers) == 1 else matching(names, only=settings.only, freeze=settings.freeze)
-    chosen = list(dict.fromkeys(name.partition(".")[0] for name in kept))
-    if len(chosen) != 1:
-        raise JobError(
-            f"train: one job trains one denoiser, and the model has {', '.join(denoisers)}",
-            "set `only: [transformer]` for high noise, `only: [transformer_2]` for low; run a job for each",
-        )
-    return chosen[0]
-
-
-def _checkpoint_gradients(module: Any) -> None:
-    try:
-        module.enable_gradient_checkpointing()
-    except ValueError as error:  # diffusers' word for a network without it
-        raise JobError(
-            f"train.gradient_checkpointing: {type(module).__name__} cannot", "set it to false"
-        ) from error
 
 
 def _modules(pipe: Any, prefixes: tuple[str, ...]) -> dict[str, nn.Module]:

@@ -37,17 +37,11 @@ def choose(buckets: Sequence[Bucket], video: Described) -> Bucket | Refused:
     filled = [bucket for bucket in buckets if _fills(video, bucket)]
     if filled:
         return max(filled, key=lambda bucket: (_kept(bucket, video), bucket))
-    shortest = min(bucket.num_frames for bucket in buckets)
-    if video.num_frames < shortest:
-        reason = f"it has {video.num_frames} frames, and training takes {shortest}"
-        return Refused(
-            reason=reason, fix=f"give a longer one, or set train.sizes to {video.num_frames} or less"
-        )
-    smallest = min(buckets, key=lambda bucket: bucket.height * bucket.width)
     return Refused(
-        reason=f"it has {video.num_frames} frames of {video.height} x {video.width} (height x width), "
-        f"which fill none of the sizes: {', '.join(map(str, sorted(buckets)))}",
-        fix=f"give a larger one, or a smaller size than {smallest} in train.sizes",
+        reason=f"it has {video.num_frames} frames of {video.height} x {video.width} (height x width), and "
+        f"{' or '.join(map(str, sorted(buckets)))} are trained on",
+        fix=f"give a longer or larger one, or set train.sizes to [[{video.num_frames}, {video.height}, "
+        f"{video.width}]] or less",
     )
 
 

@@ -24,9 +24,9 @@ from framefleet.pipeline.outputs.store import Store, public_url
 from framefleet.pipeline.specs.check import Refused
 from framefleet.pipeline.specs.signature import InputKind
 from framefleet.pipeline.tables.rows import InvalidRow, Problem
-from framefleet.pipeline.training.buckets import choose
-from framefleet.pipeline.training.columns import Columns
-from framefleet.pipeline.training.rows import TrainingRows
+from framefleet.pipeline.training.dataset.buckets import choose
+from framefleet.pipeline.training.dataset.columns import Columns
+from framefleet.pipeline.training.dataset.rows import TrainingRows
 from framefleet.pipeline.training.task import NO_FRAMES, Bucket, TrainingRow
 
 FOLDER = "survey"

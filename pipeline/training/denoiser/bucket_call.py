@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.fused.calls import Call
 from framefleet.pipeline.fused.tree import flatten, unflatten
-from framefleet.pipeline.training.capture import Captured
+from framefleet.pipeline.training.denoiser.capture import Captured
 from framefleet.pipeline.training.task import Prepared
 
 _OWN, _EMPTY = "call.", "empty."  # a leaf of the row's call, and of that call with its prompt dropped

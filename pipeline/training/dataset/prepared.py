@@ -21,10 +21,10 @@ from framefleet.pipeline.options.scratch import own_folder
 from framefleet.pipeline.outputs.frames import Frames
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.sources.cache import cache_folder
-from framefleet.pipeline.training.rows import TrainingRows
-from framefleet.pipeline.training.shards import Shard, to_bytes
+from framefleet.pipeline.training.dataset.rows import TrainingRows
+from framefleet.pipeline.training.dataset.shards import Shard, to_bytes
+from framefleet.pipeline.training.dataset.videos import read_frames
 from framefleet.pipeline.training.task import Prepared, Task, TrainingRow
-from framefleet.pipeline.training.videos import read_frames
 
 FOLDER = "prepared"
 SHARD_BYTES = 64 << 20  # large enough for object stores, small enough to be in memory and lost by a kill

@@ -18,7 +18,7 @@ from framefleet.pipeline.tables.column_checks import check_type, did_you_mean
 from framefleet.pipeline.tables.limits import limits
 from framefleet.pipeline.tables.rows import Problem
 from framefleet.pipeline.tables.table import Table
-from framefleet.pipeline.training import rendered
+from framefleet.pipeline.training.dataset import rendered
 from framefleet.pipeline.training.settings import Part
 
 VIDEO: tuple[InputKind, ...] = ("video", "image")  # an image is a video of one frame

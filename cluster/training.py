@@ -1,0 +1,193 @@
+"""In: a training, and which machines do it. Out: its steps as they are done, until its weights are written.
+
+Ray Train runs the processes, and starts them again from the last checkpoint when one dies. A single one on
+this machine is this process itself (Ray Train's local mode): no cluster is started for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from queue import Empty
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+import torch
+from ray.exceptions import RayError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train.torch import TorchTrainer
+from ray.util.queue import Queue
+
+import framefleet
+from framefleet.cluster.fleet import FleetSettings, connect, resources
+from framefleet.pipeline.environment import source_fingerprint
+from framefleet.pipeline.errors import FleetError, FramefleetError
+from framefleet.pipeline.training.reports import Report
+from framefleet.pipeline.training.run import train
+from framefleet.pipeline.training.training import Training
+from framefleet.pipeline.training.world import World
+
+# From which a run recovers; a worker that dies more often does so for a reason of its own.
+MAX_FAILURES = 5
+# So often the driver looks whether the processes are still there.
+POLL_S = 0.5
+
+
+class Trainers:
+    """The processes of one training, as a context: they end when it ends, and so does a cluster it started.
+
+    num_workers: auto is one for each GPU, or one where there is none: processes share no cores for nothing.
+    """
+
+    def __init__(self, settings: FleetSettings, *, threads: int) -> None:
+        self._settings, self._threads = settings, threads
+        self.num_workers = 1
+
+    def __enter__(self) -> Self:
+        logging.getLogger("ray.train").setLevel(logging.WARNING)
+        if self._settings.address is not None:
+            connect(self._settings)
+        self.num_workers, self._gpus = _shares(self._settings)
+        if self._settings.address is None and self.num_workers > 1:
+            connect(replace(self._settings, workers=self.num_workers))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        ray.shutdown()
+
+    def run(self, training: Training, tell: Callable[[Report], None]) -> None:
+        """Train to the end. Raises FramefleetError; what was finished stays, and `run` goes on from there."""
+        if not self._gpus:
+            training = replace(training, model=replace(training.model, device="cpu"))
+        if ray.is_initialized():
+            self._run_on_ray(training, tell)
+        else:
+            self._trainer(_train, training, tell, num_workers=0).fit()
+
+    def _run_on_ray(self, training: Training, tell: Callable[[Report], None]) -> None:
+        events = Queue(actor_options={"num_cpus": 0})
+        deadline = time.monotonic() + self._settings.ready_timeout_s
+        is_ready = False
+        # In a thread: signals are for this one, and Ray Train would put its own handler in their way.
+        fitting = _Fitting(self._trainer(_train_on_ray, training, events.put, num_workers=self.num_workers))
+        while not (fitting.has_ended and events.empty()):
+            try:
+                event = events.get(timeout=POLL_S)
+            except Empty:
+                if not is_ready and time.monotonic() > deadline:
+                    raise self._not_ready() from None
+                continue
+            is_ready = True
+            if isinstance(event, FramefleetError):
+                raise event  # others would say the same, so none is started again
+            tell(event)
+        if fitting.error is not None:
+            raise fitting.error
+
+    def _not_ready(self) -> FleetError:
+        settings = self._settings
+        return FleetError(
+            f"the workers were not ready after {settings.ready_timeout_s:.0f} s; {self.num_workers} ask for "
+            f"{self._gpus:g} GPUs and {settings.cpus_per_worker:g} CPUs each, the cluster has {resources()}",
+            "lower fleet.workers, fleet.gpus_per_worker or fleet.cpus_per_worker, or raise "
+            "fleet.ready_timeout_s",
+        )
+
+    def _trainer(
+        self, function: Callable[[dict[str, Any]], None], training: Training, tell: Any, *, num_workers: int
+    ) -> TorchTrainer:
+        needs = {"CPU": self._settings.cpus_per_worker, "GPU": self._gpus}
+        options: dict[str, Any] = {
+            # Nothing of ours lies there; its default is a folder in the user's home.
+            "storage_path": tempfile.gettempdir(),
+            "failure_config": FailureConfig(max_failures=MAX_FAILURES),
+            "worker_runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(self._threads)}},
+        }
+        return TorchTrainer(
+            function,
+            train_loop_config={"training": training, "tell": tell, "build": _build()},
+            scaling_config=ScalingConfig(
+                num_workers=num_workers,
+                use_gpu=bool(self._gpus),
+                resources_per_worker={name: amount for name, amount in needs.items() if amount},
+            ),
+            run_config=RunConfig(**options),
+        )
+
+
+class _Fitting:
+    """`fit` in a thread, and how it ended."""
+
+    def __init__(self, trainer: TorchTrainer) -> None:
+        self._trainer = trainer
+        self.error: FramefleetError | None = None
+        self._thread = threading.Thread(target=self._run, name="fit", daemon=True)
+        self._thread.start()
+
+    @property
+    def has_ended(self) -> bool:
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self._trainer.fit()
+        except (TrainingFailedError, RayError) as error:
+            self.error = FleetError(
+                f"the workers failed more than {MAX_FAILURES} times; the last time: {error}",
+                "look for the cause on their machines (memory, driver), then run the same command to go on",
+            )
+
+
+def _train_on_ray(config: dict[str, Any]) -> None:
+    """Be one of several processes."""
+    context, tell = ray.train.get_context(), config["tell"]
+    try:
+        if config["build"] != _build():
+            raise FleetError(
+                f"worker {context.get_world_rank()} runs another build of framefleet than the driver",
+                "install the same version on every machine of the cluster",
+            )
+        _train(config)
+    except FramefleetError as error:
+        tell(error)
+        raise
+
+
+def _train(config: dict[str, Any]) -> None:
+    """Be one of the processes, or the only one."""
+    training, context = config["training"], ray.train.get_context()
+    device = torch.device(training.model.device) if training.model.device != "auto" else _device()
+    world = World(rank=context.get_world_rank(), size=context.get_world_size(), device=device)
+    train(replace(training, model=replace(training.model, device=str(device))), world, config["tell"])
+
+
+def _device() -> torch.device:
+    """Return the GPU that Ray Train chose for this process, if there is one."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def _build() -> tuple[str, str]:
+    return framefleet.__version__, source_fingerprint()
+
+
+def _shares(settings: FleetSettings) -> tuple[int, float]:
+    """How many workers, and GPUs for each."""
+    if settings.address is None:
+        total = float(torch.cuda.device_count())
+    else:
+        total = ray.cluster_resources().get("GPU", 0.0)
+    gpus = settings.gpus_per_worker
+    if gpus == "auto":
+        gpus = 1 if total else 0
+    if settings.workers != "auto":
+        return settings.workers, gpus
+    return max(1, int(total / gpus)) if gpus else 1, gpus

@@ -1,0 +1,86 @@
+"""train.json: what a training was begun with. A job that would come to other weights is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from typing import Any
+
+import framefleet
+from framefleet.jobs.claim import flat, public_location, read_claim
+from framefleet.jobs.train_resolve import ResolvedTraining
+from framefleet.pipeline.environment import PACKAGES
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.store import public_url
+from framefleet.pipeline.sources.source import public_name
+from framefleet.pipeline.training.dataset.rows import TrainingRows
+from framefleet.pipeline.training.results.checkpoints import FOLDER, Checkpoints
+
+PATH = "train.json"
+# Of `train:`, what may change from run to run without changing the weights.
+FREE = {"gradient_checkpointing", "checkpoint_every", "keep_checkpoints", "sample_every", "samples"}
+
+
+def claim_training(resolved: ResolvedTraining, rows: TrainingRows, *, workers: int) -> None:
+    """Make the output this training's. Raises JobError when it is another's. Call while holding the lock."""
+    ours, store = _description(resolved, rows, workers), resolved.store
+    try:
+        theirs = read_claim(store, PATH)
+    except FileNotFoundError:
+        theirs = ours
+    differences = list(_differences(_decisive(theirs), _decisive(ours)))
+    if differences and store.list(FOLDER):
+        raise JobError(
+            f"{store.url_of('')} holds another training\n" + "\n".join(differences),
+            f"choose another output, or take these changes back; of train, {', '.join(sorted(FREE))} may "
+            "change, and with a constant schedule steps",
+        )
+    _check_steps(resolved)
+    store.write(PATH, (json.dumps(ours, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _check_steps(resolved: ResolvedTraining) -> None:
+    """Raise JobError where more steps were trained already than the job asks for."""
+    settings, store = resolved.job.train, resolved.store
+    last = Checkpoints(store, keep=settings.keep_checkpoints).last()
+    if last is not None and last.step > settings.steps:
+        raise JobError(
+            f"train.steps is {settings.steps:,}, and {store.url_of('')} is trained for {last.step:,} already",
+            f"raise it to {last.step} or more, or choose another output",
+        )
+
+
+def _description(resolved: ResolvedTraining, rows: TrainingRows, workers: int) -> dict[str, Any]:
+    """Return the job with every value that it left open, and without secrets."""
+    job, model = resolved.job.model_dump(exclude={"storage_options"}), resolved.model
+    job["table"] = public_location(resolved.job.table)
+    job["output"] = resolved.store.url_of("")
+    job["inputs"]["roots"] = [public_url(root) for root in job["inputs"]["roots"]]
+    job["model"] |= {"path": public_name(model.path, None), "revision": model.revision}
+    return {
+        "framefleet": framefleet.__version__,
+        "versions": {package: metadata.version(package) for package in ("torch", *PACKAGES)},
+        "job": job,
+        "pipeline": resolved.spec.class_name,
+        "numerics": {"dtype": model.dtype, "threads": model.threads, **model.options.numerics()},
+        "workers": workers,
+        "rows": {"count": len(rows), "digest": rows.digest()},
+        "model_digest": resolved.digest,
+        "model_files": dict(resolved.files),
+    }
+
+
+def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
+    train = {key: value for key, value in description["job"]["train"].items() if key not in FREE}
+    if train["schedule"] == "constant":
+        del train["steps"]
+    keys = ("numerics", "workers", "rows", "model_digest")
+    return dict(flat("", {"train": train, **{key: description.get(key) for key in keys}}))
+
+
+def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator[str]:
+    for key in sorted({*theirs, *ours}):
+        there, here = theirs.get(key, "unset"), ours.get(key, "unset")
+        if there != here:
+            yield f"  {key}: {there} there, {here} here"

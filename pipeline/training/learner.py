@@ -1,0 +1,185 @@
+"""In: batches. Out: changed weights, and all that goes on with them: optimizer, average, loss scale."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.training.average import Average
+from framefleet.pipeline.training.reports import Step
+from framefleet.pipeline.training.schedule import learning_rate
+from framefleet.pipeline.training.settings import TrainSettings
+from framefleet.pipeline.training.task import Prepared, Task
+from framefleet.pipeline.training.world import SharedLoss, World, shared_as, trainable, whole
+
+OPTIMIZER = "optimizer"
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Learner:
+    """Trains what of a task's components requires gradients. Call `choose` and the like before.
+
+    The weights after a step are a function of those before, the step's number and its rows.
+    """
+
+    def __init__(self, task: Task, settings: TrainSettings, world: World) -> None:
+        self._settings, self._world, self._modules = settings, world, dict(task.trained)
+        if settings.gradient_checkpointing:
+            for name, module in self._modules.items():
+                checkpoint_gradients(name, module)
+        for module in self._modules.values():
+            module.train()
+        self._loss = SharedLoss(task, settings.strategy, world)
+        self.weights: dict[str, nn.Parameter] = trainable(self._modules)
+        self._optimizer = torch.optim.AdamW(
+            self.weights.values(),
+            betas=(settings.betas[0], settings.betas[1]),
+            weight_decay=settings.weight_decay,
+        )
+        self._average = Average(self.weights, settings.ema) if settings.ema else None
+        self._scaler = torch.amp.GradScaler(world.device.type, enabled=settings.precision == "fp16")
+
+    def learn(self, step: int, batches: Sequence[Sequence[Prepared]]) -> Step:
+        """Change the weights once. batches: one for each forward. Raises JobError where the loss is NaN."""
+        started = time.perf_counter()
+        rate = learning_rate(self._settings, step)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        loss = self._backward(step, batches)
+        self._scaler.unscale_(self._optimizer)
+        norm = self._clip()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad()
+        if self._average:
+            self._average.take(step)
+        seconds = time.perf_counter() - started
+        return Step(step=step, loss=loss, learning_rate=rate, grad_norm=norm, seconds=seconds)
+
+    def result(self) -> AbstractContextManager[None]:
+        """Return a context within which the weights are those to keep: the average, where there is one."""
+        return self._average.in_place() if self._average else nullcontext()
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Make the components as they are for rendering, until the block ends."""
+        modes = {part: part.training for module in self._modules.values() for part in module.modules()}
+        try:
+            for part in modes:
+                part.training = False
+            yield
+        finally:
+            for part, mode in modes.items():
+                part.training = mode
+
+    def _backward(self, step: int, batches: Sequence[Sequence[Prepared]]) -> float:
+        """Add up the gradients of all batches; return the mean loss."""
+        total = torch.zeros((), device=self._world.device)
+        for micro, batch in enumerate(batches):
+            # By its place in the whole step: two workers see what one sees that takes twice the forwards.
+            generator = seeded(self._settings.seed, step, micro * self._world.size + self._world.rank)
+            with self._loss.syncing(now=micro == len(batches) - 1):
+                with self._autocast():
+                    loss = self._loss(self._on_device(batch), generator) / len(batches)
+                self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        mean = self._world.mean(total).item()
+        if not math.isfinite(mean):
+            raise JobError(
+                f"the loss of step {step} is {mean}",
+                "lower train.learning_rate, set train.max_grad_norm, or take train.precision bf16 or fp32",
+            )
+        return mean
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        dtype = PRECISIONS.get(self._settings.precision)
+        return torch.autocast(self._world.device.type, dtype=dtype, enabled=dtype is not None)
+
+    def _on_device(self, batch: Sequence[Prepared]) -> list[Prepared]:
+        device = self._world.device
+        return [{name: value.to(device) for name, value in row.items()} for row in batch]
+
+    def _clip(self) -> float:
+        gradients = [weight.grad for weight in self.weights.values() if weight.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self._settings.max_grad_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.weights.values(), self._settings.max_grad_norm, norm)
+        return whole(norm).item()
+
+    def state(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield all that the next step depends on, whole and on the CPU; every process must call this."""
+        for kind, values in self._kept().items():
+            for name, value in values.items():
+                yield f"{kind}/{name}", whole(value.detach()).cpu()
+        for name, weight in self.weights.items():
+            for key, value in self._optimizer.state.get(weight, {}).items():
+                yield f"{OPTIMIZER}/{name}/{key}", whole(value).cpu()
+
+    @torch.no_grad()
+    def restore(self, state: Iterable[tuple[str, Tensor]], scale: Mapping[str, Any]) -> None:
+        """Take back what `state` yielded, and `scale` returned."""
+        kept, places = self._kept(), {name: place for place, name in enumerate(self.weights)}
+        moments: dict[int, dict[str, Tensor]] = {}
+        for path, value in state:
+            kind, _, name = path.partition("/")
+            if kind == OPTIMIZER:
+                name, _, key = name.rpartition("/")
+                share = value if key == "step" else shared_as(self.weights[name], value)
+                moments.setdefault(places[name], {})[key] = share
+            else:
+                kept[kind][name].copy_(shared_as(kept[kind][name], value))
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self._scaler.load_state_dict(dict(scale))
+
+    def scale(self) -> dict[str, Any]:
+        """Return the loss scale of fp16 as plain numbers; empty for others."""
+        return self._scaler.state_dict()
+
+    def _kept(self) -> dict[str, Mapping[str, Tensor]]:
+        average = self._average.values if self._average else {}
+        return {"weights": self.weights, "buffers": _buffers(self._modules), "average": average}
+
+
+def _buffers(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Return what else of a component changes as it trains, as the statistics of batch norms."""
+    return {
+        f"{component}.{name}": buffer
+        for component, module in modules.items()
+        for name, buffer in module.named_buffers()
+        if name in module.state_dict()
+    }
+
+
+def seeded(*numbers: int) -> torch.Generator:
+    """Return a generator of these numbers' own, and seed torch's global one, for dropout, likewise."""
+    digest = hashlib.sha256(repr(numbers).encode()).digest()
+    seed = int.from_bytes(digest[:8], "big") >> 1
+    torch.manual_seed(seed)
+    return torch.Generator("cpu").manual_seed(seed)
+
+
+def checkpoint_gradients(name: str, module: nn.Module) -> None:
+    """Let blocks compute again in the backward pass what they did not keep in the forward."""
+    for method in (
+        "enable_gradient_checkpointing",
+        "gradient_checkpointing_enable",
+    ):  # diffusers, transformers
+        if hasattr(module, method):
+            try:
+                getattr(module, method)()
+            except ValueError:  # diffusers' way to say that this class has none
+                break
+            return
+    raise JobError(
+        f"train.gradient_checkpointing is set, but {name} ({type(module).__name__}) has none",
+        "leave it out, and lower train.batch_size where memory is short",
+    )

@@ -1,0 +1,115 @@
+"""In: tensors by name, after a step. Out: files of them in the output, whole or not counting; and back.
+
+`checkpoints/<step>/` holds safetensors of about a gigabyte each, and, written last, a marker that names them
+with their SHA-256. A folder without a marker is what a killed process left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from framefleet.pipeline.errors import StoreError
+from framefleet.pipeline.outputs.store import Store
+
+FOLDER, MARKER = "checkpoints", "checkpoint.json"
+# One upload each, and held in memory twice.
+FILE_BYTES = 2**30
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A whole one. step: how many were done. files: each with its SHA-256. scale: the loss's, as numbers."""
+
+    step: int
+    files: Mapping[str, str]
+    scale: Mapping[str, Any]
+
+
+class Checkpoints:
+    """Those of one output. keep: how many of the last ones stay."""
+
+    def __init__(self, store: Store, *, keep: int) -> None:
+        self._store, self._keep = store, keep
+
+    def write(self, step: int, state: Iterable[tuple[str, Tensor]], scale: Mapping[str, Any]) -> None:
+        """Store what `state` yields; then delete what is too old."""
+        files = {}
+        for number, tensors in enumerate(_batches(state), start=1):
+            content = safetensors.torch.save(tensors)
+            path = f"{FOLDER}/{step}/part-{number:05}.safetensors"
+            self._store.write(path, content)
+            files[path] = hashlib.sha256(content).hexdigest()
+        # The marker goes last: without it the files above do not count.
+        marker = {"step": step, "files": files, "scale": dict(scale)}
+        self._store.write(_marker(step), json.dumps(marker, indent=2).encode())
+        for old in self._steps()[: -self._keep]:
+            self._delete(old)
+
+    def clear(self) -> None:
+        """Remove what killed processes left half done. Nobody else may be writing."""
+        whole = self._steps()
+        for step in {step for path in self._store.list(FOLDER) if (step := _step_of(path)) is not None}:
+            if step not in whole:
+                self._delete(step)
+
+    def last(self) -> Checkpoint | None:
+        """Return the last whole one, if there is any."""
+        steps = self._steps()
+        if not steps:
+            return None
+        found = json.loads(self._store.read(_marker(steps[-1])))
+        return Checkpoint(step=found["step"], files=found["files"], scale=found["scale"])
+
+    def read(self, checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
+        """Yield what `write` was given. Raises StoreError for a file that is not the one that was written."""
+        for path, sha256 in checkpoint.files.items():
+            content = self._store.read(path) if self._store.exists(path) else b""
+            if hashlib.sha256(content).hexdigest() != sha256:
+                raise StoreError(
+                    f"{self._store.url_of(path)} is damaged: its SHA-256 is not that of {MARKER}",
+                    f"delete {self._store.url_of(f'{FOLDER}/{checkpoint.step}')}, and run the same command "
+                    "to go on from the checkpoint before it",
+                )
+            yield from safetensors.torch.load(content).items()
+
+    def _steps(self) -> list[int]:
+        """Return the steps of all whole checkpoints, in order."""
+        steps = {step for path in self._store.list(FOLDER) if (step := _step_of(path)) is not None}
+        return sorted(step for step in steps if self._store.exists(_marker(step)))
+
+    def _delete(self, step: int) -> None:
+        self._store.delete(_marker(step))  # first, or half a checkpoint would count
+        self._store.delete_all(f"{FOLDER}/{step}")
+
+
+def _marker(step: int) -> str:
+    return f"{FOLDER}/{step}/{MARKER}"
+
+
+def _step_of(path: str) -> int | None:
+    name = path.split("/")[1]
+    return int(name) if name.isdecimal() else None
+
+
+def _batches(state: Iterable[tuple[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
+    """Yield tensors together until they fill a file."""
+    tensors: dict[str, Tensor] = {}
+    size = 0
+    for name, tensor in state:
+        if tensors and size + tensor.nbytes > FILE_BYTES:
+            yield tensors
+            tensors, size = {}, 0
+        tensors[name] = tensor.contiguous()
+        size += tensor.nbytes
+    if tensors:
+        yield tensors

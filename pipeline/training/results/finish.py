@@ -1,0 +1,101 @@
+"""In: trained components. Out: `model/`, a diffusers folder that `from_pretrained` takes; or a LoRA.
+
+What was not trained is the very files of the model that the training began with.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+
+from framefleet.pipeline.model import source_of
+from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.training.settings import LoraSettings
+from framefleet.pipeline.training.task import Task
+from framefleet.pipeline.training.training import Training
+from framefleet.pipeline.training.world import World, whole
+
+FOLDER, MARKER = "model", "finished.json"
+INDEX = "model_index.json"
+# A file is uploaded as one, and read into memory by those who load it.
+MAX_FILE_SIZE = "2GB"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A training that was written. result: its path in the output."""
+
+    steps: int
+    result: str
+
+
+def read_finished(store: Store) -> Finished | None:
+    """Return how the training of an output ended, if it did."""
+    return Finished(**json.loads(store.read(MARKER))) if store.exists(MARKER) else None
+
+
+def write_result(training: Training, task: Task, world: World) -> None:
+    """Write what the training was for, with the weights as they are; every process must call this."""
+    lora = training.settings.lora
+    result = f"{lora.name}.safetensors" if lora else FOLDER
+    if lora:
+        _write_lora(training, task, lora, world, result)
+    else:
+        _write_model(training, task, world)
+    if world.is_first:
+        # Last: without it the run does this again.
+        content = json.dumps({"steps": training.settings.steps, "result": result})
+        training.store.write(MARKER, content.encode())
+
+
+def _write_lora(training: Training, task: Task, lora: LoraSettings, world: World, path: str) -> None:
+    """Write the adapters alone, as diffusers' `load_lora_weights` and a job's `loras:` take them."""
+    from framefleet.pipeline.training.lora import lora_file
+
+    tensors = lora_file(task.trained, lora)
+    if world.is_first:
+        training.store.write(path, safetensors.torch.save(tensors, metadata={"format": "pt"}))
+
+
+def _write_model(training: Training, task: Task, world: World) -> None:
+    """Write the pipeline with its trained components; every process must call this.
+
+    The index goes last: a folder without it is no model.
+    """
+    source = source_of(training.model).fetch(training.files)
+    own = {file for file in training.files if _component(file) not in task.trained}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, module in task.trained.items():
+            component = _gathered(module)
+            if world.is_first:
+                component.save_pretrained(Path(scratch, name), max_shard_size=MAX_FILE_SIZE)
+        if not world.is_first:
+            return
+        training.store.delete(f"{FOLDER}/{INDEX}")  # of a shorter training that this one went on with
+        for path in sorted(Path(scratch).rglob("*")):
+            if path.is_file():
+                training.store.upload(f"{FOLDER}/{path.relative_to(scratch).as_posix()}", path)
+        for file in [*sorted(own - {INDEX}), INDEX]:
+            training.store.upload(f"{FOLDER}/{file}", source / file)
+
+
+def _component(file: str) -> str:
+    return file.partition("/")[0]
+
+
+def _gathered(module: Any) -> Any:
+    """Return the component with all of its weights, where processes share them out."""
+    state = module.state_dict()
+    gathered = {name: whole(value) for name, value in state.items()}
+    if all(gathered[name] is state[name] for name in state):
+        return module
+    kind, config = type(module), module.config
+    # As diffusers makes one, or as transformers does.
+    copy = kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
+    copy.load_state_dict({name: value.cpu() for name, value in gathered.items()})
+    return copy

@@ -1,0 +1,25 @@
+"""In: what each step was like. Out: `loss.jsonl` in the output, a line for each step; and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.training.reports import Step
+
+PATH = "loss.jsonl"
+
+
+def write_losses(store: Store, steps: Sequence[Step]) -> None:
+    """Write all of them: no object store appends."""
+    store.write(PATH, "".join(json.dumps(asdict(step)) + "\n" for step in steps).encode())
+
+
+def read_losses(store: Store, *, before: int | None = None) -> list[Step]:
+    """Return what was written, or what of it came before a step; a resumed run does the others again."""
+    if not store.exists(PATH):
+        return []
+    steps = [Step(**json.loads(line)) for line in store.read(PATH).splitlines()]
+    return [step for step in steps if before is None or step.step < before]

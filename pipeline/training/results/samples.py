@@ -1,0 +1,48 @@
+"""In: a model under training and what to render. Out: clips and a contact sheet in `samples/<step>/`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+
+from framefleet.pipeline.clips import Clip, Failure, Outcome
+from framefleet.pipeline.fused.forwards import Batching
+from framefleet.pipeline.model import Model
+from framefleet.pipeline.outputs.contact_sheet import contact_sheet
+from framefleet.pipeline.outputs.media import Media, encode
+from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.renderer import Renderer
+from framefleet.pipeline.request import FALLBACK_FPS
+from framefleet.pipeline.training.training import Training
+
+FOLDER = "samples"
+
+
+def rendered_samples(model: Model, training: Training) -> list[Outcome]:
+    """Render with the weights as they are now."""
+    # One at a time: processes that share weights must make the same forwards, and probing goes by the clock.
+    renderer = Renderer(model, Batching(mode="fast", max_rows=1), inputs=training.inputs)
+    return list(renderer.render(training.samples))
+
+
+def write_samples(store: Store, model: Model, step: int, outcomes: Iterable[Outcome]) -> Iterator[str]:
+    """Write clips and their contact sheet; yield what is wrong with the others."""
+    tiles = []
+    for number, outcome in enumerate(outcomes, start=1):
+        if isinstance(outcome, Failure):
+            yield f"sample {number} could not be rendered: {outcome.error}"
+            continue
+        media = Media(format="png" if len(outcome.frames) == 1 else "mp4")
+        request = outcome.request
+        fps = request.fps or model.spec.fps_of(request.arguments) or FALLBACK_FPS
+        content = encode(outcome.frames, media=media, fps=fps, metadata={"step": str(step)})
+        store.write(f"{FOLDER}/{step}/{number:02}{media.suffix}", content)
+        tiles.append((outcome.frames, _caption(outcome, step)))
+    if tiles:
+        picture = io.BytesIO()
+        contact_sheet(tiles).save(picture, format="PNG")
+        store.write(f"{FOLDER}/{step}/contact-sheet.png", picture.getvalue())
+
+
+def _caption(clip: Clip, step: int) -> str:
+    return f"{clip.request.arguments.get('prompt', '')}\nseed {clip.request.seed}, after step {step:,}"

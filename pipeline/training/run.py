@@ -1,0 +1,169 @@
+"""In: a training that was resolved and checked. Out: trained weights in its output; one process of a world.
+
+Run again, it goes on from its last checkpoint and comes to the same weights, bit for bit: what a step does is
+a function of the weights and moments before it, and of its number.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+
+import torch
+
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.memory import is_out_of_memory
+from framefleet.pipeline.model import load
+from framefleet.pipeline.training.dataset.batches import Batches
+from framefleet.pipeline.training.dataset.prepared import PreparedRows
+from framefleet.pipeline.training.dataset.read_ahead import read_ahead
+from framefleet.pipeline.training.learner import Learner
+from framefleet.pipeline.training.reports import Kept, Preparing, Report, Step
+from framefleet.pipeline.training.results.checkpoints import Checkpoints
+from framefleet.pipeline.training.results.finish import write_result
+from framefleet.pipeline.training.results.losses import read_losses, write_losses
+from framefleet.pipeline.training.results.samples import rendered_samples, write_samples
+from framefleet.pipeline.training.task import Finishes, Prepared
+from framefleet.pipeline.training.tasks import task_for
+from framefleet.pipeline.training.training import Training
+from framefleet.pipeline.training.world import World
+
+# What a task measures over rows at the end (means, spreads) settles with this many.
+FINISH_ROWS = 256
+
+Tell = Callable[[Report], None]
+
+
+def train(training: Training, world: World, tell: Tell) -> None:
+    """Train to the last step, and write what came of it.
+
+    tell: is given what happens, in the first process only.
+    """
+    try:
+        _Run(training, world, tell if world.is_first else _say_nothing).run()
+    except Exception as error:  # torch has no single class for it
+        if not is_out_of_memory(error):
+            raise
+        raise JobError(
+            f"memory ran out: {error}",
+            "lower train.batch_size (and raise train.accumulation), set train.gradient_checkpointing, "
+            "train.precision bf16 or smaller train.sizes; with several GPUs train.strategy fsdp",
+        ) from error
+
+
+class _Run:
+    def __init__(self, training: Training, world: World, tell: Tell) -> None:
+        self._training, self._world, self._tell = training, world, tell
+        self._settings, self._store = training.settings, training.store
+        _be_deterministic(world.device)
+        # Under autocast, norms of fp32 weights: that no fused kernel takes them is nothing to act on.
+        warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
+        tell("loading the model")
+        self._model = load(training.model, training.files)
+        self._task = task_for(self._model.pipe, self._settings)
+        self._rows = PreparedRows(
+            training.rows,
+            self._task,
+            training.inputs.read,
+            store=self._store,
+            identity={
+                "model_digest": training.digest,
+                "dtype": training.model.dtype,
+                "part": self._settings.part,
+            },
+        )
+        self._batches = Batches.of(training.rows, self._settings, world_size=world.size)
+        self._checkpoints = Checkpoints(self._store, keep=self._settings.keep_checkpoints)
+        self._losses: list[Step] = []
+
+    def run(self) -> None:
+        self._prepare()
+        self._learner = Learner(self._task, self._settings, self._world)
+        steps = range(self._resume(), self._settings.steps)
+        for step, batches in zip(steps, read_ahead(self._batches_of, steps), strict=True):
+            self._after(self._learner.learn(step, batches))
+        with self._learner.result(), self._learner.resting():
+            if isinstance(self._task, Finishes):
+                self._task.finish(
+                    self._rows[position] for position in range(min(len(self._rows), FINISH_ROWS))
+                )
+            write_result(self._training, self._task, self._world)
+
+    def _prepare(self) -> None:
+        """Let all processes make their share of what is computed once."""
+        total, size = len(self._rows), self._world.size
+        self._rows.prepare(
+            rank=self._world.rank,
+            world_size=size,
+            progress=lambda done: self._tell(Preparing(done=min(done * size, total), total=total)),
+        )
+        self._world.wait()
+
+    def _resume(self) -> int:
+        """Return the first step to do, with weights and all else as they were before it."""
+        if self._world.is_first:
+            self._checkpoints.clear()
+        self._world.wait()
+        found = self._checkpoints.last()
+        if found is None:
+            return 0
+        self._tell(f"going on after step {found.step:,}")
+        self._learner.restore(self._checkpoints.read(found), found.scale)
+        self._losses = read_losses(self._store, before=found.step)
+        return found.step
+
+    def _batches_of(self, step: int) -> list[list[Prepared]]:
+        return [
+            [self._rows[position] for position in self._batches.rows_of(step, micro, self._world.rank)]
+            for micro in range(self._settings.accumulation)
+        ]
+
+    def _after(self, done: Step) -> None:
+        """Report a step, and keep what is due after it."""
+        self._losses.append(done)
+        self._tell(done)
+        number, settings = done.step + 1, self._settings
+        is_last = number == settings.steps
+        if self._training.samples and (is_last or _is_due(number, settings.sample_every)):
+            self._sample(number)  # before the checkpoint, or a kill in between would leave them out
+        if is_last or _is_due(number, settings.checkpoint_every):
+            self._keep(number)
+
+    def _sample(self, number: int) -> None:
+        is_shared = self._settings.strategy == "fsdp"  # then a forward takes all processes
+        if not (self._world.is_first or is_shared):
+            return
+        self._tell(f"rendering samples after step {number:,}")
+        with self._learner.result(), self._learner.resting():
+            outcomes = rendered_samples(self._model, self._training)
+        if self._world.is_first:
+            for problem in write_samples(self._store, self._model, number, outcomes):
+                self._tell(problem)
+
+    def _keep(self, number: int) -> None:
+        state = self._learner.state()
+        if self._world.is_first:
+            write_losses(self._store, self._losses)
+            self._checkpoints.write(number, state, self._learner.scale())
+            self._tell(Kept(steps=number))
+        else:
+            for _ in state:  # gathering takes all processes
+                pass
+
+
+def _is_due(number: int, every: int | None) -> bool:
+    return every is not None and number % every == 0
+
+
+def _say_nothing(_: Report) -> None:
+    """For all processes but the first."""
+
+
+def _be_deterministic(device: torch.device) -> None:
+    """Make backward passes on a GPU repeatable too; those on a CPU are."""
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable with it only
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        # On by default with it, for programs that read memory before they write it.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

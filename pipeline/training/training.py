@@ -1,0 +1,31 @@
+"""What a process needs to know to train: a job that was resolved and checked, as values that travel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from framefleet.pipeline.inputs.access import Inputs
+from framefleet.pipeline.model import ModelSettings
+from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.training.dataset.rows import TrainingRows
+from framefleet.pipeline.training.settings import TrainSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """One output's training.
+
+    files: of the model, each with its SHA-256; digest: of them all. inputs: opens the rows' videos. samples:
+    what is rendered now and then.
+    """
+
+    model: ModelSettings
+    files: Mapping[str, str]
+    digest: str
+    rows: TrainingRows
+    settings: TrainSettings
+    store: Store
+    inputs: Inputs
+    samples: Sequence[Request] = ()

@@ -1,0 +1,177 @@
+"""Memory and time of a training step: fp32 and bf16, with gradient checkpointing and without.
+
+    python -m tests.benchmarks.training                  # a Wan transformer of 36 M parameters, on the CPU
+    python -m tests.benchmarks.training --device cuda    # one as large as Wan 2.1's of 1.3 B
+
+Random weights; each case in a process of its own, and all of them in one run, to be compared with the first.
+The step's memory is its peak less what is held between steps: weights, optimizer and libraries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import WanTransformer3DModel
+
+from framefleet.pipeline.environment import set_numerics
+from framefleet.pipeline.training.denoiser.task import DenoiserTask
+from framefleet.pipeline.training.freezing import choose
+from framefleet.pipeline.training.learner import Learner
+from framefleet.pipeline.training.settings import TrainSettings
+from framefleet.pipeline.training.task import Bucket, TrainingRow
+from framefleet.pipeline.training.world import World
+from tests.tinies.encoders import TEXT_WIDTH
+from tests.tinies.wan import CHANNELS, wan
+
+# The first makes the optimizer's state, the second is warm.
+WARM_UP = 2
+CASES = {
+    f"{precision}{', checkpointing' if is_on else ''}": {
+        "precision": precision,
+        "gradient_checkpointing": is_on,
+    }
+    for precision in ("fp32", "bf16")
+    for is_on in (False, True)
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    layers: int
+    heads: int
+    head_dim: int
+    bucket: Bucket
+    batch_size: int
+
+
+SIZES = {
+    "cpu": Size(
+        layers=12,
+        heads=6,
+        head_dim=64,
+        bucket=Bucket(num_frames=17, height=192, width=192),
+        batch_size=2,
+    ),
+    "cuda": Size(
+        layers=30,
+        heads=12,
+        head_dim=128,
+        bucket=Bucket(num_frames=33, height=480, width=832),
+        batch_size=1,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    seconds: float  # of the fastest step
+    held_bytes: int
+    peak_bytes: int
+    loss: float
+
+
+def measure(case: str, device: torch.device, *, steps: int) -> Measured:
+    """Train for some steps on random clips."""
+    set_numerics(threads=1)
+    torch.manual_seed(0)
+    size = SIZES[device.type]
+    settings = TrainSettings(steps=WARM_UP + steps, batch_size=size.batch_size, **CASES[case])
+    pipe = wan()
+    width = size.heads * size.head_dim
+    pipe.register_modules(
+        transformer=WanTransformer3DModel(
+            num_layers=size.layers,
+            num_attention_heads=size.heads,
+            attention_head_dim=size.head_dim,
+            ffn_dim=4 * width,
+            text_dim=TEXT_WIDTH,
+            in_channels=CHANNELS,
+            out_channels=CHANNELS,
+        )
+    )
+    task = DenoiserTask(pipe.to(device), settings)
+    choose(task.trained)
+    rows = [task.prepare(row, _clip(row)) for row in _rows(size)]
+    learner = Learner(task, settings, World(device=device))
+    done = [learner.learn(step, [rows]) for step in range(WARM_UP)]
+    held = _held(device)
+    _forget_peak(device)
+    done += [learner.learn(WARM_UP + step, [rows]) for step in range(steps)]
+    fastest = min(step.seconds for step in done[WARM_UP:])
+    return Measured(seconds=fastest, held_bytes=held, peak_bytes=_peak(device), loss=done[-1].loss)
+
+
+def _rows(size: Size) -> list[TrainingRow]:
+    arguments = {"prompt": "a ball", "max_sequence_length": 64}
+    return [
+        TrainingRow(index=index, video="", sha256="", arguments=arguments, bucket=size.bucket)
+        for index in range(size.batch_size)
+    ]
+
+
+def _clip(row: TrainingRow) -> np.ndarray:
+    shape = (row.bucket.num_frames, row.bucket.height, row.bucket.width, 3)
+    return np.random.default_rng(row.index).integers(0, 256, shape, dtype=np.uint8)
+
+
+def _held(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated()
+    ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what was freed
+    return _status("VmRSS")
+
+
+def _forget_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
+
+
+def _peak(device: torch.device) -> int:
+    return torch.cuda.max_memory_allocated() if device.type == "cuda" else _status("VmHWM")
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith(f"{name}:")]
+    return int(line.split()[1]) * 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--steps", type=int, default=3, help="that are measured")
+    parser.add_argument("--case", choices=CASES, help="this one alone, as JSON")
+    options = parser.parse_args()
+    if options.case:
+        print(json.dumps(asdict(measure(options.case, torch.device(options.device), steps=options.steps))))
+        return
+    first: Measured | None = None
+    print(f"{'':22} {'step':>8} {'':>7} {'memory of a step':>17} {'':>7} {'held':>9} {'loss':>8}")
+    for case in CASES:
+        command = [sys.executable, "-m", "tests.benchmarks.training", *sys.argv[1:], "--case", case]
+        run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        found = Measured(**json.loads(run.stdout.splitlines()[-1]))
+        first = first or found
+        print(_line(case, found, first), flush=True)
+
+
+def _line(case: str, found: Measured, first: Measured) -> str:
+    own, others = (measured.peak_bytes - measured.held_bytes for measured in (found, first))
+    return (
+        f"{case:22} {found.seconds:6.2f} s x{found.seconds / first.seconds:6.2f} {own / 2**20:13,.0f} MiB "
+        f"x{own / others:6.2f} {found.held_bytes / 2**20:5,.0f} MiB {found.loss:8.4f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

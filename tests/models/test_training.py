@@ -1,0 +1,201 @@
+"""Training of tiny pipelines in this process: what it writes, what resumes, what is left as it was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from diffusers import DiffusionPipeline
+from torch import Tensor
+
+import framefleet
+from framefleet.jobs.job_file import load_job_as
+from framefleet.jobs.train import TrainSummary, train
+from framefleet.jobs.train_job import TrainJob
+from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.training.results.losses import read_losses
+from tests.tiny import tiny
+from tests.training_jobs import trained_weights, training_job, write_clips
+
+SAMPLE = {"prompt": "square 1", "seed": 3, "num_inference_steps": 2, "guidance_scale": 1.0}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("training")
+    write_clips(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder: Path) -> dict[str, Tensor]:
+    summary = train(training_job(folder, "undisturbed"))
+    assert (summary.steps, summary.steps_done) == (6, 6)
+    return trained_weights(folder / "undisturbed")
+
+
+def run(folder: Path, output: str, **train_values: Any) -> TrainSummary:
+    return train(training_job(folder, output, **train_values))
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+class Stopped(Exception):
+    """The process is killed here."""
+
+
+def test_a_run_stopped_between_checkpoints_comes_to_the_same_bits(
+    folder: Path, undisturbed: dict[str, Tensor]
+) -> None:
+    def stop_after(steps: int) -> Any:
+        def progress(progress: Any) -> None:
+            if progress.done == steps:
+                raise Stopped
+
+        return progress
+
+    job = training_job(folder, "stopped")
+    for steps in (1, 5):
+        with pytest.raises(Stopped):
+            train(job, on_progress=stop_after(steps))
+    summary = train(job)
+    assert summary.steps_done == 2  # the checkpoint after step 4 stood
+    assert equal(trained_weights(folder / "stopped"), undisturbed)
+    assert [step.step for step in read_losses(Store(str(folder / "stopped")))] == list(range(6))
+
+
+def test_samples_on_the_way_leave_the_weights_as_they_would_be(
+    folder: Path, undisturbed: dict[str, Tensor]
+) -> None:
+    run(folder, "sampled", sample_every=4, samples=[SAMPLE])
+    assert equal(trained_weights(folder / "sampled"), undisturbed)
+    made = sorted(path.relative_to(folder / "sampled") for path in (folder / "sampled/samples").rglob("*.*"))
+    assert list(map(str, made)) == [
+        f"samples/{step}/{name}" for step in (4, 6) for name in ("01.mp4", "contact-sheet.png")
+    ]
+
+
+def test_the_model_folder_renders_and_keeps_what_was_not_trained(
+    folder: Path, undisturbed: dict[str, Tensor]
+) -> None:
+    model = folder / "undisturbed/model"
+    pipe = DiffusionPipeline.from_pretrained(model)
+    assert torch.equal(
+        dict(pipe.transformer.named_parameters())["proj_out.weight"], undisturbed["proj_out.weight"]
+    )
+    kept = "vae/diffusion_pytorch_model.safetensors"
+    assert (model / kept).read_bytes() == (tiny("wan") / kept).read_bytes()
+    request = framefleet.Request(
+        arguments={"prompt": "a", "num_frames": 5, "height": 16, "width": 16, "num_inference_steps": 1}
+    )
+    (clip,) = framefleet.Renderer(framefleet.load_model(model)).render([request])
+    assert isinstance(clip, framefleet.Clip)
+
+
+def test_a_finished_training_has_nothing_to_do(folder: Path, undisturbed: dict[str, Tensor]) -> None:
+    summary = train(training_job(folder, "undisturbed"))
+    assert (summary.steps, summary.steps_done) == (6, 0)
+    assert summary.result == str(folder / "undisturbed/model")
+    output = folder / "undisturbed"
+    assert json.loads((output / "train.json").read_text())["rows"]["count"] == 8
+    assert (output / "loss.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_constant_schedule_can_be_given_more_steps(folder: Path, undisturbed: dict[str, Tensor]) -> None:
+    run(folder, "extended", steps=3)
+    assert not equal(trained_weights(folder / "extended"), undisturbed)
+    assert run(folder, "extended", steps=6).steps_done == 3
+    assert equal(trained_weights(folder / "extended"), undisturbed)
+
+
+def test_fewer_steps_than_were_trained_are_refused(folder: Path, undisturbed: dict[str, Tensor]) -> None:
+    with pytest.raises(
+        JobError, match=r"train.steps is 3, and .* is trained for 6 already\nhint: raise it to 6"
+    ):
+        run(folder, "undisturbed", steps=3)
+
+
+def test_another_training_on_the_output_is_refused_naming_what_differs(
+    folder: Path, undisturbed: dict[str, Tensor]
+) -> None:
+    with pytest.raises(
+        JobError, match=r"holds another training\n  train.learning_rate: 0.001 there, 0.1 here"
+    ):
+        run(folder, "undisturbed", learning_rate=0.1)
+
+
+def test_bad_rows_are_listed_before_anything_is_trained_or_left_out(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "bad", ignore=shutil.ignore_patterns("out*", "*d", "*.yaml"))
+    (tmp_path / "bad/0.mkv").write_bytes(b"no video")
+    job = training_job(tmp_path / "bad", steps=1)
+    with pytest.raises(TableError, match=r"1 of 8 rows cannot be trained on\n.*row 0.*0\.mkv"):
+        train(job)
+    values = yaml.safe_load(job.read_text()) | {"on_invalid": "skip"}
+    assert train(values).steps_done == 1
+    assert list((tmp_path / "bad/out/invalid").glob("part-*.parquet"))
+
+
+def test_a_lora_is_one_file_that_diffusers_loads(folder: Path) -> None:
+    lora = {"name": "style", "rank": 2}
+    summary = run(folder, "lora", lora=lora, learning_rate=0.1, steps=2)
+    assert summary.result == str(folder / "lora/style.safetensors")
+    assert not (folder / "lora/model").exists()
+    pipe = DiffusionPipeline.from_pretrained(tiny("wan"))
+    pipe.load_lora_weights(folder / "lora/style.safetensors")
+    (adapters,) = pipe.get_list_adapters().values()
+    assert len(adapters) == 1
+
+
+@pytest.mark.parametrize(("part", "component"), [("autoencoder", "vae"), ("text_encoder", "text_encoder")])
+def test_other_parts_are_trained_by_the_same_command(part: str, component: str, folder: Path) -> None:
+    run(folder, part, part=part, steps=2, checkpoint_every=100)
+    before = trained_weights_of_tiny(component)
+    after = trained_weights(folder / part, component)
+    assert before.keys() == after.keys()
+    assert not equal(before, after)
+
+
+def trained_weights_of_tiny(component: str) -> dict[str, Tensor]:
+    import safetensors.torch
+
+    (file,) = (tiny("wan") / component).glob("*.safetensors")
+    return safetensors.torch.load_file(file)
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"precision": "bf17"}, r"`train.precision` is 'bf17'"),
+        ({"stps": 3}, r"unknown key `train.stps`\nhint: did you mean `train.steps`"),
+        ({"sample_every": 3}, r"there are no train.samples"),
+        ({"samples": [{"seed": 1}]}, r"number 1 has no prompt\nhint: write {prompt: ..., seed: ...}"),
+        ({"samples": [{"promt": "a"}]}, r"train.samples: number 1 has 'promt'\nhint: did you mean 'prompt'"),
+        ({"part": "autoencoder", "lora": {}}, r"train.lora is set, and train.part is autoencoder"),
+        ({"sizes": [[6, 16, 16]]}, r"train.sizes has \[6, 16, 16\]"),
+        ({"batch_size": 9}, r"one step takes 9 rows"),
+    ],
+)
+def test_settings_that_will_not_do_are_refused_with_the_fix(
+    values: dict[str, Any], problem: str, folder: Path
+) -> None:
+    with pytest.raises((JobError, TableError), match=problem):
+        run(folder, "refused", **values)
+
+
+def test_trained_weights_in_bf16_are_refused(folder: Path) -> None:
+    job = load_job_as(TrainJob, training_job(folder, "refused"), ["model.dtype={transformer: bf16}"])
+    with pytest.raises(JobError, match=r"weights that are trained are fp32(.|\n)*precision: bf16"):
+        train(job)
+
+
+def test_precision_bf16_and_gradient_checkpointing_train(folder: Path) -> None:
+    run(folder, "bf16", precision="bf16", gradient_checkpointing=True, steps=2)
+    assert {value.dtype for value in trained_weights(folder / "bf16").values()} == {torch.float32}

@@ -1,0 +1,55 @@
+"""Two processes that train together do what one does in twice the forwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, multiprocessing
+from torch import distributed as dist
+
+from framefleet.pipeline.training.learner import Learner
+from framefleet.pipeline.training.world import World
+from tests.toy_task import ToyTask, settings, toy_batches
+
+STEPS = 3
+OPTIONS = {"ema": 0.5, "learning_rate": 0.01}
+
+
+def weights_of(learner: Learner) -> dict[str, Tensor]:
+    """Without the statistics of batches, of which every process has its own."""
+    return {name: value for name, value in learner.state() if not name.startswith("buffers/")}
+
+
+def train_together(rank: int, folder: Path, strategy: str) -> None:
+    """Train three steps, the last after a restore; the first process saves the weights."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    world = World(rank=rank, size=2)
+    learner = Learner(ToyTask(), settings(**OPTIONS, strategy=strategy), world)
+    losses = []
+    for step in range(STEPS):
+        if step == 2:
+            state = list(learner.state())
+            learner = Learner(ToyTask(), settings(**OPTIONS, strategy=strategy), world)
+            learner.restore(state, {})
+        losses.append(learner.learn(step, toy_batches(step, count=2)[rank : rank + 1]).loss)
+    weights = weights_of(learner) | {"losses": torch.tensor(losses)}
+    if world.is_first:
+        safetensors.torch.save_file(weights, folder / "weights.safetensors")
+    world.wait()
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_are_one_with_twice_the_forwards(strategy: str, tmp_path: Path) -> None:
+    alone = Learner(ToyTask(), settings(**OPTIONS, accumulation=2), World())
+    losses = [alone.learn(step, toy_batches(step, count=2)).loss for step in range(STEPS)]
+    multiprocessing.spawn(train_together, (tmp_path, strategy), nprocs=2)
+    together = safetensors.torch.load_file(tmp_path / "weights.safetensors")
+    assert together.pop("losses").tolist() == pytest.approx(losses, rel=1e-4)
+    expected = weights_of(alone)
+    assert together.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.allclose(together[name], value, atol=1e-5), name

@@ -1,0 +1,72 @@
+"""Training jobs for tests: a few tiny clips, a job on a tiny model, and what the run comes to."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+from torch import Tensor
+
+from framefleet.pipeline.outputs.media import Media, encode
+from tests.jobs import ROOT, write_job, write_table
+from tests.tiny import tiny
+
+SIZE = (5, 16, 16)  # of the tiny Wan
+NUM_CLIPS = 8
+
+
+def write_clips(folder: Path, *, count: int = NUM_CLIPS, size: tuple[int, int, int] = SIZE) -> Path:
+    """Write a table of clips, each a square on a plain background."""
+    random, rows = np.random.default_rng(0), []
+    for number in range(count):
+        frames = np.empty((*size, 3), np.uint8)
+        frames[:] = random.integers(0, 255, 3)
+        frames[:, 4:10, 2:8] = random.integers(0, 255, 3)
+        name = f"{number}.mkv"
+        (folder / name).write_bytes(encode(frames, media=Media(format="mkv"), fps=8, metadata={}))
+        rows.append({"video": name, "prompt": f"square {number}", "paraphrase": f"方块 {number}"})
+    return write_table(folder / "clips.parquet", rows)
+
+
+def training_job(folder: Path, output: str = "out", **train: Any) -> Path:
+    """Write a job on the tiny Wan that every part of a training has its share in; return its path."""
+    values = {
+        "table": str(folder / "clips.parquet"),
+        "output": str(folder / output),
+        "model": str(tiny("wan")),
+        "defaults": {"max_sequence_length": 32},
+        "train": {
+            "steps": 6,
+            "batch_size": 2,
+            "learning_rate": 1e-3,
+            "sizes": [list(SIZE)],
+            "ema": 0.9,
+            "checkpoint_every": 2,
+            **train,
+        },
+    }
+    return write_job(folder / f"{output}.yaml", values)
+
+
+def start_training(job: Path, *sets: str) -> subprocess.Popen[str]:
+    """Start `framefleet train` in a process group of its own, as a shell would."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "framefleet.jobs.cli", "train", str(job), *(f"--set={text}" for text in sets)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def trained_weights(output: Path, component: str = "transformer") -> dict[str, Tensor]:
+    """Return the weights of a component of `model/`."""
+    (file,) = (output / "model" / component).glob("*.safetensors")
+    return safetensors.torch.load_file(file)

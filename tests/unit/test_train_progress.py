@@ -1,0 +1,53 @@
+"""What a training shows of itself: loss, rate, time left, and the curve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from framefleet.jobs.loss_curve import SIZE, loss_curve, write_loss_curve
+from framefleet.jobs.progress import train_headline
+from framefleet.jobs.train_progress import Pace
+from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.training.reports import Step
+from framefleet.pipeline.training.results.losses import PATH, write_losses
+
+
+def step(number: int, loss: float) -> Step:
+    return Step(step=number, loss=loss, learning_rate=1e-4, grad_norm=1.0, seconds=0.5)
+
+
+def test_the_headline_has_loss_rate_and_time_left() -> None:
+    pace = Pace(100)
+    assert train_headline(pace.stepped(step(10, 3.0), 0.0)) == "11/100 steps, loss 3, learning rate 0.0001"
+    pace.kept = 10
+    second = pace.stepped(step(11, 1.0), 0.5)
+    assert train_headline(second) == (
+        "12/100 steps, loss 2, 2.0 steps/s, 0:44 left, learning rate 0.0001, checkpoint 10"
+    )
+
+
+def test_slow_steps_are_shown_in_seconds() -> None:
+    pace = Pace(100)
+    pace.stepped(step(0, 1.0), 0.0)
+    assert "12.0 s/step, 19:36 left" in train_headline(pace.stepped(step(1, 1.0), 12.0))
+
+
+def test_the_curve_falls_as_the_losses_do() -> None:
+    picture = np.asarray(loss_curve([2.0 ** (-i / 20) for i in range(200)]).convert("RGB"))
+    assert picture.shape == (SIZE[1], SIZE[0], 3)
+    is_line = picture[..., 2].astype(int) - picture[..., 0] > 60
+    heights = [np.nonzero(is_line[:, column])[0].mean() for column in (150, 500, 900)]
+    assert heights == sorted(heights)
+
+
+def test_a_curve_of_one_step_or_none_is_no_error(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    write_loss_curve(store)
+    assert not (tmp_path / "loss.png").exists()
+    write_losses(store, [step(0, 0.0)])
+    write_loss_curve(store)
+    assert Image.open(tmp_path / "loss.png").size == SIZE
+    assert store.exists(PATH)
