@@ -27,7 +27,7 @@ from framefleet.pipeline.tables.column_checks import did_you_mean
 from framefleet.pipeline.tables.row_plan import required_arguments
 from framefleet.pipeline.tables.table import open_table
 from framefleet.pipeline.training.dataset.buckets import buckets_of
-from framefleet.pipeline.training.dataset.columns import Columns, plan_columns
+from framefleet.pipeline.training.dataset.columns import Columns, column_kinds, plan_columns
 from framefleet.pipeline.training.dataset.rendered import table_roots
 from framefleet.pipeline.training.denoiser.latents import encoder_of
 from framefleet.pipeline.training.settings import TrainSettings
@@ -36,6 +36,11 @@ from framefleet.pipeline.training.tasks import trained_component
 
 # What else a model may be told changes its weights, or keeps them where no gradient reaches.
 OPTIONS = {"attention", "compile", "vae_tiling", "vae_slicing"}
+# Those of diffusers' kernels that are known to give gradients; sage gives none, and says nothing.
+ATTENTION = (
+    *("native", "_native_cudnn", "_native_efficient", "_native_flash", "_native_math"),
+    *("flash", "flex", "xformers"),
+)
 SPECIAL = ("seed", "scheduler", "fps")  # of a sample, beside the arguments of the call
 
 
@@ -79,7 +84,7 @@ def resolve_training(job: TrainJob, watch: TrainWatch) -> ResolvedTraining:
     )
     dtype = model.dtype if job.train.lora else _with_fp32(model.dtype, component)
     options = job.storage_options if "://" in job.table else {}
-    table = open_table(job.table, options)
+    table = open_table(job.table, options, arguments=column_kinds(spec, job.columns))
     columns = plan_columns(table, spec, job.train.part, columns=job.columns, defaults=job.defaults)
     buckets = buckets_of(job.train.sizes, spec)
     roots = [*table_roots(job.table, table.schema), *job.inputs.roots]
@@ -114,9 +119,15 @@ def _check_settings(settings: TrainSettings) -> None:
 
 
 def _check_model_options(options: Options) -> None:
+    """Raise JobError for options that training cannot have."""
     set_ = [name for name in options.numerics() if name not in OPTIONS]
     if set_:
         raise JobError(f"model.{set_[0]} is set, which is for rendering", "leave it out of a training's job")
+    if options.attention not in (None, *ATTENTION):
+        raise JobError(
+            f"model.attention: it is not known that {options.attention!r} gives gradients",
+            f"leave it out for torch's own choice, or use one of {', '.join(ATTENTION)}",
+        )
 
 
 def _with_fp32(dtype: DType, component: str) -> DType:

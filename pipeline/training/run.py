@@ -85,9 +85,7 @@ class _Run:
             self._after(self._learner.learn(step, batches))
         with self._learner.result(), self._learner.resting():
             if isinstance(self._task, Finishes):
-                self._task.finish(
-                    self._rows[position] for position in range(min(len(self._rows), FINISH_ROWS))
-                )
+                self._task.finish(self._rows.some(FINISH_ROWS))
             write_result(self._training, self._task, self._world)
 
     def _prepare(self) -> None:

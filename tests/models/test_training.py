@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -144,6 +145,16 @@ def test_bad_rows_are_listed_before_anything_is_trained_or_left_out(folder: Path
     assert list((tmp_path / "bad/out/invalid").glob("part-*.parquet"))
 
 
+def test_cells_of_a_csv_are_text_and_refused_row_by_row(folder: Path) -> None:
+    lines = ["video,prompt,max_sequence_length", "0.mkv,1,32", "1.mkv,2,many", "2.mkv,3,32"]
+    (folder / "clips.csv").write_text("\n".join(lines))
+    job = yaml.safe_load(training_job(folder, "csv", steps=1).read_text())
+    job |= {"table": str(folder / "clips.csv"), "on_invalid": "skip"}
+    assert train(job).steps_done == 1
+    (invalid,) = (folder / "csv/invalid").glob("*.parquet")
+    assert pq.read_table(invalid)["row_index"].to_pylist() == [1]
+
+
 def test_a_lora_is_one_file_that_diffusers_loads(folder: Path) -> None:
     lora = {"name": "style", "rank": 2}
     summary = run(folder, "lora", lora=lora, learning_rate=0.1, steps=2)
@@ -194,6 +205,12 @@ def test_settings_that_will_not_do_are_refused_with_the_fix(
 def test_trained_weights_in_bf16_are_refused(folder: Path) -> None:
     job = load_job_as(TrainJob, training_job(folder, "refused"), ["model.dtype={transformer: bf16}"])
     with pytest.raises(JobError, match=r"weights that are trained are fp32(.|\n)*precision: bf16"):
+        train(job)
+
+
+def test_attention_that_may_give_no_gradients_is_refused(folder: Path) -> None:
+    job = load_job_as(TrainJob, training_job(folder, "refused"), ["model.attention=sage"])
+    with pytest.raises(JobError, match=r"'sage' gives gradients(.|\n)*native"):
         train(job)
 
 

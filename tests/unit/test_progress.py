@@ -92,6 +92,15 @@ def test_lines_come_at_most_every_five_seconds_with_the_first_and_the_last() -> 
     assert counts == ["0", "5", "10", "13"]
 
 
+def test_what_was_not_shown_yet_is_shown_before_what_is_said() -> None:
+    on, shown = console()
+    with Lines(on, clock=Clock()) as lines:
+        lines.checked(1)
+        lines.checked(2)
+        lines.say("training")
+    assert shown.getvalue().splitlines() == ["1 rows checked", "2 rows checked", "training"]
+
+
 def test_what_is_said_is_shown_at_once_in_one_line() -> None:
     on, shown = console()
     with Lines(on) as lines:

@@ -33,7 +33,7 @@ def row_arguments(
     """Return the arguments of a call without guidance.
 
     arguments: the row's own. index: of the row, for errors. What a clip starts from is taken from the row's
-    video: `image` is its first frame. Its last one is `last_image` where the row has such a column.
+    video: `image` is its first frame.
     """
     known = call_parameters(type(pipe).__name__)
     sizes = {"height": bucket.height, "width": bucket.width}
@@ -76,8 +76,7 @@ def _seen(pipe: Any, own: Mapping[str, Any], frames: Frames) -> dict[str, Any]:
         if is_video:
             return {"video": [Image.fromarray(frame) for frame in frames]}
         return ({"image": clip[0]} if head else {}) | ({"last_image": clip[1]} if tail else {})
-    seen = {"image": clip[0]} if "image" in known else {}
-    return seen | ({"last_image": clip[1]} if own.get("last_image") and "last_image" in known else {})
+    return {"image": clip[0]} if "image" in known else {}
 
 
 def _is_guidance_embedded(pipe: Any) -> bool:
