@@ -52,6 +52,9 @@ class TrainSettings(Choice):
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         default="fp32", description="Of forwards; the weights that are trained stay fp32."
     )
+    save_dtype: Literal["fp32", "bf16", "fp16"] = Field(
+        default="fp32", description="Of the weights that are written at the end; checkpoints hold fp32."
+    )
     gradient_checkpointing: bool = False
     only: list[str] = Field(
         default_factory=list, description="Patterns (*) of names of weights: only these are trained."

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from diffusers import DiffusionPipeline
+from safetensors.torch import load_file
 from torch import Tensor
 
 import framefleet
@@ -214,5 +215,14 @@ def test_attention_that_may_give_no_gradients_is_refused(folder: Path) -> None:
 
 
 def test_precision_bf16_and_gradient_checkpointing_train(folder: Path) -> None:
-    run(folder, "bf16", precision="bf16", gradient_checkpointing=True, steps=2)
-    assert {value.dtype for value in trained_weights(folder / "bf16").values()} == {torch.float32}
+    run(folder, "bf16", precision="bf16", save_dtype="bf16", gradient_checkpointing=True, steps=2)
+    kept = [load_file(file) for file in (folder / "bf16" / "checkpoints").rglob("*.safetensors")]
+    assert kept and all(value.dtype == torch.float32 for state in kept for value in state.values())
+    assert {value.dtype for value in trained_weights(folder / "bf16").values()} == {torch.bfloat16}
+
+
+def test_compiled_blocks_learn_the_same_by_rounding(folder: Path, undisturbed: dict[str, Tensor]) -> None:
+    job = load_job_as(TrainJob, training_job(folder, "compiled"), ["model.compile=true"])
+    train(job)
+    compiled = trained_weights(folder / "compiled")
+    assert all(torch.allclose(compiled[name], value, atol=1e-4) for name, value in undisturbed.items())

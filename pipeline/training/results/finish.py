@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 
-from framefleet.pipeline.model import source_of
+from framefleet.pipeline.model import DTYPES, source_of
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.training.settings import LoraSettings
 from framefleet.pipeline.training.task import Task
@@ -57,7 +58,8 @@ def _write_lora(training: Training, task: Task, lora: LoraSettings, world: World
     """Write the adapters alone, as diffusers' `load_lora_weights` and a job's `loras:` take them."""
     from framefleet.pipeline.training.lora import lora_file
 
-    tensors = lora_file(task.trained, lora)
+    dtype = DTYPES[training.settings.save_dtype]
+    tensors = {name: tensor.to(dtype) for name, tensor in lora_file(task.trained, lora).items()}
     if world.is_first:
         training.store.write(path, safetensors.torch.save(tensors, metadata={"format": "pt"}))
 
@@ -71,7 +73,7 @@ def _write_model(training: Training, task: Task, world: World) -> None:
     own = {file for file in training.files if _component(file) not in task.trained}
     with tempfile.TemporaryDirectory() as scratch:
         for name, module in task.trained.items():
-            component = _gathered(module)
+            component = _gathered(module, DTYPES[training.settings.save_dtype])
             if world.is_first:
                 component.save_pretrained(Path(scratch, name), max_shard_size=MAX_FILE_SIZE)
         if not world.is_first:
@@ -88,14 +90,14 @@ def _component(file: str) -> str:
     return file.partition("/")[0]
 
 
-def _gathered(module: Any) -> Any:
-    """Return the component with all of its weights, where processes share them out."""
+def _gathered(module: Any, dtype: torch.dtype) -> Any:
+    """Return the component with all of its weights, where processes share them out, in `dtype`."""
     state = module.state_dict()
     gathered = {name: whole(value) for name, value in state.items()}
-    if all(gathered[name] is state[name] for name in state):
+    if dtype == torch.float32 and all(gathered[name] is state[name] for name in state):
         return module
     kind, config = type(module), module.config
     # As diffusers makes one, or as transformers does.
     copy = kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
     copy.load_state_dict({name: value.cpu() for name, value in gathered.items()})
-    return copy
+    return copy.to(dtype)
