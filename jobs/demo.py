@@ -27,7 +27,7 @@ DEFAULTS = {
     "num_frames": 9,
     "num_inference_steps": 16,
     "guidance_scale": 5.0,
-    "max_sequence_length": 80,  # bytes; what the model was trained with
+    "max_sequence_length": 96,  # bytes; what the model was trained with
 }
 SEEDS = range(4)  # of each prompt of one's own
 MAX_MOVING = 18  # clips in the animation: three rows

@@ -20,7 +20,7 @@ PATCH = 4  # pixels become channels: convolutions at 16x16 instead of 64x64
 FLOW_SHIFT = 3.0
 GATES = [2, 5]  # of attention and feed-forward, among the six numbers that modulate a block
 NEARNESS = 3.0  # three tokens away counts a fortieth
-CAPTION_BYTES = 80  # the longest caption has 63 and an end; people write longer ones
+CAPTION_BYTES = 64  # the longest caption has 63, and an end
 
 
 def write_blank_model(folder: Path, *, seed: int = 0) -> None:
@@ -59,7 +59,7 @@ def _look_near(bias: Tensor) -> None:
     """Let heads begin by looking back, ahead, around and everywhere.
 
     bias: (distances back, then ahead; heads). Which colour stands beside "background" is then learned within
-    150 steps; from even attention it was not in 300.
+    150 steps; from even attention it was not in 200.
     """
     half = len(bias) // 2
     fading = -0.5 * torch.arange(half)

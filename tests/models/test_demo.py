@@ -1,0 +1,62 @@
+"""The shipped model is small and does as it is told; the demo's table takes one's own words."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from framefleet.jobs.demo import DEFAULTS, MODEL, PROMPTS, SEEDS, prepare_demo
+from framefleet.jobs.shapes.measure import measure
+from framefleet.jobs.shapes.prompts import prompt_rows
+from framefleet.pipeline.model import load_model
+from framefleet.pipeline.renderer import Renderer
+from framefleet.pipeline.request import Request
+
+NUM_SCENES = 12
+LEAST_RIGHT = {"color": 11, "background": 12}  # of those; README.md says what it does not do yet
+MAX_BYTES = 12 * 10**6  # of all weights; a newcomer downloads them with the package
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "prompts.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_shipped_model_is_small_and_holds_no_pickle() -> None:
+    weights = {file for file in MODEL.rglob("*") if file.stat().st_size > 100_000}
+    assert {file.suffix for file in weights} == {".safetensors"}
+    assert sum(file.stat().st_size for file in weights) <= MAX_BYTES
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_held_out_prompts_are_followed(language: str) -> None:
+    rows = prompt_rows(num_scenes=NUM_SCENES, languages=[language], guidance_scales=[5.0])
+    requests = [
+        Request(arguments={**DEFAULTS, "prompt": row["prompt"]}, seed=index) for index, row in enumerate(rows)
+    ]
+    renderer = Renderer(load_model(MODEL, device="cpu"))
+    seen = {clip.request.seed: measure(clip.frames) for clip in renderer.render(requests)}
+    for attribute, least in LEAST_RIGHT.items():
+        right = [getattr(seen[index], attribute) == row[attribute] for index, row in enumerate(rows)]
+        assert sum(right) >= least, attribute
+
+
+def test_ones_own_words_are_rows_beside_those_that_are_there(tmp_path: Path) -> None:
+    prepare_demo(tmp_path, ["a red ball bounces"])
+    assert [(row["prompt"], row["seed"]) for row in rows_of(tmp_path)] == [
+        ("a red ball bounces", str(seed)) for seed in SEEDS
+    ]
+    prepare_demo(tmp_path, ["一个绿色的方块变大"])
+    assert len(rows_of(tmp_path)) == 2 * len(SEEDS)
+    assert rows_of(tmp_path)[-1]["prompt"] == "一个绿色的方块变大"
+
+
+def test_without_words_the_table_is_the_shipped_one_and_a_changed_one_stays(tmp_path: Path) -> None:
+    job = prepare_demo(tmp_path)
+    assert (tmp_path / "prompts.csv").read_bytes() == PROMPTS.read_bytes()
+    assert job.model.path == str(MODEL)
+    (tmp_path / "prompts.csv").write_text("prompt\na blue star\n", encoding="utf-8")
+    prepare_demo(tmp_path)
+    assert [row["prompt"] for row in rows_of(tmp_path)] == ["a blue star"]
