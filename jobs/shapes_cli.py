@@ -65,9 +65,13 @@ def prompts(
     scenes: Annotated[int, typer.Option("--scenes", min=1, help="How many; no dataset has them.")] = 200,
     seed: Seed = 0,
     new: New = False,
-    languages: Annotated[list[str], typer.Option("--language", help="en or zh; repeatable.")] = ["en", "zh"],  # noqa: B006
-    guidance: Annotated[list[float], typer.Option("--guidance", help="Repeatable.")] = [1.0, 4.0, 6.0],  # noqa: B006
-    steps: Annotated[list[int], typer.Option("--steps", help="Repeatable.")] = [16],  # noqa: B006
+    languages: Annotated[
+        list[str] | None, typer.Option("--language", help="en or zh; repeatable. Unset: both.")
+    ] = None,
+    guidance: Annotated[
+        list[float] | None, typer.Option("--guidance", help="Repeatable. Unset: 1, 4 and 6.")
+    ] = None,
+    steps: Annotated[list[int] | None, typer.Option("--steps", help="Repeatable. Unset: 16.")] = None,
     loras: Annotated[
         list[str] | None, typer.Option("--lora", help="As in a table, none or style:0.8; repeatable.")
     ] = None,
@@ -79,16 +83,18 @@ def prompts(
 
     with console.reporting(verbose=verbose):
         from framefleet.jobs.job_file import storage_options
+        from framefleet.jobs.shapes.captions import LANGUAGES
         from framefleet.jobs.shapes.commands import prompts_command
+        from framefleet.jobs.shapes.prompts import GUIDANCE_SCALES, NUM_INFERENCE_STEPS
 
         prompts_command(
             file,
             scenes=scenes,
             seed=seed,
             new=new,
-            languages=languages,
-            guidance_scales=guidance,
-            num_inference_steps=steps,
+            languages=languages or LANGUAGES,
+            guidance_scales=guidance or GUIDANCE_SCALES,
+            num_inference_steps=steps or NUM_INFERENCE_STEPS,
             loras=loras or (),
             storage_options=storage_options(sets or []),
         )

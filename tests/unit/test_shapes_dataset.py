@@ -23,6 +23,7 @@ from framefleet.pipeline.outputs.media import Media, decode, encode
 from framefleet.pipeline.outputs.parts import PartWriter
 from framefleet.pipeline.outputs.records import record_schema, values_of
 from framefleet.pipeline.outputs.store import Store
+from tests.commands import command
 from tests.rows import record
 
 CARRIED = pa.schema([(name, pa.string()) for name in ("shape", "color", "background", "motion", "language")])
@@ -188,3 +189,12 @@ def test_a_clip_that_is_gone_is_named(tmp_path: Path) -> None:
     gone.unlink()
     with pytest.raises(StoreError, match=gone.name):
         evaluate(str(tmp_path))
+
+
+def test_the_command_line_writes_a_dataset_and_prompts(tmp_path: Path) -> None:
+    made = command("shapes", "dataset", str(tmp_path), "--clips", "2", "--size", "5", "32", "32")
+    assert made.exit_code == 0
+    assert pq.read_table(made.output.strip().splitlines()[-1]).num_rows == 2
+    prompts = tmp_path / "prompts.csv"
+    assert command("shapes", "prompts", str(prompts), "--scenes", "1", "--guidance", "5").exit_code == 0
+    assert prompts.read_text(encoding="utf-8").count("\n") == 1 + 2  # a header, and both languages
