@@ -26,8 +26,8 @@ DEFAULTS = {
     "width": 64,
     "num_frames": 9,
     "num_inference_steps": 16,
-    "guidance_scale": 5.0,
-    "max_sequence_length": 96,  # bytes; what the model was trained with
+    "guidance_scale": 4.0,
+    "max_sequence_length": 64,  # bytes; what the model was trained with
 }
 SEEDS = range(4)  # of each prompt of one's own
 MAX_MOVING = 18  # clips in the animation: three rows

@@ -17,6 +17,7 @@ from framefleet.pipeline.loras.asked import Lora, loras_of
 from framefleet.pipeline.loras.files import fetch_lora
 from framefleet.pipeline.options.attention import Attention
 from framefleet.pipeline.options.checks import check_options
+from framefleet.pipeline.options.offload import modules_of
 from framefleet.pipeline.options.schema import Options, read_options
 from framefleet.pipeline.options.tuning import packages_of, quantization_config, tune
 from framefleet.pipeline.sources.components import components_in
@@ -90,8 +91,7 @@ class Model:
         return self._modules(("",))
 
     def _modules(self, prefixes: tuple[str, ...]) -> dict[str, nn.Module]:
-        components = self.pipe.components.items()
-        return {name: c for name, c in components if name.startswith(prefixes) and isinstance(c, nn.Module)}
+        return {name: part for name, part in modules_of(self.pipe).items() if name.startswith(prefixes)}
 
 
 def load_model(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from framefleet.pipeline.outputs.media import Media, encode
@@ -70,3 +71,8 @@ def trained_weights(output: Path, component: str = "transformer") -> dict[str, T
     """Return the weights of a component of `model/`."""
     (file,) = (output / "model" / component).glob("*.safetensors")
     return safetensors.torch.load_file(file)
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """Tell whether these are the same weights, bit for bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

@@ -10,15 +10,25 @@ import time
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
+import yaml
 
 from framefleet.jobs.train import train
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.training.results.losses import read_losses
 from tests.jobs import finish, worker_pids
-from tests.training_jobs import start_training, trained_weights, training_job, write_clips
+from tests.servers import S3Server
+from tests.training_jobs import equal, start_training, trained_weights, training_job, write_clips
 
 LONG = {"steps": 40, "checkpoint_every": 5}
+DISTURBED = [  # after how many steps, how, and with what the command ends
+    (5, signal.SIGKILL, -9),
+    (15, signal.SIGKILL, -9),
+    (25, signal.SIGKILL, -9),
+    (30, signal.SIGINT, 130),
+    (35, signal.SIGTERM, 143),
+]
 TOGETHER = {"steps": 30, "batch_size": 1, "checkpoint_every": 5, "learning_rate": 1e-4, "max_grad_norm": None}
 TWO_WORKERS = "fleet={workers: 2, gpus_per_worker: 0}"
 
@@ -32,27 +42,34 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.timeout(900)
 def test_killed_at_three_random_moments_it_comes_to_the_same_bits(folder: Path) -> None:
-    """And interrupted once, when it says how to go on."""
+    """And interrupted twice, when it says how to go on."""
     train(training_job(folder, "undisturbed", **LONG))
     undisturbed = trained_weights(folder / "undisturbed")
     job, output, moments = training_job(folder, "killed", **LONG), folder / "killed", random.Random(5)
-    for steps in (5, 15, 25):
+    for steps, number, exit_code in DISTURBED:
         process = start_training(job)
         wait_for_steps(output, steps, process)
         time.sleep(moments.uniform(0, 0.3))
-        process.kill()
-        process.communicate(timeout=60)
-        assert process.returncode == -signal.SIGKILL
-    process = start_training(job)
-    wait_for_steps(output, 35, process)
-    process.send_signal(signal.SIGINT)
-    printed, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, printed
-    assert "to go on: framefleet train" in printed
+        process.send_signal(number)
+        printed, _ = process.communicate(timeout=60)
+        assert process.returncode == exit_code, printed
+        assert ("to go on: framefleet train" in printed) == (number != signal.SIGKILL)
     finish(start_training(job))
-    weights = trained_weights(output)
-    assert weights.keys() == undisturbed.keys()
-    assert all(torch.equal(weights[name], value) for name, value in undisturbed.items())
+    assert equal(trained_weights(output), undisturbed)
+
+
+def test_on_s3_it_goes_on_to_the_same_bits(folder: Path, s3_server: S3Server) -> None:
+    train(training_job(folder, "nearby", steps=6))
+    values = yaml.safe_load(training_job(folder, "s3", steps=4).read_text())
+    values |= {"output": f"{s3_server.url}/training", "storage_options": s3_server.storage_options}
+    train(values)
+    values["train"]["steps"] = 6
+    train(values)
+    store = Store(values["output"], s3_server.storage_options)
+    assert [step.step for step in read_losses(store)] == [*range(6)]
+    assert s3_server.storage_options["secret"].encode() not in store.read("train.json")
+    weights = safetensors.torch.load(store.read("model/transformer/diffusion_pytorch_model.safetensors"))
+    assert equal(weights, trained_weights(folder / "nearby"))
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.training.results.losses import read_losses
 from tests.tiny import tiny
-from tests.training_jobs import trained_weights, training_job, write_clips
+from tests.training_jobs import equal, trained_weights, training_job, write_clips
 
 SAMPLE = {"prompt": "square 1", "seed": 3, "num_inference_steps": 2, "guidance_scale": 1.0}
 
@@ -44,10 +44,6 @@ def undisturbed(folder: Path) -> dict[str, Tensor]:
 
 def run(folder: Path, output: str, **train_values: Any) -> TrainSummary:
     return train(training_job(folder, output, **train_values))
-
-
-def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 class Stopped(Exception):
@@ -93,6 +89,7 @@ def test_the_model_folder_renders_and_keeps_what_was_not_trained(
     assert torch.equal(
         dict(pipe.transformer.named_parameters())["proj_out.weight"], undisturbed["proj_out.weight"]
     )
+    assert str(tiny("wan")) not in (model / "transformer/config.json").read_text()  # a place of this machine
     kept = "vae/diffusion_pytorch_model.safetensors"
     assert (model / kept).read_bytes() == (tiny("wan") / kept).read_bytes()
     request = framefleet.Request(

@@ -17,8 +17,10 @@ from framefleet.pipeline.encoders.memo import Memo
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.fused.calls import Call
 from framefleet.pipeline.fused.intercept import intercept
+from framefleet.pipeline.options.offload import modules_of
 from framefleet.pipeline.outputs.frames import Frames
 from framefleet.pipeline.specs.families import DENOISERS
+from framefleet.pipeline.specs.signature import INPUTS
 from framefleet.pipeline.training.denoiser.bucket_call import BucketCall
 from framefleet.pipeline.training.denoiser.capture import Captured, capture
 from framefleet.pipeline.training.denoiser.latents import encoder_of, latents_of
@@ -44,6 +46,7 @@ class DenoiserTask:
         self._module = self._denoisers[self._name]
         self._memo = Memo()
         self._buckets: dict[Bucket, tuple[BucketCall, Objective]] = {}
+        self._unprompted: tuple[Mapping[str, Any], Call] | None = None  # arguments, and what they came to
         for part in _modules(pipe, ("",)).values():
             part.requires_grad_(False).eval()
         if settings.lora:
@@ -62,7 +65,7 @@ class DenoiserTask:
         shared, _ = self._bucket(row.bucket)
         arguments = row_arguments(self.pipe, row.arguments, frames=frames, bucket=row.bucket, index=row.index)
         call = self._call(arguments, row.index)
-        empty = self._call(without_prompt(self.pipe, arguments), row.index)
+        empty = self._without_prompt(arguments, row.index)
         with torch.autocast(self.pipe.device.type, enabled=False):
             latents = latents_of(self.pipe, frames)
         bucket = torch.tensor([row.bucket.num_frames, row.bucket.height, row.bucket.width])
@@ -110,6 +113,15 @@ class DenoiserTask:
             return 0.0, 1.0
         return (0.0, boundary) if self._name == "transformer_2" else (boundary, 1.0)
 
+    def _without_prompt(self, arguments: Mapping[str, Any], index: int) -> Call:
+        """Return the call of a row whose prompt is dropped; without frames that of the row before may fit."""
+        asked = without_prompt(self.pipe, arguments)
+        if not INPUTS.keys().isdisjoint(asked):
+            return self._call(asked, index)
+        if self._unprompted is None or self._unprompted[0] != asked:
+            self._unprompted = asked, self._call(asked, index)
+        return self._unprompted[1]
+
     def _call(self, arguments: Mapping[str, Any], index: int) -> Call:
         try:
             return self._capture(arguments, seed=index).call
@@ -125,5 +137,4 @@ class DenoiserTask:
 
 
 def _modules(pipe: Any, prefixes: tuple[str, ...]) -> dict[str, nn.Module]:
-    parts = pipe.components.items()
-    return {name: part for name, part in parts if name.startswith(prefixes) and isinstance(part, nn.Module)}
+    return {name: part for name, part in modules_of(pipe).items() if name.startswith(prefixes)}

@@ -76,6 +76,7 @@ def _write_model(training: Training, task: Task, world: World) -> None:
             component = _gathered(module, DTYPES[training.settings.save_dtype])
             if world.is_first:
                 component.save_pretrained(Path(scratch, name), max_shard_size=MAX_FILE_SIZE)
+                _forget_origin(Path(scratch, name, "config.json"))
         if not world.is_first:
             return
         training.store.delete(f"{FOLDER}/{INDEX}")  # of a shorter training that this one went on with
@@ -84,6 +85,13 @@ def _write_model(training: Training, task: Task, world: World) -> None:
                 training.store.upload(f"{FOLDER}/{path.relative_to(scratch).as_posix()}", path)
         for file in [*sorted(own - {INDEX}), INDEX]:
             training.store.upload(f"{FOLDER}/{file}", source / file)
+
+
+def _forget_origin(config: Path) -> None:
+    """Take out where diffusers loaded a component from: equal trainings write equal files on any machine."""
+    values = json.loads(config.read_text(encoding="utf-8"))
+    if values.pop("_name_or_path", None) is not None:
+        config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _component(file: str) -> str:
