@@ -30,6 +30,10 @@ def dataset(
     size: Annotated[
         tuple[int, int, int], typer.Option("--size", help="Frames, height and width.", metavar="T H W")
     ] = (9, 64, 64),
+    repeats: Annotated[
+        list[str] | None,
+        typer.Option("--repeats", help="As star:4, how often an epoch has its clips; repeatable."),
+    ] = None,
     sets: Sets = None,
     verbose: Verbose = False,
 ) -> None:
@@ -40,8 +44,15 @@ def dataset(
         from framefleet.jobs.job_file import storage_options
         from framefleet.jobs.shapes.commands import dataset_command
 
-        options = storage_options(sets or [])
-        dataset_command(output, clips=clips, seed=seed, new=new, size=size, storage_options=options)
+        dataset_command(
+            output,
+            clips=clips,
+            seed=seed,
+            new=new,
+            size=size,
+            repeats=repeats or (),
+            storage_options=storage_options(sets or []),
+        )
 
 
 @shapes_app.command()

@@ -35,12 +35,21 @@ def dataset_command(
     seed: int = 0,
     new: bool = False,
     size: Size = SIZE,
+    repeats: Sequence[str] = (),
     storage_options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a dataset and print its table's place. new: only what has the new shape or the new colour."""
-    among = new_scenes() if new else None
+    """Write a dataset and print its table's place.
+
+    new: only what has the new shape or the new colour. repeats: each as "star:4".
+    """
     table = write_dataset(
-        output, num_clips=clips, seed=seed, among=among, size=size, storage_options=storage_options
+        output,
+        num_clips=clips,
+        seed=seed,
+        among=new_scenes() if new else None,
+        size=size,
+        repeats=dict(_repeat(text) for text in repeats),
+        storage_options=storage_options,
     )
     stdout.print(table, markup=False, soft_wrap=True)
 
@@ -88,6 +97,13 @@ def evaluate_command(
         print(json.dumps([_flat(score) for score in scores], indent=2))
     else:
         stdout.print(_table(scores))
+
+
+def _repeat(text: str) -> tuple[str, int]:
+    word, _, count = text.partition(":")
+    if not count.isdecimal():
+        raise JobError(f"--repeats {text!r} has no count", "write it as star:4")
+    return word, int(count)
 
 
 def _flat(score: Score) -> dict[str, Any]:

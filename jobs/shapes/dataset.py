@@ -20,8 +20,8 @@ from rich.progress import track
 
 from framefleet.jobs.console import stderr
 from framefleet.jobs.shapes.captions import LANGUAGES, captions
-from framefleet.jobs.shapes.drawing import draw
-from framefleet.jobs.shapes.scene import Scene, training_scenes
+from framefleet.jobs.shapes.drawing import OUTLINES, PALETTE, draw
+from framefleet.jobs.shapes.scene import MOTIONS, Scene, training_scenes
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.media import Media, encode
 from framefleet.pipeline.outputs.store import Store
@@ -31,6 +31,7 @@ MEDIA = Media(format="mkv")  # lossless: H.264 keeps the colours of every fourth
 FPS = 8.0
 Size = tuple[int, int, int]  # num_frames, height, width
 SIZE: Size = (9, 64, 64)  # what the shipped model renders
+REPEATABLE = (*OUTLINES, *PALETTE, *MOTIONS)
 MIN_SIDE, MAX_SIDE = 32, 1024  # below, a star is a ball
 NUM_WRITERS = 4  # a clip is drawn and encoded in 5 ms, and a store may take longer to keep it
 
@@ -40,7 +41,7 @@ class Example:
     """One row of the dataset. video: relative to the table.
 
     paraphrase: the prompt in other words of either language. contrast: the same with both colours exchanged,
-    which a text encoder takes for the same until it is shown that it is not.
+    which a text encoder takes for the same until it is shown that it is not. repeats: in an epoch.
     """
 
     video: str
@@ -56,6 +57,7 @@ class Example:
     num_frames: int
     height: int
     width: int
+    repeats: int = 1
 
     @property
     def scene(self) -> Scene:
@@ -69,14 +71,16 @@ def write_dataset(
     seed: int = 0,
     among: Sequence[Scene] | None = None,
     size: Size = SIZE,
+    repeats: Mapping[str, int] | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> str:
     """Write a dataset and return its table's path or URL; equal arguments, equal bytes.
 
-    among: which scenes, if not all that are known; held-out ones are never taken. Raises JobError when
-    `output` holds another dataset; the same one is left as it is.
+    among: which scenes, if not all that are known; held-out ones are never taken. repeats: how often an epoch
+    has clips of a shape, a colour or a motion. Raises JobError when `output` holds another dataset; the same
+    one is left as it is.
     """
-    examples = examples_of(num_clips, seed=seed, among=among, size=size)
+    examples = examples_of(num_clips, seed=seed, among=among, size=size, repeats=repeats)
     store, table = Store(output, storage_options), _parquet(examples)
     if not _is_there(store, table):
         with ThreadPoolExecutor(NUM_WRITERS) as writers:
@@ -87,10 +91,16 @@ def write_dataset(
 
 
 def examples_of(
-    num_clips: int, *, seed: int = 0, among: Sequence[Scene] | None = None, size: Size = SIZE
+    num_clips: int,
+    *,
+    seed: int = 0,
+    among: Sequence[Scene] | None = None,
+    size: Size = SIZE,
+    repeats: Mapping[str, int] | None = None,
 ) -> list[Example]:
     """Return the rows of a dataset; half of their texts are English, about."""
-    _check(num_clips, size)
+    repeats = repeats or {}
+    _check(num_clips, size, repeats)
     num_frames, height, width = size
     random = Random(f"dataset {seed}")
     examples = []
@@ -109,13 +119,14 @@ def examples_of(
                 num_frames=num_frames,
                 height=height,
                 width=width,
+                repeats=max(repeats.get(word, 1) for word in (scene.shape, scene.color, scene.motion)),
                 **asdict(scene),
             )
         )
     return examples
 
 
-def _check(num_clips: int, size: Size) -> None:
+def _check(num_clips: int, size: Size, repeats: Mapping[str, int]) -> None:
     num_frames, height, width = size
     if num_clips < 1:
         raise JobError(f"{num_clips} clips are no dataset", "ask for at least 1")
@@ -124,6 +135,11 @@ def _check(num_clips: int, size: Size) -> None:
     for name, side in (("height", height), ("width", width)):
         if not MIN_SIDE <= side <= MAX_SIDE:
             raise JobError(f"{name} is {side}", f"use {MIN_SIDE} to {MAX_SIDE} pixels")
+    for word, count in repeats.items():
+        if word not in REPEATABLE:
+            raise JobError(f"repeats: no clip shows {word!r}", f"use {', '.join(REPEATABLE)}")
+        if count < 1:
+            raise JobError(f"repeats: {word} is {count}", "use 1 or more")
 
 
 def _is_there(store: Store, table: bytes) -> bool:

@@ -35,6 +35,7 @@ class TrainingRow:
 
     index: in the table. video: path or URL, None where the task needs none; sha256: of its bytes.
     arguments: of the pipeline's `__call__`: the prompt, and what else of it the row gives (fps, ...).
+    repeats: how often an epoch has it.
     """
 
     index: int
@@ -42,6 +43,7 @@ class TrainingRow:
     sha256: str | None
     arguments: Mapping[str, Any]
     bucket: Bucket
+    repeats: int = 1
 
 
 class Task(Protocol):

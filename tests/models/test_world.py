@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from framefleet.pipeline.training.world import World
 from tests.toy_task import ToyTask, settings, toy_batches
 
 STEPS = 3
+LONGEST_S = 120.0  # then a process that hangs says where, and ends
 OPTIONS = {"ema": 0.5, "learning_rate": 0.01}
 
 
@@ -23,9 +25,11 @@ def weights_of(learner: Learner) -> dict[str, Tensor]:
     return {name: value for name, value in learner.state() if not name.startswith("buffers/")}
 
 
-def train_together(rank: int, folder: Path, strategy: str) -> None:
+def train_together(rank: int, port: int, folder: Path, strategy: str) -> None:
     """Train three steps, the last after a restore; the first process saves the weights."""
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    faulthandler.dump_traceback_later(LONGEST_S, exit=True)
+    store = dist.TCPStore("127.0.0.1", port)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
     world = World(rank=rank, size=2)
     learner = Learner(ToyTask(), settings(**OPTIONS, strategy=strategy), world)
     losses = []
@@ -40,13 +44,15 @@ def train_together(rank: int, folder: Path, strategy: str) -> None:
         safetensors.torch.save_file(weights, folder / "weights.safetensors")
     world.wait()
     dist.destroy_process_group()
+    faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_processes_are_one_with_twice_the_forwards(strategy: str, tmp_path: Path) -> None:
     alone = Learner(ToyTask(), settings(**OPTIONS, accumulation=2), World())
     losses = [alone.learn(step, toy_batches(step, count=2)).loss for step in range(STEPS)]
-    multiprocessing.spawn(train_together, (tmp_path, strategy), nprocs=2)
+    meeting = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    multiprocessing.spawn(train_together, (meeting.port, tmp_path, strategy), nprocs=2)
     together = safetensors.torch.load_file(tmp_path / "weights.safetensors")
     assert together.pop("losses").tolist() == pytest.approx(losses, rel=1e-4)
     expected = weights_of(alone)

@@ -68,6 +68,13 @@ def test_every_epoch_has_another_order_and_all_rows_come_in_time() -> None:
     assert {row for epoch in epochs for step in epoch for batch in step for row in batch} == set(range(10))
 
 
+def test_an_epoch_has_a_row_as_often_as_it_is_repeated() -> None:
+    batches = Batches([SMALL] * 4, batch_size=2, repeats=[3, 1, 2, 2])
+    for epoch in (0, 1):
+        rows = Counter(row for step in _epoch(batches, 1, 1, epoch) for batch in step for row in batch)
+        assert rows == {0: 3, 1: 1, 2: 2, 3: 2}
+
+
 def test_too_few_rows_for_one_step_are_refused_with_what_it_takes() -> None:
     with pytest.raises(TableError) as refused:
         Batches([SMALL] * 7 + [LARGE] * 7, batch_size=4, accumulation=2, world_size=2)

@@ -57,6 +57,22 @@ def test_the_same_seed_writes_the_same_bytes(tmp_path: Path) -> None:
     assert files_in(tmp_path / "one") == files_in(tmp_path / "again") != files_in(tmp_path / "other")
 
 
+def test_what_is_hard_comes_more_often(tmp_path: Path) -> None:
+    asked = ("--repeats", "star:4", "--repeats", "still:2")
+    assert command("shapes", "dataset", tmp_path, "--clips", "40", *asked).exit_code == 0
+    for row in pq.read_table(tmp_path / "dataset.parquet").to_pylist():
+        assert row["repeats"] == (4 if row["shape"] == "star" else 2 if row["motion"] == "still" else 1)
+
+
+@pytest.mark.parametrize(
+    ("repeats", "words"),
+    [("star", "write it as star:4"), ("dog:2", "no clip shows 'dog'"), ("star:0", "use 1 or more")],
+)
+def test_repeats_that_make_no_sense_are_refused(tmp_path: Path, repeats: str, words: str) -> None:
+    with pytest.raises(JobError, match=words):
+        dataset_command(str(tmp_path), clips=4, repeats=[repeats])
+
+
 def test_the_table_names_its_clips_and_says_what_they_show(tmp_path: Path) -> None:
     table = write_dataset(str(tmp_path), num_clips=4, size=(5, 32, 48))
     for row in pq.read_table(table).to_pylist():

@@ -118,6 +118,24 @@ def test_rows_carry_their_video_its_digest_their_arguments_and_the_bucket_it_fil
     assert surveyor.checked == [2] and not surveyor.refused
 
 
+def test_rows_say_how_often_an_epoch_has_them(surveyor: Surveyor, tmp_path: Path) -> None:
+    clip(tmp_path / "a.mkv")
+    cells = ["3", "", "0", "1.5"]
+    table = write_table(
+        tmp_path / "t.csv", [{"video": "a.mkv", "prompt": "a ball", "times": cell} for cell in cells]
+    )
+    once = surveyor(table)
+    for part in ("denoiser", "autoencoder"):
+        rows = surveyor(table, part, columns={"repeats": "times"})
+        assert rows.repeats() == [3, 1] and [row.repeats for row in rows] == [3, 1]
+        assert "repeats" not in rows[0].arguments
+    assert once.repeats() == [1] * 4 and once.digest() != rows.digest()
+    assert surveyor.told()[:2] == [
+        "row 2: times is '0', but it must be from 1 to 10,000; use 1, or leave the row out",
+        "row 3: times is '1.5', but it must be a whole number; use a whole number",
+    ]
+
+
 def test_every_bad_row_is_told_with_the_value_and_the_fix(surveyor: Surveyor, tmp_path: Path) -> None:
     content = clip(tmp_path / "good.mkv")
     (tmp_path / "cut.mkv").write_bytes(content[:-200])

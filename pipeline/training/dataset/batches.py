@@ -19,9 +19,9 @@ Positions = npt.NDArray[np.int64]
 class Batches:
     """A pure function of its arguments: nothing of it needs to be in a checkpoint.
 
-    All rows of a batch are of one bucket. The batches of one step have no row in common. In an epoch each row
-    is used once at most, and all are as far as full batches and full steps go; another epoch, another order,
-    and others are left over.
+    All rows of a batch are of one bucket. In an epoch each row is used as often as its `repeats` says at most
+    (once: then the batches of a step have none in common), and all are as far as full batches and full steps
+    go; another epoch, another order, and others are left over.
     """
 
     def __init__(
@@ -32,17 +32,18 @@ class Batches:
         accumulation: int = 1,
         world_size: int = 1,
         seed: int = 0,
+        repeats: Sequence[int] | None = None,
     ) -> None:
-        """buckets: of each row. Raises TableError when there are not enough rows for one step."""
+        """buckets, repeats (unset: 1): of each row. Raises TableError if one step takes more."""
         self._batch_size, self._seed, self._world_size = batch_size, seed, world_size
         self._accumulation = accumulation
-        self._groups = _groups(buckets)
+        self._groups = _groups(buckets, repeats or [1] * len(buckets))
         self.batches_per_step = accumulation * world_size
         full = sum(len(rows) // batch_size for rows in self._groups.values())
         self.steps_per_epoch = full // self.batches_per_step
         self.rows_per_step = batch_size * self.batches_per_step
         if not self.steps_per_epoch:
-            raise self._too_few(len(buckets))
+            raise self._too_few()
         self._epoch = lru_cache(maxsize=2)(self._shuffled)  # of a large table an epoch takes a second
 
     @classmethod
@@ -54,6 +55,7 @@ class Batches:
             accumulation=settings.accumulation,
             world_size=world_size,
             seed=settings.seed,
+            repeats=rows.repeats(),
         )
 
     def rows_of(self, step: int, micro: int, rank: int) -> list[int]:
@@ -79,7 +81,7 @@ class Batches:
         batches: Positions = random.permutation(np.concatenate(parts), axis=0)
         return batches
 
-    def _too_few(self, num_rows: int) -> TableError:
+    def _too_few(self) -> TableError:
         asked = {"batch_size": self._batch_size, "accumulation": self._accumulation}
         words = " x ".join(f"{name} {count}" for name, count in asked.items() if count > 1 or name[0] == "b")
         workers = f" x {self._world_size} workers" if self._world_size > 1 else ""
@@ -87,14 +89,14 @@ class Batches:
         buckets = f" ({sizes}; a batch is of one size)" if len(self._groups) > 1 else ""
         return TableError(
             f"one step takes {self.rows_per_step:,} rows ({words}{workers}), "
-            f"and there are {num_rows:,}{buckets}",
+            f"and there are {sum(map(len, self._groups.values())):,}{buckets}",
             "add rows, or make train.batch_size smaller",
         )
 
 
-def _groups(buckets: Sequence[Bucket]) -> dict[Bucket, Positions]:
-    """Return the positions of each bucket's rows, in order."""
+def _groups(buckets: Sequence[Bucket], repeats: Sequence[int]) -> dict[Bucket, Positions]:
+    """Return the positions of each bucket's rows, in order, each as often as it is repeated."""
     groups: dict[Bucket, list[int]] = {}
-    for position, bucket in enumerate(buckets):
-        groups.setdefault(bucket, []).append(position)
+    for position, (bucket, count) in enumerate(zip(buckets, repeats, strict=True)):
+        groups.setdefault(bucket, []).extend([position] * count)
     return {bucket: np.array(rows, dtype=np.int64) for bucket, rows in groups.items()}

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.outputs.records import RECORD_FIELDS
-from framefleet.pipeline.specs.check import Refused, check_argument
+from framefleet.pipeline.specs.check import Refused, check_argument, coerce
 from framefleet.pipeline.specs.signature import InputKind, Kind, ScalarKind
 from framefleet.pipeline.specs.spec import PipelineSpec
 from framefleet.pipeline.tables.column_checks import check_type, did_you_mean
@@ -23,6 +23,7 @@ from framefleet.pipeline.training.settings import Part
 
 VIDEO: tuple[InputKind, ...] = ("video", "image")  # an image is a video of one frame
 PARAPHRASE, CONTRAST = "paraphrase", "contrast"  # texts that mean the same as the prompt, and another thing
+REPEATS, MAX_REPEATS = "repeats", 10_000  # how often an epoch has the row
 # What the denoiser is told beside its latents. Other arguments of a call say how to render, which training
 # does not, or come from the video: its size, and the image that it starts with.
 TOLD = re.compile(
@@ -58,7 +59,7 @@ class Columns:
         return rendered.clips(cells, self.table.location, self.table.schema) if is_clip else cells
 
     def arguments(self, batch: pa.RecordBatch) -> list[tuple[dict[str, Any], list[Problem]]]:
-        """Return the checked arguments of every row, and what is wrong with its cells."""
+        """Return the checked arguments of every row, and its repeats; and what is wrong with its cells."""
         cells = {argument: batch.column(column).to_pylist() for argument, column in self.read.items()}
         rows = [dict(zip(cells, values, strict=True)) for values in zip(*cells.values(), strict=True)]
         rows = rows or [{} for _ in range(batch.num_rows)]
@@ -97,6 +98,7 @@ def column_kinds(spec: PipelineSpec, columns: Mapping[str, str]) -> dict[str, Ki
         **{name: name for name in VIDEO},
         PARAPHRASE: "str",
         CONTRAST: "str",
+        REPEATS: "int",
         **_told(spec),
     }
     return {columns.get(target, target): kind for target, kind in targets.items()}
@@ -118,7 +120,7 @@ def plan_columns(
     columns, schema = columns or {}, table.schema
     is_rendered = rendered.is_records(schema)
     told = _told(spec)
-    _check_mapped(columns, (*VIDEO, PARAPHRASE, CONTRAST, *told), schema)
+    _check_mapped(columns, (*VIDEO, PARAPHRASE, CONTRAST, REPEATS, *told), schema)
     own = [name for name in schema.names if not (is_rendered and name in RECORD_FIELDS.names)]
     found = {**{name: name for name in own}, **columns}
     kinds = _kinds(part, told)
@@ -157,12 +159,12 @@ def _told(spec: PipelineSpec) -> dict[str, ScalarKind]:
 
 
 def _kinds(part: Part, told: Mapping[str, ScalarKind]) -> dict[str, ScalarKind]:
-    """Return the arguments that the part trains on."""
+    """Return what the part reads beside the video."""
     if part == "autoencoder":
-        return {}
+        return {REPEATS: "int"}
     if part == "denoiser":
-        return dict(told)
-    return {"prompt": "str", PARAPHRASE: "str", CONTRAST: "str"}
+        return {**told, REPEATS: "int"}
+    return {"prompt": "str", PARAPHRASE: "str", CONTRAST: "str", REPEATS: "int"}
 
 
 def _base(
@@ -203,5 +205,14 @@ def _missing(missing: list[str], schema: pa.Schema) -> TableError:
 
 
 def _check(name: str, value: Any, kind: ScalarKind, spec: PipelineSpec) -> Any:
+    if name == REPEATS:
+        return _check_repeats(value)
     # They are prompts too: blank ones are refused.
     return check_argument("prompt" if name in (PARAPHRASE, CONTRAST) else name, value, kind, spec)
+
+
+def _check_repeats(value: Any) -> Any:
+    count = coerce(value, "int")
+    if isinstance(count, Refused) or 1 <= int(count) <= MAX_REPEATS:
+        return count
+    return Refused(reason=f"it must be from 1 to {MAX_REPEATS:,}", fix="use 1, or leave the row out")

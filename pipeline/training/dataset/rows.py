@@ -24,6 +24,7 @@ _SCHEMA = pa.schema(
         ("num_frames", pa.int32()),  # of the bucket, as height and width
         ("height", pa.int32()),
         ("width", pa.int32()),
+        ("repeats", pa.int32()),
     ]
 )
 _PART_ROWS = 4096  # how many wait as Python values
@@ -66,8 +67,13 @@ class TrainingRows(Sequence[TrainingRow]):
             for frames, height, width in zip(*columns, strict=True)
         ]
 
+    def repeats(self) -> Sequence[int]:
+        """Return how often an epoch has every row."""
+        counts: list[int] = self._table["repeats"].to_pylist()
+        return counts
+
     def digest(self) -> str:
-        """Return SHA-256 over what decides the training: contents of videos, arguments and buckets in order.
+        """Return SHA-256 over what decides the training: contents of videos, arguments and so on, in order.
 
         Not over where the videos lie.
         """
@@ -88,6 +94,7 @@ def _cells(row: TrainingRow) -> dict[str, Any]:
         "num_frames": bucket.num_frames,
         "height": bucket.height,
         "width": bucket.width,
+        "repeats": row.repeats,
     }
 
 
@@ -98,6 +105,7 @@ def _row(cells: dict[str, Any]) -> TrainingRow:
         sha256=cells["sha256"],
         arguments=json.loads(cells["arguments"]),
         bucket=_bucket(cells["num_frames"], cells["height"], cells["width"]),
+        repeats=cells["repeats"],
     )
 
 

@@ -25,7 +25,7 @@ from framefleet.pipeline.specs.check import Refused
 from framefleet.pipeline.specs.signature import InputKind
 from framefleet.pipeline.tables.rows import InvalidRow, Problem
 from framefleet.pipeline.training.dataset.buckets import choose
-from framefleet.pipeline.training.dataset.columns import Columns
+from framefleet.pipeline.training.dataset.columns import REPEATS, Columns
 from framefleet.pipeline.training.dataset.rows import TrainingRows
 from framefleet.pipeline.training.task import NO_FRAMES, Bucket, TrainingRow
 
@@ -84,8 +84,14 @@ def _rows(
                 refused(row, batch.slice(offset, 1))
             else:
                 video, sha256, bucket = found
+                repeats = arguments.pop(REPEATS, 1)
                 yield TrainingRow(
-                    index=first + offset, video=video, sha256=sha256, arguments=arguments, bucket=bucket
+                    index=first + offset,
+                    video=video,
+                    sha256=sha256,
+                    arguments=arguments,
+                    bucket=bucket,
+                    repeats=repeats,
                 )
         checked(first + batch.num_rows)
 
