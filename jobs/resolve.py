@@ -134,11 +134,12 @@ def open_model(job: TableJob) -> tuple[ModelSettings, Weights]:
     return replace(given, path=source.path, revision=source.revision), weights
 
 
-def open_output(job: TableJob) -> Store:
-    """Return the job's output, which must be one that other processes see too."""
-    if job.output.startswith("memory://"):
-        raise JobError(f"output is {job.output}, which each process has for itself", "use a folder or S3")
-    return Store(job.output, job.storage_options)
+def open_output(job: TableJob, place: str | None = None) -> Store:
+    """Return the job's output, or another place that it writes to: one that other processes see too."""
+    place = job.output if place is None else place
+    if place.startswith("memory://"):
+        raise JobError(f"{place} is what each process has for itself", "use a folder or S3")
+    return Store(place, job.storage_options)
 
 
 def _is_on_cpu(job: Job) -> bool:

@@ -115,6 +115,7 @@ def _training(resolved: ResolvedTraining, rows: TrainingRows) -> Training:
         rows=rows,
         settings=resolved.job.train,
         store=resolved.store,
+        prepared=resolved.prepared,
         inputs=resolved.inputs,
         samples=resolved.samples,
     )

@@ -19,7 +19,14 @@ from framefleet.pipeline.training.results.checkpoints import FOLDER, Checkpoints
 
 PATH = "train.json"
 # Of `train:`, what may change from run to run without changing the weights.
-FREE = {"gradient_checkpointing", "checkpoint_every", "keep_checkpoints", "sample_every", "samples"}
+FREE = {
+    "gradient_checkpointing",
+    "prepared",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "sample_every",
+    "samples",
+}
 
 
 def claim_training(resolved: ResolvedTraining, rows: TrainingRows, *, workers: int) -> None:
@@ -56,6 +63,7 @@ def _description(resolved: ResolvedTraining, rows: TrainingRows, workers: int) -
     job, model = resolved.job.model_dump(exclude={"storage_options"}), resolved.model
     job["table"] = public_location(resolved.job.table)
     job["output"] = resolved.store.url_of("")
+    job["train"]["prepared"] = resolved.prepared.url_of("")
     job["inputs"]["roots"] = [public_url(root) for root in job["inputs"]["roots"]]
     job["model"] |= {"path": public_name(model.path, None), "revision": model.revision}
     return {

@@ -57,6 +57,7 @@ class ResolvedTraining:
     columns: Columns
     buckets: tuple[Bucket, ...]
     store: Store
+    prepared: Store
     inputs: Inputs
     samples: tuple[Request, ...]
 
@@ -100,6 +101,7 @@ def resolve_training(job: TrainJob, watch: TrainWatch) -> ResolvedTraining:
         columns=columns,
         buckets=buckets,
         store=store,
+        prepared=store if job.train.prepared is None else open_output(job, job.train.prepared),
         inputs=inputs,
         samples=samples,
     )

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.memory import is_out_of_memory
 from framefleet.pipeline.model import load
+from framefleet.pipeline.specs.families import DENOISERS
 from framefleet.pipeline.training.dataset.batches import Batches
 from framefleet.pipeline.training.dataset.prepared import PreparedRows
 from framefleet.pipeline.training.dataset.read_ahead import read_ahead
@@ -66,9 +67,9 @@ class _Run:
             training.rows,
             self._task,
             training.inputs.read,
-            store=self._store,
+            store=training.prepared,
             identity={
-                "model_digest": training.digest,
+                "model_files": _decide_prepared(training.files),
                 "dtype": training.model.dtype,
                 "part": self._settings.part,
             },
@@ -148,6 +149,15 @@ class _Run:
         else:
             for _ in state:  # gathering takes all processes
                 pass
+
+
+def _decide_prepared(files: Mapping[str, str]) -> dict[str, str]:
+    """Return the files of a model that decide latents and embeddings: not the weights that they are for."""
+    return {
+        file: sha256
+        for file, sha256 in files.items()
+        if not (file.startswith(DENOISERS) and file.endswith(".safetensors"))
+    }
 
 
 def _is_due(number: int, every: int | None) -> bool:

@@ -76,6 +76,11 @@ class TrainSettings(Choice):
     )
     seed: int = Field(default=0, ge=0, lt=2**31)
     strategy: Literal["ddp", "fsdp"] = "ddp"
+    prepared: str | None = Field(
+        default=None,
+        description="A folder or URL where latents and embeddings are kept, for several trainings of the same "
+        "videos. Unset: the output.",
+    )
     checkpoint_every: int = Field(default=500, ge=1, description="Steps.")
     keep_checkpoints: int = Field(default=2, ge=1)
     sample_every: int | None = Field(default=None, ge=1, description="Steps.")

@@ -18,7 +18,7 @@ class Training:
     """One output's training.
 
     files: of the model, each with its SHA-256; digest: of them all. inputs: opens the rows' videos. samples:
-    what is rendered now and then.
+    what is rendered now and then. prepared: where latents and embeddings are kept.
     """
 
     model: ModelSettings
@@ -27,5 +27,6 @@ class Training:
     rows: TrainingRows
     settings: TrainSettings
     store: Store
+    prepared: Store
     inputs: Inputs
     samples: Sequence[Request] = ()

@@ -115,6 +115,23 @@ def test_a_constant_schedule_can_be_given_more_steps(folder: Path, undisturbed: 
     assert equal(trained_weights(folder / "extended"), undisturbed)
 
 
+def test_trainings_of_the_same_videos_share_what_was_prepared(
+    folder: Path, undisturbed: dict[str, Tensor]
+) -> None:
+    common = folder / "common"
+
+    def kept() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in common.rglob("*.*")}
+
+    run(folder, "first", prepared=str(common))
+    assert equal(trained_weights(folder / "first"), undisturbed)
+    before = kept()
+    job = training_job(folder, "second", prepared=str(common))
+    train(yaml.safe_load(job.read_text()) | {"model": str(folder / "first/model")})
+    assert before and kept() == before
+    assert not (folder / "first/prepared").exists() and not (folder / "second/prepared").exists()
+
+
 def test_fewer_steps_than_were_trained_are_refused(folder: Path, undisturbed: dict[str, Tensor]) -> None:
     with pytest.raises(
         JobError, match=r"train.steps is 3, and .* is trained for 6 already\nhint: raise it to 6"

@@ -38,8 +38,9 @@ FRAMES_AHEAD = 4  # videos that are decoded while one is encoded; 81 frames of 4
 class PreparedRows:
     """`rows[i]` prepared by the task: from the output, or, where the task keeps nothing, made on the fly.
 
-    identity: what decides them beside the rows, as the model's digest and the part that is trained; JSON
-    values. Equal identity and rows, equal files. For several threads, once `prepare` has returned.
+    identity: what decides them beside the rows, as the model's files and the part that is trained; JSON
+    values. Equal identity and rows, equal files, in whichever of several trainings' outputs they are kept. For
+    several threads, once `prepare` has returned.
     """
 
     def __init__(
@@ -51,10 +52,10 @@ class PreparedRows:
         store: Store,
         identity: Mapping[str, Any],
     ) -> None:
-        """read: gives the bytes at a path or URL, as `Inputs.read`."""
+        """read: gives the bytes at a path or URL, as `Inputs.read`. store: where what is prepared is kept."""
         self._rows, self._task, self._read = rows, task, read
         self._store = store
-        content = canonical_json({**identity, "rows": rows.digest()})
+        content = canonical_json({**identity, "rows": rows.contents_digest()})
         self._folder = f"{FOLDER}/{hashlib.sha256(content.encode()).hexdigest()[:16]}"
         self._lock = threading.Lock()  # of what follows
         self._memory = _Memory()

@@ -77,7 +77,14 @@ class TrainingRows(Sequence[TrainingRow]):
 
         Not over where the videos lie.
         """
-        names = [name for name in _SCHEMA.names if name not in ("index", "video")]
+        return self._digest(leave_out=("index", "video"))
+
+    def contents_digest(self) -> str:
+        """Return SHA-256 over what each row is in itself: as `digest`, without its repeats."""
+        return self._digest(leave_out=("index", "video", "repeats"))
+
+    def _digest(self, *, leave_out: Sequence[str]) -> str:
+        names = [name for name in _SCHEMA.names if name not in leave_out]
         found = hashlib.sha256()
         for batch in self._table.select(names).to_batches(_PART_ROWS):
             found.update(canonical_json(batch.to_pylist()).encode("utf-8", "surrogatepass"))
