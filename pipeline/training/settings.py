@@ -78,8 +78,8 @@ class TrainSettings(Choice):
     strategy: Literal["ddp", "fsdp"] = "ddp"
     prepared: str | None = Field(
         default=None,
-        description="A folder or URL where latents and embeddings are kept, for several trainings of the same "
-        "videos. Unset: the output.",
+        description="A folder or URL where latents and embeddings are kept, for several trainings "
+        "of the same videos. Unset: the output.",
     )
     checkpoint_every: int = Field(default=500, ge=1, description="Steps.")
     keep_checkpoints: int = Field(default=2, ge=1)

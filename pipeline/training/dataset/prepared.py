@@ -39,8 +39,8 @@ class PreparedRows:
     """`rows[i]` prepared by the task: from the output, or, where the task keeps nothing, made on the fly.
 
     identity: what decides them beside the rows, as the model's files and the part that is trained; JSON
-    values. Equal identity and rows, equal files, in whichever of several trainings' outputs they are kept. For
-    several threads, once `prepare` has returned.
+    values. Equal identity and rows, equal files, so several trainings may keep them in one place. For several
+    threads, once `prepare` has returned.
     """
 
     def __init__(
