@@ -20,7 +20,7 @@ import ray
 import torch
 from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Queue
 
 import framefleet
@@ -34,6 +34,8 @@ from framefleet.pipeline.training.world import World
 
 # From which a run recovers; a worker that dies more often does so for a reason of its own.
 MAX_FAILURES = 5
+# For each other, as while one renders samples. Ray Train itself finds out which process has died.
+LONGEST_WAIT_S = 7 * 24 * 3600
 # So often the driver looks whether the processes are still there.
 POLL_S = 0.5
 
@@ -119,6 +121,7 @@ class Trainers:
                 resources_per_worker={name: amount for name, amount in needs.items() if amount},
             ),
             run_config=RunConfig(**options),
+            torch_config=TorchConfig(timeout_s=LONGEST_WAIT_S),
         )
 
 
@@ -127,7 +130,7 @@ class _Fitting:
 
     def __init__(self, trainer: TorchTrainer) -> None:
         self._trainer = trainer
-        self.error: FramefleetError | None = None
+        self.error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="fit", daemon=True)
         self._thread.start()
 
@@ -143,6 +146,8 @@ class _Fitting:
                 f"the workers failed more than {MAX_FAILURES} times; the last time: {error}",
                 "look for the cause on their machines (memory, driver), then run the same command to go on",
             )
+        except Exception as error:  # raised again where the driver waits
+            self.error = error
 
 
 def _train_on_ray(config: dict[str, Any]) -> None:

@@ -66,10 +66,10 @@ def train_job(job: TrainJob, watch: TrainWatch) -> TrainSummary:
         finished = read_finished(resolved.store)
         if finished is None or finished.steps != job.train.steps:
             lock.check()
-            trainers.run(_training(resolved, rows), _Telling(resolved, watch, pace))
+            trainers.run(_training(resolved, rows), _Telling(resolved, watch, pace, lock))
             write_loss_curve(resolved.store)
             finished = read_finished(resolved.store)
-            assert finished is not None
+            assert finished is not None and finished.steps == job.train.steps
     return TrainSummary(
         steps=finished.steps,
         steps_done=pace.num_steps,
@@ -91,8 +91,8 @@ def say_plan(settings: TrainSettings, batches: Batches, watch: TrainWatch) -> No
 class _Telling:
     """From what a training reports to what `watch` shows."""
 
-    def __init__(self, resolved: ResolvedTraining, watch: TrainWatch, pace: Pace) -> None:
-        self._store, self._watch, self._pace = resolved.store, watch, pace
+    def __init__(self, resolved: ResolvedTraining, watch: TrainWatch, pace: Pace, lock: DriverLock) -> None:
+        self._store, self._watch, self._pace, self._lock = resolved.store, watch, pace, lock
 
     def __call__(self, report: Report) -> None:
         match report:
@@ -101,6 +101,7 @@ class _Telling:
             case Preparing():
                 self._watch.prepared(report.done, report.total)
             case Kept():
+                self._lock.check()  # another driver would remove what is being written
                 self._pace.kept = report.steps
                 write_loss_curve(self._store)
             case str():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from importlib import metadata
-from typing import Any
+from typing import Any, get_args
 
 import framefleet
 from framefleet.jobs.claim import flat, public_location, read_claim
@@ -14,8 +14,11 @@ from framefleet.pipeline.environment import PACKAGES
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.store import public_url
 from framefleet.pipeline.sources.source import public_name
+from framefleet.pipeline.specs.signature import InputKind
+from framefleet.pipeline.specs.spec import PipelineSpec
 from framefleet.pipeline.training.dataset.rows import TrainingRows
 from framefleet.pipeline.training.results.checkpoints import FOLDER, Checkpoints
+from framefleet.pipeline.training.results.finish import read_finished
 
 PATH = "train.json"
 # Of `train:`, what may change from run to run without changing the weights.
@@ -37,7 +40,7 @@ def claim_training(resolved: ResolvedTraining, rows: TrainingRows, *, workers: i
     except FileNotFoundError:
         theirs = ours
     differences = list(_differences(_decisive(theirs), _decisive(ours)))
-    if differences and store.list(FOLDER):
+    if differences and (store.list(FOLDER) or read_finished(store)):
         raise JobError(
             f"{store.url_of('')} holds another training\n" + "\n".join(differences),
             f"choose another output, or take these changes back; of train, {', '.join(sorted(FREE))} may "
@@ -63,6 +66,7 @@ def _description(resolved: ResolvedTraining, rows: TrainingRows, workers: int) -
     job, model = resolved.job.model_dump(exclude={"storage_options"}), resolved.model
     job["table"] = public_location(resolved.job.table)
     job["output"] = resolved.store.url_of("")
+    job["train"]["samples"] = [_shown(sample, resolved.spec) for sample in job["train"]["samples"]]
     job["train"]["prepared"] = resolved.prepared.url_of("")
     job["inputs"]["roots"] = [public_url(root) for root in job["inputs"]["roots"]]
     job["model"] |= {"path": public_name(model.path, None), "revision": model.revision}
@@ -77,6 +81,13 @@ def _description(resolved: ResolvedTraining, rows: TrainingRows, workers: int) -
         "model_digest": resolved.digest,
         "model_files": dict(resolved.files),
     }
+
+
+def _shown(sample: Mapping[str, Any], spec: PipelineSpec) -> dict[str, Any]:
+    """Return a sample; of an image or a video its URL without what may be secret."""
+    known = spec.settable()
+    inputs = {name for name in sample if name in known and known[name].kind in get_args(InputKind)}
+    return {name: public_url(value) if name in inputs else value for name, value in sample.items()}
 
 
 def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:

@@ -109,7 +109,9 @@ class AutoencoderTask:
             decoded = torch.cat(chunks, 2)
             patch = getattr(self._vae.config, "patch_size", None)
             return (decoded if patch is None else unpatchify(decoded, patch)).float()
-        own = {"num_frames": num_frames} if name == "AutoencoderKLTemporalDecoder" else {}
+        own: dict[str, Any] = {"num_frames": num_frames} if name == "AutoencoderKLTemporalDecoder" else {}
+        if getattr(self._vae.config, "timestep_conditioning", False):  # LTX's: of latents without noise
+            own["temb"] = torch.zeros(len(latents), device=latents.device)
         sample: Tensor = self._vae.decode(latents, **own).sample.float()
         if self._takes_pictures:
             sample = sample.reshape(-1, num_frames, *sample.shape[1:]).transpose(1, 2)

@@ -18,7 +18,7 @@ from framefleet.pipeline.training.reports import Step
 from framefleet.pipeline.training.schedule import learning_rate
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Prepared, Task
-from framefleet.pipeline.training.world import SharedLoss, World, shared_as, trainable, whole
+from framefleet.pipeline.training.world import SharedLoss, World, reshard, shared_as, trainable, whole
 
 OPTIMIZER = "optimizer"
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -48,7 +48,7 @@ class Learner:
         self._scaler = torch.amp.GradScaler(world.device.type, enabled=settings.precision == "fp16")
 
     def learn(self, step: int, batches: Sequence[Sequence[Prepared]]) -> Step:
-        """Change the weights once. batches: one for each forward. Raises JobError where the loss is NaN."""
+        """Change the weights once. batches: one for each forward. Raises JobError where they would be NaN."""
         started = time.perf_counter()
         rate = learning_rate(self._settings, step)
         for group in self._optimizer.param_groups:
@@ -56,6 +56,8 @@ class Learner:
         loss = self._backward(step, batches)
         self._scaler.unscale_(self._optimizer)
         norm = self._clip()
+        if not self._scaler.is_enabled():  # which leaves such steps out by itself, and lowers its scale
+            _check_finite(f"the norm of the gradients of step {step}", norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad()
@@ -64,9 +66,12 @@ class Learner:
         seconds = time.perf_counter() - started
         return Step(step=step, loss=loss, learning_rate=rate, grad_norm=norm, seconds=seconds)
 
-    def result(self) -> AbstractContextManager[None]:
-        """Return a context within which the weights are those to keep: the average, where there is one."""
-        return self._average.in_place() if self._average else nullcontext()
+    @contextmanager
+    def result(self) -> Iterator[None]:
+        """Make the weights those to keep until the block ends: the average, where there is one."""
+        with self._average.in_place() if self._average else nullcontext():
+            yield
+            reshard(self._modules.values())
 
     @contextmanager
     def resting(self) -> Iterator[None]:
@@ -92,11 +97,7 @@ class Learner:
                 self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         mean = self._world.mean(total).item()
-        if not math.isfinite(mean):
-            raise JobError(
-                f"the loss of step {step} is {mean}",
-                "lower train.learning_rate, set train.max_grad_norm, or take train.precision bf16 or fp32",
-            )
+        _check_finite(f"the loss of step {step}", mean)
         return mean
 
     def _autocast(self) -> AbstractContextManager[Any]:
@@ -147,6 +148,15 @@ class Learner:
     def _kept(self) -> dict[str, Mapping[str, Tensor]]:
         average = self._average.values if self._average else {}
         return {"weights": self.weights, "buffers": _buffers(self._modules), "average": average}
+
+
+def _check_finite(name: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise JobError(
+            f"{name} is {value}",
+            "with another output, lower train.learning_rate, set train.max_grad_norm, or take "
+            "train.precision bf16 or fp32",
+        )
 
 
 def _buffers(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
 
 import torch
 
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.memory import is_out_of_memory
 from framefleet.pipeline.model import load
+from framefleet.pipeline.options.offload import modules_of
 from framefleet.pipeline.specs.families import DENOISERS
 from framefleet.pipeline.training.dataset.batches import Batches
 from framefleet.pipeline.training.dataset.prepared import PreparedRows
@@ -68,11 +71,7 @@ class _Run:
             self._task,
             training.inputs.read,
             store=training.prepared,
-            identity={
-                "model_files": _decide_prepared(training.files),
-                "dtype": training.model.dtype,
-                "part": self._settings.part,
-            },
+            identity=_decide_prepared(training, self._model.pipe),
         )
         self._batches = Batches.of(training.rows, self._settings, world_size=world.size)
         self._checkpoints = Checkpoints(self._store, keep=self._settings.keep_checkpoints)
@@ -105,6 +104,12 @@ class _Run:
             self._checkpoints.clear()
         self._world.wait()
         found = self._checkpoints.last()
+        step = found.step if found else 0
+        if self._world.mean(torch.tensor(float(step), device=self._world.device)).item() != step:
+            raise StoreError(
+                f"{self._store.url_of('')} is not the same for all processes: this one finds {step:,} steps",
+                "choose an output that all machines of the fleet see",
+            )
         if found is None:
             return 0
         self._tell(f"going on after step {found.step:,}")
@@ -151,13 +156,22 @@ class _Run:
                 pass
 
 
-def _decide_prepared(files: Mapping[str, str]) -> dict[str, str]:
-    """Return the files of a model that decide latents and embeddings: not the weights that they are for."""
+def _decide_prepared(training: Training, pipe: Any) -> dict[str, Any]:
+    """Return what latents and embeddings come from beside the rows: of denoisers the config, no weights."""
+    modules = modules_of(pipe)
     return {
-        file: sha256
-        for file, sha256 in files.items()
-        if not (file.startswith(DENOISERS) and file.endswith(".safetensors"))
+        "part": training.settings.part,
+        "files": {file: sha256 for file, sha256 in training.files.items() if not file.startswith(DENOISERS)},
+        "denoisers": {name: _config(part) for name, part in modules.items() if name.startswith(DENOISERS)},
+        "dtypes": {name: str(part.dtype) for name, part in modules.items()},
+        "options": training.model.options.numerics(),
+        "versions": {name: metadata.version(name) for name in ("framefleet", "diffusers", "transformers")},
     }
+
+
+def _config(module: Any) -> dict[str, Any]:
+    """Return a component's config, without the version of diffusers that wrote it, and the like."""
+    return {key: value for key, value in module.config.items() if not key.startswith("_")}
 
 
 def _is_due(number: int, every: int | None) -> bool:

@@ -16,14 +16,16 @@ Prepared = dict[str, Tensor]  # what a row's loss needs; a safetensors file can 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Bucket:
-    """The one shape of all videos in a batch."""
+    """What all rows of a batch have alike: the shape of their videos, and `told`: some arguments, as JSON."""
 
     num_frames: int
     height: int
     width: int
+    told: str = ""
 
     def __str__(self) -> str:
-        return f"{self.num_frames} x {self.height} x {self.width}"
+        told = f" with {self.told}" if self.told else ""
+        return f"{self.num_frames} x {self.height} x {self.width}{told}"
 
 
 NO_FRAMES = Bucket(num_frames=0, height=0, width=0)  # of rows of a task that needs no video

@@ -10,7 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -42,7 +43,7 @@ class World:
     def wait(self) -> None:
         """Return when all processes are here."""
         if self.size > 1:
-            self.mean(torch.zeros((), device=self.device))
+            self.mean(torch.zeros((), device=self.device)).item()  # NCCL lets the host go on at once
 
 
 class SharedLoss:
@@ -55,8 +56,10 @@ class SharedLoss:
         self._loss: Loss = task.loss
         self._replicas: DistributedDataParallel | None = None
         if world.size > 1 and strategy == "fsdp":
+            # Said, or FSDP takes a GPU that the machine has and these processes were not given.
+            mesh = init_device_mesh(world.device.type, (world.size,))
             for module in task.trained.values():
-                _shard(module)
+                _shard(module, mesh)
         elif world.size > 1:
             # An expert that no row of the batch needs has no gradient.
             self._replicas = DistributedDataParallel(_Forward(task), find_unused_parameters=True)
@@ -82,11 +85,11 @@ class _Forward(nn.Module):
         return self._task.loss(batch, generator)
 
 
-def _shard(module: nn.Module) -> None:
+def _shard(module: nn.Module, mesh: DeviceMesh) -> None:
     """Share out a component: each block of its lists is gathered only while it computes."""
     for block in _blocks(module):
-        fully_shard(block)
-    fully_shard(module)
+        fully_shard(block, mesh=mesh)
+    fully_shard(module, mesh=mesh)
     for method in ("encode", "decode"):  # autoencoders are called by these
         if hasattr(module, method):
             register_fsdp_forward_method(module, method)
@@ -99,6 +102,13 @@ def _blocks(module: nn.Module) -> Iterable[nn.Module]:
             yield from child
         else:
             yield from _blocks(child)
+
+
+def reshard(modules: Iterable[nn.Module]) -> None:
+    """Let go of what FSDP put together for the last forward, and would take for the next as well."""
+    for module in modules:
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def whole(tensor: Tensor) -> Tensor:

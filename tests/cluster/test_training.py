@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -30,6 +31,7 @@ DISTURBED = [  # after how many steps, how, and with what the command ends
     (35, signal.SIGTERM, 143),
 ]
 TOGETHER = {"steps": 30, "batch_size": 1, "checkpoint_every": 5, "learning_rate": 1e-4, "max_grad_norm": None}
+SAMPLE = {"prompt": "square 1", "seed": 3, "num_inference_steps": 2, "guidance_scale": 1.0}
 TWO_WORKERS = "fleet={workers: 2, gpus_per_worker: 0}"
 
 
@@ -82,7 +84,8 @@ def alone(folder: Path) -> Path:
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_workers_do_what_one_does_in_two_forwards(strategy: str, folder: Path, alone: Path) -> None:
     """To the rounding of fp32, and also when one of the workers is killed on the way."""
-    process = start_training(training_job(folder, strategy, **TOGETHER, strategy=strategy), TWO_WORKERS)
+    job = training_job(folder, strategy, **TOGETHER, strategy=strategy, samples=[SAMPLE])
+    process = start_training(job, TWO_WORKERS)
     if strategy == "ddp":
         wait_for_steps(folder / strategy, 5, process)
         os.kill(worker_pids(process.pid, "RayTrainWorker")[0], signal.SIGKILL)
@@ -91,6 +94,23 @@ def test_two_workers_do_what_one_does_in_two_forwards(strategy: str, folder: Pat
     assert [step.loss for step in ours] == pytest.approx([step.loss for step in theirs], rel=1e-3)
     weights = trained_weights(folder / strategy)
     for name, value in trained_weights(alone).items():
+        assert torch.allclose(weights[name], value, atol=1e-3), name
+    assert (folder / strategy / "samples/30/01.mp4").exists()
+
+
+def test_an_autoencoder_that_two_workers_share_learns_the_same(folder: Path) -> None:
+    """And what its latents are normalised by is measured with all of its weights."""
+    values = TOGETHER | {"part": "autoencoder", "steps": 4}
+    train(training_job(folder, "vae", **values, accumulation=2))
+    shared = training_job(folder, "vae_fsdp", **values, strategy="fsdp")
+    finish(start_training(shared, TWO_WORKERS))
+    theirs, ours = (
+        json.loads((folder / name / "model/vae/config.json").read_text()) for name in ("vae", "vae_fsdp")
+    )
+    for name in ("latents_mean", "latents_std"):
+        assert ours[name] == pytest.approx(theirs[name], abs=1e-3)
+    weights = trained_weights(folder / "vae_fsdp", "vae")
+    for name, value in trained_weights(folder / "vae", "vae").items():
         assert torch.allclose(weights[name], value, atol=1e-3), name
 
 

@@ -115,6 +115,13 @@ def test_a_constant_schedule_can_be_given_more_steps(folder: Path, undisturbed: 
     assert equal(trained_weights(folder / "extended"), undisturbed)
 
 
+def test_another_training_is_refused_though_the_checkpoints_were_deleted(folder: Path) -> None:
+    run(folder, "tidied")
+    shutil.rmtree(folder / "tidied/checkpoints")
+    with pytest.raises(JobError, match=r"train\.seed"):
+        run(folder, "tidied", seed=1)
+
+
 def test_trainings_of_the_same_videos_share_what_was_prepared(
     folder: Path, undisturbed: dict[str, Tensor]
 ) -> None:

@@ -31,14 +31,18 @@ def train_together(rank: int, port: int, folder: Path, strategy: str) -> None:
     store = dist.TCPStore("127.0.0.1", port)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
     world = World(rank=rank, size=2)
-    learner = Learner(ToyTask(), settings(**OPTIONS, strategy=strategy), world)
+    task = ToyTask()
+    learner = Learner(task, settings(**OPTIONS, strategy=strategy), world)
     losses = []
     for step in range(STEPS):
         if step == 2:
-            state = list(learner.state())
-            learner = Learner(ToyTask(), settings(**OPTIONS, strategy=strategy), world)
+            state, task = list(learner.state()), ToyTask()
+            learner = Learner(task, settings(**OPTIONS, strategy=strategy), world)
             learner.restore(state, {})
-        losses.append(learner.learn(step, toy_batches(step, count=2)[rank : rank + 1]).loss)
+        mine = toy_batches(step, count=2)[rank : rank + 1]
+        losses.append(learner.learn(step, mine).loss)
+        with learner.result(), torch.no_grad():  # as samples are rendered: the next step must not see it
+            task.loss(mine[0], torch.Generator())
     weights = weights_of(learner) | {"losses": torch.tensor(losses)}
     if world.is_first:
         safetensors.torch.save_file(weights, folder / "weights.safetensors")

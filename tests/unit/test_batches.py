@@ -75,6 +75,11 @@ def test_an_epoch_has_a_row_as_often_as_it_is_repeated() -> None:
         assert rows == {0: 3, 1: 1, 2: 2, 3: 2}
 
 
+def test_more_rows_than_memory_holds_are_refused() -> None:
+    with pytest.raises(TableError, match="lower the table's repeats"):
+        Batches([SMALL] * 30_000, batch_size=2, repeats=[10_000] * 30_000)
+
+
 def test_too_few_rows_for_one_step_are_refused_with_what_it_takes() -> None:
     with pytest.raises(TableError) as refused:
         Batches([SMALL] * 7 + [LARGE] * 7, batch_size=4, accumulation=2, world_size=2)

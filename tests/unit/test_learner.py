@@ -102,6 +102,15 @@ def test_a_loss_that_is_no_number_is_refused_with_the_fix() -> None:
         learner(ToyTask()).learn(0, [[{"x": torch.full((4,), float("nan"))}] * 4])
 
 
+def test_gradients_that_are_no_numbers_change_nothing() -> None:
+    task = ToyTask()
+    trained, before = learner(task), task.net[0].weight.clone()
+    task.net[0].weight.register_hook(lambda gradient: gradient * math.nan)
+    with pytest.raises(JobError, match="the norm of the gradients of step 0 is nan"):
+        trained.learn(0, toy_batches(0))
+    assert torch.equal(task.net[0].weight, before)
+
+
 def test_a_component_without_gradient_checkpointing_is_refused() -> None:
     with pytest.raises(JobError, match=r"net \(Sequential\) has none"):
         learner(ToyTask(), gradient_checkpointing=True)

@@ -118,6 +118,28 @@ def test_rows_carry_their_video_its_digest_their_arguments_and_the_bucket_it_fil
     assert surveyor.checked == [2] and not surveyor.refused
 
 
+def test_rows_that_cannot_share_a_forward_are_of_two_buckets(surveyor: Surveyor, tmp_path: Path) -> None:
+    clip(tmp_path / "a.mkv")
+    table = write_table(
+        tmp_path / "t.csv",
+        [
+            {"video": "a.mkv", "prompt": "max_sequence_length", "max_sequence_length": n}
+            for n in (64, "", 32, 64)
+        ],
+    )
+    first, without, short, last = surveyor(table).buckets()
+    assert first == last and len({first, without, short}) == 3
+    assert str(short) == '9 x 32 x 48 with {"max_sequence_length":32}' and str(without) == "9 x 32 x 48"
+
+
+def test_no_place_of_a_video_is_kept_in_the_output(surveyor: Surveyor, tmp_path: Path) -> None:
+    """It may be a signed URL."""
+    clip(tmp_path / "s3cr3t.mkv")
+    surveyor(write_table(tmp_path / "t.csv", [{"video": "s3cr3t.mkv", "prompt": "x"}]))
+    kept = pa.concat_tables(pq.read_table(file) for file in (tmp_path / "out/survey").iterdir())
+    assert kept.num_rows == 1 and "s3cr3t" not in str(kept.to_pylist())
+
+
 def test_rows_say_how_often_an_epoch_has_them(surveyor: Surveyor, tmp_path: Path) -> None:
     clip(tmp_path / "a.mkv")
     cells = ["3", "", "0", "1.5"]

@@ -13,6 +13,7 @@ from framefleet.pipeline.training.dataset.rows import TrainingRows
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Bucket
 
+MAX_ROWS = 200_000_000  # in an epoch; each takes 16 bytes
 Positions = npt.NDArray[np.int64]
 
 
@@ -96,7 +97,15 @@ class Batches:
 
 def _groups(buckets: Sequence[Bucket], repeats: Sequence[int]) -> dict[Bucket, Positions]:
     """Return the positions of each bucket's rows, in order, each as often as it is repeated."""
+    counts = np.array(repeats, dtype=np.int64)
+    if counts.sum() > MAX_ROWS:
+        raise TableError(
+            f"an epoch would have {counts.sum():,} rows, and {MAX_ROWS:,} are the most",
+            "lower the table's repeats: their proportions decide",
+        )
     groups: dict[Bucket, list[int]] = {}
-    for position, (bucket, count) in enumerate(zip(buckets, repeats, strict=True)):
-        groups.setdefault(bucket, []).extend([position] * count)
-    return {bucket: np.array(rows, dtype=np.int64) for bucket, rows in groups.items()}
+    for position, bucket in enumerate(buckets):
+        groups.setdefault(bucket, []).append(position)
+    return {
+        bucket: np.repeat(np.array(rows, dtype=np.int64), counts[rows]) for bucket, rows in groups.items()
+    }

@@ -27,6 +27,8 @@ _SCHEMA = pa.schema(
         ("repeats", pa.int32()),
     ]
 )
+# Arguments that decide how long embeddings are, or are one number for all rows of a forward (LTX).
+ALIKE = ("max_sequence_length", "frame_rate")
 _PART_ROWS = 4096  # how many wait as Python values
 
 
@@ -59,12 +61,15 @@ class TrainingRows(Sequence[TrainingRow]):
         return _row(cells)
 
     def buckets(self) -> list[Bucket]:
-        """Return the bucket of every row, each value once in memory."""
-        known: dict[tuple[int, int, int], Bucket] = {}
-        columns = (self._table[name].to_pylist() for name in ("num_frames", "height", "width"))
+        """Return the bucket of every row, each value once in memory, with what it is told that rows share."""
+        known: dict[tuple[int, int, int, str], Bucket] = {}
+        columns = [self._table[name].to_pylist() for name in ("num_frames", "height", "width")]
+        told = (_alike(arguments.as_py()) for arguments in self._table["arguments"])
         return [
-            known.setdefault((frames, height, width), _bucket(frames, height, width))
-            for frames, height, width in zip(*columns, strict=True)
+            known.setdefault(
+                values, Bucket(num_frames=values[0], height=values[1], width=values[2], told=values[3])
+            )
+            for values in zip(*columns, told, strict=True)
         ]
 
     def repeats(self) -> Sequence[int]:
@@ -89,6 +94,14 @@ class TrainingRows(Sequence[TrainingRow]):
         for batch in self._table.select(names).to_batches(_PART_ROWS):
             found.update(canonical_json(batch.to_pylist()).encode("utf-8", "surrogatepass"))
         return found.hexdigest()
+
+
+def _alike(arguments: str) -> str:
+    """Return those of a row's arguments that a forward has once, as canonical JSON; "" for none."""
+    if not any(name in arguments for name in ALIKE):
+        return ""
+    told = {name: value for name, value in json.loads(arguments).items() if name in ALIKE}
+    return canonical_json(told) if told else ""
 
 
 def _cells(row: TrainingRow) -> dict[str, Any]:

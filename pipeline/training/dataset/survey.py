@@ -6,6 +6,7 @@ reads the table alone. Memory grows by the rows' own 300 bytes each.
 
 from __future__ import annotations
 
+import hashlib
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +35,7 @@ BATCH_ROWS = 256  # read side by side; after each batch progress is told
 MAX_WAITING, MAX_AGE_S = 4096, 30.0  # videos that a killed survey decodes again, at most
 _SCHEMA = pa.schema(
     [
-        ("video", pa.string()),
+        ("place", pa.string()),  # SHA-256 of the URL, which may be a signed one
         ("kind", pa.string()),
         ("sha256", pa.string()),
         ("width", pa.int64()),
@@ -107,21 +108,25 @@ class _Videos:
     def __init__(self, inputs: Inputs, kind: InputKind, store: Store) -> None:
         self._inputs, self._kind = inputs, kind
         self._index = InputIndex(inputs)
+        self._known: dict[tuple[str, InputKind], Described] = {}
         for known in read_records(store, FOLDER).to_pylist() if store.list(FOLDER) else ():
-            video, kept = known.pop("video"), known.pop("kind")
-            self._index.remember(video, kept, Described(**known))
+            self._known[known.pop("place"), known.pop("kind")] = Described(**known)
         self._writer = PartWriter(store, FOLDER, _SCHEMA, run=uuid.uuid4().hex)
         self._written = time.monotonic()
 
     def look_at(self, cells: Sequence[Any]) -> None:
         """Read what is not known yet, many at a time, and keep it."""
         found = dict.fromkeys(self._locate(cell) for cell in cells)
-        new = [uri for uri in found if isinstance(uri, str) and not self._index.knows(uri, self._kind)]
+        uris = [uri for uri in found if isinstance(uri, str)]
+        for uri in uris:
+            if (known := self._known.pop((_place(uri), self._kind), None)) is not None:
+                self._index.remember(uri, self._kind, known)
+        new = [uri for uri in uris if not self._index.knows(uri, self._kind)]
         self._index.prefetch((uri, self._kind) for uri in new)
         for uri in new:
             described = self._index.find(uri, self._kind)
             if isinstance(described, Described):
-                self._writer.add(None, {"video": uri, "kind": self._kind, **asdict(described)})
+                self._writer.add(None, {"place": _place(uri), "kind": self._kind, **asdict(described)})
         is_old = time.monotonic() - self._written > MAX_AGE_S
         if is_old or self._writer.rows_waiting >= MAX_WAITING:
             self._flush()
@@ -152,3 +157,7 @@ class _Videos:
             return self._inputs.locate(str(cell).strip())
         except InputError as error:
             return Refused(reason=error.problem, fix=error.fix)
+
+
+def _place(uri: str) -> str:
+    return hashlib.sha256(uri.encode("utf-8", "surrogatepass")).hexdigest()

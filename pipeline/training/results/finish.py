@@ -73,8 +73,8 @@ def _write_model(training: Training, task: Task, world: World) -> None:
     own = {file for file in training.files if _component(file) not in task.trained}
     with tempfile.TemporaryDirectory() as scratch:
         for name, module in task.trained.items():
-            component = _gathered(module, DTYPES[training.settings.save_dtype])
-            if world.is_first:
+            component = _gathered(module, DTYPES[training.settings.save_dtype], world)
+            if component is not None:
                 component.save_pretrained(Path(scratch, name), max_shard_size=MAX_FILE_SIZE)
                 _forget_origin(Path(scratch, name, "config.json"))
         if not world.is_first:
@@ -98,14 +98,17 @@ def _component(file: str) -> str:
     return file.partition("/")[0]
 
 
-def _gathered(module: Any, dtype: torch.dtype) -> Any:
-    """Return the component with all of its weights, where processes share them out, in `dtype`."""
-    state = module.state_dict()
-    gathered = {name: whole(value) for name, value in state.items()}
-    if dtype == torch.float32 and all(gathered[name] is state[name] for name in state):
-        return module
+def _gathered(module: Any, dtype: torch.dtype, world: World) -> Any | None:
+    """Return the component with all of its weights in `dtype`; None for all processes but the first."""
+    weights = {}
+    for name, value in module.state_dict().items():  # each by itself: GPUs might not hold them all
+        gathered = whole(value)
+        if world.is_first:
+            weights[name] = gathered.to("cpu", dtype if gathered.is_floating_point() else None)
+    if not world.is_first:
+        return None
     kind, config = type(module), module.config
     # As diffusers makes one, or as transformers does.
     copy = kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
-    copy.load_state_dict({name: value.cpu() for name, value in gathered.items()})
-    return copy.to(dtype)
+    copy.to(dtype).load_state_dict(weights)
+    return copy
