@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +18,7 @@ from typing import Any, Self
 import ray
 import torch
 from ray.exceptions import RayError
-from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Queue
 
@@ -51,7 +50,7 @@ class Trainers:
         self.num_workers = 1
 
     def __enter__(self) -> Self:
-        logging.getLogger("ray.train").setLevel(logging.WARNING)
+        _quiet()
         if self._settings.address is not None:
             connect(self._settings)
         self.num_workers, self._gpus = _shares(self._settings)
@@ -71,15 +70,16 @@ class Trainers:
         if ray.is_initialized():
             self._run_on_ray(training, tell)
         else:
-            self._trainer(_train, training, tell, num_workers=0).fit()
+            self.trainer(_train, training, tell, num_workers=0).fit()
 
     def _run_on_ray(self, training: Training, tell: Callable[[Report], None]) -> None:
         events = Queue(actor_options={"num_cpus": 0})
         deadline = time.monotonic() + self._settings.ready_timeout_s
         is_ready = False
-        # In a thread: signals are for this one, and Ray Train would put its own handler in their way.
-        fitting = _Fitting(self._trainer(_train_on_ray, training, events.put, num_workers=self.num_workers))
-        while not (fitting.has_ended and events.empty()):
+        # In a task: signals are for this process, and Ray Train would put its own handler in their way. In a
+        # thread it might call a Ray that was shut down after an error, which ends the process without a word.
+        fitting = ray.remote(num_cpus=0, max_retries=0)(_fit).remote(self, training, events.put)
+        while not (_has_ended(fitting) and events.empty()):
             try:
                 event = events.get(timeout=POLL_S)
             except Empty:
@@ -90,8 +90,14 @@ class Trainers:
             if isinstance(event, FramefleetError):
                 raise event  # others would say the same, so none is started again
             tell(event)
-        if fitting.error is not None:
-            raise fitting.error
+        try:
+            ray.get(fitting)
+        except RayError as error:
+            cause = getattr(error, "cause", None) or error
+            raise FleetError(
+                f"the workers failed more than {MAX_FAILURES} times; the last time: {cause}",
+                "look for the cause on their machines (memory, driver), then run the same command to go on",
+            ) from error
 
     def _not_ready(self) -> FleetError:
         settings = self._settings
@@ -102,9 +108,10 @@ class Trainers:
             "fleet.ready_timeout_s",
         )
 
-    def _trainer(
+    def trainer(
         self, function: Callable[[dict[str, Any]], None], training: Training, tell: Any, *, num_workers: int
     ) -> TorchTrainer:
+        """Return Ray Train's part of it, ready to `fit`; num_workers: 0 is this process."""
         needs = {"CPU": self._settings.cpus_per_worker, "GPU": self._gpus}
         options: dict[str, Any] = {
             # Nothing of ours lies there; its default is a folder in the user's home.
@@ -125,29 +132,17 @@ class Trainers:
         )
 
 
-class _Fitting:
-    """`fit` in a thread, and how it ended."""
+def _fit(trainers: Trainers, training: Training, tell: Callable[[Any], None]) -> None:
+    _quiet()
+    trainers.trainer(_train_on_ray, training, tell, num_workers=trainers.num_workers).fit()
 
-    def __init__(self, trainer: TorchTrainer) -> None:
-        self._trainer = trainer
-        self.error: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name="fit", daemon=True)
-        self._thread.start()
 
-    @property
-    def has_ended(self) -> bool:
-        return not self._thread.is_alive()
+def _has_ended(task: ray.ObjectRef) -> bool:
+    return bool(ray.wait([task], timeout=0)[0])
 
-    def _run(self) -> None:
-        try:
-            self._trainer.fit()
-        except (TrainingFailedError, RayError) as error:
-            self.error = FleetError(
-                f"the workers failed more than {MAX_FAILURES} times; the last time: {error}",
-                "look for the cause on their machines (memory, driver), then run the same command to go on",
-            )
-        except Exception as error:  # raised again where the driver waits
-            self.error = error
+
+def _quiet() -> None:
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
 
 
 def _train_on_ray(config: dict[str, Any]) -> None:

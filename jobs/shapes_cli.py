@@ -13,7 +13,6 @@ shapes_app = typer.Typer(
 )
 
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of what is drawn at random.")]
-New = Annotated[bool, typer.Option("--new", help="Only the shape and the colour that the model never saw.")]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="As storage_options.endpoint_url=...; repeatable."),
@@ -26,7 +25,9 @@ def dataset(
     output: Annotated[str, typer.Argument(metavar="OUT", help="The folder or URL to write.")],
     clips: Annotated[int, typer.Option("--clips", min=1, help="How many.")] = 16384,
     seed: Seed = 0,
-    new: New = False,
+    new_clips: Annotated[
+        int, typer.Option("--new-clips", min=0, help="How many of them show what the model never saw.")
+    ] = 0,
     size: Annotated[
         tuple[int, int, int], typer.Option("--size", help="Frames, height and width.", metavar="T H W")
     ] = (9, 64, 64),
@@ -48,7 +49,7 @@ def dataset(
             output,
             clips=clips,
             seed=seed,
-            new=new,
+            new_clips=new_clips,
             size=size,
             repeats=repeats or (),
             storage_options=storage_options(sets or []),
@@ -75,7 +76,9 @@ def prompts(
     file: Annotated[str, typer.Argument(metavar="TABLE.CSV", help="The table to write.")],
     scenes: Annotated[int, typer.Option("--scenes", min=1, help="How many; no dataset has them.")] = 200,
     seed: Seed = 0,
-    new: New = False,
+    new: Annotated[
+        bool, typer.Option("--new", help="Only the shape and the colour that the model never saw.")
+    ] = False,
     languages: Annotated[
         list[str] | None, typer.Option("--language", help="en or zh; repeatable. Unset: both.")
     ] = None,

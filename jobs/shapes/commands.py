@@ -33,20 +33,20 @@ def dataset_command(
     *,
     clips: int,
     seed: int = 0,
-    new: bool = False,
+    new_clips: int = 0,
     size: Size = SIZE,
     repeats: Sequence[str] = (),
     storage_options: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a dataset and print its table's place.
 
-    new: only what has the new shape or the new colour. repeats: each as "star:4".
+    new_clips: how many of them have the new shape or the new colour. repeats: each as "star:4".
     """
     table = write_dataset(
         output,
         num_clips=clips,
         seed=seed,
-        among=new_scenes() if new else None,
+        num_new=new_clips,
         size=size,
         repeats=dict(_repeat(text) for text in repeats),
         storage_options=storage_options,

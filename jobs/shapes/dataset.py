@@ -21,7 +21,7 @@ from rich.progress import track
 from framefleet.jobs.console import stderr
 from framefleet.jobs.shapes.captions import LANGUAGES, captions
 from framefleet.jobs.shapes.drawing import OUTLINES, PALETTE, draw
-from framefleet.jobs.shapes.scene import MOTIONS, Scene, training_scenes
+from framefleet.jobs.shapes.scene import MOTIONS, Scene, new_scenes, training_scenes
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.media import Media, encode
 from framefleet.pipeline.outputs.store import Store
@@ -69,18 +69,18 @@ def write_dataset(
     *,
     num_clips: int,
     seed: int = 0,
-    among: Sequence[Scene] | None = None,
+    num_new: int = 0,
     size: Size = SIZE,
     repeats: Mapping[str, int] | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> str:
     """Write a dataset and return its table's path or URL; equal arguments, equal bytes.
 
-    among: which scenes, if not all that are known; held-out ones are never taken. repeats: how often an epoch
-    has clips of a shape, a colour or a motion. Raises JobError when `output` holds another dataset; the same
-    one is left as it is.
+    num_new: so many of the clips, the last, have the new shape or the new colour. repeats: how often an epoch
+    has clips of a shape, a colour or a motion. Held-out scenes are never taken. Raises JobError when `output`
+    holds another dataset; the same one is left as it is.
     """
-    examples = examples_of(num_clips, seed=seed, among=among, size=size, repeats=repeats)
+    examples = examples_of(num_clips, seed=seed, num_new=num_new, size=size, repeats=repeats)
     store, table = Store(output, storage_options), _parquet(examples)
     if not _is_there(store, table):
         with ThreadPoolExecutor(NUM_WRITERS) as writers:
@@ -94,17 +94,19 @@ def examples_of(
     num_clips: int,
     *,
     seed: int = 0,
-    among: Sequence[Scene] | None = None,
+    num_new: int = 0,
     size: Size = SIZE,
     repeats: Mapping[str, int] | None = None,
 ) -> list[Example]:
     """Return the rows of a dataset; half of their texts are English, about."""
     repeats = repeats or {}
-    _check(num_clips, size, repeats)
+    _check(num_clips, num_new, size, repeats)
     num_frames, height, width = size
     random = Random(f"dataset {seed}")
+    scenes = training_scenes(num_clips - num_new, seed=seed)
+    scenes += training_scenes(num_new, seed=seed, among=new_scenes())
     examples = []
-    for index, scene in enumerate(training_scenes(num_clips, seed=seed, among=among)):
+    for index, scene in enumerate(scenes):
         clip_seed = random.getrandbits(31)
         exchanged = replace(scene, color=scene.background, background=scene.color)
         language = random.choice(LANGUAGES)
@@ -126,10 +128,12 @@ def examples_of(
     return examples
 
 
-def _check(num_clips: int, size: Size, repeats: Mapping[str, int]) -> None:
+def _check(num_clips: int, num_new: int, size: Size, repeats: Mapping[str, int]) -> None:
     num_frames, height, width = size
     if num_clips < 1:
         raise JobError(f"{num_clips} clips are no dataset", "ask for at least 1")
+    if not 0 <= num_new <= num_clips:
+        raise JobError(f"{num_new} new ones of {num_clips} clips", f"use 0 to {num_clips}")
     if num_frames < 1:
         raise JobError(f"num_frames is {num_frames}", f"use {SIZE[0]}, or more for larger models")
     for name, side in (("height", height), ("width", width)):

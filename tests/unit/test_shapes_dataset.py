@@ -117,10 +117,13 @@ def test_impossible_datasets_are_refused(clips: int, size: tuple[int, int, int],
     assert not any(tmp_path.iterdir())
 
 
-def test_a_dataset_for_fine_tuning_has_new_things_only(tmp_path: Path) -> None:
-    dataset_command(str(tmp_path), clips=8, new=True)
+def test_a_dataset_for_fine_tuning_has_as_many_new_things_as_asked_for(tmp_path: Path) -> None:
+    dataset_command(str(tmp_path), clips=12, new_clips=5)
     rows = pq.read_table(tmp_path / "dataset.parquet").to_pylist()
-    assert all(row["shape"] in NEW_SHAPES or row["color"] in NEW_COLORS for row in rows)
+    is_new = [row["shape"] in NEW_SHAPES or row["color"] in NEW_COLORS for row in rows]
+    assert is_new == [False] * 7 + [True] * 5
+    with pytest.raises(JobError, match="13 new ones of 12 clips"):
+        dataset_command(str(tmp_path / "more"), clips=12, new_clips=13)
 
 
 def test_prompts_ask_for_held_out_scenes_once_for_each_setting(

@@ -110,7 +110,8 @@ class _Videos:
         self._index = InputIndex(inputs)
         self._known: dict[tuple[str, InputKind], Described] = {}
         for known in read_records(store, FOLDER).to_pylist() if store.list(FOLDER) else ():
-            self._known[known.pop("place"), known.pop("kind")] = Described(**known)
+            place, kind = known.pop("place"), known.pop("kind")
+            self._known[place, kind] = Described(**known)
         self._writer = PartWriter(store, FOLDER, _SCHEMA, run=uuid.uuid4().hex)
         self._written = time.monotonic()
 
