@@ -137,7 +137,7 @@ def _fit(trainers: Trainers, training: Training, tell: Callable[[Any], None]) ->
     trainers.trainer(_train_on_ray, training, tell, num_workers=trainers.num_workers).fit()
 
 
-def _has_ended(task: ray.ObjectRef) -> bool:
+def _has_ended(task: ray.ObjectRef[None]) -> bool:
     return bool(ray.wait([task], timeout=0)[0])
 
 
