@@ -15,7 +15,7 @@ from framefleet.pipeline.renderer import Renderer
 from framefleet.pipeline.request import Request
 
 NUM_SCENES = 12
-LEAST_RIGHT = {"color": 12, "background": 12, "shape": 6, "motion": 10}  # of those; README.md has the shares
+LEAST_RIGHT = {"color": 12, "background": 12, "shape": 9, "motion": 11}  # of those; README.md has the shares
 MAX_BYTES = 12 * 10**6  # of all weights; a newcomer downloads them with the package
 
 
