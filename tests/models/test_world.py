@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import faulthandler
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
-from torch import Tensor, multiprocessing
+from torch import Tensor
 from torch import distributed as dist
 
 from framefleet.pipeline.training.learner import Learner
 from framefleet.pipeline.training.world import World
+from tests.jobs import ROOT
 from tests.toy_task import ToyTask, settings, toy_batches
 
 STEPS = 3
@@ -25,7 +29,7 @@ def weights_of(learner: Learner) -> dict[str, Tensor]:
     return {name: value for name, value in learner.state() if not name.startswith("buffers/")}
 
 
-def train_together(rank: int, port: int, folder: Path, strategy: str) -> None:
+def train_together(port: int, folder: Path, strategy: str, rank: int) -> None:
     """Train three steps, the last after a restore; the first process saves the weights."""
     faulthandler.dump_traceback_later(LONGEST_S, exit=True)
     store = dist.TCPStore("127.0.0.1", port)
@@ -48,7 +52,6 @@ def train_together(rank: int, port: int, folder: Path, strategy: str) -> None:
         safetensors.torch.save_file(weights, folder / "weights.safetensors")
     world.wait()
     dist.destroy_process_group()
-    faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
@@ -56,10 +59,23 @@ def test_two_processes_are_one_with_twice_the_forwards(strategy: str, tmp_path: 
     alone = Learner(ToyTask(), settings(**OPTIONS, accumulation=2), World())
     losses = [alone.learn(step, toy_batches(step, count=2)).loss for step in range(STEPS)]
     meeting = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    multiprocessing.spawn(train_together, (meeting.port, tmp_path, strategy), nprocs=2)
+    command = [sys.executable, "-m", "tests.models.test_world", str(meeting.port), str(tmp_path), strategy]
+    # Not forked from, nor told of, what this process has done so far.
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen([*command, str(rank)], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    ends = [process.communicate(timeout=2 * LONGEST_S) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], ends
     together = safetensors.torch.load_file(tmp_path / "weights.safetensors")
     assert together.pop("losses").tolist() == pytest.approx(losses, rel=1e-4)
     expected = weights_of(alone)
     assert together.keys() == expected.keys()
     for name, value in expected.items():
         assert torch.allclose(together[name], value, atol=1e-5), name
+
+
+if __name__ == "__main__":
+    port, folder, strategy, rank = sys.argv[1:]
+    train_together(int(port), Path(folder), strategy, int(rank))
