@@ -111,6 +111,11 @@ def _check_settings(settings: TrainSettings) -> None:
     """Raise JobError for settings that do not go together."""
     if settings.lora and settings.part != "denoiser":
         raise JobError(f"train.lora is set, and train.part is {settings.part}", "leave one of them out")
+    if settings.strategy == "fsdp" and settings.part == "autoencoder":
+        # Its two halves are called apart, and past their modules: FSDP's hooks would miss them.
+        raise JobError(
+            "train.strategy is fsdp, and train.part is autoencoder", "leave it out: one fits a GPU with ddp"
+        )
     if settings.sample_every and not settings.samples:
         raise JobError(
             "train.sample_every is set, and there are no train.samples",

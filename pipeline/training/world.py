@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -90,9 +90,6 @@ def _shard(module: nn.Module, mesh: DeviceMesh) -> None:
     for block in _blocks(module):
         fully_shard(block, mesh=mesh)
     fully_shard(module, mesh=mesh)
-    for method in ("encode", "decode"):  # autoencoders are called by these
-        if hasattr(module, method):
-            register_fsdp_forward_method(module, method)
 
 
 def _blocks(module: nn.Module) -> Iterable[nn.Module]:

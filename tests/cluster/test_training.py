@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -22,7 +21,7 @@ from tests.jobs import finish, worker_pids
 from tests.servers import S3Server
 from tests.training_jobs import equal, start_training, trained_weights, training_job, write_clips
 
-LONG = {"steps": 40, "checkpoint_every": 5}
+LONG = {"steps": 120, "checkpoint_every": 5}
 DISTURBED = [  # after how many steps, how, and with what the command ends
     (5, signal.SIGKILL, -9),
     (15, signal.SIGKILL, -9),
@@ -96,22 +95,6 @@ def test_two_workers_do_what_one_does_in_two_forwards(strategy: str, folder: Pat
     for name, value in trained_weights(alone).items():
         assert torch.allclose(weights[name], value, atol=1e-3), name
     assert (folder / strategy / "samples/30/01.mp4").exists()
-
-
-def test_an_autoencoder_that_two_workers_share_learns_the_same(folder: Path) -> None:
-    """And what its latents are normalised by is measured with all of its weights."""
-    values = TOGETHER | {"part": "autoencoder", "steps": 4}
-    train(training_job(folder, "vae", **values, accumulation=2))
-    shared = training_job(folder, "vae_fsdp", **values, strategy="fsdp")
-    finish(start_training(shared, TWO_WORKERS))
-    theirs, ours = (
-        json.loads((folder / name / "model/vae/config.json").read_text()) for name in ("vae", "vae_fsdp")
-    )
-    for name in ("latents_mean", "latents_std"):
-        assert ours[name] == pytest.approx(theirs[name], abs=1e-3)
-    weights = trained_weights(folder / "vae_fsdp", "vae")
-    for name, value in trained_weights(folder / "vae", "vae").items():
-        assert torch.allclose(weights[name], value, atol=1e-3), name
 
 
 def wait_for_steps(output: Path, steps: int, process: subprocess.Popen[str]) -> None:

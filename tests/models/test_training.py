@@ -212,6 +212,10 @@ def trained_weights_of_tiny(component: str) -> dict[str, Tensor]:
         ({"samples": [{"seed": 1}]}, r"number 1 has no prompt\nhint: write {prompt: ..., seed: ...}"),
         ({"samples": [{"promt": "a"}]}, r"train.samples: number 1 has 'promt'\nhint: did you mean 'prompt'"),
         ({"part": "autoencoder", "lora": {}}, r"train.lora is set, and train.part is autoencoder"),
+        (
+            {"part": "autoencoder", "strategy": "fsdp"},
+            r"train.strategy is fsdp, and train.part is autoencoder",
+        ),
         ({"sizes": [[6, 16, 16]]}, r"train.sizes has \[6, 16, 16\]"),
         ({"batch_size": 9}, r"one step takes 9 rows"),
     ],
