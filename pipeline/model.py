@@ -82,16 +82,13 @@ class Model:
     attention: Attention | None = None
 
     def denoisers(self) -> dict[str, nn.Module]:
-        return self._modules(DENOISERS)
+        return modules_of(self.pipe, DENOISERS)
 
     def text_encoders(self) -> dict[str, nn.Module]:
-        return self._modules(TEXT_ENCODERS)
+        return modules_of(self.pipe, TEXT_ENCODERS)
 
     def networks(self) -> dict[str, nn.Module]:
-        return self._modules(("",))
-
-    def _modules(self, prefixes: tuple[str, ...]) -> dict[str, nn.Module]:
-        return {name: part for name, part in modules_of(self.pipe).items() if name.startswith(prefixes)}
+        return modules_of(self.pipe)
 
 
 def load_model(

@@ -124,8 +124,10 @@ def check_offload(choice: Offload, denoisers: Mapping[str, Any], *, device: str 
             raise ModelError(f"offload group: {type(module).__name__} does not support it", "use model")
 
 
-def modules_of(pipe: Any) -> dict[str, nn.Module]:
-    return {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
+def modules_of(pipe: Any, prefixes: tuple[str, ...] = ("",)) -> dict[str, nn.Module]:
+    """Return the networks of a pipeline whose names begin with one of these."""
+    parts = pipe.components.items()
+    return {name: part for name, part in parts if name.startswith(prefixes) and isinstance(part, nn.Module)}
 
 
 def _device_of(module: nn.Module) -> torch.device | None:

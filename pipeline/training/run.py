@@ -158,12 +158,11 @@ class _Run:
 
 def _decide_prepared(training: Training, pipe: Any) -> dict[str, Any]:
     """Return what latents and embeddings come from beside the rows: of denoisers the config, no weights."""
-    modules = modules_of(pipe)
     return {
         "part": training.settings.part,
         "files": {file: sha256 for file, sha256 in training.files.items() if not file.startswith(DENOISERS)},
-        "denoisers": {name: _config(part) for name, part in modules.items() if name.startswith(DENOISERS)},
-        "dtypes": {name: str(part.dtype) for name, part in modules.items()},
+        "denoisers": {name: _config(part) for name, part in modules_of(pipe, DENOISERS).items()},
+        "dtypes": {name: str(part.dtype) for name, part in modules_of(pipe).items()},
         "options": training.model.options.numerics(),
         "versions": {name: metadata.version(name) for name in ("framefleet", "diffusers", "transformers")},
     }

@@ -65,12 +65,7 @@ class TrainingRows(Sequence[TrainingRow]):
         known: dict[tuple[int, int, int, str], Bucket] = {}
         columns = [self._table[name].to_pylist() for name in ("num_frames", "height", "width")]
         told = (_alike(arguments.as_py()) for arguments in self._table["arguments"])
-        return [
-            known.setdefault(
-                values, Bucket(num_frames=values[0], height=values[1], width=values[2], told=values[3])
-            )
-            for values in zip(*columns, told, strict=True)
-        ]
+        return [known.setdefault(values, _bucket(*values)) for values in zip(*columns, told, strict=True)]
 
     def repeats(self) -> Sequence[int]:
         """Return how often an epoch has every row."""
@@ -129,5 +124,5 @@ def _row(cells: dict[str, Any]) -> TrainingRow:
     )
 
 
-def _bucket(num_frames: int, height: int, width: int) -> Bucket:
-    return Bucket(num_frames=num_frames, height=height, width=width)
+def _bucket(num_frames: int, height: int, width: int, told: str = "") -> Bucket:
+    return Bucket(num_frames=num_frames, height=height, width=width, told=told)

@@ -41,13 +41,13 @@ class DenoiserTask:
         encoder_of(type(pipe).__name__)
         self.pipe = pipe
         self._settings = settings
-        self._denoisers = _modules(pipe, DENOISERS)
+        self._denoisers = modules_of(pipe, DENOISERS)
         self._name = trained_component(settings, self._denoisers)
         self._module = self._denoisers[self._name]
         self._memo = Memo()
         self._buckets: dict[Bucket, tuple[BucketCall, Objective]] = {}
         self._unprompted: tuple[Mapping[str, Any], Call] | None = None  # arguments, and what they came to
-        for part in _modules(pipe, ("",)).values():
+        for part in modules_of(pipe).values():
             part.requires_grad_(False).eval()
         if settings.lora:
             add_lora(pipe, self.trained, settings.lora, seed=settings.seed)
@@ -132,9 +132,5 @@ class DenoiserTask:
             ) from error
 
     def _capture(self, arguments: Mapping[str, Any], *, seed: int) -> Captured:
-        with intercept(_modules(self.pipe, ("text_encoder",)), self._memo):
+        with intercept(modules_of(self.pipe, ("text_encoder",)), self._memo):
             return capture(self.pipe, arguments, denoisers=self._denoisers, seed=seed)
-
-
-def _modules(pipe: Any, prefixes: tuple[str, ...]) -> dict[str, nn.Module]:
-    return {name: part for name, part in modules_of(pipe).items() if name.startswith(prefixes)}
