@@ -30,11 +30,21 @@ def weights_of(learner: Learner) -> dict[str, Tensor]:
 
 
 def train_together(port: int, folder: Path, strategy: str, rank: int) -> None:
-    """Train three steps, the last after a restore; the first process saves the weights."""
+    """Train as one of two processes; the first saves the weights."""
     faulthandler.dump_traceback_later(LONGEST_S, exit=True)
-    store = dist.TCPStore("127.0.0.1", port)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    dist.init_process_group("gloo", store=dist.TCPStore("127.0.0.1", port), rank=rank, world_size=2)
     world = World(rank=rank, size=2)
+    # DDP is gone when this returns. If it were the last to let the process group go, it would hold Python's
+    # lock while it waits for threads that need it: https://github.com/pytorch/pytorch/issues/56297
+    weights = trained_weights(world, strategy)
+    if world.is_first:
+        safetensors.torch.save_file(weights, folder / "weights.safetensors")
+    world.wait()
+    dist.destroy_process_group()
+
+
+def trained_weights(world: World, strategy: str) -> dict[str, Tensor]:
+    """Return the weights after three steps, the last of them after a restore."""
     task = ToyTask()
     learner = Learner(task, settings(**OPTIONS, strategy=strategy), world)
     losses = []
@@ -43,15 +53,11 @@ def train_together(port: int, folder: Path, strategy: str, rank: int) -> None:
             state, task = list(learner.state()), ToyTask()
             learner = Learner(task, settings(**OPTIONS, strategy=strategy), world)
             learner.restore(state, {})
-        mine = toy_batches(step, count=2)[rank : rank + 1]
+        mine = toy_batches(step, count=2)[world.rank : world.rank + 1]
         losses.append(learner.learn(step, mine).loss)
         with learner.result(), torch.no_grad():  # as samples are rendered: the next step must not see it
             task.loss(mine[0], torch.Generator())
-    weights = weights_of(learner) | {"losses": torch.tensor(losses)}
-    if world.is_first:
-        safetensors.torch.save_file(weights, folder / "weights.safetensors")
-    world.wait()
-    dist.destroy_process_group()
+    return weights_of(learner) | {"losses": torch.tensor(losses)}
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
