@@ -185,6 +185,10 @@ def demo(
         typer.Argument(metavar="WORDS", help="Prompts, each in quotes; without any, a shipped table."),
     ] = None,
     output: Annotated[Path, typer.Option("--output", help="The folder to make.")] = Path("demo-output"),
+    size: Annotated[
+        str | None,
+        typer.Option("--size", metavar="TxHxW", help="Frames, height and width of your clips: 33x64x64."),
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Render your words, or a small shipped table, with two CPU workers and the shipped model.
@@ -197,7 +201,7 @@ def demo(
     with console.reporting(verbose=verbose, resumable=True):
         from framefleet.jobs.commands import demo_command
 
-        failed = demo_command(output, words or [])
+        failed = demo_command(output, words or [], size)
     raise typer.Exit(1 if failed else 0)
 
 

@@ -88,12 +88,16 @@ def script_command(
     print(script, end="")
 
 
-def demo_command(output: Path, words: Sequence[str] = ()) -> int:
-    """Render the demo, or one's own words; print where everything is; return how many rows failed."""
+def demo_command(output: Path, words: Sequence[str] = (), size: str | None = None) -> int:
+    """Render the demo, or one's own words; print where everything is; return how many rows failed.
+
+    size: of one's own, as "9x64x64".
+    """
     quiet_libraries()
     from framefleet.jobs.demo import draw_pictures, prepare_demo
+    from framefleet.jobs.shapes.size import read_size
 
-    failed = render_command(prepare_demo(output, words))
+    failed = render_command(prepare_demo(output, words, read_size(size) if size else None))
     places = {"clips": output / "clips", "records": output / RECORDS, **draw_pictures(output)}
     for name, place in places.items():
         stdout.print(f"{name + ':':<15}{place}", markup=False, soft_wrap=True)

@@ -13,6 +13,8 @@ import yaml
 
 from framefleet.jobs.job import Job
 from framefleet.jobs.job_file import load_job
+from framefleet.jobs.shapes.size import SIZE, Size
+from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.contact_sheet import contact_sheet, moving_sheet
 from framefleet.pipeline.outputs.frames import Frames
 from framefleet.pipeline.outputs.media import decode
@@ -22,9 +24,7 @@ from framefleet.pipeline.outputs.store import Store
 PROMPTS = Path(__file__).with_name("demo_prompts.csv")
 MODEL = Path(__file__).parent / "shapes" / "model"
 DEFAULTS = {
-    "height": 64,
-    "width": 64,
-    "num_frames": 9,
+    **SIZE._asdict(),
     "num_inference_steps": 16,
     "guidance_scale": 4.0,
     "max_sequence_length": 64,  # bytes; what the model was trained with
@@ -33,15 +33,18 @@ SEEDS = range(4)  # of each prompt of one's own
 MAX_MOVING = 18  # clips in the animation: three rows
 
 
-def prepare_demo(folder: Path, words: Sequence[str] = ()) -> Job:
+def prepare_demo(folder: Path, words: Sequence[str] = (), size: Size | None = None) -> Job:
     """Put the table and job.yaml into `folder`; return the job.
 
-    words: prompts of one's own, added to the table that is there; without any it is the shipped one.
+    words: prompts of one's own, added to the table that is there; without any it is the shipped one. size: of
+    their clips. Raises JobError when the table that is there has no column for what is to be added.
     """
+    if size and not words:
+        raise JobError(f"size {size} is for words of your own", "give a prompt beside it")
     folder.mkdir(parents=True, exist_ok=True)
     table = folder / "prompts.csv"
     if words:
-        _add(table, words)
+        _add(table, words, size._asdict() if size else {})
     elif not table.exists():
         shutil.copyfile(PROMPTS, table)
     job = {
@@ -56,15 +59,20 @@ def prepare_demo(folder: Path, words: Sequence[str] = ()) -> Job:
     return load_job(file)
 
 
-def _add(table: Path, words: Sequence[str]) -> None:
+def _add(table: Path, words: Sequence[str], size: Mapping[str, int]) -> None:
     """Add a row for each prompt and seed; rows that are there already render once anyway."""
-    columns = PROMPTS.read_text(encoding="utf-8").splitlines()[0].split(",")
     is_new = not table.exists()
+    header = (PROMPTS if is_new else table).read_text(encoding="utf-8").splitlines()[0]
+    columns = header.split(",")
+    rows = [{"prompt": prompt, "seed": seed, **size} for prompt in words for seed in SEEDS]
+    for name in rows[0]:
+        if name not in columns:
+            raise JobError(f"{table} has no column {name!r}", "choose another --output")
     with table.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         if is_new:
             writer.writeheader()
-        writer.writerows({"prompt": prompt, "seed": seed} for prompt in words for seed in SEEDS)
+        writer.writerows(rows)
 
 
 def draw_pictures(folder: Path) -> dict[str, Path]:

@@ -17,6 +17,10 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="As storage_options.endpoint_url=...; repeatable."),
 ]
+Sizes = Annotated[
+    list[str] | None,
+    typer.Option("--size", metavar="TxHxW", help="Frames, height and width; repeatable. Unset: 9x64x64."),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show logs, and tracebacks of errors.")]
 
 
@@ -28,9 +32,7 @@ def dataset(
     new_clips: Annotated[
         int, typer.Option("--new-clips", min=0, help="How many of them show what the model never saw.")
     ] = 0,
-    size: Annotated[
-        tuple[int, int, int], typer.Option("--size", help="Frames, height and width.", metavar="T H W")
-    ] = (9, 64, 64),
+    sizes: Sizes = None,
     repeats: Annotated[
         list[str] | None,
         typer.Option("--repeats", help="As star:4, how often an epoch has its clips; repeatable."),
@@ -50,7 +52,7 @@ def dataset(
             clips=clips,
             seed=seed,
             new_clips=new_clips,
-            size=size,
+            sizes=sizes or (),
             repeats=repeats or (),
             storage_options=storage_options(sets or []),
         )
@@ -86,6 +88,7 @@ def prompts(
         list[float] | None, typer.Option("--guidance", help="Repeatable. Unset: 1, 4 and 6.")
     ] = None,
     steps: Annotated[list[int] | None, typer.Option("--steps", help="Repeatable. Unset: 16.")] = None,
+    sizes: Sizes = None,
     loras: Annotated[
         list[str] | None, typer.Option("--lora", help="As in a table, none or style:0.8; repeatable.")
     ] = None,
@@ -109,6 +112,7 @@ def prompts(
             languages=languages or LANGUAGES,
             guidance_scales=guidance or GUIDANCE_SCALES,
             num_inference_steps=steps or NUM_INFERENCE_STEPS,
+            sizes=sizes or (),
             loras=loras or (),
             storage_options=storage_options(sets or []),
         )

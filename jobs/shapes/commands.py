@@ -15,7 +15,7 @@ from framefleet.jobs.commands import quiet_libraries
 from framefleet.jobs.console import stdout
 from framefleet.jobs.shapes.blank_model import write_blank_model
 from framefleet.jobs.shapes.captions import LANGUAGES
-from framefleet.jobs.shapes.dataset import SIZE, Size, write_dataset
+from framefleet.jobs.shapes.dataset import write_dataset
 from framefleet.jobs.shapes.evaluate import ATTRIBUTES, Score, evaluate
 from framefleet.jobs.shapes.prompts import (
     GUIDANCE_SCALES,
@@ -25,6 +25,7 @@ from framefleet.jobs.shapes.prompts import (
     write_prompts,
 )
 from framefleet.jobs.shapes.scene import new_scenes
+from framefleet.jobs.shapes.size import SIZE, Size, read_size
 from framefleet.pipeline.errors import JobError
 
 
@@ -34,20 +35,21 @@ def dataset_command(
     clips: int,
     seed: int = 0,
     new_clips: int = 0,
-    size: Size = SIZE,
+    sizes: Sequence[str] = (),
     repeats: Sequence[str] = (),
     storage_options: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a dataset and print its table's place.
 
-    new_clips: how many of them have the new shape or the new colour. repeats: each as "star:4".
+    new_clips: how many of them have the new shape or the new colour. sizes: each as "9x64x64". repeats: each
+    as "star:4".
     """
     table = write_dataset(
         output,
         num_clips=clips,
         seed=seed,
         num_new=new_clips,
-        size=size,
+        sizes=_sizes(sizes),
         repeats=dict(_repeat(text) for text in repeats),
         storage_options=storage_options,
     )
@@ -72,6 +74,7 @@ def prompts_command(
     languages: Sequence[str] = LANGUAGES,
     guidance_scales: Sequence[float] = GUIDANCE_SCALES,
     num_inference_steps: Sequence[int] = NUM_INFERENCE_STEPS,
+    sizes: Sequence[str] = (),
     loras: Sequence[str] = (),
     storage_options: Mapping[str, Any] | None = None,
 ) -> None:
@@ -83,6 +86,7 @@ def prompts_command(
         languages=languages,
         guidance_scales=guidance_scales,
         num_inference_steps=num_inference_steps,
+        sizes=_sizes(sizes),
         loras=loras,
     )
     stdout.print(write_prompts(file, rows, storage_options), markup=False, soft_wrap=True)
@@ -99,6 +103,10 @@ def evaluate_command(
         stdout.print(_table(scores))
 
 
+def _sizes(texts: Sequence[str]) -> list[Size]:
+    return [read_size(text) for text in texts] or [SIZE]
+
+
 def _repeat(text: str) -> tuple[str, int]:
     word, _, count = text.partition(":")
     if not count.isdecimal():
@@ -112,16 +120,17 @@ def _flat(score: Score) -> dict[str, Any]:
 
 
 def _table(scores: Sequence[Score]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     with_loras = any(score.settings.lora for score in scores)
-    for name in (*(("lora",) if with_loras else ()), "language"):
-        table.add_column(name)
-    for name in ("steps", "guidance", "clips", *(f"{name} %" for name in (*ATTRIBUTES, "all"))):
+    for name in (*(("lora",) if with_loras else ()), "lang.", "size"):
+        table.add_column(name, no_wrap=True)
+    for name in ("steps", "guidance", "clips", *(f"{name}\n%" for name in (*ATTRIBUTES, "all"))):
         table.add_column(name, justify="right")
     for score in scores:
         asked = score.settings
         shares = (f"{100 * getattr(score, name):.1f}" for name in (*ATTRIBUTES, "all"))
-        numbers = (str(asked.num_inference_steps), f"{asked.guidance_scale:g}", str(score.num_clips))
         lora = (asked.lora or "none",) if with_loras else ()
-        table.add_row(*lora, asked.language, *numbers, *shares)
+        guidance = f"{asked.guidance_scale:g}"
+        numbers = (str(asked.num_inference_steps), guidance, str(score.num_clips))
+        table.add_row(*lora, asked.language, asked.size, *numbers, *shares)
     return table

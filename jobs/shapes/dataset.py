@@ -22,6 +22,7 @@ from framefleet.jobs.console import stderr
 from framefleet.jobs.shapes.captions import LANGUAGES, captions
 from framefleet.jobs.shapes.drawing import OUTLINES, PALETTE, draw
 from framefleet.jobs.shapes.scene import MOTIONS, Scene, new_scenes, training_scenes
+from framefleet.jobs.shapes.size import SIZE, Size
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.media import Media, encode
 from framefleet.pipeline.outputs.store import Store
@@ -29,10 +30,7 @@ from framefleet.pipeline.outputs.store import Store
 TABLE = "dataset.parquet"
 MEDIA = Media(format="mkv")  # lossless: H.264 keeps the colours of every fourth pixel only
 FPS = 8.0
-Size = tuple[int, int, int]  # num_frames, height, width
-SIZE: Size = (9, 64, 64)  # what the shipped model renders
 REPEATABLE = (*OUTLINES, *PALETTE, *MOTIONS)
-MIN_SIDE, MAX_SIDE = 32, 1024  # below, a star is a ball
 NUM_WRITERS = 4  # a clip is drawn and encoded in 5 ms, and a store may take longer to keep it
 
 
@@ -70,17 +68,18 @@ def write_dataset(
     num_clips: int,
     seed: int = 0,
     num_new: int = 0,
-    size: Size = SIZE,
+    sizes: Sequence[Size] = (SIZE,),
     repeats: Mapping[str, int] | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> str:
     """Write a dataset and return its table's path or URL; equal arguments, equal bytes.
 
-    num_new: so many of the clips, the last, have the new shape or the new colour. repeats: how often an epoch
-    has clips of a shape, a colour or a motion. Held-out scenes are never taken. Raises JobError when `output`
+    num_new: so many of the clips, the last, have the new shape or the new colour. sizes: each clip has one of
+    them, drawn at random; one that is given twice comes twice as often. repeats: how often an epoch has clips
+    of a shape, a colour or a motion. Held-out scenes are never taken. Raises JobError when `output`
     holds another dataset; the same one is left as it is.
     """
-    examples = examples_of(num_clips, seed=seed, num_new=num_new, size=size, repeats=repeats)
+    examples = examples_of(num_clips, seed=seed, num_new=num_new, sizes=sizes, repeats=repeats)
     store, table = Store(output, storage_options), _parquet(examples)
     if not _is_there(store, table):
         with ThreadPoolExecutor(NUM_WRITERS) as writers:
@@ -95,19 +94,19 @@ def examples_of(
     *,
     seed: int = 0,
     num_new: int = 0,
-    size: Size = SIZE,
+    sizes: Sequence[Size] = (SIZE,),
     repeats: Mapping[str, int] | None = None,
 ) -> list[Example]:
     """Return the rows of a dataset; half of their texts are English, about."""
     repeats = repeats or {}
-    _check(num_clips, num_new, size, repeats)
-    num_frames, height, width = size
-    random = Random(f"dataset {seed}")
+    _check(num_clips, num_new, repeats)
+    random, random_size = Random(f"dataset {seed}"), Random(f"dataset sizes {seed}")
     scenes = training_scenes(num_clips - num_new, seed=seed)
     scenes += training_scenes(num_new, seed=seed, among=new_scenes())
     examples = []
     for index, scene in enumerate(scenes):
         clip_seed = random.getrandbits(31)
+        size = random_size.choice(sizes)
         exchanged = replace(scene, color=scene.background, background=scene.color)
         language = random.choice(LANGUAGES)
         examples.append(
@@ -118,9 +117,7 @@ def examples_of(
                 contrast=captions(exchanged, seed=random.getrandbits(31))[random.choice(LANGUAGES)],
                 language=language,
                 seed=clip_seed,
-                num_frames=num_frames,
-                height=height,
-                width=width,
+                **size._asdict(),
                 repeats=max(repeats.get(word, 1) for word in (scene.shape, scene.color, scene.motion)),
                 **asdict(scene),
             )
@@ -128,17 +125,11 @@ def examples_of(
     return examples
 
 
-def _check(num_clips: int, num_new: int, size: Size, repeats: Mapping[str, int]) -> None:
-    num_frames, height, width = size
+def _check(num_clips: int, num_new: int, repeats: Mapping[str, int]) -> None:
     if num_clips < 1:
         raise JobError(f"{num_clips} clips are no dataset", "ask for at least 1")
     if not 0 <= num_new <= num_clips:
         raise JobError(f"{num_new} new ones of {num_clips} clips", f"use 0 to {num_clips}")
-    if num_frames < 1:
-        raise JobError(f"num_frames is {num_frames}", f"use {SIZE[0]}, or more for larger models")
-    for name, side in (("height", height), ("width", width)):
-        if not MIN_SIDE <= side <= MAX_SIDE:
-            raise JobError(f"{name} is {side}", f"use {MIN_SIDE} to {MAX_SIDE} pixels")
     for word, count in repeats.items():
         if word not in REPEATABLE:
             raise JobError(f"repeats: no clip shows {word!r}", f"use {', '.join(REPEATABLE)}")

@@ -14,6 +14,7 @@ from rich.progress import track
 from framefleet.cluster.write import clip_path
 from framefleet.jobs.console import stderr
 from framefleet.jobs.shapes.measure import Measured, measure
+from framefleet.jobs.shapes.size import Size
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs.media import decode
 from framefleet.pipeline.outputs.parts import read_records
@@ -25,10 +26,11 @@ ATTRIBUTES = ("color", "background", "shape", "motion")
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Settings:
-    """What clips are compared by. lora: as rows ask for it, "" for none."""
+    """What clips are compared by. lora: as rows ask for it, "" for none. size: as 9x64x64."""
 
     lora: str
     language: str
+    size: str
     num_inference_steps: int
     guidance_scale: float
 
@@ -92,6 +94,7 @@ def _settings_of(record: Mapping[str, Any]) -> Settings:
     return Settings(
         lora="+".join(f"{name}:{asked['weight']:g}" for name, asked in sorted(loras.items())),
         language=record.get("language") or "",
+        size=str(Size(*(record[name] for name in Size._fields))),
         num_inference_steps=arguments.get("num_inference_steps", 1),
         guidance_scale=arguments.get("guidance_scale", 1.0),
     )

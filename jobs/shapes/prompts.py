@@ -14,6 +14,7 @@ from typing import Any
 
 from framefleet.jobs.shapes.captions import LANGUAGES, captions
 from framefleet.jobs.shapes.scene import Scene, held_out_scenes
+from framefleet.jobs.shapes.size import SIZE, Size
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.store import Store
 
@@ -31,6 +32,7 @@ def prompt_rows(
     languages: Sequence[str] = LANGUAGES,
     guidance_scales: Sequence[float] = GUIDANCE_SCALES,
     num_inference_steps: Sequence[int] = NUM_INFERENCE_STEPS,
+    sizes: Sequence[Size] = (SIZE,),
     loras: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Return each scene once for every combination of settings, always with the same seed and wording.
@@ -42,14 +44,15 @@ def prompt_rows(
     for index, scene in enumerate(held_out_scenes(num_scenes, seed=seed, among=among)):
         row_seed = seed * SEED_STEP + index
         said = captions(scene, seed=row_seed)
-        for language, guidance_scale, steps, lora in product(
-            languages, guidance_scales, num_inference_steps, loras or (None,)
+        for language, guidance_scale, steps, size, lora in product(
+            languages, guidance_scales, num_inference_steps, sizes, loras or (None,)
         ):
             row = {
                 "prompt": said[language],
                 "seed": row_seed,
                 "guidance_scale": guidance_scale,
                 "num_inference_steps": steps,
+                **size._asdict(),
                 "language": language,
                 **asdict(scene),
             }

@@ -10,6 +10,8 @@ import pytest
 from framefleet.jobs.demo import DEFAULTS, MODEL, PROMPTS, SEEDS, prepare_demo
 from framefleet.jobs.shapes.measure import measure
 from framefleet.jobs.shapes.prompts import prompt_rows
+from framefleet.jobs.shapes.size import Size
+from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model import load_model
 from framefleet.pipeline.renderer import Renderer
 from framefleet.pipeline.request import Request
@@ -53,6 +55,22 @@ def test_ones_own_words_are_rows_beside_those_that_are_there(tmp_path: Path) -> 
     prepare_demo(tmp_path, ["一个绿色的方块变大"])
     assert len(rows_of(tmp_path)) == 2 * len(SEEDS)
     assert rows_of(tmp_path)[-1]["prompt"] == "一个绿色的方块变大"
+
+
+def test_ones_own_words_have_the_size_that_was_asked_for(tmp_path: Path) -> None:
+    prepare_demo(tmp_path, ["a red ball bounces"], Size(33, 64, 96))
+    sizes = {tuple(row[name] for name in Size._fields) for row in rows_of(tmp_path)}
+    assert sizes == {("33", "64", "96")}
+    with pytest.raises(JobError, match="give a prompt beside it"):
+        prepare_demo(tmp_path, [], Size(33, 64, 96))
+
+
+def test_a_table_that_lacks_a_column_for_ones_words_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "prompts.csv").write_text("prompt,seed\na blue star,1\n", encoding="utf-8")
+    with pytest.raises(JobError, match="no column 'num_frames'"):
+        prepare_demo(tmp_path, ["a red ball bounces"], Size(33, 64, 96))
+    prepare_demo(tmp_path, ["a red ball bounces"])
+    assert [len(row) for row in rows_of(tmp_path)] == [2] * (1 + len(SEEDS))
 
 
 def test_without_words_the_table_is_the_shipped_one_and_a_changed_one_stays(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from framefleet.jobs.shapes.drawing import draw
 from framefleet.jobs.shapes.evaluate import Settings, evaluate
 from framefleet.jobs.shapes.prompts import prompt_rows
 from framefleet.jobs.shapes.scene import NEW_COLORS, NEW_SHAPES, Scene
+from framefleet.jobs.shapes.size import SIZE, Size
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
 from framefleet.pipeline.outputs.media import Media, decode, encode
 from framefleet.pipeline.outputs.parts import PartWriter
@@ -40,10 +41,12 @@ def output_of(folder: Path, rows: list[dict[str, object]], *, shown: list[Scene]
     writer = PartWriter(store, "records", record_schema(CARRIED), run="r1")
     for number, row in enumerate(rows):
         asked = Scene(**{name: str(row[name]) for name in CARRIED.names[:4]})
-        frames = draw(shown[number] if shown else asked, seed=number)
+        size = Size(*(int(str(row[name])) for name in Size._fields))
+        frames = draw(shown[number] if shown else asked, seed=number, **size._asdict())
         keys = ("prompt", "guidance_scale", "num_inference_steps", "lora")
         arguments = {key: row[key] for key in keys if key in row}
-        done = record(number, uri=f"/elsewhere/clips/00/{number:032x}.mkv", arguments=json.dumps(arguments))
+        uri = f"/elsewhere/clips/00/{number:032x}.mkv"
+        done = record(number, uri=uri, arguments=json.dumps(arguments), **size._asdict())
         media = encode(frames, media=Media(format="mkv"), fps=8.0, metadata={})
         store.write(f"clips/00/{done.row_id}.mkv", media)
         writer.add(pa.record_batch([[row[name]] for name in CARRIED.names], schema=CARRIED), values_of(done))
@@ -74,12 +77,38 @@ def test_repeats_that_make_no_sense_are_refused(tmp_path: Path, repeats: str, wo
 
 
 def test_the_table_names_its_clips_and_says_what_they_show(tmp_path: Path) -> None:
-    table = write_dataset(str(tmp_path), num_clips=4, size=(5, 32, 48))
+    table = write_dataset(str(tmp_path), num_clips=4, sizes=[Size(5, 32, 48)])
     for row in pq.read_table(table).to_pylist():
         scene = Scene(**{name: row[name] for name in CARRIED.names[:4]})
         expected = draw(scene, seed=row["seed"], num_frames=5, height=32, width=48)
         assert (decode((tmp_path / row["video"]).read_bytes()) == expected).all()
         assert row["prompt"].isascii() == (row["language"] == "en")
+
+
+def test_each_clip_has_one_of_the_sizes_and_what_it_shows_does_not_depend_on_them() -> None:
+    sizes = [Size(9, 32, 32), Size(9, 32, 32), Size(5, 48, 32)]
+    examples = examples_of(300, sizes=sizes)
+    drawn = [Size(example.num_frames, example.height, example.width) for example in examples]
+    assert set(drawn) == set(sizes)
+    assert 160 < drawn.count(sizes[0]) < 240  # given twice
+    alike = [replace(example, num_frames=9, height=64, width=64) for example in examples]
+    assert alike == examples_of(300)
+
+
+@pytest.mark.parametrize(
+    ("size", "fix"),
+    [
+        *((text, "write it as 9x64x64") for text in ("9", "9x64", "9x64x64x3", "9x-64x64", "ninex64x64")),
+        *((text, "32 to 1024") for text in ("9x16x64", "9x64x9999")),
+        ("0x64x64", "use 9"),
+    ],
+)
+def test_sizes_that_are_none_or_are_not_drawn_are_refused(tmp_path: Path, size: str, fix: str) -> None:
+    with pytest.raises(JobError, match=fix):
+        dataset_command(str(tmp_path / "dataset"), clips=4, sizes=["9x64x64", size])
+    with pytest.raises(JobError, match=fix):
+        prompts_command(str(tmp_path / "prompts.csv"), sizes=[size])
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_contrast_of_a_prompt_exchanges_its_colours() -> None:
@@ -108,12 +137,9 @@ def test_a_complete_dataset_is_left_alone_and_another_is_refused(
         dataset_command(str(tmp_path), clips=3)
 
 
-@pytest.mark.parametrize(
-    ("clips", "size"), [(0, (9, 64, 64)), (1, (0, 64, 64)), (1, (9, 16, 64)), (1, (9, 64, 9999))]
-)
-def test_impossible_datasets_are_refused(clips: int, size: tuple[int, int, int], tmp_path: Path) -> None:
-    with pytest.raises(JobError):
-        write_dataset(str(tmp_path), num_clips=clips, size=size)
+def test_a_dataset_of_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="0 clips"):
+        write_dataset(str(tmp_path), num_clips=0)
     assert not any(tmp_path.iterdir())
 
 
@@ -139,6 +165,18 @@ def test_prompts_ask_for_held_out_scenes_once_for_each_setting(
     assert all(Scene(**{name: row[name] for name in CARRIED.names[:4]}).held_out for row in rows)
 
 
+def test_prompts_ask_for_sizes_and_scores_are_by_them(tmp_path: Path) -> None:
+    file, sizes = tmp_path / "prompts.csv", ("9x64x64", "17x32x48")
+    prompts_command(str(file), scenes=2, languages=["en"], guidance_scales=[5], sizes=sizes)
+    rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
+    assert [(row["num_frames"], row["height"], row["width"]) for row in rows] == [
+        ("9", "64", "64"),
+        ("17", "32", "48"),
+    ] * 2
+    found = evaluate(str(output_of(tmp_path / "out", [dict(row) for row in rows])))
+    assert [(score.settings.size, score.num_clips) for score in found] == [("17x32x48", 2), ("9x64x64", 2)]
+
+
 def test_rows_with_and_without_a_lora_stand_in_one_table() -> None:
     rows = prompt_rows(num_scenes=1, languages=["en"], guidance_scales=[5.0], loras=["none", "pink:0.8"])
     assert [row["lora"] for row in rows] == ["none", "pink:0.8"]
@@ -158,7 +196,9 @@ def test_tables_that_cannot_be_are_refused(tmp_path: Path) -> None:
 def test_a_model_that_draws_what_is_asked_scores_full_marks(tmp_path: Path) -> None:
     rows = prompt_rows(num_scenes=3, languages=["en"], guidance_scales=[5.0])
     (score,) = evaluate(str(output_of(tmp_path, rows)))
-    assert score.settings == Settings(lora="", language="en", num_inference_steps=16, guidance_scale=5.0)
+    assert score.settings == Settings(
+        lora="", language="en", size=str(SIZE), num_inference_steps=16, guidance_scale=5.0
+    )
     assert (score.num_clips, score.all, score.shape) == (3, 1.0, 1.0)
 
 
@@ -211,7 +251,7 @@ def test_a_clip_that_is_gone_is_named(tmp_path: Path) -> None:
 
 
 def test_the_command_line_writes_a_dataset_and_prompts(tmp_path: Path) -> None:
-    made = command("shapes", "dataset", str(tmp_path), "--clips", "2", "--size", "5", "32", "32")
+    made = command("shapes", "dataset", str(tmp_path), "--clips", "2", "--size", "5x32x32")
     assert made.exit_code == 0
     assert pq.read_table(made.output.strip().splitlines()[-1]).num_rows == 2
     prompts = tmp_path / "prompts.csv"

@@ -1,0 +1,37 @@
+"""How long and how large a clip is, written as 9x64x64: frames, height, width."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from framefleet.pipeline.errors import JobError
+
+MIN_SIDE, MAX_SIDE = 32, 1024  # below, a star is a ball
+
+
+class Size(NamedTuple):
+    """Of a clip, in frames and pixels."""
+
+    num_frames: int
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.num_frames}x{self.height}x{self.width}"
+
+
+SIZE = Size(9, 64, 64)
+
+
+def read_size(text: str) -> Size:
+    """Return what "9x64x64" stands for. Raises JobError for what it is not, or for what is not drawn."""
+    numbers = text.split("x")
+    if len(numbers) != len(Size._fields) or not all(number.isdecimal() for number in numbers):
+        raise JobError(f"size {text!r} is not frames, height and width", "write it as 9x64x64")
+    size = Size(*map(int, numbers))
+    if size.num_frames < 1:
+        raise JobError(f"size {text}: {size.num_frames} frames", "use 9, or more for larger models")
+    for side in (size.height, size.width):
+        if not MIN_SIDE <= side <= MAX_SIDE:
+            raise JobError(f"size {text}: a side of {side}", f"use {MIN_SIDE} to {MAX_SIDE} pixels")
+    return size
