@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,9 @@ from framefleet.pipeline.outputs.frames import Frames
 from framefleet.pipeline.outputs.media import decode
 from framefleet.pipeline.outputs.parts import read_records
 from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.specs.check import Refused, check_argument
+from framefleet.pipeline.specs.signature import ScalarKind
+from framefleet.pipeline.specs.spec import inspect_model
 
 PROMPTS = Path(__file__).with_name("demo_prompts.csv")
 MODEL = Path(__file__).parent / "shapes" / "model"
@@ -37,7 +41,8 @@ def prepare_demo(folder: Path, words: Sequence[str] = (), size: Size | None = No
     """Put the table and job.yaml into `folder`; return the job.
 
     words: prompts of one's own, added to the table that is there; without any it is the shipped one. size: of
-    their clips. Raises JobError when the table that is there has no column for what is to be added.
+    their clips. Raises JobError when the model does not render these, or when the table that is there has no
+    column for them.
     """
     if size and not words:
         raise JobError(f"size {size} is for words of your own", "give a prompt beside it")
@@ -61,18 +66,34 @@ def prepare_demo(folder: Path, words: Sequence[str] = (), size: Size | None = No
 
 def _add(table: Path, words: Sequence[str], size: Mapping[str, int]) -> None:
     """Add a row for each prompt and seed; rows that are there already render once anyway."""
-    is_new = not table.exists()
-    header = (PROMPTS if is_new else table).read_text(encoding="utf-8").splitlines()[0]
-    columns = header.split(",")
+    _check(words, size)
+    text = table.read_text(encoding="utf-8-sig") if table.exists() else ""
+    text = text or PROMPTS.read_text(encoding="utf-8").splitlines()[0]
+    columns = next(csv.reader(io.StringIO(text)))
     rows = [{"prompt": prompt, "seed": seed, **size} for prompt in words for seed in SEEDS]
     for name in rows[0]:
         if name not in columns:
             raise JobError(f"{table} has no column {name!r}", "choose another --output")
-    with table.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerows(rows)
+    longer = io.StringIO(newline="")
+    longer.write(text if text.endswith("\n") else f"{text}\n")
+    csv.DictWriter(longer, columns, lineterminator="\n").writerows(rows)
+    new = table.with_suffix(".new")
+    new.write_text(longer.getvalue(), encoding="utf-8")
+    new.replace(table)
+
+
+def _check(words: Sequence[str], size: Mapping[str, int]) -> None:
+    """Raise JobError for what the model does not render: in the table it would stop every row."""
+    spec = inspect_model(MODEL)
+    kinds: dict[ScalarKind, list[tuple[str, Any]]] = {
+        "str": [("prompt", prompt) for prompt in words],
+        "int": list(size.items()),
+    }
+    for kind, given in kinds.items():
+        for name, value in given:
+            found = check_argument(name, value, kind, spec)
+            if isinstance(found, Refused):
+                raise JobError(f"{name} is {value!r}, but {found.reason}", found.fix)
 
 
 def draw_pictures(folder: Path) -> dict[str, Path]:

@@ -116,11 +116,12 @@ def _repeat(text: str) -> tuple[str, int]:
 
 def _flat(score: Score) -> dict[str, Any]:
     values = asdict(score)
-    return {**values.pop("settings"), **values}
+    return {**values.pop("settings"), "size": str(score.settings.size), **values}
 
 
 def _table(scores: Sequence[Score]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    # The box has a space between columns; with more, 80 are not enough for a terminal.
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     with_loras = any(score.settings.lora for score in scores)
     for name in (*(("lora",) if with_loras else ()), "lang.", "size"):
         table.add_column(name, no_wrap=True)
@@ -132,5 +133,5 @@ def _table(scores: Sequence[Score]) -> Table:
         lora = (asked.lora or "none",) if with_loras else ()
         guidance = f"{asked.guidance_scale:g}"
         numbers = (str(asked.num_inference_steps), guidance, str(score.num_clips))
-        table.add_row(*lora, asked.language, asked.size, *numbers, *shares)
+        table.add_row(*lora, asked.language, str(asked.size), *numbers, *shares)
     return table

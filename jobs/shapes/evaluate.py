@@ -26,11 +26,11 @@ ATTRIBUTES = ("color", "background", "shape", "motion")
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Settings:
-    """What clips are compared by. lora: as rows ask for it, "" for none. size: as 9x64x64."""
+    """What clips are compared by. lora: as rows ask for it, "" for none."""
 
     lora: str
     language: str
-    size: str
+    size: Size
     num_inference_steps: int
     guidance_scale: float
 
@@ -94,7 +94,7 @@ def _settings_of(record: Mapping[str, Any]) -> Settings:
     return Settings(
         lora="+".join(f"{name}:{asked['weight']:g}" for name, asked in sorted(loras.items())),
         language=record.get("language") or "",
-        size=str(Size(*(record[name] for name in Size._fields))),
+        size=Size(*(record[name] for name in Size._fields)),
         num_inference_steps=arguments.get("num_inference_steps", 1),
         guidance_scale=arguments.get("guidance_scale", 1.0),
     )

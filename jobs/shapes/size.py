@@ -30,7 +30,7 @@ def read_size(text: str) -> Size:
         raise JobError(f"size {text!r} is not frames, height and width", "write it as 9x64x64")
     size = Size(*map(int, numbers))
     if size.num_frames < 1:
-        raise JobError(f"size {text}: {size.num_frames} frames", "use 9, or more for larger models")
+        raise JobError(f"size {text}: {size.num_frames} frames", "use 1 or more")
     for side in (size.height, size.width):
         if not MIN_SIDE <= side <= MAX_SIDE:
             raise JobError(f"size {text}: a side of {side}", f"use {MIN_SIDE} to {MAX_SIDE} pixels")

@@ -65,6 +65,32 @@ def test_ones_own_words_have_the_size_that_was_asked_for(tmp_path: Path) -> None
         prepare_demo(tmp_path, [], Size(33, 64, 96))
 
 
+@pytest.mark.parametrize(
+    ("words", "size", "place"),
+    [
+        ("a red ball", Size(10, 64, 64), "num_frames is 10"),
+        ("a red ball", Size(9, 64, 72), "width is 72"),
+        (" ", None, "prompt is ' '"),
+    ],
+)
+def test_what_the_model_does_not_render_is_refused_before_it_is_in_the_table(
+    tmp_path: Path, words: str, size: Size | None, place: str
+) -> None:
+    with pytest.raises(JobError, match=place):
+        prepare_demo(tmp_path, [words], size)
+    assert not any(tmp_path.iterdir())
+
+
+def test_words_are_added_to_a_table_as_editors_save_it(tmp_path: Path) -> None:
+    table = tmp_path / "prompts.csv"
+    table.write_text('"prompt","seed"\r\n"a star, blue",1', encoding="utf-8-sig")
+    prepare_demo(tmp_path, ["a red ball bounces"])
+    assert [row["prompt"] for row in rows_of(tmp_path)] == [
+        "a star, blue",
+        *["a red ball bounces"] * len(SEEDS),
+    ]
+
+
 def test_a_table_that_lacks_a_column_for_ones_words_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "prompts.csv").write_text("prompt,seed\na blue star,1\n", encoding="utf-8")
     with pytest.raises(JobError, match="no column 'num_frames'"):

@@ -15,7 +15,7 @@ from framefleet.jobs.shapes.captions import captions
 from framefleet.jobs.shapes.commands import dataset_command, evaluate_command, prompts_command
 from framefleet.jobs.shapes.dataset import examples_of, write_dataset
 from framefleet.jobs.shapes.drawing import draw
-from framefleet.jobs.shapes.evaluate import Settings, evaluate
+from framefleet.jobs.shapes.evaluate import ATTRIBUTES, Settings, evaluate
 from framefleet.jobs.shapes.prompts import prompt_rows
 from framefleet.jobs.shapes.scene import NEW_COLORS, NEW_SHAPES, Scene
 from framefleet.jobs.shapes.size import SIZE, Size
@@ -100,7 +100,7 @@ def test_each_clip_has_one_of_the_sizes_and_what_it_shows_does_not_depend_on_the
     [
         *((text, "write it as 9x64x64") for text in ("9", "9x64", "9x64x64x3", "9x-64x64", "ninex64x64")),
         *((text, "32 to 1024") for text in ("9x16x64", "9x64x9999")),
-        ("0x64x64", "use 9"),
+        ("0x64x64", "use 1 or more"),
     ],
 )
 def test_sizes_that_are_none_or_are_not_drawn_are_refused(tmp_path: Path, size: str, fix: str) -> None:
@@ -174,7 +174,7 @@ def test_prompts_ask_for_sizes_and_scores_are_by_them(tmp_path: Path) -> None:
         ("17", "32", "48"),
     ] * 2
     found = evaluate(str(output_of(tmp_path / "out", [dict(row) for row in rows])))
-    assert [(score.settings.size, score.num_clips) for score in found] == [("17x32x48", 2), ("9x64x64", 2)]
+    assert [(str(score.settings.size), score.num_clips) for score in found] == [(size, 2) for size in sizes]
 
 
 def test_rows_with_and_without_a_lora_stand_in_one_table() -> None:
@@ -197,7 +197,7 @@ def test_a_model_that_draws_what_is_asked_scores_full_marks(tmp_path: Path) -> N
     rows = prompt_rows(num_scenes=3, languages=["en"], guidance_scales=[5.0])
     (score,) = evaluate(str(output_of(tmp_path, rows)))
     assert score.settings == Settings(
-        lora="", language="en", size=str(SIZE), num_inference_steps=16, guidance_scale=5.0
+        lora="", language="en", size=SIZE, num_inference_steps=16, guidance_scale=5.0
     )
     assert (score.num_clips, score.all, score.shape) == (3, 1.0, 1.0)
 
@@ -222,12 +222,19 @@ def test_scores_are_shares_by_language_guidance_steps_and_lora(tmp_path: Path) -
 def test_scores_are_printed_for_people_and_for_machines(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    output_of(tmp_path, prompt_rows(num_scenes=1, guidance_scales=[5.0]))
+    rows = prompt_rows(num_scenes=1, guidance_scales=[5.0], sizes=[Size(9, 128, 128)])
+    output_of(tmp_path, [row | {"lora": {"pink": {"sha256": "0", "weight": 1}}} for row in rows])
     evaluate_command(str(tmp_path))
-    assert "100.0" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "9x128x128" in shown
+    assert "…" not in shown
+    assert shown.count("100.0") == 2 * len((*ATTRIBUTES, "all"))
     evaluate_command(str(tmp_path), as_json=True)
     scores = json.loads(capsys.readouterr().out)
-    assert [score["language"] for score in scores] == ["en", "zh"]
+    assert [(score["language"], score["size"]) for score in scores] == [
+        ("en", "9x128x128"),
+        ("zh", "9x128x128"),
+    ]
     assert scores[0]["guidance_scale"] == 5.0
     assert scores[0]["motion"] == 1.0
 
@@ -255,5 +262,6 @@ def test_the_command_line_writes_a_dataset_and_prompts(tmp_path: Path) -> None:
     assert made.exit_code == 0
     assert pq.read_table(made.output.strip().splitlines()[-1]).num_rows == 2
     prompts = tmp_path / "prompts.csv"
-    assert command("shapes", "prompts", str(prompts), "--scenes", "1", "--guidance", "5").exit_code == 0
+    asked = ("--scenes", "1", "--guidance", "5", "--size", "17x64x64")
+    assert command("shapes", "prompts", str(prompts), *asked).exit_code == 0
     assert prompts.read_text(encoding="utf-8").count("\n") == 1 + 2  # a header, and both languages

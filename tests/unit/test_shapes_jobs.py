@@ -1,0 +1,33 @@
+"""The shipped training jobs are valid, and each begins with what another leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from framefleet.jobs import shapes
+from framefleet.jobs.job_file import load_job_as
+from framefleet.jobs.train_job import TrainJob
+
+FILES = sorted((Path(shapes.__file__).parent / "train").glob("*.yaml"))
+BLANK = "shapes/blank"
+
+
+def job_of(file: Path) -> TrainJob:
+    return load_job_as(TrainJob, file, [])
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_shipped_job_is_valid_and_writes_under_its_own_name(file: Path) -> None:
+    assert job_of(file).output.endswith(f"shapes/{file.stem}")
+
+
+def test_the_jobs_are_one_tree_that_grows_from_the_blank_model() -> None:
+    jobs = {job.output: job for job in map(job_of, FILES)}
+    for job in jobs.values():
+        begun = set[str]()
+        while not job.model.path.endswith(BLANK):
+            assert job.output not in begun
+            begun.add(job.output)
+            job = jobs[job.model.path.removesuffix("/model")]
