@@ -10,14 +10,12 @@ import pytest
 from framefleet.jobs.demo import DEFAULTS, MODEL, PROMPTS, SEEDS, prepare_demo
 from framefleet.jobs.shapes.measure import measure
 from framefleet.jobs.shapes.prompts import prompt_rows
-from framefleet.jobs.shapes.size import Size
+from framefleet.jobs.shapes.size import SIZE, Size
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model import load_model
 from framefleet.pipeline.renderer import Renderer
 from framefleet.pipeline.request import Request
 
-NUM_SCENES = 12
-LEAST_RIGHT = {"color": 12, "background": 12, "shape": 9, "motion": 11}  # of those; README.md has the shares
 MAX_BYTES = 12 * 10**6  # of all weights; a newcomer downloads them with the package
 
 
@@ -32,17 +30,30 @@ def test_the_shipped_model_is_small_and_holds_no_pickle() -> None:
     assert sum(file.stat().st_size for file in weights) <= MAX_BYTES
 
 
-@pytest.mark.parametrize("language", ["en", "zh"])
-def test_held_out_prompts_are_followed(language: str) -> None:
+@pytest.mark.parametrize(
+    ("language", "size", "num_scenes", "least_right"),
+    [
+        ("en", SIZE, 12, {"color": 12, "background": 12, "shape": 9, "motion": 11}),
+        ("zh", SIZE, 12, {"color": 12, "background": 12, "shape": 9, "motion": 11}),
+        ("en", Size(33, 64, 64), 8, {"color": 8, "background": 8, "shape": 5, "motion": 7}),
+        ("zh", Size(9, 128, 128), 8, {"color": 8, "background": 8, "shape": 4, "motion": 6}),
+    ],
+    ids=str,
+)
+def test_held_out_prompts_are_followed(
+    language: str, size: Size, num_scenes: int, least_right: dict[str, int]
+) -> None:
     rows = prompt_rows(
-        num_scenes=NUM_SCENES, languages=[language], guidance_scales=[DEFAULTS["guidance_scale"]]
+        num_scenes=num_scenes,
+        languages=[language],
+        guidance_scales=[DEFAULTS["guidance_scale"]],
+        sizes=[size],
     )
-    requests = [
-        Request(arguments={**DEFAULTS, "prompt": row["prompt"]}, seed=index) for index, row in enumerate(rows)
-    ]
+    arguments = [DEFAULTS | size._asdict() | {"prompt": row["prompt"]} for row in rows]
+    requests = [Request(arguments=given, seed=index) for index, given in enumerate(arguments)]
     renderer = Renderer(load_model(MODEL, device="cpu"))
     seen = {clip.request.seed: measure(clip.frames) for clip in renderer.render(requests)}
-    for attribute, least in LEAST_RIGHT.items():
+    for attribute, least in least_right.items():
         right = [getattr(seen[index], attribute) == row[attribute] for index, row in enumerate(rows)]
         assert sum(right) >= least, attribute
 
