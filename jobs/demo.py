@@ -14,7 +14,7 @@ import yaml
 
 from framefleet.jobs.job import Job
 from framefleet.jobs.job_file import load_job
-from framefleet.jobs.shapes.size import SIZE, Size
+from framefleet.jobs.shapes.size import SIZE, Size, check_size
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.contact_sheet import contact_sheet, moving_sheet
 from framefleet.pipeline.outputs.frames import Frames
@@ -46,6 +46,8 @@ def prepare_demo(folder: Path, words: Sequence[str] = (), size: Size | None = No
     """
     if size and not words:
         raise JobError(f"size {size} is for words of your own", "give a prompt beside it")
+    if size:
+        check_size(size)
     folder.mkdir(parents=True, exist_ok=True)
     table = folder / "prompts.csv"
     if words:
@@ -85,15 +87,12 @@ def _add(table: Path, words: Sequence[str], size: Mapping[str, int]) -> None:
 def _check(words: Sequence[str], size: Mapping[str, int]) -> None:
     """Raise JobError for what the model does not render: in the table it would stop every row."""
     spec = inspect_model(MODEL)
-    kinds: dict[ScalarKind, list[tuple[str, Any]]] = {
-        "str": [("prompt", prompt) for prompt in words],
-        "int": list(size.items()),
-    }
-    for kind, given in kinds.items():
-        for name, value in given:
-            found = check_argument(name, value, kind, spec)
-            if isinstance(found, Refused):
-                raise JobError(f"{name} is {value!r}, but {found.reason}", found.fix)
+    texts: list[tuple[str, Any, ScalarKind]] = [("prompt", prompt, "str") for prompt in words]
+    numbers: list[tuple[str, Any, ScalarKind]] = [(name, value, "int") for name, value in size.items()]
+    for name, value, kind in texts + numbers:
+        found = check_argument(name, value, kind, spec)
+        if isinstance(found, Refused):
+            raise JobError(f"{name} is {value!r}, but {found.reason}", found.fix)
 
 
 def draw_pictures(folder: Path) -> dict[str, Path]:

@@ -22,7 +22,7 @@ from framefleet.jobs.console import stderr
 from framefleet.jobs.shapes.captions import LANGUAGES, captions
 from framefleet.jobs.shapes.drawing import OUTLINES, PALETTE, draw
 from framefleet.jobs.shapes.scene import MOTIONS, Scene, new_scenes, training_scenes
-from framefleet.jobs.shapes.size import SIZE, Size
+from framefleet.jobs.shapes.size import SIZE, Size, check_size
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.media import Media, encode
 from framefleet.pipeline.outputs.store import Store
@@ -99,7 +99,7 @@ def examples_of(
 ) -> list[Example]:
     """Return the rows of a dataset; half of their texts are English, about."""
     repeats = repeats or {}
-    _check(num_clips, num_new, repeats)
+    _check(num_clips, num_new, sizes, repeats)
     random, random_size = Random(f"dataset {seed}"), Random(f"dataset sizes {seed}")
     scenes = training_scenes(num_clips - num_new, seed=seed)
     scenes += training_scenes(num_new, seed=seed, among=new_scenes())
@@ -125,11 +125,13 @@ def examples_of(
     return examples
 
 
-def _check(num_clips: int, num_new: int, repeats: Mapping[str, int]) -> None:
+def _check(num_clips: int, num_new: int, sizes: Sequence[Size], repeats: Mapping[str, int]) -> None:
     if num_clips < 1:
         raise JobError(f"{num_clips} clips are no dataset", "ask for at least 1")
     if not 0 <= num_new <= num_clips:
         raise JobError(f"{num_new} new ones of {num_clips} clips", f"use 0 to {num_clips}")
+    for size in sizes:
+        check_size(size)
     for word, count in repeats.items():
         if word not in REPEATABLE:
             raise JobError(f"repeats: no clip shows {word!r}", f"use {', '.join(REPEATABLE)}")

@@ -14,7 +14,7 @@ from typing import Any
 
 from framefleet.jobs.shapes.captions import LANGUAGES, captions
 from framefleet.jobs.shapes.scene import Scene, held_out_scenes
-from framefleet.jobs.shapes.size import SIZE, Size
+from framefleet.jobs.shapes.size import SIZE, Size, check_size
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.store import Store
 
@@ -39,7 +39,7 @@ def prompt_rows(
 
     loras: as rows give them ("none", "style:0.8"); without any there is no such column.
     """
-    _check(num_scenes, languages)
+    _check(num_scenes, languages, sizes)
     rows = []
     for index, scene in enumerate(held_out_scenes(num_scenes, seed=seed, among=among)):
         row_seed = seed * SEED_STEP + index
@@ -60,12 +60,14 @@ def prompt_rows(
     return rows
 
 
-def _check(num_scenes: int, languages: Sequence[str]) -> None:
+def _check(num_scenes: int, languages: Sequence[str], sizes: Sequence[Size]) -> None:
     if num_scenes < 1:
         raise JobError(f"{num_scenes} scenes are no table", "ask for at least 1")
     for language in languages:
         if language not in LANGUAGES:
             raise JobError(f"no prompts in {language!r}", f"use {' or '.join(LANGUAGES)}")
+    for size in sizes:
+        check_size(size)
 
 
 def write_prompts(

@@ -24,14 +24,17 @@ SIZE = Size(9, 64, 64)
 
 
 def read_size(text: str) -> Size:
-    """Return what "9x64x64" stands for. Raises JobError for what it is not, or for what is not drawn."""
+    """Return what "9x64x64" stands for. Raises JobError for what is no size."""
     numbers = text.split("x")
     if len(numbers) != len(Size._fields) or not all(number.isdecimal() for number in numbers):
         raise JobError(f"size {text!r} is not frames, height and width", "write it as 9x64x64")
-    size = Size(*map(int, numbers))
+    return Size(*map(int, numbers))
+
+
+def check_size(size: Size) -> None:
+    """Raise JobError for what is not drawn."""
     if size.num_frames < 1:
-        raise JobError(f"size {text}: {size.num_frames} frames", "use 1 or more")
+        raise JobError(f"size {size}: {size.num_frames} frames", "use 1 or more")
     for side in (size.height, size.width):
         if not MIN_SIDE <= side <= MAX_SIDE:
-            raise JobError(f"size {text}: a side of {side}", f"use {MIN_SIDE} to {MAX_SIDE} pixels")
-    return size
+            raise JobError(f"size {size}: a side of {side}", f"use {MIN_SIDE} to {MAX_SIDE} pixels")

@@ -137,9 +137,12 @@ def test_a_complete_dataset_is_left_alone_and_another_is_refused(
         dataset_command(str(tmp_path), clips=3)
 
 
-def test_a_dataset_of_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="0 clips"):
-        write_dataset(str(tmp_path), num_clips=0)
+@pytest.mark.parametrize(
+    ("clips", "size"), [(0, SIZE), (1, Size(0, 64, 64)), (1, Size(9, 16, 64)), (1, Size(9, 64, 9999))]
+)
+def test_impossible_datasets_are_refused(clips: int, size: Size, tmp_path: Path) -> None:
+    with pytest.raises(JobError):
+        write_dataset(str(tmp_path), num_clips=clips, sizes=[SIZE, size])
     assert not any(tmp_path.iterdir())
 
 
