@@ -209,8 +209,7 @@ def connect(settings: FleetSettings, modules: Sequence[str] = ()) -> None:
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE_BYTES,
         }
-    if ray.is_initialized():
-        raise FleetError("Ray is already in use in this process", "call ray.shutdown() first")
+    check_unused()
     if settings.address is not None:
         _check_address(settings.address)
     try:
@@ -219,6 +218,12 @@ def connect(settings: FleetSettings, modules: Sequence[str] = ()) -> None:
     except (RayError, ConnectionError, RuntimeError, ValueError) as error:
         where = settings.address or "this machine"
         raise FleetError(f"cannot start Ray at {where}: {error}", "check fleet.address") from error
+
+
+def check_unused() -> None:
+    """Raise FleetError where this process uses Ray already: it would be shut down with ours."""
+    if ray.is_initialized():
+        raise FleetError("Ray is already in use in this process", "call ray.shutdown() first")
 
 
 @contextmanager

@@ -21,9 +21,10 @@ from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import framefleet
-from framefleet.cluster.fleet import FleetSettings, connect, resources
+from framefleet.cluster.fleet import FleetSettings, check_unused, connect, resources
 from framefleet.pipeline.environment import source_fingerprint
 from framefleet.pipeline.errors import FleetError, FramefleetError
 from framefleet.pipeline.training.reports import Report
@@ -45,17 +46,24 @@ class Trainers:
     num_workers: auto is one for each GPU, or one where there is none: processes share no cores for nothing.
     """
 
-    def __init__(self, settings: FleetSettings, *, threads: int) -> None:
+    def __init__(self, settings: FleetSettings, *, threads: int, device: str = "auto") -> None:
+        if device == "cpu":
+            settings = replace(settings, gpus_per_worker=0)
         self._settings, self._threads = settings, threads
         self.num_workers = 1
 
     def __enter__(self) -> Self:
+        check_unused()
         _quiet()
-        if self._settings.address is not None:
-            connect(self._settings)
-        self.num_workers, self._gpus = _shares(self._settings)
-        if self._settings.address is None and self.num_workers > 1:
-            connect(replace(self._settings, workers=self.num_workers))
+        try:
+            if self._settings.address is not None:
+                connect(self._settings)
+            self.num_workers, self._gpus = _shares(self._settings)
+            if self._settings.address is None and self.num_workers > 1:
+                connect(replace(self._settings, workers=self.num_workers))
+        except BaseException:
+            ray.shutdown()  # __exit__ is not called when entering fails
+            raise
         return self
 
     def __exit__(
@@ -73,12 +81,15 @@ class Trainers:
             self.trainer(_train, training, tell, num_workers=0).fit()
 
     def _run_on_ray(self, training: Training, tell: Callable[[Report], None]) -> None:
-        events = Queue(actor_options={"num_cpus": 0})
+        # Beside this process: they are to live as long as it does.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        events = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
         deadline = time.monotonic() + self._settings.ready_timeout_s
         is_ready = False
         # In a task: signals are for this process, and Ray Train would put its own handler in their way. In a
         # thread it might call a Ray that was shut down after an error, which ends the process without a word.
-        fitting = ray.remote(num_cpus=0, max_retries=0)(_fit).remote(self, training, events.put)
+        fit = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here)(_fit)
+        fitting = fit.remote(self, training, events.put)
         while not (_has_ended(fitting) and events.empty()):
             try:
                 event = events.get(timeout=POLL_S)
@@ -86,6 +97,10 @@ class Trainers:
                 if not is_ready and time.monotonic() > deadline:
                     raise self._not_ready() from None
                 continue
+            except RayError as error:
+                raise FleetError(
+                    f"the cluster was lost: {error}", "run the same command to go on when it is back"
+                ) from error
             is_ready = True
             if isinstance(event, FramefleetError):
                 raise event  # others would say the same, so none is started again

@@ -20,6 +20,7 @@ from framefleet.pipeline.outputs.store import Store, public_url
 from framefleet.pipeline.sources.source import public_name
 
 PATH = "job.json"
+TRAINING = "train.json"  # of an output of the other kind
 # What decides which clips a job makes. Fleet, retries, keep_embeddings, ... may change from run to run.
 DECISIVE = ("table", "defaults", "columns", "recipe", "media")
 LORAS = "loras"  # those that both have must be the same; others may be added, for rows that are added
@@ -43,6 +44,8 @@ def is_claimed(resolved: Resolved) -> bool:
     try:
         theirs = read_claim(resolved.store)
     except FileNotFoundError:
+        if resolved.store.exists(TRAINING):
+            raise JobError(f"{resolved.store.url_of('')} holds a training", "choose another output") from None
         return False
     differences = list(_differences(_decisive(theirs), _decisive(_description(resolved))))
     if differences and not (resolved.store.list(RECORDS) or resolved.store.list("clips")):

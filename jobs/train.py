@@ -13,7 +13,7 @@ from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.training import Trainers
 from framefleet.jobs.job_file import job_as
 from framefleet.jobs.loss_curve import write_loss_curve
-from framefleet.jobs.train_claim import claim_training
+from framefleet.jobs.train_claim import check_output, claim_training
 from framefleet.jobs.train_job import TrainJob
 from framefleet.jobs.train_progress import Pace, TrainProgress
 from framefleet.jobs.train_resolve import ResolvedTraining, resolve_training
@@ -57,8 +57,9 @@ def train_job(job: TrainJob, watch: TrainWatch) -> TrainSummary:
     fleet = FleetSettings(**job.fleet.model_dump())
     with (
         DriverLock(resolved.store) as lock,
-        Trainers(fleet, threads=job.model.threads) as trainers,
+        Trainers(fleet, threads=job.model.threads, device=job.model.device) as trainers,
     ):
+        check_output(resolved, workers=trainers.num_workers)
         rows = survey_training(resolved, watch)
         say_plan(job.train, Batches.of(rows, job.train, world_size=trainers.num_workers), watch)
         claim_training(resolved, rows, workers=trainers.num_workers)

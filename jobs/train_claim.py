@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any, get_args
 
 import framefleet
+from framefleet.jobs.claim import PATH as RENDER
+from framefleet.jobs.claim import TRAINING as PATH
 from framefleet.jobs.claim import flat, public_location, read_claim
 from framefleet.jobs.train_resolve import ResolvedTraining
 from framefleet.pipeline.environment import PACKAGES
@@ -20,7 +22,7 @@ from framefleet.pipeline.training.dataset.rows import TrainingRows
 from framefleet.pipeline.training.results.checkpoints import FOLDER, Checkpoints
 from framefleet.pipeline.training.results.finish import read_finished
 
-PATH = "train.json"
+DECISIVE = ("numerics", "workers", "rows", "model_digest")  # and `train:`, but for what is in FREE
 # Of `train:`, what may change from run to run without changing the weights.
 FREE = {
     "gradient_checkpointing",
@@ -32,22 +34,36 @@ FREE = {
 }
 
 
+def check_output(resolved: ResolvedTraining, *, workers: int) -> None:
+    """Raise JobError when the output is another's whatever the rows are: the survey would write to it."""
+    if resolved.store.exists(RENDER):
+        raise JobError(f"{resolved.store.url_of('')} holds clips of a render job", "choose another output")
+    _check(resolved, _description(resolved, workers))
+
+
 def claim_training(resolved: ResolvedTraining, rows: TrainingRows, *, workers: int) -> None:
     """Make the output this training's. Raises JobError when it is another's. Call while holding the lock."""
-    ours, store = _description(resolved, rows, workers), resolved.store
+    ours = _description(resolved, workers) | {"rows": {"count": len(rows), "digest": rows.digest()}}
+    _check(resolved, ours)
+    _check_steps(resolved)
+    resolved.store.write(PATH, (json.dumps(ours, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _check(resolved: ResolvedTraining, ours: Mapping[str, Any]) -> None:
+    """Raise JobError when the output holds a training of which anything decisive in `ours` differs."""
+    store = resolved.store
     try:
         theirs = read_claim(store, PATH)
     except FileNotFoundError:
-        theirs = ours
-    differences = list(_differences(_decisive(theirs), _decisive(ours)))
+        return
+    keys = [key for key in DECISIVE if key in ours]
+    differences = list(_differences(_decisive(theirs, keys), _decisive(ours, keys)))
     if differences and (store.list(FOLDER) or read_finished(store)):
         raise JobError(
             f"{store.url_of('')} holds another training\n" + "\n".join(differences),
             f"choose another output, or take these changes back; of train, {', '.join(sorted(FREE))} may "
             "change, and with a constant schedule steps",
         )
-    _check_steps(resolved)
-    store.write(PATH, (json.dumps(ours, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def _check_steps(resolved: ResolvedTraining) -> None:
@@ -61,7 +77,7 @@ def _check_steps(resolved: ResolvedTraining) -> None:
         )
 
 
-def _description(resolved: ResolvedTraining, rows: TrainingRows, workers: int) -> dict[str, Any]:
+def _description(resolved: ResolvedTraining, workers: int) -> dict[str, Any]:
     """Return the job with every value that it left open, and without secrets."""
     job, model = resolved.job.model_dump(exclude={"storage_options"}), resolved.model
     job["table"] = public_location(resolved.job.table)
@@ -77,7 +93,6 @@ def _description(resolved: ResolvedTraining, rows: TrainingRows, workers: int) -
         "pipeline": resolved.spec.class_name,
         "numerics": {"dtype": model.dtype, "threads": model.threads, **model.options.numerics()},
         "workers": workers,
-        "rows": {"count": len(rows), "digest": rows.digest()},
         "model_digest": resolved.digest,
         "model_files": dict(resolved.files),
     }
@@ -90,11 +105,10 @@ def _shown(sample: Mapping[str, Any], spec: PipelineSpec) -> dict[str, Any]:
     return {name: public_url(value) if name in inputs else value for name, value in sample.items()}
 
 
-def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
+def _decisive(description: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     train = {key: value for key, value in description["job"]["train"].items() if key not in FREE}
     if train["schedule"] == "constant":
         del train["steps"]
-    keys = ("numerics", "workers", "rows", "model_digest")
     return dict(flat("", {"train": train, **{key: description.get(key) for key in keys}}))
 
 

@@ -72,7 +72,7 @@ def resolve_training(job: TrainJob, watch: TrainWatch) -> ResolvedTraining:
         encoder_of(spec.class_name)  # refuses pipelines that cannot be trained
     _check_settings(job.train)
     check_dtype(model.dtype, spec.components)
-    _check_model_options(model.options)
+    _check_model_options(model.options, job.train.part)
     check_options(
         model.options,
         spec,
@@ -116,6 +116,11 @@ def _check_settings(settings: TrainSettings) -> None:
         raise JobError(
             "train.strategy is fsdp, and train.part is autoencoder", "leave it out: one fits a GPU with ddp"
         )
+    if settings.part == "text_encoder" and settings.batch_size == 1:
+        raise JobError(
+            "train.part is text_encoder, and train.batch_size is 1",
+            "raise it, to 48 or so: the other rows of a batch are what a text is told from",
+        )
     if settings.sample_every and not settings.samples:
         raise JobError(
             "train.sample_every is set, and there are no train.samples",
@@ -123,8 +128,13 @@ def _check_settings(settings: TrainSettings) -> None:
         )
 
 
-def _check_model_options(options: Options) -> None:
+def _check_model_options(options: Options, part: str) -> None:
     """Raise JobError for options that training cannot have."""
+    if part == "autoencoder" and (options.vae_slicing or options.vae_tiling):
+        raise JobError(
+            "train.part is autoencoder, and model.vae_slicing or vae_tiling is set",
+            "leave them out, and lower train.batch_size or train.sizes where memory is short",
+        )
     set_ = [name for name in options.numerics() if name not in OPTIONS]
     if set_:
         raise JobError(f"model.{set_[0]} is set, which is for rendering", "leave it out of a training's job")
@@ -150,7 +160,7 @@ def _with_fp32(dtype: DType, component: str) -> DType:
 
 
 def _samples(job: TrainJob, spec: PipelineSpec, bucket: Bucket, inputs: Inputs) -> tuple[Request, ...]:
-    """Return the samples as checked requests, of the first bucket's size where they do not say."""
+    """Return the samples, checked, of the first bucket's size where they do not say."""
     size = {"height": bucket.height, "width": bucket.width}
     size |= dict.fromkeys(FRAME_PARAMETERS, bucket.num_frames)
     base = {name: value for name, value in size.items() if name in spec.settable()} | job.defaults
@@ -176,7 +186,9 @@ def _sample(number: int, values: dict[str, Any], spec: PipelineSpec, finder: Inp
             f"train.samples: number {number + 1} has no {missing[0]}",
             f"write {{{', '.join(f'{name}: ...' for name in needed)}, seed: ...}}",
         )
+    request = Request(arguments=values, **special)
     try:
-        return checked(Request(arguments=values, **special), spec, recipe, finder=finder)
+        checked(request, spec, recipe, finder=finder)
     except UserError as error:
         raise JobError(f"train.samples: number {number + 1}: {error.problem}", error.fix) from error
+    return request  # as it was given: the renderer checks it again, where images are files

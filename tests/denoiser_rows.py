@@ -16,7 +16,7 @@ from tests.crafter import IMAGE, MOTION, TEXT, crafter
 from tests.tiny import SMALLEST, tiny
 
 CRAFTERS = (TEXT, IMAGE, MOTION)
-INDEX = 3  # of the row, which is the seed of what the pipeline draws for it
+INDEX = 3  # of the row
 
 
 def pipe_of(name: str) -> Any:
@@ -57,17 +57,15 @@ def task_of(pipe: Any, name: str, **settings: Any) -> DenoiserTask:
 
 
 def prepared(task: DenoiserTask, name: str, *, count: int = 3, start: int = INDEX) -> list[Prepared]:
-    bucket = bucket_of(name)
-    prompts = [f"a ball that bounces {index} times" for index in range(start, start + count)]
     return [
-        task.prepare(
-            TrainingRow(
-                index=index, video="", sha256="", arguments=arguments_of(name, prompt), bucket=bucket
-            ),
-            frames_of(bucket, index),
-        )
-        for index, prompt in enumerate(prompts, start=start)
+        task.prepare(row_of(name, index), frames_of(bucket_of(name), index))
+        for index in range(start, start + count)
     ]
+
+
+def row_of(name: str, index: int) -> TrainingRow:
+    arguments = arguments_of(name, f"a ball that bounces {index} times")
+    return TrainingRow(index=index, video="", sha256="", arguments=arguments, bucket=bucket_of(name))
 
 
 def descend(

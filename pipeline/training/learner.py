@@ -45,7 +45,9 @@ class Learner:
             weight_decay=settings.weight_decay,
         )
         self._average = Average(self.weights, settings.ema) if settings.ema else None
-        self._scaler = torch.amp.GradScaler(world.device.type, enabled=settings.precision == "fp16")
+        self._scaler = torch.amp.GradScaler(
+            world.device.type, enabled=settings.precision == "fp16" or _has_fp16(self._modules)
+        )
 
     def learn(self, step: int, batches: Sequence[Sequence[Prepared]]) -> Step:
         """Change the weights once. batches: one for each forward. Raises JobError where they would be NaN."""
@@ -56,7 +58,8 @@ class Learner:
         loss = self._backward(step, batches)
         self._scaler.unscale_(self._optimizer)
         norm = self._clip()
-        if not self._scaler.is_enabled():  # which leaves such steps out by itself, and lowers its scale
+        # A scaler leaves such steps out by itself and lowers its scale; below 1 that was not the reason.
+        if not self._scaler.is_enabled() or self._scaler.get_scale() < 1:
             _check_finite(f"the norm of the gradients of step {step}", norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
@@ -64,7 +67,13 @@ class Learner:
         if self._average:
             self._average.take(step)
         seconds = time.perf_counter() - started
-        return Step(step=step, loss=loss, learning_rate=rate, grad_norm=norm, seconds=seconds)
+        return Step(
+            step=step,
+            loss=loss,
+            learning_rate=rate,
+            grad_norm=norm if math.isfinite(norm) else None,
+            seconds=seconds,
+        )
 
     @contextmanager
     def result(self) -> Iterator[None]:
@@ -148,6 +157,11 @@ class Learner:
     def _kept(self) -> dict[str, Mapping[str, Tensor]]:
         average = self._average.values if self._average else {}
         return {"weights": self.weights, "buffers": _buffers(self._modules), "average": average}
+
+
+def _has_fp16(modules: Mapping[str, nn.Module]) -> bool:
+    """Tell whether gradients pass frozen weights of fp16, as those of a LoRA: there small ones become 0."""
+    return any(weight.dtype == torch.float16 for module in modules.values() for weight in module.parameters())
 
 
 def _check_finite(name: str, value: float) -> None:

@@ -15,12 +15,15 @@ class Preparing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What one change of the weights was like. step: from 0. loss: the mean over all of its rows."""
+    """What one change of the weights was like. step: from 0. loss: the mean over all of its rows.
+
+    grad_norm: None where fp16 overflowed, and the step was left out.
+    """
 
     step: int
     loss: float
     learning_rate: float
-    grad_norm: float
+    grad_norm: float | None
     seconds: float
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -9,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from framefleet.pipeline.identity import canonical_json
 from framefleet.pipeline.outputs.frames import Frames
 
 Prepared = dict[str, Tensor]  # what a row's loss needs; a safetensors file can hold it
@@ -46,6 +48,12 @@ class TrainingRow:
     arguments: Mapping[str, Any]
     bucket: Bucket
     repeats: int = 1
+
+    @property
+    def seed(self) -> int:
+        """Of what its pipeline draws for it: by its content, so that rows before it may come and go."""
+        content = canonical_json([self.sha256, dict(self.arguments)]).encode("utf-8", "surrogatepass")
+        return int.from_bytes(hashlib.sha256(content).digest()[:8], "big") >> 1
 
 
 class Task(Protocol):

@@ -10,11 +10,15 @@ import time
 from pathlib import Path
 
 import pytest
+import ray
 import safetensors.torch
 import torch
 import yaml
 
+from framefleet.cluster.fleet import FleetSettings
+from framefleet.cluster.training import Trainers
 from framefleet.jobs.train import train
+from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.training.results.losses import read_losses
 from tests.jobs import finish, worker_pids
@@ -95,6 +99,23 @@ def test_two_workers_do_what_one_does_in_two_forwards(strategy: str, folder: Pat
     for name, value in trained_weights(alone).items():
         assert torch.allclose(weights[name], value, atol=1e-3), name
     assert (folder / strategy / "samples/30/01.mp4").exists()
+
+
+def test_a_ray_that_is_in_use_is_left_alone(folder: Path) -> None:
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        with pytest.raises(FleetError, match=r"Ray is already in use(.|\n)*ray.shutdown"):
+            train(training_job(folder, "in_use"))
+        assert ray.is_initialized()
+    finally:
+        ray.shutdown()
+
+
+def test_on_the_cpu_gpus_ask_for_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with Trainers(FleetSettings(), threads=1, device="cpu") as trainers:
+        assert trainers.num_workers == 1
+        assert not ray.is_initialized()
 
 
 def wait_for_steps(output: Path, steps: int, process: subprocess.Popen[str]) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from diffusers import DiffusionPipeline
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -20,10 +21,11 @@ from framefleet.jobs.job_file import load_job_as
 from framefleet.jobs.train import TrainSummary, train
 from framefleet.jobs.train_job import TrainJob
 from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.outputs.media import decode
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.training.results.losses import read_losses
 from tests.tiny import tiny
-from tests.training_jobs import equal, trained_weights, training_job, write_clips
+from tests.training_jobs import SIZE, equal, trained_weights, training_job, write_clips
 
 SAMPLE = {"prompt": "square 1", "seed": 3, "num_inference_steps": 2, "guidance_scale": 1.0}
 
@@ -216,6 +218,7 @@ def trained_weights_of_tiny(component: str) -> dict[str, Tensor]:
             {"part": "autoencoder", "strategy": "fsdp"},
             r"train.strategy is fsdp, and train.part is autoencoder",
         ),
+        ({"part": "text_encoder", "batch_size": 1}, r"train.batch_size is 1\nhint: raise it"),
         ({"sizes": [[6, 16, 16]]}, r"train.sizes has \[6, 16, 16\]"),
         ({"batch_size": 9}, r"one step takes 9 rows"),
     ],
@@ -231,6 +234,42 @@ def test_trained_weights_in_bf16_are_refused(folder: Path) -> None:
     job = load_job_as(TrainJob, training_job(folder, "refused"), ["model.dtype={transformer: bf16}"])
     with pytest.raises(JobError, match=r"weights that are trained are fp32(.|\n)*precision: bf16"):
         train(job)
+
+
+def test_an_autoencoder_that_works_in_slices_is_refused(folder: Path) -> None:
+    job = training_job(folder, "refused", part="autoencoder")
+    with pytest.raises(JobError, match="vae_slicing or vae_tiling is set"):
+        train(load_job_as(TrainJob, job, ["model.vae_slicing=true"]))
+
+
+def test_outputs_of_others_stay_as_they_are(folder: Path, undisturbed: dict[str, Tensor]) -> None:
+    """Also where rows would be left out, which are noted in the output."""
+    (folder / "rendered").mkdir()
+    for output, other in (("undisturbed", "train.json"), ("rendered", "job.json")):
+        claim, invalid = folder / output / other, folder / output / "invalid/part-0.parquet"
+        invalid.parent.mkdir()
+        for file in {claim, invalid}:
+            if not file.exists():
+                file.write_text("{}")
+        before = files_in(folder / output)
+        job = yaml.safe_load(training_job(folder, output, learning_rate=0.1).read_text())
+        with pytest.raises(JobError, match=r"holds another training|holds clips of a render job"):
+            train(job | {"on_invalid": "skip"})
+        assert files_in(folder / output) == before
+        shutil.rmtree(invalid.parent)
+
+
+def files_in(folder: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in folder.rglob("*.*") if file.is_file()}
+
+
+def test_samples_may_begin_with_a_picture(folder: Path) -> None:
+    job = yaml.safe_load(training_job(folder, "pictures", steps=1).read_text())
+    Image.new("RGB", SIZE[1:], "red").save(folder / "first.png")
+    job |= {"model": str(tiny("wan_i2v")), "defaults": {}, "inputs": {"roots": [str(folder)]}}
+    job["train"]["samples"] = [{"prompt": "a", "image": "first.png", "num_inference_steps": 1}]
+    train(job)
+    assert decode((folder / "pictures/samples/1/01.mp4").read_bytes()).shape == (*SIZE, 3)
 
 
 def test_attention_that_may_give_no_gradients_is_refused(folder: Path) -> None:

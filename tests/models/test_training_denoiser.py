@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from tests.denoiser_rows import (
     frames_of,
     pipe_of,
     prepared,
+    row_of,
     task_of,
 )
 
@@ -67,7 +69,7 @@ def plain_arguments(pipe: Any, name: str, prompt: str) -> dict[str, Any]:
     return {**arguments_of(name, prompt), **sizes, **images, **scale, "num_inference_steps": 2}
 
 
-def first_call(pipe: Any, arguments: dict[str, Any]) -> tuple[list[Any], Any]:
+def first_call(pipe: Any, arguments: dict[str, Any], *, seed: int) -> tuple[list[Any], Any]:
     """Return the leaves of the plain pipeline's first denoiser call, and its scheduler."""
     found: list[Any] = []
 
@@ -77,7 +79,7 @@ def first_call(pipe: Any, arguments: dict[str, Any]) -> tuple[list[Any], Any]:
 
     denoiser = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
     with intercept({"denoiser": denoiser}, reach), pytest.raises(Left):
-        pipe(**arguments, generator=torch.Generator().manual_seed(INDEX))
+        pipe(**arguments, generator=torch.Generator().manual_seed(seed))
     return found, pipe.scheduler
 
 
@@ -88,12 +90,13 @@ def test_the_denoiser_is_called_as_the_plain_pipeline_calls_it(name: str) -> Non
     (row,) = prepared(task, name, count=1)
     shared, _ = task._bucket(bucket_of(name))
     clean, held = row["latents"], shared.held(row["latents"])
-    draw = torch.Generator().manual_seed(INDEX)
+    seed = row_of(name, INDEX).seed
+    draw = torch.Generator().manual_seed(seed)
     given = noise = torch.randn(clean.shape, generator=draw)
     if name.startswith("opensora"):  # packs its noise, which it draws before it draws the given frames
         given, noise = (
             None,
-            packed(torch.randn(unpacked_shape(pipe, name), generator=draw.manual_seed(INDEX)), pipe),
+            packed(torch.randn(unpacked_shape(pipe, name), generator=draw.manual_seed(seed)), pipe),
         )
     elif held is not None:
         given = noise = torch.where(held, clean, noise)
@@ -101,7 +104,7 @@ def test_the_denoiser_is_called_as_the_plain_pipeline_calls_it(name: str) -> Non
         arguments = plain_arguments(pipe, name, "" if is_dropped else f"a ball that bounces {INDEX} times")
         if is_dropped:
             arguments |= UNPROMPTED.get(name, {})
-        expected, scheduler = first_call(pipe, {**arguments, "latents": given})
+        expected, scheduler = first_call(pipe, {**arguments, "latents": given}, seed=seed)
         time = scheduler.timesteps[0]
         sample = noise * getattr(scheduler, "init_noise_sigma", 1.0)
         if hasattr(scheduler, "scale_model_input"):
@@ -236,6 +239,34 @@ def test_a_row_keeps_only_what_is_its_own() -> None:
         "call.1": (1, 226, 32),
         "empty.1": (0,),  # the empty prompt is the bucket's
     }
+
+
+def test_what_is_drawn_for_a_row_does_not_depend_on_the_rows_before_it() -> None:
+    task = task_of(pipe_of("cogvideox_i2v"), "cogvideox_i2v")
+    row, frames = row_of("cogvideox_i2v", INDEX), frames_of(bucket_of("cogvideox_i2v"), INDEX)
+    one, moved = task.prepare(row, frames), task.prepare(replace(row, index=INDEX - 1), frames)
+    assert all(torch.equal(one[name], moved[name]) for name in one)
+    other = task.prepare(replace(row, sha256="of another video"), frames)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_an_autoencoder_of_fp16_encodes_in_fp32() -> None:
+    """SDXL's has activations that fp16 does not hold."""
+    pipe, frames = pipe_of("sdxl"), frames_of(bucket_of("sdxl"), INDEX)
+    with torch.no_grad():
+        pipe.vae.encoder.conv_in.weight.mul_(1e6).clamp_(-6e4, 6e4)
+        pipe.vae.half()
+        weights = {name: value.clone() for name, value in pipe.vae.state_dict().items()}
+        assert latents_of(pipe, frames).isfinite().all()
+    assert all(torch.equal(value, weights[name]) for name, value in pipe.vae.state_dict().items())
+
+
+def test_latents_that_are_not_finite_are_refused_with_the_row() -> None:
+    pipe = pipe_of("sdxl")
+    with torch.no_grad():
+        pipe.vae.encoder.conv_in.weight.fill_(torch.inf)
+    with pytest.raises(TableError, match=rf"row {INDEX}: its latents are not finite"):
+        prepared(task_of(pipe, "sdxl"), "sdxl", count=1)
 
 
 def test_frames_that_are_given_are_no_part_of_the_loss() -> None:

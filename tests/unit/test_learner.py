@@ -111,6 +111,26 @@ def test_gradients_that_are_no_numbers_change_nothing() -> None:
     assert torch.equal(task.net[0].weight, before)
 
 
+def test_gradients_that_never_fit_fp16_end_the_training() -> None:
+    task = ToyTask()
+    trained = learner(task, precision="fp16")
+    task.net[0].weight.register_hook(lambda gradient: gradient * math.inf)
+    norms = []
+    with pytest.raises(JobError, match=r"the norm of the gradients of step \d+ is (inf|nan)"):
+        for step in range(100):
+            norms.append(trained.learn(step, toy_batches(step)).grad_norm)
+    assert norms == [None] * len(norms) != []
+
+
+def test_gradients_that_pass_weights_of_fp16_are_scaled() -> None:
+    task = ToyTask()
+    assert not learner(task).scale()
+    task.net.append(torch.nn.Identity()).register_parameter(
+        "frozen", torch.nn.Parameter(torch.zeros(1, dtype=torch.float16), requires_grad=False)
+    )
+    assert learner(task).scale()
+
+
 def test_a_component_without_gradient_checkpointing_is_refused() -> None:
     with pytest.raises(JobError, match=r"net \(Sequential\) has none"):
         learner(ToyTask(), gradient_checkpointing=True)

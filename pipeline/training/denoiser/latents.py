@@ -6,7 +6,8 @@ one draw that is kept would be an error that all epochs repeat. The mean is also
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,7 +22,20 @@ def latents_of(pipe: Any, frames: Frames) -> Tensor:
     """Return fp32 latents with a batch dimension of one. frames: uint8 RGB (T, H, W, 3)."""
     encode = encoder_of(type(pipe).__name__)
     pixels = torch.from_numpy(frames).movedim(-1, 0)[None].float() / 127.5 - 1  # (1, 3, T, H, W)
-    return encode(pipe, pixels.to(pipe.vae.device, pipe.vae.dtype)).float()
+    with _not_in_fp16(pipe.vae):
+        return encode(pipe, pixels.to(pipe.vae.device, pipe.vae.dtype)).float()
+
+
+@contextmanager
+def _not_in_fp16(vae: Any) -> Iterator[None]:
+    """Keep an autoencoder of fp16 in fp32 meanwhile: encoding overflows, in SDXL's always."""
+    dtype = vae.dtype
+    if dtype == torch.float16:
+        vae.to(torch.float32)
+    try:
+        yield
+    finally:
+        vae.to(dtype)
 
 
 def encoder_of(pipeline: str) -> Callable[[Any, Tensor], Tensor]:

@@ -64,10 +64,15 @@ class DenoiserTask:
             raise TableError(f"row {row.index}: it has no video", "a denoiser is trained on videos")
         shared, _ = self._bucket(row.bucket)
         arguments = row_arguments(self.pipe, row.arguments, frames=frames, bucket=row.bucket, index=row.index)
-        call = self._call(arguments, row.index)
-        empty = self._without_prompt(arguments, row.index)
+        call = self._call(arguments, row)
+        empty = self._without_prompt(arguments, row)
         with torch.autocast(self.pipe.device.type, enabled=False):
             latents = latents_of(self.pipe, frames)
+        if not latents.isfinite().all():
+            raise TableError(
+                f"row {row.index}: its latents are not finite",
+                "set model.dtype.vae: fp32, or leave the row out",
+            )
         bucket = torch.tensor([row.bucket.num_frames, row.bucket.height, row.bucket.width])
         return {"bucket": bucket, **shared.row(call, empty, latents, index=row.index)}
 
@@ -113,21 +118,21 @@ class DenoiserTask:
             return 0.0, 1.0
         return (0.0, boundary) if self._name == "transformer_2" else (boundary, 1.0)
 
-    def _without_prompt(self, arguments: Mapping[str, Any], index: int) -> Call:
+    def _without_prompt(self, arguments: Mapping[str, Any], row: TrainingRow) -> Call:
         """Return the call of a row whose prompt is dropped; without frames that of the row before may fit."""
         asked = without_prompt(self.pipe, arguments)
         if not INPUTS.keys().isdisjoint(asked):
-            return self._call(asked, index)
+            return self._call(asked, row)
         if self._unprompted is None or self._unprompted[0] != asked:
-            self._unprompted = asked, self._call(asked, index)
+            self._unprompted = asked, self._call(asked, row)
         return self._unprompted[1]
 
-    def _call(self, arguments: Mapping[str, Any], index: int) -> Call:
+    def _call(self, arguments: Mapping[str, Any], row: TrainingRow) -> Call:
         try:
-            return self._capture(arguments, seed=index).call
+            return self._capture(arguments, seed=row.seed).call
         except (ValueError, TypeError) as error:
             raise TableError(
-                f"row {index}: {type(self.pipe).__name__} cannot be called with it: {error}",
+                f"row {row.index}: {type(self.pipe).__name__} cannot be called with it: {error}",
                 "correct the row, or leave it out",
             ) from error
 
