@@ -98,7 +98,7 @@ def demo_command(output: Path, words: Sequence[str] = (), size: str | None = Non
     from framefleet.jobs.shapes.size import read_size
 
     failed = render_command(prepare_demo(output, words, read_size(size) if size else None))
-    places = {"clips": output / "clips", "records": output / RECORDS, **draw_pictures(output)}
+    places = {"clips": output / "clips", **draw_pictures(output)}
     for name, place in places.items():
         stdout.print(f"{name + ':':<15}{place}", markup=False, soft_wrap=True)
     return failed

@@ -14,11 +14,12 @@ import yaml
 
 from framefleet.jobs.job import Job
 from framefleet.jobs.job_file import load_job
-from framefleet.jobs.shapes.size import SIZE, Size, check_size
+from framefleet.jobs.recorded import recorded_frames
+from framefleet.jobs.shapes.captions import MAX_TOKENS
+from framefleet.jobs.shapes.size import SIZE, Size
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.contact_sheet import contact_sheet, moving_sheet
 from framefleet.pipeline.outputs.frames import Frames
-from framefleet.pipeline.outputs.media import decode
 from framefleet.pipeline.outputs.parts import read_records
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.specs.check import Refused, check_argument
@@ -31,8 +32,9 @@ DEFAULTS = {
     **SIZE._asdict(),
     "num_inference_steps": 16,
     "guidance_scale": 4.0,
-    "max_sequence_length": 64,  # bytes; what the model was trained with
+    "max_sequence_length": MAX_TOKENS,  # what the model was trained with
 }
+SMALLEST, LARGEST = Size(9, 64, 64), Size(33, 128, 128)  # what the model was trained for
 SEEDS = range(4)  # of each prompt of one's own
 MAX_MOVING = 18  # clips in the animation: three rows
 
@@ -42,13 +44,14 @@ def prepare_demo(folder: Path, words: Sequence[str] = (), size: Size | None = No
 
     words: prompts of one's own, added to the table that is there; without any it is the shipped one. size: of
     their clips. Raises JobError when the model does not render these, or when the table that is there has no
-    column for them.
+    column for them, or the folder cannot be written.
     """
     if size and not words:
         raise JobError(f"size {size} is for words of your own", "give a prompt beside it")
-    if size:
-        check_size(size)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise JobError(f"{folder} cannot be a folder: {error.strerror}", "choose another --output") from error
     table = folder / "prompts.csv"
     if words:
         _add(table, words, size._asdict() if size else {})
@@ -69,7 +72,10 @@ def prepare_demo(folder: Path, words: Sequence[str] = (), size: Size | None = No
 def _add(table: Path, words: Sequence[str], size: Mapping[str, int]) -> None:
     """Add a row for each prompt and seed; rows that are there already render once anyway."""
     _check(words, size)
-    text = table.read_text(encoding="utf-8-sig") if table.exists() else ""
+    try:
+        text = table.read_text(encoding="utf-8-sig") if table.exists() else ""
+    except UnicodeDecodeError:
+        raise JobError(f"{table} is not UTF-8", "save it as CSV UTF-8") from None
     text = text or PROMPTS.read_text(encoding="utf-8").splitlines()[0]
     columns = next(csv.reader(io.StringIO(text)))
     rows = [{"prompt": prompt, "seed": seed, **size} for prompt in words for seed in SEEDS]
@@ -86,6 +92,16 @@ def _add(table: Path, words: Sequence[str], size: Mapping[str, int]) -> None:
 
 def _check(words: Sequence[str], size: Mapping[str, int]) -> None:
     """Raise JobError for what the model does not render: in the table it would stop every row."""
+    for prompt in words:
+        if (length := len(prompt.encode())) >= MAX_TOKENS:
+            raise JobError(
+                f"{prompt!r} has {length} bytes, and the model reads {MAX_TOKENS - 1}",
+                "say it in fewer words",
+            )
+    for name, value in size.items():
+        least, most = getattr(SMALLEST, name), getattr(LARGEST, name)
+        if not least <= value <= most:
+            raise JobError(f"{name} is {value}", f"use {least} to {most}, as the model was trained for")
     spec = inspect_model(MODEL)
     texts: list[tuple[str, Any, ScalarKind]] = [("prompt", prompt, "str") for prompt in words]
     numbers: list[tuple[str, Any, ScalarKind]] = [(name, value, "int") for name, value in size.items()]
@@ -96,22 +112,24 @@ def _check(words: Sequence[str], size: Mapping[str, int]) -> None:
 
 
 def draw_pictures(folder: Path) -> dict[str, Path]:
-    """Draw the clips of a local output, in table order; return where, by what they are."""
-    records = sorted(read_records(Store(str(folder))).to_pylist(), key=lambda record: record["row_indices"])
+    """Draw the clips of a local output, in table order; return what is where, nothing without clips."""
+    store = Store(str(folder))
+    records = sorted(read_records(store).to_pylist(), key=lambda record: record["row_indices"])
+    if not records:
+        return {}
     sheet, animation = folder / "contact-sheet.png", folder / "demo.gif"
-    contact_sheet(_tiles(records, _caption)).save(sheet)
-    moving = moving_sheet(_tiles(records[-MAX_MOVING:], _prompt))
-    if moving:
-        duration_ms = round(1000 / records[-1]["fps"])
-        moving[0].save(animation, save_all=True, append_images=moving[1:], duration=duration_ms, loop=0)
+    contact_sheet(_tiles(store, records, _caption)).save(sheet)
+    moving = moving_sheet(_tiles(store, records[-MAX_MOVING:], _prompt))
+    duration_ms = round(1000 / records[-1]["fps"])
+    moving[0].save(animation, save_all=True, append_images=moving[1:], duration=duration_ms, loop=0)
     return {"contact sheet": sheet, "animation": animation}
 
 
 def _tiles(
-    records: Sequence[Mapping[str, Any]], caption: Callable[[Mapping[str, Any]], str]
+    store: Store, records: Sequence[Mapping[str, Any]], caption: Callable[[Mapping[str, Any]], str]
 ) -> Iterator[tuple[Frames, str]]:
     for record in records:
-        yield decode(Path(record["uri"]).read_bytes()), caption(record)
+        yield recorded_frames(store, record), caption(record)
 
 
 def _prompt(record: Mapping[str, Any]) -> str:

@@ -20,7 +20,6 @@ PATCH = 4  # pixels become channels: convolutions at 16x16 instead of 64x64
 FLOW_SHIFT = 3.0
 GATES = [2, 5]  # of attention and feed-forward, among the six numbers that modulate a block
 NEARNESS = 3.0  # three tokens away counts a fortieth
-CAPTION_BYTES = 64  # the longest caption has 63, and an end
 
 
 def write_blank_model(folder: Path, *, seed: int = 0) -> None:

@@ -7,6 +7,7 @@ from random import Random
 from framefleet.jobs.shapes.scene import Scene
 
 LANGUAGES = ("en", "zh")
+MAX_TOKENS = 64  # of a caption: its bytes, and an end
 
 ENGLISH_SHAPES = {
     "ball": ("ball", "ball", "circle"),

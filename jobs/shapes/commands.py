@@ -50,7 +50,7 @@ def dataset_command(
         seed=seed,
         num_new=new_clips,
         sizes=_sizes(sizes),
-        repeats=dict(_repeat(text) for text in repeats),
+        repeats=_repeats(repeats),
         storage_options=storage_options,
     )
     stdout.print(table, markup=False, soft_wrap=True)
@@ -107,11 +107,16 @@ def _sizes(texts: Sequence[str]) -> list[Size]:
     return [read_size(text) for text in texts] or [SIZE]
 
 
-def _repeat(text: str) -> tuple[str, int]:
-    word, _, count = text.partition(":")
-    if not count.isdecimal():
-        raise JobError(f"--repeats {text!r} has no count", "write it as star:4")
-    return word, int(count)
+def _repeats(texts: Sequence[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for text in texts:
+        word, _, count = text.partition(":")
+        if not count.isdecimal():
+            raise JobError(f"--repeats {text!r} has no count", "write it as star:4")
+        if word in counts:
+            raise JobError(f"--repeats {text!r}: {word} is given twice", "leave one of them out")
+        counts[word] = int(count)
+    return counts
 
 
 def _flat(score: Score) -> dict[str, Any]:

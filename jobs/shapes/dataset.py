@@ -21,11 +21,19 @@ from rich.progress import track
 from framefleet.jobs.console import stderr
 from framefleet.jobs.shapes.captions import LANGUAGES, captions
 from framefleet.jobs.shapes.drawing import OUTLINES, PALETTE, draw
-from framefleet.jobs.shapes.scene import MOTIONS, Scene, new_scenes, training_scenes
+from framefleet.jobs.shapes.scene import (
+    MOTIONS,
+    NEW_COLORS,
+    NEW_SHAPES,
+    Scene,
+    new_scenes,
+    training_scenes,
+)
 from framefleet.jobs.shapes.size import SIZE, Size, check_size
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.media import Media, encode
 from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.training.dataset.columns import MAX_REPEATS
 
 TABLE = "dataset.parquet"
 MEDIA = Media(format="mkv")  # lossless: H.264 keeps the colours of every fourth pixel only
@@ -39,7 +47,8 @@ class Example:
     """One row of the dataset. video: relative to the table.
 
     paraphrase: the prompt in other words of either language. contrast: the same with both colours exchanged,
-    which a text encoder takes for the same until it is shown that it is not. repeats: in an epoch.
+    which a text encoder takes for the same until it is shown that it is not; of a held-out scene, too.
+    repeats: in an epoch.
     """
 
     video: str
@@ -135,8 +144,10 @@ def _check(num_clips: int, num_new: int, sizes: Sequence[Size], repeats: Mapping
     for word, count in repeats.items():
         if word not in REPEATABLE:
             raise JobError(f"repeats: no clip shows {word!r}", f"use {', '.join(REPEATABLE)}")
-        if count < 1:
-            raise JobError(f"repeats: {word} is {count}", "use 1 or more")
+        if word in (*NEW_SHAPES, *NEW_COLORS) and not num_new:
+            raise JobError(f"repeats: {word} is new, and no clip is", "ask for some new clips")
+        if not 1 <= count <= MAX_REPEATS:
+            raise JobError(f"repeats: {word} is {count}", f"use 1 to {MAX_REPEATS:,}")
 
 
 def _is_there(store: Store, table: bytes) -> bool:

@@ -6,17 +6,15 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 from rich.progress import track
 
-from framefleet.cluster.write import clip_path
 from framefleet.jobs.console import stderr
+from framefleet.jobs.recorded import recorded_frames
 from framefleet.jobs.shapes.measure import Measured, measure
 from framefleet.jobs.shapes.size import Size
-from framefleet.pipeline.errors import JobError, StoreError
-from framefleet.pipeline.outputs.media import decode
+from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.parts import read_records
 from framefleet.pipeline.outputs.records import RECORDS
 from framefleet.pipeline.outputs.store import Store
@@ -76,16 +74,7 @@ def measured_clips(
             "render the table that `framefleet shapes prompts` writes",
         )
     for record in track(records.to_pylist(), "measuring clips", console=stderr):
-        yield record, measure(decode(_clip(store, record)))
-
-
-def _clip(store: Store, record: Mapping[str, Any]) -> bytes:
-    # By its row_id, and not where the record says: the output may have been moved.
-    path = clip_path(record["row_id"], PurePosixPath(record["uri"]).suffix)
-    try:
-        return store.read(path)
-    except FileNotFoundError:
-        raise StoreError(f"{store.url_of(path)} is gone, but has a record", "put it back") from None
+        yield record, measure(recorded_frames(store, record))
 
 
 def _settings_of(record: Mapping[str, Any]) -> Settings:

@@ -13,6 +13,7 @@ from itertools import product
 from typing import Any
 
 from framefleet.jobs.shapes.captions import LANGUAGES, captions
+from framefleet.jobs.shapes.measure import MIN_FRAMES
 from framefleet.jobs.shapes.scene import Scene, held_out_scenes
 from framefleet.jobs.shapes.size import SIZE, Size, check_size
 from framefleet.pipeline.errors import JobError
@@ -68,6 +69,8 @@ def _check(num_scenes: int, languages: Sequence[str], sizes: Sequence[Size]) -> 
             raise JobError(f"no prompts in {language!r}", f"use {' or '.join(LANGUAGES)}")
     for size in sizes:
         check_size(size)
+        if size.num_frames < MIN_FRAMES:
+            raise JobError(f"size {size}: motion is not to be seen in it", f"use {MIN_FRAMES} frames or more")
 
 
 def write_prompts(

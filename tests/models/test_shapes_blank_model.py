@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from framefleet.jobs.shapes.blank_model import CAPTION_BYTES, blank_pipeline
+from framefleet.jobs.shapes.blank_model import blank_pipeline
+from framefleet.jobs.shapes.captions import MAX_TOKENS
 
 MAX_PARAMETERS = 6e6  # of 16 bits each: 12 MB
 
@@ -34,6 +35,6 @@ def test_it_renders_the_clips_of_the_dataset() -> None:
         width=64,
         num_inference_steps=1,
         guidance_scale=1.0,
-        max_sequence_length=CAPTION_BYTES,
+        max_sequence_length=MAX_TOKENS,
     ).frames
     assert frames.shape == (1, 9, 64, 64, 3)

@@ -17,13 +17,17 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import framefleet
+from framefleet.jobs.job import Job
 from framefleet.jobs.job_file import load_job_as
+from framefleet.jobs.plan import plan_job
 from framefleet.jobs.train import TrainSummary, train
 from framefleet.jobs.train_job import TrainJob
+from framefleet.jobs.watch import Callback
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.outputs.media import decode
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.training.results.losses import read_losses
+from tests.jobs import write_table
 from tests.tiny import tiny
 from tests.training_jobs import SIZE, equal, trained_weights, training_job, write_clips
 
@@ -257,6 +261,17 @@ def test_outputs_of_others_stay_as_they_are(folder: Path, undisturbed: dict[str,
             train(job | {"on_invalid": "skip"})
         assert files_in(folder / output) == before
         shutil.rmtree(invalid.parent)
+
+
+def test_a_training_is_no_place_for_clips(folder: Path, undisturbed: dict[str, Tensor]) -> None:
+    write_table(folder / "prompts.csv", [{"prompt": "square 1"}])
+    job = {
+        "table": str(folder / "prompts.csv"),
+        "output": str(folder / "undisturbed"),
+        "model": str(tiny("wan")),
+    }
+    with pytest.raises(JobError, match=r"undisturbed/? holds a training"):
+        plan_job(Job(**job), Callback())
 
 
 def files_in(folder: Path) -> dict[Path, bytes]:

@@ -20,38 +20,19 @@ from framefleet.jobs.shapes.prompts import prompt_rows
 from framefleet.jobs.shapes.scene import NEW_COLORS, NEW_SHAPES, Scene
 from framefleet.jobs.shapes.size import SIZE, Size
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
-from framefleet.pipeline.outputs.media import Media, decode, encode
+from framefleet.pipeline.outputs.media import decode
 from framefleet.pipeline.outputs.parts import PartWriter
 from framefleet.pipeline.outputs.records import record_schema, values_of
 from framefleet.pipeline.outputs.store import Store
 from tests.commands import command
 from tests.rows import record
+from tests.shapes_output import CARRIED, output_of
 
-CARRIED = pa.schema([(name, pa.string()) for name in ("shape", "color", "background", "motion", "language")])
 WRONG = Scene(shape="ring", color="cyan", background="black", motion="grow")
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*.*")}
-
-
-def output_of(folder: Path, rows: list[dict[str, object]], *, shown: list[Scene] | None = None) -> Path:
-    """Write what a render job of these rows would leave, if its model drew `shown`, or what was asked."""
-    store = Store(str(folder))
-    writer = PartWriter(store, "records", record_schema(CARRIED), run="r1")
-    for number, row in enumerate(rows):
-        asked = Scene(**{name: str(row[name]) for name in CARRIED.names[:4]})
-        size = Size(*(int(str(row[name])) for name in Size._fields))
-        frames = draw(shown[number] if shown else asked, seed=number, **size._asdict())
-        keys = ("prompt", "guidance_scale", "num_inference_steps", "lora")
-        arguments = {key: row[key] for key in keys if key in row}
-        uri = f"/elsewhere/clips/00/{number:032x}.mkv"
-        done = record(number, uri=uri, arguments=json.dumps(arguments), **size._asdict())
-        media = encode(frames, media=Media(format="mkv"), fps=8.0, metadata={})
-        store.write(f"clips/00/{done.row_id}.mkv", media)
-        writer.add(pa.record_batch([[row[name]] for name in CARRIED.names], schema=CARRIED), values_of(done))
-    writer.flush()
-    return folder
 
 
 def test_the_same_seed_writes_the_same_bytes(tmp_path: Path) -> None:
@@ -69,11 +50,18 @@ def test_what_is_hard_comes_more_often(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("repeats", "words"),
-    [("star", "write it as star:4"), ("dog:2", "no clip shows 'dog'"), ("star:0", "use 1 or more")],
+    [
+        (["star"], "write it as star:4"),
+        (["dog:2"], "no clip shows 'dog'"),
+        (["star:0"], "use 1 to 10,000"),
+        (["star:10001"], "use 1 to 10,000"),
+        (["star:2", "star:3"], "star is given twice"),
+        (["cross:20"], "cross is new, and no clip is"),
+    ],
 )
-def test_repeats_that_make_no_sense_are_refused(tmp_path: Path, repeats: str, words: str) -> None:
+def test_repeats_that_make_no_sense_are_refused(tmp_path: Path, repeats: list[str], words: str) -> None:
     with pytest.raises(JobError, match=words):
-        dataset_command(str(tmp_path), clips=4, repeats=[repeats])
+        dataset_command(str(tmp_path), clips=4, repeats=repeats)
 
 
 def test_the_table_names_its_clips_and_says_what_they_show(tmp_path: Path) -> None:
@@ -109,6 +97,11 @@ def test_sizes_that_are_none_or_are_not_drawn_are_refused(tmp_path: Path, size: 
     with pytest.raises(JobError, match=fix):
         prompts_command(str(tmp_path / "prompts.csv"), sizes=[size])
     assert not any(tmp_path.iterdir())
+
+
+def test_clips_too_short_for_a_motion_are_not_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"size 4x64x64: motion is not to be seen(.|\n)*use 5 frames"):
+        prompts_command(str(tmp_path / "prompts.csv"), sizes=["4x64x64"])
 
 
 def test_the_contrast_of_a_prompt_exchanges_its_colours() -> None:

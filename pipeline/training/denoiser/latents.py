@@ -29,13 +29,14 @@ def latents_of(pipe: Any, frames: Frames) -> Tensor:
 @contextmanager
 def _not_in_fp16(vae: Any) -> Iterator[None]:
     """Keep an autoencoder of fp16 in fp32 meanwhile: encoding overflows, in SDXL's always."""
-    dtype = vae.dtype
-    if dtype == torch.float16:
-        vae.to(torch.float32)
+    if vae.dtype != torch.float16:
+        yield
+        return
+    vae.to(torch.float32)
     try:
         yield
     finally:
-        vae.to(dtype)
+        vae.to(torch.float16)
 
 
 def encoder_of(pipeline: str) -> Callable[[Any, Tensor], Tensor]:

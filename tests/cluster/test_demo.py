@@ -1,0 +1,28 @@
+"""`framefleet demo` as a newcomer runs it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+WORDS = ("a red ball bounces on a blue background", "一个黄色的星星在紫色背景上变大")
+
+
+@pytest.mark.timeout(300)
+def test_ones_own_words_become_clips_and_pictures(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "framefleet.jobs.cli", "demo", *WORDS, "--output", "demo"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    said = dict(line.split(":", 1) for line in ended.stdout.splitlines())
+    assert list(said) == ["clips", "contact sheet", "animation"]
+    assert all((tmp_path / place.strip()).exists() for place in said.values())
+    assert len(list((tmp_path / said["clips"].strip()).rglob("*.mp4"))) == 8
+    assert "records: " in ended.stderr

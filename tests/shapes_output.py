@@ -1,0 +1,38 @@
+"""What a render job of shapes leaves, without rendering."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+
+from framefleet.jobs.shapes.drawing import draw
+from framefleet.jobs.shapes.scene import Scene
+from framefleet.jobs.shapes.size import Size
+from framefleet.pipeline.outputs.media import Media, encode
+from framefleet.pipeline.outputs.parts import PartWriter
+from framefleet.pipeline.outputs.records import record_schema, values_of
+from framefleet.pipeline.outputs.store import Store
+from tests.rows import record
+
+CARRIED = pa.schema([(name, pa.string()) for name in ("shape", "color", "background", "motion", "language")])
+
+
+def output_of(folder: Path, rows: list[dict[str, object]], *, shown: list[Scene] | None = None) -> Path:
+    """Write what a render job of these rows would leave, if its model drew `shown`, or what was asked."""
+    store = Store(str(folder))
+    writer = PartWriter(store, "records", record_schema(CARRIED), run="r1")
+    for number, row in enumerate(rows):
+        asked = Scene(**{name: str(row[name]) for name in CARRIED.names[:4]})
+        size = Size(*(int(str(row[name])) for name in Size._fields))
+        frames = draw(shown[number] if shown else asked, seed=number, **size._asdict())
+        keys = ("prompt", "guidance_scale", "num_inference_steps", "lora")
+        arguments = {key: row[key] for key in keys if key in row}
+        uri = f"/elsewhere/clips/00/{number:032x}.mkv"
+        done = record(number, uri=uri, arguments=json.dumps(arguments), **size._asdict())
+        media = encode(frames, media=Media(format="mkv"), fps=8.0, metadata={})
+        store.write(f"clips/00/{done.row_id}.mkv", media)
+        writer.add(pa.record_batch([[row[name]] for name in CARRIED.names], schema=CARRIED), values_of(done))
+    writer.flush()
+    return folder

@@ -1,0 +1,67 @@
+"""The pictures of a demo show its clips; what cannot be one is told before anything is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from framefleet.jobs.demo import draw_pictures
+from framefleet.jobs.shapes.prompts import prompt_rows
+from framefleet.jobs.shapes.size import SIZE, Size
+from framefleet.pipeline.errors import StoreError
+from tests.commands import command
+from tests.shapes_output import output_of
+
+
+def test_clips_are_drawn_also_where_the_output_was_moved(tmp_path: Path) -> None:
+    rows = prompt_rows(num_scenes=2, languages=["en"], guidance_scales=[4.0], sizes=[SIZE, Size(17, 64, 96)])
+    output_of(tmp_path / "first", rows)
+    (tmp_path / "first").rename(tmp_path / "moved")
+    places = draw_pictures(tmp_path / "moved")
+    with Image.open(places["animation"]) as animation:
+        assert animation.n_frames == 17
+    with Image.open(places["contact sheet"]) as sheet:
+        assert len(sheet.getcolors(sheet.width * sheet.height)) > 20
+
+
+def test_without_clips_there_are_no_pictures(tmp_path: Path) -> None:
+    assert draw_pictures(tmp_path) == {}
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_clip_that_is_gone_is_named(tmp_path: Path) -> None:
+    output_of(tmp_path, prompt_rows(num_scenes=1, languages=["en"], guidance_scales=[4.0]))
+    next((tmp_path / "clips").rglob("*.mkv")).unlink()
+    with pytest.raises(StoreError, match="is gone, but has a record"):
+        draw_pictures(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("asked", "problem"),
+    [
+        (("--size", "9x64", "a red ball"), "'9x64' is not frames, height and width"),
+        (("--size", "257x64x64", "a red ball"), "num_frames is 257"),
+        (("--size", "9x64x144", "a red ball"), "width is 144"),
+        (("--size", "9x64x64"), "is for words of your own"),
+        (("球" * 22,), "has 66 bytes, and the model reads 63"),
+    ],
+)
+def test_what_the_demo_does_not_render_is_refused(
+    asked: tuple[str, ...], problem: str, tmp_path: Path
+) -> None:
+    ended = command("demo", "--output", tmp_path / "new", *asked)
+    assert ended.exit_code == 2
+    assert problem in " ".join(ended.stderr.split())
+    assert not (tmp_path / "new/prompts.csv").exists()
+
+
+def test_places_that_cannot_be_written_are_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/prompts.csv").write_bytes("prompt\n球\n".encode("gbk"))
+    for output, problem in (("file", "cannot be a folder"), ("old", "is not UTF-8")):
+        ended = command("demo", "--output", tmp_path / output, "a red ball")
+        assert ended.exit_code == 2
+        assert problem in " ".join(ended.stderr.split())
