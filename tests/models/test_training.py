@@ -264,9 +264,9 @@ def test_outputs_of_others_stay_as_they_are(folder: Path, undisturbed: dict[str,
 
 
 def test_a_training_is_no_place_for_clips(folder: Path, undisturbed: dict[str, Tensor]) -> None:
-    write_table(folder / "prompts.csv", [{"prompt": "square 1"}])
+    write_table(folder / "prompts.parquet", [{"prompt": "square 1"}])
     job = {
-        "table": str(folder / "prompts.csv"),
+        "table": str(folder / "prompts.parquet"),
         "output": str(folder / "undisturbed"),
         "model": str(tiny("wan")),
     }
