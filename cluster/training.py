@@ -88,7 +88,7 @@ class Trainers:
         is_ready = False
         # In a task: signals are for this process, and Ray Train would put its own handler in their way. In a
         # thread it might call a Ray that was shut down after an error, which ends the process without a word.
-        fit = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here)(_fit)
+        fit = ray.remote(num_cpus=0, max_retries=0)(_fit).options(scheduling_strategy=here)
         fitting = fit.remote(self, training, events.put)
         while not (_has_ended(fitting) and events.empty()):
             try:
