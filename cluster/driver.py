@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from framefleet.cluster.tally import Tally
 from framefleet.cluster.worker import Worker
 from framefleet.cluster.write import clip_path
 from framefleet.pipeline.errors import FleetError, ModelError, StoreError
+from framefleet.pipeline.json_text import parse_json
 from framefleet.pipeline.outputs.records import Record
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.tables.index import RowIndex
@@ -140,7 +140,7 @@ class Driver:
         """Log the attention backend that `auto` became: it is known once a worker has rendered a row."""
         if not self._work.setup.model.options.attention:
             return
-        backend = json.loads(record.environment).get("attention")
+        backend = parse_json(record.environment).get("attention")
         if backend and self._attention.get(worker) != backend:
             self._attention[worker] = backend
             log.info("%s: attention backend %s", worker, backend)

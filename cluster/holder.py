@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
+from framefleet.pipeline.json_text import parse_json
+
 PROC = Path("/proc")
 GONE_STATES = {"Z", "X"}  # ended, but its parent has not asked yet
 
@@ -55,7 +57,7 @@ def this_process(owner: str) -> Holder:
 def parse_holder(content: bytes) -> Holder | None:
     """Return the holder written there; None if it is nothing we wrote."""
     try:
-        return Holder(**json.loads(content))
+        return Holder(**parse_json(content))
     except (ValueError, TypeError):  # not JSON, or other keys
         return None
 

@@ -14,6 +14,7 @@ from framefleet.jobs.resolve import Resolved
 from framefleet.pipeline.environment import PACKAGES
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.identity import is_input
+from framefleet.pipeline.json_text import parse_json
 from framefleet.pipeline.loras.asked import Lora
 from framefleet.pipeline.outputs.records import RECORDS
 from framefleet.pipeline.outputs.store import Store, public_url
@@ -64,7 +65,7 @@ def read_claim(store: Store, path: str = PATH) -> dict[str, Any]:
     """Return what job.json, or train.json, says; FileNotFoundError when the output has none."""
     content = store.read(path)
     try:
-        claim = json.loads(content)
+        claim = parse_json(content)
     except ValueError:
         claim = None
     if not isinstance(claim, dict) or not isinstance(claim.get("job"), dict):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from framefleet.jobs.recorded import recorded_frames
 from framefleet.jobs.shapes.captions import MAX_TOKENS
 from framefleet.jobs.shapes.size import SIZE, Size
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.json_text import parse_json
 from framefleet.pipeline.outputs.contact_sheet import contact_sheet, moving_sheet
 from framefleet.pipeline.outputs.frames import Frames
 from framefleet.pipeline.outputs.parts import read_records
@@ -133,11 +133,11 @@ def _tiles(
 
 
 def _prompt(record: Mapping[str, Any]) -> str:
-    return str(json.loads(record["arguments"])["prompt"])
+    return str(parse_json(record["arguments"])["prompt"])
 
 
 def _caption(record: Mapping[str, Any]) -> str:
-    arguments = json.loads(record["arguments"])
+    arguments = parse_json(record["arguments"])
     return "\n".join(
         [
             arguments["prompt"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from framefleet.pipeline.errors import InputError, JobError, ModelError
 from framefleet.pipeline.fused.forwards import Batching
 from framefleet.pipeline.identity import is_input
 from framefleet.pipeline.inputs.access import Inputs
+from framefleet.pipeline.json_text import parse_json
 from framefleet.pipeline.loras.asked import Lora, digests_in
 from framefleet.pipeline.model import Model, ModelSettings, load
 from framefleet.pipeline.options.schema import recorded_options
@@ -42,7 +42,7 @@ class Recorded:
 
     @property
     def environment(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.record["environment"])
+        found: dict[str, Any] = parse_json(self.record["environment"])
         return found
 
 
@@ -119,8 +119,8 @@ def find_recorded(
     except FileNotFoundError:
         raise JobError(f"{store.url_of('')} is not an output: it has no job.json", "check the path") from None
     record = find_record(store, row_id)
-    environment = json.loads(record["environment"])
-    arguments = json.loads(record["arguments"])
+    environment = parse_json(record["environment"])
+    arguments = parse_json(record["arguments"])
     return Recorded(
         row_id=row_id,
         record=record,
@@ -138,7 +138,7 @@ def find_recorded(
             dtype=environment["dtype"],
             device=environment["device"],
             threads=environment["threads"],
-            options=recorded_options(json.loads(record["numerics"]), environment),
+            options=recorded_options(parse_json(record["numerics"]), environment),
             storage_options=dict(storage_options or {}),
             loras={
                 name: _lora(name, sha256, claim["job"].get("loras", {}), loras or {})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from framefleet.jobs.recorded import recorded_frames
 from framefleet.jobs.shapes.measure import Measured, measure
 from framefleet.jobs.shapes.size import Size
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.json_text import parse_json
 from framefleet.pipeline.outputs.parts import read_records
 from framefleet.pipeline.outputs.records import RECORDS
 from framefleet.pipeline.outputs.store import Store
@@ -78,7 +78,7 @@ def measured_clips(
 
 
 def _settings_of(record: Mapping[str, Any]) -> Settings:
-    arguments = json.loads(record["arguments"])  # of some models without steps, or without guidance
+    arguments = parse_json(record["arguments"])  # of some models without steps, or without guidance
     loras = arguments.get("lora", {})
     return Settings(
         lora="+".join(f"{name}:{asked['weight']:g}" for name, asked in sorted(loras.items())),

@@ -6,7 +6,6 @@ A tensor is named by its SHA-256; how they nest, and in which output class, is J
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from collections.abc import Hashable
 from typing import Any
@@ -20,6 +19,7 @@ from transformers.utils import ModelOutput
 
 from framefleet.pipeline.fused.calls import digest_of
 from framefleet.pipeline.identity import canonical_json
+from framefleet.pipeline.json_text import parse_json
 
 Output = tuple[list[Any], Hashable]  # leaves and structure, as `flatten` returns them
 
@@ -43,10 +43,10 @@ def to_bytes(key: str, output: Output) -> bytes | None:
 def from_bytes(key: str, content: bytes) -> Output:
     """Return what `to_bytes` was given. Raises ValueError for anything else, and for a single wrong bit."""
     try:
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        header = parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")])
         digest, _, body = header["__metadata__"][METADATA].partition(" ")
         tensors = safetensors.torch.load(content)
-        said = json.loads(body)
+        said = parse_json(body)
         is_whole = digest == _sha256(body) and said["key"] == key
         if is_whole and all(digest_of(tensor).hex() == name for name, tensor in tensors.items()):
             return [_leaf(note, tensors) for note in said["leaves"]], _structure(said["nesting"])

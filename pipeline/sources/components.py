@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.json_text import parse_json
 from framefleet.pipeline.registry import is_own_module, own_class
 from framefleet.pipeline.sources.selection import INDEX, is_weights
 
@@ -31,7 +31,7 @@ class Component:
 def parse_index(content: bytes, where: str) -> dict[str, Any]:
     """Return model_index.json as a mapping. Raises ModelError for another thing, or a custom pipeline."""
     try:
-        index = json.loads(content)
+        index = parse_json(content)
     except ValueError as error:
         raise ModelError(f"{where} cannot be read: {error}", "download the model again") from error
     if not isinstance(index, dict):

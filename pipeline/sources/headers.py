@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.json_text import parse_json
 
 MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit; a broken length must not read the whole file
 
@@ -35,7 +35,7 @@ def read_header(read: Callable[[int], bytes], where: str) -> tuple[int, list[Ten
     try:
         (length,) = struct.unpack("<Q", read(8))
         start = 8 + length
-        header = json.loads(read(start if length <= MAX_HEADER_BYTES else 8)[8:])
+        header = parse_json(read(start if length <= MAX_HEADER_BYTES else 8)[8:])
         entries = [entry for name, entry in header.items() if name != "__metadata__"]
         found = [
             Tensor(dtype=e["dtype"], shape=tuple(e["shape"]), end=start + e["data_offsets"][1])

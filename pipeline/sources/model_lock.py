@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.json_text import parse_json
 from framefleet.pipeline.sources.integrity import model_digest
 
 LOCK_FILE = "model.lock.json"
@@ -46,7 +47,7 @@ class ModelLock:
 def parse_lock(content: bytes, where: str) -> ModelLock:
     """Return the lock that `content` holds. Raises ModelError when it is damaged."""
     try:
-        found: dict[str, Any] = json.loads(content)
+        found: dict[str, Any] = parse_json(content)
         lock = ModelLock(
             source=str(found["source"]),
             revision=found["revision"],

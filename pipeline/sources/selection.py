@@ -5,10 +5,10 @@ Weights come from safetensors; pickles, which can run code when they are opened,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Set
 
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.json_text import parse_json
 
 INDEX = "model_index.json"
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
@@ -79,7 +79,7 @@ def _weights(names: Set[str], read: Callable[[str], bytes], place: str, allow_pi
 
 def _shards(names: Set[str], index: str, content: bytes, place: str) -> list[str]:
     try:
-        shards = sorted(set(json.loads(content)["weight_map"].values()))
+        shards = sorted(set(parse_json(content)["weight_map"].values()))
     except (ValueError, LookupError, TypeError, AttributeError):
         raise ModelError(f"{place}/{index} is not an index of shards", "fetch it again") from None
     for shard in shards:

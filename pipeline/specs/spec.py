@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import functools
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.json_text import parse_json
 from framefleet.pipeline.registry import PIPELINES, own_class
 from framefleet.pipeline.specs import geometry
 from framefleet.pipeline.specs.families import Family, family_of
@@ -143,7 +143,7 @@ def _model_index(folder: Path) -> dict[str, Any]:
 
 def _read_json(path: Path, fix: str) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelError(f"{path} does not exist", fix) from None
     except (OSError, ValueError) as error:

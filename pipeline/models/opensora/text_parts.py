@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from transformers import (
 
 from framefleet.pipeline.conversion.plan import Network, Origin
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.json_text import parse_json
 
 Files = Mapping[str, Mapping[str, Tensor]]  # file: its tensors by name, without values
 FIX = (
@@ -57,7 +57,7 @@ def text_parts(path: Path, files: Files) -> dict[str, TextPart]:
 
 def _model_type(config: Path) -> str | None:
     try:
-        content = json.loads(config.read_text(encoding="utf-8"))
+        content = parse_json(config.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # a folder of something else
         return None
     return content.get("model_type") if isinstance(content, dict) else None

@@ -6,7 +6,6 @@ The work is split by shards, safetensors files of some hundred rows: what a kill
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 from framefleet.pipeline.identity import canonical_json
+from framefleet.pipeline.json_text import parse_json
 from framefleet.pipeline.options.scratch import own_folder
 from framefleet.pipeline.outputs.frames import Frames
 from framefleet.pipeline.outputs.store import Store
@@ -110,7 +110,7 @@ class PreparedRows:
         if self._rows_per_shard is None:
             path = f"{self._folder}/plan.json"
             try:
-                self._rows_per_shard = int(json.loads(self._store.read(path))["rows_per_shard"])
+                self._rows_per_shard = int(parse_json(self._store.read(path))["rows_per_shard"])
             except FileNotFoundError:
                 self._rows_per_shard = self._settled()
                 content = canonical_json({"rows_per_shard": self._rows_per_shard})

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection
 from typing import Any
 
 import pyarrow as pa
 
+from framefleet.pipeline.json_text import parse_json
 from framefleet.pipeline.outputs.records import RECORDS
 from framefleet.pipeline.tables.table import folder_of
 
@@ -38,7 +38,7 @@ def clips(cells: list[Any], location: str, schema: pa.Schema) -> list[Any]:
 def prompts(text: str | None, names: Collection[str]) -> dict[str, Any]:
     """Return the prompts in a record's arguments. What else is there was maybe another model's default."""
     try:
-        found = json.loads(text or "")
+        found = parse_json(text or "")
     except (ValueError, RecursionError):  # the table may be from anywhere
         return {}
     arguments = found.items() if isinstance(found, dict) else ()

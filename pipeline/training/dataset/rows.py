@@ -6,13 +6,13 @@ A million rows are about 300 MB, and travel to other processes as they are.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any, overload
 
 import pyarrow as pa
 
 from framefleet.pipeline.identity import canonical_json
+from framefleet.pipeline.json_text import parse_json
 from framefleet.pipeline.training.task import Bucket, TrainingRow
 
 _SCHEMA = pa.schema(
@@ -95,7 +95,7 @@ def _alike(arguments: str) -> str:
     """Return those of a row's arguments that a forward has once, as canonical JSON; "" for none."""
     if not any(name in arguments for name in ALIKE):
         return ""
-    told = {name: value for name, value in json.loads(arguments).items() if name in ALIKE}
+    told = {name: value for name, value in parse_json(arguments).items() if name in ALIKE}
     return canonical_json(told) if told else ""
 
 
@@ -118,7 +118,7 @@ def _row(cells: dict[str, Any]) -> TrainingRow:
         index=cells["index"],
         video=cells["video"],
         sha256=cells["sha256"],
-        arguments=json.loads(cells["arguments"]),
+        arguments=parse_json(cells["arguments"]),
         bucket=_bucket(cells["num_frames"], cells["height"], cells["width"]),
         repeats=cells["repeats"],
     )

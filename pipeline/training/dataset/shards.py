@@ -6,7 +6,6 @@ the empty prompt. Which tensors are a row's is JSON in the file's metadata.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from torch import Tensor
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.fused.calls import digest_of
 from framefleet.pipeline.identity import canonical_json
+from framefleet.pipeline.json_text import parse_json
 from framefleet.pipeline.training.task import Prepared
 
 METADATA = "framefleet"  # one entry: several are written in any order
@@ -46,7 +46,7 @@ class Shard:
     def __init__(self, path: Path) -> None:
         try:
             self._file = safe_open(path, framework="pt")
-            self._rows: list[dict[str, str]] = json.loads(self._file.metadata()[METADATA])
+            self._rows: list[dict[str, str]] = parse_json(self._file.metadata()[METADATA])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise StoreError(
                 f"{path} is not a file of prepared rows: {error}", "delete it, and it is made again"

@@ -17,6 +17,7 @@ import safetensors.torch
 from torch import Tensor
 
 from framefleet.pipeline.errors import StoreError
+from framefleet.pipeline.json_text import parse_json
 from framefleet.pipeline.outputs.store import Store
 
 FOLDER, MARKER = "checkpoints", "checkpoint.json"
@@ -67,7 +68,7 @@ class Checkpoints:
         steps = self._steps()
         if not steps:
             return None
-        found = json.loads(self._store.read(_marker(steps[-1])))
+        found = parse_json(self._store.read(_marker(steps[-1])))
         return Checkpoint(step=found["step"], files=found["files"], scale=found["scale"])
 
     def read(self, checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:

@@ -14,6 +14,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from framefleet.pipeline.json_text import parse_json
 from framefleet.pipeline.model import DTYPES, source_of
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.training.settings import LoraSettings
@@ -37,7 +38,7 @@ class Finished:
 
 def read_finished(store: Store) -> Finished | None:
     """Return how the training of an output ended, if it did."""
-    return Finished(**json.loads(store.read(MARKER))) if store.exists(MARKER) else None
+    return Finished(**parse_json(store.read(MARKER))) if store.exists(MARKER) else None
 
 
 def write_result(training: Training, task: Task, world: World) -> None:
@@ -89,7 +90,7 @@ def _write_model(training: Training, task: Task, world: World) -> None:
 
 def _forget_origin(config: Path) -> None:
     """Take out where diffusers loaded a component from: equal trainings write equal files on any machine."""
-    values = json.loads(config.read_text(encoding="utf-8"))
+    values = parse_json(config.read_text(encoding="utf-8"))
     if values.pop("_name_or_path", None) is not None:
         config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 

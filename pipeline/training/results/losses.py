@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from framefleet.pipeline.json_text import parse_json
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.training.reports import Step
 
@@ -21,5 +22,5 @@ def read_losses(store: Store, *, before: int | None = None) -> list[Step]:
     """Return what was written, or what of it came before a step; a resumed run does the others again."""
     if not store.exists(PATH):
         return []
-    steps = [Step(**json.loads(line)) for line in store.read(PATH).splitlines()]
+    steps = [Step(**parse_json(line)) for line in store.read(PATH).splitlines()]
     return [step for step in steps if before is None or step.step < before]
