@@ -1,0 +1,38 @@
+"""From how a case ended to what is wrong with it, if anything."""
+
+from __future__ import annotations
+
+import re
+import signal
+
+from tests.fuzz.case import Case
+from tests.fuzz.child import Outcome
+
+# What a terminal acts on, or shows as something else: controls but line ends and tabs, and turned text.
+RAW = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
+MAX_PEAK_BYTES = 3 << 30
+TRACEBACK = "Traceback (most recent call last)"
+UNREACHABLE = "the hub does not answer"  # a name of the hub is no mistake; nothing is fetched in these tests
+
+
+def defect(case: Case, outcome: Outcome) -> str | None:
+    """Return the kind of defect; None when the case was accepted or refused as it should be."""
+    if outcome.ran_code:
+        return "code ran"
+    if outcome.code is None:
+        return "hang"
+    if outcome.code < 0:
+        return f"crash ({signal.Signals(-outcome.code).name})"
+    if TRACEBACK in outcome.printed:
+        return "traceback"
+    if RAW.search(outcome.printed):
+        return "raw control character"
+    if outcome.code == 3 and UNREACHABLE in outcome.printed:
+        return None
+    if outcome.code not in case.codes:
+        return f"exit {outcome.code}"
+    if outcome.code == 2 and not re.search("^hint: ", outcome.printed, re.MULTILINE):
+        return "no hint"
+    if outcome.peak_bytes > MAX_PEAK_BYTES:
+        return "memory"
+    return None

@@ -1,0 +1,128 @@
+"""Outputs of somebody else: job.json and records that are damaged or lie, and what people do with them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.fuzz import hostile
+from tests.fuzz.case import Case, command
+from tests.fuzz.material import Material
+from tests.jobs import write_job
+from tests.tiny import SMALLEST
+
+JSON_COLUMNS = ("arguments", "numerics", "environment")
+
+
+def outputs(rng: Random, folder: Path, material: Material) -> Case:
+    """A copy of an honest output in which something is bad."""
+    honest, row_ids = material.output
+    shutil.copytree(honest, folder / "out")
+    (folder / "evil.py").write_text("open('was-run', 'w').close()\ndef x(pipe, request): ...\n")
+    told = "; ".join(rng.choice(CHANGES)(rng, folder / "out") for _ in range(rng.choice((1, 1, 2))))
+    draw, row_id = (
+        rng.random(),
+        rng.choice(row_ids) if rng.random() < 0.95 else hostile.text(rng).replace("\0", ""),
+    )
+    row_id = row_id.encode("utf-8", "replace").decode()[:10_000]
+    if draw < 0.4:
+        return Case(told=f"replay: {told}", run=command("replay", "out", row_id), codes=(0, 1, 2))
+    if draw < 0.7:
+        return Case(told=f"script: {told}", run=command("replay", "out", row_id, "--script"))
+    job = {
+        "table": str(honest.parent / "t.parquet"),
+        "output": "out",
+        "model": str(honest.parent / "model"),
+        "defaults": SMALLEST["wan"],
+    }
+    write_job(folder / "job.yaml", job)
+    return Case(told=f"plan: {told}", run=command("plan", "job.yaml"))
+
+
+def _claim(rng: Random, output: Path) -> str:
+    path = output / "job.json"
+    if rng.random() < 0.3:
+        path.write_bytes(hostile.mutated_bytes(rng, path.read_bytes()))
+        return "bytes of job.json"
+    try:
+        tree = json.loads(path.read_text())
+    except ValueError:  # changed already
+        tree = {}
+    path.write_text(json.dumps(hostile.mutated_tree(rng, tree)))
+    return "values of job.json"
+
+
+def _part(output: Path) -> Path:
+    return next(output.glob("records/*.parquet"))
+
+
+def _record_bytes(rng: Random, output: Path) -> str:
+    for part in output.glob("records/*.parquet"):
+        part.write_bytes(hostile.mutated_bytes(rng, part.read_bytes()))
+    return "bytes of a record"
+
+
+def _record_values(rng: Random, output: Path) -> str:
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(_part(output)).to_pylist()
+    except (pa.ArrowException, OSError, StopIteration):  # changed already
+        return "as many records"
+    column = (
+        rng.choice(list(rows[0]))
+        if rng.random() < 0.5
+        else rng.choice((*JSON_COLUMNS, "recipe", "model", "scheduler"))
+    )
+    for row in rows:
+        row[column] = _other(rng, column, row[column])
+    if rng.random() < 0.1:
+        for row in rows:
+            del row[column]
+    try:
+        pq.write_table(pa.Table.from_pylist(rows), _part(output))
+    except (pa.ArrowException, OverflowError, UnicodeError):  # what no Parquet file can hold
+        return f"no other {column}"
+    return f"other {column}"
+
+
+def _other(rng: Random, column: str, value: Any) -> Any:
+    if column in JSON_COLUMNS:
+        tree = json.loads(value)
+        return json.dumps(hostile.mutated_tree(rng, tree)) if rng.random() < 0.9 else hostile.text(rng)
+    if column == "recipe":
+        return rng.choice(("evil:x", "os:system", "generate:x", hostile.text(rng)))
+    return rng.choice((hostile.text(rng), hostile.number(rng), None, hostile.value(rng)))
+
+
+def _gone(rng: Random, output: Path) -> str:
+    paths = sorted(path for path in output.rglob("*") if path.is_file())
+    if not paths:
+        return "nothing left"
+    path = rng.choice(paths)
+    path.unlink()
+    return f"no {path.relative_to(output)}"
+
+
+def _added(rng: Random, output: Path) -> str:
+    name = rng.choice(
+        (
+            "records/part-x.parquet",
+            "records/x",
+            "train.json",
+            "driver.lock",
+            "clips/x",
+            "failures/part-x.parquet",
+        )
+    )
+    (output / name).parent.mkdir(exist_ok=True)
+    content = rng.choice((b"", b"{}", b"[" * 5000, b"PAR1", rng.randbytes(50)))
+    (output / name).write_bytes(content)
+    return f"new {name}"
+
+
+CHANGES = (_claim, _claim, _record_bytes, _record_values, _record_values, _record_values, _gone, _added)

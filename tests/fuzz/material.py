@@ -1,0 +1,70 @@
+"""The honest models, tables and outputs that bad input is made of; built once, before any child is forked."""
+
+from __future__ import annotations
+
+import functools
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from framefleet.jobs.model_commands import lock_command
+from tests.crafter_originals import checkpoint
+from tests.loras import save_lora
+from tests.media_files import image_file, video_file
+from tests.rendered import rendered
+from tests.tiny import build
+
+
+@dataclass(frozen=True)
+class Material:
+    """Everything below one folder; each part is built when it is first asked for, and never changed."""
+
+    folder: Path
+
+    @functools.cache  # noqa: B019 - one for the whole run
+    def model(self, name: str) -> Path:
+        return build(name, self.folder / name)
+
+    @functools.cache  # noqa: B019
+    def lock(self, name: str) -> Path:
+        """Return a lock file of the honest model."""
+        path = self.folder / f"{name}.lock.json"
+        lock_command(str(self.model(name)), revision=None, allow_pickle=False, output=path)
+        return path
+
+    @functools.cached_property
+    def lora(self) -> bytes:
+        return save_lora("wan", "style", self.folder / "lora").read_bytes()
+
+    @functools.cached_property
+    def output(self) -> tuple[Path, list[str]]:
+        """Return a rendered output and the row_ids in it."""
+        folder = self.folder / "rendered"
+        folder.mkdir()
+        output, row_ids = rendered(folder, "wan")
+        return Path(output), row_ids
+
+    @functools.cached_property
+    def original(self) -> dict[str, Any]:
+        return checkpoint("videocrafter2-t2v-512")
+
+    @functools.cached_property
+    def checkpoints(self) -> dict[str, bytes]:
+        """Return the original as people publish it, by the name of the file."""
+        pickled = io.BytesIO()
+        torch.save({"state_dict": self.original, "epoch": 3}, pickled)
+        path = self.folder / "original.safetensors"
+        save_file({name: tensor.contiguous() for name, tensor in self.original.items()}, path)
+        return {"model.ckpt": pickled.getvalue(), "model.safetensors": path.read_bytes()}
+
+    @functools.cached_property
+    def images(self) -> dict[str, bytes]:
+        return {name: image_file(name) for name in ("png", "jpeg", "webp", "bmp", "tiff", "gif")}
+
+    @functools.cached_property
+    def videos(self) -> dict[str, bytes]:
+        return {"mp4": video_file(), "mkv": video_file("matroska"), "avi": video_file("avi", "mpeg4")}

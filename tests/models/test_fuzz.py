@@ -1,0 +1,22 @@
+"""Bad input of every kind is accepted, or refused with a hint; `python -m tests.fuzz` tries many more."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.fuzz import fuzz
+from tests.fuzz.kinds import KINDS
+
+PER_KIND = 10
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_bad_input_is_accepted_or_refused_with_a_hint(kind: str, tmp_path: Path) -> None:
+    answers: Counter[int | None] = Counter()
+    for result in fuzz(2026, range(PER_KIND), tmp_path, kinds=[kind]):
+        assert result.defect is None, f"{result.number}: {result.told}\n{result.outcome.printed}"
+        answers[result.outcome.code] += 1
+    assert answers[2], "nothing was bad enough to be refused"
