@@ -98,8 +98,14 @@ def _use(rng: Random, folder: Path, name: str) -> Callable[[], None]:
     return reported(load)
 
 
+def _files(folder: Path, ending: str = "") -> list[Path]:
+    """Return the files that are still themselves: reading a link or a pipe could take for ever."""
+    found = (path for path in folder.rglob(f"*{ending}") if path.is_file() and not path.is_symlink())
+    return sorted(found)
+
+
 def _config(rng: Random, folder: Path) -> str:
-    path = rng.choice(sorted(folder.rglob("*.json")))
+    path = rng.choice(_files(folder, ".json"))
     try:
         tree = json.loads(path.read_text())
     except ValueError:  # changed already
@@ -115,20 +121,20 @@ def _config(rng: Random, folder: Path) -> str:
 
 
 def _bytes(rng: Random, folder: Path) -> str:
-    path = rng.choice(sorted(path for path in folder.rglob("*") if path.is_file()))
+    path = rng.choice(_files(folder))
     path.write_bytes(hostile.mutated_bytes(rng, path.read_bytes()))
     return f"bytes of {path.relative_to(folder)}"
 
 
 def _weights(rng: Random, folder: Path) -> str:
-    path = rng.choice(sorted(folder.rglob("*.safetensors")))
+    path = rng.choice(_files(folder, ".safetensors"))
     path.write_bytes(mutated_safetensors(rng, path.read_bytes()))
     return f"header of {path.relative_to(folder)}"
 
 
 def _gone(rng: Random, folder: Path) -> str:
     path = rng.choice(sorted(folder.rglob("*")))
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     return f"no {path.relative_to(folder)}"
 
 
@@ -137,13 +143,13 @@ def _added(rng: Random, folder: Path) -> str:
     path = folder / name
     path.parent.mkdir(exist_ok=True)
     contents = (CODE.encode(), b"{}", b"", b"[" * 5000, json.dumps(hostile.value(rng)).encode())
-    weights = sorted(folder.rglob("*.safetensors"))
+    weights = _files(folder, ".safetensors")
     path.write_bytes(rng.choice((*contents, weights[0].read_bytes() if weights else b"")))
     return f"new {name}"
 
 
 def _linked(rng: Random, folder: Path) -> str:
-    path = rng.choice(sorted(path for path in folder.rglob("*") if path.is_file()))
+    path = rng.choice(_files(folder))
     path.unlink()
     target = rng.choice(("/etc/passwd", "/dev/zero", "/proc/self/environ", str(path), "../../../x", "/"))
     os.symlink(target, path)
@@ -151,7 +157,7 @@ def _linked(rng: Random, folder: Path) -> str:
 
 
 def _piped(rng: Random, folder: Path) -> str:
-    path = rng.choice(sorted(path for path in folder.rglob("*") if path.is_file()))
+    path = rng.choice(_files(folder))
     path.unlink()
     os.mkfifo(path) if rng.random() < 0.5 else path.mkdir()
     return f"a pipe or a folder as {path.relative_to(folder)}"
