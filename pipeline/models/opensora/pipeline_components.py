@@ -20,6 +20,7 @@ from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerBase, 
 
 from framefleet.pipeline.models.opensora.autoencoder_dc_video import AutoencoderDCVideo
 from framefleet.pipeline.models.opensora.conditions import Condition, given_frames, place
+from framefleet.pipeline.models.opensora.prompts import clip_ids
 
 Generators = torch.Generator | list[torch.Generator] | None
 
@@ -74,11 +75,17 @@ class OpenSoraComponents(DiffusionPipeline, FluxLoraLoaderMixin):
     def encode_prompt(self, prompt: str | list[str], max_sequence_length: int = 512) -> tuple[Tensor, Tensor]:
         """Return T5's embeddings of all tokens, padding too, and CLIP's pooled ones; adds no suffixes."""
         prompts = [prompt] if isinstance(prompt, str) else prompt
-        clip_length = min(self.tokenizer.model_max_length, 77)
-        pooled = self.text_encoder(_token_ids(self.tokenizer, prompts, clip_length, self.text_encoder.device))
-        ids = _token_ids(self.tokenizer_2, prompts, max_sequence_length, self.text_encoder_2.device)
+        pooled = self.text_encoder(clip_ids(self.tokenizer, prompts).to(self.text_encoder.device))
+        tokens = self.tokenizer_2(
+            prompts,
+            padding="max_length",
+            max_length=max_sequence_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        embeds = self.text_encoder_2(tokens.input_ids.to(self.text_encoder_2.device))[0]
         device = self._execution_device
-        return self.text_encoder_2(ids)[0].to(device), pooled.pooler_output.to(device)
+        return embeds.to(device), pooled.pooler_output.to(device)
 
     def encode_frames(self, frames: list[Image], height: int, width: int, generator: Any = None) -> Tensor:
         """Return latents (1, C, T', H', W') of frames, which are scaled and cropped to the size.
@@ -128,9 +135,3 @@ class OpenSoraComponents(DiffusionPipeline, FluxLoraLoaderMixin):
                     end.append(self.encode_frames(frames, height, width, own))
         head, tail = (torch.cat(end) if end else None for end in ends)
         return place(head, tail, latents)
-
-
-def _token_ids(tokenizer: Any, prompts: list[str], length: int, device: torch.device) -> Tensor:
-    tokens = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-    ids: Tensor = tokens.input_ids.to(device)
-    return ids
