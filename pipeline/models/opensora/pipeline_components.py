@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerBase, T5EncoderModel
 
 from framefleet.pipeline.models.opensora.autoencoder_dc_video import AutoencoderDCVideo
-from framefleet.pipeline.models.opensora.conditions import Condition, given_frames, place
+from framefleet.pipeline.models.opensora.conditions import Condition, Packing, given_frames, place
 from framefleet.pipeline.models.opensora.prompts import clip_ids
 
 Generators = torch.Generator | list[torch.Generator] | None
@@ -55,22 +55,18 @@ class OpenSoraComponents(DiffusionPipeline, FluxLoraLoaderMixin):
             scheduler=scheduler,
         )
         self.vae_scale_factor_spatial = vae.spatial_compression_ratio
-        self.vae_scale_factor_temporal = vae.temporal_compression_ratio
-        self.is_causal = not isinstance(vae, AutoencoderDCVideo)  # its first frame is packed alone
+        self.packing = Packing(
+            ratio=vae.temporal_compression_ratio, is_causal=not isinstance(vae, AutoencoderDCVideo)
+        )
         self.video_processor = VideoProcessor(vae_scale_factor=self.vae_scale_factor_spatial)
         vae.enable_tiling()
-        if self.is_causal:
+        if self.packing.is_causal:
             vae.use_framewise_encoding = vae.use_framewise_decoding = False
 
     @property
     def size_multiple(self) -> int:
         multiple: int = self.vae_scale_factor_spatial * self.transformer.config.patch_size
         return multiple
-
-    def num_latent_frames(self, num_frames: int) -> int:
-        if self.is_causal:
-            return (num_frames - 1) // self.vae_scale_factor_temporal + 1
-        return max(1, num_frames // self.vae_scale_factor_temporal)
 
     def encode_prompt(self, prompt: str | list[str], max_sequence_length: int = 512) -> tuple[Tensor, Tensor]:
         """Return T5's embeddings of all tokens, padding too, and CLIP's pooled ones; adds no suffixes."""
@@ -108,7 +104,7 @@ class OpenSoraComponents(DiffusionPipeline, FluxLoraLoaderMixin):
         latents: Tensor | None = None,
     ) -> Tensor:
         """Return the noise to start from, (B, C, T', H', W') in fp32."""
-        ratio, frames = self.vae_scale_factor_spatial, self.num_latent_frames(num_frames)
+        ratio, frames = self.vae_scale_factor_spatial, self.packing.num_latent(num_frames)
         shape = (batch_size, self.transformer.config.out_channels, frames, height // ratio, width // ratio)
         if latents is not None and latents.shape != shape:
             raise ValueError(f"`latents` have to be of shape {shape} but are {tuple(latents.shape)}")
@@ -126,11 +122,10 @@ class OpenSoraComponents(DiffusionPipeline, FluxLoraLoaderMixin):
         generator: Generators = None,
     ) -> tuple[Tensor, Tensor]:
         """Return mask and reference of the latents' shape. given: `image`, `last_image`, `video` by row."""
-        num_frames = condition.num_frames(self.vae_scale_factor_temporal, is_causal=self.is_causal)
         ends: tuple[list[Tensor], list[Tensor]] = ([], [])
         for row, inputs in enumerate(given if condition.num_given else []):
             own = generator[row] if isinstance(generator, list) else generator
-            for end, frames in zip(ends, given_frames(condition, num_frames, **inputs), strict=True):
+            for end, frames in zip(ends, given_frames(condition, **inputs), strict=True):
                 if frames:
                     end.append(self.encode_frames(frames, height, width, own))
         head, tail = (torch.cat(end) if end else None for end in ends)
