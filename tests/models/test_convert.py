@@ -102,6 +102,14 @@ def test_models_of_equal_tensors_need_a_name(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out/unet/config.json").read_text())["default_fps"] == 5
 
 
+@pytest.mark.parametrize(("variant", "rate"), [("videocrafter2-t2v-512", 28), ("videocrafter1-i2v-512", 8)])
+def test_the_motion_of_a_call_without_fps_is_that_of_the_authors_scripts(variant: str, rate: int) -> None:
+    network = plan(in_memory(checkpoint(variant))).networks["unet"].module
+    assert network.config.default_fps == rate  # type: ignore[union-attr]
+    given = plan(in_memory(checkpoint(variant)), given={"unet.default_fps": 12}).networks["unet"].module
+    assert given.config.default_fps == 12  # type: ignore[union-attr]
+
+
 def test_a_folder_that_exists_is_left_alone(original: dict[str, Tensor], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(ModelError, match="is there already"):

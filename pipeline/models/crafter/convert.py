@@ -30,7 +30,6 @@ from framefleet.pipeline.models.crafter.tokenizer import clip_tokenizer
 from framefleet.pipeline.models.crafter.unet import VideoCrafterUNet3DModel
 from framefleet.pipeline.models.crafter.unet_keys import unet_config, unet_origins
 from framefleet.pipeline.models.crafter.variant_choice import SCALES, chosen_variant
-from framefleet.pipeline.models.crafter.variants import Variant
 
 Shapes = Mapping[str, Tensor]
 
@@ -132,7 +131,8 @@ def convert_crafter(
     parts = _PARTS | _image_parts(unet, checkpoint)
     configs = {name: _inferred(name, part, checkpoint) for name, part in parts.items()}
     chosen = chosen_variant(unet, checkpoint, variant)
-    configs["unet"] |= _of_variant(chosen, unet)
+    size = [length // _PIXELS for length in chosen.size]
+    configs["unet"] |= {"sample_size": size, "default_fps": chosen.default_fps}
     configs["scheduler"] = {
         key: value
         for key, value in VideoCrafterDDIMScheduler(**chosen.scheduler).config.items()
@@ -158,11 +158,6 @@ def _image_parts(unet: Config, checkpoint: Checkpoint) -> dict[str, _Part]:
     # Only VideoCrafter1 can have it: tokens of DynamiCrafter are of one frame each.
     is_pooled = f"{_PROJECTOR}proj.weight" in checkpoint.shapes and unet["in_channels"] == 4
     return _POOLED_IMAGE_PARTS if is_pooled else _IMAGE_PARTS
-
-
-def _of_variant(chosen: Variant, unet: Config) -> Config:
-    size = [length // _PIXELS for length in chosen.size]
-    return {"sample_size": size} | ({"default_fps": chosen.default_fps} if unet["default_fps"] else {})
 
 
 def _inferred(name: str, part: _Part, checkpoint: Checkpoint) -> Config:
