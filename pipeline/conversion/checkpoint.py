@@ -34,15 +34,28 @@ class Checkpoint:
     """Tensors of one file, or of all files of a folder; then a name starts with the file's and a colon.
 
     shapes: by name, as tensors without values. read: gives one tensor; a mapped file's pages are read then.
+    parts: components that are given by checkpoints of their own; their names start with the component's and a
+        colon.
     """
 
     path: Path
     shapes: Mapping[str, Tensor]
     read: Callable[[str], Tensor]
+    parts: frozenset[str] = frozenset()
 
     def below(self, prefix: str) -> dict[str, Tensor]:
         """Return the shapes of the names that start with `prefix`, without it."""
         return {name[len(prefix) :]: t for name, t in self.shapes.items() if name.startswith(prefix)}
+
+    def with_part(self, component: str, part: Checkpoint) -> Checkpoint:
+        """Return both as one."""
+        start = f"{component}:"
+        shapes = {**self.shapes, **{start + name: tensor for name, tensor in part.shapes.items()}}
+
+        def read(name: str) -> Tensor:
+            return part.read(name.removeprefix(start)) if name.startswith(start) else self.read(name)
+
+        return Checkpoint(path=self.path, shapes=shapes, read=read, parts=self.parts | {component})
 
 
 def open_checkpoint(path: Path) -> Checkpoint:

@@ -43,7 +43,8 @@ def convert(
     """Write the pipeline folder of the checkpoint at `path`; `folder` appears when it is complete.
 
     variant: which model it is, where its tensors do not tell. dtype: of the weights; without it, as they are.
-    given: values of configs that go before what the tensors tell, as {"vae.norm_num_groups": 8}.
+    given: values of configs that go before what the tensors tell, as {"vae.norm_num_groups": 8}; and files or
+        folders of components that the checkpoint lacks, as {"text_encoder": "CLIP-ViT-H-14"}.
     progress: is told of the bytes written, of how many, after each tensor.
     Raises ModelError for a checkpoint that is not known, for tensors too many, missing or misshapen, and
     where the folder cannot be written or has no room.
@@ -51,8 +52,11 @@ def convert(
     if dtype not in (None, *DTYPES):
         raise ModelError(f"dtype is {dtype!r}", f"use one of {', '.join(DTYPES)}")
     check_new(folder)
+    told = {name: value for name, value in (given or {}).items() if "." in name}
     checkpoint = open_checkpoint(path)
-    conversion = plan(checkpoint, variant=variant, given=given)
+    for component in (given or {}).keys() - told.keys():
+        checkpoint = checkpoint.with_part(component, _part(component, (given or {})[component]))
+    conversion = plan(checkpoint, variant=variant, given=told)
     check(conversion, checkpoint)
     cast = DTYPES[dtype] if dtype else None
     networks = conversion.networks.values()
@@ -76,12 +80,30 @@ def plan(
     for converter in _converters():
         conversion = converter(checkpoint, variant=variant, given=given or {})
         if conversion is not None:
+            _check_parts(conversion, checkpoint)
             return conversion
     raise ModelError(
         f"{checkpoint.path} is of no model that is known, its {len(checkpoint.shapes)} tensors start with "
         f"{next(iter(checkpoint.shapes), 'none')}",
         "give the original checkpoint of VideoCrafter or DynamiCrafter, or the folder of Open-Sora v2",
     )
+
+
+def _part(component: str, place: object) -> Checkpoint:
+    if not isinstance(place, str | Path):
+        raise ModelError(f"--set {component}={place}: it is no path", "give a file, or a folder of files")
+    return open_checkpoint(Path(place))
+
+
+def _check_parts(conversion: Conversion, checkpoint: Checkpoint) -> None:
+    """Raise ModelError for a component given by itself that the conversion does not take so."""
+    origins = [o.name for network in conversion.networks.values() for o in network.origins.values()]
+    for component in checkpoint.parts:
+        if not any(name.startswith(f"{component}:") for name in origins):
+            raise ModelError(
+                f"--set {component}: {checkpoint.path} as {conversion.variant} takes none by itself",
+                "leave it out",
+            )
 
 
 def write(

@@ -76,7 +76,7 @@ def test_unknown_missing_and_misshapen_tensors_are_named(original: dict[str, Ten
         "not known: model.diffusion_model.adapter.weight": extra,
         f"no tensors that are called {MODEL}input_blocks.3.0.in_layers.2.bias, of which its unet": missing,
         "out.2.bias has shape (5,), but conv_out.bias, which is made of it, is (4,)": misshapen,
-        "has no complete text_encoder: cond_stage_model.model.* is missing": no_text,
+        "holds no text_encoder (cond_stage_model.model.*)": no_text,
         "has no complete vae: first_stage_model.encoder.conv_in.weight is missing": no_conv,
         "out.0.weight has shape (32, 1), but conv_norm_out.weight": column,
         f"unet: {MODEL}out.2.weight has shape (4,), not one of 4 dimensions": flat,
