@@ -52,10 +52,9 @@ def convert(
     if dtype not in (None, *DTYPES):
         raise ModelError(f"dtype is {dtype!r}", f"use one of {', '.join(DTYPES)}")
     check_new(folder)
-    told = {name: value for name, value in (given or {}).items() if "." in name}
-    checkpoint = open_checkpoint(path)
-    for component in (given or {}).keys() - told.keys():
-        checkpoint = checkpoint.with_part(component, _part(component, (given or {})[component]))
+    checkpoint, told = open_checkpoint(path), dict(given or {})
+    for component in [name for name in told if "." not in name]:
+        checkpoint = checkpoint.with_part(component, _part(component, told.pop(component)))
     conversion = plan(checkpoint, variant=variant, given=told)
     check(conversion, checkpoint)
     cast = DTYPES[dtype] if dtype else None

@@ -13,7 +13,7 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.sources.foreign_files import HEAD_BYTES, foreign
 from framefleet.pipeline.sources.headers import read_first
 
-_SHOWN = 5  # names in one message
+_SHOWN, _LONGEST = 5, 80  # names in one message, and letters of each
 _SAVE = "where you trust it, save its state_dict alone with torch.save, or take the safetensors of it"
 _NO_ZIP = (
     "is cut short, or no file that torch 1.6 or later has saved",
@@ -36,7 +36,8 @@ def read_pickle(path: Path) -> Any:
 def _refusal(path: Path) -> ModelError:
     """Return why torch does not open it. What torch says itself is how to open it nevertheless."""
     try:
-        named = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+        unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        named = sorted(name[:_LONGEST] for name in unsafe)
     except Exception:  # the same damage
         named = []
     if not named:

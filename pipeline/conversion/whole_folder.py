@@ -47,7 +47,8 @@ def check_new(folder: Path) -> None:
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the name. The operating system lets go of it when its holder dies."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    path = folder.with_name(f".{folder.name}.lock")
+    lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -57,9 +58,7 @@ def _locked(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        Path(lock.lock_file).unlink(
-            missing_ok=True
-        )  # before others can take it: who waits sees that it is gone
+        path.unlink(missing_ok=True)  # while it is held: who makes a new one finds the folder written
         lock.release()
 
 
