@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
 from framefleet.jobs.commands import quiet_libraries
 from framefleet.jobs.console import stderr, stdout
 from framefleet.jobs.job_file import config_values
+from framefleet.jobs.progress import BAR_WIDTH
 
 
 def convert_command(
@@ -18,7 +22,17 @@ def convert_command(
     quiet_libraries()
     from framefleet.pipeline.conversion.convert import convert
 
-    with stderr.status(f"converting {checkpoint}"):
-        done = convert(checkpoint, folder, variant=variant, dtype=dtype, given=given)
+    with _bytes_written() as progress:
+        done = convert(checkpoint, folder, variant=variant, dtype=dtype, given=given, progress=progress)
     stdout.print(f"{folder}: {done.variant}, {done.pipeline.__name__}", markup=False, soft_wrap=True)
     stdout.print(f"next: framefleet model lock {folder}", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _bytes_written() -> Iterator[Callable[[int, int], None]]:
+    """Show bytes, rate and time left on a terminal, and nothing in a log. Yield what it is told by."""
+    columns = (BarColumn(BAR_WIDTH), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal)
+    with bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

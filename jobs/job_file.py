@@ -65,7 +65,7 @@ def storage_options(sets: Sequence[str]) -> dict[str, Any]:
 
 
 def config_values(sets: Sequence[str]) -> dict[str, Any]:
-    """Return what `--set vae.norm_num_groups=8` gives to `model convert`, by that name. Raises JobError."""
+    """Return what `--set vae.norm_num_groups=8` and its likes give to `model convert`. Raises JobError."""
     return {".".join(key): value for key, value in map(_parse_set, sets)}
 
 

@@ -75,8 +75,9 @@ def convert(
         list[str] | None,
         typer.Option(
             "--set",
-            metavar="COMPONENT.KEY=VALUE",
-            help="What tensors do not tell, as vae.norm_num_groups=8; repeatable.",
+            metavar="NAME=VALUE",
+            help="What tensors do not tell, as vae.norm_num_groups=8; or where an encoder lies that the "
+            "checkpoint lacks, as text_encoder=DIR. Repeatable.",
         ),
     ] = None,
     verbose: Verbose = False,

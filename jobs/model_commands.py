@@ -108,7 +108,7 @@ def _rules(spec: PipelineSpec) -> dict[str, str]:
         found["frames"] = f"{frames}{longest}" + (f", {count} unless given" if count else "")
         found["fps"] = f"{spec.native_fps:g}" if spec.native_fps else "not known"
     if spec.preset:
-        found["defaults"] = ", ".join(f"{name} {value}" for name, value in spec.preset.arguments.items())
+        found["defaults"] = ", ".join(f"{name} {value}" for name, value in spec.native().items())
         found["dtype"] = f"on a GPU {in_words(spec.preset)}"
         found["memory"] = ", ".join(f"{card} GB {fitting(spec.preset, card)}" for card in CARDS_GB)
     return found | {"scheduler": spec.scheduler_class}

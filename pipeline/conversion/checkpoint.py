@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
+import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from framefleet.pipeline.conversion.pickles import read_pickle
 from framefleet.pipeline.conversion.safetensors_file import DTYPES
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.sources.headers import check_length
@@ -22,6 +24,8 @@ SUFFIXES = (".safetensors", *PICKLES)
 _NESTS = ("state_dict", "module")
 # What DeepSpeed and DistributedDataParallel put before every name.
 _WRAPPERS = ("_forward_module.", "module.")
+# How transformers calls weights that are pickled; "open_clip_" before it in those of open_clip.
+_TWIN = re.compile(r"(.*)pytorch_model.*\.bin")
 _META = torch.device("meta")
 
 
@@ -30,15 +34,28 @@ class Checkpoint:
     """Tensors of one file, or of all files of a folder; then a name starts with the file's and a colon.
 
     shapes: by name, as tensors without values. read: gives one tensor; a mapped file's pages are read then.
+    parts: components that are given by checkpoints of their own; their names start with the component's and a
+        colon.
     """
 
     path: Path
     shapes: Mapping[str, Tensor]
     read: Callable[[str], Tensor]
+    parts: frozenset[str] = frozenset()
 
     def below(self, prefix: str) -> dict[str, Tensor]:
         """Return the shapes of the names that start with `prefix`, without it."""
         return {name[len(prefix) :]: t for name, t in self.shapes.items() if name.startswith(prefix)}
+
+    def with_part(self, component: str, part: Checkpoint) -> Checkpoint:
+        """Return both as one."""
+        start = f"{component}:"
+        shapes = {**self.shapes, **{start + name: tensor for name, tensor in part.shapes.items()}}
+
+        def read(name: str) -> Tensor:
+            return part.read(name.removeprefix(start)) if name.startswith(start) else self.read(name)
+
+        return Checkpoint(path=self.path, shapes=shapes, read=read, parts=self.parts | {component})
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -47,7 +64,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         return _open_file(path)
     if (path / "model_index.json").is_file():
         raise ModelError(f"{path} is a diffusers pipeline folder already", "render with it as it is")
-    names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.suffix in SUFFIXES)
+    names = _weight_files(path)
     if not names:
         raise ModelError(f"{path} holds no {', '.join(SUFFIXES)}", "give the checkpoint's file or folder")
     files = {name: _open_file(path / name) for name in names}
@@ -62,14 +79,39 @@ def open_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path=path, shapes=shapes, read=read)
 
 
+def _weight_files(path: Path) -> list[str]:
+    """Return the files of weights below a folder, also in folders that are links, each folder once."""
+    found: list[str] = []
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(path, followlinks=True):
+        place = os.path.realpath(folder)
+        if place in seen:
+            folders.clear()
+            continue
+        seen.add(place)
+        folders.sort()
+        own = [file for file in files if file.endswith(SUFFIXES) and not _is_twin(file, files)]
+        found += [(Path(folder) / file).relative_to(path).as_posix() for file in own]
+    return sorted(found)
+
+
+def _is_twin(file: str, beside: list[str]) -> bool:
+    """Whether safetensors of the same weights lie beside, which transformers takes then."""
+    twin = _TWIN.fullmatch(file)
+    if twin is None:
+        return False
+    return any(name.startswith(f"{twin[1]}model") and name.endswith(".safetensors") for name in beside)
+
+
 def _open_file(path: Path) -> Checkpoint:
     if not path.is_file():
         raise ModelError(f"checkpoint {str(path)!r} does not exist", "give a file, or a folder of files")
-    if path.suffix == ".safetensors":
-        return _open_safetensors(path)
-    if path.suffix in PICKLES:
-        return _open_pickle(path)
-    raise ModelError(f"{path} is no checkpoint", f"give a file that ends with {', '.join(SUFFIXES)}")
+    if path.suffix not in SUFFIXES:
+        raise ModelError(f"{path} is no checkpoint", f"give a file that ends with {', '.join(SUFFIXES)}")
+    try:
+        return _open_safetensors(path) if path.suffix == ".safetensors" else _open_pickle(path)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error}", "check who may read it, and its disk") from error
 
 
 def _open_safetensors(path: Path) -> Checkpoint:
@@ -91,17 +133,7 @@ def _shape(entry: Any, path: Path) -> Tensor:
 
 
 def _open_pickle(path: Path) -> Checkpoint:
-    try:
-        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{path} holds more than tensors, and could run code when it is opened: {error}",
-            "save its state_dict alone, where you trust it, or take the safetensors of it",
-        ) from error
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
-        raise ModelError(
-            f"{path} cannot be read: {error}", "fetch it again; one older than torch 1.6 has to be saved anew"
-        ) from error
+    content = read_pickle(path)
     tensors = _tensors(content)
     if not tensors:
         raise ModelError(

@@ -6,7 +6,6 @@ Streamed: components are written one after the other, tensor by tensor, from a m
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +19,7 @@ from transformers import PreTrainedModel
 from framefleet.pipeline.conversion.checkpoint import Checkpoint, open_checkpoint
 from framefleet.pipeline.conversion.plan import Conversion, Converter, Network, check
 from framefleet.pipeline.conversion.safetensors_file import write_safetensors
+from framefleet.pipeline.conversion.whole_folder import check_new, whole_folder
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.sources.selection import INDEX
 
@@ -38,31 +38,37 @@ def convert(
     variant: str | None = None,
     dtype: str | None = None,
     given: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Conversion:
     """Write the pipeline folder of the checkpoint at `path`; `folder` appears when it is complete.
 
     variant: which model it is, where its tensors do not tell. dtype: of the weights; without it, as they are.
-    given: values of configs that go before what the tensors tell, as {"vae.norm_num_groups": 8}.
-    Raises ModelError for a checkpoint that is not known, and for tensors too many, missing or misshapen.
+    given: values of configs that go before what the tensors tell, as {"vae.norm_num_groups": 8}; and files or
+        folders of components that the checkpoint lacks, as {"text_encoder": "CLIP-ViT-H-14"}.
+    progress: is told of the bytes written, of how many, after each tensor.
+    Raises ModelError for a checkpoint that is not known, for tensors too many, missing or misshapen, and
+    where the folder cannot be written or has no room.
     """
     if dtype not in (None, *DTYPES):
         raise ModelError(f"dtype is {dtype!r}", f"use one of {', '.join(DTYPES)}")
-    if folder.exists():
-        raise ModelError(f"{folder} is there already", "name a folder that is not")
-    checkpoint = open_checkpoint(path)
-    conversion = plan(checkpoint, variant=variant, given=given)
+    check_new(folder)
+    checkpoint, told = open_checkpoint(path), dict(given or {})
+    for component in [name for name in told if "." not in name]:
+        checkpoint = checkpoint.with_part(component, _part(component, told.pop(component)))
+    conversion = plan(checkpoint, variant=variant, given=told)
     check(conversion, checkpoint)
-    partial = folder.with_name(f".{folder.name}.partial")  # of an attempt that was cut short
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        write(conversion, checkpoint, partial, dtype=dtype)
-        partial.rename(folder)
-    except OSError as error:
-        raise ModelError(
-            f"{folder} cannot be written: {error}", "free space, or name another folder"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    cast = DTYPES[dtype] if dtype else None
+    networks = conversion.networks.values()
+    total = sum(t.nbytes for network in networks for t in shapes_of(network, checkpoint, cast).values())
+    done = 0
+
+    def wrote(size_bytes: int) -> None:
+        nonlocal done
+        done += size_bytes
+        progress(done, total)
+
+    with whole_folder(folder, total) as partial:
+        write(conversion, checkpoint, partial, dtype=cast, wrote=wrote)
     return conversion
 
 
@@ -73,6 +79,7 @@ def plan(
     for converter in _converters():
         conversion = converter(checkpoint, variant=variant, given=given or {})
         if conversion is not None:
+            _check_parts(conversion, checkpoint)
             return conversion
     raise ModelError(
         f"{checkpoint.path} is of no model that is known, its {len(checkpoint.shapes)} tensors start with "
@@ -81,15 +88,39 @@ def plan(
     )
 
 
-def write(conversion: Conversion, checkpoint: Checkpoint, folder: Path, *, dtype: str | None = None) -> None:
-    """Write all components and model_index.json into `folder`."""
+def _part(component: str, place: object) -> Checkpoint:
+    if not isinstance(place, str | Path):
+        raise ModelError(f"--set {component}={place}: it is no path", "give a file, or a folder of files")
+    return open_checkpoint(Path(place))
+
+
+def _check_parts(conversion: Conversion, checkpoint: Checkpoint) -> None:
+    """Raise ModelError for a component given by itself that the conversion does not take so."""
+    origins = [o.name for network in conversion.networks.values() for o in network.origins.values()]
+    for component in checkpoint.parts:
+        if not any(name.startswith(f"{component}:") for name in origins):
+            raise ModelError(
+                f"--set {component}: {checkpoint.path} as {conversion.variant} takes none by itself",
+                "leave it out",
+            )
+
+
+def write(
+    conversion: Conversion,
+    checkpoint: Checkpoint,
+    folder: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    wrote: Callable[[int], None] = lambda size_bytes: None,
+) -> None:
+    """Write all components and model_index.json into `folder`. wrote: is told of each tensor's bytes."""
     index: dict[str, object] = {
         "_class_name": conversion.pipeline.__name__,
         "_diffusers_version": diffusers.__version__,
         **conversion.settings,
     }
     for name, network in conversion.networks.items():
-        write_network(network, checkpoint, folder / name, DTYPES[dtype] if dtype else None)
+        write_network(network, checkpoint, folder / name, dtype, wrote)
         index[name] = _entry(network.module)
     for name, component in conversion.others.items():
         component.save_pretrained(str(folder / name))
@@ -103,15 +134,21 @@ def _converters() -> Iterator[Converter]:
         yield getattr(import_module(module), function)
 
 
-def write_network(network: Network, checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | None) -> None:
+def shapes_of(network: Network, checkpoint: Checkpoint, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """Return the tensors to write, without values."""
+    names = network.module.state_dict()
+    return {name: _taken(network, name, checkpoint.shapes.__getitem__, dtype) for name in names}
+
+
+def write_network(
+    network: Network,
+    checkpoint: Checkpoint,
+    folder: Path,
+    dtype: torch.dtype | None,
+    wrote: Callable[[int], None],
+) -> None:
     """Write config and weights under the names that the component's library looks for."""
     folder.mkdir(parents=True)
-
-    def cast(name: str, read: Callable[[str], Tensor]) -> Tensor:
-        changed = network.origins[name].take(read)
-        return changed.to(dtype) if dtype and changed.is_floating_point() else changed
-
-    shapes = {name: cast(name, checkpoint.shapes.__getitem__) for name in network.module.state_dict()}
     if isinstance(network.module, PreTrainedModel):
         network.module.config.architectures = [type(network.module).__name__]
         network.module.config.save_pretrained(folder)
@@ -122,7 +159,18 @@ def write_network(network: Network, checkpoint: Checkpoint, folder: Path, dtype:
         if isinstance(network.module, PreTrainedModel)
         else "diffusion_pytorch_model.safetensors"
     )
-    write_safetensors(file, shapes, lambda name: cast(name, checkpoint.read))
+
+    def read(name: str) -> Tensor:
+        tensor = _taken(network, name, checkpoint.read, dtype)
+        wrote(tensor.nbytes)
+        return tensor
+
+    write_safetensors(file, shapes_of(network, checkpoint, dtype), read)
+
+
+def _taken(network: Network, name: str, read: Callable[[str], Tensor], dtype: torch.dtype | None) -> Tensor:
+    changed = network.origins[name].take(read)
+    return changed.to(dtype) if dtype and changed.is_floating_point() else changed
 
 
 def _entry(component: object) -> list[str]:

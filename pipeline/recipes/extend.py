@@ -19,6 +19,7 @@ from framefleet.pipeline.recipes.siblings import (
     call_parameters,
     configs_of,
     find_sibling,
+    fitted,
 )
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.specs.check import Refused
@@ -128,7 +129,7 @@ def _follower(
 
         def follow(film: Frames, num_frames: int) -> Frames:
             given = accepted(able, {**arguments, "image": Image.fromarray(film[-1])})
-            return rendered(able, given)[1:]  # the first is the image
+            return rendered(able, fitted(able, given))[1:]  # the first is the image
 
         return follow, 0
 

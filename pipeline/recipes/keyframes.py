@@ -12,7 +12,7 @@ from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.outputs.frames import Frames, to_frames
 from framefleet.pipeline.recipes.duration import check_duration, num_frames_of
 from framefleet.pipeline.recipes.second_model import arguments_for, asked_model, open_second_model
-from framefleet.pipeline.recipes.siblings import call_parameters, is_first_only
+from framefleet.pipeline.recipes.siblings import call_parameters, fitted, is_first_only
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.specs.check import Refused, coerce
 from framefleet.pipeline.specs.geometry import FRAME_PARAMETERS
@@ -118,7 +118,7 @@ def refined(
     def interpolate(first: Frames, last: Frames) -> Frames:
         ends = {"image": Image.fromarray(first), "last_image": Image.fromarray(last)}
         kept = {name: value for name, value in request.arguments.items() if name not in _OF_THE_ROW}
-        return to_frames(pipe(**{**kept, **ends}, generator=generator, output_type="np"))
+        return to_frames(pipe(**fitted(pipe, {**kept, **ends}), generator=generator, output_type="np"))
 
     at = sorted({round(share * (num_frames - 1)) for share in shares})  # frames of the film
     keys = [coarse[round(i / (num_frames - 1) * (len(coarse) - 1))] for i in at]

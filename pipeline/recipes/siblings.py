@@ -149,6 +149,12 @@ def accepted(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if name in parameters}
 
 
+def fitted(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call, with fewer frames where images leave the pipeline fewer."""
+    own = getattr(type(pipe), "fitted", None)
+    return own(pipe, arguments) if own else dict(arguments)
+
+
 def call_parameters(class_name: str) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(class_named(class_name).__call__).parameters
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.json_text import parse_json
+from framefleet.pipeline.sources.foreign_files import HEAD_BYTES, foreign
 
 MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit; a broken length must not read the whole file
 
@@ -42,7 +43,8 @@ def read_header(read: Callable[[int], bytes], where: str) -> tuple[int, list[Ten
             for e in entries
         ]
     except (struct.error, ValueError, AttributeError, LookupError, TypeError):
-        raise ModelError(f"{where} is not a safetensors file", "fetch it again") from None
+        what, fix = foreign(read(HEAD_BYTES)) or ("is not a safetensors file", "fetch it again")
+        raise ModelError(f"{where} {what}", fix) from None
     return start, found
 
 

@@ -31,7 +31,7 @@ def check_argument(name: str, value: Any, kind: ScalarKind, spec: PipelineSpec) 
         return found
     if name in ("height", "width"):
         return _check_size(int(found), spec)
-    if name in FRAME_PARAMETERS:
+    if name in FRAME_PARAMETERS and not (spec.family.drops_repeats and spec.frame_rest == 0):
         return check_frames(int(found), spec)
     if name == "prompt":
         return found if str(found).strip() else Refused(reason="it is blank", fix="write a prompt")

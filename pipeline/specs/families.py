@@ -21,6 +21,8 @@ class Family:
     frame_factor: the frame step is this times the autoencoder's temporal factor; 0 takes any frame count.
     max_frames: of the longest clips that it was trained on, where it renders no longer ones.
     vae_factors: (spatial, temporal) where the pipeline has them as constants.
+    drops_repeats: where no first frame is packed alone, images leave a clip fewer frames; the pipeline's own
+        rules for rows check how many there are.
     fps: the rate that the model was trained at; None for images.
     fps_is_motion: the call's own `fps` says how much motion there is to be, not how fast the clip plays.
     default_size: (height, width) in pixels, or one number in latent pixels, of a call that gives no size;
@@ -35,6 +37,7 @@ class Family:
     frame_factor: int = 1
     max_frames: int | None = None
     vae_factors: tuple[int, int] | None = None
+    drops_repeats: bool = False
     fps: float | None = None
     fps_is_motion: bool = False
     default_size: tuple[int, int] | int | None = None
@@ -70,7 +73,7 @@ FAMILIES = (
     Family(
         prefix="Mochi", size_base=8, fps=30, vae_factors=(8, 6), default_size=(480, 848), schedulers=_MOCHI
     ),
-    Family(prefix="OpenSora", fps=24, max_frames=129, sends=("sigmas",)),
+    Family(prefix="OpenSora", fps=24, max_frames=129, drops_repeats=True, sends=("sigmas",)),
     Family(prefix="QwenImage", packing=2, default_size=128),
     Family(prefix="SkyReelsV2", size_base=16, fps=24, sends=()),
     Family(prefix="StableDiffusion", size_base=8),

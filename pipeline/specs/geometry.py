@@ -97,5 +97,11 @@ def native_fps(
     return family.fps
 
 
+def motion_rate(parameters: Parameters, configs: Configs, family: Family) -> int | None:
+    """Return the `fps` of a call without one where it says how much motion there is to be."""
+    rate = _denoiser(configs).get("default_fps") if family.fps_is_motion and "fps" in parameters else None
+    return rate if isinstance(rate, int) else None
+
+
 def _denoiser(configs: Configs) -> Mapping[str, Any]:
     return configs.get("transformer") or configs.get("unet") or {}

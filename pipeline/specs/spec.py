@@ -70,9 +70,14 @@ class PipelineSpec:
         given = {name: p.default for name, p in self.settable().items() if p.default is not None}
         sizes: dict[str, Scalar | None] = {"height": self.default_height, "width": self.default_width}
         sizes |= dict.fromkeys(geometry.FRAME_PARAMETERS, self.default_frames)
-        native = self.preset.arguments if self.preset else {}
-        sizes |= native
+        sizes |= self.native()
         return given | {k: v for k, v in sizes.items() if v is not None and k in self.parameters}
+
+    def native(self) -> dict[str, Scalar]:
+        """Return what is known beyond the class: the preset's values, and the motion a model is told."""
+        rate = geometry.motion_rate(self.parameters, self.configs, self.family)
+        preset = dict(self.preset.arguments) if self.preset else {}
+        return preset | ({} if rate is None else {"fps": rate})
 
     def fps_of(self, arguments: Mapping[str, Any]) -> float | None:
         """Return the native rate of a clip: what it is rendered for, where the call says so (LTX, SVD)."""

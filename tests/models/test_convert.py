@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +19,7 @@ from framefleet.pipeline.conversion.checkpoint import Checkpoint, open_checkpoin
 from framefleet.pipeline.conversion.convert import convert, plan, write
 from framefleet.pipeline.conversion.plan import check
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.models.crafter.pipeline_videocrafter import VideoCrafterPipeline
 from framefleet.pipeline.models.crafter.scheduler import VideoCrafterDDIMScheduler
 from framefleet.pipeline.registry import own_class
 from framefleet.pipeline.specs.spec import inspect_model
@@ -72,7 +76,7 @@ def test_unknown_missing_and_misshapen_tensors_are_named(original: dict[str, Ten
         "not known: model.diffusion_model.adapter.weight": extra,
         f"no tensors that are called {MODEL}input_blocks.3.0.in_layers.2.bias, of which its unet": missing,
         "out.2.bias has shape (5,), but conv_out.bias, which is made of it, is (4,)": misshapen,
-        "has no complete text_encoder: cond_stage_model.model.* is missing": no_text,
+        "holds no text_encoder (cond_stage_model.model.*)": no_text,
         "has no complete vae: first_stage_model.encoder.conv_in.weight is missing": no_conv,
         "out.0.weight has shape (32, 1), but conv_norm_out.weight": column,
         f"unet: {MODEL}out.2.weight has shape (4,), not one of 4 dimensions": flat,
@@ -96,6 +100,14 @@ def test_models_of_equal_tensors_need_a_name(tmp_path: Path) -> None:
         convert(path, tmp_path / "out", variant="dynamicrafter-1024")
     convert(path, tmp_path / "out", variant="dynamicrafter-512-interp")
     assert json.loads((tmp_path / "out/unet/config.json").read_text())["default_fps"] == 5
+
+
+@pytest.mark.parametrize(("variant", "rate"), [("videocrafter2-t2v-512", 28), ("videocrafter1-i2v-512", 8)])
+def test_the_motion_of_a_call_without_fps_is_that_of_the_authors_scripts(variant: str, rate: int) -> None:
+    network = plan(in_memory(checkpoint(variant))).networks["unet"].module
+    assert network.config.default_fps == rate  # type: ignore[union-attr]
+    given = plan(in_memory(checkpoint(variant)), given={"unet.default_fps": 12}).networks["unet"].module
+    assert given.config.default_fps == 12  # type: ignore[union-attr]
 
 
 def test_a_folder_that_exists_is_left_alone(original: dict[str, Tensor], tmp_path: Path) -> None:
@@ -202,6 +214,54 @@ def test_a_conversion_that_is_cut_short_leaves_nothing(
     assert {path.name for path in tmp_path.iterdir()} == {"model.ckpt", "out"}
 
 
+def test_of_two_processes_at_once_one_converts_and_the_other_says_why_not(
+    original: dict[str, Tensor], tmp_path: Path
+) -> None:
+    path, out = saved(original, tmp_path), tmp_path / "out"
+    fork: Any = multiprocessing.get_context("fork")
+    told, together = fork.SimpleQueue(), fork.Barrier(2)
+
+    def at_once() -> None:
+        together.wait(30)
+        result = command("model", "convert", path, out)
+        told.put((result.exit_code, result.stderr))
+
+    both = [fork.Process(target=at_once) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(60)
+    (won, _), (lost, why) = sorted(told.get() for _ in both)
+    assert (won, lost) == (0, 2)
+    assert "out is being written by another process" in why or "out is there already" in why
+    assert {path.name for path in tmp_path.iterdir()} == {"model.ckpt", "out"}
+    VideoCrafterPipeline.from_pretrained(out)
+
+
+def test_the_bytes_written_are_told_as_they_are_written(original: dict[str, Tensor], tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    convert(
+        saved(original, tmp_path),
+        tmp_path / "out",
+        dtype="fp16",
+        progress=lambda done, total: told.append((done, total)),
+    )
+    tensors = [t for file in (tmp_path / "out").glob("*/*.safetensors") for t in load_file(file).values()]
+    assert len(told) == len(tensors)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1] == (sum(t.nbytes for t in tensors),) * 2
+
+
+def test_a_disk_without_room_is_told_of_by_the_command(
+    original: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr("shutil.disk_usage", lambda place: usage)
+    refused = command("model", "convert", saved(original, tmp_path), tmp_path / "out")
+    assert refused.exit_code == 2
+    assert f"{tmp_path} has 0.0 GB free" in refused.stderr and "hint: free space" in refused.stderr
+
+
 class Code:
     """What a pickle of more than tensors holds."""
 
@@ -210,6 +270,7 @@ def test_a_pickle_with_code_is_refused_by_the_command(original: dict[str, Tensor
     torch.save({"state_dict": original, "callback": Code()}, tmp_path / "model.ckpt")
     refused = command("model", "convert", tmp_path / "model.ckpt", tmp_path / "out")
     assert refused.exit_code == 2 and "could run code" in refused.stderr
+    assert "weights_only" not in refused.stderr and "\x1b" not in refused.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -123,7 +123,7 @@ REFERENCES = Path(__file__).parents[1] / "references" / "crafter.safetensors"
 # What each stored trajectory was made with; all from seed 3.
 CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "text": (TEXT, {"fps": 28, "num_inference_steps": 3}),
-    "text_no_guidance": (TEXT, {"guidance_scale": 1.0, "eta": 0.0, "num_inference_steps": 3}),
+    "text_no_guidance": (TEXT, {"fps": 16, "guidance_scale": 1.0, "eta": 0.0, "num_inference_steps": 3}),
     "positions": (POSITIONS, {"fps": 8, "negative_prompt": "blurry", "num_inference_steps": 3}),
     "image": (IMAGE, {"fps": 8, "num_inference_steps": 3}),
     "motion": (MOTION, {"fps": 15, "num_inference_steps": 3}),

@@ -51,9 +51,17 @@ def rows(name: str, media: Path) -> list[Request]:
         {"video": video, "num_frames": frames, "condition_type": "v2v_tail", "guidance_scale": 2.0},
     ]
     prompts = ("a red ball", "海. 30 FPS.")
+    if name == "opensora_dc":  # an image at each end leaves three frames less
+        left = {1: 5, 2: 2}
+        for kind in kinds:
+            ends = (
+                2 if kind.get("condition_type") == "i2v_loop" else ("image" in kind) + ("last_image" in kind)
+            )
+            kind |= {"num_frames": left[ends]} if ends else {}
+        kinds = [*kinds[1::3], kinds[8], *kinds[-2:]]
     return [
         Request(arguments={**SMALLEST[name], "prompt": prompts[seed % 2], **kind}, seed=seed)
-        for seed, kind in enumerate(kinds if name == "opensora" else kinds[1::3] + kinds[-2:])
+        for seed, kind in enumerate(kinds)
     ]
 
 
@@ -125,6 +133,68 @@ def test_given_frames_come_back_at_their_ends(media: Path) -> None:
     assert torch.equal(latents[:, :, :1], ends[0]) and torch.equal(latents[:, :, -1:], ends[1])
 
 
+@pytest.mark.parametrize(
+    ("given", "num_frames", "kept"),
+    [
+        ({"image": "a.png"}, 5, slice(3, None)),
+        ({"last_image": "b.png"}, 5, slice(None, -3)),
+        ({"image": "a.png", "condition_type": "i2v_loop"}, 2, slice(3, -3)),
+        ({}, 8, slice(None)),
+    ],
+)
+def test_frames_that_an_image_is_decoded_to_again_are_dropped(
+    given: dict[str, str], num_frames: int, kept: slice, media: Path
+) -> None:
+    """The video DC-AE makes four equal frames of an image; the authors leave all but one out."""
+    pipe = OpenSoraPipeline.from_pretrained(tiny("opensora_dc"))
+    pipe.set_progress_bar_config(disable=True)
+    given = {name: Image.open(media / v) if name.endswith("image") else v for name, v in given.items()}  # type: ignore[misc]
+    arguments = {**SMALLEST["opensora_dc"], "prompt": "a ball", "num_frames": num_frames, **given}
+    latents, frames = (
+        pipe(**arguments, generator=torch.Generator().manual_seed(0), output_type=kind).frames
+        for kind in ("latent", "pt")
+    )
+    with torch.no_grad():
+        whole = pipe.vae.decode(latents).sample
+    assert whole.shape[2] == 8 and frames.shape[1] == num_frames
+    assert torch.equal(frames, pipe.video_processor.postprocess_video(whole[:, :, kept], output_type="pt"))
+
+
+def test_frames_of_a_video_are_not_put_back(media: Path) -> None:
+    """As by the authors, who put images back only."""
+    pipe = OpenSoraPipeline.from_pretrained(tiny("opensora"))
+    pipe.set_progress_bar_config(disable=True)
+    last: list[torch.Tensor] = []
+
+    def keep(pipe: Any, step: int, t: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        last.append(tensors["latents"])
+        return {}
+
+    for condition, put_back in (("v2v_head", False), ("v2v_tail", False), ("i2v_head", True)):
+        latents = pipe(
+            prompt="a ball",
+            image=Image.open(media / "a.png") if put_back else None,
+            video=None if put_back else open_video((media / "long.mp4").read_bytes(), max_frames=33),
+            condition_type=condition,
+            callback_on_step_end=keep,
+            **SMALLEST["opensora"] | {"num_frames": 37, "output_type": "latent"},
+        ).frames
+        assert torch.equal(latents, last[-1]) != put_back
+
+
+def test_recipes_that_add_images_render_with_the_frames_that_are_left(media: Path) -> None:
+    model = load_model(tiny("opensora_dc"), dtype="fp32")
+    given = {**SMALLEST["opensora_dc"], "prompt": "a ball", "duration_s": 1.0}
+    requests = [
+        Request(arguments=given, recipe="extend", fps=10),
+        Request(
+            arguments={**given, "image": str(media / "a.png"), "num_frames": 9}, recipe="keyframes", fps=10
+        ),
+    ]
+    clips = list(Renderer(model).render(requests))
+    assert all(isinstance(clip, Clip) and len(clip.frames) == 10 for clip in clips), clips
+
+
 def test_a_named_size_stands_for_height_and_width() -> None:
     pipe = OpenSoraPipeline.from_pretrained(tiny("opensora"))
     assert pipe._size(None, None, None, None) == (192, 336)
@@ -180,7 +250,7 @@ def test_the_callback_may_change_the_latents_and_stop_the_run() -> None:
         ({"condition_type": "i2v"}, "has to be one of t2v, i2v_head"),
         ({"condition_type": "v2v_head", "image": "a.png"}, "needs `video`"),
         ({"video": "short.mp4", "num_frames": 37}, "it has 6 frames, and v2v_head takes 33 of them"),
-        ({"video": "long.mp4"}, "num_frames is 5, but v2v_head gives more than that"),
+        ({"video": "long.mp4"}, "num_frames is 5, but with v2v_head it must be at least 33"),
         ({"aspect_ratio": "5:1", "height": None, "width": None}, "has to be one of 16:9"),
         ({"resolution": "256px"}, "the row gives height or width too"),
         (
@@ -229,9 +299,10 @@ def test_options_are_checked_against_our_autoencoder() -> None:
 def test_the_deep_compression_autoencoder_takes_4k_frames() -> None:
     model = load_model(tiny("opensora_dc"))
     arguments = {**SMALLEST["opensora_dc"], "prompt": "a ball"}
-    with pytest.raises(TableError, match="OpenSora renders 4k frames") as refused:
-        list(Renderer(model).render([Request(arguments=arguments | {"num_frames": 9})]))
-    assert refused.value.fix == "use 8 or 12"
+    for frames, rule, fix in ((9, "4k", "use 8 or 12"), (4, "at least 8", "use 8 or more")):
+        with pytest.raises(TableError, match=f"num_frames is {frames}, .* it must be {rule}") as refused:
+            list(Renderer(model).render([Request(arguments=arguments | {"num_frames": frames})]))
+        assert refused.value.fix == fix
     (clip,) = Renderer(model).render([Request(arguments=arguments | {"num_frames": 1})])
     assert isinstance(clip, Clip) and clip.frames.shape == (1, 64, 32, 3)
 

@@ -91,6 +91,21 @@ def test_the_result_can_be_locked_and_verified(original: Path, tmp_path: Path) -
     assert "FluxTransformer2DModel" in printed and "multiples of 16" in printed
 
 
+def test_encoders_may_be_links_to_another_models_folders(original: Path, tmp_path: Path) -> None:
+    folder = without(tmp_path / "in", original, "google", "openai")
+    for name in ("google", "openai"):
+        (folder / name).symlink_to(original / name)
+    assert convert(folder, tmp_path / "out").variant == "open-sora-v2"
+
+
+def test_an_unreadable_pickle_beside_safetensors_of_the_same_weights_is_not_read(
+    original: Path, tmp_path: Path
+) -> None:
+    folder = without(tmp_path / "in", original, "openai/clip-vit-large-patch14/pytorch_model.bin")
+    (folder / "openai/clip-vit-large-patch14/pytorch_model.bin").write_bytes(b"cut sh")
+    assert convert(folder, tmp_path / "out").variant == "open-sora-v2"
+
+
 def test_the_deep_compression_variant_is_told_by_its_latents(original: Path, tmp_path: Path) -> None:
     dc = weights_of(dc_shapes([8, 8, 8, 32, 32, 32], [1] * 6, [1] * 6, latent=16))
     transformer = weights_of(transformer_shapes(DC))

@@ -124,7 +124,7 @@ def is_same(ours: Any, theirs: Any) -> bool:
 def unpacked_shape(pipe: Any, name: str) -> torch.Size:
     bucket = bucket_of(name)
     ratio, channels = pipe.vae_scale_factor_spatial, pipe.transformer.config.out_channels
-    frames = pipe.num_latent_frames(bucket.num_frames)
+    frames = pipe.packing.num_latent(bucket.num_frames)
     return torch.Size([1, channels, frames, bucket.height // ratio, bucket.width // ratio])
 
 

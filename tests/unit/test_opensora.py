@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from framefleet.pipeline.models.opensora.conditions import CONDITIONS, condition_of, place
+from framefleet.pipeline.models.opensora.conditions import CONDITIONS, Packing, condition_of, place
 from framefleet.pipeline.models.opensora.guidance import Guidance, shifted_sigmas
 from framefleet.pipeline.models.opensora.prompts import with_suffixes
 from framefleet.pipeline.models.opensora.rules import row_rules
@@ -21,6 +21,8 @@ from framefleet.pipeline.models.opensora.tokens import pack, positions, unpack
 from framefleet.pipeline.models.opensora.transformer_keys import axes_of
 
 SPEC: Any = SimpleNamespace(size_multiple=16, frame_rest=1, frame_step=4)
+DC_SPEC: Any = SimpleNamespace(size_multiple=32, frame_rest=0, frame_step=4)
+CAUSAL, ALIKE = Packing(ratio=4, is_causal=True), Packing(ratio=4, is_causal=False)
 
 
 @pytest.mark.parametrize("aspect_ratio", ASPECT_RATIOS)
@@ -100,7 +102,7 @@ def test_image_guidance_rises_over_the_frames_and_falls_over_the_steps() -> None
 )
 def test_what_is_given_says_the_condition(names: tuple[str, ...], found: str) -> None:
     given = [name if name in names else None for name in ("image", "last_image", "video")]
-    assert condition_of(None, *given, is_causal=True).name == found
+    assert condition_of(None, *given, packing=CAUSAL).name == found
 
 
 @pytest.mark.parametrize(
@@ -117,9 +119,58 @@ def test_what_is_given_says_the_condition(names: tuple[str, ...], found: str) ->
 def test_a_condition_gives_so_many_frames(
     name: str, is_causal: bool, ends: tuple[int, int], frames: int
 ) -> None:
-    condition = condition_of(name, "a.png", None, "a.mp4", is_causal=is_causal)
+    condition = condition_of(name, "a.png", None, "a.mp4", packing=CAUSAL if is_causal else ALIKE)
     assert (condition.num_head, condition.num_tail) == ends
-    assert condition.num_frames(4, is_causal=is_causal) == frames
+    assert condition.num_taken == frames
+
+
+def numbers(name: str, packing: Packing) -> list[int]:
+    """Return the numbers of frames that can be rendered."""
+    condition = condition_of(name, "a.png", None, "a.mp4", packing=packing)
+    return [n for n in range(-5, 140) if condition.broken_rule(n) is None]
+
+
+def test_frames_are_those_that_come_out() -> None:
+    assert numbers("t2v", CAUSAL) == numbers("i2v_head", CAUSAL) == list(range(1, 130, 4))
+    assert numbers("i2v_loop", CAUSAL) == list(range(5, 130, 4))
+    assert numbers("v2v_head", CAUSAL) == list(range(33, 130, 4))
+    assert numbers("t2v", ALIKE) == [1, *range(8, 129, 4)]  # one latent frame is decoded as an image
+    assert numbers("i2v_head", ALIKE) == numbers("i2v_tail", ALIKE) == list(range(5, 126, 4))
+    assert numbers("i2v_loop", ALIKE) == list(range(2, 123, 4))
+    assert numbers("v2v_tail", ALIKE) == list(range(32, 129, 4))
+
+
+@given(name=st.sampled_from(list(CONDITIONS)), is_causal=st.booleans(), frames=st.integers(-9, 200))
+def test_a_fix_names_numbers_that_can_be_rendered(name: str, is_causal: bool, frames: int) -> None:
+    packing = CAUSAL if is_causal else ALIKE
+    broken = condition_of(name, "a.png", None, "a.mp4", packing=packing).broken_rule(frames)
+    if broken:
+        fixes = {int(word) for word in broken[1].split() if word.isdecimal()}
+        assert fixes and fixes <= set(numbers(name, packing))
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "left"),
+    [
+        *(("i2v_head", 8, 5), ("i2v_tail", 128, 125), ("i2v_loop", 8, 2), ("i2v_loop", 125, 122)),
+        *(("i2v_head", 5, 5), ("t2v", 8, 8), ("t2v", 5, 5), ("i2v_loop", 6, 6), ("v2v_head", 36, 36)),
+    ],
+)
+def test_what_counts_dropped_frames_too_is_lowered(name: str, asked: int, left: int) -> None:
+    condition = condition_of(name, "a.png", None, "a.mp4", packing=ALIKE)
+    assert condition.fitted(asked) == left
+
+
+def test_a_row_that_says_no_number_of_frames_gets_those_left_with_its_images() -> None:
+    image = {"uri": "a.png", "sha256": "0"}
+    defaults = {"num_frames": 128, "condition_type": None}
+    assert row_rules(defaults, set(), DC_SPEC) == (defaults, [])
+    assert row_rules(defaults | {"image": image}, {"image"}, DC_SPEC)[0]["num_frames"] == 125
+    both = defaults | {"image": image, "last_image": image}
+    assert row_rules(both, {"image", "last_image"}, DC_SPEC)[0]["num_frames"] == 122
+    assert row_rules(defaults | {"image_model": "flux"}, set(), DC_SPEC)[0]["num_frames"] == 125
+    ((column, refused),) = row_rules(defaults | {"image": image}, {"image", "num_frames"}, DC_SPEC)[1]
+    assert (column, refused.fix) == ("num_frames", "use 125 or less")
 
 
 def test_given_frames_stand_at_their_ends_and_the_mask_says_so() -> None:

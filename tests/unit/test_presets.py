@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from framefleet.jobs.models_page import page
+from framefleet.pipeline.models.crafter.variants import VARIANTS, Variant
 from framefleet.pipeline.specs.check import Refused, check_argument
 from framefleet.pipeline.specs.dtypes import NAMES
 from framefleet.pipeline.specs.presets import Preset, presets
@@ -93,6 +95,38 @@ def test_every_entry_of_the_table_is_whole() -> None:
         assert set(preset.dtypes) <= set(preset.parameters)
         assert {"height", "width", "num_inference_steps"} <= set(preset.arguments)
         assert ("num_frames" in preset.arguments) == bool(preset.fps)
+
+
+# From scripts/run_*.sh and scripts/run.sh of the authors.
+RATES = {
+    "videocrafter2-t2v-512": 28,
+    "videocrafter1-t2v-1024": 28,
+    "videocrafter1-t2v-512": None,
+    "videocrafter1-i2v-512": 8,
+    "dynamicrafter-256": 3,
+    "dynamicrafter-512": 24,
+    "dynamicrafter-512-interp": 5,
+    "dynamicrafter-1024": 10,
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+def test_a_job_asks_for_the_motion_that_a_plain_call_asks_for(tmp_path: Path, variant: Variant) -> None:
+    preset = next(preset for preset in presets() if preset.name == variant.name)
+    told = {"unet": {**preset.match["unet"], "default_fps": variant.default_fps}}  # as it is converted
+    spec = spec_like(tmp_path / "a", replace(preset, match=told), variant.pipeline.__name__)
+    assert spec.preset == preset and "fps" not in preset.arguments
+    assert spec.defaults().get("fps") == variant.default_fps == RATES[variant.name]
+    page = (ROOT / "docs" / "videocrafter.md").read_text(encoding="utf-8")
+    (line,) = (line for line in page.splitlines() if line.startswith(f"| `{variant.name}` |"))
+    assert (f"{variant.default_fps or 'has none'}") in line.split("|")[-2]
+
+
+def test_motion_that_a_folder_was_converted_with_goes_before_the_released_models(tmp_path: Path) -> None:
+    preset = next(preset for preset in presets() if preset.name == "videocrafter2-t2v-512")
+    told = {"unet": {**preset.match["unet"], "default_fps": 12}}
+    spec = spec_like(tmp_path / "a", replace(preset, match=told), "VideoCrafterPipeline")
+    assert (spec.preset, spec.defaults()["fps"]) == (preset, 12)
 
 
 def test_wan_models_with_equal_transformers_are_told_by_model_index(tmp_path: Path) -> None:

@@ -3,40 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Set
 from typing import Any
 
-from diffusers import AutoencoderKL
-from torch import Tensor, nn
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPVisionConfig,
-    CLIPVisionModel,
-    CLIPVisionModelWithProjection,
-)
-
 from framefleet.pipeline.conversion.checkpoint import Checkpoint
-from framefleet.pipeline.conversion.configs import Config, built, inferred, settled
-from framefleet.pipeline.conversion.plan import Conversion, Network, Origin
+from framefleet.pipeline.conversion.configs import settled
+from framefleet.pipeline.conversion.plan import Conversion
 from framefleet.pipeline.models.crafter import encoder_keys as keys
-from framefleet.pipeline.models.crafter.resampler import (
-    VideoCrafterImageProjector,
-    VideoCrafterPooledImageProjector,
-)
+from framefleet.pipeline.models.crafter.given_encoders import ENCODERS, check_widths, with_given
+from framefleet.pipeline.models.crafter.parts import CLIP, PARTS, TEXT, UNET, VISION, parts_of
 from framefleet.pipeline.models.crafter.scheduler import VideoCrafterDDIMScheduler
 from framefleet.pipeline.models.crafter.tokenizer import clip_tokenizer
-from framefleet.pipeline.models.crafter.unet import VideoCrafterUNet3DModel
-from framefleet.pipeline.models.crafter.unet_keys import unet_config, unet_origins
 from framefleet.pipeline.models.crafter.variant_choice import SCALES, chosen_variant
-from framefleet.pipeline.models.crafter.variants import Variant
 
-Shapes = Mapping[str, Tensor]
-
-_UNET = "model.diffusion_model."
-_TEXT, _CLIP = "cond_stage_model.model.", "embedder.model."
-_VISION, _PROJECTOR = f"{_CLIP}visual.", "image_proj_model."
 _PIXELS = 8  # of one latent, in all of them
 # Buffers of the noise schedule, which the scheduler computes.
 _BUFFERS = (
@@ -60,130 +39,53 @@ _OF_TEXT = ("logit_scale", "text_projection", "attn_mask")  # that open_clip has
 _BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.(.+)$")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Part:
-    """One network of the original. prefix: of its names. config: from shapes. make: from a config.
-
-    origins: from our names, shapes, and the prefix.
-    """
-
-    prefix: str
-    config: Callable[[Shapes], Config]
-    origins: Callable[[list[str], Shapes, str], dict[str, Origin]]
-    make: Callable[..., nn.Module]
-
-
-def _text_encoder(**config: Any) -> CLIPTextModel:
-    return CLIPTextModel(CLIPTextConfig(**config))
-
-
-def _image_encoder(**config: Any) -> CLIPVisionModel:
-    return CLIPVisionModel(CLIPVisionConfig(**config))
-
-
-def _pooled_image_encoder(**config: Any) -> CLIPVisionModelWithProjection:
-    return CLIPVisionModelWithProjection(CLIPVisionConfig(**config))
-
-
-_PARTS = {
-    "unet": _Part(prefix=_UNET, config=unet_config, origins=unet_origins, make=VideoCrafterUNet3DModel),
-    "vae": _Part(
-        prefix="first_stage_model.",
-        config=keys.vae_config,
-        origins=keys.vae_origins,
-        make=AutoencoderKL,
-    ),
-    "text_encoder": _Part(
-        prefix=_TEXT, config=keys.text_config, origins=keys.text_origins, make=_text_encoder
-    ),
-}
-_IMAGE_PARTS = {
-    "image_encoder": _Part(
-        prefix=_VISION, config=keys.vision_config, origins=keys.vision_origins, make=_image_encoder
-    ),
-    "image_projector": _Part(
-        prefix=_PROJECTOR,
-        config=keys.projector_config,
-        origins=keys.projector_origins,
-        make=VideoCrafterImageProjector,
-    ),
-}
-_POOLED_IMAGE_PARTS = {
-    "image_encoder": _Part(
-        prefix=_VISION, config=keys.vision_config, origins=keys.vision_origins, make=_pooled_image_encoder
-    ),
-    "image_projector": _Part(
-        prefix=_PROJECTOR,
-        config=keys.pooled_projector_config,
-        origins=keys.pooled_projector_origins,
-        make=VideoCrafterPooledImageProjector,
-    ),
-}
-
-
 def convert_crafter(
     checkpoint: Checkpoint, *, variant: str | None, given: Mapping[str, Any]
 ) -> Conversion | None:
     """Return the conversion, or None for a checkpoint of another family."""
-    if not any(name.startswith(f"{_UNET}init_attn.") for name in checkpoint.shapes):
+    if not any(name.startswith(f"{UNET}init_attn.") for name in checkpoint.shapes):
         return None
     place = str(checkpoint.path)
-    unet = _inferred("unet", _PARTS["unet"], checkpoint)
-    parts = _PARTS | _image_parts(unet, checkpoint)
-    configs = {name: _inferred(name, part, checkpoint) for name, part in parts.items()}
+    unet = PARTS["unet"].inferred("unet", checkpoint)
+    parts = with_given(parts_of(unet, checkpoint), checkpoint)
+    configs = {name: part.inferred(name, checkpoint) for name, part in parts.items()}
     chosen = chosen_variant(unet, checkpoint, variant)
-    configs["unet"] |= _of_variant(chosen, unet)
+    size = [length // _PIXELS for length in chosen.size]
+    configs["unet"] |= {"sample_size": size, "default_fps": chosen.default_fps}
     configs["scheduler"] = {
         key: value
         for key, value in VideoCrafterDDIMScheduler(**chosen.scheduler).config.items()
         if not key.startswith("_")
     }
     configs = settled(configs, given, place=place)
-    networks = {name: _network(name, part, configs[name], checkpoint) for name, part in parts.items()}
+    check_widths(parts, configs, checkpoint)
+    networks = {name: part.network(name, configs[name], checkpoint) for name, part in parts.items()}
     scheduler = VideoCrafterDDIMScheduler(**configs["scheduler"])
     used = {name for network in networks.values() for o in network.origins.values() for name in o.names}
-    depth = configs["text_encoder"]["num_hidden_layers"]
+    depth, encoders = configs["text_encoder"]["num_hidden_layers"], checkpoint.parts & ENCODERS.keys()
     return Conversion(
         variant=chosen.name,
         pipeline=chosen.pipeline,
         networks=networks,
         others={"tokenizer": clip_tokenizer(), "scheduler": scheduler},
-        ignored=frozenset(name for name in checkpoint.shapes if _is_unused(name, depth)) - used,
+        ignored=frozenset(n for n in checkpoint.shapes if _is_unused(n, depth, encoders)) - used,
     )
 
 
-def _image_parts(unet: Config, checkpoint: Checkpoint) -> dict[str, _Part]:
-    if not unet["image_cross_attention"]:
-        return {}
-    # Only VideoCrafter1 can have it: tokens of DynamiCrafter are of one frame each.
-    is_pooled = f"{_PROJECTOR}proj.weight" in checkpoint.shapes and unet["in_channels"] == 4
-    return _POOLED_IMAGE_PARTS if is_pooled else _IMAGE_PARTS
+def _is_unused(name: str, depth: int, given: Set[str]) -> bool:
+    """Whether it is a tensor of the originals that nothing here needs.
 
-
-def _of_variant(chosen: Variant, unet: Config) -> Config:
-    size = [length // _PIXELS for length in chosen.size]
-    return {"sample_size": size} | ({"default_fps": chosen.default_fps} if unet["default_fps"] else {})
-
-
-def _inferred(name: str, part: _Part, checkpoint: Checkpoint) -> Config:
-    shapes = checkpoint.below(part.prefix)
-    return inferred(name, part.config, shapes, prefix=part.prefix, place=str(checkpoint.path))
-
-
-def _network(name: str, part: _Part, config: Config, checkpoint: Checkpoint) -> Network:
-    module = built(name, part.make, config, place=str(checkpoint.path))
-    origins = part.origins(list(module.state_dict()), checkpoint.below(part.prefix), part.prefix)
-    return Network(module=module, origins=origins)
-
-
-def _is_unused(name: str, depth: int) -> bool:
-    """Whether it is a tensor of the originals that nothing here needs. depth: blocks of our text encoder."""
-    if name in _BUFFERS or name == f"{_VISION}proj":
+    depth: blocks of our text encoder. given: encoders that were given, which go before the checkpoint's own
+    and may hold more.
+    """
+    if name in _BUFFERS or name == f"{VISION}proj":
         return True
-    if name.startswith(_CLIP):  # CLIP as a whole, whose text tower the image encoder does not need
-        inner, depth = name.removeprefix(_CLIP), 0
+    if name.startswith(tuple(start for encoder in given for start in (f"{encoder}:", ENCODERS[encoder]))):
+        return True
+    if name.startswith(CLIP):  # CLIP as a whole, whose text tower the image encoder does not need
+        inner, depth = name.removeprefix(CLIP), 0
         return inner in (*_OF_TEXT, *keys.CLIP_TEXT.values()) or _is_block_beyond(inner, depth)
-    inner = name.removeprefix(_TEXT)
+    inner = name.removeprefix(TEXT)
     return inner != name and (inner in _OF_TEXT or _is_block_beyond(inner, depth))
 
 

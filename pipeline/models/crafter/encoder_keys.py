@@ -22,7 +22,7 @@ Origins = dict[str, Origin]
 # Channels of one head in the released models, which no tensor tells.
 _HEAD, _VISION_HEAD = 64, 80
 _TOKENS_PER_FRAME = 16
-_CLIP_BLOCK = {
+CLIP_BLOCK = {
     "layer_norm1": "ln_1",
     "layer_norm2": "ln_2",
     "mlp.fc1": "mlp.c_fc",
@@ -35,7 +35,7 @@ CLIP_TEXT = {
     "final_layer_norm.weight": "ln_final.weight",
     "final_layer_norm.bias": "ln_final.bias",
 }
-_CLIP_VISION = {
+CLIP_VISION = {
     "embeddings.class_embedding": "class_embedding",
     "embeddings.position_embedding.weight": "positional_embedding",
     "embeddings.patch_embedding.weight": "conv1.weight",
@@ -139,7 +139,7 @@ def vision_config(shapes: Shapes) -> dict[str, Any]:
 def vision_origins(names: Names, shapes: Shapes, prefix: str = "") -> Origins:
     """Return where each tensor of CLIPVisionModel comes from, or of that with projection."""
     inner = {name.removeprefix("vision_model."): name for name in names}
-    origins = {inner[ours]: origin for ours, origin in _clip_origins(inner, _CLIP_VISION, prefix)}
+    origins = {inner[ours]: origin for ours, origin in _clip_origins(inner, CLIP_VISION, prefix)}
     if "visual_projection.weight" in inner:
         origins["visual_projection.weight"] = Origin(name=f"{prefix}proj", change=_transposed)
     return origins
@@ -184,7 +184,7 @@ def is_block_tensor(name: str) -> bool:
     """Whether a block of open_clip's towers has a tensor of that name, which does not number the block."""
     stem, _, kind = name.rpartition(".")
     in_projection = name in ("attn.in_proj_weight", "attn.in_proj_bias")
-    return in_projection or (stem in _CLIP_BLOCK.values() and kind in ("weight", "bias"))
+    return in_projection or (stem in CLIP_BLOCK.values() and kind in ("weight", "bias"))
 
 
 def _clip_origins(names: Names, top: Mapping[str, str], prefix: str) -> Iterator[tuple[str, Origin]]:
@@ -193,8 +193,8 @@ def _clip_origins(names: Names, top: Mapping[str, str], prefix: str) -> Iterator
             yield name, Origin(name=prefix + top[name])
         elif block := re.match(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)$", name):
             theirs, part = f"{prefix}transformer.resblocks.{block[1]}", block[2]
-            if part in _CLIP_BLOCK:
-                yield name, Origin(name=f"{theirs}.{_CLIP_BLOCK[part]}.{block[3]}")
+            if part in CLIP_BLOCK:
+                yield name, Origin(name=f"{theirs}.{CLIP_BLOCK[part]}.{block[3]}")
             else:  # self_attn.q_proj and its likes
                 change = partial(_third, i="qkv".index(part.removeprefix("self_attn.")[0]))
                 yield name, Origin(name=f"{theirs}.attn.in_proj_{block[3]}", change=change)

@@ -14,6 +14,7 @@ from diffusers.video_processor import VideoProcessor
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from framefleet.pipeline.models.crafter.prompts import token_ids
 from framefleet.pipeline.models.crafter.scheduler import VideoCrafterDDIMScheduler
 from framefleet.pipeline.models.crafter.unet import VideoCrafterUNet3DModel
 from framefleet.pipeline.specs.ranges import check_ranges
@@ -116,8 +117,8 @@ class CrafterPipeline(DiffusionPipeline):
             raise ValueError(f"give either `{name}` or `{name}_embeds`")
         if embeds is None:
             prompts = [prompt] * batch_size if isinstance(prompt, str) else list(prompt or ())
-            tokens = self.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt")
-            embeds = self.text_encoder(tokens.input_ids.to(self._execution_device)).last_hidden_state
+            ids = token_ids(self.tokenizer, prompts)
+            embeds = self.text_encoder(ids.to(self._execution_device)).last_hidden_state
         if embeds.shape[0] != batch_size:
             raise ValueError(f"`{name}` is of {embeds.shape[0]} clips, the others of {batch_size}")
         return embeds.to(dtype=self.unet.dtype, device=self._execution_device)

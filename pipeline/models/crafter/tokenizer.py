@@ -8,6 +8,8 @@ from pathlib import Path
 
 from transformers import CLIPTokenizer
 
+from framefleet.pipeline.models.clip_words import byte_letters
+
 _MERGES = Path(__file__).with_name("clip_merges.txt.gz")
 
 
@@ -22,14 +24,8 @@ def clip_tokenizer() -> CLIPTokenizer:
         for line in gzip.decompress(_MERGES.read_bytes()).decode().splitlines()
         for left, right in [line.split(" ")]
     ]
-    alphabet = list(_alphabet())
+    alphabet = list(byte_letters().values())
     joined = [left + right for left, right in merges]
     tokens = [*alphabet, *(c + "</w>" for c in alphabet), *joined, "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {token: i for i, token in enumerate(tokens)}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token="!", model_max_length=77)
-
-
-def _alphabet() -> str:
-    """GPT-2's letter for each byte, in the order of CLIP's first tokens: printable bytes, then stand-ins."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    return "".join(map(chr, [*printable, *range(256, 256 + 256 - len(printable))]))

@@ -80,7 +80,7 @@ def unet_config(shapes: Shapes) -> dict[str, Any]:
         "layers_per_block": layout.per_level - 1,
         "cross_attention_dim": size_of(shapes, f"middle_block.1.{_BLOCK}.attn2.to_k.weight", 2)[1],
         "attention_head_dim": size_of(shapes, f"{first}.to_q.weight", 2)[0] // _FIRST_HEADS,
-        "default_fps": 16 if layout.fps else None,
+        "default_fps": 16 if layout.fps else None,  # of the original's forward; each variant has its own
         "use_temporal_conv": any(f".{_TEMPORAL_CONV}." in name for name in shapes),
         "max_relative_position": (size_of(shapes, table, 2)[0] - 1) // 2 if has_positions else None,
         "image_cross_attention": any("_ip." in name for name in keys),

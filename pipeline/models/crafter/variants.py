@@ -19,14 +19,15 @@ class Variant:
     """One released model.
 
     size: (height, width) in pixels. traits: what tells its denoiser from others, as values of its config.
-    default_fps: of a call without one. scheduler: arguments of VideoCrafterDDIMScheduler.
+    default_fps: of a call without one, from the authors' scripts; None where it is told none.
+    scheduler: arguments of VideoCrafterDDIMScheduler.
     """
 
     name: str
     pipeline: type[CrafterPipeline]
     size: tuple[int, int]
     traits: Mapping[str, Any]
-    default_fps: int = 16
+    default_fps: int | None
     scheduler: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -65,6 +66,7 @@ VARIANTS = (
         pipeline=VideoCrafterPipeline,
         size=(320, 512),
         traits=_traits(),
+        default_fps=28,
         scheduler={"latent_scale": 0.7},
     ),
     Variant(
@@ -72,6 +74,7 @@ VARIANTS = (
         pipeline=VideoCrafterPipeline,
         size=(576, 1024),
         traits=_traits(**_POSITIONS),
+        default_fps=28,
         scheduler={"latent_scale": 0.3},
     ),
     Variant(
@@ -79,12 +82,14 @@ VARIANTS = (
         pipeline=VideoCrafterPipeline,
         size=(320, 512),
         traits=_traits(**_POSITIONS, fps=False),
+        default_fps=None,
     ),
     Variant(
         name="videocrafter1-i2v-512",
         pipeline=VideoCrafterImageToVideoPipeline,
         size=(320, 512),
         traits=_traits(image=True),
+        default_fps=8,
         scheduler={"latent_scale": 0.7},
     ),
     Variant(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 Given = Any  # an image or a video, or a list of those; None where there is none
 
+MAX_FRAMES = 129  # of the longest clips that it was trained on
 CONDITIONS = {  # latent frames at the start, at the end, and whether they come from a video
     "t2v": (0, 0, False),
     "i2v_head": (1, 0, False),
@@ -24,6 +25,28 @@ CONDITIONS = {  # latent frames at the start, at the end, and whether they come 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Packing:
+    """How the autoencoder packs frames: `ratio` into one latent frame, and the first alone if it is causal.
+
+    Where it is not, a single latent frame is decoded as an image, and that of an image in a clip as `ratio`
+    equal frames, all but one of which are dropped.
+    """
+
+    ratio: int
+    is_causal: bool
+
+    @property
+    def max_frames(self) -> int:
+        return MAX_FRAMES if self.is_causal else MAX_FRAMES // self.ratio * self.ratio
+
+    def num_frames(self, num_latent: int) -> int:
+        return (num_latent - self.is_causal) * self.ratio + self.is_causal
+
+    def num_latent(self, num_frames: int) -> int:
+        return max(1, (num_frames - self.is_causal) // self.ratio + self.is_causal)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
     """Which frames of the clip are given. num_head, num_tail: latent frames at its start and its end."""
 
@@ -31,28 +54,58 @@ class Condition:
     num_head: int
     num_tail: int
     is_video: bool
+    packing: Packing
 
     @property
     def num_given(self) -> int:
         return self.num_head + self.num_tail
 
-    def num_frames(self, ratio: int, *, is_causal: bool) -> int:
-        """Return the frames of the image or video that become the latent frames at one end."""
-        first = int(is_causal or not self.is_video)
-        return (max(self.num_head, self.num_tail) - first) * ratio + first
+    @property
+    def num_taken(self) -> int:
+        """The frames of the image or video that become the latent frames at one end."""
+        return self.packing.num_frames(max(self.num_head, self.num_tail)) if self.is_video else 1
 
-    def least_frames(self, ratio: int, *, is_causal: bool) -> int:
-        """Return the frames of the shortest clip that has room for the latent frames of both ends."""
-        first = int(is_causal)
-        return max(1, (self.num_given - first) * ratio + first)
+    @property
+    def num_dropped(self) -> tuple[int, int]:
+        """How many of the frames that are decoded are dropped at the start, and at the end."""
+        repeats = 0 if self.is_video or self.packing.is_causal else self.packing.ratio - 1
+        return self.num_head * repeats, self.num_tail * repeats
+
+    @property
+    def max_frames(self) -> int:
+        return self.packing.max_frames - sum(self.num_dropped)
+
+    def broken_rule(self, num_frames: int) -> tuple[str, str] | None:
+        """Return None where so many frames can be rendered, or else what the number has to be, and a fix."""
+        ratio, dropped = self.packing.ratio, sum(self.num_dropped)
+        if num_frames == 1 and not self.num_given:
+            return None
+        rest = (self.packing.is_causal - dropped) % ratio
+        least_latent = max(self.num_given, 1 if self.packing.is_causal else 2)
+        least = self.packing.num_frames(least_latent) - dropped
+        if num_frames < least:
+            return f"at least {least}", f"use {least} or more"
+        if num_frames > self.max_frames:
+            return f"at most {self.max_frames}", f"use {self.max_frames} or less"
+        if num_frames % ratio == rest:
+            return None
+        below = num_frames - (num_frames - rest) % ratio
+        return f"{ratio}k + {rest}" if rest else f"{ratio}k", f"use {below} or {below + ratio}"
+
+    def fitted(self, num_frames: int) -> int:
+        """Return the frames of the clip that is left of `num_frames`, without those that are dropped."""
+        if self.broken_rule(num_frames) is None:
+            return num_frames
+        ratio = self.packing.ratio
+        left = -(-num_frames // ratio) * ratio - sum(self.num_dropped)
+        return left if left < num_frames and self.broken_rule(left) is None else num_frames
 
 
 def condition_of(
-    name: str | None, image: Given, last_image: Given, video: Given, *, is_causal: bool
+    name: str | None, image: Given, last_image: Given, video: Given, *, packing: Packing
 ) -> Condition:
     """Return the condition of that name, or without one what was given: images at the ends, or a video first.
 
-    is_causal: whether the autoencoder packs the first frame alone: 33 frames are 9 latent ones, not 8.
     Raises ValueError for a name that is not known, and when what it needs was not given.
     """
     has_image = image is not None or last_image is not None
@@ -69,9 +122,13 @@ def condition_of(
     found = video is not None if is_video else has_image if tail else image is not None
     if (head or tail) and not found:
         raise ValueError(f"`condition_type` {name!r} needs `{'video' if is_video else 'image'}`")
-    first = int(is_causal and is_video)
+    first = int(packing.is_causal and is_video)  # 33 frames are 9 latent ones then, not 8
     return Condition(
-        name=name, num_head=head and head + first, num_tail=tail and tail + first, is_video=is_video
+        name=name,
+        num_head=head and head + first,
+        num_tail=tail and tail + first,
+        is_video=is_video,
+        packing=packing,
     )
 
 
@@ -96,25 +153,20 @@ def _each(given: Given, num_prompts: int, name: str) -> list[Given]:
 
 
 def given_frames(
-    condition: Condition,
-    num_frames: int,
-    *,
-    image: Image | None,
-    last_image: Image | None,
-    video: list[Image] | None,
+    condition: Condition, *, image: Image | None, last_image: Image | None, video: list[Image] | None
 ) -> tuple[list[Image], list[Image]]:
     """Return the frames that the clip begins with and ends with. One image alone stands for both ends.
 
-    num_frames: of the video that are taken. Raises ValueError when it has fewer.
+    Raises ValueError for a video that is too short.
     """
     if condition.is_video:
-        frames = video or []
-        if len(frames) < num_frames:
+        frames, taken = video or [], condition.num_taken
+        if len(frames) < taken:
+            name = condition.name
             raise ValueError(
-                f"`condition_type` {condition.name!r} takes {num_frames} frames of `video`, "
-                f"which has {len(frames)}"
+                f"`condition_type` {name!r} takes {taken} frames of `video`, which has {len(frames)}"
             )
-        head, tail = frames[:num_frames], frames[-num_frames:]
+        head, tail = frames[:taken], frames[-taken:]
     else:
         head = [found for found in (image or last_image,) if found]
         tail = [found for found in (last_image or image,) if found]

@@ -19,7 +19,8 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerBase, T5EncoderModel
 
 from framefleet.pipeline.models.opensora.autoencoder_dc_video import AutoencoderDCVideo
-from framefleet.pipeline.models.opensora.conditions import Condition, given_frames, place
+from framefleet.pipeline.models.opensora.conditions import Condition, Packing, given_frames, place
+from framefleet.pipeline.models.opensora.prompts import clip_ids
 
 Generators = torch.Generator | list[torch.Generator] | None
 
@@ -54,11 +55,12 @@ class OpenSoraComponents(DiffusionPipeline, FluxLoraLoaderMixin):
             scheduler=scheduler,
         )
         self.vae_scale_factor_spatial = vae.spatial_compression_ratio
-        self.vae_scale_factor_temporal = vae.temporal_compression_ratio
-        self.is_causal = not isinstance(vae, AutoencoderDCVideo)  # its first frame is packed alone
+        self.packing = Packing(
+            ratio=vae.temporal_compression_ratio, is_causal=not isinstance(vae, AutoencoderDCVideo)
+        )
         self.video_processor = VideoProcessor(vae_scale_factor=self.vae_scale_factor_spatial)
         vae.enable_tiling()
-        if self.is_causal:
+        if self.packing.is_causal:
             vae.use_framewise_encoding = vae.use_framewise_decoding = False
 
     @property
@@ -66,19 +68,20 @@ class OpenSoraComponents(DiffusionPipeline, FluxLoraLoaderMixin):
         multiple: int = self.vae_scale_factor_spatial * self.transformer.config.patch_size
         return multiple
 
-    def num_latent_frames(self, num_frames: int) -> int:
-        if self.is_causal:
-            return (num_frames - 1) // self.vae_scale_factor_temporal + 1
-        return max(1, num_frames // self.vae_scale_factor_temporal)
-
     def encode_prompt(self, prompt: str | list[str], max_sequence_length: int = 512) -> tuple[Tensor, Tensor]:
         """Return T5's embeddings of all tokens, padding too, and CLIP's pooled ones; adds no suffixes."""
         prompts = [prompt] if isinstance(prompt, str) else prompt
-        clip_length = min(self.tokenizer.model_max_length, 77)
-        pooled = self.text_encoder(_token_ids(self.tokenizer, prompts, clip_length, self.text_encoder.device))
-        ids = _token_ids(self.tokenizer_2, prompts, max_sequence_length, self.text_encoder_2.device)
+        pooled = self.text_encoder(clip_ids(self.tokenizer, prompts).to(self.text_encoder.device))
+        tokens = self.tokenizer_2(
+            prompts,
+            padding="max_length",
+            max_length=max_sequence_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        embeds = self.text_encoder_2(tokens.input_ids.to(self.text_encoder_2.device))[0]
         device = self._execution_device
-        return self.text_encoder_2(ids)[0].to(device), pooled.pooler_output.to(device)
+        return embeds.to(device), pooled.pooler_output.to(device)
 
     def encode_frames(self, frames: list[Image], height: int, width: int, generator: Any = None) -> Tensor:
         """Return latents (1, C, T', H', W') of frames, which are scaled and cropped to the size.
@@ -101,7 +104,7 @@ class OpenSoraComponents(DiffusionPipeline, FluxLoraLoaderMixin):
         latents: Tensor | None = None,
     ) -> Tensor:
         """Return the noise to start from, (B, C, T', H', W') in fp32."""
-        ratio, frames = self.vae_scale_factor_spatial, self.num_latent_frames(num_frames)
+        ratio, frames = self.vae_scale_factor_spatial, self.packing.num_latent(num_frames)
         shape = (batch_size, self.transformer.config.out_channels, frames, height // ratio, width // ratio)
         if latents is not None and latents.shape != shape:
             raise ValueError(f"`latents` have to be of shape {shape} but are {tuple(latents.shape)}")
@@ -119,18 +122,11 @@ class OpenSoraComponents(DiffusionPipeline, FluxLoraLoaderMixin):
         generator: Generators = None,
     ) -> tuple[Tensor, Tensor]:
         """Return mask and reference of the latents' shape. given: `image`, `last_image`, `video` by row."""
-        num_frames = condition.num_frames(self.vae_scale_factor_temporal, is_causal=self.is_causal)
         ends: tuple[list[Tensor], list[Tensor]] = ([], [])
         for row, inputs in enumerate(given if condition.num_given else []):
             own = generator[row] if isinstance(generator, list) else generator
-            for end, frames in zip(ends, given_frames(condition, num_frames, **inputs), strict=True):
+            for end, frames in zip(ends, given_frames(condition, **inputs), strict=True):
                 if frames:
                     end.append(self.encode_frames(frames, height, width, own))
         head, tail = (torch.cat(end) if end else None for end in ends)
         return place(head, tail, latents)
-
-
-def _token_ids(tokenizer: Any, prompts: list[str], length: int, device: torch.device) -> Tensor:
-    tokens = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-    ids: Tensor = tokens.input_ids.to(device)
-    return ids

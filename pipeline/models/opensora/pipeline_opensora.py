@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,7 +21,6 @@ from framefleet.pipeline.models.opensora.sizes import named_size
 from framefleet.pipeline.specs.ranges import check_ranges
 
 Callback = Callable[..., dict[str, Any]]
-MAX_FRAMES = 129  # of the longest clips that it was trained on
 
 
 @dataclass
@@ -93,7 +92,8 @@ class OpenSoraPipeline(OpenSoraComponents):
             images and video mean.
         resolution, aspect_ratio: a named size, as "768px" and "16:9", in place of height and width; where
             nothing is said, "256px" and "16:9".
-        num_frames: 4k + 1, at most 129; with AutoencoderDCVideo 4k.
+        num_frames: 4k + 1, at most 129. With AutoencoderDCVideo 4k, at most 128, and with an image 3 less for
+            each end: it is decoded to four equal frames, of which one stays. Latents have them all.
         guidance_scale, image_guidance_scale: towards the prompt, and towards the given frames; 1 is off.
         flow_shift: how long to stay at high noise; without it, longer for larger and longer clips.
         oscillate_text_guidance, oscillate_image_guidance: none at every second step after the tenth.
@@ -101,8 +101,8 @@ class OpenSoraPipeline(OpenSoraComponents):
         frame_rate, motion_score: told to the model at the end of the prompt; None leaves them out.
         """
         height, width = self._size(height, width, resolution, aspect_ratio)
-        num_frames = MAX_FRAMES - (not self.is_causal) if num_frames is None else num_frames
-        condition = condition_of(condition_type, image, last_image, video, is_causal=self.is_causal)
+        condition = condition_of(condition_type, image, last_image, video, packing=self.packing)
+        num_frames = condition.max_frames if num_frames is None else num_frames
         callback_tensors = callback_on_step_end_tensor_inputs
         callback_tensors = ["latents"] if callback_tensors is None else callback_tensors
         self.check_inputs(height, width, num_frames, condition, callback_tensors)
@@ -134,16 +134,26 @@ class OpenSoraPipeline(OpenSoraComponents):
             negative = self._text(avoided, *embeds, max_sequence_length).repeated(num_videos_per_prompt)
         text = text.repeated(num_videos_per_prompt)
 
-        latents = self.prepare_latents(len(text.embeds), num_frames, height, width, generator, latents)
+        rendered = num_frames + sum(condition.num_dropped)
+        latents = self.prepare_latents(len(text.embeds), rendered, height, width, generator, latents)
         given = given_to_rows(image, last_image, video, num_prompts=num_prompts, times=num_videos_per_prompt)
         mask, reference = self.prepare_reference(condition, given, latents, height, width, generator)
         denoiser = Denoiser.of(self.transformer, text, negative, (mask, reference), guidance)
         timesteps = self._set_timesteps(num_inference_steps, latents, flow_shift)
         latents = self._denoise(denoiser, latents, timesteps, callback_on_step_end, callback_tensors)
-        latents = torch.where(mask.bool(), reference, latents)
-        frames = latents if output_type == "latent" else self._decode(latents, output_type)
+        if not condition.is_video:
+            latents = torch.where(mask.bool(), reference, latents)
+        frames = latents if output_type == "latent" else self._decode(latents, condition, output_type)
         self.maybe_free_model_hooks()
         return OpenSoraPipelineOutput(frames=frames) if return_dict else (frames,)
+
+    def fitted(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a call with the frames that are left of `num_frames` with its images."""
+        frames = arguments.get("num_frames")
+        if frames is None:
+            return dict(arguments)
+        given = [arguments.get(name) for name in ("condition_type", "image", "last_image", "video")]
+        return {**arguments, "num_frames": condition_of(*given, packing=self.packing).fitted(frames)}
 
     def check_inputs(
         self, height: int, width: int, num_frames: int, condition: Condition, callback_tensors: list[str]
@@ -154,18 +164,9 @@ class OpenSoraPipeline(OpenSoraComponents):
                 f"`height` and `width` have to be multiples of {self.size_multiple} "
                 f"but are {height} and {width}"
             )
-        ratio = self.vae_scale_factor_temporal
-        if num_frames < 1 or (num_frames != 1 and num_frames % ratio != int(self.is_causal)):
-            rule = f"{ratio}k + 1" if self.is_causal else f"1, or a multiple of {ratio},"
-            raise ValueError(f"`num_frames` has to be {rule} but is {num_frames}")
-        if num_frames > MAX_FRAMES:
-            raise ValueError(f"`num_frames` has to be at most {MAX_FRAMES} but is {num_frames}")
-        least = condition.least_frames(ratio, is_causal=self.is_causal)
-        if num_frames < least:
-            raise ValueError(
-                f"`num_frames` has to be at least {least} for `condition_type` {condition.name!r} "
-                f"but is {num_frames}"
-            )
+        if broken := condition.broken_rule(num_frames):
+            given = f" for `condition_type` {condition.name!r}" if condition.num_given else ""
+            raise ValueError(f"`num_frames` has to be {broken[0]}{given} but is {num_frames}: {broken[1]}")
         if condition.num_given and not takes_reference(self.transformer.config):
             raise ValueError("this transformer takes no frames to begin or to end with")
         if unknown := set(callback_tensors) - set(self._callback_tensor_inputs):
@@ -223,7 +224,9 @@ class OpenSoraPipeline(OpenSoraComponents):
                 progress_bar.update()
         return latents
 
-    def _decode(self, latents: Tensor, output_type: str) -> Any:
+    def _decode(self, latents: Tensor, condition: Condition, output_type: str) -> Any:
         scaled = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
-        clips = self.vae.decode(scaled, return_dict=False)[0]
-        return self.video_processor.postprocess_video(clips, output_type=output_type)
+        clips = self.vae.decode(scaled, return_dict=False)[0]  # (B, 3, T, H, W)
+        first, last = condition.num_dropped
+        kept = clips[:, :, first : clips.shape[2] - last]
+        return self.video_processor.postprocess_video(kept, output_type=output_type)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
-from framefleet.pipeline.models.opensora.conditions import CONDITIONS, condition_of
+from framefleet.pipeline.models.opensora.conditions import CONDITIONS, Condition, Packing, condition_of
 from framefleet.pipeline.models.opensora.sizes import named_size
 from framefleet.pipeline.specs.check import Refused
 from framefleet.pipeline.specs.spec import PipelineSpec
@@ -23,7 +23,8 @@ def row_rules(
     given: the names of those that the row itself gives, which go before the job's.
     """
     sized, refused = _sized(arguments, given, spec)
-    return sized, [*refused, *_of_condition(sized, spec)]
+    conditioned, more = _conditioned(sized, given, spec)
+    return conditioned, [*refused, *more]
 
 
 def _sized(arguments: dict[str, Any], given: Set[str], spec: PipelineSpec) -> tuple[dict[str, Any], Refusals]:
@@ -44,29 +45,34 @@ def _sized(arguments: dict[str, Any], given: Set[str], spec: PipelineSpec) -> tu
     return plain | {"height": height, "width": width}, []
 
 
-def _of_condition(arguments: Mapping[str, Any], spec: PipelineSpec) -> Iterator[tuple[str, Refused]]:
-    """Yield what keeps the clip from beginning or ending with the row's image or video."""
-    is_causal, ratio = spec.frame_rest == 1, spec.frame_step or 1
-    given = [arguments.get(name) for name in ("image", "last_image", "video")]
+def _conditioned(
+    arguments: dict[str, Any], given: Set[str], spec: PipelineSpec
+) -> tuple[dict[str, Any], Refusals]:
+    """Return the arguments with as many frames as there are with the row's images, unless it says how many;
+    and what keeps the clip from beginning or ending with its image or video."""
+    packing = Packing(ratio=spec.frame_step or 1, is_causal=spec.frame_rest == 1)
+    image = arguments.get("image") or arguments.get("image_model")  # of which the recipe makes the image
+    inputs = (image, arguments.get("last_image"), arguments.get("video"))
     try:
-        condition = condition_of(arguments.get("condition_type"), *given, is_causal=is_causal)
+        condition = condition_of(arguments.get("condition_type"), *inputs, packing=packing)
     except ValueError as error:
         fix = f"use one of {', '.join(CONDITIONS)}, with the image or video that it needs"
         if arguments.get("condition_type") is None:
             fix = "set it, to i2v_head or v2v_head, say, or leave the image or the video out"
-        yield "condition_type", Refused(reason=str(error), fix=fix)
-        return
-    needed = condition.num_frames(ratio, is_causal=is_causal)
+        return arguments, [("condition_type", Refused(reason=str(error), fix=fix))]
+    if "num_frames" in arguments and "num_frames" not in given:
+        arguments = arguments | {"num_frames": condition.fitted(arguments["num_frames"])}
+    return arguments, list(_of_condition(arguments, condition))
+
+
+def _of_condition(arguments: Mapping[str, Any], condition: Condition) -> Iterator[tuple[str, Refused]]:
     video = arguments.get("video")
-    if condition.is_video and video and video["num_frames"] < needed:
-        yield (
-            "video",
-            Refused(
-                reason=f"it has {video['num_frames']} frames, and {condition.name} takes {needed} of them",
-                fix="give a longer one",
-            ),
+    if condition.is_video and video and video["num_frames"] < condition.num_taken:
+        reason = (
+            f"it has {video['num_frames']} frames, and {condition.name} takes {condition.num_taken} of them"
         )
-    least = condition.least_frames(ratio, is_causal=is_causal)
-    if arguments.get("num_frames", least) < least:
-        reason = f"{condition.name} gives more than that"
-        yield "num_frames", Refused(reason=reason, fix=f"use {least} or more")
+        yield "video", Refused(reason=reason, fix="give a longer one")
+    broken = condition.broken_rule(arguments["num_frames"]) if "num_frames" in arguments else None
+    if broken:
+        rule, fix = broken
+        yield "num_frames", Refused(reason=f"with {condition.name} it must be {rule}", fix=fix)

@@ -10,7 +10,7 @@ from PIL import Image
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.models.opensora.conditions import CONDITIONS
 from framefleet.pipeline.outputs.frames import Frames
-from framefleet.pipeline.recipes.siblings import call_parameters
+from framefleet.pipeline.recipes.siblings import call_parameters, fitted
 from framefleet.pipeline.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.specs.schedulers import steps_flow
 from framefleet.pipeline.specs.signature import INPUTS
@@ -46,6 +46,7 @@ def row_arguments(
         )
     given = own | _seen(pipe, arguments, frames)
     given |= {name: value for name, value in sizes.items() if name in known}
+    given = fitted(pipe, given)
     given |= {"num_inference_steps": _num_steps(pipe.scheduler), "output_type": "latent"}
     return given | ({} if _is_guidance_embedded(pipe) else {"guidance_scale": 1.0})
 

@@ -1,0 +1,112 @@
+"""The networks of VideoCrafter and DynamiCrafter: where checkpoints have them, and how they become ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    CLIPVisionModelWithProjection,
+)
+
+from framefleet.pipeline.conversion.checkpoint import Checkpoint
+from framefleet.pipeline.conversion.configs import Config, built, inferred
+from framefleet.pipeline.conversion.plan import Network, Origin
+from framefleet.pipeline.models.crafter import encoder_keys as keys
+from framefleet.pipeline.models.crafter.resampler import (
+    VideoCrafterImageProjector,
+    VideoCrafterPooledImageProjector,
+)
+from framefleet.pipeline.models.crafter.unet import VideoCrafterUNet3DModel
+from framefleet.pipeline.models.crafter.unet_keys import unet_config, unet_origins
+
+Shapes = Mapping[str, Tensor]
+
+UNET = "model.diffusion_model."
+TEXT, CLIP = "cond_stage_model.model.", "embedder.model."
+VISION, _PROJECTOR = f"{CLIP}visual.", "image_proj_model."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One network of the original. prefix: of its names. config: from shapes. make: from a config.
+
+    origins: from our names, shapes, and the prefix.
+    """
+
+    prefix: str
+    config: Callable[[Shapes], Config]
+    origins: Callable[[list[str], Shapes, str], dict[str, Origin]]
+    make: Callable[..., nn.Module]
+
+    def inferred(self, component: str, checkpoint: Checkpoint) -> Config:
+        """Return the config that its tensors tell."""
+        shapes, place = checkpoint.below(self.prefix), str(checkpoint.path)
+        return inferred(component, self.config, shapes, prefix=self.prefix, place=place)
+
+    def network(self, component: str, config: Config, checkpoint: Checkpoint) -> Network:
+        module = built(component, self.make, config, place=str(checkpoint.path))
+        names = list(module.state_dict())
+        return Network(module=module, origins=self.origins(names, checkpoint.below(self.prefix), self.prefix))
+
+
+def _text_encoder(**config: Any) -> CLIPTextModel:
+    return CLIPTextModel(CLIPTextConfig(**config))
+
+
+def _image_encoder(**config: Any) -> CLIPVisionModel:
+    return CLIPVisionModel(CLIPVisionConfig(**config))
+
+
+def _pooled_image_encoder(**config: Any) -> CLIPVisionModelWithProjection:
+    return CLIPVisionModelWithProjection(CLIPVisionConfig(**config))
+
+
+PARTS = {
+    "unet": Part(prefix=UNET, config=unet_config, origins=unet_origins, make=VideoCrafterUNet3DModel),
+    "vae": Part(
+        prefix="first_stage_model.",
+        config=keys.vae_config,
+        origins=keys.vae_origins,
+        make=AutoencoderKL,
+    ),
+    "text_encoder": Part(prefix=TEXT, config=keys.text_config, origins=keys.text_origins, make=_text_encoder),
+}
+_IMAGE_PARTS = {
+    "image_encoder": Part(
+        prefix=VISION, config=keys.vision_config, origins=keys.vision_origins, make=_image_encoder
+    ),
+    "image_projector": Part(
+        prefix=_PROJECTOR,
+        config=keys.projector_config,
+        origins=keys.projector_origins,
+        make=VideoCrafterImageProjector,
+    ),
+}
+POOLED_IMAGE_PARTS = {
+    "image_encoder": Part(
+        prefix=VISION, config=keys.vision_config, origins=keys.vision_origins, make=_pooled_image_encoder
+    ),
+    "image_projector": Part(
+        prefix=_PROJECTOR,
+        config=keys.pooled_projector_config,
+        origins=keys.pooled_projector_origins,
+        make=VideoCrafterPooledImageProjector,
+    ),
+}
+
+
+def parts_of(unet: Config, checkpoint: Checkpoint) -> dict[str, Part]:
+    """Return the parts of a checkpoint with such a denoiser."""
+    if not unet["image_cross_attention"]:
+        return PARTS
+    # Only VideoCrafter1 can have it: tokens of DynamiCrafter are of one frame each.
+    is_pooled = f"{_PROJECTOR}proj.weight" in checkpoint.shapes and unet["in_channels"] == 4
+    return PARTS | (POOLED_IMAGE_PARTS if is_pooled else _IMAGE_PARTS)
