@@ -26,7 +26,7 @@ from framefleet.pipeline.outputs.media import Media
 from framefleet.pipeline.outputs.records import FAILURE_FIELDS, RECORD_FIELDS
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.recipes.called import classes_called, spec_for
-from framefleet.pipeline.recipes.recipe import Recipe, find_recipe
+from framefleet.pipeline.recipes.recipe import Recipe, find_recipe, recipe_of_row
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.sources.integrity import model_digest
 from framefleet.pipeline.sources.weights import Weights
@@ -172,17 +172,13 @@ def _open_table(
     called = spec_for(own, spec)
 
     def find(name: str) -> Recipe:
-        if ":" in name and name.partition(":")[0] != job.recipe.partition(":")[0]:
-            raise RecipeError(  # a table is not trusted, and importing a module runs it
-                f"recipe {name!r} is of a module that the job does not name",
-                "rows name framefleet's own recipes, and those of the module of the job's `recipe:`",
-            )
-        recipe = recipes[name] = recipes.get(name) or find_recipe(name)
+        recipe = recipe_of_row(name, own)
         if recipe.parameters() != own.parameters() or spec_for(recipe, spec).class_name != called.class_name:
             raise RecipeError(
                 f"recipe {name!r} takes other arguments than the job's recipe {job.recipe!r}",
                 "rows of one table name recipes of equal parameters; render the others as another job",
             )
+        recipes[name] = recipe
         return recipe
 
     options = job.storage_options if "://" in job.table else {}

@@ -15,7 +15,7 @@ from typing import Any
 
 from framefleet.pipeline.clips import Clip, Failure, Outcome
 from framefleet.pipeline.encoders.text_encoders import Encoders
-from framefleet.pipeline.errors import OutOfMemory
+from framefleet.pipeline.errors import OutOfMemory, RecipeError
 from framefleet.pipeline.fused.adapters import working_on
 from framefleet.pipeline.fused.batcher import Batcher, Task
 from framefleet.pipeline.fused.forwards import Batching, Forwards
@@ -34,7 +34,7 @@ from framefleet.pipeline.options.step_cache import StepCache
 from framefleet.pipeline.outputs.frames import Frames, frames_sha256, to_frames
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.recipes.called import spec_for
-from framefleet.pipeline.recipes.recipe import Recipe, find_recipe
+from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, find_recipe
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.specs.schedulers import build, resolve
 from framefleet.pipeline.tables.checked import checked
@@ -55,7 +55,10 @@ class Renderer:
         inputs: Inputs | None = None,
         embeddings: Store | None = None,
     ) -> None:
-        """inputs: where images and videos may lie; without it on this machine and at public URLs.
+        """recipes: all that requests may name beside framefleet's own; without it they may name any
+        `module:function`, which is then imported.
+
+        inputs: where images and videos may lie; without it on this machine and at public URLs.
 
         embeddings: where outputs of text encoders are kept; the encoders are then on the GPU only while
         they are called, until `render` ends or `cancel` brings them back.
@@ -65,6 +68,7 @@ class Renderer:
         cache = model.settings.options.cache
         self._cache = StepCache(cache, model.denoisers()) if cache else None
         self._recipes = dict(recipes or {})
+        self._may_import = recipes is None
         self._learn_anew()
         self._inputs = inputs or Inputs([os.getcwd(), os.sep])
         self._finder = InputIndex(self._inputs)
@@ -218,6 +222,8 @@ class Renderer:
 
     def _recipe(self, name: str) -> Recipe:
         if name not in self._recipes:
+            if not self._may_import and name not in BUILT_IN:
+                raise RecipeError(f"recipe {name!r} is not one of this renderer's", "give it as `recipes`")
             self._recipes[name] = find_recipe(name)
         return self._recipes[name]
 

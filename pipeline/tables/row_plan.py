@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any, get_args
 
@@ -15,7 +14,7 @@ from framefleet.pipeline.loras.asked import ARGUMENT as LORA
 from framefleet.pipeline.loras.asked import Lora, check_loras
 from framefleet.pipeline.outputs.store import public_url
 from framefleet.pipeline.recipes.guidance_check import check_schedule, is_schedule
-from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe
+from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, recipe_of_row
 from framefleet.pipeline.recipes.second_model import MAKES, check_second_model
 from framefleet.pipeline.registry import row_rules
 from framefleet.pipeline.specs.check import Refused, check_argument, check_fps, check_seed
@@ -66,7 +65,7 @@ def plan_rows(
 
     columns: argument (or seed, scheduler, recipe, fps) to the column that holds it.
     spec: of the pipeline that the recipe calls. find_recipe: gives the recipe that a row names, or raises
-        UserError; without it every name means the job's own.
+        UserError; without it rows may name framefleet's, and those of the module of `recipe`.
     reserved: the record's own columns, which no carried column may be named like.
     finder: opens the images and videos that rows name.
     fps: the job's own rate; it counts in a row's identity only where a clip's length is asked in seconds.
@@ -80,7 +79,7 @@ def plan_rows(
     own = {p.name: p.default for p in recipe.parameters() if p.default is not None}
     default_loras = _default_loras(given.pop(LORA, None), loras or {})
     base, seed, scheduler = _defaults(given, targets, spec, finder, own=own)
-    find_recipe = find_recipe or (lambda name: replace(recipe, name=name))
+    find_recipe = find_recipe or partial(recipe_of_row, own=recipe)
     checks = {name: _check_of(name, kind, spec, find_recipe, finder) for name, kind in targets.items()}
     checks[LORA] = _remembering(lambda cell: check_loras(cell, loras or {}))
     required = required_arguments(spec, recipe)

@@ -90,9 +90,9 @@ def test_numbers_take_the_kind_of_their_parameter(
 
 
 def test_special_columns_are_not_arguments(wan: PipelineSpec) -> None:
-    table = {"prompt": ["a"], "seed": [3], "scheduler": ["flow_euler"], "recipe": ["m:f"], "fps": [24]}
+    table = {"prompt": ["a"], "seed": [3], "scheduler": ["flow_euler"], "recipe": ["refine"], "fps": [24]}
     request = valid(wan, table).request
-    assert (request.seed, request.recipe, request.fps) == (3, "m:f", 24.0)
+    assert (request.seed, request.recipe, request.fps) == (3, "refine", 24.0)
     assert request.scheduler == "FlowMatchEulerDiscreteScheduler"
     assert not {"seed", "scheduler", "recipe", "fps"} & set(request.arguments)
 
