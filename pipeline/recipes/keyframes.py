@@ -10,7 +10,7 @@ from PIL import Image
 
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.outputs.frames import Frames, to_frames
-from framefleet.pipeline.recipes.duration import check_duration, num_frames_of
+from framefleet.pipeline.recipes.duration import MAX_FRAMES, check_duration, num_frames_of
 from framefleet.pipeline.recipes.second_model import arguments_for, asked_model, open_second_model
 from framefleet.pipeline.recipes.siblings import call_parameters, is_first_only
 from framefleet.pipeline.request import Request
@@ -158,7 +158,7 @@ def check_keyframes(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Ite
             )
     if own["keyframe_times"] is not None:
         times = _parsed(own["keyframe_times"])
-        if times is None:
+        if times is None or len(times) > MAX_FRAMES:
             yield "keyframe_times", Refused(reason="it must be seconds", fix="write them as 0, 0.5, 2")
         elif not all(0 <= time <= duration for time in times):
             yield "keyframe_times", Refused(reason=f"the clip has {duration:g} seconds", fix="stay within it")

@@ -26,7 +26,7 @@ from framefleet.pipeline.recipes.keyframes import (
 )
 from framefleet.pipeline.recipes.refine import check_refine, refine, refining_class
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.specs.check import Refused
+from framefleet.pipeline.specs.check import Refused, shown
 from framefleet.pipeline.specs.signature import Parameter, parameters_of
 from framefleet.pipeline.specs.spec import Configs
 
@@ -213,7 +213,7 @@ def recipe_of_row(name: str, own: Recipe) -> Recipe:
     module_name, _, function_name = name.partition(":")
     if not colon or module_name != of_job:
         raise RecipeError(
-            f"recipe {name!r} is not of a module that the job names",
+            f"recipe {shown(name)} is not of a module that the job names",
             "rows name framefleet's own recipes, and those of the module of the job's `recipe:`",
         )
     module = sys.modules.get(of_job)
@@ -222,7 +222,7 @@ def recipe_of_row(name: str, own: Recipe) -> Recipe:
     is_public = inspect.isfunction(found) and not function_name.startswith("_")
     if not is_public or inspect.unwrap(found).__globals__ is not names:
         raise RecipeError(
-            f"recipe {name!r}: {of_job} defines no public function {function_name!r}",
+            f"recipe {shown(name)}: {of_job} defines no such public function",
             "check the spelling; what it only imports is not meant for rows",
         )
     return _recipe_of(name, found)

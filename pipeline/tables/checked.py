@@ -14,6 +14,7 @@ from framefleet.pipeline.loras.asked import Lora
 from framefleet.pipeline.recipes.called import spec_for
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.specs.check import shown
 from framefleet.pipeline.specs.spec import PipelineSpec
 from framefleet.pipeline.tables.row_inputs import Finder
 from framefleet.pipeline.tables.row_plan import plan_rows
@@ -58,6 +59,12 @@ def _table_of(cells: Mapping[str, Any], index: int) -> pa.RecordBatch:
     for name, cell in plain.items():
         try:
             pa.array([cell])
+        except OverflowError:
+            raise TableError(f"row {index}: {name} is {shown(cell)}", "use a number of 64 bits") from None
+        except UnicodeEncodeError as error:
+            raise TableError(
+                f"row {index}: {name} is no text: {error.reason}", "use whole characters"
+            ) from None
         except pa.ArrowException:
             raise TableError(
                 f"row {index}: {name} is of type {type(cell).__name__}",

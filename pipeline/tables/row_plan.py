@@ -17,7 +17,7 @@ from framefleet.pipeline.recipes.guidance_check import check_schedule, is_schedu
 from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, recipe_of_row
 from framefleet.pipeline.recipes.second_model import MAKES, check_second_model
 from framefleet.pipeline.registry import row_rules
-from framefleet.pipeline.specs.check import Refused, check_argument, check_fps, check_seed
+from framefleet.pipeline.specs.check import Refused, check_argument, check_fps, check_seed, shown
 from framefleet.pipeline.specs.schedulers import resolve
 from framefleet.pipeline.specs.signature import InputKind, Kind, Parameter
 from framefleet.pipeline.specs.spec import PipelineSpec
@@ -185,15 +185,15 @@ def _defaults(
 def _default_loras(given: Any, loras: Mapping[str, Lora]) -> Mapping[str, Any]:
     found = {} if given is None else check_loras(given, loras)
     if isinstance(found, Refused):
-        raise JobError(f"defaults.{LORA} is {given!r}, but {found.reason}", found.fix)
+        raise JobError(f"defaults.{LORA} is {shown(given)}, but {found.reason}", found.fix)
     return found
 
 
 def _checked_default(name: str, value: Any, kind: Kind, spec: PipelineSpec, finder: Finder) -> Any:
     found = check_seed(value) if name == "seed" else _check_value(name, value, kind, spec, finder)
     if isinstance(found, Refused):
-        shown = public_url(value) if kind in get_args(InputKind) and isinstance(value, str) else value
-        raise JobError(f"defaults.{name} is {shown!r}, but {found.reason}", found.fix)
+        public = public_url(value) if kind in get_args(InputKind) and isinstance(value, str) else value
+        raise JobError(f"defaults.{name} is {shown(public)}, but {found.reason}", found.fix)
     return found
 
 

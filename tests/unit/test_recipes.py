@@ -120,7 +120,7 @@ def test_a_row_names_recipes_of_framefleet_and_public_functions_of_the_jobs_modu
 
 @pytest.mark.parametrize("name", ["rmtree", "_private", "wide", "number", "lazy", "functools.wraps", "", ":"])
 def test_a_row_names_nothing_else_of_it(module: str, name: str) -> None:
-    with pytest.raises(RecipeError, match="defines no public function"):
+    with pytest.raises(RecipeError, match="defines no such public function"):
         recipe_of_row(f"{module}:{name}", find_recipe(f"{module}:render"))
 
 
