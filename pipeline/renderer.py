@@ -35,6 +35,7 @@ from framefleet.pipeline.outputs.frames import Frames, frames_sha256, to_frames
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.recipes.called import spec_for
 from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, find_recipe
+from framefleet.pipeline.recipes.second_model import Declared, SecondModels, open_second_models
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.specs.schedulers import build, resolve
 from framefleet.pipeline.tables.checked import checked
@@ -54,6 +55,7 @@ class Renderer:
         recipes: Mapping[str, Recipe] | None = None,
         inputs: Inputs | None = None,
         embeddings: Store | None = None,
+        second_models: Mapping[str, Declared] | None = None,
     ) -> None:
         """recipes: all that requests may name beside framefleet's own; without it they may name any
         `module:function`, which is then imported.
@@ -62,6 +64,9 @@ class Renderer:
 
         embeddings: where outputs of text encoders are kept; the encoders are then on the GPU only while
         they are called, until `render` ends or `cancel` brings them back.
+
+        second_models: by the names that requests give them, each a path or a mapping with the fields of
+        `ModelSettings`; the one that was used last is kept on the GPU.
         """
         self.model = model
         self.batching = batching or Batching()
@@ -75,6 +80,11 @@ class Renderer:
         self._ahead = ReadAhead(self._inputs.read)
         self._loras = LoraLayers(model.networks() if model.settings.loras else {})
         self._encoders = Encoders(model, self._loras, mode=self.batching.mode, kept_in=embeddings)
+        self._second_models = SecondModels(
+            open_second_models(second_models or {}),
+            device=model.environment["device"],
+            threads=model.settings.threads,
+        )
         self._rows: dict[Task, _Row] = {}
         self._waiting: deque[_Row] = deque()
         self._retry_alone: deque[_Row] = deque()  # memory ran out beside others
@@ -119,8 +129,15 @@ class Renderer:
 
     def _check_and_submit(self, request: Request, index: int) -> None:
         recipe = self._recipe(request.recipe)
-        loras = self.model.settings.loras
-        request = checked(request, self.model.spec, recipe, finder=self._finder, loras=loras, index=index)
+        request = checked(
+            request,
+            self.model.spec,
+            recipe,
+            finder=self._finder,
+            loras=self.model.settings.loras,
+            second_models=self._second_models.declared,
+            index=index,
+        )
         self.submit(request, self._identify(request))
 
     def submit(self, request: Request, row_id: str) -> None:
@@ -206,7 +223,9 @@ class Renderer:
         pipe.scheduler = build(choice, self.model.pipe.scheduler)
         arguments = row.request.arguments
         opened = open_arguments(
-            without_loras(arguments), self._ahead.read, max_frames=self._frames_needed(row.request)
+            self._second_models.opened(without_loras(arguments)),
+            self._ahead.read,
+            max_frames=self._frames_needed(row.request),
         )
         with working_on([adapters_in(arguments)]):
             return to_frames(
