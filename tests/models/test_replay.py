@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
-from framefleet.cluster.messages import Assignment, WorkerSetup
-from framefleet.cluster.write import write_clip
-from framefleet.jobs.claim import claim
-from framefleet.jobs.job_file import job_from_mapping
+from framefleet.jobs.recorded_row import Given
 from framefleet.jobs.replay import replay
-from framefleet.jobs.resolve import resolve
 from framefleet.jobs.script import replay_script
-from framefleet.jobs.watch import Callback
-from framefleet.pipeline.clips import Clip
-from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model import load
-from framefleet.pipeline.outputs.parts import PartWriter
-from framefleet.pipeline.outputs.records import RECORD_FIELDS, values_of
-from framefleet.pipeline.renderer import Renderer
-from framefleet.pipeline.tables.rows import CheckedRow
+from framefleet.pipeline.errors import JobError, ModelError, TableError
+from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe
+from tests.here import render_here
 from tests.jobs import job_values, write_table
 from tests.tiny import SMALLEST, build
 
@@ -44,33 +35,7 @@ def rendered(folder: Path, model: str, *, build_as: str = "", **settings: Any) -
     values = job_values(write_table(folder / "t.parquet", rows), folder / "out", model=model)
     path = str(build(build_as or model, folder / "model"))
     values |= {"model": {"path": path, **settings}, "defaults": SMALLEST[model]}
-    resolved = resolve(job_from_mapping(values), Callback())
-    claim(resolved)
-    setup = WorkerSetup(
-        model=resolved.model,
-        batching=resolved.batching,
-        media=resolved.media,
-        store=resolved.store,
-        recipes=resolved.recipes,
-        inputs=resolved.inputs,
-    )
-    renderer = Renderer(load(resolved.model), resolved.batching)
-    for first, batch in resolved.table.batches():
-        for row in resolved.plan.rows(first, batch):
-            assert isinstance(row, CheckedRow)
-            renderer.submit(row.request, resolved.identity(row.request))
-    writer = PartWriter(resolved.store, "records", RECORD_FIELDS, run="r1")
-    row_ids = []
-    while renderer.num_active:
-        for clip in renderer.step():
-            assert isinstance(clip, Clip)
-            assignment = Assignment(row_id=clip.row_id, request=clip.request, attempt=1)
-            record = write_clip(clip, assignment, datetime.now(UTC), renderer.model, setup)
-            assert record.batch_size > 1 or renderer.capacity == 1
-            writer.add(None, values_of(record))
-            row_ids.append(clip.row_id)
-    writer.flush()
-    return str(folder / "out"), row_ids
+    return render_here(values)
 
 
 @pytest.fixture(scope="module", params=sorted(KINDS))
@@ -107,8 +72,31 @@ def test_a_script_says_when_frames_differ(tmp_path: Path) -> None:
 def test_a_model_whose_files_changed_is_refused_and_one_that_moved_is_taken(tmp_path: Path) -> None:
     output, row_ids = rendered(tmp_path, "wan")
     moved = (tmp_path / "model").rename(tmp_path / "elsewhere")
-    assert replay(output, row_ids[0], model=str(moved)).is_equal
+    assert replay(output, row_ids[0], Given(model=str(moved))).is_equal
     config = moved / "scheduler" / "scheduler_config.json"
     config.write_text(config.read_text() + "\n")
     with pytest.raises(ModelError, match=r"other files: scheduler/scheduler_config\.json"):
-        replay(output, row_ids[0], model=str(moved))
+        replay(output, row_ids[0], Given(model=str(moved)))
+
+
+def test_a_record_that_asks_for_all_memory_is_refused(tmp_path: Path) -> None:
+    output, row_ids = rendered(tmp_path, "wan")
+    (part,) = (tmp_path / "out" / "records").iterdir()
+    table = pq.read_table(part)
+    changed = [
+        text.replace('"height":16', '"height":1099511627776') for text in table["arguments"].to_pylist()
+    ]
+    pq.write_table(table.set_column(table.column_names.index("arguments"), "arguments", [changed]), part)
+    with pytest.raises(TableError, match="the record's height is 1099511627776"):
+        replay(output, row_ids[0])
+
+
+def test_a_row_that_fails_is_not_one_of_other_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output, row_ids = rendered(tmp_path, "wan")
+
+    def fail(pipe: Any, request: Any) -> None:
+        raise KeyError("broken")
+
+    monkeypatch.setitem(BUILT_IN, "generate", Recipe(name="generate", function=fail))
+    with pytest.raises(JobError, match="cannot be rendered again: KeyError: 'broken'"):
+        replay(output, row_ids[0])

@@ -138,6 +138,8 @@ def plan_columns(
         raise _missing(missing, schema)
     for name, column in read.items():
         check_type(schema.field(column), name, kinds[name])
+    if is_rendered:
+        check_type(schema.field(rendered.ARGUMENTS), rendered.ARGUMENTS, "str")
     if video is not None:
         check_type(schema.field(video), kind or spec.kind, kind or spec.kind)
     return Columns(
