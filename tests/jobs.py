@@ -88,7 +88,7 @@ def records_of(output: Path | str) -> list[dict[str, Any]]:
 def all_columns(store: Store, folder: str) -> pa.Table:
     """Every part of a folder, with the columns that were carried."""
     parts = [pq.read_table(pa.BufferReader(store.read(path))) for path in store.list(folder)]
-    return pa.concat_tables(parts, promote_options="permissive")
+    return pa.concat_tables(parts, promote_options="permissive") if parts else pa.table({})
 
 
 def digests_by_tag(output: Path | str) -> dict[str, tuple[str, str]]:

@@ -183,14 +183,26 @@ def _parsed(content: bytes, fields: pa.Schema, maybe: pa.Schema | None) -> pa.Ta
     file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts)
     if file.metadata.num_rows > MAX_PART_ROWS:
         raise ValueError(f"it has more than {MAX_PART_ROWS:,} rows")
+    _check_bytes(_stored_bytes(file.metadata, fields.names))
     table = file.read(fields.names).select(fields.names)
-    if sum(map(_unpacked_bytes, table.columns)) > MAX_BYTES:
-        raise ValueError(f"it unpacks to more than {MAX_BYTES:,} bytes")
+    _check_bytes(sum(map(_unpacked_bytes, table.columns)))
     table = table.cast(fields)  # refuses nulls where a record has none
     table.validate(full=True)  # text is UTF-8
     if "row_id" in fields.names and not pc.all(pc.match_substring_regex(table["row_id"], ROW_ID)).as_py():
         raise ValueError("its row_ids are not all 32 hex digits")
     return table
+
+
+def _check_bytes(size_bytes: int) -> None:
+    if size_bytes > MAX_BYTES:
+        raise ValueError(f"it unpacks to more than {MAX_BYTES:,} bytes")
+
+
+def _stored_bytes(metadata: pq.FileMetaData, names: list[str]) -> int:
+    """Return what the pages of some columns are without compression."""
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    columns = (group.column(i) for group in groups for i in range(group.num_columns))
+    return sum(c.total_uncompressed_size for c in columns if c.path_in_schema.split(".")[0] in names)
 
 
 def _unpacked_bytes(column: pa.ChunkedArray) -> int:

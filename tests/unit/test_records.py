@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from framefleet.pipeline.errors import JobError, StoreConflict, TableError
+from framefleet.pipeline.outputs import parts
 from framefleet.pipeline.outputs.parts import PartWriter, committed_row_ids, find_record, read_records
 from framefleet.pipeline.outputs.records import (
     RECORD_FIELDS,
@@ -199,14 +200,16 @@ def test_a_column_that_a_part_lacks_is_named(store: Store, tmp_path: Path, name:
 
 
 def test_a_small_part_of_large_cells_is_refused_before_they_are_unpacked(
-    store: Store, tmp_path: Path
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(parts, "MAX_BYTES", 1 << 20)
     (tmp_path / "records").mkdir()
     path = tmp_path / "records" / "part-x.parquet"
-    pq.write_table(pa.table({"row_id": ["a" * 1_000_000] * 2000}), path, compression="zstd")
-    assert path.stat().st_size < 5000
-    with pytest.raises(JobError, match="unpacks to more than"):
-        list(committed_row_ids(store))
+    for cells, is_dictionary in ((["a" * 10_000] * 1000, True), (["a" * (1 << 20)] * 2, False)):
+        pq.write_table(pa.table({"row_id": cells}), path, compression="zstd", use_dictionary=is_dictionary)
+        assert path.stat().st_size < 5000
+        with pytest.raises(JobError, match="unpacks to more than"):
+            list(committed_row_ids(store))
 
 
 def write_part(folder: Path, row: dict[str, Any]) -> None:
