@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from framefleet.pipeline.json_text import parse_json
 
 PROC = Path("/proc")
@@ -54,11 +56,14 @@ def this_process(owner: str) -> Holder:
     )
 
 
+_HOLDER = TypeAdapter(Holder)
+
+
 def parse_holder(content: bytes) -> Holder | None:
     """Return the holder written there; None if it is nothing we wrote."""
     try:
-        return Holder(**parse_json(content))
-    except (ValueError, TypeError):  # not JSON, or other keys
+        return _HOLDER.validate_python(parse_json(content))
+    except ValueError:  # not JSON, or other keys and values
         return None
 
 

@@ -12,6 +12,7 @@ from framefleet.pipeline.outputs.media import Media
 from framefleet.pipeline.outputs.records import Record
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.recipes.recipe import Recipe
+from framefleet.pipeline.recipes.second_model import SecondModel
 from framefleet.pipeline.request import Request
 
 
@@ -20,6 +21,7 @@ class WorkerSetup:
     """All that a worker needs to know before its first row.
 
     model_files: the SHA-256 of every file that it loads; empty, and the worker asks lock and hub itself.
+    second_models: those that rows may name.
     keep_embeddings: whether what text encoders returned is kept in the store.
     """
 
@@ -30,6 +32,7 @@ class WorkerSetup:
     recipes: Mapping[str, Recipe]
     inputs: Inputs
     model_files: Mapping[str, str] = field(default_factory=dict)
+    second_models: Mapping[str, SecondModel] = field(default_factory=dict)
     keep_embeddings: bool = False
 
 

@@ -93,6 +93,7 @@ class Worker:
                 recipes=self._setup.recipes,
                 inputs=self._setup.inputs,
                 embeddings=self._setup.store if self._setup.keep_embeddings else None,
+                second_models=self._setup.second_models,
             )
             self._renderer = renderer
             self._loaded.set()

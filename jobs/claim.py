@@ -10,67 +10,60 @@ from importlib import metadata
 from typing import Any
 
 import framefleet
+from framefleet.jobs.claimed import RENDER, TRAINING, Claim, read_claim
 from framefleet.jobs.resolve import Resolved
 from framefleet.pipeline.environment import PACKAGES
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.identity import is_input
-from framefleet.pipeline.json_text import parse_json
 from framefleet.pipeline.loras.asked import Lora
 from framefleet.pipeline.outputs.records import RECORDS
-from framefleet.pipeline.outputs.store import Store, public_url
+from framefleet.pipeline.outputs.store import public_url
+from framefleet.pipeline.recipes.second_model import SecondModel
 from framefleet.pipeline.sources.source import public_name
+from framefleet.pipeline.specs.dtypes import asked
 
-PATH = "job.json"
-TRAINING = "train.json"  # of an output of the other kind
 # What decides which clips a job makes. Fleet, retries, keep_embeddings, ... may change from run to run.
 DECISIVE = ("table", "defaults", "columns", "recipe", "media")
-LORAS = "loras"  # those that both have must be the same; others may be added, for rows that are added
+# Those that both have must be the same; others may be added, for rows that are added.
+NAMED = {"loras": ("sha256", "component"), "second_models": ("digest", "dtype")}
+MAX_SHOWN = 200  # characters of a value that differs
 
 
 def claim(resolved: Resolved) -> None:
     """Make the output this job's. Raises JobError when it is another's. Call while holding the lock."""
     description = _description(resolved)
-    if is_claimed(resolved):
-        ours, description = description["job"]["loras"], read_claim(resolved.store)
-        theirs = description["job"].setdefault("loras", {})
-        if theirs.keys() >= ours.keys():
+    if theirs := claimed(resolved):
+        ours, description = description["job"], theirs.model_dump()
+        if all(description["job"][kind].keys() >= ours[kind].keys() for kind in NAMED):
             return
-        theirs |= ours  # rows of earlier runs may name others
+        for kind in NAMED:  # rows of earlier runs may name others
+            description["job"][kind] |= ours[kind]
     content = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
-    resolved.store.write(PATH, content.encode())
+    resolved.store.write(RENDER, content.encode())
 
 
-def is_claimed(resolved: Resolved) -> bool:
-    """Tell whether the output is this job's already. Raises JobError when it is another's."""
+def claimed(resolved: Resolved) -> Claim | None:
+    """Return what job.json says where the output is this job's already; None where it is nobody's.
+
+    Raises JobError when it is another's.
+    """
     try:
         theirs = read_claim(resolved.store)
     except FileNotFoundError:
         if resolved.store.exists(TRAINING):
             raise JobError(f"{resolved.store.url_of('')} holds a training", "choose another output") from None
-        return False
-    differences = list(_differences(_decisive(theirs), _decisive(_description(resolved))))
+        return None
+    differences = list(_differences(_decisive(theirs.model_dump()), _decisive(_description(resolved))))
     if differences and not (resolved.store.list(RECORDS) or resolved.store.list("clips")):
-        return False  # a run that got no further: nothing is lost
+        return None  # a run that got no further: nothing is lost
     if differences:
         raise JobError(
             f"{resolved.store.url_of('')} holds clips of another job\n" + "\n".join(differences),
             "choose another output, or take these changes back; "
             "fleet, retries, on_invalid, keep_embeddings, batching.max_rows and the table's rows may change, "
-            "and LoRAs may be added",
+            "and LoRAs and second models may be added",
         )
-    return True
-
-
-def read_claim(store: Store, path: str = PATH) -> dict[str, Any]:
-    """Return what job.json, or train.json, says; FileNotFoundError when the output has none."""
-    content = store.read(path)
-    try:
-        claim = parse_json(content)
-    except ValueError:
-        claim = None
-    if not isinstance(claim, dict) or not isinstance(claim.get("job"), dict):
-        raise JobError(f"{store.url_of(path)} is not one of framefleet's", "choose another output")
-    return claim
+    return theirs
 
 
 def _description(resolved: Resolved) -> dict[str, Any]:
@@ -83,6 +76,7 @@ def _description(resolved: Resolved) -> dict[str, Any]:
     job["model"] |= {"path": public_name(resolved.model.path, None), "revision": resolved.model.revision}
     job["media"]["format"] = resolved.media.format
     job["loras"] = {name: _where(lora) for name, lora in resolved.model.loras.items()}
+    job["second_models"] = {name: _of(model) for name, model in resolved.second_models.items()}
     return {
         "framefleet": framefleet.__version__,
         "versions": {package: metadata.version(package) for package in ("torch", *PACKAGES)},
@@ -100,6 +94,18 @@ def _where(lora: Lora) -> dict[str, Any]:
     return asdict(lora) | {"path": public_name(lora.path, None)}
 
 
+def _of(model: SecondModel) -> dict[str, Any]:
+    settings = model.settings
+    return {
+        "path": public_name(settings.path, None),
+        "revision": settings.revision,
+        "lock": settings.lock,
+        "allow_pickle": settings.allow_pickle,
+        "dtype": asked(settings.dtype),
+        "digest": model.digest,
+    }
+
+
 def _shown(resolved: Resolved, name: str, value: Any) -> Any:
     """Return a default; of an image or a video its URL without what may be secret."""
     return public_url(value) if is_input(resolved.plan.base.get(name)) else value
@@ -114,9 +120,8 @@ def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
     job = description["job"]
     keys = ("numerics", "recipe_digest", "model_digest")
     values = {key: job.get(key) for key in DECISIVE} | {key: description.get(key) for key in keys}
-    values[LORAS] = {
-        name: {key: lora[key] for key in ("sha256", "component")} for name, lora in job.get(LORAS, {}).items()
-    }
+    for kind, decides in NAMED.items():
+        values[kind] = {name: {key: one[key] for key in decides} for name, one in job[kind].items()}
     return dict(flat("", values))
 
 
@@ -133,5 +138,10 @@ def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator
     for key in sorted({*theirs, *ours}):
         there, here = theirs.get(key, "unset"), ours.get(key, "unset")
         is_one_sided = key not in theirs or key not in ours
-        if there != here and not (is_one_sided and key.startswith(f"{LORAS}.")):
-            yield f"  {key}: {there} there, {here} here"
+        if there != here and not (is_one_sided and key.startswith(tuple(f"{kind}." for kind in NAMED))):
+            yield f"  {key}: {_short(there)} there, {_short(here)} here"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."

@@ -136,6 +136,24 @@ def replay(
         list[str] | None,
         typer.Option("--lora", metavar="NAME=PLACE", help="Where a LoRA is now, if it moved; repeatable."),
     ] = None,
+    second_models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--second-model",
+            metavar="NAME=PLACE",
+            help="Where a second model is now; repeatable.",
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="Your recipe, as module:function, if the row is of one.")
+    ] = None,
+    roots: Annotated[
+        list[str] | None,
+        typer.Option("--root", help="Where its images and videos may be read, if not publicly; repeatable."),
+    ] = None,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Load pickles of tensors where there are no safetensors.")
+    ] = False,
     save: Annotated[Path | None, typer.Option("--save", help="Write the clip to this file.")] = None,
     script: Annotated[
         bool, typer.Option("--script", help="Print a script that does it with torch and diffusers alone.")
@@ -146,22 +164,31 @@ def replay(
     ] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Render one row again from its record and compare. Exit code 0: the very same frames; 1: others."""
+    """Render one row again from its record and compare. Exit code 0: the very same frames; 1: others.
+
+    The output is not trusted: code, pickles and places on private networks are yours to name.
+    """
     from framefleet.jobs import console
 
     with console.reporting(verbose=verbose):
         from framefleet.jobs.commands import replay_command, script_command
-        from framefleet.jobs.job_file import lora_places, storage_options
+        from framefleet.jobs.job_file import places, storage_options
+        from framefleet.jobs.recorded_row import Given
 
-        options, places = storage_options(sets or []), lora_places(loras or [])
-
+        given = Given(
+            model=model,
+            loras=places(loras or [], "--lora"),
+            second_models=places(second_models or [], "--second-model"),
+            recipe=recipe,
+            roots=tuple(roots or []),
+            allow_pickle=allow_pickle,
+            storage_options=storage_options(sets or []),
+        )
         if script:
-            script_command(output, row_id, model=model, loras=places, storage_options=options)
+            script_command(output, row_id, given)
             is_equal = True
         else:
-            is_equal = replay_command(
-                output, row_id, model=model, loras=places, save=save, storage_options=options
-            )
+            is_equal = replay_command(output, row_id, given, save=save)
     raise typer.Exit(0 if is_equal else 1)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -15,6 +14,7 @@ from framefleet.jobs.console import stderr, stdout
 from framefleet.jobs.job import Job
 from framefleet.jobs.plan import JobPlan, plan_job
 from framefleet.jobs.progress import duration, watch_on
+from framefleet.jobs.recorded_row import Given
 from framefleet.jobs.survey import refuse_invalid
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.records import FAILURES, RECORDS
@@ -49,22 +49,14 @@ def plan_command(job: Job) -> None:
         stdout.print(f"left out: {line}", markup=False, soft_wrap=True)
 
 
-def replay_command(
-    output: str,
-    row_id: str,
-    *,
-    model: str | None,
-    loras: dict[str, str],
-    save: Path | None,
-    storage_options: dict[str, Any],
-) -> bool:
+def replay_command(output: str, row_id: str, given: Given, *, save: Path | None) -> bool:
     """Render one row again and print what is equal; return whether the frames are."""
     if save is not None and not save.parent.is_dir():
         raise JobError(f"--save {save}: {save.parent} is not a folder", "make it first")
     quiet_libraries()
     from framefleet.jobs.replay import replay
 
-    replayed = replay(output, row_id, model=model, loras=loras, storage_options=storage_options)
+    replayed = replay(output, row_id, given)
     for name, then, now in replayed.digests:
         outcome = Text("equal", style="green") if then == now else Text("different", style="red")
         said = f"  {now}" if then == now else f"\n  record {then}\n  now    {now}"
@@ -77,15 +69,12 @@ def replay_command(
     return replayed.is_equal
 
 
-def script_command(
-    output: str, row_id: str, *, model: str | None, loras: dict[str, str], storage_options: dict[str, Any]
-) -> None:
+def script_command(output: str, row_id: str, given: Given) -> None:
     """Print the script that renders one row again."""
     quiet_libraries()
     from framefleet.jobs.script import replay_script
 
-    script = replay_script(output, row_id, model=model, loras=loras, storage_options=storage_options)
-    print(script, end="")
+    print(replay_script(output, row_id, given), end="")
 
 
 def demo_command(output: Path, words: Sequence[str] = (), size: str | None = None) -> int:

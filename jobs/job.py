@@ -137,6 +137,24 @@ class LoraSection(Section):
     allow_pickle: bool = Field(default=False, description="Load a pickle of tensors.")
 
 
+class SecondModelSection(Section):
+    """A model beside the job's own, that rows may name."""
+
+    path: str = Field(
+        min_length=1, description="A diffusers pipeline: a folder, org/name of the hub, or a URL."
+    )
+    revision: str | None = Field(
+        default=None, min_length=1, description="Of a hub model: a branch, tag or commit; unset: main."
+    )
+    lock: str | None = Field(
+        default=None, min_length=1, description="A lock file that its files must agree with; unset: its own."
+    )
+    allow_pickle: bool = Field(
+        default=False, description="Load pickles of tensors where there are no safetensors."
+    )
+    dtype: DType = Field(default="auto", description="As of `model`.")
+
+
 def _mapping(model: object) -> object:
     return {"path": model} if isinstance(model, str) else model
 
@@ -176,6 +194,15 @@ class Job(TableJob):
     ] = Field(
         default_factory=dict,
         description="LoRAs by the names that rows give them in a column `lora`, as style:0.8+detail:0.5.",
+    )
+    second_models: dict[
+        str,
+        Annotated[
+            SecondModelSection, BeforeValidator(_mapping, json_schema_input_type=str | SecondModelSection)
+        ],
+    ] = Field(
+        default_factory=dict,
+        description="Models by the names that rows give them in columns `image_model` and `keyframe_model`.",
     )
     recipe: str = Field(
         default="generate",

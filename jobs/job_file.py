@@ -15,6 +15,7 @@ from framefleet.jobs.yaml_text import parse_yaml
 from framefleet.pipeline.errors import JobError
 
 AnyJob = TypeVar("AnyJob", bound=Section)
+NAMED = (("loras",), ("second_models",))  # sections whose keys are names, each of a path or a mapping
 
 
 def load_job(
@@ -69,14 +70,13 @@ def config_values(sets: Sequence[str]) -> dict[str, Any]:
     return {".".join(key): value for key, value in map(_parse_set, sets)}
 
 
-def lora_places(given: Sequence[str]) -> dict[str, str]:
-    """Return what `--lora name=place` gives, by name. Raises JobError."""
+def places(given: Sequence[str], option: str) -> dict[str, str]:
+    """Return what `--lora name=place`, or another option, gives by name. Raises JobError."""
     pairs = [text.partition("=") for text in given]
     for name, equals, place in pairs:
         if not (name and equals and place):
             raise JobError(
-                f"--lora {name}{equals}{place}: not name=place",
-                "write it as --lora style=./style.safetensors",
+                f"{option} {name}{equals}{place}: not name=place", f"write it as {option} style=./style"
             )
     return {name: place for name, _, place in pairs}
 
@@ -131,7 +131,7 @@ def _put(values: dict[str, Any], places: dict[Key, str], key: Key, value: Any, *
     at: dict[Any, Any] = values
     for index, part in enumerate(key[:-1]):
         below = at.get(part)
-        if isinstance(below, str) and (key[: index + 1] == ("model",) or key[:index] == ("loras",)):
+        if isinstance(below, str) and (key[: index + 1] == ("model",) or key[:index] in NAMED):
             below = {"path": below}
         at[part] = below if isinstance(below, dict) else {}
         at = at[part]

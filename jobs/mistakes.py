@@ -8,8 +8,9 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from framefleet.jobs.job import LoraSection
+from framefleet.jobs.job import LoraSection, SecondModelSection
 
+NAMED: dict[Any, type[BaseModel]] = {"loras": LoraSection, "second_models": SecondModelSection}
 Key = tuple[str | int, ...]
 
 # By pydantic's type of error, whose own words are for programmers.
@@ -112,10 +113,10 @@ def _nearest(key: Key, location: Key, job: type[BaseModel]) -> str:
 
 def _known_below(location: Key) -> Iterator[tuple[Key, tuple[str, ...]]]:
     """Yield the keys of a section that stands under a name which the job chose, as `loras.style`."""
-    if location[0] == "loras" and len(location) > 2:
-        name = str(location[1])
-        for place, path in _known_keys(LoraSection):
-            yield ("loras", name, *place), ("loras", name, *path)
+    if location[0] in NAMED and len(location) > 2:
+        section, name = str(location[0]), str(location[1])
+        for place, path in _known_keys(NAMED[section]):
+            yield (section, name, *place), (section, name, *path)
 
 
 def _known_keys(model: type[BaseModel]) -> Iterator[tuple[Key, tuple[str, ...]]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
-from framefleet.jobs.claim import is_claimed
+from framefleet.jobs.claim import claimed
 from framefleet.jobs.job import Job
 from framefleet.jobs.resolve import Resolved, resolve
 from framefleet.jobs.survey import Survey, mark_done, survey_rows
@@ -27,7 +27,7 @@ class JobPlan:
 def plan_job(job: Job, watch: Watch) -> JobPlan:
     """Read and check everything that `render` would. Raises UserError as it would, but for invalid rows."""
     with closing(resolve(job, watch)) as resolved, closing(RowIndex()) as index:
-        is_claimed(resolved)
+        claimed(resolved)
         survey = survey_rows(resolved, index, checked=watch.checked)
         mark_done(resolved, index)
         shapes = dict(survey.shapes.most_common())

@@ -14,7 +14,7 @@ from framefleet.cluster.fleet import FleetSettings
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import WorkerSetup
 from framefleet.cluster.progress import Progress, Summary
-from framefleet.jobs.claim import claim, is_claimed
+from framefleet.jobs.claim import claim, claimed
 from framefleet.jobs.job import Job
 from framefleet.jobs.job_file import job_as
 from framefleet.jobs.resolve import Resolved, resolve
@@ -39,7 +39,7 @@ def render(
 def render_job(job: Job, watch: Watch) -> Summary:
     """Do what `render` promises, telling `watch` about it."""
     with closing(resolve(job, watch)) as resolved, closing(RowIndex()) as index:
-        is_claimed(resolved)
+        claimed(resolved)
         survey = survey_rows(resolved, index, checked=watch.checked)
         refuse_invalid(survey, resolved)
         with DriverLock(resolved.store) as lock:
@@ -77,6 +77,7 @@ def work_of(resolved: Resolved, index: RowIndex, lock: DriverLock, *, run: str) 
             recipes=resolved.recipes,
             inputs=resolved.inputs,
             model_files=resolved.files,
+            second_models=resolved.second_models,
             keep_embeddings=resolved.job.keep_embeddings,
         ),
         fleet=FleetSettings(**resolved.job.fleet.model_dump()),

@@ -26,7 +26,8 @@ from framefleet.pipeline.outputs.media import Media
 from framefleet.pipeline.outputs.records import FAILURE_FIELDS, RECORD_FIELDS
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.recipes.called import classes_called, spec_for
-from framefleet.pipeline.recipes.recipe import Recipe, find_recipe
+from framefleet.pipeline.recipes.recipe import Recipe, find_recipe, recipe_of_row
+from framefleet.pipeline.recipes.second_model import SecondModel, open_second_models
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.sources.integrity import model_digest
 from framefleet.pipeline.sources.weights import Weights
@@ -51,6 +52,7 @@ class Resolved:
     files: Mapping[str, str]
     digest: str
     recipes: dict[str, Recipe]
+    second_models: Mapping[str, SecondModel]
     table: Table
     plan: RowPlan
     batching: Batching
@@ -89,13 +91,14 @@ def resolve(job: Job, watch: Watch) -> Resolved:
         has_loras=bool(job.loras),
     )
     loras = _open_loras(job, spec, configs)
+    second_models = _open_second_models(job)
     recipes = {job.recipe: find_recipe(job.recipe)}
     if cache := model.options.cache:
         classes = classes_called(recipes[job.recipe], spec)
         check_called(cache, classes, own=spec.pipeline_class)
     inputs = Inputs([folder_of(job.table), *job.inputs.roots], job.storage_options)
     finder = InputIndex(inputs)
-    table, plan = _open_table(job, spec, recipes, finder, loras)
+    table, plan = _open_table(job, spec, recipes, finder, loras, second_models)
     for column, argument in plan.lookalikes:
         watch.say(f"note: column {column!r} is carried along; did you mean the argument {argument!r}?")
     store = open_output(job)
@@ -112,6 +115,7 @@ def resolve(job: Job, watch: Watch) -> Resolved:
         files=files,
         digest=model_digest(files),
         recipes=recipes,
+        second_models=second_models,
         table=table,
         plan=plan,
         batching=Batching(**job.batching.model_dump()),
@@ -160,29 +164,36 @@ def _open_loras(job: Job, spec: PipelineSpec, configs: Path) -> dict[str, Lora]:
     return {name: file.lora for name, file in files.items()}
 
 
+def _open_second_models(job: Job) -> dict[str, SecondModel]:
+    """Return the job's second models as other machines find them too."""
+    options = job.storage_options
+    given = {
+        name: ModelSettings(**section.model_dump(), storage_options=options)
+        for name, section in job.second_models.items()
+    }
+    return open_second_models(given)
+
+
 def _open_table(
     job: Job,
     spec: PipelineSpec,
     recipes: dict[str, Recipe],
     finder: Finder,
     loras: Mapping[str, Lora],
+    second_models: Mapping[str, SecondModel],
 ) -> tuple[Table, RowPlan]:
     """spec: of the model; the job's recipe may call another pipeline over its components."""
     own = recipes[job.recipe]
     called = spec_for(own, spec)
 
     def find(name: str) -> Recipe:
-        if ":" in name and name.partition(":")[0] != job.recipe.partition(":")[0]:
-            raise RecipeError(  # a table is not trusted, and importing a module runs it
-                f"recipe {name!r} is of a module that the job does not name",
-                "rows name framefleet's own recipes, and those of the module of the job's `recipe:`",
-            )
-        recipe = recipes[name] = recipes.get(name) or find_recipe(name)
+        recipe = recipe_of_row(name, own)
         if recipe.parameters() != own.parameters() or spec_for(recipe, spec).class_name != called.class_name:
             raise RecipeError(
                 f"recipe {name!r} takes other arguments than the job's recipe {job.recipe!r}",
                 "rows of one table name recipes of equal parameters; render the others as another job",
             )
+        recipes[name] = recipe
         return recipe
 
     options = job.storage_options if "://" in job.table else {}
@@ -198,5 +209,6 @@ def _open_table(
         finder=finder,
         fps=job.media.fps,
         loras=loras,
+        second_models=second_models,
     )
     return table, plan

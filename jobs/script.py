@@ -10,26 +10,29 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from framefleet.jobs.replay import Recorded, find_recorded
-from framefleet.pipeline.errors import JobError
+from framefleet.jobs.recorded_row import NOTHING, Given, Recorded, find_recorded
+from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.identity import is_input
 from framefleet.pipeline.loras.asked import Lora, adapter_name, adapters_in, without_loras
 from framefleet.pipeline.loras.files import SAFETENSORS, fetch_lora
 from framefleet.pipeline.model import for_diffusers, source_of, weights_of
+from framefleet.pipeline.options.checks import check_options
 from framefleet.pipeline.options.tuning import Setup, script_setup
 from framefleet.pipeline.recipes.guidance_check import is_schedule
+from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.registry import module_of
 from framefleet.pipeline.sources.components import Component
 from framefleet.pipeline.sources.source import split_name
+from framefleet.pipeline.specs.dtypes import check_dtype
 from framefleet.pipeline.specs.schedulers import SchedulerChoice, resolve
 from framefleet.pipeline.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.tables.checked_again import check_again
 
 TEMPLATE = '''\
-"""Render row {row_id} again and compare its frames with those of the record.
+"""Render row {row_id} again and compare its frames with those of the record."""
 
-Made by framefleet {framefleet}. The clip was rendered with:
+# Made by framefleet {framefleet}. The clip was rendered with:
 {environment}
-"""
 
 import hashlib
 import sys
@@ -62,16 +65,12 @@ print(f"the same frames: {{digest}}")
 '''
 
 
-def replay_script(
-    output: str,
-    row_id: str,
-    *,
-    model: str | None = None,
-    loras: Mapping[str, str] | None = None,
-    storage_options: Mapping[str, Any] | None = None,
-) -> str:
-    """Return the script for one row. It exits with 0 when the frames are those of the record, else with 1."""
-    recorded = find_recorded(output, row_id, model=model, loras=loras, storage_options=storage_options)
+def replay_script(output: str, row_id: str, given: Given = NOTHING) -> str:
+    """Return the script for one row. It exits with 0 when the frames are those of the record, else with 1.
+
+    given: what the output is not trusted with; its values stand in the script as literals.
+    """
+    recorded = find_recorded(output, row_id, given)
     if recorded.request.recipe != "generate":
         raise JobError(
             f"row {row_id} was rendered by the recipe {recorded.request.recipe!r}, "
@@ -93,12 +92,19 @@ def replay_script(
             "copy the model to a folder, and give that as --model",
         )
     weights = weights_of(recorded.model, source)
-    spec = inspect_model(weights.configs())
+    configs = weights.configs()
+    spec = inspect_model(configs)
+    check_again(recorded.request, spec, BUILT_IN["generate"])
+    check_dtype(recorded.model.dtype, spec.components)
+    check_options(recorded.model.options, spec, folder=configs, components=weights.components)
     setup = _setup(recorded, weights.components)
     return _filled(recorded, spec, resolve(recorded.request.scheduler, spec), setup)
 
 
 def _setup(recorded: Recorded, components: Collection[Component]) -> Setup:
+    for component in components:
+        if not component.name.isidentifier():  # it is about to be code
+            raise ModelError(f"{component.name!r} is no name of a component", "use another model")
     steps = recorded.request.arguments.get("num_inference_steps", 1)
     libraries = {component.name: component.library for component in components if component.has_weights}
     return script_setup(recorded.model.options, libraries, device=recorded.model.device, steps=steps)
@@ -108,29 +114,36 @@ def _filled(recorded: Recorded, spec: PipelineSpec, choice: SchedulerChoice, set
     environment = recorded.environment
     place, revision = split_name(recorded.model.path, recorded.model.revision)
     return TEMPLATE.format(
-        row_id=recorded.row_id,
-        framefleet=recorded.claim.get("framefleet", ""),
-        environment="\n".join(f"  {name} {value}" for name, value in sorted(environment.items())),
+        row_id=recorded.record.row_id,
+        framefleet=_in_comment(recorded.claim.framefleet),
+        environment="\n".join(
+            f"#   {_in_comment(f'{name} {value}')}" for name, value in sorted(environment.items())
+        ),
         modules="".join(f"import {module}\n" for module in sorted(setup.modules)),
         imports=_imports({spec.class_name, choice.class_name, *setup.classes}),
         model=place,
         revision=f"revision={revision!r}, " if revision else "",
         use_safetensors=None if recorded.model.allow_pickle else True,
-        model_digest=recorded.record["model_digest"],
+        model_digest=recorded.record.model_digest,
         loras=_loras(recorded),
         arguments=_python(without_loras(recorded.request.arguments)),
-        seed=recorded.request.seed,
-        frames_sha256=recorded.record["frames_sha256"],
-        threads=recorded.model.threads,
+        seed=repr(recorded.request.seed),
+        frames_sha256=recorded.record.frames_sha256,
+        threads=repr(recorded.model.threads),
         tf32=_tf32(environment),
         pipeline=spec.class_name,
-        dtype=for_diffusers(environment["dtype"]),
+        dtype=repr(for_diffusers(environment["dtype"])),
         loading=setup.loading,
         setup="\n".join(setup.lines),
         scheduler=choice.class_name,
         overrides="".join(f", {name}={value!r}" for name, value in choice.overrides.items()),
         frames="output.images" if spec.kind == "image" else "output.frames[0]",
     )
+
+
+def _in_comment(text: str) -> str:
+    """Return text that ends no comment: on one line, with nothing in it that does not show."""
+    return repr(text)[1:-1]
 
 
 def _imports(class_names: set[str]) -> str:
@@ -158,7 +171,7 @@ def _loading(name: str, lora: Lora, recorded: Recorded) -> str:
     lora = fetch_lora(name, lora, recorded.model.storage_options).lora
     if "://" in lora.path:
         raise JobError(
-            f"row {recorded.row_id} was rendered with a LoRA of {lora.path}, and diffusers opens no URLs",
+            f"the LoRA {name!r} of this row is at {lora.path}, and diffusers opens no URLs",
             f"copy it to a file, and give that as --lora {name}=FILE",
         )
     options = {"weight_name": lora.file, "adapter_name": adapter_name(name), "use_safetensors": True}

@@ -8,9 +8,8 @@ from importlib import metadata
 from typing import Any, get_args
 
 import framefleet
-from framefleet.jobs.claim import PATH as RENDER
-from framefleet.jobs.claim import TRAINING as PATH
-from framefleet.jobs.claim import flat, public_location, read_claim
+from framefleet.jobs.claim import flat, public_location
+from framefleet.jobs.claimed import RENDER, TRAINING, read_training_claim
 from framefleet.jobs.train_resolve import ResolvedTraining
 from framefleet.pipeline.environment import PACKAGES
 from framefleet.pipeline.errors import JobError
@@ -46,14 +45,14 @@ def claim_training(resolved: ResolvedTraining, rows: TrainingRows, *, workers: i
     ours = _description(resolved, workers) | {"rows": {"count": len(rows), "digest": rows.digest()}}
     _check(resolved, ours)
     _check_steps(resolved)
-    resolved.store.write(PATH, (json.dumps(ours, indent=2, ensure_ascii=False) + "\n").encode())
+    resolved.store.write(TRAINING, (json.dumps(ours, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def _check(resolved: ResolvedTraining, ours: Mapping[str, Any]) -> None:
     """Raise JobError when the output holds a training of which anything decisive in `ours` differs."""
     store = resolved.store
     try:
-        theirs = read_claim(store, PATH)
+        theirs = read_training_claim(store).model_dump()
     except FileNotFoundError:
         return
     keys = [key for key in DECISIVE if key in ours]

@@ -22,11 +22,8 @@ def canonical_json(value: Any) -> str:
 
 
 def deciding(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arguments without what decides no pixel: an image is its SHA-256, wherever it lies."""
-    return {
-        name: {key: inner for key, inner in value.items() if key != "uri"} if is_input(value) else value
-        for name, value in arguments.items()
-    }
+    """Return arguments without what decides no pixel: images and models are their SHA-256 alone."""
+    return {name: _without_name(value) for name, value in arguments.items()}
 
 
 def public(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,7 +71,17 @@ def row_id(
 
 def is_input(value: Any) -> bool:
     """Tell whether an argument is an image or a video."""
-    return isinstance(value, Mapping) and "uri" in value
+    return isinstance(value, Mapping) and isinstance(value.get("uri"), str)
+
+
+def is_model(value: Any) -> bool:
+    """Tell whether an argument is a second model."""
+    return isinstance(value, Mapping) and isinstance(value.get("digest"), str)
+
+
+def _without_name(value: Any) -> Any:
+    name = "uri" if is_input(value) else "name" if is_model(value) else None
+    return {key: inner for key, inner in value.items() if key != name} if name else value
 
 
 def _sha256(content: str) -> bytes:

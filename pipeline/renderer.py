@@ -15,7 +15,7 @@ from typing import Any
 
 from framefleet.pipeline.clips import Clip, Failure, Outcome
 from framefleet.pipeline.encoders.text_encoders import Encoders
-from framefleet.pipeline.errors import OutOfMemory
+from framefleet.pipeline.errors import OutOfMemory, RecipeError
 from framefleet.pipeline.fused.adapters import working_on
 from framefleet.pipeline.fused.batcher import Batcher, Task
 from framefleet.pipeline.fused.forwards import Batching, Forwards
@@ -34,7 +34,8 @@ from framefleet.pipeline.options.step_cache import StepCache
 from framefleet.pipeline.outputs.frames import Frames, frames_sha256, to_frames
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.recipes.called import spec_for
-from framefleet.pipeline.recipes.recipe import Recipe, find_recipe
+from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, find_recipe
+from framefleet.pipeline.recipes.second_model import Declared, SecondModels, open_second_models
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.specs.schedulers import build, resolve
 from framefleet.pipeline.tables.checked import checked
@@ -54,23 +55,36 @@ class Renderer:
         recipes: Mapping[str, Recipe] | None = None,
         inputs: Inputs | None = None,
         embeddings: Store | None = None,
+        second_models: Mapping[str, Declared] | None = None,
     ) -> None:
-        """inputs: where images and videos may lie; without it on this machine and at public URLs.
+        """recipes: all that requests may name beside framefleet's own; without it they may name any
+        `module:function`, which is then imported.
+
+        inputs: where images and videos may lie; without it on this machine and at public URLs.
 
         embeddings: where outputs of text encoders are kept; the encoders are then on the GPU only while
         they are called, until `render` ends or `cancel` brings them back.
+
+        second_models: by the names that requests give them, each a path or a mapping with the fields of
+        `ModelSettings`; the one that was used last is kept on the GPU.
         """
         self.model = model
         self.batching = batching or Batching()
         cache = model.settings.options.cache
         self._cache = StepCache(cache, model.denoisers()) if cache else None
         self._recipes = dict(recipes or {})
+        self._may_import = recipes is None
         self._learn_anew()
         self._inputs = inputs or Inputs([os.getcwd(), os.sep])
         self._finder = InputIndex(self._inputs)
         self._ahead = ReadAhead(self._inputs.read)
         self._loras = LoraLayers(model.networks() if model.settings.loras else {})
         self._encoders = Encoders(model, self._loras, mode=self.batching.mode, kept_in=embeddings)
+        self._second_models = SecondModels(
+            open_second_models(second_models or {}),
+            device=model.environment["device"],
+            threads=model.settings.threads,
+        )
         self._rows: dict[Task, _Row] = {}
         self._waiting: deque[_Row] = deque()
         self._retry_alone: deque[_Row] = deque()  # memory ran out beside others
@@ -115,8 +129,15 @@ class Renderer:
 
     def _check_and_submit(self, request: Request, index: int) -> None:
         recipe = self._recipe(request.recipe)
-        loras = self.model.settings.loras
-        request = checked(request, self.model.spec, recipe, finder=self._finder, loras=loras, index=index)
+        request = checked(
+            request,
+            self.model.spec,
+            recipe,
+            finder=self._finder,
+            loras=self.model.settings.loras,
+            second_models=self._second_models.declared,
+            index=index,
+        )
         self.submit(request, self._identify(request))
 
     def submit(self, request: Request, row_id: str) -> None:
@@ -202,7 +223,9 @@ class Renderer:
         pipe.scheduler = build(choice, self.model.pipe.scheduler)
         arguments = row.request.arguments
         opened = open_arguments(
-            without_loras(arguments), self._ahead.read, max_frames=self._frames_needed(row.request)
+            self._second_models.opened(without_loras(arguments)),
+            self._ahead.read,
+            max_frames=self._frames_needed(row.request),
         )
         with working_on([adapters_in(arguments)]):
             return to_frames(
@@ -218,6 +241,8 @@ class Renderer:
 
     def _recipe(self, name: str) -> Recipe:
         if name not in self._recipes:
+            if not self._may_import and name not in BUILT_IN:
+                raise RecipeError(f"recipe {name!r} is not one of this renderer's", "give it as `recipes`")
             self._recipes[name] = find_recipe(name)
         return self._recipes[name]
 

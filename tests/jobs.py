@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 import yaml
 
 from framefleet.pipeline.outputs.media import decode
-from framefleet.pipeline.outputs.parts import read_records
 from framefleet.pipeline.outputs.store import Store
 from tests.tiny import SMALLEST, tiny
 
@@ -82,8 +81,14 @@ def finish(process: subprocess.Popen[str], *, timeout_s: float = 240) -> str:
 
 
 def records_of(output: Path | str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = read_records(Store(str(output))).to_pylist()
+    rows: list[dict[str, Any]] = all_columns(Store(str(output)), "records").to_pylist()
     return rows
+
+
+def all_columns(store: Store, folder: str) -> pa.Table:
+    """Every part of a folder, with the columns that were carried."""
+    parts = [pq.read_table(pa.BufferReader(store.read(path))) for path in store.list(folder)]
+    return pa.concat_tables(parts, promote_options="permissive") if parts else pa.table({})
 
 
 def digests_by_tag(output: Path | str) -> dict[str, tuple[str, str]]:

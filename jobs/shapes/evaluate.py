@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+from pydantic import TypeAdapter
 from rich.progress import track
 
 from framefleet.jobs.console import stderr
@@ -14,12 +16,30 @@ from framefleet.jobs.recorded import recorded_frames
 from framefleet.jobs.shapes.measure import Measured, measure
 from framefleet.jobs.shapes.size import Size
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.json_text import parse_json
-from framefleet.pipeline.outputs.parts import read_records
+from framefleet.pipeline.outputs.json_file import read_as
+from framefleet.pipeline.outputs.parts import read_records, rows_of
 from framefleet.pipeline.outputs.records import RECORDS
 from framefleet.pipeline.outputs.store import Store
 
 ATTRIBUTES = ("color", "background", "shape", "motion")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Lora:
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Arguments:
+    """Those of a row that clips are compared by; some models take no steps, or no guidance."""
+
+    num_inference_steps: int = 1
+    guidance_scale: float = 1.0
+    lora: Mapping[str, _Lora] = field(default_factory=dict)
+
+
+_ARGUMENTS = TypeAdapter(_Arguments)
+_CARRIED = pa.schema([(name, pa.string()) for name in (*ATTRIBUTES, "language")])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -64,7 +84,7 @@ def measured_clips(
 ) -> Iterator[tuple[dict[str, Any], Measured]]:
     """Yield each record, and what its clip shows."""
     store = Store(output.rstrip("/").removesuffix(f"/{RECORDS}"), storage_options)
-    records = read_records(store)
+    records = read_records(store, maybe=_CARRIED)
     if not records.num_rows:
         raise JobError(f"{store.url_of(RECORDS)} has no records", "give the output of a render job")
     missing = [name for name in ATTRIBUTES if name not in records.column_names]
@@ -73,19 +93,19 @@ def measured_clips(
             f"the records in {store.url_of(RECORDS)} do not say what was asked: no column {missing[0]!r}",
             "render the table that `framefleet shapes prompts` writes",
         )
-    for record in track(records.to_pylist(), "measuring clips", console=stderr):
+    rows = rows_of(records, store.url_of(RECORDS))
+    for record in track(rows, "measuring clips", console=stderr):
         yield record, measure(recorded_frames(store, record))
 
 
 def _settings_of(record: Mapping[str, Any]) -> Settings:
-    arguments = parse_json(record["arguments"])  # of some models without steps, or without guidance
-    loras = arguments.get("lora", {})
+    asked = read_as(_ARGUMENTS, record["arguments"], f"arguments of {record['row_id']}")
     return Settings(
-        lora="+".join(f"{name}:{asked['weight']:g}" for name, asked in sorted(loras.items())),
+        lora="+".join(f"{name}:{lora.weight:g}" for name, lora in sorted(asked.lora.items())),
         language=record.get("language") or "",
         size=Size(*(record[name] for name in Size._fields)),
-        num_inference_steps=arguments.get("num_inference_steps", 1),
-        guidance_scale=arguments.get("guidance_scale", 1.0),
+        num_inference_steps=asked.num_inference_steps,
+        guidance_scale=asked.guidance_scale,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,10 +11,11 @@ from typing import Any
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.fused.adapters import Adapters
-from framefleet.pipeline.specs.check import Refused
+from framefleet.pipeline.specs.check import Refused, shown
 
 ARGUMENT = "lora"  # the column, and the place among a row's arguments
 NONE = "none"  # in a row: no LoRA, whatever the job's default is
+MAX_WEIGHT = 1000  # people use up to 2; fp16 ends at 65,504
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -69,7 +69,8 @@ def check_loras(text: Any, declared: Mapping[str, Lora]) -> dict[str, dict[str, 
             return Refused(reason=f"it names {name!r} twice", fix="give it once, with one weight")
         number = _number(weight) if colon else 1.0
         if number is None:
-            return Refused(reason=f"{weight!r} is not a weight", fix=f"use a finite number, as {name}:0.8")
+            fix = f"use a number from -{MAX_WEIGHT:,} to {MAX_WEIGHT:,}, as {name}:0.8"
+            return Refused(reason=f"{shown(weight)} is not a weight", fix=fix)
         found[name] = {"sha256": declared[name].sha256, "weight": number}
         if component := declared[name].component:
             found[name]["component"] = component
@@ -111,7 +112,7 @@ def _unknown(name: str, declared: Mapping[str, Lora]) -> Refused:
             reason="the job declares no LoRA", fix=f"declare it: `loras: {{{name or 'style'}: ...}}`"
         )
     fix = f"did you mean {nearest[0]!r}?" if nearest else f"use one of {', '.join(sorted(declared))}"
-    return Refused(reason=f"the job declares no LoRA {name!r}", fix=fix)
+    return Refused(reason=f"the job declares no LoRA {shown(name)}", fix=fix)
 
 
 def _number(text: str) -> float | None:
@@ -119,4 +120,4 @@ def _number(text: str) -> float | None:
         number = float(text)
     except ValueError:
         return None
-    return number + 0.0 if math.isfinite(number) else None  # + 0.0: -0.0 is the same row as 0.0
+    return number + 0.0 if abs(number) <= MAX_WEIGHT else None  # + 0.0: -0.0 is the same row as 0.0

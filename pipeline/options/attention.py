@@ -152,7 +152,7 @@ def backend_lines(components: Iterable[str], name: str) -> list[str]:
     """Return what a script says to the same end."""
     return [
         "with attention_backend():  # the next call changes the default of the process; this takes it back",
-        *(f'    pipe.{component}.set_attention_backend("{name}")' for component in components),
+        *(f"    pipe.{component}.set_attention_backend({name!r})" for component in components),
     ]
 
 

@@ -17,14 +17,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from framefleet.pipeline.errors import JobError, StoreError
-from framefleet.pipeline.outputs.records import RECORD_FIELDS, RECORDS
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.json_file import not_ours
+from framefleet.pipeline.outputs.records import RECORD_FIELDS, RECORDS, ROW_ID, Record, record_of
 from framefleet.pipeline.outputs.store import Store
 
 MAX_ROWS = 256  # about half a megabyte a part, and 4,000 parts for a million rows
 MAX_AGE_S = 5.0  # what a crash may cost: rows finished within this time are rendered again
 NUM_READERS = 8  # parts read at once on resume: a store answers in tens of milliseconds, whatever the size
 PARTS_AHEAD = 64  # parts whose row_ids may wait to be taken: 16,384 of them, about a megabyte
+MAX_PART_ROWS = 1_000_000  # of parts that people have put together
+MAX_BYTES = 1 << 30  # of a part, and of what is read of it
+TEXTS = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
+_ROW_ID = pa.schema([RECORD_FIELDS.field("row_id")])
 
 
 class PartWriter:
@@ -110,35 +115,99 @@ def committed_row_ids(store: Store) -> Iterator[list[str]]:
     paths = iter(store.list(RECORDS))
     with ThreadPoolExecutor(NUM_READERS) as readers:
         while some := list(islice(paths, PARTS_AHEAD)):
-            for table in readers.map(partial(_read_part, store, columns=["row_id"]), some):
-                yield table["row_id"].to_pylist()
+            yield from readers.map(partial(_row_ids, store), some)
 
 
-def find_record(store: Store, row_id: str) -> dict[str, Any]:
-    """Return the record of one row, carried columns included; JobError if there is none."""
+def find_record(store: Store, row_id: str) -> Record:
+    """Return the record of one row. Raises JobError if there is none."""
     for path in store.list(RECORDS):
-        if row_id in _read_part(store, path, columns=["row_id"])["row_id"].to_pylist():
-            table = _read_part(store, path)
-            found: dict[str, Any] = table.filter(pc.equal(table["row_id"], row_id)).to_pylist()[0]
-            return found
+        if row_id in _row_ids(store, path):
+            table = _read_part(store, path, RECORD_FIELDS)
+            (found,) = rows_of(
+                table.filter(pc.equal(table["row_id"], row_id)).slice(0, 1), store.url_of(path)
+            )
+            return record_of(found, store.url_of(path))
     raise JobError(
         f"{store.url_of(RECORDS)} has no record of row {row_id}",
         "take a row_id from a record or a clip's name",
     )
 
 
-def read_records(store: Store, folder: str = RECORDS) -> pa.Table:
-    """Return all records, or failures, as one table: for outputs that fit in memory."""
-    parts = [_read_part(store, path) for path in store.list(folder)]
-    return pa.concat_tables(parts, promote_options="permissive") if parts else RECORD_FIELDS.empty_table()
+def read_records(
+    store: Store, folder: str = RECORDS, fields: pa.Schema = RECORD_FIELDS, *, maybe: pa.Schema | None = None
+) -> pa.Table:
+    """Return columns of all parts of a folder as one table: for outputs that fit in memory.
+
+    fields: columns that must be there. maybe: others, null where a part has none of them.
+    """
+    parts = [_read_part(store, path, fields, maybe) for path in store.list(folder)]
+    return pa.concat_tables(parts, promote_options="default") if parts else fields.empty_table()
 
 
-def _read_part(store: Store, path: str, columns: list[str] | None = None) -> pa.Table:
-    content = store.read(path)
+def rows_of(table: pa.Table, where: str) -> list[dict[str, Any]]:
+    """Return the rows of what was read as Python has them. where: for messages."""
     try:
-        return pq.read_table(pa.BufferReader(content), columns=columns)
+        rows: list[dict[str, Any]] = table.to_pylist()
+    except (ValueError, OverflowError) as error:  # a time beyond Python's
+        raise not_ours(where, str(error)) from error
+    return rows
+
+
+def _row_ids(store: Store, path: str) -> list[str]:
+    found: list[str] = _read_part(store, path, _ROW_ID)["row_id"].to_pylist()
+    return found
+
+
+def _read_part(store: Store, path: str, fields: pa.Schema, maybe: pa.Schema | None = None) -> pa.Table:
+    """Return columns of a part, of the types that are asked for. Raises JobError for one that is not ours."""
+    content = store.read(path, MAX_BYTES + 1)
+    try:
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
+        return _parsed(content, fields, maybe)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise StoreError(
+        raise JobError(
             f"{store.url_of(path)} is not a part that framefleet wrote: {error}",
             "move it out of the output; rows that only it named are then rendered again",
         ) from error
+
+
+def _parsed(content: bytes, fields: pa.Schema, maybe: pa.Schema | None) -> pa.Table:
+    there = pq.read_schema(pa.BufferReader(content))
+    names = there.names
+    fields = pa.schema([*fields, *(field for field in maybe or () if field.name in names)])
+    if wrong := [name for name in fields.names if names.count(name) != 1]:
+        raise ValueError(f"it has no column {wrong[0]!r}, or several")
+    texts = [name for name in fields.names if there.field(name).type in TEXTS]
+    # As dictionaries: of a million cells of one long text the file holds one.
+    file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts)
+    if file.metadata.num_rows > MAX_PART_ROWS:
+        raise ValueError(f"it has more than {MAX_PART_ROWS:,} rows")
+    _check_bytes(_stored_bytes(file.metadata, fields.names))
+    table = file.read(fields.names).select(fields.names)
+    _check_bytes(sum(map(_unpacked_bytes, table.columns)))
+    table = table.cast(fields)  # refuses nulls where a record has none
+    table.validate(full=True)  # text is UTF-8
+    if "row_id" in fields.names and not pc.all(pc.match_substring_regex(table["row_id"], ROW_ID)).as_py():
+        raise ValueError("its row_ids are not all 32 hex digits")
+    return table
+
+
+def _check_bytes(size_bytes: int) -> None:
+    if size_bytes > MAX_BYTES:
+        raise ValueError(f"it unpacks to more than {MAX_BYTES:,} bytes")
+
+
+def _stored_bytes(metadata: pq.FileMetaData, names: list[str]) -> int:
+    """Return what the pages of some columns are without compression."""
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    columns = (group.column(i) for group in groups for i in range(group.num_columns))
+    return sum(c.total_uncompressed_size for c in columns if c.path_in_schema.split(".")[0] in names)
+
+
+def _unpacked_bytes(column: pa.ChunkedArray) -> int:
+    """Return the most that the cells of a column take, each by itself."""
+    if not pa.types.is_dictionary(column.type):
+        return int(column.nbytes)
+    longest = [pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0 for chunk in column.chunks]
+    return sum(length * len(chunk) for length, chunk in zip(longest, column.chunks, strict=True))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pyarrow as pa
 
 from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.outputs.json_file import not_ours
 
+ROW_ID, SHA256 = "^[0-9a-f]{32}$", re.compile("[0-9a-f]{64}")
 RECORDS, FAILURES, INVALID = "records", "failures", "invalid"  # folders below the output
 
 ARROW_TYPES = {
@@ -82,7 +86,14 @@ class FailureRecord:
 
 def _schema_of(kind: type) -> pa.Schema:
     hints = get_type_hints(kind)
-    return pa.schema([(field.name, ARROW_TYPES[hints[field.name]]) for field in fields(kind)])
+    return pa.schema(
+        [
+            pa.field(
+                field.name, ARROW_TYPES[hints[field.name]], nullable=type(None) in get_args(hints[field.name])
+            )
+            for field in fields(kind)
+        ]
+    )
 
 
 RECORD_FIELDS: pa.Schema = _schema_of(Record)
@@ -114,6 +125,17 @@ def _with_ours(carried: pa.Schema, ours: pa.Schema, folder: str) -> pa.Schema:
             "rename it in the table, or drop it",
         )
     return pa.schema([field.remove_metadata() for field in [*carried, *ours]])
+
+
+def record_of(values: Mapping[str, Any], where: str) -> Record:
+    """Return the record that a row of a part holds. Raises JobError when it cannot be one.
+
+    values: of the types of `RECORD_FIELDS`. where: for messages.
+    """
+    for name in ("frames_sha256", "media_sha256", "model_digest"):
+        if not SHA256.fullmatch(values[name]):
+            raise not_ours(where, f"{name} of row {values['row_id']} is no SHA-256")
+    return Record(**{**values, "row_indices": tuple(values["row_indices"])})
 
 
 def values_of(record: Record | FailureRecord) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.specs.bounds import too_large
 from framefleet.pipeline.specs.check import Refused
 
 MIN_S, MAX_S = 1, 60
@@ -18,16 +20,25 @@ def num_frames_of(request: Request, duration_s: float) -> int:
         raise RecipeError(
             f"{request.recipe} renders seconds, and the row has no fps", "set media.fps, or an fps column"
         )
-    num_frames = round(duration_s * request.fps)
-    if num_frames > MAX_FRAMES:
-        raise RecipeError(
-            f"{duration_s:g} s at {request.fps:g} fps are {num_frames:,} frames, more than {MAX_FRAMES:,}",
-            "lower fps, or split the row",
-        )
-    return num_frames
+    for _, refused in check_film(request.arguments, duration_s, request.fps):
+        raise RecipeError(f"duration_s is {duration_s:g}, but {refused.reason}", refused.fix)
+    return round(duration_s * request.fps)
 
 
 def check_duration(duration_s: float) -> Iterator[tuple[str, Refused]]:
     if not MIN_S <= duration_s <= MAX_S:
         reason = f"it must be from {MIN_S} to {MAX_S} seconds"
         yield "duration_s", Refused(reason=reason, fix="split what is longer into rows")
+
+
+def check_film(arguments: Mapping[str, Any], duration_s: float, fps: float) -> Iterator[tuple[str, Refused]]:
+    """Yield seconds that are too many frames at this rate, or frames too many at this size."""
+    num_frames = round(duration_s * fps)
+    height, width = arguments.get("height") or 1, arguments.get("width") or 1
+    reason = f"that is {num_frames:,} frames at {fps:g} fps"
+    if num_frames > MAX_FRAMES:
+        fix = "lower fps, or split the row"
+        yield "duration_s", Refused(reason=f"{reason}, more than {MAX_FRAMES:,}", fix=fix)
+    elif too_many := too_large(height, width, num_frames):
+        fix = "use a smaller size, lower fps, or split the row"
+        yield "duration_s", Refused(reason=f"{reason}: {too_many}", fix=fix)

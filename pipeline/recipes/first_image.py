@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from framefleet.pipeline.model import Model
 from framefleet.pipeline.recipes.conditioned import conditioned_class
-from framefleet.pipeline.recipes.second_model import arguments_for, asked_model, open_second_model
+from framefleet.pipeline.recipes.second_model import arguments_for
 from framefleet.pipeline.recipes.siblings import as_sibling, configs_of
 from framefleet.pipeline.request import Request
 
@@ -17,7 +18,7 @@ def text_to_image_to_video(
     pipe: Any,
     request: Request,
     *,
-    image_model: str | None = None,
+    image_model: Model | None = None,
     image_height: int | None = None,
     image_width: int | None = None,
     image_steps: int | None = None,
@@ -25,23 +26,24 @@ def text_to_image_to_video(
 ) -> Any:
     """Render an image of the prompt with `image_model`, then a clip that starts with it.
 
+    image_model: one that makes images from text, on the device of `pipe`; a row gives its declared name.
     image_height, image_width: without them those of the clip, enlarged to about 768 x 768 pixels if they are
     fewer. image_steps, image_guidance: of the image; without them what the image model's preset says. One
     generator draws the noise of both.
     """
     able = as_sibling(pipe, conditioned_class("image", type(pipe).__name__, configs_of(pipe)))
-    model = open_second_model(asked_model("image_model", image_model), device=str(pipe._execution_device))
+    assert image_model is not None  # it is needed: no row is rendered without
     generator, given = request.generator(), request.arguments
-    height, width = image_size(given["height"], given["width"], multiple=model.spec.size_multiple)
+    height, width = image_size(given["height"], given["width"], multiple=image_model.spec.size_multiple)
     arguments = arguments_for(
-        model,
+        image_model,
         request,
         height=image_height or height,
         width=image_width or width,
         num_inference_steps=image_steps,
         guidance_scale=image_guidance,
     )
-    image = model.pipe(**arguments, generator=generator, output_type="pil").images[0]
+    image = image_model.pipe(**arguments, generator=generator, output_type="pil").images[0]
     return able(**{**given, "image": image}, generator=generator, output_type="np")
 
 

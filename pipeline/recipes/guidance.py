@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from framefleet.pipeline.errors import RecipeError
-from framefleet.pipeline.specs.check import Refused, coerce
+from framefleet.pipeline.specs.check import Refused, coerce, shown
+from framefleet.pipeline.specs.ranges import out_of_range
 
 ARGUMENTS = ("guidance_scale", "guidance_scale_2", "true_cfg_scale")
 _CALL = re.compile(r"\s*(\w+)\s*\((.*)\)\s*")
@@ -89,14 +90,15 @@ def parse_guidance(text: str) -> Schedule | Refused:
     if shape not in SHAPES:
         nearest = difflib.get_close_matches(shape, SHAPES, n=1)
         fix = f"did you mean {nearest[0]}?" if nearest else f"use {usages}"
-        return Refused(reason=f"there is no schedule {shape!r}", fix=fix)
+        return Refused(reason=f"there is no schedule {shown(shape)}", fix=fix)
     cells = [coerce(cell, "float") for cell in found[2].split(",")]
     numbers = tuple(float(cell) for cell in cells if not isinstance(cell, Refused))
     usage = SHAPES[shape][0]
     if len(numbers) != len(cells) or len(cells) != usage.count(",") + 1:
         return Refused(reason=f"{shape} takes {usage.count(',') + 1} finite numbers", fix=f"write {usage}")
-    if min(numbers) < 0:
-        return Refused(reason="guidance must be 0 or more", fix="use numbers of 0 or more")
+    for number in numbers:
+        if words := out_of_range("guidance_scale", number):
+            return Refused(reason=f"guidance must be {words}", fix=f"use numbers {words}")
     if shape == "interval" and not numbers[1] < numbers[2] <= 1:
         return Refused(reason="start and end are parts of the run", fix="use 0 <= start < end <= 1")
     return Schedule(shape=shape, numbers=numbers)

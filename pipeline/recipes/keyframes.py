@@ -9,9 +9,10 @@ import numpy as np
 from PIL import Image
 
 from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.model import Model
 from framefleet.pipeline.outputs.frames import Frames, to_frames
-from framefleet.pipeline.recipes.duration import check_duration, num_frames_of
-from framefleet.pipeline.recipes.second_model import arguments_for, asked_model, open_second_model
+from framefleet.pipeline.recipes.duration import MAX_FRAMES, check_duration, num_frames_of
+from framefleet.pipeline.recipes.second_model import arguments_for
 from framefleet.pipeline.recipes.siblings import call_parameters, fitted, is_first_only
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.specs.check import Refused, coerce
@@ -59,7 +60,7 @@ def text_to_keyframes_to_video(
     request: Request,
     *,
     duration_s: float,
-    keyframe_model: str | None = None,
+    keyframe_model: Model | None = None,
     num_keyframes: int = 4,
     keyframe_times: str | None = None,
     keyframe_height: int | None = None,
@@ -70,15 +71,14 @@ def text_to_keyframes_to_video(
 ) -> Frames:
     """Render the prompt with `keyframe_model`; take key frames from that clip; render from each to the next.
 
+    keyframe_model: one that makes videos from text, on the device of `pipe`; a row gives its declared name.
     keyframe_height, ... keyframe_guidance: of that first clip; without them what the second model's preset
     says. The rest as in `keyframes`.
     """
-    model = open_second_model(
-        asked_model("keyframe_model", keyframe_model), device=str(pipe._execution_device)
-    )
+    assert keyframe_model is not None  # it is needed: no row is rendered without
     generator = request.generator()
     arguments = arguments_for(
-        model,
+        keyframe_model,
         request,
         height=keyframe_height,
         width=keyframe_width,
@@ -86,7 +86,7 @@ def text_to_keyframes_to_video(
         guidance_scale=keyframe_guidance,
         **dict.fromkeys(FRAME_PARAMETERS, keyframe_frames),
     )
-    coarse = to_frames(model.pipe(**arguments, generator=generator, output_type="np"))
+    coarse = to_frames(keyframe_model.pipe(**arguments, generator=generator, output_type="np"))
     return refined(
         coarse,
         pipe,
@@ -158,7 +158,7 @@ def check_keyframes(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Ite
             )
     if own["keyframe_times"] is not None:
         times = _parsed(own["keyframe_times"])
-        if times is None:
+        if times is None or len(times) > MAX_FRAMES:
             yield "keyframe_times", Refused(reason="it must be seconds", fix="write them as 0, 0.5, 2")
         elif not all(0 <= time <= duration for time in times):
             yield "keyframe_times", Refused(reason=f"the clip has {duration:g} seconds", fix="stay within it")

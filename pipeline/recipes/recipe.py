@@ -26,7 +26,7 @@ from framefleet.pipeline.recipes.keyframes import (
 )
 from framefleet.pipeline.recipes.refine import check_refine, refine, refining_class
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.specs.check import Refused
+from framefleet.pipeline.specs.check import Refused, shown
 from framefleet.pipeline.specs.signature import Parameter, parameters_of
 from framefleet.pipeline.specs.spec import Configs
 
@@ -180,7 +180,8 @@ BUILT_IN = {recipe.name: recipe for recipe in _RECIPES}
 def find_recipe(name: str) -> Recipe:
     """Return a built-in recipe, or import `module:function`; modules beside the working folder are found too.
 
-    Raises RecipeError when there is none, or it does not take `(pipe, request)`.
+    Only for names of those who run the job: importing a module runs it. Raises RecipeError when there is
+    none, or it does not take `(pipe, request)`.
     """
     if name in BUILT_IN:
         return BUILT_IN[name]
@@ -195,6 +196,39 @@ def find_recipe(name: str) -> Recipe:
         raise RecipeError(
             f"recipe {name!r}: {module_name} has no function {function_name}", "check the spelling"
         )
+    return _recipe_of(name, function)
+
+
+def recipe_of_row(name: str, own: Recipe) -> Recipe:
+    """Return the recipe that a row names: framefleet's, or one of the module of the job's own.
+
+    A table is not trusted, so nothing is imported, and what the module itself imported is not of it. Raises
+    RecipeError for every other name.
+    """
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    if name == own.name:
+        return own
+    of_job, colon, _ = own.name.partition(":")
+    module_name, _, function_name = name.partition(":")
+    if not colon or module_name != of_job:
+        raise RecipeError(
+            f"recipe {shown(name)} is not of a module that the job names",
+            "rows name framefleet's own recipes, and those of the module of the job's `recipe:`",
+        )
+    module = sys.modules.get(of_job)
+    names = vars(module) if module else {}  # and no getattr, which a module may answer with code of its own
+    found: Any = names.get(function_name)
+    is_public = inspect.isfunction(found) and not function_name.startswith("_")
+    if not is_public or inspect.unwrap(found).__globals__ is not names:
+        raise RecipeError(
+            f"recipe {shown(name)}: {of_job} defines no such public function",
+            "check the spelling; what it only imports is not meant for rows",
+        )
+    return _recipe_of(name, found)
+
+
+def _recipe_of(name: str, function: Callable[..., Any]) -> Recipe:
     try:
         inspect.signature(function).bind(None, None)
     except TypeError:

@@ -1,86 +1,152 @@
-"""From the name of a second model in a cell to what identifies it; and to the model itself, in a worker."""
+"""Models beside a job's own: declared by name, named by rows, and loaded when a row comes to one.
+
+A row names no places: whoever runs the job says what is opened, with whose credentials.
+"""
 
 from __future__ import annotations
 
-import functools
+import difflib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, get_args
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
 
-from framefleet.pipeline.errors import ModelError, RecipeError
-from framefleet.pipeline.specs.check import Refused
-from framefleet.pipeline.specs.signature import InputKind
+from framefleet.pipeline.errors import JobError, ModelError
+from framefleet.pipeline.identity import is_model
+from framefleet.pipeline.loras.asked import NAME
+from framefleet.pipeline.model import Model, ModelSettings, load, source_of, weights_of
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.sources.integrity import model_digest
+from framefleet.pipeline.specs.check import Refused, shown
+from framefleet.pipeline.specs.dtypes import asked, check_dtype
+from framefleet.pipeline.specs.signature import MODELS, InputKind
+from framefleet.pipeline.specs.spec import PipelineSpec, inspect_model
 
-if TYPE_CHECKING:
-    from framefleet.pipeline.model import Model
-    from framefleet.pipeline.request import Request
-
-# Arguments of recipes that name a second model: what it makes from text, what its call takes, an example.
-MAKES = {
-    "image_model": ("image", {"prompt", "height", "width"}, "black-forest-labs/FLUX.1-dev"),
-    "keyframe_model": ("video", {"prompt"}, "a VideoCrafter2 folder"),
+# What the call of a model takes that makes an image, or a video, from text; and such a model.
+NEEDED: dict[InputKind, tuple[set[str], str]] = {
+    "image": ({"prompt", "height", "width"}, "black-forest-labs/FLUX.1-dev"),
+    "video": ({"prompt"}, "a VideoCrafter2 folder"),
 }
 
 
-def check_second_model(argument: str, cell: Any) -> dict[str, str] | Refused:
-    """Return {"model", "digest"}, or why it cannot be used. Reads what naming a model reads.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecondModel:
+    """One that was declared, and found. settings: as other machines find it too, but for device and threads.
 
-    The digest makes the files of the model part of the row's identity, and not their name.
+    files: what loading it reads, each with its SHA-256; digest: of them all.
     """
-    from framefleet.pipeline.model import ModelSettings, source_of, weights_of
-    from framefleet.pipeline.sources.integrity import model_digest
-    from framefleet.pipeline.sources.source import public_name
-    from framefleet.pipeline.specs.spec import inspect_model
 
-    if not isinstance(cell, str) or not cell.strip():
-        return Refused(reason="it must be the folder or hub name of a model", fix="write it as text")
-    settings = ModelSettings(path=cell.strip())
+    settings: ModelSettings
+    spec: PipelineSpec
+    files: Mapping[str, str]
+    digest: str
+
+
+Declared = str | Path | Mapping[str, Any] | ModelSettings | SecondModel
+
+
+def open_second_models(given: Mapping[str, Declared]) -> dict[str, SecondModel]:
+    """Return declared models by name, opened; a mapping has the fields of `ModelSettings`.
+
+    Reads what naming a model reads: no weights of the hub. Raises JobError for names that a row could not
+    give, and ModelError for models that cannot be used.
+    """
+    for name in given:
+        if not NAME.fullmatch(name):
+            raise JobError(
+                f"second_models: {name!r} cannot be a model's name", "use letters, digits, - and _"
+            )
+    return {name: _opened(name, value) for name, value in given.items()}
+
+
+def _opened(name: str, value: Declared) -> SecondModel:
+    if isinstance(value, SecondModel):
+        return value
+    settings = _settings(value)
     try:
         source = source_of(settings)
         weights = weights_of(settings, source)
         spec = inspect_model(weights.configs())
-        digest = model_digest(weights.digests())
+        check_dtype(settings.dtype, spec.components)
+        files = weights.digests()
     except ModelError as error:
-        return Refused(reason=error.problem, fix=error.fix)
-    kind, needed, example = MAKES[argument]
-    starts_from_one = any(p.required and p.kind in get_args(InputKind) for p in spec.parameters.values())
-    if spec.kind != kind or not set(spec.parameters) >= needed or starts_from_one:
+        place = f"second_models.{name}"  # errors of models name the keys of the job's own
+        raise ModelError(f"{place}: {error.problem}", error.fix.replace("`model.", f"`{place}.")) from None
+    settings = replace(settings, path=source.path, revision=source.revision)
+    return SecondModel(settings=settings, spec=spec, files=files, digest=model_digest(files))
+
+
+def _settings(value: str | Path | Mapping[str, Any] | ModelSettings) -> ModelSettings:
+    if isinstance(value, ModelSettings):
+        return value
+    given = ModelSettings(**(value if isinstance(value, Mapping) else {"path": value}))
+    return replace(given, path=str(given.path))
+
+
+def check_second_model(argument: str, cell: Any, declared: Mapping[str, SecondModel]) -> Any:
+    """Return {"name", "digest"}, and the dtype where one was declared; or why it cannot be used.
+
+    What identifies the row are the files, and not their name.
+    """
+    if not isinstance(cell, str):
+        return Refused(reason="it must be the name of a declared model", fix="write it as text")
+    if (name := cell.strip()) not in declared:
+        return _unknown(name, declared)
+    found, kind = declared[name], MODELS[argument]
+    needed, example = NEEDED[kind]
+    starts_from_one = any(
+        p.required and p.kind in get_args(InputKind) for p in found.spec.parameters.values()
+    )
+    if found.spec.kind != kind or not set(found.spec.parameters) >= needed or starts_from_one:
         return Refused(
-            reason=f"{spec.class_name} does not make {kind}s from text alone",
+            reason=f"{found.spec.class_name} does not make {kind}s from text alone",
             fix=f"use a model that does, as {example}",
         )
-    return {"model": public_name(source.path, source.revision), "digest": digest}
+    dtype = asked(found.settings.dtype)
+    return {"name": name, "digest": found.digest, **({} if dtype == "auto" else {"dtype": dtype})}
 
 
-def open_second_model(asked: Mapping[str, str], *, device: str) -> Model:
-    """Return the model that `check_second_model` named; the last one is kept in memory."""
-    return _opened(asked["model"], asked["digest"], device)
+def _unknown(name: str, declared: Mapping[str, SecondModel]) -> Refused:
+    nearest = difflib.get_close_matches(name, declared, n=1)
+    fix = (
+        f"use one of {', '.join(sorted(declared))}"
+        if declared
+        else "declare it: `second_models: {flux: ...}`"
+    )
+    return Refused(
+        reason=f"the job declares no second model {shown(name)}",
+        fix=f"did you mean {nearest[0]!r}?" if nearest else fix,
+    )
 
 
-@functools.lru_cache(maxsize=1)  # a second one beside the video model is as much as a GPU may hold
-def _opened(name: str, digest: str, device: str) -> Model:
-    import torch
+class SecondModels:
+    """Those that the rows of one renderer may name."""
 
-    from framefleet.pipeline.model import load_model
+    def __init__(self, declared: Mapping[str, SecondModel], *, device: str, threads: int) -> None:
+        self.declared = declared
+        self._device, self._threads = device, threads
+        self._last: tuple[str, Model] | None = None  # one beside the job's own is as much as a GPU may hold
 
-    model = load_model(name, device=device, threads=torch.get_num_threads())
-    if model.digest != digest:
-        raise ModelError(
-            f"the model {name} is not the one that it was when the row was checked",
-            "put the first one back, or run the same command again to render with the new one",
-        )
-    return model
+    def opened(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a row's checked arguments with the models that they name, loaded."""
+        return {name: self._load(value) if is_model(value) else value for name, value in arguments.items()}
+
+    def _load(self, named: Mapping[str, Any]) -> Model:
+        name, found = named["name"], self.declared[named["name"]]
+        if found.digest != named["digest"]:
+            raise ModelError(
+                f"the model {found.settings.name} is not the one that it was when the row was checked",
+                "put the first one back, or run the same command again to render with the new one",
+            )
+        if self._last is None or self._last[0] != name:
+            self._last = None
+            settings = replace(found.settings, device=self._device, threads=self._threads)
+            self._last = name, load(settings, found.files)
+        return self._last[1]
 
 
-def asked_model(argument: str, cell: Any) -> Mapping[str, str]:
-    """Return what the row's check made of the cell; a recipe that is called by hand is given the text."""
-    found = cell if isinstance(cell, Mapping) else check_second_model(argument, cell)
-    if isinstance(found, Refused):
-        raise RecipeError(f"{argument} is {cell!r}, but {found.reason}", found.fix)
-    return found
-
-
-def arguments_for(model: Model, request: Request, **asked: Any) -> dict[str, Any]:
-    """Return what a second model is called with: the row's prompts and what is asked, else as its preset."""
+def arguments_for(model: Model, request: Request, **given: Any) -> dict[str, Any]:
+    """Return what a second model is called with: the row's prompts and what is given, else as its preset."""
     prompts = {name: request.arguments.get(name) for name in ("prompt", "negative_prompt")}
-    given = {name: value for name, value in {**prompts, **asked}.items() if value is not None}
-    return {**model.spec.defaults(), **{k: v for k, v in given.items() if k in model.spec.parameters}}
+    known = {name: value for name, value in {**prompts, **given}.items() if value is not None}
+    return {**model.spec.defaults(), **{k: v for k, v in known.items() if k in model.spec.parameters}}

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from framefleet.pipeline.request import MAX_FPS, MAX_SEED, MIN_FPS
+from framefleet.pipeline.specs.bounds import MAX_FRAMES, MAX_SIDE
 from framefleet.pipeline.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.specs.ranges import out_of_range
 from framefleet.pipeline.specs.signature import Scalar, ScalarKind
 from framefleet.pipeline.specs.spec import PipelineSpec
 
 EXACT_FLOATS = 2**53  # from here on a float column no longer holds every whole number
+MAX_SHOWN, BITS = 80, 256  # characters of a value in a message; 78 digits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +37,15 @@ def check_argument(name: str, value: Any, kind: ScalarKind, spec: PipelineSpec) 
         return check_frames(int(found), spec)
     if name == "prompt":
         return found if str(found).strip() else Refused(reason="it is blank", fix="write a prompt")
-    if not isinstance(found, str) and (words := out_of_range(name, found)):
-        return Refused(reason=f"it must be {words}", fix=f"use {words.removeprefix('from ')}")
-    return found
+    return found if isinstance(found, str) else _within(name, found)
+
+
+def shown(value: Any) -> str:
+    """Return a value as messages show it: cells may be pages, and Python spells no numbers of pages."""
+    if isinstance(value, int) and value.bit_length() > BITS:
+        return f"a whole number of {value.bit_length():,} bits"
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "..."
 
 
 def check_seed(value: Any) -> int | Refused:
@@ -111,8 +119,17 @@ _COERCIONS: dict[ScalarKind, Callable[[Any], Scalar | Refused]] = {
 }
 
 
+def _within(name: str, number: float) -> float | Refused:
+    words = out_of_range(name, number)
+    if words is None:
+        return number
+    return Refused(reason=f"it must be {words}", fix=f"use {words.removeprefix('from ')}")
+
+
 def _check_size(pixels: int, spec: PipelineSpec) -> int | Refused:
     multiple = spec.size_multiple
+    if pixels > MAX_SIDE:
+        return Refused(reason=f"no side has more than {MAX_SIDE:,} pixels", fix="use the model's own size")
     if pixels > 0 and pixels % multiple == 0:
         return pixels
     below = max(pixels // multiple * multiple, 0)
@@ -123,6 +140,10 @@ def _check_size(pixels: int, spec: PipelineSpec) -> int | Refused:
 def check_frames(frames: int, spec: PipelineSpec) -> int | Refused:
     """Return the number of frames, or why the model does not render so many."""
     step = spec.frame_step or 1
+    if frames > MAX_FRAMES:
+        return Refused(
+            reason=f"no clip has more than {MAX_FRAMES:,} frames", fix="use the model's own number"
+        )
     if spec.only_frames and frames != spec.only_frames:
         only = spec.only_frames
         return Refused(reason=f"{_short(spec)} renders {only} frames, no other number", fix=f"use {only}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from framefleet.pipeline.errors import UserError
 from framefleet.pipeline.registry import class_named
+from framefleet.pipeline.specs.check import shown
 from framefleet.pipeline.specs.scheduler_names import (
     CONTINUOUS,
     DIFFUSION,
@@ -83,7 +84,7 @@ def _lookup(name: str, spec: PipelineSpec) -> tuple[str, Mapping[str, Any]]:
         return name, {}
     nearest = difflib.get_close_matches(name, [*SHORT_NAMES, *known], n=3, cutoff=0.5)
     raise UserError(
-        f"no scheduler is named {name!r}",
+        f"no scheduler is named {shown(name)}",
         f"did you mean {', '.join(nearest)}?" if nearest else _usable(spec),
     )
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 Scalar = str | int | float | bool
 ScalarKind = Literal["str", "int", "float", "bool"]
 InputKind = Literal["image", "video"]
-Kind = ScalarKind | InputKind
+Kind = ScalarKind | InputKind | Literal["model"]
 
 # Parameters that take PIL images or lists of them: a cell holds the path or URL of one.
 INPUTS: dict[str, InputKind] = {
@@ -24,6 +24,10 @@ INPUTS: dict[str, InputKind] = {
     "video": "video",
     "control_video": "video",
 }
+
+# Parameters of recipes that take a loaded model, which makes such a thing from text: a cell holds its name in
+# the job.
+MODELS: dict[str, InputKind] = {"image_model": "image", "keyframe_model": "video"}
 
 # What framefleet sets itself, or what would make one row several clips.
 PLUMBING = re.compile(r"output_type|return_dict|generator|callback.*|num_(videos|images)_per_prompt")
@@ -57,9 +61,9 @@ def parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
 def _parameter(parameter: inspect.Parameter) -> Parameter:
     kind: Kind | None = None
     if not PLUMBING.fullmatch(parameter.name):
-        kind = _kind(parameter) or INPUTS.get(parameter.name)
+        kind = "model" if parameter.name in MODELS else _kind(parameter) or INPUTS.get(parameter.name)
     given = parameter.default if parameter.default is not inspect.Parameter.empty else None
-    default = given if kind and isinstance(given, str | int | float) else None
+    default = given if kind != "model" and kind and isinstance(given, str | int | float) else None
     if kind == "float" and isinstance(default, int):
         default = float(default)  # CogVideoX writes `guidance_scale: float = 6`
     required = parameter.default is inspect.Parameter.empty

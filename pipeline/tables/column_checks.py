@@ -18,6 +18,7 @@ _WORDS: dict[Kind, str] = {
     "float": "numbers",
     "image": "paths or URLs of images, as text",
     "video": "paths or URLs of videos, as text",
+    "model": "names of declared models, as text",
 }
 
 
@@ -33,6 +34,7 @@ def check_type(field: pa.Field, target: str, kind: Kind) -> None:
         "float": text or number,
         "image": text,
         "video": text,
+        "model": text,
     }
     if not (fits[kind] or pa.types.is_null(stored)):
         words = _WORDS[kind]

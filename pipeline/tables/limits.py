@@ -8,7 +8,9 @@ from typing import Any
 
 from framefleet.pipeline.recipes.refine import check_strength
 from framefleet.pipeline.recipes.siblings import is_first_only
+from framefleet.pipeline.specs.bounds import too_large
 from framefleet.pipeline.specs.check import Refused
+from framefleet.pipeline.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.specs.spec import PipelineSpec
 
 Problems = Iterator[tuple[str, Refused]]
@@ -33,6 +35,7 @@ def limits(spec: PipelineSpec, arguments: Mapping[str, Any]) -> Problems:
     diffusers fails on them after the model is loaded, or renders something else without a word.
     """
     transformer = spec.configs.get("transformer", {})
+    yield from _sizes(arguments)
     if transformer.get("use_learned_positional_embeddings"):
         yield from _learned_size(spec, arguments)
     if transformer.get("image_dim"):
@@ -50,6 +53,16 @@ def limits(spec: PipelineSpec, arguments: Mapping[str, Any]) -> Problems:
         yield from _guidance_range({**spec.defaults(), **arguments})
     if "strength" in spec.parameters:
         yield from check_strength({**spec.defaults(), **arguments}["strength"], arguments)
+
+
+def _sizes(arguments: Mapping[str, Any]) -> Problems:
+    """Sides and frames that are fine one by one; of the row's clip, and of what a second model makes."""
+    frames = [arguments.get(name, 1) for name in FRAME_PARAMETERS]
+    counts = {"": max(frames), "image_": 1, "keyframe_": arguments.get("keyframe_frames") or 1}
+    for prefix, num_frames in counts.items():
+        height, width = (arguments.get(f"{prefix}{side}") or 1 for side in ("height", "width"))
+        if reason := too_large(height, width, num_frames):
+            yield f"{prefix}height", Refused(reason=reason, fix="use a smaller size, or fewer frames")
 
 
 def _learned_size(spec: PipelineSpec, arguments: Mapping[str, Any]) -> Problems:

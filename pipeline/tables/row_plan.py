@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any, get_args
 
@@ -15,12 +14,12 @@ from framefleet.pipeline.loras.asked import ARGUMENT as LORA
 from framefleet.pipeline.loras.asked import Lora, check_loras
 from framefleet.pipeline.outputs.store import public_url
 from framefleet.pipeline.recipes.guidance_check import check_schedule, is_schedule
-from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe
-from framefleet.pipeline.recipes.second_model import MAKES, check_second_model
+from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, recipe_of_row
+from framefleet.pipeline.recipes.second_model import SecondModel, check_second_model
 from framefleet.pipeline.registry import row_rules
-from framefleet.pipeline.specs.check import Refused, check_argument, check_fps, check_seed
+from framefleet.pipeline.specs.check import Refused, check_argument, check_fps, check_seed, shown
 from framefleet.pipeline.specs.schedulers import resolve
-from framefleet.pipeline.specs.signature import InputKind, Kind, Parameter
+from framefleet.pipeline.specs.signature import InputKind, Kind, Parameter, ScalarKind
 from framefleet.pipeline.specs.spec import PipelineSpec
 from framefleet.pipeline.tables.column_checks import (
     check_carried,
@@ -45,7 +44,7 @@ def argument_columns(
     spec: PipelineSpec, columns: Mapping[str, str], recipe: Recipe = BUILT_IN["generate"]
 ) -> dict[str, Kind]:
     """Return the columns that a plan would read, with what their cells should be; for `open_table`."""
-    targets = _targets(spec, recipe)
+    targets = meanings(spec, recipe)
     return {columns.get(target, target): kind for target, kind in targets.items()}
 
 
@@ -61,28 +60,31 @@ def plan_rows(
     finder: Finder | None = None,
     fps: float | None = None,
     loras: Mapping[str, Lora] | None = None,
+    second_models: Mapping[str, SecondModel] | None = None,
 ) -> RowPlan:
     """Return the plan for tables of `schema`, or raise TableError or JobError for what no row can mend.
 
     columns: argument (or seed, scheduler, recipe, fps) to the column that holds it.
     spec: of the pipeline that the recipe calls. find_recipe: gives the recipe that a row names, or raises
-        UserError; without it every name means the job's own.
+        UserError; without it rows may name framefleet's, and those of the module of `recipe`.
     reserved: the record's own columns, which no carried column may be named like.
     finder: opens the images and videos that rows name.
     fps: the job's own rate; it counts in a row's identity only where a clip's length is asked in seconds.
-    loras: those that rows may name.
+    loras, second_models: those that rows may name.
     """
-    finder, given = finder or NoInputs(), dict(defaults or {})
-    targets = _targets(spec, recipe)
+    finder = finder or NoInputs()
+    targets = meanings(spec, recipe)
     read = _read_columns(columns or {}, targets, schema)
     carried = tuple(name for name in schema.names if name not in read.values())
     check_carried(carried, spec, reserved)
     own = {p.name: p.default for p in recipe.parameters() if p.default is not None}
-    default_loras = _default_loras(given.pop(LORA, None), loras or {})
-    base, seed, scheduler = _defaults(given, targets, spec, finder, own=own)
-    find_recipe = find_recipe or (lambda name: replace(recipe, name=name))
-    checks = {name: _check_of(name, kind, spec, find_recipe, finder) for name, kind in targets.items()}
-    checks[LORA] = _remembering(lambda cell: check_loras(cell, loras or {}))
+    find_recipe = find_recipe or partial(recipe_of_row, own=recipe)
+    checks = {
+        name: _check_of(name, kind, spec, find_recipe, finder, second_models or {})
+        for name, kind in targets.items()
+    }
+    checks[LORA] = _remembering(partial(check_loras, declared=loras or {}))
+    base, special = _defaults(defaults or {}, targets, checks, spec, own=own)
     required = required_arguments(spec, recipe)
     check_required(required, read, base)
     return RowPlan(
@@ -98,9 +100,9 @@ def plan_rows(
         ),
         base=base,
         required=required,
-        seed=seed,
-        scheduler=resolve(scheduler, spec),
-        loras=default_loras,
+        seed=special.get("seed"),
+        scheduler=special.get("scheduler") or resolve(None, spec),
+        loras=special.get(LORA, {}),
         recipe=recipe,
         fps=fps,
         finder=finder,
@@ -111,7 +113,7 @@ def plan_rows(
     )
 
 
-def _targets(spec: PipelineSpec, recipe: Recipe) -> dict[str, Kind]:
+def meanings(spec: PipelineSpec, recipe: Recipe) -> dict[str, Kind]:
     """Return all that a column may mean, with the kind of its cells."""
     more = {parameter.name: parameter.kind for parameter in recipe.parameters() if parameter.kind}
     own = {name: parameter.kind for name, parameter in spec.settable().items() if parameter.kind}
@@ -156,19 +158,19 @@ def _read_columns(
 
 
 def _defaults(
-    given: dict[str, Any],
+    given: Mapping[str, Any],
     targets: Mapping[str, Kind],
+    checks: Mapping[str, Callable[[Any], Any]],
     spec: PipelineSpec,
-    finder: Finder,
     *,
     own: Mapping[str, Any],
-) -> tuple[dict[str, Any], int | None, str | None]:
-    """Return what an empty row is: its arguments, its seed, its scheduler. A null default takes one away.
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what an empty row is: its arguments; its seed, scheduler and LoRAs.
 
-    own: the defaults of the recipe's parameters.
+    given: a null takes a default of the model's away. own: the defaults of the recipe's parameters.
     """
     arguments: dict[str, Any] = {**spec.defaults(), **own}
-    checked: dict[str, Any] = {}
+    special: dict[str, Any] = {}
     for name, value in given.items():
         if name in ("recipe", "fps") and not _is_argument(name, spec):
             place = "recipe" if name == "recipe" else "media.fps"
@@ -178,31 +180,21 @@ def _defaults(
             raise JobError(f"defaults.{name}: rows have no such argument", fix)
         arguments.pop(name, None)
         if value is not None:
-            checked[name] = _checked_default(name, value, targets[name], spec, finder)
-    seed, scheduler = checked.pop("seed", None), checked.pop("scheduler", None)
-    return arguments | checked, seed, scheduler
+            place_of = arguments if _is_argument(name, spec) else special
+            place_of[name] = _checked_default(name, value, targets[name], checks[name])
+    return arguments, special
 
 
-def _default_loras(given: Any, loras: Mapping[str, Lora]) -> Mapping[str, Any]:
-    found = {} if given is None else check_loras(given, loras)
+def _checked_default(name: str, value: Any, kind: Kind, check: Callable[[Any], Any]) -> Any:
+    found = check(value)
     if isinstance(found, Refused):
-        raise JobError(f"defaults.{LORA} is {given!r}, but {found.reason}", found.fix)
+        public = public_url(value) if kind in get_args(InputKind) and isinstance(value, str) else value
+        raise JobError(f"defaults.{name} is {shown(public)}, but {found.reason}", found.fix)
     return found
 
 
-def _checked_default(name: str, value: Any, kind: Kind, spec: PipelineSpec, finder: Finder) -> Any:
-    found = check_seed(value) if name == "seed" else _check_value(name, value, kind, spec, finder)
-    if isinstance(found, Refused):
-        shown = public_url(value) if kind in get_args(InputKind) and isinstance(value, str) else value
-        raise JobError(f"defaults.{name} is {shown!r}, but {found.reason}", found.fix)
-    return found
-
-
-def _check_value(name: str, value: Any, kind: Kind, spec: PipelineSpec, finder: Finder) -> Any:
-    if kind == "image" or kind == "video":
-        return check_input(value, kind, finder)
-    if name in MAKES:
-        return check_second_model(name, value)
+def check_scalar(name: str, value: Any, kind: ScalarKind, spec: PipelineSpec) -> Any:
+    """Return a number or a text as the argument takes it, a schedule by its one spelling; or Refused."""
     if is_schedule(name, value):
         return check_schedule(name, value, class_name=spec.class_name, configs=spec.configs)
     return check_argument(name, value, kind, spec)
@@ -214,11 +206,15 @@ def _check_of(
     spec: PipelineSpec,
     find_recipe: Callable[[str], Recipe],
     finder: Finder,
+    second_models: Mapping[str, SecondModel],
 ) -> Callable[[Any], Any]:
     """Return the check of one cell, which remembers its answers where cells repeat."""
-
+    if kind == "image" or kind == "video":
+        return _remembering(partial(check_input, kind=kind, finder=finder))
+    if kind == "model":
+        return _remembering(partial(check_second_model, target, declared=second_models))
     if _is_argument(target, spec):
-        check = partial(_check_value, target, kind=kind, spec=spec, finder=finder)
+        check = partial(check_scalar, target, kind=kind, spec=spec)
         return check if target in ("prompt", "negative_prompt") else _remembering(check)
     if target == "seed":
         return check_seed

@@ -11,9 +11,10 @@ import pyarrow as pa
 from framefleet.pipeline.identity import derive_seed, is_input
 from framefleet.pipeline.loras.asked import ARGUMENT as LORA
 from framefleet.pipeline.outputs.store import public_url
+from framefleet.pipeline.recipes.duration import check_film
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.request import FALLBACK_FPS, Request
-from framefleet.pipeline.specs.check import Refused
+from framefleet.pipeline.specs.check import Refused, shown
 from framefleet.pipeline.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.specs.schedulers import SchedulerChoice
 from framefleet.pipeline.specs.signature import InputKind, Kind
@@ -24,7 +25,6 @@ from framefleet.pipeline.tables.row_inputs import Finder, check_length
 _SHAPING = ("height", "width", *FRAME_PARAMETERS, "max_sequence_length")
 # From arguments and the names of those that the row itself gives, to what is rendered, and what is wrong.
 Rules = Callable[[dict[str, Any], Set[str], PipelineSpec], tuple[dict[str, Any], list[tuple[str, Refused]]]]
-_SHOWN = 80  # characters of a value in a message; prompts may be pages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +39,7 @@ class Problem:
     def __str__(self) -> str:
         if self.value is None:
             return f"{self.column} is empty, but {self.reason}"
-        text = repr(self.value)
-        return f"{self.column} is {text if len(text) <= _SHOWN else text[:_SHOWN] + '...'}, but {self.reason}"
+        return f"{self.column} is {shown(self.value)}, but {self.reason}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,11 +145,12 @@ class RowPlan:
         choice: SchedulerChoice = special.get("scheduler", self.scheduler)
         problems += self._across(arguments, choice, {problem.column for problem in problems})
         recipe: Recipe = special.get("recipe", self.recipe)
+        fps = self._fps(arguments, special)
         if not problems:
-            problems += self._of_recipe(recipe, arguments)
+            problems += self._of_recipe(recipe, arguments, fps)
         if problems:
             return InvalidRow(index=index, problems=tuple(problems))
-        request = self._request(arguments, choice, recipe, special)
+        request = self._request(arguments, choice, recipe, special, fps)
         return CheckedRow(index=index, request=request, shape=_shape(arguments))
 
     def _across(
@@ -175,9 +175,20 @@ class RowPlan:
             problems.append(Problem(column=column, value=steps, reason=reason, fix=f"use {bounds}"))
         return problems
 
-    def _of_recipe(self, recipe: Recipe, arguments: Mapping[str, Any]) -> Iterator[Problem]:
+    def _fps(self, arguments: Mapping[str, Any], special: Mapping[str, Any]) -> float | None:
+        """Return the rate that the row gives; where it asks for seconds, the one that makes them frames."""
+        fps: float | None = special.get("fps")
+        if fps is None and "duration_s" in arguments:
+            fps = self.fps or self.spec.fps_of(arguments) or FALLBACK_FPS
+        return fps
+
+    def _of_recipe(
+        self, recipe: Recipe, arguments: Mapping[str, Any], fps: float | None
+    ) -> Iterator[Problem]:
         """Yield what keeps recipe or model from rendering values that are fine one by one."""
         found = [*recipe.problems(arguments), *limits(self.spec, arguments)]
+        if fps is not None and "duration_s" in recipe.needs and not found:
+            found += check_film(arguments, arguments["duration_s"], fps)
         video = arguments.get("video")
         if video and not self.rules:
             refused = check_length(video, arguments.get("num_frames"), self.spec)
@@ -193,16 +204,18 @@ class RowPlan:
             yield Problem(column=self._column(name), value=shown, reason=refused.reason, fix=refused.fix)
 
     def _request(
-        self, arguments: dict[str, Any], choice: SchedulerChoice, recipe: Recipe, special: Mapping[str, Any]
+        self,
+        arguments: dict[str, Any],
+        choice: SchedulerChoice,
+        recipe: Recipe,
+        special: Mapping[str, Any],
+        fps: float | None,
     ) -> Request:
         if loras := special.get(LORA, self.loras):
             arguments[LORA] = loras
         seed = special.get("seed", self.seed)
         if seed is None:
             seed = derive_seed(arguments=arguments, scheduler=choice.canonical, recipe=recipe.name)
-        fps = special.get("fps")
-        if fps is None and "duration_s" in arguments:  # then the rate decides how many frames there are
-            fps = self.fps or self.spec.fps_of(arguments) or FALLBACK_FPS
         return Request(
             arguments=arguments, seed=seed, scheduler=choice.canonical, recipe=recipe.name, fps=fps
         )

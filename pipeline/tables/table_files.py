@@ -34,6 +34,7 @@ _JSON_TYPES = {
     "bool": pa.bool_(),
     "image": pa.string(),
     "video": pa.string(),
+    "model": pa.string(),
     None: pa.string(),
 }
 _COMPRESSED = (".gz", ".bz2", ".xz")

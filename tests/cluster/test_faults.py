@@ -9,9 +9,8 @@ import pytest
 
 import framefleet
 from framefleet.cluster.progress import Summary
-from framefleet.pipeline.outputs.parts import read_records
 from framefleet.pipeline.outputs.store import Store
-from tests.jobs import job_values, prompt_rows, records_of, write_table
+from tests.jobs import all_columns, job_values, prompt_rows, records_of, write_table
 
 BAD = {
     3: ("poison", "tests.faults:raises"),
@@ -34,7 +33,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Summary, Path]:
 
 @pytest.fixture(scope="module")
 def failures(rendered: tuple[Summary, Path]) -> dict[str, dict[str, Any]]:
-    rows = read_records(Store(str(rendered[1])), "failures").to_pylist()
+    rows = all_columns(Store(str(rendered[1])), "failures").to_pylist()
     return {row["tag"]: row for row in rows}
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from framefleet import Request
+from framefleet.jobs.recorded_row import Given
 from framefleet.jobs.replay import replay
 from framefleet.jobs.script import replay_script
 from framefleet.pipeline.errors import ModelError
@@ -77,7 +78,7 @@ def test_rows_choose_their_loras_and_their_records_lead_back_to_them(
     ended = command("replay", output, row_id, "--lora", f"style={moved}")
     assert ended.exit_code == 0, ended.output
     with pytest.raises(ModelError, match=r"loras\.style: .* is another file"):
-        replay(output, row_id, loras={"style": str(files["detail"])})
+        replay(output, row_id, Given(loras={"style": str(files["detail"])}))
 
 
 def test_a_lora_of_another_model_is_refused_before_a_worker_starts(

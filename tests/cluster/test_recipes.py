@@ -37,3 +37,15 @@ def test_rows_of_extend_are_as_long_as_asked_and_can_be_rendered_again(tmp_path:
         frames = BUILT_IN["extend"].render(copy.copy(pipe), request)
         assert frames_sha256(frames) == records[seed]["frames_sha256"]
     assert replay(output, records[3]["row_id"]).is_equal
+
+
+def test_rows_of_a_second_model_are_rendered_by_workers_and_again(tmp_path: Path) -> None:
+    rows = [{"prompt": "a ball", "seed": seed, "painter": "flux"} for seed in range(2)]
+    table, output = write_table(tmp_path / "prompts.parquet", rows), str(tmp_path / "out")
+    job = job_values(table, output, model="opensora", recipe="text_to_image_to_video")
+    job["defaults"] = {**SMALLEST["opensora"], "image_height": 32, "image_width": 32, "image_steps": 2}
+    job |= {"columns": {"image_model": "painter"}, "second_models": {"flux": str(tiny("flux"))}}
+    assert framefleet.render(job).done == len(rows)
+    records = records_of(output)
+    assert {json.loads(record["arguments"])["image_model"]["name"] for record in records} == {"flux"}
+    assert replay(output, records[0]["row_id"]).is_equal

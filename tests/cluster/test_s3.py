@@ -189,7 +189,7 @@ def test_a_server_that_is_gone_is_a_store_error_and_tells_no_secret() -> None:
 def test_records_on_s3_are_found_again(store: Store) -> None:
     write_records(store, 5)
     assert [len(part) for part in committed_row_ids(store)] == [2, 2, 1]
-    assert find_record(store, f"{3:032x}")["id"] == "id-3"
+    assert find_record(store, f"{3:032x}") == record(3)
 
 
 def test_records_on_s3_are_read_by_pyarrow(store: Store, s3_server: S3Server) -> None:

@@ -91,11 +91,12 @@ def test_key_frames_and_what_lies_between_come_in_company_as_alone(tmp_path: Pat
 def test_key_frames_may_come_from_another_model() -> None:
     loaded, first = model(MOTION), load_model(crafter(TEXT))
     small = {"height": 64, "width": 64, "num_inference_steps": 2}
-    own = {"duration_s": 1.0, "num_keyframes": 3, "keyframe_model": str(crafter(TEXT)), "keyframe_frames": 5}
+    own = {"duration_s": 1.0, "num_keyframes": 3, "keyframe_model": "first", "keyframe_frames": 5}
     own |= {"keyframe_height": 64, "keyframe_width": 64, "keyframe_steps": 2}
     given = {**SMALLEST, "prompt": "a cat"}
     rows = [Request(arguments=given | own, seed=seed, recipe="text_to_keyframes_to_video") for seed in (1, 2)]
-    clips = {clip.request.seed: clip for clip in Renderer(loaded, Batching(min_gain=0)).render(rows)}
+    renderer = Renderer(loaded, Batching(min_gain=0), second_models={"first": crafter(TEXT)})
+    clips = {clip.request.seed: clip for clip in renderer.render(rows)}
     assert all(isinstance(clip, Clip) for clip in clips.values()), clips
     for row in rows:
         generator = row.generator()
@@ -111,11 +112,11 @@ def test_key_frames_may_come_from_another_model() -> None:
 
 def test_key_frames_come_from_a_model_that_starts_from_text() -> None:
     row = Request(
-        arguments={**SMALLEST, "prompt": "a cat", "duration_s": 1.0, "keyframe_model": str(crafter(IMAGE))},
+        arguments={**SMALLEST, "prompt": "a cat", "duration_s": 1.0, "keyframe_model": "image"},
         recipe="text_to_keyframes_to_video",
     )
     with pytest.raises(TableError, match="does not make videos from text alone"):
-        list(Renderer(model(MOTION)).render([row]))
+        list(Renderer(model(MOTION), second_models={"image": crafter(IMAGE)}).render([row]))
 
 
 # Made by this file: python -m tests.models.test_crafter

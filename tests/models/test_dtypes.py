@@ -41,22 +41,22 @@ def test_every_component_is_loaded_in_its_dtype() -> None:
 
 def test_a_record_holds_what_was_asked_for_and_what_it_came_to(output: tuple[str, list[str]]) -> None:
     record = find_record(Store(output[0]), output[1][0])
-    assert json.loads(record["numerics"])["dtype"] == MIXED
-    assert json.loads(record["environment"])["dtype"] == MIXED
+    assert json.loads(record.numerics)["dtype"] == MIXED
+    assert json.loads(record.environment)["dtype"] == MIXED
     claim = json.loads(Store(output[0]).read("job.json"))
     assert (claim["preset"], claim["numerics"]["dtype"]) == ("wan2.1-t2v-1.3b", MIXED)
-    assert record["fps"] == 16
+    assert record.fps == 16
 
 
 def test_the_frames_are_those_of_diffusers_own_form_of_it(output: tuple[str, list[str]]) -> None:
     record = find_record(Store(output[0]), output[1][0])
     pipe = WanPipeline.from_pretrained(
-        record["model"], dtype={"default": torch.bfloat16, "vae": torch.float32}, use_safetensors=True
+        record.model, dtype={"default": torch.bfloat16, "vae": torch.float32}, use_safetensors=True
     )
     pipe.scheduler = FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config, shift=3.0)
-    generator = torch.Generator("cpu").manual_seed(record["seed"])
-    found = pipe(**json.loads(record["arguments"]), generator=generator, output_type="np")
-    assert frames_sha256(to_frames(found)) == record["frames_sha256"]
+    generator = torch.Generator("cpu").manual_seed(record.seed)
+    found = pipe(**json.loads(record.arguments), generator=generator, output_type="np")
+    assert frames_sha256(to_frames(found)) == record.frames_sha256
 
 
 def test_a_replayed_row_is_the_very_same_clip(output: tuple[str, list[str]]) -> None:

@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 from diffusers import FluxPipeline
 
-from framefleet import Clip, Renderer, Request, load_model
+from framefleet import Clip, Failure, Renderer, Request, load_model
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.fused.forwards import Batching
 from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
 from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
-from framefleet.pipeline.recipes.first_image import image_size, text_to_image_to_video
+from framefleet.pipeline.recipes import second_model
+from framefleet.pipeline.recipes.called import spec_for
+from framefleet.pipeline.recipes.first_image import image_size
+from framefleet.pipeline.recipes.recipe import BUILT_IN
+from framefleet.pipeline.specs.spec import inspect_model
+from framefleet.pipeline.tables.row_plan import plan_rows
+from framefleet.pipeline.tables.rows import InvalidRow
 from tests.tiny import SMALLEST, tiny
 
+RECIPE = BUILT_IN["text_to_image_to_video"]
 IMAGE = {"image_height": 32, "image_width": 32, "image_steps": 2}
 
 
+def renderer(**models: Any) -> Renderer:
+    return Renderer(
+        load_model(tiny("opensora"), dtype="fp32"),
+        Batching(min_gain=0),
+        second_models={"flux": tiny("flux"), **models},
+    )
+
+
 def request(seed: int = 0, **arguments: Any) -> Request:
-    given = {**SMALLEST["opensora"], "prompt": "a ball", "image_model": str(tiny("flux")), **IMAGE}
+    given = {**SMALLEST["opensora"], "prompt": "a ball", "image_model": "flux", **IMAGE}
     return Request(arguments=given | arguments, seed=seed, recipe="text_to_image_to_video")
 
 
 def test_rows_have_the_frames_of_a_plain_script() -> None:
     requests = [request(seed, guidance_scale=2.0 + seed) for seed in range(4)]
-    clips = list(Renderer(load_model(tiny("opensora"), dtype="fp32"), Batching(min_gain=0)).render(requests))
+    clips = list(renderer().render(requests))
     found = {c.request.seed: c.frames_sha256 for c in clips if isinstance(c, Clip)}
     flux, video = (
         FluxPipeline.from_pretrained(tiny("flux")),
@@ -42,29 +60,79 @@ def test_rows_have_the_frames_of_a_plain_script() -> None:
         assert frames_sha256(to_frames(output)) == found[seed]
 
 
-def test_the_image_models_files_are_part_of_the_row() -> None:
-    (clip,) = Renderer(load_model(tiny("opensora"))).render([request()])
-    assert isinstance(clip, Clip)
-    named = clip.request.arguments["image_model"]
-    assert named["model"] == str(tiny("flux")) and len(named["digest"]) == 64
-    other = dict(clip.request.arguments) | {"image_model": named | {"digest": "0" * 64}}
-    pipe = load_model(tiny("opensora")).pipe
-    with pytest.raises(Exception, match="is not the one that it was when the row was checked"):
-        text_to_image_to_video(pipe, Request(arguments=other), image_model=other["image_model"])
+def test_a_row_is_identified_by_the_models_files_and_not_by_its_name(tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny("flux"), tmp_path / "copy")
+    config = copy / "scheduler" / "scheduler_config.json"
+    same = {"other": shutil.copytree(copy, tmp_path / "same")}
+    config.write_text(config.read_text() + "\n")
+    found = renderer(**same, changed=copy, half={"path": tiny("flux"), "dtype": "bf16"})
+    rows = [request(image_model=name) for name in ("flux", "other", "changed", "half")]
+    clips = [clip for clip in found.render(rows) if isinstance(clip, Clip)]
+    by_name = {clip.request.arguments["image_model"]["name"]: clip for clip in clips}
+    assert len(by_name["flux"].request.arguments["image_model"]["digest"]) == 64
+    assert by_name["flux"].row_id == by_name["other"].row_id
+    assert by_name["flux"].request.seed == by_name["other"].request.seed
+    assert len({clip.row_id for clip in clips}) == 3
+    assert by_name["half"].request.arguments["image_model"]["dtype"] == "bf16"
+
+
+def test_a_model_that_changed_after_the_rows_check_is_refused(tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny("flux"), tmp_path / "copy")
+    found = renderer(flux=copy)
+    config = copy / "scheduler" / "scheduler_config.json"
+    config.write_text(config.read_text() + "\n")
+    (failure,) = found.render([request()])
+    assert isinstance(failure, Failure)
+    assert "is corrupted or another file" in str(failure.error)
 
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
         ({"image_model": None}, "text_to_image_to_video needs it|every row needs an image_model|no column"),
-        ({"image_model": str(tiny("wan"))}, "WanPipeline does not make images from text alone"),
-        ({"image_model": "/nowhere"}, "nowhere"),
+        ({"image_model": "wan"}, "WanPipeline does not make images from text alone"),
+        ({"image_model": "fluxx"}, "declares no second model 'fluxx'.*\n.*did you mean 'flux'"),
         ({"image": "a.png"}, "image"),
     ],
 )
 def test_a_row_without_a_usable_image_model_is_refused(arguments: dict[str, Any], problem: str) -> None:
     with pytest.raises(TableError, match=problem):
-        list(Renderer(load_model(tiny("opensora"))).render([request(**arguments)]))
+        list(renderer(wan=tiny("wan")).render([request(**arguments)]))
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "/etc",
+        "http://127.0.0.1:1/flux",
+        "http://169.254.169.254/latest",
+        "simplecache::http://127.0.0.1:1/flux",
+        "s3://bucket/flux",
+        "file:///etc",
+        "org/name",
+        "~root/x",
+        "",
+        "\0",
+        "a" * 100_000,
+    ],
+    ids=range(11),
+)
+def test_a_cell_opens_nothing_that_the_job_did_not_declare(
+    cell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(second_model, "source_of", lambda settings: pytest.fail("opened"))
+    plan = plan_rows(
+        pa.schema([("image_model", pa.string()), ("prompt", pa.string())]),
+        spec_for(RECIPE, inspect_model(tiny("opensora"))),
+        recipe=RECIPE,
+        defaults=SMALLEST["opensora"],
+    )
+    table = pa.RecordBatch.from_pydict({"image_model": [cell, "flux"], "prompt": ["a", "b"]})
+    for row in plan.rows(0, table):
+        assert isinstance(row, InvalidRow)
+        assert "declares no second model" in row.messages()[0][0]
+        assert "second_models: {flux: ...}" in row.messages()[0][1]
+        assert len(row.messages()[0][0]) < 400
 
 
 def test_small_clips_begin_with_a_larger_image_of_their_shape() -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from framefleet.jobs.claim import claim, is_claimed, read_claim
+from framefleet.jobs.claim import claim, claimed
+from framefleet.jobs.claimed import read_claim
 from framefleet.jobs.job_file import job_from_mapping
 from framefleet.jobs.resolve import Resolved, resolve
 from framefleet.jobs.watch import Callback
@@ -46,8 +47,8 @@ def test_loras_may_be_added_to_an_output_and_left_out_and_not_changed(
     claim(first)
     first.store.create("clips/ab/ab.mp4", b"a clip")
     claim(resolved(tmp_path, {"detail": files["detail"]}))
-    assert sorted(read_claim(first.store)["job"]["loras"]) == ["detail", "style"]
-    assert is_claimed(resolved(tmp_path, {}))
+    assert sorted(read_claim(first.store).job.loras) == ["detail", "style"]
+    assert claimed(resolved(tmp_path, {}))
     with pytest.raises(JobError, match=r"loras\.style\.sha256: \w{64} there, \w{64} here"):
         claim(resolved(tmp_path, {"style": files["detail"]}))
 

@@ -215,7 +215,7 @@ def test_a_named_size_stands_for_height_and_width() -> None:
         ({"num_frames": 0}, "but is 0"),
         ({"width": None}, "give both `height` and `width`"),
         ({"height": 0}, "multiples of 16 but are 0"),
-        ({"num_inference_steps": 0}, "`num_inference_steps` is 0: it must be 1 or more"),
+        ({"num_inference_steps": 0}, "`num_inference_steps` is 0: it must be from 1 to 10,000"),
         ({"motion_score": -3}, "`motion_score` is -3: it must be from 1 to 15"),
         ({"frame_rate": 0}, "`frame_rate` is 0: it must be from 1 to 1000"),
         ({"flow_shift": 1e-9}, "`flow_shift` is 1e-09"),

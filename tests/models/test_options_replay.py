@@ -58,9 +58,9 @@ def test_a_script_that_makes_the_same_calls_yields_the_same_frames(
 
 def test_records_hold_what_was_asked_for_and_what_auto_became(output: tuple[str, list[str]]) -> None:
     record = find_record(Store(output[0]), output[1][0])
-    numerics, environment = json.loads(record["numerics"]), json.loads(record["environment"])
+    numerics, environment = json.loads(record.numerics), json.loads(record.environment)
     assert numerics["offload"]["type"] == "group"
-    assert str(Path(output[0]).parent / "disk") not in record["numerics"]
+    assert str(Path(output[0]).parent / "disk") not in record.numerics
     if "attention" in numerics:
         assert (numerics["attention"], environment["attention"]) == ("auto", "_native_flash")
     else:

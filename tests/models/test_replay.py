@@ -5,12 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
+from framefleet.jobs.recorded_row import Given
 from framefleet.jobs.replay import replay
 from framefleet.jobs.script import replay_script
-from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.errors import JobError, ModelError, TableError
+from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe
 from tests.rendered import KINDS, rendered
 
 
@@ -48,8 +52,31 @@ def test_a_script_says_when_frames_differ(tmp_path: Path) -> None:
 def test_a_model_whose_files_changed_is_refused_and_one_that_moved_is_taken(tmp_path: Path) -> None:
     output, row_ids = rendered(tmp_path, "wan")
     moved = (tmp_path / "model").rename(tmp_path / "elsewhere")
-    assert replay(output, row_ids[0], model=str(moved)).is_equal
+    assert replay(output, row_ids[0], Given(model=str(moved))).is_equal
     config = moved / "scheduler" / "scheduler_config.json"
     config.write_text(config.read_text() + "\n")
     with pytest.raises(ModelError, match=r"other files: scheduler/scheduler_config\.json"):
-        replay(output, row_ids[0], model=str(moved))
+        replay(output, row_ids[0], Given(model=str(moved)))
+
+
+def test_a_record_that_asks_for_all_memory_is_refused(tmp_path: Path) -> None:
+    output, row_ids = rendered(tmp_path, "wan")
+    (part,) = (tmp_path / "out" / "records").iterdir()
+    table = pq.read_table(part)
+    changed = [
+        text.replace('"height":16', '"height":1099511627776') for text in table["arguments"].to_pylist()
+    ]
+    pq.write_table(table.set_column(table.column_names.index("arguments"), "arguments", [changed]), part)
+    with pytest.raises(TableError, match="the record's height is 1099511627776"):
+        replay(output, row_ids[0])
+
+
+def test_a_row_that_fails_is_not_one_of_other_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output, row_ids = rendered(tmp_path, "wan")
+
+    def fail(pipe: Any, request: Any) -> None:
+        raise KeyError("broken")
+
+    monkeypatch.setitem(BUILT_IN, "generate", Recipe(name="generate", function=fail))
+    with pytest.raises(JobError, match="cannot be rendered again: KeyError: 'broken'"):
+        replay(output, row_ids[0])

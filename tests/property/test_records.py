@@ -11,9 +11,10 @@ import pyarrow as pa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from framefleet.pipeline.outputs.parts import PartWriter, committed_row_ids, read_records
+from framefleet.pipeline.outputs.parts import PartWriter, committed_row_ids
 from framefleet.pipeline.outputs.records import RECORD_FIELDS, record_schema, values_of
 from framefleet.pipeline.outputs.store import Store
+from tests.jobs import all_columns
 from tests.rows import record
 
 WORDS = st.text(max_size=8).filter(lambda text: text.isprintable())
@@ -87,7 +88,7 @@ def test_any_carried_columns_come_back_as_they_went_in(table: pa.RecordBatch, si
     writer.flush()
     ids = [f"{index:032x}" for index in range(table.num_rows)]
     assert [row_id for part in committed_row_ids(store) for row_id in part] == ids
-    read = read_records(store)
+    read = all_columns(store, "records")
     assert read.schema.equals(record_schema(table.schema))
     assert read.select(table.schema.names).to_pylist() == table.to_pylist()
     assert read.select(RECORD_FIELDS.names)["seed"].to_pylist() == [2**63 - 1] * table.num_rows

@@ -73,5 +73,5 @@ def test_a_row_imports_no_module_that_the_job_does_not_name(tmp_path: Path) -> N
     write_table(tmp_path / "t.parquet", [{**ROWS[0], "recipe": "this:zen"}])
     with closing(RowIndex()) as index:
         survey = survey_rows(_resolved(tmp_path), index, checked=lambda _: None)
-    assert "of a module that the job does not name" in survey.invalid_lines()[0]
+    assert "is not of a module that the job names" in survey.invalid_lines()[0]
     assert "this" not in sys.modules

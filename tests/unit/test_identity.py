@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from framefleet.pipeline.identity import canonical_json, derive_seed, row_id
+from framefleet.pipeline.identity import canonical_json, deciding, derive_seed, is_input, is_model, row_id
 from framefleet.pipeline.request import Request
 
 REQUEST = Request(arguments={"prompt": "a cat", "guidance_scale": 5.0}, seed=7, scheduler="DDIMScheduler")
@@ -38,3 +38,16 @@ def test_a_derived_seed_has_32_bits_and_is_stable() -> None:
     digest = hashlib.sha256(canonical_json(content).encode()).hexdigest()
     seed = derive_seed(arguments={"prompt": "a cat"}, scheduler=None, recipe="generate")
     assert seed == int(digest[:8], 16)
+
+
+def test_images_and_models_are_told_by_their_digests_and_not_by_where_they_are() -> None:
+    image, model = {"uri": "a.png", "sha256": "ab"}, {"name": "flux", "digest": "cd", "dtype": "bf16"}
+    found = deciding({"image": image, "image_model": model, "height": 8})
+    assert found == {"image": {"sha256": "ab"}, "image_model": {"digest": "cd", "dtype": "bf16"}, "height": 8}
+
+
+@pytest.mark.parametrize("name", ["uri", "digest", "name"])
+def test_a_lora_may_have_any_name(name: str) -> None:
+    loras = {name: {"sha256": "ab", "weight": 1.0}}
+    assert not is_input(loras) and not is_model(loras)
+    assert deciding({"lora": loras}) == {"lora": loras}

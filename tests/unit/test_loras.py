@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from framefleet.jobs.job import LoraSection
-from framefleet.jobs.job_file import job_from_mapping, load_job, lora_places
+from framefleet.jobs.job_file import job_from_mapping, load_job, places
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.loras.asked import Lora, adapters_in, check_loras, loras_of, without_loras
 from framefleet.pipeline.specs.check import Refused
@@ -152,6 +152,6 @@ def test_a_declaration_that_cannot_be_used_is_told_with_its_key(section: Any, pr
 
 
 def test_places_of_moved_loras_are_read_and_others_refused() -> None:
-    assert lora_places(["style=./a=b.safetensors"]) == {"style": "./a=b.safetensors"}
+    assert places(["style=./a=b.safetensors"], "--lora") == {"style": "./a=b.safetensors"}
     with pytest.raises(JobError, match="not name=place"):
-        lora_places(["style"])
+        places(["style"], "--lora")

@@ -9,11 +9,16 @@ from pathlib import Path
 import pytest
 
 from framefleet.pipeline.errors import RecipeError
-from framefleet.pipeline.recipes.recipe import find_recipe, generate
+from framefleet.pipeline.recipes.recipe import find_recipe, generate, recipe_of_row
 from framefleet.pipeline.request import Request
 
 SOURCE = """
 import functools
+from shutil import rmtree
+
+def __getattr__(name):
+    assert name != "lazy", "ran"
+    raise AttributeError(name)
 
 def render(pipe, request):
     return pipe, request.seed
@@ -23,6 +28,12 @@ def wrapped(*args):
     return render(*args)
 
 def narrow(pipe):
+    return pipe
+
+def other(pipe, request):
+    return pipe
+
+def _private(pipe, request):
     return pipe
 
 wide = functools.partial(render, None)
@@ -97,3 +108,29 @@ def test_a_module_that_fails_when_it_is_imported_is_refused_with_its_reason(
     (tmp_path / f"{module}.py").write_text(source)
     with pytest.raises(RecipeError, match="cannot import"):
         find_recipe(f"{module}:render")
+
+
+def test_a_row_names_recipes_of_framefleet_and_public_functions_of_the_jobs_module(module: str) -> None:
+    own = find_recipe(f"{module}:render")
+    assert recipe_of_row("generate", own) is find_recipe("generate")
+    assert recipe_of_row(own.name, own) is own
+    for name in ("other", "wrapped"):
+        assert recipe_of_row(f"{module}:{name}", own) == find_recipe(f"{module}:{name}")
+
+
+@pytest.mark.parametrize("name", ["rmtree", "_private", "wide", "number", "lazy", "functools.wraps", "", ":"])
+def test_a_row_names_nothing_else_of_it(module: str, name: str) -> None:
+    with pytest.raises(RecipeError, match="defines no such public function"):
+        recipe_of_row(f"{module}:{name}", find_recipe(f"{module}:render"))
+
+
+@pytest.mark.parametrize("own", ["generate", "MODULE:render"])
+def test_for_a_row_nothing_is_imported(module: str, own: str, tmp_path: Path) -> None:
+    (tmp_path / "generate.py").write_text("raise AssertionError('ran')")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "__init__.py").write_text("raise AssertionError('ran')")
+    job = find_recipe(own.replace("MODULE", module))
+    near = (f"{module}.sub:f", f"{module[:-1]}:f", f"x.{module}:f")
+    for name in ("generate:x", "generate:", "sub:f", "os:system", "x", "", *near):
+        with pytest.raises(RecipeError, match="not of a module that the job names"):
+            recipe_of_row(name, job)

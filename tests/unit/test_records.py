@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from framefleet.pipeline.errors import JobError, StoreConflict, StoreError, TableError
+from framefleet.pipeline.errors import JobError, StoreConflict, TableError
+from framefleet.pipeline.outputs import parts
 from framefleet.pipeline.outputs.parts import PartWriter, committed_row_ids, find_record, read_records
 from framefleet.pipeline.outputs.records import (
     RECORD_FIELDS,
@@ -18,6 +20,7 @@ from framefleet.pipeline.outputs.records import (
     values_of,
 )
 from framefleet.pipeline.outputs.store import Store
+from tests.jobs import all_columns
 from tests.rows import NOON, failure, record
 
 DESIGNED = (
@@ -78,11 +81,13 @@ def test_a_part_holds_what_was_added_and_is_named_by_run_and_number(store: Store
     assert writer.rows_waiting == 0
     writer.add(carried_row(3), values_of(record(3)))
     assert writer.flush() == "records/part-r1-000002.parquet"
-    table = read_records(store)
+    table = all_columns(store, "records")
     assert table.schema.equals(record_schema(CARRIED))
     assert table["id"].to_pylist() == ["id-1", "id-2", "id-3"]
-    expected = values_of(record(2)) | {"row_indices": [3, 7], "id": "id-2", "score": 1.0}
-    assert find_record(store, f"{2:032x}") == expected
+    assert find_record(store, f"{2:032x}") == record(2)
+    assert read_records(store)["row_id"].to_pylist() == [f"{number:032x}" for number in (1, 2, 3)]
+    maybe = pa.schema([("id", pa.string()), ("other", pa.string())])
+    assert read_records(store, maybe=maybe).column_names == [*RECORD_FIELDS.names, "id"]
 
 
 def test_nothing_waiting_writes_nothing(store: Store) -> None:
@@ -156,12 +161,60 @@ def test_an_output_without_records_has_none(store: Store) -> None:
 @pytest.mark.parametrize("content", [b"", b"PAR1 half a file", b"x" * 1000])
 def test_a_part_that_is_not_ours_is_named(store: Store, content: bytes) -> None:
     store.write("records/part-x.parquet", content)
-    with pytest.raises(StoreError, match=r"records/part-x\.parquet"):
+    with pytest.raises(JobError, match=r"records/part-x\.parquet"):
         list(committed_row_ids(store))
 
 
-def test_a_part_without_row_ids_is_named(store: Store, tmp_path: Path) -> None:
+ROW: dict[str, Any] = values_of(record(1)) | {"row_indices": [3, 7]}
+LATIN = pa.Array.from_buffers(
+    pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\4\0\0\0"), pa.py_buffer(b"caf\xe9")]
+)
+DAMAGED: dict[str, Any] = {
+    "a row_id that is none": {"row_id": "../../../etc/passwd"},
+    "no row_id": {"row_id": None},
+    "a number as row_id": {"row_id": 7},
+    "a list as row_id": {"row_id": ["0" * 32]},
+    "no uri": {"uri": None},
+    "a digest with code": {"model_digest": '"""\nimport os'},
+    "a digest that is none": {"frames_sha256": "b" * 63},
+    "a text as seed": {"seed": "x"},
+    "a time beyond all": {"started_at": pa.scalar(2**62, pa.timestamp("us", "UTC"))},
+    "text in Latin-1": {"prompt": LATIN, "arguments": LATIN},
+}
+
+
+@pytest.mark.parametrize("changed", DAMAGED.values(), ids=DAMAGED)
+def test_a_record_that_is_not_as_it_was_written_is_an_error(
+    store: Store, tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    write_part(tmp_path, {name: changed.get(name, value) for name, value in ROW.items()})
+    with pytest.raises(JobError, match=r"records/part-x\.parquet"):
+        find_record(store, ROW["row_id"])
+
+
+@pytest.mark.parametrize("name", RECORD_FIELDS.names)
+def test_a_column_that_a_part_lacks_is_named(store: Store, tmp_path: Path, name: str) -> None:
+    write_part(tmp_path, {other: value for other, value in ROW.items() if other != name})
+    with pytest.raises(JobError, match=rf"part-x\.parquet .* has no column '{name}'"):
+        find_record(store, ROW["row_id"])
+
+
+def test_a_small_part_of_large_cells_is_refused_before_they_are_unpacked(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "MAX_BYTES", 1 << 20)
     (tmp_path / "records").mkdir()
-    pq.write_table(pa.table({"other": [1]}), tmp_path / "records" / "foreign.parquet")
-    with pytest.raises(StoreError, match=r"foreign\.parquet"):
-        list(committed_row_ids(store))
+    path = tmp_path / "records" / "part-x.parquet"
+    for cells, is_dictionary in ((["a" * 10_000] * 1000, True), (["a" * (1 << 20)] * 2, False)):
+        pq.write_table(pa.table({"row_id": cells}), path, compression="zstd", use_dictionary=is_dictionary)
+        assert path.stat().st_size < 5000
+        with pytest.raises(JobError, match="unpacks to more than"):
+            list(committed_row_ids(store))
+
+
+def write_part(folder: Path, row: dict[str, Any]) -> None:
+    (folder / "records").mkdir()
+    columns = {
+        name: value if isinstance(value, pa.Array) else pa.array([value]) for name, value in row.items()
+    }
+    pq.write_table(pa.table(columns), folder / "records" / "part-x.parquet")

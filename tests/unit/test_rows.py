@@ -90,9 +90,9 @@ def test_numbers_take_the_kind_of_their_parameter(
 
 
 def test_special_columns_are_not_arguments(wan: PipelineSpec) -> None:
-    table = {"prompt": ["a"], "seed": [3], "scheduler": ["flow_euler"], "recipe": ["m:f"], "fps": [24]}
+    table = {"prompt": ["a"], "seed": [3], "scheduler": ["flow_euler"], "recipe": ["refine"], "fps": [24]}
     request = valid(wan, table).request
-    assert (request.seed, request.recipe, request.fps) == (3, "m:f", 24.0)
+    assert (request.seed, request.recipe, request.fps) == (3, "refine", 24.0)
     assert request.scheduler == "FlowMatchEulerDiscreteScheduler"
     assert not {"seed", "scheduler", "recipe", "fps"} & set(request.arguments)
 
@@ -162,13 +162,13 @@ def test_a_recipes_own_parameters_are_arguments(wan: PipelineSpec) -> None:
         ),
         (
             {"num_inference_steps": [0]},
-            "row 17: num_inference_steps is 0, but it must be 1 or more",
-            "use 1 or more",
+            "row 17: num_inference_steps is 0, but it must be from 1 to 10,000",
+            "use 1 to 10,000",
         ),
         (
             {"guidance_scale": [-1.0]},
-            "row 17: guidance_scale is -1.0, but it must be 0 or more",
-            "use 0 or more",
+            "row 17: guidance_scale is -1.0, but it must be from 0 to 1000",
+            "use 0 to 1000",
         ),
         (
             {"guidance_scale": [float("nan")]},

@@ -94,7 +94,7 @@ def test_a_row_of_a_users_recipe_has_no_script(tmp_path: Path) -> None:
         replay_script(output, ROW_ID)
 
 
-@pytest.mark.parametrize("value", ["linear(7.0, 3.0)", {"uri": "a.png", "sha256": "0"}])
+@pytest.mark.parametrize("value", ["linear(7.0, 3.0)", {"uri": "a.png", "sha256": "0" * 64}])
 def test_a_row_of_a_schedule_or_a_file_has_no_script(tmp_path: Path, value: Any) -> None:
     output = output_with(tmp_path, arguments=json.dumps({"prompt": "x", "guidance_scale": value}))
     with pytest.raises(JobError, match="a file or a schedule as guidance_scale"):

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.outputs.records import RECORD_FIELDS
-from framefleet.pipeline.specs.check import Refused, check_argument, coerce
+from framefleet.pipeline.specs.check import Refused, check_argument, coerce, shown
 from framefleet.pipeline.specs.signature import InputKind, Kind, ScalarKind
 from framefleet.pipeline.specs.spec import PipelineSpec
 from framefleet.pipeline.tables.column_checks import check_type, did_you_mean
@@ -138,6 +138,8 @@ def plan_columns(
         raise _missing(missing, schema)
     for name, column in read.items():
         check_type(schema.field(column), name, kinds[name])
+    if is_rendered:
+        check_type(schema.field(rendered.ARGUMENTS), rendered.ARGUMENTS, "str")
     if video is not None:
         check_type(schema.field(video), kind or spec.kind, kind or spec.kind)
     return Columns(
@@ -179,7 +181,7 @@ def _base(
             raise JobError(f"defaults.{name}: training has no such argument", did_you_mean(name, told))
         checked = _check(name, value, told[name], spec)
         if isinstance(checked, Refused):
-            raise JobError(f"defaults.{name} is {value!r}, but {checked.reason}", checked.fix)
+            raise JobError(f"defaults.{name} is {shown(value)}, but {checked.reason}", checked.fix)
         if name in kinds:
             base[name] = checked
     return base

@@ -10,15 +10,17 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, TypeAdapter
 
 from framefleet.pipeline.identity import canonical_json
-from framefleet.pipeline.json_text import parse_json
 from framefleet.pipeline.options.scratch import own_folder
 from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.outputs.json_file import read_json
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.sources.cache import cache_folder
 from framefleet.pipeline.training.dataset.rows import TrainingRows
@@ -33,6 +35,14 @@ OPEN_SHARDS = 128  # mapped, not in memory; each is one of the usual 1,024 files
 COPIES_BYTES = 32 << 30  # of local copies of what lies in an object store
 MEMORY_BYTES = 1 << 30  # of rows that are not kept in the output
 FRAMES_AHEAD = 4  # videos that are decoded while one is encoded; 81 frames of 480 x 832 are 97 MB
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    rows_per_shard: Annotated[int, Field(ge=1)]
+
+
+_PLAN = TypeAdapter(_Plan)
 
 
 class PreparedRows:
@@ -110,7 +120,7 @@ class PreparedRows:
         if self._rows_per_shard is None:
             path = f"{self._folder}/plan.json"
             try:
-                self._rows_per_shard = int(parse_json(self._store.read(path))["rows_per_shard"])
+                self._rows_per_shard = read_json(self._store, path, _PLAN).rows_per_shard
             except FileNotFoundError:
                 self._rows_per_shard = self._settled()
                 content = canonical_json({"rows_per_shard": self._rows_per_shard})

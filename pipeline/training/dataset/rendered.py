@@ -39,7 +39,7 @@ def prompts(text: str | None, names: Collection[str]) -> dict[str, Any]:
     """Return the prompts in a record's arguments. What else is there was maybe another model's default."""
     try:
         found = parse_json(text or "")
-    except (ValueError, RecursionError):  # the table may be from anywhere
+    except ValueError:  # the table may be from anywhere
         return {}
     arguments = found.items() if isinstance(found, dict) else ()
     return {

@@ -20,7 +20,7 @@ from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.inputs.access import Inputs
 from framefleet.pipeline.inputs.pictures import Described
 from framefleet.pipeline.inputs.survey import InputIndex
-from framefleet.pipeline.outputs.parts import PartWriter, read_records
+from framefleet.pipeline.outputs.parts import PartWriter, read_records, rows_of
 from framefleet.pipeline.outputs.store import Store, public_url
 from framefleet.pipeline.specs.check import Refused
 from framefleet.pipeline.specs.signature import InputKind
@@ -35,12 +35,12 @@ BATCH_ROWS = 256  # read side by side; after each batch progress is told
 MAX_WAITING, MAX_AGE_S = 4096, 30.0  # videos that a killed survey decodes again, at most
 _SCHEMA = pa.schema(
     [
-        ("place", pa.string()),  # SHA-256 of the URL, which may be a signed one
-        ("kind", pa.string()),
-        ("sha256", pa.string()),
-        ("width", pa.int64()),
-        ("height", pa.int64()),
-        ("num_frames", pa.int64()),
+        pa.field("place", pa.string(), nullable=False),  # SHA-256 of the URL, which may be a signed one
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("width", pa.int64(), nullable=False),
+        pa.field("height", pa.int64(), nullable=False),
+        pa.field("num_frames", pa.int64(), nullable=False),
     ]
 )
 _Found = tuple[str | None, str | None, Bucket]  # where a video lies, its SHA-256, the bucket that it fills
@@ -109,7 +109,7 @@ class _Videos:
         self._inputs, self._kind = inputs, kind
         self._index = InputIndex(inputs)
         self._known: dict[tuple[str, InputKind], Described] = {}
-        for known in read_records(store, FOLDER).to_pylist() if store.list(FOLDER) else ():
+        for known in rows_of(read_records(store, FOLDER, _SCHEMA), store.url_of(FOLDER)):
             place, kind = known.pop("place"), known.pop("kind")
             self._known[place, kind] = Described(**known)
         self._writer = PartWriter(store, FOLDER, _SCHEMA, run=uuid.uuid4().hex)

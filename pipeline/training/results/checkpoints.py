@@ -9,18 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import safetensors.torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from framefleet.pipeline.errors import StoreError
-from framefleet.pipeline.json_text import parse_json
+from framefleet.pipeline.outputs.json_file import not_ours, read_json
 from framefleet.pipeline.outputs.store import Store
 
 FOLDER, MARKER = "checkpoints", "checkpoint.json"
+_STEP = re.compile("[0-9]{1,18}")
 # One upload each, and held in memory twice.
 FILE_BYTES = 2**30
 
@@ -34,6 +37,9 @@ class Checkpoint:
     step: int
     files: Mapping[str, str]
     scale: Mapping[str, Any]
+
+
+_CHECKPOINT = TypeAdapter(Checkpoint)
 
 
 class Checkpoints:
@@ -68,8 +74,11 @@ class Checkpoints:
         steps = self._steps()
         if not steps:
             return None
-        found = parse_json(self._store.read(_marker(steps[-1])))
-        return Checkpoint(step=found["step"], files=found["files"], scale=found["scale"])
+        path = _marker(steps[-1])
+        found = read_json(self._store, path, _CHECKPOINT)
+        if found.step != steps[-1] or not all(_step_of(file) == found.step for file in found.files):
+            raise not_ours(self._store.url_of(path), "it is of another folder")
+        return found
 
     def read(self, checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
         """Yield what `write` was given. Raises StoreError for a file that is not the one that was written."""
@@ -98,8 +107,9 @@ def _marker(step: int) -> str:
 
 
 def _step_of(path: str) -> int | None:
-    name = path.split("/")[1]
-    return int(name) if name.isdecimal() else None
+    folder, _, rest = path.partition("/")
+    name = rest.partition("/")[0]
+    return int(name) if folder == FOLDER and _STEP.fullmatch(name) else None
 
 
 def _batches(state: Iterable[tuple[str, Tensor]]) -> Iterator[dict[str, Tensor]]:

@@ -13,9 +13,11 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from pydantic import TypeAdapter
 
 from framefleet.pipeline.json_text import parse_json
 from framefleet.pipeline.model import DTYPES, source_of
+from framefleet.pipeline.outputs.json_file import read_json
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.training.settings import LoraSettings
 from framefleet.pipeline.training.task import Task
@@ -36,9 +38,12 @@ class Finished:
     result: str
 
 
+_FINISHED = TypeAdapter(Finished)
+
+
 def read_finished(store: Store) -> Finished | None:
     """Return how the training of an output ended, if it did."""
-    return Finished(**parse_json(store.read(MARKER))) if store.exists(MARKER) else None
+    return read_json(store, MARKER, _FINISHED) if store.exists(MARKER) else None
 
 
 def write_result(training: Training, task: Task, world: World) -> None:

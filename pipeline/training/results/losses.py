@@ -6,11 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from framefleet.pipeline.json_text import parse_json
+from pydantic import TypeAdapter
+
+from framefleet.pipeline.outputs.json_file import read_as
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.training.reports import Step
 
 PATH = "loss.jsonl"
+_STEP = TypeAdapter(Step)
 
 
 def write_losses(store: Store, steps: Sequence[Step]) -> None:
@@ -22,5 +25,5 @@ def read_losses(store: Store, *, before: int | None = None) -> list[Step]:
     """Return what was written, or what of it came before a step; a resumed run does the others again."""
     if not store.exists(PATH):
         return []
-    steps = [Step(**parse_json(line)) for line in store.read(PATH).splitlines()]
+    steps = [read_as(_STEP, line, store.url_of(PATH)) for line in store.read(PATH).splitlines()]
     return [step for step in steps if before is None or step.step < before]

@@ -1,0 +1,41 @@
+"""From JSON in an output, which anybody may have written, to a checked value; every damage is a JobError."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.json_text import parse_json
+from framefleet.pipeline.outputs.store import Store
+
+MAX_BYTES = 1 << 26  # job.json of a model of ten thousand files has one megabyte
+
+Value = TypeVar("Value")
+
+
+def read_json(store: Store, path: str, kind: TypeAdapter[Value]) -> Value:
+    """Return what a file of the output says; FileNotFoundError when it is not there."""
+    content = store.read(path, MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise not_ours(store.url_of(path), f"it has more than {MAX_BYTES:,} bytes")
+    return read_as(kind, content, store.url_of(path))
+
+
+def read_as(kind: TypeAdapter[Value], text: str | bytes, where: str) -> Value:
+    """Return what JSON says. where: what messages call it."""
+    try:
+        return kind.validate_python(parse_json(text))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise not_ours(where, f"{place}: {first['msg']}" if place else first["msg"]) from None
+    except ValueError as error:
+        raise not_ours(where, str(error)) from None
+
+
+def not_ours(where: str, reason: str) -> JobError:
+    return JobError(
+        f"{where} is not as framefleet wrote it: {reason}", "put it back as it was, or choose another output"
+    )

@@ -1,0 +1,51 @@
+"""Jobs rendered in this process, without Ray: what a worker and the driver do, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from framefleet.cluster.messages import Assignment
+from framefleet.cluster.write import write_clip
+from framefleet.jobs.claim import claim
+from framefleet.jobs.job_file import job_from_mapping
+from framefleet.jobs.render import work_of
+from framefleet.jobs.resolve import resolve
+from framefleet.jobs.watch import Callback
+from framefleet.pipeline.clips import Clip
+from framefleet.pipeline.model import load
+from framefleet.pipeline.outputs.parts import PartWriter
+from framefleet.pipeline.outputs.records import RECORD_FIELDS, values_of
+from framefleet.pipeline.renderer import Renderer
+from framefleet.pipeline.tables.rows import CheckedRow
+
+
+def render_here(values: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Render the rows of a job whose table carries nothing; return the output and the row_ids."""
+    resolved = resolve(job_from_mapping(values), Callback())
+    claim(resolved)
+    rows = [row for first, batch in resolved.table.batches() for row in resolved.plan.rows(first, batch)]
+    setup = work_of(resolved, None, None, run="r1").setup  # type: ignore[arg-type]
+    renderer = Renderer(
+        load(setup.model, setup.model_files),
+        setup.batching,
+        recipes=setup.recipes,
+        inputs=setup.inputs,
+        second_models=setup.second_models,
+    )
+    for row in rows:
+        assert isinstance(row, CheckedRow), row
+        renderer.submit(row.request, resolved.identity(row.request))
+    writer = PartWriter(resolved.store, "records", RECORD_FIELDS, run="r1")
+    row_ids = []
+    while renderer.num_active:
+        for clip in renderer.step():
+            assert isinstance(clip, Clip), clip
+            assignment = Assignment(row_id=clip.row_id, request=clip.request, attempt=1)
+            record = write_clip(clip, assignment, datetime.now(UTC), renderer.model, setup)
+            assert record.batch_size > 1 or renderer.capacity == 1 or len(rows) == 1
+            writer.add(None, values_of(record))
+            row_ids.append(clip.row_id)
+    writer.flush()
+    return resolved.store.url_of(""), row_ids

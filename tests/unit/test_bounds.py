@@ -1,0 +1,151 @@
+"""How large what a row asks for may be: no cell asks for all memory, or for numbers that are none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from framefleet.pipeline.errors import JobError, RecipeError, TableError
+from framefleet.pipeline.loras.asked import Lora, check_loras
+from framefleet.pipeline.recipes.called import spec_for
+from framefleet.pipeline.recipes.duration import num_frames_of
+from framefleet.pipeline.recipes.recipe import BUILT_IN
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.specs.check import Refused, check_argument, check_seed, shown
+from framefleet.pipeline.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.tables.checked import checked
+from framefleet.pipeline.tables.row_inputs import NoInputs
+from framefleet.pipeline.tables.row_plan import plan_rows
+from framefleet.pipeline.tables.rows import CheckedRow, InvalidRow
+from tests.configs import SD, WAN, write_model
+
+DIGITS = "1" * 1_000_000
+HUGE = 10**5000  # more digits than Python spells
+
+
+@pytest.fixture(scope="module")
+def wan(tmp_path_factory: pytest.TempPathFactory) -> PipelineSpec:
+    return inspect_model(write_model(tmp_path_factory.mktemp("wan"), "WanPipeline", WAN))
+
+
+def row(spec: PipelineSpec, recipe: str = "generate", **cells: Any) -> CheckedRow | InvalidRow:
+    table = pa.RecordBatch.from_pydict({name: [cell] for name, cell in ({"prompt": "a"} | cells).items()})
+    found = BUILT_IN[recipe]
+    (read,) = plan_rows(table.schema, spec_for(found, spec), recipe=found).rows(0, table)
+    return read
+
+
+def problem(spec: PipelineSpec, recipe: str = "generate", **cells: Any) -> str:
+    read = row(spec, recipe, **cells)
+    assert isinstance(read, InvalidRow), read
+    return read.messages()[0][0]
+
+
+@pytest.mark.parametrize("value", [32_784, 2**40, 2**62, 2**63 - 16, DIGITS, "1e308", "9" * 4000])
+@pytest.mark.parametrize(
+    "name", ["height", "width", "num_frames", "num_inference_steps", "max_sequence_length"]
+)
+def test_what_no_model_renders_is_refused(wan: PipelineSpec, name: str, value: Any) -> None:
+    said = problem(wan, **{name: value})
+    assert said.startswith(f"row 0: {name} is ") and len(said) < 300
+
+
+def test_what_large_models_render_is_taken(wan: PipelineSpec) -> None:
+    assert isinstance(row(wan, height=2160, width=3840, num_frames=241), CheckedRow)
+    assert isinstance(row(wan, height=8192, width=8192, num_frames=1), CheckedRow)
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        ({"height": 8192, "width": 8208}, "a picture of 8,192 x 8,208 has more than 67,108,864 pixels"),
+        ({"height": 4096, "width": 4096, "num_frames": 257}, "257 frames of 4,096 x 4,096 have more than"),
+    ],
+)
+def test_sides_and_frames_that_are_too_much_together_are_refused(
+    wan: PipelineSpec, cells: dict[str, int], said: str
+) -> None:
+    assert said in problem(wan, **cells)
+
+
+def test_seconds_at_a_rate_are_bounded_before_anything_is_rendered(wan: PipelineSpec) -> None:
+    assert "60 s" not in problem(wan, "extend", duration_s=60.0, fps=1000.0)
+    said = problem(wan, "extend", duration_s=60.0, fps=1000.0)
+    assert "duration_s is 60.0, but that is 60,000 frames at 1000 fps, more than 3,600" in said
+    large = {"height": 2048, "width": 2048}
+    assert "3,600 frames of 2,048 x 2,048" in problem(wan, "extend", duration_s=60.0, fps=60.0, **large)
+    with pytest.raises(RecipeError, match="more than 3,600"):
+        num_frames_of(Request(fps=1000.0), 60)
+
+
+def test_key_frames_are_bounded(tmp_path: Path) -> None:
+    recipe = BUILT_IN["keyframes"]
+    spec = inspect_model(write_model(tmp_path, "OpenSoraPipeline", WAN))
+    for name in ("num_keyframes", "keyframe_frames", "keyframe_height", "image_steps"):
+        assert isinstance(check_argument(name, 2**62, "int", spec), Refused)
+    times = {"duration_s": 2.0, "keyframe_times": "1," * 4000 + "1"}
+    assert [name for name, _ in recipe.problems(times)] == ["keyframe_times"]
+
+
+def test_what_a_models_own_defaults_come_to_is_bounded_too(tmp_path: Path) -> None:
+    configs = {**SD, "unet": {"sample_size": 2**40}}
+    spec = inspect_model(write_model(tmp_path, "StableDiffusionPipeline", configs))
+    assert "pixels" in problem(spec)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan"), 1e308, -1e308, DIGITS, "1e999"])
+@pytest.mark.parametrize(
+    "name", ["guidance_scale", "guidance_scale_2", "strength", "frame_rate", "sharpness"]
+)
+def test_numbers_are_finite_and_fp32_holds_them(wan: PipelineSpec, name: str, value: Any) -> None:
+    assert isinstance(check_argument(name, value, "float", wan), Refused)
+
+
+def test_the_smallest_numbers_are_numbers(wan: PipelineSpec) -> None:
+    assert check_argument("guidance_scale", 5e-324, "float", wan) == 5e-324
+    assert check_argument("sharpness", "-3e38", "float", wan) == -3e38
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**63) - 1, 2**64, DIGITS, "1" * 4000])
+def test_whole_numbers_have_64_bits(wan: PipelineSpec, value: Any) -> None:
+    assert isinstance(check_argument("clip_skip", value, "int", wan), Refused)
+    assert isinstance(check_seed(value), Refused)
+
+
+@pytest.mark.parametrize("weight", ["1e308", "1001", "-1001", DIGITS, "inf"])
+def test_a_loras_weight_is_one_that_fp16_holds(weight: str) -> None:
+    assert isinstance(check_loras(f"style:{weight}", {"style": Lora(path="a")}), Refused)
+
+
+@pytest.mark.parametrize("name", ["height", "num_frames", "num_inference_steps", "seed"])
+def test_a_default_is_bounded_as_cells_are(wan: PipelineSpec, name: str) -> None:
+    schema = pa.schema({"prompt": pa.string()})
+    for value in (2**63 - 16, 2**64, HUGE):
+        if (name, value) != ("seed", 2**63 - 16):
+            with pytest.raises(JobError, match=rf"defaults\.{name} is "):
+                plan_rows(schema, wan, defaults={name: value})
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Request(arguments={"prompt": "a", "height": 2**62}),
+        Request(arguments={"prompt": "a", "height": HUGE}),
+        Request(arguments={"prompt": "a"}, seed=2**64),
+        Request(arguments={"prompt": "\ud800"}),
+        Request(arguments={"prompt": "a", "guidance_scale": [1.0]}),
+        Request(arguments={"prompt": "a", "guidance_scale": {"a": 1}}),
+    ],
+    ids=range(6),
+)
+def test_a_request_by_hand_is_bounded_as_rows_are(wan: PipelineSpec, request_: Request) -> None:
+    with pytest.raises(TableError):
+        checked(request_, wan, BUILT_IN["generate"], finder=NoInputs())
+
+
+def test_values_are_shown_on_one_line() -> None:
+    assert shown("a" * 100) == "'" + "a" * 79 + "..."
+    assert shown(HUGE) == "a whole number of 16,610 bits"

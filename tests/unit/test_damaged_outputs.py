@@ -1,0 +1,205 @@
+"""Files in an output that are not as framefleet wrote them end a command with an error that names them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from framefleet.cluster.holder import parse_holder, this_process
+from framefleet.jobs.claimed import read_training_claim
+from framefleet.jobs.demo import draw_pictures
+from framefleet.jobs.shapes.evaluate import evaluate
+from framefleet.jobs.shapes.prompts import prompt_rows
+from framefleet.pipeline.errors import JobError, TableError, UserError
+from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.specs.spec import inspect_model
+from framefleet.pipeline.tables.table import open_table
+from framefleet.pipeline.training.dataset.columns import plan_columns
+from framefleet.pipeline.training.results.checkpoints import Checkpoints
+from framefleet.pipeline.training.results.finish import read_finished
+from framefleet.pipeline.training.results.losses import read_losses
+from tests.commands import command
+from tests.configs import WAN, write_model
+from tests.jobs import job_values, write_job, write_table
+from tests.jobs import prompt_rows as job_rows
+from tests.shapes_output import output_of
+
+JUNK: dict[str, bytes] = {
+    "nothing": b"",
+    "not UTF-8": b"\xff\xfe\x00",
+    "a list": b"[]",
+    "a number": b"7",
+    "null": b"null",
+    "no keys": b"{}",
+    "deep": b'{"job":' * 100_000,
+    "a long number": b'{"step": ' + b"9" * 10_000 + b"}",
+}
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    table = write_table(tmp_path / "t.parquet", job_rows(2))
+    return write_job(tmp_path / "job.yaml", job_values(table, tmp_path / "out"))
+
+
+def planned(job: Path, path: str, content: bytes) -> str:
+    """Put a file into the output; return what `plan`, which must refuse it, says."""
+    file = job.parent / "out" / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+    ended = command("plan", job)
+    assert ended.exit_code == 2, ended.output
+    return " ".join(ended.output.split())
+
+
+@pytest.mark.parametrize("content", JUNK.values(), ids=JUNK)
+def test_a_job_json_that_is_none(job: Path, content: bytes) -> None:
+    assert "job.json is not as framefleet wrote it" in planned(job, "job.json", content)
+
+
+@pytest.mark.parametrize("changed", [{"numerics": [1]}, {"job": {"media": {}, "defaults": 7, "loras": {}}}])
+def test_a_job_json_that_says_other_things_is_another_jobs(job: Path, changed: dict[str, Any]) -> None:
+    (job.parent / "out" / "clips" / "ab").mkdir(parents=True)
+    (job.parent / "out" / "clips" / "ab" / "ab.mp4").write_bytes(b"")
+    said = planned(
+        job, "job.json", json.dumps({"job": {}} | changed | {"model_digest": "x" * 10_000}).encode()
+    )
+    assert "holds clips of another job" in said
+    assert len(said) < 10_000
+
+
+@pytest.mark.parametrize("content", JUNK.values(), ids=JUNK)
+def test_a_part_that_is_none(job: Path, content: bytes) -> None:
+    assert "part-x.parquet is not a part that framefleet wrote" in planned(
+        job, "records/part-x.parquet", content
+    )
+
+
+def test_row_ids_that_are_none(job: Path, tmp_path: Path) -> None:
+    for row_id in ("../../x", "", None, "é" * 32, "A" * 32):
+        file = tmp_path / "part"
+        pq.write_table(pa.table({"row_id": pa.array([row_id], pa.string())}), file)
+        assert "part-x.parquet is not a part" in planned(job, "records/part-x.parquet", file.read_bytes())
+
+
+READERS: dict[str, Callable[[Store], Any]] = {
+    "train.json": read_training_claim,
+    "finished.json": read_finished,
+    "loss.jsonl": read_losses,
+    "checkpoints/3/checkpoint.json": lambda store: Checkpoints(store, keep=1).last(),
+}
+
+
+@pytest.mark.parametrize("content", JUNK.values(), ids=JUNK)
+@pytest.mark.parametrize("path", READERS)
+def test_a_file_of_a_training_that_is_none(tmp_path: Path, path: str, content: bytes) -> None:
+    store = Store(str(tmp_path))
+    store.write(path, content)
+    if path == "loss.jsonl" and not content:
+        return  # no step yet
+    with pytest.raises(JobError, match=f"{path} is not as framefleet wrote it"):
+        READERS[path](store)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"step": 4}, {"files": {"/etc/passwd": "0"}}, {"files": ["a"]}, {"scale": 1}]
+)
+def test_a_checkpoint_of_other_files(tmp_path: Path, changed: dict[str, Any]) -> None:
+    store, path = Store(str(tmp_path)), "checkpoints/3/checkpoint.json"
+    honest = {"step": 3, "files": {"checkpoints/3/part-00001.safetensors": "0"}, "scale": {}}
+    store.write(path, json.dumps(honest).encode())
+    store.write("checkpoints/٣/x", b"")  # a number, and no folder of ours
+    assert Checkpoints(store, keep=1).last() is not None
+    store.write(path, json.dumps(honest | changed).encode())
+    with pytest.raises(JobError, match=r"checkpoint\.json is not as framefleet wrote it"):
+        Checkpoints(store, keep=1).last()
+
+
+@pytest.mark.parametrize("key", ["owner", "host", "machine", "pid", "process_started", "beat"])
+@pytest.mark.parametrize("value", [[], {}, None])
+def test_a_lock_with_other_values_is_nobodys(key: str, value: Any) -> None:
+    content = json.loads(this_process("me").to_bytes())
+    assert parse_holder(json.dumps(content).encode()) == this_process("me")
+    assert parse_holder(json.dumps(content | {key: value}).encode()) is None
+    assert parse_holder(json.dumps(content | {"pid": "../.."}).encode()) is None
+
+
+ROWS = prompt_rows(num_scenes=1, languages=["en"], guidance_scales=[4.0])
+
+
+def spoiled(folder: Path, **changed: Any) -> Path:
+    """An output of shapes, one column of whose records is another."""
+    output_of(folder, ROWS)
+    (part,) = (folder / "records").iterdir()
+    table = pq.read_table(part)
+    for name, value in changed.items():
+        column = pa.array([value] * table.num_rows)
+        table = table.set_column(table.column_names.index(name), name, column)
+    pq.write_table(table, part)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("number", "changed"),
+    list(
+        enumerate(
+            [
+                {"arguments": "[]"},
+                {"arguments": "{}"},
+                {"arguments": '{"prompt": ["a"], "num_inference_steps": 1, "guidance_scale": 1}'},
+                {"arguments": '{"prompt": "a", "num_inference_steps": {}, "guidance_scale": "linear(7, 3)"}'},
+                {"arguments": "[" * 100_000},
+                {"arguments": 7},
+                {"uri": "/elsewhere/clip.exe"},
+                {"uri": "clip"},
+                {"row_indices": "x"},
+                {"fps": "fast"},
+                {"started_at": 2**62},
+            ]
+        )
+    ),
+    ids=range(11),
+)
+def test_pictures_and_scores_of_records_that_are_none(
+    tmp_path: Path, number: int, changed: dict[str, Any]
+) -> None:
+    folder = spoiled(tmp_path, **changed)
+    with pytest.raises(UserError):
+        draw_pictures(folder)
+    if number not in (1, 2):  # what is compared are steps and guidance, which some models do without
+        with pytest.raises(UserError):
+            evaluate(str(folder))
+
+
+def test_clips_that_are_none(tmp_path: Path) -> None:
+    output_of(tmp_path, ROWS)
+    for clip in (tmp_path / "clips").rglob("*.mkv"):
+        clip.write_bytes(b"not a clip")
+    with pytest.raises(JobError, match="are not a clip"):
+        draw_pictures(tmp_path)
+
+
+def test_pictures_of_images_and_of_odd_rates_are_drawn(tmp_path: Path) -> None:
+    for number, fps in enumerate((None, 0.0, float("nan"), 1e308)):
+        folder = tmp_path / str(number)
+        output_of(folder, ROWS)
+        (part,) = (folder / "records").iterdir()
+        table = pq.read_table(part)
+        column = pa.array([fps] * table.num_rows, pa.float64())
+        pq.write_table(table.set_column(table.column_names.index("fps"), "fps", column), part)
+        assert draw_pictures(folder)["animation"].exists()
+
+
+@pytest.mark.parametrize("column", ["arguments", "uri"])
+def test_records_of_other_types_are_no_rows_to_train_on(tmp_path: Path, column: str) -> None:
+    spec = inspect_model(write_model(tmp_path / "model", "WanPipeline", WAN))
+    folder = spoiled(tmp_path / "out", **{column: 7})
+    table = open_table(str(folder / "records"))
+    with pytest.raises(TableError, match=f"column '{column}' holds int64"):
+        plan_columns(table, spec, "denoiser")

@@ -1,0 +1,313 @@
+"""An output may be somebody else's: what its record and job.json say runs no code and opens no door."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from framefleet.jobs.recorded_row import Given, find_recorded, recipe_of
+from framefleet.jobs.script import replay_script
+from framefleet.pipeline.errors import InputError, JobError, ModelError, UserError
+from framefleet.pipeline.recipes.recipe import BUILT_IN
+from tests.commands import command
+from tests.tiny import build, tiny
+from tests.unit.test_script import ENVIRONMENT, ROW_ID, output_with
+from tests.web_server import WebServer, web_server
+
+CODE = 'x"""\'\n\r\x0c\x85\u2028import os\nopen("ran", "w")\n"""\''
+RUNS = 'def f(pipe, request): ...\nopen("ran", "w")\n'
+
+
+LORA = {"sha256": "0" * 64, "weight": 1.0}
+QUANTO = {"backend": "quanto", "type": "int8"}
+
+
+def environment(changed: dict[str, Any]) -> str:
+    return json.dumps(ENVIRONMENT | changed)
+
+
+def asked(more: dict[str, Any]) -> str:
+    return json.dumps({"prompt": "a", **more})
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Run in a folder with a module that leaves a file when it is imported."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    (here / "runs.py").write_text(RUNS)
+    yield here
+    assert not (here / "ran").exists()
+
+
+@pytest.fixture
+def web() -> Iterator[WebServer]:
+    with web_server() as server:
+        yield server
+
+
+def claiming(output: str, **job: Any) -> str:
+    """Change what job.json of an output says."""
+    path = Path(output, "job.json")
+    path.write_text(json.dumps({"framefleet": CODE, "job": {"recipe": "generate", **job}}))
+    return output
+
+
+def shape_of(script: str) -> str:
+    """What code a script is, whatever its literals hold."""
+
+    class Blank(ast.NodeTransformer):
+        def visit_Constant(self, node: ast.Constant) -> ast.Constant:
+            return ast.Constant(value=type(node.value).__name__)
+
+    return ast.dump(Blank().visit(ast.parse(script)))
+
+
+def test_a_module_is_imported_only_for_a_caller_who_names_it(tmp_path: Path, folder: Path) -> None:
+    recorded = find_recorded(output_with(tmp_path, recipe="runs:f"), ROW_ID)
+    for given in (Given(), Given(recipe="generate"), Given(recipe="runs:g"), Given(recipe="runs")):
+        with pytest.raises(JobError, match="rendered by the recipe 'runs:f'"):
+            recipe_of(recorded, given)
+    ended = command("replay", tmp_path, ROW_ID)
+    assert ended.exit_code == 2 and "--recipe runs:f" in ended.output
+    assert not (folder / "ran").exists()
+    assert recipe_of(recorded, Given(recipe="runs:f")).name == "runs:f"
+    (folder / "ran").unlink()
+    assert recipe_of(find_recorded(output_with(tmp_path / "b"), ROW_ID), Given()) is BUILT_IN["generate"]
+
+
+def test_whatever_a_record_holds_a_script_is_the_same_code(tmp_path: Path) -> None:
+    honest = replay_script(claiming(output_with(tmp_path / "a")), ROW_ID)
+    found = environment({"gpu": CODE, CODE: [CODE, {"a": CODE}], "torch": None})
+    arguments = json.dumps({"prompt": CODE, "guidance_scale": 3.5, "height": 16})
+    other = output_with(tmp_path / "b", environment=found, arguments=arguments)
+    script = replay_script(claiming(other), ROW_ID)
+    assert shape_of(script) == shape_of(honest)
+    assert "#   gpu x" in script
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"model_digest": f'0"""\n{RUNS}'}, "no SHA-256"),
+        ({"frames_sha256": "b" * 63 + "'"}, "no SHA-256"),
+        ({"environment": environment({"dtype": "bf16)\nopen('ran', 'w')"})}, "dtype"),
+        ({"environment": environment({"dtype": {"x": CODE}})}, "dtype"),
+        ({"environment": environment({"dtype": {CODE: "bf16"}})}, "no such component"),
+        ({"environment": environment({"device": "meta"})}, "device"),
+        ({"environment": environment({"device": "cpu'); open('ran', 'w') #"})}, "device"),
+        ({"environment": environment({"threads": 10**9})}, "threads"),
+        ({"environment": environment({"threads": "open('ran', 'w')"})}, "threads"),
+        (
+            {"environment": environment({"attention": 'flash"); open("ran", "w") #'})},
+            "attention",
+        ),
+        ({"environment": "[]"}, "environment"),
+        ({"environment": "{}"}, "dtype"),
+        ({"environment": "{"}, "environment"),
+        ({"environment": "[" * 100_000}, "levels deep"),
+        ({"numerics": "[]"}, "numerics"),
+        ({"numerics": json.dumps({"cache": {"type": CODE}})}, "cache"),
+        (
+            {
+                "numerics": json.dumps(
+                    {"quantization": {"backend": "quanto", "type": "int8", "components": [CODE]}}
+                )
+            },
+            "component",
+        ),
+        ({"arguments": "[]"}, "arguments"),
+        ({"arguments": "7"}, "arguments"),
+        ({"arguments": json.dumps({"prompt": ["a"]})}, "arguments"),
+        ({"arguments": json.dumps({"prompt": None})}, "arguments"),
+        ({"arguments": json.dumps({"prompt": {"uri": "/etc/passwd"}})}, "arguments"),
+        ({"arguments": asked({"lora": "style"})}, "lora"),
+        (
+            {"arguments": asked({"lora": {"style": {"sha256": "x", "weight": 1.0}}})},
+            "lora",
+        ),
+        (
+            {"arguments": asked({"lora": {CODE: {"sha256": "0" * 64, "weight": 1.0}}})},
+            "lora",
+        ),
+        ({"arguments": '{"prompt": "a", "guidance_scale": NaN}'}, "guidance_scale"),
+        ({"arguments": asked({"height": 2**40})}, "height"),
+        ({"arguments": asked({"height": "open('ran', 'w')"})}, "height"),
+        ({"arguments": asked({"callback_on_step_end": "x"})}, "callback_on_step_end"),
+        ({"arguments": asked({"x=open('ran','w'),y": 1})}, "takes none"),
+        ({"scheduler": "__class__"}, "no scheduler is named"),
+        ({"seed": -1}, "seed"),
+        ({"fps": float("nan")}, "fps"),
+    ],
+    ids=range(33),
+)
+def test_a_record_that_framefleet_did_not_write_is_refused(
+    tmp_path: Path, changed: dict[str, Any], said: str
+) -> None:
+    output = output_with(tmp_path, **changed)
+    with pytest.raises(UserError, match=said):
+        replay_script(output, ROW_ID)
+    for flags in ((), ("--script",)):
+        ended = command("replay", output, ROW_ID, *flags)
+        assert ended.exit_code == 2, ended.output
+
+
+JOBS: dict[str, Any] = {
+    "nothing": b"",
+    "not UTF-8": b"\xff\xfe\x00",
+    "a list": b"[]",
+    "deep": b'{"job":' * 100_000,
+    "no job": b"{}",
+    "a job that is a list": {"job": []},
+    "a recipe that is a list": {"job": {"recipe": []}},
+    "media of another kind": {"job": {"media": {"format": "exe"}}},
+    "media without end": {"job": {"media": {"crf": 10**6}}},
+    "a list of LoRAs": {"job": {"loras": ["style"]}},
+    "a LoRA that is a path": {"job": {"loras": {"style": "a.safetensors"}}},
+    "a LoRA without a digest": {"job": {"loras": {"style": {"path": "a"}}}},
+    "a second model without a digest": {"job": {"second_models": {"flux": {"path": "a"}}}},
+    "files that are numbers": {"job": {}, "model_files": {"a": 1}},
+    "a digest that is a mapping": {"job": {}, "recipe_digest": {}},
+    "a number of ten thousand digits": b'{"job": {}, "framefleet": ' + b"9" * 10_000 + b"}",
+    "too much": b" " * (1 << 26) + b"{}",
+}
+
+
+@pytest.mark.parametrize("content", JOBS.values(), ids=JOBS)
+def test_a_damaged_job_json_is_an_error_that_names_it(tmp_path: Path, content: Any) -> None:
+    output = output_with(tmp_path)
+    (tmp_path / "job.json").write_bytes(
+        content if isinstance(content, bytes) else json.dumps(content).encode()
+    )
+    ended = command("replay", output, ROW_ID, "--script")
+    assert ended.exit_code == 2, ended.output
+    assert "job.json is not as framefleet wrote it" in " ".join(ended.output.split())
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "URL/model",
+        "simplecache::URL/model",
+        "filecache::s3://bucket/model",
+        "ftp://127.0.0.1/model",
+        "webhdfs://127.0.0.1/model",
+        "reference://x",
+        "zip://model::URL/a.zip",
+        "HTTP://127.0.0.1/model",
+        "~root/model",
+    ],
+)
+def test_no_place_is_opened_on_an_outputs_word_but_folders_stores_and_the_hub(
+    tmp_path: Path, web: WebServer, place: str
+) -> None:
+    place = place.replace("URL", web.url)
+    for number, output in enumerate(
+        [
+            output_with(tmp_path / "model", model=place),
+            with_lora(tmp_path / "lora", {"path": place}),
+            with_second_model(tmp_path / "second", {"path": place}),
+        ]
+    ):
+        option = ("--model PLACE", "--lora style=PLACE", "--second-model flux=PLACE")[number]
+        with pytest.raises(JobError, match="not opened on its word") as refused:
+            find_recorded(output, ROW_ID)
+        assert option in refused.value.fix
+    assert web.requests == []
+
+
+def with_lora(folder: Path, claimed: dict[str, Any]) -> str:
+    output = output_with(folder, arguments=asked({"lora": {"style": LORA}}))
+    return claiming(output, loras={"style": {"sha256": "0" * 64, **claimed}})
+
+
+def with_second_model(folder: Path, claimed: dict[str, Any]) -> str:
+    named = {"name": "flux", "digest": "0" * 64}
+    output = output_with(folder, arguments=asked({"image_model": named}))
+    return claiming(output, second_models={"flux": {"digest": "0" * 64, **claimed}})
+
+
+def test_a_place_that_the_caller_names_is_taken(tmp_path: Path, web: WebServer) -> None:
+    given = Given(model=f"{web.url}/model", loras={"style": f"{web.url}/a.safetensors"})
+    recorded = find_recorded(
+        with_lora(tmp_path, {"path": "http://127.0.0.1:1/x", "file": "../x"}), ROW_ID, given
+    )
+    assert recorded.model.path == f"{web.url}/model"
+    assert (recorded.model.loras["style"].path, recorded.model.loras["style"].file) == (
+        f"{web.url}/a.safetensors",
+        None,
+    )
+
+
+@pytest.mark.parametrize("place", ["org/name@v1", "/models/wan", "s3://bucket/wan", "hf://org/name"])
+def test_folders_stores_and_the_hub_need_no_word_of_the_caller(tmp_path: Path, place: str) -> None:
+    assert find_recorded(output_with(tmp_path, model=place), ROW_ID).model.path == place
+
+
+def test_pickles_are_loaded_only_for_a_caller_who_says_so(tmp_path: Path) -> None:
+    outputs = [
+        claiming(output_with(tmp_path / "model"), model={"allow_pickle": True}),
+        with_lora(tmp_path / "lora", {"path": "a.bin", "allow_pickle": True}),
+        with_second_model(tmp_path / "second", {"path": "a", "allow_pickle": True}),
+    ]
+    for output in outputs:
+        with pytest.raises(JobError, match="may be pickles") as refused:
+            find_recorded(output, ROW_ID)
+        assert "--allow-pickle" in refused.value.fix
+        find_recorded(output, ROW_ID, Given(allow_pickle=True))
+    recorded = find_recorded(outputs[1], ROW_ID, Given(allow_pickle=True))
+    assert recorded.model.allow_pickle and recorded.model.loras["style"].allow_pickle
+    plain = find_recorded(output_with(tmp_path / "plain"), ROW_ID)
+    assert not plain.model.allow_pickle
+
+
+def test_an_image_on_a_private_network_is_read_only_below_a_root_of_the_caller(
+    tmp_path: Path, web: WebServer
+) -> None:
+    uri = f"{web.url}/img/a.png"
+    output = output_with(tmp_path, arguments=asked({"image": {"uri": uri, "sha256": "0" * 64}}))
+    with pytest.raises(InputError, match="not a public address"):
+        find_recorded(output, ROW_ID).inputs.read(uri)
+    assert web.requests == []
+    assert find_recorded(output, ROW_ID, Given(roots=(web.url,))).inputs.read(uri)
+
+
+@pytest.mark.parametrize(
+    "uri", ["simplecache::http://127.0.0.1/a.png", "ftp://127.0.0.1/a.png", "a.png", "../a.png", "s3://a", ""]
+)
+def test_an_image_elsewhere_is_no_root(tmp_path: Path, uri: str) -> None:
+    arguments = asked({"image": {"uri": uri, "sha256": "0" * 64}})
+    recorded = find_recorded(output_with(tmp_path, arguments=arguments), ROW_ID)
+    with pytest.raises(InputError):
+        recorded.inputs.read(uri)
+
+
+def test_an_image_of_ones_own_is_read_from_where_the_record_says(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"content")
+    arguments = asked({"image": {"uri": str(tmp_path / "a.png"), "sha256": "0" * 64}})
+    recorded = find_recorded(output_with(tmp_path / "out", arguments=arguments), ROW_ID)
+    assert recorded.inputs.read(str(tmp_path / "a.png")) == b"content"
+    with pytest.raises(InputError, match=r"outside of inputs\.roots"):
+        recorded.inputs.read(str(tmp_path.parent))
+
+
+def test_a_component_whose_name_is_code_has_no_script(tmp_path: Path) -> None:
+    model = build("wan", tmp_path / "model")
+    name = "transformer); open('ran', 'w'); (0"
+    (model / "transformer").rename(model / name)
+    index = json.loads((model / "model_index.json").read_text())
+    index[name] = index.pop("transformer")
+    (model / "model_index.json").write_text(json.dumps(index))
+    output = output_with(tmp_path / "out", model=str(model))
+    with pytest.raises((ModelError, JobError)):
+        replay_script(output, ROW_ID)
+
+
+def test_what_the_records_of_ones_own_outputs_hold_needs_no_word(tmp_path: Path) -> None:
+    assert "MODEL = " in replay_script(output_with(tmp_path, model=str(tiny("wan"))), ROW_ID)
