@@ -17,6 +17,8 @@ from framefleet.pipeline.outputs.store import public_url
 from framefleet.pipeline.specs.signature import Kind
 from framefleet.pipeline.tables.table_files import FORMATS, Source, file_format, open_batches, read_schema
 
+MAX_ROWS = 100_000_000  # each takes 40 bytes of disk while a job runs, and a kilobyte may hold so many
+
 _TEXT_COLUMNS: dict[str, Kind] = dict.fromkeys(("prompt", "negative_prompt", "scheduler", "recipe"), "str")
 
 
@@ -45,8 +47,16 @@ class Table:
                     part = batch.slice(start, batch_rows)
                     yield first, part
                     first += part.num_rows
+                    self._check_length(first)
         if first == 0:
             raise TableError(f"table {self.location} has no rows", "add rows, or give another table")
+
+    def _check_length(self, num_rows: int) -> None:
+        if num_rows > MAX_ROWS:
+            raise TableError(
+                f"table {self.location} has more than {MAX_ROWS:,} rows",
+                "give parts of it to jobs of their own",
+            )
 
 
 def folder_of(location: str) -> str:
@@ -86,7 +96,9 @@ def open_table(
         ) from error
     if num_rows == 0:
         raise TableError(f"table {shown} has no rows", "add rows, or give another table")
-    return Table(location=shown, sources=sources, schema=schema, num_rows=num_rows)
+    table = Table(location=shown, sources=sources, schema=schema, num_rows=num_rows)
+    table._check_length(num_rows or 0)
+    return table
 
 
 def _paths(filesystem: Any, path: str, location: str) -> list[str]:
