@@ -40,7 +40,8 @@ def open_image(content: bytes) -> Image.Image:
     an animation is its first frame. Raises InputError.
     """
     with _opened(content) as image, DECODING.take(_decoding_bytes(image)):
-        return ImageOps.exif_transpose(image).convert("RGB")
+        ImageOps.exif_transpose(image, in_place=True)  # or else it is in memory once more
+        return image.convert("RGB")
 
 
 def open_video(content: bytes, *, max_frames: int) -> list[Image.Image]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, Any
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 
@@ -73,7 +73,7 @@ def _request(source: Source, arguments: Mapping[str, Kind]) -> dict[str, Any]:
 
 def _name(path: str) -> tuple[PurePosixPath, str | None]:
     """Return the name of a file, and how it is compressed, which its last suffix says."""
-    name = PurePosixPath(urlsplit(path).path if "://" in path else path)
+    name = PurePosixPath(re.split("[?#]", path)[0] if "://" in path else path)
     suffix = name.suffix.lower()
     return (PurePosixPath(name.stem), suffix) if suffix in COMPRESSED else (name, None)
 
