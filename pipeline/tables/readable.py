@@ -46,37 +46,39 @@ def readable(batch: pa.RecordBatch, read: Collection[str]) -> Readable:
     return Readable(cells=cells, offsets=offsets, refused=refused)
 
 
-def repaired(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the batch with text that every program can read: what is no UTF-8 becomes `\\ufffd`.
-
-    A list or a struct with such text becomes null. For what is written about refused rows.
-    """
-    columns = [column if _is_valid(column) else _repaired(column) for column in batch.columns]
-    return pa.RecordBatch.from_arrays(columns, schema=batch.schema) if columns else batch
+def repaired(row: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a refused row as every program can read it: what is no UTF-8 is `\ufffd` in text, other cells null."""
+    columns = [_repaired(column) if any(_problems(column, is_read=False)) else column for column in row.columns]
+    return pa.RecordBatch.from_arrays(columns, schema=row.schema) if columns else row
 
 
 def _problems(column: pa.Array, *, is_read: bool) -> Iterator[tuple[int, str, Refused]]:
     """Yield (offset, what to show, why) of cells that cannot become Python values."""
     if not _is_valid(column):
-        for offset in _without_values(column):
-            yield offset, _shown(column[offset]), _NOT_TEXT
+        reason = _NOT_TEXT if _is_text(column.type) or pa.types.is_nested(column.type) else _OUT_OF_RANGE
+        for offset in _without_values(column) or _invalid(column):
+            yield offset, _shown(column[offset]), reason
     elif _is_text(column.type) and is_read:
         for offset in pc.indices_nonzero(pc.greater(pc.binary_length(column), MAX_TEXT)).to_pylist():
             yield offset, _shown(column[offset]), _TOO_LONG
     elif pa.types.is_temporal(column.type) and getattr(column.type, "unit", "") != "ns":  # which all fit
         for offset in _without_values(column):
-            yield offset, str(column[offset].value), _NO_DATE
+            yield offset, _shown(column[offset]), _OUT_OF_RANGE
 
 
 _NOT_TEXT = Refused(reason="it is not UTF-8", fix="save the table as UTF-8")
 _TOO_LONG = Refused(reason=f"it is longer than {MAX_TEXT:,} bytes", fix="shorten it")
-_NO_DATE = Refused(reason="it is no date or time that Python has", fix="correct it, or write it as text")
+_OUT_OF_RANGE = Refused(reason="it is out of range", fix="correct it, or write it as text")
 
 
 def _without_values(column: pa.Array) -> list[int]:
     if _has_values(column):
         return []
     return [offset for offset in range(len(column)) if not _has_values(column[offset : offset + 1])]
+
+
+def _invalid(column: pa.Array) -> list[int]:
+    return [offset for offset in range(len(column)) if not _is_valid(column[offset : offset + 1])]
 
 
 def _is_valid(column: pa.Array) -> bool:
@@ -101,14 +103,12 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _shown(cell: pa.Scalar) -> str:
     if not _is_text(cell.type):
-        return str(cell.type)
+        return str(getattr(cell, "value", cell.type))  # of a date its number
     content: bytes = cell.as_buffer()[:_SHOWN].to_pybytes()
     return content.decode("utf-8", "replace")
 
 
-def _repaired(column: pa.Array) -> pa.Array:
-    if not _is_text(column.type):
-        return pa.nulls(len(column), column.type)
-    cells = [cell.as_buffer() for cell in column]
-    texts = [None if cell is None else cell.to_pybytes().decode("utf-8", "replace") for cell in cells]
-    return pa.array(texts, column.type)
+def _repaired(cell: pa.Array) -> pa.Array:
+    if not _is_text(cell.type):
+        return pa.nulls(1, cell.type)
+    return pa.array([cell[0].as_buffer().to_pybytes().decode("utf-8", "replace")], cell.type)
