@@ -22,9 +22,8 @@ from framefleet.pipeline.tables.json_lines import JsonLines
 
 Format = Literal["parquet", "csv", "tsv", "jsonl"]
 COMPRESSED = (".gz", ".bz2", ".xz")
-# A batch is handed on as a whole, and rows that wait to be rendered keep theirs in memory.
+# Also of a row. A batch is handed on as a whole, and rows that wait to be rendered keep theirs in memory.
 MAX_BATCH_BYTES = 32 << 20
-MAX_ROW_BYTES = 16 << 20
 # Read at once from Parquet, where a dictionary makes a page of a kilobyte from as many rows of a megabyte.
 STEP_ROWS = 128
 MAX_COLUMNS = 10_000
@@ -91,19 +90,17 @@ def batches_of(
 
 def _parts(batch: pa.RecordBatch, first_row: int, file: FileToRead) -> Iterator[pa.RecordBatch]:
     """Yield a batch in parts that are not too large."""
-    if batch.nbytes <= MAX_BATCH_BYTES and batch.num_rows != 1:
+    if batch.nbytes <= MAX_BATCH_BYTES:
         yield batch
     elif batch.num_rows > 1:
         half = batch.num_rows // 2
         yield from _parts(batch.slice(0, half), first_row, file)
         yield from _parts(batch.slice(half), first_row + half, file)
-    elif batch.nbytes <= MAX_ROW_BYTES:
-        yield batch
     else:
         sizes = {name: column.nbytes for name, column in zip(batch.schema.names, batch.columns, strict=True)}
         raise TableError(
             f"{file.name}: row {first_row} takes {batch.nbytes:,} bytes, the most of them in the column "
-            f"{max(sizes, key=lambda name: sizes[name])!r}, and {MAX_ROW_BYTES:,} are the limit",
+            f"{max(sizes, key=lambda name: sizes[name])!r}, and {MAX_BATCH_BYTES:,} are the limit",
             "leave that column out of the table",
         )
 
@@ -171,14 +168,7 @@ def _unpacked(file: FileToRead) -> IO[bytes]:
 def _check_names(schema: pa.Schema, file: FileToRead) -> None:
     if len(schema) > MAX_COLUMNS:
         raise TableError(f"{file.name} has more than {MAX_COLUMNS:,} columns", "leave some of them out")
-    try:
-        long = [name for name in schema.names if len(name) > MAX_NAME]
-    except UnicodeDecodeError as error:
-        name = error.object.decode("utf-8", "replace")
-        raise TableError(
-            f"{file.name}: the name of the column {name[:MAX_NAME]!r} is not UTF-8", "save the file as UTF-8"
-        ) from None
-    if long:
+    if long := [name for name in schema.names if len(name) > MAX_NAME]:
         raise TableError(
             f"{file.name}: the name of the column {long[0][:40]!r}... is longer than {MAX_NAME} characters",
             "shorten it",
@@ -246,6 +236,11 @@ def explained(file: FileToRead, after_row: int | None = None) -> Iterator[None]:
         yield
     except TableError:
         raise
+    except UnicodeDecodeError as error:  # cells are looked at later
+        name = error.object[:MAX_NAME].decode("utf-8", "replace")
+        raise TableError(
+            f"{file.name}: the name of the column {name!r} is not UTF-8", "save the file as UTF-8"
+        ) from None
     except (MemoryError, pa.ArrowMemoryError):
         raise TableError(
             f"{file.name} cannot be read{where}: some rows of it take more than 2 GiB to read",
