@@ -1,14 +1,14 @@
 """From YAML text to plain values, and the line on which each of them stands.
 
-A job file may come from anywhere: its size, its nesting and what its aliases multiply are bounded, before they cost
-memory. Values are those of JSON: dates, sets and bytes are text.
+A job file may come from anywhere: its size, its nesting and what its aliases multiply are bounded before they
+cost memory. Values are those of JSON: dates are text, and sets and bytes are refused.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from yaml.constructor import ConstructorError
@@ -36,13 +36,15 @@ _NO_TEXT = re.compile("[\0\ud800-\udfff]")  # written as escapes: no path and no
 class _Loader(yaml.SafeLoader):
     """Values of JSON only. Raises yaml.MarkedYAMLError for all that is wrong with them."""
 
-    yaml_constructors = {
+    yaml_constructors: ClassVar[dict[Any, Any]] = {
         tag: construct
         for tag, construct in yaml.SafeLoader.yaml_constructors.items()
         if tag is None or tag.removeprefix(_TAG) in _KINDS
     }
-    yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in known if tag.removeprefix(_TAG) in ("null", "bool", "merge")]
+    yaml_implicit_resolvers = {  # noqa: RUF012  # PyYAML's types say that it is no ClassVar
+        first: [
+            (tag, pattern) for tag, pattern in known if tag.removeprefix(_TAG) in ("null", "bool", "merge")
+        ]
         for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
     depth = 0
@@ -51,7 +53,9 @@ class _Loader(yaml.SafeLoader):
         self.depth += 1
         if self.depth > MAX_DEPTH:
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(problem=f"it nests more than {MAX_DEPTH} levels deep", problem_mark=mark)
+            raise yaml.MarkedYAMLError(
+                problem=f"it nests more than {MAX_DEPTH} levels deep", problem_mark=mark
+            )
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -59,12 +63,15 @@ class _Loader(yaml.SafeLoader):
     def construct_object(self, node: Any, deep: bool = False) -> Any:
         try:
             value = super().construct_object(node, deep)
-        except (ArithmeticError, LookupError, ValueError):  # what `!!int x` makes of text, and too many digits
+        except (ArithmeticError, LookupError, ValueError):  # `!!int x`, `!!bool x`, too many digits
             raise ConstructorError(
-                problem=f"{node.value!r:.80} is no {node.tag.removeprefix(_TAG)}", problem_mark=node.start_mark
+                problem=f"{node.value!r:.80} is no {node.tag.removeprefix(_TAG)}",
+                problem_mark=node.start_mark,
             ) from None
         if isinstance(value, int) and abs(value) > MAX_INT:
-            raise ConstructorError(problem=f"{node.value:.80} is too large a number", problem_mark=node.start_mark)
+            raise ConstructorError(
+                problem=f"{node.value:.80} is too large a number", problem_mark=node.start_mark
+            )
         return value
 
 
@@ -75,7 +82,7 @@ for _name, _pattern in _NUMBERS.items():
 def parse_yaml(text: str, *, source: str) -> tuple[Any, dict[Path, int]]:
     """Return the value of one document, and the line of every key and entry in it.
 
-    source: how errors call the text. Raises JobError when it is not YAML, beyond a bound, or gives a key twice.
+    source: how errors call the text. Raises JobError when it is not YAML, beyond a bound, or has a key twice.
     """
     if len(text) > MAX_CHARACTERS:
         raise JobError(f"{source} is longer than {MAX_CHARACTERS:,} characters", "shorten it")
@@ -124,13 +131,15 @@ class _Walk:
             place = (*path, key)
             if place in self.lines and key != "<<":
                 earlier = self.lines[place]
-                raise self._mistake(line, f"{key!r:.80} is given already on line {earlier}", "keep one of them")
+                raise self._mistake(
+                    line, f"{key!r:.80} is given already on line {earlier}", "keep one of them"
+                )
             self.lines[place] = line
             more, below = self.measure(child, place)
             size, depth = size + len(str(key)) + more, max(depth, below + 1)
             if size > MAX_CHARACTERS or depth > MAX_DEPTH:
-                problem = f"with aliases written out there are over {MAX_CHARACTERS:,} characters or {MAX_DEPTH} levels"
-                raise self._mistake(line, problem, "shorten it")
+                most = f"{MAX_CHARACTERS:,} characters or {MAX_DEPTH} levels"
+                raise self._mistake(line, f"aliases written out, it has more than {most}", "shorten it")
         self._open.remove(id(node))
         self._measured[id(node)] = (size, depth)
         return size, depth

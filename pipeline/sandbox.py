@@ -1,7 +1,7 @@
-"""Processes of our own for what hostile files are decoded by: a crash ends one of them, and memory is bounded.
+"""Processes of our own in which hostile files are decoded: a crash ends one of them, and memory is bounded.
 
-C libraries (Arrow, FFmpeg, Pillow's decoders) read what strangers wrote. What they do to the process that they run
-in, and how much memory a kilobyte makes them ask for, has no bound that could be checked before.
+C libraries (Arrow, FFmpeg, Pillow's decoders) read what strangers wrote. What they do to their process, and
+how much memory a kilobyte makes them ask for, cannot be checked before.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Ended(Exception):
 
 
 class Sandbox:
-    """A process that runs a module's `main`, which calls `serve`, and exchanges messages of bytes with this one.
+    """A process that runs a module's `main`, which calls `serve`; it takes and sends messages of bytes.
 
     max_silence_s: how long it may take for its next message.
     """
@@ -39,7 +39,9 @@ class Sandbox:
                 # -P: a module in the working folder must not take the place of one of ours
                 [sys.executable, "-P", "-m", module, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                env=os.environ | _ONE_THREAD | {"PYTHONPATH": os.pathsep.join([*filter(None, sys.path), _HOME])},
+                env=os.environ
+                | _ONE_THREAD
+                | {"PYTHONPATH": os.pathsep.join([*filter(None, sys.path), _HOME])},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,  # a library's last words
@@ -116,4 +118,6 @@ def bound_memory(more_bytes: int) -> None:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
         most = used + more_bytes
-        resource.setrlimit(resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+        resource.setrlimit(
+            resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard)
+        )

@@ -23,9 +23,9 @@ MAX_BYTES = Limits().max_bytes
 class Inputs:
     """What the rows of one table may read. Travels to other processes; may be used from several threads.
 
-    roots: folders and URLs below which everything may be read. Outside of them only http and https to public
-    addresses is read. base: the table's own folder, where relative paths start; see `Roots`. storage_options: for
-    object stores.
+    roots: folders and URLs below which everything may be read; outside of them only http and https to public
+    addresses is read. base: the table's own folder, where relative paths start; see `Roots`.
+    storage_options: for object stores.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""How much memory may be in use for decoding at one time, in this process and in the sandboxes that it has."""
+"""How much memory decoding may take at one time, in this process and in its sandboxes together."""
 
 from __future__ import annotations
 

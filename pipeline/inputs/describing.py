@@ -35,7 +35,9 @@ class Describer:
                         box.send(b"go on")
                         answer = box.receive()
         except Ended as error:
-            raise InputError(f"it cannot be read: {error}", "write it again, as png or as H.264 in mp4") from None
+            raise InputError(
+                f"it cannot be read: {error}", "write it again, as png or as H.264 in mp4"
+            ) from None
         found = json.loads(answer[1:])
         if answer[:1] == REFUSED:
             raise InputError(*found)

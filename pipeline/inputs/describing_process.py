@@ -11,8 +11,8 @@ from framefleet.pipeline.inputs.file_kinds import Kind
 from framefleet.pipeline.inputs.pictures import decoding_bytes, describe
 from framefleet.pipeline.sandbox import bound_memory, serve
 
-# Before anything is decoded: for what a container lists of its frames; and for what libwebp reserves, but does not
-# touch yet, to open its largest picture, which is then refused by its size.
+# To open a file, before it is decoded: for what a container lists of its frames; for what libwebp reserves,
+# but does not touch yet, for its largest picture, which is then refused by its size.
 OPENING: dict[Kind, int] = {"video": 256 << 20, "image": 5 << 29}
 MORE = 256 << 20  # than decoding should take
 # The kinds of answers, their first byte.

@@ -81,7 +81,7 @@ def decoding_bytes(content: bytes, kind: Kind) -> int:
 
 @contextmanager
 def _opened(content: bytes) -> Iterator[Image.Image]:
-    """Give the image, of which only the header was read. Raises InputError, also for what the block raises."""
+    """Give the image, only its header read. Raises InputError, also for what the block raises."""
     found = file_kind(content)
     if found is None or found.kind != "image":
         raise InputError(f"it is {found}, not an image" if found else "it is not an image", "give an image")

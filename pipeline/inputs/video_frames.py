@@ -23,7 +23,10 @@ CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,gif,ogg,asf,mpeg,mpe
 OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
 # explode: raise for damage, where FFmpeg would go on with grey blocks.
 CODEC_OPTIONS = {"err_detect": "explode"}
-PADDING = (128, 288)  # what codecs add to width and height; MPEG-4, for what lies outside of the picture, most
+PADDING = (
+    128,
+    288,
+)  # what codecs add to width and height; MPEG-4, for what lies outside of the picture, most
 BYTES_PER_FRAME_PIXEL = 100  # sixteen frames that others refer to, at six bytes (4:4:4, 16 bits), and copies
 MATROSKA, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
@@ -54,7 +57,7 @@ def frames_of(content: bytes) -> Generator[Image.Image]:
 
 
 def most_pixels(content: bytes) -> int:
-    """Return how many pixels its frames have at most, as its header says. Decodes nothing. Raises InputError."""
+    """Return how many pixels a frame has at most, as the header says. Decodes nothing. Raises InputError."""
     try:
         with _opened(content, codec_whitelist="none") as container:
             context = _stream(container).codec_context

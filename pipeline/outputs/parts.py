@@ -53,7 +53,7 @@ class PartWriter:
         self._values.append(values)
 
     def due(self, now: float) -> bool:
-        """Tell whether to flush: enough rows or bytes wait, or have since MAX_AGE_S. now: any steadily rising seconds.
+        """Tell whether to flush: enough rows or bytes wait, or have since MAX_AGE_S. now: rising seconds.
 
         The age counts from the first call that saw a row waiting, so call it after every `add` or at least
         once a second.

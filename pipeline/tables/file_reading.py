@@ -40,7 +40,8 @@ _JSON_TYPES: dict[Kind | None, pa.DataType] = {
 class FileToRead:
     """One file of a table.
 
-    name: for messages. compression: one of `COMPRESSED`. arguments: columns whose cells are checked later, with the kind that they should have.
+    name: for messages. compression: one of `COMPRESSED`, or None. arguments: columns whose cells are checked
+    later, with the kind that they should have.
     """
 
     content: io.RawIOBase
@@ -82,8 +83,10 @@ def batches_of(
             waiting.append(batch)
         rows, size = sum(part.num_rows for part in waiting), sum(part.nbytes for part in waiting)
         if waiting and (batch is None or rows >= batch_rows or size >= MAX_BATCH_BYTES):
-            yield from _parts(pa.concat_batches(waiting), seen - rows, file)
+            with explained(file, after_row=seen - rows):
+                joined = pa.concat_batches(waiting)
             waiting = []
+            yield from _parts(joined, seen - rows, file)
         if batch is None:
             return
 
@@ -125,7 +128,7 @@ def _reader(file: FileToRead, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
 
 
 def _plain(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Return the batch with dictionaries written out: each row then says itself how large it is. See `_settled`."""
+    """Return the batch without dictionaries, as `_settled` says: each row then tells how large it is."""
     columns = [
         column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
         for column in batch.columns
@@ -186,8 +189,9 @@ def _check_storable(schema: pa.Schema, file: FileToRead) -> None:
         try:
             _store(pa.schema([field]))
         except _UNSTORABLE as error:
+            held = f"the column {field.name!r} holds {str(field.type)[:MAX_NAME]}"
             raise TableError(
-                f"{file.name}: the column {field.name!r} holds {str(field.type)[:MAX_NAME]}, and records cannot: {error}",
+                f"{file.name}: {held}, and records cannot: {error}",
                 "leave it out of the table, or write it as text",
             ) from None
     raise TableError(f"{file.name}: records cannot hold its columns: {problem}", "leave some of them out")
@@ -246,7 +250,15 @@ def explained(file: FileToRead, after_row: int | None = None) -> Iterator[None]:
             f"{file.name} cannot be read{where}: some rows of it take more than 2 GiB to read",
             "write it with smaller row groups and pages, and without huge cells",
         ) from None
-    except (pa.ArrowException, EOFError, OSError, ValueError, OverflowError, lzma.LZMAError, zlib.error) as error:
+    except (
+        pa.ArrowException,
+        EOFError,
+        OSError,
+        ValueError,
+        OverflowError,
+        lzma.LZMAError,
+        zlib.error,
+    ) as error:
         fixes: dict[Format, str] = {
             "jsonl": "every line must be one JSON object with the same keys, each of one type",
             "parquet": "write the file again; it may be cut short",

@@ -18,12 +18,12 @@ MAX_LINE = 16 << 20
 BATCH_ROWS, BATCH_BYTES = 1024, 4 << 20
 MAX_KEYS = 10_000
 BOM = b"\xef\xbb\xbf"
-_SCALARS = {
+_SCALARS: dict[pa.DataType, set[type]] = {
     pa.string(): {str},
     pa.int64(): {int},
     pa.float64(): {int, float},
     pa.bool_(): {bool},
-    pa.null(): set[type](),
+    pa.null(): set(),
 }
 
 

@@ -1,7 +1,7 @@
 """From a record batch to the rows whose cells Python may see, and to why the others are refused.
 
-Looked at in Arrow, before any cell becomes a Python value: a cell may be megabytes long, may be no text at all
-(Latin-1 in a Parquet file), or be a date that Python does not have.
+Looked at in Arrow, before any cell becomes a Python value: a cell may be megabytes long, be no text at all
+(Latin-1 in a Parquet file), or a date that Python does not have.
 """
 
 from __future__ import annotations
@@ -47,8 +47,10 @@ def readable(batch: pa.RecordBatch, read: Collection[str]) -> Readable:
 
 
 def repaired(row: pa.RecordBatch) -> pa.RecordBatch:
-    """Return a refused row as every program can read it: what is no UTF-8 is `\ufffd` in text, other cells null."""
-    columns = [_repaired(column) if any(_problems(column, is_read=False)) else column for column in row.columns]
+    """Return a refused row as every program can read it: bad text is mended, other bad cells are null."""
+    columns = [
+        _repaired(column) if any(_problems(column, is_read=False)) else column for column in row.columns
+    ]
     return pa.RecordBatch.from_arrays(columns, schema=row.schema) if columns else row
 
 
@@ -98,7 +100,7 @@ def _has_values(column: pa.Array) -> bool:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return kind in (pa.string(), pa.large_string())
 
 
 def _shown(cell: pa.Scalar) -> str:

@@ -19,7 +19,7 @@ _READERS = Sandboxes("framefleet.pipeline.tables.reader_process", max_silence_s=
 def read_schema(
     file: IO[bytes], size: int | None, request: Mapping[str, Any]
 ) -> tuple[pa.Schema, int | None]:
-    """Return the schema and, for Parquet, the number of rows. request: see `FileToRead`. Raises TableError."""
+    """Return the schema and, for Parquet, the number of rows. request: as `FileToRead`. Raises TableError."""
     request = {**request, "batch_rows": 0, "first_row": 0}
     ((kind, content),) = _answers(file, size, request, schema=b"")
     assert kind == SCHEMA
@@ -55,7 +55,9 @@ def _answers(
                 else:
                     yield kind, content
     except Ended as error:
-        raise TableError(f"{request['name']} cannot be read: {error}", "write it with another program") from None
+        raise TableError(
+            f"{request['name']} cannot be read: {error}", "write it with another program"
+        ) from None
     if refused:
         raise TableError(*refused)
 

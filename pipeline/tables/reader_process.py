@@ -1,4 +1,4 @@
-"""The sandbox that reads tables: the bytes of one file in, as it asks for them; schema or record batches out."""
+"""The sandbox that reads tables: the bytes of a file in, as it asks for them; schema or batches out."""
 
 from __future__ import annotations
 

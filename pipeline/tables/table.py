@@ -134,7 +134,9 @@ def _below(filesystem: Any, path: str, location: str) -> list[str]:
     for folder, _, files in filesystem.walk(path):
         found += [f"{folder.rstrip('/')}/{name}" for name in files]
         if len(found) > MAX_LISTED:
-            raise TableError(f"{location} holds more than {MAX_LISTED:,} files", "give the table's own folder")
+            raise TableError(
+                f"{location} holds more than {MAX_LISTED:,} files", "give the table's own folder"
+            )
     return found
 
 

@@ -87,9 +87,15 @@ def refusal(path: Path) -> TableError:
         ('{"prompt": "a"}\n' * 90_000 + '{"a":' * 60_000, "line 90001: it nests more than 64"),
         ('[\n{"prompt": "a"}\n]', "line 1: Expecting value"),
         ('{"a": 1}\n' * 120_000 + '{"sed": 1}', "line 120001 has the key 'sed', and the first lines do not"),
-        ('{"a": {"b": 1}}\n' * 70_000 + '{"a": {"c": 1}}', "line 70001: 'a' is {'c': 1}, and the column holds"),
+        (
+            '{"a": {"b": 1}}\n' * 70_000 + '{"a": {"c": 1}}',
+            "line 70001: 'a' is {'c': 1}, and the column holds",
+        ),
         ('{"a": 1}\n' * 120_000 + '{"a": 1.5}', "line 120001: 'a' is 1.5, and the column holds int64"),
-        ('{"a": 1}\n' * 120_000 + '{"a": %d}' % 2**70, "line 120001: 'a' is 1180591620717411303424, and"),
+        (
+            '{"a": 1}\n' * 120_000 + '{"a": 1180591620717411303424}',
+            "line 120001: 'a' is 1180591620717411303424, and",
+        ),
         ('{"a": 1}\n{"a": "x"}', "'a' has no one type"),
         ('{"\\ud800": 1}', "can't encode"),
         ("9" * 5000, "line 1: "),
@@ -110,7 +116,9 @@ def test_text_that_is_no_utf8_refuses_its_row_alone(tmp_path: Path, wan: Pipelin
     cells = {"prompt": as_text([b"a cat", LATIN, b"a dog"]), "note": as_text([LATIN, b"x", b"y"])}
     rows = planned(write_parquet(tmp_path / "t.parquet", cells), wan)
     assert [row.index for row in rows if isinstance(row, CheckedRow)] == [2]
-    assert problems(rows) == [f"{name} is 'ein caf\ufffd', but it is not UTF-8" for name in ("note", "prompt")]
+    assert problems(rows) == [
+        f"{name} is 'ein caf\ufffd', but it is not UTF-8" for name in ("note", "prompt")
+    ]
     assert {fix for row in rows if isinstance(row, InvalidRow) for _, fix in row.messages()} == {
         "save the table as UTF-8"
     }
@@ -238,7 +246,9 @@ def test_a_column_of_a_rare_type_that_is_read_raises_nothing_else(
         (json.dumps({f"x{i}": 1 for i in range(10_001)}), "more than 10,000 keys"),
     ],
 )
-def test_columns_that_no_record_can_carry_are_refused_at_once(line: str, problem: str, tmp_path: Path) -> None:
+def test_columns_that_no_record_can_carry_are_refused_at_once(
+    line: str, problem: str, tmp_path: Path
+) -> None:
     (tmp_path / "t.jsonl").write_text(line)
     assert problem in refusal(tmp_path / "t.jsonl").problem
 
@@ -319,6 +329,8 @@ def _nested_schema(depth: int) -> bytes:
     group = b"\x35\x02\x18\x01g\x15\x02\x00"  # repetition: optional, name, one child
     elements = b"\x48\x01r\x15\x02\x00" + group * depth + b"\x15\x02\x25\x02\x18\x01x\x00"
     count = depth + 2
-    size = b"".join(bytes([count >> shift & 127 | (128 if count >> shift > 127 else 0)]) for shift in (0, 7, 14))
+    size = b"".join(
+        bytes([count >> shift & 127 | (128 if count >> shift > 127 else 0)]) for shift in (0, 7, 14)
+    )
     footer = b"\x15\x02\x19\xfc" + size + elements + b"\x16\x00\x19\x0c\x00"
     return b"PAR1" + footer + struct.pack("<I", len(footer)) + b"PAR1"
