@@ -21,7 +21,7 @@ Scalar = str | int | float | bool
 class Section(BaseModel):
     """A part of the job file: unknown keys are refused, and "8" is not a number."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class ModelSection(Options):

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from framefleet.jobs.job import Job, Section
 from framefleet.jobs.mistakes import Key, mistakes_in
-from framefleet.jobs.yaml_text import parse_yaml
+from framefleet.jobs.yaml_text import MAX_CHARACTERS, MAX_DEPTH, parse_yaml
 from framefleet.pipeline.errors import JobError
 
 AnyJob = TypeVar("AnyJob", bound=Section)
@@ -98,7 +98,8 @@ def job_as(kind: type[AnyJob], job: AnyJob | str | Path | Mapping[str, Any]) -> 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with open(path, encoding="utf-8-sig") as file:
+            text = file.read(MAX_CHARACTERS + 1)
     except OSError as error:
         raise JobError(f"job file {path} cannot be read: {error.strerror}", "check its path") from error
     except UnicodeDecodeError as error:
@@ -122,6 +123,8 @@ def _parse_set(text: str) -> tuple[tuple[str, ...], Any]:
     key = tuple(name.strip().split("."))
     if not equals or not all(key):
         raise JobError(f"--set {text}: not key=value", "write it as --set fleet.workers=2")
+    if len(key) > MAX_DEPTH:
+        raise JobError(f"--set {name:.80}...: it nests more than {MAX_DEPTH} levels deep", "check the dots")
     parsed, _ = parse_yaml(value, source=f"--set {name}")
     return key, parsed
 

@@ -17,6 +17,7 @@ Key = tuple[str | int, ...]
 SHOULD_BE = {
     "bool_type": "true or false",
     "dict_type": "a mapping (key: value)",
+    "finite_number": "a finite number",
     "float_type": "a number",
     "int_from_float": "a whole number",
     "int_type": "a whole number",

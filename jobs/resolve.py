@@ -96,7 +96,7 @@ def resolve(job: Job, watch: Watch) -> Resolved:
     if cache := model.options.cache:
         classes = classes_called(recipes[job.recipe], spec)
         check_called(cache, classes, own=spec.pipeline_class)
-    inputs = Inputs([folder_of(job.table), *job.inputs.roots], job.storage_options)
+    inputs = Inputs(job.inputs.roots, job.storage_options, base=folder_of(job.table))
     finder = InputIndex(inputs)
     table, plan = _open_table(job, spec, recipes, finder, loras, second_models)
     for column, argument in plan.lookalikes:

@@ -13,6 +13,7 @@ from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.outputs.parts import PartWriter, committed_row_ids
 from framefleet.pipeline.outputs.records import INVALID, invalid_schema
 from framefleet.pipeline.tables.index import RowIndex
+from framefleet.pipeline.tables.readable import repaired
 from framefleet.pipeline.tables.rows import CheckedRow, InvalidRow
 from framefleet.pipeline.tables.table import Table
 
@@ -79,7 +80,7 @@ def write_invalid(resolved: Resolved, *, run: str) -> None:
     for first, batch in resolved.table.batches():
         for row in resolved.plan.rows(first, batch):
             if isinstance(row, InvalidRow):
-                writer.add(batch.slice(row.index - first, 1), reasons(row))
+                writer.add(repaired(batch.slice(row.index - first, 1)), reasons(row))
                 if writer.due(0.0):
                     writer.flush()
     writer.flush()

@@ -28,7 +28,7 @@ from framefleet.pipeline.tables.row_plan import required_arguments
 from framefleet.pipeline.tables.table import open_table
 from framefleet.pipeline.training.dataset.buckets import buckets_of
 from framefleet.pipeline.training.dataset.columns import Columns, column_kinds, plan_columns
-from framefleet.pipeline.training.dataset.rendered import table_roots
+from framefleet.pipeline.training.dataset.rendered import table_folder
 from framefleet.pipeline.training.denoiser.latents import encoder_of
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Bucket
@@ -86,8 +86,7 @@ def resolve_training(job: TrainJob, watch: TrainWatch) -> ResolvedTraining:
     table = open_table(job.table, options, arguments=column_kinds(spec, job.columns))
     columns = plan_columns(table, spec, job.train.part, columns=job.columns, defaults=job.defaults)
     buckets = buckets_of(job.train.sizes, spec)
-    roots = [*table_roots(job.table, table.schema), *job.inputs.roots]
-    inputs = Inputs(roots, job.storage_options)
+    inputs = Inputs(job.inputs.roots, job.storage_options, base=table_folder(job.table, table.schema))
     samples = _samples(job, spec, buckets[0], inputs)
     store = open_output(job)
     watch.say(f"reading the files of {model.name}")

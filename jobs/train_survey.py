@@ -11,6 +11,7 @@ from framefleet.jobs.train_resolve import ResolvedTraining
 from framefleet.jobs.watch import TrainWatch
 from framefleet.pipeline.outputs.parts import PartWriter
 from framefleet.pipeline.outputs.records import INVALID, invalid_schema
+from framefleet.pipeline.tables.readable import repaired
 from framefleet.pipeline.tables.rows import InvalidRow
 from framefleet.pipeline.training.dataset.rows import TrainingRows
 from framefleet.pipeline.training.dataset.survey import survey
@@ -31,7 +32,7 @@ def survey_training(resolved: ResolvedTraining, watch: TrainWatch) -> TrainingRo
         if len(found.invalid) < MAX_SHOWN:
             found.invalid.append(row)
         if is_skipping:
-            writer.add(cells, reasons(row))
+            writer.add(repaired(cells), reasons(row))
             if writer.due(0.0):
                 writer.flush()
 

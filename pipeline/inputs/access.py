@@ -23,8 +23,9 @@ MAX_BYTES = Limits().max_bytes
 class Inputs:
     """What the rows of one table may read. Travels to other processes; may be used from several threads.
 
-    roots: folders and URLs below which everything may be read; relative paths are relative to the first.
-    Outside of them only http and https to public addresses is read. storage_options: for object stores.
+    roots: folders and URLs below which everything may be read; outside of them only http and https to public
+    addresses is read. base: the table's own folder, where relative paths start; see `Roots`.
+    storage_options: for object stores.
     """
 
     def __init__(
@@ -32,9 +33,10 @@ class Inputs:
         roots: Sequence[str],
         storage_options: Mapping[str, Any] | None = None,
         *,
+        base: str | None = None,
         max_bytes: int = MAX_BYTES,
     ) -> None:
-        self._roots = Roots(roots)
+        self._roots = Roots(roots, base)
         self._limits = Limits(max_bytes=max_bytes)
         self._stores = {root: Store(root, storage_options) for root in self._roots.stored}
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
 from PIL import Image, ImageOps
 
 from framefleet.pipeline.errors import InputError
+from framefleet.pipeline.inputs.budget import DECODING
 from framefleet.pipeline.inputs.file_kinds import FileKind, Kind, file_kind
-from framefleet.pipeline.inputs.video_frames import frames_of
+from framefleet.pipeline.inputs.video_frames import BYTES_PER_FRAME_PIXEL, frames_of, most_pixels
 
 # Others run programs (eps), are rarely what people mean (psd, ico) or read by few (avif).
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_IMAGE_PIXELS = 1 << 26  # 8192 x 8192, 200 MB; Pillow itself warns from 89 million on
+BYTES_PER_PIXEL = 16  # of WebP: libwebp's two canvases, its copy of them, and the picture
 DEEP_MODES = ("I", "F")  # `convert` cuts their values off at 255 instead of scaling them
 
 
@@ -35,19 +39,9 @@ def open_image(content: bytes) -> Image.Image:
     So it is upright by its EXIF orientation, transparency and colour profile are dropped and not blended, and
     an animation is its first frame. Raises InputError.
     """
-    found = file_kind(content)
-    if found is None or found.kind != "image":
-        raise InputError(f"it is {found}, not an image" if found else "it is not an image", "give an image")
-    try:
-        with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
-            _check_size_and_depth(image)
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except InputError:
-        raise
-    except Image.DecompressionBombError:
-        raise _too_large("it") from None
-    except Exception:  # Pillow's decoders meet broken bytes with nearly every class there is
-        raise _unreadable(found) from None
+    with _opened(content) as image, DECODING.take(_decoding_bytes(image)):
+        ImageOps.exif_transpose(image, in_place=True)  # or else it is in memory once more
+        return image.convert("RGB")
 
 
 def open_video(content: bytes, *, max_frames: int) -> list[Image.Image]:
@@ -56,7 +50,8 @@ def open_video(content: bytes, *, max_frames: int) -> list[Image.Image]:
     Raises InputError, though not for damage that comes later.
     """
     _check_is_video(content)
-    return list(islice(frames_of(content), max_frames))
+    with closing(frames_of(content)) as frames:
+        return list(islice(frames, max_frames))
 
 
 def describe(content: bytes, kind: Kind) -> Described:
@@ -66,12 +61,44 @@ def describe(content: bytes, kind: Kind) -> Described:
     else:
         _check_is_video(content)
         num_frames = 0
-        for frame in frames_of(content):
-            size = frame.size
-            num_frames += 1
+        with closing(frames_of(content)) as frames:
+            for frame in frames:
+                size = frame.size
+                num_frames += 1
     return Described(
         sha256=hashlib.sha256(content).hexdigest(), width=size[0], height=size[1], num_frames=num_frames
     )
+
+
+def decoding_bytes(content: bytes, kind: Kind) -> int:
+    """Return how much memory `describe` takes beside the content. Decodes nothing. Raises InputError."""
+    if kind == "video":
+        _check_is_video(content)
+        return BYTES_PER_FRAME_PIXEL * most_pixels(content)
+    with _opened(content) as image:
+        return _decoding_bytes(image)
+
+
+@contextmanager
+def _opened(content: bytes) -> Iterator[Image.Image]:
+    """Give the image, only its header read. Raises InputError, also for what the block raises."""
+    found = file_kind(content)
+    if found is None or found.kind != "image":
+        raise InputError(f"it is {found}, not an image" if found else "it is not an image", "give an image")
+    try:
+        with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
+            _check_size_and_depth(image)
+            yield image
+    except InputError:
+        raise
+    except Image.DecompressionBombError:
+        raise _too_large("it") from None
+    except Exception:  # Pillow's decoders meet broken bytes with nearly every class there is
+        raise _unreadable(found) from None
+
+
+def _decoding_bytes(image: Image.Image) -> int:
+    return BYTES_PER_PIXEL * image.width * image.height
 
 
 def _check_size_and_depth(image: Image.Image) -> None:

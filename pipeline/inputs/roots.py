@@ -51,14 +51,22 @@ class WebFile:
 
 
 class Roots:
-    """The folders and URLs below which a table may read. Relative paths are relative to the first."""
+    """The folders and URLs below which a table may read.
 
-    def __init__(self, roots: Sequence[str]) -> None:
+    base: where relative paths start; unset: the first root. It is a root as well, unless it is on the web:
+    the name of a table's host may lead to another address by the time its rows are read.
+    """
+
+    def __init__(self, roots: Sequence[str], base: str | None = None) -> None:
         # Absolute: workers run in other folders.
-        self._all = tuple(_absolute(root) for root in roots)
-        self._folders = tuple(root for root in self._all if "://" not in root)
-        self._web = tuple(URL(root) for root in self._all if _scheme(root) in WEB)
-        self.stored = tuple(root for root in self._all if "://" in root and _scheme(root) not in WEB)
+        given = [_absolute(root, "inputs.roots has") for root in roots]
+        self._base = _absolute(base, "the table is in") if base is not None else next(iter(given), None)
+        if self._base is not None and not _leads_to_web(self._base):
+            given = [self._base, *given]
+        known = tuple(dict.fromkeys(given))
+        self._folders = tuple(root for root in known if "://" not in root)
+        self._web = tuple(URL(root) for root in known if _scheme(root) in WEB)
+        self.stored = tuple(root for root in known if "://" in root and _scheme(root) not in WEB)
 
     def place(self, uri: str) -> LocalFile | StoredFile | WebFile:
         """Return where `uri` lies. Raises InputError when this table may not read there."""
@@ -85,20 +93,21 @@ class Roots:
         for root in self._web:
             if _is_below(url, root):
                 return WebFile(url=url.with_user(root.user).with_password(root.password), is_trusted=True)
+        if self._base is not None and _scheme(self._base) in WEB and _is_below(url, base := URL(self._base)):
+            url = url.with_user(base.user).with_password(base.password)
         return WebFile(url=url, is_trusted=False)
 
     def _relative(self, uri: str) -> LocalFile | StoredFile | WebFile:
         if os.path.isabs(uri):
             return self._local(uri)
-        if not self._all:
+        if self._base is None:
             raise InputError("it is relative, but to nothing", "add its folder to inputs.roots")
-        first = self._all[0]
-        if "://" not in first:
-            return self._local(os.path.join(first, uri))
-        if _scheme(first) in WEB:
-            return self.web(URL(first + "/").with_user(None).join(_url(uri)))
+        if "://" not in self._base:
+            return self._local(os.path.join(self._base, uri))
+        if _scheme(self._base) in WEB:
+            return self.web(URL(self._base + "/").with_user(None).join(_url(uri)))
         _check_names(uri)
-        return self._stored(f"{USERINFO.sub('', first)}/{uri}")
+        return self._stored(f"{USERINFO.sub('', self._base)}/{uri}")
 
     def _local(self, path: str) -> LocalFile:
         try:
@@ -118,21 +127,27 @@ class Roots:
         raise InputError("it lies outside of inputs.roots", ADD.format(public_url(_folder(place))))
 
 
-def _absolute(root: str) -> str:
+def _absolute(root: str, said: str) -> str:
+    """said: how a mistake begins, as the end of which the root is shown."""
     scheme = _scheme(root)
     if scheme in LOCAL or "://" not in root:
         path = root.partition("://")[2] if scheme else root
         if not path:
-            raise JobError(f"inputs.roots has {root!r}, which is no folder", "give a folder, as images/")
-        return os.path.abspath(Path(path).expanduser())
+            raise JobError(f"{said} {root!r}, which is no folder", "give a folder, as images/")
+        return os.path.abspath(os.path.expanduser(path))
     if not root.partition("://")[2].strip("/"):
-        raise JobError(f"inputs.roots has {root!r}, which is everything", "name a host or a bucket")
+        raise JobError(f"{said} {root!r}, which is everything", "name a host or a bucket")
     if scheme in WEB:
         try:
             return str(URL(root).with_query(None).with_fragment(None)).rstrip("/")
         except ValueError as error:
-            raise JobError(f"inputs.roots has {public_url(root)!r}: {error}", "correct the URL") from None
+            raise JobError(f"{said} {public_url(root)!r}: {error}", "correct the URL") from None
     return root.rstrip("/")
+
+
+def _leads_to_web(root: str) -> bool:
+    """Tell whether a host of the web is asked for what lies below, also through a chain (`zip://::http://...`)."""
+    return any(_scheme(link) in WEB for link in root.split("::"))
 
 
 def _scheme(uri: str) -> str | None:

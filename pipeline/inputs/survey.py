@@ -15,13 +15,14 @@ from queue import Empty, SimpleQueue
 
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.inputs.access import Inputs
+from framefleet.pipeline.inputs.describing import Describer
 from framefleet.pipeline.inputs.file_kinds import Kind
-from framefleet.pipeline.inputs.pictures import Described, describe
+from framefleet.pipeline.inputs.pictures import Described
 from framefleet.pipeline.specs.check import Refused
 
 Answer = Described | Refused
 
-# Reading waits for networks, and decoding runs outside of Python's lock. Each thread may hold a file.
+# Reading waits for networks. Each thread may hold a file.
 NUM_THREADS = 16
 # How far the others go on while one host is slow.
 MAX_UNDER_WAY = 16 * NUM_THREADS
@@ -44,7 +45,7 @@ class InputIndex:
     """
 
     def __init__(self, inputs: Inputs) -> None:
-        self._inputs = inputs
+        self._inputs, self._describer = inputs, Describer()
         # An empty name is SQLite's own temporary file.
         self._db = sqlite3.connect("", check_same_thread=False)
         self._db.executescript(_SCHEMA)
@@ -101,13 +102,14 @@ class InputIndex:
                 self._questions.get_nowait()
         for _ in range(NUM_THREADS):
             self._questions.put(None)
+        self._describer.close()
         self._db.close()
 
     def _work(self) -> None:
         while (question := self._questions.get()) is not None:
             answer: Answer | Exception
             try:
-                answer = describe(self._inputs.read(question[0]), question[1])
+                answer = self._describer.describe(self._inputs.read(question[0]), question[1])
             except InputError as error:
                 answer = Refused(reason=error.problem, fix=error.fix)
             except Exception as error:  # a thread has no caller: raised where the answer is taken

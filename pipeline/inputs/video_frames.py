@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Generator, Mapping
 from fractions import Fraction
 
 import av
@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from framefleet.pipeline.errors import InputError
+from framefleet.pipeline.inputs.budget import DECODING
 from framefleet.pipeline.outputs.media import SCALING
 
 MAX_FRAME_PIXELS = 1 << 24  # 4096 x 4096: 81 of those are 4 GB
@@ -21,21 +22,29 @@ MAX_PIXELS = 1 << 32  # of all frames, which are decoded to see that they can be
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,gif,ogg,asf,mpeg,mpegts"
 OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
 # explode: raise for damage, where FFmpeg would go on with grey blocks.
-CODEC_OPTIONS = {"err_detect": "explode", "max_pixels": str(MAX_FRAME_PIXELS)}
+CODEC_OPTIONS = {"err_detect": "explode"}
+PADDING = (
+    128,
+    288,
+)  # what codecs add to width and height; MPEG-4, for what lies outside of the picture, most
+BYTES_PER_FRAME_PIXEL = 100  # sixteen frames that others refer to, at six bytes (4:4:4, 16 bits), and copies
 MATROSKA, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
-def frames_of(content: bytes) -> Iterator[Image.Image]:
+def frames_of(content: bytes) -> Generator[Image.Image]:
     """Yield RGB frames in order, as they are stored, at no particular rate, turned as the file says.
 
-    Raises InputError where the file is damaged or beyond a bound, maybe after some frames.
+    Raises InputError where the file is damaged or beyond a bound, maybe after some frames. Close it where not
+    all are taken: it holds a part of the memory for decoding.
     """
     if _is_cut_off(content):
         raise _damaged()
-    size, count = None, 0
+    size, count, pixels = None, 0, most_pixels(content)
     try:
-        with av.open(io.BytesIO(content), "r", options=OPTIONS, metadata_errors="ignore") as container:
-            for frame in container.decode(_prepared(container)):
+        # FFmpeg decodes some frames when it opens a file, and a stream may become larger on its way.
+        bound = {"max_pixels": str(pixels)}
+        with DECODING.take(BYTES_PER_FRAME_PIXEL * pixels), _opened(content, **bound) as container:
+            for frame in container.decode(_prepared(container, bound)):
                 count += 1
                 _check(frame, size, count)
                 size = (frame.width, frame.height)
@@ -47,17 +56,38 @@ def frames_of(content: bytes) -> Iterator[Image.Image]:
         raise InputError("it has no frames", "give a file with a picture track")
 
 
-def _prepared(container: av.container.InputContainer) -> av.VideoStream:
+def most_pixels(content: bytes) -> int:
+    """Return how many pixels a frame has at most, as the header says. Decodes nothing. Raises InputError."""
+    try:
+        with _opened(content, codec_whitelist="none") as container:
+            context = _stream(container).codec_context
+            width, height = context.width, context.height
+    except (av.FFmpegError, EOFError, ValueError) as error:
+        raise _damaged() from error
+    if width * height > MAX_FRAME_PIXELS:
+        raise _too_large(width, height)
+    if not width * height:
+        return MAX_FRAME_PIXELS  # only the first frame says it, in some containers
+    return min((width + PADDING[0]) * (height + PADDING[1]), MAX_FRAME_PIXELS)
+
+
+def _opened(content: bytes, **options: str) -> av.container.InputContainer:
+    return av.open(io.BytesIO(content), "r", options={**OPTIONS, **options}, metadata_errors="ignore")
+
+
+def _stream(container: av.container.InputContainer) -> av.VideoStream:
     if not container.streams.video:
         raise InputError("it has no picture track", "give a video, not sound alone")
     stream = container.streams.video[0]
-    context = stream.codec_context
-    if context is None:  # PyAV's types do not say so, but it is where FFmpeg has no decoder
+    if stream.codec_context is None:  # PyAV's types do not say so, but it is where FFmpeg has no decoder
         raise _damaged()
-    if context.width * context.height > MAX_FRAME_PIXELS:
-        raise _too_large(context.width, context.height)
-    context.options = dict(CODEC_OPTIONS)
-    context.thread_count = 1  # many files are decoded side by side
+    return stream
+
+
+def _prepared(container: av.container.InputContainer, bound: Mapping[str, str]) -> av.VideoStream:
+    stream = _stream(container)
+    stream.codec_context.options = {**CODEC_OPTIONS, **bound}
+    stream.codec_context.thread_count = 1  # many files are decoded side by side
     return stream
 
 

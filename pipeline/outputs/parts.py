@@ -23,6 +23,7 @@ from framefleet.pipeline.outputs.records import RECORD_FIELDS, RECORDS, ROW_ID, 
 from framefleet.pipeline.outputs.store import Store
 
 MAX_ROWS = 256  # about half a megabyte a part, and 4,000 parts for a million rows
+MAX_BYTES = 64 << 20  # of carried columns, where rows are megabytes
 MAX_AGE_S = 5.0  # what a crash may cost: rows finished within this time are rendered again
 NUM_READERS = 8  # parts read at once on resume: a store answers in tens of milliseconds, whatever the size
 PARTS_AHEAD = 64  # parts whose row_ids may wait to be taken: 16,384 of them, about a megabyte
@@ -43,7 +44,7 @@ class PartWriter:
         self._carried: list[pa.RecordBatch] = []
         self._values: list[Mapping[str, Any]] = []
         self._waiting_since: float | None = None
-        self._num_parts = 0
+        self._num_parts = self._num_bytes = 0
 
     @property
     def rows_waiting(self) -> int:
@@ -53,10 +54,11 @@ class PartWriter:
         """Take one row: its carried columns (one row; None if there are none), and ours."""
         if carried_row is not None:
             self._carried.append(carried_row)
+            self._num_bytes += carried_row.nbytes
         self._values.append(values)
 
     def due(self, now: float) -> bool:
-        """Tell whether to flush: enough rows wait, or have since MAX_AGE_S. now: any steadily rising seconds.
+        """Tell whether to flush: enough rows or bytes wait, or have since MAX_AGE_S. now: rising seconds.
 
         The age counts from the first call that saw a row waiting, so call it after every `add` or at least
         once a second.
@@ -65,7 +67,8 @@ class PartWriter:
             return False
         if self._waiting_since is None:
             self._waiting_since = now
-        return len(self._values) >= MAX_ROWS or now - self._waiting_since >= MAX_AGE_S
+        is_full = len(self._values) >= MAX_ROWS or self._num_bytes >= MAX_BYTES
+        return is_full or now - self._waiting_since >= MAX_AGE_S
 
     def flush(self) -> str | None:
         """Write the rows that wait as one part; return its path, or None when there are none.
@@ -78,7 +81,7 @@ class PartWriter:
         path = f"{self._folder}/part-{self._run}-{self._num_parts + 1:06d}.parquet"
         self._store.create(path, _to_parquet(self._table()))
         self._num_parts += 1
-        self._carried, self._values, self._waiting_since = [], [], None
+        self._carried, self._values, self._waiting_since, self._num_bytes = [], [], None, 0
         return path
 
     def _table(self) -> pa.Table:

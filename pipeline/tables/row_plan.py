@@ -35,9 +35,8 @@ from framefleet.pipeline.tables.rows import Reader, RowPlan
 # Columns with a meaning of their own, unless the pipeline has a parameter of that name.
 _SPECIAL: dict[str, Kind] = {"seed": "int", "scheduler": "str", "recipe": "str", "fps": "float", LORA: "str"}
 _FROM_INPUT = re.compile("ImageToVideo|VideoToVideo|Img2Img|Inpaint")
-_CACHED = (
-    4096  # distinct cells remembered per column: heights and schedulers repeat, prompts and seeds do not
-)
+# Distinct cells remembered per column: heights and schedulers repeat, prompts and seeds do not.
+_CACHED, _CACHED_LENGTH = 4096, 4096
 
 
 def argument_columns(
@@ -231,7 +230,7 @@ def _remembering(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
         if cell in known:
             return known[cell]
         value = check(cell)
-        if len(known) < _CACHED:
+        if len(known) < _CACHED and not (isinstance(cell, str) and len(cell) > _CACHED_LENGTH):
             known[cell] = value
         return value
 

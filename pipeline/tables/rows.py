@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -20,6 +20,7 @@ from framefleet.pipeline.specs.schedulers import SchedulerChoice
 from framefleet.pipeline.specs.signature import InputKind, Kind
 from framefleet.pipeline.specs.spec import PipelineSpec
 from framefleet.pipeline.tables.limits import limits
+from framefleet.pipeline.tables.readable import Problems, readable
 from framefleet.pipeline.tables.row_inputs import Finder, check_length
 
 _SHAPING = ("height", "width", *FRAME_PARAMETERS, "max_sequence_length")
@@ -69,6 +70,17 @@ class InvalidRow:
         return [(f"row {self.index}: {problem}", problem.fix) for problem in self.problems]
 
 
+def refused_row(index: int, problems: Problems) -> InvalidRow:
+    """Return the row of cells that were not even read. See `readable`."""
+    return InvalidRow(
+        index=index,
+        problems=tuple(
+            Problem(column=column, value=shown, reason=refused.reason, fix=refused.fix)
+            for column, shown, refused in problems
+        ),
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
     """One column with a meaning. check: of a cell that is not null; a value, or Refused."""
@@ -107,10 +119,16 @@ class RowPlan:
 
     def rows(self, first_index: int, batch: pa.RecordBatch) -> Iterator[CheckedRow | InvalidRow]:
         """Yield every row of the batch in order; `first_index` is the position of its first."""
-        cells = [_values(batch.column(reader.column)) for reader in self.readers]
+        found = readable(batch, [reader.column for reader in self.readers])
+        cells = [_values(column) for column in found.cells.columns]
         self.finder.prefetch(self._inputs(cells))
+        rows = zip(*cells, strict=True) if cells else iter([()] * batch.num_rows)
         for offset in range(batch.num_rows):
-            yield self._row(first_index + offset, [column[offset] for column in cells])
+            index = first_index + offset
+            if offset in found.refused:
+                yield refused_row(index, found.refused[offset])
+            else:
+                yield self._row(index, next(rows))
 
     def _inputs(self, cells: list[list[Any]]) -> Iterator[tuple[str, InputKind]]:
         for reader, column in zip(self.readers, cells, strict=True):
@@ -119,7 +137,7 @@ class RowPlan:
                     if isinstance(cell, str) and cell.strip():
                         yield cell.strip(), reader.kind
 
-    def _row(self, index: int, cells: list[Any]) -> CheckedRow | InvalidRow:
+    def _row(self, index: int, cells: Sequence[Any]) -> CheckedRow | InvalidRow:
         arguments = dict(self.base)
         special: dict[str, Any] = {}
         problems: list[Problem] = []
@@ -226,7 +244,9 @@ class RowPlan:
 
 def _values(column: pa.Array) -> list[Any]:
     if pa.types.is_decimal(column.type):
-        column = column.cast(pa.float64())  # DuckDB writes 5.0 as a decimal
+        column = column.cast(
+            pa.float64()
+        )  # DuckDB writes 5.0 as a decimal; a decimal of 76 digits has a float too
     values: list[Any] = column.to_pylist()
     return values
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import fsspec
 import pyarrow as pa
 from fsspec.core import has_magic
+from fsspec.implementations.local import LocalFileSystem
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.outputs.store import public_url
 from framefleet.pipeline.specs.signature import Kind
 from framefleet.pipeline.tables.table_files import FORMATS, Source, file_format, open_batches, read_schema
+
+MAX_LISTED = 100_000  # files below a local folder
+MAX_ROWS = 100_000_000  # each takes 40 bytes of disk while a job runs, and a kilobyte may hold so many
 
 _TEXT_COLUMNS: dict[str, Kind] = dict.fromkeys(("prompt", "negative_prompt", "scheduler", "recipe"), "str")
 
@@ -45,16 +50,24 @@ class Table:
                     part = batch.slice(start, batch_rows)
                     yield first, part
                     first += part.num_rows
+                    self._check_length(first)
         if first == 0:
             raise TableError(f"table {self.location} has no rows", "add rows, or give another table")
+
+    def _check_length(self, num_rows: int) -> None:
+        if num_rows > MAX_ROWS:
+            raise TableError(
+                f"table {self.location} has more than {MAX_ROWS:,} rows",
+                "give parts of it to jobs of their own",
+            )
 
 
 def folder_of(location: str) -> str:
     """Return the folder that a table lies in, or is: where paths in its cells start from."""
-    plain = location.partition("?")[0] if "://" in location else str(Path(location).expanduser().absolute())
+    plain = location.partition("?")[0] if "://" in location else os.path.abspath(os.path.expanduser(location))
     parts = plain.split("/")
     fixed = next((i for i, part in enumerate(parts) if has_magic(part)), len(parts))
-    is_file = fixed == len(parts) and file_format(plain) is not None and not Path(plain).is_dir()
+    is_file = fixed == len(parts) and file_format(plain) is not None and not os.path.isdir(plain)
     return "/".join(parts[: fixed - 1] if is_file else parts[:fixed]) or "/"
 
 
@@ -86,7 +99,9 @@ def open_table(
         ) from error
     if num_rows == 0:
         raise TableError(f"table {shown} has no rows", "add rows, or give another table")
-    return Table(location=shown, sources=sources, schema=schema, num_rows=num_rows)
+    table = Table(location=shown, sources=sources, schema=schema, num_rows=num_rows)
+    table._check_length(num_rows or 0)
+    return table
 
 
 def _paths(filesystem: Any, path: str, location: str) -> list[str]:
@@ -96,7 +111,7 @@ def _paths(filesystem: Any, path: str, location: str) -> list[str]:
     elif _is_file(filesystem, path):
         found = [path]
     elif filesystem.isdir(path):
-        found = _visible(filesystem.find(path), path)
+        found = _visible(_below(filesystem, path, location), path)
     else:
         raise TableError(f"table {location} does not exist", _nearest(filesystem, path))
     if not found:
@@ -107,6 +122,21 @@ def _paths(filesystem: Any, path: str, location: str) -> list[str]:
         raise TableError(
             f"files of several formats in {location}: {both}", "give a glob, as in folder/*.parquet"
         )
+    return found
+
+
+def _below(filesystem: Any, path: str, location: str) -> list[str]:
+    """Return all files below a folder; of a local one as long as they are not too many, as in `/`."""
+    if not isinstance(filesystem, LocalFileSystem):
+        names: list[str] = filesystem.find(path)
+        return names
+    found: list[str] = []
+    for folder, _, files in filesystem.walk(path):
+        found += [f"{folder.rstrip('/')}/{name}" for name in files]
+        if len(found) > MAX_LISTED:
+            raise TableError(
+                f"{location} holds more than {MAX_LISTED:,} files", "give the table's own folder"
+            )
     return found
 
 

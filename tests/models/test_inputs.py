@@ -147,6 +147,16 @@ def test_a_server_that_recovers_is_asked_again(statuses: str, inputs: Inputs, we
     assert inputs.read(f"status?{statuses}") == image_file()
 
 
+def test_rows_of_a_table_on_a_private_host_need_that_host_among_the_roots(web: WebServer) -> None:
+    base = f"{web.url}/img"
+    with pytest.raises(InputError) as caught:
+        Inputs([], base=base).read("a.png")
+    assert caught.value.problem == "127.0.0.1 is at 127.0.0.1, which is not a public address"
+    assert f"add '{web.url}/' to inputs.roots" in caught.value.fix
+    assert not web.requests
+    assert Inputs([f"{web.url}/"], base=base).read("a.png") == image_file()
+
+
 @pytest.mark.parametrize(
     ("path", "limits"),
     [("silent", Limits(silence_s=0.2, total_s=5.0)), ("trickle", Limits(silence_s=1.0, total_s=0.5))],

@@ -118,6 +118,30 @@ def test_a_path_is_relative_to_a_first_root_that_is_a_url() -> None:
     assert str(on_web.url) == "https://h/table/b/c%20d.png?v=1"
 
 
+def test_the_host_of_a_table_on_the_web_is_no_root() -> None:
+    roots = Roots(["http://h/images"], base="http://me:pw@h/tables")
+    for uri in ("a.png", "http://h/tables/a.png"):
+        place = roots.place(uri)
+        assert isinstance(place, WebFile) and not place.is_trusted
+        assert str(place.url) == "http://me:pw@h/tables/a.png"
+    inside = roots.place("../images/a.png")
+    assert isinstance(inside, WebFile) and inside.is_trusted and inside.url.user is None
+    named = Roots(["http://h/tables"], base="http://h/tables").place("a.png")
+    assert isinstance(named, WebFile) and named.is_trusted
+
+
+def test_a_table_that_is_reached_through_the_web_makes_no_root_of_it() -> None:
+    for base in ("simplecache::http://h/tables", "zip://images::https://h/table.zip"):
+        with pytest.raises(InputError, match=r"outside of inputs\.roots"):
+            Roots([], base=base).place("a.png")
+
+
+def test_the_folder_of_another_table_is_a_root(folders: Path) -> None:
+    roots = Roots([f"{folders}/out"], base=f"{folders}/in")
+    assert roots.place("a.png") == LocalFile(path=f"{folders}/in/a.png")
+    assert roots.place(f"{folders}/out/secret") == LocalFile(path=f"{folders}/out/secret")
+
+
 def test_a_root_inside_an_archive_is_one_for_relative_paths_only() -> None:
     roots = Roots(["zip://images::s3://bucket/table.zip"])
     assert roots.place("a/b.png") == StoredFile(root="zip://images::s3://bucket/table.zip", path="a/b.png")

@@ -140,6 +140,68 @@ def test_an_alias_inside_what_it_names_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path, text).problem.endswith("line 4: an alias stands inside what it names")
 
 
+# Each of them once ended in a traceback, or never.
+HOSTILE = {
+    "output: 2024-13-45": None,  # text, as it stands
+    "revision: 4e2f1a": "unknown key `revision`",
+    "? null": "the key 'null' is not text",
+    "1: x": "the key '1' is not text",
+    "[a]: b": "the key a list or a mapping is not text",
+    "columns: {on: x}": "the key 'on' is not text",
+    "defaults: {a: .inf}": "`defaults.a` is inf",
+    "fleet: {ready_timeout_s: .inf}": "it must be a finite number",
+    "fleet: {workers: .nan}": "`fleet.workers` is nan",
+    "fleet: {workers: !!int x}": "'x' is no int",
+    "keep_embeddings: !!bool x": "'x' is no bool",
+    f"fleet: {{workers: {'9' * 5000}}}": "is no int",
+    f"fleet: {{workers: 0x{'f' * 5000}}}": "is too large a number",
+    "columns: !!set {a}": "could not determine a constructor",
+    "output: !!binary aGk=": "could not determine a constructor",
+    "output: !!python/object/apply:os.system [ls]": "could not determine a constructor",
+    r'output: "\0"': "it holds",
+    r'output: "\ud800"': "it holds",
+    r'output: "\UFFFFFFFF"': "not YAML",
+    "output: " + "[" * 60_000: "more than 32 levels",
+    "defaults:\n  " + "- " * 100_000: "more than 32 levels",
+    "a: &a {<<: *a}": "an alias stands inside what it names",
+    "a: {<<: 5}": "expected a mapping",
+    "#" * 300_000: "is longer than 262,144 characters",
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: text[:40])
+def test_a_hostile_job_file_is_refused_in_our_words(text: str, tmp_path: Path) -> None:
+    kept = "".join(line for line in LEAST.splitlines(True) if line[:6] != text[:6])
+    said = HOSTILE[text]
+    if said is None:
+        assert load_job(write(tmp_path, kept + text)).output == "2024-13-45"
+        return
+    error = refusal(tmp_path, kept + text)
+    assert said in error.problem + error.fix
+    assert len(error.problem) < 1000
+
+
+@pytest.mark.parametrize(
+    "bomb", ["[*{0}, *{0}, *{0}, *{0}, *{0}, *{0}]", "{{<<: [*{0}, *{0}, *{0}], k{1}: 1}}"]
+)
+def test_aliases_that_multiply_are_refused_before_they_do(bomb: str, tmp_path: Path) -> None:
+    lines = ["a0: &a0 {x: 1}", *(f"a{i}: &a{i} {bomb.format(f'a{i - 1}', i)}" for i in range(1, 20))]
+    assert len("\n".join(lines)) < 1500
+    assert "aliases written out" in refusal(tmp_path, LEAST + "\n".join(lines)).problem
+
+
+def test_a_job_file_that_has_no_end_is_refused() -> None:
+    with pytest.raises(JobError, match="longer than"):
+        load_job("/dev/zero")
+
+
+@pytest.mark.parametrize(
+    "text", ["a" + ".a" * 5000 + "=1", "loras..x=1", "x=" + "[" * 5000, "fleet={1: 2}", "loras=2024-13-45"]
+)
+def test_a_hostile_set_is_refused_in_our_words(text: str, tmp_path: Path) -> None:
+    assert refusal(tmp_path, LEAST, text).fix
+
+
 def test_the_schema_holds_every_key_and_refuses_others() -> None:
     schema = job_schema()
     assert set(schema["properties"]) == set(Job.model_fields)

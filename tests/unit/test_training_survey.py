@@ -21,7 +21,7 @@ from framefleet.pipeline.tables.rows import InvalidRow
 from framefleet.pipeline.tables.table import open_table
 from framefleet.pipeline.training.dataset.buckets import buckets_of
 from framefleet.pipeline.training.dataset.columns import column_kinds, plan_columns
-from framefleet.pipeline.training.dataset.rendered import table_roots
+from framefleet.pipeline.training.dataset.rendered import table_folder
 from framefleet.pipeline.training.dataset.rows import TrainingRows
 from framefleet.pipeline.training.dataset.survey import survey
 from framefleet.pipeline.training.settings import Part
@@ -69,7 +69,7 @@ class Surveyor:
     ) -> TrainingRows:
         table = open_table(location, arguments=column_kinds(self.spec, job.get("columns", {})))
         columns = plan_columns(table, self.spec, part, **job)
-        inputs = Watched(table_roots(location, table.schema), opened=self.opened)
+        inputs = Watched([table_folder(location, table.schema)], opened=self.opened)
         buckets = buckets_of(sizes, self.spec)
 
         def refuse(row: InvalidRow, cells: pa.RecordBatch) -> None:
@@ -252,7 +252,7 @@ def test_a_render_jobs_records_are_a_table_also_when_its_output_was_moved(
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        ("[" * 100_000, "prompt is empty"),
+        ("[" * 60_000, "prompt is empty"),
         ("not JSON", "prompt is empty"),
         ('{"prompt": ["a", "b"]}', "prompt is ['a', 'b'], but it must be text"),
         ('{"prompt": "\\ud800"}', None),

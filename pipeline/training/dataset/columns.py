@@ -50,6 +50,12 @@ class Columns:
     is_rendered: bool
     spec: PipelineSpec
 
+    @property
+    def names(self) -> list[str]:
+        """Return the columns of the table that are read."""
+        more = (self.video, rendered.ARGUMENTS if self.is_rendered else None)
+        return list(dict.fromkeys(name for name in (*self.read.values(), *more) if name is not None))
+
     def videos(self, batch: pa.RecordBatch) -> list[Any]:
         """Return the cells that name videos; null for every row where none is needed."""
         if self.video is None:

@@ -21,10 +21,10 @@ def is_records(schema: pa.Schema) -> bool:
     return {"row_id", "frames_sha256", VIDEO, ARGUMENTS} <= set(schema.names)
 
 
-def table_roots(location: str, schema: pa.Schema) -> list[str]:
+def table_folder(location: str, schema: pa.Schema) -> str:
     """Return the folder that paths of a table are relative to, for `Inputs`: of records, the whole output."""
     folder = folder_of(location)
-    return [folder.rstrip("/").rpartition("/")[0] if _is_in_output(folder, schema) else folder]
+    return folder.rstrip("/").rpartition("/")[0] if _is_in_output(folder, schema) else folder
 
 
 def clips(cells: list[Any], location: str, schema: pa.Schema) -> list[Any]:

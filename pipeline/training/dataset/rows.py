@@ -11,6 +11,7 @@ from typing import Any, overload
 
 import pyarrow as pa
 
+from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.identity import canonical_json
 from framefleet.pipeline.json_text import parse_json
 from framefleet.pipeline.training.task import Bucket, TrainingRow
@@ -30,18 +31,24 @@ _SCHEMA = pa.schema(
 # Arguments that decide how long embeddings are, or are one number for all rows of a forward (LTX).
 ALIKE = ("max_sequence_length", "frame_rate")
 _PART_ROWS = 4096  # how many wait as Python values
+MAX_BYTES = 8 << 30  # in memory, as all workers hold them; some 25 million rows of ordinary prompts
 
 
 class TrainingRows(Sequence[TrainingRow]):
     """Rows in table order; refused ones are not among them, so a position is not an index in the table."""
 
     def __init__(self, rows: Iterable[TrainingRow]) -> None:
-        batches, waiting = [], []
+        batches, waiting, size = [], [], 0
         for row in rows:
             waiting.append(_cells(row))
             if len(waiting) == _PART_ROWS:
                 batches.append(pa.RecordBatch.from_pylist(waiting, _SCHEMA))
-                waiting = []
+                waiting, size = [], size + batches[-1].nbytes
+                if size > MAX_BYTES:
+                    raise TableError(
+                        f"the first {row.index:,} rows take more than {MAX_BYTES >> 30} GiB of memory",
+                        "train on fewer rows, or on shorter prompts",
+                    )
         batches.append(pa.RecordBatch.from_pylist(waiting, _SCHEMA))
         self._table: pa.Table = pa.Table.from_batches(batches, _SCHEMA).combine_chunks()
 

@@ -24,7 +24,8 @@ from framefleet.pipeline.outputs.parts import PartWriter, read_records, rows_of
 from framefleet.pipeline.outputs.store import Store, public_url
 from framefleet.pipeline.specs.check import Refused
 from framefleet.pipeline.specs.signature import InputKind
-from framefleet.pipeline.tables.rows import InvalidRow, Problem
+from framefleet.pipeline.tables.readable import readable
+from framefleet.pipeline.tables.rows import InvalidRow, Problem, refused_row
 from framefleet.pipeline.training.dataset.buckets import choose
 from framefleet.pipeline.training.dataset.columns import REPEATS, Columns
 from framefleet.pipeline.training.dataset.rows import TrainingRows
@@ -74,21 +75,25 @@ def _rows(
     checked: Callable[[int], None],
 ) -> Iterator[TrainingRow]:
     for first, batch in columns.table.batches(BATCH_ROWS):
-        cells = columns.videos(batch)
+        found = readable(batch, columns.names)
+        for offset, why in found.refused.items():
+            refused(refused_row(first + offset, why), batch.slice(offset, 1))
+        cells = columns.videos(found.cells)
         videos.look_at([cell for cell in cells if cell is not None])
-        for offset, (arguments, problems) in enumerate(columns.arguments(batch)):
-            found = videos.find(cells[offset], buckets) if columns.video else _NO_VIDEO
-            if isinstance(found, Refused):
-                problems = [_problem(columns, cells[offset], found), *problems]
-            if isinstance(found, Refused) or problems:
+        for place, (arguments, problems) in enumerate(columns.arguments(found.cells)):
+            offset = found.offsets[place]
+            video = videos.find(cells[place], buckets) if columns.video else _NO_VIDEO
+            if isinstance(video, Refused):
+                problems = [_problem(columns, cells[place], video), *problems]
+            if isinstance(video, Refused) or problems:
                 row = InvalidRow(index=first + offset, problems=tuple(problems))
                 refused(row, batch.slice(offset, 1))
             else:
-                video, sha256, bucket = found
+                uri, sha256, bucket = video
                 repeats = arguments.pop(REPEATS, 1)
                 yield TrainingRow(
                     index=first + offset,
-                    video=video,
+                    video=uri,
                     sha256=sha256,
                     arguments=arguments,
                     bucket=bucket,

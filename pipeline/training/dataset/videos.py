@@ -7,7 +7,8 @@ is resized, with antialiasing, until it covers the bucket, and its middle is cut
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from itertools import islice
 
 import numpy as np
@@ -37,7 +38,8 @@ def read_frames(row: TrainingRow, read: Callable[[str], bytes]) -> Frames | None
                     "it is another than when the table was surveyed",
                     "put the first one back, or train into another output",
                 )
-            return fitted(_pictures(content), row.bucket)
+            with closing(_pictures(content)) as pictures:
+                return fitted(pictures, row.bucket)
     except InputError as error:
         raise TableError(f"row {row.index}: {error.problem}", error.fix) from error
 
@@ -49,7 +51,9 @@ def fitted(pictures: Iterable[Image.Image], bucket: Bucket) -> Frames:
     return np.stack([np.asarray(ImageOps.fit(picture, size, Image.Resampling.BICUBIC)) for picture in chosen])
 
 
-def _pictures(content: bytes) -> Iterable[Image.Image]:
+def _pictures(content: bytes) -> Generator[Image.Image]:
     found = file_kind(content)
-    is_image = found is not None and found.kind == "image" and found.name != "gif"
-    return [open_image(content)] if is_image else frames_of(content)
+    if found is not None and found.kind == "image" and found.name != "gif":
+        yield open_image(content)
+    else:
+        yield from frames_of(content)

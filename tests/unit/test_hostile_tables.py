@@ -1,0 +1,336 @@
+"""Tables that want to do harm: refused in our words, row by row where it can be, in bounded memory."""
+
+from __future__ import annotations
+
+import bz2
+import io
+import json
+import random
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.outputs.parts import PartWriter, read_records
+from framefleet.pipeline.outputs.records import record_schema
+from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.tables import file_reading, json_lines
+from framefleet.pipeline.tables import table as tables
+from framefleet.pipeline.tables.readable import repaired
+from framefleet.pipeline.tables.row_plan import argument_columns, plan_rows
+from framefleet.pipeline.tables.rows import CheckedRow, InvalidRow
+from framefleet.pipeline.tables.table import open_table
+from tests.configs import WAN, write_model
+from tests.rows import RECORD
+
+LATIN = "ein café".encode("latin-1")
+
+
+@pytest.fixture(scope="module")
+def wan(tmp_path_factory: pytest.TempPathFactory) -> PipelineSpec:
+    return inspect_model(write_model(tmp_path_factory.mktemp("wan"), "WanPipeline", WAN))
+
+
+def as_text(cells: list[bytes]) -> pa.Array:
+    return pa.array(cells, pa.binary()).view(pa.string())
+
+
+def write_parquet(path: Path, columns: dict[str, Any], **options: Any) -> Path:
+    pq.write_table(pa.table(columns), path, **options)
+    return path
+
+
+def planned(path: Path, spec: PipelineSpec) -> list[CheckedRow | InvalidRow]:
+    """Return every row, and write what its batch carries as records and refused rows have it."""
+    table = open_table(str(path), arguments=argument_columns(spec, {}))
+    plan = plan_rows(table.schema, spec)
+    rows = []
+    for first, batch in table.batches():
+        for row in plan.rows(first, batch):
+            rows.append(row)
+            one = batch.slice(row.index - first, 1)
+            written(repaired(one) if isinstance(row, InvalidRow) else one)
+    return rows
+
+
+def written(row: pa.RecordBatch) -> None:
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_batches([row]), buffer)
+    pq.read_table(buffer).to_pylist()
+
+
+def problems(rows: list[CheckedRow | InvalidRow]) -> list[str]:
+    return [str(problem) for row in rows if isinstance(row, InvalidRow) for problem in row.problems]
+
+
+def refusal(path: Path) -> TableError:
+    with pytest.raises(TableError) as caught:
+        for _ in open_table(str(path)).batches():
+            pass
+    assert caught.value.fix
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("null\n", "line 1 is no object"),
+        ('{"prompt": "a"}\nnull\n', "line 2 is no object"),
+        ("[" * 60_000, "line 1: it nests more than 64 levels deep"),
+        ('{"prompt": "a"}\n{"prompt": ' + "[" * 60_000 + "}\n", "line 2: it nests more than 64"),
+        ('{"prompt": "a"}\n' * 90_000 + '{"a":' * 60_000, "line 90001: it nests more than 64"),
+        ('[\n{"prompt": "a"}\n]', "line 1: Expecting value"),
+        ('{"a": 1}\n' * 120_000 + '{"sed": 1}', "line 120001 has the key 'sed', and the first lines do not"),
+        (
+            '{"a": {"b": 1}}\n' * 70_000 + '{"a": {"c": 1}}',
+            "line 70001: 'a' is {'c': 1}, and the column holds",
+        ),
+        ('{"a": 1}\n' * 120_000 + '{"a": 1.5}', "line 120001: 'a' is 1.5, and the column holds int64"),
+        (
+            '{"a": 1}\n' * 120_000 + '{"a": 1180591620717411303424}',
+            "line 120001: 'a' is 1180591620717411303424, and",
+        ),
+        ('{"a": 1}\n{"a": "x"}', "'a' has no one type"),
+        ('{"\\ud800": 1}', "can't encode"),
+        ("9" * 5000, "line 1: "),
+        ("", "it has no lines"),
+    ],
+)
+def test_lines_that_are_no_rows_are_told_by_their_number(text: str, problem: str, tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text(text)
+    assert problem in refusal(tmp_path / "t.jsonl").problem
+
+
+def test_a_line_is_bounded(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl.bz2").write_bytes(bz2.compress(b'{"prompt": "' + b" " * json_lines.MAX_LINE))
+    assert "line 1 is longer than 16,777,216 bytes" in refusal(tmp_path / "t.jsonl.bz2").problem
+
+
+def test_text_that_is_no_utf8_refuses_its_row_alone(tmp_path: Path, wan: PipelineSpec) -> None:
+    cells = {"prompt": as_text([b"a cat", LATIN, b"a dog"]), "note": as_text([LATIN, b"x", b"y"])}
+    rows = planned(write_parquet(tmp_path / "t.parquet", cells), wan)
+    assert [row.index for row in rows if isinstance(row, CheckedRow)] == [2]
+    assert problems(rows) == [
+        f"{name} is 'ein caf\ufffd', but it is not UTF-8" for name in ("note", "prompt")
+    ]
+    assert {fix for row in rows if isinstance(row, InvalidRow) for _, fix in row.messages()} == {
+        "save the table as UTF-8"
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("t.csv", b"prompt,seed\na cat,1\n" + LATIN + b",2\n"),
+        ("t.jsonl", b'{"prompt": "a cat"}\n{"prompt": "' + LATIN + b'"}\n'),
+        ("t.jsonl", b'{"prompt": "a cat"}\n{"prompt": "\\ud83d"}\n'),
+    ],
+)
+def test_so_does_text_of_other_formats(name: str, content: bytes, tmp_path: Path, wan: PipelineSpec) -> None:
+    (tmp_path / name).write_bytes(content)
+    rows = planned(tmp_path / name, wan)
+    assert isinstance(rows[0], CheckedRow)
+    assert "it is not UTF-8" in problems(rows)[0]
+
+
+def test_text_of_a_list_that_is_no_utf8_refuses_its_row(tmp_path: Path, wan: PipelineSpec) -> None:
+    tags = pa.ListArray.from_arrays([0, 1, 2], as_text([b"a", LATIN]))
+    rows = planned(write_parquet(tmp_path / "t.parquet", {"prompt": ["a", "b"], "tags": tags}), wan)
+    assert isinstance(rows[0], CheckedRow)
+    assert problems(rows) == ["tags is 'list<element: string>', but it is not UTF-8"]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+def test_the_name_of_a_column_that_is_no_utf8_is_told(name: str, tmp_path: Path) -> None:
+    if name == "t.csv":
+        content = b"prompt,caf\xe9\na,b\n"
+    else:
+        write_parquet(tmp_path / name, {"prompt": ["a"], "cafe": ["b"]}, store_schema=False)
+        content = (tmp_path / name).read_bytes().replace(b"cafe", b"caf\xe9")
+    (tmp_path / name).write_bytes(content)
+    assert "the name of the column 'caf\ufffd' is not UTF-8" in refusal(tmp_path / name).problem
+
+
+def test_a_table_of_utf16_is_told_to_be_no_utf8(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("prompt\na\n", encoding="utf-16")
+    refusal(tmp_path / "t.csv")
+
+
+def test_prompts_of_a_megabyte_that_a_dictionary_repeats_are_refused_one_by_one(
+    tmp_path: Path, wan: PipelineSpec
+) -> None:
+    cells = pa.DictionaryArray.from_arrays(pa.array([0, 1] * 60, pa.int32()), ["x" * 1_000_000, "a cat"])
+    path = write_parquet(tmp_path / "t.parquet", {"prompt": cells}, compression="zstd", store_schema=False)
+    assert path.stat().st_size < 1000
+    table = open_table(str(path))
+    assert max(batch.nbytes for _, batch in table.batches()) <= file_reading.MAX_BATCH_BYTES
+    plan = plan_rows(table.schema, wan)
+    rows = [row for first, batch in table.batches() for row in plan.rows(first, batch)]
+    assert len(rows) == 120 and [isinstance(row, InvalidRow) for row in rows[:4]] == [True, False] * 2
+    assert problems(rows)[0].endswith("but it is longer than 65,536 bytes")
+    assert len(problems(rows)[0]) < 200
+
+
+def test_a_row_is_bounded(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "t.parquet", {"prompt": ["a", "b"], "x": ["y", "x" * (33 << 20)]})
+    problem = refusal(tmp_path / "t.parquet").problem
+    assert "row 1 takes 34,603," in problem and "in the column 'x'" in problem
+
+
+def test_what_takes_more_memory_than_there_is_for_it_is_refused(tmp_path: Path) -> None:
+    cells = pa.DictionaryArray.from_arrays(pa.array([0] * 1000, pa.int32()), ["x" * 50_000_000])
+    write_parquet(tmp_path / "t.parquet", {"prompt": cells}, compression="zstd", store_schema=False)
+    assert "take more than 2 GiB to read" in refusal(tmp_path / "t.parquet").problem
+
+
+def test_more_rows_than_a_job_may_have_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "MAX_ROWS", 100)
+    write_parquet(tmp_path / "t.parquet", {"prompt": ["a"] * 101})
+    (tmp_path / "t.csv").write_text("prompt\n" + "a\n" * 101)
+    for name in ("t.parquet", "t.csv"):
+        assert "has more than 100 rows" in refusal(tmp_path / name).problem
+
+
+EXOTIC = {
+    "map": pa.array([[("k", 1)], None], pa.map_(pa.string(), pa.int64())),
+    "decimal": pa.array([1, None], pa.decimal256(60, 3)),
+    "half": pa.array(np.array([1, 2], np.float16)),
+    "view": pa.array(["a", None], pa.string_view()),
+    "bytes": pa.array([b"\xff", None]),
+    "uuid": pa.array([b"0" * 16, None], pa.uuid()),
+    "json": pa.array(["{}", None], pa.json_()),
+    "duration": pa.array([1, 2**62], pa.int64()).view(pa.duration("s")),
+    "timestamp": pa.array([1, 2**62], pa.int64()).view(pa.timestamp("us", "Europe/Berlin")),
+    "date": pa.array([1, 2**31 - 1], pa.int32()).view(pa.date32()),
+    "nulls": pa.array([None, None]),
+    "list of nulls": pa.array([[], [None]]),
+    "list of dictionary": pa.array([["a"], []], pa.list_(pa.dictionary(pa.int8(), pa.string()))),
+    "fixed": pa.array([[1, 2], None], pa.list_(pa.int8(), 2)),
+}
+
+
+@pytest.mark.parametrize("name", EXOTIC)
+def test_columns_of_rare_types_are_carried_or_their_rows_refused(
+    name: str, tmp_path: Path, wan: PipelineSpec
+) -> None:
+    rows = planned(write_parquet(tmp_path / "t.parquet", {"prompt": ["a", "b"], name: EXOTIC[name]}), wan)
+    assert isinstance(rows[0], CheckedRow)
+    refused = {"duration", "timestamp", "date"}
+    assert all(problem.endswith("but it is out of range") for problem in problems(rows))
+    assert len(problems(rows)) == (name in refused)
+
+
+@pytest.mark.parametrize("name", EXOTIC)
+def test_a_column_of_a_rare_type_that_is_read_raises_nothing_else(
+    name: str, tmp_path: Path, wan: PipelineSpec
+) -> None:
+    path = write_parquet(tmp_path / "t.parquet", {"prompt": ["a", "b"], "num_frames": EXOTIC[name]})
+    try:
+        assert planned(path, wan)
+    except TableError as error:
+        assert "column 'num_frames' holds" in error.problem
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('{"prompt": "a", "x": {}}', "the column 'x' holds struct<>, and records cannot"),
+        ('{"prompt": "a", "x": ' + "[" * 60 + "]" * 60 + "}", "the column 'x' holds list<"),
+        (json.dumps({"prompt": "a", "x" * 300: 1}), "is longer than 256 characters"),
+        (json.dumps({f"x{i}": 1 for i in range(10_001)}), "more than 10,000 keys"),
+    ],
+)
+def test_columns_that_no_record_can_carry_are_refused_at_once(
+    line: str, problem: str, tmp_path: Path
+) -> None:
+    (tmp_path / "t.jsonl").write_text(line)
+    assert problem in refusal(tmp_path / "t.jsonl").problem
+
+
+def test_a_time_zone_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    times = pa.array([0], pa.timestamp("us", "Mars/Olympus"))
+    write_parquet(tmp_path / "t.parquet", {"prompt": ["a"], "at": times})
+    assert "the column 'at' holds timestamp[us, tz=Mars/Olympus]" in refusal(tmp_path / "t.parquet").problem
+
+
+def test_a_table_may_be_wide(tmp_path: Path, wan: PipelineSpec) -> None:
+    (tmp_path / "t.csv").write_text("prompt," + ",".join(f"c{i}" for i in range(2000)) + "\na" + ",1" * 2000)
+    assert len(planned(tmp_path / "t.csv", wan)) == 1
+
+
+def test_a_table_without_columns_is_refused(tmp_path: Path, wan: PipelineSpec) -> None:
+    pq.write_table(pa.table({"prompt": ["a"]}).select([]), tmp_path / "t.parquet")
+    with pytest.raises(TableError):
+        planned(tmp_path / "t.parquet", wan)
+
+
+def test_a_schema_of_a_million_levels_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.parquet").write_bytes(_nested_schema(100_000))
+    refusal(tmp_path / "t.parquet")
+
+
+def test_damaged_files_are_refused_or_read_and_nothing_else(tmp_path: Path, wan: PipelineSpec) -> None:
+    for seed in range(200):
+        rng = random.Random(seed)
+        name, content = rng.choice(_seeds())
+        broken = bytearray(content)
+        for _ in range(rng.choice([1, 1, 2, 8])):
+            at = rng.randrange(len(broken))
+            broken[at : at + rng.randrange(1, 9)] = rng.randbytes(rng.randrange(9))
+        (tmp_path / name).write_bytes(broken)
+        try:
+            planned(tmp_path / name, wan)
+        except TableError as error:
+            assert error.fix
+
+
+def test_a_reader_that_crashes_is_an_error_about_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from framefleet.pipeline.sandbox import Sandboxes
+    from framefleet.pipeline.tables import reader
+
+    monkeypatch.setattr(reader, "_READERS", Sandboxes("tests.no_such_module", max_silence_s=10.0))
+    write_parquet(tmp_path / "t.parquet", {"prompt": ["a"]})
+    assert "what reads it crashes on it (exit code 1)" in refusal(tmp_path / "t.parquet").problem
+
+
+def test_carried_columns_of_large_rows_are_written_in_small_parts(tmp_path: Path) -> None:
+    batch = pa.record_batch({"note": ["x" * (8 << 20)]})
+    writer = PartWriter(Store(str(tmp_path)), "records", record_schema(batch.schema), run="1")
+    values = {name: getattr(RECORD, name) for name in RECORD.__dataclass_fields__}
+    for count in range(1, 9):
+        writer.add(batch, values)
+        assert writer.due(0.0) is (count == 8)
+    writer.flush()
+    assert read_records(Store(str(tmp_path))).num_rows == 8
+
+
+def _seeds() -> list[tuple[str, bytes]]:
+    cells = {"prompt": ["a cat", "猫", "x" * 300], "seed": [1, None, 3], "tags": [["a"], None, []]}
+    found = []
+    for options in ({}, {"compression": "zstd", "use_dictionary": False}):
+        buffer = io.BytesIO()
+        pq.write_table(pa.table(cells), buffer, **options)
+        found.append(("t.parquet", buffer.getvalue()))
+    rows = pa.table(cells).to_pylist()
+    found.append(("t.jsonl", "\n".join(map(json.dumps, rows)).encode()))
+    return [*found, ("t.csv", b'prompt,seed\na cat,1\n"\xe7\x8c\xab, 2",\nb,3\n')]
+
+
+def _nested_schema(depth: int) -> bytes:
+    """Return a Parquet file of one column in so many groups, in Thrift's compact protocol."""
+    group = b"\x35\x02\x18\x01g\x15\x02\x00"  # repetition: optional, name, one child
+    elements = b"\x48\x01r\x15\x02\x00" + group * depth + b"\x15\x02\x25\x02\x18\x01x\x00"
+    count = depth + 2
+    size = b"".join(
+        bytes([count >> shift & 127 | (128 if count >> shift > 127 else 0)]) for shift in (0, 7, 14)
+    )
+    footer = b"\x15\x02\x19\xfc" + size + elements + b"\x16\x00\x19\x0c\x00"
+    return b"PAR1" + footer + struct.pack("<I", len(footer)) + b"PAR1"
