@@ -17,7 +17,8 @@ from framefleet.pipeline.identity import is_input
 from framefleet.pipeline.json_text import parse_json
 from framefleet.pipeline.loras.asked import Lora
 from framefleet.pipeline.outputs.records import RECORDS
-from framefleet.pipeline.outputs.store import Store, public_url
+from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.public import public_url
 from framefleet.pipeline.sources.source import public_name
 
 PATH = "job.json"

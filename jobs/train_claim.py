@@ -14,7 +14,7 @@ from framefleet.jobs.claim import flat, public_location, read_claim
 from framefleet.jobs.train_resolve import ResolvedTraining
 from framefleet.pipeline.environment import PACKAGES
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.store import public_url
+from framefleet.pipeline.public import public_url
 from framefleet.pipeline.sources.source import public_name
 from framefleet.pipeline.specs.signature import InputKind
 from framefleet.pipeline.specs.spec import PipelineSpec
