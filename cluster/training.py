@@ -75,6 +75,10 @@ class Trainers:
     ) -> None:
         self._stack.__exit__(kind, error, trace)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel to Ray Train without the connection, which is this process's."""
+        return {name: value for name, value in self.__dict__.items() if name != "_stack"}
+
     def run(self, training: Training, tell: Callable[[Report], None]) -> None:
         """Train to the end. Raises FramefleetError; what was finished stays, and `run` goes on from there."""
         if not self._gpus:

@@ -47,6 +47,9 @@ class EscapingConsole(Console):
     def file(self, new_file: IO[str]) -> None:
         self._file = new_file
 
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(escaped(text), **options)  # before it is measured, as cells of tables are
+
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(escaped(segment.text), segment.style)
@@ -132,11 +135,13 @@ def _shown(argument: str) -> str:
     name, equals, value = argument.partition("=")
     if name.startswith("--") and equals:
         return f"{name}={_shown(value)}"
-    return f"{name}={HIDDEN}" if equals and is_secret_name(name) else public_text(argument)
+    is_secret = equals and "://" not in name and is_secret_name(name)
+    return f"{name}={HIDDEN}" if is_secret else public_text(argument)
 
 
 def _labelled(label: str, style: str, text: str) -> None:
-    stderr.print(Text(label, style=style).append(text, style="default"), soft_wrap=True)
+    # Escaped before: some controls are taken out of a Text without a word.
+    stderr.print(Text(label, style=style).append(escaped(text), style="default"), soft_wrap=True)
 
 
 class _ToStderr(logging.Handler):
