@@ -102,8 +102,9 @@ def _start(address: str | None, options: Mapping[str, Any]) -> None:
                 f"the Ray cluster at {address} wants a token, and this process has none or another",
                 f"set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH, the file with its token; see {TOKENS}",
             ) from error
-        where = address or "this machine"
-        raise FleetError(f"cannot start Ray at {where}: {error}", "check fleet.address") from error
+        if address is None:
+            raise FleetError(f"cannot start Ray on this machine: {error}", "its logs may say why") from error
+        raise FleetError(f"cannot join Ray at {address}: {error}", "check fleet.address") from error
 
 
 def _wants_token(error: BaseException | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from framefleet.jobs.console import this_command
+from framefleet.jobs.console import reporting, this_command
 from tests.commands import command
 from tests.unit.test_cli import environment, run
 
@@ -40,6 +41,16 @@ def test_what_nobody_expected_is_no_traceback_and_no_failed_row(
 def test_a_defect_is_told_with_its_traceback_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("framefleet.jobs.job_file.load_job", raising(ValueError("no")))
     assert "in load_job" in command("plan", "--verbose").stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_that_a_library_made_another_error_of_is_still_one(number: int, code: int) -> None:
+    with pytest.raises(SystemExit) as ended, reporting(verbose=False):
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt:
+            raise ValueError("the library's own") from None
+    assert ended.value.code == code
 
 
 def raising(error: BaseException) -> Callable[..., None]:
