@@ -8,12 +8,9 @@ from __future__ import annotations
 import logging
 import os
 import re
-import signal
-import socket
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -22,19 +19,18 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 import framefleet
+from framefleet.cluster.connection import connect
 from framefleet.cluster.messages import Assignment, Hello, Report, WorkerSetup
 from framefleet.cluster.ship import modules_to_ship
 from framefleet.cluster.worker import Worker
 from framefleet.pipeline.environment import source_fingerprint
 from framefleet.pipeline.errors import FleetError, FramefleetError
+from framefleet.pipeline.public import public_text
 
 log = logging.getLogger(__name__)
 
 # A worker that dies while its model loads will most likely do so again.
 MAX_FAILED_STARTS = 3
-# Records of 1 KB are all that passes through it; Ray's default would take a third of the memory.
-OBJECT_STORE_BYTES = 128 * 2**20
-CONNECT_S = 5.0
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -53,6 +49,12 @@ class FleetSettings:
     gpus_per_worker: float | Literal["auto"] = "auto"
     cpus_per_worker: float = 1
     ready_timeout_s: float = 600.0
+
+    @property
+    def num_cpus(self) -> int:
+        """What a cluster of our own gives out: a core of this machine may be more than one worker's."""
+        workers = 0 if self.workers == "auto" else self.workers
+        return max(os.cpu_count() or 1, int(workers * self.cpus_per_worker + 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,24 +112,28 @@ class Fleet:
         self._calls: dict[Any, str] = {}  # object ref: worker
         self._started_at = time.monotonic()
         self._options: dict[str, Any] = {}
+        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        connect(self._settings, modules_to_ship(self._setup.recipes.values()))
-        try:
+        modules = modules_to_ship(self._setup.recipes.values())
+        with ExitStack() as stack:  # __exit__ is not called when entering fails
+            self._connection = stack.enter_context(
+                connect(self._settings.address, num_cpus=self._settings.num_cpus, modules=modules)
+            )
             num_workers, self._options = _shares(self._settings, self._setup.model.threads)
             for number in range(num_workers):
                 self._start(_Slot(number))
-        except BaseException:
-            ray.shutdown()  # __exit__ is not called when entering fails
-            raise
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for slot in self._slots.values():
-            ray.kill(slot.actor)
-        ray.shutdown()
+        try:
+            for slot in self._slots.values():
+                ray.kill(slot.actor)
+        finally:
+            self._stack.__exit__(kind, error, trace)
 
     @property
     def num_workers(self) -> int:
@@ -174,8 +180,9 @@ class Fleet:
         return Reported(worker, answer)
 
     def _lose(self, slot: _Slot, reason: str) -> Lost:
-        worker = slot.worker
+        worker, reason = slot.worker, public_text(reason)
         log.warning("%s is lost: %s", worker, reason)
+        self._connection.keep_logs = True
         ray.kill(slot.actor)  # cut off rather than dead, it would go on rendering
         del self._slots[worker]
         slot.num_failed_starts += not slot.is_ready
@@ -192,63 +199,6 @@ class Fleet:
                 f"and {self._options['num_cpus']} CPUs, the cluster has {resources()}",
                 "lower fleet.gpus_per_worker or fleet.cpus_per_worker, or raise fleet.ready_timeout_s",
             )
-
-
-def connect(settings: FleetSettings, modules: Sequence[str] = ()) -> None:
-    """Join the cluster at `settings.address`, or start one here; bring `modules` to its workers."""
-    options: dict[str, Any] = {
-        "log_to_driver": False,
-        "logging_level": logging.ERROR,
-        "runtime_env": {"py_modules": list(modules)} if modules else None,
-    }
-    if settings.address is None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # the reports would go to Ray's makers
-        workers = 0 if settings.workers == "auto" else settings.workers
-        options |= {
-            "num_cpus": max(os.cpu_count() or 1, int(workers * settings.cpus_per_worker + 1)),
-            "include_dashboard": False,
-            "object_store_memory": OBJECT_STORE_BYTES,
-        }
-    check_unused()
-    if settings.address is not None:
-        _check_address(settings.address)
-    try:
-        with _own_sigterm():
-            ray.init(address=settings.address or "local", **options)
-    except (RayError, ConnectionError, RuntimeError, ValueError) as error:
-        where = settings.address or "this machine"
-        raise FleetError(f"cannot start Ray at {where}: {error}", "check fleet.address") from error
-
-
-def check_unused() -> None:
-    """Raise FleetError where this process uses Ray already: it would be shut down with ours."""
-    if ray.is_initialized():
-        raise FleetError("Ray is already in use in this process", "call ray.shutdown() first")
-
-
-@contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Keep the handler of SIGTERM: ray.init puts its own there, which ends the process at once."""
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)
-
-
-def _check_address(address: str) -> None:
-    """Raise FleetError where nothing answers: ray.init would wait for it, deaf to signals."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit() or "://" in address:
-        return  # "auto" and ray:// are Ray's own to find
-    try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
-    except OSError as error:
-        raise FleetError(
-            f"no Ray cluster answers at {address}: {error}",
-            "check fleet.address; one that wants tokens is joined with RAY_AUTH_MODE=token set",
-        ) from error
 
 
 def _cause(error: RayError) -> str:

@@ -10,6 +10,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from queue import Empty
 from types import TracebackType
@@ -24,7 +25,8 @@ from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import framefleet
-from framefleet.cluster.fleet import FleetSettings, check_unused, connect, resources
+from framefleet.cluster.connection import check_unused, connect
+from framefleet.cluster.fleet import FleetSettings, resources
 from framefleet.pipeline.environment import source_fingerprint
 from framefleet.pipeline.errors import FleetError, FramefleetError
 from framefleet.pipeline.training.reports import Report
@@ -51,25 +53,31 @@ class Trainers:
             settings = replace(settings, gpus_per_worker=0)
         self._settings, self._threads = settings, threads
         self.num_workers = 1
+        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         check_unused()
         _quiet()
-        try:
-            if self._settings.address is not None:
-                connect(self._settings)
-            self.num_workers, self._gpus = _shares(self._settings)
-            if self._settings.address is None and self.num_workers > 1:
-                connect(replace(self._settings, workers=self.num_workers))
-        except BaseException:
-            ray.shutdown()  # __exit__ is not called when entering fails
-            raise
+        settings = self._settings
+        with ExitStack() as stack:  # __exit__ is not called when entering fails
+            stack.callback(ray.shutdown)  # of what the local mode of Ray Train may have started
+            if settings.address is not None:
+                stack.enter_context(connect(settings.address, num_cpus=settings.num_cpus))
+            self.num_workers, self._gpus = _shares(settings)
+            if settings.address is None and self.num_workers > 1:
+                num_cpus = replace(settings, workers=self.num_workers).num_cpus
+                stack.enter_context(connect(None, num_cpus=num_cpus))
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        ray.shutdown()
+        self._stack.__exit__(kind, error, trace)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel to Ray Train without the connection, which is this process's."""
+        return {name: value for name, value in self.__dict__.items() if name != "_stack"}
 
     def run(self, training: Training, tell: Callable[[Report], None]) -> None:
         """Train to the end. Raises FramefleetError; what was finished stays, and `run` goes on from there."""

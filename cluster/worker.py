@@ -23,6 +23,7 @@ from framefleet.pipeline.environment import source_fingerprint
 from framefleet.pipeline.errors import RowError, StoreConflict, StoreError
 from framefleet.pipeline.model import load
 from framefleet.pipeline.outputs.records import Record
+from framefleet.pipeline.public import public_text
 from framefleet.pipeline.renderer import Renderer
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ class Worker:
                     else:
                         self._report(_failed(outcome.row_id, outcome.error, outcome.traceback))
         except BaseException as error:  # a thread has no caller: handed to the one who asks next
-            log.exception("the render thread ended")
+            log.error("the render thread ended\n%s", public_text(traceback.format_exc()))
             with self._news:
                 self._broken = error
                 self._news.notify_all()
@@ -146,8 +147,8 @@ def _failed(row_id: str, error: Exception, text: str) -> Failed:
     return Failed(
         row_id=row_id,
         error_type=type(error).__name__,
-        message=str(error),
-        traceback=text,
+        message=public_text(str(error)),
+        traceback=public_text(text),
         is_final=isinstance(error, RowError),
         is_conflict=isinstance(error, StoreConflict),
         is_store=isinstance(error, StoreError) and not isinstance(error, StoreConflict),

@@ -17,7 +17,7 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.identity import is_input
 from framefleet.pipeline.loras.asked import Lora
 from framefleet.pipeline.outputs.records import RECORDS
-from framefleet.pipeline.outputs.store import public_url
+from framefleet.pipeline.public import public_url
 from framefleet.pipeline.recipes.second_model import SecondModel
 from framefleet.pipeline.sources.source import public_name
 from framefleet.pipeline.specs.dtypes import asked

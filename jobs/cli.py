@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from framefleet.jobs.model_cli import model_app
 from framefleet.jobs.shapes_cli import shapes_app
+from framefleet.jobs.terminal import guard_streams
 
 app = typer.Typer(
     help="Render a table of prompts into clips and records that can be rendered again, bit for bit.",
@@ -41,14 +43,22 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show logs, and t
 
 
 def main() -> None:
-    app(prog_name="framefleet")
+    """Run one command and end with its exit code; what is printed is fit for a terminal."""
+    guard_streams()
+    from framefleet.jobs import console
+
+    with console.reporting(verbose=False):
+        try:
+            app(prog_name="framefleet")
+        finally:
+            sys.stdout.flush()  # here, where a full disk or a closed pipe is told
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
         from framefleet import __version__
 
-        typer.echo(f"framefleet {__version__}")
+        print(f"framefleet {__version__}")
         raise typer.Exit
 
 
@@ -73,7 +83,7 @@ def render(
     """Render every row of a table that has no record yet. Run it again to go on after an interruption.
 
     Exit codes: 0 every row has a record; 1 some rows failed; 2 bad job, table or model;
-    3 fleet or store lost; 130 or 143 interrupted.
+    3 fleet or store lost; 70 a defect of framefleet; 130 or 143 interrupted.
     """
     from framefleet.jobs import console
 
@@ -96,7 +106,8 @@ def train(
 ) -> None:
     """Train or fine-tune a model on a table of videos. Run it again to go on after an interruption.
 
-    Exit codes: 0 trained; 2 bad job, table or model; 3 fleet or store lost; 130 or 143 interrupted.
+    Exit codes: 0 trained; 2 bad job, table or model; 3 fleet or store lost; 70 a defect of framefleet;
+    130 or 143 interrupted.
     """
     from framefleet.jobs import console
 
@@ -202,7 +213,7 @@ def schema(
     from framefleet.jobs.job import Job, job_schema
     from framefleet.jobs.train_job import TrainJob
 
-    typer.echo(json.dumps(job_schema(TrainJob if train else Job), indent=2))
+    print(json.dumps(job_schema(TrainJob if train else Job), indent=2))
 
 
 @app.command()

@@ -2,26 +2,64 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import IO, Any
 
-import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.status import Status
 from rich.text import Text
 
-from framefleet.pipeline.errors import FramefleetError
+from framefleet.jobs.terminal import escaped
+from framefleet.pipeline.errors import FramefleetError, ServiceError
+from framefleet.pipeline.public import HIDDEN, is_secret_name, public_text
 
 INTERRUPTED, TERMINATED = 130, 143  # 128 + the signal's number, as shells have it
+DEFECT = 70  # sysexits.h: internal software error
+# What a machine runs out of; the same command may do it another time, or elsewhere.
+SCARCE = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+MAX_SAID = 500  # characters of an exception's text: some quote whole files
 
-# Both honour NO_COLOR. Not highlighted: numbers in a sentence are part of it.
-stderr = Console(stderr=True, highlight=False)
-stdout = Console(highlight=False)
+
+class EscapingConsole(Console):
+    """A console to which texts are texts: neither markup, nor emoji codes, nor control characters.
+
+    Numbers are not highlighted: in a sentence they are part of it. Honours NO_COLOR.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    @property
+    def file(self) -> IO[str]:
+        file = super().file
+        return getattr(file, "styled", file)
+
+    @file.setter
+    def file(self, new_file: IO[str]) -> None:
+        self._file = new_file
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(escaped(text), **options)  # before it is measured, as cells of tables are
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(escaped(segment.text), segment.style)
+
+    def status(self, status: RenderableType, **options: Any) -> Status:
+        return super().status(Text(status) if isinstance(status, str) else status, **options)
+
+
+stderr = EscapingConsole(stderr=True)
+stdout = EscapingConsole()
 
 
 @contextmanager
@@ -31,26 +69,51 @@ def reporting(*, verbose: bool, resumable: bool = False) -> Iterator[None]:
     resumable: after an interruption, say how to go on.
     """
     _log_to_stderr(verbose)
-    terminated: list[int] = []  # noted, for on its way up the exception may become a plain KeyboardInterrupt
+    signals: list[int] = []  # noted, for on its way up the exception may become another one
 
-    def terminate(number: int, _frame: FrameType | None) -> None:
-        terminated.append(number)
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        signals.append(number)
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, terminate)
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = {number: old for number, old in previous.items() if old not in (signal.SIG_IGN, None)}
+    for number in heeded:  # a shell has its background jobs ignore SIGINT
+        signal.signal(number, interrupt)
     try:
         yield
-    except FramefleetError as error:
+    except (Exception, KeyboardInterrupt) as error:
+        is_interrupted = isinstance(error, KeyboardInterrupt) or (
+            bool(signals) and not isinstance(error, FramefleetError)
+        )
+        if is_interrupted:
+            if resumable:
+                complain("interrupted; what was finished is kept", f"to go on: {this_command()}")
+            raise SystemExit(TERMINATED if signal.SIGTERM in signals else INTERRUPTED) from None
         if verbose:
-            traceback.print_exc()
-        complain(error.problem, error.fix)
-        raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt:
-        if resumable:
-            complain("interrupted; what was finished is kept", f"to go on: {this_command()}")
-        raise typer.Exit(TERMINATED if terminated else INTERRUPTED) from None
+            stderr.print(traceback.format_exc(), soft_wrap=True)
+        raise SystemExit(_report(error)) from None
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, old in heeded.items():
+            signal.signal(number, old)
+
+
+def _report(error: BaseException) -> int:
+    """Say why a command could not do its work; return its exit code."""
+    if isinstance(error, FramefleetError):
+        complain(error.problem, error.fix)
+        return error.exit_code
+    if isinstance(error, MemoryError):
+        complain("out of memory", "end other programs, then run the same command again")
+        return ServiceError.exit_code
+    said = str(error).strip().partition("\n")[0][:MAX_SAID]
+    if isinstance(error, OSError) and error.errno in SCARCE:
+        complain(said, "make room, then run the same command again")
+        return ServiceError.exit_code
+    complain(
+        f"a defect of framefleet: {type(error).__name__}: {said}",
+        "run it again with --verbose, and report what it prints",
+    )
+    return DEFECT
 
 
 def complain(problem: str, fix: str = "") -> None:
@@ -61,12 +124,24 @@ def complain(problem: str, fix: str = "") -> None:
 
 
 def this_command() -> str:
-    """Return the command that was typed."""
-    return shlex.join(["framefleet", *sys.argv[1:]])
+    """Return the command that was typed, without its secrets."""
+    typed = sys.argv[1:]
+    shown = [_shown(argument) for argument in typed]
+    return shlex.join(["framefleet", *shown]) + (" (its secrets are not shown)" if shown != typed else "")
+
+
+def _shown(argument: str) -> str:
+    """Return an argument without what is secret: a value by its key, with `--set=` before it or not."""
+    name, equals, value = argument.partition("=")
+    if name.startswith("--") and equals:
+        return f"{name}={_shown(value)}"
+    is_secret = equals and "://" not in name and is_secret_name(name)
+    return f"{name}={HIDDEN}" if is_secret else public_text(argument)
 
 
 def _labelled(label: str, style: str, text: str) -> None:
-    stderr.print(Text(label, style=style).append(text, style="default"), soft_wrap=True)
+    # Escaped before: some controls are taken out of a Text without a word.
+    stderr.print(Text(label, style=style).append(escaped(text), style="default"), soft_wrap=True)
 
 
 class _ToStderr(logging.Handler):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from framefleet.jobs.job import Job, Section
 from framefleet.jobs.mistakes import Key, mistakes_in
 from framefleet.jobs.yaml_text import MAX_CHARACTERS, MAX_DEPTH, parse_yaml
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.public import is_secret_name, keep_secrets, public_text
 
 AnyJob = TypeVar("AnyJob", bound=Section)
 NAMED = (("loras",), ("second_models",))  # sections whose keys are names, each of a path or a mapping
@@ -60,8 +62,9 @@ def storage_options(sets: Sequence[str]) -> dict[str, Any]:
     for text in sets:
         key, value = _parse_set(text)
         if key[0] != "storage_options" or len(key) < 2:
-            raise JobError(f"--set {text}: only storage_options can be set here", "leave it out")
+            raise JobError(f"--set {'.'.join(key)}: only storage_options can be set here", "leave it out")
         _put(values, {}, key[1:], value, place="")
+    keep_secrets(values)
     return values
 
 
@@ -76,7 +79,8 @@ def places(given: Sequence[str], option: str) -> dict[str, str]:
     for name, equals, place in pairs:
         if not (name and equals and place):
             raise JobError(
-                f"{option} {name}{equals}{place}: not name=place", f"write it as {option} style=./style"
+                f"{option} {public_text(name + equals + place)}: not name=place",
+                f"write it as {option} style=./style",
             )
     return {name: place for name, _, place in pairs}
 
@@ -122,10 +126,16 @@ def _parse_set(text: str) -> tuple[tuple[str, ...], Any]:
     name, equals, value = text.partition("=")
     key = tuple(name.strip().split("."))
     if not equals or not all(key):
-        raise JobError(f"--set {text}: not key=value", "write it as --set fleet.workers=2")
+        shown = re.match(r"[\w.]*", text)  # what follows may be a secret
+        raise JobError(f"--set {shown and shown[0]}: not key=value", "write it as --set fleet.workers=2")
     if len(key) > MAX_DEPTH:
         raise JobError(f"--set {name:.80}...: it nests more than {MAX_DEPTH} levels deep", "check the dots")
-    parsed, _ = parse_yaml(value, source=f"--set {name}")
+    try:
+        parsed, _ = parse_yaml(value, source=f"--set {name}")
+    except JobError as error:
+        if not is_secret_name(name):
+            raise
+        raise JobError(f"--set {name}: not YAML", error.fix) from None  # its own text quotes the value
     return key, parsed
 
 
@@ -143,6 +153,7 @@ def _put(values: dict[str, Any], places: dict[Key, str], key: Key, value: Any, *
 
 
 def _checked(values: dict[str, Any], places: Mapping[Key, str], kind: type[AnyJob]) -> AnyJob:
+    keep_secrets(values)
     given = _without_nulls(values)
     try:
         return kind.model_validate(given)

@@ -9,6 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from framefleet.jobs.job import LoraSection, SecondModelSection
+from framefleet.pipeline.public import is_secret_name, public_value
 
 NAMED: dict[Any, type[BaseModel]] = {"loras": LoraSection, "second_models": SecondModelSection}
 Key = tuple[str | int, ...]
@@ -93,9 +94,9 @@ def _wanted(error: Mapping[str, Any]) -> str:
 
 
 def _shown(key: Key, value: Any) -> str:
-    if key[0] == "storage_options":
+    if key[0] == "storage_options" or any(is_secret_name(str(part)) for part in key):
         return "not usable"  # it may be a secret
-    return str(value).lower() if isinstance(value, bool) else repr(value)
+    return str(value).lower() if isinstance(value, bool) else repr(public_value(value))
 
 
 def _nearest(key: Key, location: Key, job: type[BaseModel]) -> str:

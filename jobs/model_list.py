@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from framefleet.jobs.console import stdout
+from framefleet.jobs.console import EscapingConsole, stdout
 from framefleet.jobs.models_page import frames_of, makes, size_of
 from framefleet.pipeline.specs.presets import presets
 
@@ -16,7 +15,7 @@ WIDTH = 160
 
 def list_command() -> None:
     """Print every preset with its native values and the hub model it is of."""
-    console = stdout if stdout.is_terminal else Console(highlight=False, width=WIDTH)
+    console = stdout if stdout.is_terminal else EscapingConsole(width=WIDTH)
     console.print(_table())
 
 

@@ -13,7 +13,7 @@ from framefleet.jobs.claimed import RENDER, TRAINING, read_training_claim
 from framefleet.jobs.train_resolve import ResolvedTraining
 from framefleet.pipeline.environment import PACKAGES
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.store import public_url
+from framefleet.pipeline.public import public_url
 from framefleet.pipeline.sources.source import public_name
 from framefleet.pipeline.specs.signature import InputKind
 from framefleet.pipeline.specs.spec import PipelineSpec

@@ -60,6 +60,8 @@ class ServiceError(FramefleetError):
 class StoreError(ServiceError):
     """The output could not be read or written."""
 
+    may_pass = False  # whether the same request may succeed a moment later
+
 
 class StoreConflict(StoreError):
     """Other bytes are already stored under that name."""

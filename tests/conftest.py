@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import secrets
 
 import torch
 
 # On a CPU the number of threads chooses kernels and with them bits.
 torch.set_num_threads(1)
-# What Ray sets for a cluster that it starts; to join one of another process it must be set before the import.
+# To join a cluster that wants a token this must be set before Ray is imported. One token for those that tests
+# start and join in one process, where Ray reads it once.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

@@ -57,3 +57,13 @@ def never_fits(pipe: Any, request: Request) -> Any:
 def scaled(pipe: Any, request: Request, *, gain: float = 1.0) -> Any:
     """Multiply the frames by a parameter of the recipe's own."""
     return (generate(pipe, request).frames[0] * gain).clip(0, 1)
+
+
+def tells(pipe: Any, request: Request) -> Any:
+    """Raise with a text of the environment's, as libraries do that quote what they were given; kill once."""
+    if "poison" in request.arguments["prompt"]:
+        raise ValueError(os.environ["QUOTED"])
+    if "killer" in request.arguments["prompt"] and not os.path.exists(os.environ["KILLED"]):
+        open(os.environ["KILLED"], "x").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return generate(pipe, request)

@@ -14,8 +14,8 @@ from typing import Any
 from framefleet.pipeline.errors import InputError, StoreError
 from framefleet.pipeline.inputs.http_read import Limits, read_http, too_large
 from framefleet.pipeline.inputs.roots import LocalFile, Roots, StoredFile, WebFile
-from framefleet.pipeline.outputs.object_store import is_transient
-from framefleet.pipeline.outputs.store import USERINFO, Store, public_url
+from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.public import public_url
 
 MAX_BYTES = Limits().max_bytes
 
@@ -46,7 +46,7 @@ class Inputs:
             case LocalFile() as place:
                 return place.path
             case StoredFile() as place:
-                return f"{USERINFO.sub('', place.root)}/{place.path}"
+                return f"{public_url(place.root)}/{place.path}"
             case WebFile() as place:
                 return str(place.url.with_user(None))
 
@@ -94,7 +94,7 @@ def _read_object(store: Store, path: str, count: int) -> bytes:
     except FileNotFoundError:
         raise _absent() from None
     except StoreError as error:
-        if error.__cause__ is not None and is_transient(error.__cause__):
+        if error.may_pass:
             raise
         said = error.problem.removeprefix(f"could not read {store.url_of(path)}: ")
         _, mark, query = path.partition("?")

@@ -22,7 +22,7 @@ import framefleet
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.inputs.addresses import is_public
 from framefleet.pipeline.inputs.roots import ADD, WebFile
-from framefleet.pipeline.outputs.store import public_url
+from framefleet.pipeline.public import public_url
 
 REDIRECTS = (301, 302, 303, 307, 308)
 MAX_REDIRECTS = 5

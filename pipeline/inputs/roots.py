@@ -18,7 +18,7 @@ from urllib.parse import unquote
 from yarl import URL
 
 from framefleet.pipeline.errors import InputError, JobError
-from framefleet.pipeline.outputs.store import USERINFO, public_url
+from framefleet.pipeline.public import USERINFO, check_url, public_url
 
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 LOCAL = ("file", "local")
@@ -135,6 +135,7 @@ def _absolute(root: str, said: str) -> str:
         if not path:
             raise JobError(f"{said} {root!r}, which is no folder", "give a folder, as images/")
         return os.path.abspath(os.path.expanduser(path))
+    check_url(root)
     if not root.partition("://")[2].strip("/"):
         raise JobError(f"{said} {root!r}, which is everything", "name a host or a bucket")
     if scheme in WEB:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -13,15 +12,8 @@ import fsspec
 
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
 from framefleet.pipeline.outputs.folder import Folder
-from framefleet.pipeline.outputs.object_store import ObjectStore, Stored
-
-SECRET_KEYS = re.compile("key|secret|token|password|credential|connection_string|sas", re.IGNORECASE)
-USERINFO = re.compile(r"(?<=://)([^/?#]*)@")  # to the last @: passwords may hold one
-
-
-def public_url(url: str) -> str:
-    """Return a path as it is, and a URL without what may be secret: user, password and query (signatures)."""
-    return USERINFO.sub("", url).partition("?")[0] if "://" in url else url
+from framefleet.pipeline.outputs.object_store import ObjectStore, Stored, is_transient
+from framefleet.pipeline.public import check_url, keep_secrets, public_text, public_url
 
 
 class Store:
@@ -38,7 +30,7 @@ class Store:
     def __init__(self, url: str, storage_options: Mapping[str, Any] | None = None) -> None:
         scheme, _, rest = url.rpartition("://")
         self._options = dict(storage_options or {})
-        self._secrets = {*_secrets_in(self._options), *_secrets_of(url)} - {""}
+        keep_secrets([self._options, url])
         self._backend: Folder | ObjectStore
         if scheme in ("", "file", "local"):
             # Absolute: workers run in other folders.
@@ -56,7 +48,7 @@ class Store:
 
     def url_of(self, path: str) -> str:
         """Return where `path` lies, as a user would write it, without credentials."""
-        root = USERINFO.sub("", self._url)
+        root = public_url(self._url)
         return f"{root}/{path}" if path else root
 
     def read(self, path: str, count: int | None = None) -> bytes:
@@ -135,24 +127,27 @@ class Store:
             if isinstance(error, FileNotFoundError) and not absent_is_error:
                 raise FileNotFoundError(f"{self.url_of(path)} does not exist") from None
             said = f"{type(error).__name__}: {error}"
-            shown = self._without_secrets(said)
-            raise StoreError(f"could not {verb} {self.url_of(path)}: {shown}", _fix(error)) from (
-                error if shown == said else None  # a traceback would print the cause's own text
-            )
-
-    def _without_secrets(self, text: str) -> str:
-        for secret in sorted(self._secrets, key=len, reverse=True):
-            text = text.replace(secret, "***")
-        return text
+            shown = public_text(said)
+            failure = StoreError(f"could not {verb} {self.url_of(path)}: {shown}", _fix(error))
+            failure.may_pass = is_transient(error)
+            # A traceback would print the cause's own text.
+            raise failure from (error if shown == said else None)
 
 
 def _supported(url: str) -> str:
+    check_url(url)
+    if "?" in url:  # it would end up between the root and every path below it
+        raise JobError(
+            f"{public_url(url)} is given with a query, what follows ?",
+            "leave it out; keys and signatures are storage_options",
+        )
     protocol = url.partition("://")[0].partition("::")[0]
     try:
         fsspec.get_filesystem_class(protocol)
     except (ValueError, ImportError) as error:  # an unknown protocol, or its package is missing
-        shown = USERINFO.sub("", url)
-        raise JobError(f"{shown} cannot be opened: {error}", "use a folder or s3://bucket/name") from None
+        raise JobError(
+            f"{public_url(url)} cannot be opened: {error}", "use a folder or s3://bucket/name"
+        ) from None
     return url
 
 
@@ -165,19 +160,6 @@ def _checked(path: str) -> str:
             f"{path!r} is not a path inside the output", "use names and forward slashes, without `..`"
         )
     return path
-
-
-def _secrets_in(options: Mapping[str, Any]) -> Iterator[str]:
-    for key, value in options.items():
-        if isinstance(value, Mapping):
-            yield from _secrets_in(value)
-        elif isinstance(value, str) and SECRET_KEYS.search(key):
-            yield value
-
-
-def _secrets_of(url: str) -> Iterator[str]:
-    for userinfo in USERINFO.findall(url):
-        yield from (userinfo, userinfo.partition(":")[2])
 
 
 def _fix(error: Exception) -> str:

@@ -26,6 +26,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
 
 from framefleet.pipeline.errors import ModelError, ServiceError
+from framefleet.pipeline.public import public_text
 from framefleet.pipeline.sources.cache import one_fetcher
 from framefleet.pipeline.sources.headers import read_first
 from framefleet.pipeline.sources.selection import INDEX
@@ -123,8 +124,8 @@ def _download(repo: str, revision: str | None, files: Collection[str]) -> Path:
 
 
 def _refuse(repo: str, revision: str | None, error: Exception) -> NoReturn:
-    """Raise what a user can do about an error of the hub's client, whose text holds no token."""
-    said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    """Raise what a user can do about an error of the hub's client, whose text may quote a token."""
+    said = public_text(str(error)).strip().partition("\n")[0] or type(error).__name__
     if isinstance(error, GatedRepoError):
         problem = f"hub model {repo} is gated: {said}"
         raise ModelError(problem, "accept its terms on its page at the hub, and set HF_TOKEN") from None

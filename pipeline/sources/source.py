@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.outputs.store import public_url
+from framefleet.pipeline.public import public_url
 from framefleet.pipeline.sources.blobs import named_sha256
 from framefleet.pipeline.sources.headers import read_first
 from framefleet.pipeline.sources.integrity import list_files

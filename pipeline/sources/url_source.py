@@ -15,7 +15,8 @@ from typing import Any
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.outputs.object_store import Stored
-from framefleet.pipeline.outputs.store import Store, public_url
+from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.public import public_url
 from framefleet.pipeline.sources.cache import cache_folder, one_fetcher, short_hash
 from framefleet.pipeline.sources.integrity import sha256_of
 from framefleet.pipeline.sources.source import Listed

@@ -12,7 +12,7 @@ import pyarrow as pa
 from framefleet.pipeline.errors import JobError, UserError
 from framefleet.pipeline.loras.asked import ARGUMENT as LORA
 from framefleet.pipeline.loras.asked import Lora, check_loras
-from framefleet.pipeline.outputs.store import public_url
+from framefleet.pipeline.public import public_url
 from framefleet.pipeline.recipes.guidance_check import check_schedule, is_schedule
 from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, recipe_of_row
 from framefleet.pipeline.recipes.second_model import SecondModel, check_second_model

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from framefleet.pipeline.identity import derive_seed, is_input
 from framefleet.pipeline.loras.asked import ARGUMENT as LORA
-from framefleet.pipeline.outputs.store import public_url
+from framefleet.pipeline.public import public_url
 from framefleet.pipeline.recipes.duration import check_film
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.request import FALLBACK_FPS, Request

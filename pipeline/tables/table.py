@@ -15,7 +15,7 @@ from fsspec.core import has_magic
 from fsspec.implementations.local import LocalFileSystem
 
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.outputs.store import public_url
+from framefleet.pipeline.public import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.specs.signature import Kind
 from framefleet.pipeline.tables.table_files import FORMATS, Source, file_format, open_batches, read_schema
 
@@ -85,6 +85,8 @@ def open_table(
     an error that names the row.
     """
     shown = public_url(location)
+    check_url(location)
+    keep_secrets([storage_options, location])
     try:
         filesystem, path = fsspec.core.url_to_fs(location, **(storage_options or {}))
         paths = _paths(filesystem, path, shown)
@@ -93,10 +95,10 @@ def open_table(
     except TableError:
         raise
     except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
-        raise TableError(
-            f"table {shown} cannot be read: {str(error).replace(location, shown)}",
-            "check the path and the access",
-        ) from error
+        said = public_text(str(error))
+        raise TableError(f"table {shown} cannot be read: {said}", "check the path and the access") from (
+            error if said == str(error) else None  # a traceback would print its own text
+        )
     if num_rows == 0:
         raise TableError(f"table {shown} has no rows", "add rows, or give another table")
     table = Table(location=shown, sources=sources, schema=schema, num_rows=num_rows)

@@ -16,15 +16,19 @@ import framefleet
 ROOT = Path(__file__).parents[2]
 
 
-def run(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, cwd: Path = ROOT, **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "framefleet.jobs.cli", *arguments],
+        [sys.executable, "-m", "framefleet", *arguments],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **environment},
+        env=environment(**more),
         capture_output=True,
         text=True,
         timeout=120,
     )
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **more}
 
 
 def cpu_seconds() -> float:

@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 
 import framefleet
-from framefleet.cluster.fleet import FleetSettings, check_hello, connect
+from framefleet.cluster.connection import connect
+from framefleet.cluster.fleet import check_hello
 from framefleet.cluster.messages import Hello
 from framefleet.cluster.ship import modules_to_ship
 from framefleet.pipeline.environment import source_fingerprint
@@ -37,8 +38,8 @@ def test_a_worker_of_another_build_is_refused_with_the_fix(change: dict[str, str
 
 
 def test_an_address_where_nothing_answers_is_refused_at_once() -> None:
-    with pytest.raises(FleetError, match="no Ray cluster answers"):
-        connect(FleetSettings(address="127.0.0.1:1"))
+    with pytest.raises(FleetError, match="no Ray cluster answers"), connect("127.0.0.1:1", num_cpus=1):
+        pass
 
 
 def test_the_users_own_module_is_brought_to_the_workers_and_ours_is_not() -> None:

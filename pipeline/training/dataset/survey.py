@@ -21,7 +21,8 @@ from framefleet.pipeline.inputs.access import Inputs
 from framefleet.pipeline.inputs.pictures import Described
 from framefleet.pipeline.inputs.survey import InputIndex
 from framefleet.pipeline.outputs.parts import PartWriter, read_records, rows_of
-from framefleet.pipeline.outputs.store import Store, public_url
+from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.public import public_url
 from framefleet.pipeline.specs.check import Refused
 from framefleet.pipeline.specs.signature import InputKind
 from framefleet.pipeline.tables.readable import readable

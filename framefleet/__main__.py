@@ -1,0 +1,26 @@
+"""The command `framefleet`, also as `python -m framefleet`. An interruption is no traceback, from here on."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+INTERRUPTED = 130  # as in `jobs.console`, whose import may be what is interrupted
+
+
+def main() -> None:
+    """Run one command and end with its exit code."""
+    try:
+        from framefleet.jobs.cli import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    finally:
+        # Python still tidies up, and would print where it was interrupted.
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""What of a URL, an option or another's text may be shown: all but what gives access to something.
+
+Places that we name go through `public_url`. Texts of other libraries quote whatever they were given; they go
+through `public_text`, which knows the secrets that this process was told (`keep_secrets`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+from urllib.parse import unquote
+
+from framefleet.pipeline.errors import JobError
+
+HIDDEN = "***"
+# The last word of a name; a letter after it makes another word, as in "keyframe".
+SECRET_NAME = re.compile(
+    r"(key|secret|token|passwd|password|passphrase|pwd|credential|auth|authorization|signature|sig|sas|cookie"
+    r"|connection_?string)s?(?![a-z])",
+    re.IGNORECASE,
+)
+MISSPELT = ("secret", "token", "password", "credential", "credentials", "signature")
+# User and password of a URL. What follows a colon and is no port is a password, and goes on to the last @ of
+# all: `/`, `?` and `#` in it should have been escaped, but were not. Bounded: texts come from anywhere.
+USERINFO = re.compile(r"(?<=://)(?:[^/?#@\[:]*:(?!\d*(?:[/?#]|$)).{0,2048}@|[^/?#]*@)", re.DOTALL)
+URL_IN_TEXT = re.compile(r"""[a-z][a-z0-9+.-]{0,30}://[^\s'"<>]+""", re.IGNORECASE)
+MIN_LENGTH = 6  # what is shorter would be blotted out of ordinary words too
+
+_told: set[str] = set()
+
+
+def public_url(url: str) -> str:
+    """Return a path as it is, and a URL without what may be secret: user, password and query (signatures)."""
+    return USERINFO.sub("", url).partition("?")[0] if "://" in url else url
+
+
+def check_url(url: str) -> None:
+    """Raise JobError for a URL of which nobody can tell where its password ends."""
+    userinfo = USERINFO.search(url)
+    if userinfo and set(userinfo[0]) & set("/?#"):
+        raise JobError(
+            f"{public_url(url)} follows a password with / ? or # in it, or has an @ in its path",
+            "give user and password as storage_options, or write them as %2F %3F %23 %40",
+        )
+
+
+def public_text(text: str) -> str:
+    """Return another's text without the secrets that we know, and its URLs as `public_url` shows them."""
+    environment = {secret for secret in _worth_hiding(os.environ) if not os.path.exists(secret)}
+    for secret in sorted(_told | environment, key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
+    return URL_IN_TEXT.sub(lambda url: public_url(url[0]), text) if "://" in text else text
+
+
+def public_value(value: Any) -> Any:
+    """Return what a job file holds, nested or not, without its secrets."""
+    if isinstance(value, Mapping):
+        return {
+            key: HIDDEN if is_secret_name(str(key)) else public_value(inner) for key, inner in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [public_value(inner) for inner in value]
+    return public_text(value) if isinstance(value, str) else value
+
+
+def keep_secrets(values: Any) -> None:
+    """Hide from here on what these values hold that is secret: by the names of keys, and in URLs."""
+    _told.update(_worth_hiding(values))
+
+
+@lru_cache
+def is_secret_name(name: str) -> bool:
+    """Tell whether what goes by this name gives access to something, also where it is misspelt."""
+    words = re.findall("[a-z]+", name.lower())
+    return bool(SECRET_NAME.search(name)) or any(
+        difflib.get_close_matches(word, MISSPELT, n=1, cutoff=0.8) for word in words
+    )
+
+
+def _worth_hiding(values: Any) -> Iterator[str]:
+    return (secret for secret in _secrets_in(values) if len(secret) >= MIN_LENGTH)
+
+
+def _secrets_in(value: Any, *, is_secret: bool = False) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _secrets_in(inner, is_secret=is_secret or is_secret_name(str(key)))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _secrets_in(inner, is_secret=is_secret)
+    elif isinstance(value, str | int | float) and not isinstance(value, bool):
+        if is_secret:
+            yield str(value).strip()
+        if isinstance(value, str) and "://" in value:
+            yield from _secrets_of(value)
+
+
+def _secrets_of(url: str) -> Iterator[str]:
+    """Yield the secrets of a URL, as written and as libraries show them: unescaped."""
+    for userinfo in USERINFO.findall(url):
+        both = userinfo.removesuffix("@")
+        yield from (both, unquote(both), both.partition(":")[2], unquote(both.partition(":")[2]))
+    for part in url.partition("?")[2].partition("#")[0].split("&"):
+        name, _, value = part.partition("=")
+        if is_secret_name(unquote(name)):
+            yield from (value, unquote(value))

@@ -1,0 +1,82 @@
+"""A cluster that framefleet starts is for the process that started it, and for nobody else."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.jobs import ROOT
+
+SECRET = "c4n4ry-of-the-command-line"
+LOOK = """
+import json, os, stat, sys
+from pathlib import Path
+import grpc, psutil, ray
+from framefleet.cluster.connection import connect
+
+with connect(None, num_cpus=1):
+    token = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
+    folder = token.parent
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    listening = [c.laddr.ip for p in processes for c in p.net_connections("inet") if c.status == "LISTEN"]
+    gcs = grpc.insecure_channel(ray.get_runtime_context().gcs_address)
+    try:
+        gcs.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")(b"", timeout=20)
+        stranger = "welcome"
+    except grpc.RpcError as error:
+        stranger = error.code().name
+    found = {
+        "modes": [stat.S_IMODE(path.stat().st_mode) for path in (folder, token)],
+        "listening": sorted(set(listening)),
+        "stranger": stranger,
+        "jobs": str(ray._private.state.jobs()),
+        "typed": sys.argv,
+        "processes": [p.cmdline() for p in processes[1:]],
+        "token": token.read_text(),
+    }
+left = [name for name in os.environ if name.startswith("RAY_AUTH")]
+print(json.dumps(found | {"left": left + [str(folder)] * folder.exists()}))
+"""
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Any]:
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    ended = subprocess.run(
+        [sys.executable, "-c", LOOK, f"--set=storage_options.secret={SECRET}"],
+        env={**ours, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    values: dict[str, Any] = json.loads(ended.stdout)
+    return values
+
+
+def test_its_folder_and_its_token_are_for_their_owner(found: dict[str, Any]) -> None:
+    assert found["modes"] == [0o700, 0o600]
+
+
+def test_it_listens_on_loopback_alone(found: dict[str, Any]) -> None:
+    assert set(found["listening"]) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert found["listening"]
+
+
+def test_who_has_no_token_is_turned_away(found: dict[str, Any]) -> None:
+    assert found["stranger"] == "UNAUTHENTICATED"
+    assert not any(found["token"] in argument for command in found["processes"] for argument in command)
+
+
+def test_its_table_of_jobs_has_no_command_line(found: dict[str, Any]) -> None:
+    assert SECRET in str(found["typed"])
+    assert "framefleet" in found["jobs"]
+    assert SECRET not in found["jobs"]
+
+
+def test_it_leaves_nothing(found: dict[str, Any]) -> None:
+    assert found["left"] == []
