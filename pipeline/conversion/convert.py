@@ -21,7 +21,7 @@ from framefleet.pipeline.conversion.checkpoint import Checkpoint, open_checkpoin
 from framefleet.pipeline.conversion.plan import Conversion, Converter, Network, check
 from framefleet.pipeline.conversion.safetensors_file import write_safetensors
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.sources.selection import INDEX
+from framefleet.pipeline.specs.model_index import INDEX
 
 # module:function, asked in turn.
 CONVERTERS = (

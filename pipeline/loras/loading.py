@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from diffusers.utils import (
@@ -30,6 +29,8 @@ from framefleet.pipeline.fused.intercept import intercept
 from framefleet.pipeline.loras.asked import adapter_name
 from framefleet.pipeline.loras.files import SAFETENSORS, LoraFile
 from framefleet.pipeline.sources.blank import blank_pipeline
+from framefleet.pipeline.sources.sealed import alone
+from framefleet.pipeline.sources.weights import Weights
 from framefleet.pipeline.specs.spec import PipelineSpec
 
 # Settings of peft by which an adapter is more than something added to what a layer returns.
@@ -47,14 +48,11 @@ class Place:
     weight: Tensor
 
 
-def check_loras_fit(files: Mapping[str, LoraFile], folder: Path, spec: PipelineSpec) -> None:
-    """Raise ModelError for a LoRA that the model cannot take.
-
-    folder: holds the model's configs; weights in it are not opened.
-    """
+def check_loras_fit(files: Mapping[str, LoraFile], weights: Weights, spec: PipelineSpec) -> None:
+    """Raise ModelError for a LoRA that the model cannot take. Opens none of the model's weights."""
     _refuse_without_support(files, spec.pipeline_class)
     if files:
-        load_loras(blank_pipeline(folder, spec), files)
+        load_loras(blank_pipeline(weights, spec), files)
 
 
 def load_loras(pipe: Any, files: Mapping[str, LoraFile]) -> None:
@@ -92,7 +90,7 @@ def _load(pipe: Any, name: str, file: LoraFile) -> str | None:
         return found
 
     try:
-        with _no_false_alarms(), intercept({name: pipe}, converted, method="lora_state_dict"):
+        with alone(), _no_false_alarms(), intercept({name: pipe}, converted, method="lora_state_dict"):
             pipe.load_lora_weights(
                 str(file.path.parent),
                 weight_name=file.path.name,
