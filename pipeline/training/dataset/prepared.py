@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.identity import canonical_json
 from framefleet.pipeline.json_text import parse_json
 from framefleet.pipeline.options.scratch import own_folder
@@ -110,7 +111,10 @@ class PreparedRows:
         if self._rows_per_shard is None:
             path = f"{self._folder}/plan.json"
             try:
-                self._rows_per_shard = int(parse_json(self._store.read(path))["rows_per_shard"])
+                self._rows_per_shard = _rows_per_shard(self._store.read(path))
+            except ValueError:
+                where = self._store.url_of(path)
+                raise JobError(f"{where} is damaged", f"delete {self._store.url_of(self._folder)}") from None
             except FileNotFoundError:
                 self._rows_per_shard = self._settled()
                 content = canonical_json({"rows_per_shard": self._rows_per_shard})
@@ -203,3 +207,11 @@ class _Shards:
 
 def _size_of(prepared: Prepared) -> int:
     return sum(tensor.nbytes for tensor in prepared.values())
+
+
+def _rows_per_shard(content: bytes) -> int:
+    plan = parse_json(content)
+    found = plan.get("rows_per_shard") if isinstance(plan, dict) else None
+    if type(found) is not int or not 1 <= found <= MAX_SHARD_ROWS:
+        raise ValueError(content)
+    return found

@@ -9,20 +9,24 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import safetensors.torch
+from safetensors import SafetensorError
 from torch import Tensor
 
-from framefleet.pipeline.errors import StoreError
-from framefleet.pipeline.json_text import parse_json
+from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.training.results.written import written
 
 FOLDER, MARKER = "checkpoints", "checkpoint.json"
 # One upload each, and held in memory twice.
 FILE_BYTES = 2**30
+
+_PART = re.compile(rf"{FOLDER}/\d+/part-\d+\.safetensors")  # never a file outside of the output
 
 log = logging.getLogger(__name__)
 
@@ -68,20 +72,24 @@ class Checkpoints:
         steps = self._steps()
         if not steps:
             return None
-        found = parse_json(self._store.read(_marker(steps[-1])))
-        return Checkpoint(step=found["step"], files=found["files"], scale=found["scale"])
+        step, path = steps[-1], _marker(steps[-1])
+        folder = self._store.url_of(f"{FOLDER}/{step}")
+        found = written(Checkpoint, self._store.read(path), self._store.url_of(path), delete=folder)
+        if found.step != step or not all(_PART.fullmatch(file) for file in found.files):
+            raise _damaged(self._store, path, step)
+        return found
 
     def read(self, checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
-        """Yield what `write` was given. Raises StoreError for a file that is not the one that was written."""
+        """Yield what `write` was given. Raises JobError for a file that is not the one that was written."""
         for path, sha256 in checkpoint.files.items():
             content = self._store.read(path) if self._store.exists(path) else b""
             if hashlib.sha256(content).hexdigest() != sha256:
-                raise StoreError(
-                    f"{self._store.url_of(path)} is damaged: its SHA-256 is not that of {MARKER}",
-                    f"delete {self._store.url_of(f'{FOLDER}/{checkpoint.step}')}, and run the same command "
-                    "to go on from the checkpoint before it",
-                )
-            yield from safetensors.torch.load(content).items()
+                raise _damaged(self._store, path, checkpoint.step)
+            try:
+                tensors = safetensors.torch.load(content)
+            except SafetensorError:
+                raise _damaged(self._store, path, checkpoint.step) from None
+            yield from tensors.items()
 
     def _steps(self) -> list[int]:
         """Return the steps of all whole checkpoints, in order."""
@@ -91,6 +99,14 @@ class Checkpoints:
     def _delete(self, step: int) -> None:
         self._store.delete(_marker(step))  # first, or half a checkpoint would count
         self._store.delete_all(f"{FOLDER}/{step}")
+
+
+def _damaged(store: Store, path: str, step: int) -> JobError:
+    return JobError(
+        f"{store.url_of(path)} is damaged: it is not what was written",
+        f"delete {store.url_of(f'{FOLDER}/{step}')}, and run the same command to go on from the checkpoint "
+        "before it",
+    )
 
 
 def _marker(step: int) -> str:

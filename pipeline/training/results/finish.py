@@ -17,6 +17,7 @@ import torch
 from framefleet.pipeline.json_text import parse_json
 from framefleet.pipeline.model import DTYPES, source_of
 from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.training.results.written import written
 from framefleet.pipeline.training.settings import LoraSettings
 from framefleet.pipeline.training.task import Task
 from framefleet.pipeline.training.training import Training
@@ -38,7 +39,10 @@ class Finished:
 
 def read_finished(store: Store) -> Finished | None:
     """Return how the training of an output ended, if it did."""
-    return Finished(**parse_json(store.read(MARKER))) if store.exists(MARKER) else None
+    if not store.exists(MARKER):
+        return None
+    where = store.url_of(MARKER)
+    return written(Finished, store.read(MARKER), where, delete=where)
 
 
 def write_result(training: Training, task: Task, world: World) -> None:

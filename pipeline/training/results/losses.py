@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from framefleet.pipeline.json_text import parse_json
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.training.reports import Step
+from framefleet.pipeline.training.results.written import written
 
 PATH = "loss.jsonl"
 
@@ -22,5 +22,6 @@ def read_losses(store: Store, *, before: int | None = None) -> list[Step]:
     """Return what was written, or what of it came before a step; a resumed run does the others again."""
     if not store.exists(PATH):
         return []
-    steps = [Step(**parse_json(line)) for line in store.read(PATH).splitlines()]
+    where = store.url_of(PATH)
+    steps = [written(Step, line, where, delete=where) for line in store.read(PATH).splitlines()]
     return [step for step in steps if before is None or step.step < before]
