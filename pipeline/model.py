@@ -160,7 +160,8 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
             local_files_only=True,
             quantization_config=quantized.make() if quantized else None,
         )
-    _check_filled(pipe, folder)
+    if quantized is None:  # what is packed is another weight, without the mark
+        _check_filled(pipe, folder)
     if loras:
         from framefleet.pipeline.loras.loading import load_loras  # imports peft and diffusers' loaders: 3 s
 
@@ -207,11 +208,17 @@ def model_files(folder: Path) -> dict[str, str]:
 
 
 def _check_filled(pipe: Any, folder: Path) -> None:
-    """Raise ModelError for a network of which a weight is in none of its files: diffusers leaves it empty."""
+    """Raise ModelError for a network of which a weight is in none of its files.
+
+    diffusers leaves it empty; transformers makes one up, another each time, and marks those that it read.
+    """
     for component, network in modules_of(pipe).items():
-        empty = next((name for name, weight in network.named_parameters() if weight.is_meta), None)
-        if empty:
-            raise ModelError(f"{folder / component} has no weight {empty}", "fetch the model again")
+        weights = dict(network.named_parameters())
+        marks = {name: getattr(weight, "_is_hf_initialized", False) for name, weight in weights.items()}
+        is_marked = any(marks.values())
+        for name, weight in weights.items():
+            if weight.is_meta or (is_marked and not marks[name]):
+                raise ModelError(f"{folder / component} has no weight {name}", "fetch the model again")
 
 
 def _device(name: str) -> str:

@@ -7,9 +7,11 @@ the network for what a config names, and at the terminal whether to run code: in
 
 from __future__ import annotations
 
+import itertools
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,9 +19,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from torch.nn.modules.module import register_module_module_registration_hook
+
 from framefleet.pipeline.errors import FramefleetError, ModelError
 
 INTERNET = (socket.AF_INET, socket.AF_INET6)
+# More than the largest mixtures of experts have. A config may ask for any number of layers, and they are
+# made before their weights are looked for.
+MAX_MODULES = 50_000
 MAX_SHOWN = 500  # characters of a library's own message
 
 _is_alone: ContextVar[bool] = ContextVar("_is_alone", default=False)
@@ -39,7 +46,7 @@ def sealed(folder: Path, files: Iterable[str]) -> Iterator[Path]:
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to((folder / file).resolve())
         try:
-            with alone():
+            with alone(), _bounded(folder):
                 yield place
         except FramefleetError:
             raise
@@ -48,6 +55,25 @@ def sealed(folder: Path, files: Iterable[str]) -> Iterator[Path]:
                 raise
             said = (str(error).strip() or type(error).__name__).replace(name, str(folder))[:MAX_SHOWN]
             raise ModelError(f"{folder} cannot be loaded: {said}", _fix(error)) from error
+
+
+@contextmanager
+def _bounded(folder: Path) -> Iterator[None]:
+    """Raise ModelError where this thread makes a network of more parts than any has."""
+    count, thread = itertools.count(), threading.get_ident()
+
+    def counted(*_: Any) -> None:
+        if threading.get_ident() == thread and next(count) > MAX_MODULES:
+            raise ModelError(
+                f"{folder}: its configs ask for networks of more than {MAX_MODULES:,} modules",
+                "they are damaged: fetch the model again",
+            )
+
+    hook = register_module_module_registration_hook(counted)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @contextmanager
