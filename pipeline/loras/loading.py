@@ -96,7 +96,8 @@ def _load(pipe: Any, name: str, file: LoraFile) -> str | None:
         parts = found if isinstance(found, tuple) else (found, None)
         weights, metadata = parts[0], parts[-1]
         places.extend(_places(pipe, weights, file.lora.component))
-        reason = next(chain(_misfits(places), _changes(metadata or {})), None)
+        none = [] if places else ["it holds no weights"]
+        reason = next(chain(none, _misfits(places), _changes(metadata or {})), None)
         if reason:
             raise ValueError(reason)
         return found
@@ -144,7 +145,8 @@ def _places(pipe: Any, weights: Mapping[str, Tensor], component: str | None) -> 
     for part in dict.fromkeys(key.partition(".")[0] for key in weights):
         own = {key.removeprefix(f"{part}."): w for key, w in weights.items() if key.startswith(f"{part}.")}
         network = getattr(pipe, component or part, None)
-        layers = dict(network.named_modules()) if isinstance(network, nn.Module) else {}
+        modules = network.named_modules() if isinstance(network, nn.Module) else ()
+        layers = {name: module for name, module in modules if name}
         for key, weight in _as_peft_names(own, network).items():
             layer = layers.get(key.partition(".lora_")[0].partition(".lokr_")[0])
             yield Place(key=f"{component or part}.{key}", layer=layer, weight=weight)
