@@ -45,6 +45,11 @@ def exported(module: Any, name: str) -> Any:
         return None
 
 
+def is_standin(found: Any) -> bool:
+    """Whether it is what a library has in place of a class whose packages are not installed."""
+    return type(found).__name__ == "DummyObject"
+
+
 def own_class(name: str) -> Any:
     """Return our pipeline or component of that name, or None."""
     module = (PIPELINES | COMPONENTS).get(name)

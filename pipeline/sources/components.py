@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.registry import exported, own_component
+from framefleet.pipeline.registry import exported, is_standin, own_component
 from framefleet.pipeline.sources.selection import is_weights
 from framefleet.pipeline.specs.model_index import INDEX, OWN_CODE, component_classes, read_index
 
@@ -70,7 +70,7 @@ def _component(name: str, library: str, class_name: str, where: str) -> Componen
     found, called = class_of(library, class_name), f"{where}: {name} is of {library}.{class_name}"
     if found is None:
         raise ModelError(f"{called}, which is not installed here", OWN_CODE)
-    if type(found).__name__ == "DummyObject":  # a stand-in for what the library lacks
+    if is_standin(found):
         packages = ", ".join(found._backends)
         raise ModelError(f"{called}, which needs the Python packages {packages}", "install them")
     loader = _loader(found)

@@ -94,7 +94,13 @@ def open_weights(
         )
 
     def read(file: str) -> bytes:
-        return source.read(file, MAX_JSON_BYTES + 1 if source.is_local else None)
+        if source.is_local:
+            check_links(Path(source.path), [file])  # before it is opened: what it leads to may never end
+        if source.files[file].size > MAX_JSON_BYTES:
+            raise ModelError(
+                f"{where}/{file} has more than {MAX_JSON_BYTES:,} bytes", "fetch the model again"
+            )
+        return source.read(file)
 
     index = parse_index(read(INDEX), f"{where}/{INDEX}")
     components = components_of(index, f"{where}/{INDEX}")

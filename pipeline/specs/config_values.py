@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ Test = Callable[[Any], bool]
 # No known model has a tenth of it; and a scheduler makes tables as long as its number of steps.
 MOST = 1_000_000
 WHOLE, NUMBER = f"a whole number from 1 to {MOST:,}", f"a number up to {MOST:,}"
+MAX_SHOWN = 80  # characters
 MAX_LEVELS = 16  # of resolution: each one halves the picture
 
 
@@ -26,7 +26,7 @@ def _ratio(value: Any) -> bool:
 
 
 def _number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and abs(value) <= MOST
+    return type(value) in (int, float) and abs(value) <= MOST  # which NaN is not
 
 
 def _levels(value: Any) -> bool:
@@ -82,11 +82,10 @@ def check_values(configs: Configs, where: str) -> None:
     configs: by component, and model_index.json as "index".
     """
     for component, config in configs.items():
-        known = OTHERS.get(component, NETWORK)
-        for key in known.keys() & config.keys():
-            is_right, wanted = known[key]
-            if config[key] is not None and not is_right(config[key]):
+        for key, (is_right, wanted) in OTHERS.get(component, NETWORK).items():
+            value = config.get(key)
+            if value is not None and not is_right(value):
                 raise ModelError(
-                    f"{where}: {key} of {component} is {repr(config[key])[:80]}, and not {wanted}",
+                    f"{where}: {key} of {component} is {repr(value)[:MAX_SHOWN]}, and not {wanted}",
                     "download the model again",
                 )

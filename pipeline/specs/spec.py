@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.registry import PIPELINES, exported, own_class, own_component
+from framefleet.pipeline.registry import PIPELINES, exported, is_standin, own_class, own_component
 from framefleet.pipeline.specs import geometry
 from framefleet.pipeline.specs.config_values import check_values
 from framefleet.pipeline.specs.families import Family, family_of
@@ -156,8 +156,9 @@ def _check_scheduler(library: str, name: str, *, where: str) -> None:
 
     found = own_component(library, name) or exported(diffusers, name)
     is_one = isinstance(found, type) and issubclass(found, diffusers.ConfigMixin)
-    is_standin = type(found).__name__ == "DummyObject"  # told with the package that it needs, when it is used
-    if not is_standin and not (is_one and issubclass(found, diffusers.SchedulerMixin)):
+    if is_standin(found):
+        return  # refused with the package that it needs, when it is used
+    if not is_one or not issubclass(found, diffusers.SchedulerMixin):
         raise ModelError(f"{where}: {library}.{name} is no noise scheduler", "use a model made for diffusers")
 
 
