@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -90,7 +89,7 @@ def resolve(job: Job, watch: Watch) -> Resolved:
         device=device,
         has_loras=bool(job.loras),
     )
-    loras = _open_loras(job, spec, configs)
+    loras = _open_loras(job, spec, weights)
     second_models = _open_second_models(job)
     recipes = {job.recipe: find_recipe(job.recipe)}
     if cache := model.options.cache:
@@ -153,14 +152,14 @@ def _is_on_cpu(job: Job) -> bool:
     return not torch.cuda.is_available()
 
 
-def _open_loras(job: Job, spec: PipelineSpec, configs: Path) -> dict[str, Lora]:
+def _open_loras(job: Job, spec: PipelineSpec, weights: Weights) -> dict[str, Lora]:
     """Return the job's LoRAs as other machines find them too. They are read here: they must fit the model."""
     given = loras_of({name: lora.model_dump() for name, lora in job.loras.items()})
     files = {name: fetch_lora(name, lora, job.storage_options) for name, lora in given.items()}
     if files:
         from framefleet.pipeline.loras.loading import check_loras_fit
 
-        check_loras_fit(files, configs, spec)
+        check_loras_fit(files, weights, spec)
     return {name: file.lora for name, file in files.items()}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from framefleet.pipeline.options.schema import Options, read_options
 from framefleet.pipeline.options.tuning import packages_of, quantization_config, tune
 from framefleet.pipeline.sources.components import components_in
 from framefleet.pipeline.sources.integrity import model_digest
+from framefleet.pipeline.sources.sealed import sealed
 from framefleet.pipeline.sources.source import Source, open_source, public_name
 from framefleet.pipeline.sources.weights import Weights, fetched_as, open_weights
 from framefleet.pipeline.specs.dtypes import DType, Resolved, asked, check_dtype, resolved
@@ -137,7 +137,7 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     device = _device(settings.device)
     source = source_of(settings)
     if expected:
-        folder, digests = fetched_as(source, expected, allow_pickle=settings.allow_pickle)
+        folder, digests = fetched_as(source, expected)
     else:
         folder, digests = weights_of(settings, source).fetched()
     spec = inspect_model(folder)
@@ -152,16 +152,16 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     # Safetensors are mapped, not read: no second copy in memory. Pickles are read with weights_only=True, by
     # diffusers and by transformers.
     quantized = quantization_config(options, {component.name: component.library for component in components})
-    try:
+    with sealed(folder, digests) as place:
         pipe = spec.pipeline_class.from_pretrained(
-            folder,
+            place,
             dtype=for_diffusers(dtype),
             use_safetensors=None if settings.allow_pickle else True,
             local_files_only=True,
             quantization_config=quantized.make() if quantized else None,
         )
-    except (OSError, ValueError, UnpicklingError) as error:  # missing, or do not fit each other, or hold code
-        raise ModelError(f"{folder} cannot be loaded: {error}", "fetch the model again") from error
+    if quantized is None:  # what is packed is another weight, without the mark
+        _check_filled(pipe, folder)
     if loras:
         from framefleet.pipeline.loras.loading import load_loras  # imports peft and diffusers' loaders: 3 s
 
@@ -205,6 +205,20 @@ def weights_of(settings: ModelSettings, source: Source) -> Weights:
 def model_files(folder: Path) -> dict[str, str]:
     """Return every file that loading `folder` reads, with its SHA-256; loads no weights."""
     return open_weights(open_source(str(folder))).digests()
+
+
+def _check_filled(pipe: Any, folder: Path) -> None:
+    """Raise ModelError for a network of which a weight is in none of its files.
+
+    diffusers leaves it empty; transformers makes one up, another each time, and marks those that it read.
+    """
+    for component, network in modules_of(pipe).items():
+        weights = dict(network.named_parameters())
+        marks = {name: getattr(weight, "_is_hf_initialized", False) for name, weight in weights.items()}
+        is_marked = any(marks.values())
+        for name, weight in weights.items():
+            if weight.is_meta or (is_marked and not marks[name]):
+                raise ModelError(f"{folder / component} has no weight {name}", "fetch the model again")
 
 
 def _device(name: str) -> str:

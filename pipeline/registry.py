@@ -37,6 +37,19 @@ def class_named(name: str) -> Any:
     return own_class(name) or getattr(diffusers, name)
 
 
+def exported(module: Any, name: str) -> Any:
+    """Return what a library has under a name that a model gives, or None. Says nothing of what it is."""
+    try:
+        return getattr(module, name, None)
+    except (ImportError, RuntimeError):  # a part of the library that needs packages which are not there
+        return None
+
+
+def is_standin(found: Any) -> bool:
+    """Whether it is what a library has in place of a class whose packages are not installed."""
+    return type(found).__name__ == "DummyObject"
+
+
 def own_class(name: str) -> Any:
     """Return our pipeline or component of that name, or None."""
     module = (PIPELINES | COMPONENTS).get(name)
@@ -53,6 +66,6 @@ def row_rules(name: str) -> Any:
     return importlib.import_module(RULES[name]).row_rules if name in RULES else None
 
 
-def is_own_module(name: str) -> bool:
-    """Whether a model_index.json may name it as a library."""
-    return name in COMPONENTS.values()
+def own_component(module: str, name: str) -> Any:
+    """Return our component that a model_index.json names by module and class, or None."""
+    return own_class(name) if COMPONENTS.get(name) == module else None

@@ -21,7 +21,7 @@ from framefleet.pipeline.conversion.plan import Conversion, Converter, Network, 
 from framefleet.pipeline.conversion.safetensors_file import write_safetensors
 from framefleet.pipeline.conversion.whole_folder import check_new, whole_folder
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.sources.selection import INDEX
+from framefleet.pipeline.specs.model_index import INDEX
 
 # module:function, asked in turn.
 CONVERTERS = (

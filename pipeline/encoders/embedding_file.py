@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers.utils import ModelOutput
 
 from framefleet.pipeline.fused.calls import digest_of
+from framefleet.pipeline.fused.tree import unflatten
 from framefleet.pipeline.identity import canonical_json
 from framefleet.pipeline.json_text import parse_json
 
@@ -49,8 +50,10 @@ def from_bytes(key: str, content: bytes) -> Output:
         said = parse_json(body)
         is_whole = digest == _sha256(body) and said["key"] == key
         if is_whole and all(digest_of(tensor).hex() == name for name, tensor in tensors.items()):
-            return [_leaf(note, tensors) for note in said["leaves"]], _structure(said["nesting"])
-    except (ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
+            leaves, structure = [_leaf(note, tensors) for note in said["leaves"]], _structure(said["nesting"])
+            unflatten(structure, leaves)  # fails here, and not where a row waits for it
+            return leaves, structure
+    except (ValueError, LookupError, TypeError, AttributeError, StopIteration, SafetensorError) as error:
         raise ValueError(f"it is no entry: {error}") from error
     raise ValueError("its bytes are not those that were written")
 
@@ -74,7 +77,11 @@ def _leaf(note: Any, tensors: dict[str, Tensor]) -> Any:
         return note
     found = tensors[note["tensor"]]
     # In the strides it had: what comes next might round differently in others.
-    own = torch.empty_strided(found.shape, note["strides"], dtype=found.dtype)
+    strides = note["strides"]
+    last = sum((size - 1) * stride for size, stride in zip(found.shape, strides, strict=True))
+    if found.numel() and not (all(stride >= 0 for stride in strides) and last < found.numel()):
+        raise ValueError(f"a tensor of {tuple(found.shape)} has no strides {strides}")
+    own = torch.empty_strided(found.shape, strides, dtype=found.dtype)
     return own.copy_(found)
 
 

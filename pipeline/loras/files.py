@@ -11,6 +11,7 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.loras.asked import Lora
 from framefleet.pipeline.sources.headers import check_length
 from framefleet.pipeline.sources.integrity import sha256_of
+from framefleet.pipeline.sources.links import check_links
 from framefleet.pipeline.sources.selection import PICKLES
 from framefleet.pipeline.sources.source import HUB_ID, Source, open_source
 
@@ -36,6 +37,8 @@ def fetch_lora(name: str, lora: Lora, storage_options: Mapping[str, Any] | None 
     try:
         if lora.sha256 is None or file is None:
             file = _chosen(name, source, file, lora)
+            if Path(lora.path).expanduser().is_dir():  # that somebody else may have packed
+                check_links(Path(source.path), [file])
         _check_kind(name, f"{source.name}/{file}", lora)
         path = source.fetch([file]) / file
         expected = lora.sha256 or source.files[file].sha256

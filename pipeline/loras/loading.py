@@ -7,12 +7,12 @@ They are looked at under the names that diffusers' own loader gives them, so fil
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from diffusers.utils import (
@@ -20,6 +20,7 @@ from diffusers.utils import (
     convert_state_dict_to_peft,
     convert_unet_state_dict_to_peft,
 )
+from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -30,11 +31,23 @@ from framefleet.pipeline.fused.intercept import intercept
 from framefleet.pipeline.loras.asked import adapter_name
 from framefleet.pipeline.loras.files import SAFETENSORS, LoraFile
 from framefleet.pipeline.sources.blank import blank_pipeline
+from framefleet.pipeline.sources.sealed import alone
+from framefleet.pipeline.sources.weights import Weights
 from framefleet.pipeline.specs.spec import PipelineSpec
 
-# Settings of peft by which an adapter is more than something added to what a layer returns.
-CHANGES = ("bias", "init_lora_weights", "layer_replication", "modules_to_save", "target_parameters")
+# What a LoRA's own description may say beside peft's defaults. The rest makes it more than something added to
+# what a layer returns, and some of it names modules that peft imports.
+SAID = {
+    *("r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "fan_in_fan_out", "rank_pattern"),
+    *("alpha_pattern", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
+    *("alpha", "rank_dropout", "module_dropout", "rank_dropout_scale", "decompose_both", "decompose_factor"),
+    *("use_effective_conv2d", "auto_mapping", "base_model_name_or_path", "revision", "peft_type"),
+    *("task_type", "inference_mode", "peft_version"),
+}
+PATTERNS = ("target_modules", "exclude_modules", "layers_pattern", "rank_pattern", "alpha_pattern")
 HARMLESS: tuple[Any, ...] = (None, True, False, "gaussian", "none", [], {})
+MAX_WILDCARDS = 4  # each one more may take as many times longer as a name is long
+MAX_SHOWN = 80
 HALVES = {".lora_A.": ".lora_B.", ".lora_B.": ".lora_A."}
 
 
@@ -47,14 +60,11 @@ class Place:
     weight: Tensor
 
 
-def check_loras_fit(files: Mapping[str, LoraFile], folder: Path, spec: PipelineSpec) -> None:
-    """Raise ModelError for a LoRA that the model cannot take.
-
-    folder: holds the model's configs; weights in it are not opened.
-    """
+def check_loras_fit(files: Mapping[str, LoraFile], weights: Weights, spec: PipelineSpec) -> None:
+    """Raise ModelError for a LoRA that the model cannot take. Opens none of the model's weights."""
     _refuse_without_support(files, spec.pipeline_class)
     if files:
-        load_loras(blank_pipeline(folder, spec), files)
+        load_loras(blank_pipeline(weights, spec), files)
 
 
 def load_loras(pipe: Any, files: Mapping[str, LoraFile]) -> None:
@@ -86,13 +96,14 @@ def _load(pipe: Any, name: str, file: LoraFile) -> str | None:
         parts = found if isinstance(found, tuple) else (found, None)
         weights, metadata = parts[0], parts[-1]
         places.extend(_places(pipe, weights, file.lora.component))
-        reason = next(chain(_misfits(places), _changes(metadata or {})), None)
+        none = [] if places else ["it holds no weights"]
+        reason = next(chain(none, _misfits(places), _changes(metadata or {})), None)
         if reason:
             raise ValueError(reason)
         return found
 
     try:
-        with _no_false_alarms(), intercept({name: pipe}, converted, method="lora_state_dict"):
+        with alone(), _no_false_alarms(), intercept({name: pipe}, converted, method="lora_state_dict"):
             pipe.load_lora_weights(
                 str(file.path.parent),
                 weight_name=file.path.name,
@@ -134,7 +145,8 @@ def _places(pipe: Any, weights: Mapping[str, Tensor], component: str | None) -> 
     for part in dict.fromkeys(key.partition(".")[0] for key in weights):
         own = {key.removeprefix(f"{part}."): w for key, w in weights.items() if key.startswith(f"{part}.")}
         network = getattr(pipe, component or part, None)
-        layers = dict(network.named_modules()) if isinstance(network, nn.Module) else {}
+        modules = network.named_modules() if isinstance(network, nn.Module) else ()
+        layers = {name: module for name, module in modules if name}
         for key, weight in _as_peft_names(own, network).items():
             layer = layers.get(key.partition(".lora_")[0].partition(".lokr_")[0])
             yield Place(key=f"{component or part}.{key}", layer=layer, weight=weight)
@@ -172,10 +184,20 @@ def _misfits(places: Iterable[Place]) -> Iterator[str]:
 
 
 def _changes(metadata: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what in a LoRA's own description would change rows that do not use it."""
+    """Yield what in a LoRA's own description would change rows that do not use it, or never end."""
+    usual = LoraConfig().to_dict()
     for key, value in metadata.items():
-        if key.rpartition(".")[2] in CHANGES and value not in HARMLESS:
-            yield f"it is one that changes the model's own weights ({key} is {value!r})"
+        name = key.rpartition(".")[2]
+        if name not in SAID and value not in HARMLESS and value != usual.get(name):
+            yield f"it is one that changes the model's own weights ({key} is {repr(value)[:MAX_SHOWN]})"
+        if name in PATTERNS and not all(map(_is_simple, [value] if isinstance(value, str) else value or ())):
+            yield f"{key} is a pattern too complicated to be tried on every name: {repr(value)[:MAX_SHOWN]}"
+
+
+def _is_simple(pattern: Any) -> bool:
+    """Tell whether a regular expression ends soon whatever it is tried on: nothing repeated is repeated."""
+    repeated = re.findall(r"[*+{?]", str(pattern))
+    return len(repeated) <= MAX_WILDCARDS and not re.search(r"\)[*+{?]", str(pattern))
 
 
 def _widths(place: Place) -> tuple[int | None, int | None]:

@@ -20,6 +20,7 @@ from framefleet.pipeline.options.schema import GroupOffload, Options, Quanto
 from framefleet.pipeline.options.step_cache import check_cache
 from framefleet.pipeline.options.tuning import denoisers_in
 from framefleet.pipeline.sources.components import Component, class_of
+from framefleet.pipeline.sources.sealed import sealed
 from framefleet.pipeline.specs.spec import PipelineSpec
 
 _HOOKS = "torch cannot compile blocks that diffusers put hooks on"
@@ -115,5 +116,5 @@ def _check_vae(what: str, vae: Component | None, folder: Path) -> None:
 
 def _without_weights(component: Component, folder: Path) -> Any:
     found = class_of(component.library, component.class_name)
-    with torch.device("meta"):
-        return found.from_config(found.load_config(folder, subfolder=component.name))
+    with sealed(folder, [f"{component.name}/config.json"]) as place, torch.device("meta"):
+        return found.from_config(found.load_config(place, subfolder=component.name))

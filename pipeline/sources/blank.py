@@ -8,32 +8,30 @@ from typing import Any
 from accelerate import init_empty_weights
 from torch import nn
 
-from framefleet.pipeline.sources.components import class_of, parse_index
-from framefleet.pipeline.sources.selection import INDEX
+from framefleet.pipeline.sources.components import Component, class_of
+from framefleet.pipeline.sources.sealed import sealed
+from framefleet.pipeline.sources.weights import Weights
 from framefleet.pipeline.specs.spec import PipelineSpec
 
 
-def blank_pipeline(folder: Path, spec: PipelineSpec) -> Any:
+def blank_pipeline(weights: Weights, spec: PipelineSpec) -> Any:
     """Return the pipeline with every parameter on the meta device; tokenizers and scheduler are real.
 
-    folder: holds the configs; weights in it are not opened.
+    Opens no weights. Raises ModelError for configs that no network can be made of.
     """
-    index = parse_index((folder / INDEX).read_bytes(), str(folder / INDEX))
-    networks = {}
-    for name in spec.components:
-        component = class_of(*index[name])
-        if component is not None and issubclass(component, nn.Module):
-            networks[name] = _blank(component, folder / name)
-    return spec.pipeline_class.from_pretrained(folder, local_files_only=True, **networks)
+    with sealed(weights.configs(), weights.config_files) as place:
+        networks = {c.name: _blank(c, place / c.name) for c in weights.components if c.has_weights}
+        return spec.pipeline_class.from_pretrained(place, local_files_only=True, **networks)
 
 
-def _blank(component: Any, folder: Path) -> nn.Module:
-    if hasattr(component, "from_config") and hasattr(component, "load_config"):  # of diffusers
-        config = component.load_config(folder)
+def _blank(component: Component, folder: Path) -> nn.Module:
+    found = class_of(component.library, component.class_name)
+    if component.loader == "diffusers":
+        config = found.load_config(folder)
         with init_empty_weights():
-            network: nn.Module = component.from_config(config)
+            network: nn.Module = found.from_config(config)
         return network
-    config = component.config_class.from_pretrained(folder)
+    config = found.config_class.from_pretrained(folder)
     with init_empty_weights():
-        network = component(config)
+        network = found(config)
     return network

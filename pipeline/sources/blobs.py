@@ -22,9 +22,14 @@ def named_sha256(path: Path) -> str | None:
     return _name(path, SHA256)
 
 
+def is_named(path: Path) -> bool:
+    """Tell whether a file is a link to one that is named by its content."""
+    return bool(_name(path, SHA256) or _name(path, GIT))
+
+
 def count_named(folder: Path, files: Iterable[str]) -> int:
     """Return how many files are named by their content."""
-    return sum(bool(_name(folder / file, SHA256) or _name(folder / file, GIT)) for file in files)
+    return sum(is_named(folder / file) for file in files)
 
 
 def check_git_names(folder: Path, files: Iterable[str]) -> None:

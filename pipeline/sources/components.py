@@ -1,4 +1,4 @@
-"""From model_index.json to the components that it names, all of them of installed classes."""
+"""From model_index.json to the components that it names, each of a class that pipelines are made of."""
 
 from __future__ import annotations
 
@@ -6,53 +6,47 @@ import importlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, Literal
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.json_text import parse_json
-from framefleet.pipeline.registry import is_own_module, own_class
-from framefleet.pipeline.sources.selection import INDEX, is_weights
+from framefleet.pipeline.registry import exported, is_standin, own_component
+from framefleet.pipeline.sources.selection import is_weights
+from framefleet.pipeline.specs.model_index import INDEX, OWN_CODE, component_classes, read_index
 
-OWN_CODE = (
-    "pipelines with code of their own are not loaded; use a model made for diffusers, or update diffusers"
-)
+Loader = Literal["diffusers", "transformers"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
-    """One folder of a pipeline. library: where its class is from. has_weights: whether it is a network."""
+    """One folder of a pipeline.
+
+    library: where its class is from. loader: the library whose `from_pretrained` reads its weights, each by
+    names and in an order of its own; None for what has no weights.
+    """
 
     name: str
     library: str
     class_name: str
-    has_weights: bool
+    loader: Loader | None
 
-
-def parse_index(content: bytes, where: str) -> dict[str, Any]:
-    """Return model_index.json as a mapping. Raises ModelError for another thing, or a custom pipeline."""
-    try:
-        index = parse_json(content)
-    except ValueError as error:
-        raise ModelError(f"{where} cannot be read: {error}", "download the model again") from error
-    if not isinstance(index, dict):
-        raise ModelError(f"{where} is not a JSON object", "download the model again")
-    if isinstance(index.get("_class_name"), list) or "custom_pipeline" in index:
-        raise ModelError(f"{where} names a custom pipeline", OWN_CODE)
-    return index
+    @property
+    def has_weights(self) -> bool:
+        return self.loader is not None
 
 
 def components_of(index: Mapping[str, Any], where: str) -> tuple[Component, ...]:
-    """Return the components that are there. Raises ModelError for a class that no installed library has."""
-    entries = {
-        name: entry for name, entry in index.items() if isinstance(entry, list) and entry[:1] != [None]
-    }
-    return tuple(_component(name, entry, where) for name, entry in entries.items() if entry)
+    """Return the components that are there.
+
+    Raises ModelError for a class that no installed library has, or that is not what pipelines are made of.
+    """
+    named = component_classes(index, where)
+    return tuple(_component(name, *named[name], where) for name in named)
 
 
 def components_in(folder: Path) -> tuple[Component, ...]:
     """Return the components of a folder."""
-    where = str(folder / INDEX)
-    return components_of(parse_index((folder / INDEX).read_bytes(), where), where)
+    return components_of(read_index(folder), str(folder / INDEX))
 
 
 def check_weights(components: Iterable[Component], files: Iterable[str], where: str) -> None:
@@ -67,34 +61,55 @@ def check_weights(components: Iterable[Component], files: Iterable[str], where: 
             )
 
 
-def _component(name: str, entry: list[Any], where: str) -> Component:
-    from torch import nn
-
-    library, class_name = (*map(str, entry), "")[:2]
-    found = class_of(library, class_name)
-    if found is None:
-        raise ModelError(
-            f"{where}: {name} is of {library}.{class_name}, which is not installed here", OWN_CODE
-        )
-    return Component(
-        name=name,
-        library=library,
-        class_name=class_name,
-        has_weights=isinstance(found, type) and issubclass(found, nn.Module),
-    )
-
-
 def class_of(library: str, name: str) -> Any:
     """Return the class of a component; None when it is not installed."""
-    own = own_class(name) if is_own_module(library) else None
-    return own or getattr(_library(library), name, None)
+    return own_component(library, name) or exported(_library(library), name)
 
 
-def _library(name: str) -> Any:
+def _component(name: str, library: str, class_name: str, where: str) -> Component:
+    found, called = class_of(library, class_name), f"{where}: {name} is of {library}.{class_name}"
+    if found is None:
+        raise ModelError(f"{called}, which is not installed here", OWN_CODE)
+    if is_standin(found):
+        packages = ", ".join(found._backends)
+        raise ModelError(f"{called}, which needs the Python packages {packages}", "install them")
+    loader = _loader(found)
+    if loader is None and not (isinstance(found, type) and issubclass(found, _weightless())):
+        raise ModelError(f"{called}, which is not what pipelines are made of", OWN_CODE)
+    return Component(name=name, library=library, class_name=class_name, loader=loader)
+
+
+def _loader(found: Any) -> Loader | None:
+    """Return who reads the weights of a network.
+
+    None for a class that reads them by code of its own: from several folders, or from other files.
+    """
+    from diffusers import ModelMixin
+    from diffusers.models.modeling_utils import LegacyModelMixin
+    from transformers import PreTrainedModel
+
+    function = getattr(getattr(found, "from_pretrained", None), "__func__", None)
+    if function in (ModelMixin.from_pretrained.__func__, LegacyModelMixin.from_pretrained.__func__):
+        return "diffusers"
+    return "transformers" if function is PreTrainedModel.from_pretrained.__func__ else None
+
+
+def _weightless() -> tuple[type, ...]:
+    """Return what a pipeline has beside networks: what diffusers loads, without whole pipelines and ONNX."""
+    from diffusers import BaseGuidance, SchedulerMixin
+    from transformers import FeatureExtractionMixin, ImageProcessingMixin, ProcessorMixin
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+    processors = (FeatureExtractionMixin, ImageProcessingMixin, ProcessorMixin)
+    return (SchedulerMixin, BaseGuidance, PreTrainedTokenizerBase, *processors)
+
+
+def _library(name: str) -> ModuleType | None:
     """Return diffusers, transformers, or the part of diffusers that holds a pipeline's own components.
 
     Nothing else: importing a module runs it, and the name comes from the model's folder.
     """
     if name in ("diffusers", "transformers"):
         return importlib.import_module(name)
-    return getattr(importlib.import_module("diffusers.pipelines"), name, None)
+    found = exported(importlib.import_module("diffusers.pipelines"), name)
+    return found if isinstance(found, ModuleType) else None

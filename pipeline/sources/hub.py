@@ -29,8 +29,8 @@ from framefleet.pipeline.errors import ModelError, ServiceError
 from framefleet.pipeline.public import public_text
 from framefleet.pipeline.sources.cache import one_fetcher
 from framefleet.pipeline.sources.headers import read_first
-from framefleet.pipeline.sources.selection import INDEX
 from framefleet.pipeline.sources.source import Listed, Source, list_folder
+from framefleet.pipeline.specs.model_index import INDEX
 
 log = logging.getLogger(__name__)
 
@@ -65,15 +65,16 @@ class HubSource:
     def read(self, file: str, count: int | None = None) -> bytes:
         cached = try_to_load_from_cache(self.path, file, revision=self.revision)
         try:
-            if isinstance(cached, str) or count is None:
-                path = hf_hub_download(self.path, file, revision=self.revision)
-                return read_first(Path(path), count)
-            headers = {**build_hf_headers(), "range": f"bytes=0-{count - 1}"}
-            answer = get_session().get(hf_hub_url(self.path, file, revision=self.revision), headers=headers)
-            hf_raise_for_status(answer)
+            if not isinstance(cached, str) and count is not None:
+                headers = {**build_hf_headers(), "range": f"bytes=0-{count - 1}"}
+                url = hf_hub_url(self.path, file, revision=self.revision)
+                answer = get_session().get(url, headers=headers)
+                hf_raise_for_status(answer)
+                return bytes(answer.content[:count])
+            path = hf_hub_download(self.path, file, revision=self.revision)
         except Exception as error:  # as above
             _refuse(self.path, self.revision, error)
-        return bytes(answer.content[:count])
+        return read_first(Path(path), count)
 
     def fetch(self, files: Collection[str]) -> Path:
         folder = self._whole(files)

@@ -1,4 +1,4 @@
-"""From a pipeline folder to the files that are loaded from it, each with its SHA-256; one digest for all."""
+"""From a pipeline folder's files to the SHA-256 of each, and to one digest for all."""
 
 from __future__ import annotations
 
@@ -9,33 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.sources.headers import check_length
-from framefleet.pipeline.sources.selection import select
+from framefleet.pipeline.sources.selection import MAX_DEPTH
+from framefleet.pipeline.specs.model_index import INDEX
 
 # One thread hashes 1.7 GB/s; more than four are faster than the disks that models lie on.
 MAX_THREADS = 4
 
 
-def loaded_files(folder: Path, components: Iterable[str], *, allow_pickle: bool = False) -> list[str]:
-    """Return the files that loading reads, relative to `folder` and sorted.
-
-    components: the folders named in model_index.json. Raises ModelError for pickles, missing shards and
-    weights whose length is not what their header says.
-    """
-
-    def read(name: str) -> bytes:
-        return (folder / name).read_bytes()
-
-    files = select(list_files(folder), components, read=read, where=str(folder), allow_pickle=allow_pickle)
-    for file in files:
-        if file.endswith(".safetensors"):
-            check_length(folder / file)
-    return files
-
-
 def list_files(folder: Path) -> list[str]:
-    """Return the files at most one folder deep: those that a pipeline is loaded from."""
-    found = [*folder.glob("*"), *folder.glob("*/*")]
+    """Return the files that are not too deep to be loaded, of a pipeline or of another folder."""
+    depth = MAX_DEPTH if (folder / INDEX).is_file() else 2
+    found = [path for above in range(depth) for path in folder.glob("*/" * above + "*")]
     return sorted(path.relative_to(folder).as_posix() for path in found if path.is_file())
 
 
@@ -47,8 +31,11 @@ def file_digests(folder: Path, files: Iterable[str]) -> dict[str, str]:
 
 
 def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}", "check its permissions") from error
 
 
 def model_digest(digests: Mapping[str, str]) -> str:

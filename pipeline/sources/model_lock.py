@@ -49,13 +49,15 @@ def parse_lock(content: bytes, where: str) -> ModelLock:
     try:
         found: dict[str, Any] = parse_json(content)
         lock = ModelLock(
-            source=str(found["source"]),
+            source=found["source"],
             revision=found["revision"],
-            class_name=str(found["class"]),
-            sizes={name: int(file["size"]) for name, file in found["files"].items()},
-            digests={name: str(file["sha256"]) for name, file in found["files"].items()},
+            class_name=found["class"],
+            sizes={name: file["size"] for name, file in found["files"].items()},
+            digests={name: file["sha256"] for name, file in found["files"].items()},
         )
-        is_whole = found["digest"] == model_digest(lock.digests)
+        texts = (lock.source, lock.revision or "", lock.class_name, *lock.digests.values())
+        is_typed = {*map(type, texts)} == {str} and {*map(type, lock.sizes.values())} <= {int}
+        is_whole = is_typed and found["digest"] == model_digest(lock.digests)
     except (ValueError, LookupError, TypeError, AttributeError):
         is_whole = False
     if not is_whole:

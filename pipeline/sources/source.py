@@ -19,7 +19,7 @@ from framefleet.pipeline.public import public_url
 from framefleet.pipeline.sources.blobs import named_sha256
 from framefleet.pipeline.sources.headers import read_first
 from framefleet.pipeline.sources.integrity import list_files
-from framefleet.pipeline.sources.selection import INDEX
+from framefleet.pipeline.specs.model_index import INDEX
 
 HUB_ID = re.compile(r"(?:hf://)?(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
 

@@ -6,18 +6,21 @@ the model calls `fetched`, which hashes the real bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.sources.blobs import check_git_names
-from framefleet.pipeline.sources.components import Component, check_weights, components_of, parse_index
+from framefleet.pipeline.sources.components import Component, check_weights, components_of
+from framefleet.pipeline.sources.config_keys import check_configs
 from framefleet.pipeline.sources.headers import check_length
-from framefleet.pipeline.sources.integrity import check_digests, file_digests, loaded_files
+from framefleet.pipeline.sources.integrity import check_digests, file_digests
+from framefleet.pipeline.sources.links import check_links
 from framefleet.pipeline.sources.model_lock import LOCK_FILE, ModelLock, check_lock, parse_lock, read_lock
-from framefleet.pipeline.sources.selection import INDEX, is_weights, select
+from framefleet.pipeline.sources.selection import is_weights, select
 from framefleet.pipeline.sources.source import Source, list_folder
+from framefleet.pipeline.specs.model_index import INDEX, MAX_JSON_BYTES, parse_index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +38,19 @@ class Weights:
     expected: Mapping[str, str]
     lock: ModelLock | None
 
+    @property
+    def config_files(self) -> list[str]:
+        """All but the weights."""
+        return [file for file in self.files if not is_weights(file)]
+
     def configs(self) -> Path:
-        """Return a folder of this machine that holds all but the weights."""
-        return self.source.fetch([file for file in self.files if not is_weights(file)])
+        """Return a folder of this machine that holds all but the weights.
+
+        Raises ModelError for configs that lead a library to code, to the network or to other files.
+        """
+        folder = self.source.fetch(self.config_files)
+        check_configs(folder, self.config_files)
+        return folder
 
     def digests(self) -> dict[str, str]:
         """Return every file's SHA-256, reading only what costs no download or is named by nobody.
@@ -56,9 +69,7 @@ class Weights:
         return self.source.is_local or not is_weights(file) or file not in self.expected
 
     def _hashed(self, folder: Path, files: list[str]) -> dict[str, str]:
-        for file in files:
-            if file.endswith(".safetensors"):
-                check_length(folder / file)
+        _check_files(folder, files)
         found = file_digests(folder, files)
         named_by = "its lock" if self.lock else "the hub" if self.source.revision else "its own name"
         check_digests(folder, found, self.expected, named_by=named_by)
@@ -81,10 +92,21 @@ def open_weights(
         raise ModelError(
             f"{where}/{INDEX} does not exist", "give a diffusers pipeline folder, not a single checkpoint"
         )
-    index = parse_index(source.read(INDEX), f"{where}/{INDEX}")
+
+    def read(file: str) -> bytes:
+        if source.is_local:
+            check_links(Path(source.path), [file])  # before it is opened: what it leads to may never end
+        if source.files[file].size > MAX_JSON_BYTES:
+            raise ModelError(
+                f"{where}/{file} has more than {MAX_JSON_BYTES:,} bytes", "fetch the model again"
+            )
+        return source.read(file)
+
+    index = parse_index(read(INDEX), f"{where}/{INDEX}")
     components = components_of(index, f"{where}/{INDEX}")
-    names = [component.name for component in components]
-    files = select(source.files, names, read=source.read, where=where, allow_pickle=allow_pickle)
+    files = select(source.files, components, read=read, where=where, allow_pickle=allow_pickle)
+    if source.is_local:
+        check_links(Path(source.path), files)
     check_weights(components, files, where)
     said = {file: sha256 for file in files if (sha256 := source.files[file].sha256)}
     locked = None if ignore_lock else _lock_of(source, lock)
@@ -93,7 +115,7 @@ def open_weights(
         check_lock(locked, where=where, revision=source.revision, sizes=sizes, digests=said)
     return Weights(
         source=source,
-        class_name=str(index.get("_class_name")),
+        class_name=index["_class_name"],
         components=components,
         files=tuple(files),
         expected=locked.digests if locked else said,
@@ -101,9 +123,7 @@ def open_weights(
     )
 
 
-def fetched_as(
-    source: Source, expected: Mapping[str, str], *, allow_pickle: bool
-) -> tuple[Path, dict[str, str]]:
+def fetched_as(source: Source, expected: Mapping[str, str]) -> tuple[Path, dict[str, str]]:
     """Return a folder of this machine with the driver's files, and the SHA-256 of its real bytes.
 
     Asks the hub only for files that are not in the cache. Raises ModelError when a file is another one.
@@ -116,11 +136,19 @@ def fetched_as(
         raise ModelError(
             f"{folder / missing[0]} is missing", "put the same model on every machine of the cluster"
         )
-    index = parse_index((folder / INDEX).read_bytes(), str(folder / INDEX))
-    names = [component.name for component in components_of(index, str(folder / INDEX))]
-    found = file_digests(folder, loaded_files(folder, names, allow_pickle=allow_pickle))
+    check_links(folder, expected)
+    _check_files(folder, expected)
+    found = file_digests(folder, expected)
     check_digests(folder, found, expected, named_by="the driver's")
     return folder, found
+
+
+def _check_files(folder: Path, files: Iterable[str]) -> None:
+    """Raise ModelError for files that are broken, or that lead a library elsewhere."""
+    for file in files:
+        if file.endswith(".safetensors"):
+            check_length(folder / file)
+    check_configs(folder, files)
 
 
 def _lock_of(source: Source, path: str | None) -> ModelLock | None:

@@ -24,7 +24,7 @@ def _vae_factors(configs: Configs, family: Family) -> tuple[int, int]:
     spatial, temporal = 2**levels, vae.get("time_compression_ratio") or 1
     if vae.get("spatio_temporal_scaling"):  # LTX
         halved = 2 ** sum(vae["spatio_temporal_scaling"])
-        spatial, temporal = vae["patch_size"] * halved, vae["patch_size_t"] * halved
+        spatial, temporal = _last(vae.get("patch_size")) * halved, _last(vae.get("patch_size_t")) * halved
     spatial = vae.get("scale_factor_spatial") or vae.get("spatial_compression_ratio") or spatial
     temporal = vae.get("scale_factor_temporal") or vae.get("temporal_compression_ratio") or temporal
     return int(spatial), int(temporal)
@@ -32,8 +32,7 @@ def _vae_factors(configs: Configs, family: Family) -> tuple[int, int]:
 
 def size_multiple(configs: Configs, family: Family) -> int:
     spatial, _ = _vae_factors(configs, family)
-    patch = _denoiser(configs).get("patch_size") or 1
-    patch = patch[-1] if isinstance(patch, list | tuple) else patch  # Wan: (frames, height, width)
+    patch = _last(_denoiser(configs).get("patch_size"))
     return math.lcm(family.size_base, spatial * patch * family.packing)
 
 
@@ -61,6 +60,8 @@ def default_size(parameters: Parameters, configs: Configs, family: Family) -> tu
     if isinstance(family.default_size, tuple) or not family.prefix:
         return family.default_size if isinstance(family.default_size, tuple) else (None, None)
     sample = family.default_size or _denoiser(configs).get("sample_size")
+    if isinstance(sample, list) and len(sample) != 2:
+        return None, None
     height, width = sample if isinstance(sample, list) else (sample, sample)
     height = _denoiser(configs).get("sample_height", height)  # CogVideoX
     width = _denoiser(configs).get("sample_width", width)
@@ -79,8 +80,8 @@ def default_frames(parameters: Parameters, configs: Configs) -> int | None:
 
 def only_frames(configs: Configs) -> int | None:
     """Return the length that image tokens of a frame each tie the clip to (DynamiCrafter)."""
-    frames = configs.get("image_projector", {}).get("num_frames", 1)
-    return frames if frames > 1 else None
+    frames = configs.get("image_projector", {}).get("num_frames")
+    return frames if frames and frames > 1 else None
 
 
 def native_fps(
@@ -101,6 +102,11 @@ def motion_rate(parameters: Parameters, configs: Configs, family: Family) -> int
     """Return the `fps` of a call without one where it says how much motion there is to be."""
     rate = _denoiser(configs).get("default_fps") if family.fps_is_motion and "fps" in parameters else None
     return rate if isinstance(rate, int) else None
+
+
+def _last(patch: Any) -> int:
+    """Return how many pixels wide a patch is: one number, or (frames, height, width) as Wan's."""
+    return int(patch[-1] if isinstance(patch, list | tuple) else patch or 1)
 
 
 def _denoiser(configs: Configs) -> Mapping[str, Any]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.json_text import parse_json
-from framefleet.pipeline.registry import PIPELINES, own_class
+from framefleet.pipeline.registry import PIPELINES, exported, is_standin, own_class, own_component
 from framefleet.pipeline.specs import geometry
+from framefleet.pipeline.specs.config_values import check_values
 from framefleet.pipeline.specs.families import Family, family_of
+from framefleet.pipeline.specs.model_index import INDEX, component_classes, read_index, read_object
 from framefleet.pipeline.specs.presets import Preset, preset_of
 from framefleet.pipeline.specs.signature import Parameter, Scalar, parameters_of
 
@@ -89,13 +90,22 @@ class PipelineSpec:
 def inspect_model(path: str | Path) -> PipelineSpec:
     """Return what the pipeline folder at `path` accepts. Raises ModelError when it is not a complete one."""
     folder = Path(path)
-    index = _model_index(folder)
-    configs = _component_configs(folder, index)
+    if not folder.is_dir():
+        raise ModelError(
+            f"model {str(folder)!r} is not a folder",
+            "give the folder that holds model_index.json; download a hub model first",
+        )
+    index = read_index(folder)
+    components = component_classes(index, str(folder / INDEX))
+    configs = {**_component_configs(folder, components), "index": index}
     if "scheduler" not in configs:
         raise ModelError(
             f"{index['_class_name']} in {folder} has no noise scheduler", "use a diffusion pipeline"
         )
-    return spec_of(index["_class_name"], {**configs, "index": index})
+    _class_named(index["_class_name"])
+    _check_scheduler(*components["scheduler"], where=str(folder / INDEX))
+    check_values(configs, str(folder))
+    return spec_of(index["_class_name"], configs)
 
 
 def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
@@ -122,52 +132,21 @@ def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
         default_frames=geometry.only_frames(configs) or geometry.default_frames(parameters, configs),
         scheduler_class=index["scheduler"][1],
         scheduler_config={k: v for k, v in scheduler.items() if not k.startswith("_")},
-        components=tuple(_components(index)),
+        components=tuple(component_classes(index, INDEX)),
         preset=preset,
         configs=configs,
     )
-
-
-def _model_index(folder: Path) -> dict[str, Any]:
-    """Return model_index.json, with a `_class_name` that is text."""
-    if not folder.is_dir():
-        raise ModelError(
-            f"model {str(folder)!r} is not a folder",
-            "give the folder that holds model_index.json; download a hub model first",
-        )
-    index = _read_json(
-        folder / "model_index.json", "give a diffusers pipeline folder, not a single checkpoint"
-    )
-    if not isinstance(index.get("_class_name"), str):
-        raise ModelError(
-            f"{folder / 'model_index.json'} names no pipeline class of diffusers",
-            "pipelines with code of their own are not loaded; use one of diffusers' classes",
-        )
-    return index
-
-
-def _read_json(path: Path, fix: str) -> dict[str, Any]:
-    try:
-        content = parse_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{path} does not exist", fix) from None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {error}", "download the model again") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} is not a JSON object", "download the model again")
-    return content
 
 
 @functools.cache
 def _class_named(name: str) -> type[DiffusionPipeline]:
     import diffusers
 
-    if name in PIPELINES:
-        own: type[DiffusionPipeline] = own_class(name)
+    found = own_class(name) if name in PIPELINES else exported(diffusers, name)
+    is_one = isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)
+    if is_one and any("__call__" in vars(base) for base in found.__mro__):
+        own: type[DiffusionPipeline] = found
         return own
-    if hasattr(diffusers, name):
-        found: type[DiffusionPipeline] = getattr(diffusers, name)
-        return found
     known = [*PIPELINES, *(known for known in dir(diffusers) if known.endswith("Pipeline"))]
     nearest = difflib.get_close_matches(name, known, n=1)
     hint = f"the nearest class is {nearest[0]}" if nearest else "use a model made for diffusers"
@@ -176,20 +155,26 @@ def _class_named(name: str) -> type[DiffusionPipeline]:
     )
 
 
-def _component_configs(folder: Path, index: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _check_scheduler(library: str, name: str, *, where: str) -> None:
+    """Raise ModelError for what is no noise scheduler of diffusers, or of ours."""
+    import diffusers
+
+    found = own_component(library, name) or exported(diffusers, name)
+    is_one = isinstance(found, type) and issubclass(found, diffusers.ConfigMixin)
+    if is_standin(found):
+        return  # refused with the package that it needs, when it is used
+    if not is_one or not issubclass(found, diffusers.SchedulerMixin):
+        raise ModelError(f"{where}: {library}.{name} is no noise scheduler", "use a model made for diffusers")
+
+
+def _component_configs(folder: Path, components: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Return the configs of all components that have one. Every component named must have its folder."""
     configs = {}
-    for name in _components(index):
+    for name in components:
         fix = f"download the whole model; {name!r} is named in its model_index.json"
         if not (folder / name).is_dir():
             raise ModelError(f"component folder {folder / name} does not exist", fix)
         file = "scheduler_config.json" if name == "scheduler" else "config.json"
         if name in ("scheduler", "vae", "transformer", "unet", "motion_adapter", "image_projector"):
-            configs[name] = _read_json(folder / name / file, fix)
+            configs[name] = read_object(folder / name / file, fix)
     return configs
-
-
-def _components(index: Mapping[str, Any]) -> list[str]:
-    """Return the names of the components that are not null."""
-    named = {name: entry for name, entry in index.items() if not name.startswith("_")}
-    return [n for n, entry in named.items() if isinstance(entry, list) and entry[:1] not in ([None], [])]

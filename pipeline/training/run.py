@@ -113,7 +113,13 @@ class _Run:
         if found is None:
             return 0
         self._tell(f"going on after step {found.step:,}")
-        self._learner.restore(self._checkpoints.read(found), found.scale)
+        try:
+            self._learner.restore(self._checkpoints.read(found), found.scale)
+        except (LookupError, RuntimeError, ValueError, TypeError) as error:  # sound, and of other weights
+            raise JobError(
+                f"checkpoint {found.step:,} of {self._store.url_of('')} does not fit this model: {error!r}",
+                "choose another output",
+            ) from error
         self._losses = read_losses(self._store, before=found.step)
         return found.step
 

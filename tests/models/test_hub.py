@@ -62,10 +62,10 @@ def test_a_driver_names_a_model_without_fetching_its_weights(repo: HubServer) ->
 def test_a_worker_asks_the_hub_nothing_when_all_is_in_the_cache(repo: HubServer) -> None:
     source = open_source(REPO)
     expected = open_weights(source).digests()
-    fetched_as(source, expected, allow_pickle=False)
+    fetched_as(source, expected)
     repo.requests.clear()
     again = open_source(REPO, revision=source.revision)
-    _, found = fetched_as(again, expected, allow_pickle=False)
+    _, found = fetched_as(again, expected)
     assert found == expected
     assert repo.requests == []
 

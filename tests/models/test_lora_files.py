@@ -45,6 +45,18 @@ def test_a_local_file_and_its_folder_are_the_same_lora(file: Path) -> None:
     assert fetch_lora("style", found.lora) == found
 
 
+def test_a_link_is_followed_where_the_user_named_it_and_not_in_a_folder_of_others(
+    file: Path, tmp_path: Path
+) -> None:
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    (packed / "style.safetensors").symlink_to(file)
+    with pytest.raises(ModelError, match="not in the model's folder"):
+        fetch_lora("style", Lora(path=str(packed)))
+    named = fetch_lora("style", Lora(path=str(packed / "style.safetensors")))
+    assert fetch_lora("style", named.lora) == named  # as a worker does
+
+
 def test_a_file_that_is_another_than_the_drivers_is_refused(file: Path) -> None:
     with pytest.raises(ModelError, match="is another file.*" + "0" * 64):
         fetch_lora("style", Lora(path=str(file), sha256="0" * 64))

@@ -18,6 +18,8 @@ from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.loras.asked import Lora
 from framefleet.pipeline.loras.files import fetch_lora
 from framefleet.pipeline.loras.loading import check_loras_fit
+from framefleet.pipeline.sources.source import open_source
+from framefleet.pipeline.sources.weights import open_weights
 from framefleet.pipeline.specs.spec import inspect_model
 from tests.commands import command
 from tests.jobs import job_values, prompt_rows, write_job, write_table
@@ -66,7 +68,7 @@ def test_a_pipeline_that_takes_no_loras_says_so(files: dict[str, str]) -> None:
     spec = replace(inspect_model(tiny("wan")), class_name="StableVideoDiffusionPipeline")
     found = {"style": fetch_lora("style", Lora(path=files["style"]))}
     with pytest.raises(ModelError, match="StableVideoDiffusionPipeline takes no LoRAs"):
-        check_loras_fit(found, tiny("wan"), spec)
+        check_loras_fit(found, open_weights(open_source(str(tiny("wan")))), spec)
 
 
 def test_the_second_transformer_of_a_model_without_one_is_told(tmp_path: Path, files: dict[str, str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,59 @@ def test_an_adapter_that_would_change_the_model_itself_is_refused(
     )
     with pytest.raises(ModelError, match=r"changes the model's own weights .* is 'pissa'"):
         load_model(tiny("wan"), loras={"style": tmp_path / "pissa.safetensors"})
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        ({"megatron_config": {"a": 1}, "megatron_core": "antigravity"}, "changes the model's own weights"),
+        ({"megatron_core": "antigravity"}, "changes the model's own weights"),
+        ({"eva_config": {"rho": 2.0}}, "changes the model's own weights"),
+        ({"target_modules": "(a+)+$"}, "too complicated"),
+        ({"exclude_modules": ".*.*.*.*.*x"}, "too complicated"),
+        ({"rank_pattern": {"(.*)*": 3}}, "too complicated"),
+        ({"r": "four"}, "does not fit"),
+        ({"r": 10**9}, "does not fit"),
+        ({"r": -1}, "does not fit"),
+        ({"rank_pattern": [1]}, "does not fit"),
+        ({"unheard_of": 3}, "changes the model's own weights"),
+        ([1, 2], "does not fit"),
+    ],
+    ids=repr,
+)
+def test_a_description_that_asks_for_more_than_adapters_is_refused(
+    said: Any, problem: str, files: Callable[[str], dict[str, Path]], tmp_path: Path
+) -> None:
+    plain = {"r": 4, "lora_alpha": 4, "target_modules": ["to_q", "to_v", "ffn.net.0.proj"]}
+    if isinstance(said, dict):
+        said = {f"transformer.{key}": value for key, value in (plain | said).items()}
+    path = tmp_path / "described.safetensors"
+    save_file(load_file(files("wan")["style"]), path, metadata={"lora_adapter_metadata": json.dumps(said)})
+    with pytest.raises(ModelError, match=problem) as caught:
+        load_model(tiny("wan"), loras={"style": path})
+    assert caught.value.fix and "antigravity" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda w: w.update({key: weight.to(torch.int8) for key, weight in w.items()}),
+        lambda w: w.update({key: weight.flatten()[0] for key, weight in w.items()}),
+        lambda w: w.update({key: weight[:0] for key, weight in w.items()}),
+        lambda w: w.update({key.upper(): w.pop(key) for key in list(w)}),
+        lambda w: w.update({"": torch.zeros(1)}),
+        lambda w: w.update({"transformer..lora_A.weight": torch.zeros(4, 4)}),
+        lambda w: w.clear(),
+    ],
+    ids=["whole numbers", "no dimensions", "no values", "shouting", "no name", "a gap in a name", "nothing"],
+)
+def test_weights_of_odd_names_types_and_shapes_are_refused(
+    change: Any, files: Callable[[str], dict[str, Path]], tmp_path: Path
+) -> None:
+    odd = changed(files("wan")["style"], tmp_path / "odd.safetensors", change)
+    with pytest.raises(ModelError, match=r"odd\.safetensors") as caught:
+        load_model(tiny("wan"), loras={"style": odd})
+    assert caught.value.fix
 
 
 def test_a_file_that_is_cut_short_absent_or_ambiguous_is_refused(

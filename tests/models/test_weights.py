@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 import framefleet
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model import model_files
+from framefleet.pipeline.model import ModelSettings, load, model_files
 from framefleet.pipeline.sources.model_lock import LOCK_FILE, read_lock
 from framefleet.pipeline.sources.source import open_source
 from framefleet.pipeline.sources.weights import open_weights
@@ -102,6 +102,24 @@ def test_a_missing_file_is_refused(locked: Path) -> None:
     (locked / "tokenizer" / "tokenizer_config.json").unlink()
     with pytest.raises(ModelError, match=r"tokenizer/tokenizer_config\.json is missing"):
         framefleet.load_model(locked)
+
+
+def test_a_worker_loads_the_drivers_files_and_no_others_of_its_folder(folder: Path) -> None:
+    expected = model_files(folder)
+    (folder / "text_encoder" / "adapter_config.json").write_text('{"base_model_name_or_path": "org/name"}')
+    (folder / "transformer" / f"{WEIGHTS}.index.json").write_text('{"weight_map": {"w": "none.safetensors"}}')
+    model = load(ModelSettings(path=str(folder)), expected)
+    assert model.digests == expected
+
+
+@pytest.mark.parametrize("key", ["sha256", "size"])
+def test_a_lock_of_odd_values_is_refused(locked: Path, key: str) -> None:
+    lock = json.loads((locked / LOCK_FILE).read_text())
+    for value in (None, [], {}, "x" if key == "size" else 3, float("inf"), True):
+        lock["files"]["model_index.json"][key] = value
+        (locked / LOCK_FILE).write_text(json.dumps(lock))
+        with pytest.raises(ModelError, match="not a whole lock file"):
+            model_files(locked)
 
 
 def test_a_lock_elsewhere_counts_in_place_of_the_folders_own(locked: Path, tmp_path: Path) -> None:

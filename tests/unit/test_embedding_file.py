@@ -13,10 +13,11 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
 
 from framefleet.pipeline.encoders.embedding_file import METADATA, from_bytes, to_bytes
-from framefleet.pipeline.fused.calls import bits
+from framefleet.pipeline.fused.calls import bits, digest_of
 from framefleet.pipeline.fused.tree import flatten, unflatten
 
 STATE = torch.arange(24, dtype=torch.float32).reshape(1, 4, 6)
+NAME = digest_of(STATE).hex()
 OUTPUT = BaseModelOutputWithPooling(
     last_hidden_state=STATE, pooler_output=STATE[:, 0], hidden_states=(STATE, STATE + 1)
 )
@@ -119,7 +120,20 @@ def test_a_file_cannot_name_what_is_called(name: str) -> None:
         from_bytes("k", _altered({"nesting": [name, ["last_hidden_state"], [None]]}))
 
 
-@pytest.mark.parametrize("change", [{"leaves": [{"tensor": "0"}]}, {"leaves": None}, {"nesting": 3}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"leaves": [{"tensor": "0"}]},
+        {"leaves": None},
+        {"leaves": []},
+        {"nesting": 3},
+        {"nesting": ["dict", ["a", "b"], [None]]},
+        *(
+            {"leaves": [{"tensor": NAME, "strides": s}]}
+            for s in ([24, 10**12, 1], [24, -6, 1], [1], ["a"] * 3)
+        ),
+    ],
+)
 def test_a_sound_digest_over_nonsense_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="no entry"):
         from_bytes("k", _altered(change))

@@ -12,7 +12,10 @@ import torch
 from safetensors.torch import save_file
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.sources.integrity import file_digests, loaded_files, model_digest
+from framefleet.pipeline.sources.components import Component, Loader
+from framefleet.pipeline.sources.headers import check_length
+from framefleet.pipeline.sources.integrity import file_digests, list_files, model_digest
+from framefleet.pipeline.sources.selection import select
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -27,8 +30,17 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def loaded_files(folder: Path, *names: str, loader: Loader | None = "diffusers") -> list[str]:
+    components = [Component(name=n, library="diffusers", class_name="Any", loader=loader) for n in names]
+
+    def read(file: str) -> bytes:
+        return (folder / file).read_bytes()
+
+    return select(list_files(folder), components, read=read, where=str(folder))
+
+
 def _digest(folder: Path) -> str:
-    return model_digest(file_digests(folder, loaded_files(folder, ["transformer", "vae"])))
+    return model_digest(file_digests(folder, loaded_files(folder, "transformer", "vae")))
 
 
 def _shard(folder: Path, *shards: str) -> None:
@@ -38,7 +50,7 @@ def _shard(folder: Path, *shards: str) -> None:
 
 
 def test_the_digest_is_that_of_sha256sums_lines(folder: Path) -> None:
-    files = loaded_files(folder, ["transformer", "vae"])
+    files = loaded_files(folder, "transformer", "vae")
     lines = subprocess.run(["sha256sum", *files], cwd=folder, capture_output=True, check=True).stdout
     assert _digest(folder) == hashlib.sha256(lines).hexdigest()
 
@@ -46,7 +58,7 @@ def test_the_digest_is_that_of_sha256sums_lines(folder: Path) -> None:
 def test_files_are_listed_with_configs_and_without_what_is_not_loaded(folder: Path) -> None:
     for name in ("README.md", ".gitattributes", "model.fp16.safetensors", "flax_model.msgpack", "old.ckpt"):
         (folder / "vae" / name).write_text("x")
-    assert loaded_files(folder, ["vae"]) == ["model_index.json", "vae/config.json", f"vae/{WEIGHTS}"]
+    assert loaded_files(folder, "vae") == ["model_index.json", "vae/config.json", f"vae/{WEIGHTS}"]
 
 
 def test_the_digest_changes_with_a_weight_and_with_a_config(folder: Path) -> None:
@@ -61,14 +73,14 @@ def test_shards_are_loaded_with_their_index(folder: Path) -> None:
     _shard(folder, "a.safetensors", "b.safetensors", "a.safetensors")
     for name in "ab":
         save_file({"weight": torch.zeros(1)}, folder / "vae" / f"{name}.safetensors")
-    files = loaded_files(folder, ["vae"])
+    files = loaded_files(folder, "vae")
     assert {"vae/a.safetensors", "vae/b.safetensors", f"vae/{WEIGHTS}.index.json"} <= set(files)
 
 
 def test_a_missing_shard_is_named(folder: Path) -> None:
     _shard(folder, "a.safetensors")
     with pytest.raises(ModelError, match=r"a\.safetensors is missing"):
-        loaded_files(folder, ["vae"])
+        loaded_files(folder, "vae")
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"weight_map": 3}', "{}"])
@@ -76,14 +88,94 @@ def test_an_index_that_is_none_is_refused(folder: Path, text: str) -> None:
     _shard(folder)
     (folder / "vae" / f"{WEIGHTS}.index.json").write_text(text)
     with pytest.raises(ModelError, match="not an index"):
-        loaded_files(folder, ["vae"])
+        loaded_files(folder, "vae")
 
 
 @pytest.mark.parametrize("name", ["diffusion_pytorch_model.bin", "weights.ckpt", "model.pt"])
 def test_pickles_are_refused_where_there_are_no_safetensors(folder: Path, name: str) -> None:
     (folder / "vae" / WEIGHTS).rename(folder / "vae" / name)
     with pytest.raises(ModelError, match="pickle"):
-        loaded_files(folder, ["vae"])
+        loaded_files(folder, "vae")
+
+
+@pytest.mark.parametrize("loader", ["diffusers", "transformers"])
+def test_each_library_reads_weights_under_its_own_name(folder: Path, loader: Loader) -> None:
+    own = {"diffusers": WEIGHTS, "transformers": "model.safetensors"}
+    (folder / "vae" / WEIGHTS).rename(folder / "vae" / own[loader])
+    assert f"vae/{own[loader]}" in loaded_files(folder, "vae", loader=loader)
+    other: Loader = "transformers" if loader == "diffusers" else "diffusers"
+    with pytest.raises(ModelError, match=f"{own[loader]} lies beside the weights"):
+        loaded_files(folder, "vae", loader=other)
+
+
+@pytest.mark.parametrize("loader", ["diffusers", "transformers", None])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.safetensors",
+        WEIGHTS,
+        "model.safetensors.index.json",
+        f"{WEIGHTS}.index.json",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "anything.safetensors",
+    ],
+)
+def test_weights_beside_those_that_are_loaded_are_refused_by_name(
+    folder: Path, loader: Loader | None, name: str
+) -> None:
+    own = {"diffusers": WEIGHTS, "transformers": "model.safetensors", None: "vocab.json"}[loader]
+    (folder / "vae" / WEIGHTS).rename(folder / "vae" / own)
+    if name == own:
+        return
+    save_file({"weight": torch.zeros(1)}, folder / "vae" / "other.safetensors")
+    (folder / "vae" / name).write_text('{"weight_map": {"weight": "other.safetensors"}}')
+    with pytest.raises(ModelError, match="lies beside the weights") as caught:
+        loaded_files(folder, "vae", loader=loader)
+    assert "delete it" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "diffusion_pytorch_model.fp16.safetensors",
+        "diffusion_pytorch_model.non_ema.safetensors",
+        "model.fp16-00001-of-00002.safetensors",
+        "model-00001-of-00002.fp16.safetensors",
+        "model.fp16.safetensors.index.json",
+        "model.safetensors.index.fp16.json",
+        "diffusion_pytorch_model.bin",
+        "flax_model.msgpack",
+        "shard.distcp",
+    ],
+)
+def test_variants_and_other_formats_may_lie_beside_the_weights(folder: Path, name: str) -> None:
+    before = loaded_files(folder, "vae")
+    (folder / "vae" / name).write_text("x")
+    assert loaded_files(folder, "vae") == before
+
+
+@pytest.mark.parametrize("shard", ["a.bin", "../x.safetensors", "/x.safetensors", 3, None, ["a"]])
+def test_an_index_names_safetensors_of_its_own_folder_and_nothing_else(folder: Path, shard: object) -> None:
+    (folder / "vae" / "a.bin").write_text("x")
+    (folder / "vae" / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": {"w": shard}}))
+    with pytest.raises(ModelError, match=r"not an index|is missing"):
+        loaded_files(folder, "vae")
+
+
+def test_chat_templates_in_a_folder_of_their_own_are_loaded_too(folder: Path) -> None:
+    templates = folder / "vae" / "additional_chat_templates"
+    templates.mkdir()
+    for name in ("tool.jinja", ".hidden"):
+        (templates / name).write_text("x")
+    found = [file for file in loaded_files(folder, "vae") if "templates" in file]
+    assert found == ["vae/additional_chat_templates/tool.jinja"]
+
+
+def test_a_name_that_no_terminal_should_see_is_refused(folder: Path) -> None:
+    (folder / "vae" / "vocab\x1b]52;c.json").write_text("x")
+    with pytest.raises(ModelError, match="cannot be a file's name"):
+        loaded_files(folder, "vae")
 
 
 @pytest.mark.parametrize("change", [lambda b: b[:-1], lambda b: b + b"x"], ids=["truncated", "too long"])
@@ -91,11 +183,57 @@ def test_a_file_of_another_length_than_its_header_says_is_refused(folder: Path, 
     path = folder / "vae" / WEIGHTS
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(ModelError, match="its header says"):
-        loaded_files(folder, ["vae"])
+        check_length(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x08", b"<html>not found</html>", b"\x02" + bytes(7) + b"[]"])
 def test_a_file_that_is_no_safetensors_is_refused(folder: Path, content: bytes) -> None:
     (folder / "vae" / WEIGHTS).write_bytes(content)
     with pytest.raises(ModelError, match="not a safetensors file"):
-        loaded_files(folder, ["vae"])
+        check_length(folder / "vae" / WEIGHTS)
+
+
+def _tensor(**changes: object) -> dict[str, object]:
+    return {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]} | changes
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"a": 3},
+        {"a": _tensor(data_offsets=[0, -16])},
+        {"a": _tensor(data_offsets=[16, 0])},
+        {"a": _tensor(data_offsets=[8, 24])},
+        {"a": _tensor(data_offsets=["0", "16"])},
+        {"a": _tensor(data_offsets=[0, 2**70])},
+        {"a": _tensor(data_offsets=[0, 16.0])},
+        {"a": _tensor(), "b": _tensor()},
+        {"a": _tensor(shape=[2**62, 2**62])},
+        {"a": _tensor(shape=[-4])},
+        {"a": _tensor(shape="4")},
+        {"a": _tensor(shape=[[4]])},
+        {"a": _tensor(dtype={})},
+        {"a": _tensor(dtype=None)},
+        [_tensor()],
+    ],
+    ids=repr,
+)
+def test_tensors_that_do_not_lie_one_after_another_are_refused(folder: Path, header: object) -> None:
+    text = json.dumps(header).encode()
+    (folder / "vae" / WEIGHTS).write_bytes(len(text).to_bytes(8, "little") + text + bytes(16))
+    with pytest.raises(ModelError, match=r"not a safetensors file|its header says"):
+        check_length(folder / "vae" / WEIGHTS)
+
+
+@pytest.mark.parametrize("text", [b'{"a":' * 50_000, b"[" * 2**20], ids=["deep mapping", "deep list"])
+def test_a_header_that_nests_without_end_is_refused(folder: Path, text: bytes) -> None:
+    (folder / "vae" / WEIGHTS).write_bytes(len(text).to_bytes(8, "little") + text)
+    with pytest.raises(ModelError, match="not a safetensors file"):
+        check_length(folder / "vae" / WEIGHTS)
+
+
+@pytest.mark.parametrize("length", [2**63, 2**64 - 1, 10**9])
+def test_a_header_longer_than_any_is_not_read(folder: Path, length: int) -> None:
+    (folder / "vae" / WEIGHTS).write_bytes(length.to_bytes(8, "little") + b"{}")
+    with pytest.raises(ModelError, match="not a safetensors file"):
+        check_length(folder / "vae" / WEIGHTS)

@@ -13,7 +13,9 @@ from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.training.dataset.read_ahead import read_ahead
 from framefleet.pipeline.training.learner import Learner
+from framefleet.pipeline.training.reports import Step
 from framefleet.pipeline.training.results.checkpoints import Checkpoints
+from framefleet.pipeline.training.results.finish import read_finished
 from framefleet.pipeline.training.results.losses import read_losses, write_losses
 from framefleet.pipeline.training.schedule import learning_rate
 from framefleet.pipeline.training.settings import TrainSettings
@@ -157,8 +159,44 @@ def test_a_damaged_checkpoint_is_refused_with_the_fix(content: bytes | None, tmp
     store.write(path, content) if content else store.delete(path)
     found = checkpoints.last()
     assert found is not None
-    with pytest.raises(StoreError, match=r"is damaged(.|\n)*delete .*checkpoints/1"):
+    with pytest.raises(JobError, match=r"is damaged(.|\n)*delete .*checkpoints/1"):
         list(checkpoints.read(found))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"null",
+        b"[" * 100_000,
+        b'{"step": 1}',
+        b'{"step": "1", "files": {}, "scale": {}}',
+        b'{"step": 2, "files": {}, "scale": {}}',
+        b'{"step": 1, "files": {"../../secret.safetensors": "0"}, "scale": {}}',
+    ],
+)
+def test_a_marker_that_is_nonsense_is_refused_with_the_fix(content: bytes, tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.write("checkpoints/1/checkpoint.json", content)
+    with pytest.raises(JobError, match=r"is damaged(.|\n)*delete .*checkpoints/1"):
+        Checkpoints(store, keep=2).last()
+
+
+@pytest.mark.parametrize("content", [b"", b"3", b'{"steps": "many", "result": 1}', b'{"steps": 1}'])
+def test_what_a_damaged_output_says_of_its_end_is_refused(content: bytes, tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.write("finished.json", content)
+    with pytest.raises(JobError, match=r"finished\.json is damaged"):
+        read_finished(store)
+
+
+def test_losses_are_read_as_they_were_written_and_no_others(tmp_path: Path) -> None:
+    store, step = Store(str(tmp_path)), Step(step=0, loss=1.0, learning_rate=0.0, grad_norm=None, seconds=2)
+    write_losses(store, [step])
+    assert read_losses(store) == [step]
+    store.write("loss.jsonl", b'{"step": 0, "loss": [1]}')
+    with pytest.raises(JobError, match=r"loss\.jsonl is damaged"):
+        read_losses(store)
 
 
 def test_the_rate_warms_up_and_falls_to_zero() -> None:

@@ -39,7 +39,7 @@ FRAMES_AHEAD = 4  # videos that are decoded while one is encoded; 81 frames of 4
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    rows_per_shard: Annotated[int, Field(ge=1)]
+    rows_per_shard: Annotated[int, Field(ge=1, le=MAX_SHARD_ROWS)]
 
 
 _PLAN = TypeAdapter(_Plan)

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from framefleet.pipeline.errors import StoreError
+from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.fused.calls import digest_of
 from framefleet.pipeline.identity import canonical_json
 from framefleet.pipeline.json_text import parse_json
@@ -44,14 +44,21 @@ class Shard:
     """An open file, of which only what is asked for comes into memory."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         try:
             self._file = safe_open(path, framework="pt")
             self._rows: list[dict[str, str]] = parse_json(self._file.metadata()[METADATA])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise StoreError(
-                f"{path} is not a file of prepared rows: {error}", "delete it, and it is made again"
-            ) from error
+            raise self._damaged(error) from error
 
     def __getitem__(self, row: int) -> Prepared:
         """Return what the row of that number in the file prepared."""
-        return {name: self._file.get_tensor(digest) for name, digest in self._rows[row].items()}
+        try:
+            return {name: self._file.get_tensor(digest) for name, digest in self._rows[row].items()}
+        except (SafetensorError, LookupError, TypeError, AttributeError) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> JobError:
+        return JobError(
+            f"{self._path} is not a file of prepared rows: {error}", "delete it, and it is made again"
+        )

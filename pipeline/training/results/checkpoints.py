@@ -16,9 +16,10 @@ from typing import Any
 
 import safetensors.torch
 from pydantic import TypeAdapter
+from safetensors import SafetensorError
 from torch import Tensor
 
-from framefleet.pipeline.errors import StoreError
+from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.json_file import not_ours, read_json
 from framefleet.pipeline.outputs.store import Store
 
@@ -26,6 +27,7 @@ FOLDER, MARKER = "checkpoints", "checkpoint.json"
 _STEP = re.compile("[0-9]{1,18}")
 # One upload each, and held in memory twice.
 FILE_BYTES = 2**30
+
 
 log = logging.getLogger(__name__)
 
@@ -81,16 +83,16 @@ class Checkpoints:
         return found
 
     def read(self, checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
-        """Yield what `write` was given. Raises StoreError for a file that is not the one that was written."""
+        """Yield what `write` was given. Raises JobError for a file that is not the one that was written."""
         for path, sha256 in checkpoint.files.items():
             content = self._store.read(path) if self._store.exists(path) else b""
             if hashlib.sha256(content).hexdigest() != sha256:
-                raise StoreError(
-                    f"{self._store.url_of(path)} is damaged: its SHA-256 is not that of {MARKER}",
-                    f"delete {self._store.url_of(f'{FOLDER}/{checkpoint.step}')}, and run the same command "
-                    "to go on from the checkpoint before it",
-                )
-            yield from safetensors.torch.load(content).items()
+                raise _damaged(self._store, path, checkpoint.step)
+            try:
+                tensors = safetensors.torch.load(content)
+            except SafetensorError:
+                raise _damaged(self._store, path, checkpoint.step) from None
+            yield from tensors.items()
 
     def _steps(self) -> list[int]:
         """Return the steps of all whole checkpoints, in order."""
@@ -100,6 +102,14 @@ class Checkpoints:
     def _delete(self, step: int) -> None:
         self._store.delete(_marker(step))  # first, or half a checkpoint would count
         self._store.delete_all(f"{FOLDER}/{step}")
+
+
+def _damaged(store: Store, path: str, step: int) -> JobError:
+    return JobError(
+        f"{store.url_of(path)} is damaged: it is not what was written",
+        f"delete {store.url_of(f'{FOLDER}/{step}')}, and run the same command to go on from the checkpoint "
+        "before it",
+    )
 
 
 def _marker(step: int) -> str:

@@ -1,0 +1,114 @@
+"""Where libraries load a model: a folder of exactly the files that were hashed, and nothing around it.
+
+diffusers and transformers look for many more files than weights: adapters, chat templates, code, another set
+of weights. What is not in the folder they cannot find, whatever their next release looks for. They also ask
+the network for what a config names, and at the terminal whether to run code: in here both are refused.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from torch.nn.modules.module import register_module_module_registration_hook
+
+from framefleet.pipeline.errors import FramefleetError, ModelError
+
+INTERNET = (socket.AF_INET, socket.AF_INET6)
+# More than the largest mixtures of experts have. A config may ask for any number of layers, and they are
+# made before their weights are looked for.
+MAX_MODULES = 50_000
+MAX_SHOWN = 500  # characters of a library's own message
+
+_is_alone: ContextVar[bool] = ContextVar("_is_alone", default=False)
+
+
+@contextmanager
+def sealed(folder: Path, files: Iterable[str]) -> Iterator[Path]:
+    """Yield a folder that holds these files of `folder` and nothing else, as links, while they are loaded.
+
+    Raises ModelError for whatever a library makes of files that it cannot use, and for what it asks for
+    beside them.
+    """
+    with tempfile.TemporaryDirectory(prefix="framefleet-model-") as name:
+        place = Path(name)
+        for file in files:
+            link = place / file
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to((folder / file).resolve())
+        try:
+            with alone(), _bounded(folder):
+                yield place
+        except FramefleetError:
+            raise
+        except BaseException as error:
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # Rust's
+                raise
+            said = (str(error).strip() or type(error).__name__).replace(name, str(folder))[:MAX_SHOWN]
+            raise ModelError(f"{folder} cannot be loaded: {said}", _fix(error)) from error
+
+
+@contextmanager
+def _bounded(folder: Path) -> Iterator[None]:
+    """Raise ModelError where this thread makes a network of more parts than any has."""
+    count, thread = itertools.count(), threading.get_ident()
+
+    def counted(*_: Any) -> None:
+        if threading.get_ident() == thread and next(count) > MAX_MODULES:
+            raise ModelError(
+                f"{folder}: its configs ask for networks of more than {MAX_MODULES:,} modules",
+                "they are damaged: fetch the model again",
+            )
+
+    hook = register_module_module_registration_hook(counted)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Refuse connections and questions at the terminal to this thread."""
+    _watch()
+    token = _is_alone.set(True)
+    try:
+        yield
+    finally:
+        _is_alone.reset(token)
+
+
+@cache
+def _watch() -> None:
+    """Have Python tell us of connections (PEP 578). Such a hook stays, and costs a tenth of a microsecond."""
+    sys.addaudithook(_refuse)
+
+
+def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "socket.getaddrinfo" and _is_alone.get():
+        raise _asked(f"a connection to {arguments[0]}")
+    if event == "socket.connect" and _is_alone.get() and arguments[0].family in INTERNET:
+        raise _asked(f"a connection to {arguments[1][0]}")
+    if event == "builtins.input" and _is_alone.get():
+        raise _asked("leave to run code of its own")
+
+
+def _asked(what: str) -> ModelError:
+    return ModelError(
+        f"a config of the model asks for {what}", "use a model that holds all that it needs, and no code"
+    )
+
+
+def _fix(error: BaseException) -> str:
+    if isinstance(error, MemoryError) or "alloc" in str(error):
+        return "it takes more memory than there is; if it should not, its configs are damaged: fetch it again"
+    return "fetch the model again"
