@@ -19,13 +19,23 @@ from rich.status import Status
 from rich.text import Text
 
 from framefleet.jobs.terminal import escaped
-from framefleet.pipeline.errors import FramefleetError, ServiceError
+from framefleet.pipeline.errors import FramefleetError, ServiceError, UserError
 from framefleet.pipeline.public import HIDDEN, is_secret_name, public_text
 
 INTERRUPTED, TERMINATED = 130, 143  # 128 + the signal's number, as shells have it
 DEFECT = 70  # sysexits.h: internal software error
 # What a machine runs out of; the same command may do it another time, or elsewhere.
 SCARCE = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+# What keeps a place that somebody named from being opened, where nobody has told it better.
+UNUSABLE = {
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+}
 MAX_SAID = 500  # characters of an exception's text: some quote whole files
 
 
@@ -109,6 +119,9 @@ def _report(error: BaseException) -> int:
     if isinstance(error, OSError) and error.errno in SCARCE:
         complain(said, "make room, then run the same command again")
         return ServiceError.exit_code
+    if isinstance(error, OSError) and error.errno in UNUSABLE:
+        complain(said, "check the path and its rights")
+        return UserError.exit_code
     complain(
         f"a defect of framefleet: {type(error).__name__}: {said}",
         "run it again with --verbose, and report what it prints",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +38,7 @@ def fetch_lora(name: str, lora: Lora, storage_options: Mapping[str, Any] | None 
     try:
         if lora.sha256 is None or file is None:
             file = _chosen(name, source, file, lora)
-            if Path(lora.path).expanduser().is_dir():  # that somebody else may have packed
+            if Path(os.path.expanduser(lora.path)).is_dir():  # that somebody else may have packed
                 check_links(Path(source.path), [file])
         _check_kind(name, f"{source.name}/{file}", lora)
         path = source.fetch([file]) / file
@@ -67,7 +68,7 @@ def _split(name: str, lora: Lora) -> tuple[str, str | None]:
     if "://" in path:
         folder, _, last = path.rpartition("/")
         return (folder, last) if lora.file is None and _is_weights(last) else (path, lora.file)
-    here = Path(path).expanduser()
+    here = Path(os.path.expanduser(path))
     if here.is_file():
         return str(here.parent), here.name
     if not here.exists() and (_is_weights(path) or not HUB_ID.fullmatch(path)):

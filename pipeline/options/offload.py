@@ -10,6 +10,7 @@ it, so that rows at different stages would keep several on the GPU.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,6 @@ def _device_of(module: nn.Module) -> torch.device | None:
 def _own_folder(parent: str) -> str:
     """Return a new folder: files that are there already would be taken for these weights."""
     try:
-        return str(own_folder(Path(parent).expanduser().absolute()))
+        return str(own_folder(Path(os.path.expanduser(parent)).absolute()))
     except OSError as error:
         raise ModelError(f"offload.disk {parent} cannot be used: {error}", "use a local folder") from error

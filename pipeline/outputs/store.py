@@ -34,7 +34,7 @@ class Store:
         self._backend: Folder | ObjectStore
         if scheme in ("", "file", "local"):
             # Absolute: workers run in other folders.
-            self._url = os.path.abspath(Path(rest).expanduser())
+            self._url = os.path.abspath(os.path.expanduser(rest))
             self._backend = Folder(Path(self._url))
         else:
             self._url = url.rstrip("/")

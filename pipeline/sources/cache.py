@@ -20,8 +20,8 @@ def cache_folder() -> Path:
     """Return $FRAMEFLEET_CACHE, or else framefleet below the user's cache folder."""
     chosen = os.environ.get("FRAMEFLEET_CACHE")
     if chosen:
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "framefleet"
+        return Path(os.path.expanduser(chosen))
+    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "framefleet"
 
 
 @contextmanager

@@ -108,7 +108,7 @@ def open_source(
         if needs == INDEX:
             _refuse_if_empty(source)
         return source
-    folder = os.path.abspath(Path(place).expanduser())
+    folder = os.path.abspath(os.path.expanduser(place))
     if os.path.exists(folder) or not HUB_ID.fullmatch(place):
         _refuse_revision(folder, revision)
         return _opened_folder(folder)
@@ -120,7 +120,7 @@ def open_source(
 def split_name(path: str, revision: str | None) -> tuple[str, str | None]:
     """Return the path and the revision of `org/name@revision`; of anything else what is given."""
     match = HUB_ID.fullmatch(path)
-    if match is None or os.path.exists(Path(path).expanduser()):
+    if match is None or os.path.exists(os.path.expanduser(path)):
         return path, revision
     if match["revision"] and revision and match["revision"] != revision:
         raise ModelError(f"model {path!r} has another revision beside it: {revision!r}", "give one of them")

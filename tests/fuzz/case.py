@@ -40,8 +40,10 @@ def reported(call: Callable[[], object]) -> Callable[[], None]:
     """Return what makes a call of the Python API, its errors told as by a command."""
 
     def run() -> None:
+        from framefleet.jobs.commands import quiet_libraries
         from framefleet.jobs.console import reporting
 
+        quiet_libraries()
         with reporting(verbose=False):
             call()
 
