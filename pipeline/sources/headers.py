@@ -53,8 +53,9 @@ def read_header(read: Callable[[int], bytes], where: str) -> tuple[int, list[Ten
         found = [_tensor(entry, start) for name, entry in header.items() if name != "__metadata__"]
         _check_places(found, start)
     except (struct.error, ValueError, AttributeError, LookupError, TypeError):
-        what, fix = foreign(read(HEAD_BYTES)) or ("is not a safetensors file", "fetch it again")
-        raise ModelError(f"{where} {what}", fix) from None
+        known = foreign(read(HEAD_BYTES))
+        what, fix = (f": it {known[0]}", known[1]) if known else ("", "fetch it again")
+        raise ModelError(f"{where} is not a safetensors file{what}", fix) from None
     return start, found
 
 
