@@ -43,7 +43,7 @@ def readable(batch: pa.RecordBatch, read: Collection[str]) -> Readable:
     cells = batch.select(list(read))
     if refused:
         cells = cells.take(pa.array(offsets, pa.int64()))
-    return Readable(cells=cells, offsets=offsets, refused=refused)
+    return Readable(cells=cells, offsets=offsets, refused=dict(sorted(refused.items())))
 
 
 def repaired(row: pa.RecordBatch) -> pa.RecordBatch:
@@ -60,7 +60,7 @@ def _problems(column: pa.Array, *, is_read: bool) -> Iterator[tuple[int, str, Re
         reason = _NOT_TEXT if _is_text(column.type) or pa.types.is_nested(column.type) else _OUT_OF_RANGE
         for offset in _without_values(column) or _invalid(column):
             yield offset, _shown(column[offset]), reason
-    elif _is_text(column.type) and is_read:
+    if _is_text(column.type) and is_read:
         for offset in pc.indices_nonzero(pc.greater(pc.binary_length(column), MAX_TEXT)).to_pylist():
             yield offset, _shown(column[offset]), _TOO_LONG
     elif pa.types.is_temporal(column.type) and getattr(column.type, "unit", "") != "ns":  # which all fit

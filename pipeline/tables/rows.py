@@ -244,9 +244,7 @@ class RowPlan:
 
 def _values(column: pa.Array) -> list[Any]:
     if pa.types.is_decimal(column.type):
-        column = column.cast(
-            pa.float64()
-        )  # DuckDB writes 5.0 as a decimal; a decimal of 76 digits has a float too
+        column = column.cast(pa.float64())  # DuckDB writes 5.0 as a decimal
     values: list[Any] = column.to_pylist()
     return values
 

@@ -249,6 +249,17 @@ def test_a_render_jobs_records_are_a_table_also_when_its_output_was_moved(
     assert row.arguments == {"prompt": "a ball"}
 
 
+def test_text_that_is_no_utf8_or_too_long_refuses_its_row_alone(surveyor: Surveyor, tmp_path: Path) -> None:
+    clip(tmp_path / "a.mkv")
+    prompts = pa.array(["a ball", "ein café".encode("latin-1"), "x" * 70_000, "a star"], pa.binary())
+    cells = {"video": ["a.mkv"] * 4, "prompt": prompts.view(pa.string())}
+    pq.write_table(pa.table(cells), tmp_path / "t.parquet")
+    assert [row.index for row in surveyor(str(tmp_path / "t.parquet"))] == [0, 3]
+    not_text, too_long = surveyor.told()
+    assert "row 1: prompt is 'ein caf\ufffd', but it is not UTF-8" in not_text
+    assert "row 2" in too_long and "longer than 65,536 bytes" in too_long
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
