@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+import torch
+
 from tests.fuzz.child import Outcome, run
 from tests.fuzz.judge import defect
 from tests.fuzz.kinds import KINDS
@@ -44,6 +46,7 @@ def fuzz(
     kinds: those to draw from; without any, all. keep: the files of cases without a defect too.
     """
     os.environ.update(ENVIRONMENT)
+    torch.set_num_threads(1)  # a forked child has none of its parent's other threads, and would wait for them
     (folder / "material").mkdir()
     material, chosen = Material(folder / "material"), [kind for kind in KINDS if not kinds or kind in kinds]
     for number in numbers:
