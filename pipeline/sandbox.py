@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 _HOME = str(Path(__file__).parents[2])  # where `framefleet` is, should it not be installed
+_LEAVING_S = 10.0  # from the end of its connection to that of the process
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # each reserves memory, which is bounded
 
 
@@ -69,7 +70,10 @@ class Sandbox:
         self._process.wait()
 
     def _last_words(self) -> str:
-        code = self._process.wait()
+        try:
+            code = self._process.wait(_LEAVING_S)
+        except subprocess.TimeoutExpired:
+            return "the process that read it went silent"
         if code == -signal.SIGKILL:
             return "the process that read it was killed, maybe for want of memory"
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"

@@ -36,8 +36,14 @@ def _answer(connection: Connection) -> None:
         bound_memory(cost + size + MORE)
         answer = DESCRIBED + json.dumps(asdict(describe(content, kind))).encode()
     except InputError as error:
-        answer = REFUSED + json.dumps([error.problem, error.fix]).encode()
+        answer = _refused(error)
+    except MemoryError:
+        answer = _refused(InputError("it takes more memory to decode than it should", "write it again"))
     connection.send_bytes(answer)
+
+
+def _refused(error: InputError) -> bytes:
+    return REFUSED + json.dumps([error.problem, error.fix]).encode()
 
 
 if __name__ == "__main__":
