@@ -24,8 +24,8 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class ModelSection(Options):
-    """Which model renders, and how it computes."""
+class SecondModelSection(Section):
+    """A model beside the job's own, that rows may name."""
 
     path: str = Field(
         min_length=1,
@@ -45,6 +45,11 @@ class ModelSection(Options):
         description="Of all components, or a mapping as {default: bf16, vae: fp32}. "
         "auto: fp32 on a CPU; on a GPU what the model's preset says, or else bf16.",
     )
+
+
+class ModelSection(SecondModelSection, Options):
+    """Which model renders, and how it computes."""
+
     device: str = Field(default="auto", description="auto: the GPU where there is one.")
     threads: int = Field(
         default=1, ge=1, description="Of torch on the CPU; another number may change the bits."
@@ -135,24 +140,6 @@ class LoraSection(Section):
         default=None, description="What it changes, if not what diffusers chooses: for Wan 2.2's low noise."
     )
     allow_pickle: bool = Field(default=False, description="Load a pickle of tensors.")
-
-
-class SecondModelSection(Section):
-    """A model beside the job's own, that rows may name."""
-
-    path: str = Field(
-        min_length=1, description="A diffusers pipeline: a folder, org/name of the hub, or a URL."
-    )
-    revision: str | None = Field(
-        default=None, min_length=1, description="Of a hub model: a branch, tag or commit; unset: main."
-    )
-    lock: str | None = Field(
-        default=None, min_length=1, description="A lock file that its files must agree with; unset: its own."
-    )
-    allow_pickle: bool = Field(
-        default=False, description="Load pickles of tensors where there are no safetensors."
-    )
-    dtype: DType = Field(default="auto", description="As of `model`.")
 
 
 def _mapping(model: object) -> object:
