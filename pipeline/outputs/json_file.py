@@ -11,31 +11,30 @@ from framefleet.pipeline.json_text import parse_json
 from framefleet.pipeline.outputs.store import Store
 
 MAX_BYTES = 1 << 26  # job.json of a model of ten thousand files has one megabyte
+OTHER = "put it back as it was, or choose another output"
 
 Value = TypeVar("Value")
 
 
-def read_json(store: Store, path: str, kind: TypeAdapter[Value]) -> Value:
-    """Return what a file of the output says; FileNotFoundError when it is not there."""
+def read_json(store: Store, path: str, kind: TypeAdapter[Value], *, fix: str = OTHER) -> Value:
+    """Return what a file of the output says; FileNotFoundError when it is not there. fix: of damage."""
     content = store.read(path, MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
-        raise not_ours(store.url_of(path), f"it has more than {MAX_BYTES:,} bytes")
-    return read_as(kind, content, store.url_of(path))
+        raise not_ours(store.url_of(path), f"it has more than {MAX_BYTES:,} bytes", fix)
+    return read_as(kind, content, store.url_of(path), fix=fix)
 
 
-def read_as(kind: TypeAdapter[Value], text: str | bytes, where: str) -> Value:
+def read_as(kind: TypeAdapter[Value], text: str | bytes, where: str, *, fix: str = OTHER) -> Value:
     """Return what JSON says. where: what messages call it."""
     try:
         return kind.validate_python(parse_json(text))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
-        raise not_ours(where, f"{place}: {first['msg']}" if place else first["msg"]) from None
+        raise not_ours(where, f"{place}: {first['msg']}" if place else first["msg"], fix) from None
     except ValueError as error:
-        raise not_ours(where, str(error)) from None
+        raise not_ours(where, str(error), fix) from None
 
 
-def not_ours(where: str, reason: str) -> JobError:
-    return JobError(
-        f"{where} is not as framefleet wrote it: {reason}", "put it back as it was, or choose another output"
-    )
+def not_ours(where: str, reason: str, fix: str = OTHER) -> JobError:
+    return JobError(f"{where} is not as framefleet wrote it: {reason}", fix)

@@ -23,7 +23,7 @@ from framefleet.pipeline.outputs.records import RECORD_FIELDS, RECORDS, ROW_ID, 
 from framefleet.pipeline.outputs.store import Store
 
 MAX_ROWS = 256  # about half a megabyte a part, and 4,000 parts for a million rows
-MAX_BYTES = 64 << 20  # of carried columns, where rows are megabytes
+MAX_CARRIED_BYTES = 64 << 20  # of carried columns, where rows are megabytes
 MAX_AGE_S = 5.0  # what a crash may cost: rows finished within this time are rendered again
 NUM_READERS = 8  # parts read at once on resume: a store answers in tens of milliseconds, whatever the size
 PARTS_AHEAD = 64  # parts whose row_ids may wait to be taken: 16,384 of them, about a megabyte
@@ -67,7 +67,7 @@ class PartWriter:
             return False
         if self._waiting_since is None:
             self._waiting_since = now
-        is_full = len(self._values) >= MAX_ROWS or self._num_bytes >= MAX_BYTES
+        is_full = len(self._values) >= MAX_ROWS or self._num_bytes >= MAX_CARRIED_BYTES
         return is_full or now - self._waiting_since >= MAX_AGE_S
 
     def flush(self) -> str | None:

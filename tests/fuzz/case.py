@@ -28,10 +28,10 @@ def command(*arguments: str | Path) -> Callable[[], None]:
     def run() -> None:
         import sys
 
-        from framefleet.jobs.cli import app
+        from framefleet.__main__ import main
 
         sys.argv = ["framefleet", *map(str, arguments)]
-        app(prog_name="framefleet")
+        main()
 
     return run
 
@@ -42,7 +42,9 @@ def reported(call: Callable[[], object]) -> Callable[[], None]:
     def run() -> None:
         from framefleet.jobs.commands import quiet_libraries
         from framefleet.jobs.console import reporting
+        from framefleet.jobs.terminal import guard_streams
 
+        guard_streams()
         quiet_libraries()
         with reporting(verbose=False):
             call()

@@ -74,6 +74,9 @@ def _be_child(case: Case, folder: Path, log: Path) -> None:
         target = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         os.dup2(target, 1)
         os.dup2(target, 2)
+        sys.stdout, sys.stderr = (
+            os.fdopen(number, "w", closefd=False) for number in (1, 2)
+        )  # pytest has its own
         code = _code_of(case)
     finally:
         with contextlib.suppress(Exception):

@@ -119,8 +119,9 @@ class PreparedRows:
         """Return the number of rows in a shard, as it was settled when the first one was made."""
         if self._rows_per_shard is None:
             path = f"{self._folder}/plan.json"
+            fix = f"delete {self._store.url_of(self._folder)}, and run the same command"
             try:
-                self._rows_per_shard = read_json(self._store, path, _PLAN).rows_per_shard
+                self._rows_per_shard = read_json(self._store, path, _PLAN, fix=fix).rows_per_shard
             except FileNotFoundError:
                 self._rows_per_shard = self._settled()
                 content = canonical_json({"rows_per_shard": self._rows_per_shard})

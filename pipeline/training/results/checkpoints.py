@@ -19,7 +19,6 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from torch import Tensor
 
-from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.json_file import not_ours, read_json
 from framefleet.pipeline.outputs.store import Store
 
@@ -77,21 +76,23 @@ class Checkpoints:
         if not steps:
             return None
         path = _marker(steps[-1])
-        found = read_json(self._store, path, _CHECKPOINT)
+        fix = _fix(self._store, steps[-1])
+        found = read_json(self._store, path, _CHECKPOINT, fix=fix)
         if found.step != steps[-1] or not all(_step_of(file) == found.step for file in found.files):
-            raise not_ours(self._store.url_of(path), "it is of another folder")
+            raise not_ours(self._store.url_of(path), "it is of another folder", fix)
         return found
 
     def read(self, checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
         """Yield what `write` was given. Raises JobError for a file that is not the one that was written."""
+        fix = _fix(self._store, checkpoint.step)
         for path, sha256 in checkpoint.files.items():
             content = self._store.read(path) if self._store.exists(path) else b""
             if hashlib.sha256(content).hexdigest() != sha256:
-                raise _damaged(self._store, path, checkpoint.step)
+                raise not_ours(self._store.url_of(path), f"{MARKER} names another content", fix)
             try:
                 tensors = safetensors.torch.load(content)
-            except SafetensorError:
-                raise _damaged(self._store, path, checkpoint.step) from None
+            except SafetensorError as error:
+                raise not_ours(self._store.url_of(path), str(error), fix) from None
             yield from tensors.items()
 
     def _steps(self) -> list[int]:
@@ -104,12 +105,9 @@ class Checkpoints:
         self._store.delete_all(f"{FOLDER}/{step}")
 
 
-def _damaged(store: Store, path: str, step: int) -> JobError:
-    return JobError(
-        f"{store.url_of(path)} is damaged: it is not what was written",
-        f"delete {store.url_of(f'{FOLDER}/{step}')}, and run the same command to go on from the checkpoint "
-        "before it",
-    )
+def _fix(store: Store, step: int) -> str:
+    folder = store.url_of(f"{FOLDER}/{step}")
+    return f"delete {folder}, and run the same command to go on from the checkpoint before it"
 
 
 def _marker(step: int) -> str:

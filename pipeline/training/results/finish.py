@@ -43,7 +43,9 @@ _FINISHED = TypeAdapter(Finished)
 
 def read_finished(store: Store) -> Finished | None:
     """Return how the training of an output ended, if it did."""
-    return read_json(store, MARKER, _FINISHED) if store.exists(MARKER) else None
+    if not store.exists(MARKER):
+        return None
+    return read_json(store, MARKER, _FINISHED, fix=f"delete {store.url_of(MARKER)}, and run the same command")
 
 
 def write_result(training: Training, task: Task, world: World) -> None:

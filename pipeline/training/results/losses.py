@@ -25,5 +25,7 @@ def read_losses(store: Store, *, before: int | None = None) -> list[Step]:
     """Return what was written, or what of it came before a step; a resumed run does the others again."""
     if not store.exists(PATH):
         return []
-    steps = [read_as(_STEP, line, store.url_of(PATH)) for line in store.read(PATH).splitlines()]
+    where = store.url_of(PATH)
+    fix = f"delete {where}, and run the same command"
+    steps = [read_as(_STEP, line, where, fix=fix) for line in store.read(PATH).splitlines()]
     return [step for step in steps if before is None or step.step < before]
