@@ -14,6 +14,7 @@ import yaml
 from yaml.constructor import ConstructorError
 
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.public import is_secret_name
 
 Path = tuple[str | int, ...]
 
@@ -21,6 +22,7 @@ Path = tuple[str | int, ...]
 MAX_CHARACTERS = 1 << 18
 MAX_DEPTH = 32
 MAX_INT = 2**64
+FIX = "look for a missing quote, colon or space"
 
 _TAG = "tag:yaml.org,2002:"
 _KINDS = ("null", "bool", "int", "float", "str", "seq", "map")
@@ -96,15 +98,22 @@ def parse_yaml(text: str, *, source: str) -> tuple[Any, dict[Path, int]]:
         walk.measure(node, ())
         return loader.construct_document(node), walk.lines
     except yaml.MarkedYAMLError as error:
-        line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise JobError(
-            f"{source}{line}: not YAML: {error.problem or error}", "look for a missing quote, colon or space"
-        ) from error
+        raise _not_yaml(error, text, source) from None  # its own text quotes the line
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # characters that no YAML may hold
         raise JobError(f"{source}: not YAML: {error}", "save the file as plain UTF-8 text") from error
     finally:
         if loader is not None:
             loader.dispose()
+
+
+def _not_yaml(error: yaml.MarkedYAMLError, text: str, source: str) -> JobError:
+    """Return what is wrong and where; not what stands there, where that is a secret."""
+    mark = error.problem_mark
+    if mark is None:
+        return JobError(f"{source}: not YAML: {error.problem or error}", FIX)
+    before = text.splitlines()[max(mark.line - 1, 0) : mark.line + 1]  # a value may stand below its key
+    said = "" if any(map(is_secret_name, before)) else f": {error.problem or error}"
+    return JobError(f"{source} line {mark.line + 1}: not YAML{said}", FIX)
 
 
 class _Walk:

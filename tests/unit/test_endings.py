@@ -143,3 +143,15 @@ def test_the_command_that_resumes_is_shown_without_its_secrets(monkeypatch: pyte
         "framefleet render job.yaml '--set=storage_options.secret=***' --set 'storage_options.key=***' "
         "--set fleet.workers=2 --output https://host/x (its secrets are not shown)"
     )
+
+
+@pytest.mark.parametrize("mark", ["*", "!", "&a &", "!!int ", "[", "\n    *"])
+@pytest.mark.parametrize("option", [[], ["--verbose"]])
+def test_a_secret_of_a_job_file_that_is_no_yaml_is_not_quoted(
+    mark: str, option: list[str], tmp_path: Path
+) -> None:
+    secret = uuid.uuid4().hex
+    (tmp_path / "job.yaml").write_text(f"table: t.csv\nstorage_options:\n  secret: {mark}{secret}\n")
+    ended = command("plan", tmp_path / "job.yaml", *option)
+    assert ended.exit_code == 2 and "not YAML" in ended.stderr
+    assert secret not in ended.stderr
