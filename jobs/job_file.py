@@ -49,6 +49,7 @@ def load_job_as(
     values, places = _read(Path(path)) if path is not None else ({}, {})
     for option, given in {"table": table, "model": model, "output": output}.items():
         if given is not None:
+            _check_text(given, f"--{option}")
             _put(values, places, _stem(values, option), given, place=f"--{option}")
     for text in sets:
         key, value = _parse_set(text)
@@ -122,7 +123,16 @@ def _stem(values: Mapping[str, Any], key: str) -> tuple[str, ...]:
     return (key, "path") if key == "model" and isinstance(values.get(key), dict) else (key,)
 
 
+def _check_text(given: str, option: str) -> None:
+    """Raise JobError for bytes that are no text: a terminal hands on whatever was typed."""
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        raise JobError(f"{option} holds bytes that are not UTF-8", "rename what it names") from None
+
+
 def _parse_set(text: str) -> tuple[tuple[str, ...], Any]:
+    _check_text(text, "--set")
     name, equals, value = text.partition("=")
     key = tuple(name.strip().split("."))
     if not equals or not all(key):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,11 +25,18 @@ class Folder:
         self.root = root
 
     def read(self, path: str, count: int | None = None) -> bytes:
-        with open(self.root / path, "rb") as file:
+        with open(self._regular(path), "rb") as file:
             return file.read(-1 if count is None else count)
 
     def download(self, path: str, target: Path) -> None:
-        shutil.copyfile(self.root / path, target)
+        shutil.copyfile(self._regular(path), target)
+
+    def _regular(self, path: str) -> Path:
+        """Return where a file is; a pipe, which would be waited for, is as little one as a folder."""
+        found = self.root / path
+        if not stat.S_ISREG(found.stat().st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(found))
+        return found
 
     def write(self, path: str, content: bytes) -> None:
         """Put `content` there, in one step, whatever was there."""

@@ -126,6 +126,11 @@ class Store:
         except Exception as error:  # every fsspec implementation has errors of its own, as botocore's
             if isinstance(error, FileNotFoundError) and not absent_is_error:
                 raise FileNotFoundError(f"{self.url_of(path)} does not exist") from None
+            if isinstance(error, IsADirectoryError | NotADirectoryError):
+                raise JobError(
+                    f"{self.url_of(path)}: folder and file stand in each other's place",
+                    "choose another output, or take away what framefleet did not write",
+                ) from None
             said = f"{type(error).__name__}: {error}"
             shown = public_text(said)
             failure = StoreError(f"could not {verb} {self.url_of(path)}: {shown}", _fix(error))

@@ -234,3 +234,10 @@ def test_a_dtype_that_does_not_exist_is_refused_with_those_that_do(
     error = refusal(tmp_path, LEAST, f"model.dtype={dtype}")
     assert "`model.dtype` is " in error.problem
     assert error.fix == fix
+
+
+def test_bytes_that_are_no_text_are_refused_where_they_were_typed() -> None:
+    with pytest.raises(JobError, match="--output holds bytes that are not UTF-8"):
+        load_job(None, table="t.csv", model="m", output="out-\udcff")
+    with pytest.raises(JobError, match="--set holds bytes that are not UTF-8"):
+        load_job(None, ["output=out-\udcff"])

@@ -7,7 +7,7 @@ import pickle
 import stat
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fsspec
@@ -175,3 +175,10 @@ def test_secrets_in_another_librarys_message_are_blotted_out(monkeypatch: pytest
     with pytest.raises(StoreError, match=r"refused \*\*\*") as caught:
         store.write("job.json", b"{}")
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_is_refused_and_not_waited_for(make: Callable[[Path], None], tmp_path: Path) -> None:
+    make(tmp_path / "job.json")
+    with pytest.raises(JobError, match=r"job\.json: folder and file"):
+        Store(str(tmp_path)).read("job.json")

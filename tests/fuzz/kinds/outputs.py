@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from random import Random
@@ -47,6 +48,8 @@ def outputs(rng: Random, folder: Path, material: Material) -> Case:
 
 def _claim(rng: Random, output: Path) -> str:
     path = output / "job.json"
+    if not _is_itself(path):
+        return "no job.json"
     if rng.random() < 0.3:
         path.write_bytes(hostile.mutated_bytes(rng, path.read_bytes()))
         return "bytes of job.json"
@@ -59,12 +62,18 @@ def _claim(rng: Random, output: Path) -> str:
 
 
 def _part(output: Path) -> Path:
-    return next(output.glob("records/*.parquet"))
+    return next(path for path in output.glob("records/*.parquet") if _is_itself(path))
+
+
+def _is_itself(path: Path) -> bool:
+    """Tell whether a file is none that a change made of it: reading a pipe or a device takes for ever."""
+    return path.is_file() and not path.is_symlink()
 
 
 def _record_bytes(rng: Random, output: Path) -> str:
     for part in output.glob("records/*.parquet"):
-        part.write_bytes(hostile.mutated_bytes(rng, part.read_bytes()))
+        if _is_itself(part):
+            part.write_bytes(hostile.mutated_bytes(rng, part.read_bytes()))
     return "bytes of a record"
 
 
@@ -125,4 +134,30 @@ def _added(rng: Random, output: Path) -> str:
     return f"new {name}"
 
 
-CHANGES = (_claim, _claim, _record_bytes, _record_values, _record_values, _record_values, _gone, _added)
+def _no_file(rng: Random, output: Path) -> str:
+    paths = sorted(path for path in output.rglob("*") if _is_itself(path))
+    if not paths:
+        return "nothing left"
+    path = rng.choice(paths)
+    path.unlink()
+    kind = rng.choice(("folder", "pipe", "link"))
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(rng.choice(("/dev/zero", "/etc/passwd", "nowhere", path.name)))
+    return f"a {kind} as {path.relative_to(output)}"
+
+
+CHANGES = (
+    _no_file,
+    _claim,
+    _claim,
+    _record_bytes,
+    _record_values,
+    _record_values,
+    _record_values,
+    _gone,
+    _added,
+)
