@@ -11,6 +11,7 @@ import typer
 from framefleet.jobs.model_cli import model_app
 from framefleet.jobs.shapes_cli import shapes_app
 from framefleet.jobs.terminal import guard_streams
+from framefleet.pipeline.public import keep_secrets
 
 app = typer.Typer(
     help="Render a table of prompts into clips and records that can be rendered again, bit for bit.",
@@ -45,6 +46,9 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show logs, and t
 def main() -> None:
     """Run one command and end with its exit code; what is printed is fit for a terminal."""
     guard_streams()
+    for argument in sys.argv[1:]:  # also where it is misplaced, and quoted in a mistake
+        name, _, value = argument.removeprefix("--set=").partition("=")
+        keep_secrets({name: value})
     from framefleet.jobs import console
 
     with console.reporting(verbose=False):

@@ -62,7 +62,8 @@ def replay_command(output: str, row_id: str, given: Given, *, save: Path | None)
         said = f"  {now}" if then == now else f"\n  record {then}\n  now    {now}"
         stdout.print(Text(f"{name}: ").append(outcome).append(said), soft_wrap=True)
     for name, then, now in replayed.differences:
-        stdout.print(f"{name}: {then} then, {now} now", markup=False, soft_wrap=True)
+        line = f"{name}: {then} then, {now} now"  # of records, which could forge the lines above
+        stdout.print(line.replace("\n", "\\n"), markup=False, soft_wrap=True)
     if save is not None:
         save.write_bytes(replayed.media)
         stderr.print(f"clip: {save}", markup=False, soft_wrap=True)

@@ -12,6 +12,7 @@ from framefleet.jobs.console import stderr, stdout
 from framefleet.jobs.models_page import fitting, in_words
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.options.footprint import CARDS_GB
+from framefleet.pipeline.outputs.folder import Folder
 from framefleet.pipeline.sources.blobs import count_named
 from framefleet.pipeline.sources.integrity import model_digest
 from framefleet.pipeline.sources.model_lock import LOCK_FILE, ModelLock
@@ -35,7 +36,8 @@ def lock_command(model: str, *, revision: str | None, allow_pickle: bool, output
     )
     path = output or (Path(weights.source.path) if weights.source.is_local else Path()) / LOCK_FILE
     try:
-        path.write_text(lock.to_json(), encoding="utf-8")
+        # In the name's place, and not through it: it may be a link that came with the model.
+        Folder(path.absolute().parent).write(path.name, lock.to_json().encode())
     except OSError as error:
         raise JobError(f"{path} cannot be written: {error.strerror}", "give another --output") from error
     size = _gigabytes(sum(lock.sizes.values()))

@@ -21,6 +21,7 @@ from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import SecondModel, open_second_models
 from framefleet.pipeline.renderer import Renderer
+from framefleet.pipeline.sources.integrity import model_digest
 from framefleet.pipeline.tables.checked_again import check_again
 
 UNKNOWN = "?"  # not recorded, so never said to differ
@@ -55,7 +56,7 @@ def replay(output: str, row_id: str, given: Given = NOTHING) -> Replayed:
     second_models = open_second_models(recorded.second_models)
     _check_second_models(recorded, second_models)
     loaded = load(recorded.model)
-    _check_files(recorded, loaded)
+    check_files(recorded, loaded.digests, loaded.settings.name)
     check_again(recorded.request, loaded.spec, recipe)
     batching, recipes = Batching(max_rows=1), {recipe.name: recipe}
     renderer = Renderer(
@@ -104,12 +105,13 @@ def _check_second_models(recorded: Recorded, found: Mapping[str, SecondModel]) -
             )
 
 
-def _check_files(recorded: Recorded, loaded: Model) -> None:
-    if loaded.digest == recorded.record.model_digest:
+def check_files(recorded: Recorded, digests: Mapping[str, str], name: str) -> None:
+    """Raise ModelError where the files of the model called `name` are not those that rendered the row."""
+    if model_digest(digests) == recorded.record.model_digest:
         return
-    changed = [name for name, _, _ in _differences(recorded.claim.model_files, loaded.digests)]
+    changed = [file for file, _, _ in _differences(recorded.claim.model_files, digests)]
     raise ModelError(
-        f"the model at {loaded.settings.name} is not the one that rendered this row; other files: "
+        f"the model at {name} is not the one that rendered this row; other files: "
         + ", ".join(changed[:5])
         + (f" and {len(changed) - 5} more" if len(changed) > 5 else ""),
         "give the folder of the model that did, as --model",

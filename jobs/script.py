@@ -11,7 +11,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from framefleet.jobs.recorded_row import NOTHING, Given, Recorded, find_recorded
-from framefleet.pipeline.errors import JobError, ModelError
+from framefleet.jobs.replay import check_files
+from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.identity import is_input
 from framefleet.pipeline.loras.asked import Lora, adapter_name, adapters_in, without_loras
 from framefleet.pipeline.loras.files import SAFETENSORS, fetch_lora
@@ -22,7 +23,7 @@ from framefleet.pipeline.recipes.guidance_check import is_schedule
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.registry import module_of
 from framefleet.pipeline.sources.components import Component
-from framefleet.pipeline.sources.source import split_name
+from framefleet.pipeline.sources.source import Source
 from framefleet.pipeline.specs.dtypes import check_dtype
 from framefleet.pipeline.specs.schedulers import SchedulerChoice, resolve
 from framefleet.pipeline.specs.spec import PipelineSpec, inspect_model
@@ -92,27 +93,26 @@ def replay_script(output: str, row_id: str, given: Given = NOTHING) -> str:
             "copy the model to a folder, and give that as --model",
         )
     weights = weights_of(recorded.model, source)
+    check_files(recorded, weights.digests(), source.name)
     configs = weights.configs()
     spec = inspect_model(configs)
     check_again(recorded.request, spec, BUILT_IN["generate"])
     check_dtype(recorded.model.dtype, spec.components)
     check_options(recorded.model.options, spec, folder=configs, components=weights.components)
     setup = _setup(recorded, weights.components)
-    return _filled(recorded, spec, resolve(recorded.request.scheduler, spec), setup)
+    return _filled(recorded, source, spec, resolve(recorded.request.scheduler, spec), setup)
 
 
 def _setup(recorded: Recorded, components: Collection[Component]) -> Setup:
-    for component in components:
-        if not component.name.isidentifier():  # it is about to be code
-            raise ModelError(f"{component.name!r} is no name of a component", "use another model")
     steps = recorded.request.arguments.get("num_inference_steps", 1)
     libraries = {component.name: component.library for component in components if component.has_weights}
     return script_setup(recorded.model.options, libraries, device=recorded.model.device, steps=steps)
 
 
-def _filled(recorded: Recorded, spec: PipelineSpec, choice: SchedulerChoice, setup: Setup) -> str:
+def _filled(
+    recorded: Recorded, source: Source, spec: PipelineSpec, choice: SchedulerChoice, setup: Setup
+) -> str:
     environment = recorded.environment
-    place, revision = split_name(recorded.model.path, recorded.model.revision)
     return TEMPLATE.format(
         row_id=recorded.record.row_id,
         framefleet=_in_comment(recorded.claim.framefleet),
@@ -121,8 +121,8 @@ def _filled(recorded: Recorded, spec: PipelineSpec, choice: SchedulerChoice, set
         ),
         modules="".join(f"import {module}\n" for module in sorted(setup.modules)),
         imports=_imports({spec.class_name, choice.class_name, *setup.classes}),
-        model=place,
-        revision=f"revision={revision!r}, " if revision else "",
+        model=source.path,
+        revision=f"revision={source.revision!r}, " if source.revision else "",
         use_safetensors=None if recorded.model.allow_pickle else True,
         model_digest=recorded.record.model_digest,
         loras=_loras(recorded),

@@ -212,12 +212,12 @@ def _check_filled(pipe: Any, folder: Path) -> None:
 
     diffusers leaves it empty; transformers makes one up, another each time, and marks those that it read.
     """
+    from transformers import PreTrainedModel  # imported by the pipeline that was loaded
+
     for component, network in modules_of(pipe).items():
-        weights = dict(network.named_parameters())
-        marks = {name: getattr(weight, "_is_hf_initialized", False) for name, weight in weights.items()}
-        is_marked = any(marks.values())
-        for name, weight in weights.items():
-            if weight.is_meta or (is_marked and not marks[name]):
+        is_marked = isinstance(network, PreTrainedModel)
+        for name, weight in network.named_parameters():
+            if weight.is_meta or (is_marked and not getattr(weight, "_is_hf_initialized", False)):
                 raise ModelError(f"{folder / component} has no weight {name}", "fetch the model again")
 
 

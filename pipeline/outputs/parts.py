@@ -186,7 +186,7 @@ def _parsed(content: bytes, fields: pa.Schema, maybe: pa.Schema | None) -> pa.Ta
     file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts)
     if file.metadata.num_rows > MAX_PART_ROWS:
         raise ValueError(f"it has more than {MAX_PART_ROWS:,} rows")
-    _check_bytes(_stored_bytes(file.metadata, fields.names))
+    _check_bytes(max(_stored_bytes(file.metadata, fields.names)))
     table = file.read(fields.names).select(fields.names)
     _check_bytes(sum(map(_unpacked_bytes, table.columns)))
     table = table.cast(fields)  # refuses nulls where a record has none
@@ -201,11 +201,15 @@ def _check_bytes(size_bytes: int) -> None:
         raise ValueError(f"it unpacks to more than {MAX_BYTES:,} bytes")
 
 
-def _stored_bytes(metadata: pq.FileMetaData, names: list[str]) -> int:
-    """Return what the pages of some columns are without compression."""
+def _stored_bytes(metadata: pq.FileMetaData, names: list[str]) -> tuple[int, int]:
+    """Return what some columns are without compression: their pages, and values of eight bytes.
+
+    A page of a few bytes holds ten million equal numbers of a list.
+    """
     groups = map(metadata.row_group, range(metadata.num_row_groups))
     columns = (group.column(i) for group in groups for i in range(group.num_columns))
-    return sum(c.total_uncompressed_size for c in columns if c.path_in_schema.split(".")[0] in names)
+    chosen = [column for column in columns if column.path_in_schema.split(".")[0] in names]
+    return sum(c.total_uncompressed_size for c in chosen), 8 * sum(c.num_values for c in chosen)
 
 
 def _unpacked_bytes(column: pa.ChunkedArray) -> int:

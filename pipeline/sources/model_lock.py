@@ -10,7 +10,9 @@ from typing import Any
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.json_text import parse_json
+from framefleet.pipeline.sources.headers import read_first
 from framefleet.pipeline.sources.integrity import model_digest
+from framefleet.pipeline.specs.model_index import MAX_JSON_BYTES
 
 LOCK_FILE = "model.lock.json"
 MAX_SHOWN = 5
@@ -66,10 +68,14 @@ def parse_lock(content: bytes, where: str) -> ModelLock:
 
 
 def read_lock(path: Path) -> ModelLock:
+    if path.exists() and not path.is_file():
+        raise ModelError(f"lock file {path} is no file", "check its path")
     try:
-        content = path.read_bytes()
+        content = read_first(path, MAX_JSON_BYTES + 1)
     except OSError as error:
         raise ModelError(f"lock file {path} cannot be read: {error.strerror}", "check its path") from error
+    if len(content) > MAX_JSON_BYTES:
+        raise ModelError(f"lock file {path} has more than {MAX_JSON_BYTES:,} bytes", "check its path")
     return parse_lock(content, str(path))
 
 

@@ -6,7 +6,7 @@ the model calls `fetched`, which hashes the real bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,7 +109,7 @@ def open_weights(
         check_links(Path(source.path), files)
     check_weights(components, files, where)
     said = {file: sha256 for file in files if (sha256 := source.files[file].sha256)}
-    locked = None if ignore_lock else _lock_of(source, lock)
+    locked = None if ignore_lock else _lock_of(source, lock, read)
     if locked:
         sizes = {file: source.files[file].size for file in files}
         check_lock(locked, where=where, revision=source.revision, sizes=sizes, digests=said)
@@ -151,11 +151,11 @@ def _check_files(folder: Path, files: Iterable[str]) -> None:
     check_configs(folder, files)
 
 
-def _lock_of(source: Source, path: str | None) -> ModelLock | None:
+def _lock_of(source: Source, path: str | None, read: Callable[[str], bytes]) -> ModelLock | None:
     if path is not None:
         return read_lock(Path(path))
     if LOCK_FILE in source.files:
-        return parse_lock(source.read(LOCK_FILE), f"{source.name}/{LOCK_FILE}")
+        return parse_lock(read(LOCK_FILE), f"{source.name}/{LOCK_FILE}")
     return None
 
 

@@ -75,6 +75,14 @@ def link(file: str, place: str) -> Change:
     return change
 
 
+def renamed(component: str, file: str) -> Change:
+    def change(folder: Path) -> None:
+        weights = load_file(folder / component / file)
+        save_file({f"zzz.{name}": weight for name, weight in weights.items()}, folder / component / file)
+
+    return change
+
+
 def pipe(file: str) -> Change:
     def change(folder: Path) -> None:
         (folder / file).unlink()
@@ -184,6 +192,7 @@ HARMFUL: dict[str, tuple[Change, str]] = {
     "weights of another": (text(f"vae/{DIFFUSERS}", b"<html>"), "not a safetensors file"),
     "a weight that is missing": (without("transformer", DIFFUSERS), "has no weight"),
     "and that would be made up": (without("text_encoder", TRANSFORMERS), "has no weight"),
+    "none of the weights": (renamed("text_encoder", TRANSFORMERS), "has no weight"),
 }
 HARMLESS: dict[str, Change] = {
     "code beside": text("pipeline.py", "raise SystemExit"),
@@ -330,3 +339,29 @@ def test_the_options_of_a_job_are_checked_on_a_hostile_config_too(folder: Path) 
     with pytest.raises(ModelError, match="cannot be loaded") as caught:
         framefleet.load_model(folder, vae_tiling=True)
     assert str(folder) in caught.value.problem
+
+
+def test_a_lock_takes_the_place_of_a_link_and_does_not_follow_it(folder: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    lock = folder / "model.lock.json"
+    lock.symlink_to(victim)
+    assert command("model", "lock", folder).exit_code == 0
+    assert victim.read_text() == "mine"
+    assert lock.is_file() and not lock.is_symlink()
+
+
+@pytest.mark.parametrize("place", ["of the model", "given"])
+def test_a_lock_without_end_is_not_read(place: str, folder: Path, tmp_path: Path) -> None:
+    lock = folder / "model.lock.json" if place == "of the model" else tmp_path / "lock.json"
+    with lock.open("wb") as file:
+        file.truncate(20 << 30)  # of which the disk holds nothing
+    options = [] if place == "of the model" else ["--lock", lock]
+    ended = command("model", "verify", folder, *options)
+    assert ended.exit_code == 2 and "has more than" in ended.stderr
+
+
+def test_a_lock_that_is_a_pipe_is_not_waited_for(folder: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "lock.json")
+    ended = command("model", "verify", folder, "--lock", tmp_path / "lock.json")
+    assert ended.exit_code == 2 and "is no file" in ended.stderr

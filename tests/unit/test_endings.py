@@ -155,3 +155,18 @@ def test_a_secret_of_a_job_file_that_is_no_yaml_is_not_quoted(
     ended = command("plan", tmp_path / "job.yaml", *option)
     assert ended.exit_code == 2 and "not YAML" in ended.stderr
     assert secret not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "plan job.yaml storage_options.secret=SECRET",
+        "plan --set storage_options.secret=SECRET",
+        "plan --key=SECRET",
+    ],
+)
+def test_a_secret_that_was_typed_in_the_wrong_place_is_not_shown(typed: str, tmp_path: Path) -> None:
+    secret = uuid.uuid4().hex
+    ended = run(*typed.replace("SECRET", secret).split(), cwd=tmp_path)
+    assert ended.returncode == 2
+    assert secret not in ended.stdout + ended.stderr

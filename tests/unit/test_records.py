@@ -212,9 +212,21 @@ def test_a_small_part_of_large_cells_is_refused_before_they_are_unpacked(
             list(committed_row_ids(store))
 
 
-def write_part(folder: Path, row: dict[str, Any]) -> None:
+def test_a_small_part_of_long_lists_is_refused_before_they_are_unpacked(store: Store, tmp_path: Path) -> None:
+    zeros = pa.nulls(20_000_000, pa.int64()).fill_null(0)
+    lists = pa.ListArray.from_arrays([0, len(zeros)], zeros)
+    write_part(tmp_path, {**ROW, "row_indices": lists}, times=8)
+    assert (tmp_path / "records" / "part-x.parquet").stat().st_size < 1 << 20
+    with pytest.raises(JobError, match="unpacks to more than"):
+        find_record(store, ROW["row_id"])
+
+
+def write_part(folder: Path, row: dict[str, Any], *, times: int = 1) -> None:
     (folder / "records").mkdir()
     columns = {
         name: value if isinstance(value, pa.Array) else pa.array([value]) for name, value in row.items()
     }
-    pq.write_table(pa.table(columns), folder / "records" / "part-x.parquet")
+    table = pa.table(columns)
+    with pq.ParquetWriter(folder / "records" / "part-x.parquet", table.schema) as writer:
+        for _ in range(times):
+            writer.write_table(table)

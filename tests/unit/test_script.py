@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import pytest
 
 from framefleet.jobs.script import replay_script
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, ModelError
+from framefleet.pipeline.model import model_files
 from framefleet.pipeline.outputs.parts import PartWriter
 from framefleet.pipeline.outputs.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.sources.integrity import model_digest
 from tests.rows import record
 from tests.tiny import tiny
 
@@ -22,9 +25,11 @@ ROW_ID = f"{7:032x}"
 
 
 def output_with(folder: Path, **changed: Any) -> str:
-    """Return an output that holds one record of the tiny Wan model."""
+    """Return an output that holds one record of the tiny Wan model, or of another."""
+    model = changed.get("model", str(tiny("wan")))
     values = {
-        "model": str(tiny("wan")),
+        "model": model,
+        "model_digest": changed.get("model_digest") or digest_of(model),
         "arguments": json.dumps({"prompt": 'a "猫"\n\\', "guidance_scale": 0.1 + 0.2, "height": 16}),
         "environment": json.dumps(ENVIRONMENT),
         "scheduler": "flow_euler",
@@ -36,6 +41,11 @@ def output_with(folder: Path, **changed: Any) -> str:
     writer.add(None, values_of(record(7, **values)))
     writer.flush()
     return str(folder)
+
+
+@functools.cache
+def digest_of(model: str) -> str:
+    return model_digest(model_files(Path(model))) if Path(model).is_dir() else "0" * 64
 
 
 def assigned(script: str) -> dict[str, Any]:
@@ -109,3 +119,8 @@ def test_a_row_without_a_record_has_no_script(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_output_is_told_apart(tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"it has no job\.json"):
         replay_script(str(tmp_path), ROW_ID)
+
+
+def test_a_model_that_is_not_the_one_of_the_record_has_no_script(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is not the one that rendered this row"):
+        replay_script(output_with(tmp_path, model_digest="b" * 64), ROW_ID)
