@@ -23,8 +23,9 @@ MARK = "was-run"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """code: the exit code, negative for a signal; None when the time was over. peak_bytes: resident.
+    """code: the exit code, negative for a signal; None when the time was over.
 
+    peak_bytes: resident, beyond what its parent was when it was forked.
     ran_code: a file is there that only code out of the input would have written.
     """
 
@@ -39,6 +40,7 @@ def run(case: Case, folder: Path, *, limit_s: float = LIMIT_S) -> Outcome:
     """Run a case in its folder. The parent must have no threads that hold locks."""
     log = folder.parent / f"{folder.name}.log"
     started = time.monotonic()
+    before = _memory(1)
     pid = os.fork()
     if pid == 0:
         _be_child(case, folder, log)
@@ -47,9 +49,14 @@ def run(case: Case, folder: Path, *, limit_s: float = LIMIT_S) -> Outcome:
         code=code,
         printed=log.read_bytes().decode("utf-8", "surrogateescape"),
         seconds=time.monotonic() - started,
-        peak_bytes=usage.ru_maxrss * 1024,
+        peak_bytes=usage.ru_maxrss * 1024 - before,
         ran_code=any(folder.rglob(MARK)),
     )
+
+
+def _memory(column: int) -> int:
+    """Return the bytes that this process has: mapped (0) or resident (1)."""
+    return int(Path("/proc/self/statm").read_text().split()[column]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _waited(pid: int, deadline: float) -> tuple[int | None, resource.struct_rusage]:
@@ -66,8 +73,7 @@ def _be_child(case: Case, folder: Path, log: Path) -> None:
     code = 1
     try:
         os.setsid()
-        size = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY_BYTES,) * 2)
+        resource.setrlimit(resource.RLIMIT_AS, (_memory(0) + MEMORY_BYTES,) * 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.chdir(folder)
         os.environ["TMPDIR"] = str(folder)

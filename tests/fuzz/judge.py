@@ -10,7 +10,7 @@ from tests.fuzz.child import Outcome
 
 # What a terminal acts on, or shows as something else: controls but line ends and tabs, and turned text.
 RAW = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
-MAX_PEAK_BYTES = 3 << 30
+MAX_PEAK_BYTES = 2 << 30
 TRACEBACK = "Traceback (most recent call last)"
 UNREACHABLE = "the hub does not answer"  # a name of the hub is no mistake; nothing is fetched in these tests
 
