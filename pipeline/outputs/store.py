@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
 from framefleet.pipeline.outputs.folder import Folder
 from framefleet.pipeline.outputs.object_store import ObjectStore, Stored, is_transient
 from framefleet.pipeline.public import check_url, keep_secrets, public_text, public_url
+
+# A folder, a pipe, a device or a ring of links in the place of a file, or one of these on the way to it.
+NO_FILE = {errno.EISDIR, errno.ENOTDIR, errno.ELOOP}
 
 
 class Store:
@@ -126,9 +130,9 @@ class Store:
         except Exception as error:  # every fsspec implementation has errors of its own, as botocore's
             if isinstance(error, FileNotFoundError) and not absent_is_error:
                 raise FileNotFoundError(f"{self.url_of(path)} does not exist") from None
-            if isinstance(error, IsADirectoryError | NotADirectoryError):
+            if isinstance(error, OSError) and error.errno in NO_FILE:
                 raise JobError(
-                    f"{self.url_of(path)}: folder and file stand in each other's place",
+                    f"{self.url_of(path)} is no file, or lies below something that is no folder",
                     "choose another output, or take away what framefleet did not write",
                 ) from None
             said = f"{type(error).__name__}: {error}"

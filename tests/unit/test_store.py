@@ -177,8 +177,12 @@ def test_secrets_in_another_librarys_message_are_blotted_out(monkeypatch: pytest
     assert caught.value.__cause__ is None
 
 
-@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def links_to(place: str) -> Callable[[Path], None]:
+    return lambda path: path.symlink_to(place)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, links_to("/dev/zero"), links_to("job.json")])
 def test_what_is_no_file_is_refused_and_not_waited_for(make: Callable[[Path], None], tmp_path: Path) -> None:
     make(tmp_path / "job.json")
-    with pytest.raises(JobError, match=r"job\.json: folder and file"):
+    with pytest.raises(JobError, match=r"job\.json is no file"):
         Store(str(tmp_path)).read("job.json")
