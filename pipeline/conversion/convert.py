@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from framefleet.pipeline.conversion.checkpoint import Checkpoint, open_checkpoint
 from framefleet.pipeline.conversion.plan import Conversion, Converter, Network, check
-from framefleet.pipeline.conversion.safetensors_file import write_safetensors
+from framefleet.pipeline.conversion.safetensors_file import WRITTEN, write_safetensors
 from framefleet.pipeline.conversion.whole_folder import check_new, whole_folder
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.specs.model_index import INDEX
@@ -135,9 +135,15 @@ def _converters() -> Iterator[Converter]:
 
 
 def shapes_of(network: Network, checkpoint: Checkpoint, dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """Return the tensors to write, without values."""
+    """Return the tensors to write, without values. Raises ModelError for one that is of odd numbers."""
     names = network.module.state_dict()
-    return {name: _taken(network, name, checkpoint.shapes.__getitem__, dtype) for name in names}
+    shapes = {name: _taken(network, name, checkpoint.shapes.__getitem__, dtype) for name in names}
+    for name, shape in shapes.items():
+        if shape.dtype not in WRITTEN:
+            raise ModelError(
+                f"{checkpoint.path}: {name} holds {shape.dtype}", "take the checkpoint in fp32, fp16 or bf16"
+            )
+    return shapes
 
 
 def write_network(

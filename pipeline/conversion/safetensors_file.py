@@ -26,7 +26,7 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+WRITTEN = {dtype: name for name, dtype in DTYPES.items()}
 _ALIGNMENT = 8  # of the values, by spaces behind the JSON: safetensors itself writes them so
 
 
@@ -37,7 +37,7 @@ def write_safetensors(path: Path, shapes: Mapping[str, Tensor], read: Callable[[
     for name, shape in shapes.items():
         start, end = end, end + shape.numel() * shape.element_size()
         header[name] = {
-            "dtype": _NAMES[shape.dtype],
+            "dtype": WRITTEN[shape.dtype],
             "shape": list(shape.shape),
             "data_offsets": [start, end],
         }

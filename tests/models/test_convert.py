@@ -294,3 +294,13 @@ def test_a_component_of_a_module_that_is_not_ours_is_not_imported(
     index.write_text(json.dumps(content))
     refused = command("model", "info", str(tmp_path / "out"))
     assert "which is not installed here" in refused.stderr
+
+
+def test_weights_of_numbers_that_no_model_has_are_refused(
+    original: dict[str, Tensor], tmp_path: Path
+) -> None:
+    name = f"{MODEL}input_blocks.0.0.weight"
+    path = saved({**original, name: original[name].to(torch.int8)}, tmp_path)
+    with pytest.raises(ModelError, match="holds torch.int8"):
+        convert(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
