@@ -8,7 +8,8 @@ FramefleetError
 │   └── RecipeError
 ├── ServiceError          the world around the job failed; run it again      exit code 3
 │   ├── StoreError
-│   │   └── StoreConflict     other bytes are already stored under that name
+│   │   ├── StoreConflict     other bytes are already stored under that name
+│   │   └── NoFile            a folder or a pipe is in a file's place       exit code 2
 │   └── FleetError
 └── RowError              one row failed; the others go on
     ├── InputError            an image or a video that the row names
@@ -65,6 +66,12 @@ class StoreError(ServiceError):
 
 class StoreConflict(StoreError):
     """Other bytes are already stored under that name."""
+
+
+class NoFile(StoreError):
+    """Something else stands in a file's place: whoever put it there must take it away."""
+
+    exit_code = 2
 
 
 class FleetError(ServiceError):

@@ -163,8 +163,8 @@ def _row_ids(store: Store, path: str) -> list[str]:
 
 def _read_part(store: Store, path: str, fields: pa.Schema, maybe: pa.Schema | None = None) -> pa.Table:
     """Return columns of a part, of the types that are asked for. Raises JobError for one that is not ours."""
-    content = store.read(path, MAX_BYTES + 1)
     try:
+        content = store.read(path, MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
         return _parsed(content, fields, maybe)

@@ -11,7 +11,7 @@ from typing import Any
 
 import fsspec
 
-from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
+from framefleet.pipeline.errors import JobError, NoFile, StoreConflict, StoreError
 from framefleet.pipeline.outputs.folder import Folder
 from framefleet.pipeline.outputs.object_store import ObjectStore, Stored, is_transient
 from framefleet.pipeline.public import check_url, keep_secrets, public_text, public_url
@@ -131,7 +131,7 @@ class Store:
             if isinstance(error, FileNotFoundError) and not absent_is_error:
                 raise FileNotFoundError(f"{self.url_of(path)} does not exist") from None
             if isinstance(error, OSError) and error.errno in NO_FILE:
-                raise JobError(
+                raise NoFile(
                     f"{self.url_of(path)} is no file, or lies below something that is no folder",
                     "choose another output, or take away what framefleet did not write",
                 ) from None

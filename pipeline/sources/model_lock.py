@@ -10,7 +10,6 @@ from typing import Any
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.json_text import parse_json
-from framefleet.pipeline.sources.headers import read_first
 from framefleet.pipeline.sources.integrity import model_digest
 from framefleet.pipeline.specs.model_index import MAX_JSON_BYTES
 
@@ -71,7 +70,8 @@ def read_lock(path: Path) -> ModelLock:
     if path.exists() and not path.is_file():
         raise ModelError(f"lock file {path} is no file", "check its path")
     try:
-        content = read_first(path, MAX_JSON_BYTES + 1)
+        with path.open("rb") as file:
+            content = file.read(MAX_JSON_BYTES + 1)
     except OSError as error:
         raise ModelError(f"lock file {path} cannot be read: {error.strerror}", "check its path") from error
     if len(content) > MAX_JSON_BYTES:
