@@ -31,7 +31,7 @@ def defect(case: Case, outcome: Outcome) -> str | None:
         return None
     if outcome.code not in case.codes:
         return f"exit {outcome.code}"
-    if outcome.code == 2 and not re.search("^hint: ", outcome.printed, re.MULTILINE):
+    if outcome.code == 2 and not re.search("^hint: |^Try 'framefleet", outcome.printed, re.MULTILINE):
         return "no hint"
     if outcome.peak_bytes > MAX_PEAK_BYTES:
         return "memory"
