@@ -11,7 +11,7 @@ from framefleet.cluster.dispatcher import GivenUp
 from framefleet.cluster.feed import Pending
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import Failed
-from framefleet.pipeline.identity import canonical_json, public
+from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.parts import PartWriter
 from framefleet.pipeline.outputs.records import (
     FAILURES,
@@ -23,7 +23,8 @@ from framefleet.pipeline.outputs.records import (
     values_of,
 )
 from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.tables.index import RowIndex
+from framefleet.pipeline.rows.identity import public
+from framefleet.pipeline.rows.tables.index import RowIndex
 
 
 class Committer:

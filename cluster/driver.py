@@ -20,12 +20,12 @@ from framefleet.cluster.tally import Tally
 from framefleet.cluster.worker import Worker
 from framefleet.cluster.write import clip_path
 from framefleet.pipeline.errors import FleetError, ModelError, StoreError
-from framefleet.pipeline.json_text import parse_json
+from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.records import Record
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.tables.index import RowIndex
-from framefleet.pipeline.tables.rows import RowPlan
-from framefleet.pipeline.tables.table import Table
+from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.pipeline.rows.tables.rows import RowPlan
+from framefleet.pipeline.rows.tables.table import Table
 
 log = logging.getLogger(__name__)
 

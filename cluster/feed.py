@@ -10,9 +10,9 @@ import pyarrow as pa
 from framefleet.cluster.lease import Row
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.tables.index import RowIndex
-from framefleet.pipeline.tables.rows import CheckedRow, RowPlan
-from framefleet.pipeline.tables.table import Table
+from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.pipeline.rows.tables.rows import CheckedRow, RowPlan
+from framefleet.pipeline.rows.tables.table import Table
 
 
 @dataclass(frozen=True, slots=True)

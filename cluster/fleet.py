@@ -23,9 +23,9 @@ from framefleet.cluster.connection import connect
 from framefleet.cluster.messages import Assignment, Hello, Report, WorkerSetup
 from framefleet.cluster.ship import modules_to_ship
 from framefleet.cluster.worker import Worker
-from framefleet.pipeline.environment import source_fingerprint
 from framefleet.pipeline.errors import FleetError, FramefleetError
-from framefleet.pipeline.public import public_text
+from framefleet.pipeline.guards.public import public_text
+from framefleet.pipeline.model.environment import source_fingerprint
 
 log = logging.getLogger(__name__)
 

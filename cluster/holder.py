@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from framefleet.pipeline.json_text import parse_json
+from framefleet.pipeline.guards.json_text import parse_json
 
 PROC = Path("/proc")
 GONE_STATES = {"Z", "X"}  # ended, but its parent has not asked yet

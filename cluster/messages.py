@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from framefleet.pipeline.fused.forwards import Batching
-from framefleet.pipeline.inputs.access import Inputs
-from framefleet.pipeline.model import ModelSettings
+from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.outputs.media import Media
 from framefleet.pipeline.outputs.records import Record
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import SecondModel
+from framefleet.pipeline.render.fused.forwards import Batching
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.inputs.access import Inputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

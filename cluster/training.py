@@ -27,8 +27,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import framefleet
 from framefleet.cluster.connection import check_unused, connect
 from framefleet.cluster.fleet import FleetSettings, resources
-from framefleet.pipeline.environment import source_fingerprint
 from framefleet.pipeline.errors import FleetError, FramefleetError
+from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.training.reports import Report
 from framefleet.pipeline.training.run import train
 from framefleet.pipeline.training.training import Training

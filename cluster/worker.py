@@ -18,13 +18,13 @@ from queue import Queue
 import framefleet
 from framefleet.cluster.messages import Assignment, Failed, Hello, Report, WorkerSetup
 from framefleet.cluster.write import write_clip
-from framefleet.pipeline.clips import Clip
-from framefleet.pipeline.environment import source_fingerprint
 from framefleet.pipeline.errors import RowError, StoreConflict, StoreError
-from framefleet.pipeline.model import load
+from framefleet.pipeline.guards.public import public_text
+from framefleet.pipeline.model.environment import source_fingerprint
+from framefleet.pipeline.model.model import load
 from framefleet.pipeline.outputs.records import Record
-from framefleet.pipeline.public import public_text
-from framefleet.pipeline.renderer import Renderer
+from framefleet.pipeline.render.clips import Clip
+from framefleet.pipeline.render.renderer import Renderer
 
 log = logging.getLogger(__name__)
 

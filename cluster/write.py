@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 
 import framefleet
 from framefleet.cluster.messages import Assignment, WorkerSetup
-from framefleet.pipeline.clips import Clip
-from framefleet.pipeline.identity import canonical_json, public
-from framefleet.pipeline.model import Model
+from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.outputs.media import encode
 from framefleet.pipeline.outputs.records import Record
+from framefleet.pipeline.render.clips import Clip
 from framefleet.pipeline.request import FALLBACK_FPS
+from framefleet.pipeline.rows.identity import public
 
 
 def clip_path(row_id: str, suffix: str) -> str:

@@ -15,16 +15,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from framefleet.jobs.render import render
-    from framefleet.jobs.train import train
-    from framefleet.pipeline.clips import Clip, Failure
+    from framefleet.jobs.render.render import render
+    from framefleet.jobs.train.train import train
     from framefleet.pipeline.errors import FramefleetError
-    from framefleet.pipeline.fused.forwards import Batching
-    from framefleet.pipeline.inputs.access import Inputs
-    from framefleet.pipeline.model import Model, load_model
+    from framefleet.pipeline.model.model import Model, load_model
     from framefleet.pipeline.outputs.store import Store
-    from framefleet.pipeline.renderer import Renderer
+    from framefleet.pipeline.render.clips import Clip, Failure
+    from framefleet.pipeline.render.fused.forwards import Batching
+    from framefleet.pipeline.render.renderer import Renderer
     from framefleet.pipeline.request import Request
+    from framefleet.pipeline.rows.inputs.access import Inputs
 
 __version__ = "0.1.0"
 
@@ -44,18 +44,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Batching": "framefleet.pipeline.fused.forwards",
-    "Clip": "framefleet.pipeline.clips",
-    "Failure": "framefleet.pipeline.clips",
+    "Batching": "framefleet.pipeline.render.fused.forwards",
+    "Clip": "framefleet.pipeline.render.clips",
+    "Failure": "framefleet.pipeline.render.clips",
     "FramefleetError": "framefleet.pipeline.errors",
-    "Inputs": "framefleet.pipeline.inputs.access",
-    "Model": "framefleet.pipeline.model",
-    "Renderer": "framefleet.pipeline.renderer",
+    "Inputs": "framefleet.pipeline.rows.inputs.access",
+    "Model": "framefleet.pipeline.model.model",
+    "Renderer": "framefleet.pipeline.render.renderer",
     "Request": "framefleet.pipeline.request",
     "Store": "framefleet.pipeline.outputs.store",
-    "load_model": "framefleet.pipeline.model",
-    "render": "framefleet.jobs.render",
-    "train": "framefleet.jobs.train",
+    "load_model": "framefleet.pipeline.model.model",
+    "render": "framefleet.jobs.render.render",
+    "train": "framefleet.jobs.train.train",
 }
 
 

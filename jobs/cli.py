@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from framefleet.jobs.model_cli import model_app
-from framefleet.jobs.shapes_cli import shapes_app
-from framefleet.jobs.terminal import guard_streams
-from framefleet.pipeline.public import keep_secrets
+from framefleet.jobs.model.cli import model_app
+from framefleet.jobs.shapes.cli import shapes_app
+from framefleet.jobs.show.terminal import guard_streams
+from framefleet.pipeline.guards.public import keep_secrets
 
 app = typer.Typer(
     help="Render a table of prompts into clips and records that can be rendered again, bit for bit.",
@@ -49,7 +49,7 @@ def main() -> None:
     for argument in sys.argv[1:]:  # also where it is misplaced, and quoted in a mistake
         name, _, value = argument.removeprefix("--set=").partition("=")
         keep_secrets({name: value})
-    from framefleet.jobs import console
+    from framefleet.jobs.show import console
 
     with console.reporting(verbose=False):
         try:
@@ -89,11 +89,11 @@ def render(
     Exit codes: 0 every row has a record; 1 some rows failed; 2 bad job, table or model;
     3 fleet or store lost; 70 a defect of framefleet; 130 or 143 interrupted.
     """
-    from framefleet.jobs import console
+    from framefleet.jobs.show import console
 
     with console.reporting(verbose=verbose, resumable=True):
         from framefleet.jobs.commands import render_command
-        from framefleet.jobs.job_file import load_job
+        from framefleet.jobs.job.file import load_job
 
         failed = render_command(load_job(job, sets or [], table=table, model=model, output=output))
     raise typer.Exit(1 if failed else 0)
@@ -113,12 +113,12 @@ def train(
     Exit codes: 0 trained; 2 bad job, table or model; 3 fleet or store lost; 70 a defect of framefleet;
     130 or 143 interrupted.
     """
-    from framefleet.jobs import console
+    from framefleet.jobs.show import console
 
     with console.reporting(verbose=verbose, resumable=True):
-        from framefleet.jobs.job_file import load_job_as
-        from framefleet.jobs.train_command import train_command
-        from framefleet.jobs.train_job import TrainJob
+        from framefleet.jobs.job.file import load_job_as
+        from framefleet.jobs.train.command import train_command
+        from framefleet.jobs.train.schema import TrainJob
 
         train_command(load_job_as(TrainJob, job, sets or [], table=table, model=model, output=output))
 
@@ -133,11 +133,11 @@ def plan(
     verbose: Verbose = False,
 ) -> None:
     """Read and check everything, and print what `render` would do. Starts no worker, writes nothing."""
-    from framefleet.jobs import console
+    from framefleet.jobs.show import console
 
     with console.reporting(verbose=verbose):
         from framefleet.jobs.commands import plan_command
-        from framefleet.jobs.job_file import load_job
+        from framefleet.jobs.job.file import load_job
 
         plan_command(load_job(job, sets or [], table=table, model=model, output=output))
 
@@ -183,12 +183,12 @@ def replay(
 
     The output is not trusted: code, pickles and places on private networks are yours to name.
     """
-    from framefleet.jobs import console
+    from framefleet.jobs.show import console
 
     with console.reporting(verbose=verbose):
         from framefleet.jobs.commands import replay_command, script_command
-        from framefleet.jobs.job_file import places, storage_options
-        from framefleet.jobs.recorded_row import Given
+        from framefleet.jobs.job.file import places, storage_options
+        from framefleet.jobs.replay.recorded_row import Given
 
         given = Given(
             model=model,
@@ -214,8 +214,8 @@ def schema(
     """Print the JSON Schema of a job file, for editors."""
     import json
 
-    from framefleet.jobs.job import Job, job_schema
-    from framefleet.jobs.train_job import TrainJob
+    from framefleet.jobs.job.schema import Job, job_schema
+    from framefleet.jobs.train.schema import TrainJob
 
     print(json.dumps(job_schema(TrainJob if train else Job), indent=2))
 
@@ -238,7 +238,7 @@ def demo(
     The model knows one ball, square, triangle, star or ring that moves on a plain background:
     framefleet demo "a red ball bounces on a blue background" "一个黄色的星星在紫色背景上变大"
     """
-    from framefleet.jobs import console
+    from framefleet.jobs.show import console
 
     with console.reporting(verbose=verbose, resumable=True):
         from framefleet.jobs.commands import demo_command

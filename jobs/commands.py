@@ -10,12 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from framefleet.cluster.progress import Summary
-from framefleet.jobs.console import stderr, stdout
-from framefleet.jobs.job import Job
-from framefleet.jobs.plan import JobPlan, plan_job
-from framefleet.jobs.progress import duration, watch_on
-from framefleet.jobs.recorded_row import Given
-from framefleet.jobs.survey import refuse_invalid
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.render.plan import JobPlan, plan_job
+from framefleet.jobs.render.survey import refuse_invalid
+from framefleet.jobs.replay.recorded_row import Given
+from framefleet.jobs.show.console import stderr, stdout
+from framefleet.jobs.show.progress import duration, watch_on
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.records import FAILURES, RECORDS
 from framefleet.pipeline.outputs.store import Store
@@ -26,7 +26,7 @@ MAX_SHAPES_SHOWN = 30  # a screenful
 def render_command(job: Job) -> int:
     """Render; return how many rows failed."""
     quiet_libraries()
-    from framefleet.jobs.render import render_job
+    from framefleet.jobs.render.render import render_job
 
     with watch_on(stderr) as watch:
         summary = render_job(job, watch)
@@ -54,7 +54,7 @@ def replay_command(output: str, row_id: str, given: Given, *, save: Path | None)
     if save is not None and not save.parent.is_dir():
         raise JobError(f"--save {save}: {save.parent} is not a folder", "make it first")
     quiet_libraries()
-    from framefleet.jobs.replay import replay
+    from framefleet.jobs.replay.replay import replay
 
     replayed = replay(output, row_id, given)
     for name, then, now in replayed.digests:
@@ -73,7 +73,7 @@ def replay_command(output: str, row_id: str, given: Given, *, save: Path | None)
 def script_command(output: str, row_id: str, given: Given) -> None:
     """Print the script that renders one row again."""
     quiet_libraries()
-    from framefleet.jobs.script import replay_script
+    from framefleet.jobs.replay.script import replay_script
 
     print(replay_script(output, row_id, given), end="")
 

@@ -13,12 +13,15 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter
 
-from framefleet.jobs.job import Job
-from framefleet.jobs.job_file import load_job
-from framefleet.jobs.recorded import recorded_frames
+from framefleet.jobs.job.file import load_job
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.replay.recorded import recorded_frames
 from framefleet.jobs.shapes.captions import MAX_TOKENS
 from framefleet.jobs.shapes.size import SIZE, Size
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.model.specs.check import Refused, check_argument, check_fps
+from framefleet.pipeline.model.specs.signature import ScalarKind
+from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.contact_sheet import contact_sheet, moving_sheet
 from framefleet.pipeline.outputs.frames import Frames
 from framefleet.pipeline.outputs.json_file import read_as
@@ -26,9 +29,6 @@ from framefleet.pipeline.outputs.parts import read_records, rows_of
 from framefleet.pipeline.outputs.records import RECORDS
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.request import FALLBACK_FPS
-from framefleet.pipeline.specs.check import Refused, check_argument, check_fps
-from framefleet.pipeline.specs.signature import ScalarKind
-from framefleet.pipeline.specs.spec import inspect_model
 
 PROMPTS = Path(__file__).with_name("demo_prompts.csv")
 MODEL = Path(__file__).parent / "shapes" / "model"

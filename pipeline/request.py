@@ -1,4 +1,4 @@
-"""One clip to render, as plain values."""
+"""One clip to render, as plain values; and what its arguments can be."""
 
 from __future__ import annotations
 
@@ -37,3 +37,13 @@ class Request:
         import torch
 
         return torch.Generator("cpu").manual_seed(self.seed)
+
+
+def is_input(value: Any) -> bool:
+    """Tell whether an argument is an image or a video."""
+    return isinstance(value, Mapping) and isinstance(value.get("uri"), str)
+
+
+def is_model(value: Any) -> bool:
+    """Tell whether an argument is a second model."""
+    return isinstance(value, Mapping) and isinstance(value.get("digest"), str)

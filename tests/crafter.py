@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from framefleet import Request
-from framefleet.pipeline.conversion.convert import convert
+from framefleet.pipeline.models.conversion.convert import convert
 from framefleet.pipeline.outputs.frames import frames_sha256
 from tests.crafter_originals import checkpoint
 

@@ -8,17 +8,17 @@ from typing import Any
 
 from framefleet.cluster.messages import Assignment
 from framefleet.cluster.write import write_clip
-from framefleet.jobs.claim import claim
-from framefleet.jobs.job_file import job_from_mapping
-from framefleet.jobs.render import work_of
-from framefleet.jobs.resolve import resolve
-from framefleet.jobs.watch import Callback
-from framefleet.pipeline.clips import Clip
-from framefleet.pipeline.model import load
+from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.render.claim import claim
+from framefleet.jobs.render.render import work_of
+from framefleet.jobs.render.resolve import resolve
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.model.model import load
 from framefleet.pipeline.outputs.parts import PartWriter
 from framefleet.pipeline.outputs.records import RECORD_FIELDS, values_of
-from framefleet.pipeline.renderer import Renderer
-from framefleet.pipeline.tables.rows import CheckedRow
+from framefleet.pipeline.render.clips import Clip
+from framefleet.pipeline.render.renderer import Renderer
+from framefleet.pipeline.rows.tables.rows import CheckedRow
 
 
 def render_here(values: Mapping[str, Any]) -> tuple[str, list[str]]:

@@ -14,7 +14,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 from torch import nn
 
 from framefleet import Batching, Clip, Renderer, Request, load_model
-from framefleet.pipeline.model import DTYPES
+from framefleet.pipeline.model.model import DTYPES
 from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
 from framefleet.pipeline.recipes.recipe import generate
 from tests.tiny import SMALLEST, tiny

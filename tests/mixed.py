@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.outputs.frames import frames_sha256
-from framefleet.pipeline.registry import class_named
 from tests.pictures import write_starts
 from tests.tiny import INPUTS, SMALLEST, tiny
 

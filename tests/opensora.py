@@ -13,7 +13,7 @@ import torch
 from diffusers import AutoencoderKLHunyuanVideo, FluxTransformer2DModel
 from torch import Tensor
 
-from framefleet.pipeline.conversion.plan import Origin
+from framefleet.pipeline.models.conversion.plan import Origin
 from framefleet.pipeline.models.opensora.autoencoder_dc_video import AutoencoderDCVideo
 from framefleet.pipeline.models.opensora.dc_keys import dc_config, dc_origins
 from framefleet.pipeline.models.opensora.hunyuan_keys import hunyuan_config, hunyuan_origins

@@ -10,8 +10,8 @@ import diffusers
 import torch
 
 from framefleet import Clip, Model, Renderer, Request
-from framefleet.pipeline.fused.forwards import Batching
 from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
+from framefleet.pipeline.render.fused.forwards import Batching
 from tests.tiny import SMALLEST, tiny
 
 GROWING = Batching(max_rows=3, min_gain=0)

@@ -7,7 +7,7 @@ import signal
 import time
 from multiprocessing.connection import Connection
 
-from framefleet.pipeline.sandbox import bound_memory, serve
+from framefleet.pipeline.guards.sandbox import bound_memory, serve
 
 
 def main() -> None:

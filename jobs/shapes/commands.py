@@ -12,7 +12,6 @@ from rich import box
 from rich.table import Table
 
 from framefleet.jobs.commands import quiet_libraries
-from framefleet.jobs.console import stdout
 from framefleet.jobs.shapes.blank_model import write_blank_model
 from framefleet.jobs.shapes.captions import LANGUAGES
 from framefleet.jobs.shapes.dataset import write_dataset
@@ -26,6 +25,7 @@ from framefleet.jobs.shapes.prompts import (
 )
 from framefleet.jobs.shapes.scene import new_scenes
 from framefleet.jobs.shapes.size import SIZE, Size, read_size
+from framefleet.jobs.show.console import stdout
 from framefleet.pipeline.errors import JobError
 
 

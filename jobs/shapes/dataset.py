@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.progress import track
 
-from framefleet.jobs.console import stderr
 from framefleet.jobs.shapes.captions import LANGUAGES, captions
 from framefleet.jobs.shapes.drawing import OUTLINES, PALETTE, draw
 from framefleet.jobs.shapes.scene import (
@@ -30,6 +29,7 @@ from framefleet.jobs.shapes.scene import (
     training_scenes,
 )
 from framefleet.jobs.shapes.size import SIZE, Size, check_size
+from framefleet.jobs.show.console import stderr
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.media import Media, encode
 from framefleet.pipeline.outputs.store import Store

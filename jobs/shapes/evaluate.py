@@ -11,10 +11,10 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 from rich.progress import track
 
-from framefleet.jobs.console import stderr
-from framefleet.jobs.recorded import recorded_frames
+from framefleet.jobs.replay.recorded import recorded_frames
 from framefleet.jobs.shapes.measure import Measured, measure
 from framefleet.jobs.shapes.size import Size
+from framefleet.jobs.show.console import stderr
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.json_file import read_as
 from framefleet.pipeline.outputs.parts import read_records, rows_of

@@ -7,7 +7,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.json_text import parse_json
+from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.store import Store
 
 MAX_BYTES = 1 << 26  # job.json of a model of ten thousand files has one megabyte

@@ -12,9 +12,9 @@ from typing import Any
 import fsspec
 
 from framefleet.pipeline.errors import JobError, NoFile, StoreConflict, StoreError
+from framefleet.pipeline.guards.public import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.outputs.folder import Folder
 from framefleet.pipeline.outputs.object_store import ObjectStore, Stored, is_transient
-from framefleet.pipeline.public import check_url, keep_secrets, public_text, public_url
 
 # A folder, a pipe, a device or a ring of links in the place of a file, or one of these on the way to it.
 NO_FILE = {errno.EISDIR, errno.ENOTDIR, errno.ELOOP}

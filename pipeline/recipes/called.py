@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from framefleet.pipeline.model.registry import class_named
+from framefleet.pipeline.model.specs.spec import PipelineSpec, spec_of
 from framefleet.pipeline.recipes.recipe import Recipe, recipe_class
-from framefleet.pipeline.registry import class_named
-from framefleet.pipeline.specs.spec import PipelineSpec, spec_of
 
 
 def classes_called(recipe: Recipe, spec: PipelineSpec) -> list[type]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.model.specs.spec import Configs
 from framefleet.pipeline.recipes.siblings import Task, as_sibling, call_parameters, configs_of, sibling_class
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.specs.geometry import FRAME_PARAMETERS
-from framefleet.pipeline.specs.spec import Configs
 
 Medium = Literal["image", "video"]
 TASKS: dict[Medium, Task] = {"image": "image_to_video", "video": "video_to_video"}

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.model.specs.bounds import too_large
+from framefleet.pipeline.model.specs.check import Refused
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.specs.bounds import too_large
-from framefleet.pipeline.specs.check import Refused
 
 MIN_S, MAX_S = 1, 60
 MAX_FRAMES = 60 * 60  # a minute at 60 fps: 4 GB at 480 x 832

@@ -9,6 +9,9 @@ import numpy as np
 from PIL import Image
 
 from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.model.specs.check import Refused
+from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.model.specs.spec import Configs
 from framefleet.pipeline.outputs.frames import Frames, to_frames
 from framefleet.pipeline.recipes.conditioned import takes
 from framefleet.pipeline.recipes.duration import check_duration, num_frames_of
@@ -22,9 +25,6 @@ from framefleet.pipeline.recipes.siblings import (
     fitted,
 )
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.specs.check import Refused
-from framefleet.pipeline.specs.geometry import FRAME_PARAMETERS
-from framefleet.pipeline.specs.spec import Configs
 
 MAX_OVERLAP = 8  # half a second at 16 fps, unless the row says otherwise
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from framefleet.pipeline.model import Model
+from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.recipes.conditioned import conditioned_class
 from framefleet.pipeline.recipes.second_model import arguments_for
 from framefleet.pipeline.recipes.siblings import as_sibling, configs_of

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from framefleet.pipeline.errors import RecipeError
-from framefleet.pipeline.specs.check import Refused, coerce, shown
-from framefleet.pipeline.specs.ranges import out_of_range
+from framefleet.pipeline.model.specs.check import Refused, coerce, shown
+from framefleet.pipeline.model.specs.ranges import out_of_range
 
 ARGUMENTS = ("guidance_scale", "guidance_scale_2", "true_cfg_scale")
 _CALL = re.compile(r"\s*(\w+)\s*\((.*)\)\s*")

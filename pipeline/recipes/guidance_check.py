@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from framefleet.pipeline.model.registry import class_named
+from framefleet.pipeline.model.specs.check import Refused
+from framefleet.pipeline.model.specs.spec import Configs
 from framefleet.pipeline.recipes.guidance import ARGUMENTS, parse_guidance
 from framefleet.pipeline.recipes.siblings import call_parameters
-from framefleet.pipeline.registry import class_named
-from framefleet.pipeline.specs.check import Refused
-from framefleet.pipeline.specs.spec import Configs
 
 # Pipelines without `true_cfg_scale` that turn their `guidance_scale` into an input of the network, or read it
 # once before the first step.

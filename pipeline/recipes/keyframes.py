@@ -9,15 +9,15 @@ import numpy as np
 from PIL import Image
 
 from framefleet.pipeline.errors import RecipeError
-from framefleet.pipeline.model import Model
+from framefleet.pipeline.model.model import Model
+from framefleet.pipeline.model.specs.check import Refused, coerce
+from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.model.specs.spec import Configs
 from framefleet.pipeline.outputs.frames import Frames, to_frames
 from framefleet.pipeline.recipes.duration import MAX_FRAMES, check_duration, num_frames_of
 from framefleet.pipeline.recipes.second_model import arguments_for
 from framefleet.pipeline.recipes.siblings import call_parameters, fitted, is_first_only
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.specs.check import Refused, coerce
-from framefleet.pipeline.specs.geometry import FRAME_PARAMETERS
-from framefleet.pipeline.specs.spec import Configs
 
 if TYPE_CHECKING:
     import torch

@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.model.specs.check import Refused, shown
+from framefleet.pipeline.model.specs.signature import Parameter, parameters_of
+from framefleet.pipeline.model.specs.spec import Configs
 from framefleet.pipeline.recipes.conditioned import conditioned_class, image_to_video, video_to_video
 from framefleet.pipeline.recipes.extend import check_extend, check_extendable, extend, following_class
 from framefleet.pipeline.recipes.first_image import text_to_image_to_video
@@ -26,9 +29,6 @@ from framefleet.pipeline.recipes.keyframes import (
 )
 from framefleet.pipeline.recipes.refine import check_refine, refine, refining_class
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.specs.check import Refused, shown
-from framefleet.pipeline.specs.signature import Parameter, parameters_of
-from framefleet.pipeline.specs.spec import Configs
 
 Problems = Iterable[tuple[str, Refused]]  # the argument, and why a row cannot be rendered with it
 

@@ -8,6 +8,10 @@ from typing import Any
 
 from PIL import Image
 
+from framefleet.pipeline.model.specs.check import Refused
+from framefleet.pipeline.model.specs.families import family_of
+from framefleet.pipeline.model.specs.geometry import size_multiple
+from framefleet.pipeline.model.specs.spec import Configs
 from framefleet.pipeline.outputs.frames import Frames, to_frames
 from framefleet.pipeline.recipes.siblings import (
     SIBLINGS,
@@ -18,10 +22,6 @@ from framefleet.pipeline.recipes.siblings import (
     sibling_class,
 )
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.specs.check import Refused
-from framefleet.pipeline.specs.families import family_of
-from framefleet.pipeline.specs.geometry import size_multiple
-from framefleet.pipeline.specs.spec import Configs
 
 MAX_LEVELS = 4  # a 16th of 1280 pixels is 80
 

@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 from framefleet.pipeline.errors import JobError, ModelError
-from framefleet.pipeline.identity import is_model
-from framefleet.pipeline.loras.asked import NAME
-from framefleet.pipeline.model import Model, ModelSettings, load, source_of, weights_of
-from framefleet.pipeline.request import Request
-from framefleet.pipeline.sources.integrity import model_digest
-from framefleet.pipeline.specs.check import Refused, shown
-from framefleet.pipeline.specs.dtypes import asked, check_dtype
-from framefleet.pipeline.specs.signature import MODELS, InputKind
-from framefleet.pipeline.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.model.loras.asked import NAME
+from framefleet.pipeline.model.model import Model, ModelSettings, load, source_of, weights_of
+from framefleet.pipeline.model.sources.integrity import model_digest
+from framefleet.pipeline.model.specs.check import Refused, shown
+from framefleet.pipeline.model.specs.dtypes import asked, check_dtype
+from framefleet.pipeline.model.specs.signature import MODELS, InputKind
+from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.request import Request, is_model
 
 # What the call of a model takes that makes an image, or a video, from text; and such a model.
 NEEDED: dict[InputKind, tuple[set[str], str]] = {

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from framefleet.pipeline.errors import RecipeError
-from framefleet.pipeline.registry import class_named
-from framefleet.pipeline.specs.spec import Configs
+from framefleet.pipeline.model.registry import class_named
+from framefleet.pipeline.model.specs.spec import Configs
 
 Task = Literal["image_to_video", "video_to_video", "image_to_image"]
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from framefleet.pipeline.identity import canonical_json
+from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.frames import Frames
 
 Prepared = dict[str, Tensor]  # what a row's loss needs; a safetensors file can hold it

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.specs.families import DENOISERS
+from framefleet.pipeline.model.specs.families import DENOISERS
 from framefleet.pipeline.training.freezing import choose, matches_any
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Task

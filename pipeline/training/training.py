@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from framefleet.pipeline.inputs.access import Inputs
-from framefleet.pipeline.model import ModelSettings
+from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.training.dataset.rows import TrainingRows
 from framefleet.pipeline.training.settings import TrainSettings
 

@@ -20,12 +20,12 @@ from typing import Any, Literal
 import pyarrow.parquet as pq
 import torch
 
-from framefleet.pipeline.fused.calls import Call
-from framefleet.pipeline.fused.forwards import Batching, Forwards, Result
-from framefleet.pipeline.fused.intercept import intercept
-from framefleet.pipeline.fused.pins import run_fused
-from framefleet.pipeline.model import load_model
-from framefleet.pipeline.renderer import Renderer
+from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.model.model import load_model
+from framefleet.pipeline.render.fused.calls import Call
+from framefleet.pipeline.render.fused.forwards import Batching, Forwards, Result
+from framefleet.pipeline.render.fused.pins import run_fused
+from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.request import Request
 from tests.benchmarks.plain import Row
 

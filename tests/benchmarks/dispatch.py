@@ -25,17 +25,17 @@ from framefleet.cluster.fleet import FleetSettings
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import Assignment, Hello, Report, WorkerSetup
 from framefleet.cluster.progress import Progress
-from framefleet.jobs.job_file import job_from_mapping
-from framefleet.jobs.render import work_of
-from framefleet.jobs.resolve import Resolved, resolve
-from framefleet.jobs.survey import survey_rows
-from framefleet.jobs.watch import Callback
-from framefleet.pipeline.environment import source_fingerprint
-from framefleet.pipeline.identity import canonical_json
-from framefleet.pipeline.model import model_files
+from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.render.render import work_of
+from framefleet.jobs.render.resolve import Resolved, resolve
+from framefleet.jobs.render.survey import survey_rows
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.model.environment import source_fingerprint
+from framefleet.pipeline.model.model import model_files
+from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.outputs.records import Record
-from framefleet.pipeline.sources.integrity import model_digest
-from framefleet.pipeline.tables.index import RowIndex
+from framefleet.pipeline.rows.tables.index import RowIndex
 
 TABLE_ROWS = 4096  # written at a time
 NOTHING_TO_DO_S = 0.05

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from framefleet.pipeline.fused.intercept import intercept
+from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
 from framefleet.pipeline.outputs.media import Media, encode
 

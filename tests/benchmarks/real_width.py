@@ -20,11 +20,11 @@ import torch
 from diffusers import UNet2DConditionModel, WanTransformer3DModel
 from torch import nn
 
-from framefleet.pipeline.environment import set_numerics
-from framefleet.pipeline.fused.calls import Call, digest_of, parse_call
-from framefleet.pipeline.fused.exact import are_equal, probe
-from framefleet.pipeline.fused.pins import run_fused
 from framefleet.pipeline.memory import free_memory, is_out_of_memory
+from framefleet.pipeline.model.environment import set_numerics
+from framefleet.pipeline.render.fused.calls import Call, digest_of, parse_call
+from framefleet.pipeline.render.fused.exact import are_equal, probe
+from framefleet.pipeline.render.fused.pins import run_fused
 
 SIZES = (2, 3, 4, 6, 8)
 

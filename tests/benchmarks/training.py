@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from diffusers import WanTransformer3DModel
 
-from framefleet.pipeline.environment import set_numerics
+from framefleet.pipeline.model.environment import set_numerics
 from framefleet.pipeline.training.denoiser.task import DenoiserTask
 from framefleet.pipeline.training.freezing import choose
 from framefleet.pipeline.training.learner import Learner

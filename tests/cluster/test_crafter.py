@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import framefleet
-from framefleet.pipeline.registry import class_named
-from framefleet.pipeline.specs.spec import inspect_model
+from framefleet.pipeline.model.registry import class_named
+from framefleet.pipeline.model.specs.spec import inspect_model
 from tests.crafter import IMAGE, MOTION, NUM_ROWS, TEXT, crafter, mixed_rows, plain_digest
 from tests.jobs import records_of, write_table
 

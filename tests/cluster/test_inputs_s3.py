@@ -7,11 +7,11 @@ from contextlib import closing
 import pytest
 
 from framefleet.pipeline.errors import InputError
-from framefleet.pipeline.inputs.access import Inputs
-from framefleet.pipeline.inputs.pictures import Described
-from framefleet.pipeline.inputs.survey import InputIndex
+from framefleet.pipeline.model.specs.check import Refused
 from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.specs.check import Refused
+from framefleet.pipeline.rows.inputs.access import Inputs
+from framefleet.pipeline.rows.inputs.pictures import Described
+from framefleet.pipeline.rows.inputs.survey import InputIndex
 from tests.media_files import image_file
 from tests.servers import S3Server
 

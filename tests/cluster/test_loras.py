@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from framefleet import Request
-from framefleet.jobs.recorded_row import Given
-from framefleet.jobs.replay import replay
-from framefleet.jobs.script import replay_script
+from framefleet.jobs.replay.recorded_row import Given
+from framefleet.jobs.replay.replay import replay
+from framefleet.jobs.replay.script import replay_script
 from framefleet.pipeline.errors import ModelError
 from tests.commands import command
 from tests.jobs import finish, job_values, prompt_rows, records_of, start_render, write_job, write_table

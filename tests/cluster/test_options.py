@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from framefleet.jobs.replay import replay
+from framefleet.jobs.replay.replay import replay
 from tests.commands import command
 from tests.jobs import finish, job_values, prompt_rows, records_of, start_render, write_job, write_table
 from tests.tiny import tiny

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import framefleet
-from framefleet.jobs.replay import replay
+from framefleet.jobs.replay.replay import replay
 from framefleet.pipeline.outputs.frames import frames_sha256
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from tests.jobs import job_values, prompt_rows, records_of, write_table

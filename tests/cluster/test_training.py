@@ -17,7 +17,7 @@ import yaml
 
 from framefleet.cluster.fleet import FleetSettings
 from framefleet.cluster.training import Trainers
-from framefleet.jobs.train import train
+from framefleet.jobs.train.train import train
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.training.results.losses import read_losses

@@ -10,11 +10,11 @@ import fsspec
 import pytest
 
 import framefleet
-from framefleet.jobs.replay import replay
-from framefleet.jobs.script import replay_script
+from framefleet.jobs.replay.replay import replay
+from framefleet.jobs.replay.script import replay_script
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.sources.source import open_source
-from framefleet.pipeline.sources.weights import open_weights
+from framefleet.pipeline.model.sources.source import open_source
+from framefleet.pipeline.model.sources.weights import open_weights
 from tests.hub_server import HubServer, hub
 from tests.jobs import (
     digests_by_tag,

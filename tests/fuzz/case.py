@@ -41,8 +41,8 @@ def reported(call: Callable[[], object]) -> Callable[[], None]:
 
     def run() -> None:
         from framefleet.jobs.commands import quiet_libraries
-        from framefleet.jobs.console import reporting
-        from framefleet.jobs.terminal import guard_streams
+        from framefleet.jobs.show.console import reporting
+        from framefleet.jobs.show.terminal import guard_streams
 
         guard_streams()
         quiet_libraries()

@@ -11,8 +11,8 @@ from diffusers import WanPipeline, attention_backend
 from diffusers.hooks import apply_group_offloading
 
 from framefleet import Batching, Clip, Renderer, Request, load_model
-from framefleet.pipeline.options.attention import candidates
-from framefleet.pipeline.options.offload import modules_of
+from framefleet.pipeline.model.options.attention import candidates
+from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
 from tests.tiny import SMALLEST, tiny
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from framefleet import Renderer, Request, load_model
-from framefleet.pipeline.fused.intercept import intercept
+from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.recipes.recipe import Recipe, generate
 from tests.options import GROWING, digest, plain, rendered, requests
 from tests.tiny import tiny

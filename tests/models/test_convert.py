@@ -15,14 +15,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from framefleet.pipeline.conversion.checkpoint import Checkpoint, open_checkpoint
-from framefleet.pipeline.conversion.convert import convert, plan, write
-from framefleet.pipeline.conversion.plan import check
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model.registry import own_class
+from framefleet.pipeline.model.specs.spec import inspect_model
+from framefleet.pipeline.models.conversion.checkpoint import Checkpoint, open_checkpoint
+from framefleet.pipeline.models.conversion.convert import convert, plan, write
+from framefleet.pipeline.models.conversion.plan import check
 from framefleet.pipeline.models.crafter.pipeline_videocrafter import VideoCrafterPipeline
 from framefleet.pipeline.models.crafter.scheduler import VideoCrafterDDIMScheduler
-from framefleet.pipeline.registry import own_class
-from framefleet.pipeline.specs.spec import inspect_model
 from tests.commands import command
 from tests.crafter_originals import UNETS, checkpoint
 
@@ -201,7 +201,9 @@ def test_a_conversion_that_is_cut_short_leaves_nothing(
         return opened.read(name)
 
     interrupted = dataclasses.replace(opened, read=read)
-    monkeypatch.setattr("framefleet.pipeline.conversion.convert.open_checkpoint", lambda path: interrupted)
+    monkeypatch.setattr(
+        "framefleet.pipeline.models.conversion.convert.open_checkpoint", lambda path: interrupted
+    )
     with pytest.raises(KeyboardInterrupt):
         convert(path, tmp_path / "out")
     assert list(tmp_path.iterdir()) == [path]

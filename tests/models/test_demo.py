@@ -12,8 +12,8 @@ from framefleet.jobs.shapes.measure import measure
 from framefleet.jobs.shapes.prompts import prompt_rows
 from framefleet.jobs.shapes.size import SIZE, Size
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.model import load_model
-from framefleet.pipeline.renderer import Renderer
+from framefleet.pipeline.model.model import load_model
+from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.request import Request
 
 MAX_BYTES = 12 * 10**6  # of all weights; a newcomer downloads them with the package

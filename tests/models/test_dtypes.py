@@ -13,8 +13,8 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline
 
 import framefleet
-from framefleet.jobs.replay import replay
-from framefleet.jobs.script import replay_script
+from framefleet.jobs.replay.replay import replay
+from framefleet.jobs.replay.script import replay_script
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
 from framefleet.pipeline.outputs.parts import find_record

@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from framefleet import Clip, Failure, Model, Renderer, Request, Store, load_model
-from framefleet.pipeline.encoders import embeddings
-from framefleet.pipeline.encoders.embeddings import Embeddings
 from framefleet.pipeline.errors import StoreError
-from framefleet.pipeline.fused.forwards import Batching
-from framefleet.pipeline.fused.intercept import intercept
+from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.render.encoders import embeddings
+from framefleet.pipeline.render.encoders.embeddings import Embeddings
+from framefleet.pipeline.render.fused.forwards import Batching
 from tests.tiny import SMALLEST, tiny
 
 PROMPTS = ("a red ball", "一只猫在海边奔跑", "a red ball")  # and an empty negative one

@@ -13,16 +13,16 @@ from diffusers import FluxPipeline
 
 from framefleet import Clip, Failure, Renderer, Request, load_model
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.fused.forwards import Batching
+from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
 from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
 from framefleet.pipeline.recipes import second_model
 from framefleet.pipeline.recipes.called import spec_for
 from framefleet.pipeline.recipes.first_image import image_size
 from framefleet.pipeline.recipes.recipe import BUILT_IN
-from framefleet.pipeline.specs.spec import inspect_model
-from framefleet.pipeline.tables.row_plan import plan_rows
-from framefleet.pipeline.tables.rows import InvalidRow
+from framefleet.pipeline.render.fused.forwards import Batching
+from framefleet.pipeline.rows.tables.row_plan import plan_rows
+from framefleet.pipeline.rows.tables.rows import InvalidRow
 from tests.tiny import SMALLEST, tiny
 
 RECIPE = BUILT_IN["text_to_image_to_video"]

@@ -13,9 +13,9 @@ from tokenizers.models import WordLevel
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-from framefleet.pipeline.conversion.checkpoint import Checkpoint
-from framefleet.pipeline.conversion.convert import plan
-from framefleet.pipeline.conversion.plan import Conversion, check
+from framefleet.pipeline.models.conversion.checkpoint import Checkpoint
+from framefleet.pipeline.models.conversion.convert import plan
+from framefleet.pipeline.models.conversion.plan import Conversion, check
 from framefleet.pipeline.models.crafter.tokenizer import clip_tokenizer
 from tests import goldens
 from tests.opensora import FULL, transformer_shapes

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
 
-from framefleet.pipeline.conversion.convert import convert
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.models.conversion.convert import convert
 from tests.commands import command
 from tests.crafter_originals import checkpoint
 

@@ -21,8 +21,8 @@ from torch import nn
 
 import framefleet
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model import model_files
-from framefleet.pipeline.sources.sealed import alone, sealed
+from framefleet.pipeline.model.model import model_files
+from framefleet.pipeline.model.sources.sealed import alone, sealed
 from tests.commands import command
 from tests.tiny import tiny
 
@@ -40,7 +40,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(socket.socket, name, refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(builtins, "input", refuse)
-    monkeypatch.setattr("framefleet.pipeline.sources.sealed.MAX_MODULES", 2000)  # soon reached
+    monkeypatch.setattr("framefleet.pipeline.model.sources.sealed.MAX_MODULES", 2000)  # soon reached
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import pytest
 
 import framefleet
 from framefleet.pipeline.errors import ModelError, ServiceError
-from framefleet.pipeline.model import model_files
-from framefleet.pipeline.sources.source import open_source
-from framefleet.pipeline.sources.weights import fetched_as, open_weights
+from framefleet.pipeline.model.model import model_files
+from framefleet.pipeline.model.sources.source import open_source
+from framefleet.pipeline.model.sources.weights import fetched_as, open_weights
 from tests.commands import command
 from tests.hub_server import HubServer, hub
 from tests.tiny import SMALLEST, tiny

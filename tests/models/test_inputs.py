@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from framefleet.pipeline.errors import InputError
-from framefleet.pipeline.inputs.access import Inputs, naming
-from framefleet.pipeline.inputs.http_read import Limits, read_http
-from framefleet.pipeline.inputs.pictures import Described, describe, open_image
-from framefleet.pipeline.inputs.roots import Roots, WebFile
-from framefleet.pipeline.inputs.survey import InputIndex
-from framefleet.pipeline.specs.check import Refused
+from framefleet.pipeline.model.specs.check import Refused
+from framefleet.pipeline.rows.inputs.access import Inputs, naming
+from framefleet.pipeline.rows.inputs.http_read import Limits, read_http
+from framefleet.pipeline.rows.inputs.pictures import Described, describe, open_image
+from framefleet.pipeline.rows.inputs.roots import Roots, WebFile
+from framefleet.pipeline.rows.inputs.survey import InputIndex
 from tests.media_files import image_file
 from tests.web_server import WebServer, web_server
 

@@ -11,9 +11,9 @@ import huggingface_hub.constants
 import pytest
 
 from framefleet.pipeline.errors import ModelError, ServiceError
-from framefleet.pipeline.loras.asked import Lora
-from framefleet.pipeline.loras.files import fetch_lora
-from framefleet.pipeline.sources.integrity import sha256_of
+from framefleet.pipeline.model.loras.asked import Lora
+from framefleet.pipeline.model.loras.files import fetch_lora
+from framefleet.pipeline.model.sources.integrity import sha256_of
 from tests.hub_server import HubServer, hub
 from tests.loras import save_lora
 

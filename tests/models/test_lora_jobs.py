@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from framefleet.jobs.claim import claim, claimed
-from framefleet.jobs.claimed import read_claim
-from framefleet.jobs.job_file import job_from_mapping
-from framefleet.jobs.resolve import Resolved, resolve
-from framefleet.jobs.watch import Callback
+from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.render.claim import claim, claimed
+from framefleet.jobs.render.claimed import read_claim
+from framefleet.jobs.render.resolve import Resolved, resolve
+from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, ModelError
-from framefleet.pipeline.loras.asked import Lora
-from framefleet.pipeline.loras.files import fetch_lora
-from framefleet.pipeline.loras.loading import check_loras_fit
-from framefleet.pipeline.sources.source import open_source
-from framefleet.pipeline.sources.weights import open_weights
-from framefleet.pipeline.specs.spec import inspect_model
+from framefleet.pipeline.model.loras.asked import Lora
+from framefleet.pipeline.model.loras.files import fetch_lora
+from framefleet.pipeline.model.loras.loading import check_loras_fit
+from framefleet.pipeline.model.sources.source import open_source
+from framefleet.pipeline.model.sources.weights import open_weights
+from framefleet.pipeline.model.specs.spec import inspect_model
 from tests.commands import command
 from tests.jobs import job_values, prompt_rows, write_job, write_table
 from tests.loras import save_lora

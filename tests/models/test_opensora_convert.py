@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import CLIPModel, T5ForConditionalGeneration
 
 from framefleet import Clip, Renderer, Request, load_model
-from framefleet.pipeline.conversion.convert import convert
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.models.conversion.convert import convert
 from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
 from tests.commands import command
 from tests.opensora import (

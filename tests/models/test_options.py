@@ -16,12 +16,12 @@ from torchao.quantization import Int8WeightOnlyConfig
 
 from framefleet import Clip, Failure, Renderer, Request, load_model
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.fused.forwards import Batching
-from framefleet.pipeline.fused.intercept import intercept
-from framefleet.pipeline.options.offload import offload
-from framefleet.pipeline.options.schema import ModelOffload
-from framefleet.pipeline.options.step_cache import hooks_of
+from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.model.options.offload import offload
+from framefleet.pipeline.model.options.schema import ModelOffload
+from framefleet.pipeline.model.options.step_cache import hooks_of
 from framefleet.pipeline.recipes.recipe import Recipe, generate
+from framefleet.pipeline.render.fused.forwards import Batching
 from tests.crafter import TEXT, crafter
 from tests.options import Case, by_hand, digest, plain, rendered, requests
 from tests.tiny import tiny

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from framefleet.jobs.replay import replay
-from framefleet.jobs.script import replay_script
+from framefleet.jobs.replay.replay import replay
+from framefleet.jobs.replay.script import replay_script
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.outputs.parts import find_record
 from framefleet.pipeline.outputs.store import Store

@@ -10,12 +10,12 @@ import torch
 from diffusers import WanPipeline
 
 from framefleet import Clip, Renderer, Request, load_model
-from framefleet.pipeline.fused.forwards import Batching
-from framefleet.pipeline.fused.intercept import intercept
+from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
-from framefleet.pipeline.specs.spec import PipelineSpec
-from framefleet.pipeline.tables.row_plan import plan_rows
-from framefleet.pipeline.tables.rows import InvalidRow
+from framefleet.pipeline.render.fused.forwards import Batching
+from framefleet.pipeline.rows.tables.row_plan import plan_rows
+from framefleet.pipeline.rows.tables.rows import InvalidRow
 from tests.tiny import SMALLEST, tiny
 
 # prompt, negative_prompt, max_sequence_length. One text is longer than 16 tokens, so its length decides.

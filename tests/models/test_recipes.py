@@ -18,10 +18,10 @@ import torch
 from PIL import Image
 
 from framefleet import Clip, Model, Renderer, Request, load_model
-from framefleet.pipeline.fused.forwards import Batching
 from framefleet.pipeline.outputs.frames import Frames, to_frames
 from framefleet.pipeline.outputs.media import Media, encode
 from framefleet.pipeline.recipes.recipe import BUILT_IN
+from framefleet.pipeline.render.fused.forwards import Batching
 from tests.tiny import SMALLEST, tiny
 
 PROMPTS = ("a red ball", "一只绿色的猫在雨中奔跑")

@@ -13,10 +13,10 @@ import ray
 import torch
 
 import framefleet
-from framefleet.jobs.claim import _description
-from framefleet.jobs.job_file import job_from_mapping
-from framefleet.jobs.resolve import resolve
-from framefleet.jobs.watch import Callback
+from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.render.claim import _description
+from framefleet.jobs.render.resolve import resolve
+from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import UserError
 from tests.commands import command
 from tests.hub_server import HubServer, hub

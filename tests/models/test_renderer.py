@@ -14,10 +14,10 @@ import torch
 
 from framefleet import Clip, Failure, Model, Renderer, Request, load_model
 from framefleet.pipeline.errors import ModelError, OutOfMemory, RenderError, TableError
-from framefleet.pipeline.fused.forwards import Batching
-from framefleet.pipeline.fused.intercept import intercept
+from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.outputs.frames import frames_sha256
 from framefleet.pipeline.recipes.recipe import Recipe, generate
+from framefleet.pipeline.render.fused.forwards import Batching
 from tests.tiny import SMALLEST, tiny
 
 WAN = SMALLEST["wan"] | {"prompt": "a red ball"}

@@ -12,10 +12,10 @@ from diffusers import DiffusionPipeline
 
 from framefleet import Clip, Renderer, Request, load_model
 from framefleet.pipeline.errors import UserError
-from framefleet.pipeline.fused.forwards import Batching
-from framefleet.pipeline.specs.scheduler_names import SHORT_NAMES
-from framefleet.pipeline.specs.schedulers import SchedulerChoice, build, resolve
-from framefleet.pipeline.specs.spec import inspect_model
+from framefleet.pipeline.model.specs.scheduler_names import SHORT_NAMES
+from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, build, resolve
+from framefleet.pipeline.model.specs.spec import inspect_model
+from framefleet.pipeline.render.fused.forwards import Batching
 from tests.mixed import SCHEDULERS, plain_digests
 from tests.pictures import clip
 from tests.tiny import SMALLEST, smallest_call, tiny

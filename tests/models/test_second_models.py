@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from framefleet.jobs.claim import claim, claimed
-from framefleet.jobs.claimed import read_claim
-from framefleet.jobs.job_file import job_from_mapping, load_job
-from framefleet.jobs.recorded_row import Given
-from framefleet.jobs.replay import replay
-from framefleet.jobs.resolve import Resolved, resolve
-from framefleet.jobs.watch import Callback
+from framefleet.jobs.job.file import job_from_mapping, load_job
+from framefleet.jobs.render.claim import claim, claimed
+from framefleet.jobs.render.claimed import read_claim
+from framefleet.jobs.render.resolve import Resolved, resolve
+from framefleet.jobs.replay.recorded_row import Given
+from framefleet.jobs.replay.replay import replay
+from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, ModelError
 from tests.commands import command
 from tests.here import render_here

@@ -13,8 +13,8 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from framefleet.pipeline.registry import class_named
-from framefleet.pipeline.specs.presets import presets
+from framefleet.pipeline.model.registry import class_named
+from framefleet.pipeline.model.specs.presets import presets
 from tests.tiny import INPUTS, SMALLEST, build, smallest_call, tiny
 
 NAMES = sorted(SMALLEST)

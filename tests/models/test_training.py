@@ -17,12 +17,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import framefleet
-from framefleet.jobs.job import Job
-from framefleet.jobs.job_file import load_job_as
-from framefleet.jobs.plan import plan_job
-from framefleet.jobs.train import TrainSummary, train
-from framefleet.jobs.train_job import TrainJob
-from framefleet.jobs.watch import Callback
+from framefleet.jobs.job.file import load_job_as
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.render.plan import plan_job
+from framefleet.jobs.show.watch import Callback
+from framefleet.jobs.train.schema import TrainJob
+from framefleet.jobs.train.train import TrainSummary, train
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.outputs.media import decode
 from framefleet.pipeline.outputs.store import Store

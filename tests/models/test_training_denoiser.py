@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from framefleet.pipeline.errors import JobError, ModelError, TableError
-from framefleet.pipeline.fused.intercept import intercept
-from framefleet.pipeline.fused.tree import flatten
+from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.hooks.tree import flatten
 from framefleet.pipeline.models.opensora.tokens import pack, unpack
 from framefleet.pipeline.training.denoiser.latents import latents_of
 from framefleet.pipeline.training.denoiser.task import DenoiserTask

@@ -10,7 +10,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from framefleet.jobs.train import train
+from framefleet.jobs.train.train import train
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.training.results.losses import read_losses
 from tests.crafter import MOTION, TEXT, crafter

@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 
 import framefleet
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model import ModelSettings, load, model_files
-from framefleet.pipeline.sources.model_lock import LOCK_FILE, read_lock
-from framefleet.pipeline.sources.source import open_source
-from framefleet.pipeline.sources.weights import open_weights
+from framefleet.pipeline.model.model import ModelSettings, load, model_files
+from framefleet.pipeline.model.sources.model_lock import LOCK_FILE, read_lock
+from framefleet.pipeline.model.sources.source import open_source
+from framefleet.pipeline.model.sources.weights import open_weights
 from tests.commands import command
 from tests.tiny import tiny
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from framefleet.pipeline.fused.calls import Layout, join, parse_call, part
+from framefleet.pipeline.render.fused.calls import Layout, join, parse_call, part
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.bool, torch.complex64)
 

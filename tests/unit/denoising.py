@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from framefleet.pipeline.fused.batcher import Batcher, Task
-from framefleet.pipeline.fused.forwards import Batching, Forwards
+from framefleet.pipeline.render.fused.batcher import Batcher, Task
+from framefleet.pipeline.render.fused.forwards import Batching, Forwards
 
 
 class Denoiser(nn.Module):

@@ -9,7 +9,13 @@ import torch
 from diffusers import WanTransformer3DModel
 from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 
-from framefleet.pipeline.options.attention import Attention, AttentionChanged, candidates, has_choice, works
+from framefleet.pipeline.model.options.attention import (
+    Attention,
+    AttentionChanged,
+    candidates,
+    has_choice,
+    works,
+)
 
 REFUSED = RuntimeError("no such kernel")
 

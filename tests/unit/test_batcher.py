@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from framefleet.pipeline.fused.batcher import Batcher
-from framefleet.pipeline.fused.forwards import Batching, Forwards
+from framefleet.pipeline.render.fused.batcher import Batcher
+from framefleet.pipeline.render.fused.forwards import Batching, Forwards
 from tests.unit.denoising import Denoiser, alone, batcher_of, render, steps
 
 

@@ -9,17 +9,17 @@ import pyarrow as pa
 import pytest
 
 from framefleet.pipeline.errors import JobError, RecipeError, TableError
-from framefleet.pipeline.loras.asked import Lora, check_loras
+from framefleet.pipeline.model.loras.asked import Lora, check_loras
+from framefleet.pipeline.model.specs.check import Refused, check_argument, check_seed, shown
+from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.recipes.called import spec_for
 from framefleet.pipeline.recipes.duration import num_frames_of
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.specs.check import Refused, check_argument, check_seed, shown
-from framefleet.pipeline.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.tables.checked import checked
-from framefleet.pipeline.tables.row_inputs import NoInputs
-from framefleet.pipeline.tables.row_plan import plan_rows
-from framefleet.pipeline.tables.rows import CheckedRow, InvalidRow
+from framefleet.pipeline.rows.tables.checked import checked
+from framefleet.pipeline.rows.tables.row_inputs import NoInputs
+from framefleet.pipeline.rows.tables.row_plan import plan_rows
+from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
 from tests.configs import SD, WAN, write_model
 
 DIGITS = "1" * 1_000_000

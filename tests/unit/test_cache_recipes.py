@@ -8,8 +8,8 @@ import diffusers
 import pytest
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.options.schema import Options
-from framefleet.pipeline.options.step_cache import check_called
+from framefleet.pipeline.model.options.schema import Options
+from framefleet.pipeline.model.options.step_cache import check_called
 
 WAN, OVER_VIDEOS = diffusers.WanPipeline, diffusers.WanVideoToVideoPipeline
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from framefleet.pipeline.fused.calls import (
+from framefleet.pipeline.render.fused.calls import (
     Call,
     Layout,
     digest_of,

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.specs.spec import inspect_model
-from framefleet.pipeline.tables.checked import checked
-from framefleet.pipeline.tables.row_inputs import Seen
+from framefleet.pipeline.rows.tables.checked import checked
+from framefleet.pipeline.rows.tables.row_inputs import Seen
 from tests.configs import SD, WAN, write_model
 
 

@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from framefleet.cluster.holder import parse_holder, this_process
-from framefleet.jobs.claimed import read_training_claim
 from framefleet.jobs.demo import draw_pictures
+from framefleet.jobs.render.claimed import read_training_claim
 from framefleet.jobs.shapes.evaluate import evaluate
 from framefleet.jobs.shapes.prompts import prompt_rows
 from framefleet.pipeline.errors import JobError, TableError, UserError
+from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.specs.spec import inspect_model
-from framefleet.pipeline.tables.table import open_table
+from framefleet.pipeline.rows.tables.table import open_table
 from framefleet.pipeline.training.dataset.columns import plan_columns
 from framefleet.pipeline.training.results.checkpoints import Checkpoints
 from framefleet.pipeline.training.results.finish import read_finished

@@ -15,13 +15,13 @@ import pytest
 from PIL import Image
 
 from framefleet.pipeline.errors import InputError
-from framefleet.pipeline.inputs import describing
-from framefleet.pipeline.inputs.budget import Budget
-from framefleet.pipeline.inputs.describing import Describer
-from framefleet.pipeline.inputs.file_kinds import Kind
-from framefleet.pipeline.inputs.pictures import MAX_IMAGE_PIXELS, decoding_bytes, describe
-from framefleet.pipeline.inputs.video_frames import MAX_FRAME_PIXELS
-from framefleet.pipeline.sandbox import Sandboxes
+from framefleet.pipeline.guards.sandbox import Sandboxes
+from framefleet.pipeline.rows.inputs import describing
+from framefleet.pipeline.rows.inputs.budget import Budget
+from framefleet.pipeline.rows.inputs.describing import Describer
+from framefleet.pipeline.rows.inputs.file_kinds import Kind
+from framefleet.pipeline.rows.inputs.pictures import MAX_IMAGE_PIXELS, decoding_bytes, describe
+from framefleet.pipeline.rows.inputs.video_frames import MAX_FRAME_PIXELS
 from tests.media_files import image_file, video_file
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.specs.dtypes import asked, check_dtype, resolved
-from framefleet.pipeline.specs.presets import Preset, presets
+from framefleet.pipeline.model.specs.dtypes import asked, check_dtype, resolved
+from framefleet.pipeline.model.specs.presets import Preset, presets
 
 WAN = next(preset for preset in presets() if preset.name == "wan2.1-t2v-1.3b")
 COGVIDEOX = next(preset for preset in presets() if preset.name == "cogvideox-2b")

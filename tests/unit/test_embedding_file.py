@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
 
-from framefleet.pipeline.encoders.embedding_file import METADATA, from_bytes, to_bytes
-from framefleet.pipeline.fused.calls import bits, digest_of
-from framefleet.pipeline.fused.tree import flatten, unflatten
+from framefleet.pipeline.hooks.tree import flatten, unflatten
+from framefleet.pipeline.render.encoders.embedding_file import METADATA, from_bytes, to_bytes
+from framefleet.pipeline.render.fused.calls import bits, digest_of
 
 STATE = torch.arange(24, dtype=torch.float32).reshape(1, 4, 6)
 NAME = digest_of(STATE).hex()

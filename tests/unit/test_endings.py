@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from framefleet.jobs.console import reporting, this_command
+from framefleet.jobs.show.console import reporting, this_command
 from tests.commands import command
 from tests.unit.test_cli import environment, run
 
@@ -31,7 +31,7 @@ from tests.unit.test_cli import environment, run
 def test_what_nobody_expected_is_no_traceback_and_no_failed_row(
     error: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("framefleet.jobs.job_file.load_job", raising(error))
+    monkeypatch.setattr("framefleet.jobs.job.file.load_job", raising(error))
     ended = command("plan")
     assert ended.exit_code == code
     assert ended.stderr.partition("\n")[0] == said
@@ -39,7 +39,7 @@ def test_what_nobody_expected_is_no_traceback_and_no_failed_row(
 
 
 def test_a_defect_is_told_with_its_traceback_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("framefleet.jobs.job_file.load_job", raising(ValueError("no")))
+    monkeypatch.setattr("framefleet.jobs.job.file.load_job", raising(ValueError("no")))
     assert "in load_job" in command("plan", "--verbose").stderr
 
 

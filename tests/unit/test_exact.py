@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from framefleet.pipeline.fused.calls import parse_call
-from framefleet.pipeline.fused.exact import are_equal, probe
-from framefleet.pipeline.fused.pins import Plan, run_fused
+from framefleet.pipeline.render.fused.calls import parse_call
+from framefleet.pipeline.render.fused.exact import are_equal, probe
+from framefleet.pipeline.render.fused.pins import Plan, run_fused
 
 WIDTH = 128  # wide enough to prove a module equal in fp32, too narrow in half precision
 

@@ -12,12 +12,12 @@ import pytest
 
 from framefleet.cluster.feed import pending_rows
 from framefleet.cluster.lease import Row
-from framefleet.jobs.job_file import job_from_mapping
-from framefleet.jobs.resolve import Resolved, resolve
-from framefleet.jobs.survey import survey_rows
-from framefleet.jobs.watch import Callback
+from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.render.resolve import Resolved, resolve
+from framefleet.jobs.render.survey import survey_rows
+from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, RecipeError, TableError
-from framefleet.pipeline.tables.index import RowIndex
+from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.jobs import job_values, prompt_rows, write_table
 
 ROWS = prompt_rows(4)

@@ -11,8 +11,8 @@ from framefleet.cluster.connection import connect
 from framefleet.cluster.fleet import check_hello
 from framefleet.cluster.messages import Hello
 from framefleet.cluster.ship import modules_to_ship
-from framefleet.pipeline.environment import source_fingerprint
 from framefleet.pipeline.errors import FleetError
+from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.recipes.recipe import BUILT_IN, find_recipe
 from tests.jobs import ROOT
 

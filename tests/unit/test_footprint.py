@@ -7,8 +7,14 @@ import torch
 from diffusers import CogVideoXTransformer3DModel, WanTransformer3DModel
 from torch import nn
 
-from framefleet.pipeline.options.footprint import CARDS_GB, OFFLOADS, activations_gb, offload_for, peak_gb
-from framefleet.pipeline.specs.presets import Preset, presets
+from framefleet.pipeline.model.options.footprint import (
+    CARDS_GB,
+    OFFLOADS,
+    activations_gb,
+    offload_for,
+    peak_gb,
+)
+from framefleet.pipeline.model.specs.presets import Preset, presets
 
 EACH = [pytest.param(preset, id=preset.name) for preset in presets()]
 

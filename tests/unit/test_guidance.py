@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.model.registry import class_named
+from framefleet.pipeline.model.specs.check import Refused
+from framefleet.pipeline.model.specs.presets import presets
 from framefleet.pipeline.recipes.guidance import ARGUMENTS, Guidance, Schedule, open_guidance, parse_guidance
 from framefleet.pipeline.recipes.guidance_check import check_schedule, is_schedule
 from framefleet.pipeline.recipes.siblings import SIBLINGS, call_parameters
-from framefleet.pipeline.registry import class_named
-from framefleet.pipeline.specs.check import Refused
-from framefleet.pipeline.specs.presets import presets
 
 EMBEDDED: dict[str, dict[str, int]] = {"unet": {"time_cond_proj_dim": 256}}
 

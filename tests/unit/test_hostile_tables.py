@@ -16,16 +16,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.outputs.parts import PartWriter, read_records
 from framefleet.pipeline.outputs.records import record_schema
 from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.tables import file_reading, json_lines
-from framefleet.pipeline.tables import table as tables
-from framefleet.pipeline.tables.readable import repaired
-from framefleet.pipeline.tables.row_plan import argument_columns, plan_rows
-from framefleet.pipeline.tables.rows import CheckedRow, InvalidRow
-from framefleet.pipeline.tables.table import open_table
+from framefleet.pipeline.rows.tables import file_reading, json_lines
+from framefleet.pipeline.rows.tables import table as tables
+from framefleet.pipeline.rows.tables.readable import repaired
+from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows
+from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
+from framefleet.pipeline.rows.tables.table import open_table
 from tests.configs import WAN, write_model
 from tests.rows import RECORD
 
@@ -293,8 +293,8 @@ def test_damaged_files_are_refused_or_read_and_nothing_else(tmp_path: Path, wan:
 def test_a_reader_that_crashes_is_an_error_about_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from framefleet.pipeline.sandbox import Sandboxes
-    from framefleet.pipeline.tables import reader
+    from framefleet.pipeline.guards.sandbox import Sandboxes
+    from framefleet.pipeline.rows.tables import reader
 
     monkeypatch.setattr(reader, "_READERS", Sandboxes("tests.no_such_module", max_silence_s=10.0))
     write_parquet(tmp_path / "t.parquet", {"prompt": ["a"]})

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from framefleet.pipeline.tables.index import Counts, RowIndex
+from framefleet.pipeline.rows.tables.index import Counts, RowIndex
 
 
 def name(word: str) -> str:

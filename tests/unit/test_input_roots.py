@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from framefleet.pipeline.errors import InputError, JobError
-from framefleet.pipeline.inputs.roots import LocalFile, Roots, StoredFile, WebFile
+from framefleet.pipeline.rows.inputs.roots import LocalFile, Roots, StoredFile, WebFile
 
 SECRET = b"the secret"
 

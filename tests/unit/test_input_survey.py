@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from framefleet.pipeline.errors import StoreError
-from framefleet.pipeline.inputs.access import Inputs
-from framefleet.pipeline.inputs.file_kinds import Kind
-from framefleet.pipeline.inputs.pictures import Described, describe
-from framefleet.pipeline.inputs.survey import MAX_UNDER_WAY, InputIndex
-from framefleet.pipeline.specs.check import Refused
+from framefleet.pipeline.model.specs.check import Refused
+from framefleet.pipeline.rows.inputs.access import Inputs
+from framefleet.pipeline.rows.inputs.file_kinds import Kind
+from framefleet.pipeline.rows.inputs.pictures import Described, describe
+from framefleet.pipeline.rows.inputs.survey import MAX_UNDER_WAY, InputIndex
 from tests.media_files import image_file, video_file
 
 

@@ -11,7 +11,7 @@ import fsspec
 import pytest
 
 from framefleet.pipeline.errors import InputError, StoreError
-from framefleet.pipeline.inputs.access import Inputs, naming
+from framefleet.pipeline.rows.inputs.access import Inputs, naming
 
 
 def test_files_below_a_folder_are_read(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import save_file
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.sources.components import Component, Loader
-from framefleet.pipeline.sources.headers import check_length
-from framefleet.pipeline.sources.integrity import file_digests, list_files, model_digest
-from framefleet.pipeline.sources.selection import select
+from framefleet.pipeline.model.sources.components import Component, Loader
+from framefleet.pipeline.model.sources.headers import check_length
+from framefleet.pipeline.model.sources.integrity import file_digests, list_files, model_digest
+from framefleet.pipeline.model.sources.selection import select
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from framefleet.pipeline.fused.intercept import intercept
+from framefleet.pipeline.hooks.intercept import intercept
 
 
 def _doubled(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

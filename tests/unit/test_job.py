@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from framefleet.jobs.job import Job, ModelSection, job_schema
-from framefleet.jobs.job_file import job_from_mapping, load_job
+from framefleet.jobs.job.file import job_from_mapping, load_job
+from framefleet.jobs.job.schema import Job, ModelSection, job_schema
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 

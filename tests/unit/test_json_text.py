@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from framefleet.pipeline.json_text import MAX_DEPTH, parse_json
+from framefleet.pipeline.guards.json_text import MAX_DEPTH, parse_json
 
 
 def test_plain_values_are_read() -> None:

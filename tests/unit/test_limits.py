@@ -8,10 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from framefleet.pipeline.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.tables.limits import limits
-from framefleet.pipeline.tables.row_plan import plan_rows
-from framefleet.pipeline.tables.rows import InvalidRow
+from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.rows.tables.limits import limits
+from framefleet.pipeline.rows.tables.row_plan import plan_rows
+from framefleet.pipeline.rows.tables.rows import InvalidRow
 from tests.configs import FLOW, SD, WAN, write_model
 
 LEVELS = {"block_out_channels": [1, 2, 3, 4], "temporal_compression_ratio": 4}

@@ -10,11 +10,11 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
-from framefleet.pipeline.fused.adapters import Adapters, of_one_row, working_on, working_rows
-from framefleet.pipeline.fused.batcher import Batcher
-from framefleet.pipeline.fused.forwards import Batching, Forwards
-from framefleet.pipeline.fused.intercept import intercept
-from framefleet.pipeline.loras.layers import LoraLayers
+from framefleet.pipeline.hooks.adapters import Adapters, of_one_row, working_on, working_rows
+from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.render.fused.batcher import Batcher
+from framefleet.pipeline.render.fused.forwards import Batching, Forwards
+from framefleet.pipeline.render.lora_layers import LoraLayers
 
 ROWS: list[Adapters] = [(), (("x", 1.0),), (("x", 0.5),), (("y", 2.0),), (("x", 1.0), ("y", -1.0))]
 

@@ -8,14 +8,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from framefleet.jobs.job import LoraSection
-from framefleet.jobs.job_file import job_from_mapping, load_job, places
+from framefleet.jobs.job.file import job_from_mapping, load_job, places
+from framefleet.jobs.job.schema import LoraSection
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.loras.asked import Lora, adapters_in, check_loras, loras_of, without_loras
-from framefleet.pipeline.specs.check import Refused
-from framefleet.pipeline.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.tables.row_plan import plan_rows
-from framefleet.pipeline.tables.rows import CheckedRow, InvalidRow
+from framefleet.pipeline.model.loras.asked import Lora, adapters_in, check_loras, loras_of, without_loras
+from framefleet.pipeline.model.specs.check import Refused
+from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.rows.tables.row_plan import plan_rows
+from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
 from tests.configs import WAN, write_model
 
 DECLARED = {

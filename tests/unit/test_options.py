@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from framefleet.jobs.job import job_schema
-from framefleet.jobs.job_file import job_from_mapping, load_job
+from framefleet.jobs.job.file import job_from_mapping, load_job
+from framefleet.jobs.job.schema import job_schema
 from framefleet.pipeline.errors import JobError, ModelError
-from framefleet.pipeline.identity import canonical_json
-from framefleet.pipeline.options.schema import Options, read_options, recorded_options
-from framefleet.pipeline.options.tuning import script_setup
+from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.model.options.schema import Options, read_options, recorded_options
+from framefleet.pipeline.model.options.tuning import script_setup
 
 EVERY: dict[str, Any] = {
     "attention": "auto",

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from framefleet.pipeline.errors import InputError
-from framefleet.pipeline.inputs import video_frames
-from framefleet.pipeline.inputs.file_kinds import Kind, file_kind
-from framefleet.pipeline.inputs.pictures import Described, describe, open_image, open_video
+from framefleet.pipeline.rows.inputs import video_frames
+from framefleet.pipeline.rows.inputs.file_kinds import Kind, file_kind
+from framefleet.pipeline.rows.inputs.pictures import Described, describe, open_image, open_video
 from tests.media_files import HEIGHT, WIDTH, image_file, picture, turned, video_file
 
 IMAGES = ("png", "jpeg", "webp", "bmp", "tiff", "gif")

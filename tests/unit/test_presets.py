@@ -11,14 +11,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from framefleet.jobs.models_page import page
+from framefleet.jobs.model.page import page
+from framefleet.pipeline.model.specs.check import Refused, check_argument
+from framefleet.pipeline.model.specs.dtypes import NAMES
+from framefleet.pipeline.model.specs.presets import Preset, presets
+from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.models.crafter.variants import VARIANTS, Variant
-from framefleet.pipeline.specs.check import Refused, check_argument
-from framefleet.pipeline.specs.dtypes import NAMES
-from framefleet.pipeline.specs.presets import Preset, presets
-from framefleet.pipeline.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.tables.row_plan import plan_rows
-from framefleet.pipeline.tables.rows import CheckedRow
+from framefleet.pipeline.rows.tables.row_plan import plan_rows
+from framefleet.pipeline.rows.tables.rows import CheckedRow
 from tests.commands import command
 from tests.configs import FLOW, WAN, write_model
 from tests.tiny import SMALLEST, tiny
@@ -198,5 +198,5 @@ def test_list_prints_every_preset_with_its_model() -> None:
 
 def test_the_page_of_models_is_the_one_that_the_presets_make() -> None:
     assert (ROOT / "docs" / "models.md").read_text(encoding="utf-8") == page(), (
-        "python -m framefleet.jobs.models_page > docs/models.md"
+        "python -m framefleet.jobs.model.page > docs/models.md"
     )

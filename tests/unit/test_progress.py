@@ -9,7 +9,15 @@ import pytest
 from rich.console import Console
 
 from framefleet.cluster.progress import Progress, WorkerState
-from framefleet.jobs.progress import MAX_WORKERS_SHOWN, Lines, Screen, duration, headline, picture, watch_on
+from framefleet.jobs.show.progress import (
+    MAX_WORKERS_SHOWN,
+    Lines,
+    Screen,
+    duration,
+    headline,
+    picture,
+    watch_on,
+)
 
 WORKERS = (
     WorkerState(name="worker-0", state="rendering", node="here", rows_in_hand=3, rows_done=5),

@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 
 from framefleet.pipeline.errors import JobError, TableError
-from framefleet.pipeline.inputs.roots import Roots
-from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.public import (
+from framefleet.pipeline.guards.public import (
     check_url,
     is_secret_name,
     keep_secrets,
@@ -18,7 +16,9 @@ from framefleet.pipeline.public import (
     public_url,
     public_value,
 )
-from framefleet.pipeline.tables.table import open_table
+from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.rows.inputs.roots import Roots
+from framefleet.pipeline.rows.tables.table import open_table
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pytest
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.specs.ranges import check_ranges, out_of_range
-from framefleet.pipeline.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.tables.row_plan import plan_rows
-from framefleet.pipeline.tables.rows import InvalidRow
+from framefleet.pipeline.model.specs.ranges import check_ranges, out_of_range
+from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.rows.tables.row_plan import plan_rows
+from framefleet.pipeline.rows.tables.rows import InvalidRow
 from tests.configs import FLOW, write_model
 
 

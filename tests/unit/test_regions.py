@@ -11,10 +11,10 @@ from torch import nn
 from torch._dynamo.exc import FailOnRecompileLimitHit
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.fused.calls import parse_call
-from framefleet.pipeline.fused.exact import are_equal, probe
-from framefleet.pipeline.fused.pins import run_fused
-from framefleet.pipeline.options.regions import allow_graphs, check_compiler, has_compiled, separable
+from framefleet.pipeline.model.options.regions import allow_graphs, check_compiler, has_compiled, separable
+from framefleet.pipeline.render.fused.calls import parse_call
+from framefleet.pipeline.render.fused.exact import are_equal, probe
+from framefleet.pipeline.render.fused.pins import run_fused
 
 
 class Drifting(nn.Module):

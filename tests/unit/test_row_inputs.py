@@ -10,14 +10,14 @@ import pyarrow as pa
 import pytest
 
 from framefleet.pipeline.errors import JobError, TableError
-from framefleet.pipeline.identity import derive_seed, public, row_id
+from framefleet.pipeline.model.specs.check import Refused
+from framefleet.pipeline.model.specs.signature import InputKind
+from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.specs.check import Refused
-from framefleet.pipeline.specs.signature import InputKind
-from framefleet.pipeline.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.tables.row_plan import plan_rows
-from framefleet.pipeline.tables.rows import CheckedRow, InvalidRow
+from framefleet.pipeline.rows.identity import derive_seed, public, row_id
+from framefleet.pipeline.rows.tables.row_plan import plan_rows
+from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
 from tests.configs import WAN, write_model
 
 

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 
 from framefleet.pipeline.errors import JobError, RecipeError, TableError
-from framefleet.pipeline.identity import derive_seed
+from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, generate
-from framefleet.pipeline.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.tables.row_plan import argument_columns, plan_rows
-from framefleet.pipeline.tables.rows import CheckedRow, InvalidRow
+from framefleet.pipeline.rows.identity import derive_seed
+from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows
+from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
 from tests.configs import SD, WAN, write_model
 
 

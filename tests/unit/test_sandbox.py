@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from framefleet.pipeline.sandbox import Ended, Sandboxes
+from framefleet.pipeline.guards.sandbox import Ended, Sandboxes
 
 
 @pytest.fixture

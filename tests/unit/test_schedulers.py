@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from framefleet.pipeline.errors import UserError
-from framefleet.pipeline.specs.scheduler_names import SHORT_NAMES
-from framefleet.pipeline.specs.schedulers import resolve
-from framefleet.pipeline.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.model.specs.scheduler_names import SHORT_NAMES
+from framefleet.pipeline.model.specs.schedulers import resolve
+from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from tests.configs import DDIM, FLOW, SD, WAN, write_model
 
 

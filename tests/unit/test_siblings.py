@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.model.registry import class_named
+from framefleet.pipeline.model.specs.presets import presets
 from framefleet.pipeline.recipes.conditioned import conditioned_class
 from framefleet.pipeline.recipes.recipe import BUILT_IN, recipe_class
 from framefleet.pipeline.recipes.siblings import (
@@ -20,8 +22,6 @@ from framefleet.pipeline.recipes.siblings import (
     find_sibling,
     sibling_class,
 )
-from framefleet.pipeline.registry import class_named
-from framefleet.pipeline.specs.presets import presets
 
 TI2V = {"index": {"expand_timesteps": True}}
 A14B = {"index": {"boundary_ratio": 0.875}}

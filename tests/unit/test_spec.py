@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.specs.spec import inspect_model
+from framefleet.pipeline.model.specs.spec import inspect_model
 from tests.configs import FLOW, SD, WAN, WAN_FLOW, write_model
 
 LTX_VAE = {"patch_size": 4, "patch_size_t": 1, "spatio_temporal_scaling": [True, True, True, False]}

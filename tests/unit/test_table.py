@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.tables.table import Table, open_table
+from framefleet.pipeline.rows.tables.table import Table, open_table
 
 ROWS = pa.table({"prompt": ["a cat", "一只猫", "42"], "seed": [1, 2**62, 3], "score": [0.5, 1.5, 2.5]})
 JSONL = '{"prompt": "a cat", "seed": 1}\n{"prompt": "a dog", "seed": null, "tags": ["x"]}\n'

@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from framefleet.jobs.loss_curve import SIZE, loss_curve, write_loss_curve
-from framefleet.jobs.progress import Lines, train_headline
-from framefleet.jobs.train import say_plan
-from framefleet.jobs.train_progress import Pace
+from framefleet.jobs.show.progress import Lines, train_headline
+from framefleet.jobs.train.loss_curve import SIZE, loss_curve, write_loss_curve
+from framefleet.jobs.train.progress import Pace
+from framefleet.jobs.train.train import say_plan
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.training.dataset.batches import Batches
 from framefleet.pipeline.training.reports import Step

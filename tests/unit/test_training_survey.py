@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from framefleet.pipeline.errors import JobError, TableError
-from framefleet.pipeline.inputs.access import Inputs
+from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.outputs.media import Media, encode
 from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.tables.rows import InvalidRow
-from framefleet.pipeline.tables.table import open_table
+from framefleet.pipeline.rows.inputs.access import Inputs
+from framefleet.pipeline.rows.tables.rows import InvalidRow
+from framefleet.pipeline.rows.tables.table import open_table
 from framefleet.pipeline.training.dataset.buckets import buckets_of
 from framefleet.pipeline.training.dataset.columns import column_kinds, plan_columns
 from framefleet.pipeline.training.dataset.rendered import table_folder
@@ -317,7 +317,7 @@ def test_sizes_that_the_model_does_not_render_are_refused(wan: PipelineSpec, sur
 
 @pytest.fixture
 def choice() -> Callable[[int, int, int], str]:
-    from framefleet.pipeline.inputs.pictures import Described
+    from framefleet.pipeline.rows.inputs.pictures import Described
     from framefleet.pipeline.training.dataset.buckets import choose
 
     buckets = [Bucket(num_frames=t, height=h, width=w) for t, h, w in _ASPECTS]

@@ -9,7 +9,7 @@ import pytest
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from framefleet.pipeline.fused.tree import flatten, unflatten
+from framefleet.pipeline.hooks.tree import flatten, unflatten
 
 
 class Pair(NamedTuple):

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping, Set
 from typing import Any
 
-from framefleet.pipeline.conversion.checkpoint import Checkpoint
-from framefleet.pipeline.conversion.configs import settled
-from framefleet.pipeline.conversion.plan import Conversion
+from framefleet.pipeline.models.conversion.checkpoint import Checkpoint
+from framefleet.pipeline.models.conversion.configs import settled
+from framefleet.pipeline.models.conversion.plan import Conversion
 from framefleet.pipeline.models.crafter import encoder_keys as keys
 from framefleet.pipeline.models.crafter.given_encoders import ENCODERS, check_widths, with_given
 from framefleet.pipeline.models.crafter.parts import CLIP, PARTS, TEXT, UNET, VISION, parts_of

@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import Tensor
 
-from framefleet.pipeline.conversion.checkpoint import Checkpoint
-from framefleet.pipeline.conversion.configs import Config, count_below
-from framefleet.pipeline.conversion.plan import Origin
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.models.conversion.checkpoint import Checkpoint
+from framefleet.pipeline.models.conversion.configs import Config, count_below
+from framefleet.pipeline.models.conversion.plan import Origin
 from framefleet.pipeline.models.crafter import encoder_keys as keys
 from framefleet.pipeline.models.crafter.parts import POOLED_IMAGE_PARTS, TEXT, VISION, Part
 

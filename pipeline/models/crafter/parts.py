@@ -16,9 +16,9 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from framefleet.pipeline.conversion.checkpoint import Checkpoint
-from framefleet.pipeline.conversion.configs import Config, built, inferred
-from framefleet.pipeline.conversion.plan import Network, Origin
+from framefleet.pipeline.models.conversion.checkpoint import Checkpoint
+from framefleet.pipeline.models.conversion.configs import Config, built, inferred
+from framefleet.pipeline.models.conversion.plan import Network, Origin
 from framefleet.pipeline.models.crafter import encoder_keys as keys
 from framefleet.pipeline.models.crafter.resampler import (
     VideoCrafterImageProjector,

@@ -14,10 +14,10 @@ from diffusers.video_processor import VideoProcessor
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from framefleet.pipeline.model.specs.ranges import check_ranges
 from framefleet.pipeline.models.crafter.prompts import token_ids
 from framefleet.pipeline.models.crafter.scheduler import VideoCrafterDDIMScheduler
 from framefleet.pipeline.models.crafter.unet import VideoCrafterUNet3DModel
-from framefleet.pipeline.specs.ranges import check_ranges
 
 Generators: TypeAlias = torch.Generator | list[torch.Generator] | None
 Callback: TypeAlias = Callable[[Any, int, Tensor, dict[str, Any]], dict[str, Any]]

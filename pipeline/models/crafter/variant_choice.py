@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from framefleet.pipeline.conversion.checkpoint import Checkpoint
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.models.conversion.checkpoint import Checkpoint
 from framefleet.pipeline.models.crafter.pipeline_dynamicrafter import DynamiCrafterPipeline
 from framefleet.pipeline.models.crafter.variants import VARIANTS, Variant, traits_of
 

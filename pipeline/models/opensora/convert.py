@@ -13,10 +13,10 @@ from typing import Any
 from diffusers import AutoencoderKLHunyuanVideo, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from torch import Tensor, nn
 
-from framefleet.pipeline.conversion.checkpoint import Checkpoint
-from framefleet.pipeline.conversion.configs import Config, built, inferred, settled
-from framefleet.pipeline.conversion.plan import Conversion, Network, Origin
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.models.conversion.checkpoint import Checkpoint
+from framefleet.pipeline.models.conversion.configs import Config, built, inferred, settled
+from framefleet.pipeline.models.conversion.plan import Conversion, Network, Origin
 from framefleet.pipeline.models.opensora import dc_keys, hunyuan_keys, transformer_keys
 from framefleet.pipeline.models.opensora.autoencoder_dc_video import AutoencoderDCVideo
 from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from framefleet.pipeline.conversion.configs import count_below, size_of
-from framefleet.pipeline.conversion.plan import Origin
+from framefleet.pipeline.models.conversion.configs import count_below, size_of
+from framefleet.pipeline.models.conversion.plan import Origin
 
 Shapes = Mapping[str, Tensor]  # tensors without values
 

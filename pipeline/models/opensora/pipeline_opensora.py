@@ -12,13 +12,13 @@ from diffusers.utils import BaseOutput
 from PIL.Image import Image
 from torch import Tensor
 
+from framefleet.pipeline.model.specs.ranges import check_ranges
 from framefleet.pipeline.models.opensora.conditions import Condition, condition_of, given_to_rows
 from framefleet.pipeline.models.opensora.denoise import Denoiser, Text, takes_reference
 from framefleet.pipeline.models.opensora.guidance import Guidance, shifted_sigmas
 from framefleet.pipeline.models.opensora.pipeline_components import Generators, OpenSoraComponents
 from framefleet.pipeline.models.opensora.prompts import with_suffixes
 from framefleet.pipeline.models.opensora.sizes import named_size
-from framefleet.pipeline.specs.ranges import check_ranges
 
 Callback = Callable[..., dict[str, Any]]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
+from framefleet.pipeline.model.specs.check import Refused
+from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.models.opensora.conditions import CONDITIONS, Condition, Packing, condition_of
 from framefleet.pipeline.models.opensora.sizes import named_size
-from framefleet.pipeline.specs.check import Refused
-from framefleet.pipeline.specs.spec import PipelineSpec
 
 Refusals = list[tuple[str, Refused]]
 _NAMES = ("resolution", "aspect_ratio")

@@ -19,9 +19,9 @@ from transformers import (
     T5EncoderModel,
 )
 
-from framefleet.pipeline.conversion.plan import Network, Origin
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.json_text import parse_json
+from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.models.conversion.plan import Network, Origin
 
 Files = Mapping[str, Mapping[str, Tensor]]  # file: its tensors by name, without values
 FIX = (

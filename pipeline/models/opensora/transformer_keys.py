@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from framefleet.pipeline.conversion.configs import count_below, size_of
-from framefleet.pipeline.conversion.plan import Origin, unchanged
+from framefleet.pipeline.models.conversion.configs import count_below, size_of
+from framefleet.pipeline.models.conversion.plan import Origin, unchanged
 
 Shapes = Mapping[str, Tensor]  # tensors without values
 Change = Callable[[Tensor], Tensor]

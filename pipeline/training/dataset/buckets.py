@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.inputs.pictures import Described
-from framefleet.pipeline.specs.check import Refused, check_argument, check_frames
-from framefleet.pipeline.specs.geometry import FRAME_PARAMETERS
-from framefleet.pipeline.specs.spec import PipelineSpec
-from framefleet.pipeline.tables.limits import limits
+from framefleet.pipeline.model.specs.check import Refused, check_argument, check_frames
+from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.model.specs.spec import PipelineSpec
+from framefleet.pipeline.rows.inputs.pictures import Described
+from framefleet.pipeline.rows.tables.limits import limits
 from framefleet.pipeline.training.task import Bucket
 
 

@@ -10,14 +10,14 @@ from typing import Any, get_args
 import pyarrow as pa
 
 from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.model.specs.check import Refused, check_argument, coerce, shown
+from framefleet.pipeline.model.specs.signature import InputKind, Kind, ScalarKind
+from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.records import RECORD_FIELDS
-from framefleet.pipeline.specs.check import Refused, check_argument, coerce, shown
-from framefleet.pipeline.specs.signature import InputKind, Kind, ScalarKind
-from framefleet.pipeline.specs.spec import PipelineSpec
-from framefleet.pipeline.tables.column_checks import check_type, did_you_mean
-from framefleet.pipeline.tables.limits import limits
-from framefleet.pipeline.tables.rows import Problem
-from framefleet.pipeline.tables.table import Table
+from framefleet.pipeline.rows.tables.column_checks import check_type, did_you_mean
+from framefleet.pipeline.rows.tables.limits import limits
+from framefleet.pipeline.rows.tables.rows import Problem
+from framefleet.pipeline.rows.tables.table import Table
 from framefleet.pipeline.training.dataset import rendered
 from framefleet.pipeline.training.settings import Part
 

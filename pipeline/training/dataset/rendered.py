@@ -8,9 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from framefleet.pipeline.json_text import parse_json
+from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.records import RECORDS
-from framefleet.pipeline.tables.table import folder_of
+from framefleet.pipeline.rows.tables.table import folder_of
 
 VIDEO, ARGUMENTS = "uri", "arguments"  # columns
 _CLIP = re.compile(r".*/(clips/[0-9a-f]{2}/[^/]+)", re.DOTALL)

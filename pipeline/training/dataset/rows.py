@@ -12,8 +12,7 @@ from typing import Any, overload
 import pyarrow as pa
 
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.identity import canonical_json
-from framefleet.pipeline.json_text import parse_json
+from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.training.task import Bucket, TrainingRow
 
 _SCHEMA = pa.schema(

@@ -15,9 +15,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.fused.calls import digest_of
-from framefleet.pipeline.identity import canonical_json
-from framefleet.pipeline.json_text import parse_json
+from framefleet.pipeline.guards.json_text import canonical_json, parse_json
+from framefleet.pipeline.render.fused.calls import digest_of
 from framefleet.pipeline.training.task import Prepared
 
 METADATA = "framefleet"  # one entry: several are written in any order

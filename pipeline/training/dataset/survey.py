@@ -17,16 +17,16 @@ from typing import Any
 import pyarrow as pa
 
 from framefleet.pipeline.errors import InputError
-from framefleet.pipeline.inputs.access import Inputs
-from framefleet.pipeline.inputs.pictures import Described
-from framefleet.pipeline.inputs.survey import InputIndex
+from framefleet.pipeline.guards.public import public_url
+from framefleet.pipeline.model.specs.check import Refused
+from framefleet.pipeline.model.specs.signature import InputKind
 from framefleet.pipeline.outputs.parts import PartWriter, read_records, rows_of
 from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.public import public_url
-from framefleet.pipeline.specs.check import Refused
-from framefleet.pipeline.specs.signature import InputKind
-from framefleet.pipeline.tables.readable import readable
-from framefleet.pipeline.tables.rows import InvalidRow, Problem, refused_row
+from framefleet.pipeline.rows.inputs.access import Inputs
+from framefleet.pipeline.rows.inputs.pictures import Described
+from framefleet.pipeline.rows.inputs.survey import InputIndex
+from framefleet.pipeline.rows.tables.readable import readable
+from framefleet.pipeline.rows.tables.rows import InvalidRow, Problem, refused_row
 from framefleet.pipeline.training.dataset.buckets import choose
 from framefleet.pipeline.training.dataset.columns import REPEATS, Columns
 from framefleet.pipeline.training.dataset.rows import TrainingRows

@@ -15,11 +15,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from framefleet.pipeline.errors import InputError, TableError
-from framefleet.pipeline.inputs.access import naming
-from framefleet.pipeline.inputs.file_kinds import file_kind
-from framefleet.pipeline.inputs.pictures import open_image
-from framefleet.pipeline.inputs.video_frames import frames_of
 from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.rows.inputs.access import naming
+from framefleet.pipeline.rows.inputs.file_kinds import file_kind
+from framefleet.pipeline.rows.inputs.pictures import open_image
+from framefleet.pipeline.rows.inputs.video_frames import frames_of
 from framefleet.pipeline.training.task import Bucket, TrainingRow
 
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.fused.calls import Call
-from framefleet.pipeline.fused.tree import flatten, unflatten
+from framefleet.pipeline.hooks.tree import flatten, unflatten
+from framefleet.pipeline.render.fused.calls import Call
 from framefleet.pipeline.training.denoiser.capture import Captured
 from framefleet.pipeline.training.task import Prepared
 

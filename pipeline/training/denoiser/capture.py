@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from framefleet.pipeline.fused.calls import Call, parse_call
-from framefleet.pipeline.fused.intercept import intercept
+from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.render.fused.calls import Call, parse_call
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.specs.schedulers import steps_flow
+from framefleet.pipeline.model.specs.schedulers import steps_flow
 
 Drawing = Literal["uniform", "logit_normal"]
 

@@ -8,12 +8,12 @@ from typing import Any
 from PIL import Image
 
 from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.model.specs.schedulers import steps_flow
+from framefleet.pipeline.model.specs.signature import INPUTS
 from framefleet.pipeline.models.opensora.conditions import CONDITIONS
 from framefleet.pipeline.outputs.frames import Frames
 from framefleet.pipeline.recipes.siblings import call_parameters, fitted
-from framefleet.pipeline.specs.geometry import FRAME_PARAMETERS
-from framefleet.pipeline.specs.schedulers import steps_flow
-from framefleet.pipeline.specs.signature import INPUTS
 from framefleet.pipeline.training.task import Bucket
 
 _GUIDED = {"guidance_scale": 2.0}

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from framefleet.pipeline.encoders.memo import Memo
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.fused.calls import Call
-from framefleet.pipeline.fused.intercept import intercept
-from framefleet.pipeline.options.offload import modules_of
+from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.model.options.offload import modules_of
+from framefleet.pipeline.model.specs.families import DENOISERS
+from framefleet.pipeline.model.specs.signature import INPUTS
 from framefleet.pipeline.outputs.frames import Frames
-from framefleet.pipeline.specs.families import DENOISERS
-from framefleet.pipeline.specs.signature import INPUTS
+from framefleet.pipeline.render.encoders.memo import Memo
+from framefleet.pipeline.render.fused.calls import Call
 from framefleet.pipeline.training.denoiser.bucket_call import BucketCall
 from framefleet.pipeline.training.denoiser.capture import Captured, capture
 from framefleet.pipeline.training.denoiser.latents import encoder_of, latents_of

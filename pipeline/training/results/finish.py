@@ -15,8 +15,8 @@ import safetensors.torch
 import torch
 from pydantic import TypeAdapter
 
-from framefleet.pipeline.json_text import parse_json
-from framefleet.pipeline.model import DTYPES, source_of
+from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.model.model import DTYPES, source_of
 from framefleet.pipeline.outputs.json_file import read_json
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.training.settings import LoraSettings

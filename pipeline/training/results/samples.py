@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator
 
-from framefleet.pipeline.clips import Clip, Failure, Outcome
-from framefleet.pipeline.fused.forwards import Batching
-from framefleet.pipeline.model import Model
+from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.outputs.contact_sheet import contact_sheet
 from framefleet.pipeline.outputs.media import Media, encode
 from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.renderer import Renderer
+from framefleet.pipeline.render.clips import Clip, Failure, Outcome
+from framefleet.pipeline.render.fused.forwards import Batching
+from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.request import FALLBACK_FPS
 from framefleet.pipeline.training.training import Training
 

@@ -50,11 +50,11 @@ def trainings(rng: Random, folder: Path, material: Material) -> Case:
 
 
 def _check() -> None:
-    from framefleet.jobs.job_file import load_job_as
-    from framefleet.jobs.train_job import TrainJob
-    from framefleet.jobs.train_resolve import resolve_training
-    from framefleet.jobs.train_survey import survey_training
-    from framefleet.jobs.watch import TrainCallback
+    from framefleet.jobs.job.file import load_job_as
+    from framefleet.jobs.show.watch import TrainCallback
+    from framefleet.jobs.train.resolve import resolve_training
+    from framefleet.jobs.train.schema import TrainJob
+    from framefleet.jobs.train.survey import survey_training
 
     watch = TrainCallback()
     survey_training(resolve_training(load_job_as(TrainJob, "job.yaml"), watch), watch)

@@ -1,0 +1,184 @@
+"""From a job file and `--set key=value` to a `Job`, or to every mistake in them with its line and fix."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from framefleet.jobs.job.mistakes import Key, mistakes_in
+from framefleet.jobs.job.schema import Job, Section
+from framefleet.jobs.job.yaml_text import MAX_CHARACTERS, MAX_DEPTH, parse_yaml
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.public import is_secret_name, keep_secrets, public_text
+
+AnyJob = TypeVar("AnyJob", bound=Section)
+NAMED = (("loras",), ("second_models",))  # sections whose keys are names, each of a path or a mapping
+
+
+def load_job(
+    path: str | Path | None,
+    sets: Sequence[str] = (),
+    *,
+    table: str | None = None,
+    model: str | None = None,
+    output: str | None = None,
+) -> Job:
+    """Return the job of a file with some of its values replaced, or of options alone.
+
+    sets: as "fleet.workers=2", the value in YAML. table, model, output: the same, as text. Later ones win.
+    Raises JobError.
+    """
+    return load_job_as(Job, path, sets, table=table, model=model, output=output)
+
+
+def load_job_as(
+    kind: type[AnyJob],
+    path: str | Path | None,
+    sets: Sequence[str] = (),
+    *,
+    table: str | None = None,
+    model: str | None = None,
+    output: str | None = None,
+) -> AnyJob:
+    """Return a job of that kind, as `load_job` does."""
+    values, places = _read(Path(path)) if path is not None else ({}, {})
+    for option, given in {"table": table, "model": model, "output": output}.items():
+        if given is not None:
+            _check_text(given, f"--{option}")
+            _put(values, places, _stem(values, option), given, place=f"--{option}")
+    for text in sets:
+        key, value = _parse_set(text)
+        _put(values, places, key, value, place=f"--set {'.'.join(key)}")
+    return _checked(values, places, kind)
+
+
+def storage_options(sets: Sequence[str]) -> dict[str, Any]:
+    """Return what `--set storage_options.key=value` gives to commands that read no job. Raises JobError."""
+    values: dict[str, Any] = {}
+    for text in sets:
+        key, value = _parse_set(text)
+        if key[0] != "storage_options" or len(key) < 2:
+            raise JobError(f"--set {'.'.join(key)}: only storage_options can be set here", "leave it out")
+        _put(values, {}, key[1:], value, place="")
+    keep_secrets(values)
+    return values
+
+
+def config_values(sets: Sequence[str]) -> dict[str, Any]:
+    """Return what `--set vae.norm_num_groups=8` and its likes give to `model convert`. Raises JobError."""
+    return {".".join(key): value for key, value in map(_parse_set, sets)}
+
+
+def places(given: Sequence[str], option: str) -> dict[str, str]:
+    """Return what `--lora name=place`, or another option, gives by name. Raises JobError."""
+    pairs = [text.partition("=") for text in given]
+    for name, equals, place in pairs:
+        if not (name and equals and place):
+            raise JobError(
+                f"{option} {public_text(name + equals + place)}: not name=place",
+                f"write it as {option} style=./style",
+            )
+    return {name: place for name, _, place in pairs}
+
+
+def job_from_mapping(values: Mapping[str, Any]) -> Job:
+    """Return the job that these values, as a job file would hold them, describe. Raises JobError."""
+    return job_as(Job, values)
+
+
+def job_as(kind: type[AnyJob], job: AnyJob | str | Path | Mapping[str, Any]) -> AnyJob:
+    """Return a job of that kind: as it is, from its file, or from what the file would hold."""
+    if isinstance(job, kind):
+        return job
+    if isinstance(job, Mapping):
+        return _checked(copy.deepcopy(dict(job)), {}, kind)
+    assert isinstance(job, str | Path)
+    return load_job_as(kind, job)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            text = file.read(MAX_CHARACTERS + 1)
+    except OSError as error:
+        raise JobError(f"job file {path} cannot be read: {error.strerror}", "check its path") from error
+    except UnicodeDecodeError as error:
+        raise JobError(f"job file {path} is not UTF-8: {error}", "save it as UTF-8 text") from error
+    values, lines = parse_yaml(text, source=str(path))
+    if not isinstance(values, dict):
+        raise JobError(
+            f"job file {path} is not a mapping",
+            "write `table:`, `output:` and `model:` on lines of their own",
+        )
+    return values, {key: f"{path} line {line}" for key, line in lines.items()}
+
+
+def _stem(values: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """A model given as an option replaces the path of a mapping, and keeps its dtype."""
+    return (key, "path") if key == "model" and isinstance(values.get(key), dict) else (key,)
+
+
+def _check_text(given: str, option: str) -> None:
+    """Raise JobError for bytes that are no text: a terminal hands on whatever was typed."""
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        raise JobError(f"{option} holds bytes that are not UTF-8", "rename what it names") from None
+
+
+def _parse_set(text: str) -> tuple[tuple[str, ...], Any]:
+    _check_text(text, "--set")
+    name, equals, value = text.partition("=")
+    key = tuple(name.strip().split("."))
+    if not equals or not all(key):
+        shown = re.match(r"[\w.]*", text)  # what follows may be a secret
+        raise JobError(f"--set {shown and shown[0]}: not key=value", "write it as --set fleet.workers=2")
+    if len(key) > MAX_DEPTH:
+        raise JobError(f"--set {name:.80}...: it nests more than {MAX_DEPTH} levels deep", "check the dots")
+    try:
+        parsed, _ = parse_yaml(value, source=f"--set {name}")
+    except JobError as error:
+        if not is_secret_name(name):
+            raise
+        raise JobError(f"--set {name}: not YAML", error.fix) from None  # its own text quotes the value
+    return key, parsed
+
+
+def _put(values: dict[str, Any], places: dict[Key, str], key: Key, value: Any, *, place: str) -> None:
+    """Put a value into nested mappings, making them on the way."""
+    at: dict[Any, Any] = values
+    for index, part in enumerate(key[:-1]):
+        below = at.get(part)
+        if isinstance(below, str) and (key[: index + 1] == ("model",) or key[:index] in NAMED):
+            below = {"path": below}
+        at[part] = below if isinstance(below, dict) else {}
+        at = at[part]
+    at[key[-1]] = value
+    places[key] = place
+
+
+def _checked(values: dict[str, Any], places: Mapping[Key, str], kind: type[AnyJob]) -> AnyJob:
+    keep_secrets(values)
+    given = _without_nulls(values)
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        mistakes = list(mistakes_in(error, given, places, kind))
+    problem, fix = mistakes[0]
+    if len(mistakes) > 1:
+        problem = "\n".join(f"{problem} ({fix})" for problem, fix in mistakes)
+        fix = "`framefleet schema` prints every key and what it takes"
+    raise JobError(problem, fix)
+
+
+def _without_nulls(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_nulls(value) if isinstance(value, dict) and key != "defaults" else value
+        for key, value in values.items()
+        if value is not None
+    }

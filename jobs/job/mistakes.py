@@ -1,0 +1,145 @@
+"""From pydantic's errors about a job to sentences: where it stands, what is wrong, what would be right."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from framefleet.jobs.job.schema import LoraSection, SecondModelSection
+from framefleet.pipeline.guards.public import is_secret_name, public_value
+
+NAMED: dict[Any, type[BaseModel]] = {"loras": LoraSection, "second_models": SecondModelSection}
+Key = tuple[str | int, ...]
+
+# By pydantic's type of error, whose own words are for programmers.
+SHOULD_BE = {
+    "bool_type": "true or false",
+    "dict_type": "a mapping (key: value)",
+    "finite_number": "a finite number",
+    "float_type": "a number",
+    "int_from_float": "a whole number",
+    "int_type": "a whole number",
+    "model_attributes_type": "a mapping (key: value)",
+    "model_type": "a mapping (key: value)",
+    "string_too_short": "not empty",
+    "string_type": "text (in quotes, where YAML takes it for something else)",
+}
+
+
+def mistakes_in(
+    error: ValidationError, values: Mapping[str, Any], places: Mapping[Key, str], kind: type[BaseModel]
+) -> Iterator[tuple[str, str]]:
+    """Yield (problem, fix) once for each key; a value that may be of two kinds has an error for each.
+
+    places: what to call the place of each key in the file, or on the command line. kind: of job.
+    """
+    by_key: dict[Key, list[Any]] = {}
+    for found in error.errors(include_url=False):
+        key = _reached(found["loc"], values)
+        if found["type"] in ("missing", "extra_forbidden"):
+            key = (*_reached(found["loc"][:-1], values), found["loc"][-1])
+        by_key.setdefault(key, []).append(found)
+    for key, errors in by_key.items():
+        where = f"{places[key]}: " if key in places else ""
+        problem, fix = _sentence(key, errors, kind)
+        yield where + problem, fix
+
+
+def _reached(location: Key, values: Any) -> Key:
+    """Take out what pydantic adds to a key: the member of a union that it tried, or that the value names."""
+    key: Key = ()
+    for part in location:
+        if isinstance(values, dict) and part in values:
+            key, values = (*key, part), values[part]
+        elif part not in (values.values() if isinstance(values, dict) else [values]):
+            break
+    return key
+
+
+def _sentence(key: Key, errors: list[Any], job: type[BaseModel]) -> tuple[str, str]:
+    name, kind = ".".join(map(str, key)), errors[0]["type"]
+    if kind == "missing":
+        return f"the job has no `{name}`", f"write `{name}: ...`" + (f", or give --{name}" * (len(key) == 1))
+    if kind == "extra_forbidden":
+        return f"unknown key `{name}`", _nearest(key, errors[0]["loc"], job)
+    if kind.startswith("union_tag"):
+        return _of_no_kind(name, errors[0]["ctx"])
+    if errors[0]["loc"][-1] == "[key]":
+        return f"`{name}` is not text", "put it in quotes"
+    shown = _shown(key, errors[0]["input"])
+    if key[0] == "defaults" and len(key) > 1:
+        return f"`{name}` is {shown}", "it must be text, a number, true or false"
+    # The member of a union that a value comes closest to is the one that was looked into.
+    depth = max(len(error["loc"]) for error in errors)
+    wanted = dict.fromkeys(_wanted(error) for error in errors if len(error["loc"]) == depth)
+    return f"`{name}` is {shown}", f"it must be {' or '.join(wanted)}"
+
+
+def _of_no_kind(name: str, context: Mapping[str, str]) -> tuple[str, str]:
+    """Say what a mapping is to name that tells what its other keys mean."""
+    by = context["discriminator"].strip("'")
+    if "tag" not in context:
+        return f"`{name}` has no `{by}`", f"write `{name}.{by}: ...`"
+    known = context["expected_tags"].replace("'", "")
+    return f"`{name}` has the {by} {context['tag']!r}", f"it must be one of {known}"
+
+
+def _wanted(error: Mapping[str, Any]) -> str:
+    if error["type"] == "literal_error":
+        return str(error["ctx"]["expected"]).replace("'", "")
+    return SHOULD_BE.get(error["type"], str(error["msg"]).replace("Input should be ", ""))
+
+
+def _shown(key: Key, value: Any) -> str:
+    if key[0] == "storage_options" or any(is_secret_name(str(part)) for part in key):
+        return "not usable"  # it may be a secret
+    return str(value).lower() if isinstance(value, bool) else repr(public_value(value))
+
+
+def _nearest(key: Key, location: Key, job: type[BaseModel]) -> str:
+    """Return the hint for a key that does not exist: a near one beside it, or the same word elsewhere.
+
+    location: pydantic's, which tells mappings of several kinds apart.
+    """
+    known = dict(_known_keys(job)) | dict(_known_below(location))
+    siblings = {path[-1]: path for place, path in known.items() if place[:-1] == location[:-1]}
+    elsewhere = {path[-1]: path for path in known.values() if path != key}
+    for words in (siblings, elsewhere):
+        if nearest := difflib.get_close_matches(str(location[-1]), words, n=1, cutoff=0.7):
+            return f"did you mean `{'.'.join(words[nearest[0]])}`?"
+    return f"known here: {', '.join(siblings or elsewhere)}"
+
+
+def _known_below(location: Key) -> Iterator[tuple[Key, tuple[str, ...]]]:
+    """Yield the keys of a section that stands under a name which the job chose, as `loras.style`."""
+    if location[0] in NAMED and len(location) > 2:
+        section, name = str(location[0]), str(location[1])
+        for place, path in _known_keys(NAMED[section]):
+            yield (section, name, *place), (section, name, *path)
+
+
+def _known_keys(model: type[BaseModel]) -> Iterator[tuple[Key, tuple[str, ...]]]:
+    """Yield every key as pydantic locates it, which names the kind of a mapping too, and as it is written."""
+    for name, field in model.model_fields.items():
+        yield (name,), (name,)
+        members = list(_models_in(field.annotation))
+        for member in members:
+            tag = (_tag(member),) if len(members) > 1 else ()
+            for place, path in _known_keys(member):
+                yield (name, *tag, *place), (name, *path)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)
+
+
+def _tag(member: type[BaseModel]) -> str:
+    """Return what a mapping of this kind is told by: the one value of its first key."""
+    first = next(iter(member.model_fields.values()))
+    return str(get_args(first.annotation)[0])

@@ -1,0 +1,170 @@
+"""From YAML text to plain values, and the line on which each of them stands.
+
+A job file may come from anywhere: its size, its nesting and what its aliases multiply are bounded before they
+cost memory. Values are those of JSON: dates are text, and sets and bytes are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import yaml
+from yaml.constructor import ConstructorError
+
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.public import is_secret_name
+
+Path = tuple[str | int, ...]
+
+# Of the text, and of all values with every alias written out. A job has some thousand.
+MAX_CHARACTERS = 1 << 18
+MAX_DEPTH = 32
+MAX_INT = 2**64
+FIX = "look for a missing quote, colon or space"
+
+_TAG = "tag:yaml.org,2002:"
+_KINDS = ("null", "bool", "int", "float", "str", "seq", "map")
+# Without the numbers of YAML 1.1 that nobody means (12:30 is 750), and with those that it lacks (1e-3).
+_NUMBERS = {
+    "int": r"[-+]?(0b[01_]+|0[0-7_]+|0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)$",
+    "float": r"[-+]?(([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$"
+    r"|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$",
+}
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")  # written as escapes: no path and no file can hold them
+
+
+class _Loader(yaml.SafeLoader):
+    """Values of JSON only. Raises yaml.MarkedYAMLError for all that is wrong with them."""
+
+    yaml_constructors: ClassVar[dict[Any, Any]] = {
+        tag: construct
+        for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+        if tag is None or tag.removeprefix(_TAG) in _KINDS
+    }
+    yaml_implicit_resolvers = {  # noqa: RUF012  # PyYAML's types say that it is no ClassVar
+        first: [
+            (tag, pattern) for tag, pattern in known if tag.removeprefix(_TAG) in ("null", "bool", "merge")
+        ]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(
+                problem=f"it nests more than {MAX_DEPTH} levels deep", problem_mark=mark
+            )
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            value = super().construct_object(node, deep)
+        except (ArithmeticError, LookupError, ValueError):  # `!!int x`, `!!bool x`, too many digits
+            raise ConstructorError(
+                problem=f"{node.value!r:.80} is no {node.tag.removeprefix(_TAG)}",
+                problem_mark=node.start_mark,
+            ) from None
+        if isinstance(value, int) and abs(value) > MAX_INT:
+            raise ConstructorError(
+                problem=f"{node.value:.80} is too large a number", problem_mark=node.start_mark
+            )
+        return value
+
+
+for _name, _pattern in _NUMBERS.items():
+    _Loader.add_implicit_resolver(_TAG + _name, re.compile(_pattern), list("-+.0123456789"))
+
+
+def parse_yaml(text: str, *, source: str) -> tuple[Any, dict[Path, int]]:
+    """Return the value of one document, and the line of every key and entry in it.
+
+    source: how errors call the text. Raises JobError when it is not YAML, beyond a bound, or has a key twice.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise JobError(f"{source} is longer than {MAX_CHARACTERS:,} characters", "shorten it")
+    loader: _Loader | None = None
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None, {}
+        walk = _Walk(source)
+        walk.measure(node, ())
+        return loader.construct_document(node), walk.lines
+    except yaml.MarkedYAMLError as error:
+        raise _not_yaml(error, text, source) from None  # its own text quotes the line
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # characters that no YAML may hold
+        raise JobError(f"{source}: not YAML: {error}", "save the file as plain UTF-8 text") from error
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+def _not_yaml(error: yaml.MarkedYAMLError, text: str, source: str) -> JobError:
+    """Return what is wrong and where; not what stands there, where that is a secret."""
+    mark = error.problem_mark
+    if mark is None:
+        return JobError(f"{source}: not YAML: {error.problem or error}", FIX)
+    before = text.splitlines()[max(mark.line - 1, 0) : mark.line + 1]  # a value may stand below its key
+    said = "" if any(map(is_secret_name, before)) else f": {error.problem or error}"
+    return JobError(f"{source} line {mark.line + 1}: not YAML{said}", FIX)
+
+
+class _Walk:
+    """Goes through a document before its values are made. lines: of every key and entry."""
+
+    def __init__(self, source: str) -> None:
+        self.lines: dict[Path, int] = {}
+        self._source = source
+        self._open: set[int] = set()
+        self._measured: dict[int, tuple[int, int]] = {}
+
+    def measure(self, node: yaml.Node, path: Path) -> tuple[int, int]:
+        """Return (characters, depth) with every alias written out. Raises JobError."""
+        if id(node) in self._open:
+            raise self._mistake(self.lines[path], "an alias stands inside what it names", "write it out")
+        if id(node) in self._measured:  # by an alias
+            return self._measured[id(node)]
+        self._open.add(id(node))
+        if isinstance(node, yaml.ScalarNode) and _NO_TEXT.search(node.value):
+            line = node.start_mark.line + 1
+            raise self._mistake(line, "it holds \\0 or half a character", "write plain text")
+        size, depth = (1 + len(node.value) if isinstance(node, yaml.ScalarNode) else 1), 0
+        for key, line, child in self._children(node):
+            place = (*path, key)
+            if place in self.lines and key != "<<":
+                earlier = self.lines[place]
+                raise self._mistake(
+                    line, f"{key!r:.80} is given already on line {earlier}", "keep one of them"
+                )
+            self.lines[place] = line
+            more, below = self.measure(child, place)
+            size, depth = size + len(str(key)) + more, max(depth, below + 1)
+            if size > MAX_CHARACTERS or depth > MAX_DEPTH:
+                most = f"{MAX_CHARACTERS:,} characters or {MAX_DEPTH} levels"
+                raise self._mistake(line, f"aliases written out, it has more than {most}", "shorten it")
+        self._open.remove(id(node))
+        self._measured[id(node)] = (size, depth)
+        return size, depth
+
+    def _children(self, node: yaml.Node) -> Iterator[tuple[str | int, int, yaml.Node]]:
+        """Yield (key, line, value) of a mapping, (index, line, entry) of a list."""
+        if isinstance(node, yaml.MappingNode):
+            for key, child in node.value:
+                line = key.start_mark.line + 1
+                if not isinstance(key, yaml.ScalarNode) or key.tag not in (_TAG + "str", _TAG + "merge"):
+                    shown = repr(key.value) if isinstance(key, yaml.ScalarNode) else "a list or a mapping"
+                    raise self._mistake(line, f"the key {shown:.80} is not text", "put it in quotes")
+                yield key.value, line, child
+        elif isinstance(node, yaml.SequenceNode):
+            for index, child in enumerate(node.value):
+                yield index, child.start_mark.line + 1, child
+
+    def _mistake(self, line: int, problem: str, fix: str) -> JobError:
+        return JobError(f"{self._source} line {line}: {problem}", fix)

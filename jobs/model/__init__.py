@@ -1,0 +1,1 @@
+"""`framefleet model`: list, lock, convert, and the page of models."""

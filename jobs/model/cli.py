@@ -1,0 +1,118 @@
+"""`framefleet model`: what is in a model, a lock file of it, and whether it is still the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+model_app = typer.Typer(help="Look at a model, lock it, verify it.", no_args_is_help=True)
+
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A pipeline folder, org/name of the hub, or a URL.")
+]
+Revision = Annotated[str | None, typer.Option("--revision", help="Of a hub model: branch, tag or commit.")]
+LockFile = Annotated[
+    Path | None, typer.Option("--lock", help="The lock file; without it, the one in the model's folder.")
+]
+AllowPickle = Annotated[
+    bool, typer.Option("--allow-pickle", help="Take pickles of tensors where there are no safetensors.")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show logs, and tracebacks of errors.")]
+
+
+@model_app.command()
+def lock(
+    model: ModelArgument,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", help="Where to write; without it, into the folder, or else here."),
+    ] = None,
+    revision: Revision = None,
+    allow_pickle: AllowPickle = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write model.lock.json: size and SHA-256 of every file that is loaded. `render` then refuses others."""
+    from framefleet.jobs.show import console
+
+    with console.reporting(verbose=verbose):
+        from framefleet.jobs.model.commands import lock_command
+
+        lock_command(model, revision=revision, allow_pickle=allow_pickle, output=output)
+
+
+@model_app.command()
+def verify(
+    model: ModelArgument,
+    lock: LockFile = None,
+    revision: Revision = None,
+    allow_pickle: AllowPickle = False,
+    verbose: Verbose = False,
+) -> None:
+    """Read every file that is loaded and compare it with the lock, and with the hub's digests."""
+    from framefleet.jobs.show import console
+
+    with console.reporting(verbose=verbose):
+        from framefleet.jobs.model.commands import verify_command
+
+        verify_command(model, revision=revision, allow_pickle=allow_pickle, lock=lock)
+
+
+@model_app.command()
+def convert(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="The authors' .ckpt or .safetensors, or its folder.")
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="The pipeline folder to write; a new one.")],
+    variant: Annotated[
+        str | None, typer.Option("--variant", help="Which model it is, where its tensors do not tell.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", help="fp32, fp16 or bf16; without it, as in the checkpoint.")
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="What tensors do not tell, as vae.norm_num_groups=8; or where an encoder lies that the "
+            "checkpoint lacks, as text_encoder=DIR. Repeatable.",
+        ),
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Turn a checkpoint that diffusers does not load into a pipeline folder. Holds no two copies of it."""
+    from framefleet.jobs.show import console
+
+    with console.reporting(verbose=verbose):
+        from framefleet.jobs.model.convert import convert_command
+
+        convert_command(checkpoint, folder, variant=variant, dtype=dtype, sets=sets or [])
+
+
+@model_app.command(name="list")
+def list_models(verbose: Verbose = False) -> None:
+    """Print the models that are known by name: native values, memory, licence."""
+    from framefleet.jobs.show import console
+
+    with console.reporting(verbose=verbose):
+        from framefleet.jobs.model.list import list_command
+
+        list_command()
+
+
+@model_app.command()
+def info(
+    model: ModelArgument,
+    revision: Revision = None,
+    allow_pickle: AllowPickle = False,
+    verbose: Verbose = False,
+) -> None:
+    """Print what a model is made of and what it renders. Fetches small files and headers only."""
+    from framefleet.jobs.show import console
+
+    with console.reporting(verbose=verbose):
+        from framefleet.jobs.model.commands import info_command
+
+        info_command(model, revision=revision, allow_pickle=allow_pickle)

@@ -1,0 +1,175 @@
+"""docs/models.md, from the presets: `python -m framefleet.jobs.model.page > docs/models.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from framefleet.pipeline.model.options.footprint import (
+    CARDS_GB,
+    FIXED_GB,
+    WIDTHS,
+    activations_gb,
+    offload_for,
+)
+from framefleet.pipeline.model.specs.families import DENOISERS
+from framefleet.pipeline.model.specs.presets import Preset, presets
+
+PAGE = """\
+# Models
+
+<!-- Made from pipeline/specs/presets.toml: python -m framefleet.jobs.model.page > docs/models.md -->
+
+Every pipeline of diffusers whose call takes text and numbers can be rendered. Those below are known by their
+configs, whatever the folder is called: their *preset* gives what neither the row nor `defaults:` does, before
+the defaults of the pipeline's `__call__`. Fine-tunes with the same configs count as their base. A pipeline
+without a preset works from its own signature and configs.
+
+`framefleet model list` prints the presets, `framefleet model info MODEL` what one model's preset sets,
+`framefleet plan` the sizes that rows come to; every record holds the arguments that were used.
+
+## What they render
+
+{models}
+
+*Weights GB* is computed: number of parameters, as built from the published configs, times the bytes of the
+dtype. It is on the GPU before anything is rendered; activations, which grow with size and frames, come on
+top and are not in it. *Largest GB* is the largest component alone.
+
+## Which offload fits which GPU
+
+For one row of native size, with `vae_tiling: true` where the model has it (Stable Video Diffusion has not:
+give `decode_chunk_size`). *all* needs no offload; *model* and *group* are `offload: model` and
+`offload: group` ([options.md](options.md)); *no* does not fit: render smaller or shorter, or add
+`layerwise_casting` or `quantization`.
+
+{memory}
+
+**Computed, not measured.** *held GB* is what `offload: group` keeps of the denoiser's weights on the GPU at
+once: its largest block and all that is in no block, counted on the real classes, times the dtype's bytes.
+*activations GB* is a rule of thumb: tokens of one row, times their channels, times {widths} (what a block
+holds at its worst moment), times 2 bytes, times 2 where both prompts of guidance share a forward. Onto both
+come {fixed:g} GB for CUDA, its workspaces and a tile of the decoder. Then *all* takes the sum of all weights,
+*model* the largest component, *group* the held part (of a text encoder its largest layer; an autoencoder
+counts whole), and a row fits where the total is at most the card's. Fragmentation and other programs are not
+in it: near the limit, try.
+
+## Dtypes
+
+The column above is what `dtype: auto`, the default, means on a GPU. Without a preset it is bf16; on a CPU it
+is fp32 for all. What you write counts as in diffusers:
+
+| you write | it is |
+| --- | --- |
+| `dtype: bf16` | bf16 for every component, the autoencoder too |
+| `dtype: {{default: bf16, vae: fp32}}` | fp32 for the autoencoder, bf16 for the others |
+| `dtype: {{text_encoder: fp32}}` | fp32 for the text encoder, and auto for the others |
+
+A record holds what was asked for in `numerics`, and what it came to in `environment`.
+
+## Licences and downloads
+
+Licences are those of the weights: read them before you use what they make. Some ask you to agree on the hub
+first; then `HF_TOKEN` opens them. *Download GB* is left out where it could not be checked;
+`framefleet model info MODEL` reads the exact sizes without fetching the weights.
+
+{licences}
+
+## Remarks
+
+A row uses the scheduler that the model ships with, unless its `scheduler` cell names another.
+
+{remarks}
+
+## One command each
+
+`prompts.csv` has a column `prompt`; every other argument may be a column too.
+
+{commands}
+
+Models that start from an image or a video take a column `image` or `video` that holds its path or URL. Text
+models whose weights can do that too take it with a [recipe](recipes.md).
+"""
+
+
+def page() -> str:
+    """Return the text of docs/models.md."""
+    known = presets()
+    return PAGE.format(
+        models=_table(
+            ("preset", "makes", "size", "frames", "steps", "guidance", "dtype", "weights GB", "largest GB"),
+            ((p.name, makes(p), size_of(p), frames_of(p), *_numbers(p)) for p in known),
+        ),
+        widths=WIDTHS,
+        fixed=FIXED_GB,
+        memory=_table(
+            ("preset", "held GB", "activations GB", *(f"{card} GB" for card in CARDS_GB)),
+            ((p.name, *_memory(p)) for p in known),
+        ),
+        licences=_table(
+            ("model", "licence", "download GB"),
+            (
+                (f"`{model}`", p.licence, f"{p.download_gb:g}" if p.download_gb else "")
+                for p in known
+                for model in p.models
+            ),
+        ),
+        remarks=_table(
+            ("preset", "scheduler", "remarks"),
+            ((p.name, p.scheduler, p.note) for p in known if p.scheduler or p.note),
+        ),
+        commands="\n".join(f"    {command}" for p in known for command in _commands(p)),
+    )
+
+
+def makes(preset: Preset) -> str:
+    """Return what becomes of what: "text, video to video"."""
+    return f"{', '.join(preset.inputs)} to {'video' if preset.fps else 'image'}"
+
+
+def size_of(preset: Preset) -> str:
+    return f"{preset.arguments['height']} x {preset.arguments['width']}"
+
+
+def frames_of(preset: Preset) -> str:
+    return f"{preset.arguments['num_frames']} at {preset.fps:g} fps" if preset.fps else ""
+
+
+def in_words(preset: Preset) -> str:
+    """Return the dtypes: "bf16, vae fp32"."""
+    return ", ".join([preset.dtype, *(f"{component} {name}" for component, name in preset.dtypes.items())])
+
+
+def _numbers(preset: Preset) -> tuple[str, ...]:
+    weights = preset.weights_gb().values()
+    steps = str(preset.arguments["num_inference_steps"])
+    return steps, _guidance(preset), in_words(preset), f"{sum(weights):.1f}", f"{max(weights):.1f}"
+
+
+def fitting(preset: Preset, card_gb: float) -> str:
+    """Return the offload that fits, in one word."""
+    offload = offload_for(preset, card_gb)
+    return "no" if offload is None else "all" if offload == "none" else offload
+
+
+def _memory(preset: Preset) -> tuple[str, ...]:
+    held = max(gb for name, gb in preset.held_gb().items() if name.startswith(DENOISERS))
+    return f"{held:.1f}", f"{activations_gb(preset):.1f}", *(fitting(preset, card) for card in CARDS_GB)
+
+
+def _guidance(preset: Preset) -> str:
+    names = ("guidance_scale", "guidance_scale_2")
+    return ", ".join(f"{preset.arguments[name]:g}" for name in names if name in preset.arguments)
+
+
+def _commands(preset: Preset) -> list[str]:
+    models = preset.models if "text" in preset.inputs else ()
+    return [f"framefleet render --table prompts.csv --output clips --model {model}" for model in models]
+
+
+def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [heads, ("---",) * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -1,0 +1,1 @@
+"""A render job: resolved, surveyed, planned, claimed, rendered."""

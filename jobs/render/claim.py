@@ -1,0 +1,147 @@
+"""job.json: what an output was made with. Written once; a job that would make other clips is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from importlib import metadata
+from typing import Any
+
+import framefleet
+from framefleet.jobs.render.claimed import RENDER, TRAINING, Claim, read_claim
+from framefleet.jobs.render.resolve import Resolved
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.public import public_url
+from framefleet.pipeline.model.environment import PACKAGES
+from framefleet.pipeline.model.loras.asked import Lora
+from framefleet.pipeline.model.sources.source import public_name
+from framefleet.pipeline.model.specs.dtypes import asked
+from framefleet.pipeline.outputs.records import RECORDS
+from framefleet.pipeline.recipes.second_model import SecondModel
+from framefleet.pipeline.request import is_input
+
+# What decides which clips a job makes. Fleet, retries, keep_embeddings, ... may change from run to run.
+DECISIVE = ("table", "defaults", "columns", "recipe", "media")
+# Those that both have must be the same; others may be added, for rows that are added.
+NAMED = {"loras": ("sha256", "component"), "second_models": ("digest", "dtype")}
+MAX_SHOWN = 200  # characters of a value that differs
+
+
+def claim(resolved: Resolved) -> None:
+    """Make the output this job's. Raises JobError when it is another's. Call while holding the lock."""
+    description = _description(resolved)
+    if theirs := claimed(resolved):
+        ours, description = description["job"], theirs.model_dump()
+        if all(description["job"][kind].keys() >= ours[kind].keys() for kind in NAMED):
+            return
+        for kind in NAMED:  # rows of earlier runs may name others
+            description["job"][kind] |= ours[kind]
+    content = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+    resolved.store.write(RENDER, content.encode())
+
+
+def claimed(resolved: Resolved) -> Claim | None:
+    """Return what job.json says where the output is this job's already; None where it is nobody's.
+
+    Raises JobError when it is another's.
+    """
+    try:
+        theirs = read_claim(resolved.store)
+    except FileNotFoundError:
+        if resolved.store.exists(TRAINING):
+            raise JobError(f"{resolved.store.url_of('')} holds a training", "choose another output") from None
+        return None
+    differences = list(_differences(_decisive(theirs.model_dump()), _decisive(_description(resolved))))
+    if differences and not (resolved.store.list(RECORDS) or resolved.store.list("clips")):
+        return None  # a run that got no further: nothing is lost
+    if differences:
+        raise JobError(
+            f"{resolved.store.url_of('')} holds clips of another job\n" + "\n".join(differences),
+            "choose another output, or take these changes back; "
+            "fleet, retries, on_invalid, keep_embeddings, batching.max_rows and the table's rows may change, "
+            "and LoRAs and second models may be added",
+        )
+    return theirs
+
+
+def _description(resolved: Resolved) -> dict[str, Any]:
+    """Return the job with every value that it left open, and without secrets."""
+    job = resolved.job.model_dump(exclude={"storage_options"})
+    job["table"] = public_location(resolved.job.table)
+    job["output"] = resolved.store.url_of("")
+    job["defaults"] = {name: _shown(resolved, name, value) for name, value in job["defaults"].items()}
+    job["inputs"]["roots"] = [public_url(root) for root in job["inputs"]["roots"]]
+    job["model"] |= {"path": public_name(resolved.model.path, None), "revision": resolved.model.revision}
+    job["media"]["format"] = resolved.media.format
+    job["loras"] = {name: _where(lora) for name, lora in resolved.model.loras.items()}
+    job["second_models"] = {name: _of(model) for name, model in resolved.second_models.items()}
+    return {
+        "framefleet": framefleet.__version__,
+        "versions": {package: metadata.version(package) for package in ("torch", *PACKAGES)},
+        "job": job,
+        "pipeline": resolved.spec.class_name,
+        "preset": resolved.spec.preset.name if resolved.spec.preset else None,
+        "numerics": resolved.numerics,
+        "recipe_digest": resolved.recipes[resolved.job.recipe].digest,
+        "model_digest": resolved.digest,
+        "model_files": dict(resolved.files),
+    }
+
+
+def _where(lora: Lora) -> dict[str, Any]:
+    return asdict(lora) | {"path": public_name(lora.path, None)}
+
+
+def _of(model: SecondModel) -> dict[str, Any]:
+    settings = model.settings
+    return {
+        "path": public_name(settings.path, None),
+        "revision": settings.revision,
+        "lock": settings.lock,
+        "allow_pickle": settings.allow_pickle,
+        "dtype": asked(settings.dtype),
+        "digest": model.digest,
+    }
+
+
+def _shown(resolved: Resolved, name: str, value: Any) -> Any:
+    """Return a default; of an image or a video its URL without what may be secret."""
+    return public_url(value) if is_input(resolved.plan.base.get(name)) else value
+
+
+def public_location(location: str) -> str:
+    """Return a path or URL that means the same in another folder, and shows no credentials."""
+    return public_url(location) if "://" in location else os.path.abspath(os.path.expanduser(location))
+
+
+def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
+    job = description["job"]
+    keys = ("numerics", "recipe_digest", "model_digest")
+    values = {key: job.get(key) for key in DECISIVE} | {key: description.get(key) for key in keys}
+    for kind, decides in NAMED.items():
+        values[kind] = {name: {key: one[key] for key in decides} for name, one in job[kind].items()}
+    return dict(flat("", values))
+
+
+def flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what nested mappings hold, as ("model.dtype", "fp32")."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from flat(f"{prefix}.{key}" if prefix else key, inner)
+    else:
+        yield prefix, value
+
+
+def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator[str]:
+    for key in sorted({*theirs, *ours}):
+        there, here = theirs.get(key, "unset"), ours.get(key, "unset")
+        is_one_sided = key not in theirs or key not in ours
+        if there != here and not (is_one_sided and key.startswith(tuple(f"{kind}." for kind in NAMED))):
+            yield f"  {key}: {_short(there)} there, {_short(here)} here"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."

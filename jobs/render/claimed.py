@@ -1,0 +1,88 @@
+"""What job.json and train.json say, checked: an output may be anybody's, and files in it damaged."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter
+
+from framefleet.jobs.job.schema import MediaSection
+from framefleet.pipeline.model.specs.dtypes import DType
+from framefleet.pipeline.outputs.json_file import read_json
+from framefleet.pipeline.outputs.store import Store
+
+RENDER, TRAINING = "job.json", "train.json"  # files of the two kinds of outputs
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Written(BaseModel):
+    """What is read of it has its type; the rest is kept as it is, to be compared or written again."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+
+class ClaimedLora(_Written):
+    path: str
+    revision: str | None = None
+    file: str | None = None
+    component: Literal["transformer_2"] | None = None
+    allow_pickle: bool = False
+    sha256: Sha256
+
+
+class ClaimedSecondModel(_Written):
+    path: str
+    revision: str | None = None
+    allow_pickle: bool = False
+    dtype: DType = "auto"
+    digest: Sha256
+
+
+class ClaimedModel(_Written):
+    allow_pickle: bool = False
+
+
+class ClaimedJob(_Written):
+    model: ClaimedModel = ClaimedModel()
+    recipe: str = "generate"
+    media: MediaSection = MediaSection()
+    loras: dict[str, ClaimedLora] = {}
+    second_models: dict[str, ClaimedSecondModel] = {}
+
+
+class Claim(_Written):
+    """What job.json says."""
+
+    framefleet: str = ""
+    job: ClaimedJob
+    recipe_digest: str | None = None
+    model_files: dict[str, str] = {}
+
+
+class ClaimedSettings(_Written):
+    schedule: str
+    steps: int
+
+
+class ClaimedTrainJob(_Written):
+    train: ClaimedSettings
+
+
+class TrainingClaim(_Written):
+    """What train.json says."""
+
+    job: ClaimedTrainJob
+
+
+_RENDER, _TRAINING = TypeAdapter(Claim), TypeAdapter(TrainingClaim)
+
+
+def read_claim(store: Store) -> Claim:
+    """Return what job.json says; FileNotFoundError when the output has none, JobError when it is damaged."""
+    return read_json(store, RENDER, _RENDER)
+
+
+def read_training_claim(store: Store) -> TrainingClaim:
+    """Return what train.json says, as `read_claim` does."""
+    return read_json(store, TRAINING, _TRAINING)

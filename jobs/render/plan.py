@@ -1,0 +1,34 @@
+"""From a job to what rendering it would do: counts and shapes. Starts no worker, writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.render.claim import claimed
+from framefleet.jobs.render.resolve import Resolved, resolve
+from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
+from framefleet.jobs.show.watch import Watch
+from framefleet.pipeline.rows.tables.index import Counts, RowIndex
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPlan:
+    """What a job comes down to. shapes: valid rows by shape, the most frequent first."""
+
+    resolved: Resolved
+    survey: Survey
+    counts: Counts
+    shapes: Mapping[str, int]
+
+
+def plan_job(job: Job, watch: Watch) -> JobPlan:
+    """Read and check everything that `render` would. Raises UserError as it would, but for invalid rows."""
+    with closing(resolve(job, watch)) as resolved, closing(RowIndex()) as index:
+        claimed(resolved)
+        survey = survey_rows(resolved, index, checked=watch.checked)
+        mark_done(resolved, index)
+        shapes = dict(survey.shapes.most_common())
+        return JobPlan(resolved=resolved, survey=survey, counts=index.counts(), shapes=shapes)

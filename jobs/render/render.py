@@ -1,0 +1,108 @@
+"""From a job to clips and records: resolved, checked, claimed, then driven until every row has ended."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from framefleet.cluster.driver import Driver, Work
+from framefleet.cluster.fleet import FleetSettings
+from framefleet.cluster.lock import DriverLock
+from framefleet.cluster.messages import WorkerSetup
+from framefleet.cluster.progress import Progress, Summary
+from framefleet.jobs.job.file import job_as
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.render.claim import claim, claimed
+from framefleet.jobs.render.resolve import Resolved, resolve
+from framefleet.jobs.render.survey import Survey, mark_done, refuse_invalid, survey_rows, write_invalid
+from framefleet.jobs.show.watch import Callback, Watch
+from framefleet.pipeline.outputs.records import FAILURES
+from framefleet.pipeline.rows.tables.index import RowIndex
+
+
+def render(
+    job: Job | str | Path | Mapping[str, Any], *, on_progress: Callable[[Progress], None] | None = None
+) -> Summary:
+    """Render every row of a job's table that has no record yet; return how many were done, how many failed.
+
+    job: a job file's path, or its content. Rows that fail are in the output's failures/, and are tried again
+    when the job is rendered again. Raises FramefleetError when nothing could be started, or when fleet or
+    store were lost; what was finished stays, and the same call goes on from there.
+    """
+    return render_job(job_as(Job, job), Callback(on_progress))
+
+
+def render_job(job: Job, watch: Watch) -> Summary:
+    """Do what `render` promises, telling `watch` about it."""
+    with closing(resolve(job, watch)) as resolved, closing(RowIndex()) as index:
+        claimed(resolved)
+        survey = survey_rows(resolved, index, checked=watch.checked)
+        refuse_invalid(survey, resolved)
+        with DriverLock(resolved.store) as lock:
+            claim(resolved)
+            return _render_pending(resolved, survey, index, lock, watch)
+
+
+def _render_pending(
+    resolved: Resolved, survey: Survey, index: RowIndex, lock: DriverLock, watch: Watch
+) -> Summary:
+    run = new_run()
+    if resolved.job.on_invalid == "skip":
+        write_invalid(resolved, run=run)
+    mark_done(resolved, index)
+    watch.say(_counts_line(survey, index))
+    failures = resolved.store.list(FAILURES)
+    if index.counts().pending:
+        summary = Driver(work_of(resolved, index, lock, run=run), on_progress=watch.progress).run()
+    else:
+        summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
+    # Of earlier runs. Their rows were tried again: each has a record by now, or a new failure.
+    for path in failures:
+        resolved.store.delete(path)
+    return summary
+
+
+def work_of(resolved: Resolved, index: RowIndex, lock: DriverLock, *, run: str) -> Work:
+    """Return what the driver needs of a resolved and surveyed job."""
+    return Work(
+        setup=WorkerSetup(
+            model=resolved.model,
+            batching=resolved.batching,
+            media=resolved.media,
+            store=resolved.store,
+            recipes=resolved.recipes,
+            inputs=resolved.inputs,
+            model_files=resolved.files,
+            second_models=resolved.second_models,
+            keep_embeddings=resolved.job.keep_embeddings,
+        ),
+        fleet=FleetSettings(**resolved.job.fleet.model_dump()),
+        table=resolved.table,
+        plan=resolved.plan,
+        index=index,
+        identity=resolved.identity,
+        model_digest=resolved.digest,
+        attempts=resolved.job.retries.attempts,
+        run=run,
+        lock=lock,
+    )
+
+
+def new_run() -> str:
+    """Return a name that no other run has; names sort by time."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+
+
+def _counts_line(survey: Survey, index: RowIndex) -> str:
+    counts = index.counts()
+    parts = [f"{survey.num_rows:,} rows"]
+    if counts.duplicates:
+        parts.append(f"{counts.duplicates:,} duplicates")
+    if survey.num_invalid:
+        parts.append(f"{survey.num_invalid:,} left out (see invalid/)")
+    parts += [f"{counts.done:,} done", f"{counts.pending:,} to render"]
+    return ", ".join(parts)

@@ -1,0 +1,111 @@
+"""The first pass: every row of a table is checked and identified before a worker starts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from framefleet.jobs.render.resolve import Resolved
+from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.outputs.parts import PartWriter, committed_row_ids
+from framefleet.pipeline.outputs.records import INVALID, invalid_schema
+from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.pipeline.rows.tables.readable import repaired
+from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
+from framefleet.pipeline.rows.tables.table import Table
+
+# Enough to see what is wrong with a table; more would hide it.
+MAX_SHOWN = 20
+
+
+@dataclass(slots=True)
+class Survey:
+    """What the table holds.
+
+    shapes: how many valid rows have each. invalid: the first of the rows that cannot be rendered.
+    """
+
+    num_rows: int = 0
+    num_invalid: int = 0
+    invalid: list[InvalidRow] = field(default_factory=list)
+    shapes: Counter[str] = field(default_factory=Counter)
+
+    def invalid_lines(self) -> list[str]:
+        """Return what is wrong, one line for each value, and how many rows are not shown."""
+        lines = [f"{problem}; {fix}" for row in self.invalid for problem, fix in row.messages()]
+        hidden = self.num_invalid - len(self.invalid)
+        return lines + ([f"... and {hidden:,} more rows"] if hidden else [])
+
+
+def survey_rows(resolved: Resolved, index: RowIndex, *, checked: Callable[[int], None]) -> Survey:
+    """Read the whole table, put its valid rows into `index`, and return what was seen."""
+    survey = Survey()
+    for first, batch in resolved.table.batches():
+        index.add(_identified(resolved, survey, first, batch))
+        checked(survey.num_rows)
+    return survey
+
+
+def refuse_invalid(survey: Survey, resolved: Resolved) -> None:
+    """Raise TableError for rows that cannot be rendered, unless the job leaves them out and others remain."""
+    refuse(survey, resolved.table, on_invalid=resolved.job.on_invalid, verb="rendered")
+
+
+def refuse(survey: Survey, table: Table, *, on_invalid: str, verb: str) -> None:
+    """Do so for rows that cannot be rendered, or whatever the job does with them."""
+    bad, all_rows = survey.num_invalid, survey.num_rows
+    if not bad or (bad < all_rows and on_invalid == "skip"):
+        return
+    lines = "\n".join(survey.invalid_lines())
+    raise TableError(
+        f"table {table.location}: {bad:,} of {all_rows:,} rows cannot be {verb}\n{lines}",
+        "correct them" + (", or set `on_invalid: skip` to leave them out" if bad < all_rows else ""),
+    )
+
+
+def mark_done(resolved: Resolved, index: RowIndex) -> None:
+    """Note in the index which rows have a record."""
+    for row_ids in committed_row_ids(resolved.store):
+        index.mark_done(row_ids)
+
+
+def write_invalid(resolved: Resolved, *, run: str) -> None:
+    """Put the rows that are left out under invalid/, in place of those of earlier runs."""
+    store, schema = resolved.store, resolved.table.schema
+    earlier = store.list(INVALID)
+    writer = PartWriter(store, INVALID, invalid_schema(schema), run=run)
+    for first, batch in resolved.table.batches():
+        for row in resolved.plan.rows(first, batch):
+            if isinstance(row, InvalidRow):
+                writer.add(repaired(batch.slice(row.index - first, 1)), reasons(row))
+                if writer.due(0.0):
+                    writer.flush()
+    writer.flush()
+    for path in earlier:
+        store.delete(path)
+
+
+def _identified(
+    resolved: Resolved, survey: Survey, first: int, batch: pa.RecordBatch
+) -> list[tuple[int, str]]:
+    """Count the rows of one batch; return the valid ones' positions and row_ids."""
+    found = []
+    for row in resolved.plan.rows(first, batch):
+        survey.num_rows += 1
+        if isinstance(row, CheckedRow):
+            survey.shapes[row.shape] += 1
+            found.append((row.index, resolved.identity(row.request)))
+        else:
+            survey.num_invalid += 1
+            if len(survey.invalid) < MAX_SHOWN:
+                survey.invalid.append(row)
+    return found
+
+
+def reasons(row: InvalidRow) -> dict[str, object]:
+    reasons = "; ".join(str(problem) for problem in row.problems)
+    fixes = "; ".join(dict.fromkeys(problem.fix for problem in row.problems))
+    return {"row_index": row.index, "reason": reasons, "fix": fixes}

@@ -1,0 +1,150 @@
+"""From an output and a row_id to the same row rendered once more, and what of it is equal."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from framefleet.cluster.messages import Assignment, WorkerSetup
+from framefleet.cluster.write import clip_path, write_clip
+from framefleet.jobs.replay.recorded_row import NOTHING, Given, Recorded, find_recorded, recipe_of
+from framefleet.pipeline.errors import FramefleetError, InputError, JobError, ModelError
+from framefleet.pipeline.model.model import Model, load
+from framefleet.pipeline.model.sources.integrity import model_digest
+from framefleet.pipeline.outputs.media import Media
+from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.recipes.recipe import Recipe
+from framefleet.pipeline.recipes.second_model import SecondModel, open_second_models
+from framefleet.pipeline.render.clips import Clip, Outcome
+from framefleet.pipeline.render.fused.forwards import Batching
+from framefleet.pipeline.render.renderer import Renderer
+from framefleet.pipeline.request import is_model
+from framefleet.pipeline.rows.tables.checked_again import check_again
+
+UNKNOWN = "?"  # not recorded, so never said to differ
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """A row rendered again.
+
+    digests: (name, then, now). differences: the same, of what the environment has become. media: the file.
+    """
+
+    digests: tuple[tuple[str, str, str], ...]
+    differences: tuple[tuple[str, str, str], ...]
+    media: bytes
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether the frames are; the file may differ by its codec's version."""
+        _, then, now = self.digests[0]
+        return then == now
+
+
+def replay(output: str, row_id: str, given: Given = NOTHING) -> Replayed:
+    """Render one row again, in this process, and compare it with its record.
+
+    given: what the output is not trusted with. Raises JobError when there is no such record, or it is not one
+    that a row could have, and ModelError when files are not those of the record.
+    """
+    recorded = find_recorded(output, row_id, given)
+    recipe = recipe_of(recorded, given)
+    second_models = open_second_models(recorded.second_models)
+    _check_second_models(recorded, second_models)
+    loaded = load(recorded.model)
+    check_files(recorded, loaded.digests, loaded.settings.name)
+    check_again(recorded.request, loaded.spec, recipe)
+    batching, recipes = Batching(max_rows=1), {recipe.name: recipe}
+    renderer = Renderer(
+        loaded, batching, recipes=recipes, inputs=recorded.inputs, second_models=second_models
+    )
+    renderer.submit(recorded.request, row_id)
+    outcomes: list[Outcome] = []
+    while not outcomes:
+        outcomes = renderer.step()
+    if not isinstance(outcomes[0], Clip):
+        raise _not_rendered(row_id, outcomes[0].error)
+    now, media = _written(outcomes[0], loaded, recorded, recipe)
+    there = {**recorded.environment, "recipe source": _recipe_digest(recorded)}
+    here = dict(outcomes[0].environment) | {"recipe source": recipe.digest}
+    return Replayed(
+        digests=tuple((name, getattr(recorded.record, name), sha256) for name, sha256 in now.items()),
+        differences=tuple(_differences(there, here)),
+        media=media,
+    )
+
+
+def _not_rendered(row_id: str, error: Exception) -> FramefleetError:
+    """Return what is said when nothing was rendered, which is not "other frames"."""
+    if isinstance(error, InputError):
+        return JobError(
+            error.problem,
+            "put the file back as it was when the row was rendered; "
+            "where it is on a private network, give its place as --root",
+        )
+    if isinstance(error, FramefleetError):
+        return error
+    said = JobError(
+        f"row {row_id} cannot be rendered again: {type(error).__name__}: {error}",
+        "see whether its record is as it was written, and the environment what it was",
+    )
+    said.__cause__ = error
+    return said
+
+
+def _check_second_models(recorded: Recorded, found: Mapping[str, SecondModel]) -> None:
+    for named in filter(is_model, recorded.request.arguments.values()):
+        if (model := found[named["name"]]).digest != named["digest"]:
+            raise ModelError(
+                f"the second model at {model.settings.name} is not the one that rendered this row",
+                f"give the folder of the model that did, as --second-model {named['name']}=PLACE",
+            )
+
+
+def check_files(recorded: Recorded, digests: Mapping[str, str], name: str) -> None:
+    """Raise ModelError where the files of the model called `name` are not those that rendered the row."""
+    if model_digest(digests) == recorded.record.model_digest:
+        return
+    changed = [file for file, _, _ in _differences(recorded.claim.model_files, digests)]
+    raise ModelError(
+        f"the model at {name} is not the one that rendered this row; other files: "
+        + ", ".join(changed[:5])
+        + (f" and {len(changed) - 5} more" if len(changed) > 5 else ""),
+        "give the folder of the model that did, as --model",
+    )
+
+
+def _recipe_digest(recorded: Recorded) -> str | None:
+    """Return the digest of the recipe's source then; that of a row's own recipe is not kept."""
+    is_jobs = recorded.claim.job.recipe == recorded.request.recipe
+    return recorded.claim.recipe_digest if is_jobs else UNKNOWN
+
+
+def _written(clip: Clip, model: Model, recorded: Recorded, recipe: Recipe) -> tuple[dict[str, str], bytes]:
+    """Write the clip as a worker would, into a scratch folder; return its digests and its bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        setup = WorkerSetup(
+            model=recorded.model,
+            batching=Batching(max_rows=1),
+            media=Media(**recorded.claim.job.media.model_dump()),
+            store=Store(folder),
+            recipes={recipe.name: recipe},
+            inputs=recorded.inputs,
+        )
+        assignment = Assignment(row_id=clip.row_id, request=clip.request, attempt=1)
+        record = write_clip(clip, assignment, datetime.now(UTC), model, setup)
+        media = setup.store.read(clip_path(clip.row_id, setup.media.suffix))
+    return {"frames_sha256": record.frames_sha256, "media_sha256": record.media_sha256}, media
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    names = sorted({*there, *here})
+    return [
+        (name, str(there.get(name, "absent")), str(here.get(name, "absent")))
+        for name in names
+        if there.get(name) not in (here.get(name), UNKNOWN)
+    ]

@@ -1,0 +1,197 @@
+"""From a record to a script that renders its row again with torch and diffusers alone, and checks the frames.
+
+Models that diffusers lacks are imported from framefleet.
+
+Not covered: other recipes than `generate`, images and videos, and schedules of guidance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from framefleet.jobs.replay.recorded_row import NOTHING, Given, Recorded, find_recorded
+from framefleet.jobs.replay.replay import check_files
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.model.loras.asked import Lora, adapter_name, adapters_in, without_loras
+from framefleet.pipeline.model.loras.files import SAFETENSORS, fetch_lora
+from framefleet.pipeline.model.model import for_diffusers, source_of, weights_of
+from framefleet.pipeline.model.options.checks import check_options
+from framefleet.pipeline.model.options.tuning import Setup, script_setup
+from framefleet.pipeline.model.registry import module_of
+from framefleet.pipeline.model.sources.components import Component
+from framefleet.pipeline.model.sources.source import Source
+from framefleet.pipeline.model.specs.dtypes import check_dtype
+from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, resolve
+from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.recipes.guidance_check import is_schedule
+from framefleet.pipeline.recipes.recipe import BUILT_IN
+from framefleet.pipeline.request import is_input
+from framefleet.pipeline.rows.tables.checked_again import check_again
+
+TEMPLATE = '''\
+"""Render row {row_id} again and compare its frames with those of the record."""
+
+# Made by framefleet {framefleet}. The clip was rendered with:
+{environment}
+
+import hashlib
+import sys
+
+import torch
+{modules}{imports}
+
+MODEL = {model!r}  # model digest {model_digest}
+ARGUMENTS = {arguments}
+SEED = {seed}
+FRAMES_SHA256 = {frames_sha256!r}
+
+torch.set_num_threads({threads})  # on CPU their number chooses kernels
+torch.backends.cudnn.benchmark = False
+torch.backends.cudnn.deterministic = True
+{tf32}
+pipe = {pipeline}.from_pretrained(MODEL, {revision}dtype={dtype}, use_safetensors={use_safetensors}{loading})
+{loras}{setup}
+pipe.set_progress_bar_config(disable=True)
+pipe.scheduler = {scheduler}.from_config(pipe.scheduler.config{overrides})
+
+output = pipe(**ARGUMENTS, generator=torch.Generator("cpu").manual_seed(SEED), output_type="np")
+frames = ({frames} * 255).round().astype("uint8")  # (T, H, W, 3)
+
+shape = "x".join(map(str, frames.shape))
+digest = hashlib.sha256(f"uint8 {{shape}}\\n".encode() + frames.tobytes()).hexdigest()
+if digest != FRAMES_SHA256:
+    sys.exit(f"other frames: {{digest}} now, {{FRAMES_SHA256}} in the record")
+print(f"the same frames: {{digest}}")
+'''
+
+
+def replay_script(output: str, row_id: str, given: Given = NOTHING) -> str:
+    """Return the script for one row. It exits with 0 when the frames are those of the record, else with 1.
+
+    given: what the output is not trusted with; its values stand in the script as literals.
+    """
+    recorded = find_recorded(output, row_id, given)
+    if recorded.request.recipe != "generate":
+        raise JobError(
+            f"row {row_id} was rendered by the recipe {recorded.request.recipe!r}, "
+            "whose code a script of diffusers calls does not hold",
+            "use `framefleet replay` without --script",
+        )
+    arguments = recorded.request.arguments
+    unsaid = [name for name, value in arguments.items() if is_input(value) or is_schedule(name, value)]
+    if unsaid:
+        raise JobError(
+            f"row {row_id} was rendered with a file or a schedule as {', '.join(unsaid)}, "
+            "which a script of numbers and text does not hold",
+            "use `framefleet replay` without --script",
+        )
+    source = source_of(recorded.model)
+    if "://" in source.path:
+        raise JobError(
+            f"row {row_id} was rendered with the model {source.name}, and diffusers opens no URLs",
+            "copy the model to a folder, and give that as --model",
+        )
+    weights = weights_of(recorded.model, source)
+    check_files(recorded, weights.digests(), source.name)
+    configs = weights.configs()
+    spec = inspect_model(configs)
+    check_again(recorded.request, spec, BUILT_IN["generate"])
+    check_dtype(recorded.model.dtype, spec.components)
+    check_options(recorded.model.options, spec, folder=configs, components=weights.components)
+    setup = _setup(recorded, weights.components)
+    return _filled(recorded, source, spec, resolve(recorded.request.scheduler, spec), setup)
+
+
+def _setup(recorded: Recorded, components: Collection[Component]) -> Setup:
+    steps = recorded.request.arguments.get("num_inference_steps", 1)
+    libraries = {component.name: component.library for component in components if component.has_weights}
+    return script_setup(recorded.model.options, libraries, device=recorded.model.device, steps=steps)
+
+
+def _filled(
+    recorded: Recorded, source: Source, spec: PipelineSpec, choice: SchedulerChoice, setup: Setup
+) -> str:
+    environment = recorded.environment
+    return TEMPLATE.format(
+        row_id=recorded.record.row_id,
+        framefleet=_in_comment(recorded.claim.framefleet),
+        environment="\n".join(
+            f"#   {_in_comment(f'{name} {value}')}" for name, value in sorted(environment.items())
+        ),
+        modules="".join(f"import {module}\n" for module in sorted(setup.modules)),
+        imports=_imports({spec.class_name, choice.class_name, *setup.classes}),
+        model=source.path,
+        revision=f"revision={source.revision!r}, " if source.revision else "",
+        use_safetensors=None if recorded.model.allow_pickle else True,
+        model_digest=recorded.record.model_digest,
+        loras=_loras(recorded),
+        arguments=_python(without_loras(recorded.request.arguments)),
+        seed=repr(recorded.request.seed),
+        frames_sha256=recorded.record.frames_sha256,
+        threads=repr(recorded.model.threads),
+        tf32=_tf32(environment),
+        pipeline=spec.class_name,
+        dtype=repr(for_diffusers(environment["dtype"])),
+        loading=setup.loading,
+        setup="\n".join(setup.lines),
+        scheduler=choice.class_name,
+        overrides="".join(f", {name}={value!r}" for name, value in choice.overrides.items()),
+        frames="output.images" if spec.kind == "image" else "output.frames[0]",
+    )
+
+
+def _in_comment(text: str) -> str:
+    """Return text that ends no comment: on one line, with nothing in it that does not show."""
+    return repr(text)[1:-1]
+
+
+def _imports(class_names: set[str]) -> str:
+    """Return the imports of the classes: of diffusers, and of ours that diffusers lacks."""
+    modules: dict[str, list[str]] = {}
+    for name in sorted(class_names):
+        modules.setdefault(module_of(name), []).append(name)
+    return "\n".join(f"from {module} import {', '.join(names)}" for module, names in sorted(modules.items()))
+
+
+def _loras(recorded: Recorded) -> str:
+    """Return the lines that load the row's LoRAs and switch them on."""
+    if not recorded.model.loras:
+        return ""
+    lines = [_loading(name, lora, recorded) for name, lora in sorted(recorded.model.loras.items())]
+    names, weights = zip(*adapters_in(recorded.request.arguments), strict=True)
+    lines.append(f"pipe.set_adapters({list(names)!r}, {list(weights)!r})")
+    lines.append("for part in pipe.components.values():")
+    lines.append("    if isinstance(part, torch.nn.Module):")
+    lines.append("        part.eval()  # adapters are made in training mode: a dropout would be on")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _loading(name: str, lora: Lora, recorded: Recorded) -> str:
+    lora = fetch_lora(name, lora, recorded.model.storage_options).lora
+    if "://" in lora.path:
+        raise JobError(
+            f"the LoRA {name!r} of this row is at {lora.path}, and diffusers opens no URLs",
+            f"copy it to a file, and give that as --lora {name}=FILE",
+        )
+    options = {"weight_name": lora.file, "adapter_name": adapter_name(name), "use_safetensors": True}
+    if lora.revision:
+        options["revision"] = lora.revision
+    if lora.component == "transformer_2":
+        options["load_into_transformer_2"] = True
+    if not str(lora.file).endswith(SAFETENSORS):
+        del options["use_safetensors"]
+    given = ", ".join(f"{key}={value!r}" for key, value in options.items())
+    return f"pipe.load_lora_weights({lora.path!r}, {given})  # SHA-256 {lora.sha256}"
+
+
+def _python(arguments: Mapping[str, Any]) -> str:
+    """Return the arguments as Python, one to a line; floats keep every bit."""
+    lines = "".join(f"    {name!r}: {value!r},\n" for name, value in sorted(arguments.items()))
+    return f"{{\n{lines}}}"
+
+
+def _tf32(environment: Mapping[str, Any]) -> str:
+    if "tf32" not in environment:
+        return ""
+    return f"torch.backends.cuda.matmul.allow_tf32 = {bool(environment['tf32'])}\n"

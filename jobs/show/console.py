@@ -1,0 +1,173 @@
+"""How commands speak: results on stdout, everything else on stderr, the outcome as an exit code."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import shlex
+import signal
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import IO, Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.status import Status
+from rich.text import Text
+
+from framefleet.jobs.show.terminal import escaped
+from framefleet.pipeline.errors import FramefleetError, ServiceError, UserError
+from framefleet.pipeline.guards.public import HIDDEN, is_secret_name, public_text
+
+INTERRUPTED, TERMINATED = 130, 143  # 128 + the signal's number, as shells have it
+DEFECT = 70  # sysexits.h: internal software error
+# What a machine runs out of; the same command may do it another time, or elsewhere.
+SCARCE = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+# What keeps a place that somebody named from being opened, where nobody has told it better.
+UNUSABLE = {
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+}
+MAX_SAID = 500  # characters of an exception's text: some quote whole files
+
+
+class EscapingConsole(Console):
+    """A console to which texts are texts: neither markup, nor emoji codes, nor control characters.
+
+    Numbers are not highlighted: in a sentence they are part of it. Honours NO_COLOR.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    @property
+    def file(self) -> IO[str]:
+        file = super().file
+        return getattr(file, "styled", file)
+
+    @file.setter
+    def file(self, new_file: IO[str]) -> None:
+        self._file = new_file
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(escaped(text), **options)  # before it is measured, as cells of tables are
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(escaped(segment.text), segment.style)
+
+    def status(self, status: RenderableType, **options: Any) -> Status:
+        return super().status(Text(status) if isinstance(status, str) else status, **options)
+
+
+stderr = EscapingConsole(stderr=True)
+stdout = EscapingConsole()
+
+
+@contextmanager
+def reporting(*, verbose: bool, resumable: bool = False) -> Iterator[None]:
+    """Turn what ends a command into lines on stderr and its exit code.
+
+    resumable: after an interruption, say how to go on.
+    """
+    _log_to_stderr(verbose)
+    signals: list[int] = []  # noted, for on its way up the exception may become another one
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        signals.append(number)
+        raise KeyboardInterrupt
+
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = {number: old for number, old in previous.items() if old not in (signal.SIG_IGN, None)}
+    for number in heeded:  # a shell has its background jobs ignore SIGINT
+        signal.signal(number, interrupt)
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        is_interrupted = isinstance(error, KeyboardInterrupt) or (
+            bool(signals) and not isinstance(error, FramefleetError)
+        )
+        if is_interrupted:
+            if resumable:
+                complain("interrupted; what was finished is kept", f"to go on: {this_command()}")
+            raise SystemExit(TERMINATED if signal.SIGTERM in signals else INTERRUPTED) from None
+        if verbose:
+            stderr.print(traceback.format_exc(), soft_wrap=True)
+        raise SystemExit(_report(error)) from None
+    finally:
+        for number, old in heeded.items():
+            signal.signal(number, old)
+
+
+def _report(error: BaseException) -> int:
+    """Say why a command could not do its work; return its exit code."""
+    if isinstance(error, FramefleetError):
+        complain(error.problem, error.fix)
+        return error.exit_code
+    if isinstance(error, MemoryError):
+        complain("out of memory", "end other programs, then run the same command again")
+        return ServiceError.exit_code
+    said = str(error).strip().partition("\n")[0][:MAX_SAID]
+    if isinstance(error, OSError) and error.errno in SCARCE:
+        complain(said, "make room, then run the same command again")
+        return ServiceError.exit_code
+    if isinstance(error, OSError) and error.errno in UNUSABLE:
+        complain(said, "check the path and its rights")
+        return UserError.exit_code
+    complain(
+        f"a defect of framefleet: {type(error).__name__}: {said}",
+        "run it again with --verbose, and report what it prints",
+    )
+    return DEFECT
+
+
+def complain(problem: str, fix: str = "") -> None:
+    """Say what is wrong, and what to do about it."""
+    _labelled("error: ", "bold red", problem)
+    if fix:
+        _labelled("hint: ", "cyan", fix)
+
+
+def this_command() -> str:
+    """Return the command that was typed, without its secrets."""
+    typed = sys.argv[1:]
+    shown = [_shown(argument) for argument in typed]
+    return shlex.join(["framefleet", *shown]) + (" (its secrets are not shown)" if shown != typed else "")
+
+
+def _shown(argument: str) -> str:
+    """Return an argument without what is secret: a value by its key, with `--set=` before it or not."""
+    name, equals, value = argument.partition("=")
+    if name.startswith("--") and equals:
+        return f"{name}={_shown(value)}"
+    is_secret = equals and "://" not in name and is_secret_name(name)
+    return f"{name}={HIDDEN}" if is_secret else public_text(argument)
+
+
+def _labelled(label: str, style: str, text: str) -> None:
+    # Escaped before: some controls are taken out of a Text without a word.
+    stderr.print(Text(label, style=style).append(escaped(text), style="default"), soft_wrap=True)
+
+
+class _ToStderr(logging.Handler):
+    """Through the console: it keeps lines off a progress display."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        style = "yellow" if record.levelno >= logging.WARNING else "dim"
+        _labelled(f"{record.levelname.lower()}: ", style, self.format(record))
+
+
+def _log_to_stderr(verbose: bool) -> None:
+    logger = logging.getLogger("framefleet")
+    logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
+    if not logger.handlers:
+        logger.addHandler(_ToStderr())
+    logger.propagate = False

@@ -1,0 +1,1 @@
+"""A training: resolved, surveyed, claimed, run."""

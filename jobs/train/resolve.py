@@ -1,0 +1,193 @@
+"""From a training's job to what it names, opened and checked: model, table, output. Opens no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from framefleet.jobs.render.resolve import open_model, open_output
+from framefleet.jobs.show.watch import TrainWatch
+from framefleet.jobs.train.schema import TrainJob
+from framefleet.pipeline.errors import JobError, UserError
+from framefleet.pipeline.model.model import ModelSettings
+from framefleet.pipeline.model.options.checks import check_options
+from framefleet.pipeline.model.options.schema import Options
+from framefleet.pipeline.model.sources.integrity import model_digest
+from framefleet.pipeline.model.specs.dtypes import DType, check_dtype
+from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.recipes.recipe import find_recipe
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.inputs.access import Inputs
+from framefleet.pipeline.rows.inputs.survey import InputIndex
+from framefleet.pipeline.rows.tables.checked import checked
+from framefleet.pipeline.rows.tables.column_checks import did_you_mean
+from framefleet.pipeline.rows.tables.row_plan import required_arguments
+from framefleet.pipeline.rows.tables.table import open_table
+from framefleet.pipeline.training.dataset.buckets import buckets_of
+from framefleet.pipeline.training.dataset.columns import Columns, column_kinds, plan_columns
+from framefleet.pipeline.training.dataset.rendered import table_folder
+from framefleet.pipeline.training.denoiser.latents import encoder_of
+from framefleet.pipeline.training.settings import TrainSettings
+from framefleet.pipeline.training.task import Bucket
+from framefleet.pipeline.training.tasks import trained_component
+
+# What else a model may be told changes its weights, or keeps them where no gradient reaches.
+OPTIONS = {"attention", "compile", "vae_tiling", "vae_slicing"}
+# Those of diffusers' kernels that are known to give gradients; sage gives none, and says nothing.
+ATTENTION = ("flash", "flex", "native", "xformers")
+ATTENTION_OF_TORCH = "_native_"
+SPECIAL = ("seed", "scheduler", "fps")  # of a sample, beside the arguments of the call
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedTraining:
+    """A training's job whose parts were found to fit each other.
+
+    files: what loading the model reads, each with its SHA-256; digest: of them all.
+    """
+
+    job: TrainJob
+    model: ModelSettings
+    spec: PipelineSpec
+    files: Mapping[str, str]
+    digest: str
+    columns: Columns
+    buckets: tuple[Bucket, ...]
+    store: Store
+    prepared: Store
+    inputs: Inputs
+    samples: tuple[Request, ...]
+
+
+def resolve_training(job: TrainJob, watch: TrainWatch) -> ResolvedTraining:
+    """Open what `job` names. Raises UserError for what must change in it, in the table or in the model."""
+    model, weights = open_model(job)
+    configs = weights.configs()
+    spec = inspect_model(configs)
+    component = trained_component(job.train, spec.components)
+    if job.train.part == "denoiser":
+        encoder_of(spec.class_name)  # refuses pipelines that cannot be trained
+    _check_settings(job.train)
+    check_dtype(model.dtype, spec.components)
+    _check_model_options(model.options, job.train.part)
+    check_options(
+        model.options,
+        spec,
+        folder=configs,
+        components=weights.components,
+        device=None,
+        has_loras=job.train.lora is not None,
+    )
+    dtype = model.dtype if job.train.lora else _with_fp32(model.dtype, component)
+    options = job.storage_options if "://" in job.table else {}
+    table = open_table(job.table, options, arguments=column_kinds(spec, job.columns))
+    columns = plan_columns(table, spec, job.train.part, columns=job.columns, defaults=job.defaults)
+    buckets = buckets_of(job.train.sizes, spec)
+    inputs = Inputs(job.inputs.roots, job.storage_options, base=table_folder(job.table, table.schema))
+    samples = _samples(job, spec, buckets[0], inputs)
+    store = open_output(job)
+    watch.say(f"reading the files of {model.name}")
+    files = weights.digests()
+    return ResolvedTraining(
+        job=job,
+        model=replace(model, dtype=dtype),
+        spec=spec,
+        files=files,
+        digest=model_digest(files),
+        columns=columns,
+        buckets=buckets,
+        store=store,
+        prepared=store if job.train.prepared is None else open_output(job, job.train.prepared),
+        inputs=inputs,
+        samples=samples,
+    )
+
+
+def _check_settings(settings: TrainSettings) -> None:
+    """Raise JobError for settings that do not go together."""
+    if settings.lora and settings.part != "denoiser":
+        raise JobError(f"train.lora is set, and train.part is {settings.part}", "leave one of them out")
+    if settings.strategy == "fsdp" and settings.part == "autoencoder":
+        # Its two halves are called apart, and past their modules: FSDP's hooks would miss them.
+        raise JobError(
+            "train.strategy is fsdp, and train.part is autoencoder", "leave it out: one fits a GPU with ddp"
+        )
+    if settings.part == "text_encoder" and settings.batch_size == 1:
+        raise JobError(
+            "train.part is text_encoder, and train.batch_size is 1",
+            "raise it, to 48 or so: the other rows of a batch are what a text is told from",
+        )
+    if settings.sample_every and not settings.samples:
+        raise JobError(
+            "train.sample_every is set, and there are no train.samples",
+            "add some, as {prompt: ..., seed: ...}",
+        )
+
+
+def _check_model_options(options: Options, part: str) -> None:
+    """Raise JobError for options that training cannot have."""
+    if part == "autoencoder" and (options.vae_slicing or options.vae_tiling):
+        raise JobError(
+            "train.part is autoencoder, and model.vae_slicing or vae_tiling is set",
+            "leave them out, and lower train.batch_size or train.sizes where memory is short",
+        )
+    set_ = [name for name in options.numerics() if name not in OPTIONS]
+    if set_:
+        raise JobError(f"model.{set_[0]} is set, which is for rendering", "leave it out of a training's job")
+    wanted = options.attention or "native"
+    if wanted not in ATTENTION and not wanted.startswith(ATTENTION_OF_TORCH):
+        raise JobError(
+            f"model.attention: it is not known that {options.attention!r} gives gradients",
+            "leave it out for torch's own choice, or use one of "
+            f"{', '.join(ATTENTION)}, {ATTENTION_OF_TORCH}...",
+        )
+
+
+def _with_fp32(dtype: DType, component: str) -> DType:
+    """Return a dtype with the trained component in fp32: small changes are lost in fewer bits."""
+    if isinstance(dtype, str):
+        return {component: "fp32"} if dtype == "auto" else {"default": dtype, component: "fp32"}
+    if dtype.get(component, "fp32") != "fp32":
+        raise JobError(
+            f"model.dtype.{component} is {dtype[component]}, and weights that are trained are fp32",
+            f"leave it out; `train.precision: {dtype[component]}` computes in it",
+        )
+    return {**dtype, component: "fp32"}
+
+
+def _samples(job: TrainJob, spec: PipelineSpec, bucket: Bucket, inputs: Inputs) -> tuple[Request, ...]:
+    """Return the samples, checked, of the first bucket's size where they do not say."""
+    size = {"height": bucket.height, "width": bucket.width}
+    size |= dict.fromkeys(FRAME_PARAMETERS, bucket.num_frames)
+    base = {name: value for name, value in size.items() if name in spec.settable()} | job.defaults
+    finder = InputIndex(inputs)
+    try:
+        return tuple(
+            _sample(number, base | sample, spec, finder) for number, sample in enumerate(job.train.samples)
+        )
+    finally:
+        finder.close()
+
+
+def _sample(number: int, values: dict[str, Any], spec: PipelineSpec, finder: InputIndex) -> Request:
+    known = spec.settable()
+    special = {name: values.pop(name) for name in SPECIAL if name in values and name not in known}
+    for name in values:
+        if name not in known:
+            raise JobError(f"train.samples: number {number + 1} has {name!r}", did_you_mean(name, known))
+    recipe = find_recipe("generate")
+    needed = required_arguments(spec, recipe)
+    if missing := [name for name in needed if name not in values]:
+        raise JobError(
+            f"train.samples: number {number + 1} has no {missing[0]}",
+            f"write {{{', '.join(f'{name}: ...' for name in needed)}, seed: ...}}",
+        )
+    request = Request(arguments=values, **special)
+    try:
+        checked(request, spec, recipe, finder=finder)
+    except UserError as error:
+        raise JobError(f"train.samples: number {number + 1}: {error.problem}", error.fix) from error
+    return request  # as it was given: the renderer checks it again, where images are files

@@ -1,0 +1,49 @@
+"""The first pass over a training's table: every row and its video is checked before anything is trained."""
+
+from __future__ import annotations
+
+import uuid
+
+import pyarrow as pa
+
+from framefleet.jobs.render.survey import MAX_SHOWN, Survey, reasons, refuse
+from framefleet.jobs.show.watch import TrainWatch
+from framefleet.jobs.train.resolve import ResolvedTraining
+from framefleet.pipeline.outputs.parts import PartWriter
+from framefleet.pipeline.outputs.records import INVALID, invalid_schema
+from framefleet.pipeline.rows.tables.readable import repaired
+from framefleet.pipeline.rows.tables.rows import InvalidRow
+from framefleet.pipeline.training.dataset.rows import TrainingRows
+from framefleet.pipeline.training.dataset.survey import survey
+
+
+def survey_training(resolved: ResolvedTraining, watch: TrainWatch) -> TrainingRows:
+    """Return the rows to train on. Raises TableError for others, unless the job leaves them out.
+
+    Those that are left out are in invalid/, in place of those of earlier runs.
+    """
+    store, table, is_skipping = resolved.store, resolved.columns.table, resolved.job.on_invalid == "skip"
+    earlier = store.list(INVALID)
+    writer = PartWriter(store, INVALID, invalid_schema(table.schema), run=uuid.uuid4().hex)
+    found = Survey()
+
+    def refused(row: InvalidRow, cells: pa.RecordBatch) -> None:
+        found.num_invalid += 1
+        if len(found.invalid) < MAX_SHOWN:
+            found.invalid.append(row)
+        if is_skipping:
+            writer.add(repaired(cells), reasons(row))
+            if writer.due(0.0):
+                writer.flush()
+
+    columns, buckets, inputs = resolved.columns, resolved.buckets, resolved.inputs
+    rows = survey(columns, buckets, inputs, store=store, refused=refused, checked=watch.checked)
+    found.num_rows = len(rows) + found.num_invalid
+    refuse(found, table, on_invalid=resolved.job.on_invalid, verb="trained on")
+    if is_skipping:
+        writer.flush()
+        for path in earlier:
+            store.delete(path)
+    left_out = f", {found.num_invalid:,} left out (see {INVALID}/)" if found.num_invalid else ""
+    watch.say(f"{len(rows):,} rows to train on{left_out}")
+    return rows

@@ -1,0 +1,1 @@
+"""What strangers wrote is read here, and what may be shown is decided here."""

@@ -1,0 +1,129 @@
+"""Processes of our own in which hostile files are decoded: a crash ends one of them, and memory is bounded.
+
+C libraries (Arrow, FFmpeg, Pillow's decoders) read what strangers wrote. What they do to their process, and
+how much memory a kilobyte makes them ask for, cannot be checked before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import framefleet
+
+_HOME = str(Path(framefleet.__file__).parents[1])  # where `framefleet` is, should it not be installed
+_LEAVING_S = 10.0  # from the end of its connection to that of the process
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # each reserves memory, which is bounded
+
+
+class Ended(Exception):
+    """A sandbox is no more; the text says why, as the end of "it cannot be read: ..."."""
+
+
+class Sandbox:
+    """A process that runs a module's `main`, which calls `serve`; it takes and sends messages of bytes.
+
+    max_silence_s: how long it may take for its next message.
+    """
+
+    def __init__(self, module: str, *, max_silence_s: float) -> None:
+        self._max_silence_s = max_silence_s
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                # -P: a module in the working folder must not take the place of one of ours
+                [sys.executable, "-P", "-m", module, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                env=os.environ
+                | _ONE_THREAD
+                | {"PYTHONPATH": os.pathsep.join([*filter(None, sys.path), _HOME])},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,  # a library's last words
+            )
+        self._connection = Connection(ours.detach())
+
+    def send(self, message: bytes) -> None:
+        try:
+            self._connection.send_bytes(message)
+        except OSError:
+            raise Ended(self._last_words()) from None
+
+    def receive(self) -> bytes:
+        """Return its next message. Raises Ended, also where there is none in time."""
+        try:
+            if self._connection.poll(self._max_silence_s):
+                return self._connection.recv_bytes()
+        except (EOFError, OSError):
+            raise Ended(self._last_words()) from None
+        raise Ended(f"it takes more than {self._max_silence_s:.0f} s")
+
+    def end(self) -> None:
+        self._connection.close()
+        self._process.kill()
+        self._process.wait()
+
+    def _last_words(self) -> str:
+        try:
+            code = self._process.wait(_LEAVING_S)
+        except subprocess.TimeoutExpired:
+            return "the process that read it went silent"
+        if code == -signal.SIGKILL:
+            return "the process that read it was killed, maybe for want of memory"
+        name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return f"what reads it crashes on it ({name})"
+
+
+class Sandboxes:
+    """Sandboxes of one module, kept for the next use. For several threads."""
+
+    def __init__(self, module: str, *, max_silence_s: float) -> None:
+        self._module, self._max_silence_s = module, max_silence_s
+        self._idle: list[Sandbox] = []
+        os.register_at_fork(after_in_child=self._idle.clear)  # they answer to the parent
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[Sandbox]:
+        """Give a sandbox; it is kept unless the block raises, also GeneratorExit."""
+        try:
+            box = self._idle.pop()
+        except IndexError:
+            box = Sandbox(self._module, max_silence_s=self._max_silence_s)
+        try:
+            yield box
+        except BaseException:
+            box.end()
+            raise
+        self._idle.append(box)
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().end()
+
+
+def serve(answer: Callable[[Connection], None]) -> None:
+    """Run in a sandbox: call `answer` for one request after the other, until the other side is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started us, with whom we end
+    connection = Connection(int(sys.argv[1]))
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            answer(connection)
+
+
+def bound_memory(more_bytes: int) -> None:
+    """Let this process take so much more memory than it has. Does nothing where that cannot be bounded."""
+    with contextlib.suppress(OSError, ValueError):
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        most = used + more_bytes
+        resource.setrlimit(
+            resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard)
+        )

@@ -1,0 +1,1 @@
+"""What stands between a pipeline and its modules: calls seen on their way."""

@@ -1,0 +1,1 @@
+"""A model: where it comes from, what it takes, how it is loaded and set."""

@@ -1,0 +1,89 @@
+"""What else decides the bits of a clip: libraries, processor, threads. Set once, recorded with each clip."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Collection, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import framefleet
+from framefleet.pipeline.model.specs.dtypes import Resolved
+
+PACKAGES = ("diffusers", "transformers", "accelerate", "peft", "numpy", "av")
+
+
+def set_numerics(*, threads: int) -> None:
+    """Fix what torch would otherwise choose by machine. Affects the whole process.
+
+    threads: on CPU their number chooses kernels, so it is part of every row's identity.
+    """
+    torch.set_num_threads(threads)
+    # Benchmarking picks kernels by the clock, so two runs may differ.
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+
+
+def environment(device: str, dtype: Resolved, *, packages: Collection[str] = ()) -> dict[str, Any]:
+    """Return what a record says about where it was rendered. packages: more that decide bits here."""
+    found: dict[str, Any] = {
+        "framefleet": framefleet.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": device,
+        "dtype": dtype,
+        "threads": torch.get_num_threads(),
+        "cpu": f"{_cpu_model()} ({torch.backends.cpu.get_cpu_capability()})",
+    }
+    found |= {package: _version(package) for package in (*PACKAGES, *packages)}
+    if device.startswith("cuda"):
+        found |= _cuda(device)
+    return found
+
+
+def source_fingerprint() -> str:
+    """SHA-256 over framefleet's own source files: two processes with equal ones run the same code."""
+    root = Path(framefleet.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(_source_files(root)):
+        digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _source_files(root: Path) -> list[Path]:
+    found = []
+    for folder, _, files in os.walk(root, followlinks=True):  # the checkout's package holds links
+        found += [Path(folder) / file for file in files if file.endswith((".py", ".toml"))]
+    return found
+
+
+def _cuda(device: str) -> Mapping[str, str | int]:
+    capability = torch.cuda.get_device_capability(device)
+    return {
+        "gpu": torch.cuda.get_device_name(device),
+        "compute_capability": f"{capability[0]}.{capability[1]}",
+        "cuda": torch.version.cuda or "",
+        "cudnn": torch.backends.cudnn.version() or 0,  # type: ignore[no-untyped-call]
+        "tf32": int(torch.backends.cuda.matmul.allow_tf32),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

@@ -1,0 +1,120 @@
+"""Whether a model can do what its options ask: told from configs and classes, before any weight is read.
+
+The denoisers and the autoencoder are built from their configs, without memory for their weights: some of what
+decides is set in constructors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model.options.attention import AUTO, check_attention, check_works
+from framefleet.pipeline.model.options.offload import check_offload
+from framefleet.pipeline.model.options.quantization import check_quantization
+from framefleet.pipeline.model.options.schema import GroupOffload, Options, Quanto
+from framefleet.pipeline.model.options.step_cache import check_cache
+from framefleet.pipeline.model.options.tuning import denoisers_in
+from framefleet.pipeline.model.sources.components import Component, class_of
+from framefleet.pipeline.model.sources.sealed import sealed
+from framefleet.pipeline.model.specs.spec import PipelineSpec
+
+_HOOKS = "torch cannot compile blocks that diffusers put hooks on"
+# What was tried and fails with diffusers 0.42 and torch 2.13.
+APART = (
+    ("compile", "LoRAs", "a graph holds the LoRAs of the row that it was made for"),
+    ("compile", "cache", _HOOKS),
+    ("compile", "layerwise_casting", _HOOKS),
+    ("compile", "offload group", _HOOKS),
+    ("quantization", "layerwise_casting", "quantised weights have a type of their own"),
+    ("quantization", "offload.disk", "quantised weights are not written to files"),
+    ("quantization by quanto", "offload group", "diffusers moves groups of torchao's weights only"),
+)
+
+
+def check_options(
+    options: Options,
+    spec: PipelineSpec,
+    *,
+    folder: Path,
+    components: Sequence[Component],
+    device: str | None = None,
+    has_loras: bool = False,
+) -> None:
+    """Raise ModelError for an option that this model, or this device, cannot do.
+
+    folder: holds the configs. device: None where it is not known yet. has_loras: whether rows may use some.
+    """
+    if options == Options():
+        return
+    _check_together(options, has_loras=has_loras)
+    by_name = {component.name: component for component in components}
+    denoisers = {name: _without_weights(by_name[name], folder) for name in denoisers_in(by_name)}
+    if options.attention:
+        check_attention(options.attention, denoisers)
+        if device == "cpu" and options.attention != AUTO:
+            check_works(options.attention, device=device, dtype=torch.float32)
+    if options.cache:
+        check_cache(options.cache, denoisers, pipeline_class=spec.pipeline_class)
+    if options.compile:
+        _check_regions(denoisers)
+    if options.quantization:
+        check_quantization(options.quantization, device=device)
+        _check_components(options.quantization.components or [], by_name)
+    if options.offload:
+        check_offload(options.offload, denoisers, device=device)
+    for asked, name in ((options.vae_tiling, "tiling"), (options.vae_slicing, "slicing")):
+        if asked:
+            _check_vae(name, by_name.get("vae"), folder)
+
+
+def _check_together(options: Options, *, has_loras: bool) -> None:
+    group = options.offload if isinstance(options.offload, GroupOffload) else None
+    used = {
+        "compile": options.compile,
+        "LoRAs": has_loras,
+        "cache": options.cache,
+        "layerwise_casting": options.layerwise_casting,
+        "quantization": options.quantization,
+        "quantization by quanto": isinstance(options.quantization, Quanto),
+        "offload group": group,
+        "offload.disk": group and group.disk,
+    }
+    for one, other, reason in APART:
+        if used[one] and used[other]:
+            raise ModelError(f"{one} does not go together with {other}: {reason}", "leave one of them out")
+
+
+def _check_regions(denoisers: Mapping[str, Any]) -> None:
+    for module in denoisers.values():
+        if not getattr(module, "_repeated_blocks", None):
+            raise ModelError(
+                f"compile: diffusers names no regions of {type(module).__name__} to compile", "leave it out"
+            )
+
+
+def _check_components(names: Sequence[str], known: Mapping[str, Component]) -> None:
+    usable = [name for name, component in known.items() if component.has_weights]
+    for name in names:
+        if name not in usable:
+            raise ModelError(
+                f"quantization.components names {name!r}, which has no weights in this model",
+                f"use some of {', '.join(usable)}",
+            )
+
+
+def _check_vae(what: str, vae: Component | None, folder: Path) -> None:
+    if vae is None:
+        raise ModelError(f"vae_{what}: the model has no autoencoder `vae`", "leave it out")
+    if not hasattr(_without_weights(vae, folder), f"use_{what}"):
+        raise ModelError(f"vae_{what}: {vae.class_name} does not do it", "leave it out")
+
+
+def _without_weights(component: Component, folder: Path) -> Any:
+    found = class_of(component.library, component.class_name)
+    with sealed(folder, [f"{component.name}/config.json"]) as place, torch.device("meta"):
+        return found.from_config(found.load_config(place, subfolder=component.name))

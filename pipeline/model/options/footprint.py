@@ -1,0 +1,49 @@
+"""From a preset to the GPU memory that one row of its native size takes, and which offload fits a card.
+
+An estimate: weights are counted, activations are a rule of thumb. Nothing was measured on these cards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from framefleet.pipeline.model.specs.families import DENOISERS
+from framefleet.pipeline.model.specs.presets import Preset
+
+Offload = Literal["none", "model", "group"]
+OFFLOADS: tuple[Offload, ...] = ("none", "model", "group")  # fastest first
+CARDS_GB = (8, 12, 24, 80)
+# What a block keeps for each token at its worst moment, in widths of the token: hidden state, residual and
+# norm (3), query, key, value, output (4), rotated copies in fp32 (4), a feed-forward four times as wide (5).
+WIDTHS = 16
+VALUE_BYTES = 2
+# CUDA itself, its libraries' workspaces, and the autoencoder at work on one tile.
+FIXED_GB = 2.0
+
+
+def peak_gb(preset: Preset, offload: Offload) -> float:
+    """Return the most that is on the GPU at once: weights, activations, and what is always there."""
+    weights = preset.weights_gb()
+    if offload == "none":
+        return FIXED_GB + sum(weights.values()) + activations_gb(preset)
+    held = weights if offload == "model" else preset.held_gb()
+    denoising = _largest(held, denoisers=True) + activations_gb(preset)
+    return FIXED_GB + max(denoising, _largest(held, denoisers=False))
+
+
+def activations_gb(preset: Preset) -> float:
+    """Return what the denoiser computes with at its native size, for one row."""
+    frames, height, width = (preset.arguments.get(name, 1) for name in ("num_frames", "height", "width"))
+    step, *pixels = preset.token
+    tokens = (1 + (int(frames) - 1) // step) * (int(height) // pixels[0]) * (int(width) // pixels[1])
+    return tokens * preset.width * WIDTHS * VALUE_BYTES * (2 if preset.joined else 1) / 1e9
+
+
+def offload_for(preset: Preset, card_gb: float) -> Offload | None:
+    """Return the fastest way that fits a card; None when none does."""
+    return next((offload for offload in OFFLOADS if peak_gb(preset, offload) <= card_gb), None)
+
+
+def _largest(held: Mapping[str, float], *, denoisers: bool) -> float:
+    return max((gb for name, gb in held.items() if name.startswith(DENOISERS) == denoisers), default=0.0)

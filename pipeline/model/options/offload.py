@@ -1,0 +1,143 @@
+"""Where weights wait when they are not in use: whole components, or blocks of them.
+
+Changes no bit, but for weights that come back from disk into a CPU's memory: they start elsewhere in a cache
+line, and its kernels then may sum in another order.
+
+Model offload is diffusers' idea with hooks of our own. Its own are put on anew at the end of every call
+(`maybe_free_model_hooks`), also under rows that are still under way; and each knows only the component before
+it, so that rows at different stages would keep several on the GPU.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.hooks import ModelHook, add_hook_to_module
+from torch import nn
+
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model.options.pipe_calls import Code, PipeCall
+from framefleet.pipeline.model.options.schema import GroupOffload, Offload
+from framefleet.pipeline.model.options.scratch import own_folder
+
+OWN_FOLDER = Code("tempfile.mkdtemp()")
+
+
+class AloneOnDevice(ModelHook):  # type: ignore[misc]  # accelerate is not typed
+    """Moves its component to the device when it is called, and all others away."""
+
+    def __init__(self, others: Collection[nn.Module], device: str) -> None:
+        self._others = others
+        # Where pipelines put their inputs. Of a tensor: "cuda" alone does not equal "cuda:0".
+        self.execution_device = torch.empty(0, device=device).device
+
+    def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        if _device_of(module) != self.execution_device:
+            for other in self._others:
+                if other is not module:
+                    other.to("cpu")
+            module.to(self.execution_device)
+        return args, kwargs
+
+
+def offload(pipe: Any, choice: Offload, *, device: str, denoisers: Collection[str]) -> None:
+    """Put the components of a pipeline where `choice` says, in place of `pipe.to(device)`."""
+    if isinstance(choice, GroupOffload):
+        # A folder for each: files are named by their place in the component.
+        folders = {name: _own_folder(choice.disk) for name in denoisers} if choice.disk else {}
+        names = list(modules_of(pipe))
+        for call in group_calls(choice, names, device=device, denoisers=denoisers, folders=folders):
+            call.make(pipe)
+        return
+    modules = modules_of(pipe)
+    moving = {name: module for name, module in modules.items() if name not in pipe._exclude_from_cpu_offload}
+    for name, module in modules.items():
+        if name in moving:
+            add_hook_to_module(module, AloneOnDevice(moving.values(), device))
+        else:
+            module.to(device)
+
+
+def group_calls(
+    choice: GroupOffload,
+    components: Collection[str],
+    *,
+    device: str,
+    denoisers: Collection[str],
+    folders: Mapping[str, str],
+) -> list[PipeCall]:
+    """Return the calls that offload in groups: the denoisers as asked, the other components by layer.
+
+    components: all that hold weights. folders: of denoisers whose weights wait on disk.
+    """
+    everywhere = {"onload_device": device, "offload_type": "leaf_level"}
+    calls = []
+    for name in components:
+        arguments: dict[str, Any] = dict(everywhere)
+        if name in denoisers:
+            if choice.level == "block":
+                arguments |= {"offload_type": "block_level", "num_blocks_per_group": choice.blocks}
+            if choice.stream:
+                arguments["use_stream"] = True
+            if name in folders:
+                arguments["offload_to_disk_path"] = folders[name]
+        calls.append(
+            PipeCall(
+                module="diffusers.hooks", method="apply_group_offloading", component=name, arguments=arguments
+            )
+        )
+    return calls
+
+
+def script_calls(
+    choice: Offload, components: Collection[str], *, device: str, denoisers: Collection[str]
+) -> list[PipeCall]:
+    """Return the calls of a script to the same end: one row at a time, so diffusers' own hooks do."""
+    if isinstance(choice, GroupOffload):
+        folders = dict.fromkeys(denoisers, OWN_FOLDER) if choice.disk else {}
+        return group_calls(choice, components, device=device, denoisers=denoisers, folders=folders)
+    return [PipeCall(method="enable_model_cpu_offload", arguments={"device": device})]
+
+
+def check_offload(choice: Offload, denoisers: Mapping[str, Any], *, device: str | None) -> None:
+    """Raise ModelError for an offload that cannot be done.
+
+    denoisers: may be without weights. device: None where it is not known yet.
+    """
+    is_cuda = device is None or device.startswith("cuda")
+    if not isinstance(choice, GroupOffload):
+        if not is_cuda:
+            raise ModelError("offload model needs a GPU: all weights are in memory here", "leave it out")
+        return
+    if choice.stream and not is_cuda:
+        raise ModelError("offload.stream needs a GPU", "leave it out")
+    if choice.blocks > 1 and (choice.stream or choice.level == "leaf"):
+        other = "stream" if choice.stream else "level: leaf"
+        raise ModelError(
+            f"offload.blocks is {choice.blocks}, but with {other} they go one by one", "leave it out"
+        )
+    for module in denoisers.values():
+        if not module._supports_group_offloading:
+            raise ModelError(f"offload group: {type(module).__name__} does not support it", "use model")
+
+
+def modules_of(pipe: Any, prefixes: tuple[str, ...] = ("",)) -> dict[str, nn.Module]:
+    """Return the networks of a pipeline whose names begin with one of these."""
+    parts = pipe.components.items()
+    return {name: part for name, part in parts if name.startswith(prefixes) and isinstance(part, nn.Module)}
+
+
+def _device_of(module: nn.Module) -> torch.device | None:
+    return next((tensor.device for tensor in module.parameters()), None)
+
+
+def _own_folder(parent: str) -> str:
+    """Return a new folder: files that are there already would be taken for these weights."""
+    try:
+        return str(own_folder(Path(os.path.expanduser(parent)).absolute()))
+    except OSError as error:
+        raise ModelError(f"offload.disk {parent} cannot be used: {error}", "use a local folder") from error

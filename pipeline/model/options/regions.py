@@ -1,0 +1,65 @@
+"""What of a denoiser runs as one piece: compiled regions, and modules that are offloaded together.
+
+`exact.py` looks into a forward and runs inner modules row by row. That must not happen here: a function
+around a compiled module's forward compiles it anew, and the last of several modules drops the weights of all.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from importlib.util import find_spec
+
+from torch import nn
+
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model.options.step_cache import hooks_of
+
+# torch keeps 8 graphs of one function. Every shape and batch size is one, so a job of many shapes needs more;
+# beyond the limit, with fullgraph, torch raises: it does not go on uncompiled, with other bits.
+MAX_GRAPHS = 4096
+
+
+def has_compiled(module: nn.Module) -> bool:
+    return any(_is_compiled(part) for part in module.modules())
+
+
+def separable(module: nn.Module) -> dict[str, nn.Module]:
+    """Return the inner modules that may be run on their own, by name."""
+    found: dict[str, nn.Module] = {}
+    sealed: list[str] = []
+    for name, part in module.named_modules():
+        if not name or name.startswith(tuple(sealed)):
+            continue
+        if _is_compiled(part):
+            sealed.append(f"{name}.")
+        elif not _loads_others(part):
+            found[name] = part
+    return found
+
+
+def allow_graphs() -> None:
+    """Let torch keep a graph for each shape. Affects the whole process."""
+    import torch._dynamo.config as config
+
+    config.recompile_limit = max(config.recompile_limit, MAX_GRAPHS)
+    config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, MAX_GRAPHS)
+
+
+def check_compiler(device: str) -> None:
+    """Raise ModelError where torch would find no compiler, once it needs it."""
+    if device.startswith("cuda"):
+        if find_spec("triton") is None:
+            raise ModelError("compile needs Triton on a GPU", "pip install triton, or leave compile out")
+    elif not any(map(shutil.which, (os.environ.get("CXX", ""), "g++", "clang++"))):
+        raise ModelError("compile needs a C++ compiler on a CPU", "install g++, or leave compile out")
+
+
+def _loads_others(module: nn.Module) -> bool:
+    """Whether its hook loads or drops the weights of a group of several modules."""
+    groups = [hook.group for hook in hooks_of(module).values() if hasattr(hook, "group")]
+    return any(len(group.modules) > 1 for group in groups)
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return module._compiled_call_impl is not None  # what nn.Module.compile sets

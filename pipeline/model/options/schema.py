@@ -1,0 +1,204 @@
+"""What a job says about speed and memory: text in, one checked `Options` out. Imports no torch.
+
+Caches have diffusers' own parameters, names and defaults; what they mean is in its documentation.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model.specs.dtypes import DTypeName
+
+Range = Annotated[list[float], Field(min_length=2, max_length=2)]
+Skip = Annotated[int, Field(ge=1)] | None
+Names = list[str] | None
+
+
+class Choice(BaseModel):
+    """A part of the options: unknown keys are refused, and "8" is not a number.
+
+    Numbers are finite: JSON, and so a row's identity, has no others.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class FirstBlock(Choice):
+    """FirstBlockCacheConfig: while the first block changes little, the others are skipped."""
+
+    type: Literal["first_block"] = "first_block"
+    threshold: float = Field(default=0.05, ge=0)
+
+
+class TaylorSeer(Choice):
+    """TaylorSeerCacheConfig: outputs of later steps are extrapolated."""
+
+    type: Literal["taylor_seer"] = "taylor_seer"
+    cache_interval: int = Field(default=5, ge=1)
+    disable_cache_before_step: int = Field(default=3, ge=1)
+    disable_cache_after_step: int | None = Field(default=None, ge=0)
+    max_order: int = Field(default=1, ge=0)
+    taylor_factors_dtype: DTypeName = "bf16"
+    skip_predict_identifiers: Names = None
+    cache_identifiers: Names = None
+    use_lite_mode: bool = False
+
+
+class Mag(Choice):
+    """MagCacheConfig: steps are skipped as long as the ratios of the model's residuals allow.
+
+    Its num_inference_steps is the row's.
+    """
+
+    type: Literal["mag"] = "mag"
+    mag_ratios: list[float] = Field(min_length=1)
+    threshold: float = Field(default=0.06, ge=0)
+    max_skip_steps: int = Field(default=3, ge=0)
+    retention_ratio: float = Field(default=0.2, ge=0, le=1)
+
+
+class Pyramid(Choice):
+    """PyramidAttentionBroadcastConfig: attention is computed every few steps only."""
+
+    type: Literal["pyramid"] = "pyramid"
+    spatial_attention_block_skip_range: Skip = None
+    temporal_attention_block_skip_range: Skip = None
+    cross_attention_block_skip_range: Skip = None
+    spatial_attention_timestep_skip_range: Range = [100.0, 800.0]
+    temporal_attention_timestep_skip_range: Range = [100.0, 800.0]
+    cross_attention_timestep_skip_range: Range = [100.0, 800.0]
+
+
+class Faster(Choice):
+    """FasterCacheConfig: attention and the unconditional half are computed every few steps only."""
+
+    type: Literal["faster"] = "faster"
+    spatial_attention_block_skip_range: int = Field(default=2, ge=1)
+    temporal_attention_block_skip_range: Skip = None
+    spatial_attention_timestep_skip_range: Range = [-1.0, 681.0]
+    temporal_attention_timestep_skip_range: Range = [-1.0, 681.0]
+    low_frequency_weight_update_timestep_range: Range = [99.0, 901.0]
+    high_frequency_weight_update_timestep_range: Range = [-1.0, 301.0]
+    alpha_low_frequency: float = 1.1
+    alpha_high_frequency: float = 1.1
+    unconditional_batch_skip_range: int = Field(default=5, ge=1)
+    unconditional_batch_timestep_skip_range: Range = [-1.0, 641.0]
+    tensor_format: Literal["BCFHW", "BFCHW", "BCHW"] = "BCFHW"
+    is_guidance_distilled: bool = False
+
+
+class TorchAo(Choice):
+    """Weights quantised by torchao; dynamic: what they are multiplied with as well."""
+
+    backend: Literal["torchao"]
+    type: Literal["int8_weight_only", "int8_dynamic", "float8_weight_only", "float8_dynamic"]
+    components: list[str] | None = Field(default=None, min_length=1)
+
+
+class Quanto(Choice):
+    """Weights quantised by optimum-quanto."""
+
+    backend: Literal["quanto"]
+    type: Literal["int8", "int4", "int2", "float8"]
+    components: list[str] | None = Field(default=None, min_length=1)
+
+
+class ModelOffload(Choice):
+    """One component on the GPU at a time."""
+
+    type: Literal["model"] = "model"
+
+
+class GroupOffload(Choice):
+    """A few blocks of the denoiser on the GPU at a time, and single layers of the other components.
+
+    blocks: how many of the denoiser's. stream: copy the next ones meanwhile. disk: the folder where the
+    denoiser's weights wait, in place of host memory.
+    """
+
+    type: Literal["group"] = "group"
+    level: Literal["block", "leaf"] = "block"
+    blocks: int = Field(default=1, ge=1)
+    stream: bool = False
+    disk: str | None = Field(default=None, min_length=1)
+
+
+def _by_type(value: object) -> object:
+    return {"type": value} if isinstance(value, str) else value
+
+
+AnyCache = Annotated[FirstBlock | TaylorSeer | Mag | Pyramid | Faster, Field(discriminator="type")]
+AnyOffload = Annotated[ModelOffload | GroupOffload, Field(discriminator="type")]
+AnyQuantization = Annotated[TorchAo | Quanto, Field(discriminator="backend")]
+Cache = FirstBlock | TaylorSeer | Mag | Pyramid | Faster
+Offload = ModelOffload | GroupOffload
+Quantization = TorchAo | Quanto
+
+
+class Options(Choice):
+    """How a model computes, and where its weights wait. Left alone, it is plain diffusers."""
+
+    attention: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A backend of diffusers' attention; auto: the fastest that works; unset: diffusers' own.",
+    )
+    compile: bool = Field(default=False, description="torch.compile of the denoiser's repeated blocks.")
+    cache: Annotated[AnyCache, BeforeValidator(_by_type, json_schema_input_type=str | AnyCache)] | None = (
+        Field(default=None, description="Skip work between steps; a type, or a mapping with parameters.")
+    )
+    layerwise_casting: Literal["fp8_e4m3", "fp8_e5m2"] | None = Field(
+        default=None, description="Keep the denoiser's weights in fp8, and compute in its dtype."
+    )
+    quantization: AnyQuantization | None = Field(
+        default=None, description="As {backend: torchao, type: int8_weight_only}; components: the denoisers."
+    )
+    offload: (
+        Annotated[AnyOffload, BeforeValidator(_by_type, json_schema_input_type=str | AnyOffload)] | None
+    ) = Field(default=None, description="model, group, or a mapping: where weights wait when not in use.")
+    vae_tiling: bool = Field(default=False, description="Decode in tiles.")
+    vae_slicing: bool = Field(default=False, description="Decode frames or images of a batch one by one.")
+
+    def numerics(self) -> dict[str, Any]:
+        """What of them is set: part of every row's identity, and enough to set them again.
+
+        Of an offload to disk that it is one: where is the machine's affair.
+        """
+        given = {name: getattr(self, name) for name in Options.model_fields}
+        return {name: _plain(value) for name, value in given.items() if value not in (None, False)}
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, Choice):
+        return value
+    disk = {"disk": True} if isinstance(value, GroupOffload) and value.disk else {}
+    return value.model_dump(exclude_none=True) | disk
+
+
+def recorded_options(numerics: Mapping[str, Any], environment: Mapping[str, Any]) -> Options:
+    """Return the options of a record; an attention backend is the one that was used."""
+    values = {name: numerics[name] for name in Options.model_fields if name in numerics}
+    values.pop("attention", None)  # auto, where the model has no choice, is none
+    if "attention" in environment:
+        values["attention"] = environment["attention"]
+    if isinstance(values.get("offload"), dict) and values["offload"].get("disk"):
+        values["offload"] = values["offload"] | {"disk": tempfile.gettempdir()}
+    return read_options(values)
+
+
+def read_options(values: Mapping[str, Any]) -> Options:
+    """Return the options that keyword arguments or a record's numerics give. Raises ModelError."""
+    try:
+        return Options.model_validate(dict(values))
+    except ValidationError as error:
+        found = error.errors(include_url=False)[0]
+    place = ".".join(map(str, found["loc"]))
+    raise ModelError(
+        f"model option {place} is {found['input']!r}: {found['msg']}",
+        f"the options are {', '.join(Options.model_fields)}; see docs/options.md",
+    )

@@ -1,0 +1,130 @@
+"""From a model's options to a pipeline that computes by them: what diffusers is told, and in which order.
+
+Weights first (quantised as they are read, then cast), then where they wait, then kernels, then the compiler,
+which must find all of that in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from framefleet.pipeline.model.options.attention import Attention, backend_lines, open_attention
+from framefleet.pipeline.model.options.offload import OWN_FOLDER, modules_of, offload, script_calls
+from framefleet.pipeline.model.options.pipe_calls import DIFFUSERS, New, PipeCall, imports
+from framefleet.pipeline.model.options.quantization import DISTRIBUTIONS, check_quantized, pipeline_config
+from framefleet.pipeline.model.options.regions import allow_graphs, check_compiler
+from framefleet.pipeline.model.options.schema import Options
+from framefleet.pipeline.model.options.step_cache import cache_config
+from framefleet.pipeline.model.specs.families import DENOISERS
+
+FP8 = {"fp8_e4m3": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
+NEVER = False  # of `dynamic`: bits must not depend on which shapes came before
+
+
+def denoisers_in(components: Iterable[str]) -> list[str]:
+    return [name for name in components if name.startswith(DENOISERS)]
+
+
+def quantization_config(options: Options, libraries: Mapping[str, str]) -> New | None:
+    """Return what from_pretrained is to be told. libraries: where each component's class is from."""
+    if options.quantization is None:
+        return None
+    names = options.quantization.components or denoisers_in(libraries)
+    return pipeline_config(options.quantization, {name: libraries[name] for name in names})
+
+
+def tune(pipe: Any, options: Options, *, device: str) -> Attention | None:
+    """Set up a loaded pipeline and put it on the device. Raises ModelError for what does not work here.
+
+    Not the step cache: each row has its own.
+    """
+    modules = modules_of(pipe)
+    denoisers = {name: modules[name] for name in denoisers_in(modules)}
+    if options.quantization:
+        names = options.quantization.components or denoisers
+        check_quantized({name: modules[name] for name in names}, options.quantization)
+    for call in weight_calls(options, denoisers):
+        call.make(pipe)
+    if options.offload:
+        offload(pipe, options.offload, device=device, denoisers=denoisers)
+    else:
+        pipe.to(device)
+    attention = open_attention(options.attention, denoisers, device=device) if options.attention else None
+    if options.compile:
+        check_compiler(device)
+        allow_graphs()
+    for call in compile_calls(options, denoisers):
+        call.make(pipe)
+    return attention
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What a script says to the same end.
+
+    loading: what from_pretrained is told beyond dtype and place. lines: after it. modules, classes: what it
+    imports, and what it imports from diffusers.
+    """
+
+    loading: str
+    lines: Sequence[str]
+    modules: Collection[str]
+    classes: Collection[str]
+
+
+def script_setup(options: Options, libraries: Mapping[str, str], *, device: str, steps: int) -> Setup:
+    """Return a script's share. libraries: of all components that hold weights. steps: the row's."""
+    denoisers = denoisers_in(libraries)
+    quantized = quantization_config(options, libraries)
+    first = weight_calls(options, denoisers)
+    if options.offload:
+        first += script_calls(options.offload, libraries, device=device, denoisers=denoisers)
+    last = [*compile_calls(options, denoisers), *cache_calls(options, denoisers, steps=steps)]
+    placing = [] if options.offload else [f"pipe.to({device!r})"]
+    attention = backend_lines(denoisers, options.attention) if options.attention else []
+    lines = [*map(str, first), *placing, *attention, *map(str, last)]
+    needed = set(imports([quantized, *first, *last]))
+    modules = {module for module, _ in needed} - {DIFFUSERS}
+    return Setup(
+        loading=f", quantization_config={quantized}" if quantized else "",
+        lines=lines,
+        modules=modules | {"tempfile"} if any(OWN_FOLDER in line for line in lines) else modules,
+        classes={name for _, name in needed if name} | ({"attention_backend"} if attention else set()),
+    )
+
+
+def packages_of(options: Options, device: str) -> list[str]:
+    """Return the packages whose versions decide bits because of these options."""
+    found = [DISTRIBUTIONS[options.quantization.backend]] if options.quantization else []
+    return found + ["triton"] * (options.compile and device.startswith("cuda"))
+
+
+def weight_calls(options: Options, denoisers: Iterable[str]) -> list[PipeCall]:
+    """Return what changes weights, and how the autoencoder goes about its work."""
+    calls = []
+    if options.layerwise_casting:
+        storage = {"storage_dtype": FP8[options.layerwise_casting]}
+        calls += [_of(name, "enable_layerwise_casting", storage) for name in denoisers]
+    calls += [_of("vae", "enable_tiling")] * options.vae_tiling
+    calls += [_of("vae", "enable_slicing")] * options.vae_slicing
+    return calls
+
+
+def compile_calls(options: Options, denoisers: Iterable[str]) -> list[PipeCall]:
+    settings = {"fullgraph": True, "dynamic": NEVER}
+    return [_of(name, "compile_repeated_blocks", settings) for name in denoisers] * options.compile
+
+
+def cache_calls(options: Options, denoisers: Iterable[str], *, steps: int) -> list[PipeCall]:
+    if options.cache is None:
+        return []
+    settings = {"config": cache_config(options.cache, steps=steps)}
+    return [_of(name, "enable_cache", settings) for name in denoisers]
+
+
+def _of(component: str, method: str, arguments: Mapping[str, Any] | None = None) -> PipeCall:
+    return PipeCall(component=component, method=method, arguments=arguments or {})

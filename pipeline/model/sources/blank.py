@@ -1,0 +1,37 @@
+"""From a pipeline folder's configs to the pipeline without weights, which shows what fits it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from accelerate import init_empty_weights
+from torch import nn
+
+from framefleet.pipeline.model.sources.components import Component, class_of
+from framefleet.pipeline.model.sources.sealed import sealed
+from framefleet.pipeline.model.sources.weights import Weights
+from framefleet.pipeline.model.specs.spec import PipelineSpec
+
+
+def blank_pipeline(weights: Weights, spec: PipelineSpec) -> Any:
+    """Return the pipeline with every parameter on the meta device; tokenizers and scheduler are real.
+
+    Opens no weights. Raises ModelError for configs that no network can be made of.
+    """
+    with sealed(weights.configs(), weights.config_files) as place:
+        networks = {c.name: _blank(c, place / c.name) for c in weights.components if c.has_weights}
+        return spec.pipeline_class.from_pretrained(place, local_files_only=True, **networks)
+
+
+def _blank(component: Component, folder: Path) -> nn.Module:
+    found = class_of(component.library, component.class_name)
+    if component.loader == "diffusers":
+        config = found.load_config(folder)
+        with init_empty_weights():
+            network: nn.Module = found.from_config(config)
+        return network
+    config = found.config_class.from_pretrained(folder)
+    with init_empty_weights():
+        network = found(config)
+    return network

@@ -1,0 +1,115 @@
+"""From model_index.json to the components that it names, each of a class that pipelines are made of."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model.registry import exported, is_standin, own_component
+from framefleet.pipeline.model.sources.selection import is_weights
+from framefleet.pipeline.model.specs.model_index import INDEX, OWN_CODE, component_classes, read_index
+
+Loader = Literal["diffusers", "transformers"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """One folder of a pipeline.
+
+    library: where its class is from. loader: the library whose `from_pretrained` reads its weights, each by
+    names and in an order of its own; None for what has no weights.
+    """
+
+    name: str
+    library: str
+    class_name: str
+    loader: Loader | None
+
+    @property
+    def has_weights(self) -> bool:
+        return self.loader is not None
+
+
+def components_of(index: Mapping[str, Any], where: str) -> tuple[Component, ...]:
+    """Return the components that are there.
+
+    Raises ModelError for a class that no installed library has, or that is not what pipelines are made of.
+    """
+    named = component_classes(index, where)
+    return tuple(_component(name, *named[name], where) for name in named)
+
+
+def components_in(folder: Path) -> tuple[Component, ...]:
+    """Return the components of a folder."""
+    return components_of(read_index(folder), str(folder / INDEX))
+
+
+def check_weights(components: Iterable[Component], files: Iterable[str], where: str) -> None:
+    """Raise ModelError for a network without weights among the selected `files`."""
+    found = {file.partition("/")[0] for file in files if is_weights(file)}
+    for component in components:
+        if component.has_weights and component.name not in found:
+            raise ModelError(
+                f"{where}/{component.name} cannot be loaded: a {component.class_name} needs weights, and "
+                "there is no model.safetensors or diffusion_pytorch_model.safetensors, nor their shards",
+                "fetch the model again; of a model that has other variants only, as fp16, rename their files",
+            )
+
+
+def class_of(library: str, name: str) -> Any:
+    """Return the class of a component; None when it is not installed."""
+    return own_component(library, name) or exported(_library(library), name)
+
+
+def _component(name: str, library: str, class_name: str, where: str) -> Component:
+    found, called = class_of(library, class_name), f"{where}: {name} is of {library}.{class_name}"
+    if found is None:
+        raise ModelError(f"{called}, which is not installed here", OWN_CODE)
+    if is_standin(found):
+        packages = ", ".join(found._backends)
+        raise ModelError(f"{called}, which needs the Python packages {packages}", "install them")
+    loader = _loader(found)
+    if loader is None and not (isinstance(found, type) and issubclass(found, _weightless())):
+        raise ModelError(f"{called}, which is not what pipelines are made of", OWN_CODE)
+    return Component(name=name, library=library, class_name=class_name, loader=loader)
+
+
+def _loader(found: Any) -> Loader | None:
+    """Return who reads the weights of a network.
+
+    None for a class that reads them by code of its own: from several folders, or from other files.
+    """
+    from diffusers import ModelMixin
+    from diffusers.models.modeling_utils import LegacyModelMixin
+    from transformers import PreTrainedModel
+
+    function = getattr(getattr(found, "from_pretrained", None), "__func__", None)
+    if function in (ModelMixin.from_pretrained.__func__, LegacyModelMixin.from_pretrained.__func__):
+        return "diffusers"
+    return "transformers" if function is PreTrainedModel.from_pretrained.__func__ else None
+
+
+def _weightless() -> tuple[type, ...]:
+    """Return what a pipeline has beside networks: what diffusers loads, without whole pipelines and ONNX."""
+    from diffusers import BaseGuidance, SchedulerMixin
+    from transformers import FeatureExtractionMixin, ImageProcessingMixin, ProcessorMixin
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+    processors = (FeatureExtractionMixin, ImageProcessingMixin, ProcessorMixin)
+    return (SchedulerMixin, BaseGuidance, PreTrainedTokenizerBase, *processors)
+
+
+def _library(name: str) -> ModuleType | None:
+    """Return diffusers, transformers, or the part of diffusers that holds a pipeline's own components.
+
+    Nothing else: importing a module runs it, and the name comes from the model's folder.
+    """
+    if name in ("diffusers", "transformers"):
+        return importlib.import_module(name)
+    found = exported(importlib.import_module("diffusers.pipelines"), name)
+    return found if isinstance(found, ModuleType) else None

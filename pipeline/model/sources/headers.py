@@ -1,0 +1,92 @@
+"""From the first bytes of a safetensors file to its tensors: 8 bytes of length, JSON, then the values."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.model.sources.foreign_files import HEAD_BYTES, foreign
+
+# A hundred bytes for each tensor, and the models with most have some thousands; safetensors itself would take
+# 100 MB, which are gigabytes once they are parsed.
+MAX_HEADER_BYTES = 16 * 2**20
+# Of one value. Of a type that is not known here nothing but its place in the file is looked at.
+BITS = {
+    **{"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64},
+    **{"F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """One entry of a header.
+
+    dtype: as safetensors spells it (F32, BF16). begin, end: of its bytes in the file.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+    @property
+    def num_parameters(self) -> int:
+        return math.prod(self.shape)
+
+
+def read_header(read: Callable[[int], bytes], where: str) -> tuple[int, list[Tensor]]:
+    """Return how many bytes stand before the data, and the tensors.
+
+    read: gives so many of the file's first bytes. Raises ModelError when it is not a safetensors file: when
+    tensors overlap, leave gaps, or take another number of bytes than their shape.
+    """
+    try:
+        (length,) = struct.unpack("<Q", read(8))
+        start = 8 + length
+        header = parse_json(read(start if length <= MAX_HEADER_BYTES else 8)[8:])
+        found = [_tensor(entry, start) for name, entry in header.items() if name != "__metadata__"]
+        _check_places(found, start)
+    except (struct.error, ValueError, AttributeError, LookupError, TypeError):
+        known = foreign(read(HEAD_BYTES))
+        what, fix = (f": it {known[0]}", known[1]) if known else ("", "fetch it again")
+        raise ModelError(f"{where} is not a safetensors file{what}", fix) from None
+    return start, found
+
+
+def check_length(path: Path) -> None:
+    """Raise ModelError for a file that is shorter or longer than its header says."""
+    start, tensors = read_header(lambda count: read_first(path, count), str(path))
+    expected, size = max((tensor.end for tensor in tensors), default=start), path.stat().st_size
+    if size != expected:
+        raise ModelError(f"{path} has {size} bytes, but its header says {expected}", "fetch it again")
+
+
+def read_first(path: Path, count: int | None) -> bytes:
+    """Return the first `count` bytes of a file; all of them for None."""
+    try:
+        with path.open("rb") as file:
+            return file.read() if count is None else file.read(count)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}", "check its permissions") from error
+
+
+def _tensor(entry: Any, start: int) -> Tensor:
+    begin, end = entry["data_offsets"]
+    numbers = [*entry["shape"], begin, end]
+    if not all(type(number) is int and number >= 0 for number in numbers) or type(entry["dtype"]) is not str:
+        raise ValueError(entry)
+    return Tensor(dtype=entry["dtype"], shape=tuple(entry["shape"]), begin=start + begin, end=start + end)
+
+
+def _check_places(tensors: list[Tensor], start: int) -> None:
+    for tensor in sorted(tensors, key=lambda tensor: (tensor.begin, tensor.end)):
+        bits = BITS.get(tensor.dtype)
+        if tensor.begin != start or (bits and tensor.num_parameters * bits != 8 * (tensor.end - start)):
+            raise ValueError(tensor)
+        start = tensor.end

@@ -1,0 +1,150 @@
+"""From `org/name` and a revision to the files of a hub model: listed with the hub's digests, fetched once.
+
+Files go to the hub's own cache (HF_HOME), so what other programs fetched is used, and the other way round.
+Token, endpoint and offline mode are huggingface_hub's: HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE.
+"""
+
+from __future__ import annotations
+
+import glob
+import logging
+import re
+from collections.abc import Collection, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import NoReturn
+
+from huggingface_hub import HfApi, hf_hub_download, hf_hub_url, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
+
+from framefleet.pipeline.errors import ModelError, ServiceError
+from framefleet.pipeline.guards.public import public_text
+from framefleet.pipeline.model.sources.cache import one_fetcher
+from framefleet.pipeline.model.sources.headers import read_first
+from framefleet.pipeline.model.sources.source import Listed, Source, list_folder
+from framefleet.pipeline.model.specs.model_index import INDEX
+
+log = logging.getLogger(__name__)
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class HubSource:
+    """One commit of a hub model."""
+
+    is_local = False
+
+    def __init__(self, repo: str, commit: str) -> None:
+        self.path, self.revision = repo, commit
+        self.name = f"{repo}@{commit}"
+
+    @cached_property
+    def files(self) -> Mapping[str, Listed]:
+        """What the hub says, or else the cache: offline, or when the hub does not answer."""
+        try:
+            found = HfApi().model_info(self.path, revision=self.revision, files_metadata=True).siblings or []
+        except Exception as error:  # the client raises what its HTTP library does, and that changed twice
+            folder = _cached_folder(self.path, self.revision)
+            if folder is None:
+                _refuse(self.path, self.revision, error)
+            log.info("%s: %s; using what is in the cache", self.name, type(error).__name__)
+            return list_folder(folder)
+        return {
+            file.rfilename: Listed(size=file.size or 0, sha256=file.lfs.sha256 if file.lfs else None)
+            for file in found
+        }
+
+    def read(self, file: str, count: int | None = None) -> bytes:
+        cached = try_to_load_from_cache(self.path, file, revision=self.revision)
+        try:
+            if not isinstance(cached, str) and count is not None:
+                headers = {**build_hf_headers(), "range": f"bytes=0-{count - 1}"}
+                url = hf_hub_url(self.path, file, revision=self.revision)
+                answer = get_session().get(url, headers=headers)
+                hf_raise_for_status(answer)
+                return bytes(answer.content[:count])
+            path = hf_hub_download(self.path, file, revision=self.revision)
+        except Exception as error:  # as above
+            _refuse(self.path, self.revision, error)
+        return read_first(Path(path), count)
+
+    def fetch(self, files: Collection[str]) -> Path:
+        folder = self._whole(files)
+        if folder is None:
+            with one_fetcher(self.path):  # another process may have fetched it while this one waited
+                folder = self._whole(files) or _download(self.path, self.revision, files)
+        return folder
+
+    def _whole(self, files: Collection[str]) -> Path | None:
+        folder = _cached_folder(self.path, self.revision)
+        return folder if folder and all((folder / file).is_file() for file in files) else None
+
+
+def open_hub(repo: str, revision: str | None, needs: str | None = INDEX) -> Source:
+    """Return a hub model at one commit. Raises ModelError when there is no such model or revision.
+
+    A revision that is a commit already asks nobody: workers start without a request when all is in the cache.
+    needs: a file that must be there.
+    """
+    if revision is not None and COMMIT.fullmatch(revision):
+        return HubSource(repo, revision)
+    # Through the download: it notes in the cache which commit the name stands for, for offline runs.
+    return HubSource(repo, _download(repo, revision, [needs] if needs else []).name)
+
+
+def _cached_folder(repo: str, commit: str) -> Path | None:
+    """Return the snapshot folder in the hub's cache; None when nothing of it was fetched."""
+    try:
+        return Path(snapshot_download(repo, revision=commit, local_files_only=True, allow_patterns=[]))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+
+
+def _download(repo: str, revision: str | None, files: Collection[str]) -> Path:
+    patterns = [glob.escape(file) for file in files]
+    try:
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+    except Exception as error:  # as above; what is meant for people is sorted out
+        _refuse(repo, revision, error)
+    missing = [file for file in files if not (folder / file).is_file()]
+    if missing:
+        raise ModelError(
+            f"{repo} at {folder.name} has no {missing[0]} (not in the cache, or not on the hub)",
+            ("give a model in diffusers' format" if missing[0] == INDEX else "check its name")
+            + "; offline, fetch it once with a connection",
+        )
+    return folder
+
+
+def _refuse(repo: str, revision: str | None, error: Exception) -> NoReturn:
+    """Raise what a user can do about an error of the hub's client, whose text may quote a token."""
+    said = public_text(str(error)).strip().partition("\n")[0] or type(error).__name__
+    if isinstance(error, GatedRepoError):
+        problem = f"hub model {repo} is gated: {said}"
+        raise ModelError(problem, "accept its terms on its page at the hub, and set HF_TOKEN") from None
+    if isinstance(error, RepositoryNotFoundError):
+        raise ModelError(
+            f"{repo!r} is neither a folder here nor a model of the hub that may be read",
+            "check the spelling; for a private model set HF_TOKEN, on every machine of the cluster",
+        ) from None
+    if isinstance(error, RevisionNotFoundError):
+        raise ModelError(
+            f"hub model {repo} has no revision {revision!r}",
+            "give a branch, a tag or a commit; without `model.revision` it is main",
+        ) from None
+    if isinstance(error, HFValidationError):
+        raise ModelError(f"{repo!r} is not a folder here, nor a hub id: {said}", "check the path") from None
+    if isinstance(error, LocalEntryNotFoundError | HfHubHTTPError | OSError):
+        raise ServiceError(
+            f"hub model {repo} is not whole in the cache, and the hub does not answer: {said}",
+            "check the connection, HF_ENDPOINT and HF_HUB_OFFLINE; or give a local folder",
+        ) from error
+    raise ServiceError(f"hub model {repo}: {type(error).__name__}: {said}", "try again later") from error

@@ -1,0 +1,155 @@
+"""From the names of a model's files to those that loading it reads. Opens nothing but small files.
+
+Weights come from safetensors; pickles, which can run code when they are opened, only where they are allowed.
+They are chosen as the library that loads them chooses, and what it might take in their place is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING
+
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.model.specs.model_index import INDEX
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.model.sources.components import Component, Loader
+
+PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+# Of other frameworks, and in formats that are taken when they are asked for, beside those that are loaded.
+OTHER_WEIGHTS = (".msgpack", ".h5", ".onnx", ".gguf", ".distcp", ".flashpack")
+CODE = (".py", ".pyc", ".so")  # beside a model; never run
+PROSE = (".md", ".png", ".jpg")
+SAFETENSORS, SHARDS = ".safetensors", ".safetensors.index.json"
+SHARD_INDEXES = (".safetensors.index.", ".bin.index.")
+# In the order in which `from_pretrained` looks for them: diffusers prefers shards, transformers the one file.
+ORDER: dict[Loader, tuple[str, ...]] = {
+    "diffusers": (f"diffusion_pytorch_model{SHARDS}", "diffusion_pytorch_model.safetensors"),
+    "transformers": ("model.safetensors", f"model{SHARDS}"),
+}
+PICKLED: dict[Loader, tuple[str, ...]] = {
+    "diffusers": ("diffusion_pytorch_model.bin",),
+    "transformers": ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+}
+# `model.fp16.safetensors`, its shards, and their index: only for `variant="fp16"`, which is never said.
+VARIANT = re.compile(
+    r"(diffusion_pytorch_model|model)(-\d+-of-\d+)?\.([\w-]+)\.safetensors(\.index\.json)?"
+    r"|(diffusion_pytorch_model|model)\.safetensors\.index\.\w+\.json"
+)
+ADAPTER = "adapter_config.json"
+# Tokenizers of a processor, and chat templates, lie in folders of their own below the component's.
+MAX_DEPTH = 3
+
+
+def select(
+    names: Iterable[str],
+    components: Iterable[Component],
+    *,
+    read: Callable[[str], bytes],
+    where: str,
+    allow_pickle: bool = False,
+) -> list[str]:
+    """Return the files that loading reads, sorted.
+
+    names: of all files, relative to the model. read: gives a small file's bytes. where: what to call the
+    model's folder in errors. Raises ModelError for pickles, missing shards, and weights beside those chosen.
+    """
+    inside = _by_folder(names)
+    chosen = [INDEX]
+    for component in components:
+        files, place = inside.get(component.name, set()), f"{where}/{component.name}"
+
+        def read_beside(name: str, at: str = component.name) -> bytes:
+            return read(f"{at}/{name}")
+
+        weights = _weights(component.loader, files, read_beside, place, allow_pickle=allow_pickle)
+        _refuse_others(files, weights, place)
+        chosen += [f"{component.name}/{name}" for name in [*weights, *filter(_is_config, files)]]
+    for name in chosen:
+        if not name.isprintable():
+            raise ModelError(
+                f"{where}/{name!r} cannot be a file's name", "rename it, or fetch the model again"
+            )
+    return sorted(chosen)
+
+
+def is_weights(name: str) -> bool:
+    """Tell whether a file holds tensors, rather than settings or a vocabulary."""
+    return name.endswith((SAFETENSORS, *PICKLES))
+
+
+def _by_folder(names: Iterable[str]) -> dict[str, set[str]]:
+    """Group names by their component."""
+    inside: dict[str, set[str]] = {}
+    for name in names:
+        folder, *parts = name.split("/")
+        if 0 < len(parts) < MAX_DEPTH and not any(part in ("", ".", "..") for part in parts):
+            inside.setdefault(folder, set()).add("/".join(parts))
+    return inside
+
+
+def _weights(
+    loader: Loader | None,
+    names: Collection[str],
+    read: Callable[[str], bytes],
+    place: str,
+    *,
+    allow_pickle: bool,
+) -> list[str]:
+    known = [*ORDER[loader], *(PICKLED[loader] if allow_pickle else ())] if loader else []
+    for name in known:
+        if name in names:
+            return [name, *_shards(names, name, read(name), place)] if name.endswith(".json") else [name]
+    pickles = sorted(name for name in names if name.endswith(PICKLES))
+    if pickles and allow_pickle:
+        fix = f"rename it to {PICKLED[loader][0]}" if loader else "delete it"
+        raise ModelError(f"{place}/{pickles[0]} is not loaded by that name", fix)
+    if pickles:
+        raise ModelError(
+            f"{place}/{pickles[0]} is a pickle, which can run code when it is opened",
+            "convert it to safetensors, or take the model from a place that has them; "
+            "if you trust where it comes from, set `model.allow_pickle: true`",
+        )
+    return []
+
+
+def _shards(names: Collection[str], index: str, content: bytes, place: str) -> list[str]:
+    kind = ".bin" if ".bin." in index else SAFETENSORS
+    try:
+        shards = sorted(set(parse_json(content)["weight_map"].values()))
+        is_index = all(shard.endswith(kind) for shard in shards)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        is_index = False
+    if not is_index:
+        raise ModelError(f"{place}/{index} is not an index of shards", "fetch it again")
+    for shard in shards:
+        if shard not in names:
+            raise ModelError(f"{place}/{shard} is missing, though {index} names it", "fetch it again")
+    return shards
+
+
+def _refuse_others(names: Collection[str], chosen: Collection[str], place: str) -> None:
+    """Raise ModelError for weights that are not those chosen, and that nothing marks as a variant of them.
+
+    They change nothing here, where only what was hashed is loaded; but a plain script might take them.
+    """
+    kinds = (SAFETENSORS, SHARDS)
+    others = [n for n in names if n.endswith(kinds) and n not in chosen and not VARIANT.fullmatch(n)]
+    others += [ADAPTER] * (ADAPTER in names)
+    for name in sorted(others):
+        if "/" not in name:
+            taken = f"{', '.join(sorted(chosen)[:2])} is loaded" if chosen else "nothing there is loaded"
+            raise ModelError(
+                f"{place}/{name} lies beside the weights, and is not among what is loaded ({taken})",
+                "delete it; or if it is the one that is meant, delete the others, and lock the model again",
+            )
+
+
+def _is_config(name: str) -> bool:
+    """Configuration and tokenizer files: everything small that is not weights, code or prose."""
+    is_hidden = any(part.startswith(".") for part in name.split("/"))
+    if is_hidden or name == ADAPTER or any(part in name for part in SHARD_INDEXES):
+        return False
+    return not (is_weights(name) or name.endswith((*CODE, *PROSE, *OTHER_WEIGHTS)))

@@ -1,0 +1,164 @@
+"""From what a job calls its model to the place that it comes from: a folder, the hub, or a URL.
+
+Every source lists its files with what it says about them, gives the bytes of small ones, and fetches chosen
+files into a folder of this machine, once for all its processes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.guards.public import public_url
+from framefleet.pipeline.model.sources.blobs import named_sha256
+from framefleet.pipeline.model.sources.headers import read_first
+from framefleet.pipeline.model.sources.integrity import list_files
+from framefleet.pipeline.model.specs.model_index import INDEX
+
+HUB_ID = re.compile(r"(?:hf://)?(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """What a source says about one of its files. sha256: None where it does not say."""
+
+    size: int
+    sha256: str | None = None
+
+
+class Source(Protocol):
+    """One model, as it is now.
+
+    path, revision: what opens it again, on other machines too; a hub's revision is the commit.
+    name: the same in one text, without credentials: what records and messages call it.
+    is_local: reading its files costs no download.
+    """
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def revision(self) -> str | None: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def is_local(self) -> bool: ...
+
+    @property
+    def files(self) -> Mapping[str, Listed]: ...
+
+    def read(self, file: str, count: int | None = None) -> bytes:
+        """Return the first `count` bytes of a file; all of them for None."""
+        ...
+
+    def fetch(self, files: Collection[str]) -> Path:
+        """Return a folder of this machine that holds these files."""
+        ...
+
+
+class FolderSource:
+    """A pipeline folder of this machine."""
+
+    is_local = True
+    revision = None
+
+    def __init__(self, path: str) -> None:
+        self.path = self.name = path
+
+    @cached_property
+    def files(self) -> Mapping[str, Listed]:
+        return list_folder(Path(self.path))
+
+    def read(self, file: str, count: int | None = None) -> bytes:
+        return read_first(Path(self.path, file), count)
+
+    def fetch(self, files: Collection[str]) -> Path:
+        return Path(self.path)
+
+
+def open_source(
+    path: str,
+    *,
+    revision: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    needs: str | None = INDEX,
+) -> Source:
+    """Return where a model comes from. Raises ModelError when there is none.
+
+    path: a folder, `org/name` or `org/name@revision` of the hub, or a URL that fsspec opens. A folder of that
+    name wins over the hub. revision: a branch, tag or commit of the hub. needs: the file by which a URL and a
+    hub model are known to be what is looked for.
+    """
+    place, revision = split_name(path, revision)
+    if place.startswith(("file://", "local://")):
+        place = place.partition("://")[2]
+    if "://" in place:
+        from framefleet.pipeline.model.sources.url_source import UrlSource
+
+        _refuse_revision(place, revision)
+        source: Source = UrlSource(place, storage_options or {})
+        if needs == INDEX:
+            _refuse_if_empty(source)
+        return source
+    folder = os.path.abspath(os.path.expanduser(place))
+    if os.path.exists(folder) or not HUB_ID.fullmatch(place):
+        _refuse_revision(folder, revision)
+        return _opened_folder(folder)
+    from framefleet.pipeline.model.sources.hub import open_hub
+
+    return open_hub(place, revision, needs)
+
+
+def split_name(path: str, revision: str | None) -> tuple[str, str | None]:
+    """Return the path and the revision of `org/name@revision`; of anything else what is given."""
+    match = HUB_ID.fullmatch(path)
+    if match is None or os.path.exists(os.path.expanduser(path)):
+        return path, revision
+    if match["revision"] and revision and match["revision"] != revision:
+        raise ModelError(f"model {path!r} has another revision beside it: {revision!r}", "give one of them")
+    return match["repo"], revision or match["revision"]
+
+
+def public_name(path: str, revision: str | None) -> str:
+    """Return what a record calls a model: what opens it again, without credentials."""
+    return f"{path}@{revision}" if revision else public_url(path)
+
+
+def list_folder(folder: Path) -> dict[str, Listed]:
+    """Return the files of a folder; of those in a cache, the SHA-256 that they are named by."""
+    return {
+        name: Listed(size=(folder / name).stat().st_size, sha256=named_sha256(folder / name))
+        for name in list_files(folder)
+    }
+
+
+def _opened_folder(folder: str) -> Source:
+    if not os.path.isdir(folder):
+        raise ModelError(
+            f"model {folder!r} is not a folder",
+            "give a pipeline folder (it holds model_index.json), org/name of a hub model, or a URL",
+        )
+    return FolderSource(folder)
+
+
+def _refuse_if_empty(source: Source) -> None:
+    if INDEX not in source.files:
+        raise ModelError(
+            f"{source.name} has no {INDEX}", "check the URL: it must be a diffusers pipeline's own folder"
+        )
+
+
+def _refuse_revision(place: str, revision: str | None) -> None:
+    if revision is not None:
+        raise ModelError(
+            f"revision {revision!r} is given, but {public_url(place)} is not a model of the hub",
+            "leave `model.revision` out, or give org/name of the hub as `model.path`",
+        )

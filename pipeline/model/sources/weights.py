@@ -1,0 +1,169 @@
+"""From a model's source to the files that are loaded, each with its SHA-256, held against lock and hub.
+
+`open_weights` reads small files only, so that a driver on a laptop can name a model of 60 GB; whoever loads
+the model calls `fetched`, which hashes the real bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model.sources.blobs import check_git_names
+from framefleet.pipeline.model.sources.components import Component, check_weights, components_of
+from framefleet.pipeline.model.sources.config_keys import check_configs
+from framefleet.pipeline.model.sources.headers import check_length
+from framefleet.pipeline.model.sources.integrity import check_digests, file_digests
+from framefleet.pipeline.model.sources.links import check_links
+from framefleet.pipeline.model.sources.model_lock import (
+    LOCK_FILE,
+    ModelLock,
+    check_lock,
+    parse_lock,
+    read_lock,
+)
+from framefleet.pipeline.model.sources.selection import is_weights, select
+from framefleet.pipeline.model.sources.source import Source, list_folder
+from framefleet.pipeline.model.specs.model_index import INDEX, MAX_JSON_BYTES, parse_index
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """One model before it is loaded.
+
+    files: what loading reads. expected: the SHA-256 of those that the lock or the source names. lock: None
+    where there is none.
+    """
+
+    source: Source
+    class_name: str
+    components: tuple[Component, ...]
+    files: tuple[str, ...]
+    expected: Mapping[str, str]
+    lock: ModelLock | None
+
+    @property
+    def config_files(self) -> list[str]:
+        """All but the weights."""
+        return [file for file in self.files if not is_weights(file)]
+
+    def configs(self) -> Path:
+        """Return a folder of this machine that holds all but the weights.
+
+        Raises ModelError for configs that lead a library to code, to the network or to other files.
+        """
+        folder = self.source.fetch(self.config_files)
+        check_configs(folder, self.config_files)
+        return folder
+
+    def digests(self) -> dict[str, str]:
+        """Return every file's SHA-256, reading only what costs no download or is named by nobody.
+
+        Raises ModelError for files that are not those of the lock, and for broken ones.
+        """
+        read = [file for file in self.files if self._must_be_read(file)]
+        return {**self.expected, **self._hashed(self.source.fetch(read), read)}
+
+    def fetched(self) -> tuple[Path, dict[str, str]]:
+        """Return the folder of this machine with all files, and the SHA-256 of its real bytes."""
+        folder = self.source.fetch(self.files)
+        return folder, self._hashed(folder, list(self.files))
+
+    def _must_be_read(self, file: str) -> bool:
+        return self.source.is_local or not is_weights(file) or file not in self.expected
+
+    def _hashed(self, folder: Path, files: list[str]) -> dict[str, str]:
+        _check_files(folder, files)
+        found = file_digests(folder, files)
+        named_by = "its lock" if self.lock else "the hub" if self.source.revision else "its own name"
+        check_digests(folder, found, self.expected, named_by=named_by)
+        # A file in a cache is named by its SHA-256 too.
+        check_digests(folder, found, _names(folder), named_by="its own name")
+        check_git_names(folder, files)
+        return found
+
+
+def open_weights(
+    source: Source, *, lock: str | None = None, allow_pickle: bool = False, ignore_lock: bool = False
+) -> Weights:
+    """Return what loading a model would read. Raises ModelError when it is incomplete, not the locked one,
+    needs pickles that are not allowed, or code of its own.
+
+    lock: a lock file's path; without one, the model's own counts, if it has one and `ignore_lock` is not set.
+    """
+    where = source.name
+    if INDEX not in source.files:
+        raise ModelError(
+            f"{where}/{INDEX} does not exist", "give a diffusers pipeline folder, not a single checkpoint"
+        )
+
+    def read(file: str) -> bytes:
+        if source.is_local:
+            check_links(Path(source.path), [file])  # before it is opened: what it leads to may never end
+        if source.files[file].size > MAX_JSON_BYTES:
+            raise ModelError(
+                f"{where}/{file} has more than {MAX_JSON_BYTES:,} bytes", "fetch the model again"
+            )
+        return source.read(file)
+
+    index = parse_index(read(INDEX), f"{where}/{INDEX}")
+    components = components_of(index, f"{where}/{INDEX}")
+    files = select(source.files, components, read=read, where=where, allow_pickle=allow_pickle)
+    if source.is_local:
+        check_links(Path(source.path), files)
+    check_weights(components, files, where)
+    said = {file: sha256 for file in files if (sha256 := source.files[file].sha256)}
+    locked = None if ignore_lock else _lock_of(source, lock, read)
+    if locked:
+        sizes = {file: source.files[file].size for file in files}
+        check_lock(locked, where=where, revision=source.revision, sizes=sizes, digests=said)
+    return Weights(
+        source=source,
+        class_name=index["_class_name"],
+        components=components,
+        files=tuple(files),
+        expected=locked.digests if locked else said,
+        lock=locked,
+    )
+
+
+def fetched_as(source: Source, expected: Mapping[str, str]) -> tuple[Path, dict[str, str]]:
+    """Return a folder of this machine with the driver's files, and the SHA-256 of its real bytes.
+
+    Asks the hub only for files that are not in the cache. Raises ModelError when a file is another one.
+    """
+    folder = source.fetch(expected)
+    if not folder.is_dir():
+        raise ModelError(f"{folder} is not a folder", "put the same model on every machine of the cluster")
+    missing = [file for file in expected if not (folder / file).is_file()]
+    if missing:
+        raise ModelError(
+            f"{folder / missing[0]} is missing", "put the same model on every machine of the cluster"
+        )
+    check_links(folder, expected)
+    _check_files(folder, expected)
+    found = file_digests(folder, expected)
+    check_digests(folder, found, expected, named_by="the driver's")
+    return folder, found
+
+
+def _check_files(folder: Path, files: Iterable[str]) -> None:
+    """Raise ModelError for files that are broken, or that lead a library elsewhere."""
+    for file in files:
+        if file.endswith(".safetensors"):
+            check_length(folder / file)
+    check_configs(folder, files)
+
+
+def _lock_of(source: Source, path: str | None, read: Callable[[str], bytes]) -> ModelLock | None:
+    if path is not None:
+        return read_lock(Path(path))
+    if LOCK_FILE in source.files:
+        return parse_lock(read(LOCK_FILE), f"{source.name}/{LOCK_FILE}")
+    return None
+
+
+def _names(folder: Path) -> dict[str, str]:
+    return {file: listed.sha256 for file, listed in list_folder(folder).items() if listed.sha256}

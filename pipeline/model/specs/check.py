@@ -1,0 +1,165 @@
+"""From one cell or one default to the value that the pipeline is given, or to why it is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from framefleet.pipeline.model.specs.bounds import MAX_FRAMES, MAX_SIDE
+from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.model.specs.ranges import out_of_range
+from framefleet.pipeline.model.specs.signature import Scalar, ScalarKind
+from framefleet.pipeline.model.specs.spec import PipelineSpec
+from framefleet.pipeline.request import MAX_FPS, MAX_SEED, MIN_FPS
+
+EXACT_FLOATS = 2**53  # from here on a float column no longer holds every whole number
+MAX_SHOWN, BITS = 80, 256  # characters of a value in a message; 78 digits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """Why a value cannot be rendered, as the end of "height is 100, but ...", and what to do."""
+
+    reason: str
+    fix: str
+
+
+def check_argument(name: str, value: Any, kind: ScalarKind, spec: PipelineSpec) -> Scalar | Refused:
+    """Return `value` as the parameter `name` takes it: 5 is 5.0 for a float, 9.0 is 9 for an int."""
+    found = coerce(value, kind)
+    if isinstance(found, Refused):
+        return found
+    if name in ("height", "width"):
+        return _check_size(int(found), spec)
+    if name in FRAME_PARAMETERS and not (spec.family.drops_repeats and spec.frame_rest == 0):
+        return check_frames(int(found), spec)
+    if name == "prompt":
+        return found if str(found).strip() else Refused(reason="it is blank", fix="write a prompt")
+    return found if isinstance(found, str) else _within(name, found)
+
+
+def shown(value: Any) -> str:
+    """Return a value as messages show it: cells may be pages, and Python spells no numbers of pages."""
+    if isinstance(value, int) and value.bit_length() > BITS:
+        return f"a whole number of {value.bit_length():,} bits"
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "..."
+
+
+def check_seed(value: Any) -> int | Refused:
+    found = coerce(value, "int")
+    if isinstance(found, Refused):
+        return found
+    if not 0 <= int(found) <= MAX_SEED:
+        return Refused(
+            reason="seeds go from 0 to 2**63 - 1", fix="use a seed in that range, or leave it empty"
+        )
+    return int(found)
+
+
+def check_fps(value: Any) -> float | Refused:
+    found = coerce(value, "float")
+    if isinstance(found, Refused):
+        return found
+    if not MIN_FPS <= float(found) <= MAX_FPS:
+        return Refused(reason=f"it must be from {MIN_FPS:g} to {MAX_FPS:g}", fix="use 16, 24 or 30, say")
+    return float(found)
+
+
+def coerce(value: Any, kind: ScalarKind) -> Scalar | Refused:
+    """Return `value` as a `kind`, when nothing is lost by it. Text is read, as a CSV's cells are text."""
+    return _COERCIONS[kind](value)
+
+
+def _text(value: Any) -> Scalar | Refused:
+    return value if isinstance(value, str) else Refused(reason="it must be text", fix="put it in quotes")
+
+
+def _flag(value: Any) -> Scalar | Refused:
+    if isinstance(value, bool):
+        return value
+    word = value.strip().lower() if isinstance(value, str) else ""
+    return (
+        word == "true"
+        if word in ("true", "false")
+        else Refused(reason="it must be true or false", fix="use one")
+    )
+
+
+def _whole(value: Any) -> Scalar | Refused:
+    refused = Refused(reason="it must be a whole number", fix="use a whole number")
+    if isinstance(value, str):
+        try:
+            return int(value)
+        except ValueError:
+            value = _number(value)  # "50.0"
+    if isinstance(value, float) and value.is_integer():
+        if abs(value) >= EXACT_FLOATS:
+            return Refused(reason="a float column does not hold it exactly", fix="make it an int64 column")
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else refused
+
+
+def _number(value: Any) -> Scalar | Refused:
+    refused = Refused(reason="it must be a finite number", fix="use a finite number")
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return refused
+    return number + 0.0 if math.isfinite(number) else refused  # + 0.0: -0.0 is the same row as 0.0
+
+
+_COERCIONS: dict[ScalarKind, Callable[[Any], Scalar | Refused]] = {
+    "str": _text,
+    "bool": _flag,
+    "int": _whole,
+    "float": _number,
+}
+
+
+def _within(name: str, number: float) -> float | Refused:
+    words = out_of_range(name, number)
+    if words is None:
+        return number
+    return Refused(reason=f"it must be {words}", fix=f"use {words.removeprefix('from ')}")
+
+
+def _check_size(pixels: int, spec: PipelineSpec) -> int | Refused:
+    multiple = spec.size_multiple
+    if pixels > MAX_SIDE:
+        return Refused(reason=f"no side has more than {MAX_SIDE:,} pixels", fix="use the model's own size")
+    if pixels > 0 and pixels % multiple == 0:
+        return pixels
+    below = max(pixels // multiple * multiple, 0)
+    near = f"use {below} or {below + multiple}" if below else f"use {multiple}"
+    return Refused(reason=f"{_short(spec)} renders multiples of {multiple}", fix=near)
+
+
+def check_frames(frames: int, spec: PipelineSpec) -> int | Refused:
+    """Return the number of frames, or why the model does not render so many."""
+    step = spec.frame_step or 1
+    if frames > MAX_FRAMES:
+        return Refused(
+            reason=f"no clip has more than {MAX_FRAMES:,} frames", fix="use the model's own number"
+        )
+    if spec.only_frames and frames != spec.only_frames:
+        only = spec.only_frames
+        return Refused(reason=f"{_short(spec)} renders {only} frames, no other number", fix=f"use {only}")
+    if spec.max_frames and frames > spec.max_frames:
+        longest = spec.max_frames
+        return Refused(
+            reason=f"{_short(spec)} renders {longest} frames at most", fix=f"use {longest} or less"
+        )
+    first = spec.frame_rest % step
+    if frames == 1 or (frames > 0 and frames % step == first):
+        return frames
+    below = (frames - first) // step * step + first
+    counts = f"{step}k + {first}" if first else f"{step}k"
+    rule = f"{_short(spec)} renders {counts} frames" if step > 1 else "a clip has 1 frame or more"
+    return Refused(reason=rule, fix=f"use {below} or {below + step}" if below > 0 else f"use {step + first}")
+
+
+def _short(spec: PipelineSpec) -> str:
+    return spec.class_name.removesuffix("Pipeline")

@@ -1,0 +1,66 @@
+"""From the dtype that a job asks for to the dtype of every component. Imports no torch.
+
+A name is of all components; a mapping is diffusers' own form, `{default: bf16, vae: fp32}`; what is left open
+(auto, or a mapping without a default) is the preset's on a GPU, and fp32 on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Literal, get_args
+
+from framefleet.pipeline.errors import ModelError
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.model.specs.presets import Preset
+
+DTypeName = Literal["fp32", "fp16", "bf16"]
+DType = Literal["auto", "fp32", "fp16", "bf16"] | dict[str, DTypeName]
+Resolved = DTypeName | dict[str, DTypeName]
+NAMES = get_args(DTypeName)
+
+
+def check_dtype(dtype: DType, components: Collection[str]) -> None:
+    """Raise ModelError for what is no dtype, and for components that the model does not have.
+
+    diffusers takes both in silence, and loads in another dtype than was meant.
+    """
+    if isinstance(dtype, str):
+        if dtype not in ("auto", *NAMES):
+            raise ModelError(f"dtype is {dtype!r}", f"use one of auto, {', '.join(NAMES)}, or a mapping")
+        return
+    for component, name in dtype.items():
+        if component != "default" and component not in components:
+            raise ModelError(
+                f"dtype names {component!r}, but the model has no such component",
+                f"use one of default, {', '.join(components)}",
+            )
+        if name not in NAMES:
+            raise ModelError(f"dtype of {component} is {name!r}", f"use one of {', '.join(NAMES)}")
+
+
+def asked(dtype: DType) -> DType:
+    """Return the one spelling of all that ask for the same: part of every row's identity."""
+    if isinstance(dtype, str):
+        return dtype
+    default = dtype.get("default")
+    pinned = {name: value for name, value in sorted(dtype.items()) if name != "default" and value != default}
+    if default is None:
+        return pinned or "auto"
+    return {"default": default, **pinned} if pinned else default
+
+
+def resolved(dtype: DType, *, device: str, preset: Preset | None) -> Resolved:
+    """Return what `dtype` comes to on this device: a name, or a mapping with a default."""
+    if isinstance(dtype, str):
+        found = _left_open(device, preset) if dtype == "auto" else {"default": dtype}
+    else:
+        found = dtype if "default" in dtype else _left_open(device, preset) | dtype
+    pinned = {name: value for name, value in found.items() if value != found["default"]}
+    return {"default": found["default"], **pinned} if pinned else found["default"]
+
+
+def _left_open(device: str, preset: Preset | None) -> dict[str, DTypeName]:
+    if not device.startswith("cuda"):
+        return {"default": "fp32"}
+    return {"default": preset.dtype, **preset.dtypes} if preset else {"default": "bf16"}

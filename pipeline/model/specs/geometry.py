@@ -1,0 +1,113 @@
+"""From component configs to what can be rendered: size multiple, frame step, default size, native rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from framefleet.pipeline.model.specs.families import Family
+from framefleet.pipeline.model.specs.signature import Parameter
+
+FRAME_PARAMETERS = ("num_frames", "video_length")
+_LEVELS = ("block_out_channels", "encoder_block_out_channels", "dim_mult")  # one entry per resolution
+Configs = Mapping[str, Mapping[str, Any]]
+Parameters = Mapping[str, Parameter]
+
+
+def _vae_factors(configs: Configs, family: Family) -> tuple[int, int]:
+    """Return how many pixels and frames one latent stands for, computed as diffusers' pipelines do."""
+    if family.vae_factors:
+        return family.vae_factors
+    vae = configs.get("vae", {})
+    levels = len(next((vae[key] for key in _LEVELS if vae.get(key)), [0] * 4)) - 1
+    spatial, temporal = 2**levels, vae.get("time_compression_ratio") or 1
+    if vae.get("spatio_temporal_scaling"):  # LTX
+        halved = 2 ** sum(vae["spatio_temporal_scaling"])
+        spatial, temporal = _last(vae.get("patch_size")) * halved, _last(vae.get("patch_size_t")) * halved
+    spatial = vae.get("scale_factor_spatial") or vae.get("spatial_compression_ratio") or spatial
+    temporal = vae.get("scale_factor_temporal") or vae.get("temporal_compression_ratio") or temporal
+    return int(spatial), int(temporal)
+
+
+def size_multiple(configs: Configs, family: Family) -> int:
+    spatial, _ = _vae_factors(configs, family)
+    patch = _last(_denoiser(configs).get("patch_size"))
+    return math.lcm(family.size_base, spatial * patch * family.packing)
+
+
+def frame_step(configs: Configs, family: Family) -> int | None:
+    _, temporal = _vae_factors(configs, family)
+    step = temporal * family.frame_factor
+    return step if step > 1 else None
+
+
+def frame_rest(class_name: str, configs: Configs) -> int:
+    """Return 1 where the first frame is packed alone, 0 where all are packed alike.
+
+    CogVideoX 1.5 renders over videos whose latent frames fill its patches of two, which 8k frames do.
+    """
+    over_pairs = class_name == "CogVideoXVideoToVideoPipeline" and _denoiser(configs).get("patch_size_t")
+    packs_alike = configs.get("vae", {}).get("_class_name") == "AutoencoderDCVideo"
+    return 0 if over_pairs or packs_alike else 1
+
+
+def default_size(parameters: Parameters, configs: Configs, family: Family) -> tuple[int | None, int | None]:
+    """Return the (height, width) of a call that gives none: the signature's, the family's, the denoiser's."""
+    signature = [parameters[name].default if name in parameters else None for name in ("height", "width")]
+    if isinstance(signature[0], int) and isinstance(signature[1], int):
+        return signature[0], signature[1]
+    if isinstance(family.default_size, tuple) or not family.prefix:
+        return family.default_size if isinstance(family.default_size, tuple) else (None, None)
+    sample = family.default_size or _denoiser(configs).get("sample_size")
+    if isinstance(sample, list) and len(sample) != 2:
+        return None, None
+    height, width = sample if isinstance(sample, list) else (sample, sample)
+    height = _denoiser(configs).get("sample_height", height)  # CogVideoX
+    width = _denoiser(configs).get("sample_width", width)
+    spatial, _ = _vae_factors(configs, family)
+    return (height * spatial, width * spatial) if height and width else (None, None)
+
+
+def default_frames(parameters: Parameters, configs: Configs) -> int | None:
+    for name in FRAME_PARAMETERS:
+        if name in parameters:
+            denoiser = _denoiser(configs)
+            frames = parameters[name].default or denoiser.get("sample_frames") or denoiser.get("num_frames")
+            return frames if isinstance(frames, int) else None
+    return None
+
+
+def only_frames(configs: Configs) -> int | None:
+    """Return the length that image tokens of a frame each tie the clip to (DynamiCrafter)."""
+    frames = configs.get("image_projector", {}).get("num_frames")
+    return frames if frames and frames > 1 else None
+
+
+def native_fps(
+    index: Mapping[str, Any], parameters: Parameters, configs: Configs, family: Family
+) -> float | None:
+    """Return frames per second as trained: newer models of two families are told by their configs."""
+    rate = parameters["frame_rate"].default if "frame_rate" in parameters else None
+    if isinstance(rate, int | float):
+        return float(rate)
+    if family.prefix == "Wan" and index.get("expand_timesteps"):
+        return 24.0  # Wan 2.2 TI2V-5B
+    if family.prefix == "CogVideoX" and _denoiser(configs).get("patch_size_t"):
+        return 16.0  # CogVideoX 1.5
+    return family.fps
+
+
+def motion_rate(parameters: Parameters, configs: Configs, family: Family) -> int | None:
+    """Return the `fps` of a call without one where it says how much motion there is to be."""
+    rate = _denoiser(configs).get("default_fps") if family.fps_is_motion and "fps" in parameters else None
+    return rate if isinstance(rate, int) else None
+
+
+def _last(patch: Any) -> int:
+    """Return how many pixels wide a patch is: one number, or (frames, height, width) as Wan's."""
+    return int(patch[-1] if isinstance(patch, list | tuple) else patch or 1)
+
+
+def _denoiser(configs: Configs) -> Mapping[str, Any]:
+    return configs.get("transformer") or configs.get("unet") or {}

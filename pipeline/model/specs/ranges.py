@@ -1,0 +1,54 @@
+"""From an argument's name to the numbers it may be: others fail late, or are taken and render noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from framefleet.pipeline.model.specs.bounds import MAX_FRAMES, MAX_SIDE, MAX_STEPS
+from framefleet.pipeline.request import MAX_FPS
+
+_SIDE = (1, MAX_SIDE, f"from 1 to {MAX_SIDE:,}")
+_FRAMES = (1, MAX_FRAMES, f"from 1 to {MAX_FRAMES:,}")
+_STEPS = (1, MAX_STEPS, f"from 1 to {MAX_STEPS:,}")
+_TOKENS = (1, 32_768, "from 1 to 32,768")  # text is padded to them; no pipeline takes more than 3,000
+_SCALE = (0, 1000, "from 0 to 1000")  # models are told by 30 at most; fp16 ends at 65,504
+_SHARE = (0, 1, "from 0 to 1")
+_RATE = (1, MAX_FPS, f"from 1 to {MAX_FPS:g}")
+# Of all others: what a column of Arrow's holds, and what fp32 does.
+_WHOLE = (-(2**63), 2**63 - 1, "a whole number of 64 bits")
+_NUMBER = (-3.4e38, 3.4e38, "a number that fp32 holds")
+
+_RANGES: dict[str, tuple[float, float, str]] = {
+    "decode_chunk_size": _FRAMES,
+    "eta": _SHARE,
+    # Open-Sora's: beyond these, steps have equal noise in fp32's 7 digits, at which the scheduler fails.
+    "flow_shift": (0.001, 1000, "from 0.001 to 1000"),
+    "fps": _RATE,
+    "frame_rate": _RATE,
+    "guidance_rescale": _SHARE,
+    **dict.fromkeys(("image_height", "image_width", "keyframe_height", "keyframe_width"), _SIDE),
+    **dict.fromkeys(("image_steps", "keyframe_steps", "num_inference_steps"), _STEPS),
+    **dict.fromkeys(("image_guidance", "keyframe_guidance"), _SCALE),
+    **dict.fromkeys(("keyframe_frames", "num_keyframes"), _FRAMES),
+    "max_sequence_length": _TOKENS,
+    # Open-Sora's: VMAF's motion as its authors let a language model choose it, in their prompt_refine.py.
+    "motion_score": (1, 15, "from 1 to 15"),
+    "overlap": (0, MAX_FRAMES, f"from 0 to {MAX_FRAMES:,}"),
+    "strength": (math.ulp(0), 1, "above 0 and at most 1"),
+}
+
+
+def out_of_range(name: str, value: float) -> str | None:
+    """Return what the argument must be, as "from 0 to 1", where `value` is not."""
+    is_guidance = "guidance_scale" in name or name == "true_cfg_scale"
+    anything = _SCALE if is_guidance else _WHOLE if isinstance(value, int) else _NUMBER
+    low, high, words = _RANGES.get(name, anything)
+    return None if low <= value <= high else words
+
+
+def check_ranges(arguments: Mapping[str, float | None]) -> None:
+    """Raise ValueError for what is out of range, as the call of a pipeline does."""
+    for name, value in arguments.items():
+        if value is not None and (words := out_of_range(name, value)):
+            raise ValueError(f"`{name}` is {value}: it must be {words}")

@@ -1,0 +1,183 @@
+"""From the name in a row's `scheduler` cell to a diffusers scheduler made from the model's own config.
+
+As a plain script does it: `pipe.scheduler = Class.from_config(pipe.scheduler.config, **overrides)`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from framefleet.pipeline.errors import UserError
+from framefleet.pipeline.model.registry import class_named
+from framefleet.pipeline.model.specs.check import shown
+from framefleet.pipeline.model.specs.scheduler_names import (
+    CONTINUOUS,
+    DIFFUSION,
+    DISTILLED,
+    FLOW_MATCHING,
+    FLOW_SOLVERS,
+    MU_ONLY_DYNAMIC,
+    SHORT_NAMES,
+    STOCHASTIC,
+)
+
+if TYPE_CHECKING:
+    from diffusers import SchedulerMixin
+
+    from framefleet.pipeline.model.specs.spec import PipelineSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerChoice:
+    """One noise scheduler for one model.
+
+    overrides: config values that differ from what the model's own config gives the class.
+    canonical: the one name of it that goes into the row_id; `resolve` takes it back.
+    min_steps, max_steps: bounds of `num_inference_steps`.
+    """
+
+    class_name: str
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    canonical: str
+    min_steps: int = 1
+    max_steps: int = 1000
+
+
+def resolve(name: str | None, spec: PipelineSpec) -> SchedulerChoice:
+    """Return the scheduler that `name` means for this model; None is its own.
+
+    name: diffusers' class name or a short name. Raises UserError when there is none of that name, or when the
+    model cannot use it.
+    """
+    class_name, changes = _lookup(name or spec.scheduler_class, spec)
+    if refusal := _refusal(class_name, changes, spec):
+        shown = name or class_name
+        raise UserError(f"{spec.class_name} cannot use the scheduler {shown!r}: {refusal}", _usable(spec))
+    overrides = _overrides(class_name, changes, spec)
+    config = spec.scheduler_config
+    last = config.get("original_inference_steps", 50) if class_name in DISTILLED else None
+    return SchedulerChoice(
+        class_name=class_name,
+        overrides=overrides,
+        canonical=name if name and overrides != _overrides(class_name, {}, spec) else class_name,
+        # stretching the sigmas to a terminal value divides by zero when there is only one
+        min_steps=2 if config.get("shift_terminal") else 1,
+        max_steps=last or config.get("num_train_timesteps", 1000),
+    )
+
+
+def build(choice: SchedulerChoice, base: SchedulerMixin) -> SchedulerMixin:
+    """Return a scheduler of fresh state from the config of `base`, the model's own."""
+    made: SchedulerMixin = class_named(choice.class_name).from_config(base.config, **choice.overrides)
+    return made
+
+
+def _lookup(name: str, spec: PipelineSpec) -> tuple[str, Mapping[str, Any]]:
+    if name in SHORT_NAMES:
+        return SHORT_NAMES[name]
+    known = DIFFUSION | FLOW_MATCHING | STOCHASTIC | {spec.scheduler_class, "CogVideoXDDIMScheduler"}
+    if name in known:
+        return name, {}
+    nearest = difflib.get_close_matches(name, [*SHORT_NAMES, *known], n=3, cutoff=0.5)
+    raise UserError(
+        f"no scheduler is named {shown(name)}",
+        f"did you mean {', '.join(nearest)}?" if nearest else _usable(spec),
+    )
+
+
+def _overrides(class_name: str, changes: Mapping[str, Any], spec: PipelineSpec) -> dict[str, Any]:
+    """Return the config changes that are needed for this class on this model, and no more."""
+    config = spec.scheduler_config
+    wanted: dict[str, Any] = {}
+    if class_name == "PNDMScheduler":
+        wanted["skip_prk_steps"] = True  # as Stable Diffusion ships it; the warm-up fails below four steps
+    if is_flow(spec):
+        shift = config.get("shift") or config.get("flow_shift") or 1.0
+        if class_name in FLOW_SOLVERS:
+            wanted |= {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift}
+        elif class_name in FLOW_MATCHING:
+            wanted["shift"] = shift  # UniPC's config calls it flow_shift
+    wanted |= changes
+    initial = inspect.signature(class_named(class_name).__init__).parameters if wanted else {}
+    return {k: v for k, v in wanted.items() if config.get(k, initial[k].default) != v}
+
+
+def _refusal(class_name: str, changes: Mapping[str, Any], spec: PipelineSpec) -> str | None:
+    """Return why the model cannot use the class, or None."""
+    own = class_name == spec.scheduler_class and not changes
+    if spec.family.schedulers and class_name not in spec.family.schedulers:
+        return "its denoising loop was written for its own kind"
+    if missing := _missing_packages(class_name):
+        return f"it needs the Python package {' and '.join(missing)}, which is not installed"
+    if not own and not spec.family.schedulers and (unfit := _unfit(class_name, changes, spec)):
+        return unfit
+    draws = _draws_noise(class_name, _overrides(class_name, changes, spec), spec)
+    if draws and not hasattr(spec.pipeline_class, "prepare_extra_step_kwargs"):
+        return (
+            "it draws noise at every step, and the pipeline gives it no generator: no clip could be repeated"
+        )
+    return None
+
+
+def _unfit(class_name: str, changes: Mapping[str, Any], spec: PipelineSpec) -> str | None:
+    """Return why another class than the model's own does not step this kind of model, or None."""
+    if not is_flow(spec):
+        if spec.scheduler_config.get("timestep_type") == "continuous" and class_name != CONTINUOUS:
+            return f"the model's timesteps are logarithms of the noise level, which only {CONTINUOUS} gives"
+        return None if class_name in DIFFUSION else "it is not for models that predict noise"
+    if class_name not in FLOW_SOLVERS | FLOW_MATCHING or (changes and class_name in FLOW_SOLVERS):
+        return "the model was trained with flow matching, and this one does not step such models"
+    if unsent := _not_taken(class_name, spec):
+        return f"the pipeline sets `{unsent}`, which this one does not take"
+    return None
+
+
+def is_flow(spec: PipelineSpec) -> bool:
+    """Return whether the model predicts a velocity between noise and data (flow matching)."""
+    return steps_flow(spec.scheduler_class, spec.scheduler_config)
+
+
+def steps_flow(class_name: str, config: Mapping[str, Any]) -> bool:
+    """Return whether a scheduler of that class and config steps such a model."""
+    named = class_name.startswith(("FlowMatch", "LTXEuler"))
+    return named or bool(config.get("use_flow_sigmas")) or config.get("prediction_type") == "flow_prediction"
+
+
+def _not_taken(class_name: str, spec: PipelineSpec) -> str | None:
+    """Return the first argument that the pipeline hands to `set_timesteps` and the class refuses."""
+    dynamic = bool(spec.scheduler_config.get("use_dynamic_shifting"))
+    taken = inspect.signature(class_named(class_name).set_timesteps).parameters
+    for sent in (*spec.family.sends, *(["mu"] if dynamic else [])):
+        if sent not in taken or (sent == "mu" and not dynamic and class_name in MU_ONLY_DYNAMIC):
+            return sent
+    linear = spec.scheduler_config.get("time_shift_type") == "linear"
+    return "time_shift_type: linear" if dynamic and linear and class_name in FLOW_SOLVERS else None
+
+
+def _draws_noise(class_name: str, overrides: Mapping[str, Any], spec: PipelineSpec) -> bool:
+    config = {**spec.scheduler_config, **overrides}
+    solver = class_name == "DPMSolverMultistepScheduler" and "sde" in str(config.get("algorithm_type"))
+    euler = class_name == "FlowMatchEulerDiscreteScheduler" and bool(config.get("stochastic_sampling"))
+    return class_name in STOCHASTIC or solver or euler
+
+
+def _usable(spec: PipelineSpec) -> str:
+    """Return the fix: the short names that do work for this model."""
+    names = []
+    for name, (class_name, changes) in SHORT_NAMES.items():
+        if _refusal(class_name, changes, spec) is None:
+            names.append(name)
+    others = f"use one of {', '.join(names)}; or " if names else ""
+    return f"{others}leave it out for the model's own {spec.scheduler_class}"
+
+
+def _missing_packages(class_name: str) -> list[str]:
+    """Return what diffusers lacks for the class: it then exports a stand-in that fails when used."""
+    found = class_named(class_name)
+    if not found.__module__.startswith("diffusers.utils.dummy"):
+        return []
+    return [name for name in found._backends if name != "torch"]

@@ -1,0 +1,180 @@
+"""From a diffusers pipeline folder to what its calls accept, read from its configs: no weights are opened."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model.registry import PIPELINES, exported, is_standin, own_class, own_component
+from framefleet.pipeline.model.specs import geometry
+from framefleet.pipeline.model.specs.config_values import check_values
+from framefleet.pipeline.model.specs.families import Family, family_of
+from framefleet.pipeline.model.specs.model_index import INDEX, component_classes, read_index, read_object
+from framefleet.pipeline.model.specs.presets import Preset, preset_of
+from framefleet.pipeline.model.specs.signature import Parameter, Scalar, parameters_of
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+Configs = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineSpec:
+    """What one model folder renders and what its `__call__` takes.
+
+    size_multiple: height and width are multiples of it; other sizes are rounded silently or fail late.
+    frame_step, frame_rest: frames must be `frame_step * k + frame_rest`; None when any number is rendered.
+    max_frames: the longest clip that the model was made for; None when there is no such limit.
+    only_frames: the one length that the model renders; None for all others.
+    default_height, default_width, default_frames: what a plain call without them renders; None if not known.
+    scheduler_class, scheduler_config: the model's own noise scheduler.
+    components: the names in model_index.json. preset: what is known about the model beyond its configs.
+    configs: of the components, and model_index.json as "index".
+    """
+
+    class_name: str
+    kind: Literal["video", "image"]
+    parameters: Mapping[str, Parameter]
+    family: Family
+    size_multiple: int
+    frame_step: int | None
+    frame_rest: int
+    max_frames: int | None
+    only_frames: int | None
+    native_fps: float | None
+    default_height: int | None
+    default_width: int | None
+    default_frames: int | None
+    scheduler_class: str
+    scheduler_config: Mapping[str, Any]
+    components: tuple[str, ...]
+    preset: Preset | None
+    configs: Configs
+
+    @property
+    def pipeline_class(self) -> type[DiffusionPipeline]:
+        """The concrete class: the generic loader drops components that it is passed (diffusers 0.42)."""
+        return _class_named(self.class_name)
+
+    def settable(self) -> dict[str, Parameter]:
+        """Return the parameters that a table or the job's defaults may give."""
+        return {name: parameter for name, parameter in self.parameters.items() if parameter.kind}
+
+    def defaults(self) -> dict[str, Scalar]:
+        """Return what a row without arguments renders with: the preset's values, else those of the call."""
+        given = {name: p.default for name, p in self.settable().items() if p.default is not None}
+        sizes: dict[str, Scalar | None] = {"height": self.default_height, "width": self.default_width}
+        sizes |= dict.fromkeys(geometry.FRAME_PARAMETERS, self.default_frames)
+        sizes |= self.native()
+        return given | {k: v for k, v in sizes.items() if v is not None and k in self.parameters}
+
+    def native(self) -> dict[str, Scalar]:
+        """Return what is known beyond the class: the preset's values, and the motion a model is told."""
+        rate = geometry.motion_rate(self.parameters, self.configs, self.family)
+        preset = dict(self.preset.arguments) if self.preset else {}
+        return preset | ({} if rate is None else {"fps": rate})
+
+    def fps_of(self, arguments: Mapping[str, Any]) -> float | None:
+        """Return the native rate of a clip: what it is rendered for, where the call says so (LTX, SVD)."""
+        own = None if self.family.fps_is_motion else arguments.get("fps")
+        rate = arguments.get("frame_rate", own)
+        return float(rate) if isinstance(rate, int | float) and rate > 0 else self.native_fps
+
+
+def inspect_model(path: str | Path) -> PipelineSpec:
+    """Return what the pipeline folder at `path` accepts. Raises ModelError when it is not a complete one."""
+    folder = Path(path)
+    if not folder.is_dir():
+        raise ModelError(
+            f"model {str(folder)!r} is not a folder",
+            "give the folder that holds model_index.json; download a hub model first",
+        )
+    index = read_index(folder)
+    components = component_classes(index, str(folder / INDEX))
+    configs = {**_component_configs(folder, components), "index": index}
+    if "scheduler" not in configs:
+        raise ModelError(
+            f"{index['_class_name']} in {folder} has no noise scheduler", "use a diffusion pipeline"
+        )
+    _class_named(index["_class_name"])
+    _check_scheduler(*components["scheduler"], where=str(folder / INDEX))
+    check_values(configs, str(folder))
+    return spec_of(index["_class_name"], configs)
+
+
+def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
+    """Return what a pipeline class accepts over components of these configs, model_index.json as "index"."""
+    index, scheduler = configs["index"], configs["scheduler"]
+    parameters = {p.name: p for p in parameters_of(_class_named(class_name).__call__)}
+    family = family_of(class_name)
+    video = family.fps is not None or any(name in parameters for name in geometry.FRAME_PARAMETERS)
+    height, width = geometry.default_size(parameters, configs, family)
+    preset = preset_of(class_name, configs) or preset_of(index["_class_name"], configs)
+    return PipelineSpec(
+        class_name=class_name,
+        kind="video" if video else "image",
+        parameters=parameters,
+        family=family,
+        size_multiple=geometry.size_multiple(configs, family),
+        frame_step=geometry.frame_step(configs, family) if video else None,
+        frame_rest=geometry.frame_rest(class_name, configs),
+        max_frames=family.max_frames or configs.get("motion_adapter", {}).get("motion_max_seq_length"),
+        only_frames=geometry.only_frames(configs),
+        native_fps=preset.fps if preset else geometry.native_fps(index, parameters, configs, family),
+        default_height=height,
+        default_width=width,
+        default_frames=geometry.only_frames(configs) or geometry.default_frames(parameters, configs),
+        scheduler_class=index["scheduler"][1],
+        scheduler_config={k: v for k, v in scheduler.items() if not k.startswith("_")},
+        components=tuple(component_classes(index, INDEX)),
+        preset=preset,
+        configs=configs,
+    )
+
+
+@functools.cache
+def _class_named(name: str) -> type[DiffusionPipeline]:
+    import diffusers
+
+    found = own_class(name) if name in PIPELINES else exported(diffusers, name)
+    is_one = isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)
+    if is_one and any("__call__" in vars(base) for base in found.__mro__):
+        own: type[DiffusionPipeline] = found
+        return own
+    known = [*PIPELINES, *(known for known in dir(diffusers) if known.endswith("Pipeline"))]
+    nearest = difflib.get_close_matches(name, known, n=1)
+    hint = f"the nearest class is {nearest[0]}" if nearest else "use a model made for diffusers"
+    raise ModelError(
+        f"diffusers {diffusers.__version__} has no pipeline {name!r}", f"{hint}; or update diffusers"
+    )
+
+
+def _check_scheduler(library: str, name: str, *, where: str) -> None:
+    """Raise ModelError for what is no noise scheduler of diffusers, or of ours."""
+    import diffusers
+
+    found = own_component(library, name) or exported(diffusers, name)
+    is_one = isinstance(found, type) and issubclass(found, diffusers.ConfigMixin)
+    if is_standin(found):
+        return  # refused with the package that it needs, when it is used
+    if not is_one or not issubclass(found, diffusers.SchedulerMixin):
+        raise ModelError(f"{where}: {library}.{name} is no noise scheduler", "use a model made for diffusers")
+
+
+def _component_configs(folder: Path, components: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return the configs of all components that have one. Every component named must have its folder."""
+    configs = {}
+    for name in components:
+        fix = f"download the whole model; {name!r} is named in its model_index.json"
+        if not (folder / name).is_dir():
+            raise ModelError(f"component folder {folder / name} does not exist", fix)
+        file = "scheduler_config.json" if name == "scheduler" else "config.json"
+        if name in ("scheduler", "vae", "transformer", "unet", "motion_adapter", "image_projector"):
+            configs[name] = read_object(folder / name / file, fix)
+    return configs

@@ -1,0 +1,186 @@
+"""From a checkpoint as its authors ship it to a pipeline folder that renders: `framefleet model convert`.
+
+Streamed: components are written one after the other, tensor by tensor, from a mapped file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model.specs.model_index import INDEX
+from framefleet.pipeline.models.conversion.checkpoint import Checkpoint, open_checkpoint
+from framefleet.pipeline.models.conversion.plan import Conversion, Converter, Network, check
+from framefleet.pipeline.models.conversion.safetensors_file import WRITTEN, write_safetensors
+from framefleet.pipeline.models.conversion.whole_folder import check_new, whole_folder
+
+# module:function, asked in turn.
+CONVERTERS = (
+    "framefleet.pipeline.models.crafter.convert:convert_crafter",
+    "framefleet.pipeline.models.opensora.convert:convert_opensora",
+)
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def convert(
+    path: Path,
+    folder: Path,
+    *,
+    variant: str | None = None,
+    dtype: str | None = None,
+    given: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Conversion:
+    """Write the pipeline folder of the checkpoint at `path`; `folder` appears when it is complete.
+
+    variant: which model it is, where its tensors do not tell. dtype: of the weights; without it, as they are.
+    given: values of configs that go before what the tensors tell, as {"vae.norm_num_groups": 8}; and files or
+        folders of components that the checkpoint lacks, as {"text_encoder": "CLIP-ViT-H-14"}.
+    progress: is told of the bytes written, of how many, after each tensor.
+    Raises ModelError for a checkpoint that is not known, for tensors too many, missing or misshapen, and
+    where the folder cannot be written or has no room.
+    """
+    if dtype not in (None, *DTYPES):
+        raise ModelError(f"dtype is {dtype!r}", f"use one of {', '.join(DTYPES)}")
+    check_new(folder)
+    checkpoint, told = open_checkpoint(path), dict(given or {})
+    for component in [name for name in told if "." not in name]:
+        checkpoint = checkpoint.with_part(component, _part(component, told.pop(component)))
+    conversion = plan(checkpoint, variant=variant, given=told)
+    check(conversion, checkpoint)
+    cast = DTYPES[dtype] if dtype else None
+    networks = conversion.networks.values()
+    total = sum(t.nbytes for network in networks for t in shapes_of(network, checkpoint, cast).values())
+    done = 0
+
+    def wrote(size_bytes: int) -> None:
+        nonlocal done
+        done += size_bytes
+        progress(done, total)
+
+    with whole_folder(folder, total) as partial:
+        write(conversion, checkpoint, partial, dtype=cast, wrote=wrote)
+    return conversion
+
+
+def plan(
+    checkpoint: Checkpoint, *, variant: str | None = None, given: Mapping[str, Any] | None = None
+) -> Conversion:
+    """Return what the first converter that knows it makes of a checkpoint."""
+    for converter in _converters():
+        conversion = converter(checkpoint, variant=variant, given=given or {})
+        if conversion is not None:
+            _check_parts(conversion, checkpoint)
+            return conversion
+    raise ModelError(
+        f"{checkpoint.path} is of no model that is known, its {len(checkpoint.shapes)} tensors start with "
+        f"{next(iter(checkpoint.shapes), 'none')}",
+        "give the original checkpoint of VideoCrafter or DynamiCrafter, or the folder of Open-Sora v2",
+    )
+
+
+def _part(component: str, place: object) -> Checkpoint:
+    if not isinstance(place, str | Path):
+        raise ModelError(f"--set {component}={place}: it is no path", "give a file, or a folder of files")
+    return open_checkpoint(Path(place))
+
+
+def _check_parts(conversion: Conversion, checkpoint: Checkpoint) -> None:
+    """Raise ModelError for a component given by itself that the conversion does not take so."""
+    origins = [o.name for network in conversion.networks.values() for o in network.origins.values()]
+    for component in checkpoint.parts:
+        if not any(name.startswith(f"{component}:") for name in origins):
+            raise ModelError(
+                f"--set {component}: {checkpoint.path} as {conversion.variant} takes none by itself",
+                "leave it out",
+            )
+
+
+def write(
+    conversion: Conversion,
+    checkpoint: Checkpoint,
+    folder: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    wrote: Callable[[int], None] = lambda size_bytes: None,
+) -> None:
+    """Write all components and model_index.json into `folder`. wrote: is told of each tensor's bytes."""
+    index: dict[str, object] = {
+        "_class_name": conversion.pipeline.__name__,
+        "_diffusers_version": diffusers.__version__,
+        **conversion.settings,
+    }
+    for name, network in conversion.networks.items():
+        write_network(network, checkpoint, folder / name, dtype, wrote)
+        index[name] = _entry(network.module)
+    for name, component in conversion.others.items():
+        component.save_pretrained(str(folder / name))
+        index[name] = _entry(component)
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _converters() -> Iterator[Converter]:
+    for name in CONVERTERS:
+        module, _, function = name.partition(":")
+        yield getattr(import_module(module), function)
+
+
+def shapes_of(network: Network, checkpoint: Checkpoint, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """Return the tensors to write, without values. Raises ModelError for one that is of odd numbers."""
+    names = network.module.state_dict()
+    shapes = {name: _taken(network, name, checkpoint.shapes.__getitem__, dtype) for name in names}
+    for name, shape in shapes.items():
+        if shape.dtype not in WRITTEN:
+            raise ModelError(
+                f"{checkpoint.path}: {name} holds {shape.dtype}", "take the checkpoint in fp32, fp16 or bf16"
+            )
+    return shapes
+
+
+def write_network(
+    network: Network,
+    checkpoint: Checkpoint,
+    folder: Path,
+    dtype: torch.dtype | None,
+    wrote: Callable[[int], None],
+) -> None:
+    """Write config and weights under the names that the component's library looks for."""
+    folder.mkdir(parents=True)
+    if isinstance(network.module, PreTrainedModel):
+        network.module.config.architectures = [type(network.module).__name__]
+        network.module.config.save_pretrained(folder)
+    else:
+        network.module.save_config(folder)  # type: ignore[operator]  # diffusers' ConfigMixin
+    file = folder / (
+        "model.safetensors"
+        if isinstance(network.module, PreTrainedModel)
+        else "diffusion_pytorch_model.safetensors"
+    )
+
+    def read(name: str) -> Tensor:
+        tensor = _taken(network, name, checkpoint.read, dtype)
+        wrote(tensor.nbytes)
+        return tensor
+
+    write_safetensors(file, shapes_of(network, checkpoint, dtype), read)
+
+
+def _taken(network: Network, name: str, read: Callable[[str], Tensor], dtype: torch.dtype | None) -> Tensor:
+    changed = network.origins[name].take(read)
+    return changed.to(dtype) if dtype and changed.is_floating_point() else changed
+
+
+def _entry(component: object) -> list[str]:
+    """Return [library, class] as diffusers' `save_pretrained` writes it: a class of ours by its module."""
+    library, _, _ = type(component).__module__.partition(".")
+    named = library if library in ("diffusers", "transformers") else type(component).__module__
+    return [named, type(component).__name__]

@@ -1,0 +1,1 @@
+"""Requests in, clips out: recipes side by side, their forwards fused."""

@@ -1,0 +1,149 @@
+"""Run many rows' recipes at once, one fused forward at a time.
+
+Each recipe runs in a greenlet of its own. When it calls a denoiser, the call is parked and the next recipe
+goes on. When all are parked, equal calls are run together and each recipe gets its slice back. Does not know
+recipes, pipelines or devices: it sees functions and calls.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import greenlet
+import torch
+
+from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.render.fused.calls import Call, is_private, parse_call
+from framefleet.pipeline.render.fused.forwards import Forwards, Result
+
+
+class Task:
+    """One function on its way. `value` or `error` is set once it is finished."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self.value: Any = None
+        self.error: Exception | None = None
+        self.num_forwards = 0
+        self.num_rows = 0  # of all its forwards together
+        self.first_forward_at = 0.0  # time.perf_counter(), like the next
+        self.last_forward_at = 0.0
+        self._function = function
+        self.greenlet = greenlet.greenlet(self._run)
+        self.call: Call | None = None
+        self.result: Result | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        return bool(self.greenlet.dead)
+
+    @property
+    def batch_size(self) -> float:
+        """Mean rows per forward."""
+        return self.num_rows / self.num_forwards if self.num_forwards else 1.0
+
+    def _run(self) -> None:
+        try:
+            self.value = self._function()
+        except Exception as error:  # whatever a recipe raises is this row's own failure
+            self.error = error
+
+
+class Batcher:
+    """Tasks that share forwards. All calls must come from one thread."""
+
+    def __init__(self, forwards: Forwards) -> None:
+        self._forwards = forwards
+        self._tasks: dict[greenlet.greenlet, Task] = {}
+        self._hub: greenlet.greenlet | None = None
+        self.reach = forwards.reach([])  # the most rows that a forward of the last round could use
+
+    @property
+    def num_tasks(self) -> int:
+        return len(self._tasks)
+
+    @property
+    def current(self) -> Task | None:
+        """The task that is running right now."""
+        return self._tasks.get(greenlet.getcurrent())
+
+    def start(self, function: Callable[[], Any]) -> Task:
+        task = Task(function)
+        self._tasks[task.greenlet] = task
+        return task
+
+    def step(self, around: AbstractContextManager[Any] | None = None) -> list[Task]:
+        """Take every task to its next forward; return those that finished, or else run the forwards.
+
+        Finished tasks come back first, so that others can take their place in the forwards.
+        around: held while tasks run, not while forwards do.
+        """
+        with _as_in_pipelines():
+            with around or nullcontext(), intercept(self._forwards.modules, self._park):
+                self._resume_all()
+            finished = [task for task in self._tasks.values() if task.is_finished]
+            for task in finished:
+                del self._tasks[task.greenlet]
+            if not finished:
+                self._run_forwards()
+        return finished
+
+    def cancel(self) -> None:
+        """End all tasks where they are."""
+        with _as_in_pipelines():
+            for task in self._tasks.values():
+                task.greenlet.throw()
+        self._tasks.clear()
+
+    def _resume_all(self) -> None:
+        self._hub = greenlet.getcurrent()
+        for task in self._tasks.values():
+            if task.call is None:
+                task.greenlet.switch()
+
+    def _park(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        task = self.current
+        if task is None or self._hub is None or is_private():
+            return forward(*args, **kwargs)
+        task.call = parse_call(name, args, kwargs)
+        self._hub.switch()
+        result, task.result = task.result, None
+        assert result is not None
+        if result.error is not None:
+            raise result.error
+        return result.value
+
+    def _run_forwards(self) -> None:
+        groups: dict[Hashable, list[Task]] = {}
+        for task in self._tasks.values():
+            assert task.call is not None
+            groups.setdefault(task.call.signature, []).append(task)
+        if not groups:
+            return
+        firsts = [tasks[0].call for tasks in groups.values()]
+        self.reach = self._forwards.reach([call for call in firsts if call is not None])
+        for tasks in groups.values():
+            started = time.perf_counter()
+            results = self._forwards.run([task.call for task in tasks if task.call is not None])
+            for task, result in zip(tasks, results, strict=True):
+                _note(task, result, started)
+
+
+@contextmanager
+def _as_in_pipelines() -> Iterator[None]:
+    """Gradients off, as in a pipeline's call, and set back at the end.
+
+    torch keeps them per thread, not per greenlet: one row's exit must not switch another's on.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+def _note(task: Task, result: Result, started: float) -> None:
+    task.call, task.result = None, result
+    task.first_forward_at = task.first_forward_at or started
+    task.last_forward_at = time.perf_counter()
+    task.num_forwards += 1
+    task.num_rows += result.rows

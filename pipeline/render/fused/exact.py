@@ -1,0 +1,175 @@
+"""Find which calls to pin so that a fused forward is bit-equal to one-row forwards.
+
+At batch 1 and at batch 8 a GEMM may take another kernel and round differently. Few modules do, so they are
+found by comparison: each module of the denoiser runs both ways on the same inputs, leaves first, until the
+whole forward equals the one-row forwards. Where a module's values agree but not the strides of its output,
+the next one might round differently, so it is pinned as well.
+
+What runs as one piece (`regions.py`) is not looked into. Not covered: a model whose one-row forward is not
+repeatable itself; its sizes are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from framefleet.pipeline.hooks.adapters import working_on
+from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.hooks.tree import flatten, unflatten
+from framefleet.pipeline.model.options.regions import separable
+from framefleet.pipeline.render.fused.calls import Call, Layout, adapters_of, bits, join
+from framefleet.pipeline.render.fused.pins import (
+    Forward,
+    Plan,
+    Rows,
+    Trace,
+    Traces,
+    matching,
+    pinned_modules,
+    run_fused,
+)
+
+# Rounding to half precision hides most differences of the sums inside: about one output in 10,000 shows one
+# (fp32 sums differ by 1e-6, bf16 steps are 4e-3), so 2**17 equal outputs leave a chance of one in 100,000 to
+# overlook a kernel that sums in another order. In fp32 every second output shows it.
+EVIDENCE_HALF = 2**17
+EVIDENCE_FLOAT = 2**12
+# A module too small to give that evidence in so many random trials is pinned: it is cheap to run row by row.
+MAX_TRIALS = 64
+
+
+def probe(module: nn.Module, forward: Forward, calls: Sequence[Call], outputs: Sequence[Any]) -> Plan | None:
+    """Return a plan under which the fused forward of `calls` gives exactly `outputs`, or None.
+
+    outputs: what one-row forwards of the same calls returned.
+    """
+    traces, layout = _trace(module, forward, calls[0])
+    pins: dict[str, list[Trace]] = {}
+    for height in range(max(1, _height(module))):
+        level = {name: child for name, child in separable(module).items() if _height(child) == height}
+        pins |= _differing(module, forward, calls, level, traces, pins)
+        plan = Plan(dict(pins), layout)
+        if are_equal(run_fused(module, forward, calls, plan), outputs):
+            return plan
+    return None
+
+
+def are_equal(mine: Any, theirs: Any) -> bool:
+    """Whether all tensors are equal, bit for bit."""
+    return all(
+        not isinstance(a, Tensor)
+        or (a.dtype == b.dtype and a.shape == b.shape and torch.equal(bits(a), bits(b)))
+        for a, b in zip(flatten(mine)[0], flatten(theirs)[0], strict=True)
+    )
+
+
+def are_close(mine: Any, theirs: Any) -> bool:
+    """Whether all tensors agree as far as another order of summing allows: 1 % of their largest value."""
+    pairs = zip(flatten(mine)[0], flatten(theirs)[0], strict=True)
+    return all(
+        a.shape == b.shape and bool((a - b).abs().max() <= 0.01 * b.abs().max())
+        for a, b in pairs
+        if isinstance(a, Tensor) and a.is_floating_point() and a.numel()
+    )
+
+
+def _trace(module: nn.Module, forward: Forward, call: Call) -> tuple[Traces, tuple[Layout | None, ...]]:
+    """Run one row and note how every module's arguments and output are laid out."""
+    traces: dict[str, list[Trace]] = {}
+
+    def note(name: str, inner: Forward, *args: Any, **kwargs: Any) -> Any:
+        arguments = _layouts((args, kwargs))  # before the call, which may change them in place
+        output = inner(*args, **kwargs)
+        _add(traces, name, Trace(arguments, _layouts(output)))
+        return output
+
+    args, kwargs = call.arguments()
+    with working_on(adapters_of([call])), intercept(separable(module), note):
+        output = forward(*args, **kwargs)
+    return traces, _layouts(output)
+
+
+def _differing(
+    module: nn.Module,
+    forward: Forward,
+    calls: Sequence[Call],
+    level: Mapping[str, nn.Module],
+    traces: Traces,
+    pins: Traces,
+) -> dict[str, list[Trace]]:
+    """Run the fused forward with every module of `level` both ways; return the calls that differ."""
+    rows = Rows(len(calls), pins)
+    found: dict[str, list[Trace]] = {}
+
+    def compare(name: str, inner: Forward, *args: Any, **kwargs: Any) -> Any:
+        trace = None if rows.is_nested else matching(traces, name, (args, kwargs), rows.rows)
+        if trace is None:
+            return inner(*args, **kwargs)
+        by_row = rows.by_row(inner, args, kwargs, trace)
+        fused = inner(*args, **kwargs)
+        if not trace.carries_rows(fused, rows.rows):
+            return fused
+        if _agree(fused, by_row, trace) and _is_proven(rows, inner, args, kwargs, trace, fused):
+            return fused
+        _add(found, name, trace)
+        return by_row
+
+    args, kwargs = join(calls)
+    pinned = pinned_modules(module, pins)
+    with working_on(adapters_of(calls)), intercept(pinned, rows), intercept(level, compare):
+        forward(*args, **kwargs)
+    return found
+
+
+def _add(traces: dict[str, list[Trace]], name: str, trace: Trace) -> None:
+    known = traces.setdefault(name, [])
+    if trace not in known:
+        known.append(trace)
+
+
+def _is_proven(
+    rows: Rows, inner: Forward, args: tuple[Any, ...], kwargs: dict[str, Any], trace: Trace, fused: Any
+) -> bool:
+    """Whether random inputs agree too, as many as it takes to trust a comparison in this precision."""
+    leaves, structure = flatten((args, kwargs))
+    outputs = [leaf for leaf in flatten(fused)[0] if isinstance(leaf, Tensor)]
+    size = sum(output.numel() for output in outputs)
+    if not size or not any(isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in leaves):
+        return True  # a gather by index does not round
+    is_half = outputs[0].dtype in (torch.float16, torch.bfloat16)
+    needed = (EVIDENCE_HALF if is_half else EVIDENCE_FLOAT) - size
+    if needed > MAX_TRIALS * size:
+        return False
+    generator = torch.Generator(outputs[0].device).manual_seed(0)
+    for _ in range(-(-needed // size)):
+        trial_args, trial_kwargs = unflatten(structure, [_randomised(leaf, generator) for leaf in leaves])
+        by_row = rows.by_row(inner, trial_args, trial_kwargs, trace)
+        if not _agree(inner(*trial_args, **trial_kwargs), by_row, trace):
+            return False
+    return True
+
+
+def _randomised(leaf: Any, generator: torch.Generator) -> Any:
+    if isinstance(leaf, Tensor) and leaf.is_floating_point():
+        return torch.empty_like(leaf).normal_(generator=generator)  # empty_like keeps the strides
+    return leaf
+
+
+def _agree(fused: Any, by_row: Any, trace: Trace) -> bool:
+    """Whether values and strides are those of the one-row runs."""
+    leaves, _ = flatten(fused)
+    return are_equal(fused, by_row) and all(
+        layout is None or layout.fits(leaf) for leaf, layout in zip(leaves, trace.outputs, strict=True)
+    )
+
+
+def _layouts(value: Any) -> tuple[Layout | None, ...]:
+    return tuple(Layout.of(leaf) for leaf in flatten(value)[0])
+
+
+def _height(module: nn.Module) -> int:
+    return 1 + max((_height(child) for child in module.children()), default=-1)

@@ -1,0 +1,107 @@
+"""In: paths and URLs as a table has them. Out: the bytes of the files that they name.
+
+The table is not trusted: what it may read says `input_roots`, and every read is bounded in bytes and time.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from framefleet.pipeline.errors import InputError, StoreError
+from framefleet.pipeline.guards.public import public_url
+from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.rows.inputs.http_read import Limits, read_http, too_large
+from framefleet.pipeline.rows.inputs.roots import LocalFile, Roots, StoredFile, WebFile
+
+MAX_BYTES = Limits().max_bytes
+
+
+class Inputs:
+    """What the rows of one table may read. Travels to other processes; may be used from several threads.
+
+    roots: folders and URLs below which everything may be read; outside of them only http and https to public
+    addresses is read. base: the table's own folder, where relative paths start; see `Roots`.
+    storage_options: for object stores.
+    """
+
+    def __init__(
+        self,
+        roots: Sequence[str],
+        storage_options: Mapping[str, Any] | None = None,
+        *,
+        base: str | None = None,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        self._roots = Roots(roots, base)
+        self._limits = Limits(max_bytes=max_bytes)
+        self._stores = {root: Store(root, storage_options) for root in self._roots.stored}
+
+    def locate(self, uri: str) -> str:
+        """Return what names the same file in any folder, without credentials. Raises InputError."""
+        match self._roots.place(uri):
+            case LocalFile() as place:
+                return place.path
+            case StoredFile() as place:
+                return f"{public_url(place.root)}/{place.path}"
+            case WebFile() as place:
+                return str(place.url.with_user(None))
+
+    def read(self, uri: str) -> bytes:
+        """Return the content. Raises InputError; StoreError when the store of a root cannot be reached."""
+        place = self._roots.place(uri)
+        match place:
+            case LocalFile():
+                content = _read_file(place.path, self._limits.max_bytes + 1)
+            case StoredFile():
+                content = _read_object(self._stores[place.root], place.path, self._limits.max_bytes + 1)
+            case WebFile():
+                content = read_http(place, self._roots.web, self._limits)
+        if len(content) > self._limits.max_bytes:
+            raise too_large(self._limits.max_bytes)
+        if not content:
+            raise InputError("it is an empty file", "write the file again")
+        return content
+
+
+@contextmanager
+def naming(column: str, uri: str) -> Iterator[None]:
+    """Put column and cell before the clause of an InputError: "image is 'a.png', but it does not exist"."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{column} is {public_url(uri)!r}, but {error.problem}", error.fix) from None
+
+
+def _read_file(path: str, count: int) -> bytes:
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for, a device has no end
+            raise InputError("it is a folder or a device", "give a file")
+        with open(path, "rb") as file:
+            return file.read(count)
+    except FileNotFoundError:
+        raise _absent() from None
+    except OSError as error:
+        raise InputError(f"it cannot be read: {error.strerror}", "check the path and its rights") from None
+
+
+def _read_object(store: Store, path: str, count: int) -> bytes:
+    try:
+        return store.read(path, count)
+    except FileNotFoundError:
+        raise _absent() from None
+    except StoreError as error:
+        if error.may_pass:
+            raise
+        said = error.problem.removeprefix(f"could not read {store.url_of(path)}: ")
+        _, mark, query = path.partition("?")
+        raise InputError(
+            f"it cannot be read: {said.replace(mark + query, '')}", "check the path and the credentials"
+        ) from None
+
+
+def _absent() -> InputError:
+    return InputError("it does not exist", "check the path")

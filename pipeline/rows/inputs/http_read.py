@@ -1,0 +1,197 @@
+"""In: an http or https URL that a table names. Out: its bytes, or why they are refused.
+
+What was checked is what is connected to: an address is looked at where its socket is made, after the name was
+resolved, for each connection of each redirect. No proxy from the environment comes between, and no cookie and
+no connection outlives one request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import aiohttp
+import fsspec.asyn
+from tenacity import RetryCallState, retry, retry_if_exception, stop_after_attempt, wait_random_exponential
+from yarl import URL
+
+import framefleet
+from framefleet.pipeline.errors import InputError
+from framefleet.pipeline.guards.public import public_url
+from framefleet.pipeline.rows.inputs.addresses import is_public
+from framefleet.pipeline.rows.inputs.roots import ADD, WebFile
+
+REDIRECTS = (301, 302, 303, 307, 308)
+MAX_REDIRECTS = 5
+ATTEMPTS = 3
+MAX_PAUSE_S = 30.0  # what a server may ask for between attempts
+HEADERS = {
+    "User-Agent": f"framefleet/{framefleet.__version__}",  # some hosts refuse a library's own
+    "Accept-Encoding": "identity",  # pictures are compressed already, and a gzip may be a bomb
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """silence_s: without a byte. total_s: of all attempts together, as a trickle could go on for ever."""
+
+    max_bytes: int = 256 << 20
+    connect_s: float = 10.0
+    silence_s: float = 20.0
+    total_s: float = 300.0
+
+
+class _Answered(Exception):
+    """Another status than 200."""
+
+    def __init__(self, status: int, retry_after: str = "") -> None:
+        super().__init__(status)
+        self.status = status
+        self.retry_after = retry_after
+
+    @property
+    def may_pass(self) -> bool:
+        return self.status == HTTPStatus.TOO_MANY_REQUESTS or self.status >= 500
+
+
+def read_http(place: WebFile, follow: Callable[[URL], WebFile], limits: Limits) -> bytes:
+    """Return what `place` holds; `follow` says of the target of a redirect where it lies, or refuses it.
+
+    Raises InputError. Works in any thread, also in one that runs an event loop.
+    """
+    content: bytes = fsspec.asyn.sync(fsspec.asyn.get_loop(), _read, place, follow, limits)
+    return content
+
+
+async def _read(place: WebFile, follow: Callable[[URL], WebFile], limits: Limits) -> bytes:
+    try:
+        async with asyncio.timeout(limits.total_s):
+            return await _follow(place, follow, limits)
+    except (_Answered, aiohttp.ClientError, TimeoutError, OSError, UnicodeError) as error:
+        raise _explained(error) from None  # its own text quotes the URL, and with it maybe a signature
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Tell whether the same request may succeed a moment later: the network's or the server's own trouble."""
+    if isinstance(error, _Answered):
+        return error.may_pass
+    is_final = isinstance(error, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError)
+    lost = aiohttp.ClientConnectionError | aiohttp.ClientPayloadError | TimeoutError
+    return isinstance(error, lost) and not is_final
+
+
+def _pause(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.retry_after if isinstance(error, _Answered) else ""
+    if asked.isdecimal():
+        return min(float(asked), MAX_PAUSE_S)
+    return wait_random_exponential(multiplier=0.5, max=MAX_PAUSE_S)(state)
+
+
+@retry(retry=retry_if_exception(_may_pass), stop=stop_after_attempt(ATTEMPTS), wait=_pause, reraise=True)
+async def _follow(place: WebFile, follow: Callable[[URL], WebFile], limits: Limits) -> bytes:
+    for _ in range(MAX_REDIRECTS + 1):
+        answer = await _ask(place, limits)
+        if isinstance(answer, bytes):
+            return answer
+        try:
+            place = follow(answer)
+        except InputError as error:
+            problem = f"it redirects to {public_url(str(answer))!r}, but {error.problem}"
+            raise InputError(problem, error.fix) from None
+    raise InputError(f"it redirects more than {MAX_REDIRECTS} times", "give the URL that it ends at")
+
+
+async def _ask(place: WebFile, limits: Limits) -> bytes | URL:
+    """Return what one URL answers: its content, or where it sends us."""
+    refused: list[str] = []
+    connector = aiohttp.TCPConnector(socket_factory=None if place.is_trusted else _public_only(refused))
+    timeout = aiohttp.ClientTimeout(connect=limits.connect_s, sock_read=limits.silence_s)
+    try:
+        async with (
+            aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session,
+            session.get(place.url, headers=HEADERS, allow_redirects=False) as response,
+        ):
+            if response.status in REDIRECTS and "Location" in response.headers:
+                return _target(place.url, response.headers["Location"])
+            if response.status != HTTPStatus.OK:
+                raise _Answered(response.status, response.headers.get("Retry-After", ""))
+            return await _content(response, limits.max_bytes)
+    except OSError:
+        if not refused:
+            raise
+        raise InputError(
+            f"{place.url.host} is at {refused[0]}, which is not a public address",
+            ADD.format(f"{place.url.origin()}/"),
+        ) from None
+
+
+def _public_only(refused: list[str]) -> aiohttp.SocketFactoryType:
+    """Return a maker of sockets to public addresses; others it notes. It sees IP literals too."""
+
+    def make(address: aiohttp.AddrInfoType) -> socket.socket:
+        family, kind, protocol, _, place = address
+        if not is_public(str(place[0])):
+            refused.append(str(place[0]))
+            raise PermissionError("not a public address")  # an OSError: the next address is tried
+        return socket.socket(family, kind, protocol)
+
+    return make
+
+
+def _target(url: URL, location: str) -> URL:
+    try:
+        return url.with_user(None).join(URL(location))  # a root's password is for what lies below it
+    except ValueError:
+        raise InputError("it redirects to something that is not a URL", "give another URL") from None
+
+
+async def _content(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    encoding = response.headers.get("Content-Encoding") or "identity"
+    if encoding.lower() != "identity":
+        raise InputError("its host sends it compressed, though not asked to", "give another URL")
+    chunks, size = [], 0
+    if (response.content_length or 0) <= max_bytes:
+        async for chunk in response.content.iter_chunked(1 << 16):
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > max_bytes:
+                break
+        else:
+            return b"".join(chunks)
+    raise too_large(max_bytes)
+
+
+def too_large(max_bytes: int) -> InputError:
+    return InputError(f"it is larger than {max_bytes:,} bytes", "make it smaller: cut it or compress it")
+
+
+def _explained(error: Exception) -> InputError:
+    if isinstance(error, _Answered):
+        return InputError(f"it cannot be read: {_status(error.status)}", _fix(error))
+    if isinstance(error, TimeoutError):
+        return InputError("it cannot be read: no answer in time", "check the URL, or try again later")
+    if isinstance(error, aiohttp.ClientConnectorDNSError | aiohttp.InvalidURL | UnicodeError):
+        return InputError("it cannot be read: no host of that name", "check the URL")
+    if isinstance(error, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError):
+        return InputError("it cannot be read: its host has no valid certificate", "check the URL")
+    return InputError("it cannot be read: the connection failed", "check the URL, or try again later")
+
+
+def _status(status: int) -> str:
+    """Return the status in our words: the server's own would be text of what was read."""
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
+
+
+def _fix(error: _Answered) -> str:
+    if error.may_pass:
+        return "try again later"
+    if error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return "give a URL that can be read without signing in, as a signed one"
+    return "check the URL"

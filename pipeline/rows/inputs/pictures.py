@@ -1,0 +1,128 @@
+"""In: the bytes of an image or a video, from anywhere. Out: RGB pictures, or why they are refused."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+
+from PIL import Image, ImageOps
+
+from framefleet.pipeline.errors import InputError
+from framefleet.pipeline.rows.inputs.budget import DECODING
+from framefleet.pipeline.rows.inputs.file_kinds import FileKind, Kind, file_kind
+from framefleet.pipeline.rows.inputs.video_frames import BYTES_PER_FRAME_PIXEL, frames_of, most_pixels
+
+# Others run programs (eps), are rarely what people mean (psd, ico) or read by few (avif).
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+MAX_IMAGE_PIXELS = 1 << 26  # 8192 x 8192, 200 MB; Pillow itself warns from 89 million on
+BYTES_PER_PIXEL = 16  # of WebP: libwebp's two canvases, its copy of them, and the picture
+DEEP_MODES = ("I", "F")  # `convert` cuts their values off at 255 instead of scaling them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """What a file holds: the size of its pictures when upright, and their number (1 for an image)."""
+
+    sha256: str
+    width: int
+    height: int
+    num_frames: int
+
+
+def open_image(content: bytes) -> Image.Image:
+    """Return the RGB image that `diffusers.utils.load_image` makes of the same file, pixel by pixel.
+
+    So it is upright by its EXIF orientation, transparency and colour profile are dropped and not blended, and
+    an animation is its first frame. Raises InputError.
+    """
+    with _opened(content) as image, DECODING.take(_decoding_bytes(image)):
+        ImageOps.exif_transpose(image, in_place=True)  # or else it is in memory once more
+        return image.convert("RGB")
+
+
+def open_video(content: bytes, *, max_frames: int) -> list[Image.Image]:
+    """Return the first `max_frames` frames, all RGB and of one size; fewer where there are no more.
+
+    Raises InputError, though not for damage that comes later.
+    """
+    _check_is_video(content)
+    with closing(frames_of(content)) as frames:
+        return list(islice(frames, max_frames))
+
+
+def describe(content: bytes, kind: Kind) -> Described:
+    """Return what the file holds, all of it decoded: what passes here will open in another process."""
+    if kind == "image":
+        size, num_frames = open_image(content).size, 1
+    else:
+        _check_is_video(content)
+        num_frames = 0
+        with closing(frames_of(content)) as frames:
+            for frame in frames:
+                size = frame.size
+                num_frames += 1
+    return Described(
+        sha256=hashlib.sha256(content).hexdigest(), width=size[0], height=size[1], num_frames=num_frames
+    )
+
+
+def decoding_bytes(content: bytes, kind: Kind) -> int:
+    """Return how much memory `describe` takes beside the content. Decodes nothing. Raises InputError."""
+    if kind == "video":
+        _check_is_video(content)
+        return BYTES_PER_FRAME_PIXEL * most_pixels(content)
+    with _opened(content) as image:
+        return _decoding_bytes(image)
+
+
+@contextmanager
+def _opened(content: bytes) -> Iterator[Image.Image]:
+    """Give the image, only its header read. Raises InputError, also for what the block raises."""
+    found = file_kind(content)
+    if found is None or found.kind != "image":
+        raise InputError(f"it is {found}, not an image" if found else "it is not an image", "give an image")
+    try:
+        with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
+            _check_size_and_depth(image)
+            yield image
+    except InputError:
+        raise
+    except Image.DecompressionBombError:
+        raise _too_large("it") from None
+    except Exception:  # Pillow's decoders meet broken bytes with nearly every class there is
+        raise _unreadable(found) from None
+
+
+def _decoding_bytes(image: Image.Image) -> int:
+    return BYTES_PER_PIXEL * image.width * image.height
+
+
+def _check_size_and_depth(image: Image.Image) -> None:
+    if image.width * image.height > MAX_IMAGE_PIXELS:
+        raise _too_large(f"it is {image.width} x {image.height} and")
+    if image.mode.startswith(DEEP_MODES):
+        raise InputError("it has more than 8 bits per pixel of grey", "convert it to 8 bits")
+
+
+def _too_large(what: str) -> InputError:
+    return InputError(f"{what} has more than {MAX_IMAGE_PIXELS:,} pixels", "make it smaller")
+
+
+def _unreadable(found: FileKind) -> InputError:
+    if found.name.upper() not in IMAGE_FORMATS:
+        names = ", ".join(IMAGE_FORMATS).lower()
+        return InputError(f"it is {found}, and only {names} are read", "convert it to png")
+    return InputError(
+        f"it is a {found.name} that cannot be decoded: damaged, cut off or of a rare kind",
+        "write it again, as an 8-bit png or jpeg",
+    )
+
+
+def _check_is_video(content: bytes) -> None:
+    found = file_kind(content)
+    if found is None or (found.kind != "video" and found.name != "gif"):
+        raise InputError(f"it is {found}, not a video" if found else "it is not a video", "give a video")

@@ -1,0 +1,146 @@
+"""From the files that a table names to what each holds, or why it is refused: read once, remembered on disk.
+
+Memory stays flat for ten million of them: the answers are in SQLite, in a nameless temporary file as the
+rows' own index, about 120 bytes each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import sqlite3
+import threading
+from collections.abc import Iterable
+from queue import Empty, SimpleQueue
+
+from framefleet.pipeline.errors import InputError
+from framefleet.pipeline.model.specs.check import Refused
+from framefleet.pipeline.rows.inputs.access import Inputs
+from framefleet.pipeline.rows.inputs.describing import Describer
+from framefleet.pipeline.rows.inputs.file_kinds import Kind
+from framefleet.pipeline.rows.inputs.pictures import Described
+
+Answer = Described | Refused
+
+# Reading waits for networks. Each thread may hold a file.
+NUM_THREADS = 16
+# How far the others go on while one host is slow.
+MAX_UNDER_WAY = 16 * NUM_THREADS
+_SCHEMA = """
+PRAGMA journal_mode = OFF;      -- nobody reads this file after a crash
+PRAGMA synchronous = OFF;
+PRAGMA cache_size = -65536;     -- 64 MiB, the most that it takes however many there are
+CREATE TABLE answers (
+    key BLOB PRIMARY KEY,
+    sha256 TEXT, width INTEGER, height INTEGER, num_frames INTEGER,  -- of what can be used
+    reason TEXT, fix TEXT                                            -- of what is refused
+) WITHOUT ROWID;
+"""
+
+
+class InputIndex:
+    """What the files hold that `inputs` may read, each asked for once; for one thread at a time.
+
+    A store of a root that does not answer is no row's fault: both methods raise its StoreError.
+    """
+
+    def __init__(self, inputs: Inputs) -> None:
+        self._inputs, self._describer = inputs, Describer()
+        # An empty name is SQLite's own temporary file.
+        self._db = sqlite3.connect("", check_same_thread=False)
+        self._db.executescript(_SCHEMA)
+        self._questions: SimpleQueue[tuple[str, Kind] | None] = SimpleQueue()
+        self._answers: SimpleQueue[tuple[bytes, Answer | Exception]] = SimpleQueue()
+        self._under_way: set[bytes] = set()
+        self._has_threads = False
+
+    def prefetch(self, uris: Iterable[tuple[str, Kind]]) -> None:
+        """Read all that are not known yet, side by side, however many there are."""
+        for uri, kind in uris:
+            key = _key(uri, kind)
+            if key in self._under_way or self._recall(key) is not None:
+                continue
+            while len(self._under_way) >= MAX_UNDER_WAY:
+                self._take_answer()
+            self._start_threads()
+            self._under_way.add(key)
+            self._questions.put((uri, kind))
+        while self._under_way:
+            self._take_answer()
+
+    def _start_threads(self) -> None:
+        if self._has_threads:
+            return
+        self._has_threads = True
+        for number in range(NUM_THREADS):
+            # Daemons, which a pool's threads are not: after Ctrl-C nobody waits for slow hosts.
+            threading.Thread(target=self._work, name=f"input-{number}", daemon=True).start()
+
+    def find(self, uri: str, kind: Kind) -> Answer:
+        """Return what `uri` holds, or why it is no such `kind`; what was not prefetched is read now."""
+        self.prefetch([(uri, kind)])
+        answer = self._recall(_key(uri, kind))
+        assert answer is not None
+        return answer
+
+    def knows(self, uri: str, kind: Kind) -> bool:
+        """Tell whether the answer is there already."""
+        return self._recall(_key(uri, kind)) is not None
+
+    def remember(self, uri: str, kind: Kind, described: Described) -> None:
+        """Take what an earlier run found in a file, which is then not read again."""
+        if not self.knows(uri, kind):
+            self._remember(_key(uri, kind), described)
+
+    def locate(self, uri: str) -> str:
+        """Return what names the same file in any folder; of files that were found."""
+        return self._inputs.locate(uri)
+
+    def close(self) -> None:
+        with contextlib.suppress(Empty):
+            while True:
+                self._questions.get_nowait()
+        for _ in range(NUM_THREADS):
+            self._questions.put(None)
+        self._describer.close()
+        self._db.close()
+
+    def _work(self) -> None:
+        while (question := self._questions.get()) is not None:
+            answer: Answer | Exception
+            try:
+                answer = self._describer.describe(self._inputs.read(question[0]), question[1])
+            except InputError as error:
+                answer = Refused(reason=error.problem, fix=error.fix)
+            except Exception as error:  # a thread has no caller: raised where the answer is taken
+                answer = error
+            self._answers.put((_key(*question), answer))
+
+    def _take_answer(self) -> None:
+        key, answer = self._answers.get()
+        self._under_way.remove(key)
+        if isinstance(answer, Exception):
+            raise answer
+        self._remember(key, answer)
+
+    def _remember(self, key: bytes, answer: Answer) -> None:
+        values: tuple[str | int | None, ...]
+        if isinstance(answer, Refused):
+            values = (None, None, None, None, answer.reason, answer.fix)
+        else:
+            values = (answer.sha256, answer.width, answer.height, answer.num_frames, None, None)
+        self._db.execute("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)", (key, *values))
+
+    def _recall(self, key: bytes) -> Answer | None:
+        found = self._db.execute("SELECT * FROM answers WHERE key = ?", (key,)).fetchone()
+        if found is None:
+            return None
+        _, sha256, width, height, num_frames, reason, fix = found
+        if reason is not None:
+            return Refused(reason=reason, fix=fix)
+        return Described(sha256=sha256, width=width, height=height, num_frames=num_frames)
+
+
+def _key(uri: str, kind: Kind) -> bytes:
+    """Return 16 bytes in place of a URL of maybe thousands."""
+    return hashlib.sha256(f"{kind} {uri}".encode("utf-8", "surrogatepass")).digest()[:16]

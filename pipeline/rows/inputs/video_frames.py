@@ -1,0 +1,143 @@
+"""In: the bytes of a video. Out: its frames, one by one, bounded and upright; damaged files are refused."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Generator, Mapping
+from fractions import Fraction
+
+import av
+import numpy as np
+from PIL import Image
+
+from framefleet.pipeline.errors import InputError
+from framefleet.pipeline.outputs.media import SCALING
+from framefleet.pipeline.rows.inputs.budget import DECODING
+
+MAX_FRAME_PIXELS = 1 << 24  # 4096 x 4096: 81 of those are 4 GB
+MAX_FRAMES = 1 << 14  # 11 minutes at 24 frames per second
+MAX_PIXELS = 1 << 32  # of all frames, which are decoded to see that they can be: a minute or two
+# Containers that hold their own frames. FFmpeg also has demuxers of lists (hls, concat, dash), which open the
+# files and URLs that are written in them, and one that draws any text as a film (tty).
+CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,gif,ogg,asf,mpeg,mpegts"
+OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
+# explode: raise for damage, where FFmpeg would go on with grey blocks.
+CODEC_OPTIONS = {"err_detect": "explode"}
+PADDING = (
+    128,
+    288,
+)  # what codecs add to width and height; MPEG-4, for what lies outside of the picture, most
+BYTES_PER_FRAME_PIXEL = 100  # sixteen frames that others refer to, at six bytes (4:4:4, 16 bits), and copies
+MATROSKA, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+
+
+def frames_of(content: bytes) -> Generator[Image.Image]:
+    """Yield RGB frames in order, as they are stored, at no particular rate, turned as the file says.
+
+    Raises InputError where the file is damaged or beyond a bound, maybe after some frames. Close it where not
+    all are taken: it holds a part of the memory for decoding.
+    """
+    if _is_cut_off(content):
+        raise _damaged()
+    size, count, pixels = None, 0, most_pixels(content)
+    try:
+        # FFmpeg decodes some frames when it opens a file, and a stream may become larger on its way.
+        bound = {"max_pixels": str(pixels)}
+        with DECODING.take(BYTES_PER_FRAME_PIXEL * pixels), _opened(content, **bound) as container:
+            for frame in container.decode(_prepared(container, bound)):
+                count += 1
+                _check(frame, size, count)
+                size = (frame.width, frame.height)
+                yield _upright(frame)
+    except (av.FFmpegError, EOFError, ValueError) as error:
+        # FFmpeg's codes come as several classes; a frame in a layout that swscale lacks is a ValueError
+        raise _damaged() from error
+    if not count:
+        raise InputError("it has no frames", "give a file with a picture track")
+
+
+def most_pixels(content: bytes) -> int:
+    """Return how many pixels a frame has at most, as the header says. Decodes nothing. Raises InputError."""
+    try:
+        with _opened(content, codec_whitelist="none") as container:
+            context = _stream(container).codec_context
+            width, height = context.width, context.height
+    except (av.FFmpegError, EOFError, ValueError) as error:
+        raise _damaged() from error
+    if width * height > MAX_FRAME_PIXELS:
+        raise _too_large(width, height)
+    if not width * height:
+        return MAX_FRAME_PIXELS  # only the first frame says it, in some containers
+    return min((width + PADDING[0]) * (height + PADDING[1]), MAX_FRAME_PIXELS)
+
+
+def _opened(content: bytes, **options: str) -> av.container.InputContainer:
+    return av.open(io.BytesIO(content), "r", options={**OPTIONS, **options}, metadata_errors="ignore")
+
+
+def _stream(container: av.container.InputContainer) -> av.VideoStream:
+    if not container.streams.video:
+        raise InputError("it has no picture track", "give a video, not sound alone")
+    stream = container.streams.video[0]
+    if stream.codec_context is None:  # PyAV's types do not say so, but it is where FFmpeg has no decoder
+        raise _damaged()
+    return stream
+
+
+def _prepared(container: av.container.InputContainer, bound: Mapping[str, str]) -> av.VideoStream:
+    stream = _stream(container)
+    stream.codec_context.options = {**CODEC_OPTIONS, **bound}
+    stream.codec_context.thread_count = 1  # many files are decoded side by side
+    return stream
+
+
+def _check(frame: av.VideoFrame, size: tuple[int, int] | None, count: int) -> None:
+    if frame.is_corrupt:
+        raise _damaged()
+    if size not in (None, (frame.width, frame.height)):
+        raise InputError("its frames are not all of one size", "write it again at one size")
+    pixels = frame.width * frame.height
+    if pixels > MAX_FRAME_PIXELS:
+        raise _too_large(frame.width, frame.height)
+    limit = min(MAX_FRAMES, MAX_PIXELS // pixels)
+    if count > limit:
+        raise InputError(f"it has more than {limit:,} frames", "cut it, or make it smaller")
+
+
+def _upright(frame: av.VideoFrame) -> Image.Image:
+    rgb = frame.reformat(format="rgb24", interpolation=SCALING, threads=1).to_ndarray()
+    turns = Fraction(frame.rotation, 90)  # counterclockwise
+    return Image.fromarray(np.rot90(rgb, int(turns)) if turns.denominator == 1 else rgb)
+
+
+def _is_cut_off(content: bytes) -> bool:
+    """Tell whether a Matroska file is shorter than it says; FFmpeg plays what is there and is content."""
+    if not content.startswith(MATROSKA):
+        return False
+    header, start = _matroska_size(content, len(MATROSKA))
+    start += header or 0
+    if content[start : start + len(SEGMENT)] != SEGMENT:
+        return False
+    size, start = _matroska_size(content, start + len(SEGMENT))
+    return size is not None and start + size > len(content)
+
+
+def _matroska_size(content: bytes, at: int) -> tuple[int | None, int]:
+    """Return (size of an element, where it begins); None for a live recording's. RFC 8794, section 4."""
+    first = content[at] if at < len(content) else 0
+    length = 9 - first.bit_length()
+    largest = (1 << 7 * length) - 1
+    size = int.from_bytes(content[at : at + length], "big") & largest
+    return (None if size == largest else size), at + length
+
+
+def _damaged() -> InputError:
+    return InputError(
+        "it cannot be decoded: damaged, cut off or of a rare kind", "write it again, as H.264 in mp4"
+    )
+
+
+def _too_large(width: int, height: int) -> InputError:
+    return InputError(
+        f"its frames are {width} x {height}, more than {MAX_FRAME_PIXELS:,} pixels", "make it smaller"
+    )

@@ -1,0 +1,50 @@
+"""From a request as a record has it to why no row can have asked for it: the record may be anybody's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.model.loras.asked import ARGUMENT as LORA
+from framefleet.pipeline.model.specs.check import Refused, check_fps, check_seed, shown
+from framefleet.pipeline.model.specs.spec import PipelineSpec
+from framefleet.pipeline.recipes.called import spec_for
+from framefleet.pipeline.recipes.duration import check_film
+from framefleet.pipeline.recipes.recipe import Recipe
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.tables.limits import limits
+from framefleet.pipeline.rows.tables.row_plan import check_scalar, meanings
+
+
+def check_again(request: Request, spec: PipelineSpec, recipe: Recipe) -> None:
+    """Raise TableError for what of a request no row can have asked for.
+
+    spec: of the model. Not covered: what its images, models and LoRAs hold.
+    """
+    called = spec_for(recipe, spec)
+    found = [*_wrong_values(request, called, recipe)]
+    if not found:
+        arguments, fps = request.arguments, request.fps
+        found += [*recipe.problems(arguments), *limits(called, arguments)]
+        if fps is not None and "duration_s" in recipe.needs:
+            found += check_film(arguments, arguments["duration_s"], fps)
+    for name, refused in found:
+        value = shown(request.arguments.get(name, getattr(request, name, None)))
+        raise TableError(f"the record's {name} is {value}, but {refused.reason}", refused.fix)
+
+
+def _wrong_values(request: Request, spec: PipelineSpec, recipe: Recipe) -> Iterator[tuple[str, Refused]]:
+    kinds = meanings(spec, recipe)
+    back = "put the record back as it was"
+    found: dict[str, Any] = {"seed": check_seed(request.seed)}
+    found |= {} if request.fps is None else {"fps": check_fps(request.fps)}
+    for name, value in request.arguments.items():
+        kind = kinds.get(name)
+        if kind is None:
+            found[name] = Refused(reason=f"{spec.class_name} takes none", fix=back)
+        elif isinstance(value, Mapping) != (name == LORA or kind in ("image", "video", "model")):
+            found[name] = Refused(reason="it is no such value", fix=back)
+        elif kind in ("str", "int", "float", "bool") and name != LORA:
+            found[name] = check_scalar(name, value, kind, spec)
+    return ((name, checked) for name, checked in found.items() if isinstance(checked, Refused))

@@ -1,0 +1,89 @@
+"""What is wrong with the columns of a table as a whole: types, names, what is missing."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable
+
+import pyarrow as pa
+
+from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.model.specs.signature import PLUMBING, Kind
+from framefleet.pipeline.model.specs.spec import PipelineSpec
+
+_WORDS: dict[Kind, str] = {
+    "str": "text",
+    "bool": "true or false",
+    "int": "whole numbers",
+    "float": "numbers",
+    "image": "paths or URLs of images, as text",
+    "video": "paths or URLs of videos, as text",
+    "model": "names of declared models, as text",
+}
+
+
+def check_type(field: pa.Field, target: str, kind: Kind) -> None:
+    """Raise when no cell of the column can ever be what the argument takes."""
+    stored = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    text = pa.types.is_string(stored) or pa.types.is_large_string(stored) or pa.types.is_string_view(stored)
+    number = pa.types.is_integer(stored) or pa.types.is_floating(stored) or pa.types.is_decimal(stored)
+    fits = {
+        "str": text,
+        "bool": text or pa.types.is_boolean(stored),
+        "int": text or number,
+        "float": text or number,
+        "image": text,
+        "video": text,
+        "model": text,
+    }
+    if not (fits[kind] or pa.types.is_null(stored)):
+        words = _WORDS[kind]
+        raise TableError(
+            f"column {field.name!r} holds {field.type}, but {target} takes {words}",
+            f"write the column as {words}, or rename it if it means something else",
+        )
+
+
+def check_carried(carried: Collection[str], spec: PipelineSpec, reserved: Collection[str]) -> None:
+    for name in carried:
+        parameter = spec.parameters.get(name)
+        if parameter is not None and parameter.kind is None:
+            raise TableError(f"column {name!r} is an argument that a table cannot give", plumbing_fix(name))
+        if name in reserved:
+            raise TableError(
+                f"column {name!r} has the name of a column that every record gets",
+                f"rename it in the table, for example to 'source_{name}'",
+            )
+
+
+def plumbing_fix(name: str) -> str:
+    if name == "generator":
+        return "give a `seed` column; rename this one to carry it"
+    if "_per_prompt" in name:
+        return "repeat the row with other seeds; rename this one to carry it"
+    if PLUMBING.fullmatch(name):
+        return "framefleet sets it for every row; leave it out, or rename it to carry it"
+    return (
+        "it takes tensors, lists or mappings, which a recipe of your own can make; or rename it to carry it"
+    )
+
+
+def check_required(required: Collection[str], read: Collection[str], base: Collection[str]) -> None:
+    for name in required:
+        if name not in read and name not in base:
+            raise TableError(
+                f"the table has no column {name!r}, and the job no default for it",
+                f"add the column, map it with `columns: {{{name}: ...}}`, or set `defaults: {{{name}: ...}}`",
+            )
+
+
+def lookalikes(carried: Iterable[str], unused: Collection[str]) -> tuple[tuple[str, str], ...]:
+    """Return carried columns whose names are nearly those of arguments: `guidence_scale`."""
+    near = ((name, difflib.get_close_matches(name, unused, n=1, cutoff=0.85)) for name in carried)
+    return tuple((name, found[0]) for name, found in near if found)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    names = list(known)
+    nearest = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {nearest[0]!r}?" if nearest else f"use one of {', '.join(sorted(names))}"

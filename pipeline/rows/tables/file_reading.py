@@ -1,0 +1,269 @@
+"""From the content of one Parquet, CSV, TSV or JSONL file to its schema and its record batches in order."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, Any, Literal
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.model.specs.signature import Kind
+from framefleet.pipeline.rows.tables.json_lines import JsonLines
+
+Format = Literal["parquet", "csv", "tsv", "jsonl"]
+COMPRESSED = (".gz", ".bz2", ".xz")
+# Also of a row. A batch is handed on as a whole, and rows that wait to be rendered keep theirs in memory.
+MAX_BATCH_BYTES = 32 << 20
+# Read at once from Parquet, where a dictionary makes a page of a kilobyte from as many rows of a megabyte.
+STEP_ROWS = 128
+MAX_COLUMNS = 10_000
+MAX_NAME = 256  # characters of a column's name
+_VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}  # Arrow computes little with them
+_JSON_TYPES: dict[Kind | None, pa.DataType] = {
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "bool": pa.bool_(),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileToRead:
+    """One file of a table.
+
+    name: for messages. compression: one of `COMPRESSED`, or None. arguments: columns whose cells are checked
+    later, with the kind that they should have.
+    """
+
+    content: io.RawIOBase
+    name: str
+    format: Format
+    compression: str | None
+    arguments: Mapping[str, Kind]
+
+
+def schema_of(file: FileToRead) -> tuple[pa.Schema, int | None]:
+    """Return the schema and, for Parquet, the number of rows. Raises TableError."""
+    with explained(file):
+        if file.format == "parquet":
+            parquet = pa.parquet.ParquetFile(file.content)
+            schema, num_rows = parquet.schema_arrow, parquet.metadata.num_rows
+        else:
+            schema, num_rows = _text_reader(file, None).schema, None
+        _check_names(schema, file)
+        settled = pa.schema([_settled(field, file) for field in schema])
+        _check_storable(settled, file)
+        return settled, num_rows
+
+
+def batches_of(
+    file: FileToRead, schema: pa.Schema, *, batch_rows: int, first_row: int
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows with the columns of `schema`, some at a time. Raises TableError.
+
+    first_row: of the file in the table, for messages.
+    """
+    seen = first_row
+    reader = _reader(file, schema)
+    waiting: list[pa.RecordBatch] = []
+    while True:
+        with explained(file, after_row=seen):
+            batch = next(reader, None)
+        if batch is not None:
+            seen += batch.num_rows
+            waiting.append(batch)
+        rows, size = sum(part.num_rows for part in waiting), sum(part.nbytes for part in waiting)
+        if waiting and (batch is None or rows >= batch_rows or size >= MAX_BATCH_BYTES):
+            with explained(file, after_row=seen - rows):
+                joined = pa.concat_batches(waiting)
+            waiting = []
+            yield from _parts(joined, seen - rows, file)
+        if batch is None:
+            return
+
+
+def _parts(batch: pa.RecordBatch, first_row: int, file: FileToRead) -> Iterator[pa.RecordBatch]:
+    """Yield a batch in parts that are not too large."""
+    if batch.nbytes <= MAX_BATCH_BYTES:
+        yield batch
+    elif batch.num_rows > 1:
+        half = batch.num_rows // 2
+        yield from _parts(batch.slice(0, half), first_row, file)
+        yield from _parts(batch.slice(half), first_row + half, file)
+    else:
+        sizes = {name: column.nbytes for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+        raise TableError(
+            f"{file.name}: row {first_row} takes {batch.nbytes:,} bytes, the most of them in the column "
+            f"{max(sizes, key=lambda name: sizes[name])!r}, and {MAX_BATCH_BYTES:,} are the limit",
+            "leave that column out of the table",
+        )
+
+
+def _reader(file: FileToRead, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    if file.format == "parquet":
+        # pre_buffer reads whole row groups ahead: a file written in one row group would be all in memory
+        parquet = pa.parquet.ParquetFile(file.content, pre_buffer=False, buffer_size=1 << 20)
+        for batch in parquet.iter_batches(STEP_ROWS, use_threads=False):
+            if batch.schema.names != schema.names:
+                raise TableError(f"{file.name} is not what it was a moment ago", "run the same command again")
+            yield _plain(batch, schema)
+        return
+    reader = _text_reader(file, schema)
+    if sorted(reader.schema.names) != sorted(schema.names):
+        raise TableError(
+            f"{file.name} has the columns {_listed(reader.schema)}, and the first file {_listed(schema)}",
+            "write all files of a table with the same columns",
+        )
+    for batch in reader:
+        yield batch.select(schema.names)
+
+
+def _plain(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Return the batch without dictionaries, as `_settled` says: each row then tells how large it is."""
+    columns = [
+        column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+        for column in batch.columns
+    ]
+    columns = [column.cast(_VIEWS.get(column.type, column.type)) for column in columns]
+    return pa.RecordBatch.from_arrays(columns, schema=schema) if columns else batch
+
+
+def _text_reader(file: FileToRead, schema: pa.Schema | None) -> Any:
+    """Return a streaming reader of CSV, TSV or JSONL; `schema` fixes the types, or else they are inferred."""
+    content = _unpacked(file)
+    if file.format == "jsonl":
+        return JsonLines(content, schema)
+    return pa.csv.open_csv(
+        content,
+        read_options=pa.csv.ReadOptions(use_threads=False),  # only then do its errors name the row
+        parse_options=pa.csv.ParseOptions(
+            delimiter="\t" if file.format == "tsv" else ",", newlines_in_values=True
+        ),
+        # an empty cell is null, a quoted one is empty text
+        convert_options=pa.csv.ConvertOptions(
+            column_types=schema,
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            check_utf8=False,  # see `readable`: one such cell is one refused row
+        ),
+    )
+
+
+def _unpacked(file: FileToRead) -> IO[bytes]:
+    buffered = io.BufferedReader(file.content, 1 << 20)
+    if file.compression == ".gz":
+        return gzip.GzipFile(fileobj=buffered)  # type: ignore[return-value]  # a file, if no IO[bytes]
+    if file.compression == ".bz2":
+        return bz2.BZ2File(buffered)
+    return lzma.LZMAFile(buffered) if file.compression == ".xz" else buffered
+
+
+def _check_names(schema: pa.Schema, file: FileToRead) -> None:
+    if len(schema) > MAX_COLUMNS:
+        raise TableError(f"{file.name} has more than {MAX_COLUMNS:,} columns", "leave some of them out")
+    if long := [name for name in schema.names if len(name) > MAX_NAME]:
+        raise TableError(
+            f"{file.name}: the name of the column {long[0][:40]!r}... is longer than {MAX_NAME} characters",
+            "shorten it",
+        )
+
+
+def _check_storable(schema: pa.Schema, file: FileToRead) -> None:
+    """Raise for columns that no record could carry: found now, and not when the first clip is committed."""
+    try:
+        _store(schema)
+        return
+    except _UNSTORABLE as error:
+        problem = str(error)
+    for field in schema:
+        try:
+            _store(pa.schema([field]))
+        except _UNSTORABLE as error:
+            held = f"the column {field.name!r} holds {str(field.type)[:MAX_NAME]}"
+            raise TableError(
+                f"{file.name}: {held}, and records cannot: {error}",
+                "leave it out of the table, or write it as text",
+            ) from None
+    raise TableError(f"{file.name}: records cannot hold its columns: {problem}", "leave some of them out")
+
+
+_UNSTORABLE = (pa.ArrowException, OSError, ValueError, KeyError)
+
+
+def _store(schema: pa.Schema) -> None:
+    buffer = io.BytesIO()
+    pa.parquet.write_table(schema.empty_table(), buffer)
+    pa.parquet.ParquetFile(buffer)
+    for field in schema:
+        if pa.types.is_timestamp(field.type):
+            pa.scalar(0, field.type).as_py()  # a time zone that nobody knows
+
+
+def _listed(schema: pa.Schema) -> str:
+    more = len(schema) - 20
+    return ", ".join(map(repr, schema.names[:20])) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _settled(field: pa.Field, file: FileToRead) -> pa.Field:
+    """Return the field with a type that later cells will fit."""
+    field = field.remove_metadata()
+    if pa.types.is_dictionary(field.type):
+        field = field.with_type(field.type.value_type)
+    if field.type in _VIEWS:
+        field = field.with_type(_VIEWS[field.type])
+    if file.format == "parquet":
+        return field
+    kind = file.arguments.get(field.name)
+    if pa.types.is_null(field.type) or (kind and file.format != "jsonl"):
+        is_json = file.format == "jsonl"
+        return field.with_type(_JSON_TYPES.get(kind, pa.string()) if is_json else pa.string())
+    if kind == "float" and pa.types.is_integer(field.type):
+        return field.with_type(pa.float64())  # 5 now, 7.5 a megabyte later
+    return field
+
+
+@contextmanager
+def explained(file: FileToRead, after_row: int | None = None) -> Iterator[None]:
+    """Turn what Arrow and the decompressors raise into TableError with the file and where in it."""
+    where = f" after row {after_row}" if after_row else ""
+    try:
+        yield
+    except TableError:
+        raise
+    except UnicodeDecodeError as error:  # cells are looked at later
+        name = error.object[:MAX_NAME].decode("utf-8", "replace")
+        raise TableError(
+            f"{file.name}: the name of the column {name!r} is not UTF-8", "save the file as UTF-8"
+        ) from None
+    except (MemoryError, pa.ArrowMemoryError):
+        raise TableError(
+            f"{file.name} cannot be read{where}: some rows of it take more than 2 GiB to read",
+            "write it with smaller row groups and pages, and without huge cells",
+        ) from None
+    except (
+        pa.ArrowException,
+        EOFError,
+        OSError,
+        ValueError,
+        OverflowError,
+        lzma.LZMAError,
+        zlib.error,
+    ) as error:
+        fixes: dict[Format, str] = {
+            "jsonl": "every line must be one JSON object with the same keys, each of one type",
+            "parquet": "write the file again; it may be cut short",
+        }
+        csv = "rows count from 1 with the header; quote cells that hold commas, quotes or line breaks"
+        raise TableError(
+            f"{file.name} cannot be read{where}: {error}", fixes.get(file.format, csv)
+        ) from error

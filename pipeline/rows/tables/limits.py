@@ -1,0 +1,114 @@
+"""From a model's configs and a row's arguments to what its pipeline takes, and yet cannot render."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from framefleet.pipeline.model.specs.bounds import too_large
+from framefleet.pipeline.model.specs.check import Refused
+from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.model.specs.spec import PipelineSpec
+from framefleet.pipeline.recipes.refine import check_strength
+from framefleet.pipeline.recipes.siblings import is_first_only
+
+Problems = Iterator[tuple[str, Refused]]
+
+# Wan's attention takes the last 512 tokens for text and those before them for the picture, however many there
+# are: diffusers' WanAttnProcessor, "512 is the context length of the text encoder, hardcoded for now".
+TEXT_BESIDE_PICTURE = 512
+
+# `max_sequence_length` in the check_inputs of diffusers' pipelines (0.42), by the start of their names.
+LONGEST_TEXT = (
+    ("Kolors|OvisImage", 256),
+    (r"Flux(?!2)|StableDiffusion3|Chroma|Lumina2|Bria(?!Fibo)", 512),
+    ("QwenImage", 1024),
+    ("BriaFibo", 3000),
+)
+COGVIDEOX_TEXT = 226  # CogVideoXTransformer3DModel's own default
+
+
+def limits(spec: PipelineSpec, arguments: Mapping[str, Any]) -> Problems:
+    """Yield arguments that are fine one by one, and why this model cannot render them.
+
+    diffusers fails on them after the model is loaded, or renders something else without a word.
+    """
+    transformer = spec.configs.get("transformer", {})
+    yield from _sizes(arguments)
+    if transformer.get("use_learned_positional_embeddings"):
+        yield from _learned_size(spec, arguments)
+    if transformer.get("image_dim"):
+        yield from _text_length(arguments)
+    yield from _longest_text(spec, arguments)
+    if "guidance_scale_2" in arguments and spec.configs["index"].get("boundary_ratio") is None:
+        reason = "the model has one transformer, and no boundary_ratio that says when a second takes over"
+        yield "guidance_scale_2", Refused(reason=reason, fix="leave it out")
+    if arguments.get("last_image") and is_first_only(spec.configs):
+        fix = "leave it out, or use a first-and-last-frame model, as Wan2.1-FLF2V"
+        yield "last_image", Refused(reason="the model starts from a first image only", fix=fix)
+    if arguments.get("fps") is not None and spec.configs.get("unet", {}).get("default_fps", 0) is None:
+        yield "fps", Refused(reason="this model is told no rate", fix="leave it out")
+    if "max_guidance_scale" in spec.parameters:
+        yield from _guidance_range({**spec.defaults(), **arguments})
+    if "strength" in spec.parameters:
+        yield from check_strength({**spec.defaults(), **arguments}["strength"], arguments)
+
+
+def _sizes(arguments: Mapping[str, Any]) -> Problems:
+    """Sides and frames that are fine one by one; of the row's clip, and of what a second model makes."""
+    frames = [arguments.get(name, 1) for name in FRAME_PARAMETERS]
+    counts = {"": max(frames), "image_": 1, "keyframe_": arguments.get("keyframe_frames") or 1}
+    for prefix, num_frames in counts.items():
+        height, width = (arguments.get(f"{prefix}{side}") or 1 for side in ("height", "width"))
+        if reason := too_large(height, width, num_frames):
+            yield f"{prefix}height", Refused(reason=reason, fix="use a smaller size, or fewer frames")
+
+
+def _learned_size(spec: PipelineSpec, arguments: Mapping[str, Any]) -> Problems:
+    """CogVideoX-5B's image-to-video learned the position of each patch, and has none for other sizes."""
+    for name, native in (("height", spec.default_height), ("width", spec.default_width)):
+        if native and arguments.get(name, native) != native:
+            reason = f"the model learned {spec.default_height} x {spec.default_width} pixels only"
+            yield name, Refused(reason=reason, fix=f"use {native}")
+
+
+def _text_length(arguments: Mapping[str, Any]) -> Problems:
+    length = arguments.get("max_sequence_length", TEXT_BESIDE_PICTURE)
+    if length != TEXT_BESIDE_PICTURE:
+        reason = f"beside a picture the model counts {TEXT_BESIDE_PICTURE} tokens as text"
+        yield "max_sequence_length", Refused(reason=reason, fix=f"use {TEXT_BESIDE_PICTURE}")
+
+
+def _longest_text(spec: PipelineSpec, arguments: Mapping[str, Any]) -> Problems:
+    """What pipelines refuse when they are called, and the text that CogVideoX adds fixed positions to."""
+    length = arguments.get("max_sequence_length")
+    if length is None:
+        return
+    transformer = spec.configs.get("transformer", {})
+    if only := _fixed_text(spec, transformer):
+        if length != only:
+            reason = f"the model has positions for {only} tokens of text"
+            yield "max_sequence_length", Refused(reason=reason, fix=f"use {only}")
+        return
+    longest = next((most for names, most in LONGEST_TEXT if re.match(names, spec.class_name)), length)
+    if length > longest:
+        reason = f"the pipeline takes {longest} tokens at most"
+        yield "max_sequence_length", Refused(reason=reason, fix=f"use {longest} or less")
+
+
+def _fixed_text(spec: PipelineSpec, transformer: Mapping[str, Any]) -> int | None:
+    is_rotary = transformer.get("use_rotary_positional_embeddings")
+    is_fixed = transformer.get("use_learned_positional_embeddings") or not is_rotary
+    if not spec.class_name.startswith("CogVideoX") or not is_fixed:
+        return None
+    only: int = transformer.get("max_text_seq_length", COGVIDEOX_TEXT)
+    return only
+
+
+def _guidance_range(arguments: Mapping[str, Any]) -> Problems:
+    """Stable Video Diffusion asks the maximum alone whether there is guidance, and later both."""
+    low, high = arguments["min_guidance_scale"], arguments["max_guidance_scale"]
+    if high <= 1 < low:
+        reason = f"max_guidance_scale is {high:g}, which switches guidance off"
+        yield "min_guidance_scale", Refused(reason=reason, fix="use 1 or less, or a larger maximum")

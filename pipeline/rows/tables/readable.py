@@ -1,0 +1,116 @@
+"""From a record batch to the rows whose cells Python may see, and to why the others are refused.
+
+Looked at in Arrow, before any cell becomes a Python value: a cell may be megabytes long, be no text at all
+(Latin-1 in a Parquet file), or a date that Python does not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from framefleet.pipeline.model.specs.check import Refused
+
+# Bytes. Text encoders read a few thousand characters of a prompt, and longer paths and URLs do not exist.
+MAX_TEXT = 1 << 16
+_SHOWN = 100  # bytes of such a cell in a message
+
+Problems = list[tuple[str, str, Refused]]  # column, what to show of the cell, why
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readable:
+    """cells: of the rows that may be read; offsets: where in the batch each of them is.
+
+    refused: the other rows, by their offset.
+    """
+
+    cells: pa.RecordBatch
+    offsets: list[int]
+    refused: dict[int, Problems]
+
+
+def readable(batch: pa.RecordBatch, read: Collection[str]) -> Readable:
+    """Return what of a batch may be read. read: the columns that are; the others are carried as they are."""
+    refused: dict[int, Problems] = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        for offset, shown, reason in _problems(column, is_read=name in read):
+            refused.setdefault(offset, []).append((name, shown, reason))
+    offsets = [offset for offset in range(batch.num_rows) if offset not in refused]
+    cells = batch.select(list(read))
+    if refused:
+        cells = cells.take(pa.array(offsets, pa.int64()))
+    return Readable(cells=cells, offsets=offsets, refused=dict(sorted(refused.items())))
+
+
+def repaired(row: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a refused row as every program can read it: bad text is mended, other bad cells are null."""
+    columns = [
+        _repaired(column) if any(_problems(column, is_read=False)) else column for column in row.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=row.schema) if columns else row
+
+
+def _problems(column: pa.Array, *, is_read: bool) -> Iterator[tuple[int, str, Refused]]:
+    """Yield (offset, what to show, why) of cells that cannot become Python values."""
+    if not _is_valid(column):
+        reason = _NOT_TEXT if _is_text(column.type) or pa.types.is_nested(column.type) else _OUT_OF_RANGE
+        for offset in _without_values(column) or _invalid(column):
+            yield offset, _shown(column[offset]), reason
+    if _is_text(column.type) and is_read:
+        for offset in pc.indices_nonzero(pc.greater(pc.binary_length(column), MAX_TEXT)).to_pylist():
+            yield offset, _shown(column[offset]), _TOO_LONG
+    elif pa.types.is_temporal(column.type) and getattr(column.type, "unit", "") != "ns":  # which all fit
+        for offset in _without_values(column):
+            yield offset, _shown(column[offset]), _OUT_OF_RANGE
+
+
+_NOT_TEXT = Refused(reason="it is not UTF-8", fix="save the table as UTF-8")
+_TOO_LONG = Refused(reason=f"it is longer than {MAX_TEXT:,} bytes", fix="shorten it")
+_OUT_OF_RANGE = Refused(reason="it is out of range", fix="correct it, or write it as text")
+
+
+def _without_values(column: pa.Array) -> list[int]:
+    if _has_values(column):
+        return []
+    return [offset for offset in range(len(column)) if not _has_values(column[offset : offset + 1])]
+
+
+def _invalid(column: pa.Array) -> list[int]:
+    return [offset for offset in range(len(column)) if not _is_valid(column[offset : offset + 1])]
+
+
+def _is_valid(column: pa.Array) -> bool:
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _has_values(column: pa.Array) -> bool:
+    try:
+        column.to_pylist()
+    except (ValueError, OverflowError):
+        return False
+    return True
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return kind in (pa.string(), pa.large_string())
+
+
+def _shown(cell: pa.Scalar) -> str:
+    if not _is_text(cell.type):
+        return str(getattr(cell, "value", cell.type))  # of a date its number
+    content: bytes = cell.as_buffer()[:_SHOWN].to_pybytes()
+    return content.decode("utf-8", "replace")
+
+
+def _repaired(cell: pa.Array) -> pa.Array:
+    if not _is_text(cell.type):
+        return pa.nulls(1, cell.type)
+    return pa.array([cell[0].as_buffer().to_pybytes().decode("utf-8", "replace")], cell.type)

@@ -1,0 +1,251 @@
+"""From a table's columns and a job's `columns:` and `defaults:` to the plan by which its rows are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import Any, get_args
+
+import pyarrow as pa
+
+from framefleet.pipeline.errors import JobError, UserError
+from framefleet.pipeline.guards.public import public_url
+from framefleet.pipeline.model.loras.asked import ARGUMENT as LORA
+from framefleet.pipeline.model.loras.asked import Lora, check_loras
+from framefleet.pipeline.model.registry import row_rules
+from framefleet.pipeline.model.specs.check import Refused, check_argument, check_fps, check_seed, shown
+from framefleet.pipeline.model.specs.schedulers import resolve
+from framefleet.pipeline.model.specs.signature import InputKind, Kind, Parameter, ScalarKind
+from framefleet.pipeline.model.specs.spec import PipelineSpec
+from framefleet.pipeline.recipes.guidance_check import check_schedule, is_schedule
+from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, recipe_of_row
+from framefleet.pipeline.recipes.second_model import SecondModel, check_second_model
+from framefleet.pipeline.rows.tables.column_checks import (
+    check_carried,
+    check_required,
+    check_type,
+    did_you_mean,
+    lookalikes,
+    plumbing_fix,
+)
+from framefleet.pipeline.rows.tables.row_inputs import Finder, NoInputs, check_input
+from framefleet.pipeline.rows.tables.rows import Reader, RowPlan
+
+# Columns with a meaning of their own, unless the pipeline has a parameter of that name.
+_SPECIAL: dict[str, Kind] = {"seed": "int", "scheduler": "str", "recipe": "str", "fps": "float", LORA: "str"}
+_FROM_INPUT = re.compile("ImageToVideo|VideoToVideo|Img2Img|Inpaint")
+# Distinct cells remembered per column: heights and schedulers repeat, prompts and seeds do not.
+_CACHED, _CACHED_LENGTH = 4096, 4096
+
+
+def argument_columns(
+    spec: PipelineSpec, columns: Mapping[str, str], recipe: Recipe = BUILT_IN["generate"]
+) -> dict[str, Kind]:
+    """Return the columns that a plan would read, with what their cells should be; for `open_table`."""
+    targets = meanings(spec, recipe)
+    return {columns.get(target, target): kind for target, kind in targets.items()}
+
+
+def plan_rows(
+    schema: pa.Schema,
+    spec: PipelineSpec,
+    *,
+    columns: Mapping[str, str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    recipe: Recipe = BUILT_IN["generate"],
+    find_recipe: Callable[[str], Recipe] | None = None,
+    reserved: Collection[str] = (),
+    finder: Finder | None = None,
+    fps: float | None = None,
+    loras: Mapping[str, Lora] | None = None,
+    second_models: Mapping[str, SecondModel] | None = None,
+) -> RowPlan:
+    """Return the plan for tables of `schema`, or raise TableError or JobError for what no row can mend.
+
+    columns: argument (or seed, scheduler, recipe, fps) to the column that holds it.
+    spec: of the pipeline that the recipe calls. find_recipe: gives the recipe that a row names, or raises
+        UserError; without it rows may name framefleet's, and those of the module of `recipe`.
+    reserved: the record's own columns, which no carried column may be named like.
+    finder: opens the images and videos that rows name.
+    fps: the job's own rate; it counts in a row's identity only where a clip's length is asked in seconds.
+    loras, second_models: those that rows may name.
+    """
+    finder = finder or NoInputs()
+    targets = meanings(spec, recipe)
+    read = _read_columns(columns or {}, targets, schema)
+    carried = tuple(name for name in schema.names if name not in read.values())
+    check_carried(carried, spec, reserved)
+    own = {p.name: p.default for p in recipe.parameters() if p.default is not None}
+    find_recipe = find_recipe or partial(recipe_of_row, own=recipe)
+    checks = {
+        name: _check_of(name, kind, spec, find_recipe, finder, second_models or {})
+        for name, kind in targets.items()
+    }
+    checks[LORA] = _remembering(partial(check_loras, declared=loras or {}))
+    base, special = _defaults(defaults or {}, targets, checks, spec, own=own)
+    required = required_arguments(spec, recipe)
+    check_required(required, read, base)
+    return RowPlan(
+        readers=tuple(
+            Reader(
+                column=column,
+                target=target,
+                kind=targets[target],
+                is_argument=_is_argument(target, spec),
+                check=checks[target],
+            )
+            for target, column in read.items()
+        ),
+        base=base,
+        required=required,
+        seed=special.get("seed"),
+        scheduler=special.get("scheduler") or resolve(None, spec),
+        loras=special.get(LORA, {}),
+        recipe=recipe,
+        fps=fps,
+        finder=finder,
+        spec=spec,
+        rules=row_rules(spec.class_name),
+        carried=carried,
+        lookalikes=lookalikes(carried, [target for target in targets if target not in read]),
+    )
+
+
+def meanings(spec: PipelineSpec, recipe: Recipe) -> dict[str, Kind]:
+    """Return all that a column may mean, with the kind of its cells."""
+    more = {parameter.name: parameter.kind for parameter in recipe.parameters() if parameter.kind}
+    own = {name: parameter.kind for name, parameter in spec.settable().items() if parameter.kind}
+    return _SPECIAL | own | more
+
+
+def required_arguments(spec: PipelineSpec, recipe: Recipe) -> tuple[str, ...]:
+    """Return the arguments without which no row can be rendered."""
+    names = [*(p.name for p in spec.parameters.values() if _is_required(p, spec)), *recipe.needs]
+    return tuple(name for name in dict.fromkeys(names) if name not in recipe.makes)
+
+
+def _is_required(parameter: Parameter, spec: PipelineSpec) -> bool:
+    """Tell whether no row can do without: some pipelines say so only when they are called."""
+    starts_from_one = parameter.name in ("image", "video") and _FROM_INPUT.search(spec.class_name)
+    return parameter.required or parameter.name == "prompt" or bool(starts_from_one)
+
+
+def _is_argument(target: str, spec: PipelineSpec) -> bool:
+    return target not in _SPECIAL or target in spec.settable()
+
+
+def _read_columns(
+    columns: Mapping[str, str], targets: Mapping[str, Kind], schema: pa.Schema
+) -> dict[str, str]:
+    """Return the columns that have a meaning, by what they mean."""
+    for target, column in columns.items():
+        if target not in targets:
+            raise JobError(
+                f"columns.{target}: there is no argument {target!r}", did_you_mean(target, targets)
+            )
+        if column not in schema.names:
+            raise JobError(
+                f"columns.{target} names the column {column!r}, and the table has none of that name",
+                did_you_mean(column, schema.names),
+            )
+    found = {target: columns.get(target, target) for target in targets}
+    read = {target: column for target, column in found.items() if column in schema.names}
+    for target, column in read.items():
+        check_type(schema.field(column), target, targets[target])
+    return read
+
+
+def _defaults(
+    given: Mapping[str, Any],
+    targets: Mapping[str, Kind],
+    checks: Mapping[str, Callable[[Any], Any]],
+    spec: PipelineSpec,
+    *,
+    own: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what an empty row is: its arguments; its seed, scheduler and LoRAs.
+
+    given: a null takes a default of the model's away. own: the defaults of the recipe's parameters.
+    """
+    arguments: dict[str, Any] = {**spec.defaults(), **own}
+    special: dict[str, Any] = {}
+    for name, value in given.items():
+        if name in ("recipe", "fps") and not _is_argument(name, spec):
+            place = "recipe" if name == "recipe" else "media.fps"
+            raise JobError(f"defaults.{name} is not where the job sets it", f"set `{place}:` instead")
+        if name not in targets:
+            fix = plumbing_fix(name) if name in spec.parameters else did_you_mean(name, targets)
+            raise JobError(f"defaults.{name}: rows have no such argument", fix)
+        arguments.pop(name, None)
+        if value is not None:
+            place_of = arguments if _is_argument(name, spec) else special
+            place_of[name] = _checked_default(name, value, targets[name], checks[name])
+    return arguments, special
+
+
+def _checked_default(name: str, value: Any, kind: Kind, check: Callable[[Any], Any]) -> Any:
+    found = check(value)
+    if isinstance(found, Refused):
+        public = public_url(value) if kind in get_args(InputKind) and isinstance(value, str) else value
+        raise JobError(f"defaults.{name} is {shown(public)}, but {found.reason}", found.fix)
+    return found
+
+
+def check_scalar(name: str, value: Any, kind: ScalarKind, spec: PipelineSpec) -> Any:
+    """Return a number or a text as the argument takes it, a schedule by its one spelling; or Refused."""
+    if is_schedule(name, value):
+        return check_schedule(name, value, class_name=spec.class_name, configs=spec.configs)
+    return check_argument(name, value, kind, spec)
+
+
+def _check_of(
+    target: str,
+    kind: Kind,
+    spec: PipelineSpec,
+    find_recipe: Callable[[str], Recipe],
+    finder: Finder,
+    second_models: Mapping[str, SecondModel],
+) -> Callable[[Any], Any]:
+    """Return the check of one cell, which remembers its answers where cells repeat."""
+    if kind == "image" or kind == "video":
+        return _remembering(partial(check_input, kind=kind, finder=finder))
+    if kind == "model":
+        return _remembering(partial(check_second_model, target, declared=second_models))
+    if _is_argument(target, spec):
+        check = partial(check_scalar, target, kind=kind, spec=spec)
+        return check if target in ("prompt", "negative_prompt") else _remembering(check)
+    if target == "seed":
+        return check_seed
+    if target == "fps":
+        return _remembering(check_fps)
+    find = (lambda name: resolve(name, spec)) if target == "scheduler" else find_recipe
+    return _remembering(_refusing(find))
+
+
+def _remembering(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    known: dict[Any, Any] = {}  # cells of one column are of one type, so 1 and True do not meet here
+
+    def remembered(cell: Any) -> Any:
+        if cell in known:
+            return known[cell]
+        value = check(cell)
+        if len(known) < _CACHED and not (isinstance(cell, str) and len(cell) > _CACHED_LENGTH):
+            known[cell] = value
+        return value
+
+    return remembered
+
+
+def _refusing(find: Callable[[str], Any]) -> Callable[[Any], Any]:
+    """Return `find` with its UserError as a refusal of the cell."""
+
+    def found(cell: Any) -> Any:
+        if not isinstance(cell, str):
+            return Refused(reason="it must be text", fix="put it in quotes")
+        try:
+            return find(cell)
+        except UserError as error:
+            return Refused(reason=error.problem, fix=error.fix)
+
+    return found

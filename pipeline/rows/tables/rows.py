@@ -1,0 +1,253 @@
+"""From record batches to rows that are ready to render, and rows that are refused with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import pyarrow as pa
+
+from framefleet.pipeline.guards.public import public_url
+from framefleet.pipeline.model.loras.asked import ARGUMENT as LORA
+from framefleet.pipeline.model.specs.check import Refused, shown
+from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.model.specs.schedulers import SchedulerChoice
+from framefleet.pipeline.model.specs.signature import InputKind, Kind
+from framefleet.pipeline.model.specs.spec import PipelineSpec
+from framefleet.pipeline.recipes.duration import check_film
+from framefleet.pipeline.recipes.recipe import Recipe
+from framefleet.pipeline.request import FALLBACK_FPS, Request, is_input
+from framefleet.pipeline.rows.identity import derive_seed
+from framefleet.pipeline.rows.tables.limits import limits
+from framefleet.pipeline.rows.tables.readable import Problems, readable
+from framefleet.pipeline.rows.tables.row_inputs import Finder, check_length
+
+_SHAPING = ("height", "width", *FRAME_PARAMETERS, "max_sequence_length")
+# From arguments and the names of those that the row itself gives, to what is rendered, and what is wrong.
+Rules = Callable[[dict[str, Any], Set[str], PipelineSpec], tuple[dict[str, Any], list[tuple[str, Refused]]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One value that cannot be rendered. column: as the table names it, or `defaults.` and the argument."""
+
+    column: str
+    value: Any
+    reason: str
+    fix: str
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return f"{self.column} is empty, but {self.reason}"
+        return f"{self.column} is {shown(self.value)}, but {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedRow:
+    """A row that can be rendered.
+
+    index: its position in the table, from 0.
+    request: arguments resolved (signature, then job, then row), scheduler by its canonical name, a seed.
+        `fps` is what the row itself gave, or None.
+    shape: equal for rows that can likely share forwards.
+    """
+
+    index: int
+    request: Request
+    shape: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvalidRow:
+    """A row that cannot be rendered, with everything that is wrong with it."""
+
+    index: int
+    problems: tuple[Problem, ...]
+
+    def messages(self) -> list[tuple[str, str]]:
+        """Return (problem, fix) pairs, as errors have them."""
+        return [(f"row {self.index}: {problem}", problem.fix) for problem in self.problems]
+
+
+def refused_row(index: int, problems: Problems) -> InvalidRow:
+    """Return the row of cells that were not even read. See `readable`."""
+    return InvalidRow(
+        index=index,
+        problems=tuple(
+            Problem(column=column, value=shown, reason=refused.reason, fix=refused.fix)
+            for column, shown, refused in problems
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """One column with a meaning. check: of a cell that is not null; a value, or Refused."""
+
+    column: str
+    target: str
+    kind: Kind
+    is_argument: bool
+    check: Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowPlan:
+    """How the rows of one table become requests; made by `row_plan.plan_rows`.
+
+    base: the arguments of a row whose cells are all null. loras: the LoRAs of such a row.
+    fps: the job's own rate, if it has one.
+    rules: what a pipeline of ours allows in a row beyond what each argument may be; see `models.RULES`.
+    carried: columns without meaning here; they go into the record as they are.
+    lookalikes: (carried column, argument that it may have meant).
+    """
+
+    readers: tuple[Reader, ...]
+    base: Mapping[str, Any]
+    required: tuple[str, ...]
+    seed: int | None
+    scheduler: SchedulerChoice
+    loras: Mapping[str, Any]
+    recipe: Recipe
+    fps: float | None
+    finder: Finder
+    spec: PipelineSpec
+    rules: Rules | None
+    carried: tuple[str, ...]
+    lookalikes: tuple[tuple[str, str], ...]
+
+    def rows(self, first_index: int, batch: pa.RecordBatch) -> Iterator[CheckedRow | InvalidRow]:
+        """Yield every row of the batch in order; `first_index` is the position of its first."""
+        found = readable(batch, [reader.column for reader in self.readers])
+        cells = [_values(column) for column in found.cells.columns]
+        self.finder.prefetch(self._inputs(cells))
+        rows = zip(*cells, strict=True) if cells else iter([()] * batch.num_rows)
+        for offset in range(batch.num_rows):
+            index = first_index + offset
+            if offset in found.refused:
+                yield refused_row(index, found.refused[offset])
+            else:
+                yield self._row(index, next(rows))
+
+    def _inputs(self, cells: list[list[Any]]) -> Iterator[tuple[str, InputKind]]:
+        for reader, column in zip(self.readers, cells, strict=True):
+            if reader.kind == "image" or reader.kind == "video":
+                for cell in column:
+                    if isinstance(cell, str) and cell.strip():
+                        yield cell.strip(), reader.kind
+
+    def _row(self, index: int, cells: Sequence[Any]) -> CheckedRow | InvalidRow:
+        arguments = dict(self.base)
+        special: dict[str, Any] = {}
+        problems: list[Problem] = []
+        for reader, cell in zip(self.readers, cells, strict=True):
+            if cell is None:
+                continue
+            value = reader.check(cell)
+            if type(value) is Refused:
+                shown = public_url(cell) if reader.kind in get_args(InputKind) else cell
+                problem = Problem(column=reader.column, value=shown, reason=value.reason, fix=value.fix)
+                problems.append(problem)
+            elif reader.is_argument:
+                arguments[reader.target] = value
+            else:
+                special[reader.target] = value
+        if self.rules and not problems:
+            given = {
+                reader.target for reader, cell in zip(self.readers, cells, strict=True) if cell is not None
+            }
+            taken, refused = self.rules(arguments, given, self.spec)
+            problems += self._problems(refused, arguments | taken)
+            arguments = taken
+        choice: SchedulerChoice = special.get("scheduler", self.scheduler)
+        problems += self._across(arguments, choice, {problem.column for problem in problems})
+        recipe: Recipe = special.get("recipe", self.recipe)
+        fps = self._fps(arguments, special)
+        if not problems:
+            problems += self._of_recipe(recipe, arguments, fps)
+        if problems:
+            return InvalidRow(index=index, problems=tuple(problems))
+        request = self._request(arguments, choice, recipe, special, fps)
+        return CheckedRow(index=index, request=request, shape=_shape(arguments))
+
+    def _across(
+        self, arguments: Mapping[str, Any], choice: SchedulerChoice, refused: set[str]
+    ) -> list[Problem]:
+        """Return what is wrong with cells that are fine one by one. refused: columns told of already."""
+        problems = [
+            Problem(
+                column=self._column(name),
+                value=None,
+                reason=f"every row needs {'an' if name[0] in 'aeiou' else 'a'} {name}",
+                fix=f"fill it in, or set `defaults: {{{name}: ...}}`",
+            )
+            for name in self.required
+            if name not in arguments and self._column(name) not in refused
+        ]
+        steps = arguments.get("num_inference_steps", choice.min_steps)
+        if not choice.min_steps <= steps <= choice.max_steps:
+            bounds = f"{choice.min_steps} to {choice.max_steps}"
+            reason = f"{choice.class_name} of this model takes {bounds} steps"
+            column = self._column("num_inference_steps")
+            problems.append(Problem(column=column, value=steps, reason=reason, fix=f"use {bounds}"))
+        return problems
+
+    def _fps(self, arguments: Mapping[str, Any], special: Mapping[str, Any]) -> float | None:
+        """Return the rate that the row gives; where it asks for seconds, the one that makes them frames."""
+        fps: float | None = special.get("fps")
+        if fps is None and "duration_s" in arguments:
+            fps = self.fps or self.spec.fps_of(arguments) or FALLBACK_FPS
+        return fps
+
+    def _of_recipe(
+        self, recipe: Recipe, arguments: Mapping[str, Any], fps: float | None
+    ) -> Iterator[Problem]:
+        """Yield what keeps recipe or model from rendering values that are fine one by one."""
+        found = [*recipe.problems(arguments), *limits(self.spec, arguments)]
+        if fps is not None and "duration_s" in recipe.needs and not found:
+            found += check_film(arguments, arguments["duration_s"], fps)
+        video = arguments.get("video")
+        if video and not self.rules:
+            refused = check_length(video, arguments.get("num_frames"), self.spec)
+            found += [("video", refused)] if refused else []
+        return self._problems(found, arguments)
+
+    def _problems(
+        self, found: Iterable[tuple[str, Refused]], arguments: Mapping[str, Any]
+    ) -> Iterator[Problem]:
+        for name, refused in found:
+            value: Any = arguments.get(name)
+            shown = public_url(value["uri"]) if is_input(value) else value
+            yield Problem(column=self._column(name), value=shown, reason=refused.reason, fix=refused.fix)
+
+    def _request(
+        self,
+        arguments: dict[str, Any],
+        choice: SchedulerChoice,
+        recipe: Recipe,
+        special: Mapping[str, Any],
+        fps: float | None,
+    ) -> Request:
+        if loras := special.get(LORA, self.loras):
+            arguments[LORA] = loras
+        seed = special.get("seed", self.seed)
+        if seed is None:
+            seed = derive_seed(arguments=arguments, scheduler=choice.canonical, recipe=recipe.name)
+        return Request(
+            arguments=arguments, seed=seed, scheduler=choice.canonical, recipe=recipe.name, fps=fps
+        )
+
+    def _column(self, target: str) -> str:
+        return next((reader.column for reader in self.readers if reader.target == target), target)
+
+
+def _values(column: pa.Array) -> list[Any]:
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())  # DuckDB writes 5.0 as a decimal
+    values: list[Any] = column.to_pylist()
+    return values
+
+
+def _shape(arguments: Mapping[str, Any]) -> str:
+    return "x".join([str(arguments[name]) for name in _SHAPING if name in arguments])

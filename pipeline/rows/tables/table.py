@@ -1,0 +1,210 @@
+"""From a path, folder, glob or URL to record batches in table order, never the whole table in memory."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+from fsspec.core import has_magic
+from fsspec.implementations.local import LocalFileSystem
+
+from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.guards.public import check_url, keep_secrets, public_text, public_url
+from framefleet.pipeline.model.specs.signature import Kind
+from framefleet.pipeline.rows.tables.table_files import (
+    FORMATS,
+    Source,
+    file_format,
+    open_batches,
+    read_schema,
+)
+
+MAX_LISTED = 100_000  # files below a local folder
+MAX_ROWS = 100_000_000  # each takes 40 bytes of disk while a job runs, and a kilobyte may hold so many
+
+_TEXT_COLUMNS: dict[str, Kind] = dict.fromkeys(("prompt", "negative_prompt", "scheduler", "recipe"), "str")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A table that can be read as often as needed. Rows are numbered from 0, file by file in sorted order.
+
+    location: for messages; a URL is without credentials.
+    num_rows: known for Parquet only, where it costs nothing.
+    """
+
+    location: str
+    sources: tuple[Source, ...]
+    schema: pa.Schema
+    num_rows: int | None
+
+    def batches(self, batch_rows: int = 1024) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield (index of the first row, up to `batch_rows` rows), in order.
+
+        Raises TableError on broken files.
+        """
+        first = 0
+        for source in self.sources:
+            for batch in open_batches(source, self.schema, batch_rows=batch_rows, first_row=first):
+                for start in range(0, batch.num_rows, batch_rows):
+                    part = batch.slice(start, batch_rows)
+                    yield first, part
+                    first += part.num_rows
+                    self._check_length(first)
+        if first == 0:
+            raise TableError(f"table {self.location} has no rows", "add rows, or give another table")
+
+    def _check_length(self, num_rows: int) -> None:
+        if num_rows > MAX_ROWS:
+            raise TableError(
+                f"table {self.location} has more than {MAX_ROWS:,} rows",
+                "give parts of it to jobs of their own",
+            )
+
+
+def folder_of(location: str) -> str:
+    """Return the folder that a table lies in, or is: where paths in its cells start from."""
+    plain = location.partition("?")[0] if "://" in location else os.path.abspath(os.path.expanduser(location))
+    parts = plain.split("/")
+    fixed = next((i for i, part in enumerate(parts) if has_magic(part)), len(parts))
+    is_file = fixed == len(parts) and file_format(plain) is not None and not os.path.isdir(plain)
+    return "/".join(parts[: fixed - 1] if is_file else parts[:fixed]) or "/"
+
+
+def open_table(
+    location: str,
+    storage_options: Mapping[str, Any] | None = None,
+    *,
+    arguments: Mapping[str, Kind] | None = None,
+) -> Table:
+    """Return the table at `location`: Parquet, CSV, TSV or JSONL (the latter three also as .gz, .bz2, .xz).
+
+    arguments: columns whose cells are checked later, see `row_plan.argument_columns`. In CSV they stay text:
+    one odd cell is then refused as a row and not with the whole file; in JSONL they get their kind. Other
+    columns of CSV and JSONL get the type that fits the first megabyte; a later cell that does not fit it is
+    an error that names the row.
+    """
+    shown = public_url(location)
+    check_url(location)
+    keep_secrets([storage_options, location])
+    try:
+        filesystem, path = fsspec.core.url_to_fs(location, **(storage_options or {}))
+        paths = _paths(filesystem, path, shown)
+        sources = tuple(Source(filesystem=filesystem, path=p, format=file_format(p)) for p in paths)
+        schema, num_rows = _one_schema(sources, _TEXT_COLUMNS | dict(arguments or {}))
+    except TableError:
+        raise
+    except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
+        said = public_text(str(error))
+        raise TableError(f"table {shown} cannot be read: {said}", "check the path and the access") from (
+            error if said == str(error) else None  # a traceback would print its own text
+        )
+    if num_rows == 0:
+        raise TableError(f"table {shown} has no rows", "add rows, or give another table")
+    table = Table(location=shown, sources=sources, schema=schema, num_rows=num_rows)
+    table._check_length(num_rows or 0)
+    return table
+
+
+def _paths(filesystem: Any, path: str, location: str) -> list[str]:
+    """Return the table's files in sorted order."""
+    if has_magic(path) and not filesystem.exists(path):
+        found = _visible(filesystem.glob(path), _stem(path))
+    elif _is_file(filesystem, path):
+        found = [path]
+    elif filesystem.isdir(path):
+        found = _visible(_below(filesystem, path, location), path)
+    else:
+        raise TableError(f"table {location} does not exist", _nearest(filesystem, path))
+    if not found:
+        raise TableError(f"no table files in {location}", f"give files ending in {', '.join(FORMATS)}")
+    formats = {file_format(name): name for name in found}
+    if len(formats) > 1:
+        both = " and ".join(list(formats.values())[:2])
+        raise TableError(
+            f"files of several formats in {location}: {both}", "give a glob, as in folder/*.parquet"
+        )
+    return found
+
+
+def _below(filesystem: Any, path: str, location: str) -> list[str]:
+    """Return all files below a folder; of a local one as long as they are not too many, as in `/`."""
+    if not isinstance(filesystem, LocalFileSystem):
+        names: list[str] = filesystem.find(path)
+        return names
+    found: list[str] = []
+    for folder, _, files in filesystem.walk(path):
+        found += [f"{folder.rstrip('/')}/{name}" for name in files]
+        if len(found) > MAX_LISTED:
+            raise TableError(
+                f"{location} holds more than {MAX_LISTED:,} files", "give the table's own folder"
+            )
+    return found
+
+
+def _is_file(filesystem: Any, path: str) -> bool:
+    # http has no folders, and its isdir() reads the whole page to look for links
+    known = file_format(path) is not None
+    return bool(known and filesystem.isfile(path))
+
+
+def _visible(paths: Collection[str], root: str) -> list[str]:
+    """Return table files in order, without hidden and temporary ones (Spark's _SUCCESS, editors' .swp)."""
+    depth = len(PurePosixPath(root).parts)
+
+    def shown(path: str) -> bool:
+        return not any(part.startswith((".", "_")) for part in PurePosixPath(path).parts[depth:])
+
+    return sorted(path for path in paths if shown(path) and file_format(path))
+
+
+def _stem(pattern: str) -> str:
+    """Return the folder before the first wildcard."""
+    parts = PurePosixPath(pattern).parts
+    fixed = next((i for i, part in enumerate(parts) if has_magic(part)), len(parts))
+    return str(PurePosixPath(*parts[:fixed]))
+
+
+def _nearest(filesystem: Any, path: str) -> str:
+    try:
+        names = [PurePosixPath(name).name for name in filesystem.ls(filesystem._parent(path), detail=False)]
+    except Exception:  # the folder is not there either, or the store cannot list: only a hint is lost
+        return "check the path"
+    nearest = difflib.get_close_matches(PurePosixPath(path).name, names, n=3)
+    return f"in its folder there is {', '.join(nearest)}" if nearest else "check the path"
+
+
+def _one_schema(sources: tuple[Source, ...], arguments: Mapping[str, Kind]) -> tuple[pa.Schema, int | None]:
+    """Return the schema that all files share and, when cheap, the number of rows."""
+    schema, num_rows = read_schema(sources[0], arguments)
+    doubled = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    if doubled:
+        raise TableError(f"{sources[0].path} has the column {doubled[0]!r} twice", "rename one of them")
+    if num_rows is None:
+        return schema, None  # CSV and JSONL are held to this schema as they are read
+    for source in sources[1:]:
+        other, more = read_schema(source, arguments)
+        num_rows += more or 0
+        if not other.equals(schema):
+            raise TableError(
+                f"{source.path} and {sources[0].path} have different columns: {_difference(other, schema)}",
+                "write all files of a table with the same columns, in one order and with the same types",
+            )
+    return schema, num_rows
+
+
+def _difference(one: pa.Schema, other: pa.Schema) -> str:
+    for field in one:
+        if field.name not in other.names:
+            return f"{field.name!r} is only in the first"
+        if field.type != other.field(field.name).type:
+            second = other.field(field.name).type
+            return f"{field.name!r} is {field.type} in the first and {second} in the second"
+    missing = [name for name in other.names if name not in one.names]
+    return f"{missing[0]!r} is only in the second" if missing else "they stand in another order"

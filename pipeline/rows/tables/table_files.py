@@ -1,0 +1,93 @@
+"""From one Parquet, CSV, TSV or JSONL file of a table to its schema and its record batches in order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import IO, Any
+
+import pyarrow as pa
+
+from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.model.specs.signature import Kind
+from framefleet.pipeline.rows.tables import reader
+from framefleet.pipeline.rows.tables.file_reading import COMPRESSED, Format
+
+FORMATS: dict[str, Format] = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One file of a table."""
+
+    filesystem: Any  # fsspec has no types
+    path: str
+    format: Format | None
+
+
+def file_format(path: str) -> Format | None:
+    """Return what the name says that the file is; None when it is no table."""
+    name, compression = _name(path)
+    found = FORMATS.get(name.suffix.lower())
+    return None if compression and found == "parquet" else found
+
+
+def read_schema(source: Source, arguments: Mapping[str, Kind]) -> tuple[pa.Schema, int | None]:
+    """Return the schema and, for Parquet, the number of rows. Raises TableError.
+
+    arguments: columns whose cells are checked later, with the kind that they should have.
+    """
+    with _opened(source) as (file, size):
+        return reader.read_schema(file, size, _request(source, arguments))
+
+
+def open_batches(
+    source: Source, schema: pa.Schema, *, batch_rows: int, first_row: int
+) -> Iterator[pa.RecordBatch]:
+    """Yield the file's batches with the columns of `schema`. first_row: of the table, for messages."""
+    request = {**_request(source, {}), "batch_rows": batch_rows, "first_row": first_row}
+    with _opened(source) as (file, size):
+        yield from reader.read_batches(file, size, request, schema)
+
+
+def _request(source: Source, arguments: Mapping[str, Kind]) -> dict[str, Any]:
+    _, compression = _name(source.path)
+    return {
+        "name": source.path,
+        "format": source.format,
+        "compression": compression,
+        "arguments": dict(arguments),
+    }
+
+
+def _name(path: str) -> tuple[PurePosixPath, str | None]:
+    """Return the name of a file, and how it is compressed, which its last suffix says."""
+    name = PurePosixPath(re.split("[?#]", path)[0] if "://" in path else path)
+    suffix = name.suffix.lower()
+    return (PurePosixPath(name.stem), suffix) if suffix in COMPRESSED else (name, None)
+
+
+@contextmanager
+def _opened(source: Source) -> Iterator[tuple[IO[bytes], int | None]]:
+    """Give the file and its size; None where it can only be read in order, as from some web servers."""
+    try:
+        file = source.filesystem.open(source.path, "rb")
+    except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
+        raise TableError(f"{source.path} cannot be read: {error}", "check the path and the access") from error
+    with file:
+        try:
+            size = file.seek(0, 2)
+        except (OSError, ValueError):
+            size = None
+        yield file, size
