@@ -20,7 +20,7 @@ from framefleet.pipeline.outputs.store import Store
 
 PATH = "driver.lock"
 BEAT_S = 10.0
-MAX_BYTES = 1 << 16  # it has some 300; of anything larger the beginning is enough to see it change
+_MAX_BYTES = 1 << 16  # it has some 300; of anything larger the beginning is enough to see it change
 EXPIRY_S = 30.0  # three beats: one may be lost, one late
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class DriverLock:
 
     def _read(self) -> bytes | None:
         try:
-            return self._store.read(PATH, MAX_BYTES)
+            return self._store.read(PATH, _MAX_BYTES)
         except FileNotFoundError:
             return None
 

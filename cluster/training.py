@@ -39,7 +39,7 @@ MAX_FAILURES = 5
 # For each other, as while one renders samples. Ray Train itself finds out which process has died.
 LONGEST_WAIT_S = 7 * 24 * 3600
 # So often the driver looks whether the processes are still there.
-POLL_S = 0.5
+_POLL_S = 0.5
 
 
 class Trainers:
@@ -100,7 +100,7 @@ class Trainers:
         fitting = fit.remote(self, training, events.put)
         while not (_has_ended(fitting) and events.empty()):
             try:
-                event = events.get(timeout=POLL_S)
+                event = events.get(timeout=_POLL_S)
             except Empty:
                 if not is_ready and time.monotonic() > deadline:
                     raise self._not_ready() from None

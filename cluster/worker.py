@@ -29,8 +29,8 @@ from framefleet.pipeline.render.renderer import Renderer
 log = logging.getLogger(__name__)
 
 # How long `exchange` waits for news. Longer, and a driver that wants to stop would wait as long.
-POLL_S = 1.0
-NUM_WRITERS = 2
+_POLL_S = 1.0
+_NUM_WRITERS = 2
 # Clips that may wait for a writer, about 100 MB each at 480p; when full, rendering waits for the store.
 MAX_QUEUED = 4
 
@@ -58,7 +58,7 @@ class Worker:
         if self._renderer is None:
             assert self._broken is not None
             raise self._broken
-        for number in range(NUM_WRITERS):
+        for number in range(_NUM_WRITERS):
             threading.Thread(target=self._write, name=f"write-{number}", daemon=True).start()
         return Hello(
             version=framefleet.__version__,
@@ -77,7 +77,7 @@ class Worker:
         with self._news:
             self._inbox.extend(assignments)
             self._news.notify_all()
-            self._news.wait_for(lambda: self._rendered or self._failed or self._broken, timeout=POLL_S)
+            self._news.wait_for(lambda: self._rendered or self._failed or self._broken, timeout=_POLL_S)
             if self._broken is not None:
                 raise self._broken
             report = Report(rendered=tuple(self._rendered), failed=tuple(self._failed))

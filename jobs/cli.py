@@ -36,11 +36,11 @@ ModelOption = Annotated[
 OutputOption = Annotated[
     str | None, typer.Option("--output", help="A folder, or a URL as s3://bucket/run-7.")
 ]
-Sets = Annotated[
+_Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="A key of the job file, as fleet.workers=2; repeatable."),
 ]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show logs, and tracebacks of errors.")]
+_Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show logs, and tracebacks of errors.")]
 
 
 def main() -> None:
@@ -81,8 +81,8 @@ def render(
     table: TableOption = None,
     model: ModelOption = None,
     output: OutputOption = None,
-    sets: Sets = None,
-    verbose: Verbose = False,
+    sets: _Sets = None,
+    verbose: _Verbose = False,
 ) -> None:
     """Render every row of a table that has no record yet. Run it again to go on after an interruption.
 
@@ -105,8 +105,8 @@ def train(
     table: TableOption = None,
     model: ModelOption = None,
     output: OutputOption = None,
-    sets: Sets = None,
-    verbose: Verbose = False,
+    sets: _Sets = None,
+    verbose: _Verbose = False,
 ) -> None:
     """Train or fine-tune a model on a table of videos. Run it again to go on after an interruption.
 
@@ -129,8 +129,8 @@ def plan(
     table: TableOption = None,
     model: ModelOption = None,
     output: OutputOption = None,
-    sets: Sets = None,
-    verbose: Verbose = False,
+    sets: _Sets = None,
+    verbose: _Verbose = False,
 ) -> None:
     """Read and check everything, and print what `render` would do. Starts no worker, writes nothing."""
     from framefleet.jobs.show import console
@@ -177,7 +177,7 @@ def replay(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="As storage_options.endpoint_url=...; repeatable."),
     ] = None,
-    verbose: Verbose = False,
+    verbose: _Verbose = False,
 ) -> None:
     """Render one row again from its record and compare. Exit code 0: the very same frames; 1: others.
 
@@ -231,7 +231,7 @@ def demo(
         str | None,
         typer.Option("--size", metavar="TxHxW", help="Frames, height and width of your clips: 33x64x64."),
     ] = None,
-    verbose: Verbose = False,
+    verbose: _Verbose = False,
 ) -> None:
     """Render your words, or a small shipped table, with two CPU workers and the shipped model.
 

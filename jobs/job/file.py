@@ -17,7 +17,7 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.public import is_secret_name, keep_secrets, public_text
 
 AnyJob = TypeVar("AnyJob", bound=Section)
-NAMED = (("loras",), ("second_models",))  # sections whose keys are names, each of a path or a mapping
+_NAMED = (("loras",), ("second_models",))  # sections whose keys are names, each of a path or a mapping
 
 
 def load_job(
@@ -154,7 +154,7 @@ def _put(values: dict[str, Any], places: dict[Key, str], key: Key, value: Any, *
     at: dict[Any, Any] = values
     for index, part in enumerate(key[:-1]):
         below = at.get(part)
-        if isinstance(below, str) and (key[: index + 1] == ("model",) or key[:index] in NAMED):
+        if isinstance(below, str) and (key[: index + 1] == ("model",) or key[:index] in _NAMED):
             below = {"path": below}
         at[part] = below if isinstance(below, dict) else {}
         at = at[part]

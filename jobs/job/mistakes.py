@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from framefleet.jobs.job.schema import LoraSection, SecondModelSection
 from framefleet.pipeline.guards.public import is_secret_name, public_value
 
-NAMED: dict[Any, type[BaseModel]] = {"loras": LoraSection, "second_models": SecondModelSection}
+_NAMED: dict[Any, type[BaseModel]] = {"loras": LoraSection, "second_models": SecondModelSection}
 Key = tuple[str | int, ...]
 
 # By pydantic's type of error, whose own words are for programmers.
@@ -115,9 +115,9 @@ def _nearest(key: Key, location: Key, job: type[BaseModel]) -> str:
 
 def _known_below(location: Key) -> Iterator[tuple[Key, tuple[str, ...]]]:
     """Yield the keys of a section that stands under a name which the job chose, as `loras.style`."""
-    if location[0] in NAMED and len(location) > 2:
+    if location[0] in _NAMED and len(location) > 2:
         section, name = str(location[0]), str(location[1])
-        for place, path in _known_keys(NAMED[section]):
+        for place, path in _known_keys(_NAMED[section]):
             yield (section, name, *place), (section, name, *path)
 
 

@@ -15,7 +15,7 @@ from framefleet.pipeline.model.specs.dtypes import DType
 from framefleet.pipeline.render.fused.sizes import MIN_GAIN
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS
 
-Scalar = str | int | float | bool
+_Scalar = str | int | float | bool
 
 
 class Section(BaseModel):
@@ -154,7 +154,7 @@ class TableJob(Section):
     model: Annotated[ModelSection, BeforeValidator(_mapping, json_schema_input_type=str | ModelSection)] = (
         Field(description="A folder, a hub model as org/name or org/name@revision, a URL; or a mapping.")
     )
-    defaults: dict[str, Scalar | None] = Field(
+    defaults: dict[str, _Scalar | None] = Field(
         default_factory=dict,
         description="Arguments of rows that do not give them; null takes the model's own default away.",
     )

@@ -22,7 +22,7 @@ Path = tuple[str | int, ...]
 MAX_CHARACTERS = 1 << 18
 MAX_DEPTH = 32
 MAX_INT = 2**64
-FIX = "look for a missing quote, colon or space"
+_FIX = "look for a missing quote, colon or space"
 
 _TAG = "tag:yaml.org,2002:"
 _KINDS = ("null", "bool", "int", "float", "str", "seq", "map")
@@ -110,10 +110,10 @@ def _not_yaml(error: yaml.MarkedYAMLError, text: str, source: str) -> JobError:
     """Return what is wrong and where; not what stands there, where that is a secret."""
     mark = error.problem_mark
     if mark is None:
-        return JobError(f"{source}: not YAML: {error.problem or error}", FIX)
+        return JobError(f"{source}: not YAML: {error.problem or error}", _FIX)
     before = text.splitlines()[max(mark.line - 1, 0) : mark.line + 1]  # a value may stand below its key
     said = "" if any(map(is_secret_name, before)) else f": {error.problem or error}"
-    return JobError(f"{source} line {mark.line + 1}: not YAML{said}", FIX)
+    return JobError(f"{source} line {mark.line + 1}: not YAML{said}", _FIX)
 
 
 class _Walk:

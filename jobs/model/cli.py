@@ -19,7 +19,7 @@ LockFile = Annotated[
 AllowPickle = Annotated[
     bool, typer.Option("--allow-pickle", help="Take pickles of tensors where there are no safetensors.")
 ]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show logs, and tracebacks of errors.")]
+_Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show logs, and tracebacks of errors.")]
 
 
 @model_app.command()
@@ -31,7 +31,7 @@ def lock(
     ] = None,
     revision: Revision = None,
     allow_pickle: AllowPickle = False,
-    verbose: Verbose = False,
+    verbose: _Verbose = False,
 ) -> None:
     """Write model.lock.json: size and SHA-256 of every file that is loaded. `render` then refuses others."""
     from framefleet.jobs.show import console
@@ -48,7 +48,7 @@ def verify(
     lock: LockFile = None,
     revision: Revision = None,
     allow_pickle: AllowPickle = False,
-    verbose: Verbose = False,
+    verbose: _Verbose = False,
 ) -> None:
     """Read every file that is loaded and compare it with the lock, and with the hub's digests."""
     from framefleet.jobs.show import console
@@ -80,7 +80,7 @@ def convert(
             "checkpoint lacks, as text_encoder=DIR. Repeatable.",
         ),
     ] = None,
-    verbose: Verbose = False,
+    verbose: _Verbose = False,
 ) -> None:
     """Turn a checkpoint that diffusers does not load into a pipeline folder. Holds no two copies of it."""
     from framefleet.jobs.show import console
@@ -92,7 +92,7 @@ def convert(
 
 
 @model_app.command(name="list")
-def list_models(verbose: Verbose = False) -> None:
+def list_models(verbose: _Verbose = False) -> None:
     """Print the models that are known by name: native values, memory, licence."""
     from framefleet.jobs.show import console
 
@@ -107,7 +107,7 @@ def info(
     model: ModelArgument,
     revision: Revision = None,
     allow_pickle: AllowPickle = False,
-    verbose: Verbose = False,
+    verbose: _Verbose = False,
 ) -> None:
     """Print what a model is made of and what it renders. Fetches small files and headers only."""
     from framefleet.jobs.show import console

@@ -23,10 +23,10 @@ from framefleet.pipeline.recipes.second_model import SecondModel
 from framefleet.pipeline.request import is_input
 
 # What decides which clips a job makes. Fleet, retries, keep_embeddings, ... may change from run to run.
-DECISIVE = ("table", "defaults", "columns", "recipe", "media")
+_DECISIVE = ("table", "defaults", "columns", "recipe", "media")
 # Those that both have must be the same; others may be added, for rows that are added.
-NAMED = {"loras": ("sha256", "component"), "second_models": ("digest", "dtype")}
-MAX_SHOWN = 200  # characters of a value that differs
+_NAMED = {"loras": ("sha256", "component"), "second_models": ("digest", "dtype")}
+_MAX_SHOWN = 200  # characters of a value that differs
 
 
 def claim(resolved: Resolved) -> None:
@@ -34,9 +34,9 @@ def claim(resolved: Resolved) -> None:
     description = _description(resolved)
     if theirs := claimed(resolved):
         ours, description = description["job"], theirs.model_dump()
-        if all(description["job"][kind].keys() >= ours[kind].keys() for kind in NAMED):
+        if all(description["job"][kind].keys() >= ours[kind].keys() for kind in _NAMED):
             return
-        for kind in NAMED:  # rows of earlier runs may name others
+        for kind in _NAMED:  # rows of earlier runs may name others
             description["job"][kind] |= ours[kind]
     content = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
     resolved.store.write(RENDER, content.encode())
@@ -119,8 +119,8 @@ def public_location(location: str) -> str:
 def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
     job = description["job"]
     keys = ("numerics", "recipe_digest", "model_digest")
-    values = {key: job.get(key) for key in DECISIVE} | {key: description.get(key) for key in keys}
-    for kind, decides in NAMED.items():
+    values = {key: job.get(key) for key in _DECISIVE} | {key: description.get(key) for key in keys}
+    for kind, decides in _NAMED.items():
         values[kind] = {name: {key: one[key] for key in decides} for name, one in job[kind].items()}
     return dict(flat("", values))
 
@@ -138,10 +138,10 @@ def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator
     for key in sorted({*theirs, *ours}):
         there, here = theirs.get(key, "unset"), ours.get(key, "unset")
         is_one_sided = key not in theirs or key not in ours
-        if there != here and not (is_one_sided and key.startswith(tuple(f"{kind}." for kind in NAMED))):
+        if there != here and not (is_one_sided and key.startswith(tuple(f"{kind}." for kind in _NAMED))):
             yield f"  {key}: {_short(there)} there, {_short(here)} here"
 
 
 def _short(value: Any) -> str:
     text = str(value)
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."

@@ -14,7 +14,7 @@ from framefleet.pipeline.model.specs.dtypes import DType, DTypeName
 from framefleet.pipeline.outputs.json_file import not_ours, read_as
 from framefleet.pipeline.outputs.records import Record
 
-MAX_THREADS = 1024  # torch starts as many
+_MAX_THREADS = 1024  # torch starts as many
 
 Name = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
@@ -48,7 +48,7 @@ class Environment(BaseModel):
 
     dtype: DTypeName | dict[str, DTypeName]
     device: Annotated[str, StringConstraints(pattern=r"^(cpu|mps|(cuda|xpu)(:[0-9]{1,3})?)$")]
-    threads: Annotated[int, Field(ge=1, le=MAX_THREADS)]
+    threads: Annotated[int, Field(ge=1, le=_MAX_THREADS)]
     attention: str | None = None
 
 

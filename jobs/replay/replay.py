@@ -24,7 +24,7 @@ from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.request import is_model
 from framefleet.pipeline.rows.tables.checked_again import check_again
 
-UNKNOWN = "?"  # not recorded, so never said to differ
+_UNKNOWN = "?"  # not recorded, so never said to differ
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +121,7 @@ def check_files(recorded: Recorded, digests: Mapping[str, str], name: str) -> No
 def _recipe_digest(recorded: Recorded) -> str | None:
     """Return the digest of the recipe's source then; that of a row's own recipe is not kept."""
     is_jobs = recorded.claim.job.recipe == recorded.request.recipe
-    return recorded.claim.recipe_digest if is_jobs else UNKNOWN
+    return recorded.claim.recipe_digest if is_jobs else _UNKNOWN
 
 
 def _written(clip: Clip, model: Model, recorded: Recorded, recipe: Recipe) -> tuple[dict[str, str], bytes]:
@@ -146,5 +146,5 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[tupl
     return [
         (name, str(there.get(name, "absent")), str(here.get(name, "absent")))
         for name in names
-        if there.get(name) not in (here.get(name), UNKNOWN)
+        if there.get(name) not in (here.get(name), _UNKNOWN)
     ]

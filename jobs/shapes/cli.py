@@ -13,15 +13,15 @@ shapes_app = typer.Typer(
 )
 
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of what is drawn at random.")]
-Sets = Annotated[
+_Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="As storage_options.endpoint_url=...; repeatable."),
 ]
-Sizes = Annotated[
+_Sizes = Annotated[
     list[str] | None,
     typer.Option("--size", metavar="TxHxW", help="Frames, height and width; repeatable. Unset: 9x64x64."),
 ]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show logs, and tracebacks of errors.")]
+_Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show logs, and tracebacks of errors.")]
 
 
 @shapes_app.command()
@@ -32,13 +32,13 @@ def dataset(
     new_clips: Annotated[
         int, typer.Option("--new-clips", min=0, help="How many of them show what the model never saw.")
     ] = 0,
-    sizes: Sizes = None,
+    sizes: _Sizes = None,
     repeats: Annotated[
         list[str] | None,
         typer.Option("--repeats", help="As star:4, how often an epoch has its clips; repeatable."),
     ] = None,
-    sets: Sets = None,
-    verbose: Verbose = False,
+    sets: _Sets = None,
+    verbose: _Verbose = False,
 ) -> None:
     """Draw clips of moving shapes, with captions in English and Chinese, and a table of them."""
     from framefleet.jobs.show import console
@@ -62,7 +62,7 @@ def dataset(
 def model(
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="The pipeline folder to write; a new one.")],
     seed: Seed = 0,
-    verbose: Verbose = False,
+    verbose: _Verbose = False,
 ) -> None:
     """Write the untrained pipeline that `framefleet train` turns into the demo's."""
     from framefleet.jobs.show import console
@@ -88,12 +88,12 @@ def prompts(
         list[float] | None, typer.Option("--guidance", help="Repeatable. Unset: 1, 4 and 6.")
     ] = None,
     steps: Annotated[list[int] | None, typer.Option("--steps", help="Repeatable. Unset: 16.")] = None,
-    sizes: Sizes = None,
+    sizes: _Sizes = None,
     loras: Annotated[
         list[str] | None, typer.Option("--lora", help="As in a table, none or style:0.8; repeatable.")
     ] = None,
-    sets: Sets = None,
-    verbose: Verbose = False,
+    sets: _Sets = None,
+    verbose: _Verbose = False,
 ) -> None:
     """Write a table of prompts for `render`, each at all settings, whose clips `evaluate` can judge."""
     from framefleet.jobs.show import console
@@ -122,8 +122,8 @@ def prompts(
 def evaluate(
     output: Annotated[str, typer.Argument(help="The output of a render job of such a table.")],
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
-    sets: Sets = None,
-    verbose: Verbose = False,
+    sets: _Sets = None,
+    verbose: _Verbose = False,
 ) -> None:
     """Measure the clips, by counting pixels, and print how often they show what was asked."""
     from framefleet.jobs.show import console

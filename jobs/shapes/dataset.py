@@ -39,7 +39,7 @@ TABLE = "dataset.parquet"
 MEDIA = Media(format="mkv")  # lossless: H.264 keeps the colours of every fourth pixel only
 FPS = 8.0
 REPEATABLE = (*OUTLINES, *PALETTE, *MOTIONS)
-NUM_WRITERS = 4  # a clip is drawn and encoded in 5 ms, and a store may take longer to keep it
+_NUM_WRITERS = 4  # a clip is drawn and encoded in 5 ms, and a store may take longer to keep it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +91,7 @@ def write_dataset(
     examples = examples_of(num_clips, seed=seed, num_new=num_new, sizes=sizes, repeats=repeats)
     store, table = Store(output, storage_options), _parquet(examples)
     if not _is_there(store, table):
-        with ThreadPoolExecutor(NUM_WRITERS) as writers:
+        with ThreadPoolExecutor(_NUM_WRITERS) as writers:
             written = writers.map(partial(_write_clip, store), examples)
             deque(track(written, "drawing clips", total=len(examples), console=stderr), maxlen=0)
         store.create(TABLE, table)

@@ -27,7 +27,7 @@ PALETTE = {
     "black": (20, 20, 20),
     "pink": (255, 130, 190),
 }
-MARGIN = 0.03  # of the shorter side, between the object and the frame's edge
+_MARGIN = 0.03  # of the shorter side, between the object and the frame's edge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ def track_of(motion: str, *, seed: int, num_frames: int, height: float = 1.0, wi
     radius = {"grow": growth, "shrink": growth[::-1]}.get(motion, small + 0 * time)
     right = {"right": time, "left": -time}.get(motion, 0 * time) * travel
     down = {"down": time, "up": -time, "bounce": bounce(time)}.get(motion, 0 * time) * travel
-    margin = float(radius.max()) + MARGIN
+    margin = float(radius.max()) + _MARGIN
     return Track(
         x=_within(right, margin, width, random), y=_within(down, margin, height, random), radius=radius
     )

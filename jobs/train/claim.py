@@ -21,7 +21,7 @@ from framefleet.pipeline.training.dataset.rows import TrainingRows
 from framefleet.pipeline.training.results.checkpoints import FOLDER, Checkpoints
 from framefleet.pipeline.training.results.finish import read_finished
 
-DECISIVE = ("numerics", "workers", "rows", "model_digest")  # and `train:`, but for what is in FREE
+_DECISIVE = ("numerics", "workers", "rows", "model_digest")  # and `train:`, but for what is in FREE
 # Of `train:`, what may change from run to run without changing the weights.
 FREE = {
     "gradient_checkpointing",
@@ -55,7 +55,7 @@ def _check(resolved: ResolvedTraining, ours: Mapping[str, Any]) -> None:
         theirs = read_training_claim(store).model_dump()
     except FileNotFoundError:
         return
-    keys = [key for key in DECISIVE if key in ours]
+    keys = [key for key in _DECISIVE if key in ours]
     differences = list(_differences(_decisive(theirs, keys), _decisive(ours, keys)))
     if differences and (store.list(FOLDER) or read_finished(store)):
         raise JobError(

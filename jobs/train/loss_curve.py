@@ -14,7 +14,7 @@ from framefleet.pipeline.outputs.fonts import font_for
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.training.results.losses import read_losses
 
-PATH = "loss.png"
+_PATH = "loss.png"
 SIZE = (960, 540)
 LEFT, TOP, RIGHT, BOTTOM = 84, 28, 24, 52  # around the plot
 BACKGROUND, GRID, TEXT = (255, 255, 255), (226, 228, 233), (70, 76, 89)
@@ -33,7 +33,7 @@ def write_loss_curve(store: Store) -> None:
     if steps:
         picture = io.BytesIO()
         loss_curve([step.loss for step in steps]).save(picture, format="PNG")
-        store.write(PATH, picture.getvalue())
+        store.write(_PATH, picture.getvalue())
 
 
 def loss_curve(losses: Sequence[float]) -> Image.Image:

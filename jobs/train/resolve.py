@@ -35,7 +35,7 @@ from framefleet.pipeline.training.task import Bucket
 from framefleet.pipeline.training.tasks import trained_component
 
 # What else a model may be told changes its weights, or keeps them where no gradient reaches.
-OPTIONS = {"attention", "compile", "vae_tiling", "vae_slicing"}
+_OPTIONS = {"attention", "compile", "vae_tiling", "vae_slicing"}
 # Those of diffusers' kernels that are known to give gradients; sage gives none, and says nothing.
 ATTENTION = ("flash", "flex", "native", "xformers")
 ATTENTION_OF_TORCH = "_native_"
@@ -134,7 +134,7 @@ def _check_model_options(options: Options, part: str) -> None:
             "train.part is autoencoder, and model.vae_slicing or vae_tiling is set",
             "leave them out, and lower train.batch_size or train.sizes where memory is short",
         )
-    set_ = [name for name in options.numerics() if name not in OPTIONS]
+    set_ = [name for name in options.numerics() if name not in _OPTIONS]
     if set_:
         raise JobError(f"model.{set_[0]} is set, which is for rendering", "leave it out of a training's job")
     wanted = options.attention or "native"

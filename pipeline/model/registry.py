@@ -19,7 +19,7 @@ PIPELINES = {
     "VideoCrafterImageToVideoPipeline": f"{_CRAFTER}.pipeline_videocrafter",
     "VideoCrafterPipeline": f"{_CRAFTER}.pipeline_videocrafter",
 }
-COMPONENTS = {
+_COMPONENTS = {
     "AutoencoderDCVideo": f"{_OPENSORA}.autoencoder_dc_video",
     "VideoCrafterDDIMScheduler": f"{_CRAFTER}.scheduler",
     "VideoCrafterImageProjector": f"{_CRAFTER}.resampler",
@@ -52,13 +52,13 @@ def is_standin(found: Any) -> bool:
 
 def own_class(name: str) -> Any:
     """Return our pipeline or component of that name, or None."""
-    module = (PIPELINES | COMPONENTS).get(name)
+    module = (PIPELINES | _COMPONENTS).get(name)
     return getattr(importlib.import_module(module), name) if module else None
 
 
 def module_of(name: str) -> str:
     """Return where a script imports a pipeline or scheduler from."""
-    return (PIPELINES | COMPONENTS).get(name, "diffusers")
+    return (PIPELINES | _COMPONENTS).get(name, "diffusers")
 
 
 def row_rules(name: str) -> Any:
@@ -68,4 +68,4 @@ def row_rules(name: str) -> Any:
 
 def own_component(module: str, name: str) -> Any:
     """Return our component that a model_index.json names by module and class, or None."""
-    return own_class(name) if COMPONENTS.get(name) == module else None
+    return own_class(name) if _COMPONENTS.get(name) == module else None

@@ -18,9 +18,9 @@ TITLE_COLOUR: Colour = (238, 240, 245)
 DETAIL_COLOUR: Colour = (140, 148, 165)
 
 MARGIN = 20  # around the sheet and between cards
-PADDING = 14  # between a card's edge and its caption
+_PADDING = 14  # between a card's edge and its caption
 GAP = 2  # between the frames of a clip
-SHOWN = 3  # frames of a clip: first, middle, last
+_SHOWN = 3  # frames of a clip: first, middle, last
 TITLE_SIZE, TITLE_LINES = 16, 2
 DETAIL_SIZE = 13
 LEADING = 1.45  # from line to line, in sizes of the letters
@@ -35,7 +35,7 @@ def contact_sheet(
     to at most two lines; further lines are small print. A line that no font here can draw (Chinese without a
     Chinese font) is left out rather than shown as boxes, so give row and seed a line of their own.
     """
-    cell_width = (tile_width - GAP * (SHOWN - 1)) // SHOWN
+    cell_width = (tile_width - GAP * (_SHOWN - 1)) // _SHOWN
     clips = [(_thumbnails(frames, cell_width), caption) for frames, caption in tiles]
     cell_height = max((image.height for images, _ in clips for image in images), default=0)
     cards = [_card(images, caption, (tile_width, cell_height)) for images, caption in clips]
@@ -72,14 +72,14 @@ def _within(frame: Frames, width: int) -> Image.Image:
 
 def _card(images: list[Image.Image], caption: str, strip_size: tuple[int, int]) -> Image.Image:
     width, strip_height = strip_size
-    lines = list(_lines(caption, width - 2 * PADDING))
-    caption_height = sum(line.height for line in lines) + 2 * PADDING if lines else 0
+    lines = list(_lines(caption, width - 2 * _PADDING))
+    caption_height = sum(line.height for line in lines) + 2 * _PADDING if lines else 0
     card = Image.new("RGB", (width, strip_height + caption_height), CARD)
     _paste_strip(card, images, strip_size)
     draw = ImageDraw.Draw(card)
-    top = strip_height + PADDING
+    top = strip_height + _PADDING
     for line in lines:
-        draw.text((PADDING, top), line.text, fill=line.colour, font=line.font)
+        draw.text((_PADDING, top), line.text, fill=line.colour, font=line.font)
         top += line.height
     return card
 

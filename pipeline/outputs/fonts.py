@@ -13,7 +13,7 @@ from functools import cache, lru_cache
 from PIL import ImageFont
 
 # What fontconfig is asked for, in this order, and where fonts lie on systems without it.
-PATTERNS = (":lang=zh-cn:sans", ":lang=ja:sans", ":lang=ko:sans", "sans")
+_PATTERNS = (":lang=zh-cn:sans", ":lang=ja:sans", ":lang=ko:sans", "sans")
 USUAL_PATHS = (
     "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc",
     "/usr/share/fonts/noto-cjk/NotoSansCJK-Regular.ttc",
@@ -40,7 +40,7 @@ def font_for(text: str, size: int) -> tuple[Font, str] | None:
 @cache
 def font_paths() -> tuple[str | None, ...]:
     """Return the fonts to try; None is Pillow's own, which looks the same everywhere."""
-    found = (path for path in (*map(_ask_fontconfig, PATTERNS), *USUAL_PATHS) if path)
+    found = (path for path in (*map(_ask_fontconfig, _PATTERNS), *USUAL_PATHS) if path)
     return (None, *dict.fromkeys(found))
 
 

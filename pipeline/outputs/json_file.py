@@ -10,7 +10,7 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.store import Store
 
-MAX_BYTES = 1 << 26  # job.json of a model of ten thousand files has one megabyte
+_MAX_BYTES = 1 << 26  # job.json of a model of ten thousand files has one megabyte
 OTHER = "put it back as it was, or choose another output"
 
 Value = TypeVar("Value")
@@ -18,9 +18,9 @@ Value = TypeVar("Value")
 
 def read_json(store: Store, path: str, kind: TypeAdapter[Value], *, fix: str = OTHER) -> Value:
     """Return what a file of the output says; FileNotFoundError when it is not there. fix: of damage."""
-    content = store.read(path, MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise not_ours(store.url_of(path), f"it has more than {MAX_BYTES:,} bytes", fix)
+    content = store.read(path, _MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise not_ours(store.url_of(path), f"it has more than {_MAX_BYTES:,} bytes", fix)
     return read_as(kind, content, store.url_of(path), fix=fix)
 
 

@@ -31,7 +31,7 @@ SCALING = (
     | Interpolation.BITEXACT
 )
 # One thread: with another number x264 writes other bytes; rows are encoded side by side anyway.
-CODEC_OPTIONS = {"threads": "1", "flags": "+bitexact"}
+_CODEC_OPTIONS = {"threads": "1", "flags": "+bitexact"}
 # cpu-independent: x264 must not choose its algorithms by the CPU it meets.
 X264_OPTIONS = {"preset": "medium", "x264-params": "cpu-independent=1"}
 # bitexact: no encoder version, date or random segment id. faststart: a browser plays before the end arrives.
@@ -146,7 +146,7 @@ def _encode_video(
         pixels, codec, options = "bgr0", "ffv1", {"level": "3"}  # bgr0: FFV1's 8-bit RGB
     with av.open(str(path), "w", options=CONTAINER_OPTIONS[media.format]) as container:
         container.metadata.update(tags)
-        stream = container.add_stream(codec, rate=rate, options=CODEC_OPTIONS | options)
+        stream = container.add_stream(codec, rate=rate, options=_CODEC_OPTIONS | options)
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
         if media.format == "mp4":

@@ -22,13 +22,13 @@ from framefleet.pipeline.outputs.json_file import not_ours
 from framefleet.pipeline.outputs.records import RECORD_FIELDS, RECORDS, ROW_ID, Record, record_of
 from framefleet.pipeline.outputs.store import Store
 
-MAX_ROWS = 256  # about half a megabyte a part, and 4,000 parts for a million rows
+_MAX_ROWS = 256  # about half a megabyte a part, and 4,000 parts for a million rows
 MAX_CARRIED_BYTES = 64 << 20  # of carried columns, where rows are megabytes
 MAX_AGE_S = 5.0  # what a crash may cost: rows finished within this time are rendered again
 NUM_READERS = 8  # parts read at once on resume: a store answers in tens of milliseconds, whatever the size
 PARTS_AHEAD = 64  # parts whose row_ids may wait to be taken: 16,384 of them, about a megabyte
 MAX_PART_ROWS = 1_000_000  # of parts that people have put together
-MAX_BYTES = 1 << 30  # of a part, and of what is read of it
+_MAX_BYTES = 1 << 30  # of a part, and of what is read of it
 TEXTS = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
 _ROW_ID = pa.schema([RECORD_FIELDS.field("row_id")])
 
@@ -67,7 +67,7 @@ class PartWriter:
             return False
         if self._waiting_since is None:
             self._waiting_since = now
-        is_full = len(self._values) >= MAX_ROWS or self._num_bytes >= MAX_CARRIED_BYTES
+        is_full = len(self._values) >= _MAX_ROWS or self._num_bytes >= MAX_CARRIED_BYTES
         return is_full or now - self._waiting_since >= MAX_AGE_S
 
     def flush(self) -> str | None:
@@ -164,9 +164,9 @@ def _row_ids(store: Store, path: str) -> list[str]:
 def _read_part(store: Store, path: str, fields: pa.Schema, maybe: pa.Schema | None = None) -> pa.Table:
     """Return columns of a part, of the types that are asked for. Raises JobError for one that is not ours."""
     try:
-        content = store.read(path, MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
+        content = store.read(path, _MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise ValueError(f"it has more than {_MAX_BYTES:,} bytes")
         return _parsed(content, fields, maybe)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise JobError(
@@ -197,8 +197,8 @@ def _parsed(content: bytes, fields: pa.Schema, maybe: pa.Schema | None) -> pa.Ta
 
 
 def _check_bytes(size_bytes: int) -> None:
-    if size_bytes > MAX_BYTES:
-        raise ValueError(f"it unpacks to more than {MAX_BYTES:,} bytes")
+    if size_bytes > _MAX_BYTES:
+        raise ValueError(f"it unpacks to more than {_MAX_BYTES:,} bytes")
 
 
 def _stored_bytes(metadata: pq.FileMetaData, names: list[str]) -> tuple[int, int]:

@@ -47,7 +47,7 @@ def _progress(step: int, num_steps: int) -> float:
 
 
 Shape = Callable[[Numbers, int, int], float]
-SHAPES: dict[str, tuple[str, Shape]] = {
+_SHAPES: dict[str, tuple[str, Shape]] = {
     "linear": ("linear(first, last)", _linear),
     "cosine": ("cosine(first, last)", _cosine),
     "oscillating": ("oscillating(even, odd)", _oscillating),
@@ -72,7 +72,7 @@ class Schedule:
 
     def value(self, step: int, num_steps: int) -> float:
         """Return the scale at `step`, from 0. At step 0 it is the same for every `num_steps`."""
-        return SHAPES[self.shape][1](self.numbers, step, num_steps)
+        return _SHAPES[self.shape][1](self.numbers, step, num_steps)
 
     @property
     def highest(self) -> float:
@@ -83,17 +83,17 @@ class Schedule:
 def parse_guidance(text: str) -> Schedule | Refused:
     """Return the schedule that `text` spells."""
     found = _CALL.fullmatch(text)
-    usages = ", ".join(usage for usage, _ in SHAPES.values())
+    usages = ", ".join(usage for usage, _ in _SHAPES.values())
     if not found:
         return Refused(reason="it is neither a number nor a schedule", fix=f"use a number, or {usages}")
     shape = found[1]
-    if shape not in SHAPES:
-        nearest = difflib.get_close_matches(shape, SHAPES, n=1)
+    if shape not in _SHAPES:
+        nearest = difflib.get_close_matches(shape, _SHAPES, n=1)
         fix = f"did you mean {nearest[0]}?" if nearest else f"use {usages}"
         return Refused(reason=f"there is no schedule {shown(shape)}", fix=fix)
     cells = [coerce(cell, "float") for cell in found[2].split(",")]
     numbers = tuple(float(cell) for cell in cells if not isinstance(cell, Refused))
-    usage = SHAPES[shape][0]
+    usage = _SHAPES[shape][0]
     if len(numbers) != len(cells) or len(cells) != usage.count(",") + 1:
         return Refused(reason=f"{shape} takes {usage.count(',') + 1} finite numbers", fix=f"write {usage}")
     for number in numbers:

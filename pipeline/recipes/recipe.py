@@ -30,7 +30,7 @@ from framefleet.pipeline.recipes.keyframes import (
 from framefleet.pipeline.recipes.refine import check_refine, refine, refining_class
 from framefleet.pipeline.request import Request
 
-Problems = Iterable[tuple[str, Refused]]  # the argument, and why a row cannot be rendered with it
+_Problems = Iterable[tuple[str, Refused]]  # the argument, and why a row cannot be rendered with it
 
 
 @functools.cache  # asked for every row
@@ -38,7 +38,7 @@ def _parameters(function: Callable[..., Any]) -> tuple[Parameter, ...]:
     return parameters_of(function)[2:]
 
 
-def _no_problems(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Problems:
+def _no_problems(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> _Problems:
     return ()
 
 
@@ -67,7 +67,7 @@ class Recipe:
     digest: str | None = None
     needs: tuple[str, ...] = ()
     makes: tuple[str, ...] = ()
-    check: Callable[[Mapping[str, Any], Mapping[str, Any]], Problems] = _no_problems
+    check: Callable[[Mapping[str, Any], Mapping[str, Any]], _Problems] = _no_problems
     pipeline: Callable[[str, Configs], str] = _models_own
     then: Callable[[str, Configs], str | None] = _no_other
 

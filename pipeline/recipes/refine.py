@@ -23,7 +23,7 @@ from framefleet.pipeline.recipes.siblings import (
 )
 from framefleet.pipeline.request import Request
 
-MAX_LEVELS = 4  # a 16th of 1280 pixels is 80
+_MAX_LEVELS = 4  # a 16th of 1280 pixels is 80
 
 
 def refine(pipe: Any, request: Request, *, levels: int = 1, strength: float = 0.6) -> Frames:
@@ -62,8 +62,8 @@ def refining_class(class_name: str, configs: Configs) -> str:
 
 def check_refine(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Iterator[tuple[str, Refused]]:
     """Yield what of a row cannot be rendered, as the argument and why."""
-    if not 1 <= own["levels"] <= MAX_LEVELS:
-        yield "levels", Refused(reason=f"it must be from 1 to {MAX_LEVELS}", fix="use 1 or 2")
+    if not 1 <= own["levels"] <= _MAX_LEVELS:
+        yield "levels", Refused(reason=f"it must be from 1 to {_MAX_LEVELS}", fix="use 1 or 2")
     yield from check_strength(own["strength"], arguments)
 
 

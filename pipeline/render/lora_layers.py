@@ -25,7 +25,7 @@ from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.render.fused.calls import row_slice
 from framefleet.pipeline.render.fused.pins import stack
 
-Forward = Callable[..., Tensor]
+_Forward = Callable[..., Tensor]
 
 
 class LoraLayers:
@@ -34,7 +34,7 @@ class LoraLayers:
     def __init__(self, components: Mapping[str, nn.Module]) -> None:
         self.layers: dict[str, Any] = dict(_adapted(components))
 
-    def __call__(self, name: str, forward: Forward, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(self, name: str, forward: _Forward, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         layer, rows = self.layers[name], working_rows()
         if not rows:  # nobody's row: as the caller of the pipeline has set it
             return forward(x, *args, **kwargs)

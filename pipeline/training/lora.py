@@ -17,7 +17,7 @@ from framefleet.pipeline.training.freezing import is_lora
 from framefleet.pipeline.training.settings import LoraSettings
 from framefleet.pipeline.training.world import whole
 
-ADAPTER = "trained"
+_ADAPTER = "trained"
 
 
 def add_lora(pipe: Any, components: Mapping[str, nn.Module], settings: LoraSettings, *, seed: int) -> None:
@@ -35,7 +35,7 @@ def add_lora(pipe: Any, components: Mapping[str, nn.Module], settings: LoraSetti
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network.add_adapter(config, ADAPTER)
+            network.add_adapter(config, _ADAPTER)
         for key, weight in module.named_parameters():
             if is_lora(key):
                 weight.data = weight.data.float()
@@ -51,7 +51,7 @@ def lora_file(components: Mapping[str, nn.Module], settings: LoraSettings) -> di
     tensors = {}
     for name, module in components.items():
         own = {key: whole(weight) for key, weight in module.state_dict().items() if is_lora(key)}
-        for key, weight in get_peft_model_state_dict(module, own, adapter_name=ADAPTER).items():
+        for key, weight in get_peft_model_state_dict(module, own, adapter_name=_ADAPTER).items():
             scaled = weight * scale if ".lora_B." in key else weight
             tensors[f"{name.removesuffix('_2')}.{key}"] = scaled.detach().cpu().contiguous()
     return tensors

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Part = Literal["denoiser", "autoencoder", "text_encoder"]
-Size = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=3, max_length=3)]
+_Size = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=3, max_length=3)]
 
 
 class Choice(BaseModel):
@@ -69,7 +69,7 @@ class TrainSettings(Choice):
     timesteps: Literal["uniform", "logit_normal"] = Field(
         default="uniform", description="How flow models draw noise levels; others are uniform."
     )
-    sizes: list[Size] = Field(
+    sizes: list[_Size] = Field(
         default_factory=list,
         description="Buckets, as [num_frames, height, width]; a video goes to the nearest that it fills. "
         "Unset: the model's native size.",

@@ -11,7 +11,7 @@ from framefleet.pipeline.training.freezing import choose, matches_any
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Task
 
-COMPONENTS = {"autoencoder": "vae", "text_encoder": "text_encoder"}
+_COMPONENTS = {"autoencoder": "vae", "text_encoder": "text_encoder"}
 
 
 def trained_component(settings: TrainSettings, components: Iterable[str]) -> str:
@@ -21,7 +21,7 @@ def trained_component(settings: TrainSettings, components: Iterable[str]) -> str
     """
     known = list(components)
     if settings.part != "denoiser":
-        names = [name for name in known if name == COMPONENTS[settings.part]]
+        names = [name for name in known if name == _COMPONENTS[settings.part]]
     else:
         names = sorted(name for name in known if name.startswith(DENOISERS))
     if not names:

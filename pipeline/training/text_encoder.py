@@ -21,7 +21,7 @@ from framefleet.pipeline.outputs.frames import Frames
 from framefleet.pipeline.training.task import Prepared, TrainingRow
 
 TEMPERATURE = 0.07  # CLIP's first
-MAX_TOKENS = 512  # tokenizers of bytes know no limit of their own; pipelines give their encoders as many
+_MAX_TOKENS = 512  # tokenizers of bytes know no limit of their own; pipelines give their encoders as many
 
 
 class TextEncoderTask:
@@ -62,7 +62,7 @@ class TextEncoderTask:
             return (told(prompts, paraphrases) + told(paraphrases, prompts)) / 2
 
     def _ids(self, text: str) -> Tensor:
-        limit = min(self._tokenizer.model_max_length, MAX_TOKENS)
+        limit = min(self._tokenizer.model_max_length, _MAX_TOKENS)
         return torch.tensor(self._tokenizer(text, truncation=True, max_length=limit).input_ids)
 
     def _encode(self, texts: Sequence[Tensor]) -> Tensor:

@@ -17,7 +17,7 @@ from framefleet.pipeline.model.sources.selection import PICKLES
 from framefleet.pipeline.model.sources.source import HUB_ID, Source, open_source
 
 SAFETENSORS = ".safetensors"
-MAX_SHOWN = 5
+_MAX_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,5 +122,5 @@ def _is_weights(file: str) -> bool:
 
 def _listing(files: Iterable[str]) -> str:
     names = sorted(files)
-    shown = ", ".join(names[:MAX_SHOWN]) + f" and {len(names) - MAX_SHOWN} more" * (len(names) > MAX_SHOWN)
+    shown = ", ".join(names[:_MAX_SHOWN]) + f" and {len(names) - _MAX_SHOWN} more" * (len(names) > _MAX_SHOWN)
     return f"name one as `file:`; there are {shown}" if names else "check the path; it has no weights"

@@ -44,10 +44,10 @@ SAID = {
     *("use_effective_conv2d", "auto_mapping", "base_model_name_or_path", "revision", "peft_type"),
     *("task_type", "inference_mode", "peft_version"),
 }
-PATTERNS = ("target_modules", "exclude_modules", "layers_pattern", "rank_pattern", "alpha_pattern")
+_PATTERNS = ("target_modules", "exclude_modules", "layers_pattern", "rank_pattern", "alpha_pattern")
 HARMLESS: tuple[Any, ...] = (None, True, False, "gaussian", "none", [], {})
 MAX_WILDCARDS = 4  # each one more may take as many times longer as a name is long
-MAX_SHOWN = 80
+_MAX_SHOWN = 80
 HALVES = {".lora_A.": ".lora_B.", ".lora_B.": ".lora_A."}
 
 
@@ -189,9 +189,9 @@ def _changes(metadata: Mapping[str, Any]) -> Iterator[str]:
     for key, value in metadata.items():
         name = key.rpartition(".")[2]
         if name not in SAID and value not in HARMLESS and value != usual.get(name):
-            yield f"it is one that changes the model's own weights ({key} is {repr(value)[:MAX_SHOWN]})"
-        if name in PATTERNS and not all(map(_is_simple, [value] if isinstance(value, str) else value or ())):
-            yield f"{key} is a pattern too complicated to be tried on every name: {repr(value)[:MAX_SHOWN]}"
+            yield f"it is one that changes the model's own weights ({key} is {repr(value)[:_MAX_SHOWN]})"
+        if name in _PATTERNS and not all(map(_is_simple, [value] if isinstance(value, str) else value or ())):
+            yield f"{key} is a pattern too complicated to be tried on every name: {repr(value)[:_MAX_SHOWN]}"
 
 
 def _is_simple(pattern: Any) -> bool:

@@ -11,8 +11,8 @@ from typing import Literal
 from framefleet.pipeline.model.specs.families import DENOISERS
 from framefleet.pipeline.model.specs.presets import Preset
 
-Offload = Literal["none", "model", "group"]
-OFFLOADS: tuple[Offload, ...] = ("none", "model", "group")  # fastest first
+_Offload = Literal["none", "model", "group"]
+OFFLOADS: tuple[_Offload, ...] = ("none", "model", "group")  # fastest first
 CARDS_GB = (8, 12, 24, 80)
 # What a block keeps for each token at its worst moment, in widths of the token: hidden state, residual and
 # norm (3), query, key, value, output (4), rotated copies in fp32 (4), a feed-forward four times as wide (5).
@@ -22,7 +22,7 @@ VALUE_BYTES = 2
 FIXED_GB = 2.0
 
 
-def peak_gb(preset: Preset, offload: Offload) -> float:
+def peak_gb(preset: Preset, offload: _Offload) -> float:
     """Return the most that is on the GPU at once: weights, activations, and what is always there."""
     weights = preset.weights_gb()
     if offload == "none":
@@ -40,7 +40,7 @@ def activations_gb(preset: Preset) -> float:
     return tokens * preset.width * WIDTHS * VALUE_BYTES * (2 if preset.joined else 1) / 1e9
 
 
-def offload_for(preset: Preset, card_gb: float) -> Offload | None:
+def offload_for(preset: Preset, card_gb: float) -> _Offload | None:
     """Return the fastest way that fits a card; None when none does."""
     return next((offload for offload in OFFLOADS if peak_gb(preset, offload) <= card_gb), None)
 

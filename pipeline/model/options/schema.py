@@ -16,7 +16,7 @@ from framefleet.pipeline.model.specs.dtypes import DTypeName
 
 Range = Annotated[list[float], Field(min_length=2, max_length=2)]
 Skip = Annotated[int, Field(ge=1)] | None
-Names = list[str] | None
+_Names = list[str] | None
 
 
 class Choice(BaseModel):
@@ -44,8 +44,8 @@ class TaylorSeer(Choice):
     disable_cache_after_step: int | None = Field(default=None, ge=0)
     max_order: int = Field(default=1, ge=0)
     taylor_factors_dtype: DTypeName = "bf16"
-    skip_predict_identifiers: Names = None
-    cache_identifiers: Names = None
+    skip_predict_identifiers: _Names = None
+    cache_identifiers: _Names = None
     use_lite_mode: bool = False
 
 

@@ -35,7 +35,7 @@ KEYS: Mapping[str, tuple[tuple[Any, ...], tuple[str, str]]] = {
     **dict.fromkeys(("audio_tokenizer", "audio_tokenizer_name_or_path"), ((None,), _OTHER_FILES)),
     "trust_remote_code": ((None, False), _CODE),
 }
-MAX_SHOWN = 80
+_MAX_SHOWN = 80
 
 
 def check_configs(folder: Path, files: Iterable[str]) -> None:
@@ -52,7 +52,7 @@ def check_configs(folder: Path, files: Iterable[str]) -> None:
 def _check(where: str, key: str, value: Any) -> None:
     harmless, (reason, fix) = KEYS.get(key, ((value,), ("", "")))
     if value not in harmless:
-        raise ModelError(f"{where}: {key} is {repr(value)[:MAX_SHOWN]}: {reason}", fix)
+        raise ModelError(f"{where}: {key} is {repr(value)[:_MAX_SHOWN]}: {reason}", fix)
 
 
 def _pairs(value: Any) -> Iterator[tuple[str, Any]]:

@@ -13,7 +13,7 @@ from framefleet.pipeline.model.sources.selection import MAX_DEPTH
 from framefleet.pipeline.model.specs.model_index import INDEX
 
 # One thread hashes 1.7 GB/s; more than four are faster than the disks that models lie on.
-MAX_THREADS = 4
+_MAX_THREADS = 4
 
 
 def list_files(folder: Path) -> list[str]:
@@ -26,7 +26,7 @@ def list_files(folder: Path) -> list[str]:
 def file_digests(folder: Path, files: Iterable[str]) -> dict[str, str]:
     """Return the SHA-256 of each file."""
     names = list(files)
-    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as threads:
+    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as threads:
         return dict(zip(names, threads.map(lambda name: sha256_of(folder / name), names), strict=True))
 
 

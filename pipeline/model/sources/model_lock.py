@@ -14,7 +14,7 @@ from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.specs.model_index import MAX_JSON_BYTES
 
 LOCK_FILE = "model.lock.json"
-MAX_SHOWN = 5
+_MAX_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,9 +97,9 @@ def check_lock(
         return
     is_other = lock.revision and revision and lock.revision != revision
     at = f": it is revision {revision}, the lock is of {lock.revision}" if is_other else ""
-    more = [f"and {len(wrong) - MAX_SHOWN} more files"] * (len(wrong) > MAX_SHOWN)
+    more = [f"and {len(wrong) - _MAX_SHOWN} more files"] * (len(wrong) > _MAX_SHOWN)
     raise ModelError(
-        f"{where} differs from its lock{at}\n" + "\n".join(f"  {line}" for line in wrong[:MAX_SHOWN] + more),
+        f"{where} differs from its lock{at}\n" + "\n".join(f"  {line}" for line in wrong[:_MAX_SHOWN] + more),
         (f"set `model.revision: {lock.revision}`, or " if is_other else "fetch the model again, or ")
         + "run `framefleet model lock` if the change is meant",
     )

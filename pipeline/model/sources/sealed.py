@@ -27,7 +27,7 @@ INTERNET = (socket.AF_INET, socket.AF_INET6)
 # More than the largest mixtures of experts have. A config may ask for any number of layers, and they are
 # made before their weights are looked for.
 MAX_MODULES = 50_000
-MAX_SHOWN = 500  # characters of a library's own message
+_MAX_SHOWN = 500  # characters of a library's own message
 
 _is_alone: ContextVar[bool] = ContextVar("_is_alone", default=False)
 
@@ -53,7 +53,7 @@ def sealed(folder: Path, files: Iterable[str]) -> Iterator[Path]:
         except BaseException as error:
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # Rust's
                 raise
-            said = (str(error).strip() or type(error).__name__).replace(name, str(folder))[:MAX_SHOWN]
+            said = (str(error).strip() or type(error).__name__).replace(name, str(folder))[:_MAX_SHOWN]
             raise ModelError(f"{folder} cannot be loaded: {said}", _fix(error)) from error
 
 

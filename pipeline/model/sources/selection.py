@@ -38,7 +38,7 @@ VARIANT = re.compile(
     r"(diffusion_pytorch_model|model)(-\d+-of-\d+)?\.([\w-]+)\.safetensors(\.index\.json)?"
     r"|(diffusion_pytorch_model|model)\.safetensors\.index\.\w+\.json"
 )
-ADAPTER = "adapter_config.json"
+_ADAPTER = "adapter_config.json"
 # Tokenizers of a processor, and chat templates, lie in folders of their own below the component's.
 MAX_DEPTH = 3
 
@@ -137,7 +137,7 @@ def _refuse_others(names: Collection[str], chosen: Collection[str], place: str) 
     """
     kinds = (SAFETENSORS, SHARDS)
     others = [n for n in names if n.endswith(kinds) and n not in chosen and not VARIANT.fullmatch(n)]
-    others += [ADAPTER] * (ADAPTER in names)
+    others += [_ADAPTER] * (_ADAPTER in names)
     for name in sorted(others):
         if "/" not in name:
             taken = f"{', '.join(sorted(chosen)[:2])} is loaded" if chosen else "nothing there is loaded"
@@ -150,6 +150,6 @@ def _refuse_others(names: Collection[str], chosen: Collection[str], place: str) 
 def _is_config(name: str) -> bool:
     """Configuration and tokenizer files: everything small that is not weights, code or prose."""
     is_hidden = any(part.startswith(".") for part in name.split("/"))
-    if is_hidden or name == ADAPTER or any(part in name for part in SHARD_INDEXES):
+    if is_hidden or name == _ADAPTER or any(part in name for part in SHARD_INDEXES):
         return False
     return not (is_weights(name) or name.endswith((*CODE, *PROSE, *OTHER_WEIGHTS)))

@@ -7,14 +7,14 @@ from typing import Any
 
 from framefleet.pipeline.errors import ModelError
 
-Configs = Mapping[str, Mapping[str, Any]]
+_Configs = Mapping[str, Mapping[str, Any]]
 Test = Callable[[Any], bool]
 
 # No known model has a tenth of it; and a scheduler makes tables as long as its number of steps.
 MOST = 1_000_000
 WHOLE, NUMBER = f"a whole number from 1 to {MOST:,}", f"a number up to {MOST:,}"
-MAX_SHOWN = 80  # characters
-MAX_LEVELS = 16  # of resolution: each one halves the picture
+_MAX_SHOWN = 80  # characters
+_MAX_LEVELS = 16  # of resolution: each one halves the picture
 
 
 def _count(value: Any) -> bool:
@@ -30,7 +30,7 @@ def _number(value: Any) -> bool:
 
 
 def _levels(value: Any) -> bool:
-    return isinstance(value, list | tuple) and 1 <= len(value) <= MAX_LEVELS
+    return isinstance(value, list | tuple) and 1 <= len(value) <= _MAX_LEVELS
 
 
 def _counts(value: Any) -> bool:
@@ -76,7 +76,7 @@ PIPELINE: Mapping[str, tuple[Test, str]] = {
 OTHERS: Mapping[str, Mapping[str, tuple[Test, str]]] = {"index": PIPELINE, "scheduler": SCHEDULER}
 
 
-def check_values(configs: Configs, where: str) -> None:
+def check_values(configs: _Configs, where: str) -> None:
     """Raise ModelError for a value that cannot be what its name says. Null always means: not given.
 
     configs: by component, and model_index.json as "index".
@@ -86,6 +86,6 @@ def check_values(configs: Configs, where: str) -> None:
             value = config.get(key)
             if value is not None and not is_right(value):
                 raise ModelError(
-                    f"{where}: {key} of {component} is {repr(value)[:MAX_SHOWN]}, and not {wanted}",
+                    f"{where}: {key} of {component} is {repr(value)[:_MAX_SHOWN]}, and not {wanted}",
                     "download the model again",
                 )

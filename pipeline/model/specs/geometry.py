@@ -11,11 +11,11 @@ from framefleet.pipeline.model.specs.signature import Parameter
 
 FRAME_PARAMETERS = ("num_frames", "video_length")
 _LEVELS = ("block_out_channels", "encoder_block_out_channels", "dim_mult")  # one entry per resolution
-Configs = Mapping[str, Mapping[str, Any]]
+_Configs = Mapping[str, Mapping[str, Any]]
 Parameters = Mapping[str, Parameter]
 
 
-def _vae_factors(configs: Configs, family: Family) -> tuple[int, int]:
+def _vae_factors(configs: _Configs, family: Family) -> tuple[int, int]:
     """Return how many pixels and frames one latent stands for, computed as diffusers' pipelines do."""
     if family.vae_factors:
         return family.vae_factors
@@ -30,19 +30,19 @@ def _vae_factors(configs: Configs, family: Family) -> tuple[int, int]:
     return int(spatial), int(temporal)
 
 
-def size_multiple(configs: Configs, family: Family) -> int:
+def size_multiple(configs: _Configs, family: Family) -> int:
     spatial, _ = _vae_factors(configs, family)
     patch = _last(_denoiser(configs).get("patch_size"))
     return math.lcm(family.size_base, spatial * patch * family.packing)
 
 
-def frame_step(configs: Configs, family: Family) -> int | None:
+def frame_step(configs: _Configs, family: Family) -> int | None:
     _, temporal = _vae_factors(configs, family)
     step = temporal * family.frame_factor
     return step if step > 1 else None
 
 
-def frame_rest(class_name: str, configs: Configs) -> int:
+def frame_rest(class_name: str, configs: _Configs) -> int:
     """Return 1 where the first frame is packed alone, 0 where all are packed alike.
 
     CogVideoX 1.5 renders over videos whose latent frames fill its patches of two, which 8k frames do.
@@ -52,7 +52,7 @@ def frame_rest(class_name: str, configs: Configs) -> int:
     return 0 if over_pairs or packs_alike else 1
 
 
-def default_size(parameters: Parameters, configs: Configs, family: Family) -> tuple[int | None, int | None]:
+def default_size(parameters: Parameters, configs: _Configs, family: Family) -> tuple[int | None, int | None]:
     """Return the (height, width) of a call that gives none: the signature's, the family's, the denoiser's."""
     signature = [parameters[name].default if name in parameters else None for name in ("height", "width")]
     if isinstance(signature[0], int) and isinstance(signature[1], int):
@@ -69,7 +69,7 @@ def default_size(parameters: Parameters, configs: Configs, family: Family) -> tu
     return (height * spatial, width * spatial) if height and width else (None, None)
 
 
-def default_frames(parameters: Parameters, configs: Configs) -> int | None:
+def default_frames(parameters: Parameters, configs: _Configs) -> int | None:
     for name in FRAME_PARAMETERS:
         if name in parameters:
             denoiser = _denoiser(configs)
@@ -78,14 +78,14 @@ def default_frames(parameters: Parameters, configs: Configs) -> int | None:
     return None
 
 
-def only_frames(configs: Configs) -> int | None:
+def only_frames(configs: _Configs) -> int | None:
     """Return the length that image tokens of a frame each tie the clip to (DynamiCrafter)."""
     frames = configs.get("image_projector", {}).get("num_frames")
     return frames if frames and frames > 1 else None
 
 
 def native_fps(
-    index: Mapping[str, Any], parameters: Parameters, configs: Configs, family: Family
+    index: Mapping[str, Any], parameters: Parameters, configs: _Configs, family: Family
 ) -> float | None:
     """Return frames per second as trained: newer models of two families are told by their configs."""
     rate = parameters["frame_rate"].default if "frame_rate" in parameters else None
@@ -98,7 +98,7 @@ def native_fps(
     return family.fps
 
 
-def motion_rate(parameters: Parameters, configs: Configs, family: Family) -> int | None:
+def motion_rate(parameters: Parameters, configs: _Configs, family: Family) -> int | None:
     """Return the `fps` of a call without one where it says how much motion there is to be."""
     rate = _denoiser(configs).get("default_fps") if family.fps_is_motion and "fps" in parameters else None
     return rate if isinstance(rate, int) else None
@@ -109,5 +109,5 @@ def _last(patch: Any) -> int:
     return int(patch[-1] if isinstance(patch, list | tuple) else patch or 1)
 
 
-def _denoiser(configs: Configs) -> Mapping[str, Any]:
+def _denoiser(configs: _Configs) -> Mapping[str, Any]:
     return configs.get("transformer") or configs.get("unet") or {}

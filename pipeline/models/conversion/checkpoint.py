@@ -18,8 +18,8 @@ from framefleet.pipeline.model.sources.headers import check_length
 from framefleet.pipeline.models.conversion.pickles import read_pickle
 from framefleet.pipeline.models.conversion.safetensors_file import DTYPES
 
-PICKLES = (".ckpt", ".pt", ".pth", ".bin")
-SUFFIXES = (".safetensors", *PICKLES)
+_PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+SUFFIXES = (".safetensors", *_PICKLES)
 # Where trainers put the weights: Lightning, DeepSpeed.
 _NESTS = ("state_dict", "module")
 # What DeepSpeed and DistributedDataParallel put before every name.

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from framefleet.pipeline.errors import ModelError
 
-Shapes = Mapping[str, Tensor]  # tensors without values
+_Shapes = Mapping[str, Tensor]  # tensors without values
 Config = dict[str, Any]
 # What no tensor's shape tells. None where the sizes are none of a released model: the user has to say it.
 UNTOLD = ("num_attention_heads", "attention_head_dim", "norm_num_groups")
 
 
-def size_of(shapes: Shapes, name: str, dims: int) -> tuple[int, ...]:
+def size_of(shapes: _Shapes, name: str, dims: int) -> tuple[int, ...]:
     """Return the shape of a tensor. Raises KeyError, and ValueError for another number of dimensions."""
     shape = tuple(shapes[name].shape)
     if len(shape) != dims:
@@ -26,7 +26,7 @@ def size_of(shapes: Shapes, name: str, dims: int) -> tuple[int, ...]:
     return shape
 
 
-def count_below(shapes: Shapes, stem: str) -> int:
+def count_below(shapes: _Shapes, stem: str) -> int:
     """Return how many numbered parts there are, "layers." for layers.0.weight. Raises KeyError for none."""
     numbers = {name[len(stem) :].split(".")[0] for name in shapes if name.startswith(stem)}
     last = max((int(number) for number in numbers if number.isdecimal()), default=None)
@@ -41,7 +41,7 @@ def whole(total: int, part: int) -> int | None:
 
 
 def inferred(
-    component: str, infer: Callable[[Shapes], Config], shapes: Shapes, *, prefix: str, place: str
+    component: str, infer: Callable[[_Shapes], Config], shapes: _Shapes, *, prefix: str, place: str
 ) -> Config:
     """Return the config that the shapes tell. Raises ModelError with the checkpoint's names."""
     try:

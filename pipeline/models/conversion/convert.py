@@ -28,7 +28,7 @@ CONVERTERS = (
     "framefleet.pipeline.models.crafter.convert:convert_crafter",
     "framefleet.pipeline.models.opensora.convert:convert_opensora",
 )
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def convert(
@@ -49,15 +49,15 @@ def convert(
     Raises ModelError for a checkpoint that is not known, for tensors too many, missing or misshapen, and
     where the folder cannot be written or has no room.
     """
-    if dtype not in (None, *DTYPES):
-        raise ModelError(f"dtype is {dtype!r}", f"use one of {', '.join(DTYPES)}")
+    if dtype not in (None, *_DTYPES):
+        raise ModelError(f"dtype is {dtype!r}", f"use one of {', '.join(_DTYPES)}")
     check_new(folder)
     checkpoint, told = open_checkpoint(path), dict(given or {})
     for component in [name for name in told if "." not in name]:
         checkpoint = checkpoint.with_part(component, _part(component, told.pop(component)))
     conversion = plan(checkpoint, variant=variant, given=told)
     check(conversion, checkpoint)
-    cast = DTYPES[dtype] if dtype else None
+    cast = _DTYPES[dtype] if dtype else None
     networks = conversion.networks.values()
     total = sum(t.nbytes for network in networks for t in shapes_of(network, checkpoint, cast).values())
     done = 0

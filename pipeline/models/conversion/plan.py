@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.models.conversion.checkpoint import Checkpoint
 
-SHOWN = 5  # names in one message; a wrong variant is off by hundreds
+_SHOWN = 5  # names in one message; a wrong variant is off by hundreds
 
 
 def unchanged(tensor: Tensor) -> Tensor:
@@ -130,5 +130,5 @@ def _check_shape(place: str, origin: Origin, name: str, like: Tensor, checkpoint
 
 def _listed(names: Iterable[str]) -> str:
     ordered = sorted(names)
-    more = f" and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else ""
-    return ", ".join(ordered[:SHOWN]) + more
+    more = f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else ""
+    return ", ".join(ordered[:_SHOWN]) + more

@@ -15,8 +15,8 @@ from torch import Tensor
 from framefleet.pipeline.models.conversion.configs import count_below, size_of, whole
 from framefleet.pipeline.models.conversion.plan import Origin, as_linear, unchanged
 
-Shapes = Mapping[str, Tensor]
-Names = Iterable[str]
+_Shapes = Mapping[str, Tensor]
+_Names = Iterable[str]
 Origins = dict[str, Origin]
 
 # Channels of one head in the released models, which no tensor tells.
@@ -64,7 +64,7 @@ _PROJECTOR = [
 ]
 
 
-def vae_config(shapes: Shapes) -> dict[str, Any]:
+def vae_config(shapes: _Shapes) -> dict[str, Any]:
     """Return the arguments of diffusers' AutoencoderKL."""
     levels = count_below(shapes, "encoder.down.")
     return {
@@ -83,7 +83,7 @@ def vae_config(shapes: Shapes) -> dict[str, Any]:
     }
 
 
-def vae_origins(names: Names, shapes: Shapes, prefix: str = "") -> Origins:
+def vae_origins(names: _Names, shapes: _Shapes, prefix: str = "") -> Origins:
     """Return where each tensor of AutoencoderKL comes from; the original counts up from the last level."""
     deepest = count_below(shapes, "encoder.down.") - 1
     rules = [(r"^decoder\.up_blocks\.(\d+)\.", lambda m: f"decoder.up.{deepest - int(m[1])}."), *_VAE]
@@ -96,7 +96,7 @@ def vae_origins(names: Names, shapes: Shapes, prefix: str = "") -> Origins:
     }
 
 
-def text_config(shapes: Shapes) -> dict[str, Any]:
+def text_config(shapes: _Shapes) -> dict[str, Any]:
     """Return the arguments of CLIPTextConfig. Its last block is left out: "penultimate" ends before it."""
     (width,) = size_of(shapes, "ln_final.weight", 1)
     vocabulary, _ = size_of(shapes, "token_embedding.weight", 2)
@@ -115,12 +115,12 @@ def text_config(shapes: Shapes) -> dict[str, Any]:
     }
 
 
-def text_origins(names: Names, shapes: Shapes, prefix: str = "") -> Origins:
+def text_origins(names: _Names, shapes: _Shapes, prefix: str = "") -> Origins:
     """Return where each tensor of CLIPTextModel comes from."""
     return dict(_clip_origins(names, CLIP_TEXT, prefix))
 
 
-def vision_config(shapes: Shapes) -> dict[str, Any]:
+def vision_config(shapes: _Shapes) -> dict[str, Any]:
     """Return the arguments of CLIPVisionConfig. The names are those below `visual.`."""
     width, _, patch, _ = size_of(shapes, "conv1.weight", 4)
     positions, _ = size_of(shapes, "positional_embedding", 2)
@@ -136,7 +136,7 @@ def vision_config(shapes: Shapes) -> dict[str, Any]:
     }
 
 
-def vision_origins(names: Names, shapes: Shapes, prefix: str = "") -> Origins:
+def vision_origins(names: _Names, shapes: _Shapes, prefix: str = "") -> Origins:
     """Return where each tensor of CLIPVisionModel comes from, or of that with projection."""
     inner = {name.removeprefix("vision_model."): name for name in names}
     origins = {inner[ours]: origin for ours, origin in _clip_origins(inner, CLIP_VISION, prefix)}
@@ -145,7 +145,7 @@ def vision_origins(names: Names, shapes: Shapes, prefix: str = "") -> Origins:
     return origins
 
 
-def projector_config(shapes: Shapes) -> dict[str, Any]:
+def projector_config(shapes: _Shapes) -> dict[str, Any]:
     """Return the arguments of VideoCrafterImageProjector."""
     _, queries, width = size_of(shapes, "latents", 3)
     inner, _ = size_of(shapes, "layers.0.0.to_q.weight", 2)
@@ -163,19 +163,19 @@ def projector_config(shapes: Shapes) -> dict[str, Any]:
     }
 
 
-def projector_origins(names: Names, shapes: Shapes, prefix: str = "") -> Origins:
+def projector_origins(names: _Names, shapes: _Shapes, prefix: str = "") -> Origins:
     """Return where each tensor of VideoCrafterImageProjector comes from."""
     return {name: Origin(name=prefix + _replaced(name, _PROJECTOR)) for name in names}
 
 
-def pooled_projector_config(shapes: Shapes) -> dict[str, Any]:
+def pooled_projector_config(shapes: _Shapes) -> dict[str, Any]:
     """Return the arguments of VideoCrafterPooledImageProjector."""
     (width,) = size_of(shapes, "norm.weight", 1)
     outputs, inputs = size_of(shapes, "proj.weight", 2)
     return {"image_embed_dim": inputs, "cross_attention_dim": width, "num_queries": outputs // width}
 
 
-def pooled_projector_origins(names: Names, shapes: Shapes, prefix: str = "") -> Origins:
+def pooled_projector_origins(names: _Names, shapes: _Shapes, prefix: str = "") -> Origins:
     """Return where each tensor of VideoCrafterPooledImageProjector comes from: the names are alike."""
     return {name: Origin(name=prefix + name) for name in names}
 
@@ -187,7 +187,7 @@ def is_block_tensor(name: str) -> bool:
     return in_projection or (stem in CLIP_BLOCK.values() and kind in ("weight", "bias"))
 
 
-def _clip_origins(names: Names, top: Mapping[str, str], prefix: str) -> Iterator[tuple[str, Origin]]:
+def _clip_origins(names: _Names, top: Mapping[str, str], prefix: str) -> Iterator[tuple[str, Origin]]:
     for name in names:
         if name in top:
             yield name, Origin(name=prefix + top[name])

@@ -20,7 +20,7 @@ from framefleet.pipeline.models.conversion.plan import Origin
 from framefleet.pipeline.models.crafter import encoder_keys as keys
 from framefleet.pipeline.models.crafter.parts import POOLED_IMAGE_PARTS, TEXT, VISION, Part
 
-Shapes = Mapping[str, Tensor]
+_Shapes = Mapping[str, Tensor]
 
 ENCODERS = {"text_encoder": TEXT, "image_encoder": VISION}  # where checkpoints have those that may be given
 _WHERE = "CLIP ViT-H-14 holds both, as in laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
@@ -86,23 +86,23 @@ def _is_pooled(part: Part) -> bool:
     return part.make is POOLED_IMAGE_PARTS["image_encoder"].make
 
 
-def _text_config(shapes: Shapes) -> dict[str, Any]:
+def _text_config(shapes: _Shapes) -> dict[str, Any]:
     """Return the arguments of CLIPTextConfig for transformers' names."""
     depth = min(count_below(shapes, "encoder.layers."), _DEPTH)
     return {**keys.text_config(_renamed(shapes)), "num_hidden_layers": depth}
 
 
-def _vision_config(shapes: Shapes) -> dict[str, Any]:
+def _vision_config(shapes: _Shapes) -> dict[str, Any]:
     """Return the arguments of CLIPVisionConfig for transformers' names."""
     return keys.vision_config(_renamed(shapes))
 
 
-def _origins(names: list[str], shapes: Shapes, prefix: str) -> dict[str, Origin]:
+def _origins(names: list[str], shapes: _Shapes, prefix: str) -> dict[str, Origin]:
     """Return where each tensor comes from: the names are alike."""
     return {name: Origin(name=prefix + name) for name in names}
 
 
-def _renamed(shapes: Shapes) -> dict[str, Tensor]:
+def _renamed(shapes: _Shapes) -> dict[str, Tensor]:
     """Return the shapes by open_clip's names, but for the queries, keys and values that it keeps as one."""
     top = {ours: theirs for ours, theirs in (keys.CLIP_TEXT | keys.CLIP_VISION).items() if ours in shapes}
     renamed = {theirs: shapes[ours] for ours, theirs in top.items()}

@@ -27,7 +27,7 @@ from framefleet.pipeline.models.crafter.resampler import (
 from framefleet.pipeline.models.crafter.unet import VideoCrafterUNet3DModel
 from framefleet.pipeline.models.crafter.unet_keys import unet_config, unet_origins
 
-Shapes = Mapping[str, Tensor]
+_Shapes = Mapping[str, Tensor]
 
 UNET = "model.diffusion_model."
 TEXT, CLIP = "cond_stage_model.model.", "embedder.model."
@@ -42,8 +42,8 @@ class Part:
     """
 
     prefix: str
-    config: Callable[[Shapes], Config]
-    origins: Callable[[list[str], Shapes, str], dict[str, Origin]]
+    config: Callable[[_Shapes], Config]
+    origins: Callable[[list[str], _Shapes, str], dict[str, Origin]]
     make: Callable[..., nn.Module]
 
     def inferred(self, component: str, checkpoint: Checkpoint) -> Config:

@@ -14,7 +14,7 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-Floats = npt.NDArray[np.float64]
+_Floats = npt.NDArray[np.float64]
 
 
 @dataclass
@@ -125,10 +125,10 @@ class VideoCrafterDDIMScheduler(SchedulerMixin, ConfigMixin):
         return int(self.config.num_train_timesteps)
 
 
-def _zero_terminal_snr(betas: Floats) -> Floats:
+def _zero_terminal_snr(betas: _Floats) -> _Floats:
     roots = np.sqrt(np.cumprod(1 - betas))
     first, last = roots[0].copy(), roots[-1].copy()
     products = ((roots - last) * first / (first - last)) ** 2
     alphas = products / np.concatenate([[1.0], products[:-1]])
-    rescaled: Floats = 1 - alphas
+    rescaled: _Floats = 1 - alphas
     return rescaled

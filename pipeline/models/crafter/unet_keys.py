@@ -17,7 +17,7 @@ from torch import Tensor
 from framefleet.pipeline.models.conversion.configs import count_below, size_of
 from framefleet.pipeline.models.conversion.plan import Origin, as_linear, unchanged
 
-Shapes = Mapping[str, Tensor]  # tensors without values
+_Shapes = Mapping[str, Tensor]  # tensors without values
 
 _TOP = {
     "time_embedding.linear_1": "time_embed.0",
@@ -48,7 +48,7 @@ _FPS = ("fps_embedding", "framestride_embed")  # the second in DynamiCrafter 256
 _FIRST_HEADS = 8  # of the temporal transformer before the first block, whatever its width
 
 
-def unet_origins(names: Iterable[str], shapes: Shapes, prefix: str = "") -> dict[str, Origin]:
+def unet_origins(names: Iterable[str], shapes: _Shapes, prefix: str = "") -> dict[str, Origin]:
     """Return where each of our tensors comes from. names: ours. prefix: of theirs, not in `shapes`."""
     stems = _TOP | _Layout.of(shapes).stems
     return {
@@ -61,7 +61,7 @@ def unet_origins(names: Iterable[str], shapes: Shapes, prefix: str = "") -> dict
     }
 
 
-def unet_config(shapes: Shapes) -> dict[str, Any]:
+def unet_config(shapes: _Shapes) -> dict[str, Any]:
     """Return the arguments of VideoCrafterUNet3DModel that its tensors tell."""
     layout = _Layout.of(shapes)
     first = f"init_attn.0.{_BLOCK}.attn1"
@@ -100,7 +100,7 @@ class _Layout:
     fps: str | None
 
     @classmethod
-    def of(cls, shapes: Shapes) -> _Layout:
+    def of(cls, shapes: _Shapes) -> _Layout:
         """Raises ValueError for two embeddings of fps."""
         samplers = {int(n.split(".")[1]) for n in shapes if n.startswith("input_blocks.") and ".0.op." in n}
         per_level = min(samplers, default=count_below(shapes, "input_blocks."))

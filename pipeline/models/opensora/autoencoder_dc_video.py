@@ -18,7 +18,7 @@ from torch import Tensor
 from framefleet.pipeline.models.opensora.dc_coders import Decoder, Encoder
 from framefleet.pipeline.models.opensora.tiling import Axis, tiled
 
-WIDTHS = (128, 256, 512, 512, 1024, 1024)
+_WIDTHS = (128, 256, 512, 512, 1024, 1024)
 BLOCKS = ("ResBlock", "ResBlock", "ResBlock", "EfficientViTBlock", "EfficientViTBlock", "EfficientViTBlock")
 
 
@@ -39,8 +39,8 @@ class AutoencoderDCVideo(ModelMixin, AutoencoderMixin, ConfigMixin):
         attention_head_dim: int = 32,
         encoder_block_types: tuple[str, ...] = BLOCKS,
         decoder_block_types: tuple[str, ...] = BLOCKS,
-        encoder_block_out_channels: tuple[int, ...] = WIDTHS,
-        decoder_block_out_channels: tuple[int, ...] = WIDTHS,
+        encoder_block_out_channels: tuple[int, ...] = _WIDTHS,
+        decoder_block_out_channels: tuple[int, ...] = _WIDTHS,
         encoder_layers_per_block: tuple[int, ...] = (2, 2, 2, 3, 3, 3),
         decoder_layers_per_block: tuple[int, ...] = (3, 3, 3, 3, 3, 3),
         temporal_compression_ratio: int = 4,

@@ -9,9 +9,9 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-Given = Any  # an image or a video, or a list of those; None where there is none
+_Given = Any  # an image or a video, or a list of those; None where there is none
 
-MAX_FRAMES = 129  # of the longest clips that it was trained on
+_MAX_FRAMES = 129  # of the longest clips that it was trained on
 CONDITIONS = {  # latent frames at the start, at the end, and whether they come from a video
     "t2v": (0, 0, False),
     "i2v_head": (1, 0, False),
@@ -37,7 +37,7 @@ class Packing:
 
     @property
     def max_frames(self) -> int:
-        return MAX_FRAMES if self.is_causal else MAX_FRAMES // self.ratio * self.ratio
+        return _MAX_FRAMES if self.is_causal else _MAX_FRAMES // self.ratio * self.ratio
 
     def num_frames(self, num_latent: int) -> int:
         return (num_latent - self.is_causal) * self.ratio + self.is_causal
@@ -102,7 +102,7 @@ class Condition:
 
 
 def condition_of(
-    name: str | None, image: Given, last_image: Given, video: Given, *, packing: Packing
+    name: str | None, image: _Given, last_image: _Given, video: _Given, *, packing: Packing
 ) -> Condition:
     """Return the condition of that name, or without one what was given: images at the ends, or a video first.
 
@@ -133,15 +133,15 @@ def condition_of(
 
 
 def given_to_rows(
-    image: Given, last_image: Given, video: Given, *, num_prompts: int, times: int
-) -> list[dict[str, Given]]:
+    image: _Given, last_image: _Given, video: _Given, *, num_prompts: int, times: int
+) -> list[dict[str, _Given]]:
     """Return `image`, `last_image` and `video` of each clip; every prompt has `times` clips."""
     named = {"image": image, "last_image": last_image, "video": video}
     columns = [_each(given, num_prompts, name) for name, given in named.items()]
     return [dict(zip(named, row, strict=True)) for row in zip(*columns, strict=True) for _ in range(times)]
 
 
-def _each(given: Given, num_prompts: int, name: str) -> list[Given]:
+def _each(given: _Given, num_prompts: int, name: str) -> list[_Given]:
     """Return the image or video of each prompt; `given` is one for all, or a list with one for each."""
     if given is None or isinstance(given, Image):
         return [given] * num_prompts

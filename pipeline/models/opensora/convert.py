@@ -22,7 +22,7 @@ from framefleet.pipeline.models.opensora.autoencoder_dc_video import Autoencoder
 from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
 from framefleet.pipeline.models.opensora.text_parts import text_parts
 
-Shapes = Mapping[str, Tensor]
+_Shapes = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +32,9 @@ class _Kind:
     origins: from our names, the file's names and shapes, and the prefix of these.
     """
 
-    recognises: Callable[[Shapes], bool]
-    config: Callable[[Shapes], Config]
-    origins: Callable[[list[str], Shapes, str], dict[str, Origin]]
+    recognises: Callable[[_Shapes], bool]
+    config: Callable[[_Shapes], Config]
+    origins: Callable[[list[str], _Shapes, str], dict[str, Origin]]
     make: Callable[..., nn.Module]
 
 
@@ -44,7 +44,7 @@ class _Found:
 
     kind: _Kind
     file: str
-    shapes: Shapes
+    shapes: _Shapes
     config: Config
 
     def network(self, component: str, config: Config, place: str) -> Network:
@@ -128,7 +128,7 @@ def _files(checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
     return found
 
 
-def _found(component: str, kind: _Kind, files: Mapping[str, Shapes], place: str) -> list[_Found]:
+def _found(component: str, kind: _Kind, files: Mapping[str, _Shapes], place: str) -> list[_Found]:
     """Return the files that hold a network of a kind. Raises ModelError for one that is not complete."""
     return [
         _Found(
@@ -163,7 +163,7 @@ def _chosen(
     raise ModelError(f"{place} holds several models: {listed}", "say which with --variant, or take files out")
 
 
-def _is_autoencoder(shapes: Shapes) -> bool:
+def _is_autoencoder(shapes: _Shapes) -> bool:
     """Whether it is one of those that Open-Sora ships: of its other variant, or of Flux."""
     of_flux = {"encoder.conv_in.weight", "decoder.mid.attn_1.q.weight"} <= set(shapes)
     return of_flux or any(kind.recognises(shapes) for kind in _AUTOENCODERS.values())

@@ -11,7 +11,7 @@ from torch import Tensor
 from framefleet.pipeline.models.conversion.configs import count_below, size_of
 from framefleet.pipeline.models.conversion.plan import Origin
 
-Shapes = Mapping[str, Tensor]  # tensors without values
+_Shapes = Mapping[str, Tensor]  # tensors without values
 
 _ORIGINAL = (  # of our names; tried in order, each on what the one before left
     (r"^encoder\.conv_in\.", "encoder.project_in.conv."),
@@ -37,16 +37,16 @@ _ORIGINAL = (  # of our names; tried in order, each on what the one before left
 _LAST = {"main.conv1.conv": "ResBlock", "context_module.main.proj.conv": "EfficientViTBlock"}
 
 
-def is_dc_autoencoder(shapes: Shapes) -> bool:
+def is_dc_autoencoder(shapes: _Shapes) -> bool:
     return any(re.match(r"(en|de)coder\.stages\.\d+\.op_list\.", name) for name in shapes)
 
 
-def dc_origins(names: Iterable[str], shapes: Shapes, prefix: str = "") -> dict[str, Origin]:
+def dc_origins(names: Iterable[str], shapes: _Shapes, prefix: str = "") -> dict[str, Origin]:
     """Return where each tensor of the AutoencoderDCVideo comes from. prefix: of names in the checkpoint."""
     return {name: Origin(name=f"{prefix}{_original(name)}") for name in names}
 
 
-def dc_config(shapes: Shapes) -> dict[str, Any]:
+def dc_config(shapes: _Shapes) -> dict[str, Any]:
     """Return the config of the AutoencoderDCVideo, read from the shapes."""
     encoder, decoder = _levels(shapes, "encoder"), _levels(shapes, "decoder")
     groups = [name for name in shapes if name.endswith(".context_module.main.aggreg.0.1.weight")]
@@ -64,7 +64,7 @@ def dc_config(shapes: Shapes) -> dict[str, Any]:
     }
 
 
-def _levels(shapes: Shapes, half: str) -> list[tuple[str, int, int]]:
+def _levels(shapes: _Shapes, half: str) -> list[tuple[str, int, int]]:
     """Return (block type, width, depth) of each level. Raises KeyError for one without blocks."""
     found: list[dict[str, tuple[str, int]]] = [{} for _ in range(count_below(shapes, f"{half}.stages."))]
     for name, tensor in shapes.items():

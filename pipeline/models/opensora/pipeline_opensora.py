@@ -20,7 +20,7 @@ from framefleet.pipeline.models.opensora.pipeline_components import Generators, 
 from framefleet.pipeline.models.opensora.prompts import with_suffixes
 from framefleet.pipeline.models.opensora.sizes import named_size
 
-Callback = Callable[..., dict[str, Any]]
+_Callback = Callable[..., dict[str, Any]]
 
 
 @dataclass
@@ -79,7 +79,7 @@ class OpenSoraPipeline(OpenSoraComponents):
         negative_pooled_prompt_embeds: Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
-        callback_on_step_end: Callback | None = None,
+        callback_on_step_end: _Callback | None = None,
         callback_on_step_end_tensor_inputs: list[str] | None = None,
         max_sequence_length: int = 512,
     ) -> OpenSoraPipelineOutput | tuple[Any]:
@@ -209,7 +209,7 @@ class OpenSoraPipeline(OpenSoraComponents):
         denoiser: Denoiser,
         latents: Tensor,
         timesteps: Tensor,
-        callback: Callback | None,
+        callback: _Callback | None,
         callback_tensors: list[str],
     ) -> Tensor:
         with self.progress_bar(total=len(timesteps)) as progress_bar:

@@ -24,7 +24,7 @@ from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.models.conversion.plan import Network, Origin
 
 Files = Mapping[str, Mapping[str, Tensor]]  # file: its tensors by name, without values
-FIX = (
+_FIX = (
     "put the folders of google/t5-v1_1-xxl and openai/clip-vit-large-patch14 into it, with their weights, "
     "config.json and tokenizers"
 )
@@ -72,7 +72,7 @@ def _part(
 ) -> TextPart:
     folder = next((folder for folder, kind in kinds.items() if kind in wanted), None)
     if folder is None:
-        raise ModelError(f"{path} holds no {wanted[0].upper()} text encoder", FIX)
+        raise ModelError(f"{path} holds no {wanted[0].upper()} text encoder", _FIX)
     own = {file: tensors for file, tensors in files.items() if str(Path(file).parent) == folder}
     tensors = _tensors(own)
     with torch.device("meta"):
@@ -90,10 +90,10 @@ def _tokenizer(folder: Path, vocab_size: int) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError) as error:  # files of it are missing
-        raise ModelError(f"{folder} holds no tokenizer: {error}", FIX) from error
+        raise ModelError(f"{folder} holds no tokenizer: {error}", _FIX) from error
     # Where the vocabulary is missing transformers 5 makes a tokenizer of special tokens alone.
     if len(tokenizer) < vocab_size / 2:
-        raise ModelError(f"{folder} holds no tokenizer for {vocab_size} tokens", FIX)
+        raise ModelError(f"{folder} holds no tokenizer for {vocab_size} tokens", _FIX)
     return tokenizer
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from framefleet.pipeline.models.conversion.configs import count_below, size_of
 from framefleet.pipeline.models.conversion.plan import Origin, unchanged
 
-Shapes = Mapping[str, Tensor]  # tensors without values
+_Shapes = Mapping[str, Tensor]  # tensors without values
 Change = Callable[[Tensor], Tensor]
 Layer = tuple[str, str, Change]  # their name, ours, and what becomes of weight and bias
 
@@ -45,18 +45,18 @@ _STREAMS = {  # of a double block: norm, queries, keys, values, output, norms of
 _NORMS = ("query_norm", "key_norm")  # whose weight is called `scale`
 
 
-def is_transformer(shapes: Shapes) -> bool:
+def is_transformer(shapes: _Shapes) -> bool:
     """Tell whether these are keys of an Open-Sora v2 transformer, or of Flux in its authors' layout."""
     ends = {"img_in.weight", "txt_in.weight", "vector_in.in_layer.weight", "final_layer.linear.weight"}
     return bool(ends & set(shapes)) and any(name.startswith("double_blocks.") for name in shapes)
 
 
-def is_conditioned(shapes: Shapes) -> bool:
+def is_conditioned(shapes: _Shapes) -> bool:
     """Whether it takes mask and given frames, which Flux does not."""
     return bool({"cond_in.weight", "cond_in.bias"} & set(shapes))
 
 
-def transformer_config(shapes: Shapes) -> dict[str, Any]:
+def transformer_config(shapes: _Shapes) -> dict[str, Any]:
     """Return the config of the FluxTransformer2DModel, read from the shapes."""
     head, (hidden, inputs) = _head(shapes), size_of(shapes, "img_in.weight", 2)
     token, _ = size_of(shapes, "final_layer.linear.weight", 2)
@@ -86,7 +86,7 @@ def axes_of(head: int) -> list[int]:
     return [frames, (head - frames) // 2, (head - frames) // 2]
 
 
-def transformer_origins(names: Iterable[str], shapes: Shapes, prefix: str = "") -> dict[str, Origin]:
+def transformer_origins(names: Iterable[str], shapes: _Shapes, prefix: str = "") -> dict[str, Origin]:
     """Return what each tensor of the FluxTransformer2DModel is made of. names: ours. prefix: of theirs."""
     layers = {ours: (theirs, change) for theirs, ours, change in _layers(shapes)}
     origins = {}
@@ -103,7 +103,7 @@ def transformer_origins(names: Iterable[str], shapes: Shapes, prefix: str = "") 
     return origins
 
 
-def _layers(shapes: Shapes) -> Iterator[Layer]:
+def _layers(shapes: _Shapes) -> Iterator[Layer]:
     is_split = any(".q_proj." in name for name in shapes)
     hidden, head = shapes["img_in.weight"].shape[0], _head(shapes)
     turned = partial(_interleave, head=head) if is_split else unchanged
@@ -151,7 +151,7 @@ def _single_block(hidden: int, turned: Change, *, is_split: bool) -> Iterator[La
     yield "norm.key_norm", "attn.norm_k", turned
 
 
-def _head(shapes: Shapes) -> int:
+def _head(shapes: _Shapes) -> int:
     return size_of(shapes, "double_blocks.0.img_attn.norm.query_norm.scale", 1)[0]
 
 

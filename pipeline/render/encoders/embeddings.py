@@ -26,7 +26,7 @@ from framefleet.pipeline.render.encoders.embedding_file import Output, from_byte
 log = logging.getLogger(__name__)
 
 # What of `environment` decides an encoder's bits. The rest (PyAV, framefleet itself, ...) does not.
-DECISIVE = (
+_DECISIVE = (
     *("torch", "transformers", "device", "dtype", "threads", "cpu"),
     *("gpu", "compute_capability", "cuda", "cudnn", "tf32"),
 )
@@ -44,7 +44,7 @@ class Embeddings:
         """numerics: of the job; quantised weights, for one, return other bits."""
         self._store = store
         self._device = model.environment["device"]
-        environment = {name: model.environment.get(name) for name in DECISIVE}
+        environment = {name: model.environment.get(name) for name in _DECISIVE}
         self._contexts = {
             name: {"files": _files_digest(name, model), "numerics": numerics, "environment": environment}
             for name in model.text_encoders()

@@ -18,13 +18,13 @@ from framefleet.pipeline.render.encoders.embeddings import Embeddings
 from framefleet.pipeline.render.fused.calls import digest_of, is_private
 
 # 64 prompts of a 4,096-wide encoder at 512 tokens in bf16.
-MAX_BYTES = 256 * 2**20
+_MAX_BYTES = 256 * 2**20
 
 
 class Memo:
     """Put around an encoder's `forward` by `intercept`."""
 
-    def __init__(self, kept: Embeddings | None = None, *, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, kept: Embeddings | None = None, *, max_bytes: int = _MAX_BYTES) -> None:
         self._kept = kept
         self._max_bytes = max_bytes
         self._known: OrderedDict[Hashable, tuple[list[Any], Hashable, int]] = OrderedDict()

@@ -17,7 +17,7 @@ from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.rows.inputs.http_read import Limits, read_http, too_large
 from framefleet.pipeline.rows.inputs.roots import LocalFile, Roots, StoredFile, WebFile
 
-MAX_BYTES = Limits().max_bytes
+_MAX_BYTES = Limits().max_bytes
 
 
 class Inputs:
@@ -34,7 +34,7 @@ class Inputs:
         storage_options: Mapping[str, Any] | None = None,
         *,
         base: str | None = None,
-        max_bytes: int = MAX_BYTES,
+        max_bytes: int = _MAX_BYTES,
     ) -> None:
         self._roots = Roots(roots, base)
         self._limits = Limits(max_bytes=max_bytes)

@@ -8,18 +8,18 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 # Reads wait for servers, not for this machine.
-NUM_THREADS = 4
+_NUM_THREADS = 4
 # As many images as two leases name; of videos a few, the others are read when their turn comes.
-MAX_BYTES = 512 * 2**20
+_MAX_BYTES = 512 * 2**20
 
 
 class ReadAhead:
     """Keeps what it has read, bounded by bytes; what was not asked for longest goes. For several threads."""
 
-    def __init__(self, read: Callable[[str], bytes], *, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, read: Callable[[str], bytes], *, max_bytes: int = _MAX_BYTES) -> None:
         self._read = read
         self._max_bytes = max_bytes
-        self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="read")
+        self._threads = ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="read")
         self._lock = threading.Lock()  # of what follows
         self._reads: OrderedDict[str, Future[bytes]] = OrderedDict()
 

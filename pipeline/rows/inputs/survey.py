@@ -23,9 +23,9 @@ from framefleet.pipeline.rows.inputs.pictures import Described
 Answer = Described | Refused
 
 # Reading waits for networks. Each thread may hold a file.
-NUM_THREADS = 16
+_NUM_THREADS = 16
 # How far the others go on while one host is slow.
-MAX_UNDER_WAY = 16 * NUM_THREADS
+MAX_UNDER_WAY = 16 * _NUM_THREADS
 _SCHEMA = """
 PRAGMA journal_mode = OFF;      -- nobody reads this file after a crash
 PRAGMA synchronous = OFF;
@@ -72,7 +72,7 @@ class InputIndex:
         if self._has_threads:
             return
         self._has_threads = True
-        for number in range(NUM_THREADS):
+        for number in range(_NUM_THREADS):
             # Daemons, which a pool's threads are not: after Ctrl-C nobody waits for slow hosts.
             threading.Thread(target=self._work, name=f"input-{number}", daemon=True).start()
 
@@ -100,7 +100,7 @@ class InputIndex:
         with contextlib.suppress(Empty):
             while True:
                 self._questions.get_nowait()
-        for _ in range(NUM_THREADS):
+        for _ in range(_NUM_THREADS):
             self._questions.put(None)
         self._describer.close()
         self._db.close()

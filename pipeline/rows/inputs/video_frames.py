@@ -20,10 +20,10 @@ MAX_PIXELS = 1 << 32  # of all frames, which are decoded to see that they can be
 # Containers that hold their own frames. FFmpeg also has demuxers of lists (hls, concat, dash), which open the
 # files and URLs that are written in them, and one that draws any text as a film (tty).
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,gif,ogg,asf,mpeg,mpegts"
-OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
+_OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
 # explode: raise for damage, where FFmpeg would go on with grey blocks.
-CODEC_OPTIONS = {"err_detect": "explode"}
-PADDING = (
+_CODEC_OPTIONS = {"err_detect": "explode"}
+_PADDING = (
     128,
     288,
 )  # what codecs add to width and height; MPEG-4, for what lies outside of the picture, most
@@ -68,11 +68,11 @@ def most_pixels(content: bytes) -> int:
         raise _too_large(width, height)
     if not width * height:
         return MAX_FRAME_PIXELS  # only the first frame says it, in some containers
-    return min((width + PADDING[0]) * (height + PADDING[1]), MAX_FRAME_PIXELS)
+    return min((width + _PADDING[0]) * (height + _PADDING[1]), MAX_FRAME_PIXELS)
 
 
 def _opened(content: bytes, **options: str) -> av.container.InputContainer:
-    return av.open(io.BytesIO(content), "r", options={**OPTIONS, **options}, metadata_errors="ignore")
+    return av.open(io.BytesIO(content), "r", options={**_OPTIONS, **options}, metadata_errors="ignore")
 
 
 def _stream(container: av.container.InputContainer) -> av.VideoStream:
@@ -86,7 +86,7 @@ def _stream(container: av.container.InputContainer) -> av.VideoStream:
 
 def _prepared(container: av.container.InputContainer, bound: Mapping[str, str]) -> av.VideoStream:
     stream = _stream(container)
-    stream.codec_context.options = {**CODEC_OPTIONS, **bound}
+    stream.codec_context.options = {**_CODEC_OPTIONS, **bound}
     stream.codec_context.thread_count = 1  # many files are decoded side by side
     return stream
 

@@ -13,7 +13,7 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.refine import check_strength
 from framefleet.pipeline.recipes.siblings import is_first_only
 
-Problems = Iterator[tuple[str, Refused]]
+_Problems = Iterator[tuple[str, Refused]]
 
 # Wan's attention takes the last 512 tokens for text and those before them for the picture, however many there
 # are: diffusers' WanAttnProcessor, "512 is the context length of the text encoder, hardcoded for now".
@@ -29,7 +29,7 @@ LONGEST_TEXT = (
 COGVIDEOX_TEXT = 226  # CogVideoXTransformer3DModel's own default
 
 
-def limits(spec: PipelineSpec, arguments: Mapping[str, Any]) -> Problems:
+def limits(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
     """Yield arguments that are fine one by one, and why this model cannot render them.
 
     diffusers fails on them after the model is loaded, or renders something else without a word.
@@ -55,7 +55,7 @@ def limits(spec: PipelineSpec, arguments: Mapping[str, Any]) -> Problems:
         yield from check_strength({**spec.defaults(), **arguments}["strength"], arguments)
 
 
-def _sizes(arguments: Mapping[str, Any]) -> Problems:
+def _sizes(arguments: Mapping[str, Any]) -> _Problems:
     """Sides and frames that are fine one by one; of the row's clip, and of what a second model makes."""
     frames = [arguments.get(name, 1) for name in FRAME_PARAMETERS]
     counts = {"": max(frames), "image_": 1, "keyframe_": arguments.get("keyframe_frames") or 1}
@@ -65,7 +65,7 @@ def _sizes(arguments: Mapping[str, Any]) -> Problems:
             yield f"{prefix}height", Refused(reason=reason, fix="use a smaller size, or fewer frames")
 
 
-def _learned_size(spec: PipelineSpec, arguments: Mapping[str, Any]) -> Problems:
+def _learned_size(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
     """CogVideoX-5B's image-to-video learned the position of each patch, and has none for other sizes."""
     for name, native in (("height", spec.default_height), ("width", spec.default_width)):
         if native and arguments.get(name, native) != native:
@@ -73,14 +73,14 @@ def _learned_size(spec: PipelineSpec, arguments: Mapping[str, Any]) -> Problems:
             yield name, Refused(reason=reason, fix=f"use {native}")
 
 
-def _text_length(arguments: Mapping[str, Any]) -> Problems:
+def _text_length(arguments: Mapping[str, Any]) -> _Problems:
     length = arguments.get("max_sequence_length", TEXT_BESIDE_PICTURE)
     if length != TEXT_BESIDE_PICTURE:
         reason = f"beside a picture the model counts {TEXT_BESIDE_PICTURE} tokens as text"
         yield "max_sequence_length", Refused(reason=reason, fix=f"use {TEXT_BESIDE_PICTURE}")
 
 
-def _longest_text(spec: PipelineSpec, arguments: Mapping[str, Any]) -> Problems:
+def _longest_text(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
     """What pipelines refuse when they are called, and the text that CogVideoX adds fixed positions to."""
     length = arguments.get("max_sequence_length")
     if length is None:
@@ -106,7 +106,7 @@ def _fixed_text(spec: PipelineSpec, transformer: Mapping[str, Any]) -> int | Non
     return only
 
 
-def _guidance_range(arguments: Mapping[str, Any]) -> Problems:
+def _guidance_range(arguments: Mapping[str, Any]) -> _Problems:
     """Stable Video Diffusion asks the maximum alone whether there is guidance, and later both."""
     low, high = arguments["min_guidance_scale"], arguments["max_guidance_scale"]
     if high <= 1 < low:

@@ -26,7 +26,7 @@ from framefleet.pipeline.rows.tables.table_files import (
 )
 
 MAX_LISTED = 100_000  # files below a local folder
-MAX_ROWS = 100_000_000  # each takes 40 bytes of disk while a job runs, and a kilobyte may hold so many
+_MAX_ROWS = 100_000_000  # each takes 40 bytes of disk while a job runs, and a kilobyte may hold so many
 
 _TEXT_COLUMNS: dict[str, Kind] = dict.fromkeys(("prompt", "negative_prompt", "scheduler", "recipe"), "str")
 
@@ -61,9 +61,9 @@ class Table:
             raise TableError(f"table {self.location} has no rows", "add rows, or give another table")
 
     def _check_length(self, num_rows: int) -> None:
-        if num_rows > MAX_ROWS:
+        if num_rows > _MAX_ROWS:
             raise TableError(
-                f"table {self.location} has more than {MAX_ROWS:,} rows",
+                f"table {self.location} has more than {_MAX_ROWS:,} rows",
                 "give parts of it to jobs of their own",
             )
 

@@ -13,7 +13,7 @@ from framefleet.pipeline.training.dataset.rows import TrainingRows
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Bucket
 
-MAX_ROWS = 200_000_000  # in an epoch; each takes 16 bytes
+_MAX_ROWS = 200_000_000  # in an epoch; each takes 16 bytes
 Positions = npt.NDArray[np.int64]
 
 
@@ -98,9 +98,9 @@ class Batches:
 def _groups(buckets: Sequence[Bucket], repeats: Sequence[int]) -> dict[Bucket, Positions]:
     """Return the positions of each bucket's rows, in order, each as often as it is repeated."""
     counts = np.array(repeats, dtype=np.int64)
-    if counts.sum() > MAX_ROWS:
+    if counts.sum() > _MAX_ROWS:
         raise TableError(
-            f"an epoch would have {counts.sum():,} rows, and {MAX_ROWS:,} are the most",
+            f"an epoch would have {counts.sum():,} rows, and {_MAX_ROWS:,} are the most",
             "lower the table's repeats: their proportions decide",
         )
     groups: dict[Bucket, list[int]] = {}

@@ -28,7 +28,7 @@ from framefleet.pipeline.training.dataset.shards import Shard, to_bytes
 from framefleet.pipeline.training.dataset.videos import read_frames
 from framefleet.pipeline.training.task import Prepared, Task, TrainingRow
 
-FOLDER = "prepared"
+_FOLDER = "prepared"
 SHARD_BYTES = 64 << 20  # large enough for object stores, small enough to be in memory and lost by a kill
 MAX_SHARD_ROWS = 512
 OPEN_SHARDS = 128  # mapped, not in memory; each is one of the usual 1,024 files that a process may have open
@@ -66,7 +66,7 @@ class PreparedRows:
         self._rows, self._task, self._read = rows, task, read
         self._store = store
         content = canonical_json({**identity, "rows": rows.contents_digest()})
-        self._folder = f"{FOLDER}/{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+        self._folder = f"{_FOLDER}/{hashlib.sha256(content.encode()).hexdigest()[:16]}"
         self._lock = threading.Lock()  # of what follows
         self._memory = _Memory()
         self._shards = _Shards(store)

@@ -30,7 +30,7 @@ _SCHEMA = pa.schema(
 # Arguments that decide how long embeddings are, or are one number for all rows of a forward (LTX).
 ALIKE = ("max_sequence_length", "frame_rate")
 _PART_ROWS = 4096  # how many wait as Python values
-MAX_BYTES = 8 << 30  # in memory, as all workers hold them; some 25 million rows of ordinary prompts
+_MAX_BYTES = 8 << 30  # in memory, as all workers hold them; some 25 million rows of ordinary prompts
 
 
 class TrainingRows(Sequence[TrainingRow]):
@@ -43,9 +43,9 @@ class TrainingRows(Sequence[TrainingRow]):
             if len(waiting) == _PART_ROWS:
                 batches.append(pa.RecordBatch.from_pylist(waiting, _SCHEMA))
                 waiting, size = [], size + batches[-1].nbytes
-                if size > MAX_BYTES:
+                if size > _MAX_BYTES:
                     raise TableError(
-                        f"the first {row.index:,} rows take more than {MAX_BYTES >> 30} GiB of memory",
+                        f"the first {row.index:,} rows take more than {_MAX_BYTES >> 30} GiB of memory",
                         "train on fewer rows, or on shorter prompts",
                     )
         batches.append(pa.RecordBatch.from_pylist(waiting, _SCHEMA))

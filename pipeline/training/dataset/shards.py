@@ -19,7 +19,7 @@ from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.render.fused.calls import digest_of
 from framefleet.pipeline.training.task import Prepared
 
-METADATA = "framefleet"  # one entry: several are written in any order
+_METADATA = "framefleet"  # one entry: several are written in any order
 
 
 def to_bytes(rows: Sequence[Prepared]) -> bytes:
@@ -29,7 +29,7 @@ def to_bytes(rows: Sequence[Prepared]) -> bytes:
         {name: _keep(tensor.detach().cpu(), tensors) for name, tensor in prepared.items()}
         for prepared in rows
     ]
-    return safetensors.torch.save(tensors, {METADATA: canonical_json(names)})
+    return safetensors.torch.save(tensors, {_METADATA: canonical_json(names)})
 
 
 def _keep(tensor: Tensor, tensors: dict[str, Tensor]) -> str:
@@ -46,7 +46,7 @@ class Shard:
         self._path = path
         try:
             self._file = safe_open(path, framework="pt")
-            self._rows: list[dict[str, str]] = parse_json(self._file.metadata()[METADATA])
+            self._rows: list[dict[str, str]] = parse_json(self._file.metadata()[_METADATA])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise self._damaged(error) from error
 

@@ -32,7 +32,7 @@ from framefleet.pipeline.training.dataset.columns import REPEATS, Columns
 from framefleet.pipeline.training.dataset.rows import TrainingRows
 from framefleet.pipeline.training.task import NO_FRAMES, Bucket, TrainingRow
 
-FOLDER = "survey"
+_FOLDER = "survey"
 BATCH_ROWS = 256  # read side by side; after each batch progress is told
 MAX_WAITING, MAX_AGE_S = 4096, 30.0  # videos that a killed survey decodes again, at most
 _SCHEMA = pa.schema(
@@ -115,10 +115,10 @@ class _Videos:
         self._inputs, self._kind = inputs, kind
         self._index = InputIndex(inputs)
         self._known: dict[tuple[str, InputKind], Described] = {}
-        for known in rows_of(read_records(store, FOLDER, _SCHEMA), store.url_of(FOLDER)):
+        for known in rows_of(read_records(store, _FOLDER, _SCHEMA), store.url_of(_FOLDER)):
             place, kind = known.pop("place"), known.pop("kind")
             self._known[place, kind] = Described(**known)
-        self._writer = PartWriter(store, FOLDER, _SCHEMA, run=uuid.uuid4().hex)
+        self._writer = PartWriter(store, _FOLDER, _SCHEMA, run=uuid.uuid4().hex)
         self._written = time.monotonic()
 
     def look_at(self, cells: Sequence[Any]) -> None:

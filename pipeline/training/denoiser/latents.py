@@ -41,12 +41,12 @@ def _not_in_fp16(vae: Any) -> Iterator[None]:
 
 def encoder_of(pipeline: str) -> Callable[[Any, Tensor], Tensor]:
     """Return what encodes for pipelines of this class. Raises ModelError for one that cannot be trained."""
-    if pipeline not in ENCODERS:
+    if pipeline not in _ENCODERS:
         raise ModelError(
             f"{pipeline} cannot be trained: it is not known how its denoiser gets a video",
-            f"the pipelines that can are {', '.join(ENCODERS)}",
+            f"the pipelines that can are {', '.join(_ENCODERS)}",
         )
-    return ENCODERS[pipeline]
+    return _ENCODERS[pipeline]
 
 
 def _wan(pipe: Any, pixels: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ def _flux(pipe: Any, pixels: Tensor) -> Tensor:
     return pack(_shifted(pipe, pixels)[:, :, None], 2)
 
 
-ENCODERS: dict[str, Callable[[Any, Tensor], Tensor]] = {
+_ENCODERS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "WanPipeline": _wan,
     "WanImageToVideoPipeline": _wan,
     "CogVideoXPipeline": _cogvideox,

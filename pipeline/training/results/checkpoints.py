@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
+class _Checkpoint:
     """A whole one. step: how many were done. files: each with its SHA-256. scale: the loss's, as numbers."""
 
     step: int
@@ -40,7 +40,7 @@ class Checkpoint:
     scale: Mapping[str, Any]
 
 
-_CHECKPOINT = TypeAdapter(Checkpoint)
+_CHECKPOINT = TypeAdapter(_Checkpoint)
 
 
 class Checkpoints:
@@ -70,7 +70,7 @@ class Checkpoints:
             if step not in whole:
                 self._delete(step)
 
-    def last(self) -> Checkpoint | None:
+    def last(self) -> _Checkpoint | None:
         """Return the last whole one, if there is any."""
         steps = self._steps()
         if not steps:
@@ -82,7 +82,7 @@ class Checkpoints:
             raise not_ours(self._store.url_of(path), "it is of another folder", fix)
         return found
 
-    def read(self, checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
+    def read(self, checkpoint: _Checkpoint) -> Iterator[tuple[str, Tensor]]:
         """Yield what `write` was given. Raises JobError for a file that is not the one that was written."""
         fix = _fix(self._store, checkpoint.step)
         for path, sha256 in checkpoint.files.items():

@@ -25,7 +25,7 @@ from framefleet.pipeline.training.training import Training
 from framefleet.pipeline.training.world import World, whole
 
 FOLDER, MARKER = "model", "finished.json"
-INDEX = "model_index.json"
+_INDEX = "model_index.json"
 # A file is uploaded as one, and read into memory by those who load it.
 MAX_FILE_SIZE = "2GB"
 
@@ -87,11 +87,11 @@ def _write_model(training: Training, task: Task, world: World) -> None:
                 _forget_origin(Path(scratch, name, "config.json"))
         if not world.is_first:
             return
-        training.store.delete(f"{FOLDER}/{INDEX}")  # of a shorter training that this one went on with
+        training.store.delete(f"{FOLDER}/{_INDEX}")  # of a shorter training that this one went on with
         for path in sorted(Path(scratch).rglob("*")):
             if path.is_file():
                 training.store.upload(f"{FOLDER}/{path.relative_to(scratch).as_posix()}", path)
-        for file in [*sorted(own - {INDEX}), INDEX]:
+        for file in [*sorted(own - {_INDEX}), _INDEX]:
             training.store.upload(f"{FOLDER}/{file}", source / file)
 
 

@@ -15,7 +15,7 @@ from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.request import FALLBACK_FPS
 from framefleet.pipeline.training.training import Training
 
-FOLDER = "samples"
+_FOLDER = "samples"
 
 
 def rendered_samples(model: Model, training: Training) -> list[Outcome]:
@@ -36,12 +36,12 @@ def write_samples(store: Store, model: Model, step: int, outcomes: Iterable[Outc
         request = outcome.request
         fps = request.fps or model.spec.fps_of(request.arguments) or FALLBACK_FPS
         content = encode(outcome.frames, media=media, fps=fps, metadata={"step": str(step)})
-        store.write(f"{FOLDER}/{step}/{number:02}{media.suffix}", content)
+        store.write(f"{_FOLDER}/{step}/{number:02}{media.suffix}", content)
         tiles.append((outcome.frames, _caption(outcome, step)))
     if tiles:
         picture = io.BytesIO()
         contact_sheet(tiles).save(picture, format="PNG")
-        store.write(f"{FOLDER}/{step}/contact-sheet.png", picture.getvalue())
+        store.write(f"{_FOLDER}/{step}/contact-sheet.png", picture.getvalue())
 
 
 def _caption(clip: Clip, step: int) -> str:
