@@ -17,10 +17,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from framefleet.cluster.lease import Counts, GivenUp, Lease, LeasedRow, LeaseSize, Paces, Row
+from framefleet.cluster.lease import GivenUp, Lease, LeasedRow, LeaseSize, Paces, QueueCounts, Row
 from framefleet.cluster.waiting import Entry, Waiting
 
-__all__ = ["Counts", "Dispatcher", "GivenUp", "Lease", "LeaseSize", "LeasedRow", "Row"]
+__all__ = ["Dispatcher", "GivenUp", "Lease", "LeaseSize", "LeasedRow", "QueueCounts", "Row"]
 
 
 @dataclass(slots=True)
@@ -72,10 +72,10 @@ class Dispatcher:
         return self._closed and not self._held
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> QueueCounts:
         waiting = len(self._waiting)
         leased = len(self._held) - waiting
-        return Counts(waiting=waiting, leased=leased, done=self._num_done, failed=self._num_failed)
+        return QueueCounts(waiting=waiting, leased=leased, done=self._num_done, failed=self._num_failed)
 
     def add(self, row: Row) -> None:
         """Take the next row of the table; call only while `has_room`."""

@@ -14,7 +14,7 @@ from framefleet.cluster.dispatcher import Dispatcher, GivenUp, LeaseSize
 from framefleet.cluster.feed import Pending, pending_rows
 from framefleet.cluster.fleet import Event, Fleet, FleetSettings, Lost, Ready
 from framefleet.cluster.lock import DriverLock
-from framefleet.cluster.messages import Assignment, Failed, Report, WorkerSetup
+from framefleet.cluster.messages import Assignment, Failed, WorkerReport, WorkerSetup
 from framefleet.cluster.progress import Progress, Summary
 from framefleet.cluster.tally import Tally
 from framefleet.cluster.worker import Worker
@@ -124,7 +124,7 @@ class Driver:
             self._take(event.worker, event.report)
         fleet.exchange(event.worker, self._assignments(event.worker))
 
-    def _take(self, worker: str, report: Report) -> None:
+    def _take(self, worker: str, report: WorkerReport) -> None:
         """Note what a worker reports about its rows."""
         now = time.monotonic()
         for record in report.rendered:

@@ -20,7 +20,7 @@ from ray.exceptions import RayError, RayTaskError
 
 import framefleet
 from framefleet.cluster.connection import connect
-from framefleet.cluster.messages import Assignment, Hello, Report, WorkerSetup
+from framefleet.cluster.messages import Assignment, Hello, WorkerReport, WorkerSetup
 from framefleet.cluster.ship import modules_to_ship
 from framefleet.cluster.worker import Worker
 from framefleet.pipeline.errors import FleetError, FramefleetError
@@ -66,7 +66,7 @@ class Ready:
 @dataclass(frozen=True, slots=True)
 class Reported:
     worker: str
-    report: Report
+    report: WorkerReport
 
 
 @dataclass(frozen=True, slots=True)

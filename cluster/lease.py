@@ -47,7 +47,7 @@ class GivenUp:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
+class QueueCounts:
     """Where the rows added so far are; `failed` are those given up."""
 
     waiting: int

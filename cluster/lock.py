@@ -18,7 +18,7 @@ from framefleet.cluster.holder import Holder, parse_holder, this_process
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
 from framefleet.pipeline.outputs.store import Store
 
-PATH = "driver.lock"
+LOCK_PATH = "driver.lock"
 BEAT_S = 10.0
 _MAX_BYTES = 1 << 16  # it has some 300; of anything larger the beginning is enough to see it change
 EXPIRY_S = 30.0  # three beats: one may be lost, one late
@@ -53,9 +53,9 @@ class DriverLock:
         self._beating.join()
         try:
             if self.still_ours():
-                self._store.delete(PATH)
+                self._store.delete(LOCK_PATH)
         except StoreError as failed:  # must not hide what ended the block; the next driver takes over
-            log.warning("could not release %s: %s", self._store.url_of(PATH), failed)
+            log.warning("could not release %s: %s", self._store.url_of(LOCK_PATH), failed)
 
     def still_ours(self) -> bool:
         """Read the lock, and tell whether it still names this driver."""
@@ -66,19 +66,20 @@ class DriverLock:
         """Raise StoreError if another driver has taken the output."""
         if not self.still_ours():
             raise StoreError(
-                f"{self._store.url_of(PATH)} is not ours any more: this driver was out of touch for too long",
+                f"{self._store.url_of(LOCK_PATH)} is not ours any more: "
+                "this driver was out of touch for too long",
                 "if no other driver writes to this output, run the same command again",
             )
 
     def _read(self) -> bytes | None:
         try:
-            return self._store.read(PATH, _MAX_BYTES)
+            return self._store.read(LOCK_PATH, _MAX_BYTES)
         except FileNotFoundError:
             return None
 
     def _try_create(self) -> bool:
         try:
-            self._store.create(PATH, self._ours.to_bytes())
+            self._store.create(LOCK_PATH, self._ours.to_bytes())
         except StoreConflict:
             return False
         return self.still_ours()
@@ -92,7 +93,7 @@ class DriverLock:
             raise self._refusal(holder)
         log.warning(
             "%s: another driver was writing here; waiting up to %.0f s to see whether it still is",
-            self._store.url_of(PATH),
+            self._store.url_of(LOCK_PATH),
             self._expiry_s,
         )
         deadline = time.monotonic() + self._expiry_s
@@ -114,7 +115,7 @@ class DriverLock:
     def _remove(self, held: bytes) -> None:
         """Delete the lock, unless another driver was quicker."""
         if self._read() == held:
-            self._store.delete(PATH)
+            self._store.delete(LOCK_PATH)
 
     def _beat(self) -> None:
         """Raise the counter until released; stop when the lock is another's, which `check` will find."""
@@ -123,6 +124,6 @@ class DriverLock:
                 if not self.still_ours():
                     return
                 self._ours = self._ours.next_beat()
-                self._store.write(PATH, self._ours.to_bytes())
+                self._store.write(LOCK_PATH, self._ours.to_bytes())
             except StoreError as error:  # maybe back at the next beat; if not, writing a part will say so
-                log.warning("could not renew %s: %s", self._store.url_of(PATH), error)
+                log.warning("could not renew %s: %s", self._store.url_of(LOCK_PATH), error)

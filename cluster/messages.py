@@ -75,7 +75,7 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class WorkerReport:
     """What became of a worker's rows since its last report.
 
     rendered: without `row_indices` and `worker`, which the driver knows.

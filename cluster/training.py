@@ -29,7 +29,7 @@ from framefleet.cluster.connection import check_unused, connect
 from framefleet.cluster.fleet import FleetSettings, resources
 from framefleet.pipeline.errors import FleetError, FramefleetError
 from framefleet.pipeline.model.environment import source_fingerprint
-from framefleet.pipeline.training.reports import Report
+from framefleet.pipeline.training.reports import TrainingReport
 from framefleet.pipeline.training.run import train
 from framefleet.pipeline.training.training import Training
 from framefleet.pipeline.training.world import World
@@ -79,7 +79,7 @@ class Trainers:
         """Travel to Ray Train without the connection, which is this process's."""
         return {name: value for name, value in self.__dict__.items() if name != "_stack"}
 
-    def run(self, training: Training, tell: Callable[[Report], None]) -> None:
+    def run(self, training: Training, tell: Callable[[TrainingReport], None]) -> None:
         """Train to the end. Raises FramefleetError; what was finished stays, and `run` goes on from there."""
         if not self._gpus:
             training = replace(training, model=replace(training.model, device="cpu"))
@@ -88,7 +88,7 @@ class Trainers:
         else:
             self.trainer(_train, training, tell, num_workers=0).fit()
 
-    def _run_on_ray(self, training: Training, tell: Callable[[Report], None]) -> None:
+    def _run_on_ray(self, training: Training, tell: Callable[[TrainingReport], None]) -> None:
         # Beside this process: they are to live as long as it does.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         events = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})

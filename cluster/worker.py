@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from queue import Queue
 
 import framefleet
-from framefleet.cluster.messages import Assignment, Failed, Hello, Report, WorkerSetup
+from framefleet.cluster.messages import Assignment, Failed, Hello, WorkerReport, WorkerSetup
 from framefleet.cluster.write import write_clip
 from framefleet.pipeline.errors import RowError, StoreConflict, StoreError
 from framefleet.pipeline.guards.public import public_text
@@ -69,7 +69,7 @@ class Worker:
             pid=os.getpid(),
         )
 
-    def exchange(self, assignments: Sequence[Assignment]) -> Report:
+    def exchange(self, assignments: Sequence[Assignment]) -> WorkerReport:
         """Take new rows; return what became of earlier ones, as soon as there is news or after a second."""
         if self._renderer is not None:
             for assignment in assignments:
@@ -80,7 +80,7 @@ class Worker:
             self._news.wait_for(lambda: self._rendered or self._failed or self._broken, timeout=_POLL_S)
             if self._broken is not None:
                 raise self._broken
-            report = Report(rendered=tuple(self._rendered), failed=tuple(self._failed))
+            report = WorkerReport(rendered=tuple(self._rendered), failed=tuple(self._failed))
             self._rendered.clear()
             self._failed.clear()
         return report

@@ -11,7 +11,7 @@ from framefleet.cluster.write import write_clip
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.render import work_of
-from framefleet.jobs.render.resolve import resolve
+from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.model.model import load
 from framefleet.pipeline.outputs.parts import PartWriter
@@ -23,7 +23,7 @@ from framefleet.pipeline.rows.tables.rows import CheckedRow
 
 def render_here(values: Mapping[str, Any]) -> tuple[str, list[str]]:
     """Render the rows of a job whose table carries nothing; return the output and the row_ids."""
-    resolved = resolve(job_from_mapping(values), Callback())
+    resolved = resolve_job(job_from_mapping(values), Callback())
     claim(resolved)
     rows = [row for first, batch in resolved.table.batches() for row in resolved.plan.rows(first, batch)]
     setup = work_of(resolved, None, None, run="r1").setup  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from framefleet.jobs.job.mistakes import Key, mistakes_in
 from framefleet.jobs.job.schema import Job, Section
-from framefleet.jobs.job.yaml_text import MAX_CHARACTERS, MAX_DEPTH, parse_yaml
+from framefleet.jobs.job.yaml_text import MAX_CHARACTERS, MAX_YAML_DEPTH, parse_yaml
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.public import is_secret_name, keep_secrets, public_text
 
@@ -138,8 +138,10 @@ def _parse_set(text: str) -> tuple[tuple[str, ...], Any]:
     if not equals or not all(key):
         shown = re.match(r"[\w.]*", text)  # what follows may be a secret
         raise JobError(f"--set {shown and shown[0]}: not key=value", "write it as --set fleet.workers=2")
-    if len(key) > MAX_DEPTH:
-        raise JobError(f"--set {name:.80}...: it nests more than {MAX_DEPTH} levels deep", "check the dots")
+    if len(key) > MAX_YAML_DEPTH:
+        raise JobError(
+            f"--set {name:.80}...: it nests more than {MAX_YAML_DEPTH} levels deep", "check the dots"
+        )
     try:
         parsed, _ = parse_yaml(value, source=f"--set {name}")
     except JobError as error:

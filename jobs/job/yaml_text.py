@@ -20,7 +20,7 @@ Path = tuple[str | int, ...]
 
 # Of the text, and of all values with every alias written out. A job has some thousand.
 MAX_CHARACTERS = 1 << 18
-MAX_DEPTH = 32
+MAX_YAML_DEPTH = 32
 MAX_INT = 2**64
 _FIX = "look for a missing quote, colon or space"
 
@@ -53,10 +53,10 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         self.depth += 1
-        if self.depth > MAX_DEPTH:
+        if self.depth > MAX_YAML_DEPTH:
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(
-                problem=f"it nests more than {MAX_DEPTH} levels deep", problem_mark=mark
+                problem=f"it nests more than {MAX_YAML_DEPTH} levels deep", problem_mark=mark
             )
         node = super().compose_node(parent, index)
         self.depth -= 1
@@ -146,8 +146,8 @@ class _Walk:
             self.lines[place] = line
             more, below = self.measure(child, place)
             size, depth = size + len(str(key)) + more, max(depth, below + 1)
-            if size > MAX_CHARACTERS or depth > MAX_DEPTH:
-                most = f"{MAX_CHARACTERS:,} characters or {MAX_DEPTH} levels"
+            if size > MAX_CHARACTERS or depth > MAX_YAML_DEPTH:
+                most = f"{MAX_CHARACTERS:,} characters or {MAX_YAML_DEPTH} levels"
                 raise self._mistake(line, f"aliases written out, it has more than {most}", "shorten it")
         self._open.remove(id(node))
         self._measured[id(node)] = (size, depth)

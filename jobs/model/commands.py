@@ -15,7 +15,7 @@ from framefleet.pipeline.model.options.footprint import CARDS_GB
 from framefleet.pipeline.model.sources.blobs import count_named
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.sources.model_lock import LOCK_FILE, ModelLock
-from framefleet.pipeline.model.sources.model_parts import Part, parts_of
+from framefleet.pipeline.model.sources.model_parts import ComponentSummary, parts_of
 from framefleet.pipeline.model.sources.weights import Weights, open_weights
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
@@ -116,7 +116,7 @@ def _rules(spec: PipelineSpec) -> dict[str, str]:
     return found | {"scheduler": spec.scheduler_class}
 
 
-def _table(parts: list[Part]) -> Table:
+def _table(parts: list[ComponentSummary]) -> Table:
     table = Table("component", "class", "dtype", box=box.SIMPLE_HEAD)
     table.add_column("parameters", justify="right")
     table.add_column("bytes", justify="right")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich import box
 from rich.table import Table
 
-from framefleet.jobs.model.page import frames_of, makes, size_of
+from framefleet.jobs.model.page import frames_text, makes, size_text
 from framefleet.jobs.show.console import EscapingConsole, stdout
 from framefleet.pipeline.model.specs.presets import presets
 
@@ -27,6 +27,6 @@ def _table() -> Table:
     for preset in presets():
         steps, weights_gb = preset.arguments["num_inference_steps"], sum(preset.weights_gb().values())
         model = preset.models[0] if preset.models else "see docs/models.md"
-        made = (makes(preset), size_of(preset), frames_of(preset))
+        made = (makes(preset), size_text(preset), frames_text(preset))
         table.add_row(preset.name, *made, str(steps), f"{weights_gb:.1f}", model)
     return table

@@ -97,7 +97,7 @@ def page() -> str:
     return PAGE.format(
         models=_table(
             ("preset", "makes", "size", "frames", "steps", "guidance", "dtype", "weights GB", "largest GB"),
-            ((p.name, makes(p), size_of(p), frames_of(p), *_numbers(p)) for p in known),
+            ((p.name, makes(p), size_text(p), frames_text(p), *_numbers(p)) for p in known),
         ),
         widths=WIDTHS,
         fixed=FIXED_GB,
@@ -126,11 +126,11 @@ def makes(preset: Preset) -> str:
     return f"{', '.join(preset.inputs)} to {'video' if preset.fps else 'image'}"
 
 
-def size_of(preset: Preset) -> str:
+def size_text(preset: Preset) -> str:
     return f"{preset.arguments['height']} x {preset.arguments['width']}"
 
 
-def frames_of(preset: Preset) -> str:
+def frames_text(preset: Preset) -> str:
     return f"{preset.arguments['num_frames']} at {preset.fps:g} fps" if preset.fps else ""
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import framefleet
 from framefleet.jobs.render.claimed import RENDER, TRAINING, Claim, read_claim
-from framefleet.jobs.render.resolve import Resolved
+from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.public import public_url
 from framefleet.pipeline.model.environment import PACKAGES
@@ -29,7 +29,7 @@ _NAMED = {"loras": ("sha256", "component"), "second_models": ("digest", "dtype")
 _MAX_SHOWN = 200  # characters of a value that differs
 
 
-def claim(resolved: Resolved) -> None:
+def claim(resolved: ResolvedJob) -> None:
     """Make the output this job's. Raises JobError when it is another's. Call while holding the lock."""
     description = _description(resolved)
     if theirs := claimed(resolved):
@@ -42,7 +42,7 @@ def claim(resolved: Resolved) -> None:
     resolved.store.write(RENDER, content.encode())
 
 
-def claimed(resolved: Resolved) -> Claim | None:
+def claimed(resolved: ResolvedJob) -> Claim | None:
     """Return what job.json says where the output is this job's already; None where it is nobody's.
 
     Raises JobError when it is another's.
@@ -66,7 +66,7 @@ def claimed(resolved: Resolved) -> Claim | None:
     return theirs
 
 
-def _description(resolved: Resolved) -> dict[str, Any]:
+def _description(resolved: ResolvedJob) -> dict[str, Any]:
     """Return the job with every value that it left open, and without secrets."""
     job = resolved.job.model_dump(exclude={"storage_options"})
     job["table"] = public_location(resolved.job.table)
@@ -106,7 +106,7 @@ def _of(model: SecondModel) -> dict[str, Any]:
     }
 
 
-def _shown(resolved: Resolved, name: str, value: Any) -> Any:
+def _shown(resolved: ResolvedJob, name: str, value: Any) -> Any:
     """Return a default; of an image or a video its URL without what may be secret."""
     return public_url(value) if is_input(resolved.plan.base.get(name)) else value
 

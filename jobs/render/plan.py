@@ -8,25 +8,25 @@ from dataclasses import dataclass
 
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import claimed
-from framefleet.jobs.render.resolve import Resolved, resolve
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
 from framefleet.jobs.show.watch import Watch
-from framefleet.pipeline.rows.tables.index import Counts, RowIndex
+from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobPlan:
     """What a job comes down to. shapes: valid rows by shape, the most frequent first."""
 
-    resolved: Resolved
+    resolved: ResolvedJob
     survey: Survey
-    counts: Counts
+    counts: RowCounts
     shapes: Mapping[str, int]
 
 
 def plan_job(job: Job, watch: Watch) -> JobPlan:
     """Read and check everything that `render` would. Raises UserError as it would, but for invalid rows."""
-    with closing(resolve(job, watch)) as resolved, closing(RowIndex()) as index:
+    with closing(resolve_job(job, watch)) as resolved, closing(RowIndex()) as index:
         claimed(resolved)
         survey = survey_rows(resolved, index, checked=watch.checked)
         mark_done(resolved, index)

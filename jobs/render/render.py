@@ -17,7 +17,7 @@ from framefleet.cluster.progress import Progress, Summary
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import claim, claimed
-from framefleet.jobs.render.resolve import Resolved, resolve
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, refuse_invalid, survey_rows, write_invalid
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.outputs.records import FAILURES
@@ -38,7 +38,7 @@ def render(
 
 def render_job(job: Job, watch: Watch) -> Summary:
     """Do what `render` promises, telling `watch` about it."""
-    with closing(resolve(job, watch)) as resolved, closing(RowIndex()) as index:
+    with closing(resolve_job(job, watch)) as resolved, closing(RowIndex()) as index:
         claimed(resolved)
         survey = survey_rows(resolved, index, checked=watch.checked)
         refuse_invalid(survey, resolved)
@@ -48,7 +48,7 @@ def render_job(job: Job, watch: Watch) -> Summary:
 
 
 def _render_pending(
-    resolved: Resolved, survey: Survey, index: RowIndex, lock: DriverLock, watch: Watch
+    resolved: ResolvedJob, survey: Survey, index: RowIndex, lock: DriverLock, watch: Watch
 ) -> Summary:
     run = new_run()
     if resolved.job.on_invalid == "skip":
@@ -66,7 +66,7 @@ def _render_pending(
     return summary
 
 
-def work_of(resolved: Resolved, index: RowIndex, lock: DriverLock, *, run: str) -> Work:
+def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: str) -> Work:
     """Return what the driver needs of a resolved and surveyed job."""
     return Work(
         setup=WorkerSetup(

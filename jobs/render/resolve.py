@@ -39,7 +39,7 @@ from framefleet.pipeline.rows.tables.table import Table, folder_of, open_table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Resolved:
+class ResolvedJob:
     """A job whose parts were found to fit each other.
 
     files: what loading the model reads, each with its SHA-256. recipes: by name; grows as rows name others.
@@ -74,7 +74,7 @@ class Resolved:
         return row_id(request, model_digest=self.digest, numerics=self.numerics, recipe_digest=digest)
 
 
-def resolve(job: Job, watch: Watch) -> Resolved:
+def resolve_job(job: Job, watch: Watch) -> ResolvedJob:
     """Open what `job` names. Raises UserError for what must change in it, in the table or in the model."""
     model, weights = open_model(job)
     configs = weights.configs()
@@ -107,7 +107,7 @@ def resolve(job: Job, watch: Watch) -> Resolved:
         raise JobError(f"media.format is png, but {spec.class_name} renders videos", "use mp4 or mkv")
     watch.say(f"reading the files of {model.name}")
     files = weights.digests()
-    return Resolved(
+    return ResolvedJob(
         job=job,
         model=replace(model, loras=loras),
         spec=spec,

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from framefleet.jobs.render.resolve import Resolved
+from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.outputs.parts import PartWriter, committed_row_ids
 from framefleet.pipeline.outputs.records import INVALID, invalid_schema
 from framefleet.pipeline.rows.tables.index import RowIndex
-from framefleet.pipeline.rows.tables.readable import repaired
+from framefleet.pipeline.rows.tables.readable import repaired_row
 from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
 from framefleet.pipeline.rows.tables.table import Table
 
@@ -40,7 +40,7 @@ class Survey:
         return lines + ([f"... and {hidden:,} more rows"] if hidden else [])
 
 
-def survey_rows(resolved: Resolved, index: RowIndex, *, checked: Callable[[int], None]) -> Survey:
+def survey_rows(resolved: ResolvedJob, index: RowIndex, *, checked: Callable[[int], None]) -> Survey:
     """Read the whole table, put its valid rows into `index`, and return what was seen."""
     survey = Survey()
     for first, batch in resolved.table.batches():
@@ -49,7 +49,7 @@ def survey_rows(resolved: Resolved, index: RowIndex, *, checked: Callable[[int],
     return survey
 
 
-def refuse_invalid(survey: Survey, resolved: Resolved) -> None:
+def refuse_invalid(survey: Survey, resolved: ResolvedJob) -> None:
     """Raise TableError for rows that cannot be rendered, unless the job leaves them out and others remain."""
     refuse(survey, resolved.table, on_invalid=resolved.job.on_invalid, verb="rendered")
 
@@ -66,13 +66,13 @@ def refuse(survey: Survey, table: Table, *, on_invalid: str, verb: str) -> None:
     )
 
 
-def mark_done(resolved: Resolved, index: RowIndex) -> None:
+def mark_done(resolved: ResolvedJob, index: RowIndex) -> None:
     """Note in the index which rows have a record."""
     for row_ids in committed_row_ids(resolved.store):
         index.mark_done(row_ids)
 
 
-def write_invalid(resolved: Resolved, *, run: str) -> None:
+def write_invalid(resolved: ResolvedJob, *, run: str) -> None:
     """Put the rows that are left out under invalid/, in place of those of earlier runs."""
     store, schema = resolved.store, resolved.table.schema
     earlier = store.list(INVALID)
@@ -80,7 +80,7 @@ def write_invalid(resolved: Resolved, *, run: str) -> None:
     for first, batch in resolved.table.batches():
         for row in resolved.plan.rows(first, batch):
             if isinstance(row, InvalidRow):
-                writer.add(repaired(batch.slice(row.index - first, 1)), reasons(row))
+                writer.add(repaired_row(batch.slice(row.index - first, 1)), reasons(row))
                 if writer.due(0.0):
                     writer.flush()
     writer.flush()
@@ -89,7 +89,7 @@ def write_invalid(resolved: Resolved, *, run: str) -> None:
 
 
 def _identified(
-    resolved: Resolved, survey: Survey, first: int, batch: pa.RecordBatch
+    resolved: ResolvedJob, survey: Survey, first: int, batch: pa.RecordBatch
 ) -> list[tuple[int, str]]:
     """Count the rows of one batch; return the valid ones' positions and row_ids."""
     found = []

@@ -10,7 +10,7 @@ from framefleet.cluster.write import clip_path
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs.frames import Frames
 from framefleet.pipeline.outputs.json_file import not_ours
-from framefleet.pipeline.outputs.media import Format, decode
+from framefleet.pipeline.outputs.media import MediaFormat, decode
 from framefleet.pipeline.outputs.store import Store
 
 
@@ -20,7 +20,7 @@ def recorded_frames(store: Store, record: Mapping[str, Any]) -> Frames:
     It is found by its row_id, and not where the record says: the output may have been moved.
     """
     suffix = PurePosixPath(record["uri"]).suffix
-    if suffix not in {f".{format}" for format in get_args(Format)}:
+    if suffix not in {f".{format}" for format in get_args(MediaFormat)}:
         raise not_ours(store.url_of("records"), f"the clip of {record['row_id']} is a {suffix!r}")
     path = clip_path(record["row_id"], suffix)
     try:

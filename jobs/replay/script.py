@@ -22,7 +22,7 @@ from framefleet.pipeline.model.registry import module_of
 from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.sources.source import Source
 from framefleet.pipeline.model.specs.dtypes import check_dtype
-from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, resolve
+from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, resolve_scheduler
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.recipes.guidance_check import is_schedule
 from framefleet.pipeline.recipes.recipe import BUILT_IN
@@ -100,7 +100,7 @@ def replay_script(output: str, row_id: str, given: Given = NOTHING) -> str:
     check_dtype(recorded.model.dtype, spec.components)
     check_options(recorded.model.options, spec, folder=configs, components=weights.components)
     setup = _setup(recorded, weights.components)
-    return _filled(recorded, source, spec, resolve(recorded.request.scheduler, spec), setup)
+    return _filled(recorded, source, spec, resolve_scheduler(recorded.request.scheduler, spec), setup)
 
 
 def _setup(recorded: Recorded, components: Collection[Component]) -> Setup:

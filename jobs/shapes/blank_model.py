@@ -24,10 +24,10 @@ NEARNESS = 3.0  # three tokens away counts a fortieth
 
 def write_blank_model(folder: Path, *, seed: int = 0) -> None:
     """Write the untrained pipeline as diffusers reads it; equal seeds, equal bytes."""
-    blank_pipeline(seed=seed).save_pretrained(folder, safe_serialization=True)
+    untrained_pipeline(seed=seed).save_pretrained(folder, safe_serialization=True)
 
 
-def blank_pipeline(*, seed: int = 0) -> WanPipeline:
+def untrained_pipeline(*, seed: int = 0) -> WanPipeline:
     """Return the untrained pipeline, fp32 on the CPU, without touching the global random state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

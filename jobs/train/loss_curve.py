@@ -15,7 +15,7 @@ from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.training.results.losses import read_losses
 
 _PATH = "loss.png"
-SIZE = (960, 540)
+CURVE_SIZE = (960, 540)
 LEFT, TOP, RIGHT, BOTTOM = 84, 28, 24, 52  # around the plot
 BACKGROUND, GRID, TEXT = (255, 255, 255), (226, 228, 233), (70, 76, 89)
 RAW, SMOOTH = (183, 204, 240), (31, 87, 184)
@@ -42,14 +42,14 @@ def loss_curve(losses: Sequence[float]) -> Image.Image:
     smooth = _smoothed(raw)
     low, high = _range(raw)
     scale = SUPERSAMPLING
-    image = Image.new("RGB", (SIZE[0] * scale, SIZE[1] * scale), BACKGROUND)
+    image = Image.new("RGB", (CURVE_SIZE[0] * scale, CURVE_SIZE[1] * scale), BACKGROUND)
     draw = ImageDraw.Draw(image)
     _axes(draw, len(raw), low, high)
     for values, colour, width in ((raw, RAW, scale), (smooth, SMOOTH, 2 * scale)):
         along = np.linspace(0, 1, len(values))
         points = [_place(x, y, low, high) for x, y in zip(along.tolist(), values.tolist(), strict=True)]
         draw.line(points if len(points) > 1 else points * 2, fill=colour, width=width, joint="curve")
-    return image.resize(SIZE, Image.Resampling.LANCZOS)
+    return image.resize(CURVE_SIZE, Image.Resampling.LANCZOS)
 
 
 def _smoothed(values: Values) -> Values:
@@ -72,13 +72,13 @@ def _range(values: Values) -> tuple[float, float]:
 def _place(along: float, value: float, low: float, high: float) -> tuple[float, float]:
     """Return a point of the plot. along: 0 to 1."""
     up = math.log(min(max(value, low), high) / low) / math.log(high / low)
-    width, height = SIZE[0] - LEFT - RIGHT, SIZE[1] - TOP - BOTTOM
+    width, height = CURVE_SIZE[0] - LEFT - RIGHT, CURVE_SIZE[1] - TOP - BOTTOM
     return ((LEFT + along * width) * SUPERSAMPLING, (TOP + (1 - up) * height) * SUPERSAMPLING)
 
 
 def _axes(draw: ImageDraw.ImageDraw, num_steps: int, low: float, high: float) -> None:
-    left, right = LEFT * SUPERSAMPLING, (SIZE[0] - RIGHT) * SUPERSAMPLING
-    bottom = (SIZE[1] - BOTTOM) * SUPERSAMPLING
+    left, right = LEFT * SUPERSAMPLING, (CURVE_SIZE[0] - RIGHT) * SUPERSAMPLING
+    bottom = (CURVE_SIZE[1] - BOTTOM) * SUPERSAMPLING
     for fifth in range(6):
         value = low * (high / low) ** (fifth / 5)
         _, y = _place(0, value, low, high)
@@ -87,7 +87,7 @@ def _axes(draw: ImageDraw.ImageDraw, num_steps: int, low: float, high: float) ->
         x, _ = _place(fifth / 5, low, low, high)
         _label(draw, (x, bottom + 8 * SUPERSAMPLING), f"{round(fifth / 5 * num_steps):,}", "mt")
     _label(draw, (left, 4 * SUPERSAMPLING), "loss", "lt")
-    _label(draw, (right, SIZE[1] * SUPERSAMPLING - 6), "steps", "rb")
+    _label(draw, (right, CURVE_SIZE[1] * SUPERSAMPLING - 6), "steps", "rb")
 
 
 def _label(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, anchor: str) -> None:

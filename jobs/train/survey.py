@@ -11,7 +11,7 @@ from framefleet.jobs.show.watch import TrainWatch
 from framefleet.jobs.train.resolve import ResolvedTraining
 from framefleet.pipeline.outputs.parts import PartWriter
 from framefleet.pipeline.outputs.records import INVALID, invalid_schema
-from framefleet.pipeline.rows.tables.readable import repaired
+from framefleet.pipeline.rows.tables.readable import repaired_row
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.training.dataset.rows import TrainingRows
 from framefleet.pipeline.training.dataset.survey import survey
@@ -32,7 +32,7 @@ def survey_training(resolved: ResolvedTraining, watch: TrainWatch) -> TrainingRo
         if len(found.invalid) < MAX_SHOWN:
             found.invalid.append(row)
         if is_skipping:
-            writer.add(repaired(cells), reasons(row))
+            writer.add(repaired_row(cells), reasons(row))
             if writer.due(0.0):
                 writer.flush()
 

@@ -21,7 +21,7 @@ from framefleet.jobs.train.schema import TrainJob
 from framefleet.jobs.train.survey import survey_training
 from framefleet.pipeline.training.dataset.batches import Batches
 from framefleet.pipeline.training.dataset.rows import TrainingRows
-from framefleet.pipeline.training.reports import Kept, Preparing, Report, Step
+from framefleet.pipeline.training.reports import Kept, Preparing, Step, TrainingReport
 from framefleet.pipeline.training.results.finish import read_finished
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.training import Training
@@ -95,7 +95,7 @@ class _Telling:
     def __init__(self, resolved: ResolvedTraining, watch: TrainWatch, pace: Pace, lock: DriverLock) -> None:
         self._store, self._watch, self._pace, self._lock = resolved.store, watch, pace, lock
 
-    def __call__(self, report: Report) -> None:
+    def __call__(self, report: TrainingReport) -> None:
         match report:
             case Step():
                 self._watch.trained(self._pace.stepped(report, time.monotonic()))

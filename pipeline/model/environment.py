@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import framefleet
-from framefleet.pipeline.model.specs.dtypes import Resolved
+from framefleet.pipeline.model.specs.dtypes import ResolvedDType
 
 PACKAGES = ("diffusers", "transformers", "accelerate", "peft", "numpy", "av")
 
@@ -29,7 +29,7 @@ def set_numerics(*, threads: int) -> None:
     torch.backends.cudnn.deterministic = True
 
 
-def environment(device: str, dtype: Resolved, *, packages: Collection[str] = ()) -> dict[str, Any]:
+def environment(device: str, dtype: ResolvedDType, *, packages: Collection[str] = ()) -> dict[str, Any]:
     """Return what a record says about where it was rendered. packages: more that decide bits here."""
     found: dict[str, Any] = {
         "framefleet": framefleet.__version__,

@@ -24,7 +24,7 @@ from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.sources.sealed import sealed
 from framefleet.pipeline.model.sources.source import Source, open_source, public_name
 from framefleet.pipeline.model.sources.weights import Weights, fetched_as, open_weights
-from framefleet.pipeline.model.specs.dtypes import DType, Resolved, asked, check_dtype, resolved
+from framefleet.pipeline.model.specs.dtypes import DType, ResolvedDType, asked, check_dtype, resolved
 from framefleet.pipeline.model.specs.families import DENOISERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 
@@ -186,7 +186,7 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     )
 
 
-def for_diffusers(dtype: Resolved) -> torch.dtype | dict[str, torch.dtype]:
+def for_diffusers(dtype: ResolvedDType) -> torch.dtype | dict[str, torch.dtype]:
     """Return a dtype as `from_pretrained(dtype=...)` takes it."""
     if isinstance(dtype, str):
         return DTYPES[dtype]

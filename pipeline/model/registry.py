@@ -61,7 +61,7 @@ def module_of(name: str) -> str:
     return (PIPELINES | _COMPONENTS).get(name, "diffusers")
 
 
-def row_rules(name: str) -> Any:
+def own_row_rules(name: str) -> Any:
     """Return the `rows.Rules` of our pipeline of that name, or None."""
     return importlib.import_module(RULES[name]).row_rules if name in RULES else None
 

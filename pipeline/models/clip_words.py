@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 
-def repaired(text: str) -> str:
+def plain_letters(text: str) -> str:
     """Return text in plain letters: quotes straight, ligatures and full-width letters taken apart."""
     fixed: str = ftfy.fix_text(text)
     return fixed

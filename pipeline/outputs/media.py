@@ -20,7 +20,7 @@ from framefleet.pipeline.errors import JobError, RenderError, StoreError
 from framefleet.pipeline.outputs.frames import Frames
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS
 
-Format = Literal["mp4", "mkv", "png"]
+MediaFormat = Literal["mp4", "mkv", "png"]
 
 # Without these flags swscale may take another path on another CPU.
 SCALING = (
@@ -50,12 +50,12 @@ class Media:
     crf: H.264's quality, 0 (lossless) to 51. fps: None takes the row's or the model's native rate.
     """
 
-    format: Format = "mp4"
+    format: MediaFormat = "mp4"
     crf: int = 18
     fps: float | None = None
 
     def __post_init__(self) -> None:
-        if self.format not in get_args(Format):
+        if self.format not in get_args(MediaFormat):
             raise JobError(f"media.format is {self.format!r}", "use mp4, mkv (lossless) or png (images)")
         if type(self.crf) is not int or not 0 <= self.crf <= 51:
             raise JobError(f"media.crf is {self.crf!r}", "use a whole number from 0 (lossless) to 51, as 18")

@@ -7,11 +7,17 @@ from typing import Any, Literal
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import Configs
-from framefleet.pipeline.recipes.siblings import Task, as_sibling, call_parameters, configs_of, sibling_class
+from framefleet.pipeline.recipes.siblings import (
+    SiblingTask,
+    as_sibling,
+    call_parameters,
+    configs_of,
+    sibling_class,
+)
 from framefleet.pipeline.request import Request
 
 Medium = Literal["image", "video"]
-TASKS: dict[Medium, Task] = {"image": "image_to_video", "video": "video_to_video"}
+TASKS: dict[Medium, SiblingTask] = {"image": "image_to_video", "video": "video_to_video"}
 
 
 def image_to_video(pipe: Any, request: Request) -> Any:

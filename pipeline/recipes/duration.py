@@ -11,7 +11,7 @@ from framefleet.pipeline.model.specs.check import Refused
 from framefleet.pipeline.request import Request
 
 MIN_S, MAX_S = 1, 60
-MAX_FRAMES = 60 * 60  # a minute at 60 fps: 4 GB at 480 x 832
+MAX_FILM_FRAMES = 60 * 60  # a minute at 60 fps: 4 GB at 480 x 832
 
 
 def num_frames_of(request: Request, duration_s: float) -> int:
@@ -36,9 +36,9 @@ def check_film(arguments: Mapping[str, Any], duration_s: float, fps: float) -> I
     num_frames = round(duration_s * fps)
     height, width = arguments.get("height") or 1, arguments.get("width") or 1
     reason = f"that is {num_frames:,} frames at {fps:g} fps"
-    if num_frames > MAX_FRAMES:
+    if num_frames > MAX_FILM_FRAMES:
         fix = "lower fps, or split the row"
-        yield "duration_s", Refused(reason=f"{reason}, more than {MAX_FRAMES:,}", fix=fix)
+        yield "duration_s", Refused(reason=f"{reason}, more than {MAX_FILM_FRAMES:,}", fix=fix)
     elif too_many := too_large(height, width, num_frames):
         fix = "use a smaller size, lower fps, or split the row"
         yield "duration_s", Refused(reason=f"{reason}: {too_many}", fix=fix)

@@ -22,7 +22,7 @@ from framefleet.pipeline.recipes.siblings import (
     call_parameters,
     configs_of,
     find_sibling,
-    fitted,
+    fitted_arguments,
 )
 from framefleet.pipeline.request import Request
 
@@ -51,13 +51,13 @@ def extend(
     if len(first) <= max(shared, 1):
         raise RecipeError(f"segments of {len(first)} frames cannot share {shared}", "raise num_frames")
     film = np.empty((num_frames, *first.shape[1:]), dtype=np.uint8)
-    length = join(film, 0, first, overlap=0)
+    length = join_segment(film, 0, first, overlap=0)
     while length < len(film):
-        length = join(film, length, follow(film[:length], len(first)), overlap=shared)
+        length = join_segment(film, length, follow(film[:length], len(first)), overlap=shared)
     return film
 
 
-def join(film: Frames, length: int, segment: Frames, *, overlap: int) -> int:
+def join_segment(film: Frames, length: int, segment: Frames, *, overlap: int) -> int:
     """Put a segment behind the first `length` frames of `film` and return how many there are now.
 
     The last `overlap` of them fade into the first of the segment, linearly. What has no room is cut off.
@@ -129,7 +129,7 @@ def _follower(
 
         def follow(film: Frames, num_frames: int) -> Frames:
             given = accepted(able, {**arguments, "image": Image.fromarray(film[-1])})
-            return rendered(able, fitted(able, given))[1:]  # the first is the image
+            return rendered(able, fitted_arguments(able, given))[1:]  # the first is the image
 
         return follow, 0
 

@@ -14,9 +14,9 @@ from framefleet.pipeline.model.specs.check import Refused, coerce
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import Configs
 from framefleet.pipeline.outputs.frames import Frames, to_frames
-from framefleet.pipeline.recipes.duration import MAX_FRAMES, check_duration, num_frames_of
+from framefleet.pipeline.recipes.duration import MAX_FILM_FRAMES, check_duration, num_frames_of
 from framefleet.pipeline.recipes.second_model import arguments_for
-from framefleet.pipeline.recipes.siblings import call_parameters, fitted, is_first_only
+from framefleet.pipeline.recipes.siblings import call_parameters, fitted_arguments, is_first_only
 from framefleet.pipeline.request import Request
 
 if TYPE_CHECKING:
@@ -118,7 +118,9 @@ def refined(
     def interpolate(first: Frames, last: Frames) -> Frames:
         ends = {"image": Image.fromarray(first), "last_image": Image.fromarray(last)}
         kept = {name: value for name, value in request.arguments.items() if name not in _OF_THE_ROW}
-        return to_frames(pipe(**fitted(pipe, {**kept, **ends}), generator=generator, output_type="np"))
+        return to_frames(
+            pipe(**fitted_arguments(pipe, {**kept, **ends}), generator=generator, output_type="np")
+        )
 
     at = sorted({round(share * (num_frames - 1)) for share in shares})  # frames of the film
     keys = [coarse[round(i / (num_frames - 1) * (len(coarse) - 1))] for i in at]
@@ -158,7 +160,7 @@ def check_keyframes(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Ite
             )
     if own["keyframe_times"] is not None:
         times = _parsed(own["keyframe_times"])
-        if times is None or len(times) > MAX_FRAMES:
+        if times is None or len(times) > MAX_FILM_FRAMES:
             yield "keyframe_times", Refused(reason="it must be seconds", fix="write them as 0, 0.5, 2")
         elif not all(0 <= time <= duration for time in times):
             yield "keyframe_times", Refused(reason=f"the clip has {duration:g} seconds", fix="stay within it")

@@ -15,7 +15,7 @@ from framefleet.pipeline.model.specs.spec import Configs
 from framefleet.pipeline.outputs.frames import Frames, to_frames
 from framefleet.pipeline.recipes.siblings import (
     SIBLINGS,
-    Task,
+    SiblingTask,
     accepted,
     as_sibling,
     configs_of,
@@ -56,7 +56,7 @@ def sizes_of(height: int, width: int, *, levels: int, multiple: int) -> list[dic
 def refining_class(class_name: str, configs: Configs) -> str:
     """Return the class that renders over a clip or image. Raises RecipeError when there is none."""
     is_image = any(class_name in (s.source, s.target) for s in SIBLINGS if s.task == "image_to_image")
-    task: Task = "image_to_image" if is_image else "video_to_video"
+    task: SiblingTask = "image_to_image" if is_image else "video_to_video"
     return sibling_class(class_name, task, configs, redraws=True)
 
 

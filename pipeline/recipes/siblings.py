@@ -14,7 +14,7 @@ from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.spec import Configs
 
-Task = Literal["image_to_video", "video_to_video", "image_to_image"]
+SiblingTask = Literal["image_to_video", "video_to_video", "image_to_image"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class Sibling:
     otherwise: why a model with other values cannot, and what can. noising: the scheduler's method it needs.
     """
 
-    task: Task
+    task: SiblingTask
     source: str
     target: str
     when: Mapping[str, bool] = field(default_factory=dict)
@@ -93,7 +93,9 @@ SIBLINGS = (
 )
 
 
-def find_sibling(class_name: str, task: Task, configs: Configs, *, redraws: bool = False) -> str | None:
+def find_sibling(
+    class_name: str, task: SiblingTask, configs: Configs, *, redraws: bool = False
+) -> str | None:
     """Return the name of the class that does `task` with the components of a `class_name`, if there is one.
 
     configs: of the model's components, by name, and model_index.json as "index". redraws: it must take the
@@ -105,7 +107,7 @@ def find_sibling(class_name: str, task: Task, configs: Configs, *, redraws: bool
     return found.target if found and found.fits(configs, redraws=redraws) else None
 
 
-def sibling_class(class_name: str, task: Task, configs: Configs, *, redraws: bool = False) -> str:
+def sibling_class(class_name: str, task: SiblingTask, configs: Configs, *, redraws: bool = False) -> str:
     """Return what `find_sibling` does, or raise RecipeError with the models that can."""
     if found := find_sibling(class_name, task, configs, redraws=redraws):
         return found
@@ -149,7 +151,7 @@ def accepted(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if name in parameters}
 
 
-def fitted(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def fitted_arguments(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of a call, with fewer frames where images leave the pipeline fewer."""
     own = getattr(type(pipe), "fitted", None)
     return own(pipe, arguments) if own else dict(arguments)
@@ -171,5 +173,5 @@ def _config_value(configs: Configs, path: str) -> Any:
     return configs.get(component, {}).get(key)
 
 
-def _entry(class_name: str, task: Task) -> Sibling | None:
+def _entry(class_name: str, task: SiblingTask) -> Sibling | None:
     return next((entry for entry in SIBLINGS if (entry.source, entry.task) == (class_name, task)), None)

@@ -21,7 +21,7 @@ from framefleet.pipeline.model.loras.asked import adapters_in, without_loras
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.options.attention import AttentionChanged
 from framefleet.pipeline.model.options.step_cache import StepCache
-from framefleet.pipeline.model.specs.schedulers import build, resolve
+from framefleet.pipeline.model.specs.schedulers import build, resolve_scheduler
 from framefleet.pipeline.outputs.frames import Frames, frames_sha256, to_frames
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.recipes.called import spec_for
@@ -29,7 +29,7 @@ from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, find_recipe
 from framefleet.pipeline.recipes.second_model import Declared, SecondModels, open_second_models
 from framefleet.pipeline.render.clips import Clip, Failure, Outcome
 from framefleet.pipeline.render.encoders.text_encoders import Encoders
-from framefleet.pipeline.render.fused.batcher import Batcher, Task
+from framefleet.pipeline.render.fused.batcher import Batcher, RowTask
 from framefleet.pipeline.render.fused.forwards import Batching, Forwards
 from framefleet.pipeline.render.lora_layers import LoraLayers
 from framefleet.pipeline.request import Request, is_input
@@ -85,7 +85,7 @@ class Renderer:
             device=model.environment["device"],
             threads=model.settings.threads,
         )
-        self._rows: dict[Task, _Row] = {}
+        self._rows: dict[RowTask, _Row] = {}
         self._waiting: deque[_Row] = deque()
         self._retry_alone: deque[_Row] = deque()  # memory ran out beside others
 
@@ -219,7 +219,7 @@ class Renderer:
 
     def _render_row(self, row: _Row) -> Frames:
         pipe = row.pipe = copy.copy(self.model.pipe)  # pipelines keep the state of a call on themselves
-        choice = resolve(row.request.scheduler, self.model.spec)
+        choice = resolve_scheduler(row.request.scheduler, self.model.spec)
         pipe.scheduler = build(choice, self.model.pipe.scheduler)
         arguments = row.request.arguments
         opened = open_arguments(
@@ -265,7 +265,7 @@ class Renderer:
         task = self._batcher.current
         return self._rows.get(task) if task else None
 
-    def _outcome(self, task: Task, row: _Row) -> Outcome | None:
+    def _outcome(self, task: RowTask, row: _Row) -> Outcome | None:
         if self._cache:
             self._cache.stop()
         error = task.error
@@ -305,7 +305,7 @@ def _drop_frames(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def _clip(task: Task, row: _Row, environment: Mapping[str, Any]) -> Clip:
+def _clip(task: RowTask, row: _Row, environment: Mapping[str, Any]) -> Clip:
     seconds = {"encode_s": 0.0, "decode_s": 0.0, "denoise_s": task.last_forward_at - task.first_forward_at}
     return Clip(
         row_id=row.row_id,

@@ -11,7 +11,7 @@ from torch import nn
 from framefleet.pipeline.errors import JobError
 
 
-def choose(
+def choose_parameters(
     trained: Mapping[str, nn.Module],
     only: Sequence[str] = (),
     freeze: Sequence[str] = (),
@@ -19,14 +19,14 @@ def choose(
 ) -> dict[str, nn.Parameter]:
     """Return the weights to train, by names as `transformer.blocks.0.attn1.to_q.weight`; freeze the others.
 
-    trained: components by name. only, freeze: of the job; see `matching`. lora: only weights of adapters.
+    trained: components by name. only, freeze: of the job; see `matching_names`. lora: only adapters.
     """
     named = {
         f"{component}.{name}": weight
         for component, module in trained.items()
         for name, weight in module.named_parameters()
     }
-    kept = set(matching(named, only=only, freeze=freeze))
+    kept = set(matching_names(named, only=only, freeze=freeze))
     chosen = {name: w for name, w in named.items() if name in kept and (is_lora(name) or not lora)}
     if not chosen:
         raise JobError("train: no weights are left to train", "change `only`, `freeze` or `lora.targets`")
@@ -35,7 +35,7 @@ def choose(
     return chosen
 
 
-def matching(names: Iterable[str], *, only: Sequence[str], freeze: Sequence[str]) -> list[str]:
+def matching_names(names: Iterable[str], *, only: Sequence[str], freeze: Sequence[str]) -> list[str]:
     """Return the names that a pattern of `only` matches, where there is one, and none of `freeze`.
 
     A pattern may use * and stands for all below it too. Raises JobError for one that matches nothing.

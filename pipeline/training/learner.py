@@ -17,8 +17,8 @@ from framefleet.pipeline.training.average import Average
 from framefleet.pipeline.training.reports import Step
 from framefleet.pipeline.training.schedule import learning_rate
 from framefleet.pipeline.training.settings import TrainSettings
-from framefleet.pipeline.training.task import Prepared, Task
-from framefleet.pipeline.training.world import SharedLoss, World, reshard, shared_as, trainable, whole
+from framefleet.pipeline.training.task import Prepared, TrainingTask
+from framefleet.pipeline.training.world import SharedLoss, World, reshard, shared_as, trainable, whole_tensor
 
 OPTIMIZER = "optimizer"
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -30,7 +30,7 @@ class Learner:
     The weights after a step are a function of those before, the step's number and its rows.
     """
 
-    def __init__(self, task: Task, settings: TrainSettings, world: World) -> None:
+    def __init__(self, task: TrainingTask, settings: TrainSettings, world: World) -> None:
         self._settings, self._world, self._modules = settings, world, dict(task.trained)
         if settings.gradient_checkpointing:
             for name, module in self._modules.items():
@@ -122,16 +122,16 @@ class Learner:
         norm = torch.nn.utils.get_total_norm(gradients)
         if self._settings.max_grad_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.weights.values(), self._settings.max_grad_norm, norm)
-        return whole(norm).item()
+        return whole_tensor(norm).item()
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
         """Yield all that the next step depends on, whole and on the CPU; every process must call this."""
         for kind, values in self._kept().items():
             for name, value in values.items():
-                yield f"{kind}/{name}", whole(value.detach()).cpu()
+                yield f"{kind}/{name}", whole_tensor(value.detach()).cpu()
         for name, weight in self.weights.items():
             for key, value in self._optimizer.state.get(weight, {}).items():
-                yield f"{OPTIMIZER}/{name}/{key}", whole(value).cpu()
+                yield f"{OPTIMIZER}/{name}/{key}", whole_tensor(value).cpu()
 
     @torch.no_grad()
     def restore(self, state: Iterable[tuple[str, Tensor]], scale: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.training.freezing import is_lora
 from framefleet.pipeline.training.settings import LoraSettings
-from framefleet.pipeline.training.world import whole
+from framefleet.pipeline.training.world import whole_tensor
 
 _ADAPTER = "trained"
 
@@ -50,7 +50,7 @@ def lora_file(components: Mapping[str, nn.Module], settings: LoraSettings) -> di
     scale = (settings.alpha or settings.rank) / settings.rank
     tensors = {}
     for name, module in components.items():
-        own = {key: whole(weight) for key, weight in module.state_dict().items() if is_lora(key)}
+        own = {key: whole_tensor(weight) for key, weight in module.state_dict().items() if is_lora(key)}
         for key, weight in get_peft_model_state_dict(module, own, adapter_name=_ADAPTER).items():
             scaled = weight * scale if ".lora_B." in key else weight
             tensors[f"{name.removesuffix('_2')}.{key}"] = scaled.detach().cpu().contiguous()

@@ -34,4 +34,4 @@ class Kept:
     steps: int
 
 
-Report = Preparing | Step | Kept | str  # text: what is being done
+TrainingReport = Preparing | Step | Kept | str  # text: what is being done

@@ -23,7 +23,7 @@ from framefleet.pipeline.training.dataset.batches import Batches
 from framefleet.pipeline.training.dataset.prepared import PreparedRows
 from framefleet.pipeline.training.dataset.read_ahead import read_ahead
 from framefleet.pipeline.training.learner import Learner
-from framefleet.pipeline.training.reports import Kept, Preparing, Report, Step
+from framefleet.pipeline.training.reports import Kept, Preparing, Step, TrainingReport
 from framefleet.pipeline.training.results.checkpoints import Checkpoints
 from framefleet.pipeline.training.results.finish import write_result
 from framefleet.pipeline.training.results.losses import read_losses, write_losses
@@ -36,7 +36,7 @@ from framefleet.pipeline.training.world import World
 # What a task measures over rows at the end (means, spreads) settles with this many.
 FINISH_ROWS = 256
 
-Tell = Callable[[Report], None]
+Tell = Callable[[TrainingReport], None]
 
 
 def train(training: Training, world: World, tell: Tell) -> None:
@@ -183,7 +183,7 @@ def _is_due(number: int, every: int | None) -> bool:
     return every is not None and number % every == 0
 
 
-def _say_nothing(_: Report) -> None:
+def _say_nothing(_: TrainingReport) -> None:
     """For all processes but the first."""
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Part = Literal["denoiser", "autoencoder", "text_encoder"]
+TrainedPart = Literal["denoiser", "autoencoder", "text_encoder"]
 _Size = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=3, max_length=3)]
 
 
@@ -30,7 +30,7 @@ class LoraSettings(Choice):
 class TrainSettings(Choice):
     """How weights are trained."""
 
-    part: Part = Field(
+    part: TrainedPart = Field(
         default="denoiser",
         description="denoiser: videos that follow prompts. autoencoder: videos to themselves. "
         "text_encoder: prompts next to their paraphrases, and far from their contrasts.",

@@ -56,7 +56,7 @@ class TrainingRow:
         return int.from_bytes(hashlib.sha256(content).digest()[:8], "big") >> 1
 
 
-class Task(Protocol):
+class TrainingTask(Protocol):
     """A way to train parts of one loaded pipeline."""
 
     @property

@@ -7,9 +7,9 @@ from typing import Any
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.families import DENOISERS
-from framefleet.pipeline.training.freezing import choose, matches_any
+from framefleet.pipeline.training.freezing import choose_parameters, matches_any
 from framefleet.pipeline.training.settings import TrainSettings
-from framefleet.pipeline.training.task import Task
+from framefleet.pipeline.training.task import TrainingTask
 
 _COMPONENTS = {"autoencoder": "vae", "text_encoder": "text_encoder"}
 
@@ -42,14 +42,14 @@ def _is_chosen(component: str, settings: TrainSettings) -> bool:
     return (not heads or matches_any(component, heads)) and not matches_any(component, frozen)
 
 
-def task_for(pipe: Any, settings: TrainSettings) -> Task:
+def task_for(pipe: Any, settings: TrainSettings) -> TrainingTask:
     """Return the task; of its components' weights those that the job chooses require gradients."""
     task = _task(pipe, settings)
-    choose(task.trained, settings.only, settings.freeze, settings.lora is not None)
+    choose_parameters(task.trained, settings.only, settings.freeze, settings.lora is not None)
     return task
 
 
-def _task(pipe: Any, settings: TrainSettings) -> Task:
+def _task(pipe: Any, settings: TrainSettings) -> TrainingTask:
     if settings.part == "denoiser":
         from framefleet.pipeline.training.denoiser.task import DenoiserTask
 

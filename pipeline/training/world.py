@@ -15,7 +15,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from framefleet.pipeline.training.task import Prepared, Task
+from framefleet.pipeline.training.task import Prepared, TrainingTask
 
 Loss = Callable[[Sequence[Prepared], torch.Generator], Tensor]
 
@@ -52,7 +52,7 @@ class SharedLoss:
     ddp: each process has all weights. fsdp: each has a share of every weight (FSDP2).
     """
 
-    def __init__(self, task: Task, strategy: Literal["ddp", "fsdp"], world: World) -> None:
+    def __init__(self, task: TrainingTask, strategy: Literal["ddp", "fsdp"], world: World) -> None:
         self._loss: Loss = task.loss
         self._replicas: DistributedDataParallel | None = None
         if world.size > 1 and strategy == "fsdp":
@@ -76,7 +76,7 @@ class SharedLoss:
 class _Forward(nn.Module):
     """What DDP hooks into: a module whose forward is the task's loss."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: TrainingTask) -> None:
         super().__init__()
         self._task = task
         self.trained = nn.ModuleDict(dict(task.trained))
@@ -108,7 +108,7 @@ def reshard(modules: Iterable[nn.Module]) -> None:
             module.reshard()
 
 
-def whole(tensor: Tensor) -> Tensor:
+def whole_tensor(tensor: Tensor) -> Tensor:
     """Return all of a tensor that may be shared out; every process must call this."""
     if isinstance(tensor, DTensor):
         gathered: Tensor = tensor.full_tensor()

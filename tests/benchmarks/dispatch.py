@@ -23,11 +23,11 @@ import framefleet
 from framefleet.cluster.driver import Driver, Work
 from framefleet.cluster.fleet import FleetSettings
 from framefleet.cluster.lock import DriverLock
-from framefleet.cluster.messages import Assignment, Hello, Report, WorkerSetup
+from framefleet.cluster.messages import Assignment, Hello, WorkerReport, WorkerSetup
 from framefleet.cluster.progress import Progress
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.render import work_of
-from framefleet.jobs.render.resolve import Resolved, resolve
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.guards.json_text import canonical_json
@@ -70,10 +70,10 @@ class NullWorker:
             pid=os.getpid(),
         )
 
-    def exchange(self, assignments: Sequence[Assignment]) -> Report:
+    def exchange(self, assignments: Sequence[Assignment]) -> WorkerReport:
         if not assignments:
             time.sleep(NOTHING_TO_DO_S)  # as a worker waits for news; else both sides would spin at the end
-        return Report(rendered=tuple(_record(assignment) for assignment in assignments))
+        return WorkerReport(rendered=tuple(_record(assignment) for assignment in assignments))
 
 
 class Watcher:
@@ -104,7 +104,7 @@ def _dispatch(model: Path, folder: Path, rows: int, workers: int) -> Dispatched:
     job = job_from_mapping(
         {"table": str(folder / "table.parquet"), "model": str(model), "output": str(folder / "output")}
     )
-    resolved = resolve(job, Callback())
+    resolved = resolve_job(job, Callback())
     with closing(RowIndex()) as index, DriverLock(resolved.store) as lock:
         started = time.monotonic()
         survey_rows(resolved, index, checked=lambda _: None)
@@ -125,7 +125,7 @@ def _dispatch(model: Path, folder: Path, rows: int, workers: int) -> Dispatched:
     )
 
 
-def _work(resolved: Resolved, index: RowIndex, lock: DriverLock, workers: int) -> Work:
+def _work(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, workers: int) -> Work:
     work = work_of(resolved, index, lock, run="dispatch")
     return replace(work, fleet=FleetSettings(workers=workers), worker_class=NullWorker)
 

@@ -25,7 +25,7 @@ from diffusers import WanTransformer3DModel
 
 from framefleet.pipeline.model.environment import set_numerics
 from framefleet.pipeline.training.denoiser.task import DenoiserTask
-from framefleet.pipeline.training.freezing import choose
+from framefleet.pipeline.training.freezing import choose_parameters
 from framefleet.pipeline.training.learner import Learner
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Bucket, TrainingRow
@@ -99,7 +99,7 @@ def measure(case: str, device: torch.device, *, steps: int) -> Measured:
         )
     )
     task = DenoiserTask(pipe.to(device), settings)
-    choose(task.trained)
+    choose_parameters(task.trained)
     rows = [task.prepare(row, _clip(row)) for row in _rows(size)]
     learner = Learner(task, settings, World(device=device))
     for step in range(WARM_UP):

@@ -9,7 +9,7 @@ from typing import Any
 
 import framefleet
 from framefleet import Clip, Model, Renderer, Request, Store, load_model
-from framefleet.pipeline.render.encoders.embedding_file import from_bytes, to_bytes
+from framefleet.pipeline.render.encoders.embedding_file import embedding_bytes, from_bytes
 from tests.jobs import job_values, records_of, write_table
 from tests.tiny import tiny
 
@@ -54,7 +54,7 @@ def test_more_seeds_of_the_same_prompts_are_rendered_from_what_is_kept(tmp_path:
     assert len(kept) == 3 and {english, chinese} < set(kept)  # and the empty negative prompt
 
     # Only a worker that reads the Chinese prompt's entry renders what this one says.
-    said = to_bytes(Path(chinese).stem, from_bytes(Path(english).stem, store.read(english)))
+    said = embedding_bytes(Path(chinese).stem, from_bytes(Path(english).stem, store.read(english)))
     assert said is not None
     store.write(chinese, said)
     write_table(table, _rows(0, 1, 7))

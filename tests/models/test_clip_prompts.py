@@ -41,7 +41,7 @@ def padded(ids: list[int], padding: int) -> list[int]:
 
 @pytest.mark.parametrize("prompt", list(_OPEN_CLIP))
 def test_a_prompt_of_videocrafter_has_the_ids_of_open_clip(prompt: str) -> None:
-    (ids,) = open_clip.token_ids(clip_tokenizer(), [prompt]).tolist()
+    (ids,) = open_clip.prompt_ids(clip_tokenizer(), [prompt]).tolist()
     assert ids == padded(_OPEN_CLIP[prompt], 0)
 
 

@@ -19,7 +19,7 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.registry import own_class
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.models.conversion.checkpoint import Checkpoint, open_checkpoint
-from framefleet.pipeline.models.conversion.convert import convert, plan, write
+from framefleet.pipeline.models.conversion.convert import convert, plan_conversion, write
 from framefleet.pipeline.models.conversion.plan import check
 from framefleet.pipeline.models.crafter.pipeline_videocrafter import VideoCrafterPipeline
 from framefleet.pipeline.models.crafter.scheduler import VideoCrafterDDIMScheduler
@@ -104,9 +104,13 @@ def test_models_of_equal_tensors_need_a_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("variant", "rate"), [("videocrafter2-t2v-512", 28), ("videocrafter1-i2v-512", 8)])
 def test_the_motion_of_a_call_without_fps_is_that_of_the_authors_scripts(variant: str, rate: int) -> None:
-    network = plan(in_memory(checkpoint(variant))).networks["unet"].module
+    network = plan_conversion(in_memory(checkpoint(variant))).networks["unet"].module
     assert network.config.default_fps == rate  # type: ignore[union-attr]
-    given = plan(in_memory(checkpoint(variant)), given={"unet.default_fps": 12}).networks["unet"].module
+    given = (
+        plan_conversion(in_memory(checkpoint(variant)), given={"unet.default_fps": 12})
+        .networks["unet"]
+        .module
+    )
     assert given.config.default_fps == 12  # type: ignore[union-attr]
 
 
@@ -121,7 +125,7 @@ def test_parts_of_clip_that_nothing_needs_are_known_and_others_are_not() -> None
     embedder, text = "embedder.model", "cond_stage_model.model"
     known = {name.replace(text, embedder): t for name, t in tensors.items() if name.startswith(text)}
     opened = in_memory(tensors | known)
-    conversion = plan(opened)
+    conversion = plan_conversion(opened)
     check(conversion, opened)
     assert set(known) <= conversion.ignored
     for unknown in (
@@ -132,7 +136,7 @@ def test_parts_of_clip_that_nothing_needs_are_known_and_others_are_not() -> None
     ):
         opened = in_memory(tensors | {unknown: torch.ones(1)})
         with pytest.raises(ModelError, match=re.escape(f"not known: {unknown}")):
-            check(plan(opened), opened)
+            check(plan_conversion(opened), opened)
 
 
 def in_memory(tensors: dict[str, Tensor]) -> Checkpoint:
@@ -148,15 +152,15 @@ def test_a_scale_of_latents_that_no_released_model_has_is_taken_from_the_file(
     original: dict[str, Tensor],
 ) -> None:
     for values, end, steps in ((scales(0.55), 0.55, 400), (scales(0.7, 300), 0.7, 300)):
-        conversion = plan(in_memory(original | {"scale_arr": values}))
+        conversion = plan_conversion(in_memory(original | {"scale_arr": values}))
         scheduler = conversion.others["scheduler"]
         assert isinstance(scheduler, VideoCrafterDDIMScheduler)
         assert (scheduler.config.latent_scale, scheduler.config.scale_steps) == (end, steps)
         torch.testing.assert_close(scheduler.latent_scales, values[:1000], rtol=0, atol=1e-6)
-    rounded = plan(in_memory(original | {"scale_arr": scales(0.7).bfloat16()})).others["scheduler"]
+    rounded = plan_conversion(in_memory(original | {"scale_arr": scales(0.7).bfloat16()})).others["scheduler"]
     assert isinstance(rounded, VideoCrafterDDIMScheduler)
     assert rounded.config.latent_scale == 0.7
-    given = plan(in_memory(original), given={"scheduler.latent_scale": None}).others["scheduler"]
+    given = plan_conversion(in_memory(original), given={"scheduler.latent_scale": None}).others["scheduler"]
     assert isinstance(given, VideoCrafterDDIMScheduler)
     assert float(given.latent_scales.min()) == 1
 
@@ -166,26 +170,26 @@ def test_a_scale_of_latents_that_no_released_model_has_is_taken_from_the_file(
 )
 def test_scales_of_another_form_are_refused(values: Tensor, original: dict[str, Tensor]) -> None:
     with pytest.raises(ModelError, match=r"scale_arr, of shape .* is no ramp from 1"):
-        plan(in_memory(original | {"scale_arr": values}))
+        plan_conversion(in_memory(original | {"scale_arr": values}))
 
 
 def test_two_embeddings_of_fps_are_refused(original: dict[str, Tensor]) -> None:
     stem = f"{MODEL}fps_embedding"
     both = {name.replace("fps_embedding", "framestride_embed"): t for name, t in original.items()}
     with pytest.raises(ModelError, match=f"{stem} and framestride_embed are two names of one layer"):
-        plan(in_memory(original | both))
-    assert plan(in_memory(both)).variant == "videocrafter2-t2v-512"
+        plan_conversion(in_memory(original | both))
+    assert plan_conversion(in_memory(both)).variant == "videocrafter2-t2v-512"
 
 
 def test_what_no_tensor_tells_is_asked_for(original: dict[str, Tensor]) -> None:
     narrow = {name: t[..., :48] if "cond_stage" in name and t.dim() else t for name, t in original.items()}
     with pytest.raises(ModelError, match=r"no tensor tells text_encoder\.num_attention_heads") as refused:
-        plan(in_memory(narrow))
+        plan_conversion(in_memory(narrow))
     assert refused.value.fix == "say it with --set text_encoder.num_attention_heads=..."
     with pytest.raises(ModelError, match="no text_encoder can have the sizes"):
-        plan(in_memory(narrow), given={"text_encoder.num_attention_heads": 5})
+        plan_conversion(in_memory(narrow), given={"text_encoder.num_attention_heads": 5})
     with pytest.raises(ModelError, match="has no such setting") as refused:
-        plan(in_memory(original), given={"vae.norm_groups": 8})
+        plan_conversion(in_memory(original), given={"vae.norm_groups": 8})
     assert refused.value.fix == "did you mean 'vae.norm_num_groups'?"
 
 
@@ -208,7 +212,7 @@ def test_a_conversion_that_is_cut_short_leaves_nothing(
         convert(path, tmp_path / "out")
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(KeyboardInterrupt):  # a kill leaves what a folder without its index is
-        write(plan(interrupted), interrupted, tmp_path / ".out.partial", dtype=None)
+        write(plan_conversion(interrupted), interrupted, tmp_path / ".out.partial", dtype=None)
     with pytest.raises(ModelError):
         inspect_model(tmp_path / ".out.partial")
     monkeypatch.undo()

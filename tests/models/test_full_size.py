@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from framefleet.pipeline.models.conversion.checkpoint import Checkpoint
-from framefleet.pipeline.models.conversion.convert import plan
+from framefleet.pipeline.models.conversion.convert import plan_conversion
 from framefleet.pipeline.models.conversion.plan import Conversion, check
 from framefleet.pipeline.models.crafter.tokenizer import clip_tokenizer
 from tests import goldens
@@ -56,7 +56,7 @@ CLIP = CLIPConfig(
 def converted(path: Path, shapes: Mapping[str, Tensor], variant: str) -> Conversion:
     """Return the conversion of a checkpoint of these names and shapes, checked as `model convert` does."""
     checkpoint = Checkpoint(path=path, shapes=shapes, read=shapes.__getitem__)
-    conversion = plan(checkpoint, variant=variant)
+    conversion = plan_conversion(checkpoint, variant=variant)
     check(conversion, checkpoint)
     assert conversion.variant == variant
     return conversion

@@ -12,7 +12,7 @@ import pytest
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.claim import claim, claimed
 from framefleet.jobs.render.claimed import read_claim
-from framefleet.jobs.render.resolve import Resolved, resolve
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.model.loras.asked import Lora
@@ -38,8 +38,8 @@ def values_of(folder: Path, loras: dict[str, Any], cell: str | None) -> dict[str
     return job_values(table, folder / "out") | {"loras": loras}
 
 
-def resolved(folder: Path, loras: dict[str, Any]) -> Resolved:
-    return resolve(job_from_mapping(values_of(folder, loras, None)), Callback())
+def resolved(folder: Path, loras: dict[str, Any]) -> ResolvedJob:
+    return resolve_job(job_from_mapping(values_of(folder, loras, None)), Callback())
 
 
 def test_loras_may_be_added_to_an_output_and_left_out_and_not_changed(

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from framefleet.pipeline.models.opensora.autoencoder_dc_video import AutoencoderDCVideo
-from framefleet.pipeline.models.opensora.guidance import Guidance, shifted_sigmas
+from framefleet.pipeline.models.opensora.guidance import TwoScales, shifted_sigmas
 from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
 from framefleet.pipeline.models.opensora.prompts import with_suffixes
 from framefleet.pipeline.models.opensora.sizes import named_size
@@ -144,7 +144,7 @@ def test_noise_levels_sizes_prompts_and_oscillation_are_the_originals() -> None:
     for text in config["prompt_suffix"]:
         prompt = text.removesuffix(" 24 FPS. 4 motion score.")
         assert with_suffixes(prompt, frame_rate=24, motion_score=4) in (text, text.replace(" 24", ". 24"))
-    guidance = Guidance(
+    guidance = TwoScales(
         text=7.5, image=3.0, text_oscillates=True, image_oscillates=True, image_ramps=True, num_steps=50
     )
     scales = config["oscillation"]

@@ -13,7 +13,7 @@ from diffusers import DiffusionPipeline
 from framefleet import Clip, Renderer, Request, load_model
 from framefleet.pipeline.errors import UserError
 from framefleet.pipeline.model.specs.scheduler_names import SHORT_NAMES
-from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, build, resolve
+from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, build, resolve_scheduler
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.render.fused.forwards import Batching
 from tests.mixed import SCHEDULERS, plain_digests
@@ -53,7 +53,7 @@ def test_every_accepted_scheduler_renders_the_same_finite_clip_twice(name: str) 
     choices: dict[str, SchedulerChoice] = {}
     for short in SHORT_NAMES:
         try:
-            choices[short] = resolve(short, spec)
+            choices[short] = resolve_scheduler(short, spec)
         except UserError:
             continue
     assert len(choices) >= 2
@@ -73,7 +73,7 @@ def test_the_models_own_scheduler_rebuilt_gives_the_same_bits(name: str) -> None
     pipe = spec.pipeline_class.from_pretrained(tiny(name))
     pipe.set_progress_bar_config(disable=True)
     own = latents(pipe, name, 3)
-    pipe.scheduler = build(resolve(spec.scheduler_class, spec), pipe.scheduler)
+    pipe.scheduler = build(resolve_scheduler(spec.scheduler_class, spec), pipe.scheduler)
     assert torch.equal(own, latents(pipe, name, 3))
 
 

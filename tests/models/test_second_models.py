@@ -12,7 +12,7 @@ import pytest
 from framefleet.jobs.job.file import job_from_mapping, load_job
 from framefleet.jobs.render.claim import claim, claimed
 from framefleet.jobs.render.claimed import read_claim
-from framefleet.jobs.render.resolve import Resolved, resolve
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.replay.recorded_row import Given
 from framefleet.jobs.replay.replay import replay
 from framefleet.jobs.show.watch import Callback
@@ -32,8 +32,8 @@ def values_of(folder: Path, models: dict[str, Any], cells: list[str | None]) -> 
     return job | {"recipe": "text_to_image_to_video", "defaults": defaults, "second_models": models}
 
 
-def resolved(folder: Path, models: dict[str, Any]) -> Resolved:
-    return resolve(job_from_mapping(values_of(folder, models, [None])), Callback())
+def resolved(folder: Path, models: dict[str, Any]) -> ResolvedJob:
+    return resolve_job(job_from_mapping(values_of(folder, models, [None])), Callback())
 
 
 def changed_copy(folder: Path) -> Path:
@@ -56,7 +56,7 @@ def test_a_row_can_be_rendered_again_and_from_a_model_that_moved(tmp_path: Path)
 
 def test_job_json_says_where_a_model_is_and_no_secret(tmp_path: Path) -> None:
     job = values_of(tmp_path, {"flux": {"path": str(tiny("flux")), "dtype": "bf16"}}, [None])
-    found = resolve(job_from_mapping(job | {"storage_options": {"secret": "hidden-word"}}), Callback())
+    found = resolve_job(job_from_mapping(job | {"storage_options": {"secret": "hidden-word"}}), Callback())
     assert found.second_models["flux"].settings.storage_options == {"secret": "hidden-word"}
     claim(found)
     content = found.store.read("job.json").decode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from framefleet.jobs.shapes.blank_model import blank_pipeline
+from framefleet.jobs.shapes.blank_model import untrained_pipeline
 from framefleet.jobs.shapes.captions import MAX_TOKENS
 
 MAX_PARAMETERS = 6e6  # of 16 bits each: 12 MB
@@ -13,20 +13,20 @@ MAX_PARAMETERS = 6e6  # of 16 bits each: 12 MB
 def test_equal_seeds_give_equal_weights_and_others_do_not() -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    first, second, other = (blank_pipeline(seed=seed).transformer.state_dict() for seed in (1, 1, 2))
+    first, second, other = (untrained_pipeline(seed=seed).transformer.state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_all_weights_fit_into_twelve_megabytes() -> None:
-    pipe = blank_pipeline()
+    pipe = untrained_pipeline()
     parts = (pipe.text_encoder, pipe.vae, pipe.transformer)
     assert sum(weight.numel() for part in parts for weight in part.parameters()) < MAX_PARAMETERS
 
 
 def test_it_renders_the_clips_of_the_dataset() -> None:
-    pipe = blank_pipeline()
+    pipe = untrained_pipeline()
     pipe.set_progress_bar_config(disable=True)
     frames = pipe(
         "a red ball",

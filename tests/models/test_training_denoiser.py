@@ -19,7 +19,7 @@ from framefleet.pipeline.hooks.tree import flatten
 from framefleet.pipeline.models.opensora.tokens import pack, unpack
 from framefleet.pipeline.training.denoiser.latents import latents_of
 from framefleet.pipeline.training.denoiser.task import DenoiserTask
-from framefleet.pipeline.training.freezing import choose
+from framefleet.pipeline.training.freezing import choose_parameters
 from framefleet.pipeline.training.learner import checkpoint_gradients
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import TrainingRow
@@ -175,13 +175,13 @@ def test_what_the_pipeline_decodes_is_what_its_autoencoder_encoded(name: str) ->
 def test_the_loss_falls(name: str) -> None:
     task = task_of(pipe_of(name), name)
     rows = prepared(task, name, count=2)
-    assert descend(task, rows, choose(task.trained), steps=5) < 0.8
+    assert descend(task, rows, choose_parameters(task.trained), steps=5) < 0.8
 
 
 def test_frozen_layers_keep_their_bits() -> None:
     pipe = pipe_of("wan")
     task = task_of(pipe, "wan")
-    chosen = choose(task.trained, ["transformer.blocks"], ["transformer.blocks.0", "*.attn2.*"])
+    chosen = choose_parameters(task.trained, ["transformer.blocks"], ["transformer.blocks.0", "*.attn2.*"])
     before = {name: weight.clone() for name, weight in pipe.transformer.state_dict().items()}
     descend(task, prepared(task, "wan"), chosen, steps=2)
     changed = {

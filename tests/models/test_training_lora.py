@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from framefleet import Clip, Renderer, load_model
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.models.crafter.pipeline_videocrafter import VideoCrafterPipeline
-from framefleet.pipeline.training.freezing import choose
+from framefleet.pipeline.training.freezing import choose_parameters
 from framefleet.pipeline.training.lora import add_lora, lora_file
 from framefleet.pipeline.training.settings import LoraSettings
 from tests.denoiser_rows import descend, pipe_of, prepared, task_of
@@ -27,7 +27,7 @@ LORA = LoraSettings(rank=2, alpha=6.0)
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a LoRA of tiny Wan that was trained for some steps."""
     task = task_of(pipe_of("wan"), "wan", lora=LORA)
-    chosen = choose(task.trained, lora=True)
+    chosen = choose_parameters(task.trained, lora=True)
     assert all(".lora_" in name for name in chosen)
     before = {name: w.clone() for name, w in task.trained["transformer"].named_parameters()}
     assert descend(task, prepared(task, "wan", count=2), chosen, steps=5) < 0.98
@@ -78,7 +78,7 @@ def test_the_start_depends_on_the_seed_alone() -> None:
     for _ in range(2):
         torch.rand(1)
         task = task_of(pipe_of("wan"), "wan", lora=LORA, seed=4)
-        starts.append(choose(task.trained, lora=True))
+        starts.append(choose_parameters(task.trained, lora=True))
     assert all(torch.equal(w, starts[1][name]) for name, w in starts[0].items())
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from framefleet.pipeline.render.fused.calls import Layout, join, parse_call, part
+from framefleet.pipeline.render.fused.calls import Layout, join_calls, parse_call, part
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.bool, torch.complex64)
 
@@ -43,7 +43,7 @@ def _strides(tensor: Tensor) -> list[int]:
 def test_every_row_comes_back_equal_and_in_its_own_layout(rows: list[Tensor]) -> None:
     calls = [parse_call("unet", (row,), {"return_dict": False}) for row in rows]
     assert len({call.signature for call in calls}) == 1
-    (joined,), options = join(calls)
+    (joined,), options = join_calls(calls)
     assert options == {"return_dict": False}
     assert joined.shape[0] == len(rows) * calls[0].batch
     parted = part((joined,), rows=len(rows), batch=calls[0].batch, layout=[Layout.of(rows[0])])
@@ -61,7 +61,7 @@ def test_nested_arguments_are_joined_leaf_by_leaf(rows: list[Tensor], data: st.D
         return {"hidden_states": row, "timestep": torch.tensor(time), "extra": {"pair": (row, None)}}
 
     calls = [parse_call("unet", (), arguments(row, time)) for row, time in zip(rows, times, strict=True)]
-    _, joined = join(calls)
+    _, joined = join_calls(calls)
     assert torch.equal(joined["hidden_states"], torch.cat(rows))
     assert torch.equal(joined["extra"]["pair"][0], torch.cat(rows))
     assert joined["extra"]["pair"][1] is None

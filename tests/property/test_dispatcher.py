@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from framefleet.cluster.dispatcher import Counts, Dispatcher, GivenUp, Lease, LeaseSize, Row
+from framefleet.cluster.dispatcher import Dispatcher, GivenUp, Lease, LeaseSize, QueueCounts, Row
 
 ATTEMPTS, MAX_DEATHS, LEASES_PER_WORKER, MAX_ROWS, WINDOW = 3, 3, 2, 4, 12
 
@@ -129,7 +129,7 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
     @invariant()
     def counts_agree(self) -> None:
         rows = self.rows.values()
-        assert self.dispatcher.counts == Counts(
+        assert self.dispatcher.counts == QueueCounts(
             waiting=sum(1 for row in rows if not row.end and row.holder is None),
             leased=sum(1 for row in rows if row.holder is not None),
             done=sum(1 for row in rows if row.end == "done"),

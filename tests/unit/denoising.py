@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from framefleet.pipeline.render.fused.batcher import Batcher, Task
+from framefleet.pipeline.render.fused.batcher import Batcher, RowTask
 from framefleet.pipeline.render.fused.forwards import Batching, Forwards
 
 
@@ -42,7 +42,7 @@ def steps(denoiser: nn.Module, start: float, num_steps: int = 3, table: Tensor |
     return latents[0, 0].item()
 
 
-def render(batcher: Batcher, *functions: Callable[[], Any]) -> list[Task]:
+def render(batcher: Batcher, *functions: Callable[[], Any]) -> list[RowTask]:
     tasks = [batcher.start(function) for function in functions]
     while batcher.num_tasks:
         batcher.step()

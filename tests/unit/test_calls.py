@@ -13,7 +13,7 @@ from framefleet.pipeline.render.fused.calls import (
     Layout,
     digest_of,
     is_private,
-    join,
+    join_calls,
     parse_call,
     part,
     row_slice,
@@ -39,7 +39,7 @@ def test_calls_with_other_values_of_batched_tensors_share() -> None:
 def test_timesteps_without_dimensions_are_expanded_to_each_rows_batch() -> None:
     calls = [_call(_latents(2), torch.tensor(9.0)), _call(_latents(2), torch.tensor(5.0))]
     assert _may_share(*calls)
-    (latents, timestep), _ = join(calls)
+    (latents, timestep), _ = join_calls(calls)
     assert latents.shape == (4, 4, 2)
     assert timestep.tolist() == [9.0, 9.0, 5.0, 5.0]
 
@@ -48,7 +48,7 @@ def test_an_equal_table_without_a_batch_is_shared_as_it_is() -> None:
     table = torch.arange(5.0)
     calls = [_call(_latents(), table), _call(_latents(), table.clone())]
     assert _may_share(*calls)
-    assert join(calls)[0][1] is table
+    assert join_calls(calls)[0][1] is table
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from framefleet.pipeline.guards.sandbox import Sandboxes
 from framefleet.pipeline.rows.inputs import describing
 from framefleet.pipeline.rows.inputs.budget import Budget
 from framefleet.pipeline.rows.inputs.describing import Describer
-from framefleet.pipeline.rows.inputs.file_kinds import Kind
+from framefleet.pipeline.rows.inputs.file_kinds import InputFileKind
 from framefleet.pipeline.rows.inputs.pictures import MAX_IMAGE_PIXELS, decoding_bytes, describe
 from framefleet.pipeline.rows.inputs.video_frames import MAX_FRAME_PIXELS
 from tests.media_files import image_file, video_file
@@ -40,13 +40,15 @@ def peak_bytes(describer: Describer) -> int:
 
 @pytest.mark.parametrize(("content", "kind"), [(image_file(), "image"), (video_file(), "video")])
 def test_a_sandbox_describes_what_this_process_would(
-    content: bytes, kind: Kind, describer: Describer
+    content: bytes, kind: InputFileKind, describer: Describer
 ) -> None:
     assert describer.describe(content, kind) == describe(content, kind)
 
 
 @pytest.mark.parametrize(("content", "kind"), [(image_file()[:500], "image"), (image_file(), "video")])
-def test_a_sandbox_refuses_what_this_process_would(content: bytes, kind: Kind, describer: Describer) -> None:
+def test_a_sandbox_refuses_what_this_process_would(
+    content: bytes, kind: InputFileKind, describer: Describer
+) -> None:
     with pytest.raises(InputError) as ours:
         describe(content, kind)
     with pytest.raises(InputError) as theirs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from framefleet.cluster.dispatcher import Counts, Dispatcher, GivenUp, LeaseSize, Row
+from framefleet.cluster.dispatcher import Dispatcher, GivenUp, LeaseSize, QueueCounts, Row
 from tests.unit.dispatching import dispatcher_with, ids, lease
 
 
@@ -70,7 +70,7 @@ def test_finished_once_closed_and_every_row_has_ended() -> None:
     assert not dispatcher.finished
     dispatcher.close()
     assert dispatcher.finished
-    assert dispatcher.counts == Counts(waiting=0, leased=0, done=1, failed=1)
+    assert dispatcher.counts == QueueCounts(waiting=0, leased=0, done=1, failed=1)
 
 
 def test_a_row_is_not_added_twice() -> None:
@@ -163,7 +163,7 @@ def test_a_late_outcome_of_a_given_up_worker_does_not_count() -> None:
     assert dispatcher.done("A", "0", 2.0) is False, "the row is B's now"
     assert dispatcher.done("B", "0", 3.0) is True
     assert dispatcher.done("B", "0", 4.0) is False, "an outcome counts once"
-    assert dispatcher.counts == Counts(waiting=0, leased=0, done=1, failed=0)
+    assert dispatcher.counts == QueueCounts(waiting=0, leased=0, done=1, failed=0)
 
 
 def test_a_late_error_of_a_given_up_worker_spends_no_attempt() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from framefleet.cluster.dispatcher import Counts, Dispatcher, LeaseSize, Row
+from framefleet.cluster.dispatcher import Dispatcher, LeaseSize, QueueCounts, Row
 from tests.unit.dispatching import dispatcher_with, ids, lease
 
 
@@ -97,4 +97,4 @@ def test_rows_are_not_quarantined_for_deaths_in_company() -> None:
     for worker in "AB":
         dispatcher.join(worker)
     kill_twice(dispatcher)
-    assert dispatcher.counts == Counts(waiting=2, leased=0, done=0, failed=0)
+    assert dispatcher.counts == QueueCounts(waiting=2, leased=0, done=0, failed=0)

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
 
 from framefleet.pipeline.hooks.tree import flatten, unflatten
-from framefleet.pipeline.render.encoders.embedding_file import METADATA, from_bytes, to_bytes
+from framefleet.pipeline.render.encoders.embedding_file import METADATA, embedding_bytes, from_bytes
 from framefleet.pipeline.render.fused.calls import bits, digest_of
 
 STATE = torch.arange(24, dtype=torch.float32).reshape(1, 4, 6)
@@ -24,7 +24,7 @@ OUTPUT = BaseModelOutputWithPooling(
 
 
 def _bytes(output: Any, key: str = "k") -> bytes:
-    content = to_bytes(key, flatten(output))
+    content = embedding_bytes(key, flatten(output))
     assert content is not None
     return content
 
@@ -143,6 +143,6 @@ def test_an_output_of_a_class_of_its_own_is_not_kept() -> None:
     class Own(BaseModelOutput):
         pass
 
-    assert to_bytes("k", flatten(Own(last_hidden_state=STATE))) is None
-    assert to_bytes("k", flatten({1: STATE})) is None
-    assert to_bytes("k", flatten((STATE, float("nan")))) is None
+    assert embedding_bytes("k", flatten(Own(last_hidden_state=STATE))) is None
+    assert embedding_bytes("k", flatten({1: STATE})) is None
+    assert embedding_bytes("k", flatten((STATE, float("nan")))) is None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.outputs.frames import Frames
-from framefleet.pipeline.recipes.extend import check_extend, extend, join
+from framefleet.pipeline.recipes.extend import check_extend, extend, join_segment
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import Request
 
@@ -40,19 +40,19 @@ def _extended(fps: float | None = 4.0, **own: Any) -> Frames:
 
 def test_frames_fade_linearly_from_one_segment_to_the_next() -> None:
     film = _gray(100, 100, 100, 100, 0, 0, 0)
-    assert join(film, 4, _gray(200, 200, 200, 210, 220), overlap=3) == 6
+    assert join_segment(film, 4, _gray(200, 200, 200, 210, 220), overlap=3) == 6
     assert film[:, 0, 0, 0].tolist() == [100, 125, 150, 175, 210, 220, 0]
 
 
 def test_without_overlap_segments_follow_one_another() -> None:
     film = _gray(1, 2, 0, 0, 0)
-    assert join(film, 2, _gray(3, 4), overlap=0) == 4
+    assert join_segment(film, 2, _gray(3, 4), overlap=0) == 4
     assert film[:, 0, 0, 0].tolist() == [1, 2, 3, 4, 0]
 
 
 def test_what_has_no_room_is_cut() -> None:
     film = _gray(1, 0)
-    assert join(film, 1, _gray(2, 3, 4), overlap=0) == 2
+    assert join_segment(film, 1, _gray(2, 3, 4), overlap=0) == 2
     assert film[:, 0, 0, 0].tolist() == [1, 2]
 
 

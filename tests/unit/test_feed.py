@@ -13,7 +13,7 @@ import pytest
 from framefleet.cluster.feed import pending_rows
 from framefleet.cluster.lease import Row
 from framefleet.jobs.job.file import job_from_mapping
-from framefleet.jobs.render.resolve import Resolved, resolve
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, RecipeError, TableError
@@ -23,8 +23,8 @@ from tests.jobs import job_values, prompt_rows, write_table
 ROWS = prompt_rows(4)
 
 
-def _resolved(folder: Path, **more: Any) -> Resolved:
-    return resolve(job_from_mapping(job_values(folder / "t.parquet", folder / "out") | more), Callback())
+def _resolved(folder: Path, **more: Any) -> ResolvedJob:
+    return resolve_job(job_from_mapping(job_values(folder / "t.parquet", folder / "out") | more), Callback())
 
 
 def _pending(folder: Path, changed: list[Mapping[str, Any]] | None = None) -> list[Row]:

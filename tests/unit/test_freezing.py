@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.training.freezing import choose
+from framefleet.pipeline.training.freezing import choose_parameters
 
 
 def trained() -> dict[str, nn.Module]:
@@ -15,13 +15,13 @@ def trained() -> dict[str, nn.Module]:
 
 
 def test_without_patterns_all_weights_are_trained() -> None:
-    chosen = choose(trained())
+    chosen = choose_parameters(trained())
     assert len(chosen) == 6 and all(weight.requires_grad for weight in chosen.values())
 
 
 def test_a_pattern_stands_for_all_below_it() -> None:
     modules = trained()
-    assert list(choose(modules, ["transformer.blocks.0"], ["*.bias"])) == [
+    assert list(choose_parameters(modules, ["transformer.blocks.0"], ["*.bias"])) == [
         "transformer.blocks.0.to_q.weight",
         "transformer.blocks.0.norm.weight",
     ]
@@ -32,9 +32,9 @@ def test_a_pattern_stands_for_all_below_it() -> None:
 @pytest.mark.parametrize("setting", ["only", "freeze"])
 def test_a_pattern_that_matches_nothing_is_refused_with_the_nearest_names(setting: str) -> None:
     with pytest.raises(JobError, match=rf"train.{setting}: 'transformer.block.\*'[^$]*transformer.blocks,"):
-        choose(trained(), **{setting: ["transformer.block.*"]})
+        choose_parameters(trained(), **{setting: ["transformer.block.*"]})
 
 
 def test_freezing_everything_is_refused() -> None:
     with pytest.raises(JobError, match="no weights are left"):
-        choose(trained(), freeze=["*"])
+        choose_parameters(trained(), freeze=["*"])

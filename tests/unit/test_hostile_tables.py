@@ -22,7 +22,7 @@ from framefleet.pipeline.outputs.records import record_schema
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.rows.tables import file_reading, json_lines
 from framefleet.pipeline.rows.tables import table as tables
-from framefleet.pipeline.rows.tables.readable import repaired
+from framefleet.pipeline.rows.tables.readable import repaired_row
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
 from framefleet.pipeline.rows.tables.table import open_table
@@ -55,7 +55,7 @@ def planned(path: Path, spec: PipelineSpec) -> list[CheckedRow | InvalidRow]:
         for row in plan.rows(first, batch):
             rows.append(row)
             one = batch.slice(row.index - first, 1)
-            written(repaired(one) if isinstance(row, InvalidRow) else one)
+            written(repaired_row(one) if isinstance(row, InvalidRow) else one)
     return rows
 
 

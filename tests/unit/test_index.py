@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from framefleet.pipeline.rows.tables.index import Counts, RowIndex
+from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
 
 
 def name(word: str) -> str:
@@ -25,7 +25,7 @@ def index() -> RowIndex:
 
 
 def test_counts_tell_distinct_rows_from_doubled_ones(index: RowIndex) -> None:
-    assert index.counts() == Counts(rows=6, distinct=4, duplicates=2, done=0, pending=4)
+    assert index.counts() == RowCounts(rows=6, distinct=4, duplicates=2, done=0, pending=4)
 
 
 def test_pending_rows_come_in_table_order_at_their_first_position(index: RowIndex) -> None:
@@ -40,7 +40,7 @@ def test_pending_rows_can_be_read_window_by_window(index: RowIndex) -> None:
 def test_a_done_row_is_done_at_all_its_positions(index: RowIndex) -> None:
     assert index.mark_done([name("a"), name("b")]) == 2
     assert index.pending_in(0, 10) == [(3, name("c")), (5, name("d"))]
-    assert index.counts() == Counts(rows=6, distinct=4, duplicates=2, done=2, pending=2)
+    assert index.counts() == RowCounts(rows=6, distinct=4, duplicates=2, done=2, pending=2)
 
 
 def test_marking_twice_or_rows_of_another_table_counts_nothing(index: RowIndex) -> None:
@@ -58,13 +58,13 @@ def test_positions_are_all_places_of_a_row(index: RowIndex) -> None:
 def test_rows_may_be_added_after_asking(index: RowIndex) -> None:
     index.counts()
     index.add([(6, name("d")), (7, name("e"))])
-    assert index.counts() == Counts(rows=8, distinct=5, duplicates=3, done=0, pending=5)
+    assert index.counts() == RowCounts(rows=8, distinct=5, duplicates=3, done=0, pending=5)
     assert index.positions(name("d")) == [5, 6]
 
 
 def test_an_empty_table_has_nothing_pending() -> None:
     with closing(RowIndex()) as index:
-        assert index.counts() == Counts(rows=0, distinct=0, duplicates=0, done=0, pending=0)
+        assert index.counts() == RowCounts(rows=0, distinct=0, duplicates=0, done=0, pending=0)
         assert index.pending_in(0, 10) == []
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.sources.components import Component, Loader
-from framefleet.pipeline.model.sources.headers import check_length
+from framefleet.pipeline.model.sources.headers import check_file_size
 from framefleet.pipeline.model.sources.integrity import file_digests, list_files, model_digest
 from framefleet.pipeline.model.sources.selection import select
 
@@ -183,14 +183,14 @@ def test_a_file_of_another_length_than_its_header_says_is_refused(folder: Path, 
     path = folder / "vae" / WEIGHTS
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(ModelError, match="its header says"):
-        check_length(path)
+        check_file_size(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x08", b"<html>not found</html>", b"\x02" + bytes(7) + b"[]"])
 def test_a_file_that_is_no_safetensors_is_refused(folder: Path, content: bytes) -> None:
     (folder / "vae" / WEIGHTS).write_bytes(content)
     with pytest.raises(ModelError, match="not a safetensors file"):
-        check_length(folder / "vae" / WEIGHTS)
+        check_file_size(folder / "vae" / WEIGHTS)
 
 
 def _tensor(**changes: object) -> dict[str, object]:
@@ -222,18 +222,18 @@ def test_tensors_that_do_not_lie_one_after_another_are_refused(folder: Path, hea
     text = json.dumps(header).encode()
     (folder / "vae" / WEIGHTS).write_bytes(len(text).to_bytes(8, "little") + text + bytes(16))
     with pytest.raises(ModelError, match=r"not a safetensors file|its header says"):
-        check_length(folder / "vae" / WEIGHTS)
+        check_file_size(folder / "vae" / WEIGHTS)
 
 
 @pytest.mark.parametrize("text", [b'{"a":' * 50_000, b"[" * 2**20], ids=["deep mapping", "deep list"])
 def test_a_header_that_nests_without_end_is_refused(folder: Path, text: bytes) -> None:
     (folder / "vae" / WEIGHTS).write_bytes(len(text).to_bytes(8, "little") + text)
     with pytest.raises(ModelError, match="not a safetensors file"):
-        check_length(folder / "vae" / WEIGHTS)
+        check_file_size(folder / "vae" / WEIGHTS)
 
 
 @pytest.mark.parametrize("length", [2**63, 2**64 - 1, 10**9])
 def test_a_header_longer_than_any_is_not_read(folder: Path, length: int) -> None:
     (folder / "vae" / WEIGHTS).write_bytes(length.to_bytes(8, "little") + b"{}")
     with pytest.raises(ModelError, match="not a safetensors file"):
-        check_length(folder / "vae" / WEIGHTS)
+        check_file_size(folder / "vae" / WEIGHTS)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from framefleet.cluster.holder import Holder, parse_holder, this_process
-from framefleet.cluster.lock import PATH, DriverLock
+from framefleet.cluster.lock import LOCK_PATH, DriverLock
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs.store import Store
 
@@ -27,7 +27,7 @@ def lock(store: Store, **changed: float) -> DriverLock:
 
 
 def held(store: Store) -> Holder:
-    holder = parse_holder(store.read(PATH))
+    holder = parse_holder(store.read(LOCK_PATH))
     assert holder is not None
     return holder
 
@@ -36,7 +36,7 @@ def test_the_lock_is_there_within_the_block_and_gone_after(store: Store) -> None
     with lock(store) as ours:
         assert ours.still_ours()
         ours.check()
-    assert not store.exists(PATH)
+    assert not store.exists(LOCK_PATH)
     with lock(store):
         pass
 
@@ -44,7 +44,7 @@ def test_the_lock_is_there_within_the_block_and_gone_after(store: Store) -> None
 def test_the_lock_goes_when_the_block_fails(store: Store) -> None:
     with pytest.raises(ZeroDivisionError), lock(store):
         raise ZeroDivisionError
-    assert not store.exists(PATH)
+    assert not store.exists(LOCK_PATH)
 
 
 def test_a_second_driver_is_told_who_writes_here(store: Store) -> None:
@@ -109,7 +109,7 @@ def test_a_killed_driver_on_this_machine_is_replaced_at_once(store: Store) -> No
 
 
 def test_a_process_id_used_again_is_another_process(store: Store) -> None:
-    store.write(PATH, replace(this_process("dead"), process_started="1").to_bytes())
+    store.write(LOCK_PATH, replace(this_process("dead"), process_started="1").to_bytes())
     with lock(store) as ours:
         assert ours.still_ours()
 
@@ -120,8 +120,8 @@ def elsewhere(owner: str) -> Holder:
 
 def test_a_driver_elsewhere_that_beats_is_left_alone(store: Store) -> None:
     far = elsewhere("alive")
-    store.write(PATH, far.to_bytes())
-    beat = threading.Timer(0.1, lambda: store.write(PATH, far.next_beat().to_bytes()))
+    store.write(LOCK_PATH, far.to_bytes())
+    beat = threading.Timer(0.1, lambda: store.write(LOCK_PATH, far.next_beat().to_bytes()))
     beat.start()
     with pytest.raises(JobError, match="on far-away"):
         lock(store).__enter__()
@@ -130,7 +130,7 @@ def test_a_driver_elsewhere_that_beats_is_left_alone(store: Store) -> None:
 
 
 def test_a_driver_elsewhere_that_stopped_beating_is_replaced(store: Store) -> None:
-    store.write(PATH, elsewhere("dead").to_bytes())
+    store.write(LOCK_PATH, elsewhere("dead").to_bytes())
     before = time.monotonic()
     with lock(store) as ours:
         assert ours.still_ours()
@@ -138,8 +138,8 @@ def test_a_driver_elsewhere_that_stopped_beating_is_replaced(store: Store) -> No
 
 
 def test_a_driver_elsewhere_that_ends_makes_room_at_once(store: Store) -> None:
-    store.write(PATH, elsewhere("ending").to_bytes())
-    end = threading.Timer(0.1, lambda: store.delete(PATH))
+    store.write(LOCK_PATH, elsewhere("ending").to_bytes())
+    end = threading.Timer(0.1, lambda: store.delete(LOCK_PATH))
     end.start()
     with lock(store, expiry_s=60, beat_s=0.05) as ours:
         assert ours.still_ours()
@@ -147,14 +147,14 @@ def test_a_driver_elsewhere_that_ends_makes_room_at_once(store: Store) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"not json", b"{}", b"[1]"])
 def test_a_lock_that_nobody_can_read_expires_too(store: Store, content: bytes) -> None:
-    store.write(PATH, content)
+    store.write(LOCK_PATH, content)
     with lock(store) as ours:
         assert ours.still_ours()
 
 
 def test_a_driver_that_lost_the_lock_knows_it_and_leaves_the_other_alone(store: Store) -> None:
     with lock(store) as ours:
-        store.write(PATH, elsewhere("other").to_bytes())
+        store.write(LOCK_PATH, elsewhere("other").to_bytes())
         with pytest.raises(StoreError, match="not ours any more"):
             ours.check()
     assert held(store).owner == "other"
@@ -164,12 +164,12 @@ def test_a_store_that_fails_for_a_moment_does_not_end_the_beating(
     store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with lock(store, beat_s=0.2):  # slow enough that no beat falls between two of these lines
-        kept = store.read(PATH)
-        (tmp_path / PATH).unlink()
-        (tmp_path / PATH).mkdir()  # reading it now fails
+        kept = store.read(LOCK_PATH)
+        (tmp_path / LOCK_PATH).unlink()
+        (tmp_path / LOCK_PATH).mkdir()  # reading it now fails
         wait_until(lambda: "could not renew" in caplog.text)
-        (tmp_path / PATH).rmdir()
-        store.write(PATH, kept)
+        (tmp_path / LOCK_PATH).rmdir()
+        store.write(LOCK_PATH, kept)
         first = held(store).beat
         wait_until(lambda: held(store).beat > first)
 

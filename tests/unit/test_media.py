@@ -14,7 +14,7 @@ import pytest
 
 from framefleet.pipeline.errors import JobError, RenderError, StoreError
 from framefleet.pipeline.outputs.frames import Frames
-from framefleet.pipeline.outputs.media import Format, Media, decode, encode, read_metadata
+from framefleet.pipeline.outputs.media import Media, MediaFormat, decode, encode, read_metadata
 
 TAGS = {"row_id": "00ff", "prompt": "一只猫在月球上\nsecond line, “quoted” 🐱", "seed": "7", "empty": ""}
 
@@ -61,7 +61,7 @@ def test_mp4_can_start_before_it_is_all_there() -> None:
 
 
 @pytest.mark.parametrize("kind", ["mp4", "mkv", "png"])
-def test_tags_survive_in_every_format(kind: Format) -> None:
+def test_tags_survive_in_every_format(kind: MediaFormat) -> None:
     frames = gradient(1)
     assert read_metadata(encode(frames, media=Media(format=kind), fps=16, metadata=TAGS)) == TAGS
 
@@ -76,7 +76,7 @@ def test_tags_lose_only_what_no_container_can_hold() -> None:
     [(16, Fraction(16)), (23.976, Fraction(2997, 125)), (30000 / 1001, Fraction(30000, 1001))],
 )
 @pytest.mark.parametrize("kind", ["mp4", "mkv"])
-def test_frame_rates_are_kept(kind: Format, fps: float, rate: Fraction) -> None:
+def test_frame_rates_are_kept(kind: MediaFormat, fps: float, rate: Fraction) -> None:
     clip = encode(gradient(9), media=Media(format=kind), fps=fps, metadata={})
     with av.open(io.BytesIO(clip), "r") as container:
         assert container.streams.video[0].average_rate == pytest.approx(rate, rel=1e-3)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from framefleet.pipeline.models.opensora.conditions import CONDITIONS, Packing, condition_of, place
-from framefleet.pipeline.models.opensora.guidance import Guidance, shifted_sigmas
+from framefleet.pipeline.models.opensora.guidance import TwoScales, shifted_sigmas
 from framefleet.pipeline.models.opensora.prompts import with_suffixes
 from framefleet.pipeline.models.opensora.rules import row_rules
 from framefleet.pipeline.models.opensora.sizes import ASPECT_RATIOS, RESOLUTIONS, named_size
@@ -70,9 +70,9 @@ def test_noise_levels_fall_from_one_to_zero_and_stay_high_for_large_clips() -> N
     assert shifted_sigmas(10, tokens_per_frame=9, num_latent_frames=5, flow_shift=1.0) == small
 
 
-def guidance(**changed: Any) -> Guidance:
+def guidance(**changed: Any) -> TwoScales:
     values: dict[str, Any] = dict.fromkeys(("text_oscillates", "image_oscillates", "image_ramps"), True)
-    return Guidance(**{**values, "text": 7.5, "image": 3.0, "num_steps": 50, **changed})
+    return TwoScales(**{**values, "text": 7.5, "image": 3.0, "num_steps": 50, **changed})
 
 
 def test_oscillating_guidance_lets_go_at_every_second_step_after_the_tenth() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from framefleet.pipeline.errors import UserError
 from framefleet.pipeline.model.specs.scheduler_names import SHORT_NAMES
-from framefleet.pipeline.model.specs.schedulers import resolve
+from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from tests.configs import DDIM, FLOW, SD, WAN, write_model
 
@@ -32,12 +32,12 @@ def sd(tmp_path: Path) -> PipelineSpec:
 
 def test_no_name_the_class_and_the_short_name_are_one_scheduler(wan: PipelineSpec) -> None:
     names = (None, "UniPCMultistepScheduler", "unipc")
-    assert {resolve(name, wan).canonical for name in names} == {"UniPCMultistepScheduler"}
-    assert resolve(None, wan).overrides == {}
+    assert {resolve_scheduler(name, wan).canonical for name in names} == {"UniPCMultistepScheduler"}
+    assert resolve_scheduler(None, wan).overrides == {}
 
 
 def test_a_short_name_that_changes_the_config_keeps_its_name(sd: PipelineSpec) -> None:
-    choice = resolve("euler_karras", sd)
+    choice = resolve_scheduler("euler_karras", sd)
     assert (choice.class_name, choice.overrides) == ("EulerDiscreteScheduler", {"use_karras_sigmas": True})
     assert choice.canonical == "euler_karras"
 
@@ -48,18 +48,18 @@ def test_the_canonical_name_means_the_same_scheduler(tmp_path: Path, class_name:
     usable = 0
     for name in SHORT_NAMES:
         try:
-            choice = resolve(name, spec)
+            choice = resolve_scheduler(name, spec)
         except UserError:
             continue
         usable += 1
-        assert resolve(choice.canonical, spec) == choice
+        assert resolve_scheduler(choice.canonical, spec) == choice
     assert usable > 5
 
 
 def test_the_shift_of_a_flow_model_goes_along_under_either_name(tmp_path: Path, wan: PipelineSpec) -> None:
-    assert resolve("flow_euler", wan).overrides == {"shift": 3.0}
+    assert resolve_scheduler("flow_euler", wan).overrides == {"shift": 3.0}
     sd3 = spec_of(tmp_path / "sd3", "StableDiffusion3Pipeline", SD | {"scheduler": FLOW})
-    assert resolve("unipc", sd3).overrides == {
+    assert resolve_scheduler("unipc", sd3).overrides == {
         "use_flow_sigmas": True,
         "prediction_type": "flow_prediction",
         "flow_shift": 3.0,
@@ -68,7 +68,7 @@ def test_the_shift_of_a_flow_model_goes_along_under_either_name(tmp_path: Path, 
 
 def test_an_unknown_name_is_refused_with_the_nearest(sd: PipelineSpec) -> None:
     with pytest.raises(UserError, match="eulr") as caught:
-        resolve("eulr", sd)
+        resolve_scheduler("eulr", sd)
     assert "euler" in caught.value.fix
 
 
@@ -78,51 +78,51 @@ def test_an_unknown_name_is_refused_with_the_nearest(sd: PipelineSpec) -> None:
 )
 def test_a_flow_model_refuses_noise_schedulers_and_says_which_it_takes(wan: PipelineSpec, name: str) -> None:
     with pytest.raises(UserError, match="flow matching") as caught:
-        resolve(name, wan)
+        resolve_scheduler(name, wan)
     assert "flow_euler" in caught.value.fix and "ddim" not in caught.value.fix
 
 
 @pytest.mark.parametrize("name", ["flow_euler", "cogvideox_ddim"])
 def test_a_noise_model_refuses_the_others(sd: PipelineSpec, name: str) -> None:
     with pytest.raises(UserError, match="predict noise"):
-        resolve(name, sd)
+        resolve_scheduler(name, sd)
 
 
 def test_a_model_of_continuous_timesteps_takes_only_the_scheduler_that_gives_them(tmp_path: Path) -> None:
     own = {"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"}
     spec = spec_of(tmp_path, "StableVideoDiffusionPipeline", SD | {"scheduler": DDIM | own})
-    assert resolve("euler_karras", spec).overrides == {"use_karras_sigmas": True}
+    assert resolve_scheduler("euler_karras", spec).overrides == {"use_karras_sigmas": True}
     with pytest.raises(UserError, match="logarithms of the noise level") as caught:
-        resolve("ddim", spec)
+        resolve_scheduler("ddim", spec)
     assert "use one of euler, euler_karras;" in caught.value.fix
 
 
 def test_cogvideox_takes_only_its_own_two(tmp_path: Path) -> None:
     own = {"_class_name": "CogVideoXDDIMScheduler"}
     spec = spec_of(tmp_path, "CogVideoXPipeline", SD | {"scheduler": own})
-    assert resolve("cogvideox_dpm", spec).class_name == "CogVideoXDPMScheduler"
+    assert resolve_scheduler("cogvideox_dpm", spec).class_name == "CogVideoXDPMScheduler"
     with pytest.raises(UserError, match="its own kind"):
-        resolve("ddim", spec)
+        resolve_scheduler("ddim", spec)
 
 
 def test_a_scheduler_that_cannot_take_what_the_pipeline_sends_is_refused(tmp_path: Path) -> None:
     ltx = spec_of(tmp_path, "LTXPipeline", SD | {"scheduler": FLOW | {"use_dynamic_shifting": True}})
     with pytest.raises(UserError, match="`sigmas`"):
-        resolve("flow_heun", ltx)
+        resolve_scheduler("flow_heun", ltx)
     schnell = spec_of(tmp_path / "flux", "FluxPipeline", SD | {"scheduler": FLOW})
     with pytest.raises(UserError, match="`mu`"):
-        resolve("dpmpp_2m", schnell)
+        resolve_scheduler("dpmpp_2m", schnell)
 
 
 def test_random_steps_without_a_generator_are_refused_even_as_the_models_own(tmp_path: Path) -> None:
     spec = spec_of(tmp_path, "LTXPipeline", SD | {"scheduler": FLOW | {"stochastic_sampling": True}})
     with pytest.raises(UserError, match="no generator"):
-        resolve(None, spec)
-    assert resolve("flow_euler", spec).overrides == {"stochastic_sampling": False}
+        resolve_scheduler(None, spec)
+    assert resolve_scheduler("flow_euler", spec).overrides == {"stochastic_sampling": False}
 
 
 def test_step_counts_are_bounded_by_the_schedule(tmp_path: Path, sd: PipelineSpec) -> None:
-    assert (resolve(None, sd).min_steps, resolve(None, sd).max_steps) == (1, 1000)
-    assert resolve("lcm", sd).max_steps == 50
+    assert (resolve_scheduler(None, sd).min_steps, resolve_scheduler(None, sd).max_steps) == (1, 1000)
+    assert resolve_scheduler("lcm", sd).max_steps == 50
     ltx = spec_of(tmp_path / "ltx", "LTXPipeline", SD | {"scheduler": FLOW | {"shift_terminal": 0.1}})
-    assert resolve(None, ltx).min_steps == 2
+    assert resolve_scheduler(None, ltx).min_steps == 2

@@ -10,13 +10,13 @@ from PIL import Image
 from rich.console import Console
 
 from framefleet.jobs.show.progress import Lines, train_headline
-from framefleet.jobs.train.loss_curve import SIZE, loss_curve, write_loss_curve
+from framefleet.jobs.train.loss_curve import CURVE_SIZE, loss_curve, write_loss_curve
 from framefleet.jobs.train.progress import Pace
 from framefleet.jobs.train.train import say_plan
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.training.dataset.batches import Batches
 from framefleet.pipeline.training.reports import Step
-from framefleet.pipeline.training.results.losses import PATH, write_losses
+from framefleet.pipeline.training.results.losses import LOSSES_PATH, write_losses
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Bucket
 from tests.toy_task import settings
@@ -60,7 +60,7 @@ def test_the_page_about_training_has_every_key() -> None:
 
 def test_the_curve_falls_as_the_losses_do() -> None:
     picture = np.asarray(loss_curve([2.0 ** (-i / 20) for i in range(200)]).convert("RGB"))
-    assert picture.shape == (SIZE[1], SIZE[0], 3)
+    assert picture.shape == (CURVE_SIZE[1], CURVE_SIZE[0], 3)
     is_line = picture[..., 2].astype(int) - picture[..., 0] > 60
     heights = [np.nonzero(is_line[:, column])[0].mean() for column in (150, 500, 900)]
     assert heights == sorted(heights)
@@ -72,5 +72,5 @@ def test_a_curve_of_one_step_or_none_is_no_error(tmp_path: Path) -> None:
     assert not (tmp_path / "loss.png").exists()
     write_losses(store, [step(0, 0.0)])
     write_loss_curve(store)
-    assert Image.open(tmp_path / "loss.png").size == SIZE
-    assert store.exists(PATH)
+    assert Image.open(tmp_path / "loss.png").size == CURVE_SIZE
+    assert store.exists(LOSSES_PATH)

@@ -24,7 +24,7 @@ from framefleet.pipeline.training.dataset.columns import column_kinds, plan_colu
 from framefleet.pipeline.training.dataset.rendered import table_folder
 from framefleet.pipeline.training.dataset.rows import TrainingRows
 from framefleet.pipeline.training.dataset.survey import survey
-from framefleet.pipeline.training.settings import Part
+from framefleet.pipeline.training.settings import TrainedPart
 from framefleet.pipeline.training.task import NO_FRAMES, Bucket
 from tests.configs import SD, WAN, write_model
 from tests.media_files import image_file, sha256
@@ -65,7 +65,7 @@ class Surveyor:
         self.opened: list[str] = []
 
     def __call__(
-        self, location: str, part: Part = "denoiser", *, sizes: list[list[int]] = SIZES, **job: Any
+        self, location: str, part: TrainedPart = "denoiser", *, sizes: list[list[int]] = SIZES, **job: Any
     ) -> TrainingRows:
         table = open_table(location, arguments=column_kinds(self.spec, job.get("columns", {})))
         columns = plan_columns(table, self.spec, part, **job)
@@ -284,7 +284,7 @@ def test_records_are_no_more_trusted_than_other_tables(
 
 @pytest.mark.parametrize("part", ["autoencoder", "text_encoder"])
 def test_a_part_asks_only_for_the_columns_it_trains_on(
-    part: Part, surveyor: Surveyor, tmp_path: Path
+    part: TrainedPart, surveyor: Surveyor, tmp_path: Path
 ) -> None:
     clip(tmp_path / "a.mkv")
     columns = {"autoencoder": {"video": "a.mkv"}, "text_encoder": TEXTS}

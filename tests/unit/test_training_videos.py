@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from framefleet.pipeline.training.dataset.videos import fitted
+from framefleet.pipeline.training.dataset.videos import fitted_frames
 from framefleet.pipeline.training.task import Bucket
 
 
@@ -20,18 +20,18 @@ def pictures(height: int, width: int, count: int = 3) -> Iterator[Image.Image]:
 
 
 def test_frames_of_the_size_are_taken_from_the_start_as_they_are() -> None:
-    made = fitted(pictures(16, 32, count=5), Bucket(num_frames=3, height=16, width=32))
+    made = fitted_frames(pictures(16, 32, count=5), Bucket(num_frames=3, height=16, width=32))
     assert made.dtype == np.uint8 and made.shape == (3, 16, 32, 3)
     assert (made == np.stack([np.asarray(picture) for picture in pictures(16, 32)])).all()
 
 
 def test_the_middle_is_cut_out_of_a_wider_picture() -> None:
-    made = fitted(pictures(32, 64), Bucket(num_frames=1, height=32, width=32))
+    made = fitted_frames(pictures(32, 64), Bucket(num_frames=1, height=32, width=32))
     assert (made[0, 0, :, 0] == np.arange(16, 48)).all()
 
 
 def test_a_larger_picture_is_made_smaller_without_aliasing() -> None:
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
-    made = fitted([Image.fromarray(stripes)], Bucket(num_frames=1, height=16, width=16))
+    made = fitted_frames([Image.fromarray(stripes)], Bucket(num_frames=1, height=16, width=16))
     assert (abs(made[:, 2:-2, 2:-2].astype(int) - 127) < 8).all()

@@ -10,7 +10,7 @@ from typing import Any
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.loras.asked import Lora
-from framefleet.pipeline.model.sources.headers import check_length
+from framefleet.pipeline.model.sources.headers import check_file_size
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.model.sources.links import check_links
 from framefleet.pipeline.model.sources.selection import PICKLES
@@ -50,7 +50,7 @@ def fetch_lora(name: str, lora: Lora, storage_options: Mapping[str, Any] | None 
             f"loras.{name}: {path} does not exist", "put the same file on every machine of the cluster"
         )
     if file.endswith(SAFETENSORS):
-        check_length(path)
+        check_file_size(path)
     found = sha256_of(path)
     if expected and found != expected:
         raise ModelError(

@@ -59,7 +59,7 @@ def read_header(read: Callable[[int], bytes], where: str) -> tuple[int, list[Ten
     return start, found
 
 
-def check_length(path: Path) -> None:
+def check_file_size(path: Path) -> None:
     """Raise ModelError for a file that is shorter or longer than its header says."""
     start, tensors = read_header(lambda count: read_first(path, count), str(path))
     expected, size = max((tensor.end for tensor in tensors), default=start), path.stat().st_size

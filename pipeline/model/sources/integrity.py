@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.sources.selection import MAX_DEPTH
+from framefleet.pipeline.model.sources.selection import MAX_FOLDER_DEPTH
 from framefleet.pipeline.model.specs.model_index import INDEX
 
 # One thread hashes 1.7 GB/s; more than four are faster than the disks that models lie on.
@@ -18,7 +18,7 @@ _MAX_THREADS = 4
 
 def list_files(folder: Path) -> list[str]:
     """Return the files that are not too deep to be loaded, of a pipeline or of another folder."""
-    depth = MAX_DEPTH if (folder / INDEX).is_file() else 2
+    depth = MAX_FOLDER_DEPTH if (folder / INDEX).is_file() else 2
     found = [path for above in range(depth) for path in folder.glob("*/" * above + "*")]
     return sorted(path.relative_to(folder).as_posix() for path in found if path.is_file())
 

@@ -10,7 +10,7 @@ from framefleet.pipeline.model.sources.weights import Weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class ComponentSummary:
     """One component.
 
     dtypes: of its tensors, the most frequent first; "pickle" where nothing says. size_bytes: of its files.
@@ -23,7 +23,7 @@ class Part:
     size_bytes: int
 
 
-def parts_of(weights: Weights) -> list[Part]:
+def parts_of(weights: Weights) -> list[ComponentSummary]:
     """Return the components in the order of model_index.json. Reads no tensor."""
     found = []
     for component in weights.components:
@@ -36,7 +36,7 @@ def parts_of(weights: Weights) -> list[Part]:
             parameters[tensor.dtype] += tensor.num_parameters
         dtypes = ", ".join(name.lower() for name, _ in parameters.most_common())
         found.append(
-            Part(
+            ComponentSummary(
                 name=component.name,
                 class_name=component.class_name,
                 dtypes=dtypes or ("pickle" if component.has_weights else ""),

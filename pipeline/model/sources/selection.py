@@ -40,7 +40,7 @@ VARIANT = re.compile(
 )
 _ADAPTER = "adapter_config.json"
 # Tokenizers of a processor, and chat templates, lie in folders of their own below the component's.
-MAX_DEPTH = 3
+MAX_FOLDER_DEPTH = 3
 
 
 def select(
@@ -85,7 +85,7 @@ def _by_folder(names: Iterable[str]) -> dict[str, set[str]]:
     inside: dict[str, set[str]] = {}
     for name in names:
         folder, *parts = name.split("/")
-        if 0 < len(parts) < MAX_DEPTH and not any(part in ("", ".", "..") for part in parts):
+        if 0 < len(parts) < MAX_FOLDER_DEPTH and not any(part in ("", ".", "..") for part in parts):
             inside.setdefault(folder, set()).add("/".join(parts))
     return inside
 

@@ -14,7 +14,7 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.sources.blobs import check_git_names
 from framefleet.pipeline.model.sources.components import Component, check_weights, components_of
 from framefleet.pipeline.model.sources.config_keys import check_configs
-from framefleet.pipeline.model.sources.headers import check_length
+from framefleet.pipeline.model.sources.headers import check_file_size
 from framefleet.pipeline.model.sources.integrity import check_digests, file_digests
 from framefleet.pipeline.model.sources.links import check_links
 from framefleet.pipeline.model.sources.model_lock import (
@@ -153,7 +153,7 @@ def _check_files(folder: Path, files: Iterable[str]) -> None:
     """Raise ModelError for files that are broken, or that lead a library elsewhere."""
     for file in files:
         if file.endswith(".safetensors"):
-            check_length(folder / file)
+            check_file_size(folder / file)
     check_configs(folder, files)
 
 

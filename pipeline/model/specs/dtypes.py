@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 DTypeName = Literal["fp32", "fp16", "bf16"]
 DType = Literal["auto", "fp32", "fp16", "bf16"] | dict[str, DTypeName]
-Resolved = DTypeName | dict[str, DTypeName]
+ResolvedDType = DTypeName | dict[str, DTypeName]
 NAMES = get_args(DTypeName)
 
 
@@ -50,7 +50,7 @@ def asked(dtype: DType) -> DType:
     return {"default": default, **pinned} if pinned else default
 
 
-def resolved(dtype: DType, *, device: str, preset: Preset | None) -> Resolved:
+def resolved(dtype: DType, *, device: str, preset: Preset | None) -> ResolvedDType:
     """Return what `dtype` comes to on this device: a name, or a mapping with a default."""
     if isinstance(dtype, str):
         found = _left_open(device, preset) if dtype == "auto" else {"default": dtype}

@@ -36,7 +36,7 @@ class SchedulerChoice:
     """One noise scheduler for one model.
 
     overrides: config values that differ from what the model's own config gives the class.
-    canonical: the one name of it that goes into the row_id; `resolve` takes it back.
+    canonical: the one name of it that goes into the row_id; `resolve_scheduler` takes it back.
     min_steps, max_steps: bounds of `num_inference_steps`.
     """
 
@@ -47,7 +47,7 @@ class SchedulerChoice:
     max_steps: int = 1000
 
 
-def resolve(name: str | None, spec: PipelineSpec) -> SchedulerChoice:
+def resolve_scheduler(name: str | None, spec: PipelineSpec) -> SchedulerChoice:
     """Return the scheduler that `name` means for this model; None is its own.
 
     name: diffusers' class name or a short name. Raises UserError when there is none of that name, or when the

@@ -13,7 +13,7 @@ from typing import Any, Literal
 Scalar = str | int | float | bool
 ScalarKind = Literal["str", "int", "float", "bool"]
 InputKind = Literal["image", "video"]
-Kind = ScalarKind | InputKind | Literal["model"]
+ArgumentKind = ScalarKind | InputKind | Literal["model"]
 
 # Parameters that take PIL images or lists of them: a cell holds the path or URL of one.
 INPUTS: dict[str, InputKind] = {
@@ -43,7 +43,7 @@ class Parameter:
     """
 
     name: str
-    kind: Kind | None
+    kind: ArgumentKind | None
     default: Scalar | None = None
     required: bool = False
 
@@ -59,7 +59,7 @@ def parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
 
 
 def _parameter(parameter: inspect.Parameter) -> Parameter:
-    kind: Kind | None = None
+    kind: ArgumentKind | None = None
     if not PLUMBING.fullmatch(parameter.name):
         kind = "model" if parameter.name in MODELS else _kind(parameter) or INPUTS.get(parameter.name)
     given = parameter.default if parameter.default is not inspect.Parameter.empty else None

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.sources.headers import check_length
+from framefleet.pipeline.model.sources.headers import check_file_size
 from framefleet.pipeline.models.conversion.pickles import read_pickle
 from framefleet.pipeline.models.conversion.safetensors_file import DTYPES
 
@@ -115,7 +115,7 @@ def _open_file(path: Path) -> Checkpoint:
 
 
 def _open_safetensors(path: Path) -> Checkpoint:
-    check_length(path)
+    check_file_size(path)
     try:
         file: Any = safe_open(path, framework="pt")
     except SafetensorError as error:

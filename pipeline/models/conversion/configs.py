@@ -35,7 +35,7 @@ def count_below(shapes: _Shapes, stem: str) -> int:
     return last + 1
 
 
-def whole(total: int, part: int) -> int | None:
+def whole_parts(total: int, part: int) -> int | None:
     """Return how many parts there are, or None for a rest."""
     return total // part if total >= part and total % part == 0 else None
 

@@ -55,7 +55,7 @@ def convert(
     checkpoint, told = open_checkpoint(path), dict(given or {})
     for component in [name for name in told if "." not in name]:
         checkpoint = checkpoint.with_part(component, _part(component, told.pop(component)))
-    conversion = plan(checkpoint, variant=variant, given=told)
+    conversion = plan_conversion(checkpoint, variant=variant, given=told)
     check(conversion, checkpoint)
     cast = _DTYPES[dtype] if dtype else None
     networks = conversion.networks.values()
@@ -72,7 +72,7 @@ def convert(
     return conversion
 
 
-def plan(
+def plan_conversion(
     checkpoint: Checkpoint, *, variant: str | None = None, given: Mapping[str, Any] | None = None
 ) -> Conversion:
     """Return what the first converter that knows it makes of a checkpoint."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from framefleet.pipeline.models.conversion.configs import count_below, size_of, whole
+from framefleet.pipeline.models.conversion.configs import count_below, size_of, whole_parts
 from framefleet.pipeline.models.conversion.plan import Origin, as_linear, unchanged
 
 _Shapes = Mapping[str, Tensor]
@@ -106,7 +106,7 @@ def text_config(shapes: _Shapes) -> dict[str, Any]:
         "intermediate_size": size_of(shapes, "transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
         "projection_dim": width,
         "num_hidden_layers": count_below(shapes, "transformer.resblocks.") - 1,
-        "num_attention_heads": whole(width, _HEAD),
+        "num_attention_heads": whole_parts(width, _HEAD),
         "max_position_embeddings": size_of(shapes, "positional_embedding", 2)[0],
         "hidden_act": "gelu",
         "pad_token_id": 0,
@@ -129,7 +129,7 @@ def vision_config(shapes: _Shapes) -> dict[str, Any]:
         "intermediate_size": size_of(shapes, "transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
         "projection_dim": size_of(shapes, "proj", 2)[1] if "proj" in shapes else width,
         "num_hidden_layers": count_below(shapes, "transformer.resblocks."),
-        "num_attention_heads": whole(width, _VISION_HEAD),
+        "num_attention_heads": whole_parts(width, _VISION_HEAD),
         "image_size": round((positions - 1) ** 0.5) * patch,
         "patch_size": patch,
         "hidden_act": "gelu",
@@ -153,8 +153,8 @@ def projector_config(shapes: _Shapes) -> dict[str, Any]:
     return {
         "hidden_size": width,
         "num_layers": count_below(shapes, "layers."),
-        "attention_head_dim": _HEAD if whole(inner, _HEAD) else None,
-        "num_attention_heads": whole(inner, _HEAD),
+        "attention_head_dim": _HEAD if whole_parts(inner, _HEAD) else None,
+        "num_attention_heads": whole_parts(inner, _HEAD),
         "num_queries": queries // num_frames,
         "num_frames": num_frames,
         "image_embed_dim": size_of(shapes, "proj_in.weight", 2)[1],

@@ -18,7 +18,7 @@ from framefleet.pipeline.models.conversion.checkpoint import Checkpoint
 from framefleet.pipeline.models.conversion.configs import Config, count_below
 from framefleet.pipeline.models.conversion.plan import Origin
 from framefleet.pipeline.models.crafter import encoder_keys as keys
-from framefleet.pipeline.models.crafter.parts import POOLED_IMAGE_PARTS, TEXT, VISION, Part
+from framefleet.pipeline.models.crafter.parts import POOLED_IMAGE_PARTS, TEXT, VISION, NetworkPart
 
 _Shapes = Mapping[str, Tensor]
 
@@ -32,7 +32,7 @@ _ENDS = {
 _DEPTH = 23  # blocks of ViT-H-14's text tower that are used; Stable Diffusion 2 ships no more
 
 
-def with_given(parts: Mapping[str, Part], checkpoint: Checkpoint) -> dict[str, Part]:
+def with_given(parts: Mapping[str, NetworkPart], checkpoint: Checkpoint) -> dict[str, NetworkPart]:
     """Return the parts of a checkpoint, with those that are given for it in their place.
 
     Raises ModelError with the encoders that it lacks, and for what is given and is none.
@@ -49,7 +49,9 @@ def with_given(parts: Mapping[str, Part], checkpoint: Checkpoint) -> dict[str, P
     return {**parts, **given}
 
 
-def check_widths(parts: Mapping[str, Part], configs: Mapping[str, Config], checkpoint: Checkpoint) -> None:
+def check_widths(
+    parts: Mapping[str, NetworkPart], configs: Mapping[str, Config], checkpoint: Checkpoint
+) -> None:
     """Raise ModelError for a given encoder of another width than the checkpoint was trained with."""
     readers = {
         "text_encoder": ("unet", "cross_attention_dim"),
@@ -66,7 +68,7 @@ def check_widths(parts: Mapping[str, Part], configs: Mapping[str, Config], check
             )
 
 
-def _given(component: str, part: Part, checkpoint: Checkpoint) -> Part:
+def _given(component: str, part: NetworkPart, checkpoint: Checkpoint) -> NetworkPart:
     """Return how a component becomes ours, of what is given for it. Raises ModelError where it is none."""
     of_transformers, of_open_clip = _ENDS[component]
     names = [name for name in checkpoint.shapes if name.startswith(f"{component}:")]
@@ -82,7 +84,7 @@ def _given(component: str, part: Part, checkpoint: Checkpoint) -> Part:
     )
 
 
-def _is_pooled(part: Part) -> bool:
+def _is_pooled(part: NetworkPart) -> bool:
     return part.make is POOLED_IMAGE_PARTS["image_encoder"].make
 
 

@@ -35,7 +35,7 @@ VISION, _PROJECTOR = f"{CLIP}visual.", "image_proj_model."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class NetworkPart:
     """One network of the original. prefix: of its names. config: from shapes. make: from a config.
 
     origins: from our names, shapes, and the prefix.
@@ -70,20 +70,22 @@ def _pooled_image_encoder(**config: Any) -> CLIPVisionModelWithProjection:
 
 
 PARTS = {
-    "unet": Part(prefix=UNET, config=unet_config, origins=unet_origins, make=VideoCrafterUNet3DModel),
-    "vae": Part(
+    "unet": NetworkPart(prefix=UNET, config=unet_config, origins=unet_origins, make=VideoCrafterUNet3DModel),
+    "vae": NetworkPart(
         prefix="first_stage_model.",
         config=keys.vae_config,
         origins=keys.vae_origins,
         make=AutoencoderKL,
     ),
-    "text_encoder": Part(prefix=TEXT, config=keys.text_config, origins=keys.text_origins, make=_text_encoder),
+    "text_encoder": NetworkPart(
+        prefix=TEXT, config=keys.text_config, origins=keys.text_origins, make=_text_encoder
+    ),
 }
 _IMAGE_PARTS = {
-    "image_encoder": Part(
+    "image_encoder": NetworkPart(
         prefix=VISION, config=keys.vision_config, origins=keys.vision_origins, make=_image_encoder
     ),
-    "image_projector": Part(
+    "image_projector": NetworkPart(
         prefix=_PROJECTOR,
         config=keys.projector_config,
         origins=keys.projector_origins,
@@ -91,10 +93,10 @@ _IMAGE_PARTS = {
     ),
 }
 POOLED_IMAGE_PARTS = {
-    "image_encoder": Part(
+    "image_encoder": NetworkPart(
         prefix=VISION, config=keys.vision_config, origins=keys.vision_origins, make=_pooled_image_encoder
     ),
-    "image_projector": Part(
+    "image_projector": NetworkPart(
         prefix=_PROJECTOR,
         config=keys.pooled_projector_config,
         origins=keys.pooled_projector_origins,
@@ -103,7 +105,7 @@ POOLED_IMAGE_PARTS = {
 }
 
 
-def parts_of(unet: Config, checkpoint: Checkpoint) -> dict[str, Part]:
+def parts_of(unet: Config, checkpoint: Checkpoint) -> dict[str, NetworkPart]:
     """Return the parts of a checkpoint with such a denoiser."""
     if not unet["image_cross_attention"]:
         return PARTS

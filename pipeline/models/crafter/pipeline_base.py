@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from framefleet.pipeline.model.specs.ranges import check_ranges
-from framefleet.pipeline.models.crafter.prompts import token_ids
+from framefleet.pipeline.models.crafter.prompts import prompt_ids
 from framefleet.pipeline.models.crafter.scheduler import VideoCrafterDDIMScheduler
 from framefleet.pipeline.models.crafter.unet import VideoCrafterUNet3DModel
 
@@ -117,7 +117,7 @@ class CrafterPipeline(DiffusionPipeline):
             raise ValueError(f"give either `{name}` or `{name}_embeds`")
         if embeds is None:
             prompts = [prompt] * batch_size if isinstance(prompt, str) else list(prompt or ())
-            ids = token_ids(self.tokenizer, prompts)
+            ids = prompt_ids(self.tokenizer, prompts)
             embeds = self.text_encoder(ids.to(self._execution_device)).last_hidden_state
         if embeds.shape[0] != batch_size:
             raise ValueError(f"`{name}` is of {embeds.shape[0]} clips, the others of {batch_size}")

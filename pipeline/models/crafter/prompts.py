@@ -12,7 +12,7 @@ from framefleet.pipeline.models import clip_words
 _ENDS = ("<start_of_text>", "<end_of_text>")  # open_clip's names; "<|endoftext|>" is plain text to it
 
 
-def token_ids(tokenizer: CLIPTokenizer, prompts: list[str]) -> Tensor:
+def prompt_ids(tokenizer: CLIPTokenizer, prompts: list[str]) -> Tensor:
     """Return (B, 77)."""
-    cleaned = [clip_words.lowered(html.unescape(html.unescape(clip_words.repaired(p)))) for p in prompts]
+    cleaned = [clip_words.lowered(html.unescape(html.unescape(clip_words.plain_letters(p)))) for p in prompts]
     return clip_words.token_ids(tokenizer, cleaned, ends=_ENDS, length=tokenizer.model_max_length)

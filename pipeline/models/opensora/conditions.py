@@ -47,7 +47,7 @@ class Packing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Condition:
+class FrameCondition:
     """Which frames of the clip are given. num_head, num_tail: latent frames at its start and its end."""
 
     name: str
@@ -103,7 +103,7 @@ class Condition:
 
 def condition_of(
     name: str | None, image: _Given, last_image: _Given, video: _Given, *, packing: Packing
-) -> Condition:
+) -> FrameCondition:
     """Return the condition of that name, or without one what was given: images at the ends, or a video first.
 
     Raises ValueError for a name that is not known, and when what it needs was not given.
@@ -123,7 +123,7 @@ def condition_of(
     if (head or tail) and not found:
         raise ValueError(f"`condition_type` {name!r} needs `{'video' if is_video else 'image'}`")
     first = int(packing.is_causal and is_video)  # 33 frames are 9 latent ones then, not 8
-    return Condition(
+    return FrameCondition(
         name=name,
         num_head=head and head + first,
         num_tail=tail and tail + first,
@@ -153,7 +153,7 @@ def _each(given: _Given, num_prompts: int, name: str) -> list[_Given]:
 
 
 def given_frames(
-    condition: Condition, *, image: Image | None, last_image: Image | None, video: list[Image] | None
+    condition: FrameCondition, *, image: Image | None, last_image: Image | None, video: list[Image] | None
 ) -> tuple[list[Image], list[Image]]:
     """Return the frames that the clip begins with and ends with. One image alone stands for both ends.
 

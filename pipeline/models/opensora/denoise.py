@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from framefleet.pipeline.models.opensora.guidance import Guidance
+from framefleet.pipeline.models.opensora.guidance import TwoScales
 from framefleet.pipeline.models.opensora.tokens import pack, positions, unpack
 
 
@@ -35,7 +35,7 @@ class Denoiser:
     text: Text
     negative: Text | None
     reference: Tensor | None
-    guidance: Guidance
+    guidance: TwoScales
     embedded: Tensor | None
     image_ids: Tensor
     text_ids: Tensor
@@ -47,7 +47,7 @@ class Denoiser:
         text: Text,
         negative: Text | None,
         given: tuple[Tensor, Tensor],
-        guidance: Guidance,
+        guidance: TwoScales,
     ) -> Denoiser:
         """given: mask and reference frames, (B, 1, T, H, W) and (B, C, T, H, W)."""
         config, (mask, reference) = transformer.config, given

@@ -32,7 +32,7 @@ def shifted_sigmas(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Guidance:
+class TwoScales:
     """How strongly each step follows the prompt (`text`) and the reference frames (`image`); 1 is not at all.
 
     text_oscillates, image_oscillates: after the first steps every second one is not guided.

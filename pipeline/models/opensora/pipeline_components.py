@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerBase, T5EncoderModel
 
 from framefleet.pipeline.models.opensora.autoencoder_dc_video import AutoencoderDCVideo
-from framefleet.pipeline.models.opensora.conditions import Condition, Packing, given_frames, place
+from framefleet.pipeline.models.opensora.conditions import FrameCondition, Packing, given_frames, place
 from framefleet.pipeline.models.opensora.prompts import clip_ids
 
 Generators = torch.Generator | list[torch.Generator] | None
@@ -114,7 +114,7 @@ class OpenSoraComponents(DiffusionPipeline, FluxLoraLoaderMixin):
 
     def prepare_reference(
         self,
-        condition: Condition,
+        condition: FrameCondition,
         given: list[dict[str, Any]],
         latents: Tensor,
         height: int,

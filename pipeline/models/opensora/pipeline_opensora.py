@@ -13,9 +13,9 @@ from PIL.Image import Image
 from torch import Tensor
 
 from framefleet.pipeline.model.specs.ranges import check_ranges
-from framefleet.pipeline.models.opensora.conditions import Condition, condition_of, given_to_rows
+from framefleet.pipeline.models.opensora.conditions import FrameCondition, condition_of, given_to_rows
 from framefleet.pipeline.models.opensora.denoise import Denoiser, Text, takes_reference
-from framefleet.pipeline.models.opensora.guidance import Guidance, shifted_sigmas
+from framefleet.pipeline.models.opensora.guidance import TwoScales, shifted_sigmas
 from framefleet.pipeline.models.opensora.pipeline_components import Generators, OpenSoraComponents
 from framefleet.pipeline.models.opensora.prompts import with_suffixes
 from framefleet.pipeline.models.opensora.sizes import named_size
@@ -114,7 +114,7 @@ class OpenSoraPipeline(OpenSoraComponents):
                 "motion_score": motion_score,
             }
         )
-        guidance = Guidance(
+        guidance = TwoScales(
             text=guidance_scale,
             image=image_guidance_scale if condition.num_given else 1.0,
             text_oscillates=oscillate_text_guidance,
@@ -156,7 +156,7 @@ class OpenSoraPipeline(OpenSoraComponents):
         return {**arguments, "num_frames": condition_of(*given, packing=self.packing).fitted(frames)}
 
     def check_inputs(
-        self, height: int, width: int, num_frames: int, condition: Condition, callback_tensors: list[str]
+        self, height: int, width: int, num_frames: int, condition: FrameCondition, callback_tensors: list[str]
     ) -> None:
         """Raise ValueError for what cannot be rendered."""
         if min(height, width) <= 0 or height % self.size_multiple or width % self.size_multiple:
@@ -224,7 +224,7 @@ class OpenSoraPipeline(OpenSoraComponents):
                 progress_bar.update()
         return latents
 
-    def _decode(self, latents: Tensor, condition: Condition, output_type: str) -> Any:
+    def _decode(self, latents: Tensor, condition: FrameCondition, output_type: str) -> Any:
         scaled = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
         clips = self.vae.decode(scaled, return_dict=False)[0]  # (B, 3, T, H, W)
         first, last = condition.num_dropped

@@ -7,7 +7,7 @@ from typing import Any
 
 from framefleet.pipeline.model.specs.check import Refused
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.models.opensora.conditions import CONDITIONS, Condition, Packing, condition_of
+from framefleet.pipeline.models.opensora.conditions import CONDITIONS, FrameCondition, Packing, condition_of
 from framefleet.pipeline.models.opensora.sizes import named_size
 
 Refusals = list[tuple[str, Refused]]
@@ -65,7 +65,7 @@ def _conditioned(
     return arguments, list(_of_condition(arguments, condition))
 
 
-def _of_condition(arguments: Mapping[str, Any], condition: Condition) -> Iterator[tuple[str, Refused]]:
+def _of_condition(arguments: Mapping[str, Any], condition: FrameCondition) -> Iterator[tuple[str, Refused]]:
     video = arguments.get("video")
     if condition.is_video and video and video["num_frames"] < condition.num_taken:
         reason = (

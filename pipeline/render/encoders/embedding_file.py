@@ -28,7 +28,7 @@ LIBRARIES = ("transformers", "diffusers")
 METADATA = "framefleet"  # one entry: several are written in any order, and equal outputs in equal bytes
 
 
-def to_bytes(key: str, output: Output) -> bytes | None:
+def embedding_bytes(key: str, output: Output) -> bytes | None:
     """Return the file that holds `output` under `key`; None where it is not of what a file can hold."""
     leaves, structure = output
     tensors: dict[str, Tensor] = {}
@@ -41,7 +41,7 @@ def to_bytes(key: str, output: Output) -> bytes | None:
 
 
 def from_bytes(key: str, content: bytes) -> Output:
-    """Return what `to_bytes` was given. Raises ValueError for anything else, and for a single wrong bit."""
+    """Return what `embedding_bytes` was given. Raises ValueError for anything else, and for a wrong bit."""
     try:
         header = parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")])
         digest, _, body = header["__metadata__"][METADATA].partition(" ")

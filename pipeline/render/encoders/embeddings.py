@@ -21,7 +21,7 @@ from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.render.encoders.embedding_file import Output, from_bytes, name_of, to_bytes
+from framefleet.pipeline.render.encoders.embedding_file import Output, embedding_bytes, from_bytes, name_of
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Embeddings:
             self._waiting.append((self._writer.submit(self._write, self._key(call), output), size))
 
     def _write(self, key: str, output: Output) -> None:
-        content = to_bytes(key, output)
+        content = embedding_bytes(key, output)
         if content is None:
             return
         try:

@@ -20,7 +20,7 @@ from framefleet.pipeline.render.fused.calls import Call, is_private, parse_call
 from framefleet.pipeline.render.fused.forwards import Forwards, Result
 
 
-class Task:
+class RowTask:
     """One function on its way. `value` or `error` is set once it is finished."""
 
     def __init__(self, function: Callable[[], Any]) -> None:
@@ -56,7 +56,7 @@ class Batcher:
 
     def __init__(self, forwards: Forwards) -> None:
         self._forwards = forwards
-        self._tasks: dict[greenlet.greenlet, Task] = {}
+        self._tasks: dict[greenlet.greenlet, RowTask] = {}
         self._hub: greenlet.greenlet | None = None
         self.reach = forwards.reach([])  # the most rows that a forward of the last round could use
 
@@ -65,16 +65,16 @@ class Batcher:
         return len(self._tasks)
 
     @property
-    def current(self) -> Task | None:
+    def current(self) -> RowTask | None:
         """The task that is running right now."""
         return self._tasks.get(greenlet.getcurrent())
 
-    def start(self, function: Callable[[], Any]) -> Task:
-        task = Task(function)
+    def start(self, function: Callable[[], Any]) -> RowTask:
+        task = RowTask(function)
         self._tasks[task.greenlet] = task
         return task
 
-    def step(self, around: AbstractContextManager[Any] | None = None) -> list[Task]:
+    def step(self, around: AbstractContextManager[Any] | None = None) -> list[RowTask]:
         """Take every task to its next forward; return those that finished, or else run the forwards.
 
         Finished tasks come back first, so that others can take their place in the forwards.
@@ -116,7 +116,7 @@ class Batcher:
         return result.value
 
     def _run_forwards(self) -> None:
-        groups: dict[Hashable, list[Task]] = {}
+        groups: dict[Hashable, list[RowTask]] = {}
         for task in self._tasks.values():
             assert task.call is not None
             groups.setdefault(task.call.signature, []).append(task)
@@ -141,7 +141,7 @@ def _as_in_pipelines() -> Iterator[None]:
         yield
 
 
-def _note(task: Task, result: Result, started: float) -> None:
+def _note(task: RowTask, result: Result, started: float) -> None:
     task.call, task.result = None, result
     task.first_forward_at = task.first_forward_at or started
     task.last_forward_at = time.perf_counter()

@@ -73,7 +73,7 @@ def is_private() -> bool:
     return autocast or torch.is_grad_enabled() or torch.is_inference_mode_enabled()
 
 
-def join(calls: Sequence[Call]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def join_calls(calls: Sequence[Call]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the arguments of one forward for all calls, in order."""
     batch = calls[0].batch
     columns = zip(*(call.leaves for call in calls), strict=True)

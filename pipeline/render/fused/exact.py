@@ -21,14 +21,14 @@ from framefleet.pipeline.hooks.adapters import working_on
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 from framefleet.pipeline.model.options.regions import separable
-from framefleet.pipeline.render.fused.calls import Call, Layout, adapters_of, bits, join
+from framefleet.pipeline.render.fused.calls import Call, Layout, adapters_of, bits, join_calls
 from framefleet.pipeline.render.fused.pins import (
     Forward,
     Plan,
     Rows,
     Trace,
     Traces,
-    matching,
+    matching_trace,
     pinned_modules,
     run_fused,
 )
@@ -106,7 +106,7 @@ def _differing(
     found: dict[str, list[Trace]] = {}
 
     def compare(name: str, inner: Forward, *args: Any, **kwargs: Any) -> Any:
-        trace = None if rows.is_nested else matching(traces, name, (args, kwargs), rows.rows)
+        trace = None if rows.is_nested else matching_trace(traces, name, (args, kwargs), rows.rows)
         if trace is None:
             return inner(*args, **kwargs)
         by_row = rows.by_row(inner, args, kwargs, trace)
@@ -118,7 +118,7 @@ def _differing(
         _add(found, name, trace)
         return by_row
 
-    args, kwargs = join(calls)
+    args, kwargs = join_calls(calls)
     pinned = pinned_modules(module, pins)
     with working_on(adapters_of(calls)), intercept(pinned, rows), intercept(level, compare):
         forward(*args, **kwargs)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from framefleet.pipeline.hooks.adapters import working_on, working_rows
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.hooks.tree import flatten, unflatten
-from framefleet.pipeline.render.fused.calls import Call, Layout, adapters_of, join, part, row_slice
+from framefleet.pipeline.render.fused.calls import Call, Layout, adapters_of, join_calls, part, row_slice
 
 Forward = Callable[..., Any]
 
@@ -44,7 +44,7 @@ class Trace:
 Traces = Mapping[str, Sequence[Trace]]  # by a module's name: how its calls in one forward look, if not alike
 
 
-def matching(traces: Traces, name: str, arguments: Any, rows: int) -> Trace | None:
+def matching_trace(traces: Traces, name: str, arguments: Any, rows: int) -> Trace | None:
     """Return how this fused call looks in a one-row run; None when it is not one that can be parted."""
     return next((trace for trace in traces.get(name, ()) if trace.is_partable(arguments, rows)), None)
 
@@ -66,7 +66,7 @@ class Rows:
         self.is_nested = False  # inside a call that goes row by row already
 
     def __call__(self, name: str, forward: Forward, *args: Any, **kwargs: Any) -> Any:
-        trace = None if self.is_nested else matching(self._pins, name, (args, kwargs), self.rows)
+        trace = None if self.is_nested else matching_trace(self._pins, name, (args, kwargs), self.rows)
         return forward(*args, **kwargs) if trace is None else self.by_row(forward, args, kwargs, trace)
 
     def by_row(self, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any], trace: Trace) -> Any:
@@ -93,7 +93,7 @@ class Rows:
 
 def run_fused(module: nn.Module, forward: Forward, calls: Sequence[Call], plan: Plan | None) -> list[Any]:
     """Run one forward for all calls; return each row's output. Without a plan nothing is pinned."""
-    args, kwargs = join(calls)
+    args, kwargs = join_calls(calls)
     pins = plan.pins if plan else {}
     with working_on(adapters_of(calls)), intercept(pinned_modules(module, pins), Rows(len(calls), pins)):
         output = forward(*args, **kwargs)

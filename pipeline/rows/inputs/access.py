@@ -14,7 +14,7 @@ from typing import Any
 from framefleet.pipeline.errors import InputError, StoreError
 from framefleet.pipeline.guards.public import public_url
 from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.rows.inputs.http_read import Limits, read_http, too_large
+from framefleet.pipeline.rows.inputs.http_read import Limits, read_http, too_many_bytes
 from framefleet.pipeline.rows.inputs.roots import LocalFile, Roots, StoredFile, WebFile
 
 _MAX_BYTES = Limits().max_bytes
@@ -61,7 +61,7 @@ class Inputs:
             case WebFile():
                 content = read_http(place, self._roots.web, self._limits)
         if len(content) > self._limits.max_bytes:
-            raise too_large(self._limits.max_bytes)
+            raise too_many_bytes(self._limits.max_bytes)
         if not content:
             raise InputError("it is an empty file", "write the file again")
         return content

@@ -10,7 +10,7 @@ from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes
 from framefleet.pipeline.rows.inputs.budget import DECODING
 from framefleet.pipeline.rows.inputs.describing_process import COST, REFUSED
-from framefleet.pipeline.rows.inputs.file_kinds import Kind
+from framefleet.pipeline.rows.inputs.file_kinds import InputFileKind
 from framefleet.pipeline.rows.inputs.pictures import Described
 
 MAX_DECODING_S = 600.0  # some ten times what the largest video takes that is allowed
@@ -25,7 +25,7 @@ class Describer:
         )
         self._cores = threading.Semaphore(os.cpu_count() or 1)
 
-    def describe(self, content: bytes, kind: Kind) -> Described:
+    def describe(self, content: bytes, kind: InputFileKind) -> Described:
         """Return what the file holds, all of it decoded. Raises InputError."""
         try:
             with self._cores, self._boxes.one() as box:

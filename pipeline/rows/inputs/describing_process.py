@@ -8,12 +8,12 @@ from multiprocessing.connection import Connection
 
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.guards.sandbox import bound_memory, serve
-from framefleet.pipeline.rows.inputs.file_kinds import Kind
+from framefleet.pipeline.rows.inputs.file_kinds import InputFileKind
 from framefleet.pipeline.rows.inputs.pictures import decoding_bytes, describe
 
 # To open a file, before it is decoded: for what a container lists of its frames; for what libwebp reserves,
 # but does not touch yet, for its largest picture, which is then refused by its size.
-OPENING: dict[Kind, int] = {"video": 256 << 20, "image": 5 << 29}
+OPENING: dict[InputFileKind, int] = {"video": 256 << 20, "image": 5 << 29}
 MORE = 256 << 20  # than decoding should take
 # The kinds of answers, their first byte.
 COST, DESCRIBED, REFUSED = b"c", b"d", b"r"

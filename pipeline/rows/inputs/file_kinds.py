@@ -6,14 +6,14 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["image", "video"]
+InputFileKind = Literal["image", "video"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileKind:
     """kind: None for what is neither. name: as people call the format."""
 
-    kind: Kind | None
+    kind: InputFileKind | None
     name: str
 
     def __str__(self) -> str:
@@ -22,7 +22,7 @@ class FileKind:
 
 
 # The first that fits counts.
-_SIGNATURES: tuple[tuple[bytes, Kind | None, str], ...] = (
+_SIGNATURES: tuple[tuple[bytes, InputFileKind | None, str], ...] = (
     (rb"\x89PNG\r\n\x1a\n", "image", "png"),
     (rb"\xff\xd8\xff", "image", "jpeg"),
     (rb"RIFF....WEBP", "image", "webp"),

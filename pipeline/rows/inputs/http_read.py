@@ -162,10 +162,10 @@ async def _content(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
                 break
         else:
             return b"".join(chunks)
-    raise too_large(max_bytes)
+    raise too_many_bytes(max_bytes)
 
 
-def too_large(max_bytes: int) -> InputError:
+def too_many_bytes(max_bytes: int) -> InputError:
     return InputError(f"it is larger than {max_bytes:,} bytes", "make it smaller: cut it or compress it")
 
 

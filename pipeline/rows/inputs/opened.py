@@ -13,7 +13,7 @@ from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.request import is_input
 from framefleet.pipeline.rows.inputs.access import naming
 from framefleet.pipeline.rows.inputs.pictures import open_image, open_video
-from framefleet.pipeline.rows.inputs.video_frames import MAX_FRAMES
+from framefleet.pipeline.rows.inputs.video_frames import MAX_DECODED_FRAMES
 
 
 def open_arguments(
@@ -39,5 +39,5 @@ def _open(name: str, value: Mapping[str, Any], read: Callable[[str], bytes], max
                 "put the first one back, or run the same command again to render from the new one",
             )
         if "num_frames" in value:
-            return open_video(content, max_frames=min(value["num_frames"], max_frames or MAX_FRAMES))
+            return open_video(content, max_frames=min(value["num_frames"], max_frames or MAX_DECODED_FRAMES))
         return open_image(content)

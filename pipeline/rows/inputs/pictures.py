@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.rows.inputs.budget import DECODING
-from framefleet.pipeline.rows.inputs.file_kinds import FileKind, Kind, file_kind
+from framefleet.pipeline.rows.inputs.file_kinds import FileKind, InputFileKind, file_kind
 from framefleet.pipeline.rows.inputs.video_frames import BYTES_PER_FRAME_PIXEL, frames_of, most_pixels
 
 # Others run programs (eps), are rarely what people mean (psd, ico) or read by few (avif).
@@ -54,7 +54,7 @@ def open_video(content: bytes, *, max_frames: int) -> list[Image.Image]:
         return list(islice(frames, max_frames))
 
 
-def describe(content: bytes, kind: Kind) -> Described:
+def describe(content: bytes, kind: InputFileKind) -> Described:
     """Return what the file holds, all of it decoded: what passes here will open in another process."""
     if kind == "image":
         size, num_frames = open_image(content).size, 1
@@ -70,7 +70,7 @@ def describe(content: bytes, kind: Kind) -> Described:
     )
 
 
-def decoding_bytes(content: bytes, kind: Kind) -> int:
+def decoding_bytes(content: bytes, kind: InputFileKind) -> int:
     """Return how much memory `describe` takes beside the content. Decodes nothing. Raises InputError."""
     if kind == "video":
         _check_is_video(content)

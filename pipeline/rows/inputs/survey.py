@@ -17,7 +17,7 @@ from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.model.specs.check import Refused
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.describing import Describer
-from framefleet.pipeline.rows.inputs.file_kinds import Kind
+from framefleet.pipeline.rows.inputs.file_kinds import InputFileKind
 from framefleet.pipeline.rows.inputs.pictures import Described
 
 Answer = Described | Refused
@@ -49,12 +49,12 @@ class InputIndex:
         # An empty name is SQLite's own temporary file.
         self._db = sqlite3.connect("", check_same_thread=False)
         self._db.executescript(_SCHEMA)
-        self._questions: SimpleQueue[tuple[str, Kind] | None] = SimpleQueue()
+        self._questions: SimpleQueue[tuple[str, InputFileKind] | None] = SimpleQueue()
         self._answers: SimpleQueue[tuple[bytes, Answer | Exception]] = SimpleQueue()
         self._under_way: set[bytes] = set()
         self._has_threads = False
 
-    def prefetch(self, uris: Iterable[tuple[str, Kind]]) -> None:
+    def prefetch(self, uris: Iterable[tuple[str, InputFileKind]]) -> None:
         """Read all that are not known yet, side by side, however many there are."""
         for uri, kind in uris:
             key = _key(uri, kind)
@@ -76,18 +76,18 @@ class InputIndex:
             # Daemons, which a pool's threads are not: after Ctrl-C nobody waits for slow hosts.
             threading.Thread(target=self._work, name=f"input-{number}", daemon=True).start()
 
-    def find(self, uri: str, kind: Kind) -> Answer:
+    def find(self, uri: str, kind: InputFileKind) -> Answer:
         """Return what `uri` holds, or why it is no such `kind`; what was not prefetched is read now."""
         self.prefetch([(uri, kind)])
         answer = self._recall(_key(uri, kind))
         assert answer is not None
         return answer
 
-    def knows(self, uri: str, kind: Kind) -> bool:
+    def knows(self, uri: str, kind: InputFileKind) -> bool:
         """Tell whether the answer is there already."""
         return self._recall(_key(uri, kind)) is not None
 
-    def remember(self, uri: str, kind: Kind, described: Described) -> None:
+    def remember(self, uri: str, kind: InputFileKind, described: Described) -> None:
         """Take what an earlier run found in a file, which is then not read again."""
         if not self.knows(uri, kind):
             self._remember(_key(uri, kind), described)
@@ -141,6 +141,6 @@ class InputIndex:
         return Described(sha256=sha256, width=width, height=height, num_frames=num_frames)
 
 
-def _key(uri: str, kind: Kind) -> bytes:
+def _key(uri: str, kind: InputFileKind) -> bytes:
     """Return 16 bytes in place of a URL of maybe thousands."""
     return hashlib.sha256(f"{kind} {uri}".encode("utf-8", "surrogatepass")).digest()[:16]

@@ -15,7 +15,7 @@ from framefleet.pipeline.outputs.media import SCALING
 from framefleet.pipeline.rows.inputs.budget import DECODING
 
 MAX_FRAME_PIXELS = 1 << 24  # 4096 x 4096: 81 of those are 4 GB
-MAX_FRAMES = 1 << 14  # 11 minutes at 24 frames per second
+MAX_DECODED_FRAMES = 1 << 14  # 11 minutes at 24 frames per second
 MAX_PIXELS = 1 << 32  # of all frames, which are decoded to see that they can be: a minute or two
 # Containers that hold their own frames. FFmpeg also has demuxers of lists (hls, concat, dash), which open the
 # files and URLs that are written in them, and one that draws any text as a film (tty).
@@ -99,7 +99,7 @@ def _check(frame: av.VideoFrame, size: tuple[int, int] | None, count: int) -> No
     pixels = frame.width * frame.height
     if pixels > MAX_FRAME_PIXELS:
         raise _too_large(frame.width, frame.height)
-    limit = min(MAX_FRAMES, MAX_PIXELS // pixels)
+    limit = min(MAX_DECODED_FRAMES, MAX_PIXELS // pixels)
     if count > limit:
         raise InputError(f"it has more than {limit:,} frames", "cut it, or make it smaller")
 

@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterable
 import pyarrow as pa
 
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.model.specs.signature import PLUMBING, Kind
+from framefleet.pipeline.model.specs.signature import PLUMBING, ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
-_WORDS: dict[Kind, str] = {
+_WORDS: dict[ArgumentKind, str] = {
     "str": "text",
     "bool": "true or false",
     "int": "whole numbers",
@@ -22,7 +22,7 @@ _WORDS: dict[Kind, str] = {
 }
 
 
-def check_type(field: pa.Field, target: str, kind: Kind) -> None:
+def check_type(field: pa.Field, target: str, kind: ArgumentKind) -> None:
     """Raise when no cell of the column can ever be what the argument takes."""
     stored = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     text = pa.types.is_string(stored) or pa.types.is_large_string(stored) or pa.types.is_string_view(stored)

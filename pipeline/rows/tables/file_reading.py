@@ -17,10 +17,10 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.model.specs.signature import Kind
+from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.tables.json_lines import JsonLines
 
-Format = Literal["parquet", "csv", "tsv", "jsonl"]
+TableFormat = Literal["parquet", "csv", "tsv", "jsonl"]
 COMPRESSED = (".gz", ".bz2", ".xz")
 # Also of a row. A batch is handed on as a whole, and rows that wait to be rendered keep theirs in memory.
 MAX_BATCH_BYTES = 32 << 20
@@ -29,7 +29,7 @@ STEP_ROWS = 128
 MAX_COLUMNS = 10_000
 MAX_NAME = 256  # characters of a column's name
 _VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}  # Arrow computes little with them
-_JSON_TYPES: dict[Kind | None, pa.DataType] = {
+_JSON_TYPES: dict[ArgumentKind | None, pa.DataType] = {
     "int": pa.int64(),
     "float": pa.float64(),
     "bool": pa.bool_(),
@@ -46,9 +46,9 @@ class FileToRead:
 
     content: io.RawIOBase
     name: str
-    format: Format
+    format: TableFormat
     compression: str | None
-    arguments: Mapping[str, Kind]
+    arguments: Mapping[str, ArgumentKind]
 
 
 def schema_of(file: FileToRead) -> tuple[pa.Schema, int | None]:
@@ -259,7 +259,7 @@ def explained(file: FileToRead, after_row: int | None = None) -> Iterator[None]:
         lzma.LZMAError,
         zlib.error,
     ) as error:
-        fixes: dict[Format, str] = {
+        fixes: dict[TableFormat, str] = {
             "jsonl": "every line must be one JSON object with the same keys, each of one type",
             "parquet": "write the file again; it may be cut short",
         }

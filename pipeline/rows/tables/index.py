@@ -32,7 +32,7 @@ ORDER BY position
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
+class RowCounts:
     """rows: all that were added; duplicates: those whose row_id came earlier; done + pending = distinct."""
 
     rows: int
@@ -66,10 +66,10 @@ class RowIndex:
         self._num_done += max(new, 0)  # -1 when there were none
         return max(new, 0)
 
-    def counts(self) -> Counts:
+    def counts(self) -> RowCounts:
         rows, distinct = self._seal()
         done = self._num_done
-        return Counts(
+        return RowCounts(
             rows=rows, distinct=distinct, duplicates=rows - distinct, done=done, pending=distinct - done
         )
 

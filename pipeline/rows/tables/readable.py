@@ -46,7 +46,7 @@ def readable(batch: pa.RecordBatch, read: Collection[str]) -> Readable:
     return Readable(cells=cells, offsets=offsets, refused=dict(sorted(refused.items())))
 
 
-def repaired(row: pa.RecordBatch) -> pa.RecordBatch:
+def repaired_row(row: pa.RecordBatch) -> pa.RecordBatch:
     """Return a refused row as every program can read it: bad text is mended, other bad cells are null."""
     columns = [
         _repaired(column) if any(_problems(column, is_read=False)) else column for column in row.columns

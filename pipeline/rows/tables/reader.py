@@ -24,7 +24,7 @@ from framefleet.pipeline.rows.tables.reader_process import (
 _READERS = Sandboxes("framefleet.pipeline.rows.tables.reader_process", max_silence_s=120.0)
 
 
-def read_schema(
+def read_file_schema(
     file: IO[bytes], size: int | None, request: Mapping[str, Any]
 ) -> tuple[pa.Schema, int | None]:
     """Return the schema and, for Parquet, the number of rows. request: as `FileToRead`. Raises TableError."""

@@ -58,7 +58,7 @@ def check_input(cell: Any, kind: InputKind, finder: Finder) -> dict[str, Any] | 
     return {"uri": finder.locate(cell.strip()), "sha256": seen.sha256, **frames}
 
 
-def check_length(video: Any, asked: int | None, spec: PipelineSpec) -> Refused | None:
+def check_video_length(video: Any, asked: int | None, spec: PipelineSpec) -> Refused | None:
     """Return why a row's video is too short, or does not fit the model's frame rule.
 
     asked: the row's own num_frames, the first of which are taken; None where all are. Not where the pipeline

@@ -13,10 +13,10 @@ from framefleet.pipeline.errors import JobError, UserError
 from framefleet.pipeline.guards.public import public_url
 from framefleet.pipeline.model.loras.asked import ARGUMENT as LORA
 from framefleet.pipeline.model.loras.asked import Lora, check_loras
-from framefleet.pipeline.model.registry import row_rules
+from framefleet.pipeline.model.registry import own_row_rules
 from framefleet.pipeline.model.specs.check import Refused, check_argument, check_fps, check_seed, shown
-from framefleet.pipeline.model.specs.schedulers import resolve
-from framefleet.pipeline.model.specs.signature import InputKind, Kind, Parameter, ScalarKind
+from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
+from framefleet.pipeline.model.specs.signature import ArgumentKind, InputKind, Parameter, ScalarKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.guidance_check import check_schedule, is_schedule
 from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, recipe_of_row
@@ -33,7 +33,13 @@ from framefleet.pipeline.rows.tables.row_inputs import Finder, NoInputs, check_i
 from framefleet.pipeline.rows.tables.rows import Reader, RowPlan
 
 # Columns with a meaning of their own, unless the pipeline has a parameter of that name.
-_SPECIAL: dict[str, Kind] = {"seed": "int", "scheduler": "str", "recipe": "str", "fps": "float", LORA: "str"}
+_SPECIAL: dict[str, ArgumentKind] = {
+    "seed": "int",
+    "scheduler": "str",
+    "recipe": "str",
+    "fps": "float",
+    LORA: "str",
+}
 _FROM_INPUT = re.compile("ImageToVideo|VideoToVideo|Img2Img|Inpaint")
 # Distinct cells remembered per column: heights and schedulers repeat, prompts and seeds do not.
 _CACHED, _CACHED_LENGTH = 4096, 4096
@@ -41,7 +47,7 @@ _CACHED, _CACHED_LENGTH = 4096, 4096
 
 def argument_columns(
     spec: PipelineSpec, columns: Mapping[str, str], recipe: Recipe = BUILT_IN["generate"]
-) -> dict[str, Kind]:
+) -> dict[str, ArgumentKind]:
     """Return the columns that a plan would read, with what their cells should be; for `open_table`."""
     targets = meanings(spec, recipe)
     return {columns.get(target, target): kind for target, kind in targets.items()}
@@ -100,19 +106,19 @@ def plan_rows(
         base=base,
         required=required,
         seed=special.get("seed"),
-        scheduler=special.get("scheduler") or resolve(None, spec),
+        scheduler=special.get("scheduler") or resolve_scheduler(None, spec),
         loras=special.get(LORA, {}),
         recipe=recipe,
         fps=fps,
         finder=finder,
         spec=spec,
-        rules=row_rules(spec.class_name),
+        rules=own_row_rules(spec.class_name),
         carried=carried,
         lookalikes=lookalikes(carried, [target for target in targets if target not in read]),
     )
 
 
-def meanings(spec: PipelineSpec, recipe: Recipe) -> dict[str, Kind]:
+def meanings(spec: PipelineSpec, recipe: Recipe) -> dict[str, ArgumentKind]:
     """Return all that a column may mean, with the kind of its cells."""
     more = {parameter.name: parameter.kind for parameter in recipe.parameters() if parameter.kind}
     own = {name: parameter.kind for name, parameter in spec.settable().items() if parameter.kind}
@@ -136,7 +142,7 @@ def _is_argument(target: str, spec: PipelineSpec) -> bool:
 
 
 def _read_columns(
-    columns: Mapping[str, str], targets: Mapping[str, Kind], schema: pa.Schema
+    columns: Mapping[str, str], targets: Mapping[str, ArgumentKind], schema: pa.Schema
 ) -> dict[str, str]:
     """Return the columns that have a meaning, by what they mean."""
     for target, column in columns.items():
@@ -158,7 +164,7 @@ def _read_columns(
 
 def _defaults(
     given: Mapping[str, Any],
-    targets: Mapping[str, Kind],
+    targets: Mapping[str, ArgumentKind],
     checks: Mapping[str, Callable[[Any], Any]],
     spec: PipelineSpec,
     *,
@@ -184,7 +190,7 @@ def _defaults(
     return arguments, special
 
 
-def _checked_default(name: str, value: Any, kind: Kind, check: Callable[[Any], Any]) -> Any:
+def _checked_default(name: str, value: Any, kind: ArgumentKind, check: Callable[[Any], Any]) -> Any:
     found = check(value)
     if isinstance(found, Refused):
         public = public_url(value) if kind in get_args(InputKind) and isinstance(value, str) else value
@@ -201,7 +207,7 @@ def check_scalar(name: str, value: Any, kind: ScalarKind, spec: PipelineSpec) ->
 
 def _check_of(
     target: str,
-    kind: Kind,
+    kind: ArgumentKind,
     spec: PipelineSpec,
     find_recipe: Callable[[str], Recipe],
     finder: Finder,
@@ -219,7 +225,7 @@ def _check_of(
         return check_seed
     if target == "fps":
         return _remembering(check_fps)
-    find = (lambda name: resolve(name, spec)) if target == "scheduler" else find_recipe
+    find = (lambda name: resolve_scheduler(name, spec)) if target == "scheduler" else find_recipe
     return _remembering(_refusing(find))
 
 

@@ -13,7 +13,7 @@ from framefleet.pipeline.model.loras.asked import ARGUMENT as LORA
 from framefleet.pipeline.model.specs.check import Refused, shown
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice
-from framefleet.pipeline.model.specs.signature import InputKind, Kind
+from framefleet.pipeline.model.specs.signature import ArgumentKind, InputKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.duration import check_film
 from framefleet.pipeline.recipes.recipe import Recipe
@@ -21,7 +21,7 @@ from framefleet.pipeline.request import FALLBACK_FPS, Request, is_input
 from framefleet.pipeline.rows.identity import derive_seed
 from framefleet.pipeline.rows.tables.limits import limits
 from framefleet.pipeline.rows.tables.readable import Problems, readable
-from framefleet.pipeline.rows.tables.row_inputs import Finder, check_length
+from framefleet.pipeline.rows.tables.row_inputs import Finder, check_video_length
 
 _SHAPING = ("height", "width", *FRAME_PARAMETERS, "max_sequence_length")
 # From arguments and the names of those that the row itself gives, to what is rendered, and what is wrong.
@@ -87,7 +87,7 @@ class Reader:
 
     column: str
     target: str
-    kind: Kind
+    kind: ArgumentKind
     is_argument: bool
     check: Callable[[Any], Any]
 
@@ -209,7 +209,7 @@ class RowPlan:
             found += check_film(arguments, arguments["duration_s"], fps)
         video = arguments.get("video")
         if video and not self.rules:
-            refused = check_length(video, arguments.get("num_frames"), self.spec)
+            refused = check_video_length(video, arguments.get("num_frames"), self.spec)
             found += [("video", refused)] if refused else []
         return self._problems(found, arguments)
 

@@ -16,10 +16,10 @@ from fsspec.implementations.local import LocalFileSystem
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.public import check_url, keep_secrets, public_text, public_url
-from framefleet.pipeline.model.specs.signature import Kind
+from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.tables.table_files import (
     FORMATS,
-    Source,
+    TableFile,
     file_format,
     open_batches,
     read_schema,
@@ -28,7 +28,9 @@ from framefleet.pipeline.rows.tables.table_files import (
 MAX_LISTED = 100_000  # files below a local folder
 _MAX_ROWS = 100_000_000  # each takes 40 bytes of disk while a job runs, and a kilobyte may hold so many
 
-_TEXT_COLUMNS: dict[str, Kind] = dict.fromkeys(("prompt", "negative_prompt", "scheduler", "recipe"), "str")
+_TEXT_COLUMNS: dict[str, ArgumentKind] = dict.fromkeys(
+    ("prompt", "negative_prompt", "scheduler", "recipe"), "str"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +42,7 @@ class Table:
     """
 
     location: str
-    sources: tuple[Source, ...]
+    sources: tuple[TableFile, ...]
     schema: pa.Schema
     num_rows: int | None
 
@@ -81,7 +83,7 @@ def open_table(
     location: str,
     storage_options: Mapping[str, Any] | None = None,
     *,
-    arguments: Mapping[str, Kind] | None = None,
+    arguments: Mapping[str, ArgumentKind] | None = None,
 ) -> Table:
     """Return the table at `location`: Parquet, CSV, TSV or JSONL (the latter three also as .gz, .bz2, .xz).
 
@@ -96,7 +98,7 @@ def open_table(
     try:
         filesystem, path = fsspec.core.url_to_fs(location, **(storage_options or {}))
         paths = _paths(filesystem, path, shown)
-        sources = tuple(Source(filesystem=filesystem, path=p, format=file_format(p)) for p in paths)
+        sources = tuple(TableFile(filesystem=filesystem, path=p, format=file_format(p)) for p in paths)
         schema, num_rows = _one_schema(sources, _TEXT_COLUMNS | dict(arguments or {}))
     except TableError:
         raise
@@ -180,7 +182,9 @@ def _nearest(filesystem: Any, path: str) -> str:
     return f"in its folder there is {', '.join(nearest)}" if nearest else "check the path"
 
 
-def _one_schema(sources: tuple[Source, ...], arguments: Mapping[str, Kind]) -> tuple[pa.Schema, int | None]:
+def _one_schema(
+    sources: tuple[TableFile, ...], arguments: Mapping[str, ArgumentKind]
+) -> tuple[pa.Schema, int | None]:
     """Return the schema that all files share and, when cheap, the number of rows."""
     schema, num_rows = read_schema(sources[0], arguments)
     doubled = sorted({name for name in schema.names if schema.names.count(name) > 1})

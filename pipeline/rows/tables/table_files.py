@@ -12,11 +12,11 @@ from typing import IO, Any
 import pyarrow as pa
 
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.model.specs.signature import Kind
+from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.tables import reader
-from framefleet.pipeline.rows.tables.file_reading import COMPRESSED, Format
+from framefleet.pipeline.rows.tables.file_reading import COMPRESSED, TableFormat
 
-FORMATS: dict[str, Format] = {
+FORMATS: dict[str, TableFormat] = {
     ".parquet": "parquet",
     ".pq": "parquet",
     ".csv": "csv",
@@ -28,32 +28,32 @@ FORMATS: dict[str, Format] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class TableFile:
     """One file of a table."""
 
     filesystem: Any  # fsspec has no types
     path: str
-    format: Format | None
+    format: TableFormat | None
 
 
-def file_format(path: str) -> Format | None:
+def file_format(path: str) -> TableFormat | None:
     """Return what the name says that the file is; None when it is no table."""
     name, compression = _name(path)
     found = FORMATS.get(name.suffix.lower())
     return None if compression and found == "parquet" else found
 
 
-def read_schema(source: Source, arguments: Mapping[str, Kind]) -> tuple[pa.Schema, int | None]:
+def read_schema(source: TableFile, arguments: Mapping[str, ArgumentKind]) -> tuple[pa.Schema, int | None]:
     """Return the schema and, for Parquet, the number of rows. Raises TableError.
 
     arguments: columns whose cells are checked later, with the kind that they should have.
     """
     with _opened(source) as (file, size):
-        return reader.read_schema(file, size, _request(source, arguments))
+        return reader.read_file_schema(file, size, _request(source, arguments))
 
 
 def open_batches(
-    source: Source, schema: pa.Schema, *, batch_rows: int, first_row: int
+    source: TableFile, schema: pa.Schema, *, batch_rows: int, first_row: int
 ) -> Iterator[pa.RecordBatch]:
     """Yield the file's batches with the columns of `schema`. first_row: of the table, for messages."""
     request = {**_request(source, {}), "batch_rows": batch_rows, "first_row": first_row}
@@ -61,7 +61,7 @@ def open_batches(
         yield from reader.read_batches(file, size, request, schema)
 
 
-def _request(source: Source, arguments: Mapping[str, Kind]) -> dict[str, Any]:
+def _request(source: TableFile, arguments: Mapping[str, ArgumentKind]) -> dict[str, Any]:
     _, compression = _name(source.path)
     return {
         "name": source.path,
@@ -79,7 +79,7 @@ def _name(path: str) -> tuple[PurePosixPath, str | None]:
 
 
 @contextmanager
-def _opened(source: Source) -> Iterator[tuple[IO[bytes], int | None]]:
+def _opened(source: TableFile) -> Iterator[tuple[IO[bytes], int | None]]:
     """Give the file and its size; None where it can only be read in order, as from some web servers."""
     try:
         file = source.filesystem.open(source.path, "rb")

@@ -29,7 +29,7 @@ def buckets_of(sizes: Sequence[Sequence[int]], spec: PipelineSpec) -> tuple[Buck
     return tuple(dict.fromkeys(given))
 
 
-def choose(buckets: Sequence[Bucket], video: Described) -> Bucket | Refused:
+def choose_bucket(buckets: Sequence[Bucket], video: Described) -> Bucket | Refused:
     """Return the bucket that keeps most of a video which fills it, or why it fills none.
 
     Most: pixels of the bucket times the share of the picture that is left when its sides are cut off.

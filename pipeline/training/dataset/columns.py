@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.model.specs.check import Refused, check_argument, coerce, shown
-from framefleet.pipeline.model.specs.signature import InputKind, Kind, ScalarKind
+from framefleet.pipeline.model.specs.signature import ArgumentKind, InputKind, ScalarKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.records import RECORD_FIELDS
 from framefleet.pipeline.rows.tables.column_checks import check_type, did_you_mean
@@ -19,7 +19,7 @@ from framefleet.pipeline.rows.tables.limits import limits
 from framefleet.pipeline.rows.tables.rows import Problem
 from framefleet.pipeline.rows.tables.table import Table
 from framefleet.pipeline.training.dataset import rendered
-from framefleet.pipeline.training.settings import Part
+from framefleet.pipeline.training.settings import TrainedPart
 
 VIDEO: tuple[InputKind, ...] = ("video", "image")  # an image is a video of one frame
 PARAPHRASE, CONTRAST = "paraphrase", "contrast"  # texts that mean the same as the prompt, and another thing
@@ -71,7 +71,10 @@ class Columns:
         rows = rows or [{} for _ in range(batch.num_rows)]
         if self.is_rendered:
             texts = batch.column(rendered.ARGUMENTS).to_pylist()
-            rows = [rendered.prompts(text, self.kinds) | row for text, row in zip(texts, rows, strict=True)]
+            rows = [
+                rendered.recorded_prompts(text, self.kinds) | row
+                for text, row in zip(texts, rows, strict=True)
+            ]
         return [self._checked(row) for row in rows]
 
     def _checked(self, cells: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
@@ -98,9 +101,9 @@ class Columns:
         return Problem(column=column, value=value, reason=refused.reason, fix=refused.fix)
 
 
-def column_kinds(spec: PipelineSpec, columns: Mapping[str, str]) -> dict[str, Kind]:
+def column_kinds(spec: PipelineSpec, columns: Mapping[str, str]) -> dict[str, ArgumentKind]:
     """Return the columns that a training may read, with what their cells should be; for `open_table`."""
-    targets: dict[str, Kind] = {
+    targets: dict[str, ArgumentKind] = {
         **{name: name for name in VIDEO},
         PARAPHRASE: "str",
         CONTRAST: "str",
@@ -113,7 +116,7 @@ def column_kinds(spec: PipelineSpec, columns: Mapping[str, str]) -> dict[str, Ki
 def plan_columns(
     table: Table,
     spec: PipelineSpec,
-    part: Part,
+    part: TrainedPart,
     *,
     columns: Mapping[str, str] | None = None,
     defaults: Mapping[str, Any] | None = None,
@@ -166,7 +169,7 @@ def _told(spec: PipelineSpec) -> dict[str, ScalarKind]:
     return {n: p.kind for n, p in settable if p.kind in get_args(ScalarKind) and TOLD.fullmatch(n)}  # type: ignore[misc]
 
 
-def _kinds(part: Part, told: Mapping[str, ScalarKind]) -> dict[str, ScalarKind]:
+def _kinds(part: TrainedPart, told: Mapping[str, ScalarKind]) -> dict[str, ScalarKind]:
     """Return what the part reads beside the video."""
     if part == "autoencoder":
         return {REPEATS: "int"}

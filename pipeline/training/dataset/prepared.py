@@ -24,9 +24,9 @@ from framefleet.pipeline.outputs.frames import Frames
 from framefleet.pipeline.outputs.json_file import read_json
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.training.dataset.rows import TrainingRows
-from framefleet.pipeline.training.dataset.shards import Shard, to_bytes
+from framefleet.pipeline.training.dataset.shards import Shard, shard_bytes
 from framefleet.pipeline.training.dataset.videos import read_frames
-from framefleet.pipeline.training.task import Prepared, Task, TrainingRow
+from framefleet.pipeline.training.task import Prepared, TrainingRow, TrainingTask
 
 _FOLDER = "prepared"
 SHARD_BYTES = 64 << 20  # large enough for object stores, small enough to be in memory and lost by a kill
@@ -56,7 +56,7 @@ class PreparedRows:
     def __init__(
         self,
         rows: TrainingRows,
-        task: Task,
+        task: TrainingTask,
         read: Callable[[str], bytes],
         *,
         store: Store,
@@ -107,7 +107,7 @@ class PreparedRows:
         for number in range(rank, -(-len(self) // size), world_size):
             positions = range(number * size, min((number + 1) * size, len(self)))
             if self._path(number) not in there:
-                self._store.write(self._path(number), to_bytes(list(self._made_all(positions))))
+                self._store.write(self._path(number), shard_bytes(list(self._made_all(positions))))
             done += len(positions)
             if progress:
                 progress(done)

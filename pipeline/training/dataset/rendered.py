@@ -35,7 +35,7 @@ def clips(cells: list[Any], location: str, schema: pa.Schema) -> list[Any]:
     return [match[1] if match else cell for match, cell in zip(found, cells, strict=True)]
 
 
-def prompts(text: str | None, names: Collection[str]) -> dict[str, Any]:
+def recorded_prompts(text: str | None, names: Collection[str]) -> dict[str, Any]:
     """Return the prompts in a record's arguments. What else is there was maybe another model's default."""
     try:
         found = parse_json(text or "")

@@ -22,7 +22,7 @@ from framefleet.pipeline.training.task import Prepared
 _METADATA = "framefleet"  # one entry: several are written in any order
 
 
-def to_bytes(rows: Sequence[Prepared]) -> bytes:
+def shard_bytes(rows: Sequence[Prepared]) -> bytes:
     """Return the file; equal rows give equal bytes."""
     tensors: dict[str, Tensor] = {}
     names = [

@@ -27,7 +27,7 @@ from framefleet.pipeline.rows.inputs.pictures import Described
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.tables.readable import readable
 from framefleet.pipeline.rows.tables.rows import InvalidRow, Problem, refused_row
-from framefleet.pipeline.training.dataset.buckets import choose
+from framefleet.pipeline.training.dataset.buckets import choose_bucket
 from framefleet.pipeline.training.dataset.columns import REPEATS, Columns
 from framefleet.pipeline.training.dataset.rows import TrainingRows
 from framefleet.pipeline.training.task import NO_FRAMES, Bucket, TrainingRow
@@ -148,7 +148,7 @@ class _Videos:
         described = self._index.find(uri, self._kind)
         if isinstance(described, Refused):
             return described
-        bucket = choose(buckets, described)
+        bucket = choose_bucket(buckets, described)
         return bucket if isinstance(bucket, Refused) else (uri, described.sha256, bucket)
 
     def close(self) -> None:

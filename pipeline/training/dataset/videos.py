@@ -39,12 +39,12 @@ def read_frames(row: TrainingRow, read: Callable[[str], bytes]) -> Frames | None
                     "put the first one back, or train into another output",
                 )
             with closing(_pictures(content)) as pictures:
-                return fitted(pictures, row.bucket)
+                return fitted_frames(pictures, row.bucket)
     except InputError as error:
         raise TableError(f"row {row.index}: {error.problem}", error.fix) from error
 
 
-def fitted(pictures: Iterable[Image.Image], bucket: Bucket) -> Frames:
+def fitted_frames(pictures: Iterable[Image.Image], bucket: Bucket) -> Frames:
     """Return the first pictures in the size of the bucket, which none is smaller than."""
     size = (bucket.width, bucket.height)
     chosen = islice(pictures, bucket.num_frames)  # one by one: those of a film may be gigabytes together

@@ -13,7 +13,7 @@ from framefleet.pipeline.model.specs.schedulers import steps_flow
 from framefleet.pipeline.model.specs.signature import INPUTS
 from framefleet.pipeline.models.opensora.conditions import CONDITIONS
 from framefleet.pipeline.outputs.frames import Frames
-from framefleet.pipeline.recipes.siblings import call_parameters, fitted
+from framefleet.pipeline.recipes.siblings import call_parameters, fitted_arguments
 from framefleet.pipeline.training.task import Bucket
 
 _GUIDED = {"guidance_scale": 2.0}
@@ -46,7 +46,7 @@ def row_arguments(
         )
     given = own | _seen(pipe, arguments, frames)
     given |= {name: value for name, value in sizes.items() if name in known}
-    given = fitted(pipe, given)
+    given = fitted_arguments(pipe, given)
     given |= {"num_inference_steps": _num_steps(pipe.scheduler), "output_type": "latent"}
     return given | ({} if _is_guidance_embedded(pipe) else {"guidance_scale": 1.0})
 

@@ -20,9 +20,9 @@ from framefleet.pipeline.model.model import DTYPES, source_of
 from framefleet.pipeline.outputs.json_file import read_json
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.training.settings import LoraSettings
-from framefleet.pipeline.training.task import Task
+from framefleet.pipeline.training.task import TrainingTask
 from framefleet.pipeline.training.training import Training
-from framefleet.pipeline.training.world import World, whole
+from framefleet.pipeline.training.world import World, whole_tensor
 
 FOLDER, MARKER = "model", "finished.json"
 _INDEX = "model_index.json"
@@ -48,7 +48,7 @@ def read_finished(store: Store) -> Finished | None:
     return read_json(store, MARKER, _FINISHED, fix=f"delete {store.url_of(MARKER)}, and run the same command")
 
 
-def write_result(training: Training, task: Task, world: World) -> None:
+def write_result(training: Training, task: TrainingTask, world: World) -> None:
     """Write what the training was for, with the weights as they are; every process must call this."""
     lora = training.settings.lora
     result = f"{lora.name}.safetensors" if lora else FOLDER
@@ -62,7 +62,7 @@ def write_result(training: Training, task: Task, world: World) -> None:
         training.store.write(MARKER, content.encode())
 
 
-def _write_lora(training: Training, task: Task, lora: LoraSettings, world: World, path: str) -> None:
+def _write_lora(training: Training, task: TrainingTask, lora: LoraSettings, world: World, path: str) -> None:
     """Write the adapters alone, as diffusers' `load_lora_weights` and a job's `loras:` take them."""
     from framefleet.pipeline.training.lora import lora_file
 
@@ -72,7 +72,7 @@ def _write_lora(training: Training, task: Task, lora: LoraSettings, world: World
         training.store.write(path, safetensors.torch.save(tensors, metadata={"format": "pt"}))
 
 
-def _write_model(training: Training, task: Task, world: World) -> None:
+def _write_model(training: Training, task: TrainingTask, world: World) -> None:
     """Write the pipeline with its trained components; every process must call this.
 
     The index goes last: a folder without it is no model.
@@ -110,7 +110,7 @@ def _gathered(module: Any, dtype: torch.dtype, world: World) -> Any | None:
     """Return the component with all of its weights in `dtype`; None for all processes but the first."""
     weights = {}
     for name, value in module.state_dict().items():  # each by itself: GPUs might not hold them all
-        gathered = whole(value)
+        gathered = whole_tensor(value)
         if world.is_first:
             weights[name] = gathered.to("cpu", dtype if gathered.is_floating_point() else None)
     if not world.is_first:

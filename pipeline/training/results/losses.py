@@ -12,20 +12,20 @@ from framefleet.pipeline.outputs.json_file import read_as
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.training.reports import Step
 
-PATH = "loss.jsonl"
+LOSSES_PATH = "loss.jsonl"
 _STEP = TypeAdapter(Step)
 
 
 def write_losses(store: Store, steps: Sequence[Step]) -> None:
     """Write all of them: no object store appends."""
-    store.write(PATH, "".join(json.dumps(asdict(step)) + "\n" for step in steps).encode())
+    store.write(LOSSES_PATH, "".join(json.dumps(asdict(step)) + "\n" for step in steps).encode())
 
 
 def read_losses(store: Store, *, before: int | None = None) -> list[Step]:
     """Return what was written, or what of it came before a step; a resumed run does the others again."""
-    if not store.exists(PATH):
+    if not store.exists(LOSSES_PATH):
         return []
-    where = store.url_of(PATH)
+    where = store.url_of(LOSSES_PATH)
     fix = f"delete {where}, and run the same command"
-    steps = [read_as(_STEP, line, where, fix=fix) for line in store.read(PATH).splitlines()]
+    steps = [read_as(_STEP, line, where, fix=fix) for line in store.read(LOSSES_PATH).splitlines()]
     return [step for step in steps if before is None or step.step < before]
