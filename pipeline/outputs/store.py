@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import fsspec
 
@@ -16,8 +17,9 @@ from framefleet.pipeline.guards.public import check_url, keep_secrets, public_te
 from framefleet.pipeline.outputs.folder import Folder
 from framefleet.pipeline.outputs.object_store import ObjectStore, Stored, is_transient
 
-# A folder, a pipe, a device or a ring of links in the place of a file, or one of these on the way to it.
-NO_FILE = {errno.EISDIR, errno.ENOTDIR, errno.ELOOP}
+# A folder, a pipe, a device or a ring of links in the place of a file, or one of these on the way to it; or a
+# name that no file can have.
+NO_FILE = {errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
 class Store:
@@ -132,7 +134,7 @@ class Store:
                 raise FileNotFoundError(f"{self.url_of(path)} does not exist") from None
             if isinstance(error, OSError) and error.errno in NO_FILE:
                 raise NoFile(
-                    f"{self.url_of(path)} is no file, or lies below something that is no folder",
+                    f"{self.url_of(path)} is no file: {error.strerror}",
                     "choose another output, or take away what framefleet did not write",
                 ) from None
             said = f"{type(error).__name__}: {error}"
@@ -145,6 +147,10 @@ class Store:
 
 def _supported(url: str) -> str:
     check_url(url)
+    try:
+        urlsplit(url.rpartition("::")[2]).port  # noqa: B018  # read for what it raises
+    except ValueError:
+        raise JobError(f"{public_url(url)} is not a URL", "check its host and port") from None
     if "?" in url:  # it would end up between the root and every path below it
         raise JobError(
             f"{public_url(url)} is given with a query, what follows ?",

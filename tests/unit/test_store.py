@@ -186,3 +186,14 @@ def test_what_is_no_file_is_refused_and_not_waited_for(make: Callable[[Path], No
     make(tmp_path / "job.json")
     with pytest.raises(NoFile, match=r"job\.json is no file"):
         Store(str(tmp_path)).read("job.json")
+
+
+@pytest.mark.parametrize("url", ["http://[bad", "s3://[bad/run", "simplecache::http://host:99999/x"])
+def test_what_is_no_url_is_the_users_to_change(url: str) -> None:
+    with pytest.raises(JobError, match="is not a URL"):
+        Store(url)
+
+
+def test_a_name_that_no_file_can_have_is_the_users_to_change(tmp_path: Path) -> None:
+    with pytest.raises(NoFile, match="File name too long"):
+        Store(str(tmp_path / ("x" * 300))).write("job.json", b"{}")
