@@ -1,0 +1,89 @@
+"""What earlier versions wrote goes on: an output is resumed under its row_ids, a converted folder loads.
+
+references/output: five rows that it rendered. references/converted.json: configs of folders that it converted,
+and the SHA-256 over the names and shapes in their weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import safe_open
+
+from framefleet import load_model
+from framefleet.jobs.demo import MODEL
+from tests.commands import command
+from tests.crafter import crafter
+from tests.jobs import write_job
+from tests.tiny import tiny
+
+REFERENCES = Path(__file__).parents[1] / "references"
+CONVERTED: dict[str, dict[str, Any]] = json.loads((REFERENCES / "converted.json").read_text("utf-8"))
+VERSIONS = {"_diffusers_version", "transformers_version", "_name_or_path"}
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """Return a copy of the stored output, which names its table where that lies now."""
+    shutil.copytree(REFERENCES / "output", tmp_path / "output")
+    claim = tmp_path / "output" / "job.json"
+    values = json.loads(claim.read_text("utf-8"))
+    values["job"]["table"] = str(REFERENCES / "output" / "table.csv")
+    claim.write_text(json.dumps(values), encoding="utf-8")
+    return tmp_path / "output"
+
+
+def done_and_pending(output: Path) -> tuple[int, int]:
+    """Return how many rows `framefleet plan` finds done, and how many it would render."""
+    written = json.loads((output / "job.json").read_text("utf-8"))["job"]
+    job = {key: written[key] for key in ("table", "defaults", "batching")}
+    path = write_job(
+        output / "job.yaml", job | {"output": str(output), "model": {"path": str(MODEL), "device": "cpu"}}
+    )
+    planned = command("plan", str(path))
+    assert planned.exit_code == 0, planned.stderr
+    counts = dict(re.findall(r"(done|pending) +(\d+)", planned.stdout))
+    return int(counts["done"]), int(counts["pending"])
+
+
+def test_an_output_of_the_former_version_is_done(output: Path) -> None:
+    assert done_and_pending(output) == (5, 0)
+
+
+def test_a_row_that_the_former_version_did_not_record_is_the_only_one_to_render(output: Path) -> None:
+    table = output / "table.csv"
+    table.write_text(table.read_text("utf-8") + "a blue triangle,6,2,,,,,5\n", encoding="utf-8")
+    claim = output / "job.json"
+    claim.write_text(claim.read_text("utf-8").replace(str(REFERENCES / "output"), str(output)), "utf-8")
+    assert done_and_pending(output) == (5, 1)
+
+
+@pytest.mark.parametrize("variant", list(CONVERTED))
+def test_a_folder_that_the_former_version_converted_loads(variant: str, tmp_path: Path) -> None:
+    now = Path(tiny("opensora_dc")) if variant.startswith("open-sora") else crafter(variant)
+    shutil.copytree(now, tmp_path / "model")
+    for name, stored in CONVERTED[variant].items():
+        file = tmp_path / "model" / name
+        if file.suffix == ".safetensors":
+            assert names_and_shapes(file) == stored, name
+        else:
+            assert without_versions(json.loads(file.read_text("utf-8"))) == stored, name
+            file.write_text(json.dumps(stored), encoding="utf-8")
+    model = load_model(tmp_path / "model", dtype="fp32")
+    assert type(model.pipe).__name__ == CONVERTED[variant]["model_index.json"]["_class_name"]
+
+
+def without_versions(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in VERSIONS}
+
+
+def names_and_shapes(file: Path) -> str:
+    with safe_open(file, "pt") as weights:
+        shapes = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118
+    return hashlib.sha256(json.dumps(shapes, sort_keys=True).encode()).hexdigest()
