@@ -1,7 +1,7 @@
 """What earlier versions wrote goes on: an output is resumed under its row_ids, a converted folder loads.
 
-references/output: five rows that it rendered. references/converted.json: configs of folders that it converted,
-and the SHA-256 over the names and shapes in their weights.
+references/output: five rows that it rendered. references/converted.json: configs of folders that it
+converted, and the SHA-256 over the names and shapes in their weights.
 """
 
 from __future__ import annotations
