@@ -18,11 +18,11 @@ from framefleet.cluster.messages import Assignment, Failed, WorkerReport, Worker
 from framefleet.cluster.progress import Progress, Summary
 from framefleet.cluster.tally import Tally
 from framefleet.cluster.worker import Worker
-from framefleet.cluster.write import clip_path
 from framefleet.pipeline.errors import FleetError, ModelError, StoreError
 from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.outputs.encode_clip import clip_path
 from framefleet.pipeline.outputs.records import Record
-from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.rows import RowPlan
 from framefleet.pipeline.rows.tables.table import Table
@@ -42,8 +42,8 @@ MAX_DEATHS_IN_A_ROW = 12
 class Work:
     """A job, resolved and checked: all that the driver needs.
 
-    index: every valid row of the table, with those that have a record marked done. identity: their row_ids.
-    run: names the parts of this run; never used before.
+    index: every valid row of the table, with those that have a record marked done. identity: gives
+    their row_ids. run: names the parts of this run; never used before.
     """
 
     setup: WorkerSetup
@@ -51,8 +51,7 @@ class Work:
     table: Table
     plan: RowPlan
     index: RowIndex
-    identity: Callable[[Request], str]
-    model_digest: str
+    identity: Identity
     attempts: int
     run: str
     lock: DriverLock
@@ -186,7 +185,7 @@ class Driver:
         return found
 
     def _check_model(self, event: Ready) -> None:
-        if event.hello.model_digest != self._work.model_digest:
+        if event.hello.model_digest != self._work.identity.model_digest:
             raise ModelError(
                 f"{event.worker} on {event.hello.node} found other files at {self._work.setup.model.name}",
                 "put the same model on every machine of the cluster",

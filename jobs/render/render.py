@@ -85,7 +85,6 @@ def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: st
         plan=resolved.plan,
         index=index,
         identity=resolved.identity,
-        model_digest=resolved.digest,
         attempts=resolved.job.retries.attempts,
         run=run,
         lock=lock,

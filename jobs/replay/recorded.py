@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, get_args
 
-from framefleet.cluster.write import clip_path
 from framefleet.pipeline.errors import JobError, StoreError
+from framefleet.pipeline.outputs.encode_clip import clip_path
 from framefleet.pipeline.outputs.frames import Frames
 from framefleet.pipeline.outputs.json_file import not_ours
 from framefleet.pipeline.outputs.media import MediaFormat, decode

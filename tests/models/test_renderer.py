@@ -117,7 +117,7 @@ def test_memory_that_runs_out_beside_others_is_tried_again_alone(model: Model) -
     renderer = Renderer(model, GROWING)
 
     def full(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if len(renderer._rows) > 1:
+        if len(renderer._rows.under_way) > 1:
             raise torch.OutOfMemoryError("others are in the way")
         return original(*args, **kwargs)
 
