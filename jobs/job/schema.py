@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
+from framefleet.cluster.settings import FaultPolicy, FleetSettings
+from framefleet.pipeline.guards.strict import Strict
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.specs.dtypes import DType
 from framefleet.pipeline.render.fused.sizes import MIN_GAIN
@@ -18,13 +20,7 @@ from framefleet.pipeline.request import MAX_FPS, MIN_FPS
 _Scalar = str | int | float | bool
 
 
-class Section(BaseModel):
-    """A part of the job file: unknown keys are refused, and "8" is not a number."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class SecondModelSection(Section):
+class SecondModelSection(Strict):
     """A model beside the job's own, that rows may name."""
 
     path: str = Field(
@@ -60,7 +56,7 @@ class ModelSection(SecondModelSection, Options):
         return Options(**{name: getattr(self, name) for name in Options.model_fields})
 
 
-class BatchingSection(Section):
+class BatchingSection(Strict):
     """How rows share forwards."""
 
     mode: Literal["exact", "fast"] = Field(
@@ -74,7 +70,7 @@ class BatchingSection(Section):
     )
 
 
-class MediaSection(Section):
+class MediaSection(Strict):
     """How clips are stored."""
 
     format: Literal["mp4", "mkv", "png"] | None = Field(
@@ -90,31 +86,7 @@ class MediaSection(Section):
     )
 
 
-class FleetSection(Section):
-    """Which machines render."""
-
-    address: str | None = Field(
-        default=None, description="A Ray cluster to join (auto or host:port); unset: this machine."
-    )
-    workers: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        default="auto", description="auto: one for each GPU, or for each CPU core where there is no GPU."
-    )
-    gpus_per_worker: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
-        default="auto", description="auto: 1 where the cluster has GPUs."
-    )
-    cpus_per_worker: float = Field(
-        default=1, ge=0, description="CPU cores that Ray sets aside for each worker."
-    )
-    ready_timeout_s: float = Field(default=600, gt=0, description="How long to wait for the first worker.")
-
-
-class RetriesSection(Section):
-    """When a row is given up."""
-
-    attempts: int = Field(default=3, ge=1, description="Errors after which a row goes to failures/.")
-
-
-class InputsSection(Section):
+class InputsSection(Strict):
     """Images and videos that rows name."""
 
     roots: list[str] = Field(
@@ -124,7 +96,7 @@ class InputsSection(Section):
     )
 
 
-class LoraSection(Section):
+class LoraSection(Strict):
     """A LoRA that rows may name."""
 
     path: str = Field(
@@ -146,7 +118,7 @@ def _mapping(model: object) -> object:
     return {"path": model} if isinstance(model, str) else model
 
 
-class TableJob(Section):
+class TableJob(Strict):
     """One table, one model, one output, and where the work is done."""
 
     table: str = Field(min_length=1, description="Parquet, CSV or JSONL: a file, folder, glob or fsspec URL.")
@@ -162,7 +134,7 @@ class TableJob(Section):
         default_factory=dict, description="Where arguments stand in the table, as `prompt: caption`."
     )
     inputs: InputsSection = InputsSection()
-    fleet: FleetSection = FleetSection()
+    fleet: FleetSettings = FleetSettings()
     on_invalid: Literal["fail", "skip"] = Field(
         default="fail", description="Rows that cannot be used: refuse the table, or leave them out."
     )
@@ -203,7 +175,7 @@ class Job(TableJob):
         description="Keep what text encoders return in the output, and the encoders off the GPU.",
     )
     media: MediaSection = MediaSection()
-    retries: RetriesSection = RetriesSection()
+    retries: FaultPolicy = FaultPolicy()
 
 
 def job_schema(kind: type[TableJob] = Job) -> dict[str, Any]:
