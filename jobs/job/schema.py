@@ -13,10 +13,13 @@ from pydantic import BeforeValidator, Field
 from framefleet.cluster.settings import FaultPolicy, FleetSettings
 from framefleet.pipeline.guards.strict import Strict
 from framefleet.pipeline.model.options.schema import Options
+from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.specs.dtypes import DType
-from framefleet.pipeline.render.fused.sizes import MIN_GAIN
+from framefleet.pipeline.outputs.media_settings import Media, MediaFormat
+from framefleet.pipeline.render.fused.batching import Batching, Mode
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS
 
+_MODEL, _BATCHING, _MEDIA = ModelSettings(path=""), Batching(), Media()  # their defaults are the job's
 _Scalar = str | int | float | bool
 
 
@@ -34,10 +37,10 @@ class SecondModelSection(Strict):
         default=None, min_length=1, description="A lock file that its files must agree with; unset: its own."
     )
     allow_pickle: bool = Field(
-        default=False, description="Load pickles of tensors where there are no safetensors."
+        default=_MODEL.allow_pickle, description="Load pickles of tensors where there are no safetensors."
     )
     dtype: DType = Field(
-        default="auto",
+        default=_MODEL.dtype,
         description="Of all components, or a mapping as {default: bf16, vae: fp32}. "
         "auto: fp32 on a CPU; on a GPU what the model's preset says, or else bf16.",
     )
@@ -46,9 +49,9 @@ class SecondModelSection(Strict):
 class ModelSection(SecondModelSection, Options):
     """Which model renders, and how it computes."""
 
-    device: str = Field(default="auto", description="auto: the GPU where there is one.")
+    device: str = Field(default=_MODEL.device, description="auto: the GPU where there is one.")
     threads: int = Field(
-        default=1, ge=1, description="Of torch on the CPU; another number may change the bits."
+        default=_MODEL.threads, ge=1, description="Of torch on the CPU; another number may change the bits."
     )
 
     @property
@@ -59,12 +62,13 @@ class ModelSection(SecondModelSection, Options):
 class BatchingSection(Strict):
     """How rows share forwards."""
 
-    mode: Literal["exact", "fast"] = Field(
-        default="exact", description="exact: every clip is what a plain diffusers call gives, bit for bit."
+    mode: Mode = Field(
+        default=_BATCHING.mode,
+        description="exact: every clip is what a plain diffusers call gives, bit for bit.",
     )
-    max_rows: int = Field(default=8, ge=1, description="Rows in one forward, at most.")
+    max_rows: int = Field(default=_BATCHING.max_rows, ge=1, description="Rows in one forward, at most.")
     min_gain: float = Field(
-        default=MIN_GAIN,
+        default=_BATCHING.min_gain,
         ge=0,
         description="Rows per second that a larger batch must win; 0 takes every batch.",
     )
@@ -73,11 +77,11 @@ class BatchingSection(Strict):
 class MediaSection(Strict):
     """How clips are stored."""
 
-    format: Literal["mp4", "mkv", "png"] | None = Field(
+    format: MediaFormat | None = Field(
         default=None,
         description="mp4 (H.264), mkv (lossless FFV1) or png; unset: mp4 for videos, png for images.",
     )
-    crf: int = Field(default=18, ge=0, le=51, description="Quality of mp4, 0 (lossless) to 51.")
+    crf: int = Field(default=_MEDIA.crf, ge=0, le=51, description="Quality of mp4, 0 (lossless) to 51.")
     fps: float | None = Field(
         default=None,
         ge=MIN_FPS,

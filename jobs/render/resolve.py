@@ -12,21 +12,22 @@ from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import JobError, RecipeError
 from framefleet.pipeline.model.loras.asked import Lora, loras_of
 from framefleet.pipeline.model.loras.files import fetch_lora
-from framefleet.pipeline.model.model import ModelSettings, source_of, weights_of
+from framefleet.pipeline.model.model import source_of, weights_of
 from framefleet.pipeline.model.options.checks import check_options
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.options.step_cache import check_called
+from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.dtypes import check_dtype
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.outputs.media import Media
+from framefleet.pipeline.outputs.media_settings import Media
 from framefleet.pipeline.outputs.records import FAILURE_FIELDS, RECORD_FIELDS
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.recipes.called import classes_called, spec_for
 from framefleet.pipeline.recipes.recipe import Recipe, find_recipe, recipe_of_row
 from framefleet.pipeline.recipes.second_model import SecondModel, open_second_models
-from framefleet.pipeline.render.fused.forwards import Batching
+from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.survey import InputIndex

@@ -12,9 +12,9 @@ from framefleet.pipeline.model.model import load
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.outputs.clips import Clip, Outcome
 from framefleet.pipeline.outputs.encode_clip import encode_clip
-from framefleet.pipeline.outputs.media import Media
+from framefleet.pipeline.outputs.media_settings import Media
 from framefleet.pipeline.recipes.second_model import SecondModel, open_second_models
-from framefleet.pipeline.render.fused.forwards import Batching
+from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.request import is_model
 from framefleet.pipeline.rows.tables.checked_again import check_again

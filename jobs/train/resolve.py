@@ -10,9 +10,9 @@ from framefleet.jobs.render.resolve import open_model, open_output
 from framefleet.jobs.show.watch import TrainWatch
 from framefleet.jobs.train.schema import TrainJob
 from framefleet.pipeline.errors import JobError, UserError
-from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.checks import check_options
 from framefleet.pipeline.model.options.schema import Options
+from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.specs.dtypes import DType, check_dtype
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS

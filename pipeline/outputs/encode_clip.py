@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 import framefleet
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.clips import Clip
-from framefleet.pipeline.outputs.media import Media, encode
+from framefleet.pipeline.outputs.media import encode
+from framefleet.pipeline.outputs.media_settings import Media
 from framefleet.pipeline.outputs.records import Record, public_arguments
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.request import clip_fps

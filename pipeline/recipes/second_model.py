@@ -13,7 +13,8 @@ from typing import Any, get_args
 
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.model.loras.asked import NAME
-from framefleet.pipeline.model.model import Model, ModelSettings, load, source_of, weights_of
+from framefleet.pipeline.model.model import Model, load, source_of, weights_of
+from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.specs.check import Refused, shown
 from framefleet.pipeline.model.specs.dtypes import asked, check_dtype

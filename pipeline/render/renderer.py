@@ -19,7 +19,8 @@ from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import Declared, SecondModels, open_second_models
 from framefleet.pipeline.render.encoders.text_encoders import Encoders
 from framefleet.pipeline.render.fused.batcher import Batcher, RowTask
-from framefleet.pipeline.render.fused.forwards import Batching, Forwards
+from framefleet.pipeline.render.fused.batching import Batching
+from framefleet.pipeline.render.fused.forwards import Forwards
 from framefleet.pipeline.render.lora_layers import LoraLayers
 from framefleet.pipeline.render.outcome import clip_of, failure_of
 from framefleet.pipeline.render.recipe_call import RecipeCall

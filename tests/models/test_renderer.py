@@ -17,7 +17,7 @@ from framefleet.pipeline.errors import ModelError, OutOfMemory, RenderError, Tab
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.outputs.frames import frames_sha256
 from framefleet.pipeline.recipes.recipe import Recipe, generate
-from framefleet.pipeline.render.fused.forwards import Batching
+from framefleet.pipeline.render.fused.batching import Batching
 from tests.tiny import SMALLEST, tiny
 
 WAN = SMALLEST["wan"] | {"prompt": "a red ball"}

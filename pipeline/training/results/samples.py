@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
 from framefleet.pipeline.outputs.contact_sheet import contact_sheet
-from framefleet.pipeline.outputs.media import Media, encode
+from framefleet.pipeline.outputs.media import encode
+from framefleet.pipeline.outputs.media_settings import Media
 from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.render.fused.forwards import Batching
+from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.request import clip_fps
 from framefleet.pipeline.training.training import Training
