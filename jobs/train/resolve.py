@@ -10,6 +10,7 @@ from framefleet.jobs.render.resolve import open_model, open_output
 from framefleet.jobs.show.watch import TrainWatch
 from framefleet.jobs.train.schema import TrainJob
 from framefleet.pipeline.errors import JobError, UserError
+from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.model.options.checks import check_options
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.settings import ModelSettings
@@ -23,7 +24,6 @@ from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.tables.checked import checked
-from framefleet.pipeline.rows.tables.column_checks import did_you_mean
 from framefleet.pipeline.rows.tables.row_plan import required_arguments
 from framefleet.pipeline.rows.tables.table import open_table
 from framefleet.pipeline.training.dataset.buckets import buckets_of

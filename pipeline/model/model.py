@@ -25,11 +25,10 @@ from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.sources.sealed import sealed
 from framefleet.pipeline.model.sources.source import Source, open_source
 from framefleet.pipeline.model.sources.weights import Weights, fetched_as, open_weights
-from framefleet.pipeline.model.specs.dtypes import DType, ResolvedDType, check_dtype, resolved
+from framefleet.pipeline.model.specs.dtypes import DType, ResolvedDType, check_dtype, resolved, torch_dtype
 from framefleet.pipeline.model.specs.families import DENOISERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 TEXT_ENCODERS = ("text_encoder",)
 
 
@@ -157,8 +156,8 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
 def for_diffusers(dtype: ResolvedDType) -> torch.dtype | dict[str, torch.dtype]:
     """Return a dtype as `from_pretrained(dtype=...)` takes it."""
     if isinstance(dtype, str):
-        return DTYPES[dtype]
-    return {component: DTYPES[name] for component, name in dtype.items()}
+        return torch_dtype(dtype)
+    return {component: torch_dtype(name) for component, name in dtype.items()}
 
 
 def source_of(settings: ModelSettings) -> Source:

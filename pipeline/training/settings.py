@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from framefleet.pipeline.guards.strict import Strict
+from framefleet.pipeline.model.specs.dtypes import DTypeName
 
 TrainedPart = Literal["denoiser", "autoencoder", "text_encoder"]
 _Size = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=3, max_length=3)]
@@ -45,10 +46,10 @@ class TrainSettings(Strict):
     ema: float | None = Field(
         default=None, gt=0, lt=1, description="Decay of the average of the weights that is saved instead."
     )
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
+    precision: DTypeName = Field(
         default="fp32", description="Of forwards; the weights that are trained stay fp32."
     )
-    save_dtype: Literal["fp32", "bf16", "fp16"] = Field(
+    save_dtype: DTypeName = Field(
         default="fp32", description="Of the weights that are written at the end; checkpoints hold fp32."
     )
     gradient_checkpointing: bool = False
