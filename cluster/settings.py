@@ -46,7 +46,7 @@ class FaultPolicy(Strict):
         description="Deaths of its workers, the last with nothing beside it, after which a row goes to "
         "failures/; raise it where machines are taken away often.",
     )
-    worker_starts: int = Field(
+    worker_starts: int = Field(  # one that dies while its model loads will most likely do so again
         default=3,
         ge=1,
         description="Deaths in a row while the model loads, after which a worker is not replaced.",
@@ -68,5 +68,5 @@ class FaultPolicy(Strict):
 
     def despairs(self, deaths_in_a_row: int, *, num_workers: int) -> bool:
         """Tell whether workers die of something else than of a row. No row ended between these deaths."""
-        # A row of its own accord has `worker_deaths`, so many more are the machine's.
+        # One row is given up after `worker_deaths`, so many times more are the machine's.
         return deaths_in_a_row > 4 * self.worker_deaths + 2 * num_workers
