@@ -11,7 +11,6 @@ from framefleet.cluster.dispatcher import GivenUp
 from framefleet.cluster.feed import Pending
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import Failed
-from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.parts import PartWriter
 from framefleet.pipeline.outputs.records import (
     FAILURES,
@@ -19,11 +18,11 @@ from framefleet.pipeline.outputs.records import (
     FailureRecord,
     Record,
     failure_schema,
+    public_arguments,
     record_schema,
     values_of,
 )
 from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.rows.identity import public
 from framefleet.pipeline.rows.tables.index import RowIndex
 
 
@@ -56,7 +55,7 @@ class Committer:
             message=last.message if isinstance(last, Failed) else row.reason,
             traceback=last.traceback if isinstance(last, Failed) else "",
             attempts=row.attempts,
-            arguments=canonical_json(public(request.arguments)),
+            arguments=public_arguments(request.arguments),
             seed=request.seed,
             scheduler=request.scheduler,
             recipe=request.recipe,

@@ -6,10 +6,10 @@ wait or are leased, never those that ended, so it stays small however long the t
 When a worker dies
 - Each row in its hands gets a death and goes back, before all fresh rows.
 - A row with two deaths is a suspect: it is leased alone, to a worker that is empty and gets nothing else.
-- A row is quarantined when it has `max_deaths` deaths and was the only one in its worker's hands at the
+- A row is quarantined when it has `worker_deaths` deaths and was the only one in its worker's hands at the
   last. So a row that merely stood beside a killer never is: the killer dies alone too, the others finish.
   A death with another cause (a spot machine taken away) can quarantine a row only if it strikes the row
-  alone, after two earlier deaths; where machines go that often, raise `max_deaths`.
+  alone, after two earlier deaths; where machines go that often, raise `retries.worker_deaths`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from framefleet.cluster.lease import GivenUp, Lease, LeasedRow, LeaseSize, Paces, QueueCounts, Row
+from framefleet.cluster.settings import FaultPolicy
 from framefleet.cluster.waiting import Entry, Waiting
 
 __all__ = ["Dispatcher", "GivenUp", "Lease", "LeaseSize", "LeasedRow", "QueueCounts", "Row"]
@@ -38,25 +39,22 @@ class Dispatcher:
     """Decides which worker renders which row next.
 
     window: rows that may wait at once (those in the workers' hands come on top).
-    attempts: errors after which a row is given up.
     """
 
     def __init__(
         self,
+        faults: FaultPolicy | None = None,
         *,
         window: int = 4096,
-        attempts: int = 3,
-        max_deaths: int = 3,
         leases_per_worker: int = 2,
         size: LeaseSize | None = None,
     ) -> None:
         self._window = window
-        self._attempts = attempts
-        self._max_deaths = max_deaths
+        self._faults = faults or FaultPolicy()
         self._leases_per_worker = leases_per_worker
         self._size = size or LeaseSize()
         self._held: set[str] = set()  # row_ids that wait or are leased
-        self._waiting = Waiting()
+        self._waiting = Waiting(self._faults)
         self._seats: dict[str, Seat] = {}
         self._emptying: set[str] = set()  # workers that get nothing more until they can take a suspect
         self._paces = Paces()
@@ -142,7 +140,7 @@ class Dispatcher:
         entry.errors += ((worker, error),)
         if not retry:
             return self._give_up(entry, "its error would come again on every worker")
-        if len(entry.errors) >= self._attempts:
+        if self._faults.gives_up(len(entry.errors)):
             return self._give_up(entry, f"it failed {len(entry.errors)} times")
         self._waiting.put_back(entry)
         return None
@@ -161,7 +159,7 @@ class Dispatcher:
         given_up = []
         for entry in seat.rows.values():
             entry.deaths += 1
-            if len(seat.rows) == 1 and entry.deaths >= self._max_deaths:
+            if self._faults.quarantines(entry.deaths, is_alone=len(seat.rows) == 1):
                 reason = f"its worker died {entry.deaths} times while rendering it"
                 given_up.append(self._give_up(entry, reason))
             else:

@@ -12,17 +12,18 @@ import pyarrow as pa
 from framefleet.cluster.commit import Committer
 from framefleet.cluster.dispatcher import Dispatcher, GivenUp, LeaseSize
 from framefleet.cluster.feed import Pending, pending_rows
-from framefleet.cluster.fleet import Event, Fleet, FleetSettings, Lost, Ready
+from framefleet.cluster.fleet import Event, Fleet, Lost, Ready
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import Assignment, Failed, WorkerReport, WorkerSetup
 from framefleet.cluster.progress import Progress, Summary
+from framefleet.cluster.settings import FaultPolicy, FleetSettings
 from framefleet.cluster.tally import Tally
 from framefleet.cluster.worker import Worker
-from framefleet.cluster.write import clip_path
 from framefleet.pipeline.errors import FleetError, ModelError, StoreError
 from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.outputs.encode_clip import clip_path
 from framefleet.pipeline.outputs.records import Record
-from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.rows import RowPlan
 from framefleet.pipeline.rows.tables.table import Table
@@ -34,26 +35,23 @@ WAIT_S = 0.5
 # A lease of half a minute keeps a worker busy over any hiccup of the driver's, and is soon rendered again.
 LEASE_S = 30.0
 MAX_LEASE_ROWS = 64
-# Deaths in a row, in which no row ended: three are a row's own, so more than these are the machine's.
-MAX_DEATHS_IN_A_ROW = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """A job, resolved and checked: all that the driver needs.
 
-    index: every valid row of the table, with those that have a record marked done. identity: their row_ids.
-    run: names the parts of this run; never used before.
+    index: every valid row of the table, with those that have a record marked done. identity: gives
+    their row_ids. run: names the parts of this run; never used before.
     """
 
     setup: WorkerSetup
     fleet: FleetSettings
+    faults: FaultPolicy
     table: Table
     plan: RowPlan
     index: RowIndex
-    identity: Callable[[Request], str]
-    model_digest: str
-    attempts: int
+    identity: Identity
     run: str
     lock: DriverLock
     worker_class: type = Worker
@@ -67,7 +65,7 @@ class Driver:
         self._on_progress = on_progress
         min_rows = work.setup.batching.max_rows
         size = LeaseSize(min_rows=min_rows, max_rows=max(min_rows, MAX_LEASE_ROWS), target_s=LEASE_S)
-        self._dispatcher = Dispatcher(attempts=work.attempts, size=size)
+        self._dispatcher = Dispatcher(work.faults, size=size)
         self._rows = pending_rows(work.table, work.plan, work.index, work.identity)
         self._pending: dict[str, Pending] = {}  # of the rows that wait or are leased
         self._tally = Tally(work.index.counts().pending, now=time.monotonic())
@@ -88,7 +86,7 @@ class Driver:
         Raises FramefleetError when it cannot go on. Whatever ends it, rows that are done are committed.
         """
         work = self._work
-        with Fleet(work.fleet, work.setup, worker_class=work.worker_class) as fleet:
+        with Fleet(work.fleet, work.setup, work.faults, worker_class=work.worker_class) as fleet:
             try:
                 self._feed()
                 while not self._dispatcher.finished:
@@ -164,7 +162,8 @@ class Driver:
         self._deaths_in_a_row += 1
         for row in self._dispatcher.lost(event.worker):
             self._give_up(row)
-        if not fleet.num_workers or self._deaths_in_a_row > MAX_DEATHS_IN_A_ROW + 2 * fleet.num_workers:
+        left = fleet.num_workers
+        if not left or self._work.faults.despairs(self._deaths_in_a_row, num_workers=left):
             raise FleetError(
                 f"workers keep dying; the last one, {event.worker}: {event.reason}",
                 "look for its cause on the machine (memory, driver), then run the same command to go on",
@@ -186,7 +185,7 @@ class Driver:
         return found
 
     def _check_model(self, event: Ready) -> None:
-        if event.hello.model_digest != self._work.model_digest:
+        if event.hello.model_digest != self._work.identity.model_digest:
             raise ModelError(
                 f"{event.worker} on {event.hello.node} found other files at {self._work.setup.model.name}",
                 "put the same model on every machine of the cluster",

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -21,6 +21,7 @@ from ray.exceptions import RayError, RayTaskError
 import framefleet
 from framefleet.cluster.connection import connect
 from framefleet.cluster.messages import Assignment, Hello, WorkerReport, WorkerSetup
+from framefleet.cluster.settings import FaultPolicy, FleetSettings
 from framefleet.cluster.ship import modules_to_ship
 from framefleet.cluster.worker import Worker
 from framefleet.pipeline.errors import FleetError, FramefleetError
@@ -29,32 +30,7 @@ from framefleet.pipeline.model.environment import source_fingerprint
 
 log = logging.getLogger(__name__)
 
-# A worker that dies while its model loads will most likely do so again.
-MAX_FAILED_STARTS = 3
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FleetSettings:
-    """Which machines, and how much of them each worker takes.
-
-    address: a Ray cluster to join ("auto" or host:port); None starts one on this machine.
-    workers: auto is one for each GPU, or for each CPU core where there is no GPU.
-    gpus_per_worker: auto is 1 where the cluster has GPUs.
-    ready_timeout_s: how long to wait for the first worker.
-    """
-
-    address: str | None = None
-    workers: int | Literal["auto"] = "auto"
-    gpus_per_worker: float | Literal["auto"] = "auto"
-    cpus_per_worker: float = 1
-    ready_timeout_s: float = 600.0
-
-    @property
-    def num_cpus(self) -> int:
-        """What a cluster of our own gives out: a core of this machine may be more than one worker's."""
-        workers = 0 if self.workers == "auto" else self.workers
-        return max(os.cpu_count() or 1, int(workers * self.cpus_per_worker + 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +79,15 @@ class Fleet:
     """
 
     def __init__(
-        self, settings: FleetSettings, setup: WorkerSetup, *, worker_class: type[Any] = Worker
+        self,
+        settings: FleetSettings,
+        setup: WorkerSetup,
+        faults: FaultPolicy,
+        *,
+        worker_class: type[Any] = Worker,
     ) -> None:
         self._settings = settings
+        self._faults = faults
         self._setup = setup
         self._worker_class = worker_class
         self._slots: dict[str, _Slot] = {}
@@ -186,7 +168,7 @@ class Fleet:
         ray.kill(slot.actor)  # cut off rather than dead, it would go on rendering
         del self._slots[worker]
         slot.num_failed_starts += not slot.is_ready
-        is_replaced = slot.num_failed_starts < MAX_FAILED_STARTS
+        is_replaced = self._faults.replaces(slot.num_failed_starts)
         if is_replaced:
             self._start(slot)
         return Lost(worker, reason, is_replaced)

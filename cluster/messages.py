@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from framefleet.pipeline.model.model import ModelSettings
-from framefleet.pipeline.outputs.media import Media
+from framefleet.pipeline.model.settings import ModelSettings
+from framefleet.pipeline.outputs.media_settings import Media
 from framefleet.pipeline.outputs.records import Record
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import SecondModel
-from framefleet.pipeline.render.fused.forwards import Batching
+from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.inputs.access import Inputs
 

@@ -26,7 +26,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import framefleet
 from framefleet.cluster.connection import check_unused, connect
-from framefleet.cluster.fleet import FleetSettings, resources
+from framefleet.cluster.fleet import resources
+from framefleet.cluster.settings import FleetSettings
 from framefleet.pipeline.errors import FleetError, FramefleetError
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.training.reports import TrainingReport
@@ -50,7 +51,7 @@ class Trainers:
 
     def __init__(self, settings: FleetSettings, *, threads: int, device: str = "auto") -> None:
         if device == "cpu":
-            settings = replace(settings, gpus_per_worker=0)
+            settings = settings.model_copy(update={"gpus_per_worker": 0})
         self._settings, self._threads = settings, threads
         self.num_workers = 1
         self._stack = ExitStack()
@@ -65,7 +66,7 @@ class Trainers:
                 stack.enter_context(connect(settings.address, num_cpus=settings.num_cpus))
             self.num_workers, self._gpus = _shares(settings)
             if settings.address is None and self.num_workers > 1:
-                num_cpus = replace(settings, workers=self.num_workers).num_cpus
+                num_cpus = settings.model_copy(update={"workers": self.num_workers}).num_cpus
                 stack.enter_context(connect(None, num_cpus=num_cpus))
             self._stack = stack.pop_all()
         return self

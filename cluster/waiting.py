@@ -12,8 +12,7 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 from framefleet.cluster.lease import Row
-
-SUSPECT_DEATHS = 2  # one death is mostly the machine's own; after a second one with the same row, find out
+from framefleet.cluster.settings import FaultPolicy
 
 
 @dataclass(slots=True)
@@ -79,7 +78,8 @@ class Returned:
 class Waiting:
     """All waiting rows. Every operation takes constant time per row, whatever waits."""
 
-    def __init__(self) -> None:
+    def __init__(self, faults: FaultPolicy) -> None:
+        self._faults = faults
         self.suspects = Returned()
         self.returned = Returned()
         self._line: OrderedDict[str, Entry] = OrderedDict()  # fresh rows, oldest first
@@ -94,7 +94,7 @@ class Waiting:
         self._by_shape.setdefault(entry.row.shape, deque()).append(entry)
 
     def put_back(self, entry: Entry) -> None:
-        (self.suspects if entry.deaths >= SUSPECT_DEATHS else self.returned).append(entry)
+        (self.suspects if self._faults.suspects(entry.deaths) else self.returned).append(entry)
 
     def take(
         self, worker: str, live: Set[str], *, rendering: str | None, patience: int, size: Callable[[str], int]

@@ -12,18 +12,18 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
 from queue import Queue
 
 import framefleet
 from framefleet.cluster.messages import Assignment, Failed, Hello, WorkerReport, WorkerSetup
-from framefleet.cluster.write import write_clip
 from framefleet.pipeline.errors import RowError, StoreConflict, StoreError
 from framefleet.pipeline.guards.public import public_text
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.model import load
+from framefleet.pipeline.outputs.clips import Clip
+from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
 from framefleet.pipeline.outputs.records import Record
-from framefleet.pipeline.render.clips import Clip
 from framefleet.pipeline.render.renderer import Renderer
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Worker:
         self._setup = setup
         self._news = threading.Condition()  # guards the five below
         self._inbox: deque[Assignment] = deque()
-        self._assigned: dict[str, tuple[Assignment, datetime]] = {}
+        self._attempts: dict[str, int] = {}  # of the rows that the renderer has
         self._rendered: list[Record] = []
         self._failed: list[Failed] = []
         self._broken: BaseException | None = None
@@ -118,24 +118,22 @@ class Worker:
             self._news.wait_for(lambda: self._inbox or renderer.num_active)
             while self._inbox and renderer.num_active < renderer.capacity:
                 assignment = self._inbox.popleft()
-                self._assigned[assignment.row_id] = (assignment, datetime.now(UTC))
+                self._attempts[assignment.row_id] = assignment.attempt
                 renderer.submit(assignment.request, assignment.row_id)
 
     def _write(self) -> None:
         while True:
             clip = self._clips.get()
-            assignment, started_at = self._assigned[clip.row_id]
-            assert self._renderer is not None
             try:
-                record = write_clip(clip, assignment, started_at, self._renderer.model, self._setup)
+                record = store_clip(self._setup.store, encode_clip(clip, self._setup.media))
             except Exception as error:  # the row's own failure, or the store's: the driver decides
                 self._report(_failed(clip.row_id, error, traceback.format_exc()))
             else:
-                self._report(record)
+                self._report(replace(record, attempt=self._attempts[clip.row_id]))
 
     def _report(self, news: Record | Failed) -> None:
         with self._news:
-            self._assigned.pop(news.row_id, None)
+            self._attempts.pop(news.row_id, None)
             if isinstance(news, Record):
                 self._rendered.append(news)
             else:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from framefleet.jobs.train.train import train
     from framefleet.pipeline.errors import FramefleetError
     from framefleet.pipeline.model.model import Model, load_model
+    from framefleet.pipeline.outputs.clips import Clip, Failure
     from framefleet.pipeline.outputs.store import Store
-    from framefleet.pipeline.render.clips import Clip, Failure
-    from framefleet.pipeline.render.fused.forwards import Batching
+    from framefleet.pipeline.render.fused.batching import Batching
     from framefleet.pipeline.render.renderer import Renderer
     from framefleet.pipeline.request import Request
     from framefleet.pipeline.rows.inputs.access import Inputs
@@ -44,9 +44,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Batching": "framefleet.pipeline.render.fused.forwards",
-    "Clip": "framefleet.pipeline.render.clips",
-    "Failure": "framefleet.pipeline.render.clips",
+    "Batching": "framefleet.pipeline.render.fused.batching",
+    "Clip": "framefleet.pipeline.outputs.clips",
+    "Failure": "framefleet.pipeline.outputs.clips",
     "FramefleetError": "framefleet.pipeline.errors",
     "Inputs": "framefleet.pipeline.rows.inputs.access",
     "Model": "framefleet.pipeline.model.model",

@@ -28,7 +28,7 @@ from framefleet.pipeline.outputs.json_file import read_as
 from framefleet.pipeline.outputs.parts import read_records, rows_of
 from framefleet.pipeline.outputs.records import RECORDS
 from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.request import FALLBACK_FPS
+from framefleet.pipeline.request import clip_fps
 
 PROMPTS = Path(__file__).with_name("demo_prompts.csv")
 MODEL = Path(__file__).parent / "shapes" / "model"
@@ -126,7 +126,7 @@ def draw_pictures(folder: Path) -> dict[str, Path]:
     contact_sheet(_tiles(store, records, _caption)).save(sheet)
     moving = moving_sheet(_tiles(store, records[-MAX_MOVING:], _prompt))
     fps = check_fps(records[-1].record["fps"])  # images have none
-    duration_ms = round(1000 / (FALLBACK_FPS if isinstance(fps, Refused) else fps))
+    duration_ms = round(1000 / clip_fps(None if isinstance(fps, Refused) else fps))
     moving[0].save(animation, save_all=True, append_images=moving[1:], duration=duration_ms, loop=0)
     return {"contact sheet": sheet, "animation": animation}
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import torch
 
 MIN_FPS, MAX_FPS = 0.1, 1000.0  # what containers can say and players can play
-FALLBACK_FPS = 10.0  # diffusers' own default where a model says nothing (export_to_video)
+_FALLBACK_FPS = 10.0  # diffusers' own default where nobody says anything (export_to_video)
 MAX_SEED = 2**63 - 1  # the record's column is int64; torch itself takes up to 2**64 - 1
 
 
@@ -37,6 +37,11 @@ class Request:
         import torch
 
         return torch.Generator("cpu").manual_seed(self.seed)
+
+
+def clip_fps(*rates: float | None) -> float:
+    """Return the first rate that is given: the row's, the job's, the model's own; and else diffusers'."""
+    return next((rate for rate in rates if rate), _FALLBACK_FPS)
 
 
 def is_input(value: Any) -> bool:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
-from framefleet.cluster.messages import Assignment
-from framefleet.cluster.write import write_clip
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.model.model import load
+from framefleet.pipeline.outputs.clips import Clip
+from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
 from framefleet.pipeline.outputs.parts import PartWriter
 from framefleet.pipeline.outputs.records import RECORD_FIELDS, values_of
-from framefleet.pipeline.render.clips import Clip
 from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.rows.tables.rows import CheckedRow
 
@@ -42,8 +40,7 @@ def render_here(values: Mapping[str, Any]) -> tuple[str, list[str]]:
     while renderer.num_active:
         for clip in renderer.step():
             assert isinstance(clip, Clip), clip
-            assignment = Assignment(row_id=clip.row_id, request=clip.request, attempt=1)
-            record = write_clip(clip, assignment, datetime.now(UTC), renderer.model, setup)
+            record = store_clip(resolved.store, encode_clip(clip, setup.media))
             assert record.batch_size > 1 or renderer.capacity == 1 or len(rows) == 1
             writer.add(None, values_of(record))
             row_ids.append(clip.row_id)

@@ -14,7 +14,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 from torch import nn
 
 from framefleet import Batching, Clip, Renderer, Request, load_model
-from framefleet.pipeline.model.model import DTYPES
+from framefleet.pipeline.model.specs.dtypes import torch_dtype
 from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
 from framefleet.pipeline.recipes.recipe import generate
 from tests.tiny import SMALLEST, tiny
@@ -109,7 +109,7 @@ def clips_and_expected(
     table = lora_rows(model, list(WEIGHTS) * 3)
     loaded = load_model(tiny(model), dtype=dtype, device=device, loras=files)
     outcomes = list(Renderer(loaded, Batching(max_rows=4, min_gain=0)).render(table))
-    bare, adapted = (plain_pipe(model, DTYPES[dtype], loras).to(device) for loras in ({}, files))
+    bare, adapted = (plain_pipe(model, torch_dtype(dtype), loras).to(device) for loras in ({}, files))
     expected = {}
     for request in table:
         weights = WEIGHTS[request.arguments.get("lora")]

@@ -11,7 +11,7 @@ import torch
 
 from framefleet import Clip, Model, Renderer, Request
 from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
-from framefleet.pipeline.render.fused.forwards import Batching
+from framefleet.pipeline.render.fused.batching import Batching
 from tests.tiny import SMALLEST, tiny
 
 GROWING = Batching(max_rows=3, min_gain=0)

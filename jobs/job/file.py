@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from framefleet.jobs.job.mistakes import Key, mistakes_in
-from framefleet.jobs.job.schema import Job, Section
+from framefleet.jobs.job.schema import Job, TableJob
 from framefleet.jobs.job.yaml_text import MAX_CHARACTERS, MAX_YAML_DEPTH, parse_yaml
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.public import is_secret_name, keep_secrets, public_text
 
-AnyJob = TypeVar("AnyJob", bound=Section)
+AnyJob = TypeVar("AnyJob", bound=TableJob)
 _NAMED = (("loras",), ("second_models",))  # sections whose keys are names, each of a path or a mapping
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from framefleet.jobs.job.schema import LoraSection, SecondModelSection
 from framefleet.pipeline.guards.public import is_secret_name, public_value
+from framefleet.pipeline.guards.spelling import nearest
 
 _NAMED: dict[Any, type[BaseModel]] = {"loras": LoraSection, "second_models": SecondModelSection}
 Key = tuple[str | int, ...]
@@ -108,8 +108,8 @@ def _nearest(key: Key, location: Key, job: type[BaseModel]) -> str:
     siblings = {path[-1]: path for place, path in known.items() if place[:-1] == location[:-1]}
     elsewhere = {path[-1]: path for path in known.values() if path != key}
     for words in (siblings, elsewhere):
-        if nearest := difflib.get_close_matches(str(location[-1]), words, n=1, cutoff=0.7):
-            return f"did you mean `{'.'.join(words[nearest[0]])}`?"
+        if near := nearest(str(location[-1]), words, cutoff=0.7):
+            return f"did you mean `{'.'.join(words[near[0]])}`?"
     return f"known here: {', '.join(siblings or elsewhere)}"
 
 

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
+from framefleet.cluster.settings import FaultPolicy, FleetSettings
+from framefleet.pipeline.guards.strict import Strict
 from framefleet.pipeline.model.options.schema import Options
+from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.specs.dtypes import DType
-from framefleet.pipeline.render.fused.sizes import MIN_GAIN
+from framefleet.pipeline.outputs.media_settings import Media, MediaFormat
+from framefleet.pipeline.render.fused.batching import Batching, Mode
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS
 
+_MODEL, _BATCHING, _MEDIA = ModelSettings(path=""), Batching(), Media()  # their defaults are the job's
 _Scalar = str | int | float | bool
 
 
-class Section(BaseModel):
-    """A part of the job file: unknown keys are refused, and "8" is not a number."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class SecondModelSection(Section):
+class SecondModelSection(Strict):
     """A model beside the job's own, that rows may name."""
 
     path: str = Field(
@@ -38,10 +37,10 @@ class SecondModelSection(Section):
         default=None, min_length=1, description="A lock file that its files must agree with; unset: its own."
     )
     allow_pickle: bool = Field(
-        default=False, description="Load pickles of tensors where there are no safetensors."
+        default=_MODEL.allow_pickle, description="Load pickles of tensors where there are no safetensors."
     )
     dtype: DType = Field(
-        default="auto",
+        default=_MODEL.dtype,
         description="Of all components, or a mapping as {default: bf16, vae: fp32}. "
         "auto: fp32 on a CPU; on a GPU what the model's preset says, or else bf16.",
     )
@@ -50,9 +49,9 @@ class SecondModelSection(Section):
 class ModelSection(SecondModelSection, Options):
     """Which model renders, and how it computes."""
 
-    device: str = Field(default="auto", description="auto: the GPU where there is one.")
+    device: str = Field(default=_MODEL.device, description="auto: the GPU where there is one.")
     threads: int = Field(
-        default=1, ge=1, description="Of torch on the CPU; another number may change the bits."
+        default=_MODEL.threads, ge=1, description="Of torch on the CPU; another number may change the bits."
     )
 
     @property
@@ -60,28 +59,29 @@ class ModelSection(SecondModelSection, Options):
         return Options(**{name: getattr(self, name) for name in Options.model_fields})
 
 
-class BatchingSection(Section):
+class BatchingSection(Strict):
     """How rows share forwards."""
 
-    mode: Literal["exact", "fast"] = Field(
-        default="exact", description="exact: every clip is what a plain diffusers call gives, bit for bit."
+    mode: Mode = Field(
+        default=_BATCHING.mode,
+        description="exact: every clip is what a plain diffusers call gives, bit for bit.",
     )
-    max_rows: int = Field(default=8, ge=1, description="Rows in one forward, at most.")
+    max_rows: int = Field(default=_BATCHING.max_rows, ge=1, description="Rows in one forward, at most.")
     min_gain: float = Field(
-        default=MIN_GAIN,
+        default=_BATCHING.min_gain,
         ge=0,
         description="Rows per second that a larger batch must win; 0 takes every batch.",
     )
 
 
-class MediaSection(Section):
+class MediaSection(Strict):
     """How clips are stored."""
 
-    format: Literal["mp4", "mkv", "png"] | None = Field(
+    format: MediaFormat | None = Field(
         default=None,
         description="mp4 (H.264), mkv (lossless FFV1) or png; unset: mp4 for videos, png for images.",
     )
-    crf: int = Field(default=18, ge=0, le=51, description="Quality of mp4, 0 (lossless) to 51.")
+    crf: int = Field(default=_MEDIA.crf, ge=0, le=51, description="Quality of mp4, 0 (lossless) to 51.")
     fps: float | None = Field(
         default=None,
         ge=MIN_FPS,
@@ -90,31 +90,7 @@ class MediaSection(Section):
     )
 
 
-class FleetSection(Section):
-    """Which machines render."""
-
-    address: str | None = Field(
-        default=None, description="A Ray cluster to join (auto or host:port); unset: this machine."
-    )
-    workers: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        default="auto", description="auto: one for each GPU, or for each CPU core where there is no GPU."
-    )
-    gpus_per_worker: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
-        default="auto", description="auto: 1 where the cluster has GPUs."
-    )
-    cpus_per_worker: float = Field(
-        default=1, ge=0, description="CPU cores that Ray sets aside for each worker."
-    )
-    ready_timeout_s: float = Field(default=600, gt=0, description="How long to wait for the first worker.")
-
-
-class RetriesSection(Section):
-    """When a row is given up."""
-
-    attempts: int = Field(default=3, ge=1, description="Errors after which a row goes to failures/.")
-
-
-class InputsSection(Section):
+class InputsSection(Strict):
     """Images and videos that rows name."""
 
     roots: list[str] = Field(
@@ -124,7 +100,7 @@ class InputsSection(Section):
     )
 
 
-class LoraSection(Section):
+class LoraSection(Strict):
     """A LoRA that rows may name."""
 
     path: str = Field(
@@ -146,7 +122,7 @@ def _mapping(model: object) -> object:
     return {"path": model} if isinstance(model, str) else model
 
 
-class TableJob(Section):
+class TableJob(Strict):
     """One table, one model, one output, and where the work is done."""
 
     table: str = Field(min_length=1, description="Parquet, CSV or JSONL: a file, folder, glob or fsspec URL.")
@@ -162,7 +138,7 @@ class TableJob(Section):
         default_factory=dict, description="Where arguments stand in the table, as `prompt: caption`."
     )
     inputs: InputsSection = InputsSection()
-    fleet: FleetSection = FleetSection()
+    fleet: FleetSettings = FleetSettings()
     on_invalid: Literal["fail", "skip"] = Field(
         default="fail", description="Rows that cannot be used: refuse the table, or leave them out."
     )
@@ -203,7 +179,7 @@ class Job(TableJob):
         description="Keep what text encoders return in the output, and the encoders off the GPU.",
     )
     media: MediaSection = MediaSection()
-    retries: RetriesSection = RetriesSection()
+    retries: FaultPolicy = FaultPolicy()
 
 
 def job_schema(kind: type[TableJob] = Job) -> dict[str, Any]:

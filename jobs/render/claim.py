@@ -83,9 +83,9 @@ def _description(resolved: ResolvedJob) -> dict[str, Any]:
         "job": job,
         "pipeline": resolved.spec.class_name,
         "preset": resolved.spec.preset.name if resolved.spec.preset else None,
-        "numerics": resolved.numerics,
+        "numerics": resolved.identity.numerics,
         "recipe_digest": resolved.recipes[resolved.job.recipe].digest,
-        "model_digest": resolved.digest,
+        "model_digest": resolved.identity.model_digest,
         "model_files": dict(resolved.files),
     }
 

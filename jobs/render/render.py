@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from framefleet.cluster.driver import Driver, Work
-from framefleet.cluster.fleet import FleetSettings
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import WorkerSetup
 from framefleet.cluster.progress import Progress, Summary
@@ -80,13 +79,12 @@ def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: st
             second_models=resolved.second_models,
             keep_embeddings=resolved.job.keep_embeddings,
         ),
-        fleet=FleetSettings(**resolved.job.fleet.model_dump()),
+        fleet=resolved.job.fleet,
+        faults=resolved.job.retries,
         table=resolved.table,
         plan=resolved.plan,
         index=index,
         identity=resolved.identity,
-        model_digest=resolved.digest,
-        attempts=resolved.job.retries.attempts,
         run=run,
         lock=lock,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -13,23 +12,23 @@ from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import JobError, RecipeError
 from framefleet.pipeline.model.loras.asked import Lora, loras_of
 from framefleet.pipeline.model.loras.files import fetch_lora
-from framefleet.pipeline.model.model import ModelSettings, source_of, weights_of
+from framefleet.pipeline.model.model import source_of, weights_of
 from framefleet.pipeline.model.options.checks import check_options
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.options.step_cache import check_called
+from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.dtypes import check_dtype
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.outputs.media import Media
+from framefleet.pipeline.outputs.media_settings import Media
 from framefleet.pipeline.outputs.records import FAILURE_FIELDS, RECORD_FIELDS
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.recipes.called import classes_called, spec_for
 from framefleet.pipeline.recipes.recipe import Recipe, find_recipe, recipe_of_row
 from framefleet.pipeline.recipes.second_model import SecondModel, open_second_models
-from framefleet.pipeline.render.fused.forwards import Batching
-from framefleet.pipeline.request import Request
-from framefleet.pipeline.rows.identity import row_id
+from framefleet.pipeline.render.fused.batching import Batching
+from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.tables.row_inputs import Finder
@@ -49,7 +48,7 @@ class ResolvedJob:
     model: ModelSettings
     spec: PipelineSpec
     files: Mapping[str, str]
-    digest: str
+    identity: Identity
     recipes: dict[str, Recipe]
     second_models: Mapping[str, SecondModel]
     table: Table
@@ -63,15 +62,6 @@ class ResolvedJob:
     def close(self) -> None:
         """End the threads that look at what rows name."""
         self.finder.close()
-
-    @property
-    def numerics(self) -> dict[str, Any]:
-        return self.model.numerics(self.batching.mode)
-
-    def identity(self, request: Request) -> str:
-        """Return the row_id of a checked request."""
-        digest = self.recipes[request.recipe].digest
-        return row_id(request, model_digest=self.digest, numerics=self.numerics, recipe_digest=digest)
 
 
 def resolve_job(job: Job, watch: Watch) -> ResolvedJob:
@@ -107,17 +97,19 @@ def resolve_job(job: Job, watch: Watch) -> ResolvedJob:
         raise JobError(f"media.format is png, but {spec.class_name} renders videos", "use mp4 or mkv")
     watch.say(f"reading the files of {model.name}")
     files = weights.digests()
+    batching = Batching(**job.batching.model_dump())
+    numerics = model.numerics(batching.mode)
     return ResolvedJob(
         job=job,
         model=replace(model, loras=loras),
         spec=spec,
         files=files,
-        digest=model_digest(files),
+        identity=Identity(model_digest=model_digest(files), numerics=numerics, recipes=recipes),
         recipes=recipes,
         second_models=second_models,
         table=table,
         plan=plan,
-        batching=Batching(**job.batching.model_dump()),
+        batching=batching,
         media=media,
         store=store,
         inputs=inputs,

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 
 from framefleet.jobs.render.claimed import Sha256
 from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.guards.strict import Strict
 from framefleet.pipeline.model.loras.asked import ARGUMENT, MAX_WEIGHT
 from framefleet.pipeline.model.options.schema import Options, recorded_options
 from framefleet.pipeline.model.specs.dtypes import DType, DTypeName
@@ -19,23 +20,19 @@ _MAX_THREADS = 1024  # torch starts as many
 Name = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class _Input(_Strict):
+class _Input(Strict):
     uri: str
     sha256: Sha256
     num_frames: Annotated[int, Field(ge=1)] | None = None
 
 
-class _SecondModel(_Strict):
+class _SecondModel(Strict):
     name: Name
     digest: Sha256
     dtype: DType = "auto"
 
 
-class _Lora(_Strict):
+class _Lora(Strict):
     sha256: Sha256
     weight: Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT)]
     component: Literal["transformer_2"] | None = None

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, get_args
 
-from framefleet.cluster.write import clip_path
 from framefleet.pipeline.errors import JobError, StoreError
+from framefleet.pipeline.outputs.encode_clip import clip_path
 from framefleet.pipeline.outputs.frames import Frames
 from framefleet.pipeline.outputs.json_file import not_ours
-from framefleet.pipeline.outputs.media import MediaFormat, decode
+from framefleet.pipeline.outputs.media import decode
+from framefleet.pipeline.outputs.media_settings import MediaFormat
 from framefleet.pipeline.outputs.store import Store
 
 

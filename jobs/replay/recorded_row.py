@@ -15,7 +15,7 @@ from framefleet.jobs.render.claimed import Claim, read_claim
 from framefleet.jobs.replay.record_values import arguments_of, environment_of, options_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.loras.asked import Lora, digests_in
-from framefleet.pipeline.model.model import ModelSettings
+from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.outputs.parts import find_record
 from framefleet.pipeline.outputs.records import Record
 from framefleet.pipeline.outputs.store import Store

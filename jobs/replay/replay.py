@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
-from framefleet.cluster.messages import Assignment, WorkerSetup
-from framefleet.cluster.write import clip_path, write_clip
 from framefleet.jobs.replay.recorded_row import NOTHING, Given, Recorded, find_recorded, recipe_of
 from framefleet.pipeline.errors import FramefleetError, InputError, JobError, ModelError
-from framefleet.pipeline.model.model import Model, load
+from framefleet.pipeline.model.model import load
 from framefleet.pipeline.model.sources.integrity import model_digest
-from framefleet.pipeline.outputs.media import Media
-from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.recipes.recipe import Recipe
+from framefleet.pipeline.outputs.clips import Clip, Outcome
+from framefleet.pipeline.outputs.encode_clip import encode_clip
+from framefleet.pipeline.outputs.media_settings import Media
 from framefleet.pipeline.recipes.second_model import SecondModel, open_second_models
-from framefleet.pipeline.render.clips import Clip, Outcome
-from framefleet.pipeline.render.fused.forwards import Batching
+from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.request import is_model
 from framefleet.pipeline.rows.tables.checked_again import check_again
@@ -68,13 +63,16 @@ def replay(output: str, row_id: str, given: Given = NOTHING) -> Replayed:
         outcomes = renderer.step()
     if not isinstance(outcomes[0], Clip):
         raise _not_rendered(row_id, outcomes[0].error)
-    now, media = _written(outcomes[0], loaded, recorded, recipe)
+    now = encode_clip(outcomes[0], Media(**recorded.claim.job.media.model_dump()))
     there = {**recorded.environment, "recipe source": _recipe_digest(recorded)}
     here = dict(outcomes[0].environment) | {"recipe source": recipe.digest}
     return Replayed(
-        digests=tuple((name, getattr(recorded.record, name), sha256) for name, sha256 in now.items()),
+        digests=tuple(
+            (name, getattr(recorded.record, name), getattr(now.record, name))
+            for name in ("frames_sha256", "media_sha256")
+        ),
         differences=tuple(_differences(there, here)),
-        media=media,
+        media=now.content,
     )
 
 
@@ -122,23 +120,6 @@ def _recipe_digest(recorded: Recorded) -> str | None:
     """Return the digest of the recipe's source then; that of a row's own recipe is not kept."""
     is_jobs = recorded.claim.job.recipe == recorded.request.recipe
     return recorded.claim.recipe_digest if is_jobs else _UNKNOWN
-
-
-def _written(clip: Clip, model: Model, recorded: Recorded, recipe: Recipe) -> tuple[dict[str, str], bytes]:
-    """Write the clip as a worker would, into a scratch folder; return its digests and its bytes."""
-    with tempfile.TemporaryDirectory() as folder:
-        setup = WorkerSetup(
-            model=recorded.model,
-            batching=Batching(max_rows=1),
-            media=Media(**recorded.claim.job.media.model_dump()),
-            store=Store(folder),
-            recipes={recipe.name: recipe},
-            inputs=recorded.inputs,
-        )
-        assignment = Assignment(row_id=clip.row_id, request=clip.request, attempt=1)
-        record = write_clip(clip, assignment, datetime.now(UTC), model, setup)
-        media = setup.store.read(clip_path(clip.row_id, setup.media.suffix))
-    return {"frames_sha256": record.frames_sha256, "media_sha256": record.media_sha256}, media
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[tuple[str, str, str]]:

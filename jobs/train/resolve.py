@@ -10,9 +10,10 @@ from framefleet.jobs.render.resolve import open_model, open_output
 from framefleet.jobs.show.watch import TrainWatch
 from framefleet.jobs.train.schema import TrainJob
 from framefleet.pipeline.errors import JobError, UserError
-from framefleet.pipeline.model.model import ModelSettings
+from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.model.options.checks import check_options
 from framefleet.pipeline.model.options.schema import Options
+from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.specs.dtypes import DType, check_dtype
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
@@ -23,7 +24,6 @@ from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.tables.checked import checked
-from framefleet.pipeline.rows.tables.column_checks import did_you_mean
 from framefleet.pipeline.rows.tables.row_plan import required_arguments
 from framefleet.pipeline.rows.tables.table import open_table
 from framefleet.pipeline.training.dataset.buckets import buckets_of

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from framefleet.cluster.fleet import FleetSettings
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.training import Trainers
 from framefleet.jobs.job.file import job_as
@@ -54,10 +53,9 @@ def train_job(job: TrainJob, watch: TrainWatch) -> TrainSummary:
     """Do what `train` promises, telling `watch` about it."""
     started = time.monotonic()
     resolved = resolve_training(job, watch)
-    fleet = FleetSettings(**job.fleet.model_dump())
     with (
         DriverLock(resolved.store) as lock,
-        Trainers(fleet, threads=job.model.threads, device=job.model.device) as trainers,
+        Trainers(job.fleet, threads=job.model.threads, device=job.model.device) as trainers,
     ):
         check_output(resolved, workers=trainers.num_workers)
         rows = survey_training(resolved, watch)

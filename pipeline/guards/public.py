@@ -6,7 +6,6 @@ through `public_text`, which knows the secrets that this process was told (`keep
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.spelling import nearest
 
 HIDDEN = "***"
 # The last word of a name; a letter after it makes another word, as in "keyframe".
@@ -76,9 +76,7 @@ def keep_secrets(values: Any) -> None:
 def is_secret_name(name: str) -> bool:
     """Tell whether what goes by this name gives access to something, also where it is misspelt."""
     words = re.findall("[a-z]+", name.lower())
-    return bool(SECRET_NAME.search(name)) or any(
-        difflib.get_close_matches(word, MISSPELT, n=1, cutoff=0.8) for word in words
-    )
+    return bool(SECRET_NAME.search(name)) or any(nearest(word, MISSPELT, cutoff=0.8) for word in words)
 
 
 def _worth_hiding(values: Any) -> Iterator[str]:

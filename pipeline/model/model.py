@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,52 +17,19 @@ from framefleet.pipeline.model.loras.files import fetch_lora
 from framefleet.pipeline.model.options.attention import Attention
 from framefleet.pipeline.model.options.checks import check_options
 from framefleet.pipeline.model.options.offload import modules_of
-from framefleet.pipeline.model.options.schema import Options, read_options
+from framefleet.pipeline.model.options.schema import read_options
 from framefleet.pipeline.model.options.tuning import packages_of, quantization_config, tune
+from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.sources.sealed import sealed
-from framefleet.pipeline.model.sources.source import Source, open_source, public_name
+from framefleet.pipeline.model.sources.source import Source, open_source
 from framefleet.pipeline.model.sources.weights import Weights, fetched_as, open_weights
-from framefleet.pipeline.model.specs.dtypes import DType, ResolvedDType, asked, check_dtype, resolved
+from framefleet.pipeline.model.specs.dtypes import DType, ResolvedDType, check_dtype, resolved, torch_dtype
 from framefleet.pipeline.model.specs.families import DENOISERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 TEXT_ENCODERS = ("text_encoder",)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSettings:
-    """What a job says about its model.
-
-    path: a diffusers pipeline folder, a hub model, or a URL of a folder; see `open_source`.
-    revision: of a hub model. lock: a lock file, if not the model's own. storage_options: to open a URL.
-    dtype: of all components, or of each; see `dtypes`. device: auto is the GPU where there is one.
-    threads: of torch, on the CPU. loras: that rows may name; which ones a row uses is among its arguments.
-    options: see `Options`.
-    """
-
-    path: str
-    revision: str | None = None
-    lock: str | None = None
-    allow_pickle: bool = False
-    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    dtype: DType = "auto"
-    device: str = "auto"
-    threads: int = 1
-    loras: Mapping[str, Lora] = field(default_factory=dict)
-    options: Options = field(default_factory=Options)
-
-    @property
-    def name(self) -> str:
-        """What records and messages call the model; it opens it again."""
-        return public_name(self.path, self.revision)
-
-    def numerics(self, mode: str) -> dict[str, Any]:
-        """What of it decides the frames: part of every row's identity."""
-        fixed = {"dtype": asked(self.dtype), "threads": self.threads, "batching": mode, "generator": "cpu"}
-        return fixed | self.options.numerics()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,8 +156,8 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
 def for_diffusers(dtype: ResolvedDType) -> torch.dtype | dict[str, torch.dtype]:
     """Return a dtype as `from_pretrained(dtype=...)` takes it."""
     if isinstance(dtype, str):
-        return DTYPES[dtype]
-    return {component: DTYPES[name] for component, name in dtype.items()}
+        return torch_dtype(dtype)
+    return {component: torch_dtype(name) for component, name in dtype.items()}
 
 
 def source_of(settings: ModelSettings) -> Source:

@@ -6,21 +6,17 @@ import io
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, get_args
 
 import av
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from framefleet.pipeline.errors import JobError, RenderError, StoreError
+from framefleet.pipeline.errors import RenderError, StoreError
 from framefleet.pipeline.outputs.frames import Frames
-from framefleet.pipeline.request import MAX_FPS, MIN_FPS
-
-MediaFormat = Literal["mp4", "mkv", "png"]
+from framefleet.pipeline.outputs.media_settings import Media, exact_rate
 
 # Without these flags swscale may take another path on another CPU.
 SCALING = (
@@ -43,30 +39,6 @@ CONTAINER_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands",
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Media:
-    """How clips are stored: mp4 is H.264, mkv is lossless FFV1, png holds one frame.
-
-    crf: H.264's quality, 0 (lossless) to 51. fps: None takes the row's or the model's native rate.
-    """
-
-    format: MediaFormat = "mp4"
-    crf: int = 18
-    fps: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.format not in get_args(MediaFormat):
-            raise JobError(f"media.format is {self.format!r}", "use mp4, mkv (lossless) or png (images)")
-        if type(self.crf) is not int or not 0 <= self.crf <= 51:
-            raise JobError(f"media.crf is {self.crf!r}", "use a whole number from 0 (lossless) to 51, as 18")
-        if self.fps is not None:
-            _rate(self.fps)
-
-    @property
-    def suffix(self) -> str:
-        return f".{self.format}"
-
-
 def encode(frames: Frames, *, media: Media, fps: float, metadata: Mapping[str, str]) -> bytes:
     """Return the file's bytes; equal arguments give equal bytes in every process.
 
@@ -80,7 +52,7 @@ def encode(frames: Frames, *, media: Media, fps: float, metadata: Mapping[str, s
     try:
         with tempfile.TemporaryDirectory() as folder:  # faststart opens the file a second time by its name
             path = Path(folder, f"clip{media.suffix}")
-            _encode_video(path, frames, media=media, rate=_rate(fps), tags=tags)
+            _encode_video(path, frames, media=media, rate=exact_rate(fps), tags=tags)
             return path.read_bytes()
     except av.FFmpegError as error:
         raise RenderError(
@@ -109,12 +81,6 @@ def read_metadata(media_bytes: bytes) -> dict[str, str]:
         with av.open(io.BytesIO(media_bytes), "r") as container:
             tags = {key.lower(): value for key, value in container.metadata.items()}  # Matroska shouts
             return {key: value for key, value in tags.items() if key not in CONTAINER_TAGS}
-
-
-def _rate(fps: float) -> Fraction:
-    if isinstance(fps, bool) or not isinstance(fps, int | float) or not MIN_FPS <= fps <= MAX_FPS:
-        raise JobError(f"fps is {fps!r}", "use a number from 0.1 to 1000, such as 16 or 23.976")
-    return Fraction(fps).limit_denominator(1001)  # 1001: the denominator of the NTSC rates
 
 
 def _storable(value: str) -> str:

@@ -11,7 +11,10 @@ from typing import Any, get_args, get_type_hints
 import pyarrow as pa
 
 from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.guards.public import public_url
 from framefleet.pipeline.outputs.json_file import not_ours
+from framefleet.pipeline.request import is_input
 
 ROW_ID, SHA256 = "^[0-9a-f]{32}$", re.compile("[0-9a-f]{64}")
 RECORDS, FAILURES, INVALID = "records", "failures", "invalid"  # folders below the output
@@ -125,6 +128,16 @@ def _with_ours(carried: pa.Schema, ours: pa.Schema, folder: str) -> pa.Schema:
             "rename it in the table, or drop it",
         )
     return pa.schema([field.remove_metadata() for field in [*carried, *ours]])
+
+
+def public_arguments(arguments: Mapping[str, Any]) -> str:
+    """Return arguments as records show them: URLs without user, password and query, which may be secret."""
+    return canonical_json(
+        {
+            name: {**value, "uri": public_url(value["uri"])} if is_input(value) else value
+            for name, value in arguments.items()
+        }
+    )
 
 
 def record_of(values: Mapping[str, Any], where: str) -> Record:

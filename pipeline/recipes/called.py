@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.spec import PipelineSpec, spec_of
 from framefleet.pipeline.recipes.recipe import Recipe, recipe_class
@@ -21,3 +24,13 @@ def spec_for(recipe: Recipe, spec: PipelineSpec) -> PipelineSpec:
     """
     class_name = recipe_class(recipe, spec.class_name, spec.configs)
     return spec if class_name == spec.class_name else spec_of(class_name, spec.configs)
+
+
+def frames_read(recipe: Recipe, spec: PipelineSpec, arguments: Mapping[str, Any]) -> int | None:
+    """Return how many frames of its video a row reads, from the first on; None where it reads all.
+
+    spec: of the model. A pipeline that takes the number itself is given the whole video.
+    """
+    if recipe.cut_to is None or recipe.cut_to in spec_for(recipe, spec).parameters:
+        return None
+    return arguments.get(recipe.cut_to)

@@ -6,7 +6,6 @@ goes on to its next value in the pipeline's own `callback_on_step_end`.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.guards.spelling import nearest
 from framefleet.pipeline.model.specs.check import Refused, coerce, shown
 from framefleet.pipeline.model.specs.ranges import out_of_range
 
@@ -88,8 +88,8 @@ def parse_guidance(text: str) -> Schedule | Refused:
         return Refused(reason="it is neither a number nor a schedule", fix=f"use a number, or {usages}")
     shape = found[1]
     if shape not in _SHAPES:
-        nearest = difflib.get_close_matches(shape, _SHAPES, n=1)
-        fix = f"did you mean {nearest[0]}?" if nearest else f"use {usages}"
+        near = nearest(shape, _SHAPES)
+        fix = f"did you mean {near[0]}?" if near else f"use {usages}"
         return Refused(reason=f"there is no schedule {shown(shape)}", fix=fix)
     cells = [coerce(cell, "float") for cell in found[2].split(",")]
     numbers = tuple(float(cell) for cell in cells if not isinstance(cell, Refused))

@@ -60,6 +60,7 @@ class Recipe:
     check: from the recipe's own arguments and those of the pipeline, to what is wrong between them.
     pipeline: from a model's class and configs to the class whose call takes a row's arguments.
     then: to the class that goes on from its frames, if any.
+    cut_to: the argument that says how many frames of the row's video are rendered over, if any does.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Recipe:
     check: Callable[[Mapping[str, Any], Mapping[str, Any]], _Problems] = _no_problems
     pipeline: Callable[[str, Configs], str] = _models_own
     then: Callable[[str, Configs], str | None] = _no_other
+    cut_to: str | None = None
 
     def parameters(self) -> list[Parameter]:
         """What the recipe takes beyond `(pipe, request)`."""
@@ -134,6 +136,7 @@ _RECIPES = (
         function=video_to_video,
         needs=("video",),
         pipeline=functools.partial(conditioned_class, "video"),
+        cut_to="num_frames",
     ),
     Recipe(
         name="text_to_image_to_video",

@@ -5,15 +5,16 @@ A row names no places: whoever runs the job says what is opened, with whose cred
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from framefleet.pipeline.errors import JobError, ModelError
+from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.model.loras.asked import NAME
-from framefleet.pipeline.model.model import Model, ModelSettings, load, source_of, weights_of
+from framefleet.pipeline.model.model import Model, load, source_of, weights_of
+from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.specs.check import Refused, shown
 from framefleet.pipeline.model.specs.dtypes import asked, check_dtype
@@ -106,16 +107,8 @@ def check_second_model(argument: str, cell: Any, declared: Mapping[str, SecondMo
 
 
 def _unknown(name: str, declared: Mapping[str, SecondModel]) -> Refused:
-    nearest = difflib.get_close_matches(name, declared, n=1)
-    fix = (
-        f"use one of {', '.join(sorted(declared))}"
-        if declared
-        else "declare it: `second_models: {flux: ...}`"
-    )
-    return Refused(
-        reason=f"the job declares no second model {shown(name)}",
-        fix=f"did you mean {nearest[0]!r}?" if nearest else fix,
-    )
+    fix = did_you_mean(name, declared) if declared else "declare it: `second_models: {flux: ...}`"
+    return Refused(reason=f"the job declares no second model {shown(name)}", fix=fix)
 
 
 class SecondModels:

@@ -2,43 +2,34 @@
 
 from __future__ import annotations
 
-import copy
 import os
-import time
-import traceback
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
-from typing import Any
 
-from framefleet.pipeline.errors import OutOfMemory, RecipeError
-from framefleet.pipeline.hooks.adapters import working_on
 from framefleet.pipeline.hooks.intercept import intercept
-from framefleet.pipeline.memory import free_memory, is_out_of_memory, peak_memory_bytes
-from framefleet.pipeline.model.loras.asked import adapters_in, without_loras
+from framefleet.pipeline.memory import free_memory, is_out_of_memory
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.options.attention import AttentionChanged
 from framefleet.pipeline.model.options.step_cache import StepCache
-from framefleet.pipeline.model.specs.schedulers import build, resolve_scheduler
-from framefleet.pipeline.outputs.frames import Frames, frames_sha256, to_frames
+from framefleet.pipeline.outputs.clips import Outcome
 from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.recipes.called import spec_for
-from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, find_recipe
+from framefleet.pipeline.recipes.known import KnownRecipes
+from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import Declared, SecondModels, open_second_models
-from framefleet.pipeline.render.clips import Clip, Failure, Outcome
 from framefleet.pipeline.render.encoders.text_encoders import Encoders
 from framefleet.pipeline.render.fused.batcher import Batcher, RowTask
-from framefleet.pipeline.render.fused.forwards import Batching, Forwards
+from framefleet.pipeline.render.fused.batching import Batching
+from framefleet.pipeline.render.fused.forwards import Forwards
 from framefleet.pipeline.render.lora_layers import LoraLayers
-from framefleet.pipeline.request import Request, is_input
-from framefleet.pipeline.rows.identity import row_id
+from framefleet.pipeline.render.outcome import clip_of, failure_of
+from framefleet.pipeline.render.recipe_call import RecipeCall
+from framefleet.pipeline.render.request_check import RequestCheck
+from framefleet.pipeline.render.row_queue import RenderRow, RowQueue
+from framefleet.pipeline.render.stopwatch import as_it_is, timed
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
-from framefleet.pipeline.rows.inputs.opened import open_arguments
-from framefleet.pipeline.rows.inputs.read_ahead import ReadAhead
-from framefleet.pipeline.rows.inputs.survey import InputIndex
-from framefleet.pipeline.rows.tables.checked import checked
 
 
 class Renderer:
@@ -70,29 +61,28 @@ class Renderer:
         """
         self.model = model
         self.batching = batching or Batching()
-        cache = model.settings.options.cache
-        self._cache = StepCache(cache, model.denoisers()) if cache else None
-        self._recipes = dict(recipes or {})
-        self._may_import = recipes is None
-        self._learn_anew()
-        self._inputs = inputs or Inputs([os.getcwd(), os.sep])
-        self._finder = InputIndex(self._inputs)
-        self._ahead = ReadAhead(self._inputs.read)
-        self._loras = LoraLayers(model.networks() if model.settings.loras else {})
-        self._encoders = Encoders(model, self._loras, mode=self.batching.mode, kept_in=embeddings)
-        self._second_models = SecondModels(
+        known = KnownRecipes(recipes)
+        numerics = model.settings.numerics(self.batching.mode)
+        self._identity = Identity(model_digest=model.digest, numerics=numerics, recipes=known)
+        others = SecondModels(
             open_second_models(second_models or {}),
             device=model.environment["device"],
             threads=model.settings.threads,
         )
-        self._rows: dict[RowTask, _Row] = {}
-        self._waiting: deque[_Row] = deque()
-        self._retry_alone: deque[_Row] = deque()  # memory ran out beside others
+        inputs = inputs or Inputs([os.getcwd(), os.sep])
+        self._check = RequestCheck(model, known, others, inputs, self._identity)
+        self._call = RecipeCall(model, known, others, inputs)
+        cache = model.settings.options.cache
+        self._cache = StepCache(cache, model.denoisers()) if cache else None
+        self._loras = LoraLayers(model.networks() if model.settings.loras else {})
+        self._encoders = Encoders(model, self._loras, mode=self.batching.mode, kept_in=embeddings)
+        self._rows = RowQueue()
+        self._learn_anew()
 
     @property
     def num_active(self) -> int:
         """Rows submitted and not yet returned."""
-        return len(self._rows) + len(self._waiting) + len(self._retry_alone)
+        return len(self._rows)
 
     @property
     def capacity(self) -> int:
@@ -122,93 +112,79 @@ class Renderer:
                     if request is None:
                         is_open = False
                     else:
-                        self._check_and_submit(request, index)
+                        self.submit(*self._check(request, index))
                 yield from self.step()
         finally:
             self.cancel()
 
-    def _check_and_submit(self, request: Request, index: int) -> None:
-        recipe = self._recipe(request.recipe)
-        request = checked(
-            request,
-            self.model.spec,
-            recipe,
-            finder=self._finder,
-            loras=self.model.settings.loras,
-            second_models=self._second_models.declared,
-            index=index,
-        )
-        self.submit(request, self._identify(request))
-
     def submit(self, request: Request, row_id: str) -> None:
         """Take a request that was checked already."""
         self.read_ahead(request)
-        self._waiting.append(_Row(row_id, request))
+        self._rows.add(RenderRow(row_id, request))
 
     def read_ahead(self, request: Request) -> None:
         """Begin to read the images and videos of a request that will come. From any thread."""
-        for value in request.arguments.values():
-            if is_input(value):
-                self._ahead.start(value["uri"])
+        self._call.read_ahead(request)
 
     def step(self) -> list[Outcome]:
         """Take every row to its next forward; return the rows that ended on the way."""
-        self._admit()
+        while (row := self._rows.take(self.capacity)) is not None:
+            self._start(row)
+        vae = getattr(self.model.pipe, "vae", None)
+        encode = timed("encode_s", self._encoders, self._seconds)
+        decode = timed("decode_s", as_it_is, self._seconds)
         with ExitStack() as stack, intercept(self._loras.layers, self._loras):
             stack.callback(self._encoders.leave)
-            stack.enter_context(intercept(self.model.text_encoders(), self._encode))
-            vae = getattr(self.model.pipe, "vae", None)
-            stack.enter_context(intercept({"vae": vae} if vae else {}, self._decode, method="decode"))
+            stack.enter_context(intercept(self.model.text_encoders(), encode))
+            stack.enter_context(intercept({"vae": vae} if vae else {}, decode, method="decode"))
             try:
                 finished = self._batcher.step(stack)
             except AttentionChanged:
                 self._begin_again()
                 return []
-        ended = [(task, self._rows.pop(task)) for task in finished]
+        ended = [(task, self._rows.under_way.pop(task)) for task in finished]
         return [outcome for task, row in ended if (outcome := self._outcome(task, row)) is not None]
 
     def cancel(self) -> None:
         """Forget all rows."""
-        self._drop_rows()
+        self._stop()
         self._encoders.bring()
-        self._waiting.clear()
-        self._retry_alone.clear()
+        self._rows.clear()
 
-    def _identify(self, request: Request) -> str:
-        return row_id(
-            request,
-            model_digest=self.model.digest,
-            numerics=self.model.settings.numerics(self.batching.mode),
-            recipe_digest=self._recipe(request.recipe).digest,
-        )
-
-    def _admit(self) -> None:
-        if self._retry_alone and not self._rows:
-            self._start(self._retry_alone.popleft(), is_alone=True)
-        if self._retry_alone or any(row.is_alone for row in self._rows.values()):
-            return
-        while self._waiting and len(self._rows) < self.capacity:
-            self._start(self._waiting.popleft(), is_alone=False)
-
-    def _start(self, row: _Row, *, is_alone: bool) -> None:
-        row.is_alone = is_alone
+    def _start(self, row: RenderRow) -> None:
         if self._cache:  # here, and not in the row's own code: its hooks go below the batcher's
             steps = row.request.arguments.get("num_inference_steps", 1)
             self._cache.start(steps=steps, pipe=lambda: row.pipe)
-        self._rows[self._batcher.start(partial(self._render_row, row))] = row
+        self._rows.under_way[self._batcher.start(partial(self._call, row))] = row
+
+    def _outcome(self, task: RowTask, row: RenderRow) -> Outcome | None:
+        """Return what became of a row; None where it is tried again, without others beside it."""
+        if self._cache:
+            self._cache.stop()
+        if task.error is None:
+            return clip_of(task, row, self.model, self._identity)
+        failure = failure_of(task.error, row)
+        if is_out_of_memory(task.error):
+            free_memory()
+            if not row.is_alone:
+                self._rows.add_alone(row)
+                return None
+        return failure
+
+    def _seconds(self) -> dict[str, float] | None:
+        """Return what the row at work has spent; None while none is."""
+        task = self._batcher.current
+        row = self._rows.under_way.get(task) if task else None
+        return row.seconds if row else None
 
     def _begin_again(self) -> None:
         """Take rows under way from their start: each is to be of one attention backend."""
-        rows = list(self._rows.values())
-        self._drop_rows()
+        self._stop()
         self._learn_anew()
-        for row in reversed(rows):
-            queue = self._retry_alone if row.is_alone else self._waiting
-            queue.appendleft(_Row(row.row_id, row.request))
+        self._rows.put_back()
 
-    def _drop_rows(self) -> None:
+    def _stop(self) -> None:
         self._batcher.cancel()
-        self._rows.clear()
         if self._cache:
             self._cache.stop()
 
@@ -216,104 +192,3 @@ class Renderer:
         """Forget which sizes pay and are exact."""
         self.forwards = Forwards(self.model.denoisers(), self.batching, self.model.attention)
         self._batcher = Batcher(self.forwards)
-
-    def _render_row(self, row: _Row) -> Frames:
-        pipe = row.pipe = copy.copy(self.model.pipe)  # pipelines keep the state of a call on themselves
-        choice = resolve_scheduler(row.request.scheduler, self.model.spec)
-        pipe.scheduler = build(choice, self.model.pipe.scheduler)
-        arguments = row.request.arguments
-        opened = open_arguments(
-            self._second_models.opened(without_loras(arguments)),
-            self._ahead.read,
-            max_frames=self._frames_needed(row.request),
-        )
-        with working_on([adapters_in(arguments)]):
-            return to_frames(
-                self._recipe(row.request.recipe).render(pipe, replace(row.request, arguments=opened))
-            )
-
-    def _frames_needed(self, request: Request) -> int | None:
-        """Return how many frames of a video a row reads, where it does not read all."""
-        if request.recipe != "video_to_video":
-            return None
-        called = spec_for(self._recipe(request.recipe), self.model.spec)
-        return None if "num_frames" in called.parameters else request.arguments.get("num_frames")
-
-    def _recipe(self, name: str) -> Recipe:
-        if name not in self._recipes:
-            if not self._may_import and name not in BUILT_IN:
-                raise RecipeError(f"recipe {name!r} is not one of this renderer's", "give it as `recipes`")
-            self._recipes[name] = find_recipe(name)
-        return self._recipes[name]
-
-    def _encode(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return self._measured("encode_s", self._encoders, name, forward, *args, **kwargs)
-
-    def _decode(self, name: str, decode: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return self._measured("decode_s", decode, *args, **kwargs)
-
-    def _measured(self, key: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        started = time.perf_counter()
-        try:
-            return function(*args, **kwargs)
-        finally:
-            row = self._current_row()
-            if row is not None:
-                row.seconds[key] = row.seconds.get(key, 0.0) + time.perf_counter() - started
-
-    def _current_row(self) -> _Row | None:
-        task = self._batcher.current
-        return self._rows.get(task) if task else None
-
-    def _outcome(self, task: RowTask, row: _Row) -> Outcome | None:
-        if self._cache:
-            self._cache.stop()
-        error = task.error
-        if error is None:
-            return _clip(task, row, self._environment())
-        text = "".join(traceback.format_exception(error))
-        _drop_frames(error)
-        if is_out_of_memory(error):
-            free_memory()
-            if not row.is_alone:
-                self._retry_alone.append(row)
-                return None
-            error = OutOfMemory(
-                f"one row alone does not fit: {error}",
-                "render smaller, or shorter, or in bf16; or set model.offload or model.vae_tiling",
-            )
-        return Failure(row_id=row.row_id, request=row.request, error=error, traceback=text)
-
-    def _environment(self) -> dict[str, Any]:
-        attention = self.model.attention
-        return {**self.model.environment, **({"attention": attention.name} if attention else {})}
-
-
-class _Row:
-    def __init__(self, row_id: str, request: Request) -> None:
-        self.row_id = row_id
-        self.request = request
-        self.seconds: dict[str, float] = {}
-        self.is_alone = False
-        self.pipe: Any = None
-
-
-def _drop_frames(error: BaseException | None) -> None:
-    """Forget the frames of an error and of those behind it: they hold the row's tensors."""
-    while error is not None:
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
-
-
-def _clip(task: RowTask, row: _Row, environment: Mapping[str, Any]) -> Clip:
-    seconds = {"encode_s": 0.0, "decode_s": 0.0, "denoise_s": task.last_forward_at - task.first_forward_at}
-    return Clip(
-        row_id=row.row_id,
-        request=row.request,
-        frames=task.value,
-        frames_sha256=frames_sha256(task.value),
-        seconds=seconds | row.seconds,
-        batch_size=task.batch_size,
-        peak_memory_bytes=peak_memory_bytes(),
-        environment=environment,
-    )

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.guards.public import public_url
+from framefleet.pipeline.recipes.known import KnownRecipes
+from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.request import Request, is_input, is_model
 
 
 def deciding(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return arguments without what decides no pixel: images and models are their SHA-256 alone."""
     return {name: _without_name(value) for name, value in arguments.items()}
-
-
-def public(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arguments as records show them: URLs without user, password and query, which may be secret."""
-    return {
-        name: {**value, "uri": public_url(value["uri"])} if is_input(value) else value
-        for name, value in arguments.items()
-    }
 
 
 def derive_seed(*, arguments: Mapping[str, Any], scheduler: str | None, recipe: str) -> int:
@@ -57,6 +51,23 @@ def row_id(
         }
     )
     return _sha256(content)[:16].hex()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """The row_ids of one model that computes in one way. recipes: at least those that its rows name."""
+
+    model_digest: str
+    numerics: Mapping[str, Any]
+    recipes: Mapping[str, Recipe] | KnownRecipes
+
+    def __call__(self, request: Request) -> str:
+        return row_id(
+            request,
+            model_digest=self.model_digest,
+            numerics=self.numerics,
+            recipe_digest=self.recipes[request.recipe].digest,
+        )
 
 
 def _without_name(value: Any) -> Any:

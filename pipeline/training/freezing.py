@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
 
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.spelling import nearest
 
 
 def choose_parameters(
@@ -64,7 +64,7 @@ def _nearest(pattern: str, names: Sequence[str]) -> str:
     wanted = pattern.rstrip(".*")
     depth = wanted.count(".") + 1
     stems = dict.fromkeys(".".join(name.split(".")[:depth]) for name in names)
-    found = difflib.get_close_matches(wanted, stems, n=3, cutoff=0.0)
+    found = nearest(wanted, stems, most=3, cutoff=0.0)
     return f"the nearest are {', '.join(found)}"
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.model.specs.dtypes import torch_dtype
 from framefleet.pipeline.training.average import Average
 from framefleet.pipeline.training.reports import Step
 from framefleet.pipeline.training.schedule import learning_rate
@@ -21,7 +22,6 @@ from framefleet.pipeline.training.task import Prepared, TrainingTask
 from framefleet.pipeline.training.world import SharedLoss, World, reshard, shared_as, trainable, whole_tensor
 
 OPTIMIZER = "optimizer"
-PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Learner:
@@ -110,7 +110,8 @@ class Learner:
         return mean
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        dtype = PRECISIONS.get(self._settings.precision)
+        precision = self._settings.precision
+        dtype = None if precision == "fp32" else torch_dtype(precision)
         return torch.autocast(self._world.device.type, dtype=dtype, enabled=dtype is not None)
 
     def _on_device(self, batch: Sequence[Prepared]) -> list[Prepared]:

@@ -148,7 +148,7 @@ class _Run:
         with self._learner.result(), self._learner.resting():
             outcomes = rendered_samples(self._model, self._training)
         if self._world.is_first:
-            for problem in write_samples(self._store, self._model, number, outcomes):
+            for problem in write_samples(self._store, number, outcomes):
                 self._tell(problem)
 
     def _keep(self, number: int) -> None:

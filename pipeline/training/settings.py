@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from framefleet.pipeline.guards.strict import Strict
+from framefleet.pipeline.model.specs.dtypes import DTypeName
 
 TrainedPart = Literal["denoiser", "autoencoder", "text_encoder"]
 _Size = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=3, max_length=3)]
 
 
-class Choice(BaseModel):
-    """Unknown keys are refused, "8" is not a number, and numbers are finite."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class LoraSettings(Choice):
+class LoraSettings(Strict):
     """A LoRA instead of the weights themselves."""
 
     name: str = Field(default="lora", pattern=r"^[A-Za-z0-9_-]+$", description="Of the file that is written.")
@@ -27,7 +24,7 @@ class LoraSettings(Choice):
     )
 
 
-class TrainSettings(Choice):
+class TrainSettings(Strict):
     """How weights are trained."""
 
     part: TrainedPart = Field(
@@ -43,16 +40,16 @@ class TrainSettings(Choice):
         default="constant", description="Of the learning rate, after the warm-up; linear and cosine end at 0."
     )
     warmup_steps: int = Field(default=0, ge=0)
-    betas: Annotated[list[float], Field(min_length=2, max_length=2)] = [0.9, 0.999]
+    betas: Annotated[list[float], Field(min_length=2, max_length=2)] = Field(default=[0.9, 0.999])
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float | None = Field(default=1.0, gt=0)
     ema: float | None = Field(
         default=None, gt=0, lt=1, description="Decay of the average of the weights that is saved instead."
     )
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
+    precision: DTypeName = Field(
         default="fp32", description="Of forwards; the weights that are trained stay fp32."
     )
-    save_dtype: Literal["fp32", "bf16", "fp16"] = Field(
+    save_dtype: DTypeName = Field(
         default="fp32", description="Of the weights that are written at the end; checkpoints hold fp32."
     )
     gradient_checkpointing: bool = False

@@ -22,8 +22,9 @@ import torch
 
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.model.model import load_model
+from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.calls import Call
-from framefleet.pipeline.render.fused.forwards import Batching, Forwards, Result
+from framefleet.pipeline.render.fused.forwards import Forwards, Result
 from framefleet.pipeline.render.fused.pins import run_fused
 from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.request import Request

@@ -22,7 +22,8 @@ import torch
 
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
-from framefleet.pipeline.outputs.media import Media, encode
+from framefleet.pipeline.outputs.media import encode
+from framefleet.pipeline.outputs.media_settings import Media
 
 Row = Mapping[str, Any]
 

@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 import yaml
 
-from framefleet.cluster.fleet import FleetSettings
+from framefleet.cluster.settings import FleetSettings
 from framefleet.cluster.training import Trainers
 from framefleet.jobs.train.train import train
 from framefleet.pipeline.errors import FleetError

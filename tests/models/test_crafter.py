@@ -16,7 +16,7 @@ from framefleet import Clip, Model, Renderer, Request, load_model
 from framefleet.pipeline.errors import ModelError, TableError
 from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
 from framefleet.pipeline.recipes.keyframes import keyframes, refined
-from framefleet.pipeline.render.fused.forwards import Batching
+from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.inputs.access import Inputs
 from tests.crafter import (
     GATE,

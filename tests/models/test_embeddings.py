@@ -19,7 +19,7 @@ from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.render.encoders import embeddings
 from framefleet.pipeline.render.encoders.embeddings import Embeddings
-from framefleet.pipeline.render.fused.forwards import Batching
+from framefleet.pipeline.render.fused.batching import Batching
 from tests.tiny import SMALLEST, tiny
 
 PROMPTS = ("a red ball", "一只猫在海边奔跑", "a red ball")  # and an empty negative one

@@ -20,7 +20,7 @@ from framefleet.pipeline.recipes import second_model
 from framefleet.pipeline.recipes.called import spec_for
 from framefleet.pipeline.recipes.first_image import image_size
 from framefleet.pipeline.recipes.recipe import BUILT_IN
-from framefleet.pipeline.render.fused.forwards import Batching
+from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from tests.tiny import SMALLEST, tiny

@@ -16,7 +16,7 @@ from framefleet import Clip, Model, Renderer, Request, load_model
 from framefleet.pipeline.outputs.frames import Frames, to_frames
 from framefleet.pipeline.recipes.guidance import open_guidance
 from framefleet.pipeline.recipes.recipe import BUILT_IN
-from framefleet.pipeline.render.fused.forwards import Batching
+from framefleet.pipeline.render.fused.batching import Batching
 from tests.tiny import SMALLEST, tiny
 
 NUM_STEPS = 5

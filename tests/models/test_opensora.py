@@ -14,7 +14,7 @@ from framefleet import Clip, Renderer, Request, load_model
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
 from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
-from framefleet.pipeline.render.fused.forwards import Batching
+from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.inputs.pictures import open_image, open_video
 from tests.media_files import image_file, video_file
 from tests.mixed import DTYPES

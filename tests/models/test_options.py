@@ -21,7 +21,7 @@ from framefleet.pipeline.model.options.offload import offload
 from framefleet.pipeline.model.options.schema import ModelOffload
 from framefleet.pipeline.model.options.step_cache import hooks_of
 from framefleet.pipeline.recipes.recipe import Recipe, generate
-from framefleet.pipeline.render.fused.forwards import Batching
+from framefleet.pipeline.render.fused.batching import Batching
 from tests.crafter import TEXT, crafter
 from tests.options import Case, by_hand, digest, plain, rendered, requests
 from tests.tiny import tiny

@@ -13,7 +13,7 @@ from framefleet import Clip, Renderer, Request, load_model
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
-from framefleet.pipeline.render.fused.forwards import Batching
+from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from tests.tiny import SMALLEST, tiny

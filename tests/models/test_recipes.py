@@ -19,9 +19,10 @@ from PIL import Image
 
 from framefleet import Clip, Model, Renderer, Request, load_model
 from framefleet.pipeline.outputs.frames import Frames, to_frames
-from framefleet.pipeline.outputs.media import Media, encode
+from framefleet.pipeline.outputs.media import encode
+from framefleet.pipeline.outputs.media_settings import Media
 from framefleet.pipeline.recipes.recipe import BUILT_IN
-from framefleet.pipeline.render.fused.forwards import Batching
+from framefleet.pipeline.render.fused.batching import Batching
 from tests.tiny import SMALLEST, tiny
 
 PROMPTS = ("a red ball", "一只绿色的猫在雨中奔跑")

@@ -17,7 +17,7 @@ from framefleet.pipeline.errors import ModelError, OutOfMemory, RenderError, Tab
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.outputs.frames import frames_sha256
 from framefleet.pipeline.recipes.recipe import Recipe, generate
-from framefleet.pipeline.render.fused.forwards import Batching
+from framefleet.pipeline.render.fused.batching import Batching
 from tests.tiny import SMALLEST, tiny
 
 WAN = SMALLEST["wan"] | {"prompt": "a red ball"}
@@ -117,7 +117,7 @@ def test_memory_that_runs_out_beside_others_is_tried_again_alone(model: Model) -
     renderer = Renderer(model, GROWING)
 
     def full(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if len(renderer._rows) > 1:
+        if len(renderer._rows.under_way) > 1:
             raise torch.OutOfMemoryError("others are in the way")
         return original(*args, **kwargs)
 

@@ -15,7 +15,7 @@ from framefleet.pipeline.errors import UserError
 from framefleet.pipeline.model.specs.scheduler_names import SHORT_NAMES
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, build, resolve_scheduler
 from framefleet.pipeline.model.specs.spec import inspect_model
-from framefleet.pipeline.render.fused.forwards import Batching
+from framefleet.pipeline.render.fused.batching import Batching
 from tests.mixed import SCHEDULERS, plain_digests
 from tests.pictures import clip
 from tests.tiny import SMALLEST, smallest_call, tiny

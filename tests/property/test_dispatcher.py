@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from framefleet.cluster.dispatcher import Dispatcher, GivenUp, Lease, LeaseSize, QueueCounts, Row
+from framefleet.cluster.settings import FaultPolicy
 
 ATTEMPTS, MAX_DEATHS, LEASES_PER_WORKER, MAX_ROWS, WINDOW = 3, 3, 2, 4, 12
 
@@ -28,9 +29,8 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.dispatcher = Dispatcher(
+            FaultPolicy(attempts=ATTEMPTS, worker_deaths=MAX_DEATHS),
             window=WINDOW,
-            attempts=ATTEMPTS,
-            max_deaths=MAX_DEATHS,
             leases_per_worker=LEASES_PER_WORKER,
             size=LeaseSize(min_rows=2, max_rows=MAX_ROWS, target_s=10.0),
         )

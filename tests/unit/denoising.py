@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from framefleet.pipeline.render.fused.batcher import Batcher, RowTask
-from framefleet.pipeline.render.fused.forwards import Batching, Forwards
+from framefleet.pipeline.render.fused.batching import Batching
+from framefleet.pipeline.render.fused.forwards import Forwards
 
 
 class Denoiser(nn.Module):

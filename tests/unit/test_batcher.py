@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from framefleet.pipeline.render.fused.batcher import Batcher
-from framefleet.pipeline.render.fused.forwards import Batching, Forwards
+from framefleet.pipeline.render.fused.batching import Batching
+from framefleet.pipeline.render.fused.forwards import Forwards
 from tests.unit.denoising import Denoiser, alone, batcher_of, render, steps
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from framefleet.cluster.dispatcher import Dispatcher, LeaseSize, QueueCounts, Row
+from framefleet.cluster.settings import FaultPolicy
 from tests.unit.dispatching import dispatcher_with, ids, lease
 
 
@@ -91,10 +92,28 @@ def test_a_row_is_quarantined_after_three_deaths_and_its_neighbour_finishes() ->
 
 
 def test_rows_are_not_quarantined_for_deaths_in_company() -> None:
-    dispatcher = Dispatcher(max_deaths=1, size=LeaseSize(min_rows=2))
+    dispatcher = Dispatcher(FaultPolicy(worker_deaths=1), size=LeaseSize(min_rows=2))
     for number in range(2):
         dispatcher.add(Row(row_id=str(number), shape="x"))
     for worker in "AB":
         dispatcher.join(worker)
     kill_twice(dispatcher)
     assert dispatcher.counts == QueueCounts(waiting=2, leased=0, done=0, failed=0)
+
+
+def test_a_row_is_borne_for_as_many_deaths_as_the_job_says() -> None:
+    dispatcher = Dispatcher(FaultPolicy(worker_deaths=5))
+    dispatcher.add(Row(row_id="0", shape="x"))
+    given_up = []
+    for number in range(5):
+        assert not given_up
+        dispatcher.join(str(number))
+        lease(dispatcher, str(number))
+        given_up = dispatcher.lost(str(number))
+    assert [row.reason for row in given_up] == ["its worker died 5 times while rendering it"]
+
+
+def test_a_row_that_takes_many_workers_is_not_what_ends_the_run() -> None:
+    for faults in (FaultPolicy(), FaultPolicy(worker_deaths=20)):
+        assert not faults.despairs(2 * faults.worker_deaths, num_workers=1)
+        assert faults.despairs(4 * faults.worker_deaths + 3, num_workers=1)

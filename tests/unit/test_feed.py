@@ -12,7 +12,9 @@ import pytest
 
 from framefleet.cluster.feed import pending_rows
 from framefleet.cluster.lease import Row
+from framefleet.cluster.settings import FaultPolicy
 from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
@@ -37,6 +39,13 @@ def _pending(folder: Path, changed: list[Mapping[str, Any]] | None = None) -> li
             write_table(folder / "t.parquet", changed)
             resolved = _resolved(folder)
         return list(pending_rows(resolved.table, resolved.plan, index, resolved.identity))
+
+
+def test_what_is_borne_is_what_the_job_says_below_retries(tmp_path: Path) -> None:
+    write_table(tmp_path / "t.parquet", ROWS)
+    retries = {"attempts": 5, "worker_deaths": 7, "worker_starts": 2}
+    work = work_of(_resolved(tmp_path, retries=retries), None, None, run="r1")  # type: ignore[arg-type]
+    assert work.faults == FaultPolicy(**retries)
 
 
 def test_every_checked_row_is_fed_once(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.render.fused.forwards import Batching
+from framefleet.pipeline.render.fused.batching import Batching
 from tests.unit.denoising import Denoiser, alone, batcher_of, render, steps
 
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from framefleet.pipeline.hooks.adapters import Adapters, of_one_row, working_on, working_rows
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.render.fused.batcher import Batcher
-from framefleet.pipeline.render.fused.forwards import Batching, Forwards
+from framefleet.pipeline.render.fused.batching import Batching
+from framefleet.pipeline.render.fused.forwards import Forwards
 from framefleet.pipeline.render.lora_layers import LoraLayers
 
 ROWS: list[Adapters] = [(), (("x", 1.0),), (("x", 0.5),), (("y", 2.0),), (("x", 1.0), ("y", -1.0))]

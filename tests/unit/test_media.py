@@ -14,7 +14,8 @@ import pytest
 
 from framefleet.pipeline.errors import JobError, RenderError, StoreError
 from framefleet.pipeline.outputs.frames import Frames
-from framefleet.pipeline.outputs.media import Media, MediaFormat, decode, encode, read_metadata
+from framefleet.pipeline.outputs.media import decode, encode, read_metadata
+from framefleet.pipeline.outputs.media_settings import Media, MediaFormat
 
 TAGS = {"row_id": "00ff", "prompt": "一只猫在月球上\nsecond line, “quoted” 🐱", "seed": "7", "empty": ""}
 
@@ -86,7 +87,8 @@ def test_frame_rates_are_kept(kind: MediaFormat, fps: float, rate: Fraction) -> 
 SCRIPT = """
 import hashlib
 from tests.unit.test_media import TAGS, gradient
-from framefleet.pipeline.outputs.media import Media, encode
+from framefleet.pipeline.outputs.media import encode
+from framefleet.pipeline.outputs.media_settings import Media
 for kind in ("mp4", "mkv", "png"):
     clip = encode(gradient(1), media=Media(format=kind), fps=23.976, metadata=TAGS)
     print(hashlib.sha256(clip).hexdigest())

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.outputs.frames import Frames
-from framefleet.pipeline.outputs.media import Media, encode
+from framefleet.pipeline.outputs.media import encode
+from framefleet.pipeline.outputs.media_settings import Media
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.training.dataset import prepared as module

@@ -202,7 +202,7 @@ def test_a_column_that_a_part_lacks_is_named(store: Store, tmp_path: Path, name:
 def test_a_small_part_of_large_cells_is_refused_before_they_are_unpacked(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(parts, "_MAX_BYTES", 1 << 20)
     (tmp_path / "records").mkdir()
     path = tmp_path / "records" / "part-x.parquet"
     for cells, is_dictionary in ((["a" * 10_000] * 1000, True), (["a" * (1 << 20)] * 2, False)):

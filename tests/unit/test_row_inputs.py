@@ -13,9 +13,10 @@ from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.model.specs.check import Refused
 from framefleet.pipeline.model.specs.signature import InputKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.outputs.records import public_arguments
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.rows.identity import derive_seed, public, row_id
+from framefleet.pipeline.rows.identity import derive_seed, row_id
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
 from tests.configs import WAN, write_model
@@ -138,4 +139,4 @@ def test_where_an_image_lies_decides_nothing() -> None:
 
 def test_records_show_urls_without_what_may_be_secret() -> None:
     signed = {"prompt": "p", "image": {"uri": "https://u:p@host/a.png?sig=1", "sha256": "aa"}}
-    assert public(signed) == {"prompt": "p", "image": {"uri": "https://host/a.png", "sha256": "aa"}}
+    assert public_arguments(signed) == '{"image":{"sha256":"aa","uri":"https://host/a.png"},"prompt":"p"}'

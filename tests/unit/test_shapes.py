@@ -25,7 +25,8 @@ from framefleet.jobs.shapes.scene import (
     training_scenes,
 )
 from framefleet.pipeline.outputs.frames import Frames
-from framefleet.pipeline.outputs.media import Media, decode, encode
+from framefleet.pipeline.outputs.media import decode, encode
+from framefleet.pipeline.outputs.media_settings import Media
 
 ATTRIBUTES = ("shape", "color", "background", "motion")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.hooks.adapters import Adapters
 from framefleet.pipeline.model.specs.check import Refused, shown
 
@@ -106,13 +106,11 @@ def _asked(arguments: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
 
 
 def _unknown(name: str, declared: Mapping[str, Lora]) -> Refused:
-    nearest = difflib.get_close_matches(name, declared, n=1)
     if not declared:
         return Refused(
             reason="the job declares no LoRA", fix=f"declare it: `loras: {{{name or 'style'}: ...}}`"
         )
-    fix = f"did you mean {nearest[0]!r}?" if nearest else f"use one of {', '.join(sorted(declared))}"
-    return Refused(reason=f"the job declares no LoRA {shown(name)}", fix=fix)
+    return Refused(reason=f"the job declares no LoRA {shown(name)}", fix=did_you_mean(name, declared))
 
 
 def _number(text: str) -> float | None:

@@ -9,9 +9,10 @@ import tempfile
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.guards.strict import Strict
 from framefleet.pipeline.model.specs.dtypes import DTypeName
 
 Range = Annotated[list[float], Field(min_length=2, max_length=2)]
@@ -19,23 +20,14 @@ Skip = Annotated[int, Field(ge=1)] | None
 _Names = list[str] | None
 
 
-class Choice(BaseModel):
-    """A part of the options: unknown keys are refused, and "8" is not a number.
-
-    Numbers are finite: JSON, and so a row's identity, has no others.
-    """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class FirstBlock(Choice):
+class FirstBlock(Strict):
     """FirstBlockCacheConfig: while the first block changes little, the others are skipped."""
 
     type: Literal["first_block"] = "first_block"
     threshold: float = Field(default=0.05, ge=0)
 
 
-class TaylorSeer(Choice):
+class TaylorSeer(Strict):
     """TaylorSeerCacheConfig: outputs of later steps are extrapolated."""
 
     type: Literal["taylor_seer"] = "taylor_seer"
@@ -49,7 +41,7 @@ class TaylorSeer(Choice):
     use_lite_mode: bool = False
 
 
-class Mag(Choice):
+class Mag(Strict):
     """MagCacheConfig: steps are skipped as long as the ratios of the model's residuals allow.
 
     Its num_inference_steps is the row's.
@@ -62,37 +54,37 @@ class Mag(Choice):
     retention_ratio: float = Field(default=0.2, ge=0, le=1)
 
 
-class Pyramid(Choice):
+class Pyramid(Strict):
     """PyramidAttentionBroadcastConfig: attention is computed every few steps only."""
 
     type: Literal["pyramid"] = "pyramid"
     spatial_attention_block_skip_range: Skip = None
     temporal_attention_block_skip_range: Skip = None
     cross_attention_block_skip_range: Skip = None
-    spatial_attention_timestep_skip_range: Range = [100.0, 800.0]
-    temporal_attention_timestep_skip_range: Range = [100.0, 800.0]
-    cross_attention_timestep_skip_range: Range = [100.0, 800.0]
+    spatial_attention_timestep_skip_range: Range = Field(default=[100.0, 800.0])
+    temporal_attention_timestep_skip_range: Range = Field(default=[100.0, 800.0])
+    cross_attention_timestep_skip_range: Range = Field(default=[100.0, 800.0])
 
 
-class Faster(Choice):
+class Faster(Strict):
     """FasterCacheConfig: attention and the unconditional half are computed every few steps only."""
 
     type: Literal["faster"] = "faster"
     spatial_attention_block_skip_range: int = Field(default=2, ge=1)
     temporal_attention_block_skip_range: Skip = None
-    spatial_attention_timestep_skip_range: Range = [-1.0, 681.0]
-    temporal_attention_timestep_skip_range: Range = [-1.0, 681.0]
-    low_frequency_weight_update_timestep_range: Range = [99.0, 901.0]
-    high_frequency_weight_update_timestep_range: Range = [-1.0, 301.0]
+    spatial_attention_timestep_skip_range: Range = Field(default=[-1.0, 681.0])
+    temporal_attention_timestep_skip_range: Range = Field(default=[-1.0, 681.0])
+    low_frequency_weight_update_timestep_range: Range = Field(default=[99.0, 901.0])
+    high_frequency_weight_update_timestep_range: Range = Field(default=[-1.0, 301.0])
     alpha_low_frequency: float = 1.1
     alpha_high_frequency: float = 1.1
     unconditional_batch_skip_range: int = Field(default=5, ge=1)
-    unconditional_batch_timestep_skip_range: Range = [-1.0, 641.0]
+    unconditional_batch_timestep_skip_range: Range = Field(default=[-1.0, 641.0])
     tensor_format: Literal["BCFHW", "BFCHW", "BCHW"] = "BCFHW"
     is_guidance_distilled: bool = False
 
 
-class TorchAo(Choice):
+class TorchAo(Strict):
     """Weights quantised by torchao; dynamic: what they are multiplied with as well."""
 
     backend: Literal["torchao"]
@@ -100,7 +92,7 @@ class TorchAo(Choice):
     components: list[str] | None = Field(default=None, min_length=1)
 
 
-class Quanto(Choice):
+class Quanto(Strict):
     """Weights quantised by optimum-quanto."""
 
     backend: Literal["quanto"]
@@ -108,13 +100,13 @@ class Quanto(Choice):
     components: list[str] | None = Field(default=None, min_length=1)
 
 
-class ModelOffload(Choice):
+class ModelOffload(Strict):
     """One component on the GPU at a time."""
 
     type: Literal["model"] = "model"
 
 
-class GroupOffload(Choice):
+class GroupOffload(Strict):
     """A few blocks of the denoiser on the GPU at a time, and single layers of the other components.
 
     blocks: how many of the denoiser's. stream: copy the next ones meanwhile. disk: the folder where the
@@ -140,7 +132,7 @@ Offload = ModelOffload | GroupOffload
 Quantization = TorchAo | Quanto
 
 
-class Options(Choice):
+class Options(Strict):
     """How a model computes, and where its weights wait. Left alone, it is plain diffusers."""
 
     attention: str | None = Field(
@@ -174,7 +166,7 @@ class Options(Choice):
 
 
 def _plain(value: Any) -> Any:
-    if not isinstance(value, Choice):
+    if not isinstance(value, Strict):
         return value
     disk = {"disk": True} if isinstance(value, GroupOffload) and value.disk else {}
     return value.model_dump(exclude_none=True) | disk

@@ -11,11 +11,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import torch
-
 from framefleet.pipeline.errors import ModelError, RenderError
 from framefleet.pipeline.model.options.pipe_calls import Code, New
 from framefleet.pipeline.model.options.schema import Cache, Mag, TaylorSeer
+from framefleet.pipeline.model.specs.dtypes import torch_dtype
 
 CONFIGS = {
     "first_block": "FirstBlockCacheConfig",
@@ -28,7 +27,6 @@ TIMED = ("pyramid", "faster")  # ask the pipeline for its current timestep
 # Pipelines that join both prompts in one forward and hand over (B, C, F, H, W), read in diffusers 0.42:
 # all that FasterCache's skipping of the unconditional half was written for.
 JOINED = ("CogVideoX", "ConsisID", "Allegro", "Latte", "Mochi")
-TORCH = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 TIMESTEP = Code("lambda: pipe.current_timestep")
 
 
@@ -38,7 +36,7 @@ def cache_config(cache: Cache, *, steps: int, timestep: Callable[[], Any] | Code
     if isinstance(cache, Mag):
         arguments["num_inference_steps"] = steps
     if isinstance(cache, TaylorSeer):
-        arguments["taylor_factors_dtype"] = TORCH[cache.taylor_factors_dtype]
+        arguments["taylor_factors_dtype"] = torch_dtype(cache.taylor_factors_dtype)
     if cache.type in TIMED:
         arguments["current_timestep_callback"] = timestep
     return New(module="diffusers", name=CONFIGS[cache.type], arguments=arguments)

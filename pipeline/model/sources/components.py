@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +12,7 @@ from typing import Any, Literal
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.registry import exported, is_standin, own_component
 from framefleet.pipeline.model.sources.selection import is_weights
-from framefleet.pipeline.model.specs.model_index import INDEX, OWN_CODE, component_classes, read_index
+from framefleet.pipeline.model.specs.model_index import OWN_CODE, ModelIndex, read_index
 
 Loader = Literal["diffusers", "transformers"]
 
@@ -35,18 +35,17 @@ class Component:
         return self.loader is not None
 
 
-def components_of(index: Mapping[str, Any], where: str) -> tuple[Component, ...]:
+def components_of(index: ModelIndex) -> tuple[Component, ...]:
     """Return the components that are there.
 
     Raises ModelError for a class that no installed library has, or that is not what pipelines are made of.
     """
-    named = component_classes(index, where)
-    return tuple(_component(name, *named[name], where) for name in named)
+    return tuple(_component(name, *found, index.where) for name, found in index.components.items())
 
 
 def components_in(folder: Path) -> tuple[Component, ...]:
     """Return the components of a folder."""
-    return components_of(read_index(folder), str(folder / INDEX))
+    return components_of(read_index(folder))
 
 
 def check_weights(components: Iterable[Component], files: Iterable[str], where: str) -> None:

@@ -109,7 +109,7 @@ def open_weights(
         return source.read(file)
 
     index = parse_index(read(INDEX), f"{where}/{INDEX}")
-    components = components_of(index, f"{where}/{INDEX}")
+    components = components_of(index)
     files = select(source.files, components, read=read, where=where, allow_pickle=allow_pickle)
     if source.is_local:
         check_links(Path(source.path), files)
@@ -121,7 +121,7 @@ def open_weights(
         check_lock(locked, where=where, revision=source.revision, sizes=sizes, digests=said)
     return Weights(
         source=source,
-        class_name=index["_class_name"],
+        class_name=index.class_name,
         components=components,
         files=tuple(files),
         expected=locked.digests if locked else said,

@@ -12,12 +12,23 @@ from typing import TYPE_CHECKING, Literal, get_args
 from framefleet.pipeline.errors import ModelError
 
 if TYPE_CHECKING:
+    import torch
+
     from framefleet.pipeline.model.specs.presets import Preset
 
 DTypeName = Literal["fp32", "fp16", "bf16"]
-DType = Literal["auto", "fp32", "fp16", "bf16"] | dict[str, DTypeName]
+DType = Literal["auto", DTypeName] | dict[str, DTypeName]
 ResolvedDType = DTypeName | dict[str, DTypeName]
 NAMES = get_args(DTypeName)
+_TORCH = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """Return what torch calls one of `NAMES`."""
+    import torch
+
+    dtype: torch.dtype = getattr(torch, _TORCH[name])
+    return dtype
 
 
 def check_dtype(dtype: DType, components: Collection[str]) -> None:

@@ -6,6 +6,7 @@ Names only: nothing is imported here, and nobody may rely on what they say befor
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +21,40 @@ OWN_CODE = (
 MAX_JSON_BYTES = 16 * 2**20
 
 
-def parse_index(content: bytes, where: str) -> dict[str, Any]:
-    """Return model_index.json, with a `_class_name` that is text. Raises ModelError for another thing."""
-    return _of_pipeline(parse_object(content, where), where)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelIndex:
+    """What model_index.json says. components: library and class of each. where: what messages call it."""
+
+    class_name: str
+    components: Mapping[str, tuple[str, str]]
+    values: Mapping[str, Any]
+    where: str
 
 
-def read_index(folder: Path) -> dict[str, Any]:
-    """Return the model_index.json of a folder, as `parse_index` does."""
+def parse_index(content: bytes, where: str) -> ModelIndex:
+    """Return what model_index.json says. Raises ModelError where it is not that of a pipeline."""
+    return index_of(parse_object(content, where), where)
+
+
+def read_index(folder: Path) -> ModelIndex:
+    """Return what the model_index.json of a folder says, as `parse_index` does."""
     path = folder / INDEX
     fix = "give a diffusers pipeline folder, not a single checkpoint"
-    return _of_pipeline(read_object(path, fix), str(path))
+    return index_of(read_object(path, fix), str(path))
 
 
-def _of_pipeline(index: dict[str, Any], where: str) -> dict[str, Any]:
+def index_of(index: Mapping[str, Any], where: str) -> ModelIndex:
+    """Return what parsed values say, as `parse_index` does."""
     if isinstance(index.get("_class_name"), list) or "custom_pipeline" in index:
         raise ModelError(f"{where} names a custom pipeline", OWN_CODE)
     if not isinstance(index.get("_class_name"), str):
         raise ModelError(f"{where} names no pipeline class of diffusers", OWN_CODE)
-    return index
+    return ModelIndex(
+        class_name=index["_class_name"],
+        components=_component_classes(index, where),
+        values=index,
+        where=where,
+    )
 
 
 def parse_object(content: bytes, where: str) -> dict[str, Any]:
@@ -65,11 +82,8 @@ def read_object(path: Path, fix: str = "download the model again") -> dict[str, 
     return parse_object(content, str(path))
 
 
-def component_classes(index: Mapping[str, Any], where: str) -> dict[str, tuple[str, str]]:
-    """Return the library and the class of every component that is there.
-
-    Raises ModelError for a name that is not the plain name of a folder.
-    """
+def _component_classes(index: Mapping[str, Any], where: str) -> dict[str, tuple[str, str]]:
+    """Raises ModelError for a name that is not the plain name of a folder."""
     found = {
         name: (entry[0], entry[1])
         for name, entry in index.items()

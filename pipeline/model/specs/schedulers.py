@@ -5,13 +5,13 @@ As a plain script does it: `pipe.scheduler = Class.from_config(pipe.scheduler.co
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from framefleet.pipeline.errors import UserError
+from framefleet.pipeline.guards.spelling import nearest
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.check import shown
 from framefleet.pipeline.model.specs.scheduler_names import (
@@ -82,10 +82,10 @@ def _lookup(name: str, spec: PipelineSpec) -> tuple[str, Mapping[str, Any]]:
     known = DIFFUSION | FLOW_MATCHING | STOCHASTIC | {spec.scheduler_class, "CogVideoXDDIMScheduler"}
     if name in known:
         return name, {}
-    nearest = difflib.get_close_matches(name, [*SHORT_NAMES, *known], n=3, cutoff=0.5)
+    near = nearest(name, [*SHORT_NAMES, *known], most=3, cutoff=0.5)
     raise UserError(
         f"no scheduler is named {shown(name)}",
-        f"did you mean {', '.join(nearest)}?" if nearest else _usable(spec),
+        f"did you mean {', '.join(near)}?" if near else _usable(spec),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.guards.spelling import nearest
 from framefleet.pipeline.model.registry import PIPELINES, exported, is_standin, own_class, own_component
 from framefleet.pipeline.model.specs import geometry
 from framefleet.pipeline.model.specs.config_values import check_values
 from framefleet.pipeline.model.specs.families import Family, family_of
-from framefleet.pipeline.model.specs.model_index import INDEX, component_classes, read_index, read_object
+from framefleet.pipeline.model.specs.model_index import INDEX, index_of, read_index, read_object
 from framefleet.pipeline.model.specs.presets import Preset, preset_of
 from framefleet.pipeline.model.specs.signature import Parameter, Scalar, parameters_of
 
@@ -96,26 +96,23 @@ def inspect_model(path: str | Path) -> PipelineSpec:
             "give the folder that holds model_index.json; download a hub model first",
         )
     index = read_index(folder)
-    components = component_classes(index, str(folder / INDEX))
-    configs = {**_component_configs(folder, components), "index": index}
+    configs = {**_component_configs(folder, index.components), "index": index.values}
     if "scheduler" not in configs:
-        raise ModelError(
-            f"{index['_class_name']} in {folder} has no noise scheduler", "use a diffusion pipeline"
-        )
-    _class_named(index["_class_name"])
-    _check_scheduler(*components["scheduler"], where=str(folder / INDEX))
+        raise ModelError(f"{index.class_name} in {folder} has no noise scheduler", "use a diffusion pipeline")
+    _class_named(index.class_name)
+    _check_scheduler(*index.components["scheduler"], where=index.where)
     check_values(configs, str(folder))
-    return spec_of(index["_class_name"], configs)
+    return spec_of(index.class_name, configs)
 
 
 def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
     """Return what a pipeline class accepts over components of these configs, model_index.json as "index"."""
-    index, scheduler = configs["index"], configs["scheduler"]
+    index, scheduler = index_of(configs["index"], INDEX), configs["scheduler"]
     parameters = {p.name: p for p in parameters_of(_class_named(class_name).__call__)}
     family = family_of(class_name)
     video = family.fps is not None or any(name in parameters for name in geometry.FRAME_PARAMETERS)
     height, width = geometry.default_size(parameters, configs, family)
-    preset = preset_of(class_name, configs) or preset_of(index["_class_name"], configs)
+    preset = preset_of(class_name, configs) or preset_of(index.class_name, configs)
     return PipelineSpec(
         class_name=class_name,
         kind="video" if video else "image",
@@ -126,13 +123,13 @@ def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
         frame_rest=geometry.frame_rest(class_name, configs),
         max_frames=family.max_frames or configs.get("motion_adapter", {}).get("motion_max_seq_length"),
         only_frames=geometry.only_frames(configs),
-        native_fps=preset.fps if preset else geometry.native_fps(index, parameters, configs, family),
+        native_fps=preset.fps if preset else geometry.native_fps(index.values, parameters, configs, family),
         default_height=height,
         default_width=width,
         default_frames=geometry.only_frames(configs) or geometry.default_frames(parameters, configs),
-        scheduler_class=index["scheduler"][1],
+        scheduler_class=index.components["scheduler"][1],
         scheduler_config={k: v for k, v in scheduler.items() if not k.startswith("_")},
-        components=tuple(component_classes(index, INDEX)),
+        components=tuple(index.components),
         preset=preset,
         configs=configs,
     )
@@ -148,8 +145,8 @@ def _class_named(name: str) -> type[DiffusionPipeline]:
         own: type[DiffusionPipeline] = found
         return own
     known = [*PIPELINES, *(known for known in dir(diffusers) if known.endswith("Pipeline"))]
-    nearest = difflib.get_close_matches(name, known, n=1)
-    hint = f"the nearest class is {nearest[0]}" if nearest else "use a model made for diffusers"
+    near = nearest(name, known)
+    hint = f"the nearest class is {near[0]}" if near else "use a model made for diffusers"
     raise ModelError(
         f"diffusers {diffusers.__version__} has no pipeline {name!r}", f"{hint}; or update diffusers"
     )

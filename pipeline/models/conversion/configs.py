@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.guards.spelling import did_you_mean
 
 _Shapes = Mapping[str, Tensor]  # tensors without values
 Config = dict[str, Any]
@@ -66,9 +66,7 @@ def settled(configs: Mapping[str, Config], given: Mapping[str, Any], *, place: s
     known = [f"{component}.{key}" for component, config in configs.items() for key in config]
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            fix = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(sorted(known))}"
-            raise ModelError(f"--set {name}: {place} has no such setting", fix)
+            raise ModelError(f"--set {name}: {place} has no such setting", did_you_mean(name, known))
     merged = {
         component: {key: given.get(f"{component}.{key}", value) for key, value in config.items()}
         for component, config in configs.items()

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model.specs.dtypes import NAMES, torch_dtype
 from framefleet.pipeline.model.specs.model_index import INDEX
 from framefleet.pipeline.models.conversion.checkpoint import Checkpoint, open_checkpoint
 from framefleet.pipeline.models.conversion.plan import Conversion, Converter, Network, check
@@ -28,7 +29,6 @@ CONVERTERS = (
     "framefleet.pipeline.models.crafter.convert:convert_crafter",
     "framefleet.pipeline.models.opensora.convert:convert_opensora",
 )
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def convert(
@@ -49,15 +49,15 @@ def convert(
     Raises ModelError for a checkpoint that is not known, for tensors too many, missing or misshapen, and
     where the folder cannot be written or has no room.
     """
-    if dtype not in (None, *_DTYPES):
-        raise ModelError(f"dtype is {dtype!r}", f"use one of {', '.join(_DTYPES)}")
+    if dtype not in (None, *NAMES):
+        raise ModelError(f"dtype is {dtype!r}", f"use one of {', '.join(NAMES)}")
     check_new(folder)
     checkpoint, told = open_checkpoint(path), dict(given or {})
     for component in [name for name in told if "." not in name]:
         checkpoint = checkpoint.with_part(component, _part(component, told.pop(component)))
     conversion = plan_conversion(checkpoint, variant=variant, given=told)
     check(conversion, checkpoint)
-    cast = _DTYPES[dtype] if dtype else None
+    cast = torch_dtype(dtype) if dtype else None
     networks = conversion.networks.values()
     total = sum(t.nbytes for network in networks for t in shapes_of(network, checkpoint, cast).values())
     done = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
@@ -15,12 +15,10 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from framefleet.pipeline.model.specs.ranges import check_ranges
+from framefleet.pipeline.models.call_types import Callback, Generators
 from framefleet.pipeline.models.crafter.prompts import prompt_ids
 from framefleet.pipeline.models.crafter.scheduler import VideoCrafterDDIMScheduler
 from framefleet.pipeline.models.crafter.unet import VideoCrafterUNet3DModel
-
-Generators: TypeAlias = torch.Generator | list[torch.Generator] | None
-Callback: TypeAlias = Callable[[Any, int, Tensor, dict[str, Any]], dict[str, Any]]
 
 
 @dataclass

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from framefleet.pipeline.models.call_types import Callback, Generators
 from framefleet.pipeline.models.crafter.pipeline_base import (
-    Callback,
     Condition,
-    Generators,
     Steps,
     batch_size_of,
 )

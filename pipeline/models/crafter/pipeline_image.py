@@ -9,8 +9,9 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModel
 
+from framefleet.pipeline.models.call_types import Generators
 from framefleet.pipeline.models.crafter.clip_image import clip_pixels
-from framefleet.pipeline.models.crafter.pipeline_base import CrafterPipeline, Generators
+from framefleet.pipeline.models.crafter.pipeline_base import CrafterPipeline
 from framefleet.pipeline.models.crafter.resampler import VideoCrafterImageProjector
 from framefleet.pipeline.models.crafter.scheduler import VideoCrafterDDIMScheduler
 from framefleet.pipeline.models.crafter.unet import VideoCrafterUNet3DModel

@@ -9,11 +9,10 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from framefleet.pipeline.models.call_types import Callback, Generators
 from framefleet.pipeline.models.crafter.pipeline_base import (
-    Callback,
     Condition,
     CrafterPipeline,
-    Generators,
     Steps,
     batch_size_of,
 )

@@ -18,11 +18,10 @@ from PIL.Image import Image
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerBase, T5EncoderModel
 
+from framefleet.pipeline.models.call_types import Generators
 from framefleet.pipeline.models.opensora.autoencoder_dc_video import AutoencoderDCVideo
 from framefleet.pipeline.models.opensora.conditions import FrameCondition, Packing, given_frames, place
 from framefleet.pipeline.models.opensora.prompts import clip_ids
-
-Generators = torch.Generator | list[torch.Generator] | None
 
 
 class OpenSoraComponents(DiffusionPipeline, FluxLoraLoaderMixin):

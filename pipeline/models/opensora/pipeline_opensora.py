@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,14 +13,13 @@ from PIL.Image import Image
 from torch import Tensor
 
 from framefleet.pipeline.model.specs.ranges import check_ranges
+from framefleet.pipeline.models.call_types import Callback, Generators
 from framefleet.pipeline.models.opensora.conditions import FrameCondition, condition_of, given_to_rows
 from framefleet.pipeline.models.opensora.denoise import Denoiser, Text, takes_reference
 from framefleet.pipeline.models.opensora.guidance import TwoScales, shifted_sigmas
-from framefleet.pipeline.models.opensora.pipeline_components import Generators, OpenSoraComponents
+from framefleet.pipeline.models.opensora.pipeline_components import OpenSoraComponents
 from framefleet.pipeline.models.opensora.prompts import with_suffixes
 from framefleet.pipeline.models.opensora.sizes import named_size
-
-_Callback = Callable[..., dict[str, Any]]
 
 
 @dataclass
@@ -79,7 +78,7 @@ class OpenSoraPipeline(OpenSoraComponents):
         negative_pooled_prompt_embeds: Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
-        callback_on_step_end: _Callback | None = None,
+        callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: list[str] | None = None,
         max_sequence_length: int = 512,
     ) -> OpenSoraPipelineOutput | tuple[Any]:
@@ -209,7 +208,7 @@ class OpenSoraPipeline(OpenSoraComponents):
         denoiser: Denoiser,
         latents: Tensor,
         timesteps: Tensor,
-        callback: _Callback | None,
+        callback: Callback | None,
         callback_tensors: list[str],
     ) -> Tensor:
         with self.progress_bar(total=len(timesteps)) as progress_bar:

@@ -7,47 +7,25 @@ import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import nn
 
-from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.hooks.adapters import working_on
 from framefleet.pipeline.memory import free_memory, is_out_of_memory
 from framefleet.pipeline.model.options.attention import Attention
 from framefleet.pipeline.model.options.regions import has_compiled
+from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.calls import Call, adapters_of
 from framefleet.pipeline.render.fused.exact import are_close, probe
 from framefleet.pipeline.render.fused.pins import Plan, run_fused
-from framefleet.pipeline.render.fused.sizes import MIN_GAIN, Sizes
+from framefleet.pipeline.render.fused.sizes import Sizes
 
 log = logging.getLogger(__name__)
 
-Mode = Literal["exact", "fast"]
-
 # A forward shorter than this is timed twice: the first one of a size may also prepare kernels.
 SHORT_S = 0.1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batching:
-    """How rows share forwards.
-
-    mode: "exact" changes no bit of any row; "fast" lets rows round differently in company.
-    max_rows: at most so many rows in one forward.
-    min_gain: see Sizes; 0 uses every size, whether or not it was measured to pay.
-    """
-
-    mode: Mode = "exact"
-    max_rows: int = 8
-    min_gain: float = MIN_GAIN
-
-    def __post_init__(self) -> None:
-        if self.mode not in get_args(Mode):
-            raise JobError(f"batching mode is {self.mode!r}", f"use one of {', '.join(get_args(Mode))}")
-        if self.max_rows < 1:
-            raise JobError(f"batching max_rows is {self.max_rows}", "use 1 or more")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable
 
 import pyarrow as pa
 
 from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.guards.spelling import nearest
 from framefleet.pipeline.model.specs.signature import PLUMBING, ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
@@ -79,11 +79,5 @@ def check_required(required: Collection[str], read: Collection[str], base: Colle
 
 def lookalikes(carried: Iterable[str], unused: Collection[str]) -> tuple[tuple[str, str], ...]:
     """Return carried columns whose names are nearly those of arguments: `guidence_scale`."""
-    near = ((name, difflib.get_close_matches(name, unused, n=1, cutoff=0.85)) for name in carried)
+    near = ((name, nearest(name, unused, cutoff=0.85)) for name in carried)
     return tuple((name, found[0]) for name, found in near if found)
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    names = list(known)
-    nearest = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {nearest[0]!r}?" if nearest else f"use one of {', '.join(sorted(names))}"

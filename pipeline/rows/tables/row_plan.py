@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from framefleet.pipeline.errors import JobError, UserError
 from framefleet.pipeline.guards.public import public_url
+from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.model.loras.asked import ARGUMENT as LORA
 from framefleet.pipeline.model.loras.asked import Lora, check_loras
 from framefleet.pipeline.model.registry import own_row_rules
@@ -25,7 +26,6 @@ from framefleet.pipeline.rows.tables.column_checks import (
     check_carried,
     check_required,
     check_type,
-    did_you_mean,
     lookalikes,
     plumbing_fix,
 )

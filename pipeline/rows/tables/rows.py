@@ -17,7 +17,7 @@ from framefleet.pipeline.model.specs.signature import ArgumentKind, InputKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.duration import check_film
 from framefleet.pipeline.recipes.recipe import Recipe
-from framefleet.pipeline.request import FALLBACK_FPS, Request, is_input
+from framefleet.pipeline.request import Request, clip_fps, is_input
 from framefleet.pipeline.rows.identity import derive_seed
 from framefleet.pipeline.rows.tables.limits import limits
 from framefleet.pipeline.rows.tables.readable import Problems, readable
@@ -197,7 +197,7 @@ class RowPlan:
         """Return the rate that the row gives; where it asks for seconds, the one that makes them frames."""
         fps: float | None = special.get("fps")
         if fps is None and "duration_s" in arguments:
-            fps = self.fps or self.spec.fps_of(arguments) or FALLBACK_FPS
+            fps = clip_fps(self.fps, self.spec.fps_of(arguments))
         return fps
 
     def _of_recipe(

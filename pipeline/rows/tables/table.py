@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.public import check_url, keep_secrets, public_text, public_url
+from framefleet.pipeline.guards.spelling import nearest
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.tables.table_files import (
     FORMATS,
@@ -178,8 +178,8 @@ def _nearest(filesystem: Any, path: str) -> str:
         names = [PurePosixPath(name).name for name in filesystem.ls(filesystem._parent(path), detail=False)]
     except Exception:  # the folder is not there either, or the store cannot list: only a hint is lost
         return "check the path"
-    nearest = difflib.get_close_matches(PurePosixPath(path).name, names, n=3)
-    return f"in its folder there is {', '.join(nearest)}" if nearest else "check the path"
+    near = nearest(PurePosixPath(path).name, names, most=3)
+    return f"in its folder there is {', '.join(near)}" if near else "check the path"
 
 
 def _one_schema(

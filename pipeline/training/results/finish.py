@@ -16,7 +16,8 @@ import torch
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.model.model import DTYPES, source_of
+from framefleet.pipeline.model.model import source_of
+from framefleet.pipeline.model.specs.dtypes import torch_dtype
 from framefleet.pipeline.outputs.json_file import read_json
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.training.settings import LoraSettings
@@ -66,7 +67,7 @@ def _write_lora(training: Training, task: TrainingTask, lora: LoraSettings, worl
     """Write the adapters alone, as diffusers' `load_lora_weights` and a job's `loras:` take them."""
     from framefleet.pipeline.training.lora import lora_file
 
-    dtype = DTYPES[training.settings.save_dtype]
+    dtype = torch_dtype(training.settings.save_dtype)
     tensors = {name: tensor.to(dtype) for name, tensor in lora_file(task.trained, lora).items()}
     if world.is_first:
         training.store.write(path, safetensors.torch.save(tensors, metadata={"format": "pt"}))
@@ -81,7 +82,7 @@ def _write_model(training: Training, task: TrainingTask, world: World) -> None:
     own = {file for file in training.files if _component(file) not in task.trained}
     with tempfile.TemporaryDirectory() as scratch:
         for name, module in task.trained.items():
-            component = _gathered(module, DTYPES[training.settings.save_dtype], world)
+            component = _gathered(module, torch_dtype(training.settings.save_dtype), world)
             if component is not None:
                 component.save_pretrained(Path(scratch, name), max_shard_size=MAX_FILE_SIZE)
                 _forget_origin(Path(scratch, name, "config.json"))

@@ -6,13 +6,14 @@ import io
 from collections.abc import Iterable, Iterator
 
 from framefleet.pipeline.model.model import Model
+from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
 from framefleet.pipeline.outputs.contact_sheet import contact_sheet
-from framefleet.pipeline.outputs.media import Media, encode
+from framefleet.pipeline.outputs.media import encode
+from framefleet.pipeline.outputs.media_settings import Media
 from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.render.clips import Clip, Failure, Outcome
-from framefleet.pipeline.render.fused.forwards import Batching
+from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.renderer import Renderer
-from framefleet.pipeline.request import FALLBACK_FPS
+from framefleet.pipeline.request import clip_fps
 from framefleet.pipeline.training.training import Training
 
 _FOLDER = "samples"
@@ -25,7 +26,7 @@ def rendered_samples(model: Model, training: Training) -> list[Outcome]:
     return list(renderer.render(training.samples))
 
 
-def write_samples(store: Store, model: Model, step: int, outcomes: Iterable[Outcome]) -> Iterator[str]:
+def write_samples(store: Store, step: int, outcomes: Iterable[Outcome]) -> Iterator[str]:
     """Write clips and their contact sheet; yield what is wrong with the others."""
     tiles = []
     for number, outcome in enumerate(outcomes, start=1):
@@ -33,8 +34,7 @@ def write_samples(store: Store, model: Model, step: int, outcomes: Iterable[Outc
             yield f"sample {number} could not be rendered: {outcome.error}"
             continue
         media = Media(format="png" if len(outcome.frames) == 1 else "mp4")
-        request = outcome.request
-        fps = request.fps or model.spec.fps_of(request.arguments) or FALLBACK_FPS
+        fps = clip_fps(outcome.request.fps, outcome.native_fps)
         content = encode(outcome.frames, media=media, fps=fps, metadata={"step": str(step)})
         store.write(f"{_FOLDER}/{step}/{number:02}{media.suffix}", content)
         tiles.append((outcome.frames, _caption(outcome, step)))

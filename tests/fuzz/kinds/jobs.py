@@ -28,7 +28,7 @@ SECTIONS: dict[str, Any] = {
         "cpus_per_worker": 1,
         "ready_timeout_s": 60,
     },
-    "retries": {"attempts": 3},
+    "retries": {"attempts": 3, "worker_deaths": 3, "worker_starts": 3},
     "on_invalid": "skip",
     "inputs": {"roots": ["pictures"]},
     "keep_embeddings": False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from framefleet.pipeline.outputs.frames import Frames
@@ -12,21 +13,27 @@ from framefleet.pipeline.request import Request
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
-    """One rendered row.
+    """One rendered row, and all that its record says about how it came to be.
 
-    frames: uint8 RGB (T, H, W, 3); T is 1 for images. seconds: encode_s (text), denoise_s (from the first
-    forward to the last, shared with other rows), decode_s. batch_size: mean rows over its forwards.
-    environment: what a record says about where it was rendered.
+    frames: uint8 RGB (T, H, W, 3); T is 1 for images. native_fps: the rate it is rendered for; None where
+    the model does not say. seconds: encode_s (text), denoise_s (from the first forward to the last, shared
+    with other rows), decode_s. batch_size: mean rows over its forwards. started_at: when the renderer took
+    the row. numerics: as the row_id has them. environment: where it was rendered.
     """
 
     row_id: str
     request: Request
     frames: Frames
     frames_sha256: str
+    native_fps: float | None
+    model: str
+    model_digest: str
+    numerics: Mapping[str, Any]
     seconds: Mapping[str, float]
     batch_size: float
     peak_memory_bytes: int
     environment: Mapping[str, Any]
+    started_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

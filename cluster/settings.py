@@ -1,0 +1,72 @@
+"""What a job says below `fleet:` and `retries:`: which machines, and how much is borne. Knows no Ray."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from framefleet.pipeline.guards.strict import Strict
+
+_SUSPECT_DEATHS = 2  # one death is mostly the machine's own; after a second one with the same row, find out
+
+
+class FleetSettings(Strict):
+    """Which machines render, and how much of them each worker takes."""
+
+    address: str | None = Field(
+        default=None, description="A Ray cluster to join (auto or host:port); unset: this machine."
+    )
+    workers: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto", description="auto: one for each GPU, or for each CPU core where there is no GPU."
+    )
+    gpus_per_worker: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        default="auto", description="auto: 1 where the cluster has GPUs."
+    )
+    cpus_per_worker: float = Field(
+        default=1, ge=0, description="CPU cores that Ray sets aside for each worker."
+    )
+    ready_timeout_s: float = Field(default=600, gt=0, description="How long to wait for the first worker.")
+
+    @property
+    def num_cpus(self) -> int:
+        """What a cluster of our own gives out: a core of this machine may be more than one worker's."""
+        workers = 0 if self.workers == "auto" else self.workers
+        return max(os.cpu_count() or 1, int(workers * self.cpus_per_worker + 1))
+
+
+class FaultPolicy(Strict):
+    """When a row, a worker or the whole run is given up."""
+
+    attempts: int = Field(default=3, ge=1, description="Errors after which a row goes to failures/.")
+    worker_deaths: int = Field(
+        default=3,
+        ge=1,
+        description="Deaths of its workers, the last with nothing beside it, after which a row goes to "
+        "failures/; raise it where machines are taken away often.",
+    )
+    worker_starts: int = Field(  # one that dies while its model loads will most likely do so again
+        default=3,
+        ge=1,
+        description="Deaths in a row while the model loads, after which a worker is not replaced.",
+    )
+
+    def gives_up(self, num_errors: int) -> bool:
+        return num_errors >= self.attempts
+
+    def suspects(self, num_deaths: int) -> bool:
+        """Tell whether a row whose workers died is to run alone from now on."""
+        return num_deaths >= _SUSPECT_DEATHS
+
+    def quarantines(self, num_deaths: int, *, is_alone: bool) -> bool:
+        """is_alone: nothing else was in the worker's hands when it died last."""
+        return is_alone and num_deaths >= self.worker_deaths
+
+    def replaces(self, num_failed_starts: int) -> bool:
+        return num_failed_starts < self.worker_starts
+
+    def despairs(self, deaths_in_a_row: int, *, num_workers: int) -> bool:
+        """Tell whether workers die of something else than of a row. No row ended between these deaths."""
+        # One row is given up after `worker_deaths`, so many times more are the machine's.
+        return deaths_in_a_row > 4 * self.worker_deaths + 2 * num_workers

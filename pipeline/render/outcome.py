@@ -1,0 +1,54 @@
+"""From a row that ended to its clip, or to why there is none."""
+
+from __future__ import annotations
+
+import traceback
+
+from framefleet.pipeline.errors import OutOfMemory
+from framefleet.pipeline.memory import is_out_of_memory, peak_memory_bytes
+from framefleet.pipeline.model.model import Model
+from framefleet.pipeline.outputs.clips import Clip, Failure
+from framefleet.pipeline.outputs.frames import frames_sha256
+from framefleet.pipeline.render.fused.batcher import RowTask
+from framefleet.pipeline.render.row_queue import RenderRow
+from framefleet.pipeline.rows.identity import Identity
+
+
+def clip_of(task: RowTask, row: RenderRow, model: Model, identity: Identity) -> Clip:
+    """Return the clip of a row that was rendered. task: which rendered it."""
+    attention = {"attention": model.attention.name} if model.attention else {}
+    seconds = {"encode_s": 0.0, "decode_s": 0.0, "denoise_s": task.last_forward_at - task.first_forward_at}
+    return Clip(
+        row_id=row.row_id,
+        request=row.request,
+        frames=task.value,
+        frames_sha256=frames_sha256(task.value),
+        native_fps=model.spec.fps_of(row.request.arguments),
+        model=model.settings.name,
+        model_digest=identity.model_digest,
+        numerics=identity.numerics,
+        seconds=seconds | row.seconds,
+        batch_size=task.batch_size,
+        peak_memory_bytes=peak_memory_bytes(),
+        environment={**model.environment, **attention},
+        started_at=row.started_at,
+    )
+
+
+def failure_of(error: Exception, row: RenderRow) -> Failure:
+    """Return what is told of a row that failed. The error loses its frames."""
+    text = "".join(traceback.format_exception(error))
+    _drop_frames(error)
+    if is_out_of_memory(error):
+        error = OutOfMemory(
+            f"one row alone does not fit: {error}",
+            "render smaller, or shorter, or in bf16; or set model.offload or model.vae_tiling",
+        )
+    return Failure(row_id=row.row_id, request=row.request, error=error, traceback=text)
+
+
+def _drop_frames(error: BaseException | None) -> None:
+    """Forget the frames of an error and of those behind it: they hold the row's tensors."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,51 @@
+"""In: a row. Out: the frames that its recipe returns, called on a copy of the pipeline."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+from framefleet.pipeline.hooks.adapters import working_on
+from framefleet.pipeline.model.loras.asked import adapters_in, without_loras
+from framefleet.pipeline.model.model import Model
+from framefleet.pipeline.model.specs.schedulers import build, resolve_scheduler
+from framefleet.pipeline.outputs.frames import Frames, to_frames
+from framefleet.pipeline.recipes.called import frames_read
+from framefleet.pipeline.recipes.known import KnownRecipes
+from framefleet.pipeline.recipes.second_model import SecondModels
+from framefleet.pipeline.render.row_queue import RenderRow
+from framefleet.pipeline.request import Request, is_input
+from framefleet.pipeline.rows.inputs.access import Inputs
+from framefleet.pipeline.rows.inputs.opened import open_arguments
+from framefleet.pipeline.rows.inputs.read_ahead import ReadAhead
+
+
+class RecipeCall:
+    """Calls the recipes of rows that were checked."""
+
+    def __init__(
+        self, model: Model, recipes: KnownRecipes, second_models: SecondModels, inputs: Inputs
+    ) -> None:
+        self._model = model
+        self._recipes = recipes
+        self._second_models = second_models
+        self._ahead = ReadAhead(inputs.read)
+
+    def read_ahead(self, request: Request) -> None:
+        """Begin to read the images and videos of a request that will come. From any thread."""
+        for value in request.arguments.values():
+            if is_input(value):
+                self._ahead.start(value["uri"])
+
+    def __call__(self, row: RenderRow) -> Frames:
+        model, request = self._model, row.request
+        pipe = row.pipe = copy.copy(model.pipe)  # pipelines keep the state of a call on themselves
+        pipe.scheduler = build(resolve_scheduler(request.scheduler, model.spec), model.pipe.scheduler)
+        recipe = self._recipes[request.recipe]
+        opened = open_arguments(
+            self._second_models.opened(without_loras(request.arguments)),
+            self._ahead.read,
+            max_frames=frames_read(recipe, model.spec, request.arguments),
+        )
+        with working_on([adapters_in(request.arguments)]):
+            return to_frames(recipe.render(pipe, replace(request, arguments=opened)))

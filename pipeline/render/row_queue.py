@@ -1,0 +1,63 @@
+"""Rows wait here, are under way, and leave; those for which memory ran out beside others run alone."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from framefleet.pipeline.render.fused.batcher import RowTask
+from framefleet.pipeline.request import Request
+
+
+@dataclass(slots=True, eq=False)
+class RenderRow:
+    """A request on its way to a clip. seconds: spent on it, by what. pipe: its own, once it is under way."""
+
+    row_id: str
+    request: Request
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    seconds: dict[str, float] = field(default_factory=dict)
+    is_alone: bool = False
+    pipe: Any = None
+
+
+class RowQueue:
+    """All rows of a renderer. under_way: by the task that renders each."""
+
+    def __init__(self) -> None:
+        self.under_way: dict[RowTask, RenderRow] = {}
+        self._waiting: deque[RenderRow] = deque()
+        self._alone: deque[RenderRow] = deque()
+
+    def __len__(self) -> int:
+        return len(self.under_way) + len(self._waiting) + len(self._alone)
+
+    def add(self, row: RenderRow) -> None:
+        self._waiting.append(row)
+
+    def add_alone(self, row: RenderRow) -> None:
+        """Take back a row that does not fit beside others."""
+        row.is_alone = True
+        self._alone.append(row)
+
+    def take(self, capacity: int) -> RenderRow | None:
+        """Return the row that starts next; None while there is none, or no room for it."""
+        if self._alone and not self.under_way:
+            return self._alone.popleft()
+        if self._alone or any(row.is_alone for row in self.under_way.values()):
+            return None
+        return self._waiting.popleft() if self._waiting and len(self.under_way) < capacity else None
+
+    def put_back(self) -> None:
+        """Have the rows under way start again, before all that wait."""
+        for row in reversed(self.under_way.values()):
+            queue = self._alone if row.is_alone else self._waiting
+            queue.appendleft(replace(row, seconds={}, pipe=None))
+        self.under_way.clear()
+
+    def clear(self) -> None:
+        self.under_way.clear()
+        self._waiting.clear()
+        self._alone.clear()

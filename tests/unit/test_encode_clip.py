@@ -1,0 +1,76 @@
+"""A clip becomes a file and a record without a worker, a model or a store."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from framefleet.pipeline.errors import StoreConflict
+from framefleet.pipeline.outputs.clips import Clip
+from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
+from framefleet.pipeline.outputs.frames import frames_sha256
+from framefleet.pipeline.outputs.media import decode
+from framefleet.pipeline.outputs.media_settings import Media
+from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.request import Request
+
+FRAMES = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+CLIP = Clip(
+    row_id="ab" * 16,
+    request=Request(arguments={"prompt": "a red ball"}, seed=7),
+    frames=FRAMES,
+    frames_sha256=frames_sha256(FRAMES),
+    native_fps=16.0,
+    model="folder",
+    model_digest="m",
+    numerics={"dtype": "fp32"},
+    seconds={"encode_s": 0.0, "denoise_s": 0.0, "decode_s": 0.0},
+    batch_size=1.0,
+    peak_memory_bytes=0,
+    environment={"device": "cpu"},
+    started_at=datetime(2026, 1, 1, tzinfo=UTC),
+)
+LOSSLESS = Media(format="mkv")
+
+
+def test_equal_clips_are_equal_files() -> None:
+    first, again = encode_clip(CLIP, LOSSLESS), encode_clip(replace(CLIP, batch_size=2.0), LOSSLESS)
+    assert first.content == again.content
+    assert first.record.media_sha256 == again.record.media_sha256
+    assert np.array_equal(decode(first.content), FRAMES)
+
+
+@pytest.mark.parametrize(
+    ("row", "job", "native", "fps"),
+    [(8.0, 12.0, 16.0, 8.0), (None, 12.0, 16.0, 12.0), (None, None, 16.0, 16.0), (None, None, None, 10.0)],
+)
+def test_the_rate_is_the_rows_or_the_jobs_or_the_models_or_diffusers_own(
+    row: float | None, job: float | None, native: float | None, fps: float
+) -> None:
+    clip = replace(CLIP, request=replace(CLIP.request, fps=row), native_fps=native)
+    record = encode_clip(clip, replace(LOSSLESS, fps=job)).record
+    assert (record.fps, record.duration_s) == (fps, len(FRAMES) / fps)
+
+
+def test_a_stored_clip_has_its_place_and_its_time_in_the_record(tmp_path: Path) -> None:
+    store, encoded = Store(str(tmp_path)), encode_clip(CLIP, LOSSLESS)
+    record = store_clip(store, encoded)
+    assert record.uri == store.url_of(f"clips/ab/{CLIP.row_id}.mkv")
+    assert store.read(encoded.path) == encoded.content
+    assert record.started_at == CLIP.started_at < encoded.record.finished_at <= record.finished_at
+    changed: dict[str, Any] = {name: getattr(record, name) for name in ("uri", "finished_at", "write_s")}
+    assert replace(encoded.record, **changed) == record
+
+
+def test_another_clip_is_never_replaced(tmp_path: Path) -> None:
+    store, encoded = Store(str(tmp_path)), encode_clip(CLIP, LOSSLESS)
+    store_clip(store, encoded)
+    store_clip(store, encoded)
+    with pytest.raises(StoreConflict):
+        store_clip(store, replace(encoded, content=b"other"))
+    assert store.read(encoded.path) == encoded.content

@@ -1,0 +1,65 @@
+"""The order in which a renderer's rows start; no model, no row is rendered."""
+
+from __future__ import annotations
+
+from framefleet.pipeline.render.fused.batcher import RowTask
+from framefleet.pipeline.render.row_queue import RenderRow, RowQueue
+from framefleet.pipeline.render.stopwatch import as_it_is, timed
+from framefleet.pipeline.request import Request
+
+
+def _queue(*row_ids: str) -> RowQueue:
+    queue = RowQueue()
+    for row_id in row_ids:
+        queue.add(RenderRow(row_id, Request()))
+    return queue
+
+
+def _start(queue: RowQueue, capacity: int) -> list[str]:
+    started = []
+    while (row := queue.take(capacity)) is not None:
+        queue.under_way[RowTask(lambda: None)] = row
+        started.append(row.row_id)
+    return started
+
+
+def test_rows_start_in_order_while_there_is_room() -> None:
+    queue = _queue("a", "b", "c")
+    assert _start(queue, 2) == ["a", "b"]
+    assert len(queue) == 3
+    queue.under_way.clear()
+    assert _start(queue, 2) == ["c"]
+
+
+def test_a_row_that_does_not_fit_beside_others_runs_alone_once_they_have_ended() -> None:
+    queue = _queue("a", "b", "c")
+    _start(queue, 2)
+    task, row = next(iter(queue.under_way.items()))
+    del queue.under_way[task]
+    queue.add_alone(row)
+    assert _start(queue, 2) == [], "b is under way"
+    queue.under_way.clear()
+    assert _start(queue, 2) == ["a"], "and nothing beside it"
+    queue.under_way.clear()
+    assert _start(queue, 2) == ["c"]
+
+
+def test_rows_that_begin_again_go_before_those_that_wait_and_forget_their_seconds() -> None:
+    queue = _queue("a", "b", "c")
+    _start(queue, 2)
+    began = [row.started_at for row in queue.under_way.values()]
+    for row in queue.under_way.values():
+        row.seconds["decode_s"] = 1.0
+    queue.put_back()
+    assert _start(queue, 3) == ["a", "b", "c"]
+    rows = list(queue.under_way.values())
+    assert [row.started_at for row in rows[:2]] == began
+    assert all(row.seconds == {} for row in rows)
+
+
+def test_the_seconds_of_calls_are_those_of_the_row_at_work() -> None:
+    seconds: dict[str, float] = {}
+    for at_work in (seconds, None, seconds):
+        call = timed("decode_s", as_it_is, lambda now=at_work: now)  # type: ignore[misc]
+        assert call("vae", lambda x: x + 1, 1) == 2
+    assert list(seconds) == ["decode_s"] and seconds["decode_s"] > 0
