@@ -14,6 +14,7 @@ from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.specs.dtypes import DType
 from framefleet.pipeline.render.fused.sizes import MIN_GAIN
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS
+from framefleet.pipeline.training.settings import TrainSettings
 
 _Scalar = str | int | float | bool
 
@@ -204,6 +205,15 @@ class Job(TableJob):
     )
     media: MediaSection = MediaSection()
     retries: RetriesSection = RetriesSection()
+
+
+class TrainJob(TableJob):
+    """What is trained, on which videos, and how.
+
+    table: rows of `video` and `prompt`, or the records of a render job.
+    """
+
+    train: TrainSettings
 
 
 def job_schema(kind: type[TableJob] = Job) -> dict[str, Any]:

@@ -32,7 +32,7 @@ _MAX_SHOWN = 200  # characters of a value that differs
 def claim(resolved: ResolvedJob) -> None:
     """Make the output this job's. Raises JobError when it is another's. Call while holding the lock."""
     description = _description(resolved)
-    if theirs := claimed(resolved):
+    if theirs := check_claim(resolved):
         ours, description = description["job"], theirs.model_dump()
         if all(description["job"][kind].keys() >= ours[kind].keys() for kind in _NAMED):
             return
@@ -42,11 +42,8 @@ def claim(resolved: ResolvedJob) -> None:
     resolved.store.write(RENDER, content.encode())
 
 
-def claimed(resolved: ResolvedJob) -> Claim | None:
-    """Return what job.json says where the output is this job's already; None where it is nobody's.
-
-    Raises JobError when it is another's.
-    """
+def check_claim(resolved: ResolvedJob) -> Claim | None:
+    """Raise JobError when the output is another's; return what job.json says, None where it is nobody's."""
     try:
         theirs = read_claim(resolved.store)
     except FileNotFoundError:

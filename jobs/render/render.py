@@ -16,9 +16,9 @@ from framefleet.cluster.messages import WorkerSetup
 from framefleet.cluster.progress import Progress, Summary
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.claim import claim, claimed
+from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
-from framefleet.jobs.render.survey import Survey, mark_done, refuse_invalid, survey_rows, write_invalid
+from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.outputs.records import FAILURES
 from framefleet.pipeline.rows.tables.index import RowIndex
@@ -39,9 +39,9 @@ def render(
 def render_job(job: Job, watch: Watch) -> Summary:
     """Do what `render` promises, telling `watch` about it."""
     with closing(resolve_job(job, watch)) as resolved, closing(RowIndex()) as index:
-        claimed(resolved)
-        survey = survey_rows(resolved, index, checked=watch.checked)
-        refuse_invalid(survey, resolved)
+        check_claim(resolved)
+        survey = survey_rows(resolved, index, watch)
+        check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered")
         with DriverLock(resolved.store) as lock:
             claim(resolved)
             return _render_pending(resolved, survey, index, lock, watch)
@@ -57,7 +57,7 @@ def _render_pending(
     watch.say(_counts_line(survey, index))
     failures = resolved.store.list(FAILURES)
     if index.counts().pending:
-        summary = Driver(work_of(resolved, index, lock, run=run), on_progress=watch.progress).run()
+        summary = Driver(work_of(resolved, index, lock, run=run), on_progress=watch.show).run()
     else:
         summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
     # Of earlier runs. Their rows were tried again: each has a record by now, or a new failure.

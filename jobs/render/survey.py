@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from framefleet.jobs.render.resolve import ResolvedJob
+from framefleet.jobs.show.standing import Checked
+from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.outputs.parts import PartWriter, committed_row_ids
 from framefleet.pipeline.outputs.records import INVALID, invalid_schema
@@ -40,22 +41,20 @@ class Survey:
         return lines + ([f"... and {hidden:,} more rows"] if hidden else [])
 
 
-def survey_rows(resolved: ResolvedJob, index: RowIndex, *, checked: Callable[[int], None]) -> Survey:
+def survey_rows(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Survey:
     """Read the whole table, put its valid rows into `index`, and return what was seen."""
     survey = Survey()
     for first, batch in resolved.table.batches():
         index.add(_identified(resolved, survey, first, batch))
-        checked(survey.num_rows)
+        watch.show(Checked(num_rows=survey.num_rows))
     return survey
 
 
-def refuse_invalid(survey: Survey, resolved: ResolvedJob) -> None:
-    """Raise TableError for rows that cannot be rendered, unless the job leaves them out and others remain."""
-    refuse(survey, resolved.table, on_invalid=resolved.job.on_invalid, verb="rendered")
+def check_valid(survey: Survey, table: Table, *, on_invalid: str, verb: str) -> None:
+    """Raise TableError for rows that cannot be used, unless the job leaves them out and others remain.
 
-
-def refuse(survey: Survey, table: Table, *, on_invalid: str, verb: str) -> None:
-    """Do so for rows that cannot be rendered, or whatever the job does with them."""
+    verb: what cannot be done with them, as "rendered".
+    """
     bad, all_rows = survey.num_invalid, survey.num_rows
     if not bad or (bad < all_rows and on_invalid == "skip"):
         return

@@ -6,18 +6,18 @@ import io
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from framefleet.cluster.progress import Progress, WorkerState
+from framefleet.jobs.show.console import EscapingConsole
+from framefleet.jobs.show.headline import duration, headline
 from framefleet.jobs.show.progress import (
     MAX_WORKERS_SHOWN,
     Lines,
     Screen,
-    duration,
-    headline,
     picture,
     watch_on,
 )
+from framefleet.jobs.show.standing import Checked
 
 WORKERS = (
     WorkerState(name="worker-0", state="rendering", node="here", rows_in_hand=3, rows_done=5),
@@ -40,9 +40,9 @@ def progress(**changed: Any) -> Progress:
     return Progress(**values | changed)
 
 
-def console(**options: Any) -> tuple[Console, io.StringIO]:
+def console(**options: Any) -> tuple[EscapingConsole, io.StringIO]:
     shown = io.StringIO()
-    return Console(file=shown, width=100, **options), shown
+    return EscapingConsole(file=shown, width=100, **options), shown
 
 
 def text_of(shown: Progress) -> str:
@@ -95,7 +95,7 @@ def test_lines_come_at_most_every_five_seconds_with_the_first_and_the_last() -> 
     with Lines(on, clock=clock) as lines:
         for done in range(14):
             clock.now = float(done)
-            lines.progress(progress(done=done))
+            lines.show(progress(done=done))
     counts = [line.partition("/")[0] for line in shown.getvalue().splitlines()]
     assert counts == ["0", "5", "10", "13"]
 
@@ -103,8 +103,8 @@ def test_lines_come_at_most_every_five_seconds_with_the_first_and_the_last() -> 
 def test_what_was_not_shown_yet_is_shown_before_what_is_said() -> None:
     on, shown = console()
     with Lines(on, clock=Clock()) as lines:
-        lines.checked(1)
-        lines.checked(2)
+        lines.show(Checked(num_rows=1))
+        lines.show(Checked(num_rows=2))
         lines.say("training")
     assert shown.getvalue().splitlines() == ["1 rows checked", "2 rows checked", "training"]
 
@@ -117,13 +117,13 @@ def test_what_is_said_is_shown_at_once_in_one_line() -> None:
 
 
 def test_a_terminal_is_redrawn_and_a_pipe_gets_lines() -> None:
-    terminal, shown = console(force_terminal=True, highlight=False)
+    terminal, shown = console(force_terminal=True)
     assert isinstance(watch_on(console()[0]), Lines)
     watch = watch_on(terminal)
     assert isinstance(watch, Screen)
     with watch:
-        watch.checked(1000)
+        watch.show(Checked(num_rows=1000))
         watch.say("1,000 rows")
-        watch.progress(progress())
+        watch.show(progress())
     assert "1,000 rows" in shown.getvalue()
     assert "worker-1" in shown.getvalue()

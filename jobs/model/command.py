@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-model_app = typer.Typer(help="Look at a model, lock it, verify it.", no_args_is_help=True)
+from framefleet.jobs.options import Verbose
+from framefleet.jobs.show.console import reporting
 
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="A pipeline folder, org/name of the hub, or a URL.")
@@ -19,11 +20,9 @@ LockFile = Annotated[
 AllowPickle = Annotated[
     bool, typer.Option("--allow-pickle", help="Take pickles of tensors where there are no safetensors.")
 ]
-_Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show logs, and tracebacks of errors.")]
 
 
-@model_app.command()
-def lock(
+def lock_command(
     model: ModelArgument,
     output: Annotated[
         Path | None,
@@ -31,36 +30,30 @@ def lock(
     ] = None,
     revision: Revision = None,
     allow_pickle: AllowPickle = False,
-    verbose: _Verbose = False,
+    verbose: Verbose = False,
 ) -> None:
     """Write model.lock.json: size and SHA-256 of every file that is loaded. `render` then refuses others."""
-    from framefleet.jobs.show import console
+    with reporting(verbose=verbose):
+        from framefleet.jobs.model.shown import show_lock
 
-    with console.reporting(verbose=verbose):
-        from framefleet.jobs.model.commands import lock_command
-
-        lock_command(model, revision=revision, allow_pickle=allow_pickle, output=output)
+        show_lock(model, revision=revision, allow_pickle=allow_pickle, output=output)
 
 
-@model_app.command()
-def verify(
+def verify_command(
     model: ModelArgument,
     lock: LockFile = None,
     revision: Revision = None,
     allow_pickle: AllowPickle = False,
-    verbose: _Verbose = False,
+    verbose: Verbose = False,
 ) -> None:
     """Read every file that is loaded and compare it with the lock, and with the hub's digests."""
-    from framefleet.jobs.show import console
+    with reporting(verbose=verbose):
+        from framefleet.jobs.model.shown import show_verify
 
-    with console.reporting(verbose=verbose):
-        from framefleet.jobs.model.commands import verify_command
-
-        verify_command(model, revision=revision, allow_pickle=allow_pickle, lock=lock)
+        show_verify(model, revision=revision, allow_pickle=allow_pickle, lock=lock)
 
 
-@model_app.command()
-def convert(
+def convert_command(
     checkpoint: Annotated[
         Path, typer.Argument(metavar="CHECKPOINT", help="The authors' .ckpt or .safetensors, or its folder.")
     ],
@@ -80,39 +73,31 @@ def convert(
             "checkpoint lacks, as text_encoder=DIR. Repeatable.",
         ),
     ] = None,
-    verbose: _Verbose = False,
+    verbose: Verbose = False,
 ) -> None:
     """Turn a checkpoint that diffusers does not load into a pipeline folder. Holds no two copies of it."""
-    from framefleet.jobs.show import console
+    with reporting(verbose=verbose):
+        from framefleet.jobs.model.convert import show_convert
 
-    with console.reporting(verbose=verbose):
-        from framefleet.jobs.model.convert import convert_command
-
-        convert_command(checkpoint, folder, variant=variant, dtype=dtype, sets=sets or [])
+        show_convert(checkpoint, folder, variant=variant, dtype=dtype, sets=sets or [])
 
 
-@model_app.command(name="list")
-def list_models(verbose: _Verbose = False) -> None:
+def list_command(verbose: Verbose = False) -> None:
     """Print the models that are known by name: native values, memory, licence."""
-    from framefleet.jobs.show import console
+    with reporting(verbose=verbose):
+        from framefleet.jobs.model.list import show_list
 
-    with console.reporting(verbose=verbose):
-        from framefleet.jobs.model.list import list_command
-
-        list_command()
+        show_list()
 
 
-@model_app.command()
-def info(
+def info_command(
     model: ModelArgument,
     revision: Revision = None,
     allow_pickle: AllowPickle = False,
-    verbose: _Verbose = False,
+    verbose: Verbose = False,
 ) -> None:
     """Print what a model is made of and what it renders. Fetches small files and headers only."""
-    from framefleet.jobs.show import console
+    with reporting(verbose=verbose):
+        from framefleet.jobs.model.shown import show_info
 
-    with console.reporting(verbose=verbose):
-        from framefleet.jobs.model.commands import info_command
-
-        info_command(model, revision=revision, allow_pickle=allow_pickle)
+        show_info(model, revision=revision, allow_pickle=allow_pickle)
