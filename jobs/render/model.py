@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from framefleet.jobs.job.opened import OpenedModel
+from framefleet.jobs.job.model import OpenedModel
 from framefleet.jobs.job.schema import Job
 from framefleet.pipeline.model.loras.asked import Lora, loras_of
 from framefleet.pipeline.model.loras.files import fetch_lora
@@ -45,7 +45,7 @@ def open_loras(job: Job, model: OpenedModel) -> dict[str, Lora]:
     return {name: file.lora for name, file in files.items()}
 
 
-def open_others(job: Job) -> dict[str, SecondModel]:
+def second_models_of(job: Job) -> dict[str, SecondModel]:
     """Return the job's second models as other machines find them too."""
     options = job.storage_options
     given = {

@@ -44,6 +44,7 @@ def render_job(job: Job, watch: Watch) -> Summary:
         check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered")
         with DriverLock(resolved.store) as lock:
             claim(resolved)
+            mark_done(resolved, index)
             return _render_pending(resolved, survey, index, lock, watch)
 
 
@@ -53,7 +54,6 @@ def _render_pending(
     run = new_run()
     if resolved.job.on_invalid == "skip":
         write_invalid(resolved, run=run)
-    mark_done(resolved, index)
     watch.say(_counts_line(survey, index))
     failures = resolved.store.list(FAILURES)
     if index.counts().pending:
@@ -64,6 +64,22 @@ def _render_pending(
     for path in failures:
         resolved.store.delete(path)
     return summary
+
+
+def new_run() -> str:
+    """Return a name that no other run has; names sort by time."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+
+
+def _counts_line(survey: Survey, index: RowIndex) -> str:
+    counts = index.counts()
+    parts = [f"{survey.num_rows:,} rows"]
+    if counts.duplicates:
+        parts.append(f"{counts.duplicates:,} duplicates")
+    if survey.num_invalid:
+        parts.append(f"{survey.num_invalid:,} left out (see invalid/)")
+    parts += [f"{counts.done:,} done", f"{counts.pending:,} to render"]
+    return ", ".join(parts)
 
 
 def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: str) -> Work:
@@ -90,19 +106,3 @@ def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: st
         run=run,
         lock=lock,
     )
-
-
-def new_run() -> str:
-    """Return a name that no other run has; names sort by time."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
-
-
-def _counts_line(survey: Survey, index: RowIndex) -> str:
-    counts = index.counts()
-    parts = [f"{survey.num_rows:,} rows"]
-    if counts.duplicates:
-        parts.append(f"{counts.duplicates:,} duplicates")
-    if survey.num_invalid:
-        parts.append(f"{survey.num_invalid:,} left out (see invalid/)")
-    parts += [f"{counts.done:,} done", f"{counts.pending:,} to render"]
-    return ", ".join(parts)

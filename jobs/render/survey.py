@@ -50,6 +50,23 @@ def survey_rows(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Survey:
     return survey
 
 
+def _identified(
+    resolved: ResolvedJob, survey: Survey, first: int, batch: pa.RecordBatch
+) -> list[tuple[int, str]]:
+    """Count the rows of one batch; return the valid ones' positions and row_ids."""
+    found = []
+    for row in resolved.plan.rows(first, batch):
+        survey.num_rows += 1
+        if isinstance(row, CheckedRow):
+            survey.shapes[row.shape] += 1
+            found.append((row.index, resolved.identity(row.request)))
+        else:
+            survey.num_invalid += 1
+            if len(survey.invalid) < MAX_SHOWN:
+                survey.invalid.append(row)
+    return found
+
+
 def check_valid(survey: Survey, table: Table, *, on_invalid: str, verb: str) -> None:
     """Raise TableError for rows that cannot be used, unless the job leaves them out and others remain.
 
@@ -63,12 +80,6 @@ def check_valid(survey: Survey, table: Table, *, on_invalid: str, verb: str) -> 
         f"table {table.location}: {bad:,} of {all_rows:,} rows cannot be {verb}\n{lines}",
         "correct them" + (", or set `on_invalid: skip` to leave them out" if bad < all_rows else ""),
     )
-
-
-def mark_done(resolved: ResolvedJob, index: RowIndex) -> None:
-    """Note in the index which rows have a record."""
-    for row_ids in committed_row_ids(resolved.store):
-        index.mark_done(row_ids)
 
 
 def write_invalid(resolved: ResolvedJob, *, run: str) -> None:
@@ -87,24 +98,13 @@ def write_invalid(resolved: ResolvedJob, *, run: str) -> None:
         store.delete(path)
 
 
-def _identified(
-    resolved: ResolvedJob, survey: Survey, first: int, batch: pa.RecordBatch
-) -> list[tuple[int, str]]:
-    """Count the rows of one batch; return the valid ones' positions and row_ids."""
-    found = []
-    for row in resolved.plan.rows(first, batch):
-        survey.num_rows += 1
-        if isinstance(row, CheckedRow):
-            survey.shapes[row.shape] += 1
-            found.append((row.index, resolved.identity(row.request)))
-        else:
-            survey.num_invalid += 1
-            if len(survey.invalid) < MAX_SHOWN:
-                survey.invalid.append(row)
-    return found
-
-
 def reasons(row: InvalidRow) -> dict[str, object]:
     reasons = "; ".join(str(problem) for problem in row.problems)
     fixes = "; ".join(dict.fromkeys(problem.fix for problem in row.problems))
     return {"row_index": row.index, "reason": reasons, "fix": fixes}
+
+
+def mark_done(resolved: ResolvedJob, index: RowIndex) -> None:
+    """Note in the index which rows have a record."""
+    for row_ids in committed_row_ids(resolved.store):
+        index.mark_done(row_ids)

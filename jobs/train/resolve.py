@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from framefleet.jobs.job.opened import OpenedModel, open_model, open_output
+from framefleet.jobs.job.model import OpenedModel, open_model
+from framefleet.jobs.job.output import open_output
 from framefleet.jobs.job.schema import TrainJob
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import JobError, UserError

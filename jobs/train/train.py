@@ -90,6 +90,20 @@ def say_plan(settings: TrainSettings, batches: Batches, watch: Watch) -> None:
         )
 
 
+def _training(resolved: ResolvedTraining, rows: TrainingRows) -> Training:
+    return Training(
+        model=resolved.model,
+        files=resolved.files,
+        digest=resolved.digest,
+        rows=rows,
+        settings=resolved.job.train,
+        store=resolved.store,
+        prepared=resolved.prepared,
+        inputs=resolved.inputs,
+        samples=resolved.samples,
+    )
+
+
 class _Telling:
     """From what a training reports to what `watch` shows."""
 
@@ -108,17 +122,3 @@ class _Telling:
                 write_loss_curve(self._store)
             case str():
                 self._watch.say(report)
-
-
-def _training(resolved: ResolvedTraining, rows: TrainingRows) -> Training:
-    return Training(
-        model=resolved.model,
-        files=resolved.files,
-        digest=resolved.digest,
-        rows=rows,
-        settings=resolved.job.train,
-        store=resolved.store,
-        prepared=resolved.prepared,
-        inputs=resolved.inputs,
-        samples=resolved.samples,
-    )

@@ -17,11 +17,16 @@ from framefleet.jobs.show.progress import (
     picture,
     watch_on,
 )
-from framefleet.jobs.show.standing import Checked
+from framefleet.jobs.show.standing import Checked, Standing, TrainProgress
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.training.reports import Preparing
 
 WORKERS = (
     WorkerState(name="worker-0", state="rendering", node="here", rows_in_hand=3, rows_done=5),
     WorkerState(name="worker-1", state="idle", node="there", rows_done=4),
+)
+TRAINED = TrainProgress(
+    done=9, total=1200, loss=0.5, learning_rate=1e-4, steps_per_s=2.0, eta_s=595.5, kept=0
 )
 
 
@@ -45,7 +50,7 @@ def console(**options: Any) -> tuple[EscapingConsole, io.StringIO]:
     return EscapingConsole(file=shown, width=100, **options), shown
 
 
-def text_of(shown: Progress) -> str:
+def text_of(shown: Standing) -> str:
     on, text = console()
     on.print(picture(shown))
     return text.getvalue()
@@ -127,3 +132,29 @@ def test_a_terminal_is_redrawn_and_a_pipe_gets_lines() -> None:
         watch.show(progress())
     assert "1,000 rows" in shown.getvalue()
     assert "worker-1" in shown.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("standing", "line"),
+    [
+        (Checked(num_rows=1000), "1,000 rows checked"),
+        (Preparing(done=3, total=1000), "3 of 1,000 rows prepared"),
+        (progress(), headline(progress()) + ", 1 of 2 workers rendering"),
+        (TRAINED, "9/1,200 steps, loss 0.5, 2.0 steps/s, 9:56 left, learning rate 0.0001"),
+    ],
+)
+def test_one_watch_shows_whatever_is_under_way(standing: Standing, line: str) -> None:
+    on, shown = console()
+    Lines(on).show(standing)
+    assert shown.getvalue() == line + "\n"
+    assert headline(standing) in text_of(standing)
+
+
+def test_a_callback_is_told_of_progress_alone() -> None:
+    told: list[Standing] = []
+    callback = Callback(told.append)
+    callback.say("reading")
+    for standing in (Checked(num_rows=1), Preparing(done=1, total=2), progress(), TRAINED):
+        callback.show(standing)
+    assert told == [progress(), TRAINED]
+    Callback().show(progress())

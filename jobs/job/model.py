@@ -1,4 +1,4 @@
-"""The model and the output that a job names, opened as other machines find them too. Reads no weights."""
+"""The model that a job names, opened as other machines find it too. Reads no weights."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from framefleet.jobs.job.schema import TableJob
-from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.model import ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.outputs.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +38,3 @@ def open_model(job: TableJob) -> OpenedModel:
         configs=configs,
         spec=inspect_model(configs),
     )
-
-
-def open_output(job: TableJob, place: str | None = None) -> Store:
-    """Return the job's output, or another place that it writes to: one that other processes see too."""
-    place = job.output if place is None else place
-    if place.startswith("memory://"):
-        raise JobError(f"{place} is what each process has for itself", "use a folder or S3")
-    return Store(place, job.storage_options)
