@@ -10,26 +10,26 @@ import typer
 from framefleet.jobs.options import Verbose
 from framefleet.jobs.show.console import reporting
 
-ModelArgument = Annotated[
+_ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="A pipeline folder, org/name of the hub, or a URL.")
 ]
-Revision = Annotated[str | None, typer.Option("--revision", help="Of a hub model: branch, tag or commit.")]
-LockFile = Annotated[
+_Revision = Annotated[str | None, typer.Option("--revision", help="Of a hub model: branch, tag or commit.")]
+_LockFile = Annotated[
     Path | None, typer.Option("--lock", help="The lock file; without it, the one in the model's folder.")
 ]
-AllowPickle = Annotated[
+_AllowPickle = Annotated[
     bool, typer.Option("--allow-pickle", help="Take pickles of tensors where there are no safetensors.")
 ]
 
 
 def lock_command(
-    model: ModelArgument,
+    model: _ModelArgument,
     output: Annotated[
         Path | None,
         typer.Option("--output", help="Where to write; without it, into the folder, or else here."),
     ] = None,
-    revision: Revision = None,
-    allow_pickle: AllowPickle = False,
+    revision: _Revision = None,
+    allow_pickle: _AllowPickle = False,
     verbose: Verbose = False,
 ) -> None:
     """Write model.lock.json: size and SHA-256 of every file that is loaded. `render` then refuses others."""
@@ -40,10 +40,10 @@ def lock_command(
 
 
 def verify_command(
-    model: ModelArgument,
-    lock: LockFile = None,
-    revision: Revision = None,
-    allow_pickle: AllowPickle = False,
+    model: _ModelArgument,
+    lock: _LockFile = None,
+    revision: _Revision = None,
+    allow_pickle: _AllowPickle = False,
     verbose: Verbose = False,
 ) -> None:
     """Read every file that is loaded and compare it with the lock, and with the hub's digests."""
@@ -91,9 +91,9 @@ def list_command(verbose: Verbose = False) -> None:
 
 
 def info_command(
-    model: ModelArgument,
-    revision: Revision = None,
-    allow_pickle: AllowPickle = False,
+    model: _ModelArgument,
+    revision: _Revision = None,
+    allow_pickle: _AllowPickle = False,
     verbose: Verbose = False,
 ) -> None:
     """Print what a model is made of and what it renders. Fetches small files and headers only."""

@@ -10,44 +10,44 @@ import typer
 from framefleet.jobs.options import StorageSets, Verbose
 from framefleet.jobs.show.console import reporting
 
-RecordedOutput = Annotated[str, typer.Argument(help="The output that holds the record.")]
-RowId = Annotated[str, typer.Argument(help="The row, as its record and its clip's name have it.")]
-Model = Annotated[str | None, typer.Option("--model", help="Where the model is now, if it moved.")]
-Loras = Annotated[
+_RecordedOutput = Annotated[str, typer.Argument(help="The output that holds the record.")]
+_RowId = Annotated[str, typer.Argument(help="The row, as its record and its clip's name have it.")]
+_MovedModel = Annotated[str | None, typer.Option("--model", help="Where the model is now, if it moved.")]
+_Loras = Annotated[
     list[str] | None,
     typer.Option("--lora", metavar="NAME=PLACE", help="Where a LoRA is now, if it moved; repeatable."),
 ]
-SecondModels = Annotated[
+_SecondModels = Annotated[
     list[str] | None,
     typer.Option("--second-model", metavar="NAME=PLACE", help="Where a second model is now; repeatable."),
 ]
-OwnRecipe = Annotated[
+_OwnRecipe = Annotated[
     str | None, typer.Option("--recipe", help="Your recipe, as module:function, if the row is of one.")
 ]
-Roots = Annotated[
+_Roots = Annotated[
     list[str] | None,
     typer.Option("--root", help="Where its images and videos may be read, if not publicly; repeatable."),
 ]
-AllowPickle = Annotated[
+_AllowPickle = Annotated[
     bool, typer.Option("--allow-pickle", help="Load pickles of tensors where there are no safetensors.")
 ]
-Save = Annotated[Path | None, typer.Option("--save", help="Write the clip to this file.")]
-Script = Annotated[
+_Save = Annotated[Path | None, typer.Option("--save", help="Write the clip to this file.")]
+_Script = Annotated[
     bool, typer.Option("--script", help="Print a script that does it with torch and diffusers alone.")
 ]
 
 
 def replay_command(
-    output: RecordedOutput,
-    row_id: RowId,
-    model: Model = None,
-    loras: Loras = None,
-    second_models: SecondModels = None,
-    recipe: OwnRecipe = None,
-    roots: Roots = None,
-    allow_pickle: AllowPickle = False,
-    save: Save = None,
-    script: Script = False,
+    output: _RecordedOutput,
+    row_id: _RowId,
+    model: _MovedModel = None,
+    loras: _Loras = None,
+    second_models: _SecondModels = None,
+    recipe: _OwnRecipe = None,
+    roots: _Roots = None,
+    allow_pickle: _AllowPickle = False,
+    save: _Save = None,
+    script: _Script = False,
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:

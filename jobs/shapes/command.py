@@ -10,8 +10,8 @@ import typer
 from framefleet.jobs.options import StorageSets, Verbose
 from framefleet.jobs.show.console import reporting
 
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Of what is drawn at random.")]
-Sizes = Annotated[
+_Seed = Annotated[int, typer.Option("--seed", min=0, help="Of what is drawn at random.")]
+_Sizes = Annotated[
     list[str] | None,
     typer.Option("--size", metavar="TxHxW", help="Frames, height and width; repeatable. Unset: 9x64x64."),
 ]
@@ -20,11 +20,11 @@ Sizes = Annotated[
 def dataset_command(
     output: Annotated[str, typer.Argument(metavar="OUT", help="The folder or URL to write.")],
     clips: Annotated[int, typer.Option("--clips", min=1, help="How many.")] = 16384,
-    seed: Seed = 0,
+    seed: _Seed = 0,
     new_clips: Annotated[
         int, typer.Option("--new-clips", min=0, help="How many of them show what the model never saw.")
     ] = 0,
-    sizes: Sizes = None,
+    sizes: _Sizes = None,
     repeats: Annotated[
         list[str] | None,
         typer.Option("--repeats", help="As star:4, how often an epoch has its clips; repeatable."),
@@ -50,7 +50,7 @@ def dataset_command(
 
 def model_command(
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="The pipeline folder to write; a new one.")],
-    seed: Seed = 0,
+    seed: _Seed = 0,
     verbose: Verbose = False,
 ) -> None:
     """Write the untrained pipeline that `framefleet train` turns into the demo's."""
@@ -63,7 +63,7 @@ def model_command(
 def prompts_command(
     file: Annotated[str, typer.Argument(metavar="TABLE.CSV", help="The table to write.")],
     scenes: Annotated[int, typer.Option("--scenes", min=1, help="How many; no dataset has them.")] = 200,
-    seed: Seed = 0,
+    seed: _Seed = 0,
     new: Annotated[
         bool, typer.Option("--new", help="Only the shape and the colour that the model never saw.")
     ] = False,
@@ -74,7 +74,7 @@ def prompts_command(
         list[float] | None, typer.Option("--guidance", help="Repeatable. Unset: 1, 4 and 6.")
     ] = None,
     steps: Annotated[list[int] | None, typer.Option("--steps", help="Repeatable. Unset: 16.")] = None,
-    sizes: Sizes = None,
+    sizes: _Sizes = None,
     loras: Annotated[
         list[str] | None, typer.Option("--lora", help="As in a table, none or style:0.8; repeatable.")
     ] = None,
