@@ -31,7 +31,7 @@ from framefleet.cluster.settings import FleetSettings
 from framefleet.pipeline.errors import FleetError, FramefleetError
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.training.reports import TrainingReport
-from framefleet.pipeline.training.run import train
+from framefleet.pipeline.training.run import run_training
 from framefleet.pipeline.training.training import Training
 from framefleet.pipeline.training.world import World
 
@@ -189,7 +189,7 @@ def _train(config: dict[str, Any]) -> None:
     training, context = config["training"], ray.train.get_context()
     device = torch.device(training.model.device) if training.model.device != "auto" else _device()
     world = World(rank=context.get_world_rank(), size=context.get_world_size(), device=device)
-    train(replace(training, model=replace(training.model, device=str(device))), world, config["tell"])
+    run_training(replace(training, model=replace(training.model, device=str(device))), world, config["tell"])
 
 
 def _device() -> torch.device:

@@ -1,1 +1,1 @@
-"""The job file: its schema, its text, and what to say of mistakes in it."""
+"""The job file: its schema, its text, mistakes in it, and the model and the output that it names, opened."""

@@ -18,6 +18,7 @@ from framefleet.pipeline.model.specs.dtypes import DType
 from framefleet.pipeline.outputs.media_settings import Media, MediaFormat
 from framefleet.pipeline.render.fused.batching import Batching, Mode
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS
+from framefleet.pipeline.training.settings import TrainSettings
 
 _MODEL, _BATCHING, _MEDIA = ModelSettings(path=""), Batching(), Media()  # their defaults are the job's
 _Scalar = str | int | float | bool
@@ -180,6 +181,15 @@ class Job(TableJob):
     )
     media: MediaSection = MediaSection()
     retries: FaultPolicy = FaultPolicy()
+
+
+class TrainJob(TableJob):
+    """What is trained, on which videos, and how.
+
+    table: rows of `video` and `prompt`, or the records of a render job.
+    """
+
+    train: TrainSettings
 
 
 def job_schema(kind: type[TableJob] = Job) -> dict[str, Any]:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-from framefleet.jobs.commands import quiet_libraries
 from framefleet.jobs.job.file import config_values
 from framefleet.jobs.show.console import stderr, stdout
+from framefleet.jobs.show.libraries import quiet_libraries
 from framefleet.jobs.show.progress import BAR_WIDTH
 
 
-def convert_command(
+def show_convert(
     checkpoint: Path, folder: Path, *, variant: str | None, dtype: str | None, sets: Sequence[str]
 ) -> None:
     """Write the pipeline folder and print what it became."""
@@ -24,8 +24,8 @@ def convert_command(
 
     with _bytes_written() as progress:
         done = convert(checkpoint, folder, variant=variant, dtype=dtype, given=given, progress=progress)
-    stdout.print(f"{folder}: {done.variant}, {done.pipeline.__name__}", markup=False, soft_wrap=True)
-    stdout.print(f"next: framefleet model lock {folder}", markup=False, soft_wrap=True)
+    stdout.say(f"{folder}: {done.variant}, {done.pipeline.__name__}")
+    stdout.say(f"next: framefleet model lock {folder}")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from framefleet.pipeline.model.specs.presets import presets
 WIDTH = 160
 
 
-def list_command() -> None:
+def show_list() -> None:
     """Print every preset with its native values and the hub model it is of."""
     console = stdout if stdout.is_terminal else EscapingConsole(width=WIDTH)
     console.print(_table())

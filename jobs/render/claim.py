@@ -29,24 +29,8 @@ _NAMED = {"loras": ("sha256", "component"), "second_models": ("digest", "dtype")
 _MAX_SHOWN = 200  # characters of a value that differs
 
 
-def claim(resolved: ResolvedJob) -> None:
-    """Make the output this job's. Raises JobError when it is another's. Call while holding the lock."""
-    description = _description(resolved)
-    if theirs := claimed(resolved):
-        ours, description = description["job"], theirs.model_dump()
-        if all(description["job"][kind].keys() >= ours[kind].keys() for kind in _NAMED):
-            return
-        for kind in _NAMED:  # rows of earlier runs may name others
-            description["job"][kind] |= ours[kind]
-    content = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
-    resolved.store.write(RENDER, content.encode())
-
-
-def claimed(resolved: ResolvedJob) -> Claim | None:
-    """Return what job.json says where the output is this job's already; None where it is nobody's.
-
-    Raises JobError when it is another's.
-    """
+def check_claim(resolved: ResolvedJob) -> Claim | None:
+    """Raise JobError when the output is another's; return what job.json says, None where it is nobody's."""
     try:
         theirs = read_claim(resolved.store)
     except FileNotFoundError:
@@ -64,6 +48,19 @@ def claimed(resolved: ResolvedJob) -> Claim | None:
             "and LoRAs and second models may be added",
         )
     return theirs
+
+
+def claim(resolved: ResolvedJob) -> None:
+    """Make the output this job's. Raises JobError when it is another's. Call while holding the lock."""
+    description = _description(resolved)
+    if theirs := check_claim(resolved):
+        ours, description = description["job"], theirs.model_dump()
+        if all(description["job"][kind].keys() >= ours[kind].keys() for kind in _NAMED):
+            return
+        for kind in _NAMED:  # rows of earlier runs may name others
+            description["job"][kind] |= ours[kind]
+    content = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+    resolved.store.write(RENDER, content.encode())
 
 
 def _description(resolved: ResolvedJob) -> dict[str, Any]:
@@ -90,6 +87,16 @@ def _description(resolved: ResolvedJob) -> dict[str, Any]:
     }
 
 
+def public_location(location: str) -> str:
+    """Return a path or URL that means the same in another folder, and shows no credentials."""
+    return public_url(location) if "://" in location else os.path.abspath(os.path.expanduser(location))
+
+
+def _shown(resolved: ResolvedJob, name: str, value: Any) -> Any:
+    """Return a default; of an image or a video its URL without what may be secret."""
+    return public_url(value) if is_input(resolved.plan.base.get(name)) else value
+
+
 def _where(lora: Lora) -> dict[str, Any]:
     return asdict(lora) | {"path": public_name(lora.path, None)}
 
@@ -104,16 +111,6 @@ def _of(model: SecondModel) -> dict[str, Any]:
         "dtype": asked(settings.dtype),
         "digest": model.digest,
     }
-
-
-def _shown(resolved: ResolvedJob, name: str, value: Any) -> Any:
-    """Return a default; of an image or a video its URL without what may be secret."""
-    return public_url(value) if is_input(resolved.plan.base.get(name)) else value
-
-
-def public_location(location: str) -> str:
-    """Return a path or URL that means the same in another folder, and shows no credentials."""
-    return public_url(location) if "://" in location else os.path.abspath(os.path.expanduser(location))
 
 
 def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:

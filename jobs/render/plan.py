@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.claim import claimed
+from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
 from framefleet.jobs.show.watch import Watch
@@ -27,8 +27,8 @@ class JobPlan:
 def plan_job(job: Job, watch: Watch) -> JobPlan:
     """Read and check everything that `render` would. Raises UserError as it would, but for invalid rows."""
     with closing(resolve_job(job, watch)) as resolved, closing(RowIndex()) as index:
-        claimed(resolved)
-        survey = survey_rows(resolved, index, checked=watch.checked)
+        check_claim(resolved)
+        survey = survey_rows(resolved, index, watch)
         mark_done(resolved, index)
         shapes = dict(survey.shapes.most_common())
         return JobPlan(resolved=resolved, survey=survey, counts=index.counts(), shapes=shapes)

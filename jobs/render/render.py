@@ -15,9 +15,9 @@ from framefleet.cluster.messages import WorkerSetup
 from framefleet.cluster.progress import Progress, Summary
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.claim import claim, claimed
+from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
-from framefleet.jobs.render.survey import Survey, mark_done, refuse_invalid, survey_rows, write_invalid
+from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.outputs.records import FAILURES
 from framefleet.pipeline.rows.tables.index import RowIndex
@@ -38,11 +38,12 @@ def render(
 def render_job(job: Job, watch: Watch) -> Summary:
     """Do what `render` promises, telling `watch` about it."""
     with closing(resolve_job(job, watch)) as resolved, closing(RowIndex()) as index:
-        claimed(resolved)
-        survey = survey_rows(resolved, index, checked=watch.checked)
-        refuse_invalid(survey, resolved)
+        check_claim(resolved)
+        survey = survey_rows(resolved, index, watch)
+        check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered")
         with DriverLock(resolved.store) as lock:
             claim(resolved)
+            mark_done(resolved, index)
             return _render_pending(resolved, survey, index, lock, watch)
 
 
@@ -52,17 +53,32 @@ def _render_pending(
     run = new_run()
     if resolved.job.on_invalid == "skip":
         write_invalid(resolved, run=run)
-    mark_done(resolved, index)
     watch.say(_counts_line(survey, index))
     failures = resolved.store.list(FAILURES)
     if index.counts().pending:
-        summary = Driver(work_of(resolved, index, lock, run=run), on_progress=watch.progress).run()
+        summary = Driver(work_of(resolved, index, lock, run=run), on_progress=watch.show).run()
     else:
         summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
     # Of earlier runs. Their rows were tried again: each has a record by now, or a new failure.
     for path in failures:
         resolved.store.delete(path)
     return summary
+
+
+def new_run() -> str:
+    """Return a name that no other run has; names sort by time."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+
+
+def _counts_line(survey: Survey, index: RowIndex) -> str:
+    counts = index.counts()
+    parts = [f"{survey.num_rows:,} rows"]
+    if counts.duplicates:
+        parts.append(f"{counts.duplicates:,} duplicates")
+    if survey.num_invalid:
+        parts.append(f"{survey.num_invalid:,} left out (see invalid/)")
+    parts += [f"{counts.done:,} done", f"{counts.pending:,} to render"]
+    return ", ".join(parts)
 
 
 def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: str) -> Work:
@@ -88,19 +104,3 @@ def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: st
         run=run,
         lock=lock,
     )
-
-
-def new_run() -> str:
-    """Return a name that no other run has; names sort by time."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
-
-
-def _counts_line(survey: Survey, index: RowIndex) -> str:
-    counts = index.counts()
-    parts = [f"{survey.num_rows:,} rows"]
-    if counts.duplicates:
-        parts.append(f"{counts.duplicates:,} duplicates")
-    if survey.num_invalid:
-        parts.append(f"{survey.num_invalid:,} left out (see invalid/)")
-    parts += [f"{counts.done:,} done", f"{counts.pending:,} to render"]
-    return ", ".join(parts)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from framefleet.jobs.render.resolve import ResolvedJob
+from framefleet.jobs.show.standing import Checked
+from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.outputs.parts import PartWriter, committed_row_ids
 from framefleet.pipeline.outputs.records import INVALID, invalid_schema
@@ -40,52 +41,13 @@ class Survey:
         return lines + ([f"... and {hidden:,} more rows"] if hidden else [])
 
 
-def survey_rows(resolved: ResolvedJob, index: RowIndex, *, checked: Callable[[int], None]) -> Survey:
+def survey_rows(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Survey:
     """Read the whole table, put its valid rows into `index`, and return what was seen."""
     survey = Survey()
     for first, batch in resolved.table.batches():
         index.add(_identified(resolved, survey, first, batch))
-        checked(survey.num_rows)
+        watch.show(Checked(num_rows=survey.num_rows))
     return survey
-
-
-def refuse_invalid(survey: Survey, resolved: ResolvedJob) -> None:
-    """Raise TableError for rows that cannot be rendered, unless the job leaves them out and others remain."""
-    refuse(survey, resolved.table, on_invalid=resolved.job.on_invalid, verb="rendered")
-
-
-def refuse(survey: Survey, table: Table, *, on_invalid: str, verb: str) -> None:
-    """Do so for rows that cannot be rendered, or whatever the job does with them."""
-    bad, all_rows = survey.num_invalid, survey.num_rows
-    if not bad or (bad < all_rows and on_invalid == "skip"):
-        return
-    lines = "\n".join(survey.invalid_lines())
-    raise TableError(
-        f"table {table.location}: {bad:,} of {all_rows:,} rows cannot be {verb}\n{lines}",
-        "correct them" + (", or set `on_invalid: skip` to leave them out" if bad < all_rows else ""),
-    )
-
-
-def mark_done(resolved: ResolvedJob, index: RowIndex) -> None:
-    """Note in the index which rows have a record."""
-    for row_ids in committed_row_ids(resolved.store):
-        index.mark_done(row_ids)
-
-
-def write_invalid(resolved: ResolvedJob, *, run: str) -> None:
-    """Put the rows that are left out under invalid/, in place of those of earlier runs."""
-    store, schema = resolved.store, resolved.table.schema
-    earlier = store.list(INVALID)
-    writer = PartWriter(store, INVALID, invalid_schema(schema), run=run)
-    for first, batch in resolved.table.batches():
-        for row in resolved.plan.rows(first, batch):
-            if isinstance(row, InvalidRow):
-                writer.add(repaired_row(batch.slice(row.index - first, 1)), reasons(row))
-                if writer.due(0.0):
-                    writer.flush()
-    writer.flush()
-    for path in earlier:
-        store.delete(path)
 
 
 def _identified(
@@ -105,7 +67,44 @@ def _identified(
     return found
 
 
+def check_valid(survey: Survey, table: Table, *, on_invalid: str, verb: str) -> None:
+    """Raise TableError for rows that cannot be used, unless the job leaves them out and others remain.
+
+    verb: what cannot be done with them, as "rendered".
+    """
+    bad, all_rows = survey.num_invalid, survey.num_rows
+    if not bad or (bad < all_rows and on_invalid == "skip"):
+        return
+    lines = "\n".join(survey.invalid_lines())
+    raise TableError(
+        f"table {table.location}: {bad:,} of {all_rows:,} rows cannot be {verb}\n{lines}",
+        "correct them" + (", or set `on_invalid: skip` to leave them out" if bad < all_rows else ""),
+    )
+
+
+def write_invalid(resolved: ResolvedJob, *, run: str) -> None:
+    """Put the rows that are left out under invalid/, in place of those of earlier runs."""
+    store, schema = resolved.store, resolved.table.schema
+    earlier = store.list(INVALID)
+    writer = PartWriter(store, INVALID, invalid_schema(schema), run=run)
+    for first, batch in resolved.table.batches():
+        for row in resolved.plan.rows(first, batch):
+            if isinstance(row, InvalidRow):
+                writer.add(repaired_row(batch.slice(row.index - first, 1)), reasons(row))
+                if writer.due(0.0):
+                    writer.flush()
+    writer.flush()
+    for path in earlier:
+        store.delete(path)
+
+
 def reasons(row: InvalidRow) -> dict[str, object]:
     reasons = "; ".join(str(problem) for problem in row.problems)
     fixes = "; ".join(dict.fromkeys(problem.fix for problem in row.problems))
     return {"row_index": row.index, "reason": reasons, "fix": fixes}
+
+
+def mark_done(resolved: ResolvedJob, index: RowIndex) -> None:
+    """Note in the index which rows have a record."""
+    for row_ids in committed_row_ids(resolved.store):
+        index.mark_done(row_ids)

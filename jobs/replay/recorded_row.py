@@ -98,20 +98,25 @@ def find_recorded(output: str, row_id: str, given: Given = NOTHING) -> Recorded:
     )
 
 
-def recipe_of(recorded: Recorded, given: Given) -> Recipe:
-    """Return the recipe of a row. Raises JobError for one of a module that nobody but the record names."""
-    name = recorded.request.recipe
-    if name in BUILT_IN:
-        return BUILT_IN[name]
-    if given.recipe == name:
-        return find_recipe(name)
-    problem = f"row {recorded.record.row_id} was rendered by the recipe {name!r}"
-    if given.recipe is not None:
-        raise JobError(f"{problem}, not by {given.recipe!r}", "name that one, if it is yours")
+def _place(place: str, what: str, option: str) -> str:
+    """Return a place that an output names. Raises JobError for one that is not opened on its word."""
+    scheme = re.match("([a-z0-9]+)://", place)
+    is_plain = scheme[1] in STORES if scheme else "://" not in place
+    if is_plain and "::" not in place and not place.startswith("~"):
+        return place
     raise JobError(
-        f"{problem}, and no code is run because a record names it",
-        f"if it is yours, run from the folder that holds it, with --recipe {name}",
+        f"the output says that {what} is at {place!r}, which is not opened on its word",
+        f"if that is right, give it as {option}",
     )
+
+
+def _pickles(claimed: bool, what: str, given: Given) -> bool:
+    if claimed and not given.allow_pickle:
+        raise JobError(
+            f"{what} may be pickles, as the output says, and they can run code when they are opened",
+            "if you trust where it comes from, add --allow-pickle",
+        )
+    return given.allow_pickle
 
 
 def _lora(name: str, sha256: str, claim: Claim, given: Given) -> Lora:
@@ -152,27 +157,6 @@ def _unnamed(what: str) -> JobError:
     return JobError(f"job.json does not name {what} of this row", "take job.json of this output")
 
 
-def _place(place: str, what: str, option: str) -> str:
-    """Return a place that an output names. Raises JobError for one that is not opened on its word."""
-    scheme = re.match("([a-z0-9]+)://", place)
-    is_plain = scheme[1] in STORES if scheme else "://" not in place
-    if is_plain and "::" not in place and not place.startswith("~"):
-        return place
-    raise JobError(
-        f"the output says that {what} is at {place!r}, which is not opened on its word",
-        f"if that is right, give it as {option}",
-    )
-
-
-def _pickles(claimed: bool, what: str, given: Given) -> bool:
-    if claimed and not given.allow_pickle:
-        raise JobError(
-            f"{what} may be pickles, as the output says, and they can run code when they are opened",
-            "if you trust where it comes from, add --allow-pickle",
-        )
-    return given.allow_pickle
-
-
 def _inputs(arguments: Mapping[str, Any], given: Given) -> Inputs:
     """Return what may read the row's own images and videos.
 
@@ -188,4 +172,20 @@ def _is_stored(uri: str) -> bool:
     scheme, mark, rest = uri.partition("://")
     return (
         uri.startswith("/") if not mark else scheme in STORES and "/" in rest.strip("/") and "::" not in uri
+    )
+
+
+def recipe_of(recorded: Recorded, given: Given) -> Recipe:
+    """Return the recipe of a row. Raises JobError for one of a module that nobody but the record names."""
+    name = recorded.request.recipe
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    if given.recipe == name:
+        return find_recipe(name)
+    problem = f"row {recorded.record.row_id} was rendered by the recipe {name!r}"
+    if given.recipe is not None:
+        raise JobError(f"{problem}, not by {given.recipe!r}", "name that one, if it is yours")
+    raise JobError(
+        f"{problem}, and no code is run because a record names it",
+        f"if it is yours, run from the folder that holds it, with --recipe {name}",
     )

@@ -57,6 +57,10 @@ class EscapingConsole(Console):
     def file(self, new_file: IO[str]) -> None:
         self._file = new_file
 
+    def say(self, text: str | Text) -> None:
+        """Print text whose lines are as long as they are, on a terminal and in a pipe."""
+        self.print(text, soft_wrap=True)
+
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(escaped(text), **options)  # before it is measured, as cells of tables are
 
@@ -100,7 +104,7 @@ def reporting(*, verbose: bool, resumable: bool = False) -> Iterator[None]:
                 complain("interrupted; what was finished is kept", f"to go on: {this_command()}")
             raise SystemExit(TERMINATED if signal.SIGTERM in signals else INTERRUPTED) from None
         if verbose:
-            stderr.print(traceback.format_exc(), soft_wrap=True)
+            stderr.say(traceback.format_exc())
         raise SystemExit(_report(error)) from None
     finally:
         for number, old in heeded.items():
@@ -154,7 +158,7 @@ def _shown(argument: str) -> str:
 
 def _labelled(label: str, style: str, text: str) -> None:
     # Escaped before: some controls are taken out of a Text without a word.
-    stderr.print(Text(label, style=style).append(escaped(text), style="default"), soft_wrap=True)
+    stderr.say(Text(label, style=style).append(escaped(text), style="default"))
 
 
 class _ToStderr(logging.Handler):

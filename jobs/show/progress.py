@@ -1,4 +1,4 @@
-"""What a terminal, or a log, shows of a job under way: counts, rate, time left, workers. To stderr."""
+"""What a terminal, or a log, shows of a job under way: counts, rate, time left, workers."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from framefleet.cluster.progress import Progress, WorkerState
-from framefleet.jobs.train.progress import TrainProgress
+from framefleet.jobs.show.console import EscapingConsole
+from framefleet.jobs.show.headline import headline
+from framefleet.jobs.show.standing import Standing, TrainProgress
 
 # A log of a week-long job stays readable; a terminal is redrawn as often as the eye wants.
 LINE_EVERY_S = 5.0
@@ -27,47 +29,10 @@ BAR_WIDTH = 20  # leaves the headline its place beside it on 80 columns
 STYLES = {"rendering": "green", "idle": "dim", "starting": "yellow", "lost": "red"}
 
 
-def headline(progress: Progress) -> str:
-    """Return all counts in one line."""
-    parts = [f"{progress.done:,}/{progress.total:,} rows"]
-    if progress.rows_per_s is not None:
-        parts.append(f"{progress.rows_per_s:.2f} rows/s")
-    if progress.eta_s is not None:
-        parts.append(f"{duration(progress.eta_s)} left")
-    if progress.mean_batch is not None:
-        parts.append(f"mean batch {progress.mean_batch:.1f}")
-    if progress.failed:
-        parts.append(f"{progress.failed:,} failed")
-    if not progress.workers:
-        parts.append(f"workers are starting ({duration(progress.elapsed_s)})")
-    return ", ".join(parts)
-
-
-def train_headline(progress: TrainProgress) -> str:
-    """Return how far a training is in one line."""
-    parts = [f"{progress.done:,}/{progress.total:,} steps", f"loss {progress.loss:.4g}"]
-    if progress.steps_per_s is not None:
-        rate = progress.steps_per_s
-        parts.append(f"{rate:.1f} steps/s" if rate >= 1 else f"{1 / rate:.1f} s/step")
-    if progress.eta_s is not None:
-        parts.append(f"{duration(progress.eta_s)} left")
-    parts.append(f"learning rate {progress.learning_rate:.2g}")
-    if progress.kept:
-        parts.append(f"checkpoint {progress.kept:,}")
-    return ", ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Return 75 seconds as 1:15, and 3,700 as 1:01:40."""
-    minutes, rest = divmod(math.ceil(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
 class Lines:
     """Plain lines, for logs and pipes. The first and the last progress are always shown."""
 
-    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, console: EscapingConsole, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
         self._clock = clock
         self._last_at = -math.inf
@@ -83,41 +48,36 @@ class Lines:
 
     def say(self, text: str) -> None:
         self._show_hidden()
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._console.say(text)
 
-    def _show_hidden(self) -> None:
-        """Show how far it was: what is said next is of what comes after."""
-        if self._hidden:
-            self._console.print(self._hidden, markup=False, soft_wrap=True)
-            self._hidden = ""
-
-    def checked(self, num_rows: int) -> None:
-        self._now_and_then(f"{num_rows:,} rows checked")
-
-    def progress(self, progress: Progress) -> None:
-        busy = sum(worker.state == "rendering" for worker in progress.workers)
-        working = f", {busy} of {len(progress.workers)} workers rendering" if progress.workers else ""
-        self._now_and_then(headline(progress) + working)
-
-    def prepared(self, num_rows: int, total: int) -> None:
-        self._now_and_then(f"{num_rows:,} of {total:,} rows prepared")
-
-    def trained(self, progress: TrainProgress) -> None:
-        self._now_and_then(train_headline(progress))
-
-    def _now_and_then(self, text: str) -> None:
-        now = self._clock()
+    def show(self, standing: Standing) -> None:
+        text, now = headline(standing) + _busy(standing), self._clock()
         if now - self._last_at >= LINE_EVERY_S:
             self._last_at, self._hidden = now, ""
             self.say(text)
         else:
             self._hidden = text
 
+    def _show_hidden(self) -> None:
+        """Show how far it was: what is said next is of what comes after."""
+        if self._hidden:
+            self._console.say(self._hidden)
+            self._hidden = ""
+
+
+def _busy(standing: Standing) -> str:
+    """Return what a line of a log says of the workers, which have lines of their own on a terminal."""
+    if not isinstance(standing, Progress) or not standing.workers:
+        return ""
+    busy = sum(worker.state == "rendering" for worker in standing.workers)
+    return f", {busy} of {len(standing.workers)} workers rendering"
+
 
 class Screen:
     """A display that is redrawn in place, for terminals."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: EscapingConsole) -> None:
+        self._console = console
         self._live = Live(console=console, refresh_per_second=REDRAWS_PER_S, transient=False)
 
     def __enter__(self) -> Self:
@@ -131,28 +91,29 @@ class Screen:
 
     def say(self, text: str) -> None:
         self._live.update(Text(""))
-        self._live.console.print(text, markup=False, soft_wrap=True)
+        self._console.say(text)
 
-    def checked(self, num_rows: int) -> None:
-        self._live.update(Text(f"{num_rows:,} rows checked"))
-
-    def progress(self, progress: Progress) -> None:
-        self._live.update(picture(progress))
-
-    def prepared(self, num_rows: int, total: int) -> None:
-        self._live.update(Text(f"{num_rows:,} of {total:,} rows prepared"))
-
-    def trained(self, progress: TrainProgress) -> None:
-        self._live.update(_bar_and(train_headline(progress), progress.done, progress.total))
+    def show(self, standing: Standing) -> None:
+        self._live.update(picture(standing))
 
 
-def watch_on(console: Console) -> Lines | Screen:
+def watch_on(console: EscapingConsole) -> Lines | Screen:
     """Return what suits the console, as a context."""
     return Screen(console) if console.is_terminal else Lines(console)
 
 
-def picture(progress: Progress) -> Group:
+def picture(standing: Standing) -> RenderableType:
     """Return the whole display: a bar and the headline, a line for each worker, the last failure."""
+    match standing:
+        case Progress():
+            return _of_rows(standing)
+        case TrainProgress():
+            return _bar_and(headline(standing), standing.done, standing.total)
+        case _:
+            return Text(headline(standing))
+
+
+def _of_rows(progress: Progress) -> Group:
     top = _bar_and(headline(progress), progress.done + progress.failed, progress.total)
     parts: list[Text | Table] = [top]
     if progress.workers:

@@ -37,18 +37,18 @@ def check_output(resolved: ResolvedTraining, *, workers: int) -> None:
     """Raise JobError when the output is another's whatever the rows are: the survey would write to it."""
     if resolved.store.exists(RENDER):
         raise JobError(f"{resolved.store.url_of('')} holds clips of a render job", "choose another output")
-    _check(resolved, _description(resolved, workers))
+    _check_same(resolved, _description(resolved, workers))
 
 
 def claim_training(resolved: ResolvedTraining, rows: TrainingRows, *, workers: int) -> None:
     """Make the output this training's. Raises JobError when it is another's. Call while holding the lock."""
     ours = _description(resolved, workers) | {"rows": {"count": len(rows), "digest": rows.digest()}}
-    _check(resolved, ours)
+    _check_same(resolved, ours)
     _check_steps(resolved)
     resolved.store.write(TRAINING, (json.dumps(ours, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def _check(resolved: ResolvedTraining, ours: Mapping[str, Any]) -> None:
+def _check_same(resolved: ResolvedTraining, ours: Mapping[str, Any]) -> None:
     """Raise JobError when the output holds a training of which anything decisive in `ours` differs."""
     store = resolved.store
     try:

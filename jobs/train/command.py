@@ -1,23 +1,27 @@
-"""What `framefleet train` does with a checked job, and what it prints about it."""
+"""`framefleet train`, as it is typed."""
 
 from __future__ import annotations
 
-from framefleet.jobs.commands import quiet_libraries
-from framefleet.jobs.show.console import stderr, stdout
-from framefleet.jobs.show.progress import duration, watch_on
-from framefleet.jobs.train.schema import TrainJob
+from framefleet.jobs.options import JobFile, ModelPlace, OutputPlace, Sets, TablePlace, Verbose
+from framefleet.jobs.show.console import reporting
 
 
-def train_command(job: TrainJob) -> None:
-    """Train; print where the weights are."""
-    quiet_libraries()
-    from framefleet.jobs.train.train import train_job
+def train_command(
+    job: JobFile = None,
+    table: TablePlace = None,
+    model: ModelPlace = None,
+    output: OutputPlace = None,
+    sets: Sets = None,
+    verbose: Verbose = False,
+) -> None:
+    """Train or fine-tune a model on a table of videos. Run it again to go on after an interruption.
 
-    with watch_on(stderr) as watch:
-        summary = train_job(job, watch)
-    if summary.steps_done:
-        said = f"{summary.steps_done:,} steps trained in {duration(summary.elapsed_s)}"
-    else:
-        said = f"nothing to do: all {summary.steps:,} steps are trained"
-    stderr.print(said, markup=False, soft_wrap=True)
-    stdout.print(summary.result, markup=False, soft_wrap=True)
+    Exit codes: 0 trained; 2 bad job, table or model; 3 fleet or store lost; 70 a defect of framefleet;
+    130 or 143 interrupted.
+    """
+    with reporting(verbose=verbose, resumable=True):
+        from framefleet.jobs.job.file import load_job_as
+        from framefleet.jobs.job.schema import TrainJob
+        from framefleet.jobs.train.shown import show_train
+
+        show_train(load_job_as(TrainJob, job, sets or [], table=table, model=model, output=output))

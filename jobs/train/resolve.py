@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from framefleet.jobs.render.resolve import open_model, open_output
-from framefleet.jobs.show.watch import TrainWatch
-from framefleet.jobs.train.schema import TrainJob
+from framefleet.jobs.job.model import OpenedModel, open_model
+from framefleet.jobs.job.output import open_output
+from framefleet.jobs.job.schema import TrainJob
+from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import JobError, UserError
 from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.model.options.checks import check_options
@@ -17,7 +18,7 @@ from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.specs.dtypes import DType, check_dtype
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
-from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.recipes.recipe import find_recipe
 from framefleet.pipeline.request import Request
@@ -29,7 +30,7 @@ from framefleet.pipeline.rows.tables.table import open_table
 from framefleet.pipeline.training.dataset.buckets import buckets_of
 from framefleet.pipeline.training.dataset.columns import Columns, column_kinds, plan_columns
 from framefleet.pipeline.training.dataset.rendered import table_folder
-from framefleet.pipeline.training.denoiser.latents import encoder_of
+from framefleet.pipeline.training.denoiser.latents import check_trainable
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Bucket
 from framefleet.pipeline.training.tasks import trained_component
@@ -62,26 +63,16 @@ class ResolvedTraining:
     samples: tuple[Request, ...]
 
 
-def resolve_training(job: TrainJob, watch: TrainWatch) -> ResolvedTraining:
+def resolve_training(job: TrainJob, watch: Watch) -> ResolvedTraining:
     """Open what `job` names. Raises UserError for what must change in it, in the table or in the model."""
-    model, weights = open_model(job)
-    configs = weights.configs()
-    spec = inspect_model(configs)
+    model = open_model(job)
+    spec = model.spec
     component = trained_component(job.train, spec.components)
     if job.train.part == "denoiser":
-        encoder_of(spec.class_name)  # refuses pipelines that cannot be trained
+        check_trainable(spec.class_name)
     _check_settings(job.train)
-    check_dtype(model.dtype, spec.components)
-    _check_model_options(model.options, job.train.part)
-    check_options(
-        model.options,
-        spec,
-        folder=configs,
-        components=weights.components,
-        device=None,
-        has_loras=job.train.lora is not None,
-    )
-    dtype = model.dtype if job.train.lora else _with_fp32(model.dtype, component)
+    _check_model(job, model)
+    dtype = model.settings.dtype if job.train.lora else _with_fp32(model.settings.dtype, component)
     options = job.storage_options if "://" in job.table else {}
     table = open_table(job.table, options, arguments=column_kinds(spec, job.columns))
     columns = plan_columns(table, spec, job.train.part, columns=job.columns, defaults=job.defaults)
@@ -89,11 +80,11 @@ def resolve_training(job: TrainJob, watch: TrainWatch) -> ResolvedTraining:
     inputs = Inputs(job.inputs.roots, job.storage_options, base=table_folder(job.table, table.schema))
     samples = _samples(job, spec, buckets[0], inputs)
     store = open_output(job)
-    watch.say(f"reading the files of {model.name}")
-    files = weights.digests()
+    watch.say(f"reading the files of {model.settings.name}")
+    files = model.weights.digests()
     return ResolvedTraining(
         job=job,
-        model=replace(model, dtype=dtype),
+        model=replace(model.settings, dtype=dtype),
         spec=spec,
         files=files,
         digest=model_digest(files),
@@ -127,7 +118,22 @@ def _check_settings(settings: TrainSettings) -> None:
         )
 
 
-def _check_model_options(options: Options, part: str) -> None:
+def _check_model(job: TrainJob, model: OpenedModel) -> None:
+    """Raise UserError for a dtype or an option that the model, or a training of it, cannot have."""
+    options = model.settings.options
+    check_dtype(model.settings.dtype, model.spec.components)
+    _check_options(options, job.train.part)
+    check_options(
+        options,
+        model.spec,
+        folder=model.configs,
+        components=model.weights.components,
+        device=None,
+        has_loras=job.train.lora is not None,
+    )
+
+
+def _check_options(options: Options, part: str) -> None:
     """Raise JobError for options that training cannot have."""
     if part == "autoencoder" and (options.vae_slicing or options.vae_tiling):
         raise JobError(

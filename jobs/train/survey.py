@@ -6,8 +6,9 @@ import uuid
 
 import pyarrow as pa
 
-from framefleet.jobs.render.survey import MAX_SHOWN, Survey, reasons, refuse
-from framefleet.jobs.show.watch import TrainWatch
+from framefleet.jobs.render.survey import MAX_SHOWN, Survey, check_valid, reasons
+from framefleet.jobs.show.standing import Checked
+from framefleet.jobs.show.watch import Watch
 from framefleet.jobs.train.resolve import ResolvedTraining
 from framefleet.pipeline.outputs.parts import PartWriter
 from framefleet.pipeline.outputs.records import INVALID, invalid_schema
@@ -17,7 +18,7 @@ from framefleet.pipeline.training.dataset.rows import TrainingRows
 from framefleet.pipeline.training.dataset.survey import survey
 
 
-def survey_training(resolved: ResolvedTraining, watch: TrainWatch) -> TrainingRows:
+def survey_training(resolved: ResolvedTraining, watch: Watch) -> TrainingRows:
     """Return the rows to train on. Raises TableError for others, unless the job leaves them out.
 
     Those that are left out are in invalid/, in place of those of earlier runs.
@@ -36,10 +37,13 @@ def survey_training(resolved: ResolvedTraining, watch: TrainWatch) -> TrainingRo
             if writer.due(0.0):
                 writer.flush()
 
+    def checked(num_rows: int) -> None:
+        watch.show(Checked(num_rows=num_rows))
+
     columns, buckets, inputs = resolved.columns, resolved.buckets, resolved.inputs
-    rows = survey(columns, buckets, inputs, store=store, refused=refused, checked=watch.checked)
+    rows = survey(columns, buckets, inputs, store=store, refused=refused, checked=checked)
     found.num_rows = len(rows) + found.num_invalid
-    refuse(found, table, on_invalid=resolved.job.on_invalid, verb="trained on")
+    check_valid(found, table, on_invalid=resolved.job.on_invalid, verb="trained on")
     if is_skipping:
         writer.flush()
         for path in earlier:

@@ -11,12 +11,13 @@ from typing import Any
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.training import Trainers
 from framefleet.jobs.job.file import job_as
-from framefleet.jobs.show.watch import TrainCallback, TrainWatch
+from framefleet.jobs.job.schema import TrainJob
+from framefleet.jobs.show.standing import TrainProgress
+from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.jobs.train.claim import check_output, claim_training
 from framefleet.jobs.train.loss_curve import write_loss_curve
-from framefleet.jobs.train.progress import Pace, TrainProgress
+from framefleet.jobs.train.pace import Pace
 from framefleet.jobs.train.resolve import ResolvedTraining, resolve_training
-from framefleet.jobs.train.schema import TrainJob
 from framefleet.jobs.train.survey import survey_training
 from framefleet.pipeline.training.dataset.batches import Batches
 from framefleet.pipeline.training.dataset.rows import TrainingRows
@@ -46,10 +47,10 @@ def train(
     job: a job file's path, or its content. Raises FramefleetError when nothing could be started, or when
     fleet or store were lost; the last checkpoint stays, and the same call goes on from there.
     """
-    return train_job(job_as(TrainJob, job), TrainCallback(on_progress))
+    return train_job(job_as(TrainJob, job), Callback(on_progress))
 
 
-def train_job(job: TrainJob, watch: TrainWatch) -> TrainSummary:
+def train_job(job: TrainJob, watch: Watch) -> TrainSummary:
     """Do what `train` promises, telling `watch` about it."""
     started = time.monotonic()
     resolved = resolve_training(job, watch)
@@ -77,7 +78,7 @@ def train_job(job: TrainJob, watch: TrainWatch) -> TrainSummary:
     )
 
 
-def say_plan(settings: TrainSettings, batches: Batches, watch: TrainWatch) -> None:
+def say_plan(settings: TrainSettings, batches: Batches, watch: Watch) -> None:
     """Say how far the rows go, and which ones are of no use."""
     epochs = settings.steps / batches.steps_per_epoch
     watch.say(f"{settings.steps:,} steps of {batches.rows_per_step:,} rows: {epochs:.3g} epochs")
@@ -85,26 +86,6 @@ def say_plan(settings: TrainSettings, batches: Batches, watch: TrainWatch) -> No
         watch.say(
             f"{count:,} rows of {bucket} are never used: a batch has {settings.batch_size:,} of one size"
         )
-
-
-class _Telling:
-    """From what a training reports to what `watch` shows."""
-
-    def __init__(self, resolved: ResolvedTraining, watch: TrainWatch, pace: Pace, lock: DriverLock) -> None:
-        self._store, self._watch, self._pace, self._lock = resolved.store, watch, pace, lock
-
-    def __call__(self, report: TrainingReport) -> None:
-        match report:
-            case Step():
-                self._watch.trained(self._pace.stepped(report, time.monotonic()))
-            case Preparing():
-                self._watch.prepared(report.done, report.total)
-            case Kept():
-                self._lock.check()  # another driver would remove what is being written
-                self._pace.kept = report.steps
-                write_loss_curve(self._store)
-            case str():
-                self._watch.say(report)
 
 
 def _training(resolved: ResolvedTraining, rows: TrainingRows) -> Training:
@@ -119,3 +100,23 @@ def _training(resolved: ResolvedTraining, rows: TrainingRows) -> Training:
         inputs=resolved.inputs,
         samples=resolved.samples,
     )
+
+
+class _Telling:
+    """From what a training reports to what `watch` shows."""
+
+    def __init__(self, resolved: ResolvedTraining, watch: Watch, pace: Pace, lock: DriverLock) -> None:
+        self._store, self._watch, self._pace, self._lock = resolved.store, watch, pace, lock
+
+    def __call__(self, report: TrainingReport) -> None:
+        match report:
+            case Step():
+                self._watch.show(self._pace.stepped(report, time.monotonic()))
+            case Preparing():
+                self._watch.show(report)
+            case Kept():
+                self._lock.check()  # another driver would remove what is being written
+                self._pace.kept = report.steps
+                write_loss_curve(self._store)
+            case str():
+                self._watch.say(report)

@@ -39,7 +39,7 @@ FINISH_ROWS = 256
 Tell = Callable[[TrainingReport], None]
 
 
-def train(training: Training, world: World, tell: Tell) -> None:
+def run_training(training: Training, world: World, tell: Tell) -> None:
     """Train to the last step, and write what came of it.
 
     tell: is given what happens, in the first process only.

@@ -107,7 +107,7 @@ def _dispatch(model: Path, folder: Path, rows: int, workers: int) -> Dispatched:
     resolved = resolve_job(job, Callback())
     with closing(RowIndex()) as index, DriverLock(resolved.store) as lock:
         started = time.monotonic()
-        survey_rows(resolved, index, checked=lambda _: None)
+        survey_rows(resolved, index, Callback())
         assert index.counts().pending == rows
         checked_s = time.monotonic() - started
         watcher = Watcher(rows)

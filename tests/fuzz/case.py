@@ -40,8 +40,8 @@ def reported(call: Callable[[], object]) -> Callable[[], None]:
     """Return what makes a call of the Python API, its errors told as by a command."""
 
     def run() -> None:
-        from framefleet.jobs.commands import quiet_libraries
         from framefleet.jobs.show.console import reporting
+        from framefleet.jobs.show.libraries import quiet_libraries
         from framefleet.jobs.show.terminal import guard_streams
 
         guard_streams()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from framefleet.jobs.model.commands import lock_command
+from framefleet.jobs.model.shown import show_lock
 from tests.crafter_originals import checkpoint
 from tests.loras import save_lora
 from tests.media_files import image_file, video_file
@@ -33,7 +33,7 @@ class Material:
     def lock(self, name: str) -> Path:
         """Return a lock file of the honest model."""
         path = self.folder / f"{name}.lock.json"
-        lock_command(str(self.model(name)), revision=None, allow_pickle=False, output=path)
+        show_lock(str(self.model(name)), revision=None, allow_pickle=False, output=path)
         return path
 
     @functools.cached_property

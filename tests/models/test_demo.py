@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from framefleet.jobs.demo import DEFAULTS, MODEL, PROMPTS, SEEDS, prepare_demo
+from framefleet.jobs.demo.prepare import DEFAULTS, MODEL, PROMPTS, SEEDS, prepare_demo
 from framefleet.jobs.shapes.measure import measure
 from framefleet.jobs.shapes.prompts import prompt_rows
 from framefleet.jobs.shapes.size import SIZE, Size

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from framefleet.jobs.job.file import job_from_mapping
-from framefleet.jobs.render.claim import claim, claimed
+from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.claimed import read_claim
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
@@ -50,7 +50,7 @@ def test_loras_may_be_added_to_an_output_and_left_out_and_not_changed(
     first.store.create("clips/ab/ab.mp4", b"a clip")
     claim(resolved(tmp_path, {"detail": files["detail"]}))
     assert sorted(read_claim(first.store).job.loras) == ["detail", "style"]
-    assert claimed(resolved(tmp_path, {}))
+    assert check_claim(resolved(tmp_path, {}))
     with pytest.raises(JobError, match=r"loras\.style\.sha256: \w{64} there, \w{64} here"):
         claim(resolved(tmp_path, {"style": files["detail"]}))
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from framefleet.jobs.job.file import job_from_mapping, load_job
-from framefleet.jobs.render.claim import claim, claimed
+from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.claimed import read_claim
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.replay.recorded_row import Given
@@ -71,7 +71,7 @@ def test_models_may_be_added_to_an_output_and_left_out_and_not_changed(tmp_path:
     first.store.create("clips/ab/ab.mp4", b"a clip")
     claim(resolved(tmp_path, {"flux": str(tiny("flux")), "wan": str(tiny("wan"))}))
     assert sorted(read_claim(first.store).job.second_models) == ["flux", "wan"]
-    assert claimed(resolved(tmp_path, {"flux": str(tiny("flux"))}))
+    assert check_claim(resolved(tmp_path, {"flux": str(tiny("flux"))}))
     with pytest.raises(JobError, match=r"second_models\.flux\.digest: \w{64} there, \w{64} here"):
         claim(resolved(tmp_path, {"flux": str(changed_copy(tmp_path / "other"))}))
 

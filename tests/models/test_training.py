@@ -18,10 +18,9 @@ from torch import Tensor
 
 import framefleet
 from framefleet.jobs.job.file import load_job_as
-from framefleet.jobs.job.schema import Job
+from framefleet.jobs.job.schema import Job, TrainJob
 from framefleet.jobs.render.plan import plan_job
 from framefleet.jobs.show.watch import Callback
-from framefleet.jobs.train.schema import TrainJob
 from framefleet.jobs.train.train import TrainSummary, train
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.outputs.media import decode

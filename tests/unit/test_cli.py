@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import framefleet
+from framefleet.jobs.cli import app, model_app, shapes_app
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,6 +51,15 @@ def test_help_answers_in_half_a_second(arguments: list[str]) -> None:
 def test_help_names_every_command() -> None:
     printed = run("--help").stdout
     assert all(command in printed for command in ("render", "train", "plan", "replay", "schema", "demo"))
+
+
+def test_a_command_is_the_function_of_its_name_in_a_file_of_that_name() -> None:
+    registered = [command for group in (app, model_app, shapes_app) for command in group.registered_commands]
+    assert len(registered) == 15
+    for command in registered:
+        assert command.callback is not None
+        assert command.callback.__name__ == f"{command.name}_command"
+        assert command.callback.__module__.endswith(".command")
 
 
 def test_the_version_is_printed() -> None:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from framefleet.cluster.holder import parse_holder, this_process
-from framefleet.jobs.demo import draw_pictures
+from framefleet.jobs.demo.pictures import draw_pictures
 from framefleet.jobs.render.claimed import read_training_claim
 from framefleet.jobs.shapes.evaluate import evaluate
 from framefleet.jobs.shapes.prompts import prompt_rows

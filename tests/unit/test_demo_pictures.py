@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from framefleet.jobs.demo import draw_pictures
+from framefleet.jobs.demo.pictures import draw_pictures
 from framefleet.jobs.shapes.prompts import prompt_rows
 from framefleet.jobs.shapes.size import SIZE, Size
 from framefleet.pipeline.errors import StoreError

@@ -34,7 +34,7 @@ def _pending(folder: Path, changed: list[Mapping[str, Any]] | None = None) -> li
     write_table(folder / "t.parquet", ROWS)
     resolved = _resolved(folder)
     with closing(RowIndex()) as index:
-        survey_rows(resolved, index, checked=lambda _: None)
+        survey_rows(resolved, index, Callback())
         if changed is not None:
             write_table(folder / "t.parquet", changed)
             resolved = _resolved(folder)
@@ -72,7 +72,7 @@ def test_a_row_may_not_name_a_recipe_of_other_parameters(tmp_path: Path) -> None
     write_table(tmp_path / "t.parquet", [{**ROWS[0], "recipe": "generate", "gain": 0.5}])
     resolved = _resolved(tmp_path, recipe="tests.faults:scaled")
     with closing(RowIndex()) as index:
-        survey = survey_rows(resolved, index, checked=lambda _: None)
+        survey = survey_rows(resolved, index, Callback())
     assert "takes other arguments" in survey.invalid_lines()[0]
     with pytest.raises(RecipeError):
         _resolved(tmp_path, recipe="tests.faults:absent")
@@ -81,6 +81,6 @@ def test_a_row_may_not_name_a_recipe_of_other_parameters(tmp_path: Path) -> None
 def test_a_row_imports_no_module_that_the_job_does_not_name(tmp_path: Path) -> None:
     write_table(tmp_path / "t.parquet", [{**ROWS[0], "recipe": "this:zen"}])
     with closing(RowIndex()) as index:
-        survey = survey_rows(_resolved(tmp_path), index, checked=lambda _: None)
+        survey = survey_rows(_resolved(tmp_path), index, Callback())
     assert "is not of a module that the job names" in survey.invalid_lines()[0]
     assert "this" not in sys.modules

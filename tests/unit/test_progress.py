@@ -6,22 +6,27 @@ import io
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from framefleet.cluster.progress import Progress, WorkerState
+from framefleet.jobs.show.console import EscapingConsole
+from framefleet.jobs.show.headline import duration, headline
 from framefleet.jobs.show.progress import (
     MAX_WORKERS_SHOWN,
     Lines,
     Screen,
-    duration,
-    headline,
     picture,
     watch_on,
 )
+from framefleet.jobs.show.standing import Checked, Standing, TrainProgress
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.training.reports import Preparing
 
 WORKERS = (
     WorkerState(name="worker-0", state="rendering", node="here", rows_in_hand=3, rows_done=5),
     WorkerState(name="worker-1", state="idle", node="there", rows_done=4),
+)
+TRAINED = TrainProgress(
+    done=9, total=1200, loss=0.5, learning_rate=1e-4, steps_per_s=2.0, eta_s=595.5, kept=0
 )
 
 
@@ -40,12 +45,12 @@ def progress(**changed: Any) -> Progress:
     return Progress(**values | changed)
 
 
-def console(**options: Any) -> tuple[Console, io.StringIO]:
+def console(**options: Any) -> tuple[EscapingConsole, io.StringIO]:
     shown = io.StringIO()
-    return Console(file=shown, width=100, **options), shown
+    return EscapingConsole(file=shown, width=100, **options), shown
 
 
-def text_of(shown: Progress) -> str:
+def text_of(shown: Standing) -> str:
     on, text = console()
     on.print(picture(shown))
     return text.getvalue()
@@ -95,7 +100,7 @@ def test_lines_come_at_most_every_five_seconds_with_the_first_and_the_last() -> 
     with Lines(on, clock=clock) as lines:
         for done in range(14):
             clock.now = float(done)
-            lines.progress(progress(done=done))
+            lines.show(progress(done=done))
     counts = [line.partition("/")[0] for line in shown.getvalue().splitlines()]
     assert counts == ["0", "5", "10", "13"]
 
@@ -103,8 +108,8 @@ def test_lines_come_at_most_every_five_seconds_with_the_first_and_the_last() -> 
 def test_what_was_not_shown_yet_is_shown_before_what_is_said() -> None:
     on, shown = console()
     with Lines(on, clock=Clock()) as lines:
-        lines.checked(1)
-        lines.checked(2)
+        lines.show(Checked(num_rows=1))
+        lines.show(Checked(num_rows=2))
         lines.say("training")
     assert shown.getvalue().splitlines() == ["1 rows checked", "2 rows checked", "training"]
 
@@ -117,13 +122,39 @@ def test_what_is_said_is_shown_at_once_in_one_line() -> None:
 
 
 def test_a_terminal_is_redrawn_and_a_pipe_gets_lines() -> None:
-    terminal, shown = console(force_terminal=True, highlight=False)
+    terminal, shown = console(force_terminal=True)
     assert isinstance(watch_on(console()[0]), Lines)
     watch = watch_on(terminal)
     assert isinstance(watch, Screen)
     with watch:
-        watch.checked(1000)
+        watch.show(Checked(num_rows=1000))
         watch.say("1,000 rows")
-        watch.progress(progress())
+        watch.show(progress())
     assert "1,000 rows" in shown.getvalue()
     assert "worker-1" in shown.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("standing", "line"),
+    [
+        (Checked(num_rows=1000), "1,000 rows checked"),
+        (Preparing(done=3, total=1000), "3 of 1,000 rows prepared"),
+        (progress(), headline(progress()) + ", 1 of 2 workers rendering"),
+        (TRAINED, "9/1,200 steps, loss 0.5, 2.0 steps/s, 9:56 left, learning rate 0.0001"),
+    ],
+)
+def test_one_watch_shows_whatever_is_under_way(standing: Standing, line: str) -> None:
+    on, shown = console()
+    Lines(on).show(standing)
+    assert shown.getvalue() == line + "\n"
+    assert headline(standing) in text_of(standing)
+
+
+def test_a_callback_is_told_of_progress_alone() -> None:
+    told: list[Standing] = []
+    callback = Callback(told.append)
+    callback.say("reading")
+    for standing in (Checked(num_rows=1), Preparing(done=1, total=2), progress(), TRAINED):
+        callback.show(standing)
+    assert told == [progress(), TRAINED]
+    Callback().show(progress())

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from framefleet.jobs.shapes.captions import captions
-from framefleet.jobs.shapes.commands import dataset_command, evaluate_command, prompts_command
 from framefleet.jobs.shapes.dataset import examples_of, write_dataset
 from framefleet.jobs.shapes.drawing import draw
 from framefleet.jobs.shapes.evaluate import ATTRIBUTES, Settings, evaluate
 from framefleet.jobs.shapes.prompts import prompt_rows
 from framefleet.jobs.shapes.scene import NEW_COLORS, NEW_SHAPES, Scene
+from framefleet.jobs.shapes.shown import show_dataset, show_evaluate, show_prompts
 from framefleet.jobs.shapes.size import SIZE, Size
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
 from framefleet.pipeline.outputs.media import decode
@@ -61,7 +61,7 @@ def test_what_is_hard_comes_more_often(tmp_path: Path) -> None:
 )
 def test_repeats_that_make_no_sense_are_refused(tmp_path: Path, repeats: list[str], words: str) -> None:
     with pytest.raises(JobError, match=words):
-        dataset_command(str(tmp_path), clips=4, repeats=repeats)
+        show_dataset(str(tmp_path), clips=4, repeats=repeats)
 
 
 def test_the_table_names_its_clips_and_says_what_they_show(tmp_path: Path) -> None:
@@ -93,15 +93,15 @@ def test_each_clip_has_one_of_the_sizes_and_what_it_shows_does_not_depend_on_the
 )
 def test_sizes_that_are_none_or_are_not_drawn_are_refused(tmp_path: Path, size: str, fix: str) -> None:
     with pytest.raises(JobError, match=fix):
-        dataset_command(str(tmp_path / "dataset"), clips=4, sizes=["9x64x64", size])
+        show_dataset(str(tmp_path / "dataset"), clips=4, sizes=["9x64x64", size])
     with pytest.raises(JobError, match=fix):
-        prompts_command(str(tmp_path / "prompts.csv"), sizes=[size])
+        show_prompts(str(tmp_path / "prompts.csv"), sizes=[size])
     assert not any(tmp_path.iterdir())
 
 
 def test_clips_too_short_for_a_motion_are_not_asked_for(tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"size 4x64x64: motion is not to be seen(.|\n)*use 5 frames"):
-        prompts_command(str(tmp_path / "prompts.csv"), sizes=["4x64x64"])
+        show_prompts(str(tmp_path / "prompts.csv"), sizes=["4x64x64"])
 
 
 def test_the_contrast_of_a_prompt_exchanges_its_colours() -> None:
@@ -124,10 +124,10 @@ def test_a_complete_dataset_is_left_alone_and_another_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for _ in range(2):
-        dataset_command(str(tmp_path), clips=2)
+        show_dataset(str(tmp_path), clips=2)
         assert capsys.readouterr().out == f"{tmp_path}/dataset.parquet\n"
     with pytest.raises(JobError, match=r"dataset\.parquet is of another dataset"):
-        dataset_command(str(tmp_path), clips=3)
+        show_dataset(str(tmp_path), clips=3)
 
 
 @pytest.mark.parametrize(
@@ -140,19 +140,19 @@ def test_impossible_datasets_are_refused(clips: int, size: Size, tmp_path: Path)
 
 
 def test_a_dataset_for_fine_tuning_has_as_many_new_things_as_asked_for(tmp_path: Path) -> None:
-    dataset_command(str(tmp_path), clips=12, new_clips=5)
+    show_dataset(str(tmp_path), clips=12, new_clips=5)
     rows = pq.read_table(tmp_path / "dataset.parquet").to_pylist()
     is_new = [row["shape"] in NEW_SHAPES or row["color"] in NEW_COLORS for row in rows]
     assert is_new == [False] * 7 + [True] * 5
     with pytest.raises(JobError, match="13 new ones of 12 clips"):
-        dataset_command(str(tmp_path / "more"), clips=12, new_clips=13)
+        show_dataset(str(tmp_path / "more"), clips=12, new_clips=13)
 
 
 def test_prompts_ask_for_held_out_scenes_once_for_each_setting(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "prompts.csv"
-    prompts_command(str(file), scenes=3, guidance_scales=[1, 5], num_inference_steps=[8, 16])
+    show_prompts(str(file), scenes=3, guidance_scales=[1, 5], num_inference_steps=[8, 16])
     assert capsys.readouterr().out == f"{file}\n"
     rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
     assert len(rows) == 3 * 2 * 2 * 2
@@ -163,7 +163,7 @@ def test_prompts_ask_for_held_out_scenes_once_for_each_setting(
 
 def test_prompts_ask_for_sizes_and_scores_are_by_them(tmp_path: Path) -> None:
     file, sizes = tmp_path / "prompts.csv", ("9x64x64", "17x32x48")
-    prompts_command(str(file), scenes=2, languages=["en"], guidance_scales=[5], sizes=sizes)
+    show_prompts(str(file), scenes=2, languages=["en"], guidance_scales=[5], sizes=sizes)
     rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
     assert [(row["num_frames"], row["height"], row["width"]) for row in rows] == [
         ("9", "64", "64"),
@@ -183,10 +183,10 @@ def test_tables_that_cannot_be_are_refused(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="'fr'"):
         prompt_rows(languages=["fr"])
     with pytest.raises(JobError, match=r"\.csv"):
-        prompts_command(str(tmp_path / "prompts.parquet"))
-    prompts_command(str(tmp_path / "prompts.csv"), scenes=1)
+        show_prompts(str(tmp_path / "prompts.parquet"))
+    show_prompts(str(tmp_path / "prompts.csv"), scenes=1)
     with pytest.raises(StoreConflict):
-        prompts_command(str(tmp_path / "prompts.csv"), scenes=2)
+        show_prompts(str(tmp_path / "prompts.csv"), scenes=2)
 
 
 def test_a_model_that_draws_what_is_asked_scores_full_marks(tmp_path: Path) -> None:
@@ -220,12 +220,12 @@ def test_scores_are_printed_for_people_and_for_machines(
 ) -> None:
     rows = prompt_rows(num_scenes=1, guidance_scales=[5.0], sizes=[Size(9, 128, 128)])
     output_of(tmp_path, [row | {"lora": {"pink": {"sha256": "0", "weight": 1}}} for row in rows])
-    evaluate_command(str(tmp_path))
+    show_evaluate(str(tmp_path))
     shown = capsys.readouterr().out
     assert "9x128x128" in shown
     assert "…" not in shown
     assert shown.count("100.0") == 2 * len((*ATTRIBUTES, "all"))
-    evaluate_command(str(tmp_path), as_json=True)
+    show_evaluate(str(tmp_path), as_json=True)
     scores = json.loads(capsys.readouterr().out)
     assert [(score["language"], score["size"]) for score in scores] == [
         ("en", "9x128x128"),

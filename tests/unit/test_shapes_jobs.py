@@ -8,7 +8,7 @@ import pytest
 
 from framefleet.jobs import shapes
 from framefleet.jobs.job.file import load_job_as
-from framefleet.jobs.train.schema import TrainJob
+from framefleet.jobs.job.schema import TrainJob
 
 FILES = sorted((Path(shapes.__file__).parent / "train").glob("*.yaml"))
 BLANK = "shapes/blank"

@@ -39,8 +39,8 @@ def test_controls_are_spelt_and_languages_stay_as_they_are() -> None:
 def test_a_console_takes_texts_as_texts_wherever_they_stand() -> None:
     shown = io.StringIO()
     console = EscapingConsole(file=shown, width=300)
-    console.print(EVIL + HARMLESS, soft_wrap=True)
-    console.print(Text(EVIL + HARMLESS), soft_wrap=True)
+    console.say(EVIL + HARMLESS)
+    console.say(Text(EVIL + HARMLESS))
     table = Table(EVIL, "[bold]x[/] [/red] :smile:")
     table.add_row("[bold]x[/] [/red] :smile:", EVIL)
     console.print(table)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
 
-from framefleet.jobs.show.progress import Lines, train_headline
+from framefleet.jobs.show.console import EscapingConsole
+from framefleet.jobs.show.headline import headline
+from framefleet.jobs.show.progress import Lines
 from framefleet.jobs.train.loss_curve import CURVE_SIZE, loss_curve, write_loss_curve
-from framefleet.jobs.train.progress import Pace
+from framefleet.jobs.train.pace import Pace
 from framefleet.jobs.train.train import say_plan
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.training.dataset.batches import Batches
@@ -28,10 +29,10 @@ def step(number: int, loss: float) -> Step:
 
 def test_the_headline_has_loss_rate_and_time_left() -> None:
     pace = Pace(100)
-    assert train_headline(pace.stepped(step(10, 3.0), 0.0)) == "11/100 steps, loss 3, learning rate 0.0001"
+    assert headline(pace.stepped(step(10, 3.0), 0.0)) == "11/100 steps, loss 3, learning rate 0.0001"
     pace.kept = 10
     second = pace.stepped(step(11, 1.0), 0.5)
-    assert train_headline(second) == (
+    assert headline(second) == (
         "12/100 steps, loss 2, 2.0 steps/s, 0:44 left, learning rate 0.0001, checkpoint 10"
     )
 
@@ -39,13 +40,13 @@ def test_the_headline_has_loss_rate_and_time_left() -> None:
 def test_slow_steps_are_shown_in_seconds() -> None:
     pace = Pace(100)
     pace.stepped(step(0, 1.0), 0.0)
-    assert "12.0 s/step, 19:36 left" in train_headline(pace.stepped(step(1, 1.0), 12.0))
+    assert "12.0 s/step, 19:36 left" in headline(pace.stepped(step(1, 1.0), 12.0))
 
 
 def test_rows_that_are_never_used_are_told() -> None:
     sizes = [Bucket(num_frames=5, height=16, width=16)] * 8 + [Bucket(num_frames=9, height=16, width=16)] * 3
     told = io.StringIO()
-    say_plan(settings(steps=6, batch_size=4), Batches(sizes, batch_size=4), Lines(Console(file=told)))
+    say_plan(settings(steps=6, batch_size=4), Batches(sizes, batch_size=4), Lines(EscapingConsole(file=told)))
     assert told.getvalue().splitlines() == [
         "6 steps of 4 rows: 3 epochs",
         "3 rows of 9 x 16 x 16 are never used: a batch has 4 of one size",

@@ -39,13 +39,18 @@ def _not_in_fp16(vae: Any) -> Iterator[None]:
         vae.to(torch.float16)
 
 
-def encoder_of(pipeline: str) -> Callable[[Any, Tensor], Tensor]:
-    """Return what encodes for pipelines of this class. Raises ModelError for one that cannot be trained."""
+def check_trainable(pipeline: str) -> None:
+    """Raise ModelError for pipelines of a class that cannot be trained."""
     if pipeline not in _ENCODERS:
         raise ModelError(
             f"{pipeline} cannot be trained: it is not known how its denoiser gets a video",
             f"the pipelines that can are {', '.join(_ENCODERS)}",
         )
+
+
+def encoder_of(pipeline: str) -> Callable[[Any, Tensor], Tensor]:
+    """Return what encodes for pipelines of this class. Raises ModelError as `check_trainable` does."""
+    check_trainable(pipeline)
     return _ENCODERS[pipeline]
 
 

@@ -23,7 +23,7 @@ from framefleet.pipeline.render.encoders.memo import Memo
 from framefleet.pipeline.render.fused.calls import Call
 from framefleet.pipeline.training.denoiser.bucket_call import BucketCall
 from framefleet.pipeline.training.denoiser.capture import Captured, capture
-from framefleet.pipeline.training.denoiser.latents import encoder_of, latents_of
+from framefleet.pipeline.training.denoiser.latents import check_trainable, latents_of
 from framefleet.pipeline.training.denoiser.objective import Objective, objective_of
 from framefleet.pipeline.training.denoiser.row_arguments import row_arguments, without_prompt
 from framefleet.pipeline.training.lora import add_lora
@@ -38,7 +38,7 @@ class DenoiserTask:
     keeps_prepared = True
 
     def __init__(self, pipe: Any, settings: TrainSettings) -> None:
-        encoder_of(type(pipe).__name__)
+        check_trainable(type(pipe).__name__)
         self.pipe = pipe
         self._settings = settings
         self._denoisers = modules_of(pipe, DENOISERS)

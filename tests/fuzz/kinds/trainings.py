@@ -51,10 +51,10 @@ def trainings(rng: Random, folder: Path, material: Material) -> Case:
 
 def _check() -> None:
     from framefleet.jobs.job.file import load_job_as
-    from framefleet.jobs.show.watch import TrainCallback
+    from framefleet.jobs.job.schema import TrainJob
+    from framefleet.jobs.show.watch import Callback
     from framefleet.jobs.train.resolve import resolve_training
-    from framefleet.jobs.train.schema import TrainJob
     from framefleet.jobs.train.survey import survey_training
 
-    watch = TrainCallback()
+    watch = Callback()
     survey_training(resolve_training(load_job_as(TrainJob, "job.yaml"), watch), watch)

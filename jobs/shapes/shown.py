@@ -11,7 +11,6 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from framefleet.jobs.commands import quiet_libraries
 from framefleet.jobs.shapes.blank_model import write_blank_model
 from framefleet.jobs.shapes.captions import LANGUAGES
 from framefleet.jobs.shapes.dataset import write_dataset
@@ -26,10 +25,11 @@ from framefleet.jobs.shapes.prompts import (
 from framefleet.jobs.shapes.scene import new_scenes
 from framefleet.jobs.shapes.size import SIZE, Size, read_size
 from framefleet.jobs.show.console import stdout
+from framefleet.jobs.show.libraries import quiet_libraries
 from framefleet.pipeline.errors import JobError
 
 
-def dataset_command(
+def show_dataset(
     output: str,
     *,
     clips: int,
@@ -53,19 +53,19 @@ def dataset_command(
         repeats=_repeats(repeats),
         storage_options=storage_options,
     )
-    stdout.print(table, markup=False, soft_wrap=True)
+    stdout.say(table)
 
 
-def model_command(folder: Path, *, seed: int = 0) -> None:
+def show_model(folder: Path, *, seed: int = 0) -> None:
     """Write the untrained pipeline and print where."""
     if folder.exists():
         raise JobError(f"{folder} exists already", "give a new folder")
     quiet_libraries()
     write_blank_model(folder, seed=seed)
-    stdout.print(str(folder), markup=False, soft_wrap=True)
+    stdout.say(str(folder))
 
 
-def prompts_command(
+def show_prompts(
     file: str,
     *,
     scenes: int = NUM_SCENES,
@@ -89,10 +89,10 @@ def prompts_command(
         sizes=_sizes(sizes),
         loras=loras,
     )
-    stdout.print(write_prompts(file, rows, storage_options), markup=False, soft_wrap=True)
+    stdout.say(write_prompts(file, rows, storage_options))
 
 
-def evaluate_command(
+def show_evaluate(
     output: str, *, as_json: bool = False, storage_options: Mapping[str, Any] | None = None
 ) -> None:
     """Print how often the clips of a render job show what was asked, for people or for machines."""

@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 
+from framefleet.jobs.show.standing import TrainProgress
 from framefleet.pipeline.training.reports import Step
 
 # Losses jump with the noise that was drawn: the mean of some shows where they go.
 STEPS_SHOWN = 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainProgress:
-    """A training under way.
-
-    done: of `total` steps, in earlier runs too. loss: the mean of the last steps. steps_per_s: of this run;
-    None before its second step, as is eta_s. kept: the steps in the last checkpoint.
-    """
-
-    done: int
-    total: int
-    loss: float
-    learning_rate: float
-    steps_per_s: float | None
-    eta_s: float | None
-    kept: int
 
 
 class Pace:

@@ -1,4 +1,4 @@
-"""What `framefleet model lock|verify|info` do, and what they print."""
+"""What `framefleet model lock`, `verify` and `info` do, and what they print."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
-from framefleet.jobs.commands import quiet_libraries
 from framefleet.jobs.model.page import fitting, in_words
 from framefleet.jobs.show.console import stderr, stdout
+from framefleet.jobs.show.libraries import quiet_libraries
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.model.options.footprint import CARDS_GB
 from framefleet.pipeline.model.sources.blobs import count_named
@@ -22,7 +22,7 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.outputs.folder import Folder
 
 
-def lock_command(model: str, *, revision: str | None, allow_pickle: bool, output: Path | None) -> None:
+def show_lock(model: str, *, revision: str | None, allow_pickle: bool, output: Path | None) -> None:
     """Write the lock file and print where it is. An older one of the folder does not count."""
     weights = _opened(model, revision, allow_pickle, ignore_lock=True)
     with stderr.status(f"reading {weights.source.name}"):
@@ -41,10 +41,10 @@ def lock_command(model: str, *, revision: str | None, allow_pickle: bool, output
     except OSError as error:
         raise JobError(f"{path} cannot be written: {error.strerror}", "give another --output") from error
     size = _gigabytes(sum(lock.sizes.values()))
-    _say(f"{path}: {len(digests)} files, {size}, digest {model_digest(digests)}")
+    stdout.say(f"{path}: {len(digests)} files, {size}, digest {model_digest(digests)}")
 
 
-def verify_command(model: str, *, revision: str | None, allow_pickle: bool, lock: Path | None) -> None:
+def show_verify(model: str, *, revision: str | None, allow_pickle: bool, lock: Path | None) -> None:
     """Raise ModelError unless every file that is loaded is the one that lock and hub name."""
     weights = _opened(model, revision, allow_pickle, lock=lock)
     with stderr.status(f"reading {weights.source.name}"):
@@ -57,22 +57,24 @@ def verify_command(model: str, *, revision: str | None, allow_pickle: bool, lock
         )
     size = _gigabytes(sum(weights.source.files[file].size for file in weights.files))
     by = " and ".join(["locked"] * bool(weights.lock) + ["named in the cache"] * bool(by_name))
-    _say(f"{len(digests)} files, {size}, as {by}, digest {model_digest(digests)}")
+    stdout.say(f"{len(digests)} files, {size}, as {by}, digest {model_digest(digests)}")
 
 
-def info_command(model: str, *, revision: str | None, allow_pickle: bool) -> None:
+def show_info(model: str, *, revision: str | None, allow_pickle: bool) -> None:
     """Print class, components, rules and digest."""
     weights = _opened(model, revision, allow_pickle)
     spec = inspect_model(weights.configs())
-    _say(f"model:     {weights.source.name}")
-    _say(f"pipeline:  {spec.class_name} ({spec.kind})")
-    _say(f"preset:    {spec.preset.name if spec.preset else 'none: its own signature and configs count'}")
+    stdout.say(f"model:     {weights.source.name}")
+    stdout.say(f"pipeline:  {spec.class_name} ({spec.kind})")
+    stdout.say(
+        f"preset:    {spec.preset.name if spec.preset else 'none: its own signature and configs count'}"
+    )
     for name, text in _rules(spec).items():
-        _say(f"{name + ':':<11}{text}")
+        stdout.say(f"{name + ':':<11}{text}")
     digest = (
         model_digest(weights.lock.digests) if weights.lock else f"not locked (framefleet model lock {model})"
     )
-    _say(f"digest:    {digest}")
+    stdout.say(f"digest:    {digest}")
     stdout.print(_table(parts_of(weights)))
 
 
@@ -130,7 +132,3 @@ def _table(parts: list[ComponentSummary]) -> Table:
 
 def _gigabytes(size_bytes: int) -> str:
     return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e7 else f"{size_bytes:,} bytes"
-
-
-def _say(line: str) -> None:
-    stdout.print(line, markup=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""`framefleet demo`: the shipped model renders a shipped table, or one's own words."""

@@ -1,0 +1,35 @@
+"""`framefleet demo`, as it is typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from framefleet.jobs.options import Verbose
+from framefleet.jobs.show.console import reporting
+
+
+def demo_command(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="WORDS", help="Prompts, each in quotes; without any, a shipped table."),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", help="The folder to make.")] = Path("demo-output"),
+    size: Annotated[
+        str | None,
+        typer.Option("--size", metavar="TxHxW", help="Frames, height and width of your clips: 33x64x64."),
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Render your words, or a small shipped table, with two CPU workers and the shipped model.
+
+    The model knows one ball, square, triangle, star or ring that moves on a plain background:
+    framefleet demo "a red ball bounces on a blue background" "一个黄色的星星在紫色背景上变大"
+    """
+    with reporting(verbose=verbose, resumable=True):
+        from framefleet.jobs.demo.shown import show_demo
+
+        failed = show_demo(output, words or [], size)
+    raise typer.Exit(1 if failed else 0)

@@ -1,0 +1,18 @@
+"""`framefleet schema`, as it is typed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def schema_command(
+    train: Annotated[bool, typer.Option("--train", help="Of a training's job, not of a render job.")] = False,
+) -> None:
+    """Print the JSON Schema of a job file, for editors."""
+    import json
+
+    from framefleet.jobs.job.schema import Job, TrainJob, job_schema
+
+    print(json.dumps(job_schema(TrainJob if train else Job), indent=2))

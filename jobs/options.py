@@ -1,0 +1,28 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+JobFile = Annotated[
+    Path | None, typer.Argument(metavar="JOB.YAML", help="The job file; without one, give the options.")
+]
+TablePlace = Annotated[
+    str | None, typer.Option("--table", help="Parquet, CSV or JSONL: path, folder, glob or URL.")
+]
+ModelPlace = Annotated[
+    str | None, typer.Option("--model", help="A diffusers pipeline: folder, org/name of the hub, or URL.")
+]
+OutputPlace = Annotated[str | None, typer.Option("--output", help="A folder, or a URL as s3://bucket/run-7.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A key of the job file, as fleet.workers=2; repeatable."),
+]
+StorageSets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="As storage_options.endpoint_url=...; repeatable."),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show logs, and tracebacks of errors.")]

@@ -1,0 +1,45 @@
+"""`framefleet render` and `framefleet plan`, as they are typed."""
+
+from __future__ import annotations
+
+import typer
+
+from framefleet.jobs.options import JobFile, ModelPlace, OutputPlace, Sets, TablePlace, Verbose
+from framefleet.jobs.show.console import reporting
+
+
+def render_command(
+    job: JobFile = None,
+    table: TablePlace = None,
+    model: ModelPlace = None,
+    output: OutputPlace = None,
+    sets: Sets = None,
+    verbose: Verbose = False,
+) -> None:
+    """Render every row of a table that has no record yet. Run it again to go on after an interruption.
+
+    Exit codes: 0 every row has a record; 1 some rows failed; 2 bad job, table or model;
+    3 fleet or store lost; 70 a defect of framefleet; 130 or 143 interrupted.
+    """
+    with reporting(verbose=verbose, resumable=True):
+        from framefleet.jobs.job.file import load_job
+        from framefleet.jobs.render.shown import show_render
+
+        failed = show_render(load_job(job, sets or [], table=table, model=model, output=output))
+    raise typer.Exit(1 if failed else 0)
+
+
+def plan_command(
+    job: JobFile = None,
+    table: TablePlace = None,
+    model: ModelPlace = None,
+    output: OutputPlace = None,
+    sets: Sets = None,
+    verbose: Verbose = False,
+) -> None:
+    """Read and check everything, and print what `render` would do. Starts no worker, writes nothing."""
+    with reporting(verbose=verbose):
+        from framefleet.jobs.job.file import load_job
+        from framefleet.jobs.render.shown import show_plan
+
+        show_plan(load_job(job, sets or [], table=table, model=model, output=output))

@@ -1,0 +1,91 @@
+"""What `framefleet render` and `plan` do with a checked job, and what they print about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich import box
+from rich.table import Table
+
+from framefleet.cluster.progress import Summary
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.render.plan import JobPlan, plan_job
+from framefleet.jobs.render.survey import check_valid
+from framefleet.jobs.show.console import stderr, stdout
+from framefleet.jobs.show.headline import duration
+from framefleet.jobs.show.libraries import quiet_libraries
+from framefleet.jobs.show.progress import watch_on
+from framefleet.pipeline.outputs.records import FAILURES, RECORDS
+from framefleet.pipeline.outputs.store import Store
+
+MAX_SHAPES_SHOWN = 30  # a screenful
+
+
+def show_render(job: Job) -> int:
+    """Render; return how many rows failed."""
+    quiet_libraries()
+    from framefleet.jobs.render.render import render_job
+
+    with watch_on(stderr) as watch:
+        summary = render_job(job, watch)
+    for line in _ending(summary, Store(job.output, job.storage_options)):
+        stderr.say(line)
+    return summary.failed
+
+
+def show_plan(job: Job) -> None:
+    """Print the plan; then raise TableError if rows would keep `render` from starting."""
+    quiet_libraries()
+    with watch_on(stderr) as watch:
+        plan = plan_job(job, watch)
+    stdout.say(f"table:  {plan.resolved.table.location}")
+    stdout.say(f"output: {plan.resolved.store.url_of('')}")
+    stdout.print(_counts(plan))
+    stdout.print(_shapes(plan))
+    check_valid(plan.survey, plan.resolved.table, on_invalid=job.on_invalid, verb="rendered")
+    for line in plan.survey.invalid_lines():
+        stdout.say(f"left out: {line}")
+
+
+def _ending(summary: Summary, store: Store) -> list[str]:
+    """Return what is said when a job has ended."""
+    if not summary.done and not summary.failed:
+        lines = ["nothing to do: every row has a record"]
+    else:
+        batch = f", mean batch {summary.mean_batch:.1f}" if summary.mean_batch else ""
+        lines = [f"{summary.done:,} rows rendered in {duration(summary.elapsed_s)}{batch}"]
+    lines.append(f"records: {store.url_of(RECORDS)}")
+    if summary.failed:
+        lines.append(
+            f"{summary.failed:,} rows failed, see {store.url_of(FAILURES)}; run again to try them again"
+        )
+    return lines
+
+
+def _counts(plan: JobPlan) -> Table:
+    counts, survey = plan.counts, plan.survey
+    numbers = {
+        "rows": survey.num_rows,
+        "invalid": survey.num_invalid,
+        "duplicates": counts.duplicates,
+        "distinct": counts.distinct,
+        "done": counts.done,
+        "pending": counts.pending,
+    }
+    return _table("", "rows", numbers)
+
+
+def _shapes(plan: JobPlan) -> Table:
+    shown = dict(list(plan.shapes.items())[:MAX_SHAPES_SHOWN])
+    hidden = len(plan.shapes) - len(shown)
+    if hidden:
+        shown[f"{hidden:,} other shapes"] = sum(plan.shapes.values()) - sum(shown.values())
+    return _table("shape", "rows", shown)
+
+
+def _table(key: str, value: str, numbers: Mapping[str, int]) -> Table:
+    table = Table(key, box=box.SIMPLE_HEAD)
+    table.add_column(value, justify="right")
+    for name, number in numbers.items():
+        table.add_row(name, f"{number:,}")
+    return table

@@ -1,0 +1,71 @@
+"""From a job to its recipe and its table, and to how a row becomes a request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from framefleet.jobs.job.schema import Job
+from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.model.loras.asked import Lora
+from framefleet.pipeline.model.options.step_cache import check_called
+from framefleet.pipeline.model.specs.spec import PipelineSpec
+from framefleet.pipeline.outputs.records import FAILURE_FIELDS, RECORD_FIELDS
+from framefleet.pipeline.recipes.called import classes_called, spec_for
+from framefleet.pipeline.recipes.recipe import Recipe, find_recipe, recipe_of_row
+from framefleet.pipeline.recipes.second_model import SecondModel
+from framefleet.pipeline.rows.tables.row_inputs import Finder
+from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows
+from framefleet.pipeline.rows.tables.rows import RowPlan
+from framefleet.pipeline.rows.tables.table import Table, open_table
+
+
+def open_recipe(job: Job, spec: PipelineSpec) -> Recipe:
+    """Return the job's recipe. Raises UserError where a cache of steps does not go with what it calls."""
+    recipe = find_recipe(job.recipe)
+    if job.model.options.cache:
+        check_called(job.model.options.cache, classes_called(recipe, spec), own=spec.pipeline_class)
+    return recipe
+
+
+def open_rows(
+    job: Job,
+    spec: PipelineSpec,
+    recipes: dict[str, Recipe],
+    finder: Finder,
+    loras: Mapping[str, Lora],
+    second_models: Mapping[str, SecondModel],
+) -> tuple[Table, RowPlan]:
+    """Return the table, and how its rows become requests.
+
+    spec: of the model; the job's recipe may call another pipeline over its components. recipes: holds the
+    job's own, and gets those that rows name.
+    """
+    own = recipes[job.recipe]
+    called = spec_for(own, spec)
+
+    def find(name: str) -> Recipe:
+        recipe = recipe_of_row(name, own)
+        if recipe.parameters() != own.parameters() or spec_for(recipe, spec).class_name != called.class_name:
+            raise RecipeError(
+                f"recipe {name!r} takes other arguments than the job's recipe {job.recipe!r}",
+                "rows of one table name recipes of equal parameters; render the others as another job",
+            )
+        recipes[name] = recipe
+        return recipe
+
+    options = job.storage_options if "://" in job.table else {}
+    table = open_table(job.table, options, arguments=argument_columns(called, job.columns, own))
+    plan = plan_rows(
+        table.schema,
+        called,
+        columns=job.columns,
+        defaults=job.defaults,
+        recipe=own,
+        find_recipe=find,
+        reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names},
+        finder=finder,
+        fps=job.media.fps,
+        loras=loras,
+        second_models=second_models,
+    )
+    return table, plan

@@ -1,0 +1,77 @@
+"""`framefleet replay`, as it is typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from framefleet.jobs.options import StorageSets, Verbose
+from framefleet.jobs.show.console import reporting
+
+_RecordedOutput = Annotated[str, typer.Argument(help="The output that holds the record.")]
+_RowId = Annotated[str, typer.Argument(help="The row, as its record and its clip's name have it.")]
+_MovedModel = Annotated[str | None, typer.Option("--model", help="Where the model is now, if it moved.")]
+_Loras = Annotated[
+    list[str] | None,
+    typer.Option("--lora", metavar="NAME=PLACE", help="Where a LoRA is now, if it moved; repeatable."),
+]
+_SecondModels = Annotated[
+    list[str] | None,
+    typer.Option("--second-model", metavar="NAME=PLACE", help="Where a second model is now; repeatable."),
+]
+_OwnRecipe = Annotated[
+    str | None, typer.Option("--recipe", help="Your recipe, as module:function, if the row is of one.")
+]
+_Roots = Annotated[
+    list[str] | None,
+    typer.Option("--root", help="Where its images and videos may be read, if not publicly; repeatable."),
+]
+_AllowPickle = Annotated[
+    bool, typer.Option("--allow-pickle", help="Load pickles of tensors where there are no safetensors.")
+]
+_Save = Annotated[Path | None, typer.Option("--save", help="Write the clip to this file.")]
+_Script = Annotated[
+    bool, typer.Option("--script", help="Print a script that does it with torch and diffusers alone.")
+]
+
+
+def replay_command(
+    output: _RecordedOutput,
+    row_id: _RowId,
+    model: _MovedModel = None,
+    loras: _Loras = None,
+    second_models: _SecondModels = None,
+    recipe: _OwnRecipe = None,
+    roots: _Roots = None,
+    allow_pickle: _AllowPickle = False,
+    save: _Save = None,
+    script: _Script = False,
+    sets: StorageSets = None,
+    verbose: Verbose = False,
+) -> None:
+    """Render one row again from its record and compare. Exit code 0: the very same frames; 1: others.
+
+    The output is not trusted: code, pickles and places on private networks are yours to name.
+    """
+    with reporting(verbose=verbose):
+        from framefleet.jobs.job.file import places, storage_options
+        from framefleet.jobs.replay.recorded_row import Given
+        from framefleet.jobs.replay.shown import show_replay, show_script
+
+        given = Given(
+            model=model,
+            loras=places(loras or [], "--lora"),
+            second_models=places(second_models or [], "--second-model"),
+            recipe=recipe,
+            roots=tuple(roots or []),
+            allow_pickle=allow_pickle,
+            storage_options=storage_options(sets or []),
+        )
+        is_equal = True
+        if script:
+            show_script(output, row_id, given)
+        else:
+            is_equal = show_replay(output, row_id, given, save=save)
+    raise typer.Exit(0 if is_equal else 1)

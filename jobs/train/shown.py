@@ -1,0 +1,23 @@
+"""What `framefleet train` does with a checked job, and what it prints about it."""
+
+from __future__ import annotations
+
+from framefleet.jobs.job.schema import TrainJob
+from framefleet.jobs.show.console import stderr, stdout
+from framefleet.jobs.show.headline import duration
+from framefleet.jobs.show.libraries import quiet_libraries
+from framefleet.jobs.show.progress import watch_on
+
+
+def show_train(job: TrainJob) -> None:
+    """Train; print where the weights are."""
+    quiet_libraries()
+    from framefleet.jobs.train.train import train_job
+
+    with watch_on(stderr) as watch:
+        summary = train_job(job, watch)
+    if summary.steps_done:
+        stderr.say(f"{summary.steps_done:,} steps trained in {duration(summary.elapsed_s)}")
+    else:
+        stderr.say(f"nothing to do: all {summary.steps:,} steps are trained")
+    stdout.say(summary.result)
