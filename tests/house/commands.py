@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from framefleet.jobs.cli import app
 from tests.house.house import Finding, House
 from tests.house.prose import said_wrongly
 
@@ -23,8 +24,6 @@ _TARGET = re.compile(r"^([.a-z_]+):", re.MULTILINE)
 
 def unknown_commands(house: House) -> Iterator[Finding]:
     """Yield what `framefleet --help` does not have."""
-    from framefleet.jobs.cli import app
-
     root = typer.main.get_command(app)
     return said_wrongly(house, _FRAMEFLEET, lambda _path, match: _problem(root, match["words"].split()))
 

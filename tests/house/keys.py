@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from typer.testing import CliRunner
+
+from framefleet.jobs.cli import app
 from tests.house.house import Finding, House
 from tests.house.prose import said_wrongly
 
@@ -26,11 +30,9 @@ def unknown_keys(house: House) -> Iterator[Finding]:
 
 def sections() -> dict[str, set[str]]:
     """Return the keys of each section of a render job or a training's; not of those that take any name."""
-    from framefleet.jobs.job.schema import Job, job_schema
-    from framefleet.jobs.train.schema import TrainJob
-
     found: dict[str, set[str]] = {}
-    for schema in (job_schema(Job), job_schema(TrainJob)):
+    for options in ([], ["--train"]):
+        schema = json.loads(CliRunner().invoke(app, ["schema", *options]).stdout)
         for name, value in schema["properties"].items():
             if keys := set(_keys(value, schema["$defs"])):
                 found.setdefault(name, set()).update(keys)

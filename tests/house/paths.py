@@ -21,6 +21,7 @@ _PATH = re.compile(
     re.MULTILINE,
 )
 _USERS_OWN = "my_"  # `my_recipes.py` is the reader's
+_PLACEHOLDER = re.compile(r"\b[A-Z]+/")  # `jobs/NAME/command.py` is any of them
 
 
 def lost_paths(house: House) -> Iterator[Finding]:
@@ -46,10 +47,10 @@ def _find(house: House, path: str, named: str) -> str | None:
     """Return what a name in a file stands for, as a path from the root."""
     bases = [*map(str, PurePosixPath(path).parents), "docs", *PACKAGES]
     for base in bases:
-        place = named if base == "." else f"{base}/{named}"
+        place = _PLACEHOLDER.sub("*/", named if base == "." else f"{base}/{named}")
         if place in house.places:
             return place
-        if "*" in named and (found := next((one for one in house.places if fnmatchcase(one, place)), None)):
+        if "*" in place and (found := next((one for one in house.places if fnmatchcase(one, place)), None)):
             return found
     return None
 

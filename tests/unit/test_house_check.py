@@ -60,6 +60,7 @@ def test_a_conflict_marker_is_found_in_any_text(marker: str) -> None:
         (lost_paths, "`renderer.py`", "`pipeline/render/renderer.py`"),  # not in this folder
         (lost_paths, "(docs/gone.md)", "(docs/options.md)"),
         (lost_paths, "`render/*_gone.py`", "`render/*.py`, `*/table.py`"),
+        (lost_paths, "`pipeline/NAME/gone.py`", "`pipeline/NAME/renderer.py`"),
         (lost_paths, "`pipeline/gone`", "`pipeline/rows`"),
         (lost_paths, "below gone/, say", "below rows/, say, or an output's `clips/`"),
         (lost_paths, "`render/renderer.py:gone`", "`render/renderer.py:SIZE`"),
