@@ -32,7 +32,7 @@ def sections() -> dict[str, set[str]]:
     """Return the keys of each section of a render job or a training's; not of those that take any name."""
     found: dict[str, set[str]] = {}
     for options in ([], ["--train"]):
-        schema = json.loads(CliRunner().invoke(app, ["schema", *options]).stdout)
+        schema = json.loads(CliRunner().invoke(app, ["schema", *options], catch_exceptions=False).stdout)
         for name, value in schema["properties"].items():
             if keys := set(_keys(value, schema["$defs"])):
                 found.setdefault(name, set()).update(keys)
