@@ -13,12 +13,13 @@ from tests.house.house import read_house
 from tests.house.keys import unknown_keys
 from tests.house.links import broken_links
 from tests.house.markers import conflict_markers
-from tests.house.paths import lost_paths
+from tests.house.paths import lost_documents, lost_paths
 from tests.house.twice import doubled_names
 
 CHECKS = (
     conflict_markers,
     lost_paths,
+    lost_documents,
     lost_modules,
     lost_imports,
     lost_members,
@@ -41,7 +42,7 @@ def main(arguments: list[str]) -> int:
     if arguments:
         print("usage: python -m tests.house [--figures]", file=sys.stderr)
         return 2
-    findings = sorted(finding for check in CHECKS for finding in check(house))
+    findings = sorted({finding for check in CHECKS for finding in check(house)})
     for finding in findings:
         print(finding)
     print(f"{len(findings)} to mend in {len(house.texts)} files", file=sys.stderr)

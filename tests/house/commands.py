@@ -25,7 +25,11 @@ _TARGET = re.compile(r"^([.a-z_]+):", re.MULTILINE)
 def unknown_commands(house: House) -> Iterator[Finding]:
     """Yield what `framefleet --help` does not have."""
     root = typer.main.get_command(app)
-    return said_wrongly(house, _FRAMEFLEET, lambda _path, match: _problem(root, match["words"].split()))
+
+    def problem(_path: str, match: re.Match[str]) -> str | None:
+        return _problem(root, match["words"].split())
+
+    return said_wrongly(house, _FRAMEFLEET, problem, in_messages=True)
 
 
 def unknown_targets(house: House) -> Iterator[Finding]:

@@ -25,7 +25,7 @@ def unknown_keys(house: House) -> Iterator[Finding]:
         is_known = section not in known or key in known[section] | _FILE_ENDINGS
         return None if is_known else f"a job file has no {section}.{key}"
 
-    return said_wrongly(house, _KEY, problem)
+    return said_wrongly(house, _KEY, problem, in_messages=True)
 
 
 def sections() -> dict[str, set[str]]:

@@ -20,6 +20,7 @@ _PATH = re.compile(
     r"|(?P<folder>(?:[\w*-]+/)+)(?=[\s`,.;:)]|$))",
     re.MULTILINE,
 )
+_DOCUMENT = re.compile(r"(?<![\w/])docs/\w+\.md")
 _USERS_OWN = "my_"  # `my_recipes.py` is the reader's
 _PLACEHOLDER = re.compile(r"\b[A-Z]+/")  # `jobs/NAME/command.py` is any of them
 
@@ -41,6 +42,15 @@ def _is_foreign(match: re.Match[str], named: str) -> bool:
     """Say whether the line has named another project before, or the file is the reader's own."""
     before = match.string[: match.start()]
     return "github.com/" in before[before.rfind("\n") + 1 :] or named.startswith(_USERS_OWN)
+
+
+def lost_documents(house: House) -> Iterator[Finding]:
+    """Yield pages that messages send their readers to."""
+
+    def problem(_path: str, match: re.Match[str]) -> str | None:
+        return None if match[0] in house.places else f"{match[0]} does not exist"
+
+    return said_wrongly(house, _DOCUMENT, problem, in_messages=True)
 
 
 def _find(house: House, path: str, named: str) -> str | None:

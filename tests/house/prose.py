@@ -16,13 +16,16 @@ _UNSEEN = {tokenize.COMMENT, tokenize.NL, tokenize.ENCODING}
 Problem = Callable[[str, re.Match[str]], str | None]  # of a match in the file of that path
 
 
-def said_wrongly(house: House, pattern: re.Pattern[str], problem: Problem) -> Iterator[Finding]:
-    """Yield the problems of what a pattern finds in prose."""
+def said_wrongly(
+    house: House, pattern: re.Pattern[str], problem: Problem, *, in_messages: bool = False
+) -> Iterator[Finding]:
+    """Yield the problems of what a pattern finds in prose; in_messages: anywhere in code of the product too."""
     for path, text in house.texts.items():
         if path.endswith((*DOCUMENTS, ".py")):
             wrong = [(match, said) for match in pattern.finditer(text) if (said := problem(path, match))]
             # Tokenizing every file would take longer than everything else.
-            spans = list(_spans(text)) if wrong and path.endswith(".py") else [(0, len(text))]
+            is_code = wrong and path.endswith(".py") and not (in_messages and path in house.trees)
+            spans = list(_spans(text)) if is_code else [(0, len(text))]
             for match, said in wrong:
                 if any(start <= match.start() < end for start, end in spans):
                     yield Finding(path, line_of(text, match.start()), said)

@@ -15,7 +15,7 @@ from tests.house.house import Finding, House, read_house
 from tests.house.keys import unknown_keys
 from tests.house.links import anchors, broken_links
 from tests.house.markers import conflict_markers
-from tests.house.paths import lost_paths
+from tests.house.paths import lost_documents, lost_paths
 from tests.house.twice import doubled_names
 
 RENDER = """
@@ -93,6 +93,19 @@ def test_of_python_comments_and_docstrings_are_read_and_the_code_is_not() -> Non
     lines = ['"""See gone_1.py."""', 'PATH = "gone_2.py"  # and gone_3.py', "def f():", '    "Or gone_4.py."']
     found = problems(lost_paths, "\n".join(lines), "pipeline/code.py")
     assert found == [f"gone_{number}.py does not exist" for number in (1, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("check", "message"),
+    [
+        (lost_documents, "see docs/gone.md"),
+        (unknown_commands, "use `framefleet gone`"),
+        (unknown_keys, "set `media.gone`"),
+    ],
+)
+def test_messages_send_nobody_to_what_is_gone(check: Check, message: str) -> None:
+    assert problems(check, f"raise JobError('{message}')", "pipeline/code.py")
+    assert not problems(check, f"assert '{message}' in text", "tests/unit/test_x.py")
 
 
 def test_a_finding_tells_the_line() -> None:
