@@ -17,7 +17,7 @@ from framefleet.pipeline.model.specs.presets import Preset, presets
 PAGE = """\
 # Models
 
-<!-- Made from pipeline/model/specs/presets.toml: python -m framefleet.jobs.model.page > docs/models.md -->
+<!-- Made from pipeline/specs/presets.toml: python -m framefleet.jobs.model.page > docs/models.md -->
 
 Every pipeline of diffusers whose call takes text and numbers can be rendered. Those below are known by their
 configs, whatever the folder is called: their *preset* gives what neither the row nor `defaults:` does, before

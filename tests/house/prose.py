@@ -19,7 +19,7 @@ Problem = Callable[[str, re.Match[str]], str | None]  # of a match in the file o
 def said_wrongly(
     house: House, pattern: re.Pattern[str], problem: Problem, *, in_messages: bool = False
 ) -> Iterator[Finding]:
-    """Yield the problems of what a pattern finds in prose; in_messages: anywhere in code of the product too."""
+    """Yield the problems of what a pattern finds in prose. in_messages: also in the code of the product."""
     for path, text in house.texts.items():
         if path.endswith((*DOCUMENTS, ".py")):
             wrong = [(match, said) for match in pattern.finditer(text) if (said := problem(path, match))]

@@ -98,8 +98,7 @@ class RowPlan:
 
     base: the arguments of a row whose cells are all null. loras: the LoRAs of such a row.
     fps: the job's own rate, if it has one.
-    rules: what a pipeline of ours allows in a row beyond what each argument may be; see
-    `model/registry.py:RULES`.
+    rules: what a pipeline of ours allows in a row beyond what each argument may be; see `models.RULES`.
     carried: columns without meaning here; they go into the record as they are.
     lookalikes: (carried column, argument that it may have meant).
     """
