@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from tests.house.house import PACKAGES, House
-from tests.house.twice import definitions
+from tests.house.twice import doubled
 
 
 def figures(house: House) -> Iterator[str]:
@@ -21,9 +21,9 @@ def figures(house: House) -> Iterator[str]:
         arrows, num_siblings = arrows_between_siblings(house, package), len(siblings(house, package))
         yield f"{package}/: {sum(map(len, arrows.values()))} arrows between {num_siblings} siblings"
         yield from (f"  {name} -> {' '.join(sorted(to))}" for name, to in sorted(arrows.items()))
-    doubled = {name: places for name, places in definitions(house).items() if len(places) > 1}
-    yield f"{len(doubled)} public names are defined in more than one file"
-    yield from (f"  {name}: {', '.join(path for path, _ in doubled[name])}" for name in sorted(doubled))
+    names = doubled(house)
+    yield f"{len(names)} public names are defined in more than one file"
+    yield from (f"  {name}: {', '.join(names[name])}" for name in sorted(names))
 
 
 def siblings(house: House, package: str) -> set[str]:

@@ -31,17 +31,23 @@ def lost_paths(house: House) -> Iterator[Finding]:
         if found := _find(house, path, named.rstrip("/")):
             has_it = not match["name"] or has_name(house, found, match["name"])
             return None if has_it else f"{found} defines no {match['name']}"
-        if _is_foreign(match, named) or (match["folder"] and _is_written_by_code(house, named)):
+        if _is_foreign(house, match, named) or (match["folder"] and _is_written_by_code(house, named)):
             return None
         return f"{named} does not exist"
 
     return said_wrongly(house, _PATH, problem)
 
 
-def _is_foreign(match: re.Match[str], named: str) -> bool:
-    """Say whether the line has named another project before, or the file is the reader's own."""
+def _is_foreign(house: House, match: re.Match[str], named: str) -> bool:
+    """Say whether it is a library's, of a project that the line has named before, or the reader's own."""
     before = match.string[: match.start()]
-    return "github.com/" in before[before.rfind("\n") + 1 :] or named.startswith(_USERS_OWN)
+    library = named.partition("/")[0]
+    return (
+        "github.com/" in before[before.rfind("\n") + 1 :]
+        or named.startswith(_USERS_OWN)
+        or re.search(rf'^ *"{re.escape(library)}[>\[]', house.texts.get("pyproject.toml", ""), re.MULTILINE)
+        is not None
+    )
 
 
 def lost_documents(house: House) -> Iterator[Finding]:

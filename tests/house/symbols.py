@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator
 
 from tests.house.house import House
 
-Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-
 
 def has_name(house: House, path: str, name: str) -> bool:
     """Say whether a file has a function, a class, a value, or `Class.attribute` of that name."""
@@ -37,7 +35,7 @@ def has_attribute(house: House, node: ast.ClassDef, attribute: str) -> bool:
 def defined(body: Iterable[ast.stmt]) -> Iterator[str]:
     """Yield the names that statements define: functions, classes, values."""
     for node in body:
-        if isinstance(node, Definition):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.name
         elif isinstance(node, ast.Assign):
             yield from (target.id for target in node.targets if isinstance(target, ast.Name))

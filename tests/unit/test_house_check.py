@@ -30,6 +30,7 @@ class Renderer(Base):
     def step(self): ...
 """
 TEXTS = {
+    "pyproject.toml": 'dependencies = [\n    "torch>=2",\n]\n',
     "Makefile": "check:\n\ttrue\n",
     "docs/options.md": "# Options\n## Step caches, and more\n",
     "framefleet/__init__.py": "if TYPE_CHECKING:\n    from framefleet.pipeline.render import Renderer\n",
@@ -66,6 +67,7 @@ def test_a_conflict_marker_is_found_in_any_text(marker: str) -> None:
         (lost_paths, "`render/renderer.py:gone`", "`render/renderer.py:SIZE`"),
         (lost_paths, "`render/renderer.py:Renderer.gone`", "`render/renderer.py:Renderer.step`"),
         (lost_paths, "`gone.py`", "`my_gone.py` of yours, https://x.org/gone.py, github.com/a/b gone.py"),
+        (lost_paths, "`jax/gone.py`", "`torch/nn/gone.py`"),
         (lost_modules, "`pipeline.gone`", "`pipeline.render.renderer`"),
         (lost_modules, "framefleet.pipeline.render.gone", "framefleet.pipeline.render.renderer.Renderer"),
         (lost_modules, "`framefleet.gone(...)`", "`framefleet.Renderer(...)`"),
@@ -121,9 +123,9 @@ def test_anchors_are_those_of_github() -> None:
     }
 
 
-def test_a_public_name_of_two_files_is_found_and_a_private_one_or_a_command_is_not() -> None:
-    one = "class Same: ...\ndef _private(): ...\n@app.command()\ndef render(): ...\nlog = 1\n"
-    house = House({**TEXTS, "jobs/a.py": one, "jobs/b.py": one.replace("@app.command()\n", "")})
+def test_a_public_name_of_two_files_is_found_and_a_private_one_is_not() -> None:
+    text = "class Same: ...\ndef _private(): ...\nlog = 1\n"
+    house = House({**TEXTS, "jobs/a.py": text, "jobs/b.py": text})
     found = [finding for finding in doubled_names(house) if finding.path.startswith("jobs/")]
     assert [str(finding) for finding in found] == [
         "jobs/a.py:1: Same is defined in jobs/b.py too: one name for one thing"
