@@ -12,7 +12,7 @@ from framefleet.jobs.cli import app
 from tests.house.house import Finding, House
 from tests.house.prose import said_wrongly
 
-# In backticks, or at the beginning of an indented line of a document; a line may go on after a backslash.
+# In backticks, or an indented line; it may go on after a backslash.
 _TYPED = r"(?:`|^ {4,}(?:[A-Z_]+=\S+ )*)(?:\.venv/bin/)?"
 _FRAMEFLEET = re.compile(_TYPED + r"framefleet (?P<words>(?:[^`\n#\\]|\\\n)+)", re.MULTILINE)
 _MAKE = re.compile(_TYPED + r"make (?P<target>[.a-z_]+)", re.MULTILINE)
@@ -26,8 +26,8 @@ def unknown_commands(house: House) -> Iterator[Finding]:
     """Yield what `framefleet --help` does not have."""
     root = typer.main.get_command(app)
 
-    def problem(_path: str, match: re.Match[str]) -> str | None:
-        return _problem(root, match["words"].split())
+    def problem(path: str, match: re.Match[str]) -> str | None:
+        return _problem(root, match["words"].split()) if _is_typed(path, match) else None
 
     return said_wrongly(house, _FRAMEFLEET, problem, in_messages=True)
 
@@ -36,8 +36,9 @@ def unknown_targets(house: House) -> Iterator[Finding]:
     """Yield what the Makefile does not have."""
     known = targets(house.texts.get("Makefile", ""))
 
-    def problem(_path: str, match: re.Match[str]) -> str | None:
-        return None if match["target"] in known else f"the Makefile has no {match['target']}"
+    def problem(path: str, match: re.Match[str]) -> str | None:
+        is_lost = _is_typed(path, match) and match["target"] not in known
+        return f"the Makefile has no {match['target']}" if is_lost else None
 
     return said_wrongly(house, _MAKE, problem)
 
@@ -67,6 +68,11 @@ def unread_variables(house: House) -> Iterator[Finding]:
 def targets(makefile: str) -> set[str]:
     """Return what can be made."""
     return set(_TARGET.findall(makefile))
+
+
+def _is_typed(path: str, match: re.Match[str]) -> bool:
+    """Say whether it is a command and no sentence: indented lines are code in documents alone."""
+    return match[0].startswith("`") or path.endswith(".md")
 
 
 def _problem(command: Any, words: list[str]) -> str | None:

@@ -26,6 +26,8 @@ _PLACEHOLDER = re.compile(r"\b[A-Z]+/")  # `jobs/NAME/command.py` is any of them
 
 
 def lost_paths(house: House) -> Iterator[Finding]:
+    """Yield files and folders that are gone, and names that their files do not define."""
+
     def problem(path: str, match: re.Match[str]) -> str | None:
         named = match["file"] or match["below"] or match["folder"]
         if found := _find(house, path, named.rstrip("/")):
@@ -38,18 +40,6 @@ def lost_paths(house: House) -> Iterator[Finding]:
     return said_wrongly(house, _PATH, problem)
 
 
-def _is_foreign(house: House, match: re.Match[str], named: str) -> bool:
-    """Say whether it is a library's, of a project that the line has named before, or the reader's own."""
-    before = match.string[: match.start()]
-    library = named.partition("/")[0]
-    return (
-        "github.com/" in before[before.rfind("\n") + 1 :]
-        or named.startswith(_USERS_OWN)
-        or re.search(rf'^ *"{re.escape(library)}[>\[]', house.texts.get("pyproject.toml", ""), re.MULTILINE)
-        is not None
-    )
-
-
 def lost_documents(house: House) -> Iterator[Finding]:
     """Yield pages that messages send their readers to."""
 
@@ -57,6 +47,14 @@ def lost_documents(house: House) -> Iterator[Finding]:
         return None if match[0] in house.places else f"{match[0]} does not exist"
 
     return said_wrongly(house, _DOCUMENT, problem, in_messages=True)
+
+
+def _is_foreign(house: House, match: re.Match[str], named: str) -> bool:
+    """Say whether it is a library's, of a project that the line has named before, or the reader's own."""
+    line = match.string[: match.start()].rpartition("\n")[2]
+    library = re.compile(rf'^ *"{re.escape(named.partition("/")[0])}[>\[]', re.MULTILINE)
+    is_library = library.search(house.texts.get("pyproject.toml", "")) is not None
+    return is_library or "github.com/" in line or named.startswith(_USERS_OWN)
 
 
 def _find(house: House, path: str, named: str) -> str | None:

@@ -23,9 +23,9 @@ def said_wrongly(
     for path, text in house.texts.items():
         if path.endswith((*DOCUMENTS, ".py")):
             wrong = [(match, said) for match in pattern.finditer(text) if (said := problem(path, match))]
-            # Tokenizing every file would take longer than everything else.
-            is_code = wrong and path.endswith(".py") and not (in_messages and path in house.trees)
-            spans = list(_spans(text)) if is_code else [(0, len(text))]
+            is_prose = path.endswith(DOCUMENTS) or (in_messages and path in house.trees)
+            # Of few files: tokenizing all would take longer than everything else.
+            spans = [(0, len(text))] if is_prose or not wrong else list(_spans(text))
             for match, said in wrong:
                 if any(start <= match.start() < end for start, end in spans):
                     yield Finding(path, line_of(text, match.start()), said)

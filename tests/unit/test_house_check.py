@@ -110,6 +110,12 @@ def test_messages_send_nobody_to_what_is_gone(check: Check, message: str) -> Non
     assert not problems(check, f"assert '{message}' in text", "tests/unit/test_x.py")
 
 
+def test_an_indented_sentence_about_framefleet_is_no_command() -> None:
+    text = 'def f():\n    """Say that\n\n    framefleet renders it, and\n    make haste.\n    """\n'
+    assert not problems(unknown_commands, text, "pipeline/code.py")
+    assert not problems(unknown_targets, text, "pipeline/code.py")
+
+
 def test_a_finding_tells_the_line() -> None:
     house = House({**TEXTS, "docs/x.md": "a\nb\nsee gone.py\n"})
     assert [str(found) for found in lost_paths(house)] == ["docs/x.md:3: gone.py does not exist"]
