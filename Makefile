@@ -29,11 +29,12 @@ test: .venv/.installed  ## Run every test, the quick ones first
 	$(BIN)/python -m pytest -q -rs -n 2 tests/unit tests/property tests/models tests/gpu
 	$(BIN)/python -m pytest -q -rs -n 2 --dist loadfile tests/cluster
 
-check: .venv/.installed  ## Lint, formatting, types, and who may import whom
+check: .venv/.installed  ## Lint, formatting, types, who may import whom, and what texts name
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/python -m tests.house
 
 bench: .venv/.installed  ## Compare with plain diffusers and Ray Data, in one run
 	$(BIN)/python -m tests.benchmarks.bench

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 
-INTERRUPTED = 130  # as in `jobs.console`, whose import may be what is interrupted
+INTERRUPTED = 130  # as in `jobs.show.console`, whose import may be what is interrupted
 
 
 def main() -> None:

@@ -86,7 +86,7 @@ class InputError(RowError):
     """An image or a video that a row names cannot be used.
 
     The problem is a clause about "it", as in `Refused`: who knows the column and the cell puts them before,
-    see `inputs.naming`.
+    see `rows/inputs/access.py:naming`.
     """
 
 

@@ -53,7 +53,7 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "wan_moe": _FRAMES_5,
     "wan_ti2v": _FRAMES_5 | {"height": 32, "width": 32},
     "wan_ti2v_image": _FRAMES_5 | {"height": 32, "width": 32},
-    "wan_i2v": _FRAMES_5 | {"max_sequence_length": 512},  # fixed, see limits.py
+    "wan_i2v": _FRAMES_5 | {"max_sequence_length": 512},  # fixed, see rows/tables/limits.py
     "wan_i2v_moe": _FRAMES_5,
     "wan_v2v": {"height": 16, "width": 16, "num_inference_steps": 2, "strength": 0.8},
     "cogvideox": _FRAMES_9,

@@ -92,7 +92,6 @@ class ObjectStore:
         files.pipe_file(place, content)
 
     @_patiently
-    @_patiently
     def upload(self, path: str, source: Path) -> None:
         files, place = self._at(path)
         files.put_file(str(source), place)

@@ -32,7 +32,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     **dict.fromkeys(("image_guidance", "keyframe_guidance"), _SCALE),
     **dict.fromkeys(("keyframe_frames", "num_keyframes"), _FRAMES),
     "max_sequence_length": _TOKENS,
-    # Open-Sora's: VMAF's motion as its authors let a language model choose it, in their prompt_refine.py.
+    # VMAF's motion, which a language model may choose: github.com/hpcaitech/Open-Sora prompt_refine.py
     "motion_score": (1, 15, "from 1 to 15"),
     "overlap": (0, MAX_FRAMES, f"from 0 to {MAX_FRAMES:,}"),
     "strength": (math.ulp(0), 1, "above 0 and at most 1"),

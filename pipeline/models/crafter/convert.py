@@ -11,7 +11,7 @@ from framefleet.pipeline.models.conversion.configs import settled
 from framefleet.pipeline.models.conversion.plan import Conversion
 from framefleet.pipeline.models.crafter import encoder_keys as keys
 from framefleet.pipeline.models.crafter.given_encoders import ENCODERS, check_widths, with_given
-from framefleet.pipeline.models.crafter.parts import CLIP, PARTS, TEXT, UNET, VISION, parts_of
+from framefleet.pipeline.models.crafter.parts import CLIP, PARTS, TEXT, UNET, VISION, network_parts
 from framefleet.pipeline.models.crafter.scheduler import VideoCrafterDDIMScheduler
 from framefleet.pipeline.models.crafter.tokenizer import clip_tokenizer
 from framefleet.pipeline.models.crafter.variant_choice import SCALES, chosen_variant
@@ -47,7 +47,7 @@ def convert_crafter(
         return None
     place = str(checkpoint.path)
     unet = PARTS["unet"].inferred("unet", checkpoint)
-    parts = with_given(parts_of(unet, checkpoint), checkpoint)
+    parts = with_given(network_parts(unet, checkpoint), checkpoint)
     configs = {name: part.inferred(name, checkpoint) for name, part in parts.items()}
     chosen = chosen_variant(unet, checkpoint, variant)
     size = [length // _PIXELS for length in chosen.size]

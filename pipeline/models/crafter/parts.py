@@ -105,7 +105,7 @@ POOLED_IMAGE_PARTS = {
 }
 
 
-def parts_of(unet: Config, checkpoint: Checkpoint) -> dict[str, NetworkPart]:
+def network_parts(unet: Config, checkpoint: Checkpoint) -> dict[str, NetworkPart]:
     """Return the parts of a checkpoint with such a denoiser."""
     if not unet["image_cross_attention"]:
         return PARTS

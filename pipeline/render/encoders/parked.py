@@ -84,7 +84,7 @@ def _swap(pairs: Pairs) -> None:
 
 
 def _twin(weight: Tensor, device: str) -> Tensor:
-    """Return a copy that can be swapped for `weight`: `Tensor.data` cannot hold another kind of device."""
+    """Return a copy that can be swapped for `weight`, whose `data` cannot hold another kind of device."""
     copy = weight.detach().to(device)
     if isinstance(weight, nn.Parameter):
         return nn.Parameter(copy, requires_grad=weight.requires_grad)

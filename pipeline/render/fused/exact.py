@@ -5,8 +5,8 @@ found by comparison: each module of the denoiser runs both ways on the same inpu
 whole forward equals the one-row forwards. Where a module's values agree but not the strides of its output,
 the next one might round differently, so it is pinned as well.
 
-What runs as one piece (`regions.py`) is not looked into. Not covered: a model whose one-row forward is not
-repeatable itself; its sizes are refused.
+What runs as one piece (`model/options/regions.py`) is not looked into. Not covered: a model whose one-row
+forward is not repeatable itself; its sizes are refused.
 """
 
 from __future__ import annotations

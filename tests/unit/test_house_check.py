@@ -1,0 +1,156 @@
+"""`python -m tests.house`: what texts name is found where it is gone, and let be where it stands."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from tests.house.commands import unknown_commands, unknown_modules, unknown_targets, unread_variables
+from tests.house.dotted import lost_imports, lost_members, lost_modules
+from tests.house.figures import arrows_between_siblings, figures
+from tests.house.house import Finding, House, read_house
+from tests.house.keys import unknown_keys
+from tests.house.links import anchors, broken_links
+from tests.house.markers import conflict_markers
+from tests.house.paths import lost_documents, lost_paths
+from tests.house.twice import doubled_names
+
+RENDER = """
+SIZE = 1
+
+class Base:
+    def begin(self): ...
+
+class Renderer(Base):
+    rows: int
+    def __init__(self): self.capacity = 1
+    def step(self): ...
+"""
+TEXTS = {
+    "pyproject.toml": 'dependencies = [\n    "torch>=2",\n]\n',
+    "Makefile": "check:\n\ttrue\n",
+    "docs/options.md": "# Options\n## Step caches, and more\n",
+    "framefleet/__init__.py": "if TYPE_CHECKING:\n    from framefleet.pipeline.render import Renderer\n",
+    "pipeline/__init__.py": "",
+    "pipeline/render/__init__.py": "",
+    "pipeline/render/renderer.py": RENDER,
+    "pipeline/rows/table.py": 'import os\nCLIPS = "clips"\nos.environ["FRAMEFLEET_CACHE"]\n',
+    "tests/fuzz/__main__.py": "",
+}
+Check = Callable[[House], Iterable[Finding]]
+
+
+def problems(check: Check, text: str, path: str = "pipeline/README.md") -> list[str]:
+    return [found.problem for found in check(House({**TEXTS, path: text})) if found.path == path]
+
+
+@pytest.mark.parametrize("marker", ["<" * 7 + " HEAD", "|" * 7 + " base", "=" * 7, ">" * 7 + " branch"])
+def test_a_conflict_marker_is_found_in_any_text(marker: str) -> None:
+    assert problems(conflict_markers, f"a\n{marker}\nb\n", "some/prompts.csv")
+    assert not problems(conflict_markers, f"a\n  {marker}\n", "some/prompts.csv")
+
+
+@pytest.mark.parametrize(
+    ("check", "gone", "there"),
+    [
+        (lost_paths, "see `render/gone.py`", "see `render/renderer.py`"),
+        (lost_paths, "see gone.py for why", "see render/renderer.py for why"),
+        (lost_paths, "`renderer.py`", "`pipeline/render/renderer.py`"),  # not in this folder
+        (lost_paths, "(docs/gone.md)", "(docs/options.md)"),
+        (lost_paths, "`render/*_gone.py`", "`render/*.py`, `*/table.py`"),
+        (lost_paths, "`pipeline/NAME/gone.py`", "`pipeline/NAME/renderer.py`"),
+        (lost_paths, "`pipeline/gone`", "`pipeline/rows`"),
+        (lost_paths, "below gone/, say", "below rows/, say, or an output's `clips/`"),
+        (lost_paths, "`render/renderer.py:gone`", "`render/renderer.py:SIZE`"),
+        (lost_paths, "`render/renderer.py:Renderer.gone`", "`render/renderer.py:Renderer.step`"),
+        (lost_paths, "`gone.py`", "`my_gone.py` of yours, https://x.org/gone.py, github.com/a/b gone.py"),
+        (lost_paths, "`jax/gone.py`", "`torch/nn/gone.py`"),
+        (lost_modules, "`pipeline.gone`", "`pipeline.render.renderer`"),
+        (lost_modules, "framefleet.pipeline.render.gone", "framefleet.pipeline.render.renderer.Renderer"),
+        (lost_modules, "`framefleet.gone(...)`", "`framefleet.Renderer(...)`"),
+        (lost_imports, "    from framefleet import Gone", "    from framefleet import Renderer"),
+        (lost_members, "`Renderer.gone`", "`Renderer.capacity`, `Renderer.rows`, `Base.begin`, `Tensor.x`"),
+        (lost_members, "`renderer.GONE`", "`renderer.SIZE`, `renderer.value`"),
+        (broken_links, "[x](gone.md)", "[x](../docs/options.md), [y](https://x.org/gone.md)"),
+        (broken_links, "[x](../docs/options.md#gone)", "[x](../docs/options.md#step-caches-and-more)"),
+        (unknown_commands, "`framefleet gone`", "`framefleet render`, `framefleet model lock|verify`"),
+        (unknown_commands, "    framefleet plan \\\n --gone", "    framefleet plan \\\n --table x # --gone"),
+        (unknown_commands, "    A=1 framefleet model list --gone", "    .venv/bin/framefleet model --help"),
+        (unknown_targets, "`make gone`", "`make check`; make haste"),
+        (unknown_modules, "python -m tests.gone", "python -m tests.fuzz --seed 7"),
+        (unread_variables, "set FRAMEFLEET_GONE", "set FRAMEFLEET_CACHE"),
+        (unknown_keys, "`media.gone`", "`media.crf`, `train.steps`, `model.ckpt`"),
+        (unknown_keys, "--set fleet.gone=2", "--set fleet.workers=2 --set defaults.gone=1"),
+    ],
+)  # fmt: skip
+def test_what_texts_name_is_found_only_where_it_is_gone(check: Check, gone: str, there: str) -> None:
+    assert len(problems(check, gone)) == 1
+    assert not problems(check, there)
+
+
+def test_of_python_comments_and_docstrings_are_read_and_the_code_is_not() -> None:
+    lines = ['"""See gone_1.py."""', 'PATH = "gone_2.py"  # and gone_3.py', "def f():", '    "Or gone_4.py."']
+    found = problems(lost_paths, "\n".join(lines), "pipeline/code.py")
+    assert found == [f"gone_{number}.py does not exist" for number in (1, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("check", "message"),
+    [
+        (lost_documents, "see docs/gone.md"),
+        (unknown_commands, "use `framefleet gone`"),
+        (unknown_keys, "set `media.gone`"),
+    ],
+)
+def test_messages_send_nobody_to_what_is_gone(check: Check, message: str) -> None:
+    assert problems(check, f"raise JobError('{message}')", "pipeline/code.py")
+    assert not problems(check, f"assert '{message}' in text", "tests/unit/test_x.py")
+
+
+def test_an_indented_sentence_about_framefleet_is_no_command() -> None:
+    text = 'def f():\n    """Say that\n\n    framefleet renders it, and\n    make haste.\n    """\n'
+    assert not problems(unknown_commands, text, "pipeline/code.py")
+    assert not problems(unknown_targets, text, "pipeline/code.py")
+
+
+def test_a_finding_tells_the_line() -> None:
+    house = House({**TEXTS, "docs/x.md": "a\nb\nsee gone.py\n"})
+    assert [str(found) for found in lost_paths(house)] == ["docs/x.md:3: gone.py does not exist"]
+
+
+def test_anchors_are_those_of_github() -> None:
+    assert anchors("# Why `x_y`, and not z?\n## A\n## A\n```\n# no\n```\n") == {
+        "why-x_y-and-not-z",
+        "a",
+        "a-1",
+    }
+
+
+def test_a_public_name_of_two_files_is_found_and_a_private_one_is_not() -> None:
+    text = "class Same: ...\ndef _private(): ...\nlog = 1\n"
+    house = House({**TEXTS, "jobs/a.py": text, "jobs/b.py": text})
+    found = [finding for finding in doubled_names(house) if finding.path.startswith("jobs/")]
+    assert [str(finding) for finding in found] == [
+        "jobs/a.py:1: Same is defined in jobs/b.py too: one name for one thing"
+    ]
+
+
+def test_arrows_count_imports_but_not_those_for_type_checkers() -> None:
+    code = (
+        "from framefleet.pipeline.rows import x\nif TYPE_CHECKING:\n    import framefleet.pipeline.errors\n"
+    )
+    house = House({**TEXTS, "pipeline/render/clips.py": code, "pipeline/errors.py": ""})
+    assert arrows_between_siblings(house, "pipeline") == {"render": {"rows"}}
+    assert "pipeline/: 1 arrows between 3 siblings" in list(figures(house))
+
+
+def test_a_checkout_is_read_with_what_is_new_and_without_what_is_ignored(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    for name, content in {".gitignore": b"build/", "a.md": b"text", "b.bin": b"\0"}.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "c.md").write_text("made")
+    assert read_house(tmp_path).texts == {".gitignore": "build/", "a.md": "text", "b.bin": ""}
