@@ -25,7 +25,7 @@ from framefleet.pipeline.model.sources.sealed import sealed
 from framefleet.pipeline.model.sources.source import Source, open_source, public_name
 from framefleet.pipeline.model.sources.weights import Weights, fetched_as, open_weights
 from framefleet.pipeline.model.specs.dtypes import DType, ResolvedDType, asked, check_dtype, resolved
-from framefleet.pipeline.model.specs.families import DENOISERS
+from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pytest
 
 from framefleet.jobs.model.page import page
+from framefleet.pipeline.model.families.known import PRESETS
+from framefleet.pipeline.model.families.preset import Preset
 from framefleet.pipeline.model.specs.check import Refused, check_argument
 from framefleet.pipeline.model.specs.dtypes import NAMES
-from framefleet.pipeline.model.specs.presets import Preset, presets
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.models.crafter.variants import VARIANTS, Variant
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
@@ -44,7 +45,7 @@ SHARED: dict[str, dict[str, dict[str, Any]]] = {
 }
 WAN_SMALL = {"num_layers": 30, "in_channels": 16, "patch_size": [1, 2, 2]}
 WAN_LARGE = {"num_layers": 40, "in_channels": 16, "patch_size": [1, 2, 2]}
-EACH = [(preset, class_name) for preset in presets() for class_name in preset.pipelines]
+EACH = [(preset, class_name) for preset in PRESETS for class_name in preset.pipelines]
 
 
 def spec_like(folder: Path, preset: Preset, class_name: str) -> PipelineSpec:
@@ -87,9 +88,9 @@ def test_every_preset_is_recognised_and_gives_what_its_pipelines_take(
 
 
 def test_every_entry_of_the_table_is_whole() -> None:
-    names = [preset.name for preset in presets()]
+    names = [preset.name for preset in PRESETS]
     assert len(set(names)) == len(names)
-    for preset in presets():
+    for preset in PRESETS:
         assert preset.match and preset.licence and preset.inputs
         assert {preset.dtype, *preset.dtypes.values()} <= set(NAMES)
         assert set(preset.dtypes) <= set(preset.parameters)
@@ -112,7 +113,7 @@ RATES = {
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
 def test_a_job_asks_for_the_motion_that_a_plain_call_asks_for(tmp_path: Path, variant: Variant) -> None:
-    preset = next(preset for preset in presets() if preset.name == variant.name)
+    preset = next(preset for preset in PRESETS if preset.name == variant.name)
     told = {"unet": {**preset.match["unet"], "default_fps": variant.default_fps}}  # as it is converted
     spec = spec_like(tmp_path / "a", replace(preset, match=told), variant.pipeline.__name__)
     assert spec.preset == preset and "fps" not in preset.arguments
@@ -123,7 +124,7 @@ def test_a_job_asks_for_the_motion_that_a_plain_call_asks_for(tmp_path: Path, va
 
 
 def test_motion_that_a_folder_was_converted_with_goes_before_the_released_models(tmp_path: Path) -> None:
-    preset = next(preset for preset in presets() if preset.name == "videocrafter2-t2v-512")
+    preset = next(preset for preset in PRESETS if preset.name == "videocrafter2-t2v-512")
     told = {"unet": {**preset.match["unet"], "default_fps": 12}}
     spec = spec_like(tmp_path / "a", replace(preset, match=told), "VideoCrafterPipeline")
     assert (spec.preset, spec.defaults()["fps"]) == (preset, 12)
@@ -191,7 +192,7 @@ def test_info_names_the_preset_and_what_it_sets() -> None:
 
 def test_list_prints_every_preset_with_its_model() -> None:
     printed = command("model", "list").output
-    for preset in presets():
+    for preset in PRESETS:
         assert f" {preset.name} " in printed
         assert all(model in printed for model in preset.models[:1])
 

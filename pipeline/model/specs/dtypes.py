@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from framefleet.pipeline.errors import ModelError
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.model.specs.presets import Preset
+    from framefleet.pipeline.model.families.preset import Preset
 
 DTypeName = Literal["fp32", "fp16", "bf16"]
 DType = Literal["auto", "fp32", "fp16", "bf16"] | dict[str, DTypeName]
