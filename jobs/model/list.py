@@ -7,7 +7,7 @@ from rich.table import Table
 
 from framefleet.jobs.model.page import frames_text, makes, size_text
 from framefleet.jobs.show.console import EscapingConsole, stdout
-from framefleet.pipeline.model.specs.presets import presets
+from framefleet.pipeline.model.families.known import PRESETS
 
 # Where stdout is no terminal: wide enough for every line, for a line that is cut cannot be searched.
 WIDTH = 160
@@ -24,7 +24,7 @@ def _table() -> Table:
     for name in ("steps", "weights GB"):
         table.add_column(name, justify="right")
     table.add_column("model", overflow="fold")
-    for preset in presets():
+    for preset in PRESETS:
         steps, weights_gb = preset.arguments["num_inference_steps"], sum(preset.weights_gb().values())
         model = preset.models[0] if preset.models else "see docs/models.md"
         made = (makes(preset), size_text(preset), frames_text(preset))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from framefleet.pipeline.model.families.known import PRESETS
+from framefleet.pipeline.model.families.preset import Preset
 from framefleet.pipeline.model.options.footprint import (
     CARDS_GB,
     FIXED_GB,
@@ -11,13 +13,12 @@ from framefleet.pipeline.model.options.footprint import (
     activations_gb,
     offload_for,
 )
-from framefleet.pipeline.model.specs.families import DENOISERS
-from framefleet.pipeline.model.specs.presets import Preset, presets
+from framefleet.pipeline.model.specs.model_index import DENOISERS
 
 PAGE = """\
 # Models
 
-<!-- Made from pipeline/specs/presets.toml: python -m framefleet.jobs.model.page > docs/models.md -->
+<!-- Made from pipeline/model/families: python -m framefleet.jobs.model.page > docs/models.md -->
 
 Every pipeline of diffusers whose call takes text and numbers can be rendered. Those below are known by their
 configs, whatever the folder is called: their *preset* gives what neither the row nor `defaults:` does, before
@@ -93,7 +94,7 @@ models whose weights can do that too take it with a [recipe](recipes.md).
 
 def page() -> str:
     """Return the text of docs/models.md."""
-    known = presets()
+    known = PRESETS
     return PAGE.format(
         models=_table(
             ("preset", "makes", "size", "frames", "steps", "guidance", "dtype", "weights GB", "largest GB"),

@@ -26,7 +26,7 @@ from framefleet.pipeline.model.sources.sealed import sealed
 from framefleet.pipeline.model.sources.source import Source, open_source
 from framefleet.pipeline.model.sources.weights import Weights, fetched_as, open_weights
 from framefleet.pipeline.model.specs.dtypes import DType, ResolvedDType, check_dtype, resolved, torch_dtype
-from framefleet.pipeline.model.specs.families import DENOISERS
+from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 
 TEXT_ENCODERS = ("text_encoder",)

@@ -1,7 +1,7 @@
 """Pipelines and components that diffusers lacks, by the names in a model_index.json. Imports none of them.
 
 A folder names a component of ours by [module, class], as diffusers' own `save_pretrained` writes it. Only the
-modules listed here are ever imported for it: what a model_index.json names is not to be trusted.
+modules that a family lists are ever imported for it: what a model_index.json names is not to be trusted.
 """
 
 from __future__ import annotations
@@ -9,25 +9,11 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_CRAFTER = "framefleet.pipeline.models.crafter"
-_OPENSORA = "framefleet.pipeline.models.opensora"
+from framefleet.pipeline.model.families.known import FAMILIES, family_of
 
 # class: the module that holds it
-PIPELINES = {
-    "DynamiCrafterPipeline": f"{_CRAFTER}.pipeline_dynamicrafter",
-    "OpenSoraPipeline": f"{_OPENSORA}.pipeline_opensora",
-    "VideoCrafterImageToVideoPipeline": f"{_CRAFTER}.pipeline_videocrafter",
-    "VideoCrafterPipeline": f"{_CRAFTER}.pipeline_videocrafter",
-}
-_COMPONENTS = {
-    "AutoencoderDCVideo": f"{_OPENSORA}.autoencoder_dc_video",
-    "VideoCrafterDDIMScheduler": f"{_CRAFTER}.scheduler",
-    "VideoCrafterImageProjector": f"{_CRAFTER}.resampler",
-    "VideoCrafterPooledImageProjector": f"{_CRAFTER}.resampler",
-    "VideoCrafterUNet3DModel": f"{_CRAFTER}.unet",
-}
-# class: the module whose `row_rules` knows what a row may hold, beyond what each argument may be
-RULES = {"OpenSoraPipeline": f"{_OPENSORA}.rules"}
+PIPELINES = {name: module for family in FAMILIES for name, module in family.pipelines.items()}
+_COMPONENTS = {name: module for family in FAMILIES for name, module in family.components.items()}
 
 
 def class_named(name: str) -> Any:
@@ -63,7 +49,14 @@ def module_of(name: str) -> str:
 
 def own_row_rules(name: str) -> Any:
     """Return the `rows.Rules` of our pipeline of that name, or None."""
-    return importlib.import_module(RULES[name]).row_rules if name in RULES else None
+    rules = family_of(name).row_rules
+    return named(rules) if rules else None
+
+
+def named(place: str) -> Any:
+    """Return what a family names as "module:function"."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def own_component(module: str, name: str) -> Any:

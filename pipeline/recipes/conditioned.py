@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.model.families.family import SiblingTask
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import Configs
 from framefleet.pipeline.recipes.siblings import (
-    SiblingTask,
     as_sibling,
     call_parameters,
     configs_of,

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
+from framefleet.pipeline.model.families.known import family_of
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.check import Refused
 from framefleet.pipeline.model.specs.spec import Configs
 from framefleet.pipeline.recipes.guidance import ARGUMENTS, parse_guidance
 from framefleet.pipeline.recipes.siblings import call_parameters
-
-# Pipelines without `true_cfg_scale` that turn their `guidance_scale` into an input of the network, or read it
-# once before the first step.
-_READ_ONCE = re.compile(r"(Flux(?!2Klein)|Ideogram4|LatentConsistencyModel|SanaSprint|VisualCloze)\w*")
 
 
 def is_schedule(name: str, value: Any) -> bool:
@@ -42,7 +38,7 @@ def _refusal(name: str, class_name: str, configs: Configs) -> str | None:
         return f"a schedule can be given for {', '.join(ARGUMENTS)}"
     if "callback_on_step_end" not in parameters or not hasattr(class_named(class_name), "num_timesteps"):
         return f"{short} tells nobody which step it is at"
-    is_input = "true_cfg_scale" in parameters or _READ_ONCE.fullmatch(class_name)
+    is_input = "true_cfg_scale" in parameters or family_of(class_name).reads_guidance_once
     if name == "guidance_scale" and (is_input or configs.get("unet", {}).get("time_cond_proj_dim")):
         return f"{short} hands it to its network once, before the first step"
     return None

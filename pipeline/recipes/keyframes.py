@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.model.families.advice import FROM_IMAGE_TO_IMAGE
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.specs.check import Refused, coerce
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
@@ -172,7 +173,7 @@ def keyframe_class(class_name: str, configs: Configs) -> str:
     if not {"image", "last_image"} <= set(parameters) or is_first_only(configs):
         raise RecipeError(
             f"{class_name} of this model takes no `image` and `last_image`, between which keyframes renders",
-            "use DynamiCrafter, Open-Sora, or a Wan folder for first and last frames",
+            f"use {FROM_IMAGE_TO_IMAGE}",
         )
     return class_name
 

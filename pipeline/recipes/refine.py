@@ -8,14 +8,14 @@ from typing import Any
 
 from PIL import Image
 
+from framefleet.pipeline.model.families.family import SiblingTask
+from framefleet.pipeline.model.families.known import family_of
 from framefleet.pipeline.model.specs.check import Refused
-from framefleet.pipeline.model.specs.families import family_of
 from framefleet.pipeline.model.specs.geometry import size_multiple
 from framefleet.pipeline.model.specs.spec import Configs
 from framefleet.pipeline.outputs.frames import Frames, to_frames
 from framefleet.pipeline.recipes.siblings import (
     SIBLINGS,
-    SiblingTask,
     accepted,
     as_sibling,
     configs_of,

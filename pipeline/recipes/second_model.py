@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.guards.spelling import did_you_mean
+from framefleet.pipeline.model.families.advice import IMAGES_FROM_TEXT, VIDEOS_FROM_TEXT
 from framefleet.pipeline.model.loras.asked import NAME
 from framefleet.pipeline.model.model import Model, load, source_of, weights_of
 from framefleet.pipeline.model.settings import ModelSettings
@@ -24,8 +25,8 @@ from framefleet.pipeline.request import Request, is_model
 
 # What the call of a model takes that makes an image, or a video, from text; and such a model.
 NEEDED: dict[InputKind, tuple[set[str], str]] = {
-    "image": ({"prompt", "height", "width"}, "black-forest-labs/FLUX.1-dev"),
-    "video": ({"prompt"}, "a VideoCrafter2 folder"),
+    "image": ({"prompt", "height", "width"}, IMAGES_FROM_TEXT),
+    "video": ({"prompt"}, VIDEOS_FROM_TEXT),
 }
 
 

@@ -1,96 +1,21 @@
 """From a pipeline to diffusers' class that does another task with the same components, and to one of it.
 
-diffusers has a class for each task. Where one set of weights does several of them, `SIBLINGS` says so.
+diffusers has a class for each task. Where one set of weights does several of them, its family says so.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.model.families.family import Sibling, SiblingTask
+from framefleet.pipeline.model.families.known import FAMILIES
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.spec import Configs
 
-SiblingTask = Literal["image_to_video", "video_to_video", "image_to_image"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sibling:
-    """`target` does `task` with the components of `source`.
-
-    when: config values, as "component.key", that must be set (True) or must not (False).
-    redraws_when: the same, for clips that `source` itself rendered: it must take their lengths.
-    otherwise: why a model with other values cannot, and what can. noising: the scheduler's method it needs.
-    """
-
-    task: SiblingTask
-    source: str
-    target: str
-    when: Mapping[str, bool] = field(default_factory=dict)
-    redraws_when: Mapping[str, bool] = field(default_factory=dict)
-    otherwise: tuple[str, str] = ("", "")
-    noising: str | None = None
-
-    def fits(self, configs: Configs, *, redraws: bool) -> bool:
-        conditions = [*self.when.items(), *(self.redraws_when.items() if redraws else ())]
-        return all(bool(_config_value(configs, path)) is wanted for path, wanted in conditions)
-
-
-_TEXT_ONLY = ("its weights start from text alone", "use a Wan 2.2 TI2V model, or an image-to-video folder")
-_TWO_PARTS = (
-    "diffusers' WanVideoToVideoPipeline knows neither two transformers nor the autoencoder of Wan 2.2 TI2V",
-    "use a Wan 2.1 text-to-video model",
-)
-# It takes even numbers of latent frames only, which 8k frames have, and not the 8k + 1 of text to video.
-_EVEN = ("diffusers' CogVideoXVideoToVideoPipeline takes 8k frames of it only", "use CogVideoX 2B or 5B")
-
-SIBLINGS = (
-    Sibling(
-        task="image_to_video",
-        source="WanPipeline",
-        target="WanImageToVideoPipeline",
-        when={"index.expand_timesteps": True},
-        otherwise=_TEXT_ONLY,
-    ),
-    Sibling(task="image_to_video", source="LTXPipeline", target="LTXImageToVideoPipeline"),
-    Sibling(task="image_to_video", source="LTX2Pipeline", target="LTX2ImageToVideoPipeline"),
-    Sibling(
-        task="image_to_video",
-        source="SkyReelsV2DiffusionForcingPipeline",
-        target="SkyReelsV2DiffusionForcingImageToVideoPipeline",
-    ),
-    Sibling(
-        task="video_to_video",
-        source="WanPipeline",
-        target="WanVideoToVideoPipeline",
-        when={"index.expand_timesteps": False, "index.boundary_ratio": False},
-        otherwise=_TWO_PARTS,
-    ),
-    Sibling(
-        task="video_to_video",
-        source="CogVideoXPipeline",
-        target="CogVideoXVideoToVideoPipeline",
-        redraws_when={"transformer.patch_size_t": False},
-        otherwise=_EVEN,
-    ),
-    Sibling(task="video_to_video", source="AnimateDiffPipeline", target="AnimateDiffVideoToVideoPipeline"),
-    *(
-        Sibling(task="image_to_image", source=f"{name}Pipeline", target=f"{name}Img2ImgPipeline")
-        for name in ("StableDiffusion", "StableDiffusionXL", "Kolors")
-    ),
-    *(
-        Sibling(
-            task="image_to_image",
-            source=f"{name}Pipeline",
-            target=f"{name}Img2ImgPipeline",
-            noising="scale_noise",
-        )
-        for name in ("StableDiffusion3", "Chroma", "Flux", "QwenImage", "ZImage")
-    ),
-)
+SIBLINGS = tuple(sibling for family in FAMILIES for sibling in family.siblings)
 
 
 def find_sibling(
@@ -162,15 +87,10 @@ def call_parameters(class_name: str) -> Mapping[str, inspect.Parameter]:
 
 
 def is_first_only(configs: Configs) -> bool:
-    """Wan: a last image is of no use where each token has a timestep, or pictures are embedded one by one."""
+    """Whether a last image is of no use: each token has a timestep, or pictures are embedded one by one."""
     transformer = configs.get("transformer", {})
     singly = transformer.get("image_dim") and not transformer.get("pos_embed_seq_len")
     return bool(singly or configs.get("index", {}).get("expand_timesteps"))
-
-
-def _config_value(configs: Configs, path: str) -> Any:
-    component, _, key = path.partition(".")
-    return configs.get(component, {}).get(key)
 
 
 def _entry(class_name: str, task: SiblingTask) -> Sibling | None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model.families.autoencoders import CLAMPING, COUNTING, OF_PICTURES
 from framefleet.pipeline.outputs.frames import Frames
 from framefleet.pipeline.training.task import Prepared, TrainingRow
 
@@ -26,10 +27,6 @@ NEAR = 1 / 16
 BACKGROUND_MARGIN = 0.05
 # Small: it only keeps the latents from growing without bound.
 KL_WEIGHT = 1e-4
-# They take pictures, so a clip is a batch of them; the others take clips.
-OF_PICTURES = ("AutoencoderKL", "AutoencoderKLTemporalDecoder", "AutoencoderTiny", "AutoencoderDC")
-# Their `decode` ends with a clamp to [-1, 1], and pixels beyond give no gradient.
-CLAMPING = ("AutoencoderKLWan", "AutoencoderKLQwenImage")
 
 
 class AutoencoderTask:
@@ -109,8 +106,8 @@ class AutoencoderTask:
             decoded = torch.cat(chunks, 2)
             patch = getattr(self._vae.config, "patch_size", None)
             return (decoded if patch is None else unpatchify(decoded, patch)).float()
-        own: dict[str, Any] = {"num_frames": num_frames} if name == "AutoencoderKLTemporalDecoder" else {}
-        if getattr(self._vae.config, "timestep_conditioning", False):  # LTX's: of latents without noise
+        own: dict[str, Any] = {"num_frames": num_frames} if name in COUNTING else {}
+        if getattr(self._vae.config, "timestep_conditioning", False):  # of latents without noise
             own["temb"] = torch.zeros(len(latents), device=latents.device)
         sample: Tensor = self._vae.decode(latents, **own).sample.float()
         if self._takes_pictures:
@@ -147,10 +144,10 @@ def _outputs(module: nn.Module) -> Iterator[list[Tensor]]:
 def _set_spread(vae: Any, mean: Tensor, std: Tensor) -> None:
     """Write mean and std of the latents' channels to where the autoencoder's pipelines look for them."""
     buffers = dict(vae.named_buffers())
-    if "latents_mean" in buffers:  # LTX: saved with the weights
+    if "latents_mean" in buffers:  # saved with the weights
         buffers["latents_mean"].copy_(mean)
         buffers["latents_std"].copy_(std)
-    elif getattr(vae.config, "latents_mean", None) is not None:  # Wan
+    elif getattr(vae.config, "latents_mean", None) is not None:
         vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
     elif getattr(vae.config, "scaling_factor", None) is not None:  # one number for all channels
         has_shift = getattr(vae.config, "shift_factor", None) is not None

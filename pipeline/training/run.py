@@ -18,7 +18,7 @@ from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.memory import is_out_of_memory
 from framefleet.pipeline.model.model import load
 from framefleet.pipeline.model.options.offload import modules_of
-from framefleet.pipeline.model.specs.families import DENOISERS
+from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.training.dataset.batches import Batches
 from framefleet.pipeline.training.dataset.prepared import PreparedRows
 from framefleet.pipeline.training.dataset.read_ahead import read_ahead

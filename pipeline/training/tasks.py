@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.model.specs.families import DENOISERS
+from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.training.freezing import choose_parameters, matches_any
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import TrainingTask

@@ -30,11 +30,17 @@ def test_a_replayed_row_is_the_very_same_clip(output: tuple[str, list[str]]) -> 
     assert replayed.differences == ()
 
 
-def test_a_script_without_framefleet_yields_the_same_frames(
-    output: tuple[str, list[str]], tmp_path: Path
+def test_a_script_yields_the_same_frames(
+    output: tuple[str, list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    exec(compile(replay_script(output[0], output[1][0]), "again.py", "exec"), {})
+    assert capsys.readouterr().out.startswith("the same frames: ")
+
+
+def test_a_script_without_framefleet_yields_the_same_frames(tmp_path: Path) -> None:
+    output, row_ids = rendered(tmp_path, "wan")
     script = tmp_path / "again.py"
-    script.write_text(replay_script(output[0], output[1][0]), encoding="utf-8")
+    script.write_text(replay_script(output, row_ids[0]), encoding="utf-8")
     run = subprocess.run([sys.executable, "-P", str(script)], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("the same frames: ")

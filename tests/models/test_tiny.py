@@ -13,8 +13,8 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
+from framefleet.pipeline.model.families.known import PRESETS
 from framefleet.pipeline.model.registry import class_named
-from framefleet.pipeline.model.specs.presets import presets
 from tests.tiny import INPUTS, SMALLEST, build, smallest_call, tiny
 
 NAMES = sorted(SMALLEST)
@@ -72,7 +72,7 @@ def test_the_smallest_arguments_render(name: str) -> None:
 
 def test_every_class_of_diffusers_with_a_preset_has_a_tiny_pipeline() -> None:
     built = {json.loads((tiny(name) / "model_index.json").read_text())["_class_name"] for name in NAMES}
-    known = {class_name for preset in presets() for class_name in preset.pipelines}
+    known = {class_name for preset in PRESETS for class_name in preset.pipelines}
     assert {class_name for class_name in known if hasattr(diffusers, class_name)} <= built
 
 

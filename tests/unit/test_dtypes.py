@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model.families.known import PRESETS
+from framefleet.pipeline.model.families.preset import Preset
 from framefleet.pipeline.model.specs.dtypes import asked, check_dtype, resolved
-from framefleet.pipeline.model.specs.presets import Preset, presets
 
-WAN = next(preset for preset in presets() if preset.name == "wan2.1-t2v-1.3b")
-COGVIDEOX = next(preset for preset in presets() if preset.name == "cogvideox-2b")
+WAN = next(preset for preset in PRESETS if preset.name == "wan2.1-t2v-1.3b")
+COGVIDEOX = next(preset for preset in PRESETS if preset.name == "cogvideox-2b")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ import torch
 from diffusers import CogVideoXTransformer3DModel, WanTransformer3DModel
 from torch import nn
 
+from framefleet.pipeline.model.families.known import PRESETS
+from framefleet.pipeline.model.families.preset import Preset
 from framefleet.pipeline.model.options.footprint import (
     CARDS_GB,
     OFFLOADS,
@@ -14,13 +16,12 @@ from framefleet.pipeline.model.options.footprint import (
     offload_for,
     peak_gb,
 )
-from framefleet.pipeline.model.specs.presets import Preset, presets
 
-EACH = [pytest.param(preset, id=preset.name) for preset in presets()]
+EACH = [pytest.param(preset, id=preset.name) for preset in PRESETS]
 
 
 def preset(name: str) -> Preset:
-    return next(preset for preset in presets() if preset.name == name)
+    return next(preset for preset in PRESETS if preset.name == name)
 
 
 def millions(module: nn.Module) -> float:

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.model.families.known import PRESETS
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.check import Refused
-from framefleet.pipeline.model.specs.presets import presets
 from framefleet.pipeline.recipes.guidance import ARGUMENTS, Guidance, Schedule, open_guidance, parse_guidance
 from framefleet.pipeline.recipes.guidance_check import check_schedule, is_schedule
 from framefleet.pipeline.recipes.siblings import SIBLINGS, call_parameters
@@ -170,7 +170,7 @@ def test_a_number_written_as_text_is_no_schedule() -> None:
 
 
 KNOWN = sorted(
-    {s.target for s in SIBLINGS} | {s.source for s in SIBLINGS} | {c for p in presets() for c in p.pipelines}
+    {s.target for s in SIBLINGS} | {s.source for s in SIBLINGS} | {c for p in PRESETS for c in p.pipelines}
 )
 
 

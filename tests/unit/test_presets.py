@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,49 +11,26 @@ import pyarrow as pa
 import pytest
 
 from framefleet.jobs.model.page import page
-from framefleet.pipeline.model.specs.check import Refused, check_argument
+from framefleet.pipeline.model.families.known import PRESETS
+from framefleet.pipeline.model.families.preset import Preset
 from framefleet.pipeline.model.specs.dtypes import NAMES
-from framefleet.pipeline.model.specs.presets import Preset, presets
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.models.crafter.variants import VARIANTS, Variant
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow
 from tests.commands import command
-from tests.configs import FLOW, WAN, write_model
+from tests.configs import SD, WAN, write_model
 from tests.tiny import SMALLEST, tiny
 
 ROOT = Path(__file__).parents[2]
-LEVELS = {"block_out_channels": [128, 256, 512, 512]}
-# What size multiples and frame steps are computed from, as the published configs have it.
-SHARED: dict[str, dict[str, dict[str, Any]]] = {
-    "Wan": WAN,
-    "CogVideoX": {"vae": {**LEVELS, "temporal_compression_ratio": 4}, "transformer": {"patch_size": 2}},
-    "LTX": {
-        "vae": {"patch_size": 4, "patch_size_t": 1, "spatio_temporal_scaling": [True, True, True, False]},
-        "transformer": {"patch_size": 1},
-    },
-    "Hunyuan": {
-        "vae": {"spatial_compression_ratio": 8, "temporal_compression_ratio": 4},
-        "transformer": {"patch_size": 2},
-    },
-    "OpenSora": {"vae": {"temporal_compression_ratio": 4}, "transformer": {}},
-    "StableDiffusion3": {"vae": LEVELS, "transformer": {"patch_size": 2, "sample_size": 128}},
-    "Flux": {"vae": LEVELS, "transformer": {"patch_size": 1}},
-    "": {"vae": LEVELS, "unet": {}},
-}
 WAN_SMALL = {"num_layers": 30, "in_channels": 16, "patch_size": [1, 2, 2]}
 WAN_LARGE = {"num_layers": 40, "in_channels": 16, "patch_size": [1, 2, 2]}
-EACH = [(preset, class_name) for preset in presets() for class_name in preset.pipelines]
 
 
-def spec_like(folder: Path, preset: Preset, class_name: str) -> PipelineSpec:
-    """Return what is read from a folder of configs that hold what the preset is recognised by."""
-    shared = next(configs for prefix, configs in SHARED.items() if class_name.startswith(prefix))
-    match = {name: values for name, values in preset.match.items() if name != "index"}
-    names = {*shared, *match, "scheduler"}
-    configs = {name: {**shared.get(name, {}), **match.get(name, {})} for name in names}
-    configs["scheduler"] = configs["scheduler"] or FLOW
-    return inspect_model(write_model(folder, class_name, configs, **preset.match.get("index", {})))
+def spec_told(folder: Path, preset: Preset, class_name: str, *, default_fps: int | None) -> PipelineSpec:
+    """Return what is read from a folder that was converted with this rate."""
+    unet = {**preset.match["unet"], "default_fps": default_fps}
+    return inspect_model(write_model(folder, class_name, SD | {"unet": unet}))
 
 
 def wan(folder: Path, transformer: dict[str, Any], **settings: Any) -> PipelineSpec:
@@ -65,31 +41,10 @@ def preset_name(spec: PipelineSpec) -> str | None:
     return spec.preset.name if spec.preset else None
 
 
-@pytest.mark.parametrize(("preset", "class_name"), EACH, ids=[f"{p.name}-{name}" for p, name in EACH])
-def test_every_preset_is_recognised_and_gives_what_its_pipelines_take(
-    tmp_path: Path, preset: Preset, class_name: str
-) -> None:
-    spec = spec_like(tmp_path / "any name", preset, class_name)
-    assert spec.preset == preset
-    assert spec.kind == ("video" if preset.fps else "image")
-    assert spec.native_fps == preset.fps
-    settable = spec.settable()
-    for name, value in preset.arguments.items():
-        if name not in ("num_frames", "guidance_scale_2"):  # which not every sibling takes
-            assert name in settable
-        if name in settable:
-            kind = settable[name].kind
-            assert kind
-            checked = check_argument(name, value, kind, spec)
-            assert not isinstance(checked, Refused), checked
-            assert (checked, type(checked)) == (value, type(value))
-            assert spec.defaults()[name] == value
-
-
 def test_every_entry_of_the_table_is_whole() -> None:
-    names = [preset.name for preset in presets()]
+    names = [preset.name for preset in PRESETS]
     assert len(set(names)) == len(names)
-    for preset in presets():
+    for preset in PRESETS:
         assert preset.match and preset.licence and preset.inputs
         assert {preset.dtype, *preset.dtypes.values()} <= set(NAMES)
         assert set(preset.dtypes) <= set(preset.parameters)
@@ -112,9 +67,8 @@ RATES = {
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
 def test_a_job_asks_for_the_motion_that_a_plain_call_asks_for(tmp_path: Path, variant: Variant) -> None:
-    preset = next(preset for preset in presets() if preset.name == variant.name)
-    told = {"unet": {**preset.match["unet"], "default_fps": variant.default_fps}}  # as it is converted
-    spec = spec_like(tmp_path / "a", replace(preset, match=told), variant.pipeline.__name__)
+    preset = next(preset for preset in PRESETS if preset.name == variant.name)
+    spec = spec_told(tmp_path, preset, variant.pipeline.__name__, default_fps=variant.default_fps)
     assert spec.preset == preset and "fps" not in preset.arguments
     assert spec.defaults().get("fps") == variant.default_fps == RATES[variant.name]
     page = (ROOT / "docs" / "videocrafter.md").read_text(encoding="utf-8")
@@ -123,9 +77,8 @@ def test_a_job_asks_for_the_motion_that_a_plain_call_asks_for(tmp_path: Path, va
 
 
 def test_motion_that_a_folder_was_converted_with_goes_before_the_released_models(tmp_path: Path) -> None:
-    preset = next(preset for preset in presets() if preset.name == "videocrafter2-t2v-512")
-    told = {"unet": {**preset.match["unet"], "default_fps": 12}}
-    spec = spec_like(tmp_path / "a", replace(preset, match=told), "VideoCrafterPipeline")
+    preset = next(preset for preset in PRESETS if preset.name == "videocrafter2-t2v-512")
+    spec = spec_told(tmp_path, preset, "VideoCrafterPipeline", default_fps=12)
     assert (spec.preset, spec.defaults()["fps"]) == (preset, 12)
 
 
@@ -191,7 +144,7 @@ def test_info_names_the_preset_and_what_it_sets() -> None:
 
 def test_list_prints_every_preset_with_its_model() -> None:
     printed = command("model", "list").output
-    for preset in presets():
+    for preset in PRESETS:
         assert f" {preset.name} " in printed
         assert all(model in printed for model in preset.models[:1])
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.model.families.family import Sibling
+from framefleet.pipeline.model.families.known import PRESETS
 from framefleet.pipeline.model.registry import class_named
-from framefleet.pipeline.model.specs.presets import presets
 from framefleet.pipeline.recipes.conditioned import conditioned_class
 from framefleet.pipeline.recipes.recipe import BUILT_IN, recipe_class
 from framefleet.pipeline.recipes.siblings import (
     SIBLINGS,
-    Sibling,
     as_sibling,
     call_parameters,
     find_sibling,
@@ -125,7 +125,7 @@ def test_a_model_that_a_recipe_cannot_use_is_refused_with_those_it_can(
 
 
 def test_every_preset_that_starts_from_an_image_has_a_class_for_it() -> None:
-    for preset in presets():
+    for preset in PRESETS:
         configs = {**preset.match, "index": {"expand_timesteps": preset.name == "wan2.2-ti2v-5b"}}
         for class_name in preset.pipelines if "image" in preset.inputs else ():
             assert conditioned_class("image", class_name, configs)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from framefleet.pipeline.model.specs.families import DENOISERS
-from framefleet.pipeline.model.specs.presets import Preset
+from framefleet.pipeline.model.families.preset import Preset
+from framefleet.pipeline.model.specs.model_index import DENOISERS
 
 _Offload = Literal["none", "model", "group"]
 OFFLOADS: tuple[_Offload, ...] = ("none", "model", "group")  # fastest first

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from framefleet.pipeline.errors import ModelError, RenderError
+from framefleet.pipeline.model.families.known import family_of
 from framefleet.pipeline.model.options.pipe_calls import Code, New
 from framefleet.pipeline.model.options.schema import Cache, Mag, TaylorSeer
 from framefleet.pipeline.model.specs.dtypes import torch_dtype
@@ -24,9 +25,6 @@ CONFIGS = {
     "faster": "FasterCacheConfig",
 }
 TIMED = ("pyramid", "faster")  # ask the pipeline for its current timestep
-# Pipelines that join both prompts in one forward and hand over (B, C, F, H, W), read in diffusers 0.42:
-# all that FasterCache's skipping of the unconditional half was written for.
-JOINED = ("CogVideoX", "ConsisID", "Allegro", "Latte", "Mochi")
 TIMESTEP = Code("lambda: pipe.current_timestep")
 
 
@@ -79,7 +77,7 @@ def check_cache(cache: Cache, denoisers: Mapping[str, Any], *, pipeline_class: t
     class_name = pipeline_class.__name__
     if cache.type in TIMED and not hasattr(pipeline_class, "current_timestep"):
         raise ModelError(f"cache {cache.type}: {class_name} does not tell its timestep", "use another cache")
-    if cache.type == "faster" and not (cache.is_guidance_distilled or class_name.startswith(JOINED)):
+    if cache.type == "faster" and not (cache.is_guidance_distilled or family_of(class_name).joins_prompts):
         raise ModelError(
             f"cache faster: {class_name} does not run both prompts in one forward, as it needs",
             "use another cache, or set `is_guidance_distilled: true`, which skips attention only",

@@ -19,7 +19,7 @@ from framefleet.pipeline.model.options.quantization import DISTRIBUTIONS, check_
 from framefleet.pipeline.model.options.regions import allow_graphs, check_compiler
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.options.step_cache import cache_config
-from framefleet.pipeline.model.specs.families import DENOISERS
+from framefleet.pipeline.model.specs.model_index import DENOISERS
 
 FP8 = {"fp8_e4m3": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
 NEVER = False  # of `dynamic`: bits must not depend on which shapes came before

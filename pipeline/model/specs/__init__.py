@@ -1,1 +1,1 @@
-"""What a pipeline takes: its signature, sizes, frames, dtypes, schedulers and presets."""
+"""What a pipeline takes: its signature, sizes, frames, dtypes and schedulers."""

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from framefleet.pipeline.model.specs.families import Family
+from framefleet.pipeline.model.families.autoencoders import PACKING_ALIKE
+from framefleet.pipeline.model.families.family import Family, config_value
 from framefleet.pipeline.model.specs.signature import Parameter
 
 FRAME_PARAMETERS = ("num_frames", "video_length")
@@ -22,7 +23,7 @@ def _vae_factors(configs: _Configs, family: Family) -> tuple[int, int]:
     vae = configs.get("vae", {})
     levels = len(next((vae[key] for key in _LEVELS if vae.get(key)), [0] * 4)) - 1
     spatial, temporal = 2**levels, vae.get("time_compression_ratio") or 1
-    if vae.get("spatio_temporal_scaling"):  # LTX
+    if vae.get("spatio_temporal_scaling"):
         halved = 2 ** sum(vae["spatio_temporal_scaling"])
         spatial, temporal = _last(vae.get("patch_size")) * halved, _last(vae.get("patch_size_t")) * halved
     spatial = vae.get("scale_factor_spatial") or vae.get("spatial_compression_ratio") or spatial
@@ -42,14 +43,11 @@ def frame_step(configs: _Configs, family: Family) -> int | None:
     return step if step > 1 else None
 
 
-def frame_rest(class_name: str, configs: _Configs) -> int:
-    """Return 1 where the first frame is packed alone, 0 where all are packed alike.
-
-    CogVideoX 1.5 renders over videos whose latent frames fill its patches of two, which 8k frames do.
-    """
-    over_pairs = class_name == "CogVideoXVideoToVideoPipeline" and _denoiser(configs).get("patch_size_t")
-    packs_alike = configs.get("vae", {}).get("_class_name") == "AutoencoderDCVideo"
-    return 0 if over_pairs or packs_alike else 1
+def frame_rest(class_name: str, configs: _Configs, family: Family) -> int:
+    """Return 1 where the first frame is packed alone, 0 where all are packed alike."""
+    path = family.whole_when.get(class_name)
+    is_whole = path is not None and config_value(configs, path)
+    return 0 if is_whole or config_value(configs, "vae._class_name") in PACKING_ALIKE else 1
 
 
 def default_size(parameters: Parameters, configs: _Configs, family: Family) -> tuple[int | None, int | None]:
@@ -57,13 +55,15 @@ def default_size(parameters: Parameters, configs: _Configs, family: Family) -> t
     signature = [parameters[name].default if name in parameters else None for name in ("height", "width")]
     if isinstance(signature[0], int) and isinstance(signature[1], int):
         return signature[0], signature[1]
-    if isinstance(family.default_size, tuple) or not family.prefix:
-        return family.default_size if isinstance(family.default_size, tuple) else (None, None)
-    sample = family.default_size or _denoiser(configs).get("sample_size")
+    if isinstance(family.default_size, tuple):
+        return family.default_size
+    if family.default_size is None:
+        return None, None
+    sample = _denoiser(configs).get("sample_size") if family.default_size == "config" else family.default_size
     if isinstance(sample, list) and len(sample) != 2:
         return None, None
     height, width = sample if isinstance(sample, list) else (sample, sample)
-    height = _denoiser(configs).get("sample_height", height)  # CogVideoX
+    height = _denoiser(configs).get("sample_height", height)
     width = _denoiser(configs).get("sample_width", width)
     spatial, _ = _vae_factors(configs, family)
     return (height * spatial, width * spatial) if height and width else (None, None)
@@ -79,23 +79,18 @@ def default_frames(parameters: Parameters, configs: _Configs) -> int | None:
 
 
 def only_frames(configs: _Configs) -> int | None:
-    """Return the length that image tokens of a frame each tie the clip to (DynamiCrafter)."""
+    """Return the length that image tokens of a frame each tie the clip to."""
     frames = configs.get("image_projector", {}).get("num_frames")
     return frames if frames and frames > 1 else None
 
 
-def native_fps(
-    index: Mapping[str, Any], parameters: Parameters, configs: _Configs, family: Family
-) -> float | None:
-    """Return frames per second as trained: newer models of two families are told by their configs."""
+def native_fps(parameters: Parameters, configs: _Configs, family: Family) -> float | None:
+    """Return frames per second as trained: newer models of a family are told by their configs."""
     rate = parameters["frame_rate"].default if "frame_rate" in parameters else None
     if isinstance(rate, int | float):
         return float(rate)
-    if family.prefix == "Wan" and index.get("expand_timesteps"):
-        return 24.0  # Wan 2.2 TI2V-5B
-    if family.prefix == "CogVideoX" and _denoiser(configs).get("patch_size_t"):
-        return 16.0  # CogVideoX 1.5
-    return family.fps
+    newer = (fps for path, fps in family.fps_when.items() if config_value(configs, path))
+    return next(newer, family.fps)
 
 
 def motion_rate(parameters: Parameters, configs: _Configs, family: Family) -> int | None:
@@ -105,7 +100,7 @@ def motion_rate(parameters: Parameters, configs: _Configs, family: Family) -> in
 
 
 def _last(patch: Any) -> int:
-    """Return how many pixels wide a patch is: one number, or (frames, height, width) as Wan's."""
+    """Return how many pixels wide a patch is: one number, or (frames, height, width)."""
     return int(patch[-1] if isinstance(patch, list | tuple) else patch or 1)
 
 

@@ -14,6 +14,8 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.json_text import parse_json
 
 INDEX = "model_index.json"
+# The components whose forwards are most of the work, and run once for each step and row.
+DENOISERS = ("transformer", "unet", "prior")
 OWN_CODE = (
     "pipelines with code of their own are not loaded; use a model made for diffusers, or update diffusers"
 )

@@ -52,6 +52,7 @@ FLOW_SOLVERS = frozenset(
     }
 )
 FLOW_MATCHING = frozenset({"FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"})
+FLOW_NAMES = ("FlowMatch", "LTXEuler")  # what the names of classes for such models start with
 
 # They assert `use_dynamic_shifting` when a pipeline hands them `mu` (UniPC takes it either way).
 MU_ONLY_DYNAMIC = FLOW_SOLVERS - {"UniPCMultistepScheduler"}

@@ -19,6 +19,7 @@ from framefleet.pipeline.model.specs.scheduler_names import (
     DIFFUSION,
     DISTILLED,
     FLOW_MATCHING,
+    FLOW_NAMES,
     FLOW_SOLVERS,
     MU_ONLY_DYNAMIC,
     SHORT_NAMES,
@@ -79,7 +80,8 @@ def build(choice: SchedulerChoice, base: SchedulerMixin) -> SchedulerMixin:
 def _lookup(name: str, spec: PipelineSpec) -> tuple[str, Mapping[str, Any]]:
     if name in SHORT_NAMES:
         return SHORT_NAMES[name]
-    known = DIFFUSION | FLOW_MATCHING | STOCHASTIC | {spec.scheduler_class, "CogVideoXDDIMScheduler"}
+    named = {class_name for class_name, _ in SHORT_NAMES.values()}
+    known = DIFFUSION | FLOW_MATCHING | STOCHASTIC | named | {spec.scheduler_class}
     if name in known:
         return name, {}
     near = nearest(name, [*SHORT_NAMES, *known], most=3, cutoff=0.5)
@@ -143,7 +145,7 @@ def is_flow(spec: PipelineSpec) -> bool:
 
 def steps_flow(class_name: str, config: Mapping[str, Any]) -> bool:
     """Return whether a scheduler of that class and config steps such a model."""
-    named = class_name.startswith(("FlowMatch", "LTXEuler"))
+    named = class_name.startswith(FLOW_NAMES)
     return named or bool(config.get("use_flow_sigmas")) or config.get("prediction_type") == "flow_prediction"
 
 

@@ -65,7 +65,7 @@ def _parameter(parameter: inspect.Parameter) -> Parameter:
     given = parameter.default if parameter.default is not inspect.Parameter.empty else None
     default = given if kind != "model" and kind and isinstance(given, str | int | float) else None
     if kind == "float" and isinstance(default, int):
-        default = float(default)  # CogVideoX writes `guidance_scale: float = 6`
+        default = float(default)  # some write `guidance_scale: float = 6`
     required = parameter.default is inspect.Parameter.empty
     return Parameter(name=parameter.name, kind=kind, default=default, required=required)
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.spelling import nearest
+from framefleet.pipeline.model.families.family import Family
+from framefleet.pipeline.model.families.known import family_of, preset_of
+from framefleet.pipeline.model.families.preset import Preset
 from framefleet.pipeline.model.registry import PIPELINES, exported, is_standin, own_class, own_component
 from framefleet.pipeline.model.specs import geometry
 from framefleet.pipeline.model.specs.config_values import check_values
-from framefleet.pipeline.model.specs.families import Family, family_of
 from framefleet.pipeline.model.specs.model_index import INDEX, index_of, read_index, read_object
-from framefleet.pipeline.model.specs.presets import Preset, preset_of
 from framefleet.pipeline.model.specs.signature import Parameter, Scalar, parameters_of
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class PipelineSpec:
         return preset | ({} if rate is None else {"fps": rate})
 
     def fps_of(self, arguments: Mapping[str, Any]) -> float | None:
-        """Return the native rate of a clip: what it is rendered for, where the call says so (LTX, SVD)."""
+        """Return the native rate of a clip: what it is rendered for, where the call says so."""
         own = None if self.family.fps_is_motion else arguments.get("fps")
         rate = arguments.get("frame_rate", own)
         return float(rate) if isinstance(rate, int | float) and rate > 0 else self.native_fps
@@ -120,10 +121,10 @@ def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
         family=family,
         size_multiple=geometry.size_multiple(configs, family),
         frame_step=geometry.frame_step(configs, family) if video else None,
-        frame_rest=geometry.frame_rest(class_name, configs),
+        frame_rest=geometry.frame_rest(class_name, configs, family),
         max_frames=family.max_frames or configs.get("motion_adapter", {}).get("motion_max_seq_length"),
         only_frames=geometry.only_frames(configs),
-        native_fps=preset.fps if preset else geometry.native_fps(index.values, parameters, configs, family),
+        native_fps=preset.fps if preset else geometry.native_fps(parameters, configs, family),
         default_height=height,
         default_width=width,
         default_frames=geometry.only_frames(configs) or geometry.default_frames(parameters, configs),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model.families.advice import ORIGINALS
+from framefleet.pipeline.model.families.known import FAMILIES
+from framefleet.pipeline.model.registry import named
 from framefleet.pipeline.model.specs.dtypes import NAMES, torch_dtype
 from framefleet.pipeline.model.specs.model_index import INDEX
 from framefleet.pipeline.models.conversion.checkpoint import Checkpoint, open_checkpoint
 from framefleet.pipeline.models.conversion.plan import Conversion, Converter, Network, check
 from framefleet.pipeline.models.conversion.safetensors_file import WRITTEN, write_safetensors
 from framefleet.pipeline.models.conversion.whole_folder import check_new, whole_folder
-
-# module:function, asked in turn.
-CONVERTERS = (
-    "framefleet.pipeline.models.crafter.convert:convert_crafter",
-    "framefleet.pipeline.models.opensora.convert:convert_opensora",
-)
 
 
 def convert(
@@ -84,7 +80,7 @@ def plan_conversion(
     raise ModelError(
         f"{checkpoint.path} is of no model that is known, its {len(checkpoint.shapes)} tensors start with "
         f"{next(iter(checkpoint.shapes), 'none')}",
-        "give the original checkpoint of VideoCrafter or DynamiCrafter, or the folder of Open-Sora v2",
+        f"give {ORIGINALS}",
     )
 
 
@@ -129,9 +125,9 @@ def write(
 
 
 def _converters() -> Iterator[Converter]:
-    for name in CONVERTERS:
-        module, _, function = name.partition(":")
-        yield getattr(import_module(module), function)
+    for family in FAMILIES:
+        if family.converter:
+            yield named(family.converter)
 
 
 def shapes_of(network: Network, checkpoint: Checkpoint, dtype: torch.dtype | None) -> dict[str, Tensor]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from PIL.Image import Image
+from PIL.Image import Image, fromarray
 from torch import Tensor
+
+from framefleet.pipeline.model.families.opensora import MAX_FRAMES
+from framefleet.pipeline.outputs.frames import Frames
 
 _Given = Any  # an image or a video, or a list of those; None where there is none
 
-_MAX_FRAMES = 129  # of the longest clips that it was trained on
 CONDITIONS = {  # latent frames at the start, at the end, and whether they come from a video
     "t2v": (0, 0, False),
     "i2v_head": (1, 0, False),
@@ -37,7 +40,7 @@ class Packing:
 
     @property
     def max_frames(self) -> int:
-        return _MAX_FRAMES if self.is_causal else _MAX_FRAMES // self.ratio * self.ratio
+        return MAX_FRAMES if self.is_causal else MAX_FRAMES // self.ratio * self.ratio
 
     def num_frames(self, num_latent: int) -> int:
         return (num_latent - self.is_causal) * self.ratio + self.is_causal
@@ -130,6 +133,15 @@ def condition_of(
         is_video=is_video,
         packing=packing,
     )
+
+
+def training_inputs(own: Mapping[str, Any], frames: Frames) -> dict[str, _Given]:
+    """Return what of a clip the pipeline is given in training: nothing, images or all, as the row says."""
+    head, tail, is_video = CONDITIONS.get(own.get("condition_type", "t2v"), (0, 0, False))
+    if is_video:
+        return {"video": [fromarray(frame) for frame in frames]}
+    first = {"image": fromarray(frames[0])} if head else {}
+    return first | ({"last_image": fromarray(frames[-1])} if tail else {})
 
 
 def given_to_rows(

@@ -38,7 +38,7 @@ def checked(
         its number, for the message.
     """
     called = spec_for(recipe, spec)
-    is_argument = "fps" in called.settable()  # Stable Video Diffusion's own, in a table too
+    is_argument = "fps" in called.settable()  # some have an own, in a table too
     cells: dict[str, Any] = {**request.arguments, "seed": request.seed, "scheduler": request.scheduler}
     cells |= {} if is_argument else {"fps": request.fps}
     table = _table_of({name: cell for name, cell in cells.items() if cell is not None}, index)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from framefleet.pipeline.model.families.advice import WITH_LAST_IMAGE
 from framefleet.pipeline.model.specs.bounds import too_large
 from framefleet.pipeline.model.specs.check import Refused
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
@@ -15,18 +15,9 @@ from framefleet.pipeline.recipes.siblings import is_first_only
 
 _Problems = Iterator[tuple[str, Refused]]
 
-# Wan's attention takes the last 512 tokens for text and those before them for the picture, however many there
-# are: diffusers' WanAttnProcessor, "512 is the context length of the text encoder, hardcoded for now".
+# Transformers with `image_dim` take the last 512 tokens for text and those before them for the picture,
+# however many there are: in diffusers 0.42 "the context length of the text encoder, hardcoded for now".
 TEXT_BESIDE_PICTURE = 512
-
-# `max_sequence_length` in the check_inputs of diffusers' pipelines (0.42), by the start of their names.
-LONGEST_TEXT = (
-    ("Kolors|OvisImage", 256),
-    (r"Flux(?!2)|StableDiffusion3|Chroma|Lumina2|Bria(?!Fibo)", 512),
-    ("QwenImage", 1024),
-    ("BriaFibo", 3000),
-)
-COGVIDEOX_TEXT = 226  # CogVideoXTransformer3DModel's own default
 
 
 def limits(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
@@ -45,7 +36,7 @@ def limits(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
         reason = "the model has one transformer, and no boundary_ratio that says when a second takes over"
         yield "guidance_scale_2", Refused(reason=reason, fix="leave it out")
     if arguments.get("last_image") and is_first_only(spec.configs):
-        fix = "leave it out, or use a first-and-last-frame model, as Wan2.1-FLF2V"
+        fix = f"leave it out, or use {WITH_LAST_IMAGE}"
         yield "last_image", Refused(reason="the model starts from a first image only", fix=fix)
     if arguments.get("fps") is not None and spec.configs.get("unet", {}).get("default_fps", 0) is None:
         yield "fps", Refused(reason="this model is told no rate", fix="leave it out")
@@ -66,7 +57,7 @@ def _sizes(arguments: Mapping[str, Any]) -> _Problems:
 
 
 def _learned_size(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
-    """CogVideoX-5B's image-to-video learned the position of each patch, and has none for other sizes."""
+    """Where the position of each patch was learned, there is none for other sizes."""
     for name, native in (("height", spec.default_height), ("width", spec.default_width)):
         if native and arguments.get(name, native) != native:
             reason = f"the model learned {spec.default_height} x {spec.default_width} pixels only"
@@ -81,7 +72,7 @@ def _text_length(arguments: Mapping[str, Any]) -> _Problems:
 
 
 def _longest_text(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
-    """What pipelines refuse when they are called, and the text that CogVideoX adds fixed positions to."""
+    """What pipelines refuse when they are called, and text that fixed positions are added to."""
     length = arguments.get("max_sequence_length")
     if length is None:
         return
@@ -91,7 +82,7 @@ def _longest_text(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems
             reason = f"the model has positions for {only} tokens of text"
             yield "max_sequence_length", Refused(reason=reason, fix=f"use {only}")
         return
-    longest = next((most for names, most in LONGEST_TEXT if re.match(names, spec.class_name)), length)
+    longest = spec.family.max_text or length
     if length > longest:
         reason = f"the pipeline takes {longest} tokens at most"
         yield "max_sequence_length", Refused(reason=reason, fix=f"use {longest} or less")
@@ -100,14 +91,14 @@ def _longest_text(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems
 def _fixed_text(spec: PipelineSpec, transformer: Mapping[str, Any]) -> int | None:
     is_rotary = transformer.get("use_rotary_positional_embeddings")
     is_fixed = transformer.get("use_learned_positional_embeddings") or not is_rotary
-    if not spec.class_name.startswith("CogVideoX") or not is_fixed:
+    if spec.family.text_positions is None or not is_fixed:
         return None
-    only: int = transformer.get("max_text_seq_length", COGVIDEOX_TEXT)
+    only: int = transformer.get("max_text_seq_length", spec.family.text_positions)
     return only
 
 
 def _guidance_range(arguments: Mapping[str, Any]) -> _Problems:
-    """Stable Video Diffusion asks the maximum alone whether there is guidance, and later both."""
+    """A pipeline of two scales asks the maximum alone whether there is guidance, and later both."""
     low, high = arguments["min_guidance_scale"], arguments["max_guidance_scale"]
     if high <= 1 < low:
         reason = f"max_guidance_scale is {high:g}, which switches guidance off"

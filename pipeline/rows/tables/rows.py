@@ -98,7 +98,7 @@ class RowPlan:
 
     base: the arguments of a row whose cells are all null. loras: the LoRAs of such a row.
     fps: the job's own rate, if it has one.
-    rules: what a pipeline of ours allows in a row beyond what each argument may be; see `models.RULES`.
+    rules: what a pipeline of ours allows in a row beyond what each argument may be; see `Family.row_rules`.
     carried: columns without meaning here; they go into the record as they are.
     lookalikes: (carried column, argument that it may have meant).
     """

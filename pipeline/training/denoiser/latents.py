@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model.families.family import Layout
+from framefleet.pipeline.model.families.known import FAMILIES, family_of
 from framefleet.pipeline.models.opensora.tokens import pack
 from framefleet.pipeline.outputs.frames import Frames
 
@@ -41,32 +43,33 @@ def _not_in_fp16(vae: Any) -> Iterator[None]:
 
 def check_trainable(pipeline: str) -> None:
     """Raise ModelError for pipelines of a class that cannot be trained."""
-    if pipeline not in _ENCODERS:
+    if pipeline not in family_of(pipeline).training:
+        known = [name for family in FAMILIES for name in family.training]
         raise ModelError(
             f"{pipeline} cannot be trained: it is not known how its denoiser gets a video",
-            f"the pipelines that can are {', '.join(_ENCODERS)}",
+            f"the pipelines that can are {', '.join(known)}",
         )
 
 
 def encoder_of(pipeline: str) -> Callable[[Any, Tensor], Tensor]:
     """Return what encodes for pipelines of this class. Raises ModelError as `check_trainable` does."""
     check_trainable(pipeline)
-    return _ENCODERS[pipeline]
+    return _LAYOUTS[family_of(pipeline).training[pipeline].layout]
 
 
-def _wan(pipe: Any, pixels: Tensor) -> Tensor:
+def _normalised(pipe: Any, pixels: Tensor) -> Tensor:
     config, latents = pipe.vae.config, _mean(pipe.vae.encode(pixels))
     return (latents - _by_channel(config.latents_mean, latents)) / _by_channel(config.latents_std, latents)
 
 
-def _cogvideox(pipe: Any, pixels: Tensor) -> Tensor:
-    """Frames before channels. CogVideoX 1.5 takes pairs of latent frames: the first stands there twice."""
+def _frames_first(pipe: Any, pixels: Tensor) -> Tensor:
+    """Frames before channels. Where tokens take pairs of latent frames, the first stands there twice."""
     latents = _scaled(pipe, pixels).transpose(1, 2)
     missing = -latents.shape[1] % (pipe.transformer.config.patch_size_t or 1)
     return torch.cat([latents[:, :1]] * missing + [latents], dim=1)
 
 
-def _ltx(pipe: Any, pixels: Tensor) -> Tensor:
+def _normalised_in_tokens(pipe: Any, pixels: Tensor) -> Tensor:
     vae, latents = pipe.vae, _mean(pipe.vae.encode(pixels))
     centred = latents - _by_channel(vae.latents_mean, latents)
     return pack(
@@ -75,7 +78,7 @@ def _ltx(pipe: Any, pixels: Tensor) -> Tensor:
     )
 
 
-def _opensora(pipe: Any, pixels: Tensor) -> Tensor:
+def _in_tokens(pipe: Any, pixels: Tensor) -> Tensor:
     return pack(_scaled(pipe, pixels), pipe.transformer.config.patch_size)
 
 
@@ -93,8 +96,8 @@ def _image(pipe: Any, pixels: Tensor) -> Tensor:
     return _scaled(pipe, pixels[:, :, 0])
 
 
-def _sdxl(pipe: Any, pixels: Tensor) -> Tensor:
-    """Models derived from SDXL may have a mean and a deviation, as its pipeline knows."""
+def _image_normalised(pipe: Any, pixels: Tensor) -> Tensor:
+    """Derived models may have a mean and a deviation, as the pipeline knows."""
     mean, std = (getattr(pipe.vae.config, name, None) for name in ("latents_mean", "latents_std"))
     latents = _image(pipe, pixels)
     if mean is None or std is None:
@@ -103,34 +106,28 @@ def _sdxl(pipe: Any, pixels: Tensor) -> Tensor:
     return (latents - _by_channel(mean, latents) * factor) / _by_channel(std, latents)
 
 
-def _shifted(pipe: Any, pixels: Tensor) -> Tensor:
+def _image_shifted(pipe: Any, pixels: Tensor) -> Tensor:
     config = pipe.vae.config
     shift: float = config.shift_factor
     factor: float = config.scaling_factor
     return (_mean(pipe.vae.encode(pixels[:, :, 0])) - shift) * factor
 
 
-def _flux(pipe: Any, pixels: Tensor) -> Tensor:
-    return pack(_shifted(pipe, pixels)[:, :, None], 2)
+def _image_in_tokens(pipe: Any, pixels: Tensor) -> Tensor:
+    return pack(_image_shifted(pipe, pixels)[:, :, None], 2)
 
 
-_ENCODERS: dict[str, Callable[[Any, Tensor], Tensor]] = {
-    "WanPipeline": _wan,
-    "WanImageToVideoPipeline": _wan,
-    "CogVideoXPipeline": _cogvideox,
-    "CogVideoXImageToVideoPipeline": _cogvideox,
-    "LTXPipeline": _ltx,
-    "LTXImageToVideoPipeline": _ltx,
-    "HunyuanVideoPipeline": _scaled,
-    "OpenSoraPipeline": _opensora,
-    "VideoCrafterPipeline": _frame_by_frame,
-    "VideoCrafterImageToVideoPipeline": _frame_by_frame,
-    "DynamiCrafterPipeline": _frame_by_frame,
-    "AnimateDiffPipeline": _frame_by_frame,
-    "StableDiffusionPipeline": _image,
-    "StableDiffusionXLPipeline": _sdxl,
-    "StableDiffusion3Pipeline": _shifted,
-    "FluxPipeline": _flux,
+_LAYOUTS: dict[Layout, Callable[[Any, Tensor], Tensor]] = {
+    "scaled": _scaled,
+    "normalised": _normalised,
+    "normalised_in_tokens": _normalised_in_tokens,
+    "frames_first": _frames_first,
+    "in_tokens": _in_tokens,
+    "frame_by_frame": _frame_by_frame,
+    "image": _image,
+    "image_normalised": _image_normalised,
+    "image_shifted": _image_shifted,
+    "image_in_tokens": _image_in_tokens,
 }
 
 

@@ -8,23 +8,15 @@ from typing import Any
 from PIL import Image
 
 from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.model.families.family import Training
+from framefleet.pipeline.model.families.known import family_of
+from framefleet.pipeline.model.registry import named
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.schedulers import steps_flow
 from framefleet.pipeline.model.specs.signature import INPUTS
-from framefleet.pipeline.models.opensora.conditions import CONDITIONS
 from framefleet.pipeline.outputs.frames import Frames
 from framefleet.pipeline.recipes.siblings import call_parameters, fitted_arguments
 from framefleet.pipeline.training.task import Bucket
-
-_GUIDED = {"guidance_scale": 2.0}
-# What else makes the call that guidance leads away from, beside an empty prompt.
-_UNPROMPTED: Mapping[str, Mapping[str, Any]] = {
-    "OpenSoraPipeline": {"frame_rate": None, "motion_score": None},  # a negative prompt is told of neither
-    # Their first call under guidance is that one: for SDXL may be zeros, for the others no image.
-    "StableDiffusionXLPipeline": _GUIDED,
-    "VideoCrafterImageToVideoPipeline": _GUIDED,
-    "DynamiCrafterPipeline": _GUIDED,
-}
 
 
 def row_arguments(
@@ -54,7 +46,13 @@ def row_arguments(
 def without_prompt(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of the same call as a row sees it whose prompt is dropped."""
     empty = {name: "" for name in arguments if name in ("prompt", "prompt_2", "prompt_3")}
-    return {**arguments, **empty, **_UNPROMPTED.get(type(pipe).__name__, {})}
+    training = _training(pipe)
+    return {**arguments, **empty, **(training.unprompted if training else {})}
+
+
+def _training(pipe: Any) -> Training | None:
+    name = type(pipe).__name__
+    return family_of(name).training.get(name)
 
 
 def _is_ignored(name: str) -> bool:
@@ -70,14 +68,12 @@ def _num_steps(scheduler: Any) -> int:
 
 def _seen(pipe: Any, own: Mapping[str, Any], frames: Frames) -> dict[str, Any]:
     """Return the frames that the pipeline is given."""
-    name, known = type(pipe).__name__, call_parameters(type(pipe).__name__)
-    clip = [Image.fromarray(frame) for frame in (frames[0], frames[-1])]
-    if name == "OpenSoraPipeline":  # from text, images or a video, as the row says
-        head, tail, is_video = CONDITIONS.get(own.get("condition_type", "t2v"), (0, 0, False))
-        if is_video:
-            return {"video": [Image.fromarray(frame) for frame in frames]}
-        return ({"image": clip[0]} if head else {}) | ({"last_image": clip[1]} if tail else {})
-    return {"image": clip[0]} if "image" in known else {}
+    training = _training(pipe)
+    if training and training.inputs:
+        found: dict[str, Any] = named(training.inputs)(own, frames)
+        return found
+    takes_image = "image" in call_parameters(type(pipe).__name__)
+    return {"image": Image.fromarray(frames[0])} if takes_image else {}
 
 
 def _is_guidance_embedded(pipe: Any) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.model.options.offload import modules_of
-from framefleet.pipeline.model.specs.families import DENOISERS
+from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.model.specs.signature import INPUTS
 from framefleet.pipeline.outputs.frames import Frames
 from framefleet.pipeline.render.encoders.memo import Memo

@@ -1,12 +1,9 @@
-"""From a model's configs to what presets.toml knows of it: native values, dtypes, memory, licence."""
+"""What is known of one released model: native values, dtypes, memory, licence."""
 
 from __future__ import annotations
 
-import functools
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from framefleet.pipeline.model.specs.dtypes import DTypeName
@@ -17,7 +14,26 @@ BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """One entry of presets.toml, which explains the fields."""
+    """One model, known by its configs. Narrower ones come first: the first that fits a folder counts.
+
+    Sources are the signatures and docstrings of diffusers 0.42, its documentation, the model cards, and where
+    named the authors' code. Size multiples and frame steps are computed from the configs, see geometry.py.
+
+    name: what `framefleet model info` and `list` call it. models: of the hub.
+    inputs: what a clip starts from.
+    pipelines: classes of model_index.json that it is recognised with.
+    match: values in the components' configs, and ("index") in model_index.json, that tell it from others.
+    arguments: native values of the call, used where neither row nor job gives one.
+    parameters: in millions, counted on the libraries' classes built from the published configs.
+    held: in millions, counted alike: of components that `offload: group` moves, the most that is on the GPU
+        at once (the largest block and all that is in no block; of text encoders the largest layer).
+    token: frames, height, width in pixels of one token of the denoiser (of UNets: of one latent place).
+    width: channels of a token. joined: both prompts of guidance are in one forward.
+    fps: as trained; None for images.
+    dtype: of `dtype: auto` on a GPU. dtypes: of the components that differ.
+    download_gb: as the hub shows it, or summed over its files; None where neither could be checked.
+    scheduler: as shipped, where that could be checked. note: what else to know.
+    """
 
     name: str
     models: tuple[str, ...]
@@ -59,16 +75,3 @@ class Preset:
             component: millions * BYTES[self.dtypes.get(component, self.dtype)] / 1000
             for component, millions in parameters.items()
         }
-
-
-@functools.cache
-def presets() -> tuple[Preset, ...]:
-    """Return all presets, in the order in which they are tried."""
-    entries = tomllib.loads(Path(__file__).with_name("presets.toml").read_text(encoding="utf-8"))["preset"]
-    lists = ("models", "inputs", "pipelines", "token")
-    return tuple(Preset(**{**entry, **{key: tuple(entry[key]) for key in lists}}) for entry in entries)
-
-
-def preset_of(class_name: str, configs: Mapping[str, Mapping[str, Any]]) -> Preset | None:
-    """Return the preset of a model, or None. configs: by component, and model_index.json as "index"."""
-    return next((preset for preset in presets() if preset.fits(class_name, configs)), None)

@@ -1,0 +1,137 @@
+"""What one family of models is known by: values alone, read by whoever checks, renders or trains.
+
+Code of a family (what rows of it may hold, how its checkpoints are converted) is named as "module:function",
+and imported when it is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from framefleet.pipeline.model.families.preset import Preset
+
+SiblingTask = Literal["image_to_video", "video_to_video", "image_to_image"]
+# How a denoiser gets a video in training; each is a function in training/denoiser/latents.py.
+Layout = Literal[
+    "scaled",
+    "normalised",
+    "normalised_in_tokens",
+    "frames_first",
+    "in_tokens",
+    "frame_by_frame",
+    "image",
+    "image_normalised",
+    "image_shifted",
+    "image_in_tokens",
+]
+_Configs = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sibling:
+    """`target` does `task` with the components of `source`.
+
+    when: config values, as "component.key", that must be set (True) or must not (False).
+    redraws_when: the same, for clips that `source` itself rendered: it must take their lengths.
+    otherwise: why a model with other values cannot, and what can. noising: the scheduler's method it needs.
+    """
+
+    task: SiblingTask
+    source: str
+    target: str
+    when: Mapping[str, bool] = field(default_factory=dict)
+    redraws_when: Mapping[str, bool] = field(default_factory=dict)
+    otherwise: tuple[str, str] = ("", "")
+    noising: str | None = None
+
+    def fits(self, configs: _Configs, *, redraws: bool) -> bool:
+        conditions = [*self.when.items(), *(self.redraws_when.items() if redraws else ())]
+        return all(bool(config_value(configs, path)) is wanted for path, wanted in conditions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """How one pipeline class of a family shows its denoiser a video.
+
+    unprompted: what else makes the call that guidance leads away from, beside an empty prompt.
+    inputs: "module:function" from a row's own arguments and its frames to those that the pipeline is given;
+        without one it is the first, as `image`, where the call takes one.
+    """
+
+    layout: Layout
+    unprompted: Mapping[str, Any] = field(default_factory=dict)
+    inputs: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """What holds for all pipelines whose class name starts with `prefix`; where nothing is, configs say.
+
+    Read from `check_inputs`, `prepare_latents` and `__call__` of each pipeline in diffusers 0.42.
+
+    Sizes and frames.
+    size_base: what `check_inputs` demands of height and width, whatever the configs say.
+    packing: pixels of the latent that the pipeline itself folds into one token, beside the denoiser's patch.
+    vae_factors: (spatial, temporal) where the pipeline has them as constants.
+    default_size: (height, width) in pixels, or one number in latent pixels, of a call that gives no size;
+        "config" asks the denoiser's; None where it is not known.
+    frame_factor: the frame step is this times the autoencoder's temporal factor; 0 takes any frame count.
+    whole_when: a class that takes whole frame steps, without a first frame alone, where the config value
+        "component.key" is set.
+    max_frames: of the longest clips that it was trained on, where it renders no longer ones.
+    drops_repeats: where no first frame is packed alone, images leave a clip fewer frames; `row_rules` check
+        how many there are.
+    fps: the rate that the model was trained at; None for images. fps_when: that of models with the config
+        value "component.key" set.
+    fps_is_motion: the call's own `fps` says how much motion there is to be, not how fast the clip plays.
+
+    Text, guidance and noise.
+    max_text: the largest `max_sequence_length` that `check_inputs` takes.
+    text_positions: of a model whose text has fixed positions, where its config does not say how many.
+    reads_guidance_once: `guidance_scale` is an input of the network, or read before the first step only, in
+        pipelines without `true_cfg_scale`.
+    joins_prompts: both prompts are in one forward, of (B, C, F, H, W): all that FasterCache's skipping of the
+        unconditional half was written for.
+    sends: what the pipeline hands to `scheduler.set_timesteps` beside the number of steps.
+    schedulers: the only classes that its loop works with; empty when any of the right kind does.
+
+    Models and tasks.
+    presets: in the order in which they are tried. training: by the class of the pipeline.
+    pipelines, components: classes that diffusers lacks, and the modules that hold them.
+    row_rules: "module:function" that knows what a row may hold, beyond what each argument may be.
+    converter: "module:function" from a checkpoint of its authors to what becomes of it, or to None.
+    """
+
+    prefix: str
+    size_base: int = 1
+    packing: int = 1
+    vae_factors: tuple[int, int] | None = None
+    default_size: tuple[int, int] | int | Literal["config"] | None = None
+    frame_factor: int = 1
+    whole_when: Mapping[str, str] = field(default_factory=dict)
+    max_frames: int | None = None
+    drops_repeats: bool = False
+    fps: float | None = None
+    fps_when: Mapping[str, float] = field(default_factory=dict)
+    fps_is_motion: bool = False
+    max_text: int | None = None
+    text_positions: int | None = None
+    reads_guidance_once: bool = False
+    joins_prompts: bool = False
+    sends: tuple[str, ...] = ("sigmas", "mu")  # the careful guess: what most flow-matching pipelines send
+    schedulers: tuple[str, ...] = ()
+    presets: tuple[Preset, ...] = ()
+    siblings: tuple[Sibling, ...] = ()
+    training: Mapping[str, Training] = field(default_factory=dict)
+    pipelines: Mapping[str, str] = field(default_factory=dict)
+    components: Mapping[str, str] = field(default_factory=dict)
+    row_rules: str | None = None
+    converter: str | None = None
+
+
+def config_value(configs: _Configs, path: str) -> Any:
+    """Return the value at "component.key", or None."""
+    component, _, key = path.partition(".")
+    return configs.get(component, {}).get(key)

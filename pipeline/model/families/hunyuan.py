@@ -1,0 +1,37 @@
+"""HunyuanVideo, from text."""
+
+from __future__ import annotations
+
+from framefleet.pipeline.model.families.family import Family, Training
+from framefleet.pipeline.model.families.preset import Preset
+
+HUNYUANVIDEO = Family(
+    prefix="HunyuanVideo",
+    size_base=16,
+    default_size="config",
+    fps=24,
+    sends=("sigmas",),
+    training={"HunyuanVideoPipeline": Training(layout="scaled")},
+    presets=(
+        # Precision: the docstring of diffusers' HunyuanVideoPipeline.
+        Preset(
+            name="hunyuanvideo",
+            models=("hunyuanvideo-community/HunyuanVideo",),
+            inputs=("text",),
+            pipelines=("HunyuanVideoPipeline",),
+            match=dict(transformer=dict(num_layers=20, num_single_layers=40, in_channels=16)),
+            arguments=dict(
+                height=720, width=1280, num_frames=129, num_inference_steps=50, guidance_scale=6.0
+            ),
+            fps=24,
+            dtype="fp16",
+            dtypes=dict(transformer="bf16"),
+            parameters=dict(transformer=12821, text_encoder=7505, text_encoder_2=123, vae=246),
+            held=dict(transformer=701, text_encoder=526),
+            token=(4, 16, 16),
+            width=3072,
+            licence="tencent-hunyuan-community",
+            scheduler="FlowMatchEuler, shift 7",
+        ),
+    ),
+)

@@ -1,0 +1,51 @@
+"""All families, and what a pipeline's class name and configs find among them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from framefleet.pipeline.model.families.animatediff import ANIMATEDIFF
+from framefleet.pipeline.model.families.cogvideox import COGVIDEOX
+from framefleet.pipeline.model.families.crafter import DYNAMICRAFTER, VIDEOCRAFTER
+from framefleet.pipeline.model.families.family import Family
+from framefleet.pipeline.model.families.flux import FLUX
+from framefleet.pipeline.model.families.hunyuan import HUNYUANVIDEO
+from framefleet.pipeline.model.families.ltx import LTX
+from framefleet.pipeline.model.families.opensora import OPENSORA
+from framefleet.pipeline.model.families.others import OTHERS
+from framefleet.pipeline.model.families.preset import Preset
+from framefleet.pipeline.model.families.stable_diffusion import STABLE_DIFFUSION
+from framefleet.pipeline.model.families.stable_diffusion_3 import STABLE_DIFFUSION_3
+from framefleet.pipeline.model.families.stable_video_diffusion import STABLE_VIDEO_DIFFUSION
+from framefleet.pipeline.model.families.wan import WAN
+
+# Each is rendered by tests/models/test_families.py. Pages and messages list them in this order.
+RENDERED = (
+    WAN,
+    COGVIDEOX,
+    LTX,
+    HUNYUANVIDEO,
+    OPENSORA,
+    ANIMATEDIFF,
+    STABLE_VIDEO_DIFFUSION,
+    VIDEOCRAFTER,
+    DYNAMICRAFTER,
+    STABLE_DIFFUSION_3,
+    FLUX,
+    STABLE_DIFFUSION,
+)
+FAMILIES = (*RENDERED, *OTHERS)
+PRESETS = tuple(preset for family in FAMILIES for preset in family.presets)
+_NONE = Family(prefix="")  # the factors of its autoencoder and denoiser, no guess at its default size
+
+
+def family_of(class_name: str) -> Family:
+    """Return the family with the longest prefix of `class_name`, or the one of a class that nobody listed."""
+    matches = [family for family in FAMILIES if class_name.startswith(family.prefix)]
+    return max(matches, key=lambda family: len(family.prefix), default=_NONE)
+
+
+def preset_of(class_name: str, configs: Mapping[str, Mapping[str, Any]]) -> Preset | None:
+    """Return the preset of a model, or None. configs: by component, and model_index.json as "index"."""
+    return next((preset for preset in PRESETS if preset.fits(class_name, configs)), None)

@@ -1,0 +1,219 @@
+"""What every family holds that is listed in `known.RENDERED`. A new one needs a line in TINIES, no more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+from PIL import Image
+
+from framefleet.jobs.replay.replay import replay
+from framefleet.jobs.replay.script import replay_script
+from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.model.families.family import Family
+from framefleet.pipeline.model.families.known import FAMILIES, PRESETS, RENDERED, family_of
+from framefleet.pipeline.model.families.preset import Preset
+from framefleet.pipeline.model.registry import PIPELINES, class_named, named, own_class
+from framefleet.pipeline.model.specs.check import Refused, check_argument
+from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model, spec_of
+from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
+from framefleet.pipeline.recipes.recipe import BUILT_IN
+from framefleet.pipeline.request import MAX_FPS, MIN_FPS, Request
+from framefleet.pipeline.rows.tables.checked import checked
+from tests import crafter
+from tests.here import render_here
+from tests.jobs import job_values, records_of, write_table
+from tests.mixed import SIZES
+from tests.pictures import write_starts
+from tests.tiny import tiny
+from tests.unit.test_checked import Anything
+
+PROMPTS = ("a red ball", "一只绿色的猫在雨中奔跑")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiny:
+    """A tiny model of a family. call: its smallest. max_rows: in a forward."""
+
+    build: Callable[[], Path]
+    call: Mapping[str, Any]
+    guidance: str = "guidance_scale"
+    max_rows: int = 4
+
+
+def _tiny(name: str, **more: Any) -> Tiny:
+    return Tiny(build=partial(tiny, name), call=SIZES[name], **more)
+
+
+def _crafter(variant: str) -> Tiny:
+    return Tiny(build=partial(crafter.crafter, variant), call=crafter.SMALLEST)
+
+
+# By the family's prefix.
+TINIES = {
+    "Wan": _tiny("wan"),
+    "CogVideoX": _tiny("cogvideox"),
+    "LTX": _tiny("ltx"),
+    "HunyuanVideo": _tiny("hunyuan"),
+    "OpenSora": _tiny("opensora"),
+    "AnimateDiff": _tiny("animatediff", max_rows=1),  # prompts come once for each frame, and join no others
+    "StableVideoDiffusion": _tiny("svd", guidance="max_guidance_scale"),
+    "VideoCrafter": _crafter(crafter.TEXT),
+    "DynamiCrafter": _crafter(crafter.MOTION),
+    "StableDiffusion3": _tiny("sd3"),
+    "Flux": _tiny("flux"),
+    "StableDiffusion": _tiny("sd"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendered:
+    """Rows of a family that were rendered in company. row_ids: in the order in which they were done."""
+
+    spec: PipelineSpec
+    model: Path
+    folder: Path
+    rows: list[dict[str, Any]]
+    output: str
+    row_ids: list[str]
+
+    @property
+    def from_image(self) -> bool:
+        return "image" in self.rows[0]
+
+
+def tiny_of(family: Family) -> Tiny:
+    assert family.prefix in TINIES, (
+        f"the family {family.prefix} has no tiny pipeline to be tested with: "
+        "write one in tests/tinies, and name it in TINIES of tests/models/test_families.py"
+    )
+    return TINIES[family.prefix]
+
+
+@pytest.fixture(scope="module", params=RENDERED, ids=lambda family: family.prefix)
+def rendered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Rendered:
+    family: Family = request.param
+    tiny, folder = tiny_of(family), tmp_path_factory.mktemp("family")
+    model = tiny.build()
+    spec = inspect_model(model)
+    assert spec.family is family
+    rows = list(rows_of(tiny, spec, write_starts(folder, num_frames=1)))
+    values = job_values(write_table(folder / "t.parquet", rows), folder / "out")
+    values |= {"model": {"path": str(model), "dtype": "fp32"}, "defaults": {}}
+    values["batching"]["max_rows"] = tiny.max_rows
+    output, row_ids = render_here(values)
+    return Rendered(spec=spec, model=model, folder=folder, rows=rows, output=output, row_ids=row_ids)
+
+
+def rows_of(tiny: Tiny, spec: PipelineSpec, pictures: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield rows that differ in all but their size."""
+    required = {name for name, parameter in spec.parameters.items() if parameter.required}
+    for seed, prompt in enumerate(PROMPTS):
+        row = {**tiny.call, "seed": seed, tiny.guidance: 3.0 + seed}
+        row |= {"prompt": prompt} if "prompt" in spec.parameters else {}
+        yield row | ({"image": pictures[seed]} if "image" in required else {})
+
+
+def plain_call(pipe: Any, row: Mapping[str, Any], folder: Path) -> str:
+    """Return the digest of what a script without framefleet renders."""
+    given = {name: value for name, value in row.items() if name != "seed"}
+    if "image" in given:
+        given["image"] = Image.open(folder / given["image"]).convert("RGB")
+    request = Request(arguments={}, seed=row["seed"])
+    return frames_sha256(to_frames(pipe(**given, generator=request.generator(), output_type="np")))
+
+
+def plain_pipe(rendered: Rendered) -> Any:
+    pipe = class_named(rendered.spec.class_name).from_pretrained(rendered.model)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def test_rows_in_company_have_the_frames_of_plain_calls(rendered: Rendered) -> None:
+    pipe = plain_pipe(rendered)
+    found = {record["seed"]: record["frames_sha256"] for record in records_of(rendered.output)}
+    assert found == {row["seed"]: plain_call(pipe, row, rendered.folder) for row in rendered.rows}
+
+
+def test_a_row_is_rendered_again_by_a_script_or_where_it_starts_from_a_file_by_replay(
+    rendered: Rendered, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if rendered.from_image:
+        assert replay(rendered.output, rendered.row_ids[0]).is_equal
+        return
+    exec(compile(replay_script(rendered.output, rendered.row_ids[0]), "again.py", "exec"), {})
+    assert capsys.readouterr().out.startswith("the same frames: ")
+
+
+def wrong_values(spec: PipelineSpec, call: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """Yield values of one argument each, some of which the pipeline refuses."""
+    for name in ("height", "width"):
+        yield from ((name, value) for value in (0, call[name] + 1, call[name] + spec.size_multiple // 2))
+    for name in FRAME_PARAMETERS:
+        if name in call:
+            yield from ((name, value) for value in (0, call[name] + 1, call[name] + 2))
+    yield "num_inference_steps", 0
+    if spec.family.max_text:
+        yield "max_sequence_length", spec.family.max_text + 1
+
+
+def test_what_the_pipeline_refuses_is_refused_before(rendered: Rendered) -> None:
+    spec, pipe, row = rendered.spec, plain_pipe(rendered), rendered.rows[0]
+    num_refused = 0
+    for name, value in wrong_values(spec, row):
+        wrong = row | {name: value}
+        try:
+            plain_call(pipe, wrong, rendered.folder)
+        except Exception:  # of any kind: some fail late, in the network
+            num_refused += 1
+            with pytest.raises(TableError, match=f"{name} is {value}, but "):
+                arguments = {name: cell for name, cell in wrong.items() if name != "seed"}
+                checked(Request(arguments=arguments), spec, BUILT_IN["generate"], finder=Anything())
+    assert num_refused
+
+
+@pytest.mark.parametrize(
+    ("preset", "class_name"),
+    [pytest.param(p, name, id=f"{p.name}-{name}") for p in PRESETS for name in p.pipelines],
+)
+def test_a_preset_is_recognised_and_its_pipelines_render_what_it_says(
+    preset: Preset, class_name: str
+) -> None:
+    configs = inspect_model(tiny_of(family_of(class_name)).build()).configs
+    own = {name: {**configs.get(name, {}), **values} for name, values in preset.match.items()}
+    spec = spec_of(class_name, {**configs, **own})
+    assert spec.preset == preset
+    assert spec.kind == ("video" if preset.fps else "image")
+    assert spec.native_fps == preset.fps
+    assert preset.fps is None or MIN_FPS <= preset.fps <= MAX_FPS
+    settable = spec.settable()
+    for name, value in preset.arguments.items():
+        if name not in ("num_frames", "guidance_scale_2"):  # which not every sibling takes
+            assert name in settable
+        if name in settable and not (name == "num_frames" and spec.only_frames):  # the tiny model's own
+            kind = settable[name].kind
+            assert kind
+            found = check_argument(name, value, kind, spec)  # type: ignore[arg-type]
+            assert not isinstance(found, Refused), found
+            assert (found, type(found)) == (value, type(value))
+            assert spec.defaults()[name] == value
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.prefix)
+def test_a_family_says_only_what_its_pipelines_know(family: Family) -> None:
+    classes = {*family.training, *family.whole_when, *family.pipelines}
+    classes |= {name for sibling in family.siblings for name in (sibling.source, sibling.target)}
+    classes |= {name for preset in family.presets for name in preset.pipelines}
+    for class_name in classes:
+        assert family_of(class_name) is family
+        assert class_named(class_name)
+    assert any(name.startswith(family.prefix) for name in (*PIPELINES, *dir(diffusers)))
+    assert all(own_class(name) for name in family.components)
+    places = (family.row_rules, family.converter, *(how.inputs for how in family.training.values()))
+    assert all(callable(named(place)) for place in places if place)
