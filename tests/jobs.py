@@ -42,15 +42,20 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     return path
 
 
-def job_values(table: Path, output: Path | str, *, model: str = "wan", **more: Any) -> dict[str, Any]:
-    """A job on a tiny model, as a job file holds it: two CPU workers, every forward size in use."""
+def job_values(
+    table: Path, output: Path | str, *, model: str = "wan", address: str | None = None, **more: Any
+) -> dict[str, Any]:
+    """A job on a tiny model, as a job file holds it: two CPU workers, every forward size in use.
+
+    address: of the cluster to join, as `ray_cluster`; None starts a Ray of its own, which takes long.
+    """
     return {
         "table": str(table),
         "output": str(output),
         "model": str(tiny(model)),
         "defaults": {"max_sequence_length": 32, **SMALLEST[model]},
         "batching": {"max_rows": 4, "min_gain": 0},
-        "fleet": {"workers": 2, "gpus_per_worker": 0},
+        "fleet": {"workers": 2, "gpus_per_worker": 0, "address": address},
         **more,
     }
 

@@ -24,12 +24,6 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 READY_WITHIN_S = 60.0  # moto takes 3 s alone, and more on a busy machine
-CLUSTER = """
-import ray, sys
-cluster = ray.init("local", num_cpus=3, include_dashboard=False, object_store_memory=2**27)
-print("at", cluster.address_info["address"], flush=True)
-sys.stdin.read()
-"""
 NOT_IMPLEMENTED = b"<Error><Code>NotImplemented</Code><Message>no conditions here</Message></Error>"
 KEY, SECRET = "test", "test-secret"
 
@@ -88,8 +82,11 @@ def s3_server(s3_process: str) -> S3Server:
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[str]:
-    """Yield the address of a cluster with room for two workers: `fleet.address` of many short jobs."""
-    command = [sys.executable, "-W", "ignore", "-c", CLUSTER]
+    """Yield the address of a cluster with room for two workers: `fleet.address` of many short jobs.
+
+    Its workers start warm (tests/warm.py).
+    """
+    command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("warm.py"))]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
     ) as cluster:

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from framefleet.jobs.replay.recorded import recorded_frames
 from framefleet.pipeline.model.specs.check import Refused, check_fps
 from framefleet.pipeline.outputs.contact_sheet import contact_sheet, moving_sheet
+from framefleet.pipeline.outputs.fonts import warn_of_missing_fonts
 from framefleet.pipeline.outputs.frames import Frames
 from framefleet.pipeline.outputs.json_file import read_as
 from framefleet.pipeline.outputs.parts import read_records, rows_of
@@ -29,6 +30,7 @@ def draw_pictures(folder: Path) -> dict[str, Path]:
     records.sort(key=lambda drawn: drawn.record["row_indices"])
     if not records:
         return {}
+    warn_of_missing_fonts(map(_prompt, records))
     sheet, animation = folder / "contact-sheet.png", folder / "demo.gif"
     contact_sheet(_tiles(store, records, _caption)).save(sheet)
     moving = moving_sheet(_tiles(store, records[-MAX_MOVING:], _prompt))

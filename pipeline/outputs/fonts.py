@@ -5,9 +5,11 @@ Pillow brings one font, for Latin letters. Chinese and others need a font of the
 
 from __future__ import annotations
 
+import logging
 import shutil
 import subprocess
 import unicodedata
+from collections.abc import Iterable
 from functools import cache, lru_cache
 
 from PIL import ImageFont
@@ -25,6 +27,11 @@ USUAL_PATHS = (
 )
 NO_CHARACTER = "\U0010ffff"  # a font draws it as it draws all that it lacks
 
+_CHECKED_SIZE = 16  # what a font can draw does not depend on it
+INSTALL = "`apt-get install fonts-noto-cjk` or `dnf install google-noto-sans-cjk-fonts` brings Chinese ones"
+
+log = logging.getLogger(__name__)
+
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
@@ -35,6 +42,18 @@ def font_for(text: str, size: int) -> tuple[Font, str] | None:
         if font is not None and all(_has(path, character) for character in text if _matters(character)):
             return font, "".join(character for character in text if _has(path, character))
     return None
+
+
+def warn_of_missing_fonts(texts: Iterable[str]) -> None:
+    """Say once how many of these no font here can draw, and what to install."""
+    lost = [text for text in texts if font_for(text, _CHECKED_SIZE) is None]
+    if lost:
+        log.warning(
+            "no font of this machine has the letters of %d titles, as %r: the pictures leave them out; %s",
+            len(lost),
+            lost[0],
+            INSTALL,
+        )
 
 
 @cache
@@ -63,7 +82,7 @@ def _open(path: str | None, size: int) -> Font | None:
 def _has(path: str | None, character: str) -> bool:
     if character.isspace():
         return True
-    font = _open(path, 16)
+    font = _open(path, _CHECKED_SIZE)
     return font is not None and _picture(font, character) != _picture(font, NO_CHARACTER)
 
 

@@ -1,14 +1,17 @@
 """`make bench`: every way of rendering one table, side by side, and what the driver can dispatch.
 
-Prints figures and never judges them: a shared machine can halve any of them.
+Prints figures and never judges them: a shared machine can halve any of them. With `--short` the figures mean
+nothing; it shows that every way still runs.
 """
 
 from __future__ import annotations
 
+import argparse
+import multiprocessing
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +26,8 @@ from tests.benchmarks.fleet import render_fleet
 from tests.benchmarks.outcome import Outcome, measure
 from tests.benchmarks.plain import render_plain
 from tests.benchmarks.ray_data import render_ray_data
-from tests.benchmarks.table import ROWS, build_model, mixed_rows, uniform_rows, write_table
+from tests.benchmarks.table import build_model, mixed_rows, uniform_rows, write_table
 
-WORKERS = 2
-HAND_BATCHES = (2, 4, 8, 16)
-DISPATCH_ROWS = (50_000, 100_000)
 HEADINGS = ("rows/s", "x plain", "of ceiling", "rows a forward", "equal bits", "wall s")
 SETTINGS = {
     "TQDM_DISABLE": "1",
@@ -37,22 +37,61 @@ SETTINGS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """How much of it. steps: of every row, in place of its own."""
+
+    tables: Sequence[str] = ("mixed", "uniform")
+    rows: int | None = None
+    steps: int | None = None
+    workers: int = 2
+    hand_batches: Sequence[int] = (2, 4, 8, 16)
+    modes: Sequence[str] = ("exact", "fast")
+    dispatch_rows: Sequence[int] = (50_000, 100_000)
+
+    def table(self, name: str) -> list[dict[str, Any]]:
+        rows = (mixed_rows() if name == "mixed" else uniform_rows())[: self.rows]
+        return [row | {"num_inference_steps": self.steps or row["num_inference_steps"]} for row in rows]
+
+
+FULL = Scale()
+SHORT = Scale(
+    tables=["uniform"], rows=4, steps=2, workers=1, hand_batches=[2], modes=["exact"], dispatch_rows=[200]
+)
+IMPORTED = ("diffusers.pipelines.wan.pipeline_wan", "tests.benchmarks.bench")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One table to render in every way."""
 
     name: str
     table: Path
+    num_rows: int
     model: Path
     folder: Path
+    scale: Scale
 
     def run(self, way: str, render: Any, **options: Any) -> Outcome:
         say(f"{self.name}: {way}")
         return measure(
-            render, self.table, self.model, self.folder / way.replace(" ", "-"), workers=WORKERS, **options
+            render,
+            self.table,
+            self.model,
+            self.folder / way.replace(" ", "-"),
+            workers=self.scale.workers,
+            **options,
         )
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.bench", description=__doc__)
+    parser.add_argument(
+        "--short", action="store_true", help="a few rows of one table; its figures mean nothing"
+    )
+    scale = SHORT if parser.parse_args().short else FULL
+    # Each in a new process, with all that it imports; where figures mean nothing, with what one has imported.
+    multiprocessing.set_start_method("forkserver" if scale is SHORT else "spawn")
+    multiprocessing.set_forkserver_preload(list(IMPORTED))
     os.environ.update(SETTINGS)
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(
@@ -61,11 +100,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="framefleet-bench-") as scratch:
         folder = Path(scratch)
         model = build_model(folder / "model")
-        for name, rows in (("mixed", mixed_rows()), ("uniform", uniform_rows())):
+        for name in scale.tables:
+            rows = scale.table(name)
             table = write_table(rows, folder / f"{name}.parquet")
-            case = Case(name=name, table=table, model=model, folder=folder / name)
+            case = Case(
+                name=name, table=table, num_rows=len(rows), model=model, folder=folder / name, scale=scale
+            )
             console.print(_compare(case, by_hand=name == "uniform"))
-        console.print(_dispatch_table(model, folder))
+        console.print(_dispatch_table(model, folder, scale))
 
 
 def say(text: str) -> None:
@@ -77,15 +119,15 @@ def _compare(case: Case, *, by_hand: bool) -> Table:
     ways: dict[str, Outcome] = {"plain diffusers loop": plain}
     batch = 1
     if by_hand:
-        tried = {n: case.run(f"diffusers batch {n}", render_plain, batch=n) for n in HAND_BATCHES} | {
-            1: plain
-        }
+        tried = {
+            n: case.run(f"diffusers batch {n}", render_plain, batch=n) for n in case.scale.hand_batches
+        } | {1: plain}
         batch = max(tried, key=lambda n: tried[n].rows_per_s)
         rates = ", ".join(f"{n}: {tried[n].rows_per_s:.2f}" for n in sorted(tried))
         ways[f"diffusers, best batch {batch} ({rates})"] = tried[batch]
     label = f"Ray Data map_batches, batch {batch}"
-    ways[label] = case.run("ray data", render_ray_data, rows=ROWS, batch=batch)
-    for mode in ("exact", "fast"):
+    ways[label] = case.run("ray data", render_ray_data, rows=case.num_rows, batch=batch)
+    for mode in case.scale.modes:
         ways[f"framefleet {mode}"] = case.run(f"framefleet {mode}", render_fleet, mode=mode)
     return _figures(case, ways)
 
@@ -93,10 +135,10 @@ def _compare(case: Case, *, by_hand: bool) -> Table:
 def _figures(case: Case, ways: Mapping[str, Outcome]) -> Table:
     plain = ways["plain diffusers loop"]
     say(f"{case.name}: ceiling")
-    ceiling = measure_ceiling(case.table, case.model, workers=WORKERS, mode="exact")
+    ceiling = measure_ceiling(case.table, case.model, workers=case.scale.workers, mode="exact")
     share = pc.sum(plain.records["denoise_s"]).as_py() / pc.sum(plain.records["total_s"]).as_py()
     table = Table(
-        title=f"{case.name} table: {ROWS} rows, {WORKERS} workers of one thread; "
+        title=f"{case.name} table: {case.num_rows} rows, {case.scale.workers} workers of one thread; "
         f"denoising is {share:.0%} of the plain loop",
         caption="rows/s: from a worker's first row to the last record; wall s: with all that starts before",
     )
@@ -124,16 +166,16 @@ def _figures(case: Case, ways: Mapping[str, Outcome]) -> Table:
     return table
 
 
-def _dispatch_table(model: Path, folder: Path) -> Table:
+def _dispatch_table(model: Path, folder: Path, scale: Scale) -> Table:
     table = Table(
-        title=f"dispatch without rendering, {WORKERS} workers",
+        title=f"dispatch without rendering, {scale.workers} workers",
         caption="the driver's memory as the first worker is ready, at half of the rows, at the end",
     )
     for heading in ("rows", "rows/s", "checked rows/s", "MiB at start", "half", "end"):
         table.add_column(heading, justify="right")
-    for rows in DISPATCH_ROWS:
+    for rows in scale.dispatch_rows:
         say(f"dispatch: {rows:,} rows")
-        found = measure_dispatch(model, folder / f"dispatch-{rows}", rows=rows, workers=WORKERS)
+        found = measure_dispatch(model, folder / f"dispatch-{rows}", rows=rows, workers=scale.workers)
         memory = (f"{mib:.0f}" for mib in found.rss_mib)
         table.add_row(f"{rows:,}", f"{found.rows_per_s:,.0f}", f"{found.checked_per_s:,.0f}", *memory)
     return table

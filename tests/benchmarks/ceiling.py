@@ -2,7 +2,8 @@
 
 Each process renders its share with the Renderer (no Ray, no files), then once more, now knowing which sizes
 pay, and notes every forward's rows and pins. Last it runs as many of the same forwards and decodes in a bare
-loop: no text encoder, no noise scheduler, no greenlets, no probing, no files. All three are timed.
+loop: no text encoder, no noise scheduler, no greenlets, no files, and no probing, unless a size that did not
+pay is due for another try. All three are timed.
 """
 
 from __future__ import annotations
@@ -24,8 +25,7 @@ from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.model.model import load_model
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.calls import Call
-from framefleet.pipeline.render.fused.forwards import Forwards, Result
-from framefleet.pipeline.render.fused.pins import run_fused
+from framefleet.pipeline.render.fused.forwards import Result
 from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.request import Request
 from tests.benchmarks.plain import Row
@@ -54,12 +54,11 @@ class Log:
 
     def forwards(self, name: str, run: Callable[..., list[Result]], calls: Sequence[Call]) -> list[Result]:
         results = run(calls)
-        forwards = self._forwards
         first = 0
         while first < len(results):
             size = results[first].rows
             chunk = list(calls[first : first + size])
-            self._note((chunk[0].shape, size), partial(_forward, forwards, chunk))
+            self._note((chunk[0].shape, size), partial(run, chunk))
             first += size
         return results
 
@@ -68,7 +67,6 @@ class Log:
         return decode(latents, **kwargs)
 
     def around(self, renderer: Renderer) -> Any:
-        self._forwards = renderer.forwards
         return intercept({"forwards": renderer.forwards}, self.forwards, method="run")
 
     def replay(self) -> float:
@@ -89,7 +87,7 @@ class Log:
 
 def measure_ceiling(table: Path, model: Path, *, workers: int, mode: Literal["exact", "fast"]) -> Ceiling:
     """Return the ceiling of so many processes, each with every workers-th row."""
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context()) as pool:
         shares = [pool.submit(_measure_share, table, model, mode, share, workers) for share in range(workers)]
         measured = [share.result() for share in shares]
     rows = pq.read_metadata(table).num_rows
@@ -121,11 +119,3 @@ def _render(renderer: Renderer, rows: Sequence[Row]) -> float:
 def request_of(row: Row) -> Request:
     arguments = {key: value for key, value in row.items() if key not in NOT_ARGUMENTS}
     return Request(arguments=arguments, seed=row["seed"], scheduler=row["scheduler"])
-
-
-def _forward(forwards: Forwards, calls: list[Call]) -> Any:
-    module = forwards.modules[calls[0].module]
-    if len(calls) == 1:
-        args, kwargs = calls[0].arguments()
-        return module.forward(*args, **kwargs)
-    return run_fused(module, module.forward, calls, forwards._plans[calls[0].shape, len(calls)])

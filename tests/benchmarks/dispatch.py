@@ -94,7 +94,7 @@ class Watcher:
 
 def measure_dispatch(model: Path, folder: Path, *, rows: int, workers: int) -> Dispatched:
     """Dispatch a table of so many rows, in a process of its own."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=get_context()) as pool:
         return pool.submit(_dispatch, model, folder, rows, workers).result()
 
 

@@ -1,12 +1,13 @@
 """Time and peak host memory of loading a 2 GB random model in bf16: framefleet beside plain diffusers.
 
-    python -m tests.benchmarks.load [--cuda]
+    python -m tests.benchmarks.load [--device cuda] [--short]
 
 Each load runs in a process of its own, with all libraries imported before. Linux only: reads /proc.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -23,17 +24,28 @@ LOADERS = ("diffusers", "framefleet")
 
 
 def main() -> None:
-    device = "cuda" if "--cuda" in sys.argv else "cpu"
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--short", action="store_true", help="a toy; its figures mean nothing")
+    options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda needs a GPU, and torch finds none")
     print("| files in | loaded by | files GB | weights GB | seconds | peak private GB | peak resident GB |")
     print("|---|---|---|---|---|---|---|")
     for dtype in ("bfloat16", "float32"):
         with tempfile.TemporaryDirectory() as folder:
-            _build(Path(folder), getattr(torch, dtype))
+            _build(Path(folder), getattr(torch, dtype), layers=1 if options.short else 18)
             for loader in LOADERS:
-                command = [sys.executable, "-m", "tests.benchmarks.load", "--one", loader, folder, device]
-                run = subprocess.run(command, capture_output=True, text=True, check=True)
-                numbers = json.loads(run.stdout.splitlines()[-1])
+                one = measure if options.short else _measured_alone
+                numbers = one(loader, folder, options.device)
                 print(f"| {dtype} | {loader} | " + " | ".join(f"{n:.2f}" for n in numbers) + " |", flush=True)
+
+
+def _measured_alone(loader: str, folder: str, device: str) -> list[float]:
+    command = [sys.executable, "-m", "tests.benchmarks.load", "--one", loader, folder, device]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    numbers: list[float] = json.loads(run.stdout.splitlines()[-1])
+    return numbers
 
 
 def measure(loader: str, folder: str, device: str) -> list[float]:
@@ -78,20 +90,23 @@ def _loader(name: str) -> Any:
     return lambda folder, device: WanPipeline.from_pretrained(folder, dtype=torch.bfloat16).to(device)
 
 
-def _build(folder: Path, dtype: torch.dtype) -> None:
-    """Save a Wan pipeline of one billion random weights."""
+def _build(folder: Path, dtype: torch.dtype, *, layers: int) -> None:
+    """Save a Wan pipeline of random weights; of one billion with 18 layers."""
     from diffusers import WanPipeline, WanTransformer3DModel
     from transformers import UMT5Config, UMT5EncoderModel
 
-    from tests.tiny import _wan_parts
+    from tests.tinies.wan import wan
 
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
-    sizes = {"num_attention_heads": 12, "attention_head_dim": 128, "ffn_dim": 8960, "num_layers": 18}
+    sizes = {"num_attention_heads": 12, "attention_head_dim": 128, "ffn_dim": 8960, "num_layers": layers}
     transformer = WanTransformer3DModel(in_channels=4, out_channels=4, text_dim=1024, freq_dim=256, **sizes)
-    text = UMT5Config(vocab_size=384, d_model=1024, d_kv=64, d_ff=2816, num_layers=12, num_heads=16)
-    parts = _wan_parts() | {"text_encoder": UMT5EncoderModel(text), "transformer": transformer}
+    text = UMT5Config(
+        vocab_size=384, d_model=1024, d_kv=64, d_ff=2816, num_layers=min(layers, 12), num_heads=16
+    )
+    text_encoder = UMT5EncoderModel(text)
     torch.set_default_dtype(default)
+    parts = wan().components | {"text_encoder": text_encoder, "transformer": transformer}
     WanPipeline(**parts).to(dtype).save_pretrained(folder, max_shard_size="1GB")
 
 

@@ -33,7 +33,7 @@ def measure(render: Callable[..., None], table: Path, model: Path, output: Path,
     the moment the last record lies on disk, so that waiting for the slowest worker counts.
     """
     began = time.time()
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=get_context()) as pool:
         pool.submit(render, table, model, output, **options).result()
     wall_s = time.time() - began
     parts = sorted((output / "records").glob("*.parquet"))

@@ -90,9 +90,9 @@ class PlainRenderer:
 def render_plain(table: Path, model: Path, output: Path, *, workers: int, batch: int = 1) -> None:
     """Render the table in so many processes, `batch` rows to a call; records go to output/records."""
     (output / "records").mkdir(parents=True)
-    counter = get_context("spawn").Value("q", 0)
+    counter = get_context().Value("q", 0)
     with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_share, initargs=(counter,)
+        workers, mp_context=get_context(), initializer=_share, initargs=(counter,)
     ) as pool:
         for done in [pool.submit(_render_share, table, model, output, batch) for _ in range(workers)]:
             done.result()

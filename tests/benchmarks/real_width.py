@@ -159,6 +159,8 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("bf16", "fp32"), default="bf16")
     parser.add_argument("--tiny", action="store_true", help="toy width, for machines without a GPU")
     options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda needs a GPU, and torch finds none")
     set_numerics(threads=1)
     with torch.no_grad():
         for case in cases(tiny=options.tiny):

@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.training                  # a Wan transformer of 20 M parameters, on the CPU
     python -m tests.benchmarks.training --device cuda    # one as large as Wan 2.1's of 1.3 B
+    python -m tests.benchmarks.training --short          # of two layers: shows that it still runs
 
 Random weights; each case in a process of its own, and all of them in one run, to be compared with the first.
 The step's memory, with gradients, is its peak less what is held between steps: weights, optimizer, libraries.
@@ -54,6 +55,13 @@ class Size:
 
 
 SIZES = {
+    "short": Size(
+        layers=2,
+        heads=2,
+        head_dim=12,
+        bucket=Bucket(num_frames=5, height=16, width=16),
+        batch_size=1,
+    ),
     "cpu": Size(
         layers=8,
         heads=6,
@@ -79,11 +87,10 @@ class Measured:
     loss: float
 
 
-def measure(case: str, device: torch.device, *, steps: int) -> Measured:
+def measure(case: str, size: Size, device: torch.device, *, steps: int) -> Measured:
     """Train for some steps on random clips."""
     set_numerics(threads=1)
     torch.manual_seed(0)
-    size = SIZES[device.type]
     settings = TrainSettings(steps=WARM_UP + steps, batch_size=size.batch_size, **CASES[case])
     pipe = wan()
     width = size.heads * size.head_dim
@@ -163,19 +170,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--steps", type=int, default=2, help="that are measured")
+    parser.add_argument("--short", action="store_true", help="a toy; its figures mean nothing")
     parser.add_argument("--case", choices=CASES, help="this one alone, as JSON")
     options = parser.parse_args()
+    device = torch.device(options.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda needs a GPU, and torch finds none")
+    size = SIZES["short" if options.short else device.type]
     if options.case:
-        print(json.dumps(asdict(measure(options.case, torch.device(options.device), steps=options.steps))))
+        print(json.dumps(asdict(measure(options.case, size, device, steps=options.steps))))
         return
     first: Measured | None = None
     print(f"{'':22} {'step':>8} {'':>7} {'memory of a step':>17} {'':>7} {'held':>9} {'loss':>8}")
     for case in CASES:
-        command = [sys.executable, "-m", "tests.benchmarks.training", *sys.argv[1:], "--case", case]
-        run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        found = Measured(**json.loads(run.stdout.splitlines()[-1]))
+        alone = not options.short
+        found = _measured_alone(case) if alone else measure(case, size, device, steps=options.steps)
         first = first or found
         print(_line(case, found, first), flush=True)
+
+
+def _measured_alone(case: str) -> Measured:
+    command = [sys.executable, "-m", "tests.benchmarks.training", *sys.argv[1:], "--case", case]
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return Measured(**json.loads(run.stdout.splitlines()[-1]))
 
 
 def _line(case: str, found: Measured, first: Measured) -> str:

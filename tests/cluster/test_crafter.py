@@ -17,7 +17,9 @@ from tests.jobs import records_of, write_table
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("variant", [TEXT, IMAGE, MOTION])
-def test_two_workers_render_the_frames_of_plain_calls(variant: str, dtype: str, tmp_path: Path) -> None:
+def test_two_workers_render_the_frames_of_plain_calls(
+    variant: str, dtype: str, tmp_path: Path, ray_cluster: str
+) -> None:
     rows = mixed_rows(variant, tmp_path)
     columns = {name for row in rows for name in row.arguments}
     cells = [{name: row.arguments.get(name) for name in columns} | {"seed": row.seed} for row in rows]
@@ -26,7 +28,7 @@ def test_two_workers_render_the_frames_of_plain_calls(variant: str, dtype: str, 
         "output": str(tmp_path / "out"),
         "model": {"path": str(crafter(variant)), "dtype": dtype},
         "batching": {"max_rows": 2, "min_gain": 0},
-        "fleet": {"workers": 2, "gpus_per_worker": 0},
+        "fleet": {"workers": 2, "gpus_per_worker": 0, "address": ray_cluster},
     }
     assert framefleet.render(job).done == NUM_ROWS
     records = records_of(tmp_path / "out")

@@ -44,9 +44,11 @@ def _entry_of(prompt: str, model: Model, folder: Path, arguments: dict[str, Any]
     return found[0]
 
 
-def test_more_seeds_of_the_same_prompts_are_rendered_from_what_is_kept(tmp_path: Path) -> None:
+def test_more_seeds_of_the_same_prompts_are_rendered_from_what_is_kept(
+    tmp_path: Path, ray_cluster: str
+) -> None:
     table, output = tmp_path / "prompts.parquet", tmp_path / "out"
-    values = job_values(write_table(table, _rows(0, 1)), output, keep_embeddings=True)
+    values = job_values(write_table(table, _rows(0, 1)), output, keep_embeddings=True, address=ray_cluster)
     assert framefleet.render(values).done == 4
     store, model, arguments = Store(str(output)), load_model(tiny("wan")), values["defaults"]
     kept = store.list("embeddings")

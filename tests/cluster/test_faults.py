@@ -20,14 +20,15 @@ BAD = {
 
 
 @pytest.fixture(scope="module")
-def rendered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Summary, Path]:
+def rendered(tmp_path_factory: pytest.TempPathFactory, ray_cluster: str) -> tuple[Summary, Path]:
     folder = tmp_path_factory.mktemp("faults")
     rows = prompt_rows(20, recipe="tests.faults:fits_three")
     for index, (prompt, recipe) in BAD.items():
         rows[index] |= {"prompt": prompt, "recipe": recipe}
     table = write_table(folder / "prompts.parquet", rows)
     # Rows may name recipes of the module that the job itself names, and of no other.
-    summary = framefleet.render(job_values(table, folder / "out", recipe="tests.faults:fits_three"))
+    values = job_values(table, folder / "out", recipe="tests.faults:fits_three", address=ray_cluster)
+    summary = framefleet.render(values)
     return summary, folder / "out"
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import command
 from tests.jobs import (
     check_whole,
-    finish,
     job_values,
     prompt_rows,
     records_of,
@@ -24,7 +24,7 @@ from tests.jobs import (
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_job_keeps_what_it_has_and_says_how_to_go_on(
-    tmp_path: Path, number: int, exit_code: int
+    tmp_path: Path, number: int, exit_code: int, ray_cluster: str
 ) -> None:
     rows = prompt_rows(40, height=48, width=48)
     job = write_job(
@@ -38,7 +38,7 @@ def test_an_interrupted_job_keeps_what_it_has_and_says_how_to_go_on(
     assert 0 < done < len(rows)
     assert not (tmp_path / "out" / "driver.lock").exists()
     check_whole(tmp_path / "out")
-    assert f"{done} done" in finish(start_render(job))
+    assert f"{done} done" in command("render", job, f"--set=fleet.address={ray_cluster}").stderr
     assert len(records_of(tmp_path / "out")) == len(rows)
 
 

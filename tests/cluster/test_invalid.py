@@ -35,8 +35,9 @@ def test_a_table_of_invalid_rows_only_is_refused_even_when_they_are_skipped(tmp_
         framefleet.render(job_values(table, tmp_path / "out", on_invalid="skip"))
 
 
-def test_skipped_rows_are_listed_once_however_often_the_job_runs(tmp_path: Path) -> None:
-    values = job_values(write_table(tmp_path / "t.parquet", BAD_ROWS), tmp_path / "out", on_invalid="skip")
+def test_skipped_rows_are_listed_once_however_often_the_job_runs(tmp_path: Path, ray_cluster: str) -> None:
+    table = write_table(tmp_path / "t.parquet", BAD_ROWS)
+    values = job_values(table, tmp_path / "out", on_invalid="skip", address=ray_cluster)
     shown: list[Progress] = []
     summary = framefleet.render(values, on_progress=shown.append)
     assert (summary.done, summary.failed) == (2, 0)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import framefleet
 from tests.jobs import (
     check_whole,
     digests_by_tag,
@@ -29,21 +30,20 @@ NUM_KILLS = 10
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str]]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, ray_cluster: str) -> dict[str, tuple[str, str]]:
     """What one worker renders, in table order, without batching."""
     folder = tmp_path_factory.mktemp("undisturbed")
     table = write_table(folder / "prompts.parquet", ROWS)
-    values = job_values(table, folder / "out", batching={"max_rows": 1}, fleet={"workers": 1})
-    finish(start_render(write_job(folder / "job.yaml", values)))
+    fleet = {"workers": 1, "address": ray_cluster}
+    framefleet.render(job_values(table, folder / "out", batching={"max_rows": 1}, fleet=fleet))
     return digests_by_tag(folder / "out")
 
 
 def test_two_workers_render_a_reordered_table_alike(
-    undisturbed: dict[str, tuple[str, str]], tmp_path: Path
+    undisturbed: dict[str, tuple[str, str]], tmp_path: Path, ray_cluster: str
 ) -> None:
     rows = random.Random(1).sample(ROWS, len(ROWS))
-    job = _job(tmp_path, rows)
-    finish(start_render(job))
+    framefleet.render(_job(tmp_path, rows, ray_cluster))
     assert digests_by_tag(tmp_path / "out") == undisturbed
     assert len(records_of(tmp_path / "out")) == len(ROWS)
 
@@ -58,43 +58,42 @@ def test_a_killed_worker_changes_nothing(undisturbed: dict[str, tuple[str, str]]
 
 
 def test_a_driver_killed_at_half_goes_on_where_it_was(
-    undisturbed: dict[str, tuple[str, str]], tmp_path: Path
+    undisturbed: dict[str, tuple[str, str]], tmp_path: Path, ray_cluster: str
 ) -> None:
-    job = _job(tmp_path, ROWS)
-    process = start_render(job)
+    process = start_render(_job(tmp_path, ROWS))
     _wait_for_clips(tmp_path / "out", len(ROWS) // 2, process)
     _kill(process)
     assert len(list((tmp_path / "out").glob("clips/*/*.mp4"))) < len(ROWS)
-    finish(start_render(job))
+    framefleet.render(_job(tmp_path, ROWS, ray_cluster))
     assert digests_by_tag(tmp_path / "out") == undisturbed
     assert len(records_of(tmp_path / "out")) == len(ROWS)
 
 
 @pytest.mark.timeout(900)
 def test_ten_kills_at_random_moments_lose_nothing(
-    undisturbed: dict[str, tuple[str, str]], tmp_path: Path
+    undisturbed: dict[str, tuple[str, str]], tmp_path: Path, ray_cluster: str
 ) -> None:
-    job = _job(tmp_path, ROWS)
+    job = _job(tmp_path, ROWS, ray_cluster)
     moments = random.Random(7)
     committed = 0
     for _ in range(NUM_KILLS):
         process = start_render(job)
         _wait_for_clips(tmp_path / "out", 0, process)
-        time.sleep(moments.uniform(0, 14))  # about as long as starting and rendering a third take
+        time.sleep(moments.uniform(0, 6))  # about as long as starting and rendering a third take
         _kill(process)
         check_whole(tmp_path / "out")
         now = len(records_of(tmp_path / "out"))
         assert now >= committed
         committed = now
-    finish(start_render(job))
+    framefleet.render(job)
     check_whole(tmp_path / "out")
     assert digests_by_tag(tmp_path / "out") == undisturbed
     assert len(records_of(tmp_path / "out")) == len(ROWS)
 
 
-def _job(folder: Path, rows: list[dict[str, object]]) -> Path:
+def _job(folder: Path, rows: list[dict[str, object]], address: str | None = None) -> Path:
     table = write_table(folder / "prompts.parquet", rows)
-    return write_job(folder / "job.yaml", job_values(table, folder / "out"))
+    return write_job(folder / "job.yaml", job_values(table, folder / "out", address=address))
 
 
 def _wait_for_clips(output: Path, count: int, process: subprocess.Popen[str]) -> None:

@@ -1,4 +1,4 @@
-"""Tables with a column `lora`, rendered by `framefleet render`: their rows, their records, their refusals."""
+"""Tables with a column `lora`, rendered by a fleet: their rows, their records, their refusals."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 import torch
 
+import framefleet
 from framefleet import Request
 from framefleet.jobs.replay.recorded_row import Given
 from framefleet.jobs.replay.replay import replay
 from framefleet.jobs.replay.script import replay_script
 from framefleet.pipeline.errors import ModelError
 from tests.commands import command
-from tests.jobs import finish, job_values, prompt_rows, records_of, start_render, write_job, write_table
+from tests.jobs import job_values, prompt_rows, records_of, write_job, write_table
 from tests.loras import plain_digest, plain_pipe, save_lora
 from tests.tiny import SMALLEST
 
@@ -35,9 +36,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: save_lora("wan", name, folder / name) for name in ("style", "detail")}
 
 
-def values_of(folder: Path, files: dict[str, Path], cells: list[str | None]) -> dict[str, Any]:
+def values_of(
+    folder: Path, files: dict[str, Path], cells: list[str | None], address: str | None = None
+) -> dict[str, Any]:
     rows = [row | {"lora": cell} for row, cell in zip(prompt_rows(len(cells)), cells, strict=True)]
-    values = job_values(write_table(folder / "t.parquet", rows), folder / "out")
+    values = job_values(write_table(folder / "t.parquet", rows), folder / "out", address=address)
     values["defaults"] |= {"lora": "style:0.5"}
     return values | {"loras": {name: str(file) for name, file in files.items()}}
 
@@ -55,11 +58,11 @@ def plain_digests(files: dict[str, Path], cells: list[str | None]) -> list[str]:
 
 
 def test_rows_choose_their_loras_and_their_records_lead_back_to_them(
-    tmp_path: Path, files: dict[str, Path]
+    tmp_path: Path, files: dict[str, Path], ray_cluster: str
 ) -> None:
     cells = list(CELLS) * 2
-    values = values_of(tmp_path, files, cells)
-    finish(start_render(write_job(tmp_path / "job.yaml", values)))
+    values = values_of(tmp_path, files, cells, ray_cluster)
+    assert framefleet.render(values).done == len(cells)
     records = {int(record["tag"].removeprefix("row ")): record for record in records_of(tmp_path / "out")}
     assert [records[row]["frames_sha256"] for row in range(len(cells))] == plain_digests(files, cells)
     asked = [json.loads(records[row]["arguments"]).get("lora", {}) for row in range(4)]
@@ -86,9 +89,9 @@ def test_a_lora_of_another_model_is_refused_before_a_worker_starts(
 ) -> None:
     other = save_lora("cogvideox", "style", tmp_path)
     values = values_of(tmp_path, files | {"style": other}, [None])
-    process = start_render(write_job(tmp_path / "job.yaml", values))
-    printed, _ = process.communicate(timeout=240)
-    assert process.returncode == 2, printed
+    ended = command("render", write_job(tmp_path / "job.yaml", values))
+    printed = ended.output
+    assert ended.exit_code == 2, printed
     assert "loras.style:" in printed and "does not fit WanPipeline" in printed
     assert "it has no layer for transformer.transformer_blocks.0.attn1.to_" in printed
     assert "use a LoRA that was made for this model" in printed

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from framefleet.jobs.replay.replay import replay
 from tests.commands import command
-from tests.jobs import finish, job_values, prompt_rows, records_of, start_render, write_job, write_table
+from tests.jobs import job_values, prompt_rows, records_of, write_job, write_table
 from tests.tiny import tiny
 
 
-def test_a_fleet_renders_with_options_and_any_row_can_be_rendered_again(tmp_path: Path) -> None:
+def test_a_fleet_renders_with_options_and_any_row_can_be_rendered_again(
+    tmp_path: Path, ray_cluster: str
+) -> None:
     model = {
         "path": str(tiny("wan")),
         "attention": "auto",
@@ -19,9 +21,10 @@ def test_a_fleet_renders_with_options_and_any_row_can_be_rendered_again(tmp_path
         "layerwise_casting": "fp8_e4m3",
         "offload": {"type": "group", "disk": str(tmp_path / "weights")},
     }
-    values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(6)), tmp_path / "out")
+    table = write_table(tmp_path / "t.parquet", prompt_rows(6))
+    values = job_values(table, tmp_path / "out", address=ray_cluster)
     job = write_job(tmp_path / "job.yaml", values | {"model": model})
-    assert "6 rows rendered in" in finish(start_render(job))
+    assert "6 rows rendered in" in command("render", job).stderr
     records = records_of(tmp_path / "out")
     assert {json.loads(record["environment"])["attention"] for record in records} == {"_native_flash"}
     assert {record["batch_size"] for record in records} == {1.0}

@@ -17,13 +17,16 @@ NUM_ROWS = 8
 FPS = 8.0
 
 
-def test_rows_of_extend_are_as_long_as_asked_and_can_be_rendered_again(tmp_path: Path) -> None:
+def test_rows_of_extend_are_as_long_as_asked_and_can_be_rendered_again(
+    tmp_path: Path, ray_cluster: str
+) -> None:
     rows = prompt_rows(NUM_ROWS)
     for index, row in enumerate(rows):
         row["duration_s"] = 1 + index / 4
         row["guidance_scale"] = ("3.5", "linear(6, 2)")[index % 2]
     table, output = write_table(tmp_path / "prompts.parquet", rows), str(tmp_path / "out")
-    job = job_values(table, output, model="wan_ti2v", recipe="extend", media={"format": "mkv", "fps": FPS})
+    media = {"format": "mkv", "fps": FPS}
+    job = job_values(table, output, model="wan_ti2v", recipe="extend", media=media, address=ray_cluster)
     assert framefleet.render(job).done == NUM_ROWS
     records = {record["seed"]: record for record in records_of(output)}
     assert [records[seed]["num_frames"] for seed in range(NUM_ROWS)] == [8, 10, 12, 14, 16, 18, 20, 22]
@@ -39,10 +42,10 @@ def test_rows_of_extend_are_as_long_as_asked_and_can_be_rendered_again(tmp_path:
     assert replay(output, records[3]["row_id"]).is_equal
 
 
-def test_rows_of_a_second_model_are_rendered_by_workers_and_again(tmp_path: Path) -> None:
+def test_rows_of_a_second_model_are_rendered_by_workers_and_again(tmp_path: Path, ray_cluster: str) -> None:
     rows = [{"prompt": "a ball", "seed": seed, "painter": "flux"} for seed in range(2)]
     table, output = write_table(tmp_path / "prompts.parquet", rows), str(tmp_path / "out")
-    job = job_values(table, output, model="opensora", recipe="text_to_image_to_video")
+    job = job_values(table, output, model="opensora", recipe="text_to_image_to_video", address=ray_cluster)
     job["defaults"] = {**SMALLEST["opensora"], "image_height": 32, "image_width": 32, "image_steps": 2}
     job |= {"columns": {"image_model": "painter"}, "second_models": {"flux": str(tiny("flux"))}}
     assert framefleet.render(job).done == len(rows)

@@ -20,11 +20,11 @@ from tests.servers import S3Server
 
 
 def test_a_job_on_s3_is_read_back_by_pyarrow_and_duckdb(
-    s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3_server: S3Server, ray_cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = f"{s3_server.url}/run 7"
     table = write_table(tmp_path / "t.parquet", prompt_rows(4))
-    values = job_values(table, output, storage_options=s3_server.storage_options)
+    values = job_values(table, output, storage_options=s3_server.storage_options, address=ray_cluster)
     assert framefleet.render(values).done == 4
 
     files = s3fs.S3FileSystem(**s3_server.storage_options)

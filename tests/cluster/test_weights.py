@@ -39,8 +39,18 @@ def values(tmp_path: Path) -> dict[str, object]:
     return job_values(write_table(tmp_path / "t.parquet", prompt_rows(4)), tmp_path / "out")
 
 
+def nearby(values: dict[str, object], folder: Path, address: str) -> dict[str, object]:
+    """The same rows with the model where it lies."""
+    fleet = {"workers": 2, "gpus_per_worker": 0, "address": address}
+    return {**values, "output": str(folder / "local"), "fleet": fleet}
+
+
 def test_a_private_hub_model_renders_and_its_records_name_the_commit(
-    hub: HubServer, tmp_path: Path, values: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    hub: HubServer,
+    tmp_path: Path,
+    values: dict[str, object],
+    ray_cluster: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     hub.repos[REPO] = tiny("wan")
     hub.private.add(REPO)
@@ -55,8 +65,7 @@ def test_a_private_hub_model_renders_and_its_records_name_the_commit(
     assert hub.token.encode() not in written + printed.encode()
     assert len(hub.fetched()) == len(set(hub.fetched())) == 3
 
-    local = {**values, "output": str(tmp_path / "local")}
-    framefleet.render(local)
+    framefleet.render(nearby(values, tmp_path, ray_cluster))
     assert digests_by_tag(tmp_path / "out") == digests_by_tag(tmp_path / "local")
 
     row_id = records[0]["row_id"]
@@ -82,14 +91,18 @@ def test_a_shard_that_changed_in_a_workers_cache_ends_the_job_before_a_row(
 
 
 def test_a_model_in_object_storage_is_fetched_by_every_machine(
-    s3_server: S3Server, tmp_path: Path, values: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    s3_server: S3Server,
+    tmp_path: Path,
+    values: dict[str, object],
+    ray_cluster: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FRAMEFLEET_CACHE", str(tmp_path / "cache"))
     files = fsspec.filesystem("s3", **s3_server.storage_options)
     files.put(f"{tiny('wan')}/", f"{s3_server.url}/models/wan/", recursive=True)
     url = f"{s3_server.url}/models/wan"
     framefleet.render(values | {"model": url, "storage_options": s3_server.storage_options})
-    framefleet.render({**values, "output": str(tmp_path / "local")})
+    framefleet.render(nearby(values, tmp_path, ray_cluster))
     assert digests_by_tag(tmp_path / "out") == digests_by_tag(tmp_path / "local")
     (record, *_) = records_of(tmp_path / "out")
     assert record["model"] == url

@@ -11,6 +11,7 @@ from framefleet.jobs.demo.pictures import draw_pictures
 from framefleet.jobs.shapes.prompts import prompt_rows
 from framefleet.jobs.shapes.size import SIZE, Size
 from framefleet.pipeline.errors import StoreError
+from framefleet.pipeline.outputs import fonts
 from tests.commands import command
 from tests.shapes_output import output_of
 
@@ -24,6 +25,17 @@ def test_clips_are_drawn_also_where_the_output_was_moved(tmp_path: Path) -> None
         assert animation.n_frames == 17
     with Image.open(places["contact sheet"]) as sheet:
         assert len(sheet.getcolors(sheet.width * sheet.height)) > 20
+
+
+def test_titles_that_no_font_here_draws_are_told_with_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fonts, "font_paths", lambda: (None,))  # Pillow's own, for Latin letters
+    output_of(tmp_path, prompt_rows(num_scenes=1, languages=["en", "zh"], guidance_scales=[4.0]))
+    draw_pictures(tmp_path)
+    (said,) = caplog.messages
+    assert said.startswith("no font of this machine has the letters of 1 titles")
+    assert "fonts-noto-cjk" in said
 
 
 def test_without_clips_there_are_no_pictures(tmp_path: Path) -> None:

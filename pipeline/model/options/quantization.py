@@ -12,6 +12,7 @@ from torch import nn
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.options.pipe_calls import New
 from framefleet.pipeline.model.options.schema import Quantization, TorchAo
+from framefleet.pipeline.model.options.torchao_import import say_import_warnings
 
 # torchao's own names; its names say what is meant, ours fit a job file.
 TORCHAO = {
@@ -35,6 +36,8 @@ def check_quantization(quantization: Quantization, *, device: str | None) -> Non
             f"quantization by {backend} needs a package that is not installed",
             "pip install 'framefleet[quantization]'",
         ) from None
+    if isinstance(quantization, TorchAo):
+        say_import_warnings()
 
 
 def pipeline_config(quantization: Quantization, libraries: Mapping[str, str]) -> New:

@@ -1,0 +1,44 @@
+"""What torchao says while it is imported: kept until a job quantises by it.
+
+diffusers imports torchao with any model (diffusers/quantizers/torchao/torchao_quantizer.py). torchao then
+warns of each kernel that was built for another GPU or Python (https://github.com/pytorch/ao/pull/3545), and
+torch of enums that torchao registers. Neither says anything to a job without `quantization:`.
+"""
+
+from __future__ import annotations
+
+import logging
+from enum import EnumType
+
+_log = logging.getLogger(__name__)
+_LOGGERS = ("torchao", "torch.utils._pytree")
+_kept: list[str] = []
+
+
+def keep_import_warnings() -> None:
+    """From now on keep what is said while torchao is imported; everything else goes on to be said."""
+    for name in _LOGGERS:
+        logger = logging.getLogger(name)
+        if _is_to_be_said not in logger.filters:
+            logger.addFilter(_is_to_be_said)
+
+
+def say_import_warnings() -> None:
+    """Say what was kept, once."""
+    while _kept:
+        _log.warning("torchao: %s", _kept.pop(0))
+
+
+def _is_to_be_said(record: logging.LogRecord) -> bool:
+    text = record.getMessage()
+    if record.name == "torchao":
+        is_of_import = text.startswith(("Failed to load", "Skipping import of cpp extensions"))
+    else:
+        is_of_import = any(_is_of_torchao(argument) for argument in record.args or ())
+    if is_of_import:
+        _kept.append(text)
+    return not is_of_import
+
+
+def _is_of_torchao(argument: object) -> bool:
+    return isinstance(argument, EnumType) and argument.__module__.startswith("torchao.")

@@ -1,0 +1,62 @@
+"""Every benchmark still runs, as short as it can: its figures mean nothing then, and are not looked at."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from unittest import mock
+
+import pytest
+import torch
+
+from tests.jobs import ROOT
+
+# What each prints last.
+PROGRAMS = {
+    "bench": (["--short"], "the driver's memory as the first worker is ready"),
+    "load": (["--short"], "| float32 | framefleet |"),
+    "real_width": (["--tiny", "--dtype", "fp32"], "pinned:"),
+    "training": (["--short"], "bf16, checkpointing"),
+}
+
+
+def run(name: str, arguments: Sequence[str]) -> None:
+    """Run a program in this process, which has imported torch and diffusers."""
+    with mock.patch.object(sys, "argv", [name, *arguments]):
+        import_module(f"tests.benchmarks.{name}").main()
+
+
+def test_every_program_is_here() -> None:
+    files = (ROOT / "tests/benchmarks").glob("*.py")
+    assert {file.stem for file in files if "__main__" in file.read_text("utf-8")} == set(PROGRAMS)
+
+
+@pytest.mark.parametrize("name", sorted({*PROGRAMS} - {"bench"}))
+def test_it_runs_to_its_end(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments, last = PROGRAMS[name]
+    run(name, arguments)
+    assert last in capsys.readouterr().out
+
+
+def test_the_one_with_ray_runs_to_its_end() -> None:
+    arguments, last = PROGRAMS["bench"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.bench", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert last in ended.stdout
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+@pytest.mark.parametrize("name", ["load", "real_width", "training"])
+def test_without_a_gpu_it_says_what_is_missing(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run(name, ["--device", "cuda"])
+    assert "--device cuda needs a GPU, and torch finds none" in capsys.readouterr().err

@@ -1,0 +1,109 @@
+"""Every command that the README and the docs print can be typed: names, options, values, files."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import typer
+import yaml
+
+from framefleet.jobs.cli import app
+from framefleet.jobs.job.file import job_from_mapping
+from framefleet.pipeline.outputs.records import record_schema
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "jobs/shapes/README.md"]
+PROGRAMS = ("framefleet", "make", "python", "duckdb")
+PLACEHOLDER = "..."
+
+
+def blocks(page: Path) -> list[str]:
+    """The indented blocks of a page, each without its indentation."""
+    found = re.findall(r"(?:^    .*\n)+", page.read_text("utf-8"), re.M)
+    return [re.sub(r"^    ", "", block, flags=re.M) for block in found]
+
+
+def lines(page: Path) -> Iterator[str]:
+    """Commands of blocks, continued lines as one; and those in a sentence, which may be without arguments."""
+    for block in blocks(page):
+        yield from block.replace("\\\n", " ").splitlines()
+    yield from re.findall(r"`(framefleet [a-z][^`]*|make [a-z]+|python -m [^`]+)`", page.read_text("utf-8"))
+
+
+def words_of(line: str) -> list[str]:
+    """A command's words, from the program on; none where the line is no command."""
+    if not re.match(r"([A-Z_]+=\S+ |\.venv/bin/)*(framefleet|make|python|duckdb) ", line):
+        return []
+    words = shlex.split(line, comments=True)
+    (first, *_) = [number for number, word in enumerate(words) if Path(word).name in PROGRAMS]
+    return [Path(words[first]).name, *words[first + 1 :]]
+
+
+COMMANDS = sorted({tuple(words) for page in PAGES for line in lines(page) if (words := words_of(line))})
+
+
+def of(program: str) -> list[tuple[str, ...]]:
+    return [command[1:] for command in COMMANDS if command[0] == program]
+
+
+@pytest.mark.parametrize("arguments", of("framefleet"), ids=" ".join)
+def test_framefleet_takes_it(arguments: tuple[str, ...]) -> None:
+    command, rest = typer.main.get_command(app), list(arguments)
+    context = click.Context(command)
+    while isinstance(command, click.Group) and rest and rest[0] != PLACEHOLDER:
+        found = command.get_command(context, rest[0])
+        assert found is not None, f"no command {rest[0]}"
+        command, rest = found, rest[1:]
+    if rest and rest[0] != PLACEHOLDER:  # else a command is only named
+        command.make_context(arguments[0], rest)
+
+
+@pytest.mark.parametrize("arguments", of("make"), ids=" ".join)
+def test_make_has_the_target(arguments: tuple[str, ...]) -> None:
+    assert re.search(rf"^{arguments[0]}:", (ROOT / "Makefile").read_text("utf-8"), re.M)
+
+
+@pytest.mark.parametrize("arguments", of("python"), ids=" ".join)
+def test_python_finds_the_module_and_the_module_its_options(arguments: tuple[str, ...]) -> None:
+    option, module, *rest = arguments
+    assert option == "-m"
+    folder = ROOT / module.removeprefix("framefleet.").replace(".", "/")
+    (file,) = [path for path in (folder.with_suffix(".py"), folder / "__main__.py") if path.exists()]
+    for word in rest:
+        if word.startswith("--"):
+            assert f'"{word}"' in file.read_text("utf-8")
+
+
+@pytest.mark.parametrize("arguments", of("duckdb"), ids=" ".join)
+def test_duckdb_answers_it(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run-7/records").mkdir(parents=True)
+    table = record_schema(pa.schema([])).empty_table()
+    pq.write_table(table, tmp_path / "run-7/records/part-0.parquet")
+    monkeypatch.chdir(tmp_path)
+    assert duckdb.sql(arguments[1]).fetchall() == []
+
+
+def test_all_programs_are_looked_at() -> None:
+    assert {command[0] for command in COMMANDS} == set(PROGRAMS)
+    assert len(COMMANDS) > 50
+
+
+def test_the_job_of_the_readme_is_one() -> None:
+    (text,) = [block for block in blocks(PAGES[0]) if block.startswith("# job.yaml")]
+    job = job_from_mapping(yaml.safe_load(text))
+    assert job.columns == {"prompt": "caption"}
+
+
+def test_jobs_of_the_shapes_are_files() -> None:
+    jobs = {word for command in of("framefleet") for word in command if word.endswith(".yaml")} - {"job.yaml"}
+    assert jobs and all((ROOT / "jobs/shapes/train" / job).exists() for job in jobs)

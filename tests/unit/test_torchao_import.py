@@ -1,0 +1,66 @@
+"""torchao's own words do not stand before ours, and are said where a job quantises by it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from enum import Enum
+from pathlib import Path
+
+import pytest
+
+from framefleet.pipeline.model.options import torchao_import
+from framefleet.pipeline.model.options.quantization import check_quantization
+from framefleet.pipeline.model.options.schema import TorchAo
+from framefleet.pipeline.model.options.torchao_import import keep_import_warnings
+
+ROOT = Path(__file__).parents[2]
+# As a command that loads a model does, in a process that has not imported torchao yet.
+COMMAND = """
+import sys
+from framefleet.jobs.commands import quiet_libraries
+quiet_libraries()
+from diffusers import WanPipeline
+assert "torchao" in sys.modules
+"""
+LACKS = "Failed to load _C_cutlass_90a.abi3.so: Could not load this library"
+
+
+@pytest.fixture(autouse=True)
+def kept(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was kept, without what another test's import left."""
+    found: list[str] = []
+    monkeypatch.setattr(torchao_import, "_kept", found)
+    keep_import_warnings()
+    return found
+
+
+def test_a_command_that_imports_diffusers_says_nothing_of_torchao() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", COMMAND],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_kernels_that_torchao_lacks_are_told_where_a_job_quantises_by_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    logging.getLogger("torchao").warning(LACKS)
+    assert caplog.messages == []
+    for _ in range(2):
+        check_quantization(TorchAo(backend="torchao", type="int8_weight_only"), device="cpu")
+    assert caplog.messages == [f"torchao: {LACKS}"]
+
+
+def test_whatever_else_torchao_or_torch_says_is_said(
+    caplog: pytest.LogCaptureFixture, kept: list[str]
+) -> None:
+    logging.getLogger("torchao").warning("int8 overflows")
+    logging.getLogger("torch.utils._pytree").warning("%s is registered twice", Enum("Ours", "A"))
+    assert len(caplog.messages) == 2
+    assert not kept
