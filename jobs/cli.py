@@ -1,6 +1,6 @@
 """The command line: which command is which function. Each stands in the folder of what it does.
 
-A `command.py` says what is typed, and imports what it does when it runs: `--help` answers at once.
+A folder's `command` says what is typed, and imports what it does when it runs: `--help` answers at once.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from framefleet.pipeline.model.families.family import Family, Sibling, Training
+from framefleet.pipeline.model.families.family import Family, Sibling, TrainingInput
 from framefleet.pipeline.model.families.preset import Preset
 
 ANIMATEDIFF = Family(
@@ -16,7 +16,7 @@ ANIMATEDIFF = Family(
             task="video_to_video", source="AnimateDiffPipeline", target="AnimateDiffVideoToVideoPipeline"
         ),
     ),
-    training={"AnimateDiffPipeline": Training(layout="frame_by_frame")},
+    training={"AnimateDiffPipeline": TrainingInput(layout="frame_by_frame")},
     presets=(
         Preset(
             name="animatediff",

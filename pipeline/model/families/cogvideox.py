@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from framefleet.pipeline.model.families.family import Family, Sibling, Training
+from framefleet.pipeline.model.families.family import Family, Sibling, TrainingInput
 from framefleet.pipeline.model.families.preset import Preset
 
 COGVIDEOX_SCHEDULERS = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
@@ -32,8 +32,8 @@ COGVIDEOX = Family(
         ),
     ),
     training={
-        "CogVideoXPipeline": Training(layout="frames_first"),
-        "CogVideoXImageToVideoPipeline": Training(layout="frames_first"),
+        "CogVideoXPipeline": TrainingInput(layout="frames_first"),
+        "CogVideoXImageToVideoPipeline": TrainingInput(layout="frames_first"),
     },
     presets=(
         # Sizes, frames, rate, precision: the table in the model card of zai-org/CogVideoX1.5-5B.

@@ -7,13 +7,13 @@ Their checkpoints become folders by `framefleet model convert`.
 
 from __future__ import annotations
 
-from framefleet.pipeline.model.families.family import Family, Training
+from framefleet.pipeline.model.families.family import Family, TrainingInput
 from framefleet.pipeline.model.families.preset import Preset
 
 _MODULES = "framefleet.pipeline.models.crafter"
 _SCHEDULERS = ("VideoCrafterDDIMScheduler",)  # clean latents have another scale at each timestep
 # The first call under guidance is the one without an image.
-_FROM_IMAGE = Training(layout="frame_by_frame", unprompted={"guidance_scale": 2.0})
+_FROM_IMAGE = TrainingInput(layout="frame_by_frame", unprompted={"guidance_scale": 2.0})
 
 VIDEOCRAFTER = Family(
     prefix="VideoCrafter",
@@ -24,7 +24,7 @@ VIDEOCRAFTER = Family(
     fps_is_motion=True,
     schedulers=_SCHEDULERS,
     training={
-        "VideoCrafterPipeline": Training(layout="frame_by_frame"),
+        "VideoCrafterPipeline": TrainingInput(layout="frame_by_frame"),
         "VideoCrafterImageToVideoPipeline": _FROM_IMAGE,
     },
     pipelines={

@@ -14,7 +14,7 @@ from framefleet.pipeline.model.families.preset import Preset
 
 SiblingTask = Literal["image_to_video", "video_to_video", "image_to_image"]
 # How a denoiser gets a video in training; each is a function in training/denoiser/latents.py.
-Layout = Literal[
+LatentLayout = Literal[
     "scaled",
     "normalised",
     "normalised_in_tokens",
@@ -52,7 +52,7 @@ class Sibling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Training:
+class TrainingInput:
     """How one pipeline class of a family shows its denoiser a video.
 
     unprompted: what else makes the call that guidance leads away from, beside an empty prompt.
@@ -60,7 +60,7 @@ class Training:
         without one it is the first, as `image`, where the call takes one.
     """
 
-    layout: Layout
+    layout: LatentLayout
     unprompted: Mapping[str, Any] = field(default_factory=dict)
     inputs: str | None = None
 
@@ -124,7 +124,7 @@ class Family:
     schedulers: tuple[str, ...] = ()
     presets: tuple[Preset, ...] = ()
     siblings: tuple[Sibling, ...] = ()
-    training: Mapping[str, Training] = field(default_factory=dict)
+    training: Mapping[str, TrainingInput] = field(default_factory=dict)
     pipelines: Mapping[str, str] = field(default_factory=dict)
     components: Mapping[str, str] = field(default_factory=dict)
     row_rules: str | None = None

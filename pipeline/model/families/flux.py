@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from framefleet.pipeline.model.families.family import Family, Sibling, Training
+from framefleet.pipeline.model.families.family import Family, Sibling, TrainingInput
 from framefleet.pipeline.model.families.preset import Preset
 
 FLUX = Family(
@@ -17,7 +17,7 @@ FLUX = Family(
             task="image_to_image", source="FluxPipeline", target="FluxImg2ImgPipeline", noising="scale_noise"
         ),
     ),
-    training={"FluxPipeline": Training(layout="image_in_tokens")},
+    training={"FluxPipeline": TrainingInput(layout="image_in_tokens")},
     presets=(
         # Diffusers' documentation of Flux.
         Preset(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from framefleet.pipeline.model.families.family import Family, Training
+from framefleet.pipeline.model.families.family import Family, TrainingInput
 from framefleet.pipeline.model.families.preset import Preset
 
 HUNYUANVIDEO = Family(
@@ -11,7 +11,7 @@ HUNYUANVIDEO = Family(
     default_size="config",
     fps=24,
     sends=("sigmas",),
-    training={"HunyuanVideoPipeline": Training(layout="scaled")},
+    training={"HunyuanVideoPipeline": TrainingInput(layout="scaled")},
     presets=(
         # Precision: the docstring of diffusers' HunyuanVideoPipeline.
         Preset(

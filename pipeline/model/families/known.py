@@ -13,7 +13,7 @@ from framefleet.pipeline.model.families.flux import FLUX
 from framefleet.pipeline.model.families.hunyuan import HUNYUANVIDEO
 from framefleet.pipeline.model.families.ltx import LTX
 from framefleet.pipeline.model.families.opensora import OPENSORA
-from framefleet.pipeline.model.families.others import OTHERS
+from framefleet.pipeline.model.families.others import WITHOUT_PRESETS
 from framefleet.pipeline.model.families.preset import Preset
 from framefleet.pipeline.model.families.stable_diffusion import STABLE_DIFFUSION
 from framefleet.pipeline.model.families.stable_diffusion_3 import STABLE_DIFFUSION_3
@@ -35,7 +35,7 @@ RENDERED = (
     FLUX,
     STABLE_DIFFUSION,
 )
-FAMILIES = (*RENDERED, *OTHERS)
+FAMILIES = (*RENDERED, *WITHOUT_PRESETS)
 PRESETS = tuple(preset for family in FAMILIES for preset in family.presets)
 _NONE = Family(prefix="")  # the factors of its autoencoder and denoiser, no guess at its default size
 

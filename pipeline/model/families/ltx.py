@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from framefleet.pipeline.model.families.family import Family, Sibling, Training
+from framefleet.pipeline.model.families.family import Family, Sibling, TrainingInput
 from framefleet.pipeline.model.families.preset import Preset
 
 LTX = Family(
@@ -11,8 +11,8 @@ LTX = Family(
     fps=25,
     siblings=(Sibling(task="image_to_video", source="LTXPipeline", target="LTXImageToVideoPipeline"),),
     training={
-        "LTXPipeline": Training(layout="normalised_in_tokens"),
-        "LTXImageToVideoPipeline": Training(layout="normalised_in_tokens"),
+        "LTXPipeline": TrainingInput(layout="normalised_in_tokens"),
+        "LTXImageToVideoPipeline": TrainingInput(layout="normalised_in_tokens"),
     },
     presets=(
         # Size: the docstring of diffusers' LTXPipeline. The rate is its argument `frame_rate`.

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from framefleet.pipeline.model.families.family import Family, Training
+from framefleet.pipeline.model.families.family import Family, TrainingInput
 from framefleet.pipeline.model.families.preset import Preset
 
 _MODULES = "framefleet.pipeline.models.opensora"
-MAX_FRAMES = 129  # of the longest clips that it was trained on
+LONGEST_CLIP = 129  # of the longest clips that it was trained on
 
 OPENSORA = Family(
     prefix="OpenSora",
-    max_frames=MAX_FRAMES,
+    max_frames=LONGEST_CLIP,
     drops_repeats=True,
     fps=24,
     sends=("sigmas",),
     training={
-        "OpenSoraPipeline": Training(
+        "OpenSoraPipeline": TrainingInput(
             layout="in_tokens",
             unprompted={"frame_rate": None, "motion_score": None},  # a negative prompt is told of neither
             inputs=f"{_MODULES}.conditions:training_inputs",

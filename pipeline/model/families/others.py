@@ -25,7 +25,7 @@ def _started(name: str) -> tuple[Sibling]:
 
 _FLUX2 = Family(prefix="Flux2", packing=2, default_size=128, reads_guidance_once=True, sends=("mu",))
 
-OTHERS = (
+WITHOUT_PRESETS = (
     Family(prefix="Allegro", size_base=8, default_size="config", frame_factor=0, fps=15, joins_prompts=True),
     Family(prefix="Bria", max_text=512),
     Family(prefix="BriaFibo", max_text=3000),

@@ -17,7 +17,7 @@ class Preset:
     """One model, known by its configs. Narrower ones come first: the first that fits a folder counts.
 
     Sources are the signatures and docstrings of diffusers 0.42, its documentation, the model cards, and where
-    named the authors' code. Size multiples and frame steps are computed from the configs, see geometry.py.
+    named the authors' code. Size multiples and frame steps come from the configs, see specs/geometry.py.
 
     name: what `framefleet model info` and `list` call it. models: of the hub.
     inputs: what a clip starts from.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from framefleet.pipeline.model.families.family import Family, Sibling, Training
+from framefleet.pipeline.model.families.family import Family, Sibling, TrainingInput
 from framefleet.pipeline.model.families.preset import Preset
 
 STABLE_DIFFUSION = Family(
@@ -14,8 +14,8 @@ STABLE_DIFFUSION = Family(
         for name in ("StableDiffusion", "StableDiffusionXL")
     ),
     training={
-        "StableDiffusionPipeline": Training(layout="image"),
-        "StableDiffusionXLPipeline": Training(
+        "StableDiffusionPipeline": TrainingInput(layout="image"),
+        "StableDiffusionXLPipeline": TrainingInput(
             layout="image_normalised",
             unprompted={"guidance_scale": 2.0},  # the first call under guidance is that one: it may be zeros
         ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from framefleet.pipeline.model.families.family import Family, Sibling, Training
+from framefleet.pipeline.model.families.family import Family, Sibling, TrainingInput
 from framefleet.pipeline.model.families.preset import Preset
 
 STABLE_DIFFUSION_3 = Family(
@@ -18,7 +18,7 @@ STABLE_DIFFUSION_3 = Family(
             noising="scale_noise",
         ),
     ),
-    training={"StableDiffusion3Pipeline": Training(layout="image_shifted")},
+    training={"StableDiffusion3Pipeline": TrainingInput(layout="image_shifted")},
     presets=(
         # Steps and guidance: the model card of each.
         Preset(

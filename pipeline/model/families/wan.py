@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from framefleet.pipeline.model.families.family import Family, Sibling, Training
+from framefleet.pipeline.model.families.family import Family, Sibling, TrainingInput
 from framefleet.pipeline.model.families.preset import Preset
 
 _TEXT_ONLY = ("its weights start from text alone", "use a Wan 2.2 TI2V model, or an image-to-video folder")
@@ -34,8 +34,8 @@ WAN = Family(
         ),
     ),
     training={
-        "WanPipeline": Training(layout="normalised"),
-        "WanImageToVideoPipeline": Training(layout="normalised"),
+        "WanPipeline": TrainingInput(layout="normalised"),
+        "WanImageToVideoPipeline": TrainingInput(layout="normalised"),
     },
     presets=(
         # Steps, guidance (high noise, then low noise) and shift:

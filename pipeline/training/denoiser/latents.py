@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.families.family import Layout
+from framefleet.pipeline.model.families.family import LatentLayout
 from framefleet.pipeline.model.families.known import FAMILIES, family_of
 from framefleet.pipeline.models.opensora.tokens import pack
 from framefleet.pipeline.outputs.frames import Frames
@@ -117,7 +117,7 @@ def _image_in_tokens(pipe: Any, pixels: Tensor) -> Tensor:
     return pack(_image_shifted(pipe, pixels)[:, :, None], 2)
 
 
-_LAYOUTS: dict[Layout, Callable[[Any, Tensor], Tensor]] = {
+_LAYOUTS: dict[LatentLayout, Callable[[Any, Tensor], Tensor]] = {
     "scaled": _scaled,
     "normalised": _normalised,
     "normalised_in_tokens": _normalised_in_tokens,

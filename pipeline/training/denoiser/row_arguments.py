@@ -8,7 +8,6 @@ from typing import Any
 from PIL import Image
 
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.model.families.family import Training
 from framefleet.pipeline.model.families.known import family_of
 from framefleet.pipeline.model.registry import named
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
@@ -50,7 +49,7 @@ def without_prompt(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {**arguments, **empty, **(training.unprompted if training else {})}
 
 
-def _training(pipe: Any) -> Training | None:
+def _training(pipe: Any) -> TrainingInput | None:
     name = type(pipe).__name__
     return family_of(name).training.get(name)
 
