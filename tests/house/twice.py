@@ -13,7 +13,6 @@ _ANYWHERE = {"log", "main"}
 # Twice for a reason, which stands behind it.
 MEANT = (
     "Callback",  # of a pipeline's steps, as diffusers has it, and of a job's progress
-    "train",  # of one process, and of a job on a cluster, as `framefleet.train`
 )
 
 
