@@ -17,7 +17,7 @@ import pytest
 from safetensors import safe_open
 
 from framefleet import load_model
-from framefleet.jobs.demo import MODEL
+from framefleet.jobs.demo.prepare import MODEL
 from tests.commands import command
 from tests.crafter import crafter
 from tests.jobs import write_job

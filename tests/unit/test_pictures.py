@@ -184,7 +184,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(width: int) -> None:
 
 
 def test_a_video_beyond_a_bound_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video_frames, "MAX_FRAMES", 5)
+    monkeypatch.setattr(video_frames, "MAX_DECODED_FRAMES", 5)
     assert len(open_video(video("mp4"), max_frames=5)) == 5
     with pytest.raises(InputError, match="more than 5 frames"):
         describe(video("mp4"), "video")

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 # As a command that loads a model does, in a process that has not imported torchao yet.
 COMMAND = """
 import sys
-from framefleet.jobs.commands import quiet_libraries
+from framefleet.jobs.show.libraries import quiet_libraries
 quiet_libraries()
 from diffusers import WanPipeline
 assert "torchao" in sys.modules

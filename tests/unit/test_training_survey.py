@@ -319,13 +319,13 @@ def test_sizes_that_the_model_does_not_render_are_refused(wan: PipelineSpec, sur
 @pytest.fixture
 def choice() -> Callable[[int, int, int], str]:
     from framefleet.pipeline.rows.inputs.pictures import Described
-    from framefleet.pipeline.training.dataset.buckets import choose
+    from framefleet.pipeline.training.dataset.buckets import choose_bucket
 
     buckets = [Bucket(num_frames=t, height=h, width=w) for t, h, w in _ASPECTS]
 
     def chosen(num_frames: int, height: int, width: int) -> str:
         described = Described(sha256="", num_frames=num_frames, height=height, width=width)
-        return str(choose(buckets, described))
+        return str(choose_bucket(buckets, described))
 
     return chosen
 

@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 
 from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.model.families.family import TrainingInput
 from framefleet.pipeline.model.families.known import family_of
 from framefleet.pipeline.model.registry import named
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
