@@ -22,7 +22,7 @@ from framefleet.pipeline.model.registry import PIPELINES, class_named, named, ow
 from framefleet.pipeline.model.specs.check import Refused, check_argument
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model, spec_of
-from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
+from framefleet.pipeline.outputs.frames import Frames, frames_sha256, to_frames
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS, Request
 from framefleet.pipeline.rows.tables.checked import checked
@@ -120,13 +120,13 @@ def rows_of(tiny: Tiny, spec: PipelineSpec, pictures: list[str]) -> Iterator[dic
         yield row | ({"image": pictures[seed]} if "image" in required else {})
 
 
-def plain_call(pipe: Any, row: Mapping[str, Any], folder: Path) -> str:
-    """Return the digest of what a script without framefleet renders."""
+def plain_call(pipe: Any, row: Mapping[str, Any], folder: Path) -> Frames:
+    """Return what a script without framefleet renders."""
     given = {name: value for name, value in row.items() if name != "seed"}
     if "image" in given:
         given["image"] = Image.open(folder / given["image"]).convert("RGB")
     request = Request(arguments={}, seed=row["seed"])
-    return frames_sha256(to_frames(pipe(**given, generator=request.generator(), output_type="np")))
+    return to_frames(pipe(**given, generator=request.generator(), output_type="np"))
 
 
 def plain_pipe(rendered: Rendered) -> Any:
@@ -138,7 +138,8 @@ def plain_pipe(rendered: Rendered) -> Any:
 def test_rows_in_company_have_the_frames_of_plain_calls(rendered: Rendered) -> None:
     pipe = plain_pipe(rendered)
     found = {record["seed"]: record["frames_sha256"] for record in records_of(rendered.output)}
-    assert found == {row["seed"]: plain_call(pipe, row, rendered.folder) for row in rendered.rows}
+    plain = {row["seed"]: plain_call(pipe, row, rendered.folder) for row in rendered.rows}
+    assert found == {seed: frames_sha256(frames) for seed, frames in plain.items()}
 
 
 def test_a_row_is_rendered_again_by_a_script_or_where_it_starts_from_a_file_by_replay(
@@ -151,31 +152,39 @@ def test_a_row_is_rendered_again_by_a_script_or_where_it_starts_from_a_file_by_r
     assert capsys.readouterr().out.startswith("the same frames: ")
 
 
-def wrong_values(spec: PipelineSpec, call: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """Yield values of one argument each, some of which the pipeline refuses."""
+def other_values(spec: PipelineSpec, call: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """Yield other values of one argument each; the pipeline refuses some, and rounds some without a word."""
     for name in ("height", "width"):
-        yield from ((name, value) for value in (0, call[name] + 1, call[name] + spec.size_multiple // 2))
+        yield from ((name, call[name] + more) for more in (1, spec.size_multiple // 2, spec.size_multiple))
     for name in FRAME_PARAMETERS:
         if name in call:
-            yield from ((name, value) for value in (0, call[name] + 1, call[name] + 2))
-    yield "num_inference_steps", 0
+            yield from ((name, call[name] + more) for more in (1, 2, spec.frame_step or 3))
+    yield from ((name, 0) for name in ("height", "num_inference_steps"))
     if spec.family.max_text:
-        yield "max_sequence_length", spec.family.max_text + 1
+        yield from (("max_sequence_length", spec.family.max_text + more) for more in (0, 1))
 
 
-def test_what_the_pipeline_refuses_is_refused_before(rendered: Rendered) -> None:
+def is_refused(spec: PipelineSpec, row: Mapping[str, Any], name: str) -> bool:
+    request = Request(arguments={key: cell for key, cell in row.items() if key != "seed"})
+    try:
+        checked(request, spec, BUILT_IN["generate"], finder=Anything())
+    except TableError as error:
+        assert f"{name} is {row[name]}, but " in error.problem
+        return True
+    return False
+
+
+def test_what_is_not_refused_before_the_pipeline_renders_as_it_was_asked(rendered: Rendered) -> None:
     spec, pipe, row = rendered.spec, plain_pipe(rendered), rendered.rows[0]
-    num_refused = 0
-    for name, value in wrong_values(spec, row):
-        wrong = row | {name: value}
-        try:
-            plain_call(pipe, wrong, rendered.folder)
-        except Exception:  # of any kind: some fail late, in the network
-            num_refused += 1
-            with pytest.raises(TableError, match=f"{name} is {value}, but "):
-                arguments = {name: cell for name, cell in wrong.items() if name != "seed"}
-                checked(Request(arguments=arguments), spec, BUILT_IN["generate"], finder=Anything())
-    assert num_refused
+    refused = set()
+    for name, value in other_values(spec, row):
+        if is_refused(spec, row | {name: value}, name):
+            refused.add((name, value))
+            continue
+        frames = plain_call(pipe, row | {name: value}, rendered.folder)
+        sizes = dict(zip(("num_frames", "height", "width"), frames.shape, strict=False))
+        assert sizes.get(name, value) == value
+    assert {("height", 0), ("height", row["height"] + 1), ("num_inference_steps", 0)} <= refused
 
 
 @pytest.mark.parametrize(
