@@ -7,11 +7,14 @@ import random
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import framefleet
+from framefleet.cluster.holder import parse_holder
+from framefleet.cluster.lock import LOCK_PATH
 from tests.jobs import (
     check_whole,
     digests_by_tag,
@@ -63,7 +66,7 @@ def test_a_driver_killed_at_half_goes_on_where_it_was(
     process = start_render(_job(tmp_path, ROWS))
     _wait_for_clips(tmp_path / "out", len(ROWS) // 2, process)
     _kill(process)
-    assert len(list((tmp_path / "out").glob("clips/*/*.mp4"))) < len(ROWS)
+    assert _num_clips(tmp_path / "out") < len(ROWS)
     framefleet.render(_job(tmp_path, ROWS, ray_cluster))
     assert digests_by_tag(tmp_path / "out") == undisturbed
     assert len(records_of(tmp_path / "out")) == len(ROWS)
@@ -78,8 +81,9 @@ def test_ten_kills_at_random_moments_lose_nothing(
     committed = 0
     for _ in range(NUM_KILLS):
         process = start_render(job)
-        _wait_for_clips(tmp_path / "out", 0, process)
-        time.sleep(moments.uniform(0, 6))  # about as long as starting and rendering a third take
+        _wait_until_it_writes(tmp_path / "out", process)
+        _wait_for_clips(tmp_path / "out", _num_clips(tmp_path / "out") + moments.randrange(5), process)
+        time.sleep(moments.uniform(0, 0.5))
         _kill(process)
         check_whole(tmp_path / "out")
         now = len(records_of(tmp_path / "out"))
@@ -96,10 +100,26 @@ def _job(folder: Path, rows: list[dict[str, object]], address: str | None = None
     return write_job(folder / "job.yaml", job_values(table, folder / "out", address=address))
 
 
+def _wait_until_it_writes(output: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until the driver has the lock; before, a kill shows nothing."""
+    deadline = time.monotonic() + 120
+    while process.poll() is None:
+        assert time.monotonic() < deadline, "no driver in time"
+        with suppress(FileNotFoundError):
+            holder = parse_holder((output / LOCK_PATH).read_bytes())
+            if holder is not None and holder.pid == process.pid:
+                return
+        time.sleep(0.05)
+
+
+def _num_clips(output: Path) -> int:
+    return len(list(output.glob("clips/*/*.mp4")))
+
+
 def _wait_for_clips(output: Path, count: int, process: subprocess.Popen[str]) -> None:
     """Wait until the driver has claimed the output, and so many clips are there."""
     deadline = time.monotonic() + 120
-    while not (output / "job.json").exists() or len(list(output.glob("clips/*/*.mp4"))) < count:
+    while not (output / "job.json").exists() or _num_clips(output) < count:
         assert time.monotonic() < deadline, f"no {count} clips in time"
         if process.poll() is not None:
             return  # a resumed job may have nothing left to do
