@@ -9,8 +9,8 @@ from framefleet.jobs.model.page import frames_text, makes, size_text
 from framefleet.jobs.show.console import EscapingConsole, stdout
 from framefleet.pipeline.model.families.known import PRESETS
 
-# Where stdout is no terminal: wide enough for every line, for a line that is cut cannot be searched.
-WIDTH = 160
+# Where stdout is no terminal: more than any line has, for a line that is cut cannot be searched.
+WIDTH = 1000
 
 
 def show_list() -> None:

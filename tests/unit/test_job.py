@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from framefleet.jobs.job.file import job_from_mapping, load_job
 from framefleet.jobs.job.schema import Job, ModelSection, job_schema
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.media_settings import MediaFormat
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 
+FORMATS = get_args(MediaFormat)
 LEAST = "table: prompts.csv\noutput: out\nmodel: folder\n"
 
 
@@ -84,7 +87,7 @@ def test_an_unknown_key_of_set_is_refused_as_such(tmp_path: Path) -> None:
         ("fleet: {workers: 0}", "`fleet.workers` is 0", "greater than or equal to 1 or auto"),
         ("batching: {max_rows: 4.0}", "`batching.max_rows` is 4.0", "a whole number"),
         ("batching: {mode: quick}", "`batching.mode` is 'quick'", "exact or fast"),
-        ("media: {format: gif}", "`media.format` is 'gif'", "mp4, mkv or png"),
+        ("media: {format: gif}", "`media.format` is 'gif'", f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"),
         ("media: {crf: 99}", "`media.crf` is 99", "less than or equal to 51"),
         ("on_invalid: no", "`on_invalid` is false", "fail or skip"),
         ("fleet: 3", "`fleet` is 3", "a mapping (key: value)"),
@@ -209,6 +212,8 @@ def test_the_schema_holds_every_key_and_refuses_others() -> None:
     assert schema["additionalProperties"] is False
     assert {"type": "string"} in schema["properties"]["model"]["anyOf"]
     assert all(name in schema["properties"]["recipe"]["description"] for name in BUILT_IN)
+    media = schema["$defs"]["MediaSection"]["properties"]
+    assert all(name in media["format"]["description"] for name in FORMATS)
 
 
 def test_a_dtype_may_be_of_each_component(tmp_path: Path) -> None:

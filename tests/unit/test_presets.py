@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,12 @@ def test_list_prints_every_preset_with_its_model() -> None:
     for preset in PRESETS:
         assert f" {preset.name} " in printed
         assert all(model in printed for model in preset.models[:1])
+
+
+def test_list_cuts_no_name_however_long_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "an-organisation-of-the-hub/" + "a-long-name-" * 9
+    monkeypatch.setattr("framefleet.jobs.model.list.PRESETS", [replace(PRESETS[0], models=(name,))])
+    assert name in command("model", "list").output
 
 
 def test_the_page_of_models_is_the_one_that_the_presets_make() -> None:

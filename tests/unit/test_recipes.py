@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from framefleet.pipeline.errors import RecipeError
-from framefleet.pipeline.recipes.recipe import find_recipe, generate, recipe_of_row
+from framefleet.pipeline.recipes.recipe import BUILT_IN, find_recipe, generate, recipe_of_row
 from framefleet.pipeline.request import Request
 
+ROOT = Path(__file__).parents[2]
 SOURCE = """
 import functools
 from shutil import rmtree
@@ -134,3 +135,8 @@ def test_for_a_row_nothing_is_imported(module: str, own: str, tmp_path: Path) ->
     for name in ("generate:x", "generate:", "sub:f", "os:system", "x", "", *near):
         with pytest.raises(RecipeError, match="not of a module that the job names"):
             recipe_of_row(name, job)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_recipe_has_its_row_on_the_page_of_recipes(name: str) -> None:
+    assert f"\n| `{name}` | " in (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
