@@ -8,6 +8,7 @@ from random import Random
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from framefleet.pipeline.recipes.recipe import BUILT_IN
 from tests.fuzz import hostile
 from tests.fuzz.case import Case
 from tests.fuzz.kinds.tables import planned
@@ -35,14 +36,6 @@ COLUMNS = (
     "strength",
     "tag",
 )
-RECIPES = (
-    "generate",
-    "text_to_image_to_video",
-    "refine",
-    "extend",
-    "keyframes",
-    "text_to_keyframes_to_video",
-)
 
 
 def cells(rng: Random, folder: Path, material: Material) -> Case:
@@ -60,7 +53,7 @@ def cells(rng: Random, folder: Path, material: Material) -> Case:
     if rng.random() < 0.3:
         more |= {"loras": {"style": "style.safetensors"}}
     if rng.random() < 0.3:
-        more |= {"recipe": rng.choice(RECIPES)}
+        more |= {"recipe": rng.choice(list(BUILT_IN))}
     return planned(folder, "t.parquet", material, f"cells of {', '.join(chosen)}", **more)
 
 
