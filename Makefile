@@ -27,7 +27,7 @@ demo: .venv/.installed  ## Render the shipped table with two CPU workers and sho
 # Two at a time; those with Ray, which wait more than they compute, three, by files, which share what they start.
 test: .venv/.installed  ## Run every test, the quick ones first
 	$(BIN)/python -m pytest -q -rfEs -n 2 tests/unit tests/property tests/models tests/gpu
-	$(BIN)/python -m pytest -q -rfEs -n 3 --dist loadfile tests/cluster
+	$(BIN)/python -m pytest -q -rfEs -n 3 --dist loadfile --no-loadscope-reorder tests/cluster
 
 check: .venv/.installed  ## Lint, formatting, types, who may import whom, and what texts name
 	$(BIN)/ruff check .
