@@ -21,6 +21,9 @@ from botocore.exceptions import BotoCoreError, HTTPClientError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_exponential
 
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.public import public_text, public_url
+
 # Rides out 15 s without the server (botocore's own default gives up after about 10 s).
 S3_RETRIES = {"mode": "standard", "max_attempts": 10}
 S3_RETRIES_IN_ENVIRONMENT = {"AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE"}
@@ -153,15 +156,31 @@ class ObjectStore:
         Opened once in each process: s3fs's event loop does not survive a fork.
         """
         if self._opened is None or self._opened[0] != os.getpid():
-            files, root = fsspec.core.url_to_fs(
-                self.url,
-                skip_instance_cache=True,
-                use_listings_cache=False,  # other processes write here too
-                **_filesystem_options(self.url, self.options),
-            )
+            files, root = _open(self.url, self.options)
             self._opened = (os.getpid(), files, root.rstrip("/"))
         _, files, root = self._opened
         return files, f"{root}/{path}" if path else root
+
+
+def _open(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
+    """Return the file system and the root. Raises JobError for what is no store, or lacks an option."""
+    try:
+        files, root = fsspec.core.url_to_fs(
+            url,
+            skip_instance_cache=True,
+            use_listings_cache=False,  # other processes write here too
+            **_filesystem_options(url, options),
+        )
+    except (
+        Exception
+    ) as error:  # of zipfile, tarfile, a constructor: of what was given, unless a service said so
+        if isinstance(error, OSError | BotoCoreError) and not isinstance(error, FileNotFoundError):
+            raise
+        said = public_text(f"{type(error).__name__}: {error}")
+        raise JobError(
+            f"{public_url(url)} cannot be opened: {said}", "check the URL and storage_options"
+        ) from None
+    return files, root
 
 
 def _stamp(said: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import fsspec
 
-from framefleet.pipeline.errors import JobError, NoFile, StoreConflict, StoreError
+from framefleet.pipeline.errors import FramefleetError, JobError, NoFile, StoreConflict, StoreError
 from framefleet.pipeline.guards.public import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.outputs.folder import Folder
 from framefleet.pipeline.outputs.object_store import ObjectStore, Stored, is_transient
@@ -26,7 +26,8 @@ class Store:
     """One output root. Paths are relative to it, with forward slashes; those that leave it are refused.
 
     Nothing is ever half there: a reader sees the old bytes, the new ones or none. Whatever fails raises
-    StoreError, except that `read` of an absent path raises FileNotFoundError. Travels to other processes,
+    StoreError, or JobError where nothing can be opened as it is given, except that `read` of an absent path
+    raises FileNotFoundError. Travels to other processes,
     may be used from several threads, and shows no credentials in its text and errors.
 
     storage_options: what fsspec takes, for S3 `key`, `secret`, `endpoint_url`, `client_kwargs`; without
@@ -127,7 +128,7 @@ class Store:
     def _failing(self, verb: str, path: str, *, absent_is_error: bool = True) -> Iterator[None]:
         try:
             yield
-        except StoreError:
+        except FramefleetError:
             raise
         except Exception as error:  # every fsspec implementation has errors of its own, as botocore's
             if isinstance(error, FileNotFoundError) and not absent_is_error:

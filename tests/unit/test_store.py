@@ -197,3 +197,13 @@ def test_what_is_no_url_is_the_users_to_change(url: str) -> None:
 def test_a_name_that_no_file_can_have_is_the_users_to_change(tmp_path: Path) -> None:
     with pytest.raises(NoFile, match="File name too long"):
         Store(str(tmp_path / ("x" * 300))).write("job.json", b"{}")
+
+
+@pytest.mark.parametrize(
+    "url", ["zip://x::{}/no.zip", "tar://x::{}/no.zip", "zip://x::{}/none.zip", "reference://x"]
+)
+def test_what_no_store_can_be_opened_from_is_the_users_to_change(url: str, tmp_path: Path) -> None:
+    (tmp_path / "no.zip").write_bytes(b"no archive")
+    for use in (Store.read, Store.list, Store.exists):
+        with pytest.raises(JobError, match="cannot be opened"):
+            use(Store(url.format(tmp_path)), "x")
