@@ -155,7 +155,7 @@ class Renderer:
         if self._cache:  # here, and not in the row's own code: its hooks go below the batcher's
             steps = row.request.arguments.get("num_inference_steps", 1)
             self._cache.start(steps=steps, pipe=lambda: row.pipe)
-        self._rows.under_way[self._batcher.start(partial(self._call, row))] = row
+        self._rows.under_way[self._batcher.start(partial(self._call, row), row.draws)] = row
 
     def _outcome(self, task: RowTask, row: RenderRow) -> Outcome | None:
         """Return what became of a row; None where it is tried again, without others beside it."""

@@ -111,7 +111,7 @@ class Forwards:
 
     def _run_alone(self, call: Call) -> Any:
         args, kwargs = call.arguments()
-        with working_on(adapters_of([call])):
+        with working_on(adapters_of([call])), call.draws.turn():
             return self.modules[call.module].forward(*args, **kwargs)
 
     def _run_fused(self, calls: Sequence[Call], plan: Plan | None) -> list[Any]:
