@@ -26,16 +26,18 @@ class OwnPipelines:
     """Copies of one pipeline. What they share is found once, so that a copy takes a fraction of a
     millisecond."""
 
-    def __init__(self, pipe: Any) -> None:
+    def __init__(self, pipe: Any, *, tells: bool = True) -> None:
+        """tells: in the log, what cannot be copied."""
         self._pipe = pipe
-        self._shared = _shared_by(pipe)
+        self._shared = _shared_by(pipe, logging.WARNING if tells else logging.DEBUG)
 
     def make(self, **components: Any) -> Any:
         """Return a copy; what is shared stands for itself wherever a copy holds it.
 
         components: that stand in place of the pipeline's own, wherever it holds those.
         """
-        own = object.__new__(type(self._pipe))
+        kind = type(self._pipe)
+        own = kind.__new__(kind)
         instead = {id(getattr(self._pipe, name)): component for name, component in components.items()}
         vars(own).update(
             copy.deepcopy(vars(self._pipe), _memo(self._shared) | {id(self._pipe): own} | instead)
@@ -50,7 +52,7 @@ def own_pipeline(pipe: Any) -> Any:
     return OwnPipelines(pipe).make()
 
 
-def _shared_by(pipe: Any) -> list[Any]:
+def _shared_by(pipe: Any, level: int) -> list[Any]:
     """Return what copies of `pipe` share; what cannot be copied is named in the log."""
     held = list(_held_by(pipe))
     weights = {id(tensor) for value in held if isinstance(value, nn.Module) for tensor in _tensors(value)}
@@ -59,7 +61,8 @@ def _shared_by(pipe: Any) -> list[Any]:
         return shared
     stuck = [value for value in held if not _can_reduce(value)]
     stuck += [value for value in vars(pipe).values() if not _can_copy(value, [*shared, *stuck])]
-    log.warning(
+    log.log(
+        level,
         "%s holds what cannot be copied, so that rows share it: %s",
         type(pipe).__name__,
         ", ".join(sorted({type(value).__qualname__ for value in stuck})),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import logging
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import UniPCMultistepScheduler, WanPipeline
+from diffusers import UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 
 from framefleet import Batching, Clip, Model, Renderer, Request, load_model
 from framefleet.pipeline.outputs.frames import Frames, to_frames
@@ -46,6 +47,17 @@ def _remember(pipe: Any, step: int, timestep: Any, given: dict[str, Any]) -> dic
     latents = given["latents"] + 0.2 * pipe.momentum["sum"]
     second = pipe.audio_scheduler
     return {"latents": second.step(0.1 * latents, second.timesteps[step], latents, return_dict=False)[0]}
+
+
+class Accumulating(WanTransformer3DModel):
+    """Adds to each prediction the mean of those before it, and never forgets them."""
+
+    mean: Any = 0.0
+
+    def forward(self, **named: Any) -> Any:
+        (prediction,) = super().forward(**named)
+        self.mean = 0.5 * self.mean + prediction.mean()
+        return (prediction + 0.3 * self.mean,)
 
 
 class Drawing(WanPipeline):
@@ -160,6 +172,21 @@ def test_each_row_gets_a_second_model_with_state_of_its_own() -> None:
     first, second = (models.opened(named)["image_model"].pipe for _ in range(2))
     assert first.transformer is second.transformer
     assert first.scheduler is not second.scheduler
+
+
+def test_a_network_that_keeps_state_renders_its_rows_one_by_one(caplog: pytest.LogCaptureFixture) -> None:
+    model, rows = load_model(tiny("wan"), dtype="fp32"), _requests(SMALLEST["wan"])
+    transformer = model.pipe.transformer
+    transformer.__class__ = Accumulating
+    with caplog.at_level(logging.WARNING, "framefleet"):
+        clips = {clip.request.seed: clip for clip in Renderer(model, Batching(min_gain=0)).render(rows)}
+    for row in rows:
+        vars(transformer).pop("mean", None)  # as in a network that was just loaded
+        assert np.array_equal(clips[row.seed].frames, _plain(model.pipe, row))  # type: ignore[union-attr]
+    assert [record.getMessage() for record in caplog.records] == [
+        "transformer.mean of WanPipeline changes in forwards: rows that take turns would mix it up, "
+        "so each runs alone"
+    ]
 
 
 def test_rows_that_draw_from_global_generators_equal_plain_calls_that_seed_them() -> None:
