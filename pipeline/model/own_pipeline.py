@@ -36,7 +36,7 @@ class OwnPipelines:
 
         components: that stand in place of the pipeline's own, wherever it holds those.
         """
-        kind = type(self._pipe)
+        kind: Any = type(self._pipe)
         own = kind.__new__(kind)
         instead = {id(getattr(self._pipe, name)): component for name, component in components.items()}
         vars(own).update(
