@@ -44,7 +44,8 @@ class GlobalDraws:
         """Let the running code draw these numbers."""
         if self._torch is None:
             return
-        for generator, state in zip(_torch_generators(), self._torch, strict=True):
+        # Not strict: a GPU may have come into use since.
+        for generator, state in zip(_torch_generators(), self._torch, strict=False):
             generator.set_state(state)
         random.setstate(self._python)
         self._numpy.resume()
@@ -75,7 +76,7 @@ class GlobalDraws:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def drawing_from(seed: int) -> Iterator[None]:
     """Let the block draw as `GlobalDraws.seed` says; after it the generators are as before."""
     with GlobalDraws().kept():
         GlobalDraws().seed(seed)

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
 
-# What code consists of: `copy` returns it as it is, or cannot copy it.
-_CODE = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, logging.Logger)
+# What `copy` returns as it is.
+_CODE = (type, types.FunctionType, types.BuiltinFunctionType)
+_CONSTANT = (nn.Module, nn.Parameter, FrozenDict, types.ModuleType, logging.Logger)
 
 
 class OwnPipelines:
@@ -59,7 +60,7 @@ def _shared_by(pipe: Any, level: int) -> list[Any]:
     shared = [value for value in held if _is_constant(value) or id(value) in weights]
     if _can_copy(vars(pipe), shared):
         return shared
-    stuck = [value for value in held if not _can_reduce(value)]
+    stuck = [value for value in held if not (_is_constant(value) or _can_reduce(value))]
     stuck += [value for value in vars(pipe).values() if not _can_copy(value, [*shared, *stuck])]
     log.log(
         level,
@@ -84,7 +85,7 @@ def _held_by(pipe: Any) -> Iterator[Any]:
 
 
 def _is_constant(value: Any) -> bool:
-    """Whether rows may share it: networks, which stay as they are; configs; tokenizers and processors.
+    """Whether rows may share it: networks, configs, tokenizers and processors, modules of Python, loggers.
 
     To copy a fast tokenizer takes milliseconds, and each call of one sets all that it goes by.
     """
@@ -92,7 +93,7 @@ def _is_constant(value: Any) -> bool:
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
     processors = (PreTrainedTokenizerBase, ProcessorMixin, FeatureExtractionMixin, ImageProcessingMixin)
-    return isinstance(value, (nn.Module, nn.Parameter, FrozenDict, *_CODE, *processors))
+    return isinstance(value, (*_CONSTANT, *processors))
 
 
 def _tensors(network: nn.Module) -> Iterable[Tensor]:

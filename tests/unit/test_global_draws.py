@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from framefleet.pipeline.hooks.global_draws import GlobalDraws, seeded
+from framefleet.pipeline.hooks.global_draws import GlobalDraws, drawing_from
 from tests.unit.denoising import Denoiser, batcher_of, render, steps
 
 LARGE = 2**40 + 7  # above NumPy's 32 bits
@@ -34,7 +34,7 @@ def plain(seed: int, function: Callable[[], Any]) -> Any:
 
 @pytest.mark.parametrize("seed", [0, LARGE])
 def test_a_seed_gives_what_a_script_gets_that_seeds_all_three(seed: int) -> None:
-    with seeded(seed):
+    with drawing_from(seed):
         assert drawn() == plain(seed, drawn)
 
 
@@ -69,7 +69,7 @@ def test_the_process_draws_on_as_if_nobody_had_drawn_between() -> None:
         return first, drawn()
 
     def others() -> None:
-        with seeded(5), pytest.raises(KeyError):
+        with drawing_from(5), pytest.raises(KeyError):
             drawn()
             raise KeyError
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 from types import SimpleNamespace
@@ -24,7 +25,7 @@ class Pipe:
         self.seen: list[Any] = []
         self.guider = SimpleNamespace(momentum=torch.zeros(2), scheduler=self.scheduler, parts=[self.unet[0]])
         self.guider.weights = {"first": self.unet[0].weight, "mean": self.unet[1].running_mean}
-        self.guider.note = self.seen.append
+        self.guider.module = copy
         self.guider.pipe = self
 
 
@@ -47,6 +48,11 @@ def test_networks_weights_and_tokenizers_are_shared_wherever_they_are_held() -> 
     assert own.guider.parts == [pipe.unet[0]]
     assert own.guider.weights["first"] is pipe.unet[0].weight
     assert own.guider.weights["mean"] is pipe.unet[1].running_mean
+
+
+def test_modules_of_python_are_no_state(caplog: pytest.LogCaptureFixture) -> None:
+    assert own_pipeline(Pipe()).guider.module is copy
+    assert not caplog.records
 
 
 def test_what_is_held_twice_is_one_in_the_copy_too() -> None:

@@ -21,10 +21,10 @@ from framefleet.pipeline.model.own_pipeline import OwnPipelines, own_pipeline
 # 10 us for each submodule.
 COMPARED = 12
 # Shapes that are remembered: one that comes again is compared, for the first may fill tables that stay.
-SHAPES = 100
+REMEMBERED = 100
 # What torch and hooks of diffusers and accelerate set, and `intercept`.
 _NOT_ITS_OWN = {*vars(nn.Module()), "forward", "_hf_hook", "_old_forward", "_diffusers_hook"}
-_VALUES = (bool, int, float, complex, str, bytes, type(None))
+_VALUES = (bool, int, float, complex, str, bytes, torch.dtype, torch.device, type(None))
 # Of objects in objects; attention processors are one deep, caches of tensors in them three.
 _DEPTH = 4
 
@@ -66,7 +66,7 @@ class StateWatch:
     def _came_before(self, shape: Hashable) -> bool:
         if shape in self._shapes:
             return True
-        if len(self._shapes) < SHAPES:
+        if len(self._shapes) < REMEMBERED:
             self._shapes.add(shape)
         return False
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from framefleet.pipeline.hooks.global_draws import seeded
+from framefleet.pipeline.hooks.global_draws import drawing_from
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.model.own_pipeline import own_pipeline
 from framefleet.pipeline.render.fused.calls import Call, parse_call
@@ -44,7 +44,7 @@ def capture(pipe: Any, arguments: Mapping[str, Any], *, denoisers: Mapping[str, 
         with (
             intercept(denoisers, _reach),
             torch.autocast(pipe.device.type, enabled=False),
-            seeded(seed),
+            drawing_from(seed),
         ):
             own(**arguments, generator=torch.Generator("cpu").manual_seed(seed))
     except _Reached as reached:
