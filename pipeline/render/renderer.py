@@ -81,7 +81,7 @@ class Renderer:
         self._loras = LoraLayers(model.networks() if model.settings.loras else {})
         self._encoders = Encoders(model, self._loras, mode=self.batching.mode, kept_in=embeddings)
         self._rows = RowQueue()
-        self._watch = StateWatch()
+        self._watch = StateWatch(self._loras.layers.values())
         self._learn_anew()
 
     @property

@@ -7,7 +7,7 @@ closures, classes and modules of Python, and in arrays of NumPy.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -34,8 +34,10 @@ Marks = list[Any]
 class StateWatch:
     """Put around forwards of networks. found: the first attribute that one changed in itself, as a.b.c."""
 
-    def __init__(self) -> None:
+    def __init__(self, switched: Collection[nn.Module] = ()) -> None:
+        """switched: modules that are set for each row before they run, as LoRA layers are."""
         self.found: str | None = None
+        self._switched = frozenset(switched)
         self._fresh: dict[str, _Fresh] = {}
         self._compared: dict[str, int] = {}
         self._shapes: set[Hashable] = set()
@@ -52,9 +54,9 @@ class StateWatch:
             yield
             return
         self._compared[name] = self._compared.get(name, 0) + 1
-        before = _state_of(network)
+        before = _state_of(network, self._switched)
         yield
-        after = _state_of(network)
+        after = _state_of(network, self._switched)
         changed = (path for path in {**before, **after} if not _are_equal(before.get(path), after.get(path)))
         self.found = next((f"{name}.{path}" for path in changed), None)
 
@@ -94,10 +96,12 @@ def _own(module: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in vars(module).items() if name not in _NOT_ITS_OWN}
 
 
-def _state_of(network: nn.Module) -> dict[str, Marks]:
+def _state_of(network: nn.Module, without: Collection[nn.Module]) -> dict[str, Marks]:
     """Return what each attribute and buffer holds, by its place in the network."""
     found: dict[str, Marks] = {}
     for path, module in network.named_modules():
+        if module in without:
+            continue
         for name, value in {**_own(module), **module._buffers}.items():
             found[f"{path}.{name}" if path else name] = list(_marks(value, _DEPTH))
     return found
