@@ -112,3 +112,12 @@ def test_state_is_noticed_in_the_second_forward_of_a_shape(
 ) -> None:
     assert found(keep, 1, 2) is None
     assert found(keep, 1, 2, 1) == attribute
+
+
+def test_what_is_switched_for_each_row_is_no_state() -> None:
+    network = Network(counted)
+    watch = StateWatch([network.block])
+    for _ in range(3):
+        with watch.around("unet", network, "unet"):
+            network(torch.ones(1, 2))
+    assert watch.found is None
