@@ -43,6 +43,7 @@ BUILDERS: dict[str, Callable[[], DiffusionPipeline]] = {
     "sdxl": image.sdxl,
     "sd3": image.sd3,
     "flux": image.flux,
+    "hunyuan_image": image.hunyuan_image,
 }
 
 _FRAMES_5 = {"height": 16, "width": 16, "num_frames": 5, "num_inference_steps": 2}

@@ -36,8 +36,10 @@ TEMPLATE = '''\
 {environment}
 
 import hashlib
+import random
 import sys
 
+import numpy
 import torch
 {modules}{imports}
 
@@ -55,6 +57,9 @@ pipe = {pipeline}.from_pretrained(MODEL, {revision}dtype={dtype}, use_safetensor
 pipe.set_progress_bar_config(disable=True)
 pipe.scheduler = {scheduler}.from_config(pipe.scheduler.config{overrides})
 
+torch.manual_seed(SEED)
+numpy.random.seed(SEED % 2**32)
+random.seed(SEED)
 output = pipe(**ARGUMENTS, generator=torch.Generator("cpu").manual_seed(SEED), output_type="np")
 frames = ({frames} * 255).round().astype("uint8")  # (T, H, W, 3)
 

@@ -114,7 +114,11 @@ def recipe_class(recipe: Recipe, class_name: str, configs: Configs) -> str:
 
 
 def generate(pipe: Any, request: Request) -> Any:
-    """Call the pipeline once; return its output object, with frames as floats in [0, 1]."""
+    """Call the pipeline once; return its output object, with frames as floats in [0, 1].
+
+    What it draws without the generator comes from the global ones of torch, NumPy and Python, which are at
+    the row's seed: the frames are those of a script that seeds these three before the call.
+    """
     return pipe(**request.arguments, generator=request.generator(), output_type="np")
 
 

@@ -15,6 +15,7 @@ from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.model.families.advice import IMAGES_FROM_TEXT, VIDEOS_FROM_TEXT
 from framefleet.pipeline.model.loras.asked import NAME
 from framefleet.pipeline.model.model import Model, load, source_of, weights_of
+from framefleet.pipeline.model.own_pipeline import OwnPipelines
 from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.specs.check import Refused, shown
@@ -118,10 +119,12 @@ class SecondModels:
     def __init__(self, declared: Mapping[str, SecondModel], *, device: str, threads: int) -> None:
         self.declared = declared
         self._device, self._threads = device, threads
-        self._last: tuple[str, Model] | None = None  # one beside the job's own is as much as a GPU may hold
+        # One beside the job's own is as much as a GPU may hold.
+        self._last: tuple[str, Model, OwnPipelines] | None = None
 
     def opened(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a row's checked arguments with the models that they name, loaded."""
+        """Return a row's checked arguments with the models that they name, loaded, each with a pipeline of
+        the row's own."""
         return {name: self._load(value) if is_model(value) else value for name, value in arguments.items()}
 
     def _load(self, named: Mapping[str, Any]) -> Model:
@@ -134,8 +137,10 @@ class SecondModels:
         if self._last is None or self._last[0] != name:
             self._last = None
             settings = replace(found.settings, device=self._device, threads=self._threads)
-            self._last = name, load(settings, found.files)
-        return self._last[1]
+            model = load(settings, found.files)
+            self._last = name, model, OwnPipelines(model.pipe)
+        _, model, pipelines = self._last
+        return replace(model, pipe=pipelines.make())
 
 
 def arguments_for(model: Model, request: Request, **given: Any) -> dict[str, Any]:

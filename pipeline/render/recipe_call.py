@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 from framefleet.pipeline.hooks.adapters import working_on
 from framefleet.pipeline.model.loras.asked import adapters_in, without_loras
 from framefleet.pipeline.model.model import Model
+from framefleet.pipeline.model.own_pipeline import OwnPipelines
 from framefleet.pipeline.model.specs.schedulers import build, resolve_scheduler
 from framefleet.pipeline.outputs.frames import Frames, to_frames
 from framefleet.pipeline.recipes.called import frames_read
@@ -27,6 +27,7 @@ class RecipeCall:
         self, model: Model, recipes: KnownRecipes, second_models: SecondModels, inputs: Inputs
     ) -> None:
         self._model = model
+        self._pipelines = OwnPipelines(model.pipe)  # for each row: pipelines keep the state of a call
         self._recipes = recipes
         self._second_models = second_models
         self._ahead = ReadAhead(inputs.read)
@@ -39,13 +40,14 @@ class RecipeCall:
 
     def __call__(self, row: RenderRow) -> Frames:
         model, request = self._model, row.request
-        pipe = row.pipe = copy.copy(model.pipe)  # pipelines keep the state of a call on themselves
-        pipe.scheduler = build(resolve_scheduler(request.scheduler, model.spec), model.pipe.scheduler)
+        scheduler = build(resolve_scheduler(request.scheduler, model.spec), model.pipe.scheduler)
+        pipe = row.pipe = self._pipelines.make(scheduler=scheduler)
         recipe = self._recipes[request.recipe]
         opened = open_arguments(
             self._second_models.opened(without_loras(request.arguments)),
             self._ahead.read,
             max_frames=frames_read(recipe, model.spec, request.arguments),
         )
+        row.draws.seed(request.seed)  # after the models are loaded, whose networks draw weights
         with working_on([adapters_in(request.arguments)]):
             return to_frames(recipe.render(pipe, replace(request, arguments=opened)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -21,6 +22,7 @@ from framefleet.pipeline.render.encoders.text_encoders import Encoders
 from framefleet.pipeline.render.fused.batcher import Batcher, RowTask
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards
+from framefleet.pipeline.render.fused.kept_state import StateWatch
 from framefleet.pipeline.render.lora_layers import LoraLayers
 from framefleet.pipeline.render.outcome import clip_of, failure_of
 from framefleet.pipeline.render.recipe_call import RecipeCall
@@ -30,6 +32,8 @@ from framefleet.pipeline.render.stopwatch import as_it_is, timed
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
+
+log = logging.getLogger(__name__)
 
 
 class Renderer:
@@ -77,6 +81,7 @@ class Renderer:
         self._loras = LoraLayers(model.networks() if model.settings.loras else {})
         self._encoders = Encoders(model, self._loras, mode=self.batching.mode, kept_in=embeddings)
         self._rows = RowQueue()
+        self._watch = StateWatch(self._loras.layers.values())
         self._learn_anew()
 
     @property
@@ -90,9 +95,9 @@ class Renderer:
 
         Where larger forwards do not pay, one: rows that took turns would all be lost in a crash. Else twice
         those of a forward, so that forwards fill though rows of several kinds are mixed. A step cache would
-        couple rows: one.
+        couple rows, and so would whatever a network keeps in itself: one.
         """
-        if self._cache:
+        if self._cache or self._watch.found:
             return 1
         reach = min(self._batcher.reach, self.batching.max_rows)
         return 1 if reach == 1 else 2 * reach
@@ -137,25 +142,36 @@ class Renderer:
             stack.callback(self._encoders.leave)
             stack.enter_context(intercept(self.model.text_encoders(), encode))
             stack.enter_context(intercept({"vae": vae} if vae else {}, decode, method="decode"))
+            was_found = self._watch.found
             try:
                 finished = self._batcher.step(stack)
             except AttentionChanged:
                 self._begin_again()
                 return []
+        if self._watch.found != was_found:
+            log.warning(
+                "%s of %s changes in forwards: rows that take turns would mix it up, so each runs alone",
+                self._watch.found,
+                type(self.model.pipe).__name__,
+            )
+            self._begin_again()
+            return []
         ended = [(task, self._rows.under_way.pop(task)) for task in finished]
         return [outcome for task, row in ended if (outcome := self._outcome(task, row)) is not None]
 
     def cancel(self) -> None:
         """Forget all rows."""
         self._stop()
+        self._watch.restore()
         self._encoders.bring()
         self._rows.clear()
 
     def _start(self, row: RenderRow) -> None:
+        self._watch.restore()
         if self._cache:  # here, and not in the row's own code: its hooks go below the batcher's
             steps = row.request.arguments.get("num_inference_steps", 1)
             self._cache.start(steps=steps, pipe=lambda: row.pipe)
-        self._rows.under_way[self._batcher.start(partial(self._call, row))] = row
+        self._rows.under_way[self._batcher.start(partial(self._call, row), row.draws)] = row
 
     def _outcome(self, task: RowTask, row: RenderRow) -> Outcome | None:
         """Return what became of a row; None where it is tried again, without others beside it."""
@@ -178,7 +194,7 @@ class Renderer:
         return row.seconds if row else None
 
     def _begin_again(self) -> None:
-        """Take rows under way from their start: each is to be of one attention backend."""
+        """Take rows under way from their start: each is to be of one backend, and without others' state."""
         self._stop()
         self._learn_anew()
         self._rows.put_back()
@@ -190,5 +206,5 @@ class Renderer:
 
     def _learn_anew(self) -> None:
         """Forget which sizes pay and are exact."""
-        self.forwards = Forwards(self.model.denoisers(), self.batching, self.model.attention)
+        self.forwards = Forwards(self.model.denoisers(), self.batching, self.model.attention, self._watch)
         self._batcher = Batcher(self.forwards)

@@ -7,13 +7,17 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.render.fused.batcher import RowTask
 from framefleet.pipeline.request import Request
 
 
 @dataclass(slots=True, eq=False)
 class RenderRow:
-    """A request on its way to a clip. seconds: spent on it, by what. pipe: its own, once it is under way."""
+    """A request on its way to a clip. seconds: spent on it, by what. pipe: its own, once it is under way.
+
+    draws: what it draws from global generators.
+    """
 
     row_id: str
     request: Request
@@ -21,6 +25,7 @@ class RenderRow:
     seconds: dict[str, float] = field(default_factory=dict)
     is_alone: bool = False
     pipe: Any = None
+    draws: GlobalDraws = field(default_factory=GlobalDraws)
 
 
 class RowQueue:
@@ -54,7 +59,7 @@ class RowQueue:
         """Have the rows under way start again, before all that wait."""
         for row in reversed(self.under_way.values()):
             queue = self._alone if row.is_alone else self._waiting
-            queue.appendleft(replace(row, seconds={}, pipe=None))
+            queue.appendleft(replace(row, seconds={}, pipe=None, draws=GlobalDraws()))
         self.under_way.clear()
 
     def clear(self) -> None:

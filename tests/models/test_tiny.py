@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,12 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
+from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.model.families.known import PRESETS
+from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.registry import class_named
+from framefleet.pipeline.model.specs.model_index import DENOISERS
+from framefleet.pipeline.render.fused.kept_state import StateWatch
 from tests.tiny import INPUTS, SMALLEST, build, smallest_call, tiny
 
 NAMES = sorted(SMALLEST)
@@ -63,8 +68,16 @@ def test_frames_repeat_and_follow_what_was_asked(name: str, dtype: torch.dtype) 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_smallest_arguments_render(name: str) -> None:
-    frames = _frames(_load(tiny(name), torch.float32), smallest_call(name))
+def test_the_smallest_arguments_render_and_no_denoiser_keeps_state(name: str) -> None:
+    pipe, watch = _load(tiny(name), torch.float32), StateWatch()
+
+    def watched(denoiser: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with watch.around(denoiser, pipe.components[denoiser], denoiser):
+            return forward(*args, **kwargs)
+
+    with intercept(modules_of(pipe, DENOISERS), watched):
+        frames = _frames(pipe, smallest_call(name))
+    assert watch.found is None
     smallest = SMALLEST[name]
     count = smallest.get("num_frames", INPUTS.get(name, {}).get("video", 1))
     assert frames.shape == (count, smallest["height"], smallest["width"], 3)

@@ -17,6 +17,8 @@ from transformers import (
     CLIPVisionModelWithProjection,
     LlamaConfig,
     LlamaModel,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     T5Config,
     T5EncoderModel,
 )
@@ -68,6 +70,22 @@ def llama_tokenizer() -> ByT5Tokenizer:
     tokenizer = ByT5Tokenizer()
     tokenizer.add_tokens(sorted(set(pieces)))
     return tokenizer
+
+
+def qwen() -> Qwen2_5_VLForConditionalGeneration:
+    text = {
+        "vocab_size": 384,
+        "hidden_size": TEXT_WIDTH,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,  # HunyuanImage takes what comes two before the last
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "bos_token_id": None,
+        "eos_token_id": 1,  # ByT5's
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},
+    }
+    sight = {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "out_hidden_size": 32}
+    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=sight))
 
 
 def vision(*, image_size: int, patch_size: int) -> CLIPVisionModel:

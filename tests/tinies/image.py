@@ -1,17 +1,21 @@
-"""Tiny image pipelines: Stable Diffusion 1.5, XL and 3, and Flux."""
+"""Tiny image pipelines: Stable Diffusion 1.5, XL and 3, Flux, and HunyuanImage."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from diffusers import (
+    AdaptiveProjectedMixGuidance,
     AutoencoderKL,
+    AutoencoderKLHunyuanImage,
     DDIMScheduler,
     DiffusionPipeline,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
+    HunyuanImagePipeline,
+    HunyuanImageTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
@@ -20,7 +24,7 @@ from diffusers import (
 )
 from transformers import ByT5Tokenizer
 
-from tests.tinies.encoders import TEXT_WIDTH, clip, clip_tokenizer, projected_clip, t5
+from tests.tinies.encoders import TEXT_WIDTH, clip, clip_tokenizer, projected_clip, qwen, t5
 
 UNET_CHANNELS = (16, 32)
 # The noise schedule that Stable Diffusion 1.5 and XL ship.
@@ -138,4 +142,41 @@ def image_autoencoder() -> AutoencoderKL:
         sample_size=64,
         scaling_factor=0.5,
         shift_factor=0.1,
+    )
+
+
+def hunyuan_image() -> DiffusionPipeline:
+    """HunyuanImage 2.1's kind: guidance by an object, which holds a momentum through the steps of a row."""
+    transformer = HunyuanImageTransformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        num_layers=1,
+        num_single_layers=1,
+        num_refiner_layers=1,
+        text_embed_dim=TEXT_WIDTH,
+        text_embed_2_dim=TEXT_WIDTH,
+        rope_axes_dim=(8, 8),
+    )
+    autoencoder = AutoencoderKLHunyuanImage(
+        in_channels=3,
+        out_channels=3,
+        latent_channels=4,
+        block_out_channels=(32, 32, 32),
+        layers_per_block=1,
+        spatial_compression_ratio=4,
+        sample_size=32,
+        scaling_factor=0.75,
+    )
+    return HunyuanImagePipeline(
+        tokenizer=ByT5Tokenizer(),
+        text_encoder=qwen(),
+        tokenizer_2=ByT5Tokenizer(),
+        text_encoder_2=t5(),
+        vae=autoencoder,
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=4.0),
+        guider=AdaptiveProjectedMixGuidance(adaptive_projected_guidance_start_step=0),
+        ocr_guider=AdaptiveProjectedMixGuidance(adaptive_projected_guidance_start_step=1),
     )

@@ -72,7 +72,14 @@ def test_a_script_imports_torch_and_diffusers_and_nothing_else_that_must_be_inst
     tree = ast.parse(replay_script(output_with(tmp_path), ROW_ID))
     modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     modules |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert modules == {"hashlib", "sys", "torch", "diffusers"}
+    assert modules == {
+        "hashlib",
+        "random",
+        "sys",
+        "numpy",
+        "torch",
+        "diffusers",
+    }  # NumPy comes with diffusers
 
 
 def test_a_script_holds_the_arguments_to_the_last_bit(tmp_path: Path) -> None:

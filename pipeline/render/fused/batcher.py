@@ -10,11 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import greenlet
 import torch
 
+from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.render.fused.calls import Call, is_private, parse_call
 from framefleet.pipeline.render.fused.forwards import Forwards, Result
@@ -23,13 +25,14 @@ from framefleet.pipeline.render.fused.forwards import Forwards, Result
 class RowTask:
     """One function on its way. `value` or `error` is set once it is finished."""
 
-    def __init__(self, function: Callable[[], Any]) -> None:
+    def __init__(self, function: Callable[[], Any], draws: GlobalDraws | None = None) -> None:
         self.value: Any = None
         self.error: Exception | None = None
         self.num_forwards = 0
         self.num_rows = 0  # of all its forwards together
         self.first_forward_at = 0.0  # time.perf_counter(), like the next
         self.last_forward_at = 0.0
+        self.draws = draws or GlobalDraws()
         self._function = function
         self.greenlet = greenlet.greenlet(self._run)
         self.call: Call | None = None
@@ -58,6 +61,7 @@ class Batcher:
         self._forwards = forwards
         self._tasks: dict[greenlet.greenlet, RowTask] = {}
         self._hub: greenlet.greenlet | None = None
+        self._process = GlobalDraws()  # what code around the tasks draws
         self.reach = forwards.reach([])  # the most rows that a forward of the last round could use
 
     @property
@@ -69,8 +73,9 @@ class Batcher:
         """The task that is running right now."""
         return self._tasks.get(greenlet.getcurrent())
 
-    def start(self, function: Callable[[], Any]) -> RowTask:
-        task = RowTask(function)
+    def start(self, function: Callable[[], Any], draws: GlobalDraws | None = None) -> RowTask:
+        """draws: what the function draws from the global generators; it seeds them."""
+        task = RowTask(function, draws)
         self._tasks[task.greenlet] = task
         return task
 
@@ -80,7 +85,7 @@ class Batcher:
         Finished tasks come back first, so that others can take their place in the forwards.
         around: held while tasks run, not while forwards do.
         """
-        with _as_in_pipelines():
+        with _as_in_pipelines(), self._process.kept():
             with around or nullcontext(), intercept(self._forwards.modules, self._park):
                 self._resume_all()
             finished = [task for task in self._tasks.values() if task.is_finished]
@@ -92,7 +97,7 @@ class Batcher:
 
     def cancel(self) -> None:
         """End all tasks where they are."""
-        with _as_in_pipelines():
+        with _as_in_pipelines(), self._process.kept():
             for task in self._tasks.values():
                 task.greenlet.throw()
         self._tasks.clear()
@@ -101,13 +106,14 @@ class Batcher:
         self._hub = greenlet.getcurrent()
         for task in self._tasks.values():
             if task.call is None:
-                task.greenlet.switch()
+                with task.draws.turn():
+                    task.greenlet.switch()
 
     def _park(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         task = self.current
         if task is None or self._hub is None or is_private():
             return forward(*args, **kwargs)
-        task.call = parse_call(name, args, kwargs)
+        task.call = replace(parse_call(name, args, kwargs), draws=task.draws)
         self._hub.switch()
         result, task.result = task.result, None
         assert result is not None

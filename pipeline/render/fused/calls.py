@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Hashable, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from framefleet.pipeline.hooks.adapters import Adapters, of_one_row
+from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 
 
@@ -26,7 +27,8 @@ class Call:
 
     leaves: the arguments' leaves in order. batch: the row's own batch size.
     shape: equal for calls that look alike; signature: equal for calls that may share a forward. adapters: the
-    LoRAs of the row, which keep no calls apart.
+    LoRAs of the row, which keep no calls apart. draws: what a forward of this row alone draws from global
+    generators; what a shared one draws is nobody's, and so not exact.
     """
 
     module: str
@@ -36,6 +38,7 @@ class Call:
     shape: Hashable
     signature: Hashable
     adapters: Adapters = ()
+    draws: GlobalDraws = field(default_factory=GlobalDraws)
 
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         args, kwargs = unflatten(self.structure, self.leaves)

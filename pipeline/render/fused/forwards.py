@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from framefleet.pipeline.model.options.regions import has_compiled
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.calls import Call, adapters_of
 from framefleet.pipeline.render.fused.exact import are_close, probe
+from framefleet.pipeline.render.fused.kept_state import StateWatch
 from framefleet.pipeline.render.fused.pins import Plan, run_fused
 from framefleet.pipeline.render.fused.sizes import Sizes
 
@@ -41,12 +43,18 @@ class Forwards:
     """Forwards of some denoisers. Remembers, by shape, which sizes pay and what they pin.
 
     attention: the backend, which is replaced when it refuses a call; then AttentionChanged is raised.
+    watch: sees forwards of single calls, which come before all others.
     """
 
     def __init__(
-        self, modules: Mapping[str, nn.Module], batching: Batching, attention: Attention | None = None
+        self,
+        modules: Mapping[str, nn.Module],
+        batching: Batching,
+        attention: Attention | None = None,
+        watch: StateWatch | None = None,
     ) -> None:
         self.modules = modules
+        self._watch = watch or StateWatch()
         self._batching = batching
         self._attention = attention
         self._is_compiled = any(map(has_compiled, modules.values()))
@@ -103,15 +111,19 @@ class Forwards:
 
     def _run_one(self, call: Call) -> Result:
         try:
-            return Result(self._run_alone(call), None, 1)
+            with self._watching(call):
+                return Result(self._run_alone(call), None, 1)
         except Exception as error:  # belongs to this row: handed to its recipe
             if self._attention:
                 self._attention.replace(partial(self._run_alone, call), error)
             return Result(None, error, 1)
 
+    def _watching(self, call: Call) -> AbstractContextManager[None]:
+        return self._watch.around(call.module, self.modules[call.module], call.shape)
+
     def _run_alone(self, call: Call) -> Any:
         args, kwargs = call.arguments()
-        with working_on(adapters_of([call])):
+        with working_on(adapters_of([call])), call.draws.turn():
             return self.modules[call.module].forward(*args, **kwargs)
 
     def _run_fused(self, calls: Sequence[Call], plan: Plan | None) -> list[Any]:
@@ -121,7 +133,10 @@ class Forwards:
     def _try_size(self, calls: Sequence[Call]) -> list[Any]:
         """Run the calls one by one for their results, then learn whether this size pays and is exact."""
         sizes, size = self._sizes_of(calls[0]), len(calls)
-        timed = [_timed(partial(self._run_alone, call)) for call in calls]
+        timed = []
+        for call in calls:
+            with self._watching(call):
+                timed.append(_timed(partial(self._run_alone, call)))
         outputs = [output for output, _ in timed]
         sizes.accept(1, seconds=min(seconds for _, seconds in timed))
         is_full = False

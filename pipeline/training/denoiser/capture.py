@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from framefleet.pipeline.hooks.global_draws import drawing_from
 from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.model.own_pipeline import own_pipeline
 from framefleet.pipeline.render.fused.calls import Call, parse_call
 
 
@@ -36,12 +37,15 @@ def capture(pipe: Any, arguments: Mapping[str, Any], *, denoisers: Mapping[str, 
     arguments: of the pipeline's call; seed: of what it draws. Of a call that joins both prompts of guidance,
     the first half is returned: without the prompt. Nothing stays on pipeline or modules.
     """
-    own = copy.copy(pipe)  # pipelines keep the state of a call on themselves
-    own.scheduler = copy.deepcopy(pipe.scheduler)
+    own = own_pipeline(pipe)
     own.set_progress_bar_config(disable=True)
     try:
         # Without the casts of a training step: it must be the same call wherever it is made.
-        with intercept(denoisers, _reach), torch.autocast(pipe.device.type, enabled=False):
+        with (
+            intercept(denoisers, _reach),
+            torch.autocast(pipe.device.type, enabled=False),
+            drawing_from(seed),
+        ):
             own(**arguments, generator=torch.Generator("cpu").manual_seed(seed))
     except _Reached as reached:
         return Captured(call=reached.call, scheduler=own.scheduler)

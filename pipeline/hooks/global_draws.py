@@ -1,0 +1,126 @@
+"""The global generators of torch, NumPy and Python: code that takes turns draws on where it left off.
+
+Not covered: other threads of the process that draw meanwhile.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+# NumPy's `mt19937_state`: 624 words of 32 bits, and the place among them.
+_WORDS = 625
+
+
+class GlobalDraws:
+    """The numbers that one row, or the process around the rows, draws next from the global generators.
+
+    `resume` before its code runs and `leave` after it: 25 us together, 150 us where it drew from NumPy's.
+    Until `seed` or `leave` it draws what code before it would.
+    """
+
+    def __init__(self) -> None:
+        self._torch: list[torch.Tensor] | None = None
+        self._python: Any = None
+        self._numpy = _NumPyDraws()
+
+    def seed(self, seed: int) -> None:
+        """Begin anew, and draw from now on what a script does after these lines:
+
+        torch.manual_seed(seed); numpy.random.seed(seed % 2**32); random.seed(seed)
+        """
+        for generator in _torch_generators():
+            generator.manual_seed(seed)
+        random.seed(seed)
+        self._numpy.seed(seed)
+
+    def resume(self) -> None:
+        """Let the running code draw these numbers."""
+        if self._torch is None:
+            return
+        # Not strict: a GPU may have come into use since.
+        for generator, state in zip(_torch_generators(), self._torch, strict=False):
+            generator.set_state(state)
+        random.setstate(self._python)
+        self._numpy.resume()
+
+    def leave(self) -> None:
+        """Note how far the running code came."""
+        self._torch = [generator.get_state() for generator in _torch_generators()]
+        self._python = random.getstate()
+        self._numpy.leave()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Let the block draw these numbers."""
+        self.resume()
+        try:
+            yield
+        finally:
+            self.leave()
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Let the block draw what it likes, and go on as before."""
+        self.leave()
+        try:
+            yield
+        finally:
+            self.resume()
+
+
+@contextmanager
+def drawing_from(seed: int) -> Iterator[None]:
+    """Let the block draw as `GlobalDraws.seed` says; after it the generators are as before."""
+    with GlobalDraws().kept():
+        GlobalDraws().seed(seed)
+        yield
+
+
+class _NumPyDraws:
+    """NumPy's part. Copying its state takes 80 us, so a state that did not change is not copied again.
+
+    Seen by the generator's memory, and not while half of a pair of normal numbers waits outside of it.
+    """
+
+    def __init__(self) -> None:
+        self._seed: int | None = None
+        self._state: dict[str, Any] | None = None
+        self._memory = b""
+
+    def seed(self, seed: int) -> None:
+        self._seed, self._state = seed % 2**32, None
+        np.random.seed(self._seed)
+        self._memory = _memory()
+
+    def resume(self) -> None:
+        if self._state is None:
+            np.random.seed(self._seed)
+        else:
+            np.random.set_state(self._state)
+
+    def leave(self) -> None:
+        memory = _memory()
+        half = self._state["has_gauss"] if self._state else 0
+        if not memory or memory != self._memory or half:
+            self._state = dict(np.random.get_state(legacy=False))
+            self._memory = memory
+
+
+def _memory() -> bytes:
+    """Return the bits of NumPy's global generator; b"" of one that is not NumPy's own kind."""
+    generator = np.random.mtrand.get_bit_generator()
+    if not isinstance(generator, np.random.MT19937):
+        return b""
+    return ctypes.string_at(generator.ctypes.state_address, 4 * _WORDS)
+
+
+def _torch_generators() -> tuple[torch.Generator, ...]:
+    on_gpus = torch.cuda.default_generators if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    return (torch.default_generator, *on_gpus)

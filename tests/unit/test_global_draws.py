@@ -1,0 +1,128 @@
+"""Code that takes turns draws from the global generators what it would draw alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from framefleet.pipeline.hooks.global_draws import GlobalDraws, drawing_from
+from tests.unit.denoising import Denoiser, batcher_of, render, steps
+
+LARGE = 2**40 + 7  # above NumPy's 32 bits
+
+
+def drawn() -> tuple[float, ...]:
+    """Draw from each; one normal number of a pair leaves NumPy and Python with the other."""
+    normal = float(np.random.standard_normal())
+    return torch.rand(()).item(), normal, np.random.rand(), random.gauss(0.0, 1.0), random.random()
+
+
+def plain(seed: int, function: Callable[[], Any]) -> Any:
+    """Return what a script's function returns after it seeded the generators."""
+    with GlobalDraws().kept():
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        return function()
+
+
+@pytest.mark.parametrize("seed", [0, LARGE])
+def test_a_seed_gives_what_a_script_gets_that_seeds_all_three(seed: int) -> None:
+    with drawing_from(seed):
+        assert drawn() == plain(seed, drawn)
+
+
+def test_turns_draw_on_where_they_left_off() -> None:
+    expected = [plain(seed, lambda: [drawn() for _ in range(3)]) for seed in range(3)]
+    turns, found = [GlobalDraws() for _ in range(3)], [[], [], []]
+    for seed, draws in enumerate(turns):
+        with draws.turn():
+            draws.seed(seed)
+    for _ in range(3):
+        for draws, mine in zip(turns, found, strict=True):
+            with draws.turn():
+                mine.append(drawn())
+    assert found == expected
+
+
+def test_half_of_a_pair_is_drawn_in_the_next_turn() -> None:
+    draws = GlobalDraws()
+    draws.seed(1)
+    found = []
+    for _ in range(5):  # an odd one leaves the other half, which changes no memory when it is drawn
+        with draws.turn():
+            found.append(np.random.standard_normal())
+        np.random.seed(2)
+    assert found == plain(1, lambda: np.random.standard_normal(5).tolist())
+
+
+def test_the_process_draws_on_as_if_nobody_had_drawn_between() -> None:
+    def twice(between: Callable[[], Any]) -> Any:
+        first = drawn()
+        between()
+        return first, drawn()
+
+    def others() -> None:
+        with drawing_from(5), pytest.raises(KeyError):
+            drawn()
+            raise KeyError
+
+    assert plain(3, lambda: twice(others)) == plain(3, lambda: twice(lambda: None))
+
+
+def test_tasks_that_share_forwards_draw_what_each_would_alone() -> None:
+    denoiser = Denoiser()
+
+    def recipe(draws: GlobalDraws, seed: int) -> Any:
+        draws.seed(seed)
+        return drawing()
+
+    def drawing() -> Any:
+        return [(drawn(), steps(denoiser, 1.0, 1), random.random()) for _ in range(3)]
+
+    with torch.no_grad():
+        expected = [plain(seed, drawing) for seed in range(4)]
+    batcher = batcher_of(denoiser)
+    every = [GlobalDraws() for _ in range(4)]
+    tasks = [batcher.start(lambda d=d, i=i: recipe(d, i), d) for i, d in enumerate(every)]
+    while batcher.num_tasks:
+        batcher.step()
+    assert [task.value for task in tasks] == expected
+    assert max(denoiser.rows) > 1
+
+
+def test_a_network_that_draws_is_run_alone_and_draws_its_rows_numbers() -> None:
+    class Drawing(Denoiser):
+        def forward(self, latents: Tensor, timestep: Tensor, table: Tensor | None = None) -> Tensor:
+            return super().forward(latents, timestep, table) + torch.randn_like(latents)
+
+    def recipe(draws: GlobalDraws, seed: int) -> float:
+        draws.seed(seed)
+        return steps(network, 1.0)
+
+    network = Drawing()
+    with torch.no_grad():
+        expected = [plain(seed, lambda: steps(network, 1.0)) for seed in range(3)]
+    batcher = batcher_of(network)
+    for _ in range(2):
+        every = [GlobalDraws() for _ in range(3)]
+        tasks = [batcher.start(lambda d=d, i=i: recipe(d, i), d) for i, d in enumerate(every)]
+        while batcher.num_tasks:
+            batcher.step()
+        assert [task.value for task in tasks] == expected
+
+
+def test_tasks_leave_the_process_its_own_numbers() -> None:
+    def shared() -> Any:
+        batcher = batcher_of(Denoiser())
+        first = drawn()
+        render(batcher, *[drawn] * 3)
+        return first, drawn()
+
+    assert plain(4, shared) == plain(4, lambda: (drawn(), drawn()))

@@ -1,0 +1,123 @@
+"""What a network changes in itself from forward to forward is noticed; tables that it fills once are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from framefleet.pipeline.render.fused.kept_state import StateWatch
+
+
+class Network(nn.Module):
+    def __init__(self, keep: Callable[[Any, Tensor], Any]) -> None:
+        super().__init__()
+        self.block = nn.Linear(2, 2)
+        self.block.register_buffer("mean", torch.zeros(2))
+        self.block.processor = SimpleNamespace(cache={})
+        self.block.seen = []
+        self.keep = keep
+
+    def forward(self, latents: Tensor) -> Tensor:
+        self.keep(self.block, latents)
+        return self.block(latents)
+
+
+def found(keep: Callable[[Any, Tensor], Any], *sizes: int) -> str | None:
+    """Return what is noticed in forwards of these sizes."""
+    network, watch = Network(keep), StateWatch()
+    with torch.no_grad():
+        for size in sizes:
+            with watch.around("unet", network, ("unet", size)):
+                network(torch.full((size, 2), float(size)))
+    return watch.found
+
+
+def fill(block: Any, latents: Tensor) -> None:
+    block.processor.cache.setdefault(len(latents), torch.arange(len(latents)))
+
+
+def made_anew(block: Any, latents: Tensor) -> None:
+    block.table, block.sizes = torch.arange(2), {"rows": 2}
+
+
+def in_place(block: Any, latents: Tensor) -> None:
+    block.mean += latents.mean()
+
+
+def replaced(block: Any, latents: Tensor) -> None:
+    block.mean = block.mean + latents.mean()
+
+
+def counted(block: Any, latents: Tensor) -> None:
+    block.step = getattr(block, "step", 0) + 1
+
+
+def in_a_processor(block: Any, latents: Tensor) -> None:
+    block.processor.cache["last"] = latents
+
+
+def everything(block: Any, latents: Tensor) -> None:
+    for keep in (in_place, counted, in_a_processor):
+        keep(block, latents)
+    block.seen.append(latents)
+
+
+def test_a_network_that_keeps_state_is_put_back_to_what_it_was() -> None:
+    network, watch = Network(everything), StateWatch()
+    weight, processor = network.block.weight, network.block.processor
+    with torch.no_grad():
+        for _ in range(2):
+            for _ in range(3):
+                with watch.around("unet", network, "unet"):
+                    network(torch.ones(1, 2))
+            assert (len(network.block.seen), network.block.step) == (3, 3)
+            watch.restore()
+            assert network.block.mean.tolist() == [0, 0]
+            assert (network.block.seen, network.block.processor.cache) == ([], {})
+            assert not hasattr(network.block, "step")
+    assert network.block.weight is weight
+    assert network.block.processor is not processor
+
+
+def test_a_network_without_state_is_left_as_it_is() -> None:
+    network, watch = Network(fill), StateWatch()
+    with watch.around("unet", network, "unet"):
+        network(torch.ones(1, 2))
+    watch.restore()
+    assert network.block.processor.cache.keys() == {1}
+
+
+@pytest.mark.parametrize("keep", [fill, made_anew, lambda block, latents: None])
+def test_tables_that_stay_are_no_state(keep: Callable[[Any, Tensor], Any]) -> None:
+    assert found(keep, 1, 2, 1, 2, 1, 3, 3) is None
+
+
+@pytest.mark.parametrize(
+    ("keep", "attribute"),
+    [
+        (in_place, "unet.block.mean"),
+        (replaced, "unet.block.mean"),
+        (counted, "unet.block.step"),
+        (in_a_processor, "unet.block.processor"),
+        (lambda block, latents: block.seen.append(1), "unet.block.seen"),
+    ],
+)
+def test_state_is_noticed_in_the_second_forward_of_a_shape(
+    keep: Callable[[Any, Tensor], Any], attribute: str
+) -> None:
+    assert found(keep, 1, 2) is None
+    assert found(keep, 1, 2, 1) == attribute
+
+
+def test_what_is_switched_for_each_row_is_no_state() -> None:
+    network = Network(counted)
+    watch = StateWatch([network.block])
+    for _ in range(3):
+        with watch.around("unet", network, "unet"):
+            network(torch.ones(1, 2))
+    assert watch.found is None

@@ -1,0 +1,92 @@
+"""A copy of a pipeline: what keeps state is its own, networks and constants are shared."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from torch import nn
+
+from framefleet.pipeline.model.own_pipeline import OwnPipelines, own_pipeline
+from tests.tinies.encoders import clip_tokenizer
+
+
+class Pipe:
+    def __init__(self) -> None:
+        self.unet = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+        self.scheduler = DDIMScheduler()
+        self.tokenizer = clip_tokenizer()
+        self.seen: list[Any] = []
+        self.guider = SimpleNamespace(momentum=torch.zeros(2), scheduler=self.scheduler, parts=[self.unet[0]])
+        self.guider.weights = {"first": self.unet[0].weight, "mean": self.unet[1].running_mean}
+        self.guider.module = copy
+        self.guider.pipe = self
+
+
+def test_what_keeps_state_is_the_copys_own() -> None:
+    pipe = Pipe()
+    own = own_pipeline(pipe)
+    own.seen.append(1)
+    own.guider.momentum += 1
+    own.scheduler.set_timesteps(3)
+    assert pipe.seen == []
+    assert pipe.guider.momentum.sum() == 0
+    assert pipe.scheduler.num_inference_steps is None
+
+
+def test_networks_weights_and_tokenizers_are_shared_wherever_they_are_held() -> None:
+    pipe = Pipe()
+    own = own_pipeline(pipe)
+    assert own.unet is pipe.unet
+    assert own.tokenizer is pipe.tokenizer
+    assert own.guider.parts == [pipe.unet[0]]
+    assert own.guider.weights["first"] is pipe.unet[0].weight
+    assert own.guider.weights["mean"] is pipe.unet[1].running_mean
+
+
+def test_modules_of_python_are_no_state(caplog: pytest.LogCaptureFixture) -> None:
+    assert own_pipeline(Pipe()).guider.module is copy
+    assert not caplog.records
+
+
+def test_what_is_held_twice_is_one_in_the_copy_too() -> None:
+    own = own_pipeline(Pipe())
+    assert own.guider.pipe is own
+    assert own.guider.scheduler is own.scheduler
+
+
+def test_a_given_scheduler_stands_wherever_the_pipeline_holds_its_own() -> None:
+    given = DDIMScheduler()
+    own = OwnPipelines(Pipe()).make(scheduler=given)
+    assert own.scheduler is given
+    assert own.guider.scheduler is given
+
+
+def test_what_cannot_be_copied_is_shared_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    pipe = Pipe()
+    pipe.guider.lock = threading.Lock()
+    with caplog.at_level(logging.WARNING):
+        pipelines = OwnPipelines(pipe)
+        first, second = pipelines.make(), pipelines.make()
+    assert first.guider.lock is second.guider.lock is pipe.guider.lock
+    assert first.guider.momentum is not second.guider.momentum
+    assert [record.getMessage() for record in caplog.records] == [
+        "Pipe holds what cannot be copied, so that rows share it: lock"
+    ]
+
+
+def test_an_object_that_refuses_to_be_copied_is_shared_whole(caplog: pytest.LogCaptureFixture) -> None:
+    class Refusing:
+        def __deepcopy__(self, memo: Any) -> Any:
+            raise RuntimeError("not me")
+
+    pipe = Pipe()
+    pipe.guider.refusing = Refusing()
+    assert own_pipeline(pipe).guider is pipe.guider
+    assert "SimpleNamespace" in caplog.text
