@@ -7,6 +7,8 @@ Their checkpoints become folders by `framefleet model convert`.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from framefleet.pipeline.model.families.family import Family, TrainingInput
 from framefleet.pipeline.model.families.preset import Preset
 
@@ -131,6 +133,32 @@ VIDEOCRAFTER = Family(
     ),
 )
 
+_DYNAMICRAFTER_512 = Preset(
+    name="dynamicrafter-512",
+    models=(),
+    inputs=("image",),
+    pipelines=("DynamiCrafterPipeline",),
+    match=dict(unet=dict(cross_attention_dim=1024, sample_size=[40, 64], default_fps=24)),
+    arguments=dict(
+        height=320,
+        width=512,
+        num_frames=16,
+        num_inference_steps=50,
+        guidance_scale=7.5,
+        guidance_rescale=0.7,
+        eta=1.0,
+    ),
+    fps=8,
+    dtype="fp16",
+    parameters=dict(unet=1439, text_encoder=340, image_encoder=631, image_projector=49, vae=84),
+    held=dict(unet=621),
+    token=(1, 8, 8),
+    width=320,
+    licence="apache-2.0",
+    scheduler="VideoCrafterDDIM",
+    note=("Converted from model.ckpt of Doubiiu/DynamiCrafter_512. `fps` 15 to 30: less is more motion."),
+)
+
 DYNAMICRAFTER = Family(
     prefix="DynamiCrafter",
     size_base=64,
@@ -164,84 +192,21 @@ DYNAMICRAFTER = Family(
                 " 6: more is more motion."
             ),
         ),
-        Preset(
-            name="dynamicrafter-512",
-            models=(),
-            inputs=("image",),
-            pipelines=("DynamiCrafterPipeline",),
-            match=dict(unet=dict(cross_attention_dim=1024, sample_size=[40, 64], default_fps=24)),
-            arguments=dict(
-                height=320,
-                width=512,
-                num_frames=16,
-                num_inference_steps=50,
-                guidance_scale=7.5,
-                guidance_rescale=0.7,
-                eta=1.0,
-            ),
-            fps=8,
-            dtype="fp16",
-            parameters=dict(unet=1439, text_encoder=340, image_encoder=631, image_projector=49, vae=84),
-            held=dict(unet=621),
-            token=(1, 8, 8),
-            width=320,
-            licence="apache-2.0",
-            scheduler="VideoCrafterDDIM",
-            note=(
-                "Converted from model.ckpt of Doubiiu/DynamiCrafter_512. `fps` 15 to 30: less is more motion."
-            ),
-        ),
-        Preset(
+        _DYNAMICRAFTER_512,
+        replace(
+            _DYNAMICRAFTER_512,
             name="dynamicrafter-512-interp",
-            models=(),
-            inputs=("image",),
-            pipelines=("DynamiCrafterPipeline",),
             match=dict(unet=dict(cross_attention_dim=1024, sample_size=[40, 64], default_fps=5)),
-            arguments=dict(
-                height=320,
-                width=512,
-                num_frames=16,
-                num_inference_steps=50,
-                guidance_scale=7.5,
-                guidance_rescale=0.7,
-                eta=1.0,
-            ),
-            fps=8,
-            dtype="fp16",
-            parameters=dict(unet=1439, text_encoder=340, image_encoder=631, image_projector=49, vae=84),
-            held=dict(unet=621),
-            token=(1, 8, 8),
-            width=320,
-            licence="apache-2.0",
-            scheduler="VideoCrafterDDIM",
             note=(
                 "Converted from model.ckpt of Doubiiu/DynamiCrafter_512_Interp. Renders from `image` to "
                 "`last_image`; a loop where they are the same."
             ),
         ),
-        Preset(
+        replace(
+            _DYNAMICRAFTER_512,
             name="dynamicrafter-1024",
-            models=(),
-            inputs=("image",),
-            pipelines=("DynamiCrafterPipeline",),
             match=dict(unet=dict(cross_attention_dim=1024, sample_size=[72, 128], default_fps=10)),
-            arguments=dict(
-                height=576,
-                width=1024,
-                num_frames=16,
-                num_inference_steps=50,
-                guidance_scale=7.5,
-                guidance_rescale=0.7,
-                eta=1.0,
-            ),
-            fps=8,
-            dtype="fp16",
-            parameters=dict(unet=1439, text_encoder=340, image_encoder=631, image_projector=49, vae=84),
-            held=dict(unet=621),
-            token=(1, 8, 8),
-            width=320,
-            licence="apache-2.0",
-            scheduler="VideoCrafterDDIM",
+            arguments={**_DYNAMICRAFTER_512.arguments, "height": 576, "width": 1024},
             note=(
                 "Converted from model.ckpt of Doubiiu/DynamiCrafter_1024. `fps` 5 to 15: less is more motion."
             ),
