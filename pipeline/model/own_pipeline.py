@@ -24,7 +24,7 @@ _CONSTANT = (nn.Module, nn.Parameter, FrozenDict, types.ModuleType, logging.Logg
 
 
 class OwnPipelines:
-    """Copies of one pipeline. What they share is found once, so that a copy takes a fraction of a
+    """Copies of one pipeline, or of one part. What they share is found once: a copy takes a fraction of a
     millisecond."""
 
     def __init__(self, pipe: Any, *, tells: bool = True) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from framefleet.pipeline.hooks.adapters import working_on
 from framefleet.pipeline.model.loras.asked import adapters_in, without_loras
@@ -28,6 +29,7 @@ class RecipeCall:
     ) -> None:
         self._model = model
         self._pipelines = OwnPipelines(model.pipe)  # for each row: pipelines keep the state of a call
+        self._schedulers: dict[str | None, OwnPipelines] = {}  # by what the row calls it
         self._recipes = recipes
         self._second_models = second_models
         self._ahead = ReadAhead(inputs.read)
@@ -40,8 +42,7 @@ class RecipeCall:
 
     def __call__(self, row: RenderRow) -> Frames:
         model, request = self._model, row.request
-        scheduler = build(resolve_scheduler(request.scheduler, model.spec), model.pipe.scheduler)
-        pipe = row.pipe = self._pipelines.make(scheduler=scheduler)
+        pipe = row.pipe = self._pipelines.make(scheduler=self._fresh_scheduler(request.scheduler))
         recipe = self._recipes[request.recipe]
         opened = open_arguments(
             self._second_models.opened(without_loras(request.arguments)),
@@ -51,3 +52,10 @@ class RecipeCall:
         row.draws.seed(request.seed)  # after the models are loaded, whose networks draw weights
         with working_on([adapters_in(request.arguments)]):
             return to_frames(recipe.render(pipe, replace(request, arguments=opened)))
+
+    def _fresh_scheduler(self, name: str | None) -> Any:
+        """Return one of fresh state, a copy of what is built once for each name: that takes milliseconds."""
+        if name not in self._schedulers:
+            choice = resolve_scheduler(name, self._model.spec)
+            self._schedulers[name] = OwnPipelines(build(choice, self._model.pipe.scheduler))
+        return self._schedulers[name].make()
