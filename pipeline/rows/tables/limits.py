@@ -82,7 +82,7 @@ def _longest_text(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems
             reason = f"the model has positions for {only} tokens of text"
             yield "max_sequence_length", Refused(reason=reason, fix=f"use {only}")
         return
-    longest = spec.family.max_text or length
+    longest = spec.max_text or length
     if length > longest:
         reason = f"the pipeline takes {longest} tokens at most"
         yield "max_sequence_length", Refused(reason=reason, fix=f"use {longest} or less")
