@@ -85,7 +85,9 @@ def _is_small(value: Any) -> bool:
         return len(value) <= _MAX_PARTS and all(_is_small(part) for part in value)
     if isinstance(value, int | float):
         return abs(value) <= _MOST
-    return value is None or isinstance(value, Constructed) or (isinstance(value, str) and len(value) <= _MAX_TEXT)
+    if isinstance(value, str):
+        return len(value) <= _MAX_TEXT
+    return value is None or isinstance(value, Constructed)
 
 
 def _defaults(made: type) -> dict[str, Any]:

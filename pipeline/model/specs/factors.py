@@ -25,7 +25,7 @@ _SAID = {
 
 
 def autoencoder_factors(configs: _Configs) -> dict[str, int]:
-    """Return what a pipeline's factors must be, by all names that pipelines have for them; where it is said."""
+    """Return what a pipeline's factors must be, by all names of theirs, where it is said."""
     vae = configs.get("vae", {})
     found = {names: next((vae[key] for key in keys if vae.get(key)), None) for names, keys in _SAID.items()}
     return {name: int(factor) for names, factor in found.items() if factor for name in names}
@@ -37,7 +37,7 @@ def constructed_pipeline(made: type, configs: _Configs) -> Constructed:
     Another class than the model's own has the autoencoder's factors, as `as_sibling` gives them to it.
     """
     index = index_of(configs["index"], INDEX)
-    parts = {name: _component(*found, configs.get(name, {})) for name, found in index.components.items()}
+    parts = {name: _component(*found, configs.get(name)) for name, found in index.components.items()}
     pipe = Constructed(made, {**index.values, **parts})
     if made.__name__ != index.class_name:
         pipe.attributes.update(
@@ -53,13 +53,20 @@ def check_factors(made: type, configs: _Configs, where: str) -> None:
         computed = pipe.attributes.get(name, factor)
         if computed != factor:
             raise ModelError(
-                f"{where}: {made.__name__} computes {computed} as its {name}, and the autoencoder's is {factor}",
-                "use another pipeline class over these components; recipes as video_to_video mend it themselves",
+                f"{where}: {made.__name__} computes {name} {computed}, and its autoencoder's is {factor}",
+                "name another pipeline class in model_index.json; a recipe like video_to_video mends it",
             )
 
 
-def _component(library: str, name: str, config: Mapping[str, Any]) -> Constructed | None:
+class _Nameless:
+    """Stands for the class of a component that is not known: its config still is."""
+
+
+def _component(library: str, name: str, config: Mapping[str, Any] | None) -> Constructed | None:
+    """Return a component whose config is read, or None: an encoder, a tokenizer."""
     import diffusers
 
-    found = own_component(library, name) or (exported(diffusers, name) if library == "diffusers" else None)
-    return Constructed(found, config) if isinstance(found, type) else None
+    if config is None:
+        return None
+    found = own_component(library, name) or exported(diffusers, name)
+    return Constructed(found if isinstance(found, type) else _Nameless, config)

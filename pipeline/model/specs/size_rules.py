@@ -73,7 +73,9 @@ def _written(node: ast.AST, rounded: set[str]) -> Iterator[tuple[str, ast.expr]]
                 yield name, right
         case ast.BinOp(op=ast.FloorDiv(), left=left, right=right):
             # a plain number divides what is in latents already, unless it is multiplied by again
-            if (name := _argument(left)) and (not isinstance(right, ast.Constant) or ast.unparse(right) in rounded):
+            if (name := _argument(left)) and (
+                not isinstance(right, ast.Constant) or ast.unparse(right) in rounded
+            ):
                 yield name, right
             elif _is(left, ast.FloorDiv) and (name := _argument(left.left)):  # type: ignore[attr-defined]
                 yield name, ast.BinOp(left.right, ast.Mult(), right)  # type: ignore[attr-defined]
