@@ -42,8 +42,9 @@ def rows_of(name: str, folder: Path) -> list[dict[str, Any]]:
     size = {key: value for key, value in SIZES[name].items() if key != "num_inference_steps"}
     rows = []
     for seed, (scheduler, argument, steps) in enumerate(ROWS[name]):
-        row = {**size, "prompt": f"a red ball {seed}", "seed": seed, argument: steps}
-        row |= {"scheduler": scheduler[0]} if scheduler else {}
+        lists = {each: None for _, each, _ in ROWS[name]} | {argument: steps}
+        row = {**size, "prompt": f"a red ball {seed}", "seed": seed, **lists}
+        row["scheduler"] = scheduler[0] if scheduler else None
         rows.append(row | ({"video": starts[seed], "strength": 1.0} if starts[seed] else {}))
     return rows
 
@@ -54,7 +55,9 @@ def plain_digest(pipe: Any, row: dict[str, Any], scheduler: tuple[str, str] | No
     if scheduler:
         changes = {"shift": own.config.flow_shift} if scheduler[0] == "flow_euler" else {}
         pipe.scheduler = getattr(diffusers, scheduler[1]).from_config(own.config, **changes)
-    given = {key: value for key, value in row.items() if key not in ("seed", "scheduler")}
+    given = {key: value for key, value in row.items() if value is not None}
+    del given["seed"]
+    given.pop("scheduler", None)
     if "video" in given:
         given["video"] = clip(row["seed"], num_frames=5)
     generator = Request(arguments={}, seed=row["seed"]).generator()
