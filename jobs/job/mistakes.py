@@ -71,7 +71,7 @@ def _sentence(key: Key, errors: list[Any], job: type[BaseModel]) -> tuple[str, s
         return f"`{name}` is not text", "put it in quotes"
     shown = _shown(key, errors[0]["input"])
     if key[0] == "defaults" and len(key) > 1:
-        return f"`{name}` is {shown}", "it must be text, a number, true or false"
+        return f"`{name}` is {shown}", "it must be text, a number, true or false, or a list"
     # The member of a union that a value comes closest to is the one that was looked into.
     depth = max(len(error["loc"]) for error in errors)
     wanted = dict.fromkeys(_wanted(error) for error in errors if len(error["loc"]) == depth)

@@ -131,7 +131,7 @@ class TableJob(Strict):
     model: Annotated[ModelSection, BeforeValidator(_mapping, json_schema_input_type=str | ModelSection)] = (
         Field(description="A folder, a hub model as org/name or org/name@revision, a URL; or a mapping.")
     )
-    defaults: dict[str, _Scalar | None] = Field(
+    defaults: dict[str, _Scalar | list[_Scalar] | None] = Field(
         default_factory=dict,
         description="Arguments of rows that do not give them; null takes the model's own default away.",
     )

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from framefleet.jobs.options import JobFile, ModelPlace, OutputPlace, Sets, TablePlace, Verbose
 from framefleet.jobs.show.console import reporting
+
+Probe = Annotated[
+    bool,
+    typer.Option("--probe", help="Also call the pipeline, without weights, for each shape of the table."),
+]
 
 
 def render_command(
@@ -35,6 +42,7 @@ def plan_command(
     model: ModelPlace = None,
     output: OutputPlace = None,
     sets: Sets = None,
+    probe: Probe = False,
     verbose: Verbose = False,
 ) -> None:
     """Read and check everything, and print what `render` would do. Starts no worker, writes nothing."""
@@ -42,4 +50,5 @@ def plan_command(
         from framefleet.jobs.job.file import load_job
         from framefleet.jobs.render.shown import show_plan
 
-        show_plan(load_job(job, sets or [], table=table, model=model, output=output))
+        given = load_job(job, sets or [], table=table, model=model, output=output)
+        show_plan(given, probe=probe)

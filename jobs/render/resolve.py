@@ -13,6 +13,7 @@ from framefleet.jobs.render.table import open_recipe, open_rows
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.integrity import model_digest
+from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.media_settings import Media
 from framefleet.pipeline.outputs.store import Store
@@ -35,6 +36,7 @@ class ResolvedJob:
 
     job: Job
     model: ModelSettings
+    weights: Weights
     spec: PipelineSpec
     files: Mapping[str, str]
     identity: Identity
@@ -73,6 +75,7 @@ def resolve_job(job: Job, watch: Watch) -> ResolvedJob:
     return ResolvedJob(
         job=job,
         model=replace(model.settings, loras=loras),
+        weights=model.weights,
         spec=model.spec,
         files=files,
         identity=Identity(model_digest=model_digest(files), numerics=numerics, recipes=recipes),

@@ -15,8 +15,10 @@ from framefleet.jobs.show.console import stderr, stdout
 from framefleet.jobs.show.headline import duration
 from framefleet.jobs.show.libraries import quiet_libraries
 from framefleet.jobs.show.progress import watch_on
+from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.outputs.records import FAILURES, RECORDS
 from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.render.probe.probe import Probed
 
 MAX_SHAPES_SHOWN = 30  # a screenful
 
@@ -33,11 +35,11 @@ def show_render(job: Job) -> int:
     return summary.failed
 
 
-def show_plan(job: Job) -> None:
-    """Print the plan; then raise TableError if rows would keep `render` from starting."""
+def show_plan(job: Job, *, probe: bool = False) -> None:
+    """Print the plan; then raise TableError if rows would keep `render` from starting, or fail in it."""
     quiet_libraries()
     with watch_on(stderr) as watch:
-        plan = plan_job(job, watch)
+        plan = plan_job(job, watch, probe=probe)
     stdout.say(f"table:  {plan.resolved.table.location}")
     stdout.say(f"output: {plan.resolved.store.url_of('')}")
     stdout.print(_counts(plan))
@@ -45,6 +47,19 @@ def show_plan(job: Job) -> None:
     check_valid(plan.survey, plan.resolved.table, on_invalid=job.on_invalid, verb="rendered")
     for line in plan.survey.invalid_lines():
         stdout.say(f"left out: {line}")
+    if plan.probed:
+        show_probed(plan.probed, plan.resolved.table.location)
+
+
+def show_probed(probed: Probed, table: str) -> None:
+    """Say what the pipeline takes; raise TableError for what it refuses."""
+    for line in probed.unknown:
+        stdout.say(f"not probed: {line}")
+    if probed.refused:
+        lines = "\n".join(f"{problem}; {fix}" for problem, fix in probed.refused)
+        problem = f"table {table}: rows of {len(probed.refused)} shapes would fail\n{lines}"
+        raise TableError(problem, "correct them")
+    stdout.say(f"probed: the pipeline takes every {'other ' * bool(probed.unknown)}shape")
 
 
 def _ending(summary: Summary, store: Store) -> list[str]:

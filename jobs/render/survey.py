@@ -13,6 +13,7 @@ from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.outputs.parts import PartWriter, committed_row_ids
 from framefleet.pipeline.outputs.records import INVALID, invalid_schema
+from framefleet.pipeline.render.probe.probe import Shapes
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.readable import repaired_row
 from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
@@ -26,13 +27,15 @@ MAX_SHOWN = 20
 class Survey:
     """What the table holds.
 
-    shapes: how many valid rows have each. invalid: the first of the rows that cannot be rendered.
+    shapes: how many valid rows have each. invalid: the first of the rows that cannot be rendered. probed: one
+    row of each shape, if they are to be probed.
     """
 
     num_rows: int = 0
     num_invalid: int = 0
     invalid: list[InvalidRow] = field(default_factory=list)
     shapes: Counter[str] = field(default_factory=Counter)
+    probed: Shapes | None = None
 
     def invalid_lines(self) -> list[str]:
         """Return what is wrong, one line for each value, and how many rows are not shown."""
@@ -41,9 +44,14 @@ class Survey:
         return lines + ([f"... and {hidden:,} more rows"] if hidden else [])
 
 
-def survey_rows(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Survey:
-    """Read the whole table, put its valid rows into `index`, and return what was seen."""
-    survey = Survey()
+def survey_rows(
+    resolved: ResolvedJob, index: RowIndex, watch: Watch, *, probed: Shapes | None = None
+) -> Survey:
+    """Read the whole table, put its valid rows into `index`, and return what was seen.
+
+    probed: gets the rows that are to be probed, one of each shape.
+    """
+    survey = Survey(probed=probed)
     for first, batch in resolved.table.batches():
         index.add(_identified(resolved, survey, first, batch))
         watch.show(Checked(num_rows=survey.num_rows))
@@ -59,6 +67,8 @@ def _identified(
         survey.num_rows += 1
         if isinstance(row, CheckedRow):
             survey.shapes[row.shape] += 1
+            if survey.probed is not None:
+                survey.probed.add(row.index, row.request)
             found.append((row.index, resolved.identity(row.request)))
         else:
             survey.num_invalid += 1

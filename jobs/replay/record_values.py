@@ -11,12 +11,14 @@ from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.strict import Strict
 from framefleet.pipeline.model.loras.asked import ARGUMENT, MAX_WEIGHT
 from framefleet.pipeline.model.options.schema import Options, recorded_options
+from framefleet.pipeline.model.specs.bounds import MAX_LIST
 from framefleet.pipeline.model.specs.dtypes import DType, DTypeName
 from framefleet.pipeline.outputs.json_file import not_ours, read_as
 from framefleet.pipeline.outputs.records import Record
 
 _MAX_THREADS = 1024  # torch starts as many
 
+_List = Annotated[list[str | int | float], Field(max_length=MAX_LIST)]
 Name = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
@@ -52,7 +54,7 @@ class Environment(BaseModel):
 _ENVIRONMENT = TypeAdapter(Environment)
 _NUMERICS = TypeAdapter(dict[str, Any])
 _ARGUMENTS: TypeAdapter[Any] = TypeAdapter(
-    dict[str, str | int | float | bool | _Input | _SecondModel | dict[Name, _Lora]],
+    dict[str, str | int | float | bool | _List | _Input | _SecondModel | dict[Name, _Lora]],
     config=ConfigDict(strict=True, allow_inf_nan=False),
 )
 

@@ -13,6 +13,7 @@ from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.model.families.family import Sibling, SiblingTask
 from framefleet.pipeline.model.families.known import FAMILIES
 from framefleet.pipeline.model.registry import class_named
+from framefleet.pipeline.model.specs.factors import autoencoder_factors
 from framefleet.pipeline.model.specs.spec import Configs
 
 SIBLINGS = tuple(sibling for family in FAMILIES for sibling in family.siblings)
@@ -60,6 +61,9 @@ def as_sibling(pipe: Any, class_name: str) -> Any:
     known = {**pipe.config, **pipe.components}
     names = inspect.signature(made.__init__).parameters
     sibling = made(**{name: known[name] for name in names if name in known})
+    for name, factor in autoencoder_factors(configs_of(pipe)).items():
+        if hasattr(sibling, name):  # it may have computed another, of which nothing fits
+            setattr(sibling, name, factor)
     sibling.set_progress_bar_config(disable=True)
     return sibling
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import diffusers
 import pytest
+import torch
 
 from framefleet.jobs.demo.prepare import DEFAULTS, MODEL, PROMPTS, SEEDS, prepare_demo
 from framefleet.jobs.shapes.measure import measure
@@ -13,9 +15,14 @@ from framefleet.jobs.shapes.prompts import prompt_rows
 from framefleet.jobs.shapes.size import SIZE, Size
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.model import load_model
+from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
 from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.request import Request
+from tests.here import render_here
+from tests.jobs import job_values, records_of, write_table
+from tests.pictures import clip, write_starts
 
+PARTS = ("tokenizer", "text_encoder", "vae", "transformer", "scheduler")
 MAX_BYTES = 12 * 10**6  # of all weights; a newcomer downloads them with the package
 
 
@@ -117,3 +124,19 @@ def test_without_words_the_table_is_the_shipped_one_and_a_changed_one_stays(tmp_
     (tmp_path / "prompts.csv").write_text("prompt\na blue star\n", encoding="utf-8")
     prepare_demo(tmp_path)
     assert [row["prompt"] for row in rows_of(tmp_path)] == ["a blue star"]
+
+
+def test_the_shipped_model_renders_over_a_video(tmp_path: Path) -> None:
+    """diffusers' pipeline for it takes 2 x 2 pixels for a latent, and the autoencoder packs 8 x 8."""
+    video = write_starts(tmp_path, num_frames=9)[0]
+    arguments = {"height": 64, "width": 64, "num_inference_steps": 4, "strength": 0.5}
+    row = {"prompt": "a red circle", "video": video, "seed": 3, **arguments}
+    values = job_values(write_table(tmp_path / "t.parquet", [row]), tmp_path / "out")
+    values |= {"model": {"path": str(MODEL), "dtype": "fp32"}, "recipe": "video_to_video", "defaults": {}}
+    output, _ = render_here(values)
+    parts = diffusers.WanPipeline.from_pretrained(MODEL, dtype=torch.float32).components
+    pipe = diffusers.WanVideoToVideoPipeline(**{name: parts[name] for name in PARTS})
+    pipe.vae_scale_factor_spatial, pipe.vae_scale_factor_temporal = 8, 2
+    given = {"prompt": "a red circle", "video": clip(0, num_frames=9), **arguments}
+    frames = to_frames(pipe(**given, generator=Request(seed=3).generator(), output_type="np"))
+    assert [record["frames_sha256"] for record in records_of(output)] == [frames_sha256(frames)]

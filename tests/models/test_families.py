@@ -160,8 +160,8 @@ def other_values(spec: PipelineSpec, call: Mapping[str, Any]) -> Iterator[tuple[
         if name in call:
             yield from ((name, call[name] + more) for more in (1, 2, spec.frame_step or 3))
     yield from ((name, 0) for name in ("height", "num_inference_steps"))
-    if spec.family.max_text:
-        yield from (("max_sequence_length", spec.family.max_text + more) for more in (0, 1))
+    if spec.max_text:
+        yield from (("max_sequence_length", spec.max_text + more) for more in (0, 1))
 
 
 def is_refused(spec: PipelineSpec, row: Mapping[str, Any], name: str) -> bool:

@@ -91,7 +91,11 @@ def test_an_unknown_key_of_set_is_refused_as_such(tmp_path: Path) -> None:
         ("media: {crf: 99}", "`media.crf` is 99", "less than or equal to 51"),
         ("on_invalid: no", "`on_invalid` is false", "fail or skip"),
         ("fleet: 3", "`fleet` is 3", "a mapping (key: value)"),
-        ("defaults: {prompt: [a, b]}", "`defaults.prompt` is ['a', 'b']", "text, a number, true or false"),
+        (
+            "defaults: {prompt: {a: b}}",
+            "`defaults.prompt` is {'a': 'b'}",
+            "text, a number, true or false, or a list",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_with_line_value_and_fix(

@@ -11,7 +11,6 @@ _EVEN = ("diffusers' CogVideoXVideoToVideoPipeline takes 8k frames of it only", 
 
 COGVIDEOX = Family(
     prefix="CogVideoX",
-    size_base=8,
     default_size="config",
     # It decodes two latent frames at a time: only an odd number of them (8k + 1 frames) comes back whole.
     frame_factor=2,

@@ -72,9 +72,7 @@ class Family:
     Read from `check_inputs`, `prepare_latents` and `__call__` of each pipeline in diffusers 0.42.
 
     Sizes and frames.
-    size_base: what `check_inputs` demands of height and width, whatever the configs say.
-    packing: pixels of the latent that the pipeline itself folds into one token, beside the denoiser's patch.
-    vae_factors: (spatial, temporal) where the pipeline has them as constants.
+    size_base: what height and width are multiples of, beyond what the pipeline's source says of them.
     default_size: (height, width) in pixels, or one number in latent pixels, of a call that gives no size;
         "config" asks the denoiser's; None where it is not known.
     frame_factor: the frame step is this times the autoencoder's temporal factor; 0 takes any frame count.
@@ -88,7 +86,6 @@ class Family:
     fps_is_motion: the call's own `fps` says how much motion there is to be, not how fast the clip plays.
 
     Text, guidance and noise.
-    max_text: the largest `max_sequence_length` that `check_inputs` takes.
     text_positions: of a model whose text has fixed positions, where its config does not say how many.
     reads_guidance_once: `guidance_scale` is an input of the network, or read before the first step only, in
         pipelines without `true_cfg_scale`.
@@ -106,8 +103,6 @@ class Family:
 
     prefix: str
     size_base: int = 1
-    packing: int = 1
-    vae_factors: tuple[int, int] | None = None
     default_size: tuple[int, int] | int | Literal["config"] | None = None
     frame_factor: int = 1
     whole_when: Mapping[str, str] = field(default_factory=dict)
@@ -116,7 +111,6 @@ class Family:
     fps: float | None = None
     fps_when: Mapping[str, float] = field(default_factory=dict)
     fps_is_motion: bool = False
-    max_text: int | None = None
     text_positions: int | None = None
     reads_guidance_once: bool = False
     joins_prompts: bool = False

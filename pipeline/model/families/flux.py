@@ -7,9 +7,7 @@ from framefleet.pipeline.model.families.preset import Preset
 
 FLUX = Family(
     prefix="Flux",
-    packing=2,
     default_size=128,
-    max_text=512,
     reads_guidance_once=True,
     sends=("mu",),
     siblings=(

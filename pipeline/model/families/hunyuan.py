@@ -7,7 +7,6 @@ from framefleet.pipeline.model.families.preset import Preset
 
 HUNYUANVIDEO = Family(
     prefix="HunyuanVideo",
-    size_base=16,
     default_size="config",
     fps=24,
     sends=("sigmas",),

@@ -7,7 +7,6 @@ from framefleet.pipeline.model.families.preset import Preset
 
 LTX = Family(
     prefix="LTX",
-    size_base=32,
     fps=25,
     siblings=(Sibling(task="image_to_video", source="LTXPipeline", target="LTXImageToVideoPipeline"),),
     training={

@@ -23,16 +23,15 @@ def _started(name: str) -> tuple[Sibling]:
     return (Sibling(task="image_to_video", source=source, target=target),)
 
 
-_FLUX2 = Family(prefix="Flux2", packing=2, default_size=128, reads_guidance_once=True, sends=("mu",))
+_FLUX2 = Family(prefix="Flux2", default_size=128, reads_guidance_once=True, sends=("mu",))
 
 WITHOUT_PRESETS = (
-    Family(prefix="Allegro", size_base=8, default_size="config", frame_factor=0, fps=15, joins_prompts=True),
-    Family(prefix="Bria", max_text=512),
-    Family(prefix="BriaFibo", max_text=3000),
-    Family(prefix="Chroma", packing=2, default_size=128, max_text=512, siblings=_redrawn("Chroma")),
+    Family(prefix="Allegro", default_size="config", frame_factor=0, fps=15, joins_prompts=True),
+    Family(prefix="Bria"),
+    Family(prefix="BriaFibo"),
+    Family(prefix="Chroma", default_size=128, siblings=_redrawn("Chroma")),
     Family(
         prefix="ConsisID",
-        size_base=8,
         default_size="config",
         frame_factor=2,
         fps=8,
@@ -41,34 +40,31 @@ WITHOUT_PRESETS = (
     ),
     _FLUX2,
     replace(_FLUX2, prefix="Flux2Klein", reads_guidance_once=False),
-    Family(prefix="HunyuanSkyreels", size_base=16, fps=24, sends=("sigmas",)),
+    Family(prefix="HunyuanSkyreels", fps=24, sends=("sigmas",)),
     Family(prefix="Ideogram4", reads_guidance_once=True),
-    Family(prefix="Kolors", max_text=256, siblings=_redrawn("Kolors", noising=None)),
-    Family(prefix="LTX2", size_base=32, default_size="config", fps=24, siblings=_started("LTX2")),
+    Family(prefix="Kolors", siblings=_redrawn("Kolors", noising=None)),
+    Family(prefix="LTX2", default_size="config", fps=24, siblings=_started("LTX2")),
     Family(prefix="LatentConsistencyModel", reads_guidance_once=True),
-    Family(prefix="Latte", size_base=8, default_size="config", frame_factor=0, fps=8, joins_prompts=True),
-    Family(prefix="Lumina2", max_text=512),
+    Family(prefix="Latte", default_size="config", frame_factor=0, fps=8, joins_prompts=True),
+    Family(prefix="Lumina2"),
     Family(
         prefix="Mochi",
-        size_base=8,
-        vae_factors=(8, 6),
         default_size=(480, 848),
         fps=30,
         joins_prompts=True,
         # It renders with inverted sigmas, which no other scheduler has.
         schedulers=("FlowMatchEulerDiscreteScheduler",),
     ),
-    Family(prefix="OvisImage", max_text=256),
-    Family(prefix="QwenImage", packing=2, default_size=128, max_text=1024, siblings=_redrawn("QwenImage")),
+    Family(prefix="OvisImage"),
+    Family(prefix="QwenImage", default_size=128, siblings=_redrawn("QwenImage")),
     Family(prefix="SanaSprint", reads_guidance_once=True),
     Family(
         prefix="SkyReelsV2",
-        size_base=16,
         fps=24,
         sends=(),
         siblings=_started("SkyReelsV2DiffusionForcing"),
     ),
-    Family(prefix="TextToVideo", size_base=8, default_size="config", frame_factor=0, fps=8),
+    Family(prefix="TextToVideo", default_size="config", frame_factor=0, fps=8),
     Family(prefix="VisualCloze", reads_guidance_once=True),
     Family(prefix="ZImage", siblings=_redrawn("ZImage")),
 )

@@ -7,7 +7,6 @@ from framefleet.pipeline.model.families.preset import Preset
 
 STABLE_DIFFUSION = Family(
     prefix="StableDiffusion",
-    size_base=8,
     default_size="config",
     siblings=tuple(
         Sibling(task="image_to_image", source=f"{name}Pipeline", target=f"{name}Img2ImgPipeline")

@@ -8,7 +8,6 @@ from framefleet.pipeline.model.families.preset import Preset
 STABLE_DIFFUSION_3 = Family(
     prefix="StableDiffusion3",
     default_size="config",
-    max_text=512,
     sends=(),
     siblings=(
         Sibling(

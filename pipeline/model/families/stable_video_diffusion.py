@@ -32,7 +32,6 @@ _XT = Preset(
 
 STABLE_VIDEO_DIFFUSION = Family(
     prefix="StableVideoDiffusion",
-    size_base=8,
     frame_factor=0,
     fps=7,
     presets=(

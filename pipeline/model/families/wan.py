@@ -13,7 +13,6 @@ _TWO_PARTS = (
 
 WAN = Family(
     prefix="Wan",
-    size_base=16,
     fps=16,
     fps_when={"index.expand_timesteps": 24.0},  # Wan 2.2 TI2V-5B
     sends=(),

@@ -64,7 +64,8 @@ def check_loras_fit(files: Mapping[str, LoraFile], weights: Weights, spec: Pipel
     """Raise ModelError for a LoRA that the model cannot take. Opens none of the model's weights."""
     _refuse_without_support(files, spec.pipeline_class)
     if files:
-        load_loras(blank_pipeline(weights, spec), files)
+        blank = blank_pipeline(weights.configs(), weights.config_files, weights.components, spec)
+        load_loras(blank, files)
 
 
 def load_loras(pipe: Any, files: Mapping[str, LoraFile]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,19 @@ from torch import nn
 
 from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.sealed import sealed
-from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 
-def blank_pipeline(weights: Weights, spec: PipelineSpec) -> Any:
+def blank_pipeline(
+    folder: Path, files: Iterable[str], components: Iterable[Component], spec: PipelineSpec
+) -> Any:
     """Return the pipeline with every parameter on the meta device; tokenizers and scheduler are real.
 
-    Opens no weights. Raises ModelError for configs that no network can be made of.
+    folder: of the model's configs, which are `files`. Raises ModelError for configs that no network can be
+    made of.
     """
-    with sealed(weights.configs(), weights.config_files) as place:
-        networks = {c.name: _blank(c, place / c.name) for c in weights.components if c.has_weights}
+    with sealed(folder, files) as place:
+        networks = {c.name: _blank(c, place / c.name) for c in components if c.has_weights}
         return spec.pipeline_class.from_pretrained(place, local_files_only=True, **networks)
 
 

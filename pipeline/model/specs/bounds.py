@@ -10,6 +10,7 @@ MAX_PICTURE_PIXELS = 1 << 26  # 8192 x 8192
 MAX_FRAMES = 16_384  # eleven minutes at 24 fps; models render some hundred
 MAX_CLIP_PIXELS = 1 << 32  # in all frames together: 51 GB as the floats that diffusers returns
 MAX_STEPS = 10_000  # ten times what schedulers are trained with
+MAX_LIST = MAX_STEPS  # lists are mostly those of steps
 
 
 def too_large(height: int, width: int, num_frames: int = 1) -> str | None:

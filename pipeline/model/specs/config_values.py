@@ -55,7 +55,7 @@ NETWORK: Mapping[str, tuple[Test, str]] = {
     **dict.fromkeys(("scale_factor_spatial", "scale_factor_temporal"), (_ratio, WHOLE)),
     **dict.fromkeys(("temporal_compression_ratio", "max_text_seq_length"), (_ratio, WHOLE)),
     **dict.fromkeys(("sample_height", "sample_width", "sample_frames"), (_count, WHOLE)),
-    **dict.fromkeys(("num_frames", "motion_max_seq_length"), (_count, WHOLE)),
+    **dict.fromkeys(("num_frames", "motion_max_seq_length", "pos_embed_max_size"), (_count, WHOLE)),
     **dict.fromkeys(("patch_size", "patch_size_t", "sample_size"), (_counts, f"{WHOLE}, or a list of them")),
     "spatio_temporal_scaling": (_flags, "a list of true and false"),
 }

@@ -9,6 +9,7 @@ from typing import Any
 from framefleet.pipeline.model.families.autoencoders import PACKING_ALIKE
 from framefleet.pipeline.model.families.family import Family, config_value
 from framefleet.pipeline.model.specs.signature import Parameter
+from framefleet.pipeline.model.specs.size_rules import SizeRules
 
 FRAME_PARAMETERS = ("num_frames", "video_length")
 _LEVELS = ("block_out_channels", "encoder_block_out_channels", "dim_mult")  # one entry per resolution
@@ -16,10 +17,8 @@ _Configs = Mapping[str, Mapping[str, Any]]
 Parameters = Mapping[str, Parameter]
 
 
-def _vae_factors(configs: _Configs, family: Family) -> tuple[int, int]:
+def _vae_factors(configs: _Configs) -> tuple[int, int]:
     """Return how many pixels and frames one latent stands for, computed as diffusers' pipelines do."""
-    if family.vae_factors:
-        return family.vae_factors
     vae = configs.get("vae", {})
     levels = len(next((vae[key] for key in _LEVELS if vae.get(key)), [0] * 4)) - 1
     spatial, temporal = 2**levels, vae.get("time_compression_ratio") or 1
@@ -31,15 +30,17 @@ def _vae_factors(configs: _Configs, family: Family) -> tuple[int, int]:
     return int(spatial), int(temporal)
 
 
-def size_multiple(configs: _Configs, family: Family) -> int:
-    spatial, _ = _vae_factors(configs, family)
+def size_multiple(rules: SizeRules, configs: _Configs, family: Family) -> int:
+    """Return what the pipeline writes down, and what its denoiser's patches and its autoencoder take."""
+    spatial, _ = _vae_factors(configs)
     patch = _last(_denoiser(configs).get("patch_size"))
-    return math.lcm(family.size_base, spatial * patch * family.packing)
+    return math.lcm(family.size_base, rules.sides, spatial * patch)
 
 
-def frame_step(configs: _Configs, family: Family) -> int | None:
-    _, temporal = _vae_factors(configs, family)
-    step = temporal * family.frame_factor
+def frame_step(rules: SizeRules, configs: _Configs, family: Family) -> int | None:
+    """Return what the pipeline writes down, or else what its autoencoder packs."""
+    _, temporal = _vae_factors(configs)
+    step = (rules.frames if rules.frames > 1 else temporal) * family.frame_factor
     return step if step > 1 else None
 
 
@@ -65,7 +66,7 @@ def default_size(parameters: Parameters, configs: _Configs, family: Family) -> t
     height, width = sample if isinstance(sample, list) else (sample, sample)
     height = _denoiser(configs).get("sample_height", height)
     width = _denoiser(configs).get("sample_width", width)
-    spatial, _ = _vae_factors(configs, family)
+    spatial, _ = _vae_factors(configs)
     return (height * spatial, width * spatial) if height and width else (None, None)
 
 

@@ -13,7 +13,8 @@ from typing import Any, Literal
 Scalar = str | int | float | bool
 ScalarKind = Literal["str", "int", "float", "bool"]
 InputKind = Literal["image", "video"]
-ArgumentKind = ScalarKind | InputKind | Literal["model"]
+ListKind = Literal["list[int]", "list[float]", "list[str]"]
+ArgumentKind = ScalarKind | ListKind | InputKind | Literal["model"]
 
 # Parameters that take PIL images or lists of them: a cell holds the path or URL of one.
 INPUTS: dict[str, InputKind] = {
@@ -30,15 +31,16 @@ INPUTS: dict[str, InputKind] = {
 MODELS: dict[str, InputKind] = {"image_model": "image", "keyframe_model": "video"}
 
 # What framefleet sets itself, or what would make one row several clips.
-PLUMBING = re.compile(r"output_type|return_dict|generator|callback.*|num_(videos|images)_per_prompt")
+PLUMBING = re.compile(r"output_type|return_dict|generator|(\w+_)?callback.*|num_(videos|images)_per_prompt")
 _KINDS: dict[Any, ScalarKind] = {str: "str", bool: "bool", int: "int", float: "float"}
+PART_KINDS: dict[ListKind, ScalarKind] = {"list[int]": "int", "list[float]": "float", "list[str]": "str"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
     """One parameter of a pipeline's `__call__` or of a recipe.
 
-    kind: what a table's cell must be; None for tensors, lists and plumbing, which no cell can give.
+    kind: what a table's cell must be; None for tensors, tuples and plumbing, which no cell can give.
     default: what the signature has, when that is a scalar.
     """
 
@@ -70,12 +72,19 @@ def _parameter(parameter: inspect.Parameter) -> Parameter:
     return Parameter(name=parameter.name, kind=kind, default=default, required=required)
 
 
-def _kind(parameter: inspect.Parameter) -> ScalarKind | None:
-    """Return the scalar that the annotation allows, or else the default's own type."""
+def _kind(parameter: inspect.Parameter) -> ScalarKind | ListKind | None:
+    """Return the scalar that the annotation allows, else the list of them, or else the default's own type."""
     annotation: Any = parameter.annotation
     if annotation is inspect.Parameter.empty or isinstance(annotation, str):
         return _KINDS.get(type(parameter.default))
     union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
     members = typing.get_args(annotation) if union else (annotation,)
     found = [_KINDS[member] for member in members if member in _KINDS]
-    return "float" if "float" in found else found[0] if found else None
+    lists: list[ListKind] = [kind for kind, part in PART_KINDS.items() if _is_list_of(part, members)]
+    return "float" if "float" in found else found[0] if found else lists[0] if lists else None
+
+
+def _is_list_of(part: ScalarKind, members: tuple[Any, ...]) -> bool:
+    """Tell whether one of the types is a list of such; typing's List is one too."""
+    lists = (typing.get_args(member) for member in members if typing.get_origin(member) is list)
+    return any(_KINDS.get(inner) == part for inner, *_ in lists)

@@ -16,8 +16,10 @@ from framefleet.pipeline.model.families.preset import Preset
 from framefleet.pipeline.model.registry import PIPELINES, exported, is_standin, own_class, own_component
 from framefleet.pipeline.model.specs import geometry
 from framefleet.pipeline.model.specs.config_values import check_values
+from framefleet.pipeline.model.specs.factors import check_factors, constructed_pipeline
 from framefleet.pipeline.model.specs.model_index import INDEX, index_of, read_index, read_object
 from framefleet.pipeline.model.specs.signature import Parameter, Scalar, parameters_of
+from framefleet.pipeline.model.specs.size_rules import size_rules
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -33,6 +35,7 @@ class PipelineSpec:
     frame_step, frame_rest: frames must be `frame_step * k + frame_rest`; None when any number is rendered.
     max_frames: the longest clip that the model was made for; None when there is no such limit.
     only_frames: the one length that the model renders; None for all others.
+    max_text: the largest `max_sequence_length` that the pipeline takes; None when it says nothing.
     default_height, default_width, default_frames: what a plain call without them renders; None if not known.
     scheduler_class, scheduler_config: the model's own noise scheduler.
     components: the names in model_index.json. preset: what is known about the model beyond its configs.
@@ -48,6 +51,7 @@ class PipelineSpec:
     frame_rest: int
     max_frames: int | None
     only_frames: int | None
+    max_text: int | None
     native_fps: float | None
     default_height: int | None
     default_width: int | None
@@ -103,6 +107,7 @@ def inspect_model(path: str | Path) -> PipelineSpec:
     _class_named(index.class_name)
     _check_scheduler(*index.components["scheduler"], where=index.where)
     check_values(configs, str(folder))
+    check_factors(_class_named(index.class_name), configs, str(folder))
     return spec_of(index.class_name, configs)
 
 
@@ -114,16 +119,18 @@ def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
     video = family.fps is not None or any(name in parameters for name in geometry.FRAME_PARAMETERS)
     height, width = geometry.default_size(parameters, configs, family)
     preset = preset_of(class_name, configs) or preset_of(index.class_name, configs)
+    rules = size_rules(constructed_pipeline(_class_named(class_name), configs))
     return PipelineSpec(
         class_name=class_name,
         kind="video" if video else "image",
         parameters=parameters,
         family=family,
-        size_multiple=geometry.size_multiple(configs, family),
-        frame_step=geometry.frame_step(configs, family) if video else None,
+        size_multiple=geometry.size_multiple(rules, configs, family),
+        frame_step=geometry.frame_step(rules, configs, family) if video else None,
         frame_rest=geometry.frame_rest(class_name, configs, family),
         max_frames=family.max_frames or configs.get("motion_adapter", {}).get("motion_max_seq_length"),
         only_frames=geometry.only_frames(configs),
+        max_text=rules.max_text,
         native_fps=preset.fps if preset else geometry.native_fps(parameters, configs, family),
         default_height=height,
         default_width=width,

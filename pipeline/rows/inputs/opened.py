@@ -24,13 +24,12 @@ def open_arguments(
     read: gives the bytes at a path or URL. max_frames: how many frames of a video are needed, from the first.
     Raises InputError when the bytes are not those that were checked.
     """
-    return {
-        name: _open(name, value, read, max_frames) if is_input(value) else value
-        for name, value in arguments.items()
-    }
+    return {name: _open(name, value, read, max_frames) for name, value in arguments.items()}
 
 
-def _open(name: str, value: Mapping[str, Any], read: Callable[[str], bytes], max_frames: int | None) -> Any:
+def _open(name: str, value: Any, read: Callable[[str], bytes], max_frames: int | None) -> Any:
+    if not is_input(value):
+        return list(value) if isinstance(value, list) else value  # a pipeline may change it
     with naming(name, value["uri"]):
         content = read(value["uri"])
         if hashlib.sha256(content).hexdigest() != value["sha256"]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.loras.asked import ARGUMENT as LORA
 from framefleet.pipeline.model.specs.check import Refused, check_fps, check_seed, shown
+from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
+from framefleet.pipeline.model.specs.signature import InputKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.called import spec_for
 from framefleet.pipeline.recipes.duration import check_film
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.limits import limits
-from framefleet.pipeline.rows.tables.row_plan import check_scalar, meanings
+from framefleet.pipeline.rows.tables.row_plan import check_value, meanings
+from framefleet.pipeline.rows.tables.step_lists import check_step_lists
 
 
 def check_again(request: Request, spec: PipelineSpec, recipe: Recipe) -> None:
@@ -27,6 +30,7 @@ def check_again(request: Request, spec: PipelineSpec, recipe: Recipe) -> None:
     if not found:
         arguments, fps = request.arguments, request.fps
         found += [*recipe.problems(arguments), *limits(called, arguments)]
+        found += check_step_lists(arguments, resolve_scheduler(request.scheduler, called), called)
         if fps is not None and "duration_s" in recipe.needs:
             found += check_film(arguments, arguments["duration_s"], fps)
     for name, refused in found:
@@ -45,6 +49,6 @@ def _wrong_values(request: Request, spec: PipelineSpec, recipe: Recipe) -> Itera
             found[name] = Refused(reason=f"{spec.class_name} takes none", fix=back)
         elif isinstance(value, Mapping) != (name == LORA or kind in ("image", "video", "model")):
             found[name] = Refused(reason="it is no such value", fix=back)
-        elif kind in ("str", "int", "float", "bool") and name != LORA:
-            found[name] = check_scalar(name, value, kind, spec)
+        elif kind not in (*get_args(InputKind), "model") and name != LORA:
+            found[name] = check_value(name, value, kind, spec)
     return ((name, checked) for name, checked in found.items() if isinstance(checked, Refused))

@@ -16,6 +16,9 @@ _WORDS: dict[ArgumentKind, str] = {
     "bool": "true or false",
     "int": "whole numbers",
     "float": "numbers",
+    "list[int]": "lists of whole numbers",
+    "list[float]": "lists of numbers",
+    "list[str]": "lists of text",
     "image": "paths or URLs of images, as text",
     "video": "paths or URLs of videos, as text",
     "model": "names of declared models, as text",
@@ -35,6 +38,9 @@ def check_type(field: pa.Field, target: str, kind: ArgumentKind) -> None:
         "image": text,
         "video": text,
         "model": text,
+        "list[int]": text or _is_list(stored, number=True),
+        "list[float]": text or _is_list(stored, number=True),
+        "list[str]": text or _is_list(stored, number=False),
     }
     if not (fits[kind] or pa.types.is_null(stored)):
         words = _WORDS[kind]
@@ -42,6 +48,16 @@ def check_type(field: pa.Field, target: str, kind: ArgumentKind) -> None:
             f"column {field.name!r} holds {field.type}, but {target} takes {words}",
             f"write the column as {words}, or rename it if it means something else",
         )
+
+
+def _is_list(stored: pa.DataType, *, number: bool) -> bool:
+    if not (
+        pa.types.is_list(stored) or pa.types.is_large_list(stored) or pa.types.is_fixed_size_list(stored)
+    ):
+        return False
+    part = stored.value_type
+    is_number = pa.types.is_integer(part) or pa.types.is_floating(part) or pa.types.is_decimal(part)
+    return bool(is_number if number else not is_number and not pa.types.is_nested(part))
 
 
 def check_carried(carried: Collection[str], spec: PipelineSpec, reserved: Collection[str]) -> None:
@@ -64,7 +80,7 @@ def plumbing_fix(name: str) -> str:
     if PLUMBING.fullmatch(name):
         return "framefleet sets it for every row; leave it out, or rename it to carry it"
     return (
-        "it takes tensors, lists or mappings, which a recipe of your own can make; or rename it to carry it"
+        "it takes tensors, tuples or mappings, which a recipe of your own can make; or rename it to carry it"
     )
 
 

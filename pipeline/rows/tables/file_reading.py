@@ -33,6 +33,9 @@ _JSON_TYPES: dict[ArgumentKind | None, pa.DataType] = {
     "int": pa.int64(),
     "float": pa.float64(),
     "bool": pa.bool_(),
+    "list[int]": pa.list_(pa.int64()),
+    "list[float]": pa.list_(pa.float64()),
+    "list[str]": pa.list_(pa.string()),
 }
 
 
@@ -229,6 +232,8 @@ def _settled(field: pa.Field, file: FileToRead) -> pa.Field:
         return field.with_type(_JSON_TYPES.get(kind, pa.string()) if is_json else pa.string())
     if kind == "float" and pa.types.is_integer(field.type):
         return field.with_type(pa.float64())  # 5 now, 7.5 a megabyte later
+    if kind == "list[float]" and field.type == pa.list_(pa.int64()):
+        return field.with_type(_JSON_TYPES[kind])
     return field
 
 

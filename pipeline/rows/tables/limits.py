@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -29,6 +30,7 @@ def limits(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
     yield from _sizes(arguments)
     if transformer.get("use_learned_positional_embeddings"):
         yield from _learned_size(spec, arguments)
+    yield from _most_positions(spec, arguments)
     if transformer.get("image_dim"):
         yield from _text_length(arguments)
     yield from _longest_text(spec, arguments)
@@ -64,6 +66,26 @@ def _learned_size(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems
             yield name, Refused(reason=reason, fix=f"use {native}")
 
 
+def _most_positions(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
+    """Where positions come from a table, there are none beyond its ends."""
+    transformer = spec.configs.get("transformer", {})
+    for name in ("height", "width"):
+        positions = _positions(name, transformer)
+        longest = positions * spec.size_multiple if positions else None
+        if longest and (arguments.get(name) or 0) > longest:
+            reason = f"the model has positions for {longest} pixels"
+            yield name, Refused(reason=reason, fix=f"use {longest} or less")
+
+
+def _positions(name: str, transformer: Mapping[str, Any]) -> int | None:
+    """Return how many positions there are along a side, each of one token."""
+    if transformer.get("use_rotary_positional_embeddings") and transformer.get("patch_size_t"):
+        return int(transformer.get(f"sample_{name}") or 0) // 2  # CogVideoX 1.5, which cuts its table
+    count = int(transformer.get("pos_embed_max_size") or 0)
+    # AuraFlow's is that of all tokens, the others' of a side
+    return math.isqrt(count) if transformer.get("_class_name") == "AuraFlowTransformer2DModel" else count
+
+
 def _text_length(arguments: Mapping[str, Any]) -> _Problems:
     length = arguments.get("max_sequence_length", TEXT_BESIDE_PICTURE)
     if length != TEXT_BESIDE_PICTURE:
@@ -82,7 +104,7 @@ def _longest_text(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems
             reason = f"the model has positions for {only} tokens of text"
             yield "max_sequence_length", Refused(reason=reason, fix=f"use {only}")
         return
-    longest = spec.family.max_text or length
+    longest = spec.max_text or length
     if length > longest:
         reason = f"the pipeline takes {longest} tokens at most"
         yield "max_sequence_length", Refused(reason=reason, fix=f"use {longest} or less")

@@ -16,8 +16,16 @@ from framefleet.pipeline.model.loras.asked import ARGUMENT as LORA
 from framefleet.pipeline.model.loras.asked import Lora, check_loras
 from framefleet.pipeline.model.registry import own_row_rules
 from framefleet.pipeline.model.specs.check import Refused, check_argument, check_fps, check_seed, shown
+from framefleet.pipeline.model.specs.list_cells import check_list
 from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
-from framefleet.pipeline.model.specs.signature import ArgumentKind, InputKind, Parameter, ScalarKind
+from framefleet.pipeline.model.specs.signature import (
+    PART_KINDS,
+    ArgumentKind,
+    InputKind,
+    ListKind,
+    Parameter,
+    ScalarKind,
+)
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.guidance_check import check_schedule, is_schedule
 from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, recipe_of_row
@@ -198,11 +206,13 @@ def _checked_default(name: str, value: Any, kind: ArgumentKind, check: Callable[
     return found
 
 
-def check_scalar(name: str, value: Any, kind: ScalarKind, spec: PipelineSpec) -> Any:
-    """Return a number or a text as the argument takes it, a schedule by its one spelling; or Refused."""
+def check_value(name: str, value: Any, kind: ScalarKind | ListKind, spec: PipelineSpec) -> Any:
+    """Return a value as the argument takes it, a schedule by its one spelling; or Refused."""
+    if kind in PART_KINDS:
+        return check_list(name, value, kind)  # type: ignore[arg-type]
     if is_schedule(name, value):
         return check_schedule(name, value, class_name=spec.class_name, configs=spec.configs)
-    return check_argument(name, value, kind, spec)
+    return check_argument(name, value, kind, spec)  # type: ignore[arg-type]
 
 
 def _check_of(
@@ -219,8 +229,9 @@ def _check_of(
     if kind == "model":
         return _remembering(partial(check_second_model, target, declared=second_models))
     if _is_argument(target, spec):
-        check = partial(check_scalar, target, kind=kind, spec=spec)
-        return check if target in ("prompt", "negative_prompt") else _remembering(check)
+        check = partial(check_value, target, kind=kind, spec=spec)
+        # prompts do not repeat, and each row has lists of its own
+        return check if target in ("prompt", "negative_prompt") or kind in PART_KINDS else _remembering(check)
     if target == "seed":
         return check_seed
     if target == "fps":

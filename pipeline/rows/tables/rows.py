@@ -22,6 +22,7 @@ from framefleet.pipeline.rows.identity import derive_seed
 from framefleet.pipeline.rows.tables.limits import limits
 from framefleet.pipeline.rows.tables.readable import Problems, readable
 from framefleet.pipeline.rows.tables.row_inputs import Finder, check_video_length
+from framefleet.pipeline.rows.tables.step_lists import check_step_lists, listed_steps
 
 _SHAPING = ("height", "width", *FRAME_PARAMETERS, "max_sequence_length")
 # From arguments and the names of those that the row itself gives, to what is rendered, and what is wrong.
@@ -160,16 +161,24 @@ class RowPlan:
             taken, refused = self.rules(arguments, given, self.spec)
             problems += self._problems(refused, arguments | taken)
             arguments = taken
+        steps = listed_steps(arguments)
+        if steps is not None and not self._is_given("num_inference_steps", cells):
+            arguments["num_inference_steps"] = steps
         choice: SchedulerChoice = special.get("scheduler", self.scheduler)
         problems += self._across(arguments, choice, {problem.column for problem in problems})
         recipe: Recipe = special.get("recipe", self.recipe)
         fps = self._fps(arguments, special)
         if not problems:
             problems += self._of_recipe(recipe, arguments, fps)
+            problems += self._problems(check_step_lists(arguments, choice, self.spec), arguments)
         if problems:
             return InvalidRow(index=index, problems=tuple(problems))
         request = self._request(arguments, choice, recipe, special, fps)
         return CheckedRow(index=index, request=request, shape=_shape(arguments))
+
+    def _is_given(self, target: str, cells: Sequence[Any]) -> bool:
+        given = zip(self.readers, cells, strict=True)
+        return any(reader.target == target and cell is not None for reader, cell in given)
 
     def _across(
         self, arguments: Mapping[str, Any], choice: SchedulerChoice, refused: set[str]

@@ -1,0 +1,211 @@
+"""From a class and its config to the attributes that its constructor sets, read from its source and not run.
+
+Pipelines and networks compute their factors there, each in its own words: `2 ** (len(self.vae.config
+.block_out_channels) - 1) if getattr(self, "vae", None) else 8`. Such expressions are evaluated one by one;
+what they do not need (weights, tokenizers, what a constructor registers) is never made.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+Scope = dict[str, Any]
+# Configs are anybody's: 2 ** the sum of 16 such numbers is still computed in no time.
+_MOST, _MAX_PARTS, _MAX_TEXT = 1 << 16, 16, 64
+_BUILTINS: dict[str, Callable[..., Any]] = {
+    made.__name__: made for made in (len, sum, int, float, max, min, any, all, bool, tuple, list)
+}
+
+
+class Unknown(Exception):
+    """An expression asks for what a config does not say."""
+
+
+class Constructed:
+    """An object as far as its class and its config tell: its attributes are those that are known.
+
+    known: its constructor's arguments; where one is missing, its default counts. Others raise AttributeError.
+    """
+
+    def __init__(self, made: type, known: Mapping[str, Any]) -> None:
+        self.made = made
+        self._given = _defaults(made) | dict(known)
+        self.config = _Values(self._given)
+
+    @functools.cached_property
+    def attributes(self) -> dict[str, Any]:
+        """What the constructor sets; found when it is asked for, which most components never are."""
+        found = {name: value for name, value in self._given.items() if _is_small(value)}
+        vars(self)["attributes"] = found  # the constructor asks for what it has set
+        with contextlib.suppress(Unknown):
+            self._returned("__init__", dict(found))
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self.attributes:
+            return self.attributes[name]
+        if isinstance(getattr(self.made, name, None), property):
+            return self._returned(name, {})
+        raise AttributeError(name)
+
+    def _returned(self, name: str, scope: Scope) -> Any:
+        """Return what a method that computes with attributes alone returns. Raises Unknown."""
+        function = method(self.made, name)
+        names = vars(sys.modules[self.made.__module__])
+        scope["self"] = self
+        for step in steps(function.body if function else [], scope, names):
+            if isinstance(step, ast.Return) and step.value:
+                return evaluated(step.value, scope, names)
+        raise Unknown
+
+
+class _Values:
+    """A config, of which small values may be asked for."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+
+    def __getattr__(self, name: str) -> Any:
+        value = self.__dict__["_values"].get(name, self)
+        if value is self or not _is_small(value):
+            raise AttributeError(name)
+        return value
+
+
+def _is_small(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return len(value) <= _MAX_PARTS and all(_is_small(part) for part in value)
+    if isinstance(value, int | float):
+        return abs(value) <= _MOST
+    if isinstance(value, str):
+        return len(value) <= _MAX_TEXT
+    return value is None or isinstance(value, Constructed)
+
+
+def _defaults(made: type) -> dict[str, Any]:
+    parameters = inspect.signature(made.__init__).parameters.values()  # type: ignore[misc]
+    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+
+
+def method(made: type, name: str) -> ast.FunctionDef | None:
+    """Return the source of a method, its own or inherited, or None."""
+    for base in made.__mro__:
+        if name in vars(base):
+            return _methods(base).get(name)
+    return None
+
+
+@functools.cache
+def _methods(made: type) -> dict[str, ast.FunctionDef]:
+    module = _source(inspect.getsourcefile(made) or "")
+    found = (node for node in module.body if isinstance(node, ast.ClassDef) and node.name == made.__name__)
+    return {n.name: n for node in found for n in node.body if isinstance(n, ast.FunctionDef)}
+
+
+@functools.cache
+def _source(file: str) -> ast.Module:
+    return ast.parse(Path(file).read_text(encoding="utf-8")) if file else ast.Module(body=[], type_ignores=[])
+
+
+def steps(body: list[ast.stmt], scope: Scope, names: Mapping[str, Any]) -> Iterator[ast.AST]:
+    """Go through statements in order, note in `scope` what they assign, and yield each expression before.
+
+    names: of the module. Where a condition is not known, both ways are gone, and what they assign is unknown.
+    """
+    for statement in body:
+        match statement:
+            case ast.Assign(targets=[target], value=value):
+                yield statement
+                _assign(target, value, scope, names)
+            case ast.If(test=test, body=then, orelse=otherwise):
+                yield test
+                try:
+                    yield from steps(then if evaluated(test, scope, names) else otherwise, scope, names)
+                except Unknown:
+                    yield from steps(then, scope, names)
+                    yield from steps(otherwise, scope, names)
+                    _forget(statement, scope)
+            case ast.With(body=then) | ast.For(body=then) | ast.Try(body=then):
+                yield from steps(then, scope, names)
+            case ast.Expr(value=ast.Call(func=ast.Attribute(attr="register_modules"), keywords=given)):
+                for keyword in given:
+                    _assign(ast.Attribute(ast.Name("self"), keyword.arg or ""), keyword.value, scope, names)
+            case _:
+                yield statement
+
+
+def evaluated(expression: ast.expr, scope: Scope, names: Mapping[str, Any]) -> Any:
+    """Return the value of an expression. Raises Unknown."""
+    code = _code(expression)
+    if code is None:
+        raise Unknown
+    try:
+        return eval(code, {**names, **_BUILTINS, "__builtins__": {}, **_LOOKS, **scope})
+    except Exception as error:  # a config may hold anything, which then does not fit what is computed of it
+        raise Unknown from error
+
+
+def _has(owner: Any, name: str) -> bool:
+    return _get(owner, name, Unknown) is not Unknown
+
+
+def _get(owner: Any, name: str, *default: Any) -> Any:
+    return getattr(owner, name, *default)
+
+
+def _is_a(value: Any, classes: Any) -> bool:
+    if isinstance(value, _Values):
+        raise Unknown
+    return issubclass(value.made, classes) if isinstance(value, Constructed) else isinstance(value, classes)
+
+
+_LOOKS = {"hasattr": _has, "getattr": _get, "isinstance": _is_a}
+
+
+@functools.cache
+def _code(expression: ast.expr) -> CodeType | None:
+    """Return an expression that only looks at values and computes with them, or None for any other."""
+    for node in ast.walk(expression):
+        if isinstance(node, ast.Call):
+            called = node.func.id if isinstance(node.func, ast.Name) else ""
+            if called not in {**_BUILTINS, **_LOOKS}:
+                return None
+        elif isinstance(node, ast.Lambda | ast.Await | ast.Yield | ast.YieldFrom | ast.NamedExpr):
+            return None
+    return compile(ast.fix_missing_locations(ast.Expression(expression)), "<source>", "eval")
+
+
+def _assign(target: ast.expr, value: ast.expr, scope: Scope, names: Mapping[str, Any]) -> None:
+    owner, name = _place(target, scope)
+    if owner is None:
+        return
+    try:
+        owner[name] = evaluated(value, scope, names)
+    except Unknown:
+        owner.pop(name, None)
+
+
+def _forget(branch: ast.If, scope: Scope) -> None:
+    for node in ast.walk(branch):
+        for target in node.targets if isinstance(node, ast.Assign) else ():
+            owner, name = _place(target, scope)
+            if owner is not None:
+                owner.pop(name, None)
+
+
+def _place(target: ast.expr, scope: Scope) -> tuple[dict[str, Any] | None, str]:
+    """Return where a value is kept: among the locals, or the attributes of `self`."""
+    match target:
+        case ast.Name(id=name):
+            return scope, name
+        case ast.Attribute(value=ast.Name(id="self"), attr=name):
+            return scope["self"].attributes, name
+    return None, ""

@@ -1,0 +1,49 @@
+"""From one cell or default that should be a list to the list that the pipeline is given, or to why not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.model.specs.bounds import MAX_LIST
+from framefleet.pipeline.model.specs.check import Refused, coerce, shown
+from framefleet.pipeline.model.specs.ranges import out_of_range
+from framefleet.pipeline.model.specs.signature import PART_KINDS, ListKind, Scalar, ScalarKind
+
+_WORDS: dict[ScalarKind, str] = {"int": "whole numbers", "float": "numbers", "str": "texts"}
+_EXAMPLES: dict[ScalarKind, str] = {
+    "int": "[999, 749, 499]",
+    "float": "[1.0, 0.75, 0.5]",
+    "str": '["a", "b"]',
+}
+
+
+def check_list(name: str, cell: Any, kind: ListKind) -> list[Scalar] | Refused:
+    """Return a new list of what the parameter `name` takes. A cell is a list, or JSON text of one (CSV)."""
+    part = PART_KINDS[kind]
+    wanted = Refused(reason=f"it must be a list of {_WORDS[part]}", fix=f"use one, as {_EXAMPLES[part]}")
+    parts = _parsed(cell)
+    if not isinstance(parts, list) or not parts:
+        return wanted
+    if len(parts) > MAX_LIST:
+        return Refused(reason=f"no list has more than {MAX_LIST:,} entries", fix="shorten it")
+    found: list[Scalar] = []
+    for position, value in enumerate(parts):
+        checked = coerce(value, part)
+        if isinstance(checked, Refused):
+            return Refused(
+                reason=f"of its entry {position}, {shown(value)}, {checked.reason}", fix=wanted.fix
+            )
+        if not isinstance(checked, str) and (words := out_of_range(name, checked)):
+            return Refused(reason=f"its entry {position}, {shown(value)}, must be {words}", fix=wanted.fix)
+        found.append(checked)
+    return found
+
+
+def _parsed(cell: Any) -> Any:
+    if not isinstance(cell, str):
+        return list(cell) if isinstance(cell, tuple) else cell
+    try:
+        return parse_json(cell)
+    except ValueError:
+        return None

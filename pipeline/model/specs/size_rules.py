@@ -1,0 +1,114 @@
+"""From the source of a pipeline to the multiples that its sizes and lengths must be of.
+
+Each pipeline says so in its own way: `if height % 16 != 0: raise`, `latent_height = height //
+self.vae_scale_factor`, `2 * (int(height) // (self.vae_scale_factor * 2))`. What is not divided exactly is
+refused when it is called, rounded without a word, or fails in its networks. Each divisor is evaluated with
+the model's own config.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from framefleet.pipeline.model.specs.constructed import Constructed, Scope, Unknown, evaluated, method, steps
+
+_SIDES, _FRAMES, _TEXT = ("height", "width"), ("num_frames", "video_length"), "max_sequence_length"
+_METHODS = ("check_inputs", "__call__", "prepare_latents")
+_MOST = 1 << 14  # pixels of a side
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SizeRules:
+    """What a pipeline's source says.
+
+    sides, frames: what height and width are multiples of, and numbers of frames (without the first, where it
+    counts alone); 1 where it says nothing. max_text: the largest `max_sequence_length`.
+    """
+
+    sides: int = 1
+    frames: int = 1
+    max_text: int | None = None
+
+
+def size_rules(pipe: Constructed) -> SizeRules:
+    """Return the rules that the pipeline's source writes down, with the values of its configs."""
+    found = [rule for name in _METHODS for rule in _rules(pipe, name)]
+    return SizeRules(
+        sides=math.lcm(*(number for name, number in found if name in _SIDES)),
+        frames=math.lcm(*(number for name, number in found if name in _FRAMES)),
+        max_text=min((number for name, number in found if name == _TEXT), default=None),
+    )
+
+
+def _rules(pipe: Constructed, name: str) -> Iterator[tuple[str, int]]:
+    """Yield (argument, number) for each rule in a method."""
+    function = method(pipe.made, name)
+    if function is None:
+        return
+    names = vars(sys.modules[pipe.made.__module__])
+    scope: Scope = {"self": pipe}
+    given = {*_SIDES, *_FRAMES, _TEXT}  # what still is what the row gave
+    for step in steps(function.body, scope, names):
+        rounded = {ast.unparse(node.right) for node in ast.walk(step) if _is(node, ast.Mult)}
+        for node in ast.walk(step):
+            for name, expression in _written(node, rounded):
+                number = _number(expression, scope, names) if name in given else None
+                if number:
+                    yield name, number
+        given -= _replaced(step)
+
+
+def _written(node: ast.AST, rounded: set[str]) -> Iterator[tuple[str, ast.expr]]:
+    """Yield the argument and the number of a rule, if the node writes one. rounded: what is multiplied by."""
+    match node:
+        case ast.Compare(left=ast.Name(id=name), ops=[ast.Gt()], comparators=[most]) if name == _TEXT:
+            yield name, most
+        case ast.BinOp(op=ast.Mod(), left=left, right=right):
+            if name := _argument(left):
+                yield name, right
+        case ast.BinOp(op=ast.FloorDiv(), left=left, right=right):
+            # a plain number divides what is in latents already, unless it is multiplied by again
+            if (name := _argument(left)) and (
+                not isinstance(right, ast.Constant) or ast.unparse(right) in rounded
+            ):
+                yield name, right
+            elif _is(left, ast.FloorDiv) and (name := _argument(left.left)):  # type: ignore[attr-defined]
+                yield name, ast.BinOp(left.right, ast.Mult(), right)  # type: ignore[attr-defined]
+
+
+def _argument(expression: ast.expr) -> str:
+    """Return the argument that an expression is, but for a first frame left out."""
+    match expression:
+        case ast.Name(id=name):
+            return name
+        case ast.Call(func=ast.Name(id="int"), args=[inner]):
+            return _argument(inner)
+        case ast.BinOp(op=ast.Sub(), left=ast.Name(id=name), right=ast.Constant(value=1)) if name in _FRAMES:
+            return name
+    return ""
+
+
+def _is(node: ast.AST, operator: type[ast.operator]) -> bool:
+    return isinstance(node, ast.BinOp) and isinstance(node.op, operator)
+
+
+def _number(expression: ast.expr, scope: Scope, names: Mapping[str, Any]) -> int | None:
+    try:
+        value = evaluated(expression, scope, names)
+    except Unknown:
+        return None
+    return int(value) if type(value) in (int, float) and 1 <= value <= _MOST and value == int(value) else None
+
+
+def _replaced(step: ast.AST) -> set[str]:
+    """Return arguments that a statement makes latents of: divided, and not multiplied again by the same."""
+    if not isinstance(step, ast.Assign) or len(step.targets) != 1:
+        return set()
+    divided = {ast.unparse(node.right) for node in ast.walk(step) if _is(node, ast.FloorDiv)}  # type: ignore[attr-defined]
+    again = {ast.unparse(node.right) for node in ast.walk(step) if _is(node, ast.Mult)}  # type: ignore[attr-defined]
+    return {node.id for node in ast.walk(step.targets[0]) if isinstance(node, ast.Name) and divided - again}

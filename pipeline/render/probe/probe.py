@@ -1,0 +1,165 @@
+"""From rows of distinct shapes to those that the model's pipeline refuses or fails on when it is called.
+
+Sizes and lengths are known by rules (model/specs/size_rules.py, rows/tables/limits.py); what no rule says
+shows when the pipeline itself is called, over networks without weights.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.guards.public import public_text
+from framefleet.pipeline.guards.sandbox import Ended, Sandbox
+from framefleet.pipeline.model.specs.check import shown
+from framefleet.pipeline.model.specs.spec import PipelineSpec
+from framefleet.pipeline.request import Request, is_input, is_model
+
+MAX_SHAPES = 256  # of a table: sizes are few, and thousands would take an hour
+MAX_ALL_S = 900.0
+MAX_SILENCE_S = (
+    180.0  # of one shape: the first one makes the networks, which takes 20 s for 14 billion weights
+)
+_MAX_SAID = 300  # characters
+_PROCESS = "framefleet.pipeline.render.probe.probe_process"
+
+_Shape = str
+
+
+@dataclass(slots=True)
+class Shapes:
+    """The distinct shapes of a table's rows, each with the first row that has it.
+
+    num_others: rows of further shapes, which are not kept.
+    """
+
+    first: dict[_Shape, tuple[int, Request]] = field(default_factory=dict)
+    num_others: int = 0
+
+    def add(self, index: int, request: Request) -> None:
+        shape = _shape_of(request)
+        if shape not in self.first and len(self.first) == MAX_SHAPES:
+            self.num_others += 1
+        else:
+            self.first.setdefault(shape, (index, request))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probed:
+    """What came of it. refused: (problem, fix) of shapes that fail. unknown: on others, why it is."""
+
+    refused: tuple[tuple[str, str], ...]
+    unknown: tuple[str, ...]
+
+
+def probe_shapes(shapes: Shapes, spec: PipelineSpec, folder: Path, files: list[str]) -> Probed:
+    """Call the pipeline once for each shape. folder: holds the model's configs, which are `files`."""
+    found = list(_probed(shapes, spec, _Prober(folder, files)))
+    others = [f"{shapes.num_others:,} rows of further shapes were not probed"] if shapes.num_others else []
+    return Probed(
+        refused=tuple(one for one in found if isinstance(one, tuple)),
+        unknown=tuple(dict.fromkeys([one for one in found if isinstance(one, str)] + others)),
+    )
+
+
+def _probed(shapes: Shapes, spec: PipelineSpec, prober: _Prober) -> Iterator[tuple[str, str] | str]:
+    """Yield (problem, fix) of a shape that is refused, or a line on one that cannot be probed."""
+    started = time.monotonic()
+    with closing(prober):
+        for position, (index, request) in enumerate(shapes.first.values()):
+            if time.monotonic() - started > MAX_ALL_S:
+                left = len(shapes.first) - position
+                yield f"{left} shapes were not probed: all take more than {MAX_ALL_S:.0f} s"
+                return
+            named = [name for name, value in request.arguments.items() if is_model(value)]
+            if named:
+                yield f"row {index} cannot be probed: it calls a second model, its {named[0]}"
+            elif said := prober.said(request):
+                own = _own_shape(request, spec)
+                yield _refusal(index, request, own, said, prober.said(own))
+
+
+def _refusal(
+    index: int, request: Request, own: Request, said: str, said_of_own: str | None
+) -> tuple[str, str] | str:
+    """Return why a row is refused, if the same row at the model's own sizes is not."""
+    differing = {name: value for name, value in request.arguments.items() if value != own.arguments.get(name)}
+    if said_of_own or not differing:
+        same = "the pipeline says the same of the model's own sizes, so that nothing is known"
+        return f"row {index} cannot be probed: {same}: {said}"
+    known = [f"{name} {own.arguments[name]}" for name in differing if name in own.arguments]
+    others = [name for name in differing if name not in own.arguments]
+    fix = [f"use {', '.join(known)}"] * bool(known) + [f"leave out {', '.join(others)}"] * bool(others)
+    given = ", ".join(f"{name} {shown(value)}" for name, value in differing.items())
+    return f"row {index}: with {given}, the pipeline says: {said}", ", and ".join(fix)
+
+
+def _own_shape(request: Request, spec: PipelineSpec) -> Request:
+    """Return the row with the model's own values for all that decides shapes."""
+    defaults = spec.defaults()
+    arguments = {name: value for name, value in request.arguments.items() if not _decides(value)}
+    return replace(request, arguments=arguments | {n: v for n, v in defaults.items() if _decides(v)})
+
+
+def _shape_of(request: Request) -> _Shape:
+    """Return one text for all rows whose tensors have equal shapes: numbers of frames, but no prompts."""
+    arguments = {name: _said_shape(value) for name, value in request.arguments.items()}
+    return canonical_json([arguments, request.scheduler, request.recipe])
+
+
+def _said_shape(value: Any) -> Any:
+    if is_input(value):
+        return value.get("num_frames", 1)
+    if isinstance(value, float):
+        return value > 1  # guidance is on or off
+    return value if _decides(value) else ""
+
+
+def _decides(value: Any) -> bool:
+    return isinstance(value, int | list)
+
+
+class _Prober:
+    """Asks the sandbox, which is started when it is needed, and again where a row ended it."""
+
+    def __init__(self, folder: Path, files: list[str]) -> None:
+        self._model = {"folder": str(folder), "files": files}
+        self._box: Sandbox | None = None
+        self._known: dict[str, str | None] = {}
+
+    def said(self, request: Request) -> str | None:
+        """Return what the pipeline says against a row, or None."""
+        asked = canonical_json(self._model | {"request": _plain(request)})
+        if asked not in self._known:
+            self._known[asked] = self._ask(asked.encode())
+        return self._known[asked]
+
+    def _ask(self, asked: bytes) -> str | None:
+        self._box = self._box or Sandbox(_PROCESS, max_silence_s=MAX_SILENCE_S)
+        try:
+            self._box.send(asked)
+            said: str | None = json.loads(self._box.receive())
+        except Ended as error:
+            self.close()
+            return str(error)
+        return public_text(" ".join(said.split()))[:_MAX_SAID] if said else None
+
+    def close(self) -> None:
+        if self._box:
+            self._box.end()
+        self._box = None
+
+
+def _plain(request: Request) -> Mapping[str, Any]:
+    return {
+        "arguments": dict(request.arguments),
+        "seed": request.seed,
+        "scheduler": request.scheduler,
+        "recipe": request.recipe,
+    }

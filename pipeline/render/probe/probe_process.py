@@ -1,0 +1,101 @@
+"""The sandbox that probes rows: a model's folder of configs and a request in; what its pipeline says out.
+
+What a config makes networks do, or a size makes a pipeline reserve, ends this process and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from framefleet.pipeline.errors import FramefleetError
+from framefleet.pipeline.guards.sandbox import bound_memory, serve
+
+# More than the process has with its libraries. The largest tensors are latents and the pictures that a row
+# starts from; networks take no memory.
+MAX_BYTES = 16 << 30
+
+
+def main() -> None:
+    serve(_answer)
+
+
+def _answer(connection: Connection) -> None:
+    """Answer one request: null where the pipeline takes it, else what it says."""
+    asked = json.loads(connection.recv_bytes())
+    try:
+        said = _probed(asked["folder"], tuple(asked["files"]), asked["request"])
+    except FramefleetError as error:  # of ours: a recipe, a scheduler
+        said = str(error)
+    except MemoryError:
+        said = f"it takes more than {MAX_BYTES >> 30} GiB"
+    except Exception as error:  # a pipeline's own, of any class
+        said = f"{type(error).__name__}: {error}"
+    connection.send_bytes(json.dumps(said).encode())
+
+
+def _probed(folder: str, files: tuple[str, ...], wanted: Mapping[str, Any]) -> str | None:
+    """Call the row's recipe up to the first decoded latents. Raises whatever it raises."""
+    import torch
+
+    from framefleet.pipeline.recipes.recipe import find_recipe
+    from framefleet.pipeline.render.probe.hollow import Decoded
+    from framefleet.pipeline.request import Request
+
+    spec, pipelines, own = _opened(folder, files)
+    request = Request(**wanted | {"arguments": _given(wanted["arguments"])})
+    try:
+        with torch.no_grad():
+            pipe = pipelines.make(scheduler=_scheduler(request.scheduler, spec, own))
+            find_recipe(request.recipe).render(pipe, request)
+    except Decoded:
+        pass
+    return None
+
+
+@cache
+def _opened(folder: str, files: tuple[str, ...]) -> Any:
+    """Return the model's spec, its pipeline over hollow networks, and its own scheduler."""
+    from framefleet.pipeline.model.own_pipeline import OwnPipelines
+    from framefleet.pipeline.model.sources.blank import blank_pipeline
+    from framefleet.pipeline.model.sources.components import components_in
+    from framefleet.pipeline.model.specs.spec import inspect_model
+    from framefleet.pipeline.render.probe.hollow import hollow
+
+    spec = inspect_model(folder)
+    pipe = blank_pipeline(Path(folder), files, components_in(Path(folder)), spec)
+    pipe.set_progress_bar_config(disable=True)
+    hollow(pipe)
+    bound_memory(MAX_BYTES)
+    return spec, OwnPipelines(pipe), pipe.scheduler
+
+
+def _scheduler(name: str | None, spec: Any, own: Any) -> Any:
+    from framefleet.pipeline.model.specs.schedulers import build, resolve_scheduler
+
+    return build(resolve_scheduler(name, spec), own)
+
+
+def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row's arguments with grey pictures for those that it names, of the size that it asks for."""
+    from PIL import Image
+
+    from framefleet.pipeline.model.loras.asked import without_loras
+    from framefleet.pipeline.request import is_input
+
+    size = arguments.get("width") or 512, arguments.get("height") or 512
+
+    def opened(value: Mapping[str, Any]) -> Any:
+        pictures = [Image.new("RGB", size, "grey") for _ in range(value.get("num_frames", 1))]
+        return pictures if "num_frames" in value else pictures[0]
+
+    plain = without_loras(arguments)
+    return {name: opened(value) if is_input(value) else value for name, value in plain.items()}
+
+
+if __name__ == "__main__":
+    main()
