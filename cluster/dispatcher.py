@@ -14,7 +14,7 @@ When a worker dies
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from framefleet.cluster.lease import GivenUp, Lease, LeasedRow, LeaseSize, Paces, QueueCounts, Row
@@ -62,8 +62,9 @@ class Dispatcher:
         self._num_leases = self._num_done = self._num_failed = 0
 
     @property
-    def has_room(self) -> bool:
-        return not self._closed and len(self._waiting) < self._window
+    def room(self) -> int:
+        """How many more rows may wait."""
+        return 0 if self._closed else max(0, self._window - len(self._waiting))
 
     @property
     def finished(self) -> bool:
@@ -76,11 +77,18 @@ class Dispatcher:
         return QueueCounts(waiting=waiting, leased=leased, done=self._num_done, failed=self._num_failed)
 
     def add(self, row: Row) -> None:
-        """Take the next row of the table; call only while `has_room`."""
+        """Take the next row of the table; call only while there is `room`."""
         assert not self._closed, f"row {row.row_id} was added after close()"
         assert row.row_id not in self._held, f"row {row.row_id} was added twice"
         self._held.add(row.row_id)
         self._waiting.add(Entry(row))
+
+    def regroup(self, reshaped: Callable[[list[Row]], list[Row]]) -> None:
+        """Give the rows that wait the shapes that they are now known to have; leased ones keep theirs.
+
+        reshaped: the same rows in the same order, with other shapes.
+        """
+        self._waiting.regroup(reshaped)
 
     def close(self) -> None:
         """The table is exhausted."""

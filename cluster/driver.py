@@ -6,13 +6,15 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
 import pyarrow as pa
 
 from framefleet.cluster.commit import Committer
 from framefleet.cluster.dispatcher import Dispatcher, GivenUp, LeaseSize
-from framefleet.cluster.feed import Pending, pending_rows
+from framefleet.cluster.feed import Pending, by_prompt_lengths, pending_rows
 from framefleet.cluster.fleet import Event, Fleet, Lost, Ready
+from framefleet.cluster.lease import Row
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import Assignment, Failed, WorkerReport, WorkerSetup
 from framefleet.cluster.progress import Progress, Summary
@@ -24,6 +26,7 @@ from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.encode_clip import clip_path
 from framefleet.pipeline.outputs.records import Record
 from framefleet.pipeline.rows.identity import Identity
+from framefleet.pipeline.rows.prompt_lengths import PromptLengths
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.rows import RowPlan
 from framefleet.pipeline.rows.tables.table import Table
@@ -79,6 +82,7 @@ class Driver:
         )
         self._deaths_in_a_row = 0
         self._attention: dict[str, str] = {}
+        self._prompt_lengths: PromptLengths | None = None
 
     def run(self) -> Summary:
         """Render until every row has a record or is given up.
@@ -101,14 +105,18 @@ class Driver:
 
     def _feed(self) -> None:
         """Fill the dispatcher's window from the table."""
-        while self._dispatcher.has_room:
-            row = next(self._rows, None)
-            if row is None:
+        while room := self._dispatcher.room:
+            rows = list(islice(self._rows, room))
+            for row in self._reshaped(rows):
+                assert isinstance(row.payload, Pending)
+                self._pending[row.row_id] = row.payload
+                self._dispatcher.add(row)
+            if len(rows) < room:
                 self._dispatcher.close()
-                return
-            assert isinstance(row.payload, Pending)
-            self._pending[row.row_id] = row.payload
-            self._dispatcher.add(row)
+
+    def _reshaped(self, rows: list[Row]) -> list[Row]:
+        """Tell rows apart by the lengths of their prompts too, where forwards are as long as these."""
+        return by_prompt_lengths(rows, self._prompt_lengths) if self._prompt_lengths else rows
 
     def _follow(self, event: Event, fleet: Fleet) -> None:
         if isinstance(event, Lost):
@@ -125,6 +133,10 @@ class Driver:
     def _take(self, worker: str, report: WorkerReport) -> None:
         """Note what a worker reports about its rows."""
         now = time.monotonic()
+        if report.prompt_lengths and not self._prompt_lengths:
+            log.info("forwards are as long as the prompts: rows of equal lengths are brought together")
+            self._prompt_lengths = report.prompt_lengths
+            self._dispatcher.regroup(self._reshaped)
         for record in report.rendered:
             self._note_attention(worker, record)
             if self._dispatcher.done(worker, record.row_id, now):

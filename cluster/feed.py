@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from framefleet.cluster.lease import Row
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.prompt_lengths import PromptLengths
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.rows import CheckedRow, RowPlan
 from framefleet.pipeline.rows.tables.table import Table
@@ -46,6 +47,13 @@ def pending_rows(
             yield Row(row_id=row_ids[row.index], shape=row.shape, payload=payload)
     if num_yielded < index.counts().pending:
         raise _changed(table, "rows are gone")
+
+
+def by_prompt_lengths(rows: list[Row], lengths: PromptLengths) -> list[Row]:
+    """Return the rows with the lengths of their prompts as part of their shapes."""
+    payloads = [row.payload for row in rows]
+    counted = lengths([payload.request.arguments for payload in payloads if isinstance(payload, Pending)])
+    return [replace(row, shape=f"{row.shape} {own}") for row, own in zip(rows, counted, strict=True)]
 
 
 def _changed(table: Table, what: str) -> TableError:

@@ -14,6 +14,7 @@ from framefleet.pipeline.recipes.second_model import SecondModel
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.inputs.access import Inputs
+from framefleet.pipeline.rows.prompt_lengths import PromptLengths
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +80,9 @@ class WorkerReport:
     """What became of a worker's rows since its last report.
 
     rendered: without `row_indices` and `worker`, which the driver knows.
+    prompt_lengths: once forwards were seen to be as long as the prompts.
     """
 
     rendered: tuple[Record, ...] = ()
     failed: tuple[Failed, ...] = ()
+    prompt_lengths: PromptLengths | None = None

@@ -93,6 +93,14 @@ class Waiting:
         self._line[entry.row.row_id] = entry
         self._by_shape.setdefault(entry.row.shape, deque()).append(entry)
 
+    def regroup(self, reshaped: Callable[[list[Row]], list[Row]]) -> None:
+        """Replace the fresh rows, in their order, by the same ones with other shapes."""
+        entries = list(self._line.values())
+        self._by_shape.clear()
+        for entry, row in zip(entries, reshaped([entry.row for entry in entries]), strict=True):
+            entry.row = row
+            self._by_shape.setdefault(row.shape, deque()).append(entry)
+
     def put_back(self, entry: Entry) -> None:
         (self.suspects if self._faults.suspects(entry.deaths) else self.returned).append(entry)
 

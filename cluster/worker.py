@@ -25,6 +25,7 @@ from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
 from framefleet.pipeline.outputs.records import Record
 from framefleet.pipeline.render.renderer import Renderer
+from framefleet.pipeline.rows.prompt_lengths import PromptLengths
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Worker:
         self._failed: list[Failed] = []
         self._broken: BaseException | None = None
         self._clips: Queue[Clip] = Queue(MAX_QUEUED)
+        self._told_lengths = False
         self._loaded = threading.Event()
         self._renderer: Renderer | None = None
 
@@ -80,10 +82,20 @@ class Worker:
             self._news.wait_for(lambda: self._rendered or self._failed or self._broken, timeout=_POLL_S)
             if self._broken is not None:
                 raise self._broken
-            report = WorkerReport(rendered=tuple(self._rendered), failed=tuple(self._failed))
+            report = WorkerReport(
+                rendered=tuple(self._rendered),
+                failed=tuple(self._failed),
+                prompt_lengths=self._news_of_lengths(),
+            )
             self._rendered.clear()
             self._failed.clear()
         return report
+
+    def _news_of_lengths(self) -> PromptLengths | None:
+        """Return it once: tokenizers are megabytes."""
+        lengths = self._renderer.prompt_lengths if self._renderer and not self._told_lengths else None
+        self._told_lengths |= lengths is not None
+        return lengths
 
     def _run(self) -> None:
         try:

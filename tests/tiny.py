@@ -15,7 +15,7 @@ from diffusers import DiffusionPipeline
 
 from tests.pictures import clip, picture
 from tests.random_weights import fill_weights
-from tests.tinies import cogvideox, image, opensora, video, wan
+from tests.tinies import cogvideox, image, opensora, qwen_image, video, wan, z_image
 
 BUILDERS: dict[str, Callable[[], DiffusionPipeline]] = {
     "wan": wan.wan,
@@ -44,6 +44,8 @@ BUILDERS: dict[str, Callable[[], DiffusionPipeline]] = {
     "sd3": image.sd3,
     "flux": image.flux,
     "hunyuan_image": image.hunyuan_image,
+    "z_image": z_image.z_image,
+    "qwen_image": qwen_image.qwen_image,
 }
 
 _FRAMES_5 = {"height": 16, "width": 16, "num_frames": 5, "num_inference_steps": 2}
@@ -74,6 +76,8 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "sdxl": _IMAGE,
     "sd3": _IMAGE,
     "flux": _IMAGE,
+    "z_image": _IMAGE,
+    "qwen_image": _IMAGE | {"height": 32, "width": 32},
 }
 # What they start from, beside a prompt, and how many frames of it.
 INPUTS: dict[str, dict[str, int]] = {

@@ -1,19 +1,32 @@
 """Nested arguments and outputs of a module: taken apart into leaves, and put together again.
 
 Covers tuples, lists, dicts and the output classes of diffusers and transformers (ordered dicts that are
-dataclasses). Everything else is a leaf.
+dataclasses); where asked for, objects that do nothing but hold such values, as caches of keys and values do.
+Everything else is a leaf.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
+from torch import Tensor
 
-def flatten(value: Any) -> tuple[list[Any], Hashable]:
-    """Return the leaves in order, and a structure that is equal for equally nested values."""
+# What most leaves are, told at once.
+_LEAVES = frozenset({Tensor, type(None), bool, int, float, str})
+# Caches hold layers, and these their tensors in a list: four. Deeper, and it is no cache.
+_DEPTH = 6
+
+
+def flatten(
+    value: Any, *, is_leaf: Callable[[Any], bool] | None = None, opens_objects: bool = False
+) -> tuple[list[Any], Hashable]:
+    """Return the leaves in order, and a structure that is equal for equally nested values.
+
+    is_leaf: asked of each list and tuple, whether to leave it whole. opens_objects: see `is_holder`.
+    """
     leaves: list[Any] = []
-    return leaves, _structure(value, leaves)
+    return leaves, _structure(value, leaves, is_leaf, opens_objects)
 
 
 def unflatten(structure: Any, leaves: list[Any]) -> Any:
@@ -21,11 +34,69 @@ def unflatten(structure: Any, leaves: list[Any]) -> Any:
     return _build(structure, iter(leaves))
 
 
-def _structure(value: Any, leaves: list[Any]) -> Hashable:
+def children_of(value: Any) -> tuple[Hashable, list[Any]] | None:
+    """Return what is one level below, and the node that `built` makes it into again; None for a leaf."""
     if isinstance(value, dict):
-        return (type(value), tuple(value), tuple(_structure(child, leaves) for child in value.values()))
+        return (type(value), tuple(value)), list(value.values())
     if isinstance(value, tuple | list):
-        return (type(value), None, tuple(_structure(child, leaves) for child in value))
+        return (type(value), None), list(value)
+    if type(value) not in _LEAVES and is_holder(value):
+        return (type(value), tuple(vars(value))), list(vars(value).values())
+    return None
+
+
+def built(node: Any, children: list[Any]) -> Any:
+    """Make the value of which `children_of` gave the node, with these children."""
+    kind, keys = node
+    if keys is None:
+        return kind(*children) if hasattr(kind, "_fields") else kind(children)
+    pairs = dict(zip(keys, children, strict=True))
+    if issubclass(kind, dict):
+        return kind(**pairs) if hasattr(kind, "__dataclass_fields__") else kind(pairs)
+    made = object.__new__(kind)
+    vars(made).update(pairs)
+    return made
+
+
+def is_holder(value: Any) -> bool:
+    """Whether this is an object that equals itself only, and holds plain values, tensors and their like."""
+    kind = type(value)
+    by_itself = kind.__hash__ is None or kind.__hash__ is object.__hash__
+    has_all_in_dict = kind.__new__ is object.__new__ and bool(getattr(value, "__dict__", None))
+    return by_itself and has_all_in_dict and not callable(value) and _is_held(value, _DEPTH)
+
+
+def _is_held(value: Any, depth: int) -> bool:
+    if type(value) in _LEAVES or isinstance(value, Tensor):
+        return True
+    if not depth:
+        return False
+    if isinstance(value, dict):
+        return all(_is_held(child, depth - 1) for child in value.values())
+    if isinstance(value, list | tuple):
+        return all(_is_held(child, depth - 1) for child in value)
+    if callable(value) or not hasattr(value, "__dict__"):
+        return False
+    return all(_is_held(child, depth - 1) for child in vars(value).values())
+
+
+def _structure(
+    value: Any, leaves: list[Any], is_leaf: Callable[[Any], bool] | None, opens_objects: bool
+) -> Hashable:
+    if type(value) not in _LEAVES:
+        if isinstance(value, dict):
+            keys, parts = tuple(value), value.values()
+            return (type(value), keys, tuple(_structure(p, leaves, is_leaf, opens_objects) for p in parts))
+        if isinstance(value, tuple | list):
+            if is_leaf is None or not is_leaf(value):
+                return (
+                    type(value),
+                    None,
+                    tuple(_structure(p, leaves, is_leaf, opens_objects) for p in value),
+                )
+        elif opens_objects and is_holder(value):
+            keys, parts = tuple(vars(value)), vars(value).values()
+            return (type(value), keys, tuple(_structure(p, leaves, is_leaf, opens_objects) for p in parts))
     leaves.append(value)
     return None
 
@@ -34,8 +105,4 @@ def _build(structure: Any, leaves: Iterator[Any]) -> Any:
     if structure is None:
         return next(leaves)
     kind, keys, parts = structure
-    children = [_build(part, leaves) for part in parts]
-    if keys is not None:
-        pairs = dict(zip(keys, children, strict=True))
-        return kind(**pairs) if hasattr(kind, "__dataclass_fields__") else kind(pairs)
-    return kind(*children) if hasattr(kind, "_fields") else kind(children)
+    return built((kind, keys), [_build(part, leaves) for part in parts])

@@ -25,6 +25,7 @@ from framefleet.pipeline.render.fused.forwards import Forwards
 from framefleet.pipeline.render.fused.kept_state import StateWatch
 from framefleet.pipeline.render.lora_layers import LoraLayers
 from framefleet.pipeline.render.outcome import clip_of, failure_of
+from framefleet.pipeline.render.prompt_watch import PromptWatch
 from framefleet.pipeline.render.recipe_call import RecipeCall
 from framefleet.pipeline.render.request_check import RequestCheck
 from framefleet.pipeline.render.row_queue import RenderRow, RowQueue
@@ -32,6 +33,7 @@ from framefleet.pipeline.render.stopwatch import as_it_is, timed
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
+from framefleet.pipeline.rows.prompt_lengths import PromptLengths
 
 log = logging.getLogger(__name__)
 
@@ -82,12 +84,18 @@ class Renderer:
         self._encoders = Encoders(model, self._loras, mode=self.batching.mode, kept_in=embeddings)
         self._rows = RowQueue()
         self._watch = StateWatch(self._loras.layers.values())
+        self._prompts = PromptWatch(model.pipe.components.values())
         self._learn_anew()
 
     @property
     def num_active(self) -> int:
         """Rows submitted and not yet returned."""
         return len(self._rows)
+
+    @property
+    def prompt_lengths(self) -> PromptLengths | None:
+        """How to count the tokens of prompts, once forwards were seen to be as long as these."""
+        return self._prompts.lengths
 
     @property
     def capacity(self) -> int:
@@ -177,6 +185,7 @@ class Renderer:
         """Return what became of a row; None where it is tried again, without others beside it."""
         if self._cache:
             self._cache.stop()
+        self._prompts.saw(row.request, task.sizes)
         if task.error is None:
             return clip_of(task, row, self.model, self._identity)
         failure = failure_of(task.error, row)

@@ -81,7 +81,7 @@ class Simulation:
         heapq.heappush(self._events, (when, self._random.getrandbits(60), worker))
 
     def _fill_window(self) -> None:
-        while self.dispatcher.has_room:
+        while self.dispatcher.room:
             row = next(self._rows, None)
             if row is None:
                 self.dispatcher.close()

@@ -45,7 +45,7 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
     @rule(shapes=st.lists(st.sampled_from("xyz"), max_size=8))
     def add(self, shapes: list[str]) -> None:
         for shape in shapes:
-            if not self.dispatcher.has_room:
+            if not self.dispatcher.room:
                 return
             row_id = str(len(self.rows))
             self.rows[row_id] = Known(shape)

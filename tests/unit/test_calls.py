@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -10,14 +11,12 @@ from torch import Tensor
 
 from framefleet.pipeline.render.fused.calls import (
     Call,
-    Layout,
     digest_of,
     is_private,
-    join_calls,
     parse_call,
-    part,
-    row_slice,
 )
+from framefleet.pipeline.render.fused.company import Company, usual_axes
+from framefleet.pipeline.render.fused.joining import Layout, hand_back, join_calls, layouts, part, row_slice
 
 
 def _call(*args: Any, **kwargs: Any) -> Call:
@@ -29,7 +28,11 @@ def _latents(rows: int = 1) -> Tensor:
 
 
 def _may_share(first: Call, second: Call) -> bool:
-    return first.signature == second.signature
+    return Company().groups([first, second]) == [[0, 1]]
+
+
+def _joined(calls: list[Call]) -> tuple[Any, ...]:
+    return join_calls(calls, usual_axes(calls[0]))[0]
 
 
 def test_calls_with_other_values_of_batched_tensors_share() -> None:
@@ -39,7 +42,7 @@ def test_calls_with_other_values_of_batched_tensors_share() -> None:
 def test_timesteps_without_dimensions_are_expanded_to_each_rows_batch() -> None:
     calls = [_call(_latents(2), torch.tensor(9.0)), _call(_latents(2), torch.tensor(5.0))]
     assert _may_share(*calls)
-    (latents, timestep), _ = join_calls(calls)
+    latents, timestep = _joined(calls)
     assert latents.shape == (4, 4, 2)
     assert timestep.tolist() == [9.0, 9.0, 5.0, 5.0]
 
@@ -48,7 +51,7 @@ def test_an_equal_table_without_a_batch_is_shared_as_it_is() -> None:
     table = torch.arange(5.0)
     calls = [_call(_latents(), table), _call(_latents(), table.clone())]
     assert _may_share(*calls)
-    assert join_calls(calls)[0][1] is table
+    assert _joined(calls)[1] is table
 
 
 @pytest.mark.parametrize(
@@ -71,10 +74,10 @@ def test_calls_that_differ_in_more_than_their_rows_do_not_share(other: Call) -> 
 
 
 def test_a_table_changed_in_place_is_looked_at_again() -> None:
-    table = torch.arange(5.0)
-    before = _call(_latents(), table)
+    table, before = torch.arange(5.0), torch.arange(5.0)
+    assert _may_share(_call(_latents(), before), _call(_latents(), table))
     table += 1
-    assert not _may_share(before, _call(_latents(), table))
+    assert not _may_share(_call(_latents(), before), _call(_latents(), table))
 
 
 def test_arguments_that_cannot_be_compared_are_not_shared() -> None:
@@ -85,9 +88,54 @@ def test_arguments_that_cannot_be_compared_are_not_shared() -> None:
     assert not _may_share(_call(_latents(), argument), _call(_latents(), argument))
 
 
-@pytest.mark.parametrize("first", [[torch.zeros(1, 2)], torch.tensor(3.0), "text"])
-def test_a_call_whose_first_argument_is_no_batched_tensor_is_never_shared(first: object) -> None:
-    assert _call(first, torch.zeros(1, 2)).batch == 0
+@pytest.mark.parametrize("first", [[], ["text"], torch.tensor(3.0), "text"])
+def test_a_call_whose_first_argument_brings_no_batch_is_never_shared(first: object) -> None:
+    call = _call(first, torch.zeros(1, 2))
+    assert call.batch == 0
+    assert not _may_share(call, call)
+
+
+def test_lists_of_the_rows_batch_are_joined_whatever_the_shapes_in_them() -> None:
+    calls = [_call([torch.zeros(4, n)], torch.zeros(1), prompts=[[torch.zeros(n, 2)]]) for n in (3, 5)]
+    args, kwargs = join_calls(calls, usual_axes(calls[0]))
+    assert [tuple(row.shape) for row in args[0]] == [(4, 3), (4, 5)]
+    assert [tuple(row[0].shape) for row in kwargs["prompts"]] == [(3, 2), (5, 2)]
+    assert calls[0].batch == 1
+
+
+def test_a_list_of_the_parts_of_one_row_is_not_taken_for_rows() -> None:
+    call = _call([torch.zeros(1, 4), torch.zeros(1, 9)], torch.zeros(1), torch.zeros(1, 3))
+    assert (call.batch, call.has_lists) == (1, False)
+
+
+def test_an_object_that_only_holds_tensors_is_joined_and_handed_back_as_it_was_left() -> None:
+    class Cache:
+        def __init__(self, value: float) -> None:
+            self.layers, self.mode = [torch.full((1, 2), value)], "read"
+
+    caches = [Cache(1.0), Cache(2.0)]
+    calls = [_call(_latents(), cache) for cache in caches]
+    assert _may_share(*calls)
+    _, joined = _joined(calls)
+    assert joined.layers[0].tolist() == [[1.0, 1.0], [2.0, 2.0]]
+    joined.layers.append(joined.layers[0] + 10)
+    left = part(joined, rows=2, like=layouts(_left_by_one_row(caches[0])))
+    hand_back(calls[1], (left[1],))
+    assert [layer.tolist() for layer in caches[1].layers] == [[[2.0, 2.0]], [[12.0, 12.0]]]
+
+
+def _left_by_one_row(cache: Any) -> Any:
+    left = copy.copy(cache)
+    left.layers = [*cache.layers, cache.layers[0] + 10]
+    return left
+
+
+def test_an_object_that_holds_more_than_values_keeps_rows_apart() -> None:
+    class Other:
+        def __init__(self) -> None:
+            self.generator = torch.Generator()
+
+    assert not _may_share(_call(_latents(), Other()), _call(_latents(), Other()))
 
 
 def test_a_call_without_arguments_can_be_described() -> None:
@@ -96,7 +144,7 @@ def test_a_call_without_arguments_can_be_described() -> None:
 
 def test_each_row_gets_memory_of_its_own() -> None:
     fused = torch.arange(6.0).reshape(2, 3)
-    first, second = part((fused,), rows=2, batch=1)
+    first, second = part((fused,), rows=2, like=layouts((fused[:1],)))
     first[0].zero_()
     assert second[0].tolist() == [[3.0, 4.0, 5.0]]
     assert fused[0].tolist() == [0.0, 1.0, 2.0]
@@ -105,13 +153,29 @@ def test_each_row_gets_memory_of_its_own() -> None:
 def test_a_rows_output_is_laid_out_as_if_it_had_run_alone() -> None:
     one_row = torch.arange(8.0).reshape(1, 4, 2).transpose(1, 2)
     fused = torch.cat([one_row, one_row + 10]).contiguous()
-    parted = part(fused, rows=2, batch=1, layout=[Layout.of(one_row)])
+    parted = part(fused, rows=2, like=layouts(one_row))
     assert [own.stride()[1:] for own in parted] == [one_row.stride()[1:]] * 2
     assert torch.equal(parted[1], one_row + 10)
 
 
 def test_outputs_without_the_rows_are_given_to_all() -> None:
-    assert part((torch.zeros(2, 3), "same"), rows=2, batch=1)[1][1] == "same"
+    one_row = (torch.zeros(1, 3), "same", torch.zeros(5))
+    parted = part((torch.zeros(2, 3), "same", torch.ones(5)), rows=2, like=layouts(one_row))
+    assert parted[1][1] == "same"
+    assert parted[1][2].tolist() == [1.0] * 5
+
+
+def test_a_list_of_outputs_is_parted_by_its_length() -> None:
+    outputs = [torch.full((row + 1,), float(row)) for row in range(4)]
+    first, second = part((outputs,), rows=2, like=layouts((outputs[:2],)))
+    assert [own.tolist() for own in first[0]] == [[0.0], [1.0, 1.0]]
+    assert [len(own) for own in second[0]] == [3, 4]
+
+
+def test_what_has_its_rows_in_another_dimension_is_parted_there() -> None:
+    fused = torch.arange(12.0).reshape(3, 2, 2)  # (tokens, rows, width)
+    parted = part(fused, rows=2, like=layouts(fused[:, :1].contiguous()))
+    assert torch.equal(parted[1], fused[:, 1:])
 
 
 def test_an_expanded_tensor_can_be_sliced() -> None:

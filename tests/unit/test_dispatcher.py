@@ -53,13 +53,13 @@ def test_room_is_counted_in_waiting_rows() -> None:
     dispatcher = Dispatcher(window=2, size=LeaseSize(min_rows=1, max_rows=1))
     dispatcher.join("A")
     for number in range(2):
-        assert dispatcher.has_room
+        assert dispatcher.room
         dispatcher.add(Row(row_id=str(number), shape="x"))
-    assert not dispatcher.has_room
+    assert not dispatcher.room
     lease(dispatcher, "A")
-    assert dispatcher.has_room
+    assert dispatcher.room
     dispatcher.close()
-    assert not dispatcher.has_room
+    assert not dispatcher.room
 
 
 def test_finished_once_closed_and_every_row_has_ended() -> None:

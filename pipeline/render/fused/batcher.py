@@ -18,7 +18,7 @@ import torch
 
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.hooks.intercept import intercept
-from framefleet.pipeline.render.fused.calls import Call, is_private, parse_call
+from framefleet.pipeline.render.fused.calls import Call, is_private, parse_call, sizes_of
 from framefleet.pipeline.render.fused.forwards import Forwards, Result
 
 
@@ -32,6 +32,7 @@ class RowTask:
         self.num_rows = 0  # of all its forwards together
         self.first_forward_at = 0.0  # time.perf_counter(), like the next
         self.last_forward_at = 0.0
+        self.sizes: Hashable | None = None  # of the tensors in its first forward, see `sizes_of`
         self.draws = draws or GlobalDraws()
         self._function = function
         self.greenlet = greenlet.greenlet(self._run)
@@ -122,19 +123,16 @@ class Batcher:
         return result.value
 
     def _run_forwards(self) -> None:
-        groups: dict[Hashable, list[RowTask]] = {}
-        for task in self._tasks.values():
-            assert task.call is not None
-            groups.setdefault(task.call.signature, []).append(task)
-        if not groups:
+        parked = [(task, task.call) for task in self._tasks.values() if task.call is not None]
+        if not parked:
             return
-        firsts = [tasks[0].call for tasks in groups.values()]
-        self.reach = self._forwards.reach([call for call in firsts if call is not None])
-        for tasks in groups.values():
+        groups = self._forwards.groups([call for _, call in parked])
+        self.reach = self._forwards.reach([parked[places[0]][1] for places in groups])
+        for places in groups:
             started = time.perf_counter()
-            results = self._forwards.run([task.call for task in tasks if task.call is not None])
-            for task, result in zip(tasks, results, strict=True):
-                _note(task, result, started)
+            results = self._forwards.run([parked[place][1] for place in places])
+            for place, result in zip(places, results, strict=True):
+                _note(parked[place][0], result, started)
 
 
 @contextmanager
@@ -148,6 +146,8 @@ def _as_in_pipelines() -> Iterator[None]:
 
 
 def _note(task: RowTask, result: Result, started: float) -> None:
+    if not task.num_forwards and task.call is not None:
+        task.sizes = sizes_of(task.call)
     task.call, task.result = None, result
     task.first_forward_at = task.first_forward_at or started
     task.last_forward_at = time.perf_counter()

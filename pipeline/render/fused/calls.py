@@ -1,8 +1,8 @@
-"""Calls of one module by several rows: which can share a forward, how they are joined and parted.
+"""Calls of one module by several rows, as values: what a row brings, and how many of it.
 
-A row brings its own batch: one for most pipelines, two where guidance joins both prompts in one call. The
-tensors that carry it are those whose first dimension is that of the first argument; a 0-d tensor is a
-timestep and is expanded; any other tensor is shared, and only rows with an equal one can share the forward.
+A row brings its own batch: one for most pipelines, two where guidance joins both prompts in one call. It is
+the first dimension of the first argument. Or that is a list of tensors as long as the batch: then every list
+of that length holds what the row brings, one element for each of its batch, each of a shape of its own.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from framefleet.pipeline.hooks.adapters import Adapters, of_one_row
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
-from framefleet.pipeline.hooks.tree import flatten, unflatten
+from framefleet.pipeline.hooks.tree import children_of, flatten, is_holder, unflatten
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Call:
     """One row's call of a module.
 
-    leaves: the arguments' leaves in order. batch: the row's own batch size.
-    shape: equal for calls that look alike; signature: equal for calls that may share a forward. adapters: the
-    LoRAs of the row, which keep no calls apart. draws: what a forward of this row alone draws from global
-    generators; what a shared one draws is nobody's, and so not exact.
+    leaves: the arguments' leaves in order, lists of the row's batch as one leaf. batch: the row's own batch
+    size, 0 for a call that is not shared. shape: equal for calls that look alike. has_lists: whether some
+    leaves are lists of the row's batch. holders: the objects among the arguments that a forward may change.
+    given: the arguments themselves, where there are holders. adapters: the LoRAs of the row, which keep no
+    calls apart. draws: what a forward of this row alone draws from global generators; what a shared one
+    draws is nobody's, and so not exact.
     """
 
     module: str
@@ -36,31 +38,49 @@ class Call:
     structure: Hashable
     batch: int
     shape: Hashable
-    signature: Hashable
+    has_lists: bool = False
+    holders: tuple[Any, ...] = ()
+    given: tuple[tuple[Any, ...], dict[str, Any]] | None = None
     adapters: Adapters = ()
     draws: GlobalDraws = field(default_factory=GlobalDraws)
 
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        args, kwargs = unflatten(self.structure, self.leaves)
+        args, kwargs = self.given or unflatten(self.structure, self.leaves)
         return args, kwargs
 
 
 def parse_call(module: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-    """Describe a call. A batch of 0 says that it is not shared: its first argument is no batched tensor."""
-    leaves, structure = flatten((args, kwargs))
+    """Describe a call. A batch of 0 says that it is not shared: its first argument brings no batch."""
     first = next(iter(args), None) if args else next(iter(kwargs.values()), None)
-    batch = first.shape[0] if isinstance(first, Tensor) and first.dim() > 0 else 0
-    shape = (module, batch, structure, tuple(_shape(leaf, batch) for leaf in leaves))
-    shared = tuple(_fingerprint(leaf) for leaf in leaves if batch and _is_shared(leaf, batch))
+    batch, has_lists = _batch_of(first, (*args, *kwargs.values()))
+
+    given = (args, kwargs)
+
+    def is_row_list(value: Any) -> bool:
+        return has_lists and len(value) == batch and value is not args and value is not given
+
+    leaves, structure = flatten(given, is_leaf=is_row_list, opens_objects=True)
+    if has_lists:  # copies: a network may change the lists that it is given
+        leaves = [type(leaf)(leaf) if isinstance(leaf, list | tuple) else leaf for leaf in leaves]
+    holders = holders_in(given) if batch else ()
     return Call(
         module=module,
         leaves=leaves,
         structure=structure,
         batch=batch,
-        shape=shape,
-        signature=(shape, shared),
+        shape=(module, batch, structure, tuple(_shape(leaf) for leaf in leaves)),
+        has_lists=has_lists,
+        holders=holders,
+        given=given if holders else None,
         adapters=of_one_row(),
     )
+
+
+def sizes_of(call: Call) -> Hashable | None:
+    """The sizes of its tensors and of the row's batch; None for one with lists, which may be of any size."""
+    if call.has_lists or not call.batch:
+        return None
+    return call.module, call.batch, tuple(leaf.shape for leaf in call.leaves if isinstance(leaf, Tensor))
 
 
 def adapters_of(calls: Sequence[Call]) -> tuple[Adapters, ...]:
@@ -76,83 +96,38 @@ def is_private() -> bool:
     return autocast or torch.is_grad_enabled() or torch.is_inference_mode_enabled()
 
 
-def join_calls(calls: Sequence[Call]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments of one forward for all calls, in order."""
-    batch = calls[0].batch
-    columns = zip(*(call.leaves for call in calls), strict=True)
-    leaves = [_join_leaf(column, batch) for column in columns]
-    args, kwargs = unflatten(calls[0].structure, leaves)
-    return args, kwargs
+def holders_in(value: Any) -> tuple[Any, ...]:
+    """Return the outermost objects that hold tensors or values, in order; see `is_holder`."""
+    if isinstance(value, dict | tuple | list):
+        node = children_of(value)
+        return tuple(holder for child in node[1] for holder in holders_in(child)) if node else ()
+    return (value,) if not isinstance(value, Tensor) and is_holder(value) else ()
 
 
-def part(output: Any, *, rows: int, batch: int, layout: Sequence[Layout | None] | None = None) -> list[Any]:
-    """Return each row's own output, in memory of its own, as a forward of that row alone would lay it out."""
-    leaves, structure = flatten(output)
-    parted = []
-    for row in range(rows):
-        own = [
-            row_slice(leaf, row, rows, layout[i] if layout else None)
-            if isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == rows * batch
-            else leaf
-            for i, leaf in enumerate(leaves)
-        ]
-        parted.append(unflatten(structure, own))
-    return parted
+def _batch_of(first: Any, arguments: tuple[Any, ...]) -> tuple[int, bool]:
+    """Return the row's batch size, and whether it comes as lists."""
+    if isinstance(first, Tensor):
+        return (first.shape[0] if first.dim() else 0), False
+    if not isinstance(first, list | tuple) or not first or not _holds_tensors(first):
+        return 0, False
+    # A list of tensors may be the rows or, as of a picture and a sound, the parts of one: the others tell.
+    sizes = [leaf.shape[0] for leaf in arguments if isinstance(leaf, Tensor) and leaf.dim()]
+    size = first[0].shape[0] if isinstance(first[0], Tensor) and first[0].dim() else 0
+    return (size, False) if sizes.count(size) > sizes.count(len(first)) else (len(first), True)
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Shape and strides of a tensor in a one-row run."""
-
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-    @classmethod
-    def of(cls, leaf: Any) -> Layout | None:
-        return cls(tuple(leaf.shape), leaf.stride()) if isinstance(leaf, Tensor) else None
-
-    def times(self, rows: int) -> tuple[int, ...]:
-        """The shape of `rows` such tensors joined."""
-        return (rows * self.shape[0], *self.shape[1:])
-
-    def fits(self, tensor: Tensor) -> bool:
-        """Whether the strides agree wherever they matter: not where a dimension of one row is 1."""
-        return all(
-            size == 1 or mine == theirs
-            for size, mine, theirs in zip(self.shape, self.strides, tensor.stride(), strict=True)
-        )
+def _holds_tensors(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return any(_holds_tensors(child) for child in value)
+    return isinstance(value, Tensor)
 
 
-def row_slice(tensor: Tensor, row: int, rows: int, layout: Layout | None) -> Tensor:
-    """Return a copy of one row's slice, laid out as in a one-row run.
-
-    A copy even where a view would do: memory that starts off a cache line may make MKL round differently.
-    """
-    size = tensor.shape[0] // rows
-    view = tensor.narrow(0, row * size, size)
-    if layout is None or 0 in layout.strides:  # an expanded tensor cannot be written to
-        return view.clone()
-    own = torch.empty_strided(layout.shape, layout.strides, dtype=tensor.dtype, device=tensor.device)
-    return own.copy_(view)
-
-
-def _join_leaf(column: tuple[Any, ...], batch: int) -> Any:
-    first = column[0]
-    if not isinstance(first, Tensor):
-        return first
-    if first.dim() == 0:
-        return torch.cat([value.expand(batch) for value in column])
-    return first if _is_shared(first, batch) else torch.cat(column)
-
-
-def _is_shared(leaf: Any, batch: int) -> bool:
-    return isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] != batch
-
-
-def _shape(leaf: Any, batch: int) -> Hashable:
+def _shape(leaf: Any) -> Hashable:
     if isinstance(leaf, Tensor):
         strides = tuple(stride for size, stride in zip(leaf.shape, leaf.stride(), strict=True) if size > 1)
-        return (_is_shared(leaf, batch), tuple(leaf.shape), strides, leaf.dtype, leaf.device)
+        return (tuple(leaf.shape), strides, leaf.dtype, leaf.device)
+    if isinstance(leaf, list | tuple):
+        return (type(leaf), tuple(_shape(child) for child in leaf))
     try:
         hash(leaf)
     except TypeError:
@@ -163,13 +138,17 @@ def _shape(leaf: Any, batch: int) -> Hashable:
 _fingerprints: MutableMapping[Tensor, tuple[int, bytes]] = WeakTensorKeyDictionary()
 
 
-def _fingerprint(tensor: Tensor) -> bytes:
-    """A digest of the values, remembered as long as the tensor lives unchanged."""
-    known = _fingerprints.get(tensor)
-    if known is not None and known[0] == tensor._version:
+def fingerprint(leaf: Any) -> Hashable:
+    """A digest of a tensor's values, remembered as long as it lives unchanged; of a list, that of each."""
+    if isinstance(leaf, list | tuple):
+        return tuple(fingerprint(child) for child in leaf)
+    if not isinstance(leaf, Tensor):
+        return None  # its shape says it
+    known = _fingerprints.get(leaf)
+    if known is not None and known[0] == leaf._version:
         return known[1]
-    digest = digest_of(tensor)
-    _fingerprints[tensor] = (tensor._version, digest)
+    digest = digest_of(leaf)
+    _fingerprints[leaf] = (leaf._version, digest)
     return digest
 
 

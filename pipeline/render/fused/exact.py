@@ -21,13 +21,15 @@ from framefleet.pipeline.hooks.adapters import working_on
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 from framefleet.pipeline.model.options.regions import separable
-from framefleet.pipeline.render.fused.calls import Call, Layout, adapters_of, bits, join_calls
+from framefleet.pipeline.render.fused.calls import Call, adapters_of, bits
+from framefleet.pipeline.render.fused.joining import Axes, Layout, join_calls, layouts
 from framefleet.pipeline.render.fused.pins import (
     Forward,
     Plan,
     Rows,
     Trace,
     Traces,
+    joined,
     matching_trace,
     pinned_modules,
     run_fused,
@@ -42,43 +44,52 @@ EVIDENCE_FLOAT = 2**12
 MAX_TRIALS = 64
 
 
-def probe(module: nn.Module, forward: Forward, calls: Sequence[Call], outputs: Sequence[Any]) -> Plan | None:
+def probe(
+    module: nn.Module, forward: Forward, calls: Sequence[Call], outputs: Sequence[Any], axes: Axes
+) -> Plan | None:
     """Return a plan under which the fused forward of `calls` gives exactly `outputs`, or None.
 
-    outputs: what one-row forwards of the same calls returned.
+    outputs: what one-row forwards of the same calls returned, see `with_holders`. axes: to join them by.
     """
-    traces, layout = _trace(module, forward, calls[0])
-    pins: dict[str, list[Trace]] = {}
+    with working_on(adapters_of(calls[:1])):
+        traces, _ = traced(module, forward, *_untouched(calls[0]))
+    plan = Plan(axes, {}, layouts(outputs[0]))
     for height in range(max(1, _height(module))):
         level = {name: child for name, child in separable(module).items() if _height(child) == height}
-        pins |= _differing(module, forward, calls, level, traces, pins)
-        plan = Plan(dict(pins), layout)
+        pins = plan.pins | _differing(module, forward, calls, level, traces, plan)
+        plan = Plan(axes, pins, plan.output)
         if are_equal(run_fused(module, forward, calls, plan), outputs):
             return plan
     return None
 
 
 def are_equal(mine: Any, theirs: Any) -> bool:
-    """Whether all tensors are equal, bit for bit."""
-    return all(
-        not isinstance(a, Tensor)
-        or (a.dtype == b.dtype and a.shape == b.shape and torch.equal(bits(a), bits(b)))
-        for a, b in zip(flatten(mine)[0], flatten(theirs)[0], strict=True)
-    )
+    """Whether all tensors are equal, bit for bit, and stand in the same places."""
+    return all(_is_equal(a, b) for a, b in zip(_leaves(mine), _leaves(theirs), strict=True))
+
+
+def _is_equal(mine: Any, theirs: Any) -> bool:
+    if not isinstance(mine, Tensor) or not isinstance(theirs, Tensor):
+        return type(mine) is type(theirs)
+    if (mine.dtype, mine.shape) != (theirs.dtype, theirs.shape):
+        return False
+    return torch.equal(bits(mine), bits(theirs))
 
 
 def are_close(mine: Any, theirs: Any) -> bool:
     """Whether all tensors agree as far as another order of summing allows: 1 % of their largest value."""
-    pairs = zip(flatten(mine)[0], flatten(theirs)[0], strict=True)
+    pairs = zip(_leaves(mine), _leaves(theirs), strict=True)
     return all(
         a.shape == b.shape and bool((a - b).abs().max() <= 0.01 * b.abs().max())
         for a, b in pairs
-        if isinstance(a, Tensor) and a.is_floating_point() and a.numel()
+        if isinstance(a, Tensor) and isinstance(b, Tensor) and a.is_floating_point() and a.numel()
     )
 
 
-def _trace(module: nn.Module, forward: Forward, call: Call) -> tuple[Traces, tuple[Layout | None, ...]]:
-    """Run one row and note how every module's arguments and output are laid out."""
+def traced(
+    module: nn.Module, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Traces, Any]:
+    """Run one row; return how every inner module's arguments and output are laid out, and its own output."""
     traces: dict[str, list[Trace]] = {}
 
     def note(name: str, inner: Forward, *args: Any, **kwargs: Any) -> Any:
@@ -87,10 +98,15 @@ def _trace(module: nn.Module, forward: Forward, call: Call) -> tuple[Traces, tup
         _add(traces, name, Trace(arguments, _layouts(output)))
         return output
 
-    args, kwargs = call.arguments()
-    with working_on(adapters_of([call])), intercept(separable(module), note):
+    with intercept(separable(module), note):
         output = forward(*args, **kwargs)
-    return traces, _layouts(output)
+    return traces, output
+
+
+def _untouched(call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments as they were before any forward changed the row's own."""
+    args, kwargs = unflatten(call.structure, call.leaves)
+    return args, kwargs
 
 
 def _differing(
@@ -99,27 +115,29 @@ def _differing(
     calls: Sequence[Call],
     level: Mapping[str, nn.Module],
     traces: Traces,
-    pins: Traces,
+    plan: Plan,
 ) -> dict[str, list[Trace]]:
     """Run the fused forward with every module of `level` both ways; return the calls that differ."""
-    rows = Rows(len(calls), pins)
+    rows = Rows(len(calls), plan.pins)
     found: dict[str, list[Trace]] = {}
 
     def compare(name: str, inner: Forward, *args: Any, **kwargs: Any) -> Any:
         trace = None if rows.is_nested else matching_trace(traces, name, (args, kwargs), rows.rows)
         if trace is None:
             return inner(*args, **kwargs)
-        by_row = rows.by_row(inner, args, kwargs, trace)
+        outputs = rows.by_row(inner, args, kwargs, trace)
         fused = inner(*args, **kwargs)
-        if not trace.carries_rows(fused, rows.rows):
+        trace = trace.seen_in(fused, rows.rows)
+        if set(trace.axes) <= {None}:
             return fused
+        by_row = joined(outputs, trace)
         if _agree(fused, by_row, trace) and _is_proven(rows, inner, args, kwargs, trace, fused):
             return fused
         _add(found, name, trace)
         return by_row
 
-    args, kwargs = join_calls(calls)
-    pinned = pinned_modules(module, pins)
+    args, kwargs = join_calls(calls, plan.axes)
+    pinned = pinned_modules(module, plan.pins)
     with working_on(adapters_of(calls)), intercept(pinned, rows), intercept(level, compare):
         forward(*args, **kwargs)
     return found
@@ -135,7 +153,7 @@ def _is_proven(
     rows: Rows, inner: Forward, args: tuple[Any, ...], kwargs: dict[str, Any], trace: Trace, fused: Any
 ) -> bool:
     """Whether random inputs agree too, as many as it takes to trust a comparison in this precision."""
-    leaves, structure = flatten((args, kwargs))
+    leaves, structure = flatten((args, kwargs), opens_objects=True)
     outputs = [leaf for leaf in flatten(fused)[0] if isinstance(leaf, Tensor)]
     size = sum(output.numel() for output in outputs)
     if not size or not any(isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in leaves):
@@ -147,7 +165,7 @@ def _is_proven(
     generator = torch.Generator(outputs[0].device).manual_seed(0)
     for _ in range(-(-needed // size)):
         trial_args, trial_kwargs = unflatten(structure, [_randomised(leaf, generator) for leaf in leaves])
-        by_row = rows.by_row(inner, trial_args, trial_kwargs, trace)
+        by_row = joined(rows.by_row(inner, trial_args, trial_kwargs, trace), trace)
         if not _agree(inner(*trial_args, **trial_kwargs), by_row, trace):
             return False
     return True
@@ -161,14 +179,19 @@ def _randomised(leaf: Any, generator: torch.Generator) -> Any:
 
 def _agree(fused: Any, by_row: Any, trace: Trace) -> bool:
     """Whether values and strides are those of the one-row runs."""
-    leaves, _ = flatten(fused)
+    leaves, _ = flatten(fused, opens_objects=True)
     return are_equal(fused, by_row) and all(
-        layout is None or layout.fits(leaf) for leaf, layout in zip(leaves, trace.outputs, strict=True)
+        layout is None or layout.fits(leaf, axis)
+        for leaf, layout, axis in zip(leaves, trace.outputs, trace.axes, strict=True)
     )
 
 
+def _leaves(value: Any) -> list[Any]:
+    return flatten(value, opens_objects=True)[0]
+
+
 def _layouts(value: Any) -> tuple[Layout | None, ...]:
-    return tuple(Layout.of(leaf) for leaf in flatten(value)[0])
+    return tuple(Layout.of(leaf) for leaf in flatten(value, opens_objects=True)[0])
 
 
 def _height(module: nn.Module) -> int:

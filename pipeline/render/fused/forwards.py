@@ -19,7 +19,9 @@ from framefleet.pipeline.model.options.attention import Attention
 from framefleet.pipeline.model.options.regions import has_compiled
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.calls import Call, adapters_of
-from framefleet.pipeline.render.fused.exact import are_close, probe
+from framefleet.pipeline.render.fused.company import Company
+from framefleet.pipeline.render.fused.exact import are_close, are_equal, probe, traced
+from framefleet.pipeline.render.fused.joining import hand_back, layouts, with_holders
 from framefleet.pipeline.render.fused.kept_state import StateWatch
 from framefleet.pipeline.render.fused.pins import Plan, run_fused
 from framefleet.pipeline.render.fused.sizes import Sizes
@@ -58,15 +60,21 @@ class Forwards:
         self._batching = batching
         self._attention = attention
         self._is_compiled = any(map(has_compiled, modules.values()))
-        self._sizes: dict[Hashable, Sizes] = {}
-        self._plans: dict[Hashable, Plan | None] = {}
+        self._company = Company()
+        self._sizes: dict[Hashable, Sizes] = {}  # by look, as the next
+        self._plans: dict[Hashable, Plan] = {}  # by kind
+
+    def groups(self, calls: Sequence[Call]) -> list[list[int]]:
+        """Return the places of the calls that may share a forward."""
+        return self._company.groups(calls)
 
     def run(self, calls: Sequence[Call]) -> list[Result]:
-        """Run calls of equal signature; results in their order. Raises nothing that a row caused."""
+        """Run calls of one group; results in their order. Raises nothing that a row caused."""
         results: list[Result] = []
         while waiting := len(calls) - len(results):
             # A call that found no company leaves nothing behind: its shape may hold objects of one row.
-            size = self._sizes_of(calls[0]).next(waiting) if calls[0].batch and waiting > 1 else 1
+            is_alone = waiting == 1 or not calls[0].batch or self._company.look(calls[0]) is None
+            size = 1 if is_alone else self._sizes_of(calls[0]).next(waiting)
             results += self._run_chunk(calls[len(results) : len(results) + size])
         return results
 
@@ -77,25 +85,27 @@ class Forwards:
         """
         if not calls:
             return self._new_sizes().next(self._batching.max_rows)
-        sizes = [self._sizes.get(call.shape) or self._new_sizes() for call in calls if call.batch]
+        sizes = [
+            self._sizes.get(self._company.look(call)) or self._new_sizes() for call in calls if call.batch
+        ]
         return max((known.next(self._batching.max_rows) for known in sizes), default=1)
 
     def _sizes_of(self, call: Call) -> Sizes:
-        return self._sizes.setdefault(call.shape, self._new_sizes())
+        return self._sizes.setdefault(self._company.look(call), self._new_sizes())
 
     def _new_sizes(self) -> Sizes:
         return Sizes(self._batching.max_rows, min_gain=self._batching.min_gain)
 
     def _run_chunk(self, calls: Sequence[Call]) -> list[Result]:
         size = len(calls)
-        if sizes := self._sizes.get(calls[0].shape):
+        if sizes := self._sizes.get(self._company.look(calls[0])):
             sizes.count_forward()
         if size == 1:
             return [self._run_one(calls[0])]
         try:
-            if (kind := _kind(calls)) in self._plans:
-                outputs = self._run_fused(calls, self._plans[kind])
-                return [Result(output, None, size) for output in outputs]
+            plan = self._plans.get(self._kind(calls))
+            if plan and self._company.is_proven(calls):
+                return self._run_proven(calls, plan)
             return [Result(output, None, 1) for output in self._try_size(calls)]
         except Exception as error:  # whatever a model raises; each row alone shows whose it is
             is_full = is_out_of_memory(error)
@@ -122,13 +132,25 @@ class Forwards:
         return self._watch.around(call.module, self.modules[call.module], call.shape)
 
     def _run_alone(self, call: Call) -> Any:
+        module = self.modules[call.module]
         args, kwargs = call.arguments()
         with working_on(adapters_of([call])), call.draws.turn():
-            return self.modules[call.module].forward(*args, **kwargs)
+            if self._company.look(call) is not None:
+                return module.forward(*args, **kwargs)
+            inner, output = traced(module, module.forward, args, kwargs)
+        self._company.saw(call, inner)
+        return output
 
-    def _run_fused(self, calls: Sequence[Call], plan: Plan | None) -> list[Any]:
+    def _run_fused(self, calls: Sequence[Call], plan: Plan) -> list[Any]:
         module = self.modules[calls[0].module]
         return run_fused(module, module.forward, calls, plan)
+
+    def _run_proven(self, calls: Sequence[Call], plan: Plan) -> list[Result]:
+        results = []
+        for call, (output, held) in zip(calls, self._run_fused(calls, plan), strict=True):
+            hand_back(call, held)
+            results.append(Result(output, None, len(calls)))
+        return results
 
     def _try_size(self, calls: Sequence[Call]) -> list[Any]:
         """Run the calls one by one for their results, then learn whether this size pays and is exact."""
@@ -137,7 +159,9 @@ class Forwards:
         for call in calls:
             with self._watching(call):
                 timed.append(_timed(partial(self._run_alone, call)))
-        outputs = [output for output, _ in timed]
+        outputs = [
+            with_holders(output, *call.arguments()) for call, (output, _) in zip(calls, timed, strict=True)
+        ]
         sizes.accept(1, seconds=min(seconds for _, seconds in timed))
         is_full = False
         try:
@@ -148,35 +172,74 @@ class Forwards:
             sizes.refuse(size, is_final=not is_full)
         if is_full:
             self._halve(calls)
-        return outputs
+        return [output for output, _ in timed]
 
     def _learn(self, sizes: Sizes, calls: Sequence[Call], outputs: Sequence[Any]) -> None:
-        """Accept or refuse this many rows at once."""
+        """Accept or refuse this many rows at once.
+
+        outputs: of one-row forwards, see `with_holders`.
+        """
+        if known := self._plans.get(self._kind(calls)):
+            self._judge(calls, outputs, known)
+            return
         size, call, module = len(calls), calls[0], self.modules[calls[0].module]
-        plan, is_exact = None, self._batching.mode == "exact"
-        if self._is_compiled:  # the first forward of a size compiles it
-            self._run_fused(calls, None)
-        fused, seconds = _best(lambda: self._run_fused(calls, None))
-        is_sound = is_exact or are_close(fused, outputs)
+        is_exact = self._batching.mode == "exact"
+        plan, seconds, is_sound = self._joined(calls, outputs)
+        if not is_sound and self._company.refute(call):
+            return
+        is_sound |= is_exact
         if is_exact and sizes.pays(size, seconds=seconds):
-            plan = probe(module, module.forward, calls, outputs)
-            is_sound = plan is not None
+            exact = probe(module, module.forward, calls, outputs, plan.axes)
+            is_sound = exact is not None
+            plan = exact or plan
             seconds = _best(lambda: self._run_fused(calls, plan))[1] if is_sound else seconds
         if is_sound and sizes.pays(size, seconds=seconds):
-            self._plans[_kind(calls)] = plan
+            self._plans[self._kind(calls)] = plan
+            self._company.prove(calls)
             sizes.accept(size, seconds=seconds)
             return
         reason = "do not pay" if is_sound else "cannot be made exact" if is_exact else "give other results"
         log.info("%s: %d rows at once %s", call.module, size, reason)
         sizes.refuse(size, is_final=not is_sound)
 
+    def _joined(self, calls: Sequence[Call], outputs: Sequence[Any]) -> tuple[Plan, float, bool]:
+        """Return how the calls are joined, what such a forward takes, and whether it gives their outputs."""
+        like, found = layouts(outputs[0]), None
+        for axes in self._company.ways(calls):
+            plan = Plan(axes, {}, like)
+            try:
+                if self._is_compiled:  # the first forward of a size compiles it
+                    self._run_fused(calls, plan)
+                fused, seconds = _best(partial(self._run_fused, calls, plan))
+            except Exception as error:  # of a wrong way; without a right one it is told
+                if is_out_of_memory(error):
+                    raise
+                found = found or error
+                continue
+            if are_close(fused, outputs):
+                self._company.join_by(calls[0], axes)
+                return plan, seconds, True
+            found = found or (plan, seconds)
+        if isinstance(found, Exception):
+            raise found
+        assert found is not None
+        return *found, False
 
-def _kind(calls: Sequence[Call]) -> Hashable:
-    """What calls must have in common with others to be run by their plan.
+    def _judge(self, calls: Sequence[Call], outputs: Sequence[Any], plan: Plan) -> None:
+        """Let calls with lists of other shapes share a size that is proven, if they keep their bits too."""
+        agree = are_equal if self._batching.mode == "exact" else are_close
+        if agree(self._run_fused(calls, plan), outputs):
+            self._company.prove(calls)
+        else:
+            self._company.part_ways(calls)
 
-    Rows of different LoRAs are proven for themselves: among rows of one LoRA nobody sees whose is whose.
-    """
-    return calls[0].shape, len(calls), len(set(adapters_of(calls))) > 1
+    def _kind(self, calls: Sequence[Call]) -> Hashable:
+        """What calls must have in common with others to be run by their plan.
+
+        Rows of different LoRAs are proven for themselves: among rows of one LoRA nobody sees whose is whose.
+        """
+        company = self._company
+        return company.look(calls[0]), company.axes(calls[0]), len(calls), len(set(adapters_of(calls))) > 1
 
 
 def _best(function: Callable[[], Any]) -> tuple[Any, float]:

@@ -2,43 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from framefleet.pipeline.hooks.adapters import working_on, working_rows
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.hooks.tree import flatten, unflatten
-from framefleet.pipeline.render.fused.calls import Call, Layout, adapters_of, join_calls, part, row_slice
+from framefleet.pipeline.render.fused.calls import Call, adapters_of
+from framefleet.pipeline.render.fused.joining import (
+    Axes,
+    Layout,
+    join_calls,
+    joined_axis,
+    part,
+    row_slice,
+    stack,
+    with_holders,
+)
 
 Forward = Callable[..., Any]
+Outputs = list[tuple[list[Any], Hashable]]  # of one call of a module for each row, taken apart
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """How one call of a module looks in a one-row run: the layouts of its arguments' and output's leaves."""
+    """How one call of a module looks in a one-row run: the layouts of its arguments' and output's leaves.
+
+    axes: along which rows' outputs are joined, by leaf; known of calls that are pinned.
+    """
 
     arguments: tuple[Layout | None, ...]
     outputs: tuple[Layout | None, ...]
+    axes: tuple[int | None, ...] = ()
 
     def is_partable(self, arguments: Any, rows: int) -> bool:
         """Whether every tensor of a fused call is the rows joined, or the same as in the one-row run."""
-        leaves, _ = flatten(arguments)
+        leaves, _ = flatten(arguments, opens_objects=True)
         if len(leaves) != len(self.arguments):
             return False
         pairs = list(zip(leaves, self.arguments, strict=True))
-        return any(is_joined(leaf, rows, layout) for leaf, layout in pairs) and all(
-            layout is None or is_joined(leaf, rows, layout) or _is_same(leaf, layout)
+        return any(joined_axis(leaf, rows, layout) is not None for leaf, layout in pairs) and all(
+            layout is None or joined_axis(leaf, rows, layout) is not None or _is_same(leaf, layout)
             for leaf, layout in pairs
         )
 
-    def carries_rows(self, output: Any, rows: int) -> bool:
-        """Whether a fused call's output is the rows joined, not one for all, as rotary tables are."""
-        leaves, _ = flatten(output)
-        return any(is_joined(leaf, rows, layout) for leaf, layout in zip(leaves, self.outputs, strict=True))
+    def seen_in(self, output: Any, rows: int) -> Trace:
+        """Return it with the axes of a fused call's output: None where that is one for all rows."""
+        leaves, _ = flatten(output, opens_objects=True)
+        pairs = zip(leaves, self.outputs, strict=True)
+        return replace(self, axes=tuple(joined_axis(leaf, rows, layout) for leaf, layout in pairs))
 
 
 Traces = Mapping[str, Sequence[Trace]]  # by a module's name: how its calls in one forward look, if not alike
@@ -51,10 +66,15 @@ def matching_trace(traces: Traces, name: str, arguments: Any, rows: int) -> Trac
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to run a forward of some size: the pinned calls, and the layout of one row's output."""
+    """How to run a forward of some size.
 
+    axes: along which the calls are joined; pins: the calls of inner modules that go row by row; output: the
+    `layouts` of what one row gets, see `with_holders`.
+    """
+
+    axes: Axes
     pins: Traces
-    output: tuple[Layout | None, ...]
+    output: Any
 
 
 class Rows:
@@ -67,64 +87,54 @@ class Rows:
 
     def __call__(self, name: str, forward: Forward, *args: Any, **kwargs: Any) -> Any:
         trace = None if self.is_nested else matching_trace(self._pins, name, (args, kwargs), self.rows)
-        return forward(*args, **kwargs) if trace is None else self.by_row(forward, args, kwargs, trace)
+        if trace is None:
+            return forward(*args, **kwargs)
+        return joined(self.by_row(forward, args, kwargs, trace), trace)
 
-    def by_row(self, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any], trace: Trace) -> Any:
-        """Call `forward` once for each row; join the outputs in the layout of a one-row run."""
-        leaves, structure = flatten((args, kwargs))
+    def by_row(
+        self, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any], trace: Trace
+    ) -> Outputs:
+        """Call `forward` once for each row."""
+        leaves, structure = flatten((args, kwargs), opens_objects=True)
         outputs = []
         self.is_nested = True
         try:
             for row in range(self.rows):
                 own_args, own_kwargs = unflatten(structure, self._own(leaves, row, trace))
                 with working_on(working_rows()[row : row + 1]):
-                    outputs.append(flatten(forward(*own_args, **own_kwargs)))
+                    outputs.append(flatten(forward(*own_args, **own_kwargs), opens_objects=True))
         finally:
             self.is_nested = False
-        columns = zip(*(leaves for leaves, _ in outputs), strict=True)
-        return unflatten(outputs[0][1], [stack(column) for column in columns])
+        return outputs
 
     def _own(self, leaves: list[Any], row: int, trace: Trace) -> list[Any]:
         return [
-            row_slice(leaf, row, self.rows, layout) if is_joined(leaf, self.rows, layout) else leaf
+            leaf if axis is None else row_slice(leaf, row, self.rows, layout, axis)
             for leaf, layout in zip(leaves, trace.arguments, strict=True)
+            for axis in [joined_axis(leaf, self.rows, layout)]
         ]
 
 
-def run_fused(module: nn.Module, forward: Forward, calls: Sequence[Call], plan: Plan | None) -> list[Any]:
-    """Run one forward for all calls; return each row's output. Without a plan nothing is pinned."""
-    args, kwargs = join_calls(calls)
-    pins = plan.pins if plan else {}
-    with working_on(adapters_of(calls)), intercept(pinned_modules(module, pins), Rows(len(calls), pins)):
+def joined(outputs: Outputs, trace: Trace) -> Any:
+    """Join the rows' outputs in the layout of a one-row run."""
+    columns = zip(*(leaves for leaves, _ in outputs), strict=True)
+    leaves = [stack(column, axis) for column, axis in zip(columns, trace.axes, strict=True)]
+    return unflatten(outputs[0][1], leaves)
+
+
+def run_fused(module: nn.Module, forward: Forward, calls: Sequence[Call], plan: Plan) -> list[Any]:
+    """Run one forward for all calls; return each row's output and what its holders hold then."""
+    args, kwargs = join_calls(calls, plan.axes)
+    rows = Rows(len(calls), plan.pins)
+    with working_on(adapters_of(calls)), intercept(pinned_modules(module, plan.pins), rows):
         output = forward(*args, **kwargs)
-    return part(output, rows=len(calls), batch=calls[0].batch, layout=plan.output if plan else None)
+    whole = with_holders(output, args, kwargs) if calls[0].holders else (output, ())
+    return part(whole, rows=len(calls), like=plan.output)
 
 
 def pinned_modules(module: nn.Module, pins: Traces) -> dict[str, nn.Module]:
     return {name: module.get_submodule(name) for name in pins}
 
 
-def is_joined(leaf: Any, rows: int, layout: Layout | None) -> bool:
-    """Whether `leaf` is `rows` tensors of that layout, joined along the first dimension."""
-    if layout is None or not layout.shape or not isinstance(leaf, Tensor):
-        return False
-    return tuple(leaf.shape) == layout.times(rows)
-
-
 def _is_same(leaf: Any, layout: Layout) -> bool:
     return isinstance(leaf, Tensor) and tuple(leaf.shape) == layout.shape
-
-
-def stack(column: Sequence[Any]) -> Any:
-    """Join the rows' outputs so that each row's slice keeps its strides."""
-    first = column[0]
-    if not isinstance(first, Tensor) or first.dim() == 0:
-        return first
-    inner = first.stride()[1:]
-    extent = 1 + sum((size - 1) * stride for size, stride in zip(first.shape[1:], inner, strict=True))
-    outer = first.stride(0) if first.shape[0] > 1 else extent
-    if outer < extent or 0 in inner:  # expanded, or the batch is not outermost: rows would overlap
-        return torch.cat(list(column))
-    shape = (len(column) * first.shape[0], *first.shape[1:])
-    joined = torch.empty_strided(shape, (outer, *inner), dtype=first.dtype, device=first.device)
-    return torch.cat(list(column), out=joined)

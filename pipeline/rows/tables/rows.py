@@ -24,7 +24,7 @@ from framefleet.pipeline.rows.tables.readable import Problems, readable
 from framefleet.pipeline.rows.tables.row_inputs import Finder, check_video_length
 from framefleet.pipeline.rows.tables.step_lists import check_step_lists, listed_steps
 
-_SHAPING = ("height", "width", *FRAME_PARAMETERS, "max_sequence_length")
+SHAPING = ("height", "width", *FRAME_PARAMETERS, "max_sequence_length")
 # From arguments and the names of those that the row itself gives, to what is rendered, and what is wrong.
 Rules = Callable[[dict[str, Any], Set[str], PipelineSpec], tuple[dict[str, Any], list[tuple[str, Refused]]]]
 
@@ -259,4 +259,4 @@ def _values(column: pa.Array) -> list[Any]:
 
 
 def _shape(arguments: Mapping[str, Any]) -> str:
-    return "x".join([str(arguments[name]) for name in _SHAPING if name in arguments])
+    return "x".join([str(arguments[name]) for name in SHAPING if name in arguments])

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from framefleet.pipeline.hooks.global_draws import drawing_from
 from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.hooks.tree import flatten
 from framefleet.pipeline.model.own_pipeline import own_pipeline
 from framefleet.pipeline.render.fused.calls import Call, parse_call
 
@@ -54,10 +55,9 @@ def capture(pipe: Any, arguments: Mapping[str, Any], *, denoisers: Mapping[str, 
 
 def _reach(name: str, _: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     call = parse_call(name, args, kwargs)
-    own = [
-        leaf[:1] if isinstance(leaf, Tensor) and _is_of(leaf, call.batch) else leaf for leaf in call.leaves
-    ]
-    raise _Reached(replace(call, leaves=own, batch=1))
+    leaves, structure = flatten((args, kwargs))
+    own = [leaf[:1] if isinstance(leaf, Tensor) and _is_of(leaf, call.batch) else leaf for leaf in leaves]
+    raise _Reached(replace(call, leaves=own, structure=structure, given=None, batch=1))
 
 
 def _is_of(leaf: Tensor, batch: int) -> bool:

@@ -1,0 +1,166 @@
+"""Which calls may share a forward, and along which axes they are joined: learned from the calls themselves.
+
+Tensors carry their rows along the first dimension where that is as long as the row's batch, until a forward
+that was joined so gives something else: then other dimensions of that length are tried, and sharing what is
+equal in all rows. Lists of rows may hold tensors of other shapes: such calls may share a forward if their
+own forwards, run one by one, look alike in every inner module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from framefleet.pipeline.render.fused.calls import Call, fingerprint
+from framefleet.pipeline.render.fused.joining import LIST, Axes
+from framefleet.pipeline.render.fused.pins import Trace, Traces
+
+# Prompts have some hundred lengths, and pairs of them with negative ones; a forgotten one is looked at again.
+_REMEMBERED = 4096
+# Other ways to join that are tried, once for calls that look alike; each costs a forward.
+_TRIES = 12
+
+
+class Company:
+    """What was learned about the calls of one worker."""
+
+    def __init__(self) -> None:
+        self._looks: OrderedDict[Hashable, Hashable] = OrderedDict()  # by the shapes of calls with lists
+        self._proven: set[Hashable] = set()  # shapes of such calls
+        self._axes: dict[Hashable, Axes] = {}  # by look, where they are not the usual ones
+        self._supposed: dict[Hashable, dict[int, int]] = {}  # by look: axes by leaf that were not tried yet
+        self._refuted: set[tuple[Hashable, int, int]] = set()  # (look, leaf, axis)
+
+    def look(self, call: Call) -> Hashable | None:
+        """What calls that may share a forward have in common; None until `saw` was told of such a call."""
+        return self._looks.get(call.shape) if call.has_lists and call.batch else call.shape
+
+    def saw(self, call: Call, traces: Traces) -> None:
+        """Learn how a forward of this call alone looks inside."""
+        inner = [(name, [_inner_look(trace) for trace in found]) for name, found in traces.items()]
+        digest = hashlib.sha256(repr((call.batch, call.structure, inner)).encode())
+        self._learn(call, (call.module, digest.digest()))
+
+    def is_proven(self, calls: Sequence[Call]) -> bool:
+        """Whether all of them have shared a forward of their look before, and kept their bits."""
+        return not calls[0].has_lists or all(call.shape in self._proven for call in calls)
+
+    def prove(self, calls: Sequence[Call]) -> None:
+        """These calls shared a forward and kept their bits."""
+        if calls[0].has_lists:
+            self._proven.update(call.shape for call in calls)
+
+    def part_ways(self, calls: Sequence[Call]) -> None:
+        """From now on those of them that were not proven share with calls of the very same shape only."""
+        for call in calls:
+            if call.shape not in self._proven:
+                self._learn(call, call.shape)
+
+    def groups(self, calls: Sequence[Call]) -> list[list[int]]:
+        """Return the places of the calls that may share a forward."""
+        looks: dict[Hashable, list[int]] = {}
+        for place, call in enumerate(calls):
+            look = (self.look(call) or call.shape) if call.batch else place
+            looks.setdefault(look, []).append(place)
+        found: list[list[int]] = []
+        for places in looks.values():
+            found += [places] if len(places) == 1 else self._with_equal_tables(calls, places)
+        return found
+
+    def axes(self, call: Call) -> Axes:
+        return self._axes.get(self.look(call)) or usual_axes(call)
+
+    def ways(self, calls: Sequence[Call]) -> Iterator[Axes]:
+        """Yield axes to join by: those that are known, and then others, each with one leaf changed."""
+        known = self.axes(calls[0])
+        yield known
+        others = []
+        for leaf, column in enumerate(zip(*(call.leaves for call in calls), strict=True)):
+            others += [(leaf, axis) for axis in _ways_of(column, calls[0].batch) if axis != known[leaf]]
+        for leaf, axis in others[:_TRIES]:
+            yield _changed(known, leaf, axis)
+
+    def join_by(self, call: Call, axes: Axes) -> None:
+        """From now on join such calls by these axes, which were seen to be right."""
+        look = self.look(call)
+        self._supposed.pop(look, None)
+        if axes != self.axes(call):
+            self._axes[look] = axes
+
+    def refute(self, call: Call) -> bool:
+        """Take back what was only supposed of such calls; return whether there was anything."""
+        look = self.look(call)
+        supposed = self._supposed.pop(look, {})
+        self._refuted.update((look, leaf, axis) for leaf, axis in supposed.items())
+        for leaf in supposed:
+            self._axes[look] = _changed(self._axes[look], leaf, None)
+        return bool(supposed)
+
+    def _with_equal_tables(self, calls: Sequence[Call], places: list[int]) -> list[list[int]]:
+        """Split calls of one look by what is shared among rows that have it equal."""
+        first = calls[places[0]]
+        axes = self.axes(first)
+        shared = [leaf for leaf, axis in enumerate(axes) if axis is None and _has_tensors(first.leaves[leaf])]
+        if not shared:
+            return [places]
+        prints = [[fingerprint(calls[place].leaves[leaf]) for leaf in shared] for place in places]
+        for leaf, column in zip(shared, zip(*prints, strict=True), strict=True):
+            if len(set(column)) > 1 and (axis := self._untried(first, leaf)) is not None:
+                self._axes[self.look(first)] = _changed(axes, leaf, axis)
+                self._supposed.setdefault(self.look(first), {})[leaf] = axis
+                return self._with_equal_tables(calls, places)
+        groups: dict[Hashable, list[int]] = {}
+        for place, own in zip(places, prints, strict=True):
+            groups.setdefault(tuple(own), []).append(place)
+        return list(groups.values())
+
+    def _untried(self, call: Call, leaf: int) -> int | None:
+        """Return the dimension that may carry the rows of a tensor that differs between them."""
+        look = self.look(call)
+        options = _ways_of((call.leaves[leaf],), call.batch)
+        return next((a for a in options if a is not None and (look, leaf, a) not in self._refuted), None)
+
+    def _learn(self, call: Call, look: Hashable) -> None:
+        self._looks[call.shape] = look
+        if len(self._looks) > _REMEMBERED:
+            self._proven.discard(self._looks.popitem(last=False)[0])
+
+
+def _inner_look(trace: Trace) -> list[Any]:
+    """The shapes of an inner module's call. Strides may differ: every shape of call is proven for itself."""
+    return [layout and layout.shape for layout in (*trace.arguments, *trace.outputs)]
+
+
+def usual_axes(call: Call) -> Axes:
+    """Return the axes of a call of which nothing is known."""
+    return tuple(_usual_axis(leaf, call.batch) for leaf in call.leaves)
+
+
+def _usual_axis(leaf: Any, batch: int) -> int | None:
+    if isinstance(leaf, Tensor):
+        return 0 if leaf.dim() == 0 or leaf.shape[0] == batch else None
+    return LIST if isinstance(leaf, list | tuple) else None
+
+
+def _ways_of(column: tuple[Any, ...], batch: int) -> list[int | None]:
+    """Return how one leaf may be joined, the likeliest first."""
+    first = column[0]
+    if isinstance(first, Tensor) and first.dim():
+        options: list[int | None] = [axis for axis, size in enumerate(first.shape) if size == batch]
+    elif isinstance(first, list | tuple):
+        options = [LIST]
+    else:
+        return []
+    return [*options, None] if len({fingerprint(leaf) for leaf in column}) == 1 else options
+
+
+def _has_tensors(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor | list | tuple)
+
+
+def _changed(axes: Axes, leaf: int, axis: int | None) -> Axes:
+    return (*axes[:leaf], axis, *axes[leaf + 1 :])

@@ -1,0 +1,161 @@
+"""Calls of several rows become one, and what it returns is parted again: along axes that are told or seen.
+
+What is joined is seen by its size: the one dimension in which a tensor of `n` rows is `n` times that of a
+one-row run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from framefleet.pipeline.hooks.tree import built, children_of, flatten, unflatten
+from framefleet.pipeline.render.fused.calls import Call, holders_in
+
+# For each leaf of a call: the dimension along which rows are joined, LIST for lists of rows, or None for
+# what is shared by rows that have it equal.
+Axes = tuple[int | None, ...]
+LIST = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Shape and strides of a tensor in a one-row run."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @classmethod
+    def of(cls, leaf: Any) -> Layout | None:
+        return cls(tuple(leaf.shape), leaf.stride()) if isinstance(leaf, Tensor) else None
+
+    def fits(self, tensor: Tensor, axis: int | None = 0) -> bool:
+        """Whether `tensor`, joined along `axis`, is laid out alike where one row has more than one value."""
+        pairs = zip(self.shape, self.strides, tensor.stride(), strict=True)
+        if not axis:
+            return all(size == 1 or mine == theirs for size, mine, theirs in pairs)
+        wide = [(mine, theirs) for size, mine, theirs in pairs if size > 1]
+        return [theirs for _, theirs in sorted(wide, reverse=True)] == sorted(
+            (s for _, s in wide), reverse=True
+        )
+
+
+def join_calls(calls: Sequence[Call], axes: Axes) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of one forward for all calls, in order."""
+    batch = calls[0].batch
+    columns = zip(*(call.leaves for call in calls), strict=True)
+    leaves = [_join_leaf(column, axis, batch) for column, axis in zip(columns, axes, strict=True)]
+    args, kwargs = unflatten(calls[0].structure, leaves)
+    return args, kwargs
+
+
+def _join_leaf(column: tuple[Any, ...], axis: int | None, batch: int) -> Any:
+    first = column[0]
+    if axis is None:
+        return first
+    if axis == LIST:
+        return type(first)([element for own in column for element in own])
+    if first.dim() == 0:
+        return torch.cat([value.expand(batch) for value in column])
+    return torch.cat(column, dim=axis)
+
+
+def with_holders(output: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, tuple[Any, ...]]:
+    """Return a forward's output, and copies of the objects among its arguments, which it may have changed."""
+    held = tuple(unflatten(*reversed(flatten(h, opens_objects=True))) for h in holders_in((args, kwargs)))
+    return output, held
+
+
+def hand_back(call: Call, held: tuple[Any, ...]) -> None:
+    """Let the objects of a row hold what a fused forward left in them."""
+    for own, left in zip(call.holders, held, strict=True):
+        vars(own).clear()
+        vars(own).update(vars(left))
+
+
+def layouts(value: Any) -> Any:
+    """Return the value with the layout of each tensor in its place: how `part` knows what a row gets."""
+    leaves, structure = flatten(value, opens_objects=True)
+    return unflatten(structure, [Layout.of(leaf) for leaf in leaves])
+
+
+def part(output: Any, *, rows: int, like: Any) -> list[Any]:
+    """Return each row's own output, in memory of its own, as a forward of that row alone would lay it out.
+
+    like: `layouts` of what such a forward returns. What does not carry the rows is given to all.
+    """
+    if isinstance(output, Tensor):
+        layout = like if isinstance(like, Layout) else None
+        axis = joined_axis(output, rows, layout)
+        if axis is None:
+            return [output] * rows
+        return [row_slice(output, row, rows, layout, axis) for row in range(rows)]
+    node = children_of(output)
+    if node is None:
+        return [output] * rows
+    kind, children = node
+    own = _below(like)
+    if isinstance(output, list | tuple) and len(children) == rows * len(own) != len(own):
+        return [built(kind, _copies(children[row * len(own) :][: len(own)])) for row in range(rows)]
+    own = own if len(own) == len(children) else [None] * len(children)
+    parted = [part(child, rows=rows, like=how) for child, how in zip(children, own, strict=True)]
+    return [built(kind, [column[row] for column in parted]) for row in range(rows)]
+
+
+def _below(like: Any) -> list[Any]:
+    if isinstance(like, dict):
+        return list(like.values())
+    return list(like) if isinstance(like, list | tuple) else list(getattr(like, "__dict__", {}).values())
+
+
+def _copies(values: list[Any]) -> list[Any]:
+    leaves, structure = flatten(values)
+    copies = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+    return list(unflatten(structure, copies))
+
+
+def joined_axis(leaf: Any, rows: int, layout: Layout | None) -> int | None:
+    """Return the dimension along which `leaf` is `rows` tensors of that layout; None where it is not."""
+    if layout is None or not layout.shape or not isinstance(leaf, Tensor):
+        return None
+    own = layout.shape
+    if len(leaf.shape) != len(own):
+        return None
+    if leaf.shape[0] == rows * own[0] and leaf.shape[1:] == own[1:]:
+        return 0
+    wider = [axis for axis, size in enumerate(leaf.shape) if size != own[axis]]
+    return wider[0] if len(wider) == 1 and leaf.shape[wider[0]] == rows * own[wider[0]] else None
+
+
+def row_slice(tensor: Tensor, row: int, rows: int, layout: Layout | None, axis: int = 0) -> Tensor:
+    """Return a copy of one row's slice, laid out as in a one-row run.
+
+    A copy even where a view would do: memory that starts off a cache line may make MKL round differently.
+    """
+    size = tensor.shape[axis] // rows
+    view = tensor.narrow(axis, row * size, size)
+    if layout is None or 0 in layout.strides:  # an expanded tensor cannot be written to
+        return view.clone()
+    own = torch.empty_strided(layout.shape, layout.strides, dtype=tensor.dtype, device=tensor.device)
+    return own.copy_(view)
+
+
+def stack(column: Sequence[Any], axis: int | None) -> Any:
+    """Join the rows' outputs so that each row's slice keeps its strides; without an axis, one is for all."""
+    first = column[0]
+    if axis is None:
+        return first
+    if axis:
+        return torch.cat(list(column), dim=axis)
+    inner = first.stride()[1:]
+    extent = 1 + sum((size - 1) * stride for size, stride in zip(first.shape[1:], inner, strict=True))
+    outer = first.stride(0) if first.shape[0] > 1 else extent
+    if outer < extent or 0 in inner:  # expanded, or the batch is not outermost: rows would overlap
+        return torch.cat(list(column))
+    shape = (len(column) * first.shape[0], *first.shape[1:])
+    joined = torch.empty_strided(shape, (outer, *inner), dtype=first.dtype, device=first.device)
+    return torch.cat(list(column), out=joined)

@@ -1,0 +1,62 @@
+"""Tell, from rows that differ in their texts only, whether forwards are as long as the prompts.
+
+Where they are, only rows of equal lengths can share forwards, and whoever hands out rows should bring such
+rows together. Not asked of networks that take rows as lists: these share what they can by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from typing import Any
+
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.prompt_lengths import PromptLengths, texts_of
+from framefleet.pipeline.rows.tables.rows import SHAPING
+
+# Rows whose other arguments differ are not compared; a table of more kinds is not looked at further.
+_MAX_KINDS = 256
+# Sizes of one kind: what two or three do not tell is not told by more.
+_MAX_SIZES = 8
+
+
+class PromptWatch:
+    """lengths: how to count the tokens of prompts, once forwards were seen to depend on them."""
+
+    def __init__(self, components: Iterable[Any]) -> None:
+        """components: of the pipeline, among them its tokenizers."""
+        self.lengths: PromptLengths | None = None
+        found = (getattr(component, "tokenizer", component) for component in components)
+        self._counters = [PromptLengths(tokenizer) for tokenizer in found if _is_tokenizer(tokenizer)]
+        self._seen: dict[Hashable, dict[Hashable, dict[str, Any]]] = {}  # by kind of row and sizes
+
+    def saw(self, request: Request, sizes: Hashable) -> None:
+        """sizes: those of the tensors in the row's first forward; None where they say nothing."""
+        kind = (request.recipe, _rest(request.arguments))
+        if self.lengths or sizes is None or (kind not in self._seen and len(self._seen) == _MAX_KINDS):
+            return
+        known = self._seen.setdefault(kind, {})
+        if sizes in known or len(known) == _MAX_SIZES:
+            return
+        known[sizes] = dict(texts_of(request.arguments))
+        rows = list(known.values())
+        if len(rows) > 1:
+            telling = (counter for counter in self._counters if len(set(counter(rows))) == len(rows))
+            self.lengths = next(telling, None)
+
+
+def _rest(arguments: dict[str, Any]) -> Hashable:
+    """What else may decide the sizes of forwards: all but texts and those numbers that never do."""
+    texts = dict(texts_of(arguments))
+    return tuple(
+        (name, None if name in texts or _is_free(name, value) else repr(value))
+        for name, value in sorted(arguments.items())
+        if value is not None
+    )
+
+
+def _is_free(name: str, value: Any) -> bool:
+    return name not in SHAPING and isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_tokenizer(component: Any) -> bool:
+    return callable(component) and hasattr(component, "pad_token_id") and hasattr(component, "decode")

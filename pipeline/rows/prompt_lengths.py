@@ -1,0 +1,30 @@
+"""How many tokens a row's prompts have: rows of equal lengths share forwards that are as long as these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def texts_of(arguments: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return the prompts among a row's arguments, by name."""
+    found = ((name, value) for name, value in arguments.items() if "prompt" in name)
+    return tuple(sorted((name, value) for name, value in found if isinstance(value, str)))
+
+
+class PromptLengths:
+    """Counts tokens as one tokenizer of a model does. Can be pickled."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, ...]]:
+        """Return the lengths of each row's prompts in tokens, all rows' texts tokenised at once.
+
+        rows: their arguments.
+        """
+        texts = [[text for _, text in texts_of(arguments)] for arguments in rows]
+        distinct = list(dict.fromkeys(text for own in texts for text in own))
+        ids = self._tokenizer(distinct, padding=False, truncation=False)["input_ids"] if distinct else []
+        lengths = {text: len(tokens) for text, tokens in zip(distinct, ids, strict=True)}
+        return [tuple(lengths[text] for text in own) for own in texts]
