@@ -38,10 +38,11 @@ class RecipeCall:
             if is_input(value):
                 self._ahead.start(value["uri"])
 
-    def __call__(self, row: RenderRow) -> Frames:
+    def __call__(self, row: RenderRow, pipelines: OwnPipelines | None = None) -> Frames:
+        """pipelines: of which the row gets a copy, if not of the model's."""
         model, request = self._model, row.request
         scheduler = build(resolve_scheduler(request.scheduler, model.spec), model.pipe.scheduler)
-        pipe = row.pipe = self._pipelines.make(scheduler=scheduler)
+        pipe = row.pipe = (pipelines or self._pipelines).make(scheduler=scheduler)
         recipe = self._recipes[request.recipe]
         opened = open_arguments(
             self._second_models.opened(without_loras(request.arguments)),
