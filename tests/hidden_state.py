@@ -17,7 +17,7 @@ _calls: list[str] = []
 
 
 class Remembering(UniPCMultistepScheduler):
-    """Steps by a momentum that each call begins anew, but that a module keeps: calls that take turns mix it up.
+    """Steps by a momentum that each call begins anew, but a module keeps: calls that take turns mix it up.
 
     The first two steps are without.
     """
