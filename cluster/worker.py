@@ -108,7 +108,8 @@ class Worker:
             while True:
                 self._take(renderer)
                 outcomes = renderer.step()
-                self._report_audits(renderer.take_audits())
+                if audited := renderer.take_audits():
+                    self._report_audits(audited)
                 for outcome in outcomes:
                     if isinstance(outcome, Clip):
                         self._clips.put(outcome)

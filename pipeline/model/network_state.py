@@ -81,7 +81,7 @@ def state_of(network: nn.Module, without: Collection[nn.Module] = ()) -> dict[st
     return found
 
 
-def are_equal(before: Marks | None, after: Marks | None) -> bool:
+def marks_agree(before: Marks | None, after: Marks | None) -> bool:
     """Whether a place of `state_of` holds what it did."""
     if before is None or after is None or len(before) != len(after):
         return False
@@ -106,11 +106,11 @@ def _put(module: nn.Module, part: _Part) -> None:
     for name in now.keys() - part.attributes.keys():
         del vars(module)[name]
     for name, value in part.attributes.items():
-        if name not in now or not are_equal(_marks_of(now[name]), _marks_of(value)):
+        if name not in now or not marks_agree(_marks_of(now[name]), _marks_of(value)):
             vars(module)[name] = value
     for name, buffer in part.buffers.items():
         there = module._buffers[name]
-        if not are_equal(_marks_of(there), _marks_of(buffer)):
+        if not marks_agree(_marks_of(there), _marks_of(buffer)):
             module._buffers[name] = buffer if there is None or buffer is None else buffer.to(there.device)
     for name, hooks in part.hooks.items():
         known = vars(module)[name]  # the same dictionary: handles of hooks refer to it

@@ -160,7 +160,7 @@ def rows_of(table: pa.Table, where: str) -> list[dict[str, Any]]:
     return rows
 
 
-def parts_of(store: Store, folder: str, *, run: str) -> list[str]:
+def parts_of_run(store: Store, folder: str, *, run: str) -> list[str]:
     """Return the parts that one driver wrote."""
     return [path for path in store.list(folder) if path.startswith(_prefix(folder, run))]
 

@@ -13,7 +13,7 @@ from pydantic import StringConstraints, TypeAdapter
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.strict import Strict
 from framefleet.pipeline.outputs.json_file import read_json
-from framefleet.pipeline.outputs.parts import drop_rows, parts_of
+from framefleet.pipeline.outputs.parts import drop_rows, parts_of_run
 from framefleet.pipeline.outputs.records import RECORDS, ROW_ID
 from framefleet.pipeline.outputs.store import Store
 
@@ -44,6 +44,6 @@ def finish_withdrawal(store: Store) -> None:
 
 
 def _finish(store: Store, withdrawal: _Withdrawal) -> None:
-    for path in parts_of(store, RECORDS, run=withdrawal.run):
+    for path in parts_of_run(store, RECORDS, run=withdrawal.run):
         drop_rows(store, path, withdrawal.row_ids)
     store.delete(WITHDRAWN)

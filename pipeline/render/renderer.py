@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 
 from framefleet.pipeline.hooks.intercept import intercept
@@ -203,7 +202,7 @@ class Renderer:
     def _rendered_plainly(self, row: RenderRow) -> Outcome | None:
         task = RowTask(partial(self._plain, row))
         task.run()
-        return self._outcome(task, replace(row, is_alone=True))
+        return self._outcome(task, row)
 
     def _given_out(self, outcomes: Iterable[Outcome | None]) -> list[Outcome]:
         """Return what ended; rows of kinds that an audit has just set apart are rendered again."""

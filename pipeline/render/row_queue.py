@@ -51,8 +51,8 @@ class RowQueue:
         return len(self.under_way) + len(self._waiting) + len(self._alone)
 
     def add(self, row: RenderRow) -> None:
-        is_alone = row.is_alone or row.kind in self._apart
-        (self._alone if is_alone else self._waiting).append(row)
+        row.is_alone = row.is_alone or row.kind in self._apart
+        (self._alone if row.is_alone else self._waiting).append(row)
 
     def start(self, task: RowTask, row: RenderRow) -> None:
         """Note that a row that was taken is under way."""
@@ -62,7 +62,7 @@ class RowQueue:
 
     def add_alone(self, row: RenderRow) -> None:
         """Take back a row that does not fit beside others."""
-        row.is_alone = True
+        row.is_alone, row.had_company = True, False
         self._alone.append(row)
 
     def take(self, capacity: int) -> RenderRow | None:

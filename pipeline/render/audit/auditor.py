@@ -13,7 +13,7 @@ from framefleet.pipeline.memory import free_memory, is_out_of_memory
 from framefleet.pipeline.outputs.clips import Clip, Outcome
 from framefleet.pipeline.outputs.frames import Frames, frames_sha256
 from framefleet.pipeline.render.audit.audited import Audited, kind_of, level_of, told, verdict_of
-from framefleet.pipeline.render.audit.schedule import Schedule
+from framefleet.pipeline.render.audit.schedule import AuditSchedule
 from framefleet.pipeline.render.row_queue import RenderRow
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class Auditor:
     def __init__(self, every: int, plain: Callable[[RenderRow], Frames]) -> None:
         self.apart: set[str] = set()
         self._unrepeatable: set[str] = set()
-        self._schedule = Schedule(every)
+        self._schedule = AuditSchedule(every)
         self._plain = plain
         self._audited: list[Audited] = []
 

@@ -8,7 +8,7 @@ MAX_KINDS = 64
 _OTHERS = ""
 
 
-class Schedule:
+class AuditSchedule:
     """The first row of each kind, and then one in `every`; 0: none."""
 
     def __init__(self, every: int) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from framefleet.pipeline.model.network_state import NetworkState, are_equal, state_of
+from framefleet.pipeline.model.network_state import NetworkState, marks_agree, state_of
 
 # Forwards of a network that are compared. State that matters changes at most steps; to look at one takes some
 # 10 us for each submodule.
@@ -46,7 +46,7 @@ class StateWatch:
         before = state_of(network, self._switched)
         yield
         after = state_of(network, self._switched)
-        changed = (path for path in {**before, **after} if not are_equal(before.get(path), after.get(path)))
+        changed = (path for path in {**before, **after} if not marks_agree(before.get(path), after.get(path)))
         self.found = next((f"{name}.{path}" for path in changed), None)
 
     def restore(self) -> None:
