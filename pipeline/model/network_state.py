@@ -48,26 +48,36 @@ class NetworkState:
     """What a network held in itself at one time."""
 
     def __init__(self, network: nn.Module) -> None:
-        self._network = network
-        parts = _parts(network)
+        self._modules = list(network.modules())
+        parts = _parts(self._modules)
         kept = SimpleNamespace(parts=[(part.attributes, part.buffers) for part in parts])
         self._kept = OwnPipelines(kept, tells=False).make()
         self._hooks = [part.hooks for part in parts]
 
     def restore(self) -> None:
         """Put back what has changed, in copies: what is put back may change again."""
-        held = zip(own_pipeline(self._kept).parts, self._hooks, strict=True)
-        _put_all(self._network, [_Part(*own, hooks) for own, hooks in held])
+        for module, part in zip(self._modules, self._copies(), strict=True):
+            now = _own(module)
+            for name in now.keys() - part.attributes.keys():
+                del vars(module)[name]
+            _put(module, _changes(part, _part_of(module)))
 
     @contextmanager
     def restored(self) -> Iterator[None]:
         """Restore it for a while, and then go on with what was there before."""
-        before = _parts(self._network)
+        pairs = zip(_parts(self._modules), self._copies(), strict=True)
+        before = [_changes(now, held) for now, held in pairs]
         self.restore()
         try:
             yield
         finally:
-            _put_all(self._network, before)
+            self.restore()  # also what was changed in place meanwhile
+            for module, part in zip(self._modules, before, strict=True):
+                _put(module, part)
+
+    def _copies(self) -> list[_Part]:
+        held = zip(own_pipeline(self._kept).parts, self._hooks, strict=True)
+        return [_Part(attributes, buffers, hooks) for (attributes, buffers), hooks in held]
 
 
 def state_of(network: nn.Module, without: Collection[nn.Module] = ()) -> dict[str, Marks]:
@@ -88,30 +98,35 @@ def marks_agree(before: Marks | None, after: Marks | None) -> bool:
     return all(_is_equal(*one, *other) for one, other in zip(before, after, strict=True))
 
 
-def _parts(network: nn.Module) -> list[_Part]:
-    return [
-        _Part(_own(module), dict(module._buffers), {name: dict(vars(module)[name]) for name in _HOOKS})
-        for module in network.modules()
-    ]
+def _parts(modules: list[nn.Module]) -> list[_Part]:
+    return [_part_of(module) for module in modules]
 
 
-def _put_all(network: nn.Module, parts: list[_Part]) -> None:
-    for module, part in zip(network.modules(), parts, strict=True):
-        _put(module, part)
+def _part_of(module: nn.Module) -> _Part:
+    hooks = {name: dict(vars(module)[name]) for name in _HOOKS}
+    return _Part(_own(module), dict(module._buffers), hooks)
+
+
+def _changes(wanted: _Part, now: _Part) -> _Part:
+    """Return what of a part differs: the rest stays, for offloads and compiled code go by identity."""
+    return _Part(
+        _differing(wanted.attributes, now.attributes), _differing(wanted.buffers, now.buffers), wanted.hooks
+    )
+
+
+def _differing(wanted: _Held, now: _Held) -> _Held:
+    return {
+        name: value
+        for name, value in wanted.items()
+        if name not in now or not marks_agree(_marks_of(now[name]), _marks_of(value))
+    }
 
 
 def _put(module: nn.Module, part: _Part) -> None:
-    """Let a module hold this, but leave what is equal as it is: hooks and compiled code go by identity."""
-    now = _own(module)
-    for name in now.keys() - part.attributes.keys():
-        del vars(module)[name]
-    for name, value in part.attributes.items():
-        if name not in now or not marks_agree(_marks_of(now[name]), _marks_of(value)):
-            vars(module)[name] = value
+    vars(module).update(part.attributes)
     for name, buffer in part.buffers.items():
-        there = module._buffers[name]
-        if not marks_agree(_marks_of(there), _marks_of(buffer)):
-            module._buffers[name] = buffer if there is None or buffer is None else buffer.to(there.device)
+        there = module._buffers.get(name)
+        module._buffers[name] = buffer if there is None or buffer is None else buffer.to(there.device)
     for name, hooks in part.hooks.items():
         known = vars(module)[name]  # the same dictionary: handles of hooks refer to it
         known.clear()

@@ -56,6 +56,16 @@ def test_for_a_while_it_is_as_it_was_and_then_goes_on() -> None:
     assert not hasattr(network, "other")
 
 
+def test_what_is_changed_in_place_meanwhile_does_not_stay() -> None:
+    network: Any = Network()
+    state = NetworkState(network)
+    with state.restored():
+        network.processor.cache["a"] = 1
+        network.mean += 1
+    assert network.processor.cache == {}
+    assert network.mean.tolist() == [0, 0]
+
+
 def test_what_is_equal_stays_the_same_object() -> None:
     network: Any = Network()
     before = (network.mean, network.processor, network.sizes, network.block.weight)

@@ -56,14 +56,16 @@ class Auditor:
 
     def _audit(self, clip: Clip, kind: str) -> None:
         started = time.perf_counter()
+        verdict = None
         try:
             first = self._digest(clip)
             second = first if first == clip.frames_sha256 else self._digest(clip)
+            verdict = verdict_of(clip.frames_sha256, first, second)
         except MemoryError:
-            free_memory()
             log.warning("row %s is not audited: there is no memory for its plain call", clip.row_id)
+        if verdict is None:  # after the handler: until then the error holds the call's tensors
+            free_memory()
             return
-        verdict = verdict_of(clip.frames_sha256, first, second)
         seconds = time.perf_counter() - started
         audited = Audited(kind=kind, row_id=clip.row_id, verdict=verdict, seconds=seconds)
         self._audited.append(audited)
@@ -79,7 +81,7 @@ class Auditor:
             return frames_sha256(self._plain(RenderRow(clip.row_id, clip.request)))
         except Exception as error:  # whatever a recipe raises that returned a clip before
             if is_out_of_memory(error):
-                raise MemoryError from None  # without the frames, which hold tensors
+                raise MemoryError from error
             log.warning("the plain call of row %s fails: %s", clip.row_id, public_text(str(error)))
         return None
 
