@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -10,7 +11,8 @@ import pyarrow as pa
 from framefleet.cluster.dispatcher import GivenUp
 from framefleet.cluster.feed import Pending
 from framefleet.cluster.lock import DriverLock
-from framefleet.cluster.messages import Failed
+from framefleet.cluster.messages import Failed, WorkerSetup
+from framefleet.pipeline.outputs.encode_clip import clip_path
 from framefleet.pipeline.outputs.parts import PartWriter
 from framefleet.pipeline.outputs.records import (
     FAILURES,
@@ -22,7 +24,7 @@ from framefleet.pipeline.outputs.records import (
     record_schema,
     values_of,
 )
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.withdrawal import withdraw
 from framefleet.pipeline.rows.tables.index import RowIndex
 
 
@@ -30,19 +32,31 @@ class Committer:
     """Writes the records and failures of one run. The only writer of an output: it holds the lock."""
 
     def __init__(
-        self, store: Store, carried: pa.Schema, index: RowIndex, lock: DriverLock, *, run: str, model: str
+        self, setup: WorkerSetup, carried: pa.Schema, index: RowIndex, lock: DriverLock, *, run: str
     ) -> None:
         """carried: the columns of the table that go into records as they are."""
+        self._setup = setup
         self._index = index
         self._lock = lock
-        self._model = model
-        self._records = PartWriter(store, RECORDS, record_schema(carried), run=run)
-        self._failures = PartWriter(store, FAILURES, failure_schema(carried), run=run)
+        self._run = run
+        self._records = PartWriter(setup.store, RECORDS, record_schema(carried), run=run)
+        self._failures = PartWriter(setup.store, FAILURES, failure_schema(carried), run=run)
 
     def done(self, record: Record, pending: Pending, *, worker: str) -> None:
         indices = tuple(self._index.positions(record.row_id))
         record = dataclasses.replace(record, row_indices=indices, worker=worker)
         self._records.add(pending.carried, values_of(record))
+
+    def withdraw(self, row_ids: Collection[str]) -> None:
+        """Let these rows of this run have no record any more, and no clip."""
+        self.flush()
+        withdraw(self._setup.store, row_ids, run=self._run)
+        for row_id in row_ids:
+            self.discard_clip(row_id)
+
+    def discard_clip(self, row_id: str) -> None:
+        """Delete the clip of a row that has no record, so that another can be stored."""
+        self._setup.store.delete(clip_path(row_id, self._setup.media.suffix))
 
     def given_up(self, row: GivenUp, pending: Pending) -> FailureRecord:
         """Note a row that is not tried again; return what is noted."""
@@ -59,7 +73,7 @@ class Committer:
             seed=request.seed,
             scheduler=request.scheduler,
             recipe=request.recipe,
-            model=self._model,
+            model=self._setup.model.name,
             workers=tuple(worker for worker, _ in row.errors),
             failed_at=datetime.now(UTC),
         )

@@ -94,6 +94,10 @@ class Dispatcher:
         """The table is exhausted."""
         self._closed = True
 
+    def reopen(self) -> None:
+        """Rows that were done are to be rendered again: there is more to add."""
+        self._closed = False
+
     def join(self, worker: str) -> None:
         """The worker is ready. Name a new process anew: reports are told apart by worker and row only."""
         assert worker not in self._seats, f"worker {worker} joined twice"

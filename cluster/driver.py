@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -16,15 +16,15 @@ from framefleet.cluster.feed import Pending, by_prompt_lengths, pending_rows
 from framefleet.cluster.fleet import Event, Fleet, Lost, Ready
 from framefleet.cluster.lease import Row
 from framefleet.cluster.lock import DriverLock
-from framefleet.cluster.messages import Assignment, Failed, WorkerReport, WorkerSetup
+from framefleet.cluster.messages import Assignment, Failed, Rendered, WorkerReport, WorkerSetup
 from framefleet.cluster.progress import Progress, Summary
 from framefleet.cluster.settings import FaultPolicy, FleetSettings
 from framefleet.cluster.tally import Tally
 from framefleet.cluster.worker import Worker
 from framefleet.pipeline.errors import FleetError, ModelError, StoreError
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.outputs.encode_clip import clip_path
 from framefleet.pipeline.outputs.records import Record
+from framefleet.pipeline.render.audit.audited import Audited, kind_of, level_of, told
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.prompt_lengths import PromptLengths
 from framefleet.pipeline.rows.tables.index import RowIndex
@@ -69,20 +69,17 @@ class Driver:
         min_rows = work.setup.batching.max_rows
         size = LeaseSize(min_rows=min_rows, max_rows=max(min_rows, MAX_LEASE_ROWS), target_s=LEASE_S)
         self._dispatcher = Dispatcher(work.faults, size=size)
-        self._rows = pending_rows(work.table, work.plan, work.index, work.identity)
+        self._rows = self._pass()
         self._pending: dict[str, Pending] = {}  # of the rows that wait or are leased
         self._tally = Tally(work.index.counts().pending, now=time.monotonic())
-        self._committer = Committer(
-            work.setup.store,
-            pa.schema([work.table.schema.field(name) for name in work.plan.carried]),
-            work.index,
-            work.lock,
-            run=work.run,
-            model=work.setup.model.name,
-        )
+        carried = pa.schema([work.table.schema.field(name) for name in work.plan.carried])
+        self._committer = Committer(work.setup, carried, work.index, work.lock, run=work.run)
+        self._apart: set[str] = set()  # kinds of rows that differed in company
+        self._again: set[str] = set()  # rows that had a record, and wait for the next pass over the table
         self._deaths_in_a_row = 0
         self._attention: dict[str, str] = {}
         self._prompt_lengths: PromptLengths | None = None
+        self._is_audited = work.setup.audit.is_on(work.setup.batching.mode)
 
     def run(self) -> Summary:
         """Render until every row has a record or is given up.
@@ -103,6 +100,11 @@ class Driver:
                 self._committer.flush()
         return self._tally.summary(time.monotonic())
 
+    def _pass(self) -> Iterator[Row]:
+        """Read what is to be rendered from the table, from its begin."""
+        work = self._work
+        return pending_rows(work.table, work.plan, work.index, work.identity)
+
     def _feed(self) -> None:
         """Fill the dispatcher's window from the table."""
         while room := self._dispatcher.room:
@@ -111,8 +113,14 @@ class Driver:
                 assert isinstance(row.payload, Pending)
                 self._pending[row.row_id] = row.payload
                 self._dispatcher.add(row)
-            if len(rows) < room:
+            if len(rows) == room:
+                return
+            if not self._again:
                 self._dispatcher.close()
+                return
+            self._work.index.reopen(self._again)
+            self._again.clear()
+            self._rows = self._pass()
 
     def _reshaped(self, rows: list[Row]) -> list[Row]:
         """Tell rows apart by the lengths of their prompts too, where forwards are as long as these."""
@@ -132,19 +140,47 @@ class Driver:
 
     def _take(self, worker: str, report: WorkerReport) -> None:
         """Note what a worker reports about its rows."""
-        now = time.monotonic()
         if report.prompt_lengths and not self._prompt_lengths:
             log.info("forwards are as long as the prompts: rows of equal lengths are brought together")
             self._prompt_lengths = report.prompt_lengths
             self._dispatcher.regroup(self._reshaped)
-        for record in report.rendered:
-            self._note_attention(worker, record)
-            if self._dispatcher.done(worker, record.row_id, now):
-                self._committer.done(record, self._pending.pop(record.row_id), worker=worker)
-                self._tally.done(worker, record.batch_size)
-                self._deaths_in_a_row = 0
+        for audited in report.audited:
+            self._note_audit(worker, audited)
+        for rendered in report.rendered:
+            self._note_attention(worker, rendered.record)
+            self._finish(worker, rendered)
         for failed in report.failed:
             self._fail(worker, failed)
+
+    def _finish(self, worker: str, rendered: Rendered) -> None:
+        record, pending = rendered.record, self._pending.get(rendered.record.row_id)
+        kind = kind_of(pending.request) if pending and rendered.had_company else None
+        if kind in self._apart:  # it was under way when an audit found its kind to differ
+            self._committer.discard_clip(record.row_id)
+            self._dispatcher.put_back(worker, [record.row_id])
+            self._tally.returned(worker)
+        elif self._dispatcher.done(worker, record.row_id, time.monotonic()):
+            self._committer.done(record, self._pending.pop(record.row_id), worker=worker)
+            self._tally.done(worker, record.batch_size)
+            self._deaths_in_a_row = 0
+            if kind and self._is_audited:
+                self._work.index.note_unproven(record.row_id, kind=kind, worker=worker)
+
+    def _note_audit(self, worker: str, audited: Audited) -> None:
+        """Trust what an audit speaks for, or have it rendered again, whichever worker rendered it."""
+        self._tally.audited(audited)
+        kind = audited.kind
+        log.log(level_of(audited), "%s: %s", worker, told(audited))
+        if audited.verdict == "equal":
+            self._work.index.prove(kind=kind, worker=worker)
+        elif audited.verdict == "differs" and kind not in self._apart:
+            self._apart.add(kind)
+            if row_ids := self._work.index.take_unproven(kind):
+                log.warning("rows of %s: %s that had a record are rendered again", kind, len(row_ids))
+                self._committer.withdraw(row_ids)
+                self._again.update(row_ids)
+                self._tally.withdrawn(len(row_ids))
+                self._dispatcher.reopen()
 
     def _note_attention(self, worker: str, record: Record) -> None:
         """Log the attention backend that `auto` became: it is known once a worker has rendered a row."""
@@ -163,7 +199,7 @@ class Driver:
         log.warning("%s: row %s: %s: %s", worker, failed.row_id, failed.error_type, failed.message)
         if failed.is_conflict and failed.row_id in self._pending:
             # Left by an attempt that was never committed; only the driver knows that.
-            self._work.setup.store.delete(clip_path(failed.row_id, self._work.setup.media.suffix))
+            self._committer.discard_clip(failed.row_id)
         self._tally.returned(worker)
         given_up = self._dispatcher.failed(worker, failed.row_id, failed, retry=not failed.is_final)
         if given_up is not None:
@@ -192,7 +228,12 @@ class Driver:
         while (lease := self._dispatcher.lease(worker, time.monotonic())) is not None:
             for leased in lease.rows:
                 request = self._pending[leased.row.row_id].request
-                found.append(Assignment(row_id=leased.row.row_id, request=request, attempt=leased.attempt))
+                is_apart = kind_of(request) in self._apart
+                found.append(
+                    Assignment(
+                        row_id=leased.row.row_id, request=request, attempt=leased.attempt, is_apart=is_apart
+                    )
+                )
         self._tally.leased(worker, len(found), now=time.monotonic())
         return found
 

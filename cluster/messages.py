@@ -11,6 +11,8 @@ from framefleet.pipeline.outputs.records import Record
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import SecondModel
+from framefleet.pipeline.render.audit.audited import Audited
+from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.inputs.access import Inputs
@@ -34,6 +36,7 @@ class WorkerSetup:
     inputs: Inputs
     model_files: Mapping[str, str] = field(default_factory=dict)
     second_models: Mapping[str, SecondModel] = field(default_factory=dict)
+    audit: Audit = field(default_factory=Audit)
     keep_embeddings: bool = False
 
 
@@ -51,11 +54,12 @@ class Hello:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """One row to render now."""
+    """One row to render now. is_apart: an audit found rows of its kind to differ in company."""
 
     row_id: str
     request: Request
     attempt: int
+    is_apart: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,13 +80,25 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """One row whose clip is stored. record: without `row_indices` and `worker`, which the driver knows.
+
+    had_company: other rows were under way beside it, so that audits of its kind speak for it.
+    """
+
+    record: Record
+    had_company: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerReport:
     """What became of a worker's rows since its last report.
 
-    rendered: without `row_indices` and `worker`, which the driver knows.
-    prompt_lengths: once forwards were seen to be as long as the prompts.
+    audited: speaks for rows of earlier reports. prompt_lengths: once forwards were seen to be as long as the
+    prompts.
     """
 
-    rendered: tuple[Record, ...] = ()
+    rendered: tuple[Rendered, ...] = ()
     failed: tuple[Failed, ...] = ()
+    audited: tuple[Audited, ...] = ()
     prompt_lengths: PromptLengths | None = None

@@ -38,9 +38,18 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """How a run ended. done, failed: rows of this run."""
+    """How a run ended. done, failed: rows of this run.
+
+    num_audited: times that a row was rendered again by a plain call. apart: kinds of rows that differed then,
+    and were rendered by plain calls from there on; num_again: of these, rows that had a record already.
+    unrepeatable: kinds of which two plain calls of one row differ.
+    """
 
     done: int
     failed: int
     elapsed_s: float
     mean_batch: float | None
+    num_audited: int = 0
+    num_again: int = 0
+    apart: tuple[str, ...] = ()
+    unrepeatable: tuple[str, ...] = ()

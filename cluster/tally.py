@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from framefleet.cluster.progress import Progress, Summary, WorkerState
+from framefleet.pipeline.render.audit.audited import Audited
 
 
 @dataclass(slots=True)
@@ -23,7 +24,11 @@ class Tally:
         self._started_at = now
         self._first_lease_at: float | None = None
         self._done = self._failed = 0
+        self._rendered = self._audited = 0  # both count rows each time
         self._batch_sizes = 0.0
+        self._again = 0
+        self._apart: list[str] = []
+        self._unrepeatable: list[str] = []
         self._seats: dict[str, _Seat] = {}
         self._last_failure: str | None = None
 
@@ -37,6 +42,7 @@ class Tally:
 
     def done(self, worker: str, batch_size: float) -> None:
         self._done += 1
+        self._rendered += 1
         self._batch_sizes += batch_size
         self._seats[worker].done += 1
         self.returned(worker)
@@ -44,6 +50,17 @@ class Tally:
     def returned(self, worker: str) -> None:
         """A row left the worker's hands."""
         self._seats[worker].in_hand -= 1
+
+    def withdrawn(self, rows: int) -> None:
+        """Rows that were done are to be rendered again."""
+        self._done -= rows
+        self._again += rows
+
+    def audited(self, audited: Audited) -> None:
+        self._audited += 1
+        named = {"differs": self._apart, "unrepeatable": self._unrepeatable}.get(audited.verdict, [])
+        if audited.kind not in named:
+            named.append(audited.kind)
 
     def failed(self, message: str) -> None:
         self._failed += 1
@@ -76,16 +93,20 @@ class Tally:
             failed=self._failed,
             elapsed_s=now - self._started_at,
             mean_batch=self._mean_batch,
+            num_audited=self._audited,
+            num_again=self._again,
+            apart=tuple(self._apart),
+            unrepeatable=tuple(self._unrepeatable),
         )
 
     @property
     def _mean_batch(self) -> float | None:
-        return self._batch_sizes / self._done if self._done else None
+        return self._batch_sizes / self._rendered if self._rendered else None
 
     def _rate(self, now: float) -> float | None:
-        if not self._done or self._first_lease_at is None or now <= self._first_lease_at:
+        if not self._rendered or self._first_lease_at is None or now <= self._first_lease_at:
             return None
-        return self._done / (now - self._first_lease_at)
+        return self._rendered / (now - self._first_lease_at)
 
 
 def _state(name: str, seat: _Seat) -> WorkerState:

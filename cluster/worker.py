@@ -16,14 +16,14 @@ from dataclasses import replace
 from queue import Queue
 
 import framefleet
-from framefleet.cluster.messages import Assignment, Failed, Hello, WorkerReport, WorkerSetup
+from framefleet.cluster.messages import Assignment, Failed, Hello, Rendered, WorkerReport, WorkerSetup
 from framefleet.pipeline.errors import RowError, StoreConflict, StoreError
 from framefleet.pipeline.guards.public import public_text
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.model import load
 from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
-from framefleet.pipeline.outputs.records import Record
+from framefleet.pipeline.render.audit.audited import Audited, kind_of
 from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.rows.prompt_lengths import PromptLengths
 
@@ -41,11 +41,12 @@ class Worker:
 
     def __init__(self, setup: WorkerSetup) -> None:
         self._setup = setup
-        self._news = threading.Condition()  # guards the five below
+        self._news = threading.Condition()  # guards the six below
         self._inbox: deque[Assignment] = deque()
         self._attempts: dict[str, int] = {}  # of the rows that the renderer has
-        self._rendered: list[Record] = []
+        self._rendered: list[Rendered] = []
         self._failed: list[Failed] = []
+        self._audited: list[Audited] = []
         self._broken: BaseException | None = None
         self._clips: Queue[Clip] = Queue(MAX_QUEUED)
         self._told_lengths = False
@@ -79,17 +80,21 @@ class Worker:
         with self._news:
             self._inbox.extend(assignments)
             self._news.notify_all()
-            self._news.wait_for(lambda: self._rendered or self._failed or self._broken, timeout=_POLL_S)
+            self._news.wait_for(lambda: self._has_news(), timeout=_POLL_S)
             if self._broken is not None:
                 raise self._broken
             report = WorkerReport(
                 rendered=tuple(self._rendered),
                 failed=tuple(self._failed),
+                audited=tuple(self._audited),
                 prompt_lengths=self._news_of_lengths(),
             )
-            self._rendered.clear()
-            self._failed.clear()
+            for told in (self._rendered, self._failed, self._audited):
+                told.clear()
         return report
+
+    def _has_news(self) -> bool:
+        return bool(self._rendered or self._failed or self._audited or self._broken)
 
     def _news_of_lengths(self) -> PromptLengths | None:
         """Return it once: tokenizers are megabytes."""
@@ -107,12 +112,16 @@ class Worker:
                 inputs=self._setup.inputs,
                 embeddings=self._setup.store if self._setup.keep_embeddings else None,
                 second_models=self._setup.second_models,
+                audit=self._setup.audit,
             )
             self._renderer = renderer
             self._loaded.set()
             while True:
                 self._take(renderer)
-                for outcome in renderer.step():
+                outcomes = renderer.step()
+                if audited := renderer.take_audits():
+                    self._report_audits(audited)
+                for outcome in outcomes:
                     if isinstance(outcome, Clip):
                         self._clips.put(outcome)
                     else:
@@ -131,6 +140,8 @@ class Worker:
             while self._inbox and renderer.num_active < renderer.capacity:
                 assignment = self._inbox.popleft()
                 self._attempts[assignment.row_id] = assignment.attempt
+                if assignment.is_apart:
+                    renderer.set_apart(kind_of(assignment.request))
                 renderer.submit(assignment.request, assignment.row_id)
 
     def _write(self) -> None:
@@ -141,15 +152,22 @@ class Worker:
             except Exception as error:  # the row's own failure, or the store's: the driver decides
                 self._report(_failed(clip.row_id, error, traceback.format_exc()))
             else:
-                self._report(replace(record, attempt=self._attempts[clip.row_id]))
+                record = replace(record, attempt=self._attempts[clip.row_id])
+                self._report(Rendered(record=record, had_company=clip.had_company))
 
-    def _report(self, news: Record | Failed) -> None:
+    def _report(self, news: Rendered | Failed) -> None:
         with self._news:
-            self._attempts.pop(news.row_id, None)
-            if isinstance(news, Record):
+            if isinstance(news, Rendered):
+                self._attempts.pop(news.record.row_id, None)
                 self._rendered.append(news)
             else:
+                self._attempts.pop(news.row_id, None)
                 self._failed.append(news)
+            self._news.notify_all()
+
+    def _report_audits(self, audited: Sequence[Audited]) -> None:
+        with self._news:
+            self._audited.extend(audited)
             self._news.notify_all()
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from framefleet.pipeline.model.model import Model, load_model
     from framefleet.pipeline.outputs.clips import Clip, Failure
     from framefleet.pipeline.outputs.store import Store
+    from framefleet.pipeline.render.audit.settings import Audit
     from framefleet.pipeline.render.fused.batching import Batching
     from framefleet.pipeline.render.renderer import Renderer
     from framefleet.pipeline.request import Request
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Audit",
     "Batching",
     "Clip",
     "Failure",
@@ -44,6 +46,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Audit": "framefleet.pipeline.render.audit.settings",
     "Batching": "framefleet.pipeline.render.fused.batching",
     "Clip": "framefleet.pipeline.outputs.clips",
     "Failure": "framefleet.pipeline.outputs.clips",

@@ -16,11 +16,13 @@ from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.specs.dtypes import DType
 from framefleet.pipeline.outputs.media_settings import Media, MediaFormat
+from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.render.fused.batching import Batching, Mode
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS
 from framefleet.pipeline.training.settings import TrainSettings
 
-_MODEL, _BATCHING, _MEDIA = ModelSettings(path=""), Batching(), Media()  # their defaults are the job's
+# Their defaults are the job's.
+_MODEL, _BATCHING, _AUDIT, _MEDIA = ModelSettings(path=""), Batching(), Audit(), Media()
 _Scalar = str | int | float | bool
 
 
@@ -72,6 +74,17 @@ class BatchingSection(Strict):
         default=_BATCHING.min_gain,
         ge=0,
         description="Rows per second that a larger batch must win; 0 takes every batch.",
+    )
+
+
+class AuditSection(Strict):
+    """Rows rendered again by plain calls, to see that they are equal."""
+
+    every: int = Field(
+        default=_AUDIT.every,
+        ge=0,
+        description="Of each recipe and shape the first row that others were rendered beside, then one in "
+        "so many; 0: none.",
     )
 
 
@@ -175,6 +188,7 @@ class Job(TableJob):
         "keyframes, text_to_keyframes_to_video, or yours as module:function.",
     )
     batching: BatchingSection = BatchingSection()
+    audit: AuditSection = AuditSection()
     keep_embeddings: bool = Field(
         default=False,
         description="Keep what text encoders return in the output, and the encoders off the GPU.",

@@ -22,7 +22,7 @@ from framefleet.pipeline.outputs.records import RECORDS
 from framefleet.pipeline.recipes.second_model import SecondModel
 from framefleet.pipeline.request import is_input
 
-# What decides which clips a job makes. Fleet, retries, keep_embeddings, ... may change from run to run.
+# What decides which clips a job makes. Fleet, retries, audit, ... may change from run to run.
 _DECISIVE = ("table", "defaults", "columns", "recipe", "media")
 # Those that both have must be the same; others may be added, for rows that are added.
 _NAMED = {"loras": ("sha256", "component"), "second_models": ("digest", "dtype")}
@@ -44,8 +44,8 @@ def check_claim(resolved: ResolvedJob) -> Claim | None:
         raise JobError(
             f"{resolved.store.url_of('')} holds clips of another job\n" + "\n".join(differences),
             "choose another output, or take these changes back; "
-            "fleet, retries, on_invalid, keep_embeddings, batching.max_rows and the table's rows may change, "
-            "and LoRAs and second models may be added",
+            "fleet, retries, audit, on_invalid, keep_embeddings, batching.max_rows and the table's rows may "
+            "change, and LoRAs and second models may be added",
         )
     return theirs
 

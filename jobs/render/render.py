@@ -20,6 +20,8 @@ from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.outputs.records import FAILURES
+from framefleet.pipeline.outputs.withdrawal import finish_withdrawal
+from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.rows.tables.index import RowIndex
 
 
@@ -43,6 +45,7 @@ def render_job(job: Job, watch: Watch) -> Summary:
         check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered")
         with DriverLock(resolved.store) as lock:
             claim(resolved)
+            finish_withdrawal(resolved.store)
             mark_done(resolved, index)
             return _render_pending(resolved, survey, index, lock, watch)
 
@@ -93,6 +96,7 @@ def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: st
             inputs=resolved.inputs,
             model_files=resolved.files,
             second_models=resolved.second_models,
+            audit=Audit(**resolved.job.audit.model_dump()),
             keep_embeddings=resolved.job.keep_embeddings,
         ),
         fleet=resolved.job.fleet,

@@ -69,12 +69,28 @@ def _ending(summary: Summary, store: Store) -> list[str]:
     else:
         batch = f", mean batch {summary.mean_batch:.1f}" if summary.mean_batch else ""
         lines = [f"{summary.done:,} rows rendered in {duration(summary.elapsed_s)}{batch}"]
+    lines += _audit_lines(summary)
     lines.append(f"records: {store.url_of(RECORDS)}")
     if summary.failed:
         lines.append(
             f"{summary.failed:,} rows failed, see {store.url_of(FAILURES)}; run again to try them again"
         )
     return lines
+
+
+def _audit_lines(summary: Summary) -> list[str]:
+    """Return what audits found, if it is anything to know of."""
+    lines = [
+        f"audit: rows of {kind} differ in company from plain calls: each was rendered by a plain call"
+        for kind in summary.apart
+    ]
+    if summary.num_again:
+        lines.append(f"audit: {summary.num_again:,} rows of these had a record, and were rendered again")
+    lines += [
+        f"audit: rows of {kind} cannot be repeated: two plain calls of one differ"
+        for kind in summary.unrepeatable
+    ]
+    return [*lines, "audit: see docs/exactness.md"] if lines else []
 
 
 def _counts(plan: JobPlan) -> Table:

@@ -14,6 +14,7 @@ from framefleet.pipeline.outputs.clips import Clip, Outcome
 from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.outputs.media_settings import Media
 from framefleet.pipeline.recipes.second_model import SecondModel, open_second_models
+from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.request import is_model
@@ -55,7 +56,12 @@ def replay(output: str, row_id: str, given: Given = NOTHING) -> Replayed:
     check_again(recorded.request, loaded.spec, recipe)
     batching, recipes = Batching(max_rows=1), {recipe.name: recipe}
     renderer = Renderer(
-        loaded, batching, recipes=recipes, inputs=recorded.inputs, second_models=second_models
+        loaded,
+        batching,
+        recipes=recipes,
+        inputs=recorded.inputs,
+        second_models=second_models,
+        audit=Audit(every=0),
     )
     renderer.submit(recorded.request, row_id)
     outcomes: list[Outcome] = []

@@ -1,7 +1,8 @@
 """A loaded pipeline in, copies of it out: the same networks, with schedulers, guiders and notes of their own.
 
-Found by walking what the pipeline holds, and not by a list of names: all is copied but what `_is_constant`
-knows, and what cannot be copied. Not covered: what networks keep in themselves, and classes in themselves.
+Found by walking what the pipeline holds, and not by a list of names: all is copied but networks, configs,
+tokenizers, processors, modules of Python and loggers, and what cannot be copied. Not covered: what networks
+keep in themselves, and classes in themselves.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ class OwnPipelines:
     """Copies of one pipeline, or of one part. What they share is found once: a copy takes a fraction of a
     millisecond."""
 
-    def __init__(self, pipe: Any, *, tells: bool = True) -> None:
-        """tells: in the log, what cannot be copied."""
+    def __init__(self, pipe: Any, *, tells: bool = True, shares_tools: bool = True) -> None:
+        """tells: in the log, what cannot be copied. shares_tools: tokenizers and processors, which take long
+        to copy."""
         self._pipe = pipe
-        self._shared = _shared_by(pipe, logging.WARNING if tells else logging.DEBUG)
+        constant = (*_CONSTANT, *_tools()) if shares_tools else _CONSTANT
+        self._shared = _shared_by(pipe, constant, logging.WARNING if tells else logging.DEBUG)
 
     def make(self, **components: Any) -> Any:
         """Return a copy; what is shared stands for itself wherever a copy holds it.
@@ -53,14 +56,14 @@ def own_pipeline(pipe: Any) -> Any:
     return OwnPipelines(pipe).make()
 
 
-def _shared_by(pipe: Any, level: int) -> list[Any]:
-    """Return what copies of `pipe` share; what cannot be copied is named in the log."""
-    held = list(_held_by(pipe))
+def _shared_by(pipe: Any, constant: tuple[type, ...], level: int) -> list[Any]:
+    """Return what copies of `pipe` share: all of these types; what cannot be copied is named in the log."""
+    held = list(_held_by(pipe, constant))
     weights = {id(tensor) for value in held if isinstance(value, nn.Module) for tensor in _tensors(value)}
-    shared = [value for value in held if _is_constant(value) or id(value) in weights]
+    shared = [value for value in held if isinstance(value, constant) or id(value) in weights]
     if _can_copy(vars(pipe), shared):
         return shared
-    stuck = [value for value in held if not (_is_constant(value) or _can_reduce(value))]
+    stuck = [value for value in held if not (isinstance(value, constant) or _can_reduce(value))]
     stuck += [value for value in vars(pipe).values() if not _can_copy(value, [*shared, *stuck])]
     log.log(
         level,
@@ -71,7 +74,7 @@ def _shared_by(pipe: Any, level: int) -> list[Any]:
     return shared + stuck
 
 
-def _held_by(pipe: Any) -> Iterator[Any]:
+def _held_by(pipe: Any, constant: tuple[type, ...]) -> Iterator[Any]:
     """Yield all that a pipeline holds, in its objects and theirs, down to networks and constants."""
     seen, waiting = {id(pipe)}, list(vars(pipe).values())
     while waiting:
@@ -80,20 +83,19 @@ def _held_by(pipe: Any) -> Iterator[Any]:
             continue
         seen.add(id(value))
         yield value
-        if not _is_constant(value):
+        if not isinstance(value, constant):
             waiting += gc.get_referents(value)
 
 
-def _is_constant(value: Any) -> bool:
-    """Whether rows may share it: networks, configs, tokenizers and processors, modules of Python, loggers.
+def _tools() -> tuple[type, ...]:
+    """Return the types of tokenizers and processors: rows may share them.
 
     To copy a fast tokenizer takes milliseconds, and each call of one sets all that it goes by.
     """
     from transformers import FeatureExtractionMixin, ImageProcessingMixin, ProcessorMixin
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-    processors = (PreTrainedTokenizerBase, ProcessorMixin, FeatureExtractionMixin, ImageProcessingMixin)
-    return isinstance(value, (*_CONSTANT, *processors))
+    return (PreTrainedTokenizerBase, ProcessorMixin, FeatureExtractionMixin, ImageProcessingMixin)
 
 
 def _tensors(network: nn.Module) -> Iterable[Tensor]:

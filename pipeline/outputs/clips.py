@@ -18,7 +18,8 @@ class Clip:
     frames: uint8 RGB (T, H, W, 3); T is 1 for images. native_fps: the rate it is rendered for; None where
     the model does not say. seconds: encode_s (text), denoise_s (from the first forward to the last, shared
     with other rows), decode_s. batch_size: mean rows over its forwards. started_at: when the renderer took
-    the row. numerics: as the row_id has them. environment: where it was rendered.
+    the row. numerics: as the row_id has them. environment: where it was rendered. had_company: others were
+    under way beside it, and so audits speak for it.
     """
 
     row_id: str
@@ -34,6 +35,7 @@ class Clip:
     peak_memory_bytes: int
     environment: Mapping[str, Any]
     started_at: datetime
+    had_company: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -78,7 +78,7 @@ class PartWriter:
         """
         if not self._values:
             return None
-        path = f"{self._folder}/part-{self._run}-{self._num_parts + 1:06d}.parquet"
+        path = f"{_prefix(self._folder, self._run)}{self._num_parts + 1:06d}.parquet"
         self._store.create(path, _to_parquet(self._table()))
         self._num_parts += 1
         self._carried, self._values, self._waiting_since, self._num_bytes = [], [], None, 0
@@ -98,6 +98,10 @@ class PartWriter:
             for field in self._schema
         ]
         return pa.table(columns, schema=self._schema)
+
+
+def _prefix(folder: str, run: str) -> str:
+    return f"{folder}/part-{run}-"
 
 
 def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
@@ -156,13 +160,34 @@ def rows_of(table: pa.Table, where: str) -> list[dict[str, Any]]:
     return rows
 
 
+def parts_of_run(store: Store, folder: str, *, run: str) -> list[str]:
+    """Return the parts that one driver wrote."""
+    return [path for path in store.list(folder) if path.startswith(_prefix(folder, run))]
+
+
+def drop_rows(store: Store, path: str, row_ids: Collection[str]) -> None:
+    """Write a part anew without these rows, in one step; a part without any other goes."""
+    if not set(row_ids) & set(_row_ids(store, path)):
+        return
+    table = _read_part(store, path, None)
+    is_left = pc.invert(pc.is_in(table["row_id"], pa.array(row_ids, pa.string())))
+    left = table.filter(is_left)
+    if len(left):
+        store.write(path, _to_parquet(left))
+    else:
+        store.delete(path)
+
+
 def _row_ids(store: Store, path: str) -> list[str]:
     found: list[str] = _read_part(store, path, _ROW_ID)["row_id"].to_pylist()
     return found
 
 
-def _read_part(store: Store, path: str, fields: pa.Schema, maybe: pa.Schema | None = None) -> pa.Table:
-    """Return columns of a part, of the types that are asked for. Raises JobError for one that is not ours."""
+def _read_part(store: Store, path: str, fields: pa.Schema | None, maybe: pa.Schema | None = None) -> pa.Table:
+    """Return columns of a part, of the types that are asked for. Raises JobError for one that is not ours.
+
+    fields: None is all columns, as they are.
+    """
     try:
         content = store.read(path, _MAX_BYTES + 1)
         if len(content) > _MAX_BYTES:
@@ -175,9 +200,10 @@ def _read_part(store: Store, path: str, fields: pa.Schema, maybe: pa.Schema | No
         ) from error
 
 
-def _parsed(content: bytes, fields: pa.Schema, maybe: pa.Schema | None) -> pa.Table:
+def _parsed(content: bytes, fields: pa.Schema | None, maybe: pa.Schema | None) -> pa.Table:
     there = pq.read_schema(pa.BufferReader(content))
     names = there.names
+    fields = there if fields is None else fields
     fields = pa.schema([*fields, *(field for field in maybe or () if field.name in names)])
     if wrong := [name for name in fields.names if names.count(name) != 1]:
         raise ValueError(f"it has no column {wrong[0]!r}, or several")

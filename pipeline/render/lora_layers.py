@@ -55,6 +55,11 @@ class LoraLayers:
         joined: Tensor = stack(outputs, 0)
         return joined
 
+    def switch_on(self, row: Adapters) -> None:
+        """Set all layers for a row, as `pipe.set_adapters` does."""
+        for layer in self.layers.values():
+            _switch_on(layer, _present(layer, row))
+
     def used_in(self, component: str, row: Adapters) -> Adapters:
         """Return those of a row's adapters that change what this component returns."""
         layers = [layer for name, layer in self.layers.items() if name.startswith(f"{component}.")]
@@ -75,7 +80,7 @@ def _present(layer: Any, row: Adapters) -> Adapters:
 
 
 def _switch_on(layer: Any, adapters: Adapters) -> None:
-    """Do to one layer what `pipe.set_adapters` does to all.
+    """Do to one layer what `pipe.set_adapters` does to each.
 
     Gradients included: whether weights want them chooses how torch multiplies, also where none are kept
     (`should_fold` in ATen's LinearAlgebra.cpp).

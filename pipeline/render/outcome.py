@@ -32,6 +32,7 @@ def clip_of(task: RowTask, row: RenderRow, model: Model, identity: Identity) -> 
         peak_memory_bytes=peak_memory_bytes(),
         environment={**model.environment, **attention},
         started_at=row.started_at,
+        had_company=row.had_company,
     )
 
 

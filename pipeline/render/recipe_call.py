@@ -40,9 +40,11 @@ class RecipeCall:
             if is_input(value):
                 self._ahead.start(value["uri"])
 
-    def __call__(self, row: RenderRow) -> Frames:
+    def __call__(self, row: RenderRow, pipelines: OwnPipelines | None = None) -> Frames:
+        """pipelines: of which the row gets a copy, if not of the model's."""
         model, request = self._model, row.request
-        pipe = row.pipe = self._pipelines.make(scheduler=self._fresh_scheduler(request.scheduler))
+        scheduler = self._fresh_scheduler(request.scheduler)
+        pipe = row.pipe = (pipelines or self._pipelines).make(scheduler=scheduler)
         recipe = self._recipes[request.recipe]
         opened = open_arguments(
             self._second_models.opened(without_loras(request.arguments)),

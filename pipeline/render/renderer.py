@@ -18,6 +18,10 @@ from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.recipes.known import KnownRecipes
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import Declared, SecondModels, open_second_models
+from framefleet.pipeline.render.audit.audited import Audited
+from framefleet.pipeline.render.audit.auditor import Auditor
+from framefleet.pipeline.render.audit.plain_calls import PlainCalls
+from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.render.encoders.text_encoders import Encoders
 from framefleet.pipeline.render.fused.batcher import Batcher, RowTask
 from framefleet.pipeline.render.fused.batching import Batching
@@ -53,6 +57,7 @@ class Renderer:
         inputs: Inputs | None = None,
         embeddings: Store | None = None,
         second_models: Mapping[str, Declared] | None = None,
+        audit: Audit | None = None,
     ) -> None:
         """recipes: all that requests may name beside framefleet's own; without it they may name any
         `module:function`, which is then imported.
@@ -64,6 +69,9 @@ class Renderer:
 
         second_models: by the names that requests give them, each a path or a mapping with the fields of
         `ModelSettings`; the one that was used last is kept on the GPU.
+
+        audit: how often rows are rendered again by plain calls, with what comes of it in `take_audits`; never
+        where batching is of mode fast.
         """
         self.model = model
         self.batching = batching or Batching()
@@ -82,7 +90,10 @@ class Renderer:
         self._cache = StepCache(cache, model.denoisers()) if cache else None
         self._loras = LoraLayers(model.networks() if model.settings.loras else {})
         self._encoders = Encoders(model, self._loras, mode=self.batching.mode, kept_in=embeddings)
-        self._rows = RowQueue()
+        self._plain = PlainCalls(model, self._call, self._loras, self._encoders)
+        audit = audit or Audit()
+        self._auditor = Auditor(audit.every if audit.is_on(self.batching.mode) else 0, self._plain)
+        self._rows = RowQueue(apart=self._auditor.apart)
         self._watch = StateWatch(self._loras.layers.values())
         self._prompts = PromptWatch(model.pipe.components.values())
         self._learn_anew()
@@ -135,6 +146,19 @@ class Renderer:
         self.read_ahead(request)
         self._rows.add(RenderRow(row_id, request))
 
+    def set_apart(self, kind: str) -> None:
+        """Render rows of this kind by plain calls from now on: they are known to differ in company."""
+        if kind not in self._auditor.apart:
+            self._auditor.apart.add(kind)
+            self._begin_again()
+
+    def take_audits(self) -> list[Audited]:
+        """Return what became of audits since the last call.
+
+        Of a kind that differs, clips that `had_company` and came since its last equal audit may be wrong.
+        """
+        return self._auditor.take()
+
     def read_ahead(self, request: Request) -> None:
         """Begin to read the images and videos of a request that will come. From any thread."""
         self._call.read_ahead(request)
@@ -142,6 +166,8 @@ class Renderer:
     def step(self) -> list[Outcome]:
         """Take every row to its next forward; return the rows that ended on the way."""
         while (row := self._rows.take(self.capacity)) is not None:
+            if row.kind in self._auditor.apart:
+                return self._given_out([self._rendered_plainly(row)])
             self._start(row)
         vae = getattr(self.model.pipe, "vae", None)
         encode = timed("encode_s", self._encoders, self._seconds)
@@ -165,7 +191,7 @@ class Renderer:
             self._begin_again()
             return []
         ended = [(task, self._rows.under_way.pop(task)) for task in finished]
-        return [outcome for task, row in ended if (outcome := self._outcome(task, row)) is not None]
+        return self._given_out([self._outcome(task, row) for task, row in ended])
 
     def cancel(self) -> None:
         """Forget all rows."""
@@ -179,7 +205,21 @@ class Renderer:
         if self._cache:  # here, and not in the row's own code: its hooks go below the batcher's
             steps = row.request.arguments.get("num_inference_steps", 1)
             self._cache.start(steps=steps, pipe=lambda: row.pipe)
-        self._rows.under_way[self._batcher.start(partial(self._call, row), row.draws)] = row
+        self._rows.start(self._batcher.start(partial(self._call, row), row.draws), row)
+
+    def _rendered_plainly(self, row: RenderRow) -> Outcome | None:
+        task = RowTask(partial(self._plain, row))
+        task.run()
+        return self._outcome(task, row)
+
+    def _given_out(self, outcomes: Iterable[Outcome | None]) -> list[Outcome]:
+        """Return what ended; rows of kinds that an audit has just set apart are rendered again."""
+        ready, doubtful = self._auditor.check(outcome for outcome in outcomes if outcome)
+        if doubtful:
+            self._begin_again()
+            for clip in doubtful:
+                self._rows.add(RenderRow(clip.row_id, clip.request))
+        return ready
 
     def _outcome(self, task: RowTask, row: RenderRow) -> Outcome | None:
         """Return what became of a row; None where it is tried again, without others beside it."""

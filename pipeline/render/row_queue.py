@@ -1,13 +1,16 @@
-"""Rows wait here, are under way, and leave; those for which memory ran out beside others run alone."""
+"""Rows wait here, are under way, and leave; those for which memory ran out beside others run alone, and so do
+those of kinds that an audit set apart."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Set
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
+from framefleet.pipeline.render.audit.audited import kind_of
 from framefleet.pipeline.render.fused.batcher import RowTask
 from framefleet.pipeline.request import Request
 
@@ -16,7 +19,7 @@ from framefleet.pipeline.request import Request
 class RenderRow:
     """A request on its way to a clip. seconds: spent on it, by what. pipe: its own, once it is under way.
 
-    draws: what it draws from global generators.
+    draws: what it draws from global generators. had_company: other rows were under way beside it.
     """
 
     row_id: str
@@ -26,12 +29,20 @@ class RenderRow:
     is_alone: bool = False
     pipe: Any = None
     draws: GlobalDraws = field(default_factory=GlobalDraws)
+    had_company: bool = False
+
+    @property
+    def kind(self) -> str:
+        """What an audit of it speaks for."""
+        return kind_of(self.request)
 
 
 class RowQueue:
     """All rows of a renderer. under_way: by the task that renders each."""
 
-    def __init__(self) -> None:
+    def __init__(self, apart: Set[str] = frozenset()) -> None:
+        """apart: kinds whose rows run alone; may grow."""
+        self._apart = apart
         self.under_way: dict[RowTask, RenderRow] = {}
         self._waiting: deque[RenderRow] = deque()
         self._alone: deque[RenderRow] = deque()
@@ -40,11 +51,18 @@ class RowQueue:
         return len(self.under_way) + len(self._waiting) + len(self._alone)
 
     def add(self, row: RenderRow) -> None:
-        self._waiting.append(row)
+        row.is_alone = row.is_alone or row.kind in self._apart
+        (self._alone if row.is_alone else self._waiting).append(row)
+
+    def start(self, task: RowTask, row: RenderRow) -> None:
+        """Note that a row that was taken is under way."""
+        for other in self.under_way.values():
+            row.had_company = other.had_company = True
+        self.under_way[task] = row
 
     def add_alone(self, row: RenderRow) -> None:
         """Take back a row that does not fit beside others."""
-        row.is_alone = True
+        row.is_alone, row.had_company = True, False
         self._alone.append(row)
 
     def take(self, capacity: int) -> RenderRow | None:
@@ -56,11 +74,16 @@ class RowQueue:
         return self._waiting.popleft() if self._waiting and len(self.under_way) < capacity else None
 
     def put_back(self) -> None:
-        """Have the rows under way start again, before all that wait."""
-        for row in reversed(self.under_way.values()):
-            queue = self._alone if row.is_alone else self._waiting
-            queue.appendleft(replace(row, seconds={}, pipe=None, draws=GlobalDraws()))
+        """Have the rows under way start again, before all that wait; and each alone that has to be by now."""
+        again = [
+            replace(row, seconds={}, pipe=None, draws=GlobalDraws(), had_company=False)
+            for row in self.under_way.values()
+        ]
+        again += self._waiting
         self.under_way.clear()
+        self._waiting.clear()
+        for row in again:
+            self.add(row)
 
     def clear(self) -> None:
         self.under_way.clear()

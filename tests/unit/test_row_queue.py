@@ -57,6 +57,33 @@ def test_rows_that_begin_again_go_before_those_that_wait_and_forget_their_second
     assert all(row.seconds == {} for row in rows)
 
 
+def test_rows_of_a_kind_that_was_set_apart_run_alone_also_those_that_wait() -> None:
+    apart: set[str] = set()
+    queue = RowQueue(apart)
+    for row_id, recipe in (("a", "good"), ("b", "bad"), ("c", "good"), ("d", "good")):
+        queue.add(RenderRow(row_id, Request(recipe=recipe)))
+    assert _start(queue, 2) == ["a", "b"]
+    apart.add("bad")
+    queue.put_back()
+    assert _start(queue, 2) == ["b"], "and nothing beside it"
+    queue.under_way.clear()
+    assert _start(queue, 3) == ["a", "c", "d"]
+
+
+def test_rows_that_are_under_way_together_had_company() -> None:
+    queue = _queue("a", "b", "c")
+    first, second = (queue.take(2) for _ in range(2))
+    assert first and second
+    queue.start(RowTask(lambda: None), first)
+    assert not first.had_company
+    queue.start(RowTask(lambda: None), second)
+    assert first.had_company and second.had_company
+    queue.put_back()
+    again = queue.take(1)
+    assert again and again.row_id == "a"
+    assert not again.had_company
+
+
 def test_the_seconds_of_calls_are_those_of_the_row_at_work() -> None:
     seconds: dict[str, float] = {}
     for at_work in (seconds, None, seconds):

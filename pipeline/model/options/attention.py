@@ -58,6 +58,10 @@ class Attention:
             raise AttentionChanged(f"{refused} -> {name}")
         self._use(refused)
 
+    def use_again(self) -> None:
+        """Set it on denoisers that may have lost it."""
+        self._use(self.name)
+
     def _use(self, name: str) -> None:
         use_backend(self._modules.values(), name)
         self.name = name

@@ -48,6 +48,12 @@ class RowTask:
         """Mean rows per forward."""
         return self.num_rows / self.num_forwards if self.num_forwards else 1.0
 
+    def run(self) -> None:
+        """Do all of it at once: for a function whose calls nobody parks."""
+        self.first_forward_at = time.perf_counter()
+        self.greenlet.switch()
+        self.last_forward_at = time.perf_counter()
+
     def _run(self) -> None:
         try:
             self.value = self._function()
@@ -86,7 +92,7 @@ class Batcher:
         Finished tasks come back first, so that others can take their place in the forwards.
         around: held while tasks run, not while forwards do.
         """
-        with _as_in_pipelines(), self._process.kept():
+        with as_in_pipelines(), self._process.kept():
             with around or nullcontext(), intercept(self._forwards.modules, self._park):
                 self._resume_all()
             finished = [task for task in self._tasks.values() if task.is_finished]
@@ -98,7 +104,7 @@ class Batcher:
 
     def cancel(self) -> None:
         """End all tasks where they are."""
-        with _as_in_pipelines(), self._process.kept():
+        with as_in_pipelines(), self._process.kept():
             for task in self._tasks.values():
                 task.greenlet.throw()
         self._tasks.clear()
@@ -136,7 +142,7 @@ class Batcher:
 
 
 @contextmanager
-def _as_in_pipelines() -> Iterator[None]:
+def as_in_pipelines() -> Iterator[None]:
     """Gradients off, as in a pipeline's call, and set back at the end.
 
     torch keeps them per thread, not per greenlet: one row's exit must not switch another's on.

@@ -1,4 +1,4 @@
-"""From rows of a table, as they are read, to which of them are doubled, done or still to render: on disk.
+"""From rows of a table, as they are read, to which are doubled, done, unproven or still to render: on disk.
 
 Memory stays flat for ten million rows: SQLite holds them in a nameless temporary file in TMPDIR, deleted as
 soon as it is opened, so that no kill leaves it behind. About 40 bytes of disk per row.
@@ -16,12 +16,15 @@ PRAGMA synchronous = OFF;
 PRAGMA cache_size = -65536;     -- 64 MiB, the most that it takes however long the table is
 CREATE TABLE rows (position INTEGER PRIMARY KEY, id BLOB NOT NULL);
 CREATE TABLE done (id BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE unproven (id BLOB PRIMARY KEY, kind TEXT NOT NULL, worker TEXT NOT NULL) WITHOUT ROWID;
+CREATE INDEX by_kind ON unproven (kind, worker);
 """
 # Built after the rows are in, by one sort: keeping it while adding costs random writes all over the file.
 _SEAL = "CREATE INDEX IF NOT EXISTS by_id ON rows (id)"
 # `count(DISTINCT id)` would not use the index and takes thirty times as long.
 _COUNT = "SELECT (SELECT count(*) FROM rows), (SELECT count(*) FROM (SELECT 1 FROM rows GROUP BY id))"
 _MARK = "INSERT OR IGNORE INTO done SELECT ?1 WHERE EXISTS (SELECT 1 FROM rows WHERE id = ?1)"
+_ALL_DONE = "INSERT OR IGNORE INTO done SELECT id FROM rows"
 _PENDING = """
 SELECT position, id FROM rows AS r
 WHERE position >= ? AND position < ?
@@ -65,6 +68,28 @@ class RowIndex:
         new = self._db.executemany(_MARK, ids).rowcount
         self._num_done += max(new, 0)  # -1 when there were none
         return max(new, 0)
+
+    def reopen(self, row_ids: Iterable[str]) -> None:
+        """Note that these rows are to be rendered, and no others: for the passes after the first."""
+        _, distinct = self._seal()
+        self._db.execute(_ALL_DONE)
+        ids = ((bytes.fromhex(row_id),) for row_id in row_ids)
+        opened = self._db.executemany("DELETE FROM done WHERE id = ?", ids).rowcount
+        self._num_done = distinct - max(opened, 0)
+
+    def note_unproven(self, row_id: str, *, kind: str, worker: str) -> None:
+        """Note a row that a later audit of its kind may find wrong."""
+        values = (bytes.fromhex(row_id), kind, worker)
+        self._db.execute("INSERT OR REPLACE INTO unproven VALUES (?, ?, ?)", values)
+
+    def prove(self, *, kind: str, worker: str) -> None:
+        """An audit of this kind found all well on this worker."""
+        self._db.execute("DELETE FROM unproven WHERE kind = ? AND worker = ?", (kind, worker))
+
+    def take_unproven(self, kind: str) -> list[str]:
+        """Return the rows of this kind that no audit spoke for, of all workers, and forget them."""
+        found = self._db.execute("DELETE FROM unproven WHERE kind = ? RETURNING id", (kind,))
+        return sorted(row_id.hex() for (row_id,) in found)
 
     def counts(self) -> RowCounts:
         rows, distinct = self._seal()

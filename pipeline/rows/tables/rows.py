@@ -174,7 +174,7 @@ class RowPlan:
         if problems:
             return InvalidRow(index=index, problems=tuple(problems))
         request = self._request(arguments, choice, recipe, special, fps)
-        return CheckedRow(index=index, request=request, shape=_shape(arguments))
+        return CheckedRow(index=index, request=request, shape=shape_of(arguments))
 
     def _is_given(self, target: str, cells: Sequence[Any]) -> bool:
         given = zip(self.readers, cells, strict=True)
@@ -258,5 +258,6 @@ def _values(column: pa.Array) -> list[Any]:
     return values
 
 
-def _shape(arguments: Mapping[str, Any]) -> str:
+def shape_of(arguments: Mapping[str, Any]) -> str:
+    """Return what is equal for rows that can likely share forwards."""
     return "x".join([str(arguments[name]) for name in SHAPING if name in arguments])

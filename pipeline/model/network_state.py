@@ -1,0 +1,170 @@
+"""What networks keep in themselves beside weights: attributes, buffers and hooks of all submodules, and what
+the objects there hold. Compared (but for hooks), kept, and put back.
+
+Not covered: state in closures, classes and modules of Python, and in arrays of NumPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from framefleet.pipeline.model.own_pipeline import OwnPipelines, own_pipeline
+
+# What torch and hooks of diffusers and accelerate set, and `intercept`.
+_NOT_ITS_OWN = {*vars(nn.Module()), "forward", "_hf_hook", "_old_forward", "_diffusers_hook"}
+# Put back with the rest: transformers adds some in a first forward, and notes that in an attribute.
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+)
+_VALUES = (bool, int, float, complex, str, bytes, torch.dtype, torch.device, type(None))
+# Of objects in objects; attention processors are one deep, caches of tensors in them three.
+_DEPTH = 4
+
+Marks = list[Any]
+_Held = dict[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one module holds. hooks: by the names of their dictionaries."""
+
+    attributes: _Held
+    buffers: _Held
+    hooks: dict[str, _Held]
+
+
+class NetworkState:
+    """What a network held in itself at one time."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._modules = list(network.modules())
+        parts = _parts(self._modules)
+        kept = SimpleNamespace(parts=[(part.attributes, part.buffers) for part in parts])
+        self._kept = OwnPipelines(kept, tells=False).make()
+        self._hooks = [part.hooks for part in parts]
+
+    def restore(self) -> None:
+        """Put back what has changed, in copies: what is put back may change again."""
+        for module, part in zip(self._modules, self._copies(), strict=True):
+            now = _own(module)
+            for name in now.keys() - part.attributes.keys():
+                del vars(module)[name]
+            _put(module, _changes(part, _part_of(module)))
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Restore it for a while, and then go on with what was there before."""
+        pairs = zip(_parts(self._modules), self._copies(), strict=True)
+        before = [_changes(now, held) for now, held in pairs]
+        self.restore()
+        try:
+            yield
+        finally:
+            self.restore()  # also what was changed in place meanwhile
+            for module, part in zip(self._modules, before, strict=True):
+                _put(module, part)
+
+    def _copies(self) -> list[_Part]:
+        held = zip(own_pipeline(self._kept).parts, self._hooks, strict=True)
+        return [_Part(attributes, buffers, hooks) for (attributes, buffers), hooks in held]
+
+
+def state_of(network: nn.Module, without: Collection[nn.Module] = ()) -> dict[str, Marks]:
+    """Return what each attribute and buffer holds, by its place in the network."""
+    found: dict[str, Marks] = {}
+    for path, module in network.named_modules():
+        if module in without:
+            continue
+        for name, value in {**_own(module), **module._buffers}.items():
+            found[f"{path}.{name}" if path else name] = _marks_of(value)
+    return found
+
+
+def marks_agree(before: Marks | None, after: Marks | None) -> bool:
+    """Whether a place of `state_of` holds what it did."""
+    if before is None or after is None or len(before) != len(after):
+        return False
+    return all(_is_equal(*one, *other) for one, other in zip(before, after, strict=True))
+
+
+def _parts(modules: list[nn.Module]) -> list[_Part]:
+    return [_part_of(module) for module in modules]
+
+
+def _part_of(module: nn.Module) -> _Part:
+    hooks = {name: dict(vars(module)[name]) for name in _HOOKS}
+    return _Part(_own(module), dict(module._buffers), hooks)
+
+
+def _changes(wanted: _Part, now: _Part) -> _Part:
+    """Return what of a part differs: the rest stays, for offloads and compiled code go by identity."""
+    return _Part(
+        _differing(wanted.attributes, now.attributes), _differing(wanted.buffers, now.buffers), wanted.hooks
+    )
+
+
+def _differing(wanted: _Held, now: _Held) -> _Held:
+    return {
+        name: value
+        for name, value in wanted.items()
+        if name not in now or not marks_agree(_marks_of(now[name]), _marks_of(value))
+    }
+
+
+def _put(module: nn.Module, part: _Part) -> None:
+    vars(module).update(part.attributes)
+    for name, buffer in part.buffers.items():
+        there = module._buffers.get(name)
+        module._buffers[name] = buffer if there is None or buffer is None else buffer.to(there.device)
+    for name, hooks in part.hooks.items():
+        known = vars(module)[name]  # the same dictionary: handles of hooks refer to it
+        known.clear()
+        known.update(hooks)
+
+
+def _own(module: nn.Module) -> dict[str, Any]:
+    return {name: value for name, value in vars(module).items() if name not in _NOT_ITS_OWN}
+
+
+def _marks_of(value: Any) -> Marks:
+    return list(_marks(value, _DEPTH))
+
+
+def _marks(value: Any, depth: int) -> Iterator[Any]:
+    """Yield pairs that are equal as long as the value is: tensors and their versions, plain values, kinds."""
+    if isinstance(value, Tensor):
+        yield value, value._version
+        return
+    if isinstance(value, dict):
+        parts = [*value, *value.values()]
+    elif isinstance(value, list | tuple | set | frozenset):
+        parts = list(value)
+    elif isinstance(value, (nn.Module, type, *_VALUES)) or not hasattr(value, "__dict__"):
+        yield value, 0
+        return
+    else:
+        parts = [*vars(value), *vars(value).values()]
+    yield type(value), len(parts)
+    for part in parts if depth else ():
+        yield from _marks(part, depth - 1)
+
+
+def _is_equal(before: Any, version: int, after: Any, new_version: int) -> bool:
+    if before is after:
+        return version == new_version
+    if isinstance(before, Tensor) and isinstance(after, Tensor):  # moved by an offload, or made anew
+        if (before.shape, before.dtype) != (after.shape, after.dtype):
+            return False
+        return torch.equal(before.cpu(), after.cpu())
+    return isinstance(before, _VALUES) and type(before) is type(after) and before == after

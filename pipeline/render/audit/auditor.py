@@ -1,0 +1,101 @@
+"""Clips in; out come those that may be given out, as audits found nothing, and those to be rendered again."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import TypeGuard
+
+from framefleet.pipeline.guards.public import public_text
+from framefleet.pipeline.memory import free_memory, is_out_of_memory
+from framefleet.pipeline.outputs.clips import Clip, Outcome
+from framefleet.pipeline.outputs.frames import Frames, frames_sha256
+from framefleet.pipeline.render.audit.audited import Audited, kind_of, level_of, told, verdict_of
+from framefleet.pipeline.render.audit.schedule import AuditSchedule
+from framefleet.pipeline.render.row_queue import RenderRow
+
+log = logging.getLogger(__name__)
+
+# What a record's environment says below `audit`.
+_APART = "rendered by a plain call: in company such rows differed from plain calls"
+_UNREPEATABLE = "two plain calls of such a row differed"
+
+
+class Auditor:
+    """The audits of one renderer. apart: kinds whose rows are plain calls from now on."""
+
+    def __init__(self, every: int, plain: Callable[[RenderRow], Frames]) -> None:
+        self.apart: set[str] = set()
+        self._unrepeatable: set[str] = set()
+        self._schedule = AuditSchedule(every)
+        self._plain = plain
+        self._audited: list[Audited] = []
+
+    def check(self, outcomes: Iterable[Outcome]) -> tuple[list[Outcome], list[Clip]]:
+        """Audit clips that are due; return what may be given out, and clips of kinds that are apart now."""
+        outcomes = list(outcomes)
+        for outcome in outcomes:
+            kind = kind_of(outcome.request)
+            if _had_company(outcome) and kind not in self.apart and self._schedule.is_due(kind):
+                self._audit(outcome, kind)
+        ready: list[Outcome] = []
+        doubtful: list[Clip] = []
+        for outcome in outcomes:
+            if _had_company(outcome) and kind_of(outcome.request) in self.apart:
+                doubtful.append(outcome)
+            else:
+                ready.append(self._remarked(outcome))
+        return ready, doubtful
+
+    def take(self) -> list[Audited]:
+        """Return what became of audits since the last call."""
+        audited, self._audited = self._audited, []
+        return audited
+
+    def _audit(self, clip: Clip, kind: str) -> None:
+        started = time.perf_counter()
+        verdict = None
+        try:
+            first = self._digest(clip)
+            second = first if first == clip.frames_sha256 else self._digest(clip)
+            verdict = verdict_of(clip.frames_sha256, first, second)
+        except MemoryError:
+            log.warning("row %s is not audited: there is no memory for its plain call", clip.row_id)
+        if verdict is None:  # after the handler: until then the error holds the call's tensors
+            free_memory()
+            return
+        seconds = time.perf_counter() - started
+        audited = Audited(kind=kind, row_id=clip.row_id, verdict=verdict, seconds=seconds)
+        self._audited.append(audited)
+        log.log(level_of(audited), "%s", told(audited))
+        if verdict == "differs":
+            self.apart.add(kind)
+        elif verdict == "unrepeatable":
+            self._unrepeatable.add(kind)
+
+    def _digest(self, clip: Clip) -> str | None:
+        """Return that of a plain call's frames; None where it fails. Raises MemoryError if that is why."""
+        try:
+            return frames_sha256(self._plain(RenderRow(clip.row_id, clip.request)))
+        except Exception as error:  # whatever a recipe raises that returned a clip before
+            if is_out_of_memory(error):
+                raise MemoryError from error
+            log.warning("the plain call of row %s fails: %s", clip.row_id, public_text(str(error)))
+        return None
+
+    def _remarked(self, outcome: Outcome) -> Outcome:
+        remark = self._remark(kind_of(outcome.request))
+        if not remark or not isinstance(outcome, Clip):
+            return outcome
+        return replace(outcome, environment={**outcome.environment, **remark})
+
+    def _remark(self, kind: str) -> Mapping[str, str]:
+        if kind in self.apart:
+            return {"audit": _APART}
+        return {"audit": _UNREPEATABLE} if kind in self._unrepeatable else {}
+
+
+def _had_company(outcome: Outcome) -> TypeGuard[Clip]:
+    return isinstance(outcome, Clip) and outcome.had_company

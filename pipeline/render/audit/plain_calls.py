@@ -1,0 +1,44 @@
+"""Rows rendered as a script does it: nothing is shared, intercepted or remembered.
+
+On a pipeline as it was when the renderer got it: copies of a copy that no row has seen, tokenizers and
+processors included, and networks with the attributes and buffers of that time. Not covered: what modules of
+Python, closures, classes and networks of second models have kept since then. A pipeline that goes by what
+earlier calls left there does not repeat its plain calls either, and is found by that.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from framefleet.pipeline.hooks.global_draws import GlobalDraws
+from framefleet.pipeline.model.loras.asked import adapters_in
+from framefleet.pipeline.model.model import Model
+from framefleet.pipeline.model.network_state import NetworkState
+from framefleet.pipeline.model.own_pipeline import OwnPipelines
+from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.render.encoders.text_encoders import Encoders
+from framefleet.pipeline.render.fused.batcher import as_in_pipelines
+from framefleet.pipeline.render.lora_layers import LoraLayers
+from framefleet.pipeline.render.recipe_call import RecipeCall
+from framefleet.pipeline.render.row_queue import RenderRow
+
+
+class PlainCalls:
+    """Plain calls of one model's rows. Make it before the first row runs."""
+
+    def __init__(self, model: Model, call: RecipeCall, loras: LoraLayers, encoders: Encoders) -> None:
+        self._model, self._call, self._loras, self._encoders = model, call, loras, encoders
+        kept = OwnPipelines(model.pipe, tells=False, shares_tools=False).make()
+        self._pipelines = OwnPipelines(kept, tells=False, shares_tools=False)
+        self._networks = [NetworkState(network) for network in model.networks().values()]
+
+    def __call__(self, row: RenderRow) -> Frames:
+        """Render a row that was not begun. Rows that are under way find all as it was."""
+        with as_in_pipelines(), GlobalDraws().kept(), ExitStack() as stack:
+            for network in self._networks:
+                stack.enter_context(network.restored())
+            if self._model.attention:
+                self._model.attention.use_again()
+            self._loras.switch_on(adapters_in(row.request.arguments))
+            self._encoders.bring()
+            return self._call(row, self._pipelines)

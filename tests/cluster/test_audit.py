@@ -1,0 +1,71 @@
+"""Audits of a job: rows that hidden state made wrong are found, also if they have records, and put right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from framefleet import Request, load_model
+from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
+from framefleet.pipeline.outputs.store import Store
+from tests.commands import command
+from tests.hidden_state import QUICK, remembers
+from tests.jobs import all_columns, check_whole, job_values, records_of, write_job, write_table
+from tests.tiny import SMALLEST, tiny
+
+REMEMBERS, WANDERS = "tests.hidden_state:remembers", "tests.hidden_state:wanders"
+SIZES = SMALLEST["wan"] | {"max_sequence_length": 32}
+
+
+def _rows(recipe: str, steps: list[int], *, first: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "prompt": f"ball {seed}",
+            "seed": seed,
+            "num_inference_steps": count,
+            "recipe": recipe,
+            "tag": f"row {seed}",
+        }
+        for seed, count in enumerate(steps, start=first)
+    ]
+
+
+def _plain(row: dict[str, Any]) -> str:
+    """The digest of a call in a script that has just loaded the pipeline."""
+    own = {name: row[name] for name in ("prompt", "num_inference_steps")}
+    pipe = load_model(tiny("wan"), dtype="fp32").pipe
+    return frames_sha256(to_frames(remembers(pipe, Request(arguments=SIZES | own, seed=row["seed"]))))
+
+
+def test_rows_that_hidden_state_made_wrong_are_rendered_again_and_all_records_are_right(
+    tmp_path: Path, ray_cluster: str
+) -> None:
+    # The state shows from the third step on: the first audit finds nothing, and wrong rows get records.
+    quick, slow = _rows(REMEMBERS, [QUICK] * 8, first=0), _rows(REMEMBERS, [4, 5, 4, 3] * 5, first=8)
+    never_equal = _rows(WANDERS, [2] * 4, first=28)
+    table = write_table(tmp_path / "t.parquet", [*quick, *slow, *never_equal])
+    values = job_values(table, tmp_path / "out", address=ray_cluster, recipe=REMEMBERS, audit={"every": 10})
+    values["fleet"]["workers"] = 1  # so that it begins with the quick rows
+    job = write_job(tmp_path / "job.yaml", values)
+    ended = command("render", job)
+    assert ended.exit_code == 0, ended.stderr
+
+    records = {record["tag"]: record for record in records_of(tmp_path / "out")}
+    assert all_columns(Store(str(tmp_path / "out")), "records").num_rows == 32 == len(records)
+    for row in [*quick, *slow]:
+        assert records[row["tag"]]["frames_sha256"] == _plain(row)
+    check_whole(tmp_path / "out")
+    assert not (tmp_path / "out" / "withdrawn.json").exists()
+
+    kind = "rows of tests.hidden_state:remembers 16x16x5x32"
+    assert f"audit: {kind} differ in company from plain calls: each was rendered by" in ended.stderr
+    assert "rows of these had a record, and were rendered again" in ended.stderr
+    assert "audit: rows of tests.hidden_state:wanders 16x16x5x32 cannot be repeated" in ended.stderr
+    assert f"warning: worker-0: {kind} differ in company from plain calls, as row" in ended.stderr
+    remarks = {tag: json.loads(record["environment"]).get("audit") for tag, record in records.items()}
+    assert all("plain call" in (remarks[row["tag"]] or "") for row in slow)
+    assert "two plain calls of such a row differed" in remarks.values()
+
+    again = command("render", job)
+    assert "nothing to do: every row has a record" in again.stderr

@@ -1,0 +1,166 @@
+"""Rows are rendered again by plain calls: what copies of a pipeline miss is noticed, and put right."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import WanTransformer3DModel
+
+from framefleet import Audit, Batching, Clip, Model, Renderer, Request, load_model
+from framefleet.pipeline.outputs.frames import to_frames
+from framefleet.pipeline.recipes.recipe import Recipe
+from framefleet.pipeline.render.audit.audited import Verdict
+from tests import hidden_state
+from tests.tiny import SMALLEST, tiny
+
+RECIPES: dict[str, Callable[..., Any]] = {
+    "remembers": hidden_state.remembers,
+    "wanders": hidden_state.wanders,
+}
+
+
+@functools.cache
+def _model() -> Model:
+    return load_model(tiny("wan"), dtype="fp32")
+
+
+def _renderer(model: Model, every: int, mode: Any = "exact") -> Renderer:
+    known = {name: Recipe(name=name, function=function, digest="") for name, function in RECIPES.items()}
+    return Renderer(
+        model, Batching(max_rows=3, min_gain=0, mode=mode), recipes=known, audit=Audit(every=every)
+    )
+
+
+def _requests(recipe: str, steps: list[int]) -> list[Request]:
+    sizes = SMALLEST["wan"] | {"max_sequence_length": 16}
+    return [
+        Request(
+            arguments={**sizes, "prompt": f"ball {seed}", "num_inference_steps": count},
+            seed=seed,
+            recipe=recipe,
+        )
+        for seed, count in enumerate(steps)
+    ]
+
+
+def _clips(renderer: Renderer, rows: list[Request]) -> dict[int, Clip]:
+    clips = {}
+    for outcome in renderer.render(rows):
+        assert isinstance(outcome, Clip), outcome.traceback
+        clips[outcome.request.seed] = outcome
+    return clips
+
+
+def _is_plain(clip: Clip, row: Request) -> bool:
+    plain = to_frames(RECIPES[row.recipe](load_model(tiny("wan"), dtype="fp32").pipe, row))
+    return np.array_equal(clip.frames, plain)
+
+
+def _verdicts(renderer: Renderer) -> list[Verdict]:
+    return [audited.verdict for audited in renderer.take_audits()]
+
+
+def test_rows_that_a_hidden_state_makes_differ_in_company_become_plain_calls(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    renderer, rows = _renderer(_model(), every=1000), _requests("remembers", [4, 3, 4, 5, 4])
+    with caplog.at_level(logging.WARNING, "framefleet"):
+        clips = _clips(renderer, rows)
+    assert all(_is_plain(clips[row.seed], row) for row in rows)
+    assert _verdicts(renderer) == ["differs"]
+    assert not any(clip.had_company for clip in clips.values())
+    assert all("rendered by a plain call" in clip.environment["audit"] for clip in clips.values())
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("rows of remembers 16x16x5x16 differ in company from plain calls, as row ")
+
+
+def test_without_audits_they_are_wrong() -> None:
+    renderer, rows = _renderer(_model(), every=0), _requests("remembers", [4, 3, 4, 5])
+    clips = _clips(renderer, rows)
+    assert not all(_is_plain(clips[row.seed], row) for row in rows)
+    assert _verdicts(renderer) == []
+
+
+def test_a_pipeline_that_does_not_repeat_its_plain_calls_is_named_as_such() -> None:
+    renderer, rows = _renderer(_model(), every=1000), _requests("wanders", [2, 3, 2, 3])
+    clips = _clips(renderer, rows)
+    assert _verdicts(renderer) == ["unrepeatable"]
+    assert all(clip.had_company for clip in clips.values())
+    assert {clip.environment["audit"] for clip in clips.values()} == {
+        "two plain calls of such a row differed"
+    }
+
+
+@pytest.mark.parametrize(("every", "audits"), [(1, 6), (4, 2), (1000, 1), (0, 0)])
+def test_the_first_row_and_then_one_in_so_many_are_audited(every: int, audits: int) -> None:
+    renderer = _renderer(_model(), every=every)
+    clips = _clips(renderer, _requests("generate", [2] * 6))
+    assert _verdicts(renderer) == ["equal"] * audits
+    assert not any("audit" in clip.environment for clip in clips.values())
+
+
+def test_a_row_that_was_never_in_company_needs_no_audit() -> None:
+    renderer = _renderer(_model(), every=1)
+    _clips(renderer, _requests("generate", [2]))
+    assert _verdicts(renderer) == []
+
+
+def test_fast_rows_may_differ_and_are_not_audited() -> None:
+    renderer = _renderer(_model(), every=1, mode="fast")
+    _clips(renderer, _requests("generate", [2, 2]))
+    assert _verdicts(renderer) == []
+
+
+class Latched(WanTransformer3DModel):
+    """Goes by the first latents that it ever saw, as if each row had begun with these."""
+
+    first: Any = None
+
+    def forward(self, *arguments: Any, **named: Any) -> Any:
+        if self.first is None:
+            self.first = named["hidden_states"].detach().mean()
+        (prediction,) = super().forward(*arguments, **named)
+        return (prediction + self.first,)
+
+
+def test_what_a_network_kept_from_an_earlier_row_is_found_on_a_pipeline_as_it_was_loaded() -> None:
+    model = load_model(tiny("wan"), dtype="fp32")
+    model.pipe.transformer.__class__ = Latched
+    renderer, rows = _renderer(model, every=1), _requests("generate", [2, 2, 2])
+    clips = _clips(renderer, rows)
+    assert "differs" in _verdicts(renderer)
+    for row in rows[1:]:
+        vars(model.pipe.transformer).pop("first", None)
+        plain = to_frames(model.pipe(**row.arguments, generator=row.generator(), output_type="np"))
+        assert np.array_equal(clips[row.seed].frames, plain)
+
+
+def test_a_kind_that_another_worker_found_is_set_apart_at_once() -> None:
+    renderer, rows = _renderer(_model(), every=0), _requests("remembers", [4, 4, 3])
+    for row in rows:
+        renderer.submit(row, f"{row.seed:032x}")
+    renderer.step()
+    renderer.set_apart("remembers 16x16x5x16")
+    clips = {}
+    while renderer.num_active:
+        for clip in renderer.step():
+            assert isinstance(clip, Clip)
+            clips[clip.request.seed] = clip
+    assert all(_is_plain(clips[row.seed], row) for row in rows)
+
+
+def test_an_audit_leaves_the_process_and_rows_under_way_as_they_were() -> None:
+    torch.manual_seed(5)
+    rows = _requests("generate", [2, 3, 4, 5])
+    audited = _clips(_renderer(_model(), every=1), rows)
+    state = torch.get_rng_state()
+    torch.manual_seed(5)
+    alone = _clips(_renderer(_model(), every=0), rows)
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(np.array_equal(audited[row.seed].frames, alone[row.seed].frames) for row in rows)

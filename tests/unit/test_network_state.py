@@ -1,0 +1,87 @@
+"""What a network held at one time comes back: values, hooks, and nothing in place of what has not changed."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import nn
+
+from framefleet.pipeline.model.network_state import NetworkState
+
+
+class Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.Linear(2, 2)
+        self.register_buffer("mean", torch.zeros(2))
+        self.processor = SimpleNamespace(cache={})
+        self.sizes = (1, 2)
+
+
+def _touched() -> tuple[Any, NetworkState]:
+    network: Any = Network()
+    state = NetworkState(network)
+    network.mean += 1
+    network.processor.cache["a"] = torch.ones(2)
+    network.block.installed = True
+    network.block.register_forward_hook(lambda *_: torch.zeros(2))
+    return network, state
+
+
+def test_all_that_changed_comes_back() -> None:
+    network, state = _touched()
+    for _ in range(2):
+        state.restore()
+        assert network.mean.tolist() == [0, 0]
+        assert network.processor.cache == {}
+        assert not hasattr(network.block, "installed")
+        assert network.block(torch.ones(2)).abs().sum() > 0
+        network.processor.cache["b"] = 1  # of what was put back
+
+
+def test_for_a_while_it_is_as_it_was_and_then_goes_on() -> None:
+    network, state = _touched()
+    processor = network.processor
+    with state.restored():
+        assert network.processor.cache == {}
+        assert network.block(torch.ones(2)).abs().sum() > 0
+        network.other = 1
+    assert network.processor is processor
+    assert list(processor.cache) == ["a"]
+    assert network.mean.tolist() == [1, 1]
+    assert network.block.installed
+    assert network.block(torch.ones(2)).abs().sum() == 0
+    assert not hasattr(network, "other")
+
+
+def test_what_is_changed_in_place_meanwhile_does_not_stay() -> None:
+    network: Any = Network()
+    state = NetworkState(network)
+    with state.restored():
+        network.processor.cache["a"] = 1
+        network.mean += 1
+    assert network.processor.cache == {}
+    assert network.mean.tolist() == [0, 0]
+
+
+def test_what_is_equal_stays_the_same_object() -> None:
+    network: Any = Network()
+    before = (network.mean, network.processor, network.sizes, network.block.weight)
+    state = NetworkState(network)
+    state.restore()
+    with state.restored():
+        pass
+    now = (network.mean, network.processor, network.sizes, network.block.weight)
+    assert all(a is b for a, b in zip(before, now, strict=True))
+
+
+def test_a_hook_that_was_added_meanwhile_can_still_be_removed() -> None:
+    network: Any = Network()
+    state = NetworkState(network)
+    handle = network.block.register_forward_hook(lambda *_: torch.zeros(2))
+    with state.restored():
+        pass
+    handle.remove()
+    assert network.block(torch.ones(2)).abs().sum() > 0

@@ -1,0 +1,234 @@
+"""An audit finds that rows differ: whoever rendered them, whatever is killed, all records end up right.
+
+All is real (table, index, lock, driver, parts and clips in a folder) but the two workers, which answer in any
+order, and whose clips are wrong if they had company.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from framefleet.cluster import driver as driver_module
+from framefleet.cluster.driver import Driver
+from framefleet.cluster.fleet import Event, Ready, Reported
+from framefleet.cluster.lock import DriverLock
+from framefleet.cluster.messages import Assignment, Failed, Hello, Rendered, WorkerReport
+from framefleet.cluster.progress import Summary
+from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.render.render import new_run, work_of
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
+from framefleet.jobs.render.survey import mark_done, survey_rows
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.errors import JobError, StoreConflict
+from framefleet.pipeline.outputs import withdrawal
+from framefleet.pipeline.outputs.encode_clip import clip_path
+from framefleet.pipeline.outputs.parts import PartWriter
+from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.withdrawal import WITHDRAWN, finish_withdrawal
+from framefleet.pipeline.render.audit.audited import Audited, Verdict, kind_of
+from framefleet.pipeline.rows.tables.index import RowIndex
+from tests.jobs import all_columns, job_values, prompt_rows, write_table
+from tests.rows import RECORD
+
+NUM_ROWS = 40
+RIGHT, WRONG = "a" * 64, "b" * 64
+
+
+@dataclass
+class Workers:
+    """Two of them, in place of a fleet. verdicts: of the audit that comes after so many rows."""
+
+    store: Store
+    hello: Hello
+    seed: int
+    verdicts: dict[int, Verdict]
+    num_workers: int = 2
+    hands: dict[str, list[Assignment]] = field(default_factory=dict)
+    knows: set[str] = field(default_factory=set)  # workers that render such rows by plain calls
+    num_rendered: int = 0
+
+    def __post_init__(self) -> None:
+        self._random = random.Random(self.seed)
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing was started."""
+
+    def exchange(self, worker: str, assignments: Sequence[Assignment]) -> None:
+        self.hands[worker] = [*self.hands.get(worker, []), *assignments]
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        if not self.hands:
+            return [Ready("worker-0", self.hello), Ready("worker-1", self.hello)]
+        worker = self._random.choice(list(self.hands))
+        return [Reported(worker, WorkerReport(**self._report(worker)))]
+
+    def _report(self, worker: str) -> dict[str, Any]:
+        rows, told = self.hands.pop(worker), {}
+        self._random.shuffle(rows)
+        some = self._random.randint(0, len(rows))
+        ended = [self._render(worker, row) for row in rows[:some]]
+        due = [count for count in self.verdicts if count <= self.num_rendered]
+        if due and rows:
+            verdict = self.verdicts.pop(due[0])
+            row = rows[0]
+            told["audited"] = (
+                Audited(kind=kind_of(row.request), row_id=row.row_id, verdict=verdict, seconds=1.0),
+            )
+            if verdict == "differs":
+                self.knows.add(worker)
+        self.hands[worker] = rows[some:]
+        rendered = tuple(one for one in ended if isinstance(one, Rendered))
+        failed = tuple(one for one in ended if isinstance(one, Failed))
+        return {"rendered": rendered, "failed": failed, **told}
+
+    def _render(self, worker: str, row: Assignment) -> Rendered | Failed:
+        if row.is_apart:
+            self.knows.add(worker)
+        had_company = worker not in self.knows
+        digest = WRONG if had_company else RIGHT
+        try:
+            self.store.create(clip_path(row.row_id, ".mp4"), digest.encode())
+        except StoreConflict:  # of a driver that was killed
+            return Failed(row_id=row.row_id, error_type="", message="", traceback="", is_conflict=True)
+        self.num_rendered += 1
+        return Rendered(
+            record=replace(RECORD, row_id=row.row_id, frames_sha256=digest), had_company=had_company
+        )
+
+
+@pytest.fixture
+def resolved(tmp_path: Path) -> Iterator[ResolvedJob]:
+    table = write_table(tmp_path / "t.parquet", prompt_rows(NUM_ROWS))
+    values = job_values(table, tmp_path / "out")
+    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved:
+        yield resolved
+
+
+@pytest.fixture
+def run(resolved: ResolvedJob, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Summary]:
+    """Return what renders the job, as often as it is called, by workers with a seed and verdicts."""
+    hello = Hello(
+        version="",
+        fingerprint="",
+        model_digest=resolved.identity.model_digest,
+        environment={},
+        node="",
+        pid=0,
+    )
+
+    def run(seed: int, verdicts: dict[int, Verdict]) -> Summary:
+        workers = Workers(resolved.store, hello, seed, dict(verdicts))
+        monkeypatch.setattr(driver_module, "Fleet", lambda *_, **__: workers)
+        with closing(RowIndex()) as index, DriverLock(resolved.store) as lock:
+            survey_rows(resolved, index, Callback())
+            finish_withdrawal(resolved.store)
+            mark_done(resolved, index)
+            work = work_of(resolved, index, lock, run=new_run())
+            return Driver(work, on_progress=lambda _: None).run()
+
+    return run
+
+
+@pytest.fixture
+def store(resolved: ResolvedJob) -> Store:
+    return resolved.store
+
+
+def _records(store: Store) -> Counter[str]:
+    """How many records there are, of right and of wrong clips, each of its own row; clips are as they say."""
+    records = all_columns(store, "records").to_pylist()
+    assert len({record["row_id"] for record in records}) == len(records)
+    for record in records:
+        assert store.read(clip_path(record["row_id"], ".mp4")).decode() == record["frames_sha256"]
+    return Counter(record["frames_sha256"] for record in records)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_all_rows_that_no_audit_spoke_for_are_rendered_again(
+    seed: int, run: Callable[..., Summary], store: Store
+) -> None:
+    summary = run(seed, {5 + 4 * seed: "differs"})
+    assert _records(store) == {RIGHT: NUM_ROWS}
+    assert (summary.done, summary.failed) == (NUM_ROWS, 0)
+    assert len(summary.apart) == summary.num_audited == 1
+    assert not store.exists(WITHDRAWN)
+
+
+def test_rows_before_an_equal_audit_of_their_worker_stay(run: Callable[..., Summary], store: Store) -> None:
+    summary = run(3, {10: "equal", 20: "differs"})
+    found = _records(store)
+    assert found.total() == summary.done == NUM_ROWS
+    assert 0 < found[WRONG] <= 20, "proven, as far as anybody knows"
+
+
+def test_rows_that_cannot_be_repeated_keep_their_records(run: Callable[..., Summary], store: Store) -> None:
+    summary = run(1, {5: "unrepeatable"})
+    assert _records(store) == {WRONG: NUM_ROWS}
+    assert (summary.num_again, summary.apart, len(summary.unrepeatable)) == (0, (), 1)
+
+
+def test_both_workers_may_find_it(run: Callable[..., Summary], store: Store) -> None:
+    summary = run(2, {12: "differs", 13: "differs", 25: "differs"})
+    assert _records(store) == {RIGHT: NUM_ROWS}
+    assert len(summary.apart) == 1
+
+
+@pytest.mark.parametrize("num_parts", [0, 1])
+def test_a_driver_that_is_killed_while_it_takes_records_back_leaves_no_wrong_one(
+    num_parts: int, run: Callable[..., Summary], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PartWriter, "due", lambda writer, now: writer.rows_waiting > 3)
+    left = iter(range(num_parts))
+    drop_rows = withdrawal.drop_rows
+
+    def drop_some(*arguments: Any) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        drop_rows(*arguments)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(withdrawal, "drop_rows", drop_some)
+        run(4, {24: "differs"})
+    assert _records_left(store)[WRONG] > 0
+    finish_withdrawal(store)
+    assert _records_left(store)[WRONG] == 0
+    run(5, {0: "differs"})
+    assert _records(store) == {RIGHT: NUM_ROWS}
+
+
+def _records_left(store: Store) -> Counter[str]:
+    records = all_columns(store, "records").to_pylist()
+    return Counter(record["frames_sha256"] for record in records)
+
+
+def test_carried_columns_and_other_rows_of_a_part_stay(run: Callable[..., Summary], store: Store) -> None:
+    run(1, {})
+    before = all_columns(store, "records")
+    (path, *_) = store.list("records")
+    name = path.removeprefix("records/part-").rpartition("-")[0]
+    some = before["row_id"].to_pylist()[1:3]
+    withdrawal.withdraw(store, some, run=name)
+    after = all_columns(store, "records")
+    assert after.schema.equals(before.schema)
+    kept = [row for row in before.to_pylist() if row["row_id"] not in some]
+    assert sorted(after.to_pylist(), key=str) == sorted(kept, key=str)
+
+
+@pytest.mark.parametrize(
+    "content", [b"{}", b'{"run": "../x", "row_ids": []}', b'{"run": "r", "row_ids": ["x"]}']
+)
+def test_a_withdrawal_that_framefleet_did_not_write_is_refused(content: bytes, store: Store) -> None:
+    store.write(WITHDRAWN, content)
+    with pytest.raises(JobError, match=r"withdrawn.json is not as framefleet wrote it"):
+        finish_withdrawal(store)
