@@ -21,7 +21,7 @@ from framefleet.cluster.tally import Tally
 from framefleet.cluster.worker import Worker
 from framefleet.pipeline.errors import FleetError, ModelError, StoreError
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.outputs.encode_clip import clip_path
+from framefleet.pipeline.outputs.encode_clip import clip_path, extras_path
 from framefleet.pipeline.outputs.records import Record
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.tables.index import RowIndex
@@ -151,7 +151,9 @@ class Driver:
         log.warning("%s: row %s: %s: %s", worker, failed.row_id, failed.error_type, failed.message)
         if failed.is_conflict and failed.row_id in self._pending:
             # Left by an attempt that was never committed; only the driver knows that.
-            self._work.setup.store.delete(clip_path(failed.row_id, self._work.setup.media.suffix))
+            setup = self._work.setup
+            for path in (clip_path(failed.row_id, setup.media.suffix), extras_path(failed.row_id)):
+                setup.store.delete(path)
         self._tally.returned(worker)
         given_up = self._dispatcher.failed(worker, failed.row_id, failed, retry=not failed.is_final)
         if given_up is not None:
