@@ -12,7 +12,7 @@ from framefleet.cluster.dispatcher import GivenUp
 from framefleet.cluster.feed import Pending
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import Failed, WorkerSetup
-from framefleet.pipeline.outputs.encode_clip import clip_path
+from framefleet.pipeline.outputs.encode_clip import clip_path, extras_path
 from framefleet.pipeline.outputs.parts import PartWriter
 from framefleet.pipeline.outputs.records import (
     FAILURES,
@@ -55,8 +55,9 @@ class Committer:
             self.discard_clip(row_id)
 
     def discard_clip(self, row_id: str) -> None:
-        """Delete the clip of a row that has no record, so that another can be stored."""
-        self._setup.store.delete(clip_path(row_id, self._setup.media.suffix))
+        """Delete the clip of a row without a record, and what lies beside it: another can be stored."""
+        for path in (clip_path(row_id, self._setup.media.suffix), extras_path(row_id)):
+            self._setup.store.delete(path)
 
     def given_up(self, row: GivenUp, pending: Pending) -> FailureRecord:
         """Note a row that is not tried again; return what is noted."""

@@ -15,7 +15,7 @@ from diffusers import DiffusionPipeline
 
 from tests.pictures import clip, picture
 from tests.random_weights import fill_weights
-from tests.tinies import cogvideox, image, opensora, qwen_image, video, wan, z_image
+from tests.tinies import cogvideox, image, ltx2, opensora, qwen_image, sound, video, wan, z_image
 
 BUILDERS: dict[str, Callable[[], DiffusionPipeline]] = {
     "wan": wan.wan,
@@ -34,6 +34,8 @@ BUILDERS: dict[str, Callable[[], DiffusionPipeline]] = {
     "cogvideox_v2v": cogvideox.cogvideox_v2v,
     "ltx": video.ltx,
     "ltx_i2v": video.ltx_i2v,
+    "ltx2": ltx2.ltx2,
+    "stable_audio": sound.stable_audio,
     "hunyuan": video.hunyuan,
     "opensora": opensora.opensora,
     "opensora_dc": opensora.opensora_dc,
@@ -67,6 +69,8 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "cogvideox_v2v": {"height": 16, "width": 16, "num_inference_steps": 2, "strength": 0.8},
     "ltx": _FRAMES_9 | {"height": 32, "width": 32},
     "ltx_i2v": _FRAMES_9 | {"height": 32, "width": 32},
+    "ltx2": _FRAMES_9 | {"height": 32, "width": 32, "stg_scale": 0.0, "audio_stg_scale": 0.0},
+    "stable_audio": {"num_inference_steps": 2, "audio_end_in_s": 0.2},
     "hunyuan": _FRAMES_5,
     "opensora": _FRAMES_5 | {"height": 32, "width": 32, "max_sequence_length": 16},
     "opensora_dc": _FRAMES_5 | {"height": 64, "width": 32, "num_frames": 8, "max_sequence_length": 16},
@@ -92,6 +96,8 @@ INPUTS: dict[str, dict[str, int]] = {
     "opensora": {"last_image": 1},
     "svd": {"image": 1},
 }
+# Keeps most pixels between black and white, and most sound between silence and full scale.
+_DAMPED = {"vae.decoder.conv_out": 0.5, "vae.decoder.conv2": 0.02, "vocoder.conv_out": 1e-5}
 
 
 def smallest_call(name: str, *, start: int = 0) -> dict[str, Any]:
@@ -120,7 +126,9 @@ def build(name: str, folder: Path) -> Path:
         if isinstance(pipeline.components[key], torch.nn.Module):
             fill_weights(pipeline.components[key], seed=seed)
     with torch.no_grad():
-        for weight in pipeline.vae.decoder.conv_out.parameters():
-            weight.mul_(0.5)  # keeps most pixels between black and white
+        for place, factor in _DAMPED.items():
+            part = functools.reduce(lambda at, name: getattr(at, name, None), place.split("."), pipeline)
+            for weight in part.parameters() if part else ():
+                weight.mul_(factor)
     pipeline.save_pretrained(folder, safe_serialization=True)
     return folder

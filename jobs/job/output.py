@@ -5,8 +5,11 @@ from __future__ import annotations
 from framefleet.jobs.job.schema import Job, TableJob
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.outputs.media_settings import Media
+from framefleet.pipeline.outputs.encode_clip import out_of_step
+from framefleet.pipeline.outputs.media_settings import SOUNDS, Media, MediaFormat
 from framefleet.pipeline.outputs.store import Store
+
+_OWN: dict[str, MediaFormat] = {"video": "mp4", "image": "png", "audio": "flac"}
 
 
 def open_output(job: TableJob, place: str | None = None) -> Store:
@@ -19,7 +22,17 @@ def open_output(job: TableJob, place: str | None = None) -> Store:
 
 def media_of(job: Job, spec: PipelineSpec) -> Media:
     """Return how clips are stored. Raises JobError for a format that does not hold them."""
-    format = job.media.format or ("png" if spec.kind == "image" else "mp4")
-    if format == "png" and spec.kind == "video":
-        raise JobError(f"media.format is png, but {spec.class_name} renders videos", "use mp4 or mkv")
-    return Media(format=format, crf=job.media.crf, fps=job.media.fps)
+    own: MediaFormat = "png.zip" if spec.has_layers else _OWN[spec.kind]
+    media = Media(**{**job.media.model_dump(), "format": job.media.format or own})
+    said = f"media.format is {media.format}, but {spec.class_name} renders "
+    if (media.format in SOUNDS) != (spec.kind == "audio"):
+        raise JobError(f"{said}{'sound alone' if spec.kind == 'audio' else 'frames'}", f"use {own}")
+    if media.format == "png" and spec.kind == "video":
+        raise JobError(f"{said}videos", "use mp4 or mkv")
+    if media.format == "png" and spec.has_layers:
+        raise JobError(f"{said}layers", "use png.zip, or mkv")
+    native = spec.fps_of({**spec.defaults(), **job.defaults})
+    if spec.has_sound and media.audio and native and media.fps not in (None, native):
+        problem, fix = out_of_step(media.fps or native, native).args
+        raise JobError(f"media.fps: {problem}", fix)
+    return media

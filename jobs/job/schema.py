@@ -93,8 +93,10 @@ class MediaSection(Strict):
 
     format: MediaFormat | None = Field(
         default=None,
-        description="mp4 (H.264), mkv (lossless FFV1) or png; unset: mp4 for videos, png for images.",
+        description="mp4 (H.264, AAC), mkv (lossless FFV1, FLAC), png, png.zip (layers), exr.zip (HDR), "
+        "flac or wav (sound alone); unset: mp4, png for images, png.zip for layers, flac for sound.",
     )
+    audio: bool = Field(default=_MEDIA.audio, description="Whether clips have their sound.")
     crf: int = Field(default=_MEDIA.crf, ge=0, le=51, description="Quality of mp4, 0 (lossless) to 51.")
     fps: float | None = Field(
         default=None,

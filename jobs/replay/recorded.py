@@ -20,7 +20,7 @@ def recorded_frames(store: Store, record: Mapping[str, Any]) -> Frames:
 
     It is found by its row_id, and not where the record says: the output may have been moved.
     """
-    suffix = PurePosixPath(record["uri"]).suffix
+    suffix = "".join(PurePosixPath(record["uri"]).suffixes)
     if suffix not in {f".{format}" for format in get_args(MediaFormat)}:
         raise not_ours(store.url_of("records"), f"the clip of {record['row_id']} is a {suffix!r}")
     path = clip_path(record["row_id"], suffix)

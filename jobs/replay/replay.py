@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.outputs.clips import Clip, Outcome
 from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.outputs.media_settings import Media
+from framefleet.pipeline.outputs.records import Record
 from framefleet.pipeline.recipes.second_model import SecondModel, open_second_models
 from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.render.fused.batching import Batching
@@ -21,24 +23,27 @@ from framefleet.pipeline.request import is_model
 from framefleet.pipeline.rows.tables.checked_again import check_again
 
 _UNKNOWN = "?"  # not recorded, so never said to differ
+_FILE = "media_sha256"
+_TEXT = "extra_outputs"
+_LATER = ("audio_sha256", _TEXT, "extra_outputs_sha256")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replayed:
     """A row rendered again.
 
-    digests: (name, then, now). differences: the same, of what the environment has become. media: the file.
+    digests: (name, then, now), of what there is. differences: the same, of what the environment has become.
+    media: the file.
     """
 
-    digests: tuple[tuple[str, str, str], ...]
+    digests: tuple[tuple[str, str | None, str | None], ...]
     differences: tuple[tuple[str, str, str], ...]
     media: bytes
 
     @property
     def is_equal(self) -> bool:
-        """Whether the frames are; the file may differ by its codec's version."""
-        _, then, now = self.digests[0]
-        return then == now
+        """Whether frames, sound and other arrays are; the file may differ by its codec's version."""
+        return all(then == now for name, then, now in self.digests if name != _FILE)
 
 
 def replay(output: str, row_id: str, given: Given = NOTHING) -> Replayed:
@@ -73,13 +78,21 @@ def replay(output: str, row_id: str, given: Given = NOTHING) -> Replayed:
     there = {**recorded.environment, "recipe source": _recipe_digest(recorded)}
     here = dict(outcomes[0].environment) | {"recipe source": recipe.digest}
     return Replayed(
-        digests=tuple(
-            (name, getattr(recorded.record, name), getattr(now.record, name))
-            for name in ("frames_sha256", "media_sha256")
-        ),
+        digests=tuple(_digests(recorded.record, now.record)),
         differences=tuple(_differences(there, here)),
         media=now.content,
     )
+
+
+def _digests(then: Record, now: Record) -> Iterator[tuple[str, str | None, str | None]]:
+    """Yield the digests that either has; nothing is said of sound that no earlier version kept."""
+    is_earlier = then.frames_format is None and then.frames_sha256 is not None
+    for name in ("frames_sha256", *(() if is_earlier else _LATER), _FILE):
+        values = [getattr(record, name) for record in (then, now)]
+        if name == _TEXT:  # any text, of a record that may be anybody's
+            values = [text and hashlib.sha256(text.encode()).hexdigest() for text in values]
+        if values != [None, None]:
+            yield name, values[0], values[1]
 
 
 def _not_rendered(row_id: str, error: Exception) -> FramefleetError:

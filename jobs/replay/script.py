@@ -1,13 +1,14 @@
-"""From a record to a script that renders its row again with torch and diffusers alone, and checks the frames.
+"""From a record to a script that renders its row again with torch and diffusers alone, and compares.
 
 Models that diffusers lacks are imported from framefleet.
 
-Not covered: other recipes than `generate`, images and videos, and schedules of guidance.
+Not covered: other recipes than `generate`, images and videos, schedules of guidance. Outputs beside
+frames and sound are not compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from framefleet.jobs.replay.recorded_row import NOTHING, Given, Recorded, find_recorded
@@ -24,13 +25,16 @@ from framefleet.pipeline.model.sources.source import Source
 from framefleet.pipeline.model.specs.dtypes import check_dtype
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, resolve_scheduler
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.outputs.audio import SOUND
+from framefleet.pipeline.outputs.frames import PICTURES
+from framefleet.pipeline.outputs.records import Record
 from framefleet.pipeline.recipes.guidance_check import is_schedule
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import is_input
 from framefleet.pipeline.rows.tables.checked_again import check_again
 
 TEMPLATE = '''\
-"""Render row {row_id} again and compare its frames with those of the record."""
+"""Render row {row_id} again and compare what it made with the record."""
 
 # Made by framefleet {framefleet}. The clip was rendered with:
 {environment}
@@ -46,7 +50,7 @@ import torch
 MODEL = {model!r}  # model digest {model_digest}
 ARGUMENTS = {arguments}
 SEED = {seed}
-FRAMES_SHA256 = {frames_sha256!r}
+{digests}
 
 torch.set_num_threads({threads})  # on CPU their number chooses kernels
 torch.backends.cudnn.benchmark = False
@@ -61,18 +65,30 @@ torch.manual_seed(SEED)
 numpy.random.seed(SEED % 2**32)
 random.seed(SEED)
 output = pipe(**ARGUMENTS, generator=torch.Generator("cpu").manual_seed(SEED), output_type="np")
-frames = ({frames} * 255).round().astype("uint8")  # (T, H, W, 3)
+{checks}'''
 
+FRAMES_CHECK = """
+frames = {frames}  # (T, H, W, {channels})
 shape = "x".join(map(str, frames.shape))
-digest = hashlib.sha256(f"uint8 {{shape}}\\n".encode() + frames.tobytes()).hexdigest()
+digest = hashlib.sha256(f"{dtype} {{shape}}\\n".encode() + frames.tobytes()).hexdigest()
 if digest != FRAMES_SHA256:
     sys.exit(f"other frames: {{digest}} now, {{FRAMES_SHA256}} in the record")
 print(f"the same frames: {{digest}}")
-'''
+"""
+
+SOUND_CHECK = """
+sound = torch.as_tensor({sound}).float().cpu().numpy().reshape({channels}, -1)
+pcm = (sound.T.clip(-1, 1) * numpy.float32(32767)).round().astype("<i2")  # (samples, channels)
+line = f"int16 {{len(pcm)}}x{channels} {sample_rate}\\n"
+digest = hashlib.sha256(line.encode() + pcm.tobytes()).hexdigest()
+if digest != AUDIO_SHA256:
+    sys.exit(f"other sound: {{digest}} now, {{AUDIO_SHA256}} in the record")
+print(f"the same sound: {{digest}}")
+"""
 
 
 def replay_script(output: str, row_id: str, given: Given = NOTHING) -> str:
-    """Return the script for one row. It exits with 0 when the frames are those of the record, else with 1.
+    """Return the script for one row. It exits with 0 when frames and sound are the record's, else with 1.
 
     given: what the output is not trusted with; its values stand in the script as literals.
     """
@@ -133,7 +149,7 @@ def _filled(
         loras=_loras(recorded),
         arguments=_python(without_loras(recorded.request.arguments)),
         seed=repr(recorded.request.seed),
-        frames_sha256=recorded.record.frames_sha256,
+        digests="\n".join(_digests(recorded.record)),
         threads=repr(recorded.model.threads),
         tf32=_tf32(environment),
         pipeline=spec.class_name,
@@ -142,8 +158,36 @@ def _filled(
         setup="\n".join(setup.lines),
         scheduler=choice.class_name,
         overrides="".join(f", {name}={value!r}" for name, value in choice.overrides.items()),
-        frames="output.images" if spec.kind == "image" else "output.frames[0]",
+        checks="".join(_checks(recorded.record, spec)),
     )
+
+
+def _digests(record: Record) -> Iterator[str]:
+    if record.frames_sha256 is not None:
+        yield f"FRAMES_SHA256 = {record.frames_sha256!r}"
+    if record.audio_sha256 is not None:
+        yield f"AUDIO_SHA256 = {record.audio_sha256!r}"
+
+
+def _checks(record: Record, spec: PipelineSpec) -> Iterator[str]:
+    """Yield the lines that compare what the record has digests of."""
+    if record.frames_sha256 is not None:
+        is_float = (record.frames_format or "").endswith("float32")
+        own = "images" if spec.kind == "image" else "frames"
+        field = next((name for name in PICTURES if name in spec.returns), own)
+        frames = f"output.{field}{'[0]' if field == 'frames' or spec.has_layers else ''}"
+        yield FRAMES_CHECK.format(
+            frames=f'{frames}.astype("float32")' if is_float else f'({frames} * 255).round().astype("uint8")',
+            dtype="float32" if is_float else "uint8",
+            channels=4 if (record.frames_format or "").startswith("rgba") else 3,
+        )
+    if record.audio_sha256 is not None:
+        sound = next((name for name in SOUND if name in spec.returns), SOUND[0])
+        yield SOUND_CHECK.format(
+            sound=f"output.{sound}",
+            channels=repr(record.audio_channels),
+            sample_rate=repr(record.audio_sample_rate),
+        )
 
 
 def _in_comment(text: str) -> str:

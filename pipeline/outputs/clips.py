@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.outputs.audio import Audio
+from framefleet.pipeline.outputs.extras import Extras
+from framefleet.pipeline.outputs.frames import Pictures
 from framefleet.pipeline.request import Request
 
 
@@ -15,8 +17,10 @@ from framefleet.pipeline.request import Request
 class Clip:
     """One rendered row, and all that its record says about how it came to be.
 
-    frames: uint8 RGB (T, H, W, 3); T is 1 for images. native_fps: the rate it is rendered for; None where
-    the model does not say. seconds: encode_s (text), denoise_s (from the first forward to the last, shared
+    frames: uint8 RGB (T, H, W, 3); T is 1 for images. With alpha (T, H, W, 4), T layers where there are;
+    float32 where values lie outside [0, 1]; None of pipelines that make sound alone. audio: their sound, if
+    any. extras: what else the pipeline returned. native_fps: the rate it is rendered for; None where the
+    model does not say. seconds: encode_s (text), denoise_s (from the first forward to the last, shared
     with other rows), decode_s. batch_size: mean rows over its forwards. started_at: when the renderer took
     the row. numerics: as the row_id has them. environment: where it was rendered. had_company: others were
     under way beside it, and so audits speak for it.
@@ -24,8 +28,8 @@ class Clip:
 
     row_id: str
     request: Request
-    frames: Frames
-    frames_sha256: str
+    frames: Pictures | None
+    frames_sha256: str | None
     native_fps: float | None
     model: str
     model_digest: str
@@ -36,6 +40,9 @@ class Clip:
     environment: Mapping[str, Any]
     started_at: datetime
     had_company: bool = False
+    audio: Audio | None = None
+    audio_sha256: str | None = None
+    extras: Extras = field(default_factory=Extras)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

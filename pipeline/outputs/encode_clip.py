@@ -8,10 +8,13 @@ import socket
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import framefleet
+from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.clips import Clip
+from framefleet.pipeline.outputs.frames import frames_format
 from framefleet.pipeline.outputs.media import encode
 from framefleet.pipeline.outputs.media_settings import Media
 from framefleet.pipeline.outputs.records import Record, public_arguments
@@ -21,11 +24,15 @@ from framefleet.pipeline.request import clip_fps
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedClip:
-    """A clip as a file. record: as of a first attempt, without `uri`, `worker` and `row_indices`."""
+    """A clip as a file. record: as of a first attempt, without `uri`, `worker` and `row_indices`.
+
+    extras: the file of arrays that were returned beside it, if any.
+    """
 
     path: str
     content: bytes
     record: Record
+    extras: bytes | None = None
 
 
 def clip_path(row_id: str, suffix: str) -> str:
@@ -33,14 +40,24 @@ def clip_path(row_id: str, suffix: str) -> str:
     return f"clips/{row_id[:2]}/{row_id}{suffix}"
 
 
+def extras_path(row_id: str) -> str:
+    """Where arrays lie that a row's pipeline returned beside its clip."""
+    return f"extras/{row_id}.safetensors"
+
+
 def encode_clip(clip: Clip, media: Media) -> EncodedClip:
-    """Return the file of a clip; equal clips give equal bytes in every process."""
+    """Return the file of a clip; equal clips give equal bytes in every process.
+
+    Raises RenderError for what the format cannot hold, and for sound out of step with its frames.
+    """
     started = time.perf_counter()
     request = clip.request
+    audio = clip.audio if media.audio else None
     fps = clip_fps(request.fps, media.fps, clip.native_fps)
-    content = encode(clip.frames, media=media, fps=fps, metadata=_tags(clip))
-    num_frames, height, width, _ = clip.frames.shape
-    is_image = media.format == "png"
+    if audio and clip.frames is not None and fps != (clip.native_fps or fps):
+        raise out_of_step(fps, clip.native_fps)
+    content = encode(clip.frames, media=media, fps=fps, metadata=_tags(clip), audio=audio)
+    extras = clip.extras.file()
     record = Record(
         row_id=clip.row_id,
         row_indices=(),
@@ -48,11 +65,7 @@ def encode_clip(clip: Clip, media: Media) -> EncodedClip:
         media_sha256=hashlib.sha256(content).hexdigest(),
         frames_sha256=clip.frames_sha256,
         bytes=len(content),
-        height=height,
-        width=width,
-        num_frames=num_frames,
-        fps=None if is_image else fps,
-        duration_s=None if is_image else num_frames / fps,
+        **_lengths(clip, media, fps),
         arguments=public_arguments(request.arguments),
         seed=request.seed,
         scheduler=request.scheduler,
@@ -72,8 +85,39 @@ def encode_clip(clip: Clip, media: Media) -> EncodedClip:
         decode_s=clip.seconds["decode_s"],
         write_s=time.perf_counter() - started,
         peak_memory_bytes=clip.peak_memory_bytes,
+        frames_format=None if clip.frames is None else frames_format(clip.frames),
+        audio_sha256=clip.audio_sha256 if audio else None,
+        audio_sample_rate=audio.sample_rate if audio else None,
+        audio_channels=audio.num_channels if audio else None,
+        extra_outputs=clip.extras.json(),
+        extra_outputs_sha256=None if extras is None else hashlib.sha256(extras).hexdigest(),
     )
-    return EncodedClip(path=clip_path(clip.row_id, media.suffix), content=content, record=record)
+    path = clip_path(clip.row_id, media.suffix)
+    return EncodedClip(path=path, content=content, record=record, extras=extras)
+
+
+def out_of_step(fps: float, native_fps: float | None) -> RenderError:
+    return RenderError(
+        f"at {fps:g} frames per second the frames would not keep step with their sound, made for "
+        f"{native_fps:g}",
+        "leave fps out; or give the pipeline its frame_rate, if it takes one; or set media.audio to false",
+    )
+
+
+def _lengths(clip: Clip, media: Media, fps: float) -> dict[str, Any]:
+    """Return what a record says about sizes and times."""
+    if clip.frames is None:
+        duration_s = clip.audio.duration_s if clip.audio else None
+        return dict.fromkeys(("height", "width", "num_frames", "fps")) | {"duration_s": duration_s}
+    num_frames, height, width, _ = clip.frames.shape
+    is_still = media.format in ("png", "png.zip")
+    return {
+        "height": height,
+        "width": width,
+        "num_frames": num_frames,
+        "fps": None if is_still else fps,
+        "duration_s": None if is_still else num_frames / fps,
+    }
 
 
 def store_clip(store: Store, encoded: EncodedClip) -> Record:
@@ -83,6 +127,8 @@ def store_clip(store: Store, encoded: EncodedClip) -> Record:
     StoreConflict when other bytes lie under the name.
     """
     started = time.perf_counter()
+    if encoded.extras is not None:
+        store.create(extras_path(encoded.record.row_id), encoded.extras)
     store.create(encoded.path, encoded.content)
     return replace(
         encoded.record,

@@ -1,4 +1,4 @@
-"""In: whatever a recipe returned. Out: uint8 RGB frames (T, H, W, 3), and their digest."""
+"""In: what stands for frames in an output. Out: frames as an array (T, H, W, channels), and their digest."""
 
 from __future__ import annotations
 
@@ -12,40 +12,72 @@ from PIL import Image
 from framefleet.pipeline.errors import RenderError
 
 Frames: TypeAlias = npt.NDArray[np.uint8]  # (T, H, W, 3), RGB, C-contiguous
+# Frames, or (T, H, W, 4) with alpha; float32 where values lie outside [0, 1]. T may count layers.
+Pictures: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+
+IMAGES = ("images", "image")  # in outputs of diffusers: of these the first dimension is a batch
+PICTURES = ("frames", "video", *IMAGES)
 
 
 def to_frames(output: object) -> Frames:
-    """Return the one clip in `output` as uint8 RGB (T, H, W, 3), C-contiguous, rounded as diffusers does.
+    """Return the one clip in `output` as uint8 RGB (T, H, W, 3), as `to_pictures` does.
 
-    output: a diffusers pipeline output (`.frames` or `.images`), or what may stand in one: PIL images,
-    NumPy arrays (T, H, W, 3) or (H, W, 3), torch tensors (T, C, H, W) or (C, H, W), or lists of these;
-    floats in [0, 1] or uint8. Leading dimensions of one are taken off. Raises RenderError for anything else.
+    output: a diffusers pipeline output, or what may stand in one. Raises RenderError for frames with alpha
+    and for values outside [0, 1].
     """
-    images = getattr(output, "images", None)
-    array = _to_array(getattr(output, "frames", output) if images is None else images)
+    name = next((name for name in PICTURES if getattr(output, name, None) is not None), None)
+    pictures = to_pictures(getattr(output, name) if name else output, are_images=name in IMAGES)
+    if pictures.shape[-1] == 4:
+        raise RenderError(
+            f"the recipe goes on from frames with alpha, shape {pictures.shape}, which has no place in it",
+            "use the recipe generate",
+        )
+    if pictures.dtype != np.uint8:
+        raise out_of_range(pictures)
+    return pictures.astype(np.uint8, copy=False)
+
+
+def to_pictures(value: object, *, are_images: bool = False) -> Pictures:
+    """Return the one clip that `value` holds, C-contiguous; uint8, rounded as diffusers does.
+
+    value: PIL images, NumPy arrays (T, H, W, C) or (H, W, C), torch tensors (T, C, H, W) or (C, H, W), or
+    lists of these; 3 or 4 channels, uint8 or floats. Leading dimensions of one are taken off. Floats outside
+    [0, 1] stay as they are, as float32. are_images: several of them are a batch, but for the layers of one.
+    Raises RenderError for anything else.
+    """
+    array = _to_array(value)
+    is_batch = are_images and array.ndim == 4 and array.shape[0] > 1
     while array.ndim > 4 and array.shape[0] == 1:
         array = array[0]
-    if array.ndim > 4 or (images is not None and array.ndim == 4 and array.shape[0] > 1):
+    if array.ndim > 4 or is_batch:
         raise RenderError(
             f"the recipe returned a batch of {array.shape[0]} clips, shape {array.shape}; a row is one clip",
             "leave num_images_per_prompt and num_videos_per_prompt at 1; use one row per seed",
         )
     if array.ndim == 3:
         array = array[None]
-    if array.ndim != 4 or array.shape[-1] != 3 or 0 in array.shape:
+    if array.ndim != 4 or array.shape[-1] not in (3, 4) or 0 in array.shape:
         raise RenderError(
-            f"the recipe returned frames of shape {array.shape}, not (T, H, W, 3)",
-            "return RGB frames: convert grayscale and RGBA in the recipe",
+            f"the recipe returned frames of shape {array.shape}, not (T, H, W, 3) or (T, H, W, 4)",
+            "return RGB or RGBA frames: convert grayscale in the recipe",
         )
-    return np.ascontiguousarray(_to_uint8(array))
+    return _to_uint8(np.ascontiguousarray(array))
 
 
-def frames_sha256(frames: Frames) -> str:
-    """Return SHA-256 over the ASCII line `uint8 TxHxWx3\\n`, then the bytes in C order."""
+def frames_sha256(frames: Pictures) -> str:
+    """Return SHA-256 over the ASCII line `uint8 TxHxWx3\\n`, then the bytes in C order.
+
+    With other dtypes and channels, those stand in the line.
+    """
     shape = "x".join(map(str, frames.shape))
-    digest = hashlib.sha256(f"uint8 {shape}\n".encode("ascii"))
+    digest = hashlib.sha256(f"{frames.dtype} {shape}\n".encode("ascii"))
     digest.update(np.ascontiguousarray(frames).data)
     return digest.hexdigest()
+
+
+def frames_format(frames: Pictures) -> str:
+    """Return channels and dtype, as records say them: "rgb uint8", "rgba float32"."""
+    return f"{'rgba' if frames.shape[-1] == 4 else 'rgb'} {frames.dtype}"
 
 
 def _to_array(value: object) -> npt.NDArray[Any]:
@@ -65,9 +97,9 @@ def _to_array(value: object) -> npt.NDArray[Any]:
 
 
 def _image_to_array(image: Image.Image) -> npt.NDArray[Any]:
-    if image.mode != "RGB":
+    if image.mode not in ("RGB", "RGBA"):
         raise RenderError(
-            f"the recipe returned a PIL image of mode {image.mode}, size {image.size}; frames are RGB",
+            f"the recipe returned a PIL image of mode {image.mode}, size {image.size}, not RGB or RGBA",
             'return `image.convert("RGB")`',
         )
     return np.asarray(image)
@@ -96,7 +128,7 @@ def _tensor_to_array(tensor: Any) -> npt.NDArray[Any]:
     return np.moveaxis(array, -3, -1)
 
 
-def _to_uint8(array: npt.NDArray[Any]) -> Frames:
+def _to_uint8(array: npt.NDArray[Any]) -> Pictures:
     if array.dtype == np.uint8:
         return array
     if not np.issubdtype(array.dtype, np.floating):
@@ -105,11 +137,20 @@ def _to_uint8(array: npt.NDArray[Any]) -> Frames:
         )
     scaled = (array * 255).round()  # what diffusers' numpy_to_pil does, in the array's own precision
     low, high = float(scaled.min()), float(scaled.max())
-    if np.isnan(low):  # min() and max() pass a NaN on
-        raise RenderError("the frames contain NaN", "use dtype bf16 or fp32: fp16 overflows in many models")
-    if low < 0 or high > 255:
+    if not np.isfinite([low, high]).all():  # min() and max() pass a NaN on
         raise RenderError(
-            f"the frames span {low / 255:.3g} to {high / 255:.3g}, not [0, 1]",
-            "scale and clip them in the recipe: `((x + 1) / 2).clip(0, 1)` for frames in [-1, 1]",
+            f"the frames contain {'NaN' if np.isnan(low) else 'infinity'}",
+            "use dtype bf16 or fp32: fp16 overflows in many models",
         )
+    if low < 0 or high > 255:
+        return array.astype(np.float32)
     return scaled.astype(np.uint8)
+
+
+def out_of_range(frames: Pictures) -> RenderError:
+    """Return what is said where only frames in [0, 1] have a place."""
+    return RenderError(
+        f"the frames span {frames.min():.3g} to {frames.max():.3g}, not [0, 1]",
+        "set media.format to exr.zip to keep them as they are; or scale and clip them in the recipe: "
+        "`((x + 1) / 2).clip(0, 1)` for frames in [-1, 1]",
+    )

@@ -1,74 +1,100 @@
-"""In: frames and tags. Out: the bytes of an mp4, mkv or png, always the same for the same input; and back."""
+"""In: frames, sound and tags. Out: the bytes of one file, always the same for the same input; and back."""
 
 from __future__ import annotations
 
 import io
-import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from framefleet.pipeline.errors import RenderError, StoreError
-from framefleet.pipeline.outputs.frames import Frames
-from framefleet.pipeline.outputs.media_settings import Media, exact_rate
-
-# Without these flags swscale may take another path on another CPU.
-SCALING = (
-    Interpolation.BICUBIC
-    | Interpolation.ACCURATE_RND
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.FULL_CHR_H_INP
-    | Interpolation.BITEXACT
+from framefleet.pipeline.outputs.audio import Audio, Pcm
+from framefleet.pipeline.outputs.av_file import decode_frames, decode_sound, encode_av, read_tags
+from framefleet.pipeline.outputs.frame_zip import (
+    SOUND_FILE,
+    ZIP_SIGNATURE,
+    decode_zip,
+    encode_zip,
+    read_member,
+    read_tags_of_zip,
 )
-# One thread: with another number x264 writes other bytes; rows are encoded side by side anyway.
-_CODEC_OPTIONS = {"threads": "1", "flags": "+bitexact"}
-# cpu-independent: x264 must not choose its algorithms by the CPU it meets.
-X264_OPTIONS = {"preset": "medium", "x264-params": "cpu-independent=1"}
-# bitexact: no encoder version, date or random segment id. faststart: a browser plays before the end arrives.
-CONTAINER_OPTIONS = {
-    "mp4": {"fflags": "+bitexact", "movflags": "use_metadata_tags+faststart"},
-    "mkv": {"fflags": "+bitexact"},
-}
-CONTAINER_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
+from framefleet.pipeline.outputs.frames import Frames, Pictures, out_of_range
+from framefleet.pipeline.outputs.media_settings import SOUNDS, VIDEOS, ZIPS, Media, exact_rate
+
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-def encode(frames: Frames, *, media: Media, fps: float, metadata: Mapping[str, str]) -> bytes:
+def encode(
+    frames: Pictures | None,
+    *,
+    media: Media,
+    fps: float,
+    metadata: Mapping[str, str],
+    audio: Audio | None = None,
+) -> bytes:
     """Return the file's bytes; equal arguments give equal bytes in every process.
 
-    metadata: written as the container's own tags (png: iTXt chunks); keys in lower case.
-    mp4 is 4:2:0, but 4:4:4 where a side is odd; not every player shows that.
+    metadata: written as the container's own tags (png: iTXt chunks, zip: tags.json); keys in lower case.
+    mp4 is 4:2:0, but 4:4:4 where a side is odd; not every player shows that. Raises RenderError for what the
+    format cannot hold.
     """
+    _check(frames, audio, media)
     tags = {key: _storable(value) for key, value in metadata.items()}
-    if media.format == "png":
-        return _encode_png(frames, tags)
-    num_frames, height, width, _ = frames.shape
+    rate = exact_rate(fps)
     try:
-        with tempfile.TemporaryDirectory() as folder:  # faststart opens the file a second time by its name
-            path = Path(folder, f"clip{media.suffix}")
-            _encode_video(path, frames, media=media, rate=exact_rate(fps), tags=tags)
-            return path.read_bytes()
+        if media.format == "png":
+            assert frames is not None
+            return _encode_png(frames, tags)
+        if media.format in ZIPS:
+            assert frames is not None
+            flac = Media(format="flac")
+            sound = encode_av(None, audio, media=flac, rate=rate, tags={}) if audio else None
+            return encode_zip(frames, sound, kind="exr" if media.format == "exr.zip" else "png", tags=tags)
+        return encode_av(frames, audio, media=media, rate=rate, tags=tags)  # type: ignore[arg-type]  # checked
     except av.FFmpegError as error:
+        shown = "sound" if frames is None else f"{len(frames)} frames of {frames.shape[2]}x{frames.shape[1]}"
         raise RenderError(
-            f"{num_frames} frames of {width}x{height} could not be written as {media.format}: {error}",
+            f"{shown} could not be written as {media.format}: {error}",
             "use a larger or an even size, or another media.format; look for a full temporary folder",
         ) from error
 
 
 def decode(media_bytes: bytes) -> Frames:
-    """Return the frames of a file that `encode` wrote: the very same of mkv and png, near ones of mp4."""
+    """Return the frames of a file that `encode` wrote: the very same of all formats but mp4, near ones of it.
+
+    Floats of exr.zip as 8 bits.
+    """
     with _reading(media_bytes):
         if media_bytes.startswith(PNG_SIGNATURE):
             with Image.open(io.BytesIO(media_bytes)) as image:
-                return np.asarray(image.convert("RGB"))[None]
-        with av.open(io.BytesIO(media_bytes), "r") as container:
-            return np.stack([_to_rgb(frame) for frame in container.decode(video=0)])
+                return np.asarray(image)[None]
+        if media_bytes.startswith(ZIP_SIGNATURE):
+            return decode_zip(media_bytes).astype(np.uint8, copy=False)
+        return decode_frames(media_bytes)
+
+
+def decode_floats(media_bytes: bytes) -> Pictures:
+    """Return the frames of an exr.zip as they are."""
+    with _reading(media_bytes):
+        return decode_zip(media_bytes, is_float=True)
+
+
+def decode_audio(media_bytes: bytes) -> tuple[Pcm, int] | None:
+    """Return the sound of a file that `encode` wrote, as samples (samples, channels) and their rate.
+
+    The very same of all formats but mp4. None without sound.
+    """
+    with _reading(media_bytes):
+        if media_bytes.startswith(PNG_SIGNATURE):
+            return None
+        if media_bytes.startswith(ZIP_SIGNATURE):
+            sound = read_member(media_bytes, SOUND_FILE)
+            return None if sound is None else decode_sound(sound)
+        return decode_sound(media_bytes)
 
 
 def read_metadata(media_bytes: bytes) -> dict[str, str]:
@@ -78,9 +104,33 @@ def read_metadata(media_bytes: bytes) -> dict[str, str]:
             with Image.open(io.BytesIO(media_bytes)) as image:
                 image.load()
                 return {str(key): str(value) for key, value in image.info.items() if isinstance(value, str)}
-        with av.open(io.BytesIO(media_bytes), "r") as container:
-            tags = {key.lower(): value for key, value in container.metadata.items()}  # Matroska shouts
-            return {key: value for key, value in tags.items() if key not in CONTAINER_TAGS}
+        if media_bytes.startswith(ZIP_SIGNATURE):
+            return read_tags_of_zip(media_bytes)
+        return read_tags(media_bytes)
+
+
+def _check(frames: Pictures | None, audio: Audio | None, media: Media) -> None:
+    """Raise RenderError for what the format cannot hold: nothing is left out of a file."""
+    format = media.format
+    if frames is None and (format not in SOUNDS or audio is None):
+        raise RenderError(f"the row has sound alone, and {format} holds frames", "set media.format to flac")
+    if frames is None:
+        return
+    if format in SOUNDS:
+        raise RenderError(f"the row has frames, and {format} holds sound alone", "set media.format to mp4")
+    if audio and format == "png":
+        raise RenderError("the row has sound, and png holds none", "set media.format to mp4 or mkv")
+    if format == "png" and len(frames) != 1:
+        raise RenderError(
+            f"png holds one frame, and the clip has {len(frames)}",
+            "set media.format to mp4 or mkv, or for layers to png.zip",
+        )
+    if frames.dtype != np.uint8 and format != "exr.zip":
+        raise out_of_range(frames)
+    if frames.shape[-1] == 4 and format == "mp4":
+        raise RenderError(
+            "the frames have alpha, and mp4 has none", f"set media.format to {VIDEOS[1]}, png or png.zip"
+        )
 
 
 def _storable(value: str) -> str:
@@ -88,11 +138,7 @@ def _storable(value: str) -> str:
     return value.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
 
 
-def _encode_png(frames: Frames, tags: Mapping[str, str]) -> bytes:
-    if len(frames) != 1:
-        raise RenderError(
-            f"png holds one frame, and the clip has {len(frames)}", "set media.format to mp4 or mkv"
-        )
+def _encode_png(frames: Pictures, tags: Mapping[str, str]) -> bytes:
     text = PngImagePlugin.PngInfo()
     for key, value in tags.items():
         text.add_itxt(key, value)
@@ -101,62 +147,18 @@ def _encode_png(frames: Frames, tags: Mapping[str, str]) -> bytes:
     return buffer.getvalue()
 
 
-def _encode_video(
-    path: Path, frames: Frames, *, media: Media, rate: Fraction, tags: Mapping[str, str]
-) -> None:
-    _, height, width, _ = frames.shape
-    if media.format == "mp4":
-        pixels = "yuv420p" if height % 2 == width % 2 == 0 else "yuv444p"
-        codec, options = "libx264", X264_OPTIONS | {"crf": str(media.crf)}
-    else:
-        pixels, codec, options = "bgr0", "ffv1", {"level": "3"}  # bgr0: FFV1's 8-bit RGB
-    with av.open(str(path), "w", options=CONTAINER_OPTIONS[media.format]) as container:
-        container.metadata.update(tags)
-        stream = container.add_stream(codec, rate=rate, options=_CODEC_OPTIONS | options)
-        assert isinstance(stream, av.VideoStream)
-        stream.width, stream.height, stream.pix_fmt = width, height, pixels
-        if media.format == "mp4":
-            _tag_bt709(stream.codec_context)
-        for index, pixels_rgb in enumerate(frames):
-            frame = _from_rgb(pixels_rgb, pixels)
-            frame.pts, frame.time_base = index, 1 / rate
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-
-
-def _tag_bt709(context: av.VideoCodecContext) -> None:
-    """Say which colours the numbers mean; an untagged small clip is shown as BT.601, with other colours."""
-    context.color_range = ColorRange.MPEG
-    context.colorspace = Colorspace.ITU709
-    context.color_primaries = ColorPrimaries.BT709
-    context.color_trc = ColorTrc.BT709
-
-
-def _from_rgb(pixels_rgb: Frames, pixels: str) -> av.VideoFrame:
-    frame = av.VideoFrame.from_ndarray(pixels_rgb, format="rgb24")
-    if pixels == "bgr0":
-        return frame.reformat(format=pixels, threads=1)
-    return frame.reformat(
-        format=pixels,
-        interpolation=SCALING,
-        threads=1,
-        dst_colorspace=Colorspace.ITU709,
-        dst_color_range=ColorRange.MPEG,
-        dst_color_primaries=ColorPrimaries.BT709,
-        dst_color_trc=ColorTrc.BT709,
-    )
-
-
-def _to_rgb(frame: av.VideoFrame) -> Frames:
-    rgb = frame.reformat(format="rgb24", interpolation=SCALING, threads=1)
-    return rgb.to_ndarray().astype(np.uint8, copy=False)
-
-
 @contextmanager
 def _reading(media_bytes: bytes) -> Iterator[None]:
     try:
         yield
-    except (av.FFmpegError, UnidentifiedImageError, OSError, ValueError, IndexError) as error:
+    except (
+        av.FFmpegError,
+        UnidentifiedImageError,
+        zipfile.BadZipFile,
+        OSError,
+        ValueError,
+        LookupError,
+    ) as error:
         # FFmpeg and Pillow meet broken bytes with all of these; np.stack([]) is a ValueError: no frame at all
         raise StoreError(
             f"these {len(media_bytes)} bytes are not a clip: {error}",

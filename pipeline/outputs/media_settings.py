@@ -9,27 +9,42 @@ from typing import Literal, get_args
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS
 
-MediaFormat = Literal["mp4", "mkv", "png"]
+MediaFormat = Literal["mp4", "mkv", "png", "png.zip", "exr.zip", "flac", "wav"]
+# What each holds beside or in place of frames; what it does not hold is refused, never dropped.
+VIDEOS: tuple[MediaFormat, ...] = ("mp4", "mkv")
+ZIPS: tuple[MediaFormat, ...] = ("png.zip", "exr.zip")
+SOUNDS: tuple[MediaFormat, ...] = ("flac", "wav")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Media:
-    """How clips are stored: mp4 is H.264, mkv is lossless FFV1, png holds one frame.
+    """How clips are stored: mp4 is H.264 and AAC; mkv is lossless FFV1, with alpha, and FLAC; png holds one
+    frame, with alpha; png.zip and exr.zip hold a file for each frame or layer, OpenEXR floats of any value;
+    flac and wav hold sound alone.
 
-    crf: H.264's quality, 0 (lossless) to 51. fps: None takes the row's or the model's native rate.
+    crf: H.264's quality, 0 (lossless) to 51. fps: None takes the row's or the model's native rate. audio:
+    whether clips have their sound.
     """
 
     format: MediaFormat = "mp4"
     crf: int = 18
     fps: float | None = None
+    audio: bool = True
 
     def __post_init__(self) -> None:
         if self.format not in get_args(MediaFormat):
-            raise JobError(f"media.format is {self.format!r}", "use mp4, mkv (lossless) or png (images)")
+            raise JobError(
+                f"media.format is {self.format!r}",
+                "use mp4, mkv (lossless), png (images), png.zip (layers), exr.zip (HDR), flac or wav (sound)",
+            )
         if type(self.crf) is not int or not 0 <= self.crf <= 51:
             raise JobError(f"media.crf is {self.crf!r}", "use a whole number from 0 (lossless) to 51, as 18")
         if self.fps is not None:
             exact_rate(self.fps)
+        if not self.audio and self.format in SOUNDS:
+            raise JobError(
+                f"media.audio is false, and {self.format} holds nothing but sound", "leave it at true"
+            )
 
     @property
     def suffix(self) -> str:

@@ -19,7 +19,14 @@ import pyarrow.parquet as pq
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.json_file import not_ours
-from framefleet.pipeline.outputs.records import RECORD_FIELDS, RECORDS, ROW_ID, Record, record_of
+from framefleet.pipeline.outputs.records import (
+    FIRST_FIELDS,
+    LATER_FIELDS,
+    RECORDS,
+    ROW_ID,
+    Record,
+    record_of,
+)
 from framefleet.pipeline.outputs.store import Store
 
 _MAX_ROWS = 256  # about half a megabyte a part, and 4,000 parts for a million rows
@@ -30,7 +37,7 @@ PARTS_AHEAD = 64  # parts whose row_ids may wait to be taken: 16,384 of them, ab
 MAX_PART_ROWS = 1_000_000  # of parts that people have put together
 _MAX_BYTES = 1 << 30  # of a part, and of what is read of it
 TEXTS = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
-_ROW_ID = pa.schema([RECORD_FIELDS.field("row_id")])
+_ROW_ID = pa.schema([FIRST_FIELDS.field("row_id")])
 
 
 class PartWriter:
@@ -129,7 +136,7 @@ def find_record(store: Store, row_id: str) -> Record:
     """Return the record of one row. Raises JobError if there is none."""
     for path in store.list(RECORDS):
         if row_id in _row_ids(store, path):
-            table = _read_part(store, path, RECORD_FIELDS)
+            table = _read_part(store, path, FIRST_FIELDS, LATER_FIELDS)
             (found,) = rows_of(
                 table.filter(pc.equal(table["row_id"], row_id)).slice(0, 1), store.url_of(path)
             )
@@ -141,7 +148,7 @@ def find_record(store: Store, row_id: str) -> Record:
 
 
 def read_records(
-    store: Store, folder: str = RECORDS, fields: pa.Schema = RECORD_FIELDS, *, maybe: pa.Schema | None = None
+    store: Store, folder: str = RECORDS, fields: pa.Schema = FIRST_FIELDS, *, maybe: pa.Schema = LATER_FIELDS
 ) -> pa.Table:
     """Return columns of all parts of a folder as one table: for outputs that fit in memory.
 

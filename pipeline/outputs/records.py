@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from datetime import datetime
 from typing import Any, get_args, get_type_hints
 
@@ -40,11 +40,11 @@ class Record:
     row_indices: tuple[int, ...]  # every position in the table with this row_id
     uri: str
     media_sha256: str
-    frames_sha256: str
+    frames_sha256: str | None  # None, as all of frames: sound alone
     bytes: int
-    height: int
-    width: int
-    num_frames: int
+    height: int | None
+    width: int | None
+    num_frames: int | None
     fps: float | None  # None: an image
     duration_s: float | None
     arguments: str  # JSON
@@ -66,6 +66,13 @@ class Record:
     decode_s: float
     write_s: float
     peak_memory_bytes: int | None  # None: not measured on this device
+    # Below, what parts of earlier versions do not have.
+    frames_format: str | None = None  # "rgb uint8", "rgba uint8", "rgb float32", ...
+    audio_sha256: str | None = None  # None, as all of sound: the clip has none
+    audio_sample_rate: int | None = None
+    audio_channels: int | None = None
+    extra_outputs: str | None = None  # JSON: small values that the pipeline returned beside
+    extra_outputs_sha256: str | None = None  # of extras/<row_id>.safetensors, where its arrays are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +107,9 @@ def _schema_of(kind: type) -> pa.Schema:
 
 
 RECORD_FIELDS: pa.Schema = _schema_of(Record)
+# Those that every part has, and those that parts of earlier versions lack.
+FIRST_FIELDS = pa.schema([RECORD_FIELDS.field(f.name) for f in fields(Record) if f.default is MISSING])
+LATER_FIELDS = pa.schema([RECORD_FIELDS.field(f.name) for f in fields(Record) if f.default is not MISSING])
 FAILURE_FIELDS: pa.Schema = _schema_of(FailureRecord)
 INVALID_FIELDS = pa.schema([("row_index", pa.int64()), ("reason", pa.string()), ("fix", pa.string())])
 
@@ -145,9 +155,11 @@ def record_of(values: Mapping[str, Any], where: str) -> Record:
 
     values: of the types of `RECORD_FIELDS`. where: for messages.
     """
-    for name in ("frames_sha256", "media_sha256", "model_digest"):
-        if not SHA256.fullmatch(values[name]):
+    for name in ("frames_sha256", "audio_sha256", "extra_outputs_sha256", "media_sha256", "model_digest"):
+        if values.get(name) is not None and not SHA256.fullmatch(values[name]):
             raise not_ours(where, f"{name} of row {values['row_id']} is no SHA-256")
+    if values["frames_sha256"] is None and values.get("audio_sha256") is None:
+        raise not_ours(where, f"row {values['row_id']} has neither frames nor sound")
     return Record(**{**values, "row_indices": tuple(values["row_indices"])})
 
 

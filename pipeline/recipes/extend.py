@@ -12,10 +12,12 @@ from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.model.specs.check import Refused
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import Configs
-from framefleet.pipeline.outputs.frames import Frames, to_frames
+from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.outputs.rendered import Rendered
 from framefleet.pipeline.recipes.conditioned import takes
 from framefleet.pipeline.recipes.duration import check_duration, num_frames_of
 from framefleet.pipeline.recipes.refine import check_strength
+from framefleet.pipeline.recipes.segments import FilmSound, Segment, to_segment
 from framefleet.pipeline.recipes.siblings import (
     accepted,
     as_sibling,
@@ -31,30 +33,36 @@ MAX_OVERLAP = 8  # half a second at 16 fps, unless the row says otherwise
 
 def extend(
     pipe: Any, request: Request, *, duration_s: float, overlap: int | None = None, strength: float = 0.8
-) -> Frames:
+) -> Rendered:
     """Render `duration_s` seconds, in segments of the row's `num_frames`; the last one is cut to length.
 
     A model that takes an image starts each segment with the last frame of the one before. One that takes a
     video renders over the last `overlap` frames and then the last one held, with `strength`; another starts
-    anew. These two are cross-faded over `overlap` frames; None is 8, or half a segment if that is less. One
-    generator draws all noise.
+    anew. These two are cross-faded over `overlap` frames; None is 8, or half a segment if that is less. Sound
+    is joined as the frames are. One generator draws all noise.
     """
     num_frames = max(num_frames_of(request, duration_s), 1)
     generator = request.generator()
 
-    def rendered(able: Any, arguments: Mapping[str, Any]) -> Frames:
-        return to_frames(able(**arguments, generator=generator, output_type="np"))
+    def rendered(able: Any, arguments: Mapping[str, Any]) -> Segment:
+        return to_segment(able(**arguments, generator=generator, output_type="np"), able)
 
-    first = rendered(pipe, request.arguments)
-    overlap = min(MAX_OVERLAP, len(first) // 2) if overlap is None else overlap
-    follow, shared = _follower(pipe, request.arguments, rendered, overlap=overlap, strength=strength)
-    if len(first) <= max(shared, 1):
-        raise RecipeError(f"segments of {len(first)} frames cannot share {shared}", "raise num_frames")
-    film = np.empty((num_frames, *first.shape[1:]), dtype=np.uint8)
-    length = join_segment(film, 0, first, overlap=0)
-    while length < len(film):
-        length = join_segment(film, length, follow(film[:length], len(first)), overlap=shared)
-    return film
+    segment = rendered(pipe, request.arguments)
+    size, fps = len(segment.frames), request.fps or 1.0  # the rate is there: num_frames_of asks for it
+    overlap = min(MAX_OVERLAP, size // 2) if overlap is None else overlap
+    follow, shared = _follower(pipe, request.arguments, rendered, fps=fps, overlap=overlap, strength=strength)
+    if size <= max(shared, 1):
+        raise RecipeError(f"segments of {size} frames cannot share {shared}", "raise num_frames")
+    film = np.empty((num_frames, *segment.frames.shape[1:]), dtype=np.uint8)
+    sound = FilmSound(segment.audio, num_frames=num_frames, fps=fps)
+    length = 0
+    while True:
+        over = shared if length else 0
+        sound.join(segment, length, overlap=over)
+        length = join_segment(film, length, segment.frames, overlap=over)
+        if length == num_frames:
+            return Rendered(frames=film, audio=sound.audio())
+        segment = follow(film[:length], size)
 
 
 def join_segment(film: Frames, length: int, segment: Frames, *, overlap: int) -> int:
@@ -108,14 +116,15 @@ def check_extend(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Iterat
     yield from check_strength(own["strength"], arguments)
 
 
-Follow = Callable[[Frames, int], Frames]  # the film so far and the length of a segment, to the next segment
+Follow = Callable[[Frames, int], Segment]  # the film so far and the length of a segment, to the next segment
 
 
 def _follower(
     pipe: Any,
     arguments: Mapping[str, Any],
-    rendered: Callable[[Any, Mapping[str, Any]], Frames],
+    rendered: Callable[[Any, Mapping[str, Any]], Segment],
     *,
+    fps: float,
     overlap: int,
     strength: float,
 ) -> tuple[Follow, int]:
@@ -127,13 +136,13 @@ def _follower(
     able = as_sibling(pipe, following)
     if takes(following, "image"):
 
-        def follow(film: Frames, num_frames: int) -> Frames:
+        def follow(film: Frames, num_frames: int) -> Segment:
             given = accepted(able, {**arguments, "image": Image.fromarray(film[-1])})
-            return rendered(able, fitted_arguments(able, given))[1:]  # the first is the image
+            return rendered(able, fitted_arguments(able, given)).from_second(fps)  # the first is the image
 
         return follow, 0
 
-    def follow_over(film: Frames, num_frames: int) -> Frames:
+    def follow_over(film: Frames, num_frames: int) -> Segment:
         held = [film[-1]] * (num_frames - overlap)
         video = [Image.fromarray(frame) for frame in [*film[len(film) - overlap :], *held]]
         return rendered(able, accepted(able, {**arguments, "video": video, "strength": strength}))

@@ -17,6 +17,7 @@ from framefleet.pipeline.model.specs.spec import Configs
 from framefleet.pipeline.outputs.frames import Frames, to_frames
 from framefleet.pipeline.recipes.duration import MAX_FILM_FRAMES, check_duration, num_frames_of
 from framefleet.pipeline.recipes.second_model import arguments_for
+from framefleet.pipeline.recipes.segments import silent_frames
 from framefleet.pipeline.recipes.siblings import call_parameters, fitted_arguments, is_first_only
 from framefleet.pipeline.request import Request
 
@@ -119,9 +120,8 @@ def refined(
     def interpolate(first: Frames, last: Frames) -> Frames:
         ends = {"image": Image.fromarray(first), "last_image": Image.fromarray(last)}
         kept = {name: value for name, value in request.arguments.items() if name not in _OF_THE_ROW}
-        return to_frames(
-            pipe(**fitted_arguments(pipe, {**kept, **ends}), generator=generator, output_type="np")
-        )
+        given = fitted_arguments(pipe, {**kept, **ends})
+        return silent_frames(pipe(**given, generator=generator, output_type="np"), pipe)
 
     at = sorted({round(share * (num_frames - 1)) for share in shares})  # frames of the film
     keys = [coarse[round(i / (num_frames - 1) * (len(coarse) - 1))] for i in at]

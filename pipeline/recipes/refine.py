@@ -8,12 +8,14 @@ from typing import Any
 
 from PIL import Image
 
+from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.model.families.family import SiblingTask
 from framefleet.pipeline.model.families.known import family_of
 from framefleet.pipeline.model.specs.check import Refused
 from framefleet.pipeline.model.specs.geometry import size_multiple
 from framefleet.pipeline.model.specs.spec import Configs
 from framefleet.pipeline.outputs.frames import Frames, to_frames
+from framefleet.pipeline.outputs.rendered import has_sound
 from framefleet.pipeline.recipes.siblings import (
     SIBLINGS,
     accepted,
@@ -26,22 +28,30 @@ from framefleet.pipeline.request import Request
 _MAX_LEVELS = 4  # a 16th of 1280 pixels is 80
 
 
-def refine(pipe: Any, request: Request, *, levels: int = 1, strength: float = 0.6) -> Frames:
+def refine(pipe: Any, request: Request, *, levels: int = 1, strength: float = 0.6) -> Any:
     """Render at 1 / 2**levels of the size, then double it `levels` times.
 
     strength: how much of the noise, and of the steps, each larger rendering starts with. One generator draws
-    the noise of all. The arguments that the second pipeline does not have count for the first only.
+    the noise of all. The arguments that the second pipeline does not have count for the first only. What is
+    returned is the last rendering's, its sound too.
     """
     arguments, generator = request.arguments, request.generator()
     class_name, configs = type(pipe).__name__, configs_of(pipe)
     larger = as_sibling(pipe, refining_class(class_name, configs))
     multiple = size_multiple(configs, family_of(class_name))
     sizes = sizes_of(arguments["height"], arguments["width"], levels=levels, multiple=multiple)
-    frames = to_frames(pipe(**{**arguments, **sizes[0]}, generator=generator, output_type="np"))
+    output = pipe(**{**arguments, **sizes[0]}, generator=generator, output_type="np")
+    had_sound = has_sound(output)
     for size in sizes[1:]:
-        given = accepted(larger, {**arguments, **size, **_as_input(frames, **size), "strength": strength})
-        frames = to_frames(larger(**given, generator=generator, output_type="np"))
-    return frames
+        inputs = _as_input(to_frames(output), **size)
+        given = accepted(larger, {**arguments, **size, **inputs, "strength": strength})
+        output = larger(**given, generator=generator, output_type="np")
+    if had_sound and not has_sound(output):
+        raise RenderError(
+            f"{type(pipe).__name__} makes sound, but {type(larger).__name__}, which goes on, none",
+            "use the recipe generate",
+        )
+    return output
 
 
 def sizes_of(height: int, width: int, *, levels: int, multiple: int) -> list[dict[str, int]]:

@@ -7,8 +7,10 @@ import traceback
 from framefleet.pipeline.errors import OutOfMemory
 from framefleet.pipeline.memory import is_out_of_memory, peak_memory_bytes
 from framefleet.pipeline.model.model import Model
+from framefleet.pipeline.outputs.audio import audio_sha256
 from framefleet.pipeline.outputs.clips import Clip, Failure
 from framefleet.pipeline.outputs.frames import frames_sha256
+from framefleet.pipeline.outputs.rendered import Rendered
 from framefleet.pipeline.render.fused.batcher import RowTask
 from framefleet.pipeline.render.row_queue import RenderRow
 from framefleet.pipeline.rows.identity import Identity
@@ -16,13 +18,18 @@ from framefleet.pipeline.rows.identity import Identity
 
 def clip_of(task: RowTask, row: RenderRow, model: Model, identity: Identity) -> Clip:
     """Return the clip of a row that was rendered. task: which rendered it."""
+    rendered: Rendered = task.value
+    frames, audio = rendered.frames, rendered.audio
     attention = {"attention": model.attention.name} if model.attention else {}
     seconds = {"encode_s": 0.0, "decode_s": 0.0, "denoise_s": task.last_forward_at - task.first_forward_at}
     return Clip(
         row_id=row.row_id,
         request=row.request,
-        frames=task.value,
-        frames_sha256=frames_sha256(task.value),
+        frames=frames,
+        frames_sha256=None if frames is None else frames_sha256(frames),
+        audio=audio,
+        audio_sha256=None if audio is None else audio_sha256(audio),
+        extras=rendered.extras,
         native_fps=model.spec.fps_of(row.request.arguments),
         model=model.settings.name,
         model_digest=identity.model_digest,

@@ -1,4 +1,4 @@
-"""In: a row. Out: the frames that its recipe returns, called on a copy of the pipeline."""
+"""In: a row. Out: all that its recipe returns, called on a copy of the pipeline."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from framefleet.pipeline.model.loras.asked import adapters_in, without_loras
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.own_pipeline import OwnPipelines
 from framefleet.pipeline.model.specs.schedulers import build, resolve_scheduler
-from framefleet.pipeline.outputs.frames import Frames, to_frames
+from framefleet.pipeline.outputs.rendered import Rendered, to_rendered
 from framefleet.pipeline.recipes.called import frames_read
 from framefleet.pipeline.recipes.known import KnownRecipes
 from framefleet.pipeline.recipes.second_model import SecondModels
@@ -40,7 +40,7 @@ class RecipeCall:
             if is_input(value):
                 self._ahead.start(value["uri"])
 
-    def __call__(self, row: RenderRow, pipelines: OwnPipelines | None = None) -> Frames:
+    def __call__(self, row: RenderRow, pipelines: OwnPipelines | None = None) -> Rendered:
         """pipelines: of which the row gets a copy, if not of the model's."""
         model, request = self._model, row.request
         scheduler = self._fresh_scheduler(request.scheduler)
@@ -53,7 +53,7 @@ class RecipeCall:
         )
         row.draws.seed(request.seed)  # after the models are loaded, whose networks draw weights
         with working_on([adapters_in(request.arguments)]):
-            return to_frames(recipe.render(pipe, replace(request, arguments=opened)))
+            return to_rendered(recipe.render(pipe, replace(request, arguments=opened)), pipe)
 
     def _fresh_scheduler(self, name: str | None) -> Any:
         """Return one of fresh state, a copy of what is built once for each name: that takes milliseconds."""

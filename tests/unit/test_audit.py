@@ -53,7 +53,7 @@ def test_a_kind_is_recipe_second_models_and_shape() -> None:
 def test_two_plain_calls_say_whose_fault_it_is(
     first: str | None, second: str | None, verdict: Verdict
 ) -> None:
-    assert verdict_of("clip", first, second) == verdict
+    assert verdict_of(("clip",), first and (first,), second and (second,)) == verdict
 
 
 def test_fast_batching_has_no_audits() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framefleet.pipeline.errors import RecipeError
-from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.outputs.frames import Frames, to_frames
 from framefleet.pipeline.recipes.extend import check_extend, extend, join_segment
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import Request
@@ -35,7 +35,7 @@ class MochiPipeline:
 
 
 def _extended(fps: float | None = 4.0, **own: Any) -> Frames:
-    return extend(MochiPipeline(), Request(arguments={"num_frames": 6}, fps=fps), **own)
+    return to_frames(extend(MochiPipeline(), Request(arguments={"num_frames": 6}, fps=fps), **own))
 
 
 def test_frames_fade_linearly_from_one_segment_to_the_next() -> None:

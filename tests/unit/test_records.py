@@ -13,6 +13,7 @@ from framefleet.pipeline.errors import JobError, StoreConflict, TableError
 from framefleet.pipeline.outputs import parts
 from framefleet.pipeline.outputs.parts import PartWriter, committed_row_ids, find_record, read_records
 from framefleet.pipeline.outputs.records import (
+    FIRST_FIELDS,
     RECORD_FIELDS,
     failure_schema,
     invalid_schema,
@@ -26,7 +27,8 @@ from tests.rows import NOON, failure, record
 DESIGNED = (
     "row_id row_indices uri media_sha256 frames_sha256 bytes height width num_frames fps duration_s "
     "arguments seed scheduler recipe model model_digest numerics environment batch_size attempt worker node "
-    "started_at finished_at encode_s denoise_s decode_s write_s peak_memory_bytes"
+    "started_at finished_at encode_s denoise_s decode_s write_s peak_memory_bytes frames_format "
+    "audio_sha256 audio_sample_rate audio_channels extra_outputs extra_outputs_sha256"
 )
 CARRIED = pa.schema([("id", pa.string()), ("score", pa.float32())])
 NOTHING = pa.schema([])
@@ -87,7 +89,8 @@ def test_a_part_holds_what_was_added_and_is_named_by_run_and_number(store: Store
     assert find_record(store, f"{2:032x}") == record(2)
     assert read_records(store)["row_id"].to_pylist() == [f"{number:032x}" for number in (1, 2, 3)]
     maybe = pa.schema([("id", pa.string()), ("other", pa.string())])
-    assert read_records(store, maybe=maybe).column_names == [*RECORD_FIELDS.names, "id"]
+    assert read_records(store).column_names == RECORD_FIELDS.names
+    assert read_records(store, maybe=maybe).column_names == [*FIRST_FIELDS.names, "id"]
 
 
 def test_nothing_waiting_writes_nothing(store: Store) -> None:
@@ -192,10 +195,24 @@ def test_a_record_that_is_not_as_it_was_written_is_an_error(
         find_record(store, ROW["row_id"])
 
 
-@pytest.mark.parametrize("name", RECORD_FIELDS.names)
+@pytest.mark.parametrize("name", FIRST_FIELDS.names)
 def test_a_column_that_a_part_lacks_is_named(store: Store, tmp_path: Path, name: str) -> None:
     write_part(tmp_path, {other: value for other, value in ROW.items() if other != name})
     with pytest.raises(JobError, match=rf"part-x\.parquet .* has no column '{name}'"):
+        find_record(store, ROW["row_id"])
+
+
+def test_a_part_of_an_earlier_version_has_nothing_in_later_columns(store: Store, tmp_path: Path) -> None:
+    write_part(tmp_path, {name: ROW[name] for name in FIRST_FIELDS.names})
+    found = find_record(store, ROW["row_id"])
+    assert found.frames_format is None
+    assert found.audio_sha256 is None
+    assert read_records(store).num_rows == 1
+
+
+def test_a_record_without_frames_and_sound_is_an_error(store: Store, tmp_path: Path) -> None:
+    write_part(tmp_path, ROW | {"frames_sha256": None, "audio_sha256": None})
+    with pytest.raises(JobError, match="neither frames nor sound"):
         find_record(store, ROW["row_id"])
 
 

@@ -31,7 +31,9 @@ INPUTS: dict[str, InputKind] = {
 MODELS: dict[str, InputKind] = {"image_model": "image", "keyframe_model": "video"}
 
 # What framefleet sets itself, or what would make one row several clips.
-PLUMBING = re.compile(r"output_type|return_dict|generator|(\w+_)?callback.*|num_(videos|images)_per_prompt")
+PLUMBING = re.compile(
+    r"output_type|return_dict|generator|(\w+_)?callback.*|num_(videos|images|waveforms)_per_prompt"
+)
 _KINDS: dict[Any, ScalarKind] = {str: "str", bool: "bool", int: "int", float: "float"}
 PART_KINDS: dict[ListKind, ScalarKind] = {"list[int]": "int", "list[float]": "float", "list[str]": "str"}
 

@@ -18,8 +18,11 @@ from framefleet.pipeline.model.specs import geometry
 from framefleet.pipeline.model.specs.config_values import check_values
 from framefleet.pipeline.model.specs.factors import check_factors, constructed_pipeline
 from framefleet.pipeline.model.specs.model_index import INDEX, index_of, read_index, read_object
+from framefleet.pipeline.model.specs.returned import fields_returned
 from framefleet.pipeline.model.specs.signature import Parameter, Scalar, parameters_of
 from framefleet.pipeline.model.specs.size_rules import size_rules
+from framefleet.pipeline.outputs.audio import SOUND
+from framefleet.pipeline.outputs.frames import PICTURES
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -40,10 +43,11 @@ class PipelineSpec:
     scheduler_class, scheduler_config: the model's own noise scheduler.
     components: the names in model_index.json. preset: what is known about the model beyond its configs.
     configs: of the components, and model_index.json as "index".
+    returns: the fields of the call's output; empty if not known.
     """
 
     class_name: str
-    kind: Literal["video", "image"]
+    kind: Literal["video", "image", "audio"]
     parameters: Mapping[str, Parameter]
     family: Family
     size_multiple: int
@@ -61,11 +65,22 @@ class PipelineSpec:
     components: tuple[str, ...]
     preset: Preset | None
     configs: Configs
+    returns: frozenset[str] = frozenset()
 
     @property
     def pipeline_class(self) -> type[DiffusionPipeline]:
         """The concrete class: the generic loader drops components that it is passed (diffusers 0.42)."""
         return _class_named(self.class_name)
+
+    @property
+    def has_sound(self) -> bool:
+        """Whether clips may have sound."""
+        return not self.returns.isdisjoint(SOUND)
+
+    @property
+    def has_layers(self) -> bool:
+        """Whether what is rendered is several layers of one image."""
+        return self.kind == "image" and "layers" in self.parameters
 
     def settable(self) -> dict[str, Parameter]:
         """Return the parameters that a table or the job's defaults may give."""
@@ -108,7 +123,14 @@ def inspect_model(path: str | Path) -> PipelineSpec:
     _check_scheduler(*index.components["scheduler"], where=index.where)
     check_values(configs, str(folder))
     check_factors(_class_named(index.class_name), configs, str(folder))
-    return spec_of(index.class_name, configs)
+    spec = spec_of(index.class_name, configs)
+    if spec.returns and spec.returns.isdisjoint((*PICTURES, *SOUND)):
+        raise ModelError(
+            f"{index.class_name} in {folder} returns neither frames nor sound, "
+            f"but {', '.join(sorted(spec.returns))}",
+            "use a model that renders images, videos or sound",
+        )
+    return spec
 
 
 def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
@@ -116,13 +138,15 @@ def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
     index, scheduler = index_of(configs["index"], INDEX), configs["scheduler"]
     parameters = {p.name: p for p in parameters_of(_class_named(class_name).__call__)}
     family = family_of(class_name)
+    returns = fields_returned(_class_named(class_name))
+    is_sound_alone = returns.isdisjoint(PICTURES) and not returns.isdisjoint(SOUND)
     video = family.fps is not None or any(name in parameters for name in geometry.FRAME_PARAMETERS)
     height, width = geometry.default_size(parameters, configs, family)
     preset = preset_of(class_name, configs) or preset_of(index.class_name, configs)
     rules = size_rules(constructed_pipeline(_class_named(class_name), configs))
     return PipelineSpec(
         class_name=class_name,
-        kind="video" if video else "image",
+        kind="audio" if is_sound_alone else "video" if video else "image",
         parameters=parameters,
         family=family,
         size_multiple=geometry.size_multiple(rules, configs, family),
@@ -140,6 +164,7 @@ def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
         components=tuple(index.components),
         preset=preset,
         configs=configs,
+        returns=returns,
     )
 
 

@@ -11,6 +11,7 @@ from framefleet.pipeline.rows.tables.rows import shape_of
 
 # unrepeatable: two plain calls of the row differ, so that none can say what it should be.
 Verdict = Literal["equal", "differs", "unrepeatable"]
+Digests = tuple[str | bytes | None, ...]  # of frames, sound and what else a row rendered
 
 
 _TOLD: dict[Verdict, str] = {
@@ -37,8 +38,8 @@ def kind_of(request: Request) -> str:
     return " ".join([request.recipe, *models, shape_of(request.arguments)]).rstrip()
 
 
-def verdict_of(clip: str, first: str | None, second: str | None) -> Verdict:
-    """Return what digests of frames say: of a clip, and of two plain calls, None where one failed."""
+def verdict_of(clip: Digests, first: Digests | None, second: Digests | None) -> Verdict:
+    """Return what digests say: of a clip, and of two plain calls, None where one failed."""
     if first == clip:
         return "equal"
     return "differs" if first == second else "unrepeatable"

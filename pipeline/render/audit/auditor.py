@@ -10,9 +10,11 @@ from typing import TypeGuard
 
 from framefleet.pipeline.guards.public import public_text
 from framefleet.pipeline.memory import free_memory, is_out_of_memory
+from framefleet.pipeline.outputs.audio import audio_sha256
 from framefleet.pipeline.outputs.clips import Clip, Outcome
-from framefleet.pipeline.outputs.frames import Frames, frames_sha256
-from framefleet.pipeline.render.audit.audited import Audited, kind_of, level_of, told, verdict_of
+from framefleet.pipeline.outputs.frames import frames_sha256
+from framefleet.pipeline.outputs.rendered import Rendered
+from framefleet.pipeline.render.audit.audited import Audited, Digests, kind_of, level_of, told, verdict_of
 from framefleet.pipeline.render.audit.schedule import AuditSchedule
 from framefleet.pipeline.render.row_queue import RenderRow
 
@@ -26,7 +28,7 @@ _UNREPEATABLE = "two plain calls of such a row differed"
 class Auditor:
     """The audits of one renderer. apart: kinds whose rows are plain calls from now on."""
 
-    def __init__(self, every: int, plain: Callable[[RenderRow], Frames]) -> None:
+    def __init__(self, every: int, plain: Callable[[RenderRow], Rendered]) -> None:
         self.apart: set[str] = set()
         self._unrepeatable: set[str] = set()
         self._schedule = AuditSchedule(every)
@@ -58,9 +60,9 @@ class Auditor:
         started = time.perf_counter()
         verdict = None
         try:
-            first = self._digest(clip)
-            second = first if first == clip.frames_sha256 else self._digest(clip)
-            verdict = verdict_of(clip.frames_sha256, first, second)
+            kept, first = _digests(clip), self._digests(clip)
+            second = first if first == kept else self._digests(clip)
+            verdict = verdict_of(kept, first, second)
         except MemoryError:
             log.warning("row %s is not audited: there is no memory for its plain call", clip.row_id)
         if verdict is None:  # after the handler: until then the error holds the call's tensors
@@ -75,10 +77,10 @@ class Auditor:
         elif verdict == "unrepeatable":
             self._unrepeatable.add(kind)
 
-    def _digest(self, clip: Clip) -> str | None:
-        """Return that of a plain call's frames; None where it fails. Raises MemoryError if that is why."""
+    def _digests(self, clip: Clip) -> Digests | None:
+        """Return those of a plain call; None where it fails. Raises MemoryError if that is why."""
         try:
-            return frames_sha256(self._plain(RenderRow(clip.row_id, clip.request)))
+            return _digests(self._plain(RenderRow(clip.row_id, clip.request)))
         except Exception as error:  # whatever a recipe raises that returned a clip before
             if is_out_of_memory(error):
                 raise MemoryError from error
@@ -99,3 +101,13 @@ class Auditor:
 
 def _had_company(outcome: Outcome) -> TypeGuard[Clip]:
     return isinstance(outcome, Clip) and outcome.had_company
+
+
+def _digests(rendered: Clip | Rendered) -> Digests:
+    frames, audio, extras = rendered.frames, rendered.audio, rendered.extras
+    return (
+        None if frames is None else frames_sha256(frames),
+        None if audio is None else audio_sha256(audio),
+        extras.json(),
+        extras.file(),
+    )

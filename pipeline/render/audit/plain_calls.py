@@ -15,7 +15,7 @@ from framefleet.pipeline.model.loras.asked import adapters_in
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.network_state import NetworkState
 from framefleet.pipeline.model.own_pipeline import OwnPipelines
-from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.outputs.rendered import Rendered
 from framefleet.pipeline.render.encoders.text_encoders import Encoders
 from framefleet.pipeline.render.fused.batcher import as_in_pipelines
 from framefleet.pipeline.render.lora_layers import LoraLayers
@@ -32,7 +32,7 @@ class PlainCalls:
         self._pipelines = OwnPipelines(kept, tells=False, shares_tools=False)
         self._networks = [NetworkState(network) for network in model.networks().values()]
 
-    def __call__(self, row: RenderRow) -> Frames:
+    def __call__(self, row: RenderRow) -> Rendered:
         """Render a row that was not begun. Rows that are under way find all as it was."""
         with as_in_pipelines(), GlobalDraws().kept(), ExitStack() as stack:
             for network in self._networks:

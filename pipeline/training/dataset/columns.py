@@ -127,6 +127,8 @@ def plan_columns(
     columns: video, image, paraphrase or argument to the column that holds it. defaults: arguments of rows
     that give none.
     """
+    if spec.kind == "audio":
+        raise JobError(f"{spec.class_name} makes sound, and pictures are trained on", "train another model")
     columns, schema = columns or {}, table.schema
     is_rendered = rendered.is_records(schema)
     told = _told(spec)

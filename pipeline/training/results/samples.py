@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator
 
+from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
 from framefleet.pipeline.outputs.contact_sheet import contact_sheet
+from framefleet.pipeline.outputs.frames import to_frames
 from framefleet.pipeline.outputs.media import encode
 from framefleet.pipeline.outputs.media_settings import Media
 from framefleet.pipeline.outputs.store import Store
@@ -33,11 +35,17 @@ def write_samples(store: Store, step: int, outcomes: Iterable[Outcome]) -> Itera
         if isinstance(outcome, Failure):
             yield f"sample {number} could not be rendered: {outcome.error}"
             continue
-        media = Media(format="png" if len(outcome.frames) == 1 else "mp4")
+        try:
+            frames = to_frames(outcome)
+        except RenderError as error:  # pixels beyond what a picture shows, as early weights may give
+            yield f"sample {number} could not be shown: {error}"
+            continue
+        media = Media(format="png" if len(frames) == 1 else "mp4")
         fps = clip_fps(outcome.request.fps, outcome.native_fps)
-        content = encode(outcome.frames, media=media, fps=fps, metadata={"step": str(step)})
+        audio = outcome.audio if media.format == "mp4" else None
+        content = encode(frames, media=media, fps=fps, metadata={"step": str(step)}, audio=audio)
         store.write(f"{_FOLDER}/{step}/{number:02}{media.suffix}", content)
-        tiles.append((outcome.frames, _caption(outcome, step)))
+        tiles.append((frames, _caption(outcome, step)))
     if tiles:
         picture = io.BytesIO()
         contact_sheet(tiles).save(picture, format="PNG")

@@ -1,0 +1,189 @@
+"""Frames and sound to the bytes of an mp4, mkv, flac or wav, by FFmpeg; and back."""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
+
+from framefleet.pipeline.errors import RenderError
+from framefleet.pipeline.outputs.audio import Audio, Pcm
+from framefleet.pipeline.outputs.frame_zip import text_tags
+from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.outputs.media_settings import Media
+
+# Without these flags swscale may take another path on another CPU.
+SCALING = (
+    Interpolation.BICUBIC
+    | Interpolation.ACCURATE_RND
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+    | Interpolation.BITEXACT
+)
+# One thread: with another number x264 writes other bytes; rows are encoded side by side anyway.
+_CODEC_OPTIONS = {"threads": "1", "flags": "+bitexact"}
+# cpu-independent: x264 must not choose its algorithms by the CPU it meets.
+X264_OPTIONS = {"preset": "medium", "x264-params": "cpu-independent=1"}
+# bitexact: no encoder version, date or random segment id. faststart: a browser plays before the end arrives.
+CONTAINER_OPTIONS = {
+    "mp4": {"fflags": "+bitexact", "movflags": "use_metadata_tags+faststart"},
+    "mkv": {"fflags": "+bitexact"},
+    "flac": {"fflags": "+bitexact"},
+    "wav": {"fflags": "+bitexact"},
+}
+_SOUND_CODECS = {"mp4": "aac", "mkv": "flac", "flac": "flac", "wav": "pcm_s16le"}
+CONTAINER_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
+_AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
+_LAYOUTS = {1: "mono", 2: "stereo"}
+
+
+def encode_av(
+    frames: Frames | None, audio: Audio | None, *, media: Media, rate: Fraction, tags: Mapping[str, str]
+) -> bytes:
+    """Return the file's bytes. Raises RenderError for sound that AAC does not have, and FFmpeg's errors."""
+    if audio and media.format == "mp4" and audio.sample_rate not in _AAC_RATES:
+        raise RenderError(
+            f"the sound has {audio.sample_rate} samples in a second, which AAC in mp4 does not",
+            "set media.format to mkv",
+        )
+    with tempfile.TemporaryDirectory() as folder:  # faststart opens the file a second time by its name
+        path = Path(folder, f"clip{media.suffix}")
+        with av.open(str(path), "w", options=CONTAINER_OPTIONS[media.format]) as container:
+            # wav has a few tags only, of its own names
+            container.metadata.update({"comment": json.dumps(tags)} if media.format == "wav" else tags)
+            video = None if frames is None else _Video(container, frames, media=media, rate=rate)
+            sound = _Sound(container, audio, media.format) if audio else None
+            for index in range(0 if frames is None else len(frames)):
+                if video:
+                    video.write(index)
+                if sound:  # what is heard while this frame is seen: players read both side by side
+                    sound.write_until(round((index + 1) * sound.sample_rate / rate))
+            if video:
+                video.close()
+            if sound:
+                sound.close()
+        return path.read_bytes()
+
+
+class _Video:
+    """The stream of pictures in a file that is written."""
+
+    def __init__(
+        self, container: av.container.OutputContainer, frames: Frames, *, media: Media, rate: Fraction
+    ) -> None:
+        _, height, width, channels = frames.shape
+        if media.format == "mp4":
+            self._pixels = "yuv420p" if height % 2 == width % 2 == 0 else "yuv444p"
+            codec, options = "libx264", X264_OPTIONS | {"crf": str(media.crf)}
+        else:
+            self._pixels = "bgra" if channels == 4 else "bgr0"  # FFV1's 8-bit RGB
+            codec, options = "ffv1", {"level": "3"}
+        self._container, self._frames, self._rate = container, frames, rate
+        stream = container.add_stream(codec, rate=rate, options=_CODEC_OPTIONS | options)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = width, height, self._pixels
+        if media.format == "mp4":
+            _tag_bt709(stream.codec_context)
+        self._stream = stream
+
+    def write(self, index: int) -> None:
+        frame = _from_rgb(self._frames[index], self._pixels)
+        frame.pts, frame.time_base = index, 1 / self._rate
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        self._container.mux(self._stream.encode())
+
+
+class _Sound:
+    """The stream of sound in a file that is written."""
+
+    def __init__(self, container: av.container.OutputContainer, audio: Audio, kind: str) -> None:
+        self._container, self._pcm, self._at = container, audio.pcm(), 0
+        self.sample_rate, self._layout = audio.sample_rate, _LAYOUTS[audio.num_channels]
+        codec = _SOUND_CODECS[kind]
+        stream = container.add_stream(
+            codec, rate=audio.sample_rate, layout=self._layout, options=_CODEC_OPTIONS
+        )
+        assert isinstance(stream, av.AudioStream)
+        if codec == "aac":  # transparent, and less than the 6 bits a sample that the format can hold
+            stream.bit_rate = audio.num_channels * min(128_000, 5 * audio.sample_rate)
+        self._stream = stream
+
+    def write_until(self, end: int) -> None:
+        part = self._pcm[self._at : end]
+        if not len(part):
+            return
+        frame = av.AudioFrame.from_ndarray(part.reshape(1, -1), format="s16", layout=self._layout)
+        frame.sample_rate = self.sample_rate
+        frame.pts, frame.time_base = self._at, Fraction(1, self.sample_rate)
+        self._at += len(part)
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        self.write_until(len(self._pcm))
+        self._container.mux(self._stream.encode())
+
+
+def decode_frames(media_bytes: bytes) -> Frames:
+    """Return the frames of a file that `encode_av` wrote: the very same of mkv, near ones of mp4."""
+    with av.open(io.BytesIO(media_bytes), "r") as container:
+        return np.stack([_to_rgb(frame) for frame in container.decode(video=0)])
+
+
+def decode_sound(media_bytes: bytes) -> tuple[Pcm, int] | None:
+    """Return samples (samples, channels) and their rate; the very same, but of mp4. None without sound."""
+    with av.open(io.BytesIO(media_bytes), "r") as container:
+        if not container.streams.audio:
+            return None
+        stream = container.streams.audio[0]
+        layout = _LAYOUTS[stream.channels]
+        resampler = av.AudioResampler(format="s16", layout=layout, rate=stream.rate)
+        parts = [part for frame in container.decode(stream) for part in resampler.resample(frame)]
+        samples = np.concatenate([part.to_ndarray().reshape(-1, stream.channels) for part in parts])
+        return samples.astype("<i2", copy=False), stream.rate
+
+
+def read_tags(media_bytes: bytes) -> dict[str, str]:
+    """Return the tags that `encode_av` was given."""
+    with av.open(io.BytesIO(media_bytes), "r") as container:
+        tags = {key.lower(): value for key, value in container.metadata.items()}  # Matroska shouts
+    if media_bytes.startswith(b"RIFF"):
+        return text_tags(tags["comment"])
+    return {key: value for key, value in tags.items() if key not in CONTAINER_TAGS}
+
+
+def _tag_bt709(context: av.VideoCodecContext) -> None:
+    """Say which colours the numbers mean; an untagged small clip is shown as BT.601, with other colours."""
+    context.color_range = ColorRange.MPEG
+    context.colorspace = Colorspace.ITU709
+    context.color_primaries = ColorPrimaries.BT709
+    context.color_trc = ColorTrc.BT709
+
+
+def _from_rgb(pixels_rgb: Frames, pixels: str) -> av.VideoFrame:
+    frame = av.VideoFrame.from_ndarray(pixels_rgb, format="rgba" if pixels_rgb.shape[-1] == 4 else "rgb24")
+    if pixels in ("bgr0", "bgra"):
+        return frame.reformat(format=pixels, threads=1)
+    return frame.reformat(
+        format=pixels,
+        interpolation=SCALING,
+        threads=1,
+        dst_colorspace=Colorspace.ITU709,
+        dst_color_range=ColorRange.MPEG,
+        dst_color_primaries=ColorPrimaries.BT709,
+        dst_color_trc=ColorTrc.BT709,
+    )
+
+
+def _to_rgb(frame: av.VideoFrame) -> Frames:
+    pixels = "rgba" if frame.format.name == "bgra" else "rgb24"
+    rgb = frame.reformat(format=pixels, interpolation=SCALING, threads=1)
+    return rgb.to_ndarray().astype(np.uint8, copy=False)

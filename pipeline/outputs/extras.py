@@ -1,0 +1,96 @@
+"""In: what a pipeline returns beside frames and sound. Out: arrays for a file, small values for a column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from framefleet.pipeline.errors import RenderError
+from framefleet.pipeline.guards.json_text import canonical_json
+
+_MAX_JSON_BYTES = 1 << 18  # of small values: records travel to the driver, and are kept side by side
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extras:
+    """Other outputs of one row. arrays: torch tensors by name, on the CPU; values: JSON values by name."""
+
+    arrays: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def json(self) -> str | None:
+        """Return the values as canonical JSON; None where there are none."""
+        return canonical_json(dict(self.values)) if self.values else None
+
+    def file(self) -> bytes | None:
+        """Return the arrays as a safetensors file, equal for equal arrays; None where there are none."""
+        if not self.arrays:
+            return None
+        from safetensors.torch import save
+
+        return save(dict(self.arrays))
+
+
+def to_extras(fields: Mapping[str, Any]) -> Extras:
+    """Sort fields of an output by what they are; those that are None are left out.
+
+    Tensors, arrays and images are arrays as they are; in lists and mappings they are field.0, field.key.
+    Raises RenderError for what is neither that nor a JSON value.
+    """
+    arrays: dict[str, Any] = {}
+    values: dict[str, Any] = {}
+    for name, value in fields.items():
+        if value is None:
+            continue
+        if _is_plain(value):
+            values[name] = value
+        else:
+            arrays |= _named_arrays(name, value)
+    extras = Extras(arrays=arrays, values=values)
+    if len((extras.json() or "").encode("utf-8", "replace")) > _MAX_JSON_BYTES:
+        raise RenderError(
+            f"the other outputs of this row, {', '.join(values)}, have more than {_MAX_JSON_BYTES:,} bytes",
+            "return numbers as an array or a tensor, which goes into a file",
+        )
+    return extras
+
+
+def _is_plain(value: Any) -> bool:
+    """Tell whether a value is JSON's, without NaN and infinity."""
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _is_plain(one) for key, one in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    if isinstance(value, float):
+        return bool(np.isfinite(value))
+    return value is None or isinstance(value, str | int)
+
+
+def _named_arrays(name: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        named = ((f"{name}.{key}", one) for key, one in value.items())
+    elif isinstance(value, list | tuple):
+        named = ((f"{name}.{index}", one) for index, one in enumerate(value))
+    else:
+        return {name: _tensor(name, value)}
+    return {key: array for inner, one in named for key, array in _named_arrays(inner, one).items()}
+
+
+def _tensor(name: str, value: Any) -> Any:
+    import torch
+
+    if isinstance(value, Image.Image):
+        value = np.asarray(value)
+    if isinstance(value, np.ndarray | np.generic | int | float) and np.asarray(value).dtype.kind in "biuf":
+        value = torch.from_numpy(np.array(value))
+    if isinstance(value, torch.Tensor) and not value.is_complex():
+        # A copy: safetensors takes no two names of one memory, and the row's own is not kept alive.
+        return value.detach().cpu().clone(memory_format=torch.contiguous_format)
+    raise RenderError(
+        f"the recipe returned {name} as {type(value).__name__}, which cannot be kept beside the clip",
+        "return arrays, text or numbers; or leave it out in a recipe of your own",
+    )

@@ -1,0 +1,108 @@
+"""Frames, layers and sound to a zip of one file for each, always the same bytes; and back."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from typing import Literal
+
+import av
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.outputs.frames import Frames, Pictures
+
+ZIP_SIGNATURE = b"PK\x03\x04"
+_TAGS, SOUND_FILE = "tags.json", "sound.flac"
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date that a zip can say
+_EXR = {"compression": "zip16", "format": "float", "threads": "1"}  # 32-bit floats, compressed without loss
+_PIXELS = {3: "gbrpf32le", 4: "gbrapf32le"}
+
+
+def encode_zip(
+    frames: Pictures, sound: bytes | None, *, kind: Literal["png", "exr"], tags: Mapping[str, str]
+) -> bytes:
+    """Return a zip of 0000.png or 0000.exr and so on, sound.flac and tags.json.
+
+    frames: uint8 for png. In exr 8-bit values are divided by 255, and floats are as they are.
+    """
+    write: Callable[[Pictures], bytes] = _to_png if kind == "png" else _to_exr
+    files = {f"{index:04}.{kind}": write(frame) for index, frame in enumerate(frames)}
+    files |= {} if sound is None else {SOUND_FILE: sound}
+    files[_TAGS] = json.dumps(tags, sort_keys=True, ensure_ascii=False).encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            entry = zipfile.ZipInfo(name, _EPOCH)
+            entry.create_system, entry.external_attr = 3, 0o644 << 16  # as made on Unix, on every system
+            archive.writestr(entry, content)
+    return buffer.getvalue()
+
+
+def decode_zip(media_bytes: bytes, *, is_float: bool = False) -> Pictures:
+    """Return the frames of a zip. is_float: those of exr as they are, else as 8 bits."""
+    files = _members(media_bytes)
+    names = sorted(name for name in files if name.endswith((".png", ".exr")))
+    if not names[0].endswith(".exr"):
+        stacked: Frames = np.stack([_from_png(files[name]) for name in names])
+        return stacked
+    floats: npt.NDArray[np.float32] = np.stack([_from_exr(files[name]) for name in names])
+    return floats if is_float else (floats.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def read_member(media_bytes: bytes, name: str) -> bytes | None:
+    """Return a file of the zip; None where there is none of that name."""
+    return _members(media_bytes).get(name)
+
+
+def read_tags_of_zip(media_bytes: bytes) -> dict[str, str]:
+    return text_tags(read_member(media_bytes, _TAGS) or b"{}")
+
+
+def text_tags(text: str | bytes) -> dict[str, str]:
+    """Return tags that were written as JSON. Raises ValueError for anything else."""
+    found = parse_json(text)
+    if not isinstance(found, dict):
+        raise ValueError("its tags are no mapping")
+    return {str(key): str(value) for key, value in found.items()}
+
+
+def _members(media_bytes: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(media_bytes)) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("its files are compressed, as none that framefleet writes")  # or a bomb
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def _to_png(frame: Pictures) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(frame).save(buffer, format="PNG", compress_level=6)
+    return buffer.getvalue()
+
+
+def _from_png(content: bytes) -> Frames:
+    with Image.open(io.BytesIO(content)) as image:
+        return np.asarray(image)
+
+
+def _to_exr(frame: Pictures) -> bytes:
+    height, width, channels = frame.shape
+    floats = frame.astype(np.float32)
+    if frame.dtype == np.uint8:
+        floats /= np.float32(255)
+    context = av.VideoCodecContext.create("exr", "w")
+    context.width, context.height, context.pix_fmt = width, height, _PIXELS[channels]
+    context.time_base, context.options = Fraction(1), _EXR
+    packets = context.encode(av.VideoFrame.from_ndarray(floats, format=_PIXELS[channels]))
+    return b"".join(bytes(packet) for packet in [*packets, *context.encode(None)])
+
+
+def _from_exr(content: bytes) -> npt.NDArray[np.float32]:
+    context = av.VideoCodecContext.create("exr", "r")
+    (frame,) = [*context.decode(av.Packet(content)), *context.decode(None)]
+    return frame.to_ndarray().astype(np.float32, copy=False)
