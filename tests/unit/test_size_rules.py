@@ -56,11 +56,12 @@ class Early:
 
 
 def test_refusals_roundings_and_divisions_are_rules_until_a_size_is_one_of_latents() -> None:
-    rules = size_rules(Constructed(Early, {"levels": [1, 2, 3]}))
+    rules = size_rules(Early, Constructed(Early, {"levels": [1, 2, 3]}))
     assert rules.sides == 8 * 7
     assert rules.frames == 8
     assert rules.max_text == 256
-    assert size_rules(Constructed(Early, {"levels": [1], "is_cut": True})).sides == 5 * 7
+    cut = Constructed(Early, {"levels": [1], "is_cut": True})
+    assert size_rules(Early, cut).sides == 5 * 7
 
 
 @pytest.mark.parametrize(

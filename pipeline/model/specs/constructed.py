@@ -207,5 +207,5 @@ def _place(target: ast.expr, scope: Scope) -> tuple[dict[str, Any] | None, str]:
         case ast.Name(id=name):
             return scope, name
         case ast.Attribute(value=ast.Name(id="self"), attr=name):
-            return scope["self"].attributes, name
+            return getattr(scope["self"], "attributes", None), name  # of a pipeline itself, nothing is set
     return None, ""

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from framefleet.pipeline.model.specs.constructed import Constructed, Scope, Unknown, evaluated, method, steps
+from framefleet.pipeline.model.specs.constructed import Scope, Unknown, evaluated, method, steps
 
 _SIDES, _FRAMES, _TEXT = ("height", "width"), ("num_frames", "video_length"), "max_sequence_length"
 _METHODS = ("check_inputs", "__call__", "prepare_latents")
@@ -35,9 +35,12 @@ class SizeRules:
     max_text: int | None = None
 
 
-def size_rules(pipe: Constructed) -> SizeRules:
-    """Return the rules that the pipeline's source writes down, with the values of its configs."""
-    found = [rule for name in _METHODS for rule in _rules(pipe, name)]
+def size_rules(made: type, pipe: Any) -> SizeRules:
+    """Return the rules that the source of a class writes down.
+
+    pipe: a pipeline of it, or what is known of one (`constructed_pipeline`).
+    """
+    found = [rule for method_name in _METHODS for rule in _rules(made, pipe, method_name)]
     return SizeRules(
         sides=math.lcm(*(number for name, number in found if name in _SIDES)),
         frames=math.lcm(*(number for name, number in found if name in _FRAMES)),
@@ -45,16 +48,16 @@ def size_rules(pipe: Constructed) -> SizeRules:
     )
 
 
-def _rules(pipe: Constructed, name: str) -> Iterator[tuple[str, int]]:
+def _rules(made: type, pipe: Any, method_name: str) -> Iterator[tuple[str, int]]:
     """Yield (argument, number) for each rule in a method."""
-    function = method(pipe.made, name)
+    function = method(made, method_name)
     if function is None:
         return
-    names = vars(sys.modules[pipe.made.__module__])
+    names = vars(sys.modules[made.__module__])
     scope: Scope = {"self": pipe}
     given = {*_SIDES, *_FRAMES, _TEXT}  # what still is what the row gave
     for step in steps(function.body, scope, names):
-        rounded = {ast.unparse(node.right) for node in ast.walk(step) if _is(node, ast.Mult)}
+        rounded = _right_of(ast.Mult, step)
         for node in ast.walk(step):
             for name, expression in _written(node, rounded):
                 number = _number(expression, scope, names) if name in given else None
@@ -71,14 +74,14 @@ def _written(node: ast.AST, rounded: set[str]) -> Iterator[tuple[str, ast.expr]]
         case ast.BinOp(op=ast.Mod(), left=left, right=right):
             if name := _argument(left):
                 yield name, right
+        case ast.BinOp(ast.BinOp(left, ast.FloorDiv(), first), ast.FloorDiv(), second):
+            if name := _argument(left):
+                yield name, ast.BinOp(first, ast.Mult(), second)
         case ast.BinOp(op=ast.FloorDiv(), left=left, right=right):
             # a plain number divides what is in latents already, unless it is multiplied by again
-            if (name := _argument(left)) and (
-                not isinstance(right, ast.Constant) or ast.unparse(right) in rounded
-            ):
+            counts = not isinstance(right, ast.Constant) or ast.unparse(right) in rounded
+            if counts and (name := _argument(left)):
                 yield name, right
-            elif _is(left, ast.FloorDiv) and (name := _argument(left.left)):  # type: ignore[attr-defined]
-                yield name, ast.BinOp(left.right, ast.Mult(), right)  # type: ignore[attr-defined]
 
 
 def _argument(expression: ast.expr) -> str:
@@ -93,8 +96,10 @@ def _argument(expression: ast.expr) -> str:
     return ""
 
 
-def _is(node: ast.AST, operator: type[ast.operator]) -> bool:
-    return isinstance(node, ast.BinOp) and isinstance(node.op, operator)
+def _right_of(operator: type[ast.operator], step: ast.AST) -> set[str]:
+    """Return what stands to the right of an operator anywhere in a statement."""
+    found = (node for node in ast.walk(step) if isinstance(node, ast.BinOp))
+    return {ast.unparse(node.right) for node in found if isinstance(node.op, operator)}
 
 
 def _number(expression: ast.expr, scope: Scope, names: Mapping[str, Any]) -> int | None:
@@ -109,6 +114,5 @@ def _replaced(step: ast.AST) -> set[str]:
     """Return arguments that a statement makes latents of: divided, and not multiplied again by the same."""
     if not isinstance(step, ast.Assign) or len(step.targets) != 1:
         return set()
-    divided = {ast.unparse(node.right) for node in ast.walk(step) if _is(node, ast.FloorDiv)}  # type: ignore[attr-defined]
-    again = {ast.unparse(node.right) for node in ast.walk(step) if _is(node, ast.Mult)}  # type: ignore[attr-defined]
+    divided, again = _right_of(ast.FloorDiv, step), _right_of(ast.Mult, step)
     return {node.id for node in ast.walk(step.targets[0]) if isinstance(node, ast.Name) and divided - again}

@@ -143,7 +143,8 @@ def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
     video = family.fps is not None or any(name in parameters for name in geometry.FRAME_PARAMETERS)
     height, width = geometry.default_size(parameters, configs, family)
     preset = preset_of(class_name, configs) or preset_of(index.class_name, configs)
-    rules = size_rules(constructed_pipeline(_class_named(class_name), configs))
+    made = _class_named(class_name)
+    rules = size_rules(made, constructed_pipeline(made, configs))
     return PipelineSpec(
         class_name=class_name,
         kind="audio" if is_sound_alone else "video" if video else "image",

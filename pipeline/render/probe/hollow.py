@@ -10,11 +10,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental import _config as meta_config
 from torch.overrides import TorchFunctionMode
 
 from framefleet.pipeline.hooks.tree import flatten, unflatten
@@ -50,7 +50,8 @@ def _meta(network: nn.Module) -> _Tensors:
     """Return a twin on the meta device for every parameter and buffer."""
     found: _Tensors = []
     for part in network.modules():
-        for held in (part._parameters, part._buffers):
+        places: list[Any] = [part._parameters, part._buffers]
+        for held in places:
             found += [(held, name, tensor.to("meta")) for name, tensor in held.items() if tensor is not None]
     return found
 
@@ -83,13 +84,14 @@ def _standing(tensors: _Tensors) -> Iterator[None]:
             held[name] = tensor
         yield
     finally:
-        for (held, name, _), tensor in zip(tensors, before, strict=True):
-            held[name] = tensor
+        for (held, name, _), own in zip(tensors, before, strict=True):
+            held[name] = own
 
 
 def _all_nonzero() -> Any:
     """Let a mask leave all tokens: how many it does decides shapes, and meta tensors do not know."""
-    return meta_config.patch(meta_nonzero_assume_all_nonzero=True)
+    config: Any = import_module("torch.fx.experimental._config")
+    return config.patch(meta_nonzero_assume_all_nonzero=True)
 
 
 class _NoValues(TorchFunctionMode):

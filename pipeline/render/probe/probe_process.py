@@ -47,7 +47,7 @@ def _probed(folder: str, files: tuple[str, ...], wanted: Mapping[str, Any]) -> s
     from framefleet.pipeline.request import Request
 
     spec, pipelines, own = _opened(folder, files)
-    request = Request(**wanted | {"arguments": _given(wanted["arguments"])})
+    request = Request(**{**wanted, "arguments": _given(wanted["arguments"])})
     try:
         with torch.no_grad():
             pipe = pipelines.make(scheduler=_scheduler(request.scheduler, spec, own))

@@ -50,5 +50,5 @@ def _wrong_values(request: Request, spec: PipelineSpec, recipe: Recipe) -> Itera
         elif isinstance(value, Mapping) != (name == LORA or kind in ("image", "video", "model")):
             found[name] = Refused(reason="it is no such value", fix=back)
         elif kind not in (*get_args(InputKind), "model") and name != LORA:
-            found[name] = check_value(name, value, kind, spec)
+            found[name] = check_value(name, value, kind, spec)  # type: ignore[arg-type]
     return ((name, checked) for name, checked in found.items() if isinstance(checked, Refused))

@@ -44,8 +44,8 @@ def check_step_lists(
         if steps not in (None, count):
             reason = f"`{name}` lists {count} steps"
             yield "num_inference_steps", Refused(reason=reason, fix=f"leave it out, or use {count}")
-        if reason := _refusal(name, arguments[name], choice, spec):
-            yield name, Refused(reason=reason, fix="correct it, leave it out, or use another scheduler")
+        if refusal := _refusal(name, arguments[name], choice, spec):
+            yield name, Refused(reason=refusal, fix="correct it, leave it out, or use another scheduler")
 
 
 def _refusal(name: str, steps: list[float], choice: SchedulerChoice, spec: PipelineSpec) -> str | None:
