@@ -19,14 +19,15 @@ _DEPTH = 6
 
 
 def flatten(
-    value: Any, *, is_leaf: Callable[[Any], bool] | None = None, opens_objects: bool = False
+    value: Any, *, is_leaf: Callable[[Any], bool] | None = None, holders: list[Any] | None = None
 ) -> tuple[list[Any], Hashable]:
     """Return the leaves in order, and a structure that is equal for equally nested values.
 
-    is_leaf: asked of each list and tuple, whether to leave it whole. opens_objects: see `is_holder`.
+    is_leaf: asked of each list and tuple, whether to leave it whole. holders: where it is given, objects that
+    only hold values are taken apart too, and the outermost of them added to it; see `is_holder`.
     """
     leaves: list[Any] = []
-    return leaves, _structure(value, leaves, is_leaf, opens_objects)
+    return leaves, _structure(value, leaves, is_leaf, holders)
 
 
 def unflatten(structure: Any, leaves: list[Any]) -> Any:
@@ -81,22 +82,19 @@ def _is_held(value: Any, depth: int) -> bool:
 
 
 def _structure(
-    value: Any, leaves: list[Any], is_leaf: Callable[[Any], bool] | None, opens_objects: bool
+    value: Any, leaves: list[Any], is_leaf: Callable[[Any], bool] | None, holders: list[Any] | None
 ) -> Hashable:
     if type(value) not in _LEAVES:
         if isinstance(value, dict):
             keys, parts = tuple(value), value.values()
-            return (type(value), keys, tuple(_structure(p, leaves, is_leaf, opens_objects) for p in parts))
+            return (type(value), keys, tuple([_structure(part, leaves, is_leaf, holders) for part in parts]))
         if isinstance(value, tuple | list):
             if is_leaf is None or not is_leaf(value):
-                return (
-                    type(value),
-                    None,
-                    tuple(_structure(p, leaves, is_leaf, opens_objects) for p in value),
-                )
-        elif opens_objects and is_holder(value):
+                return (type(value), None, tuple([_structure(p, leaves, is_leaf, holders) for p in value]))
+        elif holders is not None and is_holder(value):
+            holders.append(value)
             keys, parts = tuple(vars(value)), vars(value).values()
-            return (type(value), keys, tuple(_structure(p, leaves, is_leaf, opens_objects) for p in parts))
+            return (type(value), keys, tuple([_structure(part, leaves, is_leaf, []) for part in parts]))
     leaves.append(value)
     return None
 

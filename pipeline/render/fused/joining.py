@@ -14,12 +14,7 @@ import torch
 from torch import Tensor
 
 from framefleet.pipeline.hooks.tree import built, children_of, flatten, unflatten
-from framefleet.pipeline.render.fused.calls import Call, holders_in
-
-# For each leaf of a call: the dimension along which rows are joined, LIST for lists of rows, or None for
-# what is shared by rows that have it equal.
-Axes = tuple[int | None, ...]
-LIST = -1
+from framefleet.pipeline.render.fused.calls import LIST, Axes, Call
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +61,9 @@ def _join_leaf(column: tuple[Any, ...], axis: int | None, batch: int) -> Any:
 
 def with_holders(output: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, tuple[Any, ...]]:
     """Return a forward's output, and copies of the objects among its arguments, which it may have changed."""
-    held = tuple(unflatten(*reversed(flatten(h, opens_objects=True))) for h in holders_in((args, kwargs)))
+    holders: list[Any] = []
+    flatten((args, kwargs), holders=holders)
+    held = tuple(unflatten(*reversed(flatten(holder, holders=[]))) for holder in holders)
     return output, held
 
 
@@ -79,7 +76,7 @@ def hand_back(call: Call, held: tuple[Any, ...]) -> None:
 
 def layouts(value: Any) -> Any:
     """Return the value with the layout of each tensor in its place: how `part` knows what a row gets."""
-    leaves, structure = flatten(value, opens_objects=True)
+    leaves, structure = flatten(value, holders=[])
     return unflatten(structure, [Layout.of(leaf) for leaf in leaves])
 
 
