@@ -53,11 +53,17 @@ class Company:
         if calls[0].has_lists:
             self._proven.update(call.shape for call in calls)
 
-    def part_ways(self, calls: Sequence[Call]) -> None:
-        """From now on those of them that were not proven share with calls of the very same shape only."""
-        for call in calls:
-            if call.shape not in self._proven:
-                self._learn(call, call.shape)
+    def part_ways(self, calls: Sequence[Call]) -> bool:
+        """From now on those of them that were not proven share with calls of the very same shape only.
+
+        Return whether that changes anything.
+        """
+        parted = [call for call in calls if call.has_lists and call.shape not in self._proven]
+        if len({call.shape for call in calls}) == 1:
+            return False
+        for call in parted:
+            self._learn(call, call.shape)
+        return bool(parted)
 
     def groups(self, calls: Sequence[Call]) -> list[list[int]]:
         """Return the places of the calls that may share a forward."""

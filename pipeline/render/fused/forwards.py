@@ -198,6 +198,8 @@ class Forwards:
             self._company.prove(calls)
             sizes.accept(size, seconds=seconds)
             return
+        if not is_sound and self._company.part_ways(calls):
+            return
         reason = "do not pay" if is_sound else "cannot be made exact" if is_exact else "give other results"
         log.info("%s: %d rows at once %s", call.module, size, reason)
         sizes.refuse(size, is_final=not is_sound)
