@@ -36,7 +36,7 @@ def unflatten(structure: Any, leaves: list[Any]) -> Any:
 
 
 def children_of(value: Any) -> tuple[Hashable, list[Any]] | None:
-    """Return what is one level below, and the node that `built` makes it into again; None for a leaf."""
+    """Return what is one level below, and the node that `rebuilt` makes it into again; None for a leaf."""
     if isinstance(value, dict):
         return (type(value), tuple(value)), list(value.values())
     if isinstance(value, tuple | list):
@@ -46,7 +46,7 @@ def children_of(value: Any) -> tuple[Hashable, list[Any]] | None:
     return None
 
 
-def built(node: Any, children: list[Any]) -> Any:
+def rebuilt(node: Any, children: list[Any]) -> Any:
     """Make the value of which `children_of` gave the node, with these children."""
     kind, keys = node
     if keys is None:
@@ -61,7 +61,7 @@ def built(node: Any, children: list[Any]) -> Any:
 
 def is_holder(value: Any) -> bool:
     """Whether this is an object that equals itself only, and holds plain values, tensors and their like."""
-    kind = type(value)
+    kind: Any = type(value)
     by_itself = kind.__hash__ is None or kind.__hash__ is object.__hash__
     has_all_in_dict = kind.__new__ is object.__new__ and bool(getattr(value, "__dict__", None))
     return by_itself and has_all_in_dict and not callable(value) and _is_held(value, _DEPTH)
@@ -103,4 +103,4 @@ def _build(structure: Any, leaves: Iterator[Any]) -> Any:
     if structure is None:
         return next(leaves)
     kind, keys, parts = structure
-    return built((kind, keys), [_build(part, leaves) for part in parts])
+    return rebuilt((kind, keys), [_build(part, leaves) for part in parts])

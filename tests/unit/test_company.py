@@ -128,7 +128,8 @@ class Remembering(nn.Module):
         self.rows.append(len(latents))
         if mode == "write":
             cache.layers[0].key = latents * 2
-        return latents + cache.layers[0].key
+        output: Tensor = latents + cache.layers[0].key
+        return output
 
 
 class Layer:

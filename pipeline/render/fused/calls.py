@@ -26,7 +26,7 @@ Axes = tuple[int | None, ...]
 LIST = -1
 
 
-class Shape:
+class CallKey:
     """A key that is looked up many times: its hash is computed once."""
 
     __slots__ = ("_hash", "value")
@@ -40,7 +40,7 @@ class Shape:
 
     def __eq__(self, other: object) -> bool:
         return self is other or (
-            isinstance(other, Shape) and self._hash == other._hash and self.value == other.value
+            isinstance(other, CallKey) and self._hash == other._hash and self.value == other.value
         )
 
 
@@ -93,7 +93,7 @@ def parse_call(module: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ca
         leaves=leaves,
         structure=structure,
         batch=batch,
-        shape=Shape((module, batch, structure, tuple([_shape(leaf) for leaf in leaves]))),
+        shape=CallKey((module, batch, structure, tuple([_shape(leaf) for leaf in leaves]))),
         axes=tuple([_axis(leaf, batch) for leaf in leaves]),
         has_lists=has_lists,
         holders=tuple(holders),
@@ -102,7 +102,7 @@ def parse_call(module: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ca
     )
 
 
-def sizes_of(call: Call) -> Hashable | None:
+def tensor_sizes(call: Call) -> Hashable | None:
     """The sizes of its tensors and of the row's batch; None for one with lists, which may be of any size."""
     if call.has_lists or not call.batch:
         return None

@@ -54,11 +54,12 @@ def probe(
     """
     with working_on(adapters_of(calls[:1])):
         traces, _ = traced(module, forward, *_untouched(calls[0]))
-    plan = Plan(axes, {}, layouts(outputs[0]))
+    pins: dict[str, Sequence[Trace]] = {}
+    like = layouts(outputs[0])
     for height in range(max(1, _height(module))):
         level = {name: child for name, child in separable(module).items() if _height(child) == height}
-        pins = plan.pins | _differing(module, forward, calls, level, traces, plan)
-        plan = Plan(axes, pins, plan.output)
+        pins |= _differing(module, forward, calls, level, traces, Plan(axes, pins, like))
+        plan = Plan(axes, dict(pins), like)
         if are_equal(run_fused(module, forward, calls, plan), outputs):
             return plan
     return None

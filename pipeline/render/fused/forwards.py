@@ -206,7 +206,8 @@ class Forwards:
 
     def _joined(self, calls: Sequence[Call], outputs: Sequence[Any]) -> tuple[Plan, float, bool]:
         """Return how the calls are joined, what such a forward takes, and whether it gives their outputs."""
-        like, found = layouts(outputs[0]), None
+        like = layouts(outputs[0])
+        found: tuple[Plan, float] | Exception | None = None
         for axes in self._company.ways(calls):
             plan = Plan(axes, {}, like)
             try:

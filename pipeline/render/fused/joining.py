@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from framefleet.pipeline.hooks.tree import built, children_of, flatten, unflatten
+from framefleet.pipeline.hooks.tree import children_of, flatten, rebuilt, unflatten
 from framefleet.pipeline.render.fused.calls import LIST, Axes, Call
 
 
@@ -97,10 +97,10 @@ def part(output: Any, *, rows: int, like: Any) -> list[Any]:
     kind, children = node
     own = _below(like)
     if isinstance(output, list | tuple) and len(children) == rows * len(own) != len(own):
-        return [built(kind, _copies(children[row * len(own) :][: len(own)])) for row in range(rows)]
+        return [rebuilt(kind, _copies(children[row * len(own) :][: len(own)])) for row in range(rows)]
     own = own if len(own) == len(children) else [None] * len(children)
     parted = [part(child, rows=rows, like=how) for child, how in zip(children, own, strict=True)]
-    return [built(kind, [column[row] for column in parted]) for row in range(rows)]
+    return [rebuilt(kind, [column[row] for column in parted]) for row in range(rows)]
 
 
 def _below(like: Any) -> list[Any]:
