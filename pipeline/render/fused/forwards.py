@@ -169,7 +169,8 @@ class Forwards:
         except Exception as error:  # a model may not take such a batch at all; its rows are done by now
             is_full = is_out_of_memory(error)
             log.info("%s cannot run %d rows at once: %s", calls[0].module, size, error)
-            sizes.refuse(size, is_final=not is_full)
+            if is_full or not self._company.part_ways(calls):
+                sizes.refuse(size, is_final=not is_full)
         if is_full:
             self._halve(calls)
         return [output for output, _ in timed]
