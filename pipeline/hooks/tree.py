@@ -19,14 +19,15 @@ _DEPTH = 6
 
 
 def flatten(
-    value: Any, *, is_leaf: Callable[[Any], bool] | None = None, opens_objects: bool = False
+    value: Any, *, is_leaf: Callable[[Any], bool] | None = None, holders: list[Any] | None = None
 ) -> tuple[list[Any], Hashable]:
     """Return the leaves in order, and a structure that is equal for equally nested values.
 
-    is_leaf: asked of each list and tuple, whether to leave it whole. opens_objects: see `is_holder`.
+    is_leaf: asked of each list and tuple, whether to leave it whole. holders: where it is given, objects that
+    only hold values are taken apart too, and the outermost of them added to it; see `is_holder`.
     """
     leaves: list[Any] = []
-    return leaves, _structure(value, leaves, is_leaf, opens_objects)
+    return leaves, _structure(value, leaves, is_leaf, holders)
 
 
 def unflatten(structure: Any, leaves: list[Any]) -> Any:
@@ -35,7 +36,7 @@ def unflatten(structure: Any, leaves: list[Any]) -> Any:
 
 
 def children_of(value: Any) -> tuple[Hashable, list[Any]] | None:
-    """Return what is one level below, and the node that `built` makes it into again; None for a leaf."""
+    """Return what is one level below, and the node that `rebuilt` makes it into again; None for a leaf."""
     if isinstance(value, dict):
         return (type(value), tuple(value)), list(value.values())
     if isinstance(value, tuple | list):
@@ -45,7 +46,7 @@ def children_of(value: Any) -> tuple[Hashable, list[Any]] | None:
     return None
 
 
-def built(node: Any, children: list[Any]) -> Any:
+def rebuilt(node: Any, children: list[Any]) -> Any:
     """Make the value of which `children_of` gave the node, with these children."""
     kind, keys = node
     if keys is None:
@@ -60,7 +61,7 @@ def built(node: Any, children: list[Any]) -> Any:
 
 def is_holder(value: Any) -> bool:
     """Whether this is an object that equals itself only, and holds plain values, tensors and their like."""
-    kind = type(value)
+    kind: Any = type(value)
     by_itself = kind.__hash__ is None or kind.__hash__ is object.__hash__
     has_all_in_dict = kind.__new__ is object.__new__ and bool(getattr(value, "__dict__", None))
     return by_itself and has_all_in_dict and not callable(value) and _is_held(value, _DEPTH)
@@ -81,22 +82,19 @@ def _is_held(value: Any, depth: int) -> bool:
 
 
 def _structure(
-    value: Any, leaves: list[Any], is_leaf: Callable[[Any], bool] | None, opens_objects: bool
+    value: Any, leaves: list[Any], is_leaf: Callable[[Any], bool] | None, holders: list[Any] | None
 ) -> Hashable:
     if type(value) not in _LEAVES:
         if isinstance(value, dict):
             keys, parts = tuple(value), value.values()
-            return (type(value), keys, tuple(_structure(p, leaves, is_leaf, opens_objects) for p in parts))
+            return (type(value), keys, tuple([_structure(part, leaves, is_leaf, holders) for part in parts]))
         if isinstance(value, tuple | list):
             if is_leaf is None or not is_leaf(value):
-                return (
-                    type(value),
-                    None,
-                    tuple(_structure(p, leaves, is_leaf, opens_objects) for p in value),
-                )
-        elif opens_objects and is_holder(value):
+                return (type(value), None, tuple([_structure(p, leaves, is_leaf, holders) for p in value]))
+        elif holders is not None and is_holder(value):
+            holders.append(value)
             keys, parts = tuple(vars(value)), vars(value).values()
-            return (type(value), keys, tuple(_structure(p, leaves, is_leaf, opens_objects) for p in parts))
+            return (type(value), keys, tuple([_structure(part, leaves, is_leaf, []) for part in parts]))
     leaves.append(value)
     return None
 
@@ -105,4 +103,4 @@ def _build(structure: Any, leaves: Iterator[Any]) -> Any:
     if structure is None:
         return next(leaves)
     kind, keys, parts = structure
-    return built((kind, keys), [_build(part, leaves) for part in parts])
+    return rebuilt((kind, keys), [_build(part, leaves) for part in parts])

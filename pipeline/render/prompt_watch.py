@@ -6,7 +6,7 @@ rows together. Not asked of networks that take rows as lists: these share what t
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 from framefleet.pipeline.request import Request
@@ -44,7 +44,7 @@ class PromptWatch:
             self.lengths = next(telling, None)
 
 
-def _rest(arguments: dict[str, Any]) -> Hashable:
+def _rest(arguments: Mapping[str, Any]) -> Hashable:
     """What else may decide the sizes of forwards: all but texts and those numbers that never do."""
     texts = dict(texts_of(arguments))
     return tuple(

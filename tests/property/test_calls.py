@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from framefleet.pipeline.render.fused.calls import Layout, join_calls, parse_call, part
+from framefleet.pipeline.render.fused.calls import parse_call
+from framefleet.pipeline.render.fused.joining import join_calls, layouts, part
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.bool, torch.complex64)
 
@@ -42,11 +43,11 @@ def _strides(tensor: Tensor) -> list[int]:
 @given(rows_of_one_kind())
 def test_every_row_comes_back_equal_and_in_its_own_layout(rows: list[Tensor]) -> None:
     calls = [parse_call("unet", (row,), {"return_dict": False}) for row in rows]
-    assert len({call.signature for call in calls}) == 1
-    (joined,), options = join_calls(calls)
+    assert len({call.shape for call in calls}) == 1
+    (joined,), options = join_calls(calls, calls[0].axes)
     assert options == {"return_dict": False}
     assert joined.shape[0] == len(rows) * calls[0].batch
-    parted = part((joined,), rows=len(rows), batch=calls[0].batch, layout=[Layout.of(rows[0])])
+    parted = part((joined,), rows=len(rows), like=layouts((rows[0],)))
     for (own,), row in zip(parted, rows, strict=True):
         assert own.dtype == row.dtype
         assert torch.equal(own, row)
@@ -61,7 +62,7 @@ def test_nested_arguments_are_joined_leaf_by_leaf(rows: list[Tensor], data: st.D
         return {"hidden_states": row, "timestep": torch.tensor(time), "extra": {"pair": (row, None)}}
 
     calls = [parse_call("unet", (), arguments(row, time)) for row, time in zip(rows, times, strict=True)]
-    _, joined = join_calls(calls)
+    _, joined = join_calls(calls, calls[0].axes)
     assert torch.equal(joined["hidden_states"], torch.cat(rows))
     assert torch.equal(joined["extra"]["pair"][0], torch.cat(rows))
     assert joined["extra"]["pair"][1] is None
@@ -72,5 +73,5 @@ def test_nested_arguments_are_joined_leaf_by_leaf(rows: list[Tensor], data: st.D
 def test_rows_share_only_if_they_look_alike(rows: list[Tensor], others: list[Tensor]) -> None:
     first, other = rows[0], others[0]
     alike = first.shape == other.shape and first.dtype == other.dtype and _strides(first) == _strides(other)
-    same = parse_call("unet", (first,), {}).signature == parse_call("unet", (other,), {}).signature
+    same = parse_call("unet", (first,), {}).shape == parse_call("unet", (other,), {}).shape
     assert same == alike

@@ -15,7 +15,7 @@ from framefleet.pipeline.render.fused.calls import (
     is_private,
     parse_call,
 )
-from framefleet.pipeline.render.fused.company import Company, usual_axes
+from framefleet.pipeline.render.fused.company import Company
 from framefleet.pipeline.render.fused.joining import Layout, hand_back, join_calls, layouts, part, row_slice
 
 
@@ -32,7 +32,7 @@ def _may_share(first: Call, second: Call) -> bool:
 
 
 def _joined(calls: list[Call]) -> tuple[Any, ...]:
-    return join_calls(calls, usual_axes(calls[0]))[0]
+    return join_calls(calls, calls[0].axes)[0]
 
 
 def test_calls_with_other_values_of_batched_tensors_share() -> None:
@@ -97,7 +97,7 @@ def test_a_call_whose_first_argument_brings_no_batch_is_never_shared(first: obje
 
 def test_lists_of_the_rows_batch_are_joined_whatever_the_shapes_in_them() -> None:
     calls = [_call([torch.zeros(4, n)], torch.zeros(1), prompts=[[torch.zeros(n, 2)]]) for n in (3, 5)]
-    args, kwargs = join_calls(calls, usual_axes(calls[0]))
+    args, kwargs = join_calls(calls, calls[0].axes)
     assert [tuple(row.shape) for row in args[0]] == [(4, 3), (4, 5)]
     assert [tuple(row[0].shape) for row in kwargs["prompts"]] == [(3, 2), (5, 2)]
     assert calls[0].batch == 1

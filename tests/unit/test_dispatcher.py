@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from framefleet.cluster.dispatcher import Dispatcher, GivenUp, LeaseSize, QueueCounts, Row
@@ -71,6 +73,13 @@ def test_finished_once_closed_and_every_row_has_ended() -> None:
     dispatcher.close()
     assert dispatcher.finished
     assert dispatcher.counts == QueueCounts(waiting=0, leased=0, done=1, failed=1)
+
+
+def test_rows_that_wait_go_out_by_the_shapes_that_they_are_found_to_have() -> None:
+    dispatcher = dispatcher_with("xxxxxx", leases_per_worker=3)
+    assert ids(lease(dispatcher, "A")) == "0 1"
+    dispatcher.regroup(lambda rows: [replace(row, shape="x" + "ab"[int(row.row_id) % 2]) for row in rows])
+    assert [ids(lease(dispatcher, "A")) for _ in range(2)] == ["2 4", "3 5"]
 
 
 def test_a_row_is_not_added_twice() -> None:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from framefleet.pipeline.render.fused.calls import parse_call
-from framefleet.pipeline.render.fused.company import usual_axes
 from framefleet.pipeline.render.fused.exact import are_equal, probe
 from framefleet.pipeline.render.fused.pins import Plan, run_fused
 
@@ -56,7 +55,7 @@ def _probe(module: nn.Module, rows: Sequence[Tensor]) -> Plan | None:
     """Probe, and check that what the plan gives is equal indeed."""
     calls = [parse_call("unet", (row,), {}) for row in rows]
     outputs = [(module(row), ()) for row in rows]
-    plan = probe(module, module.forward, calls, outputs, usual_axes(calls[0]))
+    plan = probe(module, module.forward, calls, outputs, calls[0].axes)
     if plan is not None:
         assert are_equal(run_fused(module, module.forward, calls, plan), outputs)
     return plan

@@ -13,7 +13,6 @@ from torch._dynamo.exc import FailOnRecompileLimitHit
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.options.regions import allow_graphs, check_compiler, has_compiled, separable
 from framefleet.pipeline.render.fused.calls import parse_call
-from framefleet.pipeline.render.fused.company import usual_axes
 from framefleet.pipeline.render.fused.exact import are_equal, probe
 from framefleet.pipeline.render.fused.pins import run_fused
 
@@ -42,7 +41,7 @@ def probed(made: nn.Module) -> bool:
     with torch.no_grad():
         calls = [parse_call("m", (torch.full((1, 4), float(value)),), {}) for value in (1, 2)]
         outputs = [(made(*call.arguments()[0]), ()) for call in calls]
-        plan = probe(made, made.forward, calls, outputs, usual_axes(calls[0]))
+        plan = probe(made, made.forward, calls, outputs, calls[0].axes)
         return plan is not None and are_equal(run_fused(made, made.forward, calls, plan), outputs)
 
 

@@ -18,7 +18,30 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from framefleet.pipeline.hooks.adapters import Adapters, of_one_row
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
-from framefleet.pipeline.hooks.tree import children_of, flatten, is_holder, unflatten
+from framefleet.pipeline.hooks.tree import flatten, unflatten
+
+# For each leaf of a call: the dimension along which rows are joined, LIST for lists of rows, or None for
+# what is shared by rows that have it equal.
+Axes = tuple[int | None, ...]
+LIST = -1
+
+
+class CallKey:
+    """A key that is looked up many times: its hash is computed once."""
+
+    __slots__ = ("_hash", "value")
+
+    def __init__(self, value: Hashable) -> None:
+        self.value = value
+        self._hash = hash(value)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (
+            isinstance(other, CallKey) and self._hash == other._hash and self.value == other.value
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -26,8 +49,9 @@ class Call:
     """One row's call of a module.
 
     leaves: the arguments' leaves in order, lists of the row's batch as one leaf. batch: the row's own batch
-    size, 0 for a call that is not shared. shape: equal for calls that look alike. has_lists: whether some
-    leaves are lists of the row's batch. holders: the objects among the arguments that a forward may change.
+    size, 0 for a call that is not shared. shape: equal for calls that look alike. axes: along which it would
+    be joined with others, as far as the call itself tells. has_lists: whether some leaves are lists of the
+    row's batch. holders: the objects among the arguments that a forward may change.
     given: the arguments themselves, where there are holders. adapters: the LoRAs of the row, which keep no
     calls apart. draws: what a forward of this row alone draws from global generators; what a shared one
     draws is nobody's, and so not exact.
@@ -38,6 +62,7 @@ class Call:
     structure: Hashable
     batch: int
     shape: Hashable
+    axes: Axes
     has_lists: bool = False
     holders: tuple[Any, ...] = ()
     given: tuple[tuple[Any, ...], dict[str, Any]] | None = None
@@ -59,24 +84,25 @@ def parse_call(module: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ca
     def is_row_list(value: Any) -> bool:
         return has_lists and len(value) == batch and value is not args and value is not given
 
-    leaves, structure = flatten(given, is_leaf=is_row_list, opens_objects=True)
+    holders: list[Any] = []
+    leaves, structure = flatten(given, is_leaf=is_row_list, holders=holders)
     if has_lists:  # copies: a network may change the lists that it is given
         leaves = [type(leaf)(leaf) if isinstance(leaf, list | tuple) else leaf for leaf in leaves]
-    holders = holders_in(given) if batch else ()
     return Call(
         module=module,
         leaves=leaves,
         structure=structure,
         batch=batch,
-        shape=(module, batch, structure, tuple(_shape(leaf) for leaf in leaves)),
+        shape=CallKey((module, batch, structure, tuple([_shape(leaf) for leaf in leaves]))),
+        axes=tuple([_axis(leaf, batch) for leaf in leaves]),
         has_lists=has_lists,
-        holders=holders,
+        holders=tuple(holders),
         given=given if holders else None,
         adapters=of_one_row(),
     )
 
 
-def sizes_of(call: Call) -> Hashable | None:
+def tensor_sizes(call: Call) -> Hashable | None:
     """The sizes of its tensors and of the row's batch; None for one with lists, which may be of any size."""
     if call.has_lists or not call.batch:
         return None
@@ -94,14 +120,6 @@ def is_private() -> bool:
     """
     autocast = any(torch.is_autocast_enabled(device) for device in ("cpu", "cuda"))
     return autocast or torch.is_grad_enabled() or torch.is_inference_mode_enabled()
-
-
-def holders_in(value: Any) -> tuple[Any, ...]:
-    """Return the outermost objects that hold tensors or values, in order; see `is_holder`."""
-    if isinstance(value, dict | tuple | list):
-        node = children_of(value)
-        return tuple(holder for child in node[1] for holder in holders_in(child)) if node else ()
-    return (value,) if not isinstance(value, Tensor) and is_holder(value) else ()
 
 
 def _batch_of(first: Any, arguments: tuple[Any, ...]) -> tuple[int, bool]:
@@ -133,6 +151,12 @@ def _shape(leaf: Any) -> Hashable:
     except TypeError:
         return object()  # equal to nothing: what cannot be compared is not shared
     return (type(leaf), leaf)
+
+
+def _axis(leaf: Any, batch: int) -> int | None:
+    if isinstance(leaf, Tensor):
+        return 0 if leaf.dim() == 0 or leaf.shape[0] == batch else None
+    return LIST if isinstance(leaf, list | tuple) else None
 
 
 _fingerprints: MutableMapping[Tensor, tuple[int, bytes]] = WeakTensorKeyDictionary()

@@ -15,8 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from framefleet.pipeline.render.fused.calls import Call, fingerprint
-from framefleet.pipeline.render.fused.joining import LIST, Axes
+from framefleet.pipeline.render.fused.calls import LIST, Axes, Call, fingerprint
 from framefleet.pipeline.render.fused.pins import Trace, Traces
 
 # Prompts have some hundred lengths, and pairs of them with negative ones; a forgotten one is looked at again.
@@ -54,11 +53,17 @@ class Company:
         if calls[0].has_lists:
             self._proven.update(call.shape for call in calls)
 
-    def part_ways(self, calls: Sequence[Call]) -> None:
-        """From now on those of them that were not proven share with calls of the very same shape only."""
-        for call in calls:
-            if call.shape not in self._proven:
-                self._learn(call, call.shape)
+    def part_ways(self, calls: Sequence[Call]) -> bool:
+        """From now on those of them that were not proven share with calls of the very same shape only.
+
+        Return whether that changes anything.
+        """
+        parted = [call for call in calls if call.has_lists and call.shape not in self._proven]
+        if len({call.shape for call in calls}) == 1:
+            return False
+        for call in parted:
+            self._learn(call, call.shape)
+        return bool(parted)
 
     def groups(self, calls: Sequence[Call]) -> list[list[int]]:
         """Return the places of the calls that may share a forward."""
@@ -72,7 +77,7 @@ class Company:
         return found
 
     def axes(self, call: Call) -> Axes:
-        return self._axes.get(self.look(call)) or usual_axes(call)
+        return self._axes.get(self.look(call)) or call.axes
 
     def ways(self, calls: Sequence[Call]) -> Iterator[Axes]:
         """Yield axes to join by: those that are known, and then others, each with one leaf changed."""
@@ -133,17 +138,6 @@ class Company:
 def _inner_look(trace: Trace) -> list[Any]:
     """The shapes of an inner module's call. Strides may differ: every shape of call is proven for itself."""
     return [layout and layout.shape for layout in (*trace.arguments, *trace.outputs)]
-
-
-def usual_axes(call: Call) -> Axes:
-    """Return the axes of a call of which nothing is known."""
-    return tuple(_usual_axis(leaf, call.batch) for leaf in call.leaves)
-
-
-def _usual_axis(leaf: Any, batch: int) -> int | None:
-    if isinstance(leaf, Tensor):
-        return 0 if leaf.dim() == 0 or leaf.shape[0] == batch else None
-    return LIST if isinstance(leaf, list | tuple) else None
 
 
 def _ways_of(column: tuple[Any, ...], batch: int) -> list[int | None]:

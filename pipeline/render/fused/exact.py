@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from framefleet.pipeline.hooks.adapters import working_on
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.hooks.tree import flatten, unflatten
+from framefleet.pipeline.memory import is_out_of_memory
 from framefleet.pipeline.model.options.regions import separable
-from framefleet.pipeline.render.fused.calls import Call, adapters_of, bits
-from framefleet.pipeline.render.fused.joining import Axes, Layout, join_calls, layouts
+from framefleet.pipeline.render.fused.calls import Axes, Call, adapters_of, bits
+from framefleet.pipeline.render.fused.joining import Layout, join_calls, layouts
 from framefleet.pipeline.render.fused.pins import (
     Forward,
     Plan,
@@ -53,11 +54,12 @@ def probe(
     """
     with working_on(adapters_of(calls[:1])):
         traces, _ = traced(module, forward, *_untouched(calls[0]))
-    plan = Plan(axes, {}, layouts(outputs[0]))
+    pins: dict[str, Sequence[Trace]] = {}
+    like = layouts(outputs[0])
     for height in range(max(1, _height(module))):
         level = {name: child for name, child in separable(module).items() if _height(child) == height}
-        pins = plan.pins | _differing(module, forward, calls, level, traces, plan)
-        plan = Plan(axes, pins, plan.output)
+        pins |= _differing(module, forward, calls, level, traces, Plan(axes, pins, like))
+        plan = Plan(axes, dict(pins), like)
         if are_equal(run_fused(module, forward, calls, plan), outputs):
             return plan
     return None
@@ -125,7 +127,13 @@ def _differing(
         trace = None if rows.is_nested else matching_trace(traces, name, (args, kwargs), rows.rows)
         if trace is None:
             return inner(*args, **kwargs)
-        outputs = rows.by_row(inner, args, kwargs, trace)
+        try:
+            outputs = rows.by_row(inner, args, kwargs, trace)
+        except (RuntimeError, ValueError, IndexError) as error:
+            # It cannot be called for one row: experts are told the tokens of all rows together.
+            if is_out_of_memory(error):
+                raise
+            return inner(*args, **kwargs)
         fused = inner(*args, **kwargs)
         trace = trace.seen_in(fused, rows.rows)
         if set(trace.axes) <= {None}:
@@ -153,7 +161,7 @@ def _is_proven(
     rows: Rows, inner: Forward, args: tuple[Any, ...], kwargs: dict[str, Any], trace: Trace, fused: Any
 ) -> bool:
     """Whether random inputs agree too, as many as it takes to trust a comparison in this precision."""
-    leaves, structure = flatten((args, kwargs), opens_objects=True)
+    leaves, structure = flatten((args, kwargs), holders=[])
     outputs = [leaf for leaf in flatten(fused)[0] if isinstance(leaf, Tensor)]
     size = sum(output.numel() for output in outputs)
     if not size or not any(isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in leaves):
@@ -179,7 +187,7 @@ def _randomised(leaf: Any, generator: torch.Generator) -> Any:
 
 def _agree(fused: Any, by_row: Any, trace: Trace) -> bool:
     """Whether values and strides are those of the one-row runs."""
-    leaves, _ = flatten(fused, opens_objects=True)
+    leaves, _ = flatten(fused, holders=[])
     return are_equal(fused, by_row) and all(
         layout is None or layout.fits(leaf, axis)
         for leaf, layout, axis in zip(leaves, trace.outputs, trace.axes, strict=True)
@@ -187,11 +195,11 @@ def _agree(fused: Any, by_row: Any, trace: Trace) -> bool:
 
 
 def _leaves(value: Any) -> list[Any]:
-    return flatten(value, opens_objects=True)[0]
+    return flatten(value, holders=[])[0]
 
 
 def _layouts(value: Any) -> tuple[Layout | None, ...]:
-    return tuple(Layout.of(leaf) for leaf in flatten(value, opens_objects=True)[0])
+    return tuple(Layout.of(leaf) for leaf in flatten(value, holders=[])[0])
 
 
 def _height(module: nn.Module) -> int:

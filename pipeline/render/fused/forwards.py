@@ -169,7 +169,8 @@ class Forwards:
         except Exception as error:  # a model may not take such a batch at all; its rows are done by now
             is_full = is_out_of_memory(error)
             log.info("%s cannot run %d rows at once: %s", calls[0].module, size, error)
-            sizes.refuse(size, is_final=not is_full)
+            if is_full or not self._company.part_ways(calls):
+                sizes.refuse(size, is_final=not is_full)
         if is_full:
             self._halve(calls)
         return [output for output, _ in timed]
@@ -198,13 +199,16 @@ class Forwards:
             self._company.prove(calls)
             sizes.accept(size, seconds=seconds)
             return
+        if not is_sound and self._company.part_ways(calls):
+            return
         reason = "do not pay" if is_sound else "cannot be made exact" if is_exact else "give other results"
         log.info("%s: %d rows at once %s", call.module, size, reason)
         sizes.refuse(size, is_final=not is_sound)
 
     def _joined(self, calls: Sequence[Call], outputs: Sequence[Any]) -> tuple[Plan, float, bool]:
         """Return how the calls are joined, what such a forward takes, and whether it gives their outputs."""
-        like, found = layouts(outputs[0]), None
+        like = layouts(outputs[0])
+        found: tuple[Plan, float] | Exception | None = None
         for axes in self._company.ways(calls):
             plan = Plan(axes, {}, like)
             try:

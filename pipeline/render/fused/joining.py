@@ -13,13 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from framefleet.pipeline.hooks.tree import built, children_of, flatten, unflatten
-from framefleet.pipeline.render.fused.calls import Call, holders_in
-
-# For each leaf of a call: the dimension along which rows are joined, LIST for lists of rows, or None for
-# what is shared by rows that have it equal.
-Axes = tuple[int | None, ...]
-LIST = -1
+from framefleet.pipeline.hooks.tree import children_of, flatten, rebuilt, unflatten
+from framefleet.pipeline.render.fused.calls import LIST, Axes, Call
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +61,9 @@ def _join_leaf(column: tuple[Any, ...], axis: int | None, batch: int) -> Any:
 
 def with_holders(output: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, tuple[Any, ...]]:
     """Return a forward's output, and copies of the objects among its arguments, which it may have changed."""
-    held = tuple(unflatten(*reversed(flatten(h, opens_objects=True))) for h in holders_in((args, kwargs)))
+    holders: list[Any] = []
+    flatten((args, kwargs), holders=holders)
+    held = tuple(unflatten(*reversed(flatten(holder, holders=[]))) for holder in holders)
     return output, held
 
 
@@ -79,7 +76,7 @@ def hand_back(call: Call, held: tuple[Any, ...]) -> None:
 
 def layouts(value: Any) -> Any:
     """Return the value with the layout of each tensor in its place: how `part` knows what a row gets."""
-    leaves, structure = flatten(value, opens_objects=True)
+    leaves, structure = flatten(value, holders=[])
     return unflatten(structure, [Layout.of(leaf) for leaf in leaves])
 
 
@@ -100,10 +97,10 @@ def part(output: Any, *, rows: int, like: Any) -> list[Any]:
     kind, children = node
     own = _below(like)
     if isinstance(output, list | tuple) and len(children) == rows * len(own) != len(own):
-        return [built(kind, _copies(children[row * len(own) :][: len(own)])) for row in range(rows)]
+        return [rebuilt(kind, _copies(children[row * len(own) :][: len(own)])) for row in range(rows)]
     own = own if len(own) == len(children) else [None] * len(children)
     parted = [part(child, rows=rows, like=how) for child, how in zip(children, own, strict=True)]
-    return [built(kind, [column[row] for column in parted]) for row in range(rows)]
+    return [rebuilt(kind, [column[row] for column in parted]) for row in range(rows)]
 
 
 def _below(like: Any) -> list[Any]:

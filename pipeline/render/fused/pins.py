@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from framefleet.pipeline.hooks.adapters import working_on, working_rows
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.hooks.tree import flatten, unflatten
-from framefleet.pipeline.render.fused.calls import Call, adapters_of
+from framefleet.pipeline.render.fused.calls import Axes, Call, adapters_of
 from framefleet.pipeline.render.fused.joining import (
-    Axes,
     Layout,
     join_calls,
     joined_axis,
@@ -40,7 +39,7 @@ class Trace:
 
     def is_partable(self, arguments: Any, rows: int) -> bool:
         """Whether every tensor of a fused call is the rows joined, or the same as in the one-row run."""
-        leaves, _ = flatten(arguments, opens_objects=True)
+        leaves, _ = flatten(arguments, holders=[])
         if len(leaves) != len(self.arguments):
             return False
         pairs = list(zip(leaves, self.arguments, strict=True))
@@ -51,7 +50,7 @@ class Trace:
 
     def seen_in(self, output: Any, rows: int) -> Trace:
         """Return it with the axes of a fused call's output: None where that is one for all rows."""
-        leaves, _ = flatten(output, opens_objects=True)
+        leaves, _ = flatten(output, holders=[])
         pairs = zip(leaves, self.outputs, strict=True)
         return replace(self, axes=tuple(joined_axis(leaf, rows, layout) for leaf, layout in pairs))
 
@@ -95,14 +94,14 @@ class Rows:
         self, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any], trace: Trace
     ) -> Outputs:
         """Call `forward` once for each row."""
-        leaves, structure = flatten((args, kwargs), opens_objects=True)
+        leaves, structure = flatten((args, kwargs), holders=[])
         outputs = []
         self.is_nested = True
         try:
             for row in range(self.rows):
                 own_args, own_kwargs = unflatten(structure, self._own(leaves, row, trace))
                 with working_on(working_rows()[row : row + 1]):
-                    outputs.append(flatten(forward(*own_args, **own_kwargs), opens_objects=True))
+                    outputs.append(flatten(forward(*own_args, **own_kwargs), holders=[]))
         finally:
             self.is_nested = False
         return outputs

@@ -1,0 +1,37 @@
+"""Models that do not pad their prompts, on a fleet, which brings prompts of equal length together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import mean
+
+import pytest
+
+import framefleet
+from framefleet import load_model
+from tests.jobs import job_values, records_of, write_table
+from tests.tiny import tiny
+from tests.unequal_prompts import plain_digest, requests_of, unequal_rows
+
+
+@pytest.mark.parametrize("name", ["z_image", "qwen_image"])
+def test_two_workers_share_forwards_of_unequal_prompts(name: str, tmp_path: Path, ray_cluster: str) -> None:
+    rows = unequal_rows(name, 96)
+    job = job_values(
+        write_table(tmp_path / "prompts.parquet", rows),
+        tmp_path / "out",
+        model=name,
+        batching={"max_rows": 4, "min_gain": 0},
+        fleet={"workers": 2, "gpus_per_worker": 0, "address": ray_cluster},
+    )
+    job["defaults"] = {}
+    job["model"] = {"path": str(tiny(name)), "dtype": "fp32"}
+    assert framefleet.render(job).done == len(rows)
+    records = records_of(tmp_path / "out")
+    assert {record["worker"] for record in records} == {"worker-0", "worker-1"}
+    assert mean(record["batch_size"] for record in records) > 2
+    found = {record["seed"]: record["frames_sha256"] for record in records}
+    model = load_model(tiny(name), dtype="fp32")
+    model.pipe.set_progress_bar_config(disable=True)
+    for request in requests_of(rows)[::6]:
+        assert found[request.seed] == plain_digest(model, request)

@@ -1,0 +1,26 @@
+"""Models that do not pad their prompts: rows share forwards as far as they keep the bits of plain calls."""
+
+from __future__ import annotations
+
+from statistics import mean
+
+import pytest
+
+from framefleet import Clip, Renderer, load_model
+from framefleet.pipeline.render.fused.batching import Batching
+from tests.tiny import tiny
+from tests.unequal_prompts import plain_digest, requests_of, unequal_rows
+
+
+@pytest.mark.parametrize("name", ["z_image", "qwen_image"])
+def test_rows_of_unequal_prompts_share_forwards_and_keep_the_bits_of_plain_calls(name: str) -> None:
+    model = load_model(tiny(name), dtype="fp32")
+    model.pipe.set_progress_bar_config(disable=True)
+    renderer = Renderer(model, Batching(min_gain=0))
+    clips = [clip for clip in renderer.render(requests_of(unequal_rows(name, 64))) if isinstance(clip, Clip)]
+    assert len(clips) == 64
+    assert mean(clip.batch_size for clip in clips) > 2
+    for clip in clips[::4]:
+        assert clip.frames_sha256 == plain_digest(model, clip.request)
+    # Z-Image's own network takes prompts of other lengths; of Qwen-Image, who hands out rows has to know.
+    assert (renderer.prompt_lengths is not None) == (name == "qwen_image")

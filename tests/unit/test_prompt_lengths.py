@@ -1,0 +1,65 @@
+"""Forwards as long as their prompts are noticed, and rows of equal lengths get a shape of their own."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pyarrow as pa
+from transformers import ByT5Tokenizer
+
+from framefleet.cluster.feed import Pending, by_prompt_lengths
+from framefleet.cluster.lease import Row
+from framefleet.pipeline.render.prompt_watch import PromptWatch
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.prompt_lengths import PromptLengths
+
+ARGUMENTS = {"height": 16, "width": 16, "guidance_scale": 3.0}
+
+
+def _request(prompt: str, **more: Any) -> Request:
+    return Request(arguments=ARGUMENTS | {"prompt": prompt} | more, seed=0)
+
+
+def _watch() -> PromptWatch:
+    return PromptWatch([object(), ByT5Tokenizer()])
+
+
+def test_prompts_of_other_lengths_and_forwards_of_other_sizes_tell() -> None:
+    watch = _watch()
+    watch.saw(_request("a cat"), ("transformer", 1, 5))
+    assert watch.lengths is None
+    watch.saw(_request("a dog, running", guidance_scale=1.0), ("transformer", 1, 14))
+    assert watch.lengths is not None
+
+
+def test_padded_prompts_tell_nothing() -> None:
+    watch = _watch()
+    for prompt in ("a cat", "a dog, running"):
+        watch.saw(_request(prompt), ("transformer", 1, 512))
+    assert watch.lengths is None
+
+
+def test_sizes_that_come_from_something_else_are_not_laid_to_the_prompts() -> None:
+    watch = _watch()
+    watch.saw(_request("a cat"), ("transformer", 1, 16))
+    watch.saw(_request("a dog, running", height=32), ("transformer", 1, 32))
+    watch.saw(_request("a dog, running", image={"uri": "a.png"}), ("transformer", 1, 48))
+    watch.saw(_request("a fox"), ("transformer", 1, 17))  # as long as the cat
+    watch.saw(_request("no fox"), None)
+    assert watch.lengths is None
+
+
+def test_rows_are_told_apart_by_the_tokens_of_all_their_prompts() -> None:
+    lengths = pickle.loads(pickle.dumps(PromptLengths(ByT5Tokenizer())))  # as it comes from a worker
+    prompts = [("a cat", None), ("a dog", "blurry"), ("猫", None), ("a fox", None)]
+    nothing = pa.RecordBatch.from_pylist([{}])
+    rows = [
+        Row(
+            row_id=str(i), shape="16x16", payload=Pending(_request(prompt, negative_prompt=negative), nothing)
+        )
+        for i, (prompt, negative) in enumerate(prompts)
+    ]
+    shapes = [row.shape for row in by_prompt_lengths(rows, lengths)]
+    assert [shapes.index(shape) for shape in shapes] == [0, 1, 2, 0]
+    assert all(shape.startswith("16x16 ") for shape in shapes)
