@@ -73,6 +73,20 @@ def test_finished_once_closed_and_every_row_has_ended() -> None:
     assert dispatcher.counts == QueueCounts(waiting=0, leased=0, done=1, failed=1)
 
 
+def test_reopened_for_rows_that_were_done_and_are_to_be_rendered_again() -> None:
+    dispatcher = dispatcher_with("x", closed=True)
+    lease(dispatcher, "A")
+    dispatcher.done("A", "0", 1.0)
+    assert dispatcher.finished
+    dispatcher.reopen()
+    dispatcher.add(Row(row_id="0", shape="x"))
+    dispatcher.close()
+    assert ids(lease(dispatcher, "A")) == "0"
+    assert not dispatcher.finished
+    dispatcher.done("A", "0", 2.0)
+    assert dispatcher.finished
+
+
 def test_a_row_is_not_added_twice() -> None:
     with pytest.raises(AssertionError, match="row 0 was added twice"):
         dispatcher_with("x").add(Row(row_id="0", shape="x"))
