@@ -101,7 +101,7 @@ class Driver:
         return self._tally.summary(time.monotonic())
 
     def _pass(self) -> Iterator[Row]:
-        """Read what is to be rendered from the table, from its begin."""
+        """Read what is to be rendered from the table, from its beginning."""
         work = self._work
         return pending_rows(work.table, work.plan, work.index, work.identity)
 

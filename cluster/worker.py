@@ -80,7 +80,7 @@ class Worker:
         with self._news:
             self._inbox.extend(assignments)
             self._news.notify_all()
-            self._news.wait_for(lambda: self._has_news(), timeout=_POLL_S)
+            self._news.wait_for(self._has_news, timeout=_POLL_S)
             if self._broken is not None:
                 raise self._broken
             report = WorkerReport(

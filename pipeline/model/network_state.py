@@ -50,7 +50,7 @@ class NetworkState:
     def __init__(self, network: nn.Module) -> None:
         self._modules = list(network.modules())
         parts = _parts(self._modules)
-        kept = SimpleNamespace(parts=[(part.attributes, part.buffers) for part in parts])
+        kept = SimpleNamespace(parts=[(part.attributes, _on_cpu(part.buffers)) for part in parts])
         self._kept = OwnPipelines(kept, tells=False).make()
         self._hooks = [part.hooks for part in parts]
 
@@ -105,6 +105,11 @@ def _parts(modules: list[nn.Module]) -> list[_Part]:
 def _part_of(module: nn.Module) -> _Part:
     hooks = {name: dict(vars(module)[name]) for name in _HOOKS}
     return _Part(_own(module), dict(module._buffers), hooks)
+
+
+def _on_cpu(buffers: _Held) -> _Held:
+    """Return buffers that take no memory of a GPU."""
+    return {name: buffer if buffer is None else buffer.cpu() for name, buffer in buffers.items()}
 
 
 def _changes(wanted: _Part, now: _Part) -> _Part:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from framefleet import Clip, Failure, Model, Renderer, Request, Store, load_model
+from framefleet import Audit, Clip, Failure, Model, Renderer, Request, Store, load_model
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.render.encoders import embeddings
@@ -47,7 +47,8 @@ def _requests(name: str) -> list[Request]:
 def _render(model: Model, store: Store | None, name: str = "wan") -> dict[int, str]:
     """Frames by seed."""
     digests = {}
-    for outcome in Renderer(model, Batching(min_gain=0), embeddings=store).render(_requests(name)):
+    renderer = Renderer(model, Batching(min_gain=0), embeddings=store, audit=Audit(every=0))
+    for outcome in renderer.render(_requests(name)):
         assert isinstance(outcome, Clip), outcome.traceback
         digests[outcome.request.seed] = outcome.frames_sha256
     return digests

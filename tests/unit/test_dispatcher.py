@@ -82,6 +82,20 @@ def test_rows_that_wait_go_out_by_the_shapes_that_they_are_found_to_have() -> No
     assert [ids(lease(dispatcher, "A")) for _ in range(2)] == ["2 4", "3 5"]
 
 
+def test_reopened_for_rows_that_were_done_and_are_to_be_rendered_again() -> None:
+    dispatcher = dispatcher_with("x", closed=True)
+    lease(dispatcher, "A")
+    dispatcher.done("A", "0", 1.0)
+    assert dispatcher.finished
+    dispatcher.reopen()
+    dispatcher.add(Row(row_id="0", shape="x"))
+    dispatcher.close()
+    assert ids(lease(dispatcher, "A")) == "0"
+    assert not dispatcher.finished
+    dispatcher.done("A", "0", 2.0)
+    assert dispatcher.finished
+
+
 def test_a_row_is_not_added_twice() -> None:
     with pytest.raises(AssertionError, match="row 0 was added twice"):
         dispatcher_with("x").add(Row(row_id="0", shape="x"))

@@ -73,3 +73,19 @@ def test_a_closed_index_is_gone() -> None:
         index.add([(0, name("a"))])
     with pytest.raises(sqlite3.ProgrammingError):
         index.counts()
+
+
+def test_only_rows_that_are_opened_again_are_pending(index: RowIndex) -> None:
+    index.mark_done([name("d")])
+    index.reopen([name("b"), name("d"), name("elsewhere")])
+    assert index.pending_in(0, 10) == [(1, name("b")), (5, name("d"))]
+    assert index.counts() == RowCounts(rows=6, distinct=4, duplicates=2, done=2, pending=2)
+
+
+def test_unproven_rows_are_of_a_kind_and_a_worker(index: RowIndex) -> None:
+    for word, kind, worker in (("a", "small", "w1"), ("b", "small", "w2"), ("c", "large", "w1")):
+        index.note_unproven(name(word), kind=kind, worker=worker)
+    index.prove(kind="small", worker="w1")
+    assert index.take_unproven("small") == [name("b")]
+    assert index.take_unproven("small") == []
+    assert index.take_unproven("large") == [name("c")]

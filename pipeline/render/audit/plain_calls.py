@@ -40,5 +40,6 @@ class PlainCalls:
             if self._model.attention:
                 self._model.attention.use_again()
             self._loras.switch_on(adapters_in(row.request.arguments))
+            stack.callback(self._encoders.leave)
             self._encoders.bring()
             return self._call(row, self._pipelines)
