@@ -15,7 +15,7 @@ from diffusers import DiffusionPipeline
 
 from tests.pictures import clip, picture
 from tests.random_weights import fill_weights
-from tests.tinies import cogvideox, image, ltx2, opensora, sound, video, wan
+from tests.tinies import cogvideox, image, layered, ltx2, opensora, sound, video, wan
 
 BUILDERS: dict[str, Callable[[], DiffusionPipeline]] = {
     "wan": wan.wan,
@@ -35,7 +35,9 @@ BUILDERS: dict[str, Callable[[], DiffusionPipeline]] = {
     "ltx": video.ltx,
     "ltx_i2v": video.ltx_i2v,
     "ltx2": ltx2.ltx2,
+    "ltx2_hdr": ltx2.ltx2_hdr,
     "stable_audio": sound.stable_audio,
+    "qwen_layered": layered.qwen_layered,
     "hunyuan": video.hunyuan,
     "opensora": opensora.opensora,
     "opensora_dc": opensora.opensora_dc,
@@ -68,6 +70,8 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "ltx": _FRAMES_9 | {"height": 32, "width": 32},
     "ltx_i2v": _FRAMES_9 | {"height": 32, "width": 32},
     "ltx2": _FRAMES_9 | {"height": 32, "width": 32, "stg_scale": 0.0, "audio_stg_scale": 0.0},
+    "ltx2_hdr": _FRAMES_9 | {"height": 32, "width": 32, "max_sequence_length": 32},
+    "qwen_layered": {"num_inference_steps": 1, "layers": 2},
     "stable_audio": {"num_inference_steps": 2, "audio_end_in_s": 0.2},
     "hunyuan": _FRAMES_5,
     "opensora": _FRAMES_5 | {"height": 32, "width": 32, "max_sequence_length": 16},
@@ -91,6 +95,7 @@ INPUTS: dict[str, dict[str, int]] = {
     "ltx_i2v": {"image": 1},
     "opensora": {"last_image": 1},
     "svd": {"image": 1},
+    "qwen_layered": {"image": 1},
 }
 # Keeps most pixels between black and white, and most sound between silence and full scale.
 _DAMPED = {"vae.decoder.conv_out": 0.5, "vae.decoder.conv2": 0.02, "vocoder.conv_out": 1e-5}

@@ -13,6 +13,7 @@ from typing import Any, Literal
 Scalar = str | int | float | bool
 ScalarKind = Literal["str", "int", "float", "bool"]
 InputKind = Literal["image", "video"]
+PictureMode = Literal["RGB", "RGBA"]
 ArgumentKind = ScalarKind | InputKind | Literal["model"]
 
 # Parameters that take PIL images or lists of them: a cell holds the path or URL of one.
