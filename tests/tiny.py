@@ -70,9 +70,6 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "ltx": _FRAMES_9 | {"height": 32, "width": 32},
     "ltx_i2v": _FRAMES_9 | {"height": 32, "width": 32},
     "ltx2": _FRAMES_9 | {"height": 32, "width": 32, "stg_scale": 0.0, "audio_stg_scale": 0.0},
-    "ltx2_hdr": _FRAMES_9 | {"height": 32, "width": 32, "max_sequence_length": 32},
-    "qwen_layered": {"num_inference_steps": 1, "layers": 2},
-    "stable_audio": {"num_inference_steps": 2, "audio_end_in_s": 0.2},
     "hunyuan": _FRAMES_5,
     "opensora": _FRAMES_5 | {"height": 32, "width": 32, "max_sequence_length": 16},
     "opensora_dc": _FRAMES_5 | {"height": 64, "width": 32, "num_frames": 8, "max_sequence_length": 16},
@@ -82,6 +79,12 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "sdxl": _IMAGE,
     "sd3": _IMAGE,
     "flux": _IMAGE,
+}
+# Those that make something else than frames in [0, 1]: sound alone, light beyond one, layers with alpha.
+UNLIKE: dict[str, dict[str, Any]] = {
+    "ltx2_hdr": _FRAMES_9 | {"height": 32, "width": 32, "max_sequence_length": 32},
+    "stable_audio": {"num_inference_steps": 2, "audio_end_in_s": 0.2},
+    "qwen_layered": {"num_inference_steps": 1, "layers": 2},
 }
 # What they start from, beside a prompt, and how many frames of it.
 INPUTS: dict[str, dict[str, int]] = {
@@ -95,7 +98,6 @@ INPUTS: dict[str, dict[str, int]] = {
     "ltx_i2v": {"image": 1},
     "opensora": {"last_image": 1},
     "svd": {"image": 1},
-    "qwen_layered": {"image": 1},
 }
 # Keeps most pixels between black and white, and most sound between silence and full scale.
 _DAMPED = {"vae.decoder.conv_out": 0.5, "vae.decoder.conv2": 0.02, "vocoder.conv_out": 1e-5}

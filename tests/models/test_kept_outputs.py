@@ -31,14 +31,14 @@ from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.request import Request
 from tests.here import render_here
 from tests.jobs import job_values, write_table
-from tests.tiny import SMALLEST, tiny
+from tests.tiny import SMALLEST, UNLIKE, tiny
 
 ROW: dict[str, Any] = {"prompt": "a red ball", "seed": 5}
 
 
 def values_of(folder: Path, model: str, *, row: dict[str, Any] = ROW, **more: Any) -> dict[str, Any]:
     values = job_values(write_table(folder / "t.parquet", [row]), folder / "out", model=model, **more)
-    return values | {"defaults": SMALLEST[model]}
+    return values | {"defaults": (SMALLEST | UNLIKE)[model]}
 
 
 def rendered(folder: Path, model: str, **more: Any) -> tuple[Store, Record]:
@@ -55,7 +55,7 @@ def plain_call(model: str, **more: Any) -> Any:
     pipe = diffusers.DiffusionPipeline.from_pretrained(tiny(model))
     pipe.set_progress_bar_config(disable=True)
     generator = torch.Generator("cpu").manual_seed(ROW["seed"])
-    return pipe(**SMALLEST[model], prompt=ROW["prompt"], generator=generator, output_type="np", **more)
+    return pipe(**UNLIKE[model], prompt=ROW["prompt"], generator=generator, output_type="np", **more)
 
 
 def test_layers_are_a_zip_of_pngs_with_alpha(tmp_path: Path) -> None:
