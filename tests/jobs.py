@@ -16,7 +16,7 @@ import yaml
 
 from framefleet.pipeline.outputs.media import decode
 from framefleet.pipeline.outputs.store import Store
-from tests.tiny import SMALLEST, tiny
+from tests.tiny import SMALLEST, UNLIKE, tiny
 
 ROOT = Path(__file__).parent.parent
 PROMPTS = ("a red ball bounces", "一只猫在海边奔跑", "rain on a tin roof", "城市的夜晚")
@@ -53,7 +53,7 @@ def job_values(
         "table": str(table),
         "output": str(output),
         "model": str(tiny(model)),
-        "defaults": {"max_sequence_length": 32, **SMALLEST[model]},
+        "defaults": {"max_sequence_length": 32, **(SMALLEST | UNLIKE)[model]},
         "batching": {"max_rows": 4, "min_gain": 0},
         "fleet": {"workers": 2, "gpus_per_worker": 0, "address": address},
         **more,

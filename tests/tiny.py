@@ -15,7 +15,7 @@ from diffusers import DiffusionPipeline
 
 from tests.pictures import clip, picture
 from tests.random_weights import fill_weights
-from tests.tinies import cogvideox, image, ltx2, opensora, qwen_image, sound, video, wan, z_image
+from tests.tinies import cogvideox, image, layered, ltx2, opensora, qwen_image, sound, video, wan, z_image
 
 BUILDERS: dict[str, Callable[[], DiffusionPipeline]] = {
     "wan": wan.wan,
@@ -35,7 +35,9 @@ BUILDERS: dict[str, Callable[[], DiffusionPipeline]] = {
     "ltx": video.ltx,
     "ltx_i2v": video.ltx_i2v,
     "ltx2": ltx2.ltx2,
+    "ltx2_hdr": ltx2.ltx2_hdr,
     "stable_audio": sound.stable_audio,
+    "qwen_layered": layered.qwen_layered,
     "hunyuan": video.hunyuan,
     "opensora": opensora.opensora,
     "opensora_dc": opensora.opensora_dc,
@@ -70,7 +72,6 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "ltx": _FRAMES_9 | {"height": 32, "width": 32},
     "ltx_i2v": _FRAMES_9 | {"height": 32, "width": 32},
     "ltx2": _FRAMES_9 | {"height": 32, "width": 32, "stg_scale": 0.0, "audio_stg_scale": 0.0},
-    "stable_audio": {"num_inference_steps": 2, "audio_end_in_s": 0.2},
     "hunyuan": _FRAMES_5,
     "opensora": _FRAMES_5 | {"height": 32, "width": 32, "max_sequence_length": 16},
     "opensora_dc": _FRAMES_5 | {"height": 64, "width": 32, "num_frames": 8, "max_sequence_length": 16},
@@ -82,6 +83,12 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "flux": _IMAGE,
     "z_image": _IMAGE,
     "qwen_image": _IMAGE | {"height": 32, "width": 32},
+}
+# Those that make something else than frames in [0, 1]: sound alone, light beyond one, layers with alpha.
+UNLIKE: dict[str, dict[str, Any]] = {
+    "ltx2_hdr": _FRAMES_9 | {"height": 32, "width": 32, "max_sequence_length": 32},
+    "stable_audio": {"num_inference_steps": 2, "audio_end_in_s": 0.2},
+    "qwen_layered": {"num_inference_steps": 1, "layers": 2},
 }
 # What they start from, beside a prompt, and how many frames of it.
 INPUTS: dict[str, dict[str, int]] = {

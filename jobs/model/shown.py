@@ -104,13 +104,13 @@ def _rules(spec: PipelineSpec) -> dict[str, str]:
     defaults = spec.defaults()
     height, width = defaults.get("height"), defaults.get("width")
     count = next((defaults[name] for name in FRAME_PARAMETERS if name in defaults), None)
-    found = {
-        "size": f"multiples of {spec.size_multiple}"
-        + (f", {height} x {width} unless given" if height else "")
-    }
+    size = f"multiples of {spec.size_multiple}" + (f", {height} x {width} unless given" if height else "")
+    found = {} if spec.kind == "audio" else {"size": size}
     if spec.kind == "video":
         found["frames"] = f"{frames}{longest}" + (f", {count} unless given" if count else "")
         found["fps"] = f"{spec.native_fps:g}" if spec.native_fps else "not known"
+    if spec.has_sound:
+        found["sound"] = "alone" if spec.kind == "audio" else "beside the frames"
     if spec.preset:
         found["defaults"] = ", ".join(f"{name} {value}" for name, value in spec.native().items())
         found["dtype"] = f"on a GPU {in_words(spec.preset)}"

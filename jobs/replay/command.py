@@ -51,7 +51,7 @@ def replay_command(
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:
-    """Render one row again from its record and compare. Exit code 0: the very same frames; 1: others.
+    """Render one row again from its record and compare. Exit code 0: the same frames and sound; 1: others.
 
     The output is not trusted: code, pickles and places on private networks are yours to name.
     """

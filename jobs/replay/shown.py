@@ -13,7 +13,7 @@ from framefleet.pipeline.errors import JobError
 
 
 def show_replay(output: str, row_id: str, given: Given, *, save: Path | None) -> bool:
-    """Render one row again and print what is equal; return whether the frames are."""
+    """Render one row again and print what is equal; return whether frames and sound are."""
     if save is not None and not save.parent.is_dir():
         raise JobError(f"--save {save}: {save.parent} is not a folder", "make it first")
     quiet_libraries()

@@ -110,7 +110,7 @@ def _lengths(clip: Clip, media: Media, fps: float) -> dict[str, Any]:
         duration_s = clip.audio.duration_s if clip.audio else None
         return dict.fromkeys(("height", "width", "num_frames", "fps")) | {"duration_s": duration_s}
     num_frames, height, width, _ = clip.frames.shape
-    is_still = media.format in ("png", "png.zip")
+    is_still = media.format in ("png", "png.zip") or (media.format == "exr.zip" and num_frames == 1)
     return {
         "height": height,
         "width": width,

@@ -50,6 +50,7 @@ class RecipeCall:
             self._second_models.opened(without_loras(request.arguments)),
             self._ahead.read,
             max_frames=frames_read(recipe, model.spec, request.arguments),
+            mode=model.spec.picture_mode,
         )
         row.draws.seed(request.seed)  # after the models are loaded, whose networks draw weights
         with working_on([adapters_in(request.arguments)]):

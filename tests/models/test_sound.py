@@ -26,7 +26,7 @@ from framefleet.pipeline.outputs.records import Record
 from framefleet.pipeline.outputs.store import Store
 from tests.here import render_here
 from tests.jobs import job_values, write_table
-from tests.tiny import SMALLEST, tiny
+from tests.tiny import SMALLEST, UNLIKE, tiny
 
 ROWS: list[dict[str, Any]] = [
     {"prompt": "a red ball", "seed": 1, "num_inference_steps": 2},
@@ -34,7 +34,7 @@ ROWS: list[dict[str, Any]] = [
     {"prompt": "rain", "seed": 3, "num_inference_steps": 2},
 ]
 # A second: LTX-2's sound ends some 30 ms before its frames, which in a shorter clip were more than one.
-CALLS = SMALLEST | {"ltx2": SMALLEST["ltx2"] | {"num_frames": 25}}
+CALLS = UNLIKE | {"ltx2": SMALLEST["ltx2"] | {"num_frames": 25}}
 
 
 def values_of(folder: Path, model: str, **more: Any) -> dict[str, Any]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from diffusers import (
     AutoencoderKLLTX2Audio,
     AutoencoderKLLTX2Video,
     DiffusionPipeline,
     FlowMatchEulerDiscreteScheduler,
+    LTX2HDRPipeline,
     LTX2Pipeline,
     LTX2VideoTransformer3DModel,
 )
@@ -21,6 +24,15 @@ _SOUND_CHANNELS = 2 * _MEL_BINS // 4  # of 2 latent channels, whose bands lie si
 
 
 def ltx2() -> DiffusionPipeline:
+    return LTX2Pipeline(**_parts())
+
+
+def ltx2_hdr() -> DiffusionPipeline:
+    """Return one that renders linear light, with values beyond one."""
+    return LTX2HDRPipeline(**_parts())
+
+
+def _parts() -> dict[str, Any]:
     transformer = LTX2VideoTransformer3DModel(
         in_channels=8,
         out_channels=8,
@@ -35,23 +47,24 @@ def ltx2() -> DiffusionPipeline:
         num_layers=2,
         caption_channels=TEXT_WIDTH,
     )
-    return LTX2Pipeline(
-        tokenizer=ByT5Tokenizer(model_max_length=32),
-        text_encoder=_gemma(),
-        connectors=_connectors(),
-        transformer=transformer,
-        vae=_video_autoencoder(),
-        audio_vae=_audio_autoencoder(),
-        vocoder=_vocoder(),
-        scheduler=FlowMatchEulerDiscreteScheduler(
-            use_dynamic_shifting=True,
-            base_shift=0.95,
-            max_shift=2.05,
-            base_image_seq_len=1024,
-            max_image_seq_len=4096,
-            shift_terminal=0.1,
-        ),
+    scheduler = FlowMatchEulerDiscreteScheduler(
+        use_dynamic_shifting=True,
+        base_shift=0.95,
+        max_shift=2.05,
+        base_image_seq_len=1024,
+        max_image_seq_len=4096,
+        shift_terminal=0.1,
     )
+    return {
+        "tokenizer": ByT5Tokenizer(model_max_length=32),
+        "text_encoder": _gemma(),
+        "connectors": _connectors(),
+        "transformer": transformer,
+        "vae": _video_autoencoder(),
+        "audio_vae": _audio_autoencoder(),
+        "vocoder": _vocoder(),
+        "scheduler": scheduler,
+    }
 
 
 def _gemma() -> Gemma3ForConditionalGeneration:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,10 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from framefleet.pipeline.errors import StoreConflict
+from framefleet.pipeline.errors import RenderError, StoreConflict
+from framefleet.pipeline.outputs.audio import Audio, audio_sha256
 from framefleet.pipeline.outputs.clips import Clip
-from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
+from framefleet.pipeline.outputs.encode_clip import encode_clip, extras_path, store_clip
+from framefleet.pipeline.outputs.extras import Extras
 from framefleet.pipeline.outputs.frames import frames_sha256
 from framefleet.pipeline.outputs.media import decode
 from framefleet.pipeline.outputs.media_settings import Media
@@ -55,6 +59,37 @@ def test_the_rate_is_the_rows_or_the_jobs_or_the_models_or_diffusers_own(
     clip = replace(CLIP, request=replace(CLIP.request, fps=row), native_fps=native)
     record = encode_clip(clip, replace(LOSSLESS, fps=job)).record
     assert (record.fps, record.duration_s) == (fps, len(FRAMES) / fps)
+
+
+SOUND = Audio(samples=np.zeros((2, 3000), np.float32), sample_rate=24_000)
+
+
+def test_sound_is_told_in_the_record_unless_the_job_wants_none() -> None:
+    clip = replace(CLIP, audio=SOUND, audio_sha256=audio_sha256(SOUND))
+    record = encode_clip(clip, LOSSLESS).record
+    told = (record.audio_sha256, record.audio_sample_rate, record.audio_channels)
+    assert told == (audio_sha256(SOUND), 24_000, 2)
+    silent = encode_clip(clip, replace(LOSSLESS, audio=False))
+    assert silent.content == encode_clip(CLIP, LOSSLESS).content
+    assert silent.record.audio_sha256 is None
+
+
+def test_a_rate_at_which_sound_would_be_out_of_step_is_refused() -> None:
+    clip = replace(CLIP, audio=SOUND, request=replace(CLIP.request, fps=30.0))
+    with pytest.raises(RenderError, match=r"at 30 frames per second .* made for 16"):
+        encode_clip(clip, LOSSLESS)
+    assert encode_clip(clip, replace(LOSSLESS, audio=False)).record.fps == 30
+
+
+def test_arrays_beside_a_clip_are_stored_before_it(tmp_path: Path) -> None:
+    extras = Extras(arrays={"c2w": torch.eye(4)}, values={"said": "x"})
+    store, encoded = Store(str(tmp_path)), encode_clip(replace(CLIP, extras=extras), LOSSLESS)
+    store_clip(store, encoded)
+    content = store.read(extras_path(CLIP.row_id))
+    assert encoded.record.extra_outputs_sha256 == hashlib.sha256(content).hexdigest()
+    assert encoded.record.extra_outputs == '{"said":"x"}'
+    with pytest.raises(StoreConflict):
+        store_clip(store, replace(encoded, extras=b"other"))
 
 
 def test_a_stored_clip_has_its_place_and_its_time_in_the_record(tmp_path: Path) -> None:

@@ -195,8 +195,15 @@ def test_png_of_many_frames_is_refused_with_the_fix() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"format": "gif"}, {"crf": 52}, {"crf": -1}, {"crf": True}, {"fps": 0}, {"fps": float("nan")}]
-    + [{"format": "wav", "audio": False}],
+    [
+        {"format": "gif"},
+        {"crf": 52},
+        {"crf": -1},
+        {"crf": True},
+        {"fps": 0},
+        {"fps": float("nan")},
+        {"format": "wav", "audio": False},
+    ],
 )
 def test_wrong_media_is_refused_where_it_enters(wrong: dict[str, object]) -> None:
     with pytest.raises(JobError) as caught:

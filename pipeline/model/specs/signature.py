@@ -14,6 +14,7 @@ Scalar = str | int | float | bool
 ScalarKind = Literal["str", "int", "float", "bool"]
 InputKind = Literal["image", "video"]
 ListKind = Literal["list[int]", "list[float]", "list[str]"]
+PictureMode = Literal["RGB", "RGBA"]
 ArgumentKind = ScalarKind | ListKind | InputKind | Literal["model"]
 
 # Parameters that take PIL images or lists of them: a cell holds the path or URL of one.

@@ -19,7 +19,7 @@ from framefleet.pipeline.model.specs.config_values import check_values
 from framefleet.pipeline.model.specs.factors import check_factors, constructed_pipeline
 from framefleet.pipeline.model.specs.model_index import INDEX, index_of, read_index, read_object
 from framefleet.pipeline.model.specs.returned import fields_returned
-from framefleet.pipeline.model.specs.signature import Parameter, Scalar, parameters_of
+from framefleet.pipeline.model.specs.signature import Parameter, PictureMode, Scalar, parameters_of
 from framefleet.pipeline.model.specs.size_rules import size_rules
 from framefleet.pipeline.outputs.audio import SOUND
 from framefleet.pipeline.outputs.frames import PICTURES
@@ -81,6 +81,12 @@ class PipelineSpec:
     def has_layers(self) -> bool:
         """Whether what is rendered is several layers of one image."""
         return self.kind == "image" and "layers" in self.parameters
+
+    @property
+    def picture_mode(self) -> PictureMode:
+        """How pictures are handed to it: with alpha where its autoencoder takes that."""
+        vae = self.configs.get("vae", {})
+        return "RGBA" if 4 in (vae.get("input_channels"), vae.get("in_channels")) else "RGB"
 
     def settable(self) -> dict[str, Parameter]:
         """Return the parameters that a table or the job's defaults may give."""

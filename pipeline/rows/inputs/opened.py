@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from framefleet.pipeline.errors import InputError
+from framefleet.pipeline.model.specs.signature import PictureMode
 from framefleet.pipeline.request import is_input
 from framefleet.pipeline.rows.inputs.access import naming
 from framefleet.pipeline.rows.inputs.pictures import open_image, open_video
@@ -17,17 +18,23 @@ from framefleet.pipeline.rows.inputs.video_frames import MAX_DECODED_FRAMES
 
 
 def open_arguments(
-    arguments: Mapping[str, Any], read: Callable[[str], bytes], *, max_frames: int | None = None
+    arguments: Mapping[str, Any],
+    read: Callable[[str], bytes],
+    *,
+    max_frames: int | None = None,
+    mode: PictureMode = "RGB",
 ) -> dict[str, Any]:
     """Return the arguments with every image and video opened.
 
     read: gives the bytes at a path or URL. max_frames: how many frames of a video are needed, from the first.
-    Raises InputError when the bytes are not those that were checked.
+    mode: of images. Raises InputError when the bytes are not those that were checked.
     """
-    return {name: _open(name, value, read, max_frames) for name, value in arguments.items()}
+    return {name: _open(name, value, read, max_frames, mode) for name, value in arguments.items()}
 
 
-def _open(name: str, value: Any, read: Callable[[str], bytes], max_frames: int | None) -> Any:
+def _open(
+    name: str, value: Any, read: Callable[[str], bytes], max_frames: int | None, mode: PictureMode
+) -> Any:
     if not is_input(value):
         return list(value) if isinstance(value, list) else value  # a pipeline may change it
     with naming(name, value["uri"]):
@@ -39,4 +46,4 @@ def _open(name: str, value: Any, read: Callable[[str], bytes], max_frames: int |
             )
         if "num_frames" in value:
             return open_video(content, max_frames=min(value["num_frames"], max_frames or MAX_DECODED_FRAMES))
-        return open_image(content)
+        return open_image(content, mode=mode)

@@ -12,6 +12,7 @@ from itertools import islice
 from PIL import Image, ImageOps
 
 from framefleet.pipeline.errors import InputError
+from framefleet.pipeline.model.specs.signature import PictureMode
 from framefleet.pipeline.rows.inputs.budget import DECODING
 from framefleet.pipeline.rows.inputs.file_kinds import FileKind, InputFileKind, file_kind
 from framefleet.pipeline.rows.inputs.video_frames import BYTES_PER_FRAME_PIXEL, frames_of, most_pixels
@@ -33,15 +34,15 @@ class Described:
     num_frames: int
 
 
-def open_image(content: bytes) -> Image.Image:
+def open_image(content: bytes, *, mode: PictureMode = "RGB") -> Image.Image:
     """Return the RGB image that `diffusers.utils.load_image` makes of the same file, pixel by pixel.
 
     So it is upright by its EXIF orientation, transparency and colour profile are dropped and not blended, and
-    an animation is its first frame. Raises InputError.
+    an animation is its first frame. mode: RGBA keeps transparency. Raises InputError.
     """
     with _opened(content) as image, DECODING.take(_decoding_bytes(image)):
         ImageOps.exif_transpose(image, in_place=True)  # or else it is in memory once more
-        return image.convert("RGB")
+        return image.convert(mode)
 
 
 def open_video(content: bytes, *, max_frames: int) -> list[Image.Image]:

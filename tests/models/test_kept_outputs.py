@@ -1,0 +1,123 @@
+"""Layers with alpha, light beyond one, and whatever else a pipeline returns: in the output, or refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load
+
+from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.render.resolve import resolve_job
+from framefleet.jobs.replay.recorded_row import Given
+from framefleet.jobs.replay.replay import replay
+from framefleet.jobs.replay.script import replay_script
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.errors import JobError, ModelError, RenderError
+from framefleet.pipeline.model.specs.spec import inspect_model
+from framefleet.pipeline.outputs.encode_clip import extras_path
+from framefleet.pipeline.outputs.frames import frames_sha256
+from framefleet.pipeline.outputs.media import decode, decode_floats
+from framefleet.pipeline.outputs.parts import find_record
+from framefleet.pipeline.outputs.records import Record
+from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.request import Request
+from tests.here import render_here
+from tests.jobs import job_values, write_table
+from tests.tiny import SMALLEST, UNLIKE, tiny
+
+ROW: dict[str, Any] = {"prompt": "a red ball", "seed": 5}
+
+
+def values_of(folder: Path, model: str, *, row: dict[str, Any] = ROW, **more: Any) -> dict[str, Any]:
+    values = job_values(write_table(folder / "t.parquet", [row]), folder / "out", model=model, **more)
+    return values | {"defaults": (SMALLEST | UNLIKE)[model]}
+
+
+def rendered(folder: Path, model: str, **more: Any) -> tuple[Store, Record]:
+    output, (row_id,) = render_here(values_of(folder, model, **more))
+    store = Store(output)
+    return store, find_record(store, row_id)
+
+
+def content(record: Record) -> bytes:
+    return Path(record.uri.removeprefix("file://")).read_bytes()
+
+
+def plain_call(model: str, **more: Any) -> Any:
+    pipe = diffusers.DiffusionPipeline.from_pretrained(tiny(model))
+    pipe.set_progress_bar_config(disable=True)
+    generator = torch.Generator("cpu").manual_seed(ROW["seed"])
+    return pipe(**UNLIKE[model], prompt=ROW["prompt"], generator=generator, output_type="np", **more)
+
+
+def test_layers_are_a_zip_of_pngs_with_alpha(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (16, 16, 4), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    _, record = rendered(tmp_path, "qwen_layered", row=ROW | {"image": "a.png"})
+    layers = plain_call("qwen_layered", image=Image.fromarray(noise)).images[0]
+    assert record.uri.endswith(".png.zip")
+    assert (record.frames_format, record.num_frames, record.fps) == ("rgba uint8", 2, None)
+    assert np.array_equal(decode(content(record)), (layers * 255).round().astype(np.uint8))
+    assert record.frames_sha256 == frames_sha256(decode(content(record)))
+
+
+def test_one_png_for_layers_is_refused_at_plan(tmp_path: Path) -> None:
+    Image.new("RGBA", (16, 16)).save(tmp_path / "a.png")
+    values = values_of(tmp_path, "qwen_layered", row=ROW | {"image": "a.png"}, media={"format": "png"})
+    with pytest.raises(JobError, match="renders layers"):
+        resolve_job(job_from_mapping(values), Callback())
+
+
+def test_light_beyond_one_is_kept_as_it_is_and_made_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, record = rendered(tmp_path, "ltx2_hdr", media={"format": "exr.zip"})
+    plain = plain_call("ltx2_hdr").frames[0]
+    assert plain.max() > 1
+    assert record.frames_format == "rgb float32"
+    assert np.array_equal(decode_floats(content(record)), plain)
+    assert record.frames_sha256 == frames_sha256(plain)
+    exec(compile(replay_script(store.url_of(""), record.row_id), "again.py", "exec"), {})
+    assert f"the same frames: {record.frames_sha256}" in capsys.readouterr().out
+
+
+def test_light_beyond_one_is_refused_in_a_format_that_has_none(tmp_path: Path) -> None:
+    with pytest.raises(RenderError, match=r"not \[0, 1\]") as caught:
+        render_here(values_of(tmp_path, "ltx2_hdr"))
+    assert "exr.zip" in caught.value.fix
+
+
+def with_camera(pipe: Any, request: Request) -> dict[str, Any]:
+    """Return more than frames, as SANA's world model, LTX-2's keyframes and ERNIE's rewriter do."""
+    output = pipe(**request.arguments, generator=request.generator(), output_type="np")
+    camera = torch.eye(4).repeat(5, 1, 1)
+    return {**output, "c2w": camera, "revised_prompts": ["一个红球"], "positions": [0, 2]}
+
+
+def test_other_outputs_are_kept_beside_the_clip_and_compared(tmp_path: Path) -> None:
+    recipe = f"{__name__}:with_camera"
+    store, record = rendered(tmp_path, "wan", recipe=recipe)
+    assert record.extra_outputs == '{"positions":[0,2],"revised_prompts":["一个红球"]}'
+    path = extras_path(record.row_id)
+    assert store.list("extras") == [path]
+    assert torch.equal(load(store.read(path))["c2w"], torch.eye(4).repeat(5, 1, 1))
+    replayed = replay(store.url_of(""), record.row_id, Given(recipe=recipe))
+    names = [name for name, then, now in replayed.digests if then == now]
+    assert names == ["frames_sha256", "extra_outputs", "extra_outputs_sha256", "media_sha256"]
+
+
+def test_a_model_that_makes_neither_frames_nor_sound_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny("sd"), tmp_path / "model")
+    index = json.loads((folder / "model_index.json").read_text("utf-8"))
+    changed = index | {"_class_name": "MarigoldDepthPipeline"}
+    (folder / "model_index.json").write_text(json.dumps(changed), encoding="utf-8")
+    with pytest.raises(ModelError, match="neither frames nor sound, but latent, prediction, uncertainty"):
+        inspect_model(folder)
