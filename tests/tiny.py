@@ -15,7 +15,7 @@ from diffusers import DiffusionPipeline
 
 from tests.pictures import clip, picture
 from tests.random_weights import fill_weights
-from tests.tinies import cogvideox, image, opensora, video, wan
+from tests.tinies import cogvideox, image, images, opensora, video, wan
 
 BUILDERS: dict[str, Callable[[], DiffusionPipeline]] = {
     "wan": wan.wan,
@@ -44,6 +44,7 @@ BUILDERS: dict[str, Callable[[], DiffusionPipeline]] = {
     "sd3": image.sd3,
     "flux": image.flux,
     "hunyuan_image": image.hunyuan_image,
+    **images.BUILDERS,
 }
 
 _FRAMES_5 = {"height": 16, "width": 16, "num_frames": 5, "num_inference_steps": 2}
@@ -74,6 +75,7 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "sdxl": _IMAGE,
     "sd3": _IMAGE,
     "flux": _IMAGE,
+    **images.SMALLEST,
 }
 # What they start from, beside a prompt, and how many frames of it.
 INPUTS: dict[str, dict[str, int]] = {
@@ -87,6 +89,7 @@ INPUTS: dict[str, dict[str, int]] = {
     "ltx_i2v": {"image": 1},
     "opensora": {"last_image": 1},
     "svd": {"image": 1},
+    **images.INPUTS,
 }
 
 
@@ -116,7 +119,14 @@ def build(name: str, folder: Path) -> Path:
         if isinstance(pipeline.components[key], torch.nn.Module):
             fill_weights(pipeline.components[key], seed=seed)
     with torch.no_grad():
-        for weight in pipeline.vae.decoder.conv_out.parameters():
+        for weight in _last_layer(pipeline).parameters():
             weight.mul_(0.5)  # keeps most pixels between black and white
     pipeline.save_pretrained(folder, safe_serialization=True)
     return folder
+
+
+def _last_layer(pipeline: DiffusionPipeline) -> torch.nn.Module:
+    """Return what makes pixels: the last layer of the autoencoder's decoder."""
+    autoencoder = getattr(pipeline, "vae", None) or pipeline.movq
+    last: torch.nn.Module = autoencoder.decoder.conv_out
+    return last

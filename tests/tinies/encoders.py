@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 from transformers import (
@@ -15,15 +16,33 @@ from transformers import (
     CLIPVisionConfig,
     CLIPVisionModel,
     CLIPVisionModelWithProjection,
+    Gemma2Config,
+    Gemma2Model,
+    GlmConfig,
+    GlmModel,
     LlamaConfig,
+    LlamaForCausalLM,
     LlamaModel,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     T5Config,
     T5EncoderModel,
+    T5GemmaConfig,
+    T5GemmaModuleConfig,
 )
+from transformers.models.t5gemma.modeling_t5gemma import T5GemmaEncoder
 
 TEXT_WIDTH = 32
+CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for part in message['content'] %}{{ part['text'] }}{% endfor %}{% endif %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 IMAGE_WIDTH = 32
 
 
@@ -86,6 +105,54 @@ def qwen() -> Qwen2_5_VLForConditionalGeneration:
     }
     sight = {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "out_hidden_size": 32}
     return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=sight))
+
+
+def chat_tokenizer() -> ByT5Tokenizer:
+    """Return one of bytes that knows how a conversation is written."""
+    tokenizer = ByT5Tokenizer()
+    tokenizer.chat_template = CHAT
+    return tokenizer
+
+
+def qwen3(*, num_layers: int) -> Qwen3ForCausalLM:
+    return Qwen3ForCausalLM(Qwen3Config(**_decoder(num_layers), head_dim=16))
+
+
+def mistral3(*, num_layers: int) -> Mistral3ForConditionalGeneration:
+    sight = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sight |= {"head_dim": 16, "image_size": 32, "patch_size": 8}
+    text = {"model_type": "mistral", **_decoder(num_layers), "head_dim": 16}
+    config = Mistral3Config(text_config=text, vision_config={"model_type": "pixtral", **sight})
+    return Mistral3ForConditionalGeneration(config)
+
+
+def gemma2() -> Gemma2Model:
+    return Gemma2Model(Gemma2Config(**_decoder(2), head_dim=16))
+
+
+def glm() -> GlmModel:
+    return GlmModel(GlmConfig(**_decoder(2), head_dim=16, pad_token_id=0))
+
+
+def causal_llama() -> LlamaForCausalLM:
+    return LlamaForCausalLM(LlamaConfig(**_decoder(2)))
+
+
+def t5_gemma() -> T5GemmaEncoder:
+    module = T5GemmaModuleConfig(**_decoder(2), head_dim=16)
+    return T5GemmaEncoder(T5GemmaConfig(encoder=module, decoder=module, is_encoder_decoder=False))
+
+
+def _decoder(num_layers: int) -> dict[str, Any]:
+    """Return what the configs of language models have in common."""
+    return {
+        "vocab_size": 384,
+        "hidden_size": TEXT_WIDTH,
+        "intermediate_size": 64,
+        "num_hidden_layers": num_layers,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+    }
 
 
 def vision(*, image_size: int, patch_size: int) -> CLIPVisionModel:

@@ -1,0 +1,69 @@
+"""The tiny pipelines of image classes: how each is built, its smallest call, and what it starts from.
+
+Beside those of `tests/tinies/image.py`, which other tests name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from diffusers import DiffusionPipeline
+
+from tests.tinies import diffusion_transformers, flux2, flux_kin, image_edits, sana
+
+_IMAGE = {"height": 16, "width": 16, "num_inference_steps": 2}
+_LARGER = {"height": 32, "width": 32, "num_inference_steps": 2}
+_EDIT = _IMAGE | {"strength": 0.8}
+# By name: how it is built, its smallest call, what it starts from.
+_TINIES: dict[str, tuple[Callable[[], DiffusionPipeline], dict[str, Any], tuple[str, ...]]] = {
+    "sd_img2img": (image_edits.sd_img2img, {"num_inference_steps": 2, "strength": 0.8}, ("image",)),
+    "sd_inpaint": (image_edits.sd_inpaint, _EDIT, ("image", "mask_image")),
+    "instruct_pix2pix": (image_edits.instruct_pix2pix, {"num_inference_steps": 2}, ("image",)),
+    "sdxl_img2img": (image_edits.sdxl_img2img, {"num_inference_steps": 2, "strength": 0.8}, ("image",)),
+    "sdxl_inpaint": (image_edits.sdxl_inpaint, _EDIT, ("image", "mask_image")),
+    "sd3_img2img": (image_edits.sd3_img2img, _EDIT, ("image",)),
+    "sd3_inpaint": (image_edits.sd3_inpaint, _EDIT, ("image", "mask_image")),
+    "lcm": (image_edits.lcm, _IMAGE, ()),
+    "lcm_img2img": (image_edits.lcm_img2img, {"num_inference_steps": 2, "strength": 0.8}, ("image",)),
+    "flux_schnell": (flux_kin.flux_schnell, _LARGER, ()),
+    "flux_img2img": (flux_kin.flux_img2img, _LARGER | {"strength": 0.8}, ("image",)),
+    "flux_inpaint": (flux_kin.flux_inpaint, _LARGER | {"strength": 0.8}, ("image", "mask_image")),
+    "flux_kontext": (flux_kin.flux_kontext, _LARGER | {"max_area": 1024, "_auto_resize": False}, ("image",)),
+    "flux_fill": (flux_kin.flux_fill, _LARGER, ("image", "mask_image")),
+    "flux_control": (flux_kin.flux_control, _LARGER, ("control_image",)),
+    "flux_control_img2img": (
+        flux_kin.flux_control_img2img,
+        _LARGER | {"strength": 0.8},
+        ("image", "control_image"),
+    ),
+    "chroma": (flux_kin.chroma, _LARGER, ()),
+    "chroma_img2img": (flux_kin.chroma_img2img, _LARGER | {"strength": 0.8}, ("image",)),
+    "chroma_inpaint": (flux_kin.chroma_inpaint, _LARGER | {"strength": 0.8}, ("image", "mask_image")),
+    "bria": (flux_kin.bria, _LARGER, ()),
+    "ovis": (flux_kin.ovis, _LARGER, ()),
+    "flux2": (flux2.flux2, _LARGER, ()),
+    "flux2_klein": (flux2.flux2_klein, _LARGER, ()),
+    "flux2_klein_base": (flux2.flux2_klein_base, _LARGER, ()),
+    "flux2_klein_inpaint": (flux2.flux2_klein_inpaint, _LARGER, ("image", "mask_image")),
+    "ernie": (flux2.ernie, _LARGER, ()),
+    "pixart_alpha": (diffusion_transformers.pixart_alpha, _IMAGE | {"use_resolution_binning": False}, ()),
+    "pixart_sigma": (diffusion_transformers.pixart_sigma, _IMAGE | {"use_resolution_binning": False}, ()),
+    "aura_flow": (diffusion_transformers.aura_flow, _IMAGE, ()),
+    "cogview3": (diffusion_transformers.cogview3, _IMAGE, ()),
+    "cogview4": (diffusion_transformers.cogview4, _IMAGE, ()),
+    "lumina2": (diffusion_transformers.lumina2, _IMAGE, ()),
+    "prx": (diffusion_transformers.prx, _IMAGE | {"use_resolution_binning": False}, ()),
+    "hidream": (diffusion_transformers.hidream, _IMAGE, ()),
+    "sana": (sana.sana, _LARGER | {"use_resolution_binning": False}, ()),
+    "sana_sprint": (sana.sana_sprint, _LARGER | {"use_resolution_binning": False}, ()),
+    "sana_sprint_img2img": (
+        sana.sana_sprint_img2img,
+        _LARGER | {"use_resolution_binning": False, "strength": 0.6},
+        ("image",),
+    ),
+}
+
+BUILDERS = {name: build for name, (build, _, _) in _TINIES.items()}
+SMALLEST = {name: call for name, (_, call, _) in _TINIES.items()}
+INPUTS = {name: dict.fromkeys(inputs, 1) for name, (_, _, inputs) in _TINIES.items() if inputs}
