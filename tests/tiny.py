@@ -127,6 +127,6 @@ def build(name: str, folder: Path) -> Path:
 
 def _last_layer(pipeline: DiffusionPipeline) -> torch.nn.Module:
     """Return what makes pixels: the last layer of the autoencoder's decoder."""
-    autoencoder = getattr(pipeline, "vae", None) or pipeline.movq
+    autoencoder: Any = pipeline.components.get("vae") or pipeline.components["movq"]
     last: torch.nn.Module = autoencoder.decoder.conv_out
     return last

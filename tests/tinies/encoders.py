@@ -25,16 +25,17 @@ from transformers import (
     LlamaModel,
     Mistral3Config,
     Mistral3ForConditionalGeneration,
+    PaddleOCRVLProcessor,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLImageProcessorPil,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
     T5Config,
     T5EncoderModel,
-    T5GemmaConfig,
-    T5GemmaModuleConfig,
 )
-from transformers.models.t5gemma.modeling_t5gemma import T5GemmaEncoder
 
 TEXT_WIDTH = 32
 CHAT = (
@@ -44,6 +45,8 @@ CHAT = (
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 IMAGE_WIDTH = 32
+PATCH = 14  # pixels of a picture that Qwen sees as one
+PICTURE_ID = 259  # of the mark in a text where a picture is: after ByT5's bytes
 
 
 def t5() -> T5EncoderModel:
@@ -104,7 +107,9 @@ def qwen() -> Qwen2_5_VLForConditionalGeneration:
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},
     }
     sight = {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "out_hidden_size": 32}
-    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=sight))
+    sight |= {"patch_size": PATCH}
+    config = Qwen2_5_VLConfig(text_config=text, vision_config=sight, image_token_id=PICTURE_ID)
+    return Qwen2_5_VLForConditionalGeneration(config)
 
 
 def chat_tokenizer() -> ByT5Tokenizer:
@@ -138,9 +143,33 @@ def causal_llama() -> LlamaForCausalLM:
     return LlamaForCausalLM(LlamaConfig(**_decoder(2)))
 
 
-def t5_gemma() -> T5GemmaEncoder:
-    module = T5GemmaModuleConfig(**_decoder(2), head_dim=16)
-    return T5GemmaEncoder(T5GemmaConfig(encoder=module, decoder=module, is_encoder_decoder=False))
+def qwen3_vl(*, num_layers: int) -> Qwen3VLForConditionalGeneration:
+    text = {**_decoder(num_layers), "head_dim": 16}
+    text |= {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]}}
+    sight = {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "out_hidden_size": 32}
+    sight |= {"patch_size": PATCH, "deepstack_visual_indexes": [0]}
+    return Qwen3VLForConditionalGeneration(
+        Qwen3VLConfig(text_config=text, vision_config=sight, image_token_id=PICTURE_ID)
+    )
+
+
+def sight_tokenizer() -> ByT5Tokenizer:
+    """Return `chat_tokenizer` with the mark that stands for a picture's tokens."""
+    tokenizer = ByT5Tokenizer(extra_special_tokens={"image_token": "<|image_pad|>"})
+    tokenizer.chat_template = CHAT
+    assert tokenizer.convert_tokens_to_ids("<|image_pad|>") == PICTURE_ID
+    return tokenizer
+
+
+def sight_processor() -> PaddleOCRVLProcessor:
+    """Return what does for Qwen's pictures and texts the same as Qwen2VLProcessor and Qwen3VLProcessor.
+
+    Those hold a processor of videos too, and so cannot be made without torchvision.
+    """
+    pictures = Qwen2VLImageProcessorPil(
+        patch_size=PATCH, size={"shortest_edge": (2 * PATCH) ** 2, "longest_edge": (4 * PATCH) ** 2}
+    )
+    return PaddleOCRVLProcessor(pictures, sight_tokenizer(), chat_template=CHAT)
 
 
 def _decoder(num_layers: int) -> dict[str, Any]:

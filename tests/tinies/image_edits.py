@@ -39,19 +39,19 @@ def instruct_pix2pix() -> DiffusionPipeline:
 
 
 def sdxl_img2img() -> DiffusionPipeline:
-    return StableDiffusionXLImg2ImgPipeline(**_parts(sdxl()))
+    return StableDiffusionXLImg2ImgPipeline(**parts(sdxl()))
 
 
 def sdxl_inpaint() -> DiffusionPipeline:
-    return StableDiffusionXLInpaintPipeline(**_parts(sdxl()))
+    return StableDiffusionXLInpaintPipeline(**parts(sdxl()))
 
 
 def sd3_img2img() -> DiffusionPipeline:
-    return StableDiffusion3Img2ImgPipeline(**_parts(sd3()))
+    return StableDiffusion3Img2ImgPipeline(**parts(sd3()))
 
 
 def sd3_inpaint() -> DiffusionPipeline:
-    return StableDiffusion3InpaintPipeline(**_parts(sd3()))
+    return StableDiffusion3InpaintPipeline(**parts(sd3(channels=16)))  # it takes no other number
 
 
 def lcm() -> DiffusionPipeline:
@@ -69,9 +69,9 @@ def _lcm_parts() -> dict[str, Any]:
 
 
 def _sd_parts() -> dict[str, Any]:
-    return _parts(sd()) | _UNSAFE
+    return parts(sd()) | _UNSAFE
 
 
-def _parts(pipe: DiffusionPipeline) -> dict[str, Any]:
+def parts(pipe: DiffusionPipeline) -> dict[str, Any]:
     """Return what a pipeline is made of."""
     return {name: part for name, part in pipe.components.items() if part is not None}

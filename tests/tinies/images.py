@@ -10,10 +10,21 @@ from typing import Any
 
 from diffusers import DiffusionPipeline
 
-from tests.tinies import diffusion_transformers, flux2, flux_kin, image_edits, sana
+from tests.tinies import (
+    diffusion_transformers,
+    flux2,
+    flux_kin,
+    image,
+    image_edits,
+    kandinsky,
+    qwen_kin,
+    sana,
+    z_image_kin,
+)
 
 _IMAGE = {"height": 16, "width": 16, "num_inference_steps": 2}
 _LARGER = {"height": 32, "width": 32, "num_inference_steps": 2}
+_LARGEST = {"height": 128, "width": 128, "num_inference_steps": 2}
 _EDIT = _IMAGE | {"strength": 0.8}
 # By name: how it is built, its smallest call, what it starts from.
 _TINIES: dict[str, tuple[Callable[[], DiffusionPipeline], dict[str, Any], tuple[str, ...]]] = {
@@ -39,7 +50,6 @@ _TINIES: dict[str, tuple[Callable[[], DiffusionPipeline], dict[str, Any], tuple[
     ),
     "chroma": (flux_kin.chroma, _LARGER, ()),
     "chroma_img2img": (flux_kin.chroma_img2img, _LARGER | {"strength": 0.8}, ("image",)),
-    "chroma_inpaint": (flux_kin.chroma_inpaint, _LARGER | {"strength": 0.8}, ("image", "mask_image")),
     "bria": (flux_kin.bria, _LARGER, ()),
     "ovis": (flux_kin.ovis, _LARGER, ()),
     "flux2": (flux2.flux2, _LARGER, ()),
@@ -54,7 +64,11 @@ _TINIES: dict[str, tuple[Callable[[], DiffusionPipeline], dict[str, Any], tuple[
     "cogview4": (diffusion_transformers.cogview4, _IMAGE, ()),
     "lumina2": (diffusion_transformers.lumina2, _IMAGE, ()),
     "prx": (diffusion_transformers.prx, _IMAGE | {"use_resolution_binning": False}, ()),
-    "hidream": (diffusion_transformers.hidream, _IMAGE, ()),
+    "hidream": (
+        diffusion_transformers.hidream,
+        _LARGEST | {"max_sequence_length": 64},
+        (),
+    ),
     "sana": (sana.sana, _LARGER | {"use_resolution_binning": False}, ()),
     "sana_sprint": (sana.sana_sprint, _LARGER | {"use_resolution_binning": False}, ()),
     "sana_sprint_img2img": (
@@ -62,6 +76,23 @@ _TINIES: dict[str, tuple[Callable[[], DiffusionPipeline], dict[str, Any], tuple[
         _LARGER | {"use_resolution_binning": False, "strength": 0.6},
         ("image",),
     ),
+    "qwen_img2img": (qwen_kin.qwen_img2img, _LARGER | {"strength": 0.8}, ("image",)),
+    "qwen_inpaint": (qwen_kin.qwen_inpaint, _LARGER | {"strength": 0.8}, ("image", "mask_image")),
+    "qwen_edit": (qwen_kin.qwen_edit, _LARGEST, ("image",)),
+    "qwen_edit_plus": (qwen_kin.qwen_edit_plus, _LARGEST, ("image",)),
+    "krea2": (qwen_kin.krea2, _LARGER, ()),
+    "krea2_turbo": (qwen_kin.krea2_turbo, _LARGER, ()),
+    "nucleus": (qwen_kin.nucleus, _LARGER, ()),
+    "longcat": (qwen_kin.longcat, _LARGER | {"enable_prompt_rewrite": False}, ()),
+    "z_image_img2img": (z_image_kin.z_image_img2img, _EDIT, ("image",)),
+    "z_image_inpaint": (z_image_kin.z_image_inpaint, _EDIT, ("image", "mask_image")),
+    "kandinsky3": (kandinsky.kandinsky3, _IMAGE | {"height": 64, "width": 64}, ()),
+    "kandinsky22": (
+        kandinsky.kandinsky22,
+        {"height": 64, "width": 64, "num_inference_steps": 2, "prior_num_inference_steps": 2},
+        (),
+    ),
+    "hunyuan_image_refiner": (image.hunyuan_image_refiner, _LARGER, ("image",)),
 }
 
 BUILDERS = {name: build for name, (build, _, _) in _TINIES.items()}

@@ -114,10 +114,11 @@ def test_a_scheduler_that_cannot_take_what_the_pipeline_sends_is_refused(tmp_pat
         resolve_scheduler("dpmpp_2m", schnell)
 
 
-def test_random_steps_without_a_generator_are_refused_even_as_the_models_own(tmp_path: Path) -> None:
+def test_random_steps_without_a_generator_are_taken_as_rows_have_global_ones_of_their_own(
+    tmp_path: Path,
+) -> None:
     spec = spec_of(tmp_path, "LTXPipeline", SD | {"scheduler": FLOW | {"stochastic_sampling": True}})
-    with pytest.raises(UserError, match="no generator"):
-        resolve_scheduler(None, spec)
+    assert resolve_scheduler(None, spec).class_name == "FlowMatchEulerDiscreteScheduler"
     assert resolve_scheduler("flow_euler", spec).overrides == {"stochastic_sampling": False}
 
 

@@ -115,14 +115,7 @@ def _refusal(class_name: str, changes: Mapping[str, Any], spec: PipelineSpec) ->
         return "its denoising loop was written for its own kind"
     if missing := _missing_packages(class_name):
         return f"it needs the Python package {' and '.join(missing)}, which is not installed"
-    if not own and not spec.family.schedulers and (unfit := _unfit(class_name, changes, spec)):
-        return unfit
-    draws = _draws_noise(class_name, _overrides(class_name, changes, spec), spec)
-    if draws and not hasattr(spec.pipeline_class, "prepare_extra_step_kwargs"):
-        return (
-            "it draws noise at every step, and the pipeline gives it no generator: no clip could be repeated"
-        )
-    return None
+    return None if own or spec.family.schedulers else _unfit(class_name, changes, spec)
 
 
 def _unfit(class_name: str, changes: Mapping[str, Any], spec: PipelineSpec) -> str | None:
@@ -158,13 +151,6 @@ def _not_taken(class_name: str, spec: PipelineSpec) -> str | None:
             return sent
     linear = spec.scheduler_config.get("time_shift_type") == "linear"
     return "time_shift_type: linear" if dynamic and linear and class_name in FLOW_SOLVERS else None
-
-
-def _draws_noise(class_name: str, overrides: Mapping[str, Any], spec: PipelineSpec) -> bool:
-    config = {**spec.scheduler_config, **overrides}
-    solver = class_name == "DPMSolverMultistepScheduler" and "sde" in str(config.get("algorithm_type"))
-    euler = class_name == "FlowMatchEulerDiscreteScheduler" and bool(config.get("stochastic_sampling"))
-    return class_name in STOCHASTIC or solver or euler
 
 
 def _usable(spec: PipelineSpec) -> str:
