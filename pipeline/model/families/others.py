@@ -5,8 +5,6 @@ One that gets a tiny pipeline (tests/tinies) moves to a file of its own, and int
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from framefleet.pipeline.model.families.cogvideox import COGVIDEOX_SCHEDULERS
 from framefleet.pipeline.model.families.family import Family, Sibling
 
@@ -23,13 +21,10 @@ def _started(name: str) -> tuple[Sibling]:
     return (Sibling(task="image_to_video", source=source, target=target),)
 
 
-_FLUX2 = Family(prefix="Flux2", packing=2, default_size=128, reads_guidance_once=True, sends=("mu",))
-
 WITHOUT_PRESETS = (
     Family(prefix="Allegro", size_base=8, default_size="config", frame_factor=0, fps=15, joins_prompts=True),
     Family(prefix="Bria", max_text=512),
     Family(prefix="BriaFibo", max_text=3000),
-    Family(prefix="Chroma", packing=2, default_size=128, max_text=512, siblings=_redrawn("Chroma")),
     Family(
         prefix="ConsisID",
         size_base=8,
@@ -39,15 +34,11 @@ WITHOUT_PRESETS = (
         joins_prompts=True,
         schedulers=COGVIDEOX_SCHEDULERS,
     ),
-    _FLUX2,
-    replace(_FLUX2, prefix="Flux2Klein", reads_guidance_once=False),
     Family(prefix="HunyuanSkyreels", size_base=16, fps=24, sends=("sigmas",)),
     Family(prefix="Ideogram4", reads_guidance_once=True),
     Family(prefix="Kolors", max_text=256, siblings=_redrawn("Kolors", noising=None)),
     Family(prefix="LTX2", size_base=32, default_size="config", fps=24, siblings=_started("LTX2")),
-    Family(prefix="LatentConsistencyModel", reads_guidance_once=True),
     Family(prefix="Latte", size_base=8, default_size="config", frame_factor=0, fps=8, joins_prompts=True),
-    Family(prefix="Lumina2", max_text=512),
     Family(
         prefix="Mochi",
         size_base=8,
@@ -59,8 +50,6 @@ WITHOUT_PRESETS = (
         schedulers=("FlowMatchEulerDiscreteScheduler",),
     ),
     Family(prefix="OvisImage", max_text=256),
-    Family(prefix="QwenImage", packing=2, default_size=128, max_text=1024, siblings=_redrawn("QwenImage")),
-    Family(prefix="SanaSprint", reads_guidance_once=True),
     Family(
         prefix="SkyReelsV2",
         size_base=16,
@@ -70,5 +59,4 @@ WITHOUT_PRESETS = (
     ),
     Family(prefix="TextToVideo", size_base=8, default_size="config", frame_factor=0, fps=8),
     Family(prefix="VisualCloze", reads_guidance_once=True),
-    Family(prefix="ZImage", siblings=_redrawn("ZImage")),
 )

@@ -1,0 +1,43 @@
+"""A tiny Qwen-Image: prompts are not padded, so that forwards are as long as the prompt."""
+
+from __future__ import annotations
+
+from diffusers import (
+    AutoencoderKLQwenImage,
+    DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
+)
+from transformers import ByT5Tokenizer
+
+from tests.tinies.encoders import TEXT_WIDTH, qwen
+
+CHANNELS = 4  # of the latents
+
+
+def qwen_image() -> DiffusionPipeline:
+    transformer = QwenImageTransformer2DModel(
+        in_channels=4 * CHANNELS,  # in 2 x 2 patches
+        out_channels=CHANNELS,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=TEXT_WIDTH,
+        axes_dims_rope=(4, 6, 6),
+    )
+    autoencoder = AutoencoderKLQwenImage(
+        base_dim=8,
+        z_dim=CHANNELS,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        latents_mean=[0.0] * CHANNELS,
+        latents_std=[1.0] * CHANNELS,
+    )
+    return QwenImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=1.0),
+        vae=autoencoder,
+        text_encoder=qwen(),
+        tokenizer=ByT5Tokenizer(),
+        transformer=transformer,
+    )
