@@ -58,7 +58,11 @@ _TINIES: dict[str, tuple[Callable[[], DiffusionPipeline], dict[str, Any], tuple[
     "flux2": (flux2.flux2, _CHAT, ()),
     "flux2_klein": (flux2.flux2_klein, _CHAT, ()),
     "flux2_klein_base": (flux2.flux2_klein_base, _CHAT, ()),
-    "flux2_klein_inpaint": (flux2.flux2_klein_inpaint, _CHAT | {"strength": 0.5}, ("image", "mask_image")),
+    "flux2_klein_inpaint": (
+        flux2.flux2_klein_inpaint,
+        {"num_inference_steps": 2, "strength": 0.5, "max_sequence_length": 256},  # the picture's size
+        ("image", "mask_image"),
+    ),
     "ernie": (flux2.ernie, _LARGER, ()),
     "pixart_alpha": (image_transformers.pixart_alpha, _IMAGE | {"use_resolution_binning": False}, ()),
     "pixart_sigma": (image_transformers.pixart_sigma, _IMAGE | {"use_resolution_binning": False}, ()),
