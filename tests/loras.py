@@ -25,6 +25,8 @@ TARGETS: dict[str, dict[str, list[str]]] = {
     "wan_moe": {"style": ["to_q", "to_v"], "detail": ["to_k", "to_v"]},
     "cogvideox": {"style": ["to_q", "to_k", "ff.net.2"], "detail": ["to_q", "norm1.linear", "proj_out"]},
     "sd": {"style": ["to_q", "conv1", "time_emb_proj"], "detail": ["to_k", "conv2", "to_out.0"]},
+    "sdxl": {"style": ["to_q", "to_v"]},
+    "qwen_image": {"style": ["to_q", "to_v", "img_mlp.net.2"]},
 }
 WEIGHTS: dict[str | None, dict[str, float]] = {
     None: {},

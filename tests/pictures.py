@@ -12,7 +12,7 @@ from framefleet.pipeline.outputs.media import encode
 from framefleet.pipeline.outputs.media_settings import Media
 
 # (height, width): not always what is rendered, so that each row has its own resized.
-SIZES = ((24, 20), (16, 16), (18, 32))
+SIZES = ((24, 20), (16, 16), (18, 24))
 
 
 def picture(number: int) -> Image.Image:

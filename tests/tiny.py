@@ -15,7 +15,7 @@ from diffusers import DiffusionPipeline
 
 from tests.pictures import clip, picture
 from tests.random_weights import fill_weights
-from tests.tinies import cogvideox, image, layered, ltx2, opensora, qwen_image, sound, video, wan, z_image
+from tests.tinies import cogvideox, image, images, layered, ltx2, opensora, sound, video, wan
 
 BUILDERS: dict[str, Callable[[], DiffusionPipeline]] = {
     "wan": wan.wan,
@@ -48,8 +48,7 @@ BUILDERS: dict[str, Callable[[], DiffusionPipeline]] = {
     "sd3": image.sd3,
     "flux": image.flux,
     "hunyuan_image": image.hunyuan_image,
-    "z_image": z_image.z_image,
-    "qwen_image": qwen_image.qwen_image,
+    **images.BUILDERS,
 }
 
 _FRAMES_5 = {"height": 16, "width": 16, "num_frames": 5, "num_inference_steps": 2}
@@ -81,8 +80,7 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "sdxl": _IMAGE,
     "sd3": _IMAGE,
     "flux": _IMAGE,
-    "z_image": _IMAGE,
-    "qwen_image": _IMAGE | {"height": 32, "width": 32},
+    **images.SMALLEST,
 }
 # Those that make something else than frames in [0, 1]: sound alone, light beyond one, layers with alpha.
 UNLIKE: dict[str, dict[str, Any]] = {
@@ -102,9 +100,15 @@ INPUTS: dict[str, dict[str, int]] = {
     "ltx_i2v": {"image": 1},
     "opensora": {"last_image": 1},
     "svd": {"image": 1},
+    **images.INPUTS,
 }
 # Keeps most pixels between black and white, and most sound between silence and full scale.
-_DAMPED = {"vae.decoder.conv_out": 0.5, "vae.decoder.conv2": 0.02, "vocoder.conv_out": 1e-5}
+_DAMPED = {
+    "vae.decoder.conv_out": 0.5,
+    "movq.decoder.conv_out": 0.5,
+    "vae.decoder.conv2": 0.02,
+    "vocoder.conv_out": 1e-5,
+}
 
 
 def smallest_call(name: str, *, start: int = 0) -> dict[str, Any]:

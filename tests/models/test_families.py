@@ -69,6 +69,18 @@ TINIES = {
     "StableDiffusion3": _tiny("sd3"),
     "Flux": _tiny("flux"),
     "StableDiffusion": _tiny("sd"),
+    "Flux2": _tiny("flux2"),
+    "Flux2Klein": _tiny("flux2_klein"),
+    "QwenImage": _tiny("qwen_image"),
+    "ZImage": _tiny("z_image"),
+    "Krea2": _tiny("krea2"),
+    "Chroma": _tiny("chroma"),
+    "SanaPipeline": _tiny("sana"),
+    "SanaSprint": _tiny("sana_sprint"),
+    "Lumina2": _tiny("lumina2"),
+    "PixArt": _tiny("pixart_sigma"),
+    "AuraFlow": _tiny("aura_flow"),
+    "LatentConsistencyModel": _tiny("lcm"),
 }
 
 

@@ -194,6 +194,18 @@ def test_rows_that_draw_from_global_generators_equal_plain_calls_that_seed_them(
     assert all(_are_plain(model, rows, _rendered(model, rows)))
 
 
+def test_a_scheduler_that_no_generator_is_given_draws_the_rows_own_numbers() -> None:
+    model = _model("sd3")
+    rows = _requests(SMALLEST["sd3"], scheduler="flow_euler(stochastic_sampling=true)")
+    drawing = copy.copy(model.pipe)
+    drawing.scheduler = type(drawing.scheduler).from_config(
+        drawing.scheduler.config, stochastic_sampling=True
+    )
+    clips = _rendered(model, rows)
+    assert all(_are_plain(replace(model, pipe=drawing), rows, clips))
+    assert not any(_are_plain(model, rows, clips))
+
+
 @pytest.mark.parametrize("pauses", [False, True], ids=["all at once", "drawing between clips"])
 def test_the_process_draws_on_as_if_no_row_had_drawn(pauses: bool) -> None:
     def drawn(between: Callable[[], Any]) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 from transformers import (
@@ -15,16 +16,37 @@ from transformers import (
     CLIPVisionConfig,
     CLIPVisionModel,
     CLIPVisionModelWithProjection,
+    Gemma2Config,
+    Gemma2Model,
+    GlmConfig,
+    GlmModel,
     LlamaConfig,
+    LlamaForCausalLM,
     LlamaModel,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
+    PaddleOCRVLProcessor,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLImageProcessorPil,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
     T5Config,
     T5EncoderModel,
 )
 
 TEXT_WIDTH = 32
+CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for part in message['content'] %}{{ part['text'] }}{% endfor %}{% endif %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 IMAGE_WIDTH = 32
+PATCH = 14  # pixels of a picture that Qwen sees as one
+PICTURE_ID = 259  # of the mark in a text where a picture is: after ByT5's bytes
 
 
 def t5() -> T5EncoderModel:
@@ -85,7 +107,81 @@ def qwen() -> Qwen2_5_VLForConditionalGeneration:
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},
     }
     sight = {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "out_hidden_size": 32}
-    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=sight))
+    sight |= {"patch_size": PATCH}
+    config = Qwen2_5_VLConfig(text_config=text, vision_config=sight, image_token_id=PICTURE_ID)
+    return Qwen2_5_VLForConditionalGeneration(config)
+
+
+def chat_tokenizer() -> ByT5Tokenizer:
+    """Return one of bytes that knows how a conversation is written."""
+    tokenizer = ByT5Tokenizer()
+    tokenizer.chat_template = CHAT
+    return tokenizer
+
+
+def qwen3(*, num_layers: int) -> Qwen3ForCausalLM:
+    return Qwen3ForCausalLM(Qwen3Config(**_decoder(num_layers), head_dim=16))
+
+
+def mistral3(*, num_layers: int) -> Mistral3ForConditionalGeneration:
+    sight = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sight |= {"head_dim": 16, "image_size": 32, "patch_size": 8}
+    text = {"model_type": "mistral", **_decoder(num_layers), "head_dim": 16}
+    config = Mistral3Config(text_config=text, vision_config={"model_type": "pixtral", **sight})
+    return Mistral3ForConditionalGeneration(config)
+
+
+def gemma2() -> Gemma2Model:
+    return Gemma2Model(Gemma2Config(**_decoder(2), head_dim=16))
+
+
+def glm() -> GlmModel:
+    return GlmModel(GlmConfig(**_decoder(2), head_dim=16, pad_token_id=0))
+
+
+def causal_llama() -> LlamaForCausalLM:
+    return LlamaForCausalLM(LlamaConfig(**_decoder(2)))
+
+
+def qwen3_vl(*, num_layers: int) -> Qwen3VLForConditionalGeneration:
+    text = {**_decoder(num_layers), "head_dim": 16}
+    text |= {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]}}
+    sight = {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "out_hidden_size": 32}
+    sight |= {"patch_size": PATCH, "deepstack_visual_indexes": [0]}
+    return Qwen3VLForConditionalGeneration(
+        Qwen3VLConfig(text_config=text, vision_config=sight, image_token_id=PICTURE_ID)
+    )
+
+
+def sight_tokenizer() -> ByT5Tokenizer:
+    """Return `chat_tokenizer` with the mark that stands for a picture's tokens."""
+    tokenizer = ByT5Tokenizer(extra_special_tokens={"image_token": "<|image_pad|>"})
+    tokenizer.chat_template = CHAT
+    assert tokenizer.convert_tokens_to_ids("<|image_pad|>") == PICTURE_ID
+    return tokenizer
+
+
+def sight_processor() -> PaddleOCRVLProcessor:
+    """Return what does for Qwen's pictures and texts the same as Qwen2VLProcessor and Qwen3VLProcessor.
+
+    Those hold a processor of videos too, and so cannot be made without torchvision.
+    """
+    pictures = Qwen2VLImageProcessorPil(
+        patch_size=PATCH, size={"shortest_edge": (2 * PATCH) ** 2, "longest_edge": (4 * PATCH) ** 2}
+    )
+    return PaddleOCRVLProcessor(pictures, sight_tokenizer(), chat_template=CHAT)
+
+
+def _decoder(num_layers: int) -> dict[str, Any]:
+    """Return what the configs of language models have in common."""
+    return {
+        "vocab_size": 384,
+        "hidden_size": TEXT_WIDTH,
+        "intermediate_size": 64,
+        "num_hidden_layers": num_layers,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+    }
 
 
 def vision(*, image_size: int, patch_size: int) -> CLIPVisionModel:

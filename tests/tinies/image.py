@@ -8,6 +8,7 @@ from diffusers import (
     AdaptiveProjectedMixGuidance,
     AutoencoderKL,
     AutoencoderKLHunyuanImage,
+    AutoencoderKLHunyuanImageRefiner,
     DDIMScheduler,
     DiffusionPipeline,
     EulerDiscreteScheduler,
@@ -15,6 +16,7 @@ from diffusers import (
     FluxPipeline,
     FluxTransformer2DModel,
     HunyuanImagePipeline,
+    HunyuanImageRefinerPipeline,
     HunyuanImageTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
@@ -67,11 +69,11 @@ def sdxl() -> DiffusionPipeline:
     )
 
 
-def sd3() -> DiffusionPipeline:
+def sd3(channels: int = 4) -> DiffusionPipeline:
     transformer = SD3Transformer2DModel(
         sample_size=8,
-        in_channels=4,
-        out_channels=4,
+        in_channels=channels,
+        out_channels=channels,
         num_layers=2,
         attention_head_dim=16,
         num_attention_heads=2,
@@ -88,7 +90,7 @@ def sd3() -> DiffusionPipeline:
         text_encoder_2=projected_clip(half),
         tokenizer_3=ByT5Tokenizer(),
         text_encoder_3=t5(),
-        vae=image_autoencoder(),
+        vae=image_autoencoder(channels),
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
     )
@@ -131,13 +133,14 @@ def unet(**settings: Any) -> UNet2DConditionModel:
     )
 
 
-def image_autoencoder() -> AutoencoderKL:
+def image_autoencoder(channels: int = 4, *, levels: int = 4) -> AutoencoderKL:
+    """levels: four make eight pixels to a latent, as in the real ones."""
     return AutoencoderKL(
-        block_out_channels=(8, 8, 8, 8),  # four levels: eight pixels to a latent, as in the real ones
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(8,) * levels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
         layers_per_block=1,
-        latent_channels=4,
+        latent_channels=channels,
         norm_num_groups=2,
         sample_size=64,
         scaling_factor=0.5,
@@ -179,4 +182,35 @@ def hunyuan_image() -> DiffusionPipeline:
         scheduler=FlowMatchEulerDiscreteScheduler(shift=4.0),
         guider=AdaptiveProjectedMixGuidance(adaptive_projected_guidance_start_step=0),
         ocr_guider=AdaptiveProjectedMixGuidance(adaptive_projected_guidance_start_step=1),
+    )
+
+
+def hunyuan_image_refiner() -> DiffusionPipeline:
+    """The second stage: renders over a picture, its latents beside the noise."""
+    transformer = HunyuanImageTransformer2DModel(
+        in_channels=16,  # two frames' latents, of the picture and of the noise
+        out_channels=8,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        num_layers=1,
+        num_single_layers=1,
+        num_refiner_layers=1,
+        patch_size=(1, 1, 1),
+        guidance_embeds=True,
+        text_embed_dim=TEXT_WIDTH,
+        rope_axes_dim=(4, 6, 6),
+    )
+    autoencoder = AutoencoderKLHunyuanImageRefiner(
+        latent_channels=4,
+        block_out_channels=(32, 32, 32),
+        layers_per_block=1,
+        spatial_compression_ratio=4,
+        temporal_compression_ratio=1,
+    )
+    return HunyuanImageRefinerPipeline(
+        tokenizer=ByT5Tokenizer(),
+        text_encoder=qwen(),
+        vae=autoencoder,
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=4.0),
     )

@@ -114,10 +114,11 @@ def test_a_scheduler_that_cannot_take_what_the_pipeline_sends_is_refused(tmp_pat
         resolve_scheduler("dpmpp_2m", schnell)
 
 
-def test_random_steps_without_a_generator_are_refused_even_as_the_models_own(tmp_path: Path) -> None:
+def test_random_steps_without_a_generator_are_taken_as_rows_have_global_ones_of_their_own(
+    tmp_path: Path,
+) -> None:
     spec = spec_of(tmp_path, "LTXPipeline", SD | {"scheduler": FLOW | {"stochastic_sampling": True}})
-    with pytest.raises(UserError, match="no generator"):
-        resolve_scheduler(None, spec)
+    assert resolve_scheduler(None, spec).class_name == "FlowMatchEulerDiscreteScheduler"
     assert resolve_scheduler("flow_euler", spec).overrides == {"stochastic_sampling": False}
 
 
@@ -126,3 +127,42 @@ def test_step_counts_are_bounded_by_the_schedule(tmp_path: Path, sd: PipelineSpe
     assert resolve_scheduler("lcm", sd).max_steps == 50
     ltx = spec_of(tmp_path / "ltx", "LTXPipeline", SD | {"scheduler": FLOW | {"shift_terminal": 0.1}})
     assert resolve_scheduler(None, ltx).min_steps == 2
+
+
+def test_settings_follow_a_scheduler_and_are_written_in_one_way(sd: PipelineSpec) -> None:
+    found = resolve_scheduler("euler( use_karras_sigmas = true,timestep_spacing=trailing )", sd)
+    assert found.class_name == "EulerDiscreteScheduler"
+    assert found.overrides == {"timestep_spacing": "trailing", "use_karras_sigmas": True}
+    assert found.canonical == "EulerDiscreteScheduler(timestep_spacing=trailing, use_karras_sigmas=True)"
+    assert resolve_scheduler(found.canonical, sd) == found
+    assert resolve_scheduler("euler_karras(use_karras_sigmas=true)", sd).canonical == "euler_karras"
+    assert resolve_scheduler("euler()", sd).canonical == "EulerDiscreteScheduler"
+
+
+def test_a_flow_models_own_shift_is_set_and_its_terminal_taken_off(tmp_path: Path) -> None:
+    own = FLOW | {"use_dynamic_shifting": True, "shift_terminal": 0.02}
+    spec = spec_of(tmp_path, "QwenImagePipeline", SD | {"scheduler": own})
+    found = resolve_scheduler("flow_euler(base_shift=1.0986, max_shift=1.0986, shift_terminal=none)", spec)
+    assert found.overrides == {"base_shift": 1.0986, "max_shift": 1.0986, "shift_terminal": None}
+    assert (found.min_steps, resolve_scheduler(None, spec).min_steps) == (1, 2)
+    assert resolve_scheduler("unipc(flow_shift=5)", spec).overrides["flow_shift"] == 5
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ("euler(", "cannot be read"),
+        ("euler(timestep_spacing)", "cannot be read"),
+        ("euler(timestep_spacing='__import__(1)')", "cannot be read"),
+        ("euler(num_train_timesteps=1000000000)", "no setting"),
+        ("euler(timestep_spacng=trailing)", "no setting"),
+        ("euler(use_karras_sigmas=3)", "takes a bool"),
+        ("euler(steps_offset=1e400)", "takes a int"),
+        ("euler(steps_offset=99999999)", "takes a int"),
+        ("euler(timestep_spacing=none)", "takes a str"),
+        ("nobody(timestep_spacing=trailing)", "no scheduler is named"),
+    ],
+)
+def test_settings_that_a_scheduler_does_not_take_are_refused(sd: PipelineSpec, cell: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        resolve_scheduler(cell, sd)

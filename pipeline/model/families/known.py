@@ -6,19 +6,29 @@ from collections.abc import Mapping
 from typing import Any
 
 from framefleet.pipeline.model.families.animatediff import ANIMATEDIFF
+from framefleet.pipeline.model.families.aura_flow import AURA_FLOW
+from framefleet.pipeline.model.families.chroma import CHROMA
 from framefleet.pipeline.model.families.cogvideox import COGVIDEOX
 from framefleet.pipeline.model.families.crafter import DYNAMICRAFTER, VIDEOCRAFTER
 from framefleet.pipeline.model.families.family import Family
 from framefleet.pipeline.model.families.flux import FLUX
+from framefleet.pipeline.model.families.flux2 import FLUX2, FLUX2_KLEIN
 from framefleet.pipeline.model.families.hunyuan import HUNYUANVIDEO
+from framefleet.pipeline.model.families.krea import KREA2
+from framefleet.pipeline.model.families.latent_consistency import LATENT_CONSISTENCY
 from framefleet.pipeline.model.families.ltx import LTX
+from framefleet.pipeline.model.families.lumina import LUMINA2
 from framefleet.pipeline.model.families.opensora import OPENSORA
 from framefleet.pipeline.model.families.others import WITHOUT_PRESETS
+from framefleet.pipeline.model.families.pixart import PIXART
 from framefleet.pipeline.model.families.preset import Preset
+from framefleet.pipeline.model.families.qwen_image import QWEN_IMAGE
+from framefleet.pipeline.model.families.sana import SANA, SANA_SPRINT
 from framefleet.pipeline.model.families.stable_diffusion import STABLE_DIFFUSION
 from framefleet.pipeline.model.families.stable_diffusion_3 import STABLE_DIFFUSION_3
 from framefleet.pipeline.model.families.stable_video_diffusion import STABLE_VIDEO_DIFFUSION
 from framefleet.pipeline.model.families.wan import WAN
+from framefleet.pipeline.model.families.z_image import Z_IMAGE
 
 # Each is rendered by tests/models/test_families.py. Pages and messages list them in this order.
 RENDERED = (
@@ -35,7 +45,22 @@ RENDERED = (
     FLUX,
     STABLE_DIFFUSION,
 )
-FAMILIES = (*RENDERED, *WITHOUT_PRESETS)
+# Rendered in company by the tests of conformance, as every class with a tiny pipeline is.
+IMAGES = (
+    FLUX2,
+    FLUX2_KLEIN,
+    QWEN_IMAGE,
+    Z_IMAGE,
+    KREA2,
+    CHROMA,
+    SANA,
+    SANA_SPRINT,
+    LUMINA2,
+    PIXART,
+    AURA_FLOW,
+    LATENT_CONSISTENCY,
+)
+FAMILIES = (*RENDERED, *IMAGES, *WITHOUT_PRESETS)
 PRESETS = tuple(preset for family in FAMILIES for preset in family.presets)
 _NONE = Family(prefix="")  # the factors of its autoencoder and denoiser, no guess at its default size
 

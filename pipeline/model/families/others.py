@@ -5,8 +5,6 @@ One that gets a tiny pipeline (tests/tinies) moves to a file of its own, and int
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from framefleet.pipeline.model.families.cogvideox import COGVIDEOX_SCHEDULERS
 from framefleet.pipeline.model.families.family import Family, Sibling
 
@@ -23,13 +21,10 @@ def _started(name: str) -> tuple[Sibling]:
     return (Sibling(task="image_to_video", source=source, target=target),)
 
 
-_FLUX2 = Family(prefix="Flux2", default_size=128, reads_guidance_once=True, sends=("mu",))
-
 WITHOUT_PRESETS = (
     Family(prefix="Allegro", default_size="config", frame_factor=0, fps=15, joins_prompts=True),
     Family(prefix="Bria"),
     Family(prefix="BriaFibo"),
-    Family(prefix="Chroma", default_size=128, siblings=_redrawn("Chroma")),
     Family(
         prefix="ConsisID",
         default_size="config",
@@ -38,15 +33,11 @@ WITHOUT_PRESETS = (
         joins_prompts=True,
         schedulers=COGVIDEOX_SCHEDULERS,
     ),
-    _FLUX2,
-    replace(_FLUX2, prefix="Flux2Klein", reads_guidance_once=False),
     Family(prefix="HunyuanSkyreels", fps=24, sends=("sigmas",)),
     Family(prefix="Ideogram4", reads_guidance_once=True),
     Family(prefix="Kolors", siblings=_redrawn("Kolors", noising=None)),
     Family(prefix="LTX2", default_size="config", fps=24, siblings=_started("LTX2")),
-    Family(prefix="LatentConsistencyModel", reads_guidance_once=True),
     Family(prefix="Latte", default_size="config", frame_factor=0, fps=8, joins_prompts=True),
-    Family(prefix="Lumina2"),
     Family(
         prefix="Mochi",
         default_size=(480, 848),
@@ -56,8 +47,6 @@ WITHOUT_PRESETS = (
         schedulers=("FlowMatchEulerDiscreteScheduler",),
     ),
     Family(prefix="OvisImage"),
-    Family(prefix="QwenImage", default_size=128, siblings=_redrawn("QwenImage")),
-    Family(prefix="SanaSprint", reads_guidance_once=True),
     Family(
         prefix="SkyReelsV2",
         fps=24,
@@ -66,5 +55,4 @@ WITHOUT_PRESETS = (
     ),
     Family(prefix="TextToVideo", default_size="config", frame_factor=0, fps=8),
     Family(prefix="VisualCloze", reads_guidance_once=True),
-    Family(prefix="ZImage", siblings=_redrawn("ZImage")),
 )

@@ -1,6 +1,7 @@
-"""From the name in a row's `scheduler` cell to a diffusers scheduler made from the model's own config.
+"""From a row's `scheduler` cell to a diffusers scheduler made from the model's own config.
 
-As a plain script does it: `pipe.scheduler = Class.from_config(pipe.scheduler.config, **overrides)`.
+As a plain script does it: `pipe.scheduler = Class.from_config(pipe.scheduler.config, **overrides)`. A cell is
+a name, or a name with settings: `euler(timestep_spacing=trailing)`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from framefleet.pipeline.model.specs.scheduler_names import (
     SHORT_NAMES,
     STOCHASTIC,
 )
+from framefleet.pipeline.model.specs.scheduler_settings import check_settings, parse_scheduler, written
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
@@ -51,20 +53,21 @@ class SchedulerChoice:
 def resolve_scheduler(name: str | None, spec: PipelineSpec) -> SchedulerChoice:
     """Return the scheduler that `name` means for this model; None is its own.
 
-    name: diffusers' class name or a short name. Raises UserError when there is none of that name, or when the
-    model cannot use it.
+    name: diffusers' class name or a short name, which settings may follow. Raises UserError when there is
+    none of that name, or when the model cannot use it.
     """
-    class_name, changes = _lookup(name or spec.scheduler_class, spec)
+    short, settings = parse_scheduler(name or spec.scheduler_class)
+    class_name, changes = _lookup(short, spec)
     if refusal := _refusal(class_name, changes, spec):
-        shown = name or class_name
-        raise UserError(f"{spec.class_name} cannot use the scheduler {shown!r}: {refusal}", _usable(spec))
-    overrides = _overrides(class_name, changes, spec)
-    config = spec.scheduler_config
+        raise UserError(f"{spec.class_name} cannot use the scheduler {short!r}: {refusal}", _usable(spec))
+    check_settings(class_name, settings)
+    overrides = _overrides(class_name, {**changes, **settings}, spec)
+    config = {**spec.scheduler_config, **overrides}
     last = config.get("original_inference_steps", 50) if class_name in DISTILLED else None
     return SchedulerChoice(
         class_name=class_name,
         overrides=overrides,
-        canonical=name if name and overrides != _overrides(class_name, {}, spec) else class_name,
+        canonical=_canonical(short, class_name, settings, spec),
         # stretching the sigmas to a terminal value divides by zero when there is only one
         min_steps=2 if config.get("shift_terminal") else 1,
         max_steps=last or config.get("num_train_timesteps", 1000),
@@ -75,6 +78,18 @@ def build(choice: SchedulerChoice, base: SchedulerMixin) -> SchedulerMixin:
     """Return a scheduler of fresh state from the config of `base`, the model's own."""
     made: SchedulerMixin = class_named(choice.class_name).from_config(base.config, **choice.overrides)
     return made
+
+
+def _canonical(name: str, class_name: str, settings: Mapping[str, Any], spec: PipelineSpec) -> str:
+    """Return the class's name where the short one changes nothing of it, and the settings that do."""
+    _, changes = _lookup(name, spec)
+    plain = _overrides(class_name, changes, spec)
+    telling = {
+        key: value
+        for key, value in settings.items()
+        if _overrides(class_name, {**changes, key: value}, spec) != plain
+    }
+    return written(class_name if plain == _overrides(class_name, {}, spec) else name, telling)
 
 
 def _lookup(name: str, spec: PipelineSpec) -> tuple[str, Mapping[str, Any]]:
@@ -115,14 +130,7 @@ def _refusal(class_name: str, changes: Mapping[str, Any], spec: PipelineSpec) ->
         return "its denoising loop was written for its own kind"
     if missing := _missing_packages(class_name):
         return f"it needs the Python package {' and '.join(missing)}, which is not installed"
-    if not own and not spec.family.schedulers and (unfit := _unfit(class_name, changes, spec)):
-        return unfit
-    draws = _draws_noise(class_name, _overrides(class_name, changes, spec), spec)
-    if draws and not hasattr(spec.pipeline_class, "prepare_extra_step_kwargs"):
-        return (
-            "it draws noise at every step, and the pipeline gives it no generator: no clip could be repeated"
-        )
-    return None
+    return None if own or spec.family.schedulers else _unfit(class_name, changes, spec)
 
 
 def _unfit(class_name: str, changes: Mapping[str, Any], spec: PipelineSpec) -> str | None:
@@ -158,13 +166,6 @@ def _not_taken(class_name: str, spec: PipelineSpec) -> str | None:
             return sent
     linear = spec.scheduler_config.get("time_shift_type") == "linear"
     return "time_shift_type: linear" if dynamic and linear and class_name in FLOW_SOLVERS else None
-
-
-def _draws_noise(class_name: str, overrides: Mapping[str, Any], spec: PipelineSpec) -> bool:
-    config = {**spec.scheduler_config, **overrides}
-    solver = class_name == "DPMSolverMultistepScheduler" and "sde" in str(config.get("algorithm_type"))
-    euler = class_name == "FlowMatchEulerDiscreteScheduler" and bool(config.get("stochastic_sampling"))
-    return class_name in STOCHASTIC or solver or euler
 
 
 def _usable(spec: PipelineSpec) -> str:

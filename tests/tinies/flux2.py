@@ -1,0 +1,93 @@
+"""Tiny pipelines around Flux.2's autoencoder: Flux.2, Klein, ERNIE-Image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers import (
+    AutoencoderKLFlux2,
+    DiffusionPipeline,
+    ErnieImagePipeline,
+    ErnieImageTransformer2DModel,
+    FlowMatchEulerDiscreteScheduler,
+    Flux2KleinInpaintPipeline,
+    Flux2KleinPipeline,
+    Flux2Pipeline,
+    Flux2Transformer2DModel,
+)
+
+from tests.tinies.encoders import TEXT_WIDTH, chat_tokenizer, mistral3, qwen3
+
+PACKED = 16  # four latent channels in 2 x 2 patches
+
+
+def flux2() -> DiffusionPipeline:
+    return Flux2Pipeline(
+        **_parts(guidance_embeds=True), tokenizer=chat_tokenizer(), text_encoder=mistral3(num_layers=31)
+    )
+
+
+def flux2_klein() -> DiffusionPipeline:
+    return Flux2KleinPipeline(**_klein_parts(), is_distilled=True)
+
+
+def flux2_klein_base() -> DiffusionPipeline:
+    return Flux2KleinPipeline(**_klein_parts(), is_distilled=False)
+
+
+def flux2_klein_inpaint() -> DiffusionPipeline:
+    return Flux2KleinInpaintPipeline(**_klein_parts(), is_distilled=False)
+
+
+def _klein_parts() -> dict[str, Any]:
+    text = {"tokenizer": chat_tokenizer(), "text_encoder": qwen3(num_layers=28)}
+    return _parts(guidance_embeds=False) | text
+
+
+def _parts(*, guidance_embeds: bool) -> dict[str, Any]:
+    transformer = Flux2Transformer2DModel(
+        in_channels=PACKED,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=3 * TEXT_WIDTH,  # three of the encoder's layers side by side
+        timestep_guidance_channels=32,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=guidance_embeds,
+    )
+    return {
+        "vae": autoencoder(),
+        "transformer": transformer,
+        "scheduler": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
+    }
+
+
+def ernie() -> DiffusionPipeline:
+    transformer = ErnieImageTransformer2DModel(
+        hidden_size=32,
+        num_attention_heads=2,
+        num_layers=2,
+        ffn_hidden_size=64,
+        in_channels=PACKED,
+        out_channels=PACKED,
+        text_in_dim=TEXT_WIDTH,
+        rope_axes_dim=(4, 6, 6),
+    )
+    return ErnieImagePipeline(
+        transformer=transformer,
+        vae=autoencoder(),
+        tokenizer=chat_tokenizer(),
+        text_encoder=mistral3(num_layers=2).model,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+    )
+
+
+def autoencoder() -> AutoencoderKLFlux2:
+    return AutoencoderKLFlux2(
+        block_out_channels=(8, 8, 8, 8),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=2,
+        sample_size=64,
+    )

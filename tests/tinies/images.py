@@ -1,0 +1,109 @@
+"""The tiny pipelines of image classes: how each is built, its smallest call, and what it starts from.
+
+Beside those of `tests/tinies/image.py`, which other tests name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from diffusers import DiffusionPipeline
+
+from tests.tinies import (
+    flux2,
+    flux_kin,
+    image,
+    image_edits,
+    image_transformers,
+    kandinsky_images,
+    qwen_image,
+    qwen_kin,
+    sana,
+    z_image,
+    z_image_kin,
+)
+
+_IMAGE = {"height": 16, "width": 16, "num_inference_steps": 2}
+_LARGER = {"height": 32, "width": 32, "num_inference_steps": 2}
+_CHAT = _LARGER | {"max_sequence_length": 256}  # room for what is written around a prompt
+_LARGEST = {"height": 128, "width": 128, "num_inference_steps": 2}
+_EDIT = _IMAGE | {"strength": 0.5}
+# By name: how it is built, its smallest call, what it starts from.
+_TINIES: dict[str, tuple[Callable[[], DiffusionPipeline], dict[str, Any], tuple[str, ...]]] = {
+    "sd_img2img": (image_edits.sd_img2img, {"num_inference_steps": 2, "strength": 0.5}, ("image",)),
+    "sd_inpaint": (image_edits.sd_inpaint, _EDIT, ("image", "mask_image")),
+    "instruct_pix2pix": (image_edits.instruct_pix2pix, {"num_inference_steps": 2}, ("image",)),
+    "sdxl_img2img": (image_edits.sdxl_img2img, {"num_inference_steps": 2, "strength": 0.5}, ("image",)),
+    "sdxl_inpaint": (image_edits.sdxl_inpaint, _EDIT, ("image", "mask_image")),
+    "sd3_img2img": (image_edits.sd3_img2img, _EDIT, ("image",)),
+    "sd3_inpaint": (image_edits.sd3_inpaint, _EDIT, ("image", "mask_image")),
+    "lcm": (image_edits.lcm, _IMAGE, ()),
+    "lcm_img2img": (image_edits.lcm_img2img, {"num_inference_steps": 2, "strength": 0.5}, ("image",)),
+    "flux_schnell": (flux_kin.flux_schnell, _LARGER, ()),
+    "flux_img2img": (flux_kin.flux_img2img, _LARGER | {"strength": 0.5}, ("image",)),
+    "flux_inpaint": (flux_kin.flux_inpaint, _LARGER | {"strength": 0.5}, ("image", "mask_image")),
+    "flux_kontext": (flux_kin.flux_kontext, _LARGER | {"max_area": 1024, "_auto_resize": False}, ("image",)),
+    "flux_fill": (flux_kin.flux_fill, _LARGER, ("image", "mask_image")),
+    "flux_control": (flux_kin.flux_control, _LARGER, ("control_image",)),
+    "flux_control_img2img": (
+        flux_kin.flux_control_img2img,
+        _LARGER | {"strength": 0.5},
+        ("image", "control_image"),
+    ),
+    "chroma": (flux_kin.chroma, _LARGER, ()),
+    "chroma_img2img": (flux_kin.chroma_img2img, _LARGER | {"strength": 0.5}, ("image",)),
+    "bria": (flux_kin.bria, _LARGER, ()),
+    "ovis": (flux_kin.ovis, _CHAT, ()),
+    "flux2": (flux2.flux2, _CHAT, ()),
+    "flux2_klein": (flux2.flux2_klein, _CHAT, ()),
+    "flux2_klein_base": (flux2.flux2_klein_base, _CHAT, ()),
+    "flux2_klein_inpaint": (
+        flux2.flux2_klein_inpaint,
+        {"num_inference_steps": 2, "strength": 0.5, "max_sequence_length": 256},  # the picture's size
+        ("image", "mask_image"),
+    ),
+    "ernie": (flux2.ernie, _LARGER, ()),
+    "pixart_alpha": (image_transformers.pixart_alpha, _IMAGE | {"use_resolution_binning": False}, ()),
+    "pixart_sigma": (image_transformers.pixart_sigma, _IMAGE | {"use_resolution_binning": False}, ()),
+    "aura_flow": (image_transformers.aura_flow, _IMAGE, ()),
+    "cogview3": (image_transformers.cogview3, _IMAGE, ()),
+    "cogview4": (image_transformers.cogview4, _IMAGE, ()),
+    "lumina2": (image_transformers.lumina2, _IMAGE, ()),
+    "prx": (image_transformers.prx, _IMAGE | {"use_resolution_binning": False}, ()),
+    "hidream": (
+        image_transformers.hidream,
+        _LARGEST | {"max_sequence_length": 64},
+        (),
+    ),
+    "sana": (sana.sana, _LARGER | {"use_resolution_binning": False}, ()),
+    "sana_sprint": (sana.sana_sprint, _LARGER | {"use_resolution_binning": False}, ()),
+    "sana_sprint_img2img": (
+        sana.sana_sprint_img2img,
+        _LARGER | {"use_resolution_binning": False, "strength": 0.5},
+        ("image",),
+    ),
+    "qwen_img2img": (qwen_kin.qwen_img2img, _CHAT | {"strength": 0.5}, ("image",)),
+    "qwen_inpaint": (qwen_kin.qwen_inpaint, _CHAT | {"strength": 0.5}, ("image", "mask_image")),
+    "qwen_edit": (qwen_kin.qwen_edit, _CHAT | _LARGEST, ("image",)),
+    "qwen_edit_plus": (qwen_kin.qwen_edit_plus, _CHAT | _LARGEST, ("image",)),
+    "krea2": (qwen_kin.krea2, _CHAT, ()),
+    "krea2_turbo": (qwen_kin.krea2_turbo, _CHAT, ()),
+    "nucleus": (qwen_kin.nucleus, _LARGER | {"max_sequence_length": 1024}, ()),
+    "longcat": (qwen_kin.longcat, _LARGER | {"enable_prompt_rewrite": False}, ()),
+    "qwen_image": (qwen_image.qwen_image, _LARGER, ()),
+    "z_image": (z_image.z_image, _LARGER, ()),
+    "z_image_img2img": (z_image_kin.z_image_img2img, _EDIT, ("image",)),
+    "z_image_inpaint": (z_image_kin.z_image_inpaint, _EDIT, ("image", "mask_image")),
+    "kandinsky3": (kandinsky_images.kandinsky3, _IMAGE | {"height": 64, "width": 64}, ()),
+    "kandinsky22": (
+        kandinsky_images.kandinsky22,
+        {"height": 64, "width": 64, "num_inference_steps": 2, "prior_num_inference_steps": 2},
+        (),
+    ),
+    "hunyuan_image_refiner": (image.hunyuan_image_refiner, _LARGER, ("image",)),
+}
+
+BUILDERS = {name: build for name, (build, _, _) in _TINIES.items()}
+SMALLEST = {name: call for name, (_, call, _) in _TINIES.items()}
+INPUTS = {name: dict.fromkeys(inputs, 1) for name, (_, _, inputs) in _TINIES.items() if inputs}

@@ -1,0 +1,162 @@
+"""Tiny pipelines around Qwen-Image's transformer or its autoencoder: edits, Krea 2, NucleusMoE, LongCat."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers import (
+    AutoencoderKLQwenImage,
+    DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    Krea2Pipeline,
+    Krea2Transformer2DModel,
+    LongCatImagePipeline,
+    LongCatImageTransformer2DModel,
+    NucleusMoEImagePipeline,
+    NucleusMoEImageTransformer2DModel,
+    QwenImageEditPipeline,
+    QwenImageEditPlusPipeline,
+    QwenImageImg2ImgPipeline,
+    QwenImageInpaintPipeline,
+    QwenImageTransformer2DModel,
+)
+
+from tests.tinies.encoders import TEXT_WIDTH, qwen, qwen3_vl, sight_processor, sight_tokenizer
+from tests.tinies.image import image_autoencoder
+
+PACKED = 16  # four latent channels in 2 x 2 patches
+
+
+def qwen_img2img() -> DiffusionPipeline:
+    return QwenImageImg2ImgPipeline(**_parts())
+
+
+def qwen_inpaint() -> DiffusionPipeline:
+    return QwenImageInpaintPipeline(**_parts())
+
+
+def qwen_edit() -> DiffusionPipeline:
+    return QwenImageEditPipeline(**_edit_parts())
+
+
+def qwen_edit_plus() -> DiffusionPipeline:
+    return QwenImageEditPlusPipeline(**_edit_parts())
+
+
+def _edit_parts() -> dict[str, Any]:
+    """It takes pictures at a megapixel, whatever is rendered: 64 pixels to a token keep that small."""
+    return _parts() | {"vae": autoencoder(levels=6), "processor": sight_processor()}
+
+
+def _parts() -> dict[str, Any]:
+    transformer = QwenImageTransformer2DModel(
+        in_channels=PACKED,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=TEXT_WIDTH,
+        axes_dims_rope=(4, 6, 6),
+    )
+    return {
+        "vae": autoencoder(),
+        "text_encoder": qwen(),
+        "tokenizer": sight_tokenizer(),
+        "transformer": transformer,
+        "scheduler": _scheduler(),
+    }
+
+
+def krea2() -> DiffusionPipeline:
+    return Krea2Pipeline(**_krea2_parts(), is_distilled=False)
+
+
+def krea2_turbo() -> DiffusionPipeline:
+    return Krea2Pipeline(**_krea2_parts(), is_distilled=True)
+
+
+def _krea2_parts() -> dict[str, Any]:
+    transformer = Krea2Transformer2DModel(
+        in_channels=PACKED,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=64,
+        timestep_embed_dim=32,
+        text_hidden_dim=TEXT_WIDTH,
+        num_text_layers=3,
+        text_num_attention_heads=2,
+        text_num_key_value_heads=1,
+        text_intermediate_size=64,
+        num_layerwise_text_blocks=1,
+        num_refiner_text_blocks=1,
+        axes_dims_rope=(4, 6, 6),
+    )
+    return {
+        "vae": autoencoder(),
+        "text_encoder": qwen3_vl(num_layers=3).model,
+        "tokenizer": sight_tokenizer(),
+        "transformer": transformer,
+        "scheduler": _scheduler(),
+        "text_encoder_select_layers": (1, 2, 3),
+    }
+
+
+def nucleus() -> DiffusionPipeline:
+    transformer = NucleusMoEImageTransformer2DModel(
+        in_channels=PACKED,
+        out_channels=4,
+        num_layers=5,
+        attention_head_dim=16,
+        num_attention_heads=4,  # narrower ones have dense layers of no width
+        joint_attention_dim=TEXT_WIDTH,
+        axes_dims_rope=(4, 6, 6),
+        num_experts=4,
+        moe_intermediate_dim=32,
+        capacity_factors=2.0,
+    )
+    return NucleusMoEImagePipeline(
+        vae=autoencoder(),
+        text_encoder=qwen3_vl(num_layers=9),  # it takes what comes eight before the end
+        processor=sight_processor(),
+        transformer=transformer,
+        scheduler=_scheduler(),
+    )
+
+
+def longcat() -> DiffusionPipeline:
+    transformer = LongCatImageTransformer2DModel(
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=TEXT_WIDTH,
+        pooled_projection_dim=TEXT_WIDTH,
+        axes_dims_rope=[4, 6, 6],
+    )
+    return LongCatImagePipeline(
+        vae=image_autoencoder(16),  # it takes no other number of channels
+        text_encoder=qwen(),
+        tokenizer=sight_tokenizer(),
+        text_processor=sight_processor(),
+        transformer=transformer,
+        scheduler=_scheduler(),
+    )
+
+
+def autoencoder(*, levels: int = 4) -> AutoencoderKLQwenImage:
+    """levels: four make eight pixels to a latent, as in the real one."""
+    return AutoencoderKLQwenImage(
+        base_dim=4,
+        z_dim=4,
+        dim_mult=[1] * levels,
+        num_res_blocks=1 if levels == 4 else 0,
+        temperal_downsample=[False] * (levels - 3) + [True, True],
+        latents_mean=[0.0] * 4,
+        latents_std=[1.0] * 4,
+    )
+
+
+def _scheduler() -> FlowMatchEulerDiscreteScheduler:
+    return FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.02)

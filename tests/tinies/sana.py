@@ -1,0 +1,84 @@
+"""Tiny SANA pipelines: its own kind, and Sprint, which takes two steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers import (
+    AutoencoderDC,
+    DiffusionPipeline,
+    DPMSolverMultistepScheduler,
+    SanaPipeline,
+    SanaSprintImg2ImgPipeline,
+    SanaSprintPipeline,
+    SanaTransformer2DModel,
+    SCMScheduler,
+)
+from transformers import ByT5Tokenizer
+
+from tests.tinies.encoders import TEXT_WIDTH, gemma2
+
+_LEVELS = 6  # 32 pixels to a latent, as in the real one
+
+
+def sana() -> DiffusionPipeline:
+    scheduler = DPMSolverMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+    )
+    return SanaPipeline(**_parts(), scheduler=scheduler)
+
+
+def sana_sprint() -> DiffusionPipeline:
+    return SanaSprintPipeline(**_sprint_parts())
+
+
+def sana_sprint_img2img() -> DiffusionPipeline:
+    return SanaSprintImg2ImgPipeline(**_sprint_parts())
+
+
+def _sprint_parts() -> dict[str, Any]:
+    """Guidance is an input of the network, and the steps are angles between picture and noise."""
+    scheduler = SCMScheduler(prediction_type="trigflow", sigma_data=0.5)
+    return _parts(guidance_embeds=True, qk_norm="rms_norm_across_heads") | {"scheduler": scheduler}
+
+
+def _parts(**settings: Any) -> dict[str, Any]:
+    transformer = SanaTransformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_layers=1,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=16,
+        cross_attention_dim=32,
+        caption_channels=TEXT_WIDTH,
+        sample_size=32,
+        **settings,
+    )
+    return {
+        "tokenizer": ByT5Tokenizer(),
+        "text_encoder": gemma2(),
+        "vae": _autoencoder(),
+        "transformer": transformer,
+    }
+
+
+def _autoencoder() -> AutoencoderDC:
+    blocks = ("ResBlock",) * (_LEVELS - 1) + ("EfficientViTBlock",)
+    scales = ((),) * (_LEVELS - 1) + ((5,),)
+    return AutoencoderDC(
+        latent_channels=4,
+        attention_head_dim=4,
+        encoder_block_types=blocks,
+        decoder_block_types=blocks,
+        encoder_block_out_channels=(8,) * _LEVELS,
+        decoder_block_out_channels=(8,) * _LEVELS,
+        encoder_layers_per_block=(1,) * _LEVELS,
+        decoder_layers_per_block=(1,) * _LEVELS,
+        encoder_qkv_multiscales=scales,
+        decoder_qkv_multiscales=scales,
+        upsample_block_type="interpolate",
+        downsample_block_type="Conv",
+        scaling_factor=0.41407,
+    )
