@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 
 import framefleet
 from framefleet.jobs.cli import app, model_app, shapes_app
+from tests.commands import command
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,16 +50,16 @@ def test_help_waits_for_no_heavy_import(arguments: list[str]) -> None:
 
 def test_help_names_every_command() -> None:
     printed = run("--help").stdout
-    assert all(f" {command.name} " in printed for command in app.registered_commands)
+    assert all(f" {registered.name} " in printed for registered in app.registered_commands)
 
 
 def test_a_command_is_the_function_of_its_name_in_a_file_of_that_name() -> None:
-    registered = [command for group in (app, model_app, shapes_app) for command in group.registered_commands]
+    registered = [one for group in (app, model_app, shapes_app) for one in group.registered_commands]
     assert registered
-    for command in registered:
-        assert command.callback is not None
-        assert command.callback.__name__ == f"{command.name}_command"
-        assert command.callback.__module__.endswith(".command")
+    for one in registered:
+        assert one.callback is not None
+        assert one.callback.__name__ == f"{one.name}_command"
+        assert one.callback.__module__.endswith(".command")
 
 
 def test_the_version_is_printed() -> None:
@@ -100,15 +102,14 @@ def test_colours_are_left_out_when_not_wanted(tmp_path: Path) -> None:
     assert "\x1b[3" not in run("render", "nowhere.yaml", cwd=tmp_path, FORCE_COLOR="1", NO_COLOR="1").stderr
 
 
-def test_offline_a_hub_model_that_is_not_in_the_cache_ends_with_3(tmp_path: Path) -> None:
-    offline = {
-        "HF_HUB_OFFLINE": "1",
-        "HF_HOME": str(tmp_path / "hub"),
-        "FRAMEFLEET_CACHE": str(tmp_path / "c"),
-    }
-    given = ("--table", "t.csv", "--output", "o", "--model", "Wan-AI/Wan2.1")
-    ended = run("plan", *given, cwd=tmp_path, **offline)
-    assert ended.returncode == 3
+def test_offline_a_hub_model_that_is_not_in_the_cache_ends_with_3(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("FRAMEFLEET_CACHE", str(tmp_path / "c"))
+    ended = command("plan", "--table", "t.csv", "--output", "o", "--model", "Wan-AI/Wan2.1")
+    assert ended.exit_code == 3
     assert "error: hub model Wan-AI/Wan2.1 is not whole in the cache" in ended.stderr
     assert "HF_HUB_OFFLINE" in ended.stderr
 
