@@ -25,7 +25,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 PR_SET_CHILD_SUBREAPER = 36
 # Variables that libraries read while they are imported: where one is not what it was then, a process is cold.
-READ_ON_IMPORT = ("DIFFUSERS_", "HF_", "HUGGINGFACE_", "OMP_", "PYTORCH_", "RAY_", "TORCH", "TRANSFORMERS_")
+READ_ON_IMPORT = ("DIFFUSERS_", "HF_", "HUGGINGFACE_", "OMP_", "PYTORCH_", "TORCH", "TRANSFORMERS_")
 # Which of Ray's programs are forks too; those that look for their parent are not.
 PROGRAMS = ("setup_worker.py", "log_monitor.py", "monitor.py", "dashboard.py")
 PYTHON = """#!{python} -IS

@@ -92,7 +92,9 @@ def become(asked: Asked, connection: socket.socket, descriptors: list[int]) -> N
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
         os.close(descriptor)
-    sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, mode) for number, mode in enumerate("rww"))
+    sys.stdin, sys.stdout, sys.stderr = (
+        os.fdopen(number, mode, closefd=False) for number, mode in enumerate("rww")
+    )
     sys.stderr.reconfigure(line_buffering=True, errors="backslashreplace")
     os.chdir(asked.folder)
     os.environ.clear()
