@@ -26,8 +26,8 @@ ROOT = Path(__file__).parents[2]
 PR_SET_CHILD_SUBREAPER = 36
 # Variables that libraries read while they are imported: where one is not what it was then, a process is cold.
 READ_ON_IMPORT = ("DIFFUSERS_", "HF_", "HUGGINGFACE_", "OMP_", "PYTORCH_", "TORCH", "TRANSFORMERS_")
-# Which of Ray's programs are forks too; those that look for their parent are not.
-PROGRAMS = ("setup_worker.py", "log_monitor.py", "monitor.py", "dashboard.py")
+# Which programs that it starts are forks too; of Ray's, not those that look for their parent.
+PROGRAMS = ("setup_worker.py", "log_monitor.py", "monitor.py", "dashboard.py", "tests.benchmarks.training")
 PYTHON = """#!{python} -IS
 import array, json, os, socket, sys
 arguments = sys.argv[1:]
@@ -39,7 +39,7 @@ with socket.socket(socket.AF_UNIX) as server:
     asked = dict(arguments=arguments, environment=dict(os.environ), folder=os.getcwd())
     server.sendall(json.dumps(asked).encode())
     server.shutdown(socket.SHUT_WR)
-    server.recv(1)  # closed as the fork ends
+    sys.exit(int(server.recv(3) or 1))
 """
 
 

@@ -9,6 +9,7 @@ below it in the tree of processes, and goes with it.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import fcntl
 import gc
@@ -55,8 +56,8 @@ class Asked:
     parent: int | None = None
 
 
-def serve(listener: socket.socket) -> Asked:
-    """Fork for everyone who asks. Returns in the forks only."""
+def serve(listener: socket.socket) -> tuple[list[str], socket.socket]:
+    """Fork for everyone who asks. Returns in the forks only: what to run, and where to send its exit code."""
     end_with_parent()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks that ended leave nothing
     while True:
@@ -68,7 +69,7 @@ def serve(listener: socket.socket) -> Asked:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             listener.close()
             become(asked, connection, descriptors)
-            return asked
+            return asked.arguments, connection
         for descriptor in (*descriptors, connection.detach()):
             os.close(descriptor)
 
@@ -103,23 +104,21 @@ def become(asked: Asked, connection: socket.socket, descriptors: list[int]) -> N
         _end_with(connection)
     else:
         connection.sendall(str(os.getpid()).encode())
-        connection.close()
 
 
 def _end_with(connection: socket.socket) -> None:
-    """Have this process killed when the other end closes, and the other end told when this process ends."""
-    descriptor = connection.detach()
-    fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_ASYNC)
+    """Have this process killed when the other end closes."""
+    fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(connection, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(connection, fcntl.F_SETFL, os.O_ASYNC)
 
 
 def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def serve_below() -> Asked | None:
-    """Start a server for what this process starts as Python. Returns in this process None, in its forks."""
+def serve_below() -> tuple[list[str], socket.socket] | None:
+    """Start a server for what this process starts as Python. Returns None here; in its forks, as `serve`."""
     path = Path(os.environ[FOLDER], str(os.getpid()))
     os.environ[SOCKET] = str(path)
     sys.executable = str(path.with_name("python"))
@@ -154,7 +153,7 @@ def _go_on(context: RuntimeEnvContext, arguments: list[str], language: Any) -> N
     run(arguments)
 
 
-def run_to_the_end(arguments: list[str]) -> NoReturn:
+def run_to_the_end(arguments: list[str], asker: socket.socket) -> NoReturn:
     """Run it, and end as an interpreter does, except that nothing is torn down: that takes half a second."""
     code: Any = None
     try:
@@ -171,6 +170,9 @@ def run_to_the_end(arguments: list[str]) -> NoReturn:
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
+    with contextlib.suppress(OSError):  # it waits for no code, but for the process
+        fcntl.fcntl(asker, fcntl.F_SETFL, 0)
+        asker.sendall(str(code or 0).encode())
     os._exit(code or 0)
 
 
@@ -178,7 +180,7 @@ def main(number: int) -> None:
     gc.collect()
     gc.freeze()  # a collection in a fork would copy every page
     asked = serve(socket.socket(fileno=number))
-    run_to_the_end((serve_below() or asked).arguments)
+    run_to_the_end(*(serve_below() or asked))
 
 
 if __name__ == "__main__":
