@@ -33,19 +33,30 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **more}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["render", "--help"], ["train", "--help"]])
-def test_help_waits_for_no_heavy_import(arguments: list[str]) -> None:
-    """Each of these takes longer to import than all that help needs."""
-    heavy = {"torch", "ray", "diffusers", "transformers", "pyarrow", "numpy", "fsspec"}
+HEAVY = {"torch", "ray", "diffusers", "transformers", "pyarrow", "numpy", "fsspec"}
+
+
+def ended_with(*arguments: str) -> tuple[int, list[str]]:
+    """The exit code, and which of these were imported: each takes longer than all that help needs."""
     script = (
         "import sys\n"
         "from framefleet.__main__ import main\n"
         f"sys.argv = ['framefleet', *{arguments!r}]\n"
         "try: main()\n"
-        f"finally: print('imported:', *sorted({heavy!r} & sys.modules.keys()), file=sys.stderr)"
+        f"finally: print('imported:', *sorted({HEAVY!r} & sys.modules.keys()), file=sys.stderr)"
     )
     ended = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True)
-    assert (ended.returncode, ended.stderr) == (0, "imported:\n")
+    return ended.returncode, ended.stderr.splitlines()[-1].split()[1:]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["render", "--help"], ["train", "--help"]])
+def test_help_waits_for_no_heavy_import(arguments: list[str]) -> None:
+    assert ended_with(*arguments) == (0, [])
+
+
+@pytest.mark.parametrize("name", ["render", "train"])
+def test_a_mistake_in_a_job_file_waits_for_no_heavy_import(name: str) -> None:
+    assert ended_with(name, "nowhere.yaml") == (2, [])
 
 
 def test_help_names_every_command() -> None:
