@@ -24,9 +24,9 @@ help:  ## Print this list
 demo: .venv/.installed  ## Render the shipped table with two CPU workers and show where the clips are
 	$(BIN)/framefleet demo
 
-# Two at a time; those with Ray, which wait more than they compute, three, by files, which share what they start.
+# Two at a time, in runs that share what a file prepares; those with Ray, which wait more, three, by files.
 test: .venv/.installed  ## Run every test, the quick ones first
-	$(BIN)/python -m pytest -q -rfEs -n 2 tests/unit tests/property tests/models tests/gpu
+	$(BIN)/python -m pytest -q -rfEs -n 2 --dist worksteal tests/unit tests/property tests/models tests/gpu
 	$(BIN)/python -m pytest -q -rfEs -n 3 --dist loadfile --no-loadscope-reorder tests/cluster
 
 check: .venv/.installed  ## Lint, formatting, types, who may import whom, and what texts name

@@ -19,8 +19,11 @@ from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.rows.tables.rows import CheckedRow
 
 
-def render_here(values: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """Render the rows of a job whose table carries nothing; return the output and the row_ids."""
+def render_here(values: Mapping[str, Any], *, is_mixed: bool = False) -> tuple[str, list[str]]:
+    """Render the rows of a job whose table carries nothing; return the output and the row_ids.
+
+    is_mixed: they differ so much that not each of them need share a forward.
+    """
     resolved = resolve_job(job_from_mapping(values), Callback())
     claim(resolved)
     rows = [row for first, batch in resolved.table.batches() for row in resolved.plan.rows(first, batch)]
@@ -41,7 +44,7 @@ def render_here(values: Mapping[str, Any]) -> tuple[str, list[str]]:
         for clip in renderer.step():
             assert isinstance(clip, Clip), clip
             record = store_clip(resolved.store, encode_clip(clip, setup.media))
-            assert record.batch_size > 1 or renderer.capacity == 1 or len(rows) == 1
+            assert record.batch_size > 1 or renderer.capacity == 1 or len(rows) == 1 or is_mixed
             writer.add(None, values_of(record))
             row_ids.append(clip.row_id)
     writer.flush()

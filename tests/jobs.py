@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import yaml
 from framefleet.pipeline.outputs.media import decode
 from framefleet.pipeline.outputs.store import Store
 from tests.tiny import SMALLEST, UNLIKE, tiny
+from tests.warm.process import start
 
 ROOT = Path(__file__).parent.parent
 PROMPTS = ("a red ball bounces", "一只猫在海边奔跑", "rain on a tin roof", "城市的夜晚")
@@ -65,17 +64,8 @@ def write_job(path: Path, values: Mapping[str, Any]) -> Path:
     return path
 
 
-def start_render(job: Path) -> subprocess.Popen[str]:
-    """Start `framefleet render` in a process group of its own, as a shell would."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "framefleet.jobs.cli", "render", str(job)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+def start_render(job: Path, *, is_cold: bool = False) -> subprocess.Popen[str]:
+    return start("-m", "framefleet.jobs.cli", "render", job, is_cold=is_cold)
 
 
 def finish(process: subprocess.Popen[str], *, timeout_s: float = 240) -> str:

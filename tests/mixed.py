@@ -16,6 +16,7 @@ from PIL import Image
 
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.outputs.frames import frames_sha256
+from tests.jobs import job_values, write_table
 from tests.pictures import write_starts
 from tests.tiny import INPUTS, SMALLEST, tiny
 
@@ -68,8 +69,7 @@ CHOICES: dict[str, dict[str, Sequence[Any]]] = {
     "flux": TEXT | {"true_cfg_scale": (1.0, 3.0)},
 }
 STEPS = (2, 3, 4)  # few, so that rows keep finishing and others join
-# The others have few rows: most of the time of such a job is its start.
-MANY, FEW = ("wan", "sd"), 16
+MANY, FEW = ("wan", "sd"), 16  # on a fleet, which needs many to share; and of each other pipeline
 
 FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 KARRAS = {"use_karras_sigmas": True}
@@ -127,6 +127,19 @@ def mixed_table(name: str, folder: Path) -> list[Cells]:
         rows.append(row)
     draw.shuffle(rows)
     return rows
+
+
+def mixed_job(
+    name: str, dtype: str, rows: Sequence[Cells], folder: Path, *, address: str | None = None
+) -> dict[str, Any]:
+    """Return a job that renders such rows into `out` in `folder`, every size of forward probed."""
+    return job_values(
+        write_table(folder / "prompts.parquet", rows), folder / "out", model=name, address=address
+    ) | {
+        "model": {"path": str(tiny(name)), "dtype": dtype},
+        "defaults": {},
+        "batching": {"max_rows": 8 if name == "wan" else 4, "min_gain": 0},
+    }
 
 
 def plain_digests(name: str, dtype: torch.dtype, rows: Sequence[Cells], folder: Path) -> Iterator[str]:

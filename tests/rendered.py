@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -26,3 +28,10 @@ def rendered(folder: Path, model: str, *, build_as: str = "", **settings: Any) -
     path = str(build(build_as or model, folder / "model"))
     values |= {"model": {"path": path, **settings}, "defaults": SMALLEST[model]}
     return render_here(values)
+
+
+def run_script(script: str) -> str:
+    """Run a replay script in this process, which has imported diffusers; return what it prints."""
+    with redirect_stdout(StringIO()) as printed:
+        exec(compile(script, "again.py", "exec"), {})
+    return printed.getvalue()

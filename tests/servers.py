@@ -22,7 +22,8 @@ from typing import Any
 import boto3
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.warm.process import start
+
 READY_WITHIN_S = 60.0  # moto takes 3 s alone, and more on a busy machine
 NOT_IMPLEMENTED = b"<Error><Code>NotImplemented</Code><Message>no conditions here</Message></Error>"
 KEY, SECRET = "test", "test-secret"
@@ -84,12 +85,9 @@ def s3_server(s3_process: str) -> S3Server:
 def ray_cluster() -> Iterator[str]:
     """Yield the address of a cluster with room for two workers: `fleet.address` of many short jobs.
 
-    Its workers start warm (tests/warm.py).
+    Its workers start warm.
     """
-    command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("warm.py"))]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
-    ) as cluster:
+    with start("-m", "tests.warm.cluster", stdin=subprocess.PIPE, stderr=None) as cluster:
         assert cluster.stdin is not None and cluster.stdout is not None
         printed = iter(cluster.stdout.readline, "")
         yield next(line.split()[1] for line in printed if line.startswith("at "))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,9 @@ from torch import Tensor
 
 from framefleet.pipeline.outputs.media import encode
 from framefleet.pipeline.outputs.media_settings import Media
-from tests.jobs import ROOT, write_job, write_table
+from tests.jobs import write_job, write_table
 from tests.tiny import tiny
+from tests.warm.process import start
 
 SIZE = (5, 16, 16)  # of the tiny Wan
 NUM_CLIPS = 8
@@ -56,16 +55,7 @@ def training_job(folder: Path, output: str = "out", **train: Any) -> Path:
 
 
 def start_training(job: Path, *sets: str) -> subprocess.Popen[str]:
-    """Start `framefleet train` in a process group of its own, as a shell would."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "framefleet.jobs.cli", "train", str(job), *(f"--set={text}" for text in sets)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    return start("-m", "framefleet.jobs.cli", "train", job, *(f"--set={text}" for text in sets))
 
 
 def trained_weights(output: Path, component: str = "transformer") -> dict[str, Tensor]:

@@ -30,9 +30,11 @@ def render_command(
     """
     with reporting(verbose=verbose, resumable=True):
         from framefleet.jobs.job.file import load_job
-        from framefleet.jobs.render.shown import show_render
 
-        failed = show_render(load_job(job, sets or [], table=table, model=model, output=output))
+        loaded = load_job(job, sets or [], table=table, model=model, output=output)
+        from framefleet.jobs.render.shown import show_render  # takes seconds: a mistake is told before
+
+        failed = show_render(loaded)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -48,7 +50,8 @@ def plan_command(
     """Read and check everything, and print what `render` would do. Starts no worker, writes nothing."""
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import load_job
+
+        loaded = load_job(job, sets or [], table=table, model=model, output=output)
         from framefleet.jobs.render.shown import show_plan
 
-        given = load_job(job, sets or [], table=table, model=model, output=output)
-        show_plan(given, probe=probe)
+        show_plan(loaded, probe=probe)

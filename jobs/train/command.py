@@ -22,6 +22,8 @@ def train_command(
     with reporting(verbose=verbose, resumable=True):
         from framefleet.jobs.job.file import load_job_as
         from framefleet.jobs.job.schema import TrainJob
-        from framefleet.jobs.train.shown import show_train
 
-        show_train(load_job_as(TrainJob, job, sets or [], table=table, model=model, output=output))
+        loaded = load_job_as(TrainJob, job, sets or [], table=table, model=model, output=output)
+        from framefleet.jobs.train.shown import show_train  # takes seconds: a mistake is told before
+
+        show_train(loaded)

@@ -57,7 +57,6 @@ FULL = Scale()
 SHORT = Scale(
     tables=["uniform"], rows=4, steps=2, workers=1, hand_batches=[2], modes=["exact"], dispatch_rows=[200]
 )
-IMPORTED = ("diffusers.pipelines.wan.pipeline_wan", "tests.benchmarks.bench")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,9 +88,8 @@ def main() -> None:
         "--short", action="store_true", help="a few rows of one table; its figures mean nothing"
     )
     scale = SHORT if parser.parse_args().short else FULL
-    # Each in a new process, with all that it imports; where figures mean nothing, with what one has imported.
-    multiprocessing.set_start_method("forkserver" if scale is SHORT else "spawn")
-    multiprocessing.set_forkserver_preload(list(IMPORTED))
+    # Each in a new process, with all that it imports; where figures mean nothing, with what this one has.
+    multiprocessing.set_start_method("fork" if scale is SHORT else "spawn")
     os.environ.update(SETTINGS)
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(

@@ -8,8 +8,8 @@ from tests.servers import ray_cluster, s3_process, s3_server
 
 __all__ = ["pytest_collection_modifyitems", "ray_cluster", "s3_process", "s3_server"]
 
-# Minutes each, of drivers that start anew after every kill: begun last, one core would finish them alone.
-LONGEST = ("test_training", "test_kills", "test_interrupts", "test_benchmarks")
+# The longest: drivers start anew after every kill, or cold. Begun last, one core would finish them alone.
+LONGEST = ("test_training", "test_weights", "test_kills", "test_benchmarks")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import pytest
 import torch
 
 from tests.jobs import ROOT
+from tests.warm.process import start
 
 # What each prints last.
 PROGRAMS = {
@@ -34,24 +34,20 @@ def test_every_program_is_here() -> None:
     assert {file.stem for file in files if "__main__" in file.read_text("utf-8")} == set(PROGRAMS)
 
 
-@pytest.mark.parametrize("name", sorted({*PROGRAMS} - {"bench"}))
+@pytest.mark.parametrize("name", ["load", "real_width"])
 def test_it_runs_to_its_end(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments, last = PROGRAMS[name]
     run(name, arguments)
     assert last in capsys.readouterr().out
 
 
-def test_the_one_with_ray_runs_to_its_end() -> None:
-    arguments, last = PROGRAMS["bench"]
-    ended = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks.bench", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert last in ended.stdout
+@pytest.mark.parametrize("name", ["bench", "training"])
+def test_one_that_starts_others_runs_to_its_end(name: str) -> None:
+    arguments, last = PROGRAMS[name]
+    process = start("-m", f"tests.benchmarks.{name}", *arguments, stderr=subprocess.PIPE)
+    printed, told = process.communicate()
+    assert process.returncode == 0, told
+    assert last in printed
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")

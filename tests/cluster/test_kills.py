@@ -52,7 +52,7 @@ def test_two_workers_render_a_reordered_table_alike(
 
 
 def test_a_killed_worker_changes_nothing(undisturbed: dict[str, tuple[str, str]], tmp_path: Path) -> None:
-    process = start_render(_job(tmp_path, ROWS))
+    process = start_render(_job(tmp_path, ROWS), is_cold=True)  # and nothing of it is a fork of tests/warm
     _wait_for_clips(tmp_path / "out", 6, process)
     os.kill(worker_pids(process.pid)[0], signal.SIGKILL)
     finish(process)

@@ -15,6 +15,7 @@ from framefleet.jobs.replay.script import replay_script
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.sources.source import open_source
 from framefleet.pipeline.model.sources.weights import open_weights
+from tests.commands import command
 from tests.hub_server import HubServer, hub
 from tests.jobs import (
     digests_by_tag,
@@ -82,11 +83,11 @@ def test_a_shard_that_changed_in_a_workers_cache_ends_the_job_before_a_row(
     content = bytearray(blob.read_bytes())
     content[-1] ^= 1
     blob.write_bytes(content)
-    process = start_render(write_job(tmp_path / "job.yaml", values | {"model": REPO}))
-    printed, _ = process.communicate(timeout=240)
-    assert process.returncode == 2, printed
-    assert "transformer/diffusion_pytorch_model.safetensors is corrupted" in printed
-    assert f"delete {blob}" in printed
+    job = write_job(tmp_path / "job.yaml", values | {"model": REPO})
+    ended = command("render", job, "--set=fleet.workers=1")
+    assert ended.exit_code == 2, ended.output
+    assert "transformer/diffusion_pytorch_model.safetensors is corrupted" in ended.stderr
+    assert f"delete {blob}" in ended.stderr
     assert not (tmp_path / "out" / "clips").exists()
 
 
@@ -101,7 +102,8 @@ def test_a_model_in_object_storage_is_fetched_by_every_machine(
     files = fsspec.filesystem("s3", **s3_server.storage_options)
     files.put(f"{tiny('wan')}/", f"{s3_server.url}/models/wan/", recursive=True)
     url = f"{s3_server.url}/models/wan"
-    framefleet.render(values | {"model": url, "storage_options": s3_server.storage_options})
+    job = values | {"model": url, "storage_options": s3_server.storage_options}
+    finish(start_render(write_job(tmp_path / "job.yaml", job)))
     framefleet.render(nearby(values, tmp_path, ray_cluster))
     assert digests_by_tag(tmp_path / "out") == digests_by_tag(tmp_path / "local")
     (record, *_) = records_of(tmp_path / "out")

@@ -52,7 +52,10 @@ def latents(variant: str, seed: int | list[int] = 0, **arguments: Any) -> torch.
     return found
 
 
-@pytest.mark.parametrize(("variant", "dtype"), [(POSITIONS, "fp32"), (GATE, "bf16")])
+# And MOTION on a fleet, by tests/cluster/test_crafter.py.
+@pytest.mark.parametrize(
+    ("variant", "dtype"), [(POSITIONS, "fp32"), (GATE, "bf16"), (TEXT, "bf16"), (IMAGE, "fp32")]
+)
 def test_rows_in_company_have_the_frames_of_plain_calls(variant: str, dtype: str, tmp_path: Path) -> None:
     loaded, rows = model(variant, dtype), mixed_rows(variant, tmp_path)
     renderer = Renderer(loaded, Batching(max_rows=4, min_gain=0), inputs=Inputs([str(tmp_path)]))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
 from framefleet.pipeline.outputs.parts import find_record
 from framefleet.pipeline.outputs.store import Store
-from tests.models.test_replay import rendered
+from tests.rendered import rendered, run_script
 from tests.tiny import tiny
 
 MIXED: dict[str, Any] = {"default": "bf16", "vae": "fp32"}
@@ -65,17 +63,14 @@ def test_a_replayed_row_is_the_very_same_clip(output: tuple[str, list[str]]) -> 
     assert replayed.differences == ()
 
 
-def test_the_script_loads_every_component_in_its_dtype(output: tuple[str, list[str]], tmp_path: Path) -> None:
+def test_the_script_loads_every_component_in_its_dtype(output: tuple[str, list[str]]) -> None:
     script = replay_script(output[0], output[1][0])
     assert "dtype={'default': torch.bfloat16, 'vae': torch.float32}, " in script
-    (tmp_path / "again.py").write_text(script, encoding="utf-8")
-    run = subprocess.run([sys.executable, "-P", "again.py"], cwd=tmp_path, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
+    assert run_script(script).startswith("the same frames: ")
     # With one dtype for all, the frames are others: the mapping is not for show.
     other = script.replace("{'default': torch.bfloat16, 'vae': torch.float32}", "torch.bfloat16")
-    (tmp_path / "other.py").write_text(other, encoding="utf-8")
-    run = subprocess.run([sys.executable, "-P", "other.py"], cwd=tmp_path, capture_output=True, text=True)
-    assert "other frames: " in run.stderr
+    with pytest.raises(SystemExit, match="other frames: "):
+        run_script(other)
 
 
 def test_a_component_that_the_model_does_not_have_is_refused(tmp_path: Path) -> None:

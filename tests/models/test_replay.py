@@ -15,7 +15,7 @@ from framefleet.jobs.replay.replay import replay
 from framefleet.jobs.replay.script import replay_script
 from framefleet.pipeline.errors import JobError, ModelError, TableError
 from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe
-from tests.rendered import KINDS, rendered
+from tests.rendered import KINDS, rendered, run_script
 
 
 @pytest.fixture(scope="module", params=sorted(KINDS))
@@ -30,11 +30,8 @@ def test_a_replayed_row_is_the_very_same_clip(output: tuple[str, list[str]]) -> 
     assert replayed.differences == ()
 
 
-def test_a_script_yields_the_same_frames(
-    output: tuple[str, list[str]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    exec(compile(replay_script(output[0], output[1][0]), "again.py", "exec"), {})
-    assert capsys.readouterr().out.startswith("the same frames: ")
+def test_a_script_yields_the_same_frames(output: tuple[str, list[str]]) -> None:
+    assert run_script(replay_script(output[0], output[1][0])).startswith("the same frames: ")
 
 
 def test_a_script_without_framefleet_yields_the_same_frames(tmp_path: Path) -> None:
@@ -49,10 +46,8 @@ def test_a_script_without_framefleet_yields_the_same_frames(tmp_path: Path) -> N
 def test_a_script_says_when_frames_differ(tmp_path: Path) -> None:
     output, row_ids = rendered(tmp_path, "wan")
     script = replay_script(output, row_ids[0]).replace("SEED = ", "SEED = 1")
-    (tmp_path / "other.py").write_text(script, encoding="utf-8")
-    run = subprocess.run([sys.executable, "other.py"], cwd=tmp_path, capture_output=True, text=True)
-    assert run.returncode == 1
-    assert "other frames: " in run.stderr
+    with pytest.raises(SystemExit, match="other frames: "):
+        run_script(script)
 
 
 def test_a_model_whose_files_changed_is_refused_and_one_that_moved_is_taken(tmp_path: Path) -> None:

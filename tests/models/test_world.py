@@ -19,6 +19,7 @@ from framefleet.pipeline.training.world import World
 from tests.jobs import ROOT
 from tests.toy_task import ToyTask, settings, toy_batches
 
+STRATEGIES = ("ddp", "fsdp")
 STEPS = 3
 LONGEST_S = 120.0  # then a process that hangs says where, and ends
 OPTIONS = {"ema": 0.5, "learning_rate": 0.01}
@@ -29,17 +30,19 @@ def weights_of(learner: Learner) -> dict[str, Tensor]:
     return {name: value for name, value in learner.state() if not name.startswith("buffers/")}
 
 
-def train_together(port: int, folder: Path, strategy: str, rank: int) -> None:
-    """Train as one of two processes; the first saves the weights."""
+def train_together(port: int, folder: Path, rank: int) -> None:
+    """Train as one of two processes, once by each strategy; the first saves the weights."""
     faulthandler.dump_traceback_later(LONGEST_S, exit=True)
     dist.init_process_group("gloo", store=dist.TCPStore("127.0.0.1", port), rank=rank, world_size=2)
     world = World(rank=rank, size=2)
-    # DDP is gone when this returns. If it were the last to let the process group go, it would hold Python's
-    # lock while it waits for threads that need it: https://github.com/pytorch/pytorch/issues/56297
-    weights = trained_weights(world, strategy)
-    if world.is_first:
-        safetensors.torch.save_file(weights, folder / "weights.safetensors")
-    world.wait()
+    for strategy in STRATEGIES:
+        # DDP is gone when this returns. If it were the last to let the process group go, it would hold
+        # Python's lock while it waits for threads that need it:
+        # https://github.com/pytorch/pytorch/issues/56297
+        weights = trained_weights(world, strategy)
+        if world.is_first:
+            safetensors.torch.save_file(weights, folder / strategy)
+        world.wait()
     dist.destroy_process_group()
 
 
@@ -60,12 +63,12 @@ def trained_weights(world: World, strategy: str) -> dict[str, Tensor]:
     return weights_of(learner) | {"losses": torch.tensor(losses)}
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_processes_are_one_with_twice_the_forwards(strategy: str, tmp_path: Path) -> None:
-    alone = Learner(ToyTask(), settings(**OPTIONS, accumulation=2), World())
-    losses = [alone.learn(step, toy_batches(step, count=2)).loss for step in range(STEPS)]
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes came to, by strategy."""
+    path = tmp_path_factory.mktemp("together")
     meeting = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    command = [sys.executable, "-m", "tests.models.test_world", str(meeting.port), str(tmp_path), strategy]
+    command = [sys.executable, "-m", "tests.models.test_world", str(meeting.port), str(path)]
     # Not forked from, nor told of, what this process has done so far.
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     processes = [
@@ -74,7 +77,14 @@ def test_two_processes_are_one_with_twice_the_forwards(strategy: str, tmp_path: 
     ]
     ends = [process.communicate(timeout=2 * LONGEST_S) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], ends
-    together = safetensors.torch.load_file(tmp_path / "weights.safetensors")
+    return path
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_two_processes_are_one_with_twice_the_forwards(strategy: str, folder: Path) -> None:
+    alone = Learner(ToyTask(), settings(**OPTIONS, accumulation=2), World())
+    losses = [alone.learn(step, toy_batches(step, count=2)).loss for step in range(STEPS)]
+    together = safetensors.torch.load_file(folder / strategy)
     assert together.pop("losses").tolist() == pytest.approx(losses, rel=1e-4)
     expected = weights_of(alone)
     assert together.keys() == expected.keys()
@@ -83,5 +93,4 @@ def test_two_processes_are_one_with_twice_the_forwards(strategy: str, tmp_path: 
 
 
 if __name__ == "__main__":
-    port, folder, strategy, rank = sys.argv[1:]
-    train_together(int(port), Path(folder), strategy, int(rank))
+    train_together(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 
 import framefleet
 from framefleet.jobs.cli import app, model_app, shapes_app
+from tests.commands import command
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,33 +33,44 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **more}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["render", "--help"], ["train", "--help"]])
-def test_help_waits_for_no_heavy_import(arguments: list[str]) -> None:
-    """Each of these takes longer to import than all that help needs."""
-    heavy = {"torch", "ray", "diffusers", "transformers", "pyarrow", "numpy", "fsspec"}
+HEAVY = {"torch", "ray", "diffusers", "transformers", "pyarrow", "numpy", "fsspec"}
+
+
+def ended_with(*arguments: str) -> tuple[int, list[str]]:
+    """The exit code, and which of these were imported: each takes longer than all that help needs."""
     script = (
         "import sys\n"
         "from framefleet.__main__ import main\n"
         f"sys.argv = ['framefleet', *{arguments!r}]\n"
         "try: main()\n"
-        f"finally: print('imported:', *sorted({heavy!r} & sys.modules.keys()), file=sys.stderr)"
+        f"finally: print('imported:', *sorted({HEAVY!r} & sys.modules.keys()), file=sys.stderr)"
     )
     ended = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True)
-    assert (ended.returncode, ended.stderr) == (0, "imported:\n")
+    return ended.returncode, ended.stderr.splitlines()[-1].split()[1:]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["render", "--help"], ["train", "--help"]])
+def test_help_waits_for_no_heavy_import(arguments: list[str]) -> None:
+    assert ended_with(*arguments) == (0, [])
+
+
+@pytest.mark.parametrize("name", ["render", "train"])
+def test_a_mistake_in_a_job_file_waits_for_no_heavy_import(name: str) -> None:
+    assert ended_with(name, "nowhere.yaml") == (2, [])
 
 
 def test_help_names_every_command() -> None:
     printed = run("--help").stdout
-    assert all(f" {command.name} " in printed for command in app.registered_commands)
+    assert all(f" {registered.name} " in printed for registered in app.registered_commands)
 
 
 def test_a_command_is_the_function_of_its_name_in_a_file_of_that_name() -> None:
-    registered = [command for group in (app, model_app, shapes_app) for command in group.registered_commands]
+    registered = [one for group in (app, model_app, shapes_app) for one in group.registered_commands]
     assert registered
-    for command in registered:
-        assert command.callback is not None
-        assert command.callback.__name__ == f"{command.name}_command"
-        assert command.callback.__module__.endswith(".command")
+    for one in registered:
+        assert one.callback is not None
+        assert one.callback.__name__ == f"{one.name}_command"
+        assert one.callback.__module__.endswith(".command")
 
 
 def test_the_version_is_printed() -> None:
@@ -100,15 +113,14 @@ def test_colours_are_left_out_when_not_wanted(tmp_path: Path) -> None:
     assert "\x1b[3" not in run("render", "nowhere.yaml", cwd=tmp_path, FORCE_COLOR="1", NO_COLOR="1").stderr
 
 
-def test_offline_a_hub_model_that_is_not_in_the_cache_ends_with_3(tmp_path: Path) -> None:
-    offline = {
-        "HF_HUB_OFFLINE": "1",
-        "HF_HOME": str(tmp_path / "hub"),
-        "FRAMEFLEET_CACHE": str(tmp_path / "c"),
-    }
-    given = ("--table", "t.csv", "--output", "o", "--model", "Wan-AI/Wan2.1")
-    ended = run("plan", *given, cwd=tmp_path, **offline)
-    assert ended.returncode == 3
+def test_offline_a_hub_model_that_is_not_in_the_cache_ends_with_3(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("FRAMEFLEET_CACHE", str(tmp_path / "c"))
+    ended = command("plan", "--table", "t.csv", "--output", "o", "--model", "Wan-AI/Wan2.1")
+    assert ended.exit_code == 3
     assert "error: hub model Wan-AI/Wan2.1 is not whole in the cache" in ended.stderr
     assert "HF_HUB_OFFLINE" in ended.stderr
 

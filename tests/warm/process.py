@@ -1,0 +1,126 @@
+"""Processes that start warm: forks of one that has imported torch, diffusers and framefleet already.
+
+Importing them takes eight seconds of a core, for every driver and every worker. To everyone else a fork is
+what `subprocess.Popen` starts: a child of this process, with pid, streams, signals and an exit code.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import functools
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+PR_SET_CHILD_SUBREAPER = 36
+# Variables that libraries read while they are imported: where one is not what it was then, a process is cold.
+READ_ON_IMPORT = ("DIFFUSERS_", "HF_", "HUGGINGFACE_", "OMP_", "PYTORCH_", "TORCH", "TRANSFORMERS_")
+# Which programs that it starts are forks too; of Ray's, not those that look for their parent.
+PROGRAMS = ("setup_worker.py", "log_monitor.py", "monitor.py", "dashboard.py", "tests.benchmarks.training")
+PYTHON = """#!{python} -IS
+import array, json, os, socket, sys
+arguments = sys.argv[1:]
+if not any(argument.endswith({programs}) for argument in arguments):
+    os.execv("{python}", ["{python}", *arguments])
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect(os.environ["WARM_SOCKET"])
+    server.sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
+    asked = dict(arguments=arguments, environment=dict(os.environ), folder=os.getcwd())
+    server.sendall(json.dumps(asked).encode())
+    server.shutdown(socket.SHUT_WR)
+    sys.exit(int(server.recv(3) or 1))
+"""
+
+
+def start(*arguments: str | Path, is_cold: bool = False, **more: Any) -> subprocess.Popen[str]:
+    """Start `python *arguments` with this process's environment, in a process group of its own.
+
+    is_cold: with all its imports, as on any machine. more: of `subprocess.Popen`.
+    """
+    env = _environment()
+    is_warm = not is_cold and _read_on_import(env) == _server().read_on_import
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return (_Fork if is_warm else subprocess.Popen)(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        env=env,
+        text=True,
+        start_new_session=True,
+        **(streams | more),
+    )
+
+
+class _Fork(subprocess.Popen[str]):
+    """What Popen starts, but by the server. Of its options, those that `start` uses have an effect."""
+
+    def _execute_child(self, args: list[str], *more: Any) -> None:
+        cwd, env, pipes = more[4], more[5], more[9:15]
+        ends = zip((pipes[0], pipes[3], pipes[5]), range(3), strict=True)  # the child's; -1 is ours
+        asked = {
+            "arguments": args[1:],
+            "environment": {**env, "WARM_FOLDER": str(_server().folder)},
+            "folder": str(cwd),
+            "parent": os.getpid(),
+        }
+        with socket.socket(socket.AF_UNIX) as server, _adopting():
+            server.connect(str(_server().folder / "socket"))
+            socket.send_fds(server, [b"."], [number if end == -1 else end for end, number in ends])
+            server.sendall(json.dumps(asked).encode())
+            server.shutdown(socket.SHUT_WR)
+            self.pid = int(server.recv(16))
+        self._child_created = True
+        self._close_pipe_fds(*pipes)
+
+
+@contextmanager
+def _adopting() -> Iterator[None]:
+    """Meanwhile, orphans below this process become its children."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        yield
+    finally:
+        prctl(PR_SET_CHILD_SUBREAPER, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """folder: of its socket. read_on_import: the variables that its imports saw."""
+
+    folder: Path
+    read_on_import: dict[str, str]
+
+
+@functools.cache
+def _server() -> _Server:
+    """Start the server, once per process."""
+    folder, env = Path(tempfile.mkdtemp(prefix="warm-")), _environment()
+    (folder / "python").write_text(PYTHON.format(python=sys.executable, programs=PROGRAMS))
+    (folder / "python").chmod(0o700)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "socket"))
+        listener.listen()
+        command = [sys.executable, "-W", "ignore", "-m", "tests.warm.server", str(listener.fileno())]
+        server = subprocess.Popen(command, pass_fds=[listener.fileno()], cwd=ROOT, env=env)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(server.kill)
+    return _Server(folder, _read_on_import(env))
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def _read_on_import(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith(READ_ON_IMPORT)}
