@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, ModularPipeline
 
 from tests.pictures import clip, picture
 from tests.random_weights import fill_weights
-from tests.tinies import cogvideox, image, opensora, video, wan
+from tests.tinies import cogvideox, image, modular, opensora, video, wan
 
-BUILDERS: dict[str, Callable[[], DiffusionPipeline]] = {
+BUILDERS: dict[str, Callable[[], DiffusionPipeline | ModularPipeline]] = {
     "wan": wan.wan,
     "wan_moe": wan.wan_moe,
     "wan_known": wan.wan_known,
@@ -44,6 +44,12 @@ BUILDERS: dict[str, Callable[[], DiffusionPipeline]] = {
     "sd3": image.sd3,
     "flux": image.flux,
     "hunyuan_image": image.hunyuan_image,
+    "wan_modular": modular.wan_modular,
+    "wan_moe_modular": modular.wan_moe_modular,
+    "ltx_modular": modular.ltx_modular,
+    "flux_modular": modular.flux_modular,
+    "sdxl_modular": modular.sdxl_modular,
+    "anima": modular.anima,
 }
 
 _FRAMES_5 = {"height": 16, "width": 16, "num_frames": 5, "num_inference_steps": 2}
@@ -74,6 +80,12 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "sdxl": _IMAGE,
     "sd3": _IMAGE,
     "flux": _IMAGE,
+    "wan_modular": _FRAMES_5,
+    "wan_moe_modular": _FRAMES_5,
+    "ltx_modular": _FRAMES_9 | {"height": 32, "width": 32},
+    "flux_modular": _IMAGE | {"height": 32, "width": 32},
+    "sdxl_modular": _IMAGE,
+    "anima": _IMAGE | {"height": 32, "width": 32},
 }
 # What they start from, beside a prompt, and how many frames of it.
 INPUTS: dict[str, dict[str, int]] = {
@@ -118,5 +130,8 @@ def build(name: str, folder: Path) -> Path:
     with torch.no_grad():
         for weight in pipeline.vae.decoder.conv_out.parameters():
             weight.mul_(0.5)  # keeps most pixels between black and white
-    pipeline.save_pretrained(folder, safe_serialization=True)
+    if isinstance(pipeline, ModularPipeline):
+        modular.save(pipeline, folder)
+    else:
+        pipeline.save_pretrained(folder, safe_serialization=True)
     return folder

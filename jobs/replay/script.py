@@ -12,6 +12,7 @@ from typing import Any
 
 from framefleet.jobs.replay.recorded_row import NOTHING, Given, Recorded, find_recorded
 from framefleet.jobs.replay.replay import check_files
+from framefleet.jobs.replay.script_call import ScriptCall, script_call
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.loras.asked import Lora, adapter_name, adapters_in, without_loras
 from framefleet.pipeline.model.loras.files import SAFETENSORS, fetch_lora
@@ -23,7 +24,7 @@ from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.sources.source import Source
 from framefleet.pipeline.model.specs.dtypes import check_dtype
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, resolve_scheduler
-from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.recipes.guidance_check import is_schedule
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import is_input
@@ -52,15 +53,15 @@ torch.set_num_threads({threads})  # on CPU their number chooses kernels
 torch.backends.cudnn.benchmark = False
 torch.backends.cudnn.deterministic = True
 {tf32}
-pipe = {pipeline}.from_pretrained(MODEL, {revision}dtype={dtype}, use_safetensors={use_safetensors}{loading})
-{loras}{setup}
+{loading}
+{loras}{guiders}{setup}
 pipe.set_progress_bar_config(disable=True)
 pipe.scheduler = {scheduler}.from_config(pipe.scheduler.config{overrides})
 
 torch.manual_seed(SEED)
 numpy.random.seed(SEED % 2**32)
 random.seed(SEED)
-output = pipe(**ARGUMENTS, generator=torch.Generator("cpu").manual_seed(SEED), output_type="np")
+output = pipe(**ARGUMENTS, generator=torch.Generator("cpu").manual_seed(SEED), output_type="np"{asked})
 frames = ({frames} * 255).round().astype("uint8")  # (T, H, W, 3)
 
 shape = "x".join(map(str, frames.shape))
@@ -105,7 +106,17 @@ def replay_script(output: str, row_id: str, given: Given = NOTHING) -> str:
     check_dtype(recorded.model.dtype, spec.components)
     check_options(recorded.model.options, spec, folder=configs, components=weights.components)
     setup = _setup(recorded, weights.components)
-    return _filled(recorded, source, spec, resolve_scheduler(recorded.request.scheduler, spec), setup)
+    choice = resolve_scheduler(recorded.request.scheduler, spec)
+    call = script_call(
+        spec,
+        without_loras(arguments),
+        weights.components,
+        revision=source.revision,
+        dtype=repr(for_diffusers(recorded.environment["dtype"])),
+        is_safe=not recorded.model.allow_pickle,
+        quantization=setup.quantization,
+    )
+    return _filled(recorded, source, call, choice, setup)
 
 
 def _setup(recorded: Recorded, components: Collection[Component]) -> Setup:
@@ -115,7 +126,7 @@ def _setup(recorded: Recorded, components: Collection[Component]) -> Setup:
 
 
 def _filled(
-    recorded: Recorded, source: Source, spec: PipelineSpec, choice: SchedulerChoice, setup: Setup
+    recorded: Recorded, source: Source, call: ScriptCall, choice: SchedulerChoice, setup: Setup
 ) -> str:
     environment = recorded.environment
     return TEMPLATE.format(
@@ -125,24 +136,22 @@ def _filled(
             f"#   {_in_comment(f'{name} {value}')}" for name, value in sorted(environment.items())
         ),
         modules="".join(f"import {module}\n" for module in sorted(setup.modules)),
-        imports=_imports({spec.class_name, choice.class_name, *setup.classes}),
+        imports=_imports({call.class_name, choice.class_name, *setup.classes}),
         model=source.path,
-        revision=f"revision={source.revision!r}, " if source.revision else "",
-        use_safetensors=None if recorded.model.allow_pickle else True,
         model_digest=recorded.record.model_digest,
         loras=_loras(recorded),
-        arguments=_python(without_loras(recorded.request.arguments)),
+        arguments=_python(call.arguments),
         seed=repr(recorded.request.seed),
         frames_sha256=recorded.record.frames_sha256,
         threads=repr(recorded.model.threads),
         tf32=_tf32(environment),
-        pipeline=spec.class_name,
-        dtype=repr(for_diffusers(environment["dtype"])),
-        loading=setup.loading,
+        loading=call.loading,
+        guiders=call.guiders,
+        asked=call.asked,
         setup="\n".join(setup.lines),
         scheduler=choice.class_name,
         overrides="".join(f", {name}={value!r}" for name, value in choice.overrides.items()),
-        frames="output.images" if spec.kind == "image" else "output.frames[0]",
+        frames=call.frames,
     )
 
 

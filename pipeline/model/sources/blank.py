@@ -8,6 +8,7 @@ from typing import Any
 from accelerate import init_empty_weights
 from torch import nn
 
+from framefleet.pipeline.model.sources.assembled import assembled
 from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.sealed import sealed
 from framefleet.pipeline.model.sources.weights import Weights
@@ -21,7 +22,7 @@ def blank_pipeline(weights: Weights, spec: PipelineSpec) -> Any:
     """
     with sealed(weights.configs(), weights.config_files) as place:
         networks = {c.name: _blank(c, place / c.name) for c in weights.components if c.has_weights}
-        return spec.pipeline_class.from_pretrained(place, local_files_only=True, **networks)
+        return assembled(place, spec, weights.components, networks=networks)
 
 
 def _blank(component: Component, folder: Path) -> nn.Module:
