@@ -18,13 +18,15 @@ from framefleet.pipeline.model.loras.asked import Lora, adapter_name, adapters_i
 from framefleet.pipeline.model.loras.files import SAFETENSORS, fetch_lora
 from framefleet.pipeline.model.model import for_diffusers, source_of, weights_of
 from framefleet.pipeline.model.options.checks import check_options
+from framefleet.pipeline.model.options.schema import ModelOffload
 from framefleet.pipeline.model.options.tuning import Setup, script_setup
 from framefleet.pipeline.model.registry import module_of
 from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.sources.source import Source
 from framefleet.pipeline.model.specs.dtypes import check_dtype
+from framefleet.pipeline.model.specs.modular_index import is_modular
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, resolve_scheduler
-from framefleet.pipeline.model.specs.spec import inspect_model
+from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.recipes.guidance_check import is_schedule
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import is_input
@@ -105,7 +107,7 @@ def replay_script(output: str, row_id: str, given: Given = NOTHING) -> str:
     check_again(recorded.request, spec, BUILT_IN["generate"])
     check_dtype(recorded.model.dtype, spec.components)
     check_options(recorded.model.options, spec, folder=configs, components=weights.components)
-    setup = _setup(recorded, weights.components)
+    setup = _setup(recorded, spec, weights.components)
     choice = resolve_scheduler(recorded.request.scheduler, spec)
     call = script_call(
         spec,
@@ -119,10 +121,12 @@ def replay_script(output: str, row_id: str, given: Given = NOTHING) -> str:
     return _filled(recorded, source, call, choice, setup)
 
 
-def _setup(recorded: Recorded, components: Collection[Component]) -> Setup:
-    steps = recorded.request.arguments.get("num_inference_steps", 1)
+def _setup(recorded: Recorded, spec: PipelineSpec, components: Collection[Component]) -> Setup:
+    steps, options = recorded.request.arguments.get("num_inference_steps", 1), recorded.model.options
+    if is_modular(spec.class_name) and isinstance(options.offload, ModelOffload):
+        options = options.model_copy(update={"offload": None})  # they have no call for it; it changes no bit
     libraries = {component.name: component.library for component in components if component.has_weights}
-    return script_setup(recorded.model.options, libraries, device=recorded.model.device, steps=steps)
+    return script_setup(options, libraries, device=recorded.model.device, steps=steps)
 
 
 def _filled(

@@ -12,6 +12,7 @@ import copy
 import functools
 import inspect
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -34,6 +35,22 @@ _ANY_BLOCKS = (None, "SequentialPipelineBlocks", "ModularPipelineBlocks")
 _GUIDER = re.compile(r"(\w+_)?guider(_\d+)?")  # how blocks name theirs
 _SCALE = "scale"  # how the names of a guider's strengths end; the others say when and how it guides
 _KEYWORD, _EMPTY = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.empty
+
+
+class _Once(logging.Filter):
+    """Lets a logger say the same but once: diffusers calls guiders experimental, and each row makes one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        is_new = str(record.msg) not in self._said
+        self._said.add(str(record.msg))
+        return is_new
+
+
+logging.getLogger(diffusers.BaseGuidance.__module__).addFilter(_Once())
 
 
 class Called(diffusers.ModularPipeline):  # type: ignore[misc]  # diffusers is not typed

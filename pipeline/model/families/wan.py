@@ -71,7 +71,7 @@ WAN = Family(
             name="wan2.2-i2v-a14b",
             models=("Wan-AI/Wan2.2-I2V-A14B-Diffusers",),
             inputs=("image",),
-            pipelines=("WanImageToVideoPipeline",),
+            pipelines=("WanImageToVideoPipeline", "Wan22Image2VideoModularPipeline"),
             match=dict(index=dict(boundary_ratio=0.9), transformer=dict(num_layers=40, in_channels=36)),
             arguments=dict(
                 height=480,
@@ -150,7 +150,7 @@ WAN = Family(
             name="wan2.1-i2v-14b",
             models=("Wan-AI/Wan2.1-I2V-14B-480P-Diffusers", "Wan-AI/Wan2.1-I2V-14B-720P-Diffusers"),
             inputs=("image",),
-            pipelines=("WanImageToVideoPipeline",),
+            pipelines=("WanImageToVideoPipeline", "WanImage2VideoModularPipeline"),
             match=dict(transformer=dict(num_layers=40, in_channels=36, image_dim=1280)),
             arguments=dict(height=480, width=832, num_frames=81, num_inference_steps=50, guidance_scale=5.0),
             fps=16,

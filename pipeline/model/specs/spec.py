@@ -162,7 +162,10 @@ def _parameters(class_name: str, configs: Configs) -> Iterable[Parameter]:
 def _class_named(name: str) -> type[DiffusionPipeline]:
     import diffusers
 
-    found = own_class(name) if name in PIPELINES else modular_pipeline(name) or exported(diffusers, name)
+    if is_modular(name):
+        found = modular_pipeline(name)
+    else:
+        found = own_class(name) if name in PIPELINES else exported(diffusers, name)
     kinds = (diffusers.DiffusionPipeline, diffusers.ModularPipeline)
     is_one = isinstance(found, type) and issubclass(found, kinds)
     if is_one and any("__call__" in vars(base) for base in found.__mro__):
