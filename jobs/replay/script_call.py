@@ -62,7 +62,7 @@ def _modular_call(
     options: str,
 ) -> ScriptCall:
     """Exactly the model's own components are loaded, wherever its index says that they are."""
-    from framefleet.pipeline.model.modular import MEDIA, blank, guiding, medium, without_scales
+    from framefleet.pipeline.model.modular import SEEN, blank, guiding, medium, without_scales
 
     pipe, output = blank(spec.class_name, spec.configs), medium(spec.class_name) or ""
     names = [component.name for component in components]
@@ -75,7 +75,7 @@ def _modular_call(
         loading=f"pipe = {spec.class_name}.from_pretrained(MODEL{given})\n"
         f"pipe.load_components({names}, pretrained_model_name_or_path=MODEL{options})",
         arguments=without_scales(pipe, arguments),
-        frames="output[0]" if MEDIA[output] == "frames" else "output",
+        frames="output[0]" if SEEN[output] == "frames" else "output",
         guiders="".join(guiders),
         asked=f", output={output!r}",
     )

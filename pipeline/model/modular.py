@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import diffusers
 from diffusers.modular_pipelines import InputParam
@@ -27,9 +27,11 @@ from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.model.specs.model_index import OWN_CODE, ModelIndex, read_object
 from framefleet.pipeline.model.specs.signature import Parameter, parameter_of
 
-Configs = Mapping[str, Mapping[str, Any]]
-# What is seen: as blocks call it, and as the outputs of all other pipelines do.
-MEDIA = {"videos": "frames", "images": "images"}
+if TYPE_CHECKING:
+    from framefleet.pipeline.model.specs.spec import Configs
+
+# What is looked at: as blocks call it, and as the outputs of all other pipelines do.
+SEEN = {"videos": "frames", "images": "images"}
 # Of pipelines that were put together or cut to a workflow: diffusers then takes the blocks of the class.
 _ANY_BLOCKS = (None, "SequentialPipelineBlocks", "ModularPipelineBlocks")
 _GUIDER = re.compile(r"(\w+_)?guider(_\d+)?")  # how blocks name theirs
@@ -61,7 +63,7 @@ class Called(diffusers.ModularPipeline):  # type: ignore[misc]  # diffusers is n
     def __call__(self, **arguments: Any) -> SimpleNamespace:
         """Return what the blocks give, with frames or images. Scales of guidance are those of this call."""
         state = super(Called, guided(self, arguments)).__call__(**without_scales(self, arguments))
-        return SimpleNamespace(**{MEDIA.get(name, name): state.get(name) for name in _outputs(self)})
+        return SimpleNamespace(**{SEEN.get(name, name): state.get(name) for name in _outputs(self)})
 
     def set_progress_bar_config(self, **settings: Any) -> None:
         """Also of blocks within blocks, which diffusers 0.42 leaves out."""
@@ -73,7 +75,7 @@ class Called(diffusers.ModularPipeline):  # type: ignore[misc]  # diffusers is n
 @functools.cache
 def modular_class(name: str) -> type | None:
     """Return the modular pipeline of diffusers of that name, with a signature; None when there is none."""
-    found = getattr(diffusers, name, None)
+    found: Any = getattr(diffusers, name, None)
     is_one = isinstance(found, type) and issubclass(found, diffusers.ModularPipeline)
     if not is_one or not found.default_blocks_name:
         return None
@@ -154,7 +156,7 @@ def without_scales(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
 def medium(class_name: str) -> str | None:
     """Return the output of a modular pipeline that is seen, as its blocks call it."""
     made = modular_class(class_name)
-    return next((name for name in MEDIA if name in _outputs(made())), None) if made else None
+    return next((name for name in SEEN if name in _outputs(made())), None) if made else None
 
 
 @functools.lru_cache(64)
@@ -177,8 +179,9 @@ def _guider_of(name: str, config: Mapping[str, Any]) -> Any:
 
 
 def _check_guider(name: str, class_name: str, where: str) -> None:
-    found = getattr(diffusers, class_name, None)
-    if not isinstance(found, type) or not issubclass(found, diffusers.BaseGuidance):
+    found: Any = getattr(diffusers, class_name, None)
+    is_guider = isinstance(found, type) and issubclass(found, diffusers.BaseGuidance)
+    if not is_guider:
         raise ModelError(f"{where}: {name} is a {class_name}, and no guider", OWN_CODE)
     if found.prepare_models is not diffusers.BaseGuidance.prepare_models:
         raise ModelError(

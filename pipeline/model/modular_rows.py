@@ -28,7 +28,7 @@ class _Run:
     components: frozenset[str]
 
 
-def row_rules(
+def modular_row_rules(
     arguments: dict[str, Any], given: Set[str], spec: PipelineSpec
 ) -> tuple[dict[str, Any], list[tuple[str, Refused]]]:
     """Return what the row's blocks read of its arguments, and what is wrong with them; see `rows.Rules`."""

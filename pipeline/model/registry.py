@@ -12,7 +12,7 @@ from typing import Any
 from framefleet.pipeline.model.families.known import FAMILIES, family_of
 from framefleet.pipeline.model.specs.modular_index import is_modular
 
-_MODULAR_ROWS = "framefleet.pipeline.model.modular_rows:row_rules"
+_MODULAR_ROWS = "framefleet.pipeline.model.modular_rows:modular_row_rules"
 # class: the module that holds it
 PIPELINES = {name: module for family in FAMILIES for name, module in family.pipelines.items()}
 _COMPONENTS = {name: module for family in FAMILIES for name, module in family.components.items()}

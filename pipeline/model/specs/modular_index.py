@@ -13,7 +13,7 @@ from framefleet.pipeline.errors import ModelError
 
 SUFFIX = "ModularPipeline"  # of all their classes
 OWN_BLOCKS = "modular_config.json"  # names the code that blocks of a model's own are of
-LIBRARIES = ("diffusers", "transformers")  # any other would be imported by the name it has here
+LOADED_FROM = ("diffusers", "transformers")  # any other would be imported by the name it has here
 _KEYS = {"type_hint", "pretrained_model_name_or_path", "repo", "subfolder", "variant", "revision"}
 _WHOLE = (
     "bring it into one folder: pipe = ModularPipeline.from_pretrained(MODEL); pipe.load_components(); "
@@ -59,8 +59,8 @@ def _class_of(name: str, entry: list[Any], where: str) -> tuple[str, str] | None
     if said.get("pretrained_model_name_or_path", said.get("repo")) is None:
         return None
     for classes in (loaded, hint):
-        if _is_class(classes) and classes[0] not in LIBRARIES:
-            raise _odd(name, f"{classes[0]!r} is none of {' and '.join(LIBRARIES)}", where)
+        if _is_class(classes) and classes[0] not in LOADED_FROM:
+            raise _odd(name, f"{classes[0]!r} is none of {' and '.join(LOADED_FROM)}", where)
     if said.get("subfolder") != name or said.get("variant") is not None:
         place = f"{said.get('subfolder')!r}, variant {said.get('variant')!r}"
         raise ModelError(f"{where}: {name} lies in {place[:80]}, and not in a folder of its name", _WHOLE)
