@@ -97,6 +97,12 @@ HARMFUL: dict[str, tuple[Change, str]] = {
     "blocks that are none": (index(_blocks_class_name="is_torch_available"), "is of the blocks"),
     "a module as hint": (vae(type_hint=["evil", "Vae"]), "'evil' is none of diffusers"),
     "a module as class": (vae(loaded=("evil", "Vae")), "'evil' is none of diffusers"),
+    "a module of what is not there": (
+        vae(type_hint=["evil", "Vae"], pretrained_model_name_or_path=None),
+        "'evil' is none of diffusers",
+    ),
+    "a hint of two letters": (vae(type_hint="ab"), "names no class"),
+    "a module without a class": (vae(type_hint=["evil", 7]), "names no class"),
     "a module of Python": (vae(type_hint=["os", "system"]), "'os' is none of diffusers"),
     "a module of ours": (vae(loaded=("framefleet.jobs.cli", "main")), "is none of diffusers"),
     "a function": (vae(loaded=("diffusers", "is_torch_available")), "not what pipelines are made of"),

@@ -56,11 +56,13 @@ def _class_of(name: str, entry: list[Any], where: str) -> tuple[str, str] | None
     hint = said.get("type_hint")
     if unknown := sorted(set(said) - _KEYS):
         raise _odd(name, f"{unknown[0]!r} is not known there", where)
-    if said.get("pretrained_model_name_or_path", said.get("repo")) is None:
-        return None
-    for classes in (loaded, hint):
+    for classes in (loaded, hint):  # of what is not there too: a script's loader imports it all the same
+        if classes not in (None, [None, None]) and not _is_class(classes):
+            raise _odd(name, f"{classes!r} names no class", where)
         if _is_class(classes) and classes[0] not in LOADED_FROM:
             raise _odd(name, f"{classes[0]!r} is none of {' and '.join(LOADED_FROM)}", where)
+    if said.get("pretrained_model_name_or_path", said.get("repo")) is None:
+        return None
     if said.get("subfolder") != name or said.get("variant") is not None:
         place = f"{said.get('subfolder')!r}, variant {said.get('variant')!r}"
         raise ModelError(f"{where}: {name} lies in {place[:80]}, and not in a folder of its name", _WHOLE)
