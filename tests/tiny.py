@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, ModularPipeline
 
 from tests.pictures import clip, picture
 from tests.random_weights import fill_weights
-from tests.tinies import cogvideox, image, images, layered, ltx2, opensora, sound, video, wan
+from tests.tinies import cogvideox, image, images, layered, ltx2, modular, opensora, sound, video, wan
 
-BUILDERS: dict[str, Callable[[], DiffusionPipeline]] = {
+BUILDERS: dict[str, Callable[[], DiffusionPipeline | ModularPipeline]] = {
     "wan": wan.wan,
     "wan_moe": wan.wan_moe,
     "wan_known": wan.wan_known,
@@ -49,6 +49,12 @@ BUILDERS: dict[str, Callable[[], DiffusionPipeline]] = {
     "flux": image.flux,
     "hunyuan_image": image.hunyuan_image,
     **images.BUILDERS,
+    "wan_modular": modular.wan_modular,
+    "wan_moe_modular": modular.wan_moe_modular,
+    "ltx_modular": modular.ltx_modular,
+    "flux_modular": modular.flux_modular,
+    "sdxl_modular": modular.sdxl_modular,
+    "anima": modular.anima,
 }
 
 _FRAMES_5 = {"height": 16, "width": 16, "num_frames": 5, "num_inference_steps": 2}
@@ -80,6 +86,12 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "sdxl": _IMAGE,
     "sd3": _IMAGE,
     "flux": _IMAGE,
+    "wan_modular": _FRAMES_5,
+    "wan_moe_modular": _FRAMES_5,
+    "ltx_modular": _FRAMES_9 | {"height": 32, "width": 32},
+    "flux_modular": _IMAGE | {"height": 32, "width": 32},
+    "sdxl_modular": _IMAGE,
+    "anima": _IMAGE | {"height": 32, "width": 32},
     **images.SMALLEST,
 }
 # Those that make something else than frames in [0, 1]: sound alone, light beyond one, layers with alpha.
@@ -141,5 +153,8 @@ def build(name: str, folder: Path) -> Path:
             part = functools.reduce(lambda at, name: getattr(at, name, None), place.split("."), pipeline)
             for weight in part.parameters() if part else ():
                 weight.mul_(factor)
-    pipeline.save_pretrained(folder, safe_serialization=True)
+    if isinstance(pipeline, ModularPipeline):
+        modular.save(pipeline, folder)
+    else:
+        pipeline.save_pretrained(folder, safe_serialization=True)
     return folder

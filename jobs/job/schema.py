@@ -31,7 +31,7 @@ class SecondModelSection(Strict):
 
     path: str = Field(
         min_length=1,
-        description="A diffusers pipeline: a folder (with model_index.json), org/name of the hub, or a URL.",
+        description="A diffusers pipeline: a folder (with its index), org/name of the hub, or a URL.",
     )
     revision: str | None = Field(
         default=None, min_length=1, description="Of a hub model: a branch, tag or commit; unset: main."

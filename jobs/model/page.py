@@ -36,6 +36,30 @@ without a preset works from its own signature and configs.
 dtype. It is on the GPU before anything is rendered; activations, which grow with size and frames, come on
 top and are not in it. *Largest GB* is the largest component alone.
 
+## Modular pipelines
+
+Folders with a `modular_model_index.json` (`ModularPipeline` of diffusers) are rendered as all others,
+with the bits of plain modular calls; where a folder has a `model_index.json` too, that one counts. What a
+row may give are the inputs of the pipeline's blocks, and the scales of its guiders, which diffusers keeps
+as components: `guidance_scale` is that of `guider`, `guidance_scale_2` of `guider_2`,
+`audio_guidance_scale` of `audio_guider`. A scale is its row's alone, and switches a guider on that is
+off. Blocks are chosen by the arguments of a row, so `framefleet plan` refuses a row with an argument that
+none of its blocks reads, without one that they need, or whose blocks call a component that the model
+lacks.
+
+All components lie in the model's own folder, each in one of its name, and are of a class of diffusers or
+transformers: what an index says of other repositories is not fetched. Bring such a model into one folder
+first:
+
+    pipe = ModularPipeline.from_pretrained("org/name")
+    pipe.load_components()
+    pipe.save_pretrained("FOLDER")
+
+Not supported: blocks of a model's own (`modular_config.json`: code of the repository); guiders that
+change the network around their forwards (`SkipLayerGuidance`, `PerturbedAttentionGuidance` and their
+like); pipelines without a noise scheduler (Echo), or that give sound alone; schedules of guidance, step
+caches other than `mag`, recipes of a second pipeline, and training.
+
 ## Which offload fits which GPU
 
 For one row of native size, with `vae_tiling: true` where the model has it (Stable Video Diffusion has not:

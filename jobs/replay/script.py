@@ -13,20 +13,21 @@ from typing import Any
 
 from framefleet.jobs.replay.recorded_row import NOTHING, Given, Recorded, find_recorded
 from framefleet.jobs.replay.replay import check_files
+from framefleet.jobs.replay.script_call import ScriptCall, script_call
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.loras.asked import Lora, adapter_name, adapters_in, without_loras
 from framefleet.pipeline.model.loras.files import SAFETENSORS, fetch_lora
 from framefleet.pipeline.model.model import for_diffusers, source_of, weights_of
 from framefleet.pipeline.model.options.checks import check_options
+from framefleet.pipeline.model.options.schema import ModelOffload
 from framefleet.pipeline.model.options.tuning import Setup, script_setup
 from framefleet.pipeline.model.registry import module_of
 from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.sources.source import Source
 from framefleet.pipeline.model.specs.dtypes import check_dtype
+from framefleet.pipeline.model.specs.modular_index import is_modular
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, resolve_scheduler
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.outputs.audio import SOUND
-from framefleet.pipeline.outputs.frames import PICTURES
 from framefleet.pipeline.outputs.records import Record
 from framefleet.pipeline.recipes.guidance_check import is_schedule
 from framefleet.pipeline.recipes.recipe import BUILT_IN
@@ -56,8 +57,8 @@ torch.set_num_threads({threads})  # on CPU their number chooses kernels
 torch.backends.cudnn.benchmark = False
 torch.backends.cudnn.deterministic = True
 {tf32}
-pipe = {pipeline}.from_pretrained(MODEL, {revision}dtype={dtype}, use_safetensors={use_safetensors}{loading})
-{loras}{setup}
+{loading}
+{loras}{guiders}{setup}
 pipe.set_progress_bar_config(disable=True)
 pipe.scheduler = {scheduler}.from_config(pipe.scheduler.config{overrides})
 
@@ -120,18 +121,30 @@ def replay_script(output: str, row_id: str, given: Given = NOTHING) -> str:
     check_again(recorded.request, spec, BUILT_IN["generate"])
     check_dtype(recorded.model.dtype, spec.components)
     check_options(recorded.model.options, spec, folder=configs, components=weights.components)
-    setup = _setup(recorded, weights.components)
-    return _filled(recorded, source, spec, resolve_scheduler(recorded.request.scheduler, spec), setup)
+    setup = _setup(recorded, spec, weights.components)
+    choice = resolve_scheduler(recorded.request.scheduler, spec)
+    call = script_call(
+        spec,
+        without_loras(arguments),
+        weights.components,
+        revision=source.revision,
+        dtype=repr(for_diffusers(recorded.environment["dtype"])),
+        is_safe=not recorded.model.allow_pickle,
+        quantization=setup.quantization,
+    )
+    return _filled(recorded, source, call, choice, setup)
 
 
-def _setup(recorded: Recorded, components: Collection[Component]) -> Setup:
-    steps = recorded.request.arguments.get("num_inference_steps", 1)
+def _setup(recorded: Recorded, spec: PipelineSpec, components: Collection[Component]) -> Setup:
+    steps, options = recorded.request.arguments.get("num_inference_steps", 1), recorded.model.options
+    if is_modular(spec.class_name) and isinstance(options.offload, ModelOffload):
+        options = options.model_copy(update={"offload": None})  # they have no call for it; it changes no bit
     libraries = {component.name: component.library for component in components if component.has_weights}
-    return script_setup(recorded.model.options, libraries, device=recorded.model.device, steps=steps)
+    return script_setup(options, libraries, device=recorded.model.device, steps=steps)
 
 
 def _filled(
-    recorded: Recorded, source: Source, spec: PipelineSpec, choice: SchedulerChoice, setup: Setup
+    recorded: Recorded, source: Source, call: ScriptCall, choice: SchedulerChoice, setup: Setup
 ) -> str:
     environment = recorded.environment
     return TEMPLATE.format(
@@ -141,24 +154,21 @@ def _filled(
             f"#   {_in_comment(f'{name} {value}')}" for name, value in sorted(environment.items())
         ),
         modules="".join(f"import {module}\n" for module in sorted(setup.modules)),
-        imports=_imports({spec.class_name, choice.class_name, *setup.classes}),
+        imports=_imports({call.class_name, choice.class_name, *setup.classes}),
         model=source.path,
-        revision=f"revision={source.revision!r}, " if source.revision else "",
-        use_safetensors=None if recorded.model.allow_pickle else True,
         model_digest=recorded.record.model_digest,
         loras=_loras(recorded),
-        arguments=_python(without_loras(recorded.request.arguments)),
+        arguments=_python(call.arguments),
         seed=repr(recorded.request.seed),
         digests="\n".join(_digests(recorded.record)),
         threads=repr(recorded.model.threads),
         tf32=_tf32(environment),
-        pipeline=spec.class_name,
-        dtype=repr(for_diffusers(environment["dtype"])),
-        loading=setup.loading,
+        loading=call.loading,
+        guiders=call.guiders,
         setup="\n".join(setup.lines),
         scheduler=choice.class_name,
         overrides="".join(f", {name}={value!r}" for name, value in choice.overrides.items()),
-        checks="".join(_checks(recorded.record, spec)),
+        checks="".join(_checks(recorded.record, call)),
     )
 
 
@@ -169,22 +179,19 @@ def _digests(record: Record) -> Iterator[str]:
         yield f"AUDIO_SHA256 = {record.audio_sha256!r}"
 
 
-def _checks(record: Record, spec: PipelineSpec) -> Iterator[str]:
+def _checks(record: Record, call: ScriptCall) -> Iterator[str]:
     """Yield the lines that compare what the record has digests of."""
     if record.frames_sha256 is not None:
         is_float = (record.frames_format or "").endswith("float32")
-        own = "images" if spec.kind == "image" else "frames"
-        field = next((name for name in PICTURES if name in spec.returns), own)
-        frames = f"output.{field}{'[0]' if field == 'frames' or spec.has_layers else ''}"
+        kept = '{}.astype("float32")' if is_float else '({} * 255).round().astype("uint8")'
         yield FRAMES_CHECK.format(
-            frames=f'{frames}.astype("float32")' if is_float else f'({frames} * 255).round().astype("uint8")',
+            frames=kept.format(call.frames),
             dtype="float32" if is_float else "uint8",
             channels=4 if (record.frames_format or "").startswith("rgba") else 3,
         )
     if record.audio_sha256 is not None:
-        sound = next((name for name in SOUND if name in spec.returns), SOUND[0])
         yield SOUND_CHECK.format(
-            sound=f"output.{sound}",
+            sound=call.sound,
             channels=repr(record.audio_channels),
             sample_rate=repr(record.audio_sample_rate),
         )

@@ -20,6 +20,7 @@ from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.options.schema import read_options
 from framefleet.pipeline.model.options.tuning import packages_of, quantization_config, tune
 from framefleet.pipeline.model.settings import ModelSettings
+from framefleet.pipeline.model.sources.assembled import assembled
 from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.sources.sealed import sealed
@@ -115,17 +116,15 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     dtype = resolved(settings.dtype, device=device, preset=spec.preset)
     set_numerics(threads=settings.threads)
     loras = {n: fetch_lora(n, lora, settings.storage_options) for n, lora in settings.loras.items()}
-    # The concrete class: DiffusionPipeline.from_pretrained drops components it is handed (diffusers 0.42).
-    # Safetensors are mapped, not read: no second copy in memory. Pickles are read with weights_only=True, by
-    # diffusers and by transformers.
     quantized = quantization_config(options, {component.name: component.library for component in components})
     with sealed(folder, digests) as place:
-        pipe = spec.pipeline_class.from_pretrained(
+        pipe = assembled(
             place,
+            spec,
+            components,
             dtype=for_diffusers(dtype),
             use_safetensors=None if settings.allow_pickle else True,
-            local_files_only=True,
-            quantization_config=quantized.make() if quantized else None,
+            quantization=quantized.make() if quantized else None,
         )
     if quantized is None:  # what is packed is another weight, without the mark
         _check_filled(pipe, folder)

@@ -1,4 +1,4 @@
-"""Pipelines and components that diffusers lacks, by the names in a model_index.json. Imports none of them.
+"""Pipelines and components by the names in a model's index: ours that diffusers lacks, or diffusers'.
 
 A folder names a component of ours by [module, class], as diffusers' own `save_pretrained` writes it. Only the
 modules that a family lists are ever imported for it: what a model_index.json names is not to be trusted.
@@ -10,7 +10,9 @@ import importlib
 from typing import Any
 
 from framefleet.pipeline.model.families.known import FAMILIES, family_of
+from framefleet.pipeline.model.specs.modular_index import is_modular
 
+_MODULAR_ROWS = "framefleet.pipeline.model.modular_rows:modular_row_rules"
 # class: the module that holds it
 PIPELINES = {name: module for family in FAMILIES for name, module in family.pipelines.items()}
 _COMPONENTS = {name: module for family in FAMILIES for name, module in family.components.items()}
@@ -20,7 +22,16 @@ def class_named(name: str) -> Any:
     """Return the pipeline or scheduler of that name: ours, or diffusers'."""
     import diffusers
 
-    return own_class(name) or getattr(diffusers, name)
+    return own_class(name) or modular_pipeline(name) or getattr(diffusers, name)
+
+
+def modular_pipeline(name: str) -> Any:
+    """Return a modular pipeline of diffusers as a class with a signature, or None."""
+    if not is_modular(name):
+        return None
+    from framefleet.pipeline.model.modular import modular_class  # imports diffusers
+
+    return modular_class(name)
 
 
 def exported(module: Any, name: str) -> Any:
@@ -48,8 +59,8 @@ def module_of(name: str) -> str:
 
 
 def own_row_rules(name: str) -> Any:
-    """Return the `rows.Rules` of our pipeline of that name, or None."""
-    rules = family_of(name).row_rules
+    """Return the `rows.Rules` of a modular pipeline, or of our pipeline of that name, or None."""
+    rules = _MODULAR_ROWS if is_modular(name) else family_of(name).row_rules
     return named(rules) if rules else None
 
 

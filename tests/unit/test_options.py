@@ -132,12 +132,12 @@ def test_a_script_makes_the_calls_in_the_order_of_a_worker() -> None:
     text = "\n".join(setup.lines)
     assert sorted(order, key=text.index) == list(order)
     assert "pipe.to(" not in text
-    assert "'transformer': QuantoConfig(weights_dtype='int4')" in setup.loading
+    assert "'transformer': QuantoConfig(weights_dtype='int4')" in setup.quantization
     assert setup.modules == {"diffusers.hooks"}
     assert {"QuantoConfig", "attention_backend", "PyramidAttentionBroadcastConfig"} <= set(setup.classes)
 
 
 def test_a_script_without_options_places_the_pipeline_and_no_more() -> None:
     setup = script_setup(Options(), LIBRARIES, device="cuda:1", steps=7)
-    assert (setup.loading, list(setup.lines)) == ("", ["pipe.to('cuda:1')"])
+    assert (setup.quantization, list(setup.lines)) == ("", ["pipe.to('cuda:1')"])
     assert not setup.modules and not setup.classes

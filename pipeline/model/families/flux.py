@@ -22,7 +22,7 @@ FLUX = Family(
             name="flux.1-dev",
             models=("black-forest-labs/FLUX.1-dev",),
             inputs=("text",),
-            pipelines=("FluxPipeline",),
+            pipelines=("FluxPipeline", "FluxModularPipeline"),
             match=dict(transformer=dict(num_layers=19, in_channels=64, guidance_embeds=True)),
             arguments=dict(height=1024, width=1024, num_inference_steps=50, guidance_scale=3.5),
             parameters=dict(transformer=11901, text_encoder=123, text_encoder_2=4762, vae=84),
@@ -36,7 +36,7 @@ FLUX = Family(
             name="flux.1-schnell",
             models=("black-forest-labs/FLUX.1-schnell",),
             inputs=("text",),
-            pipelines=("FluxPipeline",),
+            pipelines=("FluxPipeline", "FluxModularPipeline"),
             match=dict(transformer=dict(num_layers=19, in_channels=64, guidance_embeds=False)),
             arguments=dict(
                 height=1024, width=1024, num_inference_steps=4, guidance_scale=0.0, max_sequence_length=256

@@ -19,7 +19,7 @@ LTX = Family(
             name="ltx-video",
             models=("Lightricks/LTX-Video",),
             inputs=("text", "image"),
-            pipelines=("LTXPipeline", "LTXImageToVideoPipeline"),
+            pipelines=("LTXPipeline", "LTXImageToVideoPipeline", "LTXModularPipeline"),
             match=dict(transformer=dict(num_layers=28, in_channels=128)),
             arguments=dict(height=480, width=704, num_frames=161, num_inference_steps=50, guidance_scale=3.0),
             fps=25,

@@ -21,7 +21,7 @@ class Preset:
 
     name: what `framefleet model info` and `list` call it. models: of the hub.
     inputs: what a clip starts from.
-    pipelines: classes of model_index.json that it is recognised with.
+    pipelines: classes that it is recognised with, as the index names them.
     match: values in the components' configs, and ("index") in model_index.json, that tell it from others.
     arguments: native values of the call, used where neither row nor job gives one.
     parameters: in millions, counted on the libraries' classes built from the published configs.

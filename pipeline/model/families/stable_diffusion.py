@@ -63,7 +63,7 @@ STABLE_DIFFUSION = Family(
             name="sdxl",
             models=("stabilityai/stable-diffusion-xl-base-1.0",),
             inputs=("text",),
-            pipelines=("StableDiffusionXLPipeline",),
+            pipelines=("StableDiffusionXLPipeline", "StableDiffusionXLModularPipeline"),
             match=dict(unet=dict(sample_size=128, in_channels=4, cross_attention_dim=2048)),
             arguments=dict(height=1024, width=1024, num_inference_steps=50, guidance_scale=5.0),
             dtype="fp16",

@@ -24,7 +24,7 @@ STABLE_DIFFUSION_3 = Family(
             name="sd3.5-large",
             models=("stabilityai/stable-diffusion-3.5-large",),
             inputs=("text",),
-            pipelines=("StableDiffusion3Pipeline",),
+            pipelines=("StableDiffusion3Pipeline", "StableDiffusion3ModularPipeline"),
             match=dict(transformer=dict(num_layers=38, in_channels=16)),
             arguments=dict(height=1024, width=1024, num_inference_steps=28, guidance_scale=3.5),
             parameters=dict(
@@ -42,7 +42,7 @@ STABLE_DIFFUSION_3 = Family(
             name="sd3-medium",
             models=("stabilityai/stable-diffusion-3-medium-diffusers",),
             inputs=("text",),
-            pipelines=("StableDiffusion3Pipeline",),
+            pipelines=("StableDiffusion3Pipeline", "StableDiffusion3ModularPipeline"),
             match=dict(transformer=dict(num_layers=24, pos_embed_max_size=192)),
             arguments=dict(height=1024, width=1024, num_inference_steps=28, guidance_scale=7.0),
             dtype="fp16",

@@ -86,7 +86,9 @@ def _source(
         from framefleet.pipeline.model.sources.url_source import UrlSource
 
         return UrlSource(folder, storage_options, only=file)
-    return open_source(folder, revision=revision, storage_options=storage_options, needs=file)
+    return open_source(
+        folder, revision=revision, storage_options=storage_options, needs=[file] if file else []
+    )
 
 
 def _check_kind(name: str, where: str, lora: Lora) -> None:

@@ -66,11 +66,11 @@ def tune(pipe: Any, options: Options, *, device: str) -> Attention | None:
 class Setup:
     """What a script says to the same end.
 
-    loading: what from_pretrained is told beyond dtype and place. lines: after it. modules, classes: what it
+    quantization: of the weights as they are read, as code. lines: after it. modules, classes: what it
     imports, and what it imports from diffusers.
     """
 
-    loading: str
+    quantization: str
     lines: Sequence[str]
     modules: Collection[str]
     classes: Collection[str]
@@ -90,7 +90,7 @@ def script_setup(options: Options, libraries: Mapping[str, str], *, device: str,
     needed = set(imports([quantized, *first, *last]))
     modules = {module for module, _ in needed} - {DIFFUSERS}
     return Setup(
-        loading=f", quantization_config={quantized}" if quantized else "",
+        quantization=str(quantized) if quantized else "",
         lines=lines,
         modules=modules | {"tempfile"} if any(OWN_FOLDER in line for line in lines) else modules,
         classes={name for _, name in needed if name} | ({"attention_backend"} if attention else set()),

@@ -9,6 +9,7 @@ from typing import Any
 from accelerate import init_empty_weights
 from torch import nn
 
+from framefleet.pipeline.model.sources.assembled import assembled
 from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.sealed import sealed
 from framefleet.pipeline.model.specs.spec import PipelineSpec
@@ -22,9 +23,10 @@ def blank_pipeline(
     folder: of the model's configs, which are `files`. Raises ModelError for configs that no network can be
     made of.
     """
+    components = list(components)
     with sealed(folder, files) as place:
         networks = {c.name: _blank(c, place / c.name) for c in components if c.has_weights}
-        return spec.pipeline_class.from_pretrained(place, local_files_only=True, **networks)
+        return assembled(place, spec, components, networks=networks)
 
 
 def _blank(component: Component, folder: Path) -> nn.Module:

@@ -30,7 +30,7 @@ from framefleet.pipeline.guards.public import public_text
 from framefleet.pipeline.model.sources.cache import one_fetcher
 from framefleet.pipeline.model.sources.headers import read_first
 from framefleet.pipeline.model.sources.source import Listed, Source, list_folder
-from framefleet.pipeline.model.specs.model_index import INDEX
+from framefleet.pipeline.model.specs.model_index import INDEXES
 
 log = logging.getLogger(__name__)
 
@@ -88,16 +88,16 @@ class HubSource:
         return folder if folder and all((folder / file).is_file() for file in files) else None
 
 
-def open_hub(repo: str, revision: str | None, needs: str | None = INDEX) -> Source:
+def open_hub(repo: str, revision: str | None, needs: Collection[str] = INDEXES) -> Source:
     """Return a hub model at one commit. Raises ModelError when there is no such model or revision.
 
     A revision that is a commit already asks nobody: workers start without a request when all is in the cache.
-    needs: a file that must be there.
+    needs: files of which one must be there.
     """
     if revision is not None and COMMIT.fullmatch(revision):
         return HubSource(repo, revision)
     # Through the download: it notes in the cache which commit the name stands for, for offline runs.
-    return HubSource(repo, _download(repo, revision, [needs] if needs else []).name)
+    return HubSource(repo, _download(repo, revision, needs, is_one_enough=True).name)
 
 
 def _cached_folder(repo: str, commit: str) -> Path | None:
@@ -108,17 +108,19 @@ def _cached_folder(repo: str, commit: str) -> Path | None:
         return None
 
 
-def _download(repo: str, revision: str | None, files: Collection[str]) -> Path:
+def _download(
+    repo: str, revision: str | None, files: Collection[str], *, is_one_enough: bool = False
+) -> Path:
     patterns = [glob.escape(file) for file in files]
     try:
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
     except Exception as error:  # as above; what is meant for people is sorted out
         _refuse(repo, revision, error)
     missing = [file for file in files if not (folder / file).is_file()]
-    if missing:
+    if missing and not (is_one_enough and len(missing) < len(files)):
         raise ModelError(
             f"{repo} at {folder.name} has no {missing[0]} (not in the cache, or not on the hub)",
-            ("give a model in diffusers' format" if missing[0] == INDEX else "check its name")
+            ("give a model in diffusers' format" if missing[0] in INDEXES else "check its name")
             + "; offline, fetch it once with a connection",
         )
     return folder

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.sources.selection import MAX_FOLDER_DEPTH
-from framefleet.pipeline.model.specs.model_index import INDEX
+from framefleet.pipeline.model.specs.model_index import INDEXES
 
 # One thread hashes 1.7 GB/s; more than four are faster than the disks that models lie on.
 _MAX_THREADS = 4
@@ -18,7 +18,8 @@ _MAX_THREADS = 4
 
 def list_files(folder: Path) -> list[str]:
     """Return the files that are not too deep to be loaded, of a pipeline or of another folder."""
-    depth = MAX_FOLDER_DEPTH if (folder / INDEX).is_file() else 2
+    is_pipeline = any((folder / index).is_file() for index in INDEXES)
+    depth = MAX_FOLDER_DEPTH if is_pipeline else 2
     found = [path for above in range(depth) for path in folder.glob("*/" * above + "*")]
     return sorted(path.relative_to(folder).as_posix() for path in found if path.is_file())
 

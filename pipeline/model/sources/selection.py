@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.model.specs.model_index import INDEX
+from framefleet.pipeline.model.specs.model_index import index_file
 
 if TYPE_CHECKING:
     from framefleet.pipeline.model.sources.components import Component, Loader
@@ -56,8 +56,9 @@ def select(
     names: of all files, relative to the model. read: gives a small file's bytes. where: what to call the
     model's folder in errors. Raises ModelError for pickles, missing shards, and weights beside those chosen.
     """
+    names = set(names)
     inside = _by_folder(names)
-    chosen = [INDEX]
+    chosen = [index_file(names)]
     for component in components:
         files, place = inside.get(component.name, set()), f"{where}/{component.name}"
 

@@ -19,7 +19,7 @@ from framefleet.pipeline.guards.public import public_url
 from framefleet.pipeline.model.sources.blobs import named_sha256
 from framefleet.pipeline.model.sources.headers import read_first
 from framefleet.pipeline.model.sources.integrity import list_files
-from framefleet.pipeline.model.specs.model_index import INDEX
+from framefleet.pipeline.model.specs.model_index import INDEXES
 
 HUB_ID = re.compile(r"(?:hf://)?(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
 
@@ -89,13 +89,13 @@ def open_source(
     *,
     revision: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
-    needs: str | None = INDEX,
+    needs: Collection[str] = INDEXES,
 ) -> Source:
     """Return where a model comes from. Raises ModelError when there is none.
 
     path: a folder, `org/name` or `org/name@revision` of the hub, or a URL that fsspec opens. A folder of that
-    name wins over the hub. revision: a branch, tag or commit of the hub. needs: the file by which a URL and a
-    hub model are known to be what is looked for.
+    name wins over the hub. revision: a branch, tag or commit of the hub. needs: files, by one of which a URL
+    and a hub model are known to be what is looked for.
     """
     place, revision = split_name(path, revision)
     if place.startswith(("file://", "local://")):
@@ -105,7 +105,7 @@ def open_source(
 
         _refuse_revision(place, revision)
         source: Source = UrlSource(place, storage_options or {})
-        if needs == INDEX:
+        if needs == INDEXES:
             _refuse_if_empty(source)
         return source
     folder = os.path.abspath(os.path.expanduser(place))
@@ -150,9 +150,10 @@ def _opened_folder(folder: str) -> Source:
 
 
 def _refuse_if_empty(source: Source) -> None:
-    if INDEX not in source.files:
+    if not any(index in source.files for index in INDEXES):
         raise ModelError(
-            f"{source.name} has no {INDEX}", "check the URL: it must be a diffusers pipeline's own folder"
+            f"{source.name} has no {INDEXES[0]}",
+            "check the URL: it must be a diffusers pipeline's own folder",
         )
 
 

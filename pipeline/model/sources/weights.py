@@ -26,7 +26,8 @@ from framefleet.pipeline.model.sources.model_lock import (
 )
 from framefleet.pipeline.model.sources.selection import is_weights, select
 from framefleet.pipeline.model.sources.source import Source, list_folder
-from framefleet.pipeline.model.specs.model_index import INDEX, MAX_JSON_BYTES, parse_index
+from framefleet.pipeline.model.specs.model_index import MAX_JSON_BYTES, index_file, parse_index
+from framefleet.pipeline.model.specs.modular_index import check_whole, is_modular
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,9 +95,10 @@ def open_weights(
     lock: a lock file's path; without one, the model's own counts, if it has one and `ignore_lock` is not set.
     """
     where = source.name
-    if INDEX not in source.files:
+    file = index_file(source.files)
+    if file not in source.files:
         raise ModelError(
-            f"{where}/{INDEX} does not exist", "give a diffusers pipeline folder, not a single checkpoint"
+            f"{where}/{file} does not exist", "give a diffusers pipeline folder, not a single checkpoint"
         )
 
     def read(file: str) -> bytes:
@@ -108,7 +110,9 @@ def open_weights(
             )
         return source.read(file)
 
-    index = parse_index(read(INDEX), f"{where}/{INDEX}")
+    index = parse_index(read(file), f"{where}/{file}")
+    if is_modular(index.class_name):
+        check_whole(index.components, source.files, index.where)
     components = components_of(index)
     files = select(source.files, components, read=read, where=where, allow_pickle=allow_pickle)
     if source.is_local:

@@ -1,19 +1,21 @@
-"""From the bytes of model_index.json to a pipeline's class and the classes of its components, by name.
+"""From the bytes of a pipeline's index to its class and the classes of its components, by name.
 
 Names only: nothing is imported here, and nobody may rely on what they say before it was looked up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.model.specs.modular_index import is_modular, modular_components
 
-INDEX = "model_index.json"
+INDEX, MODULAR_INDEX = "model_index.json", "modular_model_index.json"
+INDEXES = (INDEX, MODULAR_INDEX)  # where a folder has both, the first counts
 # The components whose forwards are most of the work, and run once for each step and row.
 DENOISERS = ("transformer", "unet", "prior")
 OWN_CODE = (
@@ -25,7 +27,7 @@ MAX_JSON_BYTES = 16 * 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelIndex:
-    """What model_index.json says. components: library and class of each. where: what messages call it."""
+    """What an index says. components: library and class of each. where: what messages call it."""
 
     class_name: str
     components: Mapping[str, tuple[str, str]]
@@ -33,16 +35,21 @@ class ModelIndex:
     where: str
 
 
+def index_file(files: Container[str]) -> str:
+    """Return the name of the index among a model's files; of the usual one where there is none."""
+    return next((name for name in INDEXES if name in files), INDEX)
+
+
 def parse_index(content: bytes, where: str) -> ModelIndex:
-    """Return what model_index.json says. Raises ModelError where it is not that of a pipeline."""
-    return index_of(parse_object(content, where), where)
+    """Return what an index says. Raises ModelError where it is not that of a pipeline."""
+    return _of_its_kind(index_of(parse_object(content, where), where))
 
 
 def read_index(folder: Path) -> ModelIndex:
-    """Return what the model_index.json of a folder says, as `parse_index` does."""
-    path = folder / INDEX
+    """Return what the index of a folder says, as `parse_index` does."""
+    path = folder / index_file([name for name in INDEXES if (folder / name).is_file()])
     fix = "give a diffusers pipeline folder, not a single checkpoint"
-    return index_of(read_object(path, fix), str(path))
+    return _of_its_kind(index_of(read_object(path, fix), str(path)))
 
 
 def index_of(index: Mapping[str, Any], where: str) -> ModelIndex:
@@ -51,9 +58,10 @@ def index_of(index: Mapping[str, Any], where: str) -> ModelIndex:
         raise ModelError(f"{where} names a custom pipeline", OWN_CODE)
     if not isinstance(index.get("_class_name"), str):
         raise ModelError(f"{where} names no pipeline class of diffusers", OWN_CODE)
+    found = modular_components if is_modular(index["_class_name"]) else _component_classes
     return ModelIndex(
         class_name=index["_class_name"],
-        components=_component_classes(index, where),
+        components=_plain_names(found(index, where), where),
         values=index,
         where=where,
     )
@@ -84,13 +92,27 @@ def read_object(path: Path, fix: str = "download the model again") -> dict[str, 
     return parse_object(content, str(path))
 
 
+def _of_its_kind(index: ModelIndex) -> ModelIndex:
+    """Raise ModelError where one kind of index names a pipeline of the other, which is loaded otherwise."""
+    wanted = MODULAR_INDEX if is_modular(index.class_name) else INDEX
+    if index.where.endswith(MODULAR_INDEX) != (wanted == MODULAR_INDEX):
+        raise ModelError(
+            f"{index.where} has no pipeline of its kind: {index.class_name} belongs in a {wanted}",
+            "fetch the model again",
+        )
+    return index
+
+
 def _component_classes(index: Mapping[str, Any], where: str) -> dict[str, tuple[str, str]]:
-    """Raises ModelError for a name that is not the plain name of a folder."""
-    found = {
+    return {
         name: (entry[0], entry[1])
         for name, entry in index.items()
         if isinstance(entry, list) and len(entry) == 2 and all(isinstance(word, str) for word in entry)
     }
+
+
+def _plain_names(found: dict[str, tuple[str, str]], where: str) -> dict[str, tuple[str, str]]:
+    """Raise ModelError for a name that is not the plain name of a folder."""
     for name in found:
         if not name.isidentifier():
             raise ModelError(f"{where}: {name!r} cannot be a component's name", "download the model again")

@@ -25,6 +25,7 @@ INPUTS: dict[str, InputKind] = {
     "control_image": "image",
     "video": "video",
     "control_video": "video",
+    "driving_video": "video",
 }
 
 # Parameters of recipes that take a loaded model, which makes such a thing from text: a cell holds its name in
@@ -33,7 +34,7 @@ MODELS: dict[str, InputKind] = {"image_model": "image", "keyframe_model": "video
 
 # What framefleet sets itself, or what would make one row several clips.
 PLUMBING = re.compile(
-    r"output_type|return_dict|generator|(\w+_)?callback.*|num_(videos|images|waveforms)_per_prompt"
+    r"output_type|return_dict|generator|(\w+_)?callback.*|batch_size|num_(videos|images|waveforms)_per_prompt"
 )
 _KINDS: dict[Any, ScalarKind] = {str: "str", bool: "bool", int: "int", float: "float"}
 PART_KINDS: dict[ListKind, ScalarKind] = {"list[int]": "int", "list[float]": "float", "list[str]": "str"}
@@ -60,10 +61,13 @@ def parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
     except (NameError, TypeError):  # annotations meant for type checkers only
         signature = inspect.signature(function)
     fixed = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return tuple(_parameter(p) for p in signature.parameters.values() if p.kind in fixed and p.name != "self")
+    return tuple(
+        parameter_of(p) for p in signature.parameters.values() if p.kind in fixed and p.name != "self"
+    )
 
 
-def _parameter(parameter: inspect.Parameter) -> Parameter:
+def parameter_of(parameter: inspect.Parameter) -> Parameter:
+    """Return what one parameter of a signature is to a table."""
     kind: ArgumentKind | None = None
     if not PLUMBING.fullmatch(parameter.name):
         kind = "model" if parameter.name in MODELS else _kind(parameter) or INPUTS.get(parameter.name)

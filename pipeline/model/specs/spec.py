@@ -13,11 +13,19 @@ from framefleet.pipeline.guards.spelling import nearest
 from framefleet.pipeline.model.families.family import Family
 from framefleet.pipeline.model.families.known import family_of, preset_of
 from framefleet.pipeline.model.families.preset import Preset
-from framefleet.pipeline.model.registry import PIPELINES, exported, is_standin, own_class, own_component
+from framefleet.pipeline.model.registry import (
+    PIPELINES,
+    exported,
+    is_standin,
+    modular_pipeline,
+    own_class,
+    own_component,
+)
 from framefleet.pipeline.model.specs import geometry
 from framefleet.pipeline.model.specs.config_values import check_values
 from framefleet.pipeline.model.specs.factors import check_factors, constructed_pipeline
 from framefleet.pipeline.model.specs.model_index import INDEX, index_of, read_index, read_object
+from framefleet.pipeline.model.specs.modular_index import is_modular
 from framefleet.pipeline.model.specs.returned import fields_returned
 from framefleet.pipeline.model.specs.signature import Parameter, PictureMode, Scalar, parameters_of
 from framefleet.pipeline.model.specs.size_rules import size_rules
@@ -123,10 +131,16 @@ def inspect_model(path: str | Path) -> PipelineSpec:
         )
     index = read_index(folder)
     configs = {**_component_configs(folder, index.components), "index": index.values}
+    _class_named(index.class_name)
+    if is_modular(index.class_name):
+        from framefleet.pipeline.model.modular import check_blocks, own_configs  # imports diffusers
+
+        check_blocks(index)
+        configs = own_configs(index, folder) | configs
     if "scheduler" not in configs:
         raise ModelError(f"{index.class_name} in {folder} has no noise scheduler", "use a diffusion pipeline")
-    _class_named(index.class_name)
-    _check_scheduler(*index.components["scheduler"], where=index.where)
+    if "scheduler" in index.components:
+        _check_scheduler(*index.components["scheduler"], where=index.where)
     check_values(configs, str(folder))
     check_factors(_class_named(index.class_name), configs, str(folder))
     spec = spec_of(index.class_name, configs)
@@ -142,9 +156,9 @@ def inspect_model(path: str | Path) -> PipelineSpec:
 def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
     """Return what a pipeline class accepts over components of these configs, model_index.json as "index"."""
     index, scheduler = index_of(configs["index"], INDEX), configs["scheduler"]
-    parameters = {p.name: p for p in parameters_of(_class_named(class_name).__call__)}
+    parameters = {p.name: p for p in _parameters(class_name, configs)}
     family = family_of(class_name)
-    returns = fields_returned(_class_named(class_name))
+    returns = _returned(class_name)
     is_sound_alone = returns.isdisjoint(PICTURES) and not returns.isdisjoint(SOUND)
     video = family.fps is not None or any(name in parameters for name in geometry.FRAME_PARAMETERS)
     height, width = geometry.default_size(parameters, configs, family)
@@ -166,7 +180,7 @@ def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
         default_height=height,
         default_width=width,
         default_frames=geometry.only_frames(configs) or geometry.default_frames(parameters, configs),
-        scheduler_class=index.components["scheduler"][1],
+        scheduler_class=index.components.get("scheduler", ("", scheduler["_class_name"]))[1],
         scheduler_config={k: v for k, v in scheduler.items() if not k.startswith("_")},
         components=tuple(index.components),
         preset=preset,
@@ -175,12 +189,32 @@ def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
     )
 
 
+def _parameters(class_name: str, configs: Configs) -> Iterable[Parameter]:
+    if not is_modular(class_name):
+        return parameters_of(_class_named(class_name).__call__)
+    from framefleet.pipeline.model.modular import parameters_called
+
+    return parameters_called(class_name, configs)
+
+
+def _returned(class_name: str) -> frozenset[str]:
+    if not is_modular(class_name):
+        return fields_returned(_class_named(class_name))
+    from framefleet.pipeline.model.modular import fields_given
+
+    return fields_given(class_name)
+
+
 @functools.cache
 def _class_named(name: str) -> type[DiffusionPipeline]:
     import diffusers
 
-    found = own_class(name) if name in PIPELINES else exported(diffusers, name)
-    is_one = isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)
+    if is_modular(name):
+        found = modular_pipeline(name)
+    else:
+        found = own_class(name) if name in PIPELINES else exported(diffusers, name)
+    kinds = (diffusers.DiffusionPipeline, diffusers.ModularPipeline)
+    is_one = isinstance(found, type) and issubclass(found, kinds)
     if is_one and any("__call__" in vars(base) for base in found.__mro__):
         own: type[DiffusionPipeline] = found
         return own
@@ -208,7 +242,7 @@ def _component_configs(folder: Path, components: Iterable[str]) -> dict[str, dic
     """Return the configs of all components that have one. Every component named must have its folder."""
     configs = {}
     for name in components:
-        fix = f"download the whole model; {name!r} is named in its model_index.json"
+        fix = f"download the whole model; {name!r} is named in its index"
         if not (folder / name).is_dir():
             raise ModelError(f"component folder {folder / name} does not exist", fix)
         file = "scheduler_config.json" if name == "scheduler" else "config.json"

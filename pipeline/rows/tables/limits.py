@@ -10,6 +10,7 @@ from framefleet.pipeline.model.families.advice import WITH_LAST_IMAGE
 from framefleet.pipeline.model.specs.bounds import too_large
 from framefleet.pipeline.model.specs.check import Refused
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.model.specs.modular_index import is_modular
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.refine import check_strength
 from framefleet.pipeline.recipes.siblings import is_first_only
@@ -44,7 +45,7 @@ def limits(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
         yield "fps", Refused(reason="this model is told no rate", fix="leave it out")
     if "max_guidance_scale" in spec.parameters:
         yield from _guidance_range({**spec.defaults(), **arguments})
-    if "strength" in spec.parameters:
+    if "strength" in (arguments if is_modular(spec.class_name) else spec.parameters):
         yield from check_strength({**spec.defaults(), **arguments}["strength"], arguments)
 
 

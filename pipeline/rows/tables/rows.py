@@ -99,7 +99,7 @@ class RowPlan:
 
     base: the arguments of a row whose cells are all null. loras: the LoRAs of such a row.
     fps: the job's own rate, if it has one.
-    rules: what a pipeline of ours allows in a row beyond what each argument may be; see `Family.row_rules`.
+    rules: what a pipeline allows in a row beyond what each argument may be; see `registry.own_row_rules`.
     carried: columns without meaning here; they go into the record as they are.
     lookalikes: (carried column, argument that it may have meant).
     """
@@ -217,7 +217,7 @@ class RowPlan:
         if fps is not None and "duration_s" in recipe.needs and not found:
             found += check_film(arguments, arguments["duration_s"], fps)
         video = arguments.get("video")
-        if video and not self.rules:
+        if video and not self.spec.family.row_rules:
             refused = check_video_length(video, arguments.get("num_frames"), self.spec)
             found += [("video", refused)] if refused else []
         return self._problems(found, arguments)

@@ -1,0 +1,242 @@
+"""Modular pipelines of diffusers as classes that are called like all its others.
+
+A `ModularPipeline` is made of blocks, which say what they take and give; it has no signature of its own, and
+its guiders keep the scales of guidance in their configs. Here each class gets a signature: the inputs of its
+blocks, and those scales, so that a row may have its own. The call itself, and all that is computed, is
+diffusers'.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import diffusers
+from diffusers.modular_pipelines import InputParam
+
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.guards.spelling import did_you_mean
+from framefleet.pipeline.model.specs.model_index import OWN_CODE, ModelIndex, read_object
+from framefleet.pipeline.model.specs.signature import Parameter, parameter_of
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.model.specs.spec import Configs
+
+# What is looked at: as blocks call it, and as the outputs of all other pipelines do.
+SEEN = {"videos": "frames", "images": "images"}
+# Of pipelines that were put together or cut to a workflow: diffusers then takes the blocks of the class.
+_ANY_BLOCKS = (None, "SequentialPipelineBlocks", "ModularPipelineBlocks")
+_GUIDER = re.compile(r"(\w+_)?guider(_\d+)?")  # how blocks name theirs
+_SCALE = "scale"  # how the names of a guider's strengths end; the others say when and how it guides
+_KEYWORD, _EMPTY = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.empty
+
+
+class _Once(logging.Filter):
+    """Lets a logger say the same but once: diffusers calls guiders experimental, and each row makes one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        is_new = str(record.msg) not in self._said
+        self._said.add(str(record.msg))
+        return is_new
+
+
+logging.getLogger(diffusers.BaseGuidance.__module__).addFilter(_Once())
+
+
+class Called(diffusers.ModularPipeline):  # type: ignore[misc]  # diffusers is not typed
+    """What a modular pipeline lacks to be used as the others are."""
+
+    _exclude_from_cpu_offload: tuple[str, ...] = ()
+
+    def __call__(self, **arguments: Any) -> SimpleNamespace:
+        """Return what the blocks give, with frames or images. Scales of guidance are those of this call."""
+        state = super(Called, guided(self, arguments)).__call__(**without_scales(self, arguments))
+        return SimpleNamespace(**{SEEN.get(name, name): state.get(name) for name in _outputs(self)})
+
+    def set_progress_bar_config(self, **settings: Any) -> None:
+        """Also of blocks within blocks, which diffusers 0.42 leaves out."""
+        for block in _with_inner(self._blocks):
+            if hasattr(block, "set_progress_bar_config"):
+                block.set_progress_bar_config(**settings)
+
+
+@functools.cache
+def modular_class(name: str) -> type | None:
+    """Return the modular pipeline of diffusers of that name, with a signature; None when there is none."""
+    found: Any = getattr(diffusers, name, None)
+    is_one = isinstance(found, type) and issubclass(found, diffusers.ModularPipeline)
+    if not is_one or not found.default_blocks_name:
+        return None
+
+    def call(self: Any, **arguments: Any) -> SimpleNamespace:
+        return Called.__call__(self, **arguments)
+
+    made = type(name, (Called, found), {"__call__": call, "__module__": __name__})
+    call.__signature__ = inspect.Signature(_parameters(made()))  # type: ignore[attr-defined]
+    return made
+
+
+def blank(class_name: str, configs: Configs) -> Any:
+    """Return a pipeline without networks, with the model's own guiders: to be looked at, not called."""
+    own = {name: config for name, config in configs.items() if _GUIDER.fullmatch(name)}
+    return _blank(class_name, json.dumps(own, sort_keys=True))
+
+
+def check_blocks(index: ModelIndex) -> None:
+    """Raise ModelError for an index of other blocks than those of its class, or that they cannot use."""
+    pipe = blank(index.class_name, {})
+    blocks = index.values.get("_blocks_class_name")
+    if blocks not in (*_ANY_BLOCKS, pipe.default_blocks_name):
+        problem = f"{index.where} is of the blocks {str(blocks)[:80]!r}, not {pipe.default_blocks_name}"
+        raise ModelError(problem, OWN_CODE)
+    for name, (_, class_name) in index.components.items():
+        if name not in pipe.component_names:
+            raise ModelError(
+                f"{index.where}: {index.class_name} has no component {name!r}",
+                did_you_mean(name, pipe.component_names),
+            )
+        if isinstance(getattr(pipe, name), diffusers.BaseGuidance):
+            _check_guider(name, class_name, index.where)
+
+
+def own_configs(index: ModelIndex, folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the configs of guiders that lie in the folder, and of a scheduler that the blocks make."""
+    found = {}
+    for name, (_, class_name) in index.components.items():
+        if _GUIDER.fullmatch(name):
+            found[name] = read_object(folder / name / "guider_config.json") | {"_class_name": class_name}
+    scheduler = getattr(blank(index.class_name, {}), "scheduler", None)
+    if scheduler:
+        found["scheduler"] = {"_class_name": type(scheduler).__name__, **scheduler.config}
+    return found
+
+
+def parameters_called(class_name: str, configs: Configs) -> list[Parameter]:
+    """Return what a call of a model takes, by the guiders that it has."""
+    return [parameter_of(parameter) for parameter in _parameters(blank(class_name, configs))]
+
+
+def guiding(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what a call changes of each guider: `guider.new(**changes)`. A scale switches its guider on."""
+    found: dict[str, dict[str, Any]] = {}
+    for argument, guider, scale in _scales(pipe):
+        if arguments.get(argument) is not None:
+            found.setdefault(guider, {"enabled": True})[scale] = arguments[argument]
+    return found
+
+
+def guided(pipe: Any, arguments: Mapping[str, Any]) -> Any:
+    """Return the pipeline with guiders of these scales, beside its other components."""
+    own = copy.copy(pipe)
+    for name, changes in guiding(pipe, arguments).items():
+        setattr(own, name, getattr(pipe, name).new(**changes))
+    return own
+
+
+def without_scales(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what its blocks are given."""
+    scales = {argument for argument, _, _ in _scales(pipe)}
+    return {name: value for name, value in arguments.items() if name not in scales}
+
+
+def fields_given(class_name: str) -> frozenset[str]:
+    """Return the fields of what a call returns."""
+    return frozenset(SEEN.get(name, name) for name in _outputs(blank(class_name, {})))
+
+
+@functools.lru_cache(64)
+def _blank(class_name: str, guiders: str) -> Any:
+    pipe = modular_class(class_name)()  # type: ignore[misc]  # asked for by an index that was checked
+    for name, config in json.loads(guiders).items():
+        setattr(pipe, name, _guider_of(name, config))
+    return pipe
+
+
+def _guider_of(name: str, config: Mapping[str, Any]) -> Any:
+    try:
+        guider = getattr(diffusers, config["_class_name"]).from_config(config)
+        guider.num_conditions, [float(value) for key, value in config.items() if key.endswith(_SCALE)]
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ModelError(
+            f"{name} cannot be made of its config: {error}"[:300], "fetch the model again"
+        ) from None
+    return guider
+
+
+def _check_guider(name: str, class_name: str, where: str) -> None:
+    found: Any = getattr(diffusers, class_name, None)
+    is_guider = isinstance(found, type) and issubclass(found, diffusers.BaseGuidance)
+    if not is_guider:
+        raise ModelError(f"{where}: {name} is a {class_name}, and no guider", OWN_CODE)
+    if found.prepare_models is not diffusers.BaseGuidance.prepare_models:
+        raise ModelError(
+            f"{where}: {name} is a {class_name}, which changes the network around each of its forwards; "
+            "here rows share them",
+            "use another guider, as ClassifierFreeGuidance",
+        )
+
+
+def _parameters(pipe: Any) -> list[inspect.Parameter]:
+    named = [given for given in pipe._blocks.inputs if given.name and not given.name.startswith("_")]
+    inputs = [_parameter(given) for given in named]
+    return inputs + [
+        inspect.Parameter(
+            argument, _KEYWORD, default=_scale_of(getattr(pipe, guider), scale), annotation=float
+        )
+        for argument, guider, scale in _scales(pipe)
+    ]
+
+
+def _parameter(given: InputParam) -> inspect.Parameter:
+    """Only texts and media are required of a row: blocks ask one another for the rest."""
+    hint = given.type_hint or _hint_of(given.name) or _EMPTY
+    asked = inspect.Parameter(given.name, _KEYWORD, annotation=hint)
+    is_asked = parameter_of(asked).kind in ("str", "image", "video") and given.default is None
+    return asked if given.required and is_asked else asked.replace(default=given.default)
+
+
+def _hint_of(name: str) -> Any:
+    """Return diffusers' own type of an input whose block gives none; `prompt_2` is as `prompt`."""
+    try:
+        return InputParam.template(re.sub(r"_\d+$", "", name)).type_hint
+    except ValueError:
+        return None
+
+
+def _scales(pipe: Any) -> Iterator[tuple[str, str, str]]:
+    """Yield (argument, guider, scale): ("audio_stg_scale", "audio_guider", "stg_scale")."""
+    taken = set(pipe._blocks.input_names)
+    for guider, part in pipe.components.items():
+        if isinstance(part, diffusers.BaseGuidance):
+            for scale in inspect.signature(type(part).__init__).parameters:
+                argument = guider.replace("guider", scale)
+                if scale.endswith(_SCALE) and argument not in taken:
+                    yield argument, guider, scale
+
+
+def _scale_of(guider: Any, scale: str) -> float | None:
+    """Return what a call without this argument guides by; None where it does not guide."""
+    return float(guider.config[scale]) if guider._enabled else None
+
+
+def _outputs(pipe: Any) -> list[str]:
+    names: list[str] = pipe._blocks.output_names
+    return names
+
+
+def _with_inner(block: Any) -> Iterator[Any]:
+    yield block
+    for inner in block.sub_blocks.values():
+        yield from _with_inner(inner)

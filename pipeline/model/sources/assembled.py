@@ -1,0 +1,64 @@
+"""From a folder of hashed files to the pipeline that its components make. Called on a `sealed` folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from framefleet.pipeline.model.sources.components import Component, class_of
+from framefleet.pipeline.model.specs.modular_index import is_modular
+from framefleet.pipeline.model.specs.spec import PipelineSpec
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import PipelineQuantizationConfig
+    from torch import nn
+
+
+def assembled(
+    place: Path,
+    spec: PipelineSpec,
+    components: Iterable[Component],
+    *,
+    networks: Mapping[str, nn.Module] | None = None,
+    dtype: torch.dtype | Mapping[str, torch.dtype] | None = None,
+    use_safetensors: bool | None = None,
+    quantization: PipelineQuantizationConfig | None = None,
+) -> Any:
+    """Return the pipeline. networks: that stand in place of those in the folder. dtype: also by component.
+
+    The concrete class: DiffusionPipeline.from_pretrained drops components it is handed (diffusers 0.42).
+    Safetensors are mapped, not read: no second copy in memory. Pickles are read with weights_only=True, by
+    diffusers and by transformers.
+    """
+    options = {"dtype": dtype, "use_safetensors": use_safetensors, "quantization_config": quantization}
+    if not is_modular(spec.class_name):
+        return spec.pipeline_class.from_pretrained(
+            place, local_files_only=True, **options, **(networks or {})
+        )
+    # Not by its own loader, which imports and fetches what the index names, and goes on where that fails.
+    pipe = spec.pipeline_class()
+    parts = dict(networks or {})
+    for component in components:
+        if component.name not in parts:
+            found = class_of(component.library, component.class_name)
+            own = _of_component(options, component.name) if component.has_weights else {}
+            parts[component.name] = found.from_pretrained(
+                place, subfolder=component.name, local_files_only=True, **own
+            )
+    pipe.register_components(**parts)
+    known = pipe._config_specs
+    pipe.update_components(**{name: v for name, v in spec.configs["index"].items() if name in known})
+    return pipe
+
+
+def _of_component(options: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return what one network is loaded with."""
+    dtype, quantization = options["dtype"], options["quantization_config"]
+    config = quantization.quant_mapping.get(name) if quantization else None
+    return {
+        "dtype": dtype.get(name, dtype["default"]) if isinstance(dtype, Mapping) else dtype,
+        "use_safetensors": options["use_safetensors"],
+        **({"quantization_config": config} if config else {}),
+    }

@@ -1,0 +1,187 @@
+"""Modular indexes packed to do harm: nothing that they name is imported, fetched or opened."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import shutil
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import framefleet
+from framefleet.pipeline.errors import ModelError
+from tests.commands import command
+from tests.tiny import tiny
+
+INDEX = "modular_model_index.json"
+Change = Callable[[Path], Any]
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("somebody connects, or asks at the terminal")
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(builtins, "input", refuse)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny Wan with code beside it, which says so when it is imported."""
+    copied = Path(shutil.copytree(tiny("wan_modular"), tmp_path / "wan"))
+    for name in ("evil", "block", "pipeline"):
+        (copied / f"{name}.py").write_text("raise SystemExit('the code of a model ran')")
+    monkeypatch.syspath_prepend(str(copied))
+    return copied
+
+
+def index(**entries: Any) -> Change:
+    def change(folder: Path) -> None:
+        (folder / INDEX).write_text(json.dumps(json.loads((folder / INDEX).read_text()) | entries))
+
+    return change
+
+
+def vae(*, loaded: Any = ("diffusers", "AutoencoderKLWan"), **said: Any) -> Change:
+    """Change what the index says about the autoencoder."""
+    entry = {
+        "pretrained_model_name_or_path": "org/name",
+        "subfolder": "vae",
+        "type_hint": ["diffusers", "AutoencoderKLWan"],
+        "revision": None,
+        "variant": None,
+    }
+    return index(vae=[*loaded, entry | said])
+
+
+def gone(name: str) -> Change:
+    return lambda folder: shutil.rmtree(folder / name)
+
+
+def text(file: str, content: str) -> Change:
+    return lambda folder: (folder / file).write_text(content)
+
+
+def pickled(folder: Path) -> None:
+    file = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    file.rename(file.with_suffix(".bin"))
+
+
+def as_usual_index(folder: Path) -> None:
+    (folder / INDEX).rename(folder / "model_index.json")
+
+
+HARMFUL: dict[str, tuple[Change, str]] = {
+    "remote blocks": (
+        text("modular_config.json", '{"auto_map": {"ModularPipelineBlocks": "block.Evil"}}'),
+        "has blocks of its own",
+    ),
+    "remote blocks of the hub": (
+        text("modular_config.json", '{"auto_map": {"ModularPipelineBlocks": "org/x--block.Evil"}}'),
+        "has blocks of its own",
+    ),
+    "no class in particular": (index(_class_name="ModularPipeline"), "has no pipeline"),
+    "a class of the model's": (index(_class_name="EvilModularPipeline"), "has no pipeline"),
+    "a class by place": (index(_class_name=["pipeline", "EvilModularPipeline"]), "a custom pipeline"),
+    "a pipeline of the other kind": (index(_class_name="WanPipeline"), "belongs in a model_index.json"),
+    "an index of the other kind": (as_usual_index, "belongs in a modular_model_index.json"),
+    "other blocks": (index(_blocks_class_name="FluxAutoBlocks"), "is of the blocks 'FluxAutoBlocks'"),
+    "blocks that are none": (index(_blocks_class_name="is_torch_available"), "is of the blocks"),
+    "a module as hint": (vae(type_hint=["evil", "Vae"]), "'evil' is none of diffusers"),
+    "a module as class": (vae(loaded=("evil", "Vae")), "'evil' is none of diffusers"),
+    "a module of what is not there": (
+        vae(type_hint=["evil", "Vae"], pretrained_model_name_or_path=None),
+        "'evil' is none of diffusers",
+    ),
+    "a hint of two letters": (vae(type_hint="ab"), "names no class"),
+    "a module without a class": (vae(type_hint=["evil", 7]), "names no class"),
+    "a module of Python": (vae(type_hint=["os", "system"]), "'os' is none of diffusers"),
+    "a module of ours": (vae(loaded=("framefleet.jobs.cli", "main")), "is none of diffusers"),
+    "a function": (vae(loaded=("diffusers", "is_torch_available")), "not what pipelines are made of"),
+    "a class that asks the config": (vae(loaded=("diffusers", "AutoModel")), "not what pipelines are made"),
+    "no class at all": (vae(loaded=(None, None), type_hint=[None, None]), "does not say of which class"),
+    "another repository": (gone("vae"), "vae lies elsewhere, and nothing is fetched on its word"),
+    "a path": (vae(subfolder="../../elsewhere"), "lies in '../../elsewhere'"),
+    "an absolute path": (vae(subfolder="/etc"), "lies in '/etc'"),
+    "another folder": (vae(subfolder="transformer"), "and not in a folder of its name"),
+    "no folder": (vae(subfolder=""), "and not in a folder of its name"),
+    "a variant": (vae(variant="fp16"), "variant 'fp16'"),
+    "how it is made": (vae(default_creation_method="from_config"), "is not known there"),
+    "a config of it": (vae(config={"base_dim": 1}), "is not known there"),
+    "a component that blocks lack": (
+        index(evil=["diffusers", "AutoencoderKLWan", {"pretrained_model_name_or_path": "org/name"}]),
+        "evil",
+    ),
+    "a path as name": (
+        index(**{"../vae": ["diffusers", "AutoencoderKLWan", {"pretrained_model_name_or_path": "o/n"}]}),
+        "lies in|a component's name",
+    ),
+    "a network as scheduler": (
+        index(
+            scheduler=[
+                *("diffusers", "AutoencoderKLWan"),
+                {"pretrained_model_name_or_path": "org/name", "subfolder": "scheduler"},
+            ]
+        ),
+        "needs weights|no noise scheduler",
+    ),
+    "a pickle": (pickled, "is a pickle, which can run code"),
+    "code in a config": (
+        text("transformer/config.json", '{"trust_remote_code": true}'),
+        "asks to run code",
+    ),
+    "an index that nests": (text(INDEX, '{"a":' * 200 + "1" + "}" * 200), "nests more than"),
+    "a boundary of text": (index(boundary_ratio="half"), "and not a number"),
+}
+
+
+@pytest.mark.parametrize("name", HARMFUL)
+def test_harm_is_refused_with_a_fix(name: str, folder: Path) -> None:
+    change, problem = HARMFUL[name]
+    change(folder)
+    with pytest.raises(ModelError, match=problem) as caught:
+        framefleet.load_model(folder)
+    assert caught.value.fix
+    assert not {"evil", "block", "pipeline"} & set(sys.modules)
+    ended = command("model", "info", folder)
+    assert ended.exit_code == 2 and "hint:" in ended.stderr
+
+
+HARMLESS: dict[str, Change] = {
+    "an index of the hub": vae(pretrained_model_name_or_path="somebody/else", revision="main"),
+    "the older word for it": index(
+        vae=[
+            *("diffusers", "AutoencoderKLWan"),
+            {"repo": "org/name", "subfolder": "vae", "type_hint": ["diffusers", "AutoencoderKLWan"]},
+        ]
+    ),
+    "nothing loaded when it was saved": vae(loaded=(None, None)),
+    "a hint that is wider": vae(type_hint=["diffusers", "AutoModel"]),
+    "a list of numbers": index(sample_sigmas=[1.0, 0.5, 0.25]),
+    "blocks cut to a workflow": index(_blocks_class_name="SequentialPipelineBlocks"),
+}
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_changes_nothing_is_let_through(name: str, folder: Path) -> None:
+    HARMLESS[name](folder)
+    framefleet.load_model(folder)
+
+
+@pytest.mark.parametrize("config", ['{"guidance_scale": "x"}', '{"start": [3]}', "[]", '{"stop": 7}'])
+def test_a_guiders_config_that_no_guider_can_have_is_refused(config: str, folder: Path) -> None:
+    kind = ["diffusers", "ClassifierFreeGuidance"]
+    place = {"pretrained_model_name_or_path": "org/name", "subfolder": "guider"}
+    index(guider=[*kind, place])(folder)
+    (folder / "guider").mkdir()
+    (folder / "guider" / "guider_config.json").write_text(config)
+    with pytest.raises(ModelError):
+        framefleet.load_model(folder)

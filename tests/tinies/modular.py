@@ -1,0 +1,117 @@
+"""Tiny modular pipelines: of classes that diffusers has whole too, and Anima, which is modular only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diffusers import (
+    AnimaModularPipeline,
+    AnimaTextConditioner,
+    AutoencoderKLQwenImage,
+    CosmosTransformer3DModel,
+    FlowMatchEulerDiscreteScheduler,
+    FluxModularPipeline,
+    LTXModularPipeline,
+    ModularPipeline,
+    StableDiffusionXLModularPipeline,
+    Wan22ModularPipeline,
+    WanModularPipeline,
+)
+from transformers import ByT5Tokenizer, Qwen3Config, Qwen3Model
+
+from tests.tinies import image, video, wan
+from tests.tinies.encoders import TEXT_WIDTH
+
+CHANNELS = 4  # of Anima's latents
+REPOSITORY = "org/name"  # where an index says that its components are, as one of the hub does
+
+
+def wan_modular() -> ModularPipeline:
+    return _of(WanModularPipeline, wan.wan().components)
+
+
+def wan_moe_modular() -> ModularPipeline:
+    """Two transformers, and a guider for each."""
+    return _of(Wan22ModularPipeline, wan.wan_moe().components)
+
+
+def ltx_modular() -> ModularPipeline:
+    return _of(LTXModularPipeline, video.ltx().components)
+
+
+def flux_modular() -> ModularPipeline:
+    return _of(FluxModularPipeline, image.flux().components)
+
+
+def sdxl_modular() -> ModularPipeline:
+    return _of(StableDiffusionXLModularPipeline, image.sdxl().components)
+
+
+def anima() -> ModularPipeline:
+    text = Qwen3Config(
+        vocab_size=384,
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        bos_token_id=None,
+        eos_token_id=1,  # ByT5's
+    )
+    conditioner = AnimaTextConditioner(
+        source_dim=TEXT_WIDTH,
+        target_dim=TEXT_WIDTH,
+        model_dim=TEXT_WIDTH,
+        num_layers=1,
+        num_attention_heads=2,
+        target_vocab_size=384,
+        min_sequence_length=64,
+    )
+    transformer = CosmosTransformer3DModel(
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        num_layers=2,
+        mlp_ratio=2.0,
+        text_embed_dim=TEXT_WIDTH,
+        adaln_lora_dim=4,
+        max_size=(4, 16, 16),
+        concat_padding_mask=False,  # its padding is resized by torchvision
+        extra_pos_embed_type=None,
+    )
+    vae = AutoencoderKLQwenImage(
+        base_dim=4,
+        z_dim=CHANNELS,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        latents_mean=[0.0] * CHANNELS,
+        latents_std=[1.0] * CHANNELS,
+    )
+    parts = {
+        "tokenizer": ByT5Tokenizer(),
+        "t5_tokenizer": ByT5Tokenizer(),
+        "text_encoder": Qwen3Model(text),
+        "text_conditioner": conditioner,
+        "transformer": transformer,
+        "vae": vae,
+        "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0),
+    }
+    return _of(AnimaModularPipeline, parts)
+
+
+def save(pipe: ModularPipeline, folder: Path) -> None:
+    """Save a pipeline whole, with an index that says where it was published."""
+    pipe.save_pretrained(str(folder), safe_serialization=True, overwrite_modular_index=True)
+    index = folder / "modular_model_index.json"
+    index.write_text(index.read_text().replace(json.dumps(str(folder)), json.dumps(REPOSITORY)))
+
+
+def _of(made: type[ModularPipeline], parts: Mapping[str, Any]) -> ModularPipeline:
+    pipe = made()
+    pipe.update_components(**{name: parts[name] for name in pipe.pretrained_component_names if name in parts})
+    return pipe
