@@ -124,7 +124,7 @@ def test_whatever_a_record_holds_a_script_is_the_same_code(tmp_path: Path) -> No
         ),
         ({"arguments": "[]"}, "arguments"),
         ({"arguments": "7"}, "arguments"),
-        ({"arguments": json.dumps({"prompt": ["a"]})}, "arguments"),
+        ({"arguments": json.dumps({"prompt": ["a"]})}, "prompt is"),
         ({"arguments": json.dumps({"prompt": None})}, "arguments"),
         ({"arguments": json.dumps({"prompt": {"uri": "/etc/passwd"}})}, "arguments"),
         ({"arguments": asked({"lora": "style"})}, "lora"),

@@ -23,13 +23,9 @@ from framefleet.pipeline.request import Request, is_input, is_model
 
 MAX_SHAPES = 256  # of a table: sizes are few, and thousands would take an hour
 MAX_ALL_S = 900.0
-MAX_SILENCE_S = (
-    180.0  # of one shape: the first one makes the networks, which takes 20 s for 14 billion weights
-)
+MAX_SILENCE_S = 180.0  # of one shape; the first one waits for imports and networks, half a minute
 _MAX_SAID = 300  # characters
 _PROCESS = "framefleet.pipeline.render.probe.probe_process"
-
-_Shape = str
 
 
 @dataclass(slots=True)
@@ -39,7 +35,7 @@ class Shapes:
     num_others: rows of further shapes, which are not kept.
     """
 
-    first: dict[_Shape, tuple[int, Request]] = field(default_factory=dict)
+    first: dict[str, tuple[int, Request]] = field(default_factory=dict)
     num_others: int = 0
 
     def add(self, index: int, request: Request) -> None:
@@ -51,8 +47,16 @@ class Shapes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What was said against a row. is_limit: by the probe, which cannot tell; else by the pipeline."""
+
+    text: str
+    is_limit: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Probed:
-    """What came of it. refused: (problem, fix) of shapes that fail. unknown: on others, why it is."""
+    """What came of it. refused: (problem, fix) of shapes that fail. unknown: why others cannot be probed."""
 
     refused: tuple[tuple[str, str], ...]
     unknown: tuple[str, ...]
@@ -82,17 +86,18 @@ def _probed(shapes: Shapes, spec: PipelineSpec, prober: _Prober) -> Iterator[tup
                 yield f"row {index} cannot be probed: it calls a second model, its {named[0]}"
             elif said := prober.said(request):
                 own = _own_shape(request, spec)
-                yield _refusal(index, request, own, said, prober.said(own))
+                alone = not said.is_limit and prober.said(own) is None
+                yield _refusal(index, request, own, said.text) if alone else _unknown(index, said)
 
 
-def _refusal(
-    index: int, request: Request, own: Request, said: str, said_of_own: str | None
-) -> tuple[str, str] | str:
-    """Return why a row is refused, if the same row at the model's own sizes is not."""
+def _unknown(index: int, said: Said) -> str:
+    why = "" if said.is_limit else "even with the model's own values the pipeline fails: "
+    return f"row {index} cannot be probed: {why}{said.text}"
+
+
+def _refusal(index: int, request: Request, own: Request, said: str) -> tuple[str, str]:
+    """Return what is wrong with a row, where the same row with the model's own values is fine."""
     differing = {name: value for name, value in request.arguments.items() if value != own.arguments.get(name)}
-    if said_of_own or not differing:
-        same = "the pipeline says the same of the model's own sizes, so that nothing is known"
-        return f"row {index} cannot be probed: {same}: {said}"
     known = [f"{name} {own.arguments[name]}" for name in differing if name in own.arguments]
     others = [name for name in differing if name not in own.arguments]
     fix = [f"use {', '.join(known)}"] * bool(known) + [f"leave out {', '.join(others)}"] * bool(others)
@@ -107,13 +112,13 @@ def _own_shape(request: Request, spec: PipelineSpec) -> Request:
     return replace(request, arguments=arguments | {n: v for n, v in defaults.items() if _decides(v)})
 
 
-def _shape_of(request: Request) -> _Shape:
+def _shape_of(request: Request) -> str:
     """Return one text for all rows whose tensors have equal shapes: numbers of frames, but no prompts."""
-    arguments = {name: _said_shape(value) for name, value in request.arguments.items()}
+    arguments = {name: _in_shape(value) for name, value in request.arguments.items()}
     return canonical_json([arguments, request.scheduler, request.recipe])
 
 
-def _said_shape(value: Any) -> Any:
+def _in_shape(value: Any) -> Any:
     if is_input(value):
         return value.get("num_frames", 1)
     if isinstance(value, float):
@@ -131,24 +136,27 @@ class _Prober:
     def __init__(self, folder: Path, files: list[str]) -> None:
         self._model = {"folder": str(folder), "files": files}
         self._box: Sandbox | None = None
-        self._known: dict[str, str | None] = {}
+        self._known: dict[str, Said | None] = {}
 
-    def said(self, request: Request) -> str | None:
-        """Return what the pipeline says against a row, or None."""
+    def said(self, request: Request) -> Said | None:
+        """Return what is said against a row, or None."""
         asked = canonical_json(self._model | {"request": _plain(request)})
         if asked not in self._known:
             self._known[asked] = self._ask(asked.encode())
         return self._known[asked]
 
-    def _ask(self, asked: bytes) -> str | None:
+    def _ask(self, asked: bytes) -> Said | None:
         self._box = self._box or Sandbox(_PROCESS, max_silence_s=MAX_SILENCE_S)
         try:
             self._box.send(asked)
-            said: str | None = json.loads(self._box.receive())
+            answer = json.loads(self._box.receive())
         except Ended as error:
             self.close()
-            return str(error)
-        return public_text(" ".join(said.split()))[:_MAX_SAID] if said else None
+            return Said(text=str(error), is_limit=True)
+        if answer is None:
+            return None
+        text = public_text(" ".join(answer["said"].split()))[:_MAX_SAID]
+        return Said(text=text, is_limit=answer["is_limit"])
 
     def close(self) -> None:
         if self._box:

@@ -18,6 +18,8 @@ from framefleet.pipeline.guards.sandbox import bound_memory, serve
 # More than the process has with its libraries. The largest tensors are latents and the pictures that a row
 # starts from; networks take no memory.
 MAX_BYTES = 16 << 30
+# Of errors that a worker does not meet: values of tensors that have none, and memory that is bounded here.
+_LIMITS = ("meta tensor", "device meta", "Meta tensor", "allocate memory")
 
 
 def main() -> None:
@@ -25,20 +27,23 @@ def main() -> None:
 
 
 def _answer(connection: Connection) -> None:
-    """Answer one request: null where the pipeline takes it, else what it says."""
+    """Answer one request: null where the pipeline takes it, else what is said against it, and by whom."""
     asked = json.loads(connection.recv_bytes())
+    answer = None
     try:
-        said = _probed(asked["folder"], tuple(asked["files"]), asked["request"])
+        _probe(asked["folder"], tuple(asked["files"]), asked["request"])
     except FramefleetError as error:  # of ours: a recipe, a scheduler
-        said = str(error)
+        answer = {"said": str(error), "is_limit": False}
     except MemoryError:
-        said = f"it takes more than {MAX_BYTES >> 30} GiB"
+        answer = {"said": f"it takes more than {MAX_BYTES >> 30} GiB", "is_limit": True}
     except Exception as error:  # a pipeline's own, of any class
         said = f"{type(error).__name__}: {error}"
-    connection.send_bytes(json.dumps(said).encode())
+        is_limit = isinstance(error, NotImplementedError) or any(word in said for word in _LIMITS)
+        answer = {"said": said, "is_limit": is_limit}
+    connection.send_bytes(json.dumps(answer).encode())
 
 
-def _probed(folder: str, files: tuple[str, ...], wanted: Mapping[str, Any]) -> str | None:
+def _probe(folder: str, files: tuple[str, ...], wanted: Mapping[str, Any]) -> None:
     """Call the row's recipe up to the first decoded latents. Raises whatever it raises."""
     import torch
 
@@ -54,7 +59,6 @@ def _probed(folder: str, files: tuple[str, ...], wanted: Mapping[str, Any]) -> s
             find_recipe(request.recipe).render(pipe, request)
     except Decoded:
         pass
-    return None
 
 
 @cache

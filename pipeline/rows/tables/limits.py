@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from framefleet.pipeline.model.families.advice import WITH_LAST_IMAGE
@@ -20,6 +20,13 @@ _Problems = Iterator[tuple[str, Refused]]
 # Transformers with `image_dim` take the last 512 tokens for text and those before them for the picture,
 # however many there are: in diffusers 0.42 "the context length of the text encoder, hardcoded for now".
 TEXT_BESIDE_PICTURE = 512
+
+# Whose `pos_embed_max_size` bounds a side; AuraFlow's all tokens of a square. CogView4's bounds nothing.
+_SIDE_POSITIONS: dict[str, Callable[[int], int]] = {
+    "AuraFlowTransformer2DModel": math.isqrt,
+    "CogView3PlusTransformer2DModel": int,
+    "SD3Transformer2DModel": int,
+}
 
 
 def limits(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
@@ -82,9 +89,9 @@ def _positions(name: str, transformer: Mapping[str, Any]) -> int | None:
     """Return how many positions there are along a side, each of one token."""
     if transformer.get("use_rotary_positional_embeddings") and transformer.get("patch_size_t"):
         return int(transformer.get(f"sample_{name}") or 0) // 2  # CogVideoX 1.5, which cuts its table
-    count = int(transformer.get("pos_embed_max_size") or 0)
-    # AuraFlow's is that of all tokens, the others' of a side
-    return math.isqrt(count) if transformer.get("_class_name") == "AuraFlowTransformer2DModel" else count
+    along_side = _SIDE_POSITIONS.get(transformer.get("_class_name", ""))
+    count = transformer.get("pos_embed_max_size")
+    return along_side(count) if along_side and count else None
 
 
 def _text_length(arguments: Mapping[str, Any]) -> _Problems:
