@@ -23,6 +23,7 @@ from framefleet.pipeline.render.fused.kept_state import StateWatch
 from tests.tiny import INPUTS, SMALLEST, build, smallest_call, tiny
 
 NAMES = sorted(SMALLEST)
+SCALES = {"svd": "max_guidance_scale", "qwen_image": "true_cfg_scale"}  # what guidance is called
 VISIBLE = 2 / 255  # mean change per pixel; far above rounding
 
 
@@ -40,8 +41,9 @@ def _frames(pipe: DiffusionPipeline, arguments: dict[str, Any], *, seed: int = 0
 
 
 def _arguments(name: str, *, start: int = 0, guidance: float = 4.0) -> dict[str, Any]:
-    scale = "max_guidance_scale" if name == "svd" else "guidance_scale"
-    return {**smallest_call(name, start=start), "height": 32, "width": 32, scale: guidance}
+    scale = SCALES.get(name, "guidance_scale")
+    negative = {"negative_prompt": "blurry"} if scale == "true_cfg_scale" else {}
+    return {**smallest_call(name, start=start), "height": 32, "width": 32, scale: guidance, **negative}
 
 
 def _digests(folder: Path) -> dict[str, str]:
