@@ -16,7 +16,7 @@ from tests.unequal_prompts import plain_digest, requests_of, unequal_rows
 
 @pytest.mark.parametrize("name", ["z_image", "qwen_image"])
 def test_two_workers_share_forwards_of_unequal_prompts(name: str, tmp_path: Path, ray_cluster: str) -> None:
-    rows = unequal_rows(name, 96)
+    rows = unequal_rows(name, 240)
     job = job_values(
         write_table(tmp_path / "prompts.parquet", rows),
         tmp_path / "out",
@@ -33,5 +33,5 @@ def test_two_workers_share_forwards_of_unequal_prompts(name: str, tmp_path: Path
     found = {record["seed"]: record["frames_sha256"] for record in records}
     model = load_model(tiny(name), dtype="fp32")
     model.pipe.set_progress_bar_config(disable=True)
-    for request in requests_of(rows)[::6]:
+    for request in requests_of(rows)[::16]:
         assert found[request.seed] == plain_digest(model, request)

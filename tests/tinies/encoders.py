@@ -86,7 +86,11 @@ def llama_tokenizer() -> ByT5Tokenizer:
     The pipeline cuts these off by their number, and with more of them it would cut off the prompt.
     """
     instruction, _, _ = DEFAULT_PROMPT_TEMPLATE["template"].partition("{}")
-    count = DEFAULT_PROMPT_TEMPLATE["crop_start"]
+    return instructed_tokenizer(instruction, DEFAULT_PROMPT_TEMPLATE["crop_start"])
+
+
+def instructed_tokenizer(instruction: str, count: int) -> ByT5Tokenizer:
+    """Return one of bytes that makes `count` tokens of the instruction."""
     ends = [len(instruction) * i // count for i in range(count + 1)]
     pieces = [instruction[start:end] for start, end in itertools.pairwise(ends)]
     tokenizer = ByT5Tokenizer()
@@ -94,9 +98,10 @@ def llama_tokenizer() -> ByT5Tokenizer:
     return tokenizer
 
 
-def qwen() -> Qwen2_5_VLForConditionalGeneration:
+def qwen(num_added: int = 0) -> Qwen2_5_VLForConditionalGeneration:
+    """num_added: tokens beside bytes."""
     text = {
-        "vocab_size": 384,
+        "vocab_size": 384 + num_added,
         "hidden_size": TEXT_WIDTH,
         "intermediate_size": 64,
         "num_hidden_layers": 3,  # HunyuanImage takes what comes two before the last

@@ -11,7 +11,7 @@ from diffusers import (
 )
 from transformers import ByT5Tokenizer
 
-from tests.tinies.encoders import TEXT_WIDTH, qwen
+from tests.tinies.encoders import TEXT_WIDTH, instructed_tokenizer, qwen
 
 CHANNELS = 4  # of the latents
 
@@ -32,12 +32,16 @@ def qwen_image() -> DiffusionPipeline:
         dim_mult=[1, 1, 1, 1],
         num_res_blocks=1,
         latents_mean=[0.0] * CHANNELS,
-        latents_std=[1.0] * CHANNELS,
+        latents_std=[0.7] * CHANNELS,
     )
-    return QwenImagePipeline(
+    pipe = QwenImagePipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=1.0),
         vae=autoencoder,
-        text_encoder=qwen(),
+        text_encoder=qwen(num_added=100),
         tokenizer=ByT5Tokenizer(),
         transformer=transformer,
     )
+    # It cuts its own words off by their number, as many as Qwen's tokenizer makes of them.
+    instruction, _, _ = pipe.prompt_template_encode.partition("{}")
+    pipe.register_modules(tokenizer=instructed_tokenizer(instruction, pipe.prompt_template_encode_start_idx))
+    return pipe
