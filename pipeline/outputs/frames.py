@@ -33,7 +33,7 @@ def to_frames(output: object) -> Frames:
             "use the recipe generate",
         )
     if pictures.dtype != np.uint8:
-        raise out_of_range(pictures)
+        raise beyond_range(pictures)
     return pictures.astype(np.uint8, copy=False)
 
 
@@ -147,7 +147,7 @@ def _to_uint8(array: npt.NDArray[Any]) -> Pictures:
     return scaled.astype(np.uint8)
 
 
-def out_of_range(frames: Pictures) -> RenderError:
+def beyond_range(frames: Pictures) -> RenderError:
     """Return what is said where only frames in [0, 1] have a place."""
     return RenderError(
         f"the frames span {frames.min():.3g} to {frames.max():.3g}, not [0, 1]",

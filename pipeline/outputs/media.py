@@ -22,7 +22,7 @@ from framefleet.pipeline.outputs.frame_zip import (
     read_member,
     read_tags_of_zip,
 )
-from framefleet.pipeline.outputs.frames import Frames, Pictures, out_of_range
+from framefleet.pipeline.outputs.frames import Frames, Pictures, beyond_range
 from framefleet.pipeline.outputs.media_settings import SOUNDS, VIDEOS, ZIPS, Media, exact_rate
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -126,7 +126,7 @@ def _check(frames: Pictures | None, audio: Audio | None, media: Media) -> None:
             "set media.format to mp4 or mkv, or for layers to png.zip",
         )
     if frames.dtype != np.uint8 and format != "exr.zip":
-        raise out_of_range(frames)
+        raise beyond_range(frames)
     if frames.shape[-1] == 4 and format == "mp4":
         raise RenderError(
             "the frames have alpha, and mp4 has none", f"set media.format to {VIDEOS[1]}, png or png.zip"
