@@ -146,6 +146,7 @@ def test_a_flow_models_own_shift_is_set_and_its_terminal_taken_off(tmp_path: Pat
     assert found.overrides == {"base_shift": 1.0986, "max_shift": 1.0986, "shift_terminal": None}
     assert (found.min_steps, resolve_scheduler(None, spec).min_steps) == (1, 2)
     assert resolve_scheduler("unipc(flow_shift=5)", spec).overrides["flow_shift"] == 5
+    assert resolve_scheduler("unipc(flow_shift=5)", spec) == resolve_scheduler("unipc(flow_shift=5.0)", spec)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +160,8 @@ def test_a_flow_models_own_shift_is_set_and_its_terminal_taken_off(tmp_path: Pat
         ("euler(use_karras_sigmas=3)", "takes a bool"),
         ("euler(steps_offset=1e400)", "takes a int"),
         ("euler(steps_offset=99999999)", "takes a int"),
-        ("euler(timestep_spacing=none)", "takes a str"),
+        ("euler(timestep_spacing=none)", "takes linspace or leading or trailing"),
+        ("euler(timestep_spacing=trailling)", "takes linspace or leading or trailing"),
         ("nobody(timestep_spacing=trailing)", "no scheduler is named"),
     ],
 )

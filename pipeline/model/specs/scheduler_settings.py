@@ -11,6 +11,7 @@ import math
 import re
 import typing
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from framefleet.pipeline.errors import UserError
@@ -52,27 +53,43 @@ def written(name: str, settings: Mapping[str, Scalar | None]) -> str:
     return f"{name}({', '.join(f'{key}={value}' for key, value in sorted(settings.items()))})"
 
 
-def check_settings(class_name: str, settings: Mapping[str, Scalar | None]) -> None:
-    """Raise UserError for what the scheduler's class does not take."""
-    if not settings:
-        return
-    taken = _taken(class_name)
-    for key, value in settings.items():
-        if key not in taken:
-            near = nearest(key, [*taken])
-            fix = f"did you mean {near[0]}?" if near else f"it takes {', '.join(sorted(taken))}"
-            raise UserError(f"{class_name} has no setting {shown(key)} that a row may give", fix)
-        kind, may_be_none = taken[key]
-        if not (may_be_none if value is None else _fits(value, kind)):
-            raise UserError(f"{key} of {class_name} is {shown(value)}, but it takes a {kind}", _FORM)
+def checked_settings(class_name: str, settings: Mapping[str, Scalar | None]) -> dict[str, Scalar | None]:
+    """Return the settings as the scheduler's class takes them. Raises UserError for what it does not take."""
+    taken = _taken(class_name) if settings else {}
+    return {key: _checked(class_name, key, value, taken) for key, value in settings.items()}
 
 
-def _taken(class_name: str) -> dict[str, tuple[ScalarKind, bool]]:
-    """Return the settings of a class: of which kind, and whether they may be none."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Setting:
+    """One of a class. words: the only ones that it may be, where its annotation lists them."""
+
+    kind: ScalarKind
+    may_be_none: bool
+    words: tuple[str, ...]
+
+
+def _checked(class_name: str, key: str, value: Scalar | None, taken: Mapping[str, _Setting]) -> Scalar | None:
+    if key not in taken:
+        near = nearest(key, [*taken])
+        fix = f"did you mean {near[0]}?" if near else f"it takes {', '.join(sorted(taken))}"
+        raise UserError(f"{class_name} has no setting {shown(key)} that a row may give", fix)
+    setting = taken[key]
+    if not (setting.may_be_none if value is None else _fits(value, setting)):
+        expected = " or ".join(setting.words) or f"a {setting.kind}"
+        raise UserError(f"{key} of {class_name} is {shown(value)}, but it takes {expected}", _FORM)
+    return float(value) if setting.kind == "float" and value is not None else value
+
+
+def _taken(class_name: str) -> dict[str, _Setting]:
+    """Return the settings of a class that a row may give."""
     parameters = inspect.signature(class_named(class_name).__init__, eval_str=True).parameters
     kinds = {name: _kind(parameter) for name, parameter in parameters.items() if name not in _TRAINED}
     return {
-        name: (kind, parameters[name].default is None or type(None) in _members(parameters[name]))
+        name: _Setting(
+            kind=kind,
+            may_be_none=parameters[name].default is None or type(None) in _members(parameters[name]),
+            words=tuple(member for member in _members(parameters[name]) if isinstance(member, str)),
+        )
         for name, kind in kinds.items()
         if kind
     }
@@ -101,8 +118,9 @@ def _value(text: str) -> Scalar | None:
     return text
 
 
-def _fits(value: Scalar, kind: ScalarKind) -> bool:
-    if isinstance(value, bool) or kind == "bool":
-        return isinstance(value, bool) and kind == "bool"
-    is_bounded = isinstance(value, str) or (math.isfinite(value) and abs(value) <= _MOST)
-    return isinstance(value, _KINDS[kind]) and is_bounded
+def _fits(value: Scalar, setting: _Setting) -> bool:
+    if isinstance(value, bool) or setting.kind == "bool":
+        return isinstance(value, bool) and setting.kind == "bool"
+    if isinstance(value, str):
+        return setting.kind == "str" and (not setting.words or value in setting.words)
+    return isinstance(value, _KINDS[setting.kind]) and math.isfinite(value) and abs(value) <= _MOST

@@ -26,7 +26,7 @@ from framefleet.pipeline.model.specs.scheduler_names import (
     SHORT_NAMES,
     STOCHASTIC,
 )
-from framefleet.pipeline.model.specs.scheduler_settings import check_settings, parse_scheduler, written
+from framefleet.pipeline.model.specs.scheduler_settings import checked_settings, parse_scheduler, written
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
@@ -60,7 +60,7 @@ def resolve_scheduler(name: str | None, spec: PipelineSpec) -> SchedulerChoice:
     class_name, changes = _lookup(short, spec)
     if refusal := _refusal(class_name, changes, spec):
         raise UserError(f"{spec.class_name} cannot use the scheduler {short!r}: {refusal}", _usable(spec))
-    check_settings(class_name, settings)
+    settings = checked_settings(class_name, settings)
     overrides = _overrides(class_name, {**changes, **settings}, spec)
     config = {**spec.scheduler_config, **overrides}
     last = config.get("original_inference_steps", 50) if class_name in DISTILLED else None
