@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from framefleet.pipeline.errors import RenderError
 
-SOUND = ("audio", "audios", "sound")  # what diffusers' outputs call it
 Pcm: TypeAlias = npt.NDArray[np.int16]  # (samples, channels), C-contiguous: as the data of a wav file
 
 _MAX_CHANNELS = 2  # layouts of more have names, which no output tells

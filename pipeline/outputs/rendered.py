@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from framefleet.pipeline.errors import RenderError
-from framefleet.pipeline.outputs.audio import SOUND, Audio, sample_rate_of, to_audio
+from framefleet.pipeline.outputs.audio import Audio, sample_rate_of, to_audio
 from framefleet.pipeline.outputs.extras import Extras, to_extras
-from framefleet.pipeline.outputs.frames import IMAGES, PICTURES, Pictures, to_pictures
+from framefleet.pipeline.outputs.fields import IMAGES, PICTURES, SOUND
+from framefleet.pipeline.outputs.frames import Pictures, to_pictures
 
 RATE = "sample_rate"  # a recipe may return it beside sound
 

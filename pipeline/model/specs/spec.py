@@ -29,8 +29,7 @@ from framefleet.pipeline.model.specs.modular_index import is_modular
 from framefleet.pipeline.model.specs.returned import fields_returned
 from framefleet.pipeline.model.specs.signature import Parameter, PictureMode, Scalar, parameters_of
 from framefleet.pipeline.model.specs.size_rules import size_rules
-from framefleet.pipeline.outputs.audio import SOUND
-from framefleet.pipeline.outputs.frames import PICTURES
+from framefleet.pipeline.outputs.fields import PICTURES, SOUND
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
