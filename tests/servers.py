@@ -82,10 +82,14 @@ def s3_server(s3_process: str) -> S3Server:
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[str]:
-    """Yield the address of a cluster with room for two workers: `fleet.address` of many short jobs.
+    """Yield the address of a cluster with room for two workers: `fleet.address` of many short jobs."""
+    with warm_cluster() as address:
+        yield address
 
-    Its workers start warm (tests/warm.py).
-    """
+
+@contextmanager
+def warm_cluster() -> Iterator[str]:
+    """Yield the address of a cluster whose workers start warm (tests/warm.py)."""
     command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("warm.py"))]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from framefleet.jobs.model.measured import HEADS, measured_rows, not_tried
 from framefleet.pipeline.model.families.known import PRESETS
+from framefleet.pipeline.model.families.measured import read_measured
 from framefleet.pipeline.model.families.preset import Preset
 from framefleet.pipeline.model.options.footprint import (
     CARDS_GB,
@@ -81,6 +83,22 @@ A row uses the scheduler that the model ships with, unless its `scheduler` cell 
 
 {remarks}
 
+## What was measured
+
+Rows that differ in prompt, seed, steps, guidance and size were rendered by two workers, with tiny models of
+random weights and diffusers {diffusers} (`python -m tests.conformance`). *Exact in company*: all rows have
+the bits of plain calls of diffusers. *Shares forwards*: rows to a forward, in the mean; the first forwards of
+each size run row by row, so a few short rows stay far below what many long ones reach. Exactness does not
+depend on it: rows that cannot share a forward have one each.
+
+{measured}
+
+A class that is not there works with its call's defaults. Not tried, of those that make videos: {no_videos}.
+
+Not tried, of those that make images: {no_images}.
+
+Those that diffusers itself calls deprecated are left out, unless they were tried.
+
 ## One command each
 
 `prompts.csv` has a column `prompt`; every other argument may be a column too.
@@ -94,7 +112,7 @@ models whose weights can do that too take it with a [recipe](recipes.md).
 
 def page() -> str:
     """Return the text of docs/models.md."""
-    known = PRESETS
+    known, measured = PRESETS, read_measured()
     return PAGE.format(
         models=_table(
             ("preset", "makes", "size", "frames", "steps", "guidance", "dtype", "weights GB", "largest GB"),
@@ -118,6 +136,10 @@ def page() -> str:
             ("preset", "scheduler", "remarks"),
             ((p.name, p.scheduler, p.note) for p in known if p.scheduler or p.note),
         ),
+        diffusers=measured.diffusers,
+        measured=_table(HEADS, measured_rows(measured)),
+        no_videos=not_tried(measured, "video"),
+        no_images=not_tried(measured, "image"),
         commands="\n".join(f"    {command}" for p in known for command in _commands(p)),
     )
 

@@ -1,0 +1,53 @@
+"""Measure tiny pipelines on a fleet: `python -m tests.conformance [NAME ...]`, without names all of them.
+
+Writes what docs/models.md tells of their classes, and the page.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import diffusers
+
+from framefleet.jobs.model.page import page
+from framefleet.pipeline.model.families.measured import Finding, Measured, read_measured, write_measured
+from tests.conformance.classes import classes_by_kind
+from tests.conformance.company import rendered_by_fleet
+from tests.conformance.finding import compare
+from tests.conformance.plain import plain_calls
+from tests.jobs import ROOT
+from tests.mixed import DTYPES, mixed_table
+from tests.servers import warm_cluster
+from tests.tiny import SMALLEST
+
+NUM_ROWS = 16
+DTYPE = "bf16"  # what models are rendered in; the tests measure in fp32
+
+
+def main(names: list[str]) -> int:
+    """Measure the tiny pipelines of these names."""
+    findings = dict(read_measured().findings)
+    with warm_cluster() as address:
+        for name in names or sorted(SMALLEST):
+            findings[name] = measure(name, address)
+            print(name, findings[name], flush=True)
+    listed = {name: found for name, found in findings.items() if name in SMALLEST}
+    write_measured(Measured(diffusers=diffusers.__version__, findings=listed, classes=classes_by_kind()))
+    (ROOT / "docs" / "models.md").write_text(page(), encoding="utf-8")
+    return 0
+
+
+def measure(name: str, address: str) -> Finding:
+    """Render mixed rows on the cluster at `address`, and each alone by a plain call."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        rows = mixed_table(name, folder, num_rows=NUM_ROWS)
+        found = rendered_by_fleet(name, DTYPE, rows, folder, address=address)
+        plain = plain_calls(name, DTYPES[DTYPE], rows, folder)
+        return compare(name, {row["seed"]: made for row, made in zip(rows, plain, strict=True)}, found)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
