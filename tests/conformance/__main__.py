@@ -11,6 +11,7 @@ from pathlib import Path
 
 import diffusers
 
+import tests.conftest  # noqa: F401  the token of the cluster, before Ray is imported
 from framefleet.jobs.model.page import page
 from framefleet.pipeline.model.families.measured import Finding, Measured, read_measured, write_measured
 from tests.conformance.classes import classes_by_kind

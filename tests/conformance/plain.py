@@ -51,7 +51,7 @@ def plain_calls(name: str, dtype: torch.dtype, rows: Sequence[Cells], folder: Pa
 
 
 def sound_sha256(samples: Any) -> str:
-    """Return the digest of what a pipeline or a clip holds as sound, of whatever leading dimensions of one."""
+    """Return the digest of what a pipeline or a clip holds as sound, whatever its leading dimensions of one."""
     array = samples.float().cpu().numpy() if isinstance(samples, torch.Tensor) else np.asarray(samples)
     return hashlib.sha256(np.ascontiguousarray(array, dtype=np.float32).tobytes()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Every class that has a tiny pipeline: rows in company are plain calls, as measured.json says of its fleet."""
+"""Every class with a tiny pipeline: rows in company are plain calls, and all is as measured.json says."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from framefleet.pipeline.model.families.measured import Finding, read_measured
 from tests.conformance.classes import classes_by_kind
 from tests.conformance.company import rendered_here
-from tests.conformance.finding import finding
+from tests.conformance.finding import compare
 from tests.conformance.plain import plain_calls
 from tests.mixed import DTYPES, mixed_table
 from tests.tiny import SMALLEST
@@ -24,7 +24,7 @@ def test_rows_in_company_are_those_of_plain_calls_as_was_measured(name: str, tmp
     found = rendered_here(name, "fp32", rows, tmp_path)
     plain = list(plain_calls(name, DTYPES["fp32"], rows, tmp_path))
     assert len({made.frames for made in plain}) > len(rows) // 2  # what they differ in is seen
-    now = finding(name, {row["seed"]: made for row, made in zip(rows, plain, strict=True)}, found)
+    now = compare(name, {row["seed"]: made for row, made in zip(rows, plain, strict=True)}, found)
     assert name in read_measured().findings, AGAIN.format(name)
     assert _said(now) == _said(read_measured().findings[name]), (now, AGAIN.format(name))
 
