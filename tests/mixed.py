@@ -50,7 +50,8 @@ MORE: dict[str, dict[str, Sequence[Any]]] = {
     | {"motion_bucket_id": (40, 127), "noise_aug_strength": (0.02, 0.1), "decode_chunk_size": (None, 2)},
     "sd3": {"prompt_3": (None, "another")},
 }
-NUM_ROWS = 10
+# HunyuanVideo 1.5 pads every prompt to a thousand tokens.
+MANY, NUM_ROWS = 10, {"hunyuan_1_5": 5, "hunyuan_1_5_i2v": 5}
 
 FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 KARRAS = {"use_karras_sigmas": True}
@@ -90,7 +91,7 @@ SCHEDULERS: dict[str, Schedulers] = {
 }
 
 
-def mixed_table(name: str, folder: Path, *, num_rows: int = NUM_ROWS) -> list[Cells]:
+def mixed_table(name: str, folder: Path) -> list[Cells]:
     """Return a table's rows, shuffled, of two sizes where the model renders another one than its smallest.
 
     The files that they start from are written into `folder`.
@@ -99,7 +100,7 @@ def mixed_table(name: str, folder: Path, *, num_rows: int = NUM_ROWS) -> list[Ce
     schedulers = SCHEDULERS.get(name, OWN)
     choices = _choices(name, spec, folder)
     rows = []
-    for seed in range(num_rows):
+    for seed in range(NUM_ROWS.get(name, MANY)):
         scheduler = list(schedulers)[seed % len(schedulers)]
         row = {**SIZES[name], "seed": seed, "scheduler": scheduler}
         row |= {argument: draw.choice(values) for argument, values in choices.items()}

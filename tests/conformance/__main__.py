@@ -23,7 +23,6 @@ from tests.mixed import DTYPES, mixed_table
 from tests.servers import warm_cluster
 from tests.tiny import SMALLEST
 
-NUM_ROWS = 16
 DTYPE = "bf16"  # what models are rendered in; the tests measure in fp32
 
 
@@ -44,7 +43,7 @@ def measure(name: str, address: str) -> Finding:
     """Render mixed rows on the cluster at `address`, and each alone by a plain call."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        rows = mixed_table(name, folder, num_rows=NUM_ROWS)
+        rows = mixed_table(name, folder)
         found = rendered_by_fleet(name, DTYPE, rows, folder, address=address)
         plain = plain_calls(name, DTYPES[DTYPE], rows, folder)
         return compare(name, {row["seed"]: made for row, made in zip(rows, plain, strict=True)}, found)
