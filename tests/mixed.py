@@ -37,11 +37,14 @@ CHOICES: dict[str, Sequence[Any]] = {
 }
 TWO_STAGES: dict[str, Sequence[Any]] = {"guidance_scale_2": (None, 1.0, 4.0)}
 OWN_LENGTH: dict[str, Sequence[Any]] = {"max_sequence_length": (None,)}
+NEGATIVE: dict[str, Sequence[Any]] = {"negative_prompt": ("", "blurry, 低质量")}
 # By tiny pipeline: what only its rows draw from.
 MORE: dict[str, dict[str, Sequence[Any]]] = {
     "wan": OWN_LENGTH,
     "wan_moe": TWO_STAGES | OWN_LENGTH,
     "wan_i2v_moe": TWO_STAGES | {"last_image": (None, "picture-0.png")},
+    "wan_animate": {"motion_encode_batch_size": (1,)},
+    "easyanimate": NEGATIVE,
     "cogvideox_2b": OWN_LENGTH | {"use_dynamic_cfg": (False, True)},
     "cogvideox_i2v": OWN_LENGTH,
     "opensora": {"image_guidance_scale": (1.0, 3.0), "flow_shift": (None, 3.0), "motion_score": (1, 4)}
@@ -116,10 +119,10 @@ def mixed_table(name: str, folder: Path) -> list[Cells]:
 
 def _choices(name: str, spec: PipelineSpec, folder: Path) -> dict[str, Sequence[Any]]:
     settable = spec.settable()
-    more = MORE.get(name, {})
-    choices = {argument: values for argument, values in CHOICES.items() if argument in settable} | more
+    choices = {argument: values for argument, values in CHOICES.items() if argument in settable}
     for argument in SMALLEST[name].keys() & choices.keys() - {"num_inference_steps", "strength"}:
         choices[argument] = (SMALLEST[name][argument],)
+    choices |= MORE.get(name, {})
     for argument, num_frames in INPUTS.get(name, {}).items():
         files = write_starts(folder, num_frames=num_frames)
         choices[argument] = [*files, None] if argument == "last_image" else files  # not every row has one

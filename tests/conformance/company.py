@@ -11,7 +11,7 @@ from framefleet.pipeline.outputs.clips import Clip
 from tests.conformance.plain import Made, sound_sha256
 from tests.jobs import job_values, records_of, write_table
 from tests.mixed import Cells
-from tests.tiny import tiny
+from tests.tiny import OPTIONS, tiny
 
 MAX_ROWS = 4  # of a forward: each size up to it is probed
 Rendered = Mapping[int, Made | str]  # by the row's seed; of one that failed, why
@@ -20,7 +20,7 @@ Rendered = Mapping[int, Made | str]  # by the row's seed; of one that failed, wh
 def rendered_here(name: str, dtype: Any, rows: Sequence[Cells], folder: Path) -> Rendered:
     """Render rows without Ray. folder: of the files that rows start from."""
     renderer = framefleet.Renderer(
-        framefleet.load_model(tiny(name), dtype=dtype),
+        framefleet.load_model(tiny(name), dtype=dtype, **OPTIONS.get(name, {})),
         framefleet.Batching(max_rows=MAX_ROWS, min_gain=0),
         inputs=framefleet.Inputs([str(folder)], base=str(folder)),
     )
@@ -42,7 +42,7 @@ def rendered_by_fleet(
         address=address,
         batching={"max_rows": MAX_ROWS, "min_gain": 0},
     )
-    values |= {"defaults": {}, "model": {"path": str(tiny(name)), "dtype": dtype}}
+    values |= {"defaults": {}, "model": {"path": str(tiny(name)), "dtype": dtype, **OPTIONS.get(name, {})}}
     values["fleet"]["workers"] = workers
     framefleet.render(values)
     failures = {record["seed"]: record["message"] for record in records_of(folder / "out", "failures")}

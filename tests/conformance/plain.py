@@ -21,7 +21,7 @@ from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.model_index import read_index
 from framefleet.pipeline.outputs.frames import frames_sha256
 from tests.mixed import OWN, SCHEDULERS, Cells
-from tests.tiny import INPUTS, tiny
+from tests.tiny import INPUTS, OPTIONS, tiny
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,8 @@ def plain_calls(name: str, dtype: torch.dtype, rows: Sequence[Cells], folder: Pa
     """Yield what each row makes. folder: of the files that rows start from."""
     loaded = class_named(read_index(tiny(name)).class_name).from_pretrained(tiny(name), dtype=dtype)
     loaded.set_progress_bar_config(disable=True)
+    if OPTIONS.get(name, {}).get("vae_tiling"):
+        loaded.vae.enable_tiling()
     # Not of weights: where in memory they begin decides which kernels take them, and so bits.
     weights = {
         id(weight): weight for network in modules_of(loaded).values() for weight in network.parameters()
@@ -51,7 +53,7 @@ def plain_calls(name: str, dtype: torch.dtype, rows: Sequence[Cells], folder: Pa
 
 
 def sound_sha256(samples: Any) -> str:
-    """Return the digest of what a pipeline or a clip holds as sound, whatever its leading dimensions of one."""
+    """Return the digest of what a pipeline or a clip holds as sound, of any leading dimensions of one."""
     array = samples.float().cpu().numpy() if isinstance(samples, torch.Tensor) else np.asarray(samples)
     return hashlib.sha256(np.ascontiguousarray(array, dtype=np.float32).tobytes()).hexdigest()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from diffusers import (
     AllegroPipeline,
     AllegroTransformer3DModel,
@@ -12,8 +10,6 @@ from diffusers import (
     AutoencoderKLMochi,
     DDIMScheduler,
     DiffusionPipeline,
-    EasyAnimateControlPipeline,
-    EasyAnimateInpaintPipeline,
     EasyAnimatePipeline,
     EasyAnimateTransformer3DModel,
     EulerAncestralDiscreteScheduler,
@@ -67,7 +63,7 @@ def allegro() -> DiffusionPipeline:
         cross_attention_dim=48,
         sample_height=8,
         sample_width=8,
-        sample_frames=2,
+        sample_frames=6,
         caption_channels=TEXT_WIDTH,
     )
     vae = AutoencoderKLAllegro(
@@ -75,6 +71,7 @@ def allegro() -> DiffusionPipeline:
         latent_channels=CHANNELS,
         layers_per_block=1,
         norm_num_groups=2,
+        sample_size=16,  # of a tile, which is 24 frames long: less than one is left black
     )
     return AllegroPipeline(
         tokenizer=ByT5Tokenizer(),
@@ -113,20 +110,6 @@ def latte() -> DiffusionPipeline:
 
 
 def easyanimate() -> DiffusionPipeline:
-    return EasyAnimatePipeline(**_easyanimate_parts(CHANNELS))
-
-
-def easyanimate_control() -> DiffusionPipeline:
-    """A clip's latents beside the noise."""
-    return EasyAnimateControlPipeline(**_easyanimate_parts(2 * CHANNELS))
-
-
-def easyanimate_inpaint() -> DiffusionPipeline:
-    """A mask and the latents of what it leaves of a clip beside the noise."""
-    return EasyAnimateInpaintPipeline(**_easyanimate_parts(2 * CHANNELS + 1))
-
-
-def _easyanimate_parts(in_channels: int) -> dict[str, Any]:
     text = {
         "vocab_size": 384,
         "hidden_size": TEXT_WIDTH,
@@ -142,7 +125,7 @@ def _easyanimate_parts(in_channels: int) -> dict[str, Any]:
     transformer = EasyAnimateTransformer3DModel(
         num_attention_heads=2,
         attention_head_dim=16,
-        in_channels=in_channels,
+        in_channels=CHANNELS,
         out_channels=CHANNELS,
         time_embed_dim=8,
         text_embed_dim=TEXT_WIDTH,
@@ -161,10 +144,10 @@ def _easyanimate_parts(in_channels: int) -> dict[str, Any]:
     )
     tokenizer = ByT5Tokenizer()
     tokenizer.chat_template = CHAT.replace("message['content']", "message['content'][0]['text']")
-    return {
-        "tokenizer": tokenizer,
-        "text_encoder": Qwen2VLForConditionalGeneration(Qwen2VLConfig(text_config=text, vision_config=sight)),
-        "vae": vae,
-        "transformer": transformer,
-        "scheduler": FlowMatchEulerDiscreteScheduler(),
-    }
+    return EasyAnimatePipeline(
+        tokenizer=tokenizer,
+        text_encoder=Qwen2VLForConditionalGeneration(Qwen2VLConfig(text_config=text, vision_config=sight)),
+        vae=vae,
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+    )

@@ -1,4 +1,4 @@
-"""Tiny video pipelines over Stable Diffusion's parts: AnimateDiff's kin, PIA, I2VGen-XL, ModelScope."""
+"""Tiny video pipelines over Stable Diffusion's parts: AnimateDiff's kin, PIA, ModelScope."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from diffusers import (
     AnimateDiffVideoToVideoPipeline,
     DDIMScheduler,
     DiffusionPipeline,
-    I2VGenXLPipeline,
-    I2VGenXLUNet,
     MotionAdapter,
     PIAPipeline,
     TextToVideoSDPipeline,
@@ -22,9 +20,7 @@ from tests.tinies.encoders import (
     TEXT_WIDTH,
     clip,
     clip_tokenizer,
-    image_processor,
     projected_clip,
-    projected_vision,
 )
 from tests.tinies.image import NOISE, UNET_CHANNELS, image_autoencoder, unet, unet_xl
 
@@ -47,16 +43,6 @@ def pia() -> DiffusionPipeline:
     """The picture's latents and a mask beside the noise, where the motion adapter has a layer for them."""
     motion = adapter(use_motion_mid_block=False, conv_in_channels=9)
     return PIAPipeline(**_parts(), unet=unet(), motion_adapter=motion)
-
-
-def i2vgen() -> DiffusionPipeline:
-    denoiser = I2VGenXLUNet(**_LEVELS, cross_attention_dim=TEXT_WIDTH)
-    return I2VGenXLPipeline(
-        **_parts(),
-        unet=denoiser,
-        image_encoder=projected_vision(image_size=32, patch_size=8),
-        feature_extractor=image_processor(image_size=32),
-    )
 
 
 def modelscope() -> DiffusionPipeline:

@@ -48,7 +48,8 @@ def ltx_i2v() -> DiffusionPipeline:
 
 
 def ltx_condition() -> DiffusionPipeline:
-    return LTXConditionPipeline(**_ltx_parts())
+    """LTX-Video 0.9.7's kind, whose noise schedule is not shifted by size."""
+    return LTXConditionPipeline(**_ltx_parts() | {"scheduler": FlowMatchEulerDiscreteScheduler()})
 
 
 def _ltx_parts() -> dict[str, Any]:

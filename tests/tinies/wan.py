@@ -79,7 +79,7 @@ def wan_v2v() -> DiffusionPipeline:
 
 def wan_vace() -> DiffusionPipeline:
     transformer = WanVACETransformer3DModel(
-        **_sizes(),
+        **network_sizes(),
         vace_layers=[0, 1],
         vace_in_channels=2 * CHANNELS + 8 * 8,  # two clips, and a mask
     )
@@ -89,7 +89,7 @@ def wan_vace() -> DiffusionPipeline:
 def wan_animate() -> DiffusionPipeline:
     """Wan 2.2 Animate's kind: a picture moves as one clip's poses and another's face do."""
     transformer = WanAnimateTransformer3DModel(
-        **_sizes(in_channels=CONDITIONED),
+        **network_sizes(in_channels=CONDITIONED),
         latent_channels=CHANNELS,
         image_dim=IMAGE_WIDTH,
         motion_encoder_channel_sizes={"4": 8, "8": 8, "16": 8},
@@ -154,11 +154,11 @@ def _text_parts() -> dict[str, Any]:
 def _transformer(
     *, channels: int = CHANNELS, num_layers: int = 2, in_channels: int | None = None, **settings: Any
 ) -> WanTransformer3DModel:
-    sizes = _sizes(channels=channels, num_layers=num_layers, in_channels=in_channels)
+    sizes = network_sizes(channels=channels, num_layers=num_layers, in_channels=in_channels)
     return WanTransformer3DModel(**sizes, **settings)
 
 
-def _sizes(
+def network_sizes(
     *, channels: int = CHANNELS, num_layers: int = 2, in_channels: int | None = None
 ) -> dict[str, Any]:
     return {

@@ -21,7 +21,14 @@ from framefleet.pipeline.hooks.adapters import working_on
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 from framefleet.pipeline.model.options.regions import separable
-from framefleet.pipeline.render.fused.calls import Call, Layout, adapters_of, bits, join_calls
+from framefleet.pipeline.render.fused.calls import (
+    Call,
+    Layout,
+    adapters_of,
+    bits,
+    join_calls,
+    with_shorter_masks,
+)
 from framefleet.pipeline.render.fused.pins import (
     Forward,
     Plan,
@@ -54,8 +61,26 @@ def probe(module: nn.Module, forward: Forward, calls: Sequence[Call], outputs: S
         pins |= _differing(module, forward, calls, level, traces, pins)
         plan = Plan(dict(pins), layout)
         if are_equal(run_fused(module, forward, calls, plan), outputs):
-            return plan
+            return plan if _holds_for_other_masks(module, forward, calls, plan) else None
     return None
+
+
+def _holds_for_other_masks(module: nn.Module, forward: Forward, calls: Sequence[Call], plan: Plan) -> bool:
+    """Whether a plan is exact for rows of other lengths too.
+
+    Some networks cut the text of a single row off at its length, where they mask that of several: such rows
+    agree as long as every text is full.
+    """
+    others = [with_shorter_masks(call, keep=(i + 1) / (len(calls) + 1)) for i, call in enumerate(calls)]
+    if all(other is call for other, call in zip(others, calls, strict=True)):
+        return True
+    return are_equal(run_fused(module, forward, others, plan), [_alone(forward, other) for other in others])
+
+
+def _alone(forward: Forward, call: Call) -> Any:
+    args, kwargs = call.arguments()
+    with working_on(adapters_of([call])):
+        return forward(*args, **kwargs)
 
 
 def are_equal(mine: Any, theirs: Any) -> bool:
