@@ -22,6 +22,8 @@ from tests.tinies import (
     hunyuan,
     image,
     kandinsky,
+    ltx2,
+    ltx2_kin,
     motif,
     opensora,
     sana_video,
@@ -71,6 +73,9 @@ BUILDERS: dict[str, Callable[[], DiffusionPipeline]] = {
     "easyanimate": diffusion_transformers.easyanimate,
     "ltx": video.ltx,
     "ltx_condition": video.ltx_condition,
+    "ltx2": ltx2.ltx2,
+    "ltx2_i2v": ltx2_kin.ltx2_i2v,
+    "ltx2_condition": ltx2_kin.ltx2_condition,
     "ltx_i2v": video.ltx_i2v,
     "hunyuan": video.hunyuan,
     "hunyuan_skyreels_i2v": hunyuan.hunyuan_skyreels_i2v,
@@ -161,6 +166,8 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "sd3": _IMAGE,
     "flux": _IMAGE,
 }
+_LTX2 = _FRAMES_9 | {"height": 32, "width": 32, "stg_scale": 0.0, "audio_stg_scale": 0.0}
+SMALLEST |= {"ltx2": _LTX2, "ltx2_i2v": _LTX2, "ltx2_condition": _LTX2}
 # What a job says below `model:`, without which they render nothing.
 OPTIONS: dict[str, dict[str, Any]] = {"allegro": {"vae_tiling": True}}
 # What they start from, beside a prompt, and how many frames of it.
@@ -187,11 +194,19 @@ INPUTS: dict[str, dict[str, int]] = {
     "cogvideox_fun_control": {"control_video": 9},
     "ltx_i2v": {"image": 1},
     "ltx_condition": {"image": 1},
+    "ltx2_i2v": {"image": 1},
     "animatediff_v2v": {"video": 4},
     "pia": {"image": 1},
     "modelscope_v2v": {"video": 4},
     "opensora": {"last_image": 1},
     "svd": {"image": 1},
+}
+# Keeps most pixels between black and white, and most sound between silence and full scale.
+_DAMPED = {
+    "vae.decoder.conv_out": 0.5,
+    "vae.decoder.proj_out": 0.5,
+    "vae.decoder.conv2": 0.02,
+    "vocoder.conv_out": 1e-5,
 }
 
 
@@ -221,11 +236,9 @@ def build(name: str, folder: Path) -> Path:
         if isinstance(pipeline.components[key], torch.nn.Module):
             fill_weights(pipeline.components[key], seed=seed)
     with torch.no_grad():
-        for weight in _last_layer(pipeline.vae.decoder).parameters():
-            weight.mul_(0.5)  # keeps most pixels between black and white
+        for place, factor in _DAMPED.items():
+            part = functools.reduce(lambda at, name: getattr(at, name, None), place.split("."), pipeline)
+            for weight in part.parameters() if part else ():
+                weight.mul_(factor)
     pipeline.save_pretrained(folder, safe_serialization=True)
     return folder
-
-
-def _last_layer(decoder: torch.nn.Module) -> torch.nn.Module:
-    return decoder.proj_out if hasattr(decoder, "proj_out") else decoder.conv_out

@@ -19,7 +19,7 @@ HEADS = (
 
 
 def measured_rows(measured: Measured) -> Iterator[tuple[str, ...]]:
-    """Yield a row for every class that was tried: of videos, of images, and those that diffusers lacks."""
+    """Yield a row for every class that renders: of videos, of images, and those that diffusers lacks."""
     tried = dict.fromkeys(finding.class_name for finding in measured.findings.values())
     order = [name for names in measured.classes.values() for name in names]
     for name in sorted(tried, key=lambda name: order.index(name) if name in order else len(order)):
@@ -27,8 +27,8 @@ def measured_rows(measured: Measured) -> Iterator[tuple[str, ...]]:
 
 
 def not_tried(measured: Measured, kind: str) -> str:
-    """Return the names of the classes that make `kind` and have no tiny model."""
-    tried = {finding.class_name for finding in measured.findings.values()}
+    """Return the names of the classes that make `kind` and were left out."""
+    tried = {finding.class_name for finding in measured.findings.values()} | measured.not_rendered.keys()
     return ", ".join(f"`{name}`" for name in measured.classes[kind] if name not in tried) or "none"
 
 

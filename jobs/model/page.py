@@ -15,6 +15,7 @@ from framefleet.pipeline.model.options.footprint import (
     activations_gb,
     offload_for,
 )
+from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 
 PAGE = """\
@@ -93,11 +94,16 @@ depend on it: rows that cannot share a forward have one each.
 
 {measured}
 
-A class that is not there works with its call's defaults. Not tried, of those that make videos: {no_videos}.
+These were tried and render nothing:
+
+{not_rendered}
+
+A class that is in neither table works with its call's defaults, as far as it takes text, numbers, images and
+videos. Not tried, of those that make videos: {no_videos}.
 
 Not tried, of those that make images: {no_images}.
 
-Those that diffusers itself calls deprecated are left out, unless they were tried.
+What diffusers itself calls deprecated is left out, unless it was tried.
 
 ## One command each
 
@@ -138,6 +144,9 @@ def page() -> str:
         ),
         diffusers=measured.diffusers,
         measured=_table(HEADS, measured_rows(measured)),
+        not_rendered=_table(
+            ("class", "why"), ((f"`{name}`", why) for name, why in measured.not_rendered.items())
+        ),
         no_videos=not_tried(measured, "video"),
         no_images=not_tried(measured, "image"),
         commands="\n".join(f"    {command}" for p in known for command in _commands(p)),
@@ -154,7 +163,8 @@ def size_text(preset: Preset) -> str:
 
 
 def frames_text(preset: Preset) -> str:
-    return f"{preset.arguments['num_frames']} at {preset.fps:g} fps" if preset.fps else ""
+    count = next((preset.arguments[name] for name in FRAME_PARAMETERS if name in preset.arguments), None)
+    return f"{count or 'any'} at {preset.fps:g} fps" if preset.fps else ""
 
 
 def in_words(preset: Preset) -> str:

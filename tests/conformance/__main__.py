@@ -18,6 +18,7 @@ from tests.conformance.classes import classes_by_kind
 from tests.conformance.company import rendered_by_fleet
 from tests.conformance.finding import compare
 from tests.conformance.plain import plain_calls
+from tests.conformance.reasons import NOT_RENDERED
 from tests.jobs import ROOT
 from tests.mixed import DTYPES, mixed_table
 from tests.servers import warm_cluster
@@ -34,7 +35,14 @@ def main(names: list[str]) -> int:
             findings[name] = measure(name, address)
             print(name, findings[name], flush=True)
     listed = {name: found for name, found in findings.items() if name in SMALLEST}
-    write_measured(Measured(diffusers=diffusers.__version__, findings=listed, classes=classes_by_kind()))
+    write_measured(
+        Measured(
+            diffusers=diffusers.__version__,
+            findings=listed,
+            classes=classes_by_kind(),
+            not_rendered=NOT_RENDERED,
+        )
+    )
     (ROOT / "docs" / "models.md").write_text(page(), encoding="utf-8")
     return 0
 

@@ -23,12 +23,14 @@ from framefleet.pipeline.outputs.frames import frames_sha256
 from tests.mixed import OWN, SCHEDULERS, Cells
 from tests.tiny import INPUTS, OPTIONS, tiny
 
+SOUNDS = ("audio", "audios")  # what outputs of diffusers call it
+
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What became of a row. sound: of its samples; None without. rows: of its forwards, in the mean."""
+    """What became of a row: digests of frames and sound, where it has them. rows: of a forward, in the mean."""
 
-    frames: str
+    frames: str | None
     sound: str | None
     rows: float = 1.0
 
@@ -52,12 +54,6 @@ def plain_calls(name: str, dtype: torch.dtype, rows: Sequence[Cells], folder: Pa
         yield _called(pipe, row["seed"], _opened(name, row, folder))
 
 
-def sound_sha256(samples: Any) -> str:
-    """Return the digest of what a pipeline or a clip holds as sound, of any leading dimensions of one."""
-    array = samples.float().cpu().numpy() if isinstance(samples, torch.Tensor) else np.asarray(samples)
-    return hashlib.sha256(np.ascontiguousarray(array, dtype=np.float32).tobytes()).hexdigest()
-
-
 def _opened(name: str, row: Cells, folder: Path) -> dict[str, Any]:
     given = {key: cell for key, cell in row.items() if cell is not None and key not in ("seed", "scheduler")}
     files = {*INPUTS.get(name, {}), "image", "last_image"} & given.keys()
@@ -76,11 +72,23 @@ def _called(pipe: Any, seed: int, given: Mapping[str, Any]) -> Made:
     np.random.seed(seed % 2**32)
     random.seed(seed)
     output = pipe(**given, generator=torch.Generator("cpu").manual_seed(seed), output_type="np")
-    sound = getattr(output, "audio", None)
-    return Made(frames_sha256(_frames(output)), None if sound is None else sound_sha256(sound))
+    return Made(_frames_sha256(output), _sound_sha256(output, pipe))
 
 
-def _frames(output: Any) -> np.ndarray[Any, Any]:
-    """Return uint8 frames (T, H, W, 3) of an output's first clip, or of its one image."""
-    frames = output.frames[0] if hasattr(output, "frames") else output.images
-    return (np.asarray(frames) * 255).round().astype(np.uint8)
+def _frames_sha256(output: Any) -> str | None:
+    """Return the digest of an output's first clip, or of its one image, as uint8 (T, H, W, 3)."""
+    frames = output.frames[0] if hasattr(output, "frames") else getattr(output, "images", None)
+    return None if frames is None else frames_sha256((np.asarray(frames) * 255).round().astype(np.uint8))
+
+
+def _sound_sha256(output: Any, pipe: Any) -> str | None:
+    """Return the digest of an output's sound as 16-bit samples, channels side by side."""
+    sound = next((getattr(output, name) for name in SOUNDS if getattr(output, name, None) is not None), None)
+    if sound is None:
+        return None
+    samples = torch.as_tensor(sound).float().cpu().numpy()
+    samples = samples.reshape(-1, samples.shape[-1])
+    rate = pipe.vocoder.config.output_sampling_rate if hasattr(pipe, "vocoder") else pipe.vae.sampling_rate
+    digest = hashlib.sha256(f"int16 {samples.shape[1]}x{samples.shape[0]} {rate}\n".encode("ascii"))
+    digest.update((samples.T.clip(-1, 1) * np.float32(32767)).round().astype("<i2").tobytes())
+    return digest.hexdigest()

@@ -5,27 +5,42 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from framefleet.pipeline.model.families.allegro import ALLEGRO
 from framefleet.pipeline.model.families.animatediff import ANIMATEDIFF
+from framefleet.pipeline.model.families.anyflow import ANYFLOW
 from framefleet.pipeline.model.families.cogvideox import COGVIDEOX
 from framefleet.pipeline.model.families.crafter import DYNAMICRAFTER, VIDEOCRAFTER
 from framefleet.pipeline.model.families.family import Family
 from framefleet.pipeline.model.families.flux import FLUX
+from framefleet.pipeline.model.families.helios import HELIOS
 from framefleet.pipeline.model.families.hunyuan import HUNYUANVIDEO
+from framefleet.pipeline.model.families.hunyuan_1_5 import HUNYUANVIDEO_1_5
+from framefleet.pipeline.model.families.kandinsky import KANDINSKY
 from framefleet.pipeline.model.families.ltx import LTX
+from framefleet.pipeline.model.families.ltx2 import LTX2
+from framefleet.pipeline.model.families.mochi import MOCHI
 from framefleet.pipeline.model.families.opensora import OPENSORA
 from framefleet.pipeline.model.families.others import WITHOUT_PRESETS
 from framefleet.pipeline.model.families.preset import Preset
+from framefleet.pipeline.model.families.sana_video import SANA_IMAGE_TO_VIDEO, SANA_VIDEO
+from framefleet.pipeline.model.families.skyreels import SKYREELS
 from framefleet.pipeline.model.families.stable_diffusion import STABLE_DIFFUSION
 from framefleet.pipeline.model.families.stable_diffusion_3 import STABLE_DIFFUSION_3
 from framefleet.pipeline.model.families.stable_video_diffusion import STABLE_VIDEO_DIFFUSION
 from framefleet.pipeline.model.families.wan import WAN
 
-# Each is rendered by tests/models/test_families.py. Pages and messages list them in this order.
+# Each is rendered by tests/models/test_families.py, and all by tests/models/test_conformance.py. Pages and
+# messages list them in this order.
 RENDERED = (
     WAN,
     COGVIDEOX,
     LTX,
     HUNYUANVIDEO,
+    SKYREELS,
+    KANDINSKY,
+    SANA_VIDEO,
+    HELIOS,
+    MOCHI,
     OPENSORA,
     ANIMATEDIFF,
     STABLE_VIDEO_DIFFUSION,
@@ -35,7 +50,8 @@ RENDERED = (
     FLUX,
     STABLE_DIFFUSION,
 )
-FAMILIES = (*RENDERED, *WITHOUT_PRESETS)
+_FURTHER = (LTX2, HUNYUANVIDEO_1_5, ALLEGRO, ANYFLOW, SANA_IMAGE_TO_VIDEO)
+FAMILIES = (*RENDERED, *_FURTHER, *WITHOUT_PRESETS)
 PRESETS = tuple(preset for family in FAMILIES for preset in family.presets)
 _NONE = Family(prefix="")  # the factors of its autoencoder and denoiser, no guess at its default size
 

@@ -33,11 +33,15 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """diffusers: the version. findings: by tiny model. classes: all of diffusers, by what they make."""
+    """diffusers: the version. findings: by tiny model. classes: all of diffusers, by what they make.
+
+    not_rendered: classes that were tried, and why they render nothing.
+    """
 
     diffusers: str
     findings: Mapping[str, Finding]
     classes: Mapping[str, list[str]]
+    not_rendered: Mapping[str, str]
 
     def of_class(self, class_name: str) -> list[Finding]:
         return [finding for finding in self.findings.values() if finding.class_name == class_name]
@@ -47,7 +51,7 @@ class Measured:
 def read_measured() -> Measured:
     values = json.loads(MEASURED.read_text(encoding="utf-8"))
     findings = {name: Finding(**finding) for name, finding in values["findings"].items()}
-    return Measured(diffusers=values["diffusers"], findings=findings, classes=values["classes"])
+    return Measured(**values | {"findings": findings})
 
 
 def write_measured(measured: Measured) -> None:

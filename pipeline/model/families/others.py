@@ -1,7 +1,4 @@
-"""Families of which some rules are known from diffusers' code, but which no test renders.
-
-One that gets a tiny pipeline (tests/tinies) moves to a file of its own, and into `known.RENDERED`.
-"""
+"""Families of which some rules are known from diffusers' code, and of which no model has a preset."""
 
 from __future__ import annotations
 
@@ -17,16 +14,11 @@ def _redrawn(name: str, *, noising: str | None = "scale_noise") -> tuple[Sibling
     return (Sibling(task="image_to_image", source=source, target=target, noising=noising),)
 
 
-def _started(name: str) -> tuple[Sibling]:
-    """Return the sibling of a video pipeline that starts from an image."""
-    source, target = f"{name}Pipeline", f"{name}ImageToVideoPipeline"
-    return (Sibling(task="image_to_video", source=source, target=target),)
-
-
 _FLUX2 = Family(prefix="Flux2", packing=2, default_size=128, reads_guidance_once=True, sends=("mu",))
 
 WITHOUT_PRESETS = (
-    Family(prefix="Allegro", size_base=8, default_size="config", frame_factor=0, fps=15, joins_prompts=True),
+    Family(prefix="ChronoEdit", size_base=16, fps=16, sends=()),
+    Family(prefix="EasyAnimate", size_base=16, fps=8),
     Family(prefix="Bria", max_text=512),
     Family(prefix="BriaFibo", max_text=3000),
     Family(prefix="Chroma", packing=2, default_size=128, max_text=512, siblings=_redrawn("Chroma")),
@@ -44,30 +36,14 @@ WITHOUT_PRESETS = (
     Family(prefix="HunyuanSkyreels", size_base=16, fps=24, sends=("sigmas",)),
     Family(prefix="Ideogram4", reads_guidance_once=True),
     Family(prefix="Kolors", max_text=256, siblings=_redrawn("Kolors", noising=None)),
-    Family(prefix="LTX2", size_base=32, default_size="config", fps=24, siblings=_started("LTX2")),
     Family(prefix="LatentConsistencyModel", reads_guidance_once=True),
     Family(prefix="Latte", size_base=8, default_size="config", frame_factor=0, fps=8, joins_prompts=True),
     Family(prefix="Lumina2", max_text=512),
-    Family(
-        prefix="Mochi",
-        size_base=8,
-        vae_factors=(8, 6),
-        default_size=(480, 848),
-        fps=30,
-        joins_prompts=True,
-        # It renders with inverted sigmas, which no other scheduler has.
-        schedulers=("FlowMatchEulerDiscreteScheduler",),
-    ),
+    Family(prefix="Lucy", size_base=16, fps=24, sends=()),
+    Family(prefix="MotifVideo", size_base=16, fps=24),
     Family(prefix="OvisImage", max_text=256),
     Family(prefix="QwenImage", packing=2, default_size=128, max_text=1024, siblings=_redrawn("QwenImage")),
     Family(prefix="SanaSprint", reads_guidance_once=True),
-    Family(
-        prefix="SkyReelsV2",
-        size_base=16,
-        fps=24,
-        sends=(),
-        siblings=_started("SkyReelsV2DiffusionForcing"),
-    ),
     Family(prefix="TextToVideo", size_base=8, default_size="config", frame_factor=0, fps=8),
     Family(prefix="VisualCloze", reads_guidance_once=True),
     Family(prefix="ZImage", siblings=_redrawn("ZImage")),

@@ -1,0 +1,122 @@
+"""Tiny LTX-2: one transformer over frames and sound, an autoencoder for each, a vocoder, text connectors."""
+
+from __future__ import annotations
+
+from diffusers import (
+    AutoencoderKLLTX2Audio,
+    AutoencoderKLLTX2Video,
+    DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    LTX2Pipeline,
+    LTX2VideoTransformer3DModel,
+)
+from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
+from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
+from transformers import ByT5Tokenizer, Gemma3Config, Gemma3ForConditionalGeneration
+
+from tests.tinies.encoders import TEXT_WIDTH
+
+_MEL_BINS = 16
+_SOUND_CHANNELS = 2 * _MEL_BINS // 4  # of 2 latent channels, whose bands lie side by side
+
+
+def ltx2() -> DiffusionPipeline:
+    transformer = LTX2VideoTransformer3DModel(
+        in_channels=8,
+        out_channels=8,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        cross_attention_dim=32,
+        audio_in_channels=_SOUND_CHANNELS,
+        audio_out_channels=_SOUND_CHANNELS,
+        audio_num_attention_heads=2,
+        audio_attention_head_dim=8,
+        audio_cross_attention_dim=16,
+        num_layers=2,
+        caption_channels=TEXT_WIDTH,
+    )
+    return LTX2Pipeline(
+        tokenizer=ByT5Tokenizer(model_max_length=32),
+        text_encoder=_gemma(),
+        connectors=_connectors(),
+        transformer=transformer,
+        vae=_video_autoencoder(),
+        audio_vae=_audio_autoencoder(),
+        vocoder=_vocoder(),
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True,
+            base_shift=0.95,
+            max_shift=2.05,
+            base_image_seq_len=1024,
+            max_image_seq_len=4096,
+            shift_terminal=0.1,
+        ),
+    )
+
+
+def _gemma() -> Gemma3ForConditionalGeneration:
+    text = {
+        "vocab_size": 384,
+        "hidden_size": TEXT_WIDTH,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+    }
+    sight = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 32,
+        "patch_size": 8,
+    }
+    config = Gemma3Config(
+        text_config=text,
+        vision_config=sight,
+        mm_tokens_per_image=4,
+        image_token_index=380,
+        boi_token_index=381,
+        eoi_token_index=382,
+    )
+    return Gemma3ForConditionalGeneration(config)
+
+
+def _connectors() -> LTX2TextConnectors:
+    return LTX2TextConnectors(
+        caption_channels=TEXT_WIDTH,
+        text_proj_in_factor=3,  # two layers, and what goes into the first
+        video_connector_num_attention_heads=2,
+        video_connector_attention_head_dim=16,
+        video_connector_num_layers=1,
+        video_connector_num_learnable_registers=8,
+        audio_connector_num_attention_heads=2,
+        audio_connector_attention_head_dim=16,
+        audio_connector_num_layers=1,
+        audio_connector_num_learnable_registers=8,
+    )
+
+
+def _video_autoencoder() -> AutoencoderKLLTX2Video:
+    return AutoencoderKLLTX2Video(
+        latent_channels=8,
+        block_out_channels=(8, 8, 8, 8),
+        decoder_block_out_channels=(8, 16, 32),
+        layers_per_block=(1, 1, 1, 1, 1),
+        decoder_layers_per_block=(1, 1, 1, 1),
+        decoder_spatial_padding_mode="zeros",  # 32 pixels are one latent, with nothing to reflect
+        spatial_compression_ratio=32,
+        temporal_compression_ratio=8,
+    )
+
+
+def _audio_autoencoder() -> AutoencoderKLLTX2Audio:
+    return AutoencoderKLLTX2Audio(
+        base_channels=_SOUND_CHANNELS, latent_channels=2, num_res_blocks=1, mel_bins=_MEL_BINS
+    )
+
+
+def _vocoder() -> LTX2Vocoder:
+    """Return one that makes 240 samples of 1 / 24,000 s from each 160 of 1 / 16,000 s, as LTX-2's own."""
+    return LTX2Vocoder(in_channels=2 * _MEL_BINS, hidden_channels=32)
