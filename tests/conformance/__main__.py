@@ -29,22 +29,25 @@ DTYPE = "bf16"  # what models are rendered in; the tests measure in fp32
 
 def main(names: list[str]) -> int:
     """Measure the tiny pipelines of these names."""
-    findings = dict(read_measured().findings)
     with warm_cluster() as address:
         for name in names or sorted(SMALLEST):
-            findings[name] = measure(name, address)
-            print(name, findings[name], flush=True)
-    listed = {name: found for name, found in findings.items() if name in SMALLEST}
+            print(name, found := measure(name, address), flush=True)
+            write_with(name, found)
+    return 0
+
+
+def write_with(name: str, found: Finding) -> None:
+    """Write all findings, and the page, with that of `name` as it is now."""
+    findings = {**read_measured().findings, name: found}
     write_measured(
         Measured(
             diffusers=diffusers.__version__,
-            findings=listed,
+            findings={name: finding for name, finding in findings.items() if name in SMALLEST},
             classes=classes_by_kind(),
             not_rendered=NOT_RENDERED,
         )
     )
     (ROOT / "docs" / "models.md").write_text(page(), encoding="utf-8")
-    return 0
 
 
 def measure(name: str, address: str) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ _FIELDS: dict[str, Kind] = {"frames": "video", "video": "video", "images": "imag
 _RETURNED = re.compile(rf"return \w+Output\(\s*({'|'.join(_FIELDS)})=")
 
 
+@functools.cache
 def classes_by_kind() -> dict[Kind, list[str]]:
     """Return the names of all, sorted; without those that diffusers calls deprecated."""
     found: dict[Kind, list[str]] = {"video": [], "image": []}

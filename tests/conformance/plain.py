@@ -28,7 +28,7 @@ SOUNDS = ("audio", "audios")  # what outputs of diffusers call it
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What became of a row: digests of frames and sound, where it has them. rows: of a forward, in the mean."""
+    """What became of a row: digests of frames and sound, if any. rows: of a forward, in the mean."""
 
     frames: str | None
     sound: str | None
@@ -88,7 +88,14 @@ def _sound_sha256(output: Any, pipe: Any) -> str | None:
         return None
     samples = torch.as_tensor(sound).float().cpu().numpy()
     samples = samples.reshape(-1, samples.shape[-1])
-    rate = pipe.vocoder.config.output_sampling_rate if hasattr(pipe, "vocoder") else pipe.vae.sampling_rate
-    digest = hashlib.sha256(f"int16 {samples.shape[1]}x{samples.shape[0]} {rate}\n".encode("ascii"))
+    digest = hashlib.sha256(f"int16 {samples.shape[1]}x{samples.shape[0]} {_rate(pipe)}\n".encode("ascii"))
     digest.update((samples.T.clip(-1, 1) * np.float32(32767)).round().astype("<i2").tobytes())
     return digest.hexdigest()
+
+
+def _rate(pipe: Any) -> int:
+    """Return the samples in a second, as the examples of diffusers find them."""
+    if hasattr(pipe, "audio_sample_rate"):  # Kandinsky 6
+        return int(pipe.audio_sample_rate)
+    vocoder = getattr(pipe, "vocoder", None)
+    return int(vocoder.config.output_sampling_rate if vocoder else pipe.vae.sampling_rate)

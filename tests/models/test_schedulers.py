@@ -17,7 +17,8 @@ from framefleet.pipeline.model.specs.scheduler_names import SHORT_NAMES
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, build, resolve_scheduler
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.render.fused.batching import Batching
-from tests.mixed import SCHEDULERS, plain_digests
+from tests.conformance.plain import plain_calls
+from tests.mixed import SCHEDULERS
 from tests.pictures import clip
 from tests.tiny import SMALLEST, smallest_call, tiny
 
@@ -107,6 +108,6 @@ def test_rows_of_different_schedulers_share_forwards_and_keep_their_bits(name: s
     requests = [Request(arguments=same, scheduler=row["scheduler"], seed=row["seed"]) for row in rows]
     renderer = Renderer(load_model(tiny(name), dtype="fp32"), Batching(min_gain=0))
     clips = {clip.request.seed: clip for clip in renderer.render(requests) if isinstance(clip, Clip)}
-    plain = list(plain_digests(name, torch.float32, rows, tmp_path))
+    plain = [made.frames for made in plain_calls(name, torch.float32, rows, tmp_path)]
     assert [clips[seed].frames_sha256 for seed in range(len(rows))] == plain
     assert mean(clip.batch_size for clip in clips.values()) > 1.5  # no two rows have the same

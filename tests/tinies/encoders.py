@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 from transformers import (
     ByT5Tokenizer,
@@ -22,6 +20,8 @@ from transformers import (
     T5Config,
     T5EncoderModel,
 )
+
+from tests.tinies.templates import template_tokenizer
 
 TEXT_WIDTH = 32
 IMAGE_WIDTH = 32
@@ -59,17 +59,8 @@ def llama() -> LlamaModel:
 
 
 def llama_tokenizer() -> ByT5Tokenizer:
-    """Return one of bytes that makes as many tokens of HunyuanVideo's own words as Llama's, and no more.
-
-    The pipeline cuts these off by their number, and with more of them it would cut off the prompt.
-    """
-    instruction, _, _ = DEFAULT_PROMPT_TEMPLATE["template"].partition("{}")
-    count = DEFAULT_PROMPT_TEMPLATE["crop_start"]
-    ends = [len(instruction) * i // count for i in range(count + 1)]
-    pieces = [instruction[start:end] for start, end in itertools.pairwise(ends)]
-    tokenizer = ByT5Tokenizer()
-    tokenizer.add_tokens(sorted(set(pieces)))
-    return tokenizer
+    """Return one of bytes that makes as many tokens of HunyuanVideo's own words as Llama's."""
+    return template_tokenizer(DEFAULT_PROMPT_TEMPLATE["template"], DEFAULT_PROMPT_TEMPLATE["crop_start"])
 
 
 def qwen() -> Qwen2_5_VLForConditionalGeneration:

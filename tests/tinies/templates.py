@@ -7,11 +7,12 @@ import itertools
 from transformers import ByT5Tokenizer
 
 
-def template_tokenizer(instruction: str, count: int) -> ByT5Tokenizer:
-    """Return one that makes `count` tokens of what stands before a prompt, and no more.
+def template_tokenizer(template: str, count: int) -> ByT5Tokenizer:
+    """Return one that makes `count` tokens of what stands before the prompt in `template`, and no more.
 
     Pipelines cut these off by their number: with more of them they would cut off the prompt.
     """
+    instruction, _, _ = template.partition("{}")
     ends = [len(instruction) * i // count for i in range(count + 1)]
     pieces = [instruction[start:end] for start, end in itertools.pairwise(ends)]
     tokenizer = ByT5Tokenizer()

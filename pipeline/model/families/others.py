@@ -35,6 +35,7 @@ WITHOUT_PRESETS = (
     replace(_FLUX2, prefix="Flux2Klein", reads_guidance_once=False),
     Family(prefix="HunyuanSkyreels", size_base=16, fps=24, sends=("sigmas",)),
     Family(prefix="Ideogram4", reads_guidance_once=True),
+    Family(prefix="Kandinsky6", size_base=16, fps=24, sends=()),
     Family(prefix="Kolors", max_text=256, siblings=_redrawn("Kolors", noising=None)),
     Family(prefix="LatentConsistencyModel", reads_guidance_once=True),
     Family(prefix="Latte", size_base=8, default_size="config", frame_factor=0, fps=8, joins_prompts=True),
