@@ -18,7 +18,7 @@ _FLUX2 = Family(prefix="Flux2", packing=2, default_size=128, reads_guidance_once
 
 WITHOUT_PRESETS = (
     Family(prefix="ChronoEdit", size_base=16, fps=16, sends=()),
-    Family(prefix="EasyAnimate", size_base=16, fps=8),
+    Family(prefix="EasyAnimate", size_base=16, vae_factors=(8, 4), fps=8),
     Family(prefix="Bria", max_text=512),
     Family(prefix="BriaFibo", max_text=3000),
     Family(prefix="Chroma", packing=2, default_size=128, max_text=512, siblings=_redrawn("Chroma")),
