@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from framefleet.pipeline.model.families.known import PRESETS
-from framefleet.pipeline.model.families.measured import Finding, Measured
+from framefleet.pipeline.model.families.measured import Finding, Measurements
 
 HEADS = (
     "class",
     "makes",
     "exact in company",
     "shares forwards",
+    "workers",
     "sound",
     "presets",
     "what is not supported, and why",
 )
 
 
-def measured_rows(measured: Measured) -> Iterator[tuple[str, ...]]:
+def measured_rows(measured: Measurements) -> Iterator[tuple[str, ...]]:
     """Yield a row for every class that renders: of videos, of images, and those that diffusers lacks."""
     tried = dict.fromkeys(finding.class_name for finding in measured.findings.values())
     order = [name for names in measured.classes.values() for name in names]
@@ -26,7 +27,7 @@ def measured_rows(measured: Measured) -> Iterator[tuple[str, ...]]:
         yield _row(name, measured.of_class(name))
 
 
-def not_tried(measured: Measured, kind: str) -> str:
+def not_tried(measured: Measurements, kind: str) -> str:
     """Return the names of the classes that make `kind` and were left out."""
     tried = {finding.class_name for finding in measured.findings.values()} | measured.not_rendered.keys()
     return ", ".join(f"`{name}`" for name in measured.classes[kind] if name not in tried) or "none"
@@ -47,6 +48,7 @@ def _row(name: str, findings: Sequence[Finding]) -> tuple[str, ...]:
         _joined(finding.makes for finding in findings),
         "yes" if equal == rows else f"{equal} of {rows} rows",
         _shared(findings),
+        _joined(str(finding.workers) for finding in findings),
         _joined(finding.sound for finding in findings).replace("none", ""),
         ", ".join(presets),
         _joined(finding.why for finding in findings if finding.why),

@@ -13,8 +13,11 @@ from tests.conformance.reasons import REASONS
 from tests.tiny import INPUTS, tiny
 
 
-def compare(name: str, plain: Mapping[int, Made], found: Rendered) -> Finding:
-    """Return what rows of the tiny pipeline `name` came to. plain, found: by their seeds."""
+def compare(name: str, plain: Mapping[int, Made], found: Rendered, *, workers: int = 0) -> Finding:
+    """Return what rows of the tiny pipeline `name` came to. plain, found: by their seeds.
+
+    workers: of the fleet that rendered them; 0 for this process.
+    """
     spec = inspect_model(tiny(name))
     made = {seed: row for seed, row in found.items() if isinstance(row, Made)}
     failed = [row for row in found.values() if isinstance(row, str)]
@@ -26,6 +29,7 @@ def compare(name: str, plain: Mapping[int, Made], found: Rendered) -> Finding:
         equal=sum(_are_equal(plain[seed], row) for seed, row in made.items()),
         mean_batch=round(mean(row.rows for row in made.values()), 1) if made else 0.0,
         sound=_sound(plain, made),
+        workers=workers,
         why="; ".join([*failed[:1], *([REASONS[spec.class_name]] if spec.class_name in REASONS else [])]),
     )
 

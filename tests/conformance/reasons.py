@@ -23,6 +23,7 @@ REASONS = {
     "MotifVideoPipeline": "guidance is the folder's",
     "MotifVideoImage2VideoPipeline": "guidance is the folder's",
     "PIAPipeline": _EACH_FRAME,
+    "SkyReelsV2DiffusionForcingVideoToVideoPipeline": "in bf16 it needs its autoencoder in fp32",
     "WanAnimatePipeline": "shares with `motion_encode_batch_size` 1 alone: "
     "else faces of several rows are read in one batch",
     "WanVACEPipeline": "`mask` and `reference_images` are lists of images, which no cell holds; "

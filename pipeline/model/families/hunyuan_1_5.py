@@ -7,7 +7,7 @@ from dataclasses import replace
 from framefleet.pipeline.model.families.family import Family
 from framefleet.pipeline.model.families.preset import Preset
 
-# Configs, shifts and guidance: diffusers' scripts/convert_hunyuan_video1_5_to_diffusers.py. Sizes: what the
+# Configs, shifts and guidance: diffusers' script convert_hunyuan_video1_5_to_diffusers. Sizes: what the
 # pipeline makes of `target_size`. Steps and precision: the docstring of HunyuanVideo15Pipeline; the rate:
 # that of HunyuanVideo15ImageToVideoPipeline.
 _480P = Preset(

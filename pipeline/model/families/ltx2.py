@@ -13,7 +13,7 @@ LTX2 = Family(
     siblings=(Sibling(task="image_to_video", source="LTX2Pipeline", target="LTX2ImageToVideoPipeline"),),
     presets=(
         # Values of the call: the docstring of diffusers' LTX2Pipeline. Configs: its
-        # scripts/convert_ltx2_to_diffusers.py; the text encoder is Gemma 3 12B.
+        # script convert_ltx2_to_diffusers; the text encoder is Gemma 3 12B.
         Preset(
             name="ltx-2",
             models=("Lightricks/LTX-2",),

@@ -18,7 +18,8 @@ class Finding:
     """Mixed rows of one tiny model, rendered in company and each alone by a plain call of diffusers.
 
     makes: what becomes of what, "text to video". equal: of how many of the rows frames and sound were those
-    of the plain calls. mean_batch: rows of a forward. sound: that the plain calls make.
+    of the plain calls. mean_batch: rows of a forward. sound: that the plain calls make. workers: of the
+    fleet; 0 where one process rendered all rows.
     why: what is not equal, not shared or not supported, and the reason.
     """
 
@@ -28,11 +29,12 @@ class Finding:
     equal: int
     mean_batch: float
     sound: Sound
+    workers: int
     why: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class Measurements:
     """diffusers: the version. findings: by tiny model. classes: all of diffusers, by what they make.
 
     not_rendered: classes that were tried, and why they render nothing.
@@ -48,13 +50,13 @@ class Measured:
 
 
 @functools.cache
-def read_measured() -> Measured:
+def read_measured() -> Measurements:
     values = json.loads(MEASURED.read_text(encoding="utf-8"))
     findings = {name: Finding(**finding) for name, finding in values["findings"].items()}
-    return Measured(**values | {"findings": findings})
+    return Measurements(**values | {"findings": findings})
 
 
-def write_measured(measured: Measured) -> None:
+def write_measured(measured: Measurements) -> None:
     values = asdict(measured)
     values["findings"] = dict(sorted(values["findings"].items()))
     MEASURED.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from framefleet.pipeline.model.families.family import Family
 from framefleet.pipeline.model.families.preset import Preset
 
-# Config: diffusers' scripts/convert_sana_video_to_diffusers.py. Values of the call: the docstrings of
+# Config: diffusers' script convert_sana_video_to_diffusers. Values of the call: the docstrings of
 # SanaVideoPipeline and SanaImageToVideoPipeline.
 _480P = Preset(
     name="sana-video-2b-480p",

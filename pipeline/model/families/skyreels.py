@@ -1,6 +1,6 @@
 """SkyReels V2: from text, from an image, and by diffusion forcing, which also goes on from a video.
 
-Configs of the networks: diffusers' scripts/convert_skyreelsv2_to_diffusers.py. Sizes, guidance, shift, rate:
+Configs of the networks: diffusers' script convert_skyreelsv2_to_diffusers. Sizes, guidance, shift, rate:
 the docstrings of its pipelines; sizes of the 720P models: README of github.com/SkyworkAI/SkyReels-V2.
 """
 

@@ -165,7 +165,7 @@ WAN = Family(
                 "The 720P model renders 720 x 1280: give height and width. `max_sequence_length` stays 512."
             ),
         ),
-        # Configs: diffusers' scripts/convert_wan_to_diffusers.py. Values of the call: the signature of
+        # Configs: diffusers' script convert_wan_to_diffusers. Values of the call: the signature of
         # WanVACEPipeline; precision: its docstring.
         Preset(
             name="wan2.1-vace-14b",
