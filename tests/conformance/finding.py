@@ -21,6 +21,9 @@ def compare(name: str, plain: Mapping[int, Made], found: Rendered, *, workers: i
     spec = inspect_model(tiny(name))
     made = {seed: row for seed, row in found.items() if isinstance(row, Made)}
     failed = [row for row in found.values() if isinstance(row, str)]
+    sound = _sound(plain, made)
+    reasons = [*failed[:1], *(["its sound is dropped"] if sound == "dropped" else [])]
+    reasons += [REASONS[spec.class_name]] if spec.class_name in REASONS else []
     starts = [*(["text"] if "prompt" in spec.parameters else []), *INPUTS.get(name, {})]
     return Finding(
         class_name=spec.class_name,
@@ -28,9 +31,9 @@ def compare(name: str, plain: Mapping[int, Made], found: Rendered, *, workers: i
         rows=len(plain),
         equal=sum(_are_equal(plain[seed], row) for seed, row in made.items()),
         mean_batch=round(mean(row.rows for row in made.values()), 1) if made else 0.0,
-        sound=_sound(plain, made),
+        sound=sound,
         workers=workers,
-        why="; ".join([*failed[:1], *([REASONS[spec.class_name]] if spec.class_name in REASONS else [])]),
+        why="; ".join(reasons),
     )
 
 

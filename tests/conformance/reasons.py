@@ -19,7 +19,7 @@ REASONS = {
     "LTX2ConditionPipeline": "`conditions` are objects that no cell holds",
     "LTXConditionPipeline": "`conditions` are objects that no cell holds: give `image`, or `video`",
     "LattePipeline": "renders as many frames as its network's `video_length` alone",
-    "LucyEditPipeline": "clips are as long as the video",
+    "LucyEditPipeline": "clips are as long as the video; in bf16 it needs its autoencoder in fp32",
     "MotifVideoPipeline": "guidance is the folder's",
     "MotifVideoImage2VideoPipeline": "guidance is the folder's",
     "PIAPipeline": _EACH_FRAME,
