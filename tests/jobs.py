@@ -75,8 +75,8 @@ def finish(process: subprocess.Popen[str], *, timeout_s: float = 240) -> str:
     return printed
 
 
-def records_of(output: Path | str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = all_columns(Store(str(output)), "records").to_pylist()
+def records_of(output: Path | str, folder: str = "records") -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = all_columns(Store(str(output)), folder).to_pylist()
     return rows
 
 

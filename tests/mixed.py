@@ -1,24 +1,22 @@
-"""The central promise: a row's frames are those of a plain diffusers call, whatever its company."""
+"""Rows for the central promise, that frames are those of a plain call in any company: they differ in all."""
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import av
-import diffusers
-import numpy as np
 import torch
-from PIL import Image
 
-from framefleet.pipeline.model.registry import class_named
-from framefleet.pipeline.outputs.frames import frames_sha256
-from tests.jobs import job_values, write_table
+from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.recipes.recipe import BUILT_IN
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.tables.checked import checked
 from tests.pictures import write_starts
 from tests.tiny import INPUTS, SMALLEST, tiny
+from tests.unit.test_checked import Anything
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # At 16 x 16 Flux has one token and CogVideoX 1.5 two, whose positions look like the batch of a row.
@@ -26,50 +24,37 @@ LARGER = {"height": 32, "width": 32}
 SIZES = SMALLEST | {name: SMALLEST[name] | LARGER for name in ("cogvideox_1_5", "cogvideox_1_5_i2v", "flux")}
 
 Cells = Mapping[str, Any]  # one row of a table
-TEXT: dict[str, Sequence[Any]] = {
-    "prompt": ("a red ball", "一只绿色的猫在雨中奔跑", "a dog runs " * 3, "海"),
+# What rows draw from, where the pipeline takes it, beside seeds, sizes and schedulers.
+CHOICES: dict[str, Sequence[Any]] = {
+    "prompt": ("a red ball", "一只绿色的猫在雨中奔跑"),
     "negative_prompt": (None, "blurry, 低质量"),
-    "guidance_scale": (1.0, 3.0, 5.5),
+    "num_inference_steps": (2, 3, 4),  # few, so that rows keep finishing and others join
+    "guidance_scale": (3.0, 4.0, 5.5, 1.0),
+    "guidance_rescale": (0.0, 0.7),
+    "true_cfg_scale": (2.0, 3.0, 1.0),
+    "max_sequence_length": (32,),
+    "strength": (0.5, 0.8, 1.0),
 }
-SHORT = {"max_sequence_length": (32,)}
 TWO_STAGES: dict[str, Sequence[Any]] = {"guidance_scale_2": (None, 1.0, 4.0)}
-# By tiny pipeline: what its rows draw from, beside seeds, steps and schedulers.
-CHOICES: dict[str, dict[str, Sequence[Any]]] = {
-    "wan": TEXT,
-    "wan_moe": TEXT | TWO_STAGES,
-    "wan_ti2v": TEXT | SHORT,
-    "wan_ti2v_image": TEXT | SHORT,
-    "wan_i2v": TEXT,
-    "wan_i2v_moe": TEXT | TWO_STAGES | SHORT | {"last_image": (None, "picture-0.png")},
-    "wan_v2v": TEXT | SHORT | {"strength": (0.5, 0.8, 1.0)},
-    "cogvideox": TEXT,
-    "cogvideox_2b": TEXT | {"use_dynamic_cfg": (False, True)},
-    "cogvideox_1_5": TEXT,
-    "cogvideox_i2v": TEXT,
-    "cogvideox_1_5_i2v": TEXT,
-    "cogvideox_v2v": TEXT | {"strength": (0.5, 0.8, 1.0)},
-    "ltx": TEXT | {"guidance_rescale": (0.0, 0.7)},
-    "ltx_i2v": TEXT,
-    "hunyuan": TEXT | SHORT | {"true_cfg_scale": (1.0, 3.0)},
-    "opensora": TEXT
-    | {"image_guidance_scale": (1.0, 3.0), "flow_shift": (None, 3.0), "motion_score": (1, 4)}
+OWN_LENGTH: dict[str, Sequence[Any]] = {"max_sequence_length": (None,)}
+NEGATIVE: dict[str, Sequence[Any]] = {"negative_prompt": ("", "blurry, 低质量")}
+# By tiny pipeline: what only its rows draw from.
+MORE: dict[str, dict[str, Sequence[Any]]] = {
+    "wan": OWN_LENGTH,
+    "wan_moe": TWO_STAGES | OWN_LENGTH,
+    "wan_i2v_moe": TWO_STAGES | {"last_image": (None, "picture-0.png")},
+    "wan_animate": {"motion_encode_batch_size": (1,)},
+    "easyanimate": NEGATIVE,
+    "cogvideox_2b": OWN_LENGTH | {"use_dynamic_cfg": (False, True)},
+    "cogvideox_i2v": OWN_LENGTH,
+    "opensora": {"image_guidance_scale": (1.0, 3.0), "flow_shift": (None, 3.0), "motion_score": (1, 4)}
     | {"image": (None, "picture-0.png"), "frame_rate": (12, 24)},
-    "animatediff": TEXT,
-    "svd": {
-        "min_guidance_scale": (0.5, 1.0),
-        "max_guidance_scale": (1.0, 3.0),
-        "fps": (6, 7),
-        "motion_bucket_id": (40, 127),
-        "noise_aug_strength": (0.02, 0.1),
-        "decode_chunk_size": (None, 2),
-    },
-    "sd": TEXT | {"guidance_rescale": (0.0, 0.7)},
-    "sdxl": TEXT | {"guidance_rescale": (0.0, 0.7)},
-    "sd3": TEXT | SHORT | {"prompt_3": (None, "another")},
-    "flux": TEXT | {"true_cfg_scale": (1.0, 3.0)},
+    "svd": {"min_guidance_scale": (0.5, 1.0), "max_guidance_scale": (1.0, 3.0), "fps": (6, 7)}
+    | {"motion_bucket_id": (40, 127), "noise_aug_strength": (0.02, 0.1), "decode_chunk_size": (None, 2)},
+    "sd3": {"prompt_3": (None, "another")},
 }
-STEPS = (2, 3, 4)  # few, so that rows keep finishing and others join
-MANY, FEW = ("wan", "sd"), 16  # on a fleet, which needs many to share; and of each other pipeline
+# HunyuanVideo 1.5 pads every prompt to a thousand tokens.
+MANY, NUM_ROWS = 10, {"hunyuan_1_5": 5, "hunyuan_1_5_i2v": 5}
 
 FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 KARRAS = {"use_karras_sigmas": True}
@@ -110,61 +95,44 @@ SCHEDULERS: dict[str, Schedulers] = {
 
 
 def mixed_table(name: str, folder: Path) -> list[Cells]:
-    """Return a table's rows, shuffled; the files that they start from are written into `folder`."""
-    draw = random.Random(name)
+    """Return a table's rows, shuffled, of two sizes where the model renders another one than its smallest.
+
+    The files that they start from are written into `folder`.
+    """
+    spec, draw = inspect_model(tiny(name)), random.Random(name)
     schedulers = SCHEDULERS.get(name, OWN)
-    choices = dict(CHOICES[name])
-    for argument, num_frames in INPUTS.get(name, {}).items():
-        files = write_starts(folder, num_frames=num_frames)
-        choices[argument] = [*files, None] if argument == "last_image" else files  # not every row has one
+    choices = _choices(name, spec, folder)
     rows = []
-    for seed in range(64 if name in MANY else FEW):
-        scheduler = draw.choice(list(schedulers))
-        row = {**SIZES[name], "num_inference_steps": draw.choice(STEPS), "seed": seed, "scheduler": scheduler}
+    for seed in range(NUM_ROWS.get(name, MANY)):
+        scheduler = list(schedulers)[seed % len(schedulers)]
+        row = {**SIZES[name], "seed": seed, "scheduler": scheduler}
         row |= {argument: draw.choice(values) for argument, values in choices.items()}
         if name == "sd":
             row["eta"] = draw.choice([0.0, 0.5]) if scheduler in (None, "ddim") else None
         rows.append(row)
+    other = {"width": 2 * SIZES[name]["width"]} if "width" in SIZES[name] else {}
+    if other and all(_is_rendered(row | other, spec) for row in rows):
+        rows[2::5] = [row | other for row in rows[2::5]]
     draw.shuffle(rows)
     return rows
 
 
-def mixed_job(
-    name: str, dtype: str, rows: Sequence[Cells], folder: Path, *, address: str | None = None
-) -> dict[str, Any]:
-    """Return a job that renders such rows into `out` in `folder`, every size of forward probed."""
-    return job_values(
-        write_table(folder / "prompts.parquet", rows), folder / "out", model=name, address=address
-    ) | {
-        "model": {"path": str(tiny(name)), "dtype": dtype},
-        "defaults": {},
-        "batching": {"max_rows": 8 if name == "wan" else 4, "min_gain": 0},
-    }
+def _choices(name: str, spec: PipelineSpec, folder: Path) -> dict[str, Sequence[Any]]:
+    settable = spec.settable()
+    choices = {argument: values for argument, values in CHOICES.items() if argument in settable}
+    for argument in SMALLEST[name].keys() & choices.keys() - {"num_inference_steps", "strength"}:
+        choices[argument] = (SMALLEST[name][argument],)
+    choices |= MORE.get(name, {})
+    for argument, num_frames in INPUTS.get(name, {}).items():
+        files = write_starts(folder, num_frames=num_frames)
+        choices[argument] = [*files, None] if argument == "last_image" else files  # not every row has one
+    return choices
 
 
-def plain_digests(name: str, dtype: torch.dtype, rows: Sequence[Cells], folder: Path) -> Iterator[str]:
-    """What a script without framefleet renders, one row after the other. folder: of the rows' files."""
-    model = tiny(name)
-    class_name = json.loads((model / "model_index.json").read_text())["_class_name"]
-    pipe = class_named(class_name).from_pretrained(model, dtype=dtype)
-    pipe.set_progress_bar_config(disable=True)
-    own = pipe.scheduler
-    for row in rows:
-        choice = SCHEDULERS.get(name, OWN)[row["scheduler"]]
-        pipe.scheduler = own
-        if choice is not None:
-            scheduler_class, changes = getattr(diffusers, choice[0]), choice[1]
-            pipe.scheduler = scheduler_class.from_config(own.config, **changes)
-        given = {k: v for k, v in row.items() if v is not None and k not in ("seed", "scheduler")}
-        given |= {k: _opened(folder / v) for k, v in given.items() if k in ("image", "last_image", "video")}
-        generator = torch.Generator("cpu").manual_seed(row["seed"])
-        output = pipe(**given, generator=generator, output_type="np")
-        frames = output.frames[0] if hasattr(output, "frames") else output.images
-        yield frames_sha256((frames * 255).round().astype(np.uint8))
-
-
-def _opened(path: Path) -> Image.Image | list[Image.Image]:
-    if path.suffix == ".png":
-        return Image.open(path).convert("RGB")
-    with av.open(str(path)) as container:
-        return [frame.to_image() for frame in container.decode(video=0)]
+def _is_rendered(row: Cells, spec: PipelineSpec) -> bool:
+    arguments = {k: v for k, v in row.items() if v is not None and k not in ("seed", "scheduler")}
+    try:
+        checked(Request(arguments=arguments), spec, BUILT_IN["generate"], finder=Anything())
+    except TableError:
+        return False
+    return True

@@ -33,7 +33,7 @@ def fill_weights(module: nn.Module, *, seed: int) -> None:
         for name, weight in module.named_parameters():
             if name.endswith("bias"):
                 weight.zero_()
-            elif weight.numel() == max(weight.shape):  # one number per channel: a norm
+            elif weight.numel() == max(weight.shape, default=1):  # one number per channel: a norm
                 weight.fill_(2.0 if "norm_q" in name or "norm_k" in name else 1.0)
             else:
                 weight.normal_(std=1 / math.sqrt(_fan_in(name, weight)), generator=generator)

@@ -83,10 +83,14 @@ def s3_server(s3_process: str) -> S3Server:
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[str]:
-    """Yield the address of a cluster with room for two workers: `fleet.address` of many short jobs.
+    """Yield the address of a cluster with room for two workers: `fleet.address` of many short jobs."""
+    with warm_cluster() as address:
+        yield address
 
-    Its workers start warm.
-    """
+
+@contextmanager
+def warm_cluster() -> Iterator[str]:
+    """Yield the address of a cluster whose workers start warm."""
     with start("-m", "tests.warm.cluster", stdin=subprocess.PIPE, stderr=None) as cluster:
         assert cluster.stdin is not None and cluster.stdout is not None
         printed = iter(cluster.stdout.readline, "")

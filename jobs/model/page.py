@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from framefleet.jobs.model.measured import HEADS, measured_rows, not_tried
 from framefleet.pipeline.model.families.known import PRESETS
+from framefleet.pipeline.model.families.measured import read_measured
 from framefleet.pipeline.model.families.preset import Preset
 from framefleet.pipeline.model.options.footprint import (
     CARDS_GB,
@@ -13,6 +15,7 @@ from framefleet.pipeline.model.options.footprint import (
     activations_gb,
     offload_for,
 )
+from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 
 PAGE = """\
@@ -105,6 +108,28 @@ A row uses the scheduler that the model ships with, unless its `scheduler` cell 
 
 {remarks}
 
+## What was measured
+
+Rows that differ in prompt, seed, steps, guidance and size were rendered by two workers, or in one process
+(*workers* 0), with tiny models of random weights in bf16 and diffusers {diffusers}
+(`python -m tests.conformance`). *Exact in company*: all rows have
+the bits of plain calls of diffusers. *Shares forwards*: rows to a forward, in the mean; the first forwards of
+each size run row by row, so a few short rows stay far below what many long ones reach. Exactness does not
+depend on it: rows that cannot share a forward have one each.
+
+{measured}
+
+These were tried and render nothing:
+
+{not_rendered}
+
+A class that is in neither table works with its call's defaults, as far as it takes text, numbers, images and
+videos. Not tried, of those that make videos: {no_videos}.
+
+Not tried, of those that make images: {no_images}.
+
+What diffusers itself calls deprecated is left out, unless it was tried.
+
 ## One command each
 
 `prompts.csv` has a column `prompt`; every other argument may be a column too.
@@ -118,7 +143,7 @@ models whose weights can do that too take it with a [recipe](recipes.md).
 
 def page() -> str:
     """Return the text of docs/models.md."""
-    known = PRESETS
+    known, measured = PRESETS, read_measured()
     return PAGE.format(
         models=_table(
             ("preset", "makes", "size", "frames", "steps", "guidance", "dtype", "weights GB", "largest GB"),
@@ -142,6 +167,13 @@ def page() -> str:
             ("preset", "scheduler", "remarks"),
             ((p.name, p.scheduler, p.note) for p in known if p.scheduler or p.note),
         ),
+        diffusers=measured.diffusers,
+        measured=_table(HEADS, measured_rows(measured)),
+        not_rendered=_table(
+            ("class", "why"), ((f"`{name}`", why) for name, why in measured.not_rendered.items())
+        ),
+        no_videos=not_tried(measured, "video"),
+        no_images=not_tried(measured, "image"),
         commands="\n".join(f"    {command}" for p in known for command in _commands(p)),
     )
 
@@ -156,7 +188,8 @@ def size_text(preset: Preset) -> str:
 
 
 def frames_text(preset: Preset) -> str:
-    return f"{preset.arguments['num_frames']} at {preset.fps:g} fps" if preset.fps else ""
+    count = next((preset.arguments[name] for name in FRAME_PARAMETERS if name in preset.arguments), None)
+    return f"{count or 'any'} at {preset.fps:g} fps" if preset.fps else ""
 
 
 def in_words(preset: Preset) -> str:

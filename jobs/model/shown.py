@@ -7,10 +7,12 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
+from framefleet.jobs.model.measured import in_company
 from framefleet.jobs.model.page import fitting, in_words
 from framefleet.jobs.show.console import stderr, stdout
 from framefleet.jobs.show.libraries import quiet_libraries
 from framefleet.pipeline.errors import JobError, ModelError
+from framefleet.pipeline.model.families.measured import read_measured
 from framefleet.pipeline.model.options.footprint import CARDS_GB
 from framefleet.pipeline.model.sources.blobs import count_named
 from framefleet.pipeline.model.sources.integrity import model_digest
@@ -69,6 +71,8 @@ def show_info(model: str, *, revision: str | None, allow_pickle: bool) -> None:
     stdout.say(
         f"preset:    {spec.preset.name if spec.preset else 'none: its own signature and configs count'}"
     )
+    if findings := read_measured().of_class(spec.class_name):
+        stdout.say(f"measured:  {in_company(findings)}, with tiny models (docs/models.md)")
     for name, text in _rules(spec).items():
         stdout.say(f"{name + ':':<11}{text}")
     digest = (

@@ -7,6 +7,7 @@ from typing import Any
 from diffusers import (
     AutoencoderKLCogVideoX,
     CogVideoXDDIMScheduler,
+    CogVideoXFunControlPipeline,
     CogVideoXImageToVideoPipeline,
     CogVideoXPipeline,
     CogVideoXTransformer3DModel,
@@ -49,6 +50,11 @@ def cogvideox_1_5_i2v() -> DiffusionPipeline:
 
 def cogvideox_v2v() -> DiffusionPipeline:
     return CogVideoXVideoToVideoPipeline(**_parts(), transformer=_transformer())
+
+
+def cogvideox_fun_control() -> DiffusionPipeline:
+    """A clip's latents beside the noise."""
+    return CogVideoXFunControlPipeline(**_parts(), transformer=_transformer(in_channels=2 * CHANNELS))
 
 
 _PATCHES_OF_1_5 = {"patch_size_t": 2, "patch_bias": False}  # two latent frames to a token

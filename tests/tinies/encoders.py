@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
@@ -36,6 +35,8 @@ from transformers import (
     T5Config,
     T5EncoderModel,
 )
+
+from tests.tinies.templates import template_tokenizer
 
 TEXT_WIDTH = 32
 CHAT = (
@@ -81,21 +82,11 @@ def llama() -> LlamaModel:
 
 
 def llama_tokenizer() -> ByT5Tokenizer:
-    """Return one of bytes that makes as many tokens of HunyuanVideo's own words as Llama's, and no more.
+    """Return one of bytes that makes as many tokens of HunyuanVideo's own words as Llama's.
 
     The pipeline cuts these off by their number, and with more of them it would cut off the prompt.
     """
-    instruction, _, _ = DEFAULT_PROMPT_TEMPLATE["template"].partition("{}")
-    return instructed_tokenizer(instruction, DEFAULT_PROMPT_TEMPLATE["crop_start"])
-
-
-def instructed_tokenizer(instruction: str, count: int) -> ByT5Tokenizer:
-    """Return one of bytes that makes `count` tokens of the instruction."""
-    ends = [len(instruction) * i // count for i in range(count + 1)]
-    pieces = [instruction[start:end] for start, end in itertools.pairwise(ends)]
-    tokenizer = ByT5Tokenizer()
-    tokenizer.add_tokens(sorted(set(pieces)))
-    return tokenizer
+    return template_tokenizer(DEFAULT_PROMPT_TEMPLATE["template"], DEFAULT_PROMPT_TEMPLATE["crop_start"])
 
 
 def qwen(num_added: int = 0) -> Qwen2_5_VLForConditionalGeneration:

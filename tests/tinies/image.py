@@ -52,19 +52,13 @@ def sd() -> DiffusionPipeline:
 
 
 def sdxl() -> DiffusionPipeline:
-    denoiser = unet(
-        cross_attention_dim=2 * TEXT_WIDTH,  # both encoders' hidden states side by side
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=6 * 8 + TEXT_WIDTH,  # six numbers of sizes, and the pooled text
-    )
     return StableDiffusionXLPipeline(
         tokenizer=clip_tokenizer(),
         text_encoder=clip(),
         tokenizer_2=clip_tokenizer(),
         text_encoder_2=projected_clip(TEXT_WIDTH),
         vae=image_autoencoder(),
-        unet=denoiser,
+        unet=unet_xl(),
         scheduler=EulerDiscreteScheduler(**NOISE, timestep_spacing="leading"),
     )
 
@@ -130,6 +124,15 @@ def unet(**settings: Any) -> UNet2DConditionModel:
         norm_num_groups=4,
         attention_head_dim=2,
         **{**given, **settings},
+    )
+
+
+def unet_xl() -> UNet2DConditionModel:
+    return unet(
+        cross_attention_dim=2 * TEXT_WIDTH,  # both encoders' hidden states side by side
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + TEXT_WIDTH,  # six numbers of sizes, and the pooled text
     )
 
 

@@ -11,7 +11,8 @@ from diffusers import (
 )
 from transformers import ByT5Tokenizer
 
-from tests.tinies.encoders import TEXT_WIDTH, instructed_tokenizer, qwen
+from tests.tinies.encoders import TEXT_WIDTH, qwen
+from tests.tinies.templates import template_tokenizer
 
 CHANNELS = 4  # of the latents
 
@@ -43,5 +44,5 @@ def qwen_image() -> DiffusionPipeline:
     )
     # It cuts its own words off by their number, as many as Qwen's tokenizer makes of them.
     instruction, _, _ = pipe.prompt_template_encode.partition("{}")
-    pipe.register_modules(tokenizer=instructed_tokenizer(instruction, pipe.prompt_template_encode_start_idx))
+    pipe.register_modules(tokenizer=template_tokenizer(instruction, pipe.prompt_template_encode_start_idx))
     return pipe

@@ -15,10 +15,10 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     HunyuanVideoPipeline,
     HunyuanVideoTransformer3DModel,
+    LTXConditionPipeline,
     LTXImageToVideoPipeline,
     LTXPipeline,
     LTXVideoTransformer3DModel,
-    MotionAdapter,
     StableVideoDiffusionPipeline,
     UNetSpatioTemporalConditionModel,
 )
@@ -35,7 +35,8 @@ from tests.tinies.encoders import (
     projected_vision,
     t5,
 )
-from tests.tinies.image import UNET_CHANNELS, image_autoencoder, unet
+from tests.tinies.image import image_autoencoder, unet
+from tests.tinies.stable_video import adapter
 
 
 def ltx() -> DiffusionPipeline:
@@ -44,6 +45,11 @@ def ltx() -> DiffusionPipeline:
 
 def ltx_i2v() -> DiffusionPipeline:
     return LTXImageToVideoPipeline(**_ltx_parts())
+
+
+def ltx_condition() -> DiffusionPipeline:
+    """LTX-Video 0.9.7's kind, whose noise schedule is not shifted by size."""
+    return LTXConditionPipeline(**_ltx_parts() | {"scheduler": FlowMatchEulerDiscreteScheduler()})
 
 
 def _ltx_parts() -> dict[str, Any]:
@@ -108,19 +114,12 @@ def hunyuan() -> DiffusionPipeline:
 
 
 def animatediff() -> DiffusionPipeline:
-    adapter = MotionAdapter(
-        block_out_channels=UNET_CHANNELS,
-        motion_layers_per_block=1,
-        motion_num_attention_heads=2,
-        motion_norm_num_groups=4,
-        motion_max_seq_length=32,
-    )
     return AnimateDiffPipeline(
         tokenizer=clip_tokenizer(),
         text_encoder=clip(),
         vae=image_autoencoder(),
         unet=unet(),
-        motion_adapter=adapter,
+        motion_adapter=adapter(),
         # The one that AnimateDiff's documentation puts in place of the base model's.
         scheduler=DDIMScheduler(
             beta_schedule="linear", timestep_spacing="linspace", steps_offset=1, clip_sample=False

@@ -7,9 +7,14 @@ from typing import Any
 from diffusers import (
     AutoencoderKLWan,
     DiffusionPipeline,
+    LucyEditPipeline,
+    WanAnimatePipeline,
+    WanAnimateTransformer3DModel,
     WanImageToVideoPipeline,
     WanPipeline,
     WanTransformer3DModel,
+    WanVACEPipeline,
+    WanVACETransformer3DModel,
     WanVideoToVideoPipeline,
 )
 from transformers import ByT5Tokenizer
@@ -24,18 +29,18 @@ CONDITIONED = (
 
 
 def wan() -> DiffusionPipeline:
-    return WanPipeline(**_parts(), transformer=_transformer())
+    return WanPipeline(**wan_parts(), transformer=_transformer())
 
 
 def wan_moe() -> DiffusionPipeline:
     return WanPipeline(
-        **_parts(), transformer=_transformer(), transformer_2=_transformer(), boundary_ratio=0.875
+        **wan_parts(), transformer=_transformer(), transformer_2=_transformer(), boundary_ratio=0.875
     )
 
 
 def wan_known() -> DiffusionPipeline:
     """A tiny one that the preset of Wan 2.1 1.3B takes for its own: as many layers and latent channels."""
-    return WanPipeline(**_parts(channels=16), transformer=_transformer(channels=16, num_layers=30))
+    return WanPipeline(**wan_parts(channels=16), transformer=_transformer(channels=16, num_layers=30))
 
 
 def wan_ti2v() -> DiffusionPipeline:
@@ -51,7 +56,7 @@ def wan_ti2v_image() -> DiffusionPipeline:
 def wan_i2v() -> DiffusionPipeline:
     """Wan 2.1's kind: the picture's latents beside the noise, and its CLIP embedding beside the text."""
     return WanImageToVideoPipeline(
-        **_parts(),
+        **wan_parts(),
         transformer=_transformer(in_channels=CONDITIONED, image_dim=IMAGE_WIDTH, added_kv_proj_dim=32),
         image_encoder=vision(image_size=32, patch_size=8),
         image_processor=image_processor(image_size=32),
@@ -61,7 +66,7 @@ def wan_i2v() -> DiffusionPipeline:
 def wan_i2v_moe() -> DiffusionPipeline:
     """Wan 2.2 A14B's kind: two transformers, and the picture's latents only."""
     return WanImageToVideoPipeline(
-        **_parts(),
+        **wan_parts(),
         transformer=_transformer(in_channels=CONDITIONED),
         transformer_2=_transformer(in_channels=CONDITIONED),
         boundary_ratio=0.9,
@@ -69,10 +74,46 @@ def wan_i2v_moe() -> DiffusionPipeline:
 
 
 def wan_v2v() -> DiffusionPipeline:
-    return WanVideoToVideoPipeline(**_parts(), transformer=_transformer())
+    return WanVideoToVideoPipeline(**wan_parts(), transformer=_transformer())
 
 
-def _parts(*, channels: int = CHANNELS) -> dict[str, Any]:
+def wan_vace() -> DiffusionPipeline:
+    transformer = WanVACETransformer3DModel(
+        **network_sizes(),
+        vace_layers=[0, 1],
+        vace_in_channels=2 * CHANNELS + 8 * 8,  # two clips, and a mask
+    )
+    return WanVACEPipeline(**wan_parts(), transformer=transformer)
+
+
+def wan_animate() -> DiffusionPipeline:
+    """Wan 2.2 Animate's kind: a picture moves as one clip's poses and another's face do."""
+    transformer = WanAnimateTransformer3DModel(
+        **network_sizes(in_channels=CONDITIONED),
+        latent_channels=CHANNELS,
+        image_dim=IMAGE_WIDTH,
+        motion_encoder_channel_sizes={"4": 8, "8": 8, "16": 8},
+        motion_encoder_size=16,
+        motion_style_dim=8,
+        motion_dim=4,
+        motion_encoder_dim=32,
+        face_encoder_hidden_dim=16,
+        face_encoder_num_heads=2,
+        inject_face_latents_blocks=1,
+    )
+    return WanAnimatePipeline(
+        **wan_parts(),
+        transformer=transformer,
+        image_encoder=vision(image_size=32, patch_size=8),
+        image_processor=image_processor(image_size=32),
+    )
+
+
+def lucy() -> DiffusionPipeline:
+    return LucyEditPipeline(**wan_parts(), transformer=_transformer(in_channels=2 * CHANNELS))
+
+
+def wan_parts(*, channels: int = CHANNELS) -> dict[str, Any]:
     vae = AutoencoderKLWan(**_autoencoder_settings(channels), dim_mult=[1, 1, 1, 1])
     return _text_parts() | {"vae": vae}
 
@@ -113,14 +154,20 @@ def _text_parts() -> dict[str, Any]:
 def _transformer(
     *, channels: int = CHANNELS, num_layers: int = 2, in_channels: int | None = None, **settings: Any
 ) -> WanTransformer3DModel:
-    return WanTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=16,
-        in_channels=in_channels or channels,
-        out_channels=channels,
-        text_dim=TEXT_WIDTH,
-        freq_dim=32,
-        ffn_dim=64,
-        num_layers=num_layers,
-        **settings,
-    )
+    sizes = network_sizes(channels=channels, num_layers=num_layers, in_channels=in_channels)
+    return WanTransformer3DModel(**sizes, **settings)
+
+
+def network_sizes(
+    *, channels: int = CHANNELS, num_layers: int = 2, in_channels: int | None = None
+) -> dict[str, Any]:
+    return {
+        "num_attention_heads": 2,
+        "attention_head_dim": 16,
+        "in_channels": in_channels or channels,
+        "out_channels": channels,
+        "text_dim": TEXT_WIDTH,
+        "freq_dim": 32,
+        "ffn_dim": 64,
+        "num_layers": num_layers,
+    }

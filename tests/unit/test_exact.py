@@ -210,3 +210,22 @@ def test_nothing_stays_on_the_model() -> None:
     module = Net(block=Net(inner=Function(_shift)))
     _probe(module, _rows())
     assert not any("forward" in vars(child) for child in module.modules())
+
+
+class CutsText(nn.Module):
+    """Cuts the text of a single row off where its mask ends, and masks that of several."""
+
+    def forward(self, latents: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+        if len(latents) == 1:
+            return latents + text[:, : int(mask.sum())].mean(dim=1, keepdim=True)
+        return latents + (text * mask).mean(dim=1, keepdim=True)
+
+
+def test_rows_whose_texts_are_full_prove_nothing_for_shorter_ones() -> None:
+    module = CutsText()
+    full = [{"latents": row, "text": row[:, :8], "mask": torch.ones(1, 8)} for row in _rows()]
+    calls = [parse_call("transformer", (), row) for row in full]
+    outputs = [(module(**row), ()) for row in full]
+    plan = Plan(calls[0].axes, {}, layouts(outputs[0]))
+    assert are_equal(run_fused(module, module.forward, calls, plan), outputs)
+    assert probe(module, module.forward, calls, outputs, calls[0].axes) is None

@@ -15,6 +15,7 @@ from framefleet.jobs.model.page import page
 from framefleet.pipeline.model.families.known import PRESETS
 from framefleet.pipeline.model.families.preset import Preset
 from framefleet.pipeline.model.specs.dtypes import NAMES
+from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.models.crafter.variants import VARIANTS, Variant
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
@@ -50,7 +51,7 @@ def test_every_entry_of_the_table_is_whole() -> None:
         assert {preset.dtype, *preset.dtypes.values()} <= set(NAMES)
         assert set(preset.dtypes) <= set(preset.parameters)
         assert {"height", "width", "num_inference_steps"} <= set(preset.arguments)
-        assert ("num_frames" in preset.arguments) == bool(preset.fps)
+        assert bool({*FRAME_PARAMETERS, "segment_frame_length"} & set(preset.arguments)) == bool(preset.fps)
 
 
 # From scripts/run_*.sh and scripts/run.sh of the authors.

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from framefleet.pipeline.model.families.allegro import ALLEGRO
 from framefleet.pipeline.model.families.animatediff import ANIMATEDIFF
+from framefleet.pipeline.model.families.anyflow import ANYFLOW
 from framefleet.pipeline.model.families.aura_flow import AURA_FLOW
 from framefleet.pipeline.model.families.chroma import CHROMA
 from framefleet.pipeline.model.families.cogvideox import COGVIDEOX
@@ -13,29 +15,42 @@ from framefleet.pipeline.model.families.crafter import DYNAMICRAFTER, VIDEOCRAFT
 from framefleet.pipeline.model.families.family import Family
 from framefleet.pipeline.model.families.flux import FLUX
 from framefleet.pipeline.model.families.flux2 import FLUX2, FLUX2_KLEIN
+from framefleet.pipeline.model.families.helios import HELIOS
 from framefleet.pipeline.model.families.hunyuan import HUNYUANVIDEO
+from framefleet.pipeline.model.families.hunyuan_1_5 import HUNYUANVIDEO_1_5
+from framefleet.pipeline.model.families.kandinsky import KANDINSKY
 from framefleet.pipeline.model.families.krea import KREA2
 from framefleet.pipeline.model.families.latent_consistency import LATENT_CONSISTENCY
 from framefleet.pipeline.model.families.ltx import LTX
+from framefleet.pipeline.model.families.ltx2 import LTX2
 from framefleet.pipeline.model.families.lumina import LUMINA2
+from framefleet.pipeline.model.families.mochi import MOCHI
 from framefleet.pipeline.model.families.opensora import OPENSORA
 from framefleet.pipeline.model.families.others import WITHOUT_PRESETS
 from framefleet.pipeline.model.families.pixart import PIXART
 from framefleet.pipeline.model.families.preset import Preset
 from framefleet.pipeline.model.families.qwen_image import QWEN_IMAGE
 from framefleet.pipeline.model.families.sana import SANA, SANA_SPRINT
+from framefleet.pipeline.model.families.sana_video import SANA_IMAGE_TO_VIDEO, SANA_VIDEO
+from framefleet.pipeline.model.families.skyreels import SKYREELS
 from framefleet.pipeline.model.families.stable_diffusion import STABLE_DIFFUSION
 from framefleet.pipeline.model.families.stable_diffusion_3 import STABLE_DIFFUSION_3
 from framefleet.pipeline.model.families.stable_video_diffusion import STABLE_VIDEO_DIFFUSION
 from framefleet.pipeline.model.families.wan import WAN
 from framefleet.pipeline.model.families.z_image import Z_IMAGE
 
-# Each is rendered by tests/models/test_families.py. Pages and messages list them in this order.
+# Each is rendered by tests/models/test_families.py, and all by tests/models/test_conformance.py. Pages and
+# messages list them in this order.
 RENDERED = (
     WAN,
     COGVIDEOX,
     LTX,
     HUNYUANVIDEO,
+    SKYREELS,
+    KANDINSKY,
+    SANA_VIDEO,
+    HELIOS,
+    MOCHI,
     OPENSORA,
     ANIMATEDIFF,
     STABLE_VIDEO_DIFFUSION,
@@ -45,8 +60,13 @@ RENDERED = (
     FLUX,
     STABLE_DIFFUSION,
 )
-# Rendered in company by the tests of conformance, as every class with a tiny pipeline is.
-IMAGES = (
+# Rendered by tests/models/test_conformance.py, as every class with a tiny pipeline is.
+_FURTHER = (
+    LTX2,
+    HUNYUANVIDEO_1_5,
+    ALLEGRO,
+    ANYFLOW,
+    SANA_IMAGE_TO_VIDEO,
     FLUX2,
     FLUX2_KLEIN,
     QWEN_IMAGE,
@@ -60,7 +80,7 @@ IMAGES = (
     AURA_FLOW,
     LATENT_CONSISTENCY,
 )
-FAMILIES = (*RENDERED, *IMAGES, *WITHOUT_PRESETS)
+FAMILIES = (*RENDERED, *_FURTHER, *WITHOUT_PRESETS)
 PRESETS = tuple(preset for family in FAMILIES for preset in family.presets)
 _NONE = Family(prefix="")  # the factors of its autoencoder and denoiser, no guess at its default size
 

@@ -164,5 +164,64 @@ WAN = Family(
                 "The 720P model renders 720 x 1280: give height and width. `max_sequence_length` stays 512."
             ),
         ),
+        # Configs: diffusers' script convert_wan_to_diffusers. Values of the call: the signature of
+        # WanVACEPipeline; precision: its docstring.
+        Preset(
+            name="wan2.1-vace-14b",
+            models=("Wan-AI/Wan2.1-VACE-14B-diffusers",),
+            inputs=("text", "video"),
+            pipelines=("WanVACEPipeline",),
+            match=dict(transformer=dict(num_layers=40, vace_in_channels=96)),
+            arguments=dict(height=480, width=832, num_frames=81, num_inference_steps=50, guidance_scale=5.0),
+            fps=16,
+            dtypes=dict(vae="fp32"),
+            parameters=dict(transformer=17338, text_encoder=5681, vae=127),
+            held=dict(transformer=639, text_encoder=1050),
+            token=(4, 16, 16),
+            width=5120,
+            licence="apache-2.0",
+            note="With a `video` clips have its shape, within height x width. At 720P flow_shift 5.",
+        ),
+        Preset(
+            name="wan2.1-vace-1.3b",
+            models=("Wan-AI/Wan2.1-VACE-1.3B-diffusers",),
+            inputs=("text", "video"),
+            pipelines=("WanVACEPipeline",),
+            match=dict(transformer=dict(num_layers=30, vace_in_channels=96)),
+            arguments=dict(height=480, width=832, num_frames=81, num_inference_steps=50, guidance_scale=5.0),
+            fps=16,
+            dtypes=dict(vae="fp32"),
+            parameters=dict(transformer=2154, text_encoder=5681, vae=127),
+            held=dict(transformer=78, text_encoder=1050),
+            token=(4, 16, 16),
+            width=1536,
+            licence="apache-2.0",
+            note="With a `video` clips have its shape, within height x width.",
+        ),
+        # Values of the call: signature and docstring of diffusers' WanAnimatePipeline.
+        Preset(
+            name="wan2.2-animate-14b",
+            models=("Wan-AI/Wan2.2-Animate-14B-Diffusers",),
+            inputs=("image",),
+            pipelines=("WanAnimatePipeline",),
+            match=dict(transformer=dict(num_layers=40, in_channels=36, motion_encoder_dim=512)),
+            arguments=dict(
+                height=720,
+                width=1280,
+                segment_frame_length=77,
+                num_inference_steps=20,
+                guidance_scale=1.0,
+            ),
+            fps=30,
+            parameters=dict(transformer=17275, text_encoder=5681, image_encoder=632, vae=127),
+            held=dict(transformer=686, text_encoder=1050),
+            token=(4, 16, 16),
+            width=5120,
+            licence="apache-2.0",
+            note=(
+                "The image moves as `pose_video` and `face_video` do, and as long. "
+                "Rows share forwards with `motion_encode_batch_size` 1."
+            ),
+        ),
     ),
 )

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from framefleet.pipeline.model.families.preset import Preset
+from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 
 _Offload = Literal["none", "model", "group"]
@@ -18,6 +19,8 @@ CARDS_GB = (8, 12, 24, 80)
 # norm (3), query, key, value, output (4), rotated copies in fp32 (4), a feed-forward four times as wide (5).
 WIDTHS = 16
 VALUE_BYTES = 2
+# What says how many frames are denoised at once.
+_CLIP = (*FRAME_PARAMETERS, "segment_frame_length")
 # CUDA itself, its libraries' workspaces, and the autoencoder at work on one tile.
 FIXED_GB = 2.0
 
@@ -34,7 +37,8 @@ def peak_gb(preset: Preset, offload: _Offload) -> float:
 
 def activations_gb(preset: Preset) -> float:
     """Return what the denoiser computes with at its native size, for one row."""
-    frames, height, width = (preset.arguments.get(name, 1) for name in ("num_frames", "height", "width"))
+    frames = next((preset.arguments[name] for name in _CLIP if name in preset.arguments), 1)
+    height, width = preset.arguments["height"], preset.arguments["width"]
     step, *pixels = preset.token
     tokens = (1 + (int(frames) - 1) // step) * (int(height) // pixels[0]) * (int(width) // pixels[1])
     return tokens * preset.width * WIDTHS * VALUE_BYTES * (2 if preset.joined else 1) / 1e9

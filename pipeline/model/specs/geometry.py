@@ -11,7 +11,7 @@ from framefleet.pipeline.model.families.family import Family, config_value
 from framefleet.pipeline.model.specs.signature import Parameter
 from framefleet.pipeline.model.specs.size_rules import SizeRules
 
-FRAME_PARAMETERS = ("num_frames", "video_length")
+FRAME_PARAMETERS = ("num_frames", "video_length", "frames")
 _LEVELS = ("block_out_channels", "encoder_block_out_channels", "dim_mult")  # one entry per resolution
 _Configs = Mapping[str, Mapping[str, Any]]
 Parameters = Mapping[str, Parameter]

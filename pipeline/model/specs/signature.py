@@ -26,6 +26,10 @@ INPUTS: dict[str, InputKind] = {
     "video": "video",
     "control_video": "video",
     "driving_video": "video",
+    "pose_video": "video",
+    "face_video": "video",
+    "background_video": "video",
+    "mask_video": "video",
 }
 
 # Parameters of recipes that take a loaded model, which makes such a thing from text: a cell holds its name in

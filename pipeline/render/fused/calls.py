@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Hashable, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -107,6 +107,25 @@ def tensor_sizes(call: Call) -> Hashable | None:
     if call.has_lists or not call.batch:
         return None
     return call.module, call.batch, tuple(leaf.shape for leaf in call.leaves if isinstance(leaf, Tensor))
+
+
+def with_shorter_masks(call: Call, *, keep: float) -> Call:
+    """Return the call with that part of each mask of tokens kept, or the call itself, which has none."""
+    leaves = [_shortened(leaf, keep) if _is_mask(leaf, call.batch) else leaf for leaf in call.leaves]
+    is_other = any(leaf is not own for leaf, own in zip(leaves, call.leaves, strict=True))
+    return replace(call, leaves=leaves, given=None) if is_other else call
+
+
+def _is_mask(leaf: Any, batch: int) -> bool:
+    """Whether it says for each token of each row that it counts (1) or not (0)."""
+    is_flat = isinstance(leaf, Tensor) and leaf.dim() == 2 and leaf.shape[0] == batch and leaf.shape[1] > 1
+    return is_flat and bool(((leaf == 0) | (leaf == 1)).all())
+
+
+def _shortened(mask: Tensor, keep: float) -> Tensor:
+    shorter = mask.clone()
+    shorter[:, max(1, int(mask.shape[1] * keep)) :] = 0
+    return shorter
 
 
 def adapters_of(calls: Sequence[Call]) -> tuple[Adapters, ...]:

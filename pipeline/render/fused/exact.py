@@ -11,6 +11,7 @@ forward is not repeatable itself; its sizes are refused.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,8 +23,8 @@ from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 from framefleet.pipeline.memory import is_out_of_memory
 from framefleet.pipeline.model.options.regions import separable
-from framefleet.pipeline.render.fused.calls import Axes, Call, adapters_of, bits
-from framefleet.pipeline.render.fused.joining import Layout, join_calls, layouts
+from framefleet.pipeline.render.fused.calls import Axes, Call, adapters_of, bits, with_shorter_masks
+from framefleet.pipeline.render.fused.joining import Layout, join_calls, layouts, with_holders
 from framefleet.pipeline.render.fused.pins import (
     Forward,
     Plan,
@@ -35,6 +36,8 @@ from framefleet.pipeline.render.fused.pins import (
     pinned_modules,
     run_fused,
 )
+
+log = logging.getLogger(__name__)
 
 # Rounding to half precision hides most differences of the sums inside: about one output in 10,000 shows one
 # (fp32 sums differ by 1e-6, bf16 steps are 4e-3), so 2**17 equal outputs leave a chance of one in 100,000 to
@@ -61,8 +64,31 @@ def probe(
         pins |= _differing(module, forward, calls, level, traces, Plan(axes, pins, like))
         plan = Plan(axes, dict(pins), like)
         if are_equal(run_fused(module, forward, calls, plan), outputs):
-            return plan
+            return plan if _holds_for_other_masks(module, forward, calls, plan) else None
     return None
+
+
+def _holds_for_other_masks(module: nn.Module, forward: Forward, calls: Sequence[Call], plan: Plan) -> bool:
+    """Whether a plan is exact for rows of other lengths too.
+
+    Some networks cut the text of a single row off at its length, where they mask that of several: such rows
+    agree as long as every text is full.
+    """
+    others = [with_shorter_masks(call, keep=(i + 1) / (len(calls) + 1)) for i, call in enumerate(calls)]
+    if all(other is call for other, call in zip(others, calls, strict=True)):
+        return True
+    try:
+        alone = [_alone(forward, other) for other in others]
+    except Exception as error:  # whatever a network says to a mask that is none of tokens
+        log.debug("%s takes no other masks: %s", type(module).__name__, error)
+        return True
+    return are_equal(run_fused(module, forward, others, plan), alone)
+
+
+def _alone(forward: Forward, call: Call) -> Any:
+    args, kwargs = call.arguments()
+    with working_on(adapters_of([call])):
+        return with_holders(forward(*args, **kwargs), args, kwargs)
 
 
 def are_equal(mine: Any, theirs: Any) -> bool:

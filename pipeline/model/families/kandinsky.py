@@ -1,0 +1,54 @@
+"""Kandinsky 5: from text and from an image.
+
+Values of the calls: the docstrings of diffusers' Kandinsky5T2VPipeline and Kandinsky5I2VPipeline. Configs:
+github.com/kandinskylab/kandinsky-5 configs/config_5s_sft.yaml and config_5s_i2v_pro_20b.yaml, `dit_params`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from framefleet.pipeline.model.families.family import Family
+from framefleet.pipeline.model.families.preset import Preset
+
+_LITE = Preset(
+    name="kandinsky-5-lite",
+    models=(
+        "kandinskylab/Kandinsky-5.0-T2V-Lite-sft-5s-Diffusers",
+        "kandinskylab/Kandinsky-5.0-I2V-Lite-5s-Diffusers",
+    ),
+    inputs=("text", "image"),
+    pipelines=("Kandinsky5T2VPipeline", "Kandinsky5I2VPipeline"),
+    match=dict(transformer=dict(model_dim=1792, num_visual_blocks=32, in_visual_dim=16)),
+    arguments=dict(height=512, width=768, num_frames=121, num_inference_steps=50, guidance_scale=5.0),
+    fps=24,
+    parameters=dict(transformer=2008, text_encoder=8292, text_encoder_2=123, vae=246),
+    held=dict(transformer=70, text_encoder=545),
+    token=(4, 16, 16),
+    width=1792,
+    licence="mit",
+    note="Distilled ones take 16 steps: give them.",
+)
+
+KANDINSKY = Family(
+    prefix="Kandinsky5",
+    size_base=16,
+    fps=24,
+    sends=(),
+    presets=(
+        _LITE,
+        replace(
+            _LITE,
+            name="kandinsky-5-pro",
+            models=(
+                "kandinskylab/Kandinsky-5.0-T2V-Pro-sft-5s-Diffusers",
+                "kandinskylab/Kandinsky-5.0-I2V-Pro-sft-5s-Diffusers",
+            ),
+            match=dict(transformer=dict(model_dim=4096, num_visual_blocks=60, in_visual_dim=16)),
+            parameters=dict(transformer=19311, text_encoder=8292, text_encoder_2=123, vae=246),
+            held=dict(transformer=336, text_encoder=545),
+            width=4096,
+            note="",
+        ),
+    ),
+)

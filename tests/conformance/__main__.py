@@ -1,0 +1,76 @@
+"""Measure tiny pipelines on a fleet: `python -m tests.conformance [--here] [NAME ...]`, without names all.
+
+Writes what docs/models.md tells of their classes, and the page. --here: in this process, without a fleet.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+
+import diffusers
+
+import tests.conftest  # noqa: F401  the token of the cluster, before Ray is imported
+from framefleet.jobs.model.page import page
+from framefleet.pipeline.model.families.measured import Finding, Measurements, read_measured, write_measured
+from tests.conformance.classes import classes_by_kind
+from tests.conformance.company import rendered_by_fleet, rendered_here
+from tests.conformance.finding import compare
+from tests.conformance.plain import plain_calls
+from tests.conformance.reasons import NOT_RENDERED
+from tests.jobs import ROOT
+from tests.mixed import DTYPES, mixed_table
+from tests.servers import warm_cluster
+from tests.tiny import SMALLEST
+
+HERE = "--here"
+WORKERS = 2
+DTYPE = "bf16"  # what models are rendered in; the tests measure in fp32
+IN_FP32 = ("skyreels_df_v2v", "lucy")  # diffusers itself fails with their autoencoders in bf16
+
+
+def main(arguments: list[str]) -> int:
+    """Measure the tiny pipelines of these names."""
+    names = [argument for argument in arguments if argument != HERE] or sorted(SMALLEST)
+    with nullcontext() if HERE in arguments else warm_cluster() as address:
+        for name in names:
+            print(name, found := measure(name, address), flush=True)
+            write_with(name, found)
+    return 0
+
+
+def write_with(name: str, found: Finding) -> None:
+    """Write all findings, and the page, with that of `name` as it is now."""
+    read_measured.cache_clear()  # another process may measure others
+    known = read_measured()
+    findings = {name: old for name, old in known.findings.items() if name in SMALLEST}
+    is_current = known.diffusers == diffusers.__version__  # reading all classes takes half a minute
+    write_measured(
+        Measurements(
+            diffusers=diffusers.__version__,
+            findings={**findings, name: found},
+            classes=known.classes if is_current else classes_by_kind(),
+            not_rendered=NOT_RENDERED,
+        )
+    )
+    (ROOT / "docs" / "models.md").write_text(page(), encoding="utf-8")
+
+
+def measure(name: str, address: str | None) -> Finding:
+    """Render mixed rows on the cluster at `address`, or in this process, and each alone by a plain call."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        rows, dtype = mixed_table(name, folder), "fp32" if name in IN_FP32 else DTYPE
+        if address:
+            found = rendered_by_fleet(name, dtype, rows, folder, address=address, workers=WORKERS)
+        else:
+            found = rendered_here(name, dtype, rows, folder)
+        plain = plain_calls(name, DTYPES[dtype], rows, folder)
+        made = {row["seed"]: one for row, one in zip(rows, plain, strict=True)}
+        return compare(name, made, found, workers=WORKERS if address else 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,101 @@
+"""What a script without framefleet makes of a tiny pipeline's rows: each by a call on a fresh pipeline."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import diffusers
+import numpy as np
+import torch
+from PIL import Image
+
+from framefleet.pipeline.model.options.offload import modules_of
+from framefleet.pipeline.model.registry import class_named
+from framefleet.pipeline.model.specs.model_index import read_index
+from framefleet.pipeline.outputs.frames import frames_sha256
+from tests.mixed import OWN, SCHEDULERS, Cells
+from tests.tiny import INPUTS, OPTIONS, tiny
+
+SOUNDS = ("audio", "audios")  # what outputs of diffusers call it
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What became of a row: digests of frames and sound, if any. rows: of a forward, in the mean."""
+
+    frames: str | None
+    sound: str | None
+    rows: float = 1.0
+
+
+def plain_calls(name: str, dtype: torch.dtype, rows: Sequence[Cells], folder: Path) -> Iterator[Made]:
+    """Yield what each row makes. folder: of the files that rows start from."""
+    loaded = class_named(read_index(tiny(name)).class_name).from_pretrained(tiny(name), dtype=dtype)
+    loaded.set_progress_bar_config(disable=True)
+    if OPTIONS.get(name, {}).get("vae_tiling"):
+        loaded.vae.enable_tiling()
+    # Not of weights: where in memory they begin decides which kernels take them, and so bits.
+    weights = {
+        id(weight): weight for network in modules_of(loaded).values() for weight in network.parameters()
+    }
+    for row in rows:
+        pipe = copy.deepcopy(loaded, dict(weights))
+        choice = SCHEDULERS.get(name, OWN)[row["scheduler"]]
+        if choice is not None:
+            scheduler_class, changes = getattr(diffusers, choice[0]), choice[1]
+            pipe.scheduler = scheduler_class.from_config(pipe.scheduler.config, **changes)
+        yield _called(pipe, row["seed"], _opened(name, row, folder))
+
+
+def _opened(name: str, row: Cells, folder: Path) -> dict[str, Any]:
+    given = {key: cell for key, cell in row.items() if cell is not None and key not in ("seed", "scheduler")}
+    files = {*INPUTS.get(name, {}), "image", "last_image"} & given.keys()
+    return given | {key: _read(folder / given[key]) for key in files}
+
+
+def _read(path: Path) -> Image.Image | list[Image.Image]:
+    if path.suffix == ".png":
+        return Image.open(path).convert("RGB")
+    with av.open(str(path)) as container:
+        return [frame.to_image() for frame in container.decode(video=0)]
+
+
+def _called(pipe: Any, seed: int, given: Mapping[str, Any]) -> Made:
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+    output = pipe(**given, generator=torch.Generator("cpu").manual_seed(seed), output_type="np")
+    return Made(_frames_sha256(output), _sound_sha256(output, pipe))
+
+
+def _frames_sha256(output: Any) -> str | None:
+    """Return the digest of an output's first clip, or of its one image, as uint8 (T, H, W, 3)."""
+    frames = output.frames[0] if hasattr(output, "frames") else getattr(output, "images", None)
+    return None if frames is None else frames_sha256((np.asarray(frames) * 255).round().astype(np.uint8))
+
+
+def _sound_sha256(output: Any, pipe: Any) -> str | None:
+    """Return the digest of an output's sound as 16-bit samples, channels side by side."""
+    sound = next((getattr(output, name) for name in SOUNDS if getattr(output, name, None) is not None), None)
+    if sound is None:
+        return None
+    samples = torch.as_tensor(sound).float().cpu().numpy()
+    samples = samples.reshape(-1, samples.shape[-1])
+    digest = hashlib.sha256(f"int16 {samples.shape[1]}x{samples.shape[0]} {_rate(pipe)}\n".encode("ascii"))
+    digest.update((samples.T.clip(-1, 1) * np.float32(32767)).round().astype("<i2").tobytes())
+    return digest.hexdigest()
+
+
+def _rate(pipe: Any) -> int:
+    """Return the samples in a second, as the examples of diffusers find them."""
+    if hasattr(pipe, "audio_sample_rate"):  # Kandinsky 6
+        return int(pipe.audio_sample_rate)
+    vocoder = getattr(pipe, "vocoder", None)
+    return int(vocoder.config.output_sampling_rate if vocoder else pipe.vae.sampling_rate)

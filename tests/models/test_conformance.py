@@ -1,0 +1,48 @@
+"""Every class with a tiny pipeline: rows in company are plain calls, and all is as measured.json says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import diffusers
+import pytest
+
+from framefleet.pipeline.model.families.measured import Finding, read_measured
+from tests.conformance.classes import classes_by_kind
+from tests.conformance.company import rendered_here
+from tests.conformance.finding import compare
+from tests.conformance.plain import plain_calls
+from tests.mixed import DTYPES, mixed_table
+from tests.tiny import SMALLEST
+
+AGAIN = "run `python -m tests.conformance {}` and look at what changes"
+
+
+@pytest.mark.parametrize("name", sorted(SMALLEST))
+def test_rows_in_company_are_those_of_plain_calls_as_was_measured(name: str, tmp_path: Path) -> None:
+    rows = mixed_table(name, tmp_path)
+    found = rendered_here(name, "fp32", rows, tmp_path)
+    plain = list(plain_calls(name, DTYPES["fp32"], rows, tmp_path))
+    assert len({made.frames for made in plain}) > len(rows) // 2  # what they differ in is seen
+    now = compare(name, {row["seed"]: made for row, made in zip(rows, plain, strict=True)}, found)
+    assert name in read_measured().findings, AGAIN.format(name)
+    assert _said(now) == _said(read_measured().findings[name]), (now, AGAIN.format(name))
+
+
+def _said(finding: Finding) -> tuple[object, ...]:
+    """Return what few rows and many agree in."""
+    is_exact, is_shared = finding.equal == finding.rows, finding.mean_batch > 1
+    return finding.class_name, finding.makes, is_exact, is_shared, finding.sound, finding.why
+
+
+def test_the_page_lists_every_class_of_the_installed_diffusers() -> None:
+    measured = read_measured()
+    assert measured.diffusers == diffusers.__version__
+    assert measured.classes == classes_by_kind()
+    assert measured.findings.keys() == SMALLEST.keys()
+
+
+def test_what_is_not_exact_or_not_shared_has_its_reason() -> None:
+    for finding in read_measured().findings.values():
+        if finding.equal < finding.rows or finding.mean_batch <= 1 or finding.sound == "dropped":
+            assert finding.why, f"{finding.class_name}: say why in tests/conformance/reasons.py"

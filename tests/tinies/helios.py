@@ -1,0 +1,40 @@
+"""Tiny Helios pipelines, which render chunk after chunk: at one size, and up a pyramid of sizes."""
+
+from __future__ import annotations
+
+from diffusers import (
+    DiffusionPipeline,
+    HeliosDMDScheduler,
+    HeliosPipeline,
+    HeliosPyramidPipeline,
+    HeliosScheduler,
+    HeliosTransformer3DModel,
+)
+
+from tests.tinies.encoders import TEXT_WIDTH
+from tests.tinies.wan import CHANNELS, wan_parts
+
+
+def helios() -> DiffusionPipeline:
+    scheduler = HeliosScheduler(stages=1, stage_range=[0, 1], use_dynamic_shifting=True)
+    return HeliosPipeline(**wan_parts() | {"scheduler": scheduler}, transformer=_transformer())
+
+
+def helios_pyramid() -> DiffusionPipeline:
+    # With diffusers' own gamma, 1/3, the noise's covariance has no Cholesky factor on a CPU.
+    parts = wan_parts() | {"scheduler": HeliosDMDScheduler(gamma=0.3)}
+    return HeliosPyramidPipeline(**parts, transformer=_transformer(), is_distilled=True)
+
+
+def _transformer() -> HeliosTransformer3DModel:
+    return HeliosTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=16,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        text_dim=TEXT_WIDTH,
+        freq_dim=32,
+        ffn_dim=64,
+        num_layers=2,
+        rope_dim=(8, 4, 4),
+    )

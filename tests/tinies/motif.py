@@ -1,0 +1,71 @@
+"""Tiny Motif-Video pipelines: from text, and from a picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers import (
+    AdaptiveProjectedGuidance,
+    DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    MotifVideoImage2VideoPipeline,
+    MotifVideoPipeline,
+    MotifVideoTransformer3DModel,
+)
+from transformers import SiglipImageProcessor, T5Gemma2Encoder, T5Gemma2EncoderConfig, T5Gemma2TextConfig
+
+from tests.tinies.encoders import IMAGE_WIDTH, TEXT_WIDTH
+from tests.tinies.wan import CHANNELS, wan_parts
+
+
+def motif() -> DiffusionPipeline:
+    return MotifVideoPipeline(**_parts(), transformer=_transformer())
+
+
+def motif_i2v() -> DiffusionPipeline:
+    return MotifVideoImage2VideoPipeline(
+        **_parts(),
+        transformer=_transformer(image_embed_dim=IMAGE_WIDTH),
+        feature_extractor=SiglipImageProcessor(size={"height": 32, "width": 32}),
+    )
+
+
+def _parts() -> dict[str, Any]:
+    text = T5Gemma2TextConfig(
+        vocab_size=384,
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=64,
+        head_dim=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        dropout_rate=0.0,  # transformers' encoder reads it and does not set it
+    )
+    sight = {
+        "hidden_size": IMAGE_WIDTH,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 32,
+        "patch_size": 8,
+    }
+    config = T5Gemma2EncoderConfig(text_config=text, vision_config=sight, mm_tokens_per_image=4)
+    return wan_parts() | {
+        "text_encoder": T5Gemma2Encoder(config),
+        "scheduler": FlowMatchEulerDiscreteScheduler(shift=7.0),
+        "guider": AdaptiveProjectedGuidance(guidance_scale=8.0),
+    }
+
+
+def _transformer(**settings: Any) -> MotifVideoTransformer3DModel:
+    return MotifVideoTransformer3DModel(
+        in_channels=2 * CHANNELS + 1,  # the noise, a first frame, and where it is
+        out_channels=CHANNELS,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        num_layers=1,
+        num_single_layers=1,
+        text_embed_dim=TEXT_WIDTH,
+        rope_axes_dim=(4, 6, 6),
+        **settings,
+    )

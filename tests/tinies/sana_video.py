@@ -1,0 +1,61 @@
+"""Tiny SANA-Video pipelines: from text, and from a picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers import (
+    DiffusionPipeline,
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    SanaImageToVideoPipeline,
+    SanaVideoPipeline,
+    SanaVideoTransformer3DModel,
+)
+from transformers import Gemma2Config, Gemma2Model
+
+from tests.tinies.encoders import TEXT_WIDTH
+from tests.tinies.wan import CHANNELS, wan_parts
+
+FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 8.0}
+
+
+def sana_video() -> DiffusionPipeline:
+    return SanaVideoPipeline(**_parts(), scheduler=DPMSolverMultistepScheduler(**FLOW))
+
+
+def sana_video_i2v() -> DiffusionPipeline:
+    return SanaImageToVideoPipeline(**_parts(), scheduler=FlowMatchEulerDiscreteScheduler(shift=8.0))
+
+
+def _parts() -> dict[str, Any]:
+    text_encoder = Gemma2Model(
+        Gemma2Config(
+            vocab_size=384,
+            hidden_size=TEXT_WIDTH,
+            intermediate_size=64,
+            head_dim=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+        )
+    )
+    transformer = SanaVideoTransformer3DModel(
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        num_layers=2,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=16,
+        cross_attention_dim=32,
+        caption_channels=TEXT_WIDTH,
+        sample_size=8,
+    )
+    parts = wan_parts()
+    return {
+        "tokenizer": parts["tokenizer"],
+        "text_encoder": text_encoder,
+        "vae": parts["vae"],
+        "transformer": transformer,
+    }

@@ -1,0 +1,60 @@
+"""Tiny SkyReels V2 pipelines: from text, from a picture, and by diffusion forcing, which goes on in turns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers import (
+    DiffusionPipeline,
+    SkyReelsV2DiffusionForcingImageToVideoPipeline,
+    SkyReelsV2DiffusionForcingPipeline,
+    SkyReelsV2DiffusionForcingVideoToVideoPipeline,
+    SkyReelsV2ImageToVideoPipeline,
+    SkyReelsV2Pipeline,
+    SkyReelsV2Transformer3DModel,
+)
+
+from tests.tinies.encoders import IMAGE_WIDTH, TEXT_WIDTH, image_processor, projected_vision
+from tests.tinies.wan import CHANNELS, CONDITIONED, wan_parts
+
+
+def skyreels() -> DiffusionPipeline:
+    return SkyReelsV2Pipeline(**wan_parts(), transformer=_transformer())
+
+
+def skyreels_i2v() -> DiffusionPipeline:
+    return SkyReelsV2ImageToVideoPipeline(
+        **wan_parts(),
+        transformer=_transformer(in_channels=CONDITIONED, image_dim=IMAGE_WIDTH, added_kv_proj_dim=32),
+        image_encoder=projected_vision(image_size=32, patch_size=8),
+        image_processor=image_processor(image_size=32),
+    )
+
+
+def skyreels_df() -> DiffusionPipeline:
+    return SkyReelsV2DiffusionForcingPipeline(**wan_parts(), transformer=_transformer(**_FORCED))
+
+
+def skyreels_df_i2v() -> DiffusionPipeline:
+    return SkyReelsV2DiffusionForcingImageToVideoPipeline(**wan_parts(), transformer=_transformer(**_FORCED))
+
+
+def skyreels_df_v2v() -> DiffusionPipeline:
+    return SkyReelsV2DiffusionForcingVideoToVideoPipeline(**wan_parts(), transformer=_transformer(**_FORCED))
+
+
+_FORCED = {"inject_sample_info": True}  # the rate is told to the network
+
+
+def _transformer(**settings: Any) -> SkyReelsV2Transformer3DModel:
+    given: dict[str, Any] = {"in_channels": CHANNELS}
+    return SkyReelsV2Transformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=16,
+        out_channels=CHANNELS,
+        text_dim=TEXT_WIDTH,
+        freq_dim=32,
+        ffn_dim=64,
+        num_layers=2,
+        **{**given, **settings},
+    )
