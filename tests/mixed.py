@@ -37,12 +37,20 @@ CHOICES: dict[str, Sequence[Any]] = {
 }
 TWO_STAGES: dict[str, Sequence[Any]] = {"guidance_scale_2": (None, 1.0, 4.0)}
 OWN_LENGTH: dict[str, Sequence[Any]] = {"max_sequence_length": (None,)}
+GUIDED: dict[str, Sequence[Any]] = {"guidance_scale": (3.0, 4.0, 5.5)}  # without, diffusers' blocks fail
+OF_TEXT: dict[str, Sequence[Any]] = {"strength": (None,)}  # of blocks that start from an image
 NEGATIVE: dict[str, Sequence[Any]] = {"negative_prompt": ("", "blurry, 低质量")}
 # By tiny pipeline: what only its rows draw from.
 MORE: dict[str, dict[str, Sequence[Any]]] = {
     "wan": OWN_LENGTH,
     "wan_moe": TWO_STAGES | OWN_LENGTH,
     "wan_i2v_moe": TWO_STAGES | {"last_image": (None, "picture-0.png")},
+    "wan_modular": GUIDED,
+    "wan_moe_modular": GUIDED,
+    "ltx_modular": GUIDED,
+    "flux_modular": OF_TEXT,
+    "sdxl_modular": OF_TEXT,
+    "anima": OF_TEXT,
     "wan_animate": {"motion_encode_batch_size": (1,)},
     "easyanimate": NEGATIVE,
     "cogvideox_2b": OWN_LENGTH | {"use_dynamic_cfg": (False, True)},

@@ -19,7 +19,10 @@ from PIL import Image
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.model_index import read_index
+from framefleet.pipeline.model.specs.modular_index import is_modular
 from framefleet.pipeline.outputs.frames import frames_sha256
+from framefleet.pipeline.request import Request
+from tests import modular
 from tests.mixed import OWN, SCHEDULERS, Cells
 from tests.tiny import INPUTS, OPTIONS, tiny
 
@@ -37,6 +40,12 @@ class Made:
 
 def plain_calls(name: str, dtype: torch.dtype, rows: Sequence[Cells], folder: Path) -> Iterator[Made]:
     """Yield what each row makes. folder: of the files that rows start from."""
+    if is_modular(read_index(tiny(name)).class_name):
+        pipe = modular.plain(tiny(name), dtype=dtype)
+        for row in rows:
+            asked = Request(arguments=_given(row), seed=row["seed"])
+            yield Made(frames_sha256(modular.plain_frames(pipe, asked)), None)
+        return
     loaded = class_named(read_index(tiny(name)).class_name).from_pretrained(tiny(name), dtype=dtype)
     loaded.set_progress_bar_config(disable=True)
     if OPTIONS.get(name, {}).get("vae_tiling"):
@@ -55,9 +64,13 @@ def plain_calls(name: str, dtype: torch.dtype, rows: Sequence[Cells], folder: Pa
 
 
 def _opened(name: str, row: Cells, folder: Path) -> dict[str, Any]:
-    given = {key: cell for key, cell in row.items() if cell is not None and key not in ("seed", "scheduler")}
+    given = _given(row)
     files = {*INPUTS.get(name, {}), "image", "last_image"} & given.keys()
     return given | {key: _read(folder / given[key]) for key in files}
+
+
+def _given(row: Cells) -> dict[str, Any]:
+    return {key: cell for key, cell in row.items() if cell is not None and key not in ("seed", "scheduler")}
 
 
 def _read(path: Path) -> Image.Image | list[Image.Image]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from framefleet.pipeline.render.fused.calls import parse_call
 from framefleet.pipeline.render.fused.exact import are_equal, probe
+from framefleet.pipeline.render.fused.joining import layouts
 from framefleet.pipeline.render.fused.pins import Plan, run_fused
 
 WIDTH = 128  # wide enough to prove a module equal in fp32, too narrow in half precision

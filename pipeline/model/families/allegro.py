@@ -7,7 +7,6 @@ from framefleet.pipeline.model.families.preset import Preset
 
 ALLEGRO = Family(
     prefix="Allegro",
-    size_base=8,
     default_size="config",
     frame_factor=0,
     fps=15,

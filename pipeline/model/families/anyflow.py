@@ -7,7 +7,6 @@ from framefleet.pipeline.model.families.preset import Preset
 
 ANYFLOW = Family(
     prefix="AnyFlow",
-    size_base=16,
     fps=16,
     sends=(),
     presets=(

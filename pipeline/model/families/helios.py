@@ -7,7 +7,6 @@ from framefleet.pipeline.model.families.preset import Preset
 
 HELIOS = Family(
     prefix="Helios",
-    size_base=16,
     # Chunks are decoded to 33 frames each, and together cut to 4k + 1: up to 129 that is 32k + 1. Longer
     # clips come out as long as asked, or up to four frames longer.
     fps=24,

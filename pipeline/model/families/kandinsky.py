@@ -32,7 +32,6 @@ _LITE = Preset(
 
 KANDINSKY = Family(
     prefix="Kandinsky5",
-    size_base=16,
     fps=24,
     sends=(),
     presets=(

@@ -7,7 +7,6 @@ from framefleet.pipeline.model.families.preset import Preset
 
 LTX2 = Family(
     prefix="LTX2",
-    size_base=32,
     default_size="config",
     fps=24,
     siblings=(Sibling(task="image_to_video", source="LTX2Pipeline", target="LTX2ImageToVideoPipeline"),),

@@ -7,7 +7,6 @@ from framefleet.pipeline.model.families.preset import Preset
 
 MOCHI = Family(
     prefix="Mochi",
-    size_base=8,
     default_size=(480, 848),
     fps=30,
     joins_prompts=True,

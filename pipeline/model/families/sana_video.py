@@ -27,7 +27,7 @@ _480P = Preset(
     note="The argument is `frames`. Sizes near one of its own are rendered at that, and resized.",
 )
 
-SANA_VIDEO = Family(prefix="SanaVideo", size_base=32, fps=16, sends=(), presets=(_480P,))
+SANA_VIDEO = Family(prefix="SanaVideo", fps=16, sends=(), presets=(_480P,))
 # Its name begins as those of SANA for images do.
 SANA_IMAGE_TO_VIDEO = replace(
     SANA_VIDEO,

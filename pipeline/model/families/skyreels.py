@@ -49,7 +49,6 @@ _FORCED_LARGE = replace(
 
 SKYREELS = Family(
     prefix="SkyReelsV2",
-    size_base=16,
     fps=24,
     sends=(),
     siblings=(
