@@ -10,7 +10,12 @@ from diffusers import ModularPipeline
 from framefleet import Request
 from framefleet.pipeline.outputs.frames import Frames, to_frames
 
-_GUIDERS = {"guidance_scale": "guider", "guidance_scale_2": "guider_2"}
+# By argument: of which guider it is, and what this calls it.
+_SCALES = {
+    "guidance_scale": ("guider", "guidance_scale"),
+    "guidance_rescale": ("guider", "guidance_rescale"),
+    "guidance_scale_2": ("guider_2", "guidance_scale"),
+}
 
 
 def plain(folder: Path, **loading: Any) -> ModularPipeline:
@@ -21,9 +26,9 @@ def plain(folder: Path, **loading: Any) -> ModularPipeline:
 
 def plain_frames(pipe: ModularPipeline, row: Request) -> Frames:
     arguments = dict(row.arguments)
-    for argument, guider in _GUIDERS.items():
+    for argument, (guider, scale) in _SCALES.items():
         if hasattr(pipe, guider) and argument in arguments:
-            scale = arguments.pop(argument)
-            pipe.update_components(**{guider: getattr(pipe, guider).new(guidance_scale=scale)})
+            changed = getattr(pipe, guider).new(**{scale: arguments.pop(argument)})
+            pipe.update_components(**{guider: changed})
     output = "videos" if "num_frames" in arguments else "images"
     return to_frames(pipe(**arguments, generator=row.generator(), output_type="np", output=output))
