@@ -20,6 +20,7 @@ from framefleet.pipeline.model.families.measured import read_measured
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.model_index import DENOISERS
+from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.render.fused.kept_state import StateWatch
 from tests.tiny import INPUTS, SMALLEST, build, smallest_call, tiny
 
@@ -101,3 +102,11 @@ def test_building_twice_writes_equal_bytes_and_leaves_the_global_random_state(
     build(name, tmp_path / name)
     assert torch.equal(before, torch.random.get_rng_state())
     assert _digests(tmp_path / name) == _digests(tiny(name))
+
+
+@pytest.mark.parametrize("name", sorted(SMALLEST))
+def test_an_unknown_model_is_not_recognised_and_keeps_its_signature(name: str) -> None:
+    spec = inspect_model(tiny(name))
+    assert spec.preset is None
+    given = {n: p.default for n, p in spec.settable().items() if p.default is not None}
+    assert given.items() <= spec.defaults().items()
