@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+CLIPS = ("frames", "video")
 IMAGES = ("images", "image")  # of these the first dimension is a batch
-PICTURES = ("frames", "video", *IMAGES)
+PICTURES = (*CLIPS, *IMAGES)
 SOUND = ("audio", "audios", "sound")

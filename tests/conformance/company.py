@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import framefleet
+from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.clips import Clip
 from tests.conformance.plain import Made
 from tests.jobs import job_values, records_of, write_table
@@ -44,6 +45,8 @@ def rendered_by_fleet(
     )
     values |= {"defaults": {}, "model": {"path": str(tiny(name)), "dtype": dtype, **OPTIONS.get(name, {})}}
     values["fleet"]["workers"] = workers
+    if inspect_model(tiny(name)).has_sound:
+        values["media"] = {"format": "mkv"}  # whatever the rate of a tiny model's sound
     framefleet.render(values)
     failures = {record["seed"]: record["message"] for record in records_of(folder / "out", "failures")}
     return failures | {record["seed"]: _recorded(record) for record in records_of(folder / "out")}

@@ -29,7 +29,7 @@ from framefleet.pipeline.model.specs.modular_index import is_modular
 from framefleet.pipeline.model.specs.returned import fields_returned
 from framefleet.pipeline.model.specs.signature import Parameter, PictureMode, Scalar, parameters_of
 from framefleet.pipeline.model.specs.size_rules import size_rules
-from framefleet.pipeline.outputs.fields import PICTURES, SOUND
+from framefleet.pipeline.outputs.fields import CLIPS, PICTURES, SOUND
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -159,7 +159,8 @@ def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
     family = family_of(class_name)
     returns = _returned(class_name)
     is_sound_alone = returns.isdisjoint(PICTURES) and not returns.isdisjoint(SOUND)
-    video = family.fps is not None or any(name in parameters for name in geometry.FRAME_PARAMETERS)
+    has_length = any(name in parameters for name in geometry.FRAME_PARAMETERS)
+    video = family.fps is not None or has_length or not returns.isdisjoint(CLIPS)
     height, width = geometry.default_size(parameters, configs, family)
     preset = preset_of(class_name, configs) or preset_of(index.class_name, configs)
     made = _class_named(class_name)
