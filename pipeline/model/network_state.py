@@ -108,7 +108,7 @@ def _part_of(module: nn.Module) -> _Part:
 
 
 def _without_graphs(attributes: _Held) -> _Held:
-    """Return attributes of which copies can be made: torch copies no result of a calculation (weight norm)."""
+    """Return attributes of which copies can be made: torch copies no result of a graph (weight norm)."""
     return {
         name: value.detach() if isinstance(value, Tensor) and value.grad_fn else value
         for name, value in attributes.items()

@@ -159,7 +159,8 @@ def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
     family = family_of(class_name)
     returns = _returned(class_name)
     is_sound_alone = returns.isdisjoint(PICTURES) and not returns.isdisjoint(SOUND)
-    video = family.fps is not None or any(name in parameters for name in geometry.FRAME_PARAMETERS)
+    takes_frames = any(name in parameters for name in geometry.FRAME_PARAMETERS)
+    video = family.fps is not None or takes_frames or "frames" in returns
     height, width = geometry.default_size(parameters, configs, family)
     preset = preset_of(class_name, configs) or preset_of(index.class_name, configs)
     made = _class_named(class_name)
