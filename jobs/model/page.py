@@ -23,13 +23,15 @@ PAGE = """\
 
 <!-- Made from pipeline/model/families: python -m framefleet.jobs.model.page > docs/models.md -->
 
-Every pipeline of diffusers whose call takes text and numbers can be rendered. Those below are known by their
-configs, whatever the folder is called: their *preset* gives what neither the row nor `defaults:` does, before
-the defaults of the pipeline's `__call__`. Fine-tunes with the same configs count as their base. A pipeline
-without a preset works from its own signature and configs.
+Every pipeline of diffusers whose call takes text, numbers, images and videos can be rendered; what came of it
+for each class is [measured](#what-was-measured). Those of the next table are known by their configs, whatever
+the folder is called: their *preset* gives what neither the row nor `defaults:` does, before the defaults of
+the pipeline's `__call__`, which count alone for all others. Fine-tunes with the same configs count as their
+base.
 
-`framefleet model list` prints the presets, `framefleet model info MODEL` what one model's preset sets,
-`framefleet plan` the sizes that rows come to; every record holds the arguments that were used.
+`framefleet model list` prints the presets, `framefleet model info MODEL` what one model's preset sets and
+what was measured of its class, `framefleet plan` the sizes that rows come to; every record holds the
+arguments that were used.
 
 ## What they render
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from framefleet.pipeline.model.own_pipeline import OwnPipelines, own_pipeline
+from framefleet.pipeline.model.own_pipeline import OwnPipelines
 
 # What torch and hooks of diffusers and accelerate set, and `intercept`.
 _NOT_ITS_OWN = {*vars(nn.Module()), "forward", "_hf_hook", "_old_forward", "_diffusers_hook"}
@@ -50,8 +50,8 @@ class NetworkState:
     def __init__(self, network: nn.Module) -> None:
         self._modules = list(network.modules())
         parts = _parts(self._modules)
-        kept = SimpleNamespace(parts=[(part.attributes, _on_cpu(part.buffers)) for part in parts])
-        self._kept = OwnPipelines(kept, tells=False).make()
+        held = [(_without_graphs(part.attributes), _on_cpu(part.buffers)) for part in parts]
+        self._kept = OwnPipelines(SimpleNamespace(parts=held), tells=False).make()
         self._hooks = [part.hooks for part in parts]
 
     def restore(self) -> None:
@@ -76,7 +76,7 @@ class NetworkState:
                 _put(module, part)
 
     def _copies(self) -> list[_Part]:
-        held = zip(own_pipeline(self._kept).parts, self._hooks, strict=True)
+        held = zip(OwnPipelines(self._kept, tells=False).make().parts, self._hooks, strict=True)
         return [_Part(attributes, buffers, hooks) for (attributes, buffers), hooks in held]
 
 
@@ -105,6 +105,14 @@ def _parts(modules: list[nn.Module]) -> list[_Part]:
 def _part_of(module: nn.Module) -> _Part:
     hooks = {name: dict(vars(module)[name]) for name in _HOOKS}
     return _Part(_own(module), dict(module._buffers), hooks)
+
+
+def _without_graphs(attributes: _Held) -> _Held:
+    """Return attributes of which copies can be made: torch copies no result of a graph (weight norm)."""
+    return {
+        name: value.detach() if isinstance(value, Tensor) and value.grad_fn else value
+        for name, value in attributes.items()
+    }
 
 
 def _on_cpu(buffers: _Held) -> _Held:
@@ -171,5 +179,7 @@ def _is_equal(before: Any, version: int, after: Any, new_version: int) -> bool:
     if isinstance(before, Tensor) and isinstance(after, Tensor):  # moved by an offload, or made anew
         if (before.shape, before.dtype) != (after.shape, after.dtype):
             return False
+        if before.is_meta or after.is_meta:  # weights that a first forward calculates
+            return before.is_meta and after.is_meta
         return torch.equal(before.cpu(), after.cpu())
     return isinstance(before, _VALUES) and type(before) is type(after) and before == after

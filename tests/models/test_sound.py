@@ -42,9 +42,11 @@ def values_of(folder: Path, model: str, **more: Any) -> dict[str, Any]:
     return values | {"defaults": CALLS[model]}
 
 
-def rendered(folder: Path, model: str, **more: Any) -> tuple[str, dict[int, Record]]:
+def rendered(
+    folder: Path, model: str, *, is_mixed: bool = False, **more: Any
+) -> tuple[str, dict[int, Record]]:
     """Render three rows in company, here; return the output and its records by seed."""
-    output, row_ids = render_here(values_of(folder, model, **more))
+    output, row_ids = render_here(values_of(folder, model, **more), is_mixed=is_mixed)
     records = [find_record(Store(output), row_id) for row_id in row_ids]
     return output, {record.seed: record for record in records}
 
@@ -73,8 +75,8 @@ def lossless(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[int, R
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[int, Record]]:
-    # Alone: its timestep is one number for a batch of two, which is not taken for the row's.
-    return rendered(tmp_path_factory.mktemp("sound"), "stable_audio", batching={"max_rows": 1})
+    # Its timestep is one number for a batch of two: rows share no forwards, and are audited all the same.
+    return rendered(tmp_path_factory.mktemp("sound"), "stable_audio", is_mixed=True)
 
 
 def test_rows_in_company_have_frames_and_sound_of_plain_calls(video: tuple[str, dict[int, Record]]) -> None:

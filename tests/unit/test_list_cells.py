@@ -100,9 +100,9 @@ def test_numbers_take_the_kind_of_their_parameter(flux: PipelineSpec, sd: Pipeli
         ("[1.0, 0.5", "it must be a list of numbers"),
         ('{"a": 1}', "it must be a list of numbers"),
         ("[]", "it must be a list of numbers"),
-        ("[1.0, [0.5]]", "of its entry 1, [0.5], it must be a finite number"),
-        ("[1.0, null]", "of its entry 1, None, it must be a finite number"),
-        ("[1.0, 1e999]", "of its entry 1, inf, it must be a finite number"),
+        ("[1.0, [0.5]]", "its entry 1 is [0.5]: it must be a finite number"),
+        ("[1.0, null]", "its entry 1 is None: it must be a finite number"),
+        ("[1.0, 1e999]", "its entry 1 is inf: it must be a finite number"),
         ("[" * 100 + "]" * 100, "it must be a list of numbers"),
         (str([1] * 10_001), "no list has more than 10,000 entries"),
     ],
@@ -116,7 +116,7 @@ def test_a_wrong_list_is_a_refused_row(flux: PipelineSpec, cell: str, reason: st
 def test_a_column_that_holds_no_lists_is_an_error_of_the_table(flux: PipelineSpec) -> None:
     with pytest.raises(TableError, match="column 'sigmas' holds double, but sigmas takes lists of numbers"):
         read(flux, {"sigmas": 0.5})
-    with pytest.raises(JobError, match=r"defaults.sigmas is \[1.0, 'a'\], but of its entry 1"):
+    with pytest.raises(JobError, match=r"defaults.sigmas is \[1.0, 'a'\], but its entry 1 is"):
         read(flux, {}, defaults={"sigmas": [1.0, "a"]})
 
 

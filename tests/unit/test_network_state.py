@@ -85,3 +85,16 @@ def test_a_hook_that_was_added_meanwhile_can_still_be_removed() -> None:
         pass
     handle.remove()
     assert network.block(torch.ones(2)).abs().sum() > 0
+
+
+def test_weights_that_a_forward_calculates_come_back_as_they_were_loaded() -> None:
+    with torch.device("meta"):
+        network: Any = nn.utils.weight_norm(nn.Linear(2, 2))
+    loaded = {name: torch.ones(value.shape) for name, value in network.state_dict().items()}
+    network.load_state_dict(loaded, assign=True)
+    state = NetworkState(network)
+    before = network(torch.ones(2))
+    with state.restored():
+        assert network.weight.is_meta
+        assert torch.equal(network(torch.ones(2)), before)
+    assert not network.weight.is_meta

@@ -69,6 +69,12 @@ def test_each_family_has_its_rules(
     assert spec.kind == ("video" if fps else "image")
 
 
+def test_a_class_that_returns_frames_makes_videos_though_its_call_takes_no_number_of_them(
+    tmp_path: Path,
+) -> None:
+    assert inspect_model(write_model(tmp_path, "VideoToVideoSDPipeline", SD)).kind == "video"
+
+
 def test_wan_ti2v_needs_multiples_of_32_and_runs_at_24_fps(tmp_path: Path) -> None:
     spec = inspect_model(write_model(tmp_path, "WanPipeline", TI2V, expand_timesteps=True))
     assert (spec.size_multiple, spec.native_fps) == (32, 24)

@@ -31,9 +31,7 @@ def check_list(name: str, cell: Any, kind: ListKind) -> list[Scalar] | Refused:
     for position, value in enumerate(parts):
         checked = coerce(value, part)
         if isinstance(checked, Refused):
-            return Refused(
-                reason=f"of its entry {position}, {shown(value)}, {checked.reason}", fix=wanted.fix
-            )
+            return Refused(reason=f"its entry {position} is {shown(value)}: {checked.reason}", fix=wanted.fix)
         if not isinstance(checked, str) and (words := out_of_range(name, checked)):
             return Refused(reason=f"its entry {position}, {shown(value)}, must be {words}", fix=wanted.fix)
         found.append(checked)

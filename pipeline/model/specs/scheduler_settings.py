@@ -32,6 +32,12 @@ _KINDS: dict[ScalarKind, tuple[type, ...]] = {
     "float": (int, float),
     "str": (str,),
 }
+_EXPECTED: dict[ScalarKind, str] = {
+    "bool": "true or false",
+    "int": f"a whole number of at most {_MOST:,.0f}",
+    "float": f"a number of at most {_MOST:,.0f}",
+    "str": "a word",
+}
 
 
 def parse_scheduler(cell: str) -> tuple[str, dict[str, Scalar | None]]:
@@ -42,7 +48,7 @@ def parse_scheduler(cell: str) -> tuple[str, dict[str, Scalar | None]]:
     parts = whole[2].split(",") if whole and whole[2].strip() else []
     settings = [_SETTING.fullmatch(part) for part in parts]
     if whole is None or not all(settings):
-        raise UserError(f"the scheduler {shown(cell)} cannot be read", _FORM)
+        raise UserError(f"settings of a scheduler cannot be read in {shown(cell)}", _FORM)
     return whole[1], {found[1]: _value(found[2]) for found in settings if found}
 
 
@@ -75,8 +81,8 @@ def _checked(class_name: str, key: str, value: Scalar | None, taken: Mapping[str
         raise UserError(f"{class_name} has no setting {shown(key)} that a row may give", fix)
     setting = taken[key]
     if not (setting.may_be_none if value is None else _fits(value, setting)):
-        expected = " or ".join(setting.words) or f"a {setting.kind}"
-        raise UserError(f"{key} of {class_name} is {shown(value)}, but it takes {expected}", _FORM)
+        fix = f"give {' or '.join(setting.words) or _EXPECTED[setting.kind]}"
+        raise UserError(f"{key} of {class_name} cannot be {shown(value)}", fix)
     return float(value) if setting.kind == "float" and value is not None else value
 
 
