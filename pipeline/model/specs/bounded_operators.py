@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-NAME = "_bounded"  # of what expressions call for each operator
+OPERATION = "_bounded"  # of what expressions call for each operator
 _MAX_POWER, _MAX_PARTS = 64, 1024  # levels of resolution, and blocks of a network, are a tenth of it
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "Add": operator.add,
@@ -30,7 +30,7 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def with_bounds(expression: ast.expr) -> ast.expr:
-    """Return a copy of an expression whose operators are calls of `bounded`, by `NAME`."""
+    """Return a copy of an expression whose operators are calls of `bounded`, by `OPERATION`."""
     found: ast.expr = _Calls().visit(copy.deepcopy(expression))
     return found
 
@@ -50,5 +50,5 @@ def bounded(name: str, left: Any, right: Any) -> Any:
 class _Calls(ast.NodeTransformer):
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
         self.generic_visit(node)
-        name, asked = ast.Constant(type(node.op).__name__), ast.Name(NAME, ast.Load())
+        name, asked = ast.Constant(type(node.op).__name__), ast.Name(OPERATION, ast.Load())
         return ast.Call(asked, [name, node.left, node.right], [])

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
-from framefleet.pipeline.model.specs.bounded_operators import NAME, bounded, with_bounds
+from framefleet.pipeline.model.specs.bounded_operators import OPERATION, bounded, with_bounds
 
 Scope = dict[str, Any]
 # Configs are anybody's: 2 ** the sum of 16 such numbers is still computed in no time.
@@ -172,7 +172,7 @@ def _is_a(value: Any, classes: Any) -> bool:
 
 
 _LOOKS = {"hasattr": _has, "getattr": _get, "isinstance": _is_a}
-_ASKED = {**_BUILTINS, "__builtins__": {}, **_LOOKS, NAME: bounded}
+_ASKED = {**_BUILTINS, "__builtins__": {}, **_LOOKS, OPERATION: bounded}
 
 
 @functools.cache
