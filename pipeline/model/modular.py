@@ -168,7 +168,7 @@ def _guider_of(name: str, config: Mapping[str, Any]) -> Any:
     try:
         guider = getattr(diffusers, config["_class_name"]).from_config(config)
         guider.num_conditions, [float(value) for key, value in config.items() if key.endswith(_SCALE)]
-    except (TypeError, ValueError, AttributeError) as error:
+    except Exception as error:  # diffusers' constructors compute with what anybody wrote
         raise ModelError(
             f"{name} cannot be made of its config: {error}"[:300], "fetch the model again"
         ) from None

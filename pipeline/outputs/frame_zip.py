@@ -76,6 +76,8 @@ def _members(media_bytes: bytes) -> dict[str, bytes]:
     with zipfile.ZipFile(io.BytesIO(media_bytes)) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise ValueError("its files are compressed, as none that framefleet writes")  # or a bomb
+        if sum(entry.file_size for entry in archive.infolist()) > len(media_bytes):
+            raise ValueError("its files are larger than it is")  # many names of the same bytes
         return {name: archive.read(name) for name in archive.namelist()}
 
 
@@ -86,7 +88,7 @@ def _to_png(frame: Pictures) -> bytes:
 
 
 def _from_png(content: bytes) -> Frames:
-    with Image.open(io.BytesIO(content)) as image:
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
         return np.asarray(image)
 
 

@@ -25,6 +25,12 @@ class PromptLengths:
         """
         texts = [[text for _, text in texts_of(arguments)] for arguments in rows]
         distinct = list(dict.fromkeys(text for own in texts for text in own))
-        ids = self._tokenizer(distinct, padding=False, truncation=False)["input_ids"] if distinct else []
-        lengths = {text: len(tokens) for text, tokens in zip(distinct, ids, strict=True)}
+        lengths = dict(zip(distinct, self._counted(distinct), strict=True))
         return [tuple(lengths[text] for text in own) for own in texts]
+
+    def _counted(self, texts: list[str]) -> list[int]:
+        """Return the lengths of texts; where the tokenizer fails, as if all were alike."""
+        try:
+            return [len(ids) for ids in self._tokenizer(texts, padding=False, truncation=False)["input_ids"]]
+        except Exception:  # a model's own; which rows meet is no reason to end the job
+            return [0] * len(texts)

@@ -9,6 +9,7 @@ from pathlib import Path
 import framefleet
 from framefleet.jobs.replay.replay import replay
 from framefleet.pipeline.outputs.frames import frames_sha256
+from framefleet.pipeline.outputs.rendered import to_rendered
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from tests.jobs import job_values, prompt_rows, records_of, write_table
 from tests.tiny import SMALLEST, tiny
@@ -37,8 +38,8 @@ def test_rows_of_extend_are_as_long_as_asked_and_can_be_rendered_again(
         del arguments["seed"], arguments["tag"]
         arguments["guidance_scale"] = (None, "linear(6, 2)", 3.5)[seed]
         request = framefleet.Request(arguments=arguments, seed=seed, recipe="extend", fps=FPS)
-        frames = BUILT_IN["extend"].render(copy.copy(pipe), request)
-        assert frames_sha256(frames) == records[seed]["frames_sha256"]
+        rendered = to_rendered(BUILT_IN["extend"].render(copy.copy(pipe), request), pipe)
+        assert frames_sha256(rendered.frames) == records[seed]["frames_sha256"]
     assert replay(output, records[3]["row_id"]).is_equal
 
 

@@ -176,7 +176,16 @@ def test_what_changes_nothing_is_let_through(name: str, folder: Path) -> None:
     framefleet.load_model(folder)
 
 
-@pytest.mark.parametrize("config", ['{"guidance_scale": "x"}', '{"start": [3]}', "[]", '{"stop": 7}'])
+@pytest.mark.parametrize(
+    "config",
+    [
+        '{"guidance_scale": "x"}',
+        '{"guidance_scale": 1' + "0" * 400 + "}",
+        '{"start": [3]}',
+        "[]",
+        '{"stop": 7}',
+    ],
+)
 def test_a_guiders_config_that_no_guider_can_have_is_refused(config: str, folder: Path) -> None:
     kind = ["diffusers", "ClassifierFreeGuidance"]
     place = {"pretrained_model_name_or_path": "org/name", "subfolder": "guider"}

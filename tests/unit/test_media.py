@@ -187,6 +187,23 @@ def test_a_zip_of_compressed_files_is_not_opened() -> None:
         decode(buffer.getvalue())
 
 
+def test_a_zip_of_many_names_for_the_same_bytes_is_not_opened() -> None:
+    whole = encode(gradient(), media=Media(format="png.zip"), fps=16, metadata={})
+    with zipfile.ZipFile(buffer := io.BytesIO(whole), "a") as archive:
+        first = archive.infolist()[0]
+        archive.filelist += [first] * 1000
+        archive._didModify = True  # type: ignore[attr-defined]  # the directory is written again
+    with pytest.raises(StoreError, match="larger than it is"):
+        decode(buffer.getvalue())
+
+
+def test_a_zip_of_other_pictures_by_the_name_of_png_is_not_opened() -> None:
+    with zipfile.ZipFile(buffer := io.BytesIO(), "w") as archive:
+        archive.writestr("0000.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n%%EndComments\n")
+    with pytest.raises(StoreError, match="not a clip"):
+        decode(buffer.getvalue())
+
+
 def test_png_of_many_frames_is_refused_with_the_fix() -> None:
     with pytest.raises(RenderError, match="5") as caught:
         encode(gradient(), media=Media(format="png"), fps=16, metadata={})

@@ -63,3 +63,10 @@ def test_rows_are_told_apart_by_the_tokens_of_all_their_prompts() -> None:
     shapes = [row.shape for row in by_prompt_lengths(rows, lengths)]
     assert [shapes.index(shape) for shape in shapes] == [0, 1, 2, 0]
     assert all(shape.startswith("16x16 ") for shape in shapes)
+
+
+def test_a_tokenizer_that_fails_tells_no_prompts_apart() -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise KeyError("a token")
+
+    assert PromptLengths(failing)([{"prompt": "a"}, {"prompt": "a b"}, {}]) == [(0,), (0,), ()]

@@ -162,9 +162,19 @@ def test_a_flow_models_own_shift_is_set_and_its_terminal_taken_off(tmp_path: Pat
         ("euler(steps_offset=99999999)", "give a whole number of at most 1,000,000"),
         ("euler(timestep_spacing=none)", "give linspace or leading or trailing"),
         ("euler(timestep_spacing=trailling)", "give linspace or leading or trailing"),
+        (f"euler(sigma_max={'9' * 4000})", "give a number"),
+        ("euler(beta_start=nan)", "give a number"),
+        ("euler(beta_schedule=loudly)", "loudly is not implemented"),
+        ("euler_a(timestep_spacing=trailling)", "trailling is not supported"),
+        ("lcm(original_inference_steps=0)", "does not take these settings"),
         ("nobody(timestep_spacing=trailing)", "no scheduler is named"),
     ],
 )
 def test_settings_that_a_scheduler_does_not_take_are_refused(sd: PipelineSpec, cell: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         resolve_scheduler(cell, sd)
+
+
+def test_settings_that_leave_no_noise_levels_are_refused(wan: PipelineSpec) -> None:
+    with pytest.raises(UserError, match="no numbers"):
+        resolve_scheduler("flow_euler(shift=0)", wan)

@@ -64,6 +64,31 @@ def test_refusals_roundings_and_divisions_are_rules_until_a_size_is_one_of_laten
     assert size_rules(Early, cut).sides == 5 * 7
 
 
+class Grown:
+    """A network whose source is as harmless as diffusers' own."""
+
+    def __init__(self, heads: Any, width: Any, is_any: bool = False) -> None:
+        self.inner = heads * width * width
+        self.levels = 2 ** (width * width * width)
+        self.shown = heads % width
+        self.doubled = [heads, heads] * 2
+
+
+@pytest.mark.parametrize("heads", [[1] * 16, "%999999999d", "a" * 64, 3])
+def test_what_a_config_makes_grow_is_not_computed(heads: Any) -> None:
+    started = time.perf_counter()
+    found = Constructed(Grown, {"heads": heads, "width": 65_536}).attributes
+    assert found.get("inner", 0) in (0, 3 * 2**32)
+    assert "levels" not in found
+    assert ("shown" in found) == (heads == 3)
+    assert found["doubled"] == [heads] * 4
+    assert time.perf_counter() - started < 1
+
+
+def test_a_class_without_a_constructor_of_its_own_sets_nothing() -> None:
+    assert Constructed(type("Plain", (), {"__module__": __name__}), {"a": 1}).attributes == {"a": 1}
+
+
 @pytest.mark.parametrize(
     ("class_name", "vae", "transformer", "multiple"),
     [

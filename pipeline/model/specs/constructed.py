@@ -17,6 +17,8 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
+from framefleet.pipeline.model.specs.bounded_operators import OPERATION, bounded, with_bounds
+
 Scope = dict[str, Any]
 # Configs are anybody's: 2 ** the sum of 16 such numbers is still computed in no time.
 _MOST, _MAX_PARTS, _MAX_TEXT = 1 << 16, 16, 64
@@ -105,6 +107,8 @@ def method(made: type, name: str) -> ast.FunctionDef | None:
 
 @functools.cache
 def _methods(made: type) -> dict[str, ast.FunctionDef]:
+    if made.__module__ == "builtins":  # as object, whose constructor many have
+        return {}
     module = _source(inspect.getsourcefile(made) or "")
     found = (node for node in module.body if isinstance(node, ast.ClassDef) and node.name == made.__name__)
     return {n.name: n for node in found for n in node.body if isinstance(n, ast.FunctionDef)}
@@ -148,7 +152,7 @@ def evaluated(expression: ast.expr, scope: Scope, names: Mapping[str, Any]) -> A
     if code is None:
         raise Unknown
     try:
-        return eval(code, {**names, **_BUILTINS, "__builtins__": {}, **_LOOKS, **scope})
+        return eval(code, {**names, **_ASKED, **scope})
     except Exception as error:  # a config may hold anything, which then does not fit what is computed of it
         raise Unknown from error
 
@@ -168,6 +172,7 @@ def _is_a(value: Any, classes: Any) -> bool:
 
 
 _LOOKS = {"hasattr": _has, "getattr": _get, "isinstance": _is_a}
+_ASKED = {**_BUILTINS, "__builtins__": {}, **_LOOKS, OPERATION: bounded}
 
 
 @functools.cache
@@ -180,7 +185,7 @@ def _code(expression: ast.expr) -> CodeType | None:
                 return None
         elif isinstance(node, ast.Lambda | ast.Await | ast.Yield | ast.YieldFrom | ast.NamedExpr):
             return None
-    return compile(ast.fix_missing_locations(ast.Expression(expression)), "<source>", "eval")
+    return compile(ast.fix_missing_locations(ast.Expression(with_bounds(expression))), "<source>", "eval")
 
 
 def _assign(target: ast.expr, value: ast.expr, scope: Scope, names: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ a name, or a name with settings: `euler(timestep_spacing=trailing)`.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
     from framefleet.pipeline.model.specs.spec import PipelineSpec
+
+_SOME_STEPS = 8
+_MAX_SAID = 300  # characters of a refusal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,14 +68,31 @@ def resolve_scheduler(name: str | None, spec: PipelineSpec) -> SchedulerChoice:
     overrides = _overrides(class_name, {**changes, **settings}, spec)
     config = {**spec.scheduler_config, **overrides}
     last = config.get("original_inference_steps", 50) if class_name in DISTILLED else None
-    return SchedulerChoice(
+    choice = SchedulerChoice(
         class_name=class_name,
         overrides=overrides,
         canonical=_canonical(short, class_name, settings, spec),
         # stretching the sigmas to a terminal value divides by zero when there is only one
         min_steps=2 if config.get("shift_terminal") else 1,
-        max_steps=last or config.get("num_train_timesteps", 1000),
+        max_steps=config.get("num_train_timesteps", 1000) if last is None else last,
     )
+    said = _said_against(choice, spec) if settings else None
+    if said and _said_against(resolve_scheduler(short, spec), spec) is None:
+        raise UserError(f"{class_name} does not take these settings: {said}"[:_MAX_SAID], "correct them")
+    return choice
+
+
+def _said_against(choice: SchedulerChoice, spec: PipelineSpec) -> str | None:
+    """Return what a scheduler says against a few steps, or None: of texts and numbers each knows its own."""
+    try:
+        scheduler = build(choice, class_named(spec.scheduler_class).from_config(dict(spec.scheduler_config)))
+        taken = inspect.signature(scheduler.set_timesteps).parameters
+        mu = {"mu": 1.0} if "mu" in taken and scheduler.config.get("use_dynamic_shifting") else {}
+        scheduler.set_timesteps(min(_SOME_STEPS, choice.max_steps), **mu)
+        levels = getattr(scheduler, "sigmas", scheduler.timesteps).tolist()
+    except Exception as error:  # what a scheduler raises is its own; some only fail where they compute
+        return str(error) or type(error).__name__
+    return "its noise levels are no numbers" if any(map(math.isnan, levels)) else None
 
 
 def build(choice: SchedulerChoice, base: SchedulerMixin) -> SchedulerMixin:

@@ -70,11 +70,11 @@ def _opened(folder: str, files: tuple[str, ...]) -> Any:
     from framefleet.pipeline.model.specs.spec import inspect_model
     from framefleet.pipeline.render.probe.hollow import hollow
 
-    spec = inspect_model(folder)
-    pipe = blank_pipeline(Path(folder), files, components_in(Path(folder)), spec)
+    spec, components = inspect_model(folder), components_in(Path(folder))
+    bound_memory(MAX_BYTES)  # before networks are made: buffers are as large as a config says
+    pipe = blank_pipeline(Path(folder), files, components, spec)
     pipe.set_progress_bar_config(disable=True)
     hollow(pipe)
-    bound_memory(MAX_BYTES)
     return spec, OwnPipelines(pipe), pipe.scheduler
 
 

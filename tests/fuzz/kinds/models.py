@@ -18,7 +18,7 @@ from tests.fuzz.material import Material
 from tests.jobs import job_values, prompt_rows, write_table
 from tests.tiny import SMALLEST
 
-NAMES = ("wan", "sd", "wan_moe", "flux")
+NAMES = ("wan", "sd", "wan_moe", "flux", "wan_modular")
 CODE = "open('was-run', 'w').close()\n"
 EXTRA_FILES = (
     "text_encoder/model.safetensors",
@@ -38,6 +38,9 @@ EXTRA_FILES = (
     "model.lock.json",
     "vae/config.json",
     "scheduler/config.json",
+    "guider/guider_config.json",
+    "modular_config.json",
+    "modular_model_index.json",
 )
 CONFIG_KEYS = (
     "auto_map",
