@@ -194,6 +194,20 @@ def test_pinned_modules_may_return_any_view(view: Callable[[Tensor], Tensor], ba
     assert "odd" in (_pins(module, _rows(batch=batch)) or [])
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_module_that_is_given_one_row_for_all_beside_those_of_the_rows_is_pinned(batch: int) -> None:
+    class Timed(nn.Module):  # Qwen-Image 2.1 embeds the time of each row, and one of zero
+        def __init__(self) -> None:
+            super().__init__()
+            self.odd = Function(lambda times: times + 1 + 1e-3 * (len(times) > batch + 1))
+
+        def forward(self, latents: Tensor) -> Any:
+            times = self.odd(torch.cat([latents, latents.new_zeros(1, WIDTH)]))
+            return latents * times[:-1] + times[-1:]
+
+    assert _pins(Timed(), _rows(batch=batch)) == ["odd"]
+
+
 def test_rows_with_nan_are_equal_when_their_bits_are() -> None:
     rows = _rows()
     rows[1][0, 3] = torch.nan

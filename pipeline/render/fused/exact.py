@@ -162,7 +162,7 @@ def _differing(
             return inner(*args, **kwargs)
         fused = inner(*args, **kwargs)
         trace = trace.seen_in(fused, rows.rows)
-        if set(trace.axes) <= {None}:
+        if set(trace.joints) <= {None}:
             return fused
         by_row = joined(outputs, trace)
         if _agree(fused, by_row, trace) and _is_proven(rows, inner, args, kwargs, trace, fused):
@@ -215,8 +215,8 @@ def _agree(fused: Any, by_row: Any, trace: Trace) -> bool:
     """Whether values and strides are those of the one-row runs."""
     leaves, _ = flatten(fused, holders=[])
     return are_equal(fused, by_row) and all(
-        layout is None or layout.fits(leaf, axis)
-        for leaf, layout, axis in zip(leaves, trace.outputs, trace.axes, strict=True)
+        layout is None or layout.fits(leaf, joint.axis if joint else None)
+        for leaf, layout, joint in zip(leaves, trace.outputs, trace.joints, strict=True)
     )
 
 
