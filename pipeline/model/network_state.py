@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from framefleet.pipeline.model.own_pipeline import OwnPipelines, own_pipeline
+from framefleet.pipeline.model.own_pipeline import OwnPipelines
 
 # What torch and hooks of diffusers and accelerate set, and `intercept`.
 _NOT_ITS_OWN = {*vars(nn.Module()), "forward", "_hf_hook", "_old_forward", "_diffusers_hook"}
@@ -76,7 +76,8 @@ class NetworkState:
                 _put(module, part)
 
     def _copies(self) -> list[_Part]:
-        held = zip(own_pipeline(self._kept).parts, self._hooks, strict=True)
+        own = OwnPipelines(self._kept, tells=False).make()
+        held = zip(own.parts, self._hooks, strict=True)
         return [_Part(attributes, buffers, hooks) for (attributes, buffers), hooks in held]
 
 
@@ -169,7 +170,9 @@ def _is_equal(before: Any, version: int, after: Any, new_version: int) -> bool:
     if before is after:
         return version == new_version
     if isinstance(before, Tensor) and isinstance(after, Tensor):  # moved by an offload, or made anew
-        if (before.shape, before.dtype) != (after.shape, after.dtype):
+        if (before.shape, before.dtype, before.is_meta) != (after.shape, after.dtype, after.is_meta):
             return False
+        if before.is_meta:  # values that a first forward computes, as weight norm does
+            return True
         return torch.equal(before.cpu(), after.cpu())
     return isinstance(before, _VALUES) and type(before) is type(after) and before == after
