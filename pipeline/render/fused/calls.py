@@ -20,10 +20,11 @@ from framefleet.pipeline.hooks.adapters import Adapters, of_one_row
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 
-# For each leaf of a call: the dimension along which rows are joined, LIST for lists of rows, or None for
-# what is shared by rows that have it equal.
+# For each leaf of a call: the dimension along which rows are joined, LIST for lists of rows, EACH for what is
+# one for a row's batch and copied for each of it, or None for what is shared by rows that have it equal.
 Axes = tuple[int | None, ...]
 LIST = -1
+EACH = -2
 
 
 class CallKey:
@@ -174,7 +175,7 @@ def _shape(leaf: Any) -> Hashable:
 
 def _axis(leaf: Any, batch: int) -> int | None:
     if isinstance(leaf, Tensor):
-        return 0 if leaf.dim() == 0 or leaf.shape[0] == batch else None
+        return EACH if leaf.dim() == 0 else 0 if leaf.shape[0] == batch else None
     return LIST if isinstance(leaf, list | tuple) else None
 
 

@@ -1,7 +1,8 @@
 """Calls of several rows become one, and what it returns is parted again: along axes that are told or seen.
 
 What is joined is seen by its size: the one dimension in which a tensor of `n` rows is `n` times that of a
-one-row run; or, with one row more that is for all (Qwen-Image 2.1 adds a time of zero), `n` times but for that.
+one-row run. Also seen: one row more that is for all (Qwen-Image 2.1 adds a time of zero), and copies of what
+is one in a one-row run.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from framefleet.pipeline.hooks.tree import children_of, flatten, rebuilt, unflatten
-from framefleet.pipeline.render.fused.calls import LIST, Axes, Call
+from framefleet.pipeline.render.fused.calls import EACH, LIST, Axes, Call
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +41,17 @@ class Layout:
 
 
 class Joint(NamedTuple):
-    """Where a tensor carries its rows: along `axis`, and behind them so many `shared` by all."""
+    """Where a tensor carries its rows: along `axis`.
+
+    shared: so many behind them are for all. copies: so often each row has what is one in a one-row run.
+    """
 
     axis: int
     shared: int = 0
+    copies: int = 1
+
+
+OUTERMOST = Joint(0)
 
 
 def join_calls(calls: Sequence[Call], axes: Axes) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -61,8 +69,8 @@ def _join_leaf(column: tuple[Any, ...], axis: int | None, batch: int) -> Any:
         return first
     if axis == LIST:
         return type(first)([element for own in column for element in own])
-    if first.dim() == 0:
-        return torch.cat([value.expand(batch) for value in column])
+    if axis == EACH:
+        return torch.cat([value.expand(batch, *value.shape[1:]) for value in column])
     return torch.cat(column, dim=axis)
 
 
@@ -134,18 +142,20 @@ def joint_of(leaf: Any, rows: int, layout: Layout | None) -> Joint | None:
     wider = [axis for axis, size in enumerate(leaf.shape) if size != own[axis]]
     if wider == [0] and own[0] > 1 and leaf.shape[0] == rows * (own[0] - 1) + 1:
         return Joint(0, shared=1)
+    if wider == [0] and own[0] == 1 and leaf.shape[0] % rows == 0:
+        return Joint(0, copies=leaf.shape[0] // rows)
     is_joined = len(wider) == 1 and leaf.shape[wider[0]] == rows * own[wider[0]]
     return Joint(wider[0]) if is_joined else None
 
 
-def row_slice(tensor: Tensor, row: int, rows: int, layout: Layout | None, joint: Joint = Joint(0)) -> Tensor:
+def row_slice(tensor: Tensor, row: int, rows: int, layout: Layout | None, joint: Joint = OUTERMOST) -> Tensor:
     """Return a copy of one row's slice and of what all share, laid out as in a one-row run.
 
     A copy even where a view would do: memory that starts off a cache line may make MKL round differently.
     """
-    axis, shared = joint
+    axis, shared, copies = joint
     size = (tensor.shape[axis] - shared) // rows
-    view = tensor.narrow(axis, row * size, size)
+    view = tensor.narrow(axis, row * size, size // copies)
     if shared:
         view = torch.cat([view, tensor.narrow(axis, rows * size, shared)], dim=axis)
     if layout is None or 0 in layout.strides:  # an expanded tensor cannot be written to
@@ -159,8 +169,8 @@ def stack(column: Sequence[Any], joint: Joint | None) -> Any:
     first = column[0]
     if joint is None:
         return first
-    axis, shared = joint
-    pieces = list(column)
+    axis, shared, copies = joint
+    pieces = [own for own in column for _ in range(copies)]
     if shared:
         size = first.shape[axis] - shared
         pieces = [*(own.narrow(axis, 0, size) for own in column), first.narrow(axis, size, shared)]
