@@ -136,10 +136,12 @@ def inputs_of(kind: Any) -> frozenset[str]:
 
 def scales_of(pipe: Any) -> Iterator[tuple[str, str, str]]:
     """Yield (argument, guider, scale): ("audio_stg_scale", "audio_guider", "stg_scale")."""
-    taken = inputs_of(type(pipe))
+    kind: Any = type(pipe)
+    taken = inputs_of(kind)
     for guider, part in pipe.components.items():
         if isinstance(part, diffusers.BaseGuidance):
-            for scale in _scale_names(type(part)):
+            guidance: Any = type(part)
+            for scale in _scale_names(guidance):
                 argument = guider.replace("guider", scale)
                 if argument not in taken:
                     yield argument, guider, scale
@@ -233,8 +235,8 @@ def _hint_of(name: str) -> Any:
 
 
 @functools.cache
-def _scale_names(guider: type) -> tuple[str, ...]:
-    names = inspect.signature(guider.__init__).parameters  # type: ignore[misc]  # of a class
+def _scale_names(guidance: Any) -> tuple[str, ...]:
+    names = inspect.signature(guidance.__init__).parameters
     return tuple(name for name in names if name.endswith(_SCALE))
 
 

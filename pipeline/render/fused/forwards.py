@@ -245,8 +245,8 @@ class Forwards:
         """
         company = self._company
         pairs = [set(adapters) for adapters in adapters_of(calls)]
-        used = set().union(*pairs)
-        differing = frozenset(name for name, _ in used.difference(set.intersection(*pairs)))
+        used = pairs[0].union(*pairs)
+        differing = frozenset(name for name, _ in used - pairs[0].intersection(*pairs))
         names = frozenset(name for name, _ in used)
         return company.look(calls[0]), company.axes(calls[0]), len(calls), names, differing
 
