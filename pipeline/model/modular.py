@@ -128,10 +128,29 @@ def parameters_called(class_name: str, configs: Configs) -> list[Parameter]:
     return [parameter_of(parameter) for parameter in _parameters(blank(class_name, configs))]
 
 
+@functools.cache
+def inputs_of(kind: Any) -> frozenset[str]:
+    """Return what the blocks of a class take."""
+    return frozenset(kind()._blocks.input_names)
+
+
+def scales_of(pipe: Any) -> Iterator[tuple[str, str, str]]:
+    """Yield (argument, guider, scale): ("audio_stg_scale", "audio_guider", "stg_scale")."""
+    kind: Any = type(pipe)
+    taken = inputs_of(kind)
+    for guider, part in pipe.components.items():
+        if isinstance(part, diffusers.BaseGuidance):
+            guidance: Any = type(part)
+            for scale in _scale_names(guidance):
+                argument = guider.replace("guider", scale)
+                if argument not in taken:
+                    yield argument, guider, scale
+
+
 def guiding(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return what a call changes of each guider: `guider.new(**changes)`. A scale switches its guider on."""
     found: dict[str, dict[str, Any]] = {}
-    for argument, guider, scale in _scales(pipe):
+    for argument, guider, scale in scales_of(pipe):
         if arguments.get(argument) is not None:
             found.setdefault(guider, {"enabled": True})[scale] = arguments[argument]
     return found
@@ -147,7 +166,7 @@ def guided(pipe: Any, arguments: Mapping[str, Any]) -> Any:
 
 def without_scales(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return what its blocks are given."""
-    scales = {argument for argument, _, _ in _scales(pipe)}
+    scales = {argument for argument, _, _ in scales_of(pipe)}
     return {name: value for name, value in arguments.items() if name not in scales}
 
 
@@ -195,7 +214,7 @@ def _parameters(pipe: Any) -> list[inspect.Parameter]:
         inspect.Parameter(
             argument, _KEYWORD, default=_scale_of(getattr(pipe, guider), scale), annotation=float
         )
-        for argument, guider, scale in _scales(pipe)
+        for argument, guider, scale in scales_of(pipe)
     ]
 
 
@@ -215,15 +234,10 @@ def _hint_of(name: str) -> Any:
         return None
 
 
-def _scales(pipe: Any) -> Iterator[tuple[str, str, str]]:
-    """Yield (argument, guider, scale): ("audio_stg_scale", "audio_guider", "stg_scale")."""
-    taken = set(pipe._blocks.input_names)
-    for guider, part in pipe.components.items():
-        if isinstance(part, diffusers.BaseGuidance):
-            for scale in inspect.signature(type(part).__init__).parameters:
-                argument = guider.replace("guider", scale)
-                if scale.endswith(_SCALE) and argument not in taken:
-                    yield argument, guider, scale
+@functools.cache
+def _scale_names(guidance: Any) -> tuple[str, ...]:
+    names = inspect.signature(guidance.__init__).parameters
+    return tuple(name for name in names if name.endswith(_SCALE))
 
 
 def _scale_of(guider: Any, scale: str) -> float | None:

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
-from framefleet.pipeline.model.modular import blank, guided
+from framefleet.pipeline.model.modular import blank, guided, inputs_of, modular_class, scales_of
 from framefleet.pipeline.model.specs.check import Refused
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 _Problems = Iterator[tuple[str, Refused]]
 _NEGATIVE = "negative_prompt_embeds"
 _KINDS = 1024  # of rows, by what they give: a table has a handful
+_PIPES = 64  # as many as `blank` keeps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +33,7 @@ def modular_row_rules(
     arguments: dict[str, Any], given: Set[str], spec: PipelineSpec
 ) -> tuple[dict[str, Any], list[tuple[str, Refused]]]:
     """Return what the row's blocks read of its arguments, and what is wrong with them; see `rows.Rules`."""
-    run, blocks = _run_of(spec, arguments), _inputs(spec.class_name)
+    run, blocks = _run_of(spec, arguments), inputs_of(modular_class(spec.class_name))
     unread = {name for name in arguments if name in blocks and name not in run.reads}
     problems = [*_unread(unread & given), *_missing(run, arguments, spec), *_unguided(run, arguments, spec)]
     return {name: value for name, value in arguments.items() if name not in unread}, problems
@@ -59,15 +60,29 @@ def _missing(run: _Run, arguments: Mapping[str, Any], spec: PipelineSpec) -> _Pr
 
 def _unguided(run: _Run, arguments: Mapping[str, Any], spec: PipelineSpec) -> _Problems:
     """Some blocks need the negative prompt's embedding, which is not made where nothing is guided (0.42)."""
+    if _NEGATIVE not in run.needs:
+        return
     pipe = blank(spec.class_name, spec.configs)
-    if _NEGATIVE in run.needs and not getattr(guided(pipe, arguments), "requires_unconditional_embeds", True):
+    if not _asks_for_negative(pipe, tuple([arguments.get(name) for name in _scales_of(pipe)])):
         reason = "that switches guidance off, without which these blocks fail"
         yield "guidance_scale", Refused(reason=reason, fix="use another scale, as 1.01")
 
 
+@functools.lru_cache(_KINDS)
+def _asks_for_negative(pipe: Any, scales: tuple[float | None, ...]) -> bool:
+    """scales: of `_scales_of`."""
+    own = guided(pipe, dict(zip(_scales_of(pipe), scales, strict=True)))
+    return bool(getattr(own, "requires_unconditional_embeds", True))
+
+
+@functools.lru_cache(_PIPES)
+def _scales_of(pipe: Any) -> tuple[str, ...]:
+    return tuple(argument for argument, _, _ in scales_of(pipe))
+
+
 def _run_of(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Run:
     """Blocks ask whether an input is there; of switches, whether they are on."""
-    inputs = _inputs(spec.class_name)
+    inputs = inputs_of(modular_class(spec.class_name))
     given = {name: value is True or not isinstance(value, bool) for name, value in arguments.items()}
     return _run(spec.class_name, frozenset(item for item in given.items() if item[0] in inputs))
 
@@ -83,8 +98,3 @@ def _run(class_name: str, given: frozenset[tuple[str, bool]]) -> _Run:
         needs=frozenset(blocks.required_inputs),
         components=frozenset(parts),
     )
-
-
-@functools.cache
-def _inputs(class_name: str) -> frozenset[str]:
-    return frozenset(blank(class_name, {})._blocks.input_names)

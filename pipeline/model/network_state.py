@@ -76,7 +76,8 @@ class NetworkState:
                 _put(module, part)
 
     def _copies(self) -> list[_Part]:
-        held = zip(OwnPipelines(self._kept, tells=False).make().parts, self._hooks, strict=True)
+        own = OwnPipelines(self._kept, tells=False).make()
+        held = zip(own.parts, self._hooks, strict=True)
         return [_Part(attributes, buffers, hooks) for (attributes, buffers), hooks in held]
 
 
@@ -177,9 +178,9 @@ def _is_equal(before: Any, version: int, after: Any, new_version: int) -> bool:
     if before is after:
         return version == new_version
     if isinstance(before, Tensor) and isinstance(after, Tensor):  # moved by an offload, or made anew
-        if (before.shape, before.dtype) != (after.shape, after.dtype):
+        if (before.shape, before.dtype, before.is_meta) != (after.shape, after.dtype, after.is_meta):
             return False
-        if before.is_meta or after.is_meta:  # weights that a first forward calculates
-            return before.is_meta and after.is_meta
+        if before.is_meta:  # weights that a first forward computes, as weight norm does
+            return True
         return torch.equal(before.cpu(), after.cpu())
     return isinstance(before, _VALUES) and type(before) is type(after) and before == after

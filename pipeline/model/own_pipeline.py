@@ -117,6 +117,8 @@ def _can_copy(value: Any, shared: Iterable[Any]) -> bool:
 
 def _can_reduce(value: Any) -> bool:
     """Whether `copy` can take one object apart, whatever becomes of its parts."""
+    if isinstance(value, Tensor):
+        return value.is_leaf  # torch copies no tensor that was computed with gradients on
     try:
         value.__reduce_ex__(4)
     except Exception:  # TypeError for locks, files and the like; classes of C++ raise others

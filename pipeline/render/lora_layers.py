@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from framefleet.pipeline.hooks.adapters import Adapters, working_rows
 from framefleet.pipeline.hooks.intercept import intercept
-from framefleet.pipeline.render.fused.joining import row_slice, stack
+from framefleet.pipeline.render.fused.joining import OUTERMOST, row_slice, stack
 
 _Forward = Callable[..., Tensor]
 
@@ -52,7 +52,7 @@ class LoraLayers:
                 with intercept({name: layer.base_layer}, lambda *_, given=output, **__: given):
                     output = forward(row_slice(x, row, len(rows), None), *args, **kwargs)
             outputs.append(output)
-        joined: Tensor = stack(outputs, 0)
+        joined: Tensor = stack(outputs, OUTERMOST)
         return joined
 
     def switch_on(self, row: Adapters) -> None:

@@ -29,9 +29,9 @@ from tests.jobs import job_values, write_table
 from tests.tiny import SMALLEST, UNLIKE, tiny
 
 ROWS: list[dict[str, Any]] = [
-    {"prompt": "a red ball", "seed": 1, "num_inference_steps": 2},
-    {"prompt": "一只猫", "seed": 2, "num_inference_steps": 3},
-    {"prompt": "rain", "seed": 3, "num_inference_steps": 2},
+    {"prompt": "a red ball", "seed": 1, "num_inference_steps": 3},
+    {"prompt": "一只猫", "seed": 2, "num_inference_steps": 4},
+    {"prompt": "rain", "seed": 3, "num_inference_steps": 3},
 ]
 # A second: LTX-2's sound ends some 30 ms before its frames, which in a shorter clip were more than one.
 CALLS = UNLIKE | {"ltx2": SMALLEST["ltx2"] | {"num_frames": 25}}
@@ -75,7 +75,6 @@ def lossless(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[int, R
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[int, Record]]:
-    # Its timestep is one number for a batch of two: rows share no forwards, and are audited all the same.
     return rendered(tmp_path_factory.mktemp("sound"), "stable_audio", is_mixed=True)
 
 
@@ -146,6 +145,7 @@ def test_sound_alone_is_a_flac_whose_record_has_nothing_of_frames(
     for row in ROWS:
         record, plain = sound[1][row["seed"]], plain_call("stable_audio", row)
         assert record.uri.endswith(".flac")
+        assert record.batch_size > 1
         assert record.audio_sha256 == audio_sha256(to_audio(plain.audios, 8000))
         nothing = (record.frames_sha256, record.height, record.width, record.num_frames, record.fps)
         assert nothing == (None,) * 5

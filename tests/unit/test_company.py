@@ -81,6 +81,14 @@ def test_a_table_that_differs_and_carries_no_rows_keeps_them_apart() -> None:
     assert _shared(network, arguments) == 1
 
 
+def test_a_time_that_is_one_for_both_prompts_of_a_row_is_copied_for_each() -> None:
+    def add(latents: Tensor, time: Tensor) -> Tensor:  # (2, width), (1,): Stable Audio's
+        return latents + time[:, None]
+
+    arguments = list(zip(_rows(2, 4), _rows(1), strict=True))
+    assert _shared(Noting(add), arguments) == ROWS * 2
+
+
 class Padding(nn.Module):
     """Takes rows as lists, and pads each to a multiple of 8 before its only layer."""
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from framefleet.pipeline.render.fused.calls import parse_call
+from framefleet.pipeline.render.fused.calls import EACH, parse_call
 from framefleet.pipeline.render.fused.exact import are_equal, probe
 from framefleet.pipeline.render.fused.joining import layouts
 from framefleet.pipeline.render.fused.pins import Plan, run_fused
@@ -192,6 +192,38 @@ def test_pinned_modules_may_return_any_view(view: Callable[[Tensor], Tensor], ba
 
     module = Net(odd=Function(odd), last=Function(lambda value: value.flatten(1) * 2))
     assert "odd" in (_pins(module, _rows(batch=batch)) or [])
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_module_that_is_given_one_row_for_all_beside_those_of_the_rows_is_pinned(batch: int) -> None:
+    class Timed(nn.Module):  # Qwen-Image 2.1 embeds the time of each row, and one of zero
+        def __init__(self) -> None:
+            super().__init__()
+            self.odd = Function(lambda times: times + 1 + 1e-3 * (len(times) > batch + 1))
+
+        def forward(self, latents: Tensor) -> Any:
+            times = self.odd(torch.cat([latents, latents.new_zeros(1, WIDTH)]))
+            return latents * times[:-1] + times[-1:]
+
+    assert _pins(Timed(), _rows(batch=batch)) == ["odd"]
+
+
+def test_a_module_that_is_given_copies_of_what_is_one_for_a_row_is_pinned() -> None:
+    class Timed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.odd = Function(_shift)
+
+        def forward(self, latents: Tensor, time: Tensor) -> Any:
+            return latents * self.odd(time[:, None].expand(-1, WIDTH))
+
+    module = Timed()
+    calls = [parse_call("unet", (row, row[0, :1]), {}) for row in _rows(batch=2)]
+    outputs = [(module(*call.leaves), ()) for call in calls]
+    plan = probe(module, module.forward, calls, outputs, (0, EACH))
+    assert plan is not None
+    assert list(plan.pins) == ["odd"]
+    assert are_equal(run_fused(module, module.forward, calls, plan), outputs)
 
 
 def test_rows_with_nan_are_equal_when_their_bits_are() -> None:

@@ -41,10 +41,15 @@ def mixer(request: pytest.FixtureRequest) -> Mixer:
     torch.manual_seed(0)
     network = Mixer(turned=getattr(request, "param", False)).eval()
     for name, targets in {"x": ["to_q", "to_v"], "y": ["to_v"]}.items():
-        config = LoraConfig(r=2, target_modules=targets, init_lora_weights=False)
-        with warnings.catch_warnings(action="ignore"):  # of a second adapter
-            inject_adapter_in_model(config, network, adapter_name=name)
-    return network.requires_grad_(False)
+        add_adapter(network, name, targets)
+    return network
+
+
+def add_adapter(network: Mixer, name: str, targets: list[str]) -> None:
+    config = LoraConfig(r=2, target_modules=targets, init_lora_weights=False)
+    with warnings.catch_warnings(action="ignore"):  # of a second adapter
+        inject_adapter_in_model(config, network, adapter_name=name)
+    network.requires_grad_(False)
 
 
 def alone(network: Mixer, latents: Tensor, adapters: Adapters) -> Tensor:
@@ -57,12 +62,17 @@ def alone(network: Mixer, latents: Tensor, adapters: Adapters) -> Tensor:
     return output
 
 
-def rendered(network: Mixer, latents: list[Tensor]) -> list[Tensor]:
+def rendered(
+    network: Mixer,
+    latents: list[Tensor],
+    rows: list[Adapters] = ROWS,
+    batcher: Batcher | None = None,
+) -> list[Tensor]:
     layers = LoraLayers({"unet": network})
-    batcher = Batcher(Forwards({"unet": network}, Batching(min_gain=0)))
+    batcher = batcher or Batcher(Forwards({"unet": network}, Batching(min_gain=0)))
 
     def recipe(row: int) -> Tensor:
-        with working_on([ROWS[row % len(ROWS)]]):
+        with working_on([rows[row % len(rows)]]):
             for _ in range(2):  # the second is fused by what was learned at the first
                 output: Tensor = network(latents[row])
             return output
@@ -91,6 +101,22 @@ def test_a_layer_whose_rows_are_not_outermost_keeps_every_row_to_its_own_adapter
     expected = [alone(mixer, latents[row], ROWS[row % len(ROWS)]) for row in range(8)]
     found = rendered(mixer, latents)
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("mixer", [True], indirect=True)
+def test_rows_that_differ_where_layers_have_rows_outermost_prove_nothing_of_the_other_layers(
+    mixer: Mixer,
+) -> None:
+    """`to_q` is given rows first, and has `z` alone; `to_v` has `y`, and rows second, as ERNIE's layers."""
+    add_adapter(mixer, "z", ["to_q"])
+    latents = [torch.randn(1, 8, 8) for _ in range(4)]
+    batcher = Batcher(Forwards({"unet": mixer}, Batching(min_gain=0)))
+    alike: list[Adapters] = [(("y", 1.0),), (("y", 1.0), ("z", 1.0))]  # in what `to_v` has
+    for rows in (alike * 2, [(("y", 1.0),), (("z", 1.0),)] * 2):
+        for _ in range(3):
+            expected = [alone(mixer, *own) for own in zip(latents, rows, strict=True)]
+            found = rendered(mixer, latents, rows, batcher)
+            assert all(torch.equal(mine, theirs) for mine, theirs in zip(found, expected, strict=True))
 
 
 def test_each_greenlet_works_on_its_own_row() -> None:

@@ -56,6 +56,19 @@ def test_for_a_while_it_is_as_it_was_and_then_goes_on() -> None:
     assert not hasattr(network, "other")
 
 
+def test_what_a_first_forward_computes_of_weights_comes_back_as_it_was_loaded() -> None:
+    network: Any = Network()
+    network.computed = [torch.empty(2, device="meta"), network.block.weight * 2]
+    state = NetworkState(network)
+    network.processor.cache["a"] = 1
+    for computed in (network.computed, [torch.ones(2), torch.ones(2, 2)]):
+        network.computed = computed
+        with state.restored():
+            assert network.computed[0].is_meta
+            assert network.processor.cache == {}
+        assert network.computed is computed
+
+
 def test_what_is_changed_in_place_meanwhile_does_not_stay() -> None:
     network: Any = Network()
     state = NetworkState(network)

@@ -20,10 +20,11 @@ from framefleet.pipeline.hooks.adapters import Adapters, of_one_row
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 
-# For each leaf of a call: the dimension along which rows are joined, LIST for lists of rows, or None for
-# what is shared by rows that have it equal.
+# For each leaf of a call: the dimension along which rows are joined, LIST for lists of rows, EACH for what is
+# one for a row's batch and copied for each of it, or None for what is shared by rows that have it equal.
 Axes = tuple[int | None, ...]
 LIST = -1
+EACH = -2
 
 
 class CallKey:
@@ -116,6 +117,18 @@ def with_shorter_masks(call: Call, *, keep: float) -> Call:
     return replace(call, leaves=leaves, given=None) if is_other else call
 
 
+def with_noise(call: Call, generator: torch.Generator) -> Call:
+    """Return the call with noise in place of all values that are no masks."""
+    leaves = [leaf if _is_mask(leaf, call.batch) else _noise_like(leaf, generator) for leaf in call.leaves]
+    return replace(call, leaves=leaves, given=None)
+
+
+def _noise_like(leaf: Any, generator: torch.Generator) -> Any:
+    if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
+        return leaf
+    return torch.randn(leaf.shape, generator=generator).to(leaf)
+
+
 def _is_mask(leaf: Any, batch: int) -> bool:
     """Whether it says for each token of each row that it counts (1) or not (0)."""
     is_flat = isinstance(leaf, Tensor) and leaf.dim() == 2 and leaf.shape[0] == batch and leaf.shape[1] > 1
@@ -174,7 +187,7 @@ def _shape(leaf: Any) -> Hashable:
 
 def _axis(leaf: Any, batch: int) -> int | None:
     if isinstance(leaf, Tensor):
-        return 0 if leaf.dim() == 0 or leaf.shape[0] == batch else None
+        return EACH if leaf.dim() == 0 else 0 if leaf.shape[0] == batch else None
     return LIST if isinstance(leaf, list | tuple) else None
 
 

@@ -1,9 +1,10 @@
 """Which calls may share a forward, and along which axes they are joined: learned from the calls themselves.
 
 Tensors carry their rows along the first dimension where that is as long as the row's batch, until a forward
-that was joined so gives something else: then other dimensions of that length are tried, and sharing what is
-equal in all rows. Lists of rows may hold tensors of other shapes: such calls may share a forward if their
-own forwards, run one by one, look alike in every inner module.
+that was joined so gives something else: then other dimensions of that length are tried, copies of what is one
+for the row's whole batch (Stable Audio's time beside two prompts), and sharing what is equal in all rows.
+Lists of rows may hold tensors of other shapes: such calls may share a forward if their own forwards, run one
+by one, look alike in every inner module.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from framefleet.pipeline.render.fused.calls import LIST, Axes, Call, fingerprint
+from framefleet.pipeline.render.fused.calls import EACH, LIST, Axes, Call, fingerprint
 from framefleet.pipeline.render.fused.pins import Trace, Traces
 
 # Prompts have some hundred lengths, and pairs of them with negative ones; a forgotten one is looked at again.
@@ -145,6 +146,7 @@ def _ways_of(column: tuple[Any, ...], batch: int) -> list[int | None]:
     first = column[0]
     if isinstance(first, Tensor) and first.dim():
         options: list[int | None] = [axis for axis, size in enumerate(first.shape) if size == batch]
+        options += [EACH] if first.shape[0] == 1 < batch else []
     elif isinstance(first, list | tuple):
         options = [LIST]
     else:

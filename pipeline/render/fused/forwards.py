@@ -240,10 +240,15 @@ class Forwards:
     def _kind(self, calls: Sequence[Call]) -> Hashable:
         """What calls must have in common with others to be run by their plan.
 
-        Rows of different LoRAs are proven for themselves: among rows of one LoRA nobody sees whose is whose.
+        Rows of LoRAs are proven for themselves, by which there are and which of them differ between rows: a
+        layer whose rows are elsewhere than outermost shows only where rows differ in what it has.
         """
         company = self._company
-        return company.look(calls[0]), company.axes(calls[0]), len(calls), len(set(adapters_of(calls))) > 1
+        pairs = [set(adapters) for adapters in adapters_of(calls)]
+        used = pairs[0].union(*pairs)
+        differing = frozenset(name for name, _ in used - pairs[0].intersection(*pairs))
+        names = frozenset(name for name, _ in used)
+        return company.look(calls[0]), company.axes(calls[0]), len(calls), names, differing
 
 
 def _best(function: Callable[[], Any]) -> tuple[Any, float]:

@@ -1,20 +1,21 @@
 """Calls of several rows become one, and what it returns is parted again: along axes that are told or seen.
 
 What is joined is seen by its size: the one dimension in which a tensor of `n` rows is `n` times that of a
-one-row run.
+one-row run. Also seen: one row more that is for all (Qwen-Image 2.1 adds a time of zero), and copies of what
+is one in a one-row run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from framefleet.pipeline.hooks.tree import children_of, flatten, rebuilt, unflatten
-from framefleet.pipeline.render.fused.calls import LIST, Axes, Call
+from framefleet.pipeline.render.fused.calls import EACH, LIST, Axes, Call
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,20 @@ class Layout:
         )
 
 
+class Joint(NamedTuple):
+    """Where a tensor carries its rows: along `axis`.
+
+    shared: so many behind them are for all. copies: so often each row has what is one in a one-row run.
+    """
+
+    axis: int
+    shared: int = 0
+    copies: int = 1
+
+
+OUTERMOST = Joint(0)
+
+
 def join_calls(calls: Sequence[Call], axes: Axes) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the arguments of one forward for all calls, in order."""
     batch = calls[0].batch
@@ -54,8 +69,8 @@ def _join_leaf(column: tuple[Any, ...], axis: int | None, batch: int) -> Any:
         return first
     if axis == LIST:
         return type(first)([element for own in column for element in own])
-    if first.dim() == 0:
-        return torch.cat([value.expand(batch) for value in column])
+    if axis == EACH:
+        return torch.cat([value.expand(batch, *value.shape[1:]) for value in column])
     return torch.cat(column, dim=axis)
 
 
@@ -87,10 +102,10 @@ def part(output: Any, *, rows: int, like: Any) -> list[Any]:
     """
     if isinstance(output, Tensor):
         layout = like if isinstance(like, Layout) else None
-        axis = joined_axis(output, rows, layout)
-        if axis is None:
+        joint = joint_of(output, rows, layout)
+        if joint is None:
             return [output] * rows
-        return [row_slice(output, row, rows, layout, axis) for row in range(rows)]
+        return [row_slice(output, row, rows, layout, joint) for row in range(rows)]
     node = children_of(output)
     if node is None:
         return [output] * rows
@@ -115,44 +130,57 @@ def _copies(values: list[Any]) -> list[Any]:
     return list(unflatten(structure, copies))
 
 
-def joined_axis(leaf: Any, rows: int, layout: Layout | None) -> int | None:
-    """Return the dimension along which `leaf` is `rows` tensors of that layout; None where it is not."""
+def joint_of(leaf: Any, rows: int, layout: Layout | None) -> Joint | None:
+    """Return where `leaf` is `rows` tensors of that layout; None where it is not."""
     if layout is None or not layout.shape or not isinstance(leaf, Tensor):
         return None
     own = layout.shape
     if len(leaf.shape) != len(own):
         return None
     if leaf.shape[0] == rows * own[0] and leaf.shape[1:] == own[1:]:
-        return 0
+        return Joint(0)
     wider = [axis for axis, size in enumerate(leaf.shape) if size != own[axis]]
-    return wider[0] if len(wider) == 1 and leaf.shape[wider[0]] == rows * own[wider[0]] else None
+    if wider == [0] and own[0] > 1 and leaf.shape[0] == rows * (own[0] - 1) + 1:
+        return Joint(0, shared=1)
+    if wider == [0] and own[0] == 1 and leaf.shape[0] % rows == 0:
+        return Joint(0, copies=leaf.shape[0] // rows)
+    is_joined = len(wider) == 1 and leaf.shape[wider[0]] == rows * own[wider[0]]
+    return Joint(wider[0]) if is_joined else None
 
 
-def row_slice(tensor: Tensor, row: int, rows: int, layout: Layout | None, axis: int = 0) -> Tensor:
-    """Return a copy of one row's slice, laid out as in a one-row run.
+def row_slice(tensor: Tensor, row: int, rows: int, layout: Layout | None, joint: Joint = OUTERMOST) -> Tensor:
+    """Return a copy of one row's slice and of what all share, laid out as in a one-row run.
 
     A copy even where a view would do: memory that starts off a cache line may make MKL round differently.
     """
-    size = tensor.shape[axis] // rows
-    view = tensor.narrow(axis, row * size, size)
+    axis, shared, copies = joint
+    size = (tensor.shape[axis] - shared) // rows
+    view = tensor.narrow(axis, row * size, size // copies)
+    if shared:
+        view = torch.cat([view, tensor.narrow(axis, rows * size, shared)], dim=axis)
     if layout is None or 0 in layout.strides:  # an expanded tensor cannot be written to
         return view.clone()
     own = torch.empty_strided(layout.shape, layout.strides, dtype=tensor.dtype, device=tensor.device)
     return own.copy_(view)
 
 
-def stack(column: Sequence[Any], axis: int | None) -> Any:
-    """Join the rows' outputs so that each row's slice keeps its strides; without an axis, one is for all."""
+def stack(column: Sequence[Any], joint: Joint | None) -> Any:
+    """Join the rows' outputs so that each row's slice keeps its strides; without a joint, one is for all."""
     first = column[0]
-    if axis is None:
+    if joint is None:
         return first
+    axis, shared, copies = joint
+    pieces = [own for own in column for _ in range(copies)]
+    if shared:
+        size = first.shape[axis] - shared
+        pieces = [*(own.narrow(axis, 0, size) for own in column), first.narrow(axis, size, shared)]
     if axis:
-        return torch.cat(list(column), dim=axis)
+        return torch.cat(pieces, dim=axis)
     inner = first.stride()[1:]
     extent = 1 + sum((size - 1) * stride for size, stride in zip(first.shape[1:], inner, strict=True))
     outer = first.stride(0) if first.shape[0] > 1 else extent
     if outer < extent or 0 in inner:  # expanded, or the batch is not outermost: rows would overlap
-        return torch.cat(list(column))
-    shape = (len(column) * first.shape[0], *first.shape[1:])
+        return torch.cat(pieces)
+    shape = (sum(len(piece) for piece in pieces), *first.shape[1:])
     joined = torch.empty_strided(shape, (outer, *inner), dtype=first.dtype, device=first.device)
-    return torch.cat(list(column), out=joined)
+    return torch.cat(pieces, out=joined)

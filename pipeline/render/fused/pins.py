@@ -13,9 +13,10 @@ from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 from framefleet.pipeline.render.fused.calls import Axes, Call, adapters_of
 from framefleet.pipeline.render.fused.joining import (
+    Joint,
     Layout,
     join_calls,
-    joined_axis,
+    joint_of,
     part,
     row_slice,
     stack,
@@ -30,12 +31,12 @@ Outputs = list[tuple[list[Any], Hashable]]  # of one call of a module for each r
 class Trace:
     """How one call of a module looks in a one-row run: the layouts of its arguments' and output's leaves.
 
-    axes: along which rows' outputs are joined, by leaf; known of calls that are pinned.
+    joints: how rows' outputs are joined, by leaf; known of calls that are pinned.
     """
 
     arguments: tuple[Layout | None, ...]
     outputs: tuple[Layout | None, ...]
-    axes: tuple[int | None, ...] = ()
+    joints: tuple[Joint | None, ...] = ()
 
     def is_partable(self, arguments: Any, rows: int) -> bool:
         """Whether every tensor of a fused call is the rows joined, or the same as in the one-row run."""
@@ -43,16 +44,16 @@ class Trace:
         if len(leaves) != len(self.arguments):
             return False
         pairs = list(zip(leaves, self.arguments, strict=True))
-        return any(joined_axis(leaf, rows, layout) is not None for leaf, layout in pairs) and all(
-            layout is None or joined_axis(leaf, rows, layout) is not None or _is_same(leaf, layout)
+        return any(joint_of(leaf, rows, layout) is not None for leaf, layout in pairs) and all(
+            layout is None or joint_of(leaf, rows, layout) is not None or _is_same(leaf, layout)
             for leaf, layout in pairs
         )
 
     def seen_in(self, output: Any, rows: int) -> Trace:
-        """Return it with the axes of a fused call's output: None where that is one for all rows."""
+        """Return it with the joints of a fused call's output: None where that is one for all rows."""
         leaves, _ = flatten(output, holders=[])
         pairs = zip(leaves, self.outputs, strict=True)
-        return replace(self, axes=tuple(joined_axis(leaf, rows, layout) for leaf, layout in pairs))
+        return replace(self, joints=tuple(joint_of(leaf, rows, layout) for leaf, layout in pairs))
 
 
 Traces = Mapping[str, Sequence[Trace]]  # by a module's name: how its calls in one forward look, if not alike
@@ -108,16 +109,16 @@ class Rows:
 
     def _own(self, leaves: list[Any], row: int, trace: Trace) -> list[Any]:
         return [
-            leaf if axis is None else row_slice(leaf, row, self.rows, layout, axis)
+            leaf if joint is None else row_slice(leaf, row, self.rows, layout, joint)
             for leaf, layout in zip(leaves, trace.arguments, strict=True)
-            for axis in [joined_axis(leaf, self.rows, layout)]
+            for joint in [joint_of(leaf, self.rows, layout)]
         ]
 
 
 def joined(outputs: Outputs, trace: Trace) -> Any:
     """Join the rows' outputs in the layout of a one-row run."""
     columns = zip(*(leaves for leaves, _ in outputs), strict=True)
-    leaves = [stack(column, axis) for column, axis in zip(columns, trace.axes, strict=True)]
+    leaves = [stack(column, joint) for column, joint in zip(columns, trace.joints, strict=True)]
     return unflatten(outputs[0][1], leaves)
 
 
