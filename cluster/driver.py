@@ -16,7 +16,7 @@ from framefleet.cluster.feed import Pending, by_prompt_lengths, pending_rows
 from framefleet.cluster.fleet import Event, Fleet, Lost, Ready
 from framefleet.cluster.lease import Row
 from framefleet.cluster.lock import DriverLock
-from framefleet.cluster.messages import Assignment, Failed, Stored, WorkerReport, WorkerSetup
+from framefleet.cluster.messages import Assignment, Failed, StoredRow, WorkerReport, WorkerSetup
 from framefleet.cluster.progress import Progress, Summary
 from framefleet.cluster.settings import FaultPolicy, FleetSettings
 from framefleet.cluster.tally import Tally
@@ -152,7 +152,7 @@ class Driver:
         for failed in report.failed:
             self._fail(worker, failed)
 
-    def _finish(self, worker: str, rendered: Stored) -> None:
+    def _finish(self, worker: str, rendered: StoredRow) -> None:
         record, pending = rendered.record, self._pending.get(rendered.record.row_id)
         kind = kind_of(pending.request) if pending and rendered.had_company else None
         if kind in self._apart:  # it was under way when an audit found its kind to differ

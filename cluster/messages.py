@@ -80,7 +80,7 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
+class StoredRow:
     """One row whose clip is stored. record: without `row_indices` and `worker`, which the driver knows.
 
     had_company: other rows were under way beside it, so that audits of its kind speak for it.
@@ -98,7 +98,7 @@ class WorkerReport:
     prompts.
     """
 
-    rendered: tuple[Stored, ...] = ()
+    rendered: tuple[StoredRow, ...] = ()
     failed: tuple[Failed, ...] = ()
     audited: tuple[Audited, ...] = ()
     prompt_lengths: PromptLengths | None = None

@@ -16,7 +16,7 @@ from dataclasses import replace
 from queue import Queue
 
 import framefleet
-from framefleet.cluster.messages import Assignment, Failed, Hello, Stored, WorkerReport, WorkerSetup
+from framefleet.cluster.messages import Assignment, Failed, Hello, StoredRow, WorkerReport, WorkerSetup
 from framefleet.pipeline.errors import RowError, StoreConflict, StoreError
 from framefleet.pipeline.guards.public import public_text
 from framefleet.pipeline.model.environment import source_fingerprint
@@ -44,7 +44,7 @@ class Worker:
         self._news = threading.Condition()  # guards the six below
         self._inbox: deque[Assignment] = deque()
         self._attempts: dict[str, int] = {}  # of the rows that the renderer has
-        self._rendered: list[Stored] = []
+        self._rendered: list[StoredRow] = []
         self._failed: list[Failed] = []
         self._audited: list[Audited] = []
         self._broken: BaseException | None = None
@@ -153,11 +153,11 @@ class Worker:
                 self._report(_failed(clip.row_id, error, traceback.format_exc()))
             else:
                 record = replace(record, attempt=self._attempts[clip.row_id])
-                self._report(Stored(record=record, had_company=clip.had_company))
+                self._report(StoredRow(record=record, had_company=clip.had_company))
 
-    def _report(self, news: Stored | Failed) -> None:
+    def _report(self, news: StoredRow | Failed) -> None:
         with self._news:
-            if isinstance(news, Stored):
+            if isinstance(news, StoredRow):
                 self._attempts.pop(news.record.row_id, None)
                 self._rendered.append(news)
             else:

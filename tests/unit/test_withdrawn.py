@@ -20,7 +20,7 @@ from framefleet.cluster import driver as driver_module
 from framefleet.cluster.driver import Driver
 from framefleet.cluster.fleet import Event, Ready, Reported
 from framefleet.cluster.lock import DriverLock
-from framefleet.cluster.messages import Assignment, Failed, Hello, Stored, WorkerReport
+from framefleet.cluster.messages import Assignment, Failed, Hello, StoredRow, WorkerReport
 from framefleet.cluster.progress import Summary
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.render import new_run, work_of
@@ -88,11 +88,11 @@ class Workers:
             if verdict == "differs":
                 self.knows.add(worker)
         self.hands[worker] = rows[some:]
-        rendered = tuple(one for one in ended if isinstance(one, Stored))
+        rendered = tuple(one for one in ended if isinstance(one, StoredRow))
         failed = tuple(one for one in ended if isinstance(one, Failed))
         return {"rendered": rendered, "failed": failed, **told}
 
-    def _render(self, worker: str, row: Assignment) -> Stored | Failed:
+    def _render(self, worker: str, row: Assignment) -> StoredRow | Failed:
         if row.is_apart:
             self.knows.add(worker)
         had_company = worker not in self.knows
@@ -102,7 +102,7 @@ class Workers:
         except StoreConflict:  # of a driver that was killed
             return Failed(row_id=row.row_id, error_type="", message="", traceback="", is_conflict=True)
         self.num_rendered += 1
-        return Stored(
+        return StoredRow(
             record=replace(RECORD, row_id=row.row_id, frames_sha256=digest), had_company=had_company
         )
 
