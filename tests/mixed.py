@@ -39,6 +39,7 @@ TWO_STAGES: dict[str, Sequence[Any]] = {"guidance_scale_2": (None, 1.0, 4.0)}
 OWN_LENGTH: dict[str, Sequence[Any]] = {"max_sequence_length": (None,)}
 GUIDED: dict[str, Sequence[Any]] = {"guidance_scale": (3.0, 4.0, 5.5)}  # without, diffusers' blocks fail
 OF_TEXT: dict[str, Sequence[Any]] = {"strength": (None,)}  # of blocks that start from an image
+TWO_STEPS: dict[str, Sequence[Any]] = {"num_inference_steps": (2,)}
 NEGATIVE: dict[str, Sequence[Any]] = {"negative_prompt": ("", "blurry, 低质量")}
 # By tiny pipeline: what only its rows draw from.
 MORE: dict[str, dict[str, Sequence[Any]]] = {
@@ -51,6 +52,8 @@ MORE: dict[str, dict[str, Sequence[Any]]] = {
     "flux_modular": OF_TEXT,
     "sdxl_modular": OF_TEXT,
     "anima": OF_TEXT,
+    "sana_sprint": TWO_STEPS,
+    "sana_sprint_img2img": TWO_STEPS,
     "wan_animate": {"motion_encode_batch_size": (1,)},
     "easyanimate": NEGATIVE,
     "cogvideox_2b": OWN_LENGTH | {"use_dynamic_cfg": (False, True)},
@@ -64,7 +67,8 @@ MORE: dict[str, dict[str, Sequence[Any]]] = {
 # HunyuanVideo 1.5 pads every prompt to a thousand tokens.
 MANY, NUM_ROWS = 10, {"hunyuan_1_5": 5, "hunyuan_1_5_i2v": 5}
 
-ONE_SIZE = ("hidream",)  # diffusers itself fails with others
+# diffusers itself fails with others, or where they are not those of the picture.
+ONE_SIZE = ("hidream", "z_image_img2img", "z_image_inpaint")
 
 FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 KARRAS = {"use_karras_sigmas": True}
