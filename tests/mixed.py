@@ -108,7 +108,7 @@ SCHEDULERS: dict[str, Schedulers] = {
 }
 
 
-def mixed_table(name: str, folder: Path) -> list[Cells]:
+def mixed_table(name: str, folder: Path, *, most: int = MANY) -> list[Cells]:
     """Return a table's rows, shuffled, of two sizes where the model renders another one than its smallest.
 
     The files that they start from are written into `folder`.
@@ -117,7 +117,7 @@ def mixed_table(name: str, folder: Path) -> list[Cells]:
     schedulers = SCHEDULERS.get(name, OWN)
     choices = _choices(name, spec, folder)
     rows = []
-    for seed in range(NUM_ROWS.get(name, MANY)):
+    for seed in range(min(most, NUM_ROWS.get(name, MANY))):
         scheduler = list(schedulers)[seed % len(schedulers)]
         row = {**SIZES[name], "seed": seed, "scheduler": scheduler}
         row |= {argument: draw.choice(values) for argument, values in choices.items()}

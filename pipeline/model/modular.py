@@ -20,11 +20,12 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import diffusers
+import torch
 from diffusers.modular_pipelines import InputParam
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.spelling import did_you_mean
-from framefleet.pipeline.model.specs.model_index import OWN_CODE, ModelIndex, read_object
+from framefleet.pipeline.model.specs.model_index import DENOISERS, OWN_CODE, ModelIndex, read_object
 from framefleet.pipeline.model.specs.signature import Parameter, parameter_of
 
 if TYPE_CHECKING:
@@ -64,6 +65,13 @@ class Called(diffusers.ModularPipeline):  # type: ignore[misc]  # diffusers is n
         """Return what the blocks give, with frames or images. Scales of guidance are those of this call."""
         state = super(Called, guided(self, arguments)).__call__(**without_scales(self, arguments))
         return SimpleNamespace(**{SEEN.get(name, name): state.get(name) for name in _outputs(self)})
+
+    @property
+    def device(self) -> torch.device:
+        """Where its denoiser is, and so the rows: text encoders may be parked on a CPU."""
+        denoiser = next((part for name in DENOISERS if (part := getattr(self, name, None)) is not None), None)
+        found: torch.device = super().device if denoiser is None else denoiser.device
+        return found
 
     def set_progress_bar_config(self, **settings: Any) -> None:
         """Also of blocks within blocks, which diffusers 0.42 leaves out."""

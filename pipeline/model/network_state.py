@@ -45,7 +45,7 @@ class _Part:
 
 
 class NetworkState:
-    """What a network held in itself at one time."""
+    """What a network held in itself at one time. Without buffers that an offload moves as weights."""
 
     def __init__(self, network: nn.Module) -> None:
         self._modules = list(network.modules())
@@ -100,12 +100,19 @@ def marks_agree(before: Marks | None, after: Marks | None) -> bool:
 
 
 def _parts(modules: list[nn.Module]) -> list[_Part]:
-    return [_part_of(module) for module in modules]
+    is_moved = any(map(_is_moved, modules))
+    return [_part_of(module, is_moved=is_moved) for module in modules]
 
 
-def _part_of(module: nn.Module) -> _Part:
+def _part_of(module: nn.Module, *, is_moved: bool = False) -> _Part:
     hooks = {name: dict(vars(module)[name]) for name in _HOOKS}
-    return _Part(_own(module), dict(module._buffers), hooks)
+    return _Part(_own(module), {} if is_moved else dict(module._buffers), hooks)
+
+
+def _is_moved(module: nn.Module) -> bool:
+    """Whether diffusers' group offload moves it: to a disk it leaves tensors of no values, which it knows."""
+    registry: Any = getattr(module, "_diffusers_hook", None)
+    return registry is not None and registry.get_hook("group_offloading") is not None
 
 
 def _without_graphs(attributes: _Held) -> _Held:

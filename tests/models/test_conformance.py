@@ -20,7 +20,7 @@ AGAIN = "run `python -m tests.conformance {}` and look at what changes"
 
 @pytest.mark.parametrize("name", sorted(SMALLEST))
 def test_rows_in_company_are_those_of_plain_calls_as_was_measured(name: str, tmp_path: Path) -> None:
-    rows = mixed_table(name, tmp_path)
+    rows = mixed_table(name, tmp_path, most=6)
     found = rendered_here(name, "fp32", rows, tmp_path)
     plain = list(plain_calls(name, DTYPES["fp32"], rows, tmp_path))
     assert len({made.frames for made in plain}) > len(rows) // 2  # what they differ in is seen
@@ -31,8 +31,7 @@ def test_rows_in_company_are_those_of_plain_calls_as_was_measured(name: str, tmp
 
 def _said(finding: Finding) -> tuple[object, ...]:
     """Return what few rows and many agree in."""
-    is_exact, is_shared = finding.equal == finding.rows, finding.mean_batch > 1
-    return finding.class_name, finding.makes, is_exact, is_shared, finding.sound, finding.why
+    return finding.class_name, finding.makes, finding.equal == finding.rows, finding.sound, finding.why
 
 
 def test_the_page_lists_every_class_of_the_installed_diffusers() -> None:

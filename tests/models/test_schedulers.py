@@ -21,10 +21,12 @@ from framefleet.pipeline.render.fused.batching import Batching
 from tests.conformance.plain import plain_calls
 from tests.mixed import SCHEDULERS
 from tests.pictures import clip
-from tests.tinies import images
-from tests.tiny import SMALLEST, smallest_call, tiny
+from tests.tinies import images, modular
+from tests.tiny import BUILDERS, SMALLEST, smallest_call, tiny
 
-NAMES = [name for name in SMALLEST if name not in images.BUILDERS]  # the others' sizes: test_tiny.py
+# Not of those whose own tests look at sizes: images, modular pipelines.
+MODULAR = [name for name, builder in BUILDERS.items() if builder.__module__ == modular.__name__]
+NAMES = [name for name in SMALLEST if name not in (*images.BUILDERS, *MODULAR)]
 
 # One of each class, as the loops differ.
 LOOPS = (

@@ -9,6 +9,7 @@ HELIOS = Family(
     prefix="Helios",
     # Chunks are decoded to 33 frames each, and together cut to 4k + 1: up to 129 that is 32k + 1. Longer
     # clips come out as long as asked, or up to four frames longer.
+    frame_factor=8,
     fps=24,
     presets=(
         # Size, guidance, rate, precision: the docstring of diffusers' HeliosPipeline.

@@ -118,15 +118,10 @@ def with_shorter_masks(call: Call, *, keep: float) -> Call:
 
 
 def with_noise(call: Call, generator: torch.Generator) -> Call:
-    """Return the call with noise in place of all values that are no masks."""
-    leaves = [leaf if _is_mask(leaf, call.batch) else _noise_like(leaf, generator) for leaf in call.leaves]
-    return replace(call, leaves=leaves, given=None)
-
-
-def _noise_like(leaf: Any, generator: torch.Generator) -> Any:
-    if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
-        return leaf
-    return torch.randn(leaf.shape, generator=generator).to(leaf)
+    """Return the call with noise for its first argument, which brings the batch: latents."""
+    first = next(i for i, leaf in enumerate(call.leaves) if isinstance(leaf, Tensor))
+    noise = torch.randn(call.leaves[first].shape, generator=generator).to(call.leaves[first])
+    return replace(call, leaves=[*call.leaves[:first], noise, *call.leaves[first + 1 :]], given=None)
 
 
 def _is_mask(leaf: Any, batch: int) -> bool:
