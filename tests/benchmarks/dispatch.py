@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import framefleet
 from framefleet.cluster.driver import Driver, Work
 from framefleet.cluster.lock import DriverLock
-from framefleet.cluster.messages import Assignment, Hello, WorkerReport, WorkerSetup
+from framefleet.cluster.messages import Assignment, Hello, StoredRow, WorkerReport, WorkerSetup
 from framefleet.cluster.progress import Progress
 from framefleet.cluster.settings import FleetSettings
 from framefleet.jobs.job.file import job_from_mapping
@@ -73,7 +73,9 @@ class NullWorker:
     def exchange(self, assignments: Sequence[Assignment]) -> WorkerReport:
         if not assignments:
             time.sleep(NOTHING_TO_DO_S)  # as a worker waits for news; else both sides would spin at the end
-        return WorkerReport(rendered=tuple(_record(assignment) for assignment in assignments))
+        return WorkerReport(
+            rendered=tuple(StoredRow(record=_record(assignment)) for assignment in assignments)
+        )
 
 
 class Watcher:

@@ -24,7 +24,8 @@ from framefleet.pipeline.memory import free_memory, is_out_of_memory
 from framefleet.pipeline.model.environment import set_numerics
 from framefleet.pipeline.render.fused.calls import Call, digest_of, parse_call
 from framefleet.pipeline.render.fused.exact import are_equal, probe
-from framefleet.pipeline.render.fused.pins import run_fused
+from framefleet.pipeline.render.fused.joining import layouts
+from framefleet.pipeline.render.fused.pins import Plan, run_fused
 
 SIZES = (2, 3, 4, 6, 8)
 
@@ -114,10 +115,12 @@ def measure(case: Case, device: str, dtype: torch.dtype) -> None:
 
 
 def _measure_size(module: nn.Module, calls: list[Call], outputs: list[Any], one_s: float) -> None:
-    size = len(calls)
-    fused, _ = _timed(lambda: run_fused(module, module.forward, calls, None))
-    _, fast_s = _timed(lambda: run_fused(module, module.forward, calls, None))
-    plan, probe_s = _timed(lambda: probe(module, module.forward, calls, outputs))
+    size, axes = len(calls), calls[0].axes
+    outputs = [(output, ()) for output in outputs]  # and nothing that is held beside
+    fast = Plan(axes, {}, layouts(outputs[0]))
+    fused, _ = _timed(lambda: run_fused(module, module.forward, calls, fast))
+    _, fast_s = _timed(lambda: run_fused(module, module.forward, calls, fast))
+    plan, probe_s = _timed(lambda: probe(module, module.forward, calls, outputs, axes))
     line = f"  {size} rows: fast x{size * one_s / fast_s:.2f} (bit-equal: {are_equal(fused, outputs)})"
     if plan is None:
         print(f"{line}; cannot be made exact; probe {probe_s / one_s:.1f} one-row forwards")
