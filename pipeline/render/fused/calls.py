@@ -117,13 +117,6 @@ def with_shorter_masks(call: Call, *, keep: float) -> Call:
     return replace(call, leaves=leaves, given=None) if is_other else call
 
 
-def with_noise(call: Call, generator: torch.Generator) -> Call:
-    """Return the call with noise for its first argument, which brings the batch: latents."""
-    first = next(i for i, leaf in enumerate(call.leaves) if isinstance(leaf, Tensor))
-    noise = torch.randn(call.leaves[first].shape, generator=generator).to(call.leaves[first])
-    return replace(call, leaves=[*call.leaves[:first], noise, *call.leaves[first + 1 :]], given=None)
-
-
 def _is_mask(leaf: Any, batch: int) -> bool:
     """Whether it says for each token of each row that it counts (1) or not (0)."""
     is_flat = isinstance(leaf, Tensor) and leaf.dim() == 2 and leaf.shape[0] == batch and leaf.shape[1] > 1
