@@ -124,9 +124,10 @@ def mixed_table(name: str, folder: Path, *, most: int = MANY) -> list[Cells]:
         if name == "sd":
             row["eta"] = draw.choice([0.0, 0.5]) if scheduler in (None, "ddim") else None
         rows.append(row)
-    other = {} if name in ONE_SIZE else {"width": 2 * SIZES[name]["width"]} if "width" in SIZES[name] else {}
-    if other and all(_is_rendered(row | other, spec) for row in rows):
-        rows[2::5] = [row | other for row in rows[2::5]]
+    if "width" in SIZES[name] and name not in ONE_SIZE:
+        wider = [row | {"width": 2 * row["width"]} for row in rows]
+        if all(_is_rendered(row, spec) for row in wider):
+            rows[2::5] = wider[2::5]
     draw.shuffle(rows)
     return rows
 

@@ -118,6 +118,7 @@ BUILDERS: dict[str, Callable[[], DiffusionPipeline | ModularPipeline]] = {
 _FRAMES_5 = {"height": 16, "width": 16, "num_frames": 5, "num_inference_steps": 2}
 _FRAMES_9 = {"height": 16, "width": 16, "num_frames": 9, "num_inference_steps": 2}
 _IMAGE = {"height": 16, "width": 16, "num_inference_steps": 2}
+_LTX2 = _FRAMES_9 | {"height": 32, "width": 32, "stg_scale": 0.0, "audio_stg_scale": 0.0}
 SMALLEST: dict[str, dict[str, Any]] = {
     "wan": _FRAMES_5,
     "wan_moe": _FRAMES_5,
@@ -187,6 +188,9 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "flux_modular": _IMAGE | {"height": 32, "width": 32},
     "sdxl_modular": _IMAGE,
     "anima": _IMAGE | {"height": 32, "width": 32},
+    "ltx2": _LTX2,
+    "ltx2_i2v": _LTX2,
+    "ltx2_condition": _LTX2,
     **images.SMALLEST,
 }
 # Those that make something else than frames in [0, 1]: sound alone, light beyond one, layers with alpha.
@@ -195,8 +199,6 @@ UNLIKE: dict[str, dict[str, Any]] = {
     "stable_audio": {"num_inference_steps": 2, "audio_end_in_s": 0.2},
     "qwen_layered": {"num_inference_steps": 1, "layers": 2},
 }
-_LTX2 = _FRAMES_9 | {"height": 32, "width": 32, "stg_scale": 0.0, "audio_stg_scale": 0.0}
-SMALLEST |= {"ltx2": _LTX2, "ltx2_i2v": _LTX2, "ltx2_condition": _LTX2}
 # What a job says below `model:`, without which they render nothing.
 OPTIONS: dict[str, dict[str, Any]] = {"allegro": {"vae_tiling": True}}
 # What they start from, beside a prompt, and how many frames of it.

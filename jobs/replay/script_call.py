@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,13 +43,13 @@ def script_call(
         options += f", quantization_config={quantization}" + ".quant_mapping" * modular
     if modular:
         return _modular_call(spec, arguments, components, given=given, options=options)
-    pictures = _returned(spec, PICTURES)
+    pictures = _pictures(spec)
     return ScriptCall(
         class_name=spec.class_name,
         loading=f"pipe = {spec.class_name}.from_pretrained(MODEL{options})",
         arguments=arguments,
         frames=f"output.{pictures}{_first(spec, pictures)}",
-        sound=f"output.{_returned(spec, SOUND)}",
+        sound=f"output.{_sound(spec)}",
     )
 
 
@@ -64,7 +64,7 @@ def _modular_call(
     """Exactly the model's own components are loaded, wherever its index says that they are."""
     from framefleet.pipeline.model.modular import SEEN, blank, guiding, without_scales
 
-    pipe, pictures = blank(spec.class_name, spec.configs), _returned(spec, PICTURES)
+    pipe, pictures = blank(spec.class_name, spec.configs), _pictures(spec)
     output = next(name for name, seen in SEEN.items() if seen == pictures)
     names = [component.name for component in components]
     guiders = [
@@ -77,15 +77,19 @@ def _modular_call(
         f"pipe.load_components({names}, pretrained_model_name_or_path=MODEL{options})",
         arguments=without_scales(pipe, arguments),
         frames=f"output.get({output!r}){_first(spec, pictures)}",
-        sound=f"output.get({_returned(spec, SOUND)!r})",
+        sound=f"output.get({_sound(spec)!r})",
         guiders="".join(guiders),
     )
 
 
-def _returned(spec: PipelineSpec, names: Sequence[str]) -> str:
-    """Return what the output of a call has of these."""
+def _pictures(spec: PipelineSpec) -> str:
+    """Return what the output of a call calls them."""
     usual = "images" if spec.kind == "image" else "frames"
-    return next((name for name in names if name in spec.returns), usual)
+    return next((name for name in PICTURES if name in spec.returns), usual)
+
+
+def _sound(spec: PipelineSpec) -> str:
+    return next((name for name in SOUND if name in spec.returns), SOUND[0])
 
 
 def _first(spec: PipelineSpec, pictures: str) -> str:

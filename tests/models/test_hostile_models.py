@@ -5,7 +5,6 @@ What is loaded here may not connect to anything, whatever its configs name: no t
 
 from __future__ import annotations
 
-import builtins
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.model import model_files
 from framefleet.pipeline.model.sources.sealed import alone, sealed
 from tests.commands import command
+from tests.no_network import refuse_network
 from tests.tiny import tiny
 
 ENCODER = "text_encoder/config.json"
@@ -33,13 +33,7 @@ Change = Callable[[Path], Any]
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise AssertionError("somebody connects, or asks at the terminal")
-
-    for name in ("connect", "connect_ex"):
-        monkeypatch.setattr(socket.socket, name, refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(builtins, "input", refuse)
+    refuse_network(monkeypatch)
     monkeypatch.setattr("framefleet.pipeline.model.sources.sealed.MAX_MODULES", 2000)  # soon reached
 
 

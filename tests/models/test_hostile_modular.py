@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import builtins
 import json
 import shutil
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +14,7 @@ import pytest
 import framefleet
 from framefleet.pipeline.errors import ModelError
 from tests.commands import command
+from tests.no_network import refuse_network
 from tests.tiny import tiny
 
 INDEX = "modular_model_index.json"
@@ -24,13 +23,7 @@ Change = Callable[[Path], Any]
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise AssertionError("somebody connects, or asks at the terminal")
-
-    for name in ("connect", "connect_ex"):
-        monkeypatch.setattr(socket.socket, name, refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(builtins, "input", refuse)
+    refuse_network(monkeypatch)
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from diffusers import (
     AuraFlowPipeline,
     AuraFlowTransformer2DModel,
@@ -89,19 +91,22 @@ def aura_flow() -> DiffusionPipeline:
     )
 
 
+_COGVIEW: dict[str, Any] = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "num_layers": 2,
+    "attention_head_dim": 16,
+    "num_attention_heads": 2,
+    "text_embed_dim": TEXT_WIDTH,
+    "time_embed_dim": 32,
+    "condition_dim": 8,
+    "pos_embed_max_size": 16,
+    "sample_size": 8,
+}
+
+
 def cogview3() -> DiffusionPipeline:
-    transformer = CogView3PlusTransformer2DModel(
-        in_channels=4,
-        out_channels=4,
-        num_layers=2,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        text_embed_dim=TEXT_WIDTH,
-        time_embed_dim=32,
-        condition_dim=8,
-        pos_embed_max_size=16,
-        sample_size=8,
-    )
+    transformer = CogView3PlusTransformer2DModel(**_COGVIEW)
     return CogView3PlusPipeline(
         tokenizer=ByT5Tokenizer(),
         text_encoder=t5(),
@@ -112,18 +117,7 @@ def cogview3() -> DiffusionPipeline:
 
 
 def cogview4() -> DiffusionPipeline:
-    transformer = CogView4Transformer2DModel(
-        in_channels=4,
-        out_channels=4,
-        num_layers=2,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        text_embed_dim=TEXT_WIDTH,
-        time_embed_dim=32,
-        condition_dim=8,
-        pos_embed_max_size=16,
-        sample_size=8,
-    )
+    transformer = CogView4Transformer2DModel(**_COGVIEW)
     return CogView4Pipeline(
         tokenizer=ByT5Tokenizer(),
         text_encoder=glm(),

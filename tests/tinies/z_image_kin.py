@@ -1,45 +1,15 @@
-"""Tiny Z-Image pipelines that start from a picture."""
+"""Tiny Z-Image pipelines that start from a picture, over the parts of the first."""
 
 from __future__ import annotations
 
-from typing import Any
+from diffusers import DiffusionPipeline, ZImageImg2ImgPipeline, ZImageInpaintPipeline
 
-from diffusers import (
-    DiffusionPipeline,
-    FlowMatchEulerDiscreteScheduler,
-    ZImageImg2ImgPipeline,
-    ZImageInpaintPipeline,
-    ZImageTransformer2DModel,
-)
-
-from tests.tinies.encoders import TEXT_WIDTH, chat_tokenizer, qwen3
-from tests.tinies.image import image_autoencoder
+from tests.tinies.z_image import z_image
 
 
 def z_image_img2img() -> DiffusionPipeline:
-    return ZImageImg2ImgPipeline(**_parts())
+    return ZImageImg2ImgPipeline(**z_image().components)
 
 
 def z_image_inpaint() -> DiffusionPipeline:
-    return ZImageInpaintPipeline(**_parts())
-
-
-def _parts() -> dict[str, Any]:
-    transformer = ZImageTransformer2DModel(
-        in_channels=4,
-        dim=32,
-        n_layers=2,
-        n_refiner_layers=1,
-        n_heads=2,
-        n_kv_heads=2,
-        cap_feat_dim=TEXT_WIDTH,
-        axes_dims=[4, 6, 6],
-        axes_lens=[1024, 64, 64],
-    )
-    return {
-        "vae": image_autoencoder(),
-        "text_encoder": qwen3(num_layers=2).model,
-        "tokenizer": chat_tokenizer(),
-        "transformer": transformer,
-        "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0),
-    }
+    return ZImageInpaintPipeline(**z_image().components)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from framefleet.pipeline.model.families.family import Family
 from framefleet.pipeline.model.families.preset import Preset
 
@@ -32,41 +34,34 @@ FLUX2 = Family(
     ),
 )
 
+# Steps of the distilled: the default of Flux2KleinKVPipeline's call. Of the others: the docstring.
+_KLEIN = Preset(
+    name="flux.2-klein",
+    models=("black-forest-labs/FLUX.2-klein-4B", "black-forest-labs/FLUX.2-klein-9B"),
+    inputs=("text", "image"),
+    pipelines=("Flux2KleinPipeline",),
+    match=dict(transformer=dict(in_channels=128), index=dict(is_distilled=True)),
+    arguments=dict(height=1024, width=1024, num_inference_steps=4, guidance_scale=1.0),
+    parameters=_KLEIN_4B,
+    held=_HELD_4B,
+    token=(1, 16, 16),
+    width=3072,
+    licence="apache-2.0; 9B: flux-non-commercial",
+    scheduler="FlowMatchEuler",
+    note="Distilled: ignores guidance. Weights are those of 4B.",
+)
+_KLEIN_BASE = replace(
+    _KLEIN,
+    name="flux.2-klein-base",
+    models=("black-forest-labs/FLUX.2-klein-base-4B", "black-forest-labs/FLUX.2-klein-base-9B"),
+    match=dict(transformer=dict(in_channels=128), index=dict(is_distilled=False)),
+    arguments=dict(height=1024, width=1024, num_inference_steps=50, guidance_scale=4.0),
+    note="Weights are those of 4B.",
+)
+
 FLUX2_KLEIN = Family(
     prefix="Flux2Klein",
     default_size=128,
     sends=("mu",),
-    presets=(
-        # Steps of the distilled: the default of Flux2KleinKVPipeline's call. Of the others: the docstring.
-        Preset(
-            name="flux.2-klein",
-            models=("black-forest-labs/FLUX.2-klein-4B", "black-forest-labs/FLUX.2-klein-9B"),
-            inputs=("text", "image"),
-            pipelines=("Flux2KleinPipeline",),
-            match=dict(transformer=dict(in_channels=128), index=dict(is_distilled=True)),
-            arguments=dict(height=1024, width=1024, num_inference_steps=4, guidance_scale=1.0),
-            parameters=_KLEIN_4B,
-            held=_HELD_4B,
-            token=(1, 16, 16),
-            width=3072,
-            licence="apache-2.0; 9B: flux-non-commercial",
-            scheduler="FlowMatchEuler",
-            note="Distilled: ignores guidance. Weights are those of 4B.",
-        ),
-        Preset(
-            name="flux.2-klein-base",
-            models=("black-forest-labs/FLUX.2-klein-base-4B", "black-forest-labs/FLUX.2-klein-base-9B"),
-            inputs=("text", "image"),
-            pipelines=("Flux2KleinPipeline",),
-            match=dict(transformer=dict(in_channels=128), index=dict(is_distilled=False)),
-            arguments=dict(height=1024, width=1024, num_inference_steps=50, guidance_scale=4.0),
-            parameters=_KLEIN_4B,
-            held=_HELD_4B,
-            token=(1, 16, 16),
-            width=3072,
-            licence="apache-2.0; 9B: flux-non-commercial",
-            scheduler="FlowMatchEuler",
-            note="Weights are those of 4B.",
-        ),
-    ),
+    presets=(_KLEIN, _KLEIN_BASE),
 )

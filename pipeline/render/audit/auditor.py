@@ -37,18 +37,17 @@ class Auditor:
 
     def check(self, outcomes: Iterable[Outcome]) -> tuple[list[Outcome], list[Clip]]:
         """Audit clips that are due; return what may be given out, and clips of kinds that are apart now."""
-        outcomes = list(outcomes)
-        for outcome in outcomes:
-            kind = kind_of(outcome.request)
+        by_kind = [(outcome, kind_of(outcome.request)) for outcome in outcomes]
+        for outcome, kind in by_kind:
             if _had_company(outcome) and kind not in self.apart and self._schedule.is_due(kind):
                 self._audit(outcome, kind)
         ready: list[Outcome] = []
         doubtful: list[Clip] = []
-        for outcome in outcomes:
-            if _had_company(outcome) and kind_of(outcome.request) in self.apart:
+        for outcome, kind in by_kind:
+            if _had_company(outcome) and kind in self.apart:
                 doubtful.append(outcome)
             else:
-                ready.append(self._remarked(outcome))
+                ready.append(self._remarked(outcome, kind))
         return ready, doubtful
 
     def take(self) -> list[Audited]:
@@ -87,8 +86,8 @@ class Auditor:
             log.warning("the plain call of row %s fails: %s", clip.row_id, public_text(str(error)))
         return None
 
-    def _remarked(self, outcome: Outcome) -> Outcome:
-        remark = self._remark(kind_of(outcome.request))
+    def _remarked(self, outcome: Outcome, kind: str) -> Outcome:
+        remark = self._remark(kind)
         if not remark or not isinstance(outcome, Clip):
             return outcome
         return replace(outcome, environment={**outcome.environment, **remark})
