@@ -21,7 +21,7 @@ from tests.crafter_originals import checkpoint
 
 TEXT, IMAGE, MOTION = "videocrafter2-t2v-512", "videocrafter1-i2v-512", "dynamicrafter-512"
 POSITIONS, NO_FPS, GATE = "videocrafter1-t2v-1024", "videocrafter1-t2v-512", "dynamicrafter-256"
-NUM_ROWS = 8
+NUM_ROWS = 5
 SMALLEST = {"height": 64, "width": 64, "num_frames": 3, "num_inference_steps": 2}
 
 

@@ -108,7 +108,7 @@ def clips_and_expected(
     model: str, dtype: Any, files: dict[str, Path], *, device: str
 ) -> tuple[list[Clip], dict[int, str]]:
     """Render a mixed table; return its clips, and by seed what plain diffusers renders row by row."""
-    table = lora_rows(model, list(WEIGHTS) * 3)
+    table = lora_rows(model, list(WEIGHTS) * 2)
     loaded = load_model(tiny(model), dtype=dtype, device=device, loras=files)
     outcomes = list(Renderer(loaded, Batching(max_rows=4, min_gain=0)).render(table))
     bare, adapted = (plain_pipe(model, torch_dtype(dtype), loras).to(device) for loras in ({}, files))

@@ -20,7 +20,7 @@ AGAIN = "run `python -m tests.conformance {}` and look at what changes"
 
 @pytest.mark.parametrize("name", sorted(SMALLEST))
 def test_rows_in_company_are_those_of_plain_calls_as_was_measured(name: str, tmp_path: Path) -> None:
-    rows = mixed_table(name, tmp_path, most=6)
+    rows = mixed_table(name, tmp_path, most=4)
     found = rendered_here(name, "fp32", rows, tmp_path)
     plain = list(plain_calls(name, DTYPES["fp32"], rows, tmp_path))
     assert len({made.frames for made in plain}) > len(rows) // 2  # what they differ in is seen

@@ -10,7 +10,7 @@ import pytest
 from tests.fuzz.fuzz import fuzz
 from tests.fuzz.kinds import KINDS
 
-PER_KIND = 10
+PER_KIND = 6
 
 
 @pytest.mark.parametrize("kind", list(KINDS))

@@ -55,12 +55,10 @@ def _digests(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("name", NAMES)
-def test_frames_repeat_and_follow_what_was_asked(name: str, dtype: torch.dtype) -> None:
-    pipe, arguments = _load(tiny(name), dtype), _arguments(name)
+def test_frames_follow_what_was_asked(name: str) -> None:
+    pipe, arguments = _load(tiny(name), torch.bfloat16), _arguments(name)
     frames = _frames(pipe, arguments)
-    assert np.array_equal(frames, _frames(pipe, arguments))
     assert np.isfinite(frames).all()
     assert frames.std() > VISIBLE
     assert ((frames > 0) & (frames < 1)).mean() > 0.5
@@ -95,7 +93,7 @@ def test_every_class_of_diffusers_with_a_preset_has_a_tiny_pipeline() -> None:
     assert {name for name in known if not is_modular(name)} <= built
 
 
-@pytest.mark.parametrize("name", sorted(SMALLEST))
+@pytest.mark.parametrize("name", NAMES)
 def test_building_twice_writes_equal_bytes_and_leaves_the_global_random_state(
     name: str, tmp_path: Path
 ) -> None:
