@@ -38,7 +38,7 @@ def _pending(folder: Path, changed: list[Mapping[str, Any]] | None = None) -> li
         if changed is not None:
             write_table(folder / "t.parquet", changed)
             resolved = _resolved(folder)
-        return list(pending_rows(resolved.table, resolved.plan, index, resolved.identity))
+        return list(pending_rows(resolved.table, resolved.rows, index))
 
 
 def test_what_is_borne_is_what_the_job_says_below_retries(tmp_path: Path) -> None:

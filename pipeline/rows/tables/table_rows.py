@@ -1,0 +1,174 @@
+"""From record batches to rows with their row_ids: what rows have in common is checked, and written, once.
+
+Sizes, steps and schedulers repeat in a table; prompts and seeds do not, and each is checked by itself. So the
+first row of its kind is checked cell by cell, and makes a template for those that differ in text and seed alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from framefleet.pipeline.guards.json_form import Blank, JsonForm, spell
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.identity import Identity, row_id_of, seed_form, seed_of
+from framefleet.pipeline.rows.tables.rows import (
+    CheckedRow,
+    InvalidRow,
+    Reader,
+    RowPlan,
+    cells_of,
+    refused_row,
+)
+
+# Texts that no check looks at together with other cells: but for whether they are given, which counts.
+TEXTS = ("prompt", "negative_prompt")
+# Characters of cells and templates that are remembered: some 20,000 kinds of rows, in 100 MB at most.
+_MAX_REMEMBERED = 32 << 20
+_OBJECTS, _ENTRY = 1024, 64  # what a template and an entry of a list take beyond their text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """What rows have in common that differ in text and seed alone.
+
+    request: with blanks for the row's own texts, numbered as those. shape: of `CheckedRow`.
+    content: what is hashed to a row_id; its last blank is the seed. seed: of rows that give none, or what is
+    hashed to it.
+    """
+
+    request: Request
+    shape: str
+    content: JsonForm
+    seed: int | JsonForm
+
+
+class IdentifiedRow(NamedTuple):
+    """A row that can be rendered, at `index` of its table. texts: its own, for the template's blanks."""
+
+    index: int
+    row_id: str
+    template: Template
+    texts: tuple[Any, ...]
+    seed: int
+
+    @property
+    def shape(self) -> str:
+        return self.template.shape
+
+    def request(self) -> Request:
+        """Return what `RowPlan.rows` makes of it."""
+        common = self.template.request
+        arguments = {
+            name: self.texts[value.number] if isinstance(value, Blank) else value
+            for name, value in common.arguments.items()
+        }
+        return replace(common, arguments=arguments, seed=self.seed)
+
+
+class TableRows:
+    """The rows of one table, to be read as often as needed."""
+
+    def __init__(self, plan: RowPlan, identity: Identity) -> None:
+        self.plan = plan
+        self.identity = identity
+        self._texts = [at for at, reader in enumerate(plan.readers) if _is_text(reader)]
+        seeds = [at for at, reader in enumerate(plan.readers) if _is_seed(reader)]
+        self._own = self._texts + seeds
+        self._shared = [at for at in range(len(plan.readers)) if at not in self._own]
+        self._has_seed = bool(seeds)
+        self._templates: dict[tuple[Any, ...], Template] = {}
+        self._remembered = 0
+
+    def read(
+        self, first_index: int, batch: pa.RecordBatch, only: Collection[int] | None = None
+    ) -> Iterator[IdentifiedRow | InvalidRow]:
+        """Yield the rows of the batch in order; `first_index` is the position of its first.
+
+        only: the positions of those that are wanted; None wants all.
+        """
+        refused, columns = self.plan.columns(batch)
+        rows = self._parts(columns, batch.num_rows)
+        for index in range(first_index, first_index + batch.num_rows):
+            problems = refused.get(index - first_index)
+            cells, kind, own = ((), (), ()) if problems else next(rows)
+            if only is not None and index not in only:
+                continue
+            yield refused_row(index, problems) if problems else self._row(index, cells, kind, own)
+
+    def _parts(self, columns: list[list[Any]], num_rows: int) -> Iterator[tuple[tuple[Any, ...], ...]]:
+        """Yield each row's cells, its kind, which rows of one template share, and its own checked values."""
+        own = [_checked(self.plan.readers[at], columns[at]) for at in self._own]
+        shared = [_hashable(columns[at]) for at in self._shared]
+        kinds = cells_of([*shared, *[list(map(type, values)) for values in own]], num_rows)
+        return zip(cells_of(columns, num_rows), kinds, cells_of(own, num_rows), strict=False)
+
+    def _row(
+        self, index: int, cells: tuple[Any, ...], kind: tuple[Any, ...], own: tuple[Any, ...]
+    ) -> IdentifiedRow | InvalidRow:
+        template = self._templates.get(kind)
+        if template is None:
+            checked = self.plan.row(index, cells)
+            if isinstance(checked, InvalidRow):
+                return checked
+            template = self._template(checked, own)
+            self._remember(kind, template)
+        texts, seed = (own[:-1], own[-1]) if self._has_seed else (own, None)
+        spelled = [*map(spell, texts)]
+        if seed is None:
+            seed = template.seed
+            seed = seed if isinstance(seed, int) else seed_of(seed.filled(spelled))
+        spelled.append(str(seed))
+        return IdentifiedRow(index, row_id_of(template.content.filled(spelled)), template, texts, seed)
+
+    def _template(self, row: CheckedRow, own: Sequence[Any]) -> Template:
+        arguments = dict(row.request.arguments)
+        for number, at in enumerate(self._texts):
+            target = self.plan.readers[at].target
+            if own[number] is not None and target in arguments:
+                arguments[target] = Blank(number)
+        request = replace(row.request, arguments=arguments)
+        identified: Any = replace(request, seed=Blank(len(self._texts)))  # type: ignore[arg-type]
+        seed = self.plan.seed
+        return Template(
+            request=request,
+            shape=row.shape,
+            content=self.identity.form(identified),
+            seed=seed_form(request) if seed is None else seed,
+        )
+
+    def _remember(self, kind: tuple[Any, ...], template: Template) -> None:
+        size = len(template.content) + _OBJECTS + sum(map(_size, kind))
+        if size > _MAX_REMEMBERED // 1024:
+            return  # rows that are so large do not repeat
+        self._remembered += size
+        if self._remembered > _MAX_REMEMBERED:
+            self._templates.clear()
+            self._remembered = size
+        self._templates[kind] = template
+
+
+def _is_text(reader: Reader) -> bool:
+    return reader.target in TEXTS and reader.kind == "str"
+
+
+def _is_seed(reader: Reader) -> bool:
+    return reader.target == "seed" and not reader.is_argument
+
+
+def _checked(reader: Reader, column: list[Any]) -> list[Any]:
+    """Return values as `RowPlan.row` takes them, None or Refused."""
+    return [None if cell is None else reader.check(cell) for cell in column]
+
+
+def _hashable(column: list[Any]) -> list[Any]:
+    return [tuple(cell) if isinstance(cell, list) else cell for cell in column]
+
+
+def _size(cell: Any) -> int:
+    if isinstance(cell, tuple):
+        return _ENTRY * len(cell)
+    return len(cell) if isinstance(cell, str) else 0
