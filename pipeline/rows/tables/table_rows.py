@@ -1,7 +1,8 @@
 """From record batches to rows with their row_ids: what rows have in common is checked, and written, once.
 
-Sizes, steps and schedulers repeat in a table; prompts and seeds do not, and each is checked by itself. So the
-first row of its kind is checked cell by cell, and makes a template for those that differ in text and seed alone.
+Sizes, steps and schedulers repeat in a table; prompts and seeds do not, and each is checked by itself. So a
+row is checked as a whole if it is the first of its kind, and is the template of those that differ in text and
+seed alone.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from framefleet.pipeline.rows.tables.rows import (
 
 # Texts that no check looks at together with other cells: but for whether they are given, which counts.
 TEXTS = ("prompt", "negative_prompt")
-# Characters of cells and templates that are remembered: some 20,000 kinds of rows, in 100 MB at most.
-_MAX_REMEMBERED = 32 << 20
+# Characters of templates and their cells: 20,000 kinds of rows as people write them, in some 100 MB.
+MAX_REMEMBERED = 32 << 20
+_MAX_TEMPLATE = 32 << 10  # rows that are larger do not repeat
 _OBJECTS, _ENTRY = 1024, 64  # what a template and an entry of a list take beyond their text
 
 
@@ -70,9 +72,12 @@ class IdentifiedRow(NamedTuple):
 
 
 class TableRows:
-    """The rows of one table, to be read as often as needed."""
+    """The rows of one table, to be read as often as needed.
 
-    def __init__(self, plan: RowPlan, identity: Identity) -> None:
+    max_remembered: characters of templates. When they are more, all are forgotten, and made again as needed.
+    """
+
+    def __init__(self, plan: RowPlan, identity: Identity, *, max_remembered: int = MAX_REMEMBERED) -> None:
         self.plan = plan
         self.identity = identity
         self._texts = [at for at, reader in enumerate(plan.readers) if _is_text(reader)]
@@ -81,7 +86,7 @@ class TableRows:
         self._shared = [at for at in range(len(plan.readers)) if at not in self._own]
         self._has_seed = bool(seeds)
         self._templates: dict[tuple[Any, ...], Template] = {}
-        self._remembered = 0
+        self._remembered, self._max_remembered = 0, max_remembered
 
     def read(
         self, first_index: int, batch: pa.RecordBatch, only: Collection[int] | None = None
@@ -142,10 +147,10 @@ class TableRows:
 
     def _remember(self, kind: tuple[Any, ...], template: Template) -> None:
         size = len(template.content) + _OBJECTS + sum(map(_size, kind))
-        if size > _MAX_REMEMBERED // 1024:
-            return  # rows that are so large do not repeat
+        if size > _MAX_TEMPLATE:
+            return
         self._remembered += size
-        if self._remembered > _MAX_REMEMBERED:
+        if self._remembered > self._max_remembered:
             self._templates.clear()
             self._remembered = size
         self._templates[kind] = template
