@@ -44,11 +44,9 @@ class JsonForm:
         return "".join(parts)
 
 
-def spell(value: str | int | None) -> str:
-    """Return text or a whole number as `canonical_json` has it; nothing for what fills no blank."""
-    if isinstance(value, str):
-        return encode_basestring(value)
-    return "" if value is None else str(value)
+def spell(value: Any) -> str:
+    """Return text as `canonical_json` has it; nothing for all else, which fills no blank."""
+    return encode_basestring(value) if isinstance(value, str) else ""
 
 
 def _marked(value: Any) -> str:

@@ -30,7 +30,7 @@ def seed_form(request: Request) -> JsonForm:
 
 
 def seed_of(content: str) -> int:
-    return int.from_bytes(_sha256(content)[:4], "big")
+    return int(_sha256(content)[:8], 16)
 
 
 def _asked(arguments: Mapping[str, Any], scheduler: str | None, recipe: str) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def row_id(
 
 
 def row_id_of(content: str) -> str:
-    return _sha256(content)[:16].hex()
+    return _sha256(content)[:32]
 
 
 def _identifying(
@@ -103,5 +103,5 @@ def _without_name(value: Any) -> Any:
     return {key: inner for key, inner in value.items() if key != name} if name else value
 
 
-def _sha256(content: str) -> bytes:
-    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).digest()
+def _sha256(content: str) -> str:
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()

@@ -7,8 +7,9 @@ seed alone.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -25,6 +26,9 @@ from framefleet.pipeline.rows.tables.rows import (
     refused_row,
 )
 
+# Of one row: its cells; its kind, which rows of one template share; its texts, also as JSON; its seed.
+_Parts = tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...], tuple[str, ...], Any]
+
 # Texts that no check looks at together with other cells: but for whether they are given, which counts.
 TEXTS = ("prompt", "negative_prompt")
 # Characters of templates and their cells: 20,000 kinds of rows as people write them, in some 100 MB.
@@ -39,7 +43,7 @@ class Template:
 
     request: with blanks for the row's own texts, numbered as those. shape: of `CheckedRow`.
     content: what is hashed to a row_id; its last blank is the seed. seed: of rows that give none, or what is
-    hashed to it.
+        hashed to it.
     """
 
     request: Request
@@ -81,10 +85,9 @@ class TableRows:
         self.plan = plan
         self.identity = identity
         self._texts = [at for at, reader in enumerate(plan.readers) if _is_text(reader)]
-        seeds = [at for at, reader in enumerate(plan.readers) if _is_seed(reader)]
-        self._own = self._texts + seeds
-        self._shared = [at for at in range(len(plan.readers)) if at not in self._own]
-        self._has_seed = bool(seeds)
+        self._seeds = [at for at, reader in enumerate(plan.readers) if _is_seed(reader)]
+        own = {*self._texts, *self._seeds}
+        self._shared = [at for at in range(len(plan.readers)) if at not in own]
         self._templates: dict[tuple[Any, ...], Template] = {}
         self._remembered, self._max_remembered = 0, max_remembered
 
@@ -97,52 +100,62 @@ class TableRows:
         """
         refused, columns = self.plan.columns(batch)
         rows = self._parts(columns, batch.num_rows)
-        for index in range(first_index, first_index + batch.num_rows):
-            problems = refused.get(index - first_index)
-            cells, kind, own = ((), (), ()) if problems else next(rows)
-            if only is not None and index not in only:
-                continue
-            yield refused_row(index, problems) if problems else self._row(index, cells, kind, own)
+        for offset in range(batch.num_rows):
+            index = first_index + offset
+            problems = refused.get(offset)
+            parts = None if problems else next(rows)
+            if only is None or index in only:
+                yield self._row(index, *parts) if parts else refused_row(index, problems or [])
 
-    def _parts(self, columns: list[list[Any]], num_rows: int) -> Iterator[tuple[tuple[Any, ...], ...]]:
-        """Yield each row's cells, its kind, which rows of one template share, and its own checked values."""
-        own = [_checked(self.plan.readers[at], columns[at]) for at in self._own]
+    def _parts(self, columns: list[list[Any]], num_rows: int) -> Iterator[_Parts]:
+        readers = self.plan.readers
+        texts = [_checked(readers[at], columns[at]) for at in self._texts]
+        seeds = [_checked(readers[at], columns[at]) for at in self._seeds]
+        spelled = [list(map(spell, column)) for column in texts]
         shared = [_hashable(columns[at]) for at in self._shared]
-        kinds = cells_of([*shared, *[list(map(type, values)) for values in own]], num_rows)
-        return zip(cells_of(columns, num_rows), kinds, cells_of(own, num_rows), strict=False)
+        given = [list(map(type, column)) for column in (*texts, *seeds)]
+        return zip(
+            cells_of(columns, num_rows),
+            cells_of([*shared, *given], num_rows),
+            cells_of(texts, num_rows),
+            cells_of(spelled, num_rows),
+            *(seeds or [repeat(None)]),
+            strict=False,
+        )
 
     def _row(
-        self, index: int, cells: tuple[Any, ...], kind: tuple[Any, ...], own: tuple[Any, ...]
+        self,
+        index: int,
+        cells: tuple[Any, ...],
+        kind: tuple[Any, ...],
+        texts: tuple[Any, ...],
+        spelled: tuple[str, ...],
+        seed: Any,
     ) -> IdentifiedRow | InvalidRow:
         template = self._templates.get(kind)
         if template is None:
             checked = self.plan.row(index, cells)
             if isinstance(checked, InvalidRow):
                 return checked
-            template = self._template(checked, own)
+            template = self._template(checked, texts, gives_seed=seed is not None)
             self._remember(kind, template)
-        texts, seed = (own[:-1], own[-1]) if self._has_seed else (own, None)
-        spelled = [*map(spell, texts)]
         if seed is None:
-            seed = template.seed
-            seed = seed if isinstance(seed, int) else seed_of(seed.filled(spelled))
-        spelled.append(str(seed))
-        return IdentifiedRow(index, row_id_of(template.content.filled(spelled)), template, texts, seed)
+            seed = template.seed if isinstance(template.seed, int) else seed_of(template.seed.filled(spelled))
+        row_id = row_id_of(template.content.filled((*spelled, str(seed))))
+        return IdentifiedRow(index, row_id, template, texts, seed)
 
-    def _template(self, row: CheckedRow, own: Sequence[Any]) -> Template:
-        arguments = dict(row.request.arguments)
-        for number, at in enumerate(self._texts):
-            target = self.plan.readers[at].target
-            if own[number] is not None and target in arguments:
-                arguments[target] = Blank(number)
-        request = replace(row.request, arguments=arguments)
-        identified: Any = replace(request, seed=Blank(len(self._texts)))  # type: ignore[arg-type]
-        seed = self.plan.seed
+    def _template(self, row: CheckedRow, texts: tuple[Any, ...], *, gives_seed: bool) -> Template:
+        request = row.request
+        names = [self.plan.readers[at].target for at in self._texts]
+        blanks = {name: Blank(number) for number, name in enumerate(names) if texts[number] is not None}
+        request = replace(request, arguments={**request.arguments, **blanks})
+        seeded: Any = replace(request, seed=Blank(len(texts)))  # type: ignore[arg-type]
+        is_derived = self.plan.seed is None and not gives_seed
         return Template(
             request=request,
             shape=row.shape,
-            content=self.identity.form(identified),
-            seed=seed_form(request) if seed is None else seed,
+            content=self.identity.form(seeded),
+            seed=seed_form(request) if is_derived else row.request.seed,
         )
 
     def _remember(self, kind: tuple[Any, ...], template: Template) -> None:
@@ -165,7 +178,7 @@ def _is_seed(reader: Reader) -> bool:
 
 
 def _checked(reader: Reader, column: list[Any]) -> list[Any]:
-    """Return values as `RowPlan.row` takes them, None or Refused."""
+    """Return what rows get: a value, None, or Refused, a type of its own for which no template is made."""
     return [None if cell is None else reader.check(cell) for cell in column]
 
 
