@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 
@@ -26,11 +26,11 @@ from framefleet.pipeline.rows.tables.rows import (
     refused_row,
 )
 
-# Of one row: its cells; its kind, which rows of one template share; its texts, also as JSON; its seed.
-_Parts = tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...], tuple[str, ...], Any]
+# Of one row: its cells; its kind, which rows of one template share; its texts; its seed.
+_Parts = tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...], Any]
 
 # Texts that no check looks at together with other cells: but for whether they are given, which counts.
-TEXTS = ("prompt", "negative_prompt")
+_OWN_TEXTS = ("prompt", "negative_prompt")
 # Characters of templates and their cells: 20,000 kinds of rows as people write them, in some 100 MB.
 MAX_REMEMBERED = 32 << 20
 _MAX_TEMPLATE = 32 << 10  # rows that are larger do not repeat
@@ -52,7 +52,8 @@ class Template:
     seed: int | JsonForm
 
 
-class IdentifiedRow(NamedTuple):
+@dataclass(slots=True)  # frozen, it would take three times as long to make, and there are millions
+class IdentifiedRow:
     """A row that can be rendered, at `index` of its table. texts: its own, for the template's blanks."""
 
     index: int
@@ -111,26 +112,18 @@ class TableRows:
         readers = self.plan.readers
         texts = [_checked(readers[at], columns[at]) for at in self._texts]
         seeds = [_checked(readers[at], columns[at]) for at in self._seeds]
-        spelled = [list(map(spell, column)) for column in texts]
         shared = [_hashable(columns[at]) for at in self._shared]
         given = [list(map(type, column)) for column in (*texts, *seeds)]
         return zip(
             cells_of(columns, num_rows),
             cells_of([*shared, *given], num_rows),
             cells_of(texts, num_rows),
-            cells_of(spelled, num_rows),
-            *(seeds or [repeat(None)]),
+            seeds[0] if seeds else repeat(None),
             strict=False,
         )
 
     def _row(
-        self,
-        index: int,
-        cells: tuple[Any, ...],
-        kind: tuple[Any, ...],
-        texts: tuple[Any, ...],
-        spelled: tuple[str, ...],
-        seed: Any,
+        self, index: int, cells: tuple[Any, ...], kind: tuple[Any, ...], texts: tuple[Any, ...], seed: Any
     ) -> IdentifiedRow | InvalidRow:
         template = self._templates.get(kind)
         if template is None:
@@ -139,10 +132,11 @@ class TableRows:
                 return checked
             template = self._template(checked, texts, gives_seed=seed is not None)
             self._remember(kind, template)
+        spelled = [*map(spell, texts)]
         if seed is None:
             seed = template.seed if isinstance(template.seed, int) else seed_of(template.seed.filled(spelled))
-        row_id = row_id_of(template.content.filled((*spelled, str(seed))))
-        return IdentifiedRow(index, row_id, template, texts, seed)
+        content = template.content.filled([*spelled, str(seed)])
+        return IdentifiedRow(index, row_id_of(content), template, texts, seed)
 
     def _template(self, row: CheckedRow, texts: tuple[Any, ...], *, gives_seed: bool) -> Template:
         request = row.request
@@ -170,7 +164,7 @@ class TableRows:
 
 
 def _is_text(reader: Reader) -> bool:
-    return reader.target in TEXTS and reader.kind == "str"
+    return reader.target in _OWN_TEXTS and reader.kind == "str"
 
 
 def _is_seed(reader: Reader) -> bool:
