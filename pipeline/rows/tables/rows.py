@@ -25,6 +25,9 @@ from framefleet.pipeline.rows.tables.row_inputs import Finder, check_video_lengt
 from framefleet.pipeline.rows.tables.step_lists import check_step_lists, listed_steps
 
 SHAPING = ("height", "width", *FRAME_PARAMETERS, "max_sequence_length")
+# Texts that each row has for itself. No check looks at them together with other cells, but for whether they
+# are given: `table_rows.py` rests on it.
+OWN_TEXTS = ("prompt", "negative_prompt")
 # From arguments and the names of those that the row itself gives, to what is rendered, and what is wrong.
 Rules = Callable[[dict[str, Any], Set[str], PipelineSpec], tuple[dict[str, Any], list[tuple[str, Refused]]]]
 

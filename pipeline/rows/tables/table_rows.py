@@ -18,6 +18,7 @@ from framefleet.pipeline.guards.json_form import Blank, JsonForm, spell
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.identity import Identity, row_id_of, seed_form, seed_of
 from framefleet.pipeline.rows.tables.rows import (
+    OWN_TEXTS,
     CheckedRow,
     InvalidRow,
     Reader,
@@ -29,8 +30,6 @@ from framefleet.pipeline.rows.tables.rows import (
 # Of one row: its cells; its kind, which rows of one template share; its texts; its seed.
 _Parts = tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...], Any]
 
-# Texts that no check looks at together with other cells: but for whether they are given, which counts.
-_OWN_TEXTS = ("prompt", "negative_prompt")
 # Characters of templates and their cells: 20,000 kinds of rows as people write them, in some 100 MB.
 MAX_REMEMBERED = 32 << 20
 _MAX_TEMPLATE = 32 << 10  # rows that are larger do not repeat
@@ -164,7 +163,7 @@ class TableRows:
 
 
 def _is_text(reader: Reader) -> bool:
-    return reader.target in _OWN_TEXTS and reader.kind == "str"
+    return reader.target in OWN_TEXTS and reader.kind == "str"
 
 
 def _is_seed(reader: Reader) -> bool:
