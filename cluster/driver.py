@@ -25,11 +25,10 @@ from framefleet.pipeline.errors import FleetError, ModelError, StoreError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.records import Record
 from framefleet.pipeline.render.audit.audited import Audited, kind_of, level_of, told
-from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.prompt_lengths import PromptLengths
 from framefleet.pipeline.rows.tables.index import RowIndex
-from framefleet.pipeline.rows.tables.rows import RowPlan
 from framefleet.pipeline.rows.tables.table import Table
+from framefleet.pipeline.rows.tables.table_rows import TableRows
 
 log = logging.getLogger(__name__)
 
@@ -44,17 +43,16 @@ MAX_LEASE_ROWS = 64
 class Work:
     """A job, resolved and checked: all that the driver needs.
 
-    index: every valid row of the table, with those that have a record marked done. identity: gives
-    their row_ids. run: names the parts of this run; never used before.
+    rows: reads the table's rows. index: every valid one, with those that have a record marked done.
+    run: names the parts of this run; never used before.
     """
 
     setup: WorkerSetup
     fleet: FleetSettings
     faults: FaultPolicy
     table: Table
-    plan: RowPlan
+    rows: TableRows
     index: RowIndex
-    identity: Identity
     run: str
     lock: DriverLock
     worker_class: type = Worker
@@ -72,7 +70,7 @@ class Driver:
         self._rows = self._pass()
         self._pending: dict[str, Pending] = {}  # of the rows that wait or are leased
         self._tally = Tally(work.index.counts().pending, now=time.monotonic())
-        carried = pa.schema([work.table.schema.field(name) for name in work.plan.carried])
+        carried = pa.schema([work.table.schema.field(name) for name in work.rows.plan.carried])
         self._committer = Committer(work.setup, carried, work.index, work.lock, run=work.run)
         self._apart: set[str] = set()  # kinds of rows that differed in company
         self._again: set[str] = set()  # rows that had a record, and wait for the next pass over the table
@@ -103,7 +101,7 @@ class Driver:
     def _pass(self) -> Iterator[Row]:
         """Read what is to be rendered from the table, from its beginning."""
         work = self._work
-        return pending_rows(work.table, work.plan, work.index, work.identity)
+        return pending_rows(work.table, work.rows, work.index)
 
     def _feed(self) -> None:
         """Fill the dispatcher's window from the table."""
@@ -238,7 +236,7 @@ class Driver:
         return found
 
     def _check_model(self, event: Ready) -> None:
-        if event.hello.model_digest != self._work.identity.model_digest:
+        if event.hello.model_digest != self._work.rows.identity.model_digest:
             raise ModelError(
                 f"{event.worker} on {event.hello.node} found other files at {self._work.setup.model.name}",
                 "put the same model on every machine of the cluster",

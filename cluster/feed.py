@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -12,8 +12,8 @@ from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.prompt_lengths import PromptLengths
 from framefleet.pipeline.rows.tables.index import RowIndex
-from framefleet.pipeline.rows.tables.rows import CheckedRow, RowPlan
 from framefleet.pipeline.rows.tables.table import Table
+from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow, TableRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,27 +24,24 @@ class Pending:
     carried: pa.RecordBatch  # one row
 
 
-def pending_rows(
-    table: Table, plan: RowPlan, index: RowIndex, identity: Callable[[Request], str]
-) -> Iterator[Row]:
+def pending_rows(table: Table, rows: TableRows, index: RowIndex) -> Iterator[Row]:
     """Yield every row that is still to render. Raises TableError when the table is not what it was.
 
-    identity: the row_id of a request, which must be the one that the index has for its position.
+    rows: as the first pass left them, which knows what they have in common. Each row's own row_id must be the
+    one that the index has for its position.
     """
     num_yielded = 0
     for first, batch in table.batches():
         row_ids = dict(index.pending_in(first, batch.num_rows))
         if not row_ids:
             continue
-        carried = batch.select(list(plan.carried))
-        for row in plan.rows(first, batch):
-            if row.index not in row_ids:
-                continue
-            if not isinstance(row, CheckedRow) or identity(row.request) != row_ids[row.index]:
+        carried = batch.select(list(rows.plan.carried))
+        for row in rows.read(first, batch, only=row_ids):
+            if not isinstance(row, IdentifiedRow) or row.row_id != row_ids[row.index]:
                 raise _changed(table, f"row {row.index} is another")
             num_yielded += 1
-            payload = Pending(row.request, carried.slice(row.index - first, 1))
-            yield Row(row_id=row_ids[row.index], shape=row.shape, payload=payload)
+            payload = Pending(row.request(), carried.slice(row.index - first, 1))
+            yield Row(row_id=row.row_id, shape=row.shape, payload=payload)
     if num_yielded < index.counts().pending:
         raise _changed(table, "rows are gone")
 

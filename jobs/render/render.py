@@ -55,7 +55,7 @@ def _render_pending(
 ) -> Summary:
     run = new_run()
     if resolved.job.on_invalid == "skip":
-        write_invalid(resolved, run=run)
+        write_invalid(resolved, index, run=run)
     watch.say(_counts_line(survey, index))
     failures = resolved.store.list(FAILURES)
     if index.counts().pending:
@@ -102,9 +102,8 @@ def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: st
         fleet=resolved.job.fleet,
         faults=resolved.job.retries,
         table=resolved.table,
-        plan=resolved.plan,
+        rows=resolved.rows,
         index=index,
-        identity=resolved.identity,
         run=run,
         lock=lock,
     )

@@ -25,6 +25,7 @@ from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.tables.rows import RowPlan
 from framefleet.pipeline.rows.tables.table import Table, folder_of
+from framefleet.pipeline.rows.tables.table_rows import TableRows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,16 +40,23 @@ class ResolvedJob:
     weights: Weights
     spec: PipelineSpec
     files: Mapping[str, str]
-    identity: Identity
     recipes: dict[str, Recipe]
     second_models: Mapping[str, SecondModel]
     table: Table
-    plan: RowPlan
+    rows: TableRows
     batching: Batching
     media: Media
     store: Store
     inputs: Inputs
     finder: InputIndex
+
+    @property
+    def plan(self) -> RowPlan:
+        return self.rows.plan
+
+    @property
+    def identity(self) -> Identity:
+        return self.rows.identity
 
     def close(self) -> None:
         """End the threads that look at what rows name."""
@@ -72,17 +80,17 @@ def resolve_job(job: Job, watch: Watch) -> ResolvedJob:
     files = model.weights.digests()
     batching = Batching(**job.batching.model_dump())
     numerics = model.settings.numerics(batching.mode)
+    identity = Identity(model_digest=model_digest(files), numerics=numerics, recipes=recipes)
     return ResolvedJob(
         job=job,
         model=replace(model.settings, loras=loras),
         weights=model.weights,
         spec=model.spec,
         files=files,
-        identity=Identity(model_digest=model_digest(files), numerics=numerics, recipes=recipes),
         recipes=recipes,
         second_models=second_models,
         table=table,
-        plan=plan,
+        rows=TableRows(plan, identity),
         batching=batching,
         media=media,
         store=store,

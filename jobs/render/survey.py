@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-import pyarrow as pa
 
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.show.standing import Checked
@@ -16,8 +15,9 @@ from framefleet.pipeline.outputs.records import INVALID, invalid_schema
 from framefleet.pipeline.render.probe.probe import Shapes
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.readable import repaired_row
-from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
+from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.table import Table
+from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 
 # Enough to see what is wrong with a table; more would hide it.
 MAX_SHOWN = 20
@@ -37,6 +37,18 @@ class Survey:
     shapes: Counter[str] = field(default_factory=Counter)
     probed: Shapes | None = None
 
+    def add(self, rows: Sequence[IdentifiedRow | InvalidRow]) -> None:
+        """Count some rows, those after the last."""
+        valid = [row for row in rows if isinstance(row, IdentifiedRow)]
+        invalid = [row for row in rows if isinstance(row, InvalidRow)]
+        self.num_rows += len(rows)
+        self.num_invalid += len(invalid)
+        self.invalid += invalid[: MAX_SHOWN - len(self.invalid)]
+        self.shapes.update([row.shape for row in valid])
+        if self.probed is not None:
+            for row in valid:
+                self.probed.add(row.index, row.request())
+
     def invalid_lines(self) -> list[str]:
         """Return what is wrong, one line for each value, and how many rows are not shown."""
         lines = [f"{problem}; {fix}" for row in self.invalid for problem, fix in row.messages()]
@@ -53,28 +65,12 @@ def survey_rows(
     """
     survey = Survey(probed=probed)
     for first, batch in resolved.table.batches():
-        index.add(_identified(resolved, survey, first, batch))
+        rows = list(resolved.rows.read(first, batch))
+        survey.add(rows)
+        index.add((row.index, row.row_id) for row in rows if isinstance(row, IdentifiedRow))
+        index.leave_out(row.index for row in rows if isinstance(row, InvalidRow))
         watch.show(Checked(num_rows=survey.num_rows))
     return survey
-
-
-def _identified(
-    resolved: ResolvedJob, survey: Survey, first: int, batch: pa.RecordBatch
-) -> list[tuple[int, str]]:
-    """Count the rows of one batch; return the valid ones' positions and row_ids."""
-    found = []
-    for row in resolved.plan.rows(first, batch):
-        survey.num_rows += 1
-        if isinstance(row, CheckedRow):
-            survey.shapes[row.shape] += 1
-            if survey.probed is not None:
-                survey.probed.add(row.index, row.request)
-            found.append((row.index, resolved.identity(row.request)))
-        else:
-            survey.num_invalid += 1
-            if len(survey.invalid) < MAX_SHOWN:
-                survey.invalid.append(row)
-    return found
 
 
 def check_valid(survey: Survey, table: Table, *, on_invalid: str, verb: str) -> None:
@@ -92,13 +88,14 @@ def check_valid(survey: Survey, table: Table, *, on_invalid: str, verb: str) -> 
     )
 
 
-def write_invalid(resolved: ResolvedJob, *, run: str) -> None:
+def write_invalid(resolved: ResolvedJob, index: RowIndex, *, run: str) -> None:
     """Put the rows that are left out under invalid/, in place of those of earlier runs."""
     store, schema = resolved.store, resolved.table.schema
     earlier = store.list(INVALID)
     writer = PartWriter(store, INVALID, invalid_schema(schema), run=run)
-    for first, batch in resolved.table.batches():
-        for row in resolved.plan.rows(first, batch):
+    for first, batch in resolved.table.batches() if index.num_left_out else ():
+        left_out = index.left_out_in(first, batch.num_rows)
+        for row in resolved.rows.read(first, batch, only=left_out) if left_out else ():
             if isinstance(row, InvalidRow):
                 writer.add(repaired_row(batch.slice(row.index - first, 1)), reasons(row))
                 if writer.due(0.0):

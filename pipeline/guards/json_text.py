@@ -9,7 +9,13 @@ from typing import Any
 # writes such a value.
 MAX_DEPTH = 64
 
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+CANONICAL: dict[str, Any] = {
+    "sort_keys": True,
+    "separators": (",", ":"),
+    "ensure_ascii": False,
+    "allow_nan": False,
+}
+_ENCODER = json.JSONEncoder(**CANONICAL)
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from framefleet.pipeline.guards.json_form import JsonForm
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.recipes.known import KnownRecipes
 from framefleet.pipeline.recipes.recipe import Recipe
@@ -20,8 +21,20 @@ def deciding(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def derive_seed(*, arguments: Mapping[str, Any], scheduler: str | None, recipe: str) -> int:
     """Return a seed of 32 bits that depends on what the row asks for, and not on where it stands."""
-    content = canonical_json({"arguments": deciding(arguments), "scheduler": scheduler, "recipe": recipe})
-    return int.from_bytes(_sha256(content)[:4], "big")
+    return seed_of(canonical_json(_asked(arguments, scheduler, recipe)))
+
+
+def seed_form(request: Request) -> JsonForm:
+    """Return what `seed_of` takes for rows that differ from `request` in its blanks."""
+    return JsonForm(_asked(request.arguments, request.scheduler, request.recipe))
+
+
+def seed_of(content: str) -> int:
+    return int(_sha256(content)[:8], 16)
+
+
+def _asked(arguments: Mapping[str, Any], scheduler: str | None, recipe: str) -> dict[str, Any]:
+    return {"arguments": deciding(arguments), "scheduler": scheduler, "recipe": recipe}
 
 
 def row_id(
@@ -38,19 +51,27 @@ def row_id(
     numerics: what the job asks for (dtype, attention backend, ...); JSON values.
     recipe_digest: of the user's source; None for recipes that framefleet ships.
     """
-    content = canonical_json(
-        {
-            "arguments": deciding(request.arguments),
-            "fps": request.fps,
-            "model_digest": model_digest,
-            "numerics": numerics,
-            "recipe": request.recipe,
-            "recipe_digest": recipe_digest,
-            "scheduler": request.scheduler,
-            "seed": request.seed,
-        }
-    )
-    return _sha256(content)[:16].hex()
+    identifying = _identifying(request, model_digest, numerics, recipe_digest)
+    return row_id_of(canonical_json(identifying))
+
+
+def row_id_of(content: str) -> str:
+    return _sha256(content)[:32]
+
+
+def _identifying(
+    request: Request, model_digest: str, numerics: Mapping[str, Any], recipe_digest: str | None
+) -> dict[str, Any]:
+    return {
+        "arguments": deciding(request.arguments),
+        "fps": request.fps,
+        "model_digest": model_digest,
+        "numerics": numerics,
+        "recipe": request.recipe,
+        "recipe_digest": recipe_digest,
+        "scheduler": request.scheduler,
+        "seed": request.seed,
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,11 +90,18 @@ class Identity:
             recipe_digest=self.recipes[request.recipe].digest,
         )
 
+    def form(self, request: Request) -> JsonForm:
+        """Return what `row_id_of` takes for rows that differ from `request` in its blanks."""
+        digest = self.recipes[request.recipe].digest
+        return JsonForm(_identifying(request, self.model_digest, self.numerics, digest))
+
 
 def _without_name(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
     name = "uri" if is_input(value) else "name" if is_model(value) else None
     return {key: inner for key, inner in value.items() if key != name} if name else value
 
 
-def _sha256(content: str) -> bytes:
-    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).digest()
+def _sha256(content: str) -> str:
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()

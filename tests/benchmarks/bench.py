@@ -1,4 +1,4 @@
-"""`make bench`: every way of rendering one table, side by side, and what the driver can dispatch.
+"""`make bench`: every way of rendering one table, side by side, what the driver can dispatch and check.
 
 Prints figures and never judges them: a shared machine can halve any of them. With `--short` the figures mean
 nothing; it shows that every way still runs.
@@ -21,6 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.ceiling import measure_ceiling
+from tests.benchmarks.checks import HEADINGS as CHECKED
+from tests.benchmarks.checks import measure_checks
 from tests.benchmarks.dispatch import measure_dispatch
 from tests.benchmarks.fleet import render_fleet
 from tests.benchmarks.outcome import Outcome, measure
@@ -47,6 +49,7 @@ class Scale:
     hand_batches: Sequence[int] = (2, 4, 8, 16)
     modes: Sequence[str] = ("exact", "fast")
     dispatch_rows: Sequence[int] = (50_000, 100_000)
+    checked_rows: int = 1_000_000
 
     def table(self, name: str) -> list[dict[str, Any]]:
         rows = (mixed_rows() if name == "mixed" else uniform_rows())[: self.rows]
@@ -55,7 +58,14 @@ class Scale:
 
 FULL = Scale()
 SHORT = Scale(
-    tables=["uniform"], rows=4, steps=2, workers=1, hand_batches=[2], modes=["exact"], dispatch_rows=[200]
+    tables=["uniform"],
+    rows=4,
+    steps=2,
+    workers=1,
+    hand_batches=[2],
+    modes=["exact"],
+    dispatch_rows=[200],
+    checked_rows=200,
 )
 
 
@@ -106,6 +116,7 @@ def main() -> None:
             )
             console.print(_compare(case, by_hand=name == "uniform"))
         console.print(_dispatch_table(model, folder, scale))
+        console.print(_checks_table(model, folder, scale))
 
 
 def say(text: str) -> None:
@@ -176,6 +187,15 @@ def _dispatch_table(model: Path, folder: Path, scale: Scale) -> Table:
         found = measure_dispatch(model, folder / f"dispatch-{rows}", rows=rows, workers=scale.workers)
         memory = (f"{mib:.0f}" for mib in found.rss_mib)
         table.add_row(f"{rows:,}", f"{found.rows_per_s:,.0f}", f"{found.checked_per_s:,.0f}", *memory)
+    return table
+
+
+def _checks_table(model: Path, folder: Path, scale: Scale) -> Table:
+    say(f"checks: {scale.checked_rows:,} rows")
+    table = Table(title="a table planned; rows that a second pass feeds; rows with nothing in common")
+    for heading in CHECKED:
+        table.add_column(heading, justify="right")
+    table.add_row(*measure_checks(model, folder / "checks", rows=scale.checked_rows).cells())
     return table
 
 

@@ -17,7 +17,8 @@ from tests.warm.process import start
 # What each prints last.
 PROGRAMS = {
     "audit": (["--rows", "2"], "a renderer keeps the pipeline as it is"),
-    "bench": (["--short"], "the driver's memory as the first worker is ready"),
+    "bench": (["--short"], "a table planned"),
+    "checks": (["--short"], "| 2,000 |"),
     "load": (["--short"], "| float32 | framefleet |"),
     "real_width": (["--tiny", "--dtype", "fp32"], "pinned:"),
     "training": (["--short"], "bf16, checkpointing"),
@@ -42,7 +43,7 @@ def test_it_runs_to_its_end(name: str, capsys: pytest.CaptureFixture[str]) -> No
     assert last in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["bench", "training"])
+@pytest.mark.parametrize("name", ["bench", "checks", "training"])
 def test_one_that_starts_others_runs_to_its_end(name: str) -> None:
     arguments, last = PROGRAMS[name]
     process = start("-m", f"tests.benchmarks.{name}", *arguments, stderr=subprocess.PIPE)

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from framefleet.cluster.feed import pending_rows
+from framefleet.cluster.feed import Pending, pending_rows
 from framefleet.cluster.lease import Row
 from framefleet.cluster.settings import FaultPolicy
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
-from framefleet.jobs.render.survey import survey_rows
+from framefleet.jobs.render.survey import survey_rows, write_invalid
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, RecipeError, TableError
 from framefleet.pipeline.rows.tables.index import RowIndex
-from tests.jobs import job_values, prompt_rows, write_table
+from framefleet.pipeline.rows.tables.rows import RowPlan
+from tests.jobs import job_values, prompt_rows, records_of, write_table
 
 ROWS = prompt_rows(4)
 
@@ -38,7 +39,7 @@ def _pending(folder: Path, changed: list[Mapping[str, Any]] | None = None) -> li
         if changed is not None:
             write_table(folder / "t.parquet", changed)
             resolved = _resolved(folder)
-        return list(pending_rows(resolved.table, resolved.plan, index, resolved.identity))
+        return list(pending_rows(resolved.table, resolved.rows, index))
 
 
 def test_what_is_borne_is_what_the_job_says_below_retries(tmp_path: Path) -> None:
@@ -60,6 +61,37 @@ def test_a_table_changed_while_the_job_runs_is_refused(
 ) -> None:
     with pytest.raises(TableError, match="was changed while the job ran"):
         _pending(tmp_path, changed)
+
+
+def test_no_row_is_checked_a_second_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_table(tmp_path / "t.parquet", ROWS)
+    resolved = _resolved(tmp_path)
+    with closing(RowIndex()) as index:
+        survey_rows(resolved, index, Callback())
+        monkeypatch.delattr(RowPlan, "row")
+        fed = list(pending_rows(resolved.table, resolved.rows, index))
+    payloads = [row.payload for row in fed if isinstance(row.payload, Pending)]
+    assert [payload.request.seed for payload in payloads] == [row["seed"] for row in ROWS]
+
+
+def test_only_rows_that_are_left_out_are_checked_for_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_table(tmp_path / "t.parquet", [ROWS[0], {**ROWS[1], "prompt": " "}, *ROWS[2:]])
+    resolved, asked, check = _resolved(tmp_path), [], RowPlan.row
+
+    def noted(plan: RowPlan, index: int, cells: Sequence[Any]) -> Any:
+        asked.append(index)
+        return check(plan, index, cells)
+
+    monkeypatch.setattr(RowPlan, "row", noted)
+    with closing(RowIndex()) as index:
+        survey_rows(resolved, index, Callback())
+        asked.clear()
+        write_invalid(resolved, index, run="r1")
+    assert asked == [1]
+    (left_out,) = records_of(tmp_path / "out", "invalid")
+    assert (left_out["row_index"], left_out["reason"]) == (1, "prompt is ' ', but it is blank")
 
 
 def test_an_output_in_memory_is_refused_since_workers_would_not_share_it(tmp_path: Path) -> None:

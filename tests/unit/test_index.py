@@ -55,6 +55,13 @@ def test_positions_are_all_places_of_a_row(index: RowIndex) -> None:
     assert index.positions(name("elsewhere")) == []
 
 
+def test_rows_that_are_left_out_are_counted_and_found(index: RowIndex) -> None:
+    index.leave_out([])
+    index.leave_out([6, 9])
+    assert (index.num_left_out, index.left_out_in(0, 9), index.left_out_in(9, 1)) == (2, {6}, {9})
+    assert index.counts().rows == 6
+
+
 def test_rows_may_be_added_after_asking(index: RowIndex) -> None:
     index.counts()
     index.add([(6, name("d")), (7, name("e"))])

@@ -49,6 +49,8 @@ def shown(value: Any) -> str:
 
 
 def check_seed(value: Any) -> int | Refused:
+    if type(value) is int and 0 <= value <= MAX_SEED:
+        return value  # at once: tables of millions have one in each row
     found = coerce(value, "int")
     if isinstance(found, Refused):
         return found
@@ -88,8 +90,11 @@ def _flag(value: Any) -> Scalar | Refused:
     )
 
 
+_NOT_WHOLE = Refused(reason="it must be a whole number", fix="use a whole number")
+_NOT_FINITE = Refused(reason="it must be a finite number", fix="use a finite number")
+
+
 def _whole(value: Any) -> Scalar | Refused:
-    refused = Refused(reason="it must be a whole number", fix="use a whole number")
     if isinstance(value, str):
         try:
             return int(value)
@@ -99,16 +104,15 @@ def _whole(value: Any) -> Scalar | Refused:
         if abs(value) >= EXACT_FLOATS:
             return Refused(reason="a float column does not hold it exactly", fix="make it an int64 column")
         return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else refused
+    return value if isinstance(value, int) and not isinstance(value, bool) else _NOT_WHOLE
 
 
 def _number(value: Any) -> Scalar | Refused:
-    refused = Refused(reason="it must be a finite number", fix="use a finite number")
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
-        return refused
-    return number + 0.0 if math.isfinite(number) else refused  # + 0.0: -0.0 is the same row as 0.0
+        return _NOT_FINITE
+    return number + 0.0 if math.isfinite(number) else _NOT_FINITE  # + 0.0: -0.0 is the same row as 0.0
 
 
 _COERCIONS: dict[ScalarKind, Callable[[Any], Scalar | Refused]] = {

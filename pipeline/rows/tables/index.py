@@ -15,6 +15,7 @@ PRAGMA journal_mode = OFF;      -- nobody reads this file after a crash
 PRAGMA synchronous = OFF;
 PRAGMA cache_size = -65536;     -- 64 MiB, the most that it takes however long the table is
 CREATE TABLE rows (position INTEGER PRIMARY KEY, id BLOB NOT NULL);
+CREATE TABLE left_out (position INTEGER PRIMARY KEY);
 CREATE TABLE done (id BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE unproven (id BLOB PRIMARY KEY, kind TEXT NOT NULL, worker TEXT NOT NULL) WITHOUT ROWID;
 CREATE INDEX by_kind ON unproven (kind, worker);
@@ -54,12 +55,23 @@ class RowIndex:
         self._db.executescript(_SCHEMA)
         self._totals: tuple[int, int] | None = None
         self._num_done = 0
+        self.num_left_out = 0
 
     def add(self, rows: Iterable[tuple[int, str]]) -> None:
         """Take rows as (position in the table, row_id), in any order; a position only once."""
         pairs = ((position, bytes.fromhex(row_id)) for position, row_id in rows)
         self._db.executemany("INSERT INTO rows VALUES (?, ?)", pairs)
         self._totals = None
+
+    def leave_out(self, positions: Iterable[int]) -> None:
+        """Take the positions of rows that are not to be rendered; each once."""
+        pairs = ((position,) for position in positions)
+        self.num_left_out += max(self._db.executemany("INSERT INTO left_out VALUES (?)", pairs).rowcount, 0)
+
+    def left_out_in(self, first: int, n: int) -> set[int]:
+        """Return the positions that were left out, of `first` to `first + n`."""
+        query = "SELECT position FROM left_out WHERE position >= ? AND position < ?"
+        return {position for (position,) in self._db.execute(query, (first, first + n))}
 
     def mark_done(self, row_ids: Iterable[str]) -> int:
         """Note that these have a record; return how many are new. Those not of the table are ignored."""

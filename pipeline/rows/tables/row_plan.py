@@ -38,7 +38,7 @@ from framefleet.pipeline.rows.tables.column_checks import (
     plumbing_fix,
 )
 from framefleet.pipeline.rows.tables.row_inputs import Finder, NoInputs, check_input
-from framefleet.pipeline.rows.tables.rows import Reader, RowPlan
+from framefleet.pipeline.rows.tables.rows import OWN_TEXTS, Reader, RowPlan
 
 # Columns with a meaning of their own, unless the pipeline has a parameter of that name.
 _SPECIAL: dict[str, ArgumentKind] = {
@@ -228,10 +228,11 @@ def _check_of(
         return _remembering(partial(check_input, kind=kind, finder=finder))
     if kind == "model":
         return _remembering(partial(check_second_model, target, declared=second_models))
+    if target in OWN_TEXTS and kind == "str":
+        return partial(check_argument, target, kind=kind, spec=spec)  # they do not repeat
     if _is_argument(target, spec):
         check = partial(check_value, target, kind=kind, spec=spec)
-        # prompts do not repeat, and each row has lists of its own
-        return check if target in ("prompt", "negative_prompt") or kind in PART_KINDS else _remembering(check)
+        return check if kind in PART_KINDS else _remembering(check)  # each row has lists of its own
     if target == "seed":
         return check_seed
     if target == "fps":

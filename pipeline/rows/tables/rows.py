@@ -25,6 +25,9 @@ from framefleet.pipeline.rows.tables.row_inputs import Finder, check_video_lengt
 from framefleet.pipeline.rows.tables.step_lists import check_step_lists, listed_steps
 
 SHAPING = ("height", "width", *FRAME_PARAMETERS, "max_sequence_length")
+# Texts that each row has for itself. No check looks at them together with other cells, but for whether they
+# are given: `table_rows.py` rests on it.
+OWN_TEXTS = ("prompt", "negative_prompt")
 # From arguments and the names of those that the row itself gives, to what is rendered, and what is wrong.
 Rules = Callable[[dict[str, Any], Set[str], PipelineSpec], tuple[dict[str, Any], list[tuple[str, Refused]]]]
 
@@ -120,16 +123,21 @@ class RowPlan:
 
     def rows(self, first_index: int, batch: pa.RecordBatch) -> Iterator[CheckedRow | InvalidRow]:
         """Yield every row of the batch in order; `first_index` is the position of its first."""
-        found = readable(batch, [reader.column for reader in self.readers])
-        cells = [_values(column) for column in found.cells.columns]
-        self.finder.prefetch(self._inputs(cells))
-        rows = zip(*cells, strict=True) if cells else iter([()] * batch.num_rows)
+        refused, columns = self.columns(batch)
+        rows = cells_of(columns, batch.num_rows)
         for offset in range(batch.num_rows):
             index = first_index + offset
-            if offset in found.refused:
-                yield refused_row(index, found.refused[offset])
+            if offset in refused:
+                yield refused_row(index, refused[offset])
             else:
-                yield self._row(index, next(rows))
+                yield self.row(index, next(rows))
+
+    def columns(self, batch: pa.RecordBatch) -> tuple[dict[int, Problems], list[list[Any]]]:
+        """Return the rows that cannot be read, by offset, and of all others the cells of each reader."""
+        found = readable(batch, [reader.column for reader in self.readers])
+        columns = [_values(column) for column in found.cells.columns]
+        self.finder.prefetch(self._inputs(columns))
+        return found.refused, columns
 
     def _inputs(self, cells: list[list[Any]]) -> Iterator[tuple[str, InputKind]]:
         for reader, column in zip(self.readers, cells, strict=True):
@@ -138,7 +146,8 @@ class RowPlan:
                     if isinstance(cell, str) and cell.strip():
                         yield cell.strip(), reader.kind
 
-    def _row(self, index: int, cells: Sequence[Any]) -> CheckedRow | InvalidRow:
+    def row(self, index: int, cells: Sequence[Any]) -> CheckedRow | InvalidRow:
+        """Return the row at `index` of the table. cells: one for each reader."""
         arguments = dict(self.base)
         special: dict[str, Any] = {}
         problems: list[Problem] = []
@@ -249,6 +258,11 @@ class RowPlan:
 
     def _column(self, target: str) -> str:
         return next((reader.column for reader in self.readers if reader.target == target), target)
+
+
+def cells_of(columns: Sequence[Sequence[Any]], num_rows: int) -> Iterator[tuple[Any, ...]]:
+    """Yield the cells of each row."""
+    return zip(*columns, strict=True) if columns else iter([()] * num_rows)
 
 
 def _values(column: pa.Array) -> list[Any]:

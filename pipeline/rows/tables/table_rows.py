@@ -1,0 +1,185 @@
+"""From record batches to rows with their row_ids: what rows have in common is checked, and written, once.
+
+Sizes, steps and schedulers repeat in a table; prompts and seeds do not, and each is checked by itself. So a
+row is checked as a whole if it is the first of its kind, and is the template of those that differ in text and
+seed alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from itertools import repeat
+from typing import Any
+
+import pyarrow as pa
+
+from framefleet.pipeline.guards.json_form import Blank, JsonForm, spell
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.identity import Identity, row_id_of, seed_form, seed_of
+from framefleet.pipeline.rows.tables.rows import (
+    OWN_TEXTS,
+    CheckedRow,
+    InvalidRow,
+    Reader,
+    RowPlan,
+    cells_of,
+    refused_row,
+)
+
+# Of one row: its cells; its kind, which rows of one template share; its texts; its seed.
+_Parts = tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...], Any]
+
+# Characters of templates and their cells: 20,000 kinds of rows as people write them, in some 100 MB.
+MAX_REMEMBERED = 32 << 20
+_MAX_TEMPLATE = 32 << 10  # rows that are larger do not repeat
+_OBJECTS, _ENTRY = 1024, 64  # what a template and an entry of a list take beyond their text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """What rows have in common that differ in text and seed alone.
+
+    request: with blanks for the row's own texts, numbered as those. shape: of `CheckedRow`.
+    content: what is hashed to a row_id; its last blank is the seed. seed: of rows that give none, or what is
+        hashed to it.
+    """
+
+    request: Request
+    shape: str
+    content: JsonForm
+    seed: int | JsonForm
+
+
+@dataclass(slots=True)  # frozen, it would take three times as long to make, and there are millions
+class IdentifiedRow:
+    """A row that can be rendered, at `index` of its table. texts: its own, for the template's blanks."""
+
+    index: int
+    row_id: str
+    template: Template
+    texts: tuple[Any, ...]
+    seed: int
+
+    @property
+    def shape(self) -> str:
+        return self.template.shape
+
+    def request(self) -> Request:
+        """Return what `RowPlan.rows` makes of it."""
+        common = self.template.request
+        arguments = {
+            name: self.texts[value.number] if isinstance(value, Blank) else value
+            for name, value in common.arguments.items()
+        }
+        return replace(common, arguments=arguments, seed=self.seed)
+
+
+class TableRows:
+    """The rows of one table, to be read as often as needed.
+
+    max_remembered: characters of templates. When they are more, all are forgotten, and made again as needed.
+    """
+
+    def __init__(self, plan: RowPlan, identity: Identity, *, max_remembered: int = MAX_REMEMBERED) -> None:
+        self.plan = plan
+        self.identity = identity
+        self._texts = [at for at, reader in enumerate(plan.readers) if _is_text(reader)]
+        self._seeds = [at for at, reader in enumerate(plan.readers) if _is_seed(reader)]
+        own = {*self._texts, *self._seeds}
+        self._shared = [at for at in range(len(plan.readers)) if at not in own]
+        self._templates: dict[tuple[Any, ...], Template] = {}
+        self._remembered, self._max_remembered = 0, max_remembered
+
+    def read(
+        self, first_index: int, batch: pa.RecordBatch, only: Collection[int] | None = None
+    ) -> Iterator[IdentifiedRow | InvalidRow]:
+        """Yield the rows of the batch in order; `first_index` is the position of its first.
+
+        only: the positions of those that are wanted; None wants all.
+        """
+        refused, columns = self.plan.columns(batch)
+        rows = self._parts(columns, batch.num_rows)
+        for offset in range(batch.num_rows):
+            index = first_index + offset
+            problems = refused.get(offset)
+            parts = None if problems else next(rows)
+            if only is None or index in only:
+                yield self._row(index, *parts) if parts else refused_row(index, problems or [])
+
+    def _parts(self, columns: list[list[Any]], num_rows: int) -> Iterator[_Parts]:
+        readers = self.plan.readers
+        texts = [_checked(readers[at], columns[at]) for at in self._texts]
+        seeds = [_checked(readers[at], columns[at]) for at in self._seeds]
+        shared = [_hashable(columns[at]) for at in self._shared]
+        given = [list(map(type, column)) for column in (*texts, *seeds)]
+        return zip(
+            cells_of(columns, num_rows),
+            cells_of([*shared, *given], num_rows),
+            cells_of(texts, num_rows),
+            seeds[0] if seeds else repeat(None),
+            strict=False,
+        )
+
+    def _row(
+        self, index: int, cells: tuple[Any, ...], kind: tuple[Any, ...], texts: tuple[Any, ...], seed: Any
+    ) -> IdentifiedRow | InvalidRow:
+        template = self._templates.get(kind)
+        if template is None:
+            checked = self.plan.row(index, cells)
+            if isinstance(checked, InvalidRow):
+                return checked
+            template = self._template(checked, texts, gives_seed=seed is not None)
+            self._remember(kind, template)
+        spelled = [*map(spell, texts)]
+        if seed is None:
+            seed = template.seed if isinstance(template.seed, int) else seed_of(template.seed.filled(spelled))
+        content = template.content.filled([*spelled, str(seed)])
+        return IdentifiedRow(index, row_id_of(content), template, texts, seed)
+
+    def _template(self, row: CheckedRow, texts: tuple[Any, ...], *, gives_seed: bool) -> Template:
+        request = row.request
+        names = [self.plan.readers[at].target for at in self._texts]
+        blanks = {name: Blank(number) for number, name in enumerate(names) if texts[number] is not None}
+        request = replace(request, arguments={**request.arguments, **blanks})
+        seeded: Any = replace(request, seed=Blank(len(texts)))  # type: ignore[arg-type]
+        is_derived = self.plan.seed is None and not gives_seed
+        return Template(
+            request=request,
+            shape=row.shape,
+            content=self.identity.form(seeded),
+            seed=seed_form(request) if is_derived else row.request.seed,
+        )
+
+    def _remember(self, kind: tuple[Any, ...], template: Template) -> None:
+        size = len(template.content) + _OBJECTS + sum(map(_size, kind))
+        if size > _MAX_TEMPLATE:
+            return
+        self._remembered += size
+        if self._remembered > self._max_remembered:
+            self._templates.clear()
+            self._remembered = size
+        self._templates[kind] = template
+
+
+def _is_text(reader: Reader) -> bool:
+    return reader.target in OWN_TEXTS and reader.kind == "str"
+
+
+def _is_seed(reader: Reader) -> bool:
+    return reader.target == "seed" and not reader.is_argument
+
+
+def _checked(reader: Reader, column: list[Any]) -> list[Any]:
+    """Return what rows get: a value, None, or Refused, a type of its own for which no template is made."""
+    return [None if cell is None else reader.check(cell) for cell in column]
+
+
+def _hashable(column: list[Any]) -> list[Any]:
+    return [tuple(cell) if isinstance(cell, list) else cell for cell in column]
+
+
+def _size(cell: Any) -> int:
+    if isinstance(cell, tuple):
+        return _ENTRY * len(cell)
+    return len(cell) if isinstance(cell, str) else 0
