@@ -113,6 +113,7 @@ class Worker:
                 embeddings=self._setup.store if self._setup.keep_embeddings else None,
                 second_models=self._setup.second_models,
                 audit=self._setup.audit,
+                output=self._setup.store,
             )
             self._renderer = renderer
             self._loaded.set()
