@@ -61,7 +61,7 @@ class Renderer:
         embeddings: Store | None = None,
         second_models: Mapping[str, Declared] | None = None,
         audit: Audit | None = None,
-        output: Store | None = None,
+        probes: Store | None = None,
     ) -> None:
         """recipes: all that requests may name beside framefleet's own; without it they may name any
         `module:function`, which is then imported.
@@ -77,7 +77,7 @@ class Renderer:
         audit: how often rows are rendered again by plain calls, with what comes of it in `take_audits`; never
         where batching is of mode fast.
 
-        output: where it is kept too, beside this machine's cache, what was found of batches.
+        probes: where it is kept, beside this machine's cache folder, what was found of batches.
         """
         self.model = model
         self.batching = batching or Batching()
@@ -103,7 +103,7 @@ class Renderer:
         self._watch = StateWatch(self._loras.layers.values())
         self._prompts = PromptWatch(model.pipe.components.values())
         remembers = self.batching.remember and self.batching.max_rows > 1
-        self._places = Places(output) if remembers else None
+        self._places = Places(probes) if remembers else None
         self._learn_anew()
 
     @property
@@ -166,6 +166,11 @@ class Renderer:
         Of a kind that differs, clips that `had_company` and came since its last equal audit may be wrong.
         """
         return self._auditor.take()
+
+    @property
+    def num_remembered(self) -> int:
+        """Batch sizes that other processes found, and that were proven here."""
+        return self._places.num_confirmed if self._places else 0
 
     def read_ahead(self, request: Request) -> None:
         """Begin to read the images and videos of a request that will come. From any thread."""

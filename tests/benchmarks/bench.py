@@ -20,11 +20,13 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
+from framefleet import load_model
 from tests.benchmarks.ceiling import measure_ceiling
 from tests.benchmarks.dispatch import measure_dispatch
 from tests.benchmarks.fleet import render_fleet
 from tests.benchmarks.outcome import Outcome, measure
 from tests.benchmarks.plain import render_plain
+from tests.benchmarks.probes import probes_table
 from tests.benchmarks.ray_data import render_ray_data
 from tests.benchmarks.table import build_model, mixed_rows, uniform_rows, write_table
 
@@ -46,6 +48,7 @@ class Scale:
     workers: int = 2
     hand_batches: Sequence[int] = (2, 4, 8, 16)
     modes: Sequence[str] = ("exact", "fast")
+    probed_rows: int = 8
     dispatch_rows: Sequence[int] = (50_000, 100_000)
 
     def table(self, name: str) -> list[dict[str, Any]]:
@@ -55,7 +58,14 @@ class Scale:
 
 FULL = Scale()
 SHORT = Scale(
-    tables=["uniform"], rows=4, steps=2, workers=1, hand_batches=[2], modes=["exact"], dispatch_rows=[200]
+    tables=["uniform"],
+    rows=4,
+    steps=2,
+    workers=1,
+    hand_batches=[2],
+    modes=["exact"],
+    probed_rows=2,
+    dispatch_rows=[200],
 )
 
 
@@ -97,6 +107,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory(prefix="framefleet-bench-") as scratch:
         folder = Path(scratch)
+        os.environ["FRAMEFLEET_CACHE"] = str(folder / "cache")  # nothing is remembered of other runs
         model = build_model(folder / "model")
         for name in scale.tables:
             rows = scale.table(name)
@@ -105,6 +116,8 @@ def main() -> None:
                 name=name, table=table, num_rows=len(rows), model=model, folder=folder / name, scale=scale
             )
             console.print(_compare(case, by_hand=name == "uniform"))
+        say("probes")
+        console.print(probes_table(load_model(model, dtype="fp32"), rows=scale.probed_rows))
         console.print(_dispatch_table(model, folder, scale))
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -69,22 +70,28 @@ def main() -> None:
     parser.add_argument("--dtype", default="fp32")
     parser.add_argument("--rows", type=int, default=8, help="of the first batch that is waited for")
     given = parser.parse_args()
-    clock = time.thread_time if given.device == "cpu" else time.perf_counter
-    table = Table(title=f"until the first forward of {given.rows} rows")
+    with tempfile.TemporaryDirectory() as folder:
+        model = load_model(build_model(Path(folder)), dtype=given.dtype, device=given.device)
+        Console(width=100).print(probes_table(model, rows=given.rows))
+
+
+def probes_table(model: Model, *, rows: int = 8) -> Table:
+    """Measure a model of the bench twice: with nothing remembered, and with all that the first found."""
+    environment = model.environment
+    clock = time.thread_time if environment["device"] == "cpu" else time.perf_counter
+    table = Table(title=f"until the first forward of {rows} rows, {environment['dtype']}", box=box.MARKDOWN)
     for heading in ("batch sizes", "forwards of one row", "of several", "seconds of probing"):
         table.add_column(heading, justify="right")
-    rows = [request_of(row) for row in uniform_rows()[: given.rows]]
+    requests = [request_of(row) for row in uniform_rows()[:rows]]
+    # Sizes that lose up to half are used, so that a busy machine climbs as far as an idle one.
+    batching = Batching(max_rows=rows, min_gain=0.5)
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch.dict(os.environ, {"FRAMEFLEET_CACHE": folder}),
     ):
-        built = build_model(Path(folder) / "model")
-        model = load_model(built, dtype=given.dtype, device=given.device)
-        # Sizes that lose up to half are used, so that a busy machine climbs as far as an idle one.
-        batching = Batching(max_rows=given.rows, min_gain=0.5)
-        for state in ("found", "remembered"):
-            table.add_row(state, *measure(model, rows, clock, batching).figures())
-    Console(width=100).print(table)
+        for state in ("searched", "remembered"):
+            table.add_row(state, *measure(model, requests, clock, batching).figures())
+    return table
 
 
 def measure(model: Model, rows: list[Request], clock: Callable[[], float], batching: Batching) -> Start:

@@ -49,9 +49,10 @@ class Findings:
 
     def confirm(self, kind: Kind, pins: Collection[str]) -> None:
         """Hand on what was known of a kind, with the pins that were proven just now."""
-        for size in self._of(kind.look).sizes:
-            if size.rows == kind.rows:
-                self._keep(kind, size, [_pins_of(kind, pins)])
+        size = next((size for size in self._of(kind.look).sizes if size.rows == kind.rows), None)
+        if size and self._places:
+            self._places.num_confirmed += 1
+            self._keep(kind, size, [_pins_of(kind, pins)])
 
     def _of(self, look: Hashable) -> Found:
         name = self._name(look)

@@ -16,7 +16,6 @@ from framefleet.pipeline.outputs.json_file import read_as
 
 # A shape has about a dozen sizes and a plan for each and each mix of LoRAs; a network some thousand modules.
 MAX_BYTES = 2**20
-_FORMAT = 1
 
 Rows = Annotated[int, Field(ge=2, le=2**16)]
 Verdict = Literal["pays", "slow", "inexact"]
@@ -47,7 +46,7 @@ class Pins(Strict):
 class Found(Strict):
     """All of it, once for each number of rows; pins also for each mix of LoRAs."""
 
-    format: Literal[1] = _FORMAT
+    format: Literal[1] = 1
     sizes: list[Size] = Field(default_factory=list)
     pins: list[Pins] = Field(default_factory=list)
 

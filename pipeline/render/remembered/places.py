@@ -37,6 +37,7 @@ class Places:
         if output is not None:
             stores.append((output, f"{FOLDER}/"))
         self._stores = stores
+        self.num_confirmed = 0  # of what was read here, and proven
         self._writer: ThreadPoolExecutor | None = None
         self._waiting: list[Future[None]] = []
 
