@@ -20,7 +20,7 @@ from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards
 from framefleet.pipeline.render.remembered import places as kept
 from framefleet.pipeline.render.remembered.findings import Findings
-from framefleet.pipeline.render.remembered.found import Found, Pins, Size, joined, to_bytes
+from framefleet.pipeline.render.remembered.found import BatchSize, Found, Pins, to_bytes, united
 from framefleet.pipeline.render.remembered.places import Places
 from tests.unit.denoising import Denoiser, alone, render, steps
 
@@ -134,7 +134,7 @@ def test_seconds_that_somebody_made_up_cost_no_row() -> None:
         b'{"format":1,"sizes":[{"rows":4,"seconds":0.0,"verdict":"pays"}],"pins":[]}',
         b'{"format":1,"sizes":[],"pins":[{"rows":4,"loras":["\\ud800"],"differing":[],"axes":[],"modules":[]}]}',
         b"[" * 100_000,
-        b" " * (kept.MAX_BYTES + 1) + b"{}",
+        b" " * (kept.MAX_FILE_BYTES + 1) + b"{}",
     ],
 )
 def test_a_damaged_file_says_nothing_and_is_written_anew(content: bytes) -> None:
@@ -171,7 +171,7 @@ def test_two_writers_at_once_leave_a_whole_file() -> None:
     def write(rows: int) -> None:
         places = Places()
         for turn in range(20):
-            places.keep("here/shape", Found(sizes=[Size(rows=rows, seconds=1.0 + turn, verdict="pays")]))
+            places.keep("here/shape", Found(sizes=[BatchSize(rows=rows, seconds=1.0 + turn, verdict="pays")]))
             places.finish()
             assert places.read("here/shape") is not None
 
@@ -192,7 +192,7 @@ def test_what_is_old_and_the_oldest_of_too_much_goes(monkeypatch: pytest.MonkeyP
         file.write_bytes(to_bytes(Found()))
         os.utime(file, (time.time() - days * 86_400,) * 2)
     places = Places()
-    places.keep("here/c", Found(sizes=[Size(rows=2, seconds=1.0, verdict="slow")]))
+    places.keep("here/c", Found(sizes=[BatchSize(rows=2, seconds=1.0, verdict="slow")]))
     places.finish()
     assert [file.name for file in files()] == ["a.json", "b.json", "c.json"]
     assert not gone.exists()
@@ -220,15 +220,15 @@ def test_calls_that_only_this_process_can_make_are_not_kept() -> None:
 
 
 def test_of_what_both_speak_of_the_newer_is_kept() -> None:
-    def size(rows: int, seconds: float) -> Size:
-        return Size(rows=rows, seconds=seconds, verdict="pays")
+    def size(rows: int, seconds: float) -> BatchSize:
+        return BatchSize(rows=rows, seconds=seconds, verdict="pays")
 
     def pins(*modules: str, loras: tuple[str, ...] = ()) -> Pins:
         return Pins(rows=2, loras=list(loras), differing=[], axes=[0], modules=list(modules))
 
     older = Found(sizes=[size(2, 1.0), size(4, 1.0)], pins=[pins("a"), pins("b", loras=("style",))])
     newer = Found(sizes=[size(3, 2.0), size(2, 2.0)], pins=[pins("c")])
-    both = joined(older, newer)
+    both = united(older, newer)
     assert both.sizes == [size(2, 2.0), size(3, 2.0), size(4, 1.0)]
     assert both.pins == [pins("c"), pins("b", loras=("style",))]
 

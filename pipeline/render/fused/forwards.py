@@ -26,7 +26,7 @@ from framefleet.pipeline.render.fused.kept_state import StateWatch
 from framefleet.pipeline.render.fused.pins import Kind, Plan, run_fused
 from framefleet.pipeline.render.fused.sizes import Sizes
 from framefleet.pipeline.render.remembered.findings import Findings
-from framefleet.pipeline.render.remembered.found import Verdict
+from framefleet.pipeline.render.remembered.found import Worth
 
 log = logging.getLogger(__name__)
 
@@ -220,7 +220,7 @@ class Forwards:
         self._settle(calls, "slow" if is_sound else "inexact", seconds=seconds)
 
     def _settle(
-        self, calls: Sequence[Call], verdict: Verdict, *, seconds: float, plan: Plan | None = None
+        self, calls: Sequence[Call], verdict: Worth, *, seconds: float, plan: Plan | None = None
     ) -> None:
         """Use this many rows from now on, or do not, here and in processes to come."""
         sizes, size = self._sizes_of(calls[0]), len(calls)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Hashable
 
 from framefleet.pipeline.render.fused.pins import Kind
 from framefleet.pipeline.render.fused.sizes import Sizes
-from framefleet.pipeline.render.remembered.found import Found, Pins, Size, Verdict, joined
+from framefleet.pipeline.render.remembered.found import BatchSize, Found, Pins, Worth, united
 from framefleet.pipeline.render.remembered.places import Places
 
 # Looks of which it is held what is known; one that is forgotten is read again.
@@ -42,9 +42,9 @@ class Findings:
         pins = next((pins for pins in self._of(kind.look).pins if _is_of(pins, kind)), None)
         return None if pins is None or tuple(pins.axes) != kind.axes else frozenset(pins.modules)
 
-    def note(self, kind: Kind, verdict: Verdict, *, seconds: float, pins: Collection[str] | None) -> None:
+    def note(self, kind: Kind, verdict: Worth, *, seconds: float, pins: Collection[str] | None) -> None:
         """Keep what was found of a kind. pins: the modules that make it exact, where it is."""
-        size = Size(rows=kind.rows, seconds=seconds, verdict=verdict)
+        size = BatchSize(rows=kind.rows, seconds=seconds, verdict=verdict)
         self._keep(kind, size, [] if pins is None else [_pins_of(kind, pins)])
 
     def confirm(self, kind: Kind, pins: Collection[str]) -> None:
@@ -64,13 +64,13 @@ class Findings:
                 self._own.pop(self._known.popitem(last=False)[0], None)
         return self._known[name]
 
-    def _keep(self, kind: Kind, size: Size, pins: list[Pins]) -> None:
+    def _keep(self, kind: Kind, size: BatchSize, pins: list[Pins]) -> None:
         known, name = self._of(kind.look), self._name(kind.look)
         if name is None or self._places is None:
             return
         new = Found(sizes=[size], pins=pins)
-        self._known[name] = joined(known, new)
-        self._own[name] = joined(self._own.get(name, Found()), new)
+        self._known[name] = united(known, new)
+        self._own[name] = united(self._own.get(name, Found()), new)
         self._places.keep(name, self._own[name])
 
     def _name(self, look: Hashable) -> str | None:

@@ -15,18 +15,18 @@ from framefleet.pipeline.guards.strict import Strict
 from framefleet.pipeline.outputs.json_file import read_as
 
 # A shape has about a dozen sizes and a plan for each and each mix of LoRAs; a network some thousand modules.
-MAX_BYTES = 2**20
+MAX_FILE_BYTES = 2**20
 
-Rows = Annotated[int, Field(ge=2, le=2**16)]
-Verdict = Literal["pays", "slow", "inexact"]
+NumRows = Annotated[int, Field(ge=2, le=2**16)]
+Worth = Literal["pays", "slow", "inexact"]
 
 
-class Size(Strict):
+class BatchSize(Strict):
     """How long a forward of so many rows takes, and what follows: used, not worth it, or never exact."""
 
-    rows: Rows
+    rows: NumRows
     seconds: Annotated[float, Field(gt=0)]
-    verdict: Verdict
+    verdict: Worth
 
 
 class Pins(Strict):
@@ -36,7 +36,7 @@ class Pins(Strict):
     the rows were joined, leaf by leaf.
     """
 
-    rows: Rows
+    rows: NumRows
     loras: list[str]
     differing: list[str]
     axes: list[int | None]
@@ -47,14 +47,14 @@ class Found(Strict):
     """All of it, once for each number of rows; pins also for each mix of LoRAs."""
 
     format: Literal[1] = 1
-    sizes: list[Size] = Field(default_factory=list)
+    sizes: list[BatchSize] = Field(default_factory=list)
     pins: list[Pins] = Field(default_factory=list)
 
 
 _FOUND = TypeAdapter(Found)
 
 
-def joined(older: Found, newer: Found) -> Found:
+def united(older: Found, newer: Found) -> Found:
     """Return what both say, and of what both speak of, what the newer says."""
     sizes = {size.rows: size for size in (*older.sizes, *newer.sizes)}
     pins = {(p.rows, *p.loras, None, *p.differing): p for p in (*older.pins, *newer.pins)}
@@ -65,6 +65,6 @@ def to_bytes(found: Found) -> bytes:
     return canonical_json(found.model_dump()).encode()
 
 
-def from_bytes(content: bytes, where: str) -> Found:
+def found_in(content: bytes, where: str) -> Found:
     """Return what `to_bytes` was given. Raises JobError for anything else. where: what messages call it."""
     return read_as(_FOUND, content, where, fix="delete it")

@@ -15,14 +15,14 @@ from pathlib import Path
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.model.sources.cache import cache_folder
 from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.render.remembered.found import MAX_BYTES, Found, from_bytes, joined, to_bytes
+from framefleet.pipeline.render.remembered.found import MAX_FILE_BYTES, Found, found_in, to_bytes, united
 
 log = logging.getLogger(__name__)
 
 # In an output: hidden, as what is nobody's data; readers of Parquet skip such names.
 FOLDER = ".probes"
 # Drivers, and machines' other work, change: what is as old is found anew. Thousands of shapes have a few MB.
-MAX_AGE_S = 30 * 24 * 3600
+KEPT_S = 30 * 24 * 3600
 MAX_FILES = 10_000
 # How long the end of a rendering waits for a slow store.
 _PATIENCE_S = 5.0
@@ -37,7 +37,7 @@ class Places:
         if output is not None:
             stores.append((output, f"{FOLDER}/"))
         self._stores = stores
-        self.num_confirmed = 0  # of what was read here, and proven
+        self.num_confirmed = 0  # batch sizes that were read here, and proven
         self._writer: ThreadPoolExecutor | None = None
         self._waiting: list[Future[None]] = []
 
@@ -63,7 +63,7 @@ class Places:
     def _read(self, store: Store, folder: str, name: str) -> Found | None:
         path = f"{folder}{name}.json"
         try:
-            return from_bytes(store.read(path, MAX_BYTES + 1), store.url_of(path))
+            return found_in(store.read(path, MAX_FILE_BYTES + 1), store.url_of(path))
         except FileNotFoundError:
             return None
         except JobError as error:
@@ -75,11 +75,12 @@ class Places:
     def _write(self, name: str, found: Found) -> None:
         for store, folder in list(self._stores):
             there = self._read(store, folder, name) or Found()
-            if (both := joined(there, found)) == there:
+            if (both := united(there, found)) == there:
                 continue
-            content = to_bytes(both)
+            if len(content := to_bytes(both)) > MAX_FILE_BYTES:
+                content = to_bytes(found)
             try:
-                store.write(f"{folder}{name}.json", content if len(content) <= MAX_BYTES else to_bytes(found))
+                store.write(f"{folder}{name}.json", content)
             except FramefleetError as error:
                 self._leave(store, error)
 
@@ -89,9 +90,9 @@ class Places:
 
     def _sweep(self) -> None:
         """Delete what is old, and the oldest of too much, from this machine's cache folder."""
-        by_age = sorted((_written_at(file), file) for file in self._cache.glob("*/*.json"))
+        by_age = sorted((_written_at(file), file) for file in self._cache.glob("*/*"))
         surplus = len(by_age) - MAX_FILES
-        oldest = time.time() - MAX_AGE_S
+        oldest = time.time() - KEPT_S
         for place, (written_at, file) in enumerate(by_age):
             if place < surplus or written_at < oldest:
                 with contextlib.suppress(OSError):
