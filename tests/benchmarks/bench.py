@@ -82,6 +82,7 @@ class Case:
 
     def run(self, way: str, render: Any, **options: Any) -> Outcome:
         say(f"{self.name}: {way}")
+        os.environ["FRAMEFLEET_CACHE"] = str(self.folder / f"cache-{way}")  # nothing is remembered of others
         return measure(
             render,
             self.table,
@@ -107,7 +108,6 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory(prefix="framefleet-bench-") as scratch:
         folder = Path(scratch)
-        os.environ["FRAMEFLEET_CACHE"] = str(folder / "cache")  # nothing is remembered of other runs
         model = build_model(folder / "model")
         for name in scale.tables:
             rows = scale.table(name)
@@ -116,9 +116,9 @@ def main() -> None:
                 name=name, table=table, num_rows=len(rows), model=model, folder=folder / name, scale=scale
             )
             console.print(_compare(case, by_hand=name == "uniform"))
+        console.print(_dispatch_table(model, folder, scale))
         say("probes")
         console.print(probes_table(load_model(model, dtype="fp32"), rows=scale.probed_rows))
-        console.print(_dispatch_table(model, folder, scale))
 
 
 def say(text: str) -> None:

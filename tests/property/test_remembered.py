@@ -47,7 +47,7 @@ class Lying(Places):
 
 
 @given(found=FOUND, is_hopeless=st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_no_file_changes_a_bit(found: Found, is_hopeless: bool) -> None:
     denoiser = Hopeless() if is_hopeless else Rounding()
     findings = Findings(Lying(found), "here")
