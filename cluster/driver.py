@@ -142,6 +142,7 @@ class Driver:
             log.info("forwards are as long as the prompts: rows of equal lengths are brought together")
             self._prompt_lengths = report.prompt_lengths
             self._dispatcher.regroup(self._reshaped)
+        self._tally.remembered(worker, report.num_remembered)
         for audited in report.audited:
             self._note_audit(worker, audited)
         for rendered in report.rendered:

@@ -95,10 +95,11 @@ class WorkerReport:
     """What became of a worker's rows since its last report.
 
     audited: speaks for rows of earlier reports. prompt_lengths: once forwards were seen to be as long as the
-    prompts.
+    prompts. num_remembered: batch sizes since the worker's start, see `Renderer`.
     """
 
     rendered: tuple[StoredRow, ...] = ()
     failed: tuple[Failed, ...] = ()
     audited: tuple[Audited, ...] = ()
     prompt_lengths: PromptLengths | None = None
+    num_remembered: int = 0

@@ -42,7 +42,8 @@ class Summary:
 
     num_audited: times that a row was rendered again by a plain call. apart: kinds of rows that differed then,
     and were rendered by plain calls from there on; num_again: of these, rows that had a record already.
-    unrepeatable: kinds of which two plain calls of one row differ.
+    unrepeatable: kinds of which two plain calls of one row differ. num_remembered: batch sizes that workers
+    did not have to search, as other processes had found them.
     """
 
     done: int
@@ -53,3 +54,4 @@ class Summary:
     num_again: int = 0
     apart: tuple[str, ...] = ()
     unrepeatable: tuple[str, ...] = ()
+    num_remembered: int = 0

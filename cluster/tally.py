@@ -13,6 +13,7 @@ class _Seat:
     node: str
     in_hand: int = 0
     done: int = 0
+    remembered: int = 0
     is_lost: bool = False
 
 
@@ -62,6 +63,10 @@ class Tally:
         if audited.kind not in named:
             named.append(audited.kind)
 
+    def remembered(self, worker: str, sizes: int) -> None:
+        """So many batch sizes of this worker, since its start, were found by other processes."""
+        self._seats[worker].remembered = sizes
+
     def failed(self, message: str) -> None:
         self._failed += 1
         self._last_failure = message
@@ -97,6 +102,7 @@ class Tally:
             num_again=self._again,
             apart=tuple(self._apart),
             unrepeatable=tuple(self._unrepeatable),
+            num_remembered=sum(seat.remembered for seat in self._seats.values()),
         )
 
     @property

@@ -88,6 +88,7 @@ class Worker:
                 failed=tuple(self._failed),
                 audited=tuple(self._audited),
                 prompt_lengths=self._news_of_lengths(),
+                num_remembered=self._renderer.num_remembered if self._renderer else 0,
             )
             for told in (self._rendered, self._failed, self._audited):
                 told.clear()
@@ -113,6 +114,7 @@ class Worker:
                 embeddings=self._setup.store if self._setup.keep_embeddings else None,
                 second_models=self._setup.second_models,
                 audit=self._setup.audit,
+                probes=self._setup.store,
             )
             self._renderer = renderer
             self._loaded.set()

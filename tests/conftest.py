@@ -1,11 +1,15 @@
-"""Torch and Ray as a worker has them."""
+"""Torch and Ray as a worker has them, and a cache folder of the tests' own."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import signal
+import tempfile
+import uuid
+from pathlib import Path
 
+import pytest
 import torch
 
 # A shell has its background jobs ignore SIGINT, and so would every process that a test starts and interrupts.
@@ -16,3 +20,12 @@ torch.set_num_threads(1)
 # start and join in one process, where Ray reads it once.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _FOLDER = tempfile.TemporaryDirectory(prefix="framefleet-tests-")
+    os.environ["FRAMEFLEET_CACHE"] = _FOLDER.name
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test knows what another has found of batches. (Ray's workers, which outlive a test, may.)"""
+    monkeypatch.setenv("FRAMEFLEET_CACHE", str(Path(os.environ["FRAMEFLEET_CACHE"], uuid.uuid4().hex)))

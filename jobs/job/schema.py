@@ -75,6 +75,10 @@ class BatchingSection(Strict):
         ge=0,
         description="Rows per second that a larger batch must win; 0 takes every batch.",
     )
+    remember: bool = Field(
+        default=_BATCHING.remember,
+        description="Keep what was found of batches, on workers' machines and in the output.",
+    )
 
 
 class AuditSection(Strict):

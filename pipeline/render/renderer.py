@@ -31,6 +31,9 @@ from framefleet.pipeline.render.lora_layers import LoraLayers
 from framefleet.pipeline.render.outcome import clip_of, failure_of
 from framefleet.pipeline.render.prompt_watch import PromptWatch
 from framefleet.pipeline.render.recipe_call import RecipeCall
+from framefleet.pipeline.render.remembered.findings import Findings
+from framefleet.pipeline.render.remembered.places import Places
+from framefleet.pipeline.render.remembered.surroundings import surroundings
 from framefleet.pipeline.render.request_check import RequestCheck
 from framefleet.pipeline.render.row_queue import RenderRow, RowQueue
 from framefleet.pipeline.render.stopwatch import as_it_is, timed
@@ -58,6 +61,7 @@ class Renderer:
         embeddings: Store | None = None,
         second_models: Mapping[str, Declared] | None = None,
         audit: Audit | None = None,
+        probes: Store | None = None,
     ) -> None:
         """recipes: all that requests may name beside framefleet's own; without it they may name any
         `module:function`, which is then imported.
@@ -72,6 +76,8 @@ class Renderer:
 
         audit: how often rows are rendered again by plain calls, with what comes of it in `take_audits`; never
         where batching is of mode fast.
+
+        probes: where it is kept, beside this machine's cache folder, what was found of batches.
         """
         self.model = model
         self.batching = batching or Batching()
@@ -96,6 +102,8 @@ class Renderer:
         self._rows = RowQueue(apart=self._auditor.apart)
         self._watch = StateWatch(self._loras.layers.values())
         self._prompts = PromptWatch(model.pipe.components.values())
+        remembers = self.batching.remember and self.batching.max_rows > 1
+        self._places = Places(probes) if remembers else None
         self._learn_anew()
 
     @property
@@ -159,6 +167,11 @@ class Renderer:
         """
         return self._auditor.take()
 
+    @property
+    def num_remembered(self) -> int:
+        """Batch sizes that other processes found, and that were proven here."""
+        return self._places.num_confirmed if self._places else 0
+
     def read_ahead(self, request: Request) -> None:
         """Begin to read the images and videos of a request that will come. From any thread."""
         self._call.read_ahead(request)
@@ -199,6 +212,8 @@ class Renderer:
         self._watch.restore()
         self._encoders.bring()
         self._rows.clear()
+        if self._places:
+            self._places.finish()
 
     def _start(self, row: RenderRow) -> None:
         self._watch.restore()
@@ -255,5 +270,7 @@ class Renderer:
 
     def _learn_anew(self) -> None:
         """Forget which sizes pay and are exact."""
-        self.forwards = Forwards(self.model.denoisers(), self.batching, self.model.attention, self._watch)
+        model, batching, places = self.model, self.batching, self._places
+        findings = Findings(places, surroundings(model, batching)) if places else None
+        self.forwards = Forwards(model.denoisers(), batching, model.attention, self._watch, findings)
         self._batcher = Batcher(self.forwards)

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
+from framefleet import load_model
 from tests.benchmarks.ceiling import measure_ceiling
 from tests.benchmarks.checks import HEADINGS as CHECKED
 from tests.benchmarks.checks import measure_checks
@@ -27,6 +28,7 @@ from tests.benchmarks.dispatch import measure_dispatch
 from tests.benchmarks.fleet import render_fleet
 from tests.benchmarks.outcome import Outcome, measure
 from tests.benchmarks.plain import render_plain
+from tests.benchmarks.probes import probes_table
 from tests.benchmarks.ray_data import render_ray_data
 from tests.benchmarks.table import build_model, mixed_rows, uniform_rows, write_table
 
@@ -48,6 +50,7 @@ class Scale:
     workers: int = 2
     hand_batches: Sequence[int] = (2, 4, 8, 16)
     modes: Sequence[str] = ("exact", "fast")
+    probed_rows: int = 8
     dispatch_rows: Sequence[int] = (50_000, 100_000)
     checked_rows: int = 1_000_000
 
@@ -66,6 +69,7 @@ SHORT = Scale(
     modes=["exact"],
     dispatch_rows=[200],
     checked_rows=200,
+    probed_rows=2,
 )
 
 
@@ -82,6 +86,7 @@ class Case:
 
     def run(self, way: str, render: Any, **options: Any) -> Outcome:
         say(f"{self.name}: {way}")
+        os.environ["FRAMEFLEET_CACHE"] = str(self.folder / f"cache-{way}")  # nothing is remembered of others
         return measure(
             render,
             self.table,
@@ -117,6 +122,8 @@ def main() -> None:
             console.print(_compare(case, by_hand=name == "uniform"))
         console.print(_dispatch_table(model, folder, scale))
         console.print(_checks_table(model, folder, scale))
+        say("probes")
+        console.print(probes_table(load_model(model, dtype="fp32"), rows=scale.probed_rows))
 
 
 def say(text: str) -> None:

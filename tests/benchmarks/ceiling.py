@@ -103,7 +103,7 @@ def _measure_share(
     rows = pq.read_table(table).to_pylist()[share::workers]
     rows.sort(key=lambda row: (row["height"], row["width"]))  # as the dispatcher leases them
     loaded = load_model(model)
-    renderer, log = Renderer(loaded, Batching(mode=mode), audit=Audit(every=0)), Log()
+    renderer, log = Renderer(loaded, Batching(mode=mode, remember=False), audit=Audit(every=0)), Log()
     first_s = _render(renderer, rows)
     with log.around(renderer), intercept({"vae": loaded.pipe.vae}, log.decode, method="decode"):
         again_s = _render(renderer, rows)

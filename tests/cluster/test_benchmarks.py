@@ -20,6 +20,7 @@ PROGRAMS = {
     "bench": (["--short"], "a table planned"),
     "checks": (["--short"], "| 2,000 |"),
     "load": (["--short"], "| float32 | framefleet |"),
+    "probes": (["--rows", "2"], "remembered"),
     "real_width": (["--tiny", "--dtype", "fp32"], "pinned:"),
     "training": (["--short"], "bf16, checkpointing"),
 }
@@ -36,7 +37,7 @@ def test_every_program_is_here() -> None:
     assert {file.stem for file in files if "__main__" in file.read_text("utf-8")} == set(PROGRAMS)
 
 
-@pytest.mark.parametrize("name", ["audit", "load", "real_width"])
+@pytest.mark.parametrize("name", ["audit", "load", "probes", "real_width"])
 def test_it_runs_to_its_end(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments, last = PROGRAMS[name]
     run(name, arguments)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import command
 from tests.conformance.company import rendered_by_fleet
 from tests.conformance.finding import compare
 from tests.conformance.plain import plain_calls
-from tests.jobs import records_of
+from tests.jobs import job_values, prompt_rows, records_of, write_job, write_table
 from tests.mixed import DTYPES, mixed_table
 
 
@@ -27,3 +28,16 @@ def test_a_fleet_renders_the_frames_of_plain_diffusers_calls(
     assert (now.equal, now.why) == (len(rows), "")
     assert now.mean_batch > 1
     assert {record["worker"] for record in records_of(tmp_path / "out")} == {"worker-0", "worker-1"}
+
+
+def test_the_next_job_begins_with_the_batch_sizes_that_were_found(tmp_path: Path, ray_cluster: str) -> None:
+    table = write_table(tmp_path / "t.parquet", prompt_rows(4, num_inference_steps=2, guidance_scale=3.0))
+    digests = []
+    for turn in ("first", "second"):
+        values = job_values(table, tmp_path / turn, address=ray_cluster)
+        values["fleet"] |= {"workers": 1}
+        said = command("render", write_job(tmp_path / f"{turn}.yaml", values)).stderr
+        assert list((tmp_path / turn / ".probes").glob("*/*.json"))
+        digests.append(sorted(record["frames_sha256"] for record in records_of(tmp_path / turn)))
+    assert "batch sizes were remembered, and proven once more" in said
+    assert digests[0] == digests[1]

@@ -133,7 +133,9 @@ class Batcher:
         if not parked:
             return
         groups = self._forwards.groups([call for _, call in parked])
-        self.reach = self._forwards.reach([parked[places[0]][1] for places in groups])
+        before, self.reach = self.reach, self._forwards.reach([parked[places[0]][1] for places in groups])
+        if self.reach > before:  # more rows may join these first
+            return
         for places in groups:
             started = time.perf_counter()
             results = self._forwards.run([parked[place][1] for place in places])

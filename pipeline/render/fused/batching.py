@@ -18,11 +18,13 @@ class Batching:
     mode: "exact" changes no bit of any row; "fast" lets rows round differently in company.
     max_rows: at most so many rows in one forward.
     min_gain: see Sizes; 0 uses every size, whether or not it was measured to pay.
+    remember: what was found of sizes is kept beyond the process; see docs/exactness.md.
     """
 
     mode: Mode = "exact"
     max_rows: int = 8
     min_gain: float = MIN_GAIN
+    remember: bool = True
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):

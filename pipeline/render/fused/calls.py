@@ -39,6 +39,9 @@ class CallKey:
     def __hash__(self) -> int:
         return self._hash
 
+    def __repr__(self) -> str:
+        return repr(self.value)
+
     def __eq__(self, other: object) -> bool:
         return self is other or (
             isinstance(other, CallKey) and self._hash == other._hash and self.value == other.value

@@ -12,7 +12,7 @@ forward is not repeatable itself; its sizes are refused.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -55,19 +55,30 @@ MAX_TRIALS = 64
 
 
 def probe(
-    module: nn.Module, forward: Forward, calls: Sequence[Call], outputs: Sequence[Any], axes: Axes
+    module: nn.Module,
+    forward: Forward,
+    calls: Sequence[Call],
+    outputs: Sequence[Any],
+    axes: Axes,
+    suspects: Collection[str] = (),
 ) -> Plan | None:
     """Return a plan under which the fused forward of `calls` gives exactly `outputs`, or None.
 
     outputs: what one-row forwards of the same calls returned, see `with_holders`. axes: to join them by.
+    suspects: modules that are pinned in any case, as they were in another process, so that nothing is tried
+    without them. To pin one too many changes no bit, and all others are looked at as ever.
     """
     with working_on(adapters_of(calls[:1])):
         traces, _ = traced(module, forward, *_untouched(calls[0]))
     pins: dict[str, Sequence[Trace]] = {}
     like = layouts(outputs[0])
+    inner = separable(module)
+    first = max((_height(inner[name]) for name in suspects if name in inner), default=0)
     for height in range(max(1, _height(module))):
-        level = {name: child for name, child in separable(module).items() if _height(child) == height}
-        pins |= _differing(module, forward, calls, level, traces, Plan(axes, pins, like))
+        level = {name: child for name, child in inner.items() if _height(child) == height}
+        pins |= _differing(module, forward, calls, level, traces, Plan(axes, pins, like), suspects)
+        if height < first:
+            continue
         plan = Plan(axes, dict(pins), like)
         if are_equal(run_fused(module, forward, calls, plan), outputs):
             return plan if _holds_for_other_masks(module, forward, calls, plan) else None
@@ -150,8 +161,12 @@ def _differing(
     level: Mapping[str, nn.Module],
     traces: Traces,
     plan: Plan,
+    suspects: Collection[str],
 ) -> dict[str, list[Trace]]:
-    """Run the fused forward with every module of `level` both ways; return the calls that differ."""
+    """Run the fused forward with every module of `level` both ways; return the calls that differ.
+
+    suspects: modules whose calls are taken to differ.
+    """
     rows = Rows(len(calls), plan.pins)
     found: dict[str, list[Trace]] = {}
 
@@ -171,7 +186,8 @@ def _differing(
         if set(trace.joints) <= {None}:
             return fused
         by_row = joined(outputs, trace)
-        if _agree(fused, by_row, trace) and _is_proven(rows, inner, args, kwargs, trace, fused):
+        is_equal = name not in suspects and _agree(fused, by_row, trace)
+        if is_equal and _is_proven(rows, inner, args, kwargs, trace, fused):
             return fused
         _add(found, name, trace)
         return by_row

@@ -23,8 +23,10 @@ from framefleet.pipeline.render.fused.company import Company
 from framefleet.pipeline.render.fused.exact import are_close, are_equal, probe, traced
 from framefleet.pipeline.render.fused.joining import hand_back, layouts, with_holders
 from framefleet.pipeline.render.fused.kept_state import StateWatch
-from framefleet.pipeline.render.fused.pins import Plan, run_fused
+from framefleet.pipeline.render.fused.pins import Kind, Plan, run_fused
 from framefleet.pipeline.render.fused.sizes import Sizes
+from framefleet.pipeline.render.remembered.findings import Findings
+from framefleet.pipeline.render.remembered.found import Worth
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +47,8 @@ class Forwards:
     """Forwards of some denoisers. Remembers, by shape, which sizes pay and what they pin.
 
     attention: the backend, which is replaced when it refuses a call; then AttentionChanged is raised.
-    watch: sees forwards of single calls, which come before all others.
+    watch: sees forwards of single calls, which come before all others. findings: what is known of sizes from
+    other processes, and where this one's are kept.
     """
 
     def __init__(
@@ -54,15 +57,17 @@ class Forwards:
         batching: Batching,
         attention: Attention | None = None,
         watch: StateWatch | None = None,
+        findings: Findings | None = None,
     ) -> None:
         self.modules = modules
+        self._findings = findings or Findings()
         self._watch = watch or StateWatch()
         self._batching = batching
         self._attention = attention
         self._is_compiled = any(map(has_compiled, modules.values()))
         self._company = Company()
         self._sizes: dict[Hashable, Sizes] = {}  # by look, as the next
-        self._plans: dict[Hashable, Plan] = {}  # by kind
+        self._plans: dict[Kind, Plan] = {}
 
     def groups(self, calls: Sequence[Call]) -> list[list[int]]:
         """Return the places of the calls that may share a forward."""
@@ -85,13 +90,18 @@ class Forwards:
         """
         if not calls:
             return self._new_sizes().next(self._batching.max_rows)
-        sizes = [
-            self._sizes.get(self._company.look(call)) or self._new_sizes() for call in calls if call.batch
-        ]
+        sizes = [self._known_sizes(call) or self._new_sizes() for call in calls if call.batch]
         return max((known.next(self._batching.max_rows) for known in sizes), default=1)
 
     def _sizes_of(self, call: Call) -> Sizes:
-        return self._sizes.setdefault(self._company.look(call), self._new_sizes())
+        known = self._known_sizes(call)
+        return known or self._sizes.setdefault(self._company.look(call), self._new_sizes())
+
+    def _known_sizes(self, call: Call) -> Sizes | None:
+        look = self._company.look(call)
+        if look not in self._sizes and self._findings.tell(look, sizes := self._new_sizes()):
+            self._sizes[look] = sizes
+        return self._sizes.get(look)
 
     def _new_sizes(self) -> Sizes:
         return Sizes(self._batching.max_rows, min_gain=self._batching.min_gain)
@@ -162,16 +172,18 @@ class Forwards:
         outputs = [
             with_holders(output, *call.arguments()) for call, (output, _) in zip(calls, timed, strict=True)
         ]
-        sizes.accept(1, seconds=min(seconds for _, seconds in timed))
+        alone_s = min(seconds for _, seconds in timed)
+        sizes.accept(1, seconds=alone_s)
         is_full = False
         try:
             self._learn(sizes, calls, outputs)
         except Exception as error:  # a model may not take such a batch at all; its rows are done by now
             is_full = is_out_of_memory(error)
             log.info("%s cannot run %d rows at once: %s", calls[0].module, size, error)
-            if is_full or not self._company.part_ways(calls):
-                sizes.refuse(size, is_final=not is_full)
+            if not is_full and not self._company.part_ways(calls):
+                self._settle(calls, "inexact", seconds=size * alone_s)
         if is_full:
+            sizes.refuse(size, is_final=False)
             self._halve(calls)
         return [output for output, _ in timed]
 
@@ -182,6 +194,8 @@ class Forwards:
         """
         if known := self._plans.get(self._kind(calls)):
             self._judge(calls, outputs, known)
+            return
+        if self._recall(calls, outputs):
             return
         size, call, module = len(calls), calls[0], self.modules[calls[0].module]
         is_exact = self._batching.mode == "exact"
@@ -197,13 +211,48 @@ class Forwards:
         if is_sound and sizes.pays(size, seconds=seconds):
             self._plans[self._kind(calls)] = plan
             self._company.prove(calls)
-            sizes.accept(size, seconds=seconds)
+            self._settle(calls, "pays", seconds=seconds, plan=plan)
             return
         if not is_sound and self._company.part_ways(calls):
             return
         reason = "do not pay" if is_sound else "cannot be made exact" if is_exact else "give other results"
         log.info("%s: %d rows at once %s", call.module, size, reason)
-        sizes.refuse(size, is_final=not is_sound)
+        self._settle(calls, "slow" if is_sound else "inexact", seconds=seconds)
+
+    def _settle(
+        self, calls: Sequence[Call], verdict: Worth, *, seconds: float, plan: Plan | None = None
+    ) -> None:
+        """Use this many rows from now on, or do not, here and in processes to come."""
+        sizes, size = self._sizes_of(calls[0]), len(calls)
+        if verdict == "pays":
+            sizes.accept(size, seconds=seconds)
+        else:
+            sizes.refuse(size, is_final=verdict == "inexact")
+        pins = plan.pins if plan and self._batching.mode == "exact" else None
+        self._findings.note(self._kind(calls), verdict, seconds=seconds, pins=pins)
+
+    def _recall(self, calls: Sequence[Call], outputs: Sequence[Any]) -> bool:
+        """Use the pins of another process, once they are proven on these rows; return whether they are."""
+        kind, call, module = self._kind(calls), calls[0], self.modules[calls[0].module]
+        pins = self._findings.pins(kind)
+        if pins is None or not self._sizes_of(call).is_tried(kind.rows):
+            return False
+        plan = None
+        try:
+            plan = probe(module, module.forward, calls, outputs, kind.axes, suspects=pins)
+        except Exception as error:  # of a module that does not go row by row; a search asks only few
+            if is_out_of_memory(error):
+                raise
+        if plan is None or not pins.issuperset(plan.pins):
+            log.warning("%s: what is remembered of %d rows at once does not hold", call.module, kind.rows)
+        if plan is None:
+            return False
+        log.info("%s: %d rows at once, %d modules pinned, as remembered", call.module, kind.rows, len(pins))
+        self._plans[kind] = plan
+        self._company.join_by(call, kind.axes)
+        self._company.prove(calls)
+        self._findings.confirm(kind, plan.pins)
+        return True
 
     def _joined(self, calls: Sequence[Call], outputs: Sequence[Any]) -> tuple[Plan, float, bool]:
         """Return how the calls are joined, what such a forward takes, and whether it gives their outputs."""
@@ -237,18 +286,13 @@ class Forwards:
         else:
             self._company.part_ways(calls)
 
-    def _kind(self, calls: Sequence[Call]) -> Hashable:
-        """What calls must have in common with others to be run by their plan.
-
-        Rows of LoRAs are proven for themselves, by which there are and which of them differ between rows: a
-        layer whose rows are elsewhere than outermost shows only where rows differ in what it has.
-        """
+    def _kind(self, calls: Sequence[Call]) -> Kind:
         company = self._company
         pairs = [set(adapters) for adapters in adapters_of(calls)]
         used = pairs[0].union(*pairs)
         differing = frozenset(name for name, _ in used - pairs[0].intersection(*pairs))
         names = frozenset(name for name, _ in used)
-        return company.look(calls[0]), company.axes(calls[0]), len(calls), names, differing
+        return Kind(company.look(calls[0]), company.axes(calls[0]), len(calls), names, differing)
 
 
 def _best(function: Callable[[], Any]) -> tuple[Any, float]:

@@ -1,0 +1,1 @@
+"""What was found of batch sizes, kept beyond the process: hints, proven anew before use."""

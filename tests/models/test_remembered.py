@@ -1,0 +1,84 @@
+"""Batch sizes of a real pipeline: found once, begun with by the next renderer, kept apart from others'."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from framefleet import Audit, Batching, Clip, Model, Renderer, Request, load_model
+from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.render.remembered.surroundings import surroundings
+from tests.loras import save_lora
+from tests.tiny import SMALLEST, tiny
+
+ROWS = 3
+EXACT = Batching(max_rows=ROWS, min_gain=1e-9)  # whatever the clock says
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return load_model(tiny("wan"), dtype="fp32")
+
+
+def rendered(model: Model, batching: Batching = EXACT) -> tuple[dict[int, Any], Counter[int], int]:
+    """Return frames by seed, forwards by their rows, and how many sizes were remembered."""
+    forwards: Counter[int] = Counter()
+
+    def count(name: str, forward: Any, *args: Any, **kwargs: Any) -> Any:
+        forwards[len(kwargs["hidden_states"])] += 1
+        return forward(*args, **kwargs)
+
+    renderer = Renderer(model, batching, audit=Audit(every=0))
+    requests = [
+        Request(arguments=SMALLEST["wan"] | {"prompt": "a red ball"}, seed=seed) for seed in range(ROWS)
+    ]
+    with intercept(model.denoisers(), count):
+        clips = [clip for clip in renderer.render(requests) if isinstance(clip, Clip)]
+    return {clip.request.seed: clip.frames for clip in clips}, forwards, renderer.num_remembered
+
+
+def test_a_second_renderer_searches_nothing_and_its_frames_are_the_same(model: Model) -> None:
+    found, searched, none = rendered(model)
+    again, begun, some = rendered(model)
+    assert (none, some) == (0, 1)
+    assert all(np.array_equal(found[seed], again[seed]) for seed in range(ROWS))
+    assert {rows for rows in begun if rows > 1} == {ROWS}
+    assert sum(searched.values()) > 2 * sum(begun.values())
+
+
+def test_with_remember_off_nothing_is_kept_and_nothing_read(model: Model) -> None:
+    rendered(model, Batching(max_rows=2, min_gain=0, remember=False))
+    assert not Path(os.environ["FRAMEFLEET_CACHE"]).exists()
+
+
+def test_whatever_changes_kernels_or_modules_makes_other_surroundings(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lora = save_lora("wan", "style", tmp_path)
+    seen = {
+        surroundings(model, EXACT),
+        surroundings(load_model(tiny("wan"), dtype="bf16"), EXACT),
+        surroundings(load_model(tiny("wan"), dtype="fp32", loras={"style": str(lora)}), EXACT),
+        surroundings(load_model(tiny("wan"), dtype="fp32", attention="native"), EXACT),
+        surroundings(load_model(tiny("wan_known"), dtype="fp32"), EXACT),
+        surroundings(model, Batching(mode="fast")),
+    }
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    seen.add(surroundings(model, EXACT))
+    threads = torch.get_num_threads()
+    try:
+        seen.add(surroundings(load_model(tiny("wan"), dtype="fp32", threads=2), EXACT))
+    finally:
+        torch.set_num_threads(threads)
+    assert len(seen) == 8
+
+
+def test_the_same_model_loaded_again_has_the_same_surroundings(model: Model) -> None:
+    again = load_model(tiny("wan"), dtype="fp32")
+    assert surroundings(again, EXACT) == surroundings(model, EXACT)
