@@ -14,6 +14,7 @@ from framefleet.pipeline.outputs.rendered import Rendered, to_rendered
 from framefleet.pipeline.recipes.called import frames_read
 from framefleet.pipeline.recipes.known import KnownRecipes
 from framefleet.pipeline.recipes.second_model import SecondModels
+from framefleet.pipeline.render.postprocessing import put_off_postprocessing
 from framefleet.pipeline.render.row_queue import RenderRow
 from framefleet.pipeline.request import Request, is_input
 from framefleet.pipeline.rows.inputs.access import Inputs
@@ -41,11 +42,13 @@ class RecipeCall:
                 self._ahead.start(value["uri"])
 
     def __call__(self, row: RenderRow, pipelines: OwnPipelines | None = None) -> Rendered:
-        """pipelines: of which the row gets a copy, if not of the model's."""
+        """pipelines: of which the row gets a copy, if not of the model's; nothing of it is put off then."""
         model, request = self._model, row.request
         scheduler = self._fresh_scheduler(request.scheduler)
         pipe = row.pipe = (pipelines or self._pipelines).make(scheduler=scheduler)
         recipe = self._recipes[request.recipe]
+        if not pipelines and recipe.digest is None:  # people's own get arrays
+            put_off_postprocessing(pipe, beside=model.pipe)
         opened = open_arguments(
             self._second_models.opened(without_loras(request.arguments)),
             self._ahead.read,

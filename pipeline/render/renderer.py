@@ -28,7 +28,7 @@ from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards
 from framefleet.pipeline.render.fused.kept_state import StateWatch
 from framefleet.pipeline.render.lora_layers import LoraLayers
-from framefleet.pipeline.render.outcome import clip_of, failure_of
+from framefleet.pipeline.render.outcome import clip_of, failure_of, settled
 from framefleet.pipeline.render.prompt_watch import PromptWatch
 from framefleet.pipeline.render.recipe_call import RecipeCall
 from framefleet.pipeline.render.request_check import RequestCheck
@@ -137,7 +137,7 @@ class Renderer:
                         is_open = False
                     else:
                         self.submit(*self._check(request, index))
-                yield from self.step()
+                yield from map(settled, self.step())
         finally:
             self.cancel()
 

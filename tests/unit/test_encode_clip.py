@@ -17,9 +17,9 @@ from framefleet.pipeline.outputs.audio import Audio, audio_sha256
 from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.encode_clip import encode_clip, extras_path, store_clip
 from framefleet.pipeline.outputs.extras import Extras
-from framefleet.pipeline.outputs.frames import frames_sha256
 from framefleet.pipeline.outputs.media import decode
 from framefleet.pipeline.outputs.media_settings import Media
+from framefleet.pipeline.outputs.pixels import to_pixels
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.request import Request
 
@@ -27,8 +27,7 @@ FRAMES = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint
 CLIP = Clip(
     row_id="ab" * 16,
     request=Request(arguments={"prompt": "a red ball"}, seed=7),
-    frames=FRAMES,
-    frames_sha256=frames_sha256(FRAMES),
+    pixels=to_pixels(FRAMES),
     native_fps=16.0,
     model="folder",
     model_digest="m",
