@@ -21,7 +21,8 @@ class Clip:
     pixels: its frames, perhaps still being made; None of pipelines that make sound alone. audio: its sound,
     if any. extras: what else the pipeline returned. native_fps: the rate it is rendered for; None where the
     model does not say. seconds: encode_s (text), denoise_s (from the first forward to the last, shared
-    with other rows), decode_s. batch_size: mean rows over its forwards. started_at: when the renderer took
+    with other rows), decode_s. idle: seconds in which the model had nothing to do since the last
+    clip, by what it waited for. batch_size: mean rows over its forwards. started_at: when the renderer took
     the row. numerics: as the row_id has them. environment: where it was rendered. had_company: others were
     under way beside it, and so audits speak for it.
     """
@@ -39,6 +40,7 @@ class Clip:
     environment: Mapping[str, Any]
     started_at: datetime
     had_company: bool = False
+    idle: Mapping[str, float] = field(default_factory=dict)
     audio: Audio | None = None
     audio_sha256: str | None = None
     extras: Extras = field(default_factory=Extras)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping
 
 from framefleet.pipeline.errors import OutOfMemory
 from framefleet.pipeline.memory import is_out_of_memory, peak_memory_bytes
@@ -15,8 +16,10 @@ from framefleet.pipeline.render.row_queue import RenderRow
 from framefleet.pipeline.rows.identity import Identity
 
 
-def clip_of(task: RowTask, row: RenderRow, model: Model, identity: Identity) -> Clip:
-    """Return the clip of a row that was rendered. task: which rendered it."""
+def clip_of(
+    task: RowTask, row: RenderRow, model: Model, identity: Identity, *, idle: Mapping[str, float]
+) -> Clip:
+    """Return the clip of a row that was rendered. task: which rendered it. idle: since the clip before."""
     rendered: Rendered = task.value
     audio = rendered.audio
     attention = {"attention": model.attention.name} if model.attention else {}
@@ -33,6 +36,7 @@ def clip_of(task: RowTask, row: RenderRow, model: Model, identity: Identity) -> 
         model_digest=identity.model_digest,
         numerics=identity.numerics,
         seconds=seconds | row.seconds,
+        idle=idle,
         batch_size=task.batch_size,
         peak_memory_bytes=peak_memory_bytes(),
         environment={**model.environment, **attention},
