@@ -23,6 +23,7 @@ from framefleet.pipeline.errors import RowError, StoreConflict, StoreError
 from framefleet.pipeline.guards.public import public_text
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.model import Model, load
+from framefleet.pipeline.outputs.av_file import check_encoder
 from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
 from framefleet.pipeline.render.audit.audited import Audited, kind_of
@@ -59,7 +60,8 @@ class Worker:
         self._renderer: Renderer | None = None
 
     def start(self) -> Hello:
-        """Load the model; raise what prevents that."""
+        """Load the model; raise what prevents that, or that clips are stored as asked."""
+        check_encoder(self._setup.media)
         # torch's number of threads belongs to the thread that renders, so the model is loaded there too.
         threading.Thread(target=self._run, name="render", daemon=True).start()
         self._loaded.wait()

@@ -92,6 +92,7 @@ def encode_clip(clip: Clip, media: Media) -> EncodedClip:
         extra_outputs=clip.extras.json(),
         idle_s=sum(clip.idle.values()),
         idle_causes=canonical_json({cause: round(seconds, 6) for cause, seconds in clip.idle.items()}),
+        media_encoder=None if media.is_repeatable else media.encoder,
         extra_outputs_sha256=None if extras is None else hashlib.sha256(extras).hexdigest(),
     )
     path = clip_path(clip.row_id, media.suffix)

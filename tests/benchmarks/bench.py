@@ -20,10 +20,12 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
+from tests.benchmarks import pixels
 from tests.benchmarks.ceiling import measure_ceiling
 from tests.benchmarks.dispatch import measure_dispatch
 from tests.benchmarks.fleet import render_fleet
 from tests.benchmarks.outcome import Outcome, measure
+from tests.benchmarks.pixels import Clips, pixels_table
 from tests.benchmarks.plain import render_plain
 from tests.benchmarks.ray_data import render_ray_data
 from tests.benchmarks.table import build_model, mixed_rows, uniform_rows, write_table
@@ -47,6 +49,7 @@ class Scale:
     hand_batches: Sequence[int] = (2, 4, 8, 16)
     modes: Sequence[str] = ("exact", "fast")
     dispatch_rows: Sequence[int] = (50_000, 100_000)
+    clips: Clips = pixels.FULL
 
     def table(self, name: str) -> list[dict[str, Any]]:
         rows = (mixed_rows() if name == "mixed" else uniform_rows())[: self.rows]
@@ -55,7 +58,14 @@ class Scale:
 
 FULL = Scale()
 SHORT = Scale(
-    tables=["uniform"], rows=4, steps=2, workers=1, hand_batches=[2], modes=["exact"], dispatch_rows=[200]
+    tables=["uniform"],
+    rows=4,
+    steps=2,
+    workers=1,
+    hand_batches=[2],
+    modes=["exact"],
+    dispatch_rows=[200],
+    clips=pixels.SHORT,
 )
 
 
@@ -106,6 +116,7 @@ def main() -> None:
             )
             console.print(_compare(case, by_hand=name == "uniform"))
         console.print(_dispatch_table(model, folder, scale))
+        print(pixels_table(scale.clips, model, folder / "pixels"))
 
 
 def say(text: str) -> None:

@@ -17,7 +17,7 @@ from tests.warm.process import start
 # What each prints last.
 PROGRAMS = {
     "audit": (["--rows", "2"], "a renderer keeps the pipeline as it is"),
-    "bench": (["--short"], "the driver's memory as the first worker is ready"),
+    "bench": (["--short"], "| a recipe that looks |"),
     "load": (["--short"], "| float32 | framefleet |"),
     "pixels": (["--short"], "| a recipe that looks |"),
     "real_width": (["--tiny", "--dtype", "fp32"], "pinned:"),
