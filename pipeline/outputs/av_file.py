@@ -97,10 +97,7 @@ class _Video:
         _, height, width, channels = frames.shape
         if media.format == "mp4":
             self._pixels = "yuv420p" if height % 2 == width % 2 == 0 else "yuv444p"
-            codec = media.encoder
-            options = X264_OPTIONS | {"crf": str(media.crf)}
-            if not media.is_repeatable:
-                options = {"rc": "constqp", "qp": str(media.crf)}
+            codec, options = _h264(media)
         else:
             self._pixels = "bgra" if channels == 4 else "bgr0"  # FFV1's 8-bit RGB
             codec, options = "ffv1", {"level": "3"}
@@ -119,6 +116,12 @@ class _Video:
 
     def close(self) -> None:
         self._container.mux(self._stream.encode())
+
+
+def _h264(media: Media) -> tuple[str, dict[str, str]]:
+    if media.is_repeatable:
+        return media.encoder, X264_OPTIONS | {"crf": str(media.crf)}
+    return media.encoder, {"rc": "constqp", "qp": str(media.crf)}
 
 
 class _Sound:

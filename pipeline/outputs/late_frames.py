@@ -59,8 +59,8 @@ class LateFrames(np.lib.mixins.NDArrayOperatorsMixin):
         for first in range(0, self._images.shape[2], _NUM_FRAMES):
             yield self._call(self._images[:, :, first : first + _NUM_FRAMES], "pt")[0]
 
-    @property
-    def __class__(self) -> Any:  # type: ignore[misc]  # for isinstance
+    @property  # type: ignore[misc]  # object's can be set
+    def __class__(self) -> Any:  # what isinstance asks for
         return np.ndarray
 
     def __getattr__(self, name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import duckdb
@@ -40,6 +41,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     printed = finish(start_render(write_job(folder / "job.yaml", values)))
     assert "11 rows, 2 duplicates, 0 done, 9 to render" in printed
     assert "9 rows rendered in" in printed
+    assert re.search(r"idle: \d+\.\d% of the time of workers, ", printed)
     assert f"records: {folder / 'out' / 'records'}" in printed
     return folder
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -93,6 +94,16 @@ def test_whoever_looks_sees_the_array_of_diffusers(look: Callable[[Any], Any]) -
     assert is_late(found) and isinstance(found, np.ndarray)
     assert np.all(np.equal(look(found), look(array)) if look is not LOOKS[7] else look(found) == look(array))
     assert not is_late(found)
+
+
+def test_the_thread_that_renders_does_hardly_any_of_it() -> None:
+    clip = torch.randn(1, 3, 17, 128, 128)
+    started = time.thread_time()
+    expected = to_pictures(VideoProcessor().postprocess_video(clip, output_type="np"))
+    at_once = time.thread_time()
+    pixels = to_pixels(late().postprocess_video(clip, output_type="np"))
+    assert time.thread_time() - at_once < (at_once - started) / 3
+    assert np.array_equal(pixels.frames, expected)
 
 
 def test_what_a_pipeline_writes_into_its_frames_is_in_the_clip() -> None:
