@@ -16,7 +16,7 @@ import numpy.typing as npt
 # Made at once: 5 MB each at 480p, so that what passes between the operations stays in the cache.
 _NUM_FRAMES = 4
 
-Call = Callable[[Any, str], Any]  # called as call(images, output_type), as `postprocess` is
+Postprocess = Callable[[Any, str], Any]  # called as call(images, output_type), as `postprocess` is
 
 
 class LateFrames(np.lib.mixins.NDArrayOperatorsMixin):
@@ -25,7 +25,7 @@ class LateFrames(np.lib.mixins.NDArrayOperatorsMixin):
     Passes for an ndarray wherever Python asks; C code that takes nothing but the very type refuses it.
     """
 
-    def __init__(self, images: Any, call: Call) -> None:
+    def __init__(self, images: Any, call: Postprocess) -> None:
         """images: the tensor to postprocess, of one clip (1, C, T, H, W) or one image (1, C, H, W)."""
         self._images, self._call = images, call
         self._array: npt.NDArray[Any] | None = None

@@ -11,7 +11,7 @@ from framefleet.pipeline.request import MAX_FPS, MIN_FPS
 
 MediaFormat = Literal["mp4", "mkv", "png", "png.zip", "exr.zip", "flac", "wav"]
 # Of mp4. NVENC is the GPU's own: it leaves the cores alone, and gives equal frames other bytes.
-Encoder = Literal["libx264", "h264_nvenc"]
+VideoEncoder = Literal["libx264", "h264_nvenc"]
 # What each holds beside or in place of frames; what it does not hold is refused, never dropped.
 VIDEOS: tuple[MediaFormat, ...] = ("mp4", "mkv")
 ZIPS: tuple[MediaFormat, ...] = ("png.zip", "exr.zip")
@@ -32,7 +32,7 @@ class Media:
     crf: int = 18
     fps: float | None = None
     audio: bool = True
-    encoder: Encoder = "libx264"
+    encoder: VideoEncoder = "libx264"
 
     def __post_init__(self) -> None:
         if self.format not in get_args(MediaFormat):
@@ -44,7 +44,7 @@ class Media:
             raise JobError(f"media.crf is {self.crf!r}", "use a whole number from 0 (lossless) to 51, as 18")
         if self.fps is not None:
             exact_rate(self.fps)
-        if self.encoder not in get_args(Encoder):
+        if self.encoder not in get_args(VideoEncoder):
             raise JobError(f"media.encoder is {self.encoder!r}", "use libx264 or h264_nvenc")
         if not self.is_repeatable and self.format != "mp4":
             raise JobError(

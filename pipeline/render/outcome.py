@@ -56,7 +56,7 @@ def failure_of(error: Exception, row: RenderRow) -> Failure:
     return Failure(row_id=row.row_id, request=row.request, error=error, traceback=text)
 
 
-def settled(outcome: Outcome) -> Outcome:
+def with_frames(outcome: Outcome) -> Outcome:
     """Wait for a clip's frames; return it, or why there are none that can be kept."""
     if isinstance(outcome, Clip):
         try:

@@ -29,7 +29,7 @@ from framefleet.pipeline.render.fused.forwards import Forwards
 from framefleet.pipeline.render.fused.kept_state import StateWatch
 from framefleet.pipeline.render.idle import Idle
 from framefleet.pipeline.render.lora_layers import LoraLayers
-from framefleet.pipeline.render.outcome import clip_of, failure_of, settled
+from framefleet.pipeline.render.outcome import clip_of, failure_of, with_frames
 from framefleet.pipeline.render.prompt_watch import PromptWatch
 from framefleet.pipeline.render.recipe_call import RecipeCall
 from framefleet.pipeline.render.request_check import RequestCheck
@@ -142,7 +142,7 @@ class Renderer:
                         is_open = False
                     else:
                         self.submit(*self._check(request, index))
-                yield from map(settled, self.step())
+                yield from map(with_frames, self.step())
         finally:
             self.cancel()
 

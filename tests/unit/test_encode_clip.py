@@ -19,7 +19,7 @@ from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.encode_clip import encode_clip, extras_path, store_clip
 from framefleet.pipeline.outputs.extras import Extras
 from framefleet.pipeline.outputs.media import decode
-from framefleet.pipeline.outputs.media_settings import Encoder, Media
+from framefleet.pipeline.outputs.media_settings import Media, VideoEncoder
 from framefleet.pipeline.outputs.pixels import to_pixels
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.request import Request
@@ -113,7 +113,7 @@ def test_another_clip_is_never_replaced(tmp_path: Path) -> None:
 
 def test_a_record_says_whose_bytes_are_not_repeatable() -> None:
     with mock.patch("framefleet.pipeline.outputs.encode_clip.encode", return_value=b"of a GPU"):
-        told = [encode_clip(CLIP, Media(encoder=encoder)).record for encoder in get_args(Encoder)]
+        told = [encode_clip(CLIP, Media(encoder=encoder)).record for encoder in get_args(VideoEncoder)]
     assert [record.media_encoder for record in told] == [None, "h264_nvenc"]
 
 

@@ -15,7 +15,7 @@ from framefleet.pipeline.outputs.clips import Clip, Outcome
 from framefleet.pipeline.outputs.rendered import Rendered
 from framefleet.pipeline.render.audit.audited import Audited, Digests, kind_of, level_of, told, verdict_of
 from framefleet.pipeline.render.audit.schedule import AuditSchedule
-from framefleet.pipeline.render.outcome import settled
+from framefleet.pipeline.render.outcome import with_frames
 from framefleet.pipeline.render.row_queue import RenderRow
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Auditor:
         """Audit what is due; its frames are waited for, and may turn out to be no clip."""
         kind = kind_of(outcome.request)
         if _had_company(outcome) and kind not in self.apart and self._schedule.is_due(kind):
-            outcome = settled(outcome)
+            outcome = with_frames(outcome)
             if isinstance(outcome, Clip):
                 self._audit(outcome, kind)
         return outcome
