@@ -59,7 +59,7 @@ def _rounded(late: LateFrames) -> Pictures:
         pixels, are_in_range = _to_uint8(part)
         if not are_in_range:
             return to_pictures(late.array())
-        frames[at : at + len(pixels)] = pixels.numpy()
+        frames[at : at + len(pixels)] = pixels.cpu().numpy()
         at += len(pixels)
     return frames
 

@@ -50,8 +50,7 @@ def _late(original: Callable[..., Any], num_dimensions: int, *args: Any, **kwarg
     call.apply_defaults()
     name = next(iter(call.arguments))
     images = call.arguments[name]
-    is_one = isinstance(images, Tensor) and images.ndim == num_dimensions and len(images) == 1
-    if not is_one or call.arguments["output_type"] != "np":
+    if call.arguments["output_type"] != "np" or not _is_one(images, num_dimensions):
         return original(*args, **kwargs)
 
     def postprocess(part: Tensor, output_type: str) -> Any:
@@ -59,3 +58,9 @@ def _late(original: Callable[..., Any], num_dimensions: int, *args: Any, **kwarg
         return original(*call.args, **call.kwargs)
 
     return LateFrames(images, postprocess)
+
+
+def _is_one(images: Any, num_dimensions: int) -> bool:
+    """Whether this is one clip or image that can be kept."""
+    is_tensor = isinstance(images, Tensor) and images.is_floating_point() and images.numel() > 0
+    return is_tensor and images.ndim == num_dimensions and len(images) == 1 and images.shape[1] in (3, 4)

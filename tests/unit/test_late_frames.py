@@ -117,6 +117,7 @@ def test_other_calls_are_diffusers_own() -> None:
     assert isinstance(late().postprocess_video(clip, output_type="pt"), torch.Tensor)
     assert late().postprocess(image)[0].size == (8, 8)  # PIL
     assert type(late().postprocess_video(torch.rand(2, 3, 2, 8, 8), output_type="np")) is np.ndarray
+    assert type(late().postprocess(torch.rand(1, 1, 8, 8), output_type="np")) is np.ndarray  # gray
     ldm = late(VaeImageProcessorLDM3D)
     assert type(ldm.postprocess(torch.rand(1, 6, 8, 8), output_type="np")[0]) is np.ndarray
 
