@@ -10,7 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -55,7 +55,7 @@ class Idle:
         finally:
             self._turn(before)
 
-    def busy(self) -> Any:
+    def busy(self) -> AbstractContextManager[None]:
         """Say that the block is the model's work."""
         return self.waiting(None)
 

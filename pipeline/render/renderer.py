@@ -86,7 +86,7 @@ class Renderer:
         )
         inputs = inputs or Inputs([os.getcwd(), os.sep])
         self._check = RequestCheck(model, known, others, inputs, self._identity)
-        self.idle = Idle(model.environment["device"])
+        self.idle = Idle(model.environment["device"])  # since now; whoever has rows says when there are none
         self._call = RecipeCall(model, known, others, inputs, self.idle)
         cache = model.settings.options.cache
         self._cache = StepCache(cache, model.denoisers()) if cache else None
@@ -142,7 +142,11 @@ class Renderer:
                         is_open = False
                     else:
                         self.submit(*self._check(request, index))
-                yield from map(with_frames, self.step())
+                for outcome in self.step():
+                    with self.idle.waiting("pixels"):
+                        found = with_frames(outcome)
+                    with self.idle.waiting("rows"):  # until the caller wants more
+                        yield found
         finally:
             self.cancel()
 
