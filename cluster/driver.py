@@ -138,6 +138,7 @@ class Driver:
 
     def _take(self, worker: str, report: WorkerReport) -> None:
         """Note what a worker reports about its rows."""
+        self._tally.worked(worker, idle=report.idle, elapsed_s=report.elapsed_s)
         if report.prompt_lengths and not self._prompt_lengths:
             log.info("forwards are as long as the prompts: rows of equal lengths are brought together")
             self._prompt_lengths = report.prompt_lengths

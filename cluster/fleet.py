@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -103,6 +103,7 @@ class Fleet:
                 connect(self._settings.address, num_cpus=self._settings.num_cpus, modules=modules)
             )
             num_workers, self._options = _shares(self._settings, self._setup.model.threads)
+            self._setup = replace(self._setup, num_writers=int(self._options["num_cpus"]))
             for number in range(num_workers):
                 self._start(_Slot(number))
             self._stack = stack.pop_all()
@@ -203,11 +204,17 @@ def _shares(settings: FleetSettings, threads: int) -> tuple[int, dict[str, Any]]
         num_workers = max(1, int((os.cpu_count() or 1) if settings.address is None else resources["CPU"]))
     options = {
         "num_gpus": gpus,
-        "num_cpus": settings.cpus_per_worker,
+        "num_cpus": settings.worker_cpus(_nodes(), gpus_per_worker=gpus),
         "max_restarts": 0,  # a restarted actor keeps its name, and late answers could not be told apart
         "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(threads)}},
     }
     return num_workers, options
+
+
+def _nodes() -> list[tuple[float, float]]:
+    """Return how many cores and GPUs each machine has."""
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [(resources.get("CPU", 0), resources.get("GPU", 0)) for resources in found]
 
 
 def resources() -> str:

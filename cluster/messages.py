@@ -26,6 +26,7 @@ class WorkerSetup:
     model_files: the SHA-256 of every file that it loads; empty, and the worker asks lock and hub itself.
     second_models: those that rows may name.
     keep_embeddings: whether what text encoders returned is kept in the store.
+    num_writers: how many clips may be encoded and uploaded at once, at the least.
     """
 
     model: ModelSettings
@@ -38,6 +39,7 @@ class WorkerSetup:
     second_models: Mapping[str, SecondModel] = field(default_factory=dict)
     audit: Audit = field(default_factory=Audit)
     keep_embeddings: bool = False
+    num_writers: int = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +97,8 @@ class WorkerReport:
     """What became of a worker's rows since its last report.
 
     audited: speaks for rows of earlier reports. prompt_lengths: once forwards were seen to be as long as the
-    prompts. num_remembered: batch sizes since the worker's start, see `Renderer`.
+    prompts. num_remembered: batch sizes since the worker's start, see `Renderer`. idle: seconds since its
+    model was loaded in which it had nothing to do, by cause, of elapsed_s in all.
     """
 
     rendered: tuple[StoredRow, ...] = ()
@@ -103,3 +106,5 @@ class WorkerReport:
     audited: tuple[Audited, ...] = ()
     prompt_lengths: PromptLengths | None = None
     num_remembered: int = 0
+    idle: Mapping[str, float] = field(default_factory=dict)
+    elapsed_s: float = 0.0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,8 @@ class Summary:
     num_audited: times that a row was rendered again by a plain call. apart: kinds of rows that differed then,
     and were rendered by plain calls from there on; num_again: of these, rows that had a record already.
     unrepeatable: kinds of which two plain calls of one row differ. num_remembered: batch sizes that workers
-    did not have to search, as other processes had found them.
+    did not have to search, as other processes had found them. idle: which part of the workers' time their
+    models had nothing to do, by what they waited for.
     """
 
     done: int
@@ -55,3 +57,4 @@ class Summary:
     apart: tuple[str, ...] = ()
     unrepeatable: tuple[str, ...] = ()
     num_remembered: int = 0
+    idle: Mapping[str, float] = field(default_factory=dict)

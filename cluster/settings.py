@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from framefleet.pipeline.guards.strict import Strict
 
+# They encode four 480p clips of 81 frames a second, or a dozen large images: more than a GPU renders.
+_ENOUGH_CPUS = 4
 _SUSPECT_DEATHS = 2  # one death is mostly the machine's own; after a second one with the same row, find out
 
 
@@ -24,8 +27,10 @@ class FleetSettings(Strict):
     gpus_per_worker: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
         default="auto", description="auto: 1 where the cluster has GPUs."
     )
-    cpus_per_worker: float = Field(
-        default=1, ge=0, description="CPU cores that Ray sets aside for each worker."
+    cpus_per_worker: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        default="auto",
+        description="CPU cores that Ray sets aside for each worker; as many clips are encoded at once, and "
+        "never less than two. auto: a GPU's share of its machine's, up to 4; 1 where there is no GPU.",
     )
     ready_timeout_s: float = Field(default=600, gt=0, description="How long to wait for the first worker.")
 
@@ -33,7 +38,14 @@ class FleetSettings(Strict):
     def num_cpus(self) -> int:
         """What a cluster of our own gives out: a core of this machine may be more than one worker's."""
         workers = 0 if self.workers == "auto" else self.workers
-        return max(os.cpu_count() or 1, int(workers * self.cpus_per_worker + 1))
+        return max(os.cpu_count() or 1, int(workers * self.worker_cpus() + 1))
+
+    def worker_cpus(self, nodes: Iterable[tuple[float, float]] = (), *, gpus_per_worker: float = 0) -> float:
+        """Return the cores of one worker, which each of these machines has. nodes: cores and GPUs."""
+        if self.cpus_per_worker != "auto":
+            return self.cpus_per_worker
+        shares = [(cpus - 1) / gpus * gpus_per_worker for cpus, gpus in nodes if gpus and gpus_per_worker]
+        return max(1, min(_ENOUGH_CPUS, *map(int, shares))) if shares else 1
 
 
 class FaultPolicy(Strict):

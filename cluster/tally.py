@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from framefleet.cluster.progress import Progress, Summary, WorkerState
 from framefleet.pipeline.render.audit.audited import Audited
@@ -15,6 +16,8 @@ class _Seat:
     done: int = 0
     remembered: int = 0
     is_lost: bool = False
+    idle: Mapping[str, float] = field(default_factory=dict)
+    elapsed_s: float = 0.0
 
 
 class Tally:
@@ -47,6 +50,11 @@ class Tally:
         self._batch_sizes += batch_size
         self._seats[worker].done += 1
         self.returned(worker)
+
+    def worked(self, worker: str, *, idle: Mapping[str, float], elapsed_s: float) -> None:
+        """Note how the worker spent its time so far."""
+        seat = self._seats[worker]
+        seat.idle, seat.elapsed_s = idle, elapsed_s
 
     def returned(self, worker: str) -> None:
         """A row left the worker's hands."""
@@ -103,7 +111,16 @@ class Tally:
             apart=tuple(self._apart),
             unrepeatable=tuple(self._unrepeatable),
             num_remembered=sum(seat.remembered for seat in self._seats.values()),
+            idle=self._idle(),
         )
+
+    def _idle(self) -> Mapping[str, float]:
+        """Return the parts of all workers' time that were idle, by cause, the largest first."""
+        seats = self._seats.values()
+        elapsed_s = sum(seat.elapsed_s for seat in seats)
+        causes = {cause for seat in seats for cause in seat.idle}
+        parts = {cause: sum(seat.idle.get(cause, 0.0) for seat in seats) / elapsed_s for cause in causes}
+        return dict(sorted(parts.items(), key=lambda part: -part[1]))
 
     @property
     def _mean_batch(self) -> float | None:

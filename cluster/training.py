@@ -127,7 +127,7 @@ class Trainers:
         settings = self._settings
         return FleetError(
             f"the workers were not ready after {settings.ready_timeout_s:.0f} s; {self.num_workers} ask for "
-            f"{self._gpus:g} GPUs and {settings.cpus_per_worker:g} CPUs each, the cluster has {resources()}",
+            f"{self._gpus:g} GPUs and {settings.worker_cpus():g} CPUs each, the cluster has {resources()}",
             "lower fleet.workers, fleet.gpus_per_worker or fleet.cpus_per_worker, or raise "
             "fleet.ready_timeout_s",
         )
@@ -136,7 +136,7 @@ class Trainers:
         self, function: Callable[[dict[str, Any]], None], training: Training, tell: Any, *, num_workers: int
     ) -> TorchTrainer:
         """Return Ray Train's part of it, ready to `fit`; num_workers: 0 is this process."""
-        needs = {"CPU": self._settings.cpus_per_worker, "GPU": self._gpus}
+        needs = {"CPU": self._settings.worker_cpus(), "GPU": self._gpus}
         options: dict[str, Any] = {
             # Nothing of ours lies there; its default is a folder in the user's home.
             "storage_path": tempfile.gettempdir(),

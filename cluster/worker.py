@@ -11,16 +11,19 @@ import socket
 import threading
 import traceback
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from queue import Queue
+from typing import Any
 
 import framefleet
 from framefleet.cluster.messages import Assignment, Failed, Hello, StoredRow, WorkerReport, WorkerSetup
 from framefleet.pipeline.errors import RowError, StoreConflict, StoreError
 from framefleet.pipeline.guards.public import public_text
 from framefleet.pipeline.model.environment import source_fingerprint
-from framefleet.pipeline.model.model import load
+from framefleet.pipeline.model.model import Model, load
+from framefleet.pipeline.outputs.av_file import check_encoder
 from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
 from framefleet.pipeline.render.audit.audited import Audited, kind_of
@@ -31,7 +34,8 @@ log = logging.getLogger(__name__)
 
 # How long `exchange` waits for news. Longer, and a driver that wants to stop would wait as long.
 _POLL_S = 1.0
-_NUM_WRITERS = 2
+# Writers that wait cost nothing, and the store is waited for longer than the CPU.
+_MIN_WRITERS = 2
 # Clips that may wait for a writer, about 100 MB each at 480p; when full, rendering waits for the store.
 MAX_QUEUED = 4
 
@@ -49,19 +53,22 @@ class Worker:
         self._audited: list[Audited] = []
         self._broken: BaseException | None = None
         self._clips: Queue[Clip] = Queue(MAX_QUEUED)
+        self._num_writers = max(_MIN_WRITERS, setup.num_writers)
+        self._num_storing = 0  # of the writers; the others encode, or wait
         self._told_lengths = False
         self._loaded = threading.Event()
         self._renderer: Renderer | None = None
 
     def start(self) -> Hello:
-        """Load the model; raise what prevents that."""
+        """Load the model; raise what prevents that, or that clips are stored as asked."""
+        check_encoder(self._setup.media)
         # torch's number of threads belongs to the thread that renders, so the model is loaded there too.
         threading.Thread(target=self._run, name="render", daemon=True).start()
         self._loaded.wait()
         if self._renderer is None:
             assert self._broken is not None
             raise self._broken
-        for number in range(_NUM_WRITERS):
+        for number in range(self._num_writers):
             threading.Thread(target=self._write, name=f"write-{number}", daemon=True).start()
         return Hello(
             version=framefleet.__version__,
@@ -89,10 +96,15 @@ class Worker:
                 audited=tuple(self._audited),
                 prompt_lengths=self._news_of_lengths(),
                 num_remembered=self._renderer.num_remembered if self._renderer else 0,
+                **self._times(),
             )
             for told in (self._rendered, self._failed, self._audited):
                 told.clear()
         return report
+
+    def _times(self) -> dict[str, Any]:
+        idle = self._renderer.idle if self._renderer else None
+        return {"idle": idle.seconds(), "elapsed_s": idle.elapsed_s} if idle else {}
 
     def _has_news(self) -> bool:
         return bool(self._rendered or self._failed or self._audited or self._broken)
@@ -105,7 +117,7 @@ class Worker:
 
     def _run(self) -> None:
         try:
-            model = load(self._setup.model, self._setup.model_files)
+            model = self._load()
             renderer = Renderer(
                 model,
                 self._setup.batching,
@@ -125,7 +137,8 @@ class Worker:
                     self._report_audits(audited)
                 for outcome in outcomes:
                     if isinstance(outcome, Clip):
-                        self._clips.put(outcome)
+                        with renderer.idle.waiting(self._what_writers_do()):
+                            self._clips.put(outcome)
                     else:
                         self._report(_failed(outcome.row_id, outcome.error, outcome.traceback))
         except BaseException as error:  # a thread has no caller: handed to the one who asks next
@@ -135,10 +148,14 @@ class Worker:
                 self._news.notify_all()
             self._loaded.set()
 
+    def _load(self) -> Model:
+        return load(self._setup.model, self._setup.model_files)
+
     def _take(self, renderer: Renderer) -> None:
         """Give the renderer as many rows as it can work on; wait for one when it has none."""
         with self._news:
-            self._news.wait_for(lambda: self._inbox or renderer.num_active)
+            with renderer.idle.waiting("rows"):
+                self._news.wait_for(lambda: self._inbox or renderer.num_active)
             while self._inbox and renderer.num_active < renderer.capacity:
                 assignment = self._inbox.popleft()
                 self._attempts[assignment.row_id] = assignment.attempt
@@ -150,12 +167,28 @@ class Worker:
         while True:
             clip = self._clips.get()
             try:
-                record = store_clip(self._setup.store, encode_clip(clip, self._setup.media))
+                encoded = encode_clip(clip, self._setup.media)
+                with self._storing():
+                    record = store_clip(self._setup.store, encoded)
             except Exception as error:  # the row's own failure, or the store's: the driver decides
                 self._report(_failed(clip.row_id, error, traceback.format_exc()))
             else:
                 record = replace(record, attempt=self._attempts[clip.row_id])
                 self._report(StoredRow(record=record, had_company=clip.had_company))
+
+    @contextmanager
+    def _storing(self) -> Iterator[None]:
+        with self._news:
+            self._num_storing += 1
+        try:
+            yield
+        finally:
+            with self._news:
+                self._num_storing -= 1
+
+    def _what_writers_do(self) -> str:
+        """Return what most of them are about, as a cause of idle time."""
+        return "uploads" if 2 * self._num_storing > self._num_writers else "writers"
 
     def _report(self, news: StoredRow | Failed) -> None:
         with self._news:

@@ -15,7 +15,7 @@ from framefleet.pipeline.guards.strict import Strict
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.specs.dtypes import DType
-from framefleet.pipeline.outputs.media_settings import Media, MediaFormat
+from framefleet.pipeline.outputs.media_settings import Media, MediaFormat, VideoEncoder
 from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.render.fused.batching import Batching, Mode
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS
@@ -102,6 +102,10 @@ class MediaSection(Strict):
     )
     audio: bool = Field(default=_MEDIA.audio, description="Whether clips have their sound.")
     crf: int = Field(default=_MEDIA.crf, ge=0, le=51, description="Quality of mp4, 0 (lossless) to 51.")
+    encoder: VideoEncoder = Field(
+        default=_MEDIA.encoder,
+        description="Of mp4: libx264; or h264_nvenc, the GPU's own, whose bytes are not repeatable.",
+    )
     fps: float | None = Field(
         default=None,
         ge=MIN_FPS,

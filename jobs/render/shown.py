@@ -71,6 +71,7 @@ def _ending(summary: Summary, store: Store) -> list[str]:
         lines = [f"{summary.done:,} rows rendered in {duration(summary.elapsed_s)}{batch}"]
         if summary.num_remembered:
             lines.append(f"{summary.num_remembered:,} batch sizes were remembered, and proven once more")
+    lines += idle_lines(summary)
     lines += _audit_lines(summary)
     lines.append(f"records: {store.url_of(RECORDS)}")
     if summary.failed:
@@ -78,6 +79,14 @@ def _ending(summary: Summary, store: Store) -> list[str]:
             f"{summary.failed:,} rows failed, see {store.url_of(FAILURES)}; run again to try them again"
         )
     return lines
+
+
+def idle_lines(summary: Summary) -> list[str]:
+    """Return how long models had nothing to do, and the causes that are a thousandth of the time or more."""
+    if not summary.idle:
+        return []
+    causes = [f"{cause} {part:.1%}" for cause, part in summary.idle.items() if part >= 0.001]
+    return [f"idle: {', '.join([f'{sum(summary.idle.values()):.1%} of the time of workers', *causes])}"]
 
 
 def _audit_lines(summary: Summary) -> list[str]:

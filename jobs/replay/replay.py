@@ -74,7 +74,9 @@ def replay(output: str, row_id: str, given: Given = NOTHING) -> Replayed:
         outcomes = renderer.step()
     if not isinstance(outcomes[0], Clip):
         raise _not_rendered(row_id, outcomes[0].error)
-    now = encode_clip(outcomes[0], Media(**recorded.claim.job.media.model_dump()))
+    # Not NVENC's: no other bytes are to be expected of it, nor that it is here.
+    media = Media(**recorded.claim.job.media.model_dump() | {"encoder": "libx264"})
+    now = encode_clip(outcomes[0], media)
     there = {**recorded.environment, "recipe source": _recipe_digest(recorded)}
     here = dict(outcomes[0].environment) | {"recipe source": recipe.digest}
     return Replayed(
@@ -87,7 +89,8 @@ def replay(output: str, row_id: str, given: Given = NOTHING) -> Replayed:
 def _digests(then: Record, now: Record) -> Iterator[tuple[str, str | None, str | None]]:
     """Yield the digests that either has; nothing is said of sound that no earlier version kept."""
     is_earlier = then.frames_format is None and then.frames_sha256 is not None
-    for name in ("frames_sha256", *(() if is_earlier else _LATER), _FILE):
+    file = () if then.media_encoder else (_FILE,)
+    for name in ("frames_sha256", *(() if is_earlier else _LATER), *file):
         values = [getattr(record, name) for record in (then, now)]
         if name == _TEXT:  # any text, of a record that may be anybody's
             values = [text and hashlib.sha256(text.encode()).hexdigest() for text in values]

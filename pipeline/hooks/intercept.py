@@ -22,8 +22,12 @@ def intercept(objects: Mapping[str, Any], around: Around, *, method: str = "forw
         for name, target in objects.items():
             original = getattr(target, method)
             shadowed.append((target, vars(target).get(method)))
+            instead: Any = partial(around, name, original)
+            instead.__wrapped__ = (
+                original  # pipelines look at signatures, as Stable Video Diffusion at its VAE's
+            )
             # object.__setattr__: nn.Module's own setter would search its parameters and buffers each time
-            object.__setattr__(target, method, partial(around, name, original))
+            object.__setattr__(target, method, instead)
         yield
     finally:
         for target, before in reversed(shadowed):  # one object may stand there under two names

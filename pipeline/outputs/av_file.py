@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import tempfile
 from collections.abc import Mapping
 from fractions import Fraction
@@ -13,7 +14,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 
-from framefleet.pipeline.errors import RenderError
+from framefleet.pipeline.errors import JobError, RenderError
 from framefleet.pipeline.outputs.audio import Audio, Pcm
 from framefleet.pipeline.outputs.frame_zip import text_tags
 from framefleet.pipeline.outputs.frames import Frames
@@ -72,6 +73,21 @@ def encode_av(
         return path.read_bytes()
 
 
+def check_encoder(media: Media) -> None:
+    """Raise JobError where this machine, or its PyAV, lacks the encoder that a job asks for."""
+    if media.is_repeatable:
+        return
+    black = np.zeros((1, 256, 256, 3), np.uint8)
+    try:
+        encode_av(black, None, media=media, rate=Fraction(1), tags={})
+    except (av.FFmpegError, av.codec.codec.UnknownCodecError) as error:
+        raise JobError(
+            f"media.encoder is {media.encoder}, which PyAV {av.__version__} cannot use on "
+            f"{socket.gethostname()}: {error}",
+            "leave media.encoder out for libx264; or render where FFmpeg has NVENC and the GPU its driver",
+        ) from error
+
+
 class _Video:
     """The stream of pictures in a file that is written."""
 
@@ -81,7 +97,7 @@ class _Video:
         _, height, width, channels = frames.shape
         if media.format == "mp4":
             self._pixels = "yuv420p" if height % 2 == width % 2 == 0 else "yuv444p"
-            codec, options = "libx264", X264_OPTIONS | {"crf": str(media.crf)}
+            codec, options = _h264(media)
         else:
             self._pixels = "bgra" if channels == 4 else "bgr0"  # FFV1's 8-bit RGB
             codec, options = "ffv1", {"level": "3"}
@@ -100,6 +116,12 @@ class _Video:
 
     def close(self) -> None:
         self._container.mux(self._stream.encode())
+
+
+def _h264(media: Media) -> tuple[str, dict[str, str]]:
+    if media.is_repeatable:
+        return media.encoder, X264_OPTIONS | {"crf": str(media.crf)}
+    return media.encoder, {"rc": "constqp", "qp": str(media.crf)}
 
 
 class _Sound:

@@ -10,6 +10,7 @@ from typing import Any
 from framefleet.pipeline.outputs.audio import Audio
 from framefleet.pipeline.outputs.extras import Extras
 from framefleet.pipeline.outputs.frames import Pictures
+from framefleet.pipeline.outputs.pixels import Pixels
 from framefleet.pipeline.request import Request
 
 
@@ -17,19 +18,18 @@ from framefleet.pipeline.request import Request
 class Clip:
     """One rendered row, and all that its record says about how it came to be.
 
-    frames: uint8 RGB (T, H, W, 3); T is 1 for images. With alpha (T, H, W, 4), T layers where there are;
-    float32 where values lie outside [0, 1]; None of pipelines that make sound alone. audio: their sound, if
-    any. extras: what else the pipeline returned. native_fps: the rate it is rendered for; None where the
+    pixels: its frames, perhaps still being made; None of pipelines that make sound alone. audio: its sound,
+    if any. extras: what else the pipeline returned. native_fps: the rate it is rendered for; None where the
     model does not say. seconds: encode_s (text), denoise_s (from the first forward to the last, shared
-    with other rows), decode_s. batch_size: mean rows over its forwards. started_at: when the renderer took
+    with other rows), decode_s. idle: seconds in which the model had nothing to do since the last
+    clip, by what it waited for. batch_size: mean rows over its forwards. started_at: when the renderer took
     the row. numerics: as the row_id has them. environment: where it was rendered. had_company: others were
     under way beside it, and so audits speak for it.
     """
 
     row_id: str
     request: Request
-    frames: Pictures | None
-    frames_sha256: str | None
+    pixels: Pixels | None
     native_fps: float | None
     model: str
     model_digest: str
@@ -40,9 +40,22 @@ class Clip:
     environment: Mapping[str, Any]
     started_at: datetime
     had_company: bool = False
+    idle: Mapping[str, float] = field(default_factory=dict)
     audio: Audio | None = None
     audio_sha256: str | None = None
     extras: Extras = field(default_factory=Extras)
+
+    @property
+    def frames(self) -> Pictures | None:
+        """uint8 RGB (T, H, W, 3); T is 1 for images. With alpha (T, H, W, 4), T layers where there are.
+
+        float32 where values lie outside [0, 1]. Waits for them; raises RenderError if they cannot be kept.
+        """
+        return self.pixels.frames if self.pixels else None
+
+    @property
+    def frames_sha256(self) -> str | None:
+        return self.pixels.sha256 if self.pixels else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -90,6 +90,9 @@ def encode_clip(clip: Clip, media: Media) -> EncodedClip:
         audio_sample_rate=audio.sample_rate if audio else None,
         audio_channels=audio.num_channels if audio else None,
         extra_outputs=clip.extras.json(),
+        idle_s=sum(clip.idle.values()),
+        idle_causes=canonical_json({cause: round(seconds, 6) for cause, seconds in clip.idle.items()}),
+        media_encoder=None if media.is_repeatable else media.encoder,
         extra_outputs_sha256=None if extras is None else hashlib.sha256(extras).hexdigest(),
     )
     path = clip_path(clip.row_id, media.suffix)

@@ -10,6 +10,8 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS
 
 MediaFormat = Literal["mp4", "mkv", "png", "png.zip", "exr.zip", "flac", "wav"]
+# Of mp4. NVENC is the GPU's own: it leaves the cores alone, and gives equal frames other bytes.
+VideoEncoder = Literal["libx264", "h264_nvenc"]
 # What each holds beside or in place of frames; what it does not hold is refused, never dropped.
 VIDEOS: tuple[MediaFormat, ...] = ("mp4", "mkv")
 ZIPS: tuple[MediaFormat, ...] = ("png.zip", "exr.zip")
@@ -22,14 +24,15 @@ class Media:
     frame, with alpha; png.zip and exr.zip hold a file for each frame or layer, OpenEXR floats of any value;
     flac and wav hold sound alone.
 
-    crf: H.264's quality, 0 (lossless) to 51. fps: None takes the row's or the model's native rate. audio:
-    whether clips have their sound.
+    crf: H.264's quality, 0 (lossless) to 51; NVENC's quantiser. fps: None takes the row's or the model's
+    native rate. audio: whether clips have their sound. encoder: of mp4.
     """
 
     format: MediaFormat = "mp4"
     crf: int = 18
     fps: float | None = None
     audio: bool = True
+    encoder: VideoEncoder = "libx264"
 
     def __post_init__(self) -> None:
         if self.format not in get_args(MediaFormat):
@@ -41,10 +44,22 @@ class Media:
             raise JobError(f"media.crf is {self.crf!r}", "use a whole number from 0 (lossless) to 51, as 18")
         if self.fps is not None:
             exact_rate(self.fps)
+        if self.encoder not in get_args(VideoEncoder):
+            raise JobError(f"media.encoder is {self.encoder!r}", "use libx264 or h264_nvenc")
+        if not self.is_repeatable and self.format != "mp4":
+            raise JobError(
+                f"media.encoder is {self.encoder}, and {self.format} is not encoded by it",
+                "leave media.encoder out, or set media.format to mp4",
+            )
         if not self.audio and self.format in SOUNDS:
             raise JobError(
                 f"media.audio is false, and {self.format} holds nothing but sound", "leave it at true"
             )
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether equal frames give equal bytes."""
+        return self.encoder == "libx264"
 
     @property
     def suffix(self) -> str:

@@ -73,6 +73,9 @@ class Record:
     audio_channels: int | None = None
     extra_outputs: str | None = None  # JSON: small values that the pipeline returned beside
     extra_outputs_sha256: str | None = None  # of extras/<row_id>.safetensors, where its arrays are
+    idle_s: float | None = None  # of the worker's model, since the worker's clip before
+    idle_causes: str | None = None  # JSON: these seconds by what it waited for
+    media_encoder: str | None = None  # gives equal frames other bytes; None: media_sha256 is repeatable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

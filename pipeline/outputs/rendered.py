@@ -10,18 +10,24 @@ from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.outputs.audio import Audio, sample_rate_of, to_audio
 from framefleet.pipeline.outputs.extras import Extras, to_extras
 from framefleet.pipeline.outputs.fields import IMAGES, PICTURES, SOUND
-from framefleet.pipeline.outputs.frames import Pictures, to_pictures
+from framefleet.pipeline.outputs.frames import Pictures
+from framefleet.pipeline.outputs.pixels import Pixels, to_pixels
 
 RATE = "sample_rate"  # a recipe may return it beside sound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendered:
-    """What one row rendered. frames, audio: None where there are none."""
+    """What one row rendered. pixels, audio: None where there are none."""
 
-    frames: Pictures | None = None
+    pixels: Pixels | None = None
     audio: Audio | None = None
     extras: Extras = field(default_factory=Extras)
+
+    @property
+    def frames(self) -> Pictures | None:
+        """Wait for the frames. Raises RenderError for those that cannot be kept."""
+        return self.pixels.frames if self.pixels else None
 
 
 def to_rendered(output: Any, pipe: Any) -> Rendered:
@@ -43,7 +49,7 @@ def to_rendered(output: Any, pipe: Any) -> Rendered:
     rate = given.pop(RATE, None) if sound else None
     own = {pictures, sound}
     return Rendered(
-        frames=to_pictures(given[pictures], are_images=pictures in IMAGES) if pictures else None,
+        pixels=to_pixels(given[pictures], are_images=pictures in IMAGES) if pictures else None,
         audio=to_audio(given[sound], rate or sample_rate_of(pipe.components)) if sound else None,
         extras=to_extras({name: value for name, value in given.items() if name not in own}),
     )

@@ -13,6 +13,7 @@ from framefleet.pipeline.model.specs.check import Refused
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import Configs
 from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.outputs.pixels import Pixels
 from framefleet.pipeline.outputs.rendered import Rendered
 from framefleet.pipeline.recipes.conditioned import takes
 from framefleet.pipeline.recipes.duration import check_duration, num_frames_of
@@ -61,7 +62,7 @@ def extend(
         sound.join(segment, length, overlap=over)
         length = join_segment(film, length, segment.frames, overlap=over)
         if length == num_frames:
-            return Rendered(frames=film, audio=sound.audio())
+            return Rendered(pixels=Pixels.of(film), audio=sound.audio())
         segment = follow(film[:length], size)
 
 

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping
 
 from framefleet.pipeline.errors import OutOfMemory
 from framefleet.pipeline.memory import is_out_of_memory, peak_memory_bytes
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.outputs.audio import audio_sha256
-from framefleet.pipeline.outputs.clips import Clip, Failure
-from framefleet.pipeline.outputs.frames import frames_sha256
+from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
 from framefleet.pipeline.outputs.rendered import Rendered
 from framefleet.pipeline.render.fused.batcher import RowTask
 from framefleet.pipeline.render.row_queue import RenderRow
 from framefleet.pipeline.rows.identity import Identity
 
 
-def clip_of(task: RowTask, row: RenderRow, model: Model, identity: Identity) -> Clip:
-    """Return the clip of a row that was rendered. task: which rendered it."""
+def clip_of(
+    task: RowTask, row: RenderRow, model: Model, identity: Identity, *, idle: Mapping[str, float]
+) -> Clip:
+    """Return the clip of a row that was rendered. task: which rendered it. idle: since the clip before."""
     rendered: Rendered = task.value
-    frames, audio = rendered.frames, rendered.audio
+    audio = rendered.audio
     attention = {"attention": model.attention.name} if model.attention else {}
     seconds = {"encode_s": 0.0, "decode_s": 0.0, "denoise_s": task.last_forward_at - task.first_forward_at}
     return Clip(
         row_id=row.row_id,
         request=row.request,
-        frames=frames,
-        frames_sha256=None if frames is None else frames_sha256(frames),
+        pixels=rendered.pixels,
         audio=audio,
         audio_sha256=None if audio is None else audio_sha256(audio),
         extras=rendered.extras,
@@ -35,6 +36,7 @@ def clip_of(task: RowTask, row: RenderRow, model: Model, identity: Identity) -> 
         model_digest=identity.model_digest,
         numerics=identity.numerics,
         seconds=seconds | row.seconds,
+        idle=idle,
         batch_size=task.batch_size,
         peak_memory_bytes=peak_memory_bytes(),
         environment={**model.environment, **attention},
@@ -45,8 +47,7 @@ def clip_of(task: RowTask, row: RenderRow, model: Model, identity: Identity) -> 
 
 def failure_of(error: Exception, row: RenderRow) -> Failure:
     """Return what is told of a row that failed. The error loses its frames."""
-    text = "".join(traceback.format_exception(error))
-    _drop_frames(error)
+    text = _dropped_frames(error)
     if is_out_of_memory(error):
         error = OutOfMemory(
             f"one row alone does not fit: {error}",
@@ -55,8 +56,21 @@ def failure_of(error: Exception, row: RenderRow) -> Failure:
     return Failure(row_id=row.row_id, request=row.request, error=error, traceback=text)
 
 
-def _drop_frames(error: BaseException | None) -> None:
-    """Forget the frames of an error and of those behind it: they hold the row's tensors."""
+def with_frames(outcome: Outcome) -> Outcome:
+    """Wait for a clip's frames; return it, or why there are none that can be kept."""
+    if isinstance(outcome, Clip):
+        try:
+            _ = outcome.frames
+        except Exception as error:  # as of a recipe, of which they are the end
+            text = _dropped_frames(error)
+            return Failure(row_id=outcome.row_id, request=outcome.request, error=error, traceback=text)
+    return outcome
+
+
+def _dropped_frames(error: BaseException | None) -> str:
+    """Return an error's traceback, and have it forget the frames, which hold the row's tensors."""
+    text = "".join(traceback.format_exception(error))
     while error is not None:
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
+    return text

@@ -14,6 +14,8 @@ from framefleet.pipeline.outputs.rendered import Rendered, to_rendered
 from framefleet.pipeline.recipes.called import frames_read
 from framefleet.pipeline.recipes.known import KnownRecipes
 from framefleet.pipeline.recipes.second_model import SecondModels
+from framefleet.pipeline.render.idle import Idle
+from framefleet.pipeline.render.postprocessing import put_off_postprocessing
 from framefleet.pipeline.render.row_queue import RenderRow
 from framefleet.pipeline.request import Request, is_input
 from framefleet.pipeline.rows.inputs.access import Inputs
@@ -25,7 +27,12 @@ class RecipeCall:
     """Calls the recipes of rows that were checked."""
 
     def __init__(
-        self, model: Model, recipes: KnownRecipes, second_models: SecondModels, inputs: Inputs
+        self,
+        model: Model,
+        recipes: KnownRecipes,
+        second_models: SecondModels,
+        inputs: Inputs,
+        idle: Idle,
     ) -> None:
         self._model = model
         self._pipelines = OwnPipelines(model.pipe)  # for each row: pipelines keep the state of a call
@@ -33,6 +40,7 @@ class RecipeCall:
         self._recipes = recipes
         self._second_models = second_models
         self._ahead = ReadAhead(inputs.read)
+        self._idle = idle
 
     def read_ahead(self, request: Request) -> None:
         """Begin to read the images and videos of a request that will come. From any thread."""
@@ -41,20 +49,25 @@ class RecipeCall:
                 self._ahead.start(value["uri"])
 
     def __call__(self, row: RenderRow, pipelines: OwnPipelines | None = None) -> Rendered:
-        """pipelines: of which the row gets a copy, if not of the model's."""
+        """pipelines: of which the row gets a copy, if not of the model's; nothing of it is put off then."""
         model, request = self._model, row.request
         scheduler = self._fresh_scheduler(request.scheduler)
         pipe = row.pipe = (pipelines or self._pipelines).make(scheduler=scheduler)
         recipe = self._recipes[request.recipe]
-        opened = open_arguments(
-            self._second_models.opened(without_loras(request.arguments)),
-            self._ahead.read,
-            max_frames=frames_read(recipe, model.spec, request.arguments),
-            mode=model.spec.picture_mode,
-        )
+        if not pipelines and recipe.digest is None:  # people's own get arrays
+            put_off_postprocessing(pipe, beside=model.pipe)
+        with self._idle.waiting("inputs"):
+            opened = open_arguments(
+                self._second_models.opened(without_loras(request.arguments)),
+                self._ahead.read,
+                max_frames=frames_read(recipe, model.spec, request.arguments),
+                mode=model.spec.picture_mode,
+            )
         row.draws.seed(request.seed)  # after the models are loaded, whose networks draw weights
         with working_on([adapters_in(request.arguments)]):
-            return to_rendered(recipe.render(pipe, replace(request, arguments=opened)), pipe)
+            output = recipe.render(pipe, replace(request, arguments=opened))
+        with self._idle.waiting("pixels"):
+            return to_rendered(output, pipe)
 
     def _fresh_scheduler(self, name: str | None) -> Any:
         """Return one of fresh state, a copy of what is built once for each name: that takes milliseconds."""

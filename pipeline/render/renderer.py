@@ -27,8 +27,9 @@ from framefleet.pipeline.render.fused.batcher import Batcher, RowTask
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards
 from framefleet.pipeline.render.fused.kept_state import StateWatch
+from framefleet.pipeline.render.idle import Idle
 from framefleet.pipeline.render.lora_layers import LoraLayers
-from framefleet.pipeline.render.outcome import clip_of, failure_of
+from framefleet.pipeline.render.outcome import clip_of, failure_of, with_frames
 from framefleet.pipeline.render.prompt_watch import PromptWatch
 from framefleet.pipeline.render.recipe_call import RecipeCall
 from framefleet.pipeline.render.remembered.findings import Findings
@@ -91,12 +92,16 @@ class Renderer:
         )
         inputs = inputs or Inputs([os.getcwd(), os.sep])
         self._check = RequestCheck(model, known, others, inputs, self._identity)
-        self._call = RecipeCall(model, known, others, inputs)
+        self.idle = Idle(model.environment["device"])  # since now; whoever has rows says when there are none
+        self._call = RecipeCall(model, known, others, inputs, self.idle)
         cache = model.settings.options.cache
         self._cache = StepCache(cache, model.denoisers()) if cache else None
         self._loras = LoraLayers(model.networks() if model.settings.loras else {})
         self._encoders = Encoders(model, self._loras, mode=self.batching.mode, kept_in=embeddings)
-        self._plain = PlainCalls(model, self._call, self._loras, self._encoders)
+        plain = PlainCalls(model, self._call, self._loras, self._encoders)
+        self._plain = partial(self.idle.around, "audit", plain)
+        denoisers = model.denoisers()  # of which a call is not a forward yet
+        self._others = {name: part for name, part in model.networks().items() if name not in denoisers}
         audit = audit or Audit()
         self._auditor = Auditor(audit.every if audit.is_on(self.batching.mode) else 0, self._plain)
         self._rows = RowQueue(apart=self._auditor.apart)
@@ -145,7 +150,11 @@ class Renderer:
                         is_open = False
                     else:
                         self.submit(*self._check(request, index))
-                yield from self.step()
+                for outcome in self.step():
+                    with self.idle.waiting("pixels"):
+                        found = with_frames(outcome)
+                    with self.idle.waiting("rows"):  # until the caller wants more
+                        yield found
         finally:
             self.cancel()
 
@@ -189,6 +198,7 @@ class Renderer:
             stack.callback(self._encoders.leave)
             stack.enter_context(intercept(self.model.text_encoders(), encode))
             stack.enter_context(intercept({"vae": vae} if vae else {}, decode, method="decode"))
+            stack.enter_context(self.idle.seeing(self._others))
             was_found = self._watch.found
             try:
                 finished = self._batcher.step(stack)
@@ -229,7 +239,8 @@ class Renderer:
 
     def _given_out(self, outcomes: Iterable[Outcome | None]) -> list[Outcome]:
         """Return what ended; rows of kinds that an audit has just set apart are rendered again."""
-        ready, doubtful = self._auditor.check(outcome for outcome in outcomes if outcome)
+        with self.idle.waiting("pixels"):  # those that audits compare
+            ready, doubtful = self._auditor.check(outcome for outcome in outcomes if outcome)
         if doubtful:
             self._begin_again()
             for clip in doubtful:
@@ -242,7 +253,7 @@ class Renderer:
             self._cache.stop()
         self._prompts.saw(row.request, task.sizes)
         if task.error is None:
-            return clip_of(task, row, self.model, self._identity)
+            return clip_of(task, row, self.model, self._identity, idle=self.idle.lap())
         failure = failure_of(task.error, row)
         if is_out_of_memory(task.error):
             free_memory()
@@ -273,4 +284,4 @@ class Renderer:
         model, batching, places = self.model, self.batching, self._places
         findings = Findings(places, surroundings(model, batching)) if places else None
         self.forwards = Forwards(model.denoisers(), batching, model.attention, self._watch, findings)
-        self._batcher = Batcher(self.forwards)
+        self._batcher = Batcher(self.forwards, busy=self.idle.busy)

@@ -21,12 +21,14 @@ from rich.console import Console
 from rich.table import Table
 
 from framefleet import load_model
+from tests.benchmarks import pixels
 from tests.benchmarks.ceiling import measure_ceiling
 from tests.benchmarks.checks import HEADINGS as CHECKED
 from tests.benchmarks.checks import measure_checks
 from tests.benchmarks.dispatch import measure_dispatch
 from tests.benchmarks.fleet import render_fleet
 from tests.benchmarks.outcome import Outcome, measure
+from tests.benchmarks.pixels import Clips, pixels_table
 from tests.benchmarks.plain import render_plain
 from tests.benchmarks.probes import probes_table
 from tests.benchmarks.ray_data import render_ray_data
@@ -53,6 +55,7 @@ class Scale:
     probed_rows: int = 8
     dispatch_rows: Sequence[int] = (50_000, 100_000)
     checked_rows: int = 1_000_000
+    clips: Clips = pixels.FULL
 
     def table(self, name: str) -> list[dict[str, Any]]:
         rows = (mixed_rows() if name == "mixed" else uniform_rows())[: self.rows]
@@ -70,6 +73,7 @@ SHORT = Scale(
     dispatch_rows=[200],
     checked_rows=200,
     probed_rows=2,
+    clips=pixels.SHORT,
 )
 
 
@@ -124,6 +128,7 @@ def main() -> None:
         console.print(_checks_table(model, folder, scale))
         say("probes")
         console.print(probes_table(load_model(model, dtype="fp32"), rows=scale.probed_rows))
+        print(pixels_table(scale.clips, model, folder / "pixels"))
 
 
 def say(text: str) -> None:

@@ -17,9 +17,10 @@ from tests.warm.process import start
 # What each prints last.
 PROGRAMS = {
     "audit": (["--rows", "2"], "a renderer keeps the pipeline as it is"),
-    "bench": (["--short"], "a table planned"),
+    "bench": (["--short"], "| a recipe that looks |"),
     "checks": (["--short"], "| 2,000 |"),
     "load": (["--short"], "| float32 | framefleet |"),
+    "pixels": (["--short"], "| a recipe that looks |"),
     "probes": (["--rows", "2"], "remembered"),
     "real_width": (["--tiny", "--dtype", "fp32"], "pinned:"),
     "training": (["--short"], "bf16, checkpointing"),
@@ -37,7 +38,7 @@ def test_every_program_is_here() -> None:
     assert {file.stem for file in files if "__main__" in file.read_text("utf-8")} == set(PROGRAMS)
 
 
-@pytest.mark.parametrize("name", ["audit", "load", "probes", "real_width"])
+@pytest.mark.parametrize("name", ["audit", "load", "real_width"])
 def test_it_runs_to_its_end(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments, last = PROGRAMS[name]
     run(name, arguments)

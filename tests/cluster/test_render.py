@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import duckdb
@@ -40,6 +41,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     printed = finish(start_render(write_job(folder / "job.yaml", values)))
     assert "11 rows, 2 duplicates, 0 done, 9 to render" in printed
     assert "9 rows rendered in" in printed
+    assert re.search(r"idle: \d+\.\d% of the time of workers, ", printed)
     assert f"records: {folder / 'out' / 'records'}" in printed
     return folder
 
@@ -73,7 +75,8 @@ def test_duckdb_reads_the_records(rendered: Path) -> None:
 def test_job_json_says_what_made_the_output(rendered: Path) -> None:
     claim = json.loads((rendered / "out" / "job.json").read_text())
     assert claim["framefleet"] == framefleet.__version__
-    assert claim["job"]["media"] == {"format": "mp4", "crf": 18, "fps": None, "audio": True}
+    media = {"format": "mp4", "crf": 18, "fps": None, "audio": True, "encoder": "libx264"}
+    assert claim["job"]["media"] == media
     assert claim["model_digest"] == records_of(rendered / "out")[0]["model_digest"]
     assert len(claim["model_files"]["vae/config.json"]) == 64
 

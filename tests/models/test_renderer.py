@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ import torch
 from framefleet import Audit, Clip, Failure, Model, Renderer, Request, load_model
 from framefleet.pipeline.errors import ModelError, OutOfMemory, RenderError, TableError
 from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.outputs import pixels
 from framefleet.pipeline.outputs.frames import frames_sha256
 from framefleet.pipeline.recipes.recipe import Recipe, generate
 from framefleet.pipeline.render.fused.batching import Batching
@@ -55,6 +58,42 @@ def test_clips_come_as_they_finish_with_the_frames_of_plain_calls(model: Model) 
         assert set(clip.seconds) == {"encode_s", "denoise_s", "decode_s"}
         assert all(seconds > 0 for seconds in clip.seconds.values())
         assert clip.peak_memory_bytes > 0
+
+
+def test_a_clip_is_out_before_its_pixels_are_made(model: Model) -> None:
+    renderer, may_go_on = Renderer(model), threading.Event()
+    blocked = pixels._THREAD.submit(may_go_on.wait, 60)
+    try:
+        renderer.submit(_request(1), "1" * 32)
+        while not (clips := renderer.step()):
+            pass
+        assert not blocked.done()
+    finally:
+        may_go_on.set()
+    assert isinstance(clips[0], Clip)
+    assert np.array_equal(clips[0].frames, _plain(model, _request(1)))
+
+
+def test_a_row_whose_frames_cannot_be_kept_fails_and_the_others_finish(model: Model) -> None:
+    def broken(name: str, decode: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        (frames,) = decode(*args, **kwargs)
+        return (frames * (float("nan") if frames.shape[-1] > 16 else 1),)
+
+    with intercept({"vae": model.pipe.vae}, broken, method="decode"):
+        outcomes = list(Renderer(model).render([_request(0), _request(1, width=32)]))
+    clip, failure = sorted(outcomes, key=lambda outcome: outcome.request.seed)
+    assert isinstance(clip, Clip) and isinstance(failure, Failure)
+    assert isinstance(failure.error, RenderError) and "frames contain NaN" in failure.traceback
+
+
+def test_a_clip_says_how_long_the_model_had_nothing_to_do(model: Model) -> None:
+    def sleepy(pipe: Any, request: Request) -> Any:
+        time.sleep(0.2)
+        return generate(pipe, request)
+
+    (clip,) = _renderer(model, sleepy=sleepy).render([_request(0, recipe="sleepy")])
+    assert isinstance(clip, Clip)
+    assert clip.idle["pipeline"] > 0.2
 
 
 def test_an_endless_source_is_read_only_as_there_is_room(model: Model) -> None:

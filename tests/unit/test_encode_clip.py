@@ -6,7 +6,8 @@ import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,9 +18,9 @@ from framefleet.pipeline.outputs.audio import Audio, audio_sha256
 from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.encode_clip import encode_clip, extras_path, store_clip
 from framefleet.pipeline.outputs.extras import Extras
-from framefleet.pipeline.outputs.frames import frames_sha256
 from framefleet.pipeline.outputs.media import decode
-from framefleet.pipeline.outputs.media_settings import Media
+from framefleet.pipeline.outputs.media_settings import Media, VideoEncoder
+from framefleet.pipeline.outputs.pixels import to_pixels
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.request import Request
 
@@ -27,8 +28,7 @@ FRAMES = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint
 CLIP = Clip(
     row_id="ab" * 16,
     request=Request(arguments={"prompt": "a red ball"}, seed=7),
-    frames=FRAMES,
-    frames_sha256=frames_sha256(FRAMES),
+    pixels=to_pixels(FRAMES),
     native_fps=16.0,
     model="folder",
     model_digest="m",
@@ -109,3 +109,14 @@ def test_another_clip_is_never_replaced(tmp_path: Path) -> None:
     with pytest.raises(StoreConflict):
         store_clip(store, replace(encoded, content=b"other"))
     assert store.read(encoded.path) == encoded.content
+
+
+def test_a_record_says_whose_bytes_are_not_repeatable() -> None:
+    with mock.patch("framefleet.pipeline.outputs.encode_clip.encode", return_value=b"of a GPU"):
+        told = [encode_clip(CLIP, Media(encoder=encoder)).record for encoder in get_args(VideoEncoder)]
+    assert [record.media_encoder for record in told] == [None, "h264_nvenc"]
+
+
+def test_a_record_says_how_long_the_model_was_idle_and_why() -> None:
+    record = encode_clip(replace(CLIP, idle={"rows": 0.5, "pipeline": 0.25}), LOSSLESS).record
+    assert (record.idle_s, record.idle_causes) == (0.75, '{"pipeline":0.25,"rows":0.5}')

@@ -10,7 +10,10 @@ import framefleet
 from framefleet.cluster.connection import connect
 from framefleet.cluster.fleet import check_hello
 from framefleet.cluster.messages import Hello
+from framefleet.cluster.settings import FleetSettings
 from framefleet.cluster.ship import modules_to_ship
+from framefleet.cluster.tally import Tally
+from framefleet.jobs.render.shown import idle_lines
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.recipes.recipe import BUILT_IN, find_recipe
@@ -45,3 +48,31 @@ def test_an_address_where_nothing_answers_is_refused_at_once() -> None:
 def test_the_users_own_module_is_brought_to_the_workers_and_ours_is_not() -> None:
     own = find_recipe("tests.faults:raises")
     assert modules_to_ship([own, BUILT_IN["generate"]]) == [str(ROOT / "tests")]
+
+
+def test_a_worker_gets_the_cores_that_every_machine_has_for_its_gpus() -> None:
+    auto = FleetSettings()
+    assert auto.worker_cpus() == 1
+    assert auto.worker_cpus([(16, 0), (2, 0)], gpus_per_worker=0) == 1
+    assert auto.worker_cpus([(64, 8), (7, 2), (16, 0)], gpus_per_worker=1) == 3
+    assert auto.worker_cpus([(64, 8)], gpus_per_worker=2) == 4  # more than it encodes with
+    assert auto.worker_cpus([(1, 1)], gpus_per_worker=1) == 1
+    assert FleetSettings(cpus_per_worker=0.5).worker_cpus([(64, 8)], gpus_per_worker=1) == 0.5
+
+
+def test_idle_time_is_summed_over_workers_and_told_by_cause() -> None:
+    tally = Tally(4, now=0.0)
+    for number, idle in enumerate([{"rows": 1.0}, {"rows": 2.0, "writers": 5.0}]):
+        tally.joined(f"worker-{number}", "here")
+        tally.worked(f"worker-{number}", idle={"rows": 0.5}, elapsed_s=1.0)
+        tally.worked(f"worker-{number}", idle=idle, elapsed_s=50.0)
+    summary = tally.summary(now=60.0)
+    assert summary.idle == {"writers": 0.05, "rows": 0.03}
+    assert list(summary.idle) == ["writers", "rows"]
+    assert idle_lines(summary) == ["idle: 8.0% of the time of workers, writers 5.0%, rows 3.0%"]
+
+
+def test_without_a_worker_that_told_anything_nothing_is_said_of_idle_time() -> None:
+    tally = Tally(4, now=0.0)
+    tally.joined("worker-0", "here")
+    assert idle_lines(tally.summary(now=1.0)) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -69,3 +70,12 @@ def test_any_method_of_any_object_can_be_wrapped() -> None:
     with intercept({"vae": decoder}, _doubled, method="decode"):
         assert decoder.decode(4) == 8
     assert decoder.decode(4) == 4
+
+
+def test_code_that_looks_at_a_signature_sees_the_methods_own() -> None:
+    class Decoder(nn.Module):
+        def forward(self, latents: Any, num_frames: int = 1) -> None: ...
+
+    decoder = Decoder()
+    with intercept({"it": decoder}, _doubled), intercept({"it": decoder}, _doubled):
+        assert list(inspect.signature(decoder.forward).parameters) == ["latents", "num_frames"]

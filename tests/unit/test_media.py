@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import subprocess
 import sys
 import zipfile
@@ -13,9 +14,11 @@ from typing import get_args
 import av
 import numpy as np
 import pytest
+import torch
 
 from framefleet.pipeline.errors import JobError, RenderError, StoreError
 from framefleet.pipeline.outputs.audio import Audio
+from framefleet.pipeline.outputs.av_file import check_encoder
 from framefleet.pipeline.outputs.frames import Frames, Pictures
 from framefleet.pipeline.outputs.media import decode, decode_audio, decode_floats, encode, read_metadata
 from framefleet.pipeline.outputs.media_settings import SOUNDS, VIDEOS, Media, MediaFormat
@@ -234,3 +237,22 @@ def test_the_start_of_a_clip_is_not_a_clip(size: int) -> None:
     broken = encode(noise(1, 64, 64, 3), media=Media(), fps=16, metadata={})[:size]
     with pytest.raises(StoreError, match="not a clip"):
         decode(broken)
+
+
+def test_an_encoder_that_this_machine_lacks_is_told_by_its_name() -> None:
+    check_encoder(Media())
+    check_encoder(Media(format="flac"))
+    try:
+        check_encoder(Media(encoder="h264_nvenc"))
+    except JobError as error:
+        assert re.match(r"media.encoder is h264_nvenc, which PyAV \d+.* cannot use on", error.problem)
+        assert "leave media.encoder out" in error.fix
+    else:
+        assert torch.cuda.is_available()
+
+
+def test_only_mp4_has_another_encoder() -> None:
+    with pytest.raises(JobError, match=r"media.encoder is h264_nvenc, and mkv is not encoded by it"):
+        Media(format="mkv", encoder="h264_nvenc")
+    with pytest.raises(JobError, match=r"media.encoder is 'h265'"):
+        Media(encoder="h265")  # type: ignore[arg-type]

@@ -12,10 +12,10 @@ from framefleet.pipeline.guards.public import public_text
 from framefleet.pipeline.memory import free_memory, is_out_of_memory
 from framefleet.pipeline.outputs.audio import audio_sha256
 from framefleet.pipeline.outputs.clips import Clip, Outcome
-from framefleet.pipeline.outputs.frames import frames_sha256
 from framefleet.pipeline.outputs.rendered import Rendered
 from framefleet.pipeline.render.audit.audited import Audited, Digests, kind_of, level_of, told, verdict_of
 from framefleet.pipeline.render.audit.schedule import AuditSchedule
+from framefleet.pipeline.render.outcome import with_frames
 from framefleet.pipeline.render.row_queue import RenderRow
 
 log = logging.getLogger(__name__)
@@ -37,10 +37,7 @@ class Auditor:
 
     def check(self, outcomes: Iterable[Outcome]) -> tuple[list[Outcome], list[Clip]]:
         """Audit clips that are due; return what may be given out, and clips of kinds that are apart now."""
-        by_kind = [(outcome, kind_of(outcome.request)) for outcome in outcomes]
-        for outcome, kind in by_kind:
-            if _had_company(outcome) and kind not in self.apart and self._schedule.is_due(kind):
-                self._audit(outcome, kind)
+        by_kind = [(self._compared(outcome), kind_of(outcome.request)) for outcome in outcomes]
         ready: list[Outcome] = []
         doubtful: list[Clip] = []
         for outcome, kind in by_kind:
@@ -54,6 +51,15 @@ class Auditor:
         """Return what became of audits since the last call."""
         audited, self._audited = self._audited, []
         return audited
+
+    def _compared(self, outcome: Outcome) -> Outcome:
+        """Audit what is due; its frames are waited for, and may turn out to be no clip."""
+        kind = kind_of(outcome.request)
+        if _had_company(outcome) and kind not in self.apart and self._schedule.is_due(kind):
+            outcome = with_frames(outcome)
+            if isinstance(outcome, Clip):
+                self._audit(outcome, kind)
+        return outcome
 
     def _audit(self, clip: Clip, kind: str) -> None:
         started = time.perf_counter()
@@ -103,9 +109,9 @@ def _had_company(outcome: Outcome) -> TypeGuard[Clip]:
 
 
 def _digests(rendered: Clip | Rendered) -> Digests:
-    frames, audio, extras = rendered.frames, rendered.audio, rendered.extras
+    pixels, audio, extras = rendered.pixels, rendered.audio, rendered.extras
     return (
-        None if frames is None else frames_sha256(frames),
+        pixels.sha256 if pixels else None,
         None if audio is None else audio_sha256(audio),
         extras.json(),
         extras.file(),

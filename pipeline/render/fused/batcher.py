@@ -64,8 +64,12 @@ class RowTask:
 class Batcher:
     """Tasks that share forwards. All calls must come from one thread."""
 
-    def __init__(self, forwards: Forwards) -> None:
+    def __init__(
+        self, forwards: Forwards, *, busy: Callable[[], AbstractContextManager[Any]] = nullcontext
+    ) -> None:
+        """busy: held while forwards run."""
         self._forwards = forwards
+        self._busy = busy
         self._tasks: dict[greenlet.greenlet, RowTask] = {}
         self._hub: greenlet.greenlet | None = None
         self._process = GlobalDraws()  # what code around the tasks draws
@@ -138,7 +142,8 @@ class Batcher:
             return
         for places in groups:
             started = time.perf_counter()
-            results = self._forwards.run([parked[place][1] for place in places])
+            with self._busy():
+                results = self._forwards.run([parked[place][1] for place in places])
             for place, result in zip(places, results, strict=True):
                 _note(parked[place][0], result, started)
 

@@ -1,0 +1,145 @@
+"""How long a model had nothing to do, and what it waited for meanwhile.
+
+The thread that renders says what it is about. On a GPU work goes on after it was launched: there the gaps
+between its pieces are measured by events in its stream, and shared out by what the thread did meanwhile.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, Protocol
+
+import torch
+
+from framefleet.pipeline.hooks.intercept import intercept
+
+# The thread runs what is between two forwards: pipelines, noise schedulers, the joining of forwards.
+_PIPELINE = "pipeline"
+
+
+class _Marks(Protocol):
+    """Moments in the model's work."""
+
+    def mark(self) -> Any: ...
+
+    def seconds(self, first: Any, then: Any) -> float | None:
+        """Return what passed between two; None while the second is to come."""
+
+
+class Idle:
+    """A clock of one model. Idle is all time but that of `busy`."""
+
+    def __init__(self, device: str = "cpu", *, now: Callable[[], float] = time.perf_counter) -> None:
+        self._marks: _Marks = _Events(device) if device.startswith("cuda") else _Moments(now)
+        self._now = now
+        self._lock = threading.Lock()  # of all below
+        self._started = self._since = now()
+        self._cause: str | None = _PIPELINE  # None: it is busy
+        self._ended = self._marks.mark()  # when it was busy last
+        self._gap: dict[str, float] = defaultdict(float)  # since then, by cause, as this thread sees it
+        self._gaps: list[tuple[Any, Any, dict[str, float]]] = []  # that the model may not have come to
+        self._total: dict[str, float] = defaultdict(float)
+        self._told: Mapping[str, float] = {}
+
+    @contextmanager
+    def waiting(self, cause: str | None) -> Iterator[None]:
+        """Say what the model waits for while the block runs, unless it is busy in it."""
+        before = self._cause
+        self._turn(cause if before is not None else None)
+        try:
+            yield
+        finally:
+            self._turn(before)
+
+    def busy(self) -> AbstractContextManager[None]:
+        """Say that the block is the model's work."""
+        return self.waiting(None)
+
+    def around(self, name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call what is the model's work; for `intercept`."""
+        with self.busy():
+            return original(*args, **kwargs)
+
+    @contextmanager
+    def seeing(self, networks: Mapping[str, Any]) -> Iterator[None]:
+        """Be busy while one of these computes, as far as others call it in the block."""
+        with ExitStack() as stack:
+            for method in ("forward", "encode", "decode"):
+                able = {name: network for name, network in networks.items() if hasattr(network, method)}
+                stack.enter_context(intercept(able, self.around, method=method))
+            yield
+
+    def seconds(self) -> Mapping[str, float]:
+        """Return all idle time until now, by cause. From any thread."""
+        with self._lock:
+            self._count()
+            if self._cause is not None:
+                self._end_gap()
+                self._ended = self._gaps[-1][1]
+            while self._gaps and (seconds := self._marks.seconds(*self._gaps[0][:2])) is not None:
+                self._share_out(seconds, self._gaps.pop(0)[2])
+            return {cause: seconds for cause, seconds in self._total.items() if seconds}
+
+    def lap(self) -> Mapping[str, float]:
+        """Return the idle time since the last lap."""
+        total, told = self.seconds(), self._told
+        self._told = total
+        return {cause: more for cause in total if (more := total[cause] - told.get(cause, 0.0))}
+
+    @property
+    def elapsed_s(self) -> float:
+        """All time, busy or not."""
+        return self._now() - self._started
+
+    def _turn(self, cause: str | None) -> None:
+        with self._lock:
+            self._count()
+            before, self._cause = self._cause, cause
+            if before is not None and cause is None:
+                self._end_gap()
+            elif before is None and cause is not None:
+                self._ended = self._marks.mark()
+
+    def _count(self) -> None:
+        now = self._now()
+        if self._cause is not None:
+            self._gap[self._cause] += now - self._since
+        self._since = now
+
+    def _end_gap(self) -> None:
+        self._gaps.append((self._ended, self._marks.mark(), self._gap))
+        self._gap = defaultdict(float)
+
+    def _share_out(self, seconds: float, gap: Mapping[str, float]) -> None:
+        seen = sum(gap.values())
+        for cause, part in gap.items():
+            self._total[cause] += seconds * part / seen if seen else 0
+
+
+class _Moments:
+    """Of a model whose calls return when they are done."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.mark = now
+
+    def seconds(self, first: float, then: float) -> float | None:
+        return then - first
+
+
+class _Events:
+    """Of a GPU, which comes to them when all that was launched before is done."""
+
+    def __init__(self, device: str) -> None:
+        self._device = torch.device(device)
+
+    def mark(self) -> Any:
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(self._device))
+        return event
+
+    def seconds(self, first: Any, then: Any) -> float | None:
+        return first.elapsed_time(then) / 1000 if then.query() else None
