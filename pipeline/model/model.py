@@ -80,8 +80,8 @@ def load_model(
     pickles of tensors where there are no safetensors. dtype: auto, fp32, fp16, bf16, or of each component, as
     {"default": "bf16", "vae": "fp32"}. loras: by the name that requests give them, each a path or a mapping
     with the fields of `Lora`. options: as below `model:` in a job, `offload="group"`; see `Options`.
-    Sets torch's numerics for the whole process (see `Numerics`), on a GPU before anything else uses it. Raises
-    ModelError when the model is incomplete, corrupted, not the locked one, or holds pickles only.
+    Sets torch's numerics for the whole process (see `Numerics`), on a GPU before anything else uses it.
+    Raises ModelError when the model is incomplete, corrupted, not the locked one, or holds pickles only.
     """
     settings = ModelSettings(
         path=str(path),

@@ -1,4 +1,4 @@
-"""What decides how torch computes in this process: set before the first product, recorded, and as lines of a script.
+"""How torch computes in this process: set before the first product, recorded, and written into scripts.
 
 On Hopper and Blackwell cuBLAS sums long products in parts, as many as suit the whole batch, so a row's bits
 depend on its company. Without workspace it cannot (found by vLLM, pull request 40845): `no_split_k`.
@@ -19,7 +19,7 @@ from framefleet.pipeline.model.options.schema import Matmul, Options
 
 DEFAULT: Matmul = "default"
 NO_SPLIT_K: Matmul = "no_split_k"
-# Eight buffers of 16 KiB, the least that torch calls deterministic, and one KiB: too little for sums in parts.
+# Eight buffers of 16 KiB, the least that torch calls deterministic, and one KiB: no room for sums in parts.
 VARIABLES = {"CUBLAS_WORKSPACE_CONFIG": ":16:8", "CUBLASLT_WORKSPACE_SIZE": "1"}
 _in_force: list[bool] = []  # whether products of this process are summed in one piece, once that was set
 

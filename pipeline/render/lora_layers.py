@@ -9,9 +9,9 @@ weights.
 peft's own way to mix adapters in a batch, `adapter_names`, knows neither weights nor several adapters of
 one row, and joins the rows of one adapter in one product, which may round differently.
 
-Layers inside of a compiled block are left alone: the compiler puts an adapter's products together with others, and
-makes a graph for each set of adapters and weights. So these layers are set before the forward of the network,
-in which all rows must have the same.
+Layers inside of a compiled block are left alone: the compiler puts an adapter's products together with
+others, and makes a graph for each set of adapters and weights. So these layers are set before the forward of
+the network, in which all rows must have the same.
 
 Rows must be outermost in what a layer is given, as they are in the denoisers of diffusers; a forward whose
 rows do not divide it is refused.
@@ -33,9 +33,10 @@ _Forward = Callable[..., Tensor]
 
 
 class LoraLayers:
-    """The LoRA layers of a model: put around `forward` of `layers`, and `around` that of `networks`, by `intercept`.
+    """The LoRA layers of a model, to be put around by `intercept`.
 
-    layers: outside of compiled blocks, by name. networks: those that have some inside.
+    layers: outside of compiled blocks, by name; it goes around their `forward`. networks: those that have
+    some inside; `around` goes around theirs.
     """
 
     def __init__(self, components: Mapping[str, nn.Module]) -> None:

@@ -25,7 +25,9 @@ MOST = 8
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    ("tokens", "width", "columns"), [(5, 40, 24), (130, 200, 136), (1, 256, 64)], ids=["small", "odd", "token"]
+    ("tokens", "width", "columns"),
+    [(5, 40, 24), (130, 200, 136), (1, 256, 64)],
+    ids=["small", "odd", "token"],
 )
 def test_a_row_has_its_bits_in_any_company(tokens: int, width: int, columns: int, dtype: torch.dtype) -> None:
     torch.manual_seed(0)

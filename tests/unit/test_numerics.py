@@ -56,7 +56,9 @@ def test_a_script_sets_what_a_worker_sets(way: str) -> None:
     assert run.stdout == "True [2, False, True, False, False, False]\n"
 
 
-def test_a_process_that_has_started_cuda_otherwise_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_has_started_cuda_otherwise_is_told_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(numerics, "_in_force", [])
     monkeypatch.setattr(Numerics, "settings", lambda _: iter(()))

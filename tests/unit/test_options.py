@@ -164,7 +164,16 @@ def test_the_schema_describes_every_option() -> None:
 def test_a_script_makes_the_calls_in_the_order_of_a_worker() -> None:
     options = read_options({**EVERY, "attention": "flash", "offload": {"type": "group", "stream": True}})
     setup = script_setup(options, LIBRARIES, device="cuda", steps=7)
-    order = ("layerwise_casting", "channels_last", "use_triton", "tiling", "apply_group_offloading", "attention", "compile", "enable_cache")
+    order = (
+        "layerwise_casting",
+        "channels_last",
+        "use_triton",
+        "tiling",
+        "apply_group_offloading",
+        "attention",
+        "compile",
+        "enable_cache",
+    )
     text = "\n".join(setup.lines)
     assert sorted(order, key=text.index) == list(order)
     assert "pipe.vae.to(memory_format=torch.channels_last)" in text

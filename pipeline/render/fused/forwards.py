@@ -65,9 +65,11 @@ class Forwards:
         self._plans: dict[Hashable, Plan] = {}  # by kind
 
     def groups(self, calls: Sequence[Call]) -> list[list[int]]:
-        """Return the places of the calls that may share a forward: of compiled blocks those of equal LoRAs."""
+        """Return the places of the calls that may share a forward; if compiled, those of equal LoRAs."""
         groups = self._company.groups(calls)
-        return [apart for places in groups for apart in _by_loras(calls, places)] if self._is_compiled else groups
+        if not self._is_compiled:
+            return groups
+        return [apart for places in groups for apart in _by_loras(calls, places)]
 
     def run(self, calls: Sequence[Call]) -> list[Result]:
         """Run calls of one group; results in their order. Raises nothing that a row caused."""
