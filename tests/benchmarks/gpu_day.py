@@ -52,7 +52,7 @@ def parts(*, device: str, small: bool) -> list[Part]:
     width, rows = "tests.benchmarks.real_width", "tests.benchmarks.real_rows"
     tests = ["--collect-only"] * small
     return [
-        Part(name="machine", program="tests.benchmarks.gpu_machine", arguments=[], share=15),
+        Part(name="machine", program="tests.benchmarks.gpu_machine", arguments=[], share=40),
         Part(name="tests", program="tests.benchmarks.gpu_tests", arguments=tests, share=110),
         Part(name="one piece", program=width, arguments=there, share=130),
         Part(name="another process", program=width, arguments=[*there, "--alone"], share=40),
@@ -66,9 +66,10 @@ def main() -> None:
     options = _options()
     options.output.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what runs is ended and written down
-    # Toys run in what is imported here: importing takes longer than they do.
-    context = multiprocessing.get_context("fork" if options.small else "spawn")
     remaining = parts(device=options.device, small=options.small)
+    context = multiprocessing.get_context("fork" if options.small else "spawn")
+    for part in remaining if options.small else ():  # here, once: importing takes longer than toys do
+        import_module(part.program)
     outcomes: list[Outcome] = []
     ends_at = time.monotonic() + options.minutes * 60
     while remaining:

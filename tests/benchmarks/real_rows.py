@@ -120,6 +120,7 @@ def _measured(kind: Kind, folder: Path, options: argparse.Namespace) -> Iterator
         for seed in range(3 if options.tiny else kind.rows)
     ]
     given: dict[str, Any] = {}
+    errors: list[Exception] = []
     for more in kind.options[: 2 if options.tiny else None]:
         named = {"pipeline": kind.name, "options": line(given | more) or "none"}
         try:
@@ -128,7 +129,12 @@ def _measured(kind: Kind, folder: Path, options: argparse.Namespace) -> Iterator
             yield named | {"error": error.problem}
             continue
         given |= more
-        yield from (named | result for result in _ways(model, rows))
+        try:
+            yield from (named | result for result in _ways(model, rows))
+        except Exception as error:  # the other options tell something all the same
+            errors.append(error)
+    if errors:
+        raise ExceptionGroup("some options failed", errors)
 
 
 def _ways(model: Model, rows: Sequence[Request]) -> Iterator[Result]:

@@ -130,19 +130,24 @@ def run(argv: Sequence[str], tell: Tell) -> None:
 def _results(options: argparse.Namespace) -> Iterator[Result]:
     numerics = numerics_of(Options(matmul=options.matmul), threads=1, device=options.device)
     numerics.apply()
-    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[options.dtype]
+    errors: list[Exception] = []
     for case in cases(tiny=options.tiny):
-        if options.case not in case.name.lower():
-            continue
-        with torch.no_grad():
-            module = build(case.build, options.device, dtype)
-            products = numerics.matmul or "cpu"
-            bench = Bench(case, module, options.device, dtype)
-            yield from bench.alone(products)
-            if not options.alone:
-                yield from bench.all_products(products)
-        del module, bench
+        try:
+            yield from _of_case(case, numerics.matmul or "cpu", options)
+        except Exception as error:  # the other cases tell something all the same
+            errors.append(error)
         free_memory()
+    if errors:
+        raise ExceptionGroup("some cases failed", errors)
+
+
+def _of_case(case: Case, products: str, options: argparse.Namespace) -> Iterator[Result]:
+    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[options.dtype]
+    with torch.no_grad():
+        bench = Bench(case, build(case.build, options.device, dtype), options.device, dtype)
+        yield from bench.alone(products)
+        if not options.alone:
+            yield from bench.all_products(products)
 
 
 def build(make: Callable[[], nn.Module], device: str, dtype: torch.dtype) -> nn.Module:
@@ -281,7 +286,6 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=("bf16", "fp32"), default="bf16")
     parser.add_argument("--matmul", choices=("default", "no_split_k"), default="no_split_k")
-    parser.add_argument("--case", default="", help="only those with this in their names, in small letters")
     parser.add_argument("--alone", action="store_true", help="one row at a time only")
     parser.add_argument("--tiny", action="store_true", help="toy width, for machines without a GPU")
     options = parser.parse_args(argv)

@@ -29,7 +29,7 @@ def check_quantization(quantization: Quantization, *, device: str | None) -> Non
     backend = quantization.backend
     if quantization.type == "float8_dynamic" and device is not None and not _has_fp8(device):
         raise ModelError(
-            f"quantization float8_dynamic does not run on {_named(device)}: it needs an Ada GPU or a later one",
+            f"quantization float8_dynamic does not run on {_named(device)}, but on Ada GPUs and later ones",
             "use float8_weight_only, or leave it out; in place of `speed: fastest` use `speed: exact`",
         )
     try:
