@@ -87,7 +87,7 @@ class Numerics:
                 "load models of one process with one `matmul`",
             )
         is_set = all(os.environ.get(name) == value for name, value in self.variables.items())
-        if not is_set and torch.cuda.is_initialized():
+        if not is_set and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             values = " ".join(f"{name}={value}" for name, value in self.variables.items())
             raise ModelError(
                 f"matmul is {self.matmul!r}, which must be set before CUDA starts, and it has started",

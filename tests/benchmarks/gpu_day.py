@@ -1,6 +1,6 @@
 """Everything that is to be known of a GPU, in one command and under ten minutes; without Ray, and offline.
 
-    python -m tests.benchmarks.gpu_day OUT                        # OUT/report.md, OUT/report.json
+    python -m tests.benchmarks.gpu_day OUT                        # a report there, as Markdown and as JSON
     python -m tests.benchmarks.gpu_day OUT --device cpu --small   # the same with toys, anywhere
 
 Runs tests/gpu; which modules need pins at which sizes with products as torch sums them, in one piece, and by

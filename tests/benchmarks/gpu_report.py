@@ -27,7 +27,7 @@ class Outcome:
 
 
 def write_report(folder: Path, outcomes: Sequence[Outcome]) -> None:
-    """Write report.json and report.md, each whole at any moment."""
+    """Write it as JSON and as Markdown, each whole at any moment."""
     repeated = repeats(outcomes)
     content = {"parts": [asdict(outcome) for outcome in outcomes], "other process": repeated}
     _replace(folder / "report.json", json.dumps(content, indent=2) + "\n")

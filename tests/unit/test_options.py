@@ -12,7 +12,7 @@ from framefleet.jobs.job.schema import job_schema
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.model.options.schema import (
-    PRESETS,
+    SPEEDS,
     Options,
     Speed,
     read_options,
@@ -82,7 +82,7 @@ def test_a_record_of_a_gpu_says_how_products_were_summed() -> None:
 
 @pytest.mark.parametrize("speed", ["exact", "fastest"])
 def test_a_preset_is_the_options_that_it_sets(speed: Speed) -> None:
-    by_hand = read_options(PRESETS[speed]).numerics()
+    by_hand = read_options(SPEEDS[speed]).numerics()
     assert by_hand["compile"] is True
     assert read_options({"speed": speed}).numerics() == by_hand
     job = job_from_mapping({"table": "t", "output": "o", "model": {"path": "m", "speed": speed}})

@@ -135,7 +135,7 @@ Quantization = TorchAo | Quanto
 
 
 # What `speed` sets where a job says nothing else. exact: the model's own arithmetic, rounded in other places.
-PRESETS: Mapping[Speed, Mapping[str, Any]] = {
+SPEEDS: Mapping[Speed, Mapping[str, Any]] = {
     "exact": {"attention": "auto", "compile": True},
     "fastest": {
         "attention": "auto",
@@ -189,7 +189,7 @@ class Options(Strict):
         if not isinstance(given, dict) or not isinstance(speed := given.get("speed"), str):
             return given
         said = {name: value for name, value in given.items() if value is not None}
-        return {**PRESETS.get(speed, {}), **said}  # type: ignore[call-overload]
+        return {**SPEEDS.get(speed, {}), **said}  # type: ignore[call-overload]
 
     def numerics(self) -> dict[str, Any]:
         """What of them is set: part of every row's identity, and enough to set them again.
