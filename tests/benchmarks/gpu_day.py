@@ -36,7 +36,7 @@ RESULTS, ERROR, LOG = ".jsonl", ".error.txt", ".log.txt"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A module with `run`, which is given what tells a result.
+    """A module with `run`, which is given what tells a result; or with `main`, which prints.
 
     share: of the time, against the others'; what one leaves goes to the rest.
     """
@@ -132,6 +132,7 @@ class Run:
             state=self._state(),
             seconds=round(self._seconds or time.monotonic() - self._started, 1),
             results=[json.loads(one) for one in results if one.endswith("\n")],  # the last may be half of one
+            printed="" if results else log,
             error=error if self._state() == "failed" else "",
         )
 
@@ -156,7 +157,12 @@ def _work(part: Part, files: Path) -> None:
         redirect_stderr(log),
     ):
         try:
-            import_module(part.program).run(part.arguments, lambda one: out.write(json.dumps(one) + "\n"))
+            program = import_module(part.program)
+            if hasattr(program, "run"):
+                program.run(part.arguments, lambda result: out.write(json.dumps(result) + "\n"))
+            else:
+                sys.argv = [part.program, *part.arguments]
+                program.main()
         except BaseException:  # SystemExit of a parser too: the report tells
             files.with_suffix(ERROR).write_text(traceback.format_exc())
             sys.exit(1)

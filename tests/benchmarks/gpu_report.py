@@ -16,14 +16,15 @@ State = Literal["runs", "ended", "failed", "out of time"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How one part stands. error: the traceback, or the end of its log."""
+    """How one part stands. printed: by one without results. error: the traceback, or the end of its log."""
 
     part: str
     program: str
     state: State
     seconds: float
     results: Sequence[Result]
-    error: str
+    printed: str = ""
+    error: str = ""
 
 
 def write_report(folder: Path, outcomes: Sequence[Outcome]) -> None:
@@ -56,8 +57,8 @@ def _section(outcome: Outcome) -> str:
     lines = [f"## {outcome.part}: {outcome.state} after {outcome.seconds} s", f"`{outcome.program}`"]
     if outcome.results:
         lines.append(tables(outcome.results).rstrip())
-    if outcome.error:
-        lines.append("\n".join(f"    {line}" for line in outcome.error.splitlines()))
+    for text in filter(None, (outcome.printed, outcome.error)):
+        lines.append("\n".join(f"    {line}" for line in text.splitlines()))
     return "\n\n".join(lines) + "\n\n"
 
 

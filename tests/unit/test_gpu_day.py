@@ -32,6 +32,10 @@ def dies(_: Sequence[str], tell: Tell) -> None:
     os._exit(9)
 
 
+def prints() -> None:
+    print("| a table |", sys.argv[1])
+
+
 def hangs(_: Sequence[str], tell: Tell) -> None:
     tell({"case": "before"})
     time.sleep(60)
@@ -39,8 +43,9 @@ def hangs(_: Sequence[str], tell: Tell) -> None:
 
 @pytest.fixture(autouse=True)
 def programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    for program in (ends, fails, dies, hangs):
-        monkeypatch.setitem(sys.modules, f"told_{program.__name__}", SimpleNamespace(run=program))  # type: ignore[arg-type]
+    for program in (ends, fails, dies, hangs, prints):
+        module = SimpleNamespace(**{"main" if program is prints else "run": program})
+        monkeypatch.setitem(sys.modules, f"told_{program.__name__}", module)  # type: ignore[arg-type]
 
 
 def day(folder: Path, monkeypatch: pytest.MonkeyPatch, *programs: Callable[..., Any], minutes: float) -> Any:
@@ -77,13 +82,20 @@ def test_a_part_that_takes_too_long_is_ended_and_keeps_what_it_told(
     assert report["parts"][0]["results"] == [{"case": "before"}]
 
 
+def test_what_a_program_without_results_prints_is_in_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = day(tmp_path, monkeypatch, prints, minutes=1)
+    assert report["parts"][0]["printed"] == "| a table | --x\n"
+
+
 def test_results_of_one_kind_are_one_table() -> None:
     text = tables([{"a": 1}, {"a": "x|y"}, {"b": 2}])
     assert text == "| a |\n| --- |\n| 1 |\n| x\\|y |\n\n| b |\n| --- |\n| 2 |\n"
 
 
 def test_a_report_of_a_part_that_still_runs_is_whole(tmp_path: Path) -> None:
-    runs = Outcome(part="p", program="x", state="runs", seconds=1.0, results=[], error="")
+    runs = Outcome(part="p", program="x", state="runs", seconds=1.0, results=[])
     write_report(tmp_path, [runs])
     assert json.loads((tmp_path / "report.json").read_text())["parts"][0]["state"] == "runs"
     assert "## p: runs after 1.0 s" in (tmp_path / "report.md").read_text()
