@@ -50,13 +50,14 @@ class Part:
 def parts(*, device: str, small: bool) -> list[Part]:
     there = ("--device", device, *(["--tiny"] * small))
     width, rows = "tests.benchmarks.real_width", "tests.benchmarks.real_rows"
+    bits = (*there, *(["--dtype", "fp32"] * small))  # on a CPU bf16 takes its time
     tests = ["--collect-only"] * small
     return [
         Part(name="machine", program="tests.benchmarks.gpu_machine", arguments=[], share=40),
         Part(name="tests", program="tests.benchmarks.gpu_tests", arguments=tests, share=110),
-        Part(name="one piece", program=width, arguments=there, share=130),
-        Part(name="another process", program=width, arguments=[*there, "--alone"], share=40),
-        Part(name="as torch sums", program=width, arguments=[*there, "--matmul", "default"], share=80),
+        Part(name="one piece", program=width, arguments=bits, share=130),
+        Part(name="another process", program=width, arguments=[*bits, "--alone"], share=40),
+        Part(name="as torch sums", program=width, arguments=[*bits, "--matmul", "default"], share=80),
         Part(name="rows of videos", program=rows, arguments=[*there, "--case", "wan"], share=90),
         Part(name="rows of images", program=rows, arguments=[*there, "--case", "stable"], share=90),
     ]

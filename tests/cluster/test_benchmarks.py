@@ -40,7 +40,7 @@ def test_every_program_is_here() -> None:
     assert {file.stem for file in files if "__main__" in file.read_text("utf-8")} == set(PROGRAMS)
 
 
-@pytest.mark.parametrize("name", ["audit", "load", "real_width"])
+@pytest.mark.parametrize("name", ["audit", "load"])
 def test_it_runs_to_its_end(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments, last = PROGRAMS[name]
     run(name, arguments)

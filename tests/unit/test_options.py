@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ from framefleet.pipeline.model.options.schema import (
     recorded_options,
 )
 from framefleet.pipeline.model.options.tuning import script_setup
+from tests.commands import command
+from tests.tiny import tiny
 
 EVERY: dict[str, Any] = {
     "attention": "auto",
@@ -98,6 +101,14 @@ def test_what_a_job_says_itself_stays_beside_a_preset() -> None:
         model="m",
     )
     assert job.model.options.numerics() == {"attention": "native"}
+
+
+def test_plan_prints_what_a_preset_came_to(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("prompt\na red ball\n")
+    places = ("--table", tmp_path / "t.csv", "--model", tiny("wan"), "--output", tmp_path / "out")
+    ended = command("plan", *places, "--set", "model.speed=exact", "--set", "model.attention=native")
+    assert ended.exit_code == 0, ended.output
+    assert "model:  attention: native, compile: true\n" in ended.output
 
 
 def test_auto_that_became_nothing_is_left_out_of_a_replay() -> None:
