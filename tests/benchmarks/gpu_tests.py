@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from tests.benchmarks.results import Tell
-from tests.jobs import ROOT
 
+TESTS = Path(__file__).parents[1] / "gpu"
 MAX_SHOWN = 3000
 # Not those of pyproject.toml: they refuse settings of plugins, which a borrowed machine may lack.
 OPTIONS = ("-q", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib")
@@ -32,5 +33,5 @@ class _Telling:
 
 def run(arguments: Sequence[str], tell: Tell) -> None:
     """Tell them; raise if one has failed."""
-    code = pytest.main([*arguments, *OPTIONS, str(ROOT / "tests/gpu")], [_Telling(tell)])
+    code = pytest.main([*arguments, *OPTIONS, str(TESTS)], [_Telling(tell)])
     assert code == pytest.ExitCode.OK, f"pytest ended with {code!r}"
