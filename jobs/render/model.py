@@ -23,7 +23,6 @@ def check_model(job: Job, model: OpenedModel) -> None:
         folder=model.configs,
         components=model.weights.components,
         device="cpu" if _is_on_cpu(job) else None,
-        has_loras=bool(job.loras),
     )
 
 

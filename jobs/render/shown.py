@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -16,6 +17,7 @@ from framefleet.jobs.show.headline import duration
 from framefleet.jobs.show.libraries import quiet_libraries
 from framefleet.jobs.show.progress import watch_on
 from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.records import FAILURES, RECORDS
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.render.probe.probe import Probed
@@ -42,6 +44,8 @@ def show_plan(job: Job, *, probe: bool = False) -> None:
         plan = plan_job(job, watch, probe=probe)
     stdout.say(f"table:  {plan.resolved.table.location}")
     stdout.say(f"output: {plan.resolved.store.url_of('')}")
+    if options := plan.resolved.model.options.numerics():
+        stdout.say(f"model:  {', '.join(f'{name}: {_shown(value)}' for name, value in options.items())}")
     stdout.print(_counts(plan))
     stdout.print(_shapes(plan))
     check_valid(plan.survey, plan.resolved.table, on_invalid=job.on_invalid, verb="rendered")
@@ -102,6 +106,10 @@ def _audit_lines(summary: Summary) -> list[str]:
         for kind in summary.unrepeatable
     ]
     return [*lines, "audit: see docs/exactness.md"] if lines else []
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else canonical_json(value)
 
 
 def _counts(plan: JobPlan) -> Table:

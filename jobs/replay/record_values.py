@@ -10,7 +10,7 @@ from framefleet.jobs.render.claimed import Sha256
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.strict import Strict
 from framefleet.pipeline.model.loras.asked import ARGUMENT, MAX_WEIGHT
-from framefleet.pipeline.model.options.schema import Options, recorded_options
+from framefleet.pipeline.model.options.schema import Matmul, Options, recorded_options
 from framefleet.pipeline.model.specs.bounds import MAX_LIST
 from framefleet.pipeline.model.specs.dtypes import DType, DTypeName
 from framefleet.pipeline.outputs.json_file import not_ours, read_as
@@ -49,6 +49,7 @@ class Environment(BaseModel):
     device: Annotated[str, StringConstraints(pattern=r"^(cpu|mps|(cuda|xpu)(:[0-9]{1,3})?)$")]
     threads: Annotated[int, Field(ge=1, le=_MAX_THREADS)]
     attention: str | None = None
+    matmul: Matmul | None = None
 
 
 _ENVIRONMENT = TypeAdapter(Environment)

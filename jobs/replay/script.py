@@ -18,6 +18,7 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.loras.asked import Lora, adapter_name, adapters_in, without_loras
 from framefleet.pipeline.model.loras.files import SAFETENSORS, fetch_lora
 from framefleet.pipeline.model.model import for_diffusers, source_of, weights_of
+from framefleet.pipeline.model.numerics import Numerics, numerics_of
 from framefleet.pipeline.model.options.checks import check_options
 from framefleet.pipeline.model.options.schema import ModelOffload
 from framefleet.pipeline.model.options.tuning import Setup, script_setup
@@ -41,9 +42,9 @@ TEMPLATE = '''\
 {environment}
 
 import hashlib
-import random
+{os}import random
 import sys
-
+{variables}
 import numpy
 import torch
 {modules}{imports}
@@ -53,9 +54,7 @@ ARGUMENTS = {arguments}
 SEED = {seed}
 {digests}
 
-torch.set_num_threads({threads})  # on CPU their number chooses kernels
-torch.backends.cudnn.benchmark = False
-torch.backends.cudnn.deterministic = True
+{numerics}
 {tf32}
 {loading}
 {loras}{guiders}{setup}
@@ -146,7 +145,8 @@ def _setup(recorded: Recorded, spec: PipelineSpec, components: Collection[Compon
 def _filled(
     recorded: Recorded, source: Source, call: ScriptCall, choice: SchedulerChoice, setup: Setup
 ) -> str:
-    environment = recorded.environment
+    environment, model = recorded.environment, recorded.model
+    numerics = numerics_of(model.options, threads=model.threads, device=model.device)
     return TEMPLATE.format(
         row_id=recorded.record.row_id,
         framefleet=_in_comment(recorded.claim.framefleet),
@@ -161,7 +161,9 @@ def _filled(
         arguments=_python(call.arguments),
         seed=repr(recorded.request.seed),
         digests="\n".join(_digests(recorded.record)),
-        threads=repr(recorded.model.threads),
+        os="import os\n" if numerics.variables else "",
+        variables=_variables(numerics),
+        numerics="\n".join(map(str, numerics.settings())),
         tf32=_tf32(environment),
         loading=call.loading,
         guiders=call.guiders,
@@ -245,6 +247,11 @@ def _python(arguments: Mapping[str, Any]) -> str:
     """Return the arguments as Python, one to a line; floats keep every bit."""
     lines = "".join(f"    {name!r}: {value!r},\n" for name, value in sorted(arguments.items()))
     return f"{{\n{lines}}}"
+
+
+def _variables(numerics: Numerics) -> str:
+    """Return the lines that must come before torch is imported."""
+    return "".join(f"\nos.environ[{name!r}] = {value!r}" for name, value in numerics.variables.items())
 
 
 def _tf32(environment: Mapping[str, Any]) -> str:

@@ -123,13 +123,14 @@ def _check_model(job: TrainJob, model: OpenedModel) -> None:
     options = model.settings.options
     check_dtype(model.settings.dtype, model.spec.components)
     _check_options(options, job.train.part)
+    if options.compile and job.train.lora:
+        raise JobError("train.lora is set, and model.compile is too", "leave one of them out")
     check_options(
         options,
         model.spec,
         folder=model.configs,
         components=model.weights.components,
         device=None,
-        has_loras=job.train.lora is not None,
     )
 
 

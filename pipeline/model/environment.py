@@ -1,4 +1,4 @@
-"""What else decides the bits of a clip: libraries, processor, threads. Set once, recorded with each clip."""
+"""What else decides the bits of a clip: libraries, processor, numerics. Recorded with each clip."""
 
 from __future__ import annotations
 
@@ -13,23 +13,15 @@ from typing import Any
 import torch
 
 import framefleet
+from framefleet.pipeline.model.numerics import Numerics
 from framefleet.pipeline.model.specs.dtypes import ResolvedDType
 
 PACKAGES = ("diffusers", "transformers", "accelerate", "peft", "numpy", "av")
 
 
-def set_numerics(*, threads: int) -> None:
-    """Fix what torch would otherwise choose by machine. Affects the whole process.
-
-    threads: on CPU their number chooses kernels, so it is part of every row's identity.
-    """
-    torch.set_num_threads(threads)
-    # Benchmarking picks kernels by the clock, so two runs may differ.
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
-
-
-def environment(device: str, dtype: ResolvedDType, *, packages: Collection[str] = ()) -> dict[str, Any]:
+def environment(
+    device: str, dtype: ResolvedDType, numerics: Numerics, *, packages: Collection[str] = ()
+) -> dict[str, Any]:
     """Return what a record says about where it was rendered. packages: more that decide bits here."""
     found: dict[str, Any] = {
         "framefleet": framefleet.__version__,
@@ -37,13 +29,13 @@ def environment(device: str, dtype: ResolvedDType, *, packages: Collection[str] 
         "torch": torch.__version__,
         "device": device,
         "dtype": dtype,
-        "threads": torch.get_num_threads(),
+        "threads": numerics.threads,
         "cpu": f"{_cpu_model()} ({torch.backends.cpu.get_cpu_capability()})",
     }
     found |= {package: _version(package) for package in (*PACKAGES, *packages)}
     if device.startswith("cuda"):
         found |= _cuda(device)
-    return found
+    return found | ({"matmul": numerics.matmul} if numerics.matmul else {})
 
 
 def source_fingerprint() -> str:

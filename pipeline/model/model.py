@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.environment import environment, set_numerics
+from framefleet.pipeline.model.environment import environment
 from framefleet.pipeline.model.loras.asked import Lora, loras_of
 from framefleet.pipeline.model.loras.files import fetch_lora
+from framefleet.pipeline.model.numerics import numerics_of
 from framefleet.pipeline.model.options.attention import Attention
 from framefleet.pipeline.model.options.checks import check_options
 from framefleet.pipeline.model.options.offload import modules_of
@@ -79,8 +80,8 @@ def load_model(
     pickles of tensors where there are no safetensors. dtype: auto, fp32, fp16, bf16, or of each component, as
     {"default": "bf16", "vae": "fp32"}. loras: by the name that requests give them, each a path or a mapping
     with the fields of `Lora`. options: as below `model:` in a job, `offload="group"`; see `Options`.
-    Sets the number of torch's threads for the whole process: on CPU it chooses kernels. Raises ModelError
-    when the model is incomplete, corrupted, not the locked one, or holds pickles only.
+    Sets torch's numerics for the whole process (see `Numerics`), on a GPU before anything else uses it.
+    Raises ModelError when the model is incomplete, corrupted, not the locked one, or holds pickles only.
     """
     settings = ModelSettings(
         path=str(path),
@@ -103,6 +104,8 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     expected: the SHA-256 of every file, as the driver found them; without them lock and hub are asked.
     """
     device = _device(settings.device)
+    numerics = numerics_of(settings.options, threads=settings.threads, device=device)
+    numerics.apply()
     source = source_of(settings)
     if expected:
         folder, digests = fetched_as(source, expected)
@@ -111,10 +114,8 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     spec = inspect_model(folder)
     check_dtype(settings.dtype, spec.components)
     options, components = settings.options, components_in(folder)
-    has_loras = bool(settings.loras)
-    check_options(options, spec, folder=folder, components=components, device=device, has_loras=has_loras)
+    check_options(options, spec, folder=folder, components=components, device=device)
     dtype = resolved(settings.dtype, device=device, preset=spec.preset)
-    set_numerics(threads=settings.threads)
     loras = {n: fetch_lora(n, lora, settings.storage_options) for n, lora in settings.loras.items()}
     quantized = quantization_config(options, {component.name: component.library for component in components})
     with sealed(folder, digests) as place:
@@ -147,7 +148,7 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
         spec=spec,
         digests=digests,
         digest=model_digest(digests),
-        environment=environment(device, dtype, packages=packages_of(options, device)),
+        environment=environment(device, dtype, numerics, packages=packages_of(options, device)),
         attention=attention,
     )
 
@@ -190,10 +191,13 @@ def _check_filled(pipe: Any, folder: Path) -> None:
 
 
 def _device(name: str) -> str:
+    """Return the device. Raises ModelError for one that is not here; starts no CUDA that is."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=name)
+        device = torch.device(name)
+        if device.type != "cuda" or (device.index or 0) >= torch.cuda.device_count():
+            torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without CUDA
         raise ModelError(f"device {name!r} cannot be used: {error}", "use cpu, or auto") from error
     return name

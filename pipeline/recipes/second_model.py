@@ -116,9 +116,12 @@ def _unknown(name: str, declared: Mapping[str, SecondModel]) -> Refused:
 class SecondModels:
     """Those that the rows of one renderer may name."""
 
-    def __init__(self, declared: Mapping[str, SecondModel], *, device: str, threads: int) -> None:
+    def __init__(self, declared: Mapping[str, SecondModel], *, beside: Model) -> None:
+        """beside: the renderer's own model, which says what holds for the whole process."""
         self.declared = declared
-        self._device, self._threads = device, threads
+        environment, settings = beside.environment, beside.settings
+        self._shared = {"device": environment["device"], "threads": settings.threads}
+        self._matmul = {"matmul": settings.options.matmul}
         # One beside the job's own is as much as a GPU may hold.
         self._last: tuple[str, Model, OwnPipelines] | None = None
 
@@ -136,7 +139,8 @@ class SecondModels:
             )
         if self._last is None or self._last[0] != name:
             self._last = None
-            settings = replace(found.settings, device=self._device, threads=self._threads)
+            options = found.settings.options.model_copy(update=self._matmul)
+            settings = replace(found.settings, options=options, **self._shared)
             model = load(settings, found.files)
             self._last = name, model, OwnPipelines(model.pipe)
         _, model, pipelines = self._last

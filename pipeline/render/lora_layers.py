@@ -9,6 +9,10 @@ weights.
 peft's own way to mix adapters in a batch, `adapter_names`, knows neither weights nor several adapters of
 one row, and joins the rows of one adapter in one product, which may round differently.
 
+Layers inside of a compiled block are left alone: the compiler puts an adapter's products together with
+others, and makes a graph for each set of adapters and weights. So these layers are set before the forward of
+the network, in which all rows must have the same.
+
 Rows must be outermost in what a layer is given, as they are in the denoisers of diffusers; a forward whose
 rows do not divide it is refused.
 """
@@ -22,16 +26,30 @@ from torch import Tensor, nn
 
 from framefleet.pipeline.hooks.adapters import Adapters, working_rows
 from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.model.options.regions import compiled_in
 from framefleet.pipeline.render.fused.joining import OUTERMOST, row_slice, stack
 
 _Forward = Callable[..., Tensor]
 
 
 class LoraLayers:
-    """The LoRA layers of a model, by name. Put around their `forward` by `intercept`."""
+    """The LoRA layers of a model, to be put around by `intercept`.
+
+    layers: outside of compiled blocks, by name; it goes around their `forward`. networks: those that have
+    some inside; `around` goes around theirs.
+    """
 
     def __init__(self, components: Mapping[str, nn.Module]) -> None:
-        self.layers: dict[str, Any] = dict(_adapted(components))
+        self._all: dict[str, Any] = dict(_adapted(components))
+        self.networks: dict[str, nn.Module] = {}
+        self._compiled: dict[str, list[Any]] = {}  # layers, by network
+        self.layers = dict(self._all)
+        for component, module in components.items():
+            regions = tuple(f"{component}.{region}" for region in compiled_in(module))
+            inside = [name for name in self.layers if name.startswith(regions)]
+            if inside:
+                self.networks[component] = module
+                self._compiled[component] = [self.layers.pop(name) for name in inside]
 
     def __call__(self, name: str, forward: _Forward, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         layer, rows = self.layers[name], working_rows()
@@ -55,14 +73,22 @@ class LoraLayers:
         joined: Tensor = stack(outputs, OUTERMOST)
         return joined
 
+    def around(self, component: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a network that has compiled layers, set for the rows that it works on."""
+        rows = working_rows()
+        assert all(row == rows[0] for row in rows), "forwards of compiled blocks are of equal LoRAs"
+        for layer in self._compiled[component] if rows else ():
+            _switch_on(layer, _present(layer, rows[0]))
+        return forward(*args, **kwargs)
+
     def switch_on(self, row: Adapters) -> None:
         """Set all layers for a row, as `pipe.set_adapters` does."""
-        for layer in self.layers.values():
+        for layer in self._all.values():
             _switch_on(layer, _present(layer, row))
 
     def used_in(self, component: str, row: Adapters) -> Adapters:
         """Return those of a row's adapters that change what this component returns."""
-        layers = [layer for name, layer in self.layers.items() if name.startswith(f"{component}.")]
+        layers = [layer for name, layer in self._all.items() if name.startswith(f"{component}.")]
         return tuple(pair for pair in row if any(pair[0] in layer.r for layer in layers))
 
 

@@ -85,11 +85,7 @@ class Renderer:
         known = KnownRecipes(recipes)
         numerics = model.settings.numerics(self.batching.mode)
         self._identity = Identity(model_digest=model.digest, numerics=numerics, recipes=known)
-        others = SecondModels(
-            open_second_models(second_models or {}),
-            device=model.environment["device"],
-            threads=model.settings.threads,
-        )
+        others = SecondModels(open_second_models(second_models or {}), beside=model)
         inputs = inputs or Inputs([os.getcwd(), os.sep])
         self._check = RequestCheck(model, known, others, inputs, self._identity)
         self.idle = Idle(model.environment["device"])  # since now; whoever has rows says when there are none
@@ -194,7 +190,11 @@ class Renderer:
         vae = getattr(self.model.pipe, "vae", None)
         encode = timed("encode_s", self._encoders, self._seconds)
         decode = timed("decode_s", as_it_is, self._seconds)
-        with ExitStack() as stack, intercept(self._loras.layers, self._loras):
+        with (
+            ExitStack() as stack,
+            intercept(self._loras.networks, self._loras.around),
+            intercept(self._loras.layers, self._loras),
+        ):
             stack.callback(self._encoders.leave)
             stack.enter_context(intercept(self.model.text_encoders(), encode))
             stack.enter_context(intercept({"vae": vae} if vae else {}, decode, method="decode"))

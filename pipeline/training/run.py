@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import metadata
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.memory import is_out_of_memory
 from framefleet.pipeline.model.model import load
+from framefleet.pipeline.model.numerics import DEFAULT
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.training.dataset.batches import Batches
@@ -64,7 +66,9 @@ class _Run:
         # Under autocast, norms of fp32 weights: that no fused kernel takes them is nothing to act on.
         warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
         tell("loading the model")
-        self._model = load(training.model, training.files)
+        # Batches of a training are what they are: nothing depends on how their products are summed.
+        options = training.model.options.model_copy(update={"matmul": DEFAULT})
+        self._model = load(replace(training.model, options=options), training.files)
         self._task = task_for(self._model.pipe, self._settings)
         self._rows = PreparedRows(
             training.rows,

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from diffusers import WanTransformer3DModel
 
-from framefleet.pipeline.model.environment import set_numerics
+from framefleet.pipeline.model.numerics import Numerics
 from framefleet.pipeline.training.denoiser.task import DenoiserTask
 from framefleet.pipeline.training.freezing import choose_parameters
 from framefleet.pipeline.training.learner import Learner
@@ -89,7 +89,7 @@ class Measured:
 
 def measure(case: str, size: Size, device: torch.device, *, steps: int) -> Measured:
     """Train for some steps on random clips."""
-    set_numerics(threads=1)
+    Numerics(threads=1).apply()
     torch.manual_seed(0)
     settings = TrainSettings(steps=WARM_UP + steps, batch_size=size.batch_size, **CASES[case])
     pipe = wan()

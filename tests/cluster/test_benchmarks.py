@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from unittest import mock
 
 import pytest
 import torch
 
+from tests.benchmarks.gpu_day import parts
 from tests.jobs import ROOT
 from tests.warm.process import start
 
@@ -19,9 +22,11 @@ PROGRAMS = {
     "audit": (["--rows", "2"], "a renderer keeps the pipeline as it is"),
     "bench": (["--short"], "| a recipe that looks |"),
     "checks": (["--short"], "| 2,000 |"),
+    "gpu_day": (["--device", "cpu", "--small"], "report.md"),
     "load": (["--short"], "| float32 | framefleet |"),
     "pixels": (["--short"], "| a recipe that looks |"),
     "probes": (["--rows", "2"], "remembered"),
+    "real_rows": (["--tiny"], "way: fast"),
     "real_width": (["--tiny", "--dtype", "fp32"], "pinned:"),
     "training": (["--short"], "bf16, checkpointing"),
 }
@@ -38,7 +43,7 @@ def test_every_program_is_here() -> None:
     assert {file.stem for file in files if "__main__" in file.read_text("utf-8")} == set(PROGRAMS)
 
 
-@pytest.mark.parametrize("name", ["audit", "load", "real_width"])
+@pytest.mark.parametrize("name", ["audit", "load"])
 def test_it_runs_to_its_end(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments, last = PROGRAMS[name]
     run(name, arguments)
@@ -54,8 +59,23 @@ def test_one_that_starts_others_runs_to_its_end(name: str) -> None:
     assert last in printed
 
 
+def test_a_gpu_day_ends_with_a_report_of_every_part(tmp_path: Path) -> None:
+    arguments, last = PROGRAMS["gpu_day"]
+    process = start("-m", "tests.benchmarks.gpu_day", str(tmp_path), *arguments, stderr=subprocess.PIPE)
+    printed, told = process.communicate()
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert {part["part"]: part["state"] for part in report["parts"]} == dict.fromkeys(
+        [part.name for part in parts(device="cpu", small=True)], "ended"
+    ), report
+    assert process.returncode == 0, told
+    assert printed.strip() == str(tmp_path / last)
+    assert all(part["results"] for part in report["parts"])
+    assert all(repeated["is the same"] for repeated in report["other process"])
+    assert "| exact |" in (tmp_path / last).read_text()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
-@pytest.mark.parametrize("name", ["load", "real_width", "training"])
+@pytest.mark.parametrize("name", ["load", "real_rows", "real_width", "training"])
 def test_without_a_gpu_it_says_what_is_missing(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         run(name, ["--device", "cuda"])

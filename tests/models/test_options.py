@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from framefleet.pipeline.model.options.step_cache import hooks_of
 from framefleet.pipeline.recipes.recipe import Recipe, generate
 from framefleet.pipeline.render.fused.batching import Batching
 from tests.crafter import TEXT, crafter
+from tests.loras import WEIGHTS, lora_rows, plain_digest, plain_pipe, save_lora
 from tests.options import Case, by_hand, digest, plain, rendered, requests
 from tests.tiny import tiny
 
@@ -196,16 +198,31 @@ def test_components_that_take_turns_on_the_device_keep_their_hooks_and_frames() 
     assert sum(clip.batch_size for clip in clips) > len(clips)
 
 
-def test_compiled_rows_are_those_of_plain_calls_compiled_by_hand() -> None:
-    case = Case(
-        options={"compile": True},
-        once=lambda pipe: pipe.transformer.compile_repeated_blocks(fullgraph=True, dynamic=False),
-    )
-    model = load_model(tiny("wan"), dtype="fp32", compile=True)
-    clips = rendered(model, requests(), Batching(max_rows=1))
+def test_compiled_rows_of_any_lora_and_shape_are_those_compiled_by_hand(tmp_path: Path) -> None:
+    files = {"style": save_lora("wan", "style", tmp_path)}
+    model = load_model(tiny("wan"), dtype="fp32", loras=files, compile=True)
+    rows = lora_rows("wan", ["style", None, "style:0.5", "style"])
+    rows[1] = replace(rows[1], arguments=rows[1].arguments | {"height": 2 * rows[1].arguments["height"]})
+    clips = rendered(model, rows, Batching(max_rows=1))
     assert all(block._compiled_call_impl for block in model.pipe.transformer.blocks)
-    assert [clip.frames_sha256 for clip in clips] == list(by_hand(case, [clip.request for clip in clips]))
+    bare, adapted = (plain_pipe("wan", torch.float32, loras) for loras in ({}, files))
+    for pipe in (bare, adapted):
+        pipe.transformer.eval().compile_repeated_blocks(fullgraph=True, dynamic=False)
+    for clip, row in zip(clips, rows, strict=True):
+        weights = WEIGHTS[row.arguments.get("lora")]
+        assert clip.frames_sha256 == plain_digest(adapted if weights else bare, row, weights)
     assert model.settings.numerics("exact")["compile"] is True
+
+
+def test_rows_of_weights_laid_out_by_pixels_share_forwards_and_are_those_of_plain_calls() -> None:
+    model, pipe = load_model(tiny("sd"), dtype="fp32", channels_last=True), plain("sd")
+    for part in (pipe.unet, pipe.vae):
+        part.to(memory_format=torch.channels_last)
+    assert model.pipe.unet.conv_in.weight.stride() == pipe.unet.conv_in.weight.stride()
+    assert model.pipe.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    clips = rendered(model, requests("sd"))
+    assert [clip.frames_sha256 for clip in clips] == [digest(pipe, clip.request) for clip in clips]
+    assert sum(clip.batch_size for clip in clips) > len(clips)
 
 
 def test_models_whose_classes_are_not_of_diffusers_take_options_too() -> None:

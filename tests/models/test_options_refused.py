@@ -37,6 +37,11 @@ from tests.tiny import tiny
             {"quantization": {"backend": "torchao", "type": "int8_weight_only", "components": ["vae"]}},
             "found nothing in vae",
         ),
+        ("wan", {"channels_last": True}, "convolves over time"),
+        ("wan", {"matmul": "triton"}, "needs a GPU"),
+        ("wan", {"matmul": "triton", "compile": True}, "matmul triton does not go together with compile"),
+        ("wan", {"speed": "fastest"}, "does not run on cpu"),
+        ("cogvideox", {"speed": "exact"}, "no regions of (?s:.*)`compile: false` beside `speed`"),
         ("wan", {"vae_tilling": True}, "model option vae_tilling"),
     ],
 )

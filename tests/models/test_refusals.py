@@ -195,11 +195,3 @@ def test_a_lora_that_is_a_pickle(values: Values, tmp_path: Path) -> None:
     problem, fix = refused(values)
     assert "pickle" in problem
     assert "allow_pickle" in fix
-
-
-def test_loras_beside_compiled_blocks(values: Values, tmp_path: Path) -> None:
-    values["loras"] = {"style": str(save_lora("wan", "style", tmp_path))}
-    values["model"]["compile"] = True
-    problem, fix = refused(values)
-    assert "compile does not go together with LoRAs" in problem
-    assert fix == "leave one of them out"

@@ -52,18 +52,15 @@ def add_adapter(network: Mixer, name: str, targets: list[str]) -> None:
     network.requires_grad_(False)
 
 
-def alone(network: Mixer, latents: Tensor, adapters: Adapters) -> Tensor:
-    for layer in LoraLayers({"unet": network}).layers.values():
-        layer.set_adapter([name for name, _ in adapters])  # type: ignore[operator]
-        for name, weight in adapters:
-            layer.set_scale(name, weight)  # type: ignore[operator]
+def alone(network: nn.Module, latents: Tensor, adapters: Adapters) -> Tensor:
+    LoraLayers({"unet": network}).switch_on(adapters)
     with torch.no_grad():
         output: Tensor = network(latents)
     return output
 
 
 def rendered(
-    network: Mixer,
+    network: nn.Module,
     latents: list[Tensor],
     rows: list[Adapters] = ROWS,
     batcher: Batcher | None = None,
@@ -78,7 +75,7 @@ def rendered(
             return output
 
     tasks = [batcher.start(lambda row=row: recipe(row)) for row in range(len(latents))]
-    with intercept(layers.layers, layers):
+    with intercept(layers.networks, layers.around), intercept(layers.layers, layers):
         while batcher.num_tasks:
             batcher.step()
     assert [task.error for task in tasks] == [None] * len(tasks)
@@ -93,6 +90,34 @@ def test_rows_of_different_adapters_share_a_forward_and_keep_their_bits(mixer: M
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(found, expected, strict=True))
     assert mixer.rows[-1] == 16
     assert "forward" not in vars(mixer.to_q)
+
+
+class Blocks(nn.Module):
+    """A denoiser whose block is compiled."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+        self.rows: list[int] = []
+
+    def forward(self, latents: Tensor) -> Tensor:
+        self.rows.append(latents.shape[0])
+        output: Tensor = self.block(latents)
+        return output
+
+
+def test_compiled_blocks_run_rows_of_equal_adapters_and_weights_at_once(mixer: Mixer) -> None:
+    network = Blocks(nn.Sequential(mixer.to_q, mixer.to_v)).eval()
+    network.block.compile(backend="eager", fullgraph=True, dynamic=False)
+    assert not LoraLayers({"unet": network}).layers
+    latents = [torch.randn(2, 3, 8) for _ in range(2 * len(ROWS))]
+    expected = [alone(network, row, ROWS[i % len(ROWS)]) for i, row in enumerate(latents)]
+    network.rows.clear()
+    fast = Batcher(Forwards({"unet": network}, Batching(mode="fast", min_gain=0)))
+    for mine, theirs in zip(rendered(network, latents, batcher=fast), expected, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    assert max(network.rows) == 4  # two rows of each
+    assert "forward" not in vars(network)
 
 
 @pytest.mark.parametrize("mixer", [True], indirect=True)

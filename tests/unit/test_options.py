@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,14 +12,24 @@ from framefleet.jobs.job.file import job_from_mapping, load_job
 from framefleet.jobs.job.schema import job_schema
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.model.options.schema import Options, read_options, recorded_options
+from framefleet.pipeline.model.options.schema import (
+    SPEEDS,
+    Options,
+    Speed,
+    read_options,
+    recorded_options,
+)
 from framefleet.pipeline.model.options.tuning import script_setup
+from tests.commands import command
+from tests.tiny import tiny
 
 EVERY: dict[str, Any] = {
     "attention": "auto",
     "cache": {"type": "pyramid", "cross_attention_block_skip_range": 3},
+    "channels_last": True,
     "compile": True,
     "layerwise_casting": "fp8_e5m2",
+    "matmul": "triton",
     "offload": {"type": "group", "blocks": 2, "disk": "/scratch"},
     "quantization": {"backend": "quanto", "type": "int4", "components": ["transformer"]},
     "vae_slicing": True,
@@ -39,7 +50,7 @@ def test_options_left_alone_are_not_in_the_identity() -> None:
 
 
 def test_every_option_has_its_place_in_the_identity() -> None:
-    assert set(EVERY) == set(Options.model_fields)
+    assert {*EVERY, "speed"} == set(Options.model_fields)
     numerics = read_options(EVERY).numerics()
     assert set(numerics) == set(EVERY)
     for name in EVERY:
@@ -63,6 +74,41 @@ def test_a_record_gives_the_options_back_with_what_auto_became() -> None:
     assert found.attention == "flash"
     assert found.numerics() == read_options(EVERY).numerics() | {"attention": "flash"}
     assert "/scratch" not in str(found.numerics())
+
+
+def test_a_record_of_a_gpu_says_how_products_were_summed() -> None:
+    gpu = {"device": "cuda:1"}
+    assert recorded_options({}, gpu | {"matmul": "no_split_k"}).matmul == "no_split_k"
+    assert recorded_options({}, gpu).matmul == "default"  # of a version that had no choice
+    assert recorded_options({"matmul": "default"}, {"device": "cpu"}).matmul == "default"
+
+
+@pytest.mark.parametrize("speed", ["exact", "fastest"])
+def test_a_preset_is_the_options_that_it_sets(speed: Speed) -> None:
+    by_hand = read_options(SPEEDS[speed]).numerics()
+    assert by_hand["compile"] is True
+    assert read_options({"speed": speed}).numerics() == by_hand
+    job = job_from_mapping({"table": "t", "output": "o", "model": {"path": "m", "speed": speed}})
+    assert job.model.options.numerics() == by_hand
+
+
+def test_what_a_job_says_itself_stays_beside_a_preset() -> None:
+    job = load_job(
+        None,
+        ["model.speed=exact", "model.compile=false", "model.attention=native"],
+        table="t",
+        output="o",
+        model="m",
+    )
+    assert job.model.options.numerics() == {"attention": "native"}
+
+
+def test_plan_prints_what_a_preset_came_to(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("prompt\na red ball\n")
+    places = ("--table", tmp_path / "t.csv", "--model", tiny("wan"), "--output", tmp_path / "out")
+    ended = command("plan", *places, "--set", "model.speed=exact", "--set", "model.attention=native")
+    assert ended.exit_code == 0, ended.output
+    assert "model:  attention: native, compile: true\n" in ended.output
 
 
 def test_auto_that_became_nothing_is_left_out_of_a_replay() -> None:
@@ -106,6 +152,7 @@ def test_a_job_takes_options_as_keys_below_model_and_on_the_command_line() -> No
         ({"cache": {"threshold": 1}}, "`model.cache` has no `type`", "write `model.cache.type: ...`"),
         ({"quantization": "torchao"}, "`model.quantization` is 'torchao'", "it must be a mapping"),
         ({"offload": {"type": "group", "blocks": 0}}, "`model.offload.blocks` is 0", "it must be greater"),
+        ({"speed": "fast"}, "`model.speed` is 'fast'", "it must be exact or fastest"),
         ({"compile": "yes"}, "`model.compile` is 'yes'", "it must be true or false"),
     ],
 )
@@ -128,12 +175,23 @@ def test_the_schema_describes_every_option() -> None:
 def test_a_script_makes_the_calls_in_the_order_of_a_worker() -> None:
     options = read_options({**EVERY, "attention": "flash", "offload": {"type": "group", "stream": True}})
     setup = script_setup(options, LIBRARIES, device="cuda", steps=7)
-    order = ("layerwise_casting", "tiling", "apply_group_offloading", "attention", "compile", "enable_cache")
+    order = (
+        "layerwise_casting",
+        "channels_last",
+        "use_triton",
+        "tiling",
+        "apply_group_offloading",
+        "attention",
+        "compile",
+        "enable_cache",
+    )
     text = "\n".join(setup.lines)
     assert sorted(order, key=text.index) == list(order)
+    assert "pipe.vae.to(memory_format=torch.channels_last)" in text
+    assert "framefleet.pipeline.model.triton_linear.use_triton(pipe.transformer)" in text
     assert "pipe.to(" not in text
     assert "'transformer': QuantoConfig(weights_dtype='int4')" in setup.quantization
-    assert setup.modules == {"diffusers.hooks"}
+    assert setup.modules == {"diffusers.hooks", "framefleet.pipeline.model.triton_linear"}
     assert {"QuantoConfig", "attention_backend", "PyramidAttentionBroadcastConfig"} <= set(setup.classes)
 
 

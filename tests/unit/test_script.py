@@ -105,6 +105,20 @@ def test_on_a_gpu_a_script_sets_tf32_as_it_was(tmp_path: Path) -> None:
     assert "torch.backends.cuda.matmul.allow_tf32 = False" in script
 
 
+def test_on_a_gpu_a_script_sums_products_as_they_were_summed(tmp_path: Path) -> None:
+    environment = ENVIRONMENT | {"device": "cuda", "matmul": "no_split_k"}
+    script = replay_script(output_with(tmp_path / "now", environment=json.dumps(environment)), ROW_ID)
+    before, after = script.split("import torch\n")
+    assert "os.environ['CUBLAS_WORKSPACE_CONFIG'] = ':16:8'" in before
+    assert "os.environ['CUBLASLT_WORKSPACE_SIZE'] = '1'" in before
+    assert "torch.backends.cuda.preferred_blas_library('cublaslt')" in after
+    assert "allow_bf16_reduced_precision_reduction = (False, False)" in after
+    del environment["matmul"]  # of a version that left them to torch
+    script = replay_script(output_with(tmp_path / "then", environment=json.dumps(environment)), ROW_ID)
+    assert "cublas" not in script.lower()
+    ast.parse(script)
+
+
 def test_a_row_of_a_users_recipe_has_no_script(tmp_path: Path) -> None:
     output = output_with(tmp_path, recipe="mine:refine")
     with pytest.raises(JobError, match="rendered by the recipe 'mine:refine'"):

@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 AUTO = "auto"
 # Fastest first, exact ones only: sage and its kin round attention itself. On Hopper cuDNN's kernel beats
 # FlashAttention 2. Where torch would choose the same one it is named all the same: records say what ran.
-ON_HOPPER = ("_flash_3", "_native_cudnn", "flash", "_native_flash", "native")
+CUDNN = "_native_cudnn"
+ON_HOPPER = ("_flash_3", CUDNN, "flash", "_native_flash", "native")
 ON_CUDA = ("flash", "_native_flash", "native")
 ON_CPU = ("_native_flash", "native")
 DOWNLOADED = "_hub"  # ends the names of kernels that are fetched from the hub when they are first asked for
@@ -113,7 +114,10 @@ def candidates(device: str) -> tuple[str, ...]:
     """Return what auto tries, fastest first."""
     if not device.startswith("cuda"):
         return ON_CPU
-    return ON_HOPPER if torch.cuda.get_device_capability(device) >= HOPPER else ON_CUDA
+    names = ON_HOPPER if torch.cuda.get_device_capability(device) >= HOPPER else ON_CUDA
+    # Off by `Numerics`, unless a job leaves products to torch.
+    has_cudnn = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
+    return tuple(name for name in names if has_cudnn or name != CUDNN)
 
 
 def has_choice(module: nn.Module) -> bool:

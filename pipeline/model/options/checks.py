@@ -7,6 +7,7 @@ decides is set in constructors.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,14 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec
 _HOOKS = "torch cannot compile blocks that diffusers put hooks on"
 # What was tried and fails with diffusers 0.42 and torch 2.13.
 APART = (
-    ("compile", "LoRAs", "a graph holds the LoRAs of the row that it was made for"),
     ("compile", "cache", _HOOKS),
     ("compile", "layerwise_casting", _HOOKS),
     ("compile", "offload group", _HOOKS),
     ("quantization", "layerwise_casting", "quantised weights have a type of their own"),
     ("quantization", "offload.disk", "quantised weights are not written to files"),
+    ("matmul triton", "compile", "a compiled block has products of its own"),
+    ("matmul triton", "quantization", "its kernel takes plain weights"),
+    ("matmul triton", "layerwise_casting", "its kernel takes weights of the dtype of their inputs"),
     ("quantization by quanto", "offload group", "diffusers moves groups of torchao's weights only"),
 )
 
@@ -43,15 +46,14 @@ def check_options(
     folder: Path,
     components: Sequence[Component],
     device: str | None = None,
-    has_loras: bool = False,
 ) -> None:
     """Raise ModelError for an option that this model, or this device, cannot do.
 
-    folder: holds the configs. device: None where it is not known yet. has_loras: whether rows may use some.
+    folder: holds the configs. device: None where it is not known yet.
     """
     if options == Options():
         return
-    _check_together(options, has_loras=has_loras)
+    _check_together(options)
     by_name = {component.name: component for component in components}
     denoisers = {name: _without_weights(by_name[name], folder) for name in denoisers_in(by_name)}
     if options.attention:
@@ -62,6 +64,11 @@ def check_options(
         check_cache(options.cache, denoisers, pipeline_class=spec.pipeline_class)
     if options.compile:
         _check_regions(denoisers)
+    if options.matmul == "triton":
+        _check_triton(device)
+    if options.channels_last:
+        vae = [_without_weights(by_name["vae"], folder)] if "vae" in by_name else []
+        _check_layout([*denoisers.values(), *vae])
     if options.quantization:
         check_quantization(options.quantization, device=device)
         _check_components(options.quantization.components or [], by_name)
@@ -72,11 +79,11 @@ def check_options(
             _check_vae(name, by_name.get("vae"), folder)
 
 
-def _check_together(options: Options, *, has_loras: bool) -> None:
+def _check_together(options: Options) -> None:
     group = options.offload if isinstance(options.offload, GroupOffload) else None
     used = {
         "compile": options.compile,
-        "LoRAs": has_loras,
+        "matmul triton": options.matmul == "triton",
         "cache": options.cache,
         "layerwise_casting": options.layerwise_casting,
         "quantization": options.quantization,
@@ -93,8 +100,25 @@ def _check_regions(denoisers: Mapping[str, Any]) -> None:
     for module in denoisers.values():
         if not getattr(module, "_repeated_blocks", None):
             raise ModelError(
-                f"compile: diffusers names no regions of {type(module).__name__} to compile", "leave it out"
+                f"compile: diffusers names no regions of {type(module).__name__} to compile",
+                "leave it out, or set `compile: false` beside `speed`",
             )
+
+
+def _check_triton(device: str | None) -> None:
+    if device is not None and not device.startswith("cuda"):
+        raise ModelError(f"matmul 'triton' needs a GPU, and the device is {device}", "leave it out")
+    if device is not None and find_spec("triton") is None:
+        raise ModelError("matmul 'triton' needs Triton", "pip install triton, or use no_split_k")
+
+
+def _check_layout(modules: Sequence[Any]) -> None:
+    """Raise ModelError unless there are 2-d convolutions, and no others: torch lays out all or none."""
+    for module in modules:
+        if any(weight.dim() == 5 for weight in module.parameters()):
+            raise ModelError(f"channels_last: {type(module).__name__} convolves over time", "leave it out")
+    if not any(weight.dim() == 4 for module in modules for weight in module.parameters()):
+        raise ModelError("channels_last: the model has no convolutions", "leave it out")
 
 
 def _check_components(names: Sequence[str], known: Mapping[str, Component]) -> None:

@@ -28,7 +28,10 @@ def check_quantization(quantization: Quantization, *, device: str | None) -> Non
     """Raise ModelError when its package is not there, or a device that is known does not do it."""
     backend = quantization.backend
     if quantization.type == "float8_dynamic" and device is not None and not _has_fp8(device):
-        raise ModelError(f"quantization float8_dynamic does not run on {device}", "use float8_weight_only")
+        raise ModelError(
+            f"quantization float8_dynamic does not run on {_named(device)}, but on Ada GPUs and later ones",
+            "use float8_weight_only, or leave it out; in place of `speed: fastest` use `speed: exact`",
+        )
     try:
         metadata.version(DISTRIBUTIONS[backend])
     except metadata.PackageNotFoundError:
@@ -67,6 +70,10 @@ def _component_config(quantization: Quantization, library: str) -> New:
         return New(module=library, name="TorchAoConfig", arguments={"quant_type": kind})
     key = "weights_dtype" if library == "diffusers" else "weights"
     return New(module=library, name="QuantoConfig", arguments={key: quantization.type})
+
+
+def _named(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
 def _has_fp8(device: str) -> bool:

@@ -25,6 +25,11 @@ def has_compiled(module: nn.Module) -> bool:
     return any(_is_compiled(part) for part in module.modules())
 
 
+def compiled_in(module: nn.Module) -> list[str]:
+    """Return the names of the regions that are compiled, each with a dot behind."""
+    return [f"{name}." for name, part in module.named_modules() if name and _is_compiled(part)]
+
+
 def separable(module: nn.Module) -> dict[str, nn.Module]:
     """Return the inner modules that may be run on their own, by name."""
     found: dict[str, nn.Module] = {}

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.strict import Strict
@@ -127,14 +127,32 @@ def _by_type(value: object) -> object:
 AnyCache = Annotated[FirstBlock | TaylorSeer | Mag | Pyramid | Faster, Field(discriminator="type")]
 AnyOffload = Annotated[ModelOffload | GroupOffload, Field(discriminator="type")]
 AnyQuantization = Annotated[TorchAo | Quanto, Field(discriminator="backend")]
+Matmul = Literal["default", "no_split_k", "triton"]
+Speed = Literal["exact", "fastest"]
 Cache = FirstBlock | TaylorSeer | Mag | Pyramid | Faster
 Offload = ModelOffload | GroupOffload
 Quantization = TorchAo | Quanto
 
 
+# What `speed` sets where a job says nothing else. exact: the model's own arithmetic, rounded in other places.
+SPEEDS: Mapping[Speed, Mapping[str, Any]] = {
+    "exact": {"attention": "auto", "compile": True},
+    "fastest": {
+        "attention": "auto",
+        "compile": True,
+        "quantization": {"backend": "torchao", "type": "float8_dynamic"},
+    },
+}
+
+
 class Options(Strict):
     """How a model computes, and where its weights wait. Left alone, it is plain diffusers."""
 
+    speed: Speed | None = Field(
+        default=None,
+        description="Sets other options as docs/speed.md says; those that the job gives itself stay. "
+        "exact: the model's own arithmetic; fastest: fp8 as well.",
+    )
     attention: str | None = Field(
         default=None,
         min_length=1,
@@ -153,15 +171,32 @@ class Options(Strict):
     offload: (
         Annotated[AnyOffload, BeforeValidator(_by_type, json_schema_input_type=str | AnyOffload)] | None
     ) = Field(default=None, description="model, group, or a mapping: where weights wait when not in use.")
+    matmul: Matmul | None = Field(
+        default=None,
+        description="How a GPU sums products of matrices. no_split_k (as unset): as much as it can be had, "
+        "no row's bits depend on its company; default: torch's own; triton: by a kernel of framefleet.",
+    )
+    channels_last: bool = Field(
+        default=False, description="Lay out the weights of 2-d convolutions by pixels, denoisers and vae."
+    )
     vae_tiling: bool = Field(default=False, description="Decode in tiles.")
     vae_slicing: bool = Field(default=False, description="Decode frames or images of a batch one by one.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_preset(cls, given: Any) -> Any:
+        """Set what the preset of `speed` sets. What it is unknown of is refused with the fields."""
+        if not isinstance(given, dict) or not isinstance(speed := given.get("speed"), str):
+            return given
+        said = {name: value for name, value in given.items() if value is not None}
+        return {**SPEEDS.get(speed, {}), **said}  # type: ignore[call-overload]
 
     def numerics(self) -> dict[str, Any]:
         """What of them is set: part of every row's identity, and enough to set them again.
 
-        Of an offload to disk that it is one: where is the machine's affair.
+        Of an offload to disk that it is one: where is the machine's affair. Of a preset what it set.
         """
-        given = {name: getattr(self, name) for name in Options.model_fields}
+        given = {name: getattr(self, name) for name in Options.model_fields if name != "speed"}
         return {name: _plain(value) for name, value in given.items() if value not in (None, False)}
 
 
@@ -173,11 +208,13 @@ def _plain(value: Any) -> Any:
 
 
 def recorded_options(numerics: Mapping[str, Any], environment: Mapping[str, Any]) -> Options:
-    """Return the options of a record; an attention backend is the one that was used."""
+    """Return the options of a record; attention and products are those that were used."""
     values = {name: numerics[name] for name in Options.model_fields if name in numerics}
     values.pop("attention", None)  # auto, where the model has no choice, is none
     if "attention" in environment:
         values["attention"] = environment["attention"]
+    if environment.get("device", "").startswith("cuda"):  # before there was a choice they were torch's own
+        values["matmul"] = environment.get("matmul", "default")
     if isinstance(values.get("offload"), dict) and values["offload"].get("disk"):
         values["offload"] = values["offload"] | {"disk": tempfile.gettempdir()}
     return read_options(values)

@@ -22,6 +22,7 @@ from framefleet.pipeline.model.options.step_cache import cache_config
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 
 FP8 = {"fp8_e4m3": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
+TRITON = "framefleet.pipeline.model.triton_linear"
 NEVER = False  # of `dynamic`: bits must not depend on which shapes came before
 
 
@@ -47,7 +48,7 @@ def tune(pipe: Any, options: Options, *, device: str) -> Attention | None:
     if options.quantization:
         names = options.quantization.components or denoisers
         check_quantized({name: modules[name] for name in names}, options.quantization)
-    for call in weight_calls(options, denoisers):
+    for call in weight_calls(options, modules):
         call.make(pipe)
     if options.offload:
         offload(pipe, options.offload, device=device, denoisers=denoisers)
@@ -80,7 +81,7 @@ def script_setup(options: Options, libraries: Mapping[str, str], *, device: str,
     """Return a script's share. libraries: of all components that hold weights. steps: the row's."""
     denoisers = denoisers_in(libraries)
     quantized = quantization_config(options, libraries)
-    first = weight_calls(options, denoisers)
+    first = weight_calls(options, libraries)
     if options.offload:
         first += script_calls(options.offload, libraries, device=device, denoisers=denoisers)
     last = [*compile_calls(options, denoisers), *cache_calls(options, denoisers, steps=steps)]
@@ -100,15 +101,21 @@ def script_setup(options: Options, libraries: Mapping[str, str], *, device: str,
 def packages_of(options: Options, device: str) -> list[str]:
     """Return the packages whose versions decide bits because of these options."""
     found = [DISTRIBUTIONS[options.quantization.backend]] if options.quantization else []
-    return found + ["triton"] * (options.compile and device.startswith("cuda"))
+    has_kernels = options.compile or options.matmul == "triton"
+    return found + ["triton"] * (has_kernels and device.startswith("cuda"))
 
 
-def weight_calls(options: Options, denoisers: Iterable[str]) -> list[PipeCall]:
-    """Return what changes weights, and how the autoencoder goes about its work."""
-    calls = []
+def weight_calls(options: Options, components: Collection[str]) -> list[PipeCall]:
+    """Return what changes weights, and how denoisers and the autoencoder go about their work."""
+    calls, denoisers = [], denoisers_in(components)
     if options.layerwise_casting:
         storage = {"storage_dtype": FP8[options.layerwise_casting]}
         calls += [_of(name, "enable_layerwise_casting", storage) for name in denoisers]
+    if options.channels_last:
+        layout = {"memory_format": torch.channels_last}
+        calls += [_of(name, "to", layout) for name in (*denoisers, "vae") if name in components]
+    if options.matmul == "triton":
+        calls += [PipeCall(component=name, module=TRITON, method="use_triton") for name in denoisers]
     calls += [_of("vae", "enable_tiling")] * options.vae_tiling
     calls += [_of("vae", "enable_slicing")] * options.vae_slicing
     return calls

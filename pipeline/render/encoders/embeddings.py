@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 # What of `environment` decides an encoder's bits. The rest (PyAV, framefleet itself, ...) does not.
 _DECISIVE = (
     *("torch", "transformers", "device", "dtype", "threads", "cpu"),
-    *("gpu", "compute_capability", "cuda", "cudnn", "tf32"),
+    *("gpu", "compute_capability", "cuda", "cudnn", "tf32", "matmul"),
 )
 # Of outputs that wait to be written: those of a slow store must not fill the GPU.
 MAX_WAITING_BYTES = 256 * 2**20

@@ -70,8 +70,11 @@ class Forwards:
         self._plans: dict[Kind, Plan] = {}
 
     def groups(self, calls: Sequence[Call]) -> list[list[int]]:
-        """Return the places of the calls that may share a forward."""
-        return self._company.groups(calls)
+        """Return the places of the calls that may share a forward; if compiled, those of equal LoRAs."""
+        groups = self._company.groups(calls)
+        if not self._is_compiled:
+            return groups
+        return [apart for places in groups for apart in _by_loras(calls, places)]
 
     def run(self, calls: Sequence[Call]) -> list[Result]:
         """Run calls of one group; results in their order. Raises nothing that a row caused."""
@@ -288,11 +291,20 @@ class Forwards:
 
     def _kind(self, calls: Sequence[Call]) -> Kind:
         company = self._company
+        if self._is_compiled:  # which makes a graph for each weight of each
+            return company.look(calls[0]), company.axes(calls[0]), len(calls), calls[0].adapters
         pairs = [set(adapters) for adapters in adapters_of(calls)]
         used = pairs[0].union(*pairs)
         differing = frozenset(name for name, _ in used - pairs[0].intersection(*pairs))
         names = frozenset(name for name, _ in used)
         return Kind(company.look(calls[0]), company.axes(calls[0]), len(calls), names, differing)
+
+
+def _by_loras(calls: Sequence[Call], places: Sequence[int]) -> list[list[int]]:
+    found: dict[Hashable, list[int]] = {}
+    for place in places:
+        found.setdefault(calls[place].adapters, []).append(place)
+    return list(found.values())
 
 
 def _best(function: Callable[[], Any]) -> tuple[Any, float]:

@@ -1,0 +1,105 @@
+"""Linear layers as one Triton kernel that sums every row of its input in the same order, whatever the batch.
+
+Each output tile is summed over the layer's width in steps of one fixed length, by one program: sizes of tiles
+depend on the weight alone, and the number of rows only says how many tiles there are. Not as fast as cuBLAS.
+Not covered: gradients, and weights that are quantised.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor, nn
+
+# Usual for half precision on Ampere and later; a GPU without that much shared memory refuses to launch.
+TILE_ROWS = 128
+TILE_COLUMNS = 128
+STEP_BYTES = 128
+MIN_STEP = 16  # the least that `tl.dot` takes
+TILES_IN_TURN = 8  # rows of tiles that share columns of the weight while these are in the cache
+WARPS = 8
+
+
+def use_triton(network: nn.Module) -> None:
+    """Let every linear layer of a network multiply by this kernel."""
+    for layer in network.modules():
+        if type(layer) is nn.Linear:
+            layer.__class__ = TritonLinear
+
+
+class TritonLinear(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return `x @ weight.T + bias` in the dtype of x, summed in fp32. x: (..., K); weight: (N, K)."""
+    rows = x.reshape(-1, x.shape[-1])  # (M, K)
+    (num_rows, width), num_columns = rows.shape, weight.shape[0]
+    output = x.new_empty((num_rows, num_columns))
+    tiles = triton.cdiv(num_rows, TILE_ROWS) * triton.cdiv(num_columns, TILE_COLUMNS)
+    with torch.cuda.device_of(x):
+        _product[(tiles,)](
+            rows,
+            weight,
+            weight if bias is None else bias,
+            output,
+            num_rows,
+            num_columns,
+            width,
+            *rows.stride(),
+            *weight.stride(),
+            has_bias=bias is not None,
+            tile_m=TILE_ROWS,
+            tile_n=TILE_COLUMNS,
+            step=min(STEP_BYTES // x.element_size(), max(MIN_STEP, triton.next_power_of_2(width))),
+            in_turn=TILES_IN_TURN,
+            num_warps=WARPS,
+        )
+    return output.reshape(*x.shape[:-1], num_columns)
+
+
+@triton.jit(do_not_specialize=["num_rows"])  # one kernel for all of them
+def _product(
+    x,  # (M, K)
+    weight,  # (N, K)
+    bias,  # (N,)
+    output,  # (M, N), contiguous
+    num_rows,
+    num_columns,
+    width,
+    x_row,
+    x_column,
+    weight_row,
+    weight_column,
+    has_bias: tl.constexpr,
+    tile_m: tl.constexpr,
+    tile_n: tl.constexpr,
+    step: tl.constexpr,
+    in_turn: tl.constexpr,
+):
+    tiles_n = tl.cdiv(num_columns, tile_n)
+    number = tl.program_id(0)
+    first = number // (in_turn * tiles_n) * in_turn
+    height = min(tl.cdiv(num_rows, tile_m) - first, in_turn)
+    within = number % (in_turn * tiles_n)
+    m = (first + within % height) * tile_m + tl.arange(0, tile_m)
+    n = within // height * tile_n + tl.arange(0, tile_n)
+    is_row, is_column = m < num_rows, n < num_columns
+    k = tl.arange(0, step)
+    # In 64 bits: eight clips of 480p hold more than 2**31 values.
+    x_at = x + m.to(tl.int64)[:, None] * x_row + k[None, :] * x_column
+    weight_at = weight + n.to(tl.int64)[None, :] * weight_row + k[:, None] * weight_column
+    total = tl.zeros((tile_m, tile_n), dtype=tl.float32)
+    for done in range(0, width, step):
+        is_inside = k < width - done
+        left = tl.load(x_at, mask=is_row[:, None] & is_inside[None, :], other=0.0)
+        right = tl.load(weight_at, mask=is_inside[:, None] & is_column[None, :], other=0.0)
+        total = tl.dot(left, right, total, input_precision="ieee")
+        x_at += step * x_column
+        weight_at += step * weight_column
+    if has_bias:
+        total += tl.load(bias + n, mask=is_column, other=0.0).to(tl.float32)[None, :]
+    at = output + m.to(tl.int64)[:, None] * num_columns + n[None, :]
+    tl.store(at, total.to(output.dtype.element_ty), mask=is_row[:, None] & is_column[None, :])
