@@ -120,7 +120,7 @@ def plan_rows(
         fps=fps,
         finder=finder,
         spec=spec,
-        rules=own_row_rules(spec.class_name),
+        rules=own_row_rules(spec),
         carried=carried,
         lookalikes=lookalikes(carried, [target for target in targets if target not in read]),
     )
