@@ -16,7 +16,6 @@ from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.inputs.access import Inputs
-from framefleet.pipeline.rows.prompt_lengths import PromptLengths
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,11 +93,11 @@ class StoredRow:
 class WorkerReport:
     """What became of a worker's rows since its last report.
 
-    audited: speaks for rows of earlier reports. prompt_lengths: once forwards were seen to be as long as the
-    prompts.
+    audited: speaks for rows of earlier reports. prompt_lengths: a pickled `PromptLengths`, once forwards were
+    seen to be as long as the prompts.
     """
 
     rendered: tuple[StoredRow, ...] = ()
     failed: tuple[Failed, ...] = ()
     audited: tuple[Audited, ...] = ()
-    prompt_lengths: PromptLengths | None = None
+    prompt_lengths: bytes | None = None

@@ -92,7 +92,10 @@ class Renderer:
         self._encoders = Encoders(model, self._loras, mode=self.batching.mode, kept_in=embeddings)
         self._plain = PlainCalls(model, self._call, self._loras, self._encoders)
         audit = audit or Audit()
-        self._auditor = Auditor(audit.every if audit.is_on(self.batching.mode) else 0, self._plain)
+        every = audit.every if audit.is_on(self.batching.mode) else 0
+        if every:
+            self._plain.keep()
+        self._auditor = Auditor(every, self._plain)
         self._rows = RowQueue(apart=self._auditor.apart)
         self._watch = StateWatch(self._loras.layers.values())
         self._prompts = PromptWatch(model.pipe.components.values())
