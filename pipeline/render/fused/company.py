@@ -10,14 +10,14 @@ by one, look alike in every inner module.
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from framefleet.pipeline.render.fused.calls import EACH, LIST, Axes, Call, fingerprint
-from framefleet.pipeline.render.fused.pins import Trace, Traces
+from framefleet.pipeline.render.fused.calls import EACH, LIST, Axes, Call, fingerprint, masks_of
+from framefleet.pipeline.render.fused.pins import Traces, look_inside
 
 # Prompts have some hundred lengths, and pairs of them with negative ones; a forgotten one is looked at again.
 _REMEMBERED = 4096
@@ -31,18 +31,36 @@ class Company:
     def __init__(self) -> None:
         self._looks: OrderedDict[Hashable, Hashable] = OrderedDict()  # by the shapes of calls with lists
         self._proven: set[Hashable] = set()  # shapes of such calls
+        self._masks: dict[Hashable, tuple[int, ...]] = {}  # by shape: leaves that rows have to have equal
         self._axes: dict[Hashable, Axes] = {}  # by look, where they are not the usual ones
         self._supposed: dict[Hashable, dict[int, int]] = {}  # by look: axes by leaf that were not tried yet
         self._refuted: set[tuple[Hashable, int, int]] = set()  # (look, leaf, axis)
 
     def look(self, call: Call) -> Hashable | None:
         """What calls that may share a forward have in common; None until `saw` was told of such a call."""
-        return self._looks.get(call.shape) if call.has_lists and call.batch else call.shape
+        if call.has_lists and call.batch:
+            return self._looks.get(call.shape)
+        masks = self._masks.get(call.shape)
+        return (
+            (call.shape, tuple([fingerprint(call.leaves[place]) for place in masks])) if masks else call.shape
+        )
+
+    def unasked(self, calls: Sequence[Call]) -> list[Call]:
+        """Return one of each shape that several have, of whose masks nothing is known yet."""
+        plain = {call.shape: call for call in calls if call.batch and not call.has_lists}
+        counts = Counter(call.shape for call in calls)
+        new = [call for shape, call in plain.items() if counts[shape] > 1 and shape not in self._masks]
+        for call in new:
+            self._masks[call.shape] = ()
+        return [call for call in new if masks_of(call)]
+
+    def share_by_masks(self, call: Call) -> None:
+        """From now on such calls share with those of equal masks only."""
+        self._masks[call.shape] = masks_of(call)
 
     def saw(self, call: Call, traces: Traces) -> None:
         """Learn how a forward of this call alone looks inside."""
-        inner = [(name, [_inner_look(trace) for trace in found]) for name, found in traces.items()]
-        digest = hashlib.sha256(repr((call.batch, call.structure, inner)).encode())
+        digest = hashlib.sha256(repr((call.batch, call.structure, look_inside(traces))).encode())
         self._learn(call, (call.module, digest.digest()))
 
     def is_proven(self, calls: Sequence[Call]) -> bool:
@@ -134,11 +152,6 @@ class Company:
         self._looks[call.shape] = look
         if len(self._looks) > _REMEMBERED:
             self._proven.discard(self._looks.popitem(last=False)[0])
-
-
-def _inner_look(trace: Trace) -> list[Any]:
-    """The shapes of an inner module's call. Strides may differ: every shape of call is proven for itself."""
-    return [layout and layout.shape for layout in (*trace.arguments, *trace.outputs)]
 
 
 def _ways_of(column: tuple[Any, ...], batch: int) -> list[int | None]:

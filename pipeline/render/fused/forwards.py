@@ -20,7 +20,7 @@ from framefleet.pipeline.model.options.regions import has_compiled
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.calls import Call, adapters_of
 from framefleet.pipeline.render.fused.company import Company
-from framefleet.pipeline.render.fused.exact import are_close, are_equal, probe, traced
+from framefleet.pipeline.render.fused.exact import are_close, are_equal, masks_matter, probe, traced
 from framefleet.pipeline.render.fused.joining import hand_back, layouts, with_holders
 from framefleet.pipeline.render.fused.kept_state import StateWatch
 from framefleet.pipeline.render.fused.pins import Plan, run_fused
@@ -66,6 +66,10 @@ class Forwards:
 
     def groups(self, calls: Sequence[Call]) -> list[list[int]]:
         """Return the places of the calls that may share a forward."""
+        for call in self._company.unasked(calls) if self._batching.mode == "exact" else ():
+            module = self.modules[call.module]
+            if masks_matter(module, module.forward, call):
+                self._company.share_by_masks(call)
         return self._company.groups(calls)
 
     def run(self, calls: Sequence[Call]) -> list[Result]:
