@@ -103,11 +103,16 @@ def parse_call(module: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ca
     )
 
 
-def tensor_sizes(call: Call) -> Hashable | None:
-    """The sizes of its tensors and of the row's batch; None for one with lists, which may be of any size."""
+def tensor_sizes(call: Call, masks: Sequence[int]) -> Hashable | None:
+    """The sizes of its tensors and of the row's batch; None for one with lists, which may be of any size.
+
+    masks: leaves of which is asked what they let through, too.
+    """
     if call.has_lists or not call.batch:
         return None
-    return call.module, call.batch, tuple(leaf.shape for leaf in call.leaves if isinstance(leaf, Tensor))
+    lengths = [int(call.leaves[place].sum()) for place in masks]
+    shapes = [leaf.shape for leaf in call.leaves if isinstance(leaf, Tensor)]
+    return call.module, call.batch, (*shapes, *lengths)
 
 
 def masks_of(call: Call) -> tuple[int, ...]:

@@ -10,8 +10,8 @@ by one, look alike in every inner module.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, OrderedDict
-from collections.abc import Hashable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -31,7 +31,7 @@ class Company:
     def __init__(self) -> None:
         self._looks: OrderedDict[Hashable, Hashable] = OrderedDict()  # by the shapes of calls with lists
         self._proven: set[Hashable] = set()  # shapes of such calls
-        self._masks: dict[Hashable, tuple[int, ...]] = {}  # by shape: leaves that rows have to have equal
+        self._masks: dict[Hashable, tuple[int, ...]] = {}  # by shape
         self._axes: dict[Hashable, Axes] = {}  # by look, where they are not the usual ones
         self._supposed: dict[Hashable, dict[int, int]] = {}  # by look: axes by leaf that were not tried yet
         self._refuted: set[tuple[Hashable, int, int]] = set()  # (look, leaf, axis)
@@ -40,23 +40,22 @@ class Company:
         """What calls that may share a forward have in common; None until `saw` was told of such a call."""
         if call.has_lists and call.batch:
             return self._looks.get(call.shape)
-        masks = self._masks.get(call.shape)
-        return (
-            (call.shape, tuple([fingerprint(call.leaves[place]) for place in masks])) if masks else call.shape
-        )
+        prints = tuple([fingerprint(call.leaves[place]) for place in self.masks(call)])
+        return (call.shape, prints) if prints else call.shape
 
-    def unasked(self, calls: Sequence[Call]) -> list[Call]:
-        """Return one of each shape that several have, of whose masks nothing is known yet."""
-        plain = {call.shape: call for call in calls if call.batch and not call.has_lists}
-        counts = Counter(call.shape for call in calls)
-        new = [call for shape, call in plain.items() if counts[shape] > 1 and shape not in self._masks]
-        for call in new:
-            self._masks[call.shape] = ()
-        return [call for call in new if masks_of(call)]
+    def masks(self, call: Call) -> tuple[int, ...]:
+        """Return the leaves by which a network cuts texts: rows that share have these equal."""
+        return self._masks.get(call.shape, ())
 
-    def share_by_masks(self, call: Call) -> None:
-        """From now on such calls share with those of equal masks only."""
-        self._masks[call.shape] = masks_of(call)
+    def share_by_masks(self, call: Call, *, is_needed: Callable[[], bool]) -> bool:
+        """From now on such calls share with those of equal masks only, if that is needed.
+
+        Return whether that is new. is_needed: asked once for calls of a shape.
+        """
+        if call.has_lists or call.shape in self._masks:
+            return False
+        self._masks[call.shape] = masks_of(call) if is_needed() else ()
+        return bool(self._masks[call.shape])
 
     def saw(self, call: Call, traces: Traces) -> None:
         """Learn how a forward of this call alone looks inside."""
