@@ -25,7 +25,7 @@ from framefleet.pipeline.errors import FleetError, ModelError, StoreError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.records import Record
 from framefleet.pipeline.render.audit.audited import Audited, kind_of, level_of, told
-from framefleet.pipeline.rows.prompt_lengths import PromptLengths
+from framefleet.pipeline.rows.counted_apart import CountedApart
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table import Table
 from framefleet.pipeline.rows.tables.table_rows import TableRows
@@ -76,7 +76,7 @@ class Driver:
         self._again: set[str] = set()  # rows that had a record, and wait for the next pass over the table
         self._deaths_in_a_row = 0
         self._attention: dict[str, str] = {}
-        self._prompt_lengths: PromptLengths | None = None
+        self._prompt_lengths: CountedApart | None = None
         self._is_audited = work.setup.audit.is_on(work.setup.batching.mode)
 
     def run(self) -> Summary:
@@ -91,11 +91,14 @@ class Driver:
                 while not self._dispatcher.finished:
                     for event in fleet.wait(WAIT_S):
                         self._follow(event, fleet)
+                    self._regroup()
                     self._feed()
                     self._committer.flush_due(time.monotonic())
                     self._on_progress(self._tally.progress(time.monotonic()))
             finally:
                 self._committer.flush()
+                if self._prompt_lengths:
+                    self._prompt_lengths.close()
         return self._tally.summary(time.monotonic())
 
     def _pass(self) -> Iterator[Row]:
@@ -120,6 +123,12 @@ class Driver:
             self._again.clear()
             self._rows = self._pass()
 
+    def _regroup(self) -> None:
+        """Bring rows that wait together by the lengths of their prompts, as soon as these can be counted."""
+        if self._prompt_lengths and self._prompt_lengths.becomes_ready():
+            log.info("forwards are as long as the prompts: rows of equal lengths are brought together")
+            self._dispatcher.regroup(self._reshaped)
+
     def _reshaped(self, rows: list[Row]) -> list[Row]:
         """Tell rows apart by the lengths of their prompts too, where forwards are as long as these."""
         return by_prompt_lengths(rows, self._prompt_lengths) if self._prompt_lengths else rows
@@ -139,11 +148,9 @@ class Driver:
     def _take(self, worker: str, report: WorkerReport) -> None:
         """Note what a worker reports about its rows."""
         self._tally.worked(worker, idle=report.idle, elapsed_s=report.elapsed_s)
-        if report.prompt_lengths and not self._prompt_lengths:
-            log.info("forwards are as long as the prompts: rows of equal lengths are brought together")
-            self._prompt_lengths = report.prompt_lengths
-            self._dispatcher.regroup(self._reshaped)
         self._tally.remembered(worker, report.num_remembered)
+        if report.prompt_lengths and not self._prompt_lengths:
+            self._prompt_lengths = CountedApart(report.prompt_lengths)
         for audited in report.audited:
             self._note_audit(worker, audited)
         for rendered in report.rendered:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pyarrow as pa
 
 from framefleet.cluster.lease import Row
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.rows.prompt_lengths import PromptLengths
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table import Table
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow, TableRows
@@ -46,10 +46,17 @@ def pending_rows(table: Table, rows: TableRows, index: RowIndex) -> Iterator[Row
         raise _changed(table, "rows are gone")
 
 
-def by_prompt_lengths(rows: list[Row], lengths: PromptLengths) -> list[Row]:
-    """Return the rows with the lengths of their prompts as part of their shapes."""
+def by_prompt_lengths(
+    rows: list[Row], lengths: Callable[[Sequence[Mapping[str, Any]]], list[tuple[int, ...]] | None]
+) -> list[Row]:
+    """Return the rows with the lengths of their prompts as part of their shapes, where they are counted.
+
+    lengths: from rows' arguments; None where they are not.
+    """
     payloads = [row.payload for row in rows]
     counted = lengths([payload.request.arguments for payload in payloads if isinstance(payload, Pending)])
+    if counted is None:
+        return rows
     return [replace(row, shape=f"{row.shape} {own}") for row, own in zip(rows, counted, strict=True)]
 
 

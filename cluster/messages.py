@@ -16,7 +16,6 @@ from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.inputs.access import Inputs
-from framefleet.pipeline.rows.prompt_lengths import PromptLengths
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,15 +95,15 @@ class StoredRow:
 class WorkerReport:
     """What became of a worker's rows since its last report.
 
-    audited: speaks for rows of earlier reports. prompt_lengths: once forwards were seen to be as long as the
-    prompts. num_remembered: batch sizes since the worker's start, see `Renderer`. idle: seconds since its
-    model was loaded in which it had nothing to do, by cause, of elapsed_s in all.
+    audited: speaks for rows of earlier reports. prompt_lengths: a pickled `PromptLengths`, once forwards were
+    seen to be as long as the prompts. num_remembered: batch sizes since the worker's start, see `Renderer`.
+    idle: seconds since its model was loaded in which it had nothing to do, by cause, of elapsed_s in all.
     """
 
     rendered: tuple[StoredRow, ...] = ()
     failed: tuple[Failed, ...] = ()
     audited: tuple[Audited, ...] = ()
-    prompt_lengths: PromptLengths | None = None
+    prompt_lengths: bytes | None = None
     num_remembered: int = 0
     idle: Mapping[str, float] = field(default_factory=dict)
     elapsed_s: float = 0.0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import socket
 import threading
 import traceback
@@ -28,7 +29,6 @@ from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
 from framefleet.pipeline.render.audit.audited import Audited, kind_of
 from framefleet.pipeline.render.renderer import Renderer
-from framefleet.pipeline.rows.prompt_lengths import PromptLengths
 
 log = logging.getLogger(__name__)
 
@@ -109,11 +109,11 @@ class Worker:
     def _has_news(self) -> bool:
         return bool(self._rendered or self._failed or self._audited or self._broken)
 
-    def _news_of_lengths(self) -> PromptLengths | None:
-        """Return it once: tokenizers are megabytes."""
+    def _news_of_lengths(self) -> bytes | None:
+        """Return them once: tokenizers are megabytes. Pickled: the driver opens none."""
         lengths = self._renderer.prompt_lengths if self._renderer and not self._told_lengths else None
         self._told_lengths |= lengths is not None
-        return lengths
+        return pickle.dumps(lengths) if lengths else None
 
     def _run(self) -> None:
         try:

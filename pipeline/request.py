@@ -18,7 +18,8 @@ MAX_SEED = 2**63 - 1  # the record's column is int64; torch itself takes up to 2
 class Request:
     """One clip to render: what a plain diffusers call would be given.
 
-    arguments: keyword arguments of the pipeline's `__call__`; JSON values only. An image or a video is its
+    arguments: keyword arguments of the pipeline's `__call__`; JSON values only, and tuples where it has
+        those. An image or a video is its
         path or URL, and once it was checked {"uri": ..., "sha256": ...}.
     seed: 0 to 2**63 - 1.
     scheduler: diffusers' class name or a short name ("euler", "ddim", ...); None is the model's own.

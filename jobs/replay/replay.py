@@ -58,7 +58,7 @@ def replay(output: str, row_id: str, given: Given = NOTHING) -> Replayed:
     _check_second_models(recorded, second_models)
     loaded = load(recorded.model)
     check_files(recorded, loaded.digests, loaded.settings.name)
-    check_again(recorded.request, loaded.spec, recipe)
+    request = check_again(recorded.request, loaded.spec, recipe)
     batching, recipes = Batching(max_rows=1), {recipe.name: recipe}
     renderer = Renderer(
         loaded,
@@ -68,7 +68,7 @@ def replay(output: str, row_id: str, given: Given = NOTHING) -> Replayed:
         second_models=second_models,
         audit=Audit(every=0),
     )
-    renderer.submit(recorded.request, row_id)
+    renderer.submit(request, row_id)
     outcomes: list[Outcome] = []
     while not outcomes:
         outcomes = renderer.step()

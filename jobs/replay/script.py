@@ -117,14 +117,14 @@ def replay_script(output: str, row_id: str, given: Given = NOTHING) -> str:
     check_files(recorded, weights.digests(), source.name)
     configs = weights.configs()
     spec = inspect_model(configs)
-    check_again(recorded.request, spec, BUILT_IN["generate"])
+    request = check_again(recorded.request, spec, BUILT_IN["generate"])
     check_dtype(recorded.model.dtype, spec.components)
     check_options(recorded.model.options, spec, folder=configs, components=weights.components)
     setup = _setup(recorded, spec, weights.components)
     choice = resolve_scheduler(recorded.request.scheduler, spec)
     call = script_call(
         spec,
-        without_loras(arguments),
+        without_loras(request.arguments),
         weights.components,
         revision=source.revision,
         dtype=repr(for_diffusers(recorded.environment["dtype"])),

@@ -66,6 +66,10 @@ class Sandbox:
             raise Ended(self._last_words()) from None
         raise Ended(f"it takes more than {self._max_silence_s:.0f} s")
 
+    def has_message(self) -> bool:
+        """Whether `receive` would not wait."""
+        return self._connection.poll()
+
     def end(self) -> None:
         self._connection.close()
         self._process.kill()

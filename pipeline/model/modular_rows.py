@@ -15,9 +15,10 @@ from framefleet.pipeline.model.specs.check import Refused
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 _Problems = Iterator[tuple[str, Refused]]
+# What a row gives, by name: that it is there, and of switches whether they are on.
+_Given = Mapping[str, bool | None]
 _NEGATIVE = "negative_prompt_embeds"
 _KINDS = 1024  # of rows, by what they give: a table has a handful
-_PIPES = 64  # as many as `blank` keeps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,62 +30,84 @@ class _Run:
     components: frozenset[str]
 
 
-def modular_row_rules(
-    arguments: dict[str, Any], given: Set[str], spec: PipelineSpec
-) -> tuple[dict[str, Any], list[tuple[str, Refused]]]:
-    """Return what the row's blocks read of its arguments, and what is wrong with them; see `rows.Rules`."""
-    run, blocks = _run_of(spec, arguments), inputs_of(modular_class(spec.class_name))
-    unread = {name for name in arguments if name in blocks and name not in run.reads}
-    problems = [*_unread(unread & given), *_missing(run, arguments, spec), *_unguided(run, arguments, spec)]
-    return {name: value for name, value in arguments.items() if name not in unread}, problems
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kind:
+    """What holds for all rows that give the same.
+
+    unread: what no block reads. is_guided: they fail where guidance is off.
+    """
+
+    unread: frozenset[str]
+    missing: tuple[tuple[str, Refused], ...]
+    is_guided: bool
+
+
+class ModularRows:
+    """The `rows.Rules` of one model. Rows that give the same are looked at once."""
+
+    def __init__(self, spec: PipelineSpec) -> None:
+        self._spec = spec
+        self._inputs = inputs_of(modular_class(spec.class_name))
+        self._pipe = blank(spec.class_name, spec.configs)
+        self._scales = [argument for argument, _, _ in scales_of(self._pipe)]
+        self._kind_of = functools.lru_cache(_KINDS)(self._looked_at)
+        self._is_guided_by = functools.lru_cache(_KINDS)(self._asks_for_negative)
+
+    def __call__(
+        self, arguments: dict[str, Any], given: Set[str]
+    ) -> tuple[dict[str, Any], list[tuple[str, Refused]]]:
+        """Return what the row's blocks read of its arguments, and what is wrong with them."""
+        kind = self._kind_of(_given_in(arguments))
+        problems = [*_unread(kind.unread & given), *kind.missing]
+        if kind.is_guided and not self._is_guided_by(*map(arguments.get, self._scales)):
+            reason = "that switches guidance off, without which these blocks fail"
+            problems.append(("guidance_scale", Refused(reason=reason, fix="use another scale, as 1.01")))
+        if not kind.unread:
+            return arguments, problems
+        return {name: value for name, value in arguments.items() if name not in kind.unread}, problems
+
+    def _looked_at(self, items: tuple[tuple[str, bool | None], ...]) -> _Kind:
+        given = dict(items)
+        run = self._run_of(given)
+        return _Kind(
+            unread=frozenset(name for name in given if name in self._inputs and name not in run.reads),
+            missing=tuple(self._missing(run, given)),
+            # some blocks need its embedding, which is not made where nothing is guided (0.42)
+            is_guided=_NEGATIVE in run.needs,
+        )
+
+    def _missing(self, run: _Run, given: _Given) -> _Problems:
+        """Yield inputs that are not given, and those for which the model lacks a component."""
+        settable = self._spec.settable()
+        for name in sorted(run.needs & set(settable)):
+            if given.get(name) is None and settable[name].kind in ("str", "image", "video"):
+                yield name, Refused(reason="a row with these arguments needs it", fix="fill it in")
+        lacking = run.components - set(self._spec.components)
+        for name in given if lacking else ():
+            rest = {other: value for other, value in given.items() if other != name}
+            if saved := sorted(lacking - self._run_of(rest).components):
+                reason = f"the model has no {' and no '.join(saved)}, which that takes"
+                yield name, Refused(reason=reason, fix="leave it out, or use a model that has it")
+
+    def _run_of(self, given: _Given) -> _Run:
+        """Blocks ask whether an input is there; of switches, whether they are on."""
+        asked = frozenset((name, value is not False) for name, value in given.items() if name in self._inputs)
+        return _run(self._spec.class_name, asked)
+
+    def _asks_for_negative(self, *scales: float | None) -> bool:
+        own = guided(self._pipe, dict(zip(self._scales, scales, strict=True)))
+        return bool(getattr(own, "requires_unconditional_embeds", True))
+
+
+def _given_in(arguments: Mapping[str, Any]) -> tuple[tuple[str, bool | None], ...]:
+    items = arguments.items()
+    return tuple([(name, value if value is None or value is False else True) for name, value in items])
 
 
 def _unread(names: Set[str]) -> _Problems:
     for name in sorted(names):
         reason = "of a row with these arguments no block reads it"
         yield name, Refused(reason=reason, fix="leave it out, or give what it belongs to")
-
-
-def _missing(run: _Run, arguments: Mapping[str, Any], spec: PipelineSpec) -> _Problems:
-    """Yield inputs that are not given, and those for which the model lacks a component."""
-    for name in sorted(run.needs & set(spec.settable())):
-        if arguments.get(name) is None and spec.settable()[name].kind in ("str", "image", "video"):
-            yield name, Refused(reason="a row with these arguments needs it", fix="fill it in")
-    lacking = run.components - set(spec.components)
-    for name in arguments if lacking else ():
-        rest = {other: value for other, value in arguments.items() if other != name}
-        if saved := sorted(lacking - _run_of(spec, rest).components):
-            reason = f"the model has no {' and no '.join(saved)}, which that takes"
-            yield name, Refused(reason=reason, fix="leave it out, or use a model that has it")
-
-
-def _unguided(run: _Run, arguments: Mapping[str, Any], spec: PipelineSpec) -> _Problems:
-    """Some blocks need the negative prompt's embedding, which is not made where nothing is guided (0.42)."""
-    if _NEGATIVE not in run.needs:
-        return
-    pipe = blank(spec.class_name, spec.configs)
-    if not _asks_for_negative(pipe, tuple([arguments.get(name) for name in _scales_of(pipe)])):
-        reason = "that switches guidance off, without which these blocks fail"
-        yield "guidance_scale", Refused(reason=reason, fix="use another scale, as 1.01")
-
-
-@functools.lru_cache(_KINDS)
-def _asks_for_negative(pipe: Any, scales: tuple[float | None, ...]) -> bool:
-    """scales: of `_scales_of`."""
-    own = guided(pipe, dict(zip(_scales_of(pipe), scales, strict=True)))
-    return bool(getattr(own, "requires_unconditional_embeds", True))
-
-
-@functools.lru_cache(_PIPES)
-def _scales_of(pipe: Any) -> tuple[str, ...]:
-    return tuple(argument for argument, _, _ in scales_of(pipe))
-
-
-def _run_of(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Run:
-    """Blocks ask whether an input is there; of switches, whether they are on."""
-    inputs = inputs_of(modular_class(spec.class_name))
-    given = {name: value is True or not isinstance(value, bool) for name, value in arguments.items()}
-    return _run(spec.class_name, frozenset(item for item in given.items() if item[0] in inputs))
 
 
 @functools.lru_cache(_KINDS)

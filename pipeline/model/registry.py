@@ -7,12 +7,16 @@ modules that a family lists are ever imported for it: what a model_index.json na
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from framefleet.pipeline.model.families.known import FAMILIES, family_of
+from framefleet.pipeline.model.families.known import FAMILIES
 from framefleet.pipeline.model.specs.modular_index import is_modular
 
-_MODULAR_ROWS = "framefleet.pipeline.model.modular_rows:modular_row_rules"
+if TYPE_CHECKING:
+    from framefleet.pipeline.model.specs.spec import PipelineSpec
+
+_MODULAR_ROWS = "framefleet.pipeline.model.modular_rows:ModularRows"
 # class: the module that holds it
 PIPELINES = {name: module for family in FAMILIES for name, module in family.pipelines.items()}
 _COMPONENTS = {name: module for family in FAMILIES for name, module in family.components.items()}
@@ -58,10 +62,11 @@ def module_of(name: str) -> str:
     return (PIPELINES | _COMPONENTS).get(name, "diffusers")
 
 
-def own_row_rules(name: str) -> Any:
-    """Return the `rows.Rules` of a modular pipeline, or of our pipeline of that name, or None."""
-    rules = _MODULAR_ROWS if is_modular(name) else family_of(name).row_rules
-    return named(rules) if rules else None
+def own_row_rules(spec: PipelineSpec) -> Any:
+    """Return the `rows.Rules` of a modular pipeline, or of one of ours; None where there are none."""
+    if is_modular(spec.class_name):
+        return named(_MODULAR_ROWS)(spec)
+    return partial(named(spec.family.row_rules), spec=spec) if spec.family.row_rules else None
 
 
 def named(place: str) -> Any:

@@ -6,7 +6,8 @@ import io
 import json
 import socket
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 
 from framefleet.pipeline.errors import JobError, RenderError
 from framefleet.pipeline.outputs.audio import Audio, Pcm
+from framefleet.pipeline.outputs.decoding_bounds import MAX_FRAME_PIXELS, check_pixels, check_samples
 from framefleet.pipeline.outputs.frame_zip import text_tags
 from framefleet.pipeline.outputs.frames import Frames
 from framefleet.pipeline.outputs.media_settings import Media
@@ -39,6 +41,14 @@ CONTAINER_OPTIONS = {
     "flac": {"fflags": "+bitexact"},
     "wav": {"fflags": "+bitexact"},
 }
+# What is read is what was written. FFmpeg also has formats that name files and URLs, which it opens (hls,
+# concat, dash), and a frame may become larger on its way.
+_READING = {
+    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,flac,wav",
+    "codec_whitelist": "h264,ffv1,aac,flac,pcm_s16le",
+    "protocol_whitelist": "none",
+}
+_DECODING = {"max_pixels": str(MAX_FRAME_PIXELS)}
 _SOUND_CODECS = {"mp4": "aac", "mkv": "flac", "flac": "flac", "wav": "pcm_s16le"}
 CONTAINER_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
@@ -156,30 +166,48 @@ class _Sound:
 
 def decode_frames(media_bytes: bytes) -> Frames:
     """Return the frames of a file that `encode_av` wrote: the very same of mkv, near ones of mp4."""
-    with av.open(io.BytesIO(media_bytes), "r") as container:
-        return np.stack([_to_rgb(frame) for frame in container.decode(video=0)])
+    frames: list[Frames] = []
+    with _opened(media_bytes) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.options = dict(_DECODING)
+        for frame in container.decode(stream):
+            check_pixels(frame.width, frame.height, len(frames) + 1)
+            frames.append(_to_rgb(frame))
+    return np.stack(frames)
 
 
 def decode_sound(media_bytes: bytes) -> tuple[Pcm, int] | None:
     """Return samples (samples, channels) and their rate; the very same, but of mp4. None without sound."""
-    with av.open(io.BytesIO(media_bytes), "r") as container:
+    with _opened(media_bytes) as container:
         if not container.streams.audio:
             return None
         stream = container.streams.audio[0]
         layout = _LAYOUTS[stream.channels]
         resampler = av.AudioResampler(format="s16", layout=layout, rate=stream.rate)
-        parts = [part for frame in container.decode(stream) for part in resampler.resample(frame)]
-        samples = np.concatenate([part.to_ndarray().reshape(-1, stream.channels) for part in parts])
+        parts: list[Pcm] = []
+        num_samples = 0
+        for frame in container.decode(stream):
+            num_samples += frame.samples * stream.channels
+            check_samples(num_samples)
+            own = resampler.resample(frame)
+            parts += [part.to_ndarray().reshape(-1, stream.channels) for part in own]
+        samples = np.concatenate(parts)
         return samples.astype("<i2", copy=False), stream.rate
 
 
 def read_tags(media_bytes: bytes) -> dict[str, str]:
     """Return the tags that `encode_av` was given."""
-    with av.open(io.BytesIO(media_bytes), "r") as container:
+    with _opened(media_bytes) as container:
         tags = {key.lower(): value for key, value in container.metadata.items()}  # Matroska shouts
     if media_bytes.startswith(b"RIFF"):
         return text_tags(tags["comment"])
     return {key: value for key, value in tags.items() if key not in CONTAINER_TAGS}
+
+
+@contextmanager
+def _opened(media_bytes: bytes) -> Iterator[av.container.InputContainer]:
+    with av.open(io.BytesIO(media_bytes), "r", options={**_READING, **_DECODING}) as container:
+        yield container
 
 
 def _tag_bt709(context: av.VideoCodecContext) -> None:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.outputs.decoding_bounds import MAX_FRAME_PIXELS, check_pixels
 from framefleet.pipeline.outputs.frames import Frames, Pictures
 
 ZIP_SIGNATURE = b"PK\x03\x04"
@@ -49,9 +50,9 @@ def decode_zip(media_bytes: bytes, *, is_float: bool = False) -> Pictures:
     files = _members(media_bytes)
     names = sorted(name for name in files if name.endswith((".png", ".exr")))
     if not names[0].endswith(".exr"):
-        stacked: Frames = np.stack([_from_png(files[name]) for name in names])
+        stacked: Frames = np.stack([_from_png(files[name], len(names)) for name in names])
         return stacked
-    floats: npt.NDArray[np.float32] = np.stack([_from_exr(files[name]) for name in names])
+    floats: npt.NDArray[np.float32] = np.stack([_from_exr(files[name], len(names)) for name in names])
     return floats if is_float else (floats.clip(0, 1) * 255).round().astype(np.uint8)
 
 
@@ -87,8 +88,9 @@ def _to_png(frame: Pictures) -> bytes:
     return buffer.getvalue()
 
 
-def _from_png(content: bytes) -> Frames:
+def _from_png(content: bytes, num_frames: int) -> Frames:
     with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+        check_pixels(image.width, image.height, num_frames)
         return np.asarray(image)
 
 
@@ -104,7 +106,9 @@ def _to_exr(frame: Pictures) -> bytes:
     return b"".join(bytes(packet) for packet in [*packets, *context.encode(None)])
 
 
-def _from_exr(content: bytes) -> npt.NDArray[np.float32]:
+def _from_exr(content: bytes, num_frames: int) -> npt.NDArray[np.float32]:
     context = av.VideoCodecContext.create("exr", "r")
+    context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
     (frame,) = [*context.decode(av.Packet(content)), *context.decode(None)]
+    check_pixels(frame.width, frame.height, 4 * num_frames)  # floats
     return frame.to_ndarray().astype(np.float32, copy=False)

@@ -14,6 +14,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from framefleet.pipeline.errors import RenderError, StoreError
 from framefleet.pipeline.outputs.audio import Audio, Pcm
 from framefleet.pipeline.outputs.av_file import decode_frames, decode_sound, encode_av, read_tags
+from framefleet.pipeline.outputs.decoding_bounds import check_pixels
 from framefleet.pipeline.outputs.frame_zip import (
     SOUND_FILE,
     ZIP_SIGNATURE,
@@ -66,11 +67,12 @@ def encode(
 def decode(media_bytes: bytes) -> Frames:
     """Return the frames of a file that `encode` wrote: the very same of all formats but mp4, near ones of it.
 
-    Floats of exr.zip as 8 bits.
+    Floats of exr.zip as 8 bits. Raises StoreError, as all here, for what is no such file, or is too large.
     """
     with _reading(media_bytes):
         if media_bytes.startswith(PNG_SIGNATURE):
-            with Image.open(io.BytesIO(media_bytes)) as image:
+            with Image.open(io.BytesIO(media_bytes), formats=["PNG"]) as image:
+                check_pixels(image.width, image.height, 1)
                 return np.asarray(image)[None]
         if media_bytes.startswith(ZIP_SIGNATURE):
             return decode_zip(media_bytes).astype(np.uint8, copy=False)
@@ -101,7 +103,8 @@ def read_metadata(media_bytes: bytes) -> dict[str, str]:
     """Return the tags that `encode` was given."""
     with _reading(media_bytes):
         if media_bytes.startswith(PNG_SIGNATURE):
-            with Image.open(io.BytesIO(media_bytes)) as image:
+            with Image.open(io.BytesIO(media_bytes), formats=["PNG"]) as image:
+                check_pixels(image.width, image.height, 1)
                 image.load()
                 return {str(key): str(value) for key, value in image.info.items() if isinstance(value, str)}
         if media_bytes.startswith(ZIP_SIGNATURE):
@@ -158,6 +161,7 @@ def _reading(media_bytes: bytes) -> Iterator[None]:
         OSError,
         ValueError,
         LookupError,
+        Image.DecompressionBombError,
     ) as error:
         # FFmpeg and Pillow meet broken bytes with all of these; np.stack([]) is a ValueError: no frame at all
         raise StoreError(

@@ -37,10 +37,17 @@ def withdraw(store: Store, row_ids: Collection[str], *, run: str) -> None:
 def finish_withdrawal(store: Store) -> None:
     """Do what was left undone by who held the output before; nothing, as a rule. Before records are read."""
     try:
-        withdrawal = read_json(store, WITHDRAWN, TypeAdapter(_Withdrawal))
+        withdrawal = read_json(store, WITHDRAWN, TypeAdapter(_Withdrawal), fix=_fix(store))
     except FileNotFoundError:
         return
     _finish(store, withdrawal)
+
+
+def _fix(store: Store) -> str:
+    """Return what helps where nothing says any more which rows it named: they are of the newest run."""
+    newest = max(store.list(RECORDS), default="").rpartition("-")[0]
+    also = f" and {newest}-*, whose rows are then rendered again" if newest else ""
+    return f"delete it{also}; or choose another output"
 
 
 def _finish(store: Store, withdrawal: _Withdrawal) -> None:

@@ -6,7 +6,7 @@ rows together. Not asked of networks that take rows as lists: these share what t
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from framefleet.pipeline.request import Request
@@ -27,7 +27,7 @@ class PromptWatch:
         self.lengths: PromptLengths | None = None
         found = (getattr(component, "tokenizer", component) for component in components)
         self._counters = [PromptLengths(tokenizer) for tokenizer in found if _is_tokenizer(tokenizer)]
-        self._seen: dict[Hashable, dict[Hashable, dict[str, Any]]] = {}  # by kind of row and sizes
+        self._seen: dict[Hashable, dict[Hashable, Mapping[str, Any]]] = {}  # by kind of row and sizes
 
     def saw(self, request: Request, sizes: Hashable) -> None:
         """sizes: those of the tensors in the row's first forward; None where they say nothing."""
@@ -37,11 +37,17 @@ class PromptWatch:
         known = self._seen.setdefault(kind, {})
         if sizes in known or len(known) == _MAX_SIZES:
             return
-        known[sizes] = dict(texts_of(request.arguments))
+        known[sizes] = request.arguments
         rows = list(known.values())
         if len(rows) > 1:
-            telling = (counter for counter in self._counters if len(set(counter(rows))) == len(rows))
-            self.lengths = next(telling, None)
+            self.lengths = next((own for own in self._counters if _tells_apart(own, rows)), None)
+
+
+def _tells_apart(counter: PromptLengths, rows: Sequence[Mapping[str, Any]]) -> bool:
+    try:
+        return len(set(counter(rows))) == len(rows)
+    except Exception:  # a model's own tokenizer; which rows meet is no reason to end a job
+        return False
 
 
 def _rest(arguments: Mapping[str, Any]) -> Hashable:

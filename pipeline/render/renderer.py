@@ -99,7 +99,10 @@ class Renderer:
         denoisers = model.denoisers()  # of which a call is not a forward yet
         self._others = {name: part for name, part in model.networks().items() if name not in denoisers}
         audit = audit or Audit()
-        self._auditor = Auditor(audit.every if audit.is_on(self.batching.mode) else 0, self._plain)
+        every = audit.every if audit.is_on(self.batching.mode) else 0
+        if every:
+            self._plain.keep()
+        self._auditor = Auditor(every, self._plain)
         self._rows = RowQueue(apart=self._auditor.apart)
         self._watch = StateWatch(self._loras.layers.values())
         self._prompts = PromptWatch(model.pipe.components.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
@@ -19,18 +19,28 @@ class PromptLengths:
         self._tokenizer = tokenizer
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, ...]]:
-        """Return the lengths of each row's prompts in tokens, all rows' texts tokenised at once.
+        """Return `lengths_by` this tokenizer. Raises whatever it raises: it is a model's own."""
+        return lengths_by(self.count, rows)
 
-        rows: their arguments.
-        """
-        texts = [[text for _, text in texts_of(arguments)] for arguments in rows]
-        distinct = list(dict.fromkeys(text for own in texts for text in own))
-        lengths = dict(zip(distinct, self._counted(distinct), strict=True))
-        return [tuple(lengths[text] for text in own) for own in texts]
+    def count(self, texts: list[str]) -> list[int]:
+        return [len(ids) for ids in self._tokenizer(texts, padding=False, truncation=False)["input_ids"]]
 
-    def _counted(self, texts: list[str]) -> list[int]:
-        """Return the lengths of texts; where the tokenizer fails, as if all were alike."""
-        try:
-            return [len(ids) for ids in self._tokenizer(texts, padding=False, truncation=False)["input_ids"]]
-        except Exception:  # a model's own; which rows meet is no reason to end the job
-            return [0] * len(texts)
+
+def lengths_by(
+    count: Callable[[list[str]], list[int]], rows: Sequence[Mapping[str, Any]]
+) -> list[tuple[int, ...]]:
+    """Return the lengths of each row's prompts in tokens, all rows' texts counted at once.
+
+    rows: their arguments.
+    """
+    texts = [_read(arguments) for arguments in rows]
+    distinct = list(dict.fromkeys(text for own in texts for text in own))
+    lengths = dict(zip(distinct, count(distinct) if distinct else (), strict=True))
+    return [tuple(lengths[text] for text in own) for own in texts]
+
+
+def _read(arguments: Mapping[str, Any]) -> list[str]:
+    """Return the prompts that the pipeline reads: no negative one where the row switches guidance off."""
+    scale = arguments.get("true_cfg_scale", arguments.get("guidance_scale"))
+    is_unguided = isinstance(scale, int | float) and scale <= 1
+    return [text for name, text in texts_of(arguments) if not (is_unguided and name.startswith("negative"))]

@@ -31,11 +31,12 @@ def main() -> None:
     rows = [_request(row) for row in mixed_rows()[: given.rows]]
     with tempfile.TemporaryDirectory() as folder:
         model = load_model(build_model(Path(folder)), dtype="fp32", device=given.device)
-        started = clock()
         never = Renderer(model, audit=Audit(every=0))
+        started = clock()
+        always = Renderer(model, audit=Audit(every=1))
         ready_s = clock() - started
         without_s = _seconds(never, rows, clock) / len(rows)
-        with_s = _seconds(Renderer(model, audit=Audit(every=1)), rows, clock) / len(rows)
+        with_s = _seconds(always, rows, clock) / len(rows)
     audit_s = with_s - without_s
     print(f"a row in company: {without_s:.3f} s; an audit: {audit_s:.3f} s")
     print(f"one in {EVERY}: {audit_s / (EVERY * without_s):.2%} of the time")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 _EACH_FRAME = "prompts come once for each frame, and rows that differ in them cannot share"
-_CUT_OR_MASKED = (
-    "alone the text is cut off at its length, beside others it is masked, which rounds differently"
-)
 REASONS = {
     "AllegroPipeline": "decodes with `vae_tiling: true` alone, and 24 frames or more",
     "AnimateDiffPipeline": _EACH_FRAME,
@@ -17,12 +14,12 @@ REASONS = {
     "HeliosPipeline": "clips longer than 129 frames come out up to four frames longer than asked",
     "HunyuanVideo15ImageToVideoPipeline": "the image sets the size; guidance is the folder's",
     "HunyuanVideo15Pipeline": "guidance is the folder's",
-    "HunyuanVideoFramepackPipeline": f"{_CUT_OR_MASKED}; clips are as long as windows make them",
+    "HunyuanVideoFramepackPipeline": "alone the text is cut off at its length, beside others it is masked, "
+    "which rounds differently; clips are as long as windows make them",
     "LTX2ConditionPipeline": "`conditions` are objects that no cell holds",
     "LTXConditionPipeline": "`conditions` are objects that no cell holds: give `image`, or `video`",
     "LattePipeline": "renders as many frames as its network's `video_length` alone",
     "LucyEditPipeline": "clips are as long as the video; in bf16 it needs its autoencoder in fp32",
-    "Lumina2Pipeline": _CUT_OR_MASKED,
     "MotifVideoPipeline": "guidance is the folder's",
     "MotifVideoImage2VideoPipeline": "guidance is the folder's",
     "PIAPipeline": _EACH_FRAME,

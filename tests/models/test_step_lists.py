@@ -37,6 +37,10 @@ ROWS: dict[str, list[tuple[tuple[str, str] | None, str, list[float]]]] = {
 }
 
 
+# Tuples to the pipeline: of some rows of SDXL.
+PAIRS = {"original_size": (64, 48), "crops_coords_top_left": (4, 8)}
+
+
 def rows_of(name: str, folder: Path) -> list[dict[str, Any]]:
     starts = write_starts(folder, num_frames=5) if name == "wan_v2v" else [None] * 4
     size = {key: value for key, value in SIZES[name].items() if key != "num_inference_steps"}
@@ -45,6 +49,8 @@ def rows_of(name: str, folder: Path) -> list[dict[str, Any]]:
         lists = {each: None for _, each, _ in ROWS[name]} | {argument: steps}
         row = {**size, "prompt": f"a red ball {seed}", "seed": seed, **lists}
         row["scheduler"] = scheduler[0] if scheduler else None
+        if name == "sdxl":
+            row |= {pair: list(value) if seed % 2 == 0 else None for pair, value in PAIRS.items()}
         rows.append(row | ({"video": starts[seed], "strength": 1.0} if starts[seed] else {}))
     return rows
 
@@ -58,6 +64,7 @@ def plain_digest(pipe: Any, row: dict[str, Any], scheduler: tuple[str, str] | No
     given = {key: value for key, value in row.items() if value is not None}
     del given["seed"]
     given.pop("scheduler", None)
+    given |= {pair: value for pair, value in PAIRS.items() if pair in given}
     if "video" in given:
         given["video"] = clip(row["seed"], num_frames=5)
     generator = Request(arguments={}, seed=row["seed"]).generator()

@@ -168,3 +168,28 @@ def test_rows_with_caches_of_their_own_share_forwards_that_write_and_read_them()
         assert [task.error for task in tasks] == [None] * ROWS
         assert all(torch.equal(task.value, own) for task, own in zip(tasks, alone, strict=True))
     assert network.rows == [ROWS] * 3
+
+
+def test_rows_whose_texts_are_cut_share_with_those_of_one_length() -> None:
+    class Cuts(nn.Module):
+        """Notes the lengths of the texts in each forward; masks only where they differ."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.reader = nn.Identity()
+            self.noted: list[list[int]] = []
+
+        def forward(self, latents: Tensor, mask: Tensor) -> Tensor:
+            lengths = mask.sum(dim=1).int().tolist()
+            self.noted.append(lengths)
+            text: Tensor = self.reader(latents[:, : max(lengths)])
+            return text.sum(dim=1, keepdim=True) * (1 + (len(set(lengths)) > 1))
+
+    network, lengths = Cuts(), [5, 3, 5, 3]
+    rows = [(torch.full((1, 8), i + 2.0), (torch.arange(8) < n).float()[None]) for i, n in enumerate(lengths)]
+    recipes = [lambda row=row: [network(*row) for _ in range(3)] for row in rows]
+    tasks = render(batcher_of(network, max_rows=ROWS), *recipes)
+    assert [task.value[-1].item() for task in tasks] == [(i + 2) * n for i, n in enumerate(lengths)]
+    assert network.noted[-2:] == [[5, 5], [3, 3]]
+    sizes = [task.sizes for task in tasks]
+    assert sizes[:2] == sizes[2:] and len(set(sizes)) == 2  # so that rows of one length are brought together

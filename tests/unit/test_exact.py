@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from framefleet.pipeline.render.fused.calls import EACH, parse_call
-from framefleet.pipeline.render.fused.exact import are_equal, probe
+from framefleet.pipeline.render.fused.exact import are_equal, masks_matter, probe
 from framefleet.pipeline.render.fused.joining import layouts
 from framefleet.pipeline.render.fused.pins import Plan, run_fused
 
@@ -252,6 +252,80 @@ class CutsText(nn.Module):
         if len(latents) == 1:
             return latents + text[:, : int(mask.sum())].mean(dim=1, keepdim=True)
         return latents + (text * mask).mean(dim=1, keepdim=True)
+
+
+class Reads(nn.Module):
+    """Reads a text up to where its mask ends, by an inner module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reader = Function(_double)
+
+    def read(self, text: Tensor, length: int) -> Tensor:
+        whole: Tensor = self.reader(text[:, :length])
+        return whole.sum(dim=1, keepdim=True)
+
+
+class CutsAlike(Reads):
+    """Masks only where rows are not of one length: Lumina 2."""
+
+    def forward(self, latents: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+        lengths = mask.sum(dim=1).int().tolist()
+        if len(set(lengths)) == 1:
+            return latents + self.read(text, lengths[0])
+        return latents + self.read(text * mask, max(lengths)) * (1 + 1e-3)
+
+
+class CutsAlone(Reads):
+    """Cuts the text of a single row and masks that of several: FramePack. Here to the very same bits."""
+
+    def forward(self, latents: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+        if len(latents) == 1:
+            return latents + self.read(text, int(mask.sum()))
+        return latents + self.read(text * mask, mask.shape[1])
+
+
+class Masks(Reads):
+    """Masks every text."""
+
+    def forward(self, latents: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+        return latents + self.read(text * mask, mask.shape[1])
+
+
+def _texts(lengths: Sequence[int]) -> list[dict[str, Tensor]]:
+    """Return the arguments of rows whose texts, of small whole numbers, are so long."""
+    texts = [row[:, :8].round() for row in _rows(len(lengths))]
+    masks = [(torch.arange(8) < length).float()[None] for length in lengths]
+    return [{"latents": text, "text": text, "mask": mask} for text, mask in zip(texts, masks, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "matters", "one_length", "others"),
+    [(Masks, False, True, True), (CutsAlike, True, True, False), (CutsAlone, True, False, False)],
+)
+def test_rows_share_what_masks_make_of_a_text_only_if_it_is_the_same_alone(
+    kind: type[nn.Module], matters: bool, one_length: bool, others: bool
+) -> None:
+    module = kind()
+    for lengths, is_shared in (((5, 5, 5), one_length), ((5, 3, 4), others)):
+        rows = _texts(lengths)
+        calls = [parse_call("transformer", (), row) for row in rows]
+        outputs = [(module(**row), ()) for row in rows]
+        assert masks_matter(module, module.forward, calls[0]) == matters
+        plan = probe(module, module.forward, calls, outputs, calls[0].axes)
+        assert (plan is not None) == is_shared
+
+
+def test_a_network_that_takes_no_other_masks_has_none_that_matter() -> None:
+    class Strict(Masks):
+        def forward(self, latents: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+            if mask.sum() != 5:
+                raise ValueError("a mask of 5")
+            return super().forward(latents, text, mask)
+
+    module = Strict()
+    call = parse_call("transformer", (), _texts([5])[0])
+    assert not masks_matter(module, module.forward, call)
 
 
 def test_rows_whose_texts_are_full_prove_nothing_for_shorter_ones() -> None:

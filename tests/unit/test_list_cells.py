@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pyarrow.parquet
 import pytest
 
 from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.model.specs.signature import parameters_of
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import Request
@@ -33,6 +36,11 @@ def flux(tmp_path_factory: pytest.TempPathFactory) -> PipelineSpec:
 @pytest.fixture(scope="module")
 def sd(tmp_path_factory: pytest.TempPathFactory) -> PipelineSpec:
     return inspect_model(write_model(tmp_path_factory.mktemp("sd"), "StableDiffusionPipeline", SD))
+
+
+@pytest.fixture(scope="module")
+def sdxl(tmp_path_factory: pytest.TempPathFactory) -> PipelineSpec:
+    return inspect_model(write_model(tmp_path_factory.mktemp("sdxl"), "StableDiffusionXLPipeline", SD))
 
 
 def read(spec: PipelineSpec, cells: dict[str, Any], **job: Any) -> CheckedRow | InvalidRow:
@@ -148,6 +156,49 @@ def test_equal_lists_are_equal_rows_and_rows_share_none(flux: PipelineSpec) -> N
     )
     assert one.request == other.request != third.request
     assert one.request.arguments["sigmas"] is not other.request.arguments["sigmas"]
+
+
+def test_a_pair_is_a_list_in_cells_and_records_and_a_tuple_to_the_pipeline(
+    sdxl: PipelineSpec,
+) -> None:
+    cells = {"original_size": [512.0, 768], "crops_coords_top_left": "[0, 16]"}
+    row = read(sdxl, cells)
+    assert isinstance(row, CheckedRow), row
+    found = row.request.arguments
+    assert (found["original_size"], found["crops_coords_top_left"]) == ((512, 768), (0, 16))
+    recorded = json.loads(canonical_json(found))
+    assert recorded["original_size"] == [512, 768]
+    assert check_again(replace(row.request, arguments=recorded), sdxl, BUILT_IN["generate"]) == row.request
+    assert sdxl.from_json(recorded) == found
+    with pytest.raises(TableError, match=r"original_size is .*, but it must be a list of 2 whole numbers"):
+        wrong = replace(row.request, arguments=recorded | {"original_size": [512]})
+        check_again(wrong, sdxl, BUILT_IN["generate"])
+
+
+@pytest.mark.parametrize("cell", [[512], [512, 512, 512], "512", "(512, 512)", "[[512, 512]]"])
+def test_what_is_no_pair_is_a_refused_row(sdxl: PipelineSpec, cell: Any) -> None:
+    assert "it must be a list of 2 whole numbers; use one, as [480, 832]" in told(
+        sdxl, {"original_size": cell}
+    )
+
+
+def test_tuples_of_any_length_are_lists_of_any_length() -> None:
+    def call(
+        layers: tuple[int, ...],
+        blocks: tuple[int] = (1, 2),  # type: ignore[assignment]  # as Flux.2's call has it
+        either: int | tuple[int, int] | list[int] = 1,
+        mixed: tuple[int, str] | None = None,
+        nested: list[list[int]] | None = None,
+    ) -> None: ...
+
+    found = {parameter.name: (parameter.kind, parameter.entries) for parameter in parameters_of(call)}
+    assert found == {
+        "layers": ("list[int]", 0),
+        "blocks": ("list[int]", 0),
+        "either": ("int", None),
+        "mixed": (None, None),
+        "nested": (None, None),
+    }
 
 
 def test_a_record_with_such_a_list_is_checked_again(sd: PipelineSpec) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import struct
 import subprocess
 import sys
 import zipfile
+import zlib
 from fractions import Fraction
+from pathlib import Path
 from typing import get_args
 
 import av
@@ -17,6 +20,7 @@ import pytest
 import torch
 
 from framefleet.pipeline.errors import JobError, RenderError, StoreError
+from framefleet.pipeline.outputs import decoding_bounds
 from framefleet.pipeline.outputs.audio import Audio
 from framefleet.pipeline.outputs.av_file import check_encoder
 from framefleet.pipeline.outputs.frames import Frames, Pictures
@@ -51,6 +55,44 @@ def written(kind: MediaFormat, frames: Pictures | None = None, *, fps: float = 1
     pictures = None if kind in SOUNDS else gradient(1) if frames is None else frames
     audio = None if kind == "png" else sound()
     return encode(pictures, media=Media(format=kind), fps=fps, metadata=TAGS, audio=audio)
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv", "png.zip", "exr.zip"])
+def test_a_clip_of_more_frames_or_pixels_than_memory_bears_is_refused(
+    kind: MediaFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = encode(noise(4, 48, 64, 3), media=Media(format=kind), fps=16, metadata={})
+    for name, bound in {"MAX_FRAMES": 3, "MAX_PIXELS": 3 * 48 * 64, "MAX_FRAME_PIXELS": 47 * 64}.items():
+        with monkeypatch.context() as patched:
+            patched.setattr(decoding_bounds, name, bound)
+            with pytest.raises(StoreError, match=r"more than [0-9,]+ (frames|pixels)"):
+                decode(clip)
+    assert len(decode(clip)) == 4
+
+
+def test_a_png_of_more_pixels_than_memory_bears_is_not_decoded() -> None:
+    header = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    with pytest.raises(StoreError, match="pixels"):
+        decode(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 1 << 20) + b"IDAT")
+
+
+@pytest.mark.parametrize("kind", SOUNDS)
+def test_sound_of_more_samples_than_memory_bears_is_refused(
+    kind: MediaFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding_bounds, "MAX_SAMPLES", 10_000)
+    with pytest.raises(StoreError, match="more than 10,000 samples"):
+        decode_audio(written(kind))
+
+
+def test_a_list_of_other_files_is_no_clip(tmp_path: Path) -> None:
+    other = tmp_path / "other.mkv"
+    other.write_bytes(written("mkv"))
+    listed = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{other}\n#EXT-X-ENDLIST\n"
+    for content in (listed, f"ffconcat version 1.0\nfile '{other}'\n"):
+        with pytest.raises(StoreError, match="are not a clip"):
+            decode(content.encode())
 
 
 @pytest.mark.parametrize("shape", [(4, 32, 48, 3), (3, 33, 47, 3), (1, 1, 1, 3)])

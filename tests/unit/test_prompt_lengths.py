@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import pickle
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from transformers import ByT5Tokenizer
 
 from framefleet.cluster.feed import Pending, by_prompt_lengths
 from framefleet.cluster.lease import Row
 from framefleet.pipeline.render.prompt_watch import PromptWatch
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.counted_apart import CountedApart
 from framefleet.pipeline.rows.prompt_lengths import PromptLengths
+from tests import tokenizers
 
 ARGUMENTS = {"height": 16, "width": 16, "guidance_scale": 3.0}
 
@@ -65,8 +71,59 @@ def test_rows_are_told_apart_by_the_tokens_of_all_their_prompts() -> None:
     assert all(shape.startswith("16x16 ") for shape in shapes)
 
 
-def test_a_tokenizer_that_fails_tells_no_prompts_apart() -> None:
-    def failing(*_: object, **__: object) -> None:
-        raise KeyError("a token")
+def test_a_negative_prompt_that_guidance_does_not_read_keeps_no_rows_apart() -> None:
+    lengths = PromptLengths(ByT5Tokenizer())
+    own = {"prompt": "a cat", "negative_prompt": "blurry"}
+    guided, not_guided = {**own, "guidance_scale": 3.0}, {**own, "guidance_scale": 1.0}
+    distilled = {**own, "guidance_scale": 3.5, "true_cfg_scale": 1.0}  # a scale that the network is told
+    assert lengths([own, guided, not_guided, distilled]) == [(7, 6), (7, 6), (6,), (6,)]
 
-    assert PromptLengths(failing)([{"prompt": "a"}, {"prompt": "a b"}, {}]) == [(0,), (0,), ()]
+
+def test_a_tokenizer_that_fails_tells_nothing() -> None:
+    watch = PromptWatch([object()])
+    watch._counters = [PromptLengths(tokenizers.failing)]
+    watch.saw(_request("a cat"), ("transformer", 1, 5))
+    watch.saw(_request("a dog, running"), ("transformer", 1, 14))
+    assert watch.lengths is None
+
+
+@pytest.fixture
+def apart() -> Iterator[Callable[[Any], CountedApart]]:
+    """Gives what counts in a sandbox, and is ready."""
+    with ExitStack() as stack:
+
+        def started(tokenizer: Any) -> CountedApart:
+            counted = CountedApart(pickle.dumps(PromptLengths(tokenizer)), max_counting_s=0.5)
+            stack.callback(counted.close)
+            assert counted([{"prompt": "a"}]) is None
+            while not counted.becomes_ready():
+                time.sleep(0.01)
+            return counted
+
+        yield started
+
+
+def test_a_sandbox_counts_as_the_tokenizer_does(apart: Callable[[Any], CountedApart]) -> None:
+    rows: list[dict[str, Any]] = [{"prompt": "a cat"}, {"prompt": "猫", "negative_prompt": "\ud800"}, {}]
+    counted = apart(tokenizers.bytes_of)
+    assert counted(rows) == PromptLengths(tokenizers.bytes_of)(rows) == [(5,), (3, 3), ()]
+    assert not counted.becomes_ready()
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "why"),
+    [
+        (tokenizers.hanging, "it takes more than 0"),
+        (tokenizers.failing, "the tokenizer fails: KeyError"),
+        (tokenizers.growing, "the tokenizer fails: MemoryError"),
+        (tokenizers.crashing, "SIGSEGV"),
+    ],
+)
+def test_a_tokenizer_that_does_harm_is_told_of_once_and_rows_go_on(
+    tokenizer: Any, why: str, apart: Callable[[Any], CountedApart], caplog: pytest.LogCaptureFixture
+) -> None:
+    counted = apart(tokenizer)
+    rows = [Row(row_id="1", shape="16x16", payload=Pending(_request("a cat"), None))]  # type: ignore[arg-type]
+    for _ in range(2):
+        assert by_prompt_lengths(rows, counted) == rows
+    assert [why in message for message in caplog.messages] == [True]

@@ -7,6 +7,7 @@ order, and whose clips are wrong if they had company.
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -230,5 +231,24 @@ def test_carried_columns_and_other_rows_of_a_part_stay(run: Callable[..., Summar
 )
 def test_a_withdrawal_that_framefleet_did_not_write_is_refused(content: bytes, store: Store) -> None:
     store.write(WITHDRAWN, content)
-    with pytest.raises(JobError, match=r"withdrawn.json is not as framefleet wrote it"):
+    with pytest.raises(JobError, match=r"withdrawn.json is not as framefleet wrote it") as caught:
         finish_withdrawal(store)
+    assert caught.value.fix == "delete it; or choose another output"
+
+
+def test_after_a_damaged_withdrawal_its_fix_leads_to_right_records(
+    run: Callable[..., Summary], store: Store
+) -> None:
+    run(1, {})
+    assert _records(store) == {WRONG: NUM_ROWS}
+    store.write(WITHDRAWN, b"{")
+    with pytest.raises(JobError) as caught:
+        run(2, {})
+    names = re.match(r"delete it and (records/part-\S+-)\*, whose rows", caught.value.fix)
+    assert names
+    store.delete(WITHDRAWN)
+    for path in store.list("records"):
+        if path.startswith(names[1]):
+            store.delete(path)
+    run(2, {0: "differs"})
+    assert _records(store) == {RIGHT: NUM_ROWS}

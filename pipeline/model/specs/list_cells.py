@@ -18,12 +18,20 @@ _EXAMPLES: dict[ScalarKind, str] = {
 }
 
 
-def check_list(name: str, cell: Any, kind: ListKind) -> list[Scalar] | Refused:
-    """Return a new list of what the parameter `name` takes. A cell is a list, or JSON text of one (CSV)."""
+def check_list(
+    name: str, cell: Any, kind: ListKind, entries: int | None = None
+) -> list[Scalar] | tuple[Scalar, ...] | Refused:
+    """Return a new list of what the parameter `name` takes. A cell is a list, or JSON text of one (CSV).
+
+    entries: see `Parameter`; a tuple where it is one.
+    """
     part = PART_KINDS[kind]
-    wanted = Refused(reason=f"it must be a list of {_WORDS[part]}", fix=f"use one, as {_EXAMPLES[part]}")
+    what, example = f"a list of {_WORDS[part]}", _EXAMPLES[part]
+    if entries:
+        what, example = f"a list of {entries} {_WORDS[part]}", str([*(480, 832, 16, 0)[:entries]])
+    wanted = Refused(reason=f"it must be {what}", fix=f"use one, as {example}")
     parts = _parsed(cell)
-    if not isinstance(parts, list) or not parts:
+    if not isinstance(parts, list) or not parts or (entries and len(parts) != entries):
         return wanted
     if len(parts) > MAX_LIST:
         return Refused(reason=f"no list has more than {MAX_LIST:,} entries", fix="shorten it")
@@ -35,7 +43,7 @@ def check_list(name: str, cell: Any, kind: ListKind) -> list[Scalar] | Refused:
         if not isinstance(checked, str) and (words := out_of_range(name, checked)):
             return Refused(reason=f"its entry {position}, {shown(value)}, must be {words}", fix=wanted.fix)
         found.append(checked)
-    return found
+    return found if entries is None else tuple(found)
 
 
 def _parsed(cell: Any) -> Any:

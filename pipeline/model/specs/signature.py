@@ -48,12 +48,15 @@ PART_KINDS: dict[ListKind, ScalarKind] = {"list[int]": "int", "list[float]": "fl
 class Parameter:
     """One parameter of a pipeline's `__call__` or of a recipe.
 
-    kind: what a table's cell must be; None for tensors, tuples and plumbing, which no cell can give.
+    kind: what a table's cell must be; None for tensors, lists of lists and plumbing, which no cell can give.
+    entries: of what is called with a tuple, how many it has, 0 for any number; None for what is called with
+        no tuple.
     default: what the signature has, when that is a scalar.
     """
 
     name: str
     kind: ArgumentKind | None
+    entries: int | None = None
     default: Scalar | None = None
     required: bool = False
 
@@ -80,7 +83,8 @@ def parameter_of(parameter: inspect.Parameter) -> Parameter:
     if kind == "float" and isinstance(default, int):
         default = float(default)  # some write `guidance_scale: float = 6`
     required = parameter.default is inspect.Parameter.empty
-    return Parameter(name=parameter.name, kind=kind, default=default, required=required)
+    entries = _entries(parameter) if kind in PART_KINDS else None
+    return Parameter(name=parameter.name, kind=kind, entries=entries, default=default, required=required)
 
 
 def _kind(parameter: inspect.Parameter) -> ScalarKind | ListKind | None:
@@ -88,14 +92,29 @@ def _kind(parameter: inspect.Parameter) -> ScalarKind | ListKind | None:
     annotation: Any = parameter.annotation
     if annotation is inspect.Parameter.empty or isinstance(annotation, str):
         return _KINDS.get(type(parameter.default))
-    union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
-    members = typing.get_args(annotation) if union else (annotation,)
+    members = _members(annotation)
     found = [_KINDS[member] for member in members if member in _KINDS]
-    lists: list[ListKind] = [kind for kind, part in PART_KINDS.items() if _is_list_of(part, members)]
+    parts = [*_parts(list, members), *_parts(tuple, members)]
+    lists: list[ListKind] = [kind for kind, part in PART_KINDS.items() if part in parts]
     return "float" if "float" in found else found[0] if found else lists[0] if lists else None
 
 
-def _is_list_of(part: ScalarKind, members: tuple[Any, ...]) -> bool:
-    """Tell whether one of the types is a list of such; typing's List is one too."""
-    lists = (typing.get_args(member) for member in members if typing.get_origin(member) is list)
-    return any(_KINDS.get(inner) == part for inner, *_ in lists)
+def _entries(parameter: inspect.Parameter) -> int | None:
+    """Return how many entries the tuple has that is asked for; `tuple[int]` is meant as any number."""
+    members = _members(parameter.annotation)
+    tuples = [typing.get_args(member) for member in members if typing.get_origin(member) is tuple]
+    if not tuples or _parts(list, members):
+        return None
+    return len(tuples[0]) if len(tuples[0]) > 1 and ... not in tuples[0] else 0
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    is_union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
+    return typing.get_args(annotation) if is_union else (annotation,)
+
+
+def _parts(collection: type, members: tuple[Any, ...]) -> list[ScalarKind]:
+    """Return of what scalars the types hold lists, or tuples; typing's List and Tuple are such too."""
+    inner = [typing.get_args(member) for member in members if typing.get_origin(member) is collection]
+    alike = [set(types) - {...} for types in inner]
+    return [_KINDS[kind] for (kind,) in (kinds for kinds in alike if len(kinds) == 1) if kind in _KINDS]

@@ -99,6 +99,14 @@ class PipelineSpec:
         """Return the parameters that a table or the job's defaults may give."""
         return {name: parameter for name, parameter in self.parameters.items() if parameter.kind}
 
+    def from_json(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return arguments that were JSON as a call takes them: with tuples, which JSON has none of."""
+        tuples = {name for name, parameter in self.parameters.items() if parameter.entries is not None}
+        return {
+            name: tuple(value) if name in tuples and isinstance(value, list) else value
+            for name, value in arguments.items()
+        }
+
     def defaults(self) -> dict[str, Scalar]:
         """Return what a row without arguments renders with: the preset's values, else those of the call."""
         given = {name: p.default for name, p in self.settable().items() if p.default is not None}

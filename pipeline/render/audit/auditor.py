@@ -62,6 +62,7 @@ class Auditor:
         return outcome
 
     def _audit(self, clip: Clip, kind: str) -> None:
+        log.info("row %s is rendered again by a plain call, to compare", clip.row_id)  # a hang is seen here
         started = time.perf_counter()
         verdict = None
         try:

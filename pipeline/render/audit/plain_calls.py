@@ -24,22 +24,36 @@ from framefleet.pipeline.render.row_queue import RenderRow
 
 
 class PlainCalls:
-    """Plain calls of one model's rows. Make it before the first row runs."""
+    """Plain calls of one model's rows, on what it was at `keep`, or else at the first call."""
 
     def __init__(self, model: Model, call: RecipeCall, loras: LoraLayers, encoders: Encoders) -> None:
         self._model, self._call, self._loras, self._encoders = model, call, loras, encoders
-        kept = OwnPipelines(model.pipe, tells=False, shares_tools=False).make()
-        self._pipelines = OwnPipelines(kept, tells=False, shares_tools=False)
-        self._networks = [NetworkState(network) for network in model.networks().values()]
+        self._kept: _Kept | None = None
+
+    def keep(self) -> _Kept:
+        """Copy what rows may change, once: before the first of them runs. Takes some 50 ms."""
+        if self._kept is None:
+            self._kept = _Kept(self._model)
+        return self._kept
 
     def __call__(self, row: RenderRow) -> Rendered:
         """Render a row that was not begun. Rows that are under way find all as it was."""
+        kept = self.keep()
         with as_in_pipelines(), GlobalDraws().kept(), ExitStack() as stack:
-            for network in self._networks:
+            for network in kept.networks:
                 stack.enter_context(network.restored())
             if self._model.attention:
                 self._model.attention.use_again()
             self._loras.switch_on(adapters_in(row.request.arguments))
             stack.callback(self._encoders.leave)
             self._encoders.bring()
-            return self._call(row, self._pipelines)
+            return self._call(row, kept.pipelines)
+
+
+class _Kept:
+    """A model's pipeline and networks as they were at one time."""
+
+    def __init__(self, model: Model) -> None:
+        kept = OwnPipelines(model.pipe, tells=False, shares_tools=False).make()
+        self.pipelines = OwnPipelines(kept, tells=False, shares_tools=False)
+        self.networks = [NetworkState(network) for network in model.networks().values()]

@@ -18,7 +18,7 @@ import torch
 
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.hooks.intercept import intercept
-from framefleet.pipeline.render.fused.calls import Call, is_private, parse_call, tensor_sizes
+from framefleet.pipeline.render.fused.calls import Call, is_private, parse_call
 from framefleet.pipeline.render.fused.forwards import Forwards, Result
 
 
@@ -32,7 +32,7 @@ class RowTask:
         self.num_rows = 0  # of all its forwards together
         self.first_forward_at = 0.0  # time.perf_counter(), like the next
         self.last_forward_at = 0.0
-        self.sizes: Hashable | None = None  # of the tensors in its first forward, see `tensor_sizes`
+        self.sizes: Hashable | None = None  # of the tensors in its first forward, see `Forwards.sizes`
         self.draws = draws or GlobalDraws()
         self._function = function
         self.greenlet = greenlet.greenlet(self._run)
@@ -145,7 +145,9 @@ class Batcher:
             with self._busy():
                 results = self._forwards.run([parked[place][1] for place in places])
             for place, result in zip(places, results, strict=True):
-                _note(parked[place][0], result, started)
+                task, call = parked[place]
+                task.sizes = task.sizes if task.num_forwards else self._forwards.sizes(call)
+                _note(task, result, started)
 
 
 @contextmanager
@@ -159,8 +161,6 @@ def as_in_pipelines() -> Iterator[None]:
 
 
 def _note(task: RowTask, result: Result, started: float) -> None:
-    if not task.num_forwards and task.call is not None:
-        task.sizes = tensor_sizes(task.call)
     task.call, task.result = None, result
     task.first_forward_at = task.first_forward_at or started
     task.last_forward_at = time.perf_counter()

@@ -106,18 +106,29 @@ def parse_call(module: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ca
     )
 
 
-def tensor_sizes(call: Call) -> Hashable | None:
-    """The sizes of its tensors and of the row's batch; None for one with lists, which may be of any size."""
+def tensor_sizes(call: Call, masks: Sequence[int]) -> Hashable | None:
+    """The sizes of its tensors and of the row's batch; None for one with lists, which may be of any size.
+
+    masks: leaves of which is asked what they let through, too.
+    """
     if call.has_lists or not call.batch:
         return None
-    return call.module, call.batch, tuple(leaf.shape for leaf in call.leaves if isinstance(leaf, Tensor))
+    lengths = [int(call.leaves[place].sum()) for place in masks]
+    shapes = [leaf.shape for leaf in call.leaves if isinstance(leaf, Tensor)]
+    return call.module, call.batch, (*shapes, *lengths)
 
 
-def with_shorter_masks(call: Call, *, keep: float) -> Call:
-    """Return the call with that part of each mask of tokens kept, or the call itself, which has none."""
-    leaves = [_shortened(leaf, keep) if _is_mask(leaf, call.batch) else leaf for leaf in call.leaves]
-    is_other = any(leaf is not own for leaf, own in zip(leaves, call.leaves, strict=True))
-    return replace(call, leaves=leaves, given=None) if is_other else call
+def masks_of(call: Call) -> tuple[int, ...]:
+    """Return which leaves are masks of tokens."""
+    return tuple(place for place, leaf in enumerate(call.leaves) if _is_mask(leaf, call.batch))
+
+
+def with_masks(call: Call, *, keep: float) -> Call:
+    """Return the call with texts of other lengths: that part of each mask of tokens counts."""
+    leaves = list(call.leaves)
+    for place in masks_of(call):
+        leaves[place] = _counting(leaves[place], keep)
+    return replace(call, leaves=leaves, given=None)
 
 
 def _is_mask(leaf: Any, batch: int) -> bool:
@@ -126,10 +137,10 @@ def _is_mask(leaf: Any, batch: int) -> bool:
     return is_flat and bool(((leaf == 0) | (leaf == 1)).all())
 
 
-def _shortened(mask: Tensor, keep: float) -> Tensor:
-    shorter = mask.clone()
-    shorter[:, max(1, int(mask.shape[1] * keep)) :] = 0
-    return shorter
+def _counting(mask: Tensor, keep: float) -> Tensor:
+    other = torch.ones_like(mask)
+    other[:, max(1, int(mask.shape[1] * keep)) :] = 0
+    return other
 
 
 def adapters_of(calls: Sequence[Call]) -> tuple[Adapters, ...]:

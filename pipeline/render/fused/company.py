@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from framefleet.pipeline.render.fused.calls import EACH, LIST, Axes, Call, fingerprint
-from framefleet.pipeline.render.fused.pins import Trace, Traces
+from framefleet.pipeline.render.fused.calls import EACH, LIST, Axes, Call, fingerprint, masks_of
+from framefleet.pipeline.render.fused.pins import Traces, look_inside
 
 # Prompts have some hundred lengths, and pairs of them with negative ones; a forgotten one is looked at again.
 _REMEMBERED = 4096
@@ -31,18 +31,35 @@ class Company:
     def __init__(self) -> None:
         self._looks: OrderedDict[Hashable, Hashable] = OrderedDict()  # by the shapes of calls with lists
         self._proven: set[Hashable] = set()  # shapes of such calls
+        self._masks: dict[Hashable, tuple[int, ...]] = {}  # by shape
         self._axes: dict[Hashable, Axes] = {}  # by look, where they are not the usual ones
         self._supposed: dict[Hashable, dict[int, int]] = {}  # by look: axes by leaf that were not tried yet
         self._refuted: set[tuple[Hashable, int, int]] = set()  # (look, leaf, axis)
 
     def look(self, call: Call) -> Hashable | None:
         """What calls that may share a forward have in common; None until `saw` was told of such a call."""
-        return self._looks.get(call.shape) if call.has_lists and call.batch else call.shape
+        if call.has_lists and call.batch:
+            return self._looks.get(call.shape)
+        prints = tuple([fingerprint(call.leaves[place]) for place in self.masks(call)])
+        return (call.shape, prints) if prints else call.shape
+
+    def masks(self, call: Call) -> tuple[int, ...]:
+        """Return the leaves by which a network cuts texts: rows that share have these equal."""
+        return self._masks.get(call.shape, ())
+
+    def share_by_masks(self, call: Call, *, is_needed: Callable[[], bool]) -> bool:
+        """From now on such calls share with those of equal masks only, if that is needed.
+
+        Return whether that is new. is_needed: asked once for calls of a shape.
+        """
+        if call.has_lists or call.shape in self._masks:
+            return False
+        self._masks[call.shape] = masks_of(call) if is_needed() else ()
+        return bool(self._masks[call.shape])
 
     def saw(self, call: Call, traces: Traces) -> None:
         """Learn how a forward of this call alone looks inside."""
-        inner = [(name, [_inner_look(trace) for trace in found]) for name, found in traces.items()]
-        digest = hashlib.sha256(repr((call.batch, call.structure, inner)).encode())
+        digest = hashlib.sha256(repr((call.batch, call.structure, look_inside(traces))).encode())
         self._learn(call, (call.module, digest.digest()))
 
     def is_proven(self, calls: Sequence[Call]) -> bool:
@@ -134,11 +151,6 @@ class Company:
         self._looks[call.shape] = look
         if len(self._looks) > _REMEMBERED:
             self._proven.discard(self._looks.popitem(last=False)[0])
-
-
-def _inner_look(trace: Trace) -> list[Any]:
-    """The shapes of an inner module's call. Strides may differ: every shape of call is proven for itself."""
-    return [layout and layout.shape for layout in (*trace.arguments, *trace.outputs)]
 
 
 def _ways_of(column: tuple[Any, ...], batch: int) -> list[int | None]:

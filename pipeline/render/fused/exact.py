@@ -28,7 +28,9 @@ from framefleet.pipeline.render.fused.calls import (
     Call,
     adapters_of,
     bits,
-    with_shorter_masks,
+    fingerprint,
+    masks_of,
+    with_masks,
 )
 from framefleet.pipeline.render.fused.joining import Layout, join_calls, layouts, with_holders
 from framefleet.pipeline.render.fused.pins import (
@@ -38,6 +40,7 @@ from framefleet.pipeline.render.fused.pins import (
     Trace,
     Traces,
     joined,
+    look_inside,
     matching_trace,
     pinned_modules,
     run_fused,
@@ -81,25 +84,73 @@ def probe(
             continue
         plan = Plan(axes, dict(pins), like)
         if are_equal(run_fused(module, forward, calls, plan), outputs):
-            return plan if _holds_for_other_masks(module, forward, calls, plan) else None
+            return plan if _holds_for_other_masks(module, forward, calls, traces, plan) else None
     return None
 
 
-def _holds_for_other_masks(module: nn.Module, forward: Forward, calls: Sequence[Call], plan: Plan) -> bool:
-    """Whether a plan is exact for rows of other lengths too.
+def masks_matter(module: nn.Module, forward: Forward, call: Call) -> bool:
+    """Whether what masks of tokens say changes what inner modules are called with.
+
+    Some networks cut a text off where it ends, or leave out a mask where nothing is masked. Rows whose masks
+    differ are something else to them in company than alone, and round differently.
+    """
+    if not masks_of(call):
+        return False
+    looks = set()
+    for other in (call, with_masks(call, keep=1.0), with_masks(call, keep=0.5)):
+        try:
+            with working_on(adapters_of([call])):
+                traces, _ = traced(module, forward, *_untouched(other))
+        except Exception as error:  # whatever a network says to a mask that is none of tokens
+            log.debug("%s takes no other masks: %s", type(module).__name__, error)
+            return False
+        looks.add(look_inside(traces))
+    return len(looks) > 1
+
+
+def _holds_for_other_masks(
+    module: nn.Module, forward: Forward, calls: Sequence[Call], traces: Traces, plan: Plan
+) -> bool:
+    """Whether a plan is exact for rows of other lengths too, or only proven for those that share it.
 
     Some networks cut the text of a single row off at its length, where they mask that of several: such rows
-    agree as long as every text is full.
+    agree as long as every text is full, and in half precision also by chance.
     """
-    others = [with_shorter_masks(call, keep=(i + 1) / (len(calls) + 1)) for i, call in enumerate(calls)]
-    if all(other is call for other, call in zip(others, calls, strict=True)):
+    if not masks_of(calls[0]):
         return True
+    if masks_matter(module, forward, calls[0]):
+        return _have_equal_masks(calls) and _is_joined_inside(module, forward, calls, traces, plan)
+    others = [with_masks(call, keep=(i + 1) / (len(calls) + 1)) for i, call in enumerate(calls)]
     try:
         alone = [_alone(forward, other) for other in others]
-    except Exception as error:  # whatever a network says to a mask that is none of tokens
+    except Exception as error:  # as above
         log.debug("%s takes no other masks: %s", type(module).__name__, error)
         return True
     return are_equal(run_fused(module, forward, others, plan), alone)
+
+
+def _have_equal_masks(calls: Sequence[Call]) -> bool:
+    masks = masks_of(calls[0])
+    return len({tuple(fingerprint(call.leaves[place]) for place in masks) for call in calls}) == 1
+
+
+def _is_joined_inside(
+    module: nn.Module, forward: Forward, calls: Sequence[Call], traces: Traces, plan: Plan
+) -> bool:
+    """Whether a fused forward calls every inner module with the rows joined, or with what a row alone has."""
+    unlike = []
+
+    def look(name: str, inner: Forward, *args: Any, **kwargs: Any) -> Any:
+        if not any(trace.is_alike((args, kwargs), len(calls)) for trace in traces.get(name, ())):
+            unlike.append(name)
+        return inner(*args, **kwargs)
+
+    args, kwargs = join_calls(calls, plan.axes)
+    with working_on(adapters_of(calls)), intercept(separable(module), look):
+        forward(*args, **kwargs)
+    if unlike:
+        log.debug("%s: %s is not called with rows joined", type(module).__name__, unlike[0])
+    return not unlike
 
 
 def _alone(forward: Forward, call: Call) -> Any:

@@ -18,9 +18,9 @@ from framefleet.pipeline.memory import free_memory, is_out_of_memory
 from framefleet.pipeline.model.options.attention import Attention
 from framefleet.pipeline.model.options.regions import has_compiled
 from framefleet.pipeline.render.fused.batching import Batching
-from framefleet.pipeline.render.fused.calls import Call, adapters_of
+from framefleet.pipeline.render.fused.calls import Call, adapters_of, tensor_sizes
 from framefleet.pipeline.render.fused.company import Company
-from framefleet.pipeline.render.fused.exact import are_close, are_equal, probe, traced
+from framefleet.pipeline.render.fused.exact import are_close, are_equal, masks_matter, probe, traced
 from framefleet.pipeline.render.fused.joining import hand_back, layouts, with_holders
 from framefleet.pipeline.render.fused.kept_state import StateWatch
 from framefleet.pipeline.render.fused.pins import Kind, Plan, run_fused
@@ -75,6 +75,10 @@ class Forwards:
         if not self._is_compiled:
             return groups
         return [apart for places in groups for apart in _by_loras(calls, places)]
+
+    def sizes(self, call: Call) -> Hashable | None:
+        """What of a row's call tells how long its prompts are, where it does; see `tensor_sizes`."""
+        return tensor_sizes(call, self._company.masks(call))
 
     def run(self, calls: Sequence[Call]) -> list[Result]:
         """Run calls of one group; results in their order. Raises nothing that a row caused."""
@@ -207,6 +211,10 @@ class Forwards:
             return
         is_sound |= is_exact
         if is_exact and sizes.pays(size, seconds=seconds):
+            if self._company.share_by_masks(
+                call, is_needed=lambda: masks_matter(module, module.forward, call)
+            ):
+                return
             exact = probe(module, module.forward, calls, outputs, plan.axes)
             is_sound = exact is not None
             plan = exact or plan

@@ -38,25 +38,46 @@ class Trace:
     outputs: tuple[Layout | None, ...]
     joints: tuple[Joint | None, ...] = ()
 
-    def is_partable(self, arguments: Any, rows: int) -> bool:
+    def is_alike(self, arguments: Any, rows: int) -> bool:
         """Whether every tensor of a fused call is the rows joined, or the same as in the one-row run."""
         leaves, _ = flatten(arguments, holders=[])
-        if len(leaves) != len(self.arguments):
-            return False
-        pairs = list(zip(leaves, self.arguments, strict=True))
-        return any(joint_of(leaf, rows, layout) is not None for leaf, layout in pairs) and all(
-            layout is None or joint_of(leaf, rows, layout) is not None or _is_same(leaf, layout)
-            for leaf, layout in pairs
+        return len(leaves) == len(self.arguments) and all(
+            not isinstance(leaf, Tensor)
+            if layout is None
+            else joint_of(leaf, rows, layout) is not None or _is_same(leaf, layout)
+            for leaf, layout in zip(leaves, self.arguments, strict=True)
+        )
+
+    def is_partable(self, arguments: Any, rows: int) -> bool:
+        """Whether it is alike, and holds rows that can be parted."""
+        leaves, _ = flatten(arguments, holders=[])
+        pairs = zip(leaves, self.arguments, strict=False)
+        return self.is_alike(arguments, rows) and any(
+            joint_of(leaf, rows, layout) is not None for leaf, layout in pairs
         )
 
     def seen_in(self, output: Any, rows: int) -> Trace:
-        """Return it with the joints of a fused call's output: None where that is one for all rows."""
+        """Return it with the joints of a fused call's output: None where that is one for all rows.
+
+        Without any where it is not told.
+        """
         leaves, _ = flatten(output, holders=[])
+        if len(leaves) != len(self.outputs):  # lists of rows, which say nothing of where they come from
+            return replace(self, joints=())
         pairs = zip(leaves, self.outputs, strict=True)
         return replace(self, joints=tuple(joint_of(leaf, rows, layout) for leaf, layout in pairs))
 
 
 Traces = Mapping[str, Sequence[Trace]]  # by a module's name: how its calls in one forward look, if not alike
+
+
+def look_inside(traces: Traces) -> Hashable:
+    """The shapes of inner modules' calls. Strides may differ: every shape of call is proven for itself."""
+    return tuple((name, tuple(map(_shapes, found))) for name, found in traces.items())
+
+
+def _shapes(trace: Trace) -> tuple[tuple[int, ...] | None, ...]:
+    return tuple(layout and layout.shape for layout in (*trace.arguments, *trace.outputs))
 
 
 def matching_trace(traces: Traces, name: str, arguments: Any, rows: int) -> Trace | None:

@@ -52,7 +52,7 @@ def _probe(folder: str, files: tuple[str, ...], wanted: Mapping[str, Any]) -> No
     from framefleet.pipeline.request import Request
 
     spec, pipelines, own = _opened(folder, files)
-    request = Request(**{**wanted, "arguments": _given(wanted["arguments"])})
+    request = Request(**{**wanted, "arguments": _given(spec.from_json(wanted["arguments"]))})
     try:
         with torch.no_grad():
             pipe = pipelines.make(scheduler=_scheduler(request.scheduler, spec, own))

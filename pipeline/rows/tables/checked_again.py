@@ -1,8 +1,9 @@
-"""From a request as a record has it to why no row can have asked for it: the record may be anybody's."""
+"""From a request as a record has it to one that a row can have asked for: the record may be anybody's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, get_args
 
 from framefleet.pipeline.errors import TableError
@@ -20,8 +21,8 @@ from framefleet.pipeline.rows.tables.row_plan import check_value, meanings
 from framefleet.pipeline.rows.tables.step_lists import check_step_lists
 
 
-def check_again(request: Request, spec: PipelineSpec, recipe: Recipe) -> None:
-    """Raise TableError for what of a request no row can have asked for.
+def check_again(request: Request, spec: PipelineSpec, recipe: Recipe) -> Request:
+    """Return the request as its row asked for it. Raises TableError for what no row can have asked for.
 
     spec: of the model. Not covered: what its images, models and LoRAs hold.
     """
@@ -36,6 +37,7 @@ def check_again(request: Request, spec: PipelineSpec, recipe: Recipe) -> None:
     for name, refused in found:
         value = shown(request.arguments.get(name, getattr(request, name, None)))
         raise TableError(f"the record's {name} is {value}, but {refused.reason}", refused.fix)
+    return replace(request, arguments=called.from_json(request.arguments))
 
 
 def _wrong_values(request: Request, spec: PipelineSpec, recipe: Recipe) -> Iterator[tuple[str, Refused]]:

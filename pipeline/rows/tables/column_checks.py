@@ -79,9 +79,7 @@ def plumbing_fix(name: str) -> str:
         return "repeat the row with other seeds; rename this one to carry it"
     if PLUMBING.fullmatch(name):
         return "framefleet sets it for every row; leave it out, or rename it to carry it"
-    return (
-        "it takes tensors, tuples or mappings, which a recipe of your own can make; or rename it to carry it"
-    )
+    return "it takes tensors, nested lists or mappings: let a recipe make them, or rename it to carry it"
 
 
 def check_required(required: Collection[str], read: Collection[str], base: Collection[str]) -> None:

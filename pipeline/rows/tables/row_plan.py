@@ -120,7 +120,7 @@ def plan_rows(
         fps=fps,
         finder=finder,
         spec=spec,
-        rules=own_row_rules(spec.class_name),
+        rules=own_row_rules(spec),
         carried=carried,
         lookalikes=lookalikes(carried, [target for target in targets if target not in read]),
     )
@@ -209,7 +209,8 @@ def _checked_default(name: str, value: Any, kind: ArgumentKind, check: Callable[
 def check_value(name: str, value: Any, kind: ScalarKind | ListKind, spec: PipelineSpec) -> Any:
     """Return a value as the argument takes it, a schedule by its one spelling; or Refused."""
     if kind in PART_KINDS:
-        return check_list(name, value, kind)
+        known = spec.parameters.get(name)
+        return check_list(name, value, kind, known.entries if known else None)
     if is_schedule(name, value):
         return check_schedule(name, value, class_name=spec.class_name, configs=spec.configs)
     return check_argument(name, value, kind, spec)  # type: ignore[arg-type]

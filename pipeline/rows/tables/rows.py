@@ -29,7 +29,7 @@ SHAPING = ("height", "width", *FRAME_PARAMETERS, "max_sequence_length")
 # are given: `table_rows.py` rests on it.
 OWN_TEXTS = ("prompt", "negative_prompt")
 # From arguments and the names of those that the row itself gives, to what is rendered, and what is wrong.
-Rules = Callable[[dict[str, Any], Set[str], PipelineSpec], tuple[dict[str, Any], list[tuple[str, Refused]]]]
+Rules = Callable[[dict[str, Any], Set[str]], tuple[dict[str, Any], list[tuple[str, Refused]]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,8 +167,8 @@ class RowPlan:
             given = {
                 reader.target for reader, cell in zip(self.readers, cells, strict=True) if cell is not None
             }
-            taken, refused = self.rules(arguments, given, self.spec)
-            problems += self._problems(refused, arguments | taken)
+            taken, refused = self.rules(arguments, given)
+            problems += self._problems(refused, arguments | taken) if refused else []
             arguments = taken
         steps = listed_steps(arguments)
         if steps is not None and not self._is_given("num_inference_steps", cells):
