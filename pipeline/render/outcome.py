@@ -34,7 +34,7 @@ def clip_of(task: RowTask, row: RenderRow, model: Model, identity: Identity) -> 
         model=model.settings.name,
         model_digest=identity.model_digest,
         numerics=identity.numerics,
-        seconds=seconds | row.seconds,
+        seconds=seconds | task.seconds | row.seconds,
         batch_size=task.batch_size,
         peak_memory_bytes=peak_memory_bytes(),
         environment={**model.environment, **attention},

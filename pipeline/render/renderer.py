@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from framefleet.pipeline.hooks.intercept import intercept
@@ -28,12 +28,13 @@ from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards
 from framefleet.pipeline.render.fused.kept_state import StateWatch
 from framefleet.pipeline.render.lora_layers import LoraLayers
+from framefleet.pipeline.render.methods_beside import methods_beside
 from framefleet.pipeline.render.outcome import clip_of, failure_of
 from framefleet.pipeline.render.prompt_watch import PromptWatch
 from framefleet.pipeline.render.recipe_call import RecipeCall
 from framefleet.pipeline.render.request_check import RequestCheck
 from framefleet.pipeline.render.row_queue import RenderRow, RowQueue
-from framefleet.pipeline.render.stopwatch import as_it_is, timed
+from framefleet.pipeline.render.stopwatch import timed
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
@@ -90,6 +91,12 @@ class Renderer:
         self._cache = StepCache(cache, model.denoisers()) if cache else None
         self._loras = LoraLayers(model.networks() if model.settings.loras else {})
         self._encoders = Encoders(model, self._loras, mode=self.batching.mode, kept_in=embeddings)
+        beside = methods_beside(model)
+        # Parked weights are there while a row is at work, and not while calls of many rows run.
+        parked = model.text_encoders() if self._encoders.are_parked else {}
+        apart = beside.keys() if self.batching.mode == "exact" else parked.keys()
+        self._shared = {name: method for name, method in beside.items() if name not in apart}
+        self._timed = {name: method for name, method in beside.items() if name in apart}
         self._plain = PlainCalls(model, self._call, self._loras, self._encoders)
         audit = audit or Audit()
         self._auditor = Auditor(audit.every if audit.is_on(self.batching.mode) else 0, self._plain)
@@ -169,16 +176,10 @@ class Renderer:
             if row.kind in self._auditor.apart:
                 return self._given_out([self._rendered_plainly(row)])
             self._start(row)
-        vae = getattr(self.model.pipe, "vae", None)
-        encode = timed("encode_s", self._encoders, self._seconds)
-        decode = timed("decode_s", as_it_is, self._seconds)
-        with ExitStack() as stack, intercept(self._loras.layers, self._loras):
-            stack.callback(self._encoders.leave)
-            stack.enter_context(intercept(self.model.text_encoders(), encode))
-            stack.enter_context(intercept({"vae": vae} if vae else {}, decode, method="decode"))
+        with intercept(self._loras.layers, self._loras):
             was_found = self._watch.found
             try:
-                finished = self._batcher.step(stack)
+                finished = self._batcher.step(self._around_rows)
             except AttentionChanged:
                 self._begin_again()
                 return []
@@ -192,6 +193,16 @@ class Renderer:
             return []
         ended = [(task, self._rows.under_way.pop(task)) for task in finished]
         return self._given_out([self._outcome(task, row) for task, row in ended])
+
+    @contextmanager
+    def _around_rows(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            stack.callback(self._encoders.leave)
+            stack.enter_context(intercept(self.model.text_encoders(), self._encoders))
+            for name, method in self._timed.items():
+                stopwatch = timed(method.seconds, self._seconds)
+                stack.enter_context(intercept({name: method.network}, stopwatch, method=method.name))
+            yield
 
     def cancel(self) -> None:
         """Forget all rows."""
@@ -255,5 +266,7 @@ class Renderer:
 
     def _learn_anew(self) -> None:
         """Forget which sizes pay and are exact."""
-        self.forwards = Forwards(self.model.denoisers(), self.batching, self.model.attention, self._watch)
+        self.forwards = Forwards(
+            self.model.denoisers(), self.batching, self.model.attention, self._watch, self._shared
+        )
         self._batcher = Batcher(self.forwards)

@@ -63,10 +63,6 @@ class Log:
             first += size
         return results
 
-    def decode(self, name: str, decode: Callable[..., Any], latents: torch.Tensor, **kwargs: Any) -> Any:
-        self._note(("decode", latents.shape), partial(decode, latents, **kwargs))
-        return decode(latents, **kwargs)
-
     def around(self, renderer: Renderer) -> Any:
         return intercept({"forwards": renderer.forwards}, self.forwards, method="run")
 
@@ -105,7 +101,7 @@ def _measure_share(
     loaded = load_model(model)
     renderer, log = Renderer(loaded, Batching(mode=mode), audit=Audit(every=0)), Log()
     first_s = _render(renderer, rows)
-    with log.around(renderer), intercept({"vae": loaded.pipe.vae}, log.decode, method="decode"):
+    with log.around(renderer):
         again_s = _render(renderer, rows)
     return log.replay(), again_s, first_s
 

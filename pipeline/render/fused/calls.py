@@ -75,7 +75,9 @@ class Call:
         return args, kwargs
 
 
-def parse_call(module: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+def parse_call(
+    module: str, args: tuple[Any, ...], kwargs: dict[str, Any], draws: GlobalDraws | None = None
+) -> Call:
     """Describe a call. A batch of 0 says that it is not shared: its first argument brings no batch."""
     first = next(iter(args), None) if args else next(iter(kwargs.values()), None)
     batch, has_lists = _batch_of(first, (*args, *kwargs.values()))
@@ -100,6 +102,7 @@ def parse_call(module: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ca
         holders=tuple(holders),
         given=given if holders else None,
         adapters=of_one_row(),
+        draws=draws or GlobalDraws(),
     )
 
 

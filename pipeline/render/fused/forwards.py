@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,6 +23,7 @@ from framefleet.pipeline.render.fused.company import Company
 from framefleet.pipeline.render.fused.exact import are_close, are_equal, probe, traced
 from framefleet.pipeline.render.fused.joining import hand_back, layouts, with_holders
 from framefleet.pipeline.render.fused.kept_state import StateWatch
+from framefleet.pipeline.render.fused.methods import Method, Methods
 from framefleet.pipeline.render.fused.pins import Plan, run_fused
 from framefleet.pipeline.render.fused.sizes import Sizes
 
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 
 # A forward shorter than this is timed twice: the first one of a size may also prepare kernels.
 SHORT_S = 0.1
+# Such a one that seems not to pay is timed again so often, in turns with the size that it has to beat: what
+# was measured of that one in a calm moment is no measure for one of a busy moment.
+TURNS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Forwards:
 
     attention: the backend, which is replaced when it refuses a call; then AttentionChanged is raised.
     watch: sees forwards of single calls, which come before all others.
+    beside: what rows call beside denoisers, and may share too.
     """
 
     def __init__(
@@ -54,8 +59,10 @@ class Forwards:
         batching: Batching,
         attention: Attention | None = None,
         watch: StateWatch | None = None,
+        beside: Methods | None = None,
     ) -> None:
-        self.modules = modules
+        self._denoisers = modules
+        self.methods = {name: Method(module) for name, module in modules.items()} | dict(beside or {})
         self._watch = watch or StateWatch()
         self._batching = batching
         self._attention = attention
@@ -77,6 +84,9 @@ class Forwards:
             size = 1 if is_alone else self._sizes_of(calls[0]).next(waiting)
             results += self._run_chunk(calls[len(results) : len(results) + size])
         return results
+
+    def is_denoising(self, call: Call) -> bool:
+        return call.module in self._denoisers
 
     def reach(self, calls: Sequence[Call]) -> int:
         """The most rows that the next forward of these may take: what pays, or what is worth trying.
@@ -124,26 +134,28 @@ class Forwards:
             with self._watching(call):
                 return Result(self._run_alone(call), None, 1)
         except Exception as error:  # belongs to this row: handed to its recipe
-            if self._attention:
+            if self._attention and self.is_denoising(call):
                 self._attention.replace(partial(self._run_alone, call), error)
             return Result(None, error, 1)
 
     def _watching(self, call: Call) -> AbstractContextManager[None]:
-        return self._watch.around(call.module, self.modules[call.module], call.shape)
+        if not self.is_denoising(call):
+            return nullcontext()
+        return self._watch.around(call.module, self._denoisers[call.module], call.shape)
 
     def _run_alone(self, call: Call) -> Any:
-        module = self.modules[call.module]
+        method = self.methods[call.module]
         args, kwargs = call.arguments()
         with working_on(adapters_of([call])), call.draws.turn():
             if self._company.look(call) is not None:
-                return module.forward(*args, **kwargs)
-            inner, output = traced(module, module.forward, args, kwargs)
+                return method.call(*args, **kwargs)
+            inner, output = traced(method.network, method.call, args, kwargs)
         self._company.saw(call, inner)
         return output
 
     def _run_fused(self, calls: Sequence[Call], plan: Plan) -> list[Any]:
-        module = self.modules[calls[0].module]
-        return run_fused(module, module.forward, calls, plan)
+        method = self.methods[calls[0].module]
+        return run_fused(method.network, method.call, calls, plan)
 
     def _run_proven(self, calls: Sequence[Call], plan: Plan) -> list[Result]:
         results = []
@@ -183,17 +195,20 @@ class Forwards:
         if known := self._plans.get(self._kind(calls)):
             self._judge(calls, outputs, known)
             return
-        size, call, module = len(calls), calls[0], self.modules[calls[0].module]
+        size, call, method = len(calls), calls[0], self.methods[calls[0].module]
         is_exact = self._batching.mode == "exact"
         plan, seconds, is_sound = self._joined(calls, outputs)
         if not is_sound and self._company.refute(call):
             return
         is_sound |= is_exact
+        seconds = self._compared(sizes, calls, plan, seconds)
         if is_exact and sizes.pays(size, seconds=seconds):
-            exact = probe(module, module.forward, calls, outputs, plan.axes)
+            exact = probe(method.network, method.call, calls, outputs, plan.axes)
             is_sound = exact is not None
             plan = exact or plan
-            seconds = _best(lambda: self._run_fused(calls, plan))[1] if is_sound else seconds
+            if is_sound:
+                again = _best(lambda: self._run_fused(calls, plan))[1]
+                seconds = self._compared(sizes, calls, plan, again)
         if is_sound and sizes.pays(size, seconds=seconds):
             self._plans[self._kind(calls)] = plan
             self._company.prove(calls)
@@ -204,6 +219,18 @@ class Forwards:
         reason = "do not pay" if is_sound else "cannot be made exact" if is_exact else "give other results"
         log.info("%s: %d rows at once %s", call.module, size, reason)
         sizes.refuse(size, is_final=not is_sound)
+
+    def _compared(self, sizes: Sizes, calls: Sequence[Call], plan: Plan, seconds: float) -> float:
+        """Return what these calls at once take, as it would have been when the smaller sizes were timed."""
+        smaller, known_s = sizes.best_below(len(calls))
+        few = calls[:smaller]
+        theirs = Plan(plan.axes, {}, plan.output) if smaller == 1 else self._plans.get(self._kind(few))
+        if theirs is None or seconds >= SHORT_S or sizes.pays(len(calls), seconds=seconds):
+            return seconds
+        both = partial(self._run_fused, few, theirs), partial(self._run_fused, calls, plan)
+        turns = [[_timed(function)[1] for function in both] for _ in range(TURNS)]
+        few_s, all_s = (min(column) for column in zip(*turns, strict=True))
+        return min(seconds, known_s * all_s / few_s)
 
     def _joined(self, calls: Sequence[Call], outputs: Sequence[Any]) -> tuple[Plan, float, bool]:
         """Return how the calls are joined, what such a forward takes, and whether it gives their outputs."""
