@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
+from tests.benchmarks import large
 from tests.benchmarks.ceiling import measure_ceiling
 from tests.benchmarks.dispatch import measure_dispatch
 from tests.benchmarks.fleet import render_fleet
@@ -106,6 +107,8 @@ def main() -> None:
             )
             console.print(_compare(case, by_hand=name == "uniform"))
         console.print(_dispatch_table(model, folder, scale))
+    say("large network")
+    large.print_large(large.SHORT if scale is SHORT else large.FULL)
 
 
 def say(text: str) -> None:

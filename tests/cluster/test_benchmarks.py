@@ -17,7 +17,8 @@ from tests.warm.process import start
 # What each prints last.
 PROGRAMS = {
     "audit": (["--rows", "2"], "a renderer keeps the pipeline as it is"),
-    "bench": (["--short"], "the driver's memory as the first worker is ready"),
+    "bench": (["--short"], "| fp32 | uniform |"),
+    "large": (["--short"], "| fp32 | uniform |"),
     "load": (["--short"], "| float32 | framefleet |"),
     "real_width": (["--tiny", "--dtype", "fp32"], "pinned:"),
     "training": (["--short"], "bf16, checkpointing"),
@@ -35,7 +36,7 @@ def test_every_program_is_here() -> None:
     assert {file.stem for file in files if "__main__" in file.read_text("utf-8")} == set(PROGRAMS)
 
 
-@pytest.mark.parametrize("name", ["audit", "load", "real_width"])
+@pytest.mark.parametrize("name", ["audit", "large", "load", "real_width"])
 def test_it_runs_to_its_end(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments, last = PROGRAMS[name]
     run(name, arguments)

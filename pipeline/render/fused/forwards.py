@@ -31,9 +31,10 @@ log = logging.getLogger(__name__)
 
 # A forward shorter than this is timed twice: the first one of a size may also prepare kernels.
 SHORT_S = 0.1
-# Such a one that seems not to pay is timed again so often, in turns with the size that it has to beat: what
-# was measured of that one in a calm moment is no measure for one of a busy moment.
+# One that seems not to pay is timed again so often, in turns with the size that it has to beat: what that one
+# took in a calm moment is no measure in a busy one. Of a longer forward as often as this time allows.
 TURNS = 3
+TURNS_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,12 +226,13 @@ class Forwards:
         smaller, known_s = sizes.best_below(len(calls))
         few = calls[:smaller]
         theirs = Plan(plan.axes, {}, plan.output) if smaller == 1 else self._plans.get(self._kind(few))
-        if theirs is None or seconds >= SHORT_S or sizes.pays(len(calls), seconds=seconds):
+        num_turns = min(TURNS, int(TURNS_S / seconds))
+        if theirs is None or not num_turns or sizes.pays(len(calls), seconds=seconds):
             return seconds
         both = partial(self._run_fused, few, theirs), partial(self._run_fused, calls, plan)
-        turns = [[_timed(function)[1] for function in both] for _ in range(TURNS)]
-        few_s, all_s = (min(column) for column in zip(*turns, strict=True))
-        return min(seconds, known_s * all_s / few_s)
+        turns = [[_timed(function)[1] for function in both] for _ in range(num_turns)]
+        gain: float = min(few for few, _ in turns) / min(many for _, many in turns)
+        return min(seconds, known_s / gain)
 
     def _joined(self, calls: Sequence[Call], outputs: Sequence[Any]) -> tuple[Plan, float, bool]:
         """Return how the calls are joined, what such a forward takes, and whether it gives their outputs."""
