@@ -55,6 +55,8 @@ class Log:
 
     def forwards(self, name: str, run: Callable[..., list[Result]], calls: Sequence[Call]) -> list[Result]:
         results = run(calls)
+        if not run.__self__.is_denoising(calls[0]):  # type: ignore[attr-defined]
+            return results  # decodes are seen below
         first = 0
         while first < len(results):
             size = results[first].rows
@@ -62,6 +64,10 @@ class Log:
             self._note((chunk[0].shape, size), partial(run, chunk))
             first += size
         return results
+
+    def decode(self, name: str, decode: Callable[..., Any], latents: torch.Tensor, **kwargs: Any) -> Any:
+        self._note(("decode", latents.shape), partial(decode, latents, **kwargs))
+        return decode(latents, **kwargs)
 
     def around(self, renderer: Renderer) -> Any:
         return intercept({"forwards": renderer.forwards}, self.forwards, method="run")
@@ -101,7 +107,7 @@ def _measure_share(
     loaded = load_model(model)
     renderer, log = Renderer(loaded, Batching(mode=mode), audit=Audit(every=0)), Log()
     first_s = _render(renderer, rows)
-    with log.around(renderer):
+    with log.around(renderer), intercept({"vae": loaded.pipe.vae}, log.decode, method="decode"):
         again_s = _render(renderer, rows)
     return log.replay(), again_s, first_s
 
