@@ -208,6 +208,31 @@ def test_rows_share_what_they_call_beside_denoisers_and_count_it_apart() -> None
     assert all(list(task.seconds) == ["decode_s"] for task in tasks)
 
 
+def test_a_decoder_that_a_row_casts_around_its_call_is_called_at_once() -> None:
+    class Casting(Decoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1, dtype=torch.float16))
+
+        def decode(self, latents: Tensor) -> Tensor:
+            return super().decode(latents * self.weight)
+
+    decoder = Casting()
+    beside = {"vae.decode": Method(decoder, "decode", "decode_s", torch.float16)}
+    batcher = Batcher(Forwards({"unet": Denoiser()}, Batching(min_gain=0), beside=beside))
+
+    def recipe() -> torch.dtype:
+        assert decoder.weight.dtype == torch.float16
+        decoder.float()
+        decoded = decoder.decode(torch.ones(1, 4))
+        decoder.half()
+        return decoded.dtype
+
+    tasks = render(batcher, recipe, recipe)
+    assert [task.value for task in tasks] == [torch.float32] * 2
+    assert decoder.rows == [1, 1]
+
+
 def test_how_many_rows_to_have_under_way_follows_from_forwards_alone() -> None:
     denoiser, decoder = Denoiser(), Decoder()
     beside = {"vae.decode": Method(decoder, "decode", "decode_s")}

@@ -125,7 +125,8 @@ class Batcher:
 
     def _park(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         task = self.current
-        if task is None or self._hub is None or is_private():
+        is_own = is_private() or not self._forwards.methods[name].is_as_it_was
+        if task is None or self._hub is None or is_own:
             return forward(*args, **kwargs)
         task.call = parse_call(name, args, kwargs, task.draws)
         self._hub.switch()
