@@ -21,10 +21,12 @@ from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 
 # For each leaf of a call: the dimension along which rows are joined, LIST for lists of rows, EACH for what is
-# one for a row's batch and copied for each of it, or None for what is shared by rows that have it equal.
+# one for a row's batch and copied for each of it, OWN for a row's generator of random numbers, or None for what
+# is shared by rows that have it equal.
 Axes = tuple[int | None, ...]
 LIST = -1
 EACH = -2
+OWN = -3
 
 
 class CallKey:
@@ -169,6 +171,8 @@ def _shape(leaf: Any) -> Hashable:
         return (tuple(leaf.shape), strides, leaf.dtype, leaf.device)
     if isinstance(leaf, list | tuple):
         return (type(leaf), tuple(_shape(child) for child in leaf))
+    if isinstance(leaf, torch.Generator):
+        return (torch.Generator, leaf.device)
     try:
         hash(leaf)
     except TypeError:
@@ -179,6 +183,8 @@ def _shape(leaf: Any) -> Hashable:
 def _axis(leaf: Any, batch: int) -> int | None:
     if isinstance(leaf, Tensor):
         return EACH if leaf.dim() == 0 else 0 if leaf.shape[0] == batch else None
+    if isinstance(leaf, torch.Generator):
+        return OWN
     return LIST if isinstance(leaf, list | tuple) else None
 
 
