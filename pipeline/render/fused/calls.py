@@ -21,8 +21,8 @@ from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 
 # For each leaf of a call: the dimension along which rows are joined, LIST for lists of rows, EACH for what is
-# one for a row's batch and copied for each of it, OWN for a row's generator of random numbers, or None for what
-# is shared by rows that have it equal.
+# one for a row's batch and copied for each of it, OWN for a row's generator of random numbers, or None for
+# what is shared by rows that have it equal.
 Axes = tuple[int | None, ...]
 LIST = -1
 EACH = -2
