@@ -67,7 +67,8 @@ class BatchingSection(Strict):
 
     mode: Mode = Field(
         default=_BATCHING.mode,
-        description="exact: every clip is what a plain diffusers call gives, bit for bit.",
+        description="exact: every clip is what a plain diffusers call gives, bit for bit. fast: rows round "
+        "differently in company, and share text encoders and decoders too.",
     )
     max_rows: int = Field(default=_BATCHING.max_rows, ge=1, description="Rows in one forward, at most.")
     min_gain: float = Field(

@@ -35,7 +35,7 @@ def clip_of(
         model=model.settings.name,
         model_digest=identity.model_digest,
         numerics=identity.numerics,
-        seconds=seconds | row.seconds,
+        seconds=seconds | task.seconds | row.seconds,
         idle=idle,
         batch_size=task.batch_size,
         peak_memory_bytes=peak_memory_bytes(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from framefleet.pipeline.hooks.intercept import intercept
@@ -29,6 +29,7 @@ from framefleet.pipeline.render.fused.forwards import Forwards
 from framefleet.pipeline.render.fused.kept_state import StateWatch
 from framefleet.pipeline.render.idle import Idle
 from framefleet.pipeline.render.lora_layers import LoraLayers
+from framefleet.pipeline.render.methods_beside import methods_beside
 from framefleet.pipeline.render.outcome import clip_of, failure_of, with_frames
 from framefleet.pipeline.render.prompt_watch import PromptWatch
 from framefleet.pipeline.render.recipe_call import RecipeCall
@@ -37,7 +38,7 @@ from framefleet.pipeline.render.remembered.places import Places
 from framefleet.pipeline.render.remembered.surroundings import surroundings
 from framefleet.pipeline.render.request_check import RequestCheck
 from framefleet.pipeline.render.row_queue import RenderRow, RowQueue
-from framefleet.pipeline.render.stopwatch import as_it_is, timed
+from framefleet.pipeline.render.stopwatch import timed
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
@@ -94,14 +95,20 @@ class Renderer:
         self._cache = StepCache(cache, model.denoisers()) if cache else None
         self._loras = LoraLayers(model.networks() if model.settings.loras else {})
         self._encoders = Encoders(model, self._loras, mode=self.batching.mode, kept_in=embeddings)
-        plain = PlainCalls(model, self._call, self._loras, self._encoders)
-        self._plain = partial(self.idle.around, "audit", plain)
+        beside = methods_beside(model)
+        # Parked weights are there while a row is at work, and not while calls of many rows run.
+        parked = model.text_encoders() if self._encoders.are_parked else {}
+        apart = beside.keys() if self.batching.mode == "exact" else parked.keys()
+        self._shared = {name: method for name, method in beside.items() if name not in apart}
+        self._timed = {name: method for name, method in beside.items() if name in apart}
         denoisers = model.denoisers()  # of which a call is not a forward yet
         self._others = {name: part for name, part in model.networks().items() if name not in denoisers}
+        plain = PlainCalls(model, self._call, self._loras, self._encoders)
+        self._plain = partial(self.idle.around, "audit", plain)
         audit = audit or Audit()
         every = audit.every if audit.is_on(self.batching.mode) else 0
         if every:
-            self._plain.keep()
+            plain.keep()
         self._auditor = Auditor(every, self._plain)
         self._rows = RowQueue(apart=self._auditor.apart)
         self._watch = StateWatch(self._loras.layers.values())
@@ -190,21 +197,14 @@ class Renderer:
             if row.kind in self._auditor.apart:
                 return self._given_out([self._rendered_plainly(row)])
             self._start(row)
-        vae = getattr(self.model.pipe, "vae", None)
-        encode = timed("encode_s", self._encoders, self._seconds)
-        decode = timed("decode_s", as_it_is, self._seconds)
         with (
-            ExitStack() as stack,
             intercept(self._loras.networks, self._loras.around),
             intercept(self._loras.layers, self._loras),
+            self.idle.seeing(self._others),
         ):
-            stack.callback(self._encoders.leave)
-            stack.enter_context(intercept(self.model.text_encoders(), encode))
-            stack.enter_context(intercept({"vae": vae} if vae else {}, decode, method="decode"))
-            stack.enter_context(self.idle.seeing(self._others))
             was_found = self._watch.found
             try:
-                finished = self._batcher.step(stack)
+                finished = self._batcher.step(self._around_rows)
             except AttentionChanged:
                 self._begin_again()
                 return []
@@ -218,6 +218,16 @@ class Renderer:
             return []
         ended = [(task, self._rows.under_way.pop(task)) for task in finished]
         return self._given_out([self._outcome(task, row) for task, row in ended])
+
+    @contextmanager
+    def _around_rows(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            stack.callback(self._encoders.leave)
+            stack.enter_context(intercept(self.model.text_encoders(), self._encoders))
+            for name, method in self._timed.items():
+                stopwatch = timed(method.seconds, self._seconds)
+                stack.enter_context(intercept({name: method.network}, stopwatch, method=method.name))
+            yield
 
     def cancel(self) -> None:
         """Forget all rows."""
@@ -286,5 +296,7 @@ class Renderer:
         """Forget which sizes pay and are exact."""
         model, batching, places = self.model, self.batching, self._places
         findings = Findings(places, surroundings(model, batching)) if places else None
-        self.forwards = Forwards(model.denoisers(), batching, model.attention, self._watch, findings)
+        self.forwards = Forwards(
+            model.denoisers(), batching, model.attention, self._watch, findings, self._shared
+        )
         self._batcher = Batcher(self.forwards, busy=self.idle.busy)

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from framefleet import load_model
-from tests.benchmarks import pixels
+from tests.benchmarks import large, pixels
 from tests.benchmarks.ceiling import measure_ceiling
 from tests.benchmarks.checks import HEADINGS as CHECKED
 from tests.benchmarks.checks import measure_checks
@@ -129,6 +129,8 @@ def main() -> None:
         say("probes")
         console.print(probes_table(load_model(model, dtype="fp32"), rows=scale.probed_rows))
         print(pixels_table(scale.clips, model, folder / "pixels"))
+    say("large network")
+    large.print_large(large.SHORT if scale is SHORT else large.FULL)
 
 
 def say(text: str) -> None:

@@ -20,9 +20,10 @@ from tests.warm.process import start
 # What each prints last.
 PROGRAMS = {
     "audit": (["--rows", "2"], "a renderer keeps the pipeline as it is"),
-    "bench": (["--short"], "| a recipe that looks |"),
+    "bench": (["--short"], "| fp32 | uniform |"),
     "checks": (["--short"], "| 2,000 |"),
     "gpu_day": (["--device", "cpu", "--small"], "report.md"),
+    "large": (["--short"], "| fp32 | uniform |"),
     "load": (["--short"], "| float32 | framefleet |"),
     "pixels": (["--short"], "| a recipe that looks |"),
     "probes": (["--rows", "2"], "remembered"),

@@ -20,7 +20,7 @@ from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.outputs import pixels
 from framefleet.pipeline.outputs.frames import frames_sha256
 from framefleet.pipeline.recipes.recipe import Recipe, generate
-from framefleet.pipeline.render.fused.batching import Batching
+from framefleet.pipeline.render.fused.batching import Batching, Mode
 from tests.tiny import SMALLEST, tiny
 
 WAN = SMALLEST["wan"] | {"prompt": "a red ball"}
@@ -279,3 +279,28 @@ def test_a_model_folder_without_weights_is_refused(tmp_path: Path) -> None:
 def test_a_dtype_or_device_that_does_not_exist_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ModelError):
         load_model(tiny("wan"), **settings)
+
+
+@pytest.mark.parametrize(("mode", "rows"), [("exact", [1, 1, 1]), ("fast", [3])])
+def test_rows_share_decoders_and_text_encoders_in_fast_mode_alone(
+    model: Model, mode: Mode, rows: list[int]
+) -> None:
+    calls: dict[str, list[int]] = {"decode": [], "encode": []}
+
+    def note(name: str, original: Callable[..., Any], tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        calls[name].append(tensor.shape[0])
+        return original(tensor, *args, **kwargs)
+
+    renderer = Renderer(model, Batching(mode=mode, min_gain=0, max_rows=3), audit=Audit(every=0))
+    list(renderer.render(_request(seed, prompt=f"warm {seed}") for seed in range(6)))
+    requests = [_request(seed, prompt=("a kite", "a tram", "a fox")[seed]) for seed in range(3)]
+    with (
+        intercept({"decode": model.pipe.vae}, note, method="_decode"),
+        intercept({"encode": model.pipe.text_encoder}, note),
+    ):
+        clips = [clip for clip in renderer.render(requests) if isinstance(clip, Clip)]
+    assert calls == {"decode": rows, "encode": rows}
+    for clip in clips:
+        close = np.abs(np.asarray(clip.frames, np.int16) - _plain(model, clip.request)) <= 1
+        assert close.all()
+        assert all(seconds > 0 for seconds in clip.seconds.values())

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.render.fused.batcher import Batcher
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards
+from framefleet.pipeline.render.fused.methods import Method
 from tests.unit.denoising import Denoiser, alone, batcher_of, render, steps
 
 
@@ -173,3 +175,82 @@ def test_a_denoiser_that_calls_another_runs_it_within_its_own_forward() -> None:
     batcher = Batcher(Forwards({"transformer": outer, "transformer_2": inner}, Batching(min_gain=0)))
     recipes = (lambda: steps(outer, 1.0), lambda: steps(outer, 2.0), lambda: steps(inner, 3.0))
     assert [task.value for task in render(batcher, *recipes)] == [alone(1.0), alone(2.0), alone(3.0)]
+
+
+class Decoder(nn.Module):
+    """Doubles; notes the rows of every call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[int] = []
+
+    def decode(self, latents: Tensor) -> Tensor:
+        self.rows.append(latents.shape[0])
+        return latents * 2
+
+
+def test_rows_share_what_they_call_beside_denoisers_and_count_it_apart() -> None:
+    denoiser, decoder = Denoiser(), Decoder()
+    beside = {"vae.decode": Method(decoder, "decode", "decode_s")}
+    batcher = Batcher(Forwards({"unet": denoiser}, Batching(min_gain=0), beside=beside))
+
+    def recipe(start: float, num_steps: int) -> float:
+        steps(denoiser, start, num_steps)
+        return decoder.decode(torch.full((1, 4), start))[0, 0].item()
+
+    for _ in range(2):  # the second round finds all sizes tried
+        decoder.rows.clear()
+        starts = [(1.0, 2), (2.0, 2), (3.0, 2), (4.0, 3)]
+        tasks = render(batcher, *(lambda s=s, n=n: recipe(s, n) for s, n in starts))
+        assert [task.value for task in tasks] == [2.0, 4.0, 6.0, 8.0]
+    assert decoder.rows == [3, 1]
+    assert [task.num_forwards for task in tasks] == [2, 2, 2, 3]
+    assert all(list(task.seconds) == ["decode_s"] for task in tasks)
+
+
+def test_a_decoder_that_a_row_casts_around_its_call_is_called_at_once() -> None:
+    class Casting(Decoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1, dtype=torch.float16))
+
+        def decode(self, latents: Tensor) -> Tensor:
+            return super().decode(latents * self.weight)
+
+    decoder = Casting()
+    beside = {"vae.decode": Method(decoder, "decode", "decode_s", torch.float16)}
+    batcher = Batcher(Forwards({"unet": Denoiser()}, Batching(min_gain=0), beside=beside))
+
+    def recipe() -> torch.dtype:
+        assert decoder.weight.dtype == torch.float16
+        decoder.float()
+        decoded = decoder.decode(torch.ones(1, 4))
+        decoder.half()
+        return decoded.dtype
+
+    tasks = render(batcher, recipe, recipe)
+    assert [task.value for task in tasks] == [torch.float32] * 2
+    assert decoder.rows == [1, 1]
+
+
+def test_how_many_rows_to_have_under_way_follows_from_forwards_alone() -> None:
+    denoiser, decoder = Denoiser(), Decoder()
+    beside = {"vae.decode": Method(decoder, "decode", "decode_s")}
+    batcher = Batcher(Forwards({"unet": denoiser}, Batching(max_rows=4), beside=beside))
+    batcher.reach = 4
+    render(batcher, lambda: decoder.decode(torch.ones(1, 4)))
+    assert batcher.reach == 4
+
+
+def test_what_stands_around_methods_sees_calls_before_they_wait_for_others() -> None:
+    denoiser, seen = Denoiser(), []
+
+    def note(name: str, forward: Any, *args: Any) -> Any:
+        seen.append(len(denoiser.rows))
+        return forward(*args)
+
+    batcher = batcher_of(denoiser)
+    tasks = [batcher.start(lambda: steps(denoiser, 1.0, 1)) for _ in range(2)]
+    while not all(task.is_finished for task in tasks):
+        batcher.step(lambda: intercept({"unet": denoiser}, note))
+    assert seen == [0, 0]

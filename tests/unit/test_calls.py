@@ -73,6 +73,15 @@ def test_calls_that_differ_in_more_than_their_rows_do_not_share(other: Call) -> 
     assert not _may_share(_call(_latents(), torch.arange(5.0), scale=1.0), other)
 
 
+def test_generators_are_joined_to_a_list_of_copies_that_draw_what_each_row_would() -> None:
+    own = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+    calls = [_call(_latents(), generator) for generator in own]
+    assert _may_share(*calls)
+    _, generators = _joined(calls)
+    drawn = [torch.rand(1, generator=generator) for generator in generators]
+    assert drawn == [torch.rand(1, generator=generator) for generator in own]
+
+
 def test_a_table_changed_in_place_is_looked_at_again() -> None:
     table, before = torch.arange(5.0), torch.arange(5.0)
     assert _may_share(_call(_latents(), before), _call(_latents(), table))

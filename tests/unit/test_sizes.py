@@ -22,8 +22,16 @@ def _climb(sizes: Sizes, seconds: dict[int, float], *, waiting: int) -> list[int
 
 def test_sizes_grow_while_rows_per_second_grow() -> None:
     sizes = Sizes(8)
-    assert _climb(sizes, {1: 1, 2: 1.1, 3: 1.2, 4: 1.3, 6: 1.5, 8: 1.7}, waiting=100) == [2, 3, 4, 6, 8]
+    assert _climb(sizes, {1: 1, 2: 1.1, 3: 1.2, 4: 1.3, 6: 1.5, 8: 1.7}, waiting=100) == [2, 4, 8]
     assert sizes.next(100) == 8
+
+
+def test_a_size_between_powers_of_two_is_tried_where_the_next_power_does_not_fit() -> None:
+    sizes = Sizes(8)
+    seconds = {1: 1, 2: 1.1, 3: 1.2, 4: 1.3, 6: 1.5, 8: 1.7}
+    assert _climb(sizes, seconds, waiting=7) == [2, 4, 6]
+    assert _climb(sizes, seconds, waiting=3) == [3]
+    assert _climb(sizes, seconds, waiting=8) == [8]
 
 
 def test_where_batching_does_not_pay_rows_run_alone_after_two_attempts() -> None:
@@ -61,7 +69,8 @@ def test_without_a_wanted_gain_the_largest_size_is_used_at_once() -> None:
 
 def test_no_more_rows_are_asked_for_than_are_waiting() -> None:
     sizes = Sizes(8, min_gain=0)
-    _climb(sizes, dict.fromkeys(range(1, 9), 1.0), waiting=8)
+    for size in range(1, 9):
+        sizes.accept(size, seconds=1.0)
     assert [sizes.next(waiting) for waiting in range(1, 10)] == [1, 2, 3, 4, 4, 6, 6, 8, 8]
 
 

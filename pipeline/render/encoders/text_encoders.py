@@ -26,10 +26,9 @@ class Encoders:
         encoders = model.text_encoders() if kept_in else {}
         kept = Embeddings(kept_in, model, model.settings.numerics(mode)) if kept_in else None
         self._memo = Memo(kept)
-        self._parked = Parked(
-            {name: encoder for name, encoder in encoders.items() if is_on_gpu(encoder)},
-            model.environment["device"],
-        )
+        parked = {name: encoder for name, encoder in encoders.items() if is_on_gpu(encoder)}
+        self._parked = Parked(parked, model.environment["device"])
+        self.are_parked = bool(parked)
 
     def __call__(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         loras = self._loras.used_in(name, of_one_row())

@@ -1,16 +1,15 @@
 """Run many rows' recipes at once, one fused forward at a time.
 
-Each recipe runs in a greenlet of its own. When it calls a denoiser, the call is parked and the next recipe
-goes on. When all are parked, equal calls are run together and each recipe gets its slice back. Does not know
-recipes, pipelines or devices: it sees functions and calls.
+Each recipe runs in a greenlet of its own. When it calls a denoiser, a decoder or what else rows may call
+together, the call is parked and the next recipe goes on. When all are parked, equal calls are run together
+and each recipe gets its slice back. Does not know recipes, pipelines or devices: it sees functions and calls.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import greenlet
@@ -28,6 +27,7 @@ class RowTask:
     def __init__(self, function: Callable[[], Any], draws: GlobalDraws | None = None) -> None:
         self.value: Any = None
         self.error: Exception | None = None
+        self.seconds: dict[str, float] = {}  # its share of other calls than forwards, see `Method`
         self.num_forwards = 0
         self.num_rows = 0  # of all its forwards together
         self.first_forward_at = 0.0  # time.perf_counter(), like the next
@@ -90,14 +90,14 @@ class Batcher:
         self._tasks[task.greenlet] = task
         return task
 
-    def step(self, around: AbstractContextManager[Any] | None = None) -> list[RowTask]:
+    def step(self, around: Callable[[], AbstractContextManager[Any]] = nullcontext) -> list[RowTask]:
         """Take every task to its next forward; return those that finished, or else run the forwards.
 
         Finished tasks come back first, so that others can take their place in the forwards.
-        around: held while tasks run, not while forwards do.
+        around: held while tasks run, not while forwards do; what it puts around methods sees calls first.
         """
         with as_in_pipelines(), self._process.kept():
-            with around or nullcontext(), intercept(self._forwards.modules, self._park):
+            with self._parking(), around():
                 self._resume_all()
             finished = [task for task in self._tasks.values() if task.is_finished]
             for task in finished:
@@ -113,6 +113,13 @@ class Batcher:
                 task.greenlet.throw()
         self._tasks.clear()
 
+    @contextmanager
+    def _parking(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for name, method in self._forwards.methods.items():
+                stack.enter_context(intercept({name: method.network}, self._park, method=method.name))
+            yield
+
     def _resume_all(self) -> None:
         self._hub = greenlet.getcurrent()
         for task in self._tasks.values():
@@ -122,9 +129,10 @@ class Batcher:
 
     def _park(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         task = self.current
-        if task is None or self._hub is None or is_private():
+        is_own = is_private() or not self._forwards.methods[name].is_as_it_was
+        if task is None or self._hub is None or is_own:
             return forward(*args, **kwargs)
-        task.call = replace(parse_call(name, args, kwargs), draws=task.draws)
+        task.call = parse_call(name, args, kwargs, task.draws)
         self._hub.switch()
         result, task.result = task.result, None
         assert result is not None
@@ -137,17 +145,25 @@ class Batcher:
         if not parked:
             return
         groups = self._forwards.groups([call for _, call in parked])
-        before, self.reach = self.reach, self._forwards.reach([parked[places[0]][1] for places in groups])
-        if self.reach > before:  # more rows may join these first
-            return
+        forwards = [call for places in groups if self._forwards.is_denoising(call := parked[places[0]][1])]
+        if forwards:  # what other calls share says nothing of how many rows to have under way
+            before, self.reach = self.reach, self._forwards.reach(forwards)
+            if self.reach > before:  # more rows may join these first
+                return
         for places in groups:
             started = time.perf_counter()
             with self._busy():
                 results = self._forwards.run([parked[place][1] for place in places])
+            share = (time.perf_counter() - started) / len(places)
             for place, result in zip(places, results, strict=True):
                 task, call = parked[place]
-                task.sizes = task.sizes if task.num_forwards else self._forwards.sizes(call)
-                _note(task, result, started)
+                task.call, task.result = None, result
+                if self._forwards.is_denoising(call):
+                    task.sizes = task.sizes if task.num_forwards else self._forwards.sizes(call)
+                    _note_forward(task, result, started)
+                else:
+                    key = self._forwards.methods[call.module].seconds
+                    task.seconds[key] = task.seconds.get(key, 0.0) + share
 
 
 @contextmanager
@@ -160,8 +176,7 @@ def as_in_pipelines() -> Iterator[None]:
         yield
 
 
-def _note(task: RowTask, result: Result, started: float) -> None:
-    task.call, task.result = None, result
+def _note_forward(task: RowTask, result: Result, started: float) -> None:
     task.first_forward_at = task.first_forward_at or started
     task.last_forward_at = time.perf_counter()
     task.num_forwards += 1

@@ -21,10 +21,12 @@ from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 
 # For each leaf of a call: the dimension along which rows are joined, LIST for lists of rows, EACH for what is
-# one for a row's batch and copied for each of it, or None for what is shared by rows that have it equal.
+# one for a row's batch and copied for each of it, OWN for a row's generator of random numbers, or None for
+# what is shared by rows that have it equal.
 Axes = tuple[int | None, ...]
 LIST = -1
 EACH = -2
+OWN = -3
 
 
 class CallKey:
@@ -78,7 +80,9 @@ class Call:
         return args, kwargs
 
 
-def parse_call(module: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+def parse_call(
+    module: str, args: tuple[Any, ...], kwargs: dict[str, Any], draws: GlobalDraws | None = None
+) -> Call:
     """Describe a call. A batch of 0 says that it is not shared: its first argument brings no batch."""
     first = next(iter(args), None) if args else next(iter(kwargs.values()), None)
     batch, has_lists = _batch_of(first, (*args, *kwargs.values()))
@@ -103,6 +107,7 @@ def parse_call(module: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ca
         holders=tuple(holders),
         given=given if holders else None,
         adapters=of_one_row(),
+        draws=draws or GlobalDraws(),
     )
 
 
@@ -180,6 +185,8 @@ def _shape(leaf: Any) -> Hashable:
         return (tuple(leaf.shape), strides, leaf.dtype, leaf.device)
     if isinstance(leaf, list | tuple):
         return (type(leaf), tuple(_shape(child) for child in leaf))
+    if isinstance(leaf, torch.Generator):
+        return (torch.Generator, leaf.device)
     try:
         hash(leaf)
     except TypeError:
@@ -190,6 +197,8 @@ def _shape(leaf: Any) -> Hashable:
 def _axis(leaf: Any, batch: int) -> int | None:
     if isinstance(leaf, Tensor):
         return EACH if leaf.dim() == 0 else 0 if leaf.shape[0] == batch else None
+    if isinstance(leaf, torch.Generator):
+        return OWN
     return LIST if isinstance(leaf, list | tuple) else None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,6 +23,7 @@ from framefleet.pipeline.render.fused.company import Company
 from framefleet.pipeline.render.fused.exact import are_close, are_equal, masks_matter, probe, traced
 from framefleet.pipeline.render.fused.joining import hand_back, layouts, with_holders
 from framefleet.pipeline.render.fused.kept_state import StateWatch
+from framefleet.pipeline.render.fused.methods import Method, Methods
 from framefleet.pipeline.render.fused.pins import Kind, Plan, run_fused
 from framefleet.pipeline.render.fused.sizes import Sizes
 from framefleet.pipeline.render.remembered.findings import Findings
@@ -32,6 +33,10 @@ log = logging.getLogger(__name__)
 
 # A forward shorter than this is timed twice: the first one of a size may also prepare kernels.
 SHORT_S = 0.1
+# One that seems not to pay is timed again so often, in turns with the size that it has to beat: what that one
+# took in a calm moment is no measure in a busy one. Of a longer forward as often as this time allows.
+TURNS = 3
+TURNS_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,7 @@ class Forwards:
 
     attention: the backend, which is replaced when it refuses a call; then AttentionChanged is raised.
     watch: sees forwards of single calls, which come before all others. findings: what is known of sizes from
-    other processes, and where this one's are kept.
+    other processes, and where this one's are kept. beside: what rows call beside denoisers and may share too.
     """
 
     def __init__(
@@ -58,8 +63,10 @@ class Forwards:
         attention: Attention | None = None,
         watch: StateWatch | None = None,
         findings: Findings | None = None,
+        beside: Methods | None = None,
     ) -> None:
-        self.modules = modules
+        self._denoisers = modules
+        self.methods = {name: Method(module) for name, module in modules.items()} | dict(beside or {})
         self._findings = findings or Findings()
         self._watch = watch or StateWatch()
         self._batching = batching
@@ -89,6 +96,9 @@ class Forwards:
             size = 1 if is_alone else self._sizes_of(calls[0]).next(waiting)
             results += self._run_chunk(calls[len(results) : len(results) + size])
         return results
+
+    def is_denoising(self, call: Call) -> bool:
+        return call.module in self._denoisers
 
     def reach(self, calls: Sequence[Call]) -> int:
         """The most rows that the next forward of these may take: what pays, or what is worth trying.
@@ -141,26 +151,28 @@ class Forwards:
             with self._watching(call):
                 return Result(self._run_alone(call), None, 1)
         except Exception as error:  # belongs to this row: handed to its recipe
-            if self._attention:
+            if self._attention and self.is_denoising(call):
                 self._attention.replace(partial(self._run_alone, call), error)
             return Result(None, error, 1)
 
     def _watching(self, call: Call) -> AbstractContextManager[None]:
-        return self._watch.around(call.module, self.modules[call.module], call.shape)
+        if not self.is_denoising(call):
+            return nullcontext()
+        return self._watch.around(call.module, self._denoisers[call.module], call.shape)
 
     def _run_alone(self, call: Call) -> Any:
-        module = self.modules[call.module]
+        method = self.methods[call.module]
         args, kwargs = call.arguments()
         with working_on(adapters_of([call])), call.draws.turn():
             if self._company.look(call) is not None:
-                return module.forward(*args, **kwargs)
-            inner, output = traced(module, module.forward, args, kwargs)
+                return method.call(*args, **kwargs)
+            inner, output = traced(method.network, method.call, args, kwargs)
         self._company.saw(call, inner)
         return output
 
     def _run_fused(self, calls: Sequence[Call], plan: Plan) -> list[Any]:
-        module = self.modules[calls[0].module]
-        return run_fused(module, module.forward, calls, plan)
+        method = self.methods[calls[0].module]
+        return run_fused(method.network, method.call, calls, plan)
 
     def _run_proven(self, calls: Sequence[Call], plan: Plan) -> list[Result]:
         results = []
@@ -204,21 +216,24 @@ class Forwards:
             return
         if self._recall(calls, outputs):
             return
-        size, call, module = len(calls), calls[0], self.modules[calls[0].module]
+        size, call, method = len(calls), calls[0], self.methods[calls[0].module]
         is_exact = self._batching.mode == "exact"
         plan, seconds, is_sound = self._joined(calls, outputs)
         if not is_sound and self._company.refute(call):
             return
         is_sound |= is_exact
+        seconds = self._compared(sizes, calls, plan, seconds)
         if is_exact and sizes.pays(size, seconds=seconds):
             if self._company.share_by_masks(
-                call, is_needed=lambda: masks_matter(module, module.forward, call)
+                call, is_needed=lambda: masks_matter(method.network, method.call, call)
             ):
                 return
-            exact = probe(module, module.forward, calls, outputs, plan.axes)
+            exact = probe(method.network, method.call, calls, outputs, plan.axes)
             is_sound = exact is not None
             plan = exact or plan
-            seconds = _best(lambda: self._run_fused(calls, plan))[1] if is_sound else seconds
+            if is_sound:
+                again = _best(lambda: self._run_fused(calls, plan))[1]
+                seconds = self._compared(sizes, calls, plan, again)
         if is_sound and sizes.pays(size, seconds=seconds):
             self._plans[self._kind(calls)] = plan
             self._company.prove(calls)
@@ -244,13 +259,13 @@ class Forwards:
 
     def _recall(self, calls: Sequence[Call], outputs: Sequence[Any]) -> bool:
         """Use the pins of another process, once they are proven on these rows; return whether they are."""
-        kind, call, module = self._kind(calls), calls[0], self.modules[calls[0].module]
+        kind, call, method = self._kind(calls), calls[0], self.methods[calls[0].module]
         pins = self._findings.pins(kind)
         if pins is None or not self._sizes_of(call).is_tried(kind.rows):
             return False
         plan = None
         try:
-            plan = probe(module, module.forward, calls, outputs, kind.axes, suspects=pins)
+            plan = probe(method.network, method.call, calls, outputs, kind.axes, suspects=pins)
         except Exception as error:  # of a module that does not go row by row; a search asks only few
             if is_out_of_memory(error):
                 raise
@@ -264,6 +279,19 @@ class Forwards:
         self._company.prove(calls)
         self._findings.confirm(kind, plan.pins)
         return True
+
+    def _compared(self, sizes: Sizes, calls: Sequence[Call], plan: Plan, seconds: float) -> float:
+        """Return what these calls at once take, as it would have been when the smaller sizes were timed."""
+        smaller, known_s = sizes.best_below(len(calls))
+        few = calls[:smaller]
+        theirs = Plan(plan.axes, {}, plan.output) if smaller == 1 else self._plans.get(self._kind(few))
+        num_turns = min(TURNS, int(TURNS_S / seconds))
+        if theirs is None or not num_turns or sizes.pays(len(calls), seconds=seconds):
+            return seconds
+        both = partial(self._run_fused, few, theirs), partial(self._run_fused, calls, plan)
+        turns = [[_timed(function)[1] for function in both] for _ in range(num_turns)]
+        gain: float = min(few for few, _ in turns) / min(many for _, many in turns)
+        return min(seconds, known_s / gain)
 
     def _joined(self, calls: Sequence[Call], outputs: Sequence[Any]) -> tuple[Plan, float, bool]:
         """Return how the calls are joined, what such a forward takes, and whether it gives their outputs."""
@@ -300,7 +328,8 @@ class Forwards:
     def _kind(self, calls: Sequence[Call]) -> Kind:
         company = self._company
         if self._is_compiled:  # which makes a graph for each weight of each
-            return company.look(calls[0]), company.axes(calls[0]), len(calls), calls[0].adapters
+            names = frozenset(f"{name}:{weight}" for name, weight in calls[0].adapters)
+            return Kind(company.look(calls[0]), company.axes(calls[0]), len(calls), names, frozenset())
         pairs = [set(adapters) for adapters in adapters_of(calls)]
         used = pairs[0].union(*pairs)
         differing = frozenset(name for name, _ in used - pairs[0].intersection(*pairs))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from framefleet.pipeline.hooks.tree import children_of, flatten, rebuilt, unflatten
-from framefleet.pipeline.render.fused.calls import EACH, LIST, Axes, Call
+from framefleet.pipeline.render.fused.calls import EACH, LIST, OWN, Axes, Call
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,8 @@ def _join_leaf(column: tuple[Any, ...], axis: int | None, batch: int) -> Any:
         return first
     if axis == LIST:
         return type(first)([element for own in column for element in own])
+    if axis == OWN:  # copies, so that rows draw on where they were: a call that draws is seen to differ
+        return [own.clone_state() for own in column for _ in range(batch)]
     if axis == EACH:
         return torch.cat([value.expand(batch, *value.shape[1:]) for value in column])
     return torch.cat(column, dim=axis)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 # Sizes in between are not used, so that few sizes have to be probed and yet at most a third of a group waits.
+# Those between two powers of two are tried only where the next power does not fit, or did not pay.
 LADDER = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 # Below 5 % more rows per second a larger forward is not worth its memory, nor the probe its time.
 MIN_GAIN = 1.05
@@ -47,12 +48,17 @@ class Sizes:
                 misses += 1
             elif size in self._rates:
                 allowed, misses = size, 0
-            else:
+            elif misses or size == fitting[-1] or size.bit_count() == 1:
                 return size
         return allowed
 
     def is_tried(self, size: int) -> bool:
         return size == 1 or size in self._rates
+
+    def best_below(self, size: int) -> tuple[int, float]:
+        """Return the smaller size of most rows per second, and its seconds."""
+        known = max((known for known in self._rates if known < size), key=self._rates.__getitem__)
+        return known, known / self._rates[known]
 
     def pays(self, size: int, *, seconds: float) -> bool:
         """Whether `size` rows in `seconds` beat every smaller size by enough."""
