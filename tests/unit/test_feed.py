@@ -63,15 +63,16 @@ def test_a_table_changed_while_the_job_runs_is_refused(
         _pending(tmp_path, changed)
 
 
-def test_no_row_is_checked_a_second_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_table(tmp_path / "t.parquet", ROWS)
+def test_rows_alike_are_not_checked_a_second_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alike = prompt_rows(4, num_inference_steps=2, guidance_scale=5.0)
+    write_table(tmp_path / "t.parquet", alike)
     resolved = _resolved(tmp_path)
     with closing(RowIndex()) as index:
         survey_rows(resolved, index, Callback())
         monkeypatch.delattr(RowPlan, "row")
         fed = list(pending_rows(resolved.table, resolved.rows, index))
     payloads = [row.payload for row in fed if isinstance(row.payload, Pending)]
-    assert [payload.request.seed for payload in payloads] == [row["seed"] for row in ROWS]
+    assert [payload.request.seed for payload in payloads] == [row["seed"] for row in alike]
 
 
 def test_only_rows_that_are_left_out_are_checked_for_why(

@@ -1,8 +1,7 @@
 """From record batches to rows with their row_ids: what rows have in common is checked, and written, once.
 
-Sizes, steps and schedulers repeat in a table; prompts and seeds do not, and each is checked by itself. So a
-row is checked as a whole if it is the first of its kind, and is the template of those that differ in text and
-seed alone.
+Sizes, steps and schedulers repeat in a table; prompts and seeds do not, and each is checked by itself. So the
+second row of a kind is the template of those that differ from it in text and seed alone.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ _Parts = tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...], Any]
 # Characters of templates and their cells: 20,000 kinds of rows as people write them, in some 100 MB.
 MAX_REMEMBERED = 32 << 20
 _MAX_TEMPLATE = 32 << 10  # rows that are larger do not repeat
+_MAX_SEEN = 1 << 16  # kinds of rows that may come again
 _OBJECTS, _ENTRY = 1024, 64  # what a template and an entry of a list take beyond their text
 
 
@@ -40,34 +40,33 @@ _OBJECTS, _ENTRY = 1024, 64  # what a template and an entry of a list take beyon
 class Template:
     """What rows have in common that differ in text and seed alone.
 
-    request: with blanks for the row's own texts, numbered as those. shape: of `CheckedRow`.
+    common: a row with blanks for its own texts, numbered as those.
     content: what is hashed to a row_id; its last blank is the seed. seed: of rows that give none, or what is
         hashed to it.
     """
 
-    request: Request
-    shape: str
+    common: CheckedRow
     content: JsonForm
     seed: int | JsonForm
 
 
 @dataclass(slots=True)  # frozen, it would take three times as long to make, and there are millions
 class IdentifiedRow:
-    """A row that can be rendered, at `index` of its table. texts: its own, for the template's blanks."""
+    """A row that can be rendered, at `index` of its table. texts: its own, for the blanks of `common`."""
 
     index: int
     row_id: str
-    template: Template
+    common: CheckedRow
     texts: tuple[Any, ...]
     seed: int
 
     @property
     def shape(self) -> str:
-        return self.template.shape
+        return self.common.shape
 
     def request(self) -> Request:
         """Return what `RowPlan.rows` makes of it."""
-        common = self.template.request
+        common = self.common.request
         arguments = {
             name: self.texts[value.number] if isinstance(value, Blank) else value
             for name, value in common.arguments.items()
@@ -89,6 +88,7 @@ class TableRows:
         own = {*self._texts, *self._seeds}
         self._shared = [at for at in range(len(plan.readers)) if at not in own]
         self._templates: dict[tuple[Any, ...], Template] = {}
+        self._seen: set[int] = set()
         self._remembered, self._max_remembered = 0, max_remembered
 
     def read(
@@ -129,13 +129,15 @@ class TableRows:
             checked = self.plan.row(index, cells)
             if isinstance(checked, InvalidRow):
                 return checked
-            template = self._template(checked, texts, gives_seed=seed is not None)
-            self._remember(kind, template)
+            if self._was_seen(kind):
+                self._remember(kind, self._template(checked, texts, gives_seed=seed is not None))
+            request = checked.request
+            return IdentifiedRow(index, self.identity(request), checked, texts, request.seed)
         spelled = [*map(spell, texts)]
         if seed is None:
             seed = template.seed if isinstance(template.seed, int) else seed_of(template.seed.filled(spelled))
         content = template.content.filled([*spelled, str(seed)])
-        return IdentifiedRow(index, row_id_of(content), template, texts, seed)
+        return IdentifiedRow(index, row_id_of(content), template.common, texts, seed)
 
     def _template(self, row: CheckedRow, texts: tuple[Any, ...], *, gives_seed: bool) -> Template:
         request = row.request
@@ -145,11 +147,20 @@ class TableRows:
         seeded: Any = replace(request, seed=Blank(len(texts)))  # type: ignore[arg-type]
         is_derived = self.plan.seed is None and not gives_seed
         return Template(
-            request=request,
-            shape=row.shape,
+            common=replace(row, request=request),
             content=self.identity.form(seeded),
             seed=seed_form(request) if is_derived else row.request.seed,
         )
+
+    def _was_seen(self, kind: tuple[Any, ...]) -> bool:
+        """Tell whether there was such a row: to rows with nothing in common templates only cost."""
+        mark = hash(kind)
+        if mark in self._seen:
+            return True
+        if len(self._seen) == _MAX_SEEN:
+            self._seen.clear()
+        self._seen.add(mark)
+        return False
 
     def _remember(self, kind: tuple[Any, ...], template: Template) -> None:
         size = len(template.content) + _OBJECTS + sum(map(_size, kind))
