@@ -190,7 +190,9 @@ def decode_sound(media_bytes: bytes) -> tuple[Pcm, int] | None:
             num_samples += frame.samples * stream.channels
             check_samples(num_samples)
             own = resampler.resample(frame)
-            parts += [part.to_ndarray().reshape(-1, stream.channels) for part in own]
+            parts += [
+                part.to_ndarray().astype(np.int16, copy=False).reshape(-1, stream.channels) for part in own
+            ]
         samples = np.concatenate(parts)
         return samples.astype("<i2", copy=False), stream.rate
 

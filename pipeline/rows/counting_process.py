@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 from multiprocessing.connection import Connection
+from typing import Any
 
 from framefleet.pipeline.guards.sandbox import bound_memory, serve
 
@@ -21,7 +22,8 @@ def _answer(connection: Connection) -> None:
     """Answer one list of texts after the other with a number for each, or with why they have none."""
     pickled = connection.recv_bytes()  # by a worker of ours, to whom its tokenizer did no harm so far
     try:
-        lengths, counts = pickle.loads(pickled), []
+        lengths = pickle.loads(pickled)
+        counts: list[Any] = []
         bound_memory(MAX_BYTES)
         while True:
             connection.send_bytes(json.dumps(counts).encode())

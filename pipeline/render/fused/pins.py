@@ -77,7 +77,7 @@ def look_inside(traces: Traces) -> Hashable:
 
 
 def _shapes(trace: Trace) -> tuple[tuple[int, ...] | None, ...]:
-    return tuple(layout and layout.shape for layout in (*trace.arguments, *trace.outputs))
+    return tuple(None if layout is None else layout.shape for layout in (*trace.arguments, *trace.outputs))
 
 
 def matching_trace(traces: Traces, name: str, arguments: Any, rows: int) -> Trace | None:
