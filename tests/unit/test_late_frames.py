@@ -60,6 +60,14 @@ def test_an_image_that_is_already_in_range_is_late_too() -> None:
     assert np.array_equal(to_pixels(found, are_images=True).frames, to_pictures(expected))
 
 
+def test_a_clip_of_one_frame_is_late_too() -> None:
+    clip = torch.randn(1, 3, 1, 8, 16)
+    array, *found = (p.postprocess_video(clip, output_type="np") for p in (VideoProcessor(), late(), late()))
+    assert all(map(is_late, found))
+    assert np.array_equal(to_pixels(found[0]).frames, to_pictures(array))
+    assert np.array_equal(np.asarray(found[1]), array)
+
+
 def test_values_beyond_the_range_are_kept_as_they_are() -> None:
     light = torch.rand(1, 3, 5, 8, 8) * 4
     found = to_pixels(late(do_normalize=False).postprocess_video(light, output_type="np")).frames
