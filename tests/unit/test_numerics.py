@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import subprocess
-import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 import torch
@@ -13,16 +14,12 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model import numerics
 from framefleet.pipeline.model.numerics import VARIABLES, Numerics, Setting, numerics_of
 from framefleet.pipeline.model.options.schema import Options
-from tests.jobs import ROOT
 
-SET_TWICE = """
-import json, torch
-from framefleet.pipeline.model import numerics
-from framefleet.pipeline.model.numerics import Numerics
+WANTED = Numerics(threads=2, matmul="no_split_k")
+FORKED = multiprocessing.get_context("fork")  # a process of its own, which has torch
 
-torch.backends.cuda.preferred_blas_library = lambda name: None  # a torch without CUDA has none
-wanted = Numerics(threads=2, matmul="no_split_k")
-def seen():
+
+def in_force() -> list[object]:
     matmul = torch.backends.cuda.matmul
     return [
         torch.get_num_threads(),
@@ -32,9 +29,16 @@ def seen():
         matmul.allow_bf16_reduced_precision_reduction,
         torch.backends.cuda.cudnn_sdp_enabled(),
     ]
-SCRIPT = "\\n".join(map(str, wanted.settings()))
-BEFORE = seen()
-"""
+
+
+def by_worker() -> list[object]:
+    WANTED.apply()
+    return in_force()
+
+
+def by_script() -> list[object]:
+    exec("\n".join(map(str, WANTED.settings())))
+    return in_force()
 
 
 def test_on_a_cpu_there_is_nothing_to_choose() -> None:
@@ -49,11 +53,14 @@ def test_on_a_gpu_products_are_not_split_unless_a_job_says_so() -> None:
     assert not numerics_of(Options(matmul="default"), threads=1, device="cuda").variables
 
 
-@pytest.mark.parametrize("way", ["wanted.apply()", "exec(SCRIPT)"])
-def test_a_script_sets_what_a_worker_sets(way: str) -> None:
-    code = f"{SET_TWICE}\n{way}\nprint(BEFORE != seen(), seen())"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert run.stdout == "True [2, False, True, False, False, False]\n"
+@pytest.mark.parametrize("way", [by_worker, by_script])
+def test_a_script_sets_what_a_worker_sets(
+    way: Callable[[], list[object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a torch without CUDA has none to prefer
+    monkeypatch.setattr(torch.backends.cuda, "preferred_blas_library", lambda name: None)
+    with ProcessPoolExecutor(1, mp_context=FORKED) as pool:
+        assert pool.submit(way).result() == [2, False, True, False, False, False] != in_force()
 
 
 def test_a_process_that_has_started_cuda_otherwise_is_told_what_to_do(
