@@ -82,7 +82,8 @@ def look_inside(traces: Traces) -> Hashable:
 
 
 def _shapes(trace: Trace) -> tuple[tuple[int, ...] | None, ...]:
-    return tuple(layout and layout.shape for layout in (*trace.arguments, *trace.outputs))
+    layouts = (*trace.arguments, *trace.outputs)
+    return tuple(layout.shape if layout else None for layout in layouts)
 
 
 def matching_trace(traces: Traces, name: str, arguments: Any, rows: int) -> Trace | None:
