@@ -17,7 +17,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 
 from framefleet.pipeline.errors import JobError, RenderError
 from framefleet.pipeline.outputs.audio import Audio, Pcm
-from framefleet.pipeline.outputs.decoding_bounds import MAX_FRAME_PIXELS, check_pixels, check_samples
+from framefleet.pipeline.outputs.decoding_bounds import LARGEST_FRAME, check_pixels, check_samples
 from framefleet.pipeline.outputs.frame_zip import text_tags
 from framefleet.pipeline.outputs.frames import Frames
 from framefleet.pipeline.outputs.media_settings import Media
@@ -48,7 +48,7 @@ _READING = {
     "codec_whitelist": "h264,ffv1,aac,flac,pcm_s16le",
     "protocol_whitelist": "none",
 }
-_DECODING = {"max_pixels": str(MAX_FRAME_PIXELS)}
+_DECODING = {"max_pixels": str(LARGEST_FRAME)}
 _SOUND_CODECS = {"mp4": "aac", "mkv": "flac", "flac": "flac", "wav": "pcm_s16le"}
 CONTAINER_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
@@ -184,16 +184,13 @@ def decode_sound(media_bytes: bytes) -> tuple[Pcm, int] | None:
         stream = container.streams.audio[0]
         layout = _LAYOUTS[stream.channels]
         resampler = av.AudioResampler(format="s16", layout=layout, rate=stream.rate)
-        parts: list[Pcm] = []
+        parts: list[av.AudioFrame] = []
         num_samples = 0
         for frame in container.decode(stream):
             num_samples += frame.samples * stream.channels
             check_samples(num_samples)
-            own = resampler.resample(frame)
-            parts += [
-                part.to_ndarray().astype(np.int16, copy=False).reshape(-1, stream.channels) for part in own
-            ]
-        samples = np.concatenate(parts)
+            parts += resampler.resample(frame)
+        samples = np.concatenate([part.to_ndarray().reshape(-1, stream.channels) for part in parts])
         return samples.astype("<i2", copy=False), stream.rate
 
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-MAX_FRAME_PIXELS = 1 << 26  # 8192 x 8192, as in docs/inputs.md
-MAX_FRAMES = 1 << 14  # eleven minutes at 24 fps
-MAX_PIXELS = 1 << 30  # of all frames together, which are held at one time: 3 GB, 517 frames of 1920 x 1080
-MAX_SAMPLES = 1 << 28  # of all channels together: half a gigabyte, 46 minutes in stereo at 48 kHz
+LARGEST_FRAME = 1 << 26  # 8192 x 8192, as in docs/inputs.md
+MOST_FRAMES = 1 << 14  # eleven minutes at 24 fps
+MOST_PIXELS = 1 << 30  # of all frames together, which are held at one time: 3 GB, 517 frames of 1920 x 1080
+MOST_SAMPLES = 1 << 28  # of all channels together: half a gigabyte, 46 minutes in stereo at 48 kHz
 
 
 def check_pixels(width: int, height: int, num_frames: int) -> None:
     """Raise ValueError for more than is decoded."""
-    if num_frames > MAX_FRAMES:
-        raise ValueError(f"they have more than {MAX_FRAMES:,} frames")
-    if width * height > MAX_FRAME_PIXELS:
-        raise ValueError(f"a frame of {width} x {height} has more than {MAX_FRAME_PIXELS:,} pixels")
-    if width * height * num_frames > MAX_PIXELS:
-        raise ValueError(f"{num_frames} frames of {width} x {height} have more than {MAX_PIXELS:,} pixels")
+    if num_frames > MOST_FRAMES:
+        raise ValueError(f"they have more than {MOST_FRAMES:,} frames")
+    if width * height > LARGEST_FRAME:
+        raise ValueError(f"a frame of {width} x {height} has more than {LARGEST_FRAME:,} pixels")
+    if width * height * num_frames > MOST_PIXELS:
+        raise ValueError(f"{num_frames} frames of {width} x {height} have more than {MOST_PIXELS:,} pixels")
 
 
 def check_samples(count: int) -> None:
     """Raise ValueError for more than is decoded."""
-    if count > MAX_SAMPLES:
-        raise ValueError(f"the sound has more than {MAX_SAMPLES:,} samples")
+    if count > MOST_SAMPLES:
+        raise ValueError(f"the sound has more than {MOST_SAMPLES:,} samples")

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.outputs.decoding_bounds import MAX_FRAME_PIXELS, check_pixels
+from framefleet.pipeline.outputs.decoding_bounds import LARGEST_FRAME, check_pixels
 from framefleet.pipeline.outputs.frames import Frames, Pictures
 
 ZIP_SIGNATURE = b"PK\x03\x04"
@@ -108,7 +108,7 @@ def _to_exr(frame: Pictures) -> bytes:
 
 def _from_exr(content: bytes, num_frames: int) -> npt.NDArray[np.float32]:
     context = av.VideoCodecContext.create("exr", "r")
-    context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
+    context.options = {"max_pixels": str(LARGEST_FRAME)}
     (frame,) = [*context.decode(av.Packet(content)), *context.decode(None)]
     check_pixels(frame.width, frame.height, 4 * num_frames)  # floats
     return frame.to_ndarray().astype(np.float32, copy=False)

@@ -15,7 +15,7 @@ from framefleet.pipeline.guards.sandbox import Ended, Sandbox
 from framefleet.pipeline.rows.prompt_lengths import lengths_by
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 # Four thousand prompts take a second; those of a tokenizer in Python some ten.
 MAX_COUNTING_S = 30.0
@@ -59,7 +59,7 @@ class CountedApart:
             raise Ended(answer)
         return list(answer)
 
-    def _asked(self, ask: Callable[[], T]) -> T | None:
+    def _asked(self, ask: Callable[[], _T]) -> _T | None:
         """Return what comes of a question; None, and the end of it, where that fails."""
         try:
             return ask()

@@ -6,11 +6,11 @@ import json
 import os
 import pickle
 from multiprocessing.connection import Connection
-from typing import Any
 
 from framefleet.pipeline.guards.sandbox import bound_memory, serve
+from framefleet.pipeline.rows.prompt_lengths import PromptLengths
 
-MAX_BYTES = 2 << 30  # more than the process has with its tokenizer
+_MAX_BYTES = 2 << 30  # more than the process has with its tokenizer
 
 
 def main() -> None:
@@ -22,9 +22,9 @@ def _answer(connection: Connection) -> None:
     """Answer one list of texts after the other with a number for each, or with why they have none."""
     pickled = connection.recv_bytes()  # by a worker of ours, to whom its tokenizer did no harm so far
     try:
-        lengths = pickle.loads(pickled)
-        counts: list[Any] = []
-        bound_memory(MAX_BYTES)
+        lengths: PromptLengths = pickle.loads(pickled)
+        counts: list[int] = []
+        bound_memory(_MAX_BYTES)
         while True:
             connection.send_bytes(json.dumps(counts).encode())
             counts = lengths.count(json.loads(connection.recv_bytes()))

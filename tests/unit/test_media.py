@@ -62,7 +62,7 @@ def test_a_clip_of_more_frames_or_pixels_than_memory_bears_is_refused(
     kind: MediaFormat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clip = encode(noise(4, 48, 64, 3), media=Media(format=kind), fps=16, metadata={})
-    for name, bound in {"MAX_FRAMES": 3, "MAX_PIXELS": 3 * 48 * 64, "MAX_FRAME_PIXELS": 47 * 64}.items():
+    for name, bound in {"MOST_FRAMES": 3, "MOST_PIXELS": 3 * 48 * 64, "LARGEST_FRAME": 47 * 64}.items():
         with monkeypatch.context() as patched:
             patched.setattr(decoding_bounds, name, bound)
             with pytest.raises(StoreError, match=r"more than [0-9,]+ (frames|pixels)"):
@@ -81,7 +81,7 @@ def test_a_png_of_more_pixels_than_memory_bears_is_not_decoded() -> None:
 def test_sound_of_more_samples_than_memory_bears_is_refused(
     kind: MediaFormat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoding_bounds, "MAX_SAMPLES", 10_000)
+    monkeypatch.setattr(decoding_bounds, "MOST_SAMPLES", 10_000)
     with pytest.raises(StoreError, match="more than 10,000 samples"):
         decode_audio(written(kind))
 

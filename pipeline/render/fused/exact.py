@@ -102,6 +102,8 @@ def masks_matter(module: nn.Module, forward: Forward, call: Call) -> bool:
             with working_on(adapters_of([call])):
                 traces, _ = traced(module, forward, *_untouched(other))
         except Exception as error:  # whatever a network says to a mask that is none of tokens
+            if is_out_of_memory(error):
+                raise
             log.debug("%s takes no other masks: %s", type(module).__name__, error)
             return False
         looks.add(look_inside(traces))

@@ -40,21 +40,26 @@ class Trace:
 
     def is_alike(self, arguments: Any, rows: int) -> bool:
         """Whether every tensor of a fused call is the rows joined, or the same as in the one-row run."""
-        leaves, _ = flatten(arguments, holders=[])
-        return len(leaves) == len(self.arguments) and all(
-            not isinstance(leaf, Tensor)
-            if layout is None
-            else joint_of(leaf, rows, layout) is not None or _is_same(leaf, layout)
-            for leaf, layout in zip(leaves, self.arguments, strict=True)
-        )
+        return self._joints_of(arguments, rows) is not None
 
     def is_partable(self, arguments: Any, rows: int) -> bool:
         """Whether it is alike, and holds rows that can be parted."""
+        joints = self._joints_of(arguments, rows)
+        return joints is not None and any(joint is not None for joint in joints)
+
+    def _joints_of(self, arguments: Any, rows: int) -> list[Joint | None] | None:
+        """Return where each leaf carries the rows, if at all; None where one is something else than alone."""
         leaves, _ = flatten(arguments, holders=[])
-        pairs = zip(leaves, self.arguments, strict=False)
-        return self.is_alike(arguments, rows) and any(
-            joint_of(leaf, rows, layout) is not None for leaf, layout in pairs
-        )
+        if len(leaves) != len(self.arguments):
+            return None
+        joints = []
+        for leaf, layout in zip(leaves, self.arguments, strict=True):
+            joint = joint_of(leaf, rows, layout)
+            is_same = _is_same(leaf, layout) if layout else not isinstance(leaf, Tensor)
+            if joint is None and not is_same:
+                return None
+            joints.append(joint)
+        return joints
 
     def seen_in(self, output: Any, rows: int) -> Trace:
         """Return it with the joints of a fused call's output: None where that is one for all rows.
@@ -77,7 +82,8 @@ def look_inside(traces: Traces) -> Hashable:
 
 
 def _shapes(trace: Trace) -> tuple[tuple[int, ...] | None, ...]:
-    return tuple(None if layout is None else layout.shape for layout in (*trace.arguments, *trace.outputs))
+    layouts = (*trace.arguments, *trace.outputs)
+    return tuple(layout.shape if layout else None for layout in layouts)
 
 
 def matching_trace(traces: Traces, name: str, arguments: Any, rows: int) -> Trace | None:
