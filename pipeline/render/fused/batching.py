@@ -21,7 +21,7 @@ class Batching:
     """
 
     mode: Mode = "exact"
-    max_rows: int = 16
+    max_rows: int = 8
     min_gain: float = MIN_GAIN
 
     def __post_init__(self) -> None:
