@@ -30,6 +30,7 @@ from framefleet.pipeline.render.fused.forwards import Result
 from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.request import Request
 from tests.benchmarks.plain import Row
+from tests.benchmarks.table import MAX_ROWS
 
 NOT_ARGUMENTS = ("number", "seed", "scheduler")
 
@@ -105,7 +106,8 @@ def _measure_share(
     rows = pq.read_table(table).to_pylist()[share::workers]
     rows.sort(key=lambda row: (row["height"], row["width"]))  # as the dispatcher leases them
     loaded = load_model(model)
-    renderer, log = Renderer(loaded, Batching(mode=mode, remember=False), audit=Audit(every=0)), Log()
+    batching = Batching(mode=mode, max_rows=MAX_ROWS, remember=False)
+    renderer, log = Renderer(loaded, batching, audit=Audit(every=0)), Log()
     first_s = _render(renderer, rows)
     with log.around(renderer), intercept({"vae": loaded.pipe.vae}, log.decode, method="decode"):
         again_s = _render(renderer, rows)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import framefleet
+from tests.benchmarks.table import MAX_ROWS
 
 
 def render_fleet(
@@ -17,7 +18,7 @@ def render_fleet(
             "table": str(table),
             "model": str(model),
             "output": str(output),
-            "batching": {"mode": mode},
+            "batching": {"mode": mode, "max_rows": MAX_ROWS},
             "audit": {"every": 0},  # of 64 rows the first ones would be a large share: see audit.py
             "fleet": {"workers": workers},
         }

@@ -26,7 +26,7 @@ from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.renderer import Renderer
 from tests.benchmarks.ceiling import request_of
 from tests.benchmarks.plain import SHARED, Row
-from tests.benchmarks.table import build_model, mixed_rows, uniform_rows
+from tests.benchmarks.table import MAX_ROWS, build_model, mixed_rows, uniform_rows
 
 HEADINGS = (
     *("dtype", "table", "plain rows/CPU s", "best batch by hand", "fast", "exact"),
@@ -111,7 +111,7 @@ class Fleet:
     """framefleet's renderer; mean_batch: rows of a forward, in the last rendering."""
 
     def __init__(self, model: Model, mode: Any) -> None:
-        self._renderer = Renderer(model, Batching(mode=mode), audit=Audit(every=0))
+        self._renderer = Renderer(model, Batching(mode=mode, max_rows=MAX_ROWS), audit=Audit(every=0))
         self.mean_batch = 0.0
 
     def __call__(self, rows: Sequence[Row]) -> None:

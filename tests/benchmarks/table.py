@@ -16,6 +16,7 @@ from transformers import ByT5Tokenizer
 from tests.random_weights import byte_text_encoder, fill_weights, flow_scheduler
 
 ROWS = 64
+MAX_ROWS = 16  # in one forward: as many as in the largest batch that is made by hand
 TEXT_WIDTH = 32
 
 SUBJECTS = ("a red ball", "two foxes", "a paper boat", "an old tram", "一只猫", "a kite", "rain", "a candle")

@@ -22,7 +22,7 @@ class Batching:
     """
 
     mode: Mode = "exact"
-    max_rows: int = 16
+    max_rows: int = 8
     min_gain: float = MIN_GAIN
     remember: bool = True
 
