@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 
 import pyarrow as pa
@@ -15,21 +14,15 @@ from framefleet.cluster.dispatcher import Dispatcher, GivenUp, LeaseSize
 from framefleet.cluster.feed import Pending, by_prompt_lengths, pending_rows
 from framefleet.cluster.fleet import Event, Fleet, Lost, Ready
 from framefleet.cluster.lease import Row
-from framefleet.cluster.lock import DriverLock
-from framefleet.cluster.messages import Assignment, Failed, StoredRow, WorkerReport, WorkerSetup
+from framefleet.cluster.messages import Assignment, Failed, StoredRow, WorkerReport
 from framefleet.cluster.progress import Progress, Summary
-from framefleet.cluster.settings import FaultPolicy, FleetSettings
 from framefleet.cluster.tally import Tally
-from framefleet.cluster.worker import Worker
+from framefleet.cluster.work import Work
 from framefleet.pipeline.errors import FleetError, ModelError, StoreError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.records import Record
 from framefleet.pipeline.render.audit.audited import Audited, kind_of, level_of, told
-from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.prompt_lengths import PromptLengths
-from framefleet.pipeline.rows.tables.index import RowIndex
-from framefleet.pipeline.rows.tables.rows import RowPlan
-from framefleet.pipeline.rows.tables.table import Table
 
 log = logging.getLogger(__name__)
 
@@ -38,26 +31,6 @@ WAIT_S = 0.5
 # A lease of half a minute keeps a worker busy over any hiccup of the driver's, and is soon rendered again.
 LEASE_S = 30.0
 MAX_LEASE_ROWS = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """A job, resolved and checked: all that the driver needs.
-
-    index: every valid row of the table, with those that have a record marked done. identity: gives
-    their row_ids. run: names the parts of this run; never used before.
-    """
-
-    setup: WorkerSetup
-    fleet: FleetSettings
-    faults: FaultPolicy
-    table: Table
-    plan: RowPlan
-    index: RowIndex
-    identity: Identity
-    run: str
-    lock: DriverLock
-    worker_class: type = Worker
 
 
 class Driver:

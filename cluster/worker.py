@@ -14,18 +14,20 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from queue import Queue
+from typing import TYPE_CHECKING
 
 import framefleet
 from framefleet.cluster.messages import Assignment, Failed, Hello, StoredRow, WorkerReport, WorkerSetup
 from framefleet.pipeline.errors import RowError, StoreConflict, StoreError
 from framefleet.pipeline.guards.public import public_text
 from framefleet.pipeline.model.environment import source_fingerprint
-from framefleet.pipeline.model.model import load
 from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
 from framefleet.pipeline.render.audit.audited import Audited, kind_of
-from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.rows.prompt_lengths import PromptLengths
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.render.renderer import Renderer
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +106,10 @@ class Worker:
 
     def _run(self) -> None:
         try:
+            # On the worker alone: the driver, which sends this class, needs no torch.
+            from framefleet.pipeline.model.load import load
+            from framefleet.pipeline.render.renderer import Renderer
+
             model = load(self._setup.model, self._setup.model_files)
             renderer = Renderer(
                 model,

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from framefleet.cluster.driver import Driver, Work
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import WorkerSetup
 from framefleet.cluster.progress import Progress, Summary
+from framefleet.cluster.work import Work
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import check_claim, claim
@@ -59,6 +59,8 @@ def _render_pending(
     watch.say(_counts_line(survey, index))
     failures = resolved.store.list(FAILURES)
     if index.counts().pending:
+        from framefleet.cluster.driver import Driver  # imports Ray
+
         summary = Driver(work_of(resolved, index, lock, run=run), on_progress=watch.show).run()
     else:
         summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)

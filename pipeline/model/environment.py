@@ -10,8 +10,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import framefleet
 from framefleet.pipeline.model.specs.dtypes import ResolvedDType
 
@@ -23,6 +21,8 @@ def set_numerics(*, threads: int) -> None:
 
     threads: on CPU their number chooses kernels, so it is part of every row's identity.
     """
+    import torch
+
     torch.set_num_threads(threads)
     # Benchmarking picks kernels by the clock, so two runs may differ.
     torch.backends.cudnn.benchmark = False
@@ -31,6 +31,8 @@ def set_numerics(*, threads: int) -> None:
 
 def environment(device: str, dtype: ResolvedDType, *, packages: Collection[str] = ()) -> dict[str, Any]:
     """Return what a record says about where it was rendered. packages: more that decide bits here."""
+    import torch
+
     found: dict[str, Any] = {
         "framefleet": framefleet.__version__,
         "python": platform.python_version(),
@@ -63,6 +65,8 @@ def _source_files(root: Path) -> list[Path]:
 
 
 def _cuda(device: str) -> Mapping[str, str | int]:
+    import torch
+
     capability = torch.cuda.get_device_capability(device)
     return {
         "gpu": torch.cuda.get_device_name(device),

@@ -20,11 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import framefleet
-from framefleet.cluster.driver import Driver, Work
+from framefleet.cluster.driver import Driver
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import Assignment, Hello, StoredRow, WorkerReport, WorkerSetup
 from framefleet.cluster.progress import Progress
 from framefleet.cluster.settings import FleetSettings
+from framefleet.cluster.work import Work
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
