@@ -54,23 +54,22 @@ class Driver:
         self._prompt_lengths: PromptLengths | None = None
         self._is_audited = work.setup.audit.is_on(work.setup.batching.mode)
 
-    def run(self) -> Summary:
+    def run(self, fleet: Fleet) -> Summary:
         """Render until every row has a record or is given up.
 
         Raises FramefleetError when it cannot go on. Whatever ends it, rows that are done are committed.
         """
-        work = self._work
-        with Fleet(work.fleet, work.setup, work.faults, worker_class=work.worker_class) as fleet:
-            try:
+        fleet.grow(self._work.index.counts().pending)
+        try:
+            self._feed()
+            while not self._dispatcher.finished:
+                for event in fleet.wait(WAIT_S):
+                    self._follow(event, fleet)
                 self._feed()
-                while not self._dispatcher.finished:
-                    for event in fleet.wait(WAIT_S):
-                        self._follow(event, fleet)
-                    self._feed()
-                    self._committer.flush_due(time.monotonic())
-                    self._on_progress(self._tally.progress(time.monotonic()))
-            finally:
-                self._committer.flush()
+                self._committer.flush_due(time.monotonic())
+                self._on_progress(self._tally.progress(time.monotonic()))
+        finally:
+            self._committer.flush()
         return self._tally.summary(time.monotonic())
 
     def _pass(self) -> Iterator[Row]:

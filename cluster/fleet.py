@@ -85,11 +85,15 @@ class Fleet:
         faults: FaultPolicy,
         *,
         worker_class: type[Any] = Worker,
+        python: str | None = None,
     ) -> None:
+        """python: the command that starts a worker's; None for this process's own."""
         self._settings = settings
         self._faults = faults
         self._setup = setup
         self._worker_class = worker_class
+        self._python = python
+        self._num_workers = 0
         self._slots: dict[str, _Slot] = {}
         self._calls: dict[Any, str] = {}  # object ref: worker
         self._started_at = time.monotonic()
@@ -102,9 +106,10 @@ class Fleet:
             self._connection = stack.enter_context(
                 connect(self._settings.address, num_cpus=self._settings.num_cpus, modules=modules)
             )
-            num_workers, self._options = _shares(self._settings, self._setup.model.threads)
-            for number in range(num_workers):
-                self._start(_Slot(number))
+            self._num_workers, self._options = _shares(self._settings, self._setup.model.threads)
+            if self._python:
+                self._options["runtime_env"]["py_executable"] = self._python
+            self.grow(1)
             self._stack = stack.pop_all()
         return self
 
@@ -116,6 +121,11 @@ class Fleet:
                 ray.kill(slot.actor)
         finally:
             self._stack.__exit__(kind, error, trace)
+
+    def grow(self, num_rows: int) -> None:
+        """Start the workers that so many rows have work for, as far as there are machines for them."""
+        for number in range(len(self._slots), min(self._num_workers, num_rows)):
+            self._start(_Slot(number))
 
     @property
     def num_workers(self) -> int:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import WorkerSetup
-from framefleet.cluster.settings import FaultPolicy, FleetSettings
-from framefleet.cluster.worker import Worker
+from framefleet.cluster.settings import FaultPolicy
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.rows import RowPlan
@@ -23,7 +22,6 @@ class Work:
     """
 
     setup: WorkerSetup
-    fleet: FleetSettings
     faults: FaultPolicy
     table: Table
     plan: RowPlan
@@ -31,4 +29,3 @@ class Work:
     identity: Identity
     run: str
     lock: DriverLock
-    worker_class: type = Worker
