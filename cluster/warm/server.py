@@ -20,6 +20,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from pydantic import TypeAdapter
@@ -41,6 +42,8 @@ READ_ON_IMPORT = (
     "TORCH",
     "TRANSFORMERS_",
 )
+
+BEAR_FORKS = ("jemalloc_bg_thd",)  # Arrow's: jemalloc ends and begins it around a fork (pthread_atfork)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +67,12 @@ def import_all() -> None:
     import framefleet.pipeline.render.renderer  # noqa: F401
 
 
-def serve(listener: socket.socket) -> tuple[Asked, socket.socket]:
-    """Fork for each relay that asks. Returns in the forks only: what to be, and the relay."""
+def serve(listener: socket.socket, seen: Mapping[str, str]) -> tuple[Asked, socket.socket]:
+    """Fork for each relay that asks. Returns in the forks only: what to be, and the relay.
+
+    seen: the variables that libraries were imported under.
+    """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks that ended leave nothing
-    before = _read_on_import(os.environ)
     while True:
         ready, _, _ = select.select([sys.stdin, listener], [], [])
         if sys.stdin in ready:
@@ -78,7 +83,7 @@ def serve(listener: socket.socket) -> tuple[Asked, socket.socket]:
             continue
         relay, _ = listener.accept()
         asked, streams = _asked(relay)
-        is_warm = _read_on_import(asked.environment) == before and _is_single_threaded()
+        is_warm = read_on_import(asked.environment) == seen and _is_alone()
         if is_warm and not os.fork():
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             listener.close()
@@ -106,13 +111,16 @@ def _import_pipeline(name: str) -> None:
     gc.freeze()  # a collection in a fork would copy every page
 
 
-def _read_on_import(environment: Mapping[str, str]) -> dict[str, str]:
+def read_on_import(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name.startswith(READ_ON_IMPORT)}
 
 
-def _is_single_threaded() -> bool:
-    """Tell whether a fork would lose no thread: OpenBLAS and others start theirs when they are imported."""
-    return len(os.listdir("/proc/self/task")) == 1
+def _is_alone() -> bool:
+    """Tell whether a fork would lose no thread: some libraries start theirs when they are imported."""
+    names = {
+        int(task.name): (task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()
+    }
+    return all(number == os.getpid() or name in BEAR_FORKS for number, name in names.items())
 
 
 def _become(asked: Asked, relay: socket.socket, streams: list[int]) -> None:
@@ -166,10 +174,11 @@ def run(arguments: list[str], relay: socket.socket) -> NoReturn:
 
 
 def main(number: int) -> None:
+    seen = read_on_import(os.environ)  # now: libraries set some themselves
     import_all()
     gc.collect()
     gc.freeze()
-    asked, relay = serve(socket.socket(fileno=number))
+    asked, relay = serve(socket.socket(fileno=number), seen)
     run(asked.arguments, relay)
 
 
