@@ -12,7 +12,7 @@ import pyarrow as pa
 from framefleet.cluster.commit import Committer
 from framefleet.cluster.dispatcher import Dispatcher, GivenUp, LeaseSize
 from framefleet.cluster.feed import Pending, by_prompt_lengths, pending_rows
-from framefleet.cluster.fleet import Event, Fleet, Lost, Ready
+from framefleet.cluster.fleet import Event, Fleet, Lost, Ready, Starting
 from framefleet.cluster.lease import Row
 from framefleet.cluster.messages import Assignment, Failed, StoredRow, WorkerReport
 from framefleet.cluster.progress import Progress, Summary
@@ -101,6 +101,9 @@ class Driver:
     def _follow(self, event: Event, fleet: Fleet) -> None:
         if isinstance(event, Lost):
             self._lose(event, fleet)
+            return
+        if isinstance(event, Starting):
+            self._tally.starting(event.doing)
             return
         if isinstance(event, Ready):
             self._check_model(event)

@@ -20,7 +20,7 @@ from ray.exceptions import RayError, RayTaskError
 
 import framefleet
 from framefleet.cluster.connection import connect
-from framefleet.cluster.messages import Assignment, Hello, WorkerReport, WorkerSetup
+from framefleet.cluster.messages import Assignment, Hello, Loading, WorkerReport, WorkerSetup
 from framefleet.cluster.settings import FaultPolicy, FleetSettings
 from framefleet.cluster.ship import modules_to_ship
 from framefleet.cluster.worker import Worker
@@ -40,6 +40,14 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class Starting:
+    """The worker is on its way. doing: what takes its time."""
+
+    worker: str
+    doing: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reported:
     worker: str
     report: WorkerReport
@@ -54,7 +62,7 @@ class Lost:
     is_replaced: bool
 
 
-Event = Ready | Reported | Lost
+Event = Starting | Ready | Reported | Lost
 
 
 @dataclass(slots=True)
@@ -124,6 +132,7 @@ class Fleet:
 
     def grow(self, num_rows: int) -> None:
         """Start the workers that so many rows have work for, as far as there are machines for them."""
+        self._started_at = time.monotonic()
         for number in range(len(self._slots), min(self._num_workers, num_rows)):
             self._start(_Slot(number))
 
@@ -165,6 +174,9 @@ class Fleet:
             return self._lose(slot, str(error))
         except RayError as error:  # the actor or its machine died, or could not be set up
             return self._lose(slot, _cause(error))
+        if isinstance(answer, Loading):
+            self._calls[slot.actor.start.remote()] = worker
+            return Starting(worker, f"{answer.doing} on worker {slot.number + 1} of {len(self._slots)}")
         if isinstance(answer, Hello):
             check_hello(worker, answer)
             slot.is_ready, slot.num_failed_starts = True, 0

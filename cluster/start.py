@@ -6,6 +6,7 @@ Ends with its context, whatever became of the driver's part.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -16,6 +17,8 @@ from framefleet.cluster.warm.start import Warm, may_fork, warm
 
 if TYPE_CHECKING:
     from framefleet.cluster.fleet import Fleet
+
+WAIT_S = 0.5  # between two looks, as a person sees it
 
 
 class Start:
@@ -54,9 +57,10 @@ class Start:
         self._stack.push(self._end)
         self._thread.start()
 
-    def fleet(self) -> Fleet:
-        """Return what was begun. Raises FleetError where it could not be."""
-        self._is_there.wait()
+    def fleet(self, waiting: Callable[[], None]) -> Fleet:
+        """Return what was begun; meanwhile call `waiting` now and then. Raises FleetError where it fails."""
+        while not self._is_there.wait(WAIT_S):
+            waiting()
         if self._fleet is None:
             assert self._error is not None
             raise self._error

@@ -17,7 +17,15 @@ from queue import Queue
 from typing import TYPE_CHECKING
 
 import framefleet
-from framefleet.cluster.messages import Assignment, Failed, Hello, StoredRow, WorkerReport, WorkerSetup
+from framefleet.cluster.messages import (
+    Assignment,
+    Failed,
+    Hello,
+    Loading,
+    StoredRow,
+    WorkerReport,
+    WorkerSetup,
+)
 from framefleet.pipeline.errors import RowError, StoreConflict, StoreError
 from framefleet.pipeline.guards.public import public_text
 from framefleet.pipeline.model.environment import source_fingerprint
@@ -54,12 +62,17 @@ class Worker:
         self._told_lengths = False
         self._loaded = threading.Event()
         self._renderer: Renderer | None = None
+        self._render: threading.Thread | None = None
+        self._doing = "importing libraries"
 
-    def start(self) -> Hello:
-        """Load the model; raise what prevents that."""
-        # torch's number of threads belongs to the thread that renders, so the model is loaded there too.
-        threading.Thread(target=self._run, name="render", daemon=True).start()
-        self._loaded.wait()
+    def start(self) -> Hello | Loading:
+        """Load the model; raise what prevents that. To be called again while it is loading."""
+        if self._render is None:
+            # torch's number of threads belongs to the thread that renders: the model is loaded there too.
+            self._render = threading.Thread(target=self._run, name="render", daemon=True)
+            self._render.start()
+        if not self._loaded.wait(_POLL_S):
+            return Loading(self._doing)
         if self._renderer is None:
             assert self._broken is not None
             raise self._broken
@@ -110,6 +123,7 @@ class Worker:
             from framefleet.pipeline.model.load import load
             from framefleet.pipeline.render.renderer import Renderer
 
+            self._doing = "loading the model"
             model = load(self._setup.model, self._setup.model_files)
             renderer = Renderer(
                 model,

@@ -83,7 +83,7 @@ def serve(listener: socket.socket, seen: Mapping[str, str]) -> tuple[Asked, sock
             continue
         relay, _ = listener.accept()
         asked, streams = _asked(relay)
-        is_warm = read_on_import(asked.environment) == seen and _is_alone()
+        is_warm = read_on_import(asked.environment) == seen and is_alone()
         if is_warm and not os.fork():
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             listener.close()
@@ -115,7 +115,7 @@ def read_on_import(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name.startswith(READ_ON_IMPORT)}
 
 
-def _is_alone() -> bool:
+def is_alone() -> bool:
     """Tell whether a fork would lose no thread: some libraries start theirs when they are imported."""
     names = {
         int(task.name): (task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -21,6 +22,7 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
+from framefleet.jobs.show.standing import Waiting
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.outputs.records import FAILURES, RECORDS
 from framefleet.pipeline.outputs.withdrawal import finish_withdrawal
@@ -77,7 +79,9 @@ def _render_pending(
         start.begin(work.setup, resolved.spec.class_name)
         from framefleet.cluster.driver import Driver  # imports Ray
 
-        summary = Driver(work, on_progress=watch.show).run(start.fleet())
+        waiting = Waiting(what="starting Ray", since=time.monotonic())
+        fleet = start.fleet(lambda: watch.show(waiting))
+        summary = Driver(work, on_progress=watch.show).run(fleet)
     else:
         summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
     # Of earlier runs. Their rows were tried again: each has a record by now, or a new failure.

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import platform
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -78,8 +79,9 @@ def _digest(name: str, asked: list[Any]) -> str | None:
 def _read(file: Path, digest: str, kind: TypeAdapter[Answer]) -> list[Answer]:
     """Return the answer; nothing where there is none, or what lies there is not what we wrote."""
     try:
-        with file.open("rb") as opened:
-            if os.fstat(opened.fileno()).st_uid != os.getuid():
+        with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:  # which waits for no pipe
+            found = os.fstat(opened.fileno())
+            if found.st_uid != os.getuid() or not stat.S_ISREG(found.st_mode):
                 return []
             written = read_as(TypeAdapter(dict[str, Any]), opened.read(_MAX_BYTES), str(file))
         return [kind.validate_python(written["answer"])] if written.get("of") == digest else []
