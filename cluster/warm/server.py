@@ -1,8 +1,9 @@
 """A process that has imported torch, diffusers and all of a worker: relays that ask for a Python get a fork.
 
-Run as a program with a listening socket; ends with its standard input, which names pipelines to import as
-well, one a line. A fork goes on as the Python that was asked for: its arguments, environment, folder and
-streams. It never forks beside other threads, or where a library saw other variables than it would now.
+Run as a program whose standard input is a socket: from there come the socket that it listens on and names of
+pipelines to import as well, and with it it ends. A fork goes on as the Python that was asked for: its
+arguments, environment, folder and streams. It never forks beside other threads, or where a library saw other
+variables than it would now.
 """
 
 from __future__ import annotations
@@ -67,16 +68,18 @@ def import_all() -> None:
     import framefleet.pipeline.render.renderer  # noqa: F401
 
 
-def serve(listener: socket.socket, seen: Mapping[str, str]) -> tuple[Asked, socket.socket]:
+def serve(driver: socket.socket, seen: Mapping[str, str]) -> tuple[Asked, socket.socket]:
     """Fork for each relay that asks. Returns in the forks only: what to be, and the relay.
 
-    seen: the variables that libraries were imported under.
+    driver: whose words come over it. seen: the variables that libraries were imported under.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks that ended leave nothing
+    _, descriptors, *_ = socket.recv_fds(driver, 1, 1)
+    listener = socket.socket(fileno=descriptors[0])
     while True:
-        ready, _, _ = select.select([sys.stdin, listener], [], [])
-        if sys.stdin in ready:
-            if not (names := os.read(sys.stdin.fileno(), 4096)):
+        ready, _, _ = select.select([driver, listener], [], [])
+        if driver in ready:
+            if not (names := driver.recv(4096)):
                 os._exit(0)
             for name in names.decode().split():
                 _import_pipeline(name)
@@ -87,6 +90,7 @@ def serve(listener: socket.socket, seen: Mapping[str, str]) -> tuple[Asked, sock
         if is_warm and not os.fork():
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             listener.close()
+            driver.close()
             _become(asked, relay, streams)
             return asked, relay
         if not is_warm:
@@ -173,14 +177,14 @@ def run(arguments: list[str], relay: socket.socket) -> NoReturn:
     os._exit(code if isinstance(code, int) else int(code is not None))
 
 
-def main(number: int) -> None:
+def main() -> None:
     seen = read_on_import(os.environ)  # now: libraries set some themselves
     import_all()
     gc.collect()
     gc.freeze()
-    asked, relay = serve(socket.socket(fileno=number), seen)
+    asked, relay = serve(socket.socket(fileno=os.dup(0)), seen)
     run(asked.arguments, relay)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main()

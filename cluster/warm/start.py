@@ -32,14 +32,12 @@ class Warm:
     """Where workers come from, as Ray's `runtime_env` takes it."""
 
     py_executable: str
-    _server: subprocess.Popen[str]
+    _server: socket.socket
 
     def prepare(self, pipeline: str) -> None:
         """Have a pipeline imported as well."""
-        assert self._server.stdin is not None
         with contextlib.suppress(OSError):  # it has died: workers start cold
-            self._server.stdin.write(f"{pipeline}\n")
-            self._server.stdin.flush()
+            self._server.sendall(f"{pipeline}\n".encode())
 
 
 def may_fork(fleet: FleetSettings, *, device: str) -> bool:
@@ -59,22 +57,23 @@ def warm(*, threads: int) -> Iterator[Warm]:
     place = folder / "socket"
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        with socket.socket(socket.AF_UNIX) as listener:
+        ours, theirs = socket.socketpair()
+        stack.enter_context(ours)
+        with theirs, socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(place))
             listener.listen()
+            socket.send_fds(ours, [b"."], [listener.fileno()])
             server = subprocess.Popen(
                 # -P: a module in the working folder must not take the place of one of ours
-                [sys.executable, "-P", "-m", f"{__package__}.server", str(listener.fileno())],
-                pass_fds=[listener.fileno()],
-                stdin=subprocess.PIPE,
+                [sys.executable, "-P", "-m", f"{__package__}.server"],
+                stdin=theirs,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,  # a worker that starts cold says what is wrong
                 start_new_session=True,  # Ctrl-C in a terminal is the driver's to follow
                 env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path},
-                text=True,
             )
         stack.callback(server.wait)
         stack.callback(server.kill)
         relay = Path(__file__).with_name("relay.py")
         command = (sys.executable, "-IS", str(relay), str(place))
-        yield Warm(" ".join(map(shlex.quote, command)), server)
+        yield Warm(" ".join(map(shlex.quote, command)), ours)

@@ -108,7 +108,7 @@ def _installed() -> str:
 
     Files of diffusers count by size and time, so that one that is edited in place is another.
     """
-    found = [platform.python_version(), source_fingerprint(), *sorted(_packages())]
+    found = [platform.python_version(), source_fingerprint(), *sorted(set(_packages()))]
     spec = importlib.util.find_spec("diffusers")
     for folder in (spec.submodule_search_locations if spec else None) or ():
         found += sorted(_files(folder))

@@ -59,15 +59,6 @@ def test_a_mistake_in_a_job_file_waits_for_no_heavy_import(name: str) -> None:
     assert ended_with(name, "nowhere.yaml") == (2, [])
 
 
-def test_a_plan_and_a_render_with_nothing_to_do_import_no_model_library(tmp_path: Path) -> None:
-    """The second time: the first one asked the pipeline's class itself."""
-    job = rendered_job(tmp_path)
-    assert ended_with("plan", str(job))[0] == 0
-    for name in ("plan", "render"):
-        code, imported = ended_with(name, str(job))
-        assert (code, HEAVY_MODELS & set(imported)) == (0, set())
-
-
 def test_help_names_every_command() -> None:
     printed = run("--help").stdout
     assert all(f" {registered.name} " in printed for registered in app.registered_commands)

@@ -18,6 +18,13 @@ from framefleet.cluster.warm import server, start
 from framefleet.cluster.warm.relay import main as relay
 
 SCRIPT = "import os, sys; print(sys.argv[1], os.getcwd(), os.environ['OWN'], 'kept' in vars(os)); sys.exit(7)"
+SERVER = """
+import os, socket
+from framefleet.cluster.warm import server
+os.kept = True
+asked, relay = server.serve(socket.socket(fileno=os.dup(0)), server.read_on_import(os.environ))
+server.run(asked.arguments, relay)
+"""
 
 
 @pytest.fixture
@@ -43,20 +50,12 @@ def place(tmp_path: Path) -> Iterator[Path]:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen()
-    code = (
-        "import os, socket; from framefleet.cluster.warm import server; os.kept = True; "
-        f"asked, relay = server.serve(socket.socket(fileno={listener.fileno()}), "
-        "server.read_on_import(os.environ)); server.run(asked.arguments, relay)"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        pass_fds=[listener.fileno()],
-        stdin=subprocess.PIPE,
-    )
-    with process, listener:
+    ours, theirs = socket.socketpair()
+    socket.send_fds(ours, [b"."], [listener.fileno()])
+    process = subprocess.Popen([sys.executable, "-c", SERVER], stdin=theirs)
+    with process, listener, theirs, ours:
         yield path
-        assert process.stdin is not None
-        process.stdin.close()  # which ends it
+        ours.shutdown(socket.SHUT_RDWR)  # which ends it
 
 
 def test_a_fork_runs_what_was_asked_for_and_gives_its_exit_code(script: Path, place: Path) -> None:
