@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
+from tests.benchmarks import start
 from tests.benchmarks.ceiling import measure_ceiling
 from tests.benchmarks.dispatch import measure_dispatch
 from tests.benchmarks.fleet import render_fleet
@@ -47,6 +48,7 @@ class Scale:
     hand_batches: Sequence[int] = (2, 4, 8, 16)
     modes: Sequence[str] = ("exact", "fast")
     dispatch_rows: Sequence[int] = (50_000, 100_000)
+    has_start: bool = True
 
     def table(self, name: str) -> list[dict[str, Any]]:
         rows = (mixed_rows() if name == "mixed" else uniform_rows())[: self.rows]
@@ -55,7 +57,14 @@ class Scale:
 
 FULL = Scale()
 SHORT = Scale(
-    tables=["uniform"], rows=4, steps=2, workers=1, hand_batches=[2], modes=["exact"], dispatch_rows=[200]
+    tables=["uniform"],
+    rows=4,
+    steps=2,
+    workers=1,
+    hand_batches=[2],
+    modes=["exact"],
+    dispatch_rows=[200],
+    has_start=False,
 )
 
 
@@ -105,6 +114,8 @@ def main() -> None:
                 name=name, table=table, num_rows=len(rows), model=model, folder=folder / name, scale=scale
             )
             console.print(_compare(case, by_hand=name == "uniform"))
+        if scale.has_start:
+            console.print(_start_table())
         console.print(_dispatch_table(model, folder, scale))
 
 
@@ -161,6 +172,16 @@ def _figures(case: Case, ways: Mapping[str, Outcome]) -> Table:
     table.add_row("exact Renderer alone, first time", *rates(ceiling.first))
     table.add_row("exact Renderer alone, sizes known", *rates(ceiling.again))
     table.add_row("ceiling: its forwards and decodes alone", *rates(ceiling.bare))
+    return table
+
+
+def _start_table() -> Table:
+    table = Table(title="from a command to its end: one row of the demo, the fastest of some rounds")
+    for heading in start.HEADINGS:
+        table.add_column(heading)
+    say("start")
+    for cells in start.measure_start():
+        table.add_row(*cells)
     return table
 
 

@@ -20,6 +20,7 @@ PROGRAMS = {
     "bench": (["--short"], "the driver's memory as the first worker is ready"),
     "load": (["--short"], "| float32 | framefleet |"),
     "real_width": (["--tiny", "--dtype", "fp32"], "pinned:"),
+    "start": (["--short"], "| plan |"),
     "training": (["--short"], "bf16, checkpointing"),
 }
 
@@ -35,7 +36,7 @@ def test_every_program_is_here() -> None:
     assert {file.stem for file in files if "__main__" in file.read_text("utf-8")} == set(PROGRAMS)
 
 
-@pytest.mark.parametrize("name", ["audit", "load", "real_width"])
+@pytest.mark.parametrize("name", ["audit", "load", "real_width", "start"])
 def test_it_runs_to_its_end(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments, last = PROGRAMS[name]
     run(name, arguments)
