@@ -134,10 +134,8 @@ def _become(asked: Asked, relay: socket.socket, streams: list[int]) -> None:
         os.dup2(descriptor, number)
     for descriptor in (null, *streams):
         os.close(descriptor)
-    sys.stdin, sys.stdout, sys.stderr = (
-        os.fdopen(number, mode, closefd=False) for number, mode in enumerate("rww")
-    )
-    sys.stderr.reconfigure(line_buffering=True, errors="backslashreplace")
+    sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     os.chdir(asked.folder)
     os.environ.clear()
     os.environ.update(asked.environment)

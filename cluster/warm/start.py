@@ -66,7 +66,7 @@ def warm(*, threads: int) -> Iterator[Warm]:
             server = subprocess.Popen(
                 # -P: a module in the working folder must not take the place of one of ours
                 [sys.executable, "-P", "-m", f"{__package__}.server"],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,  # a worker that starts cold says what is wrong
                 start_new_session=True,  # Ctrl-C in a terminal is the driver's to follow

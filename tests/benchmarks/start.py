@@ -28,12 +28,12 @@ ROW = {"prompt": "a red ball bounces on a blue background", "seed": 7}
 BARE = f"""
 import torch
 from diffusers import WanPipeline
-from diffusers.utils import export_to_video
+from diffusers.utils import export_to_gif
 torch.set_num_threads(1)
 pipe = WanPipeline.from_pretrained({str(MODEL)!r})
 generator = torch.Generator("cpu").manual_seed({ROW["seed"]})
 frames = pipe(prompt={ROW["prompt"]!r}, generator=generator, **{DEFAULTS!r}).frames[0]
-export_to_video(frames, "clip.mp4", fps=16)
+export_to_gif(frames, "clip.gif", fps=16)
 """
 HEADINGS = ("command", "s", "of the bare script", "CPU s", "first clip after s")
 
@@ -75,7 +75,7 @@ def _ways(folder: Path, *, is_short: bool) -> dict[str, Callable[[], Took]]:
         return plan
     render = ("-m", "framefleet", "render", job)
     return {
-        "bare diffusers script": lambda: _run(folder, "-c", BARE, clips="clip.mp4"),
+        "bare diffusers script": lambda: _run(folder, "-c", BARE, clips="clip.gif"),
         **plan,
         "render of one row": lambda: _run(folder, *render, clips="out/clips/*/*.mp4"),
         "render with nothing to do": lambda: _run(folder, *render),
