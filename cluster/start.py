@@ -18,7 +18,7 @@ from framefleet.cluster.warm.start import Warm, may_fork, warm
 if TYPE_CHECKING:
     from framefleet.cluster.fleet import Fleet
 
-WAIT_S = 0.5  # between two looks, as a person sees it
+LOOK_S = 0.5  # between two looks, as a person sees it
 
 
 class Start:
@@ -59,7 +59,7 @@ class Start:
 
     def fleet(self, waiting: Callable[[], None]) -> Fleet:
         """Return what was begun; meanwhile call `waiting` now and then. Raises FleetError where it fails."""
-        while not self._is_there.wait(WAIT_S):
+        while not self._is_there.wait(LOOK_S):
             waiting()
         if self._fleet is None:
             assert self._error is not None

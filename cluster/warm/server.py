@@ -68,7 +68,7 @@ def import_all() -> None:
     import framefleet.pipeline.render.renderer  # noqa: F401
 
 
-def serve(driver: socket.socket, seen: Mapping[str, str]) -> tuple[Asked, socket.socket]:
+def serve_forks(driver: socket.socket, seen: Mapping[str, str]) -> tuple[Asked, socket.socket]:
     """Fork for each relay that asks. Returns in the forks only: what to be, and the relay.
 
     driver: whose words come over it. seen: the variables that libraries were imported under.
@@ -180,7 +180,7 @@ def main() -> None:
     import_all()
     gc.collect()
     gc.freeze()
-    asked, relay = serve(socket.socket(fileno=os.dup(0)), seen)
+    asked, relay = serve_forks(socket.socket(fileno=os.dup(0)), seen)
     run(asked.arguments, relay)
 
 

@@ -22,7 +22,7 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
-from framefleet.jobs.show.standing import Waiting
+from framefleet.jobs.show.standing import Awaited
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.outputs.records import FAILURES, RECORDS
 from framefleet.pipeline.outputs.withdrawal import finish_withdrawal
@@ -79,7 +79,7 @@ def _render_pending(
         start.begin(work.setup, resolved.spec.class_name)
         from framefleet.cluster.driver import Driver  # imports Ray
 
-        waiting = Waiting(what="starting Ray", since=time.monotonic())
+        waiting = Awaited(what="starting Ray", since=time.monotonic())
         fleet = start.fleet(lambda: watch.show(waiting))
         summary = Driver(work, on_progress=watch.show).run(fleet)
     else:

@@ -6,14 +6,14 @@ import math
 import time
 
 from framefleet.cluster.progress import Progress
-from framefleet.jobs.show.standing import Checked, Standing, TrainProgress, Waiting
+from framefleet.jobs.show.standing import Awaited, Checked, Standing, TrainProgress
 from framefleet.pipeline.training.reports import Preparing
 
 
 def headline(standing: Standing) -> str:
     """Return all counts in one line."""
     match standing:
-        case Waiting():
+        case Awaited():
             return f"{standing.what} ({duration(time.monotonic() - standing.since)})"
         case Checked():
             return f"{standing.num_rows:,} rows checked"

@@ -18,7 +18,7 @@ from rich.text import Text
 from framefleet.cluster.progress import Progress, WorkerState
 from framefleet.jobs.show.console import EscapingConsole
 from framefleet.jobs.show.headline import headline
-from framefleet.jobs.show.standing import Standing, TrainProgress, Waiting
+from framefleet.jobs.show.standing import Awaited, Standing, TrainProgress
 
 # A log of a week-long job stays readable; a terminal is redrawn as often as the eye wants.
 LINE_EVERY_S = 5.0
@@ -52,7 +52,7 @@ class Lines:
 
     def show(self, standing: Standing) -> None:
         text, now = headline(standing) + _busy(standing), self._clock()
-        if isinstance(standing, Waiting):
+        if isinstance(standing, Awaited):
             self._wait(standing.what, text, now)
         elif now - self._last_at >= LINE_EVERY_S:
             self._last_at, self._hidden = now, ""
@@ -116,7 +116,7 @@ def watch_on(console: EscapingConsole) -> Lines | Screen:
 class _Moving:
     """A wait, whose seconds go on while nobody says anything."""
 
-    def __init__(self, waiting: Waiting) -> None:
+    def __init__(self, waiting: Awaited) -> None:
         self._waiting = waiting
 
     def __rich__(self) -> Text:
@@ -126,7 +126,7 @@ class _Moving:
 def picture(standing: Standing) -> RenderableType:
     """Return the whole display: a bar and the headline, a line for each worker, the last failure."""
     match standing:
-        case Waiting():
+        case Awaited():
             return _Moving(standing)
         case Progress():
             return _of_rows(standing)

@@ -9,7 +9,7 @@ from framefleet.pipeline.training.reports import Preparing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
+class Awaited:
     """Something that takes its time, and since when by the monotonic clock."""
 
     what: str
@@ -40,4 +40,4 @@ class TrainProgress:
     kept: int
 
 
-Standing = Waiting | Checked | Preparing | Progress | TrainProgress
+Standing = Awaited | Checked | Preparing | Progress | TrainProgress

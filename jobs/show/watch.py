@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from framefleet.cluster.progress import Progress
-from framefleet.jobs.show.standing import Standing, TrainProgress, Waiting
+from framefleet.jobs.show.standing import Awaited, Standing, TrainProgress
 
 
 class Watch(Protocol):
@@ -22,7 +22,7 @@ class Watch(Protocol):
 
 def wait_for(watch: Watch, what: str) -> None:
     """Tell what is waited for from now on, until something else is told."""
-    watch.show(Waiting(what=what, since=time.monotonic()))
+    watch.show(Awaited(what=what, since=time.monotonic()))
 
 
 class Callback:

@@ -30,7 +30,7 @@ from framefleet.pipeline.outputs.json_file import read_as
 
 log = logging.getLogger(__name__)
 
-Answer = TypeVar("Answer")
+Said = TypeVar("Said")
 _MAX_BYTES = 1 << 20  # the longest signature takes 20 KB
 
 
@@ -39,18 +39,18 @@ def _as_asked(*asked: Any) -> list[Any]:
 
 
 def kept(
-    kind: TypeAdapter[Answer], *, decided_by: Callable[..., list[Any]] = _as_asked
-) -> Callable[[Callable[..., Answer]], Callable[..., Answer]]:
+    kind: TypeAdapter[Said], *, decided_by: Callable[..., list[Any]] = _as_asked
+) -> Callable[[Callable[..., Said]], Callable[..., Said]]:
     """Keep what a function returns. What it raises is not kept.
 
     decided_by: from its arguments to the plain values that decide the answer.
     """
 
-    def keeping(function: Callable[..., Answer]) -> Callable[..., Answer]:
+    def keeping(function: Callable[..., Said]) -> Callable[..., Said]:
         name = f"{function.__module__}.{function.__qualname__}"
 
         @functools.wraps(function)
-        def answer(*asked: Any) -> Answer:
+        def answer(*asked: Any) -> Said:
             digest = _digest(name, decided_by(*asked))
             if digest is None:
                 return function(*asked)
@@ -76,7 +76,7 @@ def _digest(name: str, asked: list[Any]) -> str | None:
         return None
 
 
-def _read(file: Path, digest: str, kind: TypeAdapter[Answer]) -> list[Answer]:
+def _read(file: Path, digest: str, kind: TypeAdapter[Said]) -> list[Said]:
     """Return the answer; nothing where there is none, or what lies there is not what we wrote."""
     try:
         with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:  # which waits for no pipe

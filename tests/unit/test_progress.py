@@ -18,7 +18,7 @@ from framefleet.jobs.show.progress import (
     picture,
     watch_on,
 )
-from framefleet.jobs.show.standing import Checked, Standing, TrainProgress, Waiting
+from framefleet.jobs.show.standing import Awaited, Checked, Standing, TrainProgress
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.training.reports import Preparing
 
@@ -119,8 +119,8 @@ def test_a_log_names_what_is_waited_for_once_and_then_every_few_seconds() -> Non
     on, shown = console()
     clock, model, ray = (
         Clock(),
-        Waiting(what="reading", since=time.monotonic() - 65),
-        Waiting(what="starting Ray", since=time.monotonic()),
+        Awaited(what="reading", since=time.monotonic() - 65),
+        Awaited(what="starting Ray", since=time.monotonic()),
     )
     with Lines(on, clock=clock) as lines:
         for now in range(12):
@@ -134,9 +134,9 @@ def test_a_log_names_what_is_waited_for_once_and_then_every_few_seconds() -> Non
 def test_on_a_terminal_the_seconds_of_a_wait_go_on_by_themselves() -> None:
     terminal, shown = console(force_terminal=True)
     with Screen(terminal) as screen:
-        screen.show(Waiting(what="starting Ray", since=time.monotonic() - 3700))
+        screen.show(Awaited(what="starting Ray", since=time.monotonic() - 3700))
     assert "starting Ray (1:01:4" in shown.getvalue()
-    waiting = picture(Waiting(what="starting Ray", since=time.monotonic() - 10))
+    waiting = picture(Awaited(what="starting Ray", since=time.monotonic() - 10))
     on, text = console()
     on.print(waiting)
     assert text.getvalue() == "starting Ray (0:11)\n"
@@ -189,7 +189,7 @@ def test_a_callback_is_told_of_progress_alone() -> None:
     callback = Callback(told.append)
     callback.say("reading")
     for standing in (
-        Waiting(what="", since=0.0),
+        Awaited(what="", since=0.0),
         Checked(num_rows=1),
         Preparing(done=1, total=2),
         progress(),

@@ -22,7 +22,7 @@ SERVER = """
 import os, socket
 from framefleet.cluster.warm import server
 os.kept = True
-asked, relay = server.serve(socket.socket(fileno=os.dup(0)), server.read_on_import(os.environ))
+asked, relay = server.serve_forks(socket.socket(fileno=os.dup(0)), server.read_on_import(os.environ))
 server.run(asked.arguments, relay)
 """
 
