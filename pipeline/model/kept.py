@@ -30,7 +30,7 @@ from framefleet.pipeline.outputs.json_file import read_as
 
 log = logging.getLogger(__name__)
 
-Said = TypeVar("Said")
+Known = TypeVar("Known")
 _MAX_BYTES = 1 << 20  # the longest signature takes 20 KB
 
 
@@ -39,18 +39,19 @@ def _as_asked(*asked: Any) -> list[Any]:
 
 
 def kept(
-    kind: TypeAdapter[Said], *, decided_by: Callable[..., list[Any]] = _as_asked
-) -> Callable[[Callable[..., Said]], Callable[..., Said]]:
+    kind: TypeAdapter[Known], *, decided_by: Callable[..., list[Any] | None] = _as_asked
+) -> Callable[[Callable[..., Known]], Callable[..., Known]]:
     """Keep what a function returns. What it raises is not kept.
 
-    decided_by: from its arguments to the plain values that decide the answer.
+    decided_by: from its arguments to the plain values that decide the answer; None where it is not to be
+    kept. How many there may be must not be for a table to say.
     """
 
-    def keeping(function: Callable[..., Said]) -> Callable[..., Said]:
+    def keeping(function: Callable[..., Known]) -> Callable[..., Known]:
         name = f"{function.__module__}.{function.__qualname__}"
 
         @functools.wraps(function)
-        def answer(*asked: Any) -> Said:
+        def answer(*asked: Any) -> Known:
             digest = _digest(name, decided_by(*asked))
             if digest is None:
                 return function(*asked)
@@ -67,8 +68,10 @@ def kept(
     return keeping
 
 
-def _digest(name: str, asked: list[Any]) -> str | None:
+def _digest(name: str, asked: list[Any] | None) -> str | None:
     """Return what a question is known by; None for one that is not of plain values, as configs may not be."""
+    if asked is None:
+        return None
     try:
         question = canonical_json([name, asked, _installed()])
         return hashlib.sha256(question.encode()).hexdigest()
@@ -76,7 +79,7 @@ def _digest(name: str, asked: list[Any]) -> str | None:
         return None
 
 
-def _read(file: Path, digest: str, kind: TypeAdapter[Said]) -> list[Said]:
+def _read(file: Path, digest: str, kind: TypeAdapter[Known]) -> list[Known]:
     """Return the answer; nothing where there is none, or what lies there is not what we wrote."""
     try:
         with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:  # which waits for no pipe

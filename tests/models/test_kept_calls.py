@@ -50,3 +50,11 @@ def test_a_model_and_its_schedulers_are_kept_as_they_are(name: str) -> None:
     chosen = [resolve_scheduler(None, first) for _ in range(2)]
     assert exactly(chosen[0]) == exactly(chosen[1])
     assert chosen[0] == resolve_scheduler.__wrapped__(None, first)  # type: ignore[attr-defined]
+
+
+def test_what_a_table_has_any_number_of_is_not_kept(tmp_path: Path) -> None:
+    spec = inspect_model(tiny("sd"))
+    before = set((tmp_path / "cache" / "classes").iterdir())
+    for offset in range(3):
+        resolve_scheduler(f"euler(steps_offset={offset})", spec)
+    assert not set((tmp_path / "cache" / "classes").iterdir()) - before

@@ -57,7 +57,9 @@ class SchedulerChoice:
     max_steps: int = 1000
 
 
-def _deciding(name: str | None, spec: PipelineSpec) -> list[Any]:
+def _deciding(name: str | None, spec: PipelineSpec) -> list[Any] | None:
+    if name and "(" in name:
+        return None  # of settings a table may have any number
     return [name, spec.class_name, spec.scheduler_class, spec.scheduler_config]
 
 

@@ -71,7 +71,6 @@ def _leaves_out(class_name: str) -> bool:
 
 
 @lru_cache(_CACHED)  # a table lists few schedules, in many rows
-@kept(TypeAdapter(str | None))
 def _said(
     own_class: str, class_name: str, config: str, overrides: str, name: str, steps: tuple[float, ...]
 ) -> str | None:
