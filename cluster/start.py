@@ -1,6 +1,6 @@
 """A fleet on its way beside what its driver still checks: Ray starts, a first worker loads its model.
 
-Ends with its context, whatever became of the driver's part.
+Ends with the first of its contexts, whatever became of the driver's part.
 """
 
 from __future__ import annotations
@@ -90,3 +90,5 @@ class Start:
         self._error = error
         self._is_over.set()
         self._thread.join()
+        if self._error is not error and self._error is not None:
+            raise self._error

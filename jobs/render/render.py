@@ -80,8 +80,9 @@ def _render_pending(
         from framefleet.cluster.driver import Driver  # imports Ray
 
         waiting = Awaited(what="starting Ray", since=time.monotonic())
-        fleet = start.fleet(lambda: watch.show(waiting))
-        summary = Driver(work, on_progress=watch.show).run(fleet)
+        with start:  # the fleet ends before another driver may have the lock
+            fleet = start.fleet(lambda: watch.show(waiting))
+            summary = Driver(work, on_progress=watch.show).run(fleet)
     else:
         summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
     # Of earlier runs. Their rows were tried again: each has a record by now, or a new failure.
