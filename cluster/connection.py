@@ -34,6 +34,7 @@ CONNECT_S = 5.0
 # Paths of sockets have 103 bytes on a Mac and 107 on Linux; Ray's names below its folder take 68.
 MAX_FOLDER = 35
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+NO_IDLE_WORKERS = "RAY_prestart_worker_first_driver"
 TOKENS = "docs/clusters.md"
 
 
@@ -141,6 +142,8 @@ def _own_folder(connection: Connection) -> Iterator[Path]:
 def _settings_of_our_own(folder: Path) -> dict[str, str | None]:
     """Return the environment in which Ray starts a cluster of our own; None removes a variable."""
     settings: dict[str, str | None] = {
+        # Workers of ours have an environment of their own: those that wait for others would take seconds.
+        NO_IDLE_WORKERS: os.environ.get(NO_IDLE_WORKERS, "0"),
         "RAY_USAGE_STATS_ENABLED": os.environ.get("RAY_USAGE_STATS_ENABLED", "0"),  # to Ray's makers
         "RAY_AUTH_MODE": None,  # unset, Ray turns tokens on for what it starts
     }

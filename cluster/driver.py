@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 
 import pyarrow as pa
@@ -13,22 +12,17 @@ import pyarrow as pa
 from framefleet.cluster.commit import Committer
 from framefleet.cluster.dispatcher import Dispatcher, GivenUp, LeaseSize
 from framefleet.cluster.feed import Pending, by_prompt_lengths, pending_rows
-from framefleet.cluster.fleet import Event, Fleet, Lost, Ready
+from framefleet.cluster.fleet import Event, Fleet, Lost, Ready, Starting
 from framefleet.cluster.lease import Row
-from framefleet.cluster.lock import DriverLock
-from framefleet.cluster.messages import Assignment, Failed, StoredRow, WorkerReport, WorkerSetup
+from framefleet.cluster.messages import Assignment, Failed, StoredRow, WorkerReport
 from framefleet.cluster.progress import Progress, Summary
-from framefleet.cluster.settings import FaultPolicy, FleetSettings
 from framefleet.cluster.tally import Tally
-from framefleet.cluster.worker import Worker
+from framefleet.cluster.work import Work
 from framefleet.pipeline.errors import FleetError, ModelError, StoreError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.records import Record
 from framefleet.pipeline.render.audit.audited import Audited, kind_of, level_of, told
 from framefleet.pipeline.rows.counted_apart import CountedApart
-from framefleet.pipeline.rows.tables.index import RowIndex
-from framefleet.pipeline.rows.tables.table import Table
-from framefleet.pipeline.rows.tables.table_rows import TableRows
 
 log = logging.getLogger(__name__)
 
@@ -37,25 +31,6 @@ WAIT_S = 0.5
 # A lease of half a minute keeps a worker busy over any hiccup of the driver's, and is soon rendered again.
 LEASE_S = 30.0
 MAX_LEASE_ROWS = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """A job, resolved and checked: all that the driver needs.
-
-    rows: reads the table's rows. index: every valid one, with those that have a record marked done.
-    run: names the parts of this run; never used before.
-    """
-
-    setup: WorkerSetup
-    fleet: FleetSettings
-    faults: FaultPolicy
-    table: Table
-    rows: TableRows
-    index: RowIndex
-    run: str
-    lock: DriverLock
-    worker_class: type = Worker
 
 
 class Driver:
@@ -79,26 +54,25 @@ class Driver:
         self._prompt_lengths: CountedApart | None = None
         self._is_audited = work.setup.audit.is_on(work.setup.batching.mode)
 
-    def run(self) -> Summary:
+    def run(self, fleet: Fleet) -> Summary:
         """Render until every row has a record or is given up.
 
         Raises FramefleetError when it cannot go on. Whatever ends it, rows that are done are committed.
         """
-        work = self._work
-        with Fleet(work.fleet, work.setup, work.faults, worker_class=work.worker_class) as fleet:
-            try:
+        fleet.grow(self._work.index.counts().pending)
+        try:
+            self._feed()
+            while not self._dispatcher.finished:
+                for event in fleet.wait(WAIT_S):
+                    self._follow(event, fleet)
+                self._regroup()
                 self._feed()
-                while not self._dispatcher.finished:
-                    for event in fleet.wait(WAIT_S):
-                        self._follow(event, fleet)
-                    self._regroup()
-                    self._feed()
-                    self._committer.flush_due(time.monotonic())
-                    self._on_progress(self._tally.progress(time.monotonic()))
-            finally:
-                self._committer.flush()
-                if self._prompt_lengths:
-                    self._prompt_lengths.close()
+                self._committer.flush_due(time.monotonic())
+                self._on_progress(self._tally.progress(time.monotonic()))
+        finally:
+            self._committer.flush()
+            if self._prompt_lengths:
+                self._prompt_lengths.close()
         return self._tally.summary(time.monotonic())
 
     def _pass(self) -> Iterator[Row]:
@@ -136,6 +110,9 @@ class Driver:
     def _follow(self, event: Event, fleet: Fleet) -> None:
         if isinstance(event, Lost):
             self._lose(event, fleet)
+            return
+        if isinstance(event, Starting):
+            self._tally.starting(event.doing)
             return
         if isinstance(event, Ready):
             self._check_model(event)

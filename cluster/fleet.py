@@ -20,7 +20,7 @@ from ray.exceptions import RayError, RayTaskError
 
 import framefleet
 from framefleet.cluster.connection import connect
-from framefleet.cluster.messages import Assignment, Hello, WorkerReport, WorkerSetup
+from framefleet.cluster.messages import Assignment, Hello, Loading, WorkerReport, WorkerSetup
 from framefleet.cluster.settings import FaultPolicy, FleetSettings
 from framefleet.cluster.ship import modules_to_ship
 from framefleet.cluster.worker import Worker
@@ -40,6 +40,14 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class Starting:
+    """The worker is on its way. doing: what takes its time."""
+
+    worker: str
+    doing: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reported:
     worker: str
     report: WorkerReport
@@ -54,7 +62,7 @@ class Lost:
     is_replaced: bool
 
 
-Event = Ready | Reported | Lost
+Event = Starting | Ready | Reported | Lost
 
 
 @dataclass(slots=True)
@@ -85,11 +93,15 @@ class Fleet:
         faults: FaultPolicy,
         *,
         worker_class: type[Any] = Worker,
+        python: str | None = None,
     ) -> None:
+        """python: the command that starts a worker's; None for this process's own."""
         self._settings = settings
         self._faults = faults
         self._setup = setup
         self._worker_class = worker_class
+        self._python = python
+        self._num_workers = 0
         self._slots: dict[str, _Slot] = {}
         self._calls: dict[Any, str] = {}  # object ref: worker
         self._started_at = time.monotonic()
@@ -102,10 +114,11 @@ class Fleet:
             self._connection = stack.enter_context(
                 connect(self._settings.address, num_cpus=self._settings.num_cpus, modules=modules)
             )
-            num_workers, self._options = _shares(self._settings, self._setup.model.threads)
+            self._num_workers, self._options = _shares(self._settings, self._setup.model.threads)
             self._setup = replace(self._setup, num_writers=int(self._options["num_cpus"]))
-            for number in range(num_workers):
-                self._start(_Slot(number))
+            if self._python:
+                self._options["runtime_env"]["py_executable"] = self._python
+            self.grow(1)
             self._stack = stack.pop_all()
         return self
 
@@ -117,6 +130,12 @@ class Fleet:
                 ray.kill(slot.actor)
         finally:
             self._stack.__exit__(kind, error, trace)
+
+    def grow(self, num_rows: int) -> None:
+        """Start the workers that so many rows have work for, as far as there are machines for them."""
+        self._started_at = time.monotonic()
+        for number in range(len(self._slots), min(self._num_workers, num_rows)):
+            self._start(_Slot(number))
 
     @property
     def num_workers(self) -> int:
@@ -156,6 +175,9 @@ class Fleet:
             return self._lose(slot, str(error))
         except RayError as error:  # the actor or its machine died, or could not be set up
             return self._lose(slot, _cause(error))
+        if isinstance(answer, Loading):
+            self._calls[slot.actor.start.remote()] = worker
+            return Starting(worker, f"{answer.doing} on worker {slot.number + 1} of {len(self._slots)}")
         if isinstance(answer, Hello):
             check_hello(worker, answer)
             slot.is_ready, slot.num_failed_starts = True, 0

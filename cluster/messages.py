@@ -53,6 +53,13 @@ class Hello:
     pid: int
 
 
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """A worker that has not loaded its model yet. doing: what takes its time."""
+
+    doing: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
     """One row to render now. is_apart: an audit found rows of its kind to differ in company."""

@@ -23,6 +23,7 @@ class Progress:
 
     total: rows this run has to render. done: committed or about to be. rows_per_s: since the first row
     was begun; None before the first is done, as is eta_s. mean_batch: rows per forward, mean over rows.
+    waiting_for: what a worker does that is not ready yet.
     """
 
     total: int
@@ -35,6 +36,7 @@ class Progress:
     mean_batch: float | None
     workers: tuple[WorkerState, ...]
     last_failure: str | None = None
+    waiting_for: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,11 @@ class Tally:
         self._unrepeatable: list[str] = []
         self._seats: dict[str, _Seat] = {}
         self._last_failure: str | None = None
+        self._waiting_for: str | None = None
+
+    def starting(self, doing: str) -> None:
+        """A worker is on its way, and this takes its time."""
+        self._waiting_for = doing
 
     def joined(self, worker: str, node: str) -> None:
         self._seats[worker] = _Seat(node)
@@ -98,6 +103,7 @@ class Tally:
             mean_batch=self._mean_batch,
             workers=tuple(_state(name, seat) for name, seat in self._seats.items()),
             last_failure=self._last_failure,
+            waiting_for=self._waiting_for,
         )
 
     def summary(self, now: float) -> Summary:

@@ -16,19 +16,29 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from queue import Queue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import framefleet
-from framefleet.cluster.messages import Assignment, Failed, Hello, StoredRow, WorkerReport, WorkerSetup
+from framefleet.cluster.messages import (
+    Assignment,
+    Failed,
+    Hello,
+    Loading,
+    StoredRow,
+    WorkerReport,
+    WorkerSetup,
+)
 from framefleet.pipeline.errors import RowError, StoreConflict, StoreError
 from framefleet.pipeline.guards.public import public_text
 from framefleet.pipeline.model.environment import source_fingerprint
-from framefleet.pipeline.model.model import Model, load
 from framefleet.pipeline.outputs.av_file import check_encoder
 from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
 from framefleet.pipeline.render.audit.audited import Audited, kind_of
-from framefleet.pipeline.render.renderer import Renderer
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.model.model import Model
+    from framefleet.pipeline.render.renderer import Renderer
 
 log = logging.getLogger(__name__)
 
@@ -58,13 +68,21 @@ class Worker:
         self._told_lengths = False
         self._loaded = threading.Event()
         self._renderer: Renderer | None = None
+        self._render: threading.Thread | None = None
+        self._doing = "importing libraries"
 
-    def start(self) -> Hello:
-        """Load the model; raise what prevents that, or that clips are stored as asked."""
-        check_encoder(self._setup.media)
-        # torch's number of threads belongs to the thread that renders, so the model is loaded there too.
-        threading.Thread(target=self._run, name="render", daemon=True).start()
-        self._loaded.wait()
+    def start(self) -> Hello | Loading:
+        """Load the model; raise what prevents that, or that clips are stored as asked.
+
+        To be called again while it is loading.
+        """
+        if self._render is None:
+            check_encoder(self._setup.media)
+            # torch's number of threads belongs to the thread that renders: the model is loaded there too.
+            self._render = threading.Thread(target=self._run, name="render", daemon=True)
+            self._render.start()
+        if not self._loaded.wait(_POLL_S):
+            return Loading(self._doing)
         if self._renderer is None:
             assert self._broken is not None
             raise self._broken
@@ -117,6 +135,9 @@ class Worker:
 
     def _run(self) -> None:
         try:
+            # On the worker alone: the driver, which sends this class, needs no torch.
+            from framefleet.pipeline.render.renderer import Renderer
+
             model = self._load()
             renderer = Renderer(
                 model,
@@ -149,6 +170,9 @@ class Worker:
             self._loaded.set()
 
     def _load(self) -> Model:
+        from framefleet.pipeline.model.load import load
+
+        self._doing = "loading the model"
         return load(self._setup.model, self._setup.model_files)
 
     def _take(self, renderer: Renderer) -> None:

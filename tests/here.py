@@ -10,7 +10,7 @@ from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.model.model import load
+from framefleet.pipeline.model.load import load
 from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
 from framefleet.pipeline.outputs.parts import PartWriter

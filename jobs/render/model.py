@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-
 from framefleet.jobs.job.model import OpenedModel
 from framefleet.jobs.job.schema import Job
 from framefleet.pipeline.model.loras.asked import Lora, loras_of
 from framefleet.pipeline.model.loras.files import fetch_lora
-from framefleet.pipeline.model.options.checks import check_options
+from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.specs.dtypes import check_dtype
 from framefleet.pipeline.recipes.second_model import SecondModel, open_second_models
@@ -17,6 +15,10 @@ from framefleet.pipeline.recipes.second_model import SecondModel, open_second_mo
 def check_model(job: Job, model: OpenedModel) -> None:
     """Raise UserError for a dtype or an option that the model does not have."""
     check_dtype(model.settings.dtype, model.spec.components)
+    if job.model.options == Options():
+        return
+    from framefleet.pipeline.model.options.checks import check_options  # imports torch
+
     check_options(
         model.settings.options,
         model.spec,
@@ -30,6 +32,8 @@ def _is_on_cpu(job: Job) -> bool:
     """Tell whether no worker can have a GPU; those of a cluster may, where this machine has none."""
     if job.model.device != "auto" or job.fleet.address is not None:
         return job.model.device == "cpu"
+    import torch
+
     return not torch.cuda.is_available()
 
 

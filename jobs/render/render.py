@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from framefleet.cluster.driver import Driver, Work
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import WorkerSetup
 from framefleet.cluster.progress import Progress, Summary
+from framefleet.cluster.start import Start
+from framefleet.cluster.work import Work
 from framefleet.jobs.job.file import job_as
+from framefleet.jobs.job.output import open_output
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
+from framefleet.jobs.show.standing import Awaited
 from framefleet.jobs.show.watch import Callback, Watch
-from framefleet.pipeline.outputs.records import FAILURES
+from framefleet.pipeline.outputs.records import FAILURES, RECORDS
 from framefleet.pipeline.outputs.withdrawal import finish_withdrawal
 from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.rows.tables.index import RowIndex
@@ -39,19 +44,30 @@ def render(
 
 def render_job(job: Job, watch: Watch) -> Summary:
     """Do what `render` promises, telling `watch` about it."""
-    with closing(resolve_job(job, watch)) as resolved, closing(RowIndex()) as index:
-        check_claim(resolved)
-        survey = survey_rows(resolved, index, watch)
-        check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered")
-        with DriverLock(resolved.store) as lock:
-            claim(resolved)
-            finish_withdrawal(resolved.store)
-            mark_done(resolved, index)
-            return _render_pending(resolved, survey, index, lock, watch)
+    with Start(job.fleet, job.retries) as start:
+        is_new = not open_output(job).list(RECORDS)  # so that there is something to do
+        if is_new:
+            start.import_libraries(device=job.model.device, threads=job.model.threads)
+        with closing(resolve_job(job, watch)) as resolved, closing(RowIndex()) as index:
+            check_claim(resolved)
+            is_early = is_new and not _may_name_more(job)
+            begin = partial(start.begin, setup_of(resolved), resolved.spec.class_name)
+            survey = survey_rows(resolved, index, watch, when_sound=begin if is_early else None)
+            check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered")
+            with DriverLock(resolved.store) as lock:
+                claim(resolved)
+                finish_withdrawal(resolved.store)
+                mark_done(resolved, index)
+                return _render_pending(resolved, survey, index, lock, watch, start)
+
+
+def _may_name_more(job: Job) -> bool:
+    """Tell whether rows may name recipes that a worker is given: others of the module of the job's own."""
+    return ":" in job.recipe
 
 
 def _render_pending(
-    resolved: ResolvedJob, survey: Survey, index: RowIndex, lock: DriverLock, watch: Watch
+    resolved: ResolvedJob, survey: Survey, index: RowIndex, lock: DriverLock, watch: Watch, start: Start
 ) -> Summary:
     run = new_run()
     if resolved.job.on_invalid == "skip":
@@ -59,7 +75,14 @@ def _render_pending(
     watch.say(_counts_line(survey, index))
     failures = resolved.store.list(FAILURES)
     if index.counts().pending:
-        summary = Driver(work_of(resolved, index, lock, run=run), on_progress=watch.show).run()
+        work = work_of(resolved, index, lock, run=run)
+        start.begin(work.setup, resolved.spec.class_name)
+        from framefleet.cluster.driver import Driver  # imports Ray
+
+        waiting = Awaited(what="starting Ray", since=time.monotonic())
+        with start:  # the fleet ends before another driver may have the lock
+            fleet = start.fleet(lambda: watch.show(waiting))
+            summary = Driver(work, on_progress=watch.show).run(fleet)
     else:
         summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
     # Of earlier runs. Their rows were tried again: each has a record by now, or a new failure.
@@ -87,23 +110,27 @@ def _counts_line(survey: Survey, index: RowIndex) -> str:
 def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: str) -> Work:
     """Return what the driver needs of a resolved and surveyed job."""
     return Work(
-        setup=WorkerSetup(
-            model=resolved.model,
-            batching=resolved.batching,
-            media=resolved.media,
-            store=resolved.store,
-            recipes=resolved.recipes,
-            inputs=resolved.inputs,
-            model_files=resolved.files,
-            second_models=resolved.second_models,
-            audit=Audit(**resolved.job.audit.model_dump()),
-            keep_embeddings=resolved.job.keep_embeddings,
-        ),
-        fleet=resolved.job.fleet,
+        setup=setup_of(resolved),
         faults=resolved.job.retries,
         table=resolved.table,
         rows=resolved.rows,
         index=index,
         run=run,
         lock=lock,
+    )
+
+
+def setup_of(resolved: ResolvedJob) -> WorkerSetup:
+    """Return what a worker needs of it."""
+    return WorkerSetup(
+        model=resolved.model,
+        batching=resolved.batching,
+        media=resolved.media,
+        store=resolved.store,
+        recipes=resolved.recipes,
+        inputs=resolved.inputs,
+        model_files=resolved.files,
+        second_models=resolved.second_models,
+        audit=Audit(**resolved.job.audit.model_dump()),
+        keep_embeddings=resolved.job.keep_embeddings,
     )

@@ -10,7 +10,7 @@ from framefleet.jobs.job.output import media_of, open_output
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.model import check_model, open_loras, second_models_of
 from framefleet.jobs.render.table import open_recipe, open_rows
-from framefleet.jobs.show.watch import Watch
+from framefleet.jobs.show.watch import Watch, wait_for
 from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.sources.weights import Weights
@@ -65,6 +65,7 @@ class ResolvedJob:
 
 def resolve_job(job: Job, watch: Watch) -> ResolvedJob:
     """Open what `job` names. Raises UserError for what must change in it, in the table or in the model."""
+    wait_for(watch, "opening the model")
     model = open_model(job)
     check_model(job, model)
     loras = open_loras(job, model)
@@ -72,11 +73,12 @@ def resolve_job(job: Job, watch: Watch) -> ResolvedJob:
     recipes = {job.recipe: open_recipe(job, model.spec)}
     inputs = Inputs(job.inputs.roots, job.storage_options, base=folder_of(job.table))
     finder = InputIndex(inputs)
+    wait_for(watch, "opening the table")
     table, plan = open_rows(job, model.spec, recipes, finder, loras, second_models)
     for column, argument in plan.lookalikes:
         watch.say(f"note: column {column!r} is carried along; did you mean the argument {argument!r}?")
     store, media = open_output(job), media_of(job, model.spec)
-    watch.say(f"reading the files of {model.settings.name}")
+    wait_for(watch, f"reading the files of {model.settings.name}")
     files = model.weights.digests()
     batching = Batching(**job.batching.model_dump())
     numerics = model.settings.numerics(batching.mode)

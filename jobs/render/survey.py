@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from framefleet.jobs.render.resolve import ResolvedJob
@@ -57,11 +57,17 @@ class Survey:
 
 
 def survey_rows(
-    resolved: ResolvedJob, index: RowIndex, watch: Watch, *, probed: Shapes | None = None
+    resolved: ResolvedJob,
+    index: RowIndex,
+    watch: Watch,
+    *,
+    probed: Shapes | None = None,
+    when_sound: Callable[[], None] | None = None,
 ) -> Survey:
     """Read the whole table, put its valid rows into `index`, and return what was seen.
 
-    probed: gets the rows that are to be probed, one of each shape.
+    probed: gets the rows that are to be probed, one of each shape. when_sound: called as soon as some rows
+    were read and none has to be corrected.
     """
     survey = Survey(probed=probed)
     for first, batch in resolved.table.batches():
@@ -70,6 +76,9 @@ def survey_rows(
         index.add((row.index, row.row_id) for row in rows if isinstance(row, IdentifiedRow))
         index.leave_out(row.index for row in rows if isinstance(row, InvalidRow))
         watch.show(Checked(num_rows=survey.num_rows))
+        is_sound = not survey.num_invalid or resolved.job.on_invalid == "skip"
+        if when_sound and is_sound and survey.shapes:
+            when_sound()
     return survey
 
 

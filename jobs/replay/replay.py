@@ -9,7 +9,7 @@ from typing import Any
 
 from framefleet.jobs.replay.recorded_row import NOTHING, Given, Recorded, find_recorded, recipe_of
 from framefleet.pipeline.errors import FramefleetError, InputError, JobError, ModelError
-from framefleet.pipeline.model.model import load
+from framefleet.pipeline.model.load import load
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.outputs.clips import Clip, Outcome
 from framefleet.pipeline.outputs.encode_clip import encode_clip

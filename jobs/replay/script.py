@@ -15,9 +15,10 @@ from framefleet.jobs.replay.recorded_row import NOTHING, Given, Recorded, find_r
 from framefleet.jobs.replay.replay import check_files
 from framefleet.jobs.replay.script_call import ScriptCall, script_call
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.model.load import for_diffusers
 from framefleet.pipeline.model.loras.asked import Lora, adapter_name, adapters_in, without_loras
 from framefleet.pipeline.model.loras.files import SAFETENSORS, fetch_lora
-from framefleet.pipeline.model.model import for_diffusers, source_of, weights_of
+from framefleet.pipeline.model.model import source_of, weights_of
 from framefleet.pipeline.model.numerics import Numerics, numerics_of
 from framefleet.pipeline.model.options.checks import check_options
 from framefleet.pipeline.model.options.schema import ModelOffload

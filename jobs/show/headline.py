@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import time
 
 from framefleet.cluster.progress import Progress
-from framefleet.jobs.show.standing import Checked, Standing, TrainProgress
+from framefleet.jobs.show.standing import Awaited, Checked, Standing, TrainProgress
 from framefleet.pipeline.training.reports import Preparing
 
 
 def headline(standing: Standing) -> str:
     """Return all counts in one line."""
     match standing:
+        case Awaited():
+            return f"{standing.what} ({duration(time.monotonic() - standing.since)})"
         case Checked():
             return f"{standing.num_rows:,} rows checked"
         case Preparing():
@@ -40,7 +43,9 @@ def _of_rows(progress: Progress) -> list[str]:
     if progress.failed:
         parts.append(f"{progress.failed:,} failed")
     if not progress.workers:
-        parts.append(f"workers are starting ({duration(progress.elapsed_s)})")
+        parts.append(f"{progress.waiting_for or 'workers are starting'} ({duration(progress.elapsed_s)})")
+    elif not progress.done and progress.in_flight:
+        parts.append(f"first clips under way ({duration(progress.elapsed_s)})")
     return parts
 
 

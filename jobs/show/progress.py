@@ -18,7 +18,7 @@ from rich.text import Text
 from framefleet.cluster.progress import Progress, WorkerState
 from framefleet.jobs.show.console import EscapingConsole
 from framefleet.jobs.show.headline import headline
-from framefleet.jobs.show.standing import Standing, TrainProgress
+from framefleet.jobs.show.standing import Awaited, Standing, TrainProgress
 
 # A log of a week-long job stays readable; a terminal is redrawn as often as the eye wants.
 LINE_EVERY_S = 5.0
@@ -36,7 +36,7 @@ class Lines:
         self._console = console
         self._clock = clock
         self._last_at = -math.inf
-        self._hidden = ""
+        self._hidden = self._awaited = ""
 
     def __enter__(self) -> Self:
         return self
@@ -52,11 +52,22 @@ class Lines:
 
     def show(self, standing: Standing) -> None:
         text, now = headline(standing) + _busy(standing), self._clock()
-        if now - self._last_at >= LINE_EVERY_S:
+        if isinstance(standing, Awaited):
+            self._wait(standing.what, text, now)
+        elif now - self._last_at >= LINE_EVERY_S:
             self._last_at, self._hidden = now, ""
             self.say(text)
         else:
             self._hidden = text
+
+    def _wait(self, what: str, text: str, now: float) -> None:
+        """Say what is waited for once, and then every few seconds for how long already."""
+        if what != self._awaited:
+            self._awaited, text = what, what
+        elif now - self._last_at < LINE_EVERY_S:
+            return
+        self._last_at = now
+        self.say(text)
 
     def _show_hidden(self) -> None:
         """Show how far it was: what is said next is of what comes after."""
@@ -102,9 +113,21 @@ def watch_on(console: EscapingConsole) -> Lines | Screen:
     return Screen(console) if console.is_terminal else Lines(console)
 
 
+class _Moving:
+    """A wait, whose seconds go on while nobody says anything."""
+
+    def __init__(self, waiting: Awaited) -> None:
+        self._waiting = waiting
+
+    def __rich__(self) -> Text:
+        return Text(headline(self._waiting))
+
+
 def picture(standing: Standing) -> RenderableType:
     """Return the whole display: a bar and the headline, a line for each worker, the last failure."""
     match standing:
+        case Awaited():
+            return _Moving(standing)
         case Progress():
             return _of_rows(standing)
         case TrainProgress():

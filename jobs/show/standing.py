@@ -9,6 +9,14 @@ from framefleet.pipeline.training.reports import Preparing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Awaited:
+    """Something that takes its time, and since when by the monotonic clock."""
+
+    what: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
     """A table under way: so many of its rows have been read and checked."""
 
@@ -32,4 +40,4 @@ class TrainProgress:
     kept: int
 
 
-Standing = Checked | Preparing | Progress | TrainProgress
+Standing = Awaited | Checked | Preparing | Progress | TrainProgress

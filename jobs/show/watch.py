@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from framefleet.cluster.progress import Progress
-from framefleet.jobs.show.standing import Standing, TrainProgress
+from framefleet.jobs.show.standing import Awaited, Standing, TrainProgress
 
 
 class Watch(Protocol):
@@ -17,6 +18,11 @@ class Watch(Protocol):
 
     def show(self, standing: Standing) -> None:
         """The job is so far."""
+
+
+def wait_for(watch: Watch, what: str) -> None:
+    """Tell what is waited for from now on, until something else is told."""
+    watch.show(Awaited(what=what, since=time.monotonic()))
 
 
 class Callback:

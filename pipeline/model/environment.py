@@ -8,13 +8,13 @@ import platform
 from collections.abc import Collection, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 import framefleet
-from framefleet.pipeline.model.numerics import Numerics
 from framefleet.pipeline.model.specs.dtypes import ResolvedDType
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.model.numerics import Numerics
 
 PACKAGES = ("diffusers", "transformers", "accelerate", "peft", "numpy", "av")
 
@@ -23,6 +23,8 @@ def environment(
     device: str, dtype: ResolvedDType, numerics: Numerics, *, packages: Collection[str] = ()
 ) -> dict[str, Any]:
     """Return what a record says about where it was rendered. packages: more that decide bits here."""
+    import torch
+
     found: dict[str, Any] = {
         "framefleet": framefleet.__version__,
         "python": platform.python_version(),
@@ -55,6 +57,8 @@ def _source_files(root: Path) -> list[Path]:
 
 
 def _cuda(device: str) -> Mapping[str, str | int]:
+    import torch
+
     capability = torch.cuda.get_device_capability(device)
     return {
         "gpu": torch.cuda.get_device_name(device),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from framefleet.pipeline.model.families.known import family_of
+from framefleet.pipeline.model.kept import kept
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.check import Refused
 from framefleet.pipeline.model.specs.spec import Configs
@@ -30,6 +33,7 @@ def check_schedule(name: str, text: str, *, class_name: str, configs: Configs) -
     return schedule if isinstance(schedule, Refused) else str(schedule)
 
 
+@kept(TypeAdapter(str | None))
 def _refusal(name: str, class_name: str, configs: Configs) -> str | None:
     parameters, short = call_parameters(class_name), class_name.removesuffix("Pipeline")
     if name in ("min_guidance_scale", "max_guidance_scale"):

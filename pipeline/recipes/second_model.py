@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.model.families.advice import IMAGES_FROM_TEXT, VIDEOS_FROM_TEXT
 from framefleet.pipeline.model.loras.asked import NAME
-from framefleet.pipeline.model.model import Model, load, source_of, weights_of
-from framefleet.pipeline.model.own_pipeline import OwnPipelines
+from framefleet.pipeline.model.model import Model, source_of, weights_of
 from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.specs.check import Refused, shown
@@ -23,6 +22,9 @@ from framefleet.pipeline.model.specs.dtypes import asked, check_dtype
 from framefleet.pipeline.model.specs.signature import MODELS, InputKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.request import Request, is_model
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.model.own_pipeline import OwnPipelines
 
 # What the call of a model takes that makes an image, or a video, from text; and such a model.
 NEEDED: dict[InputKind, tuple[set[str], str]] = {
@@ -138,6 +140,9 @@ class SecondModels:
                 "put the first one back, or run the same command again to render with the new one",
             )
         if self._last is None or self._last[0] != name:
+            from framefleet.pipeline.model.load import load
+            from framefleet.pipeline.model.own_pipeline import OwnPipelines
+
             self._last = None
             options = found.settings.options.model_copy(update=self._matmul)
             settings = replace(found.settings, options=options, **self._shared)

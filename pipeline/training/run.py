@@ -17,7 +17,7 @@ import torch
 
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.memory import is_out_of_memory
-from framefleet.pipeline.model.model import load
+from framefleet.pipeline.model.load import load
 from framefleet.pipeline.model.numerics import DEFAULT
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.specs.model_index import DENOISERS

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from framefleet import load_model
-from tests.benchmarks import large, pixels
+from tests.benchmarks import large, pixels, start
 from tests.benchmarks.ceiling import measure_ceiling
 from tests.benchmarks.checks import HEADINGS as CHECKED
 from tests.benchmarks.checks import measure_checks
@@ -56,6 +56,7 @@ class Scale:
     dispatch_rows: Sequence[int] = (50_000, 100_000)
     checked_rows: int = 1_000_000
     clips: Clips = pixels.FULL
+    has_start: bool = True
 
     def table(self, name: str) -> list[dict[str, Any]]:
         rows = (mixed_rows() if name == "mixed" else uniform_rows())[: self.rows]
@@ -74,6 +75,7 @@ SHORT = Scale(
     checked_rows=200,
     probed_rows=2,
     clips=pixels.SHORT,
+    has_start=False,
 )
 
 
@@ -124,6 +126,8 @@ def main() -> None:
                 name=name, table=table, num_rows=len(rows), model=model, folder=folder / name, scale=scale
             )
             console.print(_compare(case, by_hand=name == "uniform"))
+        if scale.has_start:
+            console.print(_start_table())
         console.print(_dispatch_table(model, folder, scale))
         console.print(_checks_table(model, folder, scale))
         say("probes")
@@ -186,6 +190,16 @@ def _figures(case: Case, ways: Mapping[str, Outcome]) -> Table:
     table.add_row("exact Renderer alone, first time", *rates(ceiling.first))
     table.add_row("exact Renderer alone, sizes known", *rates(ceiling.again))
     table.add_row("ceiling: its forwards and decodes alone", *rates(ceiling.bare))
+    return table
+
+
+def _start_table() -> Table:
+    table = Table(title="from a command to its end: one row of the demo, the fastest of some rounds")
+    for heading in start.HEADINGS:
+        table.add_column(heading)
+    say("start")
+    for cells in start.measure_start():
+        table.add_row(*cells)
     return table
 
 

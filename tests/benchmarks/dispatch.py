@@ -20,14 +20,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import framefleet
-from framefleet.cluster.driver import Driver, Work
+from framefleet.cluster.driver import Driver
+from framefleet.cluster.fleet import Fleet
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import Assignment, Hello, StoredRow, WorkerReport, WorkerSetup
 from framefleet.cluster.progress import Progress
 from framefleet.cluster.settings import FleetSettings
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.render import work_of
-from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
+from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.guards.json_text import canonical_json
@@ -114,7 +115,10 @@ def _dispatch(model: Path, folder: Path, rows: int, workers: int) -> Dispatched:
         checked_s = time.monotonic() - started
         watcher = Watcher(rows)
         # The driver's own end includes stopping Ray, so the last part tells when the last record was written.
-        Driver(_work(resolved, index, lock, workers), on_progress=watcher).run()
+        work = work_of(resolved, index, lock, run="dispatch")
+        fleet = Fleet(FleetSettings(workers=workers), work.setup, work.faults, worker_class=NullWorker)
+        with fleet:
+            Driver(work, on_progress=watcher).run(fleet)
     assert watcher.began is not None
     parts = list((folder / "output" / "records").iterdir())
     last = max(part.stat().st_mtime for part in parts) - time.time() + time.monotonic()
@@ -125,11 +129,6 @@ def _dispatch(model: Path, folder: Path, rows: int, workers: int) -> Dispatched:
         checked_per_s=rows / checked_s,
         rss_mib=(watcher.rss[0], watcher.rss[1], _rss_mib()),
     )
-
-
-def _work(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, workers: int) -> Work:
-    work = work_of(resolved, index, lock, run="dispatch")
-    return replace(work, fleet=FleetSettings(workers=workers), worker_class=NullWorker)
 
 
 def _write_table(path: Path, rows: int) -> None:

@@ -29,6 +29,7 @@ PROGRAMS = {
     "probes": (["--rows", "2"], "remembered"),
     "real_rows": (["--tiny"], "way: fast"),
     "real_width": (["--tiny", "--dtype", "fp32"], "pinned:"),
+    "start": (["--short"], "| plan |"),
     "training": (["--short"], "bf16, checkpointing"),
 }
 
@@ -44,7 +45,7 @@ def test_every_program_is_here() -> None:
     assert {file.stem for file in files if "__main__" in file.read_text("utf-8")} == set(PROGRAMS)
 
 
-@pytest.mark.parametrize("name", ["audit", "load"])
+@pytest.mark.parametrize("name", ["audit", "load", "start"])
 def test_it_runs_to_its_end(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments, last = PROGRAMS[name]
     run(name, arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from framefleet.jobs.show.progress import (
     picture,
     watch_on,
 )
-from framefleet.jobs.show.standing import Checked, Standing, TrainProgress
+from framefleet.jobs.show.standing import Awaited, Checked, Standing, TrainProgress
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.training.reports import Preparing
 
@@ -114,6 +115,39 @@ def test_what_was_not_shown_yet_is_shown_before_what_is_said() -> None:
     assert shown.getvalue().splitlines() == ["1 rows checked", "2 rows checked", "training"]
 
 
+def test_a_log_names_what_is_waited_for_once_and_then_every_few_seconds() -> None:
+    on, shown = console()
+    clock, model, ray = (
+        Clock(),
+        Awaited(what="reading", since=time.monotonic() - 65),
+        Awaited(what="starting Ray", since=time.monotonic()),
+    )
+    with Lines(on, clock=clock) as lines:
+        for now in range(12):
+            clock.now = now / 2
+            lines.show(model)
+        lines.show(ray)
+        lines.show(ray)
+    assert shown.getvalue().splitlines() == ["reading", "reading (1:06)", "starting Ray"]
+
+
+def test_on_a_terminal_the_seconds_of_a_wait_go_on_by_themselves() -> None:
+    terminal, shown = console(force_terminal=True)
+    with Screen(terminal) as screen:
+        screen.show(Awaited(what="starting Ray", since=time.monotonic() - 3700))
+    assert "starting Ray (1:01:4" in shown.getvalue()
+    waiting = picture(Awaited(what="starting Ray", since=time.monotonic() - 10))
+    on, text = console()
+    on.print(waiting)
+    assert text.getvalue() == "starting Ray (0:11)\n"
+
+
+def test_what_a_worker_does_before_it_is_ready_is_named() -> None:
+    text = headline(progress(workers=(), waiting_for="loading the model on worker 1 of 2"))
+    assert text.endswith("loading the model on worker 1 of 2 (1:15)")
+    assert "first clips under way" in headline(progress(done=0))
+
+
 def test_what_is_said_is_shown_at_once_in_one_line() -> None:
     on, shown = console()
     with Lines(on) as lines:
@@ -154,7 +188,13 @@ def test_a_callback_is_told_of_progress_alone() -> None:
     told: list[Standing] = []
     callback = Callback(told.append)
     callback.say("reading")
-    for standing in (Checked(num_rows=1), Preparing(done=1, total=2), progress(), TRAINED):
+    for standing in (
+        Awaited(what="", since=0.0),
+        Checked(num_rows=1),
+        Preparing(done=1, total=2),
+        progress(),
+        TRAINED,
+    ):
         callback.show(standing)
     assert told == [progress(), TRAINED]
     Callback().show(progress())

@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from framefleet.cluster import driver as driver_module
 from framefleet.cluster.driver import Driver
-from framefleet.cluster.fleet import Event, Ready, Reported
+from framefleet.cluster.fleet import Event, Fleet, Ready, Reported
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import Assignment, Failed, Hello, StoredRow, WorkerReport
 from framefleet.cluster.progress import Summary
@@ -55,6 +54,9 @@ class Workers:
     hands: dict[str, list[Assignment]] = field(default_factory=dict)
     knows: set[str] = field(default_factory=set)  # workers that render such rows by plain calls
     num_rendered: int = 0
+
+    def grow(self, num_rows: int) -> None:
+        """They are there."""
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
@@ -130,13 +132,12 @@ def run(resolved: ResolvedJob, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
 
     def run(seed: int, verdicts: dict[int, Verdict]) -> Summary:
         workers = Workers(resolved.store, hello, seed, dict(verdicts))
-        monkeypatch.setattr(driver_module, "Fleet", lambda *_, **__: workers)
         with closing(RowIndex()) as index, DriverLock(resolved.store) as lock:
             survey_rows(resolved, index, Callback())
             finish_withdrawal(resolved.store)
             mark_done(resolved, index)
             work = work_of(resolved, index, lock, run=new_run())
-            return Driver(work, on_progress=lambda _: None).run()
+            return Driver(work, on_progress=lambda _: None).run(cast(Fleet, workers))
 
     return run
 

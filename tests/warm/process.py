@@ -27,7 +27,14 @@ PR_SET_CHILD_SUBREAPER = 36
 # Variables that libraries read while they are imported: where one is not what it was then, a process is cold.
 READ_ON_IMPORT = ("DIFFUSERS_", "HF_", "HUGGINGFACE_", "OMP_", "PYTORCH_", "TORCH", "TRANSFORMERS_")
 # Which programs that it starts are forks too; of Ray's, not those that look for their parent.
-PROGRAMS = ("setup_worker.py", "log_monitor.py", "monitor.py", "dashboard.py", "tests.benchmarks.training")
+PROGRAMS = (
+    "setup_worker.py",
+    "log_monitor.py",
+    "monitor.py",
+    "dashboard.py",
+    "tests.benchmarks.training",
+    "cluster.warm.server",
+)
 PYTHON = """#!{python} -IS
 import array, json, os, socket, sys
 arguments = sys.argv[1:]

@@ -130,7 +130,7 @@ def serve_below() -> tuple[list[str], socket.socket] | None:
 
 def run(arguments: list[str]) -> None:
     """Run what stands on the command line after `python`."""
-    while arguments[0] in ("-u", "-W", "ignore"):
+    while arguments[0] in ("-u", "-P", "-W", "ignore"):
         sys.stdout.reconfigure(write_through=True)
         arguments = arguments[1:]
     sys.path[:0] = os.environ.get("PYTHONPATH", "").split(":")

@@ -9,7 +9,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model.kept import kept
 from framefleet.pipeline.model.registry import exported, is_standin, own_component
 from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.model.specs.model_index import OWN_CODE, ModelIndex, read_index
@@ -66,16 +69,32 @@ def class_of(library: str, name: str) -> Any:
 
 
 def _component(name: str, library: str, class_name: str, where: str) -> Component:
-    found, called = class_of(library, class_name), f"{where}: {name} is of {library}.{class_name}"
+    kind = _kind_of(library, class_name)
+    if kind is None:
+        raise _refused(class_of(library, class_name), f"{where}: {name} is of {library}.{class_name}")
+    loader = None if kind == "weightless" else kind
+    return Component(name=name, library=library, class_name=class_name, loader=loader)
+
+
+@kept(TypeAdapter(Loader | Literal["weightless"] | None))
+def _kind_of(library: str, class_name: str) -> Loader | Literal["weightless"] | None:
+    """Return what a class is of a pipeline; None for what is no part of one, or not there."""
+    found = class_of(library, class_name)
+    if found is None or is_standin(found):
+        return None
+    loader = _loader(found)
+    if loader is None and isinstance(found, type) and issubclass(found, _weightless()):
+        return "weightless"
+    return loader
+
+
+def _refused(found: Any, called: str) -> ModelError:
     if found is None:
-        raise ModelError(f"{called}, which is not installed here", OWN_CODE)
+        return ModelError(f"{called}, which is not installed here", OWN_CODE)
     if is_standin(found):
         packages = ", ".join(found._backends)
-        raise ModelError(f"{called}, which needs the Python packages {packages}", "install them")
-    loader = _loader(found)
-    if loader is None and not (isinstance(found, type) and issubclass(found, _weightless())):
-        raise ModelError(f"{called}, which is not what pipelines are made of", OWN_CODE)
-    return Component(name=name, library=library, class_name=class_name, loader=loader)
+        return ModelError(f"{called}, which needs the Python packages {packages}", "install them")
+    return ModelError(f"{called}, which is not what pipelines are made of", OWN_CODE)
 
 
 def _loader(found: Any) -> Loader | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.registry import exported, own_component
 from framefleet.pipeline.model.specs.constructed import Constructed
 from framefleet.pipeline.model.specs.model_index import INDEX, index_of
@@ -44,18 +43,6 @@ def constructed_pipeline(made: type, configs: _Configs) -> Constructed:
             {name: factor for name, factor in autoencoder_factors(configs).items() if name in pipe.attributes}
         )
     return pipe
-
-
-def check_factors(made: type, configs: _Configs, where: str) -> None:
-    """Raise ModelError where the model's own pipeline computes another factor than its autoencoder has."""
-    pipe = constructed_pipeline(made, configs)
-    for name, factor in autoencoder_factors(configs).items():
-        computed = pipe.attributes.get(name, factor)
-        if computed != factor:
-            raise ModelError(
-                f"{where}: {made.__name__} computes {name} {computed}, and its autoencoder's is {factor}",
-                "name another pipeline class in model_index.json; a recipe like video_to_video mends it",
-            )
 
 
 class _Nameless:

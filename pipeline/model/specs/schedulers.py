@@ -12,8 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter
+
 from framefleet.pipeline.errors import UserError
 from framefleet.pipeline.guards.spelling import nearest
+from framefleet.pipeline.model.kept import kept
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.check import shown
 from framefleet.pipeline.model.specs.scheduler_names import (
@@ -54,6 +57,13 @@ class SchedulerChoice:
     max_steps: int = 1000
 
 
+def _deciding(name: str | None, spec: PipelineSpec) -> list[Any] | None:
+    if name and "(" in name:
+        return None  # of settings a table may have any number
+    return [name, spec.class_name, spec.scheduler_class, spec.scheduler_config]
+
+
+@kept(TypeAdapter(SchedulerChoice), decided_by=_deciding)
 def resolve_scheduler(name: str | None, spec: PipelineSpec) -> SchedulerChoice:
     """Return the scheduler that `name` means for this model; None is its own.
 

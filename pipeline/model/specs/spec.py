@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.guards.spelling import nearest
 from framefleet.pipeline.model.families.family import Family
 from framefleet.pipeline.model.families.known import family_of, preset_of
 from framefleet.pipeline.model.families.preset import Preset
-from framefleet.pipeline.model.registry import (
-    PIPELINES,
-    exported,
-    is_standin,
-    modular_pipeline,
-    own_class,
-    own_component,
-)
 from framefleet.pipeline.model.specs import geometry
 from framefleet.pipeline.model.specs.config_values import check_values
-from framefleet.pipeline.model.specs.factors import check_factors, constructed_pipeline
 from framefleet.pipeline.model.specs.model_index import INDEX, index_of, read_index, read_object
 from framefleet.pipeline.model.specs.modular_index import is_modular
-from framefleet.pipeline.model.specs.returned import fields_returned
-from framefleet.pipeline.model.specs.signature import Parameter, PictureMode, Scalar, parameters_of
-from framefleet.pipeline.model.specs.size_rules import size_rules
+from framefleet.pipeline.model.specs.pipeline_call import (
+    call_of,
+    check_factors,
+    check_pipeline,
+    check_scheduler,
+    pipeline_named,
+)
+from framefleet.pipeline.model.specs.signature import Parameter, PictureMode, Scalar
 from framefleet.pipeline.outputs.fields import CLIPS, PICTURES, SOUND
 
 if TYPE_CHECKING:
@@ -77,7 +71,7 @@ class PipelineSpec:
     @property
     def pipeline_class(self) -> type[DiffusionPipeline]:
         """The concrete class: the generic loader drops components that it is passed (diffusers 0.42)."""
-        return _class_named(self.class_name)
+        return pipeline_named(self.class_name)
 
     @property
     def has_sound(self) -> bool:
@@ -138,7 +132,7 @@ def inspect_model(path: str | Path) -> PipelineSpec:
         )
     index = read_index(folder)
     configs = {**_component_configs(folder, index.components), "index": index.values}
-    _class_named(index.class_name)
+    check_pipeline(index.class_name)
     if is_modular(index.class_name):
         from framefleet.pipeline.model.modular import check_blocks, own_configs  # imports diffusers
 
@@ -147,9 +141,9 @@ def inspect_model(path: str | Path) -> PipelineSpec:
     if "scheduler" not in configs:
         raise ModelError(f"{index.class_name} in {folder} has no noise scheduler", "use a diffusion pipeline")
     if "scheduler" in index.components:
-        _check_scheduler(*index.components["scheduler"], where=index.where)
+        check_scheduler(*index.components["scheduler"], where=index.where)
     check_values(configs, str(folder))
-    check_factors(_class_named(index.class_name), configs, str(folder))
+    check_factors(index.class_name, configs, str(folder))
     spec = spec_of(index.class_name, configs)
     if spec.returns and spec.returns.isdisjoint((*PICTURES, *SOUND)):
         raise ModelError(
@@ -163,16 +157,14 @@ def inspect_model(path: str | Path) -> PipelineSpec:
 def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
     """Return what a pipeline class accepts over components of these configs, model_index.json as "index"."""
     index, scheduler = index_of(configs["index"], INDEX), configs["scheduler"]
-    parameters = {p.name: p for p in _parameters(class_name, configs)}
+    call = call_of(class_name, configs)
+    parameters, returns, rules = {p.name: p for p in call.parameters}, call.returns, call.rules
     family = family_of(class_name)
-    returns = _returned(class_name)
     is_sound_alone = returns.isdisjoint(PICTURES) and not returns.isdisjoint(SOUND)
     has_length = any(name in parameters for name in geometry.FRAME_PARAMETERS)
     video = family.fps is not None or has_length or not returns.isdisjoint(CLIPS)
     height, width = geometry.default_size(parameters, configs, family)
     preset = preset_of(class_name, configs) or preset_of(index.class_name, configs)
-    made = _class_named(class_name)
-    rules = size_rules(made, constructed_pipeline(made, configs))
     return PipelineSpec(
         class_name=class_name,
         kind="audio" if is_sound_alone else "video" if video else "image",
@@ -195,55 +187,6 @@ def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
         configs=configs,
         returns=returns,
     )
-
-
-def _parameters(class_name: str, configs: Configs) -> Iterable[Parameter]:
-    if not is_modular(class_name):
-        return parameters_of(_class_named(class_name).__call__)
-    from framefleet.pipeline.model.modular import parameters_called
-
-    return parameters_called(class_name, configs)
-
-
-def _returned(class_name: str) -> frozenset[str]:
-    if not is_modular(class_name):
-        return fields_returned(_class_named(class_name))
-    from framefleet.pipeline.model.modular import fields_given
-
-    return fields_given(class_name)
-
-
-@functools.cache
-def _class_named(name: str) -> type[DiffusionPipeline]:
-    import diffusers
-
-    if is_modular(name):
-        found = modular_pipeline(name)
-    else:
-        found = own_class(name) if name in PIPELINES else exported(diffusers, name)
-    kinds = (diffusers.DiffusionPipeline, diffusers.ModularPipeline)
-    is_one = isinstance(found, type) and issubclass(found, kinds)
-    if is_one and any("__call__" in vars(base) for base in found.__mro__):
-        own: type[DiffusionPipeline] = found
-        return own
-    known = [*PIPELINES, *(known for known in dir(diffusers) if known.endswith("Pipeline"))]
-    near = nearest(name, known)
-    hint = f"the nearest class is {near[0]}" if near else "use a model made for diffusers"
-    raise ModelError(
-        f"diffusers {diffusers.__version__} has no pipeline {name!r}", f"{hint}; or update diffusers"
-    )
-
-
-def _check_scheduler(library: str, name: str, *, where: str) -> None:
-    """Raise ModelError for what is no noise scheduler of diffusers, or of ours."""
-    import diffusers
-
-    found = own_component(library, name) or exported(diffusers, name)
-    is_one = isinstance(found, type) and issubclass(found, diffusers.ConfigMixin)
-    if is_standin(found):
-        return  # refused with the package that it needs, when it is used
-    if not is_one or not issubclass(found, diffusers.SchedulerMixin):
-        raise ModelError(f"{where}: {library}.{name} is no noise scheduler", "use a model made for diffusers")
 
 
 def _component_configs(folder: Path, components: Iterable[str]) -> dict[str, dict[str, Any]]:

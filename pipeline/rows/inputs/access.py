@@ -14,7 +14,7 @@ from typing import Any
 from framefleet.pipeline.errors import InputError, StoreError
 from framefleet.pipeline.guards.public import public_url
 from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.rows.inputs.http_read import Limits, read_http, too_many_bytes
+from framefleet.pipeline.rows.inputs.limits import Limits, too_many_bytes
 from framefleet.pipeline.rows.inputs.roots import LocalFile, Roots, StoredFile, WebFile
 
 _MAX_BYTES = Limits().max_bytes
@@ -59,6 +59,8 @@ class Inputs:
             case StoredFile():
                 content = _read_object(self._stores[place.root], place.path, self._limits.max_bytes + 1)
             case WebFile():
+                from framefleet.pipeline.rows.inputs.http_read import read_http  # imports aiohttp: 0.4 s
+
                 content = read_http(place, self._roots.web, self._limits)
         if len(content) > self._limits.max_bytes:
             raise too_many_bytes(self._limits.max_bytes)

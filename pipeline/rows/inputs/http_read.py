@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from http import HTTPStatus
 
 import aiohttp
@@ -22,6 +21,7 @@ import framefleet
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.guards.public import public_url
 from framefleet.pipeline.rows.inputs.addresses import is_public
+from framefleet.pipeline.rows.inputs.limits import Limits, too_many_bytes
 from framefleet.pipeline.rows.inputs.roots import ADD, WebFile
 
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -32,16 +32,6 @@ HEADERS = {
     "User-Agent": f"framefleet/{framefleet.__version__}",  # some hosts refuse a library's own
     "Accept-Encoding": "identity",  # pictures are compressed already, and a gzip may be a bomb
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """silence_s: without a byte. total_s: of all attempts together, as a trickle could go on for ever."""
-
-    max_bytes: int = 256 << 20
-    connect_s: float = 10.0
-    silence_s: float = 20.0
-    total_s: float = 300.0
 
 
 class _Answered(Exception):
@@ -163,10 +153,6 @@ async def _content(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
         else:
             return b"".join(chunks)
     raise too_many_bytes(max_bytes)
-
-
-def too_many_bytes(max_bytes: int) -> InputError:
-    return InputError(f"it is larger than {max_bytes:,} bytes", "make it smaller: cut it or compress it")
 
 
 def _explained(error: Exception) -> InputError:

@@ -13,10 +13,14 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.model.kept import kept
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.check import Refused
 from framefleet.pipeline.model.specs.constructed import method
+from framefleet.pipeline.model.specs.pipeline_call import pipeline_named
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
@@ -49,15 +53,21 @@ def check_step_lists(
 
 
 def _refusal(name: str, steps: list[float], choice: SchedulerChoice, spec: PipelineSpec) -> str | None:
-    call = method(spec.pipeline_class, "__call__")
     config = {**spec.scheduler_config, **choice.overrides}
-    # Flux and others: `if self.scheduler.config.use_flow_sigmas: sigmas = None`
-    if name == "sigmas" and config.get("use_flow_sigmas") and call and "use_flow_sigmas" in ast.unparse(call):
+    if name == "sigmas" and config.get("use_flow_sigmas") and _leaves_out(spec.class_name):
         return f"the pipeline leaves it out for {choice.class_name}, which makes its own"
     scheduler = (spec.scheduler_class, choice.class_name)
     return _said(
         *scheduler, *map(canonical_json, (spec.scheduler_config, choice.overrides)), name, tuple(steps)
     )
+
+
+@lru_cache(_CACHED)
+@kept(TypeAdapter(bool))
+def _leaves_out(class_name: str) -> bool:
+    """Tell of `if self.scheduler.config.use_flow_sigmas: sigmas = None`, which Flux and others have."""
+    call = method(pipeline_named(class_name), "__call__")
+    return call is not None and "use_flow_sigmas" in ast.unparse(call)
 
 
 @lru_cache(_CACHED)  # a table lists few schedules, in many rows

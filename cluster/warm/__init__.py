@@ -1,0 +1,1 @@
+"""Worker processes that start warm: forks of one that has imported torch and diffusers already."""

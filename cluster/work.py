@@ -1,0 +1,29 @@
+"""What a driver is given to do, as plain values. Imports neither Ray nor torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from framefleet.cluster.lock import DriverLock
+from framefleet.cluster.messages import WorkerSetup
+from framefleet.cluster.settings import FaultPolicy
+from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.pipeline.rows.tables.table import Table
+from framefleet.pipeline.rows.tables.table_rows import TableRows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """A job, resolved and checked: all that the driver needs.
+
+    rows: reads the table's rows. index: every valid one, with those that have a record marked done.
+    run: names the parts of this run; never used before.
+    """
+
+    setup: WorkerSetup
+    faults: FaultPolicy
+    table: Table
+    rows: TableRows
+    index: RowIndex
+    run: str
+    lock: DriverLock

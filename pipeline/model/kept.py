@@ -1,0 +1,133 @@
+"""Answers about classes, kept on disk: whoever asks again need not import them, which takes seconds.
+
+An answer is a plain value, and follows from the names and plain values that were asked with, and from what is
+installed here. It is kept below the user's cache folder, by a digest over all of that.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import platform
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
+
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.model.environment import source_fingerprint
+from framefleet.pipeline.model.sources.cache import cache_folder
+from framefleet.pipeline.outputs.json_file import read_as
+
+log = logging.getLogger(__name__)
+
+Known = TypeVar("Known")
+_MAX_BYTES = 1 << 20  # the longest signature takes 20 KB
+
+
+def _as_asked(*asked: Any) -> list[Any]:
+    return list(asked)
+
+
+def kept(
+    kind: TypeAdapter[Known], *, decided_by: Callable[..., list[Any] | None] = _as_asked
+) -> Callable[[Callable[..., Known]], Callable[..., Known]]:
+    """Keep what a function returns. What it raises is not kept.
+
+    decided_by: from its arguments to the plain values that decide the answer; None where it is not to be
+    kept. How many there may be must not be for a table to say.
+    """
+
+    def keeping(function: Callable[..., Known]) -> Callable[..., Known]:
+        name = f"{function.__module__}.{function.__qualname__}"
+
+        @functools.wraps(function)
+        def answer(*asked: Any) -> Known:
+            digest = _digest(name, decided_by(*asked))
+            if digest is None:
+                return function(*asked)
+            file = cache_folder() / "classes" / f"{digest}.json"
+            found = _read(file, digest, kind)
+            if not found:
+                written = kind.dump_python(function(*asked), mode="json")
+                _write(file, {"of": digest, "answer": written})
+                found = [kind.validate_python(written)]  # as the next one gets it
+            return found[0]
+
+        return answer
+
+    return keeping
+
+
+def _digest(name: str, asked: list[Any] | None) -> str | None:
+    """Return what a question is known by; None for one that is not of plain values, as configs may not be."""
+    if asked is None:
+        return None
+    try:
+        question = canonical_json([name, asked, _installed()])
+        return hashlib.sha256(question.encode()).hexdigest()
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+def _read(file: Path, digest: str, kind: TypeAdapter[Known]) -> list[Known]:
+    """Return the answer; nothing where there is none, or what lies there is not what we wrote."""
+    try:
+        with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:  # which waits for no pipe
+            found = os.fstat(opened.fileno())
+            if found.st_uid != os.getuid() or not stat.S_ISREG(found.st_mode):
+                return []
+            written = read_as(TypeAdapter(dict[str, Any]), opened.read(_MAX_BYTES), str(file))
+        return [kind.validate_python(written["answer"])] if written.get("of") == digest else []
+    except (OSError, ValueError, KeyError, JobError) as error:
+        if not isinstance(error, FileNotFoundError):
+            log.debug("%s is made anew: %s", file, error)
+        return []
+
+
+def _write(file: Path, content: Any) -> None:
+    """Put it there as a whole, or not at all: without it the next process asks the classes again."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as part:
+            json.dump(content, part)
+        os.replace(part.name, file)
+    except OSError as error:
+        log.debug("%s cannot be kept: %s", file, error)
+
+
+@functools.cache
+def _installed() -> str:
+    """Return a digest over what decides what classes say: Python, our source, diffusers', other packages.
+
+    Files of diffusers count by size and time, so that one that is edited in place is another.
+    """
+    found = [platform.python_version(), source_fingerprint(), *sorted(set(_packages()))]
+    spec = importlib.util.find_spec("diffusers")
+    for folder in (spec.submodule_search_locations if spec else None) or ():
+        found += sorted(_files(folder))
+    return hashlib.sha256("\n".join(found).encode()).hexdigest()
+
+
+def _packages() -> Iterator[str]:
+    """Yield installed packages with their versions, as their folders are named."""
+    for place in sys.path:
+        if os.path.isdir(place):
+            yield from (name for name in os.listdir(place) if name.endswith((".dist-info", ".egg-info")))
+
+
+def _files(folder: str) -> Iterator[str]:
+    for place, _, names in os.walk(folder):
+        for name in names:
+            if name.endswith(".py"):
+                found = os.stat(os.path.join(place, name))
+                yield f"{place}/{name} {found.st_size} {found.st_mtime_ns}"

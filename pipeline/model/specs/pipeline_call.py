@@ -1,0 +1,153 @@
+"""What the call of a pipeline class takes, checks and returns over components of some configs.
+
+Asked of the class and its source, and kept: importing a pipeline of diffusers takes eight seconds of a core.
+Only refusals, and what renders, come to the class itself again.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.guards.spelling import nearest
+from framefleet.pipeline.model.kept import kept
+from framefleet.pipeline.model.registry import (
+    PIPELINES,
+    exported,
+    is_standin,
+    modular_pipeline,
+    own_class,
+    own_component,
+)
+from framefleet.pipeline.model.specs.factors import autoencoder_factors, constructed_pipeline
+from framefleet.pipeline.model.specs.modular_index import is_modular
+from framefleet.pipeline.model.specs.returned import fields_returned
+from framefleet.pipeline.model.specs.signature import Parameter, parameters_of
+from framefleet.pipeline.model.specs.size_rules import SizeRules, size_rules
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+_Configs = Mapping[str, Mapping[str, Any]]
+_YES_OR_NO: TypeAdapter[bool] = TypeAdapter(bool)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineCall:
+    """parameters: in order. returns: the fields of the call's output; empty if not known."""
+
+    parameters: tuple[Parameter, ...]
+    returns: frozenset[str]
+    rules: SizeRules
+
+
+@kept(TypeAdapter(PipelineCall))
+def call_of(class_name: str, configs: _Configs) -> PipelineCall:
+    """Return the call of a class. configs: of the components, model_index.json as "index"."""
+    made = pipeline_named(class_name)
+    return PipelineCall(
+        parameters=tuple(_parameters(class_name, configs)),
+        returns=_returned(class_name),
+        rules=size_rules(made, constructed_pipeline(made, configs)),
+    )
+
+
+def check_pipeline(name: str) -> None:
+    """Raise ModelError for what is no pipeline of diffusers, or of ours."""
+    if not _is_pipeline(name):
+        raise _no_pipeline(name)
+
+
+def check_scheduler(library: str, name: str, *, where: str) -> None:
+    """Raise ModelError for what is no noise scheduler of diffusers, or of ours."""
+    if not _is_scheduler(library, name):
+        raise ModelError(f"{where}: {library}.{name} is no noise scheduler", "use a model made for diffusers")
+
+
+def check_factors(class_name: str, configs: _Configs, where: str) -> None:
+    """Raise ModelError where the model's own pipeline computes another factor than its autoencoder has."""
+    if other := _other_factor(class_name, configs):
+        name, computed, factor = other
+        raise ModelError(
+            f"{where}: {class_name} computes {name} {computed}, and its autoencoder's is {factor}",
+            "name another pipeline class in model_index.json; a recipe like video_to_video mends it",
+        )
+
+
+def pipeline_named(name: str) -> type[DiffusionPipeline]:
+    """Return the class of that name. Raises ModelError as `check_pipeline` does. Imports diffusers."""
+    found = _found(name)
+    if found is None:
+        raise _no_pipeline(name)
+    return found
+
+
+@functools.cache
+def _found(name: str) -> type[DiffusionPipeline] | None:
+    import diffusers
+
+    if is_modular(name):
+        found = modular_pipeline(name)
+    else:
+        found = own_class(name) if name in PIPELINES else exported(diffusers, name)
+    kinds = (diffusers.DiffusionPipeline, diffusers.ModularPipeline)
+    is_one = isinstance(found, type) and issubclass(found, kinds)
+    return found if is_one and any("__call__" in vars(base) for base in found.__mro__) else None
+
+
+def _no_pipeline(name: str) -> ModelError:
+    import diffusers
+
+    known = [*PIPELINES, *(known for known in dir(diffusers) if known.endswith("Pipeline"))]
+    near = nearest(name, known)
+    hint = f"the nearest class is {near[0]}" if near else "use a model made for diffusers"
+    problem = f"diffusers {diffusers.__version__} has no pipeline {name!r}"
+    return ModelError(problem, f"{hint}; or update diffusers")
+
+
+@kept(_YES_OR_NO)
+def _is_pipeline(name: str) -> bool:
+    return _found(name) is not None
+
+
+@kept(_YES_OR_NO)
+def _is_scheduler(library: str, name: str) -> bool:
+    import diffusers
+
+    found = own_component(library, name) or exported(diffusers, name)
+    if is_standin(found):
+        return True  # refused with the package that it needs, when it is used
+    is_one = isinstance(found, type) and issubclass(found, diffusers.ConfigMixin)
+    return is_one and issubclass(found, diffusers.SchedulerMixin)
+
+
+@kept(TypeAdapter(tuple[str, int | float, int] | None))
+def _other_factor(class_name: str, configs: _Configs) -> tuple[str, Any, int] | None:
+    """Return the name of a factor, what the class computes, and what the autoencoder says instead."""
+    pipe = constructed_pipeline(pipeline_named(class_name), configs)
+    for name, factor in autoencoder_factors(configs).items():
+        computed = pipe.attributes.get(name, factor)
+        if computed != factor:
+            return name, computed, factor
+    return None
+
+
+def _parameters(class_name: str, configs: _Configs) -> Iterable[Parameter]:
+    if not is_modular(class_name):
+        return parameters_of(pipeline_named(class_name).__call__)
+    from framefleet.pipeline.model.modular import parameters_called
+
+    return parameters_called(class_name, configs)
+
+
+def _returned(class_name: str) -> frozenset[str]:
+    if not is_modular(class_name):
+        return fields_returned(pipeline_named(class_name))
+    from framefleet.pipeline.model.modular import fields_given
+
+    return fields_given(class_name)

@@ -1,0 +1,60 @@
+"""A row is checked alike whether its pipeline's class was asked, or what it said once was kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from framefleet.pipeline.model.families.measured import read_measured
+from framefleet.pipeline.model.specs import pipeline_call
+from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
+from framefleet.pipeline.model.specs.spec import inspect_model
+from tests.configs import WAN
+from tests.tiny import tiny
+
+CLASSES = sorted({finding.class_name for finding in read_measured().findings.values()})
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRAMEFLEET_CACHE", str(tmp_path / "cache"))
+
+
+def exactly(value: Any) -> str:
+    """What tells True from 1, and 1 from 1.0."""
+    return repr(value)
+
+
+def configs_of(class_name: str, configs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    entries = {name: ["diffusers", config.get("_class_name", "Unread")] for name, config in configs.items()}
+    return configs | {"index": {"_class_name": class_name, **entries}}
+
+
+def test_every_class_is_kept_as_it_is() -> None:
+    for name in CLASSES:
+        for configs in (configs_of(name, WAN),):
+            said = pipeline_call.call_of.__wrapped__(name, configs)  # type: ignore[attr-defined]
+            kept = [pipeline_call.call_of(name, configs) for _ in range(2)]
+            assert kept == [said, said], name
+            # A set has no order of its own.
+            assert {exactly(call.parameters) for call in kept} == {exactly(said.parameters)}, name
+
+
+@pytest.mark.parametrize("name", ["wan", "sd", "opensora"])
+def test_a_model_and_its_schedulers_are_kept_as_they_are(name: str) -> None:
+    first, second = inspect_model(tiny(name)), inspect_model(tiny(name))
+    assert exactly(first.parameters) == exactly(second.parameters)
+    assert first == second
+    chosen = [resolve_scheduler(None, first) for _ in range(2)]
+    assert exactly(chosen[0]) == exactly(chosen[1])
+    assert chosen[0] == resolve_scheduler.__wrapped__(None, first)  # type: ignore[attr-defined]
+
+
+def test_what_a_table_has_any_number_of_is_not_kept(tmp_path: Path) -> None:
+    spec = inspect_model(tiny("sd"))
+    before = set((tmp_path / "cache" / "classes").iterdir())
+    for offset in range(3):
+        resolve_scheduler(f"euler(steps_offset={offset})", spec)
+    assert not set((tmp_path / "cache" / "classes").iterdir()) - before

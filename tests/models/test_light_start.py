@@ -1,0 +1,78 @@
+"""A command that renders nothing imports no library that renders, once a model's classes were asked."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from framefleet.jobs.job.file import load_job
+from framefleet.jobs.render.resolve import resolve_job
+from framefleet.jobs.render.survey import survey_rows
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.outputs.parts import PartWriter
+from framefleet.pipeline.outputs.records import RECORDS, record_schema, values_of
+from framefleet.pipeline.rows.tables.index import RowIndex
+from tests.jobs import ROOT, job_values, prompt_rows, write_job, write_table
+from tests.rows import RECORD
+
+HEAVY = {"torch", "diffusers", "transformers", "ray", "pandas", "aiohttp"}
+SCRIPT = f"""
+import sys
+from framefleet.__main__ import main
+try: main()
+finally: print('imported:', *sorted({HEAVY!r} & sys.modules.keys()), file=sys.stderr)
+"""
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A job of which every row has a record, and whose model was looked at before."""
+    monkeypatch.setenv("FRAMEFLEET_CACHE", str(tmp_path / "cache"))
+    rows = prompt_rows(3)
+    job = write_job(
+        tmp_path / "job.yaml", job_values(write_table(tmp_path / "t.parquet", rows), tmp_path / "out")
+    )
+    with closing(resolve_job(load_job(job), Callback())) as resolved, closing(RowIndex()) as index:
+        survey_rows(resolved, index, Callback())
+        writer = PartWriter(resolved.store, RECORDS, record_schema(pa.schema([])), run="r1")
+        nothing = pa.RecordBatch.from_struct_array(pa.array([{}], pa.struct([])))
+        for _, row_id in index.pending_in(0, len(rows)):
+            writer.add(nothing, values_of(RECORD) | {"row_id": row_id})
+        writer.flush()
+    return job
+
+
+def command(*arguments: str, code: int = 0) -> list[str]:
+    """Run one, and return its words on stderr."""
+    ended = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == code, ended.stderr
+    return ended.stderr.splitlines()
+
+
+def test_plan_imports_none(job: Path) -> None:
+    assert command("plan", str(job))[-1] == "imported:"
+
+
+def test_a_render_with_nothing_to_do_imports_none(job: Path) -> None:
+    said = command("render", str(job))
+    assert "nothing to do: every row has a record" in said
+    assert said[-1] == "imported:"
+
+
+def test_a_table_whose_first_rows_are_bad_starts_no_ray(job: Path, tmp_path: Path) -> None:
+    write_table(tmp_path / "t.parquet", prompt_rows(2, height=17))
+    said = command("render", str(job), "--output", str(tmp_path / "new"), code=2)
+    assert "2 of 2 rows cannot be rendered" in " ".join(said)
+    assert said[-1] == "imported:"
+    assert not (tmp_path / "new").exists()

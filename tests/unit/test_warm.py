@@ -1,0 +1,113 @@
+"""Workers are forks where nothing of a fork can be missed, and else the Python that was asked for."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from framefleet.cluster.settings import FleetSettings
+from framefleet.cluster.warm import server, start
+from framefleet.cluster.warm.relay import main as relay
+
+SCRIPT = "import os, sys; print(sys.argv[1], os.getcwd(), os.environ['OWN'], 'kept' in vars(os)); sys.exit(7)"
+SERVER = """
+import os, socket
+from framefleet.cluster.warm import server
+os.kept = True
+asked, relay = server.serve_forks(socket.socket(fileno=os.dup(0)), server.read_on_import(os.environ))
+server.run(asked.arguments, relay)
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    return tmp_path / "script.py"
+
+
+def run(script: Path, place: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-IS", relay.__code__.co_filename, str(place), "-u", str(script), "word"],
+        cwd=script.parent,
+        env=os.environ | {"OWN": "mine"} | variables,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    """The socket of a server that has imported nothing, and bears the mark `os.kept`."""
+    path = tmp_path / "socket"
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    ours, theirs = socket.socketpair()
+    socket.send_fds(ours, [b"."], [listener.fileno()])
+    process = subprocess.Popen([sys.executable, "-c", SERVER], stdin=theirs)
+    with process, listener, theirs, ours:
+        yield path
+        ours.shutdown(socket.SHUT_RDWR)  # which ends it
+
+
+def test_a_fork_runs_what_was_asked_for_and_gives_its_exit_code(script: Path, place: Path) -> None:
+    for _ in range(2):
+        ended = run(script, place)
+        assert (ended.returncode, ended.stdout) == (7, f"word {script.parent} mine True\n"), ended.stderr
+
+
+def test_under_other_variables_than_libraries_were_imported_it_starts_cold(script: Path, place: Path) -> None:
+    ended = run(script, place, OMP_NUM_THREADS="3")
+    assert (ended.returncode, ended.stdout) == (7, f"word {script.parent} mine False\n"), ended.stderr
+
+
+def test_without_a_server_it_starts_cold(script: Path, tmp_path: Path) -> None:
+    ended = run(script, tmp_path / "nowhere")
+    assert (ended.returncode, ended.stdout) == (7, f"word {script.parent} mine False\n"), ended.stderr
+
+
+def test_a_fork_ends_with_its_relay(tmp_path: Path, place: Path) -> None:
+    script = tmp_path / "sleeps.py"
+    script.write_text("import os, time; print(os.getpid(), flush=True); time.sleep(60)")
+    command = [sys.executable, "-IS", relay.__code__.co_filename, str(place), str(script)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    fork = os.pidfd_open(int(process.stdout.readline()))
+    process.kill()
+    process.wait()
+    assert select.select([fork], [], [], 10)[0]  # it has ended
+    os.close(fork)
+
+
+def test_beside_other_threads_nothing_is_forked() -> None:
+    assert server.is_alone() or threading.active_count() > 1
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    assert not server.is_alone()
+    stop.set()
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    ("address", "device", "has_gpu", "may"),
+    [
+        (None, "auto", False, True),
+        (None, "auto", True, False),
+        (None, "cpu", True, True),
+        ("auto", "cpu", False, False),
+    ],
+)
+def test_only_workers_of_this_machine_that_meet_no_gpu_are_forks(
+    address: str | None, device: str, has_gpu: bool, may: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start, "_GPUS", ("/" if has_gpu else "/nowhere",))
+    assert start.may_fork(FleetSettings(address=address), device=device) is (may and sys.platform == "linux")
