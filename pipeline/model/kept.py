@@ -22,15 +22,14 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.sources.cache import cache_folder
-from framefleet.pipeline.outputs.json_file import read_as
 
 log = logging.getLogger(__name__)
 
 Known = TypeVar("Known")
+_FILE = TypeAdapter(dict[str, Any])
 _MAX_BYTES = 1 << 20  # the longest signature takes 20 KB
 
 
@@ -86,9 +85,9 @@ def _read(file: Path, digest: str, kind: TypeAdapter[Known]) -> list[Known]:
             found = os.fstat(opened.fileno())
             if found.st_uid != os.getuid() or not stat.S_ISREG(found.st_mode):
                 return []
-            written = read_as(TypeAdapter(dict[str, Any]), opened.read(_MAX_BYTES), str(file))
-        return [kind.validate_python(written["answer"])] if written.get("of") == digest else []
-    except (OSError, ValueError, KeyError, JobError) as error:
+            written = _FILE.validate_python(parse_json(opened.read(_MAX_BYTES)))
+        return [kind.validate_python(written["answer"])] if written["of"] == digest else []
+    except (OSError, ValueError, KeyError) as error:
         if not isinstance(error, FileNotFoundError):
             log.debug("%s is made anew: %s", file, error)
         return []

@@ -32,7 +32,7 @@ from diffusers.utils import export_to_gif
 torch.set_num_threads(1)
 pipe = WanPipeline.from_pretrained({str(MODEL)!r})
 generator = torch.Generator("cpu").manual_seed({ROW["seed"]})
-frames = pipe(prompt={ROW["prompt"]!r}, generator=generator, **{DEFAULTS!r}).frames[0]
+frames = pipe(prompt={ROW["prompt"]!r}, generator=generator, output_type="pil", **{DEFAULTS!r}).frames[0]
 export_to_gif(frames, "clip.gif", fps=16)
 """
 HEADINGS = ("command", "s", "of the bare script", "CPU s", "first clip after s")
