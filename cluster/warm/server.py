@@ -110,7 +110,7 @@ def _import_pipeline(name: str) -> None:
     from framefleet.pipeline.model.specs.pipeline_call import pipeline_named
 
     with contextlib.suppress(FramefleetError, ImportError):
-        pipeline_named(name)
+        _ = pipeline_named(name)  # whose module stays
     gc.collect()
     gc.freeze()  # a collection in a fork would copy every page
 

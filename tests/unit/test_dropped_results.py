@@ -16,7 +16,9 @@ ROOT = Path(__file__).parents[2]
 def returning(file: Path) -> frozenset[str]:
     """The functions of a file that return something."""
     functions = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)]
-    return frozenset(one.name for one in functions if one.returns and ast.unparse(one.returns) != "None")
+    return frozenset(
+        one.name for one in functions if one.returns and ast.unparse(one.returns) not in ("None", "NoReturn")
+    )
 
 
 def dropped(file: Path) -> Iterator[str]:
