@@ -41,7 +41,7 @@ class Scale:
     layers: int = 12
     rows: int = 16
     steps: int = 4
-    turns: int = 2
+    turns: int = 3  # decodes and texts come once for each row, so that their sizes take longer to find
     dtypes: Sequence[str] = ("fp32", "bf16")
     hand_batches: Sequence[int] = (4, 8, 16)
 
