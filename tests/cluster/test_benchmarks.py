@@ -21,7 +21,7 @@ from tests.warm.process import start
 PROGRAMS = {
     "audit": (["--rows", "2"], "a renderer keeps the pipeline as it is"),
     "bench": (["--short"], "| fp32 | uniform |"),
-    "checks": (["--short"], "| 2,000 |"),
+    "checks": (["--short"], "a table planned"),
     "gpu_day": (["--device", "cpu", "--small"], "report.md"),
     "large": (["--short"], "| fp32 | uniform |"),
     "load": (["--short"], "| float32 | framefleet |"),
@@ -32,6 +32,8 @@ PROGRAMS = {
     "start": (["--short"], "| plan |"),
     "training": (["--short"], "bf16, checkpointing"),
 }
+# What `bench` runs too.
+IN_BENCH = ("checks", "large", "pixels", "probes")
 
 
 def run(name: str, arguments: Sequence[str]) -> None:
@@ -52,13 +54,20 @@ def test_it_runs_to_its_end(name: str, capsys: pytest.CaptureFixture[str]) -> No
     assert last in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["bench", "checks", "training"])
-def test_one_that_starts_others_runs_to_its_end(name: str) -> None:
-    arguments, last = PROGRAMS[name]
-    process = start("-m", f"tests.benchmarks.{name}", *arguments, stderr=subprocess.PIPE)
+@pytest.mark.parametrize("names", [["bench", *IN_BENCH], ["training"]], ids=lambda names: names[0])
+def test_one_that_starts_others_runs_to_its_end(names: Sequence[str]) -> None:
+    arguments, _ = PROGRAMS[names[0]]
+    process = start("-m", f"tests.benchmarks.{names[0]}", *arguments, stderr=subprocess.PIPE)
     printed, told = process.communicate()
     assert process.returncode == 0, told
-    assert last in printed
+    assert [name for name in names if PROGRAMS[name][1] not in printed] == []
+
+
+@pytest.mark.parametrize("name", IN_BENCH)
+def test_one_that_bench_runs_too_may_be_run_alone(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        run(name, ["--help"])
+    assert "usage:" in capsys.readouterr().out
 
 
 def test_a_gpu_day_ends_with_a_report_of_every_part(tmp_path: Path) -> None:
