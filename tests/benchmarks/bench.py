@@ -28,10 +28,10 @@ from tests.benchmarks.checks import measure_checks
 from tests.benchmarks.dispatch import measure_dispatch
 from tests.benchmarks.fleet import render_fleet
 from tests.benchmarks.outcome import Outcome, measure
-from tests.benchmarks.pixels import Clips, pixels_table
 from tests.benchmarks.plain import render_plain
 from tests.benchmarks.probes import probes_table
 from tests.benchmarks.ray_data import render_ray_data
+from tests.benchmarks.results import tables
 from tests.benchmarks.table import build_model, mixed_rows, uniform_rows, write_table
 
 HEADINGS = ("rows/s", "x plain", "of ceiling", "rows a forward", "equal bits", "wall s")
@@ -55,7 +55,7 @@ class Scale:
     probed_rows: int = 8
     dispatch_rows: Sequence[int] = (50_000, 100_000)
     checked_rows: int = 1_000_000
-    clips: Clips = pixels.FULL
+    clips: pixels.Clips = pixels.FULL
     has_start: bool = True
 
     def table(self, name: str) -> list[dict[str, Any]]:
@@ -132,7 +132,8 @@ def main() -> None:
         console.print(_checks_table(model, folder, scale))
         say("probes")
         console.print(probes_table(load_model(model, dtype="fp32"), rows=scale.probed_rows))
-        print(pixels_table(scale.clips, model, folder / "pixels"))
+        say("pixels")
+        print(tables(pixels.figures(scale.clips, model, folder / "pixels")))
     say("large network")
     large.print_large(large.SHORT if scale is SHORT else large.FULL)
 

@@ -58,6 +58,12 @@ def parts(*, device: str, small: bool) -> list[Part]:
         Part(name="one piece", program=width, arguments=bits, share=130),
         Part(name="another process", program=width, arguments=[*bits, "--alone"], share=40),
         Part(name="as torch sums", program=width, arguments=[*bits, "--matmul", "default"], share=80),
+        Part(
+            name="pixels",
+            program="tests.benchmarks.pixels",
+            arguments=["--device", device, *(["--short"] * small)],
+            share=60,
+        ),
         Part(name="rows of videos", program=rows, arguments=[*there, "--case", "wan"], share=90),
         Part(name="rows of images", program=rows, arguments=[*there, "--case", "stable"], share=90),
     ]

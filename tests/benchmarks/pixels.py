@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import argparse
 import resource
+import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ import numpy as np
 import torch
 
 from framefleet import Request
-from framefleet.cluster.messages import Assignment, WorkerReport, WorkerSetup
+from framefleet.cluster.messages import Assignment, Hello, WorkerReport, WorkerSetup
 from framefleet.cluster.worker import Worker
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.settings import ModelSettings
@@ -33,6 +34,7 @@ from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.inputs.access import Inputs
+from tests.benchmarks.results import Result, Tell, tables
 from tests.benchmarks.table import build_model
 
 _STEPS = 4
@@ -72,36 +74,45 @@ WAYS = {"generate": None, "a recipe that looks": Recipe(name="looking", function
 
 
 def main() -> None:
+    found: list[Result] = []
+    run(sys.argv[1:], found.append)
+    print(tables(found))
+
+
+def run(argv: Sequence[str], tell: Tell) -> None:
+    """Tell what is measured of each recipe."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.pixels", description=__doc__)
+    parser.add_argument("--device", default="cpu", help="where pixels are made; cuda: of a GPU")
     parser.add_argument("--short", action="store_true", help="two small rows; its figures mean nothing")
-    clips = SHORT if parser.parse_args().short else FULL
+    options = parser.parse_args(argv)
+    clips = SHORT if options.short else FULL
     with tempfile.TemporaryDirectory() as folder:
-        print(pixels_table(clips, build_model(Path(folder, "model")), Path(folder)))
+        model = build_model(Path(folder, "model"))
+        for result in figures(clips, model, Path(folder), device=options.device):
+            tell(result)
 
 
-def pixels_table(clips: Clips, model: Path, folder: Path) -> str:
-    """Return the figures in Markdown."""
-    size = f"{clips.num_frames} x {clips.height} x {clips.width}"
-    lines = [
-        f"{clips.rows} rows of {size}, {_STEPS} steps of {clips.step_s} s each",
-        "",
-        "| recipe | s a row | CPU s a row | idle | by cause |",
-        "|---|---:|---:|---:|---|",
-    ]
+def figures(clips: Clips, model: Path, folder: Path, *, device: str = "cpu") -> Iterator[Result]:
+    """Yield those of each recipe."""
     for name, recipe in WAYS.items():
-        spent = measure(clips, model, folder / name, recipe)
+        spent = measure(clips, model, folder / name, recipe, device=device)
         causes = ", ".join(f"{cause} {seconds / spent.busy_s:.1%}" for cause, seconds in spent.idle.items())
-        row_s, cpu_s = spent.busy_s / clips.rows, spent.cpu_s / clips.rows
-        share = sum(spent.idle.values()) / spent.busy_s
-        lines.append(f"| {name} | {row_s:.2f} | {cpu_s:.2f} | {share:.1%} | {causes} |")
-    return "\n".join(lines)
+        yield {
+            "recipe": name,
+            "clips": f"{clips.rows} of {clips.num_frames} x {clips.height} x {clips.width}",
+            "s a row": f"{spent.busy_s / clips.rows:.2f}",
+            "of it steps": f"{_STEPS * clips.step_s:.2f}",
+            "CPU s a row": f"{spent.cpu_s / clips.rows:.2f}",
+            "idle": f"{sum(spent.idle.values()) / spent.busy_s:.1%}",
+            "by cause": causes,
+        }
 
 
-def measure(clips: Clips, model: Path, output: Path, recipe: Recipe | None) -> Spent:
+def measure(clips: Clips, model: Path, output: Path, recipe: Recipe | None, *, device: str) -> Spent:
     """Render all rows with one worker, which has rendered one before."""
     worker = _sleeping(clips)(
         WorkerSetup(
-            model=ModelSettings(path=str(model), dtype="fp32", device="cpu"),
+            model=ModelSettings(path=str(model), dtype="fp32", device=device),
             batching=Batching(max_rows=1),
             media=Media(),
             store=Store(str(output)),
@@ -109,7 +120,8 @@ def measure(clips: Clips, model: Path, output: Path, recipe: Recipe | None) -> S
             inputs=Inputs([str(output)]),
         )
     )
-    worker.start()
+    while not isinstance(worker.start(), Hello):
+        pass
     name = recipe.name if recipe else "generate"
     before, cpu_s = _rendered(worker, [_assignment(clips, name, 0)]), _cpu_s()
     after = _rendered(worker, [_assignment(clips, name, seed) for seed in range(1, clips.rows + 1)])
