@@ -94,7 +94,7 @@ class Renderer:
         audit = audit or Audit()
         self._auditor = Auditor(audit.every if audit.is_on(self.batching.mode) else 0, self._plain)
         self._rows = RowQueue(apart=self._auditor.apart)
-        self._watch = StateWatch(self._loras.layers.values())
+        self._watch = StateWatch(self._loras.layers.values(), model.denoisers())
         self._prompts = PromptWatch(model.pipe.components.values())
         self._learn_anew()
 
@@ -180,11 +180,12 @@ class Renderer:
             try:
                 finished = self._batcher.step(stack)
             except AttentionChanged:
+                self._watch.forget()
                 self._begin_again()
                 return []
         if self._watch.found != was_found:
             log.warning(
-                "%s of %s changes in forwards: rows that take turns would mix it up, so each runs alone",
+                "%s of %s changes as a row renders: rows that take turns would mix it up, so each runs alone",
                 self._watch.found,
                 type(self.model.pipe).__name__,
             )
