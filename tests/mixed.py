@@ -50,6 +50,9 @@ MORE: dict[str, dict[str, Sequence[Any]]] = {
     "wan_moe_modular": GUIDED,
     "ltx_modular": GUIDED,
     "flux_modular": OF_TEXT,
+    "sd3_modular": OF_TEXT,
+    "qwen_modular": OF_TEXT,
+    "z_image_modular": OF_TEXT,
     "sdxl_modular": OF_TEXT,
     "anima": OF_TEXT,
     "sana_sprint": TWO_STEPS,
@@ -65,7 +68,10 @@ MORE: dict[str, dict[str, Sequence[Any]]] = {
     "sd3": {"prompt_3": (None, "another")},
 }
 # HunyuanVideo 1.5 pads every prompt to a thousand tokens; GLM-Image draws some hundred tokens for a picture.
-MANY, NUM_ROWS = 10, {"hunyuan_1_5": 5, "hunyuan_1_5_i2v": 5, "glm_image": 4, "kandinsky_6_sr": 4}
+MANY, NUM_ROWS = (
+    10,
+    {"hunyuan_1_5": 5, "hunyuan_1_5_i2v": 5, "glm_image": 4, "kandinsky_6_sr": 4, "ltx2_modular": 4},
+)
 
 # diffusers itself fails with others, or where they are not those of the picture.
 ONE_SIZE = ("hidream", "z_image_img2img", "z_image_inpaint")

@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -45,7 +46,9 @@ def plain_calls(name: str, dtype: torch.dtype, rows: Sequence[Cells], folder: Pa
         pipe = modular.plain(tiny(name), dtype=dtype)
         for row in rows:
             asked = Request(arguments=_given(row), seed=row["seed"])
-            yield Made(frames_sha256(modular.plain_frames(pipe, asked)), None)
+            output = modular.plain_output(pipe, asked)
+            sound = SimpleNamespace(audio=output.get("audio"))
+            yield Made(frames_sha256(modular.frames_of(output, asked)), _sound_sha256(sound, pipe))
         return
     loaded = class_named(read_index(tiny(name)).class_name).from_pretrained(tiny(name), dtype=dtype)
     loaded.set_progress_bar_config(disable=True)

@@ -156,9 +156,9 @@ def longcat() -> DiffusionPipeline:
 
 
 def autoencoder(*, levels: int = 4) -> AutoencoderKLQwenImage:
-    """levels: four make eight pixels to a latent, as in the real one."""
+    """levels: four make eight pixels to a latent, as in the real one; more are for large pictures."""
     return AutoencoderKLQwenImage(
-        base_dim=4,
+        base_dim=4 if levels == 4 else 2,
         z_dim=4,
         dim_mult=[1] * levels,
         num_res_blocks=1 if levels == 4 else 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -69,3 +70,10 @@ def test_any_method_of_any_object_can_be_wrapped() -> None:
     with intercept({"vae": decoder}, _doubled, method="decode"):
         assert decoder.decode(4) == 8
     assert decoder.decode(4) == 4
+
+
+def test_what_reads_the_signature_reads_the_modules_own() -> None:
+    module = nn.Linear(2, 2)
+    before = inspect.signature(module.forward)
+    with intercept({"it": module}, _doubled), intercept({"it": module}, _doubled):
+        assert inspect.signature(module.forward) == before
