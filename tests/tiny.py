@@ -123,6 +123,11 @@ BUILDERS: dict[str, Callable[[], DiffusionPipeline | ModularPipeline]] = {
     "ltx_modular": modular.ltx_modular,
     "flux_modular": modular.flux_modular,
     "sdxl_modular": modular.sdxl_modular,
+    "sd3_modular": modular.sd3_modular,
+    "helios_modular": modular.helios_modular,
+    "ltx2_modular": modular.ltx2_modular,
+    "qwen_modular": modular.qwen_modular,
+    "z_image_modular": modular.z_image_modular,
     "anima": modular.anima,
 }
 
@@ -202,6 +207,11 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "ltx_modular": _FRAMES_9 | {"height": 32, "width": 32},
     "flux_modular": _IMAGE | {"height": 32, "width": 32},
     "sdxl_modular": _IMAGE,
+    "sd3_modular": _IMAGE,
+    "helios_modular": _FRAMES_5 | {"num_frames": 33},
+    "ltx2_modular": _FRAMES_9 | {"height": 32, "width": 32},
+    "qwen_modular": _IMAGE | {"height": 32, "width": 32},
+    "z_image_modular": _IMAGE | {"height": 32, "width": 32},
     "anima": _IMAGE | {"height": 32, "width": 32},
     "ltx2": _LTX2,
     "ltx2_i2v": _LTX2,
