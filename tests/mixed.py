@@ -50,6 +50,9 @@ MORE: dict[str, dict[str, Sequence[Any]]] = {
     "wan_moe_modular": GUIDED,
     "ltx_modular": GUIDED,
     "flux_modular": OF_TEXT,
+    "sd3_modular": OF_TEXT,
+    "qwen_modular": OF_TEXT,
+    "z_image_modular": OF_TEXT,
     "sdxl_modular": OF_TEXT,
     "anima": OF_TEXT,
     "sana_sprint": TWO_STEPS,
@@ -64,8 +67,11 @@ MORE: dict[str, dict[str, Sequence[Any]]] = {
     | {"motion_bucket_id": (40, 127), "noise_aug_strength": (0.02, 0.1), "decode_chunk_size": (None, 2)},
     "sd3": {"prompt_3": (None, "another")},
 }
-# HunyuanVideo 1.5 pads every prompt to a thousand tokens.
-MANY, NUM_ROWS = 10, {"hunyuan_1_5": 5, "hunyuan_1_5_i2v": 5}
+# HunyuanVideo 1.5 pads every prompt to a thousand tokens; GLM-Image draws some hundred tokens for a picture.
+MANY, NUM_ROWS = (
+    10,
+    {"hunyuan_1_5": 5, "hunyuan_1_5_i2v": 5, "glm_image": 4, "kandinsky_6_sr": 4, "ltx2_modular": 4},
+)
 
 # diffusers itself fails with others, or where they are not those of the picture.
 ONE_SIZE = ("hidream", "z_image_img2img", "z_image_inpaint")
@@ -117,7 +123,7 @@ def mixed_table(name: str, folder: Path, *, most: int = MANY) -> list[Cells]:
     schedulers = SCHEDULERS.get(name, OWN)
     choices = _choices(name, spec, folder)
     rows = []
-    for seed in range(min(most, NUM_ROWS.get(name, MANY))):
+    for seed in range(min(most, NUM_ROWS.get(name, most))):
         scheduler = list(schedulers)[seed % len(schedulers)]
         row = {**SIZES[name], "seed": seed, "scheduler": scheduler}
         row |= {argument: draw.choice(values) for argument, values in choices.items()}

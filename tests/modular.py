@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusers import ModularPipeline
+from diffusers.modular_pipelines import PipelineState
 
 from framefleet import Request
 from framefleet.pipeline.outputs.frames import Frames, to_frames
@@ -25,10 +26,19 @@ def plain(folder: Path, **loading: Any) -> ModularPipeline:
 
 
 def plain_frames(pipe: ModularPipeline, row: Request) -> Frames:
+    return frames_of(plain_output(pipe, row), row)
+
+
+def frames_of(output: PipelineState, row: Request) -> Frames:
+    return to_frames(output.get("videos" if "num_frames" in row.arguments else "images"))
+
+
+def plain_output(pipe: ModularPipeline, row: Request) -> PipelineState:
+    """Return all that the blocks leave behind, sound too."""
     arguments = dict(row.arguments)
     for argument, (guider, scale) in _SCALES.items():
         if hasattr(pipe, guider) and argument in arguments:
-            changed = getattr(pipe, guider).new(**{scale: arguments.pop(argument)})
+            changed = getattr(pipe, guider).new(enabled=True, **{scale: arguments.pop(argument)})
             pipe.update_components(**{guider: changed})
-    output = "videos" if "num_frames" in arguments else "images"
-    return to_frames(pipe(**arguments, generator=row.generator(), output_type="np", output=output))
+    output: PipelineState = pipe(**arguments, generator=row.generator(), output_type="np")
+    return output

@@ -186,7 +186,7 @@ def makes(preset: Preset) -> str:
 
 
 def size_text(preset: Preset) -> str:
-    return f"{preset.arguments['height']} x {preset.arguments['width']}"
+    return f"{preset.size[0]} x {preset.size[1]}" if preset.size else "the picture's"
 
 
 def frames_text(preset: Preset) -> str:

@@ -22,12 +22,8 @@ def intercept(objects: Mapping[str, Any], around: Around, *, method: str = "forw
         for name, target in objects.items():
             original = getattr(target, method)
             shadowed.append((target, vars(target).get(method)))
-            instead: Any = partial(around, name, original)
-            instead.__wrapped__ = (
-                original  # pipelines look at signatures, as Stable Video Diffusion at its VAE's
-            )
             # object.__setattr__: nn.Module's own setter would search its parameters and buffers each time
-            object.__setattr__(target, method, instead)
+            object.__setattr__(target, method, _in_place_of(original, partial(around, name, original)))
         yield
     finally:
         for target, before in reversed(shadowed):  # one object may stand there under two names
@@ -35,3 +31,10 @@ def intercept(objects: Mapping[str, Any], around: Around, *, method: str = "forw
                 object.__delattr__(target, method)
             else:
                 object.__setattr__(target, method, before)
+
+
+def _in_place_of(original: Callable[..., Any], other: partial[Any]) -> partial[Any]:
+    """Let `inspect.signature` read the original's: modular denoisers pass only what `forward` names, and Stable
+    Video Diffusion looks at its autoencoder's."""
+    other.__wrapped__ = original  # type: ignore[attr-defined]
+    return other

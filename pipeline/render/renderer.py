@@ -111,7 +111,7 @@ class Renderer:
             plain.keep()
         self._auditor = Auditor(every, self._plain)
         self._rows = RowQueue(apart=self._auditor.apart)
-        self._watch = StateWatch(self._loras.layers.values())
+        self._watch = StateWatch(self._loras.layers.values(), model.denoisers())
         self._prompts = PromptWatch(model.pipe.components.values())
         remembers = self.batching.remember and self.batching.max_rows > 1
         self._places = Places(probes) if remembers else None
@@ -206,11 +206,12 @@ class Renderer:
             try:
                 finished = self._batcher.step(self._around_rows)
             except AttentionChanged:
+                self._watch.forget()
                 self._begin_again()
                 return []
         if self._watch.found != was_found:
             log.warning(
-                "%s of %s changes in forwards: rows that take turns would mix it up, so each runs alone",
+                "%s of %s changes as a row renders: rows that take turns would mix it up, so each runs alone",
                 self._watch.found,
                 type(self.model.pipe).__name__,
             )

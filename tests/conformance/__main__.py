@@ -27,6 +27,7 @@ from tests.tiny import SMALLEST
 
 HERE = "--here"
 WORKERS = 2
+ROWS = 16  # so many that each worker has some at once
 DTYPE = "bf16"  # what models are rendered in; the tests measure in fp32
 IN_FP32 = ("skyreels_df_v2v", "lucy")  # diffusers itself fails with their autoencoders in bf16
 
@@ -71,7 +72,7 @@ def measure(name: str, address: str | None) -> Finding:
     """Render mixed rows on the cluster at `address`, or in this process, and each alone by a plain call."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        rows, dtype = mixed_table(name, folder), "fp32" if name in IN_FP32 else DTYPE
+        rows, dtype = mixed_table(name, folder, most=ROWS), "fp32" if name in IN_FP32 else DTYPE
         if address:
             found = rendered_by_fleet(name, dtype, rows, folder, address=address, workers=WORKERS)
         else:

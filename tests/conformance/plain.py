@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -26,7 +27,8 @@ from tests import modular
 from tests.mixed import OWN, SCHEDULERS, Cells
 from tests.tiny import INPUTS, OPTIONS, tiny
 
-SOUNDS = ("audio", "audios")  # what outputs of diffusers call it
+SOUNDS = ("audio", "audios", "sound")  # what outputs of diffusers call it
+PICTURES = ("images", "video")  # and one image, or one clip alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +46,16 @@ def plain_calls(name: str, dtype: torch.dtype, rows: Sequence[Cells], folder: Pa
         pipe = modular.plain(tiny(name), dtype=dtype)
         for row in rows:
             asked = Request(arguments=_given(row), seed=row["seed"])
-            yield Made(frames_sha256(modular.plain_frames(pipe, asked)), None)
+            output = modular.plain_output(pipe, asked)
+            sound = SimpleNamespace(audio=output.get("audio"))
+            yield Made(frames_sha256(modular.frames_of(output, asked)), _sound_sha256(sound, pipe))
         return
     loaded = class_named(read_index(tiny(name)).class_name).from_pretrained(tiny(name), dtype=dtype)
     loaded.set_progress_bar_config(disable=True)
     if OPTIONS.get(name, {}).get("vae_tiling"):
         loaded.vae.enable_tiling()
     # Not of weights: where in memory they begin decides which kernels take them, and so bits.
-    weights = {
-        id(weight): weight for network in modules_of(loaded).values() for weight in network.parameters()
-    }
+    weights = {id(weight): weight for network in modules_of(loaded).values() for weight in _tensors(network)}
     for row in rows:
         pipe = copy.deepcopy(loaded, dict(weights))
         choice = SCHEDULERS.get(name, OWN)[row["scheduler"]]
@@ -61,6 +63,13 @@ def plain_calls(name: str, dtype: torch.dtype, rows: Sequence[Cells], folder: Pa
             scheduler_class, changes = getattr(diffusers, choice[0]), choice[1]
             pipe.scheduler = scheduler_class.from_config(pipe.scheduler.config, **changes)
         yield _called(pipe, row["seed"], _opened(name, row, folder))
+
+
+def _tensors(network: torch.nn.Module) -> Iterator[torch.Tensor]:
+    """Yield its parameters, and what weight norm made of some of them, which cannot be copied."""
+    yield from network.parameters()
+    for module in network.modules():
+        yield from (value for value in vars(module).values() if isinstance(value, torch.Tensor))
 
 
 def _opened(name: str, row: Cells, folder: Path) -> dict[str, Any]:
@@ -90,7 +99,10 @@ def _called(pipe: Any, seed: int, given: Mapping[str, Any]) -> Made:
 
 def _frames_sha256(output: Any) -> str | None:
     """Return the digest of an output's first clip, or of its one image, as uint8 (T, H, W, 3)."""
-    frames = output.frames[0] if hasattr(output, "frames") else getattr(output, "images", None)
+    if hasattr(output, "frames"):
+        frames = output.frames[0]
+    else:
+        frames = next((getattr(output, name) for name in PICTURES if hasattr(output, name)), None)
     return None if frames is None else frames_sha256((np.asarray(frames) * 255).round().astype(np.uint8))
 
 
@@ -110,5 +122,6 @@ def _rate(pipe: Any) -> int:
     """Return the samples in a second, as the examples of diffusers find them."""
     if hasattr(pipe, "audio_sample_rate"):  # Kandinsky 6
         return int(pipe.audio_sample_rate)
-    vocoder = getattr(pipe, "vocoder", None)
-    return int(vocoder.config.output_sampling_rate if vocoder else pipe.vae.sampling_rate)
+    if hasattr(pipe, "vocoder"):
+        return int(pipe.vocoder.config.output_sampling_rate)
+    return int(getattr(pipe, "sound_tokenizer", pipe.vae).config.sampling_rate)

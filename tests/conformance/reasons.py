@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 _EACH_FRAME = "prompts come once for each frame, and rows that differ in them cannot share"
+_OWN_ATTENTION = "a call puts its own attention into the network, so no other row may run meanwhile"
 REASONS = {
     "AllegroPipeline": "decodes with `vae_tiling: true` alone, and 24 frames or more",
+    "AnimateDiffPAGPipeline": f"{_EACH_FRAME}; {_OWN_ATTENTION}",
     "AnimateDiffPipeline": _EACH_FRAME,
     "AnimateDiffSDXLPipeline": _EACH_FRAME,
     "AnimateDiffVideoToVideoPipeline": _EACH_FRAME,
     "AnyFlowFARPipeline": "its network writes each chunk into a cache of the row's own, which none can share",
     "ChronoEditPipeline": "renders 5 frames without `enable_temporal_reasoning`, whatever `num_frames` says",
+    "Cosmos3OmniPipeline": "its network reads text, frames and sound of one row as one sequence, "
+    "without a batch; `action` is an object that no cell holds",
     "EasyAnimatePipeline": "without `negative_prompt` diffusers itself fails",
+    "GlmImagePipeline": "edits no `image`: diffusers takes a list of them, which no cell holds",
     "HeliosPipeline": "clips longer than 129 frames come out up to four frames longer than asked",
+    "HunyuanImagePipeline": "guidance is the folder's",
     "HunyuanVideo15ImageToVideoPipeline": "the image sets the size; guidance is the folder's",
     "HunyuanVideo15Pipeline": "guidance is the folder's",
     "HunyuanVideoFramepackPipeline": "alone the text is cut off at its length, beside others it is masked, "
     "which rounds differently; clips are as long as windows make them",
     "LTX2ConditionPipeline": "`conditions` are objects that no cell holds",
+    "LTX2DFRPipeline": "`conditions` and latents of keyframes are objects that no cell holds",
+    "LTX2InContextPipeline": "`reference_conditions` and `conditions` are objects that no cell holds",
     "LTXConditionPipeline": "`conditions` are objects that no cell holds: give `image`, or `video`",
     "LattePipeline": "renders as many frames as its network's `video_length` alone",
     "LucyEditPipeline": "clips are as long as the video; in bf16 it needs its autoencoder in fp32",
     "MotifVideoPipeline": "guidance is the folder's",
     "MotifVideoImage2VideoPipeline": "guidance is the folder's",
     "PIAPipeline": _EACH_FRAME,
+    "PixArtSigmaPAGPipeline": _OWN_ATTENTION,
+    "SanaPAGPipeline": _OWN_ATTENTION,
     "SkyReelsV2DiffusionForcingVideoToVideoPipeline": "in bf16 it needs its autoencoder in fp32",
+    "StableDiffusion3PAGPipeline": _OWN_ATTENTION,
+    "StableDiffusionPAGImg2ImgPipeline": _OWN_ATTENTION,
+    "StableDiffusionPAGPipeline": _OWN_ATTENTION,
+    "StableDiffusionXLPAGPipeline": _OWN_ATTENTION,
     "WanAnimatePipeline": "shares with `motion_encode_batch_size` 1 alone: "
     "else faces of several rows are read in one batch",
     "WanVACEPipeline": "`mask` and `reference_images` are lists of images, which no cell holds; "
@@ -31,6 +45,7 @@ REASONS = {
 }
 # Tried, and why diffusers 0.42.1 or a table cannot do it.
 NOT_RENDERED = {
+    "ChromaInpaintPipeline": "diffusers 0.42.1 itself fails: its network's config has no guidance_embeds",
     "ConsisIDPipeline": "starts from embeddings of a face, which models outside of diffusers make",
     "CosmosTextToWorldPipeline": "loads with the package cosmos_guardrail alone",
     "CosmosVideoToWorldPipeline": "loads with the package cosmos_guardrail alone",
@@ -40,4 +55,7 @@ NOT_RENDERED = {
     "Cosmos2TextToImagePipeline": "loads with the package cosmos_guardrail alone",
     "EasyAnimateControlPipeline": "diffusers 0.42.1 itself fails: encode_prompt takes no text_encoder_index",
     "EasyAnimateInpaintPipeline": "takes `video` and `mask_video` as tensors alone",
+    "LTX2LatentUpsamplePipeline": "has no noise scheduler: it denoises nothing",
+    "LTX2VideoDiffusionDecodePipeline": "starts from latents, which no cell holds",
+    "LTXLatentUpsamplePipeline": "has no noise scheduler: it denoises nothing",
 }

@@ -98,6 +98,8 @@ HARMFUL: dict[str, tuple[Change, str]] = {
     "a module without a class": (vae(type_hint=["evil", 7]), "names no class"),
     "a module of Python": (vae(type_hint=["os", "system"]), "'os' is none of diffusers"),
     "a module of ours": (vae(loaded=("framefleet.jobs.cli", "main")), "is none of diffusers"),
+    "a module by place": (vae(type_hint=["../models", "Vae"]), "is none of diffusers"),
+    "a module within a pipeline": (vae(type_hint=["ltx2.vocoder", "Vae"]), "is none of diffusers"),
     "a function": (vae(loaded=("diffusers", "is_torch_available")), "not what pipelines are made of"),
     "a class that asks the config": (vae(loaded=("diffusers", "AutoModel")), "not what pipelines are made"),
     "no class at all": (vae(loaded=(None, None), type_hint=[None, None]), "does not say of which class"),
@@ -157,6 +159,7 @@ HARMLESS: dict[str, Change] = {
         ]
     ),
     "nothing loaded when it was saved": vae(loaded=(None, None)),
+    "a hint of what a pipeline of diffusers holds": vae(type_hint=["ltx2", "LTX2Vocoder"]),
     "a hint that is wider": vae(type_hint=["diffusers", "AutoModel"]),
     "a list of numbers": index(sample_sigmas=[1.0, 0.5, 0.25]),
     "blocks cut to a workflow": index(_blocks_class_name="SequentialPipelineBlocks"),

@@ -11,6 +11,7 @@ from diffusers import (
     ErnieImageTransformer2DModel,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinInpaintPipeline,
+    Flux2KleinKVPipeline,
     Flux2KleinPipeline,
     Flux2Pipeline,
     Flux2Transformer2DModel,
@@ -37,6 +38,11 @@ def flux2_klein_base() -> DiffusionPipeline:
 
 def flux2_klein_inpaint() -> DiffusionPipeline:
     return Flux2KleinInpaintPipeline(**_klein_parts(), is_distilled=False)
+
+
+def flux2_klein_kv() -> DiffusionPipeline:
+    """Keys and values of the given picture are computed in the first step alone."""
+    return Flux2KleinKVPipeline(**_klein_parts(), is_distilled=True)
 
 
 def _klein_parts() -> dict[str, Any]:

@@ -14,10 +14,14 @@ from diffusers import (
     DiffusionPipeline,
     FlowMatchEulerDiscreteScheduler,
     FluxControlImg2ImgPipeline,
+    FluxControlInpaintPipeline,
+    FluxControlNetModel,
+    FluxControlNetPipeline,
     FluxControlPipeline,
     FluxFillPipeline,
     FluxImg2ImgPipeline,
     FluxInpaintPipeline,
+    FluxKontextInpaintPipeline,
     FluxKontextPipeline,
     FluxTransformer2DModel,
     OvisImagePipeline,
@@ -68,6 +72,21 @@ def flux_control() -> DiffusionPipeline:
 
 def flux_control_img2img() -> DiffusionPipeline:
     return FluxControlImg2ImgPipeline(**_flux_parts(in_channels=2 * PACKED, out_channels=PACKED))
+
+
+def flux_control_inpaint() -> DiffusionPipeline:
+    return FluxControlInpaintPipeline(**_flux_parts(in_channels=2 * PACKED, out_channels=PACKED))
+
+
+def flux_controlnet() -> DiffusionPipeline:
+    controlnet = FluxControlNetModel(
+        **BLOCKS, in_channels=PACKED, pooled_projection_dim=TEXT_WIDTH, axes_dims_rope=[4, 6, 6]
+    )
+    return FluxControlNetPipeline(**_flux_parts(), controlnet=controlnet)
+
+
+def flux_kontext_inpaint() -> DiffusionPipeline:
+    return FluxKontextInpaintPipeline(**_flux_parts())
 
 
 def _flux_parts(**settings: Any) -> dict[str, Any]:

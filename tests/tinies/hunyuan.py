@@ -37,17 +37,17 @@ CHANNELS = 4  # of the latents
 
 def hunyuan_skyreels_i2v() -> DiffusionPipeline:
     """The picture's latents beside the noise."""
-    transformer = HunyuanVideoTransformer3DModel(**_sizes(in_channels=2 * CHANNELS))
-    return HunyuanSkyreelsImageToVideoPipeline(**_parts(), transformer=transformer)
+    transformer = HunyuanVideoTransformer3DModel(**sizes(in_channels=2 * CHANNELS))
+    return HunyuanSkyreelsImageToVideoPipeline(**parts(), transformer=transformer)
 
 
 def framepack() -> DiffusionPipeline:
     """A clip grows window by window, from its end to its start."""
     transformer = HunyuanVideoFramepackTransformer3DModel(
-        **_sizes(), has_image_proj=True, image_proj_dim=IMAGE_WIDTH, has_clean_x_embedder=True
+        **sizes(), has_image_proj=True, image_proj_dim=IMAGE_WIDTH, has_clean_x_embedder=True
     )
     return HunyuanVideoFramepackPipeline(
-        **_parts(),
+        **parts(),
         transformer=transformer,
         image_encoder=siglip(),
         feature_extractor=SiglipImageProcessor(size={"height": 32, "width": 32}),
@@ -78,7 +78,7 @@ def siglip() -> SiglipVisionModel:
     return SiglipVisionModel(config)
 
 
-def _sizes(*, in_channels: int = CHANNELS) -> dict[str, Any]:
+def sizes(*, in_channels: int = CHANNELS) -> dict[str, Any]:
     return {
         "in_channels": in_channels,
         "out_channels": CHANNELS,
@@ -93,7 +93,7 @@ def _sizes(*, in_channels: int = CHANNELS) -> dict[str, Any]:
     }
 
 
-def _parts() -> dict[str, Any]:
+def parts() -> dict[str, Any]:
     vae = AutoencoderKLHunyuanVideo(
         latent_channels=CHANNELS, block_out_channels=(4, 4, 4, 4), layers_per_block=1, norm_num_groups=2
     )

@@ -127,12 +127,13 @@ def unet(**settings: Any) -> UNet2DConditionModel:
     )
 
 
-def unet_xl() -> UNet2DConditionModel:
+def unet_xl(**settings: Any) -> UNet2DConditionModel:
     return unet(
         cross_attention_dim=2 * TEXT_WIDTH,  # both encoders' hidden states side by side
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
         projection_class_embeddings_input_dim=6 * 8 + TEXT_WIDTH,  # six numbers of sizes, and the pooled text
+        **settings,
     )
 
 

@@ -10,6 +10,7 @@ from diffusers import (
     CogVideoXDDIMScheduler,
     CogView3PlusPipeline,
     CogView3PlusTransformer2DModel,
+    CogView4ControlPipeline,
     CogView4Pipeline,
     CogView4Transformer2DModel,
     DiffusionPipeline,
@@ -19,10 +20,14 @@ from diffusers import (
     HiDreamImageTransformer2DModel,
     Lumina2Pipeline,
     Lumina2Transformer2DModel,
+    LuminaNextDiT2DModel,
+    LuminaPipeline,
     PixArtAlphaPipeline,
+    PixArtSigmaPAGPipeline,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
     PRXPipeline,
+    PRXPixelPipeline,
     PRXTransformer2DModel,
 )
 from transformers import ByT5Tokenizer
@@ -41,27 +46,19 @@ from tests.tinies.image import image_autoencoder
 
 
 def pixart_alpha() -> DiffusionPipeline:
-    return PixArtAlphaPipeline(
-        tokenizer=ByT5Tokenizer(),
-        text_encoder=t5(),
-        vae=image_autoencoder(),
-        transformer=_pixart(),
-        scheduler=DPMSolverMultistepScheduler(),
-    )
+    return PixArtAlphaPipeline(**_pixart_parts())
 
 
 def pixart_sigma() -> DiffusionPipeline:
-    return PixArtSigmaPipeline(
-        tokenizer=ByT5Tokenizer(),
-        text_encoder=t5(),
-        vae=image_autoencoder(),
-        transformer=_pixart(),
-        scheduler=DPMSolverMultistepScheduler(),
-    )
+    return PixArtSigmaPipeline(**_pixart_parts())
 
 
-def _pixart() -> PixArtTransformer2DModel:
-    return PixArtTransformer2DModel(
+def pixart_sigma_pag() -> DiffusionPipeline:
+    return PixArtSigmaPAGPipeline(**_pixart_parts(), pag_applied_layers="blocks.1")
+
+
+def _pixart_parts() -> dict[str, Any]:
+    transformer = PixArtTransformer2DModel(
         sample_size=8,
         num_layers=2,
         attention_head_dim=16,
@@ -69,6 +66,13 @@ def _pixart() -> PixArtTransformer2DModel:
         cross_attention_dim=32,
         caption_channels=TEXT_WIDTH,
     )
+    return {
+        "tokenizer": ByT5Tokenizer(),
+        "text_encoder": t5(),
+        "vae": image_autoencoder(),
+        "transformer": transformer,
+        "scheduler": DPMSolverMultistepScheduler(),
+    }
 
 
 def aura_flow() -> DiffusionPipeline:
@@ -117,19 +121,47 @@ def cogview3() -> DiffusionPipeline:
 
 
 def cogview4() -> DiffusionPipeline:
-    transformer = CogView4Transformer2DModel(**_COGVIEW)
-    return CogView4Pipeline(
+    return CogView4Pipeline(**_cogview4_parts(), transformer=CogView4Transformer2DModel(**_COGVIEW))
+
+
+def cogview4_control() -> DiffusionPipeline:
+    """The picture's latents beside the noise."""
+    transformer = CogView4Transformer2DModel(**_COGVIEW | {"in_channels": 8})
+    return CogView4ControlPipeline(**_cogview4_parts(), transformer=transformer)
+
+
+def _cogview4_parts() -> dict[str, Any]:
+    scheduler = FlowMatchEulerDiscreteScheduler(
+        base_shift=0.25,
+        max_shift=0.75,
+        base_image_seq_len=256,
+        use_dynamic_shifting=True,
+        time_shift_type="linear",
+    )
+    return {
+        "tokenizer": ByT5Tokenizer(),
+        "text_encoder": glm(),
+        "vae": image_autoencoder(),
+        "scheduler": scheduler,
+    }
+
+
+def lumina() -> DiffusionPipeline:
+    transformer = LuminaNextDiT2DModel(
+        sample_size=8,
+        hidden_size=32,
+        num_layers=2,
+        num_attention_heads=2,
+        num_kv_heads=1,
+        multiple_of=16,
+        cross_attention_dim=TEXT_WIDTH,
+    )
+    return LuminaPipeline(
         tokenizer=ByT5Tokenizer(),
-        text_encoder=glm(),
+        text_encoder=gemma2(),
         vae=image_autoencoder(),
         transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(
-            base_shift=0.25,
-            max_shift=0.75,
-            base_image_seq_len=256,
-            use_dynamic_shifting=True,
-            time_shift_type="linear",
-        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(),
     )
 
 
@@ -156,8 +188,17 @@ def lumina2() -> DiffusionPipeline:
 
 
 def prx() -> DiffusionPipeline:
+    return PRXPipeline(**_prx_parts(in_channels=4), vae=image_autoencoder())
+
+
+def prx_pixel() -> DiffusionPipeline:
+    """Without an autoencoder: it denoises pixels."""
+    return PRXPixelPipeline(**_prx_parts(in_channels=3), prompt_max_tokens=64)
+
+
+def _prx_parts(*, in_channels: int) -> dict[str, Any]:
     transformer = PRXTransformer2DModel(
-        in_channels=4,
+        in_channels=in_channels,
         context_in_dim=TEXT_WIDTH,
         hidden_size=32,
         mlp_ratio=2.0,
@@ -165,13 +206,12 @@ def prx() -> DiffusionPipeline:
         depth=2,
         axes_dim=[8, 8],
     )
-    return PRXPipeline(
-        tokenizer=ByT5Tokenizer(model_max_length=64),
-        text_encoder=t5(),  # in place of T5Gemma's, whose config diffusers wraps as it loads
-        vae=image_autoencoder(),
-        transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-    )
+    return {
+        "tokenizer": ByT5Tokenizer(model_max_length=64),
+        "text_encoder": t5(),  # in place of T5Gemma's, whose config diffusers wraps as it loads
+        "transformer": transformer,
+        "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0),
+    }
 
 
 def hidream() -> DiffusionPipeline:

@@ -24,15 +24,16 @@ _SOUND_CHANNELS = 2 * _MEL_BINS // 4  # of 2 latent channels, whose bands lie si
 
 
 def ltx2() -> DiffusionPipeline:
-    return LTX2Pipeline(**_parts())
+    return LTX2Pipeline(**parts())
 
 
 def ltx2_hdr() -> DiffusionPipeline:
     """Return one that renders linear light, with values beyond one."""
-    return LTX2HDRPipeline(**_parts())
+    return LTX2HDRPipeline(**parts())
 
 
-def _parts() -> dict[str, Any]:
+def parts(**settings: Any) -> dict[str, Any]:
+    """settings: of the transformer."""
     transformer = LTX2VideoTransformer3DModel(
         in_channels=8,
         out_channels=8,
@@ -46,6 +47,7 @@ def _parts() -> dict[str, Any]:
         audio_cross_attention_dim=16,
         num_layers=2,
         caption_channels=TEXT_WIDTH,
+        **settings,
     )
     scheduler = FlowMatchEulerDiscreteScheduler(
         use_dynamic_shifting=True,

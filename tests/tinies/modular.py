@@ -14,15 +14,20 @@ from diffusers import (
     CosmosTransformer3DModel,
     FlowMatchEulerDiscreteScheduler,
     FluxModularPipeline,
+    HeliosModularPipeline,
+    LTX2ModularPipeline,
     LTXModularPipeline,
     ModularPipeline,
+    QwenImageModularPipeline,
+    StableDiffusion3ModularPipeline,
     StableDiffusionXLModularPipeline,
     Wan22ModularPipeline,
     WanModularPipeline,
+    ZImageModularPipeline,
 )
 from transformers import ByT5Tokenizer, Qwen3Config, Qwen3Model
 
-from tests.tinies import image, video, wan
+from tests.tinies import helios, image, ltx2, qwen_image, video, wan, z_image
 from tests.tinies.encoders import TEXT_WIDTH
 
 CHANNELS = 4  # of Anima's latents
@@ -48,6 +53,26 @@ def flux_modular() -> ModularPipeline:
 
 def sdxl_modular() -> ModularPipeline:
     return _of(StableDiffusionXLModularPipeline, image.sdxl().components)
+
+
+def sd3_modular() -> ModularPipeline:
+    return _of(StableDiffusion3ModularPipeline, image.sd3().components)
+
+
+def helios_modular() -> ModularPipeline:
+    return _of(HeliosModularPipeline, helios.helios().components)
+
+
+def ltx2_modular() -> ModularPipeline:
+    return _of(LTX2ModularPipeline, ltx2.parts())
+
+
+def qwen_modular() -> ModularPipeline:
+    return _of(QwenImageModularPipeline, qwen_image.qwen_image().components)
+
+
+def z_image_modular() -> ModularPipeline:
+    return _of(ZImageModularPipeline, z_image.z_image().components)
 
 
 def anima() -> ModularPipeline:

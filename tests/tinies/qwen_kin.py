@@ -14,6 +14,8 @@ from diffusers import (
     LongCatImageTransformer2DModel,
     NucleusMoEImagePipeline,
     NucleusMoEImageTransformer2DModel,
+    QwenImageControlNetModel,
+    QwenImageControlNetPipeline,
     QwenImageEditPipeline,
     QwenImageEditPlusPipeline,
     QwenImageImg2ImgPipeline,
@@ -43,21 +45,29 @@ def qwen_edit_plus() -> DiffusionPipeline:
     return QwenImageEditPlusPipeline(**_edit_parts())
 
 
+def qwen_controlnet() -> DiffusionPipeline:
+    controlnet = QwenImageControlNetModel(**_BLOCKS)
+    return QwenImageControlNetPipeline(**_parts(), controlnet=controlnet)
+
+
 def _edit_parts() -> dict[str, Any]:
     """It takes pictures at a megapixel, whatever is rendered: 64 pixels to a token keep that small."""
     return _parts() | {"vae": autoencoder(levels=6), "processor": sight_processor()}
 
 
+_BLOCKS: dict[str, Any] = {
+    "in_channels": PACKED,
+    "out_channels": 4,
+    "num_layers": 2,
+    "attention_head_dim": 16,
+    "num_attention_heads": 2,
+    "joint_attention_dim": TEXT_WIDTH,
+    "axes_dims_rope": (4, 6, 6),
+}
+
+
 def _parts() -> dict[str, Any]:
-    transformer = QwenImageTransformer2DModel(
-        in_channels=PACKED,
-        out_channels=4,
-        num_layers=2,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=TEXT_WIDTH,
-        axes_dims_rope=(4, 6, 6),
-    )
+    transformer = QwenImageTransformer2DModel(**_BLOCKS)
     return {
         "vae": autoencoder(),
         "text_encoder": qwen(),
@@ -146,9 +156,9 @@ def longcat() -> DiffusionPipeline:
 
 
 def autoencoder(*, levels: int = 4) -> AutoencoderKLQwenImage:
-    """levels: four make eight pixels to a latent, as in the real one."""
+    """levels: four make eight pixels to a latent, as in the real one; more are for large pictures."""
     return AutoencoderKLQwenImage(
-        base_dim=4,
+        base_dim=4 if levels == 4 else 2,
         z_dim=4,
         dim_mult=[1] * levels,
         num_res_blocks=1 if levels == 4 else 0,

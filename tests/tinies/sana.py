@@ -8,6 +8,9 @@ from diffusers import (
     AutoencoderDC,
     DiffusionPipeline,
     DPMSolverMultistepScheduler,
+    SanaControlNetModel,
+    SanaControlNetPipeline,
+    SanaPAGPipeline,
     SanaPipeline,
     SanaSprintImg2ImgPipeline,
     SanaSprintPipeline,
@@ -22,10 +25,22 @@ _LEVELS = 6  # 32 pixels to a latent, as in the real one
 
 
 def sana() -> DiffusionPipeline:
-    scheduler = DPMSolverMultistepScheduler(
+    return SanaPipeline(**_parts(), scheduler=_scheduler())
+
+
+def sana_pag() -> DiffusionPipeline:
+    return SanaPAGPipeline(**_parts(), scheduler=_scheduler(), pag_applied_layers="transformer_blocks.0")
+
+
+def sana_controlnet() -> DiffusionPipeline:
+    controlnet = SanaControlNetModel(**_BLOCKS)
+    return SanaControlNetPipeline(**_parts(), scheduler=_scheduler(), controlnet=controlnet)
+
+
+def _scheduler() -> DPMSolverMultistepScheduler:
+    return DPMSolverMultistepScheduler(
         prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
     )
-    return SanaPipeline(**_parts(), scheduler=scheduler)
 
 
 def sana_sprint() -> DiffusionPipeline:
@@ -42,20 +57,22 @@ def _sprint_parts() -> dict[str, Any]:
     return _parts(guidance_embeds=True, qk_norm="rms_norm_across_heads") | {"scheduler": scheduler}
 
 
+_BLOCKS: dict[str, Any] = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "num_layers": 1,
+    "num_attention_heads": 2,
+    "attention_head_dim": 16,
+    "num_cross_attention_heads": 2,
+    "cross_attention_head_dim": 16,
+    "cross_attention_dim": 32,
+    "caption_channels": TEXT_WIDTH,
+    "sample_size": 32,
+}
+
+
 def _parts(**settings: Any) -> dict[str, Any]:
-    transformer = SanaTransformer2DModel(
-        in_channels=4,
-        out_channels=4,
-        num_layers=1,
-        num_attention_heads=2,
-        attention_head_dim=16,
-        num_cross_attention_heads=2,
-        cross_attention_head_dim=16,
-        cross_attention_dim=32,
-        caption_channels=TEXT_WIDTH,
-        sample_size=32,
-        **settings,
-    )
+    transformer = SanaTransformer2DModel(**_BLOCKS, **settings)
     return {
         "tokenizer": ByT5Tokenizer(),
         "text_encoder": gemma2(),

@@ -16,6 +16,7 @@ from diffusers import (
     HunyuanVideoPipeline,
     HunyuanVideoTransformer3DModel,
     LTXConditionPipeline,
+    LTXI2VLongMultiPromptPipeline,
     LTXImageToVideoPipeline,
     LTXPipeline,
     LTXVideoTransformer3DModel,
@@ -50,6 +51,11 @@ def ltx_i2v() -> DiffusionPipeline:
 def ltx_condition() -> DiffusionPipeline:
     """LTX-Video 0.9.7's kind, whose noise schedule is not shifted by size."""
     return LTXConditionPipeline(**_ltx_parts() | {"scheduler": FlowMatchEulerDiscreteScheduler()})
+
+
+def ltx_long() -> DiffusionPipeline:
+    """Window by window, each of which may have a prompt of its own."""
+    return LTXI2VLongMultiPromptPipeline(**_ltx_parts() | {"scheduler": FlowMatchEulerDiscreteScheduler()})
 
 
 def _ltx_parts() -> dict[str, Any]:

@@ -72,10 +72,8 @@ def test_any_method_of_any_object_can_be_wrapped() -> None:
     assert decoder.decode(4) == 4
 
 
-def test_code_that_looks_at_a_signature_sees_the_methods_own() -> None:
-    class Decoder(nn.Module):
-        def forward(self, latents: Any, num_frames: int = 1) -> None: ...
-
-    decoder = Decoder()
-    with intercept({"it": decoder}, _doubled), intercept({"it": decoder}, _doubled):
-        assert list(inspect.signature(decoder.forward).parameters) == ["latents", "num_frames"]
+def test_what_reads_the_signature_reads_the_modules_own() -> None:
+    module = nn.Linear(2, 2)
+    before = inspect.signature(module.forward)
+    with intercept({"it": module}, _doubled), intercept({"it": module}, _doubled):
+        assert inspect.signature(module.forward) == before

@@ -121,3 +121,33 @@ def test_what_is_switched_for_each_row_is_no_state() -> None:
         with watch.around("unet", network, "unet"):
             network(torch.ones(1, 2))
     assert watch.found is None
+
+
+def left_alone(block: Any, latents: Tensor) -> None:
+    """Keep nothing."""
+
+
+def test_what_a_pipeline_changes_for_a_row_is_noticed_and_put_back_for_the_next() -> None:
+    network = Network(left_alone)
+    watch = StateWatch(networks={"unet": network})
+    network.block.processor = SimpleNamespace(cache={}, scale=3.0)  # as a call sets its own attention
+    with watch.around("unet", network, "unet"):
+        network(torch.ones(1, 2))
+    assert watch.found == "unet.block.processor"
+    watch.restore()
+    assert not hasattr(network.block.processor, "scale")
+
+
+def test_a_change_between_forwards_is_noticed_and_one_for_all_rows_is_not() -> None:
+    network, watch = Network(left_alone), StateWatch()
+    for backend in ("native", "flash"):
+        network.block.backend = backend
+        with watch.around("unet", network, "unet"):
+            network(torch.ones(1, 2))
+        watch.forget()
+    assert watch.found is None
+    for backend in ("native", "flash"):
+        network.block.backend = backend
+        with watch.around("unet", network, "unet"):
+            network(torch.ones(1, 2))
+    assert watch.found == "unet.block.backend"

@@ -50,7 +50,7 @@ def test_every_entry_of_the_table_is_whole() -> None:
         assert preset.match and preset.licence and preset.inputs
         assert {preset.dtype, *preset.dtypes.values()} <= set(NAMES)
         assert set(preset.dtypes) <= set(preset.parameters)
-        assert {"height", "width", "num_inference_steps"} <= set(preset.arguments)
+        assert "num_inference_steps" in preset.arguments and (preset.size or "image" in preset.inputs)
         assert bool({*FRAME_PARAMETERS, "segment_frame_length"} & set(preset.arguments)) == bool(preset.fps)
 
 

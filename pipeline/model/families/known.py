@@ -11,14 +11,20 @@ from framefleet.pipeline.model.families.anyflow import ANYFLOW
 from framefleet.pipeline.model.families.aura_flow import AURA_FLOW
 from framefleet.pipeline.model.families.chroma import CHROMA
 from framefleet.pipeline.model.families.cogvideox import COGVIDEOX
+from framefleet.pipeline.model.families.cosmos3 import COSMOS3
 from framefleet.pipeline.model.families.crafter import DYNAMICRAFTER, VIDEOCRAFTER
+from framefleet.pipeline.model.families.ernie_image import ERNIE_IMAGE
 from framefleet.pipeline.model.families.family import Family
 from framefleet.pipeline.model.families.flux import FLUX
 from framefleet.pipeline.model.families.flux2 import FLUX2, FLUX2_KLEIN
+from framefleet.pipeline.model.families.glm_image import GLM_IMAGE
 from framefleet.pipeline.model.families.helios import HELIOS
+from framefleet.pipeline.model.families.hidream import HIDREAM
 from framefleet.pipeline.model.families.hunyuan import HUNYUANVIDEO
 from framefleet.pipeline.model.families.hunyuan_1_5 import HUNYUANVIDEO_1_5
+from framefleet.pipeline.model.families.hunyuan_image import HUNYUAN_IMAGE
 from framefleet.pipeline.model.families.kandinsky import KANDINSKY
+from framefleet.pipeline.model.families.kandinsky_6 import KANDINSKY_6
 from framefleet.pipeline.model.families.krea import KREA2
 from framefleet.pipeline.model.families.latent_consistency import LATENT_CONSISTENCY
 from framefleet.pipeline.model.families.ltx import LTX
@@ -29,7 +35,7 @@ from framefleet.pipeline.model.families.opensora import OPENSORA
 from framefleet.pipeline.model.families.others import WITHOUT_PRESETS
 from framefleet.pipeline.model.families.pixart import PIXART
 from framefleet.pipeline.model.families.preset import Preset
-from framefleet.pipeline.model.families.qwen_image import QWEN_IMAGE
+from framefleet.pipeline.model.families.qwen_image import QWEN_IMAGE, QWEN_IMAGE_2_1
 from framefleet.pipeline.model.families.sana import SANA, SANA_SPRINT
 from framefleet.pipeline.model.families.sana_video import SANA_IMAGE_TO_VIDEO, SANA_VIDEO
 from framefleet.pipeline.model.families.skyreels import SKYREELS
@@ -64,17 +70,24 @@ RENDERED = (
 _FURTHER = (
     LTX2,
     HUNYUANVIDEO_1_5,
+    KANDINSKY_6,
+    COSMOS3,
     ALLEGRO,
     ANYFLOW,
     SANA_IMAGE_TO_VIDEO,
     FLUX2,
     FLUX2_KLEIN,
     QWEN_IMAGE,
+    QWEN_IMAGE_2_1,
     Z_IMAGE,
     KREA2,
     CHROMA,
     SANA,
     SANA_SPRINT,
+    HUNYUAN_IMAGE,
+    HIDREAM,
+    GLM_IMAGE,
+    ERNIE_IMAGE,
     LUMINA2,
     PIXART,
     AURA_FLOW,

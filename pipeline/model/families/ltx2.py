@@ -26,7 +26,7 @@ LTX2 = Family(
             token=(8, 32, 32),
             width=4096,
             joined=True,
-            licence="LTX-2's own",
+            licence="LTX-2's own: its community licence",
             note="Makes sound too. `stg_scale` and `modality_scale` above their least cost a forward each.",
         ),
     ),

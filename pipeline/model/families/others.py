@@ -25,7 +25,6 @@ WITHOUT_PRESETS = (
     ),
     Family(prefix="HunyuanSkyreels", fps=24, sends=("sigmas",)),
     Family(prefix="Ideogram4", reads_guidance_once=True),
-    Family(prefix="Kandinsky6", fps=24, sends=()),
     Family(prefix="Kolors", siblings=_redrawn("Kolors", noising=None)),
     Family(prefix="Latte", default_size="config", frame_factor=0, fps=8, joins_prompts=True),
     Family(prefix="Lucy", fps=24, sends=()),

@@ -62,6 +62,12 @@ class Preset:
             for key, value in values.items()
         )
 
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Native height and width; None where they are those of the picture that it starts from."""
+        found = self.arguments.get("height"), self.arguments.get("width")
+        return (int(found[0]), int(found[1])) if found[0] and found[1] else None
+
     def weights_gb(self) -> dict[str, float]:
         """Return what each component's weights take on a GPU with `dtype: auto`."""
         return self._gb(self.parameters)

@@ -21,7 +21,7 @@ SANA = Family(
             token=(1, 32, 32),
             width=2240,
             joined=True,
-            licence="NVIDIA's own",
+            licence="NSCL v2-custom, NVIDIA's",
         ),
     ),
 )
@@ -43,7 +43,7 @@ SANA_SPRINT = Family(
             held=dict(transformer=130, text_encoder=590),
             token=(1, 32, 32),
             width=2240,
-            licence="NVIDIA's own",
+            licence="NSCL v2-custom, NVIDIA's",
             scheduler="SCM",
             note="With other than 2 steps, `intermediate_timesteps` is to be null, which no cell can say.",
         ),

@@ -22,7 +22,7 @@ _480P = Preset(
     token=(4, 16, 16),
     width=2240,
     joined=True,
-    licence="see its card",
+    licence="nvidia-open-model",
     scheduler="DPMSolver, flow_shift 8",
     note="The argument is `frames`. Sizes near one of its own are rendered at that, and resized.",
 )

@@ -24,7 +24,7 @@ _LARGE = Preset(
     held=dict(transformer=584, text_encoder=1050),
     token=(4, 16, 16),
     width=5120,
-    licence="Skywork's own",
+    licence="skywork-license",
     scheduler="UniPC, flow_shift 8",
     note="The 720P model also renders 720 x 1280, 121 frames.",
 )

@@ -6,6 +6,7 @@ An estimate: weights are counted, activations are a rule of thumb. Nothing was m
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil
 from typing import Literal
 
 from framefleet.pipeline.model.families.preset import Preset
@@ -21,6 +22,8 @@ WIDTHS = 16
 VALUE_BYTES = 2
 # What says how many frames are denoised at once.
 _CLIP = (*FRAME_PARAMETERS, "segment_frame_length")
+# What pipelines bring pictures to whose size they keep.
+A_MEGAPIXEL = (1024, 1024)
 # CUDA itself, its libraries' workspaces, and the autoencoder at work on one tile.
 FIXED_GB = 2.0
 
@@ -38,9 +41,9 @@ def peak_gb(preset: Preset, offload: _Offload) -> float:
 def activations_gb(preset: Preset) -> float:
     """Return what the denoiser computes with at its native size, for one row."""
     frames = next((preset.arguments[name] for name in _CLIP if name in preset.arguments), 1)
-    height, width = preset.arguments["height"], preset.arguments["width"]
+    height, width = preset.size or A_MEGAPIXEL
     step, *pixels = preset.token
-    tokens = (1 + (int(frames) - 1) // step) * (int(height) // pixels[0]) * (int(width) // pixels[1])
+    tokens = (1 + (int(frames) - 1) // step) * ceil(height / pixels[0]) * ceil(width / pixels[1])
     return tokens * preset.width * WIDTHS * VALUE_BYTES * (2 if preset.joined else 1) / 1e9
 
 

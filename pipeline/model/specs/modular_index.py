@@ -6,7 +6,9 @@ another revision. diffusers would fetch it. Here all that is loaded lies beside 
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from framefleet.pipeline.errors import ModelError
@@ -59,7 +61,7 @@ def _class_of(name: str, entry: list[Any], where: str) -> tuple[str, str] | None
     for classes in (loaded, hint):  # of what is not there too: a script's loader imports it all the same
         if classes not in (None, [None, None]) and not _is_class(classes):
             raise _odd(name, f"{classes!r} names no class", where)
-        if _is_class(classes) and classes[0] not in LOADED_FROM:
+        if _is_class(classes) and not _is_loaded_from(classes[0]):
             raise _odd(name, f"{classes[0]!r} is none of {' and '.join(LOADED_FROM)}", where)
     if said.get("pretrained_model_name_or_path", said.get("repo")) is None:
         return None
@@ -70,6 +72,13 @@ def _class_of(name: str, entry: list[Any], where: str) -> tuple[str, str] | None
         if _is_class(classes):
             return classes[0], classes[1]
     raise ModelError(f"{where} does not say of which class {name} is", _WHOLE)
+
+
+def _is_loaded_from(library: str) -> bool:
+    """Some pipelines of diffusers hold components of their own: LTX-2 its connectors."""
+    places = getattr(importlib.util.find_spec("diffusers"), "submodule_search_locations", None) or []
+    found = (Path(place, "pipelines", library, "__init__.py").is_file() for place in places)
+    return library in LOADED_FROM or (library.isidentifier() and any(found))
 
 
 def _is_class(value: Any) -> bool:

@@ -38,7 +38,7 @@ MODELS: dict[str, InputKind] = {"image_model": "image", "keyframe_model": "video
 
 # What framefleet sets itself, or what would make one row several clips.
 PLUMBING = re.compile(
-    r"output_type|return_dict|generator|(\w+_)?callback.*|batch_size|num_(videos|images|waveforms)_per_prompt"
+    r"output_type|return_dict|generator|seed|(\w+_)?callback.*|batch_size|num_(videos|images|waveforms)_per_prompt"
 )
 _KINDS: dict[Any, ScalarKind] = {str: "str", bool: "bool", int: "int", float: "float"}
 PART_KINDS: dict[ListKind, ScalarKind] = {"list[int]": "int", "list[float]": "float", "list[str]": "str"}
@@ -63,14 +63,24 @@ class Parameter:
 
 def parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
     """Return the named parameters of `function` in order, without `self` and the catch-alls."""
-    try:
-        signature = inspect.signature(function, eval_str=True)
-    except (NameError, TypeError):  # annotations meant for type checkers only
-        signature = inspect.signature(function)
+    known = getattr(inspect.unwrap(function), "__globals__", {})
     fixed = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return tuple(
-        parameter_of(p) for p in signature.parameters.values() if p.kind in fixed and p.name != "self"
+        parameter_of(_evaluated(p, known))
+        for p in inspect.signature(function).parameters.values()
+        if p.kind in fixed and p.name != "self"
     )
+
+
+def _evaluated(parameter: inspect.Parameter, known: dict[str, Any]) -> inspect.Parameter:
+    """Return it with its annotation as an object, or as text where that is for type checkers only."""
+    holder = type("Holder", (), {"__annotations__": {"given": parameter.annotation}})
+    try:
+        return parameter.replace(
+            annotation=inspect.get_annotations(holder, globals=known, eval_str=True)["given"]
+        )
+    except (NameError, TypeError, AttributeError):
+        return parameter
 
 
 def parameter_of(parameter: inspect.Parameter) -> Parameter:

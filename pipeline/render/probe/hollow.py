@@ -61,6 +61,7 @@ class _Shapes:
 
     def __init__(self, call: Callable[..., Any], meta: _Tensors, *, ends: bool) -> None:
         self._call, self._meta, self._ends = call, meta, ends
+        self.__wrapped__ = call  # what reads the signature of `forward` reads the network's
         self._known: dict[Hashable, Any] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
