@@ -34,7 +34,6 @@ def intercept(objects: Mapping[str, Any], around: Around, *, method: str = "forw
 
 
 def _in_place_of(original: Callable[..., Any], other: partial[Any]) -> partial[Any]:
-    """Let `inspect.signature` read the original's: modular denoisers pass only what `forward` names, and Stable
-    Video Diffusion looks at its autoencoder's."""
+    """Let `inspect.signature` read the original's, as modular denoisers and Stable Video Diffusion do."""
     other.__wrapped__ = original  # type: ignore[attr-defined]
     return other
