@@ -5,6 +5,7 @@ Ends with the first of its contexts, whatever became of the driver's part.
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -61,6 +62,8 @@ class Start:
         """Return what was begun; meanwhile call `waiting` now and then. Raises FleetError where it fails."""
         while not self._is_there.wait(LOOK_S):
             waiting()
+        if threading.current_thread() is threading.main_thread():  # Ray puts its own, which aborts, there
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
         if self._fleet is None:
             assert self._error is not None
             raise self._error
