@@ -48,8 +48,9 @@ class Start:
             self._warm = self._stack.enter_context(warm(threads=threads))
 
     def begin(self, setup: WorkerSetup, pipeline: str) -> None:
-        """Begin to start Ray and one worker. pipeline: the class of its model's."""
+        """Begin to start Ray and one worker, unless that was begun. pipeline: the class of its model's."""
         if self._thread is not None:
+            _keep_sigterm()
             return
         self.import_libraries(device=setup.model.device, threads=setup.model.threads)
         if self._warm:
@@ -62,8 +63,8 @@ class Start:
         """Return what was begun; meanwhile call `waiting` now and then. Raises FleetError where it fails."""
         while not self._is_there.wait(LOOK_S):
             waiting()
-        if threading.current_thread() is threading.main_thread():  # Ray puts its own, which aborts, there
-            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+            _keep_sigterm()
+        _keep_sigterm()
         if self._fleet is None:
             assert self._error is not None
             raise self._error
@@ -95,3 +96,9 @@ class Start:
         self._thread.join()
         if self._error is not error and self._error is not None:
             raise self._error
+
+
+def _keep_sigterm() -> None:
+    """Put this process's handler back: Ray, which starts in another thread, has put one that aborts there."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
