@@ -1,6 +1,6 @@
 # Every target sets up .venv by itself; nothing but Python 3.11 to 3.13 and make is needed.
 .DEFAULT_GOAL := help
-.PHONY: .venv bench check demo help test
+.PHONY: .venv bench check conformance demo help test
 
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
@@ -28,6 +28,9 @@ demo: .venv/.installed  ## Render the shipped table with two CPU workers and sho
 test: .venv/.installed  ## Run every test, the quick ones first
 	$(BIN)/python -m pytest -q -rfEs -n 2 --dist worksteal tests/unit tests/property tests/models tests/gpu
 	$(BIN)/python -m pytest -q -rfEs -n 3 --dist loadfile --no-loadscope-reorder tests/cluster
+
+conformance: .venv/.installed  ## Measure every class of diffusers that has a tiny pipeline, and write docs/models.md
+	$(BIN)/python -m tests.conformance
 
 check: .venv/.installed  ## Lint, formatting, types, who may import whom, and what texts name
 	$(BIN)/ruff check .
