@@ -54,7 +54,7 @@ def test_a_second_renderer_searches_nothing_and_its_frames_are_the_same(model: M
 
 def test_with_remember_off_nothing_is_kept_and_nothing_read(model: Model) -> None:
     rendered(model, Batching(max_rows=2, min_gain=0, remember=False))
-    assert not Path(os.environ["FRAMEFLEET_CACHE"]).exists()
+    assert not Path(os.environ["FRAMEFLEET_CACHE"], "probes").exists()
 
 
 def test_whatever_changes_kernels_or_modules_makes_other_surroundings(
