@@ -125,6 +125,50 @@ def test_lists_of_unequal_lengths_share_where_the_network_sees_no_difference(
     assert network.rows[-1] == expected
 
 
+@pytest.mark.parametrize("lengths", [(3, 5), (5, 3)])
+def test_rows_of_one_length_prove_nothing_of_rows_of_several(lengths: tuple[int, int]) -> None:
+    network = Padding(leaks=True)
+    batcher = batcher_of(network, max_rows=16)
+    arguments = [([torch.full((lengths[i // 16],), i + 1.0)], torch.tensor([2.0])) for i in range(32)]
+    with torch.no_grad():
+        alone = [network(*own) for own in arguments]
+    for rows in [range(16), range(16, 32)] * 3 + [range(8, 24)] * 3:
+        tasks = render(batcher, *(lambda own=arguments[row]: network(*own) for row in rows))
+        assert all(torch.equal(task.value[0], alone[row][0]) for task, row in zip(tasks, rows, strict=True))
+    assert network.rows[-1] == 8
+
+
+class Attending(nn.Module):
+    """Masks what fills rows up only where lengths differ; masked, large values round otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = Masked()
+        self.rows: list[int] = []
+
+    def forward(self, rows: list[Tensor]) -> list[Tensor]:
+        self.rows.append(len(rows))
+        lengths = [len(row) for row in rows]
+        padded = torch.stack([torch.cat([row, row.new_zeros(8 - len(row))]) for row in rows])
+        mask = None if len(set(lengths)) == 1 else padded != 0
+        return [h[:n] for h, n in zip(self.layer(padded, mask), lengths, strict=True)]
+
+
+class Masked(nn.Module):
+    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        return hidden if mask is None else torch.where(hidden > 100, hidden * 1.001, hidden)
+
+
+def test_rows_of_several_lengths_are_parted_where_only_they_need_a_mask() -> None:
+    network = Attending()
+    batcher = batcher_of(network, max_rows=16)
+    for size in (1.0, 1.0, 1.0, 200.0):  # what the first rows do not show
+        arguments = [[torch.full((3 + i % 2,), size + i)] for i in range(16)]
+        tasks = render(batcher, *(lambda own=own: network(own) for own in arguments))
+        assert all(torch.equal(t.value[0], own[0]) for t, own in zip(tasks, arguments, strict=True))
+    assert network.rows[-1] == 8
+
+
 class Remembering(nn.Module):
     """Writes to a cache at its first call for a row and reads it at the next, as Qwen-Image 2.1 does."""
 

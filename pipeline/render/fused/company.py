@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from framefleet.pipeline.render.fused.calls import EACH, LIST, Axes, Call, fingerprint, masks_of
+from framefleet.pipeline.render.fused.calls import EACH, LIST, Axes, Call, are_unlike, fingerprint, masks_of
 from framefleet.pipeline.render.fused.pins import Traces, look_inside
 
 # Prompts have some hundred lengths, and pairs of them with negative ones; a forgotten one is looked at again.
@@ -30,7 +30,7 @@ class Company:
 
     def __init__(self) -> None:
         self._looks: OrderedDict[Hashable, Hashable] = OrderedDict()  # by the shapes of calls with lists
-        self._proven: set[Hashable] = set()  # shapes of such calls
+        self._proven: set[tuple[Hashable, bool]] = set()  # of such calls, see `_in_company`
         self._masks: dict[Hashable, tuple[int, ...]] = {}  # by shape
         self._axes: dict[Hashable, Axes] = {}  # by look, where they are not the usual ones
         self._supposed: dict[Hashable, dict[int, int]] = {}  # by look: axes by leaf that were not tried yet
@@ -63,22 +63,22 @@ class Company:
         self._learn(call, (call.module, digest.digest()))
 
     def is_proven(self, calls: Sequence[Call]) -> bool:
-        """Whether all of them have shared a forward of their look before, and kept their bits."""
-        return not calls[0].has_lists or all(call.shape in self._proven for call in calls)
+        """Whether all of them have shared a forward in such company before, and kept their bits."""
+        return not calls[0].has_lists or _in_company(calls) <= self._proven
 
     def prove(self, calls: Sequence[Call]) -> None:
         """These calls shared a forward and kept their bits."""
         if calls[0].has_lists:
-            self._proven.update(call.shape for call in calls)
+            self._proven |= _in_company(calls)
 
     def part_ways(self, calls: Sequence[Call]) -> bool:
         """From now on those of them that were not proven share with calls of the very same shape only.
 
         Return whether that changes anything.
         """
-        parted = [call for call in calls if call.has_lists and call.shape not in self._proven]
-        if len({call.shape for call in calls}) == 1:
+        if not are_unlike(calls):
             return False
+        parted = [call for call in calls if (call.shape, True) not in self._proven]
         for call in parted:
             self._learn(call, call.shape)
         return bool(parted)
@@ -150,7 +150,17 @@ class Company:
     def _learn(self, call: Call, look: Hashable) -> None:
         self._looks[call.shape] = look
         if len(self._looks) > _REMEMBERED:
-            self._proven.discard(self._looks.popitem(last=False)[0])
+            shape, _ = self._looks.popitem(last=False)
+            self._proven -= {(shape, False), (shape, True)}
+
+
+def _in_company(calls: Sequence[Call]) -> set[tuple[Hashable, bool]]:
+    """What a shared forward proves of its calls: each one's shape, and whether others had other shapes.
+
+    Rows of one length prove nothing of others: a network may then need no mask, or count from the longest.
+    """
+    is_mixed = are_unlike(calls)
+    return {(call.shape, is_mixed) for call in calls}
 
 
 def _ways_of(column: tuple[Any, ...], batch: int) -> list[int | None]:

@@ -18,9 +18,16 @@ from framefleet.pipeline.memory import free_memory, is_out_of_memory
 from framefleet.pipeline.model.options.attention import Attention
 from framefleet.pipeline.model.options.regions import has_compiled
 from framefleet.pipeline.render.fused.batching import Batching
-from framefleet.pipeline.render.fused.calls import Call, adapters_of, tensor_sizes
+from framefleet.pipeline.render.fused.calls import Call, adapters_of, are_unlike, tensor_sizes
 from framefleet.pipeline.render.fused.company import Company
-from framefleet.pipeline.render.fused.exact import are_close, are_equal, masks_matter, probe, traced
+from framefleet.pipeline.render.fused.exact import (
+    are_close,
+    are_equal,
+    is_joined_inside,
+    masks_matter,
+    probe,
+    traced,
+)
 from framefleet.pipeline.render.fused.joining import hand_back, layouts, with_holders
 from framefleet.pipeline.render.fused.kept_state import StateWatch
 from framefleet.pipeline.render.fused.methods import Method, Methods
@@ -319,8 +326,12 @@ class Forwards:
 
     def _judge(self, calls: Sequence[Call], outputs: Sequence[Any], plan: Plan) -> None:
         """Let calls with lists of other shapes share a size that is proven, if they keep their bits too."""
-        agree = are_equal if self._batching.mode == "exact" else are_close
-        if agree(self._run_fused(calls, plan), outputs):
+        method, is_exact = self.methods[calls[0].module], self._batching.mode == "exact"
+        agree = are_equal if is_exact else are_close
+        does_hold = agree(self._run_fused(calls, plan), outputs)
+        if is_exact and does_hold and are_unlike(calls):
+            does_hold = is_joined_inside(method.network, method.call, calls, plan)
+        if does_hold:
             self._company.prove(calls)
         else:
             self._company.part_ways(calls)
