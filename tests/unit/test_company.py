@@ -10,6 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from framefleet.pipeline.render.fused.batcher import RowTask
+from framefleet.pipeline.render.fused.calls import parse_call
+from framefleet.pipeline.render.fused.company import Company
+from framefleet.pipeline.render.fused.joining import Layout
+from framefleet.pipeline.render.fused.pins import Trace
 from tests.unit.denoising import batcher_of, render
 
 ROWS = 4
@@ -136,6 +140,17 @@ def test_rows_of_one_length_prove_nothing_of_rows_of_several(lengths: tuple[int,
         tasks = render(batcher, *(lambda own=arguments[row]: network(*own) for row in rows))
         assert all(torch.equal(task.value[0], alone[row][0]) for task, row in zip(tasks, rows, strict=True))
     assert network.rows[-1] == 8
+
+
+def test_what_lists_prove_holds_with_the_same_pins_only() -> None:
+    calls = [parse_call("network", ([torch.ones(length)],), {}) for length in (3, 5)]
+    row_by_row = {"layer": [Trace((Layout((3,), (1,)),), ())]}
+    in_other_strides = {"layer": [Trace((Layout((3,), (2,)),), ())]}
+    company = Company()
+    company.prove(calls, row_by_row)
+    assert company.is_proven(calls, row_by_row)
+    assert not company.is_proven(calls, in_other_strides)
+    assert not company.is_proven(calls[:1], row_by_row)  # nor among rows of one length
 
 
 class Attending(nn.Module):

@@ -117,8 +117,8 @@ def _holds_for_others(module: nn.Module, forward: Forward, calls: Sequence[Call]
     Some networks cut the text of a single row off at its length, where they mask that of several: such rows
     agree as long as every text is full, and in half precision also by chance.
     """
-    if are_unlike(calls):
-        return is_joined_inside(module, forward, calls, plan)
+    if are_unlike(calls) and not is_joined_inside(module, forward, calls, plan):
+        return False
     if not masks_of(calls[0]):
         return True
     if masks_matter(module, forward, calls[0]):

@@ -138,7 +138,7 @@ class Forwards:
             return [self._run_one(calls[0])]
         try:
             plan = self._plans.get(self._kind(calls))
-            if plan and self._company.is_proven(calls):
+            if plan and self._company.is_proven(calls, plan.pins):
                 return self._run_proven(calls, plan)
             return [Result(output, None, 1) for output in self._try_size(calls)]
         except Exception as error:  # whatever a model raises; each row alone shows whose it is
@@ -243,7 +243,7 @@ class Forwards:
                 seconds = self._compared(sizes, calls, plan, again)
         if is_sound and sizes.pays(size, seconds=seconds):
             self._plans[self._kind(calls)] = plan
-            self._company.prove(calls)
+            self._company.prove(calls, plan.pins)
             self._settle(calls, "pays", seconds=seconds, plan=plan)
             return
         if not is_sound and self._company.part_ways(calls):
@@ -283,7 +283,7 @@ class Forwards:
         log.info("%s: %d rows at once, %d modules pinned, as remembered", call.module, kind.rows, len(pins))
         self._plans[kind] = plan
         self._company.join_by(call, kind.axes)
-        self._company.prove(calls)
+        self._company.prove(calls, plan.pins)
         self._findings.confirm(kind, plan.pins)
         return True
 
@@ -332,9 +332,9 @@ class Forwards:
         if is_exact and does_hold and are_unlike(calls):
             does_hold = is_joined_inside(method.network, method.call, calls, plan)
         if does_hold:
-            self._company.prove(calls)
-        else:
-            self._company.part_ways(calls)
+            self._company.prove(calls, plan.pins)
+        elif not self._company.part_ways(calls):
+            self._sizes_of(calls[0]).refuse(len(calls), is_final=True)
 
     def _kind(self, calls: Sequence[Call]) -> Kind:
         company = self._company
