@@ -10,6 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from framefleet.pipeline.render.fused.batcher import RowTask
+from framefleet.pipeline.render.fused.calls import parse_call
+from framefleet.pipeline.render.fused.company import Company
+from framefleet.pipeline.render.fused.joining import Layout
+from framefleet.pipeline.render.fused.pins import Trace
 from tests.unit.denoising import batcher_of, render
 
 ROWS = 4
@@ -123,6 +127,61 @@ def test_lists_of_unequal_lengths_share_where_the_network_sees_no_difference(
         assert [task.error for task in tasks] == [None] * ROWS
         assert all(torch.equal(t.value[0], own[0]) for t, own in zip(tasks, alone, strict=True))
     assert network.rows[-1] == expected
+
+
+@pytest.mark.parametrize("lengths", [(3, 5), (5, 3)])
+def test_rows_of_one_length_prove_nothing_of_rows_of_several(lengths: tuple[int, int]) -> None:
+    network = Padding(leaks=True)
+    batcher = batcher_of(network, max_rows=16)
+    arguments = [([torch.full((lengths[i // 16],), i + 1.0)], torch.tensor([2.0])) for i in range(32)]
+    with torch.no_grad():
+        alone = [network(*own) for own in arguments]
+    for rows in [range(16), range(16, 32)] * 3 + [range(8, 24)] * 3:
+        tasks = render(batcher, *(lambda own=arguments[row]: network(*own) for row in rows))
+        assert all(torch.equal(task.value[0], alone[row][0]) for task, row in zip(tasks, rows, strict=True))
+    assert network.rows[-1] == 8
+
+
+def test_what_lists_prove_holds_with_the_same_pins_only() -> None:
+    calls = [parse_call("network", ([torch.ones(length)],), {}) for length in (3, 5)]
+    row_by_row = {"layer": [Trace((Layout((3,), (1,)),), ())]}
+    in_other_strides = {"layer": [Trace((Layout((3,), (2,)),), ())]}
+    company = Company()
+    company.prove(calls, row_by_row)
+    assert company.is_proven(calls, row_by_row)
+    assert not company.is_proven(calls, in_other_strides)
+    assert not company.is_proven(calls[:1], row_by_row)  # nor among rows of one length
+
+
+class Attending(nn.Module):
+    """Masks what fills rows up only where lengths differ; masked, large values round otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = Masked()
+        self.rows: list[int] = []
+
+    def forward(self, rows: list[Tensor]) -> list[Tensor]:
+        self.rows.append(len(rows))
+        lengths = [len(row) for row in rows]
+        padded = torch.stack([torch.cat([row, row.new_zeros(8 - len(row))]) for row in rows])
+        mask = None if len(set(lengths)) == 1 else padded != 0
+        return [h[:n] for h, n in zip(self.layer(padded, mask), lengths, strict=True)]
+
+
+class Masked(nn.Module):
+    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        return hidden if mask is None else torch.where(hidden > 100, hidden * 1.001, hidden)
+
+
+def test_rows_of_several_lengths_are_parted_where_only_they_need_a_mask() -> None:
+    network = Attending()
+    batcher = batcher_of(network, max_rows=16)
+    for size in (1.0, 1.0, 1.0, 200.0):  # what the first rows do not show
+        arguments = [[torch.full((3 + i % 2,), size + i)] for i in range(16)]
+        tasks = render(batcher, *(lambda own=own: network(own) for own in arguments))
+        assert all(torch.equal(t.value[0], own[0]) for t, own in zip(tasks, arguments, strict=True))
+    assert network.rows[-1] == 8
 
 
 class Remembering(nn.Module):

@@ -148,6 +148,11 @@ def _counting(mask: Tensor, keep: float) -> Tensor:
     return other
 
 
+def are_unlike(calls: Sequence[Call]) -> bool:
+    """Whether they have lists of rows whose shapes differ from call to call."""
+    return calls[0].has_lists and len({call.shape for call in calls}) > 1
+
+
 def adapters_of(calls: Sequence[Call]) -> tuple[Adapters, ...]:
     return tuple(call.adapters for call in calls)
 

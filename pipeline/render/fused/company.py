@@ -12,12 +12,12 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from framefleet.pipeline.render.fused.calls import EACH, LIST, Axes, Call, fingerprint, masks_of
-from framefleet.pipeline.render.fused.pins import Traces, look_inside
+from framefleet.pipeline.render.fused.calls import EACH, LIST, Axes, Call, are_unlike, fingerprint, masks_of
+from framefleet.pipeline.render.fused.pins import Trace, Traces, look_inside
 
 # Prompts have some hundred lengths, and pairs of them with negative ones; a forgotten one is looked at again.
 _REMEMBERED = 4096
@@ -25,12 +25,23 @@ _REMEMBERED = 4096
 _TRIES = 12
 
 
+class _Shared(NamedTuple):
+    """What decides, beside its own shape, which bits a call with lists gets from a shared forward.
+
+    is_mixed: whether others have other shapes: among rows of one length a network may need no mask, or count
+    from the longest. pins: what goes row by row, in the strides of the rows that these were found with.
+    """
+
+    is_mixed: bool
+    pins: frozenset[tuple[str, tuple[Trace, ...]]]
+
+
 class Company:
     """What was learned about the calls of one worker."""
 
     def __init__(self) -> None:
         self._looks: OrderedDict[Hashable, Hashable] = OrderedDict()  # by the shapes of calls with lists
-        self._proven: set[Hashable] = set()  # shapes of such calls
+        self._proven: dict[Hashable, set[_Shared]] = {}  # by the shape of such a call: where it kept its bits
         self._masks: dict[Hashable, tuple[int, ...]] = {}  # by shape
         self._axes: dict[Hashable, Axes] = {}  # by look, where they are not the usual ones
         self._supposed: dict[Hashable, dict[int, int]] = {}  # by look: axes by leaf that were not tried yet
@@ -62,23 +73,27 @@ class Company:
         digest = hashlib.sha256(repr((call.batch, call.structure, look_inside(traces))).encode())
         self._learn(call, (call.module, digest.digest()))
 
-    def is_proven(self, calls: Sequence[Call]) -> bool:
-        """Whether all of them have shared a forward of their look before, and kept their bits."""
-        return not calls[0].has_lists or all(call.shape in self._proven for call in calls)
+    def is_proven(self, calls: Sequence[Call], pins: Traces) -> bool:
+        """Whether each of them has shared such a forward before, and kept its bits."""
+        if not calls[0].has_lists:
+            return True
+        company = _company_of(calls, pins)
+        return all(company in self._proven.get(call.shape, ()) for call in calls)
 
-    def prove(self, calls: Sequence[Call]) -> None:
+    def prove(self, calls: Sequence[Call], pins: Traces) -> None:
         """These calls shared a forward and kept their bits."""
-        if calls[0].has_lists:
-            self._proven.update(call.shape for call in calls)
+        company = _company_of(calls, pins)
+        for call in calls if calls[0].has_lists else ():
+            self._proven.setdefault(call.shape, set()).add(company)
 
     def part_ways(self, calls: Sequence[Call]) -> bool:
         """From now on those of them that were not proven share with calls of the very same shape only.
 
         Return whether that changes anything.
         """
-        parted = [call for call in calls if call.has_lists and call.shape not in self._proven]
-        if len({call.shape for call in calls}) == 1:
+        if not are_unlike(calls):
             return False
+        parted = [call for call in calls if not any(how.is_mixed for how in self._proven.get(call.shape, ()))]
         for call in parted:
             self._learn(call, call.shape)
         return bool(parted)
@@ -150,7 +165,11 @@ class Company:
     def _learn(self, call: Call, look: Hashable) -> None:
         self._looks[call.shape] = look
         if len(self._looks) > _REMEMBERED:
-            self._proven.discard(self._looks.popitem(last=False)[0])
+            self._proven.pop(self._looks.popitem(last=False)[0], None)
+
+
+def _company_of(calls: Sequence[Call], pins: Traces) -> _Shared:
+    return _Shared(are_unlike(calls), frozenset((name, tuple(found)) for name, found in pins.items()))
 
 
 def _ways_of(column: tuple[Any, ...], batch: int) -> list[int | None]:

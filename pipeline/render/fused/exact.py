@@ -27,6 +27,7 @@ from framefleet.pipeline.render.fused.calls import (
     Axes,
     Call,
     adapters_of,
+    are_unlike,
     bits,
     fingerprint,
     masks_of,
@@ -84,7 +85,7 @@ def probe(
             continue
         plan = Plan(axes, dict(pins), like)
         if are_equal(run_fused(module, forward, calls, plan), outputs):
-            return plan if _holds_for_other_masks(module, forward, calls, traces, plan) else None
+            return plan if _holds_for_others(module, forward, calls, plan) else None
     return None
 
 
@@ -110,18 +111,18 @@ def masks_matter(module: nn.Module, forward: Forward, call: Call) -> bool:
     return len(looks) > 1
 
 
-def _holds_for_other_masks(
-    module: nn.Module, forward: Forward, calls: Sequence[Call], traces: Traces, plan: Plan
-) -> bool:
+def _holds_for_others(module: nn.Module, forward: Forward, calls: Sequence[Call], plan: Plan) -> bool:
     """Whether a plan is exact for rows of other lengths too, or only proven for those that share it.
 
     Some networks cut the text of a single row off at its length, where they mask that of several: such rows
     agree as long as every text is full, and in half precision also by chance.
     """
+    if are_unlike(calls) and not is_joined_inside(module, forward, calls, plan):
+        return False
     if not masks_of(calls[0]):
         return True
     if masks_matter(module, forward, calls[0]):
-        return _have_equal_masks(calls) and _is_joined_inside(module, forward, calls, traces, plan)
+        return _have_equal_masks(calls) and is_joined_inside(module, forward, calls, plan)
     others = [with_masks(call, keep=(i + 1) / (len(calls) + 1)) for i, call in enumerate(calls)]
     try:
         alone = [_alone(forward, other) for other in others]
@@ -136,10 +137,10 @@ def _have_equal_masks(calls: Sequence[Call]) -> bool:
     return len({tuple(fingerprint(call.leaves[place]) for place in masks) for call in calls}) == 1
 
 
-def _is_joined_inside(
-    module: nn.Module, forward: Forward, calls: Sequence[Call], traces: Traces, plan: Plan
-) -> bool:
+def is_joined_inside(module: nn.Module, forward: Forward, calls: Sequence[Call], plan: Plan) -> bool:
     """Whether a fused forward calls every inner module with the rows joined, or with what a row alone has."""
+    with working_on(adapters_of(calls[:1])):
+        traces, _ = traced(module, forward, *_untouched(calls[0]))
     unlike = []
 
     def look(name: str, inner: Forward, *args: Any, **kwargs: Any) -> Any:

@@ -18,9 +18,16 @@ from framefleet.pipeline.memory import free_memory, is_out_of_memory
 from framefleet.pipeline.model.options.attention import Attention
 from framefleet.pipeline.model.options.regions import has_compiled
 from framefleet.pipeline.render.fused.batching import Batching
-from framefleet.pipeline.render.fused.calls import Call, adapters_of, tensor_sizes
+from framefleet.pipeline.render.fused.calls import Call, adapters_of, are_unlike, tensor_sizes
 from framefleet.pipeline.render.fused.company import Company
-from framefleet.pipeline.render.fused.exact import are_close, are_equal, masks_matter, probe, traced
+from framefleet.pipeline.render.fused.exact import (
+    are_close,
+    are_equal,
+    is_joined_inside,
+    masks_matter,
+    probe,
+    traced,
+)
 from framefleet.pipeline.render.fused.joining import hand_back, layouts, with_holders
 from framefleet.pipeline.render.fused.kept_state import StateWatch
 from framefleet.pipeline.render.fused.methods import Method, Methods
@@ -131,7 +138,7 @@ class Forwards:
             return [self._run_one(calls[0])]
         try:
             plan = self._plans.get(self._kind(calls))
-            if plan and self._company.is_proven(calls):
+            if plan and self._company.is_proven(calls, plan.pins):
                 return self._run_proven(calls, plan)
             return [Result(output, None, 1) for output in self._try_size(calls)]
         except Exception as error:  # whatever a model raises; each row alone shows whose it is
@@ -236,7 +243,7 @@ class Forwards:
                 seconds = self._compared(sizes, calls, plan, again)
         if is_sound and sizes.pays(size, seconds=seconds):
             self._plans[self._kind(calls)] = plan
-            self._company.prove(calls)
+            self._company.prove(calls, plan.pins)
             self._settle(calls, "pays", seconds=seconds, plan=plan)
             return
         if not is_sound and self._company.part_ways(calls):
@@ -276,7 +283,7 @@ class Forwards:
         log.info("%s: %d rows at once, %d modules pinned, as remembered", call.module, kind.rows, len(pins))
         self._plans[kind] = plan
         self._company.join_by(call, kind.axes)
-        self._company.prove(calls)
+        self._company.prove(calls, plan.pins)
         self._findings.confirm(kind, plan.pins)
         return True
 
@@ -319,11 +326,15 @@ class Forwards:
 
     def _judge(self, calls: Sequence[Call], outputs: Sequence[Any], plan: Plan) -> None:
         """Let calls with lists of other shapes share a size that is proven, if they keep their bits too."""
-        agree = are_equal if self._batching.mode == "exact" else are_close
-        if agree(self._run_fused(calls, plan), outputs):
-            self._company.prove(calls)
-        else:
-            self._company.part_ways(calls)
+        method, is_exact = self.methods[calls[0].module], self._batching.mode == "exact"
+        agree = are_equal if is_exact else are_close
+        does_hold = agree(self._run_fused(calls, plan), outputs)
+        if is_exact and does_hold and are_unlike(calls):
+            does_hold = is_joined_inside(method.network, method.call, calls, plan)
+        if does_hold:
+            self._company.prove(calls, plan.pins)
+        elif not self._company.part_ways(calls):
+            self._sizes_of(calls[0]).refuse(len(calls), is_final=True)
 
     def _kind(self, calls: Sequence[Call]) -> Kind:
         company = self._company
