@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
 
 from framefleet.pipeline.hooks.adapters import working_on
@@ -30,20 +28,15 @@ from framefleet.pipeline.render.fused.exact import (
 )
 from framefleet.pipeline.render.fused.joining import hand_back, layouts, with_holders
 from framefleet.pipeline.render.fused.kept_state import StateWatch
+from framefleet.pipeline.render.fused.kinds import Kind, by_loras, kind_of
 from framefleet.pipeline.render.fused.methods import Method, Methods
-from framefleet.pipeline.render.fused.pins import Kind, Plan, run_fused
+from framefleet.pipeline.render.fused.pins import Plan, run_fused
 from framefleet.pipeline.render.fused.sizes import Sizes
+from framefleet.pipeline.render.fused.timing import TURNS_S, best, in_turns, timed
 from framefleet.pipeline.render.remembered.findings import Findings
 from framefleet.pipeline.render.remembered.found import Worth
 
 log = logging.getLogger(__name__)
-
-# A forward shorter than this is timed twice: the first one of a size may also prepare kernels.
-SHORT_S = 0.1
-# One that seems not to pay is timed again so often, in turns with the size that it has to beat: what that one
-# took in a calm moment is no measure in a busy one. Of a longer forward as often as this time allows.
-TURNS = 3
-TURNS_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +81,7 @@ class Forwards:
         groups = self._company.groups(calls)
         if not self._is_compiled:
             return groups
-        return [apart for places in groups for apart in _by_loras(calls, places)]
+        return [apart for places in groups for apart in by_loras(calls, places)]
 
     def sizes(self, call: Call) -> Hashable | None:
         """What of a row's call tells how long its prompts are, where it does; see `tensor_sizes`."""
@@ -191,14 +184,14 @@ class Forwards:
     def _try_size(self, calls: Sequence[Call]) -> list[Any]:
         """Run the calls one by one for their results, then learn whether this size pays and is exact."""
         sizes, size = self._sizes_of(calls[0]), len(calls)
-        timed = []
+        alone = []
         for call in calls:
             with self._watching(call):
-                timed.append(_timed(partial(self._run_alone, call)))
+                alone.append(timed(partial(self._run_alone, call)))
         outputs = [
-            with_holders(output, *call.arguments()) for call, (output, _) in zip(calls, timed, strict=True)
+            with_holders(output, *call.arguments()) for call, (output, _) in zip(calls, alone, strict=True)
         ]
-        alone_s = min(seconds for _, seconds in timed)
+        alone_s = min(seconds for _, seconds in alone)
         sizes.accept(1, seconds=alone_s)
         is_full = False
         try:
@@ -211,7 +204,7 @@ class Forwards:
         if is_full:
             sizes.refuse(size, is_final=False)
             self._halve(calls)
-        return [output for output, _ in timed]
+        return [output for output, _ in alone]
 
     def _learn(self, sizes: Sizes, calls: Sequence[Call], outputs: Sequence[Any]) -> None:
         """Accept or refuse this many rows at once.
@@ -239,7 +232,7 @@ class Forwards:
             is_sound = exact is not None
             plan = exact or plan
             if is_sound:
-                again = _best(lambda: self._run_fused(calls, plan))[1]
+                again = best(lambda: self._run_fused(calls, plan))[1]
                 seconds = self._compared(sizes, calls, plan, again)
         if is_sound and sizes.pays(size, seconds=seconds):
             self._plans[self._kind(calls)] = plan
@@ -292,12 +285,9 @@ class Forwards:
         smaller, known_s = sizes.best_below(len(calls))
         few = calls[:smaller]
         theirs = Plan(plan.axes, {}, plan.output) if smaller == 1 else self._plans.get(self._kind(few))
-        num_turns = min(TURNS, int(TURNS_S / seconds))
-        if theirs is None or not num_turns or sizes.pays(len(calls), seconds=seconds):
+        if theirs is None or seconds > TURNS_S or sizes.pays(len(calls), seconds=seconds):
             return seconds
-        both = partial(self._run_fused, few, theirs), partial(self._run_fused, calls, plan)
-        turns = [[_timed(function)[1] for function in both] for _ in range(num_turns)]
-        gain: float = min(few for few, _ in turns) / min(many for _, many in turns)
+        gain = in_turns(partial(self._run_fused, few, theirs), partial(self._run_fused, calls, plan), seconds)
         return min(seconds, known_s / gain)
 
     def _joined(self, calls: Sequence[Call], outputs: Sequence[Any]) -> tuple[Plan, float, bool]:
@@ -309,7 +299,7 @@ class Forwards:
             try:
                 if self._is_compiled:  # the first forward of a size compiles it
                     self._run_fused(calls, plan)
-                fused, seconds = _best(partial(self._run_fused, calls, plan))
+                fused, seconds = best(partial(self._run_fused, calls, plan))
             except Exception as error:  # of a wrong way; without a right one it is told
                 if is_out_of_memory(error):
                     raise
@@ -337,40 +327,5 @@ class Forwards:
             self._sizes_of(calls[0]).refuse(len(calls), is_final=True)
 
     def _kind(self, calls: Sequence[Call]) -> Kind:
-        company = self._company
-        if self._is_compiled:  # which makes a graph for each weight of each
-            names = frozenset(f"{name}:{weight}" for name, weight in calls[0].adapters)
-            return Kind(company.look(calls[0]), company.axes(calls[0]), len(calls), names, frozenset())
-        pairs = [set(adapters) for adapters in adapters_of(calls)]
-        used = pairs[0].union(*pairs)
-        differing = frozenset(name for name, _ in used - pairs[0].intersection(*pairs))
-        names = frozenset(name for name, _ in used)
-        return Kind(company.look(calls[0]), company.axes(calls[0]), len(calls), names, differing)
-
-
-def _by_loras(calls: Sequence[Call], places: Sequence[int]) -> list[list[int]]:
-    found: dict[Hashable, list[int]] = {}
-    for place in places:
-        found.setdefault(calls[place].adapters, []).append(place)
-    return list(found.values())
-
-
-def _best(function: Callable[[], Any]) -> tuple[Any, float]:
-    """The result, and the lesser of two timings, or the only one of a long forward."""
-    result, seconds = _timed(function)
-    return result, min(seconds, _timed(function)[1]) if seconds < SHORT_S else seconds
-
-
-def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
-    # On a CPU the thread's own time: what other processes take away says nothing about the forward.
-    clock = time.perf_counter if torch.cuda.is_available() else time.thread_time
-    _synchronize()
-    started = clock()
-    result = function()
-    _synchronize()
-    return result, clock() - started
-
-
-def _synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+        look, axes = self._company.look(calls[0]), self._company.axes(calls[0])
+        return kind_of(calls, look, axes, by_weights=self._is_compiled)  # compiled, each weight is a graph

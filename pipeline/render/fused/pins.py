@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -102,20 +102,6 @@ class Plan:
     axes: Axes
     pins: Traces
     output: Any
-
-
-class Kind(NamedTuple):
-    """What calls have in common with others that are run by one plan.
-
-    Rows of LoRAs are proven for themselves, by which there are and which of them differ between rows: a
-    layer whose rows are elsewhere than outermost shows only where rows differ in what it has.
-    """
-
-    look: Hashable
-    axes: Axes
-    rows: int
-    loras: frozenset[str]
-    differing: frozenset[str]
 
 
 class Rows:

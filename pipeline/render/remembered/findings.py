@@ -7,7 +7,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Collection, Hashable
 
-from framefleet.pipeline.render.fused.pins import Kind
+from framefleet.pipeline.render.fused.kinds import Kind
 from framefleet.pipeline.render.fused.sizes import Sizes
 from framefleet.pipeline.render.remembered.found import BatchSize, Found, Pins, Worth, united
 from framefleet.pipeline.render.remembered.places import Places
