@@ -25,8 +25,7 @@ from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.model.model import load_model
 from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.render.fused.batching import Batching
-from framefleet.pipeline.render.fused.calls import Call
-from framefleet.pipeline.render.fused.forwards import Result
+from framefleet.pipeline.render.fused.calls import Call, Result
 from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.request import Request
 from tests.benchmarks.plain import Row

@@ -26,8 +26,7 @@ from rich.table import Table
 
 from framefleet import Audit, Batching, Model, Renderer, Request, load_model
 from framefleet.pipeline.hooks.intercept import intercept
-from framefleet.pipeline.render.fused.calls import Call
-from framefleet.pipeline.render.fused.forwards import Result
+from framefleet.pipeline.render.fused.calls import Call, Result
 from tests.benchmarks.ceiling import request_of
 from tests.benchmarks.table import build_model, uniform_rows
 

@@ -17,8 +17,8 @@ import torch
 
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.hooks.intercept import intercept
-from framefleet.pipeline.render.fused.calls import Call, is_private, parse_call
-from framefleet.pipeline.render.fused.forwards import Forwards, Result
+from framefleet.pipeline.render.fused.calls import Call, Result, is_private, parse_call
+from framefleet.pipeline.render.fused.forwards import Forwards
 
 
 class RowTask:

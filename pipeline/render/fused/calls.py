@@ -80,6 +80,15 @@ class Call:
         return args, kwargs
 
 
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one call returned or raised, and how many rows its forward took."""
+
+    value: Any
+    error: Exception | None
+    rows: int
+
+
 def parse_call(
     module: str, args: tuple[Any, ...], kwargs: dict[str, Any], draws: GlobalDraws | None = None
 ) -> Call:

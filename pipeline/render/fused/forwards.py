@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,7 +15,7 @@ from framefleet.pipeline.memory import free_memory, is_out_of_memory
 from framefleet.pipeline.model.options.attention import Attention
 from framefleet.pipeline.model.options.regions import has_compiled
 from framefleet.pipeline.render.fused.batching import Batching
-from framefleet.pipeline.render.fused.calls import Call, adapters_of, are_unlike, tensor_sizes
+from framefleet.pipeline.render.fused.calls import Call, Result, adapters_of, are_unlike, tensor_sizes
 from framefleet.pipeline.render.fused.company import Company
 from framefleet.pipeline.render.fused.exact import (
     are_close,
@@ -37,15 +36,6 @@ from framefleet.pipeline.render.remembered.findings import Findings
 from framefleet.pipeline.render.remembered.found import Worth
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What one call returned or raised, and how many rows its forward took."""
-
-    value: Any
-    error: Exception | None
-    rows: int
 
 
 class Forwards:
