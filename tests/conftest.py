@@ -27,5 +27,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 
 @pytest.fixture(autouse=True)
 def _own_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test knows what another has found of batches. (Ray's workers, which outlive a test, may.)"""
-    monkeypatch.setenv("FRAMEFLEET_CACHE", str(Path(os.environ["FRAMEFLEET_CACHE"], uuid.uuid4().hex)))
+    """No test knows what another has found of batches; what classes say of themselves is the same for all."""
+    shared = Path(os.environ["FRAMEFLEET_CACHE"])
+    own, classes = shared / uuid.uuid4().hex, shared / "classes"
+    for folder in (own, classes):
+        folder.mkdir(parents=True, exist_ok=True)
+    (own / classes.name).symlink_to(classes)
+    monkeypatch.setenv("FRAMEFLEET_CACHE", str(own))

@@ -31,9 +31,8 @@ finally: print('imported:', *sorted({HEAVY!r} & sys.modules.keys()), file=sys.st
 
 
 @pytest.fixture
-def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def job(tmp_path: Path) -> Path:
     """A job of which every row has a record, and whose model was looked at before."""
-    monkeypatch.setenv("FRAMEFLEET_CACHE", str(tmp_path / "cache"))
     rows = prompt_rows(3)
     job = write_job(
         tmp_path / "job.yaml", job_values(write_table(tmp_path / "t.parquet", rows), tmp_path / "out")
