@@ -30,18 +30,29 @@ finally: print('imported:', *sorted({HEAVY!r} & sys.modules.keys()), file=sys.st
 """
 
 
+ROWS = prompt_rows(3)
+
+
+def job_in(folder: Path) -> Path:
+    table = write_table(folder / "t.parquet", ROWS)
+    return write_job(folder / "job.yaml", job_values(table, folder / "out"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _looked_at(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Ask the model's classes once, in a process that remembers nothing."""
+    command("plan", str(job_in(tmp_path_factory.mktemp("before"))))
+
+
 @pytest.fixture
 def job(tmp_path: Path) -> Path:
-    """A job of which every row has a record, and whose model was looked at before."""
-    rows = prompt_rows(3)
-    job = write_job(
-        tmp_path / "job.yaml", job_values(write_table(tmp_path / "t.parquet", rows), tmp_path / "out")
-    )
+    """A job of which every row has a record."""
+    job = job_in(tmp_path)
     with closing(resolve_job(load_job(job), Callback())) as resolved, closing(RowIndex()) as index:
         survey_rows(resolved, index, Callback())
         writer = PartWriter(resolved.store, RECORDS, record_schema(pa.schema([])), run="r1")
         nothing = pa.RecordBatch.from_struct_array(pa.array([{}], pa.struct([])))
-        for _, row_id in index.pending_in(0, len(rows)):
+        for _, row_id in index.pending_in(0, len(ROWS)):
             writer.add(nothing, values_of(RECORD) | {"row_id": row_id})
         writer.flush()
     return job

@@ -56,4 +56,4 @@ def test_no_file_changes_a_bit(found: Found, is_hopeless: bool) -> None:
     starts = [2.5 + row for row in range(5)]
     tasks = render(batcher, *(lambda start=start: steps(denoiser, start) for start in starts))
     assert [task.value for task in tasks] == [alone(start) for start in starts]
-    assert not Path(os.environ["FRAMEFLEET_CACHE"]).exists()
+    assert not Path(os.environ["FRAMEFLEET_CACHE"], "probes").exists()

@@ -237,7 +237,7 @@ def test_without_places_nothing_is_written() -> None:
     denoiser = Rounding()
     batcher = Batcher(Forwards({"unet": denoiser}, Batching(min_gain=0)))
     render(batcher, *[lambda: steps(denoiser, 1.0)] * 2)
-    assert not Path(os.environ["FRAMEFLEET_CACHE"]).exists()
+    assert not Path(os.environ["FRAMEFLEET_CACHE"], "probes").exists()
 
 
 def test_the_first_forward_waits_for_the_rows_that_may_join_it() -> None:
