@@ -27,11 +27,11 @@ from framefleet.pipeline.render.fused.exact import (
 )
 from framefleet.pipeline.render.fused.joining import hand_back, layouts, with_holders
 from framefleet.pipeline.render.fused.kept_state import StateWatch
-from framefleet.pipeline.render.fused.kinds import Kind, by_loras, kind_of
+from framefleet.pipeline.render.fused.kinds import Kind, by_loras, plan_kind
 from framefleet.pipeline.render.fused.methods import Method, Methods
 from framefleet.pipeline.render.fused.pins import Plan, run_fused
 from framefleet.pipeline.render.fused.sizes import Sizes
-from framefleet.pipeline.render.fused.timing import TURNS_S, best, in_turns, timed
+from framefleet.pipeline.render.fused.timing import TURNS_S, best, clocked, in_turns
 from framefleet.pipeline.render.remembered.findings import Findings
 from framefleet.pipeline.render.remembered.found import Worth
 
@@ -177,7 +177,7 @@ class Forwards:
         alone = []
         for call in calls:
             with self._watching(call):
-                alone.append(timed(partial(self._run_alone, call)))
+                alone.append(clocked(partial(self._run_alone, call)))
         outputs = [
             with_holders(output, *call.arguments()) for call, (output, _) in zip(calls, alone, strict=True)
         ]
@@ -318,4 +318,4 @@ class Forwards:
 
     def _kind(self, calls: Sequence[Call]) -> Kind:
         look, axes = self._company.look(calls[0]), self._company.axes(calls[0])
-        return kind_of(calls, look, axes, by_weights=self._is_compiled)  # compiled, each weight is a graph
+        return plan_kind(calls, look, axes, by_weights=self._is_compiled)  # compiled, each weight is a graph

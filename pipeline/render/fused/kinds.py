@@ -22,7 +22,7 @@ class Kind(NamedTuple):
     differing: frozenset[str]
 
 
-def kind_of(calls: Sequence[Call], look: Hashable, axes: Axes, *, by_weights: bool = False) -> Kind:
+def plan_kind(calls: Sequence[Call], look: Hashable, axes: Axes, *, by_weights: bool = False) -> Kind:
     """Return that of calls that look alike. by_weights: all have equal ones, and weights count."""
     if by_weights:
         names = frozenset(f"{name}:{weight}" for name, weight in calls[0].adapters)

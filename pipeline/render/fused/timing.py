@@ -18,11 +18,11 @@ TURNS_S = 1.0
 
 def best(function: Callable[[], Any]) -> tuple[Any, float]:
     """The result, and the lesser of two timings, or the only one of a long forward."""
-    result, seconds = timed(function)
-    return result, min(seconds, timed(function)[1]) if seconds < SHORT_S else seconds
+    result, seconds = clocked(function)
+    return result, min(seconds, clocked(function)[1]) if seconds < SHORT_S else seconds
 
 
-def timed(function: Callable[[], Any]) -> tuple[Any, float]:
+def clocked(function: Callable[[], Any]) -> tuple[Any, float]:
     """The result, and the seconds that it took."""
     # On a CPU the thread's own time: what other processes take away says nothing about the forward.
     clock = time.perf_counter if torch.cuda.is_available() else time.thread_time
@@ -35,7 +35,7 @@ def timed(function: Callable[[], Any]) -> tuple[Any, float]:
 
 def in_turns(few: Callable[[], Any], many: Callable[[], Any], seconds: float) -> float:
     """Return how much longer `few` takes than `many`, which takes some seconds."""
-    turns = [(timed(few)[1], timed(many)[1]) for _ in range(min(TURNS, int(TURNS_S / seconds)))]
+    turns = [(clocked(few)[1], clocked(many)[1]) for _ in range(min(TURNS, int(TURNS_S / seconds)))]
     return min(first for first, _ in turns) / min(second for _, second in turns)
 
 
