@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
@@ -27,6 +27,7 @@ from framefleet.pipeline.render.fused.batcher import Batcher, RowTask
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards
 from framefleet.pipeline.render.fused.kept_state import StateWatch
+from framefleet.pipeline.render.fused.methods import Methods
 from framefleet.pipeline.render.idle import Idle
 from framefleet.pipeline.render.lora_layers import LoraLayers
 from framefleet.pipeline.render.methods_beside import methods_beside
@@ -96,9 +97,7 @@ class Renderer:
         self._loras = LoraLayers(model.networks() if model.settings.loras else {})
         self._encoders = Encoders(model, self._loras, mode=self.batching.mode, kept_in=embeddings)
         beside = methods_beside(model)
-        # Parked weights are there while a row is at work, and not while calls of many rows run.
-        parked = model.text_encoders() if self._encoders.are_parked else {}
-        apart = beside.keys() if self.batching.mode == "exact" else parked.keys()
+        apart = self._called_alone(beside)
         self._shared = {name: method for name, method in beside.items() if name not in apart}
         self._timed = {name: method for name, method in beside.items() if name in apart}
         denoisers = model.denoisers()  # of which a call is not a forward yet
@@ -219,6 +218,13 @@ class Renderer:
             return []
         ended = [(task, self._rows.under_way.pop(task)) for task in finished]
         return self._given_out([self._outcome(task, row) for task, row in ended])
+
+    def _called_alone(self, beside: Methods) -> Collection[str]:
+        """Return those that each row calls for itself."""
+        if self.batching.mode == "exact":
+            return beside.keys()
+        # Parked weights are there while a row is at work, and not while calls of many rows run.
+        return self.model.text_encoders().keys() if self._encoders.are_parked else ()
 
     @contextmanager
     def _around_rows(self) -> Iterator[None]:

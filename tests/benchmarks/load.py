@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 
+from tests.benchmarks.command_line import parsed
+
 POLL_S = 0.003
 LOADERS = ("diffusers", "framefleet")
 
@@ -27,9 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--short", action="store_true", help="a toy; its figures mean nothing")
-    options = parser.parse_args()
-    if options.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda needs a GPU, and torch finds none")
+    options = parsed(parser)
     print("| files in | loaded by | files GB | weights GB | seconds | peak private GB | peak resident GB |")
     print("|---|---|---|---|---|---|---|")
     for dtype in ("bfloat16", "float32"):

@@ -34,6 +34,7 @@ from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.inputs.access import Inputs
+from tests.benchmarks.command_line import parsed
 from tests.benchmarks.results import Result, Tell, tables
 from tests.benchmarks.table import build_model
 
@@ -84,7 +85,7 @@ def run(argv: Sequence[str], tell: Tell) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.pixels", description=__doc__)
     parser.add_argument("--device", default="cpu", help="where pixels are made; cuda: of a GPU")
     parser.add_argument("--short", action="store_true", help="two small rows; its figures mean nothing")
-    options = parser.parse_args(argv)
+    options = parsed(parser, argv)
     clips = SHORT if options.short else FULL
     with tempfile.TemporaryDirectory() as folder:
         model = build_model(Path(folder, "model"))

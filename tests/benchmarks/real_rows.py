@@ -36,6 +36,7 @@ from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.specs.dtypes import DTypeName, torch_dtype
 from framefleet.pipeline.model.specs.spec import inspect_model
+from tests.benchmarks.command_line import default_device, parsed
 from tests.benchmarks.real_width import build
 from tests.benchmarks.results import Result, Tell, line
 from tests.tiny import BUILDERS, SMALLEST
@@ -217,14 +218,11 @@ def _image_autoencoder() -> AutoencoderKL:
 
 def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default=default_device())
     parser.add_argument("--matmul", choices=("default", "no_split_k"), default="no_split_k")
     parser.add_argument("--case", default="", help="only those with this in their names, in small letters")
     parser.add_argument("--tiny", action="store_true", help="tiny pipelines, for machines without a GPU")
-    options = parser.parse_args(argv)
-    if options.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda needs a GPU, and torch finds none")
-    return options
+    return parsed(parser, argv)
 
 
 def main() -> None:

@@ -31,6 +31,7 @@ from framefleet.pipeline.render.fused.calls import Call, digest_of, parse_call
 from framefleet.pipeline.render.fused.exact import are_equal, probe
 from framefleet.pipeline.render.fused.joining import layouts
 from framefleet.pipeline.render.fused.pins import Plan, run_fused
+from tests.benchmarks.command_line import default_device, parsed
 from tests.benchmarks.results import Result, Tell, line
 
 SIZES = (2, 3, 4, 6, 8)
@@ -283,15 +284,12 @@ def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
 
 def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default=default_device())
     parser.add_argument("--dtype", choices=("bf16", "fp32"), default="bf16")
     parser.add_argument("--matmul", choices=("default", "no_split_k"), default="no_split_k")
     parser.add_argument("--alone", action="store_true", help="one row at a time only")
     parser.add_argument("--tiny", action="store_true", help="toy width, for machines without a GPU")
-    options = parser.parse_args(argv)
-    if options.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda needs a GPU, and torch finds none")
-    return options
+    return parsed(parser, argv)
 
 
 def main() -> None:

@@ -31,6 +31,7 @@ from framefleet.pipeline.training.learner import Learner
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Bucket, TrainingRow
 from framefleet.pipeline.training.world import World
+from tests.benchmarks.command_line import default_device, parsed
 from tests.tinies.encoders import TEXT_WIDTH
 from tests.tinies.wan import CHANNELS, wan
 
@@ -168,14 +169,12 @@ def _status(name: str) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default=default_device())
     parser.add_argument("--steps", type=int, default=2, help="that are measured")
     parser.add_argument("--short", action="store_true", help="a toy; its figures mean nothing")
     parser.add_argument("--case", choices=CASES, help="this one alone, as JSON")
-    options = parser.parse_args()
+    options = parsed(parser)
     device = torch.device(options.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda needs a GPU, and torch finds none")
     size = SIZES["short" if options.short else device.type]
     if options.case:
         print(json.dumps(asdict(measure(options.case, size, device, steps=options.steps))))

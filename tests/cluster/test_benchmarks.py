@@ -86,7 +86,7 @@ def test_a_gpu_day_ends_with_a_report_of_every_part(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
-@pytest.mark.parametrize("name", ["load", "real_rows", "real_width", "training"])
+@pytest.mark.parametrize("name", ["load", "pixels", "real_rows", "real_width", "training"])
 def test_without_a_gpu_it_says_what_is_missing(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         run(name, ["--device", "cuda"])

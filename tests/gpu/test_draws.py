@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from framefleet import Batching, Clip, Renderer, Request, load_model
-from framefleet.pipeline.hooks.global_draws import GlobalDraws, drawing_from
+from framefleet.pipeline.hooks.global_draws import drawing_from
 from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
 from framefleet.pipeline.recipes.recipe import Recipe
 from tests.tiny import SMALLEST, tiny
+from tests.turns import drawn_in_turns
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -42,15 +43,7 @@ def test_turns_draw_on_where_they_left_off() -> None:
     for seed in range(3):
         torch.manual_seed(seed)
         expected.append([drawn() for _ in range(3)])
-    turns, found = [GlobalDraws() for _ in range(3)], [[], [], []]
-    for seed, draws in enumerate(turns):
-        with draws.turn():
-            draws.seed(seed)
-    for _ in range(3):
-        for draws, mine in zip(turns, found, strict=True):
-            with draws.turn():
-                mine.append(drawn())
-    assert found == expected
+    assert drawn_in_turns(drawn) == expected
 
 
 def test_drawing_leaves_the_generators_as_they_were() -> None:

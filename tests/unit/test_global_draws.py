@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from framefleet.pipeline.hooks.global_draws import GlobalDraws, drawing_from
+from tests.turns import drawn_in_turns
 from tests.unit.denoising import Denoiser, batcher_of, render, steps
 
 LARGE = 2**40 + 7  # above NumPy's 32 bits
@@ -40,15 +41,7 @@ def test_a_seed_gives_what_a_script_gets_that_seeds_all_three(seed: int) -> None
 
 def test_turns_draw_on_where_they_left_off() -> None:
     expected = [plain(seed, lambda: [drawn() for _ in range(3)]) for seed in range(3)]
-    turns, found = [GlobalDraws() for _ in range(3)], [[], [], []]
-    for seed, draws in enumerate(turns):
-        with draws.turn():
-            draws.seed(seed)
-    for _ in range(3):
-        for draws, mine in zip(turns, found, strict=True):
-            with draws.turn():
-                mine.append(drawn())
-    assert found == expected
+    assert drawn_in_turns(drawn) == expected
 
 
 def test_half_of_a_pair_is_drawn_in_the_next_turn() -> None:

@@ -154,16 +154,22 @@ class Batcher:
             started = time.perf_counter()
             with self._busy():
                 results = self._forwards.run([parked[place][1] for place in places])
-            share = (time.perf_counter() - started) / len(places)
+            share_s = (time.perf_counter() - started) / len(places)
             for place, result in zip(places, results, strict=True):
                 task, call = parked[place]
                 task.call, task.result = None, result
                 if self._forwards.is_denoising(call):
-                    task.sizes = task.sizes if task.num_forwards else self._forwards.sizes(call)
-                    _note_forward(task, result, started)
+                    self._note_forward(task, call, result, started)
                 else:
                     key = self._forwards.methods[call.module].seconds
-                    task.seconds[key] = task.seconds.get(key, 0.0) + share
+                    task.seconds[key] = task.seconds.get(key, 0.0) + share_s
+
+    def _note_forward(self, task: RowTask, call: Call, result: Result, started: float) -> None:
+        if not task.num_forwards:
+            task.sizes, task.first_forward_at = self._forwards.sizes(call), started
+        task.last_forward_at = time.perf_counter()
+        task.num_forwards += 1
+        task.num_rows += result.rows
 
 
 @contextmanager
@@ -174,10 +180,3 @@ def as_in_pipelines() -> Iterator[None]:
     """
     with torch.inference_mode(False), torch.no_grad():
         yield
-
-
-def _note_forward(task: RowTask, result: Result, started: float) -> None:
-    task.first_forward_at = task.first_forward_at or started
-    task.last_forward_at = time.perf_counter()
-    task.num_forwards += 1
-    task.num_rows += result.rows
