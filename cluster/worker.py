@@ -34,6 +34,7 @@ from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.outputs.av_file import check_encoder
 from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
+from framefleet.pipeline.outputs.provenance import check_signing
 from framefleet.pipeline.render.audit.audited import Audited, kind_of
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Worker:
         """
         if self._render is None:
             check_encoder(self._setup.media)
+            check_signing(self._setup.media)
             # torch's number of threads belongs to the thread that renders: the model is loaded there too.
             self._render = threading.Thread(target=self._run, name="render", daemon=True)
             self._render.start()
