@@ -71,11 +71,11 @@ def test_a_worker_behind_a_cut_link_finishes_late_and_changes_nothing(
     again = [one.at_s - cut_at for one in hosts.begun() if one.seed in held and one.host != far.name]
     print(f"{len(held)} rows were begun again {min(again):.1f} to {max(again):.1f} s after the link was cut")
     store = _output(hosts, "zombie")
-    before = {path: store.read(path) for path in store.list("clips") + store.list("records")}
+    before = _seen(store)
     hosts.open_gate(far)
     far.join()
     time.sleep(5)  # in which it uploads, if it ever does
-    assert {path: store.read(path) for path in before} == before
+    assert _seen(store) == before
     assert frames_by_seed(store) == undisturbed
 
 
@@ -105,10 +105,10 @@ def test_a_driver_that_wakes_after_a_takeover_ends_and_changes_nothing(
     hosts.start_driver(job, hosts.hosts[2]).finish()
     store = _output(hosts, "woken")
     check(store, undisturbed)
-    before = {path: store.read(path) for path in store.list("")}
+    before = _seen(store)
     os.kill(old.process.pid, signal.SIGCONT)
     assert old.process.wait(timeout=WITHIN_S) == 3, old.said
-    assert {path: store.read(path) for path in before} == before
+    assert _seen(store) == before
     check(store, undisturbed)
 
 
@@ -138,6 +138,11 @@ def test_a_host_that_loses_its_power_comes_back_to_work(
 
 def _output(hosts: Rig, name: str) -> Store:
     return Store(f"{hosts.s3.server.url}/{name}", hosts.s3.server.storage_options)
+
+
+def _seen(store: Store) -> dict[str, bytes]:
+    """Return what readers see."""
+    return {path: store.read(path) for path in store.list("clips") + store.list("records")}
 
 
 def _wait(until: Callable[[], object], driver: Driver) -> None:
