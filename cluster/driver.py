@@ -63,14 +63,16 @@ class Driver:
         try:
             self._feed()
             while not self._dispatcher.finished:
-                for event in fleet.wait(WAIT_S):
+                events = fleet.wait(WAIT_S)
+                self._work.lock.check_seen()
+                for event in events:
                     self._follow(event, fleet)
                 self._regroup()
                 self._feed()
                 self._committer.flush_due(time.monotonic())
                 self._on_progress(self._tally.progress(time.monotonic()))
         finally:
-            self._committer.flush()
+            self._committer.close()
             if self._prompt_lengths:
                 self._prompt_lengths.close()
         return self._tally.summary(time.monotonic())
@@ -84,18 +86,30 @@ class Driver:
         """Fill the dispatcher's window from the table."""
         while room := self._dispatcher.room:
             rows = list(islice(self._rows, room))
-            for row in self._reshaped(rows):
+            for row in self._reshaped([row for row in rows if not self._adopts(row)]):
                 assert isinstance(row.payload, Pending)
                 self._pending[row.row_id] = row.payload
                 self._dispatcher.add(row)
             if len(rows) == room:
-                return
+                continue
             if not self._again:
                 self._dispatcher.close()
                 return
             self._work.index.reopen(self._again)
             self._again.clear()
             self._rows = self._pass()
+
+    def _adopts(self, row: Row) -> bool:
+        """Commit a row whose clip an earlier run left; tell whether there is one."""
+        assert isinstance(row.payload, Pending)
+        stored = self._work.adoption.take(row.row_id, row.payload.request)
+        if stored is None:
+            return False
+        self._committer.done(stored.record, row.payload, worker=stored.record.worker)
+        self._committer.flush_due(time.monotonic())
+        self._tally.adopted()
+        self._note_unproven(stored, row.payload, worker="")  # no audit of this run speaks for it
+        return True
 
     def _regroup(self) -> None:
         """Bring rows that wait together by the lengths of their prompts, as soon as these can be counted."""
@@ -140,15 +154,19 @@ class Driver:
         record, pending = rendered.record, self._pending.get(rendered.record.row_id)
         kind = kind_of(pending.request) if pending and rendered.had_company else None
         if kind in self._apart:  # it was under way when an audit found its kind to differ
-            self._committer.discard_clip(record.row_id)
             self._dispatcher.put_back(worker, [record.row_id])
             self._tally.returned(worker)
         elif self._dispatcher.done(worker, record.row_id, time.monotonic()):
-            self._committer.done(record, self._pending.pop(record.row_id), worker=worker)
+            pending = self._pending.pop(record.row_id)
+            self._committer.done(record, pending, worker=worker)
             self._tally.done(worker, record.batch_size)
             self._deaths_in_a_row = 0
-            if kind and self._is_audited:
-                self._work.index.note_unproven(record.row_id, kind=kind, worker=worker)
+            self._note_unproven(rendered, pending, worker=worker)
+
+    def _note_unproven(self, rendered: StoredRow, pending: Pending, *, worker: str) -> None:
+        if rendered.had_company and self._is_audited:
+            kind = kind_of(pending.request)
+            self._work.index.note_unproven(rendered.record.row_id, kind=kind, worker=worker)
 
     def _note_audit(self, worker: str, audited: Audited) -> None:
         """Trust what an audit speaks for, or have it rendered again, whichever worker rendered it."""
@@ -159,9 +177,11 @@ class Driver:
             self._work.index.prove(kind=kind, worker=worker)
         elif audited.verdict == "differs" and kind not in self._apart:
             self._apart.add(kind)
-            if row_ids := self._work.index.take_unproven(kind):
+            self._work.adoption.refuse(kind)
+            row_ids = self._work.index.take_unproven(kind)
+            self._committer.withdraw(row_ids, kind=kind)
+            if row_ids:
                 log.warning("rows of %s: %s that had a record are rendered again", kind, len(row_ids))
-                self._committer.withdraw(row_ids)
                 self._again.update(row_ids)
                 self._tally.withdrawn(len(row_ids))
                 self._dispatcher.reopen()
@@ -181,9 +201,6 @@ class Driver:
                 failed.message, "when the output can be written again, run the same command to go on"
             )
         log.warning("%s: row %s: %s: %s", worker, failed.row_id, failed.error_type, failed.message)
-        if failed.is_conflict and failed.row_id in self._pending:
-            # Left by an attempt that was never committed; only the driver knows that.
-            self._committer.discard_clip(failed.row_id)
         self._tally.returned(worker)
         given_up = self._dispatcher.failed(worker, failed.row_id, failed, retry=not failed.is_final)
         if given_up is not None:

@@ -74,8 +74,7 @@ class Assignment:
 class Failed:
     """One row that did not become a clip. Strings: not every exception survives pickling.
 
-    is_final: the same would happen on every worker. is_conflict: another clip lies under its name.
-    is_store: the output itself failed, not the row.
+    is_final: the same would happen on every worker. is_store: the output itself failed, not the row.
     """
 
     row_id: str
@@ -83,7 +82,6 @@ class Failed:
     message: str
     traceback: str
     is_final: bool = False
-    is_conflict: bool = False
     is_store: bool = False
 
 

@@ -47,7 +47,8 @@ class Summary:
     and were rendered by plain calls from there on; num_again: of these, rows that had a record already.
     unrepeatable: kinds of which two plain calls of one row differ. num_remembered: batch sizes that workers
     did not have to search, as other processes had found them. idle: which part of the workers' time their
-    models had nothing to do, by what they waited for.
+    models had nothing to do, by what they waited for. num_adopted: rows, counted as done, of which an earlier
+    run had left the clip but no record.
     """
 
     done: int
@@ -60,3 +61,4 @@ class Summary:
     unrepeatable: tuple[str, ...] = ()
     num_remembered: int = 0
     idle: Mapping[str, float] = field(default_factory=dict)
+    num_adopted: int = 0

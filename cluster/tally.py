@@ -30,7 +30,7 @@ class Tally:
         self._done = self._failed = 0
         self._rendered = self._audited = 0  # both count rows each time
         self._batch_sizes = 0.0
-        self._again = 0
+        self._again = self._adopted = 0
         self._apart: list[str] = []
         self._unrepeatable: list[str] = []
         self._seats: dict[str, _Seat] = {}
@@ -55,6 +55,11 @@ class Tally:
         self._batch_sizes += batch_size
         self._seats[worker].done += 1
         self.returned(worker)
+
+    def adopted(self) -> None:
+        """A clip of an earlier run was committed."""
+        self._done += 1
+        self._adopted += 1
 
     def worked(self, worker: str, *, idle: Mapping[str, float], elapsed_s: float) -> None:
         """Note how the worker spent its time so far."""
@@ -114,6 +119,7 @@ class Tally:
             mean_batch=self._mean_batch,
             num_audited=self._audited,
             num_again=self._again,
+            num_adopted=self._adopted,
             apart=tuple(self._apart),
             unrepeatable=tuple(self._unrepeatable),
             num_remembered=sum(seat.remembered for seat in self._seats.values()),

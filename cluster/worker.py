@@ -28,12 +28,13 @@ from framefleet.cluster.messages import (
     WorkerReport,
     WorkerSetup,
 )
-from framefleet.pipeline.errors import RowError, StoreConflict, StoreError
+from framefleet.pipeline.errors import RowError, StoreError
 from framefleet.pipeline.guards.public import public_text
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.outputs.av_file import check_encoder
 from framefleet.pipeline.outputs.clips import Clip
-from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
+from framefleet.pipeline.outputs.encode_clip import EncodedClip, encode_clip, store_clip
+from framefleet.pipeline.outputs.pending import announce
 from framefleet.pipeline.render.audit.audited import Audited, kind_of
 
 if TYPE_CHECKING:
@@ -191,14 +192,18 @@ class Worker:
         while True:
             clip = self._clips.get()
             try:
-                encoded = encode_clip(clip, self._setup.media)
+                encoded = self._encoded(clip)
                 with self._storing():
+                    announce(self._setup.store, encoded.record, had_company=clip.had_company)
                     record = store_clip(self._setup.store, encoded)
             except Exception as error:  # the row's own failure, or the store's: the driver decides
                 self._report(_failed(clip.row_id, error, traceback.format_exc()))
             else:
-                record = replace(record, attempt=self._attempts[clip.row_id])
                 self._report(StoredRow(record=record, had_company=clip.had_company))
+
+    def _encoded(self, clip: Clip) -> EncodedClip:
+        encoded = encode_clip(clip, self._setup.media)
+        return replace(encoded, record=replace(encoded.record, attempt=self._attempts[clip.row_id]))
 
     @contextmanager
     def _storing(self) -> Iterator[None]:
@@ -237,6 +242,5 @@ def _failed(row_id: str, error: Exception, text: str) -> Failed:
         message=public_text(str(error)),
         traceback=public_text(text),
         is_final=isinstance(error, RowError),
-        is_conflict=isinstance(error, StoreConflict),
-        is_store=isinstance(error, StoreError) and not isinstance(error, StoreConflict),
+        is_store=isinstance(error, StoreError),
     )
