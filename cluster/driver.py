@@ -146,11 +146,10 @@ class Driver:
 
     def _sick(self, worker: str, report: WorkerReport, fleet: Fleet) -> Lost | None:
         """End a worker that reports what is not its rows' doing, or whose rows come no further."""
-        for failed in report.failed:
-            if failed.blame == "worker":  # as after a crash: one of its rows may have done it
-                return fleet.end(worker, Loss(reason=_told(failed), kind="machine"))
-            if failed.blame == "host":
-                return fleet.end(worker, Loss(reason=_told(failed), kind="machine", suspects=()))
+        if blamed := [failed for failed in report.failed if failed.blame != "row"]:
+            reason, culprits = _told(blamed[0]), [failed for failed in blamed if failed.blame == "worker"]
+            suspects = tuple(failed.row_id for failed in culprits)
+            return fleet.end(worker, Loss(reason=reason, kind="machine", suspects=suspects))
         setup, rows = self._work.setup, report.rendering
         # What is compiled may be compiled anew for any batch size, in minutes.
         is_known = report.still_s and not setup.model.options.compile

@@ -116,7 +116,7 @@ class Fleet:
 
     def replace(self, lost: Lost, *, is_explained: bool) -> None:
         """Have another process in its place, if that may help. is_explained: a row was given up for it."""
-        slot = self._losses.pop(lost.worker)
+        slot, unused = self._losses.pop(lost.worker), self._hosts.unused
         rest = self._hosts.fault(
             slot.name,
             lost.reason,
@@ -128,8 +128,8 @@ class Fleet:
         if rest:
             slot.state, slot.host, slot.starts_at = "to start", None, rest.until
             self._resting.append(slot)
-        else:
-            log.warning("%s", self._hosts.unused[-1])
+        for place in set(self._hosts.unused) - set(unused):
+            log.warning("%s", place)
 
     @property
     def unused(self) -> tuple[str, ...]:
@@ -283,9 +283,7 @@ class Fleet:
         if placed or ((self._slots or self._resting) and not self._are_all(blocked)):
             return
         unused = "\n".join(self._hosts.unused)
-        if error := self._hosts.error:
-            raise type(error)(f"{error.problem}\n{unused}", error.fix)
-        raise FleetError(
+        raise self._hosts.error or FleetError(
             f"no machine is left that can render\n{unused}",
             "look for the cause there, then run the same command to go on",
         )

@@ -139,9 +139,13 @@ class Hosts:
 
     @property
     def error(self) -> FramefleetError | None:
-        """The one error of ours for which all that is unused is so, if there is one."""
-        errors = [p.error for p in (*self._hosts.values(), *self._workers.values()) if p.unused]
-        return errors[0] if errors and all(type(error) is type(errors[0]) for error in errors) else None
+        """The one error of ours for which all that is unused is so, if there is one; it names them."""
+        unused = [place for place in (*self._hosts.values(), *self._workers.values()) if place.unused]
+        errors = [place.error for place in unused]
+        if not errors or errors[0] is None or any(type(error) is not type(errors[0]) for error in errors):
+            return None
+        names = ", ".join(place.name for place in unused)
+        return type(errors[0])(f"{errors[0].problem} (on {names})", errors[0].fix)
 
     def name_of(self, worker: str) -> str | None:
         """Return the name of the machine that the worker is on."""

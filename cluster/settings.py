@@ -42,7 +42,7 @@ class FleetSettings(Strict):
     )
     silence_s: float = Field(
         # `exchange` answers each second; a machine under load, or a collection of garbage, may be late.
-        default=15,
+        default=12,  # so that rows are under way elsewhere within 15 s of a cut link
         ge=5,
         description="A worker or a cluster that has not answered for so long is given up: its rows move.",
     )

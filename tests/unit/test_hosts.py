@@ -55,7 +55,8 @@ def test_what_every_start_there_would_say_again_blocks_the_machine_at_once() -> 
     error = ModelError("no model there", "put it there")
     assert hosts.fault("w", error.problem, kind="refused", now=0.0, error=error) is not None
     assert hosts.is_blocked("a")
-    assert hosts.error is error
+    assert isinstance(hosts.error, ModelError)
+    assert (hosts.error.problem, hosts.error.fix) == ("no model there (on machine a)", "put it there")
 
 
 def test_machines_that_are_unused_for_several_reasons_have_no_one_error() -> None:
