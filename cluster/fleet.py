@@ -77,7 +77,7 @@ class Fleet:
             self._connection = stack.enter_context(
                 connect(self._settings.address, num_cpus=self._settings.num_cpus, modules=modules)
             )
-            self._machines = stack.enter_context(Machines())
+            self._machines = stack.enter_context(Machines(ray.get_runtime_context().get_node_id()))
             self._shares = shares(self._settings, self._machines.alive)
             self._setup = replace(self._setup, num_writers=int(self._shares.cpus))
             options = self._shares.options(threads=self._setup.model.threads, python=self._python)

@@ -55,9 +55,9 @@ def room(machines: Iterable[Machine], *, cpus: float, gpus: float, but: Collecti
 class Machines:
     """The machines of the cluster, as a context. Reading never waits for the cluster."""
 
-    def __init__(self, look: Callable[[], list[dict[str, Any]]] = ray.nodes) -> None:
-        self._look = look
-        self._own = ray.get_runtime_context().get_node_id()
+    def __init__(self, own: str, *, look: Callable[[], list[dict[str, Any]]] = ray.nodes) -> None:
+        """own: the id of this process's. look: returns all there are, and waits for the cluster."""
+        self._own, self._look = own, look
         self.num_looks = 0  # that were answered
         self.alive: tuple[Machine, ...] = ()
         self._lost: str | None = None
