@@ -40,9 +40,10 @@ TOKENS = "docs/clusters.md"
 
 @dataclass(slots=True)
 class Connection:
-    """keep_logs: of a cluster of our own, when it ends; for what they may explain."""
+    """keep_logs: of a cluster of our own, when it ends; for what they may explain. is_lost: it is gone."""
 
     keep_logs: bool = False
+    is_lost: bool = False
 
 
 @contextmanager

@@ -11,14 +11,16 @@ import pyarrow as pa
 
 from framefleet.cluster.commit import Committer
 from framefleet.cluster.dispatcher import Dispatcher, GivenUp, LeaseSize
+from framefleet.cluster.events import Event, Lost, Ready, Starting
 from framefleet.cluster.feed import Pending, by_prompt_lengths, pending_rows
-from framefleet.cluster.fleet import Event, Fleet, Lost, Ready, Starting
+from framefleet.cluster.fleet import Fleet
 from framefleet.cluster.lease import Row
+from framefleet.cluster.losses import Loss
 from framefleet.cluster.messages import Assignment, Failed, StoredRow, WorkerReport
 from framefleet.cluster.progress import Progress, Summary
 from framefleet.cluster.tally import Tally
 from framefleet.cluster.work import Work
-from framefleet.pipeline.errors import FleetError, ModelError, StoreError
+from framefleet.pipeline.errors import ModelError, StoreError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.records import Record
 from framefleet.pipeline.render.audit.audited import Audited, kind_of, level_of, told
@@ -49,7 +51,6 @@ class Driver:
         self._committer = Committer(work.setup, carried, work.index, work.lock, run=work.run)
         self._apart: set[str] = set()  # kinds of rows that differed in company
         self._again: set[str] = set()  # rows that had a record, and wait for the next pass over the table
-        self._deaths_in_a_row = 0
         self._attention: dict[str, str] = {}
         self._prompt_lengths: CountedApart | None = None
         self._is_audited = work.setup.audit.is_on(work.setup.batching.mode)
@@ -70,6 +71,7 @@ class Driver:
                 self._regroup()
                 self._feed()
                 self._committer.flush_due(time.monotonic())
+                self._tally.unused(fleet.unused)
                 self._on_progress(self._tally.progress(time.monotonic()))
         finally:
             self._committer.close()
@@ -129,14 +131,19 @@ class Driver:
             self._tally.starting(event.doing)
             return
         if isinstance(event, Ready):
-            self._check_model(event)
-            self._dispatcher.join(event.worker)
+            if lost := self._refused(event, fleet):
+                self._lose(lost, fleet)
+                return
+            self._dispatcher.join(event.worker, at=event.at)
             self._tally.joined(event.worker, event.hello.node)
         else:
-            self._take(event.worker, event.report)
+            self._take(event.worker, event.report, fleet)
+            if lost := self._sick(event.worker, event.report, fleet):
+                self._lose(lost, fleet)
+                return
         fleet.exchange(event.worker, self._assignments(event.worker))
 
-    def _take(self, worker: str, report: WorkerReport) -> None:
+    def _take(self, worker: str, report: WorkerReport, fleet: Fleet) -> None:
         """Note what a worker reports about its rows."""
         self._tally.worked(worker, idle=report.idle, elapsed_s=report.elapsed_s)
         self._tally.remembered(worker, report.num_remembered)
@@ -147,8 +154,24 @@ class Driver:
         for rendered in report.rendered:
             self._note_attention(worker, rendered.record)
             self._finish(worker, rendered)
+            fleet.rendered(worker)
         for failed in report.failed:
             self._fail(worker, failed)
+
+    def _sick(self, worker: str, report: WorkerReport, fleet: Fleet) -> Lost | None:
+        """End a worker that reports what is not its rows' doing, or whose rows come no further."""
+        if blamed := [failed for failed in report.failed if failed.blame != "row"]:
+            reason, culprits = _told(blamed[0]), [failed for failed in blamed if failed.blame == "worker"]
+            suspects = tuple(failed.row_id for failed in culprits)
+            return fleet.end(worker, Loss(reason=reason, kind="machine", suspects=suspects))
+        setup, rows = self._work.setup, report.rendering
+        # What is compiled may be compiled anew for any batch size, in minutes.
+        is_known = report.still_s and not setup.model.options.compile
+        pace = self._dispatcher.seconds_per_row(worker, rows) if is_known else None
+        if report.still_s <= self._work.faults.longest_still_s(pace, num_rows=setup.batching.max_rows):
+            return None
+        reason = f"it hung: no progress for {report.still_s:.0f} s with {', '.join(rows) or 'no row'}"
+        return fleet.end(worker, Loss(reason=reason, kind="died", suspects=rows))
 
     def _finish(self, worker: str, rendered: StoredRow) -> None:
         record, pending = rendered.record, self._pending.get(rendered.record.row_id)
@@ -160,7 +183,6 @@ class Driver:
             pending = self._pending.pop(record.row_id)
             self._committer.done(record, pending, worker=worker)
             self._tally.done(worker, record.batch_size)
-            self._deaths_in_a_row = 0
             self._note_unproven(rendered, pending, worker=worker)
 
     def _note_unproven(self, rendered: StoredRow, pending: Pending, *, worker: str) -> None:
@@ -196,11 +218,13 @@ class Driver:
             log.info("%s: attention backend %s", worker, backend)
 
     def _fail(self, worker: str, failed: Failed) -> None:
-        if failed.is_store:
+        if failed.blame == "output":
             raise StoreError(
                 failed.message, "when the output can be written again, run the same command to go on"
             )
         log.warning("%s: row %s: %s: %s", worker, failed.row_id, failed.error_type, failed.message)
+        if failed.blame != "row":
+            return  # the worker is ended for it, see `_sick`, and the row goes back as its others do
         self._tally.returned(worker)
         given_up = self._dispatcher.failed(worker, failed.row_id, failed, retry=not failed.is_final)
         if given_up is not None:
@@ -208,20 +232,14 @@ class Driver:
 
     def _lose(self, event: Lost, fleet: Fleet) -> None:
         self._tally.lost(event.worker)
-        self._deaths_in_a_row += 1
-        for row in self._dispatcher.lost(event.worker):
+        given_up = self._dispatcher.lost(event.worker, suspects=event.suspects, why=event.reason)
+        for row in given_up:
             self._give_up(row)
-        left = fleet.num_workers
-        if not left or self._work.faults.despairs(self._deaths_in_a_row, num_workers=left):
-            raise FleetError(
-                f"workers keep dying; the last one, {event.worker}: {event.reason}",
-                "look for its cause on the machine (memory, driver), then run the same command to go on",
-            )
+        fleet.replace(event, is_explained=bool(given_up))
 
     def _give_up(self, row: GivenUp) -> None:
         failure = self._committer.given_up(row, self._pending.pop(row.row.row_id))
         self._tally.failed(f"{failure.error_type}: {failure.message}")
-        self._deaths_in_a_row = 0
 
     def _assignments(self, worker: str) -> list[Assignment]:
         """Lease to the worker all that it may have now."""
@@ -238,9 +256,16 @@ class Driver:
         self._tally.leased(worker, len(found), now=time.monotonic())
         return found
 
-    def _check_model(self, event: Ready) -> None:
-        if event.hello.model_digest != self._work.rows.identity.model_digest:
-            raise ModelError(
-                f"{event.worker} on {event.hello.node} found other files at {self._work.setup.model.name}",
-                "put the same model on every machine of the cluster",
-            )
+    def _refused(self, event: Ready, fleet: Fleet) -> Lost | None:
+        """End a worker whose machine has another model."""
+        if event.hello.model_digest == self._work.rows.identity.model_digest:
+            return None
+        error = ModelError(
+            f"{event.worker} on {event.hello.node} found other files at {self._work.setup.model.name}",
+            "put the same model on every machine of the cluster",
+        )
+        return fleet.end(event.worker, Loss(reason=error.problem, kind="refused", error=error))
+
+
+def _told(failed: Failed) -> str:
+    return f"{failed.error_type}: {failed.message} ({failed.why})"

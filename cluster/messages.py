@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from framefleet.cluster.blame import Blame
 from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.outputs.media_settings import Media
 from framefleet.pipeline.outputs.records import Record
@@ -74,7 +75,7 @@ class Assignment:
 class Failed:
     """One row that did not become a clip. Strings: not every exception survives pickling.
 
-    is_final: the same would happen on every worker. is_store: the output itself failed, not the row.
+    is_final: the same would happen on every worker. blame: whose fault it is, and why we say so.
     """
 
     row_id: str
@@ -82,7 +83,8 @@ class Failed:
     message: str
     traceback: str
     is_final: bool = False
-    is_store: bool = False
+    blame: Blame = "row"
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,8 @@ class WorkerReport:
     audited: speaks for rows of earlier reports. prompt_lengths: a pickled `PromptLengths`, once forwards were
     seen to be as long as the prompts. num_remembered: batch sizes since the worker's start, see `Renderer`.
     idle: seconds since its model was loaded in which it had nothing to do, by cause, of elapsed_s in all.
+    still_s: since the rows that it renders came further; 0 while it waits for others. rendering: these rows,
+    where that is long.
     """
 
     rendered: tuple[StoredRow, ...] = ()
@@ -112,3 +116,5 @@ class WorkerReport:
     num_remembered: int = 0
     idle: Mapping[str, float] = field(default_factory=dict)
     elapsed_s: float = 0.0
+    still_s: float = 0.0
+    rendering: tuple[str, ...] = ()

@@ -36,6 +36,7 @@ class Tally:
         self._seats: dict[str, _Seat] = {}
         self._last_failure: str | None = None
         self._waiting_for: str | None = None
+        self._unused: tuple[str, ...] = ()
 
     def starting(self, doing: str) -> None:
         """A worker is on its way, and this takes its time."""
@@ -94,6 +95,10 @@ class Tally:
             self._seats[worker].is_lost = True
             self._seats[worker].in_hand = 0
 
+    def unused(self, places: tuple[str, ...]) -> None:
+        """These workers and machines are used no longer, as of now; each with its reason."""
+        self._unused = places
+
     def progress(self, now: float) -> Progress:
         rate = self._rate(now)
         left = self._total - self._done - self._failed
@@ -109,6 +114,7 @@ class Tally:
             workers=tuple(_state(name, seat) for name, seat in self._seats.items()),
             last_failure=self._last_failure,
             waiting_for=self._waiting_for,
+            unused=self._unused,
         )
 
     def summary(self, now: float) -> Summary:
@@ -124,6 +130,7 @@ class Tally:
             unrepeatable=tuple(self._unrepeatable),
             num_remembered=sum(seat.remembered for seat in self._seats.values()),
             idle=self._idle(),
+            unused=self._unused,
         )
 
     def _idle(self) -> Mapping[str, float]:

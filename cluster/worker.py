@@ -19,6 +19,7 @@ from queue import Queue
 from typing import TYPE_CHECKING, Any
 
 import framefleet
+from framefleet.cluster.blame import verdict_on
 from framefleet.cluster.messages import (
     Assignment,
     Failed,
@@ -28,7 +29,7 @@ from framefleet.cluster.messages import (
     WorkerReport,
     WorkerSetup,
 )
-from framefleet.pipeline.errors import RowError, StoreError
+from framefleet.pipeline.errors import RowError
 from framefleet.pipeline.guards.public import public_text
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.outputs.av_file import check_encoder
@@ -49,6 +50,8 @@ _POLL_S = 1.0
 _MIN_WRITERS = 2
 # Clips that may wait for a writer, about 100 MB each at 480p; when full, rendering waits for the store.
 MAX_QUEUED = 4
+# From when on a report says that rows come no further: long forwards are told too, and mean nothing.
+_STILL_S = 2.0
 
 
 class Worker:
@@ -56,9 +59,10 @@ class Worker:
 
     def __init__(self, setup: WorkerSetup) -> None:
         self._setup = setup
-        self._news = threading.Condition()  # guards the six below
+        self._news = threading.Condition()  # guards the seven below
         self._inbox: deque[Assignment] = deque()
-        self._attempts: dict[str, int] = {}  # of the rows that the renderer has
+        self._attempts: dict[str, int] = {}  # of the rows that the renderer or a writer has
+        self._rendering: set[str] = set()  # those that the renderer has
         self._rendered: list[StoredRow] = []
         self._failed: list[Failed] = []
         self._audited: list[Audited] = []
@@ -116,6 +120,7 @@ class Worker:
                 prompt_lengths=self._news_of_lengths(),
                 num_remembered=self._renderer.num_remembered if self._renderer else 0,
                 **self._times(),
+                **self._stillness(),
             )
             for told in (self._rendered, self._failed, self._audited):
                 told.clear()
@@ -124,6 +129,13 @@ class Worker:
     def _times(self) -> dict[str, Any]:
         idle = self._renderer.idle if self._renderer else None
         return {"idle": idle.seconds(), "elapsed_s": idle.elapsed_s} if idle else {}
+
+    def _stillness(self) -> dict[str, Any]:
+        """Return for how long the rows that are rendered came no further, and which these are."""
+        still_s = self._renderer.idle.still_s() if self._renderer else 0.0
+        if still_s < _STILL_S:
+            return {}
+        return {"still_s": still_s, "rendering": tuple(sorted(self._rendering))}
 
     def _has_news(self) -> bool:
         return bool(self._rendered or self._failed or self._audited or self._broken)
@@ -157,6 +169,8 @@ class Worker:
                 outcomes = renderer.step()
                 if audited := renderer.take_audits():
                     self._report_audits(audited)
+                with self._news:
+                    self._rendering.difference_update(outcome.row_id for outcome in outcomes)
                 for outcome in outcomes:
                     if isinstance(outcome, Clip):
                         with renderer.idle.waiting(self._what_writers_do()):
@@ -184,6 +198,7 @@ class Worker:
             while self._inbox and renderer.num_active < renderer.capacity:
                 assignment = self._inbox.popleft()
                 self._attempts[assignment.row_id] = assignment.attempt
+                self._rendering.add(assignment.row_id)
                 if assignment.is_apart:
                     renderer.set_apart(kind_of(assignment.request))
                 renderer.submit(assignment.request, assignment.row_id)
@@ -236,11 +251,13 @@ class Worker:
 
 
 def _failed(row_id: str, error: Exception, text: str) -> Failed:
+    verdict = verdict_on(error)
     return Failed(
         row_id=row_id,
         error_type=type(error).__name__,
         message=public_text(str(error)),
         traceback=public_text(text),
         is_final=isinstance(error, RowError),
-        is_store=isinstance(error, StoreError),
+        blame=verdict.blame,
+        why=verdict.reason,
     )

@@ -81,6 +81,7 @@ def _ending(summary: Summary, store: Store) -> list[str]:
             lines.append(f"{summary.num_remembered:,} batch sizes were remembered, and proven once more")
     lines += idle_lines(summary)
     lines += _audit_lines(summary)
+    lines += summary.unused
     lines.append(f"records: {store.url_of(RECORDS)}")
     if summary.failed:
         lines.append(

@@ -141,6 +141,8 @@ def _of_rows(progress: Progress) -> Group:
     parts: list[Text | Table] = [top]
     if progress.workers:
         parts.append(_workers(progress.workers))
+    for unused in progress.unused:
+        parts.append(Text(unused, style="red", overflow="ellipsis", no_wrap=True))
     if progress.last_failure:
         first_line = progress.last_failure.partition("\n")[0]
         parts.append(Text(f"last failure: {first_line}", style="red", overflow="ellipsis", no_wrap=True))

@@ -19,7 +19,8 @@ from typing import Any, cast
 import pytest
 
 from framefleet.cluster.driver import Driver
-from framefleet.cluster.fleet import Event, Fleet, Ready, Reported
+from framefleet.cluster.events import Event, Ready, Reported
+from framefleet.cluster.fleet import Fleet
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import Assignment, Hello, StoredRow, WorkerReport
 from framefleet.cluster.progress import Summary
@@ -52,13 +53,16 @@ class Workers:
     hello: Hello
     seed: int
     verdicts: dict[int, Verdict]
-    num_workers: int = 2
+    unused: tuple[str, ...] = ()
     hands: dict[str, list[Assignment]] = field(default_factory=dict)
     knows: set[str] = field(default_factory=set)  # workers that render such rows by plain calls
     num_rendered: int = 0
 
     def grow(self, num_rows: int) -> None:
         """They are there."""
+
+    def rendered(self, worker: str) -> None:
+        """They have no faults."""
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
