@@ -10,7 +10,7 @@ import os
 import re
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +20,7 @@ from ray.exceptions import RayError, RayTaskError
 
 import framefleet
 from framefleet.cluster.connection import connect
+from framefleet.cluster.draining_nodes import DrainingNodes
 from framefleet.cluster.messages import Assignment, Hello, Loading, WorkerReport, WorkerSetup
 from framefleet.cluster.settings import FaultPolicy, FleetSettings
 from framefleet.cluster.ship import modules_to_ship
@@ -30,6 +31,7 @@ from framefleet.pipeline.model.environment import source_fingerprint
 
 log = logging.getLogger(__name__)
 
+NODES_S = 5.0  # a worker answers within the second that one `exchange` takes
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -62,7 +64,14 @@ class Lost:
     is_replaced: bool
 
 
-Event = Starting | Ready | Reported | Lost
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """The worker's machine is to go soon: it should hand back what it has."""
+
+    worker: str
+
+
+Event = Starting | Ready | Reported | Lost | Leaving
 
 
 @dataclass(slots=True)
@@ -74,6 +83,8 @@ class _Slot:
     num_starts: int = 0
     num_failed_starts: int = 0
     is_ready: bool = False
+    node_id: str | None = None  # asked for once nodes drain
+    is_leaving: bool = False
 
     @property
     def worker(self) -> str:
@@ -118,6 +129,7 @@ class Fleet:
             self._setup = replace(self._setup, num_writers=int(self._options["num_cpus"]))
             if self._python:
                 self._options["runtime_env"]["py_executable"] = self._python
+            self._draining = stack.enter_context(DrainingNodes())
             self.grow(1)
             self._stack = stack.pop_all()
         return self
@@ -146,6 +158,17 @@ class Fleet:
         """Hand rows to a worker that has just been heard of, and wait for its next report."""
         self._calls[self._slots[worker].actor.exchange.remote(tuple(assignments))] = worker
 
+    def drain(self, worker: str) -> None:
+        """Have a worker that has just been heard of hand back its rows, and wait for its next report."""
+        self._calls[self._slots[worker].actor.exchange.remote((), drain=True)] = worker
+
+    def retire(self, worker: str, *, is_replaced: bool) -> None:
+        """End a worker that has handed back all its rows."""
+        slot = self._slots.pop(worker)
+        ray.kill(slot.actor)
+        if is_replaced:
+            self._start(slot)
+
     def wait(self, timeout_s: float) -> list[Event]:
         """Return what happened, as soon as something did. Raises what keeps a worker from starting."""
         refs = list(self._calls)
@@ -154,11 +177,23 @@ class Fleet:
         ray.wait(refs, num_returns=1, timeout=timeout_s)
         ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
         self._check_readiness()
-        return [self._event(ref, self._calls.pop(ref)) for ref in ready]
+        return self._leaving() + [self._event(ref, self._calls.pop(ref)) for ref in ready]
+
+    def _leaving(self) -> list[Event]:
+        """Return those of nodes that are to go, once each."""
+        if not self._draining.nodes:
+            return []
+        staying = [slot for slot in self._slots.values() if slot.is_ready and not slot.is_leaving]
+        _ask_nodes([slot for slot in staying if slot.node_id is None])
+        leaving = [slot for slot in staying if slot.node_id in self._draining.nodes]
+        for slot in leaving:
+            slot.is_leaving = True
+        return [Leaving(slot.worker) for slot in leaving]
 
     def _start(self, slot: _Slot) -> None:
         slot.num_starts += 1
-        slot.is_ready = False
+        slot.is_ready = slot.is_leaving = False
+        slot.node_id = None
         actor_class = ray.remote(self._worker_class)
         slot.actor = actor_class.options(**self._options).remote(self._setup)
         self._slots[slot.worker] = slot
@@ -204,6 +239,20 @@ class Fleet:
                 f"and {self._options['num_cpus']} CPUs, the cluster has {resources()}",
                 "lower fleet.gpus_per_worker or fleet.cpus_per_worker, or raise fleet.ready_timeout_s",
             )
+
+
+def _ask_nodes(slots: Sequence[_Slot]) -> None:
+    """Find out on which nodes these run; not of those that do not answer soon."""
+    asked = {slot.actor.__ray_call__.remote(_own_node): slot for slot in slots}
+    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=NODES_S) if asked else ([], [])
+    for ref in answered:
+        with suppress(RayError):  # it died: told elsewhere
+            asked[ref].node_id = ray.get(ref)
+
+
+def _own_node(_: Any) -> str:
+    node_id: str = ray.get_runtime_context().get_node_id()
+    return node_id
 
 
 def _cause(error: RayError) -> str:

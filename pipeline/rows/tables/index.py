@@ -81,6 +81,10 @@ class RowIndex:
         self._num_done += max(new, 0)  # -1 when there were none
         return max(new, 0)
 
+    def is_done(self, row_id: str) -> bool:
+        query = "SELECT 1 FROM done WHERE id = ?"
+        return self._db.execute(query, (bytes.fromhex(row_id),)).fetchone() is not None
+
     def reopen(self, row_ids: Iterable[str]) -> None:
         """Note that these rows are to be rendered, and no others: for the passes after the first."""
         _, distinct = self._seal()
