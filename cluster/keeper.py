@@ -53,19 +53,16 @@ class Keeper:
         self._since.pop(row_id, None)
 
     def look(self, renderer: Renderer) -> None:
-        """Between two steps: have rows saved whose time has come, and write those that were."""
-        if not self._every_s:
-            return
+        """Between two steps: save rows whose time has come, unless earlier ones are still being written."""
         now = time.monotonic()
         due = {row_id for row_id, since in self._since.items() if now - since >= self._every_s}
-        for row in renderer.take_saved():
+        if not (self._every_s and due and all(write.done() for write in self._under_way)):
+            return
+        self._under_way.clear()
+        self._since.update(dict.fromkeys(due, now))
+        for row in renderer.save():
             if row.row_id in due:
-                due.remove(row.row_id)
-                self._since[row.row_id] = now
                 self.keep(row, is_over=False)
-        self._under_way = [write for write in self._under_way if not write.done()]
-        if due and not self._under_way:
-            renderer.save()
 
     def keep(self, row: HalfDone, *, is_over: bool) -> None:
         """Write what there is of a row. is_over: this worker renders it no more."""

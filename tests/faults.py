@@ -70,22 +70,23 @@ def tells(pipe: Any, request: Request) -> Any:
     return generate(pipe, request)
 
 
-def slow(pipe: Any, request: Request, *, log: str) -> Any:
-    """Take a twentieth of a second for each row of a forward, and add this process's id to `log`."""
-    _slow_forwards(log)
+def slow(pipe: Any, request: Request, *, forwards: str = "", pause_s: float = 0.1) -> Any:
+    """Pause before each forward, and add a line to the file `forwards`. For `batching.max_rows: 1`."""
+    _slowed().update(forwards=forwards, pause_s=pause_s)
     return generate(pipe, request)
 
 
 @functools.cache
-def _slow_forwards(log: str) -> None:
-    forward = WanTransformer3DModel.forward
+def _slowed() -> dict[str, Any]:
+    """Have forwards of this process do what `slow` says; return what that is, to be changed."""
+    forward, told = WanTransformer3DModel.forward, {}
 
     @functools.wraps(forward)
-    def slowed(self: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        for _ in range(hidden_states.shape[0]):
-            with open(log, "a") as lines:  # so short a line is written in one piece
-                lines.write(f"{os.getpid()}\n")
-            time.sleep(0.05)
-        return forward(self, hidden_states, *args, **kwargs)
+    def slowed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with open(told["forwards"], "a") as lines:
+            lines.write(f"{os.getpid()}\n")
+        time.sleep(told["pause_s"])
+        return forward(self, *args, **kwargs)
 
     WanTransformer3DModel.forward = slowed
+    return told

@@ -1,4 +1,4 @@
-"""A driver that is told to stop, and workers that are to go: what is done is committed, half-done rows are kept.
+"""A driver that is told to stop, and workers that are to go: nothing that is done is lost.
 
 All is real (table, index, lock, driver, records and checkpoints in a folder) but the two workers, which
 finish a row at each turn.
