@@ -18,7 +18,6 @@ import framefleet
 from tests.commands import command
 from tests.jobs import (
     ROOT,
-    digests_by_tag,
     finish,
     job_values,
     prompt_rows,
@@ -35,18 +34,18 @@ NUM_FORWARDS = len(ROWS) * NUM_STEPS
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, ray_cluster: str) -> dict[str, tuple[str, str]]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, ray_cluster: str) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("undisturbed")
     table = write_table(folder / "t.parquet", ROWS)
     framefleet.render(job_values(table, folder / "out", address=ray_cluster))
-    return digests_by_tag(folder / "out")
+    return frames_of(folder)
 
 
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
 def test_rows_in_mid_clip_go_on_where_they_were(
-    number: int, code: int, tmp_path: Path, ray_cluster: str, undisturbed: dict[str, tuple[str, str]]
+    number: int, code: int, tmp_path: Path, ray_cluster: str, undisturbed: dict[str, str]
 ) -> None:
     job = slow_job(tmp_path, ROWS, ray_cluster)
     process = start_render(job)
@@ -60,7 +59,7 @@ def test_rows_in_mid_clip_go_on_where_they_were(
     assert f"{kept} half-done ones" in printed
     ended = command("render", job)
     assert ended.exit_code == 0, ended.output
-    assert digests_by_tag(tmp_path / "out") == undisturbed
+    assert frames_of(tmp_path) == undisturbed
     assert num_forwards(tmp_path) <= NUM_FORWARDS + kept, "a step of each is repeated, at most"
     assert not checkpoints(tmp_path)
 
@@ -102,20 +101,20 @@ def test_a_terminal_that_goes_leaves_half_done_rows_and_no_lock(tmp_path: Path) 
 
 
 def test_a_killed_worker_costs_no_more_than_the_interval(
-    tmp_path: Path, ray_cluster: str, undisturbed: dict[str, tuple[str, str]]
+    tmp_path: Path, ray_cluster: str, undisturbed: dict[str, str]
 ) -> None:
     job = slow_job(tmp_path, ROWS, ray_cluster, retries={"checkpoint_every_s": 0.4})
     process = start_render(job)
     wait_until(lambda: len(checkpoints(tmp_path)) == 2 and is_in_mid_clip(tmp_path), process)
     kill_last(tmp_path, signal.SIGKILL)
     finish(process)
-    assert digests_by_tag(tmp_path / "out") == undisturbed
+    assert frames_of(tmp_path) == undisturbed
     assert num_forwards(tmp_path) < NUM_FORWARDS + NUM_STEPS // 2
     assert not checkpoints(tmp_path)
 
 
 def test_rows_of_a_machine_that_is_to_go_go_on_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, tuple[str, str]]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, str]
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     with start("-m", "tests.warm.two_nodes", stdin=subprocess.PIPE, stderr=None) as cluster:
@@ -128,19 +127,19 @@ def test_rows_of_a_machine_that_is_to_go_go_on_elsewhere(
         said = finish(process)
         cluster.stdin.close()
     assert "its machine is to go; its rows go on elsewhere" in said
-    assert digests_by_tag(tmp_path / "out") == undisturbed
+    assert frames_of(tmp_path) == undisturbed
     assert num_forwards(tmp_path) <= NUM_FORWARDS + 1
     assert not checkpoints(tmp_path)
 
 
 def test_a_worker_that_is_told_to_end_hands_its_row_to_another(
-    tmp_path: Path, ray_cluster: str, undisturbed: dict[str, tuple[str, str]]
+    tmp_path: Path, ray_cluster: str, undisturbed: dict[str, str]
 ) -> None:
     process = start_render(slow_job(tmp_path, ROWS, ray_cluster))
     wait_until(lambda: is_in_mid_clip(tmp_path), process)
     kill_last(tmp_path, signal.SIGTERM)
     assert "it was told to end; its rows go on elsewhere" in finish(process)
-    assert digests_by_tag(tmp_path / "out") == undisturbed
+    assert frames_of(tmp_path) == undisturbed
     assert num_forwards(tmp_path) <= NUM_FORWARDS + 1
 
 
@@ -157,6 +156,10 @@ def slow_job(folder: Path, rows: list[dict[str, Any]], address: str | None = Non
     )
     values["defaults"]["forwards"] = str(forwards_file(folder))
     return write_job(folder / "job.yaml", values)
+
+
+def frames_of(folder: Path) -> dict[str, str]:
+    return {row["tag"]: row["frames_sha256"] for row in records_of(folder / "out")}
 
 
 def forwards_file(folder: Path) -> Path:
