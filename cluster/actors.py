@@ -31,6 +31,10 @@ class Worker:
         report: WorkerReport = self._worker.exchange(assignments)
         return report
 
+    def drain(self) -> WorkerReport:
+        report: WorkerReport = self._worker.exchange((), drain=True)
+        return report
+
 
 @dataclass(slots=True)
 class Slot:
@@ -80,6 +84,9 @@ class Actors:
 
     def exchange(self, slot: Slot, assignments: Sequence[Assignment], *, now: float) -> None:
         self._ask(slot, slot.actor.exchange.remote(tuple(assignments)), now)
+
+    def drain(self, slot: Slot, *, now: float) -> None:
+        self._ask(slot, slot.actor.drain.remote(), now)
 
     def answered(self, timeout_s: float) -> list[tuple[Slot, Any]]:
         """Return which calls have ended, with their refs, as soon as one has."""

@@ -92,10 +92,12 @@ class Committer:
         self._failures.add(pending.carried, values_of(failure))
         return failure
 
-    def flush_due(self, now: float) -> None:
-        """Write what has waited long enough, or is enough."""
-        if self._records.due(now) or self._failures.due(now):
+    def flush_due(self, now: float) -> bool:
+        """Write everything if some has waited long enough, or is enough; tell whether it was written."""
+        is_due = self._records.due(now) or self._failures.due(now)
+        if is_due:
             self.flush()
+        return is_due
 
     def flush(self) -> None:
         """Write everything. Raises StoreError when another driver has taken the output over."""

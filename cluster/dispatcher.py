@@ -172,6 +172,10 @@ class Dispatcher:
             if entry is not None:
                 self._waiting.put_back(entry)
 
+    def in_hand(self) -> dict[str, int]:
+        """Return how many rows each worker has, of those that have any."""
+        return {worker: len(seat.rows) for worker, seat in self._seats.items() if seat.rows}
+
     def lost(self, worker: str, *, suspects: Collection[str] | None = None, why: str = "") -> list[GivenUp]:
         """The worker is gone; return the rows quarantined for it. With nothing in its hands it just left.
 

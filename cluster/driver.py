@@ -5,22 +5,26 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 
 import pyarrow as pa
 
+from framefleet.cluster.checkpoints import Checkpoints
 from framefleet.cluster.commit import Committer
 from framefleet.cluster.dispatcher import Dispatcher, GivenUp, LeaseSize
-from framefleet.cluster.events import Event, Lost, Ready, Starting
+from framefleet.cluster.drain import wait_for_rows
+from framefleet.cluster.events import Event, Leaving, Lost, Ready, Starting
 from framefleet.cluster.feed import Pending, by_prompt_lengths, pending_rows
 from framefleet.cluster.fleet import Fleet
 from framefleet.cluster.lease import Row
 from framefleet.cluster.losses import Loss
 from framefleet.cluster.messages import Assignment, Failed, StoredRow, WorkerReport
 from framefleet.cluster.progress import Progress, Summary
+from framefleet.cluster.stop import Stop
 from framefleet.cluster.tally import Tally
 from framefleet.cluster.work import Work
-from framefleet.pipeline.errors import ModelError, StoreError
+from framefleet.pipeline.errors import ModelError, StoreError, UserError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.records import Record
 from framefleet.pipeline.render.audit.audited import Audited, kind_of, level_of, told
@@ -38,8 +42,12 @@ MAX_LEASE_ROWS = 64
 class Driver:
     """Renders the pending rows of one job."""
 
-    def __init__(self, work: Work, *, on_progress: Callable[[Progress], None]) -> None:
+    def __init__(
+        self, work: Work, *, on_progress: Callable[[Progress], None], stop: Stop | None = None
+    ) -> None:
+        """stop: says when to end before everything is done."""
         self._work = work
+        self._stop = stop or Stop()
         self._on_progress = on_progress
         min_rows = work.setup.batching.max_rows
         size = LeaseSize(min_rows=min_rows, max_rows=max(min_rows, MAX_LEASE_ROWS), target_s=LEASE_S)
@@ -51,33 +59,62 @@ class Driver:
         self._committer = Committer(work.setup, carried, work.index, work.lock, run=work.run)
         self._apart: set[str] = set()  # kinds of rows that differed in company
         self._again: set[str] = set()  # rows that had a record, and wait for the next pass over the table
+        self._checkpoints = Checkpoints(work.setup.store)
+        self._leaving: set[str] = set()  # workers that are to hand back their rows
+        self._has_failed = False
         self._attention: dict[str, str] = {}
         self._prompt_lengths: CountedApart | None = None
         self._is_audited = work.setup.audit.is_on(work.setup.batching.mode)
 
     def run(self, fleet: Fleet) -> Summary:
-        """Render until every row has a record or is given up.
+        """Render until every row has a record or is given up, or `stop` is asked.
 
         Raises FramefleetError when it cannot go on. Whatever ends it, rows that are done are committed.
         """
         fleet.grow(self._work.index.counts().pending)
         try:
+            self._checkpoints.find(self._work.index.is_pending)
             self._feed()
-            while not self._dispatcher.finished:
-                events = fleet.wait(WAIT_S)
-                self._work.lock.check_seen()
-                for event in events:
-                    self._follow(event, fleet)
+            while not (self._dispatcher.finished or self._is_ending):
+                self._turn(fleet)
                 self._regroup()
                 self._feed()
-                self._committer.flush_due(time.monotonic())
-                self._tally.unused(fleet.unused)
-                self._on_progress(self._tally.progress(time.monotonic()))
+            self._drain(fleet)
+        except UserError:  # of the table, or of one machine: the other workers and the store are well
+            self._has_failed = True
+            self._drain(fleet)
+            raise
         finally:
             self._committer.close()
+            self._checkpoints.committed()
+            self._checkpoints.close(is_complete=self._dispatcher.finished)
             if self._prompt_lengths:
                 self._prompt_lengths.close()
-        return self._tally.summary(time.monotonic())
+        summary = self._tally.summary(time.monotonic())
+        if self._stop.is_asked:
+            log.warning("kept: %s rows done, %s half-done ones", summary.done, len(self._checkpoints))
+        return summary
+
+    @property
+    def _is_ending(self) -> bool:
+        """Whether all workers are to hand back what they have."""
+        return self._stop.is_asked or self._has_failed
+
+    def _turn(self, fleet: Fleet) -> None:
+        """Follow what happens for a moment."""
+        events = fleet.wait(WAIT_S)
+        self._work.lock.check_seen()
+        for event in events:
+            self._follow(event, fleet)
+        if self._committer.flush_due(time.monotonic()):
+            self._checkpoints.committed()
+        self._tally.unused(fleet.unused)
+        self._on_progress(self._tally.progress(time.monotonic()))
+
+    def _drain(self, fleet: Fleet) -> None:
+        """Have all workers hand back what they have; wait for it, but not for ever."""
+        limit_s = self._work.faults.drain_s
+        wait_for_rows(partial(self._turn, fleet), self._dispatcher.in_hand, self._stop, limit_s=limit_s)
 
     def _pass(self) -> Iterator[Row]:
         """Read what is to be rendered from the table, from its beginning."""
@@ -130,6 +167,9 @@ class Driver:
         if isinstance(event, Starting):
             self._tally.starting(event.doing)
             return
+        if isinstance(event, Leaving):
+            self._leave(event.worker, "its machine is to go")
+            return
         if isinstance(event, Ready):
             if lost := self._refused(event, fleet):
                 self._lose(lost, fleet)
@@ -141,7 +181,23 @@ class Driver:
             if lost := self._sick(event.worker, event.report, fleet):
                 self._lose(lost, fleet)
                 return
-        fleet.exchange(event.worker, self._assignments(event.worker))
+        self._go_on(event.worker, fleet)
+
+    def _go_on(self, worker: str, fleet: Fleet) -> None:
+        """Give a worker more to do; one that is to go hands back its rows, and then goes."""
+        if not (self._is_ending or worker in self._leaving):
+            fleet.exchange(worker, self._assignments(worker))
+        elif worker in self._dispatcher.in_hand():
+            fleet.drain(worker)
+        else:
+            self._dispatcher.lost(worker)
+            self._tally.drained(worker)
+            fleet.retire(worker, is_replaced=not self._is_ending)
+
+    def _leave(self, worker: str, reason: str) -> None:
+        if worker not in self._leaving:
+            self._leaving.add(worker)
+            log.warning("%s: %s; its rows go on elsewhere", worker, reason)
 
     def _take(self, worker: str, report: WorkerReport, fleet: Fleet) -> None:
         """Note what a worker reports about its rows."""
@@ -157,6 +213,20 @@ class Driver:
             fleet.rendered(worker)
         for failed in report.failed:
             self._fail(worker, failed)
+        for row_id in report.saved:
+            self._note_checkpoint(row_id)
+        for row_id in report.handed_back:
+            self._dispatcher.put_back(worker, [row_id])
+            self._tally.returned(worker)
+        if report.is_leaving:
+            self._leave(worker, "it was told to end")
+
+    def _note_checkpoint(self, row_id: str) -> None:
+        """Use it when the row is given out again, unless it ended or is not to be trusted."""
+        pending = self._pending.get(row_id)
+        self._checkpoints.add(row_id)
+        if pending is None or kind_of(pending.request) in self._apart:
+            self._checkpoints.drop([row_id])
 
     def _sick(self, worker: str, report: WorkerReport, fleet: Fleet) -> Lost | None:
         """End a worker that reports what is not its rows' doing, or whose rows come no further."""
@@ -183,6 +253,7 @@ class Driver:
             pending = self._pending.pop(record.row_id)
             self._committer.done(record, pending, worker=worker)
             self._tally.done(worker, record.batch_size)
+            self._checkpoints.ended(record.row_id)
             self._note_unproven(rendered, pending, worker=worker)
 
     def _note_unproven(self, rendered: StoredRow, pending: Pending, *, worker: str) -> None:
@@ -199,6 +270,7 @@ class Driver:
             self._work.index.prove(kind=kind, worker=worker)
         elif audited.verdict == "differs" and kind not in self._apart:
             self._apart.add(kind)
+            self._checkpoints.drop()  # of rows that had company, maybe of this kind
             self._work.adoption.refuse(kind)
             row_ids = self._work.index.take_unproven(kind)
             self._committer.withdraw(row_ids, kind=kind)
@@ -226,6 +298,7 @@ class Driver:
         if failed.blame != "row":
             return  # the worker is ended for it, see `_sick`, and the row goes back as its others do
         self._tally.returned(worker)
+        self._checkpoints.drop([failed.row_id])  # it may be what failed
         given_up = self._dispatcher.failed(worker, failed.row_id, failed, retry=not failed.is_final)
         if given_up is not None:
             self._give_up(given_up)
@@ -239,6 +312,7 @@ class Driver:
 
     def _give_up(self, row: GivenUp) -> None:
         failure = self._committer.given_up(row, self._pending.pop(row.row.row_id))
+        self._checkpoints.ended(row.row.row_id)
         self._tally.failed(f"{failure.error_type}: {failure.message}")
 
     def _assignments(self, worker: str) -> list[Assignment]:
@@ -247,10 +321,13 @@ class Driver:
         while (lease := self._dispatcher.lease(worker, time.monotonic())) is not None:
             for leased in lease.rows:
                 request = self._pending[leased.row.row_id].request
-                is_apart = kind_of(request) in self._apart
                 found.append(
                     Assignment(
-                        row_id=leased.row.row_id, request=request, attempt=leased.attempt, is_apart=is_apart
+                        row_id=leased.row.row_id,
+                        request=request,
+                        attempt=leased.attempt,
+                        is_apart=kind_of(request) in self._apart,
+                        has_checkpoint=leased.row.row_id in self._checkpoints,
                     )
                 )
         self._tally.leased(worker, len(found), now=time.monotonic())

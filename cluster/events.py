@@ -46,4 +46,11 @@ class Lost:
     error: FramefleetError | None = None
 
 
-Event = Starting | Ready | Reported | Lost
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """The worker's machine is to go soon: it should hand back what it has. Told again and again."""
+
+    worker: str
+
+
+Event = Starting | Ready | Reported | Lost | Leaving

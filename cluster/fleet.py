@@ -22,7 +22,8 @@ from ray.exceptions import RayError
 import framefleet
 from framefleet.cluster.actors import Actors, Slot
 from framefleet.cluster.connection import connect
-from framefleet.cluster.events import Event, Lost, Ready, Reported, Starting
+from framefleet.cluster.draining_nodes import DrainingNodes
+from framefleet.cluster.events import Event, Leaving, Lost, Ready, Reported, Starting
 from framefleet.cluster.hosts import Hosts
 from framefleet.cluster.listening import Listening
 from framefleet.cluster.losses import Loss, loss_of
@@ -82,6 +83,7 @@ class Fleet:
             self._setup = replace(self._setup, num_writers=int(self._shares.cpus))
             options = self._shares.options(threads=self._setup.model.threads, python=self._python)
             self._actors = Actors(options, self._worker_class, self._setup)
+            self._draining = stack.enter_context(DrainingNodes())
             self.grow(1)
             self._stack = stack.pop_all()
         return self
@@ -105,6 +107,17 @@ class Fleet:
     def exchange(self, worker: str, assignments: Sequence[Assignment]) -> None:
         """Hand rows to a worker that has just been heard of, and wait for its next report."""
         self._actors.exchange(self._slots[worker], assignments, now=self._clock.seconds)
+
+    def drain(self, worker: str) -> None:
+        """Have a worker that has just been heard of hand back its rows, and wait for its next report."""
+        self._actors.drain(self._slots[worker], now=self._clock.seconds)
+
+    def retire(self, worker: str, *, is_replaced: bool) -> None:
+        """End a worker that has handed back all its rows."""
+        slot = self._slots[worker]
+        self._forget(slot)
+        if is_replaced:
+            self._start(slot)
 
     def rendered(self, worker: str) -> None:
         """The worker has done a row: what went wrong before says nothing any more."""
@@ -144,7 +157,13 @@ class Fleet:
         self._start_rested()
         self._check_left()
         events = [self._event(slot, ref) for slot, ref in self._actors.answered(timeout_s)]
-        return [*(event for event in events if event is not None), *self._silent()]
+        return [*self._leaving(), *(event for event in events if event is not None), *self._silent()]
+
+    def _leaving(self) -> list[Leaving]:
+        """Return whose machines are to go."""
+        nodes = self._draining.nodes
+        ready = [slot for slot in self._slots.values() if slot.state == "ready"]
+        return [Leaving(slot.worker) for slot in ready if slot.host in nodes]
 
     def _start_rested(self) -> None:
         """Start what has rested, and what could not be placed while a machine rested."""

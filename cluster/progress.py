@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerState:
-    """One worker that has been ready. state: rendering, idle or lost."""
+    """One worker that has been ready. state: rendering, idle, drained or lost."""
 
     name: str
     state: str

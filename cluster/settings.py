@@ -84,6 +84,18 @@ class FaultPolicy(Strict):
         "known how long such rows take.",
     )
 
+    drain_s: float = Field(  # two steps of the largest videos, then clips and a gigabyte a row to upload
+        default=120,
+        ge=0,
+        description="How long, after Ctrl-C, SIGTERM or SIGHUP, workers have to store what is done.",
+    )
+    checkpoint_every_s: float = Field(  # at most a gigabyte of a row of ten minutes: 2 MB/s for each GPU
+        default=600,
+        ge=0,
+        description="How often rows under way are kept half-done in checkpoints/, so that a worker's death "
+        "costs no more of them; 0: never.",
+    )
+
     def gives_up(self, num_errors: int) -> bool:
         return num_errors >= self.attempts
 

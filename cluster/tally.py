@@ -15,7 +15,7 @@ class _Seat:
     in_hand: int = 0
     done: int = 0
     remembered: int = 0
-    is_lost: bool = False
+    gone: str = ""  # how, if it is: lost or drained
     idle: Mapping[str, float] = field(default_factory=dict)
     elapsed_s: float = 0.0
 
@@ -92,12 +92,14 @@ class Tally:
 
     def lost(self, worker: str) -> None:
         if worker in self._seats:  # it may never have joined
-            self._seats[worker].is_lost = True
+            self._seats[worker].gone = "lost"
             self._seats[worker].in_hand = 0
 
     def unused(self, places: tuple[str, ...]) -> None:
         """These workers and machines are used no longer, as of now; each with its reason."""
         self._unused = places
+    def drained(self, worker: str) -> None:
+        self._seats[worker].gone = "drained"
 
     def progress(self, now: float) -> Progress:
         rate = self._rate(now)
@@ -152,5 +154,5 @@ class Tally:
 
 
 def _state(name: str, seat: _Seat) -> WorkerState:
-    state = "lost" if seat.is_lost else "rendering" if seat.in_hand else "idle"
+    state = seat.gone or ("rendering" if seat.in_hand else "idle")
     return WorkerState(name=name, state=state, node=seat.node, rows_in_hand=seat.in_hand, rows_done=seat.done)

@@ -8,11 +8,12 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import signal
 import socket
 import threading
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from queue import Queue
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import framefleet
 from framefleet.cluster.blame import verdict_on
+from framefleet.cluster.keeper import Keeper
 from framefleet.cluster.messages import (
     Assignment,
     Failed,
@@ -33,12 +35,14 @@ from framefleet.pipeline.errors import RowError
 from framefleet.pipeline.guards.public import public_text
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.outputs.av_file import check_encoder
-from framefleet.pipeline.outputs.clips import Clip
+from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
 from framefleet.pipeline.outputs.encode_clip import EncodedClip, encode_clip, store_clip
 from framefleet.pipeline.outputs.pending import announce
 from framefleet.pipeline.render.audit.audited import Audited, kind_of
 
 if TYPE_CHECKING:
+    from framefleet.pipeline.render.half_done.half_done import HalfDone
+
     from framefleet.pipeline.model.model import Model
     from framefleet.pipeline.render.renderer import Renderer
 
@@ -59,17 +63,24 @@ class Worker:
 
     def __init__(self, setup: WorkerSetup) -> None:
         self._setup = setup
-        self._news = threading.Condition()  # guards the seven below
+        self._news = threading.Condition()  # guards the ten below
         self._inbox: deque[Assignment] = deque()
         self._attempts: dict[str, int] = {}  # of the rows that the renderer or a writer has
         self._rendering: set[str] = set()  # those that the renderer has
         self._rendered: list[StoredRow] = []
         self._failed: list[Failed] = []
         self._audited: list[Audited] = []
+        self._saved: list[str] = []
+        self._handed_back: list[str] = []
+        self._is_drained = False  # or about to be
         self._broken: BaseException | None = None
         self._clips: Queue[Clip] = Queue(MAX_QUEUED)
         self._num_writers = max(_MIN_WRITERS, setup.num_writers)
         self._num_storing = 0  # of the writers; the others encode, or wait
+        self._keeper = Keeper(
+            setup.store, self._kept, every_s=setup.checkpoint_every_s, num_threads=self._num_writers
+        )
+        self._was_told_to_end = False
         self._told_lengths = False
         self._loaded = threading.Event()
         self._renderer: Renderer | None = None
@@ -83,6 +94,7 @@ class Worker:
         """
         if self._render is None:
             check_encoder(self._setup.media)
+            self._heed_sigterm()
             # torch's number of threads belongs to the thread that renders: the model is loaded there too.
             self._render = threading.Thread(target=self._run, name="render", daemon=True)
             self._render.start()
@@ -102,13 +114,17 @@ class Worker:
             pid=os.getpid(),
         )
 
-    def exchange(self, assignments: Sequence[Assignment]) -> WorkerReport:
-        """Take new rows; return what became of earlier ones, as soon as there is news or after a second."""
+    def exchange(self, assignments: Sequence[Assignment], *, drain: bool = False) -> WorkerReport:
+        """Take new rows; return what became of earlier ones, as soon as there is news or after a second.
+
+        drain: hand back all rows as soon as they can be left, and take no more, from now on.
+        """
         if self._renderer is not None:
             for assignment in assignments:
                 self._renderer.read_ahead(assignment.request)
         with self._news:
             self._inbox.extend(assignments)
+            self._is_drained |= drain
             self._news.notify_all()
             self._news.wait_for(self._has_news, timeout=_POLL_S)
             if self._broken is not None:
@@ -117,12 +133,15 @@ class Worker:
                 rendered=tuple(self._rendered),
                 failed=tuple(self._failed),
                 audited=tuple(self._audited),
+                saved=tuple(self._saved),
+                handed_back=tuple(self._handed_back),
+                is_leaving=self._was_told_to_end,
                 prompt_lengths=self._news_of_lengths(),
                 num_remembered=self._renderer.num_remembered if self._renderer else 0,
                 **self._times(),
                 **self._stillness(),
             )
-            for told in (self._rendered, self._failed, self._audited):
+            for told in (self._rendered, self._failed, self._audited, self._saved, self._handed_back):
                 told.clear()
         return report
 
@@ -138,7 +157,8 @@ class Worker:
         return {"still_s": still_s, "rendering": tuple(sorted(self._rendering))}
 
     def _has_news(self) -> bool:
-        return bool(self._rendered or self._failed or self._audited or self._broken)
+        rows = self._rendered or self._failed or self._saved or self._handed_back
+        return bool(rows or self._audited or self._broken)
 
     def _news_of_lengths(self) -> bytes | None:
         """Return them once: tokenizers are megabytes. Pickled: the driver opens none."""
@@ -164,25 +184,33 @@ class Worker:
             )
             self._renderer = renderer
             self._loaded.set()
-            while True:
+            while not self._is_drained:
                 self._take(renderer)
-                outcomes = renderer.step()
-                if audited := renderer.take_audits():
-                    self._report_audits(audited)
-                with self._news:
-                    self._rendering.difference_update(outcome.row_id for outcome in outcomes)
-                for outcome in outcomes:
-                    if isinstance(outcome, Clip):
-                        with renderer.idle.waiting(self._what_writers_do()):
-                            self._clips.put(outcome)
-                    else:
-                        self._report(_failed(outcome.row_id, outcome.error, outcome.traceback))
+                self._deliver(renderer.step(), renderer)
+                self._keeper.look(renderer)
+            self._hand_back(renderer)
         except BaseException as error:  # a thread has no caller: handed to the one who asks next
             log.error("the render thread ended\n%s", public_text(traceback.format_exc()))
             with self._news:
                 self._broken = error
                 self._news.notify_all()
             self._loaded.set()
+
+    def _deliver(self, outcomes: Iterable[Outcome | HalfDone], renderer: Renderer) -> None:
+        """Pass on what became of rows."""
+        if audited := renderer.take_audits():
+            self._report_audits(audited)
+        for outcome in outcomes:
+            self._keeper.ended(outcome.row_id)
+            with self._news:
+                self._rendering.discard(outcome.row_id)
+            if isinstance(outcome, Clip):
+                with renderer.idle.waiting(self._what_writers_do()):
+                    self._clips.put(outcome)
+            elif isinstance(outcome, Failure):
+                self._report(_failed(outcome.row_id, outcome.error, outcome.traceback))
+            else:
+                self._keeper.keep(outcome, is_over=True)
 
     def _load(self) -> Model:
         from framefleet.pipeline.model.load import load
@@ -194,14 +222,32 @@ class Worker:
         """Give the renderer as many rows as it can work on; wait for one when it has none."""
         with self._news:
             with renderer.idle.waiting("rows"):
-                self._news.wait_for(lambda: self._inbox or renderer.num_active)
-            while self._inbox and renderer.num_active < renderer.capacity:
-                assignment = self._inbox.popleft()
-                self._attempts[assignment.row_id] = assignment.attempt
-                self._rendering.add(assignment.row_id)
-                if assignment.is_apart:
-                    renderer.set_apart(kind_of(assignment.request))
-                renderer.submit(assignment.request, assignment.row_id)
+                self._news.wait_for(lambda: self._inbox or renderer.num_active or self._is_drained)
+            taken = []
+            while self._inbox and renderer.num_active + len(taken) < renderer.capacity:
+                taken.append(self._inbox.popleft())
+            self._attempts |= {assignment.row_id: assignment.attempt for assignment in taken}
+            self._rendering |= {assignment.row_id for assignment in taken}
+        for assignment in taken:
+            self._submit(assignment, renderer)
+
+    def _submit(self, assignment: Assignment, renderer: Renderer) -> None:
+        checkpoint = None
+        if assignment.is_apart:
+            renderer.set_apart(kind_of(assignment.request))
+        elif assignment.has_checkpoint:
+            with renderer.idle.waiting("checkpoints"):
+                checkpoint = self._keeper.read(assignment.row_id)
+        self._keeper.begun(assignment.row_id)
+        renderer.submit(assignment.request, assignment.row_id, checkpoint)
+
+    def _hand_back(self, renderer: Renderer) -> None:
+        """Take rows to where they can be left, and give up all that are not done."""
+        with self._news:
+            self._handed_back += [assignment.row_id for assignment in self._inbox]
+            self._inbox.clear()
+            self._news.notify_all()
+        self._deliver(renderer.drain(), renderer)
 
     def _write(self) -> None:
         while True:
@@ -243,6 +289,24 @@ class Worker:
                 self._attempts.pop(news.row_id, None)
                 self._failed.append(news)
             self._news.notify_all()
+
+    def _kept(self, row_id: str, *, is_saved: bool, is_over: bool) -> None:
+        with self._news:
+            if is_saved:
+                self._saved.append(row_id)
+            if is_over:
+                self._attempts.pop(row_id, None)
+                self._handed_back.append(row_id)
+            self._news.notify_all()
+
+    def _heed_sigterm(self) -> None:
+        """Have the driver told of SIGTERM, who then drains this worker. What sends it kills later on."""
+
+        def note(_number: int, _frame: object) -> None:
+            self._was_told_to_end = True  # and no more here: other code of this thread may hold any lock
+
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, note)
 
     def _report_audits(self, audited: Sequence[Audited]) -> None:
         with self._news:

@@ -104,3 +104,25 @@ def tells(pipe: Any, request: Request) -> Any:
         open(os.environ["KILLED"], "x").close()
         os.kill(os.getpid(), signal.SIGKILL)
     return generate(pipe, request)
+
+
+def slow(pipe: Any, request: Request, *, forwards: str = "", pause_s: float = 0.1) -> Any:
+    """Pause before each forward, and add a line to the file `forwards`. For `batching.max_rows: 1`."""
+    _slowed().update(forwards=forwards, pause_s=pause_s)
+    return generate(pipe, request)
+
+
+@functools.cache
+def _slowed() -> dict[str, Any]:
+    """Have forwards of this process do what `slow` says; return what that is, to be changed."""
+    forward, told = WanTransformer3DModel.forward, {}
+
+    @functools.wraps(forward)
+    def slowed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with open(told["forwards"], "a") as lines:
+            lines.write(f"{os.getpid()}\n")
+        time.sleep(told["pause_s"])
+        return forward(self, *args, **kwargs)
+
+    WanTransformer3DModel.forward = slowed
+    return told

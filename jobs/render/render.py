@@ -14,6 +14,7 @@ from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import WorkerSetup
 from framefleet.cluster.progress import Progress, Summary
 from framefleet.cluster.start import Start
+from framefleet.cluster.stop import Stop
 from framefleet.cluster.work import Work
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.output import open_output
@@ -84,10 +85,14 @@ def _render_pending(
         start.begin(work.setup, resolved.spec.class_name)
         from framefleet.cluster.driver import Driver  # imports Ray
 
-        waiting = Awaited(what="starting Ray", since=time.monotonic())
-        with start:  # the fleet ends before another driver may have the lock
-            fleet = start.fleet(lambda: watch.show(waiting))
-            summary = Driver(work, on_progress=watch.show).run(fleet)
+        awaited = Awaited(what="starting Ray", since=time.monotonic())
+        with Stop() as stop, start:  # the fleet ends before another driver may have the lock
+
+            def waiting() -> None:
+                watch.show(awaited)
+                stop.check()
+
+            summary = Driver(work, on_progress=watch.show, stop=stop).run(start.fleet(waiting))
     else:
         summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
     lock.check()
@@ -145,4 +150,5 @@ def setup_of(resolved: ResolvedJob) -> WorkerSetup:
         second_models=resolved.second_models,
         audit=Audit(**resolved.job.audit.model_dump()),
         keep_embeddings=resolved.job.keep_embeddings,
+        checkpoint_every_s=resolved.job.retries.checkpoint_every_s,
     )
