@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -12,9 +14,13 @@ from framefleet.cluster.dispatcher import GivenUp
 from framefleet.cluster.feed import Pending
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import Failed, WorkerSetup
-from framefleet.pipeline.outputs.encode_clip import clip_path, extras_path
+from framefleet.pipeline.errors import StoreError
+from framefleet.pipeline.outputs.apart import note_apart
+from framefleet.pipeline.outputs.part_names import part_of
 from framefleet.pipeline.outputs.parts import PartWriter
+from framefleet.pipeline.outputs.pending import path_of_intent
 from framefleet.pipeline.outputs.records import (
+    CLAIM,
     FAILURES,
     RECORDS,
     FailureRecord,
@@ -24,8 +30,12 @@ from framefleet.pipeline.outputs.records import (
     record_schema,
     values_of,
 )
+from framefleet.pipeline.outputs.seals import newest_seal
+from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.outputs.withdrawal import withdraw
 from framefleet.pipeline.rows.tables.index import RowIndex
+
+log = logging.getLogger(__name__)
 
 
 class Committer:
@@ -39,25 +49,26 @@ class Committer:
         self._index = index
         self._lock = lock
         self._run = run
-        self._records = PartWriter(setup.store, RECORDS, record_schema(carried), run=run)
+        job = _job_of(setup.store)
+        self._records = PartWriter(setup.store, RECORDS, record_schema(carried), run=run, job=job)
         self._failures = PartWriter(setup.store, FAILURES, failure_schema(carried), run=run)
+        self._intents: list[str] = []  # of the rows that wait for their part
+        # Beside the driver's loop: a request for each row.
+        self._cleaner = ThreadPoolExecutor(1, thread_name_prefix="pending")
 
     def done(self, record: Record, pending: Pending, *, worker: str) -> None:
         indices = tuple(self._index.positions(record.row_id))
         record = dataclasses.replace(record, row_indices=indices, worker=worker)
         self._records.add(pending.carried, values_of(record))
+        self._intents.append(path_of_intent(record))
 
-    def withdraw(self, row_ids: Collection[str]) -> None:
-        """Let these rows of this run have no record any more, and no clip."""
+    def withdraw(self, row_ids: Collection[str], *, kind: str) -> None:
+        """Let these rows of this run have no record any more, and clips of their kind not be adopted."""
         self.flush()
-        withdraw(self._setup.store, row_ids, run=self._run)
-        for row_id in row_ids:
-            self.discard_clip(row_id)
-
-    def discard_clip(self, row_id: str) -> None:
-        """Delete the clip of a row without a record, and what lies beside it: another can be stored."""
-        for path in (clip_path(row_id, self._setup.media.suffix), extras_path(row_id)):
-            self._setup.store.delete(path)
+        self._cleaner.submit(int).result()  # what it deletes is written anew
+        note_apart(self._setup.store, kind)
+        if row_ids:
+            withdraw(self._setup.store, row_ids, run=self._run, hold=self._lock)
 
     def given_up(self, row: GivenUp, pending: Pending) -> FailureRecord:
         """Note a row that is not tried again; return what is noted."""
@@ -81,13 +92,59 @@ class Committer:
         self._failures.add(pending.carried, values_of(failure))
         return failure
 
-    def flush_due(self, now: float) -> None:
-        """Write what has waited long enough, or is enough."""
-        if self._records.due(now) or self._failures.due(now):
+    def flush_due(self, now: float) -> bool:
+        """Write everything if some has waited long enough, or is enough; tell whether it was written."""
+        is_due = self._records.due(now) or self._failures.due(now)
+        if is_due:
             self.flush()
+        return is_due
 
     def flush(self) -> None:
         """Write everything. Raises StoreError when another driver has taken the output over."""
         self._lock.check()
-        self._records.flush()
+        written = self._records.flush()
         self._failures.flush()
+        self._confirm(written)
+        done, self._intents = self._intents, []
+        self._cleaner.submit(_forget, self._setup.store, done)
+
+    def close(self) -> None:
+        """Write everything, and end."""
+        try:
+            self.flush()
+        finally:
+            self._cleaner.shutdown()
+
+    def _confirm(self, written: list[str]) -> None:
+        """Raise StoreError where parts came too late to count, and delete them."""
+        try:
+            self._lock.check()
+        except StoreError:
+            if self._lock.lost.is_set():
+                _delete_late(self._setup.store, written)
+            raise
+
+
+def _delete_late(store: Store, written: list[str]) -> None:
+    """Delete those that the next driver sealed out; before it has sealed, it will find the rest."""
+    seal = newest_seal(store)
+    for path in written:
+        part = part_of(path)
+        if part and seal.is_late(part):
+            store.delete(path)
+
+
+def _forget(store: Store, intents: list[str]) -> None:
+    """Delete intents of rows that have a record now."""
+    try:
+        store.delete_many(intents)
+    except StoreError as error:  # the next driver finds them
+        log.warning("%s", error)
+
+
+def _job_of(store: Store) -> str:
+    """Return what the output was claimed with, which each part repeats; "" where nobody claimed it."""
+    try:
+        return store.read(CLAIM).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""

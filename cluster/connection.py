@@ -40,9 +40,10 @@ TOKENS = "docs/clusters.md"
 
 @dataclass(slots=True)
 class Connection:
-    """keep_logs: of a cluster of our own, when it ends; for what they may explain."""
+    """keep_logs: of a cluster of our own, when it ends; for what they may explain. is_lost: it is gone."""
 
     keep_logs: bool = False
+    is_lost: bool = False
 
 
 @contextmanager
@@ -91,6 +92,7 @@ def _start(address: str | None, options: Mapping[str, Any]) -> None:
     try:
         with (
             _own_sigterm(),
+            _deaf_to_hangups(),
             # Else its table of jobs, which all users of a cluster see, has the command line with its secrets.
             _replaced(ray._private.utils, "get_entrypoint_name", lambda: "framefleet"),
             # Whether other machines may join one of our own. If not, all of Ray listens on loopback alone.
@@ -189,6 +191,16 @@ def _own_sigterm() -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
+
+
+@contextmanager
+def _deaf_to_hangups() -> Iterator[None]:
+    """Have what is started here outlive its terminal, as Ray has it outlive Ctrl-C: the driver ends it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # processes inherit it
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

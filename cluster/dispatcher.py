@@ -4,7 +4,8 @@ Knows no Ray, no clock and no disk: `now` is any steadily growing number of seco
 wait or are leased, never those that ended, so it stays small however long the table is.
 
 When a worker dies
-- Each row in its hands gets a death and goes back, before all fresh rows.
+- Each row in its hands that may be why gets a death, and all go back, before all fresh rows. They go to
+  workers on other machines first, then to others on the same one.
 - A row with two deaths is a suspect: it is leased alone, to a worker that is empty and gets nothing else.
 - A row is quarantined when it has `worker_deaths` deaths and was the only one in its worker's hands at the
   last. So a row that merely stood beside a killer never is: the killer dies alone too, the others finish.
@@ -14,12 +15,12 @@ When a worker dies
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from framefleet.cluster.lease import GivenUp, Lease, LeasedRow, LeaseSize, Paces, QueueCounts, Row
 from framefleet.cluster.settings import FaultPolicy
-from framefleet.cluster.waiting import Entry, Waiting
+from framefleet.cluster.waiting import Entry, Places, Waiting
 
 __all__ = ["Dispatcher", "GivenUp", "Lease", "LeaseSize", "LeasedRow", "QueueCounts", "Row"]
 
@@ -31,6 +32,7 @@ class Seat:
     rows: dict[str, Entry] = field(default_factory=dict)  # by row_id, in the order of leasing
     open_rows: dict[int, int] = field(default_factory=dict)  # lease_id: rows of it that have not ended
     shape: str | None = None  # of its last lease
+    done_shape: str | None = None  # of the row that it did last
     alone: bool = False
     last_end: float = 0.0  # when its last row was done, or when it got a row after holding none
 
@@ -56,6 +58,7 @@ class Dispatcher:
         self._held: set[str] = set()  # row_ids that wait or are leased
         self._waiting = Waiting(self._faults)
         self._seats: dict[str, Seat] = {}
+        self._live: dict[str, Places] = {}  # where those with a seat are
         self._emptying: set[str] = set()  # workers that get nothing more until they can take a suspect
         self._paces = Paces()
         self._closed = False
@@ -98,10 +101,14 @@ class Dispatcher:
         """Rows that were done are to be rendered again: there is more to add."""
         self._closed = False
 
-    def join(self, worker: str) -> None:
-        """The worker is ready. Name a new process anew: reports are told apart by worker and row only."""
+    def join(self, worker: str, *, at: Places = ()) -> None:
+        """The worker is ready. Name a new process anew: reports are told apart by worker and row only.
+
+        at: where it is, the widest first; what is there too may fail for the same reason.
+        """
         assert worker not in self._seats, f"worker {worker} joined twice"
         self._seats[worker] = Seat()
+        self._live[worker] = (*at, worker)
 
     def lease(self, worker: str, now: float) -> Lease | None:
         """Return the next rows for this worker, None when there are none for it right now.
@@ -111,7 +118,7 @@ class Dispatcher:
         seat = self._seats.get(worker)
         if seat is None or seat.alone or len(seat.open_rows) >= self._leases_per_worker:
             return None
-        suspects, live = self._waiting.suspects, self._seats.keys()
+        suspects, live = self._waiting.suspects, self._live
         if suspects and suspects.shape_for(worker, live) is not None:
             if not seat.rows:
                 self._emptying.discard(worker)
@@ -136,7 +143,7 @@ class Dispatcher:
             return False
         seat = self._seats[worker]
         self._paces.saw(entry.row.shape, seconds=now - seat.last_end)
-        seat.last_end = now
+        seat.last_end, seat.done_shape = now, entry.row.shape
         self._held.remove(row_id)
         self._num_done += 1
         return True
@@ -150,6 +157,7 @@ class Dispatcher:
         if entry is None:
             return None
         entry.errors += ((worker, error),)
+        entry.tried |= {worker}
         if not retry:
             return self._give_up(entry, "its error would come again on every worker")
         if self._faults.gives_up(len(entry.errors)):
@@ -164,19 +172,36 @@ class Dispatcher:
             if entry is not None:
                 self._waiting.put_back(entry)
 
-    def lost(self, worker: str) -> list[GivenUp]:
-        """The worker is gone; return the rows quarantined for it. With nothing in its hands it just left."""
-        seat = self._seats.pop(worker, Seat())
+    def in_hand(self) -> dict[str, int]:
+        """Return how many rows each worker has, of those that have any."""
+        return {worker: len(seat.rows) for worker, seat in self._seats.items() if seat.rows}
+
+    def lost(self, worker: str, *, suspects: Collection[str] | None = None, why: str = "") -> list[GivenUp]:
+        """The worker is gone; return the rows quarantined for it. With nothing in its hands it just left.
+
+        suspects: those of its rows that may be the cause, if not all. why: what is known of it.
+        """
+        seat, places = self._seats.pop(worker, Seat()), self._live.pop(worker, ())
         self._emptying.discard(worker)
+        named = [row_id for row_id in seat.rows if suspects is None or row_id in suspects]
         given_up = []
-        for entry in seat.rows.values():
-            entry.deaths += 1
-            if self._faults.quarantines(entry.deaths, is_alone=len(seat.rows) == 1):
+        for row_id, entry in seat.rows.items():
+            entry.tried |= set(places)
+            entry.deaths += row_id in named
+            if row_id in named and self._faults.quarantines(entry.deaths, is_alone=len(named) == 1):
                 reason = f"its worker died {entry.deaths} times while rendering it"
-                given_up.append(self._give_up(entry, reason))
+                given_up.append(self._give_up(entry, f"{reason}; the last time: {why}" if why else reason))
             else:
                 self._waiting.put_back(entry)
         return given_up
+
+    def seconds_per_row(self, worker: str, row_ids: Iterable[str]) -> float | None:
+        """Return what each of these rows of the worker's takes; None if it has done none of their kind."""
+        seat = self._seats.get(worker)
+        shapes = {seat.rows[row_id].row.shape for row_id in row_ids if row_id in seat.rows} if seat else set()
+        if seat is None or shapes != {seat.done_shape}:
+            return None
+        return self._paces.seconds_per_row(shapes.pop())
 
     def _grant(self, worker: str, entries: list[Entry], now: float, *, alone: bool) -> Lease:
         seat = self._seats[worker]

@@ -5,20 +5,26 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 
 import pyarrow as pa
 
+from framefleet.cluster.checkpoints import Checkpoints
 from framefleet.cluster.commit import Committer
 from framefleet.cluster.dispatcher import Dispatcher, GivenUp, LeaseSize
+from framefleet.cluster.drain import wait_for_rows
+from framefleet.cluster.events import Event, Leaving, Lost, Ready, Starting
 from framefleet.cluster.feed import Pending, by_prompt_lengths, pending_rows
-from framefleet.cluster.fleet import Event, Fleet, Lost, Ready, Starting
+from framefleet.cluster.fleet import Fleet
 from framefleet.cluster.lease import Row
+from framefleet.cluster.losses import Loss
 from framefleet.cluster.messages import Assignment, Failed, StoredRow, WorkerReport
 from framefleet.cluster.progress import Progress, Summary
+from framefleet.cluster.stop import Stop
 from framefleet.cluster.tally import Tally
 from framefleet.cluster.work import Work
-from framefleet.pipeline.errors import FleetError, ModelError, StoreError
+from framefleet.pipeline.errors import ModelError, StoreError, UserError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.records import Record
 from framefleet.pipeline.render.audit.audited import Audited, kind_of, level_of, told
@@ -36,8 +42,12 @@ MAX_LEASE_ROWS = 64
 class Driver:
     """Renders the pending rows of one job."""
 
-    def __init__(self, work: Work, *, on_progress: Callable[[Progress], None]) -> None:
+    def __init__(
+        self, work: Work, *, on_progress: Callable[[Progress], None], stop: Stop | None = None
+    ) -> None:
+        """stop: says when to end before everything is done."""
         self._work = work
+        self._stop = stop or Stop()
         self._on_progress = on_progress
         min_rows = work.setup.batching.max_rows
         size = LeaseSize(min_rows=min_rows, max_rows=max(min_rows, MAX_LEASE_ROWS), target_s=LEASE_S)
@@ -49,31 +59,62 @@ class Driver:
         self._committer = Committer(work.setup, carried, work.index, work.lock, run=work.run)
         self._apart: set[str] = set()  # kinds of rows that differed in company
         self._again: set[str] = set()  # rows that had a record, and wait for the next pass over the table
-        self._deaths_in_a_row = 0
+        self._checkpoints = Checkpoints(work.setup.store)
+        self._leaving: set[str] = set()  # workers that are to hand back their rows
+        self._has_failed = False
         self._attention: dict[str, str] = {}
         self._prompt_lengths: CountedApart | None = None
         self._is_audited = work.setup.audit.is_on(work.setup.batching.mode)
 
     def run(self, fleet: Fleet) -> Summary:
-        """Render until every row has a record or is given up.
+        """Render until every row has a record or is given up, or `stop` is asked.
 
         Raises FramefleetError when it cannot go on. Whatever ends it, rows that are done are committed.
         """
         fleet.grow(self._work.index.counts().pending)
         try:
+            self._checkpoints.find(self._work.index.is_pending)
             self._feed()
-            while not self._dispatcher.finished:
-                for event in fleet.wait(WAIT_S):
-                    self._follow(event, fleet)
+            while not (self._dispatcher.finished or self._is_ending):
+                self._turn(fleet)
                 self._regroup()
                 self._feed()
-                self._committer.flush_due(time.monotonic())
-                self._on_progress(self._tally.progress(time.monotonic()))
+            self._drain(fleet)
+        except UserError:  # of the table, or of one machine: the other workers and the store are well
+            self._has_failed = True
+            self._drain(fleet)
+            raise
         finally:
-            self._committer.flush()
+            self._committer.close()
+            self._checkpoints.committed()
+            self._checkpoints.close(is_complete=self._dispatcher.finished)
             if self._prompt_lengths:
                 self._prompt_lengths.close()
-        return self._tally.summary(time.monotonic())
+        summary = self._tally.summary(time.monotonic())
+        if self._stop.is_asked:
+            log.warning("kept: %s rows done, %s half-done ones", summary.done, len(self._checkpoints))
+        return summary
+
+    @property
+    def _is_ending(self) -> bool:
+        """Whether all workers are to hand back what they have."""
+        return self._stop.is_asked or self._has_failed
+
+    def _turn(self, fleet: Fleet) -> None:
+        """Follow what happens for a moment."""
+        events = fleet.wait(WAIT_S)
+        self._work.lock.check_seen()
+        for event in events:
+            self._follow(event, fleet)
+        if self._committer.flush_due(time.monotonic()):
+            self._checkpoints.committed()
+        self._tally.unused(fleet.unused)
+        self._on_progress(self._tally.progress(time.monotonic()))
+
+    def _drain(self, fleet: Fleet) -> None:
+        """Have all workers hand back what they have; wait for it, but not for ever."""
+        limit_s = self._work.faults.drain_s
+        wait_for_rows(partial(self._turn, fleet), self._dispatcher.in_hand, self._stop, limit_s=limit_s)
 
     def _pass(self) -> Iterator[Row]:
         """Read what is to be rendered from the table, from its beginning."""
@@ -84,18 +125,30 @@ class Driver:
         """Fill the dispatcher's window from the table."""
         while room := self._dispatcher.room:
             rows = list(islice(self._rows, room))
-            for row in self._reshaped(rows):
+            for row in self._reshaped([row for row in rows if not self._adopts(row)]):
                 assert isinstance(row.payload, Pending)
                 self._pending[row.row_id] = row.payload
                 self._dispatcher.add(row)
             if len(rows) == room:
-                return
+                continue
             if not self._again:
                 self._dispatcher.close()
                 return
             self._work.index.reopen(self._again)
             self._again.clear()
             self._rows = self._pass()
+
+    def _adopts(self, row: Row) -> bool:
+        """Commit a row whose clip an earlier run left; tell whether there is one."""
+        assert isinstance(row.payload, Pending)
+        stored = self._work.adoption.take(row.row_id, row.payload.request)
+        if stored is None:
+            return False
+        self._committer.done(stored.record, row.payload, worker=stored.record.worker)
+        self._committer.flush_due(time.monotonic())
+        self._tally.adopted()
+        self._note_unproven(stored, row.payload, worker="")  # no audit of this run speaks for it
+        return True
 
     def _regroup(self) -> None:
         """Bring rows that wait together by the lengths of their prompts, as soon as these can be counted."""
@@ -114,15 +167,39 @@ class Driver:
         if isinstance(event, Starting):
             self._tally.starting(event.doing)
             return
+        if isinstance(event, Leaving):
+            self._leave(event.worker, "its machine is to go")
+            return
         if isinstance(event, Ready):
-            self._check_model(event)
-            self._dispatcher.join(event.worker)
+            if lost := self._refused(event, fleet):
+                self._lose(lost, fleet)
+                return
+            self._dispatcher.join(event.worker, at=event.at)
             self._tally.joined(event.worker, event.hello.node)
         else:
-            self._take(event.worker, event.report)
-        fleet.exchange(event.worker, self._assignments(event.worker))
+            self._take(event.worker, event.report, fleet)
+            if lost := self._sick(event.worker, event.report, fleet):
+                self._lose(lost, fleet)
+                return
+        self._go_on(event.worker, fleet)
 
-    def _take(self, worker: str, report: WorkerReport) -> None:
+    def _go_on(self, worker: str, fleet: Fleet) -> None:
+        """Give a worker more to do; one that is to go hands back its rows, and then goes."""
+        if not (self._is_ending or worker in self._leaving):
+            fleet.exchange(worker, self._assignments(worker))
+        elif worker in self._dispatcher.in_hand():
+            fleet.drain(worker)
+        else:
+            self._dispatcher.lost(worker)
+            self._tally.drained(worker)
+            fleet.retire(worker, is_replaced=not self._is_ending)
+
+    def _leave(self, worker: str, reason: str) -> None:
+        if worker not in self._leaving:
+            self._leaving.add(worker)
+            log.warning("%s: %s; its rows go on elsewhere", worker, reason)
+
+    def _take(self, worker: str, report: WorkerReport, fleet: Fleet) -> None:
         """Note what a worker reports about its rows."""
         self._tally.worked(worker, idle=report.idle, elapsed_s=report.elapsed_s)
         self._tally.remembered(worker, report.num_remembered)
@@ -133,22 +210,56 @@ class Driver:
         for rendered in report.rendered:
             self._note_attention(worker, rendered.record)
             self._finish(worker, rendered)
+            fleet.rendered(worker)
         for failed in report.failed:
             self._fail(worker, failed)
+        for row_id in report.saved:
+            self._note_checkpoint(row_id)
+        for row_id in report.handed_back:
+            self._dispatcher.put_back(worker, [row_id])
+            self._tally.returned(worker)
+        if report.is_leaving:
+            self._leave(worker, "it was told to end")
+
+    def _note_checkpoint(self, row_id: str) -> None:
+        """Use it when the row is given out again, unless it ended or is not to be trusted."""
+        pending = self._pending.get(row_id)
+        self._checkpoints.add(row_id)
+        if pending is None or kind_of(pending.request) in self._apart:
+            self._checkpoints.drop([row_id])
+
+    def _sick(self, worker: str, report: WorkerReport, fleet: Fleet) -> Lost | None:
+        """End a worker that reports what is not its rows' doing, or whose rows come no further."""
+        if blamed := [failed for failed in report.failed if failed.blame != "row"]:
+            reason, culprits = _told(blamed[0]), [failed for failed in blamed if failed.blame == "worker"]
+            suspects = tuple(failed.row_id for failed in culprits)
+            return fleet.end(worker, Loss(reason=reason, kind="machine", suspects=suspects))
+        setup, rows = self._work.setup, report.rendering
+        # What is compiled may be compiled anew for any batch size, in minutes.
+        is_known = report.still_s and not setup.model.options.compile
+        pace = self._dispatcher.seconds_per_row(worker, rows) if is_known else None
+        if report.still_s <= self._work.faults.longest_still_s(pace, num_rows=setup.batching.max_rows):
+            return None
+        reason = f"it hung: no progress for {report.still_s:.0f} s with {', '.join(rows) or 'no row'}"
+        return fleet.end(worker, Loss(reason=reason, kind="died", suspects=rows))
 
     def _finish(self, worker: str, rendered: StoredRow) -> None:
         record, pending = rendered.record, self._pending.get(rendered.record.row_id)
         kind = kind_of(pending.request) if pending and rendered.had_company else None
         if kind in self._apart:  # it was under way when an audit found its kind to differ
-            self._committer.discard_clip(record.row_id)
             self._dispatcher.put_back(worker, [record.row_id])
             self._tally.returned(worker)
         elif self._dispatcher.done(worker, record.row_id, time.monotonic()):
-            self._committer.done(record, self._pending.pop(record.row_id), worker=worker)
+            pending = self._pending.pop(record.row_id)
+            self._committer.done(record, pending, worker=worker)
             self._tally.done(worker, record.batch_size)
-            self._deaths_in_a_row = 0
-            if kind and self._is_audited:
-                self._work.index.note_unproven(record.row_id, kind=kind, worker=worker)
+            self._checkpoints.ended(record.row_id)
+            self._note_unproven(rendered, pending, worker=worker)
+
+    def _note_unproven(self, rendered: StoredRow, pending: Pending, *, worker: str) -> None:
+        if rendered.had_company and self._is_audited:
+            kind = kind_of(pending.request)
+            self._work.index.note_unproven(rendered.record.row_id, kind=kind, worker=worker)
 
     def _note_audit(self, worker: str, audited: Audited) -> None:
         """Trust what an audit speaks for, or have it rendered again, whichever worker rendered it."""
@@ -159,9 +270,12 @@ class Driver:
             self._work.index.prove(kind=kind, worker=worker)
         elif audited.verdict == "differs" and kind not in self._apart:
             self._apart.add(kind)
-            if row_ids := self._work.index.take_unproven(kind):
+            self._checkpoints.drop()  # of rows that had company, maybe of this kind
+            self._work.adoption.refuse(kind)
+            row_ids = self._work.index.take_unproven(kind)
+            self._committer.withdraw(row_ids, kind=kind)
+            if row_ids:
                 log.warning("rows of %s: %s that had a record are rendered again", kind, len(row_ids))
-                self._committer.withdraw(row_ids)
                 self._again.update(row_ids)
                 self._tally.withdrawn(len(row_ids))
                 self._dispatcher.reopen()
@@ -176,35 +290,30 @@ class Driver:
             log.info("%s: attention backend %s", worker, backend)
 
     def _fail(self, worker: str, failed: Failed) -> None:
-        if failed.is_store:
+        if failed.blame == "output":
             raise StoreError(
                 failed.message, "when the output can be written again, run the same command to go on"
             )
         log.warning("%s: row %s: %s: %s", worker, failed.row_id, failed.error_type, failed.message)
-        if failed.is_conflict and failed.row_id in self._pending:
-            # Left by an attempt that was never committed; only the driver knows that.
-            self._committer.discard_clip(failed.row_id)
+        if failed.blame != "row":
+            return  # the worker is ended for it, see `_sick`, and the row goes back as its others do
         self._tally.returned(worker)
+        self._checkpoints.drop([failed.row_id])  # it may be what failed
         given_up = self._dispatcher.failed(worker, failed.row_id, failed, retry=not failed.is_final)
         if given_up is not None:
             self._give_up(given_up)
 
     def _lose(self, event: Lost, fleet: Fleet) -> None:
         self._tally.lost(event.worker)
-        self._deaths_in_a_row += 1
-        for row in self._dispatcher.lost(event.worker):
+        given_up = self._dispatcher.lost(event.worker, suspects=event.suspects, why=event.reason)
+        for row in given_up:
             self._give_up(row)
-        left = fleet.num_workers
-        if not left or self._work.faults.despairs(self._deaths_in_a_row, num_workers=left):
-            raise FleetError(
-                f"workers keep dying; the last one, {event.worker}: {event.reason}",
-                "look for its cause on the machine (memory, driver), then run the same command to go on",
-            )
+        fleet.replace(event, is_explained=bool(given_up))
 
     def _give_up(self, row: GivenUp) -> None:
         failure = self._committer.given_up(row, self._pending.pop(row.row.row_id))
+        self._checkpoints.ended(row.row.row_id)
         self._tally.failed(f"{failure.error_type}: {failure.message}")
-        self._deaths_in_a_row = 0
 
     def _assignments(self, worker: str) -> list[Assignment]:
         """Lease to the worker all that it may have now."""
@@ -212,18 +321,28 @@ class Driver:
         while (lease := self._dispatcher.lease(worker, time.monotonic())) is not None:
             for leased in lease.rows:
                 request = self._pending[leased.row.row_id].request
-                is_apart = kind_of(request) in self._apart
                 found.append(
                     Assignment(
-                        row_id=leased.row.row_id, request=request, attempt=leased.attempt, is_apart=is_apart
+                        row_id=leased.row.row_id,
+                        request=request,
+                        attempt=leased.attempt,
+                        is_apart=kind_of(request) in self._apart,
+                        has_checkpoint=leased.row.row_id in self._checkpoints,
                     )
                 )
         self._tally.leased(worker, len(found), now=time.monotonic())
         return found
 
-    def _check_model(self, event: Ready) -> None:
-        if event.hello.model_digest != self._work.rows.identity.model_digest:
-            raise ModelError(
-                f"{event.worker} on {event.hello.node} found other files at {self._work.setup.model.name}",
-                "put the same model on every machine of the cluster",
-            )
+    def _refused(self, event: Ready, fleet: Fleet) -> Lost | None:
+        """End a worker whose machine has another model."""
+        if event.hello.model_digest == self._work.rows.identity.model_digest:
+            return None
+        error = ModelError(
+            f"{event.worker} on {event.hello.node} found other files at {self._work.setup.model.name}",
+            "put the same model on every machine of the cluster",
+        )
+        return fleet.end(event.worker, Loss(reason=error.problem, kind="refused", error=error))
+
+
+def _told(failed: Failed) -> str:
+    return f"{failed.error_type}: {failed.message} ({failed.why})"

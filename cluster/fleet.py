@@ -1,89 +1,52 @@
 """Worker actors on a Ray cluster: started, asked, replaced when they die. Decides nothing about rows.
 
-A worker always has one call under way, `start` or `exchange`; what comes of it is an event.
+A worker always has one call under way: `place`, then `start` until it is ready, then `exchange`. What comes
+of it is an event. Each is answered within a second or so, but for the first: a silent worker is lost.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import re
+import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 
 import framefleet
+from framefleet.cluster.actors import Actors, Slot
 from framefleet.cluster.connection import connect
-from framefleet.cluster.messages import Assignment, Hello, Loading, WorkerReport, WorkerSetup
+from framefleet.cluster.draining_nodes import DrainingNodes
+from framefleet.cluster.events import Event, Leaving, Lost, Ready, Reported, Starting
+from framefleet.cluster.hosts import Hosts
+from framefleet.cluster.listening import Listening
+from framefleet.cluster.losses import Loss, loss_of
+from framefleet.cluster.machines import Machines
+from framefleet.cluster.messages import Assignment, Hello, Loading, WorkerSetup
 from framefleet.cluster.settings import FaultPolicy, FleetSettings
+from framefleet.cluster.shares import in_words, shares
 from framefleet.cluster.ship import modules_to_ship
 from framefleet.cluster.worker import Worker
-from framefleet.pipeline.errors import FleetError, FramefleetError
+from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.guards.public import public_text
 from framefleet.pipeline.model.environment import source_fingerprint
 
 log = logging.getLogger(__name__)
 
-ANSI = re.compile(r"\x1b\[[0-9;]*m")
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    worker: str
-    hello: Hello
-
-
-@dataclass(frozen=True, slots=True)
-class Starting:
-    """The worker is on its way. doing: what takes its time."""
-
-    worker: str
-    doing: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reported:
-    worker: str
-    report: WorkerReport
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """The worker is gone; another takes its place, unless `is_replaced` is false."""
-
-    worker: str
-    reason: str
-    is_replaced: bool
-
-
-Event = Starting | Ready | Reported | Lost
-
-
-@dataclass(slots=True)
-class _Slot:
-    """One place for a worker; each process that takes it has a name of its own."""
-
-    number: int
-    actor: Any = None
-    num_starts: int = 0
-    num_failed_starts: int = 0
-    is_ready: bool = False
-
-    @property
-    def worker(self) -> str:
-        return f"worker-{self.number}" + (f".{self.num_starts}" if self.num_starts > 1 else "")
+# While a model loads, one call into a library may keep all of Python waiting.
+LOADING_SILENCE_S = 120.0
 
 
 class Fleet:
     """Workers on Ray, as a context: they end when it ends, and so does a cluster that it started.
 
-    worker_class: what the actors are; anything with Worker's `start` and `exchange`.
+    worker_class: what the actors do; anything with Worker's `start` and `exchange`.
     """
 
     def __init__(
@@ -96,16 +59,17 @@ class Fleet:
         python: str | None = None,
     ) -> None:
         """python: the command that starts a worker's; None for this process's own."""
-        self._settings = settings
-        self._faults = faults
-        self._setup = setup
-        self._worker_class = worker_class
-        self._python = python
-        self._num_workers = 0
-        self._slots: dict[str, _Slot] = {}
-        self._calls: dict[Any, str] = {}  # object ref: worker
-        self._started_at = time.monotonic()
-        self._options: dict[str, Any] = {}
+        self._settings, self._setup = settings, setup
+        self._worker_class, self._python = worker_class, python
+        self._hosts = Hosts(faults)
+        self._slots: dict[str, Slot] = {}  # by the names of the processes that live, or are on their way
+        self._resting: list[Slot] = []
+        self._losses: dict[str, Slot] = {}  # by the process that is gone, until it is decided what follows
+        self._num_slots = self._num_rows = 0
+        self._clock = Listening(time.monotonic())
+        self._was_ready = self._heard = 0.0  # the last worker, the cluster; as the clock counts
+        self._num_looks = 0
+        self._told_room = False
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -114,10 +78,12 @@ class Fleet:
             self._connection = stack.enter_context(
                 connect(self._settings.address, num_cpus=self._settings.num_cpus, modules=modules)
             )
-            self._num_workers, self._options = _shares(self._settings, self._setup.model.threads)
-            self._setup = replace(self._setup, num_writers=int(self._options["num_cpus"]))
-            if self._python:
-                self._options["runtime_env"]["py_executable"] = self._python
+            self._machines = stack.enter_context(Machines(ray.get_runtime_context().get_node_id()))
+            self._shares = shares(self._settings, self._machines.alive)
+            self._setup = replace(self._setup, num_writers=int(self._shares.cpus))
+            options = self._shares.options(threads=self._setup.model.threads, python=self._python)
+            self._actors = Actors(options, self._worker_class, self._setup)
+            self._draining = stack.enter_context(DrainingNodes())
             self.grow(1)
             self._stack = stack.pop_all()
         return self
@@ -126,123 +92,238 @@ class Fleet:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            for slot in self._slots.values():
-                ray.kill(slot.actor)
+            if not self._connection.is_lost:
+                for slot in self._slots.values():
+                    ray.kill(slot.actor)
         finally:
             self._stack.__exit__(kind, error, trace)
 
     def grow(self, num_rows: int) -> None:
         """Start the workers that so many rows have work for, as far as there are machines for them."""
-        self._started_at = time.monotonic()
-        for number in range(len(self._slots), min(self._num_workers, num_rows)):
-            self._start(_Slot(number))
-
-    @property
-    def num_workers(self) -> int:
-        """Workers that are ready or on their way."""
-        return len(self._slots)
+        self._was_ready = self._clock.seconds
+        self._num_rows = num_rows
+        self._fill()
 
     def exchange(self, worker: str, assignments: Sequence[Assignment]) -> None:
         """Hand rows to a worker that has just been heard of, and wait for its next report."""
-        self._calls[self._slots[worker].actor.exchange.remote(tuple(assignments))] = worker
+        self._actors.exchange(self._slots[worker], assignments, now=self._clock.seconds)
 
-    def wait(self, timeout_s: float) -> list[Event]:
-        """Return what happened, as soon as something did. Raises what keeps a worker from starting."""
-        refs = list(self._calls)
-        if not refs:
-            raise FleetError("no worker is left", "see the reasons above; run the same command to go on")
-        ray.wait(refs, num_returns=1, timeout=timeout_s)
-        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
-        self._check_readiness()
-        return [self._event(ref, self._calls.pop(ref)) for ref in ready]
+    def drain(self, worker: str) -> None:
+        """Have a worker that has just been heard of hand back its rows, and wait for its next report."""
+        self._actors.drain(self._slots[worker], now=self._clock.seconds)
 
-    def _start(self, slot: _Slot) -> None:
-        slot.num_starts += 1
-        slot.is_ready = False
-        actor_class = ray.remote(self._worker_class)
-        slot.actor = actor_class.options(**self._options).remote(self._setup)
-        self._slots[slot.worker] = slot
-        self._calls[slot.actor.start.remote()] = slot.worker
-
-    def _event(self, ref: Any, worker: str) -> Event:
+    def retire(self, worker: str, *, is_replaced: bool) -> None:
+        """End a worker that has handed back all its rows."""
         slot = self._slots[worker]
-        try:
-            answer = ray.get(ref)
-        except RayTaskError as error:
-            # Ours say what the user must change; another worker would say the same.
-            if isinstance(error.cause, FramefleetError):
-                raise error.cause from None
-            return self._lose(slot, str(error))
-        except RayError as error:  # the actor or its machine died, or could not be set up
-            return self._lose(slot, _cause(error))
-        if isinstance(answer, Loading):
-            self._calls[slot.actor.start.remote()] = worker
-            return Starting(worker, f"{answer.doing} on worker {slot.number + 1} of {len(self._slots)}")
-        if isinstance(answer, Hello):
-            check_hello(worker, answer)
-            slot.is_ready, slot.num_failed_starts = True, 0
-            return Ready(worker, answer)
-        return Reported(worker, answer)
-
-    def _lose(self, slot: _Slot, reason: str) -> Lost:
-        worker, reason = slot.worker, public_text(reason)
-        log.warning("%s is lost: %s", worker, reason)
-        self._connection.keep_logs = True
-        ray.kill(slot.actor)  # cut off rather than dead, it would go on rendering
-        del self._slots[worker]
-        slot.num_failed_starts += not slot.is_ready
-        is_replaced = self._faults.replaces(slot.num_failed_starts)
+        self._forget(slot)
         if is_replaced:
             self._start(slot)
-        return Lost(worker, reason, is_replaced)
 
-    def _check_readiness(self) -> None:
-        waited_s = time.monotonic() - self._started_at
-        if waited_s > self._settings.ready_timeout_s and not any(s.is_ready for s in self._slots.values()):
-            raise FleetError(
-                f"no worker was ready after {waited_s:.0f} s; each asks for {self._options['num_gpus']} GPUs "
-                f"and {self._options['num_cpus']} CPUs, the cluster has {resources()}",
-                "lower fleet.gpus_per_worker or fleet.cpus_per_worker, or raise fleet.ready_timeout_s",
+    def rendered(self, worker: str) -> None:
+        """The worker has done a row: what went wrong before says nothing any more."""
+        self._hosts.done(self._slots[worker].name)
+
+    def end(self, worker: str, loss: Loss) -> Lost:
+        """End a worker that is of no use any more; say so to `replace` as of one that was lost."""
+        return self._lose(self._slots[worker], loss)
+
+    def replace(self, lost: Lost, *, is_explained: bool) -> None:
+        """Have another process in its place, if that may help. is_explained: a row was given up for it."""
+        slot, unused = self._losses.pop(lost.worker), self._hosts.unused
+        rest = self._hosts.fault(
+            slot.name,
+            lost.reason,
+            kind=lost.kind,
+            now=time.monotonic(),
+            is_explained=is_explained,
+            error=lost.error,
+        )
+        if rest:
+            slot.state, slot.host, slot.starts_at = "to start", None, rest.until
+            self._resting.append(slot)
+        for place in set(self._hosts.unused) - set(unused):
+            log.warning("%s", place)
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Workers and machines that are used no longer, each with its reason."""
+        return self._hosts.unused
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        """Return what happened, as soon as something did. Raises FramefleetError when nothing more can."""
+        self._clock.tick(time.monotonic(), at_most=2 * timeout_s)
+        self._check_cluster()
+        self._check_readiness()
+        self._start_rested()
+        self._check_left()
+        events = [self._event(slot, ref) for slot, ref in self._actors.answered(timeout_s)]
+        return [*self._leaving(), *(event for event in events if event is not None), *self._silent()]
+
+    def _leaving(self) -> list[Leaving]:
+        """Return whose machines are to go."""
+        nodes = self._draining.nodes
+        ready = [slot for slot in self._slots.values() if slot.state == "ready"]
+        return [Leaving(slot.worker) for slot in ready if slot.host in nodes]
+
+    def _start_rested(self) -> None:
+        """Start what has rested, and what could not be placed while a machine rested."""
+        now = time.monotonic()
+        for slot in [slot for slot in self._resting if slot.starts_at <= now]:
+            self._resting.remove(slot)
+            self._start(slot)
+        for slot in [s for s in self._slots.values() if s.state == "pending" and 0 < s.avoids_until <= now]:
+            self._forget(slot)
+            self._start(slot)
+
+    def _fill(self) -> None:
+        """Have as many workers as were asked for, or as there is room for, but no more than rows."""
+        blocked, _ = self._hosts.to_avoid(time.monotonic())
+        wanted = min(self._shares.num_workers(self._machines.alive, but=blocked), self._num_rows)
+        while self._num_slots < wanted:
+            self._start(Slot(self._num_slots))
+            self._num_slots += 1
+        has_room = self._shares.room(self._machines.alive)
+        if wanted > has_room and not self._told_room:
+            self._told_room = True
+            log.warning(
+                "%s workers were asked for, and there is room for %s: each takes %s, the cluster has %s; "
+                "the others start when there is more",
+                wanted,
+                has_room,
+                self._shares,
+                in_words(self._machines.alive),
             )
 
+    def _start(self, slot: Slot) -> None:
+        blocked, resting = self._hosts.to_avoid(time.monotonic())
+        avoided, slot.avoids_until = blocked, 0.0
+        if resting and self._shares.room(self._machines.alive, but=[*blocked, *resting]):
+            avoided, slot.avoids_until = [*blocked, *resting], max(resting.values())
+        self._actors.make(slot, now=self._clock.seconds, but=avoided)
+        self._slots[slot.worker] = slot
 
-def _cause(error: RayError) -> str:
-    """The line of Ray's report that says why: the last one, without its colours."""
-    lines = [line for line in ANSI.sub("", str(error)).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
+    def _event(self, slot: Slot, ref: Any) -> Event | None:
+        try:
+            answer = ray.get(ref)
+        except RayError as error:
+            return self._failed(slot, error)
+        if isinstance(answer, str):
+            return self._place(slot, answer)
+        if isinstance(answer, Loading):
+            self._actors.start(slot, now=self._clock.seconds)
+            return Starting(slot.worker, f"{answer.doing} on {self._at(slot)}")
+        if isinstance(answer, Hello):
+            return self._welcome(slot, answer)
+        return Reported(slot.worker, answer)
 
+    def _place(self, slot: Slot, host: str) -> Event | None:
+        """Note where the worker is, and have it load its model, unless nothing is to run there any more."""
+        machine = self._machines.find(node_id=host)
+        slot.host = host
+        self._hosts.placed(slot.name, host, machine.name if machine else host[:8])
+        if self._hosts.is_blocked(host):
+            self._forget(slot)
+            self._start(slot)
+            return None
+        slot.state, slot.since = "loading", self._clock.seconds
+        self._actors.start(slot, now=self._clock.seconds)
+        return Starting(slot.worker, f"starting a worker on {self._hosts.name_of(slot.name)}")
 
-def _shares(settings: FleetSettings, threads: int) -> tuple[int, dict[str, Any]]:
-    """How many workers, and Ray's options for each."""
-    resources = ray.cluster_resources()
-    gpus = settings.gpus_per_worker
-    if gpus == "auto":
-        gpus = 1 if resources.get("GPU", 0) else 0
-    if settings.workers != "auto":
-        num_workers = settings.workers
-    elif gpus:
-        num_workers = int(resources.get("GPU", 0) / gpus)
-    else:
-        num_workers = max(1, int((os.cpu_count() or 1) if settings.address is None else resources["CPU"]))
-    options = {
-        "num_gpus": gpus,
-        "num_cpus": settings.worker_cpus(_nodes(), gpus_per_worker=gpus),
-        "max_restarts": 0,  # a restarted actor keeps its name, and late answers could not be told apart
-        "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(threads)}},
-    }
-    return num_workers, options
+    def _welcome(self, slot: Slot, hello: Hello) -> Event:
+        try:
+            check_hello(self._at(slot), hello)
+        except FleetError as error:
+            return self._lose(slot, Loss(reason=error.problem, kind="refused", error=error))
+        slot.state = "ready"
+        at = (slot.host, slot.name) if slot.host else (slot.name,)
+        return Ready(slot.worker, hello, at)
 
+    def _failed(self, slot: Slot, error: RayError) -> Lost:
+        loss = loss_of(error, is_ready=slot.state == "ready")
+        machine = self._machines.find(address=loss.address)
+        if machine and slot.host is None:  # it ended before it could say where it was
+            self._hosts.placed(slot.name, machine.node_id, machine.name)
+        return self._lose(slot, loss)
 
-def _nodes() -> list[tuple[float, float]]:
-    """Return how many cores and GPUs each machine has."""
-    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [(resources.get("CPU", 0), resources.get("GPU", 0)) for resources in found]
+    def _silent(self) -> list[Lost]:
+        """Give up the workers that have not answered for too long."""
+        lost, now = [], self._clock.seconds
+        for slot in self._actors.asked():
+            if slot.state == "loading" and now - slot.since > self._settings.ready_timeout_s:
+                reason = f"its model was not loaded after {now - slot.since:.0f} s (fleet.ready_timeout_s)"
+                lost.append(self._lose(slot, Loss(reason=reason, kind="machine")))
+            elif now - slot.asked_at > self._patience_s(slot):
+                reason = f"it has not answered for {now - slot.asked_at:.0f} s"
+                lost.append(self._lose(slot, Loss(reason=reason, kind="silent")))
+        return lost
 
+    def _patience_s(self, slot: Slot) -> float:
+        """Return how long a call may go unanswered."""
+        if slot.state == "pending":
+            return math.inf  # there may be no room for it yet
+        if slot.state == "loading":
+            return max(LOADING_SILENCE_S, self._settings.silence_s)
+        return self._settings.silence_s
 
-def resources() -> str:
-    """Return what the cluster has, in words."""
-    found = ray.cluster_resources()
-    return f"{found.get('GPU', 0):.0f} GPUs and {found.get('CPU', 0):.0f} CPUs"
+    def _lose(self, slot: Slot, loss: Loss) -> Lost:
+        reason = public_text(loss.reason)
+        log.warning("%s is lost: %s", self._at(slot), reason)
+        self._connection.keep_logs = True
+        self._forget(slot)
+        self._losses[slot.worker] = slot
+        return Lost(
+            worker=slot.worker, reason=reason, kind=loss.kind, suspects=loss.suspects, error=loss.error
+        )
+
+    def _forget(self, slot: Slot) -> None:
+        del self._slots[slot.worker]
+        self._actors.end(slot)
+
+    def _at(self, slot: Slot) -> str:
+        host = self._hosts.name_of(slot.name)
+        return f"{slot.worker} on {host}" if host else slot.worker
+
+    def _check_cluster(self) -> None:
+        """Raise FleetError when the cluster is lost; use what has joined it."""
+        now = self._clock.seconds
+        if self._machines.num_looks != self._num_looks:
+            self._num_looks, self._heard = self._machines.num_looks, now
+            self._fill()
+        try:
+            self._machines.check(silent_s=now - self._heard, limit_s=self._settings.silence_s)
+        except FleetError:
+            self._connection.is_lost = True
+            raise
+
+    def _check_left(self) -> None:
+        """Raise FramefleetError when no worker can be started any more."""
+        blocked, _ = self._hosts.to_avoid(time.monotonic())
+        placed = any(slot.state != "pending" for slot in self._slots.values())
+        if placed or ((self._slots or self._resting) and not self._are_all(blocked)):
+            return
+        unused = "\n".join(self._hosts.unused)
+        raise self._hosts.error or FleetError(
+            f"no machine is left that can render\n{unused}",
+            "look for the cause there, then run the same command to go on",
+        )
+
+    def _are_all(self, blocked: Sequence[str]) -> bool:
+        """Tell whether every machine that has room for a worker is one of these."""
+        return bool(blocked) and not self._shares.room(self._machines.alive, but=blocked)
+
+    def _check_readiness(self) -> None:
+        now = self._clock.seconds
+        if any(slot.state == "ready" for slot in self._slots.values()):
+            self._was_ready = now
+        if (waited_s := now - self._was_ready) <= self._settings.ready_timeout_s:
+            return
+        states = Counter(slot.state for slot in [*self._slots.values(), *self._resting])
+        raise FleetError(
+            f"no worker was ready for {waited_s:.0f} s: {states['pending']} wait for a machine, "
+            f"{states['loading']} load the model, {states['to start']} rest after a fault; each asks for "
+            f"{self._shares}, the cluster has {in_words(self._machines.alive)}",
+            "lower fleet.gpus_per_worker or fleet.cpus_per_worker, or raise fleet.ready_timeout_s",
+        )
 
 
 def check_hello(worker: str, hello: Hello) -> None:

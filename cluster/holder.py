@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.outputs.seals import Sealed
 
 PROC = Path("/proc")
 GONE_STATES = {"Z", "X"}  # ended, but its parent has not asked yet
@@ -20,7 +21,7 @@ GONE_STATES = {"Z", "X"}  # ended, but its parent has not asked yet
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """One driver. Equal `machine`: its process id means the same to us."""
+    """One driver. Equal `machine`: its process id means the same to us. sealed: see `outputs/seals.py`."""
 
     owner: str
     host: str
@@ -29,19 +30,20 @@ class Holder:
     process_started: str  # by the machine's own clock; tells a process from a later one with its id
     beat: int
     started_at: str  # for people; clocks of machines are not compared
+    ended: bool = False  # it has given the output back
+    sealed: Sealed | None = None
 
     def to_bytes(self) -> bytes:
-        return json.dumps(asdict(self), indent=1).encode("utf-8")
-
-    def next_beat(self) -> Holder:
-        return replace(self, beat=self.beat + 1)
+        return json.dumps(asdict(self)).encode("utf-8")
 
     def runs_elsewhere(self) -> bool:
         return not self.machine or self.machine != this_machine()
 
-    def has_ended(self) -> bool:
-        """Tell whether the process is gone; only for a holder on this machine."""
-        return process_started(self.pid) != self.process_started
+    def is_gone(self) -> bool:
+        """Tell whether it surely does not write any more, as far as that can be seen from here."""
+        if self.ended:
+            return True
+        return not self.runs_elsewhere() and process_started(self.pid) != self.process_started
 
 
 def this_process(owner: str) -> Holder:

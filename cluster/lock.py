@@ -1,9 +1,11 @@
 """In: the store of one output. Out: the right to write there, held by one driver at a time.
 
-`driver.lock` names the driver and a counter that it raises every few seconds. A driver whose process is
-gone is replaced at once if that can be seen from here, and otherwise once its counter has stood still by our
-own clock. Not covered: two drivers that take over from the same dead one at the same moment may both believe
-they hold the lock until the next `check`; so `check` before each part.
+Each driver that takes an output over creates the file of the next epoch, `drivers/<epoch>.json`; of several
+that try one wins. The newest epoch holds the output, and nobody writes or deletes another's file: so a driver
+that was frozen finds out that it lost the lock, and can do no harm to it. In its own file a driver raises a
+counter every few seconds. It is replaced at once where its file or its machine says that it is gone, and
+otherwise once its counter has stood still by our own clock. What the replaced one still does after a `check`
+is sealed out: see `outputs/seals.py`.
 """
 
 from __future__ import annotations
@@ -12,37 +14,48 @@ import logging
 import threading
 import time
 import uuid
+from dataclasses import replace
 from types import TracebackType
+from typing import Any
 
 from framefleet.cluster.holder import Holder, parse_holder, this_process
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
+from framefleet.pipeline.outputs.part_names import parts_in
+from framefleet.pipeline.outputs.records import RECORDS
+from framefleet.pipeline.outputs.seals import MAX_BYTES, epoch_path, epochs_of, seal_now
 from framefleet.pipeline.outputs.store import Store
 
-LOCK_PATH = "driver.lock"
+FORMER_LOCK = "driver.lock"  # of earlier versions
 BEAT_S = 10.0
-_MAX_BYTES = 1 << 16  # it has some 300; of anything larger the beginning is enough to see it change
 EXPIRY_S = 30.0  # three beats: one may be lost, one late
 
 log = logging.getLogger(__name__)
 
 
 class DriverLock:
-    """Holds the output within a `with` block. Entering raises JobError when another driver writes there."""
+    """Holds the output within a `with` block. Entering raises JobError when another driver writes there.
+
+    epoch: of this driver. lost: set as soon as it is seen that another driver has the output.
+    """
 
     def __init__(
         self, store: Store, *, owner: str | None = None, beat_s: float = BEAT_S, expiry_s: float = EXPIRY_S
     ) -> None:
         self._store, self._beat_s, self._expiry_s = store, beat_s, expiry_s
         self._ours = this_process(owner or uuid.uuid4().hex)
+        self.epoch = 0
+        self.lost = threading.Event()
         self._released = threading.Event()
+        self._writing = threading.Lock()
         self._beating = threading.Thread(target=self._beat, name="driver.lock", daemon=True)
 
     def __enter__(self) -> DriverLock:
-        while not self._try_create():
-            held = self._read()
-            if held is not None:
-                self._wait_until_abandoned(held)
-                self._remove(held)
+        if self._wait_until_abandoned(FORMER_LOCK):
+            self._store.delete(FORMER_LOCK)
+        while not self._take_next():
+            pass
+        self.seal()  # before the first beat: one that comes late must not take the seal back
+        self.check()
         self._beating.start()
         return self
 
@@ -53,57 +66,91 @@ class DriverLock:
         self._beating.join()
         try:
             if self.still_ours():
-                self._store.delete(LOCK_PATH)
+                self._write(ended=True)
         except StoreError as failed:  # must not hide what ended the block; the next driver takes over
-            log.warning("could not release %s: %s", self._store.url_of(LOCK_PATH), failed)
+            log.warning("could not release %s: %s", self._store.url_of(self._path), failed)
+
+    @property
+    def _path(self) -> str:
+        return epoch_path(self.epoch)
 
     def still_ours(self) -> bool:
-        """Read the lock, and tell whether it still names this driver."""
-        held = parse_holder(self._read() or b"")
+        """Tell whether the newest epoch is this driver's."""
+        if epochs_of(self._store)[-1:] != [self.epoch]:
+            return False
+        held = parse_holder(self._read(self._path) or b"")
         return held is not None and held.owner == self._ours.owner
 
     def check(self) -> None:
         """Raise StoreError if another driver has taken the output."""
         if not self.still_ours():
+            self.lost.set()
+        self.check_seen()
+
+    def check_seen(self) -> None:
+        """Raise StoreError if it was seen that another driver has taken the output; asks nobody."""
+        if self.lost.is_set():
             raise StoreError(
-                f"{self._store.url_of(LOCK_PATH)} is not ours any more: "
+                f"{self._store.url_of(self._path)} is not the newest lock any more, or was taken away: "
                 "this driver was out of touch for too long",
                 "if no other driver writes to this output, run the same command again",
             )
 
-    def _read(self) -> bytes | None:
+    def seal(self) -> None:
+        """Write down which parts of earlier epochs are there; again after some were replaced."""
+        self._write(sealed=seal_now(self._store, self.epoch))
+
+    def _read(self, path: str) -> bytes | None:
         try:
-            return self._store.read(LOCK_PATH, _MAX_BYTES)
+            return self._store.read(path, MAX_BYTES)
         except FileNotFoundError:
             return None
 
-    def _try_create(self) -> bool:
+    def _write(self, **changed: Any) -> None:
+        with self._writing:
+            self._ours = replace(self._ours, **changed)
+            self._store.write(self._path, self._ours.to_bytes())
+
+    def _take_next(self) -> bool:
+        """Wait until the newest driver is gone, and try to be the next; tell whether that worked."""
+        # Where somebody has cleared drivers/, parts still tell how far epochs went.
+        newest = max(epochs_of(self._store), default=0) or _newest_part(self._store)
+        self._wait_until_abandoned(epoch_path(newest))
+        self.epoch = newest + 1
         try:
-            self._store.create(LOCK_PATH, self._ours.to_bytes())
+            self._store.create(self._path, self._ours.to_bytes())
         except StoreConflict:
             return False
         return self.still_ours()
 
-    def _wait_until_abandoned(self, held: bytes) -> None:
-        """Return when the driver that wrote `held` is surely gone; JobError if it is not."""
+    def _wait_until_abandoned(self, path: str) -> bool:
+        """Return when the driver that wrote `path` is surely gone, and whether there was one; or JobError."""
+        held = self._read(path)
+        if held is None:
+            return False
         holder = parse_holder(held)
-        if holder is not None and not holder.runs_elsewhere():
-            if holder.has_ended():
-                return
+        if holder is None or (holder.runs_elsewhere() and not holder.is_gone()):
+            self._watch(path, held)
+        elif not holder.is_gone():
             raise self._refusal(holder)
+        return True
+
+    def _watch(self, path: str, held: bytes) -> None:
+        """Return when a counter has stood still for long enough, or its driver says that it ended."""
         log.warning(
             "%s: another driver was writing here; waiting up to %.0f s to see whether it still is",
-            self._store.url_of(LOCK_PATH),
+            self._store.url_of(path),
             self._expiry_s,
         )
         deadline = time.monotonic() + self._expiry_s
         while time.monotonic() < deadline:
             time.sleep(min(self._beat_s / 2, self._expiry_s / 10))
-            now = self._read()
-            if now is None:
+            now = self._read(path)
+            holder = parse_holder(now or b"")
+            if now is None or (holder and holder.is_gone()):
                 return
             if now != held:
-                raise self._refusal(parse_holder(now))
+                raise self._refusal(holder)
 
     def _refusal(self, holder: Holder | None) -> JobError:
         who = f"pid {holder.pid} on {holder.host} since {holder.started_at}" if holder else "another driver"
@@ -112,18 +159,17 @@ class DriverLock:
             "wait for it to end, stop it, or choose another output",
         )
 
-    def _remove(self, held: bytes) -> None:
-        """Delete the lock, unless another driver was quicker."""
-        if self._read() == held:
-            self._store.delete(LOCK_PATH)
-
     def _beat(self) -> None:
-        """Raise the counter until released; stop when the lock is another's, which `check` will find."""
+        """Raise the counter until released; stop when another driver has the output."""
         while not self._released.wait(self._beat_s):
             try:
                 if not self.still_ours():
+                    self.lost.set()
                     return
-                self._ours = self._ours.next_beat()
-                self._store.write(LOCK_PATH, self._ours.to_bytes())
+                self._write(beat=self._ours.beat + 1)
             except StoreError as error:  # maybe back at the next beat; if not, writing a part will say so
-                log.warning("could not renew %s: %s", self._store.url_of(LOCK_PATH), error)
+                log.warning("could not renew %s: %s", self._store.url_of(self._path), error)
+
+
+def _newest_part(store: Store) -> int:
+    return max((part.epoch for part in parts_in(store, RECORDS)), default=0)

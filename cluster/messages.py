@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from framefleet.cluster.blame import Blame
 from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.outputs.media_settings import Media
 from framefleet.pipeline.outputs.records import Record
@@ -26,6 +27,7 @@ class WorkerSetup:
     second_models: those that rows may name.
     keep_embeddings: whether what text encoders returned is kept in the store.
     num_writers: how many clips may be encoded and uploaded at once, at the least.
+    checkpoint_every_s: how often rows under way are kept half-done; 0: never.
     """
 
     model: ModelSettings
@@ -39,6 +41,7 @@ class WorkerSetup:
     audit: Audit = field(default_factory=Audit)
     keep_embeddings: bool = False
     num_writers: int = 2
+    checkpoint_every_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,20 +65,23 @@ class Loading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """One row to render now. is_apart: an audit found rows of its kind to differ in company."""
+    """One row to render now.
+
+    is_apart: an audit found rows of its kind to differ in company. has_checkpoint: it is half-done already.
+    """
 
     row_id: str
     request: Request
     attempt: int
     is_apart: bool = False
+    has_checkpoint: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
     """One row that did not become a clip. Strings: not every exception survives pickling.
 
-    is_final: the same would happen on every worker. is_conflict: another clip lies under its name.
-    is_store: the output itself failed, not the row.
+    is_final: the same would happen on every worker. blame: whose fault it is, and why we say so.
     """
 
     row_id: str
@@ -83,8 +89,8 @@ class Failed:
     message: str
     traceback: str
     is_final: bool = False
-    is_conflict: bool = False
-    is_store: bool = False
+    blame: Blame = "row"
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,15 +108,24 @@ class StoredRow:
 class WorkerReport:
     """What became of a worker's rows since its last report.
 
+    saved: rows whose checkpoint is in the store, whatever else is told of them. handed_back: rows that it
+    renders no more, being drained. is_leaving: it was told to end (SIGTERM), and wants to be drained.
     audited: speaks for rows of earlier reports. prompt_lengths: a pickled `PromptLengths`, once forwards were
     seen to be as long as the prompts. num_remembered: batch sizes since the worker's start, see `Renderer`.
     idle: seconds since its model was loaded in which it had nothing to do, by cause, of elapsed_s in all.
+    still_s: since the rows that it renders came further; 0 while it waits for others. rendering: these rows,
+    where that is long.
     """
 
     rendered: tuple[StoredRow, ...] = ()
     failed: tuple[Failed, ...] = ()
+    saved: tuple[str, ...] = ()
+    handed_back: tuple[str, ...] = ()
+    is_leaving: bool = False
     audited: tuple[Audited, ...] = ()
     prompt_lengths: bytes | None = None
     num_remembered: int = 0
     idle: Mapping[str, float] = field(default_factory=dict)
     elapsed_s: float = 0.0
+    still_s: float = 0.0
+    rendering: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerState:
-    """One worker that has been ready. state: rendering, idle or lost."""
+    """One worker that has been ready. state: rendering, idle, drained or lost."""
 
     name: str
     state: str
@@ -23,7 +23,8 @@ class Progress:
 
     total: rows this run has to render. done: committed or about to be. rows_per_s: since the first row
     was begun; None before the first is done, as is eta_s. mean_batch: rows per forward, mean over rows.
-    waiting_for: what a worker does that is not ready yet.
+    waiting_for: what a worker does that is not ready yet. unused: workers and machines that are used no
+    longer, each with its reason.
     """
 
     total: int
@@ -37,6 +38,7 @@ class Progress:
     workers: tuple[WorkerState, ...]
     last_failure: str | None = None
     waiting_for: str | None = None
+    unused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,9 @@ class Summary:
     and were rendered by plain calls from there on; num_again: of these, rows that had a record already.
     unrepeatable: kinds of which two plain calls of one row differ. num_remembered: batch sizes that workers
     did not have to search, as other processes had found them. idle: which part of the workers' time their
-    models had nothing to do, by what they waited for.
+    models had nothing to do, by what they waited for. num_adopted: rows, counted as done, of which an earlier
+    run had left the clip but no record. unused: workers and machines that were used no longer in the end, each
+    with its reason.
     """
 
     done: int
@@ -60,3 +64,5 @@ class Summary:
     unrepeatable: tuple[str, ...] = ()
     num_remembered: int = 0
     idle: Mapping[str, float] = field(default_factory=dict)
+    num_adopted: int = 0
+    unused: tuple[str, ...] = ()

@@ -12,6 +12,9 @@ from framefleet.pipeline.guards.strict import Strict
 
 # They encode four 480p clips of 81 frames a second, or a dozen large images: more than a GPU renders.
 _ENOUGH_CPUS = 4
+_ROWS_TO_BLAME = 4
+_STALL_FACTOR = 10
+_SHORTEST_STALL_S = 60.0  # a disk that spins up, a link that comes back, a kernel that is tuned
 _SUSPECT_DEATHS = 2  # one death is mostly the machine's own; after a second one with the same row, find out
 
 
@@ -32,7 +35,17 @@ class FleetSettings(Strict):
         description="CPU cores that Ray sets aside for each worker; as many clips are encoded at once, and "
         "never less than two. auto: a GPU's share of its machine's, up to 4; 1 where there is no GPU.",
     )
-    ready_timeout_s: float = Field(default=600, gt=0, description="How long to wait for the first worker.")
+    ready_timeout_s: float = Field(
+        default=600,
+        gt=0,
+        description="How long to go without any worker that is ready, and how long one may load its model.",
+    )
+    silence_s: float = Field(
+        # `exchange` answers each second; a machine under load, or a collection of garbage, may be late.
+        default=12,  # so that rows are under way elsewhere within 15 s of a cut link
+        ge=5,
+        description="A worker or a cluster that has not answered for so long is given up: its rows move.",
+    )
 
     @property
     def num_cpus(self) -> int:
@@ -58,10 +71,29 @@ class FaultPolicy(Strict):
         description="Deaths of its workers, the last with nothing beside it, after which a row goes to "
         "failures/; raise it where machines are taken away often.",
     )
-    worker_starts: int = Field(  # one that dies while its model loads will most likely do so again
+    faults: int = Field(
         default=3,
         ge=1,
-        description="Deaths in a row while the model loads, after which a worker is not replaced.",
+        description="Faults in a row of one machine, or of one worker, with no row done in between, after "
+        "which it is no longer used.",
+    )
+    stall_s: float = Field(
+        default=1800,  # a first forward may be compiled for many minutes
+        gt=0,
+        description="A worker whose rows have not come further for so long is ended; sooner where it is "
+        "known how long such rows take.",
+    )
+
+    drain_s: float = Field(  # two steps of the largest videos, then clips and a gigabyte a row to upload
+        default=120,
+        ge=0,
+        description="How long, after Ctrl-C, SIGTERM or SIGHUP, workers have to store what is done.",
+    )
+    checkpoint_every_s: float = Field(  # at most a gigabyte of a row of ten minutes: 2 MB/s for each GPU
+        default=600,
+        ge=0,
+        description="How often rows under way are kept half-done in checkpoints/, so that a worker's death "
+        "costs no more of them; 0: never.",
     )
 
     def gives_up(self, num_errors: int) -> bool:
@@ -75,10 +107,21 @@ class FaultPolicy(Strict):
         """is_alone: nothing else was in the worker's hands when it died last."""
         return is_alone and num_deaths >= self.worker_deaths
 
-    def replaces(self, num_failed_starts: int) -> bool:
-        return num_failed_starts < self.worker_starts
+    def blocks(self, num_faults: int) -> bool:
+        """Tell whether a machine, or a worker, had enough faults in a row."""
+        return num_faults >= self.faults
 
-    def despairs(self, deaths_in_a_row: int, *, num_workers: int) -> bool:
-        """Tell whether workers die of something else than of a row. No row ended between these deaths."""
+    def despairs(self, num_deaths: int) -> bool:
+        """Tell whether workers die of something else than of a row. No row was done between these deaths."""
         # One row is given up after `worker_deaths`, so many times more are the machine's.
-        return deaths_in_a_row > 4 * self.worker_deaths + 2 * num_workers
+        return num_deaths > max(self.faults, _ROWS_TO_BLAME * self.worker_deaths)
+
+    def longest_still_s(self, seconds_per_row: float | None, *, num_rows: int) -> float:
+        """Return how long the rows of a worker may come no further.
+
+        seconds_per_row: that the worker needed for such rows, if it has done any. num_rows: of a forward.
+        """
+        if seconds_per_row is None:
+            return self.stall_s
+        # One row alone, as a plain call, may take as long as all rows of a forward together.
+        return min(self.stall_s, max(_SHORTEST_STALL_S, _STALL_FACTOR * num_rows * seconds_per_row))

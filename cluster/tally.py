@@ -15,7 +15,7 @@ class _Seat:
     in_hand: int = 0
     done: int = 0
     remembered: int = 0
-    is_lost: bool = False
+    gone: str = ""  # how, if it is: lost or drained
     idle: Mapping[str, float] = field(default_factory=dict)
     elapsed_s: float = 0.0
 
@@ -30,12 +30,13 @@ class Tally:
         self._done = self._failed = 0
         self._rendered = self._audited = 0  # both count rows each time
         self._batch_sizes = 0.0
-        self._again = 0
+        self._again = self._adopted = 0
         self._apart: list[str] = []
         self._unrepeatable: list[str] = []
         self._seats: dict[str, _Seat] = {}
         self._last_failure: str | None = None
         self._waiting_for: str | None = None
+        self._unused: tuple[str, ...] = ()
 
     def starting(self, doing: str) -> None:
         """A worker is on its way, and this takes its time."""
@@ -55,6 +56,11 @@ class Tally:
         self._batch_sizes += batch_size
         self._seats[worker].done += 1
         self.returned(worker)
+
+    def adopted(self) -> None:
+        """A clip of an earlier run was committed."""
+        self._done += 1
+        self._adopted += 1
 
     def worked(self, worker: str, *, idle: Mapping[str, float], elapsed_s: float) -> None:
         """Note how the worker spent its time so far."""
@@ -86,8 +92,14 @@ class Tally:
 
     def lost(self, worker: str) -> None:
         if worker in self._seats:  # it may never have joined
-            self._seats[worker].is_lost = True
+            self._seats[worker].gone = "lost"
             self._seats[worker].in_hand = 0
+
+    def unused(self, places: tuple[str, ...]) -> None:
+        """These workers and machines are used no longer, as of now; each with its reason."""
+        self._unused = places
+    def drained(self, worker: str) -> None:
+        self._seats[worker].gone = "drained"
 
     def progress(self, now: float) -> Progress:
         rate = self._rate(now)
@@ -104,6 +116,7 @@ class Tally:
             workers=tuple(_state(name, seat) for name, seat in self._seats.items()),
             last_failure=self._last_failure,
             waiting_for=self._waiting_for,
+            unused=self._unused,
         )
 
     def summary(self, now: float) -> Summary:
@@ -114,10 +127,12 @@ class Tally:
             mean_batch=self._mean_batch,
             num_audited=self._audited,
             num_again=self._again,
+            num_adopted=self._adopted,
             apart=tuple(self._apart),
             unrepeatable=tuple(self._unrepeatable),
             num_remembered=sum(seat.remembered for seat in self._seats.values()),
             idle=self._idle(),
+            unused=self._unused,
         )
 
     def _idle(self) -> Mapping[str, float]:
@@ -139,5 +154,5 @@ class Tally:
 
 
 def _state(name: str, seat: _Seat) -> WorkerState:
-    state = "lost" if seat.is_lost else "rendering" if seat.in_hand else "idle"
+    state = seat.gone or ("rendering" if seat.in_hand else "idle")
     return WorkerState(name=name, state=state, node=seat.node, rows_in_hand=seat.in_hand, rows_done=seat.done)

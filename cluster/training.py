@@ -26,8 +26,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import framefleet
 from framefleet.cluster.connection import check_unused, connect
-from framefleet.cluster.fleet import resources
 from framefleet.cluster.settings import FleetSettings
+from framefleet.cluster.shares import resources
 from framefleet.pipeline.errors import FleetError, FramefleetError
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.training.reports import TrainingReport

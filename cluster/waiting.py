@@ -8,7 +8,7 @@ renders already, so that forwards fuse, until the oldest fresh row was passed ov
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from framefleet.cluster.lease import Row
@@ -22,6 +22,7 @@ class Entry:
     row: Row
     errors: tuple[tuple[str, object], ...] = ()
     deaths: int = 0
+    tried: frozenset[str] = frozenset()  # where it failed, or its worker did
     lease_id: int = 0  # of its last lease
 
     @property
@@ -29,10 +30,14 @@ class Entry:
         return len(self.errors) + self.deaths
 
 
-class Returned:
-    """Rows that came back, first come first served, kept from the workers where they failed.
+Places = tuple[str, ...]  # of one worker: its machine, its name, its process; the widest first
 
-    Grouped by those workers, so that a worker that fails everything skips its failures in one step.
+
+class Returned:
+    """Rows that came back, first come first served, each for the live workers farthest from where it failed:
+    on other machines, or else of other names.
+
+    Grouped by those places, so that a worker that fails everything skips its failures in one step.
     """
 
     def __init__(self) -> None:
@@ -43,16 +48,15 @@ class Returned:
         return self._count
 
     def append(self, entry: Entry) -> None:
-        tried = frozenset(worker for worker, _ in entry.errors)
-        self._groups.setdefault(tried, deque()).append(entry)
+        self._groups.setdefault(entry.tried, deque()).append(entry)
         self._count += 1
 
-    def shape_for(self, worker: str, live: Set[str]) -> str | None:
+    def shape_for(self, worker: str, live: Mapping[str, Places]) -> str | None:
         """Return the shape of the row that is next for this worker, None when there is no row for it."""
         tried = self._group_for(worker, live)
         return None if tried is None else self._groups[tried][0].row.shape
 
-    def take(self, worker: str, live: Set[str], *, limit: int) -> list[Entry]:
+    def take(self, worker: str, live: Mapping[str, Places], *, limit: int) -> list[Entry]:
         """Remove the next row for this worker and those of its shape right behind it."""
         tried = self._group_for(worker, live)
         if tried is None:
@@ -68,11 +72,16 @@ class Returned:
             del self._groups[tried]
         return taken
 
-    def _group_for(self, worker: str, live: Set[str]) -> frozenset[str] | None:
+    def _group_for(self, worker: str, live: Mapping[str, Places]) -> frozenset[str] | None:
         for tried in self._groups:
-            if worker not in tried or live <= tried:  # failed everywhere: any worker will do
+            own = _distance(live[worker], tried)
+            if own == len(live[worker]) or all(_distance(other, tried) <= own for other in live.values()):
                 return tried
         return None
+
+
+def _distance(places: Places, tried: frozenset[str]) -> int:
+    return sum(place not in tried for place in places)
 
 
 class Waiting:
@@ -105,7 +114,13 @@ class Waiting:
         (self.suspects if self._faults.suspects(entry.deaths) else self.returned).append(entry)
 
     def take(
-        self, worker: str, live: Set[str], *, rendering: str | None, patience: int, size: Callable[[str], int]
+        self,
+        worker: str,
+        live: Mapping[str, Places],
+        *,
+        rendering: str | None,
+        patience: int,
+        size: Callable[[str], int],
     ) -> list[Entry]:
         """Remove and return rows of one shape for this worker, at most `size(shape)`; no suspects.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from framefleet.cluster.adoption import Adoption
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import WorkerSetup
 from framefleet.cluster.settings import FaultPolicy
@@ -17,7 +18,7 @@ class Work:
     """A job, resolved and checked: all that the driver needs.
 
     rows: reads the table's rows. index: every valid one, with those that have a record marked done.
-    run: names the parts of this run; never used before.
+    run: names the parts of this run; never used before. adoption: clips that earlier runs left.
     """
 
     setup: WorkerSetup
@@ -27,3 +28,4 @@ class Work:
     index: RowIndex
     run: str
     lock: DriverLock
+    adoption: Adoption = field(default_factory=Adoption)

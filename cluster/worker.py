@@ -8,17 +8,20 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import signal
 import socket
 import threading
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from queue import Queue
 from typing import TYPE_CHECKING, Any
 
 import framefleet
+from framefleet.cluster.blame import verdict_on
+from framefleet.cluster.keeper import Keeper
 from framefleet.cluster.messages import (
     Assignment,
     Failed,
@@ -28,16 +31,19 @@ from framefleet.cluster.messages import (
     WorkerReport,
     WorkerSetup,
 )
-from framefleet.pipeline.errors import RowError, StoreConflict, StoreError
+from framefleet.pipeline.errors import RowError
 from framefleet.pipeline.guards.public import public_text
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.outputs.av_file import check_encoder
-from framefleet.pipeline.outputs.clips import Clip
-from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
+from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
+from framefleet.pipeline.outputs.encode_clip import EncodedClip, encode_clip, store_clip
+from framefleet.pipeline.outputs.pending import announce
 from framefleet.pipeline.outputs.provenance import check_signing
 from framefleet.pipeline.render.audit.audited import Audited, kind_of
 
 if TYPE_CHECKING:
+    from framefleet.pipeline.render.half_done.half_done import HalfDone
+
     from framefleet.pipeline.model.model import Model
     from framefleet.pipeline.render.renderer import Renderer
 
@@ -49,6 +55,8 @@ _POLL_S = 1.0
 _MIN_WRITERS = 2
 # Clips that may wait for a writer, about 100 MB each at 480p; when full, rendering waits for the store.
 MAX_QUEUED = 4
+# From when on a report says that rows come no further: long forwards are told too, and mean nothing.
+_STILL_S = 2.0
 
 
 class Worker:
@@ -56,16 +64,24 @@ class Worker:
 
     def __init__(self, setup: WorkerSetup) -> None:
         self._setup = setup
-        self._news = threading.Condition()  # guards the six below
+        self._news = threading.Condition()  # guards the ten below
         self._inbox: deque[Assignment] = deque()
-        self._attempts: dict[str, int] = {}  # of the rows that the renderer has
+        self._attempts: dict[str, int] = {}  # of the rows that the renderer or a writer has
+        self._rendering: set[str] = set()  # those that the renderer has
         self._rendered: list[StoredRow] = []
         self._failed: list[Failed] = []
         self._audited: list[Audited] = []
+        self._saved: list[str] = []
+        self._handed_back: list[str] = []
+        self._is_drained = False  # or about to be
         self._broken: BaseException | None = None
         self._clips: Queue[Clip] = Queue(MAX_QUEUED)
         self._num_writers = max(_MIN_WRITERS, setup.num_writers)
         self._num_storing = 0  # of the writers; the others encode, or wait
+        self._keeper = Keeper(
+            setup.store, self._kept, every_s=setup.checkpoint_every_s, num_threads=self._num_writers
+        )
+        self._was_told_to_end = False
         self._told_lengths = False
         self._loaded = threading.Event()
         self._renderer: Renderer | None = None
@@ -80,6 +96,7 @@ class Worker:
         if self._render is None:
             check_encoder(self._setup.media)
             check_signing(self._setup.media)
+            self._heed_sigterm()
             # torch's number of threads belongs to the thread that renders: the model is loaded there too.
             self._render = threading.Thread(target=self._run, name="render", daemon=True)
             self._render.start()
@@ -99,13 +116,17 @@ class Worker:
             pid=os.getpid(),
         )
 
-    def exchange(self, assignments: Sequence[Assignment]) -> WorkerReport:
-        """Take new rows; return what became of earlier ones, as soon as there is news or after a second."""
+    def exchange(self, assignments: Sequence[Assignment], *, drain: bool = False) -> WorkerReport:
+        """Take new rows; return what became of earlier ones, as soon as there is news or after a second.
+
+        drain: hand back all rows as soon as they can be left, and take no more, from now on.
+        """
         if self._renderer is not None:
             for assignment in assignments:
                 self._renderer.read_ahead(assignment.request)
         with self._news:
             self._inbox.extend(assignments)
+            self._is_drained |= drain
             self._news.notify_all()
             self._news.wait_for(self._has_news, timeout=_POLL_S)
             if self._broken is not None:
@@ -114,11 +135,15 @@ class Worker:
                 rendered=tuple(self._rendered),
                 failed=tuple(self._failed),
                 audited=tuple(self._audited),
+                saved=tuple(self._saved),
+                handed_back=tuple(self._handed_back),
+                is_leaving=self._was_told_to_end,
                 prompt_lengths=self._news_of_lengths(),
                 num_remembered=self._renderer.num_remembered if self._renderer else 0,
                 **self._times(),
+                **self._stillness(),
             )
-            for told in (self._rendered, self._failed, self._audited):
+            for told in (self._rendered, self._failed, self._audited, self._saved, self._handed_back):
                 told.clear()
         return report
 
@@ -126,8 +151,16 @@ class Worker:
         idle = self._renderer.idle if self._renderer else None
         return {"idle": idle.seconds(), "elapsed_s": idle.elapsed_s} if idle else {}
 
+    def _stillness(self) -> dict[str, Any]:
+        """Return for how long the rows that are rendered came no further, and which these are."""
+        still_s = self._renderer.idle.still_s() if self._renderer else 0.0
+        if still_s < _STILL_S:
+            return {}
+        return {"still_s": still_s, "rendering": tuple(sorted(self._rendering))}
+
     def _has_news(self) -> bool:
-        return bool(self._rendered or self._failed or self._audited or self._broken)
+        rows = self._rendered or self._failed or self._saved or self._handed_back
+        return bool(rows or self._audited or self._broken)
 
     def _news_of_lengths(self) -> bytes | None:
         """Return them once: tokenizers are megabytes. Pickled: the driver opens none."""
@@ -153,23 +186,33 @@ class Worker:
             )
             self._renderer = renderer
             self._loaded.set()
-            while True:
+            while not self._is_drained:
                 self._take(renderer)
-                outcomes = renderer.step()
-                if audited := renderer.take_audits():
-                    self._report_audits(audited)
-                for outcome in outcomes:
-                    if isinstance(outcome, Clip):
-                        with renderer.idle.waiting(self._what_writers_do()):
-                            self._clips.put(outcome)
-                    else:
-                        self._report(_failed(outcome.row_id, outcome.error, outcome.traceback))
+                self._deliver(renderer.step(), renderer)
+                self._keeper.look(renderer)
+            self._hand_back(renderer)
         except BaseException as error:  # a thread has no caller: handed to the one who asks next
             log.error("the render thread ended\n%s", public_text(traceback.format_exc()))
             with self._news:
                 self._broken = error
                 self._news.notify_all()
             self._loaded.set()
+
+    def _deliver(self, outcomes: Iterable[Outcome | HalfDone], renderer: Renderer) -> None:
+        """Pass on what became of rows."""
+        if audited := renderer.take_audits():
+            self._report_audits(audited)
+        for outcome in outcomes:
+            self._keeper.ended(outcome.row_id)
+            with self._news:
+                self._rendering.discard(outcome.row_id)
+            if isinstance(outcome, Clip):
+                with renderer.idle.waiting(self._what_writers_do()):
+                    self._clips.put(outcome)
+            elif isinstance(outcome, Failure):
+                self._report(_failed(outcome.row_id, outcome.error, outcome.traceback))
+            else:
+                self._keeper.keep(outcome, is_over=True)
 
     def _load(self) -> Model:
         from framefleet.pipeline.model.load import load
@@ -181,26 +224,49 @@ class Worker:
         """Give the renderer as many rows as it can work on; wait for one when it has none."""
         with self._news:
             with renderer.idle.waiting("rows"):
-                self._news.wait_for(lambda: self._inbox or renderer.num_active)
-            while self._inbox and renderer.num_active < renderer.capacity:
-                assignment = self._inbox.popleft()
-                self._attempts[assignment.row_id] = assignment.attempt
-                if assignment.is_apart:
-                    renderer.set_apart(kind_of(assignment.request))
-                renderer.submit(assignment.request, assignment.row_id)
+                self._news.wait_for(lambda: self._inbox or renderer.num_active or self._is_drained)
+            taken = []
+            while self._inbox and renderer.num_active + len(taken) < renderer.capacity:
+                taken.append(self._inbox.popleft())
+            self._attempts |= {assignment.row_id: assignment.attempt for assignment in taken}
+            self._rendering |= {assignment.row_id for assignment in taken}
+        for assignment in taken:
+            self._submit(assignment, renderer)
+
+    def _submit(self, assignment: Assignment, renderer: Renderer) -> None:
+        checkpoint = None
+        if assignment.is_apart:
+            renderer.set_apart(kind_of(assignment.request))
+        elif assignment.has_checkpoint:
+            with renderer.idle.waiting("checkpoints"):
+                checkpoint = self._keeper.read(assignment.row_id)
+        self._keeper.begun(assignment.row_id)
+        renderer.submit(assignment.request, assignment.row_id, checkpoint)
+
+    def _hand_back(self, renderer: Renderer) -> None:
+        """Take rows to where they can be left, and give up all that are not done."""
+        with self._news:
+            self._handed_back += [assignment.row_id for assignment in self._inbox]
+            self._inbox.clear()
+            self._news.notify_all()
+        self._deliver(renderer.drain(), renderer)
 
     def _write(self) -> None:
         while True:
             clip = self._clips.get()
             try:
-                encoded = encode_clip(clip, self._setup.media)
+                encoded = self._encoded(clip)
                 with self._storing():
+                    announce(self._setup.store, encoded.record, had_company=clip.had_company)
                     record = store_clip(self._setup.store, encoded)
             except Exception as error:  # the row's own failure, or the store's: the driver decides
                 self._report(_failed(clip.row_id, error, traceback.format_exc()))
             else:
-                record = replace(record, attempt=self._attempts[clip.row_id])
                 self._report(StoredRow(record=record, had_company=clip.had_company))
+
+    def _encoded(self, clip: Clip) -> EncodedClip:
+        encoded = encode_clip(clip, self._setup.media)
+        return replace(encoded, record=replace(encoded.record, attempt=self._attempts[clip.row_id]))
 
     @contextmanager
     def _storing(self) -> Iterator[None]:
@@ -226,6 +292,24 @@ class Worker:
                 self._failed.append(news)
             self._news.notify_all()
 
+    def _kept(self, row_id: str, *, is_saved: bool, is_over: bool) -> None:
+        with self._news:
+            if is_saved:
+                self._saved.append(row_id)
+            if is_over:
+                self._attempts.pop(row_id, None)
+                self._handed_back.append(row_id)
+            self._news.notify_all()
+
+    def _heed_sigterm(self) -> None:
+        """Have the driver told of SIGTERM, who then drains this worker. What sends it kills later on."""
+
+        def note(_number: int, _frame: object) -> None:
+            self._was_told_to_end = True  # and no more here: other code of this thread may hold any lock
+
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, note)
+
     def _report_audits(self, audited: Sequence[Audited]) -> None:
         with self._news:
             self._audited.extend(audited)
@@ -233,12 +317,13 @@ class Worker:
 
 
 def _failed(row_id: str, error: Exception, text: str) -> Failed:
+    verdict = verdict_on(error)
     return Failed(
         row_id=row_id,
         error_type=type(error).__name__,
         message=public_text(str(error)),
         traceback=public_text(text),
         is_final=isinstance(error, RowError),
-        is_conflict=isinstance(error, StoreConflict),
-        is_store=isinstance(error, StoreError) and not isinstance(error, StoreConflict),
+        blame=verdict.blame,
+        why=verdict.reason,
     )

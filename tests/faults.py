@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import signal
+import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +28,40 @@ def kills(pipe: Any, request: Request) -> Any:
     """Kill the worker for rows whose prompt says killer, as a crash in native code would."""
     if "killer" in request.arguments["prompt"]:
         os.kill(os.getpid(), signal.SIGKILL)
+    return generate(pipe, request)
+
+
+def hangs(pipe: Any, request: Request) -> Any:
+    """Never end for rows whose prompt says hang."""
+    while "hang" in request.arguments["prompt"]:
+        time.sleep(1)
+    return generate(pipe, request)
+
+
+def sick_gpu(pipe: Any, request: Request) -> Any:
+    """Raise as a CUDA context does once a kernel of it has failed: in the first process for all its rows.
+
+    The prompt is a file that all rows share.
+    """
+    file = Path(request.arguments["prompt"])
+    try:
+        with open(file, "x") as first:
+            first.write(str(os.getpid()))
+    except FileExistsError:
+        """It is another row, or another process."""
+    if file.read_text() == str(os.getpid()):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+    return generate(pipe, request)
+
+
+def full_disk(pipe: Any, request: Request) -> Any:
+    """Raise as every row does on a machine whose temporary folder is full."""
+    raise OSError(errno.ENOSPC, "No space left on device", "/tmp/some-file")
+
+
+def slow(pipe: Any, request: Request) -> Any:
+    """Take half a second more."""
+    time.sleep(0.5)
     return generate(pipe, request)
 
 
@@ -67,3 +104,25 @@ def tells(pipe: Any, request: Request) -> Any:
         open(os.environ["KILLED"], "x").close()
         os.kill(os.getpid(), signal.SIGKILL)
     return generate(pipe, request)
+
+
+def slow(pipe: Any, request: Request, *, forwards: str = "", pause_s: float = 0.1) -> Any:
+    """Pause before each forward, and add a line to the file `forwards`. For `batching.max_rows: 1`."""
+    _slowed().update(forwards=forwards, pause_s=pause_s)
+    return generate(pipe, request)
+
+
+@functools.cache
+def _slowed() -> dict[str, Any]:
+    """Have forwards of this process do what `slow` says; return what that is, to be changed."""
+    forward, told = WanTransformer3DModel.forward, {}
+
+    @functools.wraps(forward)
+    def slowed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with open(told["forwards"], "a") as lines:
+            lines.write(f"{os.getpid()}\n")
+        time.sleep(told["pause_s"])
+        return forward(self, *args, **kwargs)
+
+    WanTransformer3DModel.forward = slowed
+    return told

@@ -10,7 +10,7 @@ from importlib import metadata
 from typing import Any
 
 import framefleet
-from framefleet.jobs.render.claimed import RENDER, TRAINING, Claim, read_claim
+from framefleet.jobs.render.claimed import RENDER, TRAINING, Claim, find_claim, read_claim
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.public import public_url
@@ -20,6 +20,7 @@ from framefleet.pipeline.model.sources.source import public_name
 from framefleet.pipeline.model.specs.dtypes import asked
 from framefleet.pipeline.outputs.provenance import certificate_sha256
 from framefleet.pipeline.outputs.records import RECORDS
+from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.recipes.second_model import SecondModel
 from framefleet.pipeline.request import is_input
 
@@ -32,11 +33,10 @@ _MAX_SHOWN = 200  # characters of a value that differs
 
 def check_claim(resolved: ResolvedJob) -> Claim | None:
     """Raise JobError when the output is another's; return what job.json says, None where it is nobody's."""
-    try:
-        theirs = read_claim(resolved.store)
-    except FileNotFoundError:
+    theirs = find_claim(resolved.store)
+    if theirs is None:
         if resolved.store.exists(TRAINING):
-            raise JobError(f"{resolved.store.url_of('')} holds a training", "choose another output") from None
+            raise JobError(f"{resolved.store.url_of('')} holds a training", "choose another output")
         return None
     differences = list(_differences(_decisive(theirs.model_dump()), _decisive(_description(resolved))))
     if differences and not (resolved.store.list(RECORDS) or resolved.store.list("clips")):
@@ -56,12 +56,22 @@ def claim(resolved: ResolvedJob) -> None:
     description = _description(resolved)
     if theirs := check_claim(resolved):
         ours, description = description["job"], theirs.model_dump()
-        if all(description["job"][kind].keys() >= ours[kind].keys() for kind in _NAMED):
+        is_told = all(description["job"][kind].keys() >= ours[kind].keys() for kind in _NAMED)
+        if is_told and _is_whole(resolved.store):
             return
         for kind in _NAMED:  # rows of earlier runs may name others
             description["job"][kind] |= ours[kind]
     content = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
     resolved.store.write(RENDER, content.encode())
+
+
+def _is_whole(store: Store) -> bool:
+    """Tell whether job.json is there as it was written; if not, parts told what it said."""
+    try:
+        read_claim(store)
+    except (FileNotFoundError, JobError):
+        return False
+    return True
 
 
 def _description(resolved: ResolvedJob) -> dict[str, Any]:

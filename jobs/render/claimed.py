@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter
 
 from framefleet.jobs.job.schema import MediaSection
+from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.dtypes import DType
-from framefleet.pipeline.outputs.json_file import read_json
+from framefleet.pipeline.outputs.json_file import read_as, read_json
+from framefleet.pipeline.outputs.part_names import parts_in
+from framefleet.pipeline.outputs.parts import job_in_parts
+from framefleet.pipeline.outputs.records import CLAIM, RECORDS
 from framefleet.pipeline.outputs.store import Store
 
-RENDER, TRAINING = "job.json", "train.json"  # files of the two kinds of outputs
+RENDER, TRAINING = CLAIM, "train.json"  # files of the two kinds of outputs
+
+log = logging.getLogger(__name__)
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -91,6 +98,28 @@ _RENDER, _TRAINING = TypeAdapter(Claim), TypeAdapter(TrainingClaim)
 def read_claim(store: Store) -> Claim:
     """Return what job.json says; FileNotFoundError when the output has none, JobError when it is damaged."""
     return read_json(store, RENDER, _RENDER)
+
+
+def find_claim(store: Store) -> Claim | None:
+    """Return what job.json says, or the parts of records where it is lost or damaged; None: nobody's output.
+
+    Raises JobError where it is damaged, or lost although there are records, and no part tells.
+    """
+    try:
+        return read_claim(store)
+    except FileNotFoundError:
+        if not parts_in(store, RECORDS):
+            return None
+        lost = JobError(
+            f"{store.url_of('')} has records, but no {RENDER}, which says of what job",
+            "put it back, or choose another output",
+        )
+    except JobError as error:
+        lost = error
+    if (told := job_in_parts(store)) is None:
+        raise lost
+    log.warning("%s: %s; the parts of its records tell", store.url_of(RENDER), lost.problem)
+    return read_as(_RENDER, told, store.url_of(RECORDS))
 
 
 def read_training_claim(store: Store) -> TrainingClaim:

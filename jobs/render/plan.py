@@ -34,7 +34,7 @@ def plan_job(job: Job, watch: Watch, *, probe: bool = False) -> JobPlan:
     with closing(resolve_job(job, watch)) as resolved, closing(RowIndex()) as index:
         check_claim(resolved)
         survey = survey_rows(resolved, index, watch, probed=Shapes() if probe else None)
-        mark_done(resolved, index)
+        mark_done(resolved, index, watch)
         return JobPlan(
             resolved=resolved,
             survey=survey,

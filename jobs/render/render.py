@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from framefleet.cluster.adoption import Adoption, find_adoptable
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import WorkerSetup
 from framefleet.cluster.progress import Progress, Summary
 from framefleet.cluster.start import Start
+from framefleet.cluster.stop import Stop
 from framefleet.cluster.work import Work
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.output import open_output
@@ -24,7 +24,10 @@ from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
 from framefleet.jobs.show.standing import Awaited
 from framefleet.jobs.show.watch import Callback, Watch
+from framefleet.pipeline.outputs.part_names import new_run, parts_in
+from framefleet.pipeline.outputs.pending import intents_in, sweep
 from framefleet.pipeline.outputs.records import FAILURES, RECORDS
+from framefleet.pipeline.outputs.seals import gone_parts, sweep_late
 from framefleet.pipeline.outputs.withdrawal import finish_withdrawal
 from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.rows.tables.index import RowIndex
@@ -56,8 +59,10 @@ def render_job(job: Job, watch: Watch) -> Summary:
             check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered")
             with DriverLock(resolved.store) as lock:
                 claim(resolved)
-                finish_withdrawal(resolved.store)
-                mark_done(resolved, index)
+                sweep_late(resolved.store, lock)
+                if finish_withdrawal(resolved.store, lock):
+                    lock.seal()
+                mark_done(resolved, index, watch)
                 return _render_pending(resolved, survey, index, lock, watch, start)
 
 
@@ -69,31 +74,35 @@ def _may_name_more(job: Job) -> bool:
 def _render_pending(
     resolved: ResolvedJob, survey: Survey, index: RowIndex, lock: DriverLock, watch: Watch, start: Start
 ) -> Summary:
-    run = new_run()
+    run, store = new_run(lock.epoch), resolved.store
     if resolved.job.on_invalid == "skip":
         write_invalid(resolved, index, run=run)
     watch.say(_counts_line(survey, index))
-    failures = resolved.store.list(FAILURES)
     if index.counts().pending:
         work = work_of(resolved, index, lock, run=run)
+        if num_found := len(work.adoption.finished):
+            watch.say(f"{num_found:,} clips of an earlier run have no record yet: adopted")
         start.begin(work.setup, resolved.spec.class_name)
         from framefleet.cluster.driver import Driver  # imports Ray
 
-        waiting = Awaited(what="starting Ray", since=time.monotonic())
-        with start:  # the fleet ends before another driver may have the lock
-            fleet = start.fleet(lambda: watch.show(waiting))
-            summary = Driver(work, on_progress=watch.show).run(fleet)
+        awaited = Awaited(what="starting Ray", since=time.monotonic())
+        with Stop() as stop, start:  # the fleet ends before another driver may have the lock
+
+            def waiting() -> None:
+                watch.show(awaited)
+                stop.check()
+
+            summary = Driver(work, on_progress=watch.show, stop=stop).run(start.fleet(waiting))
     else:
         summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
-    # Of earlier runs. Their rows were tried again: each has a record by now, or a new failure.
-    for path in failures:
-        resolved.store.delete(path)
+    lock.check()
+    for path in gone_parts(store):
+        watch.say(f"note: {path}-* was there when this run began, and is gone; run again to render its rows")
+    sweep_late(store, lock)
+    sweep(store, intents_in(store), lock)
+    # Of earlier runs, as their rows were tried again: each has a record by now, or a new failure.
+    store.delete_many(part.path for part in parts_in(store, FAILURES) if part.run != run)
     return summary
-
-
-def new_run() -> str:
-    """Return a name that no other run has; names sort by time."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
 
 
 def _counts_line(survey: Survey, index: RowIndex) -> str:
@@ -109,15 +118,23 @@ def _counts_line(survey: Survey, index: RowIndex) -> str:
 
 def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: str) -> Work:
     """Return what the driver needs of a resolved and surveyed job."""
+    setup = setup_of(resolved)
     return Work(
-        setup=setup_of(resolved),
+        setup=setup,
         faults=resolved.job.retries,
         table=resolved.table,
         rows=resolved.rows,
         index=index,
         run=run,
         lock=lock,
+        adoption=_adoption(resolved, setup, index),
     )
+
+
+def _adoption(resolved: ResolvedJob, setup: WorkerSetup, index: RowIndex) -> Adoption:
+    """Return what earlier runs left to adopt."""
+    left = [intent for intent in intents_in(resolved.store) if index.is_pending(intent.row_id)]
+    return find_adoptable(setup, left, model_digest=resolved.identity.model_digest)
 
 
 def setup_of(resolved: ResolvedJob) -> WorkerSetup:
@@ -133,4 +150,5 @@ def setup_of(resolved: ResolvedJob) -> WorkerSetup:
         second_models=resolved.second_models,
         audit=Audit(**resolved.job.audit.model_dump()),
         keep_embeddings=resolved.job.keep_embeddings,
+        checkpoint_every_s=resolved.job.retries.checkpoint_every_s,
     )

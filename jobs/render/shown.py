@@ -73,10 +73,15 @@ def _ending(summary: Summary, store: Store) -> list[str]:
     else:
         batch = f", mean batch {summary.mean_batch:.1f}" if summary.mean_batch else ""
         lines = [f"{summary.done:,} rows rendered in {duration(summary.elapsed_s)}{batch}"]
+        if summary.num_adopted:
+            lines.append(
+                f"{summary.num_adopted:,} of them were not rendered: an earlier run left their clips"
+            )
         if summary.num_remembered:
             lines.append(f"{summary.num_remembered:,} batch sizes were remembered, and proven once more")
     lines += idle_lines(summary)
     lines += _audit_lines(summary)
+    lines += summary.unused
     lines.append(f"records: {store.url_of(RECORDS)}")
     if summary.failed:
         lines.append(

@@ -120,7 +120,12 @@ def reasons(row: InvalidRow) -> dict[str, object]:
     return {"row_index": row.index, "reason": reasons, "fix": fixes}
 
 
-def mark_done(resolved: ResolvedJob, index: RowIndex) -> None:
-    """Note in the index which rows have a record."""
+def mark_done(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> None:
+    """Note in the index which rows have a record, and tell of those that have two."""
     for row_ids in committed_row_ids(resolved.store):
         index.mark_done(row_ids)
+    if index.num_doubled:
+        watch.say(
+            f"note: {index.num_doubled:,} rows have more than one record, as parts were copied or put back; "
+            f"the last one counts; framefleet repair {resolved.store.url_of('')} removes the others"
+        )

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import PurePosixPath
-from typing import Any, get_args
+from typing import Any
 
 from framefleet.pipeline.errors import JobError, StoreError
-from framefleet.pipeline.outputs.encode_clip import clip_path
+from framefleet.pipeline.outputs.clip_names import recorded_path
 from framefleet.pipeline.outputs.frames import Frames
-from framefleet.pipeline.outputs.json_file import not_ours
 from framefleet.pipeline.outputs.media import decode
-from framefleet.pipeline.outputs.media_settings import MediaFormat
 from framefleet.pipeline.outputs.store import Store
 
 
 def recorded_frames(store: Store, record: Mapping[str, Any]) -> Frames:
-    """Return uint8 RGB (T, H, W, 3). Raises StoreError when the clip is gone, JobError when it is none.
-
-    It is found by its row_id, and not where the record says: the output may have been moved.
-    """
-    suffix = "".join(PurePosixPath(record["uri"]).suffixes)
-    if suffix not in {f".{format}" for format in get_args(MediaFormat)}:
-        raise not_ours(store.url_of("records"), f"the clip of {record['row_id']} is a {suffix!r}")
-    path = clip_path(record["row_id"], suffix)
+    """Return uint8 RGB (T, H, W, 3). Raises StoreError when the clip is gone, JobError when it is none."""
+    path = recorded_path(record, store.url_of("records"))
     try:
         content = store.read(path)
     except FileNotFoundError:

@@ -18,11 +18,12 @@ from rich.segment import Segment
 from rich.status import Status
 from rich.text import Text
 
+from framefleet.cluster.stop import SIGNALS
 from framefleet.jobs.show.terminal import escaped
 from framefleet.pipeline.errors import FramefleetError, ServiceError, UserError
 from framefleet.pipeline.guards.public import HIDDEN, is_secret_name, public_text
 
-INTERRUPTED, TERMINATED = 130, 143  # 128 + the signal's number, as shells have it
+INTERRUPTED = 130  # 128 + the signal's number, as shells have it: 143 of SIGTERM, 129 of SIGHUP
 DEFECT = 70  # sysexits.h: internal software error
 # What a machine runs out of; the same command may do it another time, or elsewhere.
 SCARCE = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
@@ -86,10 +87,12 @@ def reporting(*, verbose: bool, resumable: bool = False) -> Iterator[None]:
     signals: list[int] = []  # noted, for on its way up the exception may become another one
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
+        is_first = not signals
         signals.append(number)
-        raise KeyboardInterrupt
+        if is_first or number == signal.SIGINT:  # others come twice from who sends them
+            raise KeyboardInterrupt
 
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.getsignal(number) for number in SIGNALS}
     heeded = {number: old for number, old in previous.items() if old not in (signal.SIG_IGN, None)}
     for number in heeded:  # a shell has its background jobs ignore SIGINT
         signal.signal(number, interrupt)
@@ -101,8 +104,8 @@ def reporting(*, verbose: bool, resumable: bool = False) -> Iterator[None]:
         )
         if is_interrupted:
             if resumable:
-                complain("interrupted; what was finished is kept", f"to go on: {this_command()}")
-            raise SystemExit(TERMINATED if signal.SIGTERM in signals else INTERRUPTED) from None
+                complain("interrupted", f"to go on: {this_command()}")
+            raise SystemExit(128 + signals[0] if signals else INTERRUPTED) from None
         if verbose:
             stderr.say(traceback.format_exc())
         raise SystemExit(_report(error)) from None

@@ -26,7 +26,7 @@ REDRAWS_PER_S = 4
 # More do not fit a terminal; the rest is counted.
 MAX_WORKERS_SHOWN = 12
 BAR_WIDTH = 20  # leaves the headline its place beside it on 80 columns
-STYLES = {"rendering": "green", "idle": "dim", "starting": "yellow", "lost": "red"}
+STYLES = {"rendering": "green", "idle": "dim", "drained": "dim", "starting": "yellow", "lost": "red"}
 
 
 class Lines:
@@ -141,6 +141,8 @@ def _of_rows(progress: Progress) -> Group:
     parts: list[Text | Table] = [top]
     if progress.workers:
         parts.append(_workers(progress.workers))
+    for unused in progress.unused:
+        parts.append(Text(unused, style="red", overflow="ellipsis", no_wrap=True))
     if progress.last_failure:
         first_line = progress.last_failure.partition("\n")[0]
         parts.append(Text(f"last failure: {first_line}", style="red", overflow="ellipsis", no_wrap=True))

@@ -17,7 +17,7 @@ def train_command(
     """Train or fine-tune a model on a table of videos. Run it again to go on after an interruption.
 
     Exit codes: 0 trained; 2 bad job, table or model; 3 fleet or store lost; 70 a defect of framefleet;
-    130 or 143 interrupted.
+    129, 130 or 143 interrupted.
     """
     with reporting(verbose=verbose, resumable=True):
         from framefleet.jobs.job.file import load_job_as

@@ -6,6 +6,7 @@ Not covered: other threads of the process that draw meanwhile.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,6 +56,14 @@ class GlobalDraws:
         self._torch = [generator.get_state() for generator in _torch_generators()]
         self._python = random.getstate()
         self._numpy.leave()
+
+    def mark(self) -> bytes:
+        """Return a digest that is equal where the same numbers are drawn next; of where `leave` was."""
+        states = sorted(
+            {state.numpy().tobytes() for state in self._torch or ()}
+        )  # however many GPUs there are
+        said = repr((self._python, self._numpy.mark()))
+        return hashlib.sha256(b"".join(states) + said.encode()).digest()
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -111,6 +120,10 @@ class _NumPyDraws:
         if not memory or memory != self._memory or half:
             self._state = dict(np.random.get_state(legacy=False))
             self._memory = memory
+
+    def mark(self) -> Any:
+        half = self._state["gauss"] if self._state and self._state["has_gauss"] else None
+        return self._memory or repr(self._state), half
 
 
 def _memory() -> bytes:

@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import framefleet
-from framefleet.pipeline.errors import RenderError
+from framefleet.pipeline.errors import RenderError, StoreConflict
 from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.outputs.clip_names import clip_path, extras_path, tags
 from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.frames import frames_format
 from framefleet.pipeline.outputs.media import encode
@@ -25,25 +26,15 @@ from framefleet.pipeline.request import clip_fps
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedClip:
-    """A clip as a file. record: as of a first attempt, without `uri`, `worker` and `row_indices`.
+    """A clip as a file. record: as of a first attempt, without places, `worker` and `row_indices`.
 
-    extras: the file of arrays that were returned beside it, if any.
+    suffix: of its name. extras: the file of arrays that were returned beside it, if any.
     """
 
-    path: str
+    suffix: str
     content: bytes
     record: Record
     extras: bytes | None = None
-
-
-def clip_path(row_id: str, suffix: str) -> str:
-    """Where a row's clip lies in the output; 256 folders keep listings short."""
-    return f"clips/{row_id[:2]}/{row_id}{suffix}"
-
-
-def extras_path(row_id: str) -> str:
-    """Where arrays lie that a row's pipeline returned beside its clip."""
-    return f"extras/{row_id}.safetensors"
 
 
 def encode_clip(clip: Clip, media: Media) -> EncodedClip:
@@ -98,8 +89,7 @@ def encode_clip(clip: Clip, media: Media) -> EncodedClip:
         media_encoder=media.unrepeatable,
         extra_outputs_sha256=None if extras is None else hashlib.sha256(extras).hexdigest(),
     )
-    path = clip_path(clip.row_id, media.suffix)
-    return EncodedClip(path=path, content=content, record=record, extras=extras)
+    return EncodedClip(suffix=media.suffix, content=content, record=record, extras=extras)
 
 
 def out_of_step(fps: float, native_fps: float | None) -> RenderError:
@@ -129,18 +119,22 @@ def _lengths(clip: Clip, media: Media, fps: float) -> dict[str, Any]:
 def store_clip(store: Store, encoded: EncodedClip) -> Record:
     """Put the file where it belongs in an output; return its record, which says where and when.
 
-    Never replaces another clip: a worker that was given up may still be at work, and come last. Raises
-    StoreConflict when other bytes lie under the name.
+    Never replaces other bytes: a worker that was given up may still be at work, and come last.
     """
     started = time.perf_counter()
+    record, extras_at = encoded.record, None
+    found = tags(record.media_sha256, record.extra_outputs_sha256)
     if encoded.extras is not None:
-        store.create(extras_path(encoded.record.row_id), encoded.extras)
-    store.create(encoded.path, encoded.content)
+        extras_at = _create(store, [extras_path(record.row_id, tag) for tag in found], encoded.extras)
+    clips = [clip_path(record.row_id, encoded.suffix, tag) for tag in found]
+    path = _create(store, clips, encoded.content)
     return replace(
-        encoded.record,
-        uri=store.url_of(encoded.path),
+        record,
+        uri=store.url_of(path),
+        path=path,
+        extra_outputs_path=extras_at,
         finished_at=datetime.now(UTC),
-        write_s=encoded.record.write_s + time.perf_counter() - started,
+        write_s=record.write_s + time.perf_counter() - started,
     )
 
 
@@ -148,6 +142,18 @@ def _signed(content: bytes, clip: Clip, media: Media) -> bytes:
     """Return the file with a manifest that says what made it."""
     made = {"row_id": clip.row_id, "model": clip.model, "model_digest": clip.model_digest}
     return sign(content, media=media, title=f"{clip.row_id}{media.suffix}", made=made)
+
+
+def _create(store: Store, paths: list[str], content: bytes) -> str:
+    """Store a file under the first of these names that has no other bytes; return that."""
+    for path in paths[:-1]:
+        try:
+            store.create(path, content)
+        except StoreConflict:
+            continue
+        return path
+    store.create(paths[-1], content)
+    return paths[-1]
 
 
 def _tags(clip: Clip) -> dict[str, str]:

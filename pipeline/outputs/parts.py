@@ -1,13 +1,12 @@
 """In: rows, one at a time. Out: Parquet parts in the store; and back.
 
-A row is done if and only if a part under `records/` names it.
+A row is done if and only if a part under `records/` names it, and that part counts (`outputs/seals.py`).
 """
 
 from __future__ import annotations
 
-import io
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -15,43 +14,37 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.json_file import not_ours
-from framefleet.pipeline.outputs.records import (
-    FIRST_FIELDS,
-    LATER_FIELDS,
-    RECORDS,
-    ROW_ID,
-    Record,
-    record_of,
-)
+from framefleet.pipeline.outputs.part_file import JOB, metadata_of, part_content, read_part, to_parquet
+from framefleet.pipeline.outputs.part_names import part_path, parts_in
+from framefleet.pipeline.outputs.records import FIRST_FIELDS, LATER_FIELDS, RECORDS, Record, record_of
+from framefleet.pipeline.outputs.seals import live_parts
 from framefleet.pipeline.outputs.store import Store
 
 _MAX_ROWS = 256  # about half a megabyte a part, and 4,000 parts for a million rows
 MAX_CARRIED_BYTES = 64 << 20  # of carried columns, where rows are megabytes
-MAX_AGE_S = 5.0  # what a crash may cost: rows finished within this time are rendered again
+MAX_AGE_S = 5.0  # rows finished within this time have no record when a driver dies, and are adopted
 NUM_READERS = 8  # parts read at once on resume: a store answers in tens of milliseconds, whatever the size
 PARTS_AHEAD = 64  # parts whose row_ids may wait to be taken: 16,384 of them, about a megabyte
-MAX_PART_ROWS = 1_000_000  # of parts that people have put together
-_MAX_BYTES = 1 << 30  # of a part, and of what is read of it
-TEXTS = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
+MAX_JOB_CHARACTERS = 1 << 15  # of a longer job.json only the first part of a run tells
 _ROW_ID = pa.schema([FIRST_FIELDS.field("row_id")])
 
 
 class PartWriter:
     """Collects rows and writes them as parts of a folder; only what `flush` wrote is committed."""
 
-    def __init__(self, store: Store, folder: str, schema: pa.Schema, *, run: str) -> None:
-        """run: names the parts, so it must be new for every driver; letters, digits, dashes."""
+    def __init__(self, store: Store, folder: str, schema: pa.Schema, *, run: str, job: str = "") -> None:
+        """run: names the parts, so it must be new for every driver; letters, digits, dashes. job: job.json"""
         if not re.fullmatch(r"[A-Za-z0-9-]+", run):
             raise JobError(f"run is {run!r}", "use letters, digits and dashes")
-        self._store, self._folder, self._schema, self._run = store, folder, schema, run
+        self._store, self._folder, self._schema, self._run, self._job = store, folder, schema, run, job
         self._carried: list[pa.RecordBatch] = []
         self._values: list[Mapping[str, Any]] = []
         self._waiting_since: float | None = None
         self._num_parts = self._num_bytes = 0
+        self._unsure: tuple[str, bytes] | None = None  # a part that may be stored: nobody answered
 
     @property
     def rows_waiting(self) -> int:
@@ -71,25 +64,35 @@ class PartWriter:
         once a second.
         """
         if not self._values:
-            return False
+            return self._unsure is not None
         if self._waiting_since is None:
             self._waiting_since = now
         is_full = len(self._values) >= _MAX_ROWS or self._num_bytes >= MAX_CARRIED_BYTES
         return is_full or now - self._waiting_since >= MAX_AGE_S
 
-    def flush(self) -> str | None:
-        """Write the rows that wait as one part; return its path, or None when there are none.
+    def flush(self) -> list[str]:
+        """Write the rows that wait as a part; return the paths of what was written.
 
-        If this raises, the rows still wait, and the part may be stored all the same (a lost answer): trying
-        again is safe, since it goes by the same name.
+        If this raises, the part may be stored all the same (a lost answer): it is kept as it is, and the next
+        flush begins with the same bytes under the same name. So no row is ever in two parts, and a part is
+        stored only after the one before it.
         """
-        if not self._values:
-            return None
-        path = f"{_prefix(self._folder, self._run)}{self._num_parts + 1:06d}.parquet"
-        self._store.create(path, _to_parquet(self._table()))
-        self._num_parts += 1
-        self._carried, self._values, self._waiting_since, self._num_bytes = [], [], None, 0
-        return path
+        written = self._make_sure()
+        if self._values:
+            table, number = self._table(), self._num_parts + 1
+            says_job = number == 1 or len(self._job) <= MAX_JOB_CHARACTERS
+            content = to_parquet(table, {JOB: self._job} if self._job and says_job else {})
+            self._unsure = part_path(self._folder, self._run, number, content), content
+            self._carried, self._values, self._waiting_since, self._num_bytes = [], [], None, 0
+        return written + self._make_sure()
+
+    def _make_sure(self) -> list[str]:
+        if self._unsure is None:
+            return []
+        path, content = self._unsure
+        self._store.create(path, content)
+        self._num_parts, self._unsure = self._num_parts + 1, None
+        return [path]
 
     def _table(self) -> pa.Table:
         ours = self._values[0].keys()
@@ -107,10 +110,6 @@ class PartWriter:
         return pa.table(columns, schema=self._schema)
 
 
-def _prefix(folder: str, run: str) -> str:
-    return f"{folder}/part-{run}-"
-
-
 def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
     try:
         return pa.array(values, kind)
@@ -118,29 +117,51 @@ def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
         return pa.array([value and value.encode("utf-8", "replace").decode() for value in values], kind)
 
 
-def _to_parquet(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()
-
-
 def committed_row_ids(store: Store) -> Iterator[list[str]]:
     """Yield the row_ids of every part, part by part; memory does not grow with their number."""
-    paths = iter(store.list(RECORDS))
+    for _, row_ids in row_ids_by_part(store):
+        yield row_ids
+
+
+def row_ids_by_part(store: Store) -> Iterator[tuple[str, list[str]]]:
+    """Yield each part that counts, in the order in which they were written, and its rows."""
+    paths = iter([part.path for part in live_parts(store)])
     with ThreadPoolExecutor(NUM_READERS) as readers:
         while some := list(islice(paths, PARTS_AHEAD)):
-            yield from readers.map(partial(_row_ids, store), some)
+            yield from zip(some, readers.map(partial(row_ids_of, store), some), strict=True)
+
+
+def row_ids_of(store: Store, path: str) -> list[str]:
+    """Return the rows that a part names. Raises JobError for one that is not ours, or damaged."""
+    found: list[str] = read_part(store, path, _ROW_ID)["row_id"].to_pylist()
+    return found
+
+
+def doubled_rows(parts: Iterable[tuple[str, list[str]]]) -> dict[str, list[str]]:
+    """Return the rows that more than one record names, and their parts: only that of the last counts.
+
+    parts: as `row_ids_by_part` yields them. Takes 100 bytes of memory a row.
+    """
+    seen: dict[bytes, str] = {}
+    doubled: dict[str, list[str]] = {}
+    for path, row_ids in parts:
+        for row_id in row_ids:
+            key = bytes.fromhex(row_id)
+            if key in seen:
+                doubled.setdefault(row_id, [seen[key]]).append(path)
+            else:
+                seen[key] = path
+    return doubled
 
 
 def find_record(store: Store, row_id: str) -> Record:
     """Return the record of one row. Raises JobError if there is none."""
-    for path in store.list(RECORDS):
-        if row_id in _row_ids(store, path):
-            table = _read_part(store, path, FIRST_FIELDS, LATER_FIELDS)
-            (found,) = rows_of(
-                table.filter(pc.equal(table["row_id"], row_id)).slice(0, 1), store.url_of(path)
-            )
-            return record_of(found, store.url_of(path))
+    for part in reversed(live_parts(store)):  # of doubles the last counts
+        if row_id in row_ids_of(store, part.path):
+            table = read_part(store, part.path, FIRST_FIELDS, LATER_FIELDS)
+            where = store.url_of(part.path)
+            found = rows_of(table.filter(pc.equal(table["row_id"], row_id)), where)
+            return record_of(found[-1], where)
     raise JobError(
         f"{store.url_of(RECORDS)} has no record of row {row_id}",
         "take a row_id from a record or a clip's name",
@@ -152,10 +173,18 @@ def read_records(
 ) -> pa.Table:
     """Return columns of all parts of a folder as one table: for outputs that fit in memory.
 
-    fields: columns that must be there. maybe: others, null where a part has none of them.
+    fields: columns that must be there. maybe: others, null where a part has none of them. Of records that
+    are doubled the last one.
     """
-    parts = [_read_part(store, path, fields, maybe) for path in store.list(folder)]
-    return pa.concat_tables(parts, promote_options="default") if parts else fields.empty_table()
+    parts = live_parts(store) if folder == RECORDS else parts_in(store, folder)
+    tables = [read_part(store, part.path, fields, maybe) for part in parts]
+    table = pa.concat_tables(tables, promote_options="default") if tables else fields.empty_table()
+    return _last_of_each(table) if folder == RECORDS and "row_id" in fields.names else table
+
+
+def _last_of_each(table: pa.Table) -> pa.Table:
+    last = {row_id: place for place, row_id in enumerate(table["row_id"].to_pylist())}
+    return table if len(last) == len(table) else table.take(pa.array(sorted(last.values())))
 
 
 def rows_of(table: pa.Table, where: str) -> list[dict[str, Any]]:
@@ -167,87 +196,13 @@ def rows_of(table: pa.Table, where: str) -> list[dict[str, Any]]:
     return rows
 
 
-def parts_of_run(store: Store, folder: str, *, run: str) -> list[str]:
-    """Return the parts that one driver wrote."""
-    return [path for path in store.list(folder) if path.startswith(_prefix(folder, run))]
-
-
-def drop_rows(store: Store, path: str, row_ids: Collection[str]) -> None:
-    """Write a part anew without these rows, in one step; a part without any other goes."""
-    if not set(row_ids) & set(_row_ids(store, path)):
-        return
-    table = _read_part(store, path, None)
-    is_left = pc.invert(pc.is_in(table["row_id"], pa.array(row_ids, pa.string())))
-    left = table.filter(is_left)
-    if len(left):
-        store.write(path, _to_parquet(left))
-    else:
-        store.delete(path)
-
-
-def _row_ids(store: Store, path: str) -> list[str]:
-    found: list[str] = _read_part(store, path, _ROW_ID)["row_id"].to_pylist()
-    return found
-
-
-def _read_part(store: Store, path: str, fields: pa.Schema | None, maybe: pa.Schema | None = None) -> pa.Table:
-    """Return columns of a part, of the types that are asked for. Raises JobError for one that is not ours.
-
-    fields: None is all columns, as they are.
-    """
-    try:
-        content = store.read(path, _MAX_BYTES + 1)
-        if len(content) > _MAX_BYTES:
-            raise ValueError(f"it has more than {_MAX_BYTES:,} bytes")
-        return _parsed(content, fields, maybe)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise JobError(
-            f"{store.url_of(path)} is not a part that framefleet wrote: {error}",
-            "move it out of the output; rows that only it named are then rendered again",
-        ) from error
-
-
-def _parsed(content: bytes, fields: pa.Schema | None, maybe: pa.Schema | None) -> pa.Table:
-    there = pq.read_schema(pa.BufferReader(content))
-    names = there.names
-    fields = there if fields is None else fields
-    fields = pa.schema([*fields, *(field for field in maybe or () if field.name in names)])
-    if wrong := [name for name in fields.names if names.count(name) != 1]:
-        raise ValueError(f"it has no column {wrong[0]!r}, or several")
-    texts = [name for name in fields.names if there.field(name).type in TEXTS]
-    # As dictionaries: of a million cells of one long text the file holds one.
-    file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts)
-    if file.metadata.num_rows > MAX_PART_ROWS:
-        raise ValueError(f"it has more than {MAX_PART_ROWS:,} rows")
-    _check_bytes(max(_stored_bytes(file.metadata, fields.names)))
-    table = file.read(fields.names).select(fields.names)
-    _check_bytes(sum(map(_unpacked_bytes, table.columns)))
-    table = table.cast(fields)  # refuses nulls where a record has none
-    table.validate(full=True)  # text is UTF-8
-    if "row_id" in fields.names and not pc.all(pc.match_substring_regex(table["row_id"], ROW_ID)).as_py():
-        raise ValueError("its row_ids are not all 32 hex digits")
-    return table
-
-
-def _check_bytes(size_bytes: int) -> None:
-    if size_bytes > _MAX_BYTES:
-        raise ValueError(f"it unpacks to more than {_MAX_BYTES:,} bytes")
-
-
-def _stored_bytes(metadata: pq.FileMetaData, names: list[str]) -> tuple[int, int]:
-    """Return what some columns are without compression: their pages, and values of eight bytes.
-
-    A page of a few bytes holds ten million equal numbers of a list.
-    """
-    groups = map(metadata.row_group, range(metadata.num_row_groups))
-    columns = (group.column(i) for group in groups for i in range(group.num_columns))
-    chosen = [column for column in columns if column.path_in_schema.split(".")[0] in names]
-    return sum(c.total_uncompressed_size for c in chosen), 8 * sum(c.num_values for c in chosen)
-
-
-def _unpacked_bytes(column: pa.ChunkedArray) -> int:
-    """Return the most that the cells of a column take, each by itself."""
-    if not pa.types.is_dictionary(column.type):
-        return int(column.nbytes)
-    longest = [pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0 for chunk in column.chunks]
-    return sum(length * len(chunk) for length, chunk in zip(longest, column.chunks, strict=True))
+def job_in_parts(store: Store) -> str | None:
+    """Return job.json as the newest part has it that tells; None where none does, as of earlier versions."""
+    for part in reversed(live_parts(store)):
+        try:
+            job = metadata_of(part_content(store, part.path)).get(JOB)
+        except (JobError, pa.ArrowException, OSError):  # damaged: another may tell
+            continue
+        if job:
+            return job
+    return None

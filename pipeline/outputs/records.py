@@ -18,6 +18,7 @@ from framefleet.pipeline.request import is_input
 
 ROW_ID, SHA256 = "^[0-9a-f]{32}$", re.compile("[0-9a-f]{64}")
 RECORDS, FAILURES, INVALID = "records", "failures", "invalid"  # folders below the output
+CLAIM = "job.json"  # what an output was made with
 
 ARROW_TYPES = {
     str: pa.string(),
@@ -76,6 +77,8 @@ class Record:
     idle_s: float | None = None  # of the worker's model, since the worker's clip before
     idle_causes: str | None = None  # JSON: these seconds by what it waited for
     media_encoder: str | None = None  # gives equal frames other bytes; None: media_sha256 is repeatable
+    path: str | None = None  # of the clip, relative to the output, which may be moved
+    extra_outputs_path: str | None = None  # of the file of arrays beside it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

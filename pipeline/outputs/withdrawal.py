@@ -1,6 +1,8 @@
 """Rows taken out of records/, so that they are rendered again; a kill on the way changes nothing of that.
 
-What is to go is written down first. Whoever holds the output next finds it, and finishes.
+What is to go is written down first. Whoever holds the output next finds it, and finishes. A part is replaced
+by one that says so, and deleted when that is stored and the lock is still ours: so a driver that was frozen
+in between deletes nothing but what the next one has to delete too.
 """
 
 from __future__ import annotations
@@ -8,49 +10,98 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Annotated
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import StringConstraints, TypeAdapter
 
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.strict import Strict
 from framefleet.pipeline.outputs.json_file import read_json
-from framefleet.pipeline.outputs.parts import drop_rows, parts_of_run
+from framefleet.pipeline.outputs.part_file import REPLACES, metadata_of, part_content, read_part, to_parquet
+from framefleet.pipeline.outputs.part_names import RUN, Part, new_run, part_path
+from framefleet.pipeline.outputs.parts import row_ids_of
+from framefleet.pipeline.outputs.pending import disown, intent_path
 from framefleet.pipeline.outputs.records import RECORDS, ROW_ID
+from framefleet.pipeline.outputs.seals import Hold, live_parts
 from framefleet.pipeline.outputs.store import Store
 
 WITHDRAWN = "withdrawn.json"
 
 
 class _Withdrawal(Strict):
-    """run: whose parts name the rows."""
+    """run: whose parts name the rows, or other parts of its epoch."""
 
     run: Annotated[str, StringConstraints(pattern="^[A-Za-z0-9-]+$")]
     row_ids: list[Annotated[str, StringConstraints(pattern=ROW_ID)]]
 
+    def names(self, part: Part) -> bool:
+        return part.run == self.run or 0 < part.epoch == self._epoch
 
-def withdraw(store: Store, row_ids: Collection[str], *, run: str) -> None:
-    """Let no part of a run name these rows. Only for who holds the output's lock."""
+    def may_have_replaced(self, part: Part) -> bool:
+        return self.names(part) or part.epoch > self._epoch
+
+    @property
+    def _epoch(self) -> int:
+        run = RUN.fullmatch(self.run)
+        return int(run["epoch"]) if run else 0
+
+
+def withdraw(store: Store, row_ids: Collection[str], *, run: str, hold: Hold) -> None:
+    """Let no part of a run name these rows, nor its clips be adopted. Only for who holds the output."""
     withdrawal = _Withdrawal(run=run, row_ids=sorted(row_ids))
+    hold.check()
     store.write(WITHDRAWN, canonical_json(withdrawal.model_dump()).encode())
-    _finish(store, withdrawal)
+    _finish(store, withdrawal, hold)
 
 
-def finish_withdrawal(store: Store) -> None:
-    """Do what was left undone by who held the output before; nothing, as a rule. Before records are read."""
+def finish_withdrawal(store: Store, hold: Hold) -> bool:
+    """Do what was left undone by who held the output before, and tell whether there was something.
+
+    Before records are read.
+    """
     try:
         withdrawal = read_json(store, WITHDRAWN, TypeAdapter(_Withdrawal), fix=_fix(store))
     except FileNotFoundError:
-        return
-    _finish(store, withdrawal)
+        return False
+    _finish(store, withdrawal, hold)
+    return True
 
 
 def _fix(store: Store) -> str:
-    """Return what helps where nothing says any more which rows it named: they are of the newest run."""
-    newest = max(store.list(RECORDS), default="").rpartition("-")[0]
-    also = f" and {newest}-*, whose rows are then rendered again" if newest else ""
+    """Return what helps where nothing says any more which rows it named: they are of the newest driver."""
+    parts = live_parts(store)
+    newest = f"{parts[-1].epoch:06d}" if parts and parts[-1].epoch else parts[-1].run if parts else ""
+    also = f" and {RECORDS}/part-{newest}-*, whose rows are then rendered again" if newest else ""
     return f"delete it{also}; or choose another output"
 
 
-def _finish(store: Store, withdrawal: _Withdrawal) -> None:
-    for path in parts_of_run(store, RECORDS, run=withdrawal.run):
-        drop_rows(store, path, withdrawal.row_ids)
+def _finish(store: Store, withdrawal: _Withdrawal, hold: Hold) -> None:
+    gone, run = pa.array(withdrawal.row_ids, pa.string()), new_run(hold.epoch)
+    parts = [part for part in live_parts(store) if withdrawal.may_have_replaced(part)]
+    named = [part for part in parts if withdrawal.names(part)]
+    named = [part for part in named if not set(withdrawal.row_ids).isdisjoint(row_ids_of(store, part.path))]
+    replaced = {_metadata(store, part).get(REPLACES) for part in parts} if named else set()
+    for number, part in enumerate(named, start=1):
+        table = read_part(store, part.path, None)
+        is_gone = pc.is_in(table["row_id"], gone)
+        disown(store, _intents(table.filter(is_gone)))
+        left = table.filter(pc.invert(is_gone))
+        if len(left) and part.path not in replaced:
+            content = to_parquet(left, {**_metadata(store, part), REPLACES: part.path})
+            store.create(part_path(RECORDS, run, number, content), content)
+        hold.check()
+        store.delete(part.path)
+    hold.check()
     store.delete(WITHDRAWN)
+
+
+def _metadata(store: Store, part: Part) -> dict[str, str]:
+    return metadata_of(part_content(store, part.path))
+
+
+def _intents(table: pa.Table) -> list[str]:
+    """Return where the intents of these records' clips were."""
+    extras = "extra_outputs_sha256"
+    names = ["row_id", "media_sha256", *([extras] if extras in table.column_names else [])]
+    rows = table.select(names).to_pylist()
+    return [intent_path(row["row_id"], row["media_sha256"], row.get(extras)) for row in rows]

@@ -19,6 +19,8 @@ from framefleet.pipeline.hooks.intercept import intercept
 
 # The thread runs what is between two forwards: pipelines, noise schedulers, the joining of forwards.
 _PIPELINE = "pipeline"
+# What others do, for as long as they like: bring rows, and take clips.
+_OTHERS = {"rows", "uploads", "writers"}
 
 
 class _Marks(Protocol):
@@ -37,7 +39,7 @@ class Idle:
         self._marks: _Marks = _Events(device) if device.startswith("cuda") else _Moments(now)
         self._now = now
         self._lock = threading.Lock()  # of all below
-        self._started = self._since = now()
+        self._started = self._since = self._turned = now()
         self._cause: str | None = _PIPELINE  # None: it is busy
         self._ended = self._marks.mark()  # when it was busy last
         self._gap: dict[str, float] = defaultdict(float)  # since then, by cause, as this thread sees it
@@ -90,6 +92,11 @@ class Idle:
         self._told = total
         return {cause: more for cause in total if (more := total[cause] - told.get(cause, 0.0))}
 
+    def still_s(self) -> float:
+        """Return for how long the thread is about one thing; 0 while it waits for others. From any thread."""
+        with self._lock:
+            return 0.0 if self._cause in _OTHERS else self._now() - self._turned
+
     @property
     def elapsed_s(self) -> float:
         """All time, busy or not."""
@@ -98,7 +105,7 @@ class Idle:
     def _turn(self, cause: str | None) -> None:
         with self._lock:
             self._count()
-            before, self._cause = self._cause, cause
+            before, self._cause, self._turned = self._cause, cause, self._since
             if before is not None and cause is None:
                 self._end_gap()
             elif before is None and cause is not None:

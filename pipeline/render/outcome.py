@@ -23,7 +23,6 @@ def clip_of(
     rendered: Rendered = task.value
     audio = rendered.audio
     attention = {"attention": model.attention.name} if model.attention else {}
-    seconds = {"encode_s": 0.0, "decode_s": 0.0, "denoise_s": task.last_forward_at - task.first_forward_at}
     return Clip(
         row_id=row.row_id,
         request=row.request,
@@ -35,7 +34,7 @@ def clip_of(
         model=model.settings.name,
         model_digest=identity.model_digest,
         numerics=identity.numerics,
-        seconds=seconds | task.seconds | row.seconds,
+        seconds=seconds_of(task, row),
         idle=idle,
         batch_size=task.batch_size,
         peak_memory_bytes=peak_memory_bytes(),
@@ -43,6 +42,13 @@ def clip_of(
         started_at=row.started_at,
         had_company=row.had_company,
     )
+
+
+def seconds_of(task: RowTask, row: RenderRow) -> dict[str, float]:
+    """Return what a row has taken so far, in other processes too."""
+    seconds = {"encode_s": 0.0, "decode_s": 0.0, "denoise_s": task.last_forward_at - task.first_forward_at}
+    seconds |= task.seconds | row.seconds
+    return {name: spent + row.earlier.get(name, 0.0) for name, spent in seconds.items()}
 
 
 def failure_of(error: Exception, row: RenderRow) -> Failure:

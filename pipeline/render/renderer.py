@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 
-from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.memory import free_memory, is_out_of_memory
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.options.attention import AttentionChanged
@@ -22,15 +20,16 @@ from framefleet.pipeline.render.audit.audited import Audited
 from framefleet.pipeline.render.audit.auditor import Auditor
 from framefleet.pipeline.render.audit.plain_calls import PlainCalls
 from framefleet.pipeline.render.audit.settings import Audit
+from framefleet.pipeline.render.calls_beside import CallsBeside
 from framefleet.pipeline.render.encoders.text_encoders import Encoders
 from framefleet.pipeline.render.fused.batcher import Batcher, RowTask
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards
 from framefleet.pipeline.render.fused.kept_state import StateWatch
-from framefleet.pipeline.render.fused.methods import Methods
+from framefleet.pipeline.render.half_done.half_done import HalfDone
+from framefleet.pipeline.render.half_done.hand_over import HandOver, tell_begun_again
 from framefleet.pipeline.render.idle import Idle
 from framefleet.pipeline.render.lora_layers import LoraLayers
-from framefleet.pipeline.render.methods_beside import methods_beside
 from framefleet.pipeline.render.outcome import clip_of, failure_of, with_frames
 from framefleet.pipeline.render.prompt_watch import PromptWatch
 from framefleet.pipeline.render.recipe_call import RecipeCall
@@ -39,7 +38,6 @@ from framefleet.pipeline.render.remembered.places import Places
 from framefleet.pipeline.render.remembered.surroundings import surroundings
 from framefleet.pipeline.render.request_check import RequestCheck
 from framefleet.pipeline.render.row_queue import RenderRow, RowQueue
-from framefleet.pipeline.render.stopwatch import timed
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
@@ -96,21 +94,17 @@ class Renderer:
         self._cache = StepCache(cache, model.denoisers()) if cache else None
         self._loras = LoraLayers(model.networks() if model.settings.loras else {})
         self._encoders = Encoders(model, self._loras, mode=self.batching.mode, kept_in=embeddings)
-        beside = methods_beside(model)
-        apart = self._called_alone(beside)
-        self._shared = {name: method for name, method in beside.items() if name not in apart}
-        self._timed = {name: method for name, method in beside.items() if name in apart}
-        denoisers = model.denoisers()  # of which a call is not a forward yet
-        self._others = {name: part for name, part in model.networks().items() if name not in denoisers}
+        self._beside = CallsBeside(model, self.batching.mode, self._encoders, self._loras, self.idle)
         plain = PlainCalls(model, self._call, self._loras, self._encoders)
         self._plain = partial(self.idle.around, "audit", plain)
         audit = audit or Audit()
-        every = audit.every if audit.is_on(self.batching.mode) else 0
-        if every:
+        self._is_audited = audit.is_on(self.batching.mode)
+        if self._is_audited:
             plain.keep()
-        self._auditor = Auditor(every, self._plain)
+        self._auditor = Auditor(audit.every if self._is_audited else 0, self._plain)
         self._rows = RowQueue(apart=self._auditor.apart)
         self._watch = StateWatch(self._loras.layers.values(), model.denoisers())
+        self._hand_over = HandOver(model, self.batching, self._watch)
         self._prompts = PromptWatch(model.pipe.components.values())
         remembers = self.batching.remember and self.batching.max_rows > 1
         self._places = Places(probes) if remembers else None
@@ -163,10 +157,13 @@ class Renderer:
         finally:
             self.cancel()
 
-    def submit(self, request: Request, row_id: str) -> None:
-        """Take a request that was checked already."""
+    def submit(self, request: Request, row_id: str, checkpoint: bytes | None = None) -> None:
+        """Take a request that was checked already.
+
+        checkpoint: of a HalfDone of it, to go on from; the log says where that is of no use here.
+        """
         self.read_ahead(request)
-        self._rows.add(RenderRow(row_id, request))
+        self._rows.add(RenderRow(row_id, request, checkpoint=checkpoint))
 
     def set_apart(self, kind: str) -> None:
         """Render rows of this kind by plain calls from now on: they are known to differ in company."""
@@ -196,14 +193,10 @@ class Renderer:
             if row.kind in self._auditor.apart:
                 return self._given_out([self._rendered_plainly(row)])
             self._start(row)
-        with (
-            intercept(self._loras.networks, self._loras.around),
-            intercept(self._loras.layers, self._loras),
-            self.idle.seeing(self._others),
-        ):
+        with self._beside.seen():
             was_found = self._watch.found
             try:
-                finished = self._batcher.step(self._around_rows)
+                finished = self._batcher.step(partial(self._beside.around_rows, self._seconds))
             except AttentionChanged:
                 self._watch.forget()
                 self._begin_again()
@@ -219,22 +212,33 @@ class Renderer:
         ended = [(task, self._rows.under_way.pop(task)) for task in finished]
         return self._given_out([self._outcome(task, row) for task, row in ended])
 
-    def _called_alone(self, beside: Methods) -> Collection[str]:
-        """Return those that each row calls for itself."""
-        if self.batching.mode == "exact":
-            return beside.keys()
-        # Parked weights are there while a row is at work, and not while calls of many rows run.
-        return self.model.text_encoders().keys() if self._encoders.are_parked else ()
+    def save(self) -> list[HalfDone]:
+        """Return rows under way as another renderer could go on with them; they go on here too."""
+        self._park()
+        halves = [self._hand_over.half_done(row, task) for task, row in self._rows.under_way.items()]
+        return [half for half in halves if half.can_go_on]
 
-    @contextmanager
-    def _around_rows(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            stack.callback(self._encoders.leave)
-            stack.enter_context(intercept(self.model.text_encoders(), self._encoders))
-            for name, method in self._timed.items():
-                stopwatch = timed(method.seconds, self._seconds)
-                stack.enter_context(intercept({name: method.network}, stopwatch, method=method.name))
-            yield
+    def drain(self) -> list[Outcome | HalfDone]:
+        """Take all rows off, as they are before their next forwards, and return them; none is left.
+
+        Some may end on the way. Of these, what an audit would have to look at before goes on elsewhere too.
+        """
+        self._park()
+        found: list[Outcome | HalfDone] = []
+        for task in self._batcher.take_finished():
+            row = self._rows.under_way.pop(task)
+            if row.had_company and self._is_audited:
+                found.append(self._hand_over.half_done(row, task))
+            elif outcome := self._outcome(task, row):
+                found.append(outcome)
+        found += [self._hand_over.half_done(row, task) for task, row in self._rows.under_way.items()]
+        found += [HalfDone(row.row_id, row.request, row.checkpoint) for row in self._rows.waiting]
+        self.cancel()
+        return found
+
+    def _park(self) -> None:
+        with self._beside.seen():
+            self._batcher.park(partial(self._beside.around_rows, self._seconds))
 
     def cancel(self) -> None:
         """Forget all rows."""
@@ -250,7 +254,8 @@ class Renderer:
         if self._cache:  # here, and not in the row's own code: its hooks go below the batcher's
             steps = row.request.arguments.get("num_inference_steps", 1)
             self._cache.start(steps=steps, pipe=lambda: row.pipe)
-        self._rows.start(self._batcher.start(partial(self._call, row), row.draws), row)
+        journal = self._hand_over.journal(row)
+        self._rows.start(self._batcher.start(partial(self._call, row), row.draws, journal), row)
 
     def _rendered_plainly(self, row: RenderRow) -> Outcome | None:
         task = RowTask(partial(self._plain, row))
@@ -272,6 +277,10 @@ class Renderer:
         if self._cache:
             self._cache.stop()
         self._prompts.saw(row.request, task.sizes)
+        if doubt := task.journal.doubt(task.error):
+            tell_begun_again(row, doubt)
+            self._rows.add_again(row)
+            return None
         if task.error is None:
             return clip_of(task, row, self.model, self._identity, idle=self.idle.lap())
         failure = failure_of(task.error, row)
@@ -304,6 +313,6 @@ class Renderer:
         model, batching, places = self.model, self.batching, self._places
         findings = Findings(places, surroundings(model, batching)) if places else None
         self.forwards = Forwards(
-            model.denoisers(), batching, model.attention, self._watch, findings, self._shared
+            model.denoisers(), batching, model.attention, self._watch, findings, self._beside.shared
         )
         self._batcher = Batcher(self.forwards, busy=self.idle.busy)

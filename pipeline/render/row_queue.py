@@ -4,7 +4,7 @@ those of kinds that an audit set apart."""
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +20,7 @@ class RenderRow:
     """A request on its way to a clip. seconds: spent on it, by what. pipe: its own, once it is under way.
 
     draws: what it draws from global generators. had_company: other rows were under way beside it.
+    checkpoint: of another process, from which it is to go on; earlier: the seconds that it took there.
     """
 
     row_id: str
@@ -30,6 +31,8 @@ class RenderRow:
     pipe: Any = None
     draws: GlobalDraws = field(default_factory=GlobalDraws)
     had_company: bool = False
+    checkpoint: bytes | None = None
+    earlier: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -50,6 +53,12 @@ class RowQueue:
     def __len__(self) -> int:
         return len(self.under_way) + len(self._waiting) + len(self._alone)
 
+    @property
+    def waiting(self) -> Iterator[RenderRow]:
+        """Yield the rows that were not begun."""
+        yield from self._alone
+        yield from self._waiting
+
     def add(self, row: RenderRow) -> None:
         row.is_alone = row.is_alone or row.kind in self._apart
         (self._alone if row.is_alone else self._waiting).append(row)
@@ -65,6 +74,10 @@ class RowQueue:
         row.is_alone, row.had_company = True, False
         self._alone.append(row)
 
+    def add_again(self, row: RenderRow) -> None:
+        """Take back a row that is to start from its beginning."""
+        self.add(_from_its_beginning(row))
+
     def take(self, capacity: int) -> RenderRow | None:
         """Return the row that starts next; None while there is none, or no room for it."""
         if self._alone and not self.under_way:
@@ -75,11 +88,7 @@ class RowQueue:
 
     def put_back(self) -> None:
         """Have the rows under way start again, before all that wait; and each alone that has to be by now."""
-        again = [
-            replace(row, seconds={}, pipe=None, draws=GlobalDraws(), had_company=False)
-            for row in self.under_way.values()
-        ]
-        again += self._waiting
+        again = [*map(_from_its_beginning, self.under_way.values()), *self._waiting]
         self.under_way.clear()
         self._waiting.clear()
         for row in again:
@@ -89,3 +98,9 @@ class RowQueue:
         self.under_way.clear()
         self._waiting.clear()
         self._alone.clear()
+
+
+def _from_its_beginning(row: RenderRow) -> RenderRow:
+    return replace(
+        row, seconds={}, pipe=None, draws=GlobalDraws(), had_company=False, checkpoint=None, earlier={}
+    )

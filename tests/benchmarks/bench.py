@@ -90,9 +90,10 @@ class Case:
     folder: Path
     scale: Scale
 
-    def run(self, way: str, render: Any, **options: Any) -> Outcome:
+    def run(self, way: str, render: Any, *, after: str | None = None, **options: Any) -> Outcome:
+        """after: the way that it may remember from; none, and nothing is remembered."""
         say(f"{self.name}: {way}")
-        os.environ["FRAMEFLEET_CACHE"] = str(self.folder / f"cache-{way}")  # nothing is remembered of others
+        os.environ["FRAMEFLEET_CACHE"] = str(self.folder / f"cache-{after or way}")
         return measure(
             render,
             self.table,
@@ -156,7 +157,9 @@ def _compare(case: Case, *, by_hand: bool) -> Table:
     label = f"Ray Data map_batches, batch {batch}"
     ways[label] = case.run("ray data", render_ray_data, rows=case.num_rows, batch=batch)
     for mode in case.scale.modes:
-        ways[f"framefleet {mode}"] = case.run(f"framefleet {mode}", render_fleet, mode=mode)
+        way = f"framefleet {mode}"
+        ways[way] = case.run(way, render_fleet, mode=mode)
+        ways[f"{way}, remembering that"] = case.run(f"{way} again", render_fleet, after=way, mode=mode)
     return _figures(case, ways)
 
 

@@ -115,5 +115,77 @@ def test_a_row_is_borne_for_as_many_deaths_as_the_job_says() -> None:
 
 def test_a_row_that_takes_many_workers_is_not_what_ends_the_run() -> None:
     for faults in (FaultPolicy(), FaultPolicy(worker_deaths=20)):
-        assert not faults.despairs(2 * faults.worker_deaths, num_workers=1)
-        assert faults.despairs(4 * faults.worker_deaths + 3, num_workers=1)
+        assert not faults.despairs(2 * faults.worker_deaths)
+        assert faults.despairs(4 * faults.worker_deaths + 1)
+
+
+def machines(*places: tuple[str, str]) -> Dispatcher:
+    """Return a dispatcher of six rows and one worker at each of these places: its machine, its slot."""
+    dispatcher = Dispatcher(size=LeaseSize(min_rows=1, max_rows=1))
+    for number in range(6):
+        dispatcher.add(Row(row_id=str(number), shape="x"))
+    for host, slot in places:
+        dispatcher.join(f"{slot}.1", at=(host, slot))
+    return dispatcher
+
+
+def test_a_dead_workers_row_goes_to_another_machine_even_where_its_successor_asks_first() -> None:
+    dispatcher = machines(("a", "0"), ("b", "1"))
+    assert ids(lease(dispatcher, "0.1")) == "0"
+    dispatcher.lost("0.1")
+    dispatcher.join("0.2", at=("a", "0"))
+    assert ids(lease(dispatcher, "0.2")) == "1", "a fresh one"
+    assert ids(lease(dispatcher, "1.1")) == "0"
+
+
+def test_on_one_machine_it_goes_to_another_slot_and_on_one_slot_to_its_successor() -> None:
+    dispatcher = machines(("a", "0"), ("a", "1"))
+    lease(dispatcher, "0.1")
+    dispatcher.lost("0.1")
+    dispatcher.join("0.2", at=("a", "0"))
+    assert ids(lease(dispatcher, "0.2")) == "1"
+    assert ids(lease(dispatcher, "1.1")) == "0"
+    alone = machines(("a", "0"))
+    lease(alone, "0.1")
+    alone.lost("0.1")
+    alone.join("0.2", at=("a", "0"))
+    assert ids(lease(alone, "0.2")) == "0"
+
+
+def test_rows_that_are_not_suspected_go_back_without_a_death() -> None:
+    dispatcher = dispatcher_with("xx", workers="AB")
+    lease(dispatcher, "A")
+    assert dispatcher.lost("A", suspects=["1"]) == []
+    assert [leased.attempt for leased in lease(dispatcher, "B").rows] == [1, 2]
+
+
+def test_rows_of_a_machine_at_fault_are_never_given_up() -> None:
+    dispatcher = dispatcher_with("x", workers="")
+    for number in range(50):
+        dispatcher.join(str(number))
+        assert lease(dispatcher, str(number)).rows[0].attempt == 1
+        assert dispatcher.lost(str(number), suspects=[]) == []
+
+
+def test_one_row_that_hangs_three_times_is_given_up_though_others_waited_with_it() -> None:
+    dispatcher = dispatcher_with("xx", workers="")
+    for number in range(3):
+        dispatcher.join(str(number))
+        while dispatcher.lease(str(number), 0.0):
+            """It takes all that it may have."""
+        given_up = dispatcher.lost(str(number), suspects=["0"], why="it hung")
+    assert [(row.row.row_id, row.reason) for row in given_up] == [
+        ("0", "its worker died 3 times while rendering it; the last time: it hung")
+    ]
+
+
+def test_how_long_rows_take_is_known_of_a_worker_that_has_done_one_of_their_kind() -> None:
+    dispatcher = dispatcher_with("xxxy", workers="AB", min_rows=1)
+    lease(dispatcher, "A")
+    assert dispatcher.seconds_per_row("A", ["0"]) is None
+    dispatcher.done("A", "0", 7.0)
+    lease(dispatcher, "A", 7.0)
+    assert dispatcher.seconds_per_row("A", ["1"]) == 7.0
+    assert dispatcher.seconds_per_row("A", []) is None
+    lease(dispatcher, "B")
+    assert dispatcher.seconds_per_row("B", ["2"]) is None, "it may have to compile first"

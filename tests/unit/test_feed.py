@@ -44,7 +44,7 @@ def _pending(folder: Path, changed: list[Mapping[str, Any]] | None = None) -> li
 
 def test_what_is_borne_is_what_the_job_says_below_retries(tmp_path: Path) -> None:
     write_table(tmp_path / "t.parquet", ROWS)
-    retries = {"attempts": 5, "worker_deaths": 7, "worker_starts": 2}
+    retries = {"attempts": 5, "worker_deaths": 7, "faults": 2}
     work = work_of(_resolved(tmp_path, retries=retries), None, None, run="r1")  # type: ignore[arg-type]
     assert work.faults == FaultPolicy(**retries)
 

@@ -70,6 +70,22 @@ def test_what_lasts_is_counted_as_far_as_it_went(clock: Clock) -> None:
     assert idle.seconds() == {"rows": 2}
 
 
+def test_a_thread_stands_still_from_its_last_turn_on_but_not_while_it_waits_for_others(clock: Clock) -> None:
+    idle = Idle(now=clock)
+    with idle.waiting("rows"):
+        clock.now += 100
+        assert idle.still_s() == 0
+    with idle.busy():
+        clock.now += 7
+        idle.seconds()  # whoever asks is no progress
+        assert idle.still_s() == 7
+    clock.now += 1
+    assert idle.still_s() == 1, "between two forwards"
+    with idle.waiting("uploads"):
+        clock.now += 100
+        assert idle.still_s() == 0
+
+
 def test_laps_sum_up_to_all(clock: Clock) -> None:
     idle = Idle(now=clock)
     clock.now += 1

@@ -142,6 +142,12 @@ def test_on_a_terminal_the_seconds_of_a_wait_go_on_by_themselves() -> None:
     assert text.getvalue() == "starting Ray (0:11)\n"
 
 
+def test_what_is_no_longer_used_is_shown_with_its_reason() -> None:
+    on, shown = console()
+    on.print(picture(progress(unused=("there (10.0.0.2) is no longer used: CUDA error",))))
+    assert "there (10.0.0.2) is no longer used: CUDA error" in shown.getvalue()
+
+
 def test_what_a_worker_does_before_it_is_ready_is_named() -> None:
     text = headline(progress(workers=(), waiting_for="loading the model on worker 1 of 2"))
     assert text.endswith("loading the model on worker 1 of 2 (1:15)")

@@ -36,15 +36,22 @@ def test_a_size_between_powers_of_two_is_tried_where_the_next_power_does_not_fit
 
 def test_where_batching_does_not_pay_rows_run_alone_after_two_attempts() -> None:
     sizes = Sizes(64)
-    assert _climb(sizes, {1: 1.0, 2: 2.0, 3: 3.0}, waiting=100) == [2, 3]
+    assert _climb(sizes, {1: 1.0, 2: 2.0, 4: 4.0}, waiting=100) == [2, 4]
     assert sizes.next(100) == 1
 
 
 def test_one_refusal_does_not_end_the_climb() -> None:
-    sizes = Sizes(4)
-    assert _climb(sizes, {1: 1.0, 2: 1.99, 3: 1.5, 4: 1.6}, waiting=9) == [2, 3, 4]
-    assert sizes.next(9) == 4
+    sizes = Sizes(8)
+    seconds = {1: 1.0, 2: 1.99, 3: 1.8, 4: 1.6, 8: 3.0}  # as bf16 on CPUs: two rows gain nothing, four do
+    assert _climb(sizes, seconds, waiting=9) == [2, 4, 8]
+    assert sizes.next(9) == 8
     assert sizes.next(2) == 1
+
+
+def test_below_a_power_of_two_that_does_not_pay_the_size_before_it_is_tried() -> None:
+    sizes = Sizes(16)
+    assert _climb(sizes, {1: 1, 2: 1.1, 4: 1.3, 6: 1.7, 8: 9, 16: 20}, waiting=99) == [2, 4, 8, 16, 6]
+    assert [sizes.next(waiting) for waiting in (99, 7, 4)] == [6, 6, 4]
 
 
 def test_a_gain_below_five_percent_is_not_worth_it() -> None:

@@ -6,6 +6,7 @@ order, and whose clips are wrong if they had company.
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 from collections import Counter
@@ -18,21 +19,23 @@ from typing import Any, cast
 import pytest
 
 from framefleet.cluster.driver import Driver
-from framefleet.cluster.fleet import Event, Fleet, Ready, Reported
+from framefleet.cluster.events import Event, Ready, Reported
+from framefleet.cluster.fleet import Fleet
 from framefleet.cluster.lock import DriverLock
-from framefleet.cluster.messages import Assignment, Failed, Hello, StoredRow, WorkerReport
+from framefleet.cluster.messages import Assignment, Hello, StoredRow, WorkerReport
 from framefleet.cluster.progress import Summary
 from framefleet.jobs.job.file import job_from_mapping
-from framefleet.jobs.render.render import new_run, work_of
+from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import JobError, StoreConflict
-from framefleet.pipeline.outputs import withdrawal
-from framefleet.pipeline.outputs.encode_clip import clip_path
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.encode_clip import EncodedClip, store_clip
+from framefleet.pipeline.outputs.part_names import new_run, part_of
 from framefleet.pipeline.outputs.parts import PartWriter
+from framefleet.pipeline.outputs.pending import announce, intents_in, sweep
 from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.outputs.withdrawal import WITHDRAWN, finish_withdrawal
+from framefleet.pipeline.outputs.withdrawal import WITHDRAWN, finish_withdrawal, withdraw
 from framefleet.pipeline.render.audit.audited import Audited, Verdict, kind_of
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.jobs import all_columns, job_values, prompt_rows, write_table
@@ -50,13 +53,16 @@ class Workers:
     hello: Hello
     seed: int
     verdicts: dict[int, Verdict]
-    num_workers: int = 2
+    unused: tuple[str, ...] = ()
     hands: dict[str, list[Assignment]] = field(default_factory=dict)
     knows: set[str] = field(default_factory=set)  # workers that render such rows by plain calls
     num_rendered: int = 0
 
     def grow(self, num_rows: int) -> None:
         """They are there."""
+
+    def rendered(self, worker: str) -> None:
+        """They have no faults."""
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
@@ -91,23 +97,26 @@ class Workers:
             if verdict == "differs":
                 self.knows.add(worker)
         self.hands[worker] = rows[some:]
-        rendered = tuple(one for one in ended if isinstance(one, StoredRow))
-        failed = tuple(one for one in ended if isinstance(one, Failed))
-        return {"rendered": rendered, "failed": failed, **told}
+        return {"rendered": tuple(ended), **told}
 
-    def _render(self, worker: str, row: Assignment) -> StoredRow | Failed:
+    def _render(self, worker: str, row: Assignment) -> StoredRow:
         if row.is_apart:
             self.knows.add(worker)
         had_company = worker not in self.knows
         digest = WRONG if had_company else RIGHT
-        try:
-            self.store.create(clip_path(row.row_id, ".mp4"), digest.encode())
-        except StoreConflict:  # of a driver that was killed
-            return Failed(row_id=row.row_id, error_type="", message="", traceback="", is_conflict=True)
-        self.num_rendered += 1
-        return StoredRow(
-            record=replace(RECORD, row_id=row.row_id, frames_sha256=digest), had_company=had_company
+        content = digest.encode()
+        record = replace(
+            RECORD,
+            row_id=row.row_id,
+            frames_sha256=digest,
+            media_sha256=hashlib.sha256(content).hexdigest(),
+            bytes=len(content),
+            model_digest=self.hello.model_digest,
         )
+        announce(self.store, record, had_company=had_company)
+        stored = store_clip(self.store, EncodedClip(suffix=".mp4", content=content, record=record))
+        self.num_rendered += 1
+        return StoredRow(record=stored, had_company=had_company)
 
 
 @pytest.fixture
@@ -134,10 +143,12 @@ def run(resolved: ResolvedJob, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
         workers = Workers(resolved.store, hello, seed, dict(verdicts))
         with closing(RowIndex()) as index, DriverLock(resolved.store) as lock:
             survey_rows(resolved, index, Callback())
-            finish_withdrawal(resolved.store)
-            mark_done(resolved, index)
-            work = work_of(resolved, index, lock, run=new_run())
-            return Driver(work, on_progress=lambda _: None).run(cast(Fleet, workers))
+            finish_withdrawal(resolved.store, lock)
+            mark_done(resolved, index, Callback())
+            work = work_of(resolved, index, lock, run=new_run(lock.epoch))
+            summary = Driver(work, on_progress=lambda _: None).run(cast(Fleet, workers))
+            sweep(resolved.store, intents_in(resolved.store), lock)
+            return summary
 
     return run
 
@@ -147,12 +158,18 @@ def store(resolved: ResolvedJob) -> Store:
     return resolved.store
 
 
-def _records(store: Store) -> Counter[str]:
-    """How many records there are, of right and of wrong clips, each of its own row; clips are as they say."""
+def _records(store: Store, *, is_clean: bool = True) -> Counter[str]:
+    """How many records there are, of right and of wrong clips, each of its own row; clips are as they say.
+
+    is_clean: no files of other attempts are left.
+    """
     records = all_columns(store, "records").to_pylist()
     assert len({record["row_id"] for record in records}) == len(records)
     for record in records:
-        assert store.read(clip_path(record["row_id"], ".mp4")).decode() == record["frames_sha256"]
+        assert store.read(record["path"]).decode() == record["frames_sha256"]
+    paths = {record["path"] for record in records}
+    assert not is_clean or set(store.list("clips")) == paths
+    assert store.list("pending") == []
     return Counter(record["frames_sha256"] for record in records)
 
 
@@ -186,41 +203,46 @@ def test_both_workers_may_find_it(run: Callable[..., Summary], store: Store) -> 
     assert len(summary.apart) == 1
 
 
-@pytest.mark.parametrize("num_parts", [0, 1])
+@pytest.mark.parametrize("num_changes", range(5))
 def test_a_driver_that_is_killed_while_it_takes_records_back_leaves_no_wrong_one(
-    num_parts: int, run: Callable[..., Summary], store: Store, monkeypatch: pytest.MonkeyPatch
+    num_changes: int, run: Callable[..., Summary], store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(PartWriter, "due", lambda writer, now: writer.rows_waiting > 3)
-    left = iter(range(num_parts))
-    drop_rows = withdrawal.drop_rows
-
-    def drop_some(*arguments: Any) -> None:
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-        drop_rows(*arguments)
-
+    monkeypatch.setattr(PartWriter, "due", lambda writer, now: writer.rows_waiting > 0)
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(withdrawal, "drop_rows", drop_some)
-        run(4, {24: "differs"})
-    assert _records_left(store)[WRONG] > 0
-    finish_withdrawal(store)
-    assert _records_left(store)[WRONG] == 0
+        _die_after(num_changes, patched)
+        run(3, {10: "equal", 20: "differs"})
+    with DriverLock(store) as lock:
+        finish_withdrawal(store, lock)
+    left = [record["row_id"] for record in all_columns(store, "records").to_pylist()]
+    assert 0 < len(set(left)) == len(left) <= 20
     run(5, {0: "differs"})
-    assert _records(store) == {RIGHT: NUM_ROWS}
+    assert _records(store) == {RIGHT: NUM_ROWS - len(left), WRONG: len(left)}
 
 
-def _records_left(store: Store) -> Counter[str]:
-    records = all_columns(store, "records").to_pylist()
-    return Counter(record["frames_sha256"] for record in records)
+def _die_after(num_changes: int, patched: pytest.MonkeyPatch) -> None:
+    """Let the driver die when it has changed so much in records/ since it wrote down what is to go."""
+    left = iter(range(num_changes))
+
+    def or_die(change: Callable[..., None]) -> Callable[..., None]:
+        def changed(store: Store, path: str, *content: bytes) -> None:
+            if path.startswith("records") and store.exists(WITHDRAWN) and next(left, None) is None:
+                raise KeyboardInterrupt
+            change(store, path, *content)
+
+        return changed
+
+    for name in ("create", "delete"):
+        patched.setattr(Store, name, or_die(getattr(Store, name)))
 
 
 def test_carried_columns_and_other_rows_of_a_part_stay(run: Callable[..., Summary], store: Store) -> None:
     run(1, {})
     before = all_columns(store, "records")
     (path, *_) = store.list("records")
-    name = path.removeprefix("records/part-").rpartition("-")[0]
-    some = before["row_id"].to_pylist()[1:3]
-    withdrawal.withdraw(store, some, run=name)
+    part, some = part_of(path), before["row_id"].to_pylist()[1:3]
+    assert part is not None
+    with DriverLock(store) as lock:
+        withdraw(store, some, run=part.run, hold=lock)
     after = all_columns(store, "records")
     assert after.schema.equals(before.schema)
     kept = [row for row in before.to_pylist() if row["row_id"] not in some]
@@ -232,8 +254,8 @@ def test_carried_columns_and_other_rows_of_a_part_stay(run: Callable[..., Summar
 )
 def test_a_withdrawal_that_framefleet_did_not_write_is_refused(content: bytes, store: Store) -> None:
     store.write(WITHDRAWN, content)
-    with pytest.raises(JobError, match=r"withdrawn.json is not as framefleet wrote it") as caught:
-        finish_withdrawal(store)
+    with DriverLock(store) as lock, pytest.raises(JobError, match=r"withdrawn.json is not as") as caught:
+        finish_withdrawal(store, lock)
     assert caught.value.fix == "delete it; or choose another output"
 
 
@@ -252,4 +274,4 @@ def test_after_a_damaged_withdrawal_its_fix_leads_to_right_records(
         if path.startswith(names[1]):
             store.delete(path)
     run(2, {0: "differs"})
-    assert _records(store) == {RIGHT: NUM_ROWS}
+    assert _records(store, is_clean=False) == {RIGHT: NUM_ROWS}

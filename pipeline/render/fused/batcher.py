@@ -19,17 +19,24 @@ from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.render.fused.calls import Call, Result, is_private, parse_call
 from framefleet.pipeline.render.fused.forwards import Forwards
+from framefleet.pipeline.render.half_done.journal import Journal
 
 
 class RowTask:
     """One function on its way. `value` or `error` is set once it is finished."""
 
-    def __init__(self, function: Callable[[], Any], draws: GlobalDraws | None = None) -> None:
+    def __init__(
+        self,
+        function: Callable[[], Any],
+        draws: GlobalDraws | None = None,
+        journal: Journal | None = None,
+    ) -> None:
         self.value: Any = None
         self.error: Exception | None = None
         self.seconds: dict[str, float] = {}  # its share of other calls than forwards, see `Method`
-        self.num_forwards = 0
-        self.num_rows = 0  # of all its forwards together
+        self.journal = journal or Journal()
+        self.num_forwards = len(self.journal.made)
+        self.num_rows = sum(made.rows for made in self.journal.made)  # of all its forwards together
         self.first_forward_at = 0.0  # time.perf_counter(), like the next
         self.last_forward_at = 0.0
         self.sizes: Hashable | None = None  # of the tensors in its first forward, see `Forwards.sizes`
@@ -84,9 +91,15 @@ class Batcher:
         """The task that is running right now."""
         return self._tasks.get(greenlet.getcurrent())
 
-    def start(self, function: Callable[[], Any], draws: GlobalDraws | None = None) -> RowTask:
-        """draws: what the function draws from the global generators; it seeds them."""
-        task = RowTask(function, draws)
+    def start(
+        self,
+        function: Callable[[], Any],
+        draws: GlobalDraws | None = None,
+        journal: Journal | None = None,
+    ) -> RowTask:
+        """draws: what the function draws from the global generators; it seeds them. journal: of a function
+        that goes on from what another process made of it."""
+        task = RowTask(function, draws, journal)
         self._tasks[task.greenlet] = task
         return task
 
@@ -96,14 +109,23 @@ class Batcher:
         Finished tasks come back first, so that others can take their place in the forwards.
         around: held while tasks run, not while forwards do; what it puts around methods sees calls first.
         """
-        with as_in_pipelines(), self._process.kept():
-            with self._parking(), around():
-                self._resume_all()
-            finished = [task for task in self._tasks.values() if task.is_finished]
-            for task in finished:
-                del self._tasks[task.greenlet]
-            if not finished:
+        self.park(around)
+        finished = self.take_finished()
+        if not finished:
+            with as_in_pipelines(), self._process.kept():
                 self._run_forwards()
+        return finished
+
+    def park(self, around: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
+        """Take every task to its next forward or its end, and run none. around: see `step`."""
+        with as_in_pipelines(), self._process.kept(), self._parking(), around():
+            self._resume_all()
+
+    def take_finished(self) -> list[RowTask]:
+        """Return tasks that have come to their end, and forget them."""
+        finished = [task for task in self._tasks.values() if task.is_finished]
+        for task in finished:
+            del self._tasks[task.greenlet]
         return finished
 
     def cancel(self) -> None:
@@ -132,7 +154,10 @@ class Batcher:
         is_own = is_private() or not self._forwards.methods[name].is_as_it_was
         if task is None or self._hub is None or is_own:
             return forward(*args, **kwargs)
-        task.call = parse_call(name, args, kwargs, task.draws)
+        call = parse_call(name, args, kwargs, task.draws)
+        if self._forwards.is_denoising(call) and (known := task.journal.answer(call)):
+            return known[0]
+        task.call = call
         self._hub.switch()
         result, task.result = task.result, None
         assert result is not None
@@ -165,11 +190,12 @@ class Batcher:
                     task.seconds[key] = task.seconds.get(key, 0.0) + share_s
 
     def _note_forward(self, task: RowTask, call: Call, result: Result, started: float) -> None:
-        if not task.num_forwards:
+        if not task.first_forward_at:
             task.sizes, task.first_forward_at = self._forwards.sizes(call), started
         task.last_forward_at = time.perf_counter()
         task.num_forwards += 1
         task.num_rows += result.rows
+        task.journal.note(call, result)
 
 
 @contextmanager

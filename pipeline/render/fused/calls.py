@@ -242,4 +242,6 @@ def digest_of(tensor: Tensor) -> bytes:
 
 def bits(tensor: Tensor) -> Tensor:
     """Return the values as a line of bytes."""
-    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    whole = tensor.detach().contiguous()
+    # one value that was expanded has a stride of 0 all the same
+    return whole.as_strided((whole.numel(),), (1,)).view(torch.uint8)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 
-# Sizes in between are not used, so that few sizes have to be probed and yet at most a third of a group waits.
-# Those between two powers of two are tried only where the next power does not fit, or did not pay.
+# Climbed by powers of two; a size between two of them is tried only where the larger does not fit, or did not
+# pay. So few sizes have to be probed, and yet at most a third of a group waits.
 LADDER = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 # Below 5 % more rows per second a larger forward is not worth its memory, nor the probe its time.
 MIN_GAIN = 1.05
-# One refusal may be a noisy measurement, or one size whose bits differ; two in a row end the climb.
+# One refusal may be a noisy measurement, one size whose bits differ, or a kernel that gains nothing with two
+# rows and doubles the rate with four; two in a row end the climb.
 MISSES = 2
 # A machine that was busy for a moment must not cost the whole job, so slow sizes are tried again, each time
 # after twice as many forwards: one trial takes about as long as ten.
@@ -40,17 +41,18 @@ class Sizes:
         fitting = [size for size in self._ladder if size <= min(waiting, self._cap)]
         if not self._min_gain:  # nothing to find out on the way up
             return max((size for size in fitting if not self._is_refused(size)), default=1)
-        allowed, misses = 1, 0
-        for size in fitting:
+        paying, misses = 1, 0
+        for size in (size for size in fitting if size.bit_count() == 1 or size == fitting[-1]):
             if misses == MISSES:
                 break
             if self._is_refused(size):
                 misses += 1
             elif size in self._rates:
-                allowed, misses = size, 0
-            elif misses or size == fitting[-1] or size.bit_count() == 1:
+                paying, misses = size, 0
+            else:
                 return size
-        return allowed
+        between = next((size for size in fitting if size > paying), paying)
+        return paying if self._is_refused(between) else between
 
     def is_tried(self, size: int) -> bool:
         return size == 1 or size in self._rates

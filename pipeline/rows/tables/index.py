@@ -17,6 +17,7 @@ PRAGMA cache_size = -65536;     -- 64 MiB, the most that it takes however long t
 CREATE TABLE rows (position INTEGER PRIMARY KEY, id BLOB NOT NULL);
 CREATE TABLE left_out (position INTEGER PRIMARY KEY);
 CREATE TABLE done (id BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE doubled (id BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE unproven (id BLOB PRIMARY KEY, kind TEXT NOT NULL, worker TEXT NOT NULL) WITHOUT ROWID;
 CREATE INDEX by_kind ON unproven (kind, worker);
 """
@@ -25,6 +26,8 @@ _SEAL = "CREATE INDEX IF NOT EXISTS by_id ON rows (id)"
 # `count(DISTINCT id)` would not use the index and takes thirty times as long.
 _COUNT = "SELECT (SELECT count(*) FROM rows), (SELECT count(*) FROM (SELECT 1 FROM rows GROUP BY id))"
 _MARK = "INSERT OR IGNORE INTO done SELECT ?1 WHERE EXISTS (SELECT 1 FROM rows WHERE id = ?1)"
+_DOUBLED = "INSERT OR IGNORE INTO doubled SELECT ?1 WHERE EXISTS (SELECT 1 FROM done WHERE id = ?1)"
+_IS_PENDING = "SELECT EXISTS (SELECT 1 FROM rows WHERE id = ?1), EXISTS (SELECT 1 FROM done WHERE id = ?1)"
 _ALL_DONE = "INSERT OR IGNORE INTO done SELECT id FROM rows"
 _PENDING = """
 SELECT position, id FROM rows AS r
@@ -56,6 +59,7 @@ class RowIndex:
         self._totals: tuple[int, int] | None = None
         self._num_done = 0
         self.num_left_out = 0
+        self.num_doubled = 0  # rows that were marked done more than once
 
     def add(self, rows: Iterable[tuple[int, str]]) -> None:
         """Take rows as (position in the table, row_id), in any order; a position only once."""
@@ -76,10 +80,17 @@ class RowIndex:
     def mark_done(self, row_ids: Iterable[str]) -> int:
         """Note that these have a record; return how many are new. Those not of the table are ignored."""
         self._seal()
-        ids = ((bytes.fromhex(row_id),) for row_id in row_ids)
+        ids = [(bytes.fromhex(row_id),) for row_id in row_ids]
+        self.num_doubled += max(self._db.executemany(_DOUBLED, ids).rowcount, 0)
         new = self._db.executemany(_MARK, ids).rowcount
         self._num_done += max(new, 0)  # -1 when there were none
         return max(new, 0)
+
+    def is_pending(self, row_id: str) -> bool | None:
+        """Tell whether a row is still to render; None where it is none of the table."""
+        self._seal()
+        is_there, is_done = self._db.execute(_IS_PENDING, (bytes.fromhex(row_id),)).fetchone()
+        return not is_done if is_there else None
 
     def reopen(self, row_ids: Iterable[str]) -> None:
         """Note that these rows are to be rendered, and no others: for the passes after the first."""

@@ -1,0 +1,112 @@
+"""The processes of a fleet's workers, as Ray's actors: made, asked, ended. One call of each is under way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ray
+from ray.util.placement_group import NODE_ID_LABEL_KEY
+
+from framefleet.cluster.messages import Assignment, Hello, Loading, WorkerReport, WorkerSetup
+
+
+class Worker:
+    """One process with one worker, whose `start` and `exchange` it passes on. `ps` shows its name."""
+
+    def __init__(self, worker_class: type[Any], setup: WorkerSetup) -> None:
+        self._worker = worker_class(setup)
+
+    def place(self) -> str:
+        """Return the id of the machine, as soon as there is one."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    def start(self) -> Hello | Loading:
+        answer: Hello | Loading = self._worker.start()
+        return answer
+
+    def exchange(self, assignments: Sequence[Assignment]) -> WorkerReport:
+        report: WorkerReport = self._worker.exchange(assignments)
+        return report
+
+    def drain(self) -> WorkerReport:
+        report: WorkerReport = self._worker.exchange((), drain=True)
+        return report
+
+
+@dataclass(slots=True)
+class Slot:
+    """One place for a worker; each process that takes it has a name of its own.
+
+    since: when its state began. asked_at: when its call did. Both as `Listening` counts.
+    """
+
+    number: int
+    state: Literal["to start", "pending", "loading", "ready"] = "to start"
+    since: float = 0.0
+    asked_at: float = 0.0
+    num_starts: int = 0
+    host: str | None = None
+    starts_at: float = 0.0
+    avoids_until: float = 0.0  # then a machine that rests now may have it too
+    actor: Any = None
+
+    @property
+    def name(self) -> str:
+        return f"worker-{self.number}"
+
+    @property
+    def worker(self) -> str:
+        return self.name + (f".{self.num_starts}" if self.num_starts > 1 else "")
+
+
+class Actors:
+    """options: what Ray is told of every actor."""
+
+    def __init__(self, options: dict[str, Any], worker_class: type[Any], setup: WorkerSetup) -> None:
+        self._options, self._worker_class, self._setup = options, worker_class, setup
+        self._class = ray.remote(Worker)  # once: each is a pickle that the cluster keeps
+        self._calls: dict[Any, Slot] = {}  # by object ref
+
+    def make(self, slot: Slot, *, now: float, but: Collection[str]) -> None:
+        """Have a process for the slot on a machine that is none of these, when there is room; ask where."""
+        slot.num_starts += 1
+        slot.state, slot.since, slot.host = "pending", now, None
+        where = {NODE_ID_LABEL_KEY: f"!in({', '.join(but)})"} if but else None
+        options = self._options | {"label_selector": where}
+        slot.actor = self._class.options(**options).remote(self._worker_class, self._setup)
+        self._ask(slot, slot.actor.place.remote(), now)
+
+    def start(self, slot: Slot, *, now: float) -> None:
+        self._ask(slot, slot.actor.start.remote(), now)
+
+    def exchange(self, slot: Slot, assignments: Sequence[Assignment], *, now: float) -> None:
+        self._ask(slot, slot.actor.exchange.remote(tuple(assignments)), now)
+
+    def drain(self, slot: Slot, *, now: float) -> None:
+        self._ask(slot, slot.actor.drain.remote(), now)
+
+    def answered(self, timeout_s: float) -> list[tuple[Slot, Any]]:
+        """Return which calls have ended, with their refs, as soon as one has."""
+        refs = list(self._calls)
+        if not refs:
+            time.sleep(timeout_s)
+            return []
+        ray.wait(refs, num_returns=1, timeout=timeout_s)
+        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        return [(self._calls.pop(ref), ref) for ref in ready]
+
+    def asked(self) -> list[Slot]:
+        """Return the slots whose calls are under way."""
+        return list(self._calls.values())
+
+    def end(self, slot: Slot) -> None:
+        """End the process; cut off rather than dead, it would go on rendering."""
+        self._calls = {ref: other for ref, other in self._calls.items() if other is not slot}
+        ray.kill(slot.actor)
+
+    def _ask(self, slot: Slot, ref: Any, now: float) -> None:
+        slot.asked_at = now
+        self._calls[ref] = slot

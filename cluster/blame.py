@@ -1,0 +1,108 @@
+"""In: an error. Out: whose fault it is, which decides what is done about it. One table, with the reasons.
+
+row      the row: it is tried again elsewhere, `retries.attempts` times, then it goes to failures/
+worker   its process: it is ended, another takes its place, and its rows go back as after a crash
+host     its machine: as above, and none of its rows has spent an attempt; after `retries.faults` in a row,
+         with no row done in between, the machine is no longer used
+output   the output itself: the job ends, and can go on when that is mended
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from framefleet.pipeline.errors import NoFile, RowError, StoreConflict, StoreError
+
+Blame = Literal["row", "worker", "host", "output"]
+
+# What CUDA and its libraries say through RuntimeError, on which torch has few classes of its own.
+_OF_THE_GPU = (
+    "CUDA error",
+    "CUDA driver error",
+    "HIP error",
+    "cuDNN error",
+    "CUDNN_STATUS_",
+    "CUBLAS_STATUS_",
+    "CUSOLVER_STATUS_",
+    "CUSPARSE_STATUS_",
+    "NCCL error",
+    "device-side assert",
+    "uncorrectable ECC",
+)
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+_OF_THE_MACHINE = {errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENODEV, errno.ESTALE}
+_MAX_CHAIN = 16  # errors that led to an error; a chain may be a ring
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """blame: whose fault. reason: why we say so, for people."""
+
+    blame: Blame
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    is_it: Callable[[BaseException], bool]
+    verdict: Verdict
+
+
+# The first rule that fits an error, or one that led to it.
+_RULES = (
+    _Rule(
+        lambda error: isinstance(error, StoreConflict),
+        Verdict("row", "another attempt left a clip of other bytes under its name"),
+    ),
+    _Rule(
+        lambda error: isinstance(error, NoFile),
+        Verdict("output", "something else stands in a file's place, for every machine"),
+    ),
+    _Rule(
+        # Its keys, its link and its clock are its own: where others go on, the store is well. Where all of
+        # them say the same, no machine is left, and the job ends by that.
+        lambda error: isinstance(error, StoreError),
+        Verdict("host", "the store cannot be used from this machine"),
+    ),
+    _Rule(
+        # A kernel that failed leaves the process's context unusable: all its later calls fail too.
+        lambda error: isinstance(error, RuntimeError) and any(said in str(error) for said in _OF_THE_GPU),
+        Verdict("worker", "the GPU or its context is in a bad state, which a new process may clear"),
+    ),
+    _Rule(
+        lambda error: isinstance(error, OSError) and error.errno in _OF_THE_DISK,
+        Verdict("host", "a disk of this machine is full, read-only or broken"),
+    ),
+    _Rule(
+        lambda error: isinstance(error, OSError) and error.errno in _OF_THE_MACHINE,
+        Verdict("host", "this machine has run out of memory, files or devices"),
+    ),
+    _Rule(
+        # Of the GPU's memory the renderer makes OutOfMemory, a RowError, when a row alone does not fit.
+        lambda error: isinstance(error, MemoryError),
+        Verdict("host", "this machine's memory is full"),
+    ),
+)
+
+
+def verdict_on(error: BaseException) -> Verdict:
+    """Return whose fault it is that a row did not become a stored clip."""
+    if isinstance(error, RowError):
+        return Verdict("row", "its arguments, its inputs or its size")
+    for link in _chain(error):
+        for rule in _RULES:
+            if rule.is_it(link):
+                return rule.verdict
+    return Verdict("row", "its recipe raised it, and it does not look like the machine's")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, and what led to it."""
+    for _ in range(_MAX_CHAIN):
+        if error is None:
+            return
+        yield error
+        error = error.__cause__ or error.__context__

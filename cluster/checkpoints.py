@@ -1,0 +1,85 @@
+"""Half-done rows of an output, a file for each: which there are, as its driver knows, until they are deleted.
+
+They save time and decide nothing: a row whose file is lost, damaged or of another machine begins again, and
+one that a worker wrote late, cut off from its driver, is as good as any. The renderer tells whether it fits.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from framefleet.pipeline.errors import StoreError
+from framefleet.pipeline.outputs.store import Store
+
+CHECKPOINTS = "checkpoints"
+_NAME = re.compile(rf"{CHECKPOINTS}/([0-9a-f]{{32}})\.safetensors")
+
+log = logging.getLogger(__name__)
+
+
+def checkpoint_path(row_id: str) -> str:
+    return f"{CHECKPOINTS}/{row_id}.safetensors"
+
+
+class Checkpoints:
+    """The rows that have one. Deletes beside whoever asks for it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._there: set[str] = set()
+        self._ended: list[str] = []
+        self._deleting = ThreadPoolExecutor(1, "checkpoints")
+        self._were_there = False
+
+    def __contains__(self, row_id: str) -> bool:
+        return row_id in self._there
+
+    def __len__(self) -> int:
+        return len(self._there)
+
+    def find(self, is_pending: Callable[[str], bool | None]) -> None:
+        """Look what earlier runs left. is_pending: False of a row that has a record; its checkpoint goes."""
+        for path in self._store.list(CHECKPOINTS):
+            if named := _NAME.fullmatch(path):
+                self.add(named[1])
+        self.drop(row_id for row_id in list(self._there) if is_pending(row_id) is False)
+
+    def add(self, row_id: str) -> None:
+        """A worker has written one."""
+        self._were_there = True
+        self._there.add(row_id)
+
+    def ended(self, row_id: str) -> None:
+        """The row has no use for its own any more, as soon as its record is written."""
+        if row_id in self._there:
+            self._ended.append(row_id)
+
+    def committed(self) -> None:
+        """The records of all rows that ended so far are written."""
+        self.drop(self._ended)
+        self._ended = []
+
+    def drop(self, row_ids: Iterable[str] | None = None) -> None:
+        """Have these, or all, used no more, and deleted in a while."""
+        gone = sorted(self._there if row_ids is None else self._there.intersection(row_ids))
+        self._there.difference_update(gone)
+        for row_id in gone:
+            self._deleting.submit(self._delete, checkpoint_path(row_id))
+
+    def close(self, *, is_complete: bool) -> None:
+        """Leave what is not deleted yet to the next run; where all rows have ended, delete the rest too."""
+        self._deleting.shutdown(wait=is_complete, cancel_futures=not is_complete)
+        if is_complete and self._were_there:  # also what workers wrote after their rows had ended elsewhere
+            try:
+                self._store.delete_all(CHECKPOINTS)
+            except StoreError as error:
+                log.warning("could not delete %s: %s", self._store.url_of(CHECKPOINTS), error)
+
+    def _delete(self, path: str) -> None:
+        try:
+            self._store.delete(path)
+        except StoreError as error:  # the next run will
+            log.warning("could not delete %s: %s", self._store.url_of(path), error)

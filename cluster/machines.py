@@ -1,0 +1,133 @@
+"""In: a Ray cluster that this process has joined. Out: its machines, again and again, or that it is lost.
+
+Asked in a thread of its own: a cluster whose head is gone does not answer for a minute, and then Ray ends the
+process that asked. Before that, whoever waits here knows.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+
+from framefleet.pipeline.errors import FleetError
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 2.0  # between two looks, which cost the head of the cluster a millisecond
+_CONNECT_S = 2.0
+_STOP_S = 5.0  # for a look under way to end
+_GO_ON = "look whether Ray runs there, then run the same command to go on"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """One machine of a cluster, and what it gives to Ray."""
+
+    node_id: str
+    host: str
+    address: str
+    port: int = 0  # of its Ray
+    cpus: float = 0.0
+    gpus: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return f"{self.host} ({self.address})"
+
+    def holds(self, *, cpus: float, gpus: float) -> int:
+        """Return how many workers of such needs have room here."""
+        rooms = [total / need for total, need in ((self.cpus, cpus), (self.gpus, gpus)) if need]
+        return int(min(rooms)) if rooms else 1
+
+
+def room(machines: Iterable[Machine], *, cpus: float, gpus: float, but: Collection[str] = ()) -> int:
+    """Return how many workers there is room for on these machines, but for some."""
+    return sum(machine.holds(cpus=cpus, gpus=gpus) for machine in machines if machine.node_id not in but)
+
+
+class Machines:
+    """The machines of the cluster, as a context. Reading never waits for the cluster."""
+
+    def __init__(self, own: str, *, look: Callable[[], list[dict[str, Any]]] = ray.nodes) -> None:
+        """own: the id of this process's. look: returns all there are, and waits for the cluster."""
+        self._own, self._look = own, look
+        self.num_looks = 0  # that were answered
+        self.alive: tuple[Machine, ...] = ()
+        self._lost: str | None = None
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="machines", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._take_look()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopped.set()
+        self._thread.join(_STOP_S)
+
+    def check(self, *, silent_s: float, limit_s: float) -> None:
+        """Raise FleetError when the cluster is lost. silent_s: since its last answer, as callers count."""
+        if self._lost is not None:
+            raise FleetError(self._lost, _GO_ON)
+        if silent_s > limit_s:
+            raise FleetError(f"the head of the Ray cluster has not answered for {silent_s:.0f} s", _GO_ON)
+
+    def find(self, *, node_id: str | None = None, address: str | None = None) -> Machine | None:
+        """Return the machine of this id, or at this address."""
+        for machine in self.alive:
+            if machine.node_id == node_id or (address and machine.address == address):
+                return machine
+        return None
+
+    def _run(self) -> None:
+        while not self._stopped.wait(LOOK_S):
+            try:
+                self._check_own()
+                self._take_look()
+            except (
+                Exception
+            ) as error:  # of a head that is gone, in many words: `check` says when it is too long
+                log.debug("the cluster does not answer: %s", error)
+
+    def _take_look(self) -> None:
+        nodes = self._look()
+        if self._stopped.is_set():
+            return
+        self.alive = tuple(_machine(node) for node in nodes if node["Alive"])
+        if any(node["NodeID"] == self._own and not node["Alive"] for node in nodes):
+            self._lost = "the Ray cluster has given this machine up"
+        self.num_looks += 1
+
+    def _check_own(self) -> None:
+        """See whether the Ray of this machine, through which all of ours goes, is still there."""
+        own = self.find(node_id=self._own)
+        if own is None or not own.port:
+            return
+        try:
+            socket.create_connection((own.address, own.port), timeout=_CONNECT_S).close()
+        except ConnectionRefusedError:
+            self._lost = "the Ray of this machine (its raylet) has ended"
+        except OSError:
+            return  # the machine is busy, or its link is down: workers' silence tells
+
+
+def _machine(node: dict[str, Any]) -> Machine:
+    found = node["Resources"]
+    return Machine(
+        node_id=node["NodeID"],
+        host=node["NodeManagerHostname"],
+        address=node["NodeManagerAddress"],
+        port=node["NodeManagerPort"],
+        cpus=found.get("CPU", 0.0),
+        gpus=found.get("GPU", 0.0),
+    )

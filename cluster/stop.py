@@ -1,0 +1,61 @@
+"""Signals that ask this process to end, put off until what it does can be left without losing anything."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Self
+
+# Ctrl-C; what machines and schedulers send; a terminal that went. Windows lacks the last.
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+class Stop:
+    """As a context: the first signal sets `is_asked`, Ctrl-C again `is_urgent`, a third is not put off.
+
+    The first goes where it would have gone when the context ends, unless an error ends it. Only Ctrl-C
+    hastens: others come twice from who sends them, as from a kernel and a shell when a terminal goes. Signals
+    that this process ignores (SIGHUP under nohup) or leaves to the system stay so, and so do all in threads.
+    """
+
+    def __init__(self) -> None:
+        self._asked: list[int] = []
+        self._handlers: dict[int, Callable[[int, FrameType | None], object]] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            handlers = {number: signal.getsignal(number) for number in SIGNALS}
+            self._handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+        for number in self._handlers:
+            signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        if error is None:
+            self.check()
+
+    @property
+    def is_asked(self) -> bool:
+        return bool(self._asked)
+
+    @property
+    def is_urgent(self) -> bool:
+        return len(self._asked) > 1
+
+    def check(self) -> None:
+        """Let a signal that was put off go where it would have gone: mostly, KeyboardInterrupt is raised."""
+        if self._asked:
+            self._handlers[self._asked[0]](self._asked[0], None)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._asked and number != signal.SIGINT:
+            return
+        self._asked.append(number)
+        if len(self._asked) > 2:
+            self._handlers[number](number, frame)

@@ -1,0 +1,24 @@
+"""Kinds of rows that an audit found wrong in company, `apart/<16 hex>.json`: no clip of these is adopted."""
+
+from __future__ import annotations
+
+import hashlib
+
+from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.outputs.store import Store
+
+_FOLDER = "apart"
+
+
+def note_apart(store: Store, kind: str) -> None:
+    """Write down, for drivers to come, that rows of this kind were rendered wrong in company."""
+    store.create(path_of(kind), canonical_json({"kind": kind}).encode())
+
+
+def noted_apart(store: Store) -> set[str]:
+    """Return the paths of the kinds that were noted."""
+    return set(store.list(_FOLDER))
+
+
+def path_of(kind: str) -> str:
+    return f"{_FOLDER}/{hashlib.sha256(kind.encode()).hexdigest()[:16]}.json"

@@ -1,0 +1,63 @@
+"""Where files of a row lie in an output: each name begins with the row_id, and has one content.
+
+A row's clip is `clips/ab/<row_id>.mp4`. An attempt that is not repeatable, or that another version of a codec
+encoded, may find other bytes there; it takes the name with the first eight digits of its digest. So nothing
+has to be deleted to make room, least of all what a record names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any, get_args
+
+from framefleet.pipeline.outputs.json_file import not_ours
+from framefleet.pipeline.outputs.media_settings import MediaFormat
+
+TAG = 8  # digits
+_SUFFIXES = {f".{format}" for format in get_args(MediaFormat)}
+
+
+def clip_path(row_id: str, suffix: str, tag: str = "") -> str:
+    """Where a row's clip lies in the output; 256 folders keep listings short."""
+    return f"clips/{row_id[:2]}/{_stem(row_id, tag)}{suffix}"
+
+
+def extras_path(row_id: str, tag: str = "") -> str:
+    """Where arrays lie that a row's pipeline returned beside its clip."""
+    return f"extras/{_stem(row_id, tag)}.safetensors"
+
+
+def _stem(row_id: str, tag: str) -> str:
+    return f"{row_id}-{tag}" if tag else row_id
+
+
+def tags(media_sha256: str, extras_sha256: str | None) -> tuple[str, str, str]:
+    """Return the tags under which an attempt's files may lie, in the order in which they are tried.
+
+    The second tells it from other attempts at the row: eight digits of the clip's SHA-256, where arrays lie
+    beside it of both digests. The third has all digits: where a damaged file has the name before.
+    """
+    digest = media_sha256
+    if extras_sha256 is not None:
+        digest = hashlib.sha256(f"{media_sha256} {extras_sha256}".encode()).hexdigest()
+    return "", digest[:TAG], digest
+
+
+def recorded_path(record: Mapping[str, Any], where: str) -> str:
+    """Return where the clip of a record lies; of an output that was moved too.
+
+    where: for messages. Raises JobError for a path that is none of the row's.
+    """
+    row_id, path = record["row_id"], record.get("path")
+    suffix = "".join(PurePosixPath(path or record["uri"]).suffixes)
+    tag = "|".join(f"-[0-9a-f]{{{length}}}" for length in (TAG, 64))
+    if suffix not in _SUFFIXES:
+        raise not_ours(where, f"the clip of {row_id} is a {suffix!r}")
+    if path is None:  # of an earlier version
+        return clip_path(row_id, suffix)
+    if not re.fullmatch(rf"clips/{row_id[:2]}/{row_id}({tag})?{re.escape(suffix)}", path, re.ASCII):
+        raise not_ours(where, f"the clip of {row_id} is at {path!r}")
+    return str(path)

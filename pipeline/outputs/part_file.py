@@ -1,0 +1,124 @@
+"""A part as a file: rows to Parquet and back, where anybody may have written it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.part_names import part_of
+from framefleet.pipeline.outputs.records import ROW_ID
+from framefleet.pipeline.outputs.store import Store
+
+MAX_PART_ROWS = 1_000_000  # of parts that people have put together
+MAX_BYTES = 1 << 30  # of a part, and of what is read of it
+TEXTS = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
+JOB, REPLACES = (
+    "framefleet.job",
+    "framefleet.replaces",
+)  # metadata: job.json; the part that this one is in place of
+
+
+def to_parquet(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
+    """Return the file of a part. metadata: of the file, beside its schema."""
+    table = table.replace_schema_metadata()  # of a part that was read: it would be kept twice
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, table.schema, compression="zstd") as file:
+        file.write_table(table)
+        file.add_key_value_metadata(dict(metadata))
+    return buffer.getvalue()
+
+
+def metadata_of(content: bytes) -> dict[str, str]:
+    """Return what a part, which can be read, says of itself: `JOB` and `REPLACES`, where it says so."""
+    found = pq.read_metadata(pa.BufferReader(content)).metadata or {}
+    return {
+        name: found[key].decode("utf-8", "replace")
+        for name in (JOB, REPLACES)
+        if (key := name.encode()) in found
+    }
+
+
+def read_part(store: Store, path: str, fields: pa.Schema | None, maybe: pa.Schema | None = None) -> pa.Table:
+    """Return columns of a part, of the types that are asked for. Raises JobError for one that is not ours.
+
+    fields: None is all columns, as they are.
+    """
+    content = part_content(store, path)
+    try:
+        return _parsed(content, fields, maybe)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _not_ours(store, path, str(error)) from error
+
+
+def part_content(store: Store, path: str) -> bytes:
+    """Return the bytes of a part. Raises JobError where they are not those that its name says."""
+    try:
+        content = store.read(path, MAX_BYTES + 1)
+    except OSError as error:
+        raise _not_ours(store, path, str(error)) from error
+    if len(content) > MAX_BYTES:
+        raise _not_ours(store, path, f"it has more than {MAX_BYTES:,} bytes")
+    if (part := part_of(path)) and not part.is_of(content):
+        raise JobError(
+            f"{store.url_of(path)} is damaged: these are not the bytes that framefleet wrote under this name",
+            f"run framefleet repair {store.url_of('')}; or put the part back as it was",
+        )
+    return content
+
+
+def _not_ours(store: Store, path: str, reason: str) -> JobError:
+    return JobError(
+        f"{store.url_of(path)} is not a part that framefleet wrote: {reason}",
+        "move it out of the output; rows that only it named are then rendered again",
+    )
+
+
+def _parsed(content: bytes, fields: pa.Schema | None, maybe: pa.Schema | None) -> pa.Table:
+    there = pq.read_schema(pa.BufferReader(content))
+    names = there.names
+    fields = there if fields is None else fields
+    fields = pa.schema([*fields, *(field for field in maybe or () if field.name in names)])
+    if wrong := [name for name in fields.names if names.count(name) != 1]:
+        raise ValueError(f"it has no column {wrong[0]!r}, or several")
+    texts = [name for name in fields.names if there.field(name).type in TEXTS]
+    # As dictionaries: of a million cells of one long text the file holds one.
+    file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts)
+    if file.metadata.num_rows > MAX_PART_ROWS:
+        raise ValueError(f"it has more than {MAX_PART_ROWS:,} rows")
+    _check_bytes(max(_stored_bytes(file.metadata, fields.names)))
+    table = file.read(fields.names).select(fields.names)
+    _check_bytes(sum(map(_unpacked_bytes, table.columns)))
+    table = table.cast(fields)  # refuses nulls where a record has none
+    table.validate(full=True)  # text is UTF-8
+    if "row_id" in fields.names and not pc.all(pc.match_substring_regex(table["row_id"], ROW_ID)).as_py():
+        raise ValueError("its row_ids are not all 32 hex digits")
+    return table
+
+
+def _check_bytes(size_bytes: int) -> None:
+    if size_bytes > MAX_BYTES:
+        raise ValueError(f"it unpacks to more than {MAX_BYTES:,} bytes")
+
+
+def _stored_bytes(metadata: pq.FileMetaData, names: list[str]) -> tuple[int, int]:
+    """Return what some columns are without compression: their pages, and values of eight bytes.
+
+    A page of a few bytes holds ten million equal numbers of a list.
+    """
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    columns = (group.column(i) for group in groups for i in range(group.num_columns))
+    chosen = [column for column in columns if column.path_in_schema.split(".")[0] in names]
+    return sum(c.total_uncompressed_size for c in chosen), 8 * sum(c.num_values for c in chosen)
+
+
+def _unpacked_bytes(column: pa.ChunkedArray) -> int:
+    """Return the most that the cells of a column take, each by itself."""
+    if not pa.types.is_dictionary(column.type):
+        return int(column.nbytes)
+    longest = [pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0 for chunk in column.chunks]
+    return sum(length * len(chunk) for length, chunk in zip(longest, column.chunks, strict=True))

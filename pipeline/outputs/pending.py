@@ -1,0 +1,199 @@
+"""Clips that are about to be, `pending/<row_id>-<tag>.json`: their records, written before they are uploaded.
+
+The driver deletes them once the record is committed. What a driver or a worker that died leaves is found
+here: a clip of a row without a record is adopted, and not rendered again; files of a row with a record, which
+that does not name, are swept. Nothing else is ever looked for among a million clips, and no other clip is
+ever deleted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import TypeAdapter
+
+from framefleet.pipeline.errors import FramefleetError
+from framefleet.pipeline.outputs.clip_names import clip_path, extras_path, recorded_path, tags
+from framefleet.pipeline.outputs.part_file import read_part
+from framefleet.pipeline.outputs.records import (
+    FIRST_FIELDS,
+    LATER_FIELDS,
+    RECORD_FIELDS,
+    Record,
+    record_of,
+    values_of,
+)
+from framefleet.pipeline.outputs.seals import Hold, live_parts
+from framefleet.pipeline.outputs.store import Store
+
+PENDING = "pending"
+_NAME = re.compile(rf"{PENDING}/(?P<row_id>[0-9a-f]{{32}})-(?P<tag>[0-9a-f]{{8}})\.json", re.ASCII)
+_MAX_BYTES = 1 << 20  # of one: a record, whose arguments are a few prompts
+_NUM_READERS = 4  # clips in memory at once
+_PLACES = pa.schema([FIRST_FIELDS.field(name) for name in ("row_id", "uri")])
+_LATER_PLACES = pa.schema(
+    [LATER_FIELDS.field(name) for name in ("path", "extra_outputs_sha256", "extra_outputs_path")]
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """That a clip was to be. path: of the file that says so."""
+
+    path: str
+    row_id: str
+    tag: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """What an intent says: the record of a clip, and whether other rows were under way beside it."""
+
+    record: Record
+    had_company: bool
+
+
+_FINISHED = TypeAdapter(Finished)
+
+
+def intent_path(row_id: str, media_sha256: str, extras_sha256: str | None) -> str:
+    """Return where it stands that such a clip is to be."""
+    return f"{PENDING}/{row_id}-{tags(media_sha256, extras_sha256)[1]}.json"
+
+
+def path_of_intent(record: Record) -> str:
+    return intent_path(record.row_id, record.media_sha256, record.extra_outputs_sha256)
+
+
+def announce(store: Store, record: Record, *, had_company: bool) -> None:
+    """Write down that this clip is about to be stored."""
+    said = _FINISHED.dump_json(Finished(record=record, had_company=had_company))
+    store.write(path_of_intent(record), said)
+
+
+def disown(store: Store, paths: Iterable[str]) -> None:
+    """Let these clips, whose records are taken back, be swept as soon as others are in their place.
+
+    paths: of their intents, which say nothing then that could be adopted.
+    """
+    with ThreadPoolExecutor(_NUM_READERS) as writers:
+        list(writers.map(lambda path: store.write(path, b""), paths))
+
+
+def intents_in(store: Store) -> list[Intent]:
+    """Return all that was announced and neither committed nor swept."""
+    named = (_NAME.fullmatch(path) for path in store.list(PENDING))
+    return [Intent(name[0], name["row_id"], name["tag"]) for name in named if name]
+
+
+def finished_clips(store: Store, intents: Iterable[Intent], suffix: str) -> Iterator[Finished]:
+    """Yield those whose clips are there, whole. Nobody is trusted: their bytes are read.
+
+    suffix: of the job's clips.
+    """
+    with ThreadPoolExecutor(_NUM_READERS) as readers:
+        for found in readers.map(partial(_finished, store, suffix=suffix), intents):
+            if found is not None:
+                yield found
+
+
+def _finished(store: Store, intent: Intent, *, suffix: str) -> Finished | None:
+    try:
+        said = _parsed(store.read(intent.path, _MAX_BYTES))
+        if said is None or path_of_intent(said.record) != intent.path:
+            return None
+        record = _with_files(store, said.record, suffix)
+    except FileNotFoundError:
+        return None
+    except FramefleetError as error:  # it is rendered again, as if nothing had been there
+        log.warning("%s: not adopted: %s", store.url_of(intent.path), error)
+        return None
+    return None if record is None else replace(said, record=record)
+
+
+def _parsed(content: bytes) -> Finished | None:
+    try:
+        said = _FINISHED.validate_json(content, strict=True)
+        values = values_of(said.record)
+        (row,) = pa.Table.from_pylist([values], RECORD_FIELDS).to_pylist()  # refuses what no column can hold
+        return replace(said, record=record_of(row, PENDING))
+    except (ValueError, OverflowError, pa.ArrowException):
+        return None
+
+
+def _with_files(store: Store, record: Record, suffix: str) -> Record | None:
+    """Return the record with the places of its files; None where one is not there, or has other bytes."""
+    row_id, extras_sha256 = record.row_id, record.extra_outputs_sha256
+    found = tags(record.media_sha256, extras_sha256)
+    path = _first(store, [clip_path(row_id, suffix, tag) for tag in found], record.media_sha256, record.bytes)
+    extras = extras_sha256 and _first(store, [extras_path(row_id, tag) for tag in found], extras_sha256)
+    if path is None or (extras_sha256 and not extras):
+        return None
+    return replace(record, path=path, uri=store.url_of(path), extra_outputs_path=extras)
+
+
+def _first(store: Store, paths: Iterable[str], sha256: str, size_bytes: int | None = None) -> str | None:
+    for path in paths:
+        try:
+            if size_bytes not in (None, store.stat(path).size):
+                continue
+            content = store.read(path)
+        except FileNotFoundError:
+            continue
+        if hashlib.sha256(content).hexdigest() == sha256:
+            return path
+    return None
+
+
+def sweep(store: Store, intents: Iterable[Intent], hold: Hold) -> None:
+    """Delete what other attempts left at rows that have a record by now, and the intents of these rows.
+
+    Only for who holds the output. What belongs to rows without a record stays as it is.
+    """
+    of_rows: dict[str, list[Intent]] = {}
+    for intent in intents:
+        of_rows.setdefault(intent.row_id, []).append(intent)
+    strays: list[str] = []
+    done: list[str] = []
+    for record in _records_of(store, set(of_rows)):
+        mine = of_rows[record["row_id"]]
+        strays += _strays(record, {"", *(intent.tag for intent in mine)}, store.url_of("records"))
+        done += [intent.path for intent in mine]
+    if done:
+        hold.check()
+        store.delete_many(strays)
+        store.delete_many(done)  # last: they lead to the rest
+
+
+def _strays(record: Mapping[str, Any], found: set[str], where: str) -> list[str]:
+    """Return where files of a row may lie that its record does not name."""
+    row_id, clip = record["row_id"], recorded_path(record, where)
+    suffix = clip[clip.index(".") :]
+    extras = record.get("extra_outputs_path") or (record.get("extra_outputs_sha256") and extras_path(row_id))
+    paths = [path for tag in found for path in (clip_path(row_id, suffix, tag), extras_path(row_id, tag))]
+    return [path for path in paths if path not in (clip, extras)]
+
+
+def _records_of(store: Store, row_ids: set[str]) -> Iterator[dict[str, Any]]:
+    """Yield what records say of places, for the rows among these that have one."""
+    left = set(row_ids)
+    for part in (
+        reversed(live_parts(store)) if left else ()
+    ):  # mostly they are new; of doubles the last counts
+        table = read_part(store, part.path, _PLACES, _LATER_PLACES)
+        for record in table.filter(pc.is_in(table["row_id"], pa.array(left, pa.string()))).to_pylist():
+            left.discard(record["row_id"])
+            yield record
+        if not left:
+            return

@@ -1,0 +1,135 @@
+"""Which parts count: a driver that takes an output over writes down what it found, and no more is let in.
+
+Each driver has a file of its own, `drivers/<epoch>.json`, which nobody else writes; `cluster/lock.py` says
+how they come to be. Its `sealed` are the parts of earlier epochs that were there when it began. One that
+lands afterwards, of a driver that was frozen or cut off in the middle of a request, is *late*: its rows are
+somebody else's by then, so that readers ignore it and whoever holds the output deletes it. What is late stays
+late: seals are of seals.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Protocol
+
+from pydantic import TypeAdapter
+
+from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.outputs.part_names import Part, parts_in
+from framefleet.pipeline.outputs.records import RECORDS
+from framefleet.pipeline.outputs.store import Store
+
+DRIVERS = "drivers"
+_PATH = re.compile(rf"{DRIVERS}/(\d{{6,9}})\.json", re.ASCII)
+MAX_BYTES = 1 << 22  # of a driver's file: a seal has some 50 bytes for each run that left parts
+
+# By run, the first and the last of each stretch of its parts' numbers.
+Sealed = Mapping[str, list[tuple[int, int]]]
+_SEALED = TypeAdapter(dict[str, list[tuple[int, int]]])
+
+log = logging.getLogger(__name__)
+
+
+class Hold(Protocol):
+    """The right to write to an output. check: raises StoreError when another has it by now."""
+
+    epoch: int
+
+    def check(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """What a driver found when it began: the parts of the epochs before its own that count."""
+
+    epoch: int
+    sealed: Sealed
+
+    def is_late(self, part: Part) -> bool:
+        """Tell whether a part came after its epoch had ended."""
+        if not 0 < part.epoch < self.epoch:
+            return False
+        return not any(first <= part.number <= last for first, last in self.sealed.get(part.run, ()))
+
+
+def epoch_path(epoch: int) -> str:
+    return f"{DRIVERS}/{epoch:06d}.json"
+
+
+def epochs_of(store: Store) -> list[int]:
+    """Return the epochs of an output, in order; [] where no driver began yet."""
+    found = (_PATH.fullmatch(path) for path in store.list(DRIVERS))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def newest_seal(store: Store) -> Seal:
+    """Return what decides which parts count."""
+    for epoch in reversed(epochs_of(store)):
+        if (sealed := _read_sealed(store, epoch)) is not None:
+            return Seal(epoch, sealed)
+    return Seal(0, {})
+
+
+def _read_sealed(store: Store, epoch: int) -> Sealed | None:
+    """Return what a driver sealed; None before it did, and where nobody can read it."""
+    try:
+        written = parse_json(store.read(epoch_path(epoch), MAX_BYTES))
+        return _SEALED.validate_python(written["sealed"] if isinstance(written, dict) else None)
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+
+
+def live_parts(store: Store) -> list[Part]:
+    """Return the parts of records that count, in the order in which they were written."""
+    parts = parts_in(store, RECORDS)
+    seal = newest_seal(store)  # after the listing: what came between is not in it
+    return [part for part in parts if not seal.is_late(part)]
+
+
+def seal_now(store: Store, epoch: int) -> Sealed:
+    """Return what a driver of this epoch seals. Only for who has that epoch, and no part yet."""
+    earlier = (part for part in live_parts(store) if 0 < part.epoch < epoch)
+    return {run: _stretches([part.number for part in parts]) for run, parts in groupby(earlier, _run)}
+
+
+def _run(part: Part) -> str:
+    return part.run
+
+
+def _stretches(numbers: list[int]) -> list[tuple[int, int]]:
+    """Return the first and the last of each stretch of numbers, which are in order."""
+    found: list[tuple[int, int]] = []
+    for number in numbers:
+        if found and number <= found[-1][1] + 1:
+            found[-1] = found[-1][0], number
+        else:
+            found.append((number, number))
+    return found
+
+
+def gone_parts(store: Store) -> list[str]:
+    """Return parts that were sealed and are not there any more, by their names as far as a seal has them."""
+    there = {(part.run, part.number) for part in parts_in(store, RECORDS)}
+    return [
+        f"{RECORDS}/part-{run}-{number:06d}"
+        for run, stretches in newest_seal(store).sealed.items()
+        for first, last in stretches
+        for number in range(first, last + 1)
+        if (run, number) not in there
+    ]
+
+
+def sweep_late(store: Store, hold: Hold) -> list[str]:
+    """Delete late parts; return their paths. No later seal lets one in, so that nothing is lost by it."""
+    seal = newest_seal(store)
+    late = [part.path for part in parts_in(store, RECORDS) if seal.is_late(part)]
+    if late:
+        hold.check()
+    for path in late:
+        log.warning("%s came after its driver had lost the output: deleted", store.url_of(path))
+        store.delete(path)
+    return late

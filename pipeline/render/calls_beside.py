@@ -1,0 +1,69 @@
+"""What rows call beside denoisers: decoders and text encoders, each counted, some shared, some remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
+
+from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.model.model import Model
+from framefleet.pipeline.render.encoders.text_encoders import Encoders
+from framefleet.pipeline.render.fused.batching import Mode
+from framefleet.pipeline.render.fused.methods import Method, Methods, dtype_of
+from framefleet.pipeline.render.idle import Idle
+from framefleet.pipeline.render.lora_layers import LoraLayers
+from framefleet.pipeline.render.stopwatch import timed
+
+
+class CallsBeside:
+    """Those of one model's rows. shared: what rows may call together, by name."""
+
+    def __init__(self, model: Model, mode: Mode, encoders: Encoders, loras: LoraLayers, idle: Idle) -> None:
+        self._model, self._encoders, self._loras, self._idle = model, encoders, loras, idle
+        methods = methods_beside(model)
+        apart = self._called_alone(methods, mode)
+        self.shared = {name: method for name, method in methods.items() if name not in apart}
+        self._timed = {name: method for name, method in methods.items() if name in apart}
+        denoisers = model.denoisers()  # of which a call is not a forward yet
+        self._others = {name: part for name, part in model.networks().items() if name not in denoisers}
+
+    @contextmanager
+    def seen(self) -> Iterator[None]:
+        """Give each row its LoRAs while the block runs, and be busy while networks compute."""
+        loras = self._loras
+        with (
+            intercept(loras.networks, loras.around),
+            intercept(loras.layers, loras),
+            self._idle.seeing(self._others),
+        ):
+            yield
+
+    @contextmanager
+    def around_rows(self, seconds: Callable[[], dict[str, float] | None]) -> Iterator[None]:
+        """Remember what encoders return while rows are at work. seconds: of the one that is."""
+        with ExitStack() as stack:
+            stack.callback(self._encoders.leave)
+            stack.enter_context(intercept(self._model.text_encoders(), self._encoders))
+            for name, method in self._timed.items():
+                stopwatch = timed(method.seconds, seconds)
+                stack.enter_context(intercept({name: method.network}, stopwatch, method=method.name))
+            yield
+
+    def _called_alone(self, methods: Methods, mode: Mode) -> Collection[str]:
+        """Return those that each row calls for itself."""
+        if mode == "exact":
+            return methods.keys()
+        # Parked weights are there while a row is at work, and not while calls of many rows run.
+        return self._model.text_encoders().keys() if self._encoders.are_parked else ()
+
+
+def methods_beside(model: Model) -> Methods:
+    """Return what rows call beside denoisers by name, with the seconds of a clip that each counts for."""
+    found = {
+        f"{name}.decode": Method(network, "decode", "decode_s", dtype_of(network))
+        for name, network in model.networks().items()
+        if callable(getattr(network, "decode", None))
+    }
+    for name, network in model.text_encoders().items():
+        found[name] = Method(network, seconds="encode_s", dtype=dtype_of(network))
+    return found

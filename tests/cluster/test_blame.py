@@ -1,0 +1,53 @@
+"""Faults that are not the rows': none is given up for them. And rows that hang, which are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import framefleet
+from framefleet.cluster.progress import Summary
+from framefleet.pipeline.errors import FleetError
+from tests.jobs import job_values, prompt_rows, records_of, write_table
+
+
+def rendered(
+    folder: Path, rows: list[dict[str, Any]], recipe: str, address: str, **retries: float
+) -> Summary:
+    """Render rows with one worker and one of the recipes that go wrong."""
+    table = write_table(folder / "t.parquet", [row | {"recipe": f"tests.faults:{recipe}"} for row in rows])
+    fleet = {"workers": 1, "gpus_per_worker": 0, "address": address}
+    values = job_values(table, folder / "out", recipe=f"tests.faults:{recipe}", fleet=fleet, retries=retries)
+    return framefleet.render(values)
+
+
+def test_a_sick_gpu_gets_a_fresh_process_and_no_row_is_given_up(tmp_path: Path, ray_cluster: str) -> None:
+    rows = [row | {"prompt": str(tmp_path / "sick")} for row in prompt_rows(8)]
+    summary = rendered(tmp_path, rows, "sick_gpu", ray_cluster)
+    assert (summary.done, summary.failed, summary.unused) == (8, 0, ())
+    assert {record["worker"] for record in records_of(tmp_path / "out")} == {"worker-0.2"}
+
+
+def test_a_full_disk_ends_the_job_after_three_tries_with_the_machine_named_and_no_row_given_up(
+    tmp_path: Path, ray_cluster: str
+) -> None:
+    with pytest.raises(FleetError, match="no machine is left") as raised:
+        rendered(tmp_path, prompt_rows(8), "full_disk", ray_cluster)
+    told = raised.value.problem
+    assert "is no longer used: OSError: [Errno 28] No space left on device" in told
+    assert "a disk of this machine is full, read-only or broken" in told
+    assert records_of(tmp_path / "out", "failures") == []
+
+
+def test_a_row_that_hangs_is_found_and_given_up_and_the_others_finish(
+    tmp_path: Path, ray_cluster: str
+) -> None:
+    rows = prompt_rows(6)
+    rows[2]["prompt"] = "hang"
+    summary = rendered(tmp_path, rows, "hangs", ray_cluster, stall_s=4, worker_deaths=2)
+    assert (summary.done, summary.failed) == (5, 1)
+    (failure,) = records_of(tmp_path / "out", "failures")
+    assert failure["tag"] == "row 2"
+    assert "its worker died 2 times while rendering it; the last time: it hung" in failure["message"]

@@ -1,0 +1,193 @@
+"""Rows that are interrupted go on where they were: after signals, kills, machines that are taken away."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import framefleet
+from tests.commands import command
+from tests.jobs import (
+    ROOT,
+    finish,
+    job_values,
+    prompt_rows,
+    records_of,
+    start_render,
+    write_job,
+    write_table,
+)
+from tests.warm.process import start
+
+NUM_STEPS = 24
+ROWS = prompt_rows(4, num_inference_steps=NUM_STEPS, guidance_scale=1.0)
+NUM_FORWARDS = len(ROWS) * NUM_STEPS
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, ray_cluster: str) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    table = write_table(folder / "t.parquet", ROWS)
+    framefleet.render(job_values(table, folder / "out", address=ray_cluster))
+    return frames_of(folder)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_rows_in_mid_clip_go_on_where_they_were(
+    number: int, code: int, tmp_path: Path, ray_cluster: str, undisturbed: dict[str, str]
+) -> None:
+    job = slow_job(tmp_path, ROWS, ray_cluster)
+    process = start_render(job)
+    wait_until(lambda: is_in_mid_clip(tmp_path), process)
+    os.kill(process.pid, number)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == code, printed
+    assert f"hint: to go on: framefleet render {job}" in printed
+    kept = len(checkpoints(tmp_path))
+    assert 1 <= kept <= 2, "one of each worker, unless it was between two"
+    assert f"{kept} half-done ones" in printed
+    ended = command("render", job)
+    assert ended.exit_code == 0, ended.output
+    assert frames_of(tmp_path) == undisturbed
+    assert num_forwards(tmp_path) <= NUM_FORWARDS + kept, "a step of each is repeated, at most"
+    assert not checkpoints(tmp_path)
+
+
+def test_ctrl_c_twice_waits_for_no_row_and_keeps_all_that_finished(tmp_path: Path, ray_cluster: str) -> None:
+    finishing = [row | {"num_inference_steps": 2, "pause_s": 0.0} for row in prompt_rows(6)]
+    endless = [row | {"tag": "endless", "pause_s": 30.0} for row in ROWS[:2]]
+    process = start_render(slow_job(tmp_path, finishing + endless, ray_cluster))
+    wait_until(lambda: len(list(tmp_path.glob("out/clips/*/*.mp4"))) == len(finishing), process)
+    time.sleep(0.5)
+    os.kill(process.pid, signal.SIGINT)
+    time.sleep(0.3)
+    began = time.monotonic()
+    os.kill(process.pid, signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, printed
+    assert time.monotonic() - began < 15
+    assert "kept: 6 rows done, 0 half-done ones" in printed
+    assert len(records_of(tmp_path / "out")) == len(finishing)
+
+
+def test_a_terminal_that_goes_leaves_half_done_rows_and_no_lock(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    render = [sys.executable, "-m", "framefleet", "render", slow_job(tmp_path, ROWS)]
+    process = subprocess.Popen(
+        ["setsid", "--ctty", *map(str, render)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TERM": "dumb"},
+    )
+    os.close(theirs)
+    wait_until(lambda: is_in_mid_clip(tmp_path), process)
+    os.close(ours)
+    assert process.wait(timeout=60) == 129
+    assert checkpoints(tmp_path)
+    assert not (tmp_path / "out" / "driver.lock").exists()
+
+
+def test_a_killed_worker_costs_no_more_than_the_interval(
+    tmp_path: Path, ray_cluster: str, undisturbed: dict[str, str]
+) -> None:
+    job = slow_job(tmp_path, ROWS, ray_cluster, retries={"checkpoint_every_s": 0.4})
+    process = start_render(job)
+    wait_until(lambda: len(checkpoints(tmp_path)) == 2 and is_in_mid_clip(tmp_path), process)
+    kill_last(tmp_path, signal.SIGKILL)
+    finish(process)
+    assert frames_of(tmp_path) == undisturbed
+    assert num_forwards(tmp_path) < NUM_FORWARDS + NUM_STEPS // 2
+    assert not checkpoints(tmp_path)
+
+
+def test_rows_of_a_machine_that_is_to_go_go_on_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, str]
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with start("-m", "tests.warm.two_nodes", stdin=subprocess.PIPE, stderr=None) as cluster:
+        assert cluster.stdin is not None and cluster.stdout is not None
+        printed = iter(cluster.stdout.readline, "")
+        address = next(line.split()[1] for line in printed if line.startswith("at "))
+        process = start_render(slow_job(tmp_path, ROWS, address))
+        wait_until(lambda: is_in_mid_clip(tmp_path), process)
+        print("drain", file=cluster.stdin, flush=True)
+        said = finish(process)
+        cluster.stdin.close()
+    assert "its machine is to go; its rows go on elsewhere" in said
+    assert frames_of(tmp_path) == undisturbed
+    assert num_forwards(tmp_path) <= NUM_FORWARDS + 1
+    assert not checkpoints(tmp_path)
+
+
+def test_a_worker_that_is_told_to_end_hands_its_row_to_another(
+    tmp_path: Path, ray_cluster: str, undisturbed: dict[str, str]
+) -> None:
+    process = start_render(slow_job(tmp_path, ROWS, ray_cluster))
+    wait_until(lambda: is_in_mid_clip(tmp_path), process)
+    kill_last(tmp_path, signal.SIGTERM)
+    assert "it was told to end; its rows go on elsewhere" in finish(process)
+    assert frames_of(tmp_path) == undisturbed
+    assert num_forwards(tmp_path) <= NUM_FORWARDS + 1
+
+
+def slow_job(folder: Path, rows: list[dict[str, Any]], address: str | None = None, **more: Any) -> Path:
+    """Return a job whose rows take more than a second, one at a time on each of two workers."""
+    values = job_values(
+        write_table(folder / "t.parquet", rows),
+        folder / "out",
+        address=address,
+        recipe="tests.faults:slow",
+        batching={"max_rows": 1},
+        audit={"every": 0},
+        **more,
+    )
+    values["defaults"]["forwards"] = str(forwards_file(folder))
+    return write_job(folder / "job.yaml", values)
+
+
+def frames_of(folder: Path) -> dict[str, str]:
+    return {row["tag"]: row["frames_sha256"] for row in records_of(folder / "out")}
+
+
+def forwards_file(folder: Path) -> Path:
+    return folder / "forwards"
+
+
+def num_forwards(folder: Path) -> int:
+    """Return how many forwards there were, of all rows and runs."""
+    return len(forwards_file(folder).read_text().splitlines()) if forwards_file(folder).exists() else 0
+
+
+def is_in_mid_clip(folder: Path) -> bool:
+    """Tell whether all have begun, and the last that was heard of is in the first half of a row."""
+    lines = forwards_file(folder).read_text().split() if forwards_file(folder).exists() else []
+    return len(set(lines)) == 2 and 3 < lines.count(lines[-1]) % NUM_STEPS < NUM_STEPS // 2
+
+
+def kill_last(folder: Path, number: int) -> None:
+    """Send a signal to the worker that was heard of last."""
+    os.kill(int(forwards_file(folder).read_text().split()[-1]), number)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    return list(folder.glob("out/checkpoints/[!.]*"))
+
+
+def wait_until(is_so: Callable[[], bool], process: subprocess.Popen[Any]) -> None:
+    deadline = time.monotonic() + 120
+    while not is_so():
+        assert process.poll() is None and time.monotonic() < deadline, "it ended before, or takes too long"
+        time.sleep(0.02)

@@ -1,0 +1,161 @@
+"""Workers that are silent, have a sick GPU or no model, on a Ray cluster: what the fleet does about it.
+
+The workers are stand-ins without a model: each is told how to behave by the rows that it gets, or by a file.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+import framefleet
+from framefleet.cluster.events import Event, Lost, Ready, Reported
+from framefleet.cluster.fleet import Fleet
+from framefleet.cluster.messages import Hello, Loading, WorkerReport, WorkerSetup
+from framefleet.cluster.settings import FaultPolicy, FleetSettings
+from framefleet.pipeline.errors import FleetError, ModelError
+from framefleet.pipeline.model.environment import source_fingerprint
+from framefleet.pipeline.model.settings import ModelSettings
+from framefleet.pipeline.outputs.store import Store
+
+
+class StandIn:
+    """Behaves as the file `asked` in the folder of its store says, when it starts and when it is asked."""
+
+    def __init__(self, setup: WorkerSetup) -> None:
+        self._asked = Path(setup.store.url_of("asked"))
+
+    def start(self) -> Hello | Loading:
+        asked = self._asked.read_text()
+        if asked == "no model":
+            raise ModelError("/models/wan is not there", "put it there")
+        if asked == "no device":
+            raise RuntimeError("CUDA error: no CUDA-capable device is detected")
+        return Hello(
+            version=framefleet.__version__,
+            fingerprint=source_fingerprint(),
+            model_digest="",
+            environment={},
+            node="here",
+            pid=os.getpid(),
+        )
+
+    def exchange(self, assignments: object) -> WorkerReport:
+        if self._asked.read_text() == "silence":
+            time.sleep(3600)
+        time.sleep(0.1)
+        return WorkerReport()
+
+
+@contextmanager
+def fleet_of(folder: Path, asked: str, address: str, **more: Any) -> Iterator[Fleet]:
+    (folder / "asked").write_text(asked)
+    setup = WorkerSetup(
+        model=ModelSettings(path="m", device="cpu"),
+        batching=cast(Any, None),
+        media=cast(Any, None),
+        store=Store(str(folder)),
+        recipes={},
+        inputs=cast(Any, None),
+    )
+    settings = FleetSettings(**{"address": address, "workers": 1, "silence_s": 5} | more)
+    with Fleet(settings, setup, FaultPolicy(), worker_class=StandIn) as fleet:
+        fleet.grow(10)
+        yield fleet
+
+
+def until(fleet: Fleet, is_it: Callable[[Event], bool], *, within_s: float = 60.0) -> Event:
+    """Go on as a driver does until such an event comes; return it."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        for event in fleet.wait(0.5):
+            if is_it(event):
+                return event
+            if isinstance(event, Ready | Reported):
+                fleet.exchange(event.worker, [])
+            if isinstance(event, Lost):
+                fleet.replace(event, is_explained=False)
+    raise AssertionError("no such event")
+
+
+def ready(event: Event) -> bool:
+    return isinstance(event, Ready)
+
+
+def lost(event: Event) -> bool:
+    return isinstance(event, Lost)
+
+
+def test_a_stopped_worker_is_lost_after_its_silence_and_another_takes_its_place(
+    tmp_path: Path, ray_cluster: str
+) -> None:
+    with fleet_of(tmp_path, "", ray_cluster) as fleet:
+        first = until(fleet, ready)
+        assert isinstance(first, Ready)
+        fleet.exchange(first.worker, [])
+        os.kill(first.hello.pid, signal.SIGSTOP)
+        stopped_at = time.monotonic()
+        gone = until(fleet, lost)
+        assert isinstance(gone, Lost)
+        assert 4 < time.monotonic() - stopped_at < 15
+        assert "has not answered for" in gone.reason
+        fleet.replace(gone, is_explained=False)
+        second = until(fleet, ready)
+        assert isinstance(second, Ready)
+        assert second.worker == f"{first.worker}.2"
+        assert second.at == first.at
+
+
+def test_a_machine_without_the_model_ends_the_job_by_what_must_change(
+    tmp_path: Path, ray_cluster: str
+) -> None:
+    with (
+        pytest.raises(ModelError, match="/models/wan is not there") as raised,
+        fleet_of(tmp_path, "no model", ray_cluster) as fleet,
+    ):
+        until(fleet, ready)
+    assert "(on " in raised.value.problem, "the machine is named"
+    assert raised.value.exit_code == 2
+
+
+def test_a_machine_whose_device_fails_at_each_start_is_tried_three_times_and_named(
+    tmp_path: Path, ray_cluster: str
+) -> None:
+    started = time.monotonic()
+    with (
+        pytest.raises(FleetError, match="no machine is left that can render") as raised,
+        fleet_of(tmp_path, "no device", ray_cluster) as fleet,
+    ):
+        until(fleet, ready)
+    assert "is no longer used: RuntimeError: CUDA error: no CUDA-capable device" in raised.value.problem
+    assert time.monotonic() - started > 3, "it rested for one second, then for two"
+
+
+def test_workers_without_room_are_told_once_and_the_others_work(
+    tmp_path: Path, ray_cluster: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with fleet_of(tmp_path, "", ray_cluster, workers=9) as fleet:
+        until(fleet, ready)
+        for _ in range(5):
+            fleet.wait(0.1)
+    told = [record.getMessage() for record in caplog.records if "were asked for" in record.getMessage()]
+    assert len(told) == 1
+    assert "9 workers were asked for, and there is room for 3: each takes 0 GPUs and 1 CPUs" in told[0]
+
+
+def test_a_job_without_a_worker_ends_in_time_and_says_what_each_waits_for(
+    tmp_path: Path, ray_cluster: str
+) -> None:
+    with (
+        pytest.raises(FleetError, match="no worker was ready for 1 s: 1 wait for a machine") as raised,
+        fleet_of(tmp_path, "", ray_cluster, gpus_per_worker=1, ready_timeout_s=1) as fleet,
+    ):
+        until(fleet, ready)
+    assert "each asks for 1 GPUs and 1 CPUs, the cluster has 0 GPUs and 3 CPUs" in raised.value.problem

@@ -1,0 +1,66 @@
+"""Whose fault an error is: the machine is blamed for what is not the row's doing."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from framefleet.cluster.blame import verdict_on
+from framefleet.pipeline.errors import NoFile, OutOfMemory, RenderError, StoreConflict, StoreError
+
+
+def raised(error: Exception, *, over: Exception | None = None) -> Exception:
+    """Return an error as it arrives, raised while another was handled."""
+    try:
+        try:
+            if over:
+                raise over
+            raise error
+        except type(over or ()):  # type: ignore[misc]
+            raise error  # noqa: B904
+    except Exception as found:
+        return found
+
+
+@pytest.mark.parametrize(
+    ("error", "blame"),
+    [
+        (ValueError("this row is poison"), "row"),
+        (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), "row"),
+        (RenderError("no frames", ""), "row"),
+        (StoreConflict("other bytes", ""), "row"),
+        (FileNotFoundError(errno.ENOENT, "a picture of the row's"), "row"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "worker"),
+        (RuntimeError("CUDA error: device-side assert triggered"), "worker"),
+        (RuntimeError("CUDA error: uncorrectable ECC error encountered"), "worker"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), "worker"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"), "worker"),
+        (OSError(errno.ENOSPC, "No space left on device", "/tmp/x"), "host"),
+        (OSError(errno.EROFS, "Read-only file system"), "host"),
+        (OSError(errno.EIO, "Input/output error"), "host"),
+        (OSError(errno.EMFILE, "Too many open files"), "host"),
+        (MemoryError(), "host"),
+        (StoreError("could not create s3://b/clips/x: AccessDenied", ""), "host"),
+        (StoreError("could not create s3://b/clips/x: ConnectTimeout", ""), "host"),
+        (NoFile("clips is no file", ""), "output"),
+    ],
+)
+def test_each_kind_of_error_has_its_culprit(error: Exception, blame: str) -> None:
+    assert verdict_on(error).blame == blame
+    assert verdict_on(error).reason
+
+
+def test_what_led_to_an_error_is_looked_at_too() -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    assert verdict_on(raised(ValueError("could not encode"), over=full)).blame == "host"
+
+
+def test_a_row_that_does_not_fit_alone_is_the_rows_own_whatever_said_so() -> None:
+    assert verdict_on(raised(OutOfMemory("too large", ""), over=MemoryError())).blame == "row"
+
+
+def test_a_chain_of_errors_that_is_a_ring_ends() -> None:
+    first, second = ValueError("a"), ValueError("b")
+    first.__cause__, second.__cause__ = second, first
+    assert verdict_on(first).blame == "row"

@@ -1,0 +1,193 @@
+"""A driver that is told to stop, and workers that are to go: nothing that is done is lost.
+
+All is real (table, index, lock, driver, records and checkpoints in a folder) but the two workers, which
+finish a row at each turn.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from framefleet.cluster.checkpoints import CHECKPOINTS, checkpoint_path
+from framefleet.cluster.driver import Driver
+from framefleet.cluster.fleet import Event, Fleet, Leaving, Ready, Reported
+from framefleet.cluster.lock import DriverLock
+from framefleet.cluster.messages import Assignment, Failed, Hello, StoredRow, WorkerReport
+from framefleet.cluster.progress import Summary
+from framefleet.cluster.stop import Stop
+from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.render.render import new_run, work_of
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
+from framefleet.jobs.render.survey import mark_done, survey_rows
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.rows.tables.index import RowIndex
+from tests.jobs import job_values, prompt_rows, records_of, write_table
+from tests.rows import RECORD
+
+NUM_ROWS = 12
+
+
+@dataclass
+class Workers:
+    """Two of them, in place of a fleet. at: what happens in which turn.
+
+    Drained, a worker keeps its first row half-done and hands all back.
+    """
+
+    store: Store
+    hello: Hello
+    at: dict[int, Callable[[], Event | None]] = field(default_factory=dict)
+    failing: set[str] = field(default_factory=set)
+    hands: dict[str, list[Assignment]] = field(default_factory=dict)
+    draining: set[str] = field(default_factory=set)
+    goes_on: list[str] = field(default_factory=list)  # rows that were given with a checkpoint
+    retired: list[tuple[str, bool]] = field(default_factory=list)
+    num_workers: int = 2
+    turn: int = 0
+    is_deaf: bool = False
+
+    def grow(self, num_rows: int) -> None:
+        """They are there."""
+
+    def exchange(self, worker: str, assignments: Sequence[Assignment]) -> None:
+        self.goes_on += [given.row_id for given in assignments if given.has_checkpoint]
+        self.hands[worker] = [*self.hands.get(worker, []), *assignments]
+
+    def drain(self, worker: str) -> None:
+        self.draining.add(worker)
+
+    def retire(self, worker: str, *, is_replaced: bool) -> None:
+        assert not self.hands.pop(worker)
+        self.retired.append((worker, is_replaced))
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        if not self.hands:
+            return [Ready("worker-0", self.hello), Ready("worker-1", self.hello)]
+        self.turn += 1
+        event = self.at.pop(self.turn, lambda: None)()
+        told: list[Event] = [event] if event else []
+        return told + [Reported(worker, self._report(worker)) for worker in list(self.hands)]
+
+    def _report(self, worker: str) -> WorkerReport:
+        rows = self.hands[worker]
+        if worker in self.draining and self.is_deaf:
+            return WorkerReport()
+        if worker in self.draining:
+            self.hands[worker] = []
+            kept = [row.row_id for row in rows[:1]]
+            for row_id in kept:
+                self.store.write(checkpoint_path(row_id), b"half")
+            return WorkerReport(saved=tuple(kept), handed_back=tuple(row.row_id for row in rows))
+        if not rows:
+            return WorkerReport()
+        row_id = rows.pop(0).row_id
+        if row_id in self.failing:
+            self.failing.discard(row_id)
+            return WorkerReport(failed=(Failed(row_id=row_id, error_type="E", message="", traceback=""),))
+        return WorkerReport(rendered=(StoredRow(record=replace(RECORD, row_id=row_id)),))
+
+
+@pytest.fixture
+def resolved(tmp_path: Path) -> Iterator[ResolvedJob]:
+    table = write_table(tmp_path / "t.parquet", prompt_rows(NUM_ROWS, num_inference_steps=2))
+    values = job_values(table, tmp_path / "out", retries={"drain_s": 0.3})
+    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved:
+        yield resolved
+
+
+Run = Callable[..., tuple[Workers, Summary | None]]
+
+
+@pytest.fixture
+def run(resolved: ResolvedJob) -> Run:
+    """Return what renders the job, as often as it is called. Its summary is None where it was interrupted."""
+    digest = resolved.identity.model_digest
+    hello = Hello(version="", fingerprint="", model_digest=digest, environment={}, node="", pid=0)
+
+    def run(**more: Any) -> tuple[Workers, Summary | None]:
+        workers = Workers(resolved.store, hello, **more)
+        with closing(RowIndex()) as index, DriverLock(resolved.store) as lock:
+            survey_rows(resolved, index, Callback())
+            mark_done(resolved, index)
+            work = work_of(resolved, index, lock, run=new_run())
+            try:
+                with Stop() as stop:
+                    driver = Driver(work, on_progress=lambda _: None, stop=stop)
+                    return workers, driver.run(cast(Fleet, workers))
+            except KeyboardInterrupt:
+                return workers, None
+
+    return run
+
+
+def interrupt() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_rows_that_finished_have_records_and_half_done_ones_go_on_in_the_next_run(
+    run: Run, tmp_path: Path
+) -> None:
+    workers, summary = run(at={2: interrupt})
+    assert summary is None
+    assert len(records_of(tmp_path / "out")) == 4, "two turns of two workers"
+    assert sorted(workers.retired) == [("worker-0", False), ("worker-1", False)]
+    kept = {path.stem for path in (tmp_path / "out" / CHECKPOINTS).iterdir()}
+    assert len(kept) == 2
+    workers, summary = run()
+    assert set(workers.goes_on) == kept
+    assert summary and summary.done == NUM_ROWS - 4
+    assert not (tmp_path / "out" / CHECKPOINTS).exists()
+
+
+def test_ctrl_c_twice_waits_for_no_worker_and_keeps_what_finished(run: Run, tmp_path: Path) -> None:
+    def twice() -> None:
+        interrupt()
+        interrupt()
+
+    workers, _ = run(at={2: twice}, is_deaf=True)
+    assert len(records_of(tmp_path / "out")) == 4
+    assert workers.turn == 2
+
+
+def test_a_worker_that_does_not_answer_is_waited_for_only_so_long(
+    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(at={1: interrupt}, is_deaf=True)
+    assert len(records_of(tmp_path / "out")) == 2
+    assert "rows under way are not waited for" in caplog.text
+
+
+def test_a_worker_whose_machine_is_to_go_hands_its_rows_to_others(run: Run, tmp_path: Path) -> None:
+    workers, summary = run(at={1: lambda: Leaving("worker-0")})
+    assert workers.retired == [("worker-0", True)]
+    assert len(workers.goes_on) == 1
+    assert summary and summary.done == NUM_ROWS
+    assert len({record["row_id"] for record in records_of(tmp_path / "out")}) == NUM_ROWS
+
+
+def test_a_row_that_failed_begins_again(run: Run, resolved: ResolvedJob, tmp_path: Path) -> None:
+    workers, _ = run(at={1: interrupt})
+    (kept, _) = sorted(path.stem for path in (tmp_path / "out" / CHECKPOINTS).iterdir())
+    workers, summary = run(failing={kept})
+    assert workers.goes_on.count(kept) == 1
+    assert summary and (summary.done, summary.failed) == (NUM_ROWS - 2, 0)
+
+
+def test_checkpoints_of_rows_that_have_a_record_are_swept_at_the_start(
+    run: Run, resolved: ResolvedJob, tmp_path: Path
+) -> None:
+    run(at={2: interrupt})
+    done = records_of(tmp_path / "out")[0]["row_id"]
+    resolved.store.write(checkpoint_path(done), b"late")
+    resolved.store.write(f"{CHECKPOINTS}/.DS_Store", b"")
+    run(at={1: interrupt})
+    assert not resolved.store.exists(checkpoint_path(done))
+    assert resolved.store.exists(f"{CHECKPOINTS}/.DS_Store")

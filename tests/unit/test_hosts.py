@@ -1,0 +1,133 @@
+"""When a worker is started again, when it is not, and when its machine is no longer used."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from framefleet.cluster.hosts import MAX_REST_S, SILENT_REST_S, Hosts, Kind
+from framefleet.cluster.settings import FaultPolicy
+from framefleet.pipeline.errors import ModelError
+
+
+def fault(
+    hosts: Hosts, worker: str, host: str, kind: Kind = "machine", *, now: float = 0.0, **more: bool
+) -> bool:
+    """Let the worker begin there and fail; return whether it is started again."""
+    hosts.placed(worker, host, f"machine {host}")
+    return hosts.fault(worker, "CUDA error", kind=kind, now=now, **more) is not None
+
+
+def test_a_worker_is_started_again_and_its_machine_blocked_after_three_faults_in_a_row() -> None:
+    hosts = Hosts(FaultPolicy())
+    assert [fault(hosts, "w", "a") for _ in range(3)] == [True, True, True]
+    assert hosts.to_avoid(0.0)[0] == ["a"], "started again, but elsewhere"
+    assert hosts.unused == ("machine a is no longer used: CUDA error",)
+
+
+def test_a_row_that_was_done_in_between_clears_both() -> None:
+    hosts = Hosts(FaultPolicy())
+    for _ in range(5):
+        fault(hosts, "w", "a")
+        fault(hosts, "w", "a")
+        hosts.placed("w", "a", "machine a")
+        hosts.done("w")
+    assert not hosts.unused
+
+
+def test_one_bad_worker_among_good_ones_is_not_replaced_and_its_machine_goes_on() -> None:
+    hosts = Hosts(FaultPolicy())
+    hosts.placed("good", "a", "machine a")
+    told = []
+    for _ in range(3):
+        told.append(fault(hosts, "bad", "a"))
+        hosts.done("good")
+    assert told == [True, True, False]
+    assert hosts.unused == ("bad is no longer used: CUDA error",)
+
+
+def test_what_every_start_there_would_say_again_blocks_the_machine_at_once() -> None:
+    hosts = Hosts(FaultPolicy())
+    hosts.placed("good", "a", "machine a")
+    hosts.placed("w", "a", "machine a")
+    error = ModelError("no model there", "put it there")
+    assert hosts.fault("w", error.problem, kind="refused", now=0.0, error=error) is not None
+    assert hosts.is_blocked("a")
+    assert isinstance(hosts.error, ModelError)
+    assert (hosts.error.problem, hosts.error.fix) == ("no model there (on machine a)", "put it there")
+
+
+def test_machines_that_are_unused_for_several_reasons_have_no_one_error() -> None:
+    hosts = Hosts(FaultPolicy(faults=1))
+    hosts.placed("w", "a", "machine a")
+    hosts.fault("w", "no model there", kind="refused", now=0.0, error=ModelError("no model there", ""))
+    fault(hosts, "v", "b")
+    assert hosts.error is None
+    assert len(hosts.unused) == 2
+
+
+def test_deaths_for_which_rows_are_given_up_are_not_the_machines() -> None:
+    hosts = Hosts(FaultPolicy())
+    for _ in range(12):
+        assert fault(hosts, "w", "a", "died", is_explained=True)
+    assert not hosts.unused
+
+
+def test_deaths_count_sooner_where_another_machine_does_rows_meanwhile() -> None:
+    alone, beside = Hosts(FaultPolicy()), Hosts(FaultPolicy())
+    beside.placed("other", "b", "machine b")
+    for _ in range(3):
+        fault(alone, "w", "a", "died")
+        fault(beside, "w", "a", "died")
+        beside.done("other")
+    assert not alone.unused
+    assert beside.to_avoid(0.0)[0] == ["a"]
+
+
+def test_a_machine_where_all_dies_is_blocked_in_the_end() -> None:
+    hosts, policy = Hosts(FaultPolicy()), FaultPolicy()
+    for _ in range(4 * policy.worker_deaths + 1):
+        assert not hosts.unused
+        fault(hosts, "w", "a", "died", is_explained=True)
+    assert hosts.is_blocked("a")
+
+
+def test_rests_double_up_to_a_minute_and_a_silent_machine_rests_until_ray_has_noticed() -> None:
+    hosts, rests = Hosts(FaultPolicy(faults=20)), []
+    for _ in range(8):
+        rest = hosts.fault("w", "bad", kind="machine", now=100.0)
+        assert rest is not None
+        rests.append(rest.until - 100.0)
+    assert rests == [1, 2, 4, 8, 16, 32, MAX_REST_S, MAX_REST_S]
+    fault(hosts, "v", "a", "silent", now=100.0)
+    assert hosts.to_avoid(100.0) == ([], {"a": 100.0 + SILENT_REST_S})
+    assert hosts.to_avoid(100.0 + SILENT_REST_S) == ([], {})
+
+
+def test_a_machine_that_goes_says_nothing_of_the_next() -> None:
+    hosts = Hosts(FaultPolicy(faults=1))
+    assert all(fault(hosts, "w", str(number), "gone") for number in range(20))
+    assert not hosts.unused
+
+
+KINDS = st.sampled_from(["died", "machine", "silent", "gone"])
+
+
+@given(st.lists(st.tuples(st.sampled_from("vw"), st.sampled_from("ab"), KINDS, st.booleans()), max_size=60))
+def test_what_is_no_longer_used_stays_so_and_something_was_wrong_with_it(
+    events: list[tuple[str, str, Kind, bool]],
+) -> None:
+    hosts, in_a_row = Hosts(FaultPolicy()), Counter[str]()
+    for worker, host, kind, goes_well in events:
+        before = hosts.unused
+        if goes_well:
+            hosts.placed(worker, host, host)
+            hosts.done(worker)
+            in_a_row[worker] = in_a_row[host] = 0
+        else:
+            in_a_row.update([worker, host] if kind != "gone" else [])
+            fault(hosts, worker, host, kind)
+            assert max(in_a_row[worker], in_a_row[host]) >= 3 or hosts.unused == before
+        assert set(before) <= set(hosts.unused)

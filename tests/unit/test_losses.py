@@ -1,0 +1,84 @@
+"""What Ray says of a death, in words that name the cause; and whose fault that makes it."""
+
+from __future__ import annotations
+
+import pytest
+from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
+
+from framefleet.cluster.death import address_in, cause_of_death
+from framefleet.cluster.listening import Listening
+from framefleet.cluster.losses import loss_of
+from framefleet.pipeline.errors import ModelError
+
+HEAD = (
+    "The actor died unexpectedly before finishing this task.\n\tclass_name: Actor\n\tactor_id: ab12\n"
+    "\tpid: 17\n\tnamespace: ff\n\tip: 10.99.0.12\n"
+)
+KILLED = HEAD + (
+    "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit "
+    "detail: Worker unexpectedly exits with a connection error code 2. End of file. Some common causes "
+    "include: (1) the process was killed by the OOM killer due to high memory usage, (2) ray stop --force "
+    "was called, or (3) the worker crashed unexpectedly due to SIGSEGV or another unexpected error."
+)
+OUT_OF_MEMORY = HEAD + (
+    "Task was killed due to the node running low on memory.\nMemory on the node (IP: 10.99.0.12, ID: 12ab) "
+    "was 30.02GB used / 29.45GB limit (1.02)\nOOM kill reason: policy\nRefer to the documentation "
+    "on how to address the out of memory issue: https://docs.ray.io/en/latest/debug-memory.html."
+)
+NODE = HEAD + "The actor died because its node has died. Node Id: 12ab"
+"\n\tthe actor's node was terminated expectedly: received SIGTERM"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (KILLED, "its process ended without a word: killed (as by the kernel, out of memory), or crashed"),
+        (NODE, "its machine is gone: Ray has lost touch with it"),
+        (HEAD + "\x1b[31mThe cause, in red\x1b[0m", "The cause, in red"),
+        (HEAD, "The actor died unexpectedly before finishing this task."),
+    ],
+)
+def test_the_cause_is_told_in_words(text: str, told: str) -> None:
+    assert cause_of_death(text).startswith(told)
+    assert address_in(text) == "10.99.0.12"
+
+
+def test_memory_that_ran_out_is_told_and_not_a_link_to_read() -> None:
+    told = cause_of_death(OUT_OF_MEMORY)
+    assert "ran out of memory" in told
+    assert "GB" in told
+    assert "https" not in told
+
+
+def test_a_long_traceback_keeps_its_end() -> None:
+    told = cause_of_death("first line\n" + "at some place\n" * 500 + "ValueError: the cause")
+    assert len(told) < 500
+    assert told.endswith("ValueError: the cause")
+
+
+def test_a_machine_that_is_gone_has_no_suspects_and_a_crash_has_all_rows() -> None:
+    gone = loss_of(RayActorError("ab12", NODE), is_ready=True)
+    assert (gone.kind, gone.suspects, gone.address) == ("gone", (), "10.99.0.12")
+    died = loss_of(RayActorError("ab12", KILLED), is_ready=True)
+    assert (died.kind, died.suspects) == ("died", None)
+    assert loss_of(RayActorError("ab12", KILLED), is_ready=False).kind == "machine", "no row was there"
+    away = loss_of(ActorUnavailableError("connection reset", None), is_ready=True)
+    assert (away.kind, away.suspects) == ("silent", ())
+
+
+def test_what_a_worker_raises_is_its_machines_before_it_is_ready() -> None:
+    error = ModelError("/models/wan is not there", "put it there")
+    refused = loss_of(RayTaskError("start", "", error), is_ready=False)
+    assert (refused.kind, refused.error, refused.reason) == ("refused", error, "/models/wan is not there")
+    sick = loss_of(RayTaskError("start", "", RuntimeError("CUDA error: no device")), is_ready=False)
+    assert (sick.kind, sick.reason) == ("machine", "RuntimeError: CUDA error: no device")
+    assert loss_of(RayTaskError("exchange", "", ValueError("ours")), is_ready=True).kind == "died"
+    full = loss_of(RayTaskError("exchange", "", OSError(28, "No space left")), is_ready=True)
+    assert (full.kind, full.suspects) == ("machine", ())
+
+
+def test_time_in_which_a_process_was_stopped_does_not_count() -> None:
+    clock = Listening(10.0)
+    for now in (10.5, 11.0, 131.0, 131.5):
+        clock.tick(now, at_most=1.0)
+    assert clock.seconds == 2.5

@@ -1,0 +1,102 @@
+"""Signals are put off within a context: one asks, Ctrl-C again hastens, a third one goes where it would."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from framefleet.cluster.stop import SIGNALS, Stop
+from framefleet.jobs.show.console import reporting
+
+
+@pytest.fixture(autouse=True)
+def heeded() -> Iterator[None]:
+    """As in a terminal, whatever started the tests, and what a test leaves changes nothing for others."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_signal_is_delivered_when_the_context_ends() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), Stop() as stop:
+        assert not stop.is_asked
+        signal.raise_signal(signal.SIGINT)
+        assert stop.is_asked and not stop.is_urgent
+        done.append("the work")
+    assert done
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_again_is_urgent_and_once_more_is_not_put_off() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), Stop() as stop:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        done.append(stop.is_urgent)
+        signal.raise_signal(signal.SIGINT)
+        done.append("not reached")
+    assert done == [True]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_other_signals_that_come_twice_do_not_hasten(number: int) -> None:
+    with pytest.raises(SystemExit) as ended, reporting(verbose=False), Stop() as stop:
+        signal.raise_signal(number)
+        signal.raise_signal(number)
+        assert stop.is_asked and not stop.is_urgent
+    assert ended.value.code == 128 + number
+
+
+def test_a_terminal_that_goes_while_a_command_tidies_up_interrupts_it_once() -> None:
+    done = []
+    with pytest.raises(SystemExit) as ended, reporting(verbose=False):
+        try:
+            signal.raise_signal(signal.SIGHUP)
+        finally:
+            signal.raise_signal(signal.SIGHUP)
+            done.append("tidied up")
+    assert ended.value.code == 129
+    assert done
+
+
+def test_what_is_checked_on_the_way_ends_it_there() -> None:
+    with pytest.raises(KeyboardInterrupt), Stop() as stop:
+        signal.raise_signal(signal.SIGINT)
+        stop.check()
+        pytest.fail("it goes on")
+
+
+def test_an_error_is_told_and_not_the_signal() -> None:
+    with pytest.raises(ValueError, match="the store"), Stop():
+        signal.raise_signal(signal.SIGINT)
+        raise ValueError("the store")
+
+
+def test_signals_that_are_ignored_or_the_systems_stay_so() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+    with Stop() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert not stop.is_asked
+
+
+def test_in_another_thread_nothing_is_put_off() -> None:
+    asked: list[bool] = []
+
+    def work() -> None:
+        with Stop() as stop:
+            asked.append(stop.is_asked)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert asked == [False]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
