@@ -78,7 +78,7 @@ class Storm:
             if (code := driver.process.poll()) is None:
                 return driver
             self.happened.endings[code] += 1
-            self._say(f"{self._now():6.1f} s  driver ended with {code}: {_end_of(driver, lines=2)}")
+            self._say(f"{self._now():6.1f} s  driver ended with {code}: {_end_of(driver, lines=5)}")
         up = [node.host for node in self._rig.nodes if node.is_up]
         if self._rig.hosts[0] not in up:
             return None
