@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection
 from datetime import UTC, datetime
+from functools import partial
 
 import pyarrow as pa
 
+from framefleet.cluster.beside import Beside
 from framefleet.cluster.dispatcher import GivenUp
 from framefleet.cluster.feed import Pending
 from framefleet.cluster.lock import DriverLock
@@ -27,9 +29,15 @@ from framefleet.pipeline.outputs.records import (
 from framefleet.pipeline.outputs.withdrawal import withdraw
 from framefleet.pipeline.rows.tables.index import RowIndex
 
+# What may wait while the output cannot be written and workers still can; then the driver waits too.
+_MAX_WAITING = 1024
+
 
 class Committer:
-    """Writes the records and failures of one run. The only writer of an output: it holds the lock."""
+    """Writes the records and failures of one run. The only writer of an output: it holds the lock.
+
+    In a thread of its own: while the output does not answer, the driver goes on to hear its workers.
+    """
 
     def __init__(
         self, setup: WorkerSetup, carried: pa.Schema, index: RowIndex, lock: DriverLock, *, run: str
@@ -41,11 +49,13 @@ class Committer:
         self._run = run
         self._records = PartWriter(setup.store, RECORDS, record_schema(carried), run=run)
         self._failures = PartWriter(setup.store, FAILURES, failure_schema(carried), run=run)
+        self._beside = Beside("commit")  # whose the two are
+        self._is_asked = False  # to see what is due
 
     def done(self, record: Record, pending: Pending, *, worker: str) -> None:
         indices = tuple(self._index.positions(record.row_id))
         record = dataclasses.replace(record, row_indices=indices, worker=worker)
-        self._records.add(pending.carried, values_of(record))
+        self._beside.do(partial(self._records.add, pending.carried, values_of(record)))
 
     def withdraw(self, row_ids: Collection[str]) -> None:
         """Let these rows of this run have no record any more, and no clip."""
@@ -78,16 +88,34 @@ class Committer:
             workers=tuple(worker for worker, _ in row.errors),
             failed_at=datetime.now(UTC),
         )
-        self._failures.add(pending.carried, values_of(failure))
+        self._beside.do(partial(self._failures.add, pending.carried, values_of(failure)))
         return failure
 
     def flush_due(self, now: float) -> None:
-        """Write what has waited long enough, or is enough."""
-        if self._records.due(now) or self._failures.due(now):
-            self.flush()
+        """See that what has waited long enough, or is enough, is written. Raises what kept it from that."""
+        self._beside.check()
+        if self._beside.num_waiting > _MAX_WAITING:
+            self._beside.wait()
+        if not self._is_asked:
+            self._is_asked = True
+            self._beside.do(partial(self._flush_due, now))
 
     def flush(self) -> None:
         """Write everything. Raises StoreError when another driver has taken the output over."""
+        self._beside.do(self._flush)
+        self._beside.wait()
+
+    def close(self) -> None:
+        """Write everything, for the last time."""
+        self._beside.do(self._flush)
+        self._beside.close()
+
+    def _flush_due(self, now: float) -> None:
+        self._is_asked = False
+        if self._records.due(now) or self._failures.due(now):
+            self._flush()
+
+    def _flush(self) -> None:
         self._lock.check()
         self._records.flush()
         self._failures.flush()

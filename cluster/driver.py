@@ -70,7 +70,7 @@ class Driver:
                 self._committer.flush_due(time.monotonic())
                 self._on_progress(self._tally.progress(time.monotonic()))
         finally:
-            self._committer.flush()
+            self._committer.close()
             if self._prompt_lengths:
                 self._prompt_lengths.close()
         return self._tally.summary(time.monotonic())
