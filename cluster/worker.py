@@ -41,9 +41,8 @@ from framefleet.pipeline.outputs.pending import announce
 from framefleet.pipeline.render.audit.audited import Audited, kind_of
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.render.half_done.half_done import HalfDone
-
     from framefleet.pipeline.model.model import Model
+    from framefleet.pipeline.render.half_done.half_done import HalfDone
     from framefleet.pipeline.render.renderer import Renderer
 
 log = logging.getLogger(__name__)
