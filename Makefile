@@ -1,6 +1,6 @@
 # Every target sets up .venv by itself; nothing but Python 3.11 to 3.13 and make is needed.
 .DEFAULT_GOAL := help
-.PHONY: .venv bench check conformance demo help test
+.PHONY: .venv bench chaos check conformance demo help test
 
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
@@ -31,6 +31,9 @@ test: .venv/.installed  ## Run every test, the quick ones first
 
 conformance: .venv/.installed  ## Measure every class of diffusers that has a tiny pipeline, and write docs/models.md
 	$(BIN)/python -m tests.conformance
+
+chaos: .venv/.installed  ## Kill, cut and fill what a job of 2,000 rows runs on; needs root, for network namespaces
+	$(BIN)/python -m tests.chaos
 
 check: .venv/.installed  ## Lint, formatting, types, who may import whom, and what texts name
 	$(BIN)/ruff check .

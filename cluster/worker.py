@@ -38,6 +38,7 @@ from framefleet.pipeline.outputs.av_file import check_encoder
 from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
 from framefleet.pipeline.outputs.encode_clip import EncodedClip, encode_clip, store_clip
 from framefleet.pipeline.outputs.pending import announce
+from framefleet.pipeline.outputs.provenance import check_signing
 from framefleet.pipeline.render.audit.audited import Audited, kind_of
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class Worker:
         """
         if self._render is None:
             check_encoder(self._setup.media)
+            check_signing(self._setup.media)
             self._heed_sigterm()
             # torch's number of threads belongs to the thread that renders: the model is loaded there too.
             self._render = threading.Thread(target=self._run, name="render", daemon=True)

@@ -37,9 +37,14 @@ class S3Server:
 
 @pytest.fixture(scope="session")
 def s3_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Yield the endpoint of a moto server."""
-    port = free_port()
-    log = tmp_path_factory.mktemp("moto") / "log"
+    with moto(tmp_path_factory.mktemp("moto")) as endpoint:
+        yield endpoint
+
+
+@contextmanager
+def moto(folder: Path) -> Iterator[str]:
+    """Yield the endpoint of a moto server. folder: of its log."""
+    port, log = free_port(), folder / "log"
     command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
     with open(log, "wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
@@ -54,11 +59,16 @@ def s3_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def s3_server(s3_process: str) -> S3Server:
     """Return a server with a bucket of this test's own."""
+    return bucket_on(s3_process)
+
+
+def bucket_on(endpoint: str) -> S3Server:
+    """Make a bucket on a server."""
     bucket = f"bucket-{uuid.uuid4().hex[:12]}"
     # boto3 and not s3fs.mkdir, which sends a LocationConstraint that no server accepts for us-east-1
     client = boto3.client(
         "s3",
-        endpoint_url=s3_process,
+        endpoint_url=endpoint,
         aws_access_key_id=KEY,
         aws_secret_access_key=SECRET,
         region_name="us-east-1",
@@ -66,14 +76,14 @@ def s3_server(s3_process: str) -> S3Server:
     client.create_bucket(Bucket=bucket)
     return S3Server(
         url=f"s3://{bucket}",
-        endpoint=s3_process,
+        endpoint=endpoint,
         env={
-            "AWS_ENDPOINT_URL": s3_process,
+            "AWS_ENDPOINT_URL": endpoint,
             "AWS_ACCESS_KEY_ID": KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_DEFAULT_REGION": "us-east-1",
         },
-        storage_options={"key": KEY, "secret": SECRET, "endpoint_url": s3_process},
+        storage_options={"key": KEY, "secret": SECRET, "endpoint_url": endpoint},
     )
 
 

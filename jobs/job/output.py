@@ -8,6 +8,7 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.encode_clip import out_of_step
 from framefleet.pipeline.outputs.media_settings import SOUNDS, Media, MediaFormat
 from framefleet.pipeline.outputs.patience import OUTAGE_S
+from framefleet.pipeline.outputs.provenance import open_signing
 from framefleet.pipeline.outputs.store import Store
 
 _OWN: dict[str, MediaFormat] = {"video": "mp4", "image": "png", "audio": "flac"}
@@ -25,7 +26,9 @@ def open_output(job: TableJob, place: str | None = None) -> Store:
 def media_of(job: Job, spec: PipelineSpec) -> Media:
     """Return how clips are stored. Raises JobError for a format that does not hold them."""
     own: MediaFormat = "png.zip" if spec.has_layers else _OWN[spec.kind]
-    media = Media(**{**job.media.model_dump(), "format": job.media.format or own})
+    signing = job.media.c2pa and open_signing(job.media.c2pa.certificate, job.media.c2pa.private_key)
+    asked = {"format": job.media.format or own, "c2pa": signing}
+    media = Media(**job.media.model_dump() | asked)
     said = f"media.format is {media.format}, but {spec.class_name} renders "
     if (media.format in SOUNDS) != (spec.kind == "audio"):
         raise JobError(f"{said}{'sound alone' if spec.kind == 'audio' else 'frames'}", f"use {own}")

@@ -93,6 +93,17 @@ class AuditSection(Strict):
     )
 
 
+class SigningSection(Strict):
+    """C2PA manifests, signed in your name, that say of each clip that a model made it."""
+
+    certificate: str = Field(
+        min_length=1, description="A file here: your certificate in PEM, and those that issued it."
+    )
+    private_key: str = Field(
+        min_length=1, description="A file on every worker's machine: its key in PEM, which travels nowhere."
+    )
+
+
 class MediaSection(Strict):
     """How clips are stored."""
 
@@ -112,6 +123,9 @@ class MediaSection(Strict):
         ge=MIN_FPS,
         le=MAX_FPS,
         description="Frames per second; unset: the row's, or the model's own.",
+    )
+    c2pa: SigningSection | None = Field(
+        default=None, description="Sign mp4 and png, whose bytes are then not repeatable."
     )
 
 

@@ -18,6 +18,7 @@ from framefleet.pipeline.model.environment import PACKAGES
 from framefleet.pipeline.model.loras.asked import Lora
 from framefleet.pipeline.model.sources.source import public_name
 from framefleet.pipeline.model.specs.dtypes import asked
+from framefleet.pipeline.outputs.provenance import certificate_sha256
 from framefleet.pipeline.outputs.records import RECORDS
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.recipes.second_model import SecondModel
@@ -82,6 +83,8 @@ def _description(resolved: ResolvedJob) -> dict[str, Any]:
     job["inputs"]["roots"] = [public_url(root) for root in job["inputs"]["roots"]]
     job["model"] |= {"path": public_name(resolved.model.path, None), "revision": resolved.model.revision}
     job["media"]["format"] = resolved.media.format
+    if resolved.media.c2pa is not None:
+        job["media"]["c2pa"] = {"certificate_sha256": certificate_sha256(resolved.media.c2pa)}
     job["loras"] = {name: _where(lora) for name, lora in resolved.model.loras.items()}
     job["second_models"] = {name: _of(model) for name, model in resolved.second_models.items()}
     return {
@@ -127,6 +130,7 @@ def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
     job = description["job"]
     keys = ("numerics", "recipe_digest", "model_digest")
     values = {key: job.get(key) for key in _DECISIVE} | {key: description.get(key) for key in keys}
+    values["media"] = job["media"] | {"c2pa": job["media"]["c2pa"] is not None}  # certificates are renewed
     for kind, decides in _NAMED.items():
         values[kind] = {name: {key: one[key] for key in decides} for name, one in job[kind].items()}
     return dict(flat("", values))

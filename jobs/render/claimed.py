@@ -50,10 +50,20 @@ class ClaimedModel(_Written):
     allow_pickle: bool = False
 
 
+class ClaimedSigning(_Written):
+    certificate_sha256: Sha256
+
+
+class ClaimedMedia(MediaSection):
+    """How clips are stored; of a certificate its digest alone."""
+
+    c2pa: ClaimedSigning | None = None  # type: ignore[assignment]  # a job has the files
+
+
 class ClaimedJob(_Written):
     model: ClaimedModel = ClaimedModel()
     recipe: str = "generate"
-    media: MediaSection = MediaSection()
+    media: ClaimedMedia = ClaimedMedia()
     loras: dict[str, ClaimedLora] = {}
     second_models: dict[str, ClaimedSecondModel] = {}
 

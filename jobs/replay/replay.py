@@ -74,8 +74,8 @@ def replay(output: str, row_id: str, given: Given = NOTHING) -> Replayed:
         outcomes = renderer.step()
     if not isinstance(outcomes[0], Clip):
         raise _not_rendered(row_id, outcomes[0].error)
-    # Not NVENC's: no other bytes are to be expected of it, nor that it is here.
-    media = Media(**recorded.claim.job.media.model_dump() | {"encoder": "libx264"})
+    # Neither NVENC nor signed: no equal bytes are to be expected of these, nor that they are possible here.
+    media = Media(**recorded.claim.job.media.model_dump() | {"encoder": "libx264", "c2pa": None})
     now = encode_clip(outcomes[0], media)
     there = {**recorded.environment, "recipe source": _recipe_digest(recorded)}
     here = dict(outcomes[0].environment) | {"recipe source": recipe.digest}

@@ -104,7 +104,7 @@ def _scratch_file() -> Iterator[Path]:
 
 def check_encoder(media: Media) -> None:
     """Raise JobError where this machine, or its PyAV, lacks the encoder that a job asks for."""
-    if media.is_repeatable:
+    if media.encoder == "libx264":
         return
     black = np.zeros((1, 256, 256, 3), np.uint8)
     try:
@@ -148,7 +148,7 @@ class _Video:
 
 
 def _h264(media: Media) -> tuple[str, dict[str, str]]:
-    if media.is_repeatable:
+    if media.encoder == "libx264":
         return media.encoder, X264_OPTIONS | {"crf": str(media.crf)}
     return media.encoder, {"rc": "constqp", "qp": str(media.crf)}
 

@@ -18,6 +18,7 @@ from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.frames import frames_format
 from framefleet.pipeline.outputs.media import encode
 from framefleet.pipeline.outputs.media_settings import Media
+from framefleet.pipeline.outputs.provenance import sign
 from framefleet.pipeline.outputs.records import Record, public_arguments
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.request import clip_fps
@@ -37,7 +38,7 @@ class EncodedClip:
 
 
 def encode_clip(clip: Clip, media: Media) -> EncodedClip:
-    """Return the file of a clip; equal clips give equal bytes in every process.
+    """Return the file of a clip; equal clips give equal bytes in every process, but signed ones.
 
     Raises RenderError for what the format cannot hold, and for sound out of step with its frames.
     """
@@ -48,6 +49,8 @@ def encode_clip(clip: Clip, media: Media) -> EncodedClip:
     if audio and clip.frames is not None and fps != (clip.native_fps or fps):
         raise out_of_step(fps, clip.native_fps)
     content = encode(clip.frames, media=media, fps=fps, metadata=_tags(clip), audio=audio)
+    if media.c2pa is not None:
+        content = _signed(content, clip, media)
     extras = clip.extras.file()
     record = Record(
         row_id=clip.row_id,
@@ -83,7 +86,7 @@ def encode_clip(clip: Clip, media: Media) -> EncodedClip:
         extra_outputs=clip.extras.json(),
         idle_s=sum(clip.idle.values()),
         idle_causes=canonical_json({cause: round(seconds, 6) for cause, seconds in clip.idle.items()}),
-        media_encoder=None if media.is_repeatable else media.encoder,
+        media_encoder=media.unrepeatable,
         extra_outputs_sha256=None if extras is None else hashlib.sha256(extras).hexdigest(),
     )
     return EncodedClip(suffix=media.suffix, content=content, record=record, extras=extras)
@@ -133,6 +136,12 @@ def store_clip(store: Store, encoded: EncodedClip) -> Record:
         finished_at=datetime.now(UTC),
         write_s=record.write_s + time.perf_counter() - started,
     )
+
+
+def _signed(content: bytes, clip: Clip, media: Media) -> bytes:
+    """Return the file with a manifest that says what made it."""
+    made = {"row_id": clip.row_id, "model": clip.model, "model_digest": clip.model_digest}
+    return sign(content, media=media, title=f"{clip.row_id}{media.suffix}", made=made)
 
 
 def _create(store: Store, paths: list[str], content: bytes) -> str:

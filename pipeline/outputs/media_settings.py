@@ -18,6 +18,20 @@ ZIPS: tuple[MediaFormat, ...] = ("png.zip", "exr.zip")
 SOUNDS: tuple[MediaFormat, ...] = ("flac", "wav")
 
 
+# Those that C2PA manifests are put into.
+SIGNED: tuple[MediaFormat, ...] = ("mp4", "png")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signing:
+    """Who says that a model made a clip. certificate: the chain, in PEM. private_key: the file of its key, on
+    each machine that signs; its content travels nowhere.
+    """
+
+    certificate: str
+    private_key: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Media:
     """How clips are stored: mp4 is H.264 and AAC; mkv is lossless FFV1, with alpha, and FLAC; png holds one
@@ -25,7 +39,7 @@ class Media:
     flac and wav hold sound alone.
 
     crf: H.264's quality, 0 (lossless) to 51; NVENC's quantiser. fps: None takes the row's or the model's
-    native rate. audio: whether clips have their sound. encoder: of mp4.
+    native rate. audio: whether clips have their sound. encoder: of mp4. c2pa: signs mp4 and png.
     """
 
     format: MediaFormat = "mp4"
@@ -33,6 +47,7 @@ class Media:
     fps: float | None = None
     audio: bool = True
     encoder: VideoEncoder = "libx264"
+    c2pa: Signing | None = None
 
     def __post_init__(self) -> None:
         if self.format not in get_args(MediaFormat):
@@ -46,10 +61,15 @@ class Media:
             exact_rate(self.fps)
         if self.encoder not in get_args(VideoEncoder):
             raise JobError(f"media.encoder is {self.encoder!r}", "use libx264 or h264_nvenc")
-        if not self.is_repeatable and self.format != "mp4":
+        if self.encoder != "libx264" and self.format != "mp4":
             raise JobError(
                 f"media.encoder is {self.encoder}, and {self.format} is not encoded by it",
                 "leave media.encoder out, or set media.format to mp4",
+            )
+        if self.c2pa is not None and self.format not in SIGNED:
+            raise JobError(
+                f"media.c2pa signs mp4 and png, and media.format is {self.format}",
+                "leave media.c2pa out, or set media.format to mp4 or, for images, png",
             )
         if not self.audio and self.format in SOUNDS:
             raise JobError(
@@ -57,9 +77,10 @@ class Media:
             )
 
     @property
-    def is_repeatable(self) -> bool:
-        """Whether equal frames give equal bytes."""
-        return self.encoder == "libx264"
+    def unrepeatable(self) -> str | None:
+        """What gives equal frames other bytes, as records name it; None where nothing does."""
+        causes = [self.encoder] * (self.encoder != "libx264") + ["c2pa"] * (self.c2pa is not None)
+        return ", ".join(causes) or None
 
     @property
     def suffix(self) -> str:

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.chaos.namespaces import HOST
+
 ROOT = Path(__file__).parents[2]
 PR_SET_CHILD_SUBREAPER = 36
 # Variables that libraries read while they are imported: where one is not what it was then, a process is cold.
@@ -50,13 +52,17 @@ with socket.socket(socket.AF_UNIX) as server:
 """
 
 
-def start(*arguments: str | Path, is_cold: bool = False, **more: Any) -> subprocess.Popen[str]:
+def start(
+    *arguments: str | Path, is_cold: bool = False, env: Mapping[str, str] | None = None, **more: Any
+) -> subprocess.Popen[str]:
     """Start `python *arguments` with this process's environment, in a process group of its own.
 
-    is_cold: with all its imports, as on any machine. more: of `subprocess.Popen`.
+    is_cold: with all its imports, as on any machine. env: what is added to the environment; with `HOST` the
+    process is on that host (tests/chaos). more: of `subprocess.Popen`.
     """
-    env = _environment()
+    env = {**_environment(), **(env or {})}
     is_warm = not is_cold and _read_on_import(env) == _server().read_on_import
+    assert is_warm or HOST not in env, "a process starts cold, which is not on its host"
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     return (_Fork if is_warm else subprocess.Popen)(
         [sys.executable, *map(str, arguments)],

@@ -19,6 +19,7 @@ import runpy
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ import framefleet.jobs.render.claim
 import framefleet.jobs.show.progress
 import framefleet.jobs.train.claim
 import framefleet.jobs.train.loss_curve  # noqa: F401
+from tests.chaos.namespaces import HOST, enter
 
 if TYPE_CHECKING:
     from ray._private.runtime_env.context import RuntimeEnvContext
@@ -97,9 +99,12 @@ def become(asked: Asked, connection: socket.socket, descriptors: list[int]) -> N
         os.fdopen(number, mode, closefd=False) for number, mode in enumerate("rww")
     )
     sys.stderr.reconfigure(line_buffering=True, errors="backslashreplace")
+    if host := asked.environment.get(HOST):
+        enter(int(host), "uts", "net", "mnt")
     os.chdir(asked.folder)
     os.environ.clear()
     os.environ.update(asked.environment)
+    tempfile.tempdir = None  # it may have been looked for already, in another environment
     if asked.parent is None:
         _end_with(connection)
     else:

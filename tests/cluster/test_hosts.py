@@ -1,0 +1,152 @@
+"""Three hosts on which something goes wrong: cut off, without S3, powered off; and two drivers on them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from framefleet.pipeline.outputs.store import Store
+from tests.chaos.chaos import chaos_job
+from tests.chaos.checks import check, frames_by_seed
+from tests.chaos.network import SWITCH, why_not
+from tests.chaos.rig import Driver, Rig, rig
+from tests.jobs import prompt_rows, write_table
+from tests.servers import bucket_on
+
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+
+NUM_ROWS = 12
+WITHIN_S = 120.0  # of waiting for what takes a second on a free machine
+
+
+@pytest.fixture(scope="module")
+def hosts(s3_process: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """Two workers have room on each: those of a driver that was given up stay a while."""
+    with rig(bucket_on(s3_process), tmp_path_factory.mktemp("hosts"), cpus_per_host=2) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def table(hosts: Rig) -> Path:
+    return write_table(hosts.folder / "rows.parquet", prompt_rows(NUM_ROWS))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(hosts: Rig, table: Path) -> dict[int, str]:
+    hosts.start_driver(chaos_job(hosts, table, "undisturbed"), hosts.hosts[0]).finish()
+    return frames_by_seed(_output(hosts, "undisturbed"))
+
+
+@pytest.fixture(autouse=True)
+def _whole(hosts: Rig) -> Iterator[None]:
+    """Leave the hosts as they were, whatever a test has done to them."""
+    hosts.trace.unlink(missing_ok=True)
+    yield
+    for host in hosts.hosts:
+        hosts.open_gate(host)
+        host.join()
+        host.find(SWITCH)
+    for driver in hosts.drivers:
+        driver.process.kill()
+        driver.process.wait()
+    hosts.wait_until_up()
+
+
+def test_a_worker_behind_a_cut_link_finishes_late_and_changes_nothing(
+    hosts: Rig, table: Path, undisturbed: dict[int, str]
+) -> None:
+    far = hosts.hosts[2]
+    hosts.close_gate(far)
+    driver = hosts.start_driver(chaos_job(hosts, table, "zombie"), hosts.hosts[0])
+    _wait(lambda: any(one.host == far.name for one in hosts.begun()), driver)
+    cut_at = time.time()
+    held = {one.seed for one in hosts.begun() if one.host == far.name}
+    far.cut()
+    driver.finish()
+    again = [one.at_s - cut_at for one in hosts.begun() if one.seed in held and one.host != far.name]
+    print(f"{len(held)} rows were begun again {min(again):.1f} to {max(again):.1f} s after the link was cut")
+    store = _output(hosts, "zombie")
+    before = _seen(store)
+    hosts.open_gate(far)
+    far.join()
+    time.sleep(5)  # in which it uploads, if it ever does
+    assert _seen(store) == before
+    assert frames_by_seed(store) == undisturbed
+
+
+def test_of_two_drivers_started_at_once_one_writes(
+    hosts: Rig, table: Path, undisturbed: dict[int, str]
+) -> None:
+    job = chaos_job(hosts, table, "twins")
+    twins = [hosts.start_driver(job, host) for host in hosts.hosts[1:]]
+    codes = sorted(one.process.wait(timeout=WITHIN_S) for one in twins)
+    assert codes[0] == 0, [one.said for one in twins]
+    refused = next((one for one in twins if one.process.returncode), None)
+    assert refused is None or "is being written by" in refused.said
+    check(_output(hosts, "twins"), undisturbed)
+
+
+def test_a_driver_that_wakes_after_a_takeover_ends_and_changes_nothing(
+    hosts: Rig, table: Path, undisturbed: dict[int, str]
+) -> None:
+    for host in hosts.hosts:
+        hosts.close_gate(host)
+    job = chaos_job(hosts, table, "woken")
+    old = hosts.start_driver(job, hosts.hosts[1])
+    _wait(hosts.begun, old)
+    os.kill(old.process.pid, signal.SIGSTOP)
+    for host in hosts.hosts:
+        hosts.open_gate(host)
+    hosts.start_driver(job, hosts.hosts[2]).finish()
+    store = _output(hosts, "woken")
+    check(store, undisturbed)
+    before = _seen(store)
+    os.kill(old.process.pid, signal.SIGCONT)
+    assert old.process.wait(timeout=WITHIN_S) == 3, old.said
+    assert _seen(store) == before
+    check(store, undisturbed)
+
+
+def test_a_host_without_s3_is_named_and_the_others_go_on(
+    hosts: Rig, table: Path, undisturbed: dict[int, str]
+) -> None:
+    far = hosts.hosts[2]
+    far.lose(SWITCH)
+    said = hosts.start_driver(chaos_job(hosts, table, "lost-s3"), hosts.hosts[0]).finish()
+    check(_output(hosts, "lost-s3"), undisturbed)
+    assert far.name in said
+
+
+def test_a_host_that_loses_its_power_comes_back_to_work(
+    hosts: Rig, table: Path, undisturbed: dict[int, str]
+) -> None:
+    far = hosts.hosts[2]
+    hosts.close_gate(far)
+    driver = hosts.start_driver(chaos_job(hosts, table, "power"), hosts.hosts[0])
+    _wait(lambda: any(one.host == far.name for one in hosts.begun()), driver)
+    far.kill()
+    hosts.open_gate(far)
+    hosts.wait_until_up()
+    driver.finish()
+    check(_output(hosts, "power"), undisturbed)
+
+
+def _output(hosts: Rig, name: str) -> Store:
+    return Store(f"{hosts.s3.server.url}/{name}", hosts.s3.server.storage_options)
+
+
+def _seen(store: Store) -> dict[str, bytes]:
+    """Return what readers see."""
+    return {path: store.read(path) for path in store.list("clips") + store.list("records")}
+
+
+def _wait(until: Callable[[], object], driver: Driver) -> None:
+    deadline = time.monotonic() + WITHIN_S
+    while not until():
+        assert driver.process.poll() is None and time.monotonic() < deadline, driver.said
+        time.sleep(0.05)
