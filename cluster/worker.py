@@ -224,7 +224,7 @@ class Worker:
         with self._news:
             with renderer.idle.waiting("rows"):
                 self._news.wait_for(lambda: self._inbox or renderer.num_active or self._is_drained)
-            taken = []
+            taken: list[Assignment] = []
             while self._inbox and renderer.num_active + len(taken) < renderer.capacity:
                 taken.append(self._inbox.popleft())
             self._attempts |= {assignment.row_id: assignment.attempt for assignment in taken}
