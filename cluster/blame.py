@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from framefleet.pipeline.errors import NoFile, RowError, StoreConflict, StoreError
+from framefleet.pipeline.errors import NoFile, RowError, StoreError
 
 Blame = Literal["row", "worker", "host", "output"]
 
@@ -53,10 +53,6 @@ class _Rule:
 
 # The first rule that fits an error, or one that led to it.
 _RULES = (
-    _Rule(
-        lambda error: isinstance(error, StoreConflict),
-        Verdict("row", "another attempt left a clip of other bytes under its name"),
-    ),
     _Rule(
         lambda error: isinstance(error, NoFile),
         Verdict("output", "something else stands in a file's place, for every machine"),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 
 import pyarrow as pa
 
+from framefleet.cluster.beside import Beside
 from framefleet.cluster.dispatcher import GivenUp
 from framefleet.cluster.feed import Pending
 from framefleet.cluster.lock import DriverLock
@@ -35,11 +36,17 @@ from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.outputs.withdrawal import withdraw
 from framefleet.pipeline.rows.tables.index import RowIndex
 
+# What may wait while the output cannot be written and workers still can; then the driver waits too.
+_MAX_WAITING = 1024
+
 log = logging.getLogger(__name__)
 
 
 class Committer:
-    """Writes the records and failures of one run. The only writer of an output: it holds the lock."""
+    """Writes the records and failures of one run. The only writer of an output: it holds the lock.
+
+    In a thread of its own: while the output does not answer, the driver goes on to hear its workers.
+    """
 
     def __init__(
         self, setup: WorkerSetup, carried: pa.Schema, index: RowIndex, lock: DriverLock, *, run: str
@@ -53,19 +60,20 @@ class Committer:
         self._records = PartWriter(setup.store, RECORDS, record_schema(carried), run=run, job=job)
         self._failures = PartWriter(setup.store, FAILURES, failure_schema(carried), run=run)
         self._intents: list[str] = []  # of the rows that wait for their part
-        # Beside the driver's loop: a request for each row.
-        self._cleaner = ThreadPoolExecutor(1, thread_name_prefix="pending")
+        self._beside = Beside("commit")  # whose the three are
+        self._is_asked = False  # to see what is due
+        self._num_flushed = self._num_told = 0
+        self._cleaner = Beside("pending")
 
     def done(self, record: Record, pending: Pending, *, worker: str) -> None:
         indices = tuple(self._index.positions(record.row_id))
         record = dataclasses.replace(record, row_indices=indices, worker=worker)
-        self._records.add(pending.carried, values_of(record))
-        self._intents.append(path_of_intent(record))
+        self._beside.do(partial(self._add, record, pending))
 
     def withdraw(self, row_ids: Collection[str], *, kind: str) -> None:
         """Let these rows of this run have no record any more, and clips of their kind not be adopted."""
         self.flush()
-        self._cleaner.submit(int).result()  # what it deletes is written anew
+        self._cleaner.wait()  # what it deletes is written anew
         note_apart(self._setup.store, kind)
         if row_ids:
             withdraw(self._setup.store, row_ids, run=self._run, hold=self._lock)
@@ -89,31 +97,53 @@ class Committer:
             workers=tuple(worker for worker, _ in row.errors),
             failed_at=datetime.now(UTC),
         )
-        self._failures.add(pending.carried, values_of(failure))
+        self._beside.do(partial(self._failures.add, pending.carried, values_of(failure)))
         return failure
 
     def flush_due(self, now: float) -> bool:
-        """Write everything if some has waited long enough, or is enough; tell whether it was written."""
-        is_due = self._records.due(now) or self._failures.due(now)
-        if is_due:
-            self.flush()
-        return is_due
+        """See that what has waited long enough, or is enough, is written; tell whether some has been.
+
+        Raises what kept it from that.
+        """
+        self._beside.check()
+        if self._beside.num_waiting > _MAX_WAITING:
+            self._beside.wait()
+        if not self._is_asked:
+            self._is_asked = True
+            self._beside.do(partial(self._flush_due, now))
+        before, self._num_told = self._num_told, self._num_flushed
+        return self._num_told > before
 
     def flush(self) -> None:
         """Write everything. Raises StoreError when another driver has taken the output over."""
+        self._beside.do(self._flush)
+        self._beside.wait()
+
+    def close(self) -> None:
+        """Write everything, and end."""
+        try:
+            self._beside.do(self._flush)
+            self._beside.close()
+        finally:
+            self._cleaner.close()
+
+    def _add(self, record: Record, pending: Pending) -> None:
+        self._records.add(pending.carried, values_of(record))
+        self._intents.append(path_of_intent(record))
+
+    def _flush_due(self, now: float) -> None:
+        self._is_asked = False
+        if self._records.due(now) or self._failures.due(now):
+            self._flush()
+
+    def _flush(self) -> None:
         self._lock.check()
         written = self._records.flush()
         self._failures.flush()
         self._confirm(written)
         done, self._intents = self._intents, []
-        self._cleaner.submit(_forget, self._setup.store, done)
-
-    def close(self) -> None:
-        """Write everything, and end."""
-        try:
-            self.flush()
-        finally:
-            self._cleaner.shutdown()
+        self._cleaner.do(partial(_forget, self._setup.store, done))
+        self._num_flushed += 1
 
     def _confirm(self, written: list[str]) -> None:
         """Raise StoreError where parts came too late to count, and delete them."""

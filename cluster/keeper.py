@@ -13,7 +13,6 @@ from framefleet.pipeline.outputs.store import Store
 
 if TYPE_CHECKING:
     from framefleet.pipeline.render.half_done.half_done import HalfDone
-
     from framefleet.pipeline.render.renderer import Renderer
 
 _MAX_HEADER_BYTES = 32 << 20  # it has a hundred bytes for each call of a denoiser

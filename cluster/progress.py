@@ -50,8 +50,8 @@ class Summary:
     unrepeatable: kinds of which two plain calls of one row differ. num_remembered: batch sizes that workers
     did not have to search, as other processes had found them. idle: which part of the workers' time their
     models had nothing to do, by what they waited for. num_adopted: rows, counted as done, of which an earlier
-    run had left the clip but no record. unused: workers and machines that were used no longer in the end, each
-    with its reason.
+    run had left the clip but no record. unused: workers and machines that were used no longer in the end,
+    each with its reason.
     """
 
     done: int

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from framefleet.pipeline.guards.strict import Strict
+from framefleet.pipeline.outputs.patience import OUTAGE_S
 
 # They encode four 480p clips of 81 frames a second, or a dozen large images: more than a GPU renders.
 _ENOUGH_CPUS = 4
@@ -94,6 +95,11 @@ class FaultPolicy(Strict):
         ge=0,
         description="How often rows under way are kept half-done in checkpoints/, so that a worker's death "
         "costs no more of them; 0: never.",
+    )
+    store_outage_s: float = Field(
+        default=OUTAGE_S,
+        ge=0,
+        description="How long the output may be out of reach before the job ends.",
     )
 
     def gives_up(self, num_errors: int) -> bool:

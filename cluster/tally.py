@@ -98,6 +98,7 @@ class Tally:
     def unused(self, places: tuple[str, ...]) -> None:
         """These workers and machines are used no longer, as of now; each with its reason."""
         self._unused = places
+
     def drained(self, worker: str) -> None:
         self._seats[worker].gone = "drained"
 

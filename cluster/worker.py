@@ -42,9 +42,8 @@ from framefleet.pipeline.outputs.provenance import check_signing
 from framefleet.pipeline.render.audit.audited import Audited, kind_of
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.render.half_done.half_done import HalfDone
-
     from framefleet.pipeline.model.model import Model
+    from framefleet.pipeline.render.half_done.half_done import HalfDone
     from framefleet.pipeline.render.renderer import Renderer
 
 log = logging.getLogger(__name__)
@@ -225,7 +224,7 @@ class Worker:
         with self._news:
             with renderer.idle.waiting("rows"):
                 self._news.wait_for(lambda: self._inbox or renderer.num_active or self._is_drained)
-            taken = []
+            taken: list[Assignment] = []
             while self._inbox and renderer.num_active + len(taken) < renderer.capacity:
                 taken.append(self._inbox.popleft())
             self._attempts |= {assignment.row_id: assignment.attempt for assignment in taken}

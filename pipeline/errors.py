@@ -19,6 +19,12 @@ FramefleetError
 
 from __future__ import annotations
 
+from typing import Literal
+
+# unreachable: it does not answer, or is busy. refused: credentials, rights, a read-only folder. missing: the
+# bucket, or the folder that was there.
+StoreTrouble = Literal["unreachable", "refused", "full", "missing", "other"]
+
 
 class FramefleetError(Exception):
     """A problem and its fix. Both positional: keyword-only arguments do not survive Ray's pickling."""
@@ -59,9 +65,16 @@ class ServiceError(FramefleetError):
 
 
 class StoreError(ServiceError):
-    """The output could not be read or written."""
+    """The output could not be read or written.
 
-    may_pass = False  # whether the same request may succeed a moment later
+    kind: what is wrong with it. may_pass: whether the same request may succeed later.
+    """
+
+    kind: StoreTrouble = "other"
+
+    @property
+    def may_pass(self) -> bool:
+        return self.kind == "unreachable"
 
 
 class StoreConflict(StoreError):

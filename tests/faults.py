@@ -59,7 +59,7 @@ def full_disk(pipe: Any, request: Request) -> Any:
     raise OSError(errno.ENOSPC, "No space left on device", "/tmp/some-file")
 
 
-def slow(pipe: Any, request: Request) -> Any:
+def lingers(pipe: Any, request: Request) -> Any:
     """Take half a second more."""
     time.sleep(0.5)
     return generate(pipe, request)

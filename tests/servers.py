@@ -8,14 +8,11 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +22,6 @@ import pytest
 from tests.warm.process import start
 
 READY_WITHIN_S = 60.0  # moto takes 3 s alone, and more on a busy machine
-NOT_IMPLEMENTED = b"<Error><Code>NotImplemented</Code><Message>no conditions here</Message></Error>"
 KEY, SECRET = "test", "test-secret"
 
 
@@ -106,53 +102,6 @@ def warm_cluster() -> Iterator[str]:
         printed = iter(cluster.stdout.readline, "")
         yield next(line.split()[1] for line in printed if line.startswith("at "))
         cluster.stdin.close()  # it ends by itself, and its processes with it
-
-
-@contextmanager
-def worse_server(endpoint: str, *, lost_answers: int = 0, conditional_writes: bool = True) -> Iterator[str]:
-    """Yield an endpoint that passes requests on to `endpoint`, but is worse.
-
-    lost_answers: so many PUTs are carried out and their answers cut off. conditional_writes: False refuses
-    them, as some stores do.
-    """
-    upstream = endpoint.removeprefix("http://")
-    left = [None] * lost_answers
-
-    class Proxy(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def pass_on(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            if "If-None-Match" in self.headers and not conditional_writes:
-                self.answer(501, {"Content-Length": str(len(NOT_IMPLEMENTED))}, NOT_IMPLEMENTED)
-                return
-            connection = HTTPConnection(upstream)
-            connection.request(self.command, self.path, body, dict(self.headers))
-            answer = connection.getresponse()
-            content = answer.read()
-            if self.command == "PUT" and left:
-                left.pop()
-                self.close_connection = True
-                return
-            self.answer(answer.status, dict(answer.getheaders()), content)
-
-        def answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
-            self.send_response_only(status)
-            for name, value in headers.items():
-                if name.lower() not in ("connection", "transfer-encoding"):
-                    self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(content)
-
-        do_PUT = do_GET = do_HEAD = pass_on
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 def free_port() -> int:

@@ -7,6 +7,7 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.encode_clip import out_of_step
 from framefleet.pipeline.outputs.media_settings import SOUNDS, Media, MediaFormat
+from framefleet.pipeline.outputs.patience import OUTAGE_S
 from framefleet.pipeline.outputs.provenance import open_signing
 from framefleet.pipeline.outputs.store import Store
 
@@ -18,7 +19,8 @@ def open_output(job: TableJob, place: str | None = None) -> Store:
     place = job.output if place is None else place
     if place.startswith("memory://"):
         raise JobError(f"{place} is what each process has for itself", "use a folder or S3")
-    return Store(place, job.storage_options)
+    outage_s = job.retries.store_outage_s if isinstance(job, Job) else OUTAGE_S
+    return Store(place, job.storage_options, outage_s=outage_s)
 
 
 def media_of(job: Job, spec: PipelineSpec) -> Media:

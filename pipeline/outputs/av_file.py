@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -64,9 +66,9 @@ def encode_av(
             f"the sound has {audio.sample_rate} samples in a second, which AAC in mp4 does not",
             "set media.format to mkv",
         )
-    with tempfile.TemporaryDirectory() as folder:  # faststart opens the file a second time by its name
-        path = Path(folder, f"clip{media.suffix}")
-        with av.open(str(path), "w", options=CONTAINER_OPTIONS[media.format]) as container:
+    with _scratch_file() as path:
+        kind = "matroska" if media.format == "mkv" else media.format
+        with av.open(str(path), "w", format=kind, options=CONTAINER_OPTIONS[media.format]) as container:
             # wav has a few tags only, of its own names
             container.metadata.update({"comment": json.dumps(tags)} if media.format == "wav" else tags)
             video = None if frames is None else _Video(container, frames, media=media, rate=rate)
@@ -81,6 +83,23 @@ def encode_av(
             if sound:
                 sound.close()
         return path.read_bytes()
+
+
+@contextmanager
+def _scratch_file() -> Iterator[Path]:
+    """Yield the path of a file that is gone afterwards: faststart opens it a second time by its name.
+
+    In memory on Linux, so that a full temporary folder is nothing to a clip.
+    """
+    if sys.platform == "linux":
+        handle = os.memfd_create("clip")
+        try:
+            yield Path(f"/proc/self/fd/{handle}")
+        finally:
+            os.close(handle)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder, "clip")
 
 
 def check_encoder(media: Media) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import shutil
 import stat
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +18,13 @@ from typing import BinaryIO
 from framefleet.pipeline.outputs.object_store import Stored
 
 TEMPORARY = ".framefleet-"  # hidden: pyarrow and DuckDB skip such names, and so does `list`
+# File systems without hard links: exFAT, FAT, many of FUSE, some of SMB.
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
+_LEFT_AFTER_S = (
+    60.0  # clips are written in seconds; those of a driver that has just died go at the next start
+)
+_CLAIM_S = 30.0  # far longer than a claimed name takes to be used; a claim this old was left by a kill
+_NO_SYNC = {errno.EINVAL, errno.ENOTSUP}  # of a folder; then its file system does not need it, or cannot
 
 
 class Folder:
@@ -23,6 +32,7 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._was_there = False
 
     def read(self, path: str, count: int | None = None) -> bytes:
         with open(self._regular(path), "rb") as file:
@@ -40,37 +50,45 @@ class Folder:
 
     def write(self, path: str, content: bytes) -> None:
         """Put `content` there, in one step, whatever was there."""
-        target = self.root / path
+        target = self._place(path)
         with _temporary(target, content) as temporary:
             os.replace(temporary, target)
         _sync(target.parent)
 
     def upload(self, path: str, source: Path) -> None:
         """Put a copy of `source` there, in one step, whatever was there."""
-        target = self.root / path
+        target = self._place(path)
         with open(source, "rb") as file, _temporary(target, file) as temporary:
             os.replace(temporary, target)
         _sync(target.parent)
 
     def create(self, path: str, content: bytes) -> None:
         """Put `content` there, in one step; FileExistsError if something is there."""
-        target = self.root / path
+        target = self._place(path)
         with _temporary(target, content) as temporary:
-            os.link(temporary, target)
+            _name_new(temporary, target)
         _sync(target.parent)
+
+    def _place(self, path: str) -> Path:
+        """Return where to write. An output that is taken away while we write is not begun anew."""
+        if self._was_there and not self.root.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "the folder was removed", str(self.root))
+        target = self.root / path
+        _make_folder(target.parent)
+        self._was_there = True
+        return target
 
     def exists(self, path: str) -> bool:
         return (self.root / path).is_file()
 
     def list(self, folder: str) -> list[str]:
         """Return the files below `folder` at any depth, relative to the root."""
-        names = (
-            Path(at, name).relative_to(self.root).as_posix()
-            for at, _, files in os.walk(self.root / folder, onerror=_raise_unless_absent)
-            for name in files
-            if not name.startswith(TEMPORARY)
-        )
-        return sorted(names)
+        names = (file.relative_to(self.root).as_posix() for file in self._files(folder))
+        return sorted(name for name in names if not _is_temporary(name))
+
+    def _files(self, folder: str) -> Iterator[Path]:
+        for at, _, names in os.walk(self.root / folder, onerror=_raise_unless_absent):
+            yield from (Path(at, name) for name in names)
 
     def details(self, folder: str) -> dict[str, Stored]:
         return {path: self.stat(path) for path in self.list(folder)}
@@ -86,11 +104,26 @@ class Folder:
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.root / folder)
 
+    def sweep(self) -> int:
+        """Remove what killed writers left half written; return how many files. Not what is being written."""
+        if not self.root.is_dir():
+            return 0
+        with _temporary(self.root / "now", b"") as temporary:
+            now = temporary.stat().st_mtime  # by the file system's own clock, which may be another machine's
+        found = filter(_is_temporary, map(str, self._files("")))
+        left = [Path(file) for file in found if _modified(Path(file)) < now - _LEFT_AFTER_S]
+        for file in left:
+            file.unlink(missing_ok=True)
+        return len(left)
+
+
+def _is_temporary(path: str) -> bool:
+    return path.rpartition("/")[2].startswith(TEMPORARY)
+
 
 @contextmanager
 def _temporary(target: Path, content: bytes | BinaryIO) -> Iterator[Path]:
     """Yield a synced file beside `target`, and remove it unless it was renamed."""
-    _make_folder(target.parent)
     temporary = target.with_name(TEMPORARY + uuid.uuid4().hex)
     try:
         with open(temporary, "xb") as file:  # not mkstemp: its files are readable by their owner only
@@ -103,6 +136,48 @@ def _temporary(target: Path, content: bytes | BinaryIO) -> Iterator[Path]:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _name_new(temporary: Path, target: Path) -> None:
+    """Give a finished file its name, in one step; FileExistsError if something has it."""
+    try:
+        os.link(temporary, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with _claimed(target, now=_modified(temporary)):
+            if os.path.lexists(target):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+            os.replace(temporary, target)
+
+
+@contextmanager
+def _claimed(target: Path, *, now: float) -> Iterator[None]:
+    """Keep others from creating `target`, by a file that one of them makes first. now: the file system's."""
+    claim = target.with_name(f"{TEMPORARY}claim-{target.name}")
+    if now - _modified(claim) > _CLAIM_S:
+        claim.unlink(missing_ok=True)
+    deadline = time.monotonic() + _CLAIM_S
+    while True:
+        try:
+            os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            break
+        except FileExistsError:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{claim} is in the way") from None
+            time.sleep(0.01)
+    try:
+        yield
+    finally:
+        claim.unlink(missing_ok=True)
+
+
+def _modified(file: Path) -> float:
+    """Return when a file was written last; the end of time where it is gone."""
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf
 
 
 def _make_folder(folder: Path) -> None:
@@ -118,6 +193,9 @@ def _sync(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
     finally:
         os.close(handle)
 

@@ -1,60 +1,32 @@
-"""In: bytes and a path below an fsspec URL. Out: an object that is all there or not there.
+"""In: bytes and a path below an fsspec URL. Out: an object that is all there, byte for byte, or not there.
 
 An object is stored by one `pipe_file`, never by `open(..., "wb")`: leaving that block by an exception
 publishes what was written so far. `create` is atomic where the store has conditional writes (S3, Google Cloud
-Storage); elsewhere it looks first and then writes.
+Storage, Azure); elsewhere it looks first and then writes. Every request is made once: `Store` repeats it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import errno
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import fsspec
-from botocore.exceptions import BotoCoreError, HTTPClientError
-from botocore.exceptions import ConnectionError as BotoConnectionError
-from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.public import public_text, public_url
+from framefleet.pipeline.outputs import s3
+from framefleet.pipeline.outputs.trouble import DamagedUpload, said_by_server, trouble_of
 
-# Rides out 15 s without the server (botocore's own default gives up after about 10 s).
-S3_RETRIES = {"mode": "standard", "max_attempts": 10}
-S3_RETRIES_IN_ENVIRONMENT = {"AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE"}
-
-# What s3fs makes of "busy", "internal error" and "slow down", and networks of a lost peer.
-TRANSIENT_ERRNOS = {errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EIO), errno.ETIMEDOUT, errno.EAGAIN}
-TRANSIENT_CODES = {"ConditionalRequestConflict", "OperationAborted", "SlowDown", "ServiceUnavailable"}
-
-
-def _error_code(error: BaseException) -> str:
-    """Return what the S3 server called this error; s3fs keeps it in the cause only."""
-    response = getattr(error.__cause__, "response", None) or {}
-    return str(response.get("Error", {}).get("Code", ""))
-
-
-def is_transient(error: BaseException) -> bool:
-    """Tell whether the same request may succeed a moment later."""
-    if isinstance(error, BotoCoreError):  # not an OSError; the rest of its kinds are wrong settings
-        return isinstance(error, BotoConnectionError | HTTPClientError)
-    if isinstance(error, ConnectionError | TimeoutError) or _error_code(error) in TRANSIENT_CODES:
-        return True
-    return isinstance(error, OSError) and error.errno in TRANSIENT_ERRNOS
-
-
-# Below s3fs's and botocore's own retries: after 20 s of those nothing is gained by going on.
-_patiently = retry(
-    retry=retry_if_exception(is_transient),
-    stop=stop_after_delay(20),
-    wait=wait_random_exponential(multiplier=0.2, max=5),
-    reraise=True,
-)
+# Clocks of stores differ from ours by less, and uploads in parts take less.
+_LEFT_AFTER = timedelta(hours=6)
+# What other stores check by themselves, if they are told to.
+_CHECKED: dict[str, dict[str, Any]] = {"gs": {"consistency": "md5"}, "gcs": {"consistency": "md5"}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +44,10 @@ class ObjectStore:
         self.url, self.options = url, options
         self._opened: tuple[int, Any, str] | None = None  # process id, file system, root
 
+    def reopen(self) -> None:
+        """Look for credentials anew with the next request: files of them are read when a store is opened."""
+        self._opened = None
+
     def read(self, path: str, count: int | None = None) -> bytes:
         files, place = self._at(path)
         try:
@@ -79,44 +55,58 @@ class ObjectStore:
                 files.cat_file(place) if count is None else files.cat_file(place, start=0, end=count)
             )
         except OSError as error:
-            if _error_code(error) != "InvalidRange":
+            if _code(error) != "InvalidRange":
                 raise
             return b""  # an empty object has no first byte
         return content
 
-    @_patiently
     def download(self, path: str, target: Path) -> None:
         files, place = self._at(path)
         files.get_file(place, str(target))
 
-    @_patiently
     def write(self, path: str, content: bytes) -> None:
-        files, place = self._at(path)
-        files.pipe_file(place, content)
+        self._put(path, content)
 
-    @_patiently
     def upload(self, path: str, source: Path) -> None:
         files, place = self._at(path)
+        size = source.stat().st_size
         files.put_file(str(source), place)
+        self._check_size(files, place, size)
 
     def create(self, path: str, content: bytes) -> None:
         """Store `content`, in one step; FileExistsError if something is there, maybe by our own first try."""
-        files, place = self._at(path)
         try:
-            files.pipe_file(place, content, mode="create")
+            self._put(path, content, mode="create")
+        except DamagedUpload:
+            self.delete(path)  # ours, and nobody knows of it: what is sent again must find the place free
+            raise
         except OSError as error:
-            code = _error_code(error)
+            code = _code(error)
             if code == "PreconditionFailed" or (code == "NotImplemented" and self.exists(path)):
-                raise FileExistsError(place) from error  # Ceph's comes as EINVAL
+                raise FileExistsError(path) from error  # Ceph's comes as EINVAL
             if code != "NotImplemented":
                 raise
-            files.pipe_file(place, content)  # a server without conditional writes: the best it can do
+            self._put(path, content)  # a server without conditional writes: the best it can do
+
+    def _put(self, path: str, content: bytes, **mode: str) -> None:
+        files, place = self._at(path)
+        if not s3.is_s3(self.url):
+            files.pipe_file(place, content, **mode)
+        elif s3.put(files, place, content, **mode):
+            return
+        self._check_size(files, place, len(content))
+
+    def _check_size(self, files: Any, place: str, size: int) -> None:
+        stored = files.info(place)["size"]
+        if stored != size:
+            raise DamagedUpload(f"{stored:,} bytes of {size:,} are stored")
 
     def exists(self, path: str) -> bool:
         files, place = self._at(path)
         try:
             return bool(files.info(place)["type"] == "file")
-        except FileNotFoundError:  # not `files.exists`, which answers False to a lost connection too
+        except FileNotFoundError as error:  # not `files.exists`, which answers False to a lost connection too
+            _raise_if_missing(error)
             return False
 
     def list(self, folder: str) -> list[str]:
@@ -128,7 +118,8 @@ class ObjectStore:
         start = len(self._at("x")[1]) - 1
         try:
             found = files.find(place, detail=True)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            _raise_if_missing(error)
             return {}
         return {
             name[start:]: Stored(size=said["size"], stamp=_stamp(said))
@@ -150,15 +141,27 @@ class ObjectStore:
         for path in self.list(folder):
             self.delete(path)
 
+    def sweep(self) -> int:
+        """Abort uploads in parts that nobody will end; return how many. Stores but S3 forget them."""
+        if not s3.is_s3(self.url):
+            return 0
+        files, root = self._at("")
+        before = datetime.now(UTC) - _LEFT_AFTER
+        left = [upload for *upload, begun in s3.uploads_below(files, root) if begun < before]
+        for bucket, key, upload in left:
+            s3.abort(files, bucket, key, upload)
+        return len(left)
+
     def _at(self, path: str) -> tuple[Any, str]:
         """Return the file system and the full path there.
 
         Opened once in each process: s3fs's event loop does not survive a fork.
         """
-        if self._opened is None or self._opened[0] != os.getpid():
+        opened = self._opened  # another thread may reopen
+        if opened is None or opened[0] != os.getpid():
             files, root = _open(self.url, self.options)
-            self._opened = (os.getpid(), files, root.rstrip("/"))
-        _, files, root = self._opened
+            opened = self._opened = (os.getpid(), files, root.rstrip("/"))
+        _, files, root = opened
         return files, f"{root}/{path}" if path else root
 
 
@@ -174,13 +177,23 @@ def _open(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     except (
         Exception
     ) as error:  # of zipfile, tarfile, a constructor: of what was given, unless a service said so
-        if isinstance(error, OSError | BotoCoreError) and not isinstance(error, FileNotFoundError):
+        is_service = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+        if is_service or trouble_of(error) != "other":
             raise
         said = public_text(f"{type(error).__name__}: {error}")
         raise JobError(
             f"{public_url(url)} cannot be opened: {said}", "check the URL and storage_options"
         ) from None
+    if s3.is_s3(url):
+        s3.try_once(files)
     return files, root
+
+
+def _filesystem_options(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of the user's options, with ours where they have chosen nothing."""
+    if s3.is_s3(url):
+        return s3.s3_options(options)
+    return _CHECKED.get(url.partition("://")[0], {}) | copy.deepcopy(dict(options))
 
 
 def _stamp(said: Mapping[str, Any]) -> str:
@@ -199,12 +212,12 @@ def _stamp(said: Mapping[str, Any]) -> str:
     return next((str(said[key]) for key in keys if said.get(key)), "")
 
 
-def _filesystem_options(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of the user's options, for S3 with more patience unless they chose their own.
+def _code(error: BaseException) -> str:
+    """Return what the S3 server called this error; s3fs keeps it in the cause only."""
+    return said_by_server(error.__cause__)[0]
 
-    A deep copy for every file system: botocore changes the mapping it is given.
-    """
-    chosen = copy.deepcopy(dict(options))
-    if url.startswith(("s3://", "s3a://")) and not S3_RETRIES_IN_ENVIRONMENT & os.environ.keys():
-        chosen.setdefault("config_kwargs", {}).setdefault("retries", dict(S3_RETRIES))
-    return chosen
+
+def _raise_if_missing(error: FileNotFoundError) -> None:
+    """Raise an error that says more than that one object is not there: its bucket is not."""
+    if trouble_of(error) == "missing":
+        raise error

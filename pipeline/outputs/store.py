@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import fsspec
@@ -16,27 +15,34 @@ import fsspec
 from framefleet.pipeline.errors import FramefleetError, JobError, NoFile, StoreConflict, StoreError
 from framefleet.pipeline.guards.public import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.outputs.folder import Folder
-from framefleet.pipeline.outputs.object_store import ObjectStore, Stored, is_transient
+from framefleet.pipeline.outputs.object_store import ObjectStore, Stored
+from framefleet.pipeline.outputs.patience import OUTAGE_S, Patience
+from framefleet.pipeline.outputs.trouble import FIXES, trouble_of
 
 # A folder, a pipe, a device or a ring of links in the place of a file, or one of these on the way to it; or a
 # name that no file can have.
 NO_FILE = {errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 _NUM_DELETES = 8  # a store answers each in tens of milliseconds
 
+Answer = TypeVar("Answer")
+
 
 class Store:
     """One output root. Paths are relative to it, with forward slashes; those that leave it are refused.
 
-    Nothing is ever half there: a reader sees the old bytes, the new ones or none. Whatever fails raises
-    StoreError, or JobError where nothing can be opened as it is given, except that `read` of an absent path
-    raises FileNotFoundError. Travels to other processes,
-    may be used from several threads, and shows no credentials in its text and errors.
+    Nothing is ever half there: a reader sees the old bytes, the new ones or none. A store that does not
+    answer is asked again, by every call, until it has been silent for `outage_s`. What fails for good raises
+    StoreError, whose `kind` says what is wrong, or JobError where nothing can be opened as it is given,
+    except that `read` of an absent path raises FileNotFoundError. Travels to other processes, may be used
+    from several threads, and shows no credentials in its text and errors.
 
     storage_options: what fsspec takes, for S3 `key`, `secret`, `endpoint_url`, `client_kwargs`; without
     them the usual environment variables count (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...).
     """
 
-    def __init__(self, url: str, storage_options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, url: str, storage_options: Mapping[str, Any] | None = None, *, outage_s: float = OUTAGE_S
+    ) -> None:
         scheme, _, rest = url.rpartition("://")
         self._options = dict(storage_options or {})
         keep_secrets([self._options, url])
@@ -48,12 +54,14 @@ class Store:
         else:
             self._url = url.rstrip("/")
             self._backend = ObjectStore(_supported(self._url), self._options)
+        self._patience = Patience(public_url(self._url), outage_s)
 
     def __repr__(self) -> str:
         return f"Store({self.url_of('')!r})"
 
-    def __reduce__(self) -> tuple[type[Store], tuple[str, dict[str, Any]]]:
-        return Store, (self._url, self._options)
+    def __reduce__(self) -> tuple[Any, ...]:
+        patience = self._patience
+        return _arrived, (self._url, self._options, patience.limit_s, patience.has_answered)
 
     def url_of(self, path: str) -> str:
         """Return where `path` lies, as a user would write it, without credentials."""
@@ -62,23 +70,19 @@ class Store:
 
     def read(self, path: str, count: int | None = None) -> bytes:
         """Return the first `count` bytes of `path`, or all; FileNotFoundError when it is not there."""
-        with self._failing("read", path, absent_is_error=False):
-            return self._backend.read(_checked(path), count)
+        return self._ask("read", path, lambda at: self._backend.read(at, count), may_be_absent=True)
 
     def download(self, path: str, target: Path) -> None:
         """Copy `path` to a local file, which may be left half there when it fails."""
-        with self._failing("read", path):
-            self._backend.download(_checked(path), target)
+        self._ask("read", path, lambda at: self._backend.download(at, target))
 
     def write(self, path: str, content: bytes) -> None:
         """Store `content` at `path`, whatever was there."""
-        with self._failing("write", path):
-            self._backend.write(_checked(path), content)
+        self._ask("write", path, lambda at: self._backend.write(at, content))
 
     def upload(self, path: str, source: Path) -> None:
         """Store a local file at `path`, whatever was there, without having it in memory."""
-        with self._failing("write", path):
-            self._backend.upload(_checked(path), source)
+        self._ask("write", path, lambda at: self._backend.upload(at, source))
 
     def create(self, path: str, content: bytes) -> None:
         """Store `content` at `path` unless other bytes are there: then StoreConflict.
@@ -86,40 +90,39 @@ class Store:
         Of several that create at once one wins. Equal bytes count as success: it may be repeated, also by
         a retried request that finds what its own first try stored.
         """
-        with self._failing("create", path):
+
+        def is_ours(at: str) -> bool:
             try:
-                self._backend.create(_checked(path), content)
+                self._backend.create(at, content)
             except FileExistsError:
-                if self._backend.read(path) != content:
-                    raise StoreConflict(
-                        f"{self.url_of(path)} exists already, with other bytes",
-                        "if nothing else writes to this output, choose another one",
-                    ) from None
+                return self._backend.read(at, len(content) + 1) == content
+            return True
+
+        if not self._ask("create", path, is_ours):
+            raise StoreConflict(
+                f"{self.url_of(path)} exists already, with other bytes",
+                "if nothing else writes to this output, choose another one",
+            )
 
     def exists(self, path: str) -> bool:
         """Tell whether a file is at `path`."""
-        with self._failing("look for", path):
-            return self._backend.exists(_checked(path))
+        return self._ask("look for", path, self._backend.exists)
 
     def list(self, folder: str) -> list[str]:
         """Return the paths of all files below `folder`, at any depth, sorted; [] if it is absent."""
-        with self._failing("list", folder):
-            return self._backend.list(_checked(folder) if folder else "")
+        return self._ask("list", folder, self._backend.list, may_be_root=True)
 
     def details(self, folder: str) -> dict[str, Stored]:
         """Return what is stored below `folder`, at any depth; {} if it is absent."""
-        with self._failing("list", folder):
-            return self._backend.details(_checked(folder) if folder else "")
+        return self._ask("list", folder, self._backend.details, may_be_root=True)
 
     def stat(self, path: str) -> Stored:
         """Return what is stored at `path`; FileNotFoundError when it is not there."""
-        with self._failing("look for", path, absent_is_error=False):
-            return self._backend.stat(_checked(path))
+        return self._ask("look for", path, self._backend.stat, may_be_absent=True)
 
     def delete(self, path: str) -> None:
         """Remove `path`; an absent one is fine."""
-        with self._failing("delete", path):
-            self._backend.delete(_checked(path))
+        self._ask("delete", path, self._backend.delete)
 
     def delete_many(self, paths: Iterable[str]) -> None:
         """Remove all of these, several at once; absent ones are fine.
@@ -131,18 +134,34 @@ class Store:
 
     def delete_all(self, folder: str) -> None:
         """Remove what is below `folder`, and the folder where the store has such; an absent one is fine."""
-        with self._failing("delete", folder):
-            self._backend.delete_all(_checked(folder))
+        self._ask("delete", folder, self._backend.delete_all)
 
-    @contextmanager
-    def _failing(self, verb: str, path: str, *, absent_is_error: bool = True) -> Iterator[None]:
+    def sweep(self) -> int:
+        """Remove what killed writers left half written, which no reader sees; return how many of it."""
+        return self._ask("sweep", "", lambda _: self._backend.sweep(), may_be_root=True)
+
+    def _ask(
+        self,
+        verb: str,
+        path: str,
+        request: Callable[[str], Answer],
+        *,
+        may_be_absent: bool = False,
+        may_be_root: bool = False,
+    ) -> Answer:
+        """Return what the backend answers to a request about `path`, however often it has to be made."""
+        checked = path if may_be_root and not path else _checked(path)
+        reopen = self._backend.reopen if isinstance(self._backend, ObjectStore) else None
         try:
-            yield
+            return self._patience.ride_out(lambda: request(checked), reopen=reopen)
         except FramefleetError:
             raise
         except Exception as error:  # every fsspec implementation has errors of its own, as botocore's
-            if isinstance(error, FileNotFoundError) and not absent_is_error:
-                raise FileNotFoundError(f"{self.url_of(path)} does not exist") from None
+            trouble = trouble_of(error)
+            if isinstance(error, FileNotFoundError) and trouble == "other":
+                if may_be_absent:
+                    raise FileNotFoundError(f"{self.url_of(path)} does not exist") from None
+                trouble = "missing"  # what it is written to
             if isinstance(error, OSError) and error.errno in NO_FILE:
                 raise NoFile(
                     f"{self.url_of(path)} is no file: {error.strerror}",
@@ -150,10 +169,17 @@ class Store:
                 ) from None
             said = f"{type(error).__name__}: {error}"
             shown = public_text(said)
-            failure = StoreError(f"could not {verb} {self.url_of(path)}: {shown}", _fix(error))
-            failure.may_pass = is_transient(error)
+            failure = StoreError(f"could not {verb} {self.url_of(path)}: {shown}", FIXES[trouble])
+            failure.kind = trouble
             # A traceback would print the cause's own text.
             raise failure from (error if shown == said else None)
+
+
+def _arrived(url: str, options: dict[str, Any], outage_s: float, has_answered: bool) -> Store:
+    """Return a store that another process has sent, with connections of its own."""
+    store = Store(url, options, outage_s=outage_s)
+    store._patience.has_answered = has_answered
+    return store
 
 
 def _supported(url: str) -> str:
@@ -186,11 +212,3 @@ def _checked(path: str) -> str:
             f"{path!r} is not a path inside the output", "use names and forward slashes, without `..`"
         )
     return path
-
-
-def _fix(error: Exception) -> str:
-    if isinstance(error, PermissionError) or "credentials" in str(error).lower():
-        return "check the credentials and their rights on this output"
-    if isinstance(error, FileNotFoundError):
-        return "make the bucket first, or check its name"
-    return "check that the store can be reached and has room, then run the same command again"

@@ -35,7 +35,7 @@ def test_a_job_whose_ray_is_killed_says_so_and_loses_no_finished_row(
 ) -> None:
     rows = prompt_rows(NUM_ROWS)
     table = write_table(tmp_path / "t.parquet", rows)
-    job = write_job(tmp_path / "job.yaml", job_values(table, tmp_path / "out", recipe="tests.faults:slow"))
+    job = write_job(tmp_path / "job.yaml", job_values(table, tmp_path / "out", recipe="tests.faults:lingers"))
     render = start_render(job)
     deadline = time.monotonic() + 120
     while len(list(tmp_path.glob("out/clips/*/[!.]*.mp4"))) < 4:

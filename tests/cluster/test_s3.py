@@ -20,8 +20,9 @@ from framefleet.pipeline.errors import StoreConflict, StoreError
 from framefleet.pipeline.outputs.parts import PartWriter, committed_row_ids, find_record
 from framefleet.pipeline.outputs.records import record_schema, values_of
 from framefleet.pipeline.outputs.store import Store
+from tests.faulty_s3 import faulty_s3
 from tests.rows import record
-from tests.servers import S3Server, free_port, worse_server
+from tests.servers import S3Server, free_port
 from tests.unit.test_records import CARRIED, carried_row
 
 
@@ -91,8 +92,8 @@ def test_of_many_creates_at_once_one_wins(store: Store) -> None:
 
 
 def test_a_create_whose_answer_was_lost_is_not_taken_for_a_conflict(s3_server: S3Server) -> None:
-    with worse_server(s3_server.endpoint, lost_answers=1) as endpoint:
-        store = Store(s3_server.url, {**s3_server.storage_options, "endpoint_url": endpoint})
+    with faulty_s3(s3_server.endpoint, kind="lost", methods=frozenset({"PUT"}), count=1) as proxy:
+        store = Store(s3_server.url, {**s3_server.storage_options, "endpoint_url": proxy.endpoint})
         store.create("driver.lock", b"mine")
         with pytest.raises(StoreConflict):
             store.create("driver.lock", b"another's")
@@ -100,8 +101,8 @@ def test_a_create_whose_answer_was_lost_is_not_taken_for_a_conflict(s3_server: S
 
 
 def test_a_server_without_conditional_writes_still_refuses_what_it_sees(s3_server: S3Server) -> None:
-    with worse_server(s3_server.endpoint, conditional_writes=False) as endpoint:
-        store = Store(s3_server.url, {**s3_server.storage_options, "endpoint_url": endpoint})
+    with faulty_s3(s3_server.endpoint, kind="unconditional") as proxy:
+        store = Store(s3_server.url, {**s3_server.storage_options, "endpoint_url": proxy.endpoint})
         store.create("driver.lock", b"mine")
         with pytest.raises(StoreConflict):
             store.create("driver.lock", b"another's")
@@ -173,9 +174,8 @@ def test_a_server_that_is_gone_is_a_store_error_and_tells_no_secret() -> None:
         "key": "test",
         "secret": "very-secret",
         "endpoint_url": f"http://127.0.0.1:{free_port()}",
-        "config_kwargs": {"retries": {"mode": "standard", "max_attempts": 1}},
     }
-    store = Store("s3://bucket/run", options)
+    store = Store("s3://bucket/run", options, outage_s=0)
     for call in (
         lambda: store.read("job.json"),
         lambda: store.exists("job.json"),

@@ -157,9 +157,9 @@ def test_an_unknown_protocol_is_a_mistake_in_the_job() -> None:
 
 def test_secrets_are_in_no_text_and_no_error() -> None:
     options = {"token": "hunter22", "client_kwargs": {"aws_secret_access_key": "deep-secret"}}
-    store = Store("ftp://me:pa55word@127.0.0.1:1/run", options)
+    store = Store("ftp://me:pa55word@127.0.0.1:1/run", options, outage_s=0)
     with pytest.raises(StoreError) as caught:
-        store.read("job.json")  # unlike `write`, not tried again for 20 s
+        store.read("job.json")
     texts = [repr(store), str(store), store.url_of("x"), str(caught.value), repr(caught.value.__cause__)]
     assert store.url_of("x") == "ftp://127.0.0.1:1/run/x"
     assert not any(secret in text for text in texts for secret in ("pa55word", "hunter22", "deep-secret"))

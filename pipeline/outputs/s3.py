@@ -1,0 +1,107 @@
+"""What S3 has of its own, below fsspec: patience of its client, checksums, uploads left half done."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import re
+import socket
+import sys
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from botocore.exceptions import FlexibleChecksumError
+
+from framefleet.pipeline.outputs.trouble import DamagedUpload
+
+# One put up to S3's limit for it: it is sent again as a whole, but a conditional one is then kept to by every
+# server (Ceph's gateway heeds no condition when an upload in parts is completed), and its ETag is an MD5.
+MAX_PUT_BYTES = 5 << 30
+MD5 = re.compile("[0-9a-f]{32}")  # what the ETag of one put is, of most servers
+# `Patience` waits; below it a request, or a part of an upload, is repeated once.
+_RETRIES = {"mode": "standard", "total_max_attempts": 2}
+_RETRIES_IN_ENVIRONMENT = {"AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE"}
+# Without it a peer that is gone while we send is noticed after a quarter of an hour.
+_UNACKNOWLEDGED_MS = 30_000
+
+
+def is_s3(url: str) -> bool:
+    return url.startswith(("s3://", "s3a://"))
+
+
+def s3_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of the user's options, with what we need unless they chose it themselves.
+
+    A deep copy for every file system: botocore changes the mapping it is given.
+    """
+    chosen = copy.deepcopy(dict(options))
+    config = chosen.setdefault("config_kwargs", {})
+    if not _RETRIES_IN_ENVIRONMENT & os.environ.keys():
+        config.setdefault("retries", dict(_RETRIES))
+    config.setdefault("connector_args", {}).setdefault("socket_factory", _new_socket)
+    return chosen
+
+
+def try_once(files: Any) -> None:
+    """Let s3fs itself try once; it would multiply botocore's attempts."""
+    files.retries = 1
+
+
+def put(files: Any, place: str, content: bytes, **mode: str) -> bool:
+    """Store content by one request, which the server refuses if other bytes arrive.
+
+    Return whether its answer says that all is there. Raises DamagedUpload.
+    """
+    if len(content) >= MAX_PUT_BYTES:
+        files.pipe_file(place, content, **mode)
+        return False
+    md5 = hashlib.md5(content, usedforsecurity=False)
+    check = b64encode(md5.digest()).decode()
+    answer = files.pipe_file(place, content, chunksize=MAX_PUT_BYTES, ContentMD5=check, **mode)
+    etag = answer["ETag"].strip('"')
+    if etag == md5.hexdigest():
+        return True
+    if MD5.fullmatch(etag) and not _is_encrypted(answer) and not _is_stored(files, place, content):
+        raise DamagedUpload("other bytes are stored than were sent")
+    return False
+
+
+def _is_stored(files: Any, place: str, content: bytes) -> bool:
+    try:
+        return bool(files.cat_file(place) == content)
+    except FlexibleChecksumError:  # the checksum that was sent along is not that of what is there
+        return False
+
+
+def _is_encrypted(answer: Mapping[str, Any]) -> bool:
+    """Tell whether an object's ETag is another digest than its MD5, as with keys of KMS and of one's own."""
+    return "SSECustomerAlgorithm" in answer or answer.get("ServerSideEncryption", "AES256") != "AES256"
+
+
+def uploads_below(files: Any, root: str) -> Iterator[tuple[str, str, str, datetime]]:
+    """Yield bucket, key, id and time of uploads in parts that were begun below a root, and not ended."""
+    bucket, _, key = root.partition("/")
+    asked: dict[str, Any] = {"Bucket": bucket, "Prefix": f"{key}/" if key else ""}
+    while True:
+        said = files.call_s3("list_multipart_uploads", **asked)
+        for upload in said.get("Uploads", []):
+            yield bucket, upload["Key"], upload["UploadId"], upload["Initiated"]
+        if not said.get("IsTruncated"):
+            return
+        asked |= {"KeyMarker": said["NextKeyMarker"], "UploadIdMarker": said["NextUploadIdMarker"]}
+
+
+def abort(files: Any, bucket: str, key: str, upload: str) -> None:
+    files.call_s3("abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload)
+
+
+def _new_socket(address: tuple[Any, ...]) -> socket.socket:
+    """Return a socket for aiohttp that gives up a peer which takes nothing any more."""
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    if sys.platform == "linux":
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS)
+    return made

@@ -1,0 +1,259 @@
+"""A real S3 server behind a proxy that goes wrong: what the store rides out, tells, and never does."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import pickle
+import threading
+import time
+from base64 import b64decode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import boto3
+import pytest
+
+from framefleet.pipeline.errors import StoreConflict, StoreError
+from framefleet.pipeline.outputs import object_store, patience, s3
+from framefleet.pipeline.outputs.store import Store
+from tests.faulty_s3 import Fault, FaultyS3, faulty_s3
+from tests.servers import KEY, SECRET, S3Server, free_port
+
+FAST = {"config_kwargs": {"read_timeout": 0.5, "connect_timeout": 0.5}}
+
+
+@contextmanager
+def behind(
+    server: S3Server, *, outage_s: float = 20, **fault: object
+) -> Iterator[tuple[Store, FaultyS3, Store]]:
+    """Yield a store behind a faulty proxy, the proxy, and the same store without it."""
+    with faulty_s3(server.endpoint) as proxy:
+        store = Store(
+            f"{server.url}/run 7",
+            {**server.storage_options, "endpoint_url": proxy.endpoint, **FAST},
+            outage_s=outage_s,
+        )
+        store.exists("x")  # it has answered
+        proxy.goes_wrong(Fault(**fault))  # type: ignore[arg-type]  # by their names
+        yield store, proxy, Store(f"{server.url}/run 7", server.storage_options)
+
+
+@pytest.mark.parametrize("kind", ["refuse", "hang", "reset", "503", "500"])
+def test_every_request_rides_out_an_outage(kind: str, s3_server: S3Server, tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(b"model")
+    with behind(s3_server) as (store, proxy, direct):
+        direct.write("there", b"1")
+        calls = {
+            "read": lambda: store.read("there"),
+            "download": lambda: store.download("there", tmp_path / "there"),
+            "write": lambda: store.write("written", b"2"),
+            "create": lambda: store.create("created", b"3"),
+            "upload": lambda: store.upload("uploaded", tmp_path / "model.bin"),
+            "exists": lambda: store.exists("there"),
+            "list": lambda: store.list(""),
+            "stat": lambda: store.stat("there"),
+            "delete": lambda: store.delete("absent"),
+        }
+        ended: dict[str, object] = {}
+
+        def note(name: str) -> None:
+            try:
+                ended[name] = calls[name]()
+            except Exception as error:
+                ended[name] = error
+
+        proxy.goes_wrong(Fault(kind=kind))
+        threads = [threading.Thread(target=note, args=[name]) for name in calls]
+        for thread in threads:
+            thread.start()
+        time.sleep(1.5)
+        assert ended == {}
+        proxy.goes_wrong(Fault())
+        for thread in threads:
+            thread.join(20)
+        assert ended["read"] == b"1"
+        assert ended["exists"] is True
+        assert {name for name in calls if isinstance(ended[name], Exception)} == set()
+        assert {name: direct.read(name) for name in ("written", "created", "uploaded")} == {
+            "written": b"2",
+            "created": b"3",
+            "uploaded": b"model",
+        }
+
+
+def test_of_one_upload_in_three_that_fails_none_is_lost_and_none_is_doubled(s3_server: S3Server) -> None:
+    with behind(s3_server) as (store, proxy, direct):
+        for kind in ("lost", "503", "denied", "reset", "damaged", "halved"):
+            proxy.goes_wrong(Fault(kind=kind, share=0.33, methods=frozenset({"PUT"})))
+            for number in range(4):
+                store.create(f"clips/{kind}/{number}", f"{kind} {number}".encode())
+        assert proxy.num_faults > 0
+        proxy.goes_wrong(Fault())
+        stored = {path: direct.read(path).decode() for path in direct.list("clips")}
+        assert stored == {path: " ".join(path.split("/")[1:]) for path in stored}
+        assert len(stored) == 24
+
+
+def test_the_log_says_when_an_outage_begins_and_ends_and_not_more(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(patience, "TOLD_AFTER_S", 0.3)
+    with behind(s3_server, kind="503") as (store, proxy, _), caplog.at_level(logging.WARNING):
+        threads = [threading.Thread(target=store.write, args=[f"clips/{i}", b"x"]) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(1.5)
+        proxy.goes_wrong(Fault())
+        for thread in threads:
+            thread.join(20)
+    lines = [record.getMessage() for record in caplog.records if record.name == patience.__name__]
+    assert len(lines) == 2, lines
+    assert "does not answer since" in lines[0]
+    assert f"{s3_server.url}/run 7" in lines[0]
+    assert "answers again" in lines[1]
+
+
+def test_an_outage_beyond_the_limit_is_an_error_that_says_so(s3_server: S3Server) -> None:
+    with behind(s3_server, outage_s=1, kind="refuse") as (store, _, _):
+        started = time.monotonic()
+        with pytest.raises(StoreError, match="could not create") as caught:
+            store.create("clips/one.mp4", b"x")
+        assert time.monotonic() - started < 8
+        assert (caught.value.kind, caught.value.may_pass) == ("unreachable", True)
+        with pytest.raises(StoreError):  # the outage goes on: the next is not asked for as long again
+            store.read("clips/one.mp4")
+
+
+def test_a_store_that_never_answered_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "FIRST_ANSWER_S", 0.5)
+    options = {"key": "test", "secret": "very-secret", "endpoint_url": f"http://127.0.0.1:{free_port()}"}
+    store = Store("s3://bucket/run", options)
+    started = time.monotonic()
+    with pytest.raises(StoreError):
+        store.read("job.json")
+    assert time.monotonic() - started < 10
+
+
+def test_the_limit_travels_with_the_store(s3_server: S3Server) -> None:
+    with behind(s3_server, outage_s=0.5, kind="503") as (store, _, _):
+        elsewhere = pickle.loads(pickle.dumps(store))
+        with pytest.raises(StoreError) as caught:
+            elsewhere.read("job.json")
+        assert caught.value.kind == "unreachable"
+
+
+def test_rotated_credentials_are_picked_up(
+    s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def keep(key: str) -> None:
+        text = f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {SECRET}\n"
+        (tmp_path / "credentials").write_text(text)
+
+    keep("first")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    with faulty_s3(s3_server.endpoint, kind="unknown-key", keys=frozenset({"first"})) as proxy:
+        store = Store(s3_server.url, {"endpoint_url": proxy.endpoint})
+        store.write("job.json", b"1")
+        proxy.goes_wrong(Fault(kind="unknown-key", keys=frozenset({"second"})))
+        threading.Timer(0.5, keep, ["second"]).start()  # the one who renews them is a little late
+        store.write("job.json", b"2")
+        assert store.read("job.json") == b"2"
+
+
+@pytest.mark.parametrize("kind", ["denied", "expired"])
+def test_credentials_that_stay_refused_are_an_error_that_says_so(
+    kind: str, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "MAX_REFUSALS", 2)
+    with behind(s3_server, kind=kind) as (store, proxy, direct):
+        with pytest.raises(StoreError, match="could not write") as caught:
+            store.write("job.json", b"1")
+        assert (caught.value.kind, caught.value.may_pass) == ("refused", False)
+        assert "credentials" in caught.value.fix
+        assert proxy.num_faults == 3
+        assert direct.list("") == []
+
+
+def test_a_bucket_that_was_removed_is_missed_by_every_call(s3_server: S3Server) -> None:
+    store = Store("s3://no-such-bucket/run", s3_server.storage_options)
+    for call in (
+        lambda: store.read("job.json"),
+        lambda: store.exists("job.json"),
+        lambda: store.list("records"),
+        lambda: store.create("job.json", b"1"),
+    ):
+        with pytest.raises(StoreError) as caught:
+            call()
+        assert caught.value.kind == "missing"
+        assert "bucket" in caught.value.fix
+
+
+@pytest.mark.parametrize("kind", ["damaged", "halved"])
+def test_what_arrives_otherwise_than_it_was_sent_is_sent_again(kind: str, s3_server: S3Server) -> None:
+    with behind(s3_server, kind=kind, methods=frozenset({"PUT"}), count=1) as (store, proxy, direct):
+        store.create("clips/one.mp4", b"every byte of a clip")
+        assert proxy.num_faults == 1
+        assert direct.read("clips/one.mp4") == b"every byte of a clip"
+        with pytest.raises(StoreConflict):
+            store.create("clips/one.mp4", b"another's")
+
+
+def test_a_halved_upload_of_a_file_is_made_again(s3_server: S3Server, tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(b"weights" * 100)
+    with behind(s3_server, kind="halved", methods=frozenset({"PUT"}), count=1) as (store, _, direct):
+        store.upload("model.bin", tmp_path / "model.bin")
+        assert direct.read("model.bin") == b"weights" * 100
+
+
+def test_puts_are_sent_with_checksums(s3_server: S3Server, tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(bytes(11 << 20))
+    with behind(s3_server) as (store, proxy, direct):
+        proxy.sent.clear()
+        store.create("clips/one.mp4", b"a clip")
+        ((method, headers),) = proxy.sent  # and one request is all
+        assert method == "PUT"
+        assert b64decode(headers["Content-MD5"]) == hashlib.md5(b"a clip").digest()
+        assert headers["If-None-Match"] == "*"
+        proxy.sent.clear()
+        files, place = store._backend._at("model.bin")  # type: ignore[union-attr]  # in parts, as it is beyond 100 MB
+        files.put_file(str(tmp_path / "model.bin"), place, chunksize=5 << 20)
+        parts = [headers for method, headers in proxy.sent if method == "PUT"]
+        assert len(parts) == 3
+        assert all("x-amz-checksum-crc32" in headers for headers in parts)
+        assert direct.stat("model.bin").size == 11 << 20
+
+
+def test_uploads_left_half_done_are_swept_and_only_ours(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = boto3.client(
+        "s3",
+        endpoint_url=s3_server.endpoint,
+        aws_access_key_id=KEY,
+        aws_secret_access_key=SECRET,
+        region_name="us-east-1",
+    )
+    bucket = s3_server.url.removeprefix("s3://")
+    for key in ("run 7/clips/a", "run 7/clips/b", "run 77/clips/a"):
+        client.create_multipart_upload(Bucket=bucket, Key=key)
+    store = Store(f"{s3_server.url}/run 7", s3_server.storage_options)
+    with monkeypatch.context() as patch:
+        patch.setattr(object_store, "_LEFT_AFTER", timedelta(days=36500))  # moto begins all of them in 2010
+        assert store.sweep() == 0
+    assert store.sweep() == 2
+    left = client.list_multipart_uploads(Bucket=bucket)["Uploads"]
+    assert [upload["Key"] for upload in left] == ["run 77/clips/a"]
+
+
+def test_attempts_that_a_user_has_set_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert s3.s3_options({})["config_kwargs"]["retries"]["total_max_attempts"] == 2
+    chosen = {"config_kwargs": {"retries": {"mode": "adaptive"}}}
+    assert s3.s3_options(chosen)["config_kwargs"]["retries"] == {"mode": "adaptive"}
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "7")
+    assert "retries" not in s3.s3_options({})["config_kwargs"]

@@ -1,0 +1,232 @@
+"""A proxy before a real S3 server, that goes wrong as it is told: in a test, or as a process of its own.
+
+python -m tests.faulty_s3 --upstream http://127.0.0.1:8090 --port 8091
+curl -X POST 'http://127.0.0.1:8091/-/fault?kind=503&share=0.05&methods=PUT'
+curl -X POST 'http://127.0.0.1:8091/-/fault?kind=refuse&seconds=20'
+curl -X POST 'http://127.0.0.1:8091/-/fault?kind=none'
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import re
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+CODES = {  # answered in the place of the server
+    "500": (500, "InternalError"),
+    "503": (503, "SlowDown"),
+    "denied": (403, "AccessDenied"),
+    "expired": (400, "ExpiredToken"),
+    "unconditional": (501, "NotImplemented"),  # to requests with a condition alone
+    "unknown-key": (403, "InvalidAccessKeyId"),  # to keys that are not in `keys` alone
+}
+KINDS = {
+    "none",
+    "refuse",  # nobody listens
+    "hang",  # taken, never answered
+    "reset",
+    "lost",  # carried out, and the answer cut off
+    "damaged",  # the body arrives with another last byte
+    "halved",  # and with half its length
+    *CODES,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What goes wrong with a share of the requests of some methods, at most so many times; 0: no end of them.
+
+    seconds: after which it is over; 0: never. keys: access keys that are known.
+    """
+
+    kind: str = "none"
+    share: float = 1.0
+    methods: frozenset[str] = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})
+    count: int = 0
+    seconds: float = 0.0
+    keys: frozenset[str] = frozenset()
+
+
+class FaultyS3:
+    """What is listening. endpoint: of the proxy. num_faults: how many requests went wrong so far."""
+
+    def __init__(self, upstream: str, *, port: int = 0, host: str = "127.0.0.1") -> None:
+        self._upstream = upstream.removeprefix("http://")
+        self._address = (host, port)
+        self._lock = threading.Lock()
+        self._fault, self._since, self._num_left = Fault(), 0.0, 0
+        self.num_faults = 0
+        self.sent: list[tuple[str, dict[str, str]]] = []  # methods and headers, as they came
+        self._listen()
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://{self._address[0]}:{self._address[1]}"
+
+    def goes_wrong(self, fault: Fault) -> None:
+        """Let this go wrong from now on, and nothing else."""
+        assert fault.kind in KINDS, fault.kind
+        with self._lock:
+            was_refusing = self._fault.kind == "refuse"
+            self._fault, self._since, self._num_left = fault, time.monotonic(), fault.count
+        if fault.kind == "refuse":
+            self.close()
+            if fault.seconds:
+                threading.Timer(fault.seconds, self.goes_wrong, [Fault()]).start()
+        elif was_refusing:
+            self._listen()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def next_fault(self, request: BaseHTTPRequestHandler) -> str:
+        """Return what goes wrong with a request."""
+        with self._lock:
+            fault = self._fault
+            self.sent.append((request.command, dict(request.headers)))
+            is_over = fault.seconds and time.monotonic() - self._since > fault.seconds
+            is_spared = request.command not in fault.methods or random.random() >= fault.share
+            if is_over or is_spared or (fault.count and not self._num_left) or not _concerns(fault, request):
+                return "none"
+            self._num_left -= 1
+            self.num_faults += fault.kind != "none"
+            return fault.kind
+
+    def hangs(self) -> bool:
+        return self._fault.kind == "hang"
+
+    def _listen(self) -> None:
+        self._server = _Server(self._address, _handler(self, self._upstream))
+        self._address = self._address[0], self._server.server_port
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+
+@contextmanager
+def faulty_s3(upstream: str, **fault: Any) -> Iterator[FaultyS3]:
+    """Yield a proxy that goes wrong like that; see Fault."""
+    server = FaultyS3(upstream)
+    server.goes_wrong(Fault(**fault))
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False  # what hangs
+    request_queue_size = 128
+
+
+def _concerns(fault: Fault, request: BaseHTTPRequestHandler) -> bool:
+    if fault.kind == "unconditional":
+        return "If-None-Match" in request.headers
+    if fault.kind == "unknown-key":
+        key = re.search(r"Credential=([^/]+)/", request.headers.get("Authorization", ""))
+        return key is None or key[1] not in fault.keys
+    return True
+
+
+def _handler(proxy: FaultyS3, upstream: str) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def pass_on(self) -> None:
+            if self.path.startswith("/-/fault"):
+                self._be_told()
+                return
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            kind = proxy.next_fault(self)
+            if kind in CODES:
+                self._answer_code(*CODES[kind])
+            elif kind in ("reset", "refuse"):  # refused: on a connection that was open before
+                self._cut()
+            elif kind == "hang":
+                while proxy.hangs():
+                    time.sleep(0.05)
+                self._cut()
+            else:
+                self._fetch(body, kind)
+
+        def _fetch(self, body: bytes, kind: str) -> None:
+            if kind == "damaged" and body:
+                body = body[:-1] + bytes([body[-1] ^ 1])
+            if kind == "halved":
+                body = body[: len(body) // 2]
+            headers = dict(self.headers) | ({"Content-Length": str(len(body))} if body else {})
+            connection = HTTPConnection(upstream, timeout=60)
+            try:
+                connection.request(self.command, self.path, body, headers)
+                answer = connection.getresponse()
+                content = answer.read()
+            except (OSError, HTTPException):  # the server is gone
+                self._cut()
+                return
+            finally:
+                connection.close()
+            if kind == "lost":
+                self._cut()
+            else:
+                self._answer(answer.status, dict(answer.getheaders()), content)
+
+        def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
+            self.send_response_only(status)
+            for name, value in headers.items():
+                if name.lower() not in ("connection", "transfer-encoding"):
+                    self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def _answer_code(self, status: int, code: str) -> None:
+            content = f"<Error><Code>{code}</Code><Message>as told</Message></Error>".encode()
+            headers = {"Content-Length": str(len(content)), "Content-Type": "application/xml"}
+            self._answer(status, headers, b"" if self.command == "HEAD" else content)
+
+        def _cut(self) -> None:
+            """Close with a reset, and without an answer."""
+            self.close_connection = True
+            with suppress(OSError):
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+        def _be_told(self) -> None:
+            asked = {name: values[-1] for name, values in parse_qs(urlsplit(self.path).query).items()}
+            told: dict[str, Any] = {"kind": asked.get("kind", "none")}
+            told |= {name: frozenset(asked[name].split(",")) for name in ("methods", "keys") if name in asked}
+            told |= {name: float(asked[name]) for name in ("share", "seconds") if name in asked}
+            told |= {name: int(asked[name]) for name in ("count",) if name in asked}
+            self._answer(200, {"Content-Length": "0"}, b"")
+            threading.Thread(target=proxy.goes_wrong, args=[Fault(**told)], daemon=True).start()
+
+        do_PUT = do_GET = do_HEAD = do_POST = do_DELETE = pass_on
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    return Handler
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser.add_argument("--upstream", required=True)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0)
+    asked = parser.parse_args()
+    proxy = FaultyS3(asked.upstream, port=asked.port, host=asked.host)
+    print(f"at {proxy.endpoint}", flush=True)
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""File systems that lack something: no hard links, no room, no right to write, or the folder itself."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from framefleet.pipeline.errors import StoreConflict, StoreError
+from framefleet.pipeline.outputs import folder
+from framefleet.pipeline.outputs.store import Store
+
+
+@contextmanager
+def mounted(at: Path, *options: str) -> Iterator[Path]:
+    """Mount a file system for as long as the block runs; skip the test where that is not allowed."""
+    at.mkdir()
+    done = subprocess.run(["mount", *options, str(at)], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"cannot mount here: {done.stderr.strip()}")
+    try:
+        yield at
+    finally:
+        subprocess.run(["umount", "--lazy", str(at)], check=True)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB."""
+    with mounted(tmp_path / "small", "-t", "tmpfs", "-o", "size=1m", "tmpfs") as place:
+        yield place
+
+
+@pytest.fixture(params=["refused", "exfat"])
+def without_links(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """A folder where os.link is refused: by this process, and by a file system that has no links."""
+    if request.param == "refused":
+
+        def refuse(*_: object) -> None:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+        monkeypatch.setattr(os, "link", refuse)
+        yield tmp_path
+        return
+    if not shutil.which("mkfs.exfat"):
+        pytest.skip("needs mkfs.exfat")
+    image = tmp_path / "image"
+    with open(image, "wb") as file:
+        file.truncate(16 << 20)
+    subprocess.run(["mkfs.exfat", str(image)], check=True, capture_output=True)
+    kind = "exfat-fuse" if shutil.which("mount.exfat-fuse") else "exfat"
+    with mounted(tmp_path / "exfat", "-t", kind, "-o", "loop", str(image)) as place:
+        yield place
+
+
+def test_without_hard_links_of_many_creates_one_wins(without_links: Path) -> None:
+    store = Store(str(without_links / "out"))
+    conflicts: list[int] = []
+
+    def create(number: int) -> None:
+        try:
+            store.create("driver.lock", b"%d" % number)
+        except StoreConflict:
+            conflicts.append(number)
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(conflicts) == 15
+    assert int(store.read("driver.lock")) not in conflicts
+    store.create("driver.lock", store.read("driver.lock"))
+    assert os.listdir(without_links / "out") == ["driver.lock"]
+
+
+def test_without_hard_links_what_a_killed_creator_claimed_is_free_again(
+    without_links: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder, "_CLAIM_S", 0.2)
+    claim = without_links / f"{folder.TEMPORARY}claim-job.json"
+    claim.touch()
+    os.utime(claim, (0, time.time() - 60))
+    store = Store(str(without_links))
+    store.create("job.json", b"1")
+    assert store.read("job.json") == b"1"
+    assert not claim.exists()
+
+
+def test_a_full_disk_is_an_error_that_says_so_and_leaves_nothing(small: Path) -> None:
+    store = Store(str(small / "out"))
+    store.write("clips/one.mp4", bytes(600_000))
+    for call in (store.create, store.write):
+        with pytest.raises(StoreError, match="No space left") as caught:
+            call("clips/two.mp4", bytes(600_000))
+        assert (caught.value.kind, caught.value.may_pass) == ("full", False)
+        assert "make room" in caught.value.fix
+    assert os.listdir(small / "out" / "clips") == ["one.mp4"]
+    store.delete("clips/one.mp4")
+    store.create("clips/two.mp4", bytes(600_000))
+    assert store.list("clips") == ["clips/two.mp4"]
+
+
+def test_a_read_only_folder_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with mounted(tmp_path / "out", "-t", "tmpfs", "-o", "size=1m", "tmpfs") as place:
+        store = Store(str(place))
+        store.write("job.json", b"{}")
+        subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+        with pytest.raises(StoreError, match="Read-only file system") as caught:
+            store.create("clips/one.mp4", b"1")
+        assert caught.value.kind == "refused"
+        assert store.read("job.json") == b"{}"
+
+
+def test_an_output_that_is_removed_is_not_begun_anew(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "out"))
+    store.write("job.json", b"{}")
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(StoreError, match="the folder was removed") as caught:
+        store.create("clips/one.mp4", b"1")
+    assert caught.value.kind == "missing"
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_killed_writers_left_is_swept_and_what_is_being_written_is_not(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "out"))
+    assert store.sweep() == 0
+    store.write("clips/ab/one.mp4", b"1")
+    left, fresh = (tmp_path / "out" / "clips" / "ab" / f".framefleet-{name}" for name in ("left", "fresh"))
+    for file in (left, fresh):
+        file.write_bytes(b"half")
+    os.utime(left, (0, time.time() - 3600))
+    assert store.sweep() == 1
+    assert sorted(os.listdir(left.parent)) == [fresh.name, "one.mp4"]
