@@ -86,6 +86,8 @@ class Storm:
         return self._rig.start_driver(job, driver.host if driver and stays else self._chance.choice(up))
 
     def _strike(self) -> None:
+        if not self._rig.begun():
+            self._last_s = self._now()  # before, there is nothing to lose
         if self._next is None or self._now() < self._last_s + self._next[0]:
             return
         name, at_s = self._next[1], time.time()
