@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=SystemRandom().getrandbits(32), help="of all chance")
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--faults", type=int, default=60)
-    parser.add_argument("--gap", type=float, default=30, help="longest between two faults, in seconds")
+    parser.add_argument("--gap", type=float, default=12, help="longest between two faults, in seconds")
     asked = parser.parse_args()
     if missing := why_not():
         sys.exit(missing)
