@@ -210,7 +210,7 @@ def test_a_driver_that_is_killed_while_it_takes_records_back_leaves_no_wrong_one
     monkeypatch.setattr(Committer, "flush_due", lambda committer, now: committer.flush())  # many small parts
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         _die_after(num_changes, patched)
-        run(3, {10: "equal", 20: "differs"})
+        run(4, {10: "equal", 20: "differs"})
     with DriverLock(store) as lock:
         finish_withdrawal(store, lock)
     left = [record["row_id"] for record in all_columns(store, "records").to_pylist()]
