@@ -196,6 +196,8 @@ class Driver:
         for row_id in report.handed_back:
             self._dispatcher.put_back(worker, [row_id])
             self._tally.returned(worker)
+        for remark in report.remarks:
+            log.warning("%s: %s", worker, remark)
         if report.is_leaving:
             self._leave(worker, "it was told to end")
 

@@ -30,6 +30,7 @@ from framefleet.cluster.messages import (
     WorkerReport,
     WorkerSetup,
 )
+from framefleet.cluster.remarks import Remarks
 from framefleet.pipeline.errors import RowError, StoreConflict, StoreError
 from framefleet.pipeline.guards.public import public_text
 from framefleet.pipeline.model.environment import source_fingerprint
@@ -39,9 +40,8 @@ from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
 from framefleet.pipeline.render.audit.audited import Audited, kind_of
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.render.half_done.half_done import HalfDone
-
     from framefleet.pipeline.model.model import Model
+    from framefleet.pipeline.render.half_done.half_done import HalfDone
     from framefleet.pipeline.render.renderer import Renderer
 
 log = logging.getLogger(__name__)
@@ -75,6 +75,7 @@ class Worker:
         self._keeper = Keeper(
             setup.store, self._kept, every_s=setup.checkpoint_every_s, num_threads=self._num_writers
         )
+        self._remarks = Remarks()
         self._was_told_to_end = False
         self._told_lengths = False
         self._loaded = threading.Event()
@@ -90,6 +91,7 @@ class Worker:
         if self._render is None:
             check_encoder(self._setup.media)
             self._heed_sigterm()
+            self._remarks.listen()
             # torch's number of threads belongs to the thread that renders: the model is loaded there too.
             self._render = threading.Thread(target=self._run, name="render", daemon=True)
             self._render.start()
@@ -131,6 +133,7 @@ class Worker:
                 saved=tuple(self._saved),
                 handed_back=tuple(self._handed_back),
                 is_leaving=self._was_told_to_end,
+                remarks=self._remarks.take(),
                 prompt_lengths=self._news_of_lengths(),
                 num_remembered=self._renderer.num_remembered if self._renderer else 0,
                 **self._times(),
@@ -208,7 +211,7 @@ class Worker:
         with self._news:
             with renderer.idle.waiting("rows"):
                 self._news.wait_for(lambda: self._inbox or renderer.num_active or self._is_drained)
-            taken = []
+            taken: list[Assignment] = []
             while self._inbox and renderer.num_active + len(taken) < renderer.capacity:
                 taken.append(self._inbox.popleft())
             self._attempts |= {assignment.row_id: assignment.attempt for assignment in taken}

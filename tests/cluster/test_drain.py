@@ -41,18 +41,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, ray_cluster: str) -> d
     return frames_of(folder)
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
-)
 def test_rows_in_mid_clip_go_on_where_they_were(
-    number: int, code: int, tmp_path: Path, ray_cluster: str, undisturbed: dict[str, str]
+    tmp_path: Path, ray_cluster: str, undisturbed: dict[str, str]
 ) -> None:
     job = slow_job(tmp_path, ROWS, ray_cluster)
     process = start_render(job)
     wait_until(lambda: is_in_mid_clip(tmp_path), process)
-    os.kill(process.pid, number)
+    os.kill(process.pid, signal.SIGTERM)
     printed, _ = process.communicate(timeout=60)
-    assert process.returncode == code, printed
+    assert process.returncode == 143, printed
     assert f"hint: to go on: framefleet render {job}" in printed
     kept = len(checkpoints(tmp_path))
     assert 1 <= kept <= 2, "one of each worker, unless it was between two"
