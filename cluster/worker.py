@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import signal
 import socket
 import threading
 import traceback
@@ -31,6 +30,7 @@ from framefleet.cluster.messages import (
     WorkerSetup,
 )
 from framefleet.cluster.remarks import Remarks
+from framefleet.cluster.stop import Notice
 from framefleet.pipeline.errors import RowError, StoreConflict, StoreError
 from framefleet.pipeline.guards.public import public_text
 from framefleet.pipeline.model.environment import source_fingerprint
@@ -76,7 +76,7 @@ class Worker:
             setup.store, self._kept, every_s=setup.checkpoint_every_s, num_threads=self._num_writers
         )
         self._remarks = Remarks()
-        self._was_told_to_end = False
+        self._notice = Notice()
         self._told_lengths = False
         self._loaded = threading.Event()
         self._renderer: Renderer | None = None
@@ -90,7 +90,7 @@ class Worker:
         """
         if self._render is None:
             check_encoder(self._setup.media)
-            self._heed_sigterm()
+            self._notice.heed()
             self._remarks.listen()
             # torch's number of threads belongs to the thread that renders: the model is loaded there too.
             self._render = threading.Thread(target=self._run, name="render", daemon=True)
@@ -132,7 +132,7 @@ class Worker:
                 audited=tuple(self._audited),
                 saved=tuple(self._saved),
                 handed_back=tuple(self._handed_back),
-                is_leaving=self._was_told_to_end,
+                is_leaving=self._notice.is_given,
                 remarks=self._remarks.take(),
                 prompt_lengths=self._news_of_lengths(),
                 num_remembered=self._renderer.num_remembered if self._renderer else 0,
@@ -174,8 +174,7 @@ class Worker:
             )
             self._renderer = renderer
             self._loaded.set()
-            while not self._is_drained:
-                self._take(renderer)
+            while self._take(renderer):
                 self._deliver(renderer.step(), renderer)
                 self._keeper.look(renderer)
             self._hand_back(renderer)
@@ -206,17 +205,23 @@ class Worker:
         self._doing = "loading the model"
         return load(self._setup.model, self._setup.model_files)
 
-    def _take(self, renderer: Renderer) -> None:
-        """Give the renderer as many rows as it can work on; wait for one when it has none."""
+    def _take(self, renderer: Renderer) -> bool:
+        """Give the renderer as many rows as it can work on; wait for one when it has none.
+
+        Return whether to go on.
+        """
         with self._news:
             with renderer.idle.waiting("rows"):
                 self._news.wait_for(lambda: self._inbox or renderer.num_active or self._is_drained)
+            if self._is_drained:
+                return False
             taken: list[Assignment] = []
             while self._inbox and renderer.num_active + len(taken) < renderer.capacity:
                 taken.append(self._inbox.popleft())
             self._attempts |= {assignment.row_id: assignment.attempt for assignment in taken}
         for assignment in taken:
             self._submit(assignment, renderer)
+        return True
 
     def _submit(self, assignment: Assignment, renderer: Renderer) -> None:
         checkpoint = None
@@ -281,15 +286,6 @@ class Worker:
                 self._attempts.pop(row_id, None)
                 self._handed_back.append(row_id)
             self._news.notify_all()
-
-    def _heed_sigterm(self) -> None:
-        """Have the driver told of SIGTERM, who then drains this worker. What sends it kills later on."""
-
-        def note(_number: int, _frame: object) -> None:
-            self._was_told_to_end = True  # and no more here: other code of this thread may hold any lock
-
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, note)
 
     def _report_audits(self, audited: Sequence[Audited]) -> None:
         with self._news:
