@@ -10,7 +10,7 @@ import os
 import re
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
@@ -31,7 +31,7 @@ from framefleet.pipeline.model.environment import source_fingerprint
 
 log = logging.getLogger(__name__)
 
-NODE_S = 5.0  # for an answer that takes a millisecond
+NODES_S = 5.0  # a worker answers within the second that one `exchange` takes
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -83,7 +83,7 @@ class _Slot:
     num_starts: int = 0
     num_failed_starts: int = 0
     is_ready: bool = False
-    node_id: str | None = None  # once it is ready
+    node_id: str | None = None  # asked for once nodes drain
     is_leaving: bool = False
 
     @property
@@ -184,6 +184,7 @@ class Fleet:
         if not self._draining.nodes:
             return []
         staying = [slot for slot in self._slots.values() if slot.is_ready and not slot.is_leaving]
+        _ask_nodes([slot for slot in staying if slot.node_id is None])
         leaving = [slot for slot in staying if slot.node_id in self._draining.nodes]
         for slot in leaving:
             slot.is_leaving = True
@@ -215,7 +216,6 @@ class Fleet:
         if isinstance(answer, Hello):
             check_hello(worker, answer)
             slot.is_ready, slot.num_failed_starts = True, 0
-            slot.node_id = _node_of(slot.actor)
             return Ready(worker, answer)
         return Reported(worker, answer)
 
@@ -241,13 +241,13 @@ class Fleet:
             )
 
 
-def _node_of(actor: Any) -> str | None:
-    """Return where an actor runs that has just answered."""
-    try:
-        node_id: str = ray.get(actor.__ray_call__.remote(_own_node), timeout=NODE_S)
-    except RayError:  # it has died since: told elsewhere
-        return None
-    return node_id
+def _ask_nodes(slots: Sequence[_Slot]) -> None:
+    """Find out on which nodes these run; not of those that do not answer soon."""
+    asked = {slot.actor.__ray_call__.remote(_own_node): slot for slot in slots}
+    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=NODES_S) if asked else ([], [])
+    for ref in answered:
+        with suppress(RayError):  # it died: told elsewhere
+            asked[ref].node_id = ray.get(ref)
 
 
 def _own_node(_: Any) -> str:

@@ -234,12 +234,14 @@ class Worker:
         renderer.submit(assignment.request, assignment.row_id, checkpoint)
 
     def _hand_back(self, renderer: Renderer) -> None:
-        """Take rows to where they can be left, and give up all that are not done."""
+        """Take rows to where they can be left, give up all that are not done, and wait until all is stored."""
         with self._news:
             self._handed_back += [assignment.row_id for assignment in self._inbox]
             self._inbox.clear()
             self._news.notify_all()
         self._deliver(renderer.drain(), renderer)
+        with renderer.idle.waiting("uploads"), self._news:
+            self._news.wait_for(lambda: not self._attempts)
 
     def _write(self) -> None:
         while True:
