@@ -234,7 +234,7 @@ class Worker:
         renderer.submit(assignment.request, assignment.row_id, checkpoint)
 
     def _hand_back(self, renderer: Renderer) -> None:
-        """Take rows to where they can be left, give up all that are not done, and wait until all is stored."""
+        """Take rows to where they can be left, and give them up, until all is stored."""
         with self._news:
             self._handed_back += [assignment.row_id for assignment in self._inbox]
             self._inbox.clear()
