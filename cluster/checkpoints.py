@@ -24,7 +24,7 @@ def checkpoint_path(row_id: str) -> str:
     return f"{CHECKPOINTS}/{row_id}.safetensors"
 
 
-class Checkpoints:
+class HalfDoneRows:
     """The rows that have one. Deletes beside whoever asks for it."""
 
     def __init__(self, store: Store) -> None:
