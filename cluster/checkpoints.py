@@ -25,7 +25,7 @@ def checkpoint_path(row_id: str) -> str:
 
 
 class HalfDoneRows:
-    """The rows that have one. Deletes beside whoever asks for it."""
+    """The rows that have a checkpoint. Deletes beside whoever asks for it."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
