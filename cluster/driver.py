@@ -10,7 +10,7 @@ from itertools import islice
 
 import pyarrow as pa
 
-from framefleet.cluster.checkpoints import Checkpoints
+from framefleet.cluster.checkpoints import HalfDoneRows
 from framefleet.cluster.commit import Committer
 from framefleet.cluster.dispatcher import Dispatcher, GivenUp, LeaseSize
 from framefleet.cluster.drain import wait_for_rows
@@ -59,7 +59,7 @@ class Driver:
         self._committer = Committer(work.setup, carried, work.index, work.lock, run=work.run)
         self._apart: set[str] = set()  # kinds of rows that differed in company
         self._again: set[str] = set()  # rows that had a record, and wait for the next pass over the table
-        self._checkpoints = Checkpoints(work.setup.store)
+        self._checkpoints = HalfDoneRows(work.setup.store)
         self._leaving: set[str] = set()  # workers that are to hand back their rows
         self._has_failed = False
         self._attention: dict[str, str] = {}
@@ -218,6 +218,8 @@ class Driver:
         for row_id in report.handed_back:
             self._dispatcher.put_back(worker, [row_id])
             self._tally.returned(worker)
+        for remark in report.remarks:
+            log.warning("%s: %s", worker, remark)
         if report.is_leaving:
             self._leave(worker, "it was told to end")
 
