@@ -71,6 +71,8 @@ class HandOver:
 
     def _check(self, found: RowCheckpoint, row: RenderRow) -> None:
         """Raise ValueError for a checkpoint of another row, or by what gives other bits."""
+        if obstacle := self._obstacle():
+            raise ValueError(obstacle)
         here = (row.row_id, self._model.digest, _build(), surroundings(self._model, self._batching))
         there = (found.row_id, found.model, found.build, found.surroundings)
         names = ("row", "model", "build of framefleet", "machine, libraries or numerics")

@@ -206,8 +206,7 @@ def _size(leaf: Any) -> Hashable:
         return tuple(leaf.shape), leaf.dtype
     if isinstance(leaf, list | tuple):
         return tuple(map(_size, leaf))
-    plain: Hashable = leaf if isinstance(leaf, bool | str) else type(leaf)
-    return plain
+    return leaf if isinstance(leaf, bool | str) else (type(leaf),)
 
 
 def _value(leaf: Any) -> Any:
