@@ -13,7 +13,7 @@ from ray.util.placement_group import NODE_ID_LABEL_KEY
 from framefleet.cluster.messages import Assignment, Hello, Loading, WorkerReport, WorkerSetup
 
 
-class Worker:
+class Actor:
     """One process with one worker, whose `start` and `exchange` it passes on. `ps` shows its name."""
 
     def __init__(self, worker_class: type[Any], setup: WorkerSetup) -> None:
@@ -63,7 +63,7 @@ class Actors:
 
     def __init__(self, options: dict[str, Any], worker_class: type[Any], setup: WorkerSetup) -> None:
         self._options, self._worker_class, self._setup = options, worker_class, setup
-        self._class = ray.remote(Worker)  # once: each is a pickle that the cluster keeps
+        self._class = ray.remote(Actor)  # once: each is a pickle that the cluster keeps
         self._calls: dict[Any, Slot] = {}  # by object ref
 
     def make(self, slot: Slot, *, now: float, but: Collection[str]) -> None:

@@ -25,11 +25,11 @@ from framefleet.cluster.connection import connect
 from framefleet.cluster.events import Event, Lost, Ready, Reported, Starting
 from framefleet.cluster.hosts import Hosts
 from framefleet.cluster.listening import Listening
-from framefleet.cluster.losses import Loss, loss_of
+from framefleet.cluster.losses import Cause, cause_of_loss
 from framefleet.cluster.machines import Machines
 from framefleet.cluster.messages import Assignment, Hello, Loading, WorkerSetup
 from framefleet.cluster.settings import FaultPolicy, FleetSettings
-from framefleet.cluster.shares import in_words, shares
+from framefleet.cluster.shares import machines_in_words, shares
 from framefleet.cluster.ship import modules_to_ship
 from framefleet.cluster.worker import Worker
 from framefleet.pipeline.errors import FleetError
@@ -110,9 +110,9 @@ class Fleet:
         """The worker has done a row: what went wrong before says nothing any more."""
         self._hosts.done(self._slots[worker].name)
 
-    def end(self, worker: str, loss: Loss) -> Lost:
+    def end(self, worker: str, cause: Cause) -> Lost:
         """End a worker that is of no use any more; say so to `replace` as of one that was lost."""
-        return self._lose(self._slots[worker], loss)
+        return self._lose(self._slots[worker], cause)
 
     def replace(self, lost: Lost, *, is_explained: bool) -> None:
         """Have another process in its place, if that may help. is_explained: a row was given up for it."""
@@ -172,7 +172,7 @@ class Fleet:
                 wanted,
                 has_room,
                 self._shares,
-                in_words(self._machines.alive),
+                machines_in_words(self._machines.alive),
             )
 
     def _start(self, slot: Slot) -> None:
@@ -214,17 +214,17 @@ class Fleet:
         try:
             check_hello(self._at(slot), hello)
         except FleetError as error:
-            return self._lose(slot, Loss(reason=error.problem, kind="refused", error=error))
+            return self._lose(slot, Cause(reason=error.problem, kind="refused", error=error))
         slot.state = "ready"
         at = (slot.host, slot.name) if slot.host else (slot.name,)
         return Ready(slot.worker, hello, at)
 
     def _failed(self, slot: Slot, error: RayError) -> Lost:
-        loss = loss_of(error, is_ready=slot.state == "ready")
-        machine = self._machines.find(address=loss.address)
+        cause = cause_of_loss(error, is_ready=slot.state == "ready")
+        machine = self._machines.find(address=cause.address)
         if machine and slot.host is None:  # it ended before it could say where it was
             self._hosts.placed(slot.name, machine.node_id, machine.name)
-        return self._lose(slot, loss)
+        return self._lose(slot, cause)
 
     def _silent(self) -> list[Lost]:
         """Give up the workers that have not answered for too long."""
@@ -232,10 +232,10 @@ class Fleet:
         for slot in self._actors.asked():
             if slot.state == "loading" and now - slot.since > self._settings.ready_timeout_s:
                 reason = f"its model was not loaded after {now - slot.since:.0f} s (fleet.ready_timeout_s)"
-                lost.append(self._lose(slot, Loss(reason=reason, kind="machine")))
+                lost.append(self._lose(slot, Cause(reason=reason, kind="machine")))
             elif now - slot.asked_at > self._patience_s(slot):
                 reason = f"it has not answered for {now - slot.asked_at:.0f} s"
-                lost.append(self._lose(slot, Loss(reason=reason, kind="silent")))
+                lost.append(self._lose(slot, Cause(reason=reason, kind="silent")))
         return lost
 
     def _patience_s(self, slot: Slot) -> float:
@@ -246,14 +246,14 @@ class Fleet:
             return max(LOADING_SILENCE_S, self._settings.silence_s)
         return self._settings.silence_s
 
-    def _lose(self, slot: Slot, loss: Loss) -> Lost:
-        reason = public_text(loss.reason)
+    def _lose(self, slot: Slot, cause: Cause) -> Lost:
+        reason = public_text(cause.reason)
         log.warning("%s is lost: %s", self._at(slot), reason)
         self._connection.keep_logs = True
         self._forget(slot)
         self._losses[slot.worker] = slot
         return Lost(
-            worker=slot.worker, reason=reason, kind=loss.kind, suspects=loss.suspects, error=loss.error
+            worker=slot.worker, reason=reason, kind=cause.kind, suspects=cause.suspects, error=cause.error
         )
 
     def _forget(self, slot: Slot) -> None:
@@ -302,7 +302,7 @@ class Fleet:
         raise FleetError(
             f"no worker was ready for {waited_s:.0f} s: {states['pending']} wait for a machine, "
             f"{states['loading']} load the model, {states['to start']} rest after a fault; each asks for "
-            f"{self._shares}, the cluster has {in_words(self._machines.alive)}",
+            f"{self._shares}, the cluster has {machines_in_words(self._machines.alive)}",
             "lower fleet.gpus_per_worker or fleet.cpus_per_worker, or raise fleet.ready_timeout_s",
         )
 

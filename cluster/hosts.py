@@ -19,7 +19,7 @@ from framefleet.pipeline.errors import FramefleetError
 # died: the process ended, or hung, and its rows may be why. machine: what no row does to it.
 # refused: every further start there would say the same, as without the model's files.
 # silent: out of reach, it may live on. gone: the machine itself, and the next may be better.
-Kind = Literal["died", "machine", "refused", "silent", "gone"]
+LossKind = Literal["died", "machine", "refused", "silent", "gone"]
 
 REST_S = 1.0  # after a first fault, then twice as long each time
 MAX_REST_S = 60.0
@@ -36,13 +36,13 @@ class _Streak:
     deaths: int = 0
     since: int = 0
 
-    def add(self, kind: Kind, *, is_explained: bool, num_done: int) -> None:
+    def add(self, kind: LossKind, *, is_explained: bool, num_done: int) -> None:
         if not self.deaths:
             self.since = num_done
         self.deaths += 1
         self.faults += kind != "died" or not is_explained
 
-    def is_over(self, kind: Kind, policy: FaultPolicy, *, num_done: int) -> bool:
+    def is_over(self, kind: LossKind, policy: FaultPolicy, *, num_done: int) -> bool:
         """Tell whether this is enough. num_done: rows of all machines."""
         if kind == "refused" or policy.despairs(self.deaths):
             return True
@@ -94,7 +94,7 @@ class Hosts:
         worker: str,
         reason: str,
         *,
-        kind: Kind,
+        kind: LossKind,
         now: float,
         is_explained: bool = False,
         error: FramefleetError | None = None,

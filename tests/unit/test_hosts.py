@@ -7,13 +7,13 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from framefleet.cluster.hosts import MAX_REST_S, SILENT_REST_S, Hosts, Kind
+from framefleet.cluster.hosts import MAX_REST_S, SILENT_REST_S, Hosts, LossKind
 from framefleet.cluster.settings import FaultPolicy
 from framefleet.pipeline.errors import ModelError
 
 
 def fault(
-    hosts: Hosts, worker: str, host: str, kind: Kind = "machine", *, now: float = 0.0, **more: bool
+    hosts: Hosts, worker: str, host: str, kind: LossKind = "machine", *, now: float = 0.0, **more: bool
 ) -> bool:
     """Let the worker begin there and fail; return whether it is started again."""
     hosts.placed(worker, host, f"machine {host}")
@@ -117,7 +117,7 @@ KINDS = st.sampled_from(["died", "machine", "silent", "gone"])
 
 @given(st.lists(st.tuples(st.sampled_from("vw"), st.sampled_from("ab"), KINDS, st.booleans()), max_size=60))
 def test_what_is_no_longer_used_stays_so_and_something_was_wrong_with_it(
-    events: list[tuple[str, str, Kind, bool]],
+    events: list[tuple[str, str, LossKind, bool]],
 ) -> None:
     hosts, in_a_row = Hosts(FaultPolicy()), Counter[str]()
     for worker, host, kind, goes_well in events:
