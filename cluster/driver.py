@@ -156,7 +156,7 @@ class Driver:
         pace = self._dispatcher.seconds_per_row(worker, rows) if is_known else None
         if report.still_s <= self._work.faults.longest_still_s(pace, num_rows=setup.batching.max_rows):
             return None
-        reason = f"it hung: no progress for {report.still_s:.0f} s with {', '.join(rows) or 'no row'}"
+        reason = f"it hung: no progress for {report.still_s:.0f} s with {len(rows)} rows"
         return fleet.end(worker, Cause(reason=reason, kind="died", suspects=rows))
 
     def _finish(self, worker: str, rendered: StoredRow) -> None:
