@@ -48,6 +48,17 @@ def test_one_bad_worker_among_good_ones_is_not_replaced_and_its_machine_goes_on(
     assert hosts.unused == ("bad is no longer used: CUDA error",)
 
 
+def test_faults_of_several_workers_in_turn_do_not_end_one_while_others_are_sound() -> None:
+    hosts = Hosts(FaultPolicy())
+    for worker in "stuvwxyz":
+        hosts.placed(worker, "a", "machine a")
+    assert all(fault(hosts, worker, "a") for worker in "stuvwx")
+    assert not hosts.unused
+    assert fault(hosts, "y", "a")
+    assert fault(hosts, "z", "a")
+    assert hosts.is_blocked("a"), "none of them is sound any more"
+
+
 def test_what_every_start_there_would_say_again_blocks_the_machine_at_once() -> None:
     hosts = Hosts(FaultPolicy())
     hosts.placed("good", "a", "machine a")
