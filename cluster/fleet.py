@@ -90,8 +90,10 @@ class Fleet:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if not self._connection.is_lost:
-                for slot in self._slots.values():
+            for slot in self._slots.values():
+                if self._connection.is_lost:
+                    slot.actor.__ray_terminate__.remote()  # goes to the worker itself, and `kill` to the head
+                else:
                     ray.kill(slot.actor)
         finally:
             self._stack.__exit__(kind, error, trace)
