@@ -45,6 +45,7 @@ class Slot:
     asked_at: float = 0.0
     num_starts: int = 0
     host: str | None = None
+    has_rendered: bool = False
     starts_at: float = 0.0
     avoids_until: float = 0.0  # then a machine that rests now may have it too
     actor: Any = None
@@ -69,7 +70,7 @@ class Actors:
     def make(self, slot: Slot, *, now: float, but: Collection[str]) -> None:
         """Have a process for the slot on a machine that is none of these, when there is room; ask where."""
         slot.num_starts += 1
-        slot.state, slot.since, slot.host = "pending", now, None
+        slot.state, slot.since, slot.host, slot.has_rendered = "pending", now, None, False
         where = {NODE_ID_LABEL_KEY: f"!in({', '.join(but)})"} if but else None
         options = self._options | {"label_selector": where}
         slot.actor = self._class.options(**options).remote(self._worker_class, self._setup)

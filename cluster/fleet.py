@@ -38,7 +38,7 @@ from framefleet.pipeline.model.environment import source_fingerprint
 
 log = logging.getLogger(__name__)
 
-# While a model loads, one call into a library may keep all of Python waiting.
+# Until a first row is done libraries are loaded, in calls that may keep all of Python waiting.
 LOADING_SILENCE_S = 120.0
 
 
@@ -110,6 +110,7 @@ class Fleet:
 
     def rendered(self, worker: str) -> None:
         """The worker has done a row: what went wrong before says nothing any more."""
+        self._slots[worker].has_rendered = True
         self._hosts.done(self._slots[worker].name)
 
     def end(self, worker: str, cause: Cause) -> Lost:
@@ -244,7 +245,7 @@ class Fleet:
         """Return how long a call may go unanswered."""
         if slot.state == "pending":
             return math.inf  # there may be no room for it yet
-        if slot.state == "loading":
+        if not slot.has_rendered:
             return max(LOADING_SILENCE_S, self._settings.silence_s)
         return self._settings.silence_s
 
