@@ -19,7 +19,7 @@ from queue import Queue
 from typing import TYPE_CHECKING, Any
 
 import framefleet
-from framefleet.cluster.blame import verdict_on
+from framefleet.cluster.blame import culprit_of
 from framefleet.cluster.keeper import Keeper
 from framefleet.cluster.messages import (
     Assignment,
@@ -318,13 +318,13 @@ class Worker:
 
 
 def _failed(row_id: str, error: Exception, text: str) -> Failed:
-    verdict = verdict_on(error)
+    culprit = culprit_of(error)
     return Failed(
         row_id=row_id,
         error_type=type(error).__name__,
         message=public_text(str(error)),
         traceback=public_text(text),
         is_final=isinstance(error, RowError),
-        blame=verdict.blame,
-        why=verdict.reason,
+        blame=culprit.blame,
+        why=culprit.reason,
     )
