@@ -13,7 +13,7 @@ from ray.util.placement_group import NODE_ID_LABEL_KEY
 from framefleet.cluster.messages import Assignment, Hello, Loading, WorkerReport, WorkerSetup
 
 
-class Worker:
+class Actor:
     """One process with one worker, whose `start` and `exchange` it passes on. `ps` shows its name."""
 
     def __init__(self, worker_class: type[Any], setup: WorkerSetup) -> None:
@@ -49,6 +49,7 @@ class Slot:
     asked_at: float = 0.0
     num_starts: int = 0
     host: str | None = None
+    has_rendered: bool = False
     starts_at: float = 0.0
     avoids_until: float = 0.0  # then a machine that rests now may have it too
     actor: Any = None
@@ -67,13 +68,13 @@ class Actors:
 
     def __init__(self, options: dict[str, Any], worker_class: type[Any], setup: WorkerSetup) -> None:
         self._options, self._worker_class, self._setup = options, worker_class, setup
-        self._class = ray.remote(Worker)  # once: each is a pickle that the cluster keeps
+        self._class = ray.remote(Actor)  # once: each is a pickle that the cluster keeps
         self._calls: dict[Any, Slot] = {}  # by object ref
 
     def make(self, slot: Slot, *, now: float, but: Collection[str]) -> None:
         """Have a process for the slot on a machine that is none of these, when there is room; ask where."""
         slot.num_starts += 1
-        slot.state, slot.since, slot.host = "pending", now, None
+        slot.state, slot.since, slot.host, slot.has_rendered = "pending", now, None, False
         where = {NODE_ID_LABEL_KEY: f"!in({', '.join(but)})"} if but else None
         options = self._options | {"label_selector": where}
         slot.actor = self._class.options(**options).remote(self._worker_class, self._setup)

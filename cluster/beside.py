@@ -13,7 +13,7 @@ class Beside:
     def __init__(self, name: str) -> None:
         self._tasks: Queue[Callable[[], None] | None] = Queue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
 
     @property
     def num_waiting(self) -> int:
@@ -48,7 +48,7 @@ class Beside:
         while (task := self._tasks.get()) is not None:
             try:
                 task()
-            except Exception as error:  # for `check`: a thread has no caller
+            except BaseException as error:  # for `check`: a thread has no caller
                 self._error = self._error or error
             finally:
                 self._tasks.task_done()

@@ -38,7 +38,7 @@ _MAX_CHAIN = 16  # errors that led to an error; a chain may be a ring
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Culprit:
     """blame: whose fault. reason: why we say so, for people."""
 
     blame: Blame
@@ -48,51 +48,51 @@ class Verdict:
 @dataclass(frozen=True, slots=True)
 class _Rule:
     is_it: Callable[[BaseException], bool]
-    verdict: Verdict
+    culprit: Culprit
 
 
 # The first rule that fits an error, or one that led to it.
 _RULES = (
     _Rule(
         lambda error: isinstance(error, NoFile),
-        Verdict("output", "something else stands in a file's place, for every machine"),
+        Culprit("output", "something else stands in a file's place, for every machine"),
     ),
     _Rule(
         # Its keys, its link and its clock are its own: where others go on, the store is well. Where all of
         # them say the same, no machine is left, and the job ends by that.
         lambda error: isinstance(error, StoreError),
-        Verdict("host", "the store cannot be used from this machine"),
+        Culprit("host", "the store cannot be used from this machine"),
     ),
     _Rule(
         # A kernel that failed leaves the process's context unusable: all its later calls fail too.
         lambda error: isinstance(error, RuntimeError) and any(said in str(error) for said in _OF_THE_GPU),
-        Verdict("worker", "the GPU or its context is in a bad state, which a new process may clear"),
+        Culprit("worker", "the GPU or its context is in a bad state, which a new process may clear"),
     ),
     _Rule(
         lambda error: isinstance(error, OSError) and error.errno in _OF_THE_DISK,
-        Verdict("host", "a disk of this machine is full, read-only or broken"),
+        Culprit("host", "a disk of this machine is full, read-only or broken"),
     ),
     _Rule(
         lambda error: isinstance(error, OSError) and error.errno in _OF_THE_MACHINE,
-        Verdict("host", "this machine has run out of memory, files or devices"),
+        Culprit("host", "this machine has run out of memory, files or devices"),
     ),
     _Rule(
         # Of the GPU's memory the renderer makes OutOfMemory, a RowError, when a row alone does not fit.
         lambda error: isinstance(error, MemoryError),
-        Verdict("host", "this machine's memory is full"),
+        Culprit("host", "this machine's memory is full"),
     ),
 )
 
 
-def verdict_on(error: BaseException) -> Verdict:
+def culprit_of(error: BaseException) -> Culprit:
     """Return whose fault it is that a row did not become a stored clip."""
     if isinstance(error, RowError):
-        return Verdict("row", "its arguments, its inputs or its size")
+        return Culprit("row", "its arguments, its inputs or its size")
     for link in _chain(error):
         for rule in _RULES:
             if rule.is_it(link):
-                return rule.verdict
-    return Verdict("row", "its recipe raised it, and it does not look like the machine's")
+                return rule.culprit
+    return Culprit("row", "its recipe raised it, and it does not look like the machine's")
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -24,8 +24,8 @@ def checkpoint_path(row_id: str) -> str:
     return f"{CHECKPOINTS}/{row_id}.safetensors"
 
 
-class Checkpoints:
-    """The rows that have one. Deletes beside whoever asks for it."""
+class HalfDoneRows:
+    """The rows that have a checkpoint. Deletes beside whoever asks for it."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

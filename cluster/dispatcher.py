@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from framefleet.cluster.lease import GivenUp, Lease, LeasedRow, LeaseSize, Paces, QueueCounts, Row
 from framefleet.cluster.settings import FaultPolicy
-from framefleet.cluster.waiting import Entry, Places, Waiting
+from framefleet.cluster.waiting import Entry, Waiting, Whereabouts
 
 __all__ = ["Dispatcher", "GivenUp", "Lease", "LeaseSize", "LeasedRow", "QueueCounts", "Row"]
 
@@ -58,7 +58,7 @@ class Dispatcher:
         self._held: set[str] = set()  # row_ids that wait or are leased
         self._waiting = Waiting(self._faults)
         self._seats: dict[str, Seat] = {}
-        self._live: dict[str, Places] = {}  # where those with a seat are
+        self._live: dict[str, Whereabouts] = {}  # where those with a seat are
         self._emptying: set[str] = set()  # workers that get nothing more until they can take a suspect
         self._paces = Paces()
         self._closed = False
@@ -101,7 +101,7 @@ class Dispatcher:
         """Rows that were done are to be rendered again: there is more to add."""
         self._closed = False
 
-    def join(self, worker: str, *, at: Places = ()) -> None:
+    def join(self, worker: str, *, at: Whereabouts = ()) -> None:
         """The worker is ready. Name a new process anew: reports are told apart by worker and row only.
 
         at: where it is, the widest first; what is there too may fail for the same reason.

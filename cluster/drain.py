@@ -23,9 +23,9 @@ def wait_for_rows(
     began = told = time.monotonic()
     if left := in_hand():
         log.warning(
-            "keeping what is done of %s rows under way, for up to %.0f s; Ctrl-C goes at once",
-            sum(left.values()),
+            "workers have %.0f s to store what is done of %s rows; Ctrl-C again goes at once",
             limit_s,
+            sum(left.values()),
         )
     while left and not stop.is_urgent and (now := time.monotonic()) - began < limit_s:
         if now - told >= TELL_EVERY_S:

@@ -9,7 +9,7 @@ from typing import Self
 
 import ray
 
-LOOK_S = 2.0  # the shortest notice of a cloud is 30 s
+_LOOK_S = 2.0  # the shortest notice of a cloud is 30 s
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +33,10 @@ class DrainingNodes:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._is_over.set()
-        self._thread.join(timeout=2 * LOOK_S)
+        self._thread.join(timeout=2 * _LOOK_S)
 
     def _look(self) -> None:
-        while not self._is_over.wait(LOOK_S):
+        while not self._is_over.wait(_LOOK_S):
             try:
                 # Ray's public interface lacks it; Ray Train, Serve and Data look here too:
                 # https://github.com/ray-project/ray/blob/master/python/ray/train/v2/_internal/execution/preemption.py

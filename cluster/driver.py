@@ -10,7 +10,7 @@ from itertools import islice
 
 import pyarrow as pa
 
-from framefleet.cluster.checkpoints import Checkpoints
+from framefleet.cluster.checkpoints import HalfDoneRows
 from framefleet.cluster.commit import Committer
 from framefleet.cluster.dispatcher import Dispatcher, GivenUp, LeaseSize
 from framefleet.cluster.drain import wait_for_rows
@@ -18,7 +18,7 @@ from framefleet.cluster.events import Event, Leaving, Lost, Ready, Starting
 from framefleet.cluster.feed import Pending, by_prompt_lengths, pending_rows
 from framefleet.cluster.fleet import Fleet
 from framefleet.cluster.lease import Row
-from framefleet.cluster.losses import Loss
+from framefleet.cluster.losses import Cause
 from framefleet.cluster.messages import Assignment, Failed, StoredRow, WorkerReport
 from framefleet.cluster.progress import Progress, Summary
 from framefleet.cluster.stop import Stop
@@ -59,7 +59,7 @@ class Driver:
         self._committer = Committer(work.setup, carried, work.index, work.lock, run=work.run)
         self._apart: set[str] = set()  # kinds of rows that differed in company
         self._again: set[str] = set()  # rows that had a record, and wait for the next pass over the table
-        self._checkpoints = Checkpoints(work.setup.store)
+        self._checkpoints = HalfDoneRows(work.setup.store)
         self._leaving: set[str] = set()  # workers that are to hand back their rows
         self._has_failed = False
         self._attention: dict[str, str] = {}
@@ -218,6 +218,8 @@ class Driver:
         for row_id in report.handed_back:
             self._dispatcher.put_back(worker, [row_id])
             self._tally.returned(worker)
+        for remark in report.remarks:
+            log.warning("%s: %s", worker, remark)
         if report.is_leaving:
             self._leave(worker, "it was told to end")
 
@@ -233,15 +235,15 @@ class Driver:
         if blamed := [failed for failed in report.failed if failed.blame != "row"]:
             reason, culprits = _told(blamed[0]), [failed for failed in blamed if failed.blame == "worker"]
             suspects = tuple(failed.row_id for failed in culprits)
-            return fleet.end(worker, Loss(reason=reason, kind="machine", suspects=suspects))
+            return fleet.end(worker, Cause(reason=reason, kind="machine", suspects=suspects))
         setup, rows = self._work.setup, report.rendering
         # What is compiled may be compiled anew for any batch size, in minutes.
         is_known = report.still_s and not setup.model.options.compile
         pace = self._dispatcher.seconds_per_row(worker, rows) if is_known else None
         if report.still_s <= self._work.faults.longest_still_s(pace, num_rows=setup.batching.max_rows):
             return None
-        reason = f"it hung: no progress for {report.still_s:.0f} s with {', '.join(rows) or 'no row'}"
-        return fleet.end(worker, Loss(reason=reason, kind="died", suspects=rows))
+        reason = f"it hung: no progress for {report.still_s:.0f} s with {len(rows)} rows"
+        return fleet.end(worker, Cause(reason=reason, kind="died", suspects=rows))
 
     def _finish(self, worker: str, rendered: StoredRow) -> None:
         record, pending = rendered.record, self._pending.get(rendered.record.row_id)
@@ -341,7 +343,7 @@ class Driver:
             f"{event.worker} on {event.hello.node} found other files at {self._work.setup.model.name}",
             "put the same model on every machine of the cluster",
         )
-        return fleet.end(event.worker, Loss(reason=error.problem, kind="refused", error=error))
+        return fleet.end(event.worker, Cause(reason=error.problem, kind="refused", error=error))
 
 
 def _told(failed: Failed) -> str:

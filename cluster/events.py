@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from framefleet.cluster.hosts import Kind
+from framefleet.cluster.hosts import LossKind
 from framefleet.cluster.messages import Hello, WorkerReport
 from framefleet.pipeline.errors import FramefleetError
 
@@ -41,7 +41,7 @@ class Lost:
 
     worker: str
     reason: str
-    kind: Kind
+    kind: LossKind
     suspects: tuple[str, ...] | None = None
     error: FramefleetError | None = None
 

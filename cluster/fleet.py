@@ -26,11 +26,11 @@ from framefleet.cluster.draining_nodes import DrainingNodes
 from framefleet.cluster.events import Event, Leaving, Lost, Ready, Reported, Starting
 from framefleet.cluster.hosts import Hosts
 from framefleet.cluster.listening import Listening
-from framefleet.cluster.losses import Loss, loss_of
+from framefleet.cluster.losses import Cause, cause_of_loss
 from framefleet.cluster.machines import Machines
 from framefleet.cluster.messages import Assignment, Hello, Loading, WorkerSetup
 from framefleet.cluster.settings import FaultPolicy, FleetSettings
-from framefleet.cluster.shares import in_words, shares
+from framefleet.cluster.shares import machines_in_words, shares
 from framefleet.cluster.ship import modules_to_ship
 from framefleet.cluster.worker import Worker
 from framefleet.pipeline.errors import FleetError
@@ -39,7 +39,7 @@ from framefleet.pipeline.model.environment import source_fingerprint
 
 log = logging.getLogger(__name__)
 
-# While a model loads, one call into a library may keep all of Python waiting.
+# Until a first row is done libraries are loaded, in calls that may keep all of Python waiting.
 LOADING_SILENCE_S = 120.0
 
 
@@ -92,8 +92,10 @@ class Fleet:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if not self._connection.is_lost:
-                for slot in self._slots.values():
+            for slot in self._slots.values():
+                if self._connection.is_lost:
+                    slot.actor.__ray_terminate__.remote()  # goes to the worker itself, and `kill` to the head
+                else:
                     ray.kill(slot.actor)
         finally:
             self._stack.__exit__(kind, error, trace)
@@ -121,11 +123,12 @@ class Fleet:
 
     def rendered(self, worker: str) -> None:
         """The worker has done a row: what went wrong before says nothing any more."""
+        self._slots[worker].has_rendered = True
         self._hosts.done(self._slots[worker].name)
 
-    def end(self, worker: str, loss: Loss) -> Lost:
+    def end(self, worker: str, cause: Cause) -> Lost:
         """End a worker that is of no use any more; say so to `replace` as of one that was lost."""
-        return self._lose(self._slots[worker], loss)
+        return self._lose(self._slots[worker], cause)
 
     def replace(self, lost: Lost, *, is_explained: bool) -> None:
         """Have another process in its place, if that may help. is_explained: a row was given up for it."""
@@ -191,7 +194,7 @@ class Fleet:
                 wanted,
                 has_room,
                 self._shares,
-                in_words(self._machines.alive),
+                machines_in_words(self._machines.alive),
             )
 
     def _start(self, slot: Slot) -> None:
@@ -233,17 +236,17 @@ class Fleet:
         try:
             check_hello(self._at(slot), hello)
         except FleetError as error:
-            return self._lose(slot, Loss(reason=error.problem, kind="refused", error=error))
+            return self._lose(slot, Cause(reason=error.problem, kind="refused", error=error))
         slot.state = "ready"
         at = (slot.host, slot.name) if slot.host else (slot.name,)
         return Ready(slot.worker, hello, at)
 
     def _failed(self, slot: Slot, error: RayError) -> Lost:
-        loss = loss_of(error, is_ready=slot.state == "ready")
-        machine = self._machines.find(address=loss.address)
+        cause = cause_of_loss(error, is_ready=slot.state == "ready")
+        machine = self._machines.find(address=cause.address)
         if machine and slot.host is None:  # it ended before it could say where it was
             self._hosts.placed(slot.name, machine.node_id, machine.name)
-        return self._lose(slot, loss)
+        return self._lose(slot, cause)
 
     def _silent(self) -> list[Lost]:
         """Give up the workers that have not answered for too long."""
@@ -251,28 +254,28 @@ class Fleet:
         for slot in self._actors.asked():
             if slot.state == "loading" and now - slot.since > self._settings.ready_timeout_s:
                 reason = f"its model was not loaded after {now - slot.since:.0f} s (fleet.ready_timeout_s)"
-                lost.append(self._lose(slot, Loss(reason=reason, kind="machine")))
+                lost.append(self._lose(slot, Cause(reason=reason, kind="machine")))
             elif now - slot.asked_at > self._patience_s(slot):
                 reason = f"it has not answered for {now - slot.asked_at:.0f} s"
-                lost.append(self._lose(slot, Loss(reason=reason, kind="silent")))
+                lost.append(self._lose(slot, Cause(reason=reason, kind="silent")))
         return lost
 
     def _patience_s(self, slot: Slot) -> float:
         """Return how long a call may go unanswered."""
         if slot.state == "pending":
             return math.inf  # there may be no room for it yet
-        if slot.state == "loading":
+        if not slot.has_rendered:
             return max(LOADING_SILENCE_S, self._settings.silence_s)
         return self._settings.silence_s
 
-    def _lose(self, slot: Slot, loss: Loss) -> Lost:
-        reason = public_text(loss.reason)
+    def _lose(self, slot: Slot, cause: Cause) -> Lost:
+        reason = public_text(cause.reason)
         log.warning("%s is lost: %s", self._at(slot), reason)
         self._connection.keep_logs = True
         self._forget(slot)
         self._losses[slot.worker] = slot
         return Lost(
-            worker=slot.worker, reason=reason, kind=loss.kind, suspects=loss.suspects, error=loss.error
+            worker=slot.worker, reason=reason, kind=cause.kind, suspects=cause.suspects, error=cause.error
         )
 
     def _forget(self, slot: Slot) -> None:
@@ -321,7 +324,7 @@ class Fleet:
         raise FleetError(
             f"no worker was ready for {waited_s:.0f} s: {states['pending']} wait for a machine, "
             f"{states['loading']} load the model, {states['to start']} rest after a fault; each asks for "
-            f"{self._shares}, the cluster has {in_words(self._machines.alive)}",
+            f"{self._shares}, the cluster has {machines_in_words(self._machines.alive)}",
             "lower fleet.gpus_per_worker or fleet.cpus_per_worker, or raise fleet.ready_timeout_s",
         )
 

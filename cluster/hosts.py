@@ -19,7 +19,7 @@ from framefleet.pipeline.errors import FramefleetError
 # died: the process ended, or hung, and its rows may be why. machine: what no row does to it.
 # refused: every further start there would say the same, as without the model's files.
 # silent: out of reach, it may live on. gone: the machine itself, and the next may be better.
-Kind = Literal["died", "machine", "refused", "silent", "gone"]
+LossKind = Literal["died", "machine", "refused", "silent", "gone"]
 
 REST_S = 1.0  # after a first fault, then twice as long each time
 MAX_REST_S = 60.0
@@ -36,13 +36,13 @@ class _Streak:
     deaths: int = 0
     since: int = 0
 
-    def add(self, kind: Kind, *, is_explained: bool, num_done: int) -> None:
+    def add(self, kind: LossKind, *, is_explained: bool, num_done: int) -> None:
         if not self.deaths:
             self.since = num_done
         self.deaths += 1
         self.faults += kind != "died" or not is_explained
 
-    def is_over(self, kind: Kind, policy: FaultPolicy, *, num_done: int) -> bool:
+    def is_over(self, kind: LossKind, policy: FaultPolicy, *, num_done: int) -> bool:
         """Tell whether this is enough. num_done: rows of all machines."""
         if kind == "refused" or policy.despairs(self.deaths):
             return True
@@ -94,7 +94,7 @@ class Hosts:
         worker: str,
         reason: str,
         *,
-        kind: Kind,
+        kind: LossKind,
         now: float,
         is_explained: bool = False,
         error: FramefleetError | None = None,
@@ -107,12 +107,10 @@ class Hosts:
         if kind == "gone":
             return Rest(now + REST_S)
         own, place = self._worker(worker), self._hosts.get(host)
-        places = [own, place] if place else [own]
-        for each in places:
-            each.streak.add(kind, is_explained=is_explained, num_done=self._num_done)
-        if any(each.streak.is_over(kind, self._policy, num_done=self._num_done) for each in places):
-            spare = place is None or (kind != "refused" and self._has_sound(host))
-            guilty = own if spare or place is None else place
+        for each in (own, place):
+            if each:
+                each.streak.add(kind, is_explained=is_explained, num_done=self._num_done)
+        if guilty := self._guilty(own, place, host, kind):
             guilty.unused, guilty.error = reason, error
             if guilty is own:
                 return None
@@ -151,6 +149,16 @@ class Hosts:
         """Return the name of the machine that the worker is on."""
         host = self._host_of(worker)
         return host.name if host else None
+
+    def _guilty(self, own: _Place, place: _Place | None, host: str, kind: LossKind) -> _Place | None:
+        """Return what is to be used no longer: a machine, but for one where other workers are well."""
+        is_own, is_its = (
+            each is not None and each.streak.is_over(kind, self._policy, num_done=self._num_done)
+            for each in (own, place)
+        )
+        if place and (kind == "refused" or ((is_own or is_its) and not self._has_sound(host))):
+            return place
+        return own if is_own else None
 
     def _worker(self, worker: str) -> _Place:
         return self._workers.setdefault(worker, _Place(worker))

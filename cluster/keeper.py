@@ -37,10 +37,10 @@ class Keeper:
 
     def read(self, row_id: str) -> bytes | None:
         """Return what is kept of a row; None, and the reason in the log, where it cannot be had."""
-        from framefleet.pipeline.render.half_done.journal import MAX_BYTES
+        from framefleet.pipeline.render.half_done.journal import MAX_KEPT_BYTES
 
         try:  # of a larger file, its beginning, which the renderer refuses
-            return self._store.read(checkpoint_path(row_id), MAX_BYTES + _MAX_HEADER_BYTES)
+            return self._store.read(checkpoint_path(row_id), MAX_KEPT_BYTES + _MAX_HEADER_BYTES)
         except (FileNotFoundError, StoreError) as error:
             log.warning("row %s begins again, as its checkpoint cannot be read: %s", row_id, error)
             return None

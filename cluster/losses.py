@@ -6,43 +6,43 @@ from dataclasses import dataclass
 
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
-from framefleet.cluster.blame import verdict_on
+from framefleet.cluster.blame import culprit_of
 from framefleet.cluster.death import address_in, cause_of_death, is_of_its_machine
-from framefleet.cluster.hosts import Kind
+from framefleet.cluster.hosts import LossKind
 from framefleet.pipeline.errors import FramefleetError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loss:
+class Cause:
     """suspects: of the worker's rows, as in `Lost`. address: of its machine, if Ray names one."""
 
     reason: str
-    kind: Kind
+    kind: LossKind
     suspects: tuple[str, ...] | None = None
     error: FramefleetError | None = None
     address: str | None = None
 
 
-def loss_of(error: RayError, *, is_ready: bool) -> Loss:
+def cause_of_loss(error: RayError, *, is_ready: bool) -> Cause:
     """is_ready: the worker had loaded its model."""
     if isinstance(error, RayTaskError):
         return _raised(error, is_ready=is_ready)
     text = str(error)
     reason, address = cause_of_death(text), address_in(text)
     if is_of_its_machine(text):
-        return Loss(reason=reason, kind="gone", suspects=(), address=address)
+        return Cause(reason=reason, kind="gone", suspects=(), address=address)
     if isinstance(error, ActorUnavailableError):  # its link, or the Ray of its machine
-        return Loss(reason=f"out of reach: {reason}", kind="silent", suspects=(), address=address)
-    return Loss(reason=reason, kind="died" if is_ready else "machine", address=address)
+        return Cause(reason=f"out of reach: {reason}", kind="silent", suspects=(), address=address)
+    return Cause(reason=reason, kind="died" if is_ready else "machine", address=address)
 
 
-def _raised(error: RayTaskError, *, is_ready: bool) -> Loss:
+def _raised(error: RayTaskError, *, is_ready: bool) -> Cause:
     """The worker raised, outside of any row: as it started, or as its thread that renders ended."""
     cause = error.cause if isinstance(error.cause, Exception) else error
     ours = cause if isinstance(cause, FramefleetError) else None
     if ours and not is_ready:
-        return Loss(reason=ours.problem, kind="refused", error=ours)  # ours say what must change
-    reason, verdict = f"{type(cause).__name__}: {cause}", verdict_on(cause)
-    if verdict.blame == "row" and is_ready:
-        return Loss(reason=reason, kind="died")
-    return Loss(reason=reason, kind="machine", suspects=() if verdict.blame == "host" else None, error=ours)
+        return Cause(reason=ours.problem, kind="refused", error=ours)  # ours say what must change
+    reason, culprit = f"{type(cause).__name__}: {cause}", culprit_of(cause)
+    if culprit.blame == "row" and is_ready:
+        return Cause(reason=reason, kind="died")
+    return Cause(reason=reason, kind="machine", suspects=() if culprit.blame == "host" else None, error=ours)

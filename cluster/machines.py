@@ -20,7 +20,7 @@ from framefleet.pipeline.errors import FleetError
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 2.0  # between two looks, which cost the head of the cluster a millisecond
+LOOK_EVERY_S = 2.0  # between two looks, which cost the head of the cluster a millisecond
 _CONNECT_S = 2.0
 _STOP_S = 5.0  # for a look under way to end
 _GO_ON = "look whether Ray runs there, then run the same command to go on"
@@ -90,7 +90,7 @@ class Machines:
         return None
 
     def _run(self) -> None:
-        while not self._stopped.wait(LOOK_S):
+        while not self._stopped.wait(LOOK_EVERY_S):
             try:
                 self._check_own()
                 self._take_look()

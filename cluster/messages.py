@@ -110,6 +110,7 @@ class WorkerReport:
 
     saved: rows whose checkpoint is in the store, whatever else is told of them. handed_back: rows that it
     renders no more, being drained. is_leaving: it was told to end (SIGTERM), and wants to be drained.
+    remarks: what there is to say of half-done rows.
     audited: speaks for rows of earlier reports. prompt_lengths: a pickled `PromptLengths`, once forwards were
     seen to be as long as the prompts. num_remembered: batch sizes since the worker's start, see `Renderer`.
     idle: seconds since its model was loaded in which it had nothing to do, by cause, of elapsed_s in all.
@@ -122,6 +123,7 @@ class WorkerReport:
     saved: tuple[str, ...] = ()
     handed_back: tuple[str, ...] = ()
     is_leaving: bool = False
+    remarks: tuple[str, ...] = ()
     audited: tuple[Audited, ...] = ()
     prompt_lengths: bytes | None = None
     num_remembered: int = 0

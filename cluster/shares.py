@@ -65,7 +65,7 @@ def resources() -> str:
     return f"{found.get('GPU', 0):.0f} GPUs and {found.get('CPU', 0):.0f} CPUs"
 
 
-def in_words(machines: Sequence[Machine]) -> str:
+def machines_in_words(machines: Sequence[Machine]) -> str:
     """Return what these machines have, in words."""
     gpus, cpus = sum(machine.gpus for machine in machines), sum(machine.cpus for machine in machines)
     return f"{gpus:.0f} GPUs and {cpus:.0f} CPUs on {len(machines)} machines"

@@ -1,4 +1,4 @@
-"""Signals that ask this process to end, put off until what it does can be left without losing anything."""
+"""Signals that ask this process to end, put off until what it does can be left: of a driver, of a worker."""
 
 from __future__ import annotations
 
@@ -59,3 +59,18 @@ class Stop:
         self._asked.append(number)
         if len(self._asked) > 2:
             self._handlers[number](number, frame)
+
+
+class Notice:
+    """That this process was sent SIGTERM. Its driver is told, and drains it; the sender kills later on."""
+
+    def __init__(self) -> None:
+        self.is_given = False
+
+    def heed(self) -> None:
+        """From the main thread: calls of Ray's actors run there."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._note)
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        self.is_given = True  # and no more here: other code of this thread may hold any lock

@@ -30,7 +30,7 @@ class Entry:
         return len(self.errors) + self.deaths
 
 
-Places = tuple[str, ...]  # of one worker: its machine, its name, its process; the widest first
+Whereabouts = tuple[str, ...]  # of one worker: its machine, its name, its process; the widest first
 
 
 class Returned:
@@ -51,12 +51,12 @@ class Returned:
         self._groups.setdefault(entry.tried, deque()).append(entry)
         self._count += 1
 
-    def shape_for(self, worker: str, live: Mapping[str, Places]) -> str | None:
+    def shape_for(self, worker: str, live: Mapping[str, Whereabouts]) -> str | None:
         """Return the shape of the row that is next for this worker, None when there is no row for it."""
         tried = self._group_for(worker, live)
         return None if tried is None else self._groups[tried][0].row.shape
 
-    def take(self, worker: str, live: Mapping[str, Places], *, limit: int) -> list[Entry]:
+    def take(self, worker: str, live: Mapping[str, Whereabouts], *, limit: int) -> list[Entry]:
         """Remove the next row for this worker and those of its shape right behind it."""
         tried = self._group_for(worker, live)
         if tried is None:
@@ -72,7 +72,7 @@ class Returned:
             del self._groups[tried]
         return taken
 
-    def _group_for(self, worker: str, live: Mapping[str, Places]) -> frozenset[str] | None:
+    def _group_for(self, worker: str, live: Mapping[str, Whereabouts]) -> frozenset[str] | None:
         for tried in self._groups:
             own = _distance(live[worker], tried)
             if own == len(live[worker]) or all(_distance(other, tried) <= own for other in live.values()):
@@ -80,7 +80,7 @@ class Returned:
         return None
 
 
-def _distance(places: Places, tried: frozenset[str]) -> int:
+def _distance(places: Whereabouts, tried: frozenset[str]) -> int:
     return sum(place not in tried for place in places)
 
 
@@ -116,7 +116,7 @@ class Waiting:
     def take(
         self,
         worker: str,
-        live: Mapping[str, Places],
+        live: Mapping[str, Whereabouts],
         *,
         rendering: str | None,
         patience: int,

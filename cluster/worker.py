@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import signal
 import socket
 import threading
 import traceback
@@ -20,7 +19,7 @@ from queue import Queue
 from typing import TYPE_CHECKING, Any
 
 import framefleet
-from framefleet.cluster.blame import verdict_on
+from framefleet.cluster.blame import culprit_of
 from framefleet.cluster.keeper import Keeper
 from framefleet.cluster.messages import (
     Assignment,
@@ -31,6 +30,8 @@ from framefleet.cluster.messages import (
     WorkerReport,
     WorkerSetup,
 )
+from framefleet.cluster.remarks import Remarks
+from framefleet.cluster.stop import Notice
 from framefleet.pipeline.errors import RowError
 from framefleet.pipeline.guards.public import public_text
 from framefleet.pipeline.model.environment import source_fingerprint
@@ -80,7 +81,8 @@ class Worker:
         self._keeper = Keeper(
             setup.store, self._kept, every_s=setup.checkpoint_every_s, num_threads=self._num_writers
         )
-        self._was_told_to_end = False
+        self._remarks = Remarks()
+        self._notice = Notice()
         self._told_lengths = False
         self._loaded = threading.Event()
         self._renderer: Renderer | None = None
@@ -95,7 +97,8 @@ class Worker:
         if self._render is None:
             check_encoder(self._setup.media)
             check_signing(self._setup.media)
-            self._heed_sigterm()
+            self._notice.heed()
+            self._remarks.listen()
             # torch's number of threads belongs to the thread that renders: the model is loaded there too.
             self._render = threading.Thread(target=self._run, name="render", daemon=True)
             self._render.start()
@@ -136,7 +139,8 @@ class Worker:
                 audited=tuple(self._audited),
                 saved=tuple(self._saved),
                 handed_back=tuple(self._handed_back),
-                is_leaving=self._was_told_to_end,
+                is_leaving=self._notice.is_given,
+                remarks=self._remarks.take(),
                 prompt_lengths=self._news_of_lengths(),
                 num_remembered=self._renderer.num_remembered if self._renderer else 0,
                 **self._times(),
@@ -185,8 +189,7 @@ class Worker:
             )
             self._renderer = renderer
             self._loaded.set()
-            while not self._is_drained:
-                self._take(renderer)
+            while self._take(renderer):
                 self._deliver(renderer.step(), renderer)
                 self._keeper.look(renderer)
             self._hand_back(renderer)
@@ -219,11 +222,16 @@ class Worker:
         self._doing = "loading the model"
         return load(self._setup.model, self._setup.model_files)
 
-    def _take(self, renderer: Renderer) -> None:
-        """Give the renderer as many rows as it can work on; wait for one when it has none."""
+    def _take(self, renderer: Renderer) -> bool:
+        """Give the renderer as many rows as it can work on; wait for one when it has none.
+
+        Return whether to go on.
+        """
         with self._news:
             with renderer.idle.waiting("rows"):
                 self._news.wait_for(lambda: self._inbox or renderer.num_active or self._is_drained)
+            if self._is_drained:
+                return False
             taken: list[Assignment] = []
             while self._inbox and renderer.num_active + len(taken) < renderer.capacity:
                 taken.append(self._inbox.popleft())
@@ -231,6 +239,7 @@ class Worker:
             self._rendering |= {assignment.row_id for assignment in taken}
         for assignment in taken:
             self._submit(assignment, renderer)
+        return True
 
     def _submit(self, assignment: Assignment, renderer: Renderer) -> None:
         checkpoint = None
@@ -243,12 +252,14 @@ class Worker:
         renderer.submit(assignment.request, assignment.row_id, checkpoint)
 
     def _hand_back(self, renderer: Renderer) -> None:
-        """Take rows to where they can be left, and give up all that are not done."""
+        """Take rows to where they can be left, and give them up, until all is stored."""
         with self._news:
             self._handed_back += [assignment.row_id for assignment in self._inbox]
             self._inbox.clear()
             self._news.notify_all()
         self._deliver(renderer.drain(), renderer)
+        with renderer.idle.waiting("uploads"), self._news:
+            self._news.wait_for(lambda: not self._attempts)
 
     def _write(self) -> None:
         while True:
@@ -300,15 +311,6 @@ class Worker:
                 self._handed_back.append(row_id)
             self._news.notify_all()
 
-    def _heed_sigterm(self) -> None:
-        """Have the driver told of SIGTERM, who then drains this worker. What sends it kills later on."""
-
-        def note(_number: int, _frame: object) -> None:
-            self._was_told_to_end = True  # and no more here: other code of this thread may hold any lock
-
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, note)
-
     def _report_audits(self, audited: Sequence[Audited]) -> None:
         with self._news:
             self._audited.extend(audited)
@@ -316,13 +318,13 @@ class Worker:
 
 
 def _failed(row_id: str, error: Exception, text: str) -> Failed:
-    verdict = verdict_on(error)
+    culprit = culprit_of(error)
     return Failed(
         row_id=row_id,
         error_type=type(error).__name__,
         message=public_text(str(error)),
         traceback=public_text(text),
         is_final=isinstance(error, RowError),
-        blame=verdict.blame,
-        why=verdict.reason,
+        blame=culprit.blame,
+        why=culprit.reason,
     )

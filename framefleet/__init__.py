@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from framefleet.pipeline.outputs.store import Store
     from framefleet.pipeline.render.audit.settings import Audit
     from framefleet.pipeline.render.fused.batching import Batching
+    from framefleet.pipeline.render.half_done.half_done import HalfDone
     from framefleet.pipeline.render.renderer import Renderer
     from framefleet.pipeline.request import Request
     from framefleet.pipeline.rows.inputs.access import Inputs
@@ -35,6 +36,7 @@ __all__ = [
     "Clip",
     "Failure",
     "FramefleetError",
+    "HalfDone",
     "Inputs",
     "Model",
     "Renderer",
@@ -51,6 +53,7 @@ _HOMES = {
     "Clip": "framefleet.pipeline.outputs.clips",
     "Failure": "framefleet.pipeline.outputs.clips",
     "FramefleetError": "framefleet.pipeline.errors",
+    "HalfDone": "framefleet.pipeline.render.half_done.half_done",
     "Inputs": "framefleet.pipeline.rows.inputs.access",
     "Model": "framefleet.pipeline.model.model",
     "Renderer": "framefleet.pipeline.render.renderer",

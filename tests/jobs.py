@@ -116,7 +116,7 @@ def descendants(pid: int) -> Iterable[int]:
     return below
 
 
-def worker_pids(driver_pid: int, actor: str = "Worker") -> list[int]:
+def worker_pids(driver_pid: int, actor: str = "Actor") -> list[int]:
     """The actors of that class, of a driver that started its own Ray."""
     found = []
     for pid in descendants(driver_pid):

@@ -15,6 +15,7 @@ from framefleet.jobs.job.schema import Job, TableJob
 from framefleet.jobs.job.yaml_text import MAX_CHARACTERS, MAX_YAML_DEPTH, parse_yaml
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.public import is_secret_name, keep_secrets, public_text
+from framefleet.pipeline.rows.tables.formats import file_format
 
 AnyJob = TypeVar("AnyJob", bound=TableJob)
 _NAMED = (("loras",), ("second_models",))  # sections whose keys are names, each of a path or a mapping
@@ -102,6 +103,8 @@ def job_as(kind: type[AnyJob], job: AnyJob | str | Path | Mapping[str, Any]) -> 
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:
+    if path.suffix != ".json" and file_format(str(path)):
+        raise JobError(f"{path} is a table, and a job file belongs here", f"write it as --table {path}")
     try:
         with open(path, encoding="utf-8-sig") as file:
             text = file.read(MAX_CHARACTERS + 1)

@@ -2,25 +2,54 @@
 
 from __future__ import annotations
 
+import os
+
 from framefleet.jobs.job.schema import Job, TableJob
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.public import public_url
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.encode_clip import out_of_step
 from framefleet.pipeline.outputs.media_settings import SOUNDS, Media, MediaFormat
 from framefleet.pipeline.outputs.patience import OUTAGE_S
 from framefleet.pipeline.outputs.provenance import open_signing
+from framefleet.pipeline.outputs.records import RECORDS
 from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.rows.tables.table import folder_of
 
 _OWN: dict[str, MediaFormat] = {"video": "mp4", "image": "png", "audio": "flac"}
 
 
 def open_output(job: TableJob, place: str | None = None) -> Store:
     """Return the job's output, or another place that it writes to: one that other processes see too."""
-    place = job.output if place is None else place
+    is_own, place = place is None, job.output if place is None else place
     if place.startswith("memory://"):
         raise JobError(f"{place} is what each process has for itself", "use a folder or S3")
     outage_s = job.retries.store_outage_s if isinstance(job, Job) else OUTAGE_S
-    return Store(place, job.storage_options, outage_s=outage_s)
+    store = Store(place, job.storage_options, outage_s=outage_s)
+    if is_own and (wrong := _not_apart(job.table, place)) and not store.list(RECORDS):
+        raise wrong
+    return store
+
+
+def _not_apart(table: str, output: str) -> JobError | None:
+    """Return what is wrong where the output's files would stand among the table's: they are tables too."""
+    root, own = _plain(output), folder_of(table).rstrip("/")
+    if f"{own}/".startswith(f"{root}/"):
+        return JobError(
+            f"the output {public_url(output)} holds the table's folder", "give it a folder of its own"
+        )
+    if own == _plain(table) and root.startswith(f"{own}/"):
+        return JobError(
+            f"the output {public_url(output)} lies in the table's folder, and would be read with it",
+            "give it a folder beside the table",
+        )
+    return None
+
+
+def _plain(location: str) -> str:
+    """Return a path or URL in the spelling of `folder_of`."""
+    is_path = "://" not in location
+    return (os.path.abspath(os.path.expanduser(location)) if is_path else location).rstrip("/")
 
 
 def media_of(job: Job, spec: PipelineSpec) -> Media:

@@ -59,9 +59,8 @@ class GlobalDraws:
 
     def mark(self) -> bytes:
         """Return a digest that is equal where the same numbers are drawn next; of where `leave` was."""
-        states = sorted(
-            {state.numpy().tobytes() for state in self._torch or ()}
-        )  # however many GPUs there are
+        # Distinct ones: as often as not all GPUs draw alike, and another machine may have more of them.
+        states = sorted({state.numpy().tobytes() for state in self._torch or ()})
         said = repr((self._python, self._numpy.mark()))
         return hashlib.sha256(b"".join(states) + said.encode()).digest()
 

@@ -34,32 +34,26 @@ NUM_FORWARDS = len(ROWS) * NUM_STEPS
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, ray_cluster: str) -> dict[str, str]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, ray_cluster: str) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
-    table = write_table(folder / "t.parquet", ROWS)
-    framefleet.render(job_values(table, folder / "out", address=ray_cluster))
-    return frames_of(folder)
+    framefleet.render(quick_job(folder, ray_cluster))
+    return folder
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
-)
-def test_rows_in_mid_clip_go_on_where_they_were(
-    number: int, code: int, tmp_path: Path, ray_cluster: str, undisturbed: dict[str, str]
-) -> None:
+def test_rows_in_mid_clip_go_on_where_they_were(tmp_path: Path, ray_cluster: str, undisturbed: Path) -> None:
     job = slow_job(tmp_path, ROWS, ray_cluster)
     process = start_render(job)
     wait_until(lambda: is_in_mid_clip(tmp_path), process)
-    os.kill(process.pid, number)
+    os.kill(process.pid, signal.SIGTERM)
     printed, _ = process.communicate(timeout=60)
-    assert process.returncode == code, printed
+    assert process.returncode == 143, printed
     assert f"hint: to go on: framefleet render {job}" in printed
     kept = len(checkpoints(tmp_path))
     assert 1 <= kept <= 2, "one of each worker, unless it was between two"
     assert f"{kept} half-done ones" in printed
     ended = command("render", job)
     assert ended.exit_code == 0, ended.output
-    assert frames_of(tmp_path) == undisturbed
+    assert frames_of(tmp_path) == frames_of(undisturbed)
     assert num_forwards(tmp_path) <= NUM_FORWARDS + kept, "a step of each is repeated, at most"
     assert not checkpoints(tmp_path)
 
@@ -101,20 +95,20 @@ def test_a_terminal_that_goes_leaves_half_done_rows_and_no_lock(tmp_path: Path) 
 
 
 def test_a_killed_worker_costs_no_more_than_the_interval(
-    tmp_path: Path, ray_cluster: str, undisturbed: dict[str, str]
+    tmp_path: Path, ray_cluster: str, undisturbed: Path
 ) -> None:
     job = slow_job(tmp_path, ROWS, ray_cluster, retries={"checkpoint_every_s": 0.4})
     process = start_render(job)
     wait_until(lambda: len(checkpoints(tmp_path)) == 2 and is_in_mid_clip(tmp_path), process)
     kill_last(tmp_path, signal.SIGKILL)
     finish(process)
-    assert frames_of(tmp_path) == undisturbed
+    assert frames_of(tmp_path) == frames_of(undisturbed)
     assert num_forwards(tmp_path) < NUM_FORWARDS + NUM_STEPS // 2
     assert not checkpoints(tmp_path)
 
 
 def test_rows_of_a_machine_that_is_to_go_go_on_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Path
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     with start("-m", "tests.warm.two_nodes", stdin=subprocess.PIPE, stderr=None) as cluster:
@@ -127,20 +121,38 @@ def test_rows_of_a_machine_that_is_to_go_go_on_elsewhere(
         said = finish(process)
         cluster.stdin.close()
     assert "its machine is to go; its rows go on elsewhere" in said
-    assert frames_of(tmp_path) == undisturbed
+    assert frames_of(tmp_path) == frames_of(undisturbed)
     assert num_forwards(tmp_path) <= NUM_FORWARDS + 1
     assert not checkpoints(tmp_path)
 
 
+def test_a_row_whose_checkpoint_is_none_begins_again_and_the_log_says_so(
+    tmp_path: Path, ray_cluster: str, undisturbed: Path
+) -> None:
+    (row_id, *_) = (row["row_id"] for row in records_of(undisturbed / "out"))
+    (tmp_path / "out" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "out" / "checkpoints" / f"{row_id}.safetensors").write_bytes(b"half")
+    ended = command("render", quick_job(tmp_path, ray_cluster))
+    assert ended.exit_code == 0, ended.output
+    assert ended.stderr.count(f"row {row_id} begins again") == 1
+    assert frames_of(tmp_path) == frames_of(undisturbed)
+    assert not checkpoints(tmp_path)
+
+
 def test_a_worker_that_is_told_to_end_hands_its_row_to_another(
-    tmp_path: Path, ray_cluster: str, undisturbed: dict[str, str]
+    tmp_path: Path, ray_cluster: str, undisturbed: Path
 ) -> None:
     process = start_render(slow_job(tmp_path, ROWS, ray_cluster))
     wait_until(lambda: is_in_mid_clip(tmp_path), process)
     kill_last(tmp_path, signal.SIGTERM)
     assert "it was told to end; its rows go on elsewhere" in finish(process)
-    assert frames_of(tmp_path) == undisturbed
+    assert frames_of(tmp_path) == frames_of(undisturbed)
     assert num_forwards(tmp_path) <= NUM_FORWARDS + 1
+
+
+def quick_job(folder: Path, address: str) -> Path:
+    values = job_values(write_table(folder / "t.parquet", ROWS), folder / "out", address=address)
+    return write_job(folder / "job.yaml", values)
 
 
 def slow_job(folder: Path, rows: list[dict[str, Any]], address: str | None = None, **more: Any) -> Path:

@@ -47,10 +47,10 @@ def test_a_job_whose_ray_is_killed_says_so_and_loses_no_finished_row(
     assert render.returncode == 3, printed
     assert told in printed
     assert time.monotonic() - killed_at < within_s
-    assert f"framefleet render {job}" in printed
+    assert "run the same command to go on" in printed
     records = records_of(tmp_path / "out")
     assert 4 <= len(records) < NUM_ROWS
-    assert len(list(tmp_path.glob("out/clips/*/[!.]*.mp4"))) - len(records) <= 4, "those of its last second"
+    assert len(list(tmp_path.glob("out/clips/*/[!.]*.mp4"))) - len(records) <= 10, "those of its last seconds"
     check_whole(tmp_path / "out")
 
 

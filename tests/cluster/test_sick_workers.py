@@ -99,6 +99,7 @@ def test_a_stopped_worker_is_lost_after_its_silence_and_another_takes_its_place(
     with fleet_of(tmp_path, "", ray_cluster) as fleet:
         first = until(fleet, ready)
         assert isinstance(first, Ready)
+        fleet.rendered(first.worker)
         fleet.exchange(first.worker, [])
         os.kill(first.hello.pid, signal.SIGSTOP)
         stopped_at = time.monotonic()

@@ -1,83 +1,136 @@
-"""Rows are taken off at random steps and go on in another renderer, bit for bit."""
+"""Rows are taken off a renderer at random steps and go on in another, with bits of the undisturbed run."""
 
 from __future__ import annotations
 
+import copy
 import functools
+import logging
+import os
 import random
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from diffusers import WanPipeline, WanTransformer3DModel
 
 from framefleet import Audit, Batching, Clip, Model, Renderer, Request, load_model
 from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.outputs.clips import Outcome
+from framefleet.pipeline.recipes.recipe import Recipe, generate
+from framefleet.pipeline.render.audit.audited import kind_of
+from framefleet.pipeline.render.half_done.checkpoint import RowCheckpoint, checkpoint_bytes, read_checkpoint
 from framefleet.pipeline.render.half_done.half_done import HalfDone
+from tests import hidden_state
+from tests.jobs import ROOT
 from tests.tiny import SMALLEST, tiny
 
-STEPS = (5, 4, 6)
-PROMPTS = ("a red ball", "海", 'a sign that says "hello"')
-REFINE = {"height": 32, "width": 32, "strength": 0.7}
-# By name: the model, what rows are given, their scheduler and recipe, and forwards of one step.
-CASES: dict[str, tuple[str, dict[str, Any], str | None, str, int]] = {
-    "Wan": ("wan", {}, None, "generate", 2),
-    "CogVideoX": ("cogvideox", {}, "cogvideox_dpm", "generate", 1),
-    "Stable Diffusion": ("sd", {"eta": 0.5}, "ddim", "generate", 1),
-    "HunyuanImage": ("hunyuan_image", {}, None, "generate", 2),
-    "two calls": ("wan", REFINE, None, "refine", 2),
+ROWS: tuple[dict[str, Any], ...] = (
+    {"prompt": "a red ball", "num_inference_steps": 5},
+    {"prompt": "海", "num_inference_steps": 4},
+    {"prompt": 'a sign that says "hello"', "num_inference_steps": 6},
+)
+Rows = Mapping[str, Request]
+Digests = dict[str, str | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Rows of one model. per_step: forwards of a step; steps: of the renderer, while rows are under way."""
+
+    model: str = "wan"
+    given: Mapping[str, Any] = field(default_factory=dict)
+    scheduler: str | None = None
+    recipe: str = "generate"
+    per_step: int = 2
+    steps: int = 9
+
+    def rows(self) -> Rows:
+        return {
+            f"{seed:032x}": Request(
+                arguments={**SMALLEST[self.model], **self.given, **given},
+                seed=seed,
+                scheduler=self.scheduler,
+                recipe=self.recipe,
+            )
+            for seed, given in enumerate(ROWS)
+        }
+
+
+CASES = {
+    "Wan": Case(),
+    "CogVideoX": Case(model="cogvideox", scheduler="cogvideox_dpm", per_step=1, steps=5),
+    "Stable Diffusion": Case(model="sd", given={"eta": 0.5}, scheduler="ddim", per_step=1, steps=5),
+    "HunyuanImage": Case(model="hunyuan_image"),
+    "two calls": Case(given={"height": 32, "width": 32, "strength": 0.7}, recipe="refine", steps=14),
 }
 
 
 @functools.cache
-def _model(name: str) -> Model:
+def _model(name: str = "wan") -> Model:
     model = load_model(tiny(name), dtype="fp32")
     model.pipe.tokenizer_max_length = 32  # HunyuanImage's thousand tokens take most of the time
     return model
 
 
-def _loaded_anew(name: str) -> Model:
-    _model.cache_clear()
-    return _model(name)
+def _renderer(model: Model, max_rows: int = 3, every: int = 0, **recipes: Callable[..., Any]) -> Renderer:
+    known = {name: Recipe(name=name, function=function, digest="") for name, function in recipes.items()}
+    batching = Batching(max_rows=max_rows, min_gain=0)
+    return Renderer(model, batching, audit=Audit(every=every), recipes=known or None)
 
 
-def _rows(name: str, given: dict[str, Any], scheduler: str | None, recipe: str) -> dict[str, Request]:
-    return {
-        f"{seed:032x}": Request(
-            arguments={**SMALLEST[name], **given, "prompt": prompt, "num_inference_steps": steps},
-            seed=seed,
-            scheduler=scheduler,
-            recipe=recipe,
-        )
-        for seed, (prompt, steps) in enumerate(zip(PROMPTS, STEPS, strict=True))
-    }
-
-
-def _renderer(model: Model, max_rows: int = 3, **options: Any) -> Renderer:
-    return Renderer(model, Batching(max_rows=max_rows, min_gain=0), audit=Audit(every=0), **options)
-
-
-def _ended(renderer: Renderer) -> dict[str, str | None]:
-    """Return the digests of all clips of a renderer."""
-    clips: dict[str, str | None] = {}
-    while renderer.num_active:
-        for clip in renderer.step():
-            assert isinstance(clip, Clip), clip.traceback
-            clips[clip.row_id] = clip.frames_sha256
+def _digests(outcomes: Iterable[Outcome | HalfDone]) -> Digests:
+    clips: Digests = {}
+    for clip in outcomes:
+        assert isinstance(clip, Clip), clip
+        clips[clip.row_id] = clip.frames_sha256
     return clips
 
 
-def _undisturbed(model: Model, rows: dict[str, Request], **options: Any) -> tuple[dict[str, Any], int]:
-    """Return the digests of clips, each rendered alone, and the number of forwards."""
-    renderer, forwards = _renderer(model, 1, **options), _Counted(model)
+def _ended(renderer: Renderer, rows: Iterable[tuple[str, Request, bytes | None]]) -> list[Outcome]:
+    for row_id, request, checkpoint in rows:
+        renderer.submit(request, row_id, checkpoint)
+    ended = []
+    while renderer.num_active:
+        ended += renderer.step()
+    return ended
+
+
+def _undisturbed(renderer: Renderer, rows: Rows) -> Digests:
+    return _digests(_ended(renderer, [(row_id, request, None) for row_id, request in rows.items()]))
+
+
+def _taken_off(renderer: Renderer, rows: Rows, num_steps: int) -> tuple[Digests, list[HalfDone]]:
+    """Return the clips of rows in company after so many steps, and the rows that are half done."""
     for row_id, request in rows.items():
         renderer.submit(request, row_id)
-    with intercept(model.denoisers(), forwards):
-        return _ended(renderer), forwards.num
+    ended: list[Outcome | HalfDone] = []
+    for _ in range(num_steps):
+        ended += renderer.step()
+    ended += renderer.drain()
+    assert len(ended) == len(rows) and not renderer.num_active
+    halves = [half for half in ended if isinstance(half, HalfDone)]
+    return _digests(clip for clip in ended if not isinstance(clip, HalfDone)), halves
+
+
+def _gone_on(renderer: Renderer, halves: Iterable[HalfDone]) -> list[Outcome]:
+    return _ended(renderer, [(half.row_id, half.request, half.checkpoint) for half in halves])
+
+
+def _state(half: HalfDone) -> RowCheckpoint:
+    assert half.checkpoint is not None
+    return read_checkpoint(half.checkpoint)
 
 
 class _Counted:
     """Put around denoisers. num: their forwards."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self) -> None:
         self.num = 0
 
     def __call__(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -85,32 +138,233 @@ class _Counted:
         return forward(*args, **kwargs)
 
 
-def _taken_off(renderer: Renderer, rows: dict[str, Request], num_steps: int) -> list[Any]:
-    """Return what rows in company have come to after so many steps of the renderer."""
+@pytest.mark.parametrize("name", CASES)
+def test_rows_go_on_from_random_steps_with_equal_bits_and_repeat_one_step_at_most(name: str) -> None:
+    case = CASES[name]
+    model, rows, counted = _model(case.model), case.rows(), _Counted()
+    with intercept(model.denoisers(), counted):
+        clips = _undisturbed(_renderer(model, 1), rows)
+    num_forwards = counted.num
+    for num_steps in random.Random(name).sample(range(1, case.steps), 2):
+        found, halves = _taken_off(_renderer(model), rows, num_steps)
+        made = sum(len(_state(half).made) for half in halves)
+        assert halves and made
+        counted.num = 0
+        with intercept(model.denoisers(), counted):
+            found |= _digests(_gone_on(_renderer(model, 1), halves))
+        assert found == clips
+        if len(halves) == len(rows):
+            assert num_forwards <= made + counted.num <= num_forwards + case.per_step * len(halves)
+
+
+def test_rows_go_on_in_another_process(tmp_path: Path) -> None:
+    rows = CASES["Wan"].rows()
+    clips = _undisturbed(_renderer(_model(), 1), rows)
+    found, halves = _taken_off(_renderer(_model()), rows, 5)
+    for half in halves:
+        (tmp_path / half.row_id).write_bytes(half.checkpoint or b"")
+    asked = [sys.executable, "-m", "tests.half_done", str(tiny("wan")), str(tmp_path)]
+    said = subprocess.run(asked, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=True)
+    assert found | dict(line.split() for line in said.stdout.splitlines()) == clips
+    assert "begins again" not in said.stderr
+
+
+def test_rows_that_are_saved_go_on_here_and_elsewhere() -> None:
+    rows = CASES["Wan"].rows()
+    clips = _undisturbed(_renderer(_model(), 1), rows)
+    renderer, saved, found = _renderer(_model()), {}, []
+    assert renderer.save() == []
     for row_id, request in rows.items():
         renderer.submit(request, row_id)
-    ended: list[Any] = []
-    for _ in range(num_steps):
-        ended += renderer.step()
-    return ended + renderer.drain()
+    while renderer.num_active:
+        found += renderer.step()
+        saved |= {half.row_id: half for half in renderer.save()}
+    assert _digests(found) == clips
+    assert saved.keys() == rows.keys()
+    assert _digests(_gone_on(_renderer(_model()), saved.values())) == clips
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_rows_go_on_from_random_steps_with_the_bits_of_the_undisturbed_run(case: str) -> None:
-    name, given, scheduler, recipe, per_step = CASES[case]
-    rows = _rows(name, given, scheduler, recipe)
-    clips, num_forwards = _undisturbed(_model(name), rows)
-    draw = random.Random(case)
-    for num_steps in draw.sample(range(1, 10), 2):
-        first = _taken_off(_renderer(_model(name)), rows, num_steps)
-        halves = [half for half in first if isinstance(half, HalfDone)]
-        found = {clip.row_id: clip.frames_sha256 for clip in first if isinstance(clip, Clip)}
-        assert len(first) == len(rows) and halves
-        model = _loaded_anew(name)
-        second, counted = _renderer(model, 1), _Counted(model)
-        for half in halves:
-            second.submit(half.request, half.row_id, half.checkpoint)
-        with intercept(model.denoisers(), counted):
-            found |= _ended(second)
-        assert found == clips
-        print(case, num_steps, num_forwards, counted.num, [len(half.checkpoint or b"") for half in halves])
+def test_a_row_may_be_taken_off_again_and_again_and_its_record_counts_all() -> None:
+    rows = dict([*CASES["Wan"].rows().items()][:1])
+    clips, began = _undisturbed(_renderer(_model(), 1), rows), datetime.now(UTC)
+    (row,) = _taken_off(_renderer(_model()), rows, 2)[1]
+    seconds, num_made = [0.0], [0]
+    for num_steps in (3, 2, 4):  # of which the first makes a forward again
+        seconds.append(_state(row).seconds["denoise_s"])
+        num_made.append(len(_state(row).made))
+        renderer = _renderer(_model())
+        renderer.submit(row.request, row.row_id, row.checkpoint)
+        for _ in range(num_steps):
+            renderer.step()
+        (row,) = renderer.drain()  # type: ignore[assignment]
+    assert num_made == [0, 2, 4, 5]
+    (clip,) = _gone_on(_renderer(_model()), [row])
+    assert isinstance(clip, Clip) and _digests([clip]) == clips
+    assert seconds == sorted(seconds) and seconds[-1] < clip.seconds["denoise_s"]
+    assert began <= clip.started_at <= began + timedelta(minutes=10)
+    assert sum(clip.seconds.values()) < (datetime.now(UTC) - began).total_seconds()
+    assert (clip.batch_size, clip.had_company) == (1, False)
+
+
+def test_rows_that_wait_are_handed_over_as_they_came() -> None:
+    rows = CASES["Wan"].rows()
+    _, halves = _taken_off(_renderer(_model()), rows, 3)
+    renderer = _renderer(_model())
+    for half in halves:
+        renderer.submit(half.request, half.row_id, half.checkpoint)
+    again = renderer.drain()
+    assert [(half.row_id, half.checkpoint) for half in again if isinstance(half, HalfDone)] == [
+        (half.row_id, half.checkpoint) for half in halves
+    ]
+
+
+class Remembering(WanPipeline):
+    """Goes by a variable of its call that no object holds, and that two steps change."""
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        seen: list[torch.Tensor] = []
+
+        def on_step_end(pipe: Any, step: int, timestep: Any, given: dict[str, Any]) -> dict[str, Any]:
+            seen.append(given["latents"].mean())
+            return {"latents": given["latents"] + 0.2 * sum(seen[-3:-1])}
+
+        return super().__call__(*arguments, **named, callback_on_step_end=on_step_end)
+
+
+def test_variables_of_a_pipelines_call_are_what_they_were() -> None:
+    pipe = copy.copy(_model().pipe)
+    pipe.__class__ = Remembering
+    model, rows = replace(_model(), pipe=pipe), CASES["Wan"].rows()
+    clips = _undisturbed(_renderer(model, 1), rows)
+    assert clips != _undisturbed(_renderer(_model(), 1), rows)
+    found, halves = _taken_off(_renderer(model), rows, 7)
+    assert found | _digests(_gone_on(_renderer(model), halves)) == clips
+
+
+def test_rows_of_fast_batching_go_on_too(caplog: pytest.LogCaptureFixture) -> None:
+    model, rows = _model(), CASES["Wan"].rows()
+    first, second = (Renderer(model, Batching(mode="fast", min_gain=0)) for _ in range(2))
+    found, halves = _taken_off(first, rows, 7)
+    assert all(half.checkpoint for half in halves)
+    assert (found | _digests(_gone_on(second, halves))).keys() == rows.keys()
+    assert not caplog.records
+
+
+def test_audits_speak_for_rows_that_had_company_elsewhere() -> None:
+    rows = CASES["Wan"].rows()
+    found, halves = _taken_off(_renderer(_model(), every=1), rows, 7)
+    assert not found
+    renderer = _renderer(_model(), 1, every=1)
+    _gone_on(renderer, halves)
+    assert [audited.verdict for audited in renderer.take_audits()] == ["equal"] * 3
+
+
+def test_what_audits_would_look_at_is_not_given_out_as_a_renderer_ends() -> None:
+    rows = CASES["Wan"].rows()
+    for num_steps in (8, 9):
+        found, halves = _taken_off(_renderer(_model(), every=1000), rows, num_steps)
+        assert len(found) + len(halves) == 3
+        renderer = _renderer(_model(), every=1000)
+        assert len(_gone_on(renderer, halves)) == len(halves)
+        assert len(renderer.take_audits()) == bool(halves)
+
+
+class Accumulating(WanTransformer3DModel):
+    """Adds to each prediction the mean of those before it."""
+
+    mean: Any = 0.0
+
+    def forward(self, **named: Any) -> Any:
+        (prediction,) = super().forward(**named)
+        self.mean = 0.5 * self.mean + prediction.mean()
+        return (prediction + 0.3 * self.mean,)
+
+
+def test_rows_of_a_network_that_keeps_state_begin_again_and_the_log_says_so_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model, rows = load_model(tiny("wan"), dtype="fp32"), CASES["Wan"].rows()
+    model.pipe.transformer.__class__ = Accumulating
+    clips = _undisturbed(_renderer(model), rows)
+    vars(model.pipe.transformer).pop("mean")  # as in a network that was just loaded
+    renderer = _renderer(model)
+    with caplog.at_level(logging.WARNING, "framefleet"):
+        found, halves = _taken_off(renderer, rows, 6)
+        _taken_off(renderer, rows, 6)
+    assert [half.checkpoint for half in halves] == [None] * 3
+    assert found | _digests(_gone_on(_renderer(model), halves)) == clips
+    assert [record.getMessage() for record in caplog.records if "elsewhere" in record.getMessage()] == [
+        "rows of WanPipeline that are under way begin again elsewhere: "
+        "transformer.mean changes as a row renders"
+    ]
+
+
+def test_a_row_that_does_not_repeat_itself_begins_again(caplog: pytest.LogCaptureFixture) -> None:
+    calls: list[str] = []
+
+    def wandering(pipe: Any, request: Request) -> Any:
+        calls.append(request.arguments["prompt"])
+        scale = 1.0 + len(calls)
+        return generate(pipe, replace(request, arguments={**request.arguments, "guidance_scale": scale}))
+
+    rows = dict([*replace(CASES["Wan"], recipe="wandering").rows().items()][:1])
+    _, halves = _taken_off(_renderer(_model(), wandering=wandering), rows, 5)
+    with caplog.at_level(logging.WARNING, "framefleet"):
+        (clip,) = _gone_on(_renderer(_model(), wandering=wandering), halves)
+    assert isinstance(clip, Clip) and len(calls) == 3
+    assert [record.getMessage() for record in caplog.records] == [
+        f"row {clip.row_id} begins again, and does not go on from its checkpoint: "
+        "it does not come to where it was"
+    ]
+
+
+def _damaged(content: bytes) -> dict[str, tuple[bytes, str]]:
+    """Return what somebody made of a checkpoint, and what the log says of it."""
+    known = read_checkpoint(content)
+    last = known.made[-1]
+    wide = last._replace(tensors=(torch.zeros(1, 16, 64, 64, 64),))
+    other = last._replace(module="vae")
+    more = [last._replace(tensors=(last.tensors[0].clone(),)) for _ in range(9)]
+    changed = last._replace(tensors=(last.tensors[0] + 1,))
+    return {
+        "of another row": (checkpoint_bytes(replace(known, row_id="0" * 32)), "it is of another row"),
+        "of another model": (checkpoint_bytes(replace(known, model="0" * 64)), "it is of another model"),
+        "of another build": (checkpoint_bytes(replace(known, build="0" * 64)), "of another build"),
+        "of another machine": (checkpoint_bytes(replace(known, surroundings="0")), "of another machine"),
+        "of another size": (checkpoint_bytes(replace(known, made=[*known.made[:-1], wide])), "not return"),
+        "of another network": (checkpoint_bytes(replace(known, made=[*known.made[:-1], other])), "not vae"),
+        "of other values": (
+            checkpoint_bytes(replace(known, made=[*known.made[:-1], changed])),
+            "where it was",
+        ),
+        "of more calls": (checkpoint_bytes(replace(known, made=[*known.made, *more])), "it "),
+        "a bit": (content[:-1] + bytes([content[-1] ^ 1]), "its bytes are not those that were written"),
+        "cut": (content[:-9], "it is no checkpoint"),
+        "nothing": (b"", "it is no checkpoint"),
+        "a pickle": (b"\x80\x04" + b"." * 100, "larger than any"),
+    }
+
+
+def test_a_checkpoint_that_anybody_changed_costs_time_and_no_bit(caplog: pytest.LogCaptureFixture) -> None:
+    rows = dict([*CASES["Wan"].rows().items()][1:2])
+    clips = _undisturbed(_renderer(_model(), 1), rows)
+    (half,) = _taken_off(_renderer(_model()), rows, 6)[1]
+    assert half.checkpoint
+    renderer = _renderer(_model(), 1)
+    for content, said in _damaged(half.checkpoint).values():
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "framefleet"):
+            assert _digests(_ended(renderer, [(half.row_id, half.request, content)])) == clips
+        (record,) = caplog.records
+        assert f"row {half.row_id} begins again" in record.getMessage()
+        assert said in record.getMessage()
+
+
+def test_rows_of_a_kind_that_was_set_apart_do_not_go_on_from_what_company_made() -> None:
+    case = replace(CASES["Wan"], recipe="remembers")
+    rows = case.rows()
+    _, halves = _taken_off(_renderer(_model(), remembers=hidden_state.remembers), rows, 7)
+    renderer = _renderer(_model(), remembers=hidden_state.remembers)
+    renderer.set_apart(kind_of(next(iter(rows.values()))))
+    alone = _renderer(_model(), 1, remembers=hidden_state.remembers)
+    assert _digests(_gone_on(renderer, halves)) == _undisturbed(alone, rows)

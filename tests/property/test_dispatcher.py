@@ -21,6 +21,7 @@ class Known:
     shape: str
     failed_on: list[str] = field(default_factory=list)
     deaths: int = 0
+    tried: set[str] = field(default_factory=set)  # where it failed, or its worker did
     holder: str | None = None
     end: str = ""  # "done" or "given up"
 
@@ -36,6 +37,7 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
         )
         self.rows: dict[str, Known] = {}
         self.live: dict[str, list[Lease]] = {}  # worker: its leases so far
+        self.places: dict[str, set[str]] = {}
         self.gone: list[str] = []
         self.now = 0.0
         self.closed = False
@@ -59,9 +61,11 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
     @precondition(lambda self: len(self.live) < 4)
     @rule()
     def join(self) -> None:
-        worker = f"w{len(self.live) + len(self.gone)}"
+        number = len(self.live) + len(self.gone)
+        worker, at = f"w{number}", (f"machine {number % 2}", f"slot {number % 3}")
         self.live[worker] = []
-        self.dispatcher.join(worker)
+        self.places[worker] = {*at, worker}
+        self.dispatcher.join(worker, at=at)
 
     @precondition(lambda self: self.live)
     @rule(choice=st.data(), seconds=st.floats(0, 20))
@@ -83,6 +87,7 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
         worker, row.holder = row.holder, None
         assert worker is not None
         row.failed_on.append(worker)
+        row.tried.add(worker)
         given_up = self.dispatcher.failed(worker, row_id, f"bad on {worker}", retry=retry)
         assert (given_up is not None) == (not retry or len(row.failed_on) == ATTEMPTS)
         self.expect_given_up([given_up] if given_up else [])
@@ -101,14 +106,19 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
     def lost(self, choice: st.DataObject) -> None:
         worker = choice.draw(st.sampled_from(sorted(self.live)))
         row_ids = self.held(worker)
+        some = st.lists(st.sampled_from(row_ids), unique=True) if row_ids else st.just([])
+        suspects = choice.draw(st.none() | some)
         for row_id in row_ids:
             self.rows[row_id].holder = None
+            self.rows[row_id].tried |= self.places[worker]
+        named = row_ids if suspects is None else suspects
+        for row_id in named:
             self.rows[row_id].deaths += 1
         del self.live[worker]
         self.gone.append(worker)
-        given_up = self.dispatcher.lost(worker)
-        guilty = len(row_ids) == 1 and self.rows[row_ids[0]].deaths >= MAX_DEATHS
-        assert [gone.row.row_id for gone in given_up] == (row_ids if guilty else [])
+        given_up = self.dispatcher.lost(worker, suspects=suspects)
+        guilty = len(named) == 1 and self.rows[named[0]].deaths >= MAX_DEATHS
+        assert [gone.row.row_id for gone in given_up] == (named if guilty else [])
         self.expect_given_up(given_up)
 
     @precondition(lambda self: self.rows)
@@ -175,7 +185,8 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
             assert row.holder is None and not row.end
             assert lease.alone == (row.deaths >= 2)
             assert leased.attempt == 1 + len(row.failed_on) + row.deaths
-            assert worker not in row.failed_on or self.live.keys() <= set(row.failed_on)
+            away = {live: len(self.places[live] - row.tried) for live in self.live}
+            assert away[worker] == max(away.values())
             row.holder = worker
         self.live[worker] = [*open_leases, lease]
         return True

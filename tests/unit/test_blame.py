@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from framefleet.cluster.blame import verdict_on
+from framefleet.cluster.blame import culprit_of
 from framefleet.pipeline.errors import NoFile, OutOfMemory, RenderError, StoreConflict, StoreError
 
 
@@ -47,20 +47,20 @@ def raised(error: Exception, *, over: Exception | None = None) -> Exception:
     ],
 )
 def test_each_kind_of_error_has_its_culprit(error: Exception, blame: str) -> None:
-    assert verdict_on(error).blame == blame
-    assert verdict_on(error).reason
+    assert culprit_of(error).blame == blame
+    assert culprit_of(error).reason
 
 
 def test_what_led_to_an_error_is_looked_at_too() -> None:
     full = OSError(errno.ENOSPC, "No space left on device")
-    assert verdict_on(raised(ValueError("could not encode"), over=full)).blame == "host"
+    assert culprit_of(raised(ValueError("could not encode"), over=full)).blame == "host"
 
 
 def test_a_row_that_does_not_fit_alone_is_the_rows_own_whatever_said_so() -> None:
-    assert verdict_on(raised(OutOfMemory("too large", ""), over=MemoryError())).blame == "row"
+    assert culprit_of(raised(OutOfMemory("too large", ""), over=MemoryError())).blame == "row"
 
 
 def test_a_chain_of_errors_that_is_a_ring_ends() -> None:
     first, second = ValueError("a"), ValueError("b")
     first.__cause__, second.__cause__ = second, first
-    assert verdict_on(first).blame == "row"
+    assert culprit_of(first).blame == "row"

@@ -243,3 +243,12 @@ def test_time_without_rows_does_not_count_as_rendering() -> None:
 def test_near_the_end_every_lease_slot_gets_its_share() -> None:
     dispatcher = dispatcher_with("x" * 16, workers="ABCD", min_rows=8, closed=True)
     assert ids(lease(dispatcher, "A")) == "0 1"
+
+
+def test_rows_in_hand_are_counted_until_they_end_or_come_back() -> None:
+    dispatcher = dispatcher_with("xxx", workers="AB", min_rows=3)
+    lease(dispatcher, "A")
+    assert dispatcher.in_hand() == {"A": 3}
+    dispatcher.done("A", "0", 1.0)
+    dispatcher.put_back("A", ["1", "2"])
+    assert dispatcher.in_hand() == {}

@@ -26,6 +26,7 @@ from framefleet.pipeline.rows.tables.readable import repaired_row
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
 from framefleet.pipeline.rows.tables.table import open_table
+from framefleet.pipeline.rows.tables.text_reading import TO_UTF_8
 from tests.configs import WAN, write_model
 from tests.rows import RECORD
 
@@ -99,7 +100,7 @@ def refusal(path: Path) -> TableError:
         ('{"a": 1}\n{"a": "x"}', "'a' has no one type"),
         ('{"\\ud800": 1}', "can't encode"),
         ("9" * 5000, "line 1: "),
-        ("", "it has no lines"),
+        ("", "is empty"),
     ],
 )
 def test_lines_that_are_no_rows_are_told_by_their_number(text: str, problem: str, tmp_path: Path) -> None:
@@ -119,9 +120,7 @@ def test_text_that_is_no_utf8_refuses_its_row_alone(tmp_path: Path, wan: Pipelin
     assert problems(rows) == [
         f"{name} is 'ein caf\ufffd', but it is not UTF-8" for name in ("note", "prompt")
     ]
-    assert {fix for row in rows if isinstance(row, InvalidRow) for _, fix in row.messages()} == {
-        "save the table as UTF-8"
-    }
+    assert {fix for row in rows if isinstance(row, InvalidRow) for _, fix in row.messages()} == {TO_UTF_8}
 
 
 @pytest.mark.parametrize(

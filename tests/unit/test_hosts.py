@@ -7,13 +7,13 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from framefleet.cluster.hosts import MAX_REST_S, SILENT_REST_S, Hosts, Kind
+from framefleet.cluster.hosts import MAX_REST_S, SILENT_REST_S, Hosts, LossKind
 from framefleet.cluster.settings import FaultPolicy
 from framefleet.pipeline.errors import ModelError
 
 
 def fault(
-    hosts: Hosts, worker: str, host: str, kind: Kind = "machine", *, now: float = 0.0, **more: bool
+    hosts: Hosts, worker: str, host: str, kind: LossKind = "machine", *, now: float = 0.0, **more: bool
 ) -> bool:
     """Let the worker begin there and fail; return whether it is started again."""
     hosts.placed(worker, host, f"machine {host}")
@@ -46,6 +46,17 @@ def test_one_bad_worker_among_good_ones_is_not_replaced_and_its_machine_goes_on(
         hosts.done("good")
     assert told == [True, True, False]
     assert hosts.unused == ("bad is no longer used: CUDA error",)
+
+
+def test_faults_of_several_workers_in_turn_do_not_end_one_while_others_are_sound() -> None:
+    hosts = Hosts(FaultPolicy())
+    for worker in "stuvwxyz":
+        hosts.placed(worker, "a", "machine a")
+    assert all(fault(hosts, worker, "a") for worker in "stuvwx")
+    assert not hosts.unused
+    assert fault(hosts, "y", "a")
+    assert fault(hosts, "z", "a")
+    assert hosts.is_blocked("a"), "none of them is sound any more"
 
 
 def test_what_every_start_there_would_say_again_blocks_the_machine_at_once() -> None:
@@ -117,7 +128,7 @@ KINDS = st.sampled_from(["died", "machine", "silent", "gone"])
 
 @given(st.lists(st.tuples(st.sampled_from("vw"), st.sampled_from("ab"), KINDS, st.booleans()), max_size=60))
 def test_what_is_no_longer_used_stays_so_and_something_was_wrong_with_it(
-    events: list[tuple[str, str, Kind, bool]],
+    events: list[tuple[str, str, LossKind, bool]],
 ) -> None:
     hosts, in_a_row = Hosts(FaultPolicy()), Counter[str]()
     for worker, host, kind, goes_well in events:

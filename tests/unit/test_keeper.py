@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -10,6 +12,7 @@ import pytest
 
 from framefleet.cluster.checkpoints import checkpoint_path
 from framefleet.cluster.keeper import Keeper
+from framefleet.cluster.remarks import LOGGERS, Remarks
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.render.half_done.half_done import HalfDone
 from framefleet.pipeline.render.renderer import Renderer
@@ -99,3 +102,17 @@ def test_a_checkpoint_that_is_gone_is_told_and_the_row_begins_again(
 ) -> None:
     assert Keeper(Store(str(tmp_path)), Told(), every_s=0, num_threads=1).read(OLD) is None
     assert f"row {OLD} begins again" in caplog.text
+
+
+def test_what_a_worker_says_of_half_done_rows_is_there_for_its_driver(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    remarks = Remarks()
+    remarks.listen()
+    for name in LOGGERS:
+        request.addfinalizer(partial(logging.getLogger(name).removeHandler, remarks))
+    Keeper(Store(str(tmp_path)), Told(), every_s=0, num_threads=1).read(OLD)
+    logging.getLogger(f"{LOGGERS[1]}.hand_over").warning("row %s begins again", YOUNG)
+    first, second = remarks.take()
+    assert OLD in first and YOUNG in second
+    assert remarks.take() == ()

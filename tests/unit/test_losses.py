@@ -7,7 +7,7 @@ from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 
 from framefleet.cluster.death import address_in, cause_of_death
 from framefleet.cluster.listening import Listening
-from framefleet.cluster.losses import loss_of
+from framefleet.cluster.losses import cause_of_loss
 from framefleet.pipeline.errors import ModelError
 
 HEAD = (
@@ -57,23 +57,23 @@ def test_a_long_traceback_keeps_its_end() -> None:
 
 
 def test_a_machine_that_is_gone_has_no_suspects_and_a_crash_has_all_rows() -> None:
-    gone = loss_of(RayActorError("ab12", NODE), is_ready=True)
+    gone = cause_of_loss(RayActorError("ab12", NODE), is_ready=True)
     assert (gone.kind, gone.suspects, gone.address) == ("gone", (), "10.99.0.12")
-    died = loss_of(RayActorError("ab12", KILLED), is_ready=True)
+    died = cause_of_loss(RayActorError("ab12", KILLED), is_ready=True)
     assert (died.kind, died.suspects) == ("died", None)
-    assert loss_of(RayActorError("ab12", KILLED), is_ready=False).kind == "machine", "no row was there"
-    away = loss_of(ActorUnavailableError("connection reset", None), is_ready=True)
+    assert cause_of_loss(RayActorError("ab12", KILLED), is_ready=False).kind == "machine", "no row was there"
+    away = cause_of_loss(ActorUnavailableError("connection reset", None), is_ready=True)
     assert (away.kind, away.suspects) == ("silent", ())
 
 
 def test_what_a_worker_raises_is_its_machines_before_it_is_ready() -> None:
     error = ModelError("/models/wan is not there", "put it there")
-    refused = loss_of(RayTaskError("start", "", error), is_ready=False)
+    refused = cause_of_loss(RayTaskError("start", "", error), is_ready=False)
     assert (refused.kind, refused.error, refused.reason) == ("refused", error, "/models/wan is not there")
-    sick = loss_of(RayTaskError("start", "", RuntimeError("CUDA error: no device")), is_ready=False)
+    sick = cause_of_loss(RayTaskError("start", "", RuntimeError("CUDA error: no device")), is_ready=False)
     assert (sick.kind, sick.reason) == ("machine", "RuntimeError: CUDA error: no device")
-    assert loss_of(RayTaskError("exchange", "", ValueError("ours")), is_ready=True).kind == "died"
-    full = loss_of(RayTaskError("exchange", "", OSError(28, "No space left")), is_ready=True)
+    assert cause_of_loss(RayTaskError("exchange", "", ValueError("ours")), is_ready=True).kind == "died"
+    full = cause_of_loss(RayTaskError("exchange", "", OSError(28, "No space left")), is_ready=True)
     assert (full.kind, full.suspects) == ("machine", ())
 
 

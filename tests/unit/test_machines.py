@@ -13,7 +13,7 @@ import pytest
 from framefleet.cluster import machines as machines_module
 from framefleet.cluster.machines import Machine, Machines, room
 from framefleet.cluster.settings import FaultPolicy, FleetSettings
-from framefleet.cluster.shares import in_words, shares
+from framefleet.cluster.shares import machines_in_words, shares
 from framefleet.pipeline.errors import FleetError
 
 HEAD = Machine(node_id="h", host="head", address="10.0.0.1")
@@ -51,7 +51,7 @@ def test_auto_is_as_many_workers_as_have_room_and_grows_with_the_cluster() -> No
         shares(FleetSettings(), [Machine(node_id="a", host="", address="", cpus=9)]).asked == os.cpu_count()
     )
     assert shares(FleetSettings(address="auto", workers=4), [SMALL]).num_workers([SMALL]) == 4
-    assert in_words([HEAD, SMALL, LARGE]) == "9 GPUs and 72 CPUs on 3 machines"
+    assert machines_in_words([HEAD, SMALL, LARGE]) == "9 GPUs and 72 CPUs on 3 machines"
 
 
 def test_machines_that_have_died_are_not_there() -> None:
@@ -82,7 +82,7 @@ def test_a_machine_that_the_cluster_gave_up_ends_its_driver() -> None:
 def test_a_ray_that_has_ended_on_this_machine_is_found_at_the_next_look(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(machines_module, "LOOK_S", 0.01)
+    monkeypatch.setattr(machines_module, "LOOK_EVERY_S", 0.01)
     looked, num_looks = threading.Event(), 0
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -103,7 +103,7 @@ def test_a_ray_that_has_ended_on_this_machine_is_found_at_the_next_look(
 
 
 def test_a_look_that_fails_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machines_module, "LOOK_S", 0.01)
+    monkeypatch.setattr(machines_module, "LOOK_EVERY_S", 0.01)
     failed = threading.Event()
     answers = iter([[node()]])
 

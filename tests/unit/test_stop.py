@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from framefleet.cluster.stop import SIGNALS, Stop
+from framefleet.cluster.stop import SIGNALS, Notice, Stop
 from framefleet.jobs.show.console import reporting
 
 
@@ -100,3 +100,11 @@ def test_in_another_thread_nothing_is_put_off() -> None:
     thread.join()
     assert asked == [False]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_worker_that_is_sent_sigterm_lives_on_and_says_so() -> None:
+    notice = Notice()
+    notice.heed()
+    assert not notice.is_given
+    signal.raise_signal(signal.SIGTERM)
+    assert notice.is_given

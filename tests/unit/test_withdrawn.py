@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import pytest
 
+from framefleet.cluster.commit import Committer
 from framefleet.cluster.driver import Driver
 from framefleet.cluster.events import Event, Ready, Reported
 from framefleet.cluster.fleet import Fleet
@@ -32,7 +33,6 @@ from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.encode_clip import EncodedClip, store_clip
 from framefleet.pipeline.outputs.part_names import new_run, part_of
-from framefleet.pipeline.outputs.parts import PartWriter
 from framefleet.pipeline.outputs.pending import announce, intents_in, sweep
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.outputs.withdrawal import WITHDRAWN, finish_withdrawal, withdraw
@@ -207,10 +207,10 @@ def test_both_workers_may_find_it(run: Callable[..., Summary], store: Store) -> 
 def test_a_driver_that_is_killed_while_it_takes_records_back_leaves_no_wrong_one(
     num_changes: int, run: Callable[..., Summary], store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(PartWriter, "due", lambda writer, now: writer.rows_waiting > 0)
+    monkeypatch.setattr(Committer, "flush_due", lambda committer, now: committer.flush())  # many small parts
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         _die_after(num_changes, patched)
-        run(3, {10: "equal", 20: "differs"})
+        run(4, {10: "equal", 20: "differs"})
     with DriverLock(store) as lock:
         finish_withdrawal(store, lock)
     left = [record["row_id"] for record in all_columns(store, "records").to_pylist()]

@@ -15,18 +15,18 @@ from torch import Tensor
 
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.render.fused.calls import digest_of
-from framefleet.pipeline.render.half_done.journal import MAX_BYTES, Made
+from framefleet.pipeline.render.half_done.journal import MAX_KEPT_BYTES, Made
 
 _VERSION = 1
 _METADATA = "framefleet"
 _MAX_HEADER_BYTES = 16 << 20  # some 100 bytes for each tensor: a row of 100,000 forwards
 _SECONDS = ("encode_s", "denoise_s", "decode_s")
-_IDENTITY = ("row_id", "model", "build", "surroundings", "then")
-_KEYS = {"version", "calls", "seconds", "started_at", "had_company", *_IDENTITY}
+_IDENTITY = ("row_id", "model", "build", "surroundings")
+_KEYS = {"version", "calls", "then", "seconds", "started_at", "had_company", *_IDENTITY}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
+class RowCheckpoint:
     """How far a row has come.
 
     model, build, surroundings: digests of the model's files, of framefleet's source, and of all else that
@@ -44,12 +44,13 @@ class Checkpoint:
     had_company: bool
 
 
-def checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
+def checkpoint_bytes(checkpoint: RowCheckpoint) -> bytes:
     """Return the file."""
     body = canonical_json(
         {
             "version": _VERSION,
             **{name: getattr(checkpoint, name) for name in _IDENTITY},
+            "then": checkpoint.then,
             "calls": [[one.module, len(one.tensors), one.rows] for one in checkpoint.made],
             "seconds": {name: checkpoint.seconds.get(name, 0.0) for name in _SECONDS},
             "started_at": checkpoint.started_at.astimezone(UTC).isoformat(),
@@ -64,10 +65,10 @@ def checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
     return safetensors.torch.save(tensors, {_METADATA: f"{_digest(body, tensors)} {body}"})
 
 
-def read_checkpoint(content: bytes) -> Checkpoint:
+def read_checkpoint(content: bytes) -> RowCheckpoint:
     """Return what `checkpoint_bytes` was given. Raises ValueError for anything else, and for a wrong bit."""
     header_size = int.from_bytes(content[:8], "little")
-    if header_size > _MAX_HEADER_BYTES or len(content) > MAX_BYTES + _MAX_HEADER_BYTES:
+    if header_size > _MAX_HEADER_BYTES or len(content) > MAX_KEPT_BYTES + _MAX_HEADER_BYTES:
         raise ValueError("it is larger than any that framefleet writes")
     try:
         digest, _, body = parse_json(content[8 : 8 + header_size])["__metadata__"][_METADATA].partition(" ")
@@ -79,7 +80,7 @@ def read_checkpoint(content: bytes) -> Checkpoint:
         raise ValueError(f"it is no checkpoint: {error}") from error
 
 
-def _checkpoint(said: Mapping[str, Any], tensors: dict[str, Tensor]) -> Checkpoint:
+def _checkpoint(said: Mapping[str, Any], tensors: dict[str, Tensor]) -> RowCheckpoint:
     if said["version"] != _VERSION:
         raise ValueError(f"it is of version {said['version']}, and this is {_VERSION}")
     if said.keys() != _KEYS or not isinstance(said["had_company"], bool):
@@ -90,9 +91,10 @@ def _checkpoint(said: Mapping[str, Any], tensors: dict[str, Tensor]) -> Checkpoi
     ]
     if tensors:
         raise ValueError(f"no call returned {next(iter(tensors))}")
-    return Checkpoint(
-        **{name: None if said[name] is None else str(said[name]) for name in _IDENTITY},
+    return RowCheckpoint(
+        **{name: str(said[name]) for name in _IDENTITY},
         made=made,
+        then=None if said["then"] is None else str(said["then"]),
         seconds={name: _seconds(said["seconds"][name]) for name in _SECONDS},
         started_at=min(datetime.fromisoformat(said["started_at"]).astimezone(UTC), datetime.now(UTC)),
         had_company=said["had_company"],

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from framefleet.pipeline.render.half_done.checkpoint import Checkpoint, checkpoint_bytes
+from framefleet.pipeline.render.half_done.checkpoint import RowCheckpoint, checkpoint_bytes
 from framefleet.pipeline.request import Request
 
 
 class HalfDone:
     """A row that is not a clip yet."""
 
-    def __init__(self, row_id: str, request: Request, checkpoint: Checkpoint | bytes | None = None) -> None:
+    def __init__(
+        self, row_id: str, request: Request, checkpoint: RowCheckpoint | bytes | None = None
+    ) -> None:
         self.row_id, self.request = row_id, request
         self._checkpoint = checkpoint
 
@@ -23,6 +25,6 @@ class HalfDone:
     @cached_property
     def checkpoint(self) -> bytes | None:
         """The bytes for `Renderer.submit`, made once they are asked for, from any thread; else None."""
-        if isinstance(self._checkpoint, Checkpoint):
+        if isinstance(self._checkpoint, RowCheckpoint):
             return checkpoint_bytes(self._checkpoint)
         return self._checkpoint

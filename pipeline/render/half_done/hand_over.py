@@ -13,7 +13,7 @@ from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.render.fused.batcher import RowTask
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.kept_state import StateWatch
-from framefleet.pipeline.render.half_done.checkpoint import Checkpoint, read_checkpoint
+from framefleet.pipeline.render.half_done.checkpoint import RowCheckpoint, read_checkpoint
 from framefleet.pipeline.render.half_done.half_done import HalfDone
 from framefleet.pipeline.render.half_done.journal import Journal
 from framefleet.pipeline.render.outcome import seconds_of
@@ -54,9 +54,9 @@ class HandOver:
             return HalfDone(row.row_id, row.request)
         then = task.call if task.call and task.call.module in self._denoisers else None
         made, mark = task.journal.until(then, task.draws)
-        if torch.cuda.is_initialized():
+        if torch.cuda.is_available():
             torch.cuda.synchronize()  # copies of what was made last may be under way
-        checkpoint = Checkpoint(
+        checkpoint = RowCheckpoint(
             row_id=row.row_id,
             model=self._model.digest,
             build=_build(),
@@ -69,8 +69,10 @@ class HandOver:
         )
         return HalfDone(row.row_id, row.request, checkpoint)
 
-    def _check(self, found: Checkpoint, row: RenderRow) -> None:
+    def _check(self, found: RowCheckpoint, row: RenderRow) -> None:
         """Raise ValueError for a checkpoint of another row, or by what gives other bits."""
+        if obstacle := self._obstacle():
+            raise ValueError(obstacle)
         here = (row.row_id, self._model.digest, _build(), surroundings(self._model, self._batching))
         there = (found.row_id, found.model, found.build, found.surroundings)
         names = ("row", "model", "build of framefleet", "machine, libraries or numerics")

@@ -6,7 +6,7 @@ are. The first call of each shape is made again too, and compared: it says how w
 memory, that it has the right size, and that this machine computes the other's bits.
 
 Not covered: calls that change objects among their arguments, as caches of keys and values are; and what
-networks keep in themselves, which `kept_state.py` finds.
+networks keep in themselves, which `fused/kept_state.py` finds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from framefleet.pipeline.hooks.tree import flatten, unflatten
 from framefleet.pipeline.render.fused.calls import Call, Result, bits, digest_of
 
 # Of one row, in host memory. Wan 14B at 720p, 81 frames, in 50 steps with guidance: 1 GB.
-MAX_BYTES = 4 << 30
+MAX_KEPT_BYTES = 4 << 30
 
 
 class Made(NamedTuple):
@@ -186,8 +186,8 @@ def _obstacle(call: Call, result: Result, leaves: Sequence[Any], size: int) -> s
         return f"{call.module} is given objects that it changes"
     if not all(leaf is None or (isinstance(leaf, Tensor) and not leaf.is_complex()) for leaf in leaves):
         return f"{call.module} returns more than tensors"
-    if size > MAX_BYTES:
-        return f"what {call.module} returns takes more than {MAX_BYTES >> 30} GiB"
+    if size > MAX_KEPT_BYTES:
+        return f"what {call.module} returns takes more than {MAX_KEPT_BYTES >> 30} GiB"
     return None
 
 
@@ -206,7 +206,7 @@ def _size(leaf: Any) -> Hashable:
         return tuple(leaf.shape), leaf.dtype
     if isinstance(leaf, list | tuple):
         return tuple(map(_size, leaf))
-    return leaf if isinstance(leaf, bool | str) else type(leaf)
+    return leaf if isinstance(leaf, bool | str) else (type(leaf),)
 
 
 def _value(leaf: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 import pyarrow as pa
 
@@ -11,6 +11,25 @@ from framefleet.pipeline.guards.spelling import nearest
 from framefleet.pipeline.model.specs.signature import PLUMBING, ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
+# What other programs and people call the arguments of diffusers.
+_ELSEWHERE = {
+    **dict.fromkeys(("text", "caption", "positive", "positive_prompt", "prompts"), "prompt"),
+    **dict.fromkeys(("negative", "neg_prompt", "uncond", "negative_text"), "negative_prompt"),
+    **dict.fromkeys(
+        ("steps", "num_steps", "n_steps", "sampling_steps", "sample_steps", "inference_steps"),
+        "num_inference_steps",
+    ),
+    **dict.fromkeys(("cfg", "cfg_scale", "scale", "guidance", "guide_scale"), "guidance_scale"),
+    **dict.fromkeys(("frames", "n_frames", "frame_num", "video_length", "length"), "num_frames"),
+    **dict.fromkeys(("sampler", "sampler_name", "sample_solver", "scheduler_name"), "scheduler"),
+    **dict.fromkeys(("random_seed", "rng_seed", "noise_seed", "base_seed"), "seed"),
+    **dict.fromkeys(("framerate", "frame_rate", "frames_per_second"), "fps"),
+    **dict.fromkeys(("w", "image_width", "video_width"), "width"),
+    **dict.fromkeys(("h", "image_height", "video_height"), "height"),
+    **dict.fromkeys(("init_image", "input_image", "image_path", "first_frame"), "image"),
+    **dict.fromkeys(("init_video", "input_video", "video_path"), "video"),
+}
+_LISTED = 20  # columns in a message
 _WORDS: dict[ArgumentKind, str] = {
     "str": "text",
     "bool": "true or false",
@@ -82,16 +101,29 @@ def plumbing_fix(name: str) -> str:
     return "it takes tensors, nested lists or mappings: let a recipe make them, or rename it to carry it"
 
 
-def check_required(required: Collection[str], read: Collection[str], base: Collection[str]) -> None:
+def check_required(
+    required: Collection[str], read: Collection[str], base: Collection[str], *, columns: Sequence[str]
+) -> None:
+    """Raise for an argument that no row has. columns: all of the table's."""
     for name in required:
         if name not in read and name not in base:
+            more = f" and {len(columns) - _LISTED:,} more" if len(columns) > _LISTED else ""
             raise TableError(
-                f"the table has no column {name!r}, and the job no default for it",
+                f"the table has no column {name!r}, and the job no default for it; it has "
+                f"{', '.join(map(repr, columns[:_LISTED])) or 'none'}{more}",
                 f"add the column, map it with `columns: {{{name}: ...}}`, or set `defaults: {{{name}: ...}}`",
             )
 
 
 def lookalikes(carried: Iterable[str], unused: Collection[str]) -> tuple[tuple[str, str], ...]:
-    """Return carried columns whose names are nearly those of arguments: `guidence_scale`."""
-    near = ((name, nearest(name, unused, cutoff=0.85)) for name in carried)
-    return tuple((name, found[0]) for name, found in near if found)
+    """Return carried columns whose names are nearly those of arguments, or what others call these."""
+    near = ((name, _meant(name, unused)) for name in carried)
+    return tuple((name, found) for name, found in near if found)
+
+
+def _meant(name: str, unused: Collection[str]) -> str | None:
+    plain = name.strip().lower().replace(" ", "_").replace("-", "_")
+    if plain in unused or _ELSEWHERE.get(plain) in unused:
+        return plain if plain in unused else _ELSEWHERE[plain]
+    near = nearest(plain, unused, cutoff=0.85)
+    return near[0] if near else None

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import io
 import lzma
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any, Literal
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.signature import ArgumentKind
-from framefleet.pipeline.rows.tables.json_lines import JsonLines
+from framefleet.pipeline.rows.tables.formats import TableFormat
+from framefleet.pipeline.rows.tables.text_reading import text_reader, unpacked
 
-TableFormat = Literal["parquet", "csv", "tsv", "jsonl"]
-COMPRESSED = (".gz", ".bz2", ".xz")
 # Also of a row. A batch is handed on as a whole, and rows that wait to be rendered keep theirs in memory.
 MAX_BATCH_BYTES = 32 << 20
 # Read at once from Parquet, where a dictionary makes a page of a kilobyte from as many rows of a megabyte.
@@ -29,22 +25,14 @@ STEP_ROWS = 128
 MAX_COLUMNS = 10_000
 MAX_NAME = 256  # characters of a column's name
 _VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}  # Arrow computes little with them
-_JSON_TYPES: dict[ArgumentKind | None, pa.DataType] = {
-    "int": pa.int64(),
-    "float": pa.float64(),
-    "bool": pa.bool_(),
-    "list[int]": pa.list_(pa.int64()),
-    "list[float]": pa.list_(pa.float64()),
-    "list[str]": pa.list_(pa.string()),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileToRead:
     """One file of a table.
 
-    name: for messages. compression: one of `COMPRESSED`, or None. arguments: columns whose cells are checked
-    later, with the kind that they should have.
+    name: for messages. compression: of `formats.COMPRESSED`, or None. arguments: columns whose cells are
+    checked later, with the kind that they should have.
     """
 
     content: io.RawIOBase
@@ -142,33 +130,8 @@ def _plain(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 def _text_reader(file: FileToRead, schema: pa.Schema | None) -> Any:
     """Return a streaming reader of CSV, TSV or JSONL; `schema` fixes the types, or else they are inferred."""
-    content = _unpacked(file)
-    if file.format == "jsonl":
-        return JsonLines(content, schema)
-    return pa.csv.open_csv(
-        content,
-        read_options=pa.csv.ReadOptions(use_threads=False),  # only then do its errors name the row
-        parse_options=pa.csv.ParseOptions(
-            delimiter="\t" if file.format == "tsv" else ",", newlines_in_values=True
-        ),
-        # an empty cell is null, a quoted one is empty text
-        convert_options=pa.csv.ConvertOptions(
-            column_types=schema,
-            null_values=[""],
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=False,
-            check_utf8=False,  # see `readable`: one such cell is one refused row
-        ),
-    )
-
-
-def _unpacked(file: FileToRead) -> IO[bytes]:
-    buffered = io.BufferedReader(file.content, 1 << 20)
-    if file.compression == ".gz":
-        return gzip.GzipFile(fileobj=buffered)  # type: ignore[return-value]  # a file, if no IO[bytes]
-    if file.compression == ".bz2":
-        return bz2.BZ2File(buffered)
-    return lzma.LZMAFile(buffered) if file.compression == ".xz" else buffered
+    content = unpacked(file.content, file.compression)
+    return text_reader(content, file.format, schema, arguments=file.arguments, name=file.name)
 
 
 def _check_names(schema: pa.Schema, file: FileToRead) -> None:
@@ -226,15 +189,8 @@ def _settled(field: pa.Field, file: FileToRead) -> pa.Field:
         field = field.with_type(_VIEWS[field.type])
     if file.format == "parquet":
         return field
-    kind = file.arguments.get(field.name)
-    if pa.types.is_null(field.type) or (kind and file.format != "jsonl"):
-        is_json = file.format == "jsonl"
-        return field.with_type(_JSON_TYPES.get(kind, pa.string()) if is_json else pa.string())
-    if kind == "float" and pa.types.is_integer(field.type):
-        return field.with_type(pa.float64())  # 5 now, 7.5 a megabyte later
-    if kind == "list[float]" and field.type == pa.list_(pa.int64()):
-        return field.with_type(_JSON_TYPES[kind])
-    return field
+    is_argument = field.name in file.arguments
+    return field.with_type(pa.string()) if is_argument or pa.types.is_null(field.type) else field
 
 
 @contextmanager

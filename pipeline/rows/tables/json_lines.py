@@ -11,12 +11,17 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.guards.json_text import canonical_json, parse_json
+from framefleet.pipeline.model.specs.signature import ArgumentKind
 
 INFERRED_BYTES = 1 << 20  # from which the types are taken, as Arrow takes them from CSV
 MAX_LINE = 16 << 20
 BATCH_ROWS, BATCH_BYTES = 1024, 4 << 20
 MAX_KEYS = 10_000
+# Before a cell that should be text and is a number, a list or an object: half a character, so that `readable`
+# refuses the row.
+NO_TEXT = "\ud800"
+_TEXTS: set[ArgumentKind] = {"str", "image", "video", "model"}
 BOM = b"\xef\xbb\xbf"
 _SCALARS: dict[pa.DataType, set[type]] = {
     pa.string(): {str},
@@ -30,11 +35,14 @@ _SCALARS: dict[pa.DataType, set[type]] = {
 class JsonLines:
     """Iterates over record batches. Raises ValueError, with the line, for what does not fit the schema.
 
-    schema: None takes it from the first lines.
+    schema: None takes it from the first lines. arguments: columns whose cells are checked later, with their
+    kind; they are text here, as in CSV, so that one odd cell is one refused row.
     """
 
-    def __init__(self, file: IO[bytes], schema: pa.Schema | None) -> None:
-        self._lines = _objects(file)
+    def __init__(
+        self, file: IO[bytes], schema: pa.Schema | None, arguments: Mapping[str, ArgumentKind] | None = None
+    ) -> None:
+        self._lines = _with_texts(_objects(file), arguments or {})
         self._first = [] if schema else list(_some(self._lines, max_bytes=INFERRED_BYTES))
         self.schema = schema or _inferred([values for _, _, values in self._first])
 
@@ -56,6 +64,17 @@ def _objects(file: IO[bytes]) -> Iterator[_Line]:
         text = line.removeprefix(BOM) if number == 1 else line
         if text.strip():
             yield number, len(line), _object(text, number)
+
+
+def _with_texts(lines: Iterator[_Line], arguments: Mapping[str, ArgumentKind]) -> Iterator[_Line]:
+    """Write the cells of arguments as they would stand in CSV; what should be text and is none is marked."""
+    for number, size, values in lines:
+        for name in arguments.keys() & values.keys():
+            value = values[name]
+            if value is not None and type(value) is not str:
+                mark = NO_TEXT if arguments[name] in _TEXTS else ""
+                values[name] = mark + canonical_json(value)
+        yield number, size, values
 
 
 def _object(line: bytes, number: int) -> dict[str, Any]:

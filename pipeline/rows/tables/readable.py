@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.pipeline.model.specs.check import Refused
+from framefleet.pipeline.rows.tables.json_lines import NO_TEXT
+from framefleet.pipeline.rows.tables.text_reading import TO_UTF_8
 
 # Bytes. Text encoders read a few thousand characters of a prompt, and longer paths and URLs do not exist.
 MAX_TEXT = 1 << 16
@@ -57,9 +59,8 @@ def repaired_row(row: pa.RecordBatch) -> pa.RecordBatch:
 def _problems(column: pa.Array, *, is_read: bool) -> Iterator[tuple[int, str, Refused]]:
     """Yield (offset, what to show, why) of cells that cannot become Python values."""
     if not _is_valid(column):
-        reason = _NOT_TEXT if _is_text(column.type) or pa.types.is_nested(column.type) else _OUT_OF_RANGE
         for offset in _without_values(column) or _invalid(column):
-            yield offset, _shown(column[offset]), reason
+            yield offset, _shown(column[offset]), _reason(column[offset])
     if _is_text(column.type) and is_read:
         lengths = pc.binary_length(column)
         if (pc.max(lengths).as_py() or 0) > MAX_TEXT:  # asked first: to compare with a number imports pandas
@@ -70,9 +71,23 @@ def _problems(column: pa.Array, *, is_read: bool) -> Iterator[tuple[int, str, Re
             yield offset, _shown(column[offset]), _OUT_OF_RANGE
 
 
-_NOT_TEXT = Refused(reason="it is not UTF-8", fix="save the table as UTF-8")
+_NOT_UTF_8 = Refused(reason="it is not UTF-8", fix=TO_UTF_8)
+_NO_TEXT = Refused(reason="it is no text", fix="put it in quotes")
+_MARK = NO_TEXT.encode("utf-8", "surrogatepass")
 _TOO_LONG = Refused(reason=f"it is longer than {MAX_TEXT:,} bytes", fix="shorten it")
 _OUT_OF_RANGE = Refused(reason="it is out of range", fix="correct it, or write it as text")
+
+
+def _reason(cell: pa.Scalar) -> Refused:
+    """Return why a cell whose bytes are wrong is refused."""
+    if not _is_text(cell.type):
+        return _NOT_UTF_8 if pa.types.is_nested(cell.type) else _OUT_OF_RANGE
+    return _NO_TEXT if _bytes(cell).startswith(_MARK) else _NOT_UTF_8
+
+
+def _bytes(cell: pa.Scalar, count: int | None = None) -> bytes:
+    found: bytes = cell.as_buffer()[:count].to_pybytes()
+    return found
 
 
 def _without_values(column: pa.Array) -> list[int]:
@@ -108,11 +123,10 @@ def _is_text(kind: pa.DataType) -> bool:
 def _shown(cell: pa.Scalar) -> str:
     if not _is_text(cell.type):
         return str(getattr(cell, "value", cell.type))  # of a date its number
-    content: bytes = cell.as_buffer()[:_SHOWN].to_pybytes()
-    return content.decode("utf-8", "replace")
+    return _bytes(cell, _SHOWN).removeprefix(_MARK).decode("utf-8", "replace")
 
 
 def _repaired(cell: pa.Array) -> pa.Array:
     if not _is_text(cell.type):
         return pa.nulls(1, cell.type)
-    return pa.array([cell[0].as_buffer().to_pybytes().decode("utf-8", "replace")], cell.type)
+    return pa.array([_bytes(cell[0]).removeprefix(_MARK).decode("utf-8", "replace")], cell.type)

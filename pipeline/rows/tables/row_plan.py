@@ -99,7 +99,7 @@ def plan_rows(
     checks[LORA] = _remembering(partial(check_loras, declared=loras or {}))
     base, special = _defaults(defaults or {}, targets, checks, spec, own=own)
     required = required_arguments(spec, recipe)
-    check_required(required, read, base)
+    check_required(required, read, base, columns=schema.names)
     return RowPlan(
         readers=tuple(
             Reader(

@@ -17,13 +17,8 @@ from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.public import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.guards.spelling import nearest
 from framefleet.pipeline.model.specs.signature import ArgumentKind
-from framefleet.pipeline.rows.tables.table_files import (
-    FORMATS,
-    TableFile,
-    file_format,
-    open_batches,
-    read_schema,
-)
+from framefleet.pipeline.rows.tables.formats import ENDINGS, file_format
+from framefleet.pipeline.rows.tables.table_files import TableFile, open_batches, read_schema
 
 MAX_LISTED = 100_000  # files below a local folder
 _MAX_ROWS = 100_000_000  # each takes 40 bytes of disk while a job runs, and a kilobyte may hold so many
@@ -87,10 +82,9 @@ def open_table(
 ) -> Table:
     """Return the table at `location`: Parquet, CSV, TSV or JSONL (the latter three also as .gz, .bz2, .xz).
 
-    arguments: columns whose cells are checked later, see `row_plan.argument_columns`. In CSV they stay text:
-    one odd cell is then refused as a row and not with the whole file; in JSONL they get their kind. Other
-    columns of CSV and JSONL get the type that fits the first megabyte; a later cell that does not fit it is
-    an error that names the row.
+    arguments: columns whose cells are checked later, see `row_plan.argument_columns`. In CSV and JSONL they
+    are text: one odd cell is then refused as a row and not with the whole file. Other columns of these get
+    the type that fits the first megabyte; a later cell that does not fit it is an error that names the row.
     """
     shown = public_url(location)
     check_url(location)
@@ -98,8 +92,11 @@ def open_table(
     try:
         filesystem, path = fsspec.core.url_to_fs(location, **(storage_options or {}))
         paths = _paths(filesystem, path, shown)
-        sources = tuple(TableFile(filesystem=filesystem, path=p, format=file_format(p)) for p in paths)
-        schema, num_rows = _one_schema(sources, _TEXT_COLUMNS | dict(arguments or {}))
+        kinds = _TEXT_COLUMNS | dict(arguments or {})
+        sources = tuple(
+            TableFile(filesystem=filesystem, path=p, format=file_format(p), arguments=kinds) for p in paths
+        )
+        schema, num_rows = _one_schema(sources)
     except TableError:
         raise
     except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
@@ -123,9 +120,9 @@ def _paths(filesystem: Any, path: str, location: str) -> list[str]:
     elif filesystem.isdir(path):
         found = _visible(_below(filesystem, path, location), path)
     else:
-        raise TableError(f"table {location} does not exist", _nearest(filesystem, path))
+        raise _no_table(filesystem, path, location)
     if not found:
-        raise TableError(f"no table files in {location}", f"give files ending in {', '.join(FORMATS)}")
+        raise TableError(f"no table files in {location}", ENDINGS)
     formats = {file_format(name): name for name in found}
     if len(formats) > 1:
         both = " and ".join(list(formats.values())[:2])
@@ -173,27 +170,30 @@ def _stem(pattern: str) -> str:
     return str(PurePosixPath(*parts[:fixed]))
 
 
-def _nearest(filesystem: Any, path: str) -> str:
+def _no_table(filesystem: Any, path: str, location: str) -> TableError:
+    """Return what to say of a path that is no table."""
+    name = PurePosixPath(path).name
     try:
-        names = [PurePosixPath(name).name for name in filesystem.ls(filesystem._parent(path), detail=False)]
+        names = [PurePosixPath(found).name for found in filesystem.ls(filesystem._parent(path), detail=False)]
     except Exception:  # the folder is not there either, or the store cannot list: only a hint is lost
-        return "check the path"
-    near = nearest(PurePosixPath(path).name, names, most=3)
-    return f"in its folder there is {', '.join(near)}" if near else "check the path"
+        names = []
+    if name in names:
+        return TableError(f"table {location} has an ending that tables do not have", ENDINGS)
+    near = nearest(name, names, most=3)
+    fix = f"in its folder there is {', '.join(near)}" if near else "check the path"
+    return TableError(f"table {location} does not exist", fix)
 
 
-def _one_schema(
-    sources: tuple[TableFile, ...], arguments: Mapping[str, ArgumentKind]
-) -> tuple[pa.Schema, int | None]:
+def _one_schema(sources: tuple[TableFile, ...]) -> tuple[pa.Schema, int | None]:
     """Return the schema that all files share and, when cheap, the number of rows."""
-    schema, num_rows = read_schema(sources[0], arguments)
+    schema, num_rows = read_schema(sources[0])
     doubled = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if doubled:
         raise TableError(f"{sources[0].path} has the column {doubled[0]!r} twice", "rename one of them")
     if num_rows is None:
         return schema, None  # CSV and JSONL are held to this schema as they are read
     for source in sources[1:]:
-        other, more = read_schema(source, arguments)
+        other, more = read_schema(source)
         num_rows += more or 0
         if not other.equals(schema):
             raise TableError(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import IO, Any
 
 import pyarrow as pa
@@ -14,68 +12,42 @@ import pyarrow as pa
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.tables import reader
-from framefleet.pipeline.rows.tables.file_reading import COMPRESSED, TableFormat
-
-FORMATS: dict[str, TableFormat] = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-}
+from framefleet.pipeline.rows.tables.formats import TableFormat, packed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableFile:
-    """One file of a table."""
+    """One file of a table. arguments: columns whose cells are checked later, with their kind."""
 
     filesystem: Any  # fsspec has no types
     path: str
     format: TableFormat | None
+    arguments: Mapping[str, ArgumentKind]
 
 
-def file_format(path: str) -> TableFormat | None:
-    """Return what the name says that the file is; None when it is no table."""
-    name, compression = _name(path)
-    found = FORMATS.get(name.suffix.lower())
-    return None if compression and found == "parquet" else found
-
-
-def read_schema(source: TableFile, arguments: Mapping[str, ArgumentKind]) -> tuple[pa.Schema, int | None]:
-    """Return the schema and, for Parquet, the number of rows. Raises TableError.
-
-    arguments: columns whose cells are checked later, with the kind that they should have.
-    """
+def read_schema(source: TableFile) -> tuple[pa.Schema, int | None]:
+    """Return the schema and, for Parquet, the number of rows. Raises TableError."""
     with _opened(source) as (file, size):
-        return reader.read_file_schema(file, size, _request(source, arguments))
+        return reader.read_file_schema(file, size, _request(source))
 
 
 def open_batches(
     source: TableFile, schema: pa.Schema, *, batch_rows: int, first_row: int
 ) -> Iterator[pa.RecordBatch]:
     """Yield the file's batches with the columns of `schema`. first_row: of the table, for messages."""
-    request = {**_request(source, {}), "batch_rows": batch_rows, "first_row": first_row}
+    request = {**_request(source), "batch_rows": batch_rows, "first_row": first_row}
     with _opened(source) as (file, size):
         yield from reader.read_batches(file, size, request, schema)
 
 
-def _request(source: TableFile, arguments: Mapping[str, ArgumentKind]) -> dict[str, Any]:
-    _, compression = _name(source.path)
+def _request(source: TableFile) -> dict[str, Any]:
+    _, compression = packed(source.path)
     return {
         "name": source.path,
         "format": source.format,
         "compression": compression,
-        "arguments": dict(arguments),
+        "arguments": dict(source.arguments),
     }
-
-
-def _name(path: str) -> tuple[PurePosixPath, str | None]:
-    """Return the name of a file, and how it is compressed, which its last suffix says."""
-    name = PurePosixPath(re.split("[?#]", path)[0] if "://" in path else path)
-    suffix = name.suffix.lower()
-    return (PurePosixPath(name.stem), suffix) if suffix in COMPRESSED else (name, None)
 
 
 @contextmanager

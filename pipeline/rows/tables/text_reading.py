@@ -1,0 +1,86 @@
+"""From the content of a CSV, TSV or JSONL file to a streaming reader: unpacked, its separator found."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import gzip
+import io
+import lzma
+from collections.abc import Mapping
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.csv
+
+from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.model.specs.signature import ArgumentKind
+from framefleet.pipeline.rows.tables.json_lines import JsonLines
+
+_AHEAD = 1 << 16  # bytes in which the header ends, or is searched for no further
+# Those of 32 bits first: they begin as those of 16 do.
+_ENCODINGS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+TO_UTF_8 = "save the table as UTF-8; spreadsheets call it `CSV UTF-8`"
+SEPARATORS = {"csv": ",", "tsv": "\t"}
+
+
+def unpacked(content: io.RawIOBase, compression: str | None) -> Any:
+    """Return the text of a file, which can be looked at ahead by `peek`."""
+    buffered = io.BufferedReader(content, 1 << 20)
+    if compression == ".gz":
+        return gzip.GzipFile(fileobj=buffered)
+    if compression == ".bz2":
+        return bz2.BZ2File(buffered)
+    return lzma.LZMAFile(buffered) if compression == ".xz" else buffered
+
+
+def text_reader(
+    content: Any, kind: str, schema: pa.Schema | None, *, arguments: Mapping[str, ArgumentKind], name: str
+) -> Any:
+    """Return a streaming reader; `schema` fixes the types, or else they are inferred.
+
+    content: from `unpacked`. arguments: columns whose cells are checked later, with their kind. Raises
+    TableError for a file that is empty, or no UTF-8.
+    """
+    beginning: bytes = content.peek(_AHEAD)[:_AHEAD]
+    _check_encoding(beginning, name)
+    if kind == "jsonl":
+        return JsonLines(content, schema, arguments)
+    return _csv_reader(content, schema, _separator(beginning, SEPARATORS[kind]))
+
+
+def _csv_reader(content: IO[bytes], schema: pa.Schema | None, separator: str) -> Any:
+    return pa.csv.open_csv(
+        content,
+        read_options=pa.csv.ReadOptions(use_threads=False),  # only then do its errors name the row
+        parse_options=pa.csv.ParseOptions(delimiter=separator, newlines_in_values=True),
+        # an empty cell is null, a quoted one is empty text
+        convert_options=pa.csv.ConvertOptions(
+            column_types=schema,
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            check_utf8=False,  # see `readable`: one such cell is one refused row
+        ),
+    )
+
+
+def _check_encoding(beginning: bytes, name: str) -> None:
+    if not beginning.removeprefix(codecs.BOM_UTF8).strip():
+        raise TableError(f"{name} is empty", "add rows, or give another table")
+    for mark, encoding in _ENCODINGS.items():
+        if beginning.startswith(mark):
+            raise TableError(f"{name} is {encoding}", TO_UTF_8)
+    if b"\0" in beginning[:2]:
+        raise TableError(f"{name} begins with a zero byte, as UTF-16 does", TO_UTF_8)
+
+
+def _separator(beginning: bytes, own: str) -> str:
+    """Return what stands between the names of the header: spreadsheets of half of Europe write semicolons."""
+    header = beginning.splitlines()[0].decode("utf-8", "replace")
+    return own if own in header else next((other for other in ";\t" if other in header), own)

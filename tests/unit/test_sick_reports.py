@@ -1,0 +1,130 @@
+"""What the driver makes of what workers report of faults, with a fleet that plays them; no Ray is started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+import pytest
+
+from framefleet.cluster.driver import Driver
+from framefleet.cluster.events import Event, Lost, Ready, Reported
+from framefleet.cluster.fleet import Fleet
+from framefleet.cluster.lock import DriverLock
+from framefleet.cluster.losses import Cause
+from framefleet.cluster.messages import Assignment, Failed, Hello, StoredRow, WorkerReport
+from framefleet.cluster.progress import Summary
+from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.render.render import new_run, work_of
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
+from framefleet.jobs.render.survey import survey_rows
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.errors import StoreError
+from framefleet.pipeline.rows.tables.index import RowIndex
+from tests.jobs import job_values, prompt_rows, write_table
+from tests.rows import RECORD
+
+NUM_ROWS = 6
+
+
+@dataclass
+class Played:
+    """One worker after another: those with a report send it first, the last one renders all."""
+
+    digest: str
+    reports: list[WorkerReport]
+    unused: tuple[str, ...] = ()
+    number: int = 0
+    is_ready: bool = False
+    hand: list[Assignment] = field(default_factory=list)
+    lost: list[Lost] = field(default_factory=list)
+    explained: list[bool] = field(default_factory=list)
+
+    def grow(self, num_rows: int) -> None:
+        """There is one at a time."""
+
+    def rendered(self, worker: str) -> None:
+        """It is well."""
+
+    def exchange(self, worker: str, assignments: Sequence[Assignment]) -> None:
+        self.hand += assignments
+
+    def end(self, worker: str, cause: Cause) -> Lost:
+        return Lost(worker=worker, reason=cause.reason, kind=cause.kind, suspects=cause.suspects)
+
+    def replace(self, lost: Lost, *, is_explained: bool) -> None:
+        self.lost.append(lost)
+        self.explained.append(is_explained)
+        self.number, self.is_ready, self.hand = self.number + 1, False, []
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        worker = f"worker-0.{self.number}"
+        if not self.is_ready:
+            self.is_ready = True
+            hello = Hello(
+                version="", fingerprint="", model_digest=self.digest, environment={}, node="", pid=0
+            )
+            return [Ready(worker, hello, ("machine", "worker-0"))]
+        if self.reports:
+            report, first = self.reports.pop(0), self.hand[0].row_id
+            failed = tuple(replace(failed, row_id=first) for failed in report.failed)
+            rendering = tuple(first for _ in report.rendering)
+            return [Reported(worker, replace(report, failed=failed, rendering=rendering))]
+        stored = tuple(
+            StoredRow(record=replace(RECORD, row_id=row.row_id, attempt=row.attempt)) for row in self.hand
+        )
+        self.hand = []
+        return [Reported(worker, WorkerReport(rendered=stored))]
+
+
+@pytest.fixture(scope="module")
+def resolved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ResolvedJob]:
+    folder = tmp_path_factory.mktemp("job")
+    table = write_table(folder / "t.parquet", prompt_rows(NUM_ROWS))
+    values = job_values(table, folder / "out", retries={"stall_s": 30})
+    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved:
+        yield resolved
+
+
+def run(resolved: ResolvedJob, *reports: WorkerReport) -> tuple[Summary, Played]:
+    fleet = Played(resolved.identity.model_digest, list(reports))
+    with closing(RowIndex()) as index, DriverLock(resolved.store) as lock:
+        survey_rows(resolved, index, Callback())
+        work = work_of(resolved, index, lock, run=new_run())
+        return Driver(work, on_progress=lambda _: None).run(cast(Fleet, fleet)), fleet
+
+
+def failed(blame: str) -> WorkerReport:
+    one = Failed(row_id="", error_type="OSError", message="bad", traceback="", why="it is sick")
+    return WorkerReport(failed=(replace(one, blame=cast("Failed", blame)),))  # type: ignore[arg-type]
+
+
+def test_a_machine_at_fault_costs_no_row_anything_however_often(resolved: ResolvedJob) -> None:
+    summary, fleet = run(resolved, *[failed("host")] * 10)
+    assert (summary.done, summary.failed) == (NUM_ROWS, 0)
+    assert {(lost.kind, lost.suspects) for lost in fleet.lost} == {("machine", ())}
+    assert fleet.lost[0].reason == "OSError: bad (it is sick)"
+
+
+def test_a_worker_at_fault_costs_the_row_a_death_which_it_may_have_caused(resolved: ResolvedJob) -> None:
+    summary, fleet = run(resolved, *[failed("worker")] * 3)
+    assert (summary.done, summary.failed) == (NUM_ROWS - 1, 1)
+    assert fleet.explained == [False, False, True]
+    assert all(len(lost.suspects or ()) == 1 for lost in fleet.lost)
+
+
+def test_an_output_at_fault_ends_the_job(resolved: ResolvedJob) -> None:
+    with pytest.raises(StoreError, match="bad"):
+        run(resolved, failed("output"))
+
+
+def test_rows_that_come_no_further_end_their_worker_and_others_wait_on(resolved: ResolvedJob) -> None:
+    still = WorkerReport(still_s=29, rendering=("it",))
+    hung = WorkerReport(still_s=31, rendering=("it",))
+    summary, fleet = run(resolved, still, hung)
+    assert (summary.done, summary.failed) == (NUM_ROWS, 0)
+    (lost,) = fleet.lost
+    assert (lost.kind, lost.reason) == ("died", "it hung: no progress for 31 s with 1 rows")
+    assert len(lost.suspects or ()) == 1

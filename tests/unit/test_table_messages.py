@@ -1,0 +1,150 @@
+"""What a person is told whose table, job file or output is not as it should be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from framefleet.jobs.job.file import job_from_mapping, load_job
+from framefleet.jobs.job.output import open_output
+from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows
+from framefleet.pipeline.rows.tables.rows import InvalidRow
+from framefleet.pipeline.rows.tables.table import open_table
+from tests.tiny import tiny
+
+
+@pytest.fixture(scope="module")
+def wan() -> PipelineSpec:
+    return inspect_model(tiny("wan"))
+
+
+def planned(path: Path, spec: PipelineSpec) -> list[str | None]:
+    """Return of every row of a table its prompt, or None where it is refused."""
+    table = open_table(str(path), arguments=argument_columns(spec, {}))
+    plan = plan_rows(table.schema, spec)
+    rows = [row for first, batch in table.batches() for row in plan.rows(first, batch)]
+    return [None if isinstance(row, InvalidRow) else row.request.arguments["prompt"] for row in rows]
+
+
+def refused(path: Path, spec: PipelineSpec) -> TableError:
+    with pytest.raises(TableError) as caught:
+        planned(path, spec)
+    return caught.value
+
+
+def test_an_unknown_ending_lists_the_known_ones(tmp_path: Path, wan: PipelineSpec) -> None:
+    (tmp_path / "prompts.txt").write_text("prompt\na fox\n")
+    error = refused(tmp_path / "prompts.txt", wan)
+    assert "prompts.txt has an ending that tables do not have" in error.problem
+    assert ".parquet, .pq, .csv" in error.fix
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
+def test_another_encoding_is_named_with_how_to_save(encoding: str, tmp_path: Path, wan: PipelineSpec) -> None:
+    (tmp_path / "t.csv").write_text("prompt,seed\na fox,1\n", encoding=encoding)
+    error = refused(tmp_path / "t.csv", wan)
+    assert encoding.upper()[:6] in error.problem
+    assert "CSV UTF-8" in error.fix
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["prompt;seed\na fox, red;1\n", '\ufeffprompt,seed\n"a fox, red",1\n', "prompt\tseed\na fox, red\t1\n"],
+)
+def test_what_spreadsheets_call_csv_is_read(text: str, tmp_path: Path, wan: PipelineSpec) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    assert planned(tmp_path / "t.csv", wan) == ["a fox, red"]
+
+
+def test_a_missing_column_lists_those_found(tmp_path: Path, wan: PipelineSpec) -> None:
+    (tmp_path / "t.csv").write_text("caption,seed\na fox,1\n")
+    assert refused(tmp_path / "t.csv", wan).problem.endswith("it has 'caption', 'seed'")
+
+
+def test_one_odd_cell_in_json_lines_is_one_refused_row(tmp_path: Path, wan: PipelineSpec) -> None:
+    lines = [
+        '{"prompt": "a", "seed": 1}',
+        '{"prompt": {"x": 1}}',
+        '{"prompt": 7}',
+        '{"prompt": "b", "seed": "x"}',
+    ]
+    (tmp_path / "t.jsonl").write_text("\n".join([*lines, '{"prompt": "c", "guidance_scale": 5}']))
+    assert planned(tmp_path / "t.jsonl", wan) == ["a", None, None, None, "c"]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.jsonl"])
+def test_an_empty_file_says_so(name: str, tmp_path: Path, wan: PipelineSpec) -> None:
+    (tmp_path / name).write_text(" \n")
+    assert refused(tmp_path / name, wan).problem.endswith(f"{name} is empty")
+
+
+def test_a_table_in_the_place_of_a_job_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="is a table") as caught:
+        load_job(tmp_path / "prompts.csv")
+    assert caught.value.fix == f"write it as --table {tmp_path / 'prompts.csv'}"
+
+
+def test_a_tab_in_a_job_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text("model:\n\tpath: x\n")
+    with pytest.raises(JobError, match="line 2: a tab"):
+        load_job(tmp_path / "job.yaml")
+
+
+@pytest.mark.parametrize(
+    ("table", "output", "is_refused"),
+    [
+        ("data/t.csv", "data", True),
+        ("data/t.csv", ".", True),
+        ("data", "data", True),
+        ("data", "data/out", True),
+        ("data/t.csv", "data/out", False),
+        ("data/*.csv", "data/out", False),
+        ("data", "data-out", False),
+        ("s3://bucket/data/t.csv", "s3://bucket/data", True),
+        ("s3://bucket/data/t.csv", "s3://bucket/out", False),
+    ],
+)
+def test_an_output_that_holds_the_table_or_lies_in_it_is_refused(
+    table: str, output: str, is_refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/t.csv").write_text("prompt\na fox\n")
+    monkeypatch.setattr(
+        "framefleet.pipeline.outputs.store.Store.list", lambda store, folder: []
+    )  # no S3 here
+    job = job_from_mapping({"table": table, "output": output, "model": "m"})
+    if is_refused:
+        with pytest.raises(JobError, match="table's folder"):
+            open_output(job)
+    else:
+        open_output(job)
+
+
+def test_an_output_of_an_earlier_version_may_hold_its_table(tmp_path: Path) -> None:
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records/part-1.parquet").write_bytes(b"")
+    open_output(job_from_mapping({"table": str(tmp_path / "t.csv"), "output": str(tmp_path), "model": "m"}))
+
+
+@pytest.mark.parametrize(
+    ("column", "argument"),
+    [
+        ("steps", "num_inference_steps"),
+        ("cfg", "guidance_scale"),
+        ("Frames", "num_frames"),
+        ("sampler", "scheduler"),
+        ("Negative Prompt", "negative_prompt"),
+        ("random_seed", "seed"),
+        ("W", "width"),
+    ],
+)
+def test_what_others_call_an_argument_is_told_when_it_is_carried(
+    column: str, argument: str, wan: PipelineSpec
+) -> None:
+    schema = pa.schema([("prompt", pa.string()), (column, pa.string())])
+    assert plan_rows(schema, wan).lookalikes == ((column, argument),)
