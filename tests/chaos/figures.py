@@ -14,27 +14,26 @@ from tests.chaos.traced import Begun
 
 def seconds_until_again(
     begun: Iterable[Begun], strikes: Sequence[tuple[float, str, Struck]]
-) -> Iterator[float]:
-    """Yield for each row that a fault took from a worker how long it was until another began it."""
+) -> Iterator[tuple[str, float]]:
+    """Yield for each row that a fault took from a worker: which fault, and how long until it was begun again."""
     rows: dict[int, list[Begun]] = defaultdict(list)
     for one in begun:
         rows[one.seed].append(one)
     for times in rows.values():
         for before, after in pairwise(times):
-            took = [
-                at_s
-                for at_s, _, struck in strikes
-                if before.pid in struck.lost and before.at_s <= at_s <= after.at_s
-            ]
-            if took:
-                yield after.at_s - took[0]
+            for at_s, name, struck in strikes:
+                if before.pid in struck.lost and before.at_s <= at_s <= after.at_s:
+                    yield name, after.at_s - at_s
+                    break
 
 
 def figures(happened: Happened, begun: Sequence[Begun]) -> list[str]:
     """Return lines for people."""
     kinds = Counter(name for _, name, _ in happened.strikes)
     times = Counter(one.seed for one in begun)
-    again = sorted(seconds_until_again(begun, happened.strikes))
+    again: dict[str, list[float]] = defaultdict(list)
+    for name, seconds in seconds_until_again(begun, happened.strikes):
+        again[name].append(seconds)
     ended = ", ".join(f"{code} {count}x" for code, count in sorted(happened.endings.items()))
     lines = [f"{kinds.total()} faults in {happened.seconds:.0f} s; exit codes of drivers: {ended}"]
     lines += [f"  {count:4}  {name}" for name, count in sorted(kinds.items())]
@@ -43,9 +42,9 @@ def figures(happened: Happened, begun: Sequence[Begun]) -> list[str]:
         f"{len(times)} rows begun, {sum(count > 1 for count in times.values())} of them more than once "
         f"({more} times in all)"
     )
-    if again:
-        lines.append(
-            f"{len(again)} times a lost row was begun again: median {median(again):.1f} s, "
-            f"worst {again[-1]:.1f} s after the fault"
-        )
+    lines += [
+        f"{len(waits):4} times a row was begun again after: {name}; median {median(waits):.1f} s, "
+        f"worst {max(waits):.1f} s"
+        for name, waits in sorted(again.items())
+    ]
     return lines
