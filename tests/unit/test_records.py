@@ -209,7 +209,7 @@ def test_a_copied_part_doubles_its_rows(store: Store) -> None:
     assert read_records(store).num_rows == 1
 
 
-@pytest.mark.parametrize("name", [".DS_Store", "README", "_SUCCESS", "part-1.parquet.crc", ".hidden.parquet"])
+@pytest.mark.parametrize("name", [".DS_Store", "README", "_SUCCESS", "part-1.parquet.crc", ".x.parquet"])
 def test_other_files_among_parts_are_left_alone(
     name: str, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
