@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -22,7 +21,6 @@ from framefleet.pipeline.outputs.trouble import FIXES, trouble_of
 # A folder, a pipe, a device or a ring of links in the place of a file, or one of these on the way to it; or a
 # name that no file can have.
 NO_FILE = {errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
-_NUM_DELETES = 8  # a store answers each in tens of milliseconds
 
 Answer = TypeVar("Answer")
 
@@ -125,12 +123,9 @@ class Store:
         self._ask("delete", path, self._backend.delete)
 
     def delete_many(self, paths: Iterable[str]) -> None:
-        """Remove all of these, several at once; absent ones are fine.
-
-        One request each: servers differ in what they take for several, and say nothing of those that stay.
-        """
-        with ThreadPoolExecutor(_NUM_DELETES) as deletes:
-            list(deletes.map(self.delete, paths))
+        """Remove all of these; absent ones are fine."""
+        wanted = [_checked(path) for path in paths]
+        self._ask("delete", "", lambda _: self._backend.delete_many(wanted), may_be_root=True)
 
     def delete_all(self, folder: str) -> None:
         """Remove what is below `folder`, and the folder where the store has such; an absent one is fine."""
