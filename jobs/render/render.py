@@ -24,6 +24,7 @@ from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
 from framefleet.jobs.show.standing import Awaited
 from framefleet.jobs.show.watch import Callback, Watch
+from framefleet.pipeline.outputs.leftovers import sweep_beside
 from framefleet.pipeline.outputs.records import FAILURES, RECORDS
 from framefleet.pipeline.outputs.withdrawal import finish_withdrawal
 from framefleet.pipeline.render.audit.settings import Audit
@@ -57,6 +58,7 @@ def render_job(job: Job, watch: Watch) -> Summary:
             with DriverLock(resolved.store) as lock:
                 claim(resolved)
                 finish_withdrawal(resolved.store)
+                sweep_beside(resolved.store)
                 mark_done(resolved, index)
                 return _render_pending(resolved, survey, index, lock, watch, start)
 

@@ -25,7 +25,7 @@ MAX_REFUSALS = 8
 _FIRST_REFUSALS = 2
 TOLD_AFTER_S, TOLD_EVERY_S = 10.0, 60.0
 # Never the same for two: thousands of writers must not come back at once.
-_PAUSE = wait_random_exponential(multiplier=0.2, max=10)
+_PAUSE = wait_random_exponential(multiplier=0.2, max=5)
 
 log = logging.getLogger(__name__)
 

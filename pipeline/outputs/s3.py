@@ -45,9 +45,15 @@ def s3_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return chosen
 
 
-def try_once(files: Any) -> None:
-    """Let s3fs itself try once; it would multiply botocore's attempts."""
-    files.retries = 1
+def tune(files: Any) -> None:
+    """Let a file system that was opened try once, and wait for no answer without end."""
+    files.retries = 1  # s3fs's own, which would multiply botocore's
+    files.s3.meta.events.register_last("before-call.s3", _send_at_once)
+
+
+def _send_at_once(params: dict[str, Any], **_: Any) -> None:
+    """Send a body without asking first: aiohttp waits for that answer for ever, also of a peer that is gone."""
+    params["headers"].pop("Expect", None)
 
 
 def put(files: Any, place: str, content: bytes, **mode: str) -> bool:

@@ -25,6 +25,7 @@ _UNREACHABLE_CLASSES = {
     "HTTPClientError",
     "ResponseParserError",  # a page of a proxy's in the place of XML
     "FlexibleChecksumError",
+    "ChecksumError",
     "IncompleteRead",
     "ClientConnectionError",
     "ClientPayloadError",
@@ -114,4 +115,5 @@ def said_by_server(error: BaseException | None) -> tuple[str, int]:
         getattr(error, name, None) for name in ("status_code", "status", "code")
     )  # azure, aiohttp, gcsfs
     found = next((int(number) for number in numbers if str(number).isdecimal()), 0)
-    return str(getattr(error, "error_code", "") or ""), found
+    code = getattr(error, "error_code", None) or ""
+    return str(getattr(code, "value", code)), found  # azure's are enumerated
