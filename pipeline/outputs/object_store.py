@@ -43,6 +43,7 @@ class ObjectStore:
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         self.url, self.options = url, options
+        self._checks = _CHECKS_OF_PUT.get(_scheme(url), {})
         self._opened: tuple[int, Any, str] | None = None  # process id, file system, root
 
     def reopen(self) -> None:
@@ -71,7 +72,7 @@ class ObjectStore:
     def upload(self, path: str, source: Path) -> None:
         files, place = self._at(path)
         size = source.stat().st_size
-        files.put_file(str(source), place, **_CHECKS_OF_PUT.get(_scheme(self.url), {}))
+        files.put_file(str(source), place, **self._checks)
         self._check_size(files, place, size)
 
     def create(self, path: str, content: bytes) -> None:
@@ -92,7 +93,7 @@ class ObjectStore:
     def _put(self, path: str, content: bytes, **mode: str) -> None:
         files, place = self._at(path)
         if not s3.is_s3(self.url):
-            files.pipe_file(place, content, **mode, **_CHECKS_OF_PUT.get(_scheme(self.url), {}))
+            files.pipe_file(place, content, **mode, **self._checks)
         elif s3.put(files, place, content, **mode):
             return
         self._check_size(files, place, len(content))
@@ -175,9 +176,7 @@ def _open(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
             use_listings_cache=False,  # other processes write here too
             **_filesystem_options(url, options),
         )
-    except (
-        Exception
-    ) as error:  # of zipfile, tarfile, a constructor: of what was given, unless a service said so
+    except Exception as error:  # of zipfile, a constructor, ...: of what was given, unless a service said so
         is_service = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
         if is_service or trouble_of(error) != "other":
             raise
@@ -186,7 +185,7 @@ def _open(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
             f"{public_url(url)} cannot be opened: {said}", "check the URL and storage_options"
         ) from None
     if s3.is_s3(url):
-        s3.tune(files)
+        s3.limit_waits(files)
     return files, root
 
 

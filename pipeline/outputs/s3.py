@@ -45,14 +45,14 @@ def s3_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return chosen
 
 
-def tune(files: Any) -> None:
+def limit_waits(files: Any) -> None:
     """Let a file system that was opened try once, and wait for no answer without end."""
     files.retries = 1  # s3fs's own, which would multiply botocore's
     files.s3.meta.events.register_last("before-call.s3", _send_at_once)
 
 
 def _send_at_once(params: dict[str, Any], **_: Any) -> None:
-    """Send a body without asking first: aiohttp waits for that answer for ever, also of a peer that is gone."""
+    """Send a body without asking first: for that answer aiohttp waits without end."""
     params["headers"].pop("Expect", None)
 
 
@@ -67,7 +67,7 @@ def put(files: Any, place: str, content: bytes, **mode: str) -> bool:
     md5 = hashlib.md5(content, usedforsecurity=False)
     check = b64encode(md5.digest()).decode()
     answer = files.pipe_file(place, content, chunksize=MAX_PUT_BYTES, ContentMD5=check, **mode)
-    etag = answer["ETag"].strip('"')
+    etag = answer.get("ETag", "").strip('"')
     if etag == md5.hexdigest():
         return True
     if MD5.fullmatch(etag) and not _is_encrypted(answer) and not _is_stored(files, place, content):
