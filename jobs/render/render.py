@@ -24,6 +24,7 @@ from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
 from framefleet.jobs.show.standing import Awaited
 from framefleet.jobs.show.watch import Callback, Watch
+from framefleet.pipeline.outputs.leftovers import sweep_beside
 from framefleet.pipeline.outputs.part_names import new_run, parts_in
 from framefleet.pipeline.outputs.pending import intents_in, sweep
 from framefleet.pipeline.outputs.records import FAILURES, RECORDS
@@ -62,6 +63,7 @@ def render_job(job: Job, watch: Watch) -> Summary:
                 sweep_late(resolved.store, lock)
                 if finish_withdrawal(resolved.store, lock):
                     lock.seal()
+                sweep_beside(resolved.store)
                 mark_done(resolved, index, watch)
                 return _render_pending(resolved, survey, index, lock, watch, start)
 

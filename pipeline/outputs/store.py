@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import fsspec
@@ -15,14 +15,12 @@ from framefleet.pipeline.errors import FramefleetError, JobError, NoFile, StoreC
 from framefleet.pipeline.guards.public import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.outputs.folder import Folder
 from framefleet.pipeline.outputs.object_store import ObjectStore, Stored
-from framefleet.pipeline.outputs.patience import OUTAGE_S, Patience
+from framefleet.pipeline.outputs.patience import OUTAGE_S, Patience, Reply
 from framefleet.pipeline.outputs.trouble import FIXES, trouble_of
 
 # A folder, a pipe, a device or a ring of links in the place of a file, or one of these on the way to it; or a
 # name that no file can have.
 NO_FILE = {errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
-
-Answer = TypeVar("Answer")
 
 
 class Store:
@@ -139,11 +137,11 @@ class Store:
         self,
         verb: str,
         path: str,
-        request: Callable[[str], Answer],
+        request: Callable[[str], Reply],
         *,
         may_be_absent: bool = False,
         may_be_root: bool = False,
-    ) -> Answer:
+    ) -> Reply:
         """Return what the backend answers to a request about `path`, however often it has to be made."""
         checked = path if may_be_root and not path else _checked(path)
         reopen = self._backend.reopen if isinstance(self._backend, ObjectStore) else None
@@ -162,7 +160,8 @@ class Store:
                     f"{self.url_of(path)} is no file: {error.strerror}",
                     "choose another output, or take away what framefleet did not write",
                 ) from None
-            said = f"{type(error).__name__}: {error}"
+            reason = error.__cause__ if str(error) == "None" else error  # Ceph gives s3fs codes and no text
+            said = f"{type(error).__name__}: {reason}"
             shown = public_text(said)
             failure = StoreError(f"could not {verb} {self.url_of(path)}: {shown}", FIXES[trouble])
             failure.kind = trouble
