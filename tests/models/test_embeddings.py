@@ -14,13 +14,16 @@ from typing import Any
 import pytest
 import torch
 
-from framefleet import Audit, Clip, Failure, Model, Renderer, Request, Store, load_model
+from framefleet import Clip, Failure, Model, Renderer, Request, Store, load_model
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.model.model import TEXT_ENCODERS
+from framefleet.pipeline.model.options.offload import modules_of
+from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.render.encoders import embeddings
 from framefleet.pipeline.render.encoders.embeddings import Embeddings
-from framefleet.pipeline.render.fused.batching import Batching
-from tests.tiny import SMALLEST, tiny
+from tests.tiny import BUILDERS, SMALLEST, tiny
+from tests.unaudited import unaudited
 
 PROMPTS = ("a red ball", "一只猫在海边奔跑", "a red ball")  # and an empty negative one
 CALL = (("text_encoder",), None, (b"ids",))
@@ -47,7 +50,7 @@ def _requests(name: str) -> list[Request]:
 def _render(model: Model, store: Store | None, name: str = "wan") -> dict[int, str]:
     """Frames by seed."""
     digests = {}
-    renderer = Renderer(model, Batching(min_gain=0), embeddings=store, audit=Audit(every=0))
+    renderer = unaudited(model, embeddings=store)
     for outcome in renderer.render(_requests(name)):
         assert isinstance(outcome, Clip), outcome.traceback
         digests[outcome.request.seed] = outcome.frames_sha256
@@ -238,8 +241,9 @@ def test_a_record_shows_that_nothing_was_encoded(wan: Model, tmp_path: Path) -> 
 def test_a_pipeline_computes_where_its_denoiser_is_though_the_encoder_is_on_the_cpu(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = _model(name)
-    (denoiser, *_) = model.denoisers().values()
+    with torch.random.fork_rng(devices=[]):
+        pipe: Any = BUILDERS[name]()
+    (denoiser, *_) = modules_of(pipe, DENOISERS).values()
     monkeypatch.setattr(type(denoiser), "device", property(lambda self: torch.device("cuda:0")))
-    assert all(encoder.device.type == "cpu" for encoder in model.text_encoders().values())
-    assert model.pipe._execution_device == torch.device("cuda:0")
+    assert all(encoder.device.type == "cpu" for encoder in modules_of(pipe, TEXT_ENCODERS).values())
+    assert pipe._execution_device == torch.device("cuda:0")

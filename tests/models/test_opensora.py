@@ -14,11 +14,11 @@ from framefleet import Clip, Renderer, Request, load_model
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
 from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
-from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.inputs.pictures import open_image, open_video
 from tests.media_files import image_file, video_file
 from tests.mixed import DTYPES
 from tests.tiny import SMALLEST, tiny
+from tests.unaudited import unaudited
 
 UNGUIDED = {"oscillate_text_guidance": False, "ramp_image_guidance": False}
 
@@ -82,7 +82,7 @@ def test_mixed_rows_share_forwards_and_keep_the_bits_of_plain_calls(
     name: str, dtype: str, media: Path
 ) -> None:
     requests = rows(name, media)
-    clips = list(Renderer(load_model(tiny(name), dtype=dtype), Batching(min_gain=0)).render(requests))
+    clips = list(unaudited(load_model(tiny(name), dtype=dtype)).render(requests))
     assert all(isinstance(clip, Clip) for clip in clips), clips
     assert max(clip.batch_size for clip in clips) > 2  # type: ignore[union-attr]
     found = {clip.request.seed: clip.frames_sha256 for clip in clips}  # type: ignore[union-attr]

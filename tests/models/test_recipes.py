@@ -17,13 +17,13 @@ import pytest
 import torch
 from PIL import Image
 
-from framefleet import Clip, Model, Renderer, Request, load_model
+from framefleet import Clip, Model, Request, load_model
 from framefleet.pipeline.outputs.frames import Frames, to_frames
 from framefleet.pipeline.outputs.media import encode
 from framefleet.pipeline.outputs.media_settings import Media
 from framefleet.pipeline.recipes.recipe import BUILT_IN
-from framefleet.pipeline.render.fused.batching import Batching
 from tests.tiny import SMALLEST, tiny
+from tests.unaudited import unaudited
 
 PROMPTS = ("a red ball", "一只绿色的猫在雨中奔跑")
 FPS = 4.0
@@ -109,7 +109,7 @@ def _model(name: str, dtype: str) -> Model:
 def _rendered(model: Model, rows: list[Request]) -> list[Clip]:
     """Render rows in one another's company; returned in the order of the rows."""
     found = {}
-    for outcome in Renderer(model, Batching(min_gain=0)).render(rows):
+    for outcome in unaudited(model).render(rows):
         assert isinstance(outcome, Clip), outcome.traceback
         found[outcome.request.seed] = outcome
     return [found[row.seed] for row in rows]
