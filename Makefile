@@ -27,10 +27,9 @@ help:  ## Print this list
 demo: .venv/.installed  ## Render the shipped table with two CPU workers and show where the clips are
 	$(BIN)/framefleet demo
 
-# By files, which share what they prepare, in the order of tests/conftest.py: of four at a time about two wait
-# for Ray and two compute.
+# By files, which share what they prepare, in two lanes: see tests/lanes.py.
 test: .venv/.installed  ## Run every test
-	$(BIN)/python -m pytest -q -rfEs -n 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -q -rfEs -n 5 --dist loadfile --no-loadscope-reorder
 
 conformance: .venv/.installed  ## Measure every class of diffusers that has a tiny pipeline, and write docs/models.md
 	$(BIN)/python -m tests.conformance
