@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from framefleet import Clip, Model, Renderer, Request, load_model
+from framefleet import Clip, Model, Request, load_model
 from framefleet.pipeline.errors import ModelError, TableError
 from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
 from framefleet.pipeline.recipes.keyframes import keyframes, refined
@@ -120,7 +120,7 @@ def test_key_frames_come_from_a_model_that_starts_from_text() -> None:
         recipe="text_to_keyframes_to_video",
     )
     with pytest.raises(TableError, match="does not make videos from text alone"):
-        list(Renderer(model(MOTION), second_models={"image": crafter(IMAGE)}).render([row]))
+        list(unaudited(model(MOTION), second_models={"image": crafter(IMAGE)}).render([row]))
 
 
 # Made by this file: python -m tests.models.test_crafter
@@ -230,13 +230,13 @@ def test_a_row_that_cannot_be_rendered_is_refused_before(
     scheduler = cells.pop("scheduler", None)
     row = Request(arguments={"prompt": "a cat", **SMALLEST, **cells}, scheduler=scheduler)
     with pytest.raises(TableError, match=problem):
-        list(Renderer(model(variant)).render([row]))
+        list(unaudited(model(variant)).render([row]))
 
 
 def test_options_are_checked_against_our_classes() -> None:
     row = Request(arguments={"prompt": "a cat", **SMALLEST}, seed=1)
     plain, sliced = (
-        next(iter(Renderer(loaded).render([row])))
+        next(iter(unaudited(loaded).render([row])))
         for loaded in (model(TEXT), load_model(crafter(TEXT), dtype="fp32", vae_slicing=True))
     )
     assert plain.frames_sha256 == sliced.frames_sha256  # type: ignore[union-attr]
@@ -254,7 +254,7 @@ def test_a_schedule_of_guidance_that_stays_is_a_number() -> None:
         Request(arguments={"prompt": "a cat", **SMALLEST, "guidance_scale": scale}, seed=1)
         for scale in (5.0, "linear(5, 5)", "linear(9, 1)")
     ]
-    number, same, other = (clip.frames_sha256 for clip in Renderer(model(TEXT)).render(rows))  # type: ignore[union-attr]
+    number, same, other = (clip.frames_sha256 for clip in unaudited(model(TEXT)).render(rows))  # type: ignore[union-attr]
     assert number == same != other
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from diffusers import ModularPipeline
 
-from framefleet import Clip, Failure, Model, Renderer, Request, Store, load_model
+from framefleet import Clip, Failure, Model, Request, Store, load_model
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.model.model import TEXT_ENCODERS
@@ -173,7 +173,7 @@ def test_a_lost_race_is_no_error(wan: Model, tmp_path: Path) -> None:
 
 def test_a_store_that_cannot_be_read_fails_the_row_as_the_stores_error(wan: Model, tmp_path: Path) -> None:
     (tmp_path / "embeddings").write_text("a file where the folder should be")
-    outcomes = list(Renderer(wan, embeddings=Store(str(tmp_path))).render(_requests("wan")[:1]))
+    outcomes = list(unaudited(wan, embeddings=Store(str(tmp_path))).render(_requests("wan")[:1]))
     assert isinstance(outcomes[0], Failure) and isinstance(outcomes[0].error, StoreError)
     assert "embeddings" in outcomes[0].error.problem
 
@@ -231,9 +231,9 @@ def test_a_record_shows_that_nothing_was_encoded(wan: Model, tmp_path: Path) -> 
 
     store = Store(str(tmp_path))
     with intercept(wan.text_encoders(), slow):
-        (cold,) = Renderer(wan, embeddings=store).render(_requests("wan")[:1])
+        (cold,) = unaudited(wan, embeddings=store).render(_requests("wan")[:1])
         _entries(store, 2)
-        (warm,) = Renderer(wan, embeddings=store).render(_requests("wan")[:1])
+        (warm,) = unaudited(wan, embeddings=store).render(_requests("wan")[:1])
     assert isinstance(cold, Clip) and isinstance(warm, Clip)
     assert cold.seconds["encode_s"] > 0.6 > warm.seconds["encode_s"]
 

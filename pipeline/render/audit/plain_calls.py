@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import cached_property
 
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.model.loras.asked import adapters_in
@@ -64,8 +65,12 @@ class _Kept:
     """A model's pipeline and networks as they were at one time."""
 
     def __init__(self, model: Model, states: Mapping[str, NetworkState]) -> None:
-        kept = OwnPipelines(model.pipe, tells=False, shares_tools=False).make()
-        self.pipelines = OwnPipelines(kept, tells=False, shares_tools=False)
+        self._pipe = OwnPipelines(model.pipe, tells=False, shares_tools=False).make()
         self.networks = [
             states.get(name) or NetworkState(network) for name, network in model.networks().items()
         ]
+
+    @cached_property
+    def pipelines(self) -> OwnPipelines:
+        """Copies of the copy, which no row sees: found when one is called for, as tokenizers take long."""
+        return OwnPipelines(self._pipe, tells=False, shares_tools=False)
