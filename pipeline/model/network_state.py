@@ -33,7 +33,7 @@ _PLAIN, _WHOLE = frozenset(_VALUES), (nn.Module, type, *_VALUES)  # which are no
 _DEPTH = 4
 
 Marks = list[tuple[Any, int]]
-Place = tuple[str, str]  # a submodule, and what of it
+Spot = tuple[str, str]  # a submodule, and what of it
 _Held = dict[Any, Any]
 
 
@@ -83,9 +83,9 @@ class NetworkState:
         return [_Part(attributes, buffers, hooks) for (attributes, buffers), hooks in held]
 
 
-def state_of(network: nn.Module, without: Collection[nn.Module] = ()) -> dict[Place, Marks]:
+def state_of(network: nn.Module, without: Collection[nn.Module] = ()) -> dict[Spot, Marks]:
     """Return what each attribute and buffer holds, by its place in the network."""
-    found: dict[Place, Marks] = {}
+    found: dict[Spot, Marks] = {}
     for path, module in network.named_modules():
         if module in without:
             continue

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from framefleet.pipeline.model.network_state import Marks, NetworkState, Place, marks_agree, state_of
+from framefleet.pipeline.model.network_state import Marks, NetworkState, Spot, marks_agree, state_of
 
 # Forwards of a network that are compared. State that matters changes at most steps; to look at one takes some
 # 5 us for each submodule.
@@ -80,12 +80,12 @@ class StateWatch:
     def _compare(
         self,
         name: str,
-        before: Mapping[Place, Marks],
-        after: Mapping[Place, Marks],
-        places: Collection[Place],
+        before: Mapping[Spot, Marks],
+        after: Mapping[Spot, Marks],
+        spots: Collection[Spot],
     ) -> None:
-        changed = (place for place in places if not marks_agree(before.get(place), after.get(place)))
-        self.found = self.found or next((".".join(filter(None, (name, *place))) for place in changed), None)
+        changed = (spot for spot in spots if not marks_agree(before.get(spot), after.get(spot)))
+        self.found = self.found or next((".".join(filter(None, (name, *spot))) for spot in changed), None)
 
     def _came_before(self, shape: Hashable) -> bool:
         if shape in self._shapes:
