@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.outputs.glance import Gone  # imports pyarrow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +52,7 @@ class Summary:
     unrepeatable: kinds of which two plain calls of one row differ. num_remembered: batch sizes that workers
     did not have to search, as other processes had found them. idle: which part of the workers' time their
     models had nothing to do, by what they waited for. num_adopted: rows, counted as done, of which an earlier
-    run had left the clip but no record.
+    run had left the clip but no record. gone: clips of earlier runs that are gone, if any are.
     """
 
     done: int
@@ -62,3 +66,4 @@ class Summary:
     num_remembered: int = 0
     idle: Mapping[str, float] = field(default_factory=dict)
     num_adopted: int = 0
+    gone: Gone | None = None
