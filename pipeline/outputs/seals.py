@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
@@ -19,7 +19,7 @@ from typing import Protocol
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.outputs.part_names import Part, parts_in
+from framefleet.pipeline.outputs.part_names import Part, part_of, parts_in
 from framefleet.pipeline.outputs.records import RECORDS
 from framefleet.pipeline.outputs.store import Store
 
@@ -121,6 +121,14 @@ def gone_parts(store: Store) -> list[str]:
         for number in range(first, last + 1)
         if (run, number) not in there
     ]
+
+
+def delete_late(store: Store, paths: Iterable[str]) -> None:
+    """Delete those of a driver's own parts that came too late; before the next one has sealed, none."""
+    seal = newest_seal(store)
+    for part in filter(None, map(part_of, paths)):
+        if seal.is_late(part):
+            store.delete(part.path)
 
 
 def sweep_late(store: Store, hold: Hold) -> list[str]:

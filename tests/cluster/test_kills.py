@@ -7,18 +7,16 @@ import random
 import signal
 import subprocess
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import framefleet
-from framefleet.cluster.holder import parse_holder
-from framefleet.cluster.lock import LOCK_PATH
 from tests.jobs import (
     check_whole,
     digests_by_tag,
     finish,
+    holder_of,
     job_values,
     prompt_rows,
     records_of,
@@ -105,10 +103,9 @@ def _wait_until_it_writes(output: Path, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 120
     while process.poll() is None:
         assert time.monotonic() < deadline, "no driver in time"
-        with suppress(FileNotFoundError):
-            holder = parse_holder((output / LOCK_PATH).read_bytes())
-            if holder is not None and holder.pid == process.pid:
-                return
+        holder = holder_of(output)
+        if holder is not None and holder.pid == process.pid:
+            return
         time.sleep(0.05)
 
 

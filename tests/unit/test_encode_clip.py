@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from framefleet.pipeline.errors import RenderError, StoreConflict
+from framefleet.pipeline.errors import JobError, RenderError
 from framefleet.pipeline.outputs.audio import Audio, audio_sha256
+from framefleet.pipeline.outputs.clip_names import clip_path, extras_path, recorded_path
 from framefleet.pipeline.outputs.clips import Clip
-from framefleet.pipeline.outputs.encode_clip import encode_clip, extras_path, store_clip
+from framefleet.pipeline.outputs.encode_clip import EncodedClip, encode_clip, store_clip
 from framefleet.pipeline.outputs.extras import Extras
 from framefleet.pipeline.outputs.media import decode
 from framefleet.pipeline.outputs.media_settings import Media, VideoEncoder
@@ -84,31 +85,68 @@ def test_a_rate_at_which_sound_would_be_out_of_step_is_refused() -> None:
 def test_arrays_beside_a_clip_are_stored_before_it(tmp_path: Path) -> None:
     extras = Extras(arrays={"c2w": torch.eye(4)}, values={"said": "x"})
     store, encoded = Store(str(tmp_path)), encode_clip(replace(CLIP, extras=extras), LOSSLESS)
-    store_clip(store, encoded)
+    record = store_clip(store, encoded)
+    assert record.extra_outputs_path == extras_path(CLIP.row_id)
     content = store.read(extras_path(CLIP.row_id))
     assert encoded.record.extra_outputs_sha256 == hashlib.sha256(content).hexdigest()
     assert encoded.record.extra_outputs == '{"said":"x"}'
-    with pytest.raises(StoreConflict):
-        store_clip(store, replace(encoded, extras=b"other"))
+    other = store_clip(store, of_bytes(encoded, encoded.content, b"other"))
+    assert (other.path, store.read(str(other.extra_outputs_path))) == (record.path, b"other")
+    assert store.read(extras_path(CLIP.row_id)) == content
 
 
 def test_a_stored_clip_has_its_place_and_its_time_in_the_record(tmp_path: Path) -> None:
     store, encoded = Store(str(tmp_path)), encode_clip(CLIP, LOSSLESS)
     record = store_clip(store, encoded)
-    assert record.uri == store.url_of(f"clips/ab/{CLIP.row_id}.mkv")
-    assert store.read(encoded.path) == encoded.content
+    assert record.path == f"clips/ab/{CLIP.row_id}.mkv"
+    assert record.uri == store.url_of(record.path)
+    assert store.read(record.path) == encoded.content
     assert record.started_at == CLIP.started_at < encoded.record.finished_at <= record.finished_at
-    changed: dict[str, Any] = {name: getattr(record, name) for name in ("uri", "finished_at", "write_s")}
+    changed: dict[str, Any] = {
+        name: getattr(record, name) for name in ("uri", "path", "finished_at", "write_s")
+    }
     assert replace(encoded.record, **changed) == record
 
 
-def test_another_clip_is_never_replaced(tmp_path: Path) -> None:
-    store, encoded = Store(str(tmp_path)), encode_clip(CLIP, LOSSLESS)
-    store_clip(store, encoded)
-    store_clip(store, encoded)
-    with pytest.raises(StoreConflict):
-        store_clip(store, replace(encoded, content=b"other"))
-    assert store.read(encoded.path) == encoded.content
+def of_bytes(encoded: EncodedClip, content: bytes, extras: bytes | None = None) -> EncodedClip:
+    record = replace(
+        encoded.record,
+        media_sha256=hashlib.sha256(content).hexdigest(),
+        extra_outputs_sha256=extras and hashlib.sha256(extras).hexdigest(),
+    )
+    return replace(encoded, content=content, record=record, extras=extras)
+
+
+def test_another_clip_is_never_replaced_but_stands_beside_it(tmp_path: Path) -> None:
+    store, first = Store(str(tmp_path)), encode_clip(CLIP, LOSSLESS)
+    plain = clip_path(CLIP.row_id, ".mkv")
+    assert {store_clip(store, first).path for _ in range(2)} == {plain}
+    second = of_bytes(first, b"other")
+    digest = second.record.media_sha256
+    tagged = f"clips/ab/{CLIP.row_id}-{digest[:8]}.mkv"
+    assert {store_clip(store, second).path for _ in range(2)} == {tagged}
+    store.write(tagged, b"oth")  # damaged since
+    assert store_clip(store, second).path == f"clips/ab/{CLIP.row_id}-{digest}.mkv"
+    assert (store.read(plain), store.read(tagged)) == (first.content, b"oth")
+
+
+@pytest.mark.parametrize(
+    "path", ["clips/ab/x.mkv", "../x.mkv", f"clips/ab/{CLIP.row_id}-0.mkv", f"clips/ab/{CLIP.row_id}.exe"]
+)
+def test_a_record_cannot_say_that_its_clip_is_another_rows(path: str) -> None:
+    with pytest.raises(JobError, match="not as framefleet wrote it"):
+        recorded_path({"row_id": CLIP.row_id, "uri": "", "path": path}, "records")
+
+
+@pytest.mark.parametrize("tag", ["", "-01234567", "-" + "8" * 64])
+def test_a_clip_is_where_its_record_says(tag: str) -> None:
+    path = f"clips/ab/{CLIP.row_id}{tag}.png.zip"
+    assert recorded_path({"row_id": CLIP.row_id, "uri": "", "path": path}, "records") == path
+
+
+def test_a_clip_of_an_earlier_version_is_where_its_row_id_says() -> None:
+    record = {"row_id": CLIP.row_id, "uri": f"/elsewhere/clips/ab/{CLIP.row_id}.mkv", "path": None}
+    assert recorded_path(record, "records") == clip_path(CLIP.row_id, ".mkv")
 
 
 def test_a_record_says_whose_bytes_are_not_repeatable() -> None:

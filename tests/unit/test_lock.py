@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from framefleet.cluster.holder import Holder, parse_holder, this_process
-from framefleet.cluster.lock import LOCK_PATH, DriverLock
+from framefleet.cluster.lock import FORMER_LOCK, DriverLock
 from framefleet.pipeline.errors import JobError, StoreError
+from framefleet.pipeline.outputs.seals import epoch_path, epochs_of
 from framefleet.pipeline.outputs.store import Store
+
+FIRST = epoch_path(1)
 
 
 @pytest.fixture
@@ -26,39 +30,44 @@ def lock(store: Store, **changed: float) -> DriverLock:
     return DriverLock(store, **{"beat_s": 0.05, "expiry_s": 0.3, **changed})  # type: ignore[arg-type]
 
 
-def held(store: Store) -> Holder:
-    holder = parse_holder(store.read(LOCK_PATH))
+def held(store: Store, path: str = FIRST) -> Holder:
+    holder = parse_holder(store.read(path))
     assert holder is not None
     return holder
 
 
-def test_the_lock_is_there_within_the_block_and_gone_after(store: Store) -> None:
-    with lock(store) as ours:
-        assert ours.still_ours()
-        ours.check()
-    assert not store.exists(LOCK_PATH)
-    with lock(store):
-        pass
+def test_each_driver_has_an_epoch_of_its_own_and_says_when_it_ends(store: Store) -> None:
+    for epoch in (1, 2, 3):
+        with lock(store) as ours:
+            ours.check()
+            assert ours.epoch == epoch
+            assert not held(store, epoch_path(epoch)).ended
+        assert held(store, epoch_path(epoch)).ended
+    assert epochs_of(store) == [1, 2, 3]
 
 
 def test_the_lock_goes_when_the_block_fails(store: Store) -> None:
     with pytest.raises(ZeroDivisionError), lock(store):
         raise ZeroDivisionError
-    assert not store.exists(LOCK_PATH)
+    assert held(store).ended
 
 
 def test_a_second_driver_is_told_who_writes_here(store: Store) -> None:
     with lock(store), pytest.raises(JobError, match=r"is being written by pid \d+ on .+ since") as caught:
         lock(store).__enter__()
     assert caught.value.exit_code == 2
+    assert epochs_of(store) == [1]
 
 
-def test_of_many_drivers_at_once_one_gets_the_lock(store: Store) -> None:
+@pytest.mark.parametrize("dead", [[], [1]], ids=["a new output", "a dead driver's"])
+def test_of_many_drivers_at_once_one_gets_the_lock(dead: list[int], store: Store) -> None:
+    for epoch in dead:
+        store.write(epoch_path(epoch), replace(this_process("dead"), process_started="1").to_bytes())
     entered, refused, done = [], [], threading.Event()
 
     def drive() -> None:
         try:
-            with lock(store):
+            with lock(store, beat_s=1):
                 entered.append(1)
                 done.wait(10)
         except JobError:
@@ -99,8 +108,7 @@ def test_a_killed_driver_on_this_machine_is_replaced_at_once(store: Store) -> No
     with pytest.raises(JobError, match=f"pid {child.pid}"):
         lock(store).__enter__()
     child.kill()
-    while not held(store).has_ended():  # not reaped yet: a zombie counts as gone
-        time.sleep(0.01)
+    wait_until(held(store).is_gone)  # not reaped yet: a zombie counts as gone
     before = time.monotonic()
     with DriverLock(store) as ours:
         assert ours.still_ours()
@@ -109,67 +117,97 @@ def test_a_killed_driver_on_this_machine_is_replaced_at_once(store: Store) -> No
 
 
 def test_a_process_id_used_again_is_another_process(store: Store) -> None:
-    store.write(LOCK_PATH, replace(this_process("dead"), process_started="1").to_bytes())
+    store.write(FIRST, replace(this_process("dead"), process_started="1").to_bytes())
     with lock(store) as ours:
-        assert ours.still_ours()
+        assert ours.epoch == 2
 
 
-def elsewhere(owner: str) -> Holder:
-    return replace(this_process(owner), host="far-away", machine="another boot")
+def elsewhere(owner: str, beat: int = 0) -> Holder:
+    return replace(this_process(owner), host="far-away", machine="another boot", beat=beat)
 
 
 def test_a_driver_elsewhere_that_beats_is_left_alone(store: Store) -> None:
-    far = elsewhere("alive")
-    store.write(LOCK_PATH, far.to_bytes())
-    beat = threading.Timer(0.1, lambda: store.write(LOCK_PATH, far.next_beat().to_bytes()))
+    store.write(FIRST, elsewhere("alive").to_bytes())
+    beat = threading.Timer(0.1, lambda: store.write(FIRST, elsewhere("alive", 1).to_bytes()))
     beat.start()
     with pytest.raises(JobError, match="on far-away"):
         lock(store).__enter__()
     beat.join()
-    assert held(store).owner == "alive"
+    assert epochs_of(store) == [1]
 
 
 def test_a_driver_elsewhere_that_stopped_beating_is_replaced(store: Store) -> None:
-    store.write(LOCK_PATH, elsewhere("dead").to_bytes())
+    store.write(FIRST, elsewhere("dead").to_bytes())
     before = time.monotonic()
     with lock(store) as ours:
         assert ours.still_ours()
     assert time.monotonic() - before >= 0.3
+    assert held(store).owner == "dead", "nobody writes another's file"
 
 
 def test_a_driver_elsewhere_that_ends_makes_room_at_once(store: Store) -> None:
-    store.write(LOCK_PATH, elsewhere("ending").to_bytes())
-    end = threading.Timer(0.1, lambda: store.delete(LOCK_PATH))
+    far = elsewhere("ending")
+    store.write(FIRST, far.to_bytes())
+    end = threading.Timer(0.1, lambda: store.write(FIRST, replace(far, ended=True).to_bytes()))
     end.start()
     with lock(store, expiry_s=60, beat_s=0.05) as ours:
         assert ours.still_ours()
 
 
+@pytest.mark.parametrize("path", [FIRST, FORMER_LOCK])
 @pytest.mark.parametrize("content", [b"", b"not json", b"{}", b"[1]"])
-def test_a_lock_that_nobody_can_read_expires_too(store: Store, content: bytes) -> None:
-    store.write(LOCK_PATH, content)
+def test_a_lock_that_nobody_can_read_expires_too(store: Store, content: bytes, path: str) -> None:
+    store.write(path, content)
     with lock(store) as ours:
         assert ours.still_ours()
 
 
+def test_the_lock_of_an_earlier_version_is_waited_for_and_then_removed(store: Store) -> None:
+    former = {
+        name: value for name, value in asdict(elsewhere("dead")).items() if name not in ("ended", "sealed")
+    }
+    store.write(FORMER_LOCK, json.dumps(former).encode())
+    before = time.monotonic()
+    with lock(store):
+        assert time.monotonic() - before >= 0.3
+        assert not store.exists(FORMER_LOCK)
+
+
 def test_a_driver_that_lost_the_lock_knows_it_and_leaves_the_other_alone(store: Store) -> None:
-    with lock(store) as ours:
-        store.write(LOCK_PATH, elsewhere("other").to_bytes())
-        with pytest.raises(StoreError, match="not ours any more"):
+    other = elsewhere("other").to_bytes()
+    with lock(store, beat_s=60) as ours:
+        ours.check_seen()
+        store.create(epoch_path(2), other)
+        with pytest.raises(StoreError, match="not the newest lock any more"):
             ours.check()
-    assert held(store).owner == "other"
+        with pytest.raises(StoreError):
+            ours.check_seen()
+    assert store.read(epoch_path(2)) == other
+    assert not held(store).ended
+
+
+def test_a_driver_learns_from_its_own_beat_that_it_lost_the_lock(store: Store) -> None:
+    with lock(store, beat_s=0.01) as ours:
+        store.create(epoch_path(2), elsewhere("other").to_bytes())
+        assert ours.lost.wait(10)
+
+
+def test_epochs_go_on_from_the_parts_where_somebody_cleared_the_locks(store: Store) -> None:
+    store.write("records/part-000007-20260102T030405-89abcdef-000001.parquet", b"")
+    with lock(store) as ours:
+        assert ours.epoch == 8
 
 
 def test_a_store_that_fails_for_a_moment_does_not_end_the_beating(
     store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with lock(store, beat_s=0.2):  # slow enough that no beat falls between two of these lines
-        kept = store.read(LOCK_PATH)
-        (tmp_path / LOCK_PATH).unlink()
-        (tmp_path / LOCK_PATH).mkdir()  # reading it now fails
+        kept = store.read(FIRST)
+        (tmp_path / FIRST).unlink()
+        (tmp_path / FIRST).symlink_to(tmp_path / FIRST)  # reading it now fails
         wait_until(lambda: "could not renew" in caplog.text)
-        (tmp_path / LOCK_PATH).rmdir()
-        store.write(LOCK_PATH, kept)
+        (tmp_path / FIRST).unlink()
+        store.write(FIRST, kept)
         first = held(store).beat
         wait_until(lambda: held(store).beat > first)
 

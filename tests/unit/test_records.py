@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +12,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from framefleet.pipeline.errors import JobError, StoreConflict, TableError
-from framefleet.pipeline.outputs import parts
-from framefleet.pipeline.outputs.parts import PartWriter, committed_row_ids, find_record, read_records
+from framefleet.pipeline.errors import JobError, StoreError, TableError
+from framefleet.pipeline.outputs import part_file
+from framefleet.pipeline.outputs.part_file import JOB, metadata_of
+from framefleet.pipeline.outputs.parts import (
+    PartWriter,
+    committed_row_ids,
+    doubled_rows,
+    find_record,
+    job_in_parts,
+    read_records,
+    row_ids_by_part,
+)
 from framefleet.pipeline.outputs.records import (
     FIRST_FIELDS,
     RECORD_FIELDS,
@@ -29,7 +41,7 @@ DESIGNED = (
     "arguments seed scheduler recipe model model_digest numerics environment batch_size attempt worker node "
     "started_at finished_at encode_s denoise_s decode_s write_s peak_memory_bytes frames_format "
     "audio_sha256 audio_sample_rate audio_channels extra_outputs extra_outputs_sha256 idle_s "
-    "idle_causes media_encoder"
+    "idle_causes media_encoder path extra_outputs_path"
 )
 CARRIED = pa.schema([("id", pa.string()), ("score", pa.float32())])
 NOTHING = pa.schema([])
@@ -75,15 +87,17 @@ def test_a_carried_column_with_one_of_our_names_is_refused(make: object, name: s
     assert "rename" in caught.value.fix
 
 
-def test_a_part_holds_what_was_added_and_is_named_by_run_and_number(store: Store) -> None:
+def test_a_part_holds_what_was_added_and_is_named_by_run_number_and_digest(store: Store) -> None:
     writer = records(store, CARRIED)
     for number in (1, 2):
         writer.add(carried_row(number), values_of(record(number)))
     assert writer.rows_waiting == 2
-    assert writer.flush() == "records/part-r1-000001.parquet"
+    (path,) = writer.flush()
+    digest = hashlib.sha256(store.read(path)).hexdigest()
+    assert path == f"records/part-r1-000001-{digest[:16]}.parquet"
     assert writer.rows_waiting == 0
     writer.add(carried_row(3), values_of(record(3)))
-    assert writer.flush() == "records/part-r1-000002.parquet"
+    assert re.fullmatch(r"records/part-r1-000002-\w{16}\.parquet", *writer.flush())
     table = all_columns(store, "records")
     assert table.schema.equals(record_schema(CARRIED))
     assert table["id"].to_pylist() == ["id-1", "id-2", "id-3"]
@@ -95,15 +109,15 @@ def test_a_part_holds_what_was_added_and_is_named_by_run_and_number(store: Store
 
 
 def test_nothing_waiting_writes_nothing(store: Store) -> None:
-    assert records(store).flush() is None
+    assert records(store).flush() == []
     assert store.list("records") == []
 
 
 def test_parts_are_compressed_by_zstd(store: Store, tmp_path: Path) -> None:
     writer = records(store)
     writer.add(None, values_of(record(1)))
-    path = writer.flush()
-    column = pq.ParquetFile(tmp_path / str(path)).metadata.row_group(0).column(0)
+    (path,) = writer.flush()
+    column = pq.ParquetFile(tmp_path / path).metadata.row_group(0).column(0)
     assert column.compression == "ZSTD"
 
 
@@ -122,24 +136,91 @@ def test_a_part_is_due_after_256_rows_or_5_seconds(store: Store) -> None:
     assert writer.due(200.0)
 
 
-def test_a_failed_flush_may_be_repeated_and_never_writes_rows_twice(store: Store) -> None:
+@pytest.mark.parametrize("is_stored", [False, True], ids=["not stored", "stored, the answer lost"])
+def test_a_failed_flush_may_be_repeated_and_never_writes_rows_twice(
+    is_stored: bool, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, create = records(store), Store.create
+
+    def lose(store: Store, path: str, content: bytes) -> None:
+        if is_stored:
+            create(store, path, content)
+        raise StoreError("no answer")
+
+    writer.add(None, values_of(record(1)))
+    with monkeypatch.context() as patched, pytest.raises(StoreError):
+        patched.setattr(Store, "create", lose)
+        writer.flush()
+    assert writer.due(0.0)
+    writer.add(None, values_of(record(2)))
+    assert len(writer.flush()) == 2
+    assert list(committed_row_ids(store)) == [[f"{number:032x}"] for number in (1, 2)]
+    assert writer.flush() == []
+
+
+def test_each_part_tells_the_job_and_a_long_one_only_the_first(store: Store) -> None:
+    for job in ('{"job": 1}', "x" * 40_000):
+        writer = PartWriter(store, "records", record_schema(NOTHING), run=f"r{len(job)}", job=job)
+        paths = []
+        for number in (1, 2):
+            writer.add(None, values_of(record(number)))
+            paths += writer.flush()
+        told = [metadata_of(store.read(path)).get(JOB) for path in paths]
+        assert told == ([job, job] if len(job) < 100 else [job, None])
+    assert job_in_parts(store) == "x" * 40_000
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda content: content[:-1], lambda content: content[:99] + b"?" + content[100:]]
+)
+def test_a_part_with_other_bytes_than_its_name_says_is_an_error_that_names_repair(
+    damage: Callable[[bytes], bytes], store: Store
+) -> None:
     writer = records(store)
     writer.add(None, values_of(record(1)))
-    other = records(store)  # stands for our own first try, stored but not acknowledged
-    other.add(None, values_of(record(1)))
-    other.flush()
+    (path,) = writer.flush()
+    store.write(path, damage(store.read(path)))
+    for read in (lambda: list(committed_row_ids(store)), lambda: find_record(store, f"{1:032x}")):
+        with pytest.raises(JobError, match=rf"{path} is damaged") as caught:
+            read()
+        assert "framefleet repair" in caught.value.fix
+
+
+def test_of_records_that_are_doubled_the_last_counts(store: Store) -> None:
+    for run, numbers in (("r1", (1, 2)), ("000001-20260102T030405-89abcdef", (2, 3))):
+        writer = records(store, run=run)
+        for number in numbers:
+            writer.add(None, values_of(record(number, worker=run)))
+        writer.flush()
+    old, new = store.list("records")[::-1]
+    assert doubled_rows(row_ids_by_part(store)) == {f"{2:032x}": [old, new]}
+    assert find_record(store, f"{2:032x}").worker == "000001-20260102T030405-89abcdef"
+    found = read_records(store).select(["row_id", "worker"]).to_pylist()
+    assert [row["worker"][:2] for row in sorted(found, key=lambda row: row["row_id"])] == ["r1", "00", "00"]
+
+
+def test_a_copied_part_doubles_its_rows(store: Store) -> None:
+    writer = records(store)
+    writer.add(None, values_of(record(1)))
+    (path,) = writer.flush()
+    copy = path.replace(".parquet", " (copy).parquet")
+    store.write(copy, store.read(path))
+    assert set(doubled_rows(row_ids_by_part(store))[f"{1:032x}"]) == {path, copy}
+    assert read_records(store).num_rows == 1
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "README", "_SUCCESS", "part-1.parquet.crc", ".x.parquet"])
+def test_other_files_among_parts_are_left_alone(
+    name: str, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = records(store)
+    writer.add(None, values_of(record(1)))
     writer.flush()
-    assert list(committed_row_ids(store)) == [[f"{1:032x}"]]
-
-
-def test_two_drivers_with_one_run_name_conflict(store: Store) -> None:
-    for number, writer in enumerate([records(store), records(store)]):
-        writer.add(None, values_of(record(number)))
-        if number == 0:
-            writer.flush()
-        else:
-            with pytest.raises(StoreConflict):
-                writer.flush()
+    store.write(f"records/{name}", b"x")
+    with caplog.at_level("INFO"):
+        assert list(committed_row_ids(store)) == [[f"{1:032x}"]]
+    assert name in caplog.text
+    assert find_record(store, f"{1:032x}") == record(1)
 
 
 def test_failures_and_refused_rows_are_written_the_same_way(store: Store) -> None:
@@ -147,7 +228,7 @@ def test_failures_and_refused_rows_are_written_the_same_way(store: Store) -> Non
     failures.add(carried_row(1), values_of(failure(message="broken \ud800 text", failed_at=NOON)))
     invalid = PartWriter(store, "invalid", invalid_schema(CARRIED), run="r1")
     invalid.add(carried_row(2), {"row_index": 2, "reason": "num_frames is 80", "fix": "use 81"})
-    read = [pq.read_table(pa.BufferReader(store.read(str(writer.flush())))) for writer in (failures, invalid)]
+    read = [pq.read_table(pa.BufferReader(store.read(*writer.flush()))) for writer in (failures, invalid)]
     assert read[0]["message"].to_pylist() == ["broken ? text"]
     assert read[0]["workers"].to_pylist() == [["worker-1", "worker-2"]]
     assert read[1].to_pylist() == [
@@ -220,7 +301,7 @@ def test_a_record_without_frames_and_sound_is_an_error(store: Store, tmp_path: P
 def test_a_small_part_of_large_cells_is_refused_before_they_are_unpacked(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "_MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(part_file, "MAX_BYTES", 1 << 20)
     (tmp_path / "records").mkdir()
     path = tmp_path / "records" / "part-x.parquet"
     for cells, is_dictionary in ((["a" * 10_000] * 1000, True), (["a" * (1 << 20)] * 2, False)):

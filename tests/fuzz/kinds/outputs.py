@@ -124,6 +124,8 @@ def _added(rng: Random, output: Path) -> str:
             "records/x",
             "train.json",
             "driver.lock",
+            "drivers/000001.json",
+            f"pending/{'0' * 32}-{'0' * 8}.json",
             "clips/x",
             "failures/part-x.parquet",
         )

@@ -1,0 +1,218 @@
+"""A driver that takes over seals what is there: what its predecessor still writes does not count."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from framefleet.cluster.lock import DriverLock
+from framefleet.pipeline.errors import StoreError
+from framefleet.pipeline.outputs.part_names import new_run, part_of, parts_in
+from framefleet.pipeline.outputs.parts import PartWriter, committed_row_ids, find_record, read_records
+from framefleet.pipeline.outputs.records import RECORD_FIELDS, RECORDS, values_of
+from framefleet.pipeline.outputs.seals import epoch_path, gone_parts, newest_seal, sweep_late
+from framefleet.pipeline.outputs.store import Store
+from tests.rows import record
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path))
+
+
+def writer(store: Store, lock: DriverLock) -> PartWriter:
+    return PartWriter(store, RECORDS, RECORD_FIELDS, run=new_run(lock.epoch))
+
+
+def write(part: PartWriter, number: int) -> str:
+    part.add(None, values_of(record(number)))
+    (path,) = part.flush()
+    return path
+
+
+def committed(store: Store) -> list[int]:
+    return sorted(int(row_id, 16) for row_ids in committed_row_ids(store) for row_id in row_ids)
+
+
+@contextmanager
+def taken_over(store: Store) -> Iterator[tuple[DriverLock, PartWriter, DriverLock]]:
+    """Yield a driver with its writer, which wrote row 1, and another that found it silent and took over."""
+    first = DriverLock(store, beat_s=60)
+    first.__enter__()
+    part = writer(store, first)
+    write(part, 1)
+    held = store.read(epoch_path(1)).replace(b'"machine": "', b'"machine": "another ')
+    store.write(epoch_path(1), held)
+    with DriverLock(store, beat_s=0.05, expiry_s=0.1) as second:
+        yield first, part, second
+
+
+def test_a_part_that_lands_after_a_takeover_is_ignored_by_every_reader_and_swept(store: Store) -> None:
+    with taken_over(store) as (_, late, second):
+        path = write(late, 2)
+        assert committed(store) == [1]
+        assert read_records(store).num_rows == 1
+        with pytest.raises(Exception, match="no record of row"):
+            find_record(store, f"{2:032x}")
+        write(writer(store, second), 2)
+        assert sweep_late(store, second) == [path]
+        assert committed(store) == [1, 2]
+    with DriverLock(store) as third:
+        assert sweep_late(store, third) == []
+    assert committed(store) == [1, 2]
+
+
+def test_what_was_late_once_stays_late(store: Store) -> None:
+    with taken_over(store) as (_, late, second):
+        write(late, 2)
+        write(writer(store, second), 3)
+    with DriverLock(store):
+        pass
+    with DriverLock(store):
+        assert committed(store) == [1, 3]
+
+
+def test_a_driver_that_lost_the_lock_may_not_sweep(store: Store) -> None:
+    with taken_over(store) as (first, late, _):
+        path = write(late, 2)
+        with pytest.raises(StoreError):
+            sweep_late(store, first)
+        assert store.exists(path)
+
+
+def test_a_driver_that_has_not_sealed_yet_hides_nothing(store: Store) -> None:
+    with DriverLock(store) as lock:
+        write(writer(store, lock), 1)
+    store.write(epoch_path(2), b"{}")
+    assert committed(store) == [1]
+    assert newest_seal(store).epoch == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"sealed": 7}', b'{"sealed": {"r": [[1]]}}'])
+def test_a_seal_that_nobody_can_read_hides_nothing(content: bytes, store: Store) -> None:
+    for number in (1, 2):
+        with DriverLock(store) as lock:
+            write(writer(store, lock), number)
+    store.write(epoch_path(2), content)
+    assert committed(store) == [1, 2]
+
+
+def test_parts_of_earlier_versions_and_of_people_count_in_every_epoch(store: Store) -> None:
+    for run in ("20260102T030405-89abcdef", "r1"):
+        part = PartWriter(store, RECORDS, RECORD_FIELDS, run=run)
+        write(part, len(run))
+    with DriverLock(store):
+        pass
+    with DriverLock(store):
+        assert committed(store) == [2, 24]
+
+
+def test_a_sealed_part_that_is_gone_is_found(store: Store) -> None:
+    with DriverLock(store) as lock:
+        paths = [write(part := writer(store, lock), 1), write(part, 2), write(part, 3)]
+    with DriverLock(store):
+        assert gone_parts(store) == []
+        store.delete(paths[1])
+        assert gone_parts(store) == [paths[1].rpartition("-")[0]]
+    with DriverLock(store):
+        assert newest_seal(store).sealed == {paths[0].split("part-")[1][:31]: [(1, 1), (3, 3)]}
+        assert gone_parts(store) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "epoch", "number", "digest"),
+    [
+        ("part-000007-20260102T030405-89abcdef-000012-0123456789abcdef.parquet", 7, 12, "0123456789abcdef"),
+        ("part-000007-20260102T030405-12345678-000012-0123456789012345.parquet", 7, 12, "0123456789012345"),
+        ("part-20260102T030405-89abcdef-000012.parquet", 0, 12, ""),
+        ("part-20260102T030405-12345678-000012.parquet", 0, 12, ""),
+        (
+            "part-1000000-20260102T030405-89abcdef-1000000-0123456789abcdef.parquet",
+            10**6,
+            10**6,
+            "0123456789abcdef",
+        ),
+        ("part-x.parquet", 0, 0, ""),
+        ("part-000007-20260102T030405-89abcdef-000012-0123456789abcdef copy.parquet", 0, 0, ""),
+        ("all.parquet", 0, 0, ""),
+    ],
+)
+def test_a_name_tells_epoch_number_and_digest(name: str, epoch: int, number: int, digest: str) -> None:
+    part = part_of(f"records/{name}")
+    assert part is not None
+    assert (part.epoch, part.number, part.digest) == (epoch, number, digest)
+
+
+def test_parts_sort_as_they_were_written(store: Store) -> None:
+    names = [
+        "a.parquet",
+        "part-20260102T030405-89abcdef-000001.parquet",
+        "part-000002-20260102T030405-89abcdef-000001-0123456789abcdef.parquet",
+        "part-000010-20250102T030405-89abcdef-000001-0123456789abcdef.parquet",
+        "part-000010-20250102T030405-89abcdef-000002-0023456789abcdef.parquet",
+    ]
+    for name in reversed(names):
+        store.write(f"records/{name}", b"")
+    assert [part.path for part in parts_in(store, RECORDS)] == [f"records/{name}" for name in names]
+
+
+FROZEN = """
+import sys, time
+from framefleet.cluster import holder
+holder.this_machine = lambda: "another machine"
+from framefleet.cluster.commit import Committer
+from framefleet.cluster.lock import DriverLock
+from framefleet.pipeline.errors import StoreError
+from framefleet.pipeline.outputs.part_names import new_run
+from framefleet.pipeline.outputs.parts import PartWriter
+from framefleet.pipeline.outputs.records import RECORD_FIELDS, RECORDS, values_of
+from framefleet.pipeline.outputs.store import Store
+from tests.rows import record
+store = Store(sys.argv[1])
+with DriverLock(store, beat_s=0.05) as lock:
+    writer = PartWriter(store, RECORDS, RECORD_FIELDS, run=new_run(lock.epoch))
+    print("holds", flush=True)
+    for number in range(10**9):
+        writer.add(None, values_of(record(number)))
+        try:
+            lock.check()
+            written = writer.flush()
+            lock.check()
+        except StoreError as error:
+            print(lock.lost.is_set(), error, flush=True)
+            break
+        print(number, flush=True)
+"""
+
+
+def test_a_frozen_driver_that_wakes_after_a_takeover_stops_and_changes_nothing(
+    store: Store, tmp_path: Path
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", FROZEN, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        for _ in range(4):
+            said = child.stdout.readline()
+        os.kill(child.pid, signal.SIGSTOP)
+        with DriverLock(store, beat_s=0.05, expiry_s=0.3) as lock:
+            before = {path: store.read(path) for path in store.list("")}
+            rows = committed(store)
+            os.kill(child.pid, signal.SIGCONT)
+            printed = child.stdout.read()
+            after = {path: store.read(path) for path in store.list("") if path != epoch_path(lock.epoch)}
+        assert "True" in printed and "not the newest lock any more" in printed
+        late = {path for path in after if path not in before}
+        assert len(late) <= 1, "the part that it was writing when it was frozen"
+        assert {path: content for path, content in after.items() if path not in late} == {
+            path: content for path, content in before.items() if path != epoch_path(lock.epoch)
+        }
+        assert committed(store) == rows
+        assert int(said) < len(rows)
