@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.commands import command
-from tests.jobs import digests_by_tag, job_values, prompt_rows, write_job, write_table
+from tests.jobs import digests_by_tag, job_values, prompt_rows, records_of, write_job, write_table
 
 
 def at(address: str) -> tuple[str, ...]:
