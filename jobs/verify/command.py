@@ -16,7 +16,7 @@ from framefleet.jobs.replay.command import (
     ReadableRoots,
 )
 from framefleet.jobs.show.console import reporting
-from framefleet.jobs.verify.asked import SAMPLE, Asked
+from framefleet.jobs.verify.choice import SAMPLE, RowChoice
 
 _Output = Annotated[str, typer.Argument(help="The output to look at: a folder or a URL.")]
 _Files = Annotated[bool, typer.Option("--files", help="Read every file and compare digests; render nothing.")]
@@ -68,6 +68,6 @@ def verify_output_command(
         if files:
             is_well = show_damages(output, given.storage_options, as_json=as_json)
         else:
-            asked = Asked(sample=sample, seed=seed, row_ids=tuple(row_ids or []), by_fleet=by_fleet)
-            is_well = show_verified(output, asked, given, sets=sets or [], as_json=as_json)
+            choice = RowChoice(sample=sample, seed=seed, row_ids=tuple(row_ids or []), by_fleet=by_fleet)
+            is_well = show_verified(output, choice, given, sets=sets or [], as_json=as_json)
     raise typer.Exit(0 if is_well else 1)

@@ -14,7 +14,7 @@ from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.media import decode, decode_audio
 from framefleet.pipeline.outputs.records import Record
 
-Verdict = Literal["bit-exact", "off by one", "different", "not rendered"]
+Likeness = Literal["bit-exact", "off by one", "different", "not rendered"]
 _PEAK, _SOUND_PEAK = 255.0, 32767.0
 _MP4 = b"ftyp"  # of these formats the one with loss
 _FILE = "media_sha256"  # may differ by its codec's version
@@ -29,7 +29,7 @@ class Compared:
     nothing could be decoded, as of a stored clip that is gone.
     """
 
-    verdict: Verdict
+    verdict: Likeness
     which: tuple[str, ...] = ()
     num_pixels: int | None = None
     psnr_db: float | None = None

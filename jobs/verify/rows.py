@@ -12,7 +12,7 @@ from framefleet.jobs.render.claimed import claim_of
 from framefleet.jobs.replay.recorded_row import Given, recorded_of
 from framefleet.jobs.replay.replay import Replayer, environment_differences
 from framefleet.jobs.show.watch import Watch
-from framefleet.jobs.verify.asked import Asked
+from framefleet.jobs.verify.choice import RowChoice
 from framefleet.jobs.verify.by_fleet import rendered_by_fleet
 from framefleet.jobs.verify.compare import Compared, compare
 from framefleet.jobs.verify.sample import sample_rows
@@ -57,7 +57,7 @@ class VerifiedRow:
 
 
 def verified_rows(
-    output: str, asked: Asked, given: Given, sets: Sequence[str], watch: Watch
+    output: str, choice: RowChoice, given: Given, sets: Sequence[str], watch: Watch
 ) -> Iterator[VerifiedRow]:
     """Render rows again and compare them, each as it is done.
 
@@ -65,19 +65,19 @@ def verified_rows(
     output has no such rows.
     """
     store = Store(output, given.storage_options)
-    records = _chosen(store, asked)
+    records = _chosen(store, choice)
     if not records:
         raise JobError(f"{store.url_of(RECORDS)} has no records", "give the output of a render job")
-    if asked.by_fleet:
+    if choice.by_fleet:
         yield from _by_fleet(output, store, records, sets, watch)
     else:
         yield from _here(store, records, given)
 
 
-def _chosen(store: Store, asked: Asked) -> list[Record]:
-    if asked.row_ids:
-        return [find_record(store, row_id) for row_id in asked.row_ids]
-    chosen = sample_rows(store, asked.sample, seed=asked.seed)
+def _chosen(store: Store, choice: RowChoice) -> list[Record]:
+    if choice.row_ids:
+        return [find_record(store, row_id) for row_id in choice.row_ids]
+    chosen = sample_rows(store, choice.sample, seed=choice.seed)
     found = [record_in(store, one.part, one.row_id) for one in chosen]
     return [record for record in found if record]
 

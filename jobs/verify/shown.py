@@ -16,7 +16,7 @@ from framefleet.jobs.verify.damages_shown import DamageList
 
 if TYPE_CHECKING:
     from framefleet.jobs.replay.recorded_row import Given
-    from framefleet.jobs.verify.asked import Asked
+    from framefleet.jobs.verify.choice import RowChoice
     from framefleet.jobs.verify.rows import VerifiedRow
 
 _STYLES = {"bit-exact": "green", "off by one": "yellow"}
@@ -40,14 +40,14 @@ def show_damages(output: str, storage_options: Mapping[str, Any], *, as_json: bo
     return not damages.num_damages
 
 
-def show_verified(output: str, asked: Asked, given: Given, *, sets: Sequence[str], as_json: bool) -> bool:
+def show_verified(output: str, choice: RowChoice, given: Given, *, sets: Sequence[str], as_json: bool) -> bool:
     """Render rows again and print how they compare; return whether all have the same bits."""
     quiet_libraries()
     from framefleet.jobs.verify.rows import verified_rows
 
     num_rows, num_well, errors = 0, 0, []
     with watch_on(stderr) as watch:
-        for row in verified_rows(output, asked, given, sets, watch):
+        for row in verified_rows(output, choice, given, sets, watch):
             num_rows, num_well = num_rows + 1, num_well + row.is_well
             errors += [row.error] if row.error else []
             if as_json:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from framefleet.jobs.replay.recorded_row import NOTHING, Given
 from framefleet.jobs.show.watch import Callback
-from framefleet.jobs.verify.asked import SAMPLE, Asked
+from framefleet.jobs.verify.choice import SAMPLE, RowChoice
 from framefleet.jobs.verify.files import damages_of
 from framefleet.jobs.verify.rows import VerifiedRow, verified_rows
 from framefleet.pipeline.outputs.damage import Damage
@@ -46,5 +46,5 @@ def verify(
     watch = Callback()
     if files:
         return Verified(damages=tuple(damages_of(Store(output, given.storage_options), watch)))
-    asked = Asked(sample=sample, seed=seed, row_ids=tuple(row_ids), by_fleet=by_fleet)
-    return Verified(rows=tuple(verified_rows(output, asked, given, sets, watch)))
+    choice = RowChoice(sample=sample, seed=seed, row_ids=tuple(row_ids), by_fleet=by_fleet)
+    return Verified(rows=tuple(verified_rows(output, choice, given, sets, watch)))

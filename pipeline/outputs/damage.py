@@ -22,7 +22,7 @@ from framefleet.pipeline.outputs.recorded_files import (
     recorded_clip,
     recorded_extras,
     row_named_by,
-    state_of,
+    file_state,
 )
 from framefleet.pipeline.outputs.records import FIRST_FIELDS, LATER_FIELDS, RECORDS, fields_named
 from framefleet.pipeline.outputs.seals import gone_parts, live_parts
@@ -86,7 +86,7 @@ def damaged_records(store: Store, index: ClipIndex, checked: Callable[[int], Non
 def look_at(store: Store, record: Mapping[str, Any]) -> tuple[IndexedRecord, list[Damage]]:
     """Read the files of one record. Raises JobError where it names what no record of ours does."""
     clip, extras = recorded_clip(record), recorded_extras(record)
-    states: dict[str, FileState] = {file.path: state_of(store, file) for file in (clip, extras) if file}
+    states: dict[str, FileState] = {file.path: file_state(store, file) for file in (clip, extras) if file}
     damages = [
         Damage(kind=state, path=path, row_id=record["row_id"])
         for path, state in states.items()

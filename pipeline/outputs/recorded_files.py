@@ -58,7 +58,7 @@ def row_named_by(path: str) -> str | None:
     return found["row_id"] if found else None
 
 
-def state_of(store: Store, file: RecordedFile) -> FileState:
+def file_state(store: Store, file: RecordedFile) -> FileState:
     """Read a file, and tell how it is; of one of another size no more than is needed to see it."""
     try:
         if file.size is None or file.size > _AT_ONCE_BYTES:

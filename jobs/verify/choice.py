@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SAMPLE = 8  # rows, unless another number is asked for: it is minutes where one takes one
+SAMPLE = 8  # rows, unless another number is given: it is minutes where one takes one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class RowChoice:
     """row_ids: these; without any a sample, another for each seed. by_fleet: as the job rendered them."""
 
     sample: int = SAMPLE
