@@ -109,8 +109,10 @@ class Committer:
         """Write everything, and end."""
         try:
             self.flush()
-        finally:
-            self._cleaner.shutdown()
+        except BaseException:  # what lies there still is found by the next driver
+            self._cleaner.shutdown(wait=False, cancel_futures=True)
+            raise
+        self._cleaner.shutdown()
 
     def _confirm(self, written: list[str]) -> None:
         """Raise StoreError where parts came too late to count, and delete them."""

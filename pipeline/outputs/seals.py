@@ -25,7 +25,7 @@ from framefleet.pipeline.outputs.store import Store
 
 DRIVERS = "drivers"
 _PATH = re.compile(rf"{DRIVERS}/(\d{{6,9}})\.json", re.ASCII)
-MAX_BYTES = 1 << 22  # of a driver's file: a seal has some 50 bytes for each run that left parts
+MAX_DRIVER_BYTES = 1 << 22  # of a driver's file: a seal has some 50 bytes for each run that left parts
 
 # By run, the first and the last of each stretch of its parts' numbers.
 Sealed = Mapping[str, list[tuple[int, int]]]
@@ -77,7 +77,7 @@ def newest_seal(store: Store) -> Seal:
 def _read_sealed(store: Store, epoch: int) -> Sealed | None:
     """Return what a driver sealed; None before it did, and where nobody can read it."""
     try:
-        written = parse_json(store.read(epoch_path(epoch), MAX_BYTES))
+        written = parse_json(store.read(epoch_path(epoch), MAX_DRIVER_BYTES))
         return _SEALED.validate_python(written["sealed"] if isinstance(written, dict) else None)
     except (FileNotFoundError, ValueError, KeyError):
         return None

@@ -301,7 +301,7 @@ def test_a_record_without_frames_and_sound_is_an_error(store: Store, tmp_path: P
 def test_a_small_part_of_large_cells_is_refused_before_they_are_unpacked(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(part_file, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(part_file, "MAX_PART_BYTES", 1 << 20)
     (tmp_path / "records").mkdir()
     path = tmp_path / "records" / "part-x.parquet"
     for cells, is_dictionary in ((["a" * 10_000] * 1000, True), (["a" * (1 << 20)] * 2, False)):
