@@ -32,7 +32,7 @@ from framefleet.jobs.shapes.command import (
 from framefleet.jobs.show.console import reporting
 from framefleet.jobs.show.terminal import guard_streams
 from framefleet.jobs.train.command import train_command
-from framefleet.jobs.verify.command import verify_output_command
+from framefleet.jobs.verify.command import verify_command as verify_output_command
 from framefleet.pipeline.guards.public import keep_secrets
 
 app = typer.Typer(

@@ -30,7 +30,7 @@ _ByFleet = Annotated[
 ]
 
 
-def verify_output_command(
+def verify_command(
     output: _Output,
     files: _Files = False,
     sample: _Sample = SAMPLE,

@@ -12,8 +12,8 @@ from framefleet.jobs.render.claimed import claim_of
 from framefleet.jobs.replay.recorded_row import Given, recorded_of
 from framefleet.jobs.replay.replay import Replayer, environment_differences
 from framefleet.jobs.show.watch import Watch
-from framefleet.jobs.verify.choice import RowChoice
 from framefleet.jobs.verify.by_fleet import rendered_by_fleet
+from framefleet.jobs.verify.choice import RowChoice
 from framefleet.jobs.verify.compare import Compared, compare
 from framefleet.jobs.verify.sample import sample_rows
 from framefleet.pipeline.errors import FramefleetError, JobError

@@ -40,7 +40,9 @@ def show_damages(output: str, storage_options: Mapping[str, Any], *, as_json: bo
     return not damages.num_damages
 
 
-def show_verified(output: str, choice: RowChoice, given: Given, *, sets: Sequence[str], as_json: bool) -> bool:
+def show_verified(
+    output: str, choice: RowChoice, given: Given, *, sets: Sequence[str], as_json: bool
+) -> bool:
     """Render rows again and print how they compare; return whether all have the same bits."""
     quiet_libraries()
     from framefleet.jobs.verify.rows import verified_rows

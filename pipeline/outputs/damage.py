@@ -19,10 +19,10 @@ from framefleet.pipeline.outputs.parts import rows_in_part
 from framefleet.pipeline.outputs.pending import intents_in
 from framefleet.pipeline.outputs.recorded_files import (
     FileState,
+    file_state,
     recorded_clip,
     recorded_extras,
     row_named_by,
-    file_state,
 )
 from framefleet.pipeline.outputs.records import FIRST_FIELDS, LATER_FIELDS, RECORDS, fields_named
 from framefleet.pipeline.outputs.seals import gone_parts, live_parts

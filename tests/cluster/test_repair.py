@@ -23,11 +23,13 @@ def test_a_damaged_output_is_repaired_and_has_the_same_frames(tmp_path: Path, ra
     some[1].write_bytes(some[1].read_bytes()[:100])
     (out / "job.json").unlink()
     assert command("verify", out, "--files").exit_code == 1
+    dry = command("repair", out, "--dry-run")
+    assert dry.exit_code == 1 and "job.json would be put back" in dry.stderr
     refused = command("repair", out)
     assert refused.exit_code == 2 and "fleet.address" in refused.stderr
     repaired = command("repair", out, *at(ray_cluster))
     assert repaired.exit_code == 0, repaired.output
-    assert "job.json was put back" in repaired.stderr and "2 records taken out" in repaired.stderr
+    assert "2 records taken out" in repaired.stderr and "2 rows rendered" in repaired.stderr
     assert digests_by_tag(out) == before
     assert command("verify", out, "--files").exit_code == 0
     verified = command("verify", out, "--fleet", "--sample", "2", *at(ray_cluster))
