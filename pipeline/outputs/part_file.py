@@ -33,14 +33,15 @@ def to_parquet(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
     return buffer.getvalue()
 
 
-def metadata_of(content: bytes) -> dict[str, str]:
-    """Return what a part, which can be read, says of itself: `JOB` and `REPLACES`, where it says so."""
-    found = pq.read_metadata(pa.BufferReader(content)).metadata or {}
-    return {
-        name: found[key].decode("utf-8", "replace")
-        for name in (JOB, REPLACES)
-        if (key := name.encode()) in found
-    }
+def metadata_of(store: Store, path: str) -> dict[str, str]:
+    """Return what a part says of itself: `JOB`, `REPLACES`, or neither. Raises JobError as `read_part`."""
+    content = part_content(store, path)
+    try:
+        found = pq.read_metadata(pa.BufferReader(content)).metadata or {}
+    except (pa.ArrowException, OSError) as error:
+        raise _not_ours(store, path, str(error)) from error
+    told = {name: found.get(name.encode()) for name in (JOB, REPLACES)}
+    return {name: text.decode("utf-8", "replace") for name, text in told.items() if text is not None}
 
 
 def read_part(store: Store, path: str, fields: pa.Schema | None, maybe: pa.Schema | None = None) -> pa.Table:

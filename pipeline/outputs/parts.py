@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.json_file import not_ours
-from framefleet.pipeline.outputs.part_file import JOB, metadata_of, part_content, read_part, to_parquet
+from framefleet.pipeline.outputs.part_file import JOB, metadata_of, read_part, to_parquet
 from framefleet.pipeline.outputs.part_names import part_path, parts_in
 from framefleet.pipeline.outputs.records import FIRST_FIELDS, LATER_FIELDS, RECORDS, Record, record_of
 from framefleet.pipeline.outputs.seals import live_parts
@@ -220,12 +220,17 @@ def rows_of(table: pa.Table, where: str) -> list[dict[str, Any]]:
 
 
 def job_in_parts(store: Store) -> str | None:
-    """Return job.json as the newest part has it that tells; None where none does, as of earlier versions."""
+    """Return job.json as the newest part has it that tells; None where none does, as of earlier versions.
+
+    Raises JobError where none does, and one cannot be read.
+    """
+    damage: JobError | None = None
     for part in reversed(live_parts(store)):
         try:
-            job = metadata_of(part_content(store, part.path)).get(JOB)
-        except (JobError, pa.ArrowException, OSError):  # damaged: another may tell
-            continue
-        if job:
-            return job
+            if job := metadata_of(store, part.path).get(JOB):
+                return job
+        except JobError as error:
+            damage = error
+    if damage:
+        raise damage
     return None

@@ -165,7 +165,7 @@ def test_each_part_tells_the_job_and_a_long_one_only_the_first(store: Store) -> 
         for number in (1, 2):
             writer.add(None, values_of(record(number)))
             paths += writer.flush()
-        told = [metadata_of(store.read(path)).get(JOB) for path in paths]
+        told = [metadata_of(store, path).get(JOB) for path in paths]
         assert told == ([job, job] if len(job) < 100 else [job, None])
     assert job_in_parts(store) == "x" * 40_000
 
