@@ -33,7 +33,10 @@ def job_damage(store: Store) -> Damage | None:
         return Damage(kind="job", path=RENDER, reason="it is not there")
     except JobError as error:
         return Damage(kind="job", path=RENDER, reason=error.problem)
-    told = claim_in_parts(store)
+    try:
+        told = claim_in_parts(store)
+    except JobError:  # of a part, whose damage is told as such
+        return None
     differences = differences_of(told.model_dump(), claim.model_dump()) if told else []
     if not differences:
         return None

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from framefleet.pipeline.outputs.part_file import REPLACES, metadata_of, part_content, read_part, to_parquet
+from framefleet.pipeline.outputs.part_file import REPLACES, metadata_of, read_part, to_parquet
 from framefleet.pipeline.outputs.part_names import part_path
 from framefleet.pipeline.outputs.seals import Hold
 from framefleet.pipeline.outputs.store import Store
@@ -26,7 +26,7 @@ def replace_part(
     left = table.filter(pc.invert(pc.is_in(table["row_id"], pa.array(row_ids, pa.string()))))
     hold.check()
     if len(left):
-        content = to_parquet(left, {**metadata_of(part_content(store, path)), REPLACES: path})
+        content = to_parquet(left, {**metadata_of(store, path), REPLACES: path})
         store.create(part_path(str(PurePosixPath(path).parent), run, number, content), content)
         hold.check()
     store.delete(path)

@@ -260,3 +260,10 @@ def test_of_a_huge_output_some_folders_are_looked_at(
     assert rendered.exit_code in (0, 1)
     if rendered.exit_code:
         assert "that were looked for" in rendered.stderr
+
+
+def test_an_output_of_damaged_parts_alone_is_told(out: Path) -> None:
+    for part in out.glob("records/*.parquet"):
+        flip(part)
+    assert kinds(out) == {"part", "stray"}
+    assert mended(out).num_set_aside == 3
