@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,7 +20,6 @@ from framefleet.pipeline.outputs.object_store import ObjectStore, Stored, is_tra
 # A folder, a pipe, a device or a ring of links in the place of a file, or one of these on the way to it; or a
 # name that no file can have.
 NO_FILE = {errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
-_NUM_DELETES = 8  # a store answers each in tens of milliseconds
 
 
 class Store:
@@ -122,12 +120,9 @@ class Store:
             self._backend.delete(_checked(path))
 
     def delete_many(self, paths: Iterable[str]) -> None:
-        """Remove all of these, several at once; absent ones are fine.
-
-        One request each: servers differ in what they take for several, and say nothing of those that stay.
-        """
-        with ThreadPoolExecutor(_NUM_DELETES) as deletes:
-            list(deletes.map(self.delete, paths))
+        """Remove all of these; absent ones are fine."""
+        with self._failing("delete", "some files"):
+            self._backend.delete_many([_checked(path) for path in paths])
 
     def delete_all(self, folder: str) -> None:
         """Remove what is below `folder`, and the folder where the store has such; an absent one is fine."""

@@ -58,14 +58,16 @@ def test_a_killed_worker_changes_nothing(undisturbed: dict[str, tuple[str, str]]
     assert len(records_of(tmp_path / "out")) == len(ROWS)
 
 
-def test_a_driver_killed_at_half_goes_on_where_it_was(
+def test_a_driver_killed_at_half_goes_on_where_it_was_and_renders_no_clip_again(
     undisturbed: dict[str, tuple[str, str]], tmp_path: Path, ray_cluster: str
 ) -> None:
     process = start_render(_job(tmp_path, ROWS))
     _wait_for_clips(tmp_path / "out", len(ROWS) // 2, process)
     _kill(process)
-    assert _num_clips(tmp_path / "out") < len(ROWS)
-    framefleet.render(_job(tmp_path, ROWS, ray_cluster))
+    left, committed = _num_clips(tmp_path / "out"), len(records_of(tmp_path / "out"))
+    assert left < len(ROWS)
+    summary = framefleet.render(_job(tmp_path, ROWS, ray_cluster))
+    assert left - committed <= summary.num_adopted <= summary.done == len(ROWS) - committed
     assert digests_by_tag(tmp_path / "out") == undisturbed
     assert len(records_of(tmp_path / "out")) == len(ROWS)
 
