@@ -208,7 +208,7 @@ def test_a_record_opens_nothing_but_its_own_files(out: Path, column: str, place:
 def test_a_repair_that_is_killed_anywhere_is_done_by_the_next(
     original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writes = ("create", "write", "delete")
+    writes = ("create", "write", "delete", "delete_many")
     plain = {name: getattr(Store, name) for name in writes}
     left = 0
 
