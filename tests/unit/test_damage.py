@@ -222,7 +222,7 @@ def test_a_repair_that_is_killed_anywhere_is_done_by_the_next(
 
         return call
 
-    for steps in range(0, 30, 2):
+    for steps in range(0, 24, 3):
         out = tmp_path / str(steps)
         shutil.copytree(original.parent / "out", out)
         a_clip(out).unlink()
