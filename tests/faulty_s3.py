@@ -15,8 +15,8 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -61,9 +61,17 @@ class Fault:
 class FaultyS3:
     """What is listening. endpoint: of the proxy. num_faults: how many requests went wrong so far."""
 
-    def __init__(self, upstream: str, *, port: int = 0, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        upstream: str,
+        *,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        network: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """network: in which it listens, but not where the real server is looked for."""
         self._upstream = upstream.removeprefix("http://")
-        self._address = (host, port)
+        self._address, self._network = (host, port), network
         self._lock = threading.Lock()
         self._fault, self._since, self._num_left = Fault(), 0.0, 0
         self.num_faults = 0
@@ -108,7 +116,8 @@ class FaultyS3:
         return self._fault.kind == "hang"
 
     def _listen(self) -> None:
-        self._server = _Server(self._address, _handler(self, self._upstream))
+        with self._network():
+            self._server = _Server(self._address, _handler(self, self._upstream))
         self._address = self._address[0], self._server.server_port
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 

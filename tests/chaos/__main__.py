@@ -7,6 +7,7 @@ import os
 import secrets
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from random import SystemRandom
 
@@ -21,7 +22,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=SystemRandom().getrandbits(32), help="of all chance")
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--faults", type=int, default=60)
-    parser.add_argument("--gap", type=float, default=30, help="longest between two faults, in seconds")
+    parser.add_argument("--gap", type=float, default=12, help="longest between two faults, in seconds")
     asked = parser.parse_args()
     if missing := why_not():
         sys.exit(missing)
@@ -30,14 +31,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ffc", ignore_cleanup_errors=True) as folder:
         os.environ["FRAMEFLEET_CACHE"] = f"{folder}/cache"
         with moto(Path(folder)) as endpoint:
-            lines = chaos(
+            chaos(
                 bucket_on(endpoint),
                 Path(folder),
                 num_rows=asked.rows,
                 forecast=Forecast(seed=asked.seed, num_faults=asked.faults, gap_s=(2, asked.gap)),
-                say=lambda line: print(line, file=sys.stderr, flush=True),
+                say=partial(print, flush=True),
             )
-    print("\n".join(lines))
 
 
 if __name__ == "__main__":

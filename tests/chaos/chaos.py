@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from tests.chaos.storm import Forecast, Storm
 from tests.jobs import job_values, prompt_rows, write_job, write_table
 from tests.servers import S3Server
 
+# Done, fleet or store lost, killed.
+ENDINGS = {0, 3, -signal.SIGKILL}
+
 
 def chaos(
     server: S3Server,
@@ -22,8 +26,8 @@ def chaos(
     num_rows: int,
     forecast: Forecast,
     say: Callable[[str], None],
-) -> list[str]:
-    """Return figures for people. Raises AssertionError where anything was lost, doubled, changed or left."""
+) -> None:
+    """Say what happened, and figures. AssertionError where anything was lost, doubled, changed or left."""
     table = write_table(folder / "rows.parquet", prompt_rows(num_rows))
     with rig(server, folder) as made:
         say(f"seed {forecast.seed}: {num_rows} rows, first undisturbed")
@@ -34,9 +38,11 @@ def chaos(
         made.trace.unlink()
         say("now in a storm")
         happened = Storm(made, forecast, say=say).run(chaos_job(made, table, "storm"))
-        lines = [f"seed {forecast.seed}", *figures(happened, made.begun())]
+        for line in figures(happened, made.begun()):
+            say(line)
         check(Store(f"{server.url}/storm", server.storage_options), undisturbed)
-    return [*lines, f"{num_rows} rows: one record each, frames as undisturbed, no object astray"]
+    say(f"{num_rows} rows: one record each, frames as undisturbed, no object astray")
+    assert happened.endings.keys() <= ENDINGS, "drivers ended by something else than kills and lost services"
 
 
 def chaos_job(rig: Rig, table: Path, output: str, **more: Any) -> Path:

@@ -27,7 +27,7 @@ def check(store: Store, undisturbed: Mapping[int, str]) -> None:
     changed = [seed for seed in found if found[seed] != undisturbed[seed]]
     assert not changed, f"other frames of the rows {changed}"
     records = all_columns(store, "records").to_pylist()
-    named = {row["uri"].removeprefix(store.url_of("")).lstrip("/"): row["media_sha256"] for row in records}
+    named = {row["path"]: row["media_sha256"] for row in records}
     there = set(store.list("clips"))
     assert there == named.keys(), f"astray {there - named.keys()}, missing {named.keys() - there}"
     for path, digest in named.items():

@@ -12,10 +12,11 @@ from typing import Protocol
 
 from tests.chaos.network import Host
 from tests.chaos.rig import Rig
-from tests.chaos.s3_proxy import Faults
+from tests.faulty_s3 import Fault
 
 WORKER = "ray::Worker"
-PUT_ERRORS = 0.05
+# What goes wrong all the time: one upload in twenty is refused, as by a busy server.
+UPLOADS = Fault(kind="503", share=0.05, methods=frozenset({"PUT", "POST"}))
 SHORTEST_S = 5.0
 
 
@@ -29,7 +30,7 @@ class Struck:
     mend: Callable[[], None] = lambda: None
 
 
-class Fault(Protocol):
+class Strike(Protocol):
     def __call__(self, rig: Rig, chance: Random, longest_s: float) -> Struck | None:
         """Strike now, for longest_s at most; None where there is nothing to strike."""
 
@@ -87,12 +88,12 @@ def kill_s3(rig: Rig, chance: Random, longest_s: float) -> Struck | None:
     return Struck(where="S3", lasts_s=_seconds(chance, longest_s), mend=rig.s3.start)
 
 
-def slow_s3(rig: Rig, chance: Random, longest_s: float) -> Struck | None:
-    rig.s3.fail(Faults(put_errors=PUT_ERRORS, delay_s=chance.uniform(0.5, 3), seed=chance.getrandbits(32)))
+def sicken_s3(rig: Rig, chance: Random, longest_s: float) -> Struck | None:
+    """It hangs, breaks connections, carries out what it does not answer, or fails, at every third request."""
+    kind = chance.choice(("hang", "reset", "lost", "500"))
+    rig.s3.goes_wrong(Fault(kind=kind, share=1 / 3))
     return Struck(
-        where="S3",
-        lasts_s=_seconds(chance, longest_s),
-        mend=lambda: rig.s3.fail(Faults(put_errors=PUT_ERRORS)),
+        where=f"S3, {kind}", lasts_s=_seconds(chance, longest_s), mend=lambda: rig.s3.goes_wrong(UPLOADS)
     )
 
 
@@ -110,7 +111,7 @@ def fill_disk(rig: Rig, chance: Random, longest_s: float) -> Struck | None:
     return Struck(where=host.name, lasts_s=_seconds(chance, longest_s), mend=mend)
 
 
-FAULTS: dict[str, Fault] = {
+FAULTS: dict[str, Strike] = {
     "driver killed": kill_driver,
     "worker killed": kill_worker,
     "raylet killed": kill_raylet,
@@ -118,7 +119,7 @@ FAULTS: dict[str, Fault] = {
     "host killed": kill_host,
     "link cut": cut_link,
     "S3 server killed": kill_s3,
-    "S3 server slow": slow_s3,
+    "S3 server sick": sicken_s3,
     "disk full": fill_disk,
 }
 # How often each comes, compared with the others: as in a fleet, where single processes die most.

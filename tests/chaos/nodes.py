@@ -12,9 +12,7 @@ from tests.chaos.network import Host
 from tests.warm.process import start
 
 PORT = 6379
-OBJECT_STORE_BYTES = (
-    100_000_000  # records of 1 KB are all that passes through it; Ray takes no less than 75 MB
-)
+OBJECT_STORE_BYTES = 100_000_000  # records of 1 KB are all that passes through it; Ray wants 75 MB
 
 
 class Node:

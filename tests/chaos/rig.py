@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.chaos.network import Host, network
 from tests.chaos.nodes import PORT, Node
-from tests.chaos.s3 import FaultyS3, faulty_s3
+from tests.chaos.s3 import HostsS3, hosts_s3
 from tests.chaos.traced import TRACE, Begun, gate, read_trace
 from tests.jobs import descendants
 from tests.servers import S3Server
@@ -46,7 +46,7 @@ class Rig:
 
     hosts: list[Host]
     nodes: list[Node]
-    s3: FaultyS3
+    s3: HostsS3
     folder: Path
     drivers: list[Driver] = field(default_factory=list)
 
@@ -113,7 +113,7 @@ class Rig:
 @contextmanager
 def rig(server: S3Server, folder: Path, *, cpus_per_host: int = 1) -> Iterator[Rig]:
     """Yield three hosts with Ray, which has its head on the first, and an empty bucket that they reach."""
-    with network(NUM_HOSTS) as (switch, hosts), faulty_s3(server, switch) as s3:
+    with network(NUM_HOSTS) as (switch, hosts), hosts_s3(server, switch) as s3:
         env = {**s3.env, TRACE: str(folder / "trace")}
         nodes = [Node(host, hosts[0], num_cpus=cpus_per_host, env=env) for host in hosts]
         made = Rig(hosts=hosts, nodes=nodes, s3=s3, folder=folder)

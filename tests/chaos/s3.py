@@ -7,17 +7,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 
 from tests.chaos.network import SWITCH, Host
-from tests.chaos.s3_proxy import Faults
+from tests.faulty_s3 import Fault
 from tests.servers import S3Server
 from tests.warm.process import ROOT
 
 PORT = 9000
 
 
-class FaultyS3:
+class HostsS3:
     """What hosts reach at `endpoint`. Objects are kept by the server behind it, which nothing befalls."""
 
     endpoint = f"http://{SWITCH}:{PORT}"
@@ -25,7 +24,7 @@ class FaultyS3:
     def __init__(self, server: S3Server, switch: Host) -> None:
         self.server, self._switch = server, switch
         self._process: subprocess.Popen[str] | None = None
-        self._faults = Faults()
+        self._fault = Fault()
 
     @property
     def env(self) -> dict[str, str]:
@@ -33,25 +32,27 @@ class FaultyS3:
         return {**self.server.env, "AWS_ENDPOINT_URL": self.endpoint}
 
     def start(self) -> None:
-        where = (str(self._switch.pid), SWITCH, str(PORT), self.server.endpoint.rpartition(":")[2])
+        where = (str(self._switch.pid), SWITCH, str(PORT), self.server.endpoint)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.chaos.s3_proxy", *where],
+            [sys.executable, "-m", "tests.chaos.s3_process", *where],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # connections that break off
             text=True,
             cwd=ROOT,
             start_new_session=True,
         )
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "ready\n"
-        self.fail(self._faults)
+        self.goes_wrong(self._fault)
 
-    def fail(self, faults: Faults) -> None:
-        """Fail so from now on, after a kill too."""
-        self._faults = faults
+    def goes_wrong(self, fault: Fault) -> None:
+        """Let this go wrong from now on, after a kill too."""
+        self._fault = fault
         if self._process is not None:
             assert self._process.stdin is not None
-            print(json.dumps(asdict(faults)), file=self._process.stdin, flush=True)
+            told = {"kind": fault.kind, "share": fault.share, "methods": sorted(fault.methods)}
+            print(json.dumps(told), file=self._process.stdin, flush=True)
 
     def kill(self) -> None:
         """kill -9: connections break, new ones are refused."""
@@ -63,8 +64,8 @@ class FaultyS3:
 
 
 @contextmanager
-def faulty_s3(server: S3Server, switch: Host) -> Iterator[FaultyS3]:
-    s3 = FaultyS3(server, switch)
+def hosts_s3(server: S3Server, switch: Host) -> Iterator[HostsS3]:
+    s3 = HostsS3(server, switch)
     s3.start()
     try:
         yield s3

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from tests.chaos.faults import FAULTS, PUT_ERRORS, Struck, schedule
+from tests.chaos.faults import FAULTS, UPLOADS, Struck, schedule
 from tests.chaos.rig import Driver, Rig
-from tests.chaos.s3_proxy import Faults
+from tests.faulty_s3 import Fault
 
 LOOK_S = 0.2
 STAYS = 0.7  # how often a driver is started again where it was, where it need not wait for the lock to expire
@@ -51,7 +51,7 @@ class Storm:
 
     def run(self, job: Path) -> Happened:
         """Render the job, whatever it takes. Raises TimeoutError when it takes longer."""
-        self._rig.s3.fail(Faults(put_errors=PUT_ERRORS))
+        self._rig.s3.goes_wrong(UPLOADS)
         driver = None
         try:
             while driver is None or driver.process.poll() != 0:
@@ -64,7 +64,7 @@ class Storm:
                 time.sleep(LOOK_S)
         finally:
             self._mend(all_of_it=True)
-            self._rig.s3.fail(Faults())
+            self._rig.s3.goes_wrong(Fault())
         self.happened.endings[0] += 1
         self.happened.seconds = self._now()
         return self.happened
@@ -78,7 +78,7 @@ class Storm:
             if (code := driver.process.poll()) is None:
                 return driver
             self.happened.endings[code] += 1
-            self._say(f"{self._now():6.1f} s  driver ended with {code}: {_end_of(driver, lines=2)}")
+            self._say(f"{self._now():6.1f} s  driver ended with {code}: {_end_of(driver, lines=5)}")
         up = [node.host for node in self._rig.nodes if node.is_up]
         if self._rig.hosts[0] not in up:
             return None
@@ -86,6 +86,8 @@ class Storm:
         return self._rig.start_driver(job, driver.host if driver and stays else self._chance.choice(up))
 
     def _strike(self) -> None:
+        if not self._rig.begun():
+            self._last_s = self._now()  # before, there is nothing to lose
         if self._next is None or self._now() < self._last_s + self._next[0]:
             return
         name, at_s = self._next[1], time.time()
