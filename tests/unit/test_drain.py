@@ -116,7 +116,7 @@ def run(resolved: ResolvedJob) -> Run:
         workers = Workers(resolved.store, hello, **more)
         with closing(RowIndex()) as index, DriverLock(resolved.store) as lock:
             survey_rows(resolved, index, Callback())
-            mark_done(resolved, index)
+            mark_done(resolved, index, Callback())
             work = work_of(resolved, index, lock, run=new_run())
             try:
                 with Stop() as stop:
