@@ -53,6 +53,7 @@ class Workers:
     num_workers: int = 2
     turn: int = 0
     is_deaf: bool = False
+    unused: tuple[str, ...] = ()
 
     def grow(self, num_rows: int) -> None:
         """They are there."""
@@ -60,6 +61,9 @@ class Workers:
     def exchange(self, worker: str, assignments: Sequence[Assignment]) -> None:
         self.goes_on += [given.row_id for given in assignments if given.has_checkpoint]
         self.hands[worker] = [*self.hands.get(worker, []), *assignments]
+
+    def rendered(self, worker: str) -> None:
+        """They have no faults."""
 
     def drain(self, worker: str) -> None:
         self.draining.add(worker)
@@ -117,7 +121,7 @@ def run(resolved: ResolvedJob) -> Run:
         with closing(RowIndex()) as index, DriverLock(resolved.store) as lock:
             survey_rows(resolved, index, Callback())
             mark_done(resolved, index, Callback())
-            work = work_of(resolved, index, lock, run=new_run())
+            work = work_of(resolved, index, lock, run=new_run(lock.epoch))
             try:
                 with Stop() as stop:
                     driver = Driver(work, on_progress=lambda _: None, stop=stop)
