@@ -17,16 +17,18 @@ import pytest
 
 from framefleet.cluster.checkpoints import CHECKPOINTS, checkpoint_path
 from framefleet.cluster.driver import Driver
-from framefleet.cluster.fleet import Event, Fleet, Leaving, Ready, Reported
+from framefleet.cluster.events import Event, Leaving, Ready, Reported
+from framefleet.cluster.fleet import Fleet
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import Assignment, Failed, Hello, StoredRow, WorkerReport
 from framefleet.cluster.progress import Summary
 from framefleet.cluster.stop import Stop
 from framefleet.jobs.job.file import job_from_mapping
-from framefleet.jobs.render.render import new_run, work_of
+from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.outputs.part_names import new_run
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.jobs import job_values, prompt_rows, records_of, write_table
