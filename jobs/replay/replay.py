@@ -103,7 +103,7 @@ class Replayer:
             outcomes = renderer.step()
         if not isinstance(outcomes[0], Clip):
             raise _not_rendered(row_id, outcomes[0].error)
-        # Neither NVENC's nor signed: of these no equal bytes are to be expected, nor that they can be made here.
+        # Neither NVENC's nor signed: no equal bytes are to be expected of these, nor that they can be made.
         media = Media(**recorded.claim.job.media.model_dump() | {"encoder": "libx264", "c2pa": None})
         return encode_clip(outcomes[0], media)
 
