@@ -7,6 +7,9 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 	&& { echo $$python; break; }; done)
 BIN := .venv/bin
 
+# Without bytecode every process that tests start would compile all of it again.
+unexport PYTHONDONTWRITEBYTECODE
+
 # One thread: the bits of CPU kernels depend on the number of threads, and workers share the cores.
 export OMP_NUM_THREADS ?= 1
 
@@ -24,10 +27,9 @@ help:  ## Print this list
 demo: .venv/.installed  ## Render the shipped table with two CPU workers and show where the clips are
 	$(BIN)/framefleet demo
 
-# Two at a time, in runs that share what a file prepares; those with Ray, which wait more, three, by files.
-test: .venv/.installed  ## Run every test, the quick ones first
-	$(BIN)/python -m pytest -q -rfEs -n 2 --dist worksteal tests/unit tests/property tests/models tests/gpu
-	$(BIN)/python -m pytest -q -rfEs -n 3 --dist loadfile --no-loadscope-reorder tests/cluster
+# By files, which share what they prepare, in two lanes: see tests/lanes.py.
+test: .venv/.installed  ## Run every test
+	$(BIN)/python -m pytest -q -rfEs -n 5 --dist loadfile --no-loadscope-reorder
 
 conformance: .venv/.installed  ## Measure every class of diffusers that has a tiny pipeline, and write docs/models.md
 	$(BIN)/python -m tests.conformance

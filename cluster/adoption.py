@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from framefleet.cluster.messages import StoredRow, WorkerSetup
 from framefleet.pipeline.outputs.apart import noted_apart, path_of
-from framefleet.pipeline.outputs.pending import Finished, Intent, finished_clips
+from framefleet.pipeline.outputs.pending import FinishedClip, Intent, finished_clips
 from framefleet.pipeline.outputs.records import public_arguments
 from framefleet.pipeline.render.audit.audited import kind_of
 from framefleet.pipeline.request import Request
@@ -15,9 +15,9 @@ from framefleet.pipeline.request import Request
 
 @dataclass(slots=True)
 class Adoption:
-    """Finished clips by row_id. apart: kinds of which none is taken that had company."""
+    """FinishedClip clips by row_id. apart: kinds of which none is taken that had company."""
 
-    finished: dict[str, Finished] = field(default_factory=dict)
+    finished: dict[str, FinishedClip] = field(default_factory=dict)
     apart: set[str] = field(default_factory=set)
     model: str = ""
 

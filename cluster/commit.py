@@ -17,7 +17,6 @@ from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import Failed, WorkerSetup
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.apart import note_apart
-from framefleet.pipeline.outputs.part_names import part_of
 from framefleet.pipeline.outputs.parts import PartWriter
 from framefleet.pipeline.outputs.pending import path_of_intent
 from framefleet.pipeline.outputs.records import (
@@ -31,7 +30,7 @@ from framefleet.pipeline.outputs.records import (
     record_schema,
     values_of,
 )
-from framefleet.pipeline.outputs.seals import newest_seal
+from framefleet.pipeline.outputs.seals import delete_late
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.outputs.withdrawal import withdraw
 from framefleet.pipeline.rows.tables.index import RowIndex
@@ -151,17 +150,8 @@ class Committer:
             self._lock.check()
         except StoreError:
             if self._lock.lost.is_set():
-                _delete_late(self._setup.store, written)
+                delete_late(self._setup.store, written)
             raise
-
-
-def _delete_late(store: Store, written: list[str]) -> None:
-    """Delete those that the next driver sealed out; before it has sealed, it will find the rest."""
-    seal = newest_seal(store)
-    for path in written:
-        part = part_of(path)
-        if part and seal.is_late(part):
-            store.delete(path)
 
 
 def _forget(store: Store, intents: list[str]) -> None:

@@ -10,6 +10,7 @@ from itertools import islice
 
 import pyarrow as pa
 
+from framefleet.cluster.audits import Audits
 from framefleet.cluster.checkpoints import HalfDoneRows
 from framefleet.cluster.commit import Committer
 from framefleet.cluster.dispatcher import Dispatcher, GivenUp, LeaseSize
@@ -27,7 +28,6 @@ from framefleet.cluster.work import Work
 from framefleet.pipeline.errors import ModelError, StoreError, UserError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.records import Record
-from framefleet.pipeline.render.audit.audited import Audited, kind_of, level_of, told
 from framefleet.pipeline.rows.counted_apart import CountedApart
 
 log = logging.getLogger(__name__)
@@ -57,14 +57,12 @@ class Driver:
         self._tally = Tally(work.index.counts().pending, now=time.monotonic())
         carried = pa.schema([work.table.schema.field(name) for name in work.rows.plan.carried])
         self._committer = Committer(work.setup, carried, work.index, work.lock, run=work.run)
-        self._apart: set[str] = set()  # kinds of rows that differed in company
-        self._again: set[str] = set()  # rows that had a record, and wait for the next pass over the table
         self._checkpoints = HalfDoneRows(work.setup.store)
+        self._audits = Audits(work, self._committer, self._checkpoints, self._dispatcher, self._tally)
         self._leaving: set[str] = set()  # workers that are to hand back their rows
         self._has_failed = False
         self._attention: dict[str, str] = {}
         self._prompt_lengths: CountedApart | None = None
-        self._is_audited = work.setup.audit.is_on(work.setup.batching.mode)
 
     def run(self, fleet: Fleet) -> Summary:
         """Render until every row has a record or is given up, or `stop` is asked.
@@ -131,11 +129,11 @@ class Driver:
                 self._dispatcher.add(row)
             if len(rows) == room:
                 continue
-            if not self._again:
+            if not self._audits.again:
                 self._dispatcher.close()
                 return
-            self._work.index.reopen(self._again)
-            self._again.clear()
+            self._work.index.reopen(self._audits.again)
+            self._audits.again.clear()
             self._rows = self._pass()
 
     def _adopts(self, row: Row) -> bool:
@@ -147,7 +145,8 @@ class Driver:
         self._committer.done(stored.record, row.payload, worker=stored.record.worker)
         self._committer.flush_due(time.monotonic())
         self._tally.adopted()
-        self._note_unproven(stored, row.payload, worker="")  # no audit of this run speaks for it
+        if stored.had_company:  # no audit of this run speaks for it
+            self._audits.note_unproven(row.row_id, row.payload.request, worker="")
         return True
 
     def _regroup(self) -> None:
@@ -206,7 +205,7 @@ class Driver:
         if report.prompt_lengths and not self._prompt_lengths:
             self._prompt_lengths = CountedApart(report.prompt_lengths)
         for audited in report.audited:
-            self._note_audit(worker, audited)
+            self._audits.follow(worker, audited)
         for rendered in report.rendered:
             self._note_attention(worker, rendered.record)
             self._finish(worker, rendered)
@@ -227,7 +226,7 @@ class Driver:
         """Use it when the row is given out again, unless it ended or is not to be trusted."""
         pending = self._pending.get(row_id)
         self._checkpoints.add(row_id)
-        if pending is None or kind_of(pending.request) in self._apart:
+        if pending is None or self._audits.is_apart(pending.request):
             self._checkpoints.drop([row_id])
 
     def _sick(self, worker: str, report: WorkerReport, fleet: Fleet) -> Lost | None:
@@ -247,40 +246,16 @@ class Driver:
 
     def _finish(self, worker: str, rendered: StoredRow) -> None:
         record, pending = rendered.record, self._pending.get(rendered.record.row_id)
-        kind = kind_of(pending.request) if pending and rendered.had_company else None
-        if kind in self._apart:  # it was under way when an audit found its kind to differ
-            self._dispatcher.put_back(worker, [record.row_id])
+        if pending and rendered.had_company and self._audits.is_apart(pending.request):
+            self._dispatcher.put_back(worker, [record.row_id])  # it was under way when an audit found that
             self._tally.returned(worker)
         elif self._dispatcher.done(worker, record.row_id, time.monotonic()):
             pending = self._pending.pop(record.row_id)
             self._committer.done(record, pending, worker=worker)
             self._tally.done(worker, record.batch_size)
             self._checkpoints.ended(record.row_id)
-            self._note_unproven(rendered, pending, worker=worker)
-
-    def _note_unproven(self, rendered: StoredRow, pending: Pending, *, worker: str) -> None:
-        if rendered.had_company and self._is_audited:
-            kind = kind_of(pending.request)
-            self._work.index.note_unproven(rendered.record.row_id, kind=kind, worker=worker)
-
-    def _note_audit(self, worker: str, audited: Audited) -> None:
-        """Trust what an audit speaks for, or have it rendered again, whichever worker rendered it."""
-        self._tally.audited(audited)
-        kind = audited.kind
-        log.log(level_of(audited), "%s: %s", worker, told(audited))
-        if audited.verdict == "equal":
-            self._work.index.prove(kind=kind, worker=worker)
-        elif audited.verdict == "differs" and kind not in self._apart:
-            self._apart.add(kind)
-            self._checkpoints.drop()  # of rows that had company, maybe of this kind
-            self._work.adoption.refuse(kind)
-            row_ids = self._work.index.take_unproven(kind)
-            self._committer.withdraw(row_ids, kind=kind)
-            if row_ids:
-                log.warning("rows of %s: %s that had a record are rendered again", kind, len(row_ids))
-                self._again.update(row_ids)
-                self._tally.withdrawn(len(row_ids))
-                self._dispatcher.reopen()
+            if rendered.had_company:
+                self._audits.note_unproven(record.row_id, pending.request, worker=worker)
 
     def _note_attention(self, worker: str, record: Record) -> None:
         """Log the attention backend that `auto` became: it is known once a worker has rendered a row."""
@@ -328,7 +303,7 @@ class Driver:
                         row_id=leased.row.row_id,
                         request=request,
                         attempt=leased.attempt,
-                        is_apart=kind_of(request) in self._apart,
+                        is_apart=self._audits.is_apart(request),
                         has_checkpoint=leased.row.row_id in self._checkpoints,
                     )
                 )

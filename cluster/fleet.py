@@ -19,11 +19,11 @@ from typing import Any, Self
 import ray
 from ray.exceptions import RayError
 
-import framefleet
 from framefleet.cluster.actors import Actors, Slot
 from framefleet.cluster.connection import connect
 from framefleet.cluster.draining_nodes import DrainingNodes
 from framefleet.cluster.events import Event, Leaving, Lost, Ready, Reported, Starting
+from framefleet.cluster.hello import check_hello
 from framefleet.cluster.hosts import Hosts
 from framefleet.cluster.listening import Listening
 from framefleet.cluster.losses import Cause, cause_of_loss
@@ -35,7 +35,6 @@ from framefleet.cluster.ship import modules_to_ship
 from framefleet.cluster.worker import Worker
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.guards.public import public_text
-from framefleet.pipeline.model.environment import source_fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -326,14 +325,4 @@ class Fleet:
             f"{states['loading']} load the model, {states['to start']} rest after a fault; each asks for "
             f"{self._shares}, the cluster has {machines_in_words(self._machines.alive)}",
             "lower fleet.gpus_per_worker or fleet.cpus_per_worker, or raise fleet.ready_timeout_s",
-        )
-
-
-def check_hello(worker: str, hello: Hello) -> None:
-    """Raise FleetError for a worker that runs another build of framefleet than this process."""
-    if (hello.version, hello.fingerprint) != (framefleet.__version__, source_fingerprint()):
-        raise FleetError(
-            f"{worker} on {hello.node} runs framefleet {hello.version}, another build than this one "
-            f"({framefleet.__version__})",
-            "install the same version on every machine of the cluster",
         )

@@ -22,7 +22,7 @@ from framefleet.cluster.holder import Holder, parse_holder, this_process
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
 from framefleet.pipeline.outputs.part_names import parts_in
 from framefleet.pipeline.outputs.records import RECORDS
-from framefleet.pipeline.outputs.seals import MAX_BYTES, epoch_path, epochs_of, seal_now
+from framefleet.pipeline.outputs.seals import MAX_DRIVER_BYTES, epoch_path, epochs_of, seal_now
 from framefleet.pipeline.outputs.store import Store
 
 FORMER_LOCK = "driver.lock"  # of earlier versions
@@ -102,7 +102,7 @@ class DriverLock:
 
     def _read(self, path: str) -> bytes | None:
         try:
-            return self._store.read(path, MAX_BYTES)
+            return self._store.read(path, MAX_DRIVER_BYTES)
         except FileNotFoundError:
             return None
 

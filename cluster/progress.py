@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.outputs.glance import Gone  # imports pyarrow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +55,7 @@ class Summary:
     did not have to search, as other processes had found them. idle: which part of the workers' time their
     models had nothing to do, by what they waited for. num_adopted: rows, counted as done, of which an earlier
     run had left the clip but no record. unused: workers and machines that were used no longer in the end,
-    each with its reason.
+    each with its reason. gone: clips of earlier runs that are gone, if any are.
     """
 
     done: int
@@ -66,3 +70,4 @@ class Summary:
     idle: Mapping[str, float] = field(default_factory=dict)
     num_adopted: int = 0
     unused: tuple[str, ...] = ()
+    gone: Gone | None = None

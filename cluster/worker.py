@@ -6,9 +6,7 @@ One thread renders; writer threads encode and upload beside it, so that the GPU 
 from __future__ import annotations
 
 import logging
-import os
 import pickle
-import socket
 import threading
 import traceback
 from collections import deque
@@ -18,8 +16,8 @@ from dataclasses import replace
 from queue import Queue
 from typing import TYPE_CHECKING, Any
 
-import framefleet
 from framefleet.cluster.blame import culprit_of
+from framefleet.cluster.hello import hello_of
 from framefleet.cluster.keeper import Keeper
 from framefleet.cluster.messages import (
     Assignment,
@@ -34,7 +32,6 @@ from framefleet.cluster.remarks import Remarks
 from framefleet.cluster.stop import Notice
 from framefleet.pipeline.errors import RowError
 from framefleet.pipeline.guards.public import public_text
-from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.outputs.av_file import check_encoder
 from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
 from framefleet.pipeline.outputs.encode_clip import EncodedClip, encode_clip, store_clip
@@ -109,14 +106,7 @@ class Worker:
             raise self._broken
         for number in range(self._num_writers):
             threading.Thread(target=self._write, name=f"write-{number}", daemon=True).start()
-        return Hello(
-            version=framefleet.__version__,
-            fingerprint=source_fingerprint(),
-            model_digest=self._renderer.model.digest,
-            environment=self._renderer.model.environment,
-            node=socket.gethostname(),
-            pid=os.getpid(),
-        )
+        return hello_of(self._renderer.model)
 
     def exchange(self, assignments: Sequence[Assignment], *, drain: bool = False) -> WorkerReport:
         """Take new rows; return what became of earlier ones, as soon as there is news or after a second.

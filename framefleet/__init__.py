@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from framefleet.jobs.render.render import render
+    from framefleet.jobs.repair.repair import repair
+    from framefleet.jobs.retry.retry import retry
     from framefleet.jobs.train.train import train
+    from framefleet.jobs.verify.verify import verify
     from framefleet.pipeline.errors import FramefleetError
     from framefleet.pipeline.model.model import Model, load_model
     from framefleet.pipeline.outputs.clips import Clip, Failure
@@ -44,7 +47,10 @@ __all__ = [
     "Store",
     "load_model",
     "render",
+    "repair",
+    "retry",
     "train",
+    "verify",
 ]
 
 _HOMES = {
@@ -61,7 +67,10 @@ _HOMES = {
     "Store": "framefleet.pipeline.outputs.store",
     "load_model": "framefleet.pipeline.model.model",
     "render": "framefleet.jobs.render.render",
+    "repair": "framefleet.jobs.repair.repair",
+    "retry": "framefleet.jobs.retry.retry",
     "train": "framefleet.jobs.train.train",
+    "verify": "framefleet.jobs.verify.verify",
 }
 
 

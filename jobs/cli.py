@@ -20,7 +20,9 @@ from framefleet.jobs.model.command import (
     verify_command,
 )
 from framefleet.jobs.render.command import plan_command, render_command
+from framefleet.jobs.repair.command import repair_command
 from framefleet.jobs.replay.command import replay_command
+from framefleet.jobs.retry.command import retry_command
 from framefleet.jobs.shapes.command import (
     dataset_command,
     evaluate_command,
@@ -30,6 +32,7 @@ from framefleet.jobs.shapes.command import (
 from framefleet.jobs.show.console import reporting
 from framefleet.jobs.show.terminal import guard_streams
 from framefleet.jobs.train.command import train_command
+from framefleet.jobs.verify.command import verify_command as verify_output_command
 from framefleet.pipeline.guards.public import keep_secrets
 
 app = typer.Typer(
@@ -51,6 +54,9 @@ app.command("render")(render_command)
 app.command("train")(train_command)
 app.command("plan")(plan_command)
 app.command("replay")(replay_command)
+app.command("verify")(verify_output_command)
+app.command("repair")(repair_command)
+app.command("retry")(retry_command)
 app.command("schema")(schema_command)
 app.command("demo")(demo_command)
 

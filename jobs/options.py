@@ -10,6 +10,12 @@ import typer
 JobFile = Annotated[
     Path | None, typer.Argument(metavar="JOB.YAML", help="The job file; without one, give the options.")
 ]
+JobOrOutput = Annotated[
+    str,
+    typer.Argument(
+        metavar="OUTPUT|JOB.YAML", help="An output, whose job.json says the rest; or the job file."
+    ),
+]
 TablePlace = Annotated[
     str | None, typer.Option("--table", help="Parquet, CSV or JSONL: path, folder, glob or URL.")
 ]
@@ -25,4 +31,5 @@ StorageSets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="As storage_options.endpoint_url=...; repeatable."),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="For machines: a line of JSON for each finding.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show logs, and tracebacks of errors.")]

@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.lanes import pytest_xdist_make_scheduler
+
+__all__ = ["pytest_xdist_make_scheduler"]
+
 # A shell has its background jobs ignore SIGINT, and so would every process that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # On a CPU the number of threads chooses kernels and with them bits.
@@ -20,6 +24,8 @@ torch.set_num_threads(1)
 # start and join in one process, where Ray reads it once.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+# Else what Ray starts yields to every other process, and waits beside tests that compute.
+os.environ.setdefault("RAY_worker_niceness", "0")
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _FOLDER = tempfile.TemporaryDirectory(prefix="framefleet-tests-")
     os.environ["FRAMEFLEET_CACHE"] = _FOLDER.name

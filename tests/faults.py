@@ -24,6 +24,13 @@ def raises(pipe: Any, request: Request) -> Any:
     return generate(pipe, request)
 
 
+def raises_while(pipe: Any, request: Request, *, broken: str = "") -> Any:
+    """Raise while a file is there."""
+    if os.path.exists(broken):
+        raise ValueError("broken")
+    return generate(pipe, request)
+
+
 def kills(pipe: Any, request: Request) -> Any:
     """Kill the worker for rows whose prompt says killer, as a crash in native code would."""
     if "killer" in request.arguments["prompt"]:

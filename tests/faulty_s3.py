@@ -192,15 +192,19 @@ def _handler(proxy: FaultyS3, upstream: str) -> type[BaseHTTPRequestHandler]:
 
         def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
             self.send_response_only(status)
+            is_counted = self.command != "HEAD"  # Ceph's answers come in chunks, and are joined here
+            left_out = {"connection", "transfer-encoding"} | ({"content-length"} if is_counted else set())
             for name, value in headers.items():
-                if name.lower() not in ("connection", "transfer-encoding"):
+                if name.lower() not in left_out:
                     self.send_header(name, value)
+            if is_counted:
+                self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
 
         def _answer_code(self, status: int, code: str) -> None:
             content = f"<Error><Code>{code}</Code><Message>as told</Message></Error>".encode()
-            headers = {"Content-Length": str(len(content)), "Content-Type": "application/xml"}
+            headers = {"Content-Type": "application/xml"}
             self._answer(status, headers, b"" if self.command == "HEAD" else content)
 
         def _cut(self) -> None:
@@ -215,7 +219,7 @@ def _handler(proxy: FaultyS3, upstream: str) -> type[BaseHTTPRequestHandler]:
             told |= {name: frozenset(asked[name].split(",")) for name in ("methods", "keys") if name in asked}
             told |= {name: float(asked[name]) for name in ("share", "seconds") if name in asked}
             told |= {name: int(asked[name]) for name in ("count",) if name in asked}
-            self._answer(200, {"Content-Length": "0"}, b"")
+            self._answer(200, {}, b"")
             threading.Thread(target=proxy.goes_wrong, args=[Fault(**told)], daemon=True).start()
 
         do_PUT = do_GET = do_HEAD = do_POST = do_DELETE = pass_on

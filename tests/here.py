@@ -15,6 +15,7 @@ from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
 from framefleet.pipeline.outputs.parts import PartWriter
 from framefleet.pipeline.outputs.records import RECORD_FIELDS, values_of
+from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.rows.tables.rows import CheckedRow
 
@@ -34,6 +35,7 @@ def render_here(values: Mapping[str, Any], *, is_mixed: bool = False) -> tuple[s
         recipes=setup.recipes,
         inputs=setup.inputs,
         second_models=setup.second_models,
+        audit=Audit(every=0),
     )
     for row in rows:
         assert isinstance(row, CheckedRow), row

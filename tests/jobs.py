@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from framefleet.cluster.holder import Holder, parse_holder
 from framefleet.pipeline.outputs.media import decode
+from framefleet.pipeline.outputs.seals import epoch_path, epochs_of
 from framefleet.pipeline.outputs.store import Store
 from tests.tiny import SMALLEST, UNLIKE, tiny
 from tests.warm.process import start
@@ -86,6 +88,13 @@ def all_columns(store: Store, folder: str) -> pa.Table:
     return pa.concat_tables(parts, promote_options="permissive") if parts else pa.table({})
 
 
+def holder_of(output: Path | str) -> Holder | None:
+    """Who had the output last, or has it; None where nobody did."""
+    store = Store(str(output))
+    epochs = epochs_of(store)
+    return parse_holder(store.read(epoch_path(epochs[-1]))) if epochs else None
+
+
 def digests_by_tag(output: Path | str) -> dict[str, tuple[str, str]]:
     """frames_sha256 and media_sha256 of every row, by the table's own name for it."""
     return {row["tag"]: (row["frames_sha256"], row["media_sha256"]) for row in records_of(output)}
@@ -94,7 +103,7 @@ def digests_by_tag(output: Path | str) -> dict[str, tuple[str, str]]:
 def check_whole(output: Path) -> None:
     """Whatever a reader finds is whole: every part, every record's clip, and every clip without a record."""
     for record in records_of(output):
-        content = Path(record["uri"]).read_bytes()
+        content = (output / record["path"]).read_bytes()
         assert hashlib.sha256(content).hexdigest() == record["media_sha256"]
     for clip in output.glob("clips/*/[!.]*"):
         assert len(decode(clip.read_bytes()))

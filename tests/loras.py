@@ -13,11 +13,12 @@ import torch
 from peft import LoraConfig, get_peft_model_state_dict
 from torch import nn
 
-from framefleet import Batching, Clip, Renderer, Request, load_model
+from framefleet import Batching, Clip, Request, load_model
 from framefleet.pipeline.model.specs.dtypes import torch_dtype
 from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
 from framefleet.pipeline.recipes.recipe import generate
 from tests.tiny import SMALLEST, tiny
+from tests.unaudited import unaudited
 
 # By pipeline: two LoRAs that share some layers and not others, and differ in rank.
 TARGETS: dict[str, dict[str, list[str]]] = {
@@ -110,7 +111,7 @@ def clips_and_expected(
     """Render a mixed table; return its clips, and by seed what plain diffusers renders row by row."""
     table = lora_rows(model, list(WEIGHTS) * 2)
     loaded = load_model(tiny(model), dtype=dtype, device=device, loras=files)
-    outcomes = list(Renderer(loaded, Batching(max_rows=4, min_gain=0)).render(table))
+    outcomes = list(unaudited(loaded, Batching(max_rows=4, min_gain=0)).render(table))
     bare, adapted = (plain_pipe(model, torch_dtype(dtype), loras).to(device) for loras in ({}, files))
     expected = {}
     for request in table:

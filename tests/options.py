@@ -9,10 +9,11 @@ from typing import Any
 import diffusers
 import torch
 
-from framefleet import Clip, Model, Renderer, Request
+from framefleet import Clip, Model, Request
 from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
 from framefleet.pipeline.render.fused.batching import Batching
 from tests.tiny import SMALLEST, tiny
+from tests.unaudited import unaudited
 
 GROWING = Batching(max_rows=3, min_gain=0)
 
@@ -46,7 +47,7 @@ def requests(model: str = "wan", **more: Any) -> list[Request]:
 
 
 def rendered(model: Model, rows: list[Request], batching: Batching = GROWING) -> list[Clip]:
-    clips = list(Renderer(model, batching).render(rows))
+    clips = list(unaudited(model, batching).render(rows))
     assert all(isinstance(clip, Clip) for clip in clips), clips
     return sorted(clips, key=lambda clip: clip.request.seed)  # type: ignore[arg-type]
 

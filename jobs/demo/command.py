@@ -31,5 +31,5 @@ def demo_command(
     with reporting(verbose=verbose, resumable=True):
         from framefleet.jobs.demo.shown import show_demo
 
-        failed = show_demo(output, words or [], size)
-    raise typer.Exit(1 if failed else 0)
+        code = show_demo(output, words or [], size)
+    raise typer.Exit(code)

@@ -13,12 +13,12 @@ from framefleet.jobs.show.console import stdout
 
 
 def show_demo(output: Path, words: Sequence[str] = (), size: str | None = None) -> int:
-    """Render the demo, or one's own words; print where everything is; return how many rows failed.
+    """Render the demo, or one's own words; print where everything is; return the exit code.
 
     size: of one's own, as "9x64x64".
     """
-    failed = show_render(prepare_demo(output, words, read_size(size) if size else None))
+    code = show_render(prepare_demo(output, words, read_size(size) if size else None))
     places = {"clips": output / "clips", **draw_pictures(output)}
     for name, place in places.items():
         stdout.say(f"{name + ':':<15}{place}")
-    return failed
+    return code

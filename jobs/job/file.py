@@ -52,10 +52,16 @@ def load_job_as(
         if given is not None:
             _check_text(given, f"--{option}")
             _put(values, places, _stem(values, option), given, place=f"--{option}")
-    for text in sets:
-        key, value = _parse_set(text)
-        _put(values, places, key, value, place=f"--set {'.'.join(key)}")
+    _put_all(values, places, sets)
     return _checked(values, places, kind)
+
+
+def set_values(sets: Sequence[str]) -> dict[str, Any]:
+    """Return what `--set a.b=c` and its likes give, nested as in a job file. Raises JobError."""
+    values: dict[str, Any] = {}
+    _put_all(values, {}, sets)
+    keep_secrets(values)
+    return values
 
 
 def storage_options(sets: Sequence[str]) -> dict[str, Any]:
@@ -87,9 +93,14 @@ def places(given: Sequence[str], option: str) -> dict[str, str]:
     return {name: place for name, _, place in pairs}
 
 
-def job_from_mapping(values: Mapping[str, Any]) -> Job:
-    """Return the job that these values, as a job file would hold them, describe. Raises JobError."""
-    return job_as(Job, values)
+def job_from_mapping(values: Mapping[str, Any], sets: Sequence[str] = ()) -> Job:
+    """Return the job that these values, as a job file would hold them, describe. Raises JobError.
+
+    sets: values to replace, as of `load_job`.
+    """
+    replaced, places = copy.deepcopy(dict(values)), dict[Key, str]()
+    _put_all(replaced, places, sets)
+    return _checked(replaced, places, Job)
 
 
 def job_as(kind: type[AnyJob], job: AnyJob | str | Path | Mapping[str, Any]) -> AnyJob:
@@ -152,6 +163,12 @@ def _parse_set(text: str) -> tuple[tuple[str, ...], Any]:
             raise
         raise JobError(f"--set {name}: not YAML", error.fix) from None  # its own text quotes the value
     return key, parsed
+
+
+def _put_all(values: dict[str, Any], places: dict[Key, str], sets: Sequence[str]) -> None:
+    for text in sets:
+        key, value = _parse_set(text)
+        _put(values, places, key, value, place=f"--set {'.'.join(key)}")
 
 
 def _put(values: dict[str, Any], places: dict[Key, str], key: Key, value: Any, *, place: str) -> None:

@@ -38,7 +38,7 @@ def check_claim(resolved: ResolvedJob) -> Claim | None:
         if resolved.store.exists(TRAINING):
             raise JobError(f"{resolved.store.url_of('')} holds a training", "choose another output")
         return None
-    differences = list(_differences(_decisive(theirs.model_dump()), _decisive(_description(resolved))))
+    differences = differences_of(theirs.model_dump(), _description(resolved))
     if differences and not (resolved.store.list(RECORDS) or resolved.store.list("clips")):
         return None  # a run that got no further: nothing is lost
     if differences:
@@ -124,6 +124,11 @@ def _of(model: SecondModel) -> dict[str, Any]:
         "dtype": asked(settings.dtype),
         "digest": model.digest,
     }
+
+
+def differences_of(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    """Return what makes of two descriptions those of different jobs, a line for each; [] for one job."""
+    return list(_differences(_decisive(theirs), _decisive(ours)))
 
 
 def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:

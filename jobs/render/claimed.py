@@ -116,10 +116,27 @@ def find_claim(store: Store) -> Claim | None:
         )
     except JobError as error:
         lost = error
-    if (told := job_in_parts(store)) is None:
+    if (told := claim_in_parts(store)) is None:
         raise lost
     log.warning("%s: %s; the parts of its records tell", store.url_of(RENDER), lost.problem)
-    return read_as(_RENDER, told, store.url_of(RECORDS))
+    return told
+
+
+def claim_in_parts(store: Store) -> Claim | None:
+    """Return what job.json says by the newest part that holds it; None where none does."""
+    text = job_in_parts(store)
+    return None if text is None else read_as(_RENDER, text, store.url_of(RECORDS))
+
+
+def claim_of(store: Store) -> Claim:
+    """Return what job.json says, as `read_claim` does; JobError also where the output has none."""
+    try:
+        return read_claim(store)
+    except FileNotFoundError:
+        raise JobError(
+            f"{store.url_of('')} is not an output: it has no job.json",
+            "check the path; if job.json is lost, run `framefleet repair`",
+        ) from None
 
 
 def read_training_claim(store: Store) -> TrainingClaim:

@@ -25,7 +25,7 @@ def render_command(
 ) -> None:
     """Render every row of a table that has no record yet. Run it again to go on after an interruption.
 
-    Exit codes: 0 every row has a record; 1 some rows failed; 2 bad job, table or model;
+    Exit codes: 0 every row has a record; 1 some rows failed, or clips are gone; 2 bad job, table or model;
     3 fleet or store lost; 70 a defect of framefleet; 129, 130 or 143 interrupted.
     """
     with reporting(verbose=verbose, resumable=True):
@@ -34,8 +34,8 @@ def render_command(
         loaded = load_job(job, sets or [], table=table, model=model, output=output)
         from framefleet.jobs.render.shown import show_render  # takes seconds: a mistake is told before
 
-        failed = show_render(loaded)
-    raise typer.Exit(1 if failed else 0)
+        code = show_render(loaded)
+    raise typer.Exit(code)
 
 
 def plan_command(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,13 @@ from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
 from framefleet.jobs.show.standing import Awaited
 from framefleet.jobs.show.watch import Callback, Watch
+from framefleet.pipeline.outputs.leftovers import sweep_beside
 from framefleet.pipeline.outputs.part_names import new_run, parts_in
 from framefleet.pipeline.outputs.pending import intents_in, sweep
 from framefleet.pipeline.outputs.records import FAILURES, RECORDS
+from framefleet.pipeline.outputs.replace_part import replace_part
 from framefleet.pipeline.outputs.seals import gone_parts, sweep_late
+from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.outputs.withdrawal import finish_withdrawal
 from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.rows.tables.index import RowIndex
@@ -45,8 +49,12 @@ def render(
     return render_job(job_as(Job, job), Callback(on_progress))
 
 
-def render_job(job: Job, watch: Watch) -> Summary:
-    """Do what `render` promises, telling `watch` about it."""
+def render_job(job: Job, watch: Watch, *, only: Collection[str] | None = None) -> Summary:
+    """Do what `render` promises, telling `watch` about it.
+
+    only: of the rows without a record those that are rendered; None: all. What is known of failures of other
+    rows stays.
+    """
     with Start(job.fleet, job.retries) as start:
         is_new = not open_output(job).list(RECORDS)  # so that there is something to do
         if is_new:
@@ -62,8 +70,12 @@ def render_job(job: Job, watch: Watch) -> Summary:
                 sweep_late(resolved.store, lock)
                 if finish_withdrawal(resolved.store, lock):
                     lock.seal()
-                mark_done(resolved, index, watch)
-                return _render_pending(resolved, survey, index, lock, watch, start)
+                sweep_beside(resolved.store)
+                gone = mark_done(resolved, index, watch)
+                if only is not None:
+                    index.leave_only(only)
+                summary = _render_pending(resolved, survey, index, lock, watch, start, only)
+                return replace(summary, gone=gone)
 
 
 def _may_name_more(job: Job) -> bool:
@@ -72,7 +84,13 @@ def _may_name_more(job: Job) -> bool:
 
 
 def _render_pending(
-    resolved: ResolvedJob, survey: Survey, index: RowIndex, lock: DriverLock, watch: Watch, start: Start
+    resolved: ResolvedJob,
+    survey: Survey,
+    index: RowIndex,
+    lock: DriverLock,
+    watch: Watch,
+    start: Start,
+    only: Collection[str] | None,
 ) -> Summary:
     run, store = new_run(lock.epoch), resolved.store
     if resolved.job.on_invalid == "skip":
@@ -100,9 +118,19 @@ def _render_pending(
         watch.say(f"note: {path}-* was there when this run began, and is gone; run again to render its rows")
     sweep_late(store, lock)
     sweep(store, intents_in(store), lock)
-    # Of earlier runs, as their rows were tried again: each has a record by now, or a new failure.
-    store.delete_many(part.path for part in parts_in(store, FAILURES) if part.run != run)
+    _forget_failures(store, lock, run, only)
     return summary
+
+
+def _forget_failures(store: Store, lock: DriverLock, run: str, only: Collection[str] | None) -> None:
+    """Delete failures of earlier runs whose rows were tried again: each has a record or a new failure."""
+    earlier = [part.path for part in parts_in(store, FAILURES) if part.run != run]
+    if only is None:
+        store.delete_many(earlier)
+        return
+    replaced = new_run(lock.epoch)
+    for number, path in enumerate(earlier, start=1):
+        replace_part(store, path, only, run=replaced, number=number, hold=lock)
 
 
 def _counts_line(survey: Survey, index: RowIndex) -> str:

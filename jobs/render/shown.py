@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from rich import box
@@ -18,6 +18,7 @@ from framefleet.jobs.show.libraries import quiet_imports
 from framefleet.jobs.show.progress import watch_on
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.outputs.glance import Gone
 from framefleet.pipeline.outputs.records import FAILURES, RECORDS
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.render.probe.probe import Probed
@@ -25,16 +26,21 @@ from framefleet.pipeline.render.probe.probe import Probed
 MAX_SHAPES_SHOWN = 30  # a screenful
 
 
-def show_render(job: Job) -> int:
-    """Render; return how many rows failed."""
+def show_render(job: Job, *, only: Collection[str] | None = None) -> int:
+    """Render; return the exit code. only: as of `render_job`."""
     quiet_imports()
     from framefleet.jobs.render.render import render_job
 
     with watch_on(stderr) as watch:
-        summary = render_job(job, watch)
-    for line in _ending(summary, Store(job.output, job.storage_options)):
+        summary = render_job(job, watch, only=only)
+    for line in ending_lines(summary, Store(job.output, job.storage_options)):
         stderr.say(line)
-    return summary.failed
+    return exit_code(summary)
+
+
+def exit_code(summary: Summary) -> int:
+    """Return 1 where not every row has a clip."""
+    return 1 if summary.failed or summary.gone else 0
 
 
 def show_plan(job: Job, *, probe: bool = False) -> None:
@@ -66,10 +72,10 @@ def show_probed(probed: Probed, table: str) -> None:
     stdout.say(f"probed: the pipeline takes every {'other ' * bool(probed.unknown)}shape")
 
 
-def _ending(summary: Summary, store: Store) -> list[str]:
+def ending_lines(summary: Summary, store: Store) -> list[str]:
     """Return what is said when a job has ended."""
     if not summary.done and not summary.failed:
-        lines = ["nothing to do: every row has a record"]
+        lines = [] if summary.gone else ["nothing to do: every row has a record"]
     else:
         batch = f", mean batch {summary.mean_batch:.1f}" if summary.mean_batch else ""
         lines = [f"{summary.done:,} rows rendered in {duration(summary.elapsed_s)}{batch}"]
@@ -83,11 +89,22 @@ def _ending(summary: Summary, store: Store) -> list[str]:
     lines += _audit_lines(summary)
     lines += summary.unused
     lines.append(f"records: {store.url_of(RECORDS)}")
+    if summary.gone:
+        lines.append(gone_line(summary.gone, store))
     if summary.failed:
         lines.append(
             f"{summary.failed:,} rows failed, see {store.url_of(FAILURES)}; run again to try them again"
         )
     return lines
+
+
+def gone_line(gone: Gone, store: Store) -> str:
+    """Return what is said of clips that are gone."""
+    looked = "" if gone.num_seen == gone.num_records else f", of {gone.num_seen:,} that were looked for"
+    return (
+        f"damaged: {gone.num_gone:,} clips of rows with a record are gone or have another size{looked}, as "
+        f"{gone.example}; `framefleet repair {store.url_of('')}` renders them again"
+    )
 
 
 def idle_lines(summary: Summary) -> list[str]:

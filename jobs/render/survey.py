@@ -10,7 +10,8 @@ from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.show.standing import Checked
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.outputs.parts import PartWriter, committed_row_ids
+from framefleet.pipeline.outputs.glance import GLANCED, GLANCED_MAYBE, Glance, Gone
+from framefleet.pipeline.outputs.parts import PartWriter, tables_by_part
 from framefleet.pipeline.outputs.records import INVALID, invalid_schema
 from framefleet.pipeline.render.probe.probe import Shapes
 from framefleet.pipeline.rows.tables.index import RowIndex
@@ -120,12 +121,18 @@ def reasons(row: InvalidRow) -> dict[str, object]:
     return {"row_index": row.index, "reason": reasons, "fix": fixes}
 
 
-def mark_done(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> None:
-    """Note in the index which rows have a record, and tell of those that have two."""
-    for row_ids in committed_row_ids(resolved.store):
-        index.mark_done(row_ids)
+def mark_done(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Gone | None:
+    """Note in the index which rows have a record, and tell of those that have two.
+
+    Returns which clips of records are gone, as far as that is soon seen.
+    """
+    glance = Glance()
+    for _, records in tables_by_part(resolved.store, GLANCED, GLANCED_MAYBE):
+        index.mark_done(records["row_id"].to_pylist())
+        glance.note(records)
     if index.num_doubled:
         watch.say(
             f"note: {index.num_doubled:,} rows have more than one record, as parts were copied or put back; "
             f"the last one counts; framefleet repair {resolved.store.url_of('')} removes the others"
         )
+    return glance.look(resolved.store)

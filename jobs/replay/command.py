@@ -12,23 +12,23 @@ from framefleet.jobs.show.console import reporting
 
 _RecordedOutput = Annotated[str, typer.Argument(help="The output that holds the record.")]
 _RowId = Annotated[str, typer.Argument(help="The row, as its record and its clip's name have it.")]
-_MovedModel = Annotated[str | None, typer.Option("--model", help="Where the model is now, if it moved.")]
-_Loras = Annotated[
+MovedModel = Annotated[str | None, typer.Option("--model", help="Where the model is now, if it moved.")]
+MovedLoras = Annotated[
     list[str] | None,
     typer.Option("--lora", metavar="NAME=PLACE", help="Where a LoRA is now, if it moved; repeatable."),
 ]
-_SecondModels = Annotated[
+MovedSecondModels = Annotated[
     list[str] | None,
     typer.Option("--second-model", metavar="NAME=PLACE", help="Where a second model is now; repeatable."),
 ]
-_OwnRecipe = Annotated[
+OwnRecipe = Annotated[
     str | None, typer.Option("--recipe", help="Your recipe, as module:function, if the row is of one.")
 ]
-_Roots = Annotated[
+ReadableRoots = Annotated[
     list[str] | None,
     typer.Option("--root", help="Where its images and videos may be read, if not publicly; repeatable."),
 ]
-_AllowPickle = Annotated[
+AllowPickle = Annotated[
     bool, typer.Option("--allow-pickle", help="Load pickles of tensors where there are no safetensors.")
 ]
 _Save = Annotated[Path | None, typer.Option("--save", help="Write the clip to this file.")]
@@ -40,12 +40,12 @@ _Script = Annotated[
 def replay_command(
     output: _RecordedOutput,
     row_id: _RowId,
-    model: _MovedModel = None,
-    loras: _Loras = None,
-    second_models: _SecondModels = None,
-    recipe: _OwnRecipe = None,
-    roots: _Roots = None,
-    allow_pickle: _AllowPickle = False,
+    model: MovedModel = None,
+    loras: MovedLoras = None,
+    second_models: MovedSecondModels = None,
+    recipe: OwnRecipe = None,
+    roots: ReadableRoots = None,
+    allow_pickle: AllowPickle = False,
     save: _Save = None,
     script: _Script = False,
     sets: StorageSets = None,

@@ -6,12 +6,12 @@ by whoever replays the row (docs/replay.md).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from framefleet.jobs.render.claimed import Claim, read_claim
+from framefleet.jobs.render.claimed import Claim, claim_of
+from framefleet.jobs.render.places import STORES, is_opened
 from framefleet.jobs.replay.record_values import arguments_of, environment_of, options_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.loras.asked import Lora, digests_in
@@ -22,10 +22,6 @@ from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, find_recipe
 from framefleet.pipeline.request import Request, is_input, is_model
 from framefleet.pipeline.rows.inputs.access import Inputs
-
-# Stores of objects, which answer where the credentials are for. Behind other URLs there may be anything, as a
-# web server of this machine's network.
-STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "file", "hf")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,16 +56,17 @@ class Recorded:
     model: ModelSettings
     second_models: Mapping[str, ModelSettings]
     inputs: Inputs
+    store: Store
 
 
 def find_recorded(output: str, row_id: str, given: Given = NOTHING) -> Recorded:
     """Return what is known about a committed row. Raises JobError when there is no record of it."""
     store = Store(output, given.storage_options)
-    try:
-        claim = read_claim(store)
-    except FileNotFoundError:
-        raise JobError(f"{store.url_of('')} is not an output: it has no job.json", "check the path") from None
-    record = find_record(store, row_id)
+    return recorded_of(store, claim_of(store), find_record(store, row_id), given)
+
+
+def recorded_of(store: Store, claim: Claim, record: Record, given: Given = NOTHING) -> Recorded:
+    """Return what is known about the row of a record."""
     environment, arguments = environment_of(record), arguments_of(record)
     named = filter(is_model, arguments.values())
     return Recorded(
@@ -95,14 +92,13 @@ def find_recorded(output: str, row_id: str, given: Given = NOTHING) -> Recorded:
         ),
         second_models={one["name"]: _second_model(one, claim, given) for one in named},
         inputs=_inputs(arguments, given),
+        store=store,
     )
 
 
 def _place(place: str, what: str, option: str) -> str:
     """Return a place that an output names. Raises JobError for one that is not opened on its word."""
-    scheme = re.match("([a-z0-9]+)://", place)
-    is_plain = scheme[1] in STORES if scheme else "://" not in place
-    if is_plain and "::" not in place and not place.startswith("~"):
+    if is_opened(place):
         return place
     raise JobError(
         f"the output says that {what} is at {place!r}, which is not opened on its word",

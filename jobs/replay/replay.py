@@ -7,14 +7,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from framefleet.jobs.replay.record_values import environment_of
 from framefleet.jobs.replay.recorded_row import NOTHING, Given, Recorded, find_recorded, recipe_of
 from framefleet.pipeline.errors import FramefleetError, InputError, JobError, ModelError
+from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.model.load import load
+from framefleet.pipeline.model.model import Model
+from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.outputs.clips import Clip, Outcome
-from framefleet.pipeline.outputs.encode_clip import encode_clip
+from framefleet.pipeline.outputs.damage import Damage, look_at
+from framefleet.pipeline.outputs.encode_clip import EncodedClip, encode_clip
 from framefleet.pipeline.outputs.media_settings import Media
-from framefleet.pipeline.outputs.records import Record
+from framefleet.pipeline.outputs.records import Record, values_of
+from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import SecondModel, open_second_models
 from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.render.fused.batching import Batching
@@ -23,6 +29,7 @@ from framefleet.pipeline.request import is_model
 from framefleet.pipeline.rows.tables.checked_again import check_again
 
 _UNKNOWN = "?"  # not recorded, so never said to differ
+_RECIPE = "recipe source"
 _FILE = "media_sha256"
 _TEXT = "extra_outputs"
 _LATER = ("audio_sha256", _TEXT, "extra_outputs_sha256")
@@ -33,60 +40,90 @@ class Replayed:
     """A row rendered again.
 
     digests: (name, then, now), of what there is. differences: the same, of what the environment has become.
-    media: the file.
+    media: the file that it gives now, and its record. damages: of the files that are stored.
     """
 
     digests: tuple[tuple[str, str | None, str | None], ...]
     differences: tuple[tuple[str, str, str], ...]
     media: bytes
+    record: Record
+    damages: tuple[Damage, ...]
 
     @property
     def is_equal(self) -> bool:
-        """Whether frames, sound and other arrays are; the file may differ by its codec's version."""
-        return all(then == now for name, then, now in self.digests if name != _FILE)
+        """Whether frames, sound and other arrays are, and the stored files those of the record.
+
+        A new file may differ from the stored one by its codec's version.
+        """
+        return not self.damages and all(then == now for name, then, now in self.digests if name != _FILE)
+
+
+class Replayer:
+    """Renders recorded rows again, one after the other, in this process; keeps the model of the last."""
+
+    def __init__(self, given: Given = NOTHING) -> None:
+        """given: what the output is not trusted with."""
+        self._given = given
+        self._settings: ModelSettings | None = None
+        self._model: Model | None = None
+
+    def replay(self, recorded: Recorded) -> Replayed:
+        """Do what `replay` promises."""
+        recipe = recipe_of(recorded, self._given)
+        now = self._render(recorded, recipe)
+        there = {**recorded.environment, _RECIPE: _recipe_digest(recorded)}
+        here = {**parse_json(now.record.environment), _RECIPE: recipe.digest}
+        _, damages = look_at(recorded.store, values_of(recorded.record))
+        return Replayed(
+            digests=tuple(compared_digests(recorded.record, now.record)),
+            differences=tuple(_differences(there, here)),
+            media=now.content,
+            record=now.record,
+            damages=tuple(damages),
+        )
+
+    def _render(self, recorded: Recorded, recipe: Recipe) -> EncodedClip:
+        second_models = open_second_models(recorded.second_models)
+        _check_second_models(recorded, second_models)
+        model = self._loaded(recorded.model)
+        check_files(recorded, model.digests, model.settings.name)
+        request = check_again(recorded.request, model.spec, recipe)
+        renderer = Renderer(
+            model,
+            Batching(max_rows=1),
+            recipes={recipe.name: recipe},
+            inputs=recorded.inputs,
+            second_models=second_models,
+            audit=Audit(every=0),
+        )
+        row_id = recorded.record.row_id
+        renderer.submit(request, row_id)
+        outcomes: list[Outcome] = []
+        while not outcomes:
+            outcomes = renderer.step()
+        if not isinstance(outcomes[0], Clip):
+            raise _not_rendered(row_id, outcomes[0].error)
+        # Neither NVENC's nor signed: no equal bytes are to be expected of these, nor that they can be made.
+        media = Media(**recorded.claim.job.media.model_dump() | {"encoder": "libx264", "c2pa": None})
+        return encode_clip(outcomes[0], media)
+
+    def _loaded(self, settings: ModelSettings) -> Model:
+        if self._model is None or settings != self._settings:
+            self._model = None  # before the next takes its memory
+            self._model, self._settings = load(settings), settings
+        return self._model
 
 
 def replay(output: str, row_id: str, given: Given = NOTHING) -> Replayed:
-    """Render one row again, in this process, and compare it with its record.
+    """Render one row again, in this process, and compare it with its record, and that with what is stored.
 
     given: what the output is not trusted with. Raises JobError when there is no such record, or it is not one
     that a row could have, and ModelError when files are not those of the record.
     """
-    recorded = find_recorded(output, row_id, given)
-    recipe = recipe_of(recorded, given)
-    second_models = open_second_models(recorded.second_models)
-    _check_second_models(recorded, second_models)
-    loaded = load(recorded.model)
-    check_files(recorded, loaded.digests, loaded.settings.name)
-    request = check_again(recorded.request, loaded.spec, recipe)
-    batching, recipes = Batching(max_rows=1), {recipe.name: recipe}
-    renderer = Renderer(
-        loaded,
-        batching,
-        recipes=recipes,
-        inputs=recorded.inputs,
-        second_models=second_models,
-        audit=Audit(every=0),
-    )
-    renderer.submit(request, row_id)
-    outcomes: list[Outcome] = []
-    while not outcomes:
-        outcomes = renderer.step()
-    if not isinstance(outcomes[0], Clip):
-        raise _not_rendered(row_id, outcomes[0].error)
-    # Neither NVENC nor signed: no equal bytes are to be expected of these, nor that they are possible here.
-    media = Media(**recorded.claim.job.media.model_dump() | {"encoder": "libx264", "c2pa": None})
-    now = encode_clip(outcomes[0], media)
-    there = {**recorded.environment, "recipe source": _recipe_digest(recorded)}
-    here = dict(outcomes[0].environment) | {"recipe source": recipe.digest}
-    return Replayed(
-        digests=tuple(_digests(recorded.record, now.record)),
-        differences=tuple(_differences(there, here)),
-        media=now.content,
-    )
+    return Replayer(given).replay(find_recorded(output, row_id, given))
 
 
-def _digests(then: Record, now: Record) -> Iterator[tuple[str, str | None, str | None]]:
+def compared_digests(then: Record, now: Record) -> Iterator[tuple[str, str | None, str | None]]:
     """Yield the digests that either has; nothing is said of sound that no earlier version kept."""
     is_earlier = then.frames_format is None and then.frames_sha256 is not None
     file = () if then.media_encoder else (_FILE,)
@@ -96,6 +133,12 @@ def _digests(then: Record, now: Record) -> Iterator[tuple[str, str | None, str |
             values = [text and hashlib.sha256(text.encode()).hexdigest() for text in values]
         if values != [None, None]:
             yield name, values[0], values[1]
+
+
+def environment_differences(then: Record, now: Record) -> tuple[tuple[str, str, str], ...]:
+    """Return (name, then, now) of what of the environment has become another."""
+    there, here = (environment_of(record).model_dump(exclude_none=True) for record in (then, now))
+    return tuple(_differences(there, here))
 
 
 def _not_rendered(row_id: str, error: Exception) -> FramefleetError:

@@ -24,6 +24,8 @@ def show_replay(output: str, row_id: str, given: Given, *, save: Path | None) ->
         outcome = Text("equal", style="green") if then == now else Text("different", style="red")
         said = f"  {now}" if then == now else f"\n  record {then}\n  now    {now}"
         stdout.say(Text(f"{name}: ").append(outcome).append(said))
+    for damage in replayed.damages:
+        stdout.say(Text("stored clip: ").append(damage.kind, style="red").append(f"  {damage.path}"))
     for name, then, now in replayed.differences:
         line = f"{name}: {then} then, {now} now"  # of records, which could forge the lines above
         stdout.say(line.replace("\n", "\\n"))

@@ -28,10 +28,12 @@ _HOOKS = (
     "_forward_pre_hooks_with_kwargs",
 )
 _VALUES = (bool, int, float, complex, str, bytes, torch.dtype, torch.device, type(None))
+_PLAIN, _WHOLE = frozenset(_VALUES), (nn.Module, type, *_VALUES)  # which are not looked into
 # Of objects in objects; attention processors are one deep, caches of tensors in them three.
 _DEPTH = 4
 
-Marks = list[Any]
+Marks = list[tuple[Any, int]]
+Spot = tuple[str, str]  # a submodule, and what of it
 _Held = dict[Any, Any]
 
 
@@ -81,14 +83,16 @@ class NetworkState:
         return [_Part(attributes, buffers, hooks) for (attributes, buffers), hooks in held]
 
 
-def state_of(network: nn.Module, without: Collection[nn.Module] = ()) -> dict[str, Marks]:
+def state_of(network: nn.Module, without: Collection[nn.Module] = ()) -> dict[Spot, Marks]:
     """Return what each attribute and buffer holds, by its place in the network."""
-    found: dict[str, Marks] = {}
+    found: dict[Spot, Marks] = {}
     for path, module in network.named_modules():
         if module in without:
             continue
-        for name, value in {**_own(module), **module._buffers}.items():
-            found[f"{path}.{name}" if path else name] = _marks_of(value)
+        for held in (vars(module), module._buffers):
+            for name, value in held.items():
+                if name not in _NOT_ITS_OWN:
+                    found[path, name] = _marks_of(value)
     return found
 
 
@@ -96,7 +100,10 @@ def marks_agree(before: Marks | None, after: Marks | None) -> bool:
     """Whether a place of `state_of` holds what it did."""
     if before is None or after is None or len(before) != len(after):
         return False
-    return all(_is_equal(*one, *other) for one, other in zip(before, after, strict=True))
+    for (one, version), (other, new_version) in zip(before, after, strict=True):
+        if version != new_version if one is other else not _is_equal(one, other):
+            return False
+    return True
 
 
 def _parts(modules: list[nn.Module]) -> list[_Part]:
@@ -159,31 +166,34 @@ def _own(module: nn.Module) -> dict[str, Any]:
 
 
 def _marks_of(value: Any) -> Marks:
-    return list(_marks(value, _DEPTH))
+    """Return pairs, equal as long as the value is: tensors and their versions, plain values, kinds."""
+    marks: Marks = []
+    _mark(value, _DEPTH, marks)
+    return marks
 
 
-def _marks(value: Any, depth: int) -> Iterator[Any]:
-    """Yield pairs that are equal as long as the value is: tensors and their versions, plain values, kinds."""
+def _mark(value: Any, depth: int, marks: Marks) -> None:
+    if type(value) in _PLAIN:  # as most are
+        marks.append((value, 0))
+        return
     if isinstance(value, Tensor):
-        yield value, value._version
+        marks.append((value, value._version))
         return
     if isinstance(value, dict):
         parts = [*value, *value.values()]
     elif isinstance(value, list | tuple | set | frozenset):
         parts = list(value)
-    elif isinstance(value, (nn.Module, type, *_VALUES)) or not hasattr(value, "__dict__"):
-        yield value, 0
+    elif isinstance(value, _WHOLE) or not hasattr(value, "__dict__"):
+        marks.append((value, 0))
         return
     else:
         parts = [*vars(value), *vars(value).values()]
-    yield type(value), len(parts)
+    marks.append((type(value), len(parts)))
     for part in parts if depth else ():
-        yield from _marks(part, depth - 1)
+        _mark(part, depth - 1, marks)
 
 
-def _is_equal(before: Any, version: int, after: Any, new_version: int) -> bool:
-    if before is after:
-        return version == new_version
+def _is_equal(before: Any, after: Any) -> bool:
     if isinstance(before, Tensor) and isinstance(after, Tensor):  # moved by an offload, or made anew
         if (before.shape, before.dtype, before.is_meta) != (after.shape, after.dtype, after.is_meta):
             return False

@@ -10,7 +10,7 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -20,9 +20,7 @@ from framefleet.pipeline.outputs.object_store import Stored
 TEMPORARY = ".framefleet-"  # hidden: pyarrow and DuckDB skip such names, and so does `list`
 # File systems without hard links: exFAT, FAT, many of FUSE, some of SMB.
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
-_LEFT_AFTER_S = (
-    60.0  # clips are written in seconds; those of a driver that has just died go at the next start
-)
+_LEFT_AFTER_S = 60.0  # what is being written is younger; what a driver that has just died left goes next time
 _CLAIM_S = 30.0  # far longer than a claimed name takes to be used; a claim this old was left by a kill
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP}  # of a folder; then its file system does not need it, or cannot
 
@@ -99,6 +97,10 @@ class Folder:
 
     def delete(self, path: str) -> None:
         (self.root / path).unlink(missing_ok=True)
+
+    def delete_many(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            self.delete(path)
 
     def delete_all(self, folder: str) -> None:
         with contextlib.suppress(FileNotFoundError):

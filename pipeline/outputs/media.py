@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +29,7 @@ from framefleet.pipeline.outputs.frames import Frames, Pictures, beyond_range
 from framefleet.pipeline.outputs.media_settings import SOUNDS, VIDEOS, ZIPS, Media, exact_rate
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 
 def encode(
@@ -57,10 +60,12 @@ def encode(
             return encode_zip(frames, sound, kind="exr" if media.format == "exr.zip" else "png", tags=tags)
         return encode_av(frames, audio, media=media, rate=rate, tags=tags)  # type: ignore[arg-type]  # checked
     except av.FFmpegError as error:
+        if error.errno in NO_ROOM:  # the machine's, and no fault of the row's
+            raise OSError(error.errno, error.strerror, tempfile.gettempdir()) from error
         shown = "sound" if frames is None else f"{len(frames)} frames of {frames.shape[2]}x{frames.shape[1]}"
         raise RenderError(
             f"{shown} could not be written as {media.format}: {error}",
-            "use a larger or an even size, or another media.format; look for a full temporary folder",
+            "use a larger or an even size, or another media.format",
         ) from error
 
 

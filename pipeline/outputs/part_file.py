@@ -15,7 +15,7 @@ from framefleet.pipeline.outputs.records import ROW_ID
 from framefleet.pipeline.outputs.store import Store
 
 MAX_PART_ROWS = 1_000_000  # of parts that people have put together
-MAX_BYTES = 1 << 30  # of a part, and of what is read of it
+MAX_PART_BYTES = 1 << 30  # of a part, and of what is read of it
 TEXTS = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
 JOB, REPLACES = (
     "framefleet.job",
@@ -33,14 +33,15 @@ def to_parquet(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
     return buffer.getvalue()
 
 
-def metadata_of(content: bytes) -> dict[str, str]:
-    """Return what a part, which can be read, says of itself: `JOB` and `REPLACES`, where it says so."""
-    found = pq.read_metadata(pa.BufferReader(content)).metadata or {}
-    return {
-        name: found[key].decode("utf-8", "replace")
-        for name in (JOB, REPLACES)
-        if (key := name.encode()) in found
-    }
+def metadata_of(store: Store, path: str) -> dict[str, str]:
+    """Return what a part says of itself: `JOB`, `REPLACES`, or neither. Raises JobError as `read_part`."""
+    content = part_content(store, path)
+    try:
+        found = pq.read_metadata(pa.BufferReader(content)).metadata or {}
+    except (pa.ArrowException, OSError) as error:
+        raise _not_ours(store, path, str(error)) from error
+    told = {name: found.get(name.encode()) for name in (JOB, REPLACES)}
+    return {name: text.decode("utf-8", "replace") for name, text in told.items() if text is not None}
 
 
 def read_part(store: Store, path: str, fields: pa.Schema | None, maybe: pa.Schema | None = None) -> pa.Table:
@@ -58,11 +59,11 @@ def read_part(store: Store, path: str, fields: pa.Schema | None, maybe: pa.Schem
 def part_content(store: Store, path: str) -> bytes:
     """Return the bytes of a part. Raises JobError where they are not those that its name says."""
     try:
-        content = store.read(path, MAX_BYTES + 1)
+        content = store.read(path, MAX_PART_BYTES + 1)
     except OSError as error:
         raise _not_ours(store, path, str(error)) from error
-    if len(content) > MAX_BYTES:
-        raise _not_ours(store, path, f"it has more than {MAX_BYTES:,} bytes")
+    if len(content) > MAX_PART_BYTES:
+        raise _not_ours(store, path, f"it has more than {MAX_PART_BYTES:,} bytes")
     if (part := part_of(path)) and not part.is_of(content):
         raise JobError(
             f"{store.url_of(path)} is damaged: these are not the bytes that framefleet wrote under this name",
@@ -101,8 +102,8 @@ def _parsed(content: bytes, fields: pa.Schema | None, maybe: pa.Schema | None) -
 
 
 def _check_bytes(size_bytes: int) -> None:
-    if size_bytes > MAX_BYTES:
-        raise ValueError(f"it unpacks to more than {MAX_BYTES:,} bytes")
+    if size_bytes > MAX_PART_BYTES:
+        raise ValueError(f"it unpacks to more than {MAX_PART_BYTES:,} bytes")
 
 
 def _stored_bytes(metadata: pq.FileMetaData, names: list[str]) -> tuple[int, int]:

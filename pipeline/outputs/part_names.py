@@ -41,7 +41,7 @@ class Part:
 
     def is_of(self, content: bytes) -> bool:
         """Tell whether these are the bytes that were written under this name, as far as it says."""
-        return not self.digest or digest_of(content) == self.digest
+        return not self.digest or short_digest(content) == self.digest
 
 
 def new_run(epoch: int) -> str:
@@ -51,10 +51,10 @@ def new_run(epoch: int) -> str:
 
 def part_path(folder: str, run: str, number: int, content: bytes) -> str:
     """Return where a part lies."""
-    return f"{folder}/part-{run}-{number:06d}-{digest_of(content)}.parquet"
+    return f"{folder}/part-{run}-{number:06d}-{short_digest(content)}.parquet"
 
 
-def digest_of(content: bytes) -> str:
+def short_digest(content: bytes) -> str:
     """Return what names say of bytes."""
     return hashlib.sha256(content).hexdigest()[:16]
 

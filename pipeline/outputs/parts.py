@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.json_file import not_ours
-from framefleet.pipeline.outputs.part_file import JOB, metadata_of, part_content, read_part, to_parquet
+from framefleet.pipeline.outputs.part_file import JOB, metadata_of, read_part, to_parquet
 from framefleet.pipeline.outputs.part_names import part_path, parts_in
 from framefleet.pipeline.outputs.records import FIRST_FIELDS, LATER_FIELDS, RECORDS, Record, record_of
 from framefleet.pipeline.outputs.seals import live_parts
@@ -29,6 +29,7 @@ MAX_AGE_S = 5.0  # rows finished within this time have no record when a driver d
 NUM_READERS = 8  # parts read at once on resume: a store answers in tens of milliseconds, whatever the size
 PARTS_AHEAD = 64  # parts whose row_ids may wait to be taken: 16,384 of them, about a megabyte
 MAX_JOB_CHARACTERS = 1 << 15  # of a longer job.json only the first part of a run tells
+_ROWS_AT_ONCE = 1024  # as dicts, of a part that people have put together
 _ROW_ID = pa.schema([FIRST_FIELDS.field("row_id")])
 
 
@@ -125,10 +126,27 @@ def committed_row_ids(store: Store) -> Iterator[list[str]]:
 
 def row_ids_by_part(store: Store) -> Iterator[tuple[str, list[str]]]:
     """Yield each part that counts, in the order in which they were written, and its rows."""
+    for path, table in tables_by_part(store, _ROW_ID):
+        yield path, table["row_id"].to_pylist()
+
+
+def tables_by_part(
+    store: Store, fields: pa.Schema, maybe: pa.Schema | None = None
+) -> Iterator[tuple[str, pa.Table]]:
+    """Yield each part that counts, in the order in which they were written, and these columns of it."""
     paths = iter([part.path for part in live_parts(store)])
+    read = partial(read_part, store, fields=fields, maybe=maybe)
     with ThreadPoolExecutor(NUM_READERS) as readers:
         while some := list(islice(paths, PARTS_AHEAD)):
-            yield from zip(some, readers.map(partial(row_ids_of, store), some), strict=True)
+            yield from zip(some, readers.map(read, some), strict=True)
+
+
+def rows_in_part(
+    store: Store, path: str, fields: pa.Schema, maybe: pa.Schema | None = None
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield these columns of a part as Python has them, some rows at a time."""
+    for batch in read_part(store, path, fields, maybe).to_batches(max_chunksize=_ROWS_AT_ONCE):
+        yield rows_of(pa.Table.from_batches([batch]), store.url_of(path))
 
 
 def row_ids_of(store: Store, path: str) -> list[str]:
@@ -157,15 +175,20 @@ def doubled_rows(parts: Iterable[tuple[str, list[str]]]) -> dict[str, list[str]]
 def find_record(store: Store, row_id: str) -> Record:
     """Return the record of one row. Raises JobError if there is none."""
     for part in reversed(live_parts(store)):  # of doubles the last counts
-        if row_id in row_ids_of(store, part.path):
-            table = read_part(store, part.path, FIRST_FIELDS, LATER_FIELDS)
-            where = store.url_of(part.path)
-            found = rows_of(table.filter(pc.equal(table["row_id"], row_id)), where)
-            return record_of(found[-1], where)
+        if record := record_in(store, part.path, row_id):
+            return record
     raise JobError(
         f"{store.url_of(RECORDS)} has no record of row {row_id}",
         "take a row_id from a record or a clip's name",
     )
+
+
+def record_in(store: Store, path: str, row_id: str) -> Record | None:
+    """Return the record of one row in a part; None where it names another."""
+    if row_id not in row_ids_of(store, path):
+        return None
+    table, where = read_part(store, path, FIRST_FIELDS, LATER_FIELDS), store.url_of(path)
+    return record_of(rows_of(table.filter(pc.equal(table["row_id"], row_id)), where)[-1], where)
 
 
 def read_records(
@@ -197,12 +220,17 @@ def rows_of(table: pa.Table, where: str) -> list[dict[str, Any]]:
 
 
 def job_in_parts(store: Store) -> str | None:
-    """Return job.json as the newest part has it that tells; None where none does, as of earlier versions."""
+    """Return job.json as the newest part has it that tells; None where none does, as of earlier versions.
+
+    Raises JobError where none does, and one cannot be read.
+    """
+    damage: JobError | None = None
     for part in reversed(live_parts(store)):
         try:
-            job = metadata_of(part_content(store, part.path)).get(JOB)
-        except (JobError, pa.ArrowException, OSError):  # damaged: another may tell
-            continue
-        if job:
-            return job
+            if job := metadata_of(store, part.path).get(JOB):
+                return job
+        except JobError as error:
+            damage = error
+    if damage:
+        raise damage
     return None

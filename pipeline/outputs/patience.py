@@ -25,11 +25,11 @@ MAX_REFUSALS = 8
 _FIRST_REFUSALS = 2
 TOLD_AFTER_S, TOLD_EVERY_S = 10.0, 60.0
 # Never the same for two: thousands of writers must not come back at once.
-_PAUSE = wait_random_exponential(multiplier=0.2, max=10)
+_PAUSE = wait_random_exponential(multiplier=0.2, max=5)
 
 log = logging.getLogger(__name__)
 
-Answer = TypeVar("Answer")
+Reply = TypeVar("Reply")
 
 
 class Patience:
@@ -45,7 +45,7 @@ class Patience:
         self._num_failing = 0  # requests that are made again
         self._told_at: float | None = None
 
-    def ride_out(self, ask: Callable[[], Answer], *, reopen: Callable[[], None] | None = None) -> Answer:
+    def ride_out(self, ask: Callable[[], Reply], *, reopen: Callable[[], None] | None = None) -> Reply:
         """Return what `ask` returns; raise what it raises when that will not pass, or not in time.
 
         reopen: takes credentials anew, before a refused request is made again; None: refusals are final.

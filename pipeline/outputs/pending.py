@@ -57,14 +57,14 @@ class Intent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
+class FinishedClip:
     """What an intent says: the record of a clip, and whether other rows were under way beside it."""
 
     record: Record
     had_company: bool
 
 
-_FINISHED = TypeAdapter(Finished)
+_FINISHED = TypeAdapter(FinishedClip)
 
 
 def intent_path(row_id: str, media_sha256: str, extras_sha256: str | None) -> str:
@@ -78,7 +78,7 @@ def path_of_intent(record: Record) -> str:
 
 def announce(store: Store, record: Record, *, had_company: bool) -> None:
     """Write down that this clip is about to be stored."""
-    said = _FINISHED.dump_json(Finished(record=record, had_company=had_company))
+    said = _FINISHED.dump_json(FinishedClip(record=record, had_company=had_company))
     store.write(path_of_intent(record), said)
 
 
@@ -97,7 +97,7 @@ def intents_in(store: Store) -> list[Intent]:
     return [Intent(name[0], name["row_id"], name["tag"]) for name in named if name]
 
 
-def finished_clips(store: Store, intents: Iterable[Intent], suffix: str) -> Iterator[Finished]:
+def finished_clips(store: Store, intents: Iterable[Intent], suffix: str) -> Iterator[FinishedClip]:
     """Yield those whose clips are there, whole. Nobody is trusted: their bytes are read.
 
     suffix: of the job's clips.
@@ -108,7 +108,7 @@ def finished_clips(store: Store, intents: Iterable[Intent], suffix: str) -> Iter
                 yield found
 
 
-def _finished(store: Store, intent: Intent, *, suffix: str) -> Finished | None:
+def _finished(store: Store, intent: Intent, *, suffix: str) -> FinishedClip | None:
     try:
         said = _parsed(store.read(intent.path, _MAX_BYTES))
         if said is None or path_of_intent(said.record) != intent.path:
@@ -122,7 +122,7 @@ def _finished(store: Store, intent: Intent, *, suffix: str) -> Finished | None:
     return None if record is None else replace(said, record=record)
 
 
-def _parsed(content: bytes) -> Finished | None:
+def _parsed(content: bytes) -> FinishedClip | None:
     try:
         said = _FINISHED.validate_json(content, strict=True)
         values = values_of(said.record)

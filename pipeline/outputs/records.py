@@ -120,6 +120,11 @@ FAILURE_FIELDS: pa.Schema = _schema_of(FailureRecord)
 INVALID_FIELDS = pa.schema([("row_index", pa.int64()), ("reason", pa.string()), ("fix", pa.string())])
 
 
+def fields_named(fields: pa.Schema, *names: str) -> pa.Schema:
+    """Return some of the fields, in this order."""
+    return pa.schema([fields.field(name) for name in names])
+
+
 def record_schema(carried: pa.Schema) -> pa.Schema:
     """Return the columns of `records/`: the carried ones, then ours. TableError if a name is in both."""
     return _with_ours(carried, RECORD_FIELDS, RECORDS)

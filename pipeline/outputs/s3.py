@@ -45,9 +45,15 @@ def s3_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return chosen
 
 
-def try_once(files: Any) -> None:
-    """Let s3fs itself try once; it would multiply botocore's attempts."""
-    files.retries = 1
+def limit_waits(files: Any) -> None:
+    """Let a file system that was opened try once, and wait for no answer without end."""
+    files.retries = 1  # s3fs's own, which would multiply botocore's
+    files.s3.meta.events.register_last("before-call.s3", _send_at_once)
+
+
+def _send_at_once(params: dict[str, Any], **_: Any) -> None:
+    """Send a body without asking first: for that answer aiohttp waits without end."""
+    params["headers"].pop("Expect", None)
 
 
 def put(files: Any, place: str, content: bytes, **mode: str) -> bool:
@@ -61,7 +67,7 @@ def put(files: Any, place: str, content: bytes, **mode: str) -> bool:
     md5 = hashlib.md5(content, usedforsecurity=False)
     check = b64encode(md5.digest()).decode()
     answer = files.pipe_file(place, content, chunksize=MAX_PUT_BYTES, ContentMD5=check, **mode)
-    etag = answer["ETag"].strip('"')
+    etag = answer.get("ETag", "").strip('"')
     if etag == md5.hexdigest():
         return True
     if MD5.fullmatch(etag) and not _is_encrypted(answer) and not _is_stored(files, place, content):

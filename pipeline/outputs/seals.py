@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
@@ -19,13 +19,13 @@ from typing import Protocol
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.outputs.part_names import Part, parts_in
+from framefleet.pipeline.outputs.part_names import Part, part_of, parts_in
 from framefleet.pipeline.outputs.records import RECORDS
 from framefleet.pipeline.outputs.store import Store
 
 DRIVERS = "drivers"
 _PATH = re.compile(rf"{DRIVERS}/(\d{{6,9}})\.json", re.ASCII)
-MAX_BYTES = 1 << 22  # of a driver's file: a seal has some 50 bytes for each run that left parts
+MAX_DRIVER_BYTES = 1 << 22  # of a driver's file: a seal has some 50 bytes for each run that left parts
 
 # By run, the first and the last of each stretch of its parts' numbers.
 Sealed = Mapping[str, list[tuple[int, int]]]
@@ -77,7 +77,7 @@ def newest_seal(store: Store) -> Seal:
 def _read_sealed(store: Store, epoch: int) -> Sealed | None:
     """Return what a driver sealed; None before it did, and where nobody can read it."""
     try:
-        written = parse_json(store.read(epoch_path(epoch), MAX_BYTES))
+        written = parse_json(store.read(epoch_path(epoch), MAX_DRIVER_BYTES))
         return _SEALED.validate_python(written["sealed"] if isinstance(written, dict) else None)
     except (FileNotFoundError, ValueError, KeyError):
         return None
@@ -121,6 +121,14 @@ def gone_parts(store: Store) -> list[str]:
         for number in range(first, last + 1)
         if (run, number) not in there
     ]
+
+
+def delete_late(store: Store, paths: Iterable[str]) -> None:
+    """Delete those of a driver's own parts that came too late; before the next one has sealed, none."""
+    seal = newest_seal(store)
+    for part in filter(None, map(part_of, paths)):
+        if seal.is_late(part):
+            store.delete(part.path)
 
 
 def sweep_late(store: Store, hold: Hold) -> list[str]:

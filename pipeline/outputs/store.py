@@ -5,9 +5,8 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import fsspec
@@ -16,15 +15,12 @@ from framefleet.pipeline.errors import FramefleetError, JobError, NoFile, StoreC
 from framefleet.pipeline.guards.public import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.outputs.folder import Folder
 from framefleet.pipeline.outputs.object_store import ObjectStore, Stored
-from framefleet.pipeline.outputs.patience import OUTAGE_S, Patience
+from framefleet.pipeline.outputs.patience import OUTAGE_S, Patience, Reply
 from framefleet.pipeline.outputs.trouble import FIXES, trouble_of
 
 # A folder, a pipe, a device or a ring of links in the place of a file, or one of these on the way to it; or a
 # name that no file can have.
 NO_FILE = {errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
-_NUM_DELETES = 8  # a store answers each in tens of milliseconds
-
-Answer = TypeVar("Answer")
 
 
 class Store:
@@ -125,12 +121,9 @@ class Store:
         self._ask("delete", path, self._backend.delete)
 
     def delete_many(self, paths: Iterable[str]) -> None:
-        """Remove all of these, several at once; absent ones are fine.
-
-        One request each: servers differ in what they take for several, and say nothing of those that stay.
-        """
-        with ThreadPoolExecutor(_NUM_DELETES) as deletes:
-            list(deletes.map(self.delete, paths))
+        """Remove all of these; absent ones are fine."""
+        wanted = [_checked(path) for path in paths]
+        self._ask("delete", "", lambda _: self._backend.delete_many(wanted), may_be_root=True)
 
     def delete_all(self, folder: str) -> None:
         """Remove what is below `folder`, and the folder where the store has such; an absent one is fine."""
@@ -144,11 +137,11 @@ class Store:
         self,
         verb: str,
         path: str,
-        request: Callable[[str], Answer],
+        request: Callable[[str], Reply],
         *,
         may_be_absent: bool = False,
         may_be_root: bool = False,
-    ) -> Answer:
+    ) -> Reply:
         """Return what the backend answers to a request about `path`, however often it has to be made."""
         checked = path if may_be_root and not path else _checked(path)
         reopen = self._backend.reopen if isinstance(self._backend, ObjectStore) else None
@@ -167,7 +160,8 @@ class Store:
                     f"{self.url_of(path)} is no file: {error.strerror}",
                     "choose another output, or take away what framefleet did not write",
                 ) from None
-            said = f"{type(error).__name__}: {error}"
+            reason = error.__cause__ if str(error) == "None" else error  # Ceph gives s3fs codes and no text
+            said = f"{type(error).__name__}: {reason}"
             shown = public_text(said)
             failure = StoreError(f"could not {verb} {self.url_of(path)}: {shown}", FIXES[trouble])
             failure.kind = trouble

@@ -25,6 +25,7 @@ _UNREACHABLE_CLASSES = {
     "HTTPClientError",
     "ResponseParserError",  # a page of a proxy's in the place of XML
     "FlexibleChecksumError",
+    "ChecksumError",
     "IncompleteRead",
     "ClientConnectionError",
     "ClientPayloadError",
@@ -110,8 +111,8 @@ def said_by_server(error: BaseException | None) -> tuple[str, int]:
     if isinstance(response, dict):  # botocore's
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return str(response.get("Error", {}).get("Code", "")), status
-    numbers = (
-        getattr(error, name, None) for name in ("status_code", "status", "code")
-    )  # azure, aiohttp, gcsfs
-    found = next((int(number) for number in numbers if str(number).isdecimal()), 0)
-    return str(getattr(error, "error_code", "") or ""), found
+    names = ("status_code", "status", "code")  # azure's, aiohttp's, gcsfs's
+    numbers = (str(getattr(error, name, "")) for name in names)
+    found = next((int(number) for number in numbers if number.isdecimal()), 0)
+    code = getattr(error, "error_code", None) or ""
+    return str(getattr(code, "value", code)), found  # azure's are enumerated

@@ -17,7 +17,7 @@ from pydantic import StringConstraints, TypeAdapter
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.strict import Strict
 from framefleet.pipeline.outputs.json_file import read_json
-from framefleet.pipeline.outputs.part_file import REPLACES, metadata_of, part_content, read_part, to_parquet
+from framefleet.pipeline.outputs.part_file import REPLACES, metadata_of, read_part, to_parquet
 from framefleet.pipeline.outputs.part_names import RUN, Part, new_run, part_path
 from framefleet.pipeline.outputs.parts import row_ids_of
 from framefleet.pipeline.outputs.pending import disown, intent_path
@@ -80,23 +80,19 @@ def _finish(store: Store, withdrawal: _Withdrawal, hold: Hold) -> None:
     parts = [part for part in live_parts(store) if withdrawal.may_have_replaced(part)]
     named = [part for part in parts if withdrawal.names(part)]
     named = [part for part in named if not set(withdrawal.row_ids).isdisjoint(row_ids_of(store, part.path))]
-    replaced = {_metadata(store, part).get(REPLACES) for part in parts} if named else set()
+    replaced = {metadata_of(store, part.path).get(REPLACES) for part in parts} if named else set()
     for number, part in enumerate(named, start=1):
         table = read_part(store, part.path, None)
         is_gone = pc.is_in(table["row_id"], gone)
         disown(store, _intents(table.filter(is_gone)))
         left = table.filter(pc.invert(is_gone))
         if len(left) and part.path not in replaced:
-            content = to_parquet(left, {**_metadata(store, part), REPLACES: part.path})
+            content = to_parquet(left, {**metadata_of(store, part.path), REPLACES: part.path})
             store.create(part_path(RECORDS, run, number, content), content)
         hold.check()
         store.delete(part.path)
     hold.check()
     store.delete(WITHDRAWN)
-
-
-def _metadata(store: Store, part: Part) -> dict[str, str]:
-    return metadata_of(part_content(store, part.path))
 
 
 def _intents(table: pa.Table) -> list[str]:

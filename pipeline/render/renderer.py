@@ -95,7 +95,8 @@ class Renderer:
         self._loras = LoraLayers(model.networks() if model.settings.loras else {})
         self._encoders = Encoders(model, self._loras, mode=self.batching.mode, kept_in=embeddings)
         self._beside = CallsBeside(model, self.batching.mode, self._encoders, self._loras, self.idle)
-        plain = PlainCalls(model, self._call, self._loras, self._encoders)
+        self._watch = StateWatch(self._loras.layers.values(), model.denoisers())
+        plain = PlainCalls(model, self._call, self._loras, self._encoders, self._watch.before_rows)
         self._plain = partial(self.idle.around, "audit", plain)
         audit = audit or Audit()
         self._is_audited = audit.is_on(self.batching.mode)
@@ -103,7 +104,6 @@ class Renderer:
             plain.keep()
         self._auditor = Auditor(audit.every if self._is_audited else 0, self._plain)
         self._rows = RowQueue(apart=self._auditor.apart)
-        self._watch = StateWatch(self._loras.layers.values(), model.denoisers())
         self._hand_over = HandOver(model, self.batching, self._watch)
         self._prompts = PromptWatch(model.pipe.components.values())
         remembers = self.batching.remember and self.batching.max_rows > 1

@@ -35,6 +35,7 @@ from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.model import model_files
 from framefleet.pipeline.model.sources.integrity import model_digest
+from framefleet.pipeline.outputs.part_names import new_run
 from framefleet.pipeline.outputs.records import Record
 from framefleet.pipeline.rows.tables.index import RowIndex
 
@@ -115,7 +116,7 @@ def _dispatch(model: Path, folder: Path, rows: int, workers: int) -> Dispatched:
         checked_s = time.monotonic() - started
         watcher = Watcher(rows)
         # The driver's own end includes stopping Ray, so the last part tells when the last record was written.
-        work = work_of(resolved, index, lock, run="dispatch")
+        work = work_of(resolved, index, lock, run=new_run(lock.epoch))
         fleet = Fleet(FleetSettings(workers=workers), work.setup, work.faults, worker_class=NullWorker)
         with fleet:
             Driver(work, on_progress=watcher).run(fleet)

@@ -21,7 +21,7 @@ from tests.mixed import DTYPES, mixed_table
 def test_a_fleet_renders_the_frames_of_plain_diffusers_calls(
     name: str, dtype: str, tmp_path: Path, ray_cluster: str
 ) -> None:
-    rows = mixed_table(name, tmp_path)
+    rows = mixed_table(name, tmp_path, most=8)
     found = rendered_by_fleet(name, dtype, rows, tmp_path, address=ray_cluster)
     plain = plain_calls(name, DTYPES[dtype], rows, tmp_path)
     now = compare(name, {row["seed"]: made for row, made in zip(rows, plain, strict=True)}, found)

@@ -13,6 +13,7 @@ import pytest
 from tests.commands import command
 from tests.jobs import (
     check_whole,
+    holder_of,
     job_values,
     prompt_rows,
     records_of,
@@ -36,7 +37,8 @@ def test_an_interrupted_job_keeps_what_it_has_and_says_how_to_go_on(
     assert "Traceback" not in printed
     done = len(records_of(tmp_path / "out"))
     assert 0 < done < len(rows)
-    assert not (tmp_path / "out" / "driver.lock").exists()
+    holder = holder_of(tmp_path / "out")
+    assert holder is not None and holder.ended
     check_whole(tmp_path / "out")
     assert f"{done} done" in command("render", job, f"--set=fleet.address={ray_cluster}").stderr
     assert len(records_of(tmp_path / "out")) == len(rows)

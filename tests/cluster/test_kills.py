@@ -7,18 +7,16 @@ import random
 import signal
 import subprocess
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import framefleet
-from framefleet.cluster.holder import parse_holder
-from framefleet.cluster.lock import LOCK_PATH
 from tests.jobs import (
     check_whole,
     digests_by_tag,
     finish,
+    holder_of,
     job_values,
     prompt_rows,
     records_of,
@@ -60,14 +58,16 @@ def test_a_killed_worker_changes_nothing(undisturbed: dict[str, tuple[str, str]]
     assert len(records_of(tmp_path / "out")) == len(ROWS)
 
 
-def test_a_driver_killed_at_half_goes_on_where_it_was(
+def test_a_driver_killed_at_half_goes_on_where_it_was_and_renders_no_clip_again(
     undisturbed: dict[str, tuple[str, str]], tmp_path: Path, ray_cluster: str
 ) -> None:
     process = start_render(_job(tmp_path, ROWS))
     _wait_for_clips(tmp_path / "out", len(ROWS) // 2, process)
     _kill(process)
-    assert _num_clips(tmp_path / "out") < len(ROWS)
-    framefleet.render(_job(tmp_path, ROWS, ray_cluster))
+    left, committed = _num_clips(tmp_path / "out"), len(records_of(tmp_path / "out"))
+    assert left < len(ROWS)
+    summary = framefleet.render(_job(tmp_path, ROWS, ray_cluster))
+    assert left - committed <= summary.num_adopted <= summary.done == len(ROWS) - committed
     assert digests_by_tag(tmp_path / "out") == undisturbed
     assert len(records_of(tmp_path / "out")) == len(ROWS)
 
@@ -105,10 +105,9 @@ def _wait_until_it_writes(output: Path, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 120
     while process.poll() is None:
         assert time.monotonic() < deadline, "no driver in time"
-        with suppress(FileNotFoundError):
-            holder = parse_holder((output / LOCK_PATH).read_bytes())
-            if holder is not None and holder.pid == process.pid:
-                return
+        holder = holder_of(output)
+        if holder is not None and holder.pid == process.pid:
+            return
         time.sleep(0.05)
 
 

@@ -41,6 +41,7 @@ def test_a_job_whose_ray_is_killed_says_so_and_loses_no_finished_row(
     while len(list(tmp_path.glob("out/clips/*/[!.]*.mp4"))) < 4:
         assert render.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
+    finished = len(list(tmp_path.glob("out/clips/*/[!.]*.mp4")))
     os.kill(child(render.pid, process), signal.SIGKILL)
     killed_at = time.monotonic()
     printed, _ = render.communicate(timeout=120)
@@ -49,8 +50,7 @@ def test_a_job_whose_ray_is_killed_says_so_and_loses_no_finished_row(
     assert time.monotonic() - killed_at < within_s
     assert "run the same command to go on" in printed
     records = records_of(tmp_path / "out")
-    assert 4 <= len(records) < NUM_ROWS
-    assert len(list(tmp_path.glob("out/clips/*/[!.]*.mp4"))) - len(records) <= 10, "those of its last seconds"
+    assert finished <= len(records) < NUM_ROWS
     check_whole(tmp_path / "out")
 
 

@@ -13,9 +13,11 @@ import pytest
 import s3fs
 
 import framefleet
+from framefleet.cluster.progress import Progress
 from framefleet.pipeline.outputs.store import Store
 from tests.commands import command
-from tests.jobs import job_values, prompt_rows, write_job, write_table
+from tests.faulty_s3 import Fault, faulty_s3
+from tests.jobs import all_columns, job_values, prompt_rows, write_job, write_table
 from tests.servers import S3Server
 
 
@@ -52,3 +54,30 @@ def test_a_job_on_s3_is_read_back_by_pyarrow_and_duckdb(
     assert "nothing to do" in command("render", job).stderr
     replayed = command("replay", output, records[0]["row_id"])
     assert replayed.exit_code == 0, replayed.stderr
+
+
+def test_a_job_rides_out_a_server_that_refuses_for_a_while(
+    s3_server: S3Server, ray_cluster: str, tmp_path: Path
+) -> None:
+    output = f"{s3_server.url}/run 7"
+    table = write_table(tmp_path / "t.parquet", prompt_rows(12))
+    with faulty_s3(s3_server.endpoint) as proxy:
+        options = {**s3_server.storage_options, "endpoint_url": proxy.endpoint}
+        values = job_values(table, output, storage_options=options, address=ray_cluster)
+        outages = []
+
+        def refuse_once(progress: Progress) -> None:
+            if progress.done and not outages:
+                outages.append(progress.done)
+                proxy.goes_wrong(Fault(kind="refuse", seconds=15))
+
+        summary = framefleet.render(values, on_progress=refuse_once)
+    assert (summary.done, summary.failed) == (12, 0)
+    assert outages and outages[0] < 12
+    store = Store(output, s3_server.storage_options)
+    records = all_columns(store, "records").to_pylist()
+    assert sorted(row["tag"] for row in records) == sorted(f"row {i}" for i in range(12))
+    assert {row["attempt"] for row in records} == {1}
+    for row in records:
+        clip = store.read(row["uri"].removeprefix(f"{output}/"))
+        assert hashlib.sha256(clip).hexdigest() == row["media_sha256"]

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pickle
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,9 +17,13 @@ import pyarrow.fs
 import pytest
 import s3fs
 
-from framefleet.pipeline.errors import StoreConflict, StoreError
+from framefleet.cluster.holder import this_process
+from framefleet.cluster.lock import DriverLock
+from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
+from framefleet.pipeline.outputs.part_names import new_run
 from framefleet.pipeline.outputs.parts import PartWriter, committed_row_ids, find_record
 from framefleet.pipeline.outputs.records import record_schema, values_of
+from framefleet.pipeline.outputs.seals import epoch_path, sweep_late
 from framefleet.pipeline.outputs.store import Store
 from tests.faulty_s3 import faulty_s3
 from tests.rows import record
@@ -106,6 +111,53 @@ def test_a_server_without_conditional_writes_still_refuses_what_it_sees(s3_serve
         store.create("driver.lock", b"mine")
         with pytest.raises(StoreConflict):
             store.create("driver.lock", b"another's")
+
+
+def test_of_many_drivers_that_take_over_at_once_one_gets_the_lock(store: Store) -> None:
+    dead = replace(this_process("dead"), process_started="1").to_bytes()
+    store.create(epoch_path(1), dead)
+    entered: list[int] = []
+    refused: list[JobError] = []
+    done = threading.Event()
+
+    def drive() -> None:
+        try:
+            with DriverLock(store) as lock:
+                entered.append(lock.epoch)
+                done.wait(20)
+        except JobError as error:
+            refused.append(error)
+            if len(refused) == 3:
+                done.set()
+
+    threads = [threading.Thread(target=drive) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (entered, len(refused)) == ([2], 3)
+    assert store.read(epoch_path(1)) == dead
+
+
+def test_a_part_that_lands_after_a_takeover_does_not_count(store: Store) -> None:
+    write_records(store, 1)
+    with DriverLock(store) as first:
+        run = new_run(first.epoch)
+    with DriverLock(store) as second:
+        late = PartWriter(store, "records", record_schema(CARRIED), run=run)
+        late.add(carried_row(7), values_of(record(7)))
+        (path,) = late.flush()
+        assert list(committed_row_ids(store)) == [[f"{0:032x}"]]
+        assert sweep_late(store, second) == [path]
+    assert len(store.list("records")) == 1
+
+
+def test_many_are_deleted_at_once_and_absent_ones_are_fine(store: Store) -> None:
+    paths = [f"pending/{name}.json" for name in ("a", "b c", "[d]*")]
+    for path in paths:
+        store.write(path, b"{}")
+    store.delete_many(["pending/gone.json", *paths[1:]])
+    assert store.list("pending") == paths[:1]
 
 
 def test_another_process_sees_a_change_at_once(store: Store) -> None:

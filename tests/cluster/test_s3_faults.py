@@ -22,12 +22,12 @@ from framefleet.pipeline.outputs.store import Store
 from tests.faulty_s3 import Fault, FaultyS3, faulty_s3
 from tests.servers import KEY, SECRET, S3Server, free_port
 
-FAST = {"config_kwargs": {"read_timeout": 0.5, "connect_timeout": 0.5}}
+FAST = {"config_kwargs": {"read_timeout": 2, "connect_timeout": 2}}
 
 
 @contextmanager
 def behind(
-    server: S3Server, *, outage_s: float = 20, **fault: object
+    server: S3Server, *, outage_s: float = 60, **fault: object
 ) -> Iterator[tuple[Store, FaultyS3, Store]]:
     """Yield a store behind a faulty proxy, the proxy, and the same store without it."""
     with faulty_s3(server.endpoint) as proxy:
@@ -73,7 +73,7 @@ def test_every_request_rides_out_an_outage(kind: str, s3_server: S3Server, tmp_p
         assert ended == {}
         proxy.goes_wrong(Fault())
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
         assert ended["read"] == b"1"
         assert ended["exists"] is True
         assert {name for name in calls if isinstance(ended[name], Exception)} == set()
@@ -108,7 +108,7 @@ def test_the_log_says_when_an_outage_begins_and_ends_and_not_more(
         time.sleep(1.5)
         proxy.goes_wrong(Fault())
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
     lines = [record.getMessage() for record in caplog.records if record.name == patience.__name__]
     assert len(lines) == 2, lines
     assert "does not answer since" in lines[0]
@@ -121,7 +121,7 @@ def test_an_outage_beyond_the_limit_is_an_error_that_says_so(s3_server: S3Server
         started = time.monotonic()
         with pytest.raises(StoreError, match="could not create") as caught:
             store.create("clips/one.mp4", b"x")
-        assert time.monotonic() - started < 8
+        assert time.monotonic() - started < 30
         assert (caught.value.kind, caught.value.may_pass) == ("unreachable", True)
         with pytest.raises(StoreError):  # the outage goes on: the next is not asked for as long again
             store.read("clips/one.mp4")
@@ -134,7 +134,7 @@ def test_a_store_that_never_answered_is_given_up_soon(monkeypatch: pytest.Monkey
     started = time.monotonic()
     with pytest.raises(StoreError):
         store.read("job.json")
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 25
 
 
 def test_the_limit_travels_with_the_store(s3_server: S3Server) -> None:

@@ -13,6 +13,7 @@ _ANYWHERE = {"log", "main"}
 # Twice for a reason, which stands behind it.
 MEANT = (
     "Callback",  # of a pipeline's steps, as diffusers has it, and of a job's progress
+    "verify_command",  # of an output, and of a model: `framefleet verify` and `framefleet model verify`
 )
 
 

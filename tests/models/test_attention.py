@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from framefleet import Audit, Renderer, Request, load_model
+from framefleet import Request, load_model
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.recipes.recipe import Recipe, generate
 from tests.options import GROWING, digest, plain, rendered, requests
 from tests.tiny import tiny
+from tests.unaudited import unaudited
 
 
 def test_auto_attention_falls_back_and_a_record_says_what_it_became() -> None:
@@ -42,7 +43,7 @@ def test_rows_under_way_begin_again_when_attention_changes() -> None:
     with intercept({"transformer": model.pipe.transformer}, refuse):
         recipes = {"noted": Recipe(name="noted", function=noted, digest="")}
         rows = [replace(row, recipe="noted") for row in requests()]
-        clips = list(Renderer(model, GROWING, recipes=recipes, audit=Audit(every=0)).render(rows))
+        clips = list(unaudited(model, GROWING, recipes=recipes).render(rows))
     assert {clip.environment["attention"] for clip in clips} == {"native"}
     assert sorted(starts) == sorted(2 * [row.seed for row in rows])
     assert [clip.frames_sha256 for clip in clips] == [digest(plain("wan"), clip.request) for clip in clips]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from framefleet import Clip, Model, Renderer, Request, load_model
+from framefleet import Clip, Model, Request, load_model
 from framefleet.pipeline.errors import ModelError, TableError
 from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
 from framefleet.pipeline.recipes.keyframes import keyframes, refined
@@ -31,6 +31,7 @@ from tests.crafter import (
     picture,
     plain_digest,
 )
+from tests.unaudited import unaudited
 
 
 @cache
@@ -54,11 +55,11 @@ def latents(variant: str, seed: int | list[int] = 0, **arguments: Any) -> torch.
 
 # And MOTION on a fleet, by tests/cluster/test_crafter.py.
 @pytest.mark.parametrize(
-    ("variant", "dtype"), [(POSITIONS, "fp32"), (GATE, "bf16"), (TEXT, "bf16"), (IMAGE, "fp32")]
+    ("variant", "dtype"), [(POSITIONS, "fp32"), (GATE, "bf16"), (TEXT, "fp32"), (IMAGE, "fp32")]
 )
 def test_rows_in_company_have_the_frames_of_plain_calls(variant: str, dtype: str, tmp_path: Path) -> None:
     loaded, rows = model(variant, dtype), mixed_rows(variant, tmp_path)
-    renderer = Renderer(loaded, Batching(max_rows=4, min_gain=0), inputs=Inputs([str(tmp_path)]))
+    renderer = unaudited(loaded, Batching(max_rows=4, min_gain=0), inputs=Inputs([str(tmp_path)]))
     found = {}
     for clip in renderer.render(rows):
         assert isinstance(clip, Clip), clip
@@ -80,7 +81,7 @@ def test_key_frames_and_what_lies_between_come_in_company_as_alone(tmp_path: Pat
         )
         for seed in (1, 2)
     ]
-    renderer = Renderer(loaded, Batching(min_gain=0), inputs=Inputs([str(tmp_path)]))
+    renderer = unaudited(loaded, inputs=Inputs([str(tmp_path)]))
     clips = {clip.request.seed: clip for clip in renderer.render(rows)}
     assert all(isinstance(clip, Clip) for clip in clips.values()), clips
     for row in rows:
@@ -98,7 +99,7 @@ def test_key_frames_may_come_from_another_model() -> None:
     own |= {"keyframe_height": 64, "keyframe_width": 64, "keyframe_steps": 2}
     given = {**SMALLEST, "prompt": "a cat"}
     rows = [Request(arguments=given | own, seed=seed, recipe="text_to_keyframes_to_video") for seed in (1, 2)]
-    renderer = Renderer(loaded, Batching(min_gain=0), second_models={"first": crafter(TEXT)})
+    renderer = unaudited(loaded, second_models={"first": crafter(TEXT)})
     clips = {clip.request.seed: clip for clip in renderer.render(rows)}
     assert all(isinstance(clip, Clip) for clip in clips.values()), clips
     for row in rows:
@@ -119,7 +120,7 @@ def test_key_frames_come_from_a_model_that_starts_from_text() -> None:
         recipe="text_to_keyframes_to_video",
     )
     with pytest.raises(TableError, match="does not make videos from text alone"):
-        list(Renderer(model(MOTION), second_models={"image": crafter(IMAGE)}).render([row]))
+        list(unaudited(model(MOTION), second_models={"image": crafter(IMAGE)}).render([row]))
 
 
 # Made by this file: python -m tests.models.test_crafter
@@ -229,13 +230,13 @@ def test_a_row_that_cannot_be_rendered_is_refused_before(
     scheduler = cells.pop("scheduler", None)
     row = Request(arguments={"prompt": "a cat", **SMALLEST, **cells}, scheduler=scheduler)
     with pytest.raises(TableError, match=problem):
-        list(Renderer(model(variant)).render([row]))
+        list(unaudited(model(variant)).render([row]))
 
 
 def test_options_are_checked_against_our_classes() -> None:
     row = Request(arguments={"prompt": "a cat", **SMALLEST}, seed=1)
     plain, sliced = (
-        next(iter(Renderer(loaded).render([row])))
+        next(iter(unaudited(loaded).render([row])))
         for loaded in (model(TEXT), load_model(crafter(TEXT), dtype="fp32", vae_slicing=True))
     )
     assert plain.frames_sha256 == sliced.frames_sha256  # type: ignore[union-attr]
@@ -253,7 +254,7 @@ def test_a_schedule_of_guidance_that_stays_is_a_number() -> None:
         Request(arguments={"prompt": "a cat", **SMALLEST, "guidance_scale": scale}, seed=1)
         for scale in (5.0, "linear(5, 5)", "linear(9, 1)")
     ]
-    number, same, other = (clip.frames_sha256 for clip in Renderer(model(TEXT)).render(rows))  # type: ignore[union-attr]
+    number, same, other = (clip.frames_sha256 for clip in unaudited(model(TEXT)).render(rows))  # type: ignore[union-attr]
     assert number == same != other
 
 

@@ -16,11 +16,12 @@ from framefleet.jobs.shapes.size import SIZE, Size
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.model import load_model
 from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
-from framefleet.pipeline.render.renderer import Renderer
+from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.request import Request
 from tests.here import render_here
 from tests.jobs import job_values, records_of, write_table
 from tests.pictures import clip, write_starts
+from tests.unaudited import unaudited
 
 PARTS = ("tokenizer", "text_encoder", "vae", "transformer", "scheduler")
 MAX_BYTES = 12 * 10**6  # of all weights; a newcomer downloads them with the package
@@ -58,7 +59,7 @@ def test_held_out_prompts_are_followed(
     )
     arguments = [DEFAULTS | size._asdict() | {"prompt": row["prompt"]} for row in rows]
     requests = [Request(arguments=given, seed=index) for index, given in enumerate(arguments)]
-    renderer = Renderer(load_model(MODEL, device="cpu"))
+    renderer = unaudited(load_model(MODEL, device="cpu"), Batching())
     seen = {clip.request.seed: measure(clip.frames) for clip in renderer.render(requests)}
     for attribute, least in least_right.items():
         right = [getattr(seen[index], attribute) == row[attribute] for index, row in enumerate(rows)]

@@ -13,14 +13,18 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import ModularPipeline
 
-from framefleet import Audit, Clip, Failure, Model, Renderer, Request, Store, load_model
+from framefleet import Clip, Failure, Model, Request, Store, load_model
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.model.model import TEXT_ENCODERS
+from framefleet.pipeline.model.options.offload import modules_of
+from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.render.encoders import embeddings
 from framefleet.pipeline.render.encoders.embeddings import Embeddings
-from framefleet.pipeline.render.fused.batching import Batching
-from tests.tiny import SMALLEST, tiny
+from tests.tiny import BUILDERS, SMALLEST, tiny
+from tests.unaudited import unaudited
 
 PROMPTS = ("a red ball", "一只猫在海边奔跑", "a red ball")  # and an empty negative one
 CALL = (("text_encoder",), None, (b"ids",))
@@ -47,7 +51,7 @@ def _requests(name: str) -> list[Request]:
 def _render(model: Model, store: Store | None, name: str = "wan") -> dict[int, str]:
     """Frames by seed."""
     digests = {}
-    renderer = Renderer(model, Batching(min_gain=0), embeddings=store, audit=Audit(every=0))
+    renderer = unaudited(model, embeddings=store)
     for outcome in renderer.render(_requests(name)):
         assert isinstance(outcome, Clip), outcome.traceback
         digests[outcome.request.seed] = outcome.frames_sha256
@@ -169,7 +173,7 @@ def test_a_lost_race_is_no_error(wan: Model, tmp_path: Path) -> None:
 
 def test_a_store_that_cannot_be_read_fails_the_row_as_the_stores_error(wan: Model, tmp_path: Path) -> None:
     (tmp_path / "embeddings").write_text("a file where the folder should be")
-    outcomes = list(Renderer(wan, embeddings=Store(str(tmp_path))).render(_requests("wan")[:1]))
+    outcomes = list(unaudited(wan, embeddings=Store(str(tmp_path))).render(_requests("wan")[:1]))
     assert isinstance(outcomes[0], Failure) and isinstance(outcomes[0].error, StoreError)
     assert "embeddings" in outcomes[0].error.problem
 
@@ -227,9 +231,9 @@ def test_a_record_shows_that_nothing_was_encoded(wan: Model, tmp_path: Path) -> 
 
     store = Store(str(tmp_path))
     with intercept(wan.text_encoders(), slow):
-        (cold,) = Renderer(wan, embeddings=store).render(_requests("wan")[:1])
+        (cold,) = unaudited(wan, embeddings=store).render(_requests("wan")[:1])
         _entries(store, 2)
-        (warm,) = Renderer(wan, embeddings=store).render(_requests("wan")[:1])
+        (warm,) = unaudited(wan, embeddings=store).render(_requests("wan")[:1])
     assert isinstance(cold, Clip) and isinstance(warm, Clip)
     assert cold.seconds["encode_s"] > 0.6 > warm.seconds["encode_s"]
 
@@ -238,8 +242,11 @@ def test_a_record_shows_that_nothing_was_encoded(wan: Model, tmp_path: Path) -> 
 def test_a_pipeline_computes_where_its_denoiser_is_though_the_encoder_is_on_the_cpu(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = _model(name)
-    (denoiser, *_) = model.denoisers().values()
+    with torch.random.fork_rng(devices=[]):
+        pipe: Any = BUILDERS[name]()
+    if isinstance(pipe, ModularPipeline):  # whose components are in it once it is loaded
+        pipe = _model(name).pipe
+    (denoiser, *_) = modules_of(pipe, DENOISERS).values()
     monkeypatch.setattr(type(denoiser), "device", property(lambda self: torch.device("cuda:0")))
-    assert all(encoder.device.type == "cpu" for encoder in model.text_encoders().values())
-    assert model.pipe._execution_device == torch.device("cuda:0")
+    assert all(encoder.device.type == "cpu" for encoder in modules_of(pipe, TEXT_ENCODERS).values())
+    assert pipe._execution_device == torch.device("cuda:0")

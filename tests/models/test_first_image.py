@@ -20,21 +20,18 @@ from framefleet.pipeline.recipes import second_model
 from framefleet.pipeline.recipes.called import spec_for
 from framefleet.pipeline.recipes.first_image import image_size
 from framefleet.pipeline.recipes.recipe import BUILT_IN
-from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from tests.tiny import SMALLEST, tiny
+from tests.unaudited import unaudited
 
 RECIPE = BUILT_IN["text_to_image_to_video"]
 IMAGE = {"image_height": 32, "image_width": 32, "image_steps": 2}
 
 
 def renderer(**models: Any) -> Renderer:
-    return Renderer(
-        load_model(tiny("opensora"), dtype="fp32"),
-        Batching(min_gain=0),
-        second_models={"flux": tiny("flux"), **models},
-    )
+    model = load_model(tiny("opensora"), dtype="fp32")
+    return unaudited(model, second_models={"flux": tiny("flux"), **models})
 
 
 def request(seed: int = 0, **arguments: Any) -> Request:

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from framefleet import Clip, Model, Renderer, Request, load_model
+from framefleet import Clip, Model, Request, load_model
 from framefleet.pipeline.outputs.frames import Frames, to_frames
 from framefleet.pipeline.recipes.guidance import open_guidance
 from framefleet.pipeline.recipes.recipe import BUILT_IN
-from framefleet.pipeline.render.fused.batching import Batching
 from tests.tiny import SMALLEST, tiny
+from tests.unaudited import unaudited
 
 NUM_STEPS = 5
 SCHEDULES = ("linear(6, 2)", "cosine(2, 5.3)", "oscillating(7, 1)", "interval(4, 0.2, 0.8)")
@@ -45,7 +45,7 @@ def _alone(model: Model, row: Request) -> Frames:
 
 def _clips(model: Model, rows: list[Request]) -> list[Clip]:
     found = {}
-    for outcome in Renderer(model, Batching(min_gain=0)).render(rows):
+    for outcome in unaudited(model).render(rows):
         assert isinstance(outcome, Clip), outcome.traceback
         found[outcome.request.seed] = outcome
     return [found[row.seed] for row in rows]

@@ -21,7 +21,7 @@ from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.jobs import ROOT, job_values, prompt_rows, write_job, write_table
 from tests.rows import RECORD
 
-HEAVY = {"torch", "diffusers", "transformers", "ray", "pandas", "aiohttp"}
+HEAVY = {"torch", "torchao", "diffusers", "transformers", "ray", "pandas", "aiohttp"}
 SCRIPT = f"""
 import sys
 from framefleet.__main__ import main
@@ -39,9 +39,13 @@ def job_in(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _looked_at(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Ask the model's classes once, in a process that remembers nothing."""
-    command("plan", str(job_in(tmp_path_factory.mktemp("before"))))
+def looked_at(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Ask the model's classes once, in a process that remembers nothing; return its words on stderr."""
+    folder = tmp_path_factory.mktemp("before")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FRAMEFLEET_CACHE", str(folder / "cache"))
+        words = command("plan", str(job_in(folder)))
+    return words
 
 
 @pytest.fixture
@@ -72,6 +76,12 @@ def command(*arguments: str, code: int = 0) -> list[str]:
 
 def test_plan_imports_none(job: Path) -> None:
     assert command("plan", str(job))[-1] == "imported:"
+
+
+def test_the_first_look_imports_torchao_too_and_says_nothing_of_it(looked_at: list[str]) -> None:
+    *said, imported = looked_at
+    assert "torchao" in imported
+    assert not [line for line in said if "torchao" in line or "Failed to load" in line or "arning" in line]
 
 
 def test_a_render_with_nothing_to_do_imports_none(job: Path) -> None:

@@ -14,12 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from framefleet import Audit, Batching, Clip, Model, Renderer, Request, load_model
+from framefleet import Batching, Clip, Model, Renderer, Request, load_model
 from framefleet.pipeline.errors import ModelError, TableError
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.model.loras.asked import Lora
 from tests.loras import clips_and_expected, lora_rows, plain_digest, plain_pipe, save_lora
 from tests.tiny import tiny
+from tests.unaudited import unaudited
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def test_a_prompt_is_encoded_once_for_all_rows_whose_loras_leave_the_encoder_alo
     table = lora_rows("sd", [None, "detail", "style", "style:0.5", "detail:2", "none"])
     same = [Request(arguments={**row.arguments, "prompt": "海", "guidance_scale": 1.0}) for row in table]
     with intercept({"text_encoder": sd.pipe.text_encoder}, count):
-        assert all(isinstance(clip, Clip) for clip in Renderer(sd, audit=Audit(every=0)).render(same))
+        assert all(isinstance(clip, Clip) for clip in unaudited(sd, Batching()).render(same))
     assert len(calls) == 3  # without style, with style, with half of it
 
 
@@ -74,8 +75,11 @@ def test_a_row_is_known_by_the_content_and_the_weight_of_the_loras_it_uses(
 ) -> None:
     def row_ids(model: Model, *loras: str | None) -> list[str]:
         table = lora_rows("sd", [None]) * len(loras)
-        asked = [{**row.arguments, "lora": lora} for row, lora in zip(table, loras, strict=True)]
-        renderer = Renderer(model, audit=Audit(every=0))
+        asked = [
+            {**row.arguments, "lora": lora, "num_inference_steps": 1}
+            for row, lora in zip(table, loras, strict=True)
+        ]
+        renderer = unaudited(model, Batching())
         return [clip.row_id for clip in renderer.render(Request(arguments=given) for given in asked)]
 
     bare = load_model(tiny("sd"), dtype="fp32")
@@ -92,13 +96,13 @@ def test_dropout_of_training_is_off(sd: Model, tmp_path: Path) -> None:
     file = save_lora("sd", "style", tmp_path, lora_dropout=0.5)
     dropped = load_model(tiny("sd"), dtype="fp32", loras={"style": file})
     table = lora_rows("sd", ["style"])
-    (clip,), (expected,) = Renderer(dropped).render(table), Renderer(sd).render(table)
+    (clip,), (expected,) = unaudited(dropped).render(table), unaudited(sd).render(table)
     assert clip.frames_sha256 == expected.frames_sha256  # type: ignore[union-attr]
 
 
 def test_a_row_may_name_declared_loras_only(sd: Model) -> None:
     with pytest.raises(TableError, match=r"row 0: lora is 'stile:0.5', but .* no LoRA 'stile'") as caught:
-        list(Renderer(sd).render(lora_rows("sd", ["stile:0.5"])))
+        list(unaudited(sd).render(lora_rows("sd", ["stile:0.5"])))
     assert "did you mean 'style'?" in caught.value.fix
 
 
@@ -119,7 +123,7 @@ def test_each_transformer_of_wan_2_2_takes_its_own(
     pipe = plain_pipe("wan_moe", torch.float32, {"high": file})
     pipe.load_lora_weights(str(file), adapter_name="my_low", load_into_transformer_2=True)
     table = lora_rows("wan_moe", ["high+low:0.5", "high", "low", None])
-    clips = {clip.request.seed: clip for clip in Renderer(loaded, Batching(min_gain=0)).render(table)}
+    clips = {clip.request.seed: clip for clip in unaudited(loaded).render(table)}
     assert len({clip.frames_sha256 for clip in clips.values()}) == 4  # type: ignore[union-attr]
     assert clips[0].frames_sha256 == plain_digest(pipe, table[0], weights)  # type: ignore[union-attr]
 
@@ -137,7 +141,7 @@ def test_a_file_of_kohyas_trainer_is_taken_as_diffusers_takes_it(tmp_path: Path)
     save_file(weights, tmp_path / "kohya.safetensors")
     loaded = load_model(tiny("sd"), dtype="fp32", loras={"k": tmp_path / "kohya.safetensors"})
     (row,) = lora_rows("sd", ["k:0.9"])
-    (clip,) = Renderer(loaded).render([row])
+    (clip,) = unaudited(loaded).render([row])
     pipe = plain_pipe("sd", torch.float32, {"k": tmp_path / "kohya.safetensors"})
     assert clip.frames_sha256 == plain_digest(pipe, row, {"k": 0.9})  # type: ignore[union-attr]
 

@@ -10,6 +10,7 @@ import pytest
 import framefleet
 from tests.loras import save_lora
 from tests.tiny import SMALLEST, tiny
+from tests.unaudited import unaudited
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "cast": {"layerwise_casting": "fp8_e4m3"},
@@ -33,7 +34,7 @@ def test_rows_of_different_loras_share_forwards_and_are_those_of_a_row_alone(
     def rendered(max_rows: int) -> dict[str, tuple[str, float]]:
         model = framefleet.load_model(tiny("wan"), loras={"style": lora}, **OPTIONS[name])
         batching = framefleet.Batching(max_rows=max_rows, min_gain=0)
-        clips = list(framefleet.Renderer(model, batching).render(rows))
+        clips = list(unaudited(model, batching).render(rows))
         assert all(isinstance(clip, framefleet.Clip) for clip in clips), clips
         return {clip.row_id: (clip.frames_sha256, clip.batch_size) for clip in clips}  # type: ignore[union-attr]
 

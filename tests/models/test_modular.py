@@ -14,7 +14,7 @@ import torch
 from diffusers import ClassifierFreeGuidance, SkipLayerGuidance
 
 import framefleet
-from framefleet import Batching, Clip, Renderer, Request, load_model
+from framefleet import Clip, Request, load_model
 from framefleet.jobs.replay.replay import replay
 from framefleet.jobs.replay.script import replay_script
 from framefleet.pipeline.errors import ModelError
@@ -33,6 +33,7 @@ from tests.loras import save_lora
 from tests.modular import plain, plain_frames
 from tests.pictures import write_starts
 from tests.tiny import SMALLEST, tiny
+from tests.unaudited import unaudited
 
 PROMPTS = ("a red ball", "一只绿色的猫在雨中奔跑", "a dog runs", "海")
 STEPS, SCALES = (2, 4, 3, 2), (2.0, 3.0, 5.5, 4.0)
@@ -51,7 +52,7 @@ def rows_of(name: str, **more: Any) -> list[Request]:
 
 def rendered(model: framefleet.Model, rows: list[Request]) -> dict[int, Clip]:
     clips = {}
-    for outcome in Renderer(model, Batching(min_gain=0)).render(rows):
+    for outcome in unaudited(model).render(rows):
         assert isinstance(outcome, Clip), outcome.traceback
         clips[outcome.request.seed] = outcome
     return clips

@@ -10,15 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from framefleet import Clip, Renderer, Request, load_model
+from framefleet import Clip, Request, load_model
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
 from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
-from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.inputs.pictures import open_image, open_video
 from tests.media_files import image_file, video_file
 from tests.mixed import DTYPES
 from tests.tiny import SMALLEST, tiny
+from tests.unaudited import unaudited
 
 UNGUIDED = {"oscillate_text_guidance": False, "ramp_image_guidance": False}
 
@@ -82,7 +82,7 @@ def test_mixed_rows_share_forwards_and_keep_the_bits_of_plain_calls(
     name: str, dtype: str, media: Path
 ) -> None:
     requests = rows(name, media)
-    clips = list(Renderer(load_model(tiny(name), dtype=dtype), Batching(min_gain=0)).render(requests))
+    clips = list(unaudited(load_model(tiny(name), dtype=dtype)).render(requests))
     assert all(isinstance(clip, Clip) for clip in clips), clips
     assert max(clip.batch_size for clip in clips) > 2  # type: ignore[union-attr]
     found = {clip.request.seed: clip.frames_sha256 for clip in clips}  # type: ignore[union-attr]
@@ -191,7 +191,7 @@ def test_recipes_that_add_images_render_with_the_frames_that_are_left(media: Pat
             arguments={**given, "image": str(media / "a.png"), "num_frames": 9}, recipe="keyframes", fps=10
         ),
     ]
-    clips = list(Renderer(model).render(requests))
+    clips = list(unaudited(model).render(requests))
     assert all(isinstance(clip, Clip) and len(clip.frames) == 10 for clip in clips), clips
 
 
@@ -276,7 +276,7 @@ def test_rows_that_cannot_be_rendered_are_refused_before(
     model = load_model(tiny("opensora"))
     request = Request(arguments={**SMALLEST["opensora"], "prompt": "a ball", **arguments})
     with pytest.raises(TableError, match=problem):
-        list(Renderer(model).render([request]))
+        list(unaudited(model).render([request]))
 
 
 def test_video_to_video_renders_as_many_frames_as_the_row_asks_for(media: Path) -> None:
@@ -287,7 +287,7 @@ def test_video_to_video_renders_as_many_frames_as_the_row_asks_for(media: Path) 
         "num_frames": 37,
     }
     rows = [Request(arguments=arguments, seed=1, recipe=name) for name in ("video_to_video", "generate")]
-    clips = list(Renderer(load_model(tiny("opensora"), dtype="fp32")).render(rows))
+    clips = list(unaudited(load_model(tiny("opensora"), dtype="fp32")).render(rows))
     assert all(isinstance(clip, Clip) and len(clip.frames) == 37 for clip in clips), clips
     assert len({clip.frames_sha256 for clip in clips}) == 1  # type: ignore[union-attr]
 
@@ -301,9 +301,9 @@ def test_the_deep_compression_autoencoder_takes_4k_frames() -> None:
     arguments = {**SMALLEST["opensora_dc"], "prompt": "a ball"}
     for frames, rule, fix in ((9, "4k", "use 8 or 12"), (4, "at least 8", "use 8 or more")):
         with pytest.raises(TableError, match=f"num_frames is {frames}, .* it must be {rule}") as refused:
-            list(Renderer(model).render([Request(arguments=arguments | {"num_frames": frames})]))
+            list(unaudited(model).render([Request(arguments=arguments | {"num_frames": frames})]))
         assert refused.value.fix == fix
-    (clip,) = Renderer(model).render([Request(arguments=arguments | {"num_frames": 1})])
+    (clip,) = unaudited(model).render([Request(arguments=arguments | {"num_frames": 1})])
     assert isinstance(clip, Clip) and clip.frames.shape == (1, 64, 32, 3)
 
 
@@ -314,7 +314,7 @@ def test_a_schedule_of_guidance_is_followed() -> None:
     requests = [Request(arguments=arguments | {"guidance_scale": scale}) for scale in scales]
     found = {
         str(clip.request.arguments["guidance_scale"]): clip.frames  # type: ignore[union-attr]
-        for clip in Renderer(model).render(requests)
+        for clip in unaudited(model).render(requests)
     }
     assert np.array_equal(found["5.0"], found["linear(5.0, 5.0)"])
     assert not np.array_equal(found["5.0"], found["linear(5.0, 1.0)"])

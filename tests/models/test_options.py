@@ -15,7 +15,7 @@ from diffusers import attention_backend
 from diffusers.hooks import apply_group_offloading
 from torchao.quantization import Int8WeightOnlyConfig
 
-from framefleet import Clip, Failure, Renderer, Request, load_model
+from framefleet import Clip, Failure, Request, load_model
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.model.options.offload import offload
@@ -27,6 +27,7 @@ from tests.crafter import TEXT, crafter
 from tests.loras import WEIGHTS, lora_rows, plain_digest, plain_pipe, save_lora
 from tests.options import Case, by_hand, digest, plain, rendered, requests
 from tests.tiny import tiny
+from tests.unaudited import unaudited
 
 WIDE = {"width": 272}  # Wan's autoencoder decodes 256 pixels in one tile
 LAYERS = r"blocks\..*\.attn[12]"
@@ -132,7 +133,7 @@ def test_rows_are_those_of_plain_calls_with_the_option_set_by_hand(
 
 def test_an_option_gives_a_row_another_identity_and_its_default_does_not() -> None:
     def row_id(**options: Any) -> str:
-        (clip,) = Renderer(load_model(tiny("wan"), **options)).render(requests()[:1])
+        (clip,) = unaudited(load_model(tiny("wan"), **options)).render(requests(num_inference_steps=1)[:1])
         return clip.row_id
 
     left_alone = row_id()
@@ -179,9 +180,9 @@ def test_a_cache_leaves_nothing_behind_though_rows_fail() -> None:
     model = load_model(tiny("wan"), dtype="fp32", cache={"type": "mag", "mag_ratios": [1.0]})
     first, second = requests()[:2]
     rows = [first, Request(arguments=second.arguments, recipe="broken"), second]
-    outcomes = list(Renderer(model, recipes=recipes).render(rows))
+    outcomes = list(unaudited(model, recipes=recipes).render(rows))
     assert [type(outcome) for outcome in outcomes] == [Clip, Failure, Clip]
-    stopped = Renderer(model).render(rows)
+    stopped = unaudited(model).render(rows)
     next(stopped)
     stopped.close()  # type: ignore[attr-defined]
     assert not any(hooks_of(module) for module in model.pipe.transformer.modules())

@@ -9,7 +9,7 @@ import pyarrow as pa
 import torch
 from diffusers import WanPipeline
 
-from framefleet import Audit, Clip, Renderer, Request, load_model
+from framefleet import Clip, Request, load_model
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
@@ -17,6 +17,7 @@ from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from tests.tiny import SMALLEST, tiny
+from tests.unaudited import unaudited
 
 # prompt, negative_prompt, max_sequence_length. One text is longer than 16 tokens, so its length decides.
 KINDS: list[tuple[str, str | None, int]] = [
@@ -83,7 +84,7 @@ def test_lengths_and_negative_prompts_of_mixed_rows_are_plain_diffusers_and_each
         return original(ids, *args)
 
     with intercept(model.text_encoders(), count):
-        renderer = Renderer(model, Batching(max_rows=4, min_gain=0), audit=Audit(every=0))
+        renderer = unaudited(model, Batching(max_rows=4, min_gain=0))
         clips = list(renderer.render(_requests(table, model.spec)))
     pipe = WanPipeline.from_pretrained(tiny("wan"), dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)

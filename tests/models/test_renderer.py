@@ -22,6 +22,7 @@ from framefleet.pipeline.outputs.frames import frames_sha256
 from framefleet.pipeline.recipes.recipe import Recipe, generate
 from framefleet.pipeline.render.fused.batching import Batching, Mode
 from tests.tiny import SMALLEST, tiny
+from tests.unaudited import unaudited
 
 WAN = SMALLEST["wan"] | {"prompt": "a red ball"}
 GROWING = Batching(min_gain=0)
@@ -39,7 +40,7 @@ def _request(seed: int = 0, *, recipe: str = "generate", **arguments: Any) -> Re
 def _renderer(model: Model, **recipes: Callable[..., Any]) -> Renderer:
     """A renderer of any sizes, with recipes of the test's own."""
     found = {name: Recipe(name=name, function=function, digest="") for name, function in recipes.items()}
-    return Renderer(model, GROWING, recipes=found)
+    return unaudited(model, recipes=found)
 
 
 def _plain(model: Model, request: Request) -> np.ndarray[Any, Any]:
@@ -145,7 +146,7 @@ def test_a_row_that_does_not_fit_alone_fails_as_out_of_memory(model: Model, wher
     around, method = (by_name, "forward") if where == "transformer" else (full, "decode")
     with intercept({where: model.pipe.components[where]}, around, method=method):
         rows = [_request(0), _request(1, width=32), _request(2)]
-        outcomes = {outcome.request.seed: outcome for outcome in Renderer(model, GROWING).render(rows)}
+        outcomes = {outcome.request.seed: outcome for outcome in unaudited(model).render(rows)}
     assert isinstance(outcomes[1], Failure)
     assert isinstance(outcomes[1].error, OutOfMemory)
     assert "tried to allocate 20 GiB" in str(outcomes[1].error)
@@ -153,7 +154,7 @@ def test_a_row_that_does_not_fit_alone_fails_as_out_of_memory(model: Model, wher
 
 
 def test_memory_that_runs_out_beside_others_is_tried_again_alone(model: Model) -> None:
-    renderer = Renderer(model, GROWING)
+    renderer = unaudited(model)
 
     def full(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if len(renderer._rows.under_way) > 1:
@@ -173,7 +174,7 @@ def test_out_of_memory_above_three_rows_leaves_every_clip_as_it_is(model: Model)
         return original(*args, **kwargs)
 
     with intercept({"transformer": model.pipe.transformer}, full):
-        clips = list(Renderer(model, GROWING).render([_request(seed) for seed in range(8)]))
+        clips = list(unaudited(model).render([_request(seed) for seed in range(8)]))
     assert all(np.array_equal(clip.frames, _plain(model, clip.request)) for clip in clips)  # type: ignore[union-attr]
     assert max(clip.batch_size for clip in clips) > 1  # type: ignore[union-attr]
 
@@ -199,7 +200,7 @@ def test_nothing_is_left_on_the_model(model: Model) -> None:
     modules += [*model.text_encoders().values(), model.pipe.vae]
     state = [dict(vars(part)) for module in modules for part in module.modules()]
     list(Renderer(model, GROWING).render([_request(seed) for seed in range(5)]))
-    stopped = Renderer(model, GROWING).render([_request(seed) for seed in range(5)])
+    stopped = unaudited(model).render([_request(seed) for seed in range(5)])
     next(stopped)
     stopped.close()  # type: ignore[attr-defined]
     assert [sorted(vars(part)) for module in modules for part in module.modules()] == [

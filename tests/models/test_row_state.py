@@ -22,6 +22,7 @@ from framefleet.pipeline.recipes.second_model import SecondModels, check_second_
 from framefleet.pipeline.recipes.siblings import as_sibling
 from tests.random_weights import flow_scheduler
 from tests.tiny import SMALLEST, tiny
+from tests.unaudited import unaudited
 
 IMAGE = {"height": 16, "width": 16}
 PROMPTS = ("a red ball", "海", 'a sign that says "hello"', "a dog runs")
@@ -100,7 +101,7 @@ def _rendered(model: Model, rows: list[Request], **recipes: Callable[..., Any]) 
     """Render rows in one another's company; returned in the order of the rows."""
     known = {name: Recipe(name=name, function=function, digest="") for name, function in recipes.items()}
     clips = {}
-    for outcome in Renderer(model, Batching(min_gain=0), recipes=known).render(rows):
+    for outcome in unaudited(model, recipes=known).render(rows):
         assert isinstance(outcome, Clip), outcome.traceback
         clips[outcome.request.seed] = outcome
     assert max(clip.batch_size for clip in clips.values()) > 1
@@ -179,7 +180,7 @@ def test_a_network_that_keeps_state_renders_its_rows_one_by_one(caplog: pytest.L
     transformer = model.pipe.transformer
     transformer.__class__ = Accumulating
     with caplog.at_level(logging.WARNING, "framefleet"):
-        clips = {clip.request.seed: clip for clip in Renderer(model, Batching(min_gain=0)).render(rows)}
+        clips = {clip.request.seed: clip for clip in unaudited(model).render(rows)}
     for row in rows:
         vars(transformer).pop("mean", None)  # as in a network that was just loaded
         assert np.array_equal(clips[row.seed].frames, _plain(model.pipe, row))  # type: ignore[union-attr]

@@ -12,19 +12,19 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from framefleet import Clip, Renderer, Request, load_model
+from framefleet import Clip, Request, load_model
 from framefleet.pipeline.errors import UserError
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.scheduler_names import SHORT_NAMES
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, build, resolve_scheduler
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.fields import CLIPS
-from framefleet.pipeline.render.fused.batching import Batching
 from tests.conformance.plain import plain_calls
 from tests.mixed import SCHEDULERS
 from tests.pictures import clip
 from tests.tinies import images, modular
 from tests.tiny import BUILDERS, SMALLEST, smallest_call, tiny
+from tests.unaudited import unaudited
 
 # Not of those whose own tests look at sizes: images, modular pipelines.
 MODULAR = [name for name, builder in BUILDERS.items() if builder.__module__ == modular.__name__]
@@ -57,6 +57,7 @@ def latents(pipe: DiffusionPipeline, name: str, steps: int) -> torch.Tensor:
     return found
 
 
+@pytest.mark.filterwarnings("ignore:__array_wrap__ must:DeprecationWarning")  # of diffusers, 36,000 times
 @pytest.mark.parametrize("name", LOOPS)
 def test_every_accepted_scheduler_renders_the_same_finite_clip_twice(name: str) -> None:
     spec = inspect_model(tiny(name))
@@ -119,7 +120,7 @@ def test_rows_of_different_schedulers_share_forwards_and_keep_their_bits(name: s
     same = {**smallest_call(name), "num_inference_steps": 4, "guidance_scale": 4.0}
     rows = [{**same, "scheduler": s, "seed": seed} for seed, s in enumerate(SCHEDULERS[name])]
     requests = [Request(arguments=same, scheduler=row["scheduler"], seed=row["seed"]) for row in rows]
-    renderer = Renderer(load_model(tiny(name), dtype="fp32"), Batching(min_gain=0))
+    renderer = unaudited(load_model(tiny(name), dtype="fp32"))
     clips = {clip.request.seed: clip for clip in renderer.render(requests) if isinstance(clip, Clip)}
     plain = [made.frames for made in plain_calls(name, torch.float32, rows, tmp_path)]
     assert [clips[seed].frames_sha256 for seed in range(len(rows))] == plain

@@ -6,9 +6,10 @@ from statistics import mean
 
 import pytest
 
-from framefleet import Clip, Renderer, load_model
+from framefleet import Clip, load_model
 from framefleet.pipeline.render.fused.batching import Batching
 from tests.tiny import tiny
+from tests.unaudited import unaudited
 from tests.unequal_prompts import plain_digest, requests_of, unequal_rows
 
 
@@ -20,7 +21,7 @@ def test_rows_of_unequal_prompts_share_forwards_and_keep_the_bits_of_plain_calls
 ) -> None:
     model = load_model(tiny(name), dtype="fp32")
     model.pipe.set_progress_bar_config(disable=True)
-    renderer = Renderer(model, Batching(max_rows=max_rows, min_gain=0))
+    renderer = unaudited(model, Batching(max_rows=max_rows, min_gain=0))
     clips = [clip for clip in renderer.render(requests_of(unequal_rows(name, 64))) if isinstance(clip, Clip)]
     assert len(clips) == 64
     assert mean(clip.batch_size for clip in clips) > least

@@ -17,16 +17,18 @@ import pytest
 
 from framefleet.cluster.checkpoints import CHECKPOINTS, checkpoint_path
 from framefleet.cluster.driver import Driver
-from framefleet.cluster.fleet import Event, Fleet, Leaving, Ready, Reported
+from framefleet.cluster.events import Event, Leaving, Ready, Reported
+from framefleet.cluster.fleet import Fleet
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import Assignment, Failed, Hello, StoredRow, WorkerReport
 from framefleet.cluster.progress import Summary
 from framefleet.cluster.stop import Stop
 from framefleet.jobs.job.file import job_from_mapping
-from framefleet.jobs.render.render import new_run, work_of
+from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.outputs.part_names import new_run
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.jobs import job_values, prompt_rows, records_of, write_table
@@ -53,6 +55,7 @@ class Workers:
     num_workers: int = 2
     turn: int = 0
     is_deaf: bool = False
+    unused: tuple[str, ...] = ()
 
     def grow(self, num_rows: int) -> None:
         """They are there."""
@@ -60,6 +63,9 @@ class Workers:
     def exchange(self, worker: str, assignments: Sequence[Assignment]) -> None:
         self.goes_on += [given.row_id for given in assignments if given.has_checkpoint]
         self.hands[worker] = [*self.hands.get(worker, []), *assignments]
+
+    def rendered(self, worker: str) -> None:
+        """They have no faults."""
 
     def drain(self, worker: str) -> None:
         self.draining.add(worker)
@@ -116,8 +122,8 @@ def run(resolved: ResolvedJob) -> Run:
         workers = Workers(resolved.store, hello, **more)
         with closing(RowIndex()) as index, DriverLock(resolved.store) as lock:
             survey_rows(resolved, index, Callback())
-            mark_done(resolved, index)
-            work = work_of(resolved, index, lock, run=new_run())
+            mark_done(resolved, index, Callback())
+            work = work_of(resolved, index, lock, run=new_run(lock.epoch))
             try:
                 with Stop() as stop:
                     driver = Driver(work, on_progress=lambda _: None, stop=stop)

@@ -8,7 +8,7 @@ import pytest
 
 import framefleet
 from framefleet.cluster.connection import connect
-from framefleet.cluster.fleet import check_hello
+from framefleet.cluster.hello import check_hello
 from framefleet.cluster.messages import Hello
 from framefleet.cluster.settings import FleetSettings
 from framefleet.cluster.ship import modules_to_ship

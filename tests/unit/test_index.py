@@ -89,6 +89,13 @@ def test_only_rows_that_are_opened_again_are_pending(index: RowIndex) -> None:
     assert index.counts() == RowCounts(rows=6, distinct=4, duplicates=2, done=2, pending=2)
 
 
+def test_of_pending_rows_only_those_that_are_wanted_are_left(index: RowIndex) -> None:
+    index.mark_done([name("a")])
+    index.leave_only([name("a"), name("b"), name("x")])
+    assert index.pending_in(0, 10) == [(1, name("b"))]
+    assert (index.counts().pending, index.counts().done) == (1, 3)
+
+
 def test_unproven_rows_are_of_a_kind_and_a_worker(index: RowIndex) -> None:
     for word, kind, worker in (("a", "small", "w1"), ("b", "small", "w2"), ("c", "large", "w1")):
         index.note_unproven(name(word), kind=kind, worker=worker)

@@ -165,7 +165,7 @@ def test_each_part_tells_the_job_and_a_long_one_only_the_first(store: Store) -> 
         for number in (1, 2):
             writer.add(None, values_of(record(number)))
             paths += writer.flush()
-        told = [metadata_of(store.read(path)).get(JOB) for path in paths]
+        told = [metadata_of(store, path).get(JOB) for path in paths]
         assert told == ([job, job] if len(job) < 100 else [job, None])
     assert job_in_parts(store) == "x" * 40_000
 
@@ -209,7 +209,7 @@ def test_a_copied_part_doubles_its_rows(store: Store) -> None:
     assert read_records(store).num_rows == 1
 
 
-@pytest.mark.parametrize("name", [".DS_Store", "README", "_SUCCESS", "part-1.parquet.crc", ".hidden.parquet"])
+@pytest.mark.parametrize("name", [".DS_Store", "README", "_SUCCESS", "part-1.parquet.crc", ".x.parquet"])
 def test_other_files_among_parts_are_left_alone(
     name: str, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -301,7 +301,7 @@ def test_a_record_without_frames_and_sound_is_an_error(store: Store, tmp_path: P
 def test_a_small_part_of_large_cells_is_refused_before_they_are_unpacked(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(part_file, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(part_file, "MAX_PART_BYTES", 1 << 20)
     (tmp_path / "records").mkdir()
     path = tmp_path / "records" / "part-x.parquet"
     for cells, is_dictionary in ((["a" * 10_000] * 1000, True), (["a" * (1 << 20)] * 2, False)):

@@ -1,4 +1,4 @@
-"""A driver that takes an output over seals what is there: what its predecessor still writes does not count."""
+"""A driver that takes over seals what is there: what its predecessor still writes does not count."""
 
 from __future__ import annotations
 

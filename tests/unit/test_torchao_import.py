@@ -1,13 +1,12 @@
-"""torchao's own words do not stand before ours, and are said where a job quantises by it."""
+"""What torchao says as it is imported is said where a job quantises by it.
+
+That a command says nothing of it: tests/models/test_light_start.py.
+"""
 
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
-import sys
 from enum import Enum
-from pathlib import Path
 
 import pytest
 
@@ -16,15 +15,6 @@ from framefleet.pipeline.model.options.quantization import check_quantization
 from framefleet.pipeline.model.options.schema import TorchAo
 from framefleet.pipeline.model.options.torchao_import import keep_import_warnings
 
-ROOT = Path(__file__).parents[2]
-# As a command that loads a model does, in a process that has not imported torchao yet.
-COMMAND = """
-import sys
-from framefleet.jobs.show.libraries import quiet_libraries
-quiet_libraries()
-from diffusers import WanPipeline
-assert "torchao" in sys.modules
-"""
 LACKS = "Failed to load _C_cutlass_90a.abi3.so: Could not load this library"
 
 
@@ -35,16 +25,6 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(torchao_import, "_kept", found)
     keep_import_warnings()
     return found
-
-
-def test_a_command_that_imports_diffusers_says_nothing_of_torchao() -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", COMMAND],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_kernels_that_torchao_lacks_are_told_where_a_job_quantises_by_it(

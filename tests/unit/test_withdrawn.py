@@ -1,122 +1,33 @@
 """An audit finds that rows differ: whoever rendered them, whatever is killed, all records end up right.
 
-All is real (table, index, lock, driver, parts and clips in a folder) but the two workers, which answer in any
-order, and whose clips are wrong if they had company.
+All is real but the two workers (`tests/made_up_workers.py`), which answer in any order.
 """
 
 from __future__ import annotations
 
-import hashlib
-import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
 from framefleet.cluster.commit import Committer
-from framefleet.cluster.driver import Driver
-from framefleet.cluster.events import Event, Ready, Reported
-from framefleet.cluster.fleet import Fleet
 from framefleet.cluster.lock import DriverLock
-from framefleet.cluster.messages import Assignment, Hello, StoredRow, WorkerReport
 from framefleet.cluster.progress import Summary
 from framefleet.jobs.job.file import job_from_mapping
-from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
-from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.encode_clip import EncodedClip, store_clip
-from framefleet.pipeline.outputs.part_names import new_run, part_of
-from framefleet.pipeline.outputs.pending import announce, intents_in, sweep
+from framefleet.pipeline.outputs.part_names import part_of
 from framefleet.pipeline.outputs.store import Store
 from framefleet.pipeline.outputs.withdrawal import WITHDRAWN, finish_withdrawal, withdraw
-from framefleet.pipeline.render.audit.audited import Audited, Verdict, kind_of
-from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.pipeline.render.audit.audited import Verdict
 from tests.jobs import all_columns, job_values, prompt_rows, write_table
-from tests.rows import RECORD
+from tests.made_up_workers import RIGHT, WRONG, Workers, hello_of, render_by
 
 NUM_ROWS = 40
-RIGHT, WRONG = "a" * 64, "b" * 64
-
-
-@dataclass
-class Workers:
-    """Two of them, in place of a fleet. verdicts: of the audit that comes after so many rows."""
-
-    store: Store
-    hello: Hello
-    seed: int
-    verdicts: dict[int, Verdict]
-    unused: tuple[str, ...] = ()
-    hands: dict[str, list[Assignment]] = field(default_factory=dict)
-    knows: set[str] = field(default_factory=set)  # workers that render such rows by plain calls
-    num_rendered: int = 0
-
-    def grow(self, num_rows: int) -> None:
-        """They are there."""
-
-    def rendered(self, worker: str) -> None:
-        """They have no faults."""
-
-    def __post_init__(self) -> None:
-        self._random = random.Random(self.seed)
-
-    def __enter__(self) -> Workers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing was started."""
-
-    def exchange(self, worker: str, assignments: Sequence[Assignment]) -> None:
-        self.hands[worker] = [*self.hands.get(worker, []), *assignments]
-
-    def wait(self, timeout_s: float) -> list[Event]:
-        if not self.hands:
-            return [Ready("worker-0", self.hello), Ready("worker-1", self.hello)]
-        worker = self._random.choice(list(self.hands))
-        return [Reported(worker, WorkerReport(**self._report(worker)))]
-
-    def _report(self, worker: str) -> dict[str, Any]:
-        rows, told = self.hands.pop(worker), {}
-        self._random.shuffle(rows)
-        some = self._random.randint(0, len(rows))
-        ended = [self._render(worker, row) for row in rows[:some]]
-        due = [count for count in self.verdicts if count <= self.num_rendered]
-        if due and rows:
-            verdict = self.verdicts.pop(due[0])
-            row = rows[0]
-            told["audited"] = (
-                Audited(kind=kind_of(row.request), row_id=row.row_id, verdict=verdict, seconds=1.0),
-            )
-            if verdict == "differs":
-                self.knows.add(worker)
-        self.hands[worker] = rows[some:]
-        return {"rendered": tuple(ended), **told}
-
-    def _render(self, worker: str, row: Assignment) -> StoredRow:
-        if row.is_apart:
-            self.knows.add(worker)
-        had_company = worker not in self.knows
-        digest = WRONG if had_company else RIGHT
-        content = digest.encode()
-        record = replace(
-            RECORD,
-            row_id=row.row_id,
-            frames_sha256=digest,
-            media_sha256=hashlib.sha256(content).hexdigest(),
-            bytes=len(content),
-            model_digest=self.hello.model_digest,
-        )
-        announce(self.store, record, had_company=had_company)
-        stored = store_clip(self.store, EncodedClip(suffix=".mp4", content=content, record=record))
-        self.num_rendered += 1
-        return StoredRow(record=stored, had_company=had_company)
 
 
 @pytest.fixture
@@ -128,27 +39,11 @@ def resolved(tmp_path: Path) -> Iterator[ResolvedJob]:
 
 
 @pytest.fixture
-def run(resolved: ResolvedJob, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Summary]:
+def run(resolved: ResolvedJob) -> Callable[..., Summary]:
     """Return what renders the job, as often as it is called, by workers with a seed and verdicts."""
-    hello = Hello(
-        version="",
-        fingerprint="",
-        model_digest=resolved.identity.model_digest,
-        environment={},
-        node="",
-        pid=0,
-    )
 
     def run(seed: int, verdicts: dict[int, Verdict]) -> Summary:
-        workers = Workers(resolved.store, hello, seed, dict(verdicts))
-        with closing(RowIndex()) as index, DriverLock(resolved.store) as lock:
-            survey_rows(resolved, index, Callback())
-            finish_withdrawal(resolved.store, lock)
-            mark_done(resolved, index, Callback())
-            work = work_of(resolved, index, lock, run=new_run(lock.epoch))
-            summary = Driver(work, on_progress=lambda _: None).run(cast(Fleet, workers))
-            sweep(resolved.store, intents_in(resolved.store), lock)
-            return summary
+        return render_by(Workers(resolved.store, hello_of(resolved), seed, dict(verdicts)), resolved)
 
     return run
 
@@ -203,14 +98,14 @@ def test_both_workers_may_find_it(run: Callable[..., Summary], store: Store) -> 
     assert len(summary.apart) == 1
 
 
-@pytest.mark.parametrize("num_changes", range(5))
+@pytest.mark.parametrize("num_changes", range(3))
 def test_a_driver_that_is_killed_while_it_takes_records_back_leaves_no_wrong_one(
     num_changes: int, run: Callable[..., Summary], store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Committer, "flush_due", lambda committer, now: committer.flush())  # many small parts
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         _die_after(num_changes, patched)
-        run(4, {10: "equal", 20: "differs"})
+        run(3, {10: "equal", 20: "differs"})
     with DriverLock(store) as lock:
         finish_withdrawal(store, lock)
     left = [record["row_id"] for record in all_columns(store, "records").to_pylist()]

@@ -8,7 +8,9 @@ earlier calls left there does not repeat its plain calls either, and is found by
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import cached_property
 
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.model.loras.asked import adapters_in
@@ -26,14 +28,23 @@ from framefleet.pipeline.render.row_queue import RenderRow
 class PlainCalls:
     """Plain calls of one model's rows, on what it was at `keep`, or else at the first call."""
 
-    def __init__(self, model: Model, call: RecipeCall, loras: LoraLayers, encoders: Encoders) -> None:
+    def __init__(
+        self,
+        model: Model,
+        call: RecipeCall,
+        loras: LoraLayers,
+        encoders: Encoders,
+        states: Mapping[str, NetworkState],
+    ) -> None:
+        """states: of networks before any row, as far as they were noted; by their names."""
         self._model, self._call, self._loras, self._encoders = model, call, loras, encoders
+        self._states = states
         self._kept: _Kept | None = None
 
     def keep(self) -> _Kept:
         """Copy what rows may change, once: before the first of them runs. Takes some 50 ms."""
         if self._kept is None:
-            self._kept = _Kept(self._model)
+            self._kept = _Kept(self._model, self._states)
         return self._kept
 
     def __call__(self, row: RenderRow) -> Rendered:
@@ -53,7 +64,13 @@ class PlainCalls:
 class _Kept:
     """A model's pipeline and networks as they were at one time."""
 
-    def __init__(self, model: Model) -> None:
-        kept = OwnPipelines(model.pipe, tells=False, shares_tools=False).make()
-        self.pipelines = OwnPipelines(kept, tells=False, shares_tools=False)
-        self.networks = [NetworkState(network) for network in model.networks().values()]
+    def __init__(self, model: Model, states: Mapping[str, NetworkState]) -> None:
+        self._pipe = OwnPipelines(model.pipe, tells=False, shares_tools=False).make()
+        self.networks = [
+            states.get(name) or NetworkState(network) for name, network in model.networks().items()
+        ]
+
+    @cached_property
+    def pipelines(self) -> OwnPipelines:
+        """Copies of the copy, which no row sees: found when one is called for, as tokenizers take long."""
+        return OwnPipelines(self._pipe, tells=False, shares_tools=False)

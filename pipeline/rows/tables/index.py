@@ -29,6 +29,7 @@ _MARK = "INSERT OR IGNORE INTO done SELECT ?1 WHERE EXISTS (SELECT 1 FROM rows W
 _DOUBLED = "INSERT OR IGNORE INTO doubled SELECT ?1 WHERE EXISTS (SELECT 1 FROM done WHERE id = ?1)"
 _IS_PENDING = "SELECT EXISTS (SELECT 1 FROM rows WHERE id = ?1), EXISTS (SELECT 1 FROM done WHERE id = ?1)"
 _ALL_DONE = "INSERT OR IGNORE INTO done SELECT id FROM rows"
+_OTHERS_DONE = "INSERT OR IGNORE INTO done SELECT id FROM rows WHERE id NOT IN (SELECT id FROM wanted)"
 _PENDING = """
 SELECT position, id FROM rows AS r
 WHERE position >= ? AND position < ?
@@ -91,6 +92,16 @@ class RowIndex:
         self._seal()
         is_there, is_done = self._db.execute(_IS_PENDING, (bytes.fromhex(row_id),)).fetchone()
         return not is_done if is_there else None
+
+    def leave_only(self, row_ids: Iterable[str]) -> None:
+        """Let of the rows that are to be rendered no others be."""
+        self._seal()
+        self._db.execute("CREATE TEMP TABLE wanted (id BLOB PRIMARY KEY) WITHOUT ROWID")
+        ids = ((bytes.fromhex(row_id),) for row_id in row_ids)
+        self._db.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", ids)
+        self._db.execute(_OTHERS_DONE)
+        self._db.execute("DROP TABLE wanted")
+        (self._num_done,) = self._db.execute("SELECT count(*) FROM done").fetchone()
 
     def reopen(self, row_ids: Iterable[str]) -> None:
         """Note that these rows are to be rendered, and no others: for the passes after the first."""

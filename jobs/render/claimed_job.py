@@ -1,0 +1,94 @@
+"""From an output to the job that made it, as job.json says, so that it can go on without its file.
+
+job.json may be anybody's: what runs code or opens doors has to be said again by whoever runs it
+(docs/damage.md). What is secret was never in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from framefleet.jobs.job.file import job_as, job_from_mapping, load_job, set_values
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.render.claimed import claim_of
+from framefleet.jobs.render.places import is_opened
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.store import Store
+
+JOB_FILES = (".yaml", ".yml", ".json")
+# What job.json says about them beside what a job may: what was found there.
+_FOUND = {"loras": "sha256", "second_models": "digest"}
+
+
+def job_of(job: Job | str | Path | Mapping[str, Any], sets: Sequence[str] = ()) -> Job:
+    """Return a job: of its file, of what that would hold, or of the output that it made.
+
+    sets: values to replace, as of `load_job`. Raises JobError.
+    """
+    if not isinstance(job, str | Path):
+        return job_as(Job, job)
+    return load_job(job, sets) if is_job_file(job) else claimed_job(str(job), sets)
+
+
+def is_job_file(place: str | Path) -> bool:
+    """Tell a job file from an output."""
+    return Path(place).suffix in JOB_FILES and not Path(place).is_dir()
+
+
+def claimed_job(output: str, sets: Sequence[str] = ()) -> Job:
+    """Return the job of an output. sets: as of `load_job`, in place of what job.json says.
+
+    Raises JobError where there is no job.json, or it is damaged, and for what it is not trusted with.
+    """
+    given = set_values(sets)
+    store = Store(output, given.get("storage_options"))
+    said: dict[str, Any] = claim_of(store).model_dump(exclude_unset=True)["job"]
+    for kind, found in _FOUND.items():
+        said[kind] = {name: _without(found, one) for name, one in said.get(kind, {}).items()}
+    job = job_from_mapping(said | {"output": output}, sets)
+    for key, value in _untrusted(job):
+        if not _is_given(key, given):
+            raise JobError(
+                f"job.json says {key}: {value!r}, which is not taken on its word",
+                f"if that is right, say it: --set {key}={value}; or give the job file in place of the output",
+            )
+    return job
+
+
+def _without(key: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name != key}
+
+
+def _is_given(key: str, given: Any) -> bool:
+    """Tell whether `--set` says a value, by itself or with the section that it is in."""
+    for name in key.split("."):
+        if not isinstance(given, Mapping):
+            return True
+        if name not in given:
+            return False
+        given = given[name]
+    return True
+
+
+def _untrusted(job: Job) -> Iterator[tuple[str, Any]]:
+    """Yield what would run code, write to other places, or open one on a private network."""
+    if ":" in job.recipe:
+        yield "recipe", job.recipe
+    if job.fleet.address not in (None, "auto"):
+        yield "fleet.address", job.fleet.address
+    if disk := getattr(job.model.offload, "disk", None):
+        yield "model.offload.disk", disk
+    if not is_opened(job.table):
+        yield "table", job.table
+    if not all(map(is_opened, job.inputs.roots)):
+        yield "inputs.roots", job.inputs.roots
+    sections: dict[str, Any] = {"model": job.model}
+    sections |= {f"loras.{name}": lora for name, lora in job.loras.items()}
+    sections |= {f"second_models.{name}": model for name, model in job.second_models.items()}
+    for name, section in sections.items():
+        if not is_opened(section.path):
+            yield f"{name}.path", section.path
+        if section.allow_pickle:
+            yield f"{name}.allow_pickle", True

@@ -1,0 +1,82 @@
+"""From an output without what is damaged in it, by an ordinary render, to all rows again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from framefleet.cluster.lock import DriverLock
+from framefleet.cluster.progress import Progress, Summary
+from framefleet.jobs.job.file import set_values
+from framefleet.jobs.job.output import open_output
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.render.claimed_job import is_job_file, job_of
+from framefleet.jobs.render.render import render_job
+from framefleet.jobs.repair.job_json import put_back
+from framefleet.jobs.repair.mend import Mended, mend
+from framefleet.jobs.show.watch import Callback, Watch
+from framefleet.jobs.verify.files import job_damage
+from framefleet.pipeline.outputs.damage import Damage
+from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.withdrawal import finish_withdrawal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repaired:
+    """What was done to an output. is_job_back: job.json was put back. summary: of the render, if any."""
+
+    store: Store
+    mended: Mended
+    is_job_back: bool = False
+    summary: Summary | None = None
+
+
+def repair(
+    job: Job | str | Path | Mapping[str, Any],
+    *,
+    dry_run: bool = False,
+    sets: Sequence[str] = (),
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Repaired:
+    """Take out of an output what is damaged, and render what is then missing.
+
+    job: an output, whose job.json says the rest; or a job file, or its content. dry_run: change nothing, and
+    tell what would be. sets: as "fleet.workers=2". Raises as `render` does.
+    """
+    return repair_job(job, Callback(on_progress), dry_run=dry_run, sets=sets)
+
+
+def repair_job(
+    job: Job | str | Path | Mapping[str, Any],
+    watch: Watch,
+    *,
+    dry_run: bool = False,
+    sets: Sequence[str] = (),
+    found: Callable[[Damage], None] = lambda damage: None,
+) -> Repaired:
+    """Do what `repair` promises, telling `watch` about it. found: is told all that is wrong."""
+    store = _store(job, sets)
+    if damage := job_damage(store):
+        found(damage)
+    if dry_run:
+        mended = mend(store, None, watch, found)
+        return Repaired(store=store, mended=mended, is_job_back=damage is not None)
+    with DriverLock(store) as lock:
+        is_job_back = put_back(store, lock)
+        resolved = job_of(job, sets)  # what it lacks is told before anything is taken out
+        finish_withdrawal(store, lock)
+        mended = mend(store, lock, watch, found)
+        lock.seal()  # parts were replaced
+    return Repaired(store=store, mended=mended, is_job_back=is_job_back, summary=render_job(resolved, watch))
+
+
+def _is_output(job: Job | str | Path | Mapping[str, Any]) -> bool:
+    return isinstance(job, str | Path) and not is_job_file(job)
+
+
+def _store(job: Job | str | Path | Mapping[str, Any], sets: Sequence[str]) -> Store:
+    if _is_output(job):
+        return Store(str(job), set_values(sets).get("storage_options"))
+    return open_output(job_of(job, sets))

@@ -1,0 +1,48 @@
+"""What `framefleet repair` does, and what it prints about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from framefleet.jobs.render.shown import ending_lines, exit_code
+from framefleet.jobs.show.console import stderr
+from framefleet.jobs.show.libraries import quiet_imports
+from framefleet.jobs.show.progress import watch_on
+from framefleet.jobs.verify.damages_shown import DamageList
+from framefleet.pipeline.outputs.set_aside import DAMAGED
+
+if TYPE_CHECKING:
+    from framefleet.jobs.repair.repair import Repaired
+
+
+def show_repair(job: str, *, dry_run: bool, as_json: bool, sets: Sequence[str]) -> int:
+    """Repair, and say what was wrong and what was done; return the exit code."""
+    quiet_imports()
+    from framefleet.jobs.repair.repair import repair_job
+
+    damages = DamageList(as_json=as_json)
+    with watch_on(stderr) as watch:
+        repaired = repair_job(job, watch, dry_run=dry_run, sets=sets, found=damages.add)
+    damages.show()
+    for line in _done(repaired, dry_run=dry_run):
+        stderr.say(line)
+    if repaired.summary is None:
+        return 1 if damages.num_damages else 0
+    for line in ending_lines(repaired.summary, repaired.store):
+        stderr.say(line)
+    return exit_code(repaired.summary)
+
+
+def _done(repaired: Repaired, *, dry_run: bool) -> Iterator[str]:
+    """Yield what was done, or would be."""
+    mended = repaired.mended
+    would = "would be " if dry_run else ""
+    if repaired.is_job_back:
+        yield f"job.json {would or 'was '}put back"
+    if mended.num_rows:
+        yield f"{mended.num_rows:,} records {would}taken out"
+    if mended.num_set_aside:
+        yield f"{mended.num_set_aside:,} damaged parts {would}moved to {DAMAGED}/"
+    if mended.num_swept:
+        yield f"{mended.num_swept:,} files that nothing names {would}deleted"

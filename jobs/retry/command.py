@@ -1,0 +1,32 @@
+"""`framefleet retry`, as it is typed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from framefleet.jobs.options import JobOrOutput, Sets, Verbose
+from framefleet.jobs.show.console import reporting
+
+_ErrorTypes = Annotated[
+    list[str] | None,
+    typer.Option("--error", metavar="TYPE", help="Only rows of this error, as OutOfMemory; repeatable."),
+]
+
+
+def retry_command(
+    job: JobOrOutput, error_types: _ErrorTypes = None, sets: Sets = None, verbose: Verbose = False
+) -> None:
+    """Render just the rows again that failed. `render` does too, with all others that have no record yet.
+
+    Exit codes are those of `render`.
+    """
+    with reporting(verbose=verbose, resumable=True):
+        from framefleet.jobs.render.claimed_job import job_of
+
+        found = job_of(job, sets or [])
+        from framefleet.jobs.retry.shown import show_retry
+
+        code = show_retry(found, error_types=frozenset(error_types or []))
+    raise typer.Exit(code)

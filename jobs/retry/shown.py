@@ -1,0 +1,27 @@
+"""What `framefleet retry` does, and what it prints about it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.render.shown import show_render
+from framefleet.jobs.retry.retry import failed_rows
+from framefleet.jobs.show.console import stderr, stdout
+from framefleet.pipeline.outputs.store import Store
+
+_MAX_MESSAGE = 200  # characters: a line or two
+
+
+def show_retry(job: Job, *, error_types: Collection[str]) -> int:
+    """Print what failed and render it again; return the exit code."""
+    store = Store(job.output, job.storage_options)
+    failed = failed_rows(store, error_types)
+    for kind, count in failed.num_by_type.most_common():
+        said = failed.examples[kind].partition("\n")[0][:_MAX_MESSAGE]
+        stdout.say(f"{count:,} rows failed by {kind}, as: {said}")
+    if not failed.row_ids:
+        kinds = f" by {', '.join(sorted(error_types))}" if error_types else ""
+        stderr.say(f"nothing to retry: no row of {store.url_of('')} failed{kinds}")
+        return 0
+    return show_render(job, only=failed.row_ids)

@@ -1,0 +1,45 @@
+"""From an output to all that is not as it was committed: job.json, parts, clips, and what nothing names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+from framefleet.jobs.render.claim import differences_of
+from framefleet.jobs.render.claimed import RENDER, claim_in_parts, read_claim
+from framefleet.jobs.show.standing import Checked
+from framefleet.jobs.show.watch import Watch
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.clip_index import ClipIndex
+from framefleet.pipeline.outputs.damage import Damage, beside_parts, damaged_records, strays
+from framefleet.pipeline.outputs.store import Store
+
+
+def damages_of(store: Store, watch: Watch) -> Iterator[Damage]:
+    """Read every file of an output; yield what is wrong, as it is found."""
+    if damage := job_damage(store):
+        yield damage
+    with closing(ClipIndex()) as index:
+        yield from damaged_records(store, index, lambda count: watch.show(Checked(num_rows=count)))
+        yield from beside_parts(store)
+        yield from strays(store, index)
+
+
+def job_damage(store: Store) -> Damage | None:
+    """Return what is wrong with job.json: it is lost, damaged, or of another job than the parts say."""
+    try:
+        claim = read_claim(store)
+    except FileNotFoundError:
+        return Damage(kind="job", path=RENDER, reason="it is not there")
+    except JobError as error:
+        return Damage(kind="job", path=RENDER, reason=error.problem)
+    try:
+        told = claim_in_parts(store)
+    except JobError:  # of a part, whose damage is told as such
+        return None
+    differences = differences_of(told.model_dump(), claim.model_dump()) if told else []
+    if not differences:
+        return None
+    return Damage(
+        kind="job", path=RENDER, reason=f"of another job than the records; {differences[0].strip()}"
+    )

@@ -1,0 +1,147 @@
+"""From rows of an output to the same rows rendered again, here or by a fleet, and how they compare."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import pyarrow as pa
+
+from framefleet.jobs.render.claimed import claim_of
+from framefleet.jobs.replay.recorded_row import Given, recorded_of
+from framefleet.jobs.replay.replay import Replayer, environment_differences
+from framefleet.jobs.show.watch import Watch
+from framefleet.jobs.verify.by_fleet import rendered_by_fleet
+from framefleet.jobs.verify.choice import RowChoice
+from framefleet.jobs.verify.compare import Compared, compare
+from framefleet.jobs.verify.sample import sample_rows
+from framefleet.pipeline.errors import FramefleetError, JobError
+from framefleet.pipeline.outputs.damage import Damage, look_at
+from framefleet.pipeline.outputs.part_names import new_run
+from framefleet.pipeline.outputs.parts import find_record, read_records, record_in, rows_of
+from framefleet.pipeline.outputs.recorded_files import recorded_clip
+from framefleet.pipeline.outputs.records import (
+    FAILURE_FIELDS,
+    FAILURES,
+    RECORDS,
+    Record,
+    fields_named,
+    record_of,
+    values_of,
+)
+from framefleet.pipeline.outputs.store import Store
+
+_MAX_BYTES = 1 << 30  # of a clip that is decoded
+_NOT_FOUND = JobError("the table has no such row any more", "leave it out; or put the table back as it was")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedRow:
+    """One row, rendered again.
+
+    damages: of its stored files. differences: (name, then, now), of what its environment has become. error:
+    why it was not rendered.
+    """
+
+    record: Record
+    compared: Compared
+    damages: tuple[Damage, ...]
+    differences: tuple[tuple[str, str, str], ...] = ()
+    error: FramefleetError | None = None
+
+    @property
+    def is_well(self) -> bool:
+        """Whether it has the same bits, and the stored files are those of its record."""
+        return self.compared.verdict == "bit-exact" and not self.damages
+
+
+def verified_rows(
+    output: str, choice: RowChoice, given: Given, sets: Sequence[str], watch: Watch
+) -> Iterator[VerifiedRow]:
+    """Render rows again and compare them, each as it is done.
+
+    given: what the output is not trusted with. sets: as of `load_job`, for a fleet. Raises JobError where the
+    output has no such rows.
+    """
+    store = Store(output, given.storage_options)
+    records = _chosen(store, choice)
+    if not records:
+        raise JobError(f"{store.url_of(RECORDS)} has no records", "give the output of a render job")
+    if choice.by_fleet:
+        yield from _by_fleet(output, store, records, sets, watch)
+    else:
+        yield from _here(store, records, given)
+
+
+def _chosen(store: Store, choice: RowChoice) -> list[Record]:
+    if choice.row_ids:
+        return [find_record(store, row_id) for row_id in choice.row_ids]
+    chosen = sample_rows(store, choice.sample, seed=choice.seed)
+    found = [record_in(store, one.part, one.row_id) for one in chosen]
+    return [record for record in found if record]
+
+
+def _here(store: Store, records: Sequence[Record], given: Given) -> Iterator[VerifiedRow]:
+    """Render rows again in this process, one after the other; yield each as it is done."""
+    claim, replayer = claim_of(store), Replayer(given)
+    for record in records:
+        try:
+            replayed = replayer.replay(recorded_of(store, claim, record, given))
+        except FramefleetError as error:  # of this row, or of its model: the next may be of another
+            yield _not_rendered(store, record, error)
+            continue
+        stored, media = partial(_stored, store, record, replayed.damages), replayed.media
+        yield VerifiedRow(
+            record=record,
+            compared=compare(record, replayed.record, stored=stored, again=partial(bytes, media)),
+            damages=replayed.damages,
+            differences=replayed.differences,
+        )
+
+
+def _by_fleet(
+    output: str, store: Store, records: Sequence[Record], sets: Sequence[str], watch: Watch
+) -> Iterator[VerifiedRow]:
+    """Render rows again as their job did; yield them when all are done."""
+    row_ids = [record.row_id for record in records]
+    with rendered_by_fleet(output, row_ids, sets, watch, run=new_run(0)) as scratch:
+        where = scratch.url_of(RECORDS)
+        again = {row["row_id"]: record_of(row, where) for row in rows_of(read_records(scratch), where)}
+        errors = _errors(scratch)
+        for then in records:
+            if then.row_id not in again:
+                yield _not_rendered(store, then, errors.get(then.row_id, _NOT_FOUND))
+                continue
+            now, (_, damages) = again[then.row_id], look_at(store, values_of(then))
+            stored = partial(_stored, store, then, damages)
+            read_now = partial(scratch.read, recorded_clip(values_of(now)).path)
+            yield VerifiedRow(
+                record=then,
+                compared=compare(then, now, stored=stored, again=read_now),
+                damages=tuple(damages),
+                differences=environment_differences(then, now),
+            )
+
+
+def _not_rendered(store: Store, record: Record, error: FramefleetError) -> VerifiedRow:
+    _, damages = look_at(store, values_of(record))
+    compared = Compared(verdict="not rendered")
+    return VerifiedRow(record=record, compared=compared, damages=tuple(damages), error=error)
+
+
+def _stored(store: Store, record: Record, damages: Sequence[Damage]) -> bytes | None:
+    """Return the clip of a record; None where it is not as recorded, or larger than what is decoded."""
+    if damages or record.bytes > _MAX_BYTES:
+        return None
+    return store.read(recorded_clip(values_of(record)).path, record.bytes)
+
+
+def _errors(scratch: Store) -> dict[str, FramefleetError]:
+    """Return why rows failed, by row_id."""
+    fields = fields_named(FAILURE_FIELDS, "row_id", "error_type", "message")
+    failed = read_records(scratch, FAILURES, fields, maybe=pa.schema([]))
+    return {
+        row["row_id"]: JobError(f"row {row['row_id']} failed: {row['error_type']}: {row['message']}")
+        for row in rows_of(failed, scratch.url_of(FAILURES))
+    }

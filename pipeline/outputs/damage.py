@@ -1,0 +1,127 @@
+"""From an output to what of its records and clips is not as it was committed, found by reading every byte.
+
+Changes nothing; memory stays flat. Records may be anybody's: no path outside of clips/ and extras/ is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any, Literal
+
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.clip_index import ClipIndex, IndexedRecord
+from framefleet.pipeline.outputs.part_names import part_of
+from framefleet.pipeline.outputs.parts import rows_in_part
+from framefleet.pipeline.outputs.pending import intents_in
+from framefleet.pipeline.outputs.recorded_files import (
+    FileState,
+    file_state,
+    recorded_clip,
+    recorded_extras,
+    row_named_by,
+)
+from framefleet.pipeline.outputs.records import FIRST_FIELDS, LATER_FIELDS, RECORDS, fields_named
+from framefleet.pipeline.outputs.seals import gone_parts, live_parts
+from framefleet.pipeline.outputs.store import Store
+
+_FOLDERS = [*(f"clips/{number:02x}" for number in range(256)), "extras"]
+_NUM_READERS = 16  # a store answers in tens of milliseconds, and hashing gives way to other threads
+_AHEAD = 64  # listings that may wait to be taken
+_FIELDS = fields_named(FIRST_FIELDS, "row_id", "uri", "bytes", "media_sha256")
+_MAYBE = fields_named(LATER_FIELDS, "path", "extra_outputs_sha256", "extra_outputs_path")
+
+DamageKind = Literal[
+    "missing", "size", "bytes", "doubled", "part", "job", "late", "stray", "uncommitted", "foreign"
+]
+_LEFTOVERS = ("late", "stray", "uncommitted", "foreign")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Damage:
+    """One thing that is not as it was committed.
+
+    missing, size, bytes: a file that the record of `row_id` names is gone, has another size, other bytes.
+    doubled: the part at `path` names a row that a later record names too. part: it is not as it was written.
+    job: job.json is not. late: a part that came when its driver had lost the output. stray: no record names
+    the file; uncommitted: none yet, as its driver died. foreign: framefleet wrote no such file.
+    """
+
+    kind: DamageKind
+    path: str
+    row_id: str | None = None
+    reason: str = ""
+
+    @property
+    def is_leftover(self) -> bool:
+        """Whether no record is wrong for it, so that readers never meet it."""
+        return self.kind in _LEFTOVERS
+
+
+def damaged_records(store: Store, index: ClipIndex, checked: Callable[[int], None]) -> Iterator[Damage]:
+    """Read every part and every file that its records name; yield what is wrong, and fill `index`.
+
+    checked: is told how many records were looked at, now and then.
+    """
+    num_checked = 0
+    with ThreadPoolExecutor(_NUM_READERS) as readers:
+        for part in live_parts(store):
+            try:
+                for rows in rows_in_part(store, part.path, _FIELDS, _MAYBE):
+                    looked = list(readers.map(partial(look_at, store), rows))
+                    index.add(part.path, (record for record, _ in looked))
+                    yield from (damage for _, damages in looked for damage in damages)
+                    num_checked += len(rows)
+                    checked(num_checked)
+            except JobError as error:
+                index.forget(part.path)
+                yield Damage(kind="part", path=part.path, reason=error.problem)
+    for path, row_id in index.doubled():
+        yield Damage(kind="doubled", path=path, row_id=row_id)
+
+
+def look_at(store: Store, record: Mapping[str, Any]) -> tuple[IndexedRecord, list[Damage]]:
+    """Read the files of one record. Raises JobError where it names what no record of ours does."""
+    clip, extras = recorded_clip(record), recorded_extras(record)
+    states: dict[str, FileState] = {file.path: file_state(store, file) for file in (clip, extras) if file}
+    damages = [
+        Damage(kind=state, path=path, row_id=record["row_id"])
+        for path, state in states.items()
+        if state != "sound"
+    ]
+    beside = extras.path if extras else None
+    indexed = IndexedRecord(row_id=record["row_id"], clip=clip.path, extras=beside, is_sound=not damages)
+    return indexed, damages
+
+
+def beside_parts(store: Store) -> Iterator[Damage]:
+    """Yield what lies in records/ and is not read, and parts that are gone."""
+    live = {part.path for part in live_parts(store)}
+    for path in store.list(RECORDS):
+        if path not in live:
+            yield Damage(kind="late" if part_of(path) else "foreign", path=path)
+    for path in gone_parts(store):
+        yield Damage(kind="part", path=path, reason="it was there when the last driver began, and is gone")
+
+
+def strays(store: Store, index: ClipIndex) -> Iterator[Damage]:
+    """Yield the files in clips/ and extras/ that no record of `index` names."""
+    uncommitted = {intent.row_id for intent in intents_in(store)}
+    for path in _listed(store):
+        row_id = row_named_by(path)
+        if row_id is None:
+            yield Damage(kind="foreign", path=path)
+        elif not index.names(path, row_id):
+            yield Damage(kind="uncommitted" if row_id in uncommitted else "stray", path=path, row_id=row_id)
+
+
+def _listed(store: Store) -> Iterator[str]:
+    """Yield the files of all folders of clips, some listed at once, and those beside them."""
+    folders = iter(_FOLDERS)
+    with ThreadPoolExecutor(_NUM_READERS) as readers:
+        while some := list(islice(folders, _AHEAD)):
+            for paths in readers.map(store.list, some):
+                yield from paths

@@ -1,0 +1,23 @@
+"""Damaged files of an output: kept where no reader takes them for what they were."""
+
+from __future__ import annotations
+
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.seals import Hold
+from framefleet.pipeline.outputs.store import Store
+
+DAMAGED = "damaged"  # the folder that they are kept in
+_MAX_BYTES = 1 << 30  # as of a part
+
+
+def set_aside(store: Store, path: str, hold: Hold) -> None:
+    """Move a file into damaged/. Only for who holds the output."""
+    content = store.read(path, _MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise JobError(
+            f"{store.url_of(path)} has more than {_MAX_BYTES:,} bytes, and is not framefleet's",
+            "move it out of the output",
+        )
+    hold.check()
+    store.write(f"{DAMAGED}/{path}", content)
+    store.delete(path)

@@ -1,0 +1,60 @@
+"""A damaged output is repaired by one command and verified by a fleet; rows that failed are tried again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.commands import command
+from tests.jobs import digests_by_tag, job_values, prompt_rows, records_of, write_job, write_table
+
+
+def at(address: str) -> tuple[str, ...]:
+    """An address is not taken on the word of job.json."""
+    return ("--set", f"fleet.address={address}")
+
+
+def test_a_damaged_output_is_repaired_and_has_the_same_frames(tmp_path: Path, ray_cluster: str) -> None:
+    out = tmp_path / "out"
+    values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(6)), out, address=ray_cluster)
+    assert command("render", write_job(tmp_path / "job.yaml", values)).exit_code == 0
+    before = digests_by_tag(out)
+    some = sorted(out.glob("clips/*/*.mp4"))
+    some[0].unlink()
+    some[1].write_bytes(some[1].read_bytes()[:100])
+    (out / "job.json").unlink()
+    assert command("verify", out, "--files").exit_code == 1
+    dry = command("repair", out, "--dry-run")
+    assert dry.exit_code == 1 and "job.json would be put back" in dry.stderr
+    refused = command("repair", out)
+    assert refused.exit_code == 2 and "fleet.address" in refused.stderr
+    repaired = command("repair", out, *at(ray_cluster))
+    assert repaired.exit_code == 0, repaired.output
+    assert "2 records taken out" in repaired.stderr and "2 rows rendered" in repaired.stderr
+    assert digests_by_tag(out) == before
+    assert command("verify", out, "--files").exit_code == 0
+    verified = command("verify", out, "--fleet", "--sample", "2", *at(ray_cluster))
+    assert verified.exit_code == 0 and verified.stdout.count("bit-exact") == 2, verified.output
+    assert not (out / ".verify").exists() or not list((out / ".verify").iterdir())
+
+
+def test_rows_that_failed_are_tried_again_and_no_others(tmp_path: Path, ray_cluster: str) -> None:
+    out, broken = tmp_path / "out", tmp_path / "broken"
+    rows = [row | {"broken": ""} for row in prompt_rows(4)]
+    rows[0]["broken"] = str(broken)
+    table = write_table(tmp_path / "t.parquet", rows[:3])
+    values = job_values(
+        table, out, address=ray_cluster, retries={"attempts": 1}, recipe="tests.faults:raises_while"
+    )
+    broken.touch()
+    assert command("render", write_job(tmp_path / "job.yaml", values)).exit_code == 1
+    write_table(table, rows)  # one more, which is not to be rendered yet
+    broken.unlink()
+    said = (*at(ray_cluster), "--set", "recipe=tests.faults:raises_while")
+    assert "nothing to retry" in command("retry", out, "--error", "KeyError", *said).stderr
+    retried = command("retry", out, *said)
+    assert retried.exit_code == 0, retried.output
+    assert "1 rows failed by ValueError, as: broken" in retried.stdout
+    assert "1 rows rendered" in retried.stderr
+    assert sorted(row["tag"] for row in records_of(out)) == ["row 0", "row 1", "row 2"]
+    assert records_of(out, "failures") == []
+    assert "nothing to retry" in command("retry", out, *said).stderr

@@ -1,0 +1,61 @@
+"""Which process runs which files where tests run side by side, as `pytest -n 5 --dist loadfile` does.
+
+Tests in tests/cluster wait more than they compute, and leave threads of Ray and of servers in their process,
+with which it had better not fork as others do. So they have three processes of five to themselves.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
+LANES = (True, False, True, False, True)  # of the processes in turn: whether they run what waits
+# What takes longest, in that order: begun late, one process would be busy with it while others have nothing.
+LONGEST = (
+    *("benchmarks", "training", "kills", "weights", "interrupts"),
+    *("conformance", "crafter", "recipes", "options", "schedulers", "demo", "loras", "fuzz", "families"),
+)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Return what hands out files, where they are to be handed out whole."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Lanes(LoadFileScheduling):  # type: ignore[misc]
+        def _assign_work_unit(self, node: WorkerController) -> None:
+            files = [file for file in self.workqueue if self._runs(node, file)]
+            if not files:
+                node.shutdown()  # once it has run what it has
+                return
+            self.workqueue.move_to_end(min(files, key=_place), last=False)
+            super()._assign_work_unit(node)
+
+        def _runs(self, node: WorkerController, file: str) -> bool:
+            """Whether the file is of the node's lane, or of one that no other node is in."""
+            if len({_waits(name) for name in self.collection or ()}) == 1 or _lane(node) == _waits(file):
+                return True
+            others = (other for other in self.nodes if other is not node and not other.shutting_down)
+            return _waits(file) not in map(_lane, others)
+
+    return Lanes(config, log)
+
+
+def _lane(node: WorkerController) -> bool:
+    return LANES[int(node.gateway.id.removeprefix("gw")) % len(LANES)]
+
+
+def _waits(name: str) -> bool:
+    return "/cluster/" in name
+
+
+def _place(file: str) -> tuple[int, bool]:
+    """Return where a file comes: those of unit tests, which are short, at the end."""
+    stem = file.rpartition("/test_")[2].removesuffix(".py")
+    return LONGEST.index(stem) if stem in LONGEST else len(LONGEST), "/models/" not in file

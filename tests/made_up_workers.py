@@ -1,0 +1,133 @@
+"""Two workers in place of a fleet, for tests of what a driver makes of their reports: no Ray, no model.
+
+Table, index, lock, driver, parts, and clips in a folder are real. Clips are wrong if their rows had company.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+from framefleet.cluster.driver import Driver
+from framefleet.cluster.events import Event, Ready, Reported
+from framefleet.cluster.fleet import Fleet
+from framefleet.cluster.lock import DriverLock
+from framefleet.cluster.messages import Assignment, Hello, StoredRow, WorkerReport
+from framefleet.cluster.progress import Summary
+from framefleet.jobs.render.render import work_of
+from framefleet.jobs.render.resolve import ResolvedJob
+from framefleet.jobs.render.survey import mark_done, survey_rows
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.outputs.encode_clip import EncodedClip, store_clip
+from framefleet.pipeline.outputs.part_names import new_run
+from framefleet.pipeline.outputs.pending import announce, intents_in, sweep
+from framefleet.pipeline.outputs.seals import sweep_late
+from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.withdrawal import finish_withdrawal
+from framefleet.pipeline.render.audit.audited import Audited, Verdict, kind_of
+from framefleet.pipeline.rows.tables.index import RowIndex
+from tests.rows import RECORD
+
+RIGHT, WRONG = "a" * 64, "b" * 64
+
+
+@dataclass
+class Workers:
+    """Two of them, in place of a fleet. verdicts: of the audit that comes after so many rows."""
+
+    store: Store
+    hello: Hello
+    seed: int
+    verdicts: dict[int, Verdict]
+    num_workers: int = 2
+    unused: tuple[str, ...] = ()
+    hands: dict[str, list[Assignment]] = field(default_factory=dict)
+    knows: set[str] = field(default_factory=set)  # workers that render such rows by plain calls
+    num_rendered: int = 0
+
+    def grow(self, num_rows: int) -> None:
+        """They are there."""
+
+    def rendered(self, worker: str) -> None:
+        """They have no faults."""
+
+    def __post_init__(self) -> None:
+        self._random = random.Random(self.seed)
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing was started."""
+
+    def exchange(self, worker: str, assignments: Sequence[Assignment]) -> None:
+        self.hands[worker] = [*self.hands.get(worker, []), *assignments]
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        if not self.hands:
+            return [Ready("worker-0", self.hello), Ready("worker-1", self.hello)]
+        worker = self._random.choice(list(self.hands))
+        return [Reported(worker, WorkerReport(**self._report(worker)))]
+
+    def _report(self, worker: str) -> dict[str, Any]:
+        rows, told = self.hands.pop(worker), {}
+        self._random.shuffle(rows)
+        some = self._random.randint(0, len(rows))
+        ended = [self._render(worker, row) for row in rows[:some]]
+        due = [count for count in self.verdicts if count <= self.num_rendered]
+        if due and rows:
+            verdict = self.verdicts.pop(due[0])
+            row = rows[0]
+            told["audited"] = (
+                Audited(kind=kind_of(row.request), row_id=row.row_id, verdict=verdict, seconds=1.0),
+            )
+            if verdict == "differs":
+                self.knows.add(worker)
+        self.hands[worker] = rows[some:]
+        return {"rendered": tuple(ended), **told}
+
+    def _clip(self, row: Assignment, *, had_company: bool) -> bytes:
+        """Return the clip of a row; its frames' digest, too."""
+        return (WRONG if had_company else RIGHT).encode()
+
+    def _render(self, worker: str, row: Assignment) -> StoredRow:
+        if row.is_apart:
+            self.knows.add(worker)
+        had_company = worker not in self.knows
+        content = self._clip(row, had_company=had_company)
+        record = replace(
+            RECORD,
+            row_id=row.row_id,
+            frames_sha256=content[:64].decode(),
+            media_sha256=hashlib.sha256(content).hexdigest(),
+            bytes=len(content),
+            model_digest=self.hello.model_digest,
+        )
+        announce(self.store, record, had_company=had_company)
+        stored = store_clip(self.store, EncodedClip(suffix=".mp4", content=content, record=record))
+        self.num_rendered += 1
+        return StoredRow(record=stored, had_company=had_company)
+
+
+def hello_of(resolved: ResolvedJob) -> Hello:
+    digest = resolved.identity.model_digest
+    return Hello(version="", fingerprint="", model_digest=digest, environment={}, node="", pid=0)
+
+
+def render_by(workers: Workers, resolved: ResolvedJob) -> Summary:
+    """Do what `render` does while it holds the lock."""
+    store = resolved.store
+    with closing(RowIndex()) as index, DriverLock(store, beat_s=0.05, expiry_s=0.2) as lock:
+        survey_rows(resolved, index, Callback())
+        sweep_late(store, lock)
+        finish_withdrawal(store, lock)
+        mark_done(resolved, index, Callback())
+        work = work_of(resolved, index, lock, run=new_run(lock.epoch))
+        summary = Driver(work, on_progress=lambda _: None).run(cast(Fleet, workers))
+        sweep_late(store, lock)
+        sweep(store, intents_in(store), lock)
+        return summary

@@ -1,0 +1,14 @@
+"""Renderers for tests that compare rows with plain calls themselves: an audit would put wrong rows right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from framefleet import Audit, Batching, Model, Renderer
+
+GROWING = Batching(min_gain=0)  # forwards of every size are in use
+
+
+def unaudited(model: Model, batching: Batching = GROWING, **more: Any) -> Renderer:
+    """Return a renderer that renders no row again. more: of `Renderer`."""
+    return Renderer(model, batching, audit=Audit(every=0), **more)

@@ -1,0 +1,81 @@
+"""An output goes on without its job file: what job.json says is taken, but for what opens doors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from framefleet.jobs.job.file import load_job
+from framefleet.jobs.render.claimed_job import claimed_job, job_of
+from framefleet.pipeline.errors import JobError
+from tests.committed import committed
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    options = {"retries": {"attempts": 7}, "media": {"format": "mkv"}, "inputs": {"roots": ["/pictures"]}}
+    return committed(tmp_path_factory.mktemp("claimed"), 2, **options)
+
+
+@pytest.fixture
+def out(job: Path) -> str:
+    return str(job.parent / "out")
+
+
+def claiming(out: str, folder: Path, section: str, **changed: Any) -> str:
+    """Return an output whose job.json says something else."""
+    said = json.loads(Path(out, "job.json").read_text())
+    place = said["job"] if not section else said["job"][section]
+    place.update(changed)
+    (folder / "job.json").write_text(json.dumps(said))
+    return str(folder)
+
+
+def test_the_job_of_an_output_is_the_one_that_made_it(job: Path, out: str) -> None:
+    asked = load_job(job)
+    assert claimed_job(out) == asked == job_of(out) == job_of(job)
+
+
+def test_values_are_replaced_as_in_a_job_file(out: str) -> None:
+    found = claimed_job(out, ["fleet.workers=5", "storage_options.key=k"])
+    assert (found.fleet.workers, found.storage_options) == (5, {"key": "k"})
+
+
+LORA = {"style": {"path": "ftp://x/a", "sha256": "0" * 64}}
+
+
+@pytest.mark.parametrize(
+    ("section", "changed", "key"),
+    [
+        ("", {"recipe": "os:system"}, "recipe"),
+        ("", {"table": "http://127.0.0.1/t.csv"}, "table"),
+        ("", {"loras": LORA}, "loras.style.path"),
+        ("fleet", {"address": "10.0.0.1:6379"}, "fleet.address"),
+        ("inputs", {"roots": ["http://127.0.0.1/"]}, "inputs.roots"),
+        ("model", {"allow_pickle": True}, "model.allow_pickle"),
+        ("model", {"path": "simplecache::http://127.0.0.1/m"}, "model.path"),
+        ("model", {"offload": {"type": "group", "disk": "/etc"}}, "model.offload.disk"),
+    ],
+)
+def test_what_opens_doors_has_to_be_said(
+    out: str, tmp_path: Path, section: str, changed: dict[str, Any], key: str
+) -> None:
+    with pytest.raises(JobError, match="not taken on its word") as refused:
+        claimed_job(claiming(out, tmp_path, section, **changed))
+    assert f"--set {key}=" in refused.value.fix
+
+
+def test_what_is_said_is_taken(out: str, tmp_path: Path) -> None:
+    place = claiming(out, tmp_path, "fleet", address="10.0.0.1:6379")
+    assert claimed_job(place, ["fleet.address=10.0.0.1:6379"]).fleet.address == "10.0.0.1:6379"
+    assert claimed_job(place, ["fleet.address=auto"]).fleet.address == "auto"
+
+
+def test_no_output_is_told(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"it has no job\.json"):
+        job_of(tmp_path)
+    with pytest.raises(JobError, match="cannot be read"):
+        job_of(tmp_path / "job.yaml")

@@ -1,0 +1,269 @@
+"""Damage of an output is seen by `verify --files`, told by `render`, and taken out by `repair`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from framefleet.cluster.lock import DriverLock
+from framefleet.jobs.repair.job_json import put_back
+from framefleet.jobs.repair.mend import Mended, mend
+from framefleet.jobs.show.watch import Callback
+from framefleet.jobs.verify.files import damages_of
+from framefleet.pipeline.errors import StoreError
+from framefleet.pipeline.outputs import glance
+from framefleet.pipeline.outputs.parts import committed_row_ids
+from framefleet.pipeline.outputs.seals import Hold
+from framefleet.pipeline.outputs.store import Store
+from tests.commands import command
+from tests.committed import committed
+
+NUM_ROWS = 6
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return committed(tmp_path_factory.mktemp("committed"), NUM_ROWS)
+
+
+@pytest.fixture
+def job(original: Path, tmp_path: Path) -> Path:
+    """Return a job file whose output is whole, and this test's own."""
+    shutil.copytree(original.parent / "out", tmp_path / "out")
+    text = original.read_text().replace(str(original.parent / "out"), str(tmp_path / "out"))
+    (tmp_path / "job.yaml").write_text(text)
+    return tmp_path / "job.yaml"
+
+
+@pytest.fixture
+def out(job: Path) -> Path:
+    return job.parent / "out"
+
+
+def a_clip(out: Path) -> Path:
+    return min(out.glob("clips/*/*.mp4"))
+
+
+def a_part(out: Path) -> Path:
+    return min(out.glob("records/*.parquet"))
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def halve(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def a_copy(out: Path) -> Path:
+    return shutil.copy(a_part(out), out / "records" / ".DS_Store")
+
+
+def copied(part: Path) -> None:
+    shutil.copy(part, part.with_name("part-copy.parquet"))
+
+
+GONE, TOLD = "1 clips of rows with a record are gone", "parts of its records tell"
+# What is done; what `verify --files` finds; how `render` ends and what it says; records after `repair`.
+DAMAGES: dict[str, tuple[Callable[[Path], Any], set[str], int, str, int]] = {
+    "a deleted clip": (lambda out: a_clip(out).unlink(), {"missing"}, 1, GONE, 5),
+    "a halved clip": (lambda out: halve(a_clip(out)), {"size"}, 1, GONE, 5),
+    "a clip with a flipped byte": (lambda out: flip(a_clip(out)), {"bytes"}, 0, "nothing to do", 5),
+    "a part with a flipped byte": (lambda out: flip(a_part(out)), {"part", "stray"}, 2, "is damaged", 4),
+    "a copied part": (lambda out: copied(a_part(out)), {"doubled"}, 0, "more than one record", 6),
+    "a lost job.json": (lambda out: (out / "job.json").unlink(), {"job"}, 0, TOLD, 6),
+    "half a job.json": (lambda out: halve(out / "job.json"), {"job"}, 0, TOLD, 6),
+    "another's file": (
+        lambda out: (out / "records/.DS_Store").write_bytes(b"\0"),
+        {"foreign"},
+        0,
+        "nothing",
+        6,
+    ),
+}
+
+
+def kinds(out: Path) -> set[str]:
+    return {damage.kind for damage in damages_of(Store(str(out)), Callback())}
+
+
+def row_ids(out: Path) -> list[str]:
+    return [row_id for part in committed_row_ids(Store(str(out))) for row_id in part]
+
+
+@dataclass
+class Held:
+    """An output that nobody else wants."""
+
+    epoch: int
+
+    def check(self) -> None:
+        """It is ours."""
+
+
+def mended(out: Path) -> Mended:
+    with DriverLock(Store(str(out))) as lock:
+        found = mended_by(out, lock)
+        lock.seal()
+    return found
+
+
+def mended_by(out: Path, hold: Hold) -> Mended:
+    store = Store(str(out))
+    put_back(store, hold)
+    return mend(store, hold, Callback())
+
+
+def test_a_whole_output_is_said_to_be(job: Path, out: Path) -> None:
+    verified = command("verify", out, "--files")
+    assert (verified.exit_code, verified.stdout) == (0, "")
+    assert "all is well" in verified.stderr
+    rendered = command("render", job)
+    assert rendered.exit_code == 0 and "nothing to do" in rendered.stderr
+    assert mended(out).num_found == {}
+
+
+@pytest.mark.parametrize(("damage", "found", "code", "said", "left"), DAMAGES.values(), ids=DAMAGES)
+def test_damage_is_found_told_and_taken_out(
+    job: Path,
+    damage: Callable[[Path], Any],
+    found: set[str],
+    code: int,
+    said: str,
+    left: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    out, is_harmless = job.parent / "out", found == {"foreign"}
+    damage(out)
+    verified = command("verify", out, "--files", "--json")
+    lines = [json.loads(line) for line in verified.stdout.splitlines()]
+    assert verified.exit_code == (0 if is_harmless else 1)
+    assert {line["kind"] for line in lines[:-1]} == found == set(lines[-1]["found"])
+    assert command("repair", out, "--dry-run").exit_code == verified.exit_code
+    assert kinds(out) == found
+    rendered = command("render", job) if found != {"job"} else command("plan", job)  # it mends job.json
+    assert rendered.exit_code == code, rendered.output
+    assert said in " ".join(rendered.output.split()) + caplog.text
+    mended(out)
+    assert kinds(out) <= {"stray", "foreign"}
+    assert len(set(row_ids(out))) == len(row_ids(out)) == left
+
+
+def test_clips_of_a_damaged_part_wait_for_the_render_that_takes_them(out: Path) -> None:
+    flip(a_part(out))
+    found = mended(out)
+    assert (found.num_set_aside, found.num_swept, found.num_rows) == (1, 0, 0)
+    assert len(list(out.glob("clips/*/*.mp4"))) == NUM_ROWS
+    assert len(list(out.glob("damaged/records/*.parquet"))) == 1
+    assert mended(out).num_swept == 2  # as no render came
+
+
+def test_strays_are_swept_and_foreign_files_stay(out: Path) -> None:
+    stray = a_clip(out).with_name(a_clip(out).name.replace(".mp4", "-0123abcd.mp4"))
+    for file in (stray, a_clip(out).with_name("notes.txt")):
+        file.write_bytes(b"")
+    assert kinds(out) == {"stray", "foreign"}
+    assert mended(out).num_swept == 1
+    assert kinds(out) == {"foreign"}
+
+
+def test_of_doubles_the_one_whose_clip_is_whole_stays(out: Path) -> None:
+    part = a_part(out)
+    table = pq.read_table(part)
+    digests = pa.array(["0" * 64] * len(table))
+    spoiled = table.set_column(table.column_names.index("media_sha256"), "media_sha256", digests)
+    pq.write_table(spoiled, part.with_name("part-999999-20990101T000000-00000000-000001.parquet"))
+    assert kinds(out) == {"bytes", "doubled"}
+    assert mended(out).num_rows == 2
+    assert kinds(out) == set()
+    assert len(row_ids(out)) == NUM_ROWS
+
+
+@pytest.mark.parametrize("column", ["path", "extra_outputs_path"])
+@pytest.mark.parametrize("place", ["/etc/passwd", "../../x.mp4", "clips/00/x.mp4", "job.json"])
+def test_a_record_opens_nothing_but_its_own_files(out: Path, column: str, place: str) -> None:
+    part = a_part(out)
+    table = pq.read_table(part)
+    for name, value in {"extra_outputs_sha256": "0" * 64, column: place}.items():
+        values = pa.array([value] * len(table))
+        table = table.set_column(table.column_names.index(name), name, values)
+    part.unlink()
+    pq.write_table(table, out / "records" / "part-x.parquet")
+    found = [one for one in damages_of(Store(str(out)), Callback()) if one.kind == "part"]
+    assert [one.path for one in found if "gone" not in one.reason] == ["records/part-x.parquet"]
+
+
+def test_a_repair_that_is_killed_anywhere_is_done_by_the_next(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes = ("create", "write", "delete", "delete_many")
+    plain = {name: getattr(Store, name) for name in writes}
+    left = 0
+
+    def dying(name: str) -> Callable[..., Any]:
+        def call(self: Store, *args: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise StoreError("killed", "")
+            return plain[name](self, *args)
+
+        return call
+
+    for steps in range(0, 24, 3):
+        out = tmp_path / str(steps)
+        shutil.copytree(original.parent / "out", out)
+        a_clip(out).unlink()
+        halve(max(out.glob("clips/*/*.mp4")))
+        copied(a_part(out))
+        halve(out / "job.json")
+        left = steps
+        for name in writes:
+            monkeypatch.setattr(Store, name, dying(name))
+        with contextlib.suppress(StoreError):
+            mended_by(out, Held(epoch=2))
+        for name in writes:
+            monkeypatch.setattr(Store, name, plain[name])
+        mended_by(out, Held(epoch=3))
+        assert kinds(out) == set()
+        assert len(row_ids(out)) == NUM_ROWS - 2
+
+
+def test_job_json_of_an_output_whose_parts_do_not_hold_it_stays_lost(out: Path) -> None:
+    (out / "job.json").unlink()
+    for part in out.glob("records/*.parquet"):
+        table = pq.read_table(part)
+        part.unlink()
+        pq.write_table(table.replace_schema_metadata(), out / "records" / f"part-{part.name[-20:]}")
+    ended = command("repair", out)
+    assert ended.exit_code == 2 and "no part of records/ holds it" in ended.stderr
+
+
+def test_of_a_huge_output_some_folders_are_looked_at(
+    job: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(glance, "_MAX_CLIPS", 2)
+    shutil.rmtree(out / "clips")
+    rendered = command("render", job)
+    assert rendered.exit_code in (0, 1)
+    if rendered.exit_code:
+        assert "that were looked for" in rendered.stderr
+
+
+def test_an_output_of_damaged_parts_alone_is_told(out: Path) -> None:
+    for part in out.glob("records/*.parquet"):
+        flip(part)
+    assert kinds(out) == {"part", "stray"}
+    assert mended(out).num_set_aside == 3

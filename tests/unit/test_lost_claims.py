@@ -1,0 +1,64 @@
+"""job.json is lost or damaged: the parts of records say what the output was made with, and guard it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.render.claim import check_claim, claim
+from framefleet.jobs.render.claimed import RENDER, read_claim
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.parts import PartWriter
+from framefleet.pipeline.outputs.records import RECORD_FIELDS, values_of
+from framefleet.pipeline.outputs.store import Store
+from tests.jobs import job_values, prompt_rows, write_table
+from tests.made_up_workers import Workers, hello_of, render_by
+from tests.rows import record
+
+LOSSES: dict[str, Callable[[Store], None]] = {
+    "deleted": lambda store: store.delete(RENDER),
+    "cut short": lambda store: store.write(RENDER, store.read(RENDER, 100)),
+    "empty": lambda store: store.write(RENDER, b""),
+}
+
+
+@pytest.fixture
+def resolved(tmp_path: Path) -> Iterator[ResolvedJob]:
+    values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(6)), tmp_path / "out")
+    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved:
+        claim(resolved)
+        yield resolved
+
+
+@pytest.mark.parametrize("lose", LOSSES.values(), ids=LOSSES)
+def test_a_lost_job_json_is_written_again_and_another_job_is_refused(
+    lose: Callable[[Store], None], resolved: ResolvedJob
+) -> None:
+    render_by(Workers(resolved.store, hello_of(resolved), 1, {}), resolved)
+    whole = read_claim(resolved.store)
+    lose(resolved.store)
+    other = replace(resolved, job=resolved.job.model_copy(update={"table": "other.parquet"}))
+    with pytest.raises(JobError, match="holds clips of another job"):
+        check_claim(other)
+    claim(resolved)
+    assert read_claim(resolved.store) == whole
+
+
+@pytest.mark.parametrize("lose", LOSSES.values(), ids=LOSSES)
+def test_without_job_json_and_parts_that_tell_no_job_is_let_in(
+    lose: Callable[[Store], None], resolved: ResolvedJob
+) -> None:
+    writer = PartWriter(resolved.store, "records", RECORD_FIELDS, run="of-an-earlier-version")
+    writer.add(None, values_of(record(1)))
+    writer.flush()
+    lose(resolved.store)
+    with pytest.raises(JobError, match=r"job\.json") as caught:
+        check_claim(resolved)
+    assert "put it back" in caught.value.fix

@@ -1,0 +1,54 @@
+"""Which rows of an output stand for all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from framefleet.jobs.verify import sample
+from framefleet.jobs.verify.sample import sample_rows
+from framefleet.pipeline.outputs.parts import PartWriter, find_record, record_in
+from framefleet.pipeline.outputs.records import RECORD_FIELDS, values_of
+from framefleet.pipeline.outputs.store import Store
+from tests.rows import record
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Return an output of 90 rows of one worker and kind, and ten of others, in parts of ten."""
+    store = Store(str(tmp_path))
+    writer = PartWriter(store, "records", RECORD_FIELDS, run="r1")
+    for number in range(100):
+        is_rare = number % 10 == 7
+        worker, height = (f"worker-{number // 10}", 64) if is_rare else ("worker-0", 32)
+        writer.add(None, values_of(record(number, worker=worker, node=worker, height=height)))
+        if writer.rows_waiting == 10:
+            writer.flush()
+    return store
+
+
+def test_a_sample_has_as_many_as_can_be_of_each_kind_and_machine(store: Store) -> None:
+    chosen = sample_rows(store, 6)
+    assert sorted(Counter(one.kind for one in chosen).values()) == [3, 3]
+    assert len({one.worker for one in chosen}) == 4
+    assert len({one.row_id for one in chosen}) == 6
+
+
+def test_equal_seeds_choose_equal_rows(store: Store) -> None:
+    assert sample_rows(store, 5, seed=1) == sample_rows(store, 5, seed=1) != sample_rows(store, 5, seed=2)
+
+
+def test_all_are_chosen_where_there_are_fewer(store: Store) -> None:
+    assert len(sample_rows(store, 1000)) == 100
+
+
+def test_a_sample_knows_the_part_of_its_rows(store: Store) -> None:
+    (one,) = sample_rows(store, 1)
+    assert record_in(store, one.part, one.row_id) == find_record(store, one.row_id)
+
+
+def test_groups_that_are_too_many_are_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sample, "_MAX_CANDIDATES", 8)
+    assert len(sample_rows(store, 4)) == 4
