@@ -15,7 +15,7 @@ from tests.chaos.traced import Begun
 def seconds_until_again(
     begun: Iterable[Begun], strikes: Sequence[tuple[float, str, Struck]]
 ) -> Iterator[tuple[str, float]]:
-    """Yield for each row that a fault took from a worker: which fault, and how long until it was begun again."""
+    """Yield for each row that a fault took from a worker the fault, and seconds until it was begun again."""
     rows: dict[int, list[Begun]] = defaultdict(list)
     for one in begun:
         rows[one.seed].append(one)
