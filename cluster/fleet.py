@@ -21,8 +21,8 @@ from ray.exceptions import RayError
 
 from framefleet.cluster.actors import Actors, Slot
 from framefleet.cluster.connection import connect
-from framefleet.cluster.draining_nodes import DrainingNodes
 from framefleet.cluster.events import Event, Leaving, Lost, Ready, Reported, Starting
+from framefleet.cluster.head import Head
 from framefleet.cluster.hello import check_hello
 from framefleet.cluster.hosts import Hosts
 from framefleet.cluster.listening import Listening
@@ -77,12 +77,12 @@ class Fleet:
             self._connection = stack.enter_context(
                 connect(self._settings.address, num_cpus=self._settings.num_cpus, modules=modules)
             )
-            self._machines = stack.enter_context(Machines(ray.get_runtime_context().get_node_id()))
+            own = ray.get_runtime_context().get_node_id()
+            self._machines = stack.enter_context(Machines(own, look=Head().nodes))
             self._shares = shares(self._settings, self._machines.alive)
             self._setup = replace(self._setup, num_writers=int(self._shares.cpus))
             options = self._shares.options(threads=self._setup.model.threads, python=self._python)
             self._actors = Actors(options, self._worker_class, self._setup)
-            self._draining = stack.enter_context(DrainingNodes())
             self.grow(1)
             self._stack = stack.pop_all()
         return self
@@ -163,9 +163,9 @@ class Fleet:
 
     def _leaving(self) -> list[Leaving]:
         """Return whose machines are to go."""
-        nodes = self._draining.nodes
+        going = {machine.node_id for machine in self._machines.alive if machine.is_draining}
         ready = [slot for slot in self._slots.values() if slot.state == "ready"]
-        return [Leaving(slot.worker) for slot in ready if slot.host in nodes]
+        return [Leaving(slot.worker) for slot in ready if slot.host in going]
 
     def _start_rested(self) -> None:
         """Start what has rested, and what could not be placed while a machine rested."""

@@ -1,7 +1,7 @@
 """In: a Ray cluster that this process has joined. Out: its machines, again and again, or that it is lost.
 
-Asked in a thread of its own: a cluster whose head is gone does not answer for a minute, and then Ray ends the
-process that asked. Before that, whoever waits here knows.
+Asked in a thread of its own, as a cluster whose head is gone does not answer for a while: whoever waits here
+knows before.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
-
-import ray
 
 from framefleet.pipeline.errors import FleetError
 
@@ -36,6 +34,7 @@ class Machine:
     port: int = 0  # of its Ray
     cpus: float = 0.0
     gpus: float = 0.0
+    is_draining: bool = False  # to go soon: workers there are to hand back their rows
 
     @property
     def name(self) -> str:
@@ -55,8 +54,8 @@ def room(machines: Iterable[Machine], *, cpus: float, gpus: float, but: Collecti
 class Machines:
     """The machines of the cluster, as a context. Reading never waits for the cluster."""
 
-    def __init__(self, own: str, *, look: Callable[[], list[dict[str, Any]]] = ray.nodes) -> None:
-        """own: the id of this process's. look: returns all there are, and waits for the cluster."""
+    def __init__(self, own: str, *, look: Callable[[], list[dict[str, Any]]]) -> None:
+        """own: the id of this process's. look: returns all there are, as `Head.nodes` does."""
         self._own, self._look = own, look
         self.num_looks = 0  # that were answered
         self.alive: tuple[Machine, ...] = ()
@@ -130,4 +129,5 @@ def _machine(node: dict[str, Any]) -> Machine:
         port=node["NodeManagerPort"],
         cpus=found.get("CPU", 0.0),
         gpus=found.get("GPU", 0.0),
+        is_draining=node.get("Draining", False),
     )
