@@ -1,7 +1,7 @@
 """The head of a Ray cluster, asked with a time limit: which machines there are, and which are to go soon.
 
-Not by `ray.nodes()`, which waits without a limit, says nothing of machines that are about to go (spot ones, or
-sent SIGTERM), and ends this process where another cluster answers in the head's place.
+Not by `ray.nodes()`, which waits without a limit, says nothing of machines that are about to go (spot ones,
+or sent SIGTERM), and ends this process where another cluster answers in the head's place.
 Ray Serve asks in this way too:
 https://github.com/ray-project/ray/blob/master/python/ray/serve/_private/cluster_node_info_cache.py
 """
