@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from fsspec.core import has_magic
+
 from framefleet.jobs.job.schema import Job, TableJob
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.public import public_url
@@ -32,18 +34,19 @@ def open_output(job: TableJob, place: str | None = None) -> Store:
 
 
 def _not_apart(table: str, output: str) -> JobError | None:
-    """Return what is wrong where the output's files would stand among the table's: they are tables too."""
+    """Return what is wrong where the output's files would be among the table's: they are tables too."""
     root, own = _plain(output), folder_of(table).rstrip("/")
-    if f"{own}/".startswith(f"{root}/"):
-        return JobError(
-            f"the output {public_url(output)} holds the table's folder", "give it a folder of its own"
-        )
-    if own == _plain(table) and root.startswith(f"{own}/"):
-        return JobError(
-            f"the output {public_url(output)} lies in the table's folder, and would be read with it",
-            "give it a folder beside the table",
-        )
-    return None
+    if own == _plain(table):
+        are_apart = not (f"{own}/".startswith(f"{root}/") or root.startswith(f"{own}/"))
+    else:  # one file, or those that a pattern finds
+        are_apart = own != root or not has_magic(table)
+    if are_apart:
+        return None
+    return JobError(
+        f"the output {public_url(output)} and the table {public_url(table)} lie in each other, "
+        "and would be read together",
+        "give the output a folder of its own",
+    )
 
 
 def _plain(location: str) -> str:
