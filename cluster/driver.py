@@ -23,6 +23,7 @@ from framefleet.cluster.losses import Cause
 from framefleet.cluster.messages import Assignment, Failed, StoredRow, WorkerReport
 from framefleet.cluster.progress import Progress, Summary
 from framefleet.cluster.stop import Stop
+from framefleet.cluster.storing import Storing
 from framefleet.cluster.tally import Tally
 from framefleet.cluster.work import Work
 from framefleet.pipeline.errors import ModelError, StoreError, UserError
@@ -59,6 +60,7 @@ class Driver:
         self._committer = Committer(work.setup, carried, work.index, work.lock, run=work.run)
         self._checkpoints = HalfDoneRows(work.setup.store)
         self._audits = Audits(work, self._committer, self._checkpoints, self._dispatcher, self._tally)
+        self._storing = Storing()
         self._leaving: set[str] = set()  # workers that are to hand back their rows
         self._has_failed = False
         self._attention: dict[str, str] = {}
@@ -210,6 +212,7 @@ class Driver:
             self._note_attention(worker, rendered.record)
             self._finish(worker, rendered)
             fleet.rendered(worker)
+            self._storing.stored(worker, now=time.monotonic())
         for failed in report.failed:
             self._fail(worker, failed)
         for row_id in report.saved:
@@ -235,6 +238,9 @@ class Driver:
             reason, culprits = _told(blamed[0]), [failed for failed in blamed if failed.blame == "worker"]
             suspects = tuple(failed.row_id for failed in culprits)
             return fleet.end(worker, Cause(reason=reason, kind="machine", suspects=suspects))
+        if self._storing.is_cut_off(worker, silent_s=report.store_silent_s, now=time.monotonic()):
+            reason = f"the output has not answered it for {report.store_silent_s:.0f} s, and does others"
+            return fleet.end(worker, Cause(reason=reason, kind="machine"))
         setup, rows = self._work.setup, report.rendering
         # What is compiled may be compiled anew for any batch size, in minutes.
         is_known = report.still_s and not setup.model.options.compile

@@ -114,8 +114,8 @@ class WorkerReport:
     audited: speaks for rows of earlier reports. prompt_lengths: a pickled `PromptLengths`, once forwards were
     seen to be as long as the prompts. num_remembered: batch sizes since the worker's start, see `Renderer`.
     idle: seconds since its model was loaded in which it had nothing to do, by cause, of elapsed_s in all.
-    still_s: since the rows that it renders came further; 0 while it waits for others. rendering: these rows,
-    where that is long.
+    store_silent_s: since the output answered it last, where it does not. still_s: since the rows that it
+    renders came further; 0 while it waits for others. rendering: these rows, where that is long.
     """
 
     rendered: tuple[StoredRow, ...] = ()
@@ -130,4 +130,5 @@ class WorkerReport:
     idle: Mapping[str, float] = field(default_factory=dict)
     elapsed_s: float = 0.0
     still_s: float = 0.0
+    store_silent_s: float = 0.0
     rendering: tuple[str, ...] = ()

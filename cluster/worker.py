@@ -135,6 +135,7 @@ class Worker:
                 num_remembered=self._renderer.num_remembered if self._renderer else 0,
                 **self._times(),
                 **self._stillness(),
+                store_silent_s=self._setup.store.silent_s,
             )
             for told in (self._rendered, self._failed, self._audited, self._saved, self._handed_back):
                 told.clear()

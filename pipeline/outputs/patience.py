@@ -62,6 +62,12 @@ class Patience:
         finally:
             request.end()
 
+    @property
+    def silent_s(self) -> float:
+        """Since when the store has answered nobody here, in seconds; 0 while it does."""
+        since = self._silent_since
+        return 0.0 if since is None else time.monotonic() - since
+
     def begin_failing(self) -> None:
         with self._lock:
             self._num_failing += 1

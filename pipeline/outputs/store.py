@@ -59,6 +59,11 @@ class Store:
         patience = self._patience
         return _arrived, (self._url, self._options, patience.limit_s, patience.has_answered)
 
+    @property
+    def silent_s(self) -> float:
+        """For how many seconds it has answered nothing that was asked here; 0 while it does."""
+        return self._patience.silent_s
+
     def url_of(self, path: str) -> str:
         """Return where `path` lies, as a user would write it, without credentials."""
         root = public_url(self._url)
