@@ -15,7 +15,7 @@ from framefleet.pipeline.request import Request
 
 @dataclass(slots=True)
 class Adoption:
-    """FinishedClip clips by row_id. apart: kinds of which none is taken that had company."""
+    """finished: clips by row_id. apart: kinds of which none is taken that had company."""
 
     finished: dict[str, FinishedClip] = field(default_factory=dict)
     apart: set[str] = field(default_factory=set)

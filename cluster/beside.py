@@ -13,7 +13,9 @@ class Beside:
     def __init__(self, name: str) -> None:
         self._tasks: Queue[Callable[[], None] | None] = Queue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._lock = threading.Lock()  # guards the next
         self._error: BaseException | None = None
+        self._is_left = False
 
     @property
     def num_waiting(self) -> int:
@@ -28,7 +30,8 @@ class Beside:
 
     def check(self) -> None:
         """Raise, once, what one of them raised."""
-        error, self._error = self._error, None
+        with self._lock:
+            error, self._error = self._error, None
         if error is not None:
             raise error
 
@@ -44,11 +47,19 @@ class Beside:
             self._thread.join()
         self.check()
 
+    def leave(self, *, after_s: float) -> None:
+        """Do what was asked for so long, and then nothing more; raises nothing."""
+        self._tasks.put(None)
+        if self._thread.ident is not None:
+            self._thread.join(after_s)
+        self._is_left = True
+
     def _run(self) -> None:
-        while (task := self._tasks.get()) is not None:
+        while (task := self._tasks.get()) is not None and not self._is_left:
             try:
                 task()
             except BaseException as error:  # for `check`: a thread has no caller
-                self._error = self._error or error
+                with self._lock:
+                    self._error = self._error or error
             finally:
                 self._tasks.task_done()

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
+from framefleet.cluster.beside import Beside
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.store import Store
 
@@ -25,13 +26,16 @@ def checkpoint_path(row_id: str) -> str:
 
 
 class HalfDoneRows:
-    """The rows that have a checkpoint. Deletes beside whoever asks for it."""
+    """The rows that have a checkpoint. Deletes beside whoever asks for it.
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    is_whole: whether what this run renders is all that is to be; if not, those of other rows stay.
+    """
+
+    def __init__(self, store: Store, *, is_whole: bool = True) -> None:
+        self._store, self._is_whole = store, is_whole
         self._there: set[str] = set()
         self._ended: list[str] = []
-        self._deleting = ThreadPoolExecutor(1, "checkpoints")
+        self._deleting = Beside("checkpoints")
         self._were_there = False
 
     def __contains__(self, row_id: str) -> bool:
@@ -45,7 +49,8 @@ class HalfDoneRows:
         for path in self._store.list(CHECKPOINTS):
             if named := _NAME.fullmatch(path):
                 self.add(named[1])
-        self.drop(row_id for row_id in list(self._there) if is_pending(row_id) is False)
+        if self._is_whole:
+            self.drop(row_id for row_id in list(self._there) if is_pending(row_id) is False)
 
     def add(self, row_id: str) -> None:
         """A worker has written one."""
@@ -58,7 +63,7 @@ class HalfDoneRows:
             self._ended.append(row_id)
 
     def committed(self) -> None:
-        """The records of all rows that ended so far are written."""
+        """The records of rows that ended are written, or will be in a moment: their clips are stored."""
         self.drop(self._ended)
         self._ended = []
 
@@ -67,12 +72,15 @@ class HalfDoneRows:
         gone = sorted(self._there if row_ids is None else self._there.intersection(row_ids))
         self._there.difference_update(gone)
         for row_id in gone:
-            self._deleting.submit(self._delete, checkpoint_path(row_id))
+            self._deleting.do(partial(self._delete, checkpoint_path(row_id)))
 
     def close(self, *, is_complete: bool) -> None:
         """Leave what is not deleted yet to the next run; where all rows have ended, delete the rest too."""
-        self._deleting.shutdown(wait=is_complete, cancel_futures=not is_complete)
-        if is_complete and self._were_there:  # also what workers wrote after their rows had ended elsewhere
+        if not is_complete:
+            self._deleting.leave(after_s=0)
+            return
+        self._deleting.close()
+        if self._is_whole and self._were_there:  # also what workers wrote of rows that ended elsewhere
             try:
                 self._store.delete_all(CHECKPOINTS)
             except StoreError as error:

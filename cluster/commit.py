@@ -32,11 +32,12 @@ from framefleet.pipeline.outputs.records import (
 )
 from framefleet.pipeline.outputs.seals import delete_late
 from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.outputs.withdrawal import withdraw
+from framefleet.pipeline.outputs.withdrawal import finish_withdrawal, note_withdrawal
 from framefleet.pipeline.rows.tables.index import RowIndex
 
 # What may wait while the output cannot be written and workers still can; then the driver waits too.
 _MAX_WAITING = 1024
+_CLEANING_S = 5.0  # in the end, and no longer
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,8 @@ class Committer:
         self._is_asked = False  # to see what is due
         self._num_flushed = self._num_told = 0
         self._cleaner = Beside("pending")
+        self._owed_kinds: set[str] = set()  # that are to be noted as apart
+        self._owed_rows: set[str] = set()  # whose records are to be taken back
 
     def done(self, record: Record, pending: Pending, *, worker: str) -> None:
         indices = tuple(self._index.positions(record.row_id))
@@ -70,12 +73,24 @@ class Committer:
         self._beside.do(partial(self._add, record, pending))
 
     def withdraw(self, row_ids: Collection[str], *, kind: str) -> None:
-        """Let these rows of this run have no record any more, and clips of their kind not be adopted."""
+        """Let these rows of this run have no record any more, and clips of their kind not be adopted.
+
+        Written down first: what fails after that is done by whoever holds the output next.
+        """
+        self._owed_kinds.add(kind)
+        self._owed_rows.update(row_ids)
+        self._note_owed()
         self.flush()
         self._cleaner.wait()  # what it deletes is written anew
-        note_apart(self._setup.store, kind)
-        if row_ids:
-            withdraw(self._setup.store, row_ids, run=self._run, hold=self._lock)
+        finish_withdrawal(self._setup.store, self._lock)
+        self._owed_kinds.clear()
+        self._owed_rows.clear()
+
+    def _note_owed(self) -> None:
+        for kind in self._owed_kinds:
+            note_apart(self._setup.store, kind)
+        if self._owed_rows:
+            note_withdrawal(self._setup.store, self._owed_rows, run=self._run, hold=self._lock)
 
     def given_up(self, row: GivenUp, pending: Pending) -> FailureRecord:
         """Note a row that is not tried again; return what is noted."""
@@ -121,10 +136,11 @@ class Committer:
     def close(self) -> None:
         """Write everything, and end."""
         try:
+            self._note_owed()  # where that failed before, before any more of these rows are written
             self._beside.do(self._flush)
             self._beside.close()
         finally:
-            self._cleaner.close()
+            self._cleaner.leave(after_s=_CLEANING_S)  # what it leaves is found by the next driver
 
     def _add(self, record: Record, pending: Pending) -> None:
         self._records.add(pending.carried, values_of(record))

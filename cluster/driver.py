@@ -58,7 +58,7 @@ class Driver:
         self._tally = Tally(work.index.counts().pending, now=time.monotonic())
         carried = pa.schema([work.table.schema.field(name) for name in work.rows.plan.carried])
         self._committer = Committer(work.setup, carried, work.index, work.lock, run=work.run)
-        self._checkpoints = HalfDoneRows(work.setup.store)
+        self._checkpoints = HalfDoneRows(work.setup.store, is_whole=work.index.is_whole)
         self._audits = Audits(work, self._committer, self._checkpoints, self._dispatcher, self._tally)
         self._storing = Storing()
         self._leaving: set[str] = set()  # workers that are to hand back their rows
@@ -85,15 +85,25 @@ class Driver:
             self._drain(fleet)
             raise
         finally:
-            self._committer.close()
-            self._checkpoints.committed()
-            self._checkpoints.close(is_complete=self._dispatcher.finished)
-            if self._prompt_lengths:
-                self._prompt_lengths.close()
+            self._close()
         summary = self._tally.summary(time.monotonic())
         if self._stop.is_asked:
             log.warning("kept: %s rows done, %s half-done ones", summary.done, len(self._checkpoints))
         return summary
+
+    def _close(self) -> None:
+        """Commit what is done, whatever ended it; then end what goes on beside."""
+        if self._stop.is_urgent:
+            log.warning("storing the records of rows that finished; Ctrl-C leaves without them")
+        is_complete = False
+        try:
+            self._committer.close()
+            self._checkpoints.committed()
+            is_complete = self._dispatcher.finished
+        finally:
+            self._checkpoints.close(is_complete=is_complete)
+            if self._prompt_lengths:
+                self._prompt_lengths.close()
 
     @property
     def _is_ending(self) -> bool:
@@ -240,6 +250,9 @@ class Driver:
             return fleet.end(worker, Cause(reason=reason, kind="machine", suspects=suspects))
         if self._storing.is_cut_off(worker, silent_s=report.store_silent_s, now=time.monotonic()):
             reason = f"the output has not answered it for {report.store_silent_s:.0f} s, and does others"
+            return fleet.end(worker, Cause(reason=reason, kind="machine"))
+        if report.writing_s > self._work.faults.longest_writing_s:
+            reason = f"it hung: a clip is being encoded or stored for {report.writing_s:.0f} s"
             return fleet.end(worker, Cause(reason=reason, kind="machine"))
         setup, rows = self._work.setup, report.rendering
         # What is compiled may be compiled anew for any batch size, in minutes.

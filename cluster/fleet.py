@@ -117,6 +117,7 @@ class Fleet:
         """End a worker that has handed back all its rows."""
         slot = self._slots[worker]
         self._forget(slot)
+        self._hosts.left(slot.name)
         if is_replaced:
             self._start(slot)
 

@@ -19,6 +19,9 @@ PROC = Path("/proc")
 GONE_STATES = {"Z", "X"}  # ended, but its parent has not asked yet
 
 
+HELD: set[str] = set()  # owners of this process that hold an output, or try to
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
     """One driver. Equal `machine`: its process id means the same to us. sealed: see `outputs/seals.py`."""
@@ -43,7 +46,11 @@ class Holder:
         """Tell whether it surely does not write any more, as far as that can be seen from here."""
         if self.ended:
             return True
-        return not self.runs_elsewhere() and process_started(self.pid) != self.process_started
+        if self.runs_elsewhere():
+            return False
+        is_of_this = self.pid == os.getpid() and process_started(self.pid) == self.process_started
+        is_left = is_of_this and self.owner not in HELD
+        return is_left or process_started(self.pid) != self.process_started
 
 
 def this_process(owner: str) -> Holder:

@@ -89,6 +89,10 @@ class Hosts:
         if host := self._host_of(worker):
             host.streak, host.rests_until = _Streak(), 0.0
 
+    def left(self, worker: str) -> None:
+        """The worker has gone, and nothing was wrong with it."""
+        self._at.pop(worker, None)
+
     def fault(
         self,
         worker: str,

@@ -18,7 +18,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
-from framefleet.cluster.holder import Holder, parse_holder, this_process
+from framefleet.cluster.holder import HELD, Holder, parse_holder, this_process
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
 from framefleet.pipeline.outputs.part_names import parts_in
 from framefleet.pipeline.outputs.records import RECORDS
@@ -50,12 +50,12 @@ class DriverLock:
         self._beating = threading.Thread(target=self._beat, name="driver.lock", daemon=True)
 
     def __enter__(self) -> DriverLock:
-        if self._wait_until_abandoned(FORMER_LOCK):
-            self._store.delete(FORMER_LOCK)
-        while not self._take_next():
-            pass
-        self.seal()  # before the first beat: one that comes late must not take the seal back
-        self.check()
+        HELD.add(self._ours.owner)
+        try:
+            self._take()
+        except BaseException:
+            HELD.discard(self._ours.owner)
+            raise
         self._beating.start()
         return self
 
@@ -63,12 +63,24 @@ class DriverLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._released.set()
-        self._beating.join()
         try:
-            if self.still_ours():
+            self._beating.join(self._beat_s)
+            if self._beating.is_alive():  # in an outage, which would be waited for here too
+                log.warning("could not release %s: it does not answer", self._store.url_of(self._path))
+            elif self.still_ours():
                 self._write(ended=True)
         except StoreError as failed:  # must not hide what ended the block; the next driver takes over
             log.warning("could not release %s: %s", self._store.url_of(self._path), failed)
+        finally:
+            HELD.discard(self._ours.owner)
+
+    def _take(self) -> None:
+        if self._wait_until_abandoned(FORMER_LOCK):
+            self._store.delete(FORMER_LOCK)
+        while not self._take_next():
+            pass
+        self.seal()  # before the first beat: one that comes late must not take the seal back
+        self.check()
 
     @property
     def _path(self) -> str:

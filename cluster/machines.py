@@ -93,9 +93,7 @@ class Machines:
             try:
                 self._check_own()
                 self._take_look()
-            except (
-                Exception
-            ) as error:  # of a head that is gone, in many words: `check` says when it is too long
+            except Exception as error:  # of a head that is gone: `check` says when it is too long
                 log.debug("the cluster does not answer: %s", error)
 
     def _take_look(self) -> None:

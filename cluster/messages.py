@@ -115,7 +115,8 @@ class WorkerReport:
     seen to be as long as the prompts. num_remembered: batch sizes since the worker's start, see `Renderer`.
     idle: seconds since its model was loaded in which it had nothing to do, by cause, of elapsed_s in all.
     store_silent_s: since the output answered it last, where it does not. still_s: since the rows that it
-    renders came further; 0 while it waits for others. rendering: these rows, where that is long.
+    renders came further; 0 while it waits for others. rendering: these rows, where that is long. writing_s:
+    for how long one of its clips has been encoded or stored.
     """
 
     rendered: tuple[StoredRow, ...] = ()
@@ -131,4 +132,5 @@ class WorkerReport:
     elapsed_s: float = 0.0
     still_s: float = 0.0
     store_silent_s: float = 0.0
+    writing_s: float = 0.0
     rendering: tuple[str, ...] = ()

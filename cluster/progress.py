@@ -55,7 +55,8 @@ class Summary:
     did not have to search, as other processes had found them. idle: which part of the workers' time their
     models had nothing to do, by what they waited for. num_adopted: rows, counted as done, of which an earlier
     run had left the clip but no record. unused: workers and machines that were used no longer in the end,
-    each with its reason. gone: clips of earlier runs that are gone, if any are.
+    each with its reason. gone: clips of earlier runs that are gone, if any are. num_parts_gone: parts of
+    records that somebody took away while this run went on.
     """
 
     done: int
@@ -71,3 +72,4 @@ class Summary:
     num_adopted: int = 0
     unused: tuple[str, ...] = ()
     gone: Gone | None = None
+    num_parts_gone: int = 0

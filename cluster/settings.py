@@ -122,6 +122,11 @@ class FaultPolicy(Strict):
         # One row is given up after `worker_deaths`, so many times more are the machine's.
         return num_deaths > max(self.faults, _ROWS_TO_BLAME * self.worker_deaths)
 
+    @property
+    def longest_writing_s(self) -> float:
+        """How long a clip may be on its way from its frames to the store."""
+        return self.stall_s + self.store_outage_s
+
     def longest_still_s(self, seconds_per_row: float | None, *, num_rows: int) -> float:
         """Return how long the rows of a worker may come no further.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import pickle
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -61,10 +62,11 @@ class Worker:
 
     def __init__(self, setup: WorkerSetup) -> None:
         self._setup = setup
-        self._news = threading.Condition()  # guards the ten below
+        self._news = threading.Condition()  # guards the eleven below
         self._inbox: deque[Assignment] = deque()
         self._attempts: dict[str, int] = {}  # of the rows that the renderer or a writer has
         self._rendering: set[str] = set()  # those that the renderer has
+        self._writing: dict[str, float] = {}  # those that a writer has: since when
         self._rendered: list[StoredRow] = []
         self._failed: list[Failed] = []
         self._audited: list[Audited] = []
@@ -136,6 +138,7 @@ class Worker:
                 **self._times(),
                 **self._stillness(),
                 store_silent_s=self._setup.store.silent_s,
+                writing_s=time.monotonic() - min(self._writing.values()) if self._writing else 0.0,
             )
             for told in (self._rendered, self._failed, self._audited, self._saved, self._handed_back):
                 told.clear()
@@ -255,6 +258,8 @@ class Worker:
     def _write(self) -> None:
         while True:
             clip = self._clips.get()
+            with self._news:
+                self._writing[clip.row_id] = time.monotonic()
             try:
                 encoded = self._encoded(clip)
                 with self._storing():
@@ -285,6 +290,7 @@ class Worker:
 
     def _report(self, news: StoredRow | Failed) -> None:
         with self._news:
+            self._writing.pop(news.record.row_id if isinstance(news, StoredRow) else news.row_id, None)
             if isinstance(news, StoredRow):
                 self._attempts.pop(news.record.row_id, None)
                 self._rendered.append(news)

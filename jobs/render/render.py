@@ -114,17 +114,20 @@ def _render_pending(
     else:
         summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
     lock.check()
-    for path in gone_parts(store):
+    gone = list(gone_parts(store))
+    for path in gone:
         watch.say(f"note: {path}-* was there when this run began, and is gone; run again to render its rows")
     sweep_late(store, lock)
     sweep(store, intents_in(store), lock)
     _forget_failures(store, lock, run, only)
-    return summary
+    return replace(summary, num_parts_gone=len(gone))
 
 
 def _forget_failures(store: Store, lock: DriverLock, run: str, only: Collection[str] | None) -> None:
     """Delete failures of earlier runs whose rows were tried again: each has a record or a new failure."""
-    earlier = [part.path for part in parts_in(store, FAILURES) if part.run != run]
+    parts = parts_in(store, FAILURES)
+    earlier = [part.path for part in parts if part.run != run and part.epoch <= lock.epoch]
+    lock.check()
     if only is None:
         store.delete_many(earlier)
         return

@@ -40,7 +40,7 @@ def show_render(job: Job, *, only: Collection[str] | None = None) -> int:
 
 def exit_code(summary: Summary) -> int:
     """Return 1 where not every row has a clip."""
-    return 1 if summary.failed or summary.gone else 0
+    return 1 if summary.failed or summary.gone or summary.num_parts_gone else 0
 
 
 def show_plan(job: Job, *, probe: bool = False) -> None:
@@ -75,7 +75,7 @@ def show_probed(probed: Probed, table: str) -> None:
 def ending_lines(summary: Summary, store: Store) -> list[str]:
     """Return what is said when a job has ended."""
     if not summary.done and not summary.failed:
-        lines = [] if summary.gone else ["nothing to do: every row has a record"]
+        lines = [] if summary.gone or summary.num_parts_gone else ["nothing to do: every row has a record"]
     else:
         batch = f", mean batch {summary.mean_batch:.1f}" if summary.mean_batch else ""
         lines = [f"{summary.done:,} rows rendered in {duration(summary.elapsed_s)}{batch}"]

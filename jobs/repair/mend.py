@@ -61,7 +61,8 @@ def mend(
             for path in aside:
                 set_aside(store, path, hold)
         num_rows = _take_back(store, index, hold)
-        unnamed = (damage.path for damage in map(note, strays(store, index)) if damage.kind == "stray")
+        # Of a row without a record one may be about to be named: by who took over, while we delete.
+        unnamed = (damage.path for damage in map(note, strays(store, index)) if _is_spare(damage, index))
         # Nobody knows which of them a damaged part named: the render that comes finds those again.
         num_swept = _sweep(store, hold, chain(late, [] if aside else unnamed))
     return Mended(num_found=counts, num_rows=num_rows, num_set_aside=len(aside), num_swept=num_swept)
@@ -75,6 +76,11 @@ def _take_back(store: Store, index: ClipIndex, hold: Hold | None) -> int:
         if hold:
             replace_part(store, path, row_ids, run=run, number=number, hold=hold)
     return num_rows
+
+
+def _is_spare(damage: Damage, index: ClipIndex) -> bool:
+    """Tell whether a stray is of a row whose record names another file."""
+    return damage.kind == "stray" and damage.row_id is not None and index.has(damage.row_id)
 
 
 def _sweep(store: Store, hold: Hold | None, paths: Iterator[str]) -> int:

@@ -13,7 +13,6 @@ from framefleet.pipeline.outputs.records import FIRST_FIELDS, fields_named
 from framefleet.pipeline.outputs.seals import live_parts
 from framefleet.pipeline.outputs.store import Store
 
-MAX_SAMPLE = 10_000  # each is rendered again
 _KIND = ("recipe", "height", "width", "num_frames")
 _FIELDS = fields_named(FIRST_FIELDS, "row_id", *_KIND, "node", "worker")
 _MAX_CANDIDATES = 100_000  # some 50 MB, however many records there are

@@ -78,6 +78,12 @@ class ClipIndex:
         for path, rows in groupby(found, key=lambda row: str(row[0])):
             yield path, [row_id.hex() for _, row_id in rows]
 
+    def has(self, row_id: str) -> bool:
+        """Tell whether a row has a record."""
+        self._db.execute(_SEAL)
+        query = "SELECT 1 FROM records WHERE id = ?"
+        return self._db.execute(query, (bytes.fromhex(row_id),)).fetchone() is not None
+
     def names(self, path: str, row_id: str) -> bool:
         """Tell whether a record of this row names a file."""
         self._db.execute(_SEAL)

@@ -17,10 +17,8 @@ from framefleet.pipeline.outputs.store import Store
 MAX_PART_ROWS = 1_000_000  # of parts that people have put together
 MAX_PART_BYTES = 1 << 30  # of a part, and of what is read of it
 TEXTS = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
-JOB, REPLACES = (
-    "framefleet.job",
-    "framefleet.replaces",
-)  # metadata: job.json; the part that this one is in place of
+# Metadata: job.json; the part that this one is in place of.
+JOB, REPLACES = "framefleet.job", "framefleet.replaces"
 
 
 def to_parquet(table: pa.Table, metadata: Mapping[str, str]) -> bytes:

@@ -2,8 +2,7 @@
 
 The driver deletes them once the record is committed. What a driver or a worker that died leaves is found
 here: a clip of a row without a record is adopted, and not rendered again; files of a row with a record, which
-that does not name, are swept. Nothing else is ever looked for among a million clips, and no other clip is
-ever deleted.
+that does not name, are swept. Nothing else is looked for among a million clips, but by `repair`.
 """
 
 from __future__ import annotations

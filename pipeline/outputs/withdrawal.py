@@ -46,18 +46,20 @@ class _Withdrawal(Strict):
         return int(run["epoch"]) if run else 0
 
 
-def withdraw(store: Store, row_ids: Collection[str], *, run: str, hold: Hold) -> None:
-    """Let no part of a run name these rows, nor its clips be adopted. Only for who holds the output."""
+def note_withdrawal(store: Store, row_ids: Collection[str], *, run: str, hold: Hold) -> None:
+    """Write down that no part of a run is to name these rows, nor their clips be adopted.
+
+    `finish_withdrawal` does it, sooner or later. Only for who holds the output.
+    """
     withdrawal = _Withdrawal(run=run, row_ids=sorted(row_ids))
     hold.check()
     store.write(WITHDRAWN, canonical_json(withdrawal.model_dump()).encode())
-    _finish(store, withdrawal, hold)
 
 
 def finish_withdrawal(store: Store, hold: Hold) -> bool:
-    """Do what was left undone by who held the output before, and tell whether there was something.
+    """Do what was written down, and tell whether there was something.
 
-    Before records are read.
+    Also what who held the output before left undone: to be called before records are read.
     """
     try:
         withdrawal = read_json(store, WITHDRAWN, TypeAdapter(_Withdrawal), fix=_fix(store))

@@ -20,7 +20,7 @@ from framefleet.pipeline.hooks.intercept import intercept
 # The thread runs what is between two forwards: pipelines, noise schedulers, the joining of forwards.
 _PIPELINE = "pipeline"
 # What others do, for as long as they like: bring rows, and take clips.
-_OTHERS = {"rows", "uploads", "writers"}
+_OTHERS = {"rows", "uploads", "writers", "checkpoints"}
 
 
 class _Marks(Protocol):

@@ -17,11 +17,12 @@ from framefleet.cluster.losses import Cause
 from framefleet.cluster.messages import Assignment, Failed, Hello, StoredRow, WorkerReport
 from framefleet.cluster.progress import Summary
 from framefleet.jobs.job.file import job_from_mapping
-from framefleet.jobs.render.render import new_run, work_of
+from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import StoreError
+from framefleet.pipeline.outputs.part_names import new_run
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.jobs import job_values, prompt_rows, write_table
 from tests.rows import RECORD
@@ -92,7 +93,7 @@ def run(resolved: ResolvedJob, *reports: WorkerReport) -> tuple[Summary, Played]
     fleet = Played(resolved.identity.model_digest, list(reports))
     with closing(RowIndex()) as index, DriverLock(resolved.store) as lock:
         survey_rows(resolved, index, Callback())
-        work = work_of(resolved, index, lock, run=new_run())
+        work = work_of(resolved, index, lock, run=new_run(lock.epoch))
         return Driver(work, on_progress=lambda _: None).run(cast(Fleet, fleet)), fleet
 
 

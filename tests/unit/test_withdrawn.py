@@ -22,7 +22,7 @@ from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.part_names import part_of
 from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.outputs.withdrawal import WITHDRAWN, finish_withdrawal, withdraw
+from framefleet.pipeline.outputs.withdrawal import WITHDRAWN, finish_withdrawal, note_withdrawal
 from framefleet.pipeline.render.audit.audited import Verdict
 from tests.jobs import all_columns, job_values, prompt_rows, write_table
 from tests.made_up_workers import RIGHT, WRONG, Workers, hello_of, render_by
@@ -137,7 +137,8 @@ def test_carried_columns_and_other_rows_of_a_part_stay(run: Callable[..., Summar
     part, some = part_of(path), before["row_id"].to_pylist()[1:3]
     assert part is not None
     with DriverLock(store) as lock:
-        withdraw(store, some, run=part.run, hold=lock)
+        note_withdrawal(store, some, run=part.run, hold=lock)
+        finish_withdrawal(store, lock)
     after = all_columns(store, "records")
     assert after.schema.equals(before.schema)
     kept = [row for row in before.to_pylist() if row["row_id"] not in some]

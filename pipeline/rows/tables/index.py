@@ -60,6 +60,7 @@ class RowIndex:
         self._totals: tuple[int, int] | None = None
         self._num_done = 0
         self.num_left_out = 0
+        self.is_whole = True  # all rows of the table without a record are to be rendered
         self.num_doubled = 0  # rows that were marked done more than once
 
     def add(self, rows: Iterable[tuple[int, str]]) -> None:
@@ -95,6 +96,7 @@ class RowIndex:
 
     def leave_only(self, row_ids: Iterable[str]) -> None:
         """Let of the rows that are to be rendered no others be."""
+        self.is_whole = False
         self._seal()
         self._db.execute("CREATE TEMP TABLE wanted (id BLOB PRIMARY KEY) WITHOUT ROWID")
         ids = ((bytes.fromhex(row_id),) for row_id in row_ids)
