@@ -61,10 +61,9 @@ def mend(
             for path in aside:
                 set_aside(store, path, hold)
         num_rows = _take_back(store, index, hold)
-        # Of a row without a record one may be about to be named: by who took over, while we delete.
+        # That of a row without a record may be named by the render that comes, or by who took over meanwhile.
         unnamed = (damage.path for damage in map(note, strays(store, index)) if _is_spare(damage, index))
-        # Nobody knows which of them a damaged part named: the render that comes finds those again.
-        num_swept = _sweep(store, hold, chain(late, [] if aside else unnamed))
+        num_swept = _sweep(store, hold, chain(late, unnamed))
     return Mended(num_found=counts, num_rows=num_rows, num_set_aside=len(aside), num_swept=num_swept)
 
 

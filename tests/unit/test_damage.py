@@ -167,7 +167,7 @@ def test_clips_of_a_damaged_part_wait_for_the_render_that_takes_them(out: Path) 
     assert (found.num_set_aside, found.num_swept, found.num_rows) == (1, 0, 0)
     assert len(list(out.glob("clips/*/*.mp4"))) == NUM_ROWS
     assert len(list(out.glob("damaged/records/*.parquet"))) == 1
-    assert mended(out).num_swept == 2  # as no render came
+    assert mended(out).num_swept == 0, "no render came"
 
 
 def test_strays_are_swept_and_foreign_files_stay(out: Path) -> None:
@@ -237,7 +237,7 @@ def test_a_repair_that_is_killed_anywhere_is_done_by_the_next(
         for name in writes:
             monkeypatch.setattr(Store, name, plain[name])
         mended_by(out, Held(epoch=3))
-        assert kinds(out) == set()
+        assert kinds(out) <= {"stray"}  # of rows that the render which follows gives a record
         assert len(row_ids(out)) == NUM_ROWS - 2
 
 
