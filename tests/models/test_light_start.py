@@ -12,9 +12,11 @@ import pyarrow as pa
 import pytest
 
 from framefleet.jobs.job.file import load_job
+from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.outputs.clip_names import clip_path
 from framefleet.pipeline.outputs.parts import PartWriter
 from framefleet.pipeline.outputs.records import RECORDS, record_schema, values_of
 from framefleet.pipeline.rows.tables.index import RowIndex
@@ -54,10 +56,13 @@ def job(tmp_path: Path) -> Path:
     job = job_in(tmp_path)
     with closing(resolve_job(load_job(job), Callback())) as resolved, closing(RowIndex()) as index:
         survey_rows(resolved, index, Callback())
+        claim(resolved)
         writer = PartWriter(resolved.store, RECORDS, record_schema(pa.schema([])), run="r1")
         nothing = pa.RecordBatch.from_struct_array(pa.array([{}], pa.struct([])))
         for _, row_id in index.pending_in(0, len(ROWS)):
-            writer.add(nothing, values_of(RECORD) | {"row_id": row_id})
+            path = clip_path(row_id, ".mp4")
+            resolved.store.write(path, b"a clip")
+            writer.add(nothing, values_of(RECORD) | {"row_id": row_id, "path": path, "bytes": 6})
         writer.flush()
     return job
 
