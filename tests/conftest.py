@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import signal
@@ -29,6 +30,12 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _FOLDER = tempfile.TemporaryDirectory(prefix="framefleet-tests-")
     os.environ["FRAMEFLEET_CACHE"] = _FOLDER.name
+
+
+@pytest.fixture(autouse=True)
+def _heard() -> None:
+    """What is logged reaches `caplog`, also where a command that ran here before kept it to itself."""
+    logging.getLogger("framefleet").propagate = True
 
 
 @pytest.fixture(autouse=True)

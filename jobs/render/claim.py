@@ -68,10 +68,9 @@ def claim(resolved: ResolvedJob) -> None:
 def _is_whole(store: Store) -> bool:
     """Tell whether job.json is there as it was written; if not, parts told what it said."""
     try:
-        read_claim(store)
+        return read_claim(store) is not None
     except (FileNotFoundError, JobError):
         return False
-    return True
 
 
 def _description(resolved: ResolvedJob) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from framefleet.cluster.blame import culprit_of
-from framefleet.pipeline.errors import NoFile, OutOfMemory, RenderError, StoreConflict, StoreError
+from framefleet.pipeline.errors import NoFile, OutOfMemory, RenderError, StoreError
 
 
 def raised(error: Exception, *, over: Exception | None = None) -> Exception:
@@ -29,7 +29,6 @@ def raised(error: Exception, *, over: Exception | None = None) -> Exception:
         (ValueError("this row is poison"), "row"),
         (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), "row"),
         (RenderError("no frames", ""), "row"),
-        (StoreConflict("other bytes", ""), "row"),
         (FileNotFoundError(errno.ENOENT, "a picture of the row's"), "row"),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), "worker"),
         (RuntimeError("CUDA error: device-side assert triggered"), "worker"),

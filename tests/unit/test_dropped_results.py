@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+# They change something, and also say how much: who calls them need not know.
+DOING = ("sweep", "finish", "mark", "render")
 
 
 @cache
@@ -41,4 +43,4 @@ def test_a_function_that_is_called_for_its_exception_is_named_check(folder: str)
     files = sorted((ROOT / folder).rglob("*.py"))
     assert files
     found = [call for file in files for call in dropped(file)]
-    assert [call for call in found if not call.split()[-1].startswith("check")] == []
+    assert [call for call in found if not call.split()[-1].startswith(("check", *DOING))] == []

@@ -305,7 +305,7 @@ def test_carried_columns_of_large_rows_are_written_in_small_parts(tmp_path: Path
     writer = PartWriter(Store(str(tmp_path)), "records", record_schema(batch.schema), run="1")
     values = {name: getattr(RECORD, name) for name in RECORD.__dataclass_fields__}
     for count in range(1, 9):
-        writer.add(batch, values)
+        writer.add(batch, values | {"row_id": f"{count:032x}"})
         assert writer.due(0.0) is (count == 8)
     writer.flush()
     assert read_records(Store(str(tmp_path))).num_rows == 8

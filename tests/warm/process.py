@@ -61,6 +61,9 @@ def start(
     process is on that host (tests/chaos). more: of `subprocess.Popen`.
     """
     env = {**_environment(), **(env or {})}
+    if HOST in env:  # where none starts cold: what libraries set since the server began does not count
+        env = {name: value for name, value in env.items() if not name.startswith(READ_ON_IMPORT)}
+        env |= _server().read_on_import
     is_warm = not is_cold and _read_on_import(env) == _server().read_on_import
     assert is_warm or HOST not in env, "a process starts cold, which is not on its host"
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
