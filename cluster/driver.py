@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from itertools import islice
 
 import pyarrow as pa
 
@@ -16,9 +15,9 @@ from framefleet.cluster.commit import Committer
 from framefleet.cluster.dispatcher import Dispatcher, GivenUp, LeaseSize
 from framefleet.cluster.drain import wait_for_rows
 from framefleet.cluster.events import Event, Leaving, Lost, Ready, Starting
-from framefleet.cluster.feed import Pending, by_prompt_lengths, pending_rows
+from framefleet.cluster.feed import Pending
+from framefleet.cluster.feeding import Feeding
 from framefleet.cluster.fleet import Fleet
-from framefleet.cluster.lease import Row
 from framefleet.cluster.losses import Cause
 from framefleet.cluster.messages import Assignment, Failed, StoredRow, WorkerReport
 from framefleet.cluster.progress import Progress, Summary
@@ -29,7 +28,6 @@ from framefleet.cluster.work import Work
 from framefleet.pipeline.errors import ModelError, StoreError, UserError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.records import Record
-from framefleet.pipeline.rows.counted_apart import CountedApart
 
 log = logging.getLogger(__name__)
 
@@ -53,18 +51,17 @@ class Driver:
         min_rows = work.setup.batching.max_rows
         size = LeaseSize(min_rows=min_rows, max_rows=max(min_rows, MAX_LEASE_ROWS), target_s=LEASE_S)
         self._dispatcher = Dispatcher(work.faults, size=size)
-        self._rows = self._pass()
-        self._pending: dict[str, Pending] = {}  # of the rows that wait or are leased
         self._tally = Tally(work.index.counts().pending, now=time.monotonic())
         carried = pa.schema([work.table.schema.field(name) for name in work.rows.plan.carried])
         self._committer = Committer(work.setup, carried, work.index, work.lock, run=work.run)
         self._checkpoints = HalfDoneRows(work.setup.store, is_whole=work.index.is_whole)
         self._audits = Audits(work, self._committer, self._checkpoints, self._dispatcher, self._tally)
+        self._feeding = Feeding(work, self._dispatcher, self._audits.again, self._adopts)
+        self._pending = self._feeding.pending
         self._storing = Storing()
         self._leaving: set[str] = set()  # workers that are to hand back their rows
         self._has_failed = False
         self._attention: dict[str, str] = {}
-        self._prompt_lengths: CountedApart | None = None
 
     def run(self, fleet: Fleet) -> Summary:
         """Render until every row has a record or is given up, or `stop` is asked.
@@ -74,11 +71,11 @@ class Driver:
         fleet.grow(self._work.index.counts().pending)
         try:
             self._checkpoints.find(self._work.index.is_pending)
-            self._feed()
+            self._feeding.fill()
             while not (self._dispatcher.finished or self._is_ending):
                 self._turn(fleet)
-                self._regroup()
-                self._feed()
+                self._feeding.regroup()
+                self._feeding.fill()
             self._drain(fleet)
         except UserError:  # of the table, or of one machine: the other workers and the store are well
             self._has_failed = True
@@ -102,8 +99,7 @@ class Driver:
             is_complete = self._dispatcher.finished
         finally:
             self._checkpoints.close(is_complete=is_complete)
-            if self._prompt_lengths:
-                self._prompt_lengths.close()
+            self._feeding.close()
 
     @property
     def _is_ending(self) -> bool:
@@ -126,50 +122,17 @@ class Driver:
         limit_s = self._work.faults.drain_s
         wait_for_rows(partial(self._turn, fleet), self._dispatcher.in_hand, self._stop, limit_s=limit_s)
 
-    def _pass(self) -> Iterator[Row]:
-        """Read what is to be rendered from the table, from its beginning."""
-        work = self._work
-        return pending_rows(work.table, work.rows, work.index)
-
-    def _feed(self) -> None:
-        """Fill the dispatcher's window from the table."""
-        while room := self._dispatcher.room:
-            rows = list(islice(self._rows, room))
-            for row in self._reshaped([row for row in rows if not self._adopts(row)]):
-                assert isinstance(row.payload, Pending)
-                self._pending[row.row_id] = row.payload
-                self._dispatcher.add(row)
-            if len(rows) == room:
-                continue
-            if not self._audits.again:
-                self._dispatcher.close()
-                return
-            self._work.index.reopen(self._audits.again)
-            self._audits.again.clear()
-            self._rows = self._pass()
-
-    def _adopts(self, row: Row) -> bool:
+    def _adopts(self, row_id: str, pending: Pending) -> bool:
         """Commit a row whose clip an earlier run left; tell whether there is one."""
-        assert isinstance(row.payload, Pending)
-        stored = self._work.adoption.take(row.row_id, row.payload.request)
+        stored = self._work.adoption.take(row_id, pending.request)
         if stored is None:
             return False
-        self._committer.done(stored.record, row.payload, worker=stored.record.worker)
+        self._committer.done(stored.record, pending, worker=stored.record.worker)
         self._committer.flush_due(time.monotonic())
         self._tally.adopted()
         if stored.had_company:  # no audit of this run speaks for it
-            self._audits.note_unproven(row.row_id, row.payload.request, worker="")
+            self._audits.note_unproven(row_id, pending.request, worker="")
         return True
-
-    def _regroup(self) -> None:
-        """Bring rows that wait together by the lengths of their prompts, as soon as these can be counted."""
-        if self._prompt_lengths and self._prompt_lengths.becomes_ready():
-            log.info("forwards are as long as the prompts: rows of equal lengths are brought together")
-            self._dispatcher.regroup(self._reshaped)
-
-    def _reshaped(self, rows: list[Row]) -> list[Row]:
-        """Tell rows apart by the lengths of their prompts too, where forwards are as long as these."""
-        return by_prompt_lengths(rows, self._prompt_lengths) if self._prompt_lengths else rows
 
     def _follow(self, event: Event, fleet: Fleet) -> None:
         if isinstance(event, Lost):
@@ -214,8 +177,8 @@ class Driver:
         """Note what a worker reports about its rows."""
         self._tally.worked(worker, idle=report.idle, elapsed_s=report.elapsed_s)
         self._tally.remembered(worker, report.num_remembered)
-        if report.prompt_lengths and not self._prompt_lengths:
-            self._prompt_lengths = CountedApart(report.prompt_lengths)
+        if report.prompt_lengths:
+            self._feeding.heed_lengths(report.prompt_lengths)
         for audited in report.audited:
             self._audits.follow(worker, audited)
         for rendered in report.rendered:
