@@ -29,7 +29,7 @@ demo: .venv/.installed  ## Render the shipped table with two CPU workers and sho
 
 # By files, which share what they prepare, in two lanes: see tests/lanes.py.
 test: .venv/.installed  ## Run every test
-	$(BIN)/python -m pytest -q -rfEs -n 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -q -rfEs -n 5 --dist loadfile --no-loadscope-reorder
 
 conformance: .venv/.installed  ## Measure every class of diffusers that has a tiny pipeline, and write docs/models.md
 	$(BIN)/python -m tests.conformance
