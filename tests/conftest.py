@@ -35,7 +35,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 @pytest.fixture(autouse=True)
 def _heard() -> None:
     """What is logged reaches `caplog`, also where a command that ran here before kept it to itself."""
-    logging.getLogger("framefleet").propagate = True
+    logger = logging.getLogger("framefleet")
+    logger.propagate = True
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(autouse=True)
