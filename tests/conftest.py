@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import secrets
 import signal
 import tempfile
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -17,6 +20,9 @@ from tests.lanes import pytest_xdist_make_scheduler
 
 __all__ = ["pytest_xdist_make_scheduler"]
 
+# How long an example takes says nothing on a busy machine.
+hypothesis.settings.register_profile("framefleet", deadline=None)
+hypothesis.settings.load_profile("framefleet")
 # A shell has its background jobs ignore SIGINT, and so would every process that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # On a CPU the number of threads chooses kernels and with them bits.
@@ -30,6 +36,14 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _FOLDER = tempfile.TemporaryDirectory(prefix="framefleet-tests-")
     os.environ["FRAMEFLEET_CACHE"] = _FOLDER.name
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _not_looked_at_again() -> Iterator[None]:
+    """What a file's tests leave, models for those to come, costs no later collection of garbage its time."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
