@@ -21,7 +21,9 @@ from tests.lanes import pytest_xdist_make_scheduler
 __all__ = ["pytest_xdist_make_scheduler"]
 
 # How long an example takes says nothing on a busy machine.
-hypothesis.settings.register_profile("framefleet", deadline=None)
+hypothesis.settings.register_profile(
+    "framefleet", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("framefleet")
 # A shell has its background jobs ignore SIGINT, and so would every process that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
