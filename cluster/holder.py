@@ -48,9 +48,9 @@ class Holder:
             return True
         if self.runs_elsewhere():
             return False
-        is_of_this = self.pid == os.getpid() and process_started(self.pid) == self.process_started
-        is_left = is_of_this and self.owner not in HELD
-        return is_left or process_started(self.pid) != self.process_started
+        is_running = process_started(self.pid) == self.process_started
+        is_left = self.pid == os.getpid() and self.owner not in HELD
+        return is_left or not is_running
 
 
 def this_process(owner: str) -> Holder:

@@ -290,13 +290,14 @@ class Worker:
 
     def _report(self, news: StoredRow | Failed) -> None:
         with self._news:
-            self._writing.pop(news.record.row_id if isinstance(news, StoredRow) else news.row_id, None)
             if isinstance(news, StoredRow):
-                self._attempts.pop(news.record.row_id, None)
+                row_id = news.record.row_id
                 self._rendered.append(news)
             else:
-                self._attempts.pop(news.row_id, None)
+                row_id = news.row_id
                 self._failed.append(news)
+            self._writing.pop(row_id, None)
+            self._attempts.pop(row_id, None)
             self._news.notify_all()
 
     def _kept(self, row_id: str, *, is_saved: bool, is_over: bool) -> None:

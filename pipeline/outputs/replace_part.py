@@ -24,8 +24,18 @@ def replace_part(
     """
     table = read_part(store, path, None)
     left = table.filter(pc.invert(pc.is_in(table["row_id"], pa.array(row_ids, pa.string()))))
+    replace_by(store, path, left, run=run, number=number, hold=hold)
+
+
+def replace_by(
+    store: Store, path: str, left: pa.Table, *, run: str, number: int, hold: Hold, is_written: bool = False
+) -> None:
+    """Do what `replace_part` does; left: the rows that stay.
+
+    is_written: the new part is there already, of a driver that was killed before it deleted the old one.
+    """
     hold.check()
-    if len(left):
+    if len(left) and not is_written:
         content = to_parquet(left, {**metadata_of(store, path), REPLACES: path})
         store.create(part_path(str(PurePosixPath(path).parent), run, number, content), content)
         hold.check()

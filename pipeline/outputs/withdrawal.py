@@ -17,11 +17,12 @@ from pydantic import StringConstraints, TypeAdapter
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.strict import Strict
 from framefleet.pipeline.outputs.json_file import read_json
-from framefleet.pipeline.outputs.part_file import REPLACES, metadata_of, read_part, to_parquet
-from framefleet.pipeline.outputs.part_names import RUN, Part, new_run, part_path
+from framefleet.pipeline.outputs.part_file import REPLACES, metadata_of, read_part
+from framefleet.pipeline.outputs.part_names import RUN, Part, new_run
 from framefleet.pipeline.outputs.parts import row_ids_of
 from framefleet.pipeline.outputs.pending import disown, intent_path
 from framefleet.pipeline.outputs.records import RECORDS, ROW_ID
+from framefleet.pipeline.outputs.replace_part import replace_by
 from framefleet.pipeline.outputs.seals import Hold, live_parts
 from framefleet.pipeline.outputs.store import Store
 
@@ -87,12 +88,8 @@ def _finish(store: Store, withdrawal: _Withdrawal, hold: Hold) -> None:
         table = read_part(store, part.path, None)
         is_gone = pc.is_in(table["row_id"], gone)
         disown(store, _intents(table.filter(is_gone)))
-        left = table.filter(pc.invert(is_gone))
-        if len(left) and part.path not in replaced:
-            content = to_parquet(left, {**metadata_of(store, part.path), REPLACES: part.path})
-            store.create(part_path(RECORDS, run, number, content), content)
-        hold.check()
-        store.delete(part.path)
+        left, is_written = table.filter(pc.invert(is_gone)), part.path in replaced
+        replace_by(store, part.path, left, run=run, number=number, hold=hold, is_written=is_written)
     hold.check()
     store.delete(WITHDRAWN)
 

@@ -25,6 +25,7 @@ from framefleet.pipeline.outputs.parts import PartWriter, committed_row_ids, fin
 from framefleet.pipeline.outputs.records import record_schema, values_of
 from framefleet.pipeline.outputs.seals import epoch_path, sweep_late
 from framefleet.pipeline.outputs.store import Store
+from tests.creates import losers_of_a_race
 from tests.faulty_s3 import faulty_s3
 from tests.rows import record
 from tests.servers import S3Server, free_port
@@ -79,19 +80,7 @@ def test_create_refuses_other_bytes_and_takes_equal_ones(store: Store) -> None:
 
 
 def test_of_many_creates_at_once_one_wins(store: Store) -> None:
-    conflicts: list[int] = []
-
-    def create(number: int) -> None:
-        try:
-            store.create("driver.lock", b"%d" % number)
-        except StoreConflict:
-            conflicts.append(number)
-
-    threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    conflicts = losers_of_a_race(store, "driver.lock", num_creators=8)
     assert len(conflicts) == 7
     assert int(store.read("driver.lock")) not in conflicts
 

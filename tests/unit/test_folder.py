@@ -6,7 +6,6 @@ import errno
 import os
 import shutil
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from framefleet.pipeline.errors import StoreConflict, StoreError
+from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs import folder
 from framefleet.pipeline.outputs.store import Store
+from tests.creates import losers_of_a_race
 
 
 @contextmanager
@@ -65,19 +65,7 @@ def without_links(
 
 def test_without_hard_links_of_many_creates_one_wins(without_links: Path) -> None:
     store = Store(str(without_links / "out"))
-    conflicts: list[int] = []
-
-    def create(number: int) -> None:
-        try:
-            store.create("driver.lock", b"%d" % number)
-        except StoreConflict:
-            conflicts.append(number)
-
-    threads = [threading.Thread(target=create, args=(number,)) for number in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    conflicts = losers_of_a_race(store, "driver.lock", num_creators=16)
     assert len(conflicts) == 15
     assert int(store.read("driver.lock")) not in conflicts
     store.create("driver.lock", store.read("driver.lock"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import stat
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from framefleet.pipeline.errors import JobError, NoFile, StoreConflict, StoreError
 from framefleet.pipeline.outputs.store import Store
+from tests.creates import losers_of_a_race
 
 
 @pytest.fixture(params=["folder", "memory"])
@@ -98,19 +98,7 @@ def test_a_store_travels_to_another_process(store: Store) -> None:
 
 def test_of_many_creates_at_once_one_wins(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
-    conflicts: list[int] = []
-
-    def create(number: int) -> None:
-        try:
-            store.create("driver.lock", b"%d" % number)
-        except StoreConflict:
-            conflicts.append(number)
-
-    threads = [threading.Thread(target=create, args=(number,)) for number in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    conflicts = losers_of_a_race(store, "driver.lock", num_creators=16)
     assert len(conflicts) == 15
     assert int(store.read("driver.lock")) not in conflicts
 
