@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from framefleet.cluster.messages import StoredRow, WorkerSetup
 from framefleet.pipeline.outputs.apart import noted_apart, path_of
-from framefleet.pipeline.outputs.pending import FinishedClip, Intent, finished_clips
-from framefleet.pipeline.outputs.records import public_arguments
+from framefleet.pipeline.outputs.parts.pending import FinishedClip, Intent, finished_clips
+from framefleet.pipeline.outputs.parts.records import public_arguments
 from framefleet.pipeline.render.audit.audited import kind_of
 from framefleet.pipeline.request import Request
 

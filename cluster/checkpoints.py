@@ -13,7 +13,7 @@ from functools import partial
 
 from framefleet.cluster.beside import Beside
 from framefleet.pipeline.errors import StoreError
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 
 CHECKPOINTS = "checkpoints"
 _NAME = re.compile(rf"{CHECKPOINTS}/([0-9a-f]{{32}})\.safetensors")

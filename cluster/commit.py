@@ -17,9 +17,9 @@ from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import Failed, WorkerSetup
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.apart import note_apart
-from framefleet.pipeline.outputs.parts import PartWriter
-from framefleet.pipeline.outputs.pending import path_of_intent
-from framefleet.pipeline.outputs.records import (
+from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.parts.pending import path_of_intent
+from framefleet.pipeline.outputs.parts.records import (
     CLAIM,
     FAILURES,
     RECORDS,
@@ -30,9 +30,9 @@ from framefleet.pipeline.outputs.records import (
     record_schema,
     values_of,
 )
-from framefleet.pipeline.outputs.seals import delete_late
-from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.outputs.withdrawal import finish_withdrawal, note_withdrawal
+from framefleet.pipeline.outputs.parts.seals import delete_late
+from framefleet.pipeline.outputs.parts.withdrawal import finish_withdrawal, note_withdrawal
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.index import RowIndex
 
 # What may wait while the output cannot be written and workers still can; then the driver waits too.

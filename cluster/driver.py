@@ -27,7 +27,7 @@ from framefleet.cluster.tally import Tally
 from framefleet.cluster.work import Work
 from framefleet.pipeline.errors import ModelError, StoreError, UserError
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.outputs.records import Record
+from framefleet.pipeline.outputs.parts.records import Record
 
 log = logging.getLogger(__name__)
 

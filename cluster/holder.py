@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.outputs.seals import Sealed
+from framefleet.pipeline.outputs.parts.seals import Sealed
 
 PROC = Path("/proc")
 GONE_STATES = {"Z", "X"}  # ended, but its parent has not asked yet
@@ -24,7 +24,7 @@ HELD: set[str] = set()  # owners of this process that hold an output, or try to
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """One driver. Equal `machine`: its process id means the same to us. sealed: see `outputs/seals.py`."""
+    """One driver. Equal `machine`: its process id means the same to us. sealed: `outputs/parts/seals.py`."""
 
     owner: str
     host: str

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from framefleet.cluster.checkpoints import checkpoint_path
 from framefleet.pipeline.errors import StoreError
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 
 if TYPE_CHECKING:
     from framefleet.pipeline.render.half_done.half_done import HalfDone

@@ -5,7 +5,7 @@ that try one wins. The newest epoch holds the output, and nobody writes or delet
 that was frozen finds out that it lost the lock, and can do no harm to it. In its own file a driver raises a
 counter every few seconds. It is replaced at once where its file or its machine says that it is gone, and
 otherwise once its counter has stood still by our own clock. What the replaced one still does after a `check`
-is sealed out: see `outputs/seals.py`.
+is sealed out: see `outputs/parts/seals.py`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any
 
 from framefleet.cluster.holder import HELD, Holder, parse_holder, this_process
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
-from framefleet.pipeline.outputs.part_names import parts_in
-from framefleet.pipeline.outputs.records import RECORDS
-from framefleet.pipeline.outputs.seals import MAX_DRIVER_BYTES, epoch_path, epochs_of, seal_now
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.parts.part_names import parts_in
+from framefleet.pipeline.outputs.parts.records import RECORDS
+from framefleet.pipeline.outputs.parts.seals import MAX_DRIVER_BYTES, epoch_path, epochs_of, seal_now
+from framefleet.pipeline.outputs.stores.store import Store
 
 FORMER_LOCK = "driver.lock"  # of earlier versions
 BEAT_S = 10.0

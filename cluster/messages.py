@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from framefleet.cluster.blame import Blame
 from framefleet.pipeline.model.settings import ModelSettings
-from framefleet.pipeline.outputs.media_settings import Media
-from framefleet.pipeline.outputs.records import Record
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.parts.records import Record
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import SecondModel
 from framefleet.pipeline.render.audit.audited import Audited

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from framefleet.pipeline.guards.strict import Strict
-from framefleet.pipeline.outputs.patience import OUTAGE_S
+from framefleet.pipeline.outputs.stores.patience import OUTAGE_S
 
 # They encode four 480p clips of 81 frames a second, or a dozen large images: more than a GPU renders.
 _ENOUGH_CPUS = 4

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from framefleet.jobs.verify.verify import verify
     from framefleet.pipeline.errors import FramefleetError
     from framefleet.pipeline.model.model import Model, load_model
-    from framefleet.pipeline.outputs.clips import Clip, Failure
-    from framefleet.pipeline.outputs.store import Store
+    from framefleet.pipeline.outputs.frames.clips import Clip, Failure
+    from framefleet.pipeline.outputs.stores.store import Store
     from framefleet.pipeline.render.audit.settings import Audit
     from framefleet.pipeline.render.fused.batching import Batching
     from framefleet.pipeline.render.half_done.half_done import HalfDone
@@ -56,15 +56,15 @@ __all__ = [
 _HOMES = {
     "Audit": "framefleet.pipeline.render.audit.settings",
     "Batching": "framefleet.pipeline.render.fused.batching",
-    "Clip": "framefleet.pipeline.outputs.clips",
-    "Failure": "framefleet.pipeline.outputs.clips",
+    "Clip": "framefleet.pipeline.outputs.frames.clips",
+    "Failure": "framefleet.pipeline.outputs.frames.clips",
     "FramefleetError": "framefleet.pipeline.errors",
     "HalfDone": "framefleet.pipeline.render.half_done.half_done",
     "Inputs": "framefleet.pipeline.rows.inputs.access",
     "Model": "framefleet.pipeline.model.model",
     "Renderer": "framefleet.pipeline.render.renderer",
     "Request": "framefleet.pipeline.request",
-    "Store": "framefleet.pipeline.outputs.store",
+    "Store": "framefleet.pipeline.outputs.stores.store",
     "load_model": "framefleet.pipeline.model.model",
     "render": "framefleet.jobs.render.render",
     "repair": "framefleet.jobs.repair.repair",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from framefleet.pipeline.errors import StoreConflict
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 
 
 def losers_of_a_race(store: Store, path: str, *, num_creators: int) -> list[int]:

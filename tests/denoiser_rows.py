@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from framefleet import load_model
-from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.training.denoiser.task import DenoiserTask
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Bucket, Prepared, TrainingRow

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import yaml
 
 from framefleet.cluster.holder import Holder, parse_holder
-from framefleet.pipeline.outputs.media import decode
-from framefleet.pipeline.outputs.seals import epoch_path, epochs_of
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.media.media import decode
+from framefleet.pipeline.outputs.parts.seals import epoch_path, epochs_of
+from framefleet.pipeline.outputs.stores.store import Store
 from tests.tiny import SMALLEST, UNLIKE, tiny
 from tests.warm.process import start
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from framefleet import Batching, Clip, Request, load_model
 from framefleet.pipeline.model.specs.dtypes import torch_dtype
-from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
+from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.recipes.recipe import generate
 from tests.tiny import SMALLEST, tiny
 from tests.unaudited import unaudited

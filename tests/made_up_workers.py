@@ -23,11 +23,11 @@ from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.outputs.encode_clip import EncodedClip, store_clip
-from framefleet.pipeline.outputs.part_names import new_run
-from framefleet.pipeline.outputs.pending import announce, intents_in, sweep
-from framefleet.pipeline.outputs.seals import sweep_late
-from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.outputs.withdrawal import finish_withdrawal
+from framefleet.pipeline.outputs.parts.part_names import new_run
+from framefleet.pipeline.outputs.parts.pending import announce, intents_in, sweep
+from framefleet.pipeline.outputs.parts.seals import sweep_late
+from framefleet.pipeline.outputs.parts.withdrawal import finish_withdrawal
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.audited import Audited, Verdict, kind_of
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.rows import RECORD

@@ -9,7 +9,7 @@ from diffusers import ModularPipeline
 from diffusers.modular_pipelines import PipelineState
 
 from framefleet import Request
-from framefleet.pipeline.outputs.frames import Frames, to_frames
+from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
 
 # By argument: of which guider it is, and what this calls it.
 _SCALES = {

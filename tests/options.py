@@ -10,7 +10,7 @@ import diffusers
 import torch
 
 from framefleet import Clip, Model, Request
-from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
+from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.render.fused.batching import Batching
 from tests.tiny import SMALLEST, tiny
 from tests.unaudited import unaudited

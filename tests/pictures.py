@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from framefleet.pipeline.outputs.frames import Frames
-from framefleet.pipeline.outputs.media import encode
-from framefleet.pipeline.outputs.media_settings import Media
+from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.pipeline.outputs.media.media import encode
+from framefleet.pipeline.outputs.media.media_settings import Media
 
 # (height, width): not always what is rendered, so that each row has its own resized.
 SIZES = ((24, 20), (16, 16), (18, 24))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from framefleet.pipeline.outputs.records import FailureRecord, Record
+from framefleet.pipeline.outputs.parts.records import FailureRecord, Record
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 

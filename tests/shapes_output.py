@@ -10,11 +10,11 @@ import pyarrow as pa
 from framefleet.jobs.shapes.drawing import draw
 from framefleet.jobs.shapes.scene import Scene
 from framefleet.jobs.shapes.size import Size
-from framefleet.pipeline.outputs.media import encode
-from framefleet.pipeline.outputs.media_settings import Media
-from framefleet.pipeline.outputs.parts import PartWriter
-from framefleet.pipeline.outputs.records import record_schema, values_of
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.media.media import encode
+from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.parts.records import record_schema, values_of
+from framefleet.pipeline.outputs.stores.store import Store
 from tests.rows import record
 
 CARRIED = pa.schema([(name, pa.string()) for name in ("shape", "color", "background", "motion", "language")])

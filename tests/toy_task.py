@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Prepared, TrainingRow
 

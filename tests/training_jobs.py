@@ -11,8 +11,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from framefleet.pipeline.outputs.media import encode
-from framefleet.pipeline.outputs.media_settings import Media
+from framefleet.pipeline.outputs.media.media import encode
+from framefleet.pipeline.outputs.media.media_settings import Media
 from tests.jobs import write_job, write_table
 from tests.tiny import tiny
 from tests.warm.process import start

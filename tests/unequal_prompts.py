@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from framefleet.pipeline.model.model import Model
-from framefleet.pipeline.outputs.frames import frames_sha256
+from framefleet.pipeline.outputs.frames.frames import frames_sha256
 from framefleet.pipeline.request import Request
 from tests.tiny import SMALLEST
 

@@ -11,13 +11,13 @@ from pydantic import TypeAdapter
 
 from framefleet.jobs.replay.recorded import recorded_frames
 from framefleet.pipeline.model.specs.check import Refused, check_fps
-from framefleet.pipeline.outputs.contact_sheet import contact_sheet, moving_sheet
-from framefleet.pipeline.outputs.fonts import warn_of_missing_fonts
-from framefleet.pipeline.outputs.frames import Frames
-from framefleet.pipeline.outputs.json_file import read_as
-from framefleet.pipeline.outputs.parts import read_records, rows_of
-from framefleet.pipeline.outputs.records import RECORDS
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.pipeline.outputs.media.contact_sheet import contact_sheet, moving_sheet
+from framefleet.pipeline.outputs.media.fonts import warn_of_missing_fonts
+from framefleet.pipeline.outputs.parts.parts import read_records, rows_of
+from framefleet.pipeline.outputs.parts.records import RECORDS
+from framefleet.pipeline.outputs.stores.json_file import read_as
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import clip_fps
 
 MAX_MOVING = 18  # clips in the animation: three rows

@@ -11,11 +11,11 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.public import public_url
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.encode_clip import out_of_step
-from framefleet.pipeline.outputs.media_settings import SOUNDS, Media, MediaFormat
-from framefleet.pipeline.outputs.patience import OUTAGE_S
-from framefleet.pipeline.outputs.provenance import open_signing
-from framefleet.pipeline.outputs.records import RECORDS
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.media.media_settings import SOUNDS, Media, MediaFormat
+from framefleet.pipeline.outputs.media.provenance import open_signing
+from framefleet.pipeline.outputs.parts.records import RECORDS
+from framefleet.pipeline.outputs.stores.patience import OUTAGE_S
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.table import folder_of
 
 _OWN: dict[str, MediaFormat] = {"video": "mp4", "image": "png", "audio": "flac"}

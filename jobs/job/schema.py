@@ -15,7 +15,7 @@ from framefleet.pipeline.guards.strict import Strict
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.specs.dtypes import DType
-from framefleet.pipeline.outputs.media_settings import Media, MediaFormat, VideoEncoder
+from framefleet.pipeline.outputs.media.media_settings import Media, MediaFormat, VideoEncoder
 from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.render.fused.batching import Batching, Mode
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS

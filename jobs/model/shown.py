@@ -21,7 +21,7 @@ from framefleet.pipeline.model.sources.model_parts import ComponentSummary, part
 from framefleet.pipeline.model.sources.weights import Weights, open_weights
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.outputs.folder import Folder
+from framefleet.pipeline.outputs.stores.folder import Folder
 
 
 def show_lock(model: str, *, revision: str | None, allow_pickle: bool, output: Path | None) -> None:

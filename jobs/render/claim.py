@@ -18,9 +18,9 @@ from framefleet.pipeline.model.environment import PACKAGES
 from framefleet.pipeline.model.loras.asked import Lora
 from framefleet.pipeline.model.sources.source import public_name
 from framefleet.pipeline.model.specs.dtypes import asked
-from framefleet.pipeline.outputs.provenance import certificate_sha256
-from framefleet.pipeline.outputs.records import RECORDS
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.media.provenance import certificate_sha256
+from framefleet.pipeline.outputs.parts.records import RECORDS
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.second_model import SecondModel
 from framefleet.pipeline.request import is_input
 

@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter
 from framefleet.jobs.job.schema import MediaSection
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.dtypes import DType
-from framefleet.pipeline.outputs.json_file import read_as, read_json
-from framefleet.pipeline.outputs.part_names import parts_in
-from framefleet.pipeline.outputs.parts import job_in_parts
-from framefleet.pipeline.outputs.records import CLAIM, RECORDS
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.parts.part_names import parts_in
+from framefleet.pipeline.outputs.parts.parts import job_in_parts
+from framefleet.pipeline.outputs.parts.records import CLAIM, RECORDS
+from framefleet.pipeline.outputs.stores.json_file import read_as, read_json
+from framefleet.pipeline.outputs.stores.store import Store
 
 RENDER, TRAINING = CLAIM, "train.json"  # files of the two kinds of outputs
 

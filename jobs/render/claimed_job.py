@@ -15,7 +15,7 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claimed import claim_of
 from framefleet.jobs.render.places import is_opened
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 
 JOB_FILES = (".yaml", ".yml", ".json")
 # What job.json says about them beside what a job may: what was found there.

@@ -25,14 +25,14 @@ from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
 from framefleet.jobs.show.standing import Awaited
 from framefleet.jobs.show.watch import Callback, Watch
-from framefleet.pipeline.outputs.leftovers import sweep_beside
-from framefleet.pipeline.outputs.part_names import new_run, parts_in
-from framefleet.pipeline.outputs.pending import intents_in, sweep
-from framefleet.pipeline.outputs.records import FAILURES, RECORDS
-from framefleet.pipeline.outputs.replace_part import replace_part
-from framefleet.pipeline.outputs.seals import gone_parts, sweep_late
-from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.outputs.withdrawal import finish_withdrawal
+from framefleet.pipeline.outputs.parts.part_names import new_run, parts_in
+from framefleet.pipeline.outputs.parts.pending import intents_in, sweep
+from framefleet.pipeline.outputs.parts.records import FAILURES, RECORDS
+from framefleet.pipeline.outputs.parts.replace_part import replace_part
+from framefleet.pipeline.outputs.parts.seals import gone_parts, sweep_late
+from framefleet.pipeline.outputs.parts.withdrawal import finish_withdrawal
+from framefleet.pipeline.outputs.stores.leftovers import sweep_beside
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.rows.tables.index import RowIndex
 

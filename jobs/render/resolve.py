@@ -15,8 +15,8 @@ from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.outputs.media_settings import Media
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import SecondModel
 from framefleet.pipeline.render.fused.batching import Batching

@@ -19,8 +19,8 @@ from framefleet.jobs.show.progress import watch_on
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.glance import Gone
-from framefleet.pipeline.outputs.records import FAILURES, RECORDS
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.parts.records import FAILURES, RECORDS
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.probe.probe import Probed
 
 MAX_SHAPES_SHOWN = 30  # a screenful

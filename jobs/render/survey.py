@@ -11,8 +11,8 @@ from framefleet.jobs.show.standing import Checked
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.outputs.glance import GLANCED, GLANCED_MAYBE, Glance, Gone
-from framefleet.pipeline.outputs.parts import PartWriter, tables_by_part
-from framefleet.pipeline.outputs.records import INVALID, invalid_schema
+from framefleet.pipeline.outputs.parts.parts import PartWriter, tables_by_part
+from framefleet.pipeline.outputs.parts.records import INVALID, invalid_schema
 from framefleet.pipeline.render.probe.probe import Shapes
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.readable import repaired_row

@@ -5,10 +5,10 @@ from __future__ import annotations
 from framefleet.jobs.render.claimed import RENDER, claim_in_parts
 from framefleet.jobs.verify.files import job_damage
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.parts import job_in_parts
-from framefleet.pipeline.outputs.seals import Hold
-from framefleet.pipeline.outputs.set_aside import set_aside
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.parts.parts import job_in_parts
+from framefleet.pipeline.outputs.parts.seals import Hold
+from framefleet.pipeline.outputs.parts.set_aside import set_aside
+from framefleet.pipeline.outputs.stores.store import Store
 
 
 def put_back(store: Store, hold: Hold) -> bool:

@@ -16,11 +16,11 @@ from framefleet.jobs.show.standing import Checked
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.outputs.clip_index import ClipIndex
 from framefleet.pipeline.outputs.damage import Damage, DamageKind, beside_parts, damaged_records, strays
-from framefleet.pipeline.outputs.part_names import new_run
-from framefleet.pipeline.outputs.replace_part import replace_part
-from framefleet.pipeline.outputs.seals import Hold
-from framefleet.pipeline.outputs.set_aside import set_aside
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.parts.part_names import new_run
+from framefleet.pipeline.outputs.parts.replace_part import replace_part
+from framefleet.pipeline.outputs.parts.seals import Hold
+from framefleet.pipeline.outputs.parts.set_aside import set_aside
+from framefleet.pipeline.outputs.stores.store import Store
 
 _SWEPT_AT_ONCE = 1000  # files between two looks at the lock
 

@@ -19,8 +19,8 @@ from framefleet.jobs.repair.mend import Mended, mend
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.jobs.verify.files import job_damage
 from framefleet.pipeline.outputs.damage import Damage
-from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.outputs.withdrawal import finish_withdrawal
+from framefleet.pipeline.outputs.parts.withdrawal import finish_withdrawal
+from framefleet.pipeline.outputs.stores.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

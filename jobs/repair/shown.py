@@ -10,7 +10,7 @@ from framefleet.jobs.show.console import stderr
 from framefleet.jobs.show.libraries import quiet_imports
 from framefleet.jobs.show.progress import watch_on
 from framefleet.jobs.verify.damages_shown import DamageList
-from framefleet.pipeline.outputs.set_aside import DAMAGED
+from framefleet.pipeline.outputs.parts.set_aside import DAMAGED
 
 if TYPE_CHECKING:
     from framefleet.jobs.repair.repair import Repaired

@@ -13,8 +13,8 @@ from framefleet.pipeline.model.loras.asked import ARGUMENT, MAX_WEIGHT
 from framefleet.pipeline.model.options.schema import Matmul, Options, recorded_options
 from framefleet.pipeline.model.specs.bounds import MAX_LIST
 from framefleet.pipeline.model.specs.dtypes import DType, DTypeName
-from framefleet.pipeline.outputs.json_file import not_ours, read_as
-from framefleet.pipeline.outputs.records import Record
+from framefleet.pipeline.outputs.parts.records import Record
+from framefleet.pipeline.outputs.stores.json_file import not_ours, read_as
 
 _MAX_THREADS = 1024  # torch starts as many
 

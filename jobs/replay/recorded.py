@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from framefleet.pipeline.errors import JobError, StoreError
-from framefleet.pipeline.outputs.clip_names import recorded_path
-from framefleet.pipeline.outputs.frames import Frames
-from framefleet.pipeline.outputs.media import decode
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.pipeline.outputs.media.clip_names import recorded_path
+from framefleet.pipeline.outputs.media.media import decode
+from framefleet.pipeline.outputs.stores.store import Store
 
 
 def recorded_frames(store: Store, record: Mapping[str, Any]) -> Frames:

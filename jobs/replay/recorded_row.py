@@ -16,9 +16,9 @@ from framefleet.jobs.replay.record_values import arguments_of, environment_of, o
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.loras.asked import Lora, digests_in
 from framefleet.pipeline.model.settings import ModelSettings
-from framefleet.pipeline.outputs.parts import find_record
-from framefleet.pipeline.outputs.records import Record
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.parts.parts import find_record
+from framefleet.pipeline.outputs.parts.records import Record
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, find_recipe
 from framefleet.pipeline.request import Request, is_input, is_model
 from framefleet.pipeline.rows.inputs.access import Inputs

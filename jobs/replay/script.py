@@ -30,7 +30,7 @@ from framefleet.pipeline.model.specs.dtypes import check_dtype
 from framefleet.pipeline.model.specs.modular_index import is_modular
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, resolve_scheduler
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.outputs.records import Record
+from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.recipes.guidance_check import is_schedule
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import is_input

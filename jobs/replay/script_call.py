@@ -9,7 +9,7 @@ from typing import Any
 from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.specs.modular_index import is_modular
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.outputs.fields import PICTURES, SOUND
+from framefleet.pipeline.outputs.frames.fields import PICTURES, SOUND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

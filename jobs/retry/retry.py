@@ -13,10 +13,10 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claimed_job import job_of
 from framefleet.jobs.render.render import render_job
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.outputs.part_names import parts_in
-from framefleet.pipeline.outputs.parts import rows_in_part
-from framefleet.pipeline.outputs.records import FAILURE_FIELDS, FAILURES, fields_named
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.parts.part_names import parts_in
+from framefleet.pipeline.outputs.parts.parts import rows_in_part
+from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, FAILURES, fields_named
+from framefleet.pipeline.outputs.stores.store import Store
 
 _READ = fields_named(FAILURE_FIELDS, "row_id", "error_type", "message")
 

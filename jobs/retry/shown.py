@@ -8,7 +8,7 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.shown import show_render
 from framefleet.jobs.retry.retry import failed_rows
 from framefleet.jobs.show.console import stderr, stdout
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 
 _MAX_MESSAGE = 200  # characters: a line or two
 

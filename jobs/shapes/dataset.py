@@ -31,9 +31,9 @@ from framefleet.jobs.shapes.scene import (
 from framefleet.jobs.shapes.size import SIZE, Size, check_size
 from framefleet.jobs.show.console import stderr
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.media import encode
-from framefleet.pipeline.outputs.media_settings import Media
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.media.media import encode
+from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.training.dataset.columns import MAX_REPEATS
 
 TABLE = "dataset.parquet"

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framefleet.jobs.shapes.scene import Scene
-from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.outputs.frames.frames import Frames
 
 Floats = NDArray[np.floating[Any]]
 

@@ -16,10 +16,10 @@ from framefleet.jobs.shapes.measure import Measured, measure
 from framefleet.jobs.shapes.size import Size
 from framefleet.jobs.show.console import stderr
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.json_file import read_as
-from framefleet.pipeline.outputs.parts import read_records, rows_of
-from framefleet.pipeline.outputs.records import RECORDS
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.parts.parts import read_records, rows_of
+from framefleet.pipeline.outputs.parts.records import RECORDS
+from framefleet.pipeline.outputs.stores.json_file import read_as
+from framefleet.pipeline.outputs.stores.store import Store
 
 ATTRIBUTES = ("color", "background", "shape", "motion")
 

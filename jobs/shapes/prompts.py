@@ -17,7 +17,7 @@ from framefleet.jobs.shapes.measure import MIN_FRAMES
 from framefleet.jobs.shapes.scene import Scene, held_out_scenes
 from framefleet.jobs.shapes.size import SIZE, Size, check_size
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 
 NUM_SCENES = 200
 GUIDANCE_SCALES = (1.0, 4.0, 6.0)

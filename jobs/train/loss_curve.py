@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from framefleet.pipeline.outputs.fonts import font_for
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.media.fonts import font_for
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.training.results.losses import read_losses
 
 _PATH = "loss.png"

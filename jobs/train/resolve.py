@@ -19,7 +19,7 @@ from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.specs.dtypes import DType, check_dtype
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import find_recipe
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.inputs.access import Inputs

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from framefleet.jobs.render.claimed_job import claimed_job
 from framefleet.jobs.render.render import render_job
 from framefleet.jobs.show.watch import Watch
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 
 SCRATCH = ".verify"  # below the output, where every machine can write; hidden from readers of data
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from framefleet.jobs.replay.replay import compared_digests
 from framefleet.pipeline.errors import StoreError
-from framefleet.pipeline.outputs.media import decode, decode_audio
-from framefleet.pipeline.outputs.records import Record
+from framefleet.pipeline.outputs.media.media import decode, decode_audio
+from framefleet.pipeline.outputs.parts.records import Record
 
 Likeness = Literal["bit-exact", "off by one", "different", "not rendered"]
 _PEAK, _SOUND_PEAK = 255.0, 32767.0

@@ -12,7 +12,7 @@ from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.clip_index import ClipIndex
 from framefleet.pipeline.outputs.damage import Damage, beside_parts, damaged_records, strays
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 
 
 def damages_of(store: Store, watch: Watch) -> Iterator[Damage]:

@@ -18,10 +18,9 @@ from framefleet.jobs.verify.compare import Compared, compare
 from framefleet.jobs.verify.sample import sample_rows
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.outputs.damage import Damage, look_at
-from framefleet.pipeline.outputs.part_names import new_run
-from framefleet.pipeline.outputs.parts import find_record, read_records, record_in, rows_of
-from framefleet.pipeline.outputs.recorded_files import recorded_clip
-from framefleet.pipeline.outputs.records import (
+from framefleet.pipeline.outputs.parts.part_names import new_run
+from framefleet.pipeline.outputs.parts.parts import find_record, read_records, record_in, rows_of
+from framefleet.pipeline.outputs.parts.records import (
     FAILURE_FIELDS,
     FAILURES,
     RECORDS,
@@ -30,7 +29,8 @@ from framefleet.pipeline.outputs.records import (
     record_of,
     values_of,
 )
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.recorded_files import recorded_clip
+from framefleet.pipeline.outputs.stores.store import Store
 
 _MAX_BYTES = 1 << 30  # of a clip that is decoded
 _NOT_FOUND = JobError("the table has no such row any more", "leave it out; or put the table back as it was")

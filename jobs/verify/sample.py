@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from framefleet.pipeline.outputs.parts import rows_in_part
-from framefleet.pipeline.outputs.records import FIRST_FIELDS, fields_named
-from framefleet.pipeline.outputs.seals import live_parts
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.parts.parts import rows_in_part
+from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
+from framefleet.pipeline.outputs.parts.seals import live_parts
+from framefleet.pipeline.outputs.stores.store import Store
 
 _KIND = ("recipe", "height", "width", "num_frames")
 _FIELDS = fields_named(FIRST_FIELDS, "row_id", *_KIND, "node", "worker")

@@ -26,7 +26,7 @@ def show_damages(output: str, storage_options: Mapping[str, Any], *, as_json: bo
     """Read every file and print what is wrong; return whether all is well."""
     quiet_libraries()
     from framefleet.jobs.verify.files import damages_of
-    from framefleet.pipeline.outputs.store import Store
+    from framefleet.pipeline.outputs.stores.store import Store
 
     store, damages = Store(output, storage_options), DamageList(as_json=as_json)
     with watch_on(stderr) as watch:

@@ -11,7 +11,7 @@ from framefleet.jobs.verify.choice import SAMPLE, RowChoice
 from framefleet.jobs.verify.files import damages_of
 from framefleet.jobs.verify.rows import VerifiedRow, verified_rows
 from framefleet.pipeline.outputs.damage import Damage
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

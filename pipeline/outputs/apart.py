@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 
 _FOLDER = "apart"
 

@@ -14,9 +14,11 @@ from typing import Any, Literal
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.clip_index import ClipIndex, IndexedRecord
-from framefleet.pipeline.outputs.part_names import part_of
-from framefleet.pipeline.outputs.parts import rows_in_part
-from framefleet.pipeline.outputs.pending import intents_in
+from framefleet.pipeline.outputs.parts.part_names import part_of
+from framefleet.pipeline.outputs.parts.parts import rows_in_part
+from framefleet.pipeline.outputs.parts.pending import intents_in
+from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, LATER_FIELDS, RECORDS, fields_named
+from framefleet.pipeline.outputs.parts.seals import gone_parts, live_parts
 from framefleet.pipeline.outputs.recorded_files import (
     FileState,
     file_state,
@@ -24,9 +26,7 @@ from framefleet.pipeline.outputs.recorded_files import (
     recorded_extras,
     row_named_by,
 )
-from framefleet.pipeline.outputs.records import FIRST_FIELDS, LATER_FIELDS, RECORDS, fields_named
-from framefleet.pipeline.outputs.seals import gone_parts, live_parts
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 
 _FOLDERS = [*(f"clips/{number:02x}" for number in range(256)), "extras"]
 _NUM_READERS = 16  # a store answers in tens of milliseconds, and hashing gives way to other threads

@@ -13,14 +13,14 @@ from typing import Any
 import framefleet
 from framefleet.pipeline.errors import RenderError, StoreConflict
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.outputs.clip_names import clip_path, extras_path, tags
-from framefleet.pipeline.outputs.clips import Clip
-from framefleet.pipeline.outputs.frames import frames_format
-from framefleet.pipeline.outputs.media import encode
-from framefleet.pipeline.outputs.media_settings import Media
-from framefleet.pipeline.outputs.provenance import sign
-from framefleet.pipeline.outputs.records import Record, public_arguments
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.frames.clips import Clip
+from framefleet.pipeline.outputs.frames.frames import frames_format
+from framefleet.pipeline.outputs.media.clip_names import clip_path, extras_path, tags
+from framefleet.pipeline.outputs.media.media import encode
+from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.media.provenance import sign
+from framefleet.pipeline.outputs.parts.records import Record, public_arguments
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import clip_fps
 
 

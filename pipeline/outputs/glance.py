@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.clip_names import recorded_path
-from framefleet.pipeline.outputs.records import FIRST_FIELDS, LATER_FIELDS, RECORDS, fields_named
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.media.clip_names import recorded_path
+from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, LATER_FIELDS, RECORDS, fields_named
+from framefleet.pipeline.outputs.stores.store import Store
 
 # Looked at: 256 requests of a store that lists a thousand files in some 50 ms, and 20 MB of memory.
 _MAX_CLIPS = 100_000

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from framefleet.pipeline.errors import NoFile
-from framefleet.pipeline.outputs.clip_names import extras_path, recorded_path
-from framefleet.pipeline.outputs.json_file import not_ours
-from framefleet.pipeline.outputs.records import RECORDS
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.media.clip_names import extras_path, recorded_path
+from framefleet.pipeline.outputs.parts.records import RECORDS
+from framefleet.pipeline.outputs.stores.json_file import not_ours
+from framefleet.pipeline.outputs.stores.store import Store
 
 _AT_ONCE_BYTES = 64 << 20  # a larger file goes by a temporary one: several are read side by side
 _NAMED = re.compile(

@@ -14,7 +14,7 @@ from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.specs.check import Refused, coerce
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import Configs
-from framefleet.pipeline.outputs.frames import Frames, to_frames
+from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
 from framefleet.pipeline.recipes.duration import MAX_FILM_FRAMES, check_duration, num_frames_of
 from framefleet.pipeline.recipes.second_model import arguments_for
 from framefleet.pipeline.recipes.segments import silent_frames

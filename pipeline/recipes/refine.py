@@ -15,8 +15,8 @@ from framefleet.pipeline.model.specs.check import Refused
 from framefleet.pipeline.model.specs.geometry import size_multiple
 from framefleet.pipeline.model.specs.size_rules import size_rules
 from framefleet.pipeline.model.specs.spec import Configs
-from framefleet.pipeline.outputs.frames import Frames, to_frames
-from framefleet.pipeline.outputs.rendered import has_sound
+from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
+from framefleet.pipeline.outputs.frames.rendered import has_sound
 from framefleet.pipeline.recipes.siblings import (
     SIBLINGS,
     accepted,

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from framefleet.pipeline.errors import RenderError
-from framefleet.pipeline.outputs.audio import Audio
-from framefleet.pipeline.outputs.frames import Frames, to_frames
-from framefleet.pipeline.outputs.rendered import to_rendered
+from framefleet.pipeline.outputs.frames.audio import Audio
+from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
+from framefleet.pipeline.outputs.frames.rendered import to_rendered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.video_processor import VideoProcessor
 from torch import Tensor
 
-from framefleet.pipeline.outputs.late_frames import LateFrames
+from framefleet.pipeline.outputs.frames.late_frames import LateFrames
 
 # By method, how many dimensions a tensor has of which one clip or image is made.
 _METHODS = {"postprocess": 4, "postprocess_video": 5}

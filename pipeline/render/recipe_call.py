@@ -10,7 +10,7 @@ from framefleet.pipeline.model.loras.asked import adapters_in, without_loras
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.own_pipeline import OwnPipelines
 from framefleet.pipeline.model.specs.schedulers import build, resolve_scheduler
-from framefleet.pipeline.outputs.rendered import Rendered, to_rendered
+from framefleet.pipeline.outputs.frames.rendered import Rendered, to_rendered
 from framefleet.pipeline.recipes.called import frames_read
 from framefleet.pipeline.recipes.known import KnownRecipes
 from framefleet.pipeline.recipes.second_model import SecondModels

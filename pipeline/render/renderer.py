@@ -11,8 +11,8 @@ from framefleet.pipeline.memory import free_memory, is_out_of_memory
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.options.attention import AttentionChanged
 from framefleet.pipeline.model.options.step_cache import StepCache
-from framefleet.pipeline.outputs.clips import Outcome
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.frames.clips import Outcome
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.known import KnownRecipes
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import Declared, SecondModels, open_second_models

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.families.autoencoders import CLAMPING, COUNTING, OF_PICTURES
-from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.training.task import Prepared, TrainingRow
 
 OBJECT_WEIGHT = 8.0

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.outputs.frames.frames import Frames
 
 Prepared = dict[str, Tensor]  # what a row's loss needs; a safetensors file can hold it
 

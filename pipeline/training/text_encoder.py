@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.training.task import Prepared, TrainingRow
 
 TEMPERATURE = 0.07  # CLIP's first

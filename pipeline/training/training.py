@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from framefleet.pipeline.model.settings import ModelSettings
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.training.dataset.rows import TrainingRows

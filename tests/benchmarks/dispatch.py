@@ -35,8 +35,8 @@ from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.model import model_files
 from framefleet.pipeline.model.sources.integrity import model_digest
-from framefleet.pipeline.outputs.part_names import new_run
-from framefleet.pipeline.outputs.records import Record
+from framefleet.pipeline.outputs.parts.part_names import new_run
+from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.rows.tables.index import RowIndex
 
 TABLE_ROWS = 4096  # written at a time

@@ -20,7 +20,7 @@ import diffusers
 import torch
 
 from framefleet.pipeline.model.model import Model, load_model
-from framefleet.pipeline.outputs.frames import to_frames
+from framefleet.pipeline.outputs.frames.frames import to_frames
 from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.renderer import Renderer

@@ -29,8 +29,8 @@ from framefleet.cluster.messages import Assignment, Hello, WorkerReport, WorkerS
 from framefleet.cluster.worker import Worker
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.settings import ModelSettings
-from framefleet.pipeline.outputs.media_settings import Media
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.inputs.access import Inputs

@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 import torch
 
 from framefleet.pipeline.hooks.intercept import intercept
-from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
-from framefleet.pipeline.outputs.media import encode
-from framefleet.pipeline.outputs.media_settings import Media
+from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
+from framefleet.pipeline.outputs.media.media import encode
+from framefleet.pipeline.outputs.media.media_settings import Media
 
 Row = Mapping[str, Any]
 

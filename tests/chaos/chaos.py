@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 from tests.chaos.checks import check, frames_by_seed
 from tests.chaos.figures import figures
 from tests.chaos.rig import Rig, rig

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from framefleet import Request, load_model
-from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
+from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
 from tests.hidden_state import QUICK, remembers
 from tests.jobs import all_columns, check_whole, job_values, records_of, write_job, write_table

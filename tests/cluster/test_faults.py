@@ -9,7 +9,7 @@ import pytest
 
 import framefleet
 from framefleet.cluster.progress import Summary
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 from tests.jobs import all_columns, job_values, prompt_rows, records_of, write_table
 
 BAD = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 from tests.chaos.chaos import chaos_job
 from tests.chaos.checks import check, frames_by_seed
 from tests.chaos.network import SWITCH, why_not

@@ -8,7 +8,7 @@ import pytest
 
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.model.specs.check import Refused
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.pictures import Described
 from framefleet.pipeline.rows.inputs.survey import InputIndex

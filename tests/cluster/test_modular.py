@@ -7,7 +7,7 @@ from pathlib import Path
 
 from framefleet import Request
 from framefleet.jobs.replay.replay import replay
-from framefleet.pipeline.outputs.frames import frames_sha256
+from framefleet.pipeline.outputs.frames.frames import frames_sha256
 from tests.commands import command
 from tests.jobs import job_values, prompt_rows, records_of, write_job, write_table
 from tests.modular import plain, plain_frames

@@ -11,7 +11,7 @@ import duckdb
 import pytest
 
 import framefleet
-from framefleet.pipeline.outputs.media import read_metadata
+from framefleet.pipeline.outputs.media.media import read_metadata
 from tests.commands import command
 from tests.jobs import (
     check_whole,

@@ -20,11 +20,11 @@ import s3fs
 from framefleet.cluster.holder import this_process
 from framefleet.cluster.lock import DriverLock
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
-from framefleet.pipeline.outputs.part_names import new_run
-from framefleet.pipeline.outputs.parts import PartWriter, committed_row_ids, find_record
-from framefleet.pipeline.outputs.records import record_schema, values_of
-from framefleet.pipeline.outputs.seals import epoch_path, sweep_late
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.parts.part_names import new_run
+from framefleet.pipeline.outputs.parts.parts import PartWriter, committed_row_ids, find_record
+from framefleet.pipeline.outputs.parts.records import record_schema, values_of
+from framefleet.pipeline.outputs.parts.seals import epoch_path, sweep_late
+from framefleet.pipeline.outputs.stores.store import Store
 from tests.creates import losers_of_a_race
 from tests.faulty_s3 import faulty_s3
 from tests.rows import record

@@ -17,8 +17,8 @@ import boto3
 import pytest
 
 from framefleet.pipeline.errors import StoreConflict, StoreError
-from framefleet.pipeline.outputs import object_store, patience, s3
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores import object_store, patience, s3
+from framefleet.pipeline.outputs.stores.store import Store
 from tests.faulty_s3 import Fault, FaultyS3, faulty_s3
 from tests.servers import KEY, SECRET, S3Server, free_port
 

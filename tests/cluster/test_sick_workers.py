@@ -23,7 +23,7 @@ from framefleet.cluster.settings import FaultPolicy, FleetSettings
 from framefleet.pipeline.errors import FleetError, ModelError
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.settings import ModelSettings
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 
 
 class StandIn:

@@ -19,7 +19,7 @@ from framefleet.cluster.settings import FleetSettings
 from framefleet.cluster.training import Trainers
 from framefleet.jobs.train.train import train
 from framefleet.pipeline.errors import FleetError
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.training.results.losses import read_losses
 from tests.jobs import finish, worker_pids
 from tests.servers import S3Server

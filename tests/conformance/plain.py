@@ -21,7 +21,7 @@ from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.model_index import read_index
 from framefleet.pipeline.model.specs.modular_index import is_modular
-from framefleet.pipeline.outputs.frames import frames_sha256
+from framefleet.pipeline.outputs.frames.frames import frames_sha256
 from framefleet.pipeline.request import Request
 from tests import modular
 from tests.mixed import OWN, SCHEDULERS, Cells

@@ -10,7 +10,7 @@ import torch
 
 from framefleet import Batching, Clip, Renderer, Request, load_model
 from framefleet.pipeline.hooks.global_draws import drawing_from
-from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
+from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.recipes.recipe import Recipe
 from tests.tiny import SMALLEST, tiny
 from tests.turns import drawn_in_turns

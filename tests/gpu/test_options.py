@@ -13,7 +13,7 @@ from diffusers.hooks import apply_group_offloading
 from framefleet import Batching, Clip, Renderer, Request, load_model
 from framefleet.pipeline.model.options.attention import candidates
 from framefleet.pipeline.model.options.offload import modules_of
-from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
+from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from tests.tiny import SMALLEST, tiny
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

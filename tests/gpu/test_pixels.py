@@ -11,8 +11,8 @@ import torch
 from diffusers.video_processor import VideoProcessor
 
 from framefleet.pipeline.errors import RenderError
-from framefleet.pipeline.outputs.frames import to_pictures
-from framefleet.pipeline.outputs.pixels import to_pixels
+from framefleet.pipeline.outputs.frames.frames import to_pictures
+from framefleet.pipeline.outputs.frames.pixels import to_pixels
 from framefleet.pipeline.render.idle import Idle
 from framefleet.pipeline.render.postprocessing import put_off_postprocessing
 

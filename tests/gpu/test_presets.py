@@ -7,7 +7,7 @@ import torch
 from diffusers import WanPipeline
 
 from framefleet import Clip, Renderer, Request, load_model
-from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
+from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from tests.tiny import SMALLEST, tiny
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

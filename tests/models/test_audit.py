@@ -13,7 +13,7 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from framefleet import Audit, Batching, Clip, Model, Renderer, Request, load_model
-from framefleet.pipeline.outputs.frames import to_frames
+from framefleet.pipeline.outputs.frames.frames import to_frames
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.render.audit.audited import Verdict
 from tests import hidden_state

@@ -22,7 +22,7 @@ from framefleet.pipeline.model.registry import PIPELINES, class_named, named, ow
 from framefleet.pipeline.model.specs.check import Refused, check_argument
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model, spec_of
-from framefleet.pipeline.outputs.frames import Frames, to_frames
+from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS, Request
 from framefleet.pipeline.rows.tables.checked import checked

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from framefleet.pipeline.model.registry import class_named
-from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
+from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.request import Request
 from tests.here import render_here
 from tests.jobs import ROOT, job_values, records_of, write_table

@@ -15,7 +15,7 @@ from framefleet import Clip, Failure, Renderer, Request, load_model
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
-from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
+from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.recipes import second_model
 from framefleet.pipeline.recipes.called import spec_for
 from framefleet.pipeline.recipes.first_image import image_size

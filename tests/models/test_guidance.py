@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from framefleet import Clip, Model, Request, load_model
-from framefleet.pipeline.outputs.frames import Frames, to_frames
+from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
 from framefleet.pipeline.recipes.guidance import open_guidance
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from tests.tiny import SMALLEST, tiny

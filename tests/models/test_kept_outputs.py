@@ -23,11 +23,11 @@ from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, ModelError, RenderError
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.encode_clip import extras_path
-from framefleet.pipeline.outputs.frames import frames_sha256
-from framefleet.pipeline.outputs.media import decode, decode_floats
-from framefleet.pipeline.outputs.parts import find_record
-from framefleet.pipeline.outputs.records import Record
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.frames.frames import frames_sha256
+from framefleet.pipeline.outputs.media.media import decode, decode_floats
+from framefleet.pipeline.outputs.parts.parts import find_record
+from framefleet.pipeline.outputs.parts.records import Record
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import Request
 from tests.here import render_here
 from tests.jobs import job_values, write_table

@@ -22,7 +22,7 @@ from framefleet.pipeline.model.modular import fields_given
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.signature import parameters_of
 from framefleet.pipeline.model.specs.spec import inspect_model
-from framefleet.pipeline.outputs.fields import PICTURES
+from framefleet.pipeline.outputs.frames.fields import PICTURES
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.rows.tables.checked import checked
 from framefleet.pipeline.rows.tables.row_inputs import NoInputs

@@ -11,8 +11,8 @@ import pytest
 from framefleet.jobs.replay.replay import replay
 from framefleet.jobs.replay.script import replay_script
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.outputs.parts import find_record
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.parts.parts import find_record
+from framefleet.pipeline.outputs.stores.store import Store
 from tests.rendered import rendered, run_script
 
 CACHED: dict[str, Any] = {

@@ -12,7 +12,7 @@ from diffusers import WanPipeline
 from framefleet import Clip, Request, load_model
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
+from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import InvalidRow

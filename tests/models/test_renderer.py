@@ -17,8 +17,8 @@ import torch
 from framefleet import Audit, Clip, Failure, Model, Renderer, Request, load_model
 from framefleet.pipeline.errors import ModelError, OutOfMemory, RenderError, TableError
 from framefleet.pipeline.hooks.intercept import intercept
-from framefleet.pipeline.outputs import pixels
-from framefleet.pipeline.outputs.frames import frames_sha256
+from framefleet.pipeline.outputs.frames import pixels
+from framefleet.pipeline.outputs.frames.frames import frames_sha256
 from framefleet.pipeline.recipes.recipe import Recipe, generate
 from framefleet.pipeline.render.fused.batching import Batching, Mode
 from tests.tiny import SMALLEST, tiny

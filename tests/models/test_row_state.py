@@ -16,7 +16,7 @@ import torch
 from diffusers import UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 
 from framefleet import Batching, Clip, Model, Renderer, Request, load_model
-from framefleet.pipeline.outputs.frames import Frames, to_frames
+from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
 from framefleet.pipeline.recipes.recipe import Recipe, generate
 from framefleet.pipeline.recipes.second_model import SecondModels, check_second_model, open_second_models
 from framefleet.pipeline.recipes.siblings import as_sibling

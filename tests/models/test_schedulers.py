@@ -18,7 +18,7 @@ from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.scheduler_names import SHORT_NAMES
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, build, resolve_scheduler
 from framefleet.pipeline.model.specs.spec import inspect_model
-from framefleet.pipeline.outputs.fields import CLIPS
+from framefleet.pipeline.outputs.frames.fields import CLIPS
 from tests.conformance.plain import plain_calls
 from tests.mixed import SCHEDULERS
 from tests.pictures import clip

@@ -18,12 +18,12 @@ from framefleet.jobs.replay.replay import replay
 from framefleet.jobs.replay.script import replay_script
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.audio import audio_sha256, to_audio
-from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
-from framefleet.pipeline.outputs.media import decode, decode_audio
-from framefleet.pipeline.outputs.parts import find_record
-from framefleet.pipeline.outputs.records import Record
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.frames.audio import audio_sha256, to_audio
+from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
+from framefleet.pipeline.outputs.media.media import decode, decode_audio
+from framefleet.pipeline.outputs.parts.parts import find_record
+from framefleet.pipeline.outputs.parts.records import Record
+from framefleet.pipeline.outputs.stores.store import Store
 from tests.here import render_here
 from tests.jobs import job_values, write_table
 from tests.tiny import SMALLEST, UNLIKE, tiny

@@ -12,7 +12,7 @@ from framefleet.jobs.replay.replay import replay
 from framefleet.jobs.replay.script import replay_script
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.spec import inspect_model
-from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
+from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.request import Request
 from tests.here import render_here
 from tests.jobs import job_values, records_of, write_table

@@ -23,8 +23,8 @@ from framefleet.jobs.render.plan import plan_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.jobs.train.train import TrainSummary, train
 from framefleet.pipeline.errors import JobError, TableError
-from framefleet.pipeline.outputs.media import decode
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.media.media import decode
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.training.results.losses import read_losses
 from tests.jobs import write_table
 from tests.tiny import tiny

@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import load_file
 
 from framefleet.jobs.train.train import train
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.training.results.losses import read_losses
 from tests.crafter import MOTION, TEXT, crafter
 from tests.tiny import tiny

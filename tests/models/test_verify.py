@@ -14,11 +14,11 @@ import pytest
 import framefleet
 from framefleet.jobs.replay.replay import replay
 from framefleet.jobs.verify.compare import compare
-from framefleet.pipeline.outputs.frames import frames_sha256
-from framefleet.pipeline.outputs.media import decode, encode
-from framefleet.pipeline.outputs.media_settings import Media
-from framefleet.pipeline.outputs.parts import find_record
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.frames.frames import frames_sha256
+from framefleet.pipeline.outputs.media.media import decode, encode
+from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.parts.parts import find_record
+from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
 from tests.here import render_here
 from tests.jobs import job_values, prompt_rows, write_table

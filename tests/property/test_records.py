@@ -11,9 +11,9 @@ import pyarrow as pa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from framefleet.pipeline.outputs.parts import PartWriter, committed_row_ids
-from framefleet.pipeline.outputs.records import RECORD_FIELDS, record_schema, values_of
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.parts.parts import PartWriter, committed_row_ids
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, record_schema, values_of
+from framefleet.pipeline.outputs.stores.store import Store
 from tests.jobs import all_columns
 from tests.rows import record
 

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from framefleet.cluster.holder import Holder
 from framefleet.cluster.lock import DriverLock
 from framefleet.pipeline.errors import StoreError
-from framefleet.pipeline.outputs.part_file import read_part
-from framefleet.pipeline.outputs.part_names import new_run, parts_in
-from framefleet.pipeline.outputs.parts import PartWriter, committed_row_ids, row_ids_of
-from framefleet.pipeline.outputs.records import RECORD_FIELDS, RECORDS, values_of
-from framefleet.pipeline.outputs.seals import delete_late, live_parts, sweep_late
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.parts.part_file import read_part
+from framefleet.pipeline.outputs.parts.part_names import new_run, parts_in
+from framefleet.pipeline.outputs.parts.parts import PartWriter, committed_row_ids, row_ids_of
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, RECORDS, values_of
+from framefleet.pipeline.outputs.parts.seals import delete_late, live_parts, sweep_late
+from framefleet.pipeline.outputs.stores.store import Store
 from tests.rows import record
 
 NUM_ROWS = 3

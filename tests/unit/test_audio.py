@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from framefleet.pipeline.errors import RenderError
-from framefleet.pipeline.outputs.audio import Audio, audio_sha256, sample_rate_of, to_audio
-from framefleet.pipeline.outputs.media import encode
-from framefleet.pipeline.outputs.media_settings import Media
+from framefleet.pipeline.outputs.frames.audio import Audio, audio_sha256, sample_rate_of, to_audio
+from framefleet.pipeline.outputs.media.media import encode
+from framefleet.pipeline.outputs.media.media_settings import Media
 
 FLOATS = np.random.default_rng(0).uniform(-1, 1, (2, 500)).astype(np.float32)
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from framefleet.pipeline.outputs import fonts
-from framefleet.pipeline.outputs.contact_sheet import MARGIN, contact_sheet, moving_sheet
-from framefleet.pipeline.outputs.fonts import font_for
-from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.pipeline.outputs.media import fonts
+from framefleet.pipeline.outputs.media.contact_sheet import MARGIN, contact_sheet, moving_sheet
+from framefleet.pipeline.outputs.media.fonts import font_for
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
 PROMPT = "一只猫坐在月球上"

@@ -18,8 +18,8 @@ from framefleet.jobs.shapes.evaluate import evaluate
 from framefleet.jobs.shapes.prompts import prompt_rows
 from framefleet.pipeline.errors import JobError, TableError, UserError
 from framefleet.pipeline.model.specs.spec import inspect_model
-from framefleet.pipeline.outputs.parts import committed_row_ids
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.parts.parts import committed_row_ids
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.table import open_table
 from framefleet.pipeline.training.dataset.columns import plan_columns
 from framefleet.pipeline.training.results.checkpoints import Checkpoints

@@ -11,7 +11,7 @@ from framefleet.jobs.demo.pictures import draw_pictures
 from framefleet.jobs.shapes.prompts import prompt_rows
 from framefleet.jobs.shapes.size import SIZE, Size
 from framefleet.pipeline.errors import StoreError
-from framefleet.pipeline.outputs import fonts
+from framefleet.pipeline.outputs.media import fonts
 from tests.commands import command
 from tests.shapes_output import output_of
 

@@ -17,7 +17,7 @@ import yaml
 
 from framefleet.jobs.cli import app
 from framefleet.jobs.job.file import job_from_mapping
-from framefleet.pipeline.outputs.records import record_schema
+from framefleet.pipeline.outputs.parts.records import record_schema
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "jobs/shapes/README.md"]

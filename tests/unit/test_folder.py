@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from framefleet.pipeline.errors import StoreError
-from framefleet.pipeline.outputs import folder
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores import folder
+from framefleet.pipeline.outputs.stores.store import Store
 from tests.creates import losers_of_a_race
 
 

@@ -14,7 +14,7 @@ from diffusers.video_processor import VideoProcessor
 from PIL import Image
 
 from framefleet.pipeline.errors import RenderError
-from framefleet.pipeline.outputs.frames import frames_sha256, to_frames
+from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 
 FLOATS = np.random.default_rng(0).random((5, 6, 8, 3), dtype=np.float32)
 BYTES = (FLOATS * 255).round().astype(np.uint8)

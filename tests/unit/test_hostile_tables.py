@@ -17,9 +17,9 @@ import pytest
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.outputs.parts import PartWriter, read_records
-from framefleet.pipeline.outputs.records import record_schema
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.parts.parts import PartWriter, read_records
+from framefleet.pipeline.outputs.parts.records import record_schema
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables import file_reading, json_lines
 from framefleet.pipeline.rows.tables import table as tables
 from framefleet.pipeline.rows.tables.readable import repaired_row

@@ -10,7 +10,7 @@ import pytest
 from framefleet.jobs.job.file import job_from_mapping, load_job
 from framefleet.jobs.job.schema import Job, ModelSection, job_schema
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.media_settings import MediaFormat
+from framefleet.pipeline.outputs.media.media_settings import MediaFormat
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 
 FORMATS = get_args(MediaFormat)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from framefleet import Request
 from framefleet.pipeline.errors import RecipeError
-from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.recipes.keyframes import between, keyframes
 from framefleet.pipeline.recipes.recipe import BUILT_IN, recipe_class
 

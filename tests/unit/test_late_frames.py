@@ -16,9 +16,9 @@ from diffusers.image_processor import VaeImageProcessor, VaeImageProcessorLDM3D
 from diffusers.video_processor import VideoProcessor
 
 from framefleet.pipeline.errors import RenderError
-from framefleet.pipeline.outputs.frames import frames_sha256, to_pictures
-from framefleet.pipeline.outputs.late_frames import is_late
-from framefleet.pipeline.outputs.pixels import to_pixels
+from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_pictures
+from framefleet.pipeline.outputs.frames.late_frames import is_late
+from framefleet.pipeline.outputs.frames.pixels import to_pixels
 from framefleet.pipeline.render.postprocessing import put_off_postprocessing
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from framefleet.pipeline.errors import JobError, StoreError
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.training.dataset.read_ahead import read_ahead
 from framefleet.pipeline.training.learner import Learner
 from framefleet.pipeline.training.reports import Step

@@ -15,9 +15,9 @@ from framefleet.jobs.render.claimed import RENDER, read_claim
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.parts import PartWriter
-from framefleet.pipeline.outputs.records import RECORD_FIELDS, values_of
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
+from framefleet.pipeline.outputs.stores.store import Store
 from tests.jobs import job_values, prompt_rows, write_table
 from tests.made_up_workers import Workers, hello_of, render_by
 from tests.rows import record

@@ -20,12 +20,12 @@ import pytest
 import torch
 
 from framefleet.pipeline.errors import JobError, RenderError, StoreError
-from framefleet.pipeline.outputs import decoding_bounds
-from framefleet.pipeline.outputs.audio import Audio
-from framefleet.pipeline.outputs.av_file import check_encoder
-from framefleet.pipeline.outputs.frames import Frames, Pictures
-from framefleet.pipeline.outputs.media import decode, decode_audio, decode_floats, encode, read_metadata
-from framefleet.pipeline.outputs.media_settings import SOUNDS, VIDEOS, Media, MediaFormat
+from framefleet.pipeline.outputs.frames.audio import Audio
+from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
+from framefleet.pipeline.outputs.media import decoding_bounds
+from framefleet.pipeline.outputs.media.av_file import check_encoder
+from framefleet.pipeline.outputs.media.media import decode, decode_audio, decode_floats, encode, read_metadata
+from framefleet.pipeline.outputs.media.media_settings import SOUNDS, VIDEOS, Media, MediaFormat
 
 KINDS = get_args(MediaFormat)
 TAGS = {"row_id": "00ff", "prompt": "一只猫在月球上\nsecond line, “quoted” 🐱", "seed": "7", "empty": ""}

@@ -15,11 +15,11 @@ from framefleet.cluster.adoption import Adoption, find_adoptable
 from framefleet.cluster.lock import DriverLock
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.apart import note_apart
-from framefleet.pipeline.outputs.clip_names import clip_path, extras_path
 from framefleet.pipeline.outputs.encode_clip import EncodedClip, store_clip
-from framefleet.pipeline.outputs.media_settings import Media
-from framefleet.pipeline.outputs.parts import PartWriter
-from framefleet.pipeline.outputs.pending import (
+from framefleet.pipeline.outputs.media.clip_names import clip_path, extras_path
+from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.parts.pending import (
     announce,
     disown,
     intent_path,
@@ -27,8 +27,8 @@ from framefleet.pipeline.outputs.pending import (
     path_of_intent,
     sweep,
 )
-from framefleet.pipeline.outputs.records import RECORD_FIELDS, Record, values_of
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, Record, values_of
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.audited import kind_of
 from framefleet.pipeline.request import Request
 from tests.rows import RECORD, record

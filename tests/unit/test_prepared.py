@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.outputs.frames import Frames
-from framefleet.pipeline.outputs.media import encode
-from framefleet.pipeline.outputs.media_settings import Media
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.pipeline.outputs.media.media import encode
+from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.training.dataset import prepared as module
 from framefleet.pipeline.training.dataset.prepared import PreparedRows

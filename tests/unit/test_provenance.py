@@ -16,10 +16,15 @@ import pytest
 import framefleet
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.encode_clip import encode_clip
-from framefleet.pipeline.outputs.media import decode
-from framefleet.pipeline.outputs.media_settings import SIGNED, Media, MediaFormat, Signing
-from framefleet.pipeline.outputs.pixels import to_pixels
-from framefleet.pipeline.outputs.provenance import MIME_TYPES, certificate_sha256, check_signing, open_signing
+from framefleet.pipeline.outputs.frames.pixels import to_pixels
+from framefleet.pipeline.outputs.media.media import decode
+from framefleet.pipeline.outputs.media.media_settings import SIGNED, Media, MediaFormat, Signing
+from framefleet.pipeline.outputs.media.provenance import (
+    MIME_TYPES,
+    certificate_sha256,
+    check_signing,
+    open_signing,
+)
 from tests.certificates import issue
 from tests.unit.test_encode_clip import CLIP, FRAMES
 

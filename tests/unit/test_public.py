@@ -16,7 +16,7 @@ from framefleet.pipeline.guards.public import (
     public_url,
     public_value,
 )
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.inputs.roots import Roots
 from framefleet.pipeline.rows.tables.table import open_table
 

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from framefleet.pipeline.errors import JobError, StoreError, TableError
-from framefleet.pipeline.outputs import part_file
-from framefleet.pipeline.outputs.part_file import JOB, metadata_of
-from framefleet.pipeline.outputs.parts import (
+from framefleet.pipeline.outputs.parts import part_file
+from framefleet.pipeline.outputs.parts.part_file import JOB, metadata_of
+from framefleet.pipeline.outputs.parts.parts import (
     PartWriter,
     committed_row_ids,
     doubled_rows,
@@ -24,7 +24,7 @@ from framefleet.pipeline.outputs.parts import (
     read_records,
     row_ids_by_part,
 )
-from framefleet.pipeline.outputs.records import (
+from framefleet.pipeline.outputs.parts.records import (
     FIRST_FIELDS,
     RECORD_FIELDS,
     failure_schema,
@@ -32,7 +32,7 @@ from framefleet.pipeline.outputs.records import (
     record_schema,
     values_of,
 )
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 from tests.jobs import all_columns
 from tests.rows import NOON, failure, record
 

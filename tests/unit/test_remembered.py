@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.fused.batcher import Batcher
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards

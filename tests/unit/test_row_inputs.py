@@ -13,7 +13,7 @@ from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.model.specs.check import Refused
 from framefleet.pipeline.model.specs.signature import InputKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.outputs.records import public_arguments
+from framefleet.pipeline.outputs.parts.records import public_arguments
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.identity import derive_seed, row_id

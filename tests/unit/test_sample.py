@@ -9,9 +9,9 @@ import pytest
 
 from framefleet.jobs.verify import sample
 from framefleet.jobs.verify.sample import sample_rows
-from framefleet.pipeline.outputs.parts import PartWriter, find_record, record_in
-from framefleet.pipeline.outputs.records import RECORD_FIELDS, values_of
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, record_in
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
+from framefleet.pipeline.outputs.stores.store import Store
 from tests.rows import record
 
 

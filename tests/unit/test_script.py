@@ -14,9 +14,9 @@ from framefleet.jobs.replay.script import replay_script
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.model.model import model_files
 from framefleet.pipeline.model.sources.integrity import model_digest
-from framefleet.pipeline.outputs.parts import PartWriter
-from framefleet.pipeline.outputs.records import RECORD_FIELDS, values_of
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
+from framefleet.pipeline.outputs.stores.store import Store
 from tests.rows import record
 from tests.tiny import tiny
 

@@ -14,11 +14,11 @@ import pytest
 
 from framefleet.cluster.lock import DriverLock
 from framefleet.pipeline.errors import StoreError
-from framefleet.pipeline.outputs.part_names import new_run, part_of, parts_in
-from framefleet.pipeline.outputs.parts import PartWriter, committed_row_ids, find_record, read_records
-from framefleet.pipeline.outputs.records import RECORD_FIELDS, RECORDS, values_of
-from framefleet.pipeline.outputs.seals import epoch_path, gone_parts, newest_seal, sweep_late
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.parts.part_names import new_run, part_of, parts_in
+from framefleet.pipeline.outputs.parts.parts import PartWriter, committed_row_ids, find_record, read_records
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, RECORDS, values_of
+from framefleet.pipeline.outputs.parts.seals import epoch_path, gone_parts, newest_seal, sweep_late
+from framefleet.pipeline.outputs.stores.store import Store
 from tests.rows import record
 
 
@@ -170,10 +170,10 @@ holder.this_machine = lambda: "another machine"
 from framefleet.cluster.commit import Committer
 from framefleet.cluster.lock import DriverLock
 from framefleet.pipeline.errors import StoreError
-from framefleet.pipeline.outputs.part_names import new_run
-from framefleet.pipeline.outputs.parts import PartWriter
-from framefleet.pipeline.outputs.records import RECORD_FIELDS, RECORDS, values_of
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.parts.part_names import new_run
+from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, RECORDS, values_of
+from framefleet.pipeline.outputs.stores.store import Store
 from tests.rows import record
 store = Store(sys.argv[1])
 with DriverLock(store, beat_s=0.05) as lock:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from framefleet.pipeline.errors import RenderError
-from framefleet.pipeline.outputs.audio import Audio
+from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.recipes.extend import extend
 from framefleet.pipeline.recipes.segments import FilmSound, Segment, silent_frames, to_segment
 from framefleet.pipeline.request import Request

@@ -24,9 +24,9 @@ from framefleet.jobs.shapes.scene import (
     new_scenes,
     training_scenes,
 )
-from framefleet.pipeline.outputs.frames import Frames
-from framefleet.pipeline.outputs.media import decode, encode
-from framefleet.pipeline.outputs.media_settings import Media
+from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.pipeline.outputs.media.media import decode, encode
+from framefleet.pipeline.outputs.media.media_settings import Media
 
 ATTRIBUTES = ("shape", "color", "background", "motion")
 

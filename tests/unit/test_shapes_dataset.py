@@ -20,10 +20,10 @@ from framefleet.jobs.shapes.scene import NEW_COLORS, NEW_SHAPES, Scene
 from framefleet.jobs.shapes.shown import show_dataset, show_evaluate, show_prompts
 from framefleet.jobs.shapes.size import SIZE, Size
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
-from framefleet.pipeline.outputs.media import decode
-from framefleet.pipeline.outputs.parts import PartWriter
-from framefleet.pipeline.outputs.records import record_schema, values_of
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.media.media import decode
+from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.parts.records import record_schema, values_of
+from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
 from tests.rows import record
 from tests.shapes_output import CARRIED, output_of

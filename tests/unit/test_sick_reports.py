@@ -22,7 +22,7 @@ from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import StoreError
-from framefleet.pipeline.outputs.part_names import new_run
+from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.jobs import job_values, prompt_rows, write_table
 from tests.rows import RECORD

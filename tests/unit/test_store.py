@@ -13,7 +13,7 @@ import fsspec
 import pytest
 
 from framefleet.pipeline.errors import JobError, NoFile, StoreConflict, StoreError
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 from tests.creates import losers_of_a_race
 
 

@@ -116,7 +116,7 @@ def test_an_output_that_holds_the_table_or_lies_in_it_is_refused(
     (tmp_path / "data").mkdir()
     (tmp_path / "data/t.csv").write_text("prompt\na fox\n")
     monkeypatch.setattr(
-        "framefleet.pipeline.outputs.store.Store.list", lambda store, folder: []
+        "framefleet.pipeline.outputs.stores.store.Store.list", lambda store, folder: []
     )  # no S3 here
     job = job_from_mapping({"table": table, "output": output, "model": "m"})
     if is_refused:

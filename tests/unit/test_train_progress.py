@@ -14,7 +14,7 @@ from framefleet.jobs.show.progress import Lines
 from framefleet.jobs.train.loss_curve import CURVE_SIZE, loss_curve, write_loss_curve
 from framefleet.jobs.train.pace import Pace
 from framefleet.jobs.train.train import say_plan
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.training.dataset.batches import Batches
 from framefleet.pipeline.training.reports import Step
 from framefleet.pipeline.training.results.losses import LOSSES_PATH, write_losses

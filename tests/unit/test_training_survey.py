@@ -14,9 +14,9 @@ import pytest
 
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.outputs.media import encode
-from framefleet.pipeline.outputs.media_settings import Media
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.media.media import encode
+from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.table import open_table

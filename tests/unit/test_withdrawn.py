@@ -20,9 +20,9 @@ from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.part_names import part_of
-from framefleet.pipeline.outputs.store import Store
-from framefleet.pipeline.outputs.withdrawal import WITHDRAWN, finish_withdrawal, note_withdrawal
+from framefleet.pipeline.outputs.parts.part_names import part_of
+from framefleet.pipeline.outputs.parts.withdrawal import WITHDRAWN, finish_withdrawal, note_withdrawal
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.audited import Verdict
 from tests.jobs import all_columns, job_values, prompt_rows, write_table
 from tests.made_up_workers import RIGHT, WRONG, Workers, hello_of, render_by

@@ -20,8 +20,8 @@ from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import StoreError
-from framefleet.pipeline.outputs.parts import PartWriter
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.stores.store import Store
 from tests.jobs import job_values, prompt_rows, records_of, write_table
 from tests.made_up_workers import Workers, hello_of, render_by
 

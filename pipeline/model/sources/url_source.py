@@ -18,8 +18,8 @@ from framefleet.pipeline.guards.public import public_url
 from framefleet.pipeline.model.sources.cache import cache_folder, one_fetcher, short_hash
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.model.sources.source import Listed
-from framefleet.pipeline.outputs.object_store import Stored
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.object_store import Stored
+from framefleet.pipeline.outputs.stores.store import Store
 
 
 class UrlSource:

@@ -23,7 +23,7 @@ from framefleet.pipeline.model.specs.pipeline_call import (
     pipeline_named,
 )
 from framefleet.pipeline.model.specs.signature import Parameter, PictureMode, Scalar
-from framefleet.pipeline.outputs.fields import CLIPS, PICTURES, SOUND
+from framefleet.pipeline.outputs.frames.fields import CLIPS, PICTURES, SOUND
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

@@ -11,7 +11,7 @@ from PIL.Image import Image, fromarray
 from torch import Tensor
 
 from framefleet.pipeline.model.families.opensora import LONGEST_CLIP
-from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.outputs.frames.frames import Frames
 
 _Given = Any  # an image or a video, or a list of those; None where there is none
 

@@ -17,7 +17,7 @@ from framefleet.pipeline.model.loras.asked import adapters_in
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.network_state import NetworkState
 from framefleet.pipeline.model.own_pipeline import OwnPipelines
-from framefleet.pipeline.outputs.rendered import Rendered
+from framefleet.pipeline.outputs.frames.rendered import Rendered
 from framefleet.pipeline.render.encoders.text_encoders import Encoders
 from framefleet.pipeline.render.fused.batcher import as_in_pipelines
 from framefleet.pipeline.render.lora_layers import LoraLayers

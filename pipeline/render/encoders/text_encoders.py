@@ -9,7 +9,7 @@ from typing import Any
 from framefleet.pipeline.hooks.adapters import of_one_row
 from framefleet.pipeline.model.loras.asked import adapter_name
 from framefleet.pipeline.model.model import Model
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.encoders.embeddings import Embeddings
 from framefleet.pipeline.render.encoders.memo import Memo
 from framefleet.pipeline.render.encoders.parked import Parked, is_on_gpu

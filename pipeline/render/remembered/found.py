@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter
 
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.strict import Strict
-from framefleet.pipeline.outputs.json_file import read_as
+from framefleet.pipeline.outputs.stores.json_file import read_as
 
 # A shape has about a dozen sizes and a plan for each and each mix of LoRAs; a network some thousand modules.
 MAX_FILE_BYTES = 2**20

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.model.sources.cache import cache_folder
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.remembered.found import MAX_FILE_BYTES, Found, found_in, to_bytes, united
 
 log = logging.getLogger(__name__)

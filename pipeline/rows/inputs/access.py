@@ -13,7 +13,7 @@ from typing import Any
 
 from framefleet.pipeline.errors import InputError, StoreError
 from framefleet.pipeline.guards.public import public_url
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.inputs.limits import Limits, too_many_bytes
 from framefleet.pipeline.rows.inputs.roots import LocalFile, Roots, StoredFile, WebFile
 

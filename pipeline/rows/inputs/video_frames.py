@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from framefleet.pipeline.errors import InputError
-from framefleet.pipeline.outputs.av_file import SCALING
+from framefleet.pipeline.outputs.media.av_file import SCALING
 from framefleet.pipeline.rows.inputs.budget import DECODING
 
 MAX_FRAME_PIXELS = 1 << 24  # 4096 x 4096: 81 of those are 4 GB

@@ -14,7 +14,7 @@ from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.model.specs.check import Refused, check_argument, coerce, shown
 from framefleet.pipeline.model.specs.signature import ArgumentKind, InputKind, ScalarKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.outputs.records import RECORD_FIELDS
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS
 from framefleet.pipeline.rows.tables.column_checks import check_type
 from framefleet.pipeline.rows.tables.limits import limits
 from framefleet.pipeline.rows.tables.rows import Problem

@@ -20,9 +20,9 @@ from pydantic import Field, TypeAdapter
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.model.options.scratch import own_folder
 from framefleet.pipeline.model.sources.cache import cache_folder
-from framefleet.pipeline.outputs.frames import Frames
-from framefleet.pipeline.outputs.json_file import read_json
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.pipeline.outputs.stores.json_file import read_json
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.training.dataset.rows import TrainingRows
 from framefleet.pipeline.training.dataset.shards import Shard, shard_bytes
 from framefleet.pipeline.training.dataset.videos import read_frames

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.outputs.records import RECORDS
+from framefleet.pipeline.outputs.parts.records import RECORDS
 from framefleet.pipeline.rows.tables.table import folder_of
 
 VIDEO, ARGUMENTS = "uri", "arguments"  # columns

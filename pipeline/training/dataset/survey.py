@@ -20,8 +20,8 @@ from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.guards.public import public_url
 from framefleet.pipeline.model.specs.check import Refused
 from framefleet.pipeline.model.specs.signature import InputKind
-from framefleet.pipeline.outputs.parts import PartWriter, read_records, rows_of
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.parts.parts import PartWriter, read_records, rows_of
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.pictures import Described
 from framefleet.pipeline.rows.inputs.survey import InputIndex

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from framefleet.pipeline.errors import InputError, TableError
-from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.rows.inputs.access import naming
 from framefleet.pipeline.rows.inputs.file_kinds import file_kind
 from framefleet.pipeline.rows.inputs.pictures import open_image

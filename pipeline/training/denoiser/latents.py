@@ -17,7 +17,7 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.families.family import LatentLayout
 from framefleet.pipeline.model.families.known import FAMILIES, family_of
 from framefleet.pipeline.models.opensora.tokens import pack
-from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.outputs.frames.frames import Frames
 
 
 def latents_of(pipe: Any, frames: Frames) -> Tensor:

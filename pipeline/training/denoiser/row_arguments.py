@@ -14,7 +14,7 @@ from framefleet.pipeline.model.registry import named
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.schedulers import steps_flow
 from framefleet.pipeline.model.specs.signature import INPUTS
-from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.recipes.siblings import call_parameters, fitted_arguments
 from framefleet.pipeline.training.task import Bucket
 

@@ -18,7 +18,7 @@ from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.model.specs.signature import INPUTS
-from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.render.encoders.memo import Memo
 from framefleet.pipeline.render.fused.calls import Call
 from framefleet.pipeline.training.denoiser.bucket_call import BucketCall

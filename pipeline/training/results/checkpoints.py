@@ -19,8 +19,8 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from torch import Tensor
 
-from framefleet.pipeline.outputs.json_file import not_ours, read_json
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.json_file import not_ours, read_json
+from framefleet.pipeline.outputs.stores.store import Store
 
 FOLDER, MARKER = "checkpoints", "checkpoint.json"
 _STEP = re.compile("[0-9]{1,18}")

@@ -18,8 +18,8 @@ from pydantic import TypeAdapter
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.model.model import source_of
 from framefleet.pipeline.model.specs.dtypes import torch_dtype
-from framefleet.pipeline.outputs.json_file import read_json
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.json_file import read_json
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.training.settings import LoraSettings
 from framefleet.pipeline.training.task import TrainingTask
 from framefleet.pipeline.training.training import Training

@@ -8,8 +8,8 @@ from dataclasses import asdict
 
 from pydantic import TypeAdapter
 
-from framefleet.pipeline.outputs.json_file import read_as
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.json_file import read_as
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.training.reports import Step
 
 LOSSES_PATH = "loss.jsonl"

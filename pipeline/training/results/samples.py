@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 
 from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.model.model import Model
-from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
-from framefleet.pipeline.outputs.contact_sheet import contact_sheet
-from framefleet.pipeline.outputs.frames import to_frames
-from framefleet.pipeline.outputs.media import encode
-from framefleet.pipeline.outputs.media_settings import Media
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.frames.clips import Clip, Failure, Outcome
+from framefleet.pipeline.outputs.frames.frames import to_frames
+from framefleet.pipeline.outputs.media.contact_sheet import contact_sheet
+from framefleet.pipeline.outputs.media.media import encode
+from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.request import clip_fps

@@ -13,10 +13,10 @@ import fsspec
 
 from framefleet.pipeline.errors import FramefleetError, JobError, NoFile, StoreConflict, StoreError
 from framefleet.pipeline.guards.public import check_url, keep_secrets, public_text, public_url
-from framefleet.pipeline.outputs.folder import Folder
-from framefleet.pipeline.outputs.object_store import ObjectStore, Stored
-from framefleet.pipeline.outputs.patience import OUTAGE_S, Patience, Reply
-from framefleet.pipeline.outputs.trouble import FIXES, trouble_of
+from framefleet.pipeline.outputs.stores.folder import Folder
+from framefleet.pipeline.outputs.stores.object_store import ObjectStore, Stored
+from framefleet.pipeline.outputs.stores.patience import OUTAGE_S, Patience, Reply
+from framefleet.pipeline.outputs.stores.trouble import FIXES, trouble_of
 
 # A folder, a pipe, a device or a ring of links in the place of a file, or one of these on the way to it; or a
 # name that no file can have.

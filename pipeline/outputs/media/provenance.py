@@ -19,7 +19,7 @@ from PIL import Image
 
 import framefleet
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.media_settings import Media, Signing
+from framefleet.pipeline.outputs.media.media_settings import Media, Signing
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes

@@ -13,7 +13,7 @@ import pyarrow as pa
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.public import public_url
-from framefleet.pipeline.outputs.json_file import not_ours
+from framefleet.pipeline.outputs.stores.json_file import not_ours
 from framefleet.pipeline.request import is_input
 
 ROW_ID, SHA256 = "^[0-9a-f]{32}$", re.compile("[0-9a-f]{64}")

@@ -21,8 +21,8 @@ import fsspec
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.public import public_text, public_url
-from framefleet.pipeline.outputs import s3
-from framefleet.pipeline.outputs.trouble import DamagedUpload, said_by_server, trouble_of
+from framefleet.pipeline.outputs.stores import s3
+from framefleet.pipeline.outputs.stores.trouble import DamagedUpload, said_by_server, trouble_of
 
 # Clocks of stores differ from ours by less, and uploads in parts take less.
 _LEFT_AFTER = timedelta(hours=6)

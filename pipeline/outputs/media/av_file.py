@@ -18,11 +18,11 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 
 from framefleet.pipeline.errors import JobError, RenderError
-from framefleet.pipeline.outputs.audio import Audio, Pcm
-from framefleet.pipeline.outputs.decoding_bounds import LARGEST_FRAME, check_pixels, check_samples
-from framefleet.pipeline.outputs.frame_zip import text_tags
-from framefleet.pipeline.outputs.frames import Frames
-from framefleet.pipeline.outputs.media_settings import Media
+from framefleet.pipeline.outputs.frames.audio import Audio, Pcm
+from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.pipeline.outputs.media.decoding_bounds import LARGEST_FRAME, check_pixels, check_samples
+from framefleet.pipeline.outputs.media.frame_zip import text_tags
+from framefleet.pipeline.outputs.media.media_settings import Media
 
 # Without these flags swscale may take another path on another CPU.
 SCALING = (

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 
 _MAX_BYTES = 1 << 26  # job.json of a model of ten thousand files has one megabyte
 OTHER = "put it back as it was, or choose another output"

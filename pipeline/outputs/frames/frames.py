@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from framefleet.pipeline.errors import RenderError
-from framefleet.pipeline.outputs.fields import IMAGES, PICTURES
+from framefleet.pipeline.outputs.frames.fields import IMAGES, PICTURES
 
 Frames: TypeAlias = npt.NDArray[np.uint8]  # (T, H, W, 3), RGB, C-contiguous
 # Frames, or (T, H, W, 4) with alpha; float32 where values lie outside [0, 1]. T may count layers.

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 
 _NAME = re.compile(
     r"part-(?P<run>[A-Za-z0-9-]+?)-(?P<number>\d{6,9})(-(?P<digest>[0-9a-f]{16}))?\.parquet", re.ASCII

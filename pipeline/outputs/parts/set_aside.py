@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.seals import Hold
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.parts.seals import Hold
+from framefleet.pipeline.outputs.stores.store import Store
 
 DAMAGED = "damaged"  # the folder that they are kept in
 _MAX_BYTES = 1 << 30  # as of a part

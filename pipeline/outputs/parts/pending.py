@@ -21,9 +21,9 @@ import pyarrow.compute as pc
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import FramefleetError
-from framefleet.pipeline.outputs.clip_names import clip_path, extras_path, recorded_path, tags
-from framefleet.pipeline.outputs.part_file import read_part
-from framefleet.pipeline.outputs.records import (
+from framefleet.pipeline.outputs.media.clip_names import clip_path, extras_path, recorded_path, tags
+from framefleet.pipeline.outputs.parts.part_file import read_part
+from framefleet.pipeline.outputs.parts.records import (
     FIRST_FIELDS,
     LATER_FIELDS,
     RECORD_FIELDS,
@@ -31,8 +31,8 @@ from framefleet.pipeline.outputs.records import (
     record_of,
     values_of,
 )
-from framefleet.pipeline.outputs.seals import Hold, live_parts
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.parts.seals import Hold, live_parts
+from framefleet.pipeline.outputs.stores.store import Store
 
 PENDING = "pending"
 _NAME = re.compile(rf"{PENDING}/(?P<row_id>[0-9a-f]{{32}})-(?P<tag>[0-9a-f]{{8}})\.json", re.ASCII)

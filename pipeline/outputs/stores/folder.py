@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from framefleet.pipeline.outputs.object_store import Stored
+from framefleet.pipeline.outputs.stores.object_store import Stored
 
 TEMPORARY = ".framefleet-"  # hidden: pyarrow and DuckDB skip such names, and so does `list`
 # File systems without hard links: exFAT, FAT, many of FUSE, some of SMB.

@@ -6,7 +6,7 @@ import logging
 import threading
 
 from framefleet.pipeline.errors import FramefleetError
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.stores.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, get_args
 
-from framefleet.pipeline.outputs.json_file import not_ours
-from framefleet.pipeline.outputs.media_settings import MediaFormat
+from framefleet.pipeline.outputs.media.media_settings import MediaFormat
+from framefleet.pipeline.outputs.stores.json_file import not_ours
 
 TAG = 8  # digits
 _SUFFIXES = {f".{format}" for format in get_args(MediaFormat)}

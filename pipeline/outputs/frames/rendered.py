@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from framefleet.pipeline.errors import RenderError
-from framefleet.pipeline.outputs.audio import Audio, sample_rate_of, to_audio
-from framefleet.pipeline.outputs.extras import Extras, to_extras
-from framefleet.pipeline.outputs.fields import IMAGES, PICTURES, SOUND
-from framefleet.pipeline.outputs.frames import Pictures
-from framefleet.pipeline.outputs.pixels import Pixels, to_pixels
+from framefleet.pipeline.outputs.frames.audio import Audio, sample_rate_of, to_audio
+from framefleet.pipeline.outputs.frames.extras import Extras, to_extras
+from framefleet.pipeline.outputs.frames.fields import IMAGES, PICTURES, SOUND
+from framefleet.pipeline.outputs.frames.frames import Pictures
+from framefleet.pipeline.outputs.frames.pixels import Pixels, to_pixels
 
 RATE = "sample_rate"  # a recipe may return it beside sound
 

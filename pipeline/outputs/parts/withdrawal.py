@@ -16,15 +16,15 @@ from pydantic import StringConstraints, TypeAdapter
 
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.strict import Strict
-from framefleet.pipeline.outputs.json_file import read_json
-from framefleet.pipeline.outputs.part_file import REPLACES, metadata_of, read_part
-from framefleet.pipeline.outputs.part_names import RUN, Part, new_run
-from framefleet.pipeline.outputs.parts import row_ids_of
-from framefleet.pipeline.outputs.pending import disown, intent_path
-from framefleet.pipeline.outputs.records import RECORDS, ROW_ID
-from framefleet.pipeline.outputs.replace_part import replace_by
-from framefleet.pipeline.outputs.seals import Hold, live_parts
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.parts.part_file import REPLACES, metadata_of, read_part
+from framefleet.pipeline.outputs.parts.part_names import RUN, Part, new_run
+from framefleet.pipeline.outputs.parts.parts import row_ids_of
+from framefleet.pipeline.outputs.parts.pending import disown, intent_path
+from framefleet.pipeline.outputs.parts.records import RECORDS, ROW_ID
+from framefleet.pipeline.outputs.parts.replace_part import replace_by
+from framefleet.pipeline.outputs.parts.seals import Hold, live_parts
+from framefleet.pipeline.outputs.stores.json_file import read_json
+from framefleet.pipeline.outputs.stores.store import Store
 
 WITHDRAWN = "withdrawn.json"
 

@@ -1,6 +1,6 @@
 """In: rows, one at a time. Out: Parquet parts in the store; and back.
 
-A row is done if and only if a part under `records/` names it, and that part counts (`outputs/seals.py`).
+A row is done if and only if a part under `records/` names it, and that part counts (`seals.py`).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.json_file import not_ours
-from framefleet.pipeline.outputs.part_file import JOB, metadata_of, read_part, to_parquet
-from framefleet.pipeline.outputs.part_names import part_path, parts_in
-from framefleet.pipeline.outputs.records import FIRST_FIELDS, LATER_FIELDS, RECORDS, Record, record_of
-from framefleet.pipeline.outputs.seals import live_parts
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.parts.part_file import JOB, metadata_of, read_part, to_parquet
+from framefleet.pipeline.outputs.parts.part_names import part_path, parts_in
+from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, LATER_FIELDS, RECORDS, Record, record_of
+from framefleet.pipeline.outputs.parts.seals import live_parts
+from framefleet.pipeline.outputs.stores.json_file import not_ours
+from framefleet.pipeline.outputs.stores.store import Store
 
 _MAX_ROWS = 256  # about half a megabyte a part, and 4,000 parts for a million rows
 MAX_CARRIED_BYTES = 64 << 20  # of carried columns, where rows are megabytes

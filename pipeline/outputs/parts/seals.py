@@ -19,9 +19,9 @@ from typing import Protocol
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.outputs.part_names import Part, part_of, parts_in
-from framefleet.pipeline.outputs.records import RECORDS
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.parts.part_names import Part, part_of, parts_in
+from framefleet.pipeline.outputs.parts.records import RECORDS
+from framefleet.pipeline.outputs.stores.store import Store
 
 DRIVERS = "drivers"
 _PATH = re.compile(rf"{DRIVERS}/(\d{{6,9}})\.json", re.ASCII)

@@ -8,10 +8,10 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from framefleet.pipeline.outputs.part_file import REPLACES, metadata_of, read_part, to_parquet
-from framefleet.pipeline.outputs.part_names import part_path
-from framefleet.pipeline.outputs.seals import Hold
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.parts.part_file import REPLACES, metadata_of, read_part, to_parquet
+from framefleet.pipeline.outputs.parts.part_names import part_path
+from framefleet.pipeline.outputs.parts.seals import Hold
+from framefleet.pipeline.outputs.stores.store import Store
 
 
 def replace_part(

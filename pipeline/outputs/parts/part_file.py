@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.part_names import part_of
-from framefleet.pipeline.outputs.records import ROW_ID
-from framefleet.pipeline.outputs.store import Store
+from framefleet.pipeline.outputs.parts.part_names import part_of
+from framefleet.pipeline.outputs.parts.records import ROW_ID
+from framefleet.pipeline.outputs.stores.store import Store
 
 MAX_PART_ROWS = 1_000_000  # of parts that people have put together
 MAX_PART_BYTES = 1 << 30  # of a part, and of what is read of it

@@ -14,10 +14,11 @@ import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from framefleet.pipeline.errors import RenderError, StoreError
-from framefleet.pipeline.outputs.audio import Audio, Pcm
-from framefleet.pipeline.outputs.av_file import decode_frames, decode_sound, encode_av, read_tags
-from framefleet.pipeline.outputs.decoding_bounds import check_pixels
-from framefleet.pipeline.outputs.frame_zip import (
+from framefleet.pipeline.outputs.frames.audio import Audio, Pcm
+from framefleet.pipeline.outputs.frames.frames import Frames, Pictures, beyond_range
+from framefleet.pipeline.outputs.media.av_file import decode_frames, decode_sound, encode_av, read_tags
+from framefleet.pipeline.outputs.media.decoding_bounds import check_pixels
+from framefleet.pipeline.outputs.media.frame_zip import (
     SOUND_FILE,
     ZIP_SIGNATURE,
     decode_zip,
@@ -25,8 +26,7 @@ from framefleet.pipeline.outputs.frame_zip import (
     read_member,
     read_tags_of_zip,
 )
-from framefleet.pipeline.outputs.frames import Frames, Pictures, beyond_range
-from framefleet.pipeline.outputs.media_settings import SOUNDS, VIDEOS, ZIPS, Media, exact_rate
+from framefleet.pipeline.outputs.media.media_settings import SOUNDS, VIDEOS, ZIPS, Media, exact_rate
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT}

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from framefleet.pipeline.outputs.audio import Audio
-from framefleet.pipeline.outputs.extras import Extras
-from framefleet.pipeline.outputs.frames import Pictures
-from framefleet.pipeline.outputs.pixels import Pixels
+from framefleet.pipeline.outputs.frames.audio import Audio
+from framefleet.pipeline.outputs.frames.extras import Extras
+from framefleet.pipeline.outputs.frames.frames import Pictures
+from framefleet.pipeline.outputs.frames.pixels import Pixels
 from framefleet.pipeline.request import Request
 
 

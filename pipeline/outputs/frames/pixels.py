@@ -12,8 +12,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from framefleet.pipeline.outputs.frames import Pictures, frames_sha256, to_pictures
-from framefleet.pipeline.outputs.late_frames import LateFrames, is_late
+from framefleet.pipeline.outputs.frames.frames import Pictures, frames_sha256, to_pictures
+from framefleet.pipeline.outputs.frames.late_frames import LateFrames, is_late
 
 _THREAD = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pixels")
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageOps
 
-from framefleet.pipeline.outputs.fonts import Font, font_for
-from framefleet.pipeline.outputs.frames import Frames
+from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.pipeline.outputs.media.fonts import Font, font_for
 
 Colour = tuple[int, int, int]
 

@@ -1,0 +1,1 @@
+"""What a recipe returned: frames, sound and other outputs, and their digests."""

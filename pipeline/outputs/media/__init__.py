@@ -1,0 +1,1 @@
+"""Clips as files: encoded, signed, decoded, and drawn on contact sheets."""

@@ -1,0 +1,1 @@
+"""Rows of records, failures and refused rows, as Parquet parts; and which parts count."""
