@@ -6,14 +6,14 @@ from typing import Any, TypeVar
 
 from framefleet.pipeline.errors import JobError
 
-Kind = TypeVar("Kind")
-MAX_SHOWN = 80
+Expected = TypeVar("Expected")
+_MOST = 80  # characters
 
 
-def expected(value: Any, kind: type[Kind], name: str, fix: str) -> Kind:
+def expected(value: Any, kind: type[Expected], name: str, fix: str) -> Expected:
     """Return the value. Raises JobError, which says what was passed as `name`, for one of another kind."""
     if isinstance(value, kind):
         return value
     text = repr(value)
-    text = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+    text = text if len(text) <= _MOST else f"{text[:_MOST]}..."
     raise JobError(f"{name} is {text}, of type {type(value).__name__}", fix)

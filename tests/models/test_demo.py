@@ -14,7 +14,7 @@ from framefleet.jobs.shapes.measure import measure
 from framefleet.jobs.shapes.prompts import prompt_rows
 from framefleet.jobs.shapes.size import SIZE, Size
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.model.families.wan import SHAPES
+from framefleet.pipeline.model.families.wan import SHAPES_MODEL
 from framefleet.pipeline.model.model import load_model
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.render.fused.batching import Batching
@@ -55,10 +55,10 @@ def test_held_out_prompts_are_followed(
     rows = prompt_rows(
         num_scenes=num_scenes,
         languages=[language],
-        guidance_scales=[float(SHAPES.arguments["guidance_scale"])],
+        guidance_scales=[float(SHAPES_MODEL.arguments["guidance_scale"])],
         sizes=[size],
     )
-    arguments = [dict(SHAPES.arguments) | size._asdict() | {"prompt": row["prompt"]} for row in rows]
+    arguments = [dict(SHAPES_MODEL.arguments) | size._asdict() | {"prompt": row["prompt"]} for row in rows]
     requests = [Request(arguments=given, seed=index) for index, given in enumerate(arguments)]
     renderer = unaudited(load_model(MODEL, device="cpu"), Batching())
     seen = {clip.request.seed: measure(clip.frames) for clip in renderer.render(requests)}

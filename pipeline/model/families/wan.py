@@ -12,7 +12,7 @@ _TWO_PARTS = (
 )
 
 # The demo's, trained here: jobs/shapes/README.md.
-SHAPES = Preset(
+SHAPES_MODEL = Preset(
     name="framefleet-shapes",
     models=(),
     inputs=("text",),
@@ -247,6 +247,6 @@ WAN = Family(
                 "Rows share forwards with `motion_encode_batch_size` 1."
             ),
         ),
-        SHAPES,
+        SHAPES_MODEL,
     ),
 )
