@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.chaos.network import Host, network
 from tests.chaos.nodes import PORT, Node
 from tests.chaos.s3 import HostsS3, hosts_s3
-from tests.chaos.traced import TRACE, Begun, gate, read_trace
+from tests.chaos.traced import TRACE, Begun, gate, read_trace, sickness
 from tests.jobs import descendants
 from tests.servers import S3Server
 from tests.warm.process import start
@@ -71,6 +71,13 @@ class Rig:
     def close_gate(self, host: Host) -> None:
         """Have rows that are begun on a host from now on wait there."""
         gate(self.trace, host.name).touch()
+
+    def make_sick(self, host: Host) -> None:
+        """Have every row fail there, as on a broken disk."""
+        sickness(self.trace, host.name).touch()
+
+    def make_well(self, host: Host) -> None:
+        sickness(self.trace, host.name).unlink(missing_ok=True)
 
     def open_gate(self, host: Host) -> None:
         gate(self.trace, host.name).unlink(missing_ok=True)

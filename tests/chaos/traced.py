@@ -1,10 +1,11 @@
-"""A recipe that notes when it begins which row, and waits where a host is told to.
+"""A recipe that notes when it begins which row, and waits or fails where a host is told to.
 
 `recipe: tests.chaos.traced:generate`. Its trace shows what no output does: rows begun more than once.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
@@ -39,12 +40,19 @@ def generate(pipe: Any, request: Request) -> Any:
         os.close(note)
     while gate(trace, host).exists():
         time.sleep(LOOK_S)
+    if sickness(trace, host).exists():
+        raise OSError(errno.EIO, "Input/output error")
     return recipe.generate(pipe, request)
 
 
 def gate(trace: Path, host: str) -> Path:
     """Return the file that closes the gate of a host, while it is there."""
     return trace.with_name(f"closed-{host}")
+
+
+def sickness(trace: Path, host: str) -> Path:
+    """Return the file that makes every row fail on a host, while it is there."""
+    return trace.with_name(f"sick-{host}")
 
 
 def read_trace(trace: Path) -> list[Begun]:

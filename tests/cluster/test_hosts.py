@@ -49,6 +49,7 @@ def _whole(hosts: Rig) -> Iterator[None]:
     yield
     for host in hosts.hosts:
         hosts.open_gate(host)
+        hosts.make_well(host)
         host.join()
         host.find(SWITCH)
     for driver in hosts.drivers:
@@ -122,6 +123,18 @@ def test_a_host_without_s3_is_named_and_the_others_go_on(
     said = hosts.start_driver(job, hosts.hosts[0]).finish()
     check(_output(hosts, "lost-s3"), undisturbed)
     assert far.name in said
+
+
+def test_a_host_where_every_row_fails_is_blocked_and_named_and_its_rows_are_done_elsewhere(
+    hosts: Rig, table: Path, undisturbed: dict[int, str]
+) -> None:
+    far = hosts.hosts[2]
+    hosts.make_sick(far)
+    job = chaos_job(hosts, table, "sick", retries={"faults": 1})
+    said = hosts.start_driver(job, hosts.hosts[0]).finish()
+    check(_output(hosts, "sick"), undisturbed)
+    assert far.name in said and "no longer used" in said, said
+    assert {one.host for one in hosts.begun()} >= {far.name}
 
 
 def test_a_host_that_loses_its_power_comes_back_to_work(
