@@ -7,6 +7,7 @@ import logging
 from collections.abc import Collection
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 
@@ -33,6 +34,7 @@ from framefleet.pipeline.outputs.parts.records import (
 from framefleet.pipeline.outputs.parts.seals import delete_late
 from framefleet.pipeline.outputs.parts.withdrawal import finish_withdrawal, note_withdrawal
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.rows.argument_columns import argument_values
 from framefleet.pipeline.rows.tables.index import RowIndex
 
 # What may wait while the output cannot be written and workers still can; then the driver waits too.
@@ -49,16 +51,25 @@ class Committer:
     """
 
     def __init__(
-        self, setup: WorkerSetup, carried: pa.Schema, index: RowIndex, lock: DriverLock, *, run: str
+        self,
+        setup: WorkerSetup,
+        carried: pa.Schema,
+        index: RowIndex,
+        lock: DriverLock,
+        *,
+        run: str,
+        arguments: pa.Schema,
     ) -> None:
-        """carried: the columns of the table that go into records as they are."""
+        """carried: the columns of the table that go into records as they are. arguments: those for these."""
         self._setup = setup
         self._index = index
         self._lock = lock
         self._run = run
         job = _job_of(setup.store)
-        self._records = PartWriter(setup.store, RECORDS, record_schema(carried), run=run, job=job)
-        self._failures = PartWriter(setup.store, FAILURES, failure_schema(carried), run=run)
+        self._arguments = arguments
+        records, failures = record_schema(carried, arguments), failure_schema(carried, arguments)
+        self._records = PartWriter(setup.store, RECORDS, records, run=run, job=job)
+        self._failures = PartWriter(setup.store, FAILURES, failures, run=run)
         self._intents: list[str] = []  # of the rows that wait for their part
         self._beside = Beside("commit")  # whose the three are
         self._is_asked = False  # to see what is due
@@ -111,7 +122,7 @@ class Committer:
             workers=tuple(worker for worker, _ in row.errors),
             failed_at=datetime.now(UTC),
         )
-        self._beside.do(partial(self._failures.add, pending.carried, values_of(failure)))
+        self._beside.do(partial(self._failures.add, pending.carried, self._columns(failure, pending)))
         return failure
 
     def flush_due(self, now: float) -> bool:
@@ -143,8 +154,11 @@ class Committer:
             self._cleaner.leave(after_s=_CLEANING_S)  # what it leaves is found by the next driver
 
     def _add(self, record: Record, pending: Pending) -> None:
-        self._records.add(pending.carried, values_of(record))
+        self._records.add(pending.carried, self._columns(record, pending))
         self._intents.append(path_of_intent(record))
+
+    def _columns(self, row: Record | FailureRecord, pending: Pending) -> dict[str, Any]:
+        return argument_values(pending.request.arguments, self._arguments) | values_of(row)
 
     def _flush_due(self, now: float) -> None:
         self._is_asked = False

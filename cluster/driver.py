@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-import pyarrow as pa
-
 from framefleet.cluster.audits import Audits
 from framefleet.cluster.checkpoints import HalfDoneRows
 from framefleet.cluster.commit import Committer
@@ -52,8 +50,11 @@ class Driver:
         size = LeaseSize(min_rows=min_rows, max_rows=max(min_rows, MAX_LEASE_ROWS), target_s=LEASE_S)
         self._dispatcher = Dispatcher(work.faults, size=size)
         self._tally = Tally(work.index.counts().pending, now=time.monotonic())
-        carried = pa.schema([work.table.schema.field(name) for name in work.rows.plan.carried])
-        self._committer = Committer(work.setup, carried, work.index, work.lock, run=work.run)
+        plan, index = work.rows.plan, work.index
+        carried = plan.carried.schema(work.table.schema)
+        self._committer = Committer(
+            work.setup, carried, index, work.lock, run=work.run, arguments=plan.argument_fields
+        )
         self._checkpoints = HalfDoneRows(work.setup.store, is_whole=work.index.is_whole)
         self._audits = Audits(work, self._committer, self._checkpoints, self._dispatcher, self._tally)
         self._feeding = Feeding(work, self._dispatcher, self._audits.again, self._adopts)

@@ -35,7 +35,7 @@ def pending_rows(table: Table, rows: TableRows, index: RowIndex) -> Iterator[Row
         row_ids = dict(index.pending_in(first, batch.num_rows))
         if not row_ids:
             continue
-        carried = batch.select(list(rows.plan.carried))
+        carried = rows.plan.carried.of(batch)
         for row in rows.read(first, batch, only=row_ids):
             if not isinstance(row, IdentifiedRow) or row.row_id != row_ids[row.index]:
                 raise _changed(table, f"row {row.index} is another")

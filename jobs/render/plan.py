@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import check_claim
+from framefleet.jobs.render.cut_prompts import CutPrompts
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
 from framefleet.jobs.show.watch import Watch
@@ -33,7 +34,9 @@ def plan_job(job: Job, watch: Watch, *, probe: bool = False) -> JobPlan:
     """
     with closing(resolve_job(job, watch)) as resolved, closing(RowIndex()) as index:
         check_claim(resolved)
-        survey = survey_rows(resolved, index, watch, probed=Shapes() if probe else None)
+        with closing(CutPrompts(resolved.weights.configs())) as cut:
+            probed = Shapes() if probe else None
+            survey = survey_rows(resolved, index, watch, probed=probed, cut_prompts=cut)
         mark_done(resolved, index, watch)
         return JobPlan(
             resolved=resolved,

@@ -22,12 +22,13 @@ from framefleet.jobs.job.output import open_output
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
+from framefleet.jobs.render.rows_kept import write_rows
 from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
 from framefleet.jobs.show.standing import Awaited
-from framefleet.jobs.show.watch import Callback, Watch
+from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.outputs.parts.part_names import new_run, parts_in
 from framefleet.pipeline.outputs.parts.pending import intents_in, sweep
-from framefleet.pipeline.outputs.parts.records import FAILURES, RECORDS
+from framefleet.pipeline.outputs.parts.records import FAILURES, RECORDS, ROWS
 from framefleet.pipeline.outputs.parts.replace_part import replace_part
 from framefleet.pipeline.outputs.parts.seals import gone_parts, sweep_late
 from framefleet.pipeline.outputs.parts.withdrawal import finish_withdrawal
@@ -72,6 +73,8 @@ def render_job(job: Job, watch: Watch, *, only: Collection[str] | None = None) -
                     lock.seal()
                 sweep_beside(resolved.store)
                 gone = mark_done(resolved, index, watch)
+                wait_for(watch, f"writing {ROWS}/, what each row of the table carries")
+                write_rows(resolved, index, lock)
                 if only is not None:
                     index.leave_only(only)
                 summary = _render_pending(resolved, survey, index, lock, watch, start, only)

@@ -77,6 +77,8 @@ def resolve_job(job: Job, watch: Watch) -> ResolvedJob:
     table, plan = open_rows(job, model.spec, recipes, finder, loras, second_models)
     for column, argument in plan.lookalikes:
         watch.say(f"note: column {column!r} is carried along; did you mean the argument {argument!r}?")
+    for column, name in plan.carried.renamed:
+        watch.say(f"note: column {column!r} is kept as {name!r}: records have a {column!r} of their own")
     store, media = open_output(job), media_of(job, model.spec)
     wait_for(watch, f"reading the files of {model.settings.name}")
     files = model.weights.digests()

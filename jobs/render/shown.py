@@ -10,6 +10,7 @@ from rich.table import Table
 
 from framefleet.cluster.progress import Summary
 from framefleet.jobs.job.schema import Job
+from framefleet.jobs.render.cut_prompts import CutPrompts
 from framefleet.jobs.render.plan import JobPlan, plan_job
 from framefleet.jobs.render.survey import check_valid
 from framefleet.jobs.show.console import stderr, stdout
@@ -54,11 +55,24 @@ def show_plan(job: Job, *, probe: bool = False) -> None:
         stdout.say(f"model:  {', '.join(f'{name}: {_shown(value)}' for name, value in options.items())}")
     stdout.print(_counts(plan))
     stdout.print(_shapes(plan))
+    if line := cut_line(plan.survey.cut_prompts):
+        stdout.say(line)
     check_valid(plan.survey, plan.resolved.table, on_invalid=job.on_invalid, verb="rendered")
     for line in plan.survey.invalid_lines():
         stdout.say(f"left out: {line}")
     if plan.probed:
         show_probed(plan.probed, plan.resolved.table.location)
+
+
+def cut_line(cut: CutPrompts | None) -> str | None:
+    """Return what is said of prompts that are too long; None where none is."""
+    if cut is None or cut.first is None:
+        return None
+    row = cut.first
+    return (
+        f"cut prompts: {cut.num_rows:,} rows have more tokens than the model reads, which renders them "
+        f"without their end; row {row.row_index} has {row.num_tokens:,} of {row.limit:,}"
+    )
 
 
 def show_probed(probed: Probed, table: str) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from framefleet.jobs.render.cut_prompts import CutPrompts
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.show.standing import Checked
 from framefleet.jobs.show.watch import Watch
@@ -29,7 +30,7 @@ class Survey:
     """What the table holds.
 
     shapes: how many valid rows have each. invalid: the first of the rows that cannot be rendered. probed: one
-    row of each shape, if they are to be probed.
+    row of each shape, if they are to be probed. cut_prompts: rows whose prompts are too long, if asked.
     """
 
     num_rows: int = 0
@@ -37,6 +38,7 @@ class Survey:
     invalid: list[InvalidRow] = field(default_factory=list)
     shapes: Counter[str] = field(default_factory=Counter)
     probed: Shapes | None = None
+    cut_prompts: CutPrompts | None = None
 
     def add(self, rows: Sequence[IdentifiedRow | InvalidRow]) -> None:
         """Count some rows, those after the last."""
@@ -46,6 +48,8 @@ class Survey:
         self.num_invalid += len(invalid)
         self.invalid += invalid[: MAX_SHOWN - len(self.invalid)]
         self.shapes.update([row.shape for row in valid])
+        if self.cut_prompts is not None:
+            self.cut_prompts.add(valid)
         if self.probed is not None:
             for row in valid:
                 self.probed.add(row.index, row.request())
@@ -63,14 +67,15 @@ def survey_rows(
     watch: Watch,
     *,
     probed: Shapes | None = None,
+    cut_prompts: CutPrompts | None = None,
     when_sound: Callable[[], None] | None = None,
 ) -> Survey:
     """Read the whole table, put its valid rows into `index`, and return what was seen.
 
-    probed: gets the rows that are to be probed, one of each shape. when_sound: called as soon as some rows
-    were read and none has to be corrected.
+    probed: gets the rows that are to be probed, one of each shape. cut_prompts: gets all rows. when_sound:
+    called as soon as some rows were read and none has to be corrected.
     """
-    survey = Survey(probed=probed)
+    survey = Survey(probed=probed, cut_prompts=cut_prompts)
     for first, batch in resolved.table.batches():
         rows = list(resolved.rows.read(first, batch))
         survey.add(rows)

@@ -9,7 +9,7 @@ from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.model.loras.asked import Lora
 from framefleet.pipeline.model.options.step_cache import check_called
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS
+from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, ROW_FIELDS
 from framefleet.pipeline.recipes.called import classes_called, spec_for
 from framefleet.pipeline.recipes.recipe import Recipe, find_recipe, recipe_of_row
 from framefleet.pipeline.recipes.second_model import SecondModel
@@ -62,7 +62,7 @@ def open_rows(
         defaults=job.defaults,
         recipe=own,
         find_recipe=find,
-        reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names},
+        reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names, *ROW_FIELDS.names},
         finder=finder,
         fps=job.media.fps,
         loras=loras,

@@ -87,6 +87,9 @@ def encode_clip(clip: Clip, media: Media) -> EncodedClip:
         idle_s=sum(clip.idle.values()),
         idle_causes=canonical_json({cause: round(seconds, 6) for cause, seconds in clip.idle.items()}),
         media_encoder=media.unrepeatable,
+        num_prompt_tokens=clip.num_prompt_tokens,
+        is_prompt_cut=clip.is_prompt_cut,
+        compute_s=clip.seconds.get("compute_s"),
         extra_outputs_sha256=None if extras is None else hashlib.sha256(extras).hexdigest(),
     )
     return EncodedClip(suffix=media.suffix, content=content, record=record, extras=extras)

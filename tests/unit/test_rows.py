@@ -122,7 +122,7 @@ def test_columns_rename_and_the_rest_is_carried(wan: PipelineSpec) -> None:
     plan = plan_rows(batch.schema, wan, columns={"prompt": "caption"})
     (row,) = plan.rows(0, batch)
     assert isinstance(row, CheckedRow) and row.request.arguments["prompt"] == "a"
-    assert plan.carried == ("prompt", "score")
+    assert plan.carried.names == {"caption": "caption", "prompt": "source_prompt", "score": "score"}
 
 
 def test_one_column_may_feed_two_arguments(wan: PipelineSpec) -> None:
@@ -287,7 +287,6 @@ def test_a_job_that_no_row_can_mend_is_refused(
         ("num_videos_per_prompt", pa.int64(), "a table cannot give", "repeat the row"),
         ("output_type", pa.string(), "a table cannot give", "framefleet sets it"),
         ("prompt_embeds", pa.list_(pa.float32()), "a table cannot give", "tensors"),
-        ("row_id", pa.string(), "every record gets", "source_row_id"),
     ],
 )
 def test_a_column_that_no_cell_can_mend_is_refused(
@@ -295,7 +294,7 @@ def test_a_column_that_no_cell_can_mend_is_refused(
 ) -> None:
     schema = pa.schema({"prompt": pa.string(), name: kind})
     with pytest.raises(TableError) as caught:
-        plan_rows(schema, wan, reserved={"row_id"})
+        plan_rows(schema, wan)
     assert problem in caught.value.problem and fix in caught.value.fix
 
 

@@ -250,6 +250,21 @@ def test_a_render_jobs_records_are_a_table_also_when_its_output_was_moved(
     assert row.arguments == {"prompt": "a ball"}
 
 
+def test_columns_of_arguments_are_no_more_than_the_prompts_of_records(
+    surveyor: Surveyor, tmp_path: Path
+) -> None:
+    clip(tmp_path / "rendered/clips/00/0-aa.mkv")
+    record = {name: getattr(RECORD, name) for name in RECORD.__dataclass_fields__}
+    record |= {"uri": "/gone/clips/00/0.mkv", "path": "clips/00/0-aa.mkv"}
+    record["arguments"] = '{"image": {"uri": "x.png"}, "max_sequence_length": 512, "prompt": "a ball"}'
+    record |= {"image": "x.png", "max_sequence_length": 512, "prompt": "a ball"}
+    (tmp_path / "rendered/records").mkdir()
+    pq.write_table(pa.Table.from_pylist([record]), tmp_path / "rendered/records/part-1.parquet")
+    (row,) = surveyor(str(tmp_path / "rendered/records"))
+    assert row.video == str(tmp_path / "rendered/clips/00/0-aa.mkv")
+    assert row.arguments == {"prompt": "a ball"}
+
+
 def test_text_that_is_no_utf8_or_too_long_refuses_its_row_alone(surveyor: Surveyor, tmp_path: Path) -> None:
     clip(tmp_path / "a.mkv")
     prompts = pa.array(["a ball", "ein café".encode("latin-1"), "x" * 70_000, "a star"], pa.binary())

@@ -79,16 +79,12 @@ def _is_list(stored: pa.DataType, *, number: bool) -> bool:
     return bool(is_number if number else not is_number and not pa.types.is_nested(part))
 
 
-def check_carried(carried: Collection[str], spec: PipelineSpec, reserved: Collection[str]) -> None:
+def check_carried(carried: Iterable[str], spec: PipelineSpec) -> None:
+    """Raise for a column that would be an argument if a table could give it."""
     for name in carried:
         parameter = spec.parameters.get(name)
         if parameter is not None and parameter.kind is None:
             raise TableError(f"column {name!r} is an argument that a table cannot give", plumbing_fix(name))
-        if name in reserved:
-            raise TableError(
-                f"column {name!r} has the name of a column that every record gets",
-                f"rename it in the table, for example to 'source_{name}'",
-            )
 
 
 def plumbing_fix(name: str) -> str:

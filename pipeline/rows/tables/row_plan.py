@@ -30,6 +30,8 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.guidance_check import check_schedule, is_schedule
 from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, recipe_of_row
 from framefleet.pipeline.recipes.second_model import SecondModel, check_second_model
+from framefleet.pipeline.rows.argument_columns import argument_fields
+from framefleet.pipeline.rows.tables.carried import carried_columns
 from framefleet.pipeline.rows.tables.column_checks import (
     check_carried,
     check_required,
@@ -80,7 +82,7 @@ def plan_rows(
     columns: argument (or seed, scheduler, recipe, fps) to the column that holds it.
     spec: of the pipeline that the recipe calls. find_recipe: gives the recipe that a row names, or raises
         UserError; without it rows may name framefleet's, and those of the module of `recipe`.
-    reserved: the record's own columns, which no carried column may be named like.
+    reserved: the record's own columns: a carried column of such a name gets another.
     finder: opens the images and videos that rows name.
     fps: the job's own rate; it counts in a row's identity only where a clip's length is asked in seconds.
     loras, second_models: those that rows may name.
@@ -88,8 +90,11 @@ def plan_rows(
     finder = finder or NoInputs()
     targets = meanings(spec, recipe)
     read = _read_columns(columns or {}, targets, schema)
-    carried = tuple(name for name in schema.names if name not in read.values())
-    check_carried(carried, spec, reserved)
+    own_arguments = {name: kind for name, kind in targets.items() if _is_argument(name, spec)}
+    shown = argument_fields(own_arguments, taken=reserved)
+    carried = carried_columns(schema, read, targets, taken={*reserved, *shown.names})
+    unread = [name for name in schema.names if name not in read.values()]
+    check_carried(unread, spec)
     own = {p.name: p.default for p in recipe.parameters() if p.default is not None}
     find_recipe = find_recipe or partial(recipe_of_row, own=recipe)
     checks = {
@@ -122,7 +127,8 @@ def plan_rows(
         spec=spec,
         rules=own_row_rules(spec),
         carried=carried,
-        lookalikes=lookalikes(carried, [target for target in targets if target not in read]),
+        argument_fields=shown,
+        lookalikes=lookalikes(unread, [target for target in targets if target not in read]),
     )
 
 

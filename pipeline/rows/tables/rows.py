@@ -19,6 +19,7 @@ from framefleet.pipeline.recipes.duration import check_film
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.request import Request, clip_fps, is_input
 from framefleet.pipeline.rows.identity import derive_seed
+from framefleet.pipeline.rows.tables.carried import Carried
 from framefleet.pipeline.rows.tables.limits import limits
 from framefleet.pipeline.rows.tables.readable import Problems, readable
 from framefleet.pipeline.rows.tables.row_inputs import Finder, check_video_length
@@ -103,7 +104,7 @@ class RowPlan:
     base: the arguments of a row whose cells are all null. loras: the LoRAs of such a row.
     fps: the job's own rate, if it has one.
     rules: what a pipeline allows in a row beyond what each argument may be; see `registry.own_row_rules`.
-    carried: columns without meaning here; they go into the record as they are.
+    carried: columns that go into the record as they are. argument_fields: columns that show the arguments.
     lookalikes: (carried column, argument that it may have meant).
     """
 
@@ -118,7 +119,8 @@ class RowPlan:
     finder: Finder
     spec: PipelineSpec
     rules: Rules | None
-    carried: tuple[str, ...]
+    carried: Carried
+    argument_fields: pa.Schema
     lookalikes: tuple[tuple[str, str], ...]
 
     def rows(self, first_index: int, batch: pa.RecordBatch) -> Iterator[CheckedRow | InvalidRow]:

@@ -54,16 +54,23 @@ class Columns:
     @property
     def names(self) -> list[str]:
         """Return the columns of the table that are read."""
-        more = (self.video, rendered.ARGUMENTS if self.is_rendered else None)
-        return list(dict.fromkeys(name for name in (*self.read.values(), *more) if name is not None))
+        more = [rendered.ARGUMENTS] if self.is_rendered else []
+        if self.video is not None:
+            more += rendered.clip_columns(self.table.schema) if self._is_of_clips else [self.video]
+        return list(dict.fromkeys([*self.read.values(), *more]))
+
+    @property
+    def _is_of_clips(self) -> bool:
+        return self.is_rendered and self.video == rendered.VIDEO
 
     def videos(self, batch: pa.RecordBatch) -> list[Any]:
         """Return the cells that name videos; null for every row where none is needed."""
         if self.video is None:
             return [None] * batch.num_rows
+        if self._is_of_clips:
+            return rendered.clips(batch, self.table.location, self.table.schema)
         cells: list[Any] = batch.column(self.video).to_pylist()
-        is_clip = self.is_rendered and self.video == rendered.VIDEO
-        return rendered.clips(cells, self.table.location, self.table.schema) if is_clip else cells
+        return cells
 
     def arguments(self, batch: pa.RecordBatch) -> list[tuple[dict[str, Any], list[Problem]]]:
         """Return the checked arguments of every row, and its repeats; and what is wrong with its cells."""
@@ -73,8 +80,7 @@ class Columns:
         if self.is_rendered:
             texts = batch.column(rendered.ARGUMENTS).to_pylist()
             rows = [
-                rendered.recorded_prompts(text, self.kinds) | row
-                for text, row in zip(texts, rows, strict=True)
+                rendered.with_prompts(text, row, self.kinds) for text, row in zip(texts, rows, strict=True)
             ]
         return [self._checked(row) for row in rows]
 
@@ -133,7 +139,9 @@ def plan_columns(
     is_rendered = rendered.is_records(schema)
     told = _told(spec)
     _check_mapped(columns, (*VIDEO, PARAPHRASE, CONTRAST, REPEATS, *told), schema)
-    own = [name for name in schema.names if not (is_rendered and name in RECORD_FIELDS.names)]
+    # Of records also what images and videos their clips were made from.
+    not_own = {*RECORD_FIELDS.names, *VIDEO} if is_rendered else set()
+    own = [name for name in schema.names if name not in not_own]
     found = {**{name: name for name in own}, **columns}
     kinds = _kinds(part, told)
     read = {name: found[name] for name in kinds if name in found}
