@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from framefleet.pipeline.outputs.glance import Gone  # imports pyarrow
+    from framefleet.pipeline.outputs.stores.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +59,7 @@ class Summary:
     models had nothing to do, by what they waited for. num_adopted: rows, counted as done, of which an earlier
     run had left the clip but no record. unused: workers and machines that were used no longer in the end,
     each with its reason. gone: clips of earlier runs that are gone, if any are. num_parts_gone: parts of
-    records that somebody took away while this run went on.
+    records that somebody took away while this run went on. store: the output.
     """
 
     done: int
@@ -73,3 +76,17 @@ class Summary:
     unused: tuple[str, ...] = ()
     gone: Gone | None = None
     num_parts_gone: int = 0
+    store: Store | None = field(default=None, repr=False, compare=False)
+
+    def records(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the records of the output, of earlier runs too, as an Arrow table.
+
+        columns: all where none are named. For outputs that fit in memory; see `record_tables`.
+        """
+        import pyarrow as pa
+
+        from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
+
+        assert self.store is not None  # of every summary that `render` returns
+        tables = list(record_tables(self.store, columns))
+        return pa.concat_tables(tables) if tables else record_schema_of(self.store).empty_table()

@@ -33,8 +33,8 @@ from framefleet.cluster.remarks import Remarks
 from framefleet.cluster.stop import Notice
 from framefleet.pipeline.errors import RowError
 from framefleet.pipeline.guards.public import public_text
+from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
 from framefleet.pipeline.outputs.encode_clip import EncodedClip, encode_clip, store_clip
-from framefleet.pipeline.outputs.frames.clips import Clip, Failure, Outcome
 from framefleet.pipeline.outputs.media.av_file import check_encoder
 from framefleet.pipeline.outputs.media.provenance import check_signing
 from framefleet.pipeline.outputs.parts.pending import announce

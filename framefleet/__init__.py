@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from framefleet.cluster.progress import Progress, Summary
     from framefleet.jobs.render.render import render
     from framefleet.jobs.repair.repair import repair
     from framefleet.jobs.retry.retry import retry
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from framefleet.jobs.verify.verify import verify
     from framefleet.pipeline.errors import FramefleetError
     from framefleet.pipeline.model.model import Model, load_model
-    from framefleet.pipeline.outputs.frames.clips import Clip, Failure
+    from framefleet.pipeline.outputs.clips import Clip, Failure
     from framefleet.pipeline.outputs.stores.store import Store
     from framefleet.pipeline.render.audit.settings import Audit
     from framefleet.pipeline.render.fused.batching import Batching
@@ -42,9 +43,11 @@ __all__ = [
     "HalfDone",
     "Inputs",
     "Model",
+    "Progress",
     "Renderer",
     "Request",
     "Store",
+    "Summary",
     "load_model",
     "render",
     "repair",
@@ -56,15 +59,17 @@ __all__ = [
 _HOMES = {
     "Audit": "framefleet.pipeline.render.audit.settings",
     "Batching": "framefleet.pipeline.render.fused.batching",
-    "Clip": "framefleet.pipeline.outputs.frames.clips",
-    "Failure": "framefleet.pipeline.outputs.frames.clips",
+    "Clip": "framefleet.pipeline.outputs.clips",
+    "Failure": "framefleet.pipeline.outputs.clips",
     "FramefleetError": "framefleet.pipeline.errors",
     "HalfDone": "framefleet.pipeline.render.half_done.half_done",
     "Inputs": "framefleet.pipeline.rows.inputs.access",
     "Model": "framefleet.pipeline.model.model",
+    "Progress": "framefleet.cluster.progress",
     "Renderer": "framefleet.pipeline.render.renderer",
     "Request": "framefleet.pipeline.request",
     "Store": "framefleet.pipeline.outputs.stores.store",
+    "Summary": "framefleet.cluster.progress",
     "load_model": "framefleet.pipeline.model.model",
     "render": "framefleet.jobs.render.render",
     "repair": "framefleet.jobs.repair.repair",

@@ -11,8 +11,8 @@ from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.model.load import load
+from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
-from framefleet.pipeline.outputs.frames.clips import Clip
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.render.audit.settings import Audit

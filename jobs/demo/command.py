@@ -21,6 +21,9 @@ def demo_command(
         str | None,
         typer.Option("--size", metavar="TxHxW", help="Frames, height and width of your clips: 33x64x64."),
     ] = None,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, max=1000, help="Clips of each prompt: seeds 0, 1, 2, ...")
+    ] = 4,
     verbose: Verbose = False,
 ) -> None:
     """Render your words, or a small shipped table, with two CPU workers and the shipped model.
@@ -31,5 +34,5 @@ def demo_command(
     with reporting(verbose=verbose, resumable=True):
         from framefleet.jobs.demo.shown import show_demo
 
-        code = show_demo(output, words or [], size)
+        code = show_demo(output, words or [], size, num_seeds=seeds)
     raise typer.Exit(code)

@@ -14,7 +14,7 @@ import yaml
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.shapes.captions import MAX_TOKENS
-from framefleet.jobs.shapes.size import SIZE, Size
+from framefleet.jobs.shapes.size import Size
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.check import Refused, check_argument
 from framefleet.pipeline.model.specs.signature import ScalarKind
@@ -22,22 +22,17 @@ from framefleet.pipeline.model.specs.spec import inspect_model
 
 PROMPTS = Path(__file__).with_name("prompts.csv")
 MODEL = Path(__file__).parents[1] / "shapes" / "model"
-DEFAULTS = {
-    **SIZE._asdict(),
-    "num_inference_steps": 16,
-    "guidance_scale": 4.0,
-    "max_sequence_length": MAX_TOKENS,  # what the model was trained with
-}
 SMALLEST, LARGEST = Size(9, 64, 64), Size(33, 128, 128)  # what the model was trained for
-SEEDS = range(4)  # of each prompt of one's own
 
 
-def prepare_demo(folder: Path, words: Sequence[str] = (), size: Size | None = None) -> Job:
+def prepare_demo(
+    folder: Path, words: Sequence[str] = (), size: Size | None = None, *, num_seeds: int = 1
+) -> Job:
     """Put the table and job.yaml into `folder`; return the job.
 
     words: prompts of one's own, added to the table that is there; without any it is the shipped one. size: of
-    their clips. Raises JobError when the model does not render these, or when the table that is there has no
-    column for them, or the folder cannot be written.
+    their clips. num_seeds: clips of each. Raises JobError when the model does not render these, or when the
+    table that is there has no column for them, or the folder cannot be written.
     """
     if size and not words:
         raise JobError(f"size {size} is for words of your own", "give a prompt beside it")
@@ -47,14 +42,13 @@ def prepare_demo(folder: Path, words: Sequence[str] = (), size: Size | None = No
         raise JobError(f"{folder} cannot be a folder: {error.strerror}", "choose another --output") from error
     table = folder / "prompts.csv"
     if words:
-        _add(table, words, size._asdict() if size else {})
+        _add(table, words, size._asdict() if size else {}, num_seeds)
     elif not table.exists():
         shutil.copyfile(PROMPTS, table)
     job = {
         "table": str(table),
         "output": str(folder),
         "model": {"path": str(MODEL), "device": "cpu"},
-        "defaults": DEFAULTS,
         "fleet": {"workers": 2, "gpus_per_worker": 0},
     }
     file = folder / "job.yaml"
@@ -62,7 +56,7 @@ def prepare_demo(folder: Path, words: Sequence[str] = (), size: Size | None = No
     return load_job(file)
 
 
-def _add(table: Path, words: Sequence[str], size: Mapping[str, int]) -> None:
+def _add(table: Path, words: Sequence[str], size: Mapping[str, int], num_seeds: int) -> None:
     """Add a row for each prompt and seed; rows that are there already render once anyway."""
     _check(words, size)
     try:
@@ -71,7 +65,7 @@ def _add(table: Path, words: Sequence[str], size: Mapping[str, int]) -> None:
         raise JobError(f"{table} is not UTF-8", "save it as CSV UTF-8") from None
     text = text or PROMPTS.read_text(encoding="utf-8").splitlines()[0]
     columns = next(csv.reader(io.StringIO(text)))
-    rows = [{"prompt": prompt, "seed": seed, **size} for prompt in words for seed in SEEDS]
+    rows = [{"prompt": prompt, "seed": seed, **size} for prompt in words for seed in range(num_seeds)]
     for name in rows[0]:
         if name not in columns:
             raise JobError(f"{table} has no column {name!r}", "choose another --output")

@@ -14,6 +14,7 @@ from framefleet.jobs.job.mistakes import Key, mistakes_in
 from framefleet.jobs.job.schema import Job, TableJob
 from framefleet.jobs.job.yaml_text import MAX_CHARACTERS, MAX_YAML_DEPTH, parse_yaml
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.expected import expected
 from framefleet.pipeline.guards.public import is_secret_name, keep_secrets, public_text
 from framefleet.pipeline.rows.tables.formats import file_format
 
@@ -109,8 +110,8 @@ def job_as(kind: type[AnyJob], job: AnyJob | str | Path | Mapping[str, Any]) -> 
         return job
     if isinstance(job, Mapping):
         return _checked(copy.deepcopy(dict(job)), {}, kind)
-    assert isinstance(job, str | Path)
-    return load_job_as(kind, job)
+    fix = "give a job file's path, or a mapping of its keys"
+    return load_job_as(kind, job if isinstance(job, str) else expected(job, Path, "job", fix))
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:

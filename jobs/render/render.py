@@ -78,7 +78,7 @@ def render_job(job: Job, watch: Watch, *, only: Collection[str] | None = None) -
                 if only is not None:
                     index.leave_only(only)
                 summary = _render_pending(resolved, survey, index, lock, watch, start, only)
-                return replace(summary, gone=gone)
+                return replace(summary, gone=gone, store=resolved.store)
 
 
 def _may_name_more(job: Job) -> bool:

@@ -15,7 +15,6 @@ from framefleet.jobs.render.plan import JobPlan, plan_job
 from framefleet.jobs.render.survey import check_valid
 from framefleet.jobs.show.console import stderr, stdout
 from framefleet.jobs.show.headline import duration
-from framefleet.jobs.show.libraries import quiet_imports
 from framefleet.jobs.show.progress import watch_on
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.json_text import canonical_json
@@ -29,7 +28,6 @@ MAX_SHAPES_SHOWN = 30  # a screenful
 
 def show_render(job: Job, *, only: Collection[str] | None = None) -> int:
     """Render; return the exit code. only: as of `render_job`."""
-    quiet_imports()
     from framefleet.jobs.render.render import render_job
 
     with watch_on(stderr) as watch:
@@ -46,7 +44,6 @@ def exit_code(summary: Summary) -> int:
 
 def show_plan(job: Job, *, probe: bool = False) -> None:
     """Print the plan; then raise TableError if rows would keep `render` from starting, or fail in it."""
-    quiet_imports()
     with watch_on(stderr) as watch:
         plan = plan_job(job, watch, probe=probe)
     stdout.say(f"table:  {plan.resolved.table.location}")

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from framefleet.jobs.render.shown import ending_lines, exit_code
 from framefleet.jobs.show.console import stderr
-from framefleet.jobs.show.libraries import quiet_imports
 from framefleet.jobs.show.progress import watch_on
 from framefleet.jobs.verify.damages_shown import DamageList
 from framefleet.pipeline.outputs.parts.set_aside import DAMAGED
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
 def show_repair(job: str, *, dry_run: bool, as_json: bool, sets: Sequence[str]) -> int:
     """Repair, and say what was wrong and what was done; return the exit code."""
-    quiet_imports()
     from framefleet.jobs.repair.repair import repair_job
 
     damages = DamageList(as_json=as_json)

@@ -15,9 +15,9 @@ from framefleet.pipeline.model.load import load
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.integrity import model_digest
+from framefleet.pipeline.outputs.clips import Clip, Outcome
 from framefleet.pipeline.outputs.damage import Damage, look_at
 from framefleet.pipeline.outputs.encode_clip import EncodedClip, encode_clip
-from framefleet.pipeline.outputs.frames.clips import Clip, Outcome
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import Record, values_of
 from framefleet.pipeline.recipes.recipe import Recipe

@@ -43,9 +43,10 @@ def retry(
     these errors, as "OutOfMemory". sets: as "fleet.workers=2". Raises as `render` does.
     """
     resolved = job_of(job, sets)
-    failed = failed_rows(Store(resolved.output, resolved.storage_options), error_types)
+    store = Store(resolved.output, resolved.storage_options)
+    failed = failed_rows(store, error_types)
     if not failed.row_ids:
-        return Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
+        return Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None, store=store)
     return render_job(resolved, Callback(on_progress), only=failed.row_ids)
 
 

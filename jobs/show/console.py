@@ -19,6 +19,7 @@ from rich.status import Status
 from rich.text import Text
 
 from framefleet.cluster.stop import SIGNALS
+from framefleet.jobs.show.libraries import quiet_imports
 from framefleet.jobs.show.terminal import escaped
 from framefleet.pipeline.errors import FramefleetError, ServiceError, UserError
 from framefleet.pipeline.guards.public import HIDDEN, is_secret_name, public_text
@@ -84,6 +85,7 @@ def reporting(*, verbose: bool, resumable: bool = False) -> Iterator[None]:
     resumable: after an interruption, say how to go on.
     """
     _log_to_stderr(verbose)
+    quiet_imports()
     signals: list[int] = []  # noted, for on its way up the exception may become another one
 
     def interrupt(number: int, _frame: FrameType | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from framefleet.jobs.replay.recorded_row import NOTHING, Given
 from framefleet.jobs.show.watch import Callback
@@ -27,7 +28,7 @@ class Verified:
 
 
 def verify(
-    output: str,
+    output: str | Path,
     *,
     files: bool = False,
     sample: int = SAMPLE,
@@ -43,7 +44,7 @@ def verify(
     the job rendered them, with sets, as "fleet.workers=2", in place of what job.json says; else in this
     process. given: what the output is not trusted with. Raises JobError where it has no such rows.
     """
-    watch = Callback()
+    watch, output = Callback(), str(output)
     if files:
         return Verified(damages=tuple(damages_of(Store(output, given.storage_options), watch)))
     choice = RowChoice(sample=sample, seed=seed, row_ids=tuple(row_ids), by_fleet=by_fleet)

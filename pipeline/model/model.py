@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from framefleet.pipeline.model.loras.asked import Lora, loras_of
-from framefleet.pipeline.model.options.schema import read_options
+from framefleet.pipeline.model.options.schema import OptionValues, read_options
+from framefleet.pipeline.model.options.torchao_import import keep_import_warnings
 from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.source import Source, open_source
 from framefleet.pipeline.model.sources.weights import Weights, open_weights
@@ -64,7 +65,7 @@ def load_model(
     device: str = "auto",
     threads: int = 1,
     loras: Mapping[str, str | Path | Mapping[str, Any] | Lora] | None = None,
-    **options: Any,
+    **options: Unpack[OptionValues],
 ) -> Model:
     """Load a diffusers pipeline for rendering.
 
@@ -76,6 +77,7 @@ def load_model(
     Sets torch's numerics for the whole process (see `Numerics`), on a GPU before anything else uses it.
     Raises ModelError when the model is incomplete, corrupted, not the locked one, or holds pickles only.
     """
+    keep_import_warnings()
     from framefleet.pipeline.model.load import load
 
     settings = ModelSettings(

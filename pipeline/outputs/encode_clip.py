@@ -13,7 +13,7 @@ from typing import Any
 import framefleet
 from framefleet.pipeline.errors import RenderError, StoreConflict
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.outputs.frames.clips import Clip
+from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.frames.frames import frames_format
 from framefleet.pipeline.outputs.media.clip_names import clip_path, extras_path, tags
 from framefleet.pipeline.outputs.media.media import encode

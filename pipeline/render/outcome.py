@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from framefleet.pipeline.errors import OutOfMemory
 from framefleet.pipeline.memory import is_out_of_memory, peak_memory_bytes
 from framefleet.pipeline.model.model import Model
+from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
 from framefleet.pipeline.outputs.frames.audio import audio_sha256
-from framefleet.pipeline.outputs.frames.clips import Clip, Failure, Outcome
 from framefleet.pipeline.outputs.frames.rendered import Rendered
 from framefleet.pipeline.render.fused.batcher import RowTask
 from framefleet.pipeline.render.row_queue import RenderRow

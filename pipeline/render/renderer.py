@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
+from framefleet.pipeline.guards.expected import expected
 from framefleet.pipeline.memory import free_memory, is_out_of_memory
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.options.attention import AttentionChanged
 from framefleet.pipeline.model.options.step_cache import StepCache
-from framefleet.pipeline.outputs.frames.clips import Clip, Outcome
+from framefleet.pipeline.outputs.clips import Clip, Outcome
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.known import KnownRecipes
 from framefleet.pipeline.recipes.recipe import Recipe
@@ -32,6 +33,7 @@ from framefleet.pipeline.render.half_done.hand_over import HandOver, tell_begun_
 from framefleet.pipeline.render.idle import Idle
 from framefleet.pipeline.render.lora_layers import LoraLayers
 from framefleet.pipeline.render.outcome import clip_of, failure_of, with_frames
+from framefleet.pipeline.render.progress_bar import ProgressBar
 from framefleet.pipeline.render.prompt_watch import PromptWatch
 from framefleet.pipeline.render.recipe_call import RecipeCall
 from framefleet.pipeline.render.remembered.findings import Findings
@@ -82,8 +84,9 @@ class Renderer:
 
         probes: where it is kept, beside this machine's cache folder, what was found of batches.
         """
-        self.model = model
-        self.batching = batching or Batching()
+        self.model = expected(model, Model, "model", "give what framefleet.load_model returns")
+        batching = Batching() if batching is None else batching
+        self.batching = expected(batching, Batching, "batching", "give framefleet.Batching(...)")
         known = KnownRecipes(recipes)
         numerics = model.settings.numerics(self.batching.mode)
         self._identity = Identity(model_digest=model.digest, numerics=numerics, recipes=known)
@@ -137,14 +140,16 @@ class Renderer:
         reach = min(self._batcher.reach, self.batching.max_rows)
         return 1 if reach == 1 else 2 * reach
 
-    def render(self, requests: Iterable[Request]) -> Iterator[Outcome]:
+    def render(self, requests: Iterable[Request], *, progress: bool | None = None) -> Iterator[Outcome]:
         """Yield a Clip or a Failure for each request, in the order they finish.
 
-        Requests are taken as there is room, so an endless generator is fine. Raises TableError for a request
-        that the model cannot render as asked. Rows that are under way when the caller stops are forgotten.
+        progress: a bar on stderr; None: if that is a terminal. Requests are taken as there is room, so an
+        endless generator is fine. Raises TableError for a request that the model cannot render as asked. Rows
+        that are under way when the caller stops are forgotten.
         """
         source = enumerate(requests)
         is_open = True
+        bar = ProgressBar(requests, progress)
         try:
             while is_open or self.num_active:
                 while is_open and self.num_active < self.capacity:
@@ -153,12 +158,15 @@ class Renderer:
                         is_open = False
                     else:
                         self.submit(*self._check(request, index))
-                for outcome in self.step():
+                ended = self.step()
+                bar.show(num_ended=len(ended), num_active=self.num_active)
+                for outcome in ended:
                     with self.idle.waiting("pixels"):
                         found = with_frames(outcome)
                     with self.idle.waiting("rows"):  # until the caller wants more
                         yield found
         finally:
+            bar.close()
             self.cancel()
 
     def submit(self, request: Request, row_id: str, checkpoint: bytes | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from framefleet.pipeline.guards.expected import expected
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.recipes.known import KnownRecipes
 from framefleet.pipeline.recipes.second_model import SecondModels
@@ -31,6 +32,7 @@ class RequestCheck:
 
     def __call__(self, request: Request, index: int) -> tuple[Request, str]:
         """index: its number, for messages. Raises TableError when it cannot be rendered as asked."""
+        expected(request, Request, f"request {index}", 'give framefleet.Request(arguments={"prompt": ...})')
         request = checked(
             request,
             self._model.spec,

@@ -21,10 +21,12 @@ from pathlib import Path
 
 import yaml
 
-from framefleet.jobs.demo.prepare import DEFAULTS, MODEL
+from framefleet.jobs.demo.prepare import MODEL
+from framefleet.pipeline.model.families.wan import SHAPES_MODEL
 
 ROUNDS = 3
 ROW = {"prompt": "a red ball bounces on a blue background", "seed": 7}
+ARGUMENTS = dict(SHAPES_MODEL.arguments)
 BARE = f"""
 import torch
 from diffusers import WanPipeline
@@ -32,7 +34,7 @@ from diffusers.utils import export_to_gif
 torch.set_num_threads(1)
 pipe = WanPipeline.from_pretrained({str(MODEL)!r})
 generator = torch.Generator("cpu").manual_seed({ROW["seed"]})
-frames = pipe(prompt={ROW["prompt"]!r}, generator=generator, output_type="pil", **{DEFAULTS!r}).frames[0]
+frames = pipe(prompt={ROW["prompt"]!r}, generator=generator, output_type="pil", **{ARGUMENTS!r}).frames[0]
 export_to_gif(frames, "clip.gif", fps=16)
 """
 HEADINGS = ("command", "s", "of the bare script", "CPU s", "first clip after s")
@@ -88,7 +90,6 @@ def _job(folder: Path) -> str:
         "table": str(folder / "table.csv"),
         "output": str(folder / "out"),
         "model": {"path": str(MODEL), "device": "cpu"},
-        "defaults": DEFAULTS,
         "fleet": {"workers": 2, "gpus_per_worker": 0},
     }
     (folder / "job.yaml").write_text(yaml.safe_dump(values))

@@ -56,6 +56,14 @@ def test_every_distinct_row_has_one_record_that_lists_its_positions(rendered: Pa
     check_whole(rendered / "out")
 
 
+def test_a_summary_has_the_records_of_all_runs(rendered: Path) -> None:
+    summary = framefleet.render(rendered / "job.yaml")
+    assert summary.done == 0
+    table = summary.records(["seed", "row_id"])
+    assert table.column_names == ["seed", "row_id"] and len(table) == NUM_DISTINCT
+    assert set(summary.records()["row_id"].to_pylist()) == set(table["row_id"].to_pylist())
+
+
 def test_records_hold_what_was_carried_and_what_was_rendered(rendered: Path) -> None:
     first = next(record for record in records_of(rendered / "out") if 3 in record["row_indices"])
     assert first["tag"] == "row 3"

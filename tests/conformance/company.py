@@ -8,7 +8,7 @@ from typing import Any
 
 import framefleet
 from framefleet.pipeline.model.specs.spec import inspect_model
-from framefleet.pipeline.outputs.frames.clips import Clip
+from framefleet.pipeline.outputs.clips import Clip
 from tests.conformance.plain import Made
 from tests.jobs import job_values, records_of, write_table
 from tests.mixed import Cells

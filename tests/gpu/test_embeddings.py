@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from framefleet import Clip, Model, Renderer, Request, Store, load_model
-from framefleet.pipeline.outputs.frames.clips import Outcome
+from framefleet.pipeline.outputs.clips import Outcome
 from tests.tiny import SMALLEST, tiny
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -21,7 +21,7 @@ from diffusers import WanPipeline, WanTransformer3DModel
 
 from framefleet import Audit, Batching, Clip, Model, Renderer, Request, load_model
 from framefleet.pipeline.hooks.intercept import intercept
-from framefleet.pipeline.outputs.frames.clips import Outcome
+from framefleet.pipeline.outputs.clips import Outcome
 from framefleet.pipeline.recipes.recipe import Recipe, generate
 from framefleet.pipeline.render.audit.audited import kind_of
 from framefleet.pipeline.render.half_done.checkpoint import RowCheckpoint, checkpoint_bytes, read_checkpoint

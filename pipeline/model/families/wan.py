@@ -11,6 +11,30 @@ _TWO_PARTS = (
     "use a Wan 2.1 text-to-video model",
 )
 
+# The demo's, trained here: jobs/shapes/README.md.
+SHAPES_MODEL = Preset(
+    name="framefleet-shapes",
+    models=(),
+    inputs=("text",),
+    pipelines=("WanPipeline",),
+    match=dict(transformer=dict(num_layers=6, in_channels=24, ffn_dim=704, text_dim=128)),
+    arguments=dict(
+        height=64,
+        width=64,
+        num_frames=9,
+        num_inference_steps=16,
+        guidance_scale=2.5,
+        max_sequence_length=64,
+    ),
+    fps=16,
+    parameters=dict(transformer=4, text_encoder=1, vae=1),
+    held=dict(),
+    token=(2, 16, 16),
+    width=192,
+    licence="apache-2.0",
+    note="The model of `framefleet demo`: one shape of one colour, 9 to 33 frames, 64 x 64 to 128 x 128.",
+)
+
 WAN = Family(
     prefix="Wan",
     fps=16,
@@ -223,5 +247,6 @@ WAN = Family(
                 "Rows share forwards with `motion_encode_batch_size` 1."
             ),
         ),
+        SHAPES_MODEL,
     ),
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
@@ -143,6 +143,22 @@ SPEEDS: Mapping[Speed, Mapping[str, Any]] = {
         "quantization": {"backend": "torchao", "type": "float8_dynamic"},
     },
 }
+
+
+class OptionValues(TypedDict, total=False):
+    """The fields of `Options` as `load_model` takes them: values, or what a job would say, as "group"."""
+
+    speed: Speed | None
+    attention: str | None
+    compile: bool
+    cache: Cache | Mapping[str, Any] | str | None
+    layerwise_casting: Literal["fp8_e4m3", "fp8_e5m2"] | None
+    quantization: Quantization | Mapping[str, Any] | None
+    offload: Offload | Mapping[str, Any] | str | None
+    matmul: Matmul | None
+    channels_last: bool
+    vae_tiling: bool
+    vae_slicing: bool
 
 
 class Options(Strict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS
@@ -85,6 +85,14 @@ class Media:
     @property
     def suffix(self) -> str:
         return f".{self.format}"
+
+
+def format_of(name: str) -> MediaFormat:
+    """Return the format of a file's name. Raises JobError for an ending that none has."""
+    for format in get_args(MediaFormat):
+        if name.lower().endswith(f".{format}"):
+            return cast(MediaFormat, format)
+    raise JobError(f"{name} ends like no format", f"use one of .{', .'.join(get_args(MediaFormat))}")
 
 
 def exact_rate(fps: float) -> Fraction:

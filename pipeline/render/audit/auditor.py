@@ -10,8 +10,8 @@ from typing import TypeGuard
 
 from framefleet.pipeline.guards.public import public_text
 from framefleet.pipeline.memory import free_memory, is_out_of_memory
+from framefleet.pipeline.outputs.clips import Clip, Outcome
 from framefleet.pipeline.outputs.frames.audio import audio_sha256
-from framefleet.pipeline.outputs.frames.clips import Clip, Outcome
 from framefleet.pipeline.outputs.frames.rendered import Rendered
 from framefleet.pipeline.render.audit.audited import Audited, Digests, kind_of, level_of, told, verdict_of
 from framefleet.pipeline.render.audit.schedule import AuditSchedule

@@ -42,9 +42,13 @@ def checked(
     cells: dict[str, Any] = {**request.arguments, "seed": request.seed, "scheduler": request.scheduler}
     cells |= {} if is_argument else {"fps": request.fps}
     table = _table_of({name: cell for name, cell in cells.items() if cell is not None}, index)
-    plan = plan_rows(
-        table.schema, called, recipe=recipe, finder=finder, loras=loras, second_models=second_models
-    )
+    try:
+        plan = plan_rows(
+            table.schema, called, recipe=recipe, finder=finder, loras=loras, second_models=second_models
+        )
+    except TableError as error:
+        given = shown(dict(request.arguments))
+        raise TableError(f"request {index}, {given}: {error.problem}", error.fix) from None
     (row,) = plan.rows(index, table)
     if isinstance(row, InvalidRow):
         raise TableError(*row.messages()[0])

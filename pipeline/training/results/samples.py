@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.model.model import Model
-from framefleet.pipeline.outputs.frames.clips import Clip, Failure, Outcome
+from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
 from framefleet.pipeline.outputs.frames.frames import to_frames
 from framefleet.pipeline.outputs.media.contact_sheet import contact_sheet
 from framefleet.pipeline.outputs.media.media import encode

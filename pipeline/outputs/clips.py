@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.extras import Extras
 from framefleet.pipeline.outputs.frames.frames import Pictures
 from framefleet.pipeline.outputs.frames.pixels import Pixels
+from framefleet.pipeline.outputs.media.media_settings import Media, format_of
 from framefleet.pipeline.request import Request
+
+_MEDIA = Media()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +63,25 @@ class Clip:
     @property
     def frames_sha256(self) -> str | None:
         return self.pixels.sha256 if self.pixels else None
+
+    def save(self, path: str | Path, *, fps: float | None = None, crf: int = _MEDIA.crf) -> Path:
+        """Write the clip to a file, as a job would; return its path. Replaces what is there.
+
+        path: its ending is the format, as .mp4 or .png. fps, crf: as below `media:` in a job. Raises JobError
+        for an ending that is no format, RenderError for what the format cannot hold.
+        """
+        from framefleet.pipeline.outputs.encode_clip import encode_clip  # knows clips
+
+        path = Path(path)
+        media = Media(format=format_of(path.name), fps=fps, crf=crf)
+        path.write_bytes(encode_clip(self, media).content)
+        return path
+
+    def _repr_html_(self) -> str:
+        """Return what notebooks show: the clip, playing."""
+        from framefleet.pipeline.outputs.player import player  # knows clips
+
+        return player(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
