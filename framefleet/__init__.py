@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from framefleet.cluster.progress import Progress, Summary
+    from framefleet.jobs.export.export import export
     from framefleet.jobs.render.render import render
     from framefleet.jobs.repair.repair import repair
     from framefleet.jobs.retry.retry import retry
@@ -48,6 +49,7 @@ __all__ = [
     "Request",
     "Store",
     "Summary",
+    "export",
     "load_model",
     "render",
     "repair",
@@ -70,6 +72,7 @@ _HOMES = {
     "Request": "framefleet.pipeline.request",
     "Store": "framefleet.pipeline.outputs.stores.store",
     "Summary": "framefleet.cluster.progress",
+    "export": "framefleet.jobs.export.export",
     "load_model": "framefleet.pipeline.model.model",
     "render": "framefleet.jobs.render.render",
     "repair": "framefleet.jobs.repair.repair",

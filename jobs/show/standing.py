@@ -40,4 +40,14 @@ class TrainProgress:
     kept: int
 
 
-Standing = Awaited | Checked | Preparing | Progress | TrainProgress
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportProgress:
+    """An export under way. done: of `total` rows, in earlier runs too. The rest is of this run, or None."""
+
+    done: int
+    total: int
+    bytes_per_s: float | None
+    eta_s: float | None
+
+
+Standing = Awaited | Checked | ExportProgress | Preparing | Progress | TrainProgress
