@@ -56,7 +56,8 @@ class Summary:
     models had nothing to do, by what they waited for. num_adopted: rows, counted as done, of which an earlier
     run had left the clip but no record. unused: workers and machines that were used no longer in the end,
     each with its reason. gone: clips of earlier runs that are gone, if any are. num_parts_gone: parts of
-    records that somebody took away while this run went on.
+    records that somebody took away while this run went on. over_budget: what is said where the budget ended
+    it.
     """
 
     done: int
@@ -73,3 +74,4 @@ class Summary:
     unused: tuple[str, ...] = ()
     gone: Gone | None = None
     num_parts_gone: int = 0
+    over_budget: str | None = None

@@ -40,7 +40,7 @@ def show_render(job: Job, *, only: Collection[str] | None = None) -> int:
 
 def exit_code(summary: Summary) -> int:
     """Return 1 where not every row has a clip."""
-    return 1 if summary.failed or summary.gone or summary.num_parts_gone else 0
+    return 1 if summary.over_budget or summary.failed or summary.gone or summary.num_parts_gone else 0
 
 
 def show_plan(job: Job, *, probe: bool = False) -> None:
@@ -75,7 +75,8 @@ def show_probed(probed: Probed, table: str) -> None:
 def ending_lines(summary: Summary, store: Store) -> list[str]:
     """Return what is said when a job has ended."""
     if not summary.done and not summary.failed:
-        lines = [] if summary.gone or summary.num_parts_gone else ["nothing to do: every row has a record"]
+        is_all = not (summary.over_budget or summary.gone or summary.num_parts_gone)
+        lines = ["nothing to do: every row has a record"] if is_all else []
     else:
         batch = f", mean batch {summary.mean_batch:.1f}" if summary.mean_batch else ""
         lines = [f"{summary.done:,} rows rendered in {duration(summary.elapsed_s)}{batch}"]
@@ -91,6 +92,9 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
     lines.append(f"records: {store.url_of(RECORDS)}")
     if summary.gone:
         lines.append(gone_line(summary.gone, store))
+    if summary.over_budget:
+        lines.append(f"stopped: {summary.over_budget}")
+        lines.append("what is done is kept; to go on, raise the budget and run the same command again")
     if summary.failed:
         lines.append(
             f"{summary.failed:,} rows failed, see {store.url_of(FAILURES)}; run again to try them again"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.show.standing import Checked
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.model.specs.native_size import far_from_native
+from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.glance import GLANCED, GLANCED_MAYBE, Glance, Gone
 from framefleet.pipeline.outputs.parts.parts import PartWriter, tables_by_part
 from framefleet.pipeline.outputs.parts.records import INVALID, invalid_schema
@@ -28,14 +31,15 @@ MAX_SHOWN = 20
 class Survey:
     """What the table holds.
 
-    shapes: how many valid rows have each. invalid: the first of the rows that cannot be rendered. probed: one
-    row of each shape, if they are to be probed.
+    shapes: how many valid rows have each. examples: arguments of one row of each. invalid: the first of the
+    rows that cannot be rendered. probed: one row of each shape, if they are to be probed.
     """
 
     num_rows: int = 0
     num_invalid: int = 0
     invalid: list[InvalidRow] = field(default_factory=list)
     shapes: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     probed: Shapes | None = None
 
     def add(self, rows: Sequence[IdentifiedRow | InvalidRow]) -> None:
@@ -46,9 +50,19 @@ class Survey:
         self.num_invalid += len(invalid)
         self.invalid += invalid[: MAX_SHOWN - len(self.invalid)]
         self.shapes.update([row.shape for row in valid])
+        for shape, row in {row.shape: row for row in valid}.items():
+            if shape not in self.examples:
+                self.examples[shape] = row.common.request.arguments
         if self.probed is not None:
             for row in valid:
                 self.probed.add(row.index, row.request())
+
+    def unusual_lines(self, spec: PipelineSpec) -> list[str]:
+        """Return which sizes are far from those that the model knows."""
+        found = ((shape, far_from_native(spec, row)) for shape, row in self.examples.items())
+        lines = [f"{self.shapes[shape]:,} rows: {line}" for shape, line in found if line]
+        hidden = len(lines) - MAX_SHOWN
+        return lines[:MAX_SHOWN] + ([f"... and {hidden:,} more sizes"] if hidden > 0 else [])
 
     def invalid_lines(self) -> list[str]:
         """Return what is wrong, one line for each value, and how many rows are not shown."""
