@@ -15,6 +15,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from framefleet.jobs.plan.plan import Plan, plan
+    from framefleet.jobs.plan.training import TrainPlan, plan_training
     from framefleet.jobs.render.render import render
     from framefleet.jobs.repair.repair import repair
     from framefleet.jobs.retry.retry import retry
@@ -42,10 +44,14 @@ __all__ = [
     "HalfDone",
     "Inputs",
     "Model",
+    "Plan",
     "Renderer",
     "Request",
     "Store",
+    "TrainPlan",
     "load_model",
+    "plan",
+    "plan_training",
     "render",
     "repair",
     "retry",
@@ -62,10 +68,14 @@ _HOMES = {
     "HalfDone": "framefleet.pipeline.render.half_done.half_done",
     "Inputs": "framefleet.pipeline.rows.inputs.access",
     "Model": "framefleet.pipeline.model.model",
+    "Plan": "framefleet.jobs.plan.plan",
     "Renderer": "framefleet.pipeline.render.renderer",
     "Request": "framefleet.pipeline.request",
     "Store": "framefleet.pipeline.outputs.stores.store",
+    "TrainPlan": "framefleet.jobs.plan.training",
     "load_model": "framefleet.pipeline.model.model",
+    "plan": "framefleet.jobs.plan.plan",
+    "plan_training": "framefleet.jobs.plan.training",
     "render": "framefleet.jobs.render.render",
     "repair": "framefleet.jobs.repair.repair",
     "retry": "framefleet.jobs.retry.retry",

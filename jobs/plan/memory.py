@@ -1,13 +1,13 @@
-"""From a model, the sizes of its rows and a card to whether they fit: an estimate, before anything is loaded."""
+"""From a model, the sizes of its rows and a card to whether they fit: an estimate, without weights."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from framefleet.jobs.plan.graphics import gpus_here
 from framefleet.pipeline.model.families.preset import Preset
 from framefleet.pipeline.model.options.footprint import OFFLOADS, Offload, activations_gb, peak_gb
 from framefleet.pipeline.model.settings import ModelSettings
@@ -15,8 +15,6 @@ from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.model.sources.weights import Weights
 
 GB = 10**9
-_ASK_S = 5.0  # of a driver that hangs
-_ASK = ("nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +48,7 @@ def memory_of(
     gpu_memory: int | None,
     is_on_cpu: bool,
 ) -> Memory:
-    """Return the estimate. shapes: arguments of one row of each. gpu_memory: bytes of a card that is not here."""
+    """Return the estimate. shapes: arguments of one row of each. gpu_memory: of a card, in bytes."""
     place, has_gb = _place(gpu_memory, is_on_cpu=is_on_cpu)
     if preset is None:
         found = sum(weights.source.files[file].size for file in weights.files if is_weights(file)) / GB
@@ -81,11 +79,8 @@ def _place(gpu_memory: int | None, *, is_on_cpu: bool) -> tuple[str, float | Non
         return "the GPU", gpu_memory / GB
     if is_on_cpu:
         return "this machine", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
-    try:
-        said = subprocess.run(_ASK, capture_output=True, text=True, timeout=_ASK_S, check=True).stdout
-        return "the GPU", int(said.split()[0]) * 2**20 / GB
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):  # no driver, or none of NVIDIA's
-        return "the GPU", None
+    gpus = gpus_here()
+    return "the GPU", min(gpus) / GB if gpus else None
 
 
 def _with_dtype(preset: Preset, settings: ModelSettings, *, is_on_cpu: bool) -> Preset:

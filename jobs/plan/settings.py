@@ -1,4 +1,4 @@
-"""From a job and its table's plan to every argument of a row: its value where a row gives none, and who says so."""
+"""From a job and its table's plan to every argument: its value where a row gives none, and who says so."""
 
 from __future__ import annotations
 
@@ -57,8 +57,7 @@ def _special(name: str, job: Job, plan: RowPlan) -> tuple[Any, str]:
     if name == "seed":
         return (plan.seed, "job") if plan.seed is not None else (None, "each row's content")
     if name == "scheduler":
-        is_own = plan.scheduler.canonical is None
-        return plan.scheduler.class_name, "model" if is_own else "job"
+        return plan.scheduler.class_name, "job" if name in job.defaults else "model"
     if name == "fps" and plan.spec.kind == "video":
         native = plan.spec.fps_of(plan.base)
         origin = "media.fps" if job.media.fps else "model" if native else "framefleet"

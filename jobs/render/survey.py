@@ -25,6 +25,7 @@ from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 
 # Enough to see what is wrong with a table; more would hide it.
 MAX_SHOWN = 20
+MAX_EXAMPLES = 10_000  # a table may have a size for each row
 
 
 @dataclass(slots=True)
@@ -51,7 +52,7 @@ class Survey:
         self.invalid += invalid[: MAX_SHOWN - len(self.invalid)]
         self.shapes.update([row.shape for row in valid])
         for shape, row in {row.shape: row for row in valid}.items():
-            if shape not in self.examples:
+            if shape not in self.examples and len(self.examples) < MAX_EXAMPLES:
                 self.examples[shape] = row.common.request.arguments
         if self.probed is not None:
             for row in valid:
@@ -60,7 +61,7 @@ class Survey:
     def unusual_lines(self, spec: PipelineSpec) -> list[str]:
         """Return which sizes are far from those that the model knows."""
         found = ((shape, far_from_native(spec, row)) for shape, row in self.examples.items())
-        lines = [f"{self.shapes[shape]:,} rows: {line}" for shape, line in found if line]
+        lines = [f"{_rows(self.shapes[shape])}: {line}" for shape, line in found if line]
         hidden = len(lines) - MAX_SHOWN
         return lines[:MAX_SHOWN] + ([f"... and {hidden:,} more sizes"] if hidden > 0 else [])
 
@@ -102,13 +103,25 @@ def check_valid(survey: Survey, table: Table, *, on_invalid: str, verb: str) -> 
 
     verb: what cannot be done with them, as "rendered".
     """
-    bad, all_rows = survey.num_invalid, survey.num_rows
-    if not bad or (bad < all_rows and on_invalid == "skip"):
+    check_valid_rows(
+        survey.invalid_lines(),
+        num_bad=survey.num_invalid,
+        num_rows=survey.num_rows,
+        table=table.location,
+        on_invalid=on_invalid,
+        verb=verb,
+    )
+
+
+def check_valid_rows(
+    lines: Sequence[str], *, num_bad: int, num_rows: int, table: str, on_invalid: str, verb: str
+) -> None:
+    """Do what `check_valid` does, of plain values. lines: what is wrong with the first."""
+    if not num_bad or (num_bad < num_rows and on_invalid == "skip"):
         return
-    lines = "\n".join(survey.invalid_lines())
     raise TableError(
-        f"table {table.location}: {bad:,} of {all_rows:,} rows cannot be {verb}\n{lines}",
-        "correct them" + (", or set `on_invalid: skip` to leave them out" if bad < all_rows else ""),
+        "\n".join([f"table {table}: {num_bad:,} of {num_rows:,} rows cannot be {verb}", *lines]),
+        "correct them" + (", or set `on_invalid: skip` to leave them out" if num_bad < num_rows else ""),
     )
 
 
@@ -127,6 +140,10 @@ def write_invalid(resolved: ResolvedJob, index: RowIndex, *, run: str) -> None:
     writer.flush()
     for path in earlier:
         store.delete(path)
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'s' * (count != 1)}"
 
 
 def reasons(row: InvalidRow) -> dict[str, object]:

@@ -9,15 +9,15 @@ from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.shape import ORDER, shape_text
 
-# Models render twice their native sides well enough, or half of them; beyond, they repeat and tear. Lengths alike.
+# Models render twice their native sides well enough, or half of them; beyond, they repeat and tear.
 FAR = 4
 
 
 def far_from_native(spec: PipelineSpec, arguments: Mapping[str, Any]) -> str | None:
-    """Return what is unusual about a size, with the model's own; None where nothing is, or nothing is known."""
+    """Return what is unusual about a size, with the model's own; None where nothing is, as far as known."""
     native, asked = _size(spec.defaults()), _size(arguments)
     pixels = _ratio(_area(asked), _area(native))
-    frames = _ratio(asked[0], native[0])
+    frames = 1.0 if asked[0] == 1 else _ratio(asked[0], native[0])  # a video model may render pictures
     if 1 / FAR <= pixels <= FAR and 1 / FAR <= frames <= FAR:
         return None
     what = "frames" if not 1 / FAR <= frames <= FAR else "pixels in each"
