@@ -71,8 +71,7 @@ def plan_train_job(job: TrainJob, watch: Watch, *, probe: bool = False) -> Train
     """Do what `plan_training` promises, telling `watch` about it."""
     resolved = resolve_training(job, watch)
     num_workers = None if job.fleet.workers == "auto" else job.fleet.workers
-    if num_workers is not None:
-        check_output(resolved, workers=num_workers)
+    check_output(resolved, workers=num_workers)
     with _elsewhere(resolved) as aside:
         rows = survey_training(aside, watch)
         batches = Batches.of(rows, job.train, world_size=num_workers or 1)
