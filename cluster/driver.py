@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from framefleet.cluster.audits import Audits
@@ -62,10 +63,11 @@ class Driver:
         self._storing = Storing()
         self._leaving: set[str] = set()  # workers that are to hand back their rows
         self._has_failed = False
+        self._over_budget: str | None = None
         self._attention: dict[str, str] = {}
 
     def run(self, fleet: Fleet) -> Summary:
-        """Render until every row has a record or is given up, or `stop` is asked.
+        """Render until every row has a record or is given up, `stop` is asked, or the budget is spent.
 
         Raises FramefleetError when it cannot go on. Whatever ends it, rows that are done are committed.
         """
@@ -85,9 +87,9 @@ class Driver:
         finally:
             self._close()
         summary = self._tally.summary(time.monotonic())
-        if self._stop.is_asked:
+        if self._is_ending:
             log.warning("kept: %s rows done, %s half-done ones", summary.done, len(self._checkpoints))
-        return summary
+        return replace(summary, over_budget=self._over_budget)
 
     def _close(self) -> None:
         """Commit what is done, whatever ended it; then end what goes on beside."""
@@ -105,7 +107,7 @@ class Driver:
     @property
     def _is_ending(self) -> bool:
         """Whether all workers are to hand back what they have."""
-        return self._stop.is_asked or self._has_failed
+        return self._stop.is_asked or self._has_failed or self._over_budget is not None
 
     def _turn(self, fleet: Fleet) -> None:
         """Follow what happens for a moment."""
@@ -117,6 +119,11 @@ class Driver:
             self._checkpoints.committed()
         self._tally.unused(fleet.unused)
         self._on_progress(self._tally.progress(time.monotonic()))
+        self._heed_budget()
+
+    def _heed_budget(self) -> None:
+        if not (self._is_ending or self._dispatcher.finished):
+            self._over_budget = self._work.over_budget(self._tally.spent(time.monotonic()))
 
     def _drain(self, fleet: Fleet) -> None:
         """Have all workers hand back what they have; wait for it, but not for ever."""
@@ -235,7 +242,7 @@ class Driver:
         elif self._dispatcher.done(worker, record.row_id, time.monotonic()):
             pending = self._pending.pop(record.row_id)
             self._committer.done(record, pending, worker=worker)
-            self._tally.done(worker, record.batch_size)
+            self._tally.done(worker, record.batch_size, record.bytes)
             self._checkpoints.ended(record.row_id)
             if rendered.had_company:
                 self._audits.note_unproven(record.row_id, pending.request, worker=worker)

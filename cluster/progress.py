@@ -59,7 +59,8 @@ class Summary:
     models had nothing to do, by what they waited for. num_adopted: rows, counted as done, of which an earlier
     run had left the clip but no record. unused: workers and machines that were used no longer in the end,
     each with its reason. gone: clips of earlier runs that are gone, if any are. num_parts_gone: parts of
-    records that somebody took away while this run went on. store: the output.
+    records that somebody took away while this run went on. over_budget: what is said where the budget ended
+    it. store: the output.
     """
 
     done: int
@@ -76,6 +77,7 @@ class Summary:
     unused: tuple[str, ...] = ()
     gone: Gone | None = None
     num_parts_gone: int = 0
+    over_budget: str | None = None
     store: Store | None = field(default=None, repr=False, compare=False)
 
     def records(self, columns: Sequence[str] | None = None) -> pa.Table:

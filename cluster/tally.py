@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from framefleet.cluster.budget import Spent
 from framefleet.cluster.progress import Progress, Summary, WorkerState
 from framefleet.pipeline.render.audit.audited import Audited
 
@@ -30,6 +31,7 @@ class Tally:
         self._done = self._failed = 0
         self._rendered = self._audited = 0  # both count rows each time
         self._batch_sizes = 0.0
+        self._bytes = 0
         self._again = self._adopted = 0
         self._apart: list[str] = []
         self._unrepeatable: list[str] = []
@@ -50,8 +52,9 @@ class Tally:
             self._first_lease_at = now
         self._seats[worker].in_hand += rows
 
-    def done(self, worker: str, batch_size: float) -> None:
+    def done(self, worker: str, batch_size: float, num_bytes: int = 0) -> None:
         self._done += 1
+        self._bytes += num_bytes
         self._rendered += 1
         self._batch_sizes += batch_size
         self._seats[worker].done += 1
@@ -119,6 +122,11 @@ class Tally:
             waiting_for=self._waiting_for,
             unused=self._unused,
         )
+
+    def spent(self, now: float) -> Spent:
+        """Return what this run has spent."""
+        worker_s = sum(seat.elapsed_s for seat in self._seats.values())
+        return Spent(elapsed_s=now - self._started_at, worker_s=worker_s, num_bytes=self._bytes)
 
     def summary(self, now: float) -> Summary:
         return Summary(

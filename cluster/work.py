@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from framefleet.cluster.adoption import Adoption
+from framefleet.cluster.budget import Budget, Spent
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import WorkerSetup
 from framefleet.cluster.settings import FaultPolicy
@@ -18,7 +19,8 @@ class Work:
     """A job, resolved and checked: all that the driver needs.
 
     rows: reads the table's rows. index: every valid one, with those that have a record marked done.
-    run: names the parts of this run; never used before. adoption: clips that earlier runs left.
+    run: names the parts of this run; never used before. adoption: clips that earlier runs left. spent: by
+    earlier runs. gpus_per_worker: that money is counted by.
     """
 
     setup: WorkerSetup
@@ -29,3 +31,10 @@ class Work:
     run: str
     lock: DriverLock
     adoption: Adoption = field(default_factory=Adoption)
+    budget: Budget = field(default_factory=Budget)
+    spent: Spent = field(default_factory=Spent)
+    gpus_per_worker: float = 1.0
+
+    def over_budget(self, spent: Spent) -> str | None:
+        """Return what is said where the budget is spent; None while some is left. spent: by this run."""
+        return self.budget.told(self.spent + spent, gpus_per_worker=self.gpus_per_worker)

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from framefleet.cluster.progress import Progress, Summary
     from framefleet.jobs.export.export import export
+    from framefleet.jobs.plan.plan import Plan, plan
+    from framefleet.jobs.plan.training import TrainPlan, plan_training
     from framefleet.jobs.render.render import render
     from framefleet.jobs.repair.repair import repair
     from framefleet.jobs.retry.retry import retry
@@ -44,13 +46,17 @@ __all__ = [
     "HalfDone",
     "Inputs",
     "Model",
+    "Plan",
     "Progress",
     "Renderer",
     "Request",
     "Store",
     "Summary",
+    "TrainPlan",
     "export",
     "load_model",
+    "plan",
+    "plan_training",
     "render",
     "repair",
     "retry",
@@ -67,13 +73,17 @@ _HOMES = {
     "HalfDone": "framefleet.pipeline.render.half_done.half_done",
     "Inputs": "framefleet.pipeline.rows.inputs.access",
     "Model": "framefleet.pipeline.model.model",
+    "Plan": "framefleet.jobs.plan.plan",
     "Progress": "framefleet.cluster.progress",
     "Renderer": "framefleet.pipeline.render.renderer",
     "Request": "framefleet.pipeline.request",
     "Store": "framefleet.pipeline.outputs.stores.store",
     "Summary": "framefleet.cluster.progress",
+    "TrainPlan": "framefleet.jobs.plan.training",
     "export": "framefleet.jobs.export.export",
     "load_model": "framefleet.pipeline.model.model",
+    "plan": "framefleet.jobs.plan.plan",
+    "plan_training": "framefleet.jobs.plan.training",
     "render": "framefleet.jobs.render.render",
     "repair": "framefleet.jobs.repair.repair",
     "retry": "framefleet.jobs.retry.retry",

@@ -20,7 +20,8 @@ from framefleet.jobs.model.command import (
     lock_command,
     verify_command,
 )
-from framefleet.jobs.render.command import plan_command, render_command
+from framefleet.jobs.plan.command import plan_command
+from framefleet.jobs.render.command import render_command
 from framefleet.jobs.repair.command import repair_command
 from framefleet.jobs.replay.command import replay_command
 from framefleet.jobs.retry.command import retry_command

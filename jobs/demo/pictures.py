@@ -19,6 +19,7 @@ from framefleet.pipeline.outputs.parts.records import RECORDS
 from framefleet.pipeline.outputs.stores.json_file import read_as
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import clip_fps
+from framefleet.pipeline.shape import shape_text
 
 MAX_MOVING = 18  # clips in the animation: three rows
 
@@ -80,6 +81,6 @@ def _caption(drawn: _Drawn) -> str:
         [
             asked.prompt,
             f"seed {record['seed']}, {asked.num_inference_steps} steps, guidance {asked.guidance_scale:g}",
-            f"{record['width']}x{record['height']}x{record['num_frames']}, {record['scheduler']}",
+            f"{shape_text(record['num_frames'], record['height'], record['width'])}, {record['scheduler']}",
         ]
     )

@@ -45,8 +45,8 @@ def check_claim(resolved: ResolvedJob) -> Claim | None:
         raise JobError(
             f"{resolved.store.url_of('')} holds clips of another job\n" + "\n".join(differences),
             "choose another output, or take these changes back; "
-            "fleet, retries, audit, on_invalid, keep_embeddings, batching.max_rows, batching.remember "
-            "and the table's rows may change, and LoRAs and second models may be added",
+            "fleet, retries, budget, audit, on_invalid, keep_embeddings, batching.max_rows, "
+            "batching.remember and the table's rows may change, and LoRAs and second models may be added",
         )
     return theirs
 

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from framefleet.cluster.adoption import Adoption, find_adoptable
+from framefleet.cluster.budget import Budget, Spent
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import WorkerSetup
 from framefleet.cluster.progress import Progress, Summary
+from framefleet.cluster.spent_before import spent_before
 from framefleet.cluster.start import Start
 from framefleet.cluster.stop import Stop
 from framefleet.cluster.work import Work
@@ -66,6 +68,8 @@ def render_job(job: Job, watch: Watch, *, only: Collection[str] | None = None) -
             begin = partial(start.begin, setup_of(resolved), resolved.spec.class_name)
             survey = survey_rows(resolved, index, watch, when_sound=begin if is_early else None)
             check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered")
+            for line in survey.unusual_lines(resolved.plan.spec):
+                watch.say(f"note: {line}")
             with DriverLock(resolved.store) as lock:
                 claim(resolved)
                 sweep_late(resolved.store, lock)
@@ -99,23 +103,13 @@ def _render_pending(
     if resolved.job.on_invalid == "skip":
         write_invalid(resolved, index, run=run)
     watch.say(_counts_line(survey, index))
+    summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
     if index.counts().pending:
         work = work_of(resolved, index, lock, run=run)
-        if num_found := len(work.adoption.finished):
-            watch.say(f"{num_found:,} clips of an earlier run have no record yet: adopted")
-        start.begin(work.setup, resolved.spec.class_name)
-        from framefleet.cluster.driver import Driver  # imports Ray
-
-        awaited = Awaited(what="starting Ray", since=time.monotonic())
-        with Stop() as stop, start:  # the fleet ends before another driver may have the lock
-
-            def waiting() -> None:
-                watch.show(awaited)
-                stop.check()
-
-            summary = Driver(work, on_progress=watch.show, stop=stop).run(start.fleet(waiting))
-    else:
-        summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
+        spent = work.over_budget(Spent())
+        summary = replace(summary, over_budget=spent) if spent else _drive(work, resolved, watch, start)
+    if summary.over_budget:
+        return summary  # as after an interruption: what else there is waits for the run that goes on
     lock.check()
     gone = list(gone_parts(store))
     for path in gone:
@@ -124,6 +118,23 @@ def _render_pending(
     sweep(store, intents_in(store), lock)
     _forget_failures(store, lock, run, only)
     return replace(summary, num_parts_gone=len(gone))
+
+
+def _drive(work: Work, resolved: ResolvedJob, watch: Watch, start: Start) -> Summary:
+    """Render what has no record, on a fleet."""
+    if num_found := len(work.adoption.finished):
+        watch.say(f"{num_found:,} clips of an earlier run have no record yet: adopted")
+    start.begin(work.setup, resolved.spec.class_name)
+    from framefleet.cluster.driver import Driver  # imports Ray
+
+    awaited = Awaited(what="starting Ray", since=time.monotonic())
+    with Stop() as stop, start:  # the fleet ends before another driver may have the lock
+
+        def waiting() -> None:
+            watch.show(awaited)
+            stop.check()
+
+        return Driver(work, on_progress=watch.show, stop=stop).run(start.fleet(waiting))
 
 
 def _forget_failures(store: Store, lock: DriverLock, run: str, only: Collection[str] | None) -> None:
@@ -162,6 +173,9 @@ def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: st
         run=run,
         lock=lock,
         adoption=_adoption(resolved, setup, index),
+        budget=resolved.job.budget,
+        spent=Spent() if resolved.job.budget == Budget() else spent_before(resolved.store),
+        gpus_per_worker=resolved.job.fleet.paid_gpus,
     )
 
 

@@ -23,6 +23,7 @@ from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.survey import InputIndex
+from framefleet.pipeline.rows.tables.column_checks import as_argument
 from framefleet.pipeline.rows.tables.rows import RowPlan
 from framefleet.pipeline.rows.tables.table import Table, folder_of
 from framefleet.pipeline.rows.tables.table_rows import TableRows
@@ -76,7 +77,7 @@ def resolve_job(job: Job, watch: Watch) -> ResolvedJob:
     wait_for(watch, "opening the table")
     table, plan = open_rows(job, model.spec, recipes, finder, loras, second_models)
     for column, argument in plan.lookalikes:
-        watch.say(f"note: column {column!r} is carried along; did you mean the argument {argument!r}?")
+        watch.say(f"note: column {column!r} is carried along; {as_argument(column, argument)}")
     for column, name in plan.carried.renamed:
         watch.say(f"note: column {column!r} is kept as {name!r}: records have a {column!r} of their own")
     store, media = open_output(job), media_of(job, model.spec)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from framefleet.jobs.render.cut_prompts import CutPrompts
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.show.standing import Checked
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.model.specs.native_size import far_from_native
+from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.glance import GLANCED, GLANCED_MAYBE, Glance, Gone
 from framefleet.pipeline.outputs.parts.parts import PartWriter, tables_by_part
 from framefleet.pipeline.outputs.parts.records import INVALID, invalid_schema
@@ -23,20 +26,23 @@ from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 
 # Enough to see what is wrong with a table; more would hide it.
 MAX_SHOWN = 20
+MAX_EXAMPLES = 10_000  # a table may have a size for each row
 
 
 @dataclass(slots=True)
 class Survey:
     """What the table holds.
 
-    shapes: how many valid rows have each. invalid: the first of the rows that cannot be rendered. probed: one
-    row of each shape, if they are to be probed. cut_prompts: rows whose prompts are too long, if asked.
+    shapes: how many valid rows have each. examples: arguments of one row of each. invalid: the first of the
+    rows that cannot be rendered. probed: one row of each shape, if they are to be probed. cut_prompts: rows
+    whose prompts are too long, if asked.
     """
 
     num_rows: int = 0
     num_invalid: int = 0
     invalid: list[InvalidRow] = field(default_factory=list)
     shapes: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     probed: Shapes | None = None
     cut_prompts: CutPrompts | None = None
 
@@ -50,9 +56,19 @@ class Survey:
         self.shapes.update([row.shape for row in valid])
         if self.cut_prompts is not None:
             self.cut_prompts.add(valid)
+        for shape, row in {row.shape: row for row in valid}.items():
+            if shape not in self.examples and len(self.examples) < MAX_EXAMPLES:
+                self.examples[shape] = row.common.request.arguments
         if self.probed is not None:
             for row in valid:
                 self.probed.add(row.index, row.request())
+
+    def unusual_lines(self, spec: PipelineSpec) -> list[str]:
+        """Return which sizes are far from those that the model knows."""
+        found = ((shape, far_from_native(spec, row)) for shape, row in self.examples.items())
+        lines = [f"{_rows(self.shapes[shape])}: {line}" for shape, line in found if line]
+        hidden = len(lines) - MAX_SHOWN
+        return lines[:MAX_SHOWN] + ([f"... and {hidden:,} more sizes"] if hidden > 0 else [])
 
     def invalid_lines(self) -> list[str]:
         """Return what is wrong, one line for each value, and how many rows are not shown."""
@@ -93,13 +109,25 @@ def check_valid(survey: Survey, table: Table, *, on_invalid: str, verb: str) -> 
 
     verb: what cannot be done with them, as "rendered".
     """
-    bad, all_rows = survey.num_invalid, survey.num_rows
-    if not bad or (bad < all_rows and on_invalid == "skip"):
+    check_valid_rows(
+        survey.invalid_lines(),
+        num_bad=survey.num_invalid,
+        num_rows=survey.num_rows,
+        table=table.location,
+        on_invalid=on_invalid,
+        verb=verb,
+    )
+
+
+def check_valid_rows(
+    lines: Sequence[str], *, num_bad: int, num_rows: int, table: str, on_invalid: str, verb: str
+) -> None:
+    """Do what `check_valid` does, of plain values. lines: what is wrong with the first."""
+    if not num_bad or (num_bad < num_rows and on_invalid == "skip"):
         return
-    lines = "\n".join(survey.invalid_lines())
     raise TableError(
-        f"table {table.location}: {bad:,} of {all_rows:,} rows cannot be {verb}\n{lines}",
-        "correct them" + (", or set `on_invalid: skip` to leave them out" if bad < all_rows else ""),
+        "\n".join([f"table {table}: {num_bad:,} of {num_rows:,} rows cannot be {verb}", *lines]),
+        "correct them" + (", or set `on_invalid: skip` to leave them out" if num_bad < num_rows else ""),
     )
 
 
@@ -118,6 +146,10 @@ def write_invalid(resolved: ResolvedJob, index: RowIndex, *, run: str) -> None:
     writer.flush()
     for path in earlier:
         store.delete(path)
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'s' * (count != 1)}"
 
 
 def reasons(row: InvalidRow) -> dict[str, object]:

@@ -25,6 +25,7 @@ PROGRAMS = {
     "gpu_day": (["--device", "cpu", "--small"], "report.md"),
     "large": (["--short"], "| fp32 | uniform |"),
     "load": (["--short"], "| float32 | framefleet |"),
+    "prediction": (["--short"], "| MB |"),
     "pixels": (["--short"], "| a recipe that looks |"),
     "probes": (["--rows", "2"], "remembered"),
     "real_rows": (["--tiny"], "way: fast"),
@@ -47,7 +48,9 @@ def test_every_program_is_here() -> None:
     assert {file.stem for file in files if "__main__" in file.read_text("utf-8")} == set(PROGRAMS)
 
 
-@pytest.mark.parametrize("name", ["audit", "load", pytest.param("start", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "name", ["audit", "load", "prediction", pytest.param("start", marks=pytest.mark.long)]
+)
 def test_it_runs_to_its_end(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments, last = PROGRAMS[name]
     run(name, arguments)

@@ -51,7 +51,7 @@ def test_a_row_is_resolved_from_the_signature_then_the_job_then_its_cells(wan: P
         "guidance_scale": 5.0,
         "max_sequence_length": 512,
     }
-    assert (row.index, row.shape) == (17, "64x32x81x512")
+    assert (row.index, row.shape) == (17, "81 x 64 x 32, 512 tokens")
 
 
 def test_sizes_that_the_signature_leaves_open_are_the_models(tmp_path: Path) -> None:

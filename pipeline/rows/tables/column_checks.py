@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Sequence
 
 import pyarrow as pa
@@ -109,6 +110,12 @@ def check_required(
                 f"{', '.join(map(repr, columns[:_LISTED])) or 'none'}{more}",
                 f"add the column, map it with `columns: {{{name}: ...}}`, or set `defaults: {{{name}: ...}}`",
             )
+
+
+def as_argument(column: str, argument: str) -> str:
+    """Return what makes an argument of a column that is only named like one."""
+    spelled = column if column.isidentifier() else json.dumps(column, ensure_ascii=False)
+    return f"if it is {argument}, write `columns: {{{argument}: {spelled}}}`"
 
 
 def lookalikes(carried: Iterable[str], unused: Collection[str]) -> tuple[tuple[str, str], ...]:

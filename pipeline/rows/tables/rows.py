@@ -24,8 +24,9 @@ from framefleet.pipeline.rows.tables.limits import limits
 from framefleet.pipeline.rows.tables.readable import Problems, readable
 from framefleet.pipeline.rows.tables.row_inputs import Finder, check_video_length
 from framefleet.pipeline.rows.tables.step_lists import check_step_lists, listed_steps
+from framefleet.pipeline.shape import shape_text
 
-SHAPING = ("height", "width", *FRAME_PARAMETERS, "max_sequence_length")
+SHAPING = (*FRAME_PARAMETERS, "height", "width", "max_sequence_length")
 # Texts that each row has for itself. No check looks at them together with other cells, but for whether they
 # are given: `table_rows.py` rests on it.
 OWN_TEXTS = ("prompt", "negative_prompt")
@@ -275,5 +276,8 @@ def _values(column: pa.Array) -> list[Any]:
 
 
 def shape_of(arguments: Mapping[str, Any]) -> str:
-    """Return what is equal for rows that can likely share forwards."""
-    return "x".join([str(arguments[name]) for name in SHAPING if name in arguments])
+    """Return what is equal for rows that can likely share forwards: "81 x 480 x 832, 512 tokens"."""
+    num_frames = next((arguments[name] for name in FRAME_PARAMETERS if name in arguments), None)
+    size = shape_text(num_frames, arguments.get("height"), arguments.get("width"))
+    tokens = arguments.get("max_sequence_length")
+    return ", ".join(filter(None, [size, f"{tokens} tokens" if tokens is not None else ""]))
