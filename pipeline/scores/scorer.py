@@ -1,0 +1,92 @@
+"""From a clip's frames and its record to its scores. What fails is null, and told: a clip is worth more than a score."""
+
+from __future__ import annotations
+
+import logging
+import math
+import numbers
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from framefleet.pipeline.errors import FramefleetError
+from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.guards.public import public_text
+from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
+from framefleet.pipeline.scores.score import Score, ScoreValue
+
+_MAX_MESSAGE = 300  # characters of what a function said
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """values: by column; None where there is none. errors: why, by column, of those that failed."""
+
+    values: Mapping[str, ScoreValue] = field(default_factory=dict)
+    errors: Mapping[str, str] = field(default_factory=dict)
+
+
+def score_clip(scores: Sequence[Score], pictures: Pictures | None, record: Mapping[str, Any]) -> Scored:
+    """Return all scores of one clip; of sound alone each is None. Raises nothing.
+
+    pictures: as records have them; alpha is laid over black, light beyond [0, 1] is cut off, and layers count as
+    frames. record: its columns; functions get them with the arguments beside them.
+    """
+    if not scores:
+        return Scored()
+    if pictures is None:
+        return Scored(values={score.name: None for score in scores})
+    frames, told = plain_frames(pictures), with_arguments(record)
+    values: dict[str, ScoreValue] = {}
+    errors: dict[str, str] = {}
+    for score in scores:
+        try:
+            values[score.name] = _number(score, score.function(frames, told))
+        except Exception as error:  # of anybody's function
+            said = error.problem if isinstance(error, FramefleetError) else f"{type(error).__name__}: {error}"
+            values[score.name], errors[score.name] = None, public_text(said)[:_MAX_MESSAGE]
+    return Scored(values=values, errors=errors)
+
+
+def plain_frames(pictures: Pictures) -> Frames:
+    """Return frames as scores take them, (T, H, W, 3) uint8, which no function may change."""
+    if pictures.dtype != np.uint8:
+        pictures = (np.nan_to_num(pictures).clip(0, 1) * 255).round().astype(np.uint8)
+    frames = pictures[..., :3]
+    if pictures.shape[-1] == 4:
+        frames = (frames.astype(np.uint16) * pictures[..., 3:] // 255).astype(np.uint8)
+    frames = np.ascontiguousarray(frames).view()
+    frames.flags.writeable = False
+    return frames
+
+
+def with_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record's columns, and its arguments beside them where no column has that name."""
+    try:
+        arguments = parse_json(record.get("arguments") or "{}")
+    except ValueError:  # the record may be anybody's
+        arguments = {}
+    return {**(arguments if isinstance(arguments, dict) else {}), **record}
+
+
+def _number(score: Score, value: object) -> ScoreValue:
+    """Return what a function gave as a cell of its column: NaN is None, as Parquet's readers would trip over it."""
+    if value is None:
+        return None
+    if isinstance(value, np.ndarray | np.generic) or hasattr(value, "detach"):
+        value = value.item()  # raises where it is more than one number
+    if not isinstance(value, numbers.Real):
+        raise TypeError(f"it returned {type(value).__name__}, not a number")
+    if pa.types.is_boolean(score.kind):
+        return bool(value)
+    if pa.types.is_integer(score.kind):
+        return int(value)
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"it returned {number}")
+    return number
