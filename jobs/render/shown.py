@@ -10,6 +10,8 @@ from rich.table import Table
 
 from framefleet.cluster.progress import Summary
 from framefleet.jobs.job.schema import Job
+from framefleet.jobs.render.draft_job import draft_job, keep_of
+from framefleet.jobs.render.drafts_plan import most_kept
 from framefleet.jobs.render.plan import JobPlan, plan_job
 from framefleet.jobs.render.survey import check_valid
 from framefleet.jobs.show.console import stderr, stdout
@@ -33,6 +35,9 @@ def show_render(job: Job, *, only: Collection[str] | None = None) -> int:
 
     with watch_on(stderr) as watch:
         summary = render_job(job, watch, only=only)
+    if summary.drafts:
+        for line in ending_lines(summary.drafts, Store(draft_job(job).output, job.storage_options)):
+            stderr.say(f"drafts: {line}")
     for line in ending_lines(summary, Store(job.output, job.storage_options)):
         stderr.say(line)
     return exit_code(summary)
@@ -40,11 +45,26 @@ def show_render(job: Job, *, only: Collection[str] | None = None) -> int:
 
 def exit_code(summary: Summary) -> int:
     """Return 1 where not every row has a clip."""
-    return 1 if summary.failed or summary.gone or summary.num_parts_gone else 0
+    is_short = summary.failed or summary.gone or summary.num_parts_gone
+    return 1 if is_short or (summary.drafts and exit_code(summary.drafts)) else 0
 
 
 def show_plan(job: Job, *, probe: bool = False) -> None:
-    """Print the plan; then raise TableError if rows would keep `render` from starting, or fail in it."""
+    """Print the plan; then raise TableError if rows would keep `render` from starting, or fail in it.
+
+    Of drafts and of rows in full, where the job has both: how many of these there will be, at the most.
+    """
+    if job.draft is None:
+        _show_plan(job, probe=probe)
+        return
+    keep = keep_of(job)
+    stdout.say("drafts, of every row:")
+    _show_plan(draft_job(job), probe=probe)
+    stdout.say(f"in full, at most {most_kept(job, keep):,} rows of these: {keep}")
+    _show_plan(job, probe=probe)
+
+
+def _show_plan(job: Job, *, probe: bool) -> None:
     quiet_imports()
     with watch_on(stderr) as watch:
         plan = plan_job(job, watch, probe=probe)
@@ -87,6 +107,7 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
             lines.append(f"{summary.num_remembered:,} batch sizes were remembered, and proven once more")
     lines += idle_lines(summary)
     lines += _audit_lines(summary)
+    lines += _unscored_lines(summary)
     lines += summary.unused
     lines.append(f"records: {store.url_of(RECORDS)}")
     if summary.gone:
@@ -128,6 +149,14 @@ def _audit_lines(summary: Summary) -> list[str]:
         for kind in summary.unrepeatable
     ]
     return [*lines, "audit: see docs/exactness.md"] if lines else []
+
+
+def _unscored_lines(summary: Summary) -> list[str]:
+    """Return which scores failed: their clips are there, and `framefleet score` tries again."""
+    return [
+        f"scores: {failed.num:,} clips have no {name}, as {failed.example}"
+        for name, failed in summary.unscored.items()
+    ]
 
 
 def _shown(value: Any) -> str:

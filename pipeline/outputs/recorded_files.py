@@ -23,7 +23,8 @@ _NAMED = re.compile(
     re.ASCII,
 )
 
-FileState = Literal["sound", "missing", "size", "bytes"]
+Unsound = Literal["missing", "size", "bytes"]
+FileState = Literal["sound"] | Unsound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,12 +64,21 @@ def file_state(store: Store, file: RecordedFile) -> FileState:
     try:
         if file.size is None or file.size > _AT_ONCE_BYTES:
             return _state_of_large(store, file)
-        content = store.read(file.path, file.size + 1)
     except (FileNotFoundError, NoFile):
         return "missing"
-    if len(content) != file.size:
+    found = sound_content(store, file)
+    return "sound" if isinstance(found, bytes) else found
+
+
+def sound_content(store: Store, file: RecordedFile) -> bytes | Unsound:
+    """Return the bytes of a file that is as its record says; else how it is."""
+    try:
+        content = store.read(file.path, None if file.size is None else file.size + 1)
+    except (FileNotFoundError, NoFile):
+        return "missing"
+    if file.size not in (None, len(content)):
         return "size"
-    return "sound" if hashlib.sha256(content).hexdigest() == file.sha256 else "bytes"
+    return content if hashlib.sha256(content).hexdigest() == file.sha256 else "bytes"
 
 
 def _state_of_large(store: Store, file: RecordedFile) -> FileState:

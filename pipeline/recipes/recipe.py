@@ -71,6 +71,11 @@ class Recipe:
     then: Callable[[str, Configs], str | None] = _no_other
     cut_to: str | None = None
 
+    @property
+    def is_own(self) -> bool:
+        """Whether it is the function of whoever runs the job."""
+        return self.digest is not None
+
     def parameters(self) -> list[Parameter]:
         """What the recipe takes beyond `(pipe, request)`."""
         return list(_parameters(self.function))

@@ -1,7 +1,7 @@
 """Frames (T, H, W, 3) uint8 in, one number out: what can be said of a clip without knowing what it shows.
 
-Pure functions, and the same on every machine up to the last bits of a mean. Luma is BT.601's, 0 to 1. What needs
-more frames than there are is None: an image has no motion.
+Pure functions, and the same on every machine up to the last bits of a mean. Luma is BT.601's, 0 to 1. What
+needs more frames than there are is None: an image has no motion.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _BLUR = 9  # pixels of the filter of Crete et al.
 _BLACK_PIXEL, _BLACK_FRAME = 0.10, 0.98
 _FROZEN = 0.001  # FFmpeg's freezedetect, noise
 _CELLS = 4  # of flicker, each way
-# A frame is torn that is this many times as far from both neighbours as these are from each other, and further
-# than what noise and compression do.
+# A frame is torn that is this many times as far from both neighbours as these are from each other, and
+# further than what noise and compression do.
 _TORN_TIMES, _TORN_LEAST = 2.0, 0.02
 
 
 def sharpness(frames: Frames) -> float:
-    """Return how much detail there is to blur away, from 0 (flat, or blurred) to 1; the mean of up to 8 frames.
+    """Return how much detail there is to blur away, 0 (blurred, or flat) to 1: the mean of up to 8 frames.
 
-    1 - "the blur effect" of Crete, Dolmiere, Ladret and Nicolas (SPIE 6492, 2007): a frame is blurred once more, and
-    the part of its differences between neighbouring pixels that this takes away says how sharp it was. Does not
-    depend on contrast; noise counts as sharp. Black frames, and frames of one colour, are 0.
+    1 minus the blur effect of Crete, Dolmiere, Ladret and Nicolas (SPIE 6492, 2007): a frame is blurred once
+    more, and the part of its differences between neighbouring pixels that this takes away says how sharp it
+    was. Does not depend on contrast; noise counts as sharp. Black frames, and those of one colour, are 0.
     """
     chosen = np.linspace(0, len(frames) - 1, min(len(frames), MOST_SHARPNESS)).round().astype(int)
     return float(np.mean([_sharpness(_luma(frames[at])) for at in chosen]))
@@ -42,8 +42,8 @@ def sharpness(frames: Frames) -> float:
 def motion(frames: Frames) -> float | None:
     """Return how much changes from frame to frame: the mean absolute difference of luma, 0 to 1.
 
-    Of anything that changes: objects, camera, cuts and flicker alike; per frame, so half as much at twice the rate.
-    None of fewer than two frames.
+    Of anything that changes: objects, camera, cuts and flicker alike; per frame, so half as much at twice
+    the rate. None of fewer than two frames.
     """
     return float(np.mean(list(_differences(frames)))) if len(frames) > 1 else None
 
@@ -51,8 +51,8 @@ def motion(frames: Frames) -> float | None:
 def flicker(frames: Frames) -> float | None:
     """Return how much brightness goes up and down again, 0 to 1; a fade and a slow pan have none.
 
-    Half the mean absolute second difference in time of the mean luma of 4 x 4 parts of the picture: 1 is black and
-    white by turns. None of fewer than three frames.
+    Half the mean absolute second difference in time of the mean luma of 4 x 4 parts of the picture: 1 is
+    black and white by turns. None of fewer than three frames.
     """
     if len(frames) < 3:
         return None
@@ -79,9 +79,9 @@ def is_static(frames: Frames) -> bool | None:
 def num_torn_frames(frames: Frames) -> int | None:
     """Return how many frames stand out from both of their neighbours, which are near each other.
 
-    A flash, a broken decode, a picture of something else: by the mean absolute difference of luma at least twice as
-    far from each neighbour as these are from each other, and by 0.02 or more. The first and last frames have one
-    neighbour, and are not judged. None of fewer than three frames.
+    A flash, a broken decode, a picture of something else: by the mean absolute difference of luma at least
+    twice as far from each neighbour as these are from each other, and by 0.02 or more. The first and last
+    frames have one neighbour, and are not judged. None of fewer than three frames.
     """
     if len(frames) < 3:
         return None
@@ -96,7 +96,7 @@ def num_torn_frames(frames: Frames) -> int | None:
 
 
 def _luma(frame: Frames) -> Luma:
-    luma: Luma = frame @ _WEIGHTS
+    luma: Luma = np.matmul(frame, _WEIGHTS, dtype=np.float32)
     return luma
 
 
@@ -125,9 +125,10 @@ def _kept(luma: Luma) -> float:
 def _blurred(luma: Luma) -> npt.NDArray[np.float64]:
     """Return the mean of 9 pixels down the first axis, with the edges repeated."""
     half = _BLUR // 2
-    padded = np.pad(luma.astype(np.float64), ((half + 1, half), (0, 0)), mode="edge")
+    padded: npt.NDArray[np.float64] = np.pad(luma.astype(np.float64), ((half + 1, half), (0, 0)), mode="edge")
     sums = padded.cumsum(axis=0)
-    return (sums[_BLUR:] - sums[:-_BLUR]) / _BLUR
+    blurred: npt.NDArray[np.float64] = (sums[_BLUR:] - sums[:-_BLUR]) / _BLUR
+    return blurred
 
 
 def _cells(luma: Luma) -> npt.NDArray[np.float64]:

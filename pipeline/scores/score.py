@@ -1,9 +1,9 @@
-"""Scores by name: framefleet's own, similarity by a CLIP folder, or somebody's function of frames and record."""
+"""Scores by name: framefleet's own, similarity by a CLIP folder, or a function of frames and record."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +31,8 @@ SIMILARITY = "similarity"
 class Score:
     """A column of numbers about clips. kind: of its cells.
 
-    function: of frames, and of what the record says. digest: SHA-256 of the source file of a user's function, or of
-    the CLIP model; None of framefleet's own.
+    function: of frames, and of what the record says. digest: SHA-256 of the source file of a user's
+    function, or of the CLIP model; None of framefleet's own.
     """
 
     name: str
@@ -70,11 +70,32 @@ BUILT_IN = {
 }
 
 
-def open_scores(names: Sequence[str], clip: str | None = None, *, reserved: Sequence[str] = ()) -> list[Score]:
+def score_fields(scores: Iterable[Score]) -> pa.Schema:
+    """Return their columns."""
+    return pa.schema([(score.name, score.kind) for score in scores])
+
+
+def cells_of(scores: Iterable[Score], values: Mapping[str, ScoreValue]) -> dict[str, ScoreValue]:
+    """Return the cells of these columns; None for what a column cannot hold: values may be anybody's."""
+    return {score.name: _fitting(score.kind, values.get(score.name)) for score in scores}
+
+
+def _fitting(kind: pa.DataType, value: ScoreValue) -> ScoreValue:
+    try:
+        cell: ScoreValue = pa.scalar(value, kind).as_py()
+    except (pa.ArrowException, OverflowError):
+        return None
+    return cell
+
+
+def open_scores(
+    names: Sequence[str], clip: str | None = None, *, reserved: Collection[str] = ()
+) -> list[Score]:
     """Return the scores of these names; a user's is `module:function`, and the function's name is its column.
 
-    clip: the folder of a CLIP model, for similarity. reserved: columns that are there already. Only for names of
-    those who run the job: importing a module runs it. Raises UserError for what is none, or is there twice.
+    clip: the folder of a CLIP model, for similarity. reserved: columns that are there already. Only for
+    names of those who run the job: importing a module runs it. Raises UserError for what is none, or is
+    there twice.
     """
     scores = [_score(name) for name in names]
     if clip is not None:
@@ -84,7 +105,8 @@ def open_scores(names: Sequence[str], clip: str | None = None, *, reserved: Sequ
     for column in columns:
         if columns.count(column) > 1 or column in reserved:
             raise JobError(
-                f"scores: there would be two columns {column!r}", "give the function another name, or leave one out"
+                f"scores: there would be two columns {column!r}",
+                "give the function another name, or leave one out",
             )
     return scores
 

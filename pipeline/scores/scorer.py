@@ -1,10 +1,12 @@
-"""From a clip's frames and its record to its scores. What fails is null, and told: a clip is worth more than a score."""
+"""From a clip's frames and its record to its scores. What fails is null, and told.
+
+A clip is worth more than a score of it.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
-import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,8 +36,8 @@ class Scored:
 def score_clip(scores: Sequence[Score], pictures: Pictures | None, record: Mapping[str, Any]) -> Scored:
     """Return all scores of one clip; of sound alone each is None. Raises nothing.
 
-    pictures: as records have them; alpha is laid over black, light beyond [0, 1] is cut off, and layers count as
-    frames. record: its columns; functions get them with the arguments beside them.
+    pictures: as records have them; alpha is laid over black, light beyond [0, 1] is cut off, and layers
+    count as frames. record: its columns; functions get them with the arguments beside them.
     """
     if not scores:
         return Scored()
@@ -55,12 +57,13 @@ def score_clip(scores: Sequence[Score], pictures: Pictures | None, record: Mappi
 
 def plain_frames(pictures: Pictures) -> Frames:
     """Return frames as scores take them, (T, H, W, 3) uint8, which no function may change."""
-    if pictures.dtype != np.uint8:
-        pictures = (np.nan_to_num(pictures).clip(0, 1) * 255).round().astype(np.uint8)
-    frames = pictures[..., :3]
-    if pictures.shape[-1] == 4:
-        frames = (frames.astype(np.uint16) * pictures[..., 3:] // 255).astype(np.uint8)
-    frames = np.ascontiguousarray(frames).view()
+    whole = pictures
+    if whole.dtype != np.uint8:
+        whole = (np.nan_to_num(whole).clip(0, 1) * 255).round()
+    colours = whole[..., :3].astype(np.uint8)
+    if whole.shape[-1] == 4:
+        colours = (colours.astype(np.uint16) * whole[..., 3:].astype(np.uint16) // 255).astype(np.uint8)
+    frames: Frames = np.ascontiguousarray(colours)
     frames.flags.writeable = False
     return frames
 
@@ -74,19 +77,15 @@ def with_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**(arguments if isinstance(arguments, dict) else {}), **record}
 
 
-def _number(score: Score, value: object) -> ScoreValue:
-    """Return what a function gave as a cell of its column: NaN is None, as Parquet's readers would trip over it."""
+def _number(score: Score, given: object) -> ScoreValue:
+    """Return what a function gave as a cell of its column. Raises for what is no finite number."""
+    value: Any = given.item() if hasattr(given, "item") else given  # of NumPy, or torch: raises for many
     if value is None:
         return None
-    if isinstance(value, np.ndarray | np.generic) or hasattr(value, "detach"):
-        value = value.item()  # raises where it is more than one number
-    if not isinstance(value, numbers.Real):
-        raise TypeError(f"it returned {type(value).__name__}, not a number")
-    if pa.types.is_boolean(score.kind):
-        return bool(value)
-    if pa.types.is_integer(score.kind):
-        return int(value)
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"it returned {number}")
+    if not isinstance(value, bool | int | float):
+        raise TypeError(f"it returned {type(given).__name__}, not a number")
+    if not math.isfinite(value):
+        raise ValueError(f"it returned {value}")
+    kinds = {pa.bool_(): bool, pa.int64(): int, pa.float64(): float}
+    number: ScoreValue = kinds[score.kind](value)
     return number

@@ -1,4 +1,4 @@
-"""How near a clip is to its prompt, by a CLIP model in a folder. Loads safetensors alone, and what was hashed.
+"""How near a clip is to its prompt, by a CLIP model in a folder. Loads safetensors, as they were hashed.
 
 On the CPU, whatever the worker renders on: it goes on beside the denoising, and takes none of its memory.
 """
@@ -18,7 +18,6 @@ from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.model.sources.headers import check_file_size, read_first
 from framefleet.pipeline.model.sources.integrity import check_digests, file_digests, model_digest
-from framefleet.pipeline.model.sources.sealed import sealed
 from framefleet.pipeline.outputs.frames.frames import Frames
 
 MOST_FRAMES = 8  # evenly spaced, first and last among them: neighbours show the same
@@ -39,11 +38,12 @@ _loading = threading.Lock()  # writer threads ask at once, and one model is enou
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Similarity:
-    """The mean cosine between CLIP's embeddings of frames and of the prompt, -1 to 1; pictures of what a prompt says
-    have 0.25 to 0.35 by most CLIP models.
+    """The mean cosine between CLIP's embeddings of frames and of the prompt, -1 to 1; pictures of what a
+    prompt says have 0.25 to 0.35 by most CLIP models.
 
-    CLIPSIM of Wu et al., "GODIVA" (arXiv 2104.14806), over up to 8 frames; its scale is the model's own, so compare
-    within one model. None without a prompt. files: of the folder, each with its SHA-256. digest: of them all.
+    CLIPSIM of Wu et al., "GODIVA" (arXiv 2104.14806), over up to 8 frames; its scale is the model's own, so
+    compare within one model. None without a prompt. files: of the folder, each with its SHA-256. digest: of
+    them all.
     """
 
     folder: str
@@ -72,7 +72,9 @@ def open_similarity(folder: str) -> Similarity:
         )
     kind = _json_of(place / "config.json").get("model_type")
     if kind != "clip":
-        raise ModelError(f"similarity: {place} holds a model of type {kind!r}", "give a folder of type 'clip'")
+        raise ModelError(
+            f"similarity: {place} holds a model of type {kind!r}", "give a folder of type 'clip'"
+        )
     names = [*(name for name in _TEXTS if (place / name).is_file()), *_weights_in(place)]
     files = file_digests(place, names)
     return Similarity(folder=str(place), files=tuple(sorted(files.items())), digest=model_digest(files))
@@ -112,6 +114,8 @@ def _weights_in(place: Path) -> list[str]:
 def _loaded(similarity: Similarity) -> tuple[Any, Any, Any]:
     import torch
     from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+    from framefleet.pipeline.model.sources.sealed import sealed  # imports torch
 
     folder, files = Path(similarity.folder), dict(similarity.files)
     check_digests(folder, file_digests(folder, files), files, named_by="the machine that opened the job")

@@ -67,6 +67,7 @@ def plan_rows(
     *,
     columns: Mapping[str, str] | None = None,
     defaults: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
     recipe: Recipe = BUILT_IN["generate"],
     find_recipe: Callable[[str], Recipe] | None = None,
     reserved: Collection[str] = (),
@@ -78,6 +79,7 @@ def plan_rows(
     """Return the plan for tables of `schema`, or raise TableError or JobError for what no row can mend.
 
     columns: argument (or seed, scheduler, recipe, fps) to the column that holds it.
+    overrides: as defaults, but of all rows: columns of these are neither read nor carried.
     spec: of the pipeline that the recipe calls. find_recipe: gives the recipe that a row names, or raises
         UserError; without it rows may name framefleet's, and those of the module of `recipe`.
     reserved: the record's own columns, which no carried column may be named like.
@@ -89,6 +91,7 @@ def plan_rows(
     targets = meanings(spec, recipe)
     read = _read_columns(columns or {}, targets, schema)
     carried = tuple(name for name in schema.names if name not in read.values())
+    read = {target: column for target, column in read.items() if target not in (overrides or {})}
     check_carried(carried, spec, reserved)
     own = {p.name: p.default for p in recipe.parameters() if p.default is not None}
     find_recipe = find_recipe or partial(recipe_of_row, own=recipe)
@@ -97,7 +100,8 @@ def plan_rows(
         for name, kind in targets.items()
     }
     checks[LORA] = _remembering(partial(check_loras, declared=loras or {}))
-    base, special = _defaults(defaults or {}, targets, checks, spec, own=own)
+    given = {**(defaults or {}), **(overrides or {})}
+    base, special = _defaults(given, targets, checks, spec, own=own)
     required = required_arguments(spec, recipe)
     check_required(required, read, base, columns=schema.names)
     return RowPlan(
