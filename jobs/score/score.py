@@ -99,9 +99,9 @@ def score_output(
     """Do what `score` promises, telling `watch` about it."""
     if not parts_in(store, RECORDS):
         raise JobError(f"{store.url_of(RECORDS)} has no records", "give the output of a render job")
-    reserved = {*RECORD_FIELDS.names, *FAILURE_FIELDS.names}
     asked = list(names) or ([] if similarity else list(BUILT_IN))
-    scores = open_scores(asked, similarity, reserved=reserved)
+    scores = open_scores(asked, similarity, reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names})
+    _check_free(record_schema_of(store), scores)
     wait_for(watch, "looking for clips without these scores")
     known = set() if again else _known(store, scores)
     left = _Left(store, scores, where, known, again)
@@ -132,6 +132,15 @@ def _progress(found: ScoreSummary, total: int, elapsed_s: float) -> ScoreProgres
     return ScoreProgress(
         done=done, total=total, clips_per_s=rate, eta_s=(total - done) / rate if rate else None
     )
+
+
+def _check_free(columns: pa.Schema, scores: Sequence[Score]) -> None:
+    """Raise JobError for a column of that name that can be no earlier run of the score."""
+    for score in scores:
+        if score.name in columns.names and columns.field(score.name).type != score.kind:
+            raise JobError(
+                f"scores: there would be two columns {score.name!r}", "give the function another name"
+            )
 
 
 def _known(store: Store, scores: Sequence[Score]) -> set[bytes]:

@@ -1,4 +1,4 @@
-"""Scores by name, and of clips of all kinds: a score that fails is null and told, and never costs the clip."""
+"""Scores by name, and of clips of all kinds: one that fails is null and told, and never costs the clip."""
 
 from __future__ import annotations
 
