@@ -40,6 +40,7 @@ from framefleet.pipeline.outputs.media.provenance import check_signing
 from framefleet.pipeline.outputs.parts.pending import announce
 from framefleet.pipeline.outputs.parts.records import values_of
 from framefleet.pipeline.render.audit.audited import Audited, kind_of
+from framefleet.pipeline.scores.score import load_scores
 from framefleet.pipeline.scores.scorer import score_clip
 
 if TYPE_CHECKING:
@@ -173,6 +174,7 @@ class Worker:
             from framefleet.pipeline.render.renderer import Renderer
 
             model = self._load()
+            load_scores(self._setup.scores)
             renderer = Renderer(
                 model,
                 self._setup.batching,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from framefleet.jobs.job.output import open_output
+from framefleet.jobs.job.output import below, open_output
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.draft_job import DRAFTS
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
@@ -21,9 +21,11 @@ from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS
+from framefleet.pipeline.outputs.where import check_where
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 from framefleet.pipeline.scores.choice import Draft, Keep, kept_drafts
+from framefleet.pipeline.scores.score import score_fields
 
 CHOSEN = "chosen"  # the folder below the output
 _ROW_ID, _PATH, _SCORE = "draft_row_id", "draft_path", "draft_{}"
@@ -46,11 +48,24 @@ def check_choice(drafts: ResolvedJob, keep: Keep) -> None:
     for name in keep.per:
         if name not in known:
             raise JobError(f"draft.keep.per: rows have no {name!r}", did_you_mean(name, known))
+    if keep.where is not None:
+        check_where(_columns(drafts), keep.where)
     for name in {_ROW_ID, _PATH, *(_SCORE.format(score.name) for score in drafts.scores)} & {*columns}:
         raise TableError(
             f"column {name!r} has the name of one that says which draft a row comes from",
             "rename it in the table, or drop it",
         )
+
+
+def _columns(drafts: ResolvedJob) -> pa.Schema:
+    """Return what a condition on records of drafts may be about, before there are any."""
+    defaults = {
+        name: pa.scalar(value).type
+        for name, value in drafts.plan.base.items()
+        if isinstance(value, str | int | float)
+    }
+    fields = [*drafts.table.schema, *RECORD_FIELDS, *score_fields(drafts.scores)]
+    return pa.schema(list((defaults | {field.name: field.type for field in fields}).items()))
 
 
 def choose(job: Job, drafts: Job, keep: Keep) -> Choice:
@@ -89,7 +104,7 @@ def _written(job: Job, drafted: ResolvedJob, kept: Mapping[str, Draft], scores: 
         store, path = open_output(job), f"{CHOSEN}/{digest[:16]}.parquet"
         if not store.exists(path):
             store.upload(path, file)
-    return f"{job.output.rstrip('/')}/{path}"
+    return below(job, path)
 
 
 def _chosen_schema(drafted: ResolvedJob, seed: str, scores: list[str]) -> pa.Schema:

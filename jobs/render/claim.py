@@ -45,7 +45,8 @@ def check_claim(resolved: ResolvedJob) -> Claim | None:
         raise JobError(
             f"{resolved.store.url_of('')} holds clips of another job\n" + "\n".join(differences),
             "choose another output, or take these changes back; "
-            "fleet, retries, audit, on_invalid, keep_embeddings, batching.max_rows, batching.remember "
+            "fleet, retries, audit, scores, draft.keep, on_invalid, keep_embeddings, batching.max_rows, "
+            "batching.remember "
             "and the table's rows may change, and LoRAs and second models may be added",
         )
     return theirs
@@ -79,6 +80,9 @@ def _description(resolved: ResolvedJob) -> dict[str, Any]:
     job["table"] = public_location(resolved.job.table)
     job["output"] = resolved.store.url_of("")
     job["defaults"] = {name: _shown(resolved, name, value) for name, value in job["defaults"].items()}
+    job["overrides"] = {name: _public(value) for name, value in job["overrides"].items()}
+    if job["draft"] is not None:
+        job["draft"] = {name: _public(value) for name, value in job["draft"].items()}
     job["inputs"]["roots"] = [public_url(root) for root in job["inputs"]["roots"]]
     job["model"] |= {"path": public_name(resolved.model.path, None), "revision": resolved.model.revision}
     job["media"]["format"] = resolved.media.format
@@ -107,6 +111,11 @@ def public_location(location: str) -> str:
 def _shown(resolved: ResolvedJob, name: str, value: Any) -> Any:
     """Return a default; of an image or a video its URL without what may be secret."""
     return public_url(value) if is_input(resolved.plan.base.get(name)) else value
+
+
+def _public(value: Any) -> Any:
+    """Return a value that may be a URL without what may be secret in it."""
+    return public_url(value) if isinstance(value, str) and "://" in value else value
 
 
 def _where(lora: Lora) -> dict[str, Any]:

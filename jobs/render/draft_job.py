@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from framefleet.jobs.job.output import below
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.scores import names_of
 from framefleet.pipeline.scores.choice import Keep, check_keep
@@ -14,7 +15,7 @@ def draft_job(job: Job) -> Job:
     """Return the job that renders the drafts: the same rows with other arguments, and scores."""
     assert job.draft is not None
     changed = {
-        "output": f"{job.output.rstrip('/')}/{DRAFTS}",
+        "output": below(job, DRAFTS),
         "overrides": {**job.overrides, **job.draft.arguments},
         "scores": job.scores or list(BUILT_IN),
         "draft": None,

@@ -21,6 +21,7 @@ from framefleet.jobs.render.render import render_rows
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.survey import check_valid, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
+from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.scores.choice import Keep
 
@@ -45,8 +46,11 @@ def render_drafted(job: Job, watch: Watch, *, only: Collection[str] | None) -> S
 
 def _check_in_full(job: Job, drafts: Job, keep: Keep, watch: Watch) -> None:
     """Raise UserError for what would be refused once the drafts are there."""
-    with closing(resolve_job(drafts, Callback())) as resolved:
-        check_choice(resolved, keep)
+    try:
+        with closing(resolve_job(drafts, Callback())) as resolved:
+            check_choice(resolved, keep)
+    except JobError as error:  # of a key that the job has not
+        raise JobError(error.problem.replace("overrides.", "draft."), error.fix) from None
     with closing(resolve_job(job, watch)) as full, closing(RowIndex()) as index:
         check_claim(full)
         survey = survey_rows(full, index, watch)

@@ -24,7 +24,7 @@ from framefleet.pipeline.outputs.parts.record_tables import SCORES, record_schem
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, RECORDS
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.outputs.where import columns_in, rows_where
-from framefleet.pipeline.scores.score import BUILT_IN, Score, cells_of, open_scores, score_fields
+from framefleet.pipeline.scores.score import BUILT_IN, Score, cells_of, load_scores, open_scores, score_fields
 
 # What clips are found and compared by.
 _READ = ("row_id", "uri", "path", "media_sha256", "frames_sha256", "bytes", "arguments")
@@ -101,6 +101,7 @@ def score_output(
         raise JobError(f"{store.url_of(RECORDS)} has no records", "give the output of a render job")
     asked = list(names) or ([] if similarity else list(BUILT_IN))
     scores = open_scores(asked, similarity, reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names})
+    load_scores(scores)
     _check_free(record_schema_of(store), scores)
     wait_for(watch, "looking for clips without these scores")
     known = set() if again else _known(store, scores)

@@ -21,7 +21,7 @@ from framefleet.pipeline.scores.measures import (
     num_torn_frames,
     sharpness,
 )
-from framefleet.pipeline.scores.similarity import open_similarity
+from framefleet.pipeline.scores.similarity import Similarity, open_similarity
 
 ScoreValue = bool | int | float | None
 SIMILARITY = "similarity"
@@ -109,6 +109,16 @@ def open_scores(
                 "give the function another name, or leave one out",
             )
     return scores
+
+
+def load_scores(scores: Iterable[Score]) -> None:
+    """Load the models among them, once for this process: while others compute, that would disturb them.
+
+    Libraries set torch's default dtype and draw from its global generator as they load.
+    """
+    for score in scores:
+        if isinstance(score.function, Similarity):
+            score.function.load()
 
 
 def _score(name: str) -> Score:

@@ -50,6 +50,11 @@ class Similarity:
     files: tuple[tuple[str, str], ...]
     digest: str
 
+    def load(self) -> None:
+        """Load the model, so that calls do not. Raises ModelError for what is not as it was hashed."""
+        with _loading:
+            _loaded(self)
+
     def __call__(self, frames: Frames, record: Mapping[str, Any]) -> float | None:
         prompt = record.get("prompt")
         if not isinstance(prompt, str) or not prompt:

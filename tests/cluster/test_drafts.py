@@ -46,7 +46,8 @@ def test_drafts_left_before_the_choice_are_kept_and_the_best_rendered_in_full(
 
     with monkeypatch.context() as patched:
         patched.setattr(drafts, "choose", interrupted)
-        assert command("render", job).exit_code == 130
+        left = command("render", job)
+    assert left.exit_code == 130, left.stderr
     out = tmp_path / "out"
     made = {record["row_id"]: record for record in records_of(out / "drafts")}
     assert (len(made), records_of(out)) == (6, [])
