@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -36,6 +36,7 @@ from framefleet.pipeline.outputs.parts.withdrawal import finish_withdrawal, note
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.argument_columns import argument_values
 from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.pipeline.scores.score import ScoreValue, cells_of, score_fields
 
 # What may wait while the output cannot be written and workers still can; then the driver waits too.
 _MAX_WAITING = 1024
@@ -67,7 +68,8 @@ class Committer:
         self._run = run
         job = _job_of(setup.store)
         self._arguments = arguments
-        records, failures = record_schema(carried, arguments), failure_schema(carried, arguments)
+        scored = pa.schema([*carried, *score_fields(setup.scores)])
+        records, failures = record_schema(scored, arguments), failure_schema(carried, arguments)
         self._records = PartWriter(setup.store, RECORDS, records, run=run, job=job)
         self._failures = PartWriter(setup.store, FAILURES, failures, run=run)
         self._intents: list[str] = []  # of the rows that wait for their part
@@ -78,10 +80,17 @@ class Committer:
         self._owed_kinds: set[str] = set()  # that are to be noted as apart
         self._owed_rows: set[str] = set()  # whose records are to be taken back
 
-    def done(self, record: Record, pending: Pending, *, worker: str) -> None:
+    def done(
+        self,
+        record: Record,
+        pending: Pending,
+        *,
+        worker: str,
+        scores: Mapping[str, ScoreValue] | None = None,
+    ) -> None:
         indices = tuple(self._index.positions(record.row_id))
         record = dataclasses.replace(record, row_indices=indices, worker=worker)
-        self._beside.do(partial(self._add, record, pending))
+        self._beside.do(partial(self._add, record, pending, scores or {}))
 
     def withdraw(self, row_ids: Collection[str], *, kind: str) -> None:
         """Let these rows of this run have no record any more, and clips of their kind not be adopted.
@@ -153,8 +162,9 @@ class Committer:
         finally:
             self._cleaner.leave(after_s=_CLEANING_S)  # what it leaves is found by the next driver
 
-    def _add(self, record: Record, pending: Pending) -> None:
-        self._records.add(pending.carried, self._columns(record, pending))
+    def _add(self, record: Record, pending: Pending, scores: Mapping[str, ScoreValue]) -> None:
+        columns = self._columns(record, pending) | cells_of(self._setup.scores, scores)
+        self._records.add(pending.carried, columns)
         self._intents.append(path_of_intent(record))
 
     def _columns(self, row: Record | FailureRecord, pending: Pending) -> dict[str, Any]:

@@ -135,7 +135,7 @@ class Driver:
         stored = self._work.adoption.take(row_id, pending.request)
         if stored is None:
             return False
-        self._committer.done(stored.record, pending, worker=stored.record.worker)
+        self._committer.done(stored.record, pending, worker=stored.record.worker, scores=stored.scored.values)
         self._committer.flush_due(time.monotonic())
         self._tally.adopted()
         if stored.had_company:  # no audit of this run speaks for it
@@ -241,7 +241,8 @@ class Driver:
             self._tally.returned(worker)
         elif self._dispatcher.done(worker, record.row_id, time.monotonic()):
             pending = self._pending.pop(record.row_id)
-            self._committer.done(record, pending, worker=worker)
+            self._committer.done(record, pending, worker=worker, scores=rendered.scored.values)
+            self._tally.unscored(record.row_id, rendered.scored.errors)
             self._tally.done(worker, record.batch_size, record.bytes)
             self._checkpoints.ended(record.row_id)
             if rendered.had_company:

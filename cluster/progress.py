@@ -49,6 +49,14 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unscored:
+    """A score that failed. num: clips without it. example: the first row, and why."""
+
+    num: int
+    example: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """How a run ended. done, failed: rows of this run.
 
@@ -59,8 +67,9 @@ class Summary:
     models had nothing to do, by what they waited for. num_adopted: rows, counted as done, of which an earlier
     run had left the clip but no record. unused: workers and machines that were used no longer in the end,
     each with its reason. gone: clips of earlier runs that are gone, if any are. num_parts_gone: parts of
-    records that somebody took away while this run went on. over_budget: what is said where the budget ended
-    it. store: the output.
+    records that somebody took away while this run went on. unscored: scores that failed, by name. drafts:
+    how those ended that were rendered before. over_budget: what is said where the budget ended it. store: the
+    output.
     """
 
     done: int
@@ -77,6 +86,8 @@ class Summary:
     unused: tuple[str, ...] = ()
     gone: Gone | None = None
     num_parts_gone: int = 0
+    unscored: Mapping[str, Unscored] = field(default_factory=dict)
+    drafts: Summary | None = None
     over_budget: str | None = None
     store: Store | None = field(default=None, repr=False, compare=False)
 

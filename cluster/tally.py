@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from framefleet.cluster.budget import Spent
-from framefleet.cluster.progress import Progress, Summary, WorkerState
+from framefleet.cluster.progress import Progress, Summary, Unscored, WorkerState
 from framefleet.pipeline.render.audit.audited import Audited
 
 
@@ -33,6 +33,7 @@ class Tally:
         self._batch_sizes = 0.0
         self._bytes = 0
         self._again = self._adopted = 0
+        self._unscored: dict[str, Unscored] = {}
         self._apart: list[str] = []
         self._unrepeatable: list[str] = []
         self._seats: dict[str, _Seat] = {}
@@ -59,6 +60,15 @@ class Tally:
         self._batch_sizes += batch_size
         self._seats[worker].done += 1
         self.returned(worker)
+
+    def unscored(self, row_id: str, errors: Mapping[str, str]) -> None:
+        """These scores of a row failed, and are null in its record."""
+        for name, message in errors.items():
+            known = self._unscored.get(name)
+            self._unscored[name] = Unscored(
+                num=known.num + 1 if known else 1,
+                example=known.example if known else f"row {row_id}: {message}",
+            )
 
     def adopted(self) -> None:
         """A clip of an earlier run was committed."""
@@ -142,6 +152,7 @@ class Tally:
             num_remembered=sum(seat.remembered for seat in self._seats.values()),
             idle=self._idle(),
             unused=self._unused,
+            unscored=dict(self._unscored),
         )
 
     def _idle(self) -> Mapping[str, float]:

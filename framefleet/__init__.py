@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from framefleet.jobs.render.render import render
     from framefleet.jobs.repair.repair import repair
     from framefleet.jobs.retry.retry import retry
+    from framefleet.jobs.score.score import score
     from framefleet.jobs.train.train import train
     from framefleet.jobs.verify.verify import verify
     from framefleet.pipeline.errors import FramefleetError
@@ -60,6 +61,7 @@ __all__ = [
     "render",
     "repair",
     "retry",
+    "score",
     "train",
     "verify",
 ]
@@ -87,6 +89,7 @@ _HOMES = {
     "render": "framefleet.jobs.render.render",
     "repair": "framefleet.jobs.repair.repair",
     "retry": "framefleet.jobs.retry.retry",
+    "score": "framefleet.jobs.score.score",
     "train": "framefleet.jobs.train.train",
     "verify": "framefleet.jobs.verify.verify",
 }

@@ -25,6 +25,7 @@ from framefleet.jobs.render.command import render_command
 from framefleet.jobs.repair.command import repair_command
 from framefleet.jobs.replay.command import replay_command
 from framefleet.jobs.retry.command import retry_command
+from framefleet.jobs.score.command import score_command
 from framefleet.jobs.shapes.command import (
     dataset_command,
     evaluate_command,
@@ -60,6 +61,7 @@ app.command("verify")(verify_output_command)
 app.command("repair")(repair_command)
 app.command("retry")(retry_command)
 app.command("export")(export_command)
+app.command("score")(score_command)
 app.command("schema")(schema_command)
 app.command("demo")(demo_command)
 

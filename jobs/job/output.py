@@ -49,6 +49,11 @@ def _not_apart(table: str, output: str) -> JobError | None:
     )
 
 
+def below(job: TableJob, path: str) -> str:
+    """Return the path or URL of what lies below a job's output, as this process finds it in any folder."""
+    return f"{_plain(job.output)}/{path}"
+
+
 def _plain(location: str) -> str:
     """Return a path or URL in the spelling of `folder_of`."""
     is_path = "://" not in location

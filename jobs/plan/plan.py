@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from framefleet.jobs.plan.prediction import Prediction
 from framefleet.jobs.plan.settings import Setting, settings_of
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.cut_prompts import CutPrompt, CutPrompts
+from framefleet.jobs.render.draft_job import draft_job, keep_of
+from framefleet.jobs.render.drafts_plan import most_kept
 from framefleet.jobs.render.render import setup_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
@@ -38,6 +40,7 @@ class Plan:
     shape, the most frequent first; unusual: what is far from the model's own sizes.
     num_cut: rows with prompts of which the model does not read the end; first_cut: of them. hollow: what the
     pipeline said to one row of each shape; prediction: what the rest would take; None: not asked.
+    drafts: those of every row, where the job has drafts; most_kept: rows of these in full, at the most.
     """
 
     table: str
@@ -60,6 +63,8 @@ class Plan:
     memory: Memory
     hollow: Probed | None = None
     prediction: Prediction | None = None
+    drafts: Plan | None = None
+    most_kept: int | None = None
 
 
 def plan(
@@ -95,6 +100,14 @@ class Asked:
 def plan_job(job: Job, watch: Watch, wanted: Asked | None = None) -> Plan:
     """Do what `plan` promises, telling `watch` about it."""
     wanted = wanted or Asked()
+    if job.draft is None:
+        return _plan_of(job, watch, wanted)
+    drafts = _plan_of(draft_job(job), watch, wanted)
+    full = _plan_of(job, watch, replace(wanted, probe=False))  # of rows that nobody has chosen yet
+    return replace(full, drafts=drafts, most_kept=most_kept(job, keep_of(job)))
+
+
+def _plan_of(job: Job, watch: Watch, wanted: Asked) -> Plan:
     with closing(resolve_job(job, watch)) as resolved, closing(RowIndex()) as index:
         check_claim(resolved)
         is_called = wanted.hollow or wanted.probe

@@ -46,6 +46,12 @@ def show_plan(job: Job, wanted: Asked, *, as_json: bool) -> None:
     if as_json:
         stdout.say(json.dumps(asdict(plan), ensure_ascii=False))
     else:
+        if plan.drafts:
+            stdout.say("drafts, of every row:")
+            _show(plan.drafts)
+            if plan.drafts.prediction:
+                _show_prediction(plan.drafts.prediction)
+            stdout.say(f"in full, at most {plan.most_kept:,} rows of these:")
         _show(plan)
     check_valid_rows(
         plan.invalid,

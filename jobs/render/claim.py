@@ -45,8 +45,9 @@ def check_claim(resolved: ResolvedJob) -> Claim | None:
         raise JobError(
             f"{resolved.store.url_of('')} holds clips of another job\n" + "\n".join(differences),
             "choose another output, or take these changes back; "
-            "fleet, retries, budget, audit, on_invalid, keep_embeddings, batching.max_rows, "
-            "batching.remember and the table's rows may change, and LoRAs and second models may be added",
+            "fleet, retries, budget, audit, scores, draft.keep, on_invalid, keep_embeddings, "
+            "batching.max_rows, batching.remember and the table's rows may change, and LoRAs and second "
+            "models may be added",
         )
     return theirs
 
@@ -79,6 +80,9 @@ def _description(resolved: ResolvedJob) -> dict[str, Any]:
     job["table"] = public_location(resolved.job.table)
     job["output"] = resolved.store.url_of("")
     job["defaults"] = {name: _shown(resolved, name, value) for name, value in job["defaults"].items()}
+    job["overrides"] = {name: _public(value) for name, value in job["overrides"].items()}
+    if job["draft"] is not None:
+        job["draft"] = {name: _public(value) for name, value in job["draft"].items()}
     job["inputs"]["roots"] = [public_url(root) for root in job["inputs"]["roots"]]
     job["model"] |= {"path": public_name(resolved.model.path, None), "revision": resolved.model.revision}
     job["media"]["format"] = resolved.media.format
@@ -109,6 +113,11 @@ def _shown(resolved: ResolvedJob, name: str, value: Any) -> Any:
     return public_url(value) if is_input(resolved.plan.base.get(name)) else value
 
 
+def _public(value: Any) -> Any:
+    """Return a value that may be a URL without what may be secret in it."""
+    return public_url(value) if isinstance(value, str) and "://" in value else value
+
+
 def _where(lora: Lora) -> dict[str, Any]:
     return asdict(lora) | {"path": public_name(lora.path, None)}
 
@@ -134,6 +143,7 @@ def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
     job = description["job"]
     keys = ("numerics", "recipe_digest", "model_digest")
     values = {key: job.get(key) for key in _DECISIVE} | {key: description.get(key) for key in keys}
+    values["overrides"] = job.get("overrides") or {}  # job.json of earlier versions has none
     values["media"] = job["media"] | {"c2pa": job["media"]["c2pa"] is not None}  # certificates are renewed
     for kind, decides in _NAMED.items():
         values[kind] = {name: {key: one[key] for key in decides} for name, one in job[kind].items()}

@@ -76,6 +76,10 @@ def _untrusted(job: Job) -> Iterator[tuple[str, Any]]:
     """Yield what would run code, write to other places, or open one on a private network."""
     if ":" in job.recipe:
         yield "recipe", job.recipe
+    for score in job.scores:
+        if not isinstance(score, str) or ":" in score:
+            yield "scores", job.model_dump(include={"scores"})["scores"]
+            break
     if job.fleet.address not in (None, "auto"):
         yield "fleet.address", job.fleet.address
     if disk := getattr(job.model.offload, "disk", None):

@@ -53,16 +53,30 @@ def render(
 
 
 def render_job(job: Job, watch: Watch, *, only: Collection[str] | None = None) -> Summary:
-    """Do what `render` promises, telling `watch` about it.
+    """Do what `render` promises, telling `watch` about it; with drafts first, if the job has them.
 
     only: of the rows without a record those that are rendered; None: all. What is known of failures of other
     rows stays.
+    """
+    if job.draft is None:
+        return render_rows(job, watch, only=only)
+    from framefleet.jobs.render.drafts import render_drafted  # it imports this file
+
+    return render_drafted(job, watch, only=only)
+
+
+def render_rows(
+    job: Job, watch: Watch, *, only: Collection[str] | None = None, table: str | None = None
+) -> Summary:
+    """Render the rows of a table in full, whether or not the job has drafts.
+
+    only: as of `render_job`. table: in place of the job's, whose folder is still where paths in cells start.
     """
     with Start(job.fleet, job.retries) as start:
         is_new = not open_output(job).list(RECORDS)  # so that there is something to do
         if is_new:
             start.import_libraries(device=job.model.device, threads=job.model.threads)
-        with closing(resolve_job(job, watch)) as resolved, closing(RowIndex()) as index:
+        with closing(resolve_job(job, watch, table)) as resolved, closing(RowIndex()) as index:
             check_claim(resolved)
             is_early = is_new and not _may_name_more(job)
             begin = partial(start.begin, setup_of(resolved), resolved.spec.class_name)
@@ -199,4 +213,5 @@ def setup_of(resolved: ResolvedJob) -> WorkerSetup:
         audit=Audit(**resolved.job.audit.model_dump()),
         keep_embeddings=resolved.job.keep_embeddings,
         checkpoint_every_s=resolved.job.retries.checkpoint_every_s,
+        scores=resolved.scores,
     )

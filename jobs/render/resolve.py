@@ -9,6 +9,7 @@ from framefleet.jobs.job.model import open_model
 from framefleet.jobs.job.output import media_of, open_output
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.model import check_model, open_loras, second_models_of
+from framefleet.jobs.render.scores import scores_of
 from framefleet.jobs.render.table import open_recipe, open_rows
 from framefleet.jobs.show.watch import Watch, wait_for
 from framefleet.pipeline.model.settings import ModelSettings
@@ -27,6 +28,7 @@ from framefleet.pipeline.rows.tables.column_checks import as_argument
 from framefleet.pipeline.rows.tables.rows import RowPlan
 from framefleet.pipeline.rows.tables.table import Table, folder_of
 from framefleet.pipeline.rows.tables.table_rows import TableRows
+from framefleet.pipeline.scores.score import Score
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,7 @@ class ResolvedJob:
     store: Store
     inputs: Inputs
     finder: InputIndex
+    scores: tuple[Score, ...]
 
     @property
     def plan(self) -> RowPlan:
@@ -64,18 +67,25 @@ class ResolvedJob:
         self.finder.close()
 
 
-def resolve_job(job: Job, watch: Watch) -> ResolvedJob:
-    """Open what `job` names. Raises UserError for what must change in it, in the table or in the model."""
+def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob:
+    """Open what `job` names. Raises UserError for what must change in it, in the table or in the model.
+
+    table: whose rows are read in place of the job's.
+    """
     wait_for(watch, "opening the model")
     model = open_model(job)
     check_model(job, model)
     loras = open_loras(job, model)
     second_models = second_models_of(job)
     recipes = {job.recipe: open_recipe(job, model.spec)}
+    scores = scores_of(job)
     inputs = Inputs(job.inputs.roots, job.storage_options, base=folder_of(job.table))
     finder = InputIndex(inputs)
     wait_for(watch, "opening the table")
-    table, plan = open_rows(job, model.spec, recipes, finder, loras, second_models)
+    of_rows = job if table is None else job.model_copy(update={"table": table})
+    opened, plan = open_rows(
+        of_rows, model.spec, recipes, finder, loras, second_models, scores=[score.name for score in scores]
+    )
     for column, argument in plan.lookalikes:
         watch.say(f"note: column {column!r} is carried along; {as_argument(column, argument)}")
     for column, name in plan.carried.renamed:
@@ -94,11 +104,12 @@ def resolve_job(job: Job, watch: Watch) -> ResolvedJob:
         files=files,
         recipes=recipes,
         second_models=second_models,
-        table=table,
+        table=opened,
         rows=TableRows(plan, identity),
         batching=batching,
         media=media,
         store=store,
         inputs=inputs,
         finder=finder,
+        scores=scores,
     )

@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from framefleet.cluster.progress import Summary
 from framefleet.jobs.job.schema import Job
+from framefleet.jobs.render.draft_job import draft_job
 from framefleet.jobs.show.console import stderr
 from framefleet.jobs.show.headline import duration
 from framefleet.jobs.show.progress import watch_on
@@ -20,6 +21,9 @@ def show_render(job: Job, *, only: Collection[str] | None = None) -> int:
 
     with watch_on(stderr) as watch:
         summary = render_job(job, watch, only=only)
+    if summary.drafts:
+        for line in ending_lines(summary.drafts, Store(draft_job(job).output, job.storage_options)):
+            stderr.say(f"drafts: {line}")
     for line in ending_lines(summary, Store(job.output, job.storage_options)):
         stderr.say(line)
     return exit_code(summary)
@@ -27,7 +31,8 @@ def show_render(job: Job, *, only: Collection[str] | None = None) -> int:
 
 def exit_code(summary: Summary) -> int:
     """Return 1 where not every row has a clip."""
-    return 1 if summary.over_budget or summary.failed or summary.gone or summary.num_parts_gone else 0
+    is_short = summary.over_budget or summary.failed or summary.gone or summary.num_parts_gone
+    return 1 if is_short or (summary.drafts and exit_code(summary.drafts)) else 0
 
 
 def ending_lines(summary: Summary, store: Store) -> list[str]:
@@ -46,6 +51,7 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
             lines.append(f"{summary.num_remembered:,} batch sizes were remembered, and proven once more")
     lines += idle_lines(summary)
     lines += _audit_lines(summary)
+    lines += _unscored_lines(summary)
     lines += summary.unused
     lines.append(f"records: {store.url_of(RECORDS)}")
     if summary.gone:
@@ -90,3 +96,11 @@ def _audit_lines(summary: Summary) -> list[str]:
         for kind in summary.unrepeatable
     ]
     return [*lines, "audit: see docs/exactness.md"] if lines else []
+
+
+def _unscored_lines(summary: Summary) -> list[str]:
+    """Return which scores failed: their clips are there, and `framefleet score` tries again."""
+    return [
+        f"scores: {failed.num:,} clips have no {name}, as {failed.example}"
+        for name, failed in summary.unscored.items()
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from framefleet.jobs.job.schema import Job
 from framefleet.pipeline.errors import RecipeError
@@ -34,11 +34,12 @@ def open_rows(
     finder: Finder,
     loras: Mapping[str, Lora],
     second_models: Mapping[str, SecondModel],
+    scores: Collection[str] = (),
 ) -> tuple[Table, RowPlan]:
     """Return the table, and how its rows become requests.
 
     spec: of the model; the job's recipe may call another pipeline over its components. recipes: holds the
-    job's own, and gets those that rows name.
+    job's own, and gets those that rows name. scores: columns that records get.
     """
     own = recipes[job.recipe]
     called = spec_for(own, spec)
@@ -60,9 +61,10 @@ def open_rows(
         called,
         columns=job.columns,
         defaults=job.defaults,
+        overrides=job.overrides,
         recipe=own,
         find_recipe=find,
-        reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names, *ROW_FIELDS.names},
+        reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names, *ROW_FIELDS.names, *scores},
         finder=finder,
         fps=job.media.fps,
         loras=loras,

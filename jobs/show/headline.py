@@ -6,7 +6,14 @@ import math
 import time
 
 from framefleet.cluster.progress import Progress
-from framefleet.jobs.show.standing import Awaited, Checked, ExportProgress, Standing, TrainProgress
+from framefleet.jobs.show.standing import (
+    Awaited,
+    Checked,
+    ExportProgress,
+    ScoreProgress,
+    Standing,
+    TrainProgress,
+)
 from framefleet.pipeline.training.reports import Preparing
 
 
@@ -23,6 +30,8 @@ def headline(standing: Standing) -> str:
             return f"{standing.done:,} of {standing.total:,} rows prepared"
         case Progress():
             return ", ".join(_of_rows(standing))
+        case ScoreProgress():
+            return ", ".join(_of_scores(standing))
         case TrainProgress():
             return ", ".join(_of_steps(standing))
 
@@ -68,6 +77,15 @@ def _of_export(progress: ExportProgress) -> list[str]:
     parts = [f"{progress.done:,}/{progress.total:,} clips"]
     if progress.bytes_per_s is not None:
         parts.append(f"{progress.bytes_per_s / 1e6:.1f} MB/s")
+    if progress.eta_s is not None:
+        parts.append(f"{duration(progress.eta_s)} left")
+    return parts
+
+
+def _of_scores(progress: ScoreProgress) -> list[str]:
+    parts = [f"{progress.done:,}/{progress.total:,} clips scored"]
+    if progress.clips_per_s is not None:
+        parts.append(f"{progress.clips_per_s:.1f} clips/s")
     if progress.eta_s is not None:
         parts.append(f"{duration(progress.eta_s)} left")
     return parts

@@ -50,4 +50,14 @@ class ExportProgress:
     eta_s: float | None
 
 
-Standing = Awaited | Checked | ExportProgress | Preparing | Progress | TrainProgress
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreProgress:
+    """Clips that are measured. done: of `total` without scores when it began. The rest is None at first."""
+
+    done: int
+    total: int
+    clips_per_s: float | None
+    eta_s: float | None
+
+
+Standing = Awaited | Checked | ExportProgress | Preparing | Progress | ScoreProgress | TrainProgress

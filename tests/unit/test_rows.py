@@ -54,6 +54,17 @@ def test_a_row_is_resolved_from_the_signature_then_the_job_then_its_cells(wan: P
     assert (row.index, row.shape) == (17, "81 x 64 x 32, 512 tokens")
 
 
+def test_an_override_holds_for_every_row_and_its_column_is_not_read(wan: PipelineSpec) -> None:
+    table = pa.RecordBatch.from_pydict({"prompt": ["a"], "height": ["no number"], "width": [64], "tag": [1]})
+    plan = plan_rows(table.schema, wan, defaults={"height": 16, "width": 16}, overrides={"height": 32})
+    (row,) = plan.rows(0, table)
+    assert isinstance(row, CheckedRow)
+    assert (row.request.arguments["height"], row.request.arguments["width"]) == (32, 64)
+    assert plan.carried == ("tag",)
+    with pytest.raises(JobError, match=r"overrides\.heigth: rows have no such argument"):
+        plan_rows(table.schema, wan, overrides={"heigth": 32})
+
+
 def test_sizes_that_the_signature_leaves_open_are_the_models(tmp_path: Path) -> None:
     sd = inspect_model(write_model(tmp_path, "StableDiffusionPipeline", SD))
     assert valid(sd, {"prompt": ["a"]}).request.arguments["height"] == 512

@@ -12,7 +12,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -57,10 +57,11 @@ class Intent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedClip:
-    """What an intent says: the record of a clip, and whether other rows were under way beside it."""
+    """What an intent says: the record of a clip, whether other rows were under way beside it, its scores."""
 
     record: Record
     had_company: bool
+    scores: Mapping[str, bool | int | float | None] = field(default_factory=dict)
 
 
 _FINISHED = TypeAdapter(FinishedClip)
@@ -75,9 +76,15 @@ def path_of_intent(record: Record) -> str:
     return intent_path(record.row_id, record.media_sha256, record.extra_outputs_sha256)
 
 
-def announce(store: Store, record: Record, *, had_company: bool) -> None:
+def announce(
+    store: Store,
+    record: Record,
+    *,
+    had_company: bool,
+    scores: Mapping[str, bool | int | float | None] | None = None,
+) -> None:
     """Write down that this clip is about to be stored."""
-    said = _FINISHED.dump_json(FinishedClip(record=record, had_company=had_company))
+    said = _FINISHED.dump_json(FinishedClip(record=record, had_company=had_company, scores=scores or {}))
     store.write(path_of_intent(record), said)
 
 

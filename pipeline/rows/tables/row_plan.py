@@ -69,6 +69,7 @@ def plan_rows(
     *,
     columns: Mapping[str, str] | None = None,
     defaults: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
     recipe: Recipe = BUILT_IN["generate"],
     find_recipe: Callable[[str], Recipe] | None = None,
     reserved: Collection[str] = (),
@@ -80,6 +81,7 @@ def plan_rows(
     """Return the plan for tables of `schema`, or raise TableError or JobError for what no row can mend.
 
     columns: argument (or seed, scheduler, recipe, fps) to the column that holds it.
+    overrides: as defaults, but of all rows: columns of these are neither read nor carried.
     spec: of the pipeline that the recipe calls. find_recipe: gives the recipe that a row names, or raises
         UserError; without it rows may name framefleet's, and those of the module of `recipe`.
     reserved: the record's own columns: a carried column of such a name gets another.
@@ -95,6 +97,7 @@ def plan_rows(
     carried = carried_columns(schema, read, targets, taken={*reserved, *shown.names})
     unread = [name for name in schema.names if name not in read.values()]
     check_carried(unread, spec)
+    read = {target: column for target, column in read.items() if target not in (overrides or {})}
     own = {p.name: p.default for p in recipe.parameters() if p.default is not None}
     find_recipe = find_recipe or partial(recipe_of_row, own=recipe)
     checks = {
@@ -102,7 +105,7 @@ def plan_rows(
         for name, kind in targets.items()
     }
     checks[LORA] = _remembering(partial(check_loras, declared=loras or {}))
-    base, special = _defaults(defaults or {}, targets, checks, spec, own=own)
+    base, special = _defaults(defaults or {}, overrides or {}, targets, checks, spec, own=own)
     required = required_arguments(spec, recipe)
     check_required(required, read, base, columns=schema.names)
     return RowPlan(
@@ -177,7 +180,8 @@ def _read_columns(
 
 
 def _defaults(
-    given: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    overrides: Mapping[str, Any],
     targets: Mapping[str, ArgumentKind],
     checks: Mapping[str, Callable[[Any], Any]],
     spec: PipelineSpec,
@@ -186,29 +190,31 @@ def _defaults(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what an empty row is: its arguments; its seed, scheduler and LoRAs.
 
-    given: a null takes a default of the model's away. own: the defaults of the recipe's parameters.
+    defaults, overrides: a null takes a default of the model's away. own: the defaults of the recipe's
+    parameters.
     """
     arguments: dict[str, Any] = {**spec.defaults(), **own}
     special: dict[str, Any] = {}
-    for name, value in given.items():
+    for name, value in {**defaults, **overrides}.items():
+        section = "overrides" if name in overrides else "defaults"
         if name in ("recipe", "fps") and not _is_argument(name, spec):
             place = "recipe" if name == "recipe" else "media.fps"
-            raise JobError(f"defaults.{name} is not where the job sets it", f"set `{place}:` instead")
+            raise JobError(f"{section}.{name} is not where the job sets it", f"set `{place}:` instead")
         if name not in targets:
             fix = plumbing_fix(name) if name in spec.parameters else did_you_mean(name, targets)
-            raise JobError(f"defaults.{name}: rows have no such argument", fix)
+            raise JobError(f"{section}.{name}: rows have no such argument", fix)
         arguments.pop(name, None)
         if value is not None:
             place_of = arguments if _is_argument(name, spec) else special
-            place_of[name] = _checked_default(name, value, targets[name], checks[name])
+            place_of[name] = _checked_default(f"{section}.{name}", value, targets[name], checks[name])
     return arguments, special
 
 
-def _checked_default(name: str, value: Any, kind: ArgumentKind, check: Callable[[Any], Any]) -> Any:
+def _checked_default(place: str, value: Any, kind: ArgumentKind, check: Callable[[Any], Any]) -> Any:
     found = check(value)
     if isinstance(found, Refused):
         public = public_url(value) if kind in get_args(InputKind) and isinstance(value, str) else value
-        raise JobError(f"defaults.{name} is {shown(public)}, but {found.reason}", found.fix)
+        raise JobError(f"{place} is {shown(public)}, but {found.reason}", found.fix)
     return found
 
 
