@@ -127,6 +127,9 @@ class MediaSection(Strict):
     c2pa: SigningSection | None = Field(
         default=None, description="Sign mp4 and png, whose bytes are then not repeatable."
     )
+    previews: bool = Field(
+        default=_MEDIA.previews, description="Whether a small still is stored beside each clip, for galleries."
+    )
 
 
 class InputsSection(Strict):

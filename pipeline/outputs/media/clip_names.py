@@ -30,6 +30,13 @@ def extras_path(row_id: str, tag: str = "") -> str:
     return f"extras/{_stem(row_id, tag)}.safetensors"
 
 
+
+def preview_path(clip: str) -> str:
+    """Return where the preview lies of the clip at a path, as `clip_path` has it."""
+    folder, _, name = clip.removeprefix("clips/").rpartition("/")
+    return f"previews/{folder}/{name.partition('.')[0]}.webp"
+
+
 def _stem(row_id: str, tag: str) -> str:
     return f"{row_id}-{tag}" if tag else row_id
 

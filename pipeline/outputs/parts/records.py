@@ -79,6 +79,7 @@ class Record:
     media_encoder: str | None = None  # gives equal frames other bytes; None: media_sha256 is repeatable
     path: str | None = None  # of the clip, relative to the output, which may be moved
     extra_outputs_path: str | None = None  # of the file of arrays beside it
+    preview_path: str | None = None  # of a still of it: derived, so it may be missing or damaged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
