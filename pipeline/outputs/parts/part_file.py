@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping
 
 import pyarrow as pa
@@ -33,19 +34,32 @@ def to_parquet(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
 
 def metadata_of(store: Store, path: str) -> dict[str, str]:
     """Return what a part says of itself: `JOB`, `REPLACES`, or neither. Raises JobError as `read_part`."""
+    return _told_by(_footer(store, path))
+
+
+def columns_of(store: Store, path: str) -> tuple[pa.Schema, bool]:
+    """Return the columns of a part, and whether it is in place of another. Raises JobError as `read_part`."""
+    footer = _footer(store, path)
+    return footer.schema.to_arrow_schema().remove_metadata(), REPLACES in _told_by(footer)
+
+
+def _footer(store: Store, path: str) -> pq.FileMetaData:
     content = part_content(store, path)
     try:
-        found = pq.read_metadata(pa.BufferReader(content)).metadata or {}
+        return pq.read_metadata(pa.BufferReader(content))
     except (pa.ArrowException, OSError) as error:
         raise _not_ours(store, path, str(error)) from error
-    told = {name: found.get(name.encode()) for name in (JOB, REPLACES)}
+
+
+def _told_by(footer: pq.FileMetaData) -> dict[str, str]:
+    told = {name: (footer.metadata or {}).get(name.encode()) for name in (JOB, REPLACES)}
     return {name: text.decode("utf-8", "replace") for name, text in told.items() if text is not None}
 
 
 def read_part(store: Store, path: str, fields: pa.Schema | None, maybe: pa.Schema | None = None) -> pa.Table:
     """Return columns of a part, of the types that are asked for. Raises JobError for one that is not ours.
 
-    fields: None is all columns, as they are.
+    fields: None is all columns, as they are. Lists and structs that are asked for as text come as JSON.
     """
     content = part_content(store, path)
     try:
@@ -92,11 +106,21 @@ def _parsed(content: bytes, fields: pa.Schema | None, maybe: pa.Schema | None) -
     _check_bytes(max(_stored_bytes(file.metadata, fields.names)))
     table = file.read(fields.names).select(fields.names)
     _check_bytes(sum(map(_unpacked_bytes, table.columns)))
+    table = pa.table([_as_text(table[field.name], field) for field in fields], fields.names)
     table = table.cast(fields)  # refuses nulls where a record has none
     table.validate(full=True)  # text is UTF-8
     if "row_id" in fields.names and not pc.all(pc.match_substring_regex(table["row_id"], ROW_ID)).as_py():
         raise ValueError("its row_ids are not all 32 hex digits")
     return table
+
+
+def _as_text(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+    """Return a column as it is, or lists and structs as JSON where text is wanted."""
+    if not (pa.types.is_nested(column.type) and field.type == pa.string()):
+        return column
+    cells = (json.dumps(cell, default=str, ensure_ascii=False) for cell in column.drop_null().to_pylist())
+    told = [next(cells) if is_there else None for is_there in column.is_valid().to_pylist()]
+    return pa.chunked_array([told], pa.string())
 
 
 def _check_bytes(size_bytes: int) -> None:

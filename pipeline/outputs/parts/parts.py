@@ -134,11 +134,27 @@ def tables_by_part(
     store: Store, fields: pa.Schema, maybe: pa.Schema | None = None
 ) -> Iterator[tuple[str, pa.Table]]:
     """Yield each part that counts, in the order in which they were written, and these columns of it."""
-    paths = iter([part.path for part in live_parts(store)])
+    paths = [part.path for part in live_parts(store)]
+    yield from zip(paths, read_parts(store, paths, fields, maybe), strict=True)
+
+
+def read_parts(
+    store: Store,
+    paths: Iterable[str],
+    fields: pa.Schema,
+    maybe: pa.Schema | None = None,
+    *,
+    num_ahead: int = PARTS_AHEAD,
+) -> Iterator[pa.Table]:
+    """Yield these columns of parts, in their order, read side by side.
+
+    num_ahead: of them may wait to be taken.
+    """
+    paths = iter(paths)
     read = partial(read_part, store, fields=fields, maybe=maybe)
     with ThreadPoolExecutor(NUM_READERS) as readers:
-        while some := list(islice(paths, PARTS_AHEAD)):
-            yield from zip(some, readers.map(read, some), strict=True)
+        while some := list(islice(paths, num_ahead)):
+            yield from readers.map(read, some)
 
 
 def rows_in_part(

@@ -1,0 +1,201 @@
+"""In: an output. Out: its records that count, as tables of some thousand rows, whoever wrote its parts.
+
+Parts of several versions and tables differ in their columns; here all have those of all. Scores that were
+added later, `scores/part-*.parquet`, stand in the rows they are about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.spelling import nearest
+from framefleet.pipeline.outputs.parts.part_file import columns_of
+from framefleet.pipeline.outputs.parts.part_names import Part, parts_in
+from framefleet.pipeline.outputs.parts.parts import read_parts
+from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, RECORD_FIELDS, RECORDS, fields_named
+from framefleet.pipeline.outputs.parts.score_index import ScoreIndex
+from framefleet.pipeline.outputs.parts.seals import live_parts
+from framefleet.pipeline.outputs.stores.store import Store
+
+SCORES = "scores"  # the folder
+_ROWS_AT_ONCE = 4096
+_BYTES_AT_ONCE = 64 << 20  # where rows carry megabytes
+_PARTS_AHEAD = 16  # whole ones, of up to 64 MiB where rows are that large
+_ROW_ID = fields_named(FIRST_FIELDS, "row_id")
+
+
+def record_schema_of(store: Store) -> pa.Schema:
+    """Return every column that some record has: carried ones, ours, arguments, scores.
+
+    Where parts differ in a type it is one that holds both, if need be text.
+    """
+    return _Columns.of(store, live_parts(store)).all
+
+
+def record_tables(store: Store, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Yield the records that count, some thousand at a time, oldest first; of doubled rows the last alone.
+
+    columns: in this order; None is all of `record_schema_of`; null where a part lacks one. Scores of
+    `scores/` are joined by row_id, of several the newest. Raises JobError for a column that nothing here has.
+    Each part is read twice: of some 25 bytes of memory a record it first tells which of doubles is the last.
+    """
+    parts = live_parts(store)
+    known = _Columns.of(store, parts)
+    schema = known.all if columns is None else _chosen(store, known.all, columns)
+    tables = _counting_records(store, [part.path for part in parts], known, schema.names)
+    scores = pa.schema([field for field in known.scores if field.name in schema.names])
+    if not scores.names:
+        yield from (_shaped(table, schema) for table in tables)
+        return
+    with closing(ScoreIndex(scores)) as index:
+        for table in read_parts(store, _paths(parts_in(store, SCORES)), _ROW_ID, scores):
+            index.add(table)
+        for table in tables:
+            yield _shaped(index.joined(table), schema)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Columns:
+    """records: those of the parts. scores: those of scores/."""
+
+    records: pa.Schema
+    scores: pa.Schema
+
+    @property
+    def all(self) -> pa.Schema:
+        return _united([self.records, self.scores])
+
+    @classmethod
+    def of(cls, store: Store, parts: list[Part]) -> _Columns:
+        records = _united(_schemas_of(store, parts))
+        scores = _united(_schemas_of(store, parts_in(store, SCORES)))
+        ours = [_our_field(field) for field in records] or list(RECORD_FIELDS)
+        own = [_score_field(field) for field in scores if field.name not in RECORD_FIELDS.names]
+        return cls(records=pa.schema(ours), scores=pa.schema(filter(None, own)))
+
+
+def _paths(parts: list[Part]) -> list[str]:
+    return [part.path for part in parts]
+
+
+def _schemas_of(store: Store, parts: list[Part]) -> list[pa.Schema]:
+    """Return the columns of parts. All parts of a run have those of its first, unless they replace others."""
+    found = []
+    for run, of_run in groupby(sorted(parts), lambda part: part.run):
+        for part in of_run:
+            schema, is_replacement = columns_of(store, part.path)
+            found.append(schema)
+            if run and not is_replacement:
+                break
+    return found
+
+
+def _our_field(field: pa.Field) -> pa.Field:
+    return RECORD_FIELDS.field(field.name) if field.name in RECORD_FIELDS.names else field
+
+
+def _score_field(field: pa.Field) -> pa.Field | None:
+    """Return the column of a score; None for what is none."""
+    kinds = {
+        pa.types.is_boolean: pa.bool_(),
+        pa.types.is_integer: pa.int64(),
+        pa.types.is_floating: pa.float64(),
+        pa.types.is_string: pa.string(),
+    }
+    return next((pa.field(field.name, kind) for is_of, kind in kinds.items() if is_of(field.type)), None)
+
+
+def _united(schemas: list[pa.Schema]) -> pa.Schema:
+    """Return one schema with the columns of all, in the order in which they are met."""
+    fields: dict[str, pa.Field] = {}
+    for field in (field for schema in schemas for field in schema):
+        known = fields.get(field.name)
+        fields[field.name] = _plain(field) if known is None else _one_field(known, _plain(field))
+    return pa.schema(fields.values())
+
+
+def _plain(field: pa.Field) -> pa.Field:
+    """Return the field without a writer's own ways to store it."""
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    return pa.field(field.name, kind)
+
+
+def _one_field(one: pa.Field, other: pa.Field) -> pa.Field:
+    try:
+        (field,) = pa.unify_schemas([pa.schema([one]), pa.schema([other])], promote_options="permissive")
+    except pa.ArrowException:
+        return pa.field(one.name, pa.string())
+    return field
+
+
+def _chosen(store: Store, known: pa.Schema, columns: Sequence[str]) -> pa.Schema:
+    fields = {field.name: field for schema in (RECORD_FIELDS, known) for field in schema}
+    for name in columns:
+        if name not in fields:
+            near = nearest(name, fields)
+            fix = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(fields)}"
+            raise JobError(f"{store.url_of(RECORDS)} has no column {name!r}", fix)
+    return pa.schema([fields[name] for name in columns])
+
+
+def _counting_records(
+    store: Store, paths: list[str], known: _Columns, names: Sequence[str]
+) -> Iterator[pa.Table]:
+    """Yield these columns of the records that count, and row_id, as `record_tables` does, without scores."""
+    wanted = [field for field in known.records if field.name in {*names, "row_id"}]
+    first = pa.schema([field for field in wanted if field.name in FIRST_FIELDS.names])
+    maybe = pa.schema([field for field in wanted if field.name not in FIRST_FIELDS.names])
+    counts = _which_count(store, paths)
+    tables = read_parts(store, paths, first, maybe, num_ahead=_PARTS_AHEAD)
+    schema = pa.schema(wanted)
+    waiting: list[pa.Table] = []
+    for path, table, is_last in zip(paths, tables, counts, strict=True):
+        if len(is_last) != len(table):
+            raise JobError(f"{store.url_of(path)} was changed while it was read", "try it again")
+        waiting.append(_shaped(table.filter(pa.array(is_last)), schema))
+        if sum(map(len, waiting)) >= _ROWS_AT_ONCE or sum(t.nbytes for t in waiting) >= _BYTES_AT_ONCE:
+            yield from _in_pieces(waiting)
+            waiting = []
+    yield from _in_pieces(waiting)
+
+
+def _in_pieces(tables: list[pa.Table]) -> Iterator[pa.Table]:
+    table = pa.concat_tables(tables) if tables else pa.table({})
+    for start in range(0, len(table), _ROWS_AT_ONCE):
+        yield table.slice(start, _ROWS_AT_ONCE)
+
+
+def _which_count(store: Store, paths: list[str]) -> list[npt.NDArray[np.bool_]]:
+    """Return, part by part, which of its records is the last of its row."""
+    found = [_numbers(table["row_id"]) for table in read_parts(store, paths, _ROW_ID)]
+    if not found:
+        return []
+    ids = np.concatenate(found)
+    order = np.lexsort((ids[:, 0], ids[:, 1]))  # stable: equal ones stay as they were written
+    is_last = np.ones(len(ids), bool)
+    is_last[order[:-1]] = (ids[order[:-1]] != ids[order[1:]]).any(axis=1)
+    return np.split(is_last, np.cumsum([len(numbers) for numbers in found])[:-1])
+
+
+def _numbers(row_ids: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
+    """Return row_ids, which are 32 hex digits each, as two numbers each."""
+    digits = np.frombuffer("".join(row_ids.to_pylist()).encode(), np.uint8).reshape(-1, 2)
+    values = np.where(digits < ord("a"), digits - ord("0"), digits - (ord("a") - 10))
+    return (values[:, 0] << 4 | values[:, 1]).view(np.uint64).reshape(-1, 2)
+
+
+def _shaped(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return the table with all columns of `schema`, in its order."""
+    columns = [
+        table[field.name] if field.name in table.column_names else pa.nulls(len(table), field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema.names).cast(schema)
