@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from framefleet.jobs.gallery.gallery import gallery
     from framefleet.jobs.render.render import render
     from framefleet.jobs.repair.repair import repair
     from framefleet.jobs.retry.retry import retry
@@ -45,6 +46,7 @@ __all__ = [
     "Renderer",
     "Request",
     "Store",
+    "gallery",
     "load_model",
     "render",
     "repair",
@@ -65,6 +67,7 @@ _HOMES = {
     "Renderer": "framefleet.pipeline.render.renderer",
     "Request": "framefleet.pipeline.request",
     "Store": "framefleet.pipeline.outputs.stores.store",
+    "gallery": "framefleet.jobs.gallery.gallery",
     "load_model": "framefleet.pipeline.model.model",
     "render": "framefleet.jobs.render.render",
     "repair": "framefleet.jobs.repair.repair",

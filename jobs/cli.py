@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from framefleet.jobs.demo.command import demo_command
+from framefleet.jobs.gallery.command import gallery_command
 from framefleet.jobs.job.command import schema_command
 from framefleet.jobs.model.command import (
     convert_command,
@@ -57,6 +58,7 @@ app.command("replay")(replay_command)
 app.command("verify")(verify_output_command)
 app.command("repair")(repair_command)
 app.command("retry")(retry_command)
+app.command("gallery")(gallery_command)
 app.command("schema")(schema_command)
 app.command("demo")(demo_command)
 

@@ -128,7 +128,8 @@ class MediaSection(Strict):
         default=None, description="Sign mp4 and png, whose bytes are then not repeatable."
     )
     previews: bool = Field(
-        default=_MEDIA.previews, description="Whether a small still is stored beside each clip, for galleries."
+        default=_MEDIA.previews,
+        description="Whether a still is stored beside each clip, for galleries.",
     )
 
 

@@ -17,6 +17,7 @@ from framefleet.cluster.progress import Progress, Summary
 from framefleet.cluster.start import Start
 from framefleet.cluster.stop import Stop
 from framefleet.cluster.work import Work
+from framefleet.jobs.gallery.refresh import refreshed_gallery
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.output import open_output
 from framefleet.jobs.job.schema import Job
@@ -65,7 +66,7 @@ def render_job(job: Job, watch: Watch, *, only: Collection[str] | None = None) -
             begin = partial(start.begin, setup_of(resolved), resolved.spec.class_name)
             survey = survey_rows(resolved, index, watch, when_sound=begin if is_early else None)
             check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered")
-            with DriverLock(resolved.store) as lock:
+            with refreshed_gallery(resolved.store), DriverLock(resolved.store) as lock:
                 claim(resolved)
                 sweep_late(resolved.store, lock)
                 if finish_withdrawal(resolved.store, lock):

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 
 from framefleet.cluster.progress import Summary
+from framefleet.jobs.gallery.gallery import gallery_of
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.plan import JobPlan, plan_job
 from framefleet.jobs.render.survey import check_valid
@@ -95,6 +96,8 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
         lines.append(
             f"{summary.failed:,} rows failed, see {store.url_of(FAILURES)}; run again to try them again"
         )
+    if gallery := gallery_of(store):
+        lines.append(f"gallery: {gallery}")
     return lines
 
 

@@ -53,7 +53,7 @@ def recorded_extras(record: Mapping[str, Any]) -> RecordedFile | None:
 
 
 def row_named_by(path: str) -> str | None:
-    """Return the row_id in the name of a file in clips/, previews/ or extras/; None for one that we never wrote."""
+    """Return the row_id in the name of a file in clips/, previews/, extras/; None where we wrote none."""
     found = _NAMED.fullmatch(path)
     return found["row_id"] if found else None
 

@@ -30,7 +30,6 @@ def extras_path(row_id: str, tag: str = "") -> str:
     return f"extras/{_stem(row_id, tag)}.safetensors"
 
 
-
 def preview_path(clip: str) -> str:
     """Return where the preview lies of the clip at a path, as `clip_path` has it."""
     folder, _, name = clip.removeprefix("clips/").rpartition("/")

@@ -37,6 +37,7 @@ from framefleet.pipeline.rows.tables.column_checks import (
     lookalikes,
     plumbing_fix,
 )
+from framefleet.pipeline.rows.tables.picks import is_picks
 from framefleet.pipeline.rows.tables.row_inputs import Finder, NoInputs, check_input
 from framefleet.pipeline.rows.tables.rows import OWN_TEXTS, Reader, RowPlan
 
@@ -80,7 +81,7 @@ def plan_rows(
     columns: argument (or seed, scheduler, recipe, fps) to the column that holds it.
     spec: of the pipeline that the recipe calls. find_recipe: gives the recipe that a row names, or raises
         UserError; without it rows may name framefleet's, and those of the module of `recipe`.
-    reserved: the record's own columns, which no carried column may be named like.
+    reserved: the record's own columns, which no carried column may be named like; picks have some of others.
     finder: opens the images and videos that rows name.
     fps: the job's own rate; it counts in a row's identity only where a clip's length is asked in seconds.
     loras, second_models: those that rows may name.
@@ -88,7 +89,8 @@ def plan_rows(
     finder = finder or NoInputs()
     targets = meanings(spec, recipe)
     read = _read_columns(columns or {}, targets, schema)
-    carried = tuple(name for name in schema.names if name not in read.values())
+    left_out = reserved if is_picks(schema.names) else ()
+    carried = tuple(name for name in schema.names if name not in {*read.values(), *left_out})
     check_carried(carried, spec, reserved)
     own = {p.name: p.default for p in recipe.parameters() if p.default is not None}
     find_recipe = find_recipe or partial(recipe_of_row, own=recipe)
