@@ -53,6 +53,7 @@ def shown_failures(store: Store) -> Iterator[pa.Table]:
 def roles_in(table: pa.Table) -> dict[str, Role]:
     """Return what each column is: an argument of the pipeline, framefleet's own, or carried along."""
     arguments = {name for text in table["arguments"].unique().to_pylist() for name, _ in _scalars(text)}
+    arguments.add("seed")
     return {name: "argument" if name in arguments else _role(name) for name in table.column_names}
 
 

@@ -4,7 +4,7 @@
 const GAP = 10;
 const CAPTION = 44; // pixels: two lines
 const LABEL_X = 30;
-const LABEL_Y = 132;
+const LABEL_Y = () => (innerWidth < 700 ? 86 : 132);
 
 /** Return the layout of rows side by side, in their order. */
 function flowLayout(app, rows) {
@@ -63,7 +63,7 @@ function gridLayout(app, { across, down, cells }, page, columnX, columnY) {
   const width = app.size;
   const at = (row, column) => cells.get(`${page}/${row}/${column}`) ?? null;
   return {
-    numRows: down.length, numColumns: across.length, width, height: Math.round(width / app.aspect), gap: 6, left: LABEL_Y, top: LABEL_X,
+    numRows: down.length, numColumns: across.length, width, height: Math.round(width / app.aspect), gap: 6, left: LABEL_Y(), top: LABEL_X,
     columnLabel: (column) => (columnX ? `${columnX.name} ${shown(across[column])}` : ""),
     rowLabel: (row) => (columnY ? `${columnY.name} ${shown(down[row])}` : ""),
     itemAt: (row, column) => at(row, column)?.[0] ?? null,

@@ -49,7 +49,7 @@ class App {
   /** Return the columns that tell rows apart best, for captions: arguments and own columns that vary. */
   factsOfTable() {
     const columns = [...this.records.columns.values()].filter((column) => column.varies && !NEVER_FACTS.has(column.name));
-    const chosen = columns.filter((column) => column.role === "argument" || column.name === "seed");
+    const chosen = columns.filter((column) => column.role === "argument");
     const more = columns.filter((column) => column.role === "carried" && column.kind === "number");
     return [...chosen.sort((one, other) => (other.name === "seed") - (one.name === "seed")), ...more].slice(0, MAX_FACTS).map((column) => column.name);
   }
@@ -131,6 +131,7 @@ class App {
   async show() {
     const turn = (this.turn = Symbol("turn"));
     const { view } = this.state;
+    byId("wall").ariaBusy = "true";
     document.body.dataset.view = view;
     for (const tab of document.querySelectorAll("[data-view][role=tab]")) tab.setAttribute("aria-selected", String(tab.dataset.view === view));
     if (view === "grid") this.chooseAxes();
@@ -143,6 +144,7 @@ class App {
       this.layoutAgain = () => this.layoutOf(rows);
       this.wall.show(layout);
       this.drawStatus(rows);
+      byId("wall").ariaBusy = "false";
       document.body.dataset.took = String(Math.round(performance.now() - began));
     } catch (error) {
       if (turn === this.turn) this.failed(error);
@@ -171,7 +173,7 @@ class App {
   chooseAxes() {
     const { state, records } = this;
     const may = [...records.columns.values()].filter((column) => column.varies && column.distinct > 1 && column.role !== "record").map((column) => column.name);
-    if (records.column("seed")?.distinct > 1) may.unshift("seed");
+    may.sort((one, other) => (other === "seed") - (one === "seed"));
     const free = (...taken) => may.find((name) => name !== "prompt" && !taken.includes(name)) ?? may.find((name) => !taken.includes(name)) ?? "";
     const isFirst = !state.x && !state.y;
     state.x ||= isFirst ? free() : "";
