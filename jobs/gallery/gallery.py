@@ -24,12 +24,13 @@ from framefleet.jobs.gallery.blocks import BLOCK_ROWS, TableBlocks, in_blocks, s
 from framefleet.jobs.gallery.rows import roles_in, shown_failures, shown_records
 from framefleet.jobs.gallery.stills import make_stills
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.parts.records import CLAIM
+from framefleet.pipeline.outputs.parts.record_tables import SCORES
+from framefleet.pipeline.outputs.parts.records import CLAIM, FAILURES, RECORDS
 from framefleet.pipeline.outputs.stores.store import Store
 
 FOLDER = "gallery"
 PAGE = Path(__file__).with_name("page")
-INDEX = f"{FOLDER}/index.html"
+INDEX, _MANIFEST, _VERSION = (f"{FOLDER}/{name}" for name in ("index.html", "manifest.js", "version.js"))
 _NUM_WRITERS = 8  # a bucket answers in tens of milliseconds
 _MAX_CLAIM = 1 << 20  # bytes of job.json that count
 
@@ -48,14 +49,21 @@ def gallery(
     Raises JobError for a column that is not there, StoreError where the output cannot be read or written.
     """
     store = Store(str(output), storage_options)
-    if previews:
-        make_stills(store)
-    return write_gallery(store, x=x, y=y)
+    has_more = bool(previews and make_stills(store))
+    return write_gallery(store, x=x, y=y, is_forced=has_more)
 
 
-def write_gallery(store: Store, *, x: str | None = None, y: str | None = None) -> str:
-    """Do what `gallery` promises, for an output that is open."""
+def write_gallery(
+    store: Store, *, x: str | None = None, y: str | None = None, is_forced: bool = False
+) -> str:
+    """Do what `gallery` promises, for an output that is open.
+
+    is_forced: also where no part has come, gone or changed since it was written.
+    """
+    version = _version(store, x, y)
     there = set(store.list(FOLDER))
+    if not is_forced and _is_of(version, store, there):
+        return store.url_of(INDEX)
     with ThreadPoolExecutor(_NUM_WRITERS) as writers:
         blocks = _Blocks(store, there, writers)
         tables = {
@@ -70,10 +78,9 @@ def write_gallery(store: Store, *, x: str | None = None, y: str | None = None) -
     told: dict[str, Any] = {"block_rows": BLOCK_ROWS, "tables": tables}
     told |= {"output": store.url_of(""), "identity": _identity(store), "x": x, "y": y}
     text = json.dumps(told, separators=(",", ":"))
-    version = hashlib.sha256(text.encode()).hexdigest()[:20]
     written_at = datetime.now(UTC).isoformat(timespec="seconds")
-    store.write(f"{FOLDER}/manifest.js", script("manifest", version, written_at, text))
-    store.write(f"{FOLDER}/version.js", script("newest", version))
+    store.write(_MANIFEST, script("manifest", version, written_at, text))
+    store.write(_VERSION, script("newest", version))
     store.delete_many(path for path in there - blocks.named if path.startswith(f"{FOLDER}/data/"))
     return store.url_of(INDEX)
 
@@ -81,6 +88,20 @@ def write_gallery(store: Store, *, x: str | None = None, y: str | None = None) -
 def gallery_of(store: Store) -> str | None:
     """Return where an output's gallery is; None where it has none."""
     return store.url_of(INDEX) if store.exists(INDEX) else None
+
+
+def _version(store: Store, x: str | None, y: str | None) -> str:
+    """Return what tells galleries apart: the parts that they show, the page, the axes."""
+    parts = [store.details(folder) for folder in (RECORDS, FAILURES, SCORES)]
+    sizes = [[path, stored.size] for folder in parts for path, stored in sorted(folder.items())]
+    page = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(PAGE.iterdir())]
+    return hashlib.sha256(json.dumps([sizes, page, x, y]).encode()).hexdigest()[:20]
+
+
+def _is_of(version: str, store: Store, there: set[str]) -> bool:
+    if not {INDEX, _MANIFEST, _VERSION} <= there:
+        return False
+    return store.read(_VERSION) == script("newest", version)
 
 
 class _Blocks:

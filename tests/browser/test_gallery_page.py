@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from framefleet.jobs.gallery.gallery import write_gallery
+from framefleet.pipeline.outputs.frames.audio import Audio
+from framefleet.pipeline.outputs.frames.clips import Clip
+from framefleet.pipeline.outputs.frames.pixels import to_pixels
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.browser.chromium import browser
@@ -277,6 +282,34 @@ def test_what_no_browser_plays_shows_its_still_and_a_link(kind: Any, opened: Bro
     shown.press("Enter")
     page.wait_for_selector("#details figure img")
     assert page.get_attribute("#details .links a", "href") == f"../clips/00/{0:032x}.{kind}"
+    assert shown.complaints == []
+    page.close()
+
+
+def still(clip: Clip) -> Clip:
+    return replace(clip, pixels=to_pixels(clip.frames[:1]))  # type: ignore[index]
+
+
+def sound(clip: Clip) -> Clip:
+    samples = np.sin(np.arange(16_000) / 9)[None].astype(np.float32)
+    audio = Audio(samples=samples, sample_rate=16_000)
+    return replace(clip, pixels=None, audio=audio, audio_sha256="0" * 64)
+
+
+@pytest.mark.parametrize(("kind", "change"), [("png", still), ("flac", sound)])
+def test_images_and_sounds_are_clips_too(
+    kind: Any, change: Callable[[Clip], Clip], opened: Browser, tmp_path: Path
+) -> None:
+    write_gallery(write_output(tmp_path, ROWS[:2], media=Media(format=kind), change=change))
+    page = opened.new_page()
+    shown = Shown(page, tmp_path)
+    shown.go()
+    page.wait_for_selector(".tile[aria-label] >> nth=1")
+    if kind == "flac":
+        shown.press("Space")
+        until(page, "app.player.sound.currentTime > 0")
+    shown.press("Enter")
+    page.wait_for_selector("#details img" if kind == "png" else "#details audio")
     assert shown.complaints == []
     page.close()
 

@@ -185,7 +185,13 @@ def test_what_did_not_change_is_not_written_again_and_what_nothing_names_goes(tm
     write_gallery(store)
     again = {path: (tmp_path / path).stat().st_mtime_ns for path in store.list("gallery")}
     changed = {path for path in again if again[path] != before[path]}
-    assert changed == {"gallery/manifest.js", "gallery/version.js"}
+    assert changed == set()
+    write_gallery(store, is_forced=True)
+    forced = {path: (tmp_path / path).stat().st_mtime_ns for path in before}
+    assert {path for path in forced if forced[path] != before[path]} == {
+        "gallery/manifest.js",
+        "gallery/version.js",
+    }
     assert store.read("gallery/version.js") == version
     write_output(tmp_path, [{"prompt": "another"}], run="r2")
     write_gallery(store)
