@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from framefleet.cluster.progress import Progress, Summary
     from framefleet.jobs.export.export import export
+    from framefleet.jobs.gallery.gallery import gallery
     from framefleet.jobs.plan.plan import Plan, plan
     from framefleet.jobs.plan.training import TrainPlan, plan_training
     from framefleet.jobs.render.render import render
@@ -55,6 +56,7 @@ __all__ = [
     "Summary",
     "TrainPlan",
     "export",
+    "gallery",
     "load_model",
     "plan",
     "plan_training",
@@ -83,6 +85,7 @@ _HOMES = {
     "Summary": "framefleet.cluster.progress",
     "TrainPlan": "framefleet.jobs.plan.training",
     "export": "framefleet.jobs.export.export",
+    "gallery": "framefleet.jobs.gallery.gallery",
     "load_model": "framefleet.pipeline.model.model",
     "plan": "framefleet.jobs.plan.plan",
     "plan_training": "framefleet.jobs.plan.training",

@@ -12,6 +12,7 @@ import typer
 
 from framefleet.jobs.demo.command import demo_command
 from framefleet.jobs.export.command import export_command
+from framefleet.jobs.gallery.command import gallery_command
 from framefleet.jobs.job.command import schema_command
 from framefleet.jobs.model.command import (
     convert_command,
@@ -62,6 +63,7 @@ app.command("repair")(repair_command)
 app.command("retry")(retry_command)
 app.command("export")(export_command)
 app.command("score")(score_command)
+app.command("gallery")(gallery_command)
 app.command("schema")(schema_command)
 app.command("demo")(demo_command)
 

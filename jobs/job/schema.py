@@ -129,6 +129,10 @@ class MediaSection(Strict):
     c2pa: SigningSection | None = Field(
         default=None, description="Sign mp4 and png, whose bytes are then not repeatable."
     )
+    previews: bool = Field(
+        default=_MEDIA.previews,
+        description="Whether a still is stored beside each clip, for galleries.",
+    )
 
 
 class InputsSection(Strict):

@@ -145,6 +145,7 @@ def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
     values = {key: job.get(key) for key in _DECISIVE} | {key: description.get(key) for key in keys}
     values["overrides"] = job.get("overrides") or {}  # job.json of earlier versions has none
     values["media"] = job["media"] | {"c2pa": job["media"]["c2pa"] is not None}  # certificates are renewed
+    del values["media"]["previews"]  # beside the clips
     for kind, decides in _NAMED.items():
         values[kind] = {name: {key: one[key] for key in decides} for name, one in job[kind].items()}
     return dict(flat("", values))

@@ -19,6 +19,7 @@ from framefleet.cluster.spent_before import spent_before
 from framefleet.cluster.start import Start
 from framefleet.cluster.stop import Stop
 from framefleet.cluster.work import Work
+from framefleet.jobs.gallery.refresh import refreshed_gallery
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.output import open_output
 from framefleet.jobs.job.schema import Job
@@ -84,7 +85,7 @@ def render_rows(
             check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered")
             for line in survey.unusual_lines(resolved.plan.spec):
                 watch.say(f"note: {line}")
-            with DriverLock(resolved.store) as lock:
+            with refreshed_gallery(resolved.store), DriverLock(resolved.store) as lock:
                 claim(resolved)
                 sweep_late(resolved.store, lock)
                 if finish_withdrawal(resolved.store, lock):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from framefleet.cluster.progress import Summary
+from framefleet.jobs.gallery.gallery import gallery_of
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.draft_job import draft_job
 from framefleet.jobs.show.console import stderr
@@ -63,6 +64,8 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
         lines.append(
             f"{summary.failed:,} rows failed, see {store.url_of(FAILURES)}; run again to try them again"
         )
+    if gallery := gallery_of(store):
+        lines.append(f"gallery: {gallery}")
     return lines
 
 

@@ -18,7 +18,7 @@ from framefleet.pipeline.outputs.stores.store import Store
 
 _AT_ONCE_BYTES = 64 << 20  # a larger file goes by a temporary one: several are read side by side
 _NAMED = re.compile(
-    r"(?:clips/(?P<folder>[0-9a-f]{2})|extras)/(?P<row_id>(?(folder)(?P=folder)[0-9a-f]{30}|[0-9a-f]{32}))"
+    r"(?:(?:clips|previews)/(?P<folder>[0-9a-f]{2})|extras)/(?P<row_id>(?(folder)(?P=folder)[0-9a-f]{30}|[0-9a-f]{32}))"
     r"(?:-[0-9a-f]{8}|-[0-9a-f]{64})?\.[a-z0-9.]+",
     re.ASCII,
 )
@@ -54,7 +54,7 @@ def recorded_extras(record: Mapping[str, Any]) -> RecordedFile | None:
 
 
 def row_named_by(path: str) -> str | None:
-    """Return the row_id in the name of a file in clips/ or extras/; None for one that we never wrote."""
+    """Return the row_id in the name of a file in clips/, previews/, extras/; None where we wrote none."""
     found = _NAMED.fullmatch(path)
     return found["row_id"] if found else None
 

@@ -21,7 +21,13 @@ import pyarrow.compute as pc
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import FramefleetError
-from framefleet.pipeline.outputs.media.clip_names import clip_path, extras_path, recorded_path, tags
+from framefleet.pipeline.outputs.media.clip_names import (
+    clip_path,
+    extras_path,
+    preview_path,
+    recorded_path,
+    tags,
+)
 from framefleet.pipeline.outputs.parts.part_file import read_part
 from framefleet.pipeline.outputs.parts.records import (
     FIRST_FIELDS,
@@ -146,7 +152,14 @@ def _with_files(store: Store, record: Record, suffix: str) -> Record | None:
     extras = extras_sha256 and _first(store, [extras_path(row_id, tag) for tag in found], extras_sha256)
     if path is None or (extras_sha256 and not extras):
         return None
-    return replace(record, path=path, uri=store.url_of(path), extra_outputs_path=extras)
+    still = preview_path(path)
+    return replace(
+        record,
+        path=path,
+        uri=store.url_of(path),
+        extra_outputs_path=extras,
+        preview_path=still if store.exists(still) else None,
+    )
 
 
 def _first(store: Store, paths: Iterable[str], sha256: str, size_bytes: int | None = None) -> str | None:
@@ -187,8 +200,9 @@ def _strays(record: Mapping[str, Any], found: set[str], where: str) -> list[str]
     row_id, clip = record["row_id"], recorded_path(record, where)
     suffix = clip[clip.index(".") :]
     extras = record.get("extra_outputs_path") or (record.get("extra_outputs_sha256") and extras_path(row_id))
-    paths = [path for tag in found for path in (clip_path(row_id, suffix, tag), extras_path(row_id, tag))]
-    return [path for path in paths if path not in (clip, extras)]
+    clips = [clip_path(row_id, suffix, tag) for tag in found]
+    paths = [*clips, *map(preview_path, clips), *(extras_path(row_id, tag) for tag in found)]
+    return [path for path in paths if path not in (clip, preview_path(clip), extras)]
 
 
 def _records_of(store: Store, row_ids: set[str]) -> Iterator[dict[str, Any]]:

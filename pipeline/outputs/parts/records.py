@@ -84,6 +84,7 @@ class Record:
     num_prompt_tokens: int | None = None  # as the text encoder's tokenizer counts them; None: unknown
     is_prompt_cut: bool | None = None  # whether the encoder did not read a prompt's end
     compute_s: float | None = None  # the row's share of what its worker's model was busy: they add up to it
+    preview_path: str | None = None  # of a still of it: derived, so it may be missing or damaged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,6 +39,7 @@ from framefleet.pipeline.rows.tables.column_checks import (
     lookalikes,
     plumbing_fix,
 )
+from framefleet.pipeline.rows.tables.picks import is_picks
 from framefleet.pipeline.rows.tables.row_inputs import Finder, NoInputs, check_input
 from framefleet.pipeline.rows.tables.rows import OWN_TEXTS, Reader, RowPlan
 
@@ -84,7 +85,7 @@ def plan_rows(
     overrides: as defaults, but of all rows: columns of these are neither read nor carried.
     spec: of the pipeline that the recipe calls. find_recipe: gives the recipe that a row names, or raises
         UserError; without it rows may name framefleet's, and those of the module of `recipe`.
-    reserved: the record's own columns: a carried column of such a name gets another.
+    reserved: the record's own columns: a carried column of such a name gets another; picks leave theirs out.
     finder: opens the images and videos that rows name.
     fps: the job's own rate; it counts in a row's identity only where a clip's length is asked in seconds.
     loras, second_models: those that rows may name.
@@ -94,7 +95,9 @@ def plan_rows(
     read = _read_columns(columns or {}, targets, schema)
     own_arguments = {name: kind for name, kind in targets.items() if _is_argument(name, spec)}
     shown = argument_fields(own_arguments, taken=reserved)
-    carried = carried_columns(schema, read, targets, taken={*reserved, *shown.names})
+    told = reserved if is_picks(schema.names) else ()  # of clips that others rendered
+    kept = pa.schema([field for field in schema if field.name not in told])
+    carried = carried_columns(kept, read, targets, taken={*reserved, *shown.names})
     unread = [name for name in schema.names if name not in read.values()]
     check_carried(unread, spec)
     read = {target: column for target, column in read.items() if target not in (overrides or {})}

@@ -17,6 +17,7 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS
 from framefleet.pipeline.rows.tables.column_checks import check_type
 from framefleet.pipeline.rows.tables.limits import limits
+from framefleet.pipeline.rows.tables.picks import CLIP, is_picks
 from framefleet.pipeline.rows.tables.rows import Problem
 from framefleet.pipeline.rows.tables.table import Table
 from framefleet.pipeline.training.dataset import rendered
@@ -139,10 +140,11 @@ def plan_columns(
     is_rendered = rendered.is_records(schema)
     told = _told(spec)
     _check_mapped(columns, (*VIDEO, PARAPHRASE, CONTRAST, REPEATS, *told), schema)
-    # Of records also what images and videos their clips were made from.
-    not_own = {*RECORD_FIELDS.names, *VIDEO} if is_rendered else set()
+    # Of records, and of picks, also what images and videos their clips were made from.
+    clip = {spec.kind: CLIP} if is_picks(schema.names) else {}
+    not_own = {*RECORD_FIELDS.names, *VIDEO} if is_rendered else {*VIDEO} if clip else set()
     own = [name for name in schema.names if name not in not_own]
-    found = {**{name: name for name in own}, **columns}
+    found = {**{name: name for name in own}, **clip, **columns}
     kinds = _kinds(part, told)
     read = {name: found[name] for name in kinds if name in found}
     required = tuple(name for name in ("prompt", PARAPHRASE) if name in kinds and part != "autoencoder")
