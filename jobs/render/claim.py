@@ -46,7 +46,7 @@ def check_claim(resolved: ResolvedJob) -> Claim | None:
             f"{resolved.store.url_of('')} holds clips of another job\n" + "\n".join(differences),
             "choose another output, or take these changes back; "
             "fleet, retries, audit, on_invalid, keep_embeddings, batching.max_rows, batching.remember "
-            "and the table's rows may change, and LoRAs and second models may be added",
+            "sweep and the table's rows may change, and LoRAs and second models may be added",
         )
     return theirs
 
@@ -57,8 +57,10 @@ def claim(resolved: ResolvedJob) -> None:
     if theirs := check_claim(resolved):
         ours, description = description["job"], theirs.model_dump()
         is_told = all(description["job"][kind].keys() >= ours[kind].keys() for kind in _NAMED)
+        is_told &= description["job"].get("sweep") == ours["sweep"]
         if is_told and _is_whole(resolved.store):
             return
+        description["job"]["sweep"] = ours["sweep"]
         for kind in _NAMED:  # rows of earlier runs may name others
             description["job"][kind] |= ours[kind]
     content = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
@@ -76,7 +78,8 @@ def _is_whole(store: Store) -> bool:
 def _description(resolved: ResolvedJob) -> dict[str, Any]:
     """Return the job with every value that it left open, and without secrets."""
     job = resolved.job.model_dump(exclude={"storage_options"})
-    job["table"] = public_location(resolved.job.table)
+    job["table"] = None if resolved.job.table is None else public_location(resolved.job.table)
+    job["sweep"] = _in_any_folder(job["sweep"]) if resolved.job.sweep else None
     job["output"] = resolved.store.url_of("")
     job["defaults"] = {name: _shown(resolved, name, value) for name, value in job["defaults"].items()}
     job["inputs"]["roots"] = [public_url(root) for root in job["inputs"]["roots"]]
@@ -102,6 +105,16 @@ def _description(resolved: ResolvedJob) -> dict[str, Any]:
 def public_location(location: str) -> str:
     """Return a path or URL that means the same in another folder, and shows no credentials."""
     return public_url(location) if "://" in location else os.path.abspath(os.path.expanduser(location))
+
+
+def _in_any_folder(sweep: Any) -> Any:
+    """Return a sweep whose text files are named as other folders find them."""
+    if not isinstance(sweep, dict):
+        return sweep
+    return {
+        name: public_location(value) if name == "file" else _in_any_folder(value)
+        for name, value in sweep.items()
+    }
 
 
 def _shown(resolved: ResolvedJob, name: str, value: Any) -> Any:

@@ -80,8 +80,11 @@ def _untrusted(job: Job) -> Iterator[tuple[str, Any]]:
         yield "fleet.address", job.fleet.address
     if disk := getattr(job.model.offload, "disk", None):
         yield "model.offload.disk", disk
-    if not is_opened(job.table):
+    if job.table is not None and not is_opened(job.table):
         yield "table", job.table
+    for key, file in job.sweep.files.items():
+        if not is_opened(file):
+            yield f"sweep.{key}", file
     if not all(map(is_opened, job.inputs.roots)):
         yield "inputs.roots", job.inputs.roots
     sections: dict[str, Any] = {"model": job.model}

@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from framefleet.jobs.options import JobFile, ModelPlace, OutputPlace, Sets, TablePlace, Verbose
+from framefleet.jobs.options import (
+    JobFile,
+    ModelPlace,
+    OutputPlace,
+    Prompts,
+    Seeds,
+    Sets,
+    Sweeps,
+    TablePlace,
+    Verbose,
+)
 from framefleet.jobs.show.console import reporting
 
 Probe = Annotated[
@@ -18,6 +28,9 @@ Probe = Annotated[
 def render_command(
     job: JobFile = None,
     table: TablePlace = None,
+    prompts: Prompts = None,
+    seeds: Seeds = None,
+    sweeps: Sweeps = None,
     model: ModelPlace = None,
     output: OutputPlace = None,
     sets: Sets = None,
@@ -30,8 +43,10 @@ def render_command(
     """
     with reporting(verbose=verbose, resumable=True):
         from framefleet.jobs.job.file import load_job
+        from framefleet.jobs.job.sweep_options import sweep_sets
 
-        loaded = load_job(job, sets or [], table=table, model=model, output=output)
+        swept = sweep_sets(prompts or [], seeds, sweeps or [])
+        loaded = load_job(job, [*swept, *(sets or [])], table=table, model=model, output=output)
         from framefleet.jobs.render.shown import show_render  # takes seconds: a mistake is told before
 
         code = show_render(loaded)
@@ -41,6 +56,9 @@ def render_command(
 def plan_command(
     job: JobFile = None,
     table: TablePlace = None,
+    prompts: Prompts = None,
+    seeds: Seeds = None,
+    sweeps: Sweeps = None,
     model: ModelPlace = None,
     output: OutputPlace = None,
     sets: Sets = None,
@@ -50,8 +68,10 @@ def plan_command(
     """Read and check everything, and print what `render` would do. Starts no worker, writes nothing."""
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import load_job
+        from framefleet.jobs.job.sweep_options import sweep_sets
 
-        loaded = load_job(job, sets or [], table=table, model=model, output=output)
+        swept = sweep_sets(prompts or [], seeds, sweeps or [])
+        loaded = load_job(job, [*swept, *(sets or [])], table=table, model=model, output=output)
         from framefleet.jobs.render.shown import show_plan
 
         show_plan(loaded, probe=probe)

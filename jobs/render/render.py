@@ -34,6 +34,7 @@ from framefleet.pipeline.outputs.parts.withdrawal import finish_withdrawal
 from framefleet.pipeline.outputs.stores.leftovers import sweep_beside
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.settings import Audit
+from framefleet.pipeline.rows.sweeps.swept import Swept
 from framefleet.pipeline.rows.tables.index import RowIndex
 
 
@@ -95,7 +96,7 @@ def _render_pending(
     run, store = new_run(lock.epoch), resolved.store
     if resolved.job.on_invalid == "skip":
         write_invalid(resolved, index, run=run)
-    watch.say(_counts_line(survey, index))
+    watch.say(_counts_line(resolved, survey, index))
     if index.counts().pending:
         work = work_of(resolved, index, lock, run=run)
         if num_found := len(work.adoption.finished):
@@ -136,9 +137,9 @@ def _forget_failures(store: Store, lock: DriverLock, run: str, only: Collection[
         replace_part(store, path, only, run=replaced, number=number, hold=lock)
 
 
-def _counts_line(survey: Survey, index: RowIndex) -> str:
+def _counts_line(resolved: ResolvedJob, survey: Survey, index: RowIndex) -> str:
     counts = index.counts()
-    parts = [f"{survey.num_rows:,} rows"]
+    parts = [str(resolved.table) if isinstance(resolved.table, Swept) else f"{survey.num_rows:,} rows"]
     if counts.duplicates:
         parts.append(f"{counts.duplicates:,} duplicates")
     if survey.num_invalid:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -24,7 +25,8 @@ from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.tables.rows import RowPlan
-from framefleet.pipeline.rows.tables.table import Table, folder_of
+from framefleet.pipeline.rows.tables.source import RowSource
+from framefleet.pipeline.rows.tables.table import folder_of
 from framefleet.pipeline.rows.tables.table_rows import TableRows
 
 
@@ -42,7 +44,7 @@ class ResolvedJob:
     files: Mapping[str, str]
     recipes: dict[str, Recipe]
     second_models: Mapping[str, SecondModel]
-    table: Table
+    table: RowSource
     rows: TableRows
     batching: Batching
     media: Media
@@ -63,6 +65,11 @@ class ResolvedJob:
         self.finder.close()
 
 
+def _base_of(job: Job) -> str:
+    """Return where paths that rows name start from."""
+    return os.getcwd() if job.table is None else folder_of(job.table)
+
+
 def resolve_job(job: Job, watch: Watch) -> ResolvedJob:
     """Open what `job` names. Raises UserError for what must change in it, in the table or in the model."""
     wait_for(watch, "opening the model")
@@ -71,7 +78,7 @@ def resolve_job(job: Job, watch: Watch) -> ResolvedJob:
     loras = open_loras(job, model)
     second_models = second_models_of(job)
     recipes = {job.recipe: open_recipe(job, model.spec)}
-    inputs = Inputs(job.inputs.roots, job.storage_options, base=folder_of(job.table))
+    inputs = Inputs(job.inputs.roots, job.storage_options, base=_base_of(job))
     finder = InputIndex(inputs)
     wait_for(watch, "opening the table")
     table, plan = open_rows(job, model.spec, recipes, finder, loras, second_models)

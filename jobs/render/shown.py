@@ -22,6 +22,7 @@ from framefleet.pipeline.outputs.glance import Gone
 from framefleet.pipeline.outputs.parts.records import FAILURES, RECORDS
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.probe.probe import Probed
+from framefleet.pipeline.rows.sweeps.swept import Swept
 
 MAX_SHAPES_SHOWN = 30  # a screenful
 
@@ -48,7 +49,10 @@ def show_plan(job: Job, *, probe: bool = False) -> None:
     quiet_imports()
     with watch_on(stderr) as watch:
         plan = plan_job(job, watch, probe=probe)
-    stdout.say(f"table:  {plan.resolved.table.location}")
+    if isinstance(plan.resolved.table, Swept):
+        stdout.say(f"sweep:  {plan.resolved.table}")
+    else:
+        stdout.say(f"table:  {plan.resolved.table.location}")
     stdout.say(f"output: {plan.resolved.store.url_of('')}")
     if options := plan.resolved.model.options.numerics():
         stdout.say(f"model:  {', '.join(f'{name}: {_shown(value)}' for name, value in options.items())}")

@@ -17,7 +17,7 @@ from framefleet.pipeline.render.probe.probe import Shapes
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.readable import repaired_row
 from framefleet.pipeline.rows.tables.rows import InvalidRow
-from framefleet.pipeline.rows.tables.table import Table
+from framefleet.pipeline.rows.tables.source import RowSource
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 
 # Enough to see what is wrong with a table; more would hide it.
@@ -83,7 +83,7 @@ def survey_rows(
     return survey
 
 
-def check_valid(survey: Survey, table: Table, *, on_invalid: str, verb: str) -> None:
+def check_valid(survey: Survey, table: RowSource, *, on_invalid: str, verb: str) -> None:
     """Raise TableError for rows that cannot be used, unless the job leaves them out and others remain.
 
     verb: what cannot be done with them, as "rendered".

@@ -21,7 +21,7 @@ from framefleet.pipeline.rows.tables.formats import ENDINGS, file_format
 from framefleet.pipeline.rows.tables.table_files import TableFile, open_batches, read_schema
 
 MAX_LISTED = 100_000  # files below a local folder
-_MAX_ROWS = 100_000_000  # each takes 40 bytes of disk while a job runs, and a kilobyte may hold so many
+MAX_ROWS = 100_000_000  # each takes 40 bytes of disk while a job runs, and a kilobyte may hold so many
 
 _TEXT_COLUMNS: dict[str, ArgumentKind] = dict.fromkeys(
     ("prompt", "negative_prompt", "scheduler", "recipe"), "str"
@@ -58,9 +58,9 @@ class Table:
             raise TableError(f"table {self.location} has no rows", "add rows, or give another table")
 
     def _check_length(self, num_rows: int) -> None:
-        if num_rows > _MAX_ROWS:
+        if num_rows > MAX_ROWS:
             raise TableError(
-                f"table {self.location} has more than {_MAX_ROWS:,} rows",
+                f"table {self.location} has more than {MAX_ROWS:,} rows",
                 "give parts of it to jobs of their own",
             )
 
