@@ -26,6 +26,9 @@ from framefleet.pipeline.request import is_input
 
 # What decides which clips a job makes. Fleet, retries, audit, ... may change from run to run.
 _DECISIVE = ("table", "defaults", "columns", "recipe", "media")
+# Which rows there are may change: the sweep, and rows that Python gave, which lie in the output.
+_ROWS = ("table", "sweep")
+TABLES = "tables"
 # Those that both have must be the same; others may be added, for rows that are added.
 _NAMED = {"loras": ("sha256", "component"), "second_models": ("digest", "dtype")}
 _MAX_SHOWN = 200  # characters of a value that differs
@@ -57,10 +60,10 @@ def claim(resolved: ResolvedJob) -> None:
     if theirs := check_claim(resolved):
         ours, description = description["job"], theirs.model_dump()
         is_told = all(description["job"][kind].keys() >= ours[kind].keys() for kind in _NAMED)
-        is_told &= description["job"].get("sweep") == ours["sweep"]
+        is_told &= all(description["job"].get(key) == ours[key] for key in _ROWS)
         if is_told and _is_whole(resolved.store):
             return
-        description["job"]["sweep"] = ours["sweep"]
+        description["job"] |= {key: ours[key] for key in ("output", *_ROWS)}
         for kind in _NAMED:  # rows of earlier runs may name others
             description["job"][kind] |= ours[kind]
     content = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
@@ -147,10 +150,17 @@ def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
     job = description["job"]
     keys = ("numerics", "recipe_digest", "model_digest")
     values = {key: job.get(key) for key in _DECISIVE} | {key: description.get(key) for key in keys}
+    values["table"] = _named_table(job)
     values["media"] = job["media"] | {"c2pa": job["media"]["c2pa"] is not None}  # certificates are renewed
     for kind, decides in _NAMED.items():
         values[kind] = {name: {key: one[key] for key in decides} for name, one in job[kind].items()}
     return dict(flat("", values))
+
+
+def _named_table(job: Mapping[str, Any]) -> str | None:
+    """Return the table's place; of those that lie in the output the folder alone."""
+    table, own = job.get("table"), f"{str(job.get('output')).rstrip('/')}/{TABLES}/"
+    return TABLES if table and table.startswith(own) else table
 
 
 def flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -21,6 +21,7 @@ from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.output import open_output
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import check_claim, claim
+from framefleet.jobs.render.given_table import with_table
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
 from framefleet.jobs.show.standing import Awaited
@@ -39,15 +40,21 @@ from framefleet.pipeline.rows.tables.index import RowIndex
 
 
 def render(
-    job: Job | str | Path | Mapping[str, Any], *, on_progress: Callable[[Progress], None] | None = None
+    job: Job | str | Path | Mapping[str, Any],
+    *,
+    table: object = None,
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> Summary:
     """Render every row of a job's table that has no record yet; return how many were done, how many failed.
 
-    job: a job file's path, or its content. Rows that fail are in the output's failures/, and are tried again
-    when the job is rendered again. Raises FramefleetError when nothing could be started, or when fleet or
-    store were lost; what was finished stays, and the same call goes on from there.
+    job: a job file's path, or its content. table: rows in place of the job's table: of pandas or Arrow, a
+    list of dicts, a dict of lists, or a list of prompts; the output keeps them in tables/. Rows that fail are
+    in the output's failures/, and are tried again when the job is rendered again. Raises FramefleetError when
+    nothing could be started, or when fleet or store were lost; what was finished stays, and the same call
+    goes on from there.
     """
-    return render_job(job_as(Job, job), Callback(on_progress))
+    asked = job_as(Job, job) if table is None else with_table(job, table)
+    return render_job(asked, Callback(on_progress))
 
 
 def render_job(job: Job, watch: Watch, *, only: Collection[str] | None = None) -> Summary:
