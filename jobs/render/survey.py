@@ -28,13 +28,14 @@ MAX_SHOWN = 20
 class Survey:
     """What the table holds.
 
-    shapes: how many valid rows have each. invalid: the first of the rows that cannot be rendered. probed: one
-    row of each shape, if they are to be probed.
+    shapes: how many valid rows have each. invalid: the first of the rows that cannot be rendered; places:
+    where these stand in files. probed: one row of each shape, if they are to be probed.
     """
 
     num_rows: int = 0
     num_invalid: int = 0
     invalid: list[InvalidRow] = field(default_factory=list)
+    places: dict[int, str] = field(default_factory=dict)
     shapes: Counter[str] = field(default_factory=Counter)
     probed: Shapes | None = None
 
@@ -50,9 +51,17 @@ class Survey:
             for row in valid:
                 self.probed.add(row.index, row.request())
 
+    def find_places(self, table: RowSource) -> None:
+        """Find where the rows of `invalid` stand."""
+        self.places = table.places({row.index for row in self.invalid})
+
     def invalid_lines(self) -> list[str]:
         """Return what is wrong, one line for each value, and how many rows are not shown."""
-        lines = [f"{problem}; {fix}" for row in self.invalid for problem, fix in row.messages()]
+        lines = [
+            f"{problem}; {fix}"
+            for row in self.invalid
+            for problem, fix in row.messages(self.places.get(row.index))
+        ]
         hidden = self.num_invalid - len(self.invalid)
         return lines + ([f"... and {hidden:,} more rows"] if hidden else [])
 
@@ -80,6 +89,7 @@ def survey_rows(
         is_sound = not survey.num_invalid or resolved.job.on_invalid == "skip"
         if when_sound and is_sound and survey.shapes:
             when_sound()
+    survey.find_places(resolved.table)
     return survey
 
 

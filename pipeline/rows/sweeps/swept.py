@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +53,12 @@ class Swept:
             return
         for first, batch in self.table.batches(max(1, batch_rows // self.num_combinations)):
             yield from self._crossed(first, batch, batch_rows)
+
+    def places(self, rows: Collection[int]) -> dict[int, str]:
+        """Return where the table has the rows that these are made of."""
+        of_table = {row: row // self.num_combinations for row in rows}
+        found = self.table.places({*of_table.values()}) if self.table else {}
+        return {row: found[own] for row, own in of_table.items() if own in found}
 
     def _crossed(
         self, first: int, batch: pa.RecordBatch | None, batch_rows: int

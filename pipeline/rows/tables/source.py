@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Protocol
 
 import pyarrow as pa
@@ -17,4 +17,8 @@ class RowSource(Protocol):
     def schema(self) -> pa.Schema: ...
     def batches(self, batch_rows: int = 1024) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Yield (index of the first row, up to `batch_rows` rows), in order. Raises TableError."""
+        ...
+
+    def places(self, rows: Collection[int]) -> dict[int, str]:
+        """Return where rows stand in files, as "line 19", for those that stand in any."""
         ...
