@@ -10,7 +10,7 @@ from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import WorkerSetup
 from framefleet.cluster.settings import FaultPolicy
 from framefleet.pipeline.rows.tables.index import RowIndex
-from framefleet.pipeline.rows.tables.table import Table
+from framefleet.pipeline.rows.tables.source import RowSource
 from framefleet.pipeline.rows.tables.table_rows import TableRows
 
 
@@ -25,7 +25,7 @@ class Work:
 
     setup: WorkerSetup
     faults: FaultPolicy
-    table: Table
+    table: RowSource
     rows: TableRows
     index: RowIndex
     run: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from framefleet.cluster.budget import Budget
@@ -21,11 +21,13 @@ from framefleet.pipeline.outputs.media.media_settings import Media, MediaFormat,
 from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.render.fused.batching import Batching, Mode
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS
+from framefleet.pipeline.rows.sweeps.settings import Sweep
 from framefleet.pipeline.training.settings import TrainSettings
 
 # Their defaults are the job's.
 _MODEL, _BATCHING, _AUDIT, _MEDIA = ModelSettings(path=""), Batching(), Audit(), Media()
 _Scalar = str | int | float | bool
+_TABLE = "Parquet, CSV or JSONL: a file, folder, glob or fsspec URL."
 
 
 class SecondModelSection(Strict):
@@ -225,7 +227,7 @@ def _mapping(model: object) -> object:
 class TableJob(Strict):
     """One table, one model, one output, and where the work is done."""
 
-    table: str = Field(min_length=1, description="Parquet, CSV or JSONL: a file, folder, glob or fsspec URL.")
+    table: str | None = Field(default=None, min_length=1, description=_TABLE)
     output: str = Field(min_length=1, description="A folder or an fsspec URL, such as s3://bucket/run-7.")
     model: Annotated[ModelSection, BeforeValidator(_mapping, json_schema_input_type=str | ModelSection)] = (
         Field(description="A folder, a hub model as org/name or org/name@revision, a URL; or a mapping.")
@@ -252,6 +254,12 @@ class TableJob(Strict):
 class Job(TableJob):
     """What is rendered, and how."""
 
+    sweep: Sweep = Field(
+        default=Sweep(),
+        validate_default=True,
+        description="What arguments go through: each combination is a row, without a table or of each of its "
+        "rows.",
+    )
     loras: dict[
         str, Annotated[LoraSection, BeforeValidator(_mapping, json_schema_input_type=str | LoraSection)]
     ] = Field(
@@ -295,6 +303,13 @@ class Job(TableJob):
     retries: FaultPolicy = FaultPolicy()
     budget: Budget = Budget()
 
+    @field_validator("sweep")
+    @classmethod
+    def _has_rows(cls, sweep: Sweep, others: ValidationInfo) -> Sweep:
+        if not sweep and others.data.get("table", "") is None:
+            raise PydanticCustomError("no_rows", "missing")
+        return sweep
+
 
 class TrainJob(TableJob):
     """What is trained, on which videos, and how.
@@ -302,6 +317,7 @@ class TrainJob(TableJob):
     table: rows of `video` and `prompt`, or the records of a render job.
     """
 
+    table: str = Field(min_length=1, description=_TABLE)
     train: TrainSettings
 
 

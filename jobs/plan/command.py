@@ -6,13 +6,26 @@ from typing import Annotated
 
 import typer
 
-from framefleet.jobs.options import JobFile, ModelPlace, OutputPlace, Sets, TablePlace, Verbose
+from framefleet.jobs.options import (
+    JobFile,
+    ModelPlace,
+    OutputPlace,
+    Prompts,
+    Seeds,
+    Sets,
+    Sweeps,
+    TablePlace,
+    Verbose,
+)
 from framefleet.jobs.show.console import reporting
 
 
 def plan_command(
     job: JobFile = None,
     table: TablePlace = None,
+    prompts: Prompts = None,
+    seeds: Seeds = None,
+    sweeps: Sweeps = None,
     model: ModelPlace = None,
     output: OutputPlace = None,
     sets: Sets = None,
@@ -43,8 +56,9 @@ def plan_command(
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import is_training, load_job, load_job_as
         from framefleet.jobs.job.schema import TrainJob
+        from framefleet.jobs.job.sweep_options import sweep_sets
 
-        given = sets or []
+        given = [*sweep_sets(prompts or [], seeds, sweeps or []), *(sets or [])]
         if is_training(job, given):
             training = load_job_as(TrainJob, job, given, table=table, model=model, output=output)
             from framefleet.jobs.plan.shown_training import show_train_plan

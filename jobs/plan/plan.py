@@ -27,6 +27,7 @@ from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.guards.units import read_bytes
 from framefleet.pipeline.model.specs.dtypes import asked
 from framefleet.pipeline.render.probe.probe import Probed, Shapes, probe_shapes
+from framefleet.pipeline.rows.sweeps.swept import Swept
 from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
 
 
@@ -34,16 +35,18 @@ from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
 class Plan:
     """What a job comes down to.
 
-    options: of the model, that the job sets. num_rows: of the table; num_invalid of them cannot be rendered,
-    and invalid says why of the first. settings: every argument, and who says it. carried: columns without a
-    meaning; lookalikes: those of them that are named like an argument, each with that. shapes: valid rows by
-    shape, the most frequent first; unusual: what is far from the model's own sizes.
-    num_cut: rows with prompts of which the model does not read the end; first_cut: of them. hollow: what the
-    pipeline said to one row of each shape; prediction: what the rest would take; None: not asked.
-    drafts: those of every row, where the job has drafts; most_kept: rows of these in full, at the most.
+    sweep: where rows come from, counted, if they do. options: of the model, that the job sets. num_rows: of
+    the table; num_invalid of them cannot be rendered, and invalid says why of the first. settings: every
+    argument, and who says it. carried: columns without a meaning; lookalikes: those of them that are named
+    like an argument, each with that. shapes: valid rows by shape, the most frequent first; unusual: what is
+    far from the model's own sizes. num_cut: rows with prompts of which the model does not read the end;
+    first_cut: of them. hollow: what the pipeline said to one row of each shape; prediction: what the rest
+    would take; None: not asked. drafts: those of every row, where the job has drafts; most_kept: rows of
+    these in full, at the most.
     """
 
     table: str
+    sweep: str | None
     output: str
     model: str
     pipeline: str
@@ -134,6 +137,7 @@ def _plan(
     job, rows, spec = resolved.job, resolved.plan, resolved.plan.spec
     return Plan(
         table=resolved.table.location,
+        sweep=str(resolved.table) if isinstance(resolved.table, Swept) else None,
         output=resolved.store.url_of(""),
         model=resolved.model.name,
         pipeline=spec.class_name,

@@ -73,7 +73,7 @@ def show_plan(job: Job, wanted: Asked, *, as_json: bool) -> None:
 def _show(plan: Plan) -> None:
     preset = f", preset {plan.preset}" if plan.preset else ""
     options = "".join(f", {name}: {_text(value)}" for name, value in plan.options.items())
-    stdout.say(f"table:  {plan.table}")
+    stdout.say(f"sweep:  {plan.sweep}" if plan.sweep else f"table:  {plan.table}")
     stdout.say(f"output: {plan.output}")
     stdout.say(f"model:  {plan.model} ({plan.pipeline}{preset}{options})")
     stdout.print(_counts(plan))

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import typer
 
-from framefleet.jobs.options import JobFile, ModelPlace, OutputPlace, Sets, TablePlace, Verbose
+from framefleet.jobs.options import (
+    JobFile,
+    ModelPlace,
+    OutputPlace,
+    Prompts,
+    Seeds,
+    Sets,
+    Sweeps,
+    TablePlace,
+    Verbose,
+)
 from framefleet.jobs.show.console import reporting
 
 
 def render_command(
     job: JobFile = None,
     table: TablePlace = None,
+    prompts: Prompts = None,
+    seeds: Seeds = None,
+    sweeps: Sweeps = None,
     model: ModelPlace = None,
     output: OutputPlace = None,
     sets: Sets = None,
@@ -23,8 +36,10 @@ def render_command(
     """
     with reporting(verbose=verbose, resumable=True):
         from framefleet.jobs.job.file import load_job
+        from framefleet.jobs.job.sweep_options import sweep_sets
 
-        loaded = load_job(job, sets or [], table=table, model=model, output=output)
+        swept = sweep_sets(prompts or [], seeds, sweeps or [])
+        loaded = load_job(job, [*swept, *(sets or [])], table=table, model=model, output=output)
         from framefleet.jobs.render.shown import show_render  # takes seconds: a mistake is told before
 
         code = show_render(loaded)

@@ -24,6 +24,7 @@ from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.output import open_output
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import check_claim, claim
+from framefleet.jobs.render.given_table import with_table
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.rows_kept import write_rows
 from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
@@ -38,19 +39,26 @@ from framefleet.pipeline.outputs.parts.withdrawal import finish_withdrawal
 from framefleet.pipeline.outputs.stores.leftovers import sweep_beside
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.settings import Audit
+from framefleet.pipeline.rows.sweeps.swept import Swept
 from framefleet.pipeline.rows.tables.index import RowIndex
 
 
 def render(
-    job: Job | str | Path | Mapping[str, Any], *, on_progress: Callable[[Progress], None] | None = None
+    job: Job | str | Path | Mapping[str, Any],
+    *,
+    table: object = None,
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> Summary:
     """Render every row of a job's table that has no record yet; return how many were done, how many failed.
 
-    job: a job file's path, or its content. Rows that fail are in the output's failures/, and are tried again
-    when the job is rendered again. Raises FramefleetError when nothing could be started, or when fleet or
-    store were lost; what was finished stays, and the same call goes on from there.
+    job: a job file's path, or its content. table: rows in place of the job's table: of pandas or Arrow, a
+    list of dicts, a dict of lists, or a list of prompts; the output keeps them in tables/. Rows that fail are
+    in the output's failures/, and are tried again when the job is rendered again. Raises FramefleetError when
+    nothing could be started, or when fleet or store were lost; what was finished stays, and the same call
+    goes on from there.
     """
-    return render_job(job_as(Job, job), Callback(on_progress))
+    asked = job_as(Job, job) if table is None else with_table(job, table)
+    return render_job(asked, Callback(on_progress))
 
 
 def render_job(job: Job, watch: Watch, *, only: Collection[str] | None = None) -> Summary:
@@ -117,7 +125,7 @@ def _render_pending(
     run, store = new_run(lock.epoch), resolved.store
     if resolved.job.on_invalid == "skip":
         write_invalid(resolved, index, run=run)
-    watch.say(_counts_line(survey, index))
+    watch.say(_counts_line(resolved, survey, index))
     summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
     if index.counts().pending:
         work = work_of(resolved, index, lock, run=run)
@@ -165,9 +173,9 @@ def _forget_failures(store: Store, lock: DriverLock, run: str, only: Collection[
         replace_part(store, path, only, run=replaced, number=number, hold=lock)
 
 
-def _counts_line(survey: Survey, index: RowIndex) -> str:
+def _counts_line(resolved: ResolvedJob, survey: Survey, index: RowIndex) -> str:
     counts = index.counts()
-    parts = [f"{survey.num_rows:,} rows"]
+    parts = [str(resolved.table) if isinstance(resolved.table, Swept) else f"{survey.num_rows:,} rows"]
     if counts.duplicates:
         parts.append(f"{counts.duplicates:,} duplicates")
     if survey.num_invalid:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -24,9 +25,11 @@ from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.survey import InputIndex
+from framefleet.pipeline.rows.sweeps.settings import Sweep
 from framefleet.pipeline.rows.tables.column_checks import as_argument
 from framefleet.pipeline.rows.tables.rows import RowPlan
-from framefleet.pipeline.rows.tables.table import Table, folder_of
+from framefleet.pipeline.rows.tables.source import RowSource
+from framefleet.pipeline.rows.tables.table import folder_of
 from framefleet.pipeline.rows.tables.table_rows import TableRows
 from framefleet.pipeline.scores.score import Score
 
@@ -45,7 +48,7 @@ class ResolvedJob:
     files: Mapping[str, str]
     recipes: dict[str, Recipe]
     second_models: Mapping[str, SecondModel]
-    table: Table
+    table: RowSource
     rows: TableRows
     batching: Batching
     media: Media
@@ -67,10 +70,15 @@ class ResolvedJob:
         self.finder.close()
 
 
+def _base_of(job: Job) -> str:
+    """Return where paths that rows name start from."""
+    return os.getcwd() if job.table is None else folder_of(job.table)
+
+
 def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob:
     """Open what `job` names. Raises UserError for what must change in it, in the table or in the model.
 
-    table: whose rows are read in place of the job's.
+    table: whose rows are read in place of the job's, and of its sweep.
     """
     wait_for(watch, "opening the model")
     model = open_model(job)
@@ -79,10 +87,10 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
     second_models = second_models_of(job)
     recipes = {job.recipe: open_recipe(job, model.spec)}
     scores = scores_of(job)
-    inputs = Inputs(job.inputs.roots, job.storage_options, base=folder_of(job.table))
+    inputs = Inputs(job.inputs.roots, job.storage_options, base=_base_of(job))
     finder = InputIndex(inputs)
     wait_for(watch, "opening the table")
-    of_rows = job if table is None else job.model_copy(update={"table": table})
+    of_rows = job if table is None else job.model_copy(update={"table": table, "sweep": Sweep()})
     opened, plan = open_rows(
         of_rows, model.spec, recipes, finder, loras, second_models, scores=[score.name for score in scores]
     )

@@ -26,7 +26,7 @@ from framefleet.pipeline.outputs.stores.json_file import read_json
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.carried import Carried
 from framefleet.pipeline.rows.tables.index import RowIndex
-from framefleet.pipeline.rows.tables.table import Table
+from framefleet.pipeline.rows.tables.source import RowSource
 
 _ROWS_IN_PART = 8192  # positions; by way of a temporary file, as rows may be megabytes
 # What each part was written as, and the stamp that the store gave it. Hidden from readers of the folder.
@@ -62,7 +62,7 @@ def write_rows(resolved: ResolvedJob, index: RowIndex, hold: Hold) -> None:
         _note(store, digests)
 
 
-def _pieces(table: Table) -> Iterator[tuple[int, pa.RecordBatch]]:
+def _pieces(table: RowSource) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yield the table's batches and the position of the first row of each, none of two parts."""
     for first, batch in table.batches():
         while batch.num_rows:

@@ -21,7 +21,7 @@ from framefleet.pipeline.render.probe.probe import Shapes
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.readable import repaired_row
 from framefleet.pipeline.rows.tables.rows import InvalidRow
-from framefleet.pipeline.rows.tables.table import Table
+from framefleet.pipeline.rows.tables.source import RowSource
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 
 # Enough to see what is wrong with a table; more would hide it.
@@ -34,13 +34,14 @@ class Survey:
     """What the table holds.
 
     shapes: how many valid rows have each. examples: arguments of one row of each. invalid: the first of the
-    rows that cannot be rendered. probed: one row of each shape, if they are to be probed. cut_prompts: rows
-    whose prompts are too long, if asked.
+    rows that cannot be rendered; places: where these stand in files. probed: one row of each shape, if they
+    are to be probed. cut_prompts: rows whose prompts are too long, if asked.
     """
 
     num_rows: int = 0
     num_invalid: int = 0
     invalid: list[InvalidRow] = field(default_factory=list)
+    places: dict[int, str] = field(default_factory=dict)
     shapes: Counter[str] = field(default_factory=Counter)
     examples: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     probed: Shapes | None = None
@@ -70,9 +71,17 @@ class Survey:
         hidden = len(lines) - MAX_SHOWN
         return lines[:MAX_SHOWN] + ([f"... and {hidden:,} more sizes"] if hidden > 0 else [])
 
+    def find_places(self, table: RowSource) -> None:
+        """Find where the rows of `invalid` stand."""
+        self.places = table.places({row.index for row in self.invalid})
+
     def invalid_lines(self) -> list[str]:
         """Return what is wrong, one line for each value, and how many rows are not shown."""
-        lines = [f"{problem}; {fix}" for row in self.invalid for problem, fix in row.messages()]
+        lines = [
+            f"{problem}; {fix}"
+            for row in self.invalid
+            for problem, fix in row.messages(self.places.get(row.index))
+        ]
         hidden = self.num_invalid - len(self.invalid)
         return lines + ([f"... and {hidden:,} more rows"] if hidden else [])
 
@@ -101,10 +110,11 @@ def survey_rows(
         is_sound = not survey.num_invalid or resolved.job.on_invalid == "skip"
         if when_sound and is_sound and survey.shapes:
             when_sound()
+    survey.find_places(resolved.table)
     return survey
 
 
-def check_valid(survey: Survey, table: Table, *, on_invalid: str, verb: str) -> None:
+def check_valid(survey: Survey, table: RowSource, *, on_invalid: str, verb: str) -> None:
     """Raise TableError for rows that cannot be used, unless the job leaves them out and others remain.
 
     verb: what cannot be done with them, as "rendered".

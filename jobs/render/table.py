@@ -13,10 +13,13 @@ from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIE
 from framefleet.pipeline.recipes.called import classes_called, spec_for
 from framefleet.pipeline.recipes.recipe import Recipe, find_recipe, recipe_of_row
 from framefleet.pipeline.recipes.second_model import SecondModel
+from framefleet.pipeline.rows.sweeps.sweep import check_sweep, open_sweep
+from framefleet.pipeline.rows.sweeps.swept import Swept
 from framefleet.pipeline.rows.tables.row_inputs import Finder
-from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows
+from framefleet.pipeline.rows.tables.row_plan import argument_columns, meanings, plan_rows
 from framefleet.pipeline.rows.tables.rows import RowPlan
-from framefleet.pipeline.rows.tables.table import Table, open_table
+from framefleet.pipeline.rows.tables.source import RowSource
+from framefleet.pipeline.rows.tables.table import open_table
 
 
 def open_recipe(job: Job, spec: PipelineSpec) -> Recipe:
@@ -35,8 +38,8 @@ def open_rows(
     loras: Mapping[str, Lora],
     second_models: Mapping[str, SecondModel],
     scores: Collection[str] = (),
-) -> tuple[Table, RowPlan]:
-    """Return the table, and how its rows become requests.
+) -> tuple[RowSource, RowPlan]:
+    """Return where rows come from, and how they become requests.
 
     spec: of the model; the job's recipe may call another pipeline over its components. recipes: holds the
     job's own, and gets those that rows name. scores: columns that records get.
@@ -54,8 +57,7 @@ def open_rows(
         recipes[name] = recipe
         return recipe
 
-    options = job.storage_options if "://" in job.table else {}
-    table = open_table(job.table, options, arguments=argument_columns(called, job.columns, own))
+    table = _open_source(job, called, own)
     plan = plan_rows(
         table.schema,
         called,
@@ -70,4 +72,23 @@ def open_rows(
         loras=loras,
         second_models=second_models,
     )
+    if isinstance(table, Swept):
+        check_sweep(table, plan)
     return table, plan
+
+
+def _open_source(job: Job, called: PipelineSpec, recipe: Recipe) -> RowSource:
+    table = None
+    if job.table is not None:
+        options = job.storage_options if "://" in job.table else {}
+        table = open_table(job.table, options, arguments=argument_columns(called, job.columns, recipe))
+    if table and not job.sweep:
+        return table
+    return open_sweep(
+        job.sweep,
+        table,
+        kinds=meanings(called, recipe),
+        others=called.parameters,
+        columns=job.columns,
+        storage_options=job.storage_options,
+    )

@@ -265,7 +265,7 @@ def picks(tmp_path: Path) -> Path:
 def test_picks_are_a_table_to_render_again(picks: Path) -> None:
     table, spec = open_table(str(picks)), inspect_model(MODEL)
     plan = plan_rows(table.schema, spec, reserved=set(RECORD_FIELDS.names))
-    assert sorted(plan.carried) == ["label", "note", "stars"]
+    assert sorted(plan.carried.names) == ["label", "note", "stars"]
     ((row,),) = (plan.rows(first, batch) for first, batch in table.batches())
     assert (row.request.arguments["prompt"], row.request.seed) == ("a red ball", 2**63 - 1)  # type: ignore[union-attr]
 

@@ -60,7 +60,7 @@ def test_an_override_holds_for_every_row_and_its_column_is_not_read(wan: Pipelin
     (row,) = plan.rows(0, table)
     assert isinstance(row, CheckedRow)
     assert (row.request.arguments["height"], row.request.arguments["width"]) == (32, 64)
-    assert plan.carried == ("tag",)
+    assert list(plan.carried.names) == ["tag"]
     with pytest.raises(JobError, match=r"overrides\.heigth: rows have no such argument"):
         plan_rows(table.schema, wan, overrides={"heigth": 32})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import re
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import pyarrow.parquet
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.signature import ArgumentKind
+from framefleet.pipeline.rows.tables.file_lines import lines_in
 from framefleet.pipeline.rows.tables.formats import TableFormat
 from framefleet.pipeline.rows.tables.text_reading import text_reader, unpacked
 
@@ -24,6 +26,7 @@ MAX_BATCH_BYTES = 32 << 20
 STEP_ROWS = 128
 MAX_COLUMNS = 10_000
 MAX_NAME = 256  # characters of a column's name
+_CSV_ROW = re.compile(r"Row #(\d+): ?")
 _VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}  # Arrow computes little with them
 
 
@@ -67,14 +70,14 @@ def batches_of(
     reader = _reader(file, schema)
     waiting: list[pa.RecordBatch] = []
     while True:
-        with explained(file, after_row=seen):
+        with explained(file, first_row=first_row, num_read=seen - first_row):
             batch = next(reader, None)
         if batch is not None:
             seen += batch.num_rows
             waiting.append(batch)
         rows, size = sum(part.num_rows for part in waiting), sum(part.nbytes for part in waiting)
         if waiting and (batch is None or rows >= batch_rows or size >= MAX_BATCH_BYTES):
-            with explained(file, after_row=seen - rows):
+            with explained(file, first_row=first_row, num_read=seen - rows - first_row):
                 joined = pa.concat_batches(waiting)
             waiting = []
             yield from _parts(joined, seen - rows, file)
@@ -194,9 +197,12 @@ def _settled(field: pa.Field, file: FileToRead) -> pa.Field:
 
 
 @contextmanager
-def explained(file: FileToRead, after_row: int | None = None) -> Iterator[None]:
-    """Turn what Arrow and the decompressors raise into TableError with the file and where in it."""
-    where = f" after row {after_row}" if after_row else ""
+def explained(file: FileToRead, *, first_row: int = 0, num_read: int = 0) -> Iterator[None]:
+    """Turn what Arrow and the decompressors raise into TableError with the file and where in it.
+
+    first_row: of the file in the table. num_read: rows of the file that were read.
+    """
+    where = f" from row {first_row + num_read} on" if num_read and file.format == "parquet" else ""
     try:
         yield
     except TableError:
@@ -224,7 +230,20 @@ def explained(file: FileToRead, after_row: int | None = None) -> Iterator[None]:
             "jsonl": "every line must be one JSON object with the same keys, each of one type",
             "parquet": "write the file again; it may be cut short",
         }
-        csv = "rows count from 1 with the header; quote cells that hold commas, quotes or line breaks"
-        raise TableError(
-            f"{file.name} cannot be read{where}: {error}", fixes.get(file.format, csv)
-        ) from error
+        said = _numbered(str(error), file, first_row)
+        fix = fixes.get(file.format, "quote cells that hold commas, quotes or line breaks")
+        raise TableError(f"{file.name} cannot be read{where}: {said}", fix) from error
+
+
+def _numbered(said: str, file: FileToRead, first_row: int) -> str:
+    """Return what Arrow says of a row of CSV by the row's number in the table, and its line in the file."""
+    found = _CSV_ROW.search(said)
+    if found is None:
+        return said
+    row = int(found[1]) - 2  # Arrow counts from 1, with the header
+    line = None
+    if file.content.seekable():
+        file.content.seek(0)
+        line = lines_in(file.content, file.format, file.compression, [row])[0].get(row)
+    place = f"row {first_row + row}" + (f" (line {line})" if line else "")
+    return f"{place}: {_CSV_ROW.sub('', said).removeprefix('CSV parse error: ')}"

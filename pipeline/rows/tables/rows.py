@@ -71,9 +71,10 @@ class InvalidRow:
     index: int
     problems: tuple[Problem, ...]
 
-    def messages(self) -> list[tuple[str, str]]:
-        """Return (problem, fix) pairs, as errors have them."""
-        return [(f"row {self.index}: {problem}", problem.fix) for problem in self.problems]
+    def messages(self, place: str | None = None) -> list[tuple[str, str]]:
+        """Return (problem, fix) pairs, as errors have them. place: of the row in its file."""
+        row = f"row {self.index}" + (f" ({place})" if place else "")
+        return [(f"{row}: {problem}", problem.fix) for problem in self.problems]
 
 
 def refused_row(index: int, problems: Problems) -> InvalidRow:
