@@ -15,9 +15,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from framefleet.jobs.failures.failures import FailedRow, failures
     from framefleet.jobs.render.render import render
     from framefleet.jobs.repair.repair import repair
+    from framefleet.jobs.report.report import report
+    from framefleet.jobs.report.values import Report
     from framefleet.jobs.retry.retry import retry
+    from framefleet.jobs.sheet.sheet import Drawn, grid, sheet
+    from framefleet.jobs.status.status import Status, status
     from framefleet.jobs.train.train import train
     from framefleet.jobs.verify.verify import verify
     from framefleet.pipeline.errors import FramefleetError
@@ -37,18 +42,27 @@ __all__ = [
     "Audit",
     "Batching",
     "Clip",
+    "Drawn",
+    "FailedRow",
     "Failure",
     "FramefleetError",
     "HalfDone",
     "Inputs",
     "Model",
     "Renderer",
+    "Report",
     "Request",
+    "Status",
     "Store",
+    "failures",
+    "grid",
     "load_model",
     "render",
     "repair",
+    "report",
     "retry",
+    "sheet",
+    "status",
     "train",
     "verify",
 ]
@@ -57,18 +71,27 @@ _HOMES = {
     "Audit": "framefleet.pipeline.render.audit.settings",
     "Batching": "framefleet.pipeline.render.fused.batching",
     "Clip": "framefleet.pipeline.outputs.frames.clips",
+    "Drawn": "framefleet.jobs.sheet.sheet",
+    "FailedRow": "framefleet.jobs.failures.failures",
     "Failure": "framefleet.pipeline.outputs.frames.clips",
     "FramefleetError": "framefleet.pipeline.errors",
     "HalfDone": "framefleet.pipeline.render.half_done.half_done",
     "Inputs": "framefleet.pipeline.rows.inputs.access",
     "Model": "framefleet.pipeline.model.model",
     "Renderer": "framefleet.pipeline.render.renderer",
+    "Report": "framefleet.jobs.report.values",
     "Request": "framefleet.pipeline.request",
+    "Status": "framefleet.jobs.status.status",
     "Store": "framefleet.pipeline.outputs.stores.store",
+    "failures": "framefleet.jobs.failures.failures",
+    "grid": "framefleet.jobs.sheet.sheet",
     "load_model": "framefleet.pipeline.model.model",
     "render": "framefleet.jobs.render.render",
     "repair": "framefleet.jobs.repair.repair",
+    "report": "framefleet.jobs.report.report",
     "retry": "framefleet.jobs.retry.retry",
+    "sheet": "framefleet.jobs.sheet.sheet",
+    "status": "framefleet.jobs.status.status",
     "train": "framefleet.jobs.train.train",
     "verify": "framefleet.jobs.verify.verify",
 }
