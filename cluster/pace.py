@@ -46,7 +46,7 @@ def _quarters(points: Sequence[Point]) -> list[float]:
     return [later - earlier for earlier, later in pairwise(edges)]
 
 
-class Pace:
+class TimeLeft:
     """Remembers when rows were finished, as far as the workers have been the same."""
 
     def __init__(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from framefleet.cluster.pace import Pace
+from framefleet.cluster.pace import TimeLeft
 from framefleet.cluster.progress import Progress, Summary, WorkerState
 from framefleet.pipeline.render.audit.audited import Audited
 
@@ -26,7 +26,7 @@ class Tally:
 
     def __init__(self, total: int, *, now: float, before: int = 0) -> None:
         self._total, self._before = total, before
-        self._pace = Pace()
+        self._pace = TimeLeft()
         self._started_at = now
         self._first_lease_at: float | None = None
         self._done = self._failed = 0

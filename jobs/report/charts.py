@@ -8,18 +8,17 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
 from framefleet.jobs.report.figures import WorkerTime
-from framefleet.jobs.report.values import Report, Throughput, Work
+from framefleet.jobs.report.values import ModelTime, Report, Throughput
 from framefleet.jobs.show.headline import duration
 from framefleet.jobs.show.terminal import escaped
 
@@ -35,7 +34,7 @@ MAX_BARS = 12
 _MIN_SHOWN_S = 0.5
 _MAX_NAME = 22  # characters beside a bar
 _LEGEND: dict[str, Any] = {"ncols": 2, "frameon": False, "fontsize": POINTS - 1, "handleheight": 1.2}
-_SETTINGS = {
+_SETTINGS: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "framefleet",
     "font.family": ["sans-serif"],
@@ -109,7 +108,7 @@ def bars_chart(
     return _svg(draw, height_in=0.45 + 0.3 * len(names), told=f"{what}: {said}")
 
 
-def workers_chart(work: Work) -> str:
+def workers_chart(work: ModelTime) -> str:
     """Return for each worker the seconds of its model, computing and idle by cause."""
     workers = work.workers[:MAX_BARS]
     causes = list(work.idle)[: len(SERIES) - 2]
@@ -154,9 +153,8 @@ def states_chart(report: Report) -> str:
     return bars_chart(states, told, what="Rows by state", series=(0, 2, 3, 5)[: len(states)])
 
 
-def _svg(draw: object, *, height_in: float, told: str) -> str:
+def _svg(draw: Callable[[Axes], None], *, height_in: float, told: str) -> str:
     """Return what `draw` draws as an element of HTML. told: the same in words."""
-    assert callable(draw)
     with matplotlib.rc_context(_SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # the page's reader has fonts of its own
         figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained", frameon=False)
@@ -167,7 +165,7 @@ def _svg(draw: object, *, height_in: float, told: str) -> str:
         axes.tick_params(length=0)
         draw(axes)
         text = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None})
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return _themed(text.getvalue(), told)
 
 

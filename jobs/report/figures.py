@@ -17,15 +17,15 @@ from framefleet.jobs.report.timeline import Timeline
 from framefleet.pipeline.guards.json_text import parse_json
 
 COLUMNS = [
-    *("worker", "node", "started_at", "finished_at", "batch_size", "denoise_s", "decode_s", "encode_s"),
+    *("worker", "node", "started_at", "finished_at", "batch_size", "encode_s"),
     *("write_s", "idle_s", "idle_causes", "bytes", "duration_s", "num_frames", "height", "width"),
     *("model", "model_digest", "environment", "peak_memory_bytes"),
 ]
 COMPUTE = "compute_s"  # parts of earlier versions, and theirs alone, lack it
 _SUMMED = ("busy_s", "idle_s", "encode_s", "write_s")
 MAX_CAUSES = 100  # of idle time
-MAX_NAMES = 2000  # workers, shapes, environments: what is more is one `OTHERS`
-OTHERS = "(others)"
+MAX_NAMES = 2000  # workers, shapes, environments: what is more is one `THE_REST`
+THE_REST = "(others)"
 _MAX_S = 1e9  # thirty years: what takes longer is no measurement
 _MOMENTS = (946_684_800, 4_102_444_800)  # the years 2000 to 2100
 _MAX_BATCH = 4096
@@ -33,7 +33,10 @@ _MAX_BATCH = 4096
 
 @dataclass(slots=True, kw_only=True)
 class WorkerTime:
-    """What one worker did. busy_s: its model computed. idle: seconds by cause. encode_s, write_s: beside."""
+    """What one worker did. busy_s: its model computed. idle: seconds by cause. encode_s, write_s: beside.
+
+    seen_until: the end of its last clip of which `busy_s` is estimated, in seconds since 1970.
+    """
 
     name: str
     node: str
@@ -42,6 +45,7 @@ class WorkerTime:
     idle_s: float = 0.0
     encode_s: float = 0.0
     write_s: float = 0.0
+    seen_until: float = 0.0
     idle: dict[str, float] = field(default_factory=dict)
 
 
@@ -86,32 +90,52 @@ class Figures:
 
     def _add_kinds(self, table: pa.Table) -> None:
         sides = zip(*(table[name].to_pylist() for name in ("num_frames", "height", "width")), strict=True)
-        _count(self.shapes, (_shape(*each) for each in sides), OTHERS)
+        _count(self.shapes, (_shape(*each) for each in sides), THE_REST)
         models = zip(table["model"].to_pylist(), table["model_digest"].to_pylist(), strict=True)
-        _count(self.models, models, (OTHERS, ""))
+        _count(self.models, models, (THE_REST, ""))
         _count(self.environments, table["environment"].to_pylist(), "{}")
 
     def _add_workers(self, table: pa.Table) -> None:
-        self.num_estimated += len(table) - _num_told(table)
-        measured = {"busy_s": _busy_s(table)} | {name: _positive(table[name]) for name in _SUMMED[1:]}
+        """Add up what each worker did; the sums of a row that does not tell its share are estimated."""
+        told = _told_s(table)
+        self.num_estimated += told.null_count
+        measured = {"busy_s": told} | {name: _positive(table[name]) for name in _SUMMED[1:]}
         keyed = pa.table({"worker": table["worker"], "node": table["node"], **measured})
         sums = keyed.group_by(["worker", "node"]).aggregate(
-            [*((name, "sum") for name in _SUMMED), ("busy_s", "count")]
+            [*((name, "sum") for name in _SUMMED), ("encode_s", "count")]
         )
         for row in sums.to_pylist():
             worker = self._worker(row["worker"], row["node"])
-            worker.rows += row["busy_s_count"]
+            worker.rows += row["encode_s_count"]
             for name in _SUMMED:
-                setattr(worker, name, getattr(worker, name) + row[f"{name}_sum"])
+                setattr(worker, name, getattr(worker, name) + (row[f"{name}_sum"] or 0.0))
+        self._estimate(table.filter(pc.is_null(told)))
         said = zip(*(table[name].to_pylist() for name in ("worker", "node", "idle_causes")), strict=True)
         for name, node, causes in said:
             if causes:
                 _add(self._worker(name, node).idle, _causes(causes))
 
+    def _estimate(self, table: pa.Table) -> None:
+        """Add the time from one clip of a worker to its next, but for what it was idle, as computing."""
+        columns = (
+            table["worker"],
+            table["node"],
+            *map(_seconds, (table["started_at"], table["finished_at"])),
+        )
+        idle = _positive(table["idle_s"]).to_pylist()
+        rows = zip(*(column.to_pylist() for column in columns), idle, strict=True)
+        for name, node, started, finished, idle_s in sorted(rows, key=lambda row: row[3]):
+            worker = self._worker(name, node)
+            first, last = _MOMENTS
+            if first <= started <= finished < last:
+                since = max(started, worker.seen_until)
+                worker.busy_s += max(0.0, finished - since - idle_s)
+                worker.seen_until = max(finished, worker.seen_until)
+
     def _worker(self, name: str, node: str) -> WorkerTime:
         key = (name, node)
         if key not in self.workers and len(self.workers) >= MAX_NAMES:
-            key = (OTHERS, "")
+            key = (THE_REST, "")
         return self.workers.setdefault(key, WorkerTime(name=key[0], node=key[1]))
 
 
@@ -121,20 +145,12 @@ def _add(sums: dict[str, float], more: Mapping[str, float]) -> None:
             sums[name] = sums.get(name, 0.0) + value
 
 
-def _num_told(table: pa.Table) -> int:
-    return len(table) - table[COMPUTE].null_count if COMPUTE in table.column_names else 0
-
-
-def _busy_s(table: pa.Table) -> pa.ChunkedArray:
-    """Return each row's share of its worker's time; an estimate where none is told."""
-    shared = pc.divide(
-        _positive(table["denoise_s"]), pc.max_element_wise(_positive(table["batch_size"]), 1.0)
-    )
-    estimated = pc.add(shared, _positive(table["decode_s"]))
+def _told_s(table: pa.Table) -> pa.ChunkedArray:
+    """Return each row's share of its worker's time; null where it is not recorded."""
     if COMPUTE not in table.column_names:
-        return estimated
+        return pa.chunked_array([pa.nulls(len(table), pa.float64())])
     told = table[COMPUTE]
-    return pc.if_else(pc.is_null(told), estimated, _positive(told))
+    return pc.if_else(pc.is_valid(told), _positive(told), None)
 
 
 def _positive(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -145,12 +161,17 @@ def _positive(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.min_element_wise(pc.if_else(is_sound, numbers, 0.0), limit)
 
 
+def _seconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return times in microseconds as seconds since 1970."""
+    return pc.divide(column.cast(pa.int64()).cast(pa.float64(), safe=False), 1e6)
+
+
 def _moments(column: pa.ChunkedArray) -> list[int]:
-    seconds = pc.divide(column.cast(pa.int64()), 1_000_000)  # of timestamps in microseconds
+    """Return the times that can be, in whole seconds."""
+    seconds = _seconds(column)
     first, last = _MOMENTS
     is_sound = pc.and_(pc.greater_equal(seconds, first), pc.less(seconds, last))
-    found: list[int] = seconds.filter(is_sound).to_pylist()
-    return found
+    return [int(moment) for moment in seconds.filter(is_sound).to_pylist()]
 
 
 def _count(counter: Counter[Any], names: Iterable[Any], others: Any) -> None:

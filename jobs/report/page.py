@@ -35,7 +35,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 def page_of(report: Report) -> str:
     """Return the page."""
-    title = shown(report.output.rstrip("/").rpartition("/")[2] or report.output)
+    title = html_text(report.output.rstrip("/").rpartition("/")[2] or report.output)
     body = "\n".join([*_top(report, title), *_charts(report), *_tables(report), _foot(report)])
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -46,7 +46,7 @@ def page_of(report: Report) -> str:
     )
 
 
-def shown(value: object) -> str:
+def html_text(value: object) -> str:
     """Return a text for the page: without control characters, of a bounded length, escaped."""
     text = escaped(str(value)).encode("utf-8", "replace").decode()
     return escape(text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…")
@@ -62,13 +62,21 @@ def bytes_told(count: float) -> str:
 
 
 def _top(report: Report, title: str) -> Iterator[str]:
-    models = ", ".join(shown(one.model) for one in report.models[:3]) or "no clips yet"
-    yield f"<header><h1>{title}</h1><p>{models}</p><p>{shown(report.output)}</p></header>"
+    models = ", ".join(html_text(one.model) for one in report.models[:3]) or "no clips yet"
+    yield f"<header><h1>{title}</h1><p>{models}</p><p>{html_text(report.output)}</p></header>"
     tiles = "".join(
-        f'<div class="tile{" bad" if is_bad else ""}"><b>{shown(value)}</b><span>{shown(name)}</span></div>'
+        f'<div class="{"tile bad" if is_bad else "tile"}"><b>{html_text(value)}</b>{_small(name)}</div>'
         for name, value, is_bad in _facts(report)
     )
     yield f'<div class="tiles">{tiles}</div>'
+
+
+def _small(text: str) -> str:
+    return f"<span>{html_text(text)}</span>"
+
+
+def _seconds_told(seconds: float) -> str:
+    return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
 
 
 def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
@@ -91,7 +99,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
     unit = "GPU hours" if report.gpus_per_worker else "worker hours"
     yield unit, f"{(work.busy_s + work.idle_s) / 3600 * (report.gpus_per_worker or 1):,.3g}", False
     if clips.peak_memory_bytes:
-        yield "of GPU memory, most", bytes_told(clips.peak_memory_bytes), False
+        yield "of memory in use, most", bytes_told(clips.peak_memory_bytes), False
     if cost := report.cost:
         yield f"at {cost.price_per_gpu_hour:g} per GPU hour", f"{cost.total:,.2f}", False
         if cost.per_clip is not None:
@@ -117,11 +125,11 @@ def _charts(report: Report) -> Iterator[str]:
         yield _card("Time of workers", _work_note(report), workers_chart(work))
     if work.idle:
         idle = list(work.idle.items())[:MAX_BARS]
-        told = [f"{seconds:,.0f} s" for _, seconds in idle]
+        told = [_seconds_told(seconds) for _, seconds in idle]
         note = "Seconds in which a model had nothing to do, by what it waited for."
         yield _card("Idle time", note, bars_chart(idle, told, what="Idle seconds", series=[3] * len(idle)))
     if beside := _beside(report):
-        told = [f"{seconds:,.0f} s" for _, seconds in beside]
+        told = [_seconds_told(seconds) for _, seconds in beside]
         note = "Seconds of threads that encode and store clips while the model goes on."
         yield _card(
             "Beside the model", note, bars_chart(beside, told, what="Seconds", series=[4] * len(beside))
@@ -152,9 +160,7 @@ def _pace_note(report: Report) -> str:
 def _work_note(report: Report) -> str:
     work = report.work
     more = f" The {MAX_BARS} busiest of {work.num_workers:,}." if work.num_workers > MAX_BARS else ""
-    estimate = (
-        " Computing is estimated: records of earlier versions do not tell it." if work.is_estimated else ""
-    )
+    estimate = " Computing is estimated, by the times of clips." if work.is_estimated else ""
     return f"From a worker's first row on; loading the model is not counted.{more}{estimate}"
 
 
@@ -165,7 +171,7 @@ def _beside(report: Report) -> list[tuple[str, float]]:
 
 
 def _card(title: str, note: str, svg: str) -> str:
-    return f"<section><h2>{title}</h2><p>{shown(note)}</p>{svg}</section>"
+    return f"<section><h2>{title}</h2><p>{html_text(note)}</p>{svg}</section>"
 
 
 def _tables(report: Report) -> Iterator[str]:
@@ -184,7 +190,7 @@ def _tables(report: Report) -> Iterator[str]:
     )
     for one in report.environments:
         yield _table(
-            "Environment", f"{one.rows:,} rows.", ("what", "which"), _environment(one.values.items())
+            "UsedEnvironment", f"{one.rows:,} rows.", ("what", "which"), _environment(one.values.items())
         )
 
 
@@ -201,14 +207,14 @@ def _environment(values: Iterable[tuple[str, Any]]) -> list[tuple[str, str]]:
 def _table(title: str, note: str, names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     if not rows:
         return ""
-    head = "".join(f"<th>{shown(name)}</th>" for name in names)
-    body = "".join(f"<tr>{''.join(f'<td>{shown(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    head = "".join(f"<th>{html_text(name)}</th>" for name in names)
+    body = "".join(f"<tr>{''.join(f'<td>{html_text(cell)}</td>' for cell in row)}</tr>" for row in rows)
     table = f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
-    return f'<section class="wide"><h2>{title}</h2><p>{shown(note)}</p>{table}</section>'
+    return f'<section class="wide"><h2>{title}</h2><p>{html_text(note)}</p>{table}</section>'
 
 
 def _foot(report: Report) -> str:
-    made = f"{_moment(report.made_at)}, framefleet {shown(report.framefleet)}"
+    made = f"{_moment(report.made_at)}, framefleet {html_text(report.framefleet)}"
     return f"<footer>{made}. The same as JSON: report.json.</footer>"
 
 

@@ -10,19 +10,19 @@ from typing import Any
 import framefleet
 from framefleet.jobs.failures.failures import FailedRow, failed_rows_of, output_at
 from framefleet.jobs.render.claimed import find_claim
-from framefleet.jobs.report.figures import COLUMNS, COMPUTE, MAX_NAMES, OTHERS, Figures, WorkerTime
+from framefleet.jobs.report.figures import COLUMNS, COMPUTE, MAX_NAMES, THE_REST, Figures, WorkerTime
 from framefleet.jobs.report.values import (
     Clips,
     Cost,
-    Environment,
     FailedAlike,
+    ModelTime,
     Report,
-    Rows,
+    RowsByState,
     Throughput,
+    UsedEnvironment,
     UsedModel,
-    Work,
 )
-from framefleet.jobs.status.status import Reader
+from framefleet.jobs.status.status import StatusReader
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
@@ -89,14 +89,15 @@ def _figures(store: Store) -> Figures:
     names = [*COLUMNS, *([COMPUTE] if COMPUTE in record_schema_of(store).names else [])]
     for table in record_tables(store, names):
         figures.add(table)
+    figures.timeline.settle()
     return figures
 
 
-def _rows(store: Store, *, done: int, failed: int) -> Rows:
-    status = Reader(store).status()
+def _rows(store: Store, *, done: int, failed: int) -> RowsByState:
+    status = StatusReader(store).status()
     total = None if status.num_rows is None else max(status.num_rows, done + failed)
     left = None if total is None else total - done - failed
-    return Rows(total=total, done=done, failed=failed, invalid=status.num_invalid, left=left)
+    return RowsByState(total=total, done=done, failed=failed, invalid=status.num_invalid, left=left)
 
 
 def _clips(figures: Figures) -> Clips:
@@ -119,9 +120,9 @@ def _throughput(figures: Figures) -> Throughput:
     )
 
 
-def _work(figures: Figures) -> Work:
+def _work(figures: Figures) -> ModelTime:
     workers = sorted(figures.workers.values(), key=lambda one: (-(one.busy_s + one.idle_s), one.name))
-    return Work(
+    return ModelTime(
         busy_s=sum(one.busy_s for one in workers),
         idle_s=sum(one.idle_s for one in workers),
         idle=_idle(workers),
@@ -138,9 +139,9 @@ def _idle(workers: Sequence[WorkerTime]) -> dict[str, float]:
     return dict(sorted(sums.items(), key=lambda pair: -pair[1])[:_MAX_CAUSES])
 
 
-def _environments(figures: Figures) -> tuple[Environment, ...]:
+def _environments(figures: Figures) -> tuple[UsedEnvironment, ...]:
     found = figures.environments.most_common(_MAX_ENVIRONMENTS)
-    return tuple(Environment(rows=rows, values=_values(text)) for text, rows in found)
+    return tuple(UsedEnvironment(rows=rows, values=_values(text)) for text, rows in found)
 
 
 def _models(figures: Figures) -> tuple[UsedModel, ...]:
@@ -154,7 +155,7 @@ def _failures(store: Store) -> tuple[Counter[str], tuple[FailedAlike, ...]]:
     alike: Counter[tuple[str, str]] = Counter()
     last: dict[tuple[str, str], FailedRow] = {}
     for row in failed_rows_of(store):
-        kind = row.error_type if row.error_type in by_type or len(by_type) < MAX_NAMES else OTHERS
+        kind = row.error_type if row.error_type in by_type or len(by_type) < MAX_NAMES else THE_REST
         by_type[kind] += 1
         message = (kind, row.message)
         if message in last or len(last) < MAX_NAMES:
@@ -175,7 +176,7 @@ def _gpus_per_worker(store: Store) -> float:
     return float(gpus) if isinstance(gpus, int | float) and 0 <= gpus <= 1024 else 0.0
 
 
-def _cost(price: float, work: Work, gpus: float, done: int) -> Cost:
+def _cost(price: float, work: ModelTime, gpus: float, done: int) -> Cost:
     hours = (work.busy_s + work.idle_s) / 3600 * (gpus or 1.0)
     per_clip = hours * price / done if done else None
     return Cost(price_per_gpu_hour=price, gpu_hours=hours, total=hours * price, per_clip=per_clip)

@@ -25,6 +25,7 @@ def show_report(
         return
     write_report(store, found)
     if found.cost:
-        stdout.say(f"cost: {found.cost.total:,.2f}, {found.cost.gpu_hours:,.3g} GPU hours")
+        unit = "GPU hours" if found.gpus_per_worker else "worker hours"
+        stdout.say(f"cost: {found.cost.total:,.2f}, {found.cost.gpu_hours:,.3g} {unit}")
     stdout.say(f"report: {store.url_of(PAGE)}")
     stdout.say(f"json:   {store.url_of(VALUES)}")

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 # Each divides the next, so that bins are joined and never split.
 _WIDTHS_S = (1, 2, 10, 30, 60, 120, 600, 1800, 3600, 7200, 21_600, 86_400, 604_800, 6_048_000, 60_480_000)
 MAX_BINS = 120  # columns of three points each
+_FEW_BINS, _ROWS_EACH = 12, 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +34,25 @@ class Timeline:
 
     def add(self, moments: Iterable[int]) -> None:
         self._counts.update(moment // self.width_s for moment in moments)
-        while self._counts and max(self._counts) - min(self._counts) >= MAX_BINS:
+        while self._counts and self._num_bins > MAX_BINS:
             self._widen()
+
+    def settle(self) -> None:
+        """Widen bins until they hold some rows, for a chart that is no comb."""
+        while (
+            len(self._counts)
+            and self._num_bins > _FEW_BINS
+            and self.num_moments < _ROWS_EACH * self._num_bins
+        ):
+            self._widen()
+
+    @property
+    def num_moments(self) -> int:
+        return self._counts.total()
+
+    @property
+    def _num_bins(self) -> int:
+        return max(self._counts) - min(self._counts) + 1
 
     def bins(self) -> tuple[Bin, ...]:
         """Return all from the first to the last, empty ones too."""

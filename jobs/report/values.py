@@ -14,7 +14,7 @@ from framefleet.jobs.report.timeline import Bin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
+class RowsByState:
     """Rows by state. total, left: None where no driver told how many there are."""
 
     total: int | None
@@ -47,7 +47,7 @@ class Throughput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class ModelTime:
     """Seconds of the workers' models, from their first row on: computing and idle, by cause the most first.
 
     is_estimated: some of busy_s is, as records of earlier versions do not tell it. workers: the busiest.
@@ -78,7 +78,7 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Environment:
+class UsedEnvironment:
     """Where rows were rendered: what their records say of machines and libraries."""
 
     rows: int
@@ -107,15 +107,15 @@ class Report:
     framefleet: str
     made_at: datetime
     output: str
-    rows: Rows
+    rows: RowsByState
     clips: Clips
     throughput: Throughput
-    work: Work
+    work: ModelTime
     gpus_per_worker: float
     cost: Cost | None
     failures_by_type: Mapping[str, int]
     failures: tuple[FailedAlike, ...]
-    environments: tuple[Environment, ...]
+    environments: tuple[UsedEnvironment, ...]
     models: tuple[UsedModel, ...]
 
     def to_json(self, *, is_ascii: bool = False) -> str:

@@ -76,7 +76,7 @@ def _cell(pair: tuple[tuple[int, int], Any]) -> tuple[int, int]:
     return pair[0]
 
 
-def named(values: Sequence[Hashable], name: str) -> list[str]:
+def side_names(values: Sequence[Hashable], name: str) -> list[str]:
     """Return what stands beside a grid: texts as they are, numbers with their column's name."""
     return [value if isinstance(value, str) else f"{name} {_told(value)}" for value in values]
 

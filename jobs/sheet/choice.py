@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from framefleet.jobs.sheet.axes import Placed, Sides, named, note_value, placed, side_of
+from framefleet.jobs.sheet.axes import Placed, Sides, note_value, placed, side_names, side_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.spelling import nearest
@@ -72,7 +72,7 @@ def value_of(record: Mapping[str, Any], name: str) -> Hashable:
     """Return what a record says: in a column, or where an earlier version wrote it in its arguments."""
     value = record.get(name)
     if value is None:
-        value = arguments_of(record).get(name)
+        value = said_arguments(record).get(name)
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
@@ -80,7 +80,7 @@ def value_of(record: Mapping[str, Any], name: str) -> Hashable:
     return str(value)[:_MAX_VALUE]
 
 
-def arguments_of(record: Mapping[str, Any]) -> Mapping[str, Any]:
+def said_arguments(record: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the arguments of a row; {} where they are none that can be read."""
     try:
         told = parse_json(record["arguments"])
@@ -93,7 +93,7 @@ def _check_names(store: Store, choice: Choice) -> None:
     """Raise JobError for a column that neither the records nor the first row's arguments have."""
     known = list(record_schema_of(store).names)
     first = next(_records(store, choice), None)
-    known += [name for name in (arguments_of(first) if first else {}) if name not in known]
+    known += [name for name in (said_arguments(first) if first else {}) if name not in known]
     for name in choice.names if first else ():
         if name not in known:
             near = nearest(name, known)
@@ -141,8 +141,8 @@ def _by_axes(store: Store, choice: Choice) -> Chosen:
     clips, num_more = placed(_valued(store, choice), sides)
     return Chosen(
         clips=clips,
-        row_names=named(sides.rows, choice.rows) if choice.rows else [],
-        column_names=named(sides.columns, choice.columns) if choice.columns else [],
+        row_names=side_names(sides.rows, choice.rows) if choice.rows else [],
+        column_names=side_names(sides.columns, choice.columns) if choice.columns else [],
         num_found=len(clips) + num_more,
         num_more=num_more,
     )

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from framefleet.jobs.replay.recorded import recorded_frames
-from framefleet.jobs.sheet.choice import arguments_of, value_of
+from framefleet.jobs.sheet.choice import said_arguments, value_of
 from framefleet.pipeline.errors import FramefleetError
 from framefleet.pipeline.model.specs.check import Refused, check_fps
 from framefleet.pipeline.outputs.frames.frames import Frames
@@ -51,9 +51,9 @@ def caption_of(record: Mapping[str, Any], names: Sequence[str]) -> str:
     """Return what is said of a clip: these columns, the first as its title; or its prompt, seed and steps."""
     if names:
         title, *details = (str(value_of(record, name)) for name in names)
-        told = ", ".join(f"{name} {value}" for name, value in zip(names[1:], details, strict=True))
-        return f"{title}\n{told}"
-    arguments = arguments_of(record)
+        named = [f"{name} {value}" for name, value in zip(names[1:], details, strict=True)]
+        return f"{title}\n{', '.join(named)}"
+    arguments = said_arguments(record)
     told = [f"seed {record['seed']}"]
     for name, short in _NAMES.items():
         if isinstance(value := arguments.get(name), int | float):

@@ -28,7 +28,11 @@ _MAX_BYTES = 2 << 30  # of all frames of a grid, which are encoded at once
 _WEBP_QUALITY = 85
 _SHEET_COLUMNS = 3  # cards beside each other, as wide as a page
 
-Told = Callable[[int], object]
+OnClip = Callable[[int, int], object]  # how many clips were read, of how many
+
+
+def _untold(done: int, total: int) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +89,8 @@ def grid(
     return draw_grid(output_at(output, storage_options), path, choice, tile=tile)
 
 
-def draw_sheet(
-    store: Store, path: Path, choice: Choice, *, tile: int, told: Callable[[int], None] = id
-) -> Drawn:
-    """Do what `sheet` promises. told: is told how many clips were read."""
+def draw_sheet(store: Store, path: Path, choice: Choice, *, tile: int, told: OnClip = _untold) -> Drawn:
+    """Do what `sheet` promises. told: is told how far it is."""
     chosen = choose(store, choice)
     clips = _clips(store, chosen, choice, tile, told)
     if choice.rows or choice.columns:
@@ -100,10 +102,8 @@ def draw_sheet(
     return _drawn(path, chosen)
 
 
-def draw_grid(
-    store: Store, path: Path, choice: Choice, *, tile: int, told: Callable[[int], None] = id
-) -> Drawn:
-    """Do what `grid` promises. told: is told how many clips were read."""
+def draw_grid(store: Store, path: Path, choice: Choice, *, tile: int, told: OnClip = _untold) -> Drawn:
+    """Do what `grid` promises. told: is told how far it is."""
     chosen = choose(store, choice)
     has_captions = bool(choice.captions) or not (choice.rows or choice.columns)
     picture = _picture(chosen, _clips(store, chosen, choice, tile, told), has_captions=has_captions)
@@ -134,10 +134,10 @@ def checked_path(to: str | Path, endings: Sequence[str], tile: int) -> Path:
     return path.with_suffix(path.suffix.lower())
 
 
-def _clips(store: Store, chosen: Chosen, choice: Choice, tile: int, told: Told) -> Iterator[SmallClip]:
+def _clips(store: Store, chosen: Chosen, choice: Choice, tile: int, told: OnClip) -> Iterator[SmallClip]:
     for number, place in enumerate(chosen.clips, start=1):
         yield small_clip(store, place.record, width=tile, captions=choice.captions)
-        told(number)
+        told(number, len(chosen.clips))
 
 
 def _picture(chosen: Chosen, clips: Iterator[SmallClip], *, has_captions: bool) -> GridPicture:

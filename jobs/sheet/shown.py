@@ -8,9 +8,10 @@ from typing import Any
 
 from framefleet.jobs.failures.failures import output_at
 from framefleet.jobs.sheet.choice import Choice
-from framefleet.jobs.sheet.sheet import MOVING, STILLS, Drawn, checked_path, draw_grid, draw_sheet
+from framefleet.jobs.sheet.sheet import MOVING, STILLS, Drawn, OnClip, checked_path, draw_grid, draw_sheet
 from framefleet.jobs.show.console import stderr, stdout
 from framefleet.jobs.show.progress import watch_on
+from framefleet.jobs.show.standing import ClipsRead
 from framefleet.jobs.show.watch import wait_for
 
 
@@ -30,10 +31,10 @@ def show_grid(
     _show(lambda told: draw_grid(store, path, choice, tile=tile, told=told))
 
 
-def _show(draw: Callable[[Callable[[int], None]], Drawn]) -> None:
+def _show(draw: Callable[[OnClip], Drawn]) -> None:
     with watch_on(stderr) as watch:
         wait_for(watch, "reading records")
-        drawn = draw(lambda number: wait_for(watch, f"{number:,} clips read"))
+        drawn = draw(lambda done, total: watch.show(ClipsRead(done=done, total=total)))
     hidden = drawn.num_found - drawn.num_clips - drawn.num_more
     if hidden > 0:
         stderr.say(f"{drawn.num_clips:,} of {drawn.num_found:,} clips are shown: --limit, --where")

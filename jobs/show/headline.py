@@ -6,7 +6,7 @@ import math
 import time
 
 from framefleet.cluster.progress import Progress
-from framefleet.jobs.show.standing import Awaited, Checked, Standing, TrainProgress
+from framefleet.jobs.show.standing import Awaited, Checked, ClipsRead, Standing, TrainProgress
 from framefleet.pipeline.training.reports import Preparing
 
 
@@ -17,6 +17,8 @@ def headline(standing: Standing) -> str:
             return f"{standing.what} ({duration(time.monotonic() - standing.since)})"
         case Checked():
             return f"{standing.num_rows:,} rows checked"
+        case ClipsRead():
+            return f"{standing.done:,} of {standing.total:,} clips read"
         case Preparing():
             return f"{standing.done:,} of {standing.total:,} rows prepared"
         case Progress():

@@ -18,7 +18,7 @@ from rich.text import Text
 from framefleet.cluster.progress import Progress, WorkerState
 from framefleet.jobs.show.console import EscapingConsole
 from framefleet.jobs.show.headline import headline
-from framefleet.jobs.show.standing import Awaited, Standing, TrainProgress
+from framefleet.jobs.show.standing import Awaited, ClipsRead, Standing, TrainProgress
 
 # A log of a week-long job stays readable; a terminal is redrawn as often as the eye wants.
 LINE_EVERY_S = 5.0
@@ -130,6 +130,8 @@ def picture(standing: Standing) -> RenderableType:
             return _Moving(standing)
         case Progress():
             return _of_rows(standing)
+        case ClipsRead():
+            return bar_and(headline(standing), standing.done, standing.total)
         case TrainProgress():
             return bar_and(headline(standing), standing.done, standing.total)
         case _:

@@ -24,6 +24,14 @@ class Checked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClipsRead:
+    """Clips of an output under way into a picture."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainProgress:
     """A training under way.
 
@@ -40,4 +48,4 @@ class TrainProgress:
     kept: int
 
 
-Standing = Awaited | Checked | Preparing | Progress | TrainProgress
+Standing = Awaited | Checked | ClipsRead | Preparing | Progress | TrainProgress

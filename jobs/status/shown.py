@@ -20,27 +20,27 @@ from framefleet.jobs.show.console import stdout
 from framefleet.jobs.show.headline import duration
 from framefleet.jobs.show.progress import bar_and, workers_table
 from framefleet.jobs.status.driver import DriverSeen
-from framefleet.jobs.status.status import Reader, Status
+from framefleet.jobs.status.status import Status, StatusReader
 
 
 def show_status(output: str, storage_options: Mapping[str, Any], *, as_json: bool) -> None:
     """Print how far an output is, once."""
-    _print(Reader(output_at(output, storage_options)).status(), as_json=as_json)
+    _print(StatusReader(output_at(output, storage_options)).status(), as_json=as_json)
 
 
 def watch_status(output: str, storage_options: Mapping[str, Any], *, every_s: float, as_json: bool) -> None:
     """Print it every so often, until no driver is at work; on a terminal in one place."""
-    reader = Reader(output_at(output, storage_options))
+    reader = StatusReader(output_at(output, storage_options))
     if as_json or not stdout.is_terminal:
         for status in _statuses(reader, every_s):
             _print(status, as_json=as_json, is_brief=True)
         return
     with Live(console=stdout, auto_refresh=False) as live:
         for status in _statuses(reader, every_s):
-            live.update(picture(status), refresh=True)
+            live.update(status_picture(status), refresh=True)
 
 
-def _statuses(reader: Reader, every_s: float) -> Iterator[Status]:
+def _statuses(reader: StatusReader, every_s: float) -> Iterator[Status]:
     """Yield what is read now and then; the last once nobody works on it."""
     while True:
         status = reader.status()
@@ -56,7 +56,7 @@ def _print(status: Status, *, as_json: bool, is_brief: bool = False) -> None:
     elif is_brief:
         stdout.say(headline_of(status))
     else:
-        stdout.print(picture(status))
+        stdout.print(status_picture(status))
 
 
 def as_values(status: Status) -> dict[str, Any]:
@@ -85,13 +85,15 @@ def headline_of(status: Status) -> str:
         parts.append(f"{status.rows_per_s:.2f} rows/s")
     if status.eta_s is not None:
         parts.append(f"{duration(status.eta_s)} left")
+    if status.driver.state == "running" and status.driver.progress and not status.workers:
+        parts.append(f"no worker is ready yet ({duration(status.driver.progress.elapsed_s)})")
     if status.workers:
         busy = Counter(worker.state for worker in status.workers)["rendering"]
         parts.append(f"{busy} of {len(status.workers)} workers rendering")
     return ", ".join(parts)
 
 
-def picture(status: Status) -> RenderableType:
+def status_picture(status: Status) -> RenderableType:
     """Return the whole of it: counts with a bar, the driver, the workers, the last errors, what to do."""
     top: RenderableType = Text(headline_of(status))
     if status.num_rows is not None:

@@ -55,10 +55,10 @@ def status(output: str, *, storage_options: Mapping[str, Any] | None = None) -> 
     While a driver renders, what it told last (at most some ten seconds ago); else what is counted in the
     output. Raises JobError where there is no output.
     """
-    return Reader(output_at(output, storage_options)).status()
+    return StatusReader(output_at(output, storage_options)).status()
 
 
-class Reader:
+class StatusReader:
     """Reads the status of one output again and again, and counts again only what has changed."""
 
     def __init__(self, store: Store) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from framefleet.cluster.pace import Pace, Point, eta_s
+from framefleet.cluster.pace import Point, TimeLeft, eta_s
 from framefleet.cluster.tally import Tally
 
 
@@ -71,7 +71,7 @@ def test_what_is_told_of_rows_of_changing_lengths_is_near_what_comes() -> None:
 
 
 def test_another_number_of_workers_begins_anew_and_one_of_many_does_not() -> None:
-    pace = Pace()
+    pace = TimeLeft()
     for number in range(20):
         pace.finished(number, now=float(number), workers=1)
     assert pace.eta_s(10, now=19.0, batch=1.0) == pytest.approx(10.0)
@@ -83,7 +83,7 @@ def test_another_number_of_workers_begins_anew_and_one_of_many_does_not() -> Non
 
 
 def test_a_long_job_is_remembered_in_little_memory() -> None:
-    pace = Pace()
+    pace = TimeLeft()
     for number in range(20_000):
         pace.finished(number, now=float(number), workers=1)
     assert len(pace._points) <= 256

@@ -70,7 +70,7 @@ def test_records_are_summed_by_state_worker_and_cause(tmp_path: Path) -> None:
         ("worker-0", 3, 3.0),
         ("worker-1", 3, 3.0),
     ]
-    assert found.work.busy_s == pytest.approx(6 * (16 / 2 + 1))  # a batch of two shares 16 s
+    assert found.work.busy_s == pytest.approx(6 * (10 - 1))  # the time between clips, but for what was idle
     assert found.work.idle == {"rows": 4.5, "uploads": 1.5}
     assert found.work.idle_share == pytest.approx(6 / 60)
     assert found.work.is_estimated

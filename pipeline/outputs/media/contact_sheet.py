@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media.lettering import (
-    MAX_LENGTH,
+    MAX_LINE_LENGTH,
     Colour,
     draw_line,
     is_within_sign,
@@ -138,7 +138,7 @@ def _lines(caption: str, width: int) -> Iterator[_Line]:
 
 def fold(text: str, size: int, *, width: int, max_lines: int) -> Iterator[str]:
     """Yield lines no wider than `width`: broken at spaces, or anywhere in words too long and in Chinese."""
-    rest = " ".join(text[:MAX_LENGTH].split())
+    rest = " ".join(text[:MAX_LINE_LENGTH].split())
     for number in range(1, max_lines + 1):
         fits = _num_fitting(rest, size, width)
         if fits == len(rest):

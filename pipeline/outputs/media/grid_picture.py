@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -64,26 +65,33 @@ class GridPicture:
 
     def frames(self) -> Iterator[Frames]:
         """Yield a picture for each moment."""
-        still = self._still()
+        still, places = self._still(), self._places()
         for number in range(self.num_frames):
             picture = still.copy()
-            for tile in self.tiles:
-                self._put(picture, tile, number)
+            for tile, place in zip(self.tiles, places, strict=True):
+                self._put(picture, tile, place, number)
             yield picture
 
     def middle(self) -> Frames:
         """Return one picture, of each clip its middle."""
         picture = self._still()
-        for tile in self.tiles:
-            self._put(picture, tile, round(len(tile.frames) // 2 / tile.fps * self.fps))
+        for tile, place in zip(self.tiles, self._places(), strict=True):
+            self._put(picture, tile, place, round(len(tile.frames) // 2 / tile.fps * self.fps))
         return picture
 
-    def _put(self, picture: Frames, tile: Tile, number: int) -> None:
+    def _put(self, picture: Frames, tile: Tile, place: tuple[int, int], number: int) -> None:
         frame = tile.frames[min(int(number / self.fps * tile.fps + 1e-6), len(tile.frames) - 1)]
-        left, top = self._corner(tile)
-        height, width = frame.shape[:2]
-        left, top = left + (self._tile[0] - width) // 2, top + (self._tile[1] - height) // 2
+        (left, top), (height, width) = place, frame.shape[:2]
         picture[top : top + height, left : left + width] = frame
+
+    def _places(self) -> list[tuple[int, int]]:
+        """Return where each clip's own left and top are: in the middle of its cell."""
+        most_wide, most_high = self._tile
+        places = []
+        for tile in self.tiles:
+            (left, top), (height, width) = self._corner(tile), tile.frames.shape[1:3]
+            places.append((left + (most_wide - width) // 2, top + (most_high - height) // 2))
+        return places
 
     @property
     def _tile(self) -> tuple[int, int]:
@@ -101,7 +109,9 @@ class GridPicture:
 
     @property
     def _top(self) -> int:
-        return _MARGIN + (_NAME_LINES * _LINE + _PADDING if self.column_names else 0)
+        width = self._tile[0]
+        lines = max((len(_folded(name, width, _NAME_LINES)) for name in self.column_names), default=0)
+        return _MARGIN + (lines * _LINE + _PADDING if lines else 0)
 
     def _corner(self, tile: Tile) -> tuple[int, int]:
         return (
@@ -137,8 +147,13 @@ def _write(
     max_lines: int = _NAME_LINES,
 ) -> None:
     """Write a text, folded; nothing of one that no font here has."""
-    if not runs_of(text.strip(), DETAIL_SIZE):
-        return
     colour = TITLE_COLOUR if is_title else DETAIL_COLOUR
-    for number, line in enumerate(fold(text, DETAIL_SIZE, width=width, max_lines=max_lines)):
+    for number, line in enumerate(_folded(text, width, max_lines)):
         draw_line(draw, (at[0], at[1] + number * _LINE), line, size=DETAIL_SIZE, fill=colour)
+
+
+@lru_cache(maxsize=1000)
+def _folded(text: str, width: int, max_lines: int) -> tuple[str, ...]:
+    if not runs_of(text.strip(), DETAIL_SIZE):
+        return ()
+    return tuple(fold(text, DETAIL_SIZE, width=width, max_lines=max_lines))

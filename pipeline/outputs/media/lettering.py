@@ -11,7 +11,7 @@ from PIL import ImageDraw, features
 
 from framefleet.pipeline.outputs.media.fonts import Font, font_with, opened
 
-MAX_LENGTH = 2000  # characters of a line: more fit no picture
+MAX_LINE_LENGTH = 2000  # characters of a line: more fit no picture
 _PICTURE, _JOINER = "\ufe0f", "\u200d"  # what is before it is an emoji; what is around it is one sign
 _CHECKED_SIZE = 16
 # Controls, halves of characters, those of no standard, and emoji: a text reads alike without them.
@@ -38,7 +38,7 @@ class Run:
 
 def runs_of(text: str, size: int) -> list[Run]:
     """Return the parts of a line; [] where it has none, or a letter that no font here has."""
-    paths, language = _paths(text[:MAX_LENGTH]), _language(text)
+    paths, language = _paths(text[:MAX_LINE_LENGTH]), _language(text)
     runs: list[Run] = []
     for path, part in _joined(paths):
         font = opened(path, size)
@@ -120,7 +120,7 @@ def _language(text: str) -> str | None:
     """Return whose forms of Chinese signs a text wants; None where the drawing cannot choose."""
     if not features.check("raqm"):
         return None
-    names = {unicodedata.name(character, "").partition(" ")[0] for character in set(text[:MAX_LENGTH])}
+    names = {unicodedata.name(character, "").partition(" ")[0] for character in set(text[:MAX_LINE_LENGTH])}
     if names & {"HIRAGANA", "KATAKANA"}:
         return "ja"
     return "ko" if "HANGUL" in names else "zh-Hans"
