@@ -50,7 +50,8 @@ class Driver:
         min_rows = work.setup.batching.max_rows
         size = LeaseSize(min_rows=min_rows, max_rows=max(min_rows, MAX_LEASE_ROWS), target_s=LEASE_S)
         self._dispatcher = Dispatcher(work.faults, size=size)
-        self._tally = Tally(work.index.counts().pending, now=time.monotonic())
+        counts = work.index.counts()
+        self._tally = Tally(counts.pending, before=counts.done, now=time.monotonic())
         plan, index = work.rows.plan, work.index
         carried = plan.carried.schema(work.table.schema)
         self._committer = Committer(
@@ -118,7 +119,9 @@ class Driver:
         if self._committer.flush_due(time.monotonic()):
             self._checkpoints.committed()
         self._tally.unused(fleet.unused)
-        self._on_progress(self._tally.progress(time.monotonic()))
+        progress = self._tally.progress(time.monotonic())
+        self._work.lock.tell(progress)
+        self._on_progress(progress)
         self._heed_budget()
 
     def _heed_budget(self) -> None:

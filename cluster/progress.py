@@ -28,8 +28,9 @@ class WorkerState:
 class Progress:
     """A job under way.
 
-    total: rows this run has to render. done: committed or about to be. rows_per_s: since the first row
-    was begun; None before the first is done, as is eta_s. mean_batch: rows per forward, mean over rows.
+    total: rows this run has to render. before: those that had a record when it began. done: committed or
+    about to be. rows_per_s: since the first row was begun; None before the first is done. eta_s: None while
+    it would be a guess, see `pace.py`. mean_batch: rows per forward, mean over rows.
     waiting_for: what a worker does that is not ready yet. unused: workers and machines that are used no
     longer, each with its reason.
     """
@@ -46,6 +47,7 @@ class Progress:
     last_failure: str | None = None
     waiting_for: str | None = None
     unused: tuple[str, ...] = ()
+    before: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

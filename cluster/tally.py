@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from framefleet.cluster.budget import Spent
+from framefleet.cluster.pace import TimeLeft
 from framefleet.cluster.progress import Progress, Summary, Unscored, WorkerState
 from framefleet.pipeline.render.audit.audited import Audited
 
@@ -22,10 +23,11 @@ class _Seat:
 
 
 class Tally:
-    """Counts one run. total: rows that it has to render."""
+    """Counts one run. total: rows that it has to render. before: those that had a record already."""
 
-    def __init__(self, total: int, *, now: float) -> None:
-        self._total = total
+    def __init__(self, total: int, *, now: float, before: int = 0) -> None:
+        self._total, self._before = total, before
+        self._pace = TimeLeft()
         self._started_at = now
         self._first_lease_at: float | None = None
         self._done = self._failed = 0
@@ -118,14 +120,17 @@ class Tally:
     def progress(self, now: float) -> Progress:
         rate = self._rate(now)
         left = self._total - self._done - self._failed
+        here = sum(not seat.gone for seat in self._seats.values())
+        self._pace.finished(self._rendered, now=now, workers=here)
         return Progress(
             total=self._total,
+            before=self._before,
             done=self._done,
             failed=self._failed,
             in_flight=sum(seat.in_hand for seat in self._seats.values()),
             elapsed_s=now - self._started_at,
             rows_per_s=rate,
-            eta_s=left / rate if rate else None,
+            eta_s=self._pace.eta_s(left, now=now, batch=self._mean_batch or 1.0),
             mean_batch=self._mean_batch,
             workers=tuple(_state(name, seat) for name, seat in self._seats.items()),
             last_failure=self._last_failure,

@@ -16,6 +16,10 @@ JobOrOutput = Annotated[
         metavar="OUTPUT|JOB.YAML", help="An output, whose job.json says the rest; or the job file."
     ),
 ]
+OutputToRead = Annotated[
+    str,
+    typer.Argument(metavar="OUTPUT", help="The output to look at: a folder, or a URL as s3://bucket/run-7."),
+]
 TablePlace = Annotated[
     str | None, typer.Option("--table", help="Parquet, CSV or JSONL: path, folder, glob or URL.")
 ]

@@ -13,7 +13,7 @@ from framefleet.jobs.replay.recorded import recorded_frames
 from framefleet.pipeline.model.specs.check import Refused, check_fps
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media.contact_sheet import contact_sheet, moving_sheet
-from framefleet.pipeline.outputs.media.fonts import warn_of_missing_fonts
+from framefleet.pipeline.outputs.media.lettering import warn_of_missing_fonts
 from framefleet.pipeline.outputs.parts.parts import read_records, rows_of
 from framefleet.pipeline.outputs.parts.records import RECORDS
 from framefleet.pipeline.outputs.stores.json_file import read_as

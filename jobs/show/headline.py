@@ -9,6 +9,7 @@ from framefleet.cluster.progress import Progress
 from framefleet.jobs.show.standing import (
     Awaited,
     Checked,
+    ClipsRead,
     ExportProgress,
     ScoreProgress,
     Standing,
@@ -26,6 +27,8 @@ def headline(standing: Standing) -> str:
             return f"{standing.num_rows:,} rows checked"
         case ExportProgress():
             return ", ".join(_of_export(standing))
+        case ClipsRead():
+            return f"{standing.done:,} of {standing.total:,} clips read"
         case Preparing():
             return f"{standing.done:,} of {standing.total:,} rows prepared"
         case Progress():

@@ -24,6 +24,14 @@ class Checked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClipsRead:
+    """Clips of an output under way into a picture."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainProgress:
     """A training under way.
 
@@ -60,4 +68,6 @@ class ScoreProgress:
     eta_s: float | None
 
 
-Standing = Awaited | Checked | ExportProgress | Preparing | Progress | ScoreProgress | TrainProgress
+Standing = (
+    Awaited | Checked | ClipsRead | ExportProgress | Preparing | Progress | ScoreProgress | TrainProgress
+)

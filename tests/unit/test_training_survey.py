@@ -16,6 +16,7 @@ from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.tables.rows import InvalidRow
@@ -263,6 +264,23 @@ def test_columns_of_arguments_are_no_more_than_the_prompts_of_records(
     (row,) = surveyor(str(tmp_path / "rendered/records"))
     assert row.video == str(tmp_path / "rendered/clips/00/0-aa.mkv")
     assert row.arguments == {"prompt": "a ball"}
+
+
+def test_records_of_which_an_earlier_version_wrote_some_are_one_table(
+    surveyor: Surveyor, tmp_path: Path
+) -> None:
+    (tmp_path / "rendered/records").mkdir(parents=True)
+    for number in (1, 2):
+        path = f"clips/0{number}/0.mkv"
+        clip(tmp_path / "rendered" / path)
+        record = {name: getattr(RECORD, name) for name in RECORD.__dataclass_fields__}
+        record |= {"uri": f"/gone/{path}", "path": path, "prompt": "a ball"}
+        written = record if number == 2 else {name: record[name] for name in FIRST_FIELDS.names}
+        pq.write_table(pa.Table.from_pylist([written]), tmp_path / f"rendered/records/part-{number}.parquet")
+    assert [Path(row.video or "").parent.name for row in surveyor(str(tmp_path / "rendered/records"))] == [
+        "01",
+        "02",
+    ]
 
 
 def test_text_that_is_no_utf8_or_too_long_refuses_its_row_alone(surveyor: Surveyor, tmp_path: Path) -> None:

@@ -132,6 +132,11 @@ def fields_named(fields: pa.Schema, *names: str) -> pa.Schema:
     return pa.schema([fields.field(name) for name in names])
 
 
+def are_records(schema: pa.Schema) -> bool:
+    """Tell whether a table is what a render job wrote about its clips."""
+    return {"row_id", "frames_sha256", "uri", "arguments"} <= set(schema.names)
+
+
 NO_ARGUMENTS = pa.schema([])
 
 

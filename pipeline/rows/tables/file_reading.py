@@ -16,6 +16,7 @@ import pyarrow.parquet
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.signature import ArgumentKind
+from framefleet.pipeline.outputs.parts.records import are_records
 from framefleet.pipeline.rows.tables.file_lines import lines_in
 from framefleet.pipeline.rows.tables.formats import TableFormat
 from framefleet.pipeline.rows.tables.text_reading import text_reader, unpacked
@@ -107,7 +108,8 @@ def _reader(file: FileToRead, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         # pre_buffer reads whole row groups ahead: a file written in one row group would be all in memory
         parquet = pa.parquet.ParquetFile(file.content, pre_buffer=False, buffer_size=1 << 20)
         for batch in parquet.iter_batches(STEP_ROWS, use_threads=False):
-            if batch.schema.names != schema.names:
+            names = batch.schema.names
+            if names != schema.names and not (are_records(schema) and {*names} <= {*schema.names}):
                 raise TableError(f"{file.name} is not what it was a moment ago", "run the same command again")
             yield _plain(batch, schema)
         return
@@ -122,10 +124,16 @@ def _reader(file: FileToRead, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
 
 
 def _plain(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Return the batch without dictionaries, as `_settled` says: each row then tells how large it is."""
+    """Return the batch without dictionaries, as `_settled` says: each row then tells how large it is.
+
+    What is not in it, as in records of an earlier version, is null.
+    """
     columns = [
-        column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-        for column in batch.columns
+        batch.column(field.name) if field.name in batch.schema.names else pa.nulls(len(batch), field.type)
+        for field in schema
+    ]
+    columns = [
+        column.dictionary_decode() if pa.types.is_dictionary(column.type) else column for column in columns
     ]
     columns = [column.cast(_VIEWS.get(column.type, column.type)) for column in columns]
     return pa.RecordBatch.from_arrays(columns, schema=schema) if columns else batch

@@ -17,6 +17,7 @@ from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.public import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.guards.spelling import nearest
 from framefleet.pipeline.model.specs.signature import ArgumentKind
+from framefleet.pipeline.outputs.parts.records import are_records
 from framefleet.pipeline.rows.tables.formats import ENDINGS, file_format
 from framefleet.pipeline.rows.tables.table_files import TableFile, find_rows, open_batches, read_schema
 
@@ -209,12 +210,20 @@ def _one_schema(sources: tuple[TableFile, ...]) -> tuple[pa.Schema, int | None]:
     for source in sources[1:]:
         other, more = read_schema(source)
         num_rows += more or 0
-        if not other.equals(schema):
+        wanted = schema
+        if are_records(schema):  # versions of framefleet differ in their columns
+            schema = _with_columns(schema, other)
+            wanted = pa.schema([schema.field(name) for name in other.names])
+        if not other.equals(wanted):
             raise TableError(
                 f"{source.path} and {sources[0].path} have different columns: {_difference(other, schema)}",
                 "write all files of a table with the same columns, in one order and with the same types",
             )
     return schema, num_rows
+
+
+def _with_columns(schema: pa.Schema, other: pa.Schema) -> pa.Schema:
+    return pa.schema([*schema, *(field for field in other if field.name not in schema.names)])
 
 
 def _difference(one: pa.Schema, other: pa.Schema) -> str:

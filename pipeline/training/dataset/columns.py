@@ -14,7 +14,7 @@ from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.model.specs.check import Refused, check_argument, coerce, shown
 from framefleet.pipeline.model.specs.signature import ArgumentKind, InputKind, ScalarKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, are_records
 from framefleet.pipeline.rows.tables.column_checks import check_type
 from framefleet.pipeline.rows.tables.limits import limits
 from framefleet.pipeline.rows.tables.picks import CLIP, is_picks
@@ -137,7 +137,7 @@ def plan_columns(
     if spec.kind == "audio":
         raise JobError(f"{spec.class_name} makes sound, and pictures are trained on", "train another model")
     columns, schema = columns or {}, table.schema
-    is_rendered = rendered.is_records(schema)
+    is_rendered = are_records(schema)
     told = _told(spec)
     _check_mapped(columns, (*VIDEO, PARAPHRASE, CONTRAST, REPEATS, *told), schema)
     # Of records, and of picks, also what images and videos their clips were made from.

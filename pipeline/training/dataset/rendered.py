@@ -9,16 +9,11 @@ from typing import Any
 import pyarrow as pa
 
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.outputs.parts.records import RECORDS
+from framefleet.pipeline.outputs.parts.records import RECORDS, are_records
 from framefleet.pipeline.rows.tables.table import folder_of
 
 VIDEO, PATH, ARGUMENTS = "uri", "path", "arguments"  # columns
 _CLIP = re.compile(r".*/(clips/[0-9a-f]{2}/[^/]+)", re.DOTALL)  # of records that have no path
-
-
-def is_records(schema: pa.Schema) -> bool:
-    """Tell whether a table is what a render job wrote about its clips."""
-    return {"row_id", "frames_sha256", VIDEO, ARGUMENTS} <= set(schema.names)
 
 
 def table_folder(location: str, schema: pa.Schema) -> str:
@@ -70,4 +65,4 @@ def _storable(value: Any) -> Any:
 
 def _is_in_output(folder: str, schema: pa.Schema) -> bool:
     parent, _, name = folder.rstrip("/").rpartition("/")
-    return is_records(schema) and name == RECORDS and bool(parent)
+    return are_records(schema) and name == RECORDS and bool(parent)
