@@ -1,6 +1,6 @@
 # Every target sets up .venv by itself; nothing but Python 3.11 to 3.13 and make is needed.
 .DEFAULT_GOAL := help
-.PHONY: .venv bench chaos check conformance demo help test
+.PHONY: .venv bench chaos check conformance demo help test test-long
 
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export OMP_NUM_THREADS ?= 1
 
 help:  ## Print this list
-	@grep -E '^[.a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([.a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -E '^[.a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([.a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
 .venv: .venv/.installed  ## Install framefleet and its tools into .venv
 .venv/.installed: pyproject.toml constraints.txt
@@ -28,8 +28,12 @@ demo: .venv/.installed  ## Render the shipped table with two CPU workers and sho
 	$(BIN)/framefleet demo
 
 # By files, which share what they prepare, in two lanes: see tests/lanes.py.
-test: .venv/.installed  ## Run every test
-	$(BIN)/python -m pytest -q -rfEs -n 5 --dist loadfile --no-loadscope-reorder
+TESTS := $(BIN)/python -m pytest -q -rfEs -n 5 --dist loadfile --no-loadscope-reorder
+test: .venv/.installed  ## Run the tests, except the long ones
+	$(TESTS)
+
+test-long: .venv/.installed  ## Run the long tests, which `make test` leaves out
+	$(TESTS) -m long
 
 conformance: .venv/.installed  ## Measure every class of diffusers that has a tiny pipeline, and write docs/models.md
 	$(BIN)/python -m tests.conformance

@@ -11,6 +11,7 @@ from framefleet.pipeline.outputs.parts.pending import FinishedClip, Intent, fini
 from framefleet.pipeline.outputs.parts.records import public_arguments
 from framefleet.pipeline.render.audit.audited import kind_of
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.scores.scorer import Scored
 
 
 @dataclass(slots=True)
@@ -34,7 +35,7 @@ class Adoption:
             recipe=request.recipe,
             model=self.model,
         )
-        return StoredRow(record=record, had_company=found.had_company)
+        return StoredRow(record=record, had_company=found.had_company, scored=Scored(values=found.scores))
 
     def refuse(self, kind: str) -> None:
         """Take no clip of this kind any more that had company."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 
@@ -33,7 +34,9 @@ from framefleet.pipeline.outputs.parts.records import (
 from framefleet.pipeline.outputs.parts.seals import delete_late
 from framefleet.pipeline.outputs.parts.withdrawal import finish_withdrawal, note_withdrawal
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.rows.argument_columns import argument_values
 from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.pipeline.scores.score import ScoreValue, cells_of, score_fields
 
 # What may wait while the output cannot be written and workers still can; then the driver waits too.
 _MAX_WAITING = 1024
@@ -49,16 +52,26 @@ class Committer:
     """
 
     def __init__(
-        self, setup: WorkerSetup, carried: pa.Schema, index: RowIndex, lock: DriverLock, *, run: str
+        self,
+        setup: WorkerSetup,
+        carried: pa.Schema,
+        index: RowIndex,
+        lock: DriverLock,
+        *,
+        run: str,
+        arguments: pa.Schema,
     ) -> None:
-        """carried: the columns of the table that go into records as they are."""
+        """carried: the columns of the table that go into records as they are. arguments: those for these."""
         self._setup = setup
         self._index = index
         self._lock = lock
         self._run = run
         job = _job_of(setup.store)
-        self._records = PartWriter(setup.store, RECORDS, record_schema(carried), run=run, job=job)
-        self._failures = PartWriter(setup.store, FAILURES, failure_schema(carried), run=run)
+        self._arguments = arguments
+        scored = pa.schema([*carried, *score_fields(setup.scores)])
+        records, failures = record_schema(scored, arguments), failure_schema(carried, arguments)
+        self._records = PartWriter(setup.store, RECORDS, records, run=run, job=job)
+        self._failures = PartWriter(setup.store, FAILURES, failures, run=run)
         self._intents: list[str] = []  # of the rows that wait for their part
         self._beside = Beside("commit")  # whose the three are
         self._is_asked = False  # to see what is due
@@ -67,10 +80,17 @@ class Committer:
         self._owed_kinds: set[str] = set()  # that are to be noted as apart
         self._owed_rows: set[str] = set()  # whose records are to be taken back
 
-    def done(self, record: Record, pending: Pending, *, worker: str) -> None:
+    def done(
+        self,
+        record: Record,
+        pending: Pending,
+        *,
+        worker: str,
+        scores: Mapping[str, ScoreValue] | None = None,
+    ) -> None:
         indices = tuple(self._index.positions(record.row_id))
         record = dataclasses.replace(record, row_indices=indices, worker=worker)
-        self._beside.do(partial(self._add, record, pending))
+        self._beside.do(partial(self._add, record, pending, scores or {}))
 
     def withdraw(self, row_ids: Collection[str], *, kind: str) -> None:
         """Let these rows of this run have no record any more, and clips of their kind not be adopted.
@@ -111,7 +131,7 @@ class Committer:
             workers=tuple(worker for worker, _ in row.errors),
             failed_at=datetime.now(UTC),
         )
-        self._beside.do(partial(self._failures.add, pending.carried, values_of(failure)))
+        self._beside.do(partial(self._failures.add, pending.carried, self._columns(failure, pending)))
         return failure
 
     def flush_due(self, now: float) -> bool:
@@ -142,9 +162,13 @@ class Committer:
         finally:
             self._cleaner.leave(after_s=_CLEANING_S)  # what it leaves is found by the next driver
 
-    def _add(self, record: Record, pending: Pending) -> None:
-        self._records.add(pending.carried, values_of(record))
+    def _add(self, record: Record, pending: Pending, scores: Mapping[str, ScoreValue]) -> None:
+        columns = self._columns(record, pending) | cells_of(self._setup.scores, scores)
+        self._records.add(pending.carried, columns)
         self._intents.append(path_of_intent(record))
+
+    def _columns(self, row: Record | FailureRecord, pending: Pending) -> dict[str, Any]:
+        return argument_values(pending.request.arguments, self._arguments) | values_of(row)
 
     def _flush_due(self, now: float) -> None:
         self._is_asked = False

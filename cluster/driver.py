@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-
-import pyarrow as pa
 
 from framefleet.cluster.audits import Audits
 from framefleet.cluster.checkpoints import HalfDoneRows
@@ -51,9 +50,13 @@ class Driver:
         min_rows = work.setup.batching.max_rows
         size = LeaseSize(min_rows=min_rows, max_rows=max(min_rows, MAX_LEASE_ROWS), target_s=LEASE_S)
         self._dispatcher = Dispatcher(work.faults, size=size)
-        self._tally = Tally(work.index.counts().pending, now=time.monotonic())
-        carried = pa.schema([work.table.schema.field(name) for name in work.rows.plan.carried])
-        self._committer = Committer(work.setup, carried, work.index, work.lock, run=work.run)
+        counts = work.index.counts()
+        self._tally = Tally(counts.pending, before=counts.done, now=time.monotonic())
+        plan, index = work.rows.plan, work.index
+        carried = plan.carried.schema(work.table.schema)
+        self._committer = Committer(
+            work.setup, carried, index, work.lock, run=work.run, arguments=plan.argument_fields
+        )
         self._checkpoints = HalfDoneRows(work.setup.store, is_whole=work.index.is_whole)
         self._audits = Audits(work, self._committer, self._checkpoints, self._dispatcher, self._tally)
         self._feeding = Feeding(work, self._dispatcher, self._audits.again, self._adopts)
@@ -61,10 +64,11 @@ class Driver:
         self._storing = Storing()
         self._leaving: set[str] = set()  # workers that are to hand back their rows
         self._has_failed = False
+        self._over_budget: str | None = None
         self._attention: dict[str, str] = {}
 
     def run(self, fleet: Fleet) -> Summary:
-        """Render until every row has a record or is given up, or `stop` is asked.
+        """Render until every row has a record or is given up, `stop` is asked, or the budget is spent.
 
         Raises FramefleetError when it cannot go on. Whatever ends it, rows that are done are committed.
         """
@@ -84,9 +88,9 @@ class Driver:
         finally:
             self._close()
         summary = self._tally.summary(time.monotonic())
-        if self._stop.is_asked:
+        if self._is_ending:
             log.warning("kept: %s rows done, %s half-done ones", summary.done, len(self._checkpoints))
-        return summary
+        return replace(summary, over_budget=self._over_budget)
 
     def _close(self) -> None:
         """Commit what is done, whatever ended it; then end what goes on beside."""
@@ -104,7 +108,7 @@ class Driver:
     @property
     def _is_ending(self) -> bool:
         """Whether all workers are to hand back what they have."""
-        return self._stop.is_asked or self._has_failed
+        return self._stop.is_asked or self._has_failed or self._over_budget is not None
 
     def _turn(self, fleet: Fleet) -> None:
         """Follow what happens for a moment."""
@@ -115,7 +119,14 @@ class Driver:
         if self._committer.flush_due(time.monotonic()):
             self._checkpoints.committed()
         self._tally.unused(fleet.unused)
-        self._on_progress(self._tally.progress(time.monotonic()))
+        progress = self._tally.progress(time.monotonic())
+        self._work.lock.tell(progress)
+        self._on_progress(progress)
+        self._heed_budget()
+
+    def _heed_budget(self) -> None:
+        if not (self._is_ending or self._dispatcher.finished):
+            self._over_budget = self._work.over_budget(self._tally.spent(time.monotonic()))
 
     def _drain(self, fleet: Fleet) -> None:
         """Have all workers hand back what they have; wait for it, but not for ever."""
@@ -127,7 +138,7 @@ class Driver:
         stored = self._work.adoption.take(row_id, pending.request)
         if stored is None:
             return False
-        self._committer.done(stored.record, pending, worker=stored.record.worker)
+        self._committer.done(stored.record, pending, worker=stored.record.worker, scores=stored.scored.values)
         self._committer.flush_due(time.monotonic())
         self._tally.adopted()
         if stored.had_company:  # no audit of this run speaks for it
@@ -233,8 +244,9 @@ class Driver:
             self._tally.returned(worker)
         elif self._dispatcher.done(worker, record.row_id, time.monotonic()):
             pending = self._pending.pop(record.row_id)
-            self._committer.done(record, pending, worker=worker)
-            self._tally.done(worker, record.batch_size)
+            self._committer.done(record, pending, worker=worker, scores=rendered.scored.values)
+            self._tally.unscored(record.row_id, rendered.scored.errors)
+            self._tally.done(worker, record.batch_size, record.bytes)
             self._checkpoints.ended(record.row_id)
             if rendered.had_company:
                 self._audits.note_unproven(record.row_id, pending.request, worker=worker)

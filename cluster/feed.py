@@ -12,7 +12,7 @@ from framefleet.cluster.lease import Row
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.index import RowIndex
-from framefleet.pipeline.rows.tables.table import Table
+from framefleet.pipeline.rows.tables.source import RowSource
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow, TableRows
 
 
@@ -24,7 +24,7 @@ class Pending:
     carried: pa.RecordBatch  # one row
 
 
-def pending_rows(table: Table, rows: TableRows, index: RowIndex) -> Iterator[Row]:
+def pending_rows(table: RowSource, rows: TableRows, index: RowIndex) -> Iterator[Row]:
     """Yield every row that is still to render. Raises TableError when the table is not what it was.
 
     rows: as the first pass left them, which knows what they have in common. Each row's own row_id must be the
@@ -35,7 +35,7 @@ def pending_rows(table: Table, rows: TableRows, index: RowIndex) -> Iterator[Row
         row_ids = dict(index.pending_in(first, batch.num_rows))
         if not row_ids:
             continue
-        carried = batch.select(list(rows.plan.carried))
+        carried = rows.plan.carried.of(batch)
         for row in rows.read(first, batch, only=row_ids):
             if not isinstance(row, IdentifiedRow) or row.row_id != row_ids[row.index]:
                 raise _changed(table, f"row {row.index} is another")
@@ -60,7 +60,7 @@ def by_prompt_lengths(
     return [replace(row, shape=f"{row.shape} {own}") for row, own in zip(rows, counted, strict=True)]
 
 
-def _changed(table: Table, what: str) -> TableError:
+def _changed(table: RowSource, what: str) -> TableError:
     return TableError(
         f"table {table.location} was changed while the job ran: {what}", "run the same command again"
     )

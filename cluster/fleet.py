@@ -72,7 +72,7 @@ class Fleet:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        modules = modules_to_ship(self._setup.recipes.values())
+        modules = modules_to_ship([*self._setup.recipes.values(), *self._setup.scores])
         with ExitStack() as stack:  # __exit__ is not called when entering fails
             self._connection = stack.enter_context(
                 connect(self._settings.address, num_cpus=self._settings.num_cpus, modules=modules)

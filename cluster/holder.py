@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import os
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from framefleet.cluster.progress import Progress
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.parts.seals import Sealed
 
 PROC = Path("/proc")
 GONE_STATES = {"Z", "X"}  # ended, but its parent has not asked yet
+MAX_WORKERS_TOLD = 1000  # a hundred kilobytes; the lock depends on a file that can be read
 
 
 HELD: set[str] = set()  # owners of this process that hold an output, or try to
@@ -24,7 +26,10 @@ HELD: set[str] = set()  # owners of this process that hold an output, or try to
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """One driver. Equal `machine`: its process id means the same to us. sealed: `outputs/parts/seals.py`."""
+    """One driver. Equal `machine`: its process id means the same to us. sealed: `outputs/parts/seals.py`.
+
+    progress: how far it was at its last beat, for whoever reads the output from elsewhere; beat_at: when.
+    """
 
     owner: str
     host: str
@@ -35,6 +40,8 @@ class Holder:
     started_at: str  # for people; clocks of machines are not compared
     ended: bool = False  # it has given the output back
     sealed: Sealed | None = None
+    progress: Progress | None = None
+    beat_at: str = ""  # for people too
 
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self)).encode("utf-8")
@@ -53,6 +60,12 @@ class Holder:
         return is_left or not is_running
 
 
+def told_of(progress: Progress) -> Progress:
+    """Return what a driver's file says of it: without others' texts, which not every reader can read."""
+    workers = progress.workers[:MAX_WORKERS_TOLD]
+    return replace(progress, workers=workers, last_failure=None, waiting_for=None, unused=())
+
+
 def this_process(owner: str) -> Holder:
     return Holder(
         owner=owner,
@@ -61,8 +74,14 @@ def this_process(owner: str) -> Holder:
         pid=os.getpid(),
         process_started=process_started(os.getpid()),
         beat=0,
-        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        started_at=moment(),
+        beat_at=moment(),
     )
+
+
+def moment() -> str:
+    """Return the present, as files of drivers have it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 _HOLDER = TypeAdapter(Holder)

@@ -18,7 +18,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
-from framefleet.cluster.holder import HELD, Holder, parse_holder, this_process
+from framefleet.cluster.holder import HELD, Holder, moment, parse_holder, this_process, told_of
+from framefleet.cluster.progress import Progress
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
 from framefleet.pipeline.outputs.parts.part_names import parts_in
 from framefleet.pipeline.outputs.parts.records import RECORDS
@@ -43,6 +44,7 @@ class DriverLock:
     ) -> None:
         self._store, self._beat_s, self._expiry_s = store, beat_s, expiry_s
         self._ours = this_process(owner or uuid.uuid4().hex)
+        self._told: Progress | None = None
         self.epoch = 0
         self.lost = threading.Event()
         self._released = threading.Event()
@@ -112,6 +114,10 @@ class DriverLock:
         """Write down which parts of earlier epochs are there; again after some were replaced."""
         self._write(sealed=seal_now(self._store, self.epoch))
 
+    def tell(self, progress: Progress) -> None:
+        """Have the next beat say how far the job is; asks and waits for nobody."""
+        self._told = told_of(progress)
+
     def _read(self, path: str) -> bytes | None:
         try:
             return self._store.read(path, MAX_DRIVER_BYTES)
@@ -120,7 +126,7 @@ class DriverLock:
 
     def _write(self, **changed: Any) -> None:
         with self._writing:
-            self._ours = replace(self._ours, **changed)
+            self._ours = replace(self._ours, progress=self._told, beat_at=moment(), **changed)
             self._store.write(self._path, self._ours.to_bytes())
 
     def _take_next(self) -> bool:

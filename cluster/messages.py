@@ -17,6 +17,8 @@ from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.inputs.access import Inputs
+from framefleet.pipeline.scores.score import Score
+from framefleet.pipeline.scores.scorer import Scored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +30,7 @@ class WorkerSetup:
     keep_embeddings: whether what text encoders returned is kept in the store.
     num_writers: how many clips may be encoded and uploaded at once, at the least.
     checkpoint_every_s: how often rows under way are kept half-done; 0: never.
+    scores: what is measured of every clip, beside the denoising.
     """
 
     model: ModelSettings
@@ -42,6 +45,7 @@ class WorkerSetup:
     keep_embeddings: bool = False
     num_writers: int = 2
     checkpoint_every_s: float = 0.0
+    scores: tuple[Score, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +106,7 @@ class StoredRow:
 
     record: Record
     had_company: bool = False
+    scored: Scored = field(default_factory=Scored)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,8 +28,9 @@ class WorkerState:
 class Progress:
     """A job under way.
 
-    total: rows this run has to render. done: committed or about to be. rows_per_s: since the first row
-    was begun; None before the first is done, as is eta_s. mean_batch: rows per forward, mean over rows.
+    total: rows this run has to render. before: those that had a record when it began. done: committed or
+    about to be. rows_per_s: since the first row was begun; None before the first is done. eta_s: None while
+    it would be a guess, see `pace.py`. mean_batch: rows per forward, mean over rows.
     waiting_for: what a worker does that is not ready yet. unused: workers and machines that are used no
     longer, each with its reason.
     """
@@ -46,6 +47,15 @@ class Progress:
     last_failure: str | None = None
     waiting_for: str | None = None
     unused: tuple[str, ...] = ()
+    before: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unscored:
+    """A score that failed. num: clips without it. example: the first row, and why."""
+
+    num: int
+    example: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +69,9 @@ class Summary:
     models had nothing to do, by what they waited for. num_adopted: rows, counted as done, of which an earlier
     run had left the clip but no record. unused: workers and machines that were used no longer in the end,
     each with its reason. gone: clips of earlier runs that are gone, if any are. num_parts_gone: parts of
-    records that somebody took away while this run went on. store: the output.
+    records that somebody took away while this run went on. unscored: scores that failed, by name. drafts:
+    how those ended that were rendered before. over_budget: what is said where the budget ended it. store: the
+    output.
     """
 
     done: int
@@ -76,6 +88,9 @@ class Summary:
     unused: tuple[str, ...] = ()
     gone: Gone | None = None
     num_parts_gone: int = 0
+    unscored: Mapping[str, Unscored] = field(default_factory=dict)
+    drafts: Summary | None = None
+    over_budget: str | None = None
     store: Store | None = field(default=None, repr=False, compare=False)
 
     def records(self, columns: Sequence[str] | None = None) -> pa.Table:

@@ -49,6 +49,11 @@ class FleetSettings(Strict):
     )
 
     @property
+    def paid_gpus(self) -> float:
+        """How many GPUs of a worker are paid for: one, or the worker itself, unless the job says how many."""
+        return 1 if self.gpus_per_worker == "auto" else self.gpus_per_worker or 1
+
+    @property
     def num_cpus(self) -> int:
         """What a cluster of our own gives out: a core of this machine may be more than one worker's."""
         workers = 0 if self.workers == "auto" else self.workers

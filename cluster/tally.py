@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from framefleet.cluster.progress import Progress, Summary, WorkerState
+from framefleet.cluster.budget import Spent
+from framefleet.cluster.pace import TimeLeft
+from framefleet.cluster.progress import Progress, Summary, Unscored, WorkerState
 from framefleet.pipeline.render.audit.audited import Audited
 
 
@@ -21,16 +23,19 @@ class _Seat:
 
 
 class Tally:
-    """Counts one run. total: rows that it has to render."""
+    """Counts one run. total: rows that it has to render. before: those that had a record already."""
 
-    def __init__(self, total: int, *, now: float) -> None:
-        self._total = total
+    def __init__(self, total: int, *, now: float, before: int = 0) -> None:
+        self._total, self._before = total, before
+        self._pace = TimeLeft()
         self._started_at = now
         self._first_lease_at: float | None = None
         self._done = self._failed = 0
         self._rendered = self._audited = 0  # both count rows each time
         self._batch_sizes = 0.0
+        self._bytes = 0
         self._again = self._adopted = 0
+        self._unscored: dict[str, Unscored] = {}
         self._apart: list[str] = []
         self._unrepeatable: list[str] = []
         self._seats: dict[str, _Seat] = {}
@@ -50,12 +55,22 @@ class Tally:
             self._first_lease_at = now
         self._seats[worker].in_hand += rows
 
-    def done(self, worker: str, batch_size: float) -> None:
+    def done(self, worker: str, batch_size: float, num_bytes: int = 0) -> None:
         self._done += 1
+        self._bytes += num_bytes
         self._rendered += 1
         self._batch_sizes += batch_size
         self._seats[worker].done += 1
         self.returned(worker)
+
+    def unscored(self, row_id: str, errors: Mapping[str, str]) -> None:
+        """These scores of a row failed, and are null in its record."""
+        for name, message in errors.items():
+            known = self._unscored.get(name)
+            self._unscored[name] = Unscored(
+                num=known.num + 1 if known else 1,
+                example=known.example if known else f"row {row_id}: {message}",
+            )
 
     def adopted(self) -> None:
         """A clip of an earlier run was committed."""
@@ -105,20 +120,28 @@ class Tally:
     def progress(self, now: float) -> Progress:
         rate = self._rate(now)
         left = self._total - self._done - self._failed
+        here = sum(not seat.gone for seat in self._seats.values())
+        self._pace.finished(self._rendered, now=now, workers=here)
         return Progress(
             total=self._total,
+            before=self._before,
             done=self._done,
             failed=self._failed,
             in_flight=sum(seat.in_hand for seat in self._seats.values()),
             elapsed_s=now - self._started_at,
             rows_per_s=rate,
-            eta_s=left / rate if rate else None,
+            eta_s=self._pace.eta_s(left, now=now, batch=self._mean_batch or 1.0),
             mean_batch=self._mean_batch,
             workers=tuple(_state(name, seat) for name, seat in self._seats.items()),
             last_failure=self._last_failure,
             waiting_for=self._waiting_for,
             unused=self._unused,
         )
+
+    def spent(self, now: float) -> Spent:
+        """Return what this run has spent."""
+        worker_s = sum(seat.elapsed_s for seat in self._seats.values())
+        return Spent(elapsed_s=now - self._started_at, worker_s=worker_s, num_bytes=self._bytes)
 
     def summary(self, now: float) -> Summary:
         return Summary(
@@ -134,6 +157,7 @@ class Tally:
             num_remembered=sum(seat.remembered for seat in self._seats.values()),
             idle=self._idle(),
             unused=self._unused,
+            unscored=dict(self._unscored),
         )
 
     def _idle(self) -> Mapping[str, float]:

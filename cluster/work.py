@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from framefleet.cluster.adoption import Adoption
+from framefleet.cluster.budget import Budget, Spent
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import WorkerSetup
 from framefleet.cluster.settings import FaultPolicy
 from framefleet.pipeline.rows.tables.index import RowIndex
-from framefleet.pipeline.rows.tables.table import Table
+from framefleet.pipeline.rows.tables.source import RowSource
 from framefleet.pipeline.rows.tables.table_rows import TableRows
 
 
@@ -18,14 +19,22 @@ class Work:
     """A job, resolved and checked: all that the driver needs.
 
     rows: reads the table's rows. index: every valid one, with those that have a record marked done.
-    run: names the parts of this run; never used before. adoption: clips that earlier runs left.
+    run: names the parts of this run; never used before. adoption: clips that earlier runs left. spent: by
+    earlier runs. gpus_per_worker: that money is counted by.
     """
 
     setup: WorkerSetup
     faults: FaultPolicy
-    table: Table
+    table: RowSource
     rows: TableRows
     index: RowIndex
     run: str
     lock: DriverLock
     adoption: Adoption = field(default_factory=Adoption)
+    budget: Budget = field(default_factory=Budget)
+    spent: Spent = field(default_factory=Spent)
+    gpus_per_worker: float = 1.0
+
+    def over_budget(self, spent: Spent) -> str | None:
+        """Return what is said where the budget is spent; None while some is left. spent: by this run."""
+        return self.budget.told(self.spent + spent, gpus_per_worker=self.gpus_per_worker)

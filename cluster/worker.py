@@ -38,7 +38,10 @@ from framefleet.pipeline.outputs.encode_clip import EncodedClip, encode_clip, st
 from framefleet.pipeline.outputs.media.av_file import check_encoder
 from framefleet.pipeline.outputs.media.provenance import check_signing
 from framefleet.pipeline.outputs.parts.pending import announce
+from framefleet.pipeline.outputs.parts.records import values_of
 from framefleet.pipeline.render.audit.audited import Audited, kind_of
+from framefleet.pipeline.scores.score import load_scores
+from framefleet.pipeline.scores.scorer import score_clip
 
 if TYPE_CHECKING:
     from framefleet.pipeline.model.model import Model
@@ -171,6 +174,7 @@ class Worker:
             from framefleet.pipeline.render.renderer import Renderer
 
             model = self._load()
+            load_scores(self._setup.scores)
             renderer = Renderer(
                 model,
                 self._setup.batching,
@@ -261,14 +265,15 @@ class Worker:
             with self._news:
                 self._writing[clip.row_id] = time.monotonic()
             try:
-                encoded = self._encoded(clip)
+                encoded, company = self._encoded(clip), clip.had_company
+                scored = score_clip(self._setup.scores, clip.frames, values_of(encoded.record))
                 with self._storing():
-                    announce(self._setup.store, encoded.record, had_company=clip.had_company)
+                    announce(self._setup.store, encoded.record, had_company=company, scores=scored.values)
                     record = store_clip(self._setup.store, encoded)
             except Exception as error:  # the row's own failure, or the store's: the driver decides
                 self._report(_failed(clip.row_id, error, traceback.format_exc()))
             else:
-                self._report(StoredRow(record=record, had_company=clip.had_company))
+                self._report(StoredRow(record=record, had_company=company, scored=scored))
 
     def _encoded(self, clip: Clip) -> EncodedClip:
         encoded = encode_clip(clip, self._setup.media)

@@ -16,9 +16,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from framefleet.cluster.progress import Progress, Summary
+    from framefleet.jobs.export.export import export
+    from framefleet.jobs.failures.failures import FailedRow, failures
+    from framefleet.jobs.gallery.gallery import gallery
+    from framefleet.jobs.plan.plan import Plan, plan
+    from framefleet.jobs.plan.training import TrainPlan, plan_training
     from framefleet.jobs.render.render import render
     from framefleet.jobs.repair.repair import repair
+    from framefleet.jobs.report.report import report
+    from framefleet.jobs.report.values import Report
     from framefleet.jobs.retry.retry import retry
+    from framefleet.jobs.score.score import score
+    from framefleet.jobs.sheet.sheet import Drawn, grid, sheet
+    from framefleet.jobs.status.status import Status, status
     from framefleet.jobs.train.train import train
     from framefleet.jobs.verify.verify import verify
     from framefleet.pipeline.errors import FramefleetError
@@ -38,20 +48,36 @@ __all__ = [
     "Audit",
     "Batching",
     "Clip",
+    "Drawn",
+    "FailedRow",
     "Failure",
     "FramefleetError",
     "HalfDone",
     "Inputs",
     "Model",
+    "Plan",
     "Progress",
     "Renderer",
+    "Report",
     "Request",
+    "Status",
     "Store",
     "Summary",
+    "TrainPlan",
+    "export",
+    "failures",
+    "gallery",
+    "grid",
     "load_model",
+    "plan",
+    "plan_training",
     "render",
     "repair",
+    "report",
     "retry",
+    "score",
+    "sheet",
+    "status",
     "train",
     "verify",
 ]
@@ -61,19 +87,35 @@ _HOMES = {
     "Batching": "framefleet.pipeline.render.fused.batching",
     "Clip": "framefleet.pipeline.outputs.clips",
     "Failure": "framefleet.pipeline.outputs.clips",
+    "Drawn": "framefleet.jobs.sheet.sheet",
+    "FailedRow": "framefleet.jobs.failures.failures",
     "FramefleetError": "framefleet.pipeline.errors",
     "HalfDone": "framefleet.pipeline.render.half_done.half_done",
     "Inputs": "framefleet.pipeline.rows.inputs.access",
     "Model": "framefleet.pipeline.model.model",
+    "Plan": "framefleet.jobs.plan.plan",
     "Progress": "framefleet.cluster.progress",
     "Renderer": "framefleet.pipeline.render.renderer",
+    "Report": "framefleet.jobs.report.values",
     "Request": "framefleet.pipeline.request",
+    "Status": "framefleet.jobs.status.status",
     "Store": "framefleet.pipeline.outputs.stores.store",
     "Summary": "framefleet.cluster.progress",
+    "TrainPlan": "framefleet.jobs.plan.training",
+    "export": "framefleet.jobs.export.export",
+    "gallery": "framefleet.jobs.gallery.gallery",
+    "failures": "framefleet.jobs.failures.failures",
+    "grid": "framefleet.jobs.sheet.sheet",
     "load_model": "framefleet.pipeline.model.model",
+    "plan": "framefleet.jobs.plan.plan",
+    "plan_training": "framefleet.jobs.plan.training",
     "render": "framefleet.jobs.render.render",
     "repair": "framefleet.jobs.repair.repair",
+    "report": "framefleet.jobs.report.report",
     "retry": "framefleet.jobs.retry.retry",
+    "score": "framefleet.jobs.score.score",
+    "sheet": "framefleet.jobs.sheet.sheet",
+    "status": "framefleet.jobs.status.status",
     "train": "framefleet.jobs.train.train",
     "verify": "framefleet.jobs.verify.verify",
 }

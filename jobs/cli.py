@@ -11,6 +11,9 @@ from typing import Annotated
 import typer
 
 from framefleet.jobs.demo.command import demo_command
+from framefleet.jobs.export.command import export_command
+from framefleet.jobs.failures.command import failures_command
+from framefleet.jobs.gallery.command import gallery_command
 from framefleet.jobs.job.command import schema_command
 from framefleet.jobs.model.command import (
     convert_command,
@@ -19,18 +22,23 @@ from framefleet.jobs.model.command import (
     lock_command,
     verify_command,
 )
-from framefleet.jobs.render.command import plan_command, render_command
+from framefleet.jobs.plan.command import plan_command
+from framefleet.jobs.render.command import render_command
 from framefleet.jobs.repair.command import repair_command
 from framefleet.jobs.replay.command import replay_command
+from framefleet.jobs.report.command import report_command
 from framefleet.jobs.retry.command import retry_command
+from framefleet.jobs.score.command import score_command
 from framefleet.jobs.shapes.command import (
     dataset_command,
     evaluate_command,
     model_command,
     prompts_command,
 )
+from framefleet.jobs.sheet.command import grid_command, sheet_command
 from framefleet.jobs.show.console import reporting
 from framefleet.jobs.show.terminal import guard_streams
+from framefleet.jobs.status.command import status_command
 from framefleet.jobs.train.command import train_command
 from framefleet.jobs.verify.command import verify_command as verify_output_command
 from framefleet.pipeline.guards.public import keep_secrets
@@ -57,6 +65,14 @@ app.command("replay")(replay_command)
 app.command("verify")(verify_output_command)
 app.command("repair")(repair_command)
 app.command("retry")(retry_command)
+app.command("export")(export_command)
+app.command("score")(score_command)
+app.command("gallery")(gallery_command)
+app.command("status")(status_command)
+app.command("failures")(failures_command)
+app.command("report")(report_command)
+app.command("sheet")(sheet_command)
+app.command("grid")(grid_command)
 app.command("schema")(schema_command)
 app.command("demo")(demo_command)
 

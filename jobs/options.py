@@ -16,6 +16,10 @@ JobOrOutput = Annotated[
         metavar="OUTPUT|JOB.YAML", help="An output, whose job.json says the rest; or the job file."
     ),
 ]
+OutputToRead = Annotated[
+    str,
+    typer.Argument(metavar="OUTPUT", help="The output to look at: a folder, or a URL as s3://bucket/run-7."),
+]
 TablePlace = Annotated[
     str | None, typer.Option("--table", help="Parquet, CSV or JSONL: path, folder, glob or URL.")
 ]
@@ -23,6 +27,22 @@ ModelPlace = Annotated[
     str | None, typer.Option("--model", help="A diffusers pipeline: folder, org/name of the hub, or URL.")
 ]
 OutputPlace = Annotated[str | None, typer.Option("--output", help="A folder, or a URL as s3://bucket/run-7.")]
+Prompts = Annotated[
+    list[str] | None,
+    typer.Option("--prompt", help="A prompt, in place of a table; repeatable. {name} is a word of --sweep."),
+]
+Seeds = Annotated[
+    str | None, typer.Option("--seeds", metavar="0-63", help="The seeds of each prompt or row; or as 1,5,9.")
+]
+Sweeps = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sweep",
+        metavar="NAME=VALUES",
+        help="What an argument goes through, as guidance_scale=1,3,5 or prompt=@prompts.txt or "
+        "'eta={from: 0, to: 1, step: 0.1}'; repeatable: every combination is rendered.",
+    ),
+]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="A key of the job file, as fleet.workers=2; repeatable."),

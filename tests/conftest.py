@@ -17,8 +17,20 @@ import pytest
 import torch
 
 from tests.lanes import pytest_xdist_make_scheduler
+from tests.long import (
+    pytest_collection_modifyitems,
+    pytest_sessionfinish,
+    pytest_testnodedown,
+    pytest_unconfigure,
+)
 
-__all__ = ["pytest_xdist_make_scheduler"]
+__all__ = [
+    "pytest_collection_modifyitems",
+    "pytest_sessionfinish",
+    "pytest_testnodedown",
+    "pytest_unconfigure",
+    "pytest_xdist_make_scheduler",
+]
 
 # How long an example takes says nothing on a busy machine.
 hypothesis.settings.register_profile(

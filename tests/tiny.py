@@ -222,6 +222,22 @@ SMALLEST: dict[str, dict[str, Any]] = {
     | {"height": 32, "width": 32, "decode_horizontal_tiles": 1, "decode_vertical_tiles": 1},
     **images.SMALLEST,
 }
+# One of each way in which rows share forwards, or cannot. Of tests that take all, `make test` runs these.
+TYPICAL = (
+    "wan",  # frames, with schedulers of several kinds
+    "cogvideox",  # with a scheduler of its own, and guidance that changes
+    "sd",  # a U-Net
+    "flux",  # packed latents, guidance as an input
+    "svd",  # an image and no prompt, a guidance scale for each frame
+    "wan_animate",  # videos, in windows
+    "helios",  # in chunks, each from what was before
+    "opensora",  # a network of ours
+    "motif",  # guidance is the folder's
+    "wan_modular",  # blocks
+    "cosmos3",  # text, frames and sound in one sequence without a batch
+    "pia",  # prompts once for each frame
+    "framepack",  # text cut off alone, masked in company
+)
 # Those that make something else than frames in [0, 1]: sound alone, light beyond one, layers with alpha.
 UNLIKE: dict[str, dict[str, Any]] = {
     "ltx2_hdr": _FRAMES_9 | {"height": 32, "width": 32, "max_sequence_length": 32},

@@ -13,12 +13,13 @@ from framefleet.jobs.replay.recorded import recorded_frames
 from framefleet.pipeline.model.specs.check import Refused, check_fps
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media.contact_sheet import contact_sheet, moving_sheet
-from framefleet.pipeline.outputs.media.fonts import warn_of_missing_fonts
+from framefleet.pipeline.outputs.media.lettering import warn_of_missing_fonts
 from framefleet.pipeline.outputs.parts.parts import read_records, rows_of
 from framefleet.pipeline.outputs.parts.records import RECORDS
 from framefleet.pipeline.outputs.stores.json_file import read_as
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import clip_fps
+from framefleet.pipeline.shape import shape_text
 
 MAX_MOVING = 18  # clips in the animation: three rows
 
@@ -80,6 +81,6 @@ def _caption(drawn: _Drawn) -> str:
         [
             asked.prompt,
             f"seed {record['seed']}, {asked.num_inference_steps} steps, guidance {asked.guidance_scale:g}",
-            f"{record['width']}x{record['height']}x{record['num_frames']}, {record['scheduler']}",
+            f"{shape_text(record['num_frames'], record['height'], record['width'])}, {record['scheduler']}",
         ]
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from framefleet.jobs.demo.pictures import draw_pictures
 from framefleet.jobs.demo.prepare import prepare_demo
 from framefleet.jobs.demo.vocabulary import hint_about
+from framefleet.jobs.gallery.gallery import INDEX
 from framefleet.jobs.render.shown import show_render
 from framefleet.jobs.shapes.size import read_size
 from framefleet.jobs.show.console import stderr, stdout
@@ -25,6 +26,8 @@ def show_demo(output: Path, words: Sequence[str] = (), size: str | None = None, 
         stderr.say(f"each prompt {num_seeds} times, from other noise (--seeds 1: once)")
     code = show_render(job)
     places = {"clips": output / "clips", **draw_pictures(output)}
+    if (page := output / INDEX).exists():
+        places["gallery"] = page
     for name, place in places.items():
         stdout.say(f"{name + ':':<15}{place}")
     return code

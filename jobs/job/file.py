@@ -57,6 +57,12 @@ def load_job_as(
     return _checked(values, places, kind)
 
 
+def is_training(path: str | Path | None, sets: Sequence[str] = ()) -> bool:
+    """Tell whether a job file, or what is set beside it, is of a training. Raises JobError."""
+    values = _read(Path(path))[0] if path is not None else {}
+    return "train" in values or "train" in set_values(sets)
+
+
 def set_values(sets: Sequence[str]) -> dict[str, Any]:
     """Return what `--set a.b=c` and its likes give, nested as in a job file. Raises JobError."""
     values: dict[str, Any] = {}

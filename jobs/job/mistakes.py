@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from framefleet.jobs.job.schema import LoraSection, SecondModelSection
 from framefleet.pipeline.guards.public import is_secret_name, public_value
 from framefleet.pipeline.guards.spelling import nearest
+from framefleet.pipeline.rows.sweeps.settings import Spread
 
 _NAMED: dict[Any, type[BaseModel]] = {"loras": LoraSection, "second_models": SecondModelSection}
 Key = tuple[str | int, ...]
@@ -25,6 +26,7 @@ SHOULD_BE = {
     "model_attributes_type": "a mapping (key: value)",
     "model_type": "a mapping (key: value)",
     "string_too_short": "not empty",
+    "too_short": "not empty",
     "string_type": "text (in quotes, where YAML takes it for something else)",
 }
 
@@ -61,6 +63,8 @@ def _reached(location: Key, values: Any) -> Key:
 
 def _sentence(key: Key, errors: list[Any], job: type[BaseModel]) -> tuple[str, str]:
     name, kind = ".".join(map(str, key)), errors[0]["type"]
+    if kind == "no_rows":
+        return "the job has no `table`, and no `sweep`", "write `table: ...`, or give --table or --prompt"
     if kind == "missing":
         return f"the job has no `{name}`", f"write `{name}: ...`" + (f", or give --{name}" * (len(key) == 1))
     if kind == "extra_forbidden":
@@ -115,6 +119,10 @@ def _nearest(key: Key, location: Key, job: type[BaseModel]) -> str:
 
 def _known_below(location: Key) -> Iterator[tuple[Key, tuple[str, ...]]]:
     """Yield the keys of a section that stands under a name which the job chose, as `loras.style`."""
+    if location[0] == "sweep":
+        above = tuple(map(str, location[:-1]))
+        for place, path in _known_keys(Spread):
+            yield (*above, *place), (*above, *path)
     if location[0] in _NAMED and len(location) > 2:
         section, name = str(location[0]), str(location[1])
         for place, path in _known_keys(_NAMED[section]):
@@ -123,7 +131,8 @@ def _known_below(location: Key) -> Iterator[tuple[Key, tuple[str, ...]]]:
 
 def _known_keys(model: type[BaseModel]) -> Iterator[tuple[Key, tuple[str, ...]]]:
     """Yield every key as pydantic locates it, which names the kind of a mapping too, and as it is written."""
-    for name, field in model.model_fields.items():
+    for own, field in model.model_fields.items():
+        name = field.alias or own
         yield (name,), (name,)
         members = list(_models_in(field.annotation))
         for member in members:

@@ -28,7 +28,8 @@ def open_output(job: TableJob, place: str | None = None) -> Store:
         raise JobError(f"{place} is what each process has for itself", "use a folder or S3")
     outage_s = job.retries.store_outage_s if isinstance(job, Job) else OUTAGE_S
     store = Store(place, job.storage_options, outage_s=outage_s)
-    if is_own and (wrong := _not_apart(job.table, place)) and not store.list(RECORDS):
+    wrong = _not_apart(job.table, place) if is_own and job.table is not None else None
+    if wrong and not store.list(RECORDS):
         raise wrong
     return store
 
@@ -47,6 +48,11 @@ def _not_apart(table: str, output: str) -> JobError | None:
         "and would be read together",
         "give the output a folder of its own",
     )
+
+
+def below(job: TableJob, path: str) -> str:
+    """Return the path or URL of what lies below a job's output, as this process finds it in any folder."""
+    return f"{_plain(job.output)}/{path}"
 
 
 def _plain(location: str) -> str:

@@ -6,10 +6,12 @@ means its default, but below `defaults:`, where it is a value.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
+from framefleet.cluster.budget import Budget
 from framefleet.cluster.settings import FaultPolicy, FleetSettings
 from framefleet.pipeline.guards.strict import Strict
 from framefleet.pipeline.model.options.schema import Options
@@ -19,11 +21,13 @@ from framefleet.pipeline.outputs.media.media_settings import Media, MediaFormat,
 from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.render.fused.batching import Batching, Mode
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS
+from framefleet.pipeline.rows.sweeps.settings import Sweep
 from framefleet.pipeline.training.settings import TrainSettings
 
 # Their defaults are the job's.
 _MODEL, _BATCHING, _AUDIT, _MEDIA = ModelSettings(path=""), Batching(), Audit(), Media()
 _Scalar = str | int | float | bool
+_TABLE = "Parquet, CSV or JSONL: a file, folder, glob or fsspec URL."
 
 
 class SecondModelSection(Strict):
@@ -127,6 +131,10 @@ class MediaSection(Strict):
     c2pa: SigningSection | None = Field(
         default=None, description="Sign mp4 and png, whose bytes are then not repeatable."
     )
+    previews: bool = Field(
+        default=_MEDIA.previews,
+        description="Whether a still is stored beside each clip, for galleries.",
+    )
 
 
 class InputsSection(Strict):
@@ -157,6 +165,61 @@ class LoraSection(Strict):
     allow_pickle: bool = Field(default=False, description="Load a pickle of tensors.")
 
 
+class SimilaritySection(Strict):
+    """How near a clip is to its prompt, a score."""
+
+    similarity: str = Field(
+        min_length=1, description="The folder of a CLIP model, on every worker's machine."
+    )
+
+
+class KeepSection(Strict):
+    """Which drafts are rendered in full: those for which `where` is true, and of these the best."""
+
+    best: int | None = Field(default=None, ge=1, description="So many of each group, by `by`; unset: all.")
+    per: list[str] = Field(
+        default_factory=list,
+        description="Columns of records, as [prompt]: each of their values makes a group; unset: one group.",
+    )
+    by: str | None = Field(
+        default=None, min_length=1, description="A score, the highest first; -flicker is the lowest first."
+    )
+    where: str | None = Field(
+        default=None,
+        min_length=1,
+        description='A condition in SQL on columns of records, as "sharpness > 0.4".',
+    )
+
+    @field_validator("per", mode="before")
+    @classmethod
+    def _listed(cls, per: object) -> object:
+        return [per] if isinstance(per, str) else per
+
+    @model_validator(mode="after")
+    def _says_which(self) -> Self:
+        if (self.best is None) != (self.by is None):
+            raise PydanticCustomError("keep", "given with both `best` and `by`, or with `where` alone")
+        if self.best is None and self.where is None:
+            raise PydanticCustomError("keep", "given with `best` and `by`, or with `where`")
+        return self
+
+
+class DraftSection(Strict):
+    """Rows rendered cheaply first; the best of these drafts are then rendered in full.
+
+    All keys beside `keep` are arguments of the drafts, as num_inference_steps, height and width.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, _Scalar | list[_Scalar] | None] = Field(init=False)
+
+    keep: KeepSection
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return dict(self.__pydantic_extra__)
+
+
 def _mapping(model: object) -> object:
     return {"path": model} if isinstance(model, str) else model
 
@@ -164,7 +227,7 @@ def _mapping(model: object) -> object:
 class TableJob(Strict):
     """One table, one model, one output, and where the work is done."""
 
-    table: str = Field(min_length=1, description="Parquet, CSV or JSONL: a file, folder, glob or fsspec URL.")
+    table: str | None = Field(default=None, min_length=1, description=_TABLE)
     output: str = Field(min_length=1, description="A folder or an fsspec URL, such as s3://bucket/run-7.")
     model: Annotated[ModelSection, BeforeValidator(_mapping, json_schema_input_type=str | ModelSection)] = (
         Field(description="A folder, a hub model as org/name or org/name@revision, a URL; or a mapping.")
@@ -191,6 +254,12 @@ class TableJob(Strict):
 class Job(TableJob):
     """What is rendered, and how."""
 
+    sweep: Sweep = Field(
+        default=Sweep(),
+        validate_default=True,
+        description="What arguments go through: each combination is a row, without a table or of each of its "
+        "rows.",
+    )
     loras: dict[
         str, Annotated[LoraSection, BeforeValidator(_mapping, json_schema_input_type=str | LoraSection)]
     ] = Field(
@@ -212,6 +281,18 @@ class Job(TableJob):
         description="generate, image_to_video, video_to_video, text_to_image_to_video, refine, extend, "
         "keyframes, text_to_keyframes_to_video, or yours as module:function.",
     )
+    overrides: dict[str, _Scalar | list[_Scalar] | None] = Field(
+        default_factory=dict,
+        description="Arguments of all rows, whatever the table says: its columns of these are not read.",
+    )
+    scores: list[str | SimilaritySection] = Field(
+        default_factory=list,
+        description="Measured of every clip beside the denoising, columns of records: sharpness, motion, "
+        "flicker, is_black, is_static, num_torn_frames, {similarity: CLIP_FOLDER}, yours as module:function.",
+    )
+    draft: DraftSection | None = Field(
+        default=None, description="Render each row cheaply first, and only the best of them in full."
+    )
     batching: BatchingSection = BatchingSection()
     audit: AuditSection = AuditSection()
     keep_embeddings: bool = Field(
@@ -220,6 +301,14 @@ class Job(TableJob):
     )
     media: MediaSection = MediaSection()
     retries: FaultPolicy = FaultPolicy()
+    budget: Budget = Budget()
+
+    @field_validator("sweep")
+    @classmethod
+    def _has_rows(cls, sweep: Sweep, others: ValidationInfo) -> Sweep:
+        if not sweep and others.data.get("table", "") is None:
+            raise PydanticCustomError("no_rows", "missing")
+        return sweep
 
 
 class TrainJob(TableJob):
@@ -228,6 +317,7 @@ class TrainJob(TableJob):
     table: rows of `video` and `prompt`, or the records of a render job.
     """
 
+    table: str = Field(min_length=1, description=_TABLE)
     train: TrainSettings
 
 

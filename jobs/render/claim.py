@@ -26,6 +26,9 @@ from framefleet.pipeline.request import is_input
 
 # What decides which clips a job makes. Fleet, retries, audit, ... may change from run to run.
 _DECISIVE = ("table", "defaults", "columns", "recipe", "media")
+# Which rows there are may change: the sweep, and rows that Python gave, which lie in the output.
+_ROWS = ("table", "sweep")
+TABLES = "tables"
 # Those that both have must be the same; others may be added, for rows that are added.
 _NAMED = {"loras": ("sha256", "component"), "second_models": ("digest", "dtype")}
 _MAX_SHOWN = 200  # characters of a value that differs
@@ -45,8 +48,9 @@ def check_claim(resolved: ResolvedJob) -> Claim | None:
         raise JobError(
             f"{resolved.store.url_of('')} holds clips of another job\n" + "\n".join(differences),
             "choose another output, or take these changes back; "
-            "fleet, retries, audit, on_invalid, keep_embeddings, batching.max_rows, batching.remember "
-            "and the table's rows may change, and LoRAs and second models may be added",
+            "fleet, retries, budget, audit, scores, draft.keep, on_invalid, keep_embeddings, "
+            "batching.max_rows, batching.remember, sweep and the table's rows may change, and LoRAs and "
+            "second models may be added",
         )
     return theirs
 
@@ -57,8 +61,10 @@ def claim(resolved: ResolvedJob) -> None:
     if theirs := check_claim(resolved):
         ours, description = description["job"], theirs.model_dump()
         is_told = all(description["job"][kind].keys() >= ours[kind].keys() for kind in _NAMED)
+        is_told &= all(description["job"].get(key) == ours[key] for key in _ROWS)
         if is_told and _is_whole(resolved.store):
             return
+        description["job"] |= {key: ours[key] for key in ("output", *_ROWS)}
         for kind in _NAMED:  # rows of earlier runs may name others
             description["job"][kind] |= ours[kind]
     content = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
@@ -76,9 +82,13 @@ def _is_whole(store: Store) -> bool:
 def _description(resolved: ResolvedJob) -> dict[str, Any]:
     """Return the job with every value that it left open, and without secrets."""
     job = resolved.job.model_dump(exclude={"storage_options"})
-    job["table"] = public_location(resolved.job.table)
+    job["table"] = None if resolved.job.table is None else public_location(resolved.job.table)
+    job["sweep"] = _in_any_folder(job["sweep"]) if resolved.job.sweep else None
     job["output"] = resolved.store.url_of("")
     job["defaults"] = {name: _shown(resolved, name, value) for name, value in job["defaults"].items()}
+    job["overrides"] = {name: _public(value) for name, value in job["overrides"].items()}
+    if job["draft"] is not None:
+        job["draft"] = {name: _public(value) for name, value in job["draft"].items()}
     job["inputs"]["roots"] = [public_url(root) for root in job["inputs"]["roots"]]
     job["model"] |= {"path": public_name(resolved.model.path, None), "revision": resolved.model.revision}
     job["media"]["format"] = resolved.media.format
@@ -104,9 +114,24 @@ def public_location(location: str) -> str:
     return public_url(location) if "://" in location else os.path.abspath(os.path.expanduser(location))
 
 
+def _in_any_folder(sweep: Any) -> Any:
+    """Return a sweep whose text files are named as other folders find them."""
+    if not isinstance(sweep, dict):
+        return sweep
+    return {
+        name: public_location(value) if name == "file" else _in_any_folder(value)
+        for name, value in sweep.items()
+    }
+
+
 def _shown(resolved: ResolvedJob, name: str, value: Any) -> Any:
     """Return a default; of an image or a video its URL without what may be secret."""
     return public_url(value) if is_input(resolved.plan.base.get(name)) else value
+
+
+def _public(value: Any) -> Any:
+    """Return a value that may be a URL without what may be secret in it."""
+    return public_url(value) if isinstance(value, str) and "://" in value else value
 
 
 def _where(lora: Lora) -> dict[str, Any]:
@@ -134,10 +159,19 @@ def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
     job = description["job"]
     keys = ("numerics", "recipe_digest", "model_digest")
     values = {key: job.get(key) for key in _DECISIVE} | {key: description.get(key) for key in keys}
+    values["overrides"] = job.get("overrides") or {}  # job.json of earlier versions has none
+    values["table"] = _named_table(job)
     values["media"] = job["media"] | {"c2pa": job["media"]["c2pa"] is not None}  # certificates are renewed
+    del values["media"]["previews"]  # beside the clips
     for kind, decides in _NAMED.items():
         values[kind] = {name: {key: one[key] for key in decides} for name, one in job[kind].items()}
     return dict(flat("", values))
+
+
+def _named_table(job: Mapping[str, Any]) -> str | None:
+    """Return the table's place; of those that lie in the output the folder alone."""
+    table, own = job.get("table"), f"{str(job.get('output')).rstrip('/')}/{TABLES}/"
+    return TABLES if table and table.startswith(own) else table
 
 
 def flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:

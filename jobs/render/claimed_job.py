@@ -47,6 +47,7 @@ def claimed_job(output: str, sets: Sequence[str] = ()) -> Job:
     said: dict[str, Any] = claim_of(store).model_dump(exclude_unset=True)["job"]
     for kind, found in _FOUND.items():
         said[kind] = {name: _without(found, one) for name, one in said.get(kind, {}).items()}
+    said["table"] = _moved(said.get("table"), said.get("output"), store)
     job = job_from_mapping(said | {"output": output}, sets)
     for key, value in _untrusted(job):
         if not _is_given(key, given):
@@ -55,6 +56,13 @@ def claimed_job(output: str, sets: Sequence[str] = ()) -> Job:
                 f"if that is right, say it: --set {key}={value}; or give the job file in place of the output",
             )
     return job
+
+
+def _moved(place: Any, output: Any, store: Store) -> Any:
+    """Return a place; one in the output lies where the output is now."""
+    below = f"{output}".rstrip("/") + "/"
+    is_inside = isinstance(place, str) and place.startswith(below)
+    return store.url_of(place.removeprefix(below)) if is_inside else place
 
 
 def _without(key: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,12 +84,19 @@ def _untrusted(job: Job) -> Iterator[tuple[str, Any]]:
     """Yield what would run code, write to other places, or open one on a private network."""
     if ":" in job.recipe:
         yield "recipe", job.recipe
+    for score in job.scores:
+        if not isinstance(score, str) or ":" in score:
+            yield "scores", job.model_dump(include={"scores"})["scores"]
+            break
     if job.fleet.address not in (None, "auto"):
         yield "fleet.address", job.fleet.address
     if disk := getattr(job.model.offload, "disk", None):
         yield "model.offload.disk", disk
-    if not is_opened(job.table):
+    if job.table is not None and not is_opened(job.table):
         yield "table", job.table
+    for key, file in job.sweep.files.items():
+        if not is_opened(file):
+            yield f"sweep.{key}", file
     if not all(map(is_opened, job.inputs.roots)):
         yield "inputs.roots", job.inputs.roots
     sections: dict[str, Any] = {"model": job.model}

@@ -11,67 +11,97 @@ from pathlib import Path
 from typing import Any
 
 from framefleet.cluster.adoption import Adoption, find_adoptable
+from framefleet.cluster.budget import Budget, Spent
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import WorkerSetup
 from framefleet.cluster.progress import Progress, Summary
+from framefleet.cluster.spent_before import spent_before
 from framefleet.cluster.start import Start
 from framefleet.cluster.stop import Stop
 from framefleet.cluster.work import Work
+from framefleet.jobs.gallery.refresh import refreshed_gallery
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.output import open_output
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import check_claim, claim
+from framefleet.jobs.render.given_table import with_table
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
+from framefleet.jobs.render.rows_kept import write_rows
 from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
 from framefleet.jobs.show.standing import Awaited
-from framefleet.jobs.show.watch import Callback, Watch
+from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.outputs.parts.part_names import new_run, parts_in
 from framefleet.pipeline.outputs.parts.pending import intents_in, sweep
-from framefleet.pipeline.outputs.parts.records import FAILURES, RECORDS
+from framefleet.pipeline.outputs.parts.records import FAILURES, RECORDS, ROWS
 from framefleet.pipeline.outputs.parts.replace_part import replace_part
 from framefleet.pipeline.outputs.parts.seals import gone_parts, sweep_late
 from framefleet.pipeline.outputs.parts.withdrawal import finish_withdrawal
 from framefleet.pipeline.outputs.stores.leftovers import sweep_beside
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.settings import Audit
+from framefleet.pipeline.rows.sweeps.swept import Swept
 from framefleet.pipeline.rows.tables.index import RowIndex
 
 
 def render(
-    job: Job | str | Path | Mapping[str, Any], *, on_progress: Callable[[Progress], None] | None = None
+    job: Job | str | Path | Mapping[str, Any],
+    *,
+    table: object = None,
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> Summary:
     """Render every row of a job's table that has no record yet; return how many were done, how many failed.
 
-    job: a job file's path, or its content. Rows that fail are in the output's failures/, and are tried again
-    when the job is rendered again. Raises FramefleetError when nothing could be started, or when fleet or
-    store were lost; what was finished stays, and the same call goes on from there.
+    job: a job file's path, or its content. table: rows in place of the job's table: of pandas or Arrow, a
+    list of dicts, a dict of lists, or a list of prompts; the output keeps them in tables/. Rows that fail are
+    in the output's failures/, and are tried again when the job is rendered again. Raises FramefleetError when
+    nothing could be started, or when fleet or store were lost; what was finished stays, and the same call
+    goes on from there.
     """
-    return render_job(job_as(Job, job), Callback(on_progress))
+    asked = job_as(Job, job) if table is None else with_table(job, table)
+    return render_job(asked, Callback(on_progress))
 
 
 def render_job(job: Job, watch: Watch, *, only: Collection[str] | None = None) -> Summary:
-    """Do what `render` promises, telling `watch` about it.
+    """Do what `render` promises, telling `watch` about it; with drafts first, if the job has them.
 
     only: of the rows without a record those that are rendered; None: all. What is known of failures of other
     rows stays.
+    """
+    if job.draft is None:
+        return render_rows(job, watch, only=only)
+    from framefleet.jobs.render.drafts import render_drafted  # it imports this file
+
+    return render_drafted(job, watch, only=only)
+
+
+def render_rows(
+    job: Job, watch: Watch, *, only: Collection[str] | None = None, table: str | None = None
+) -> Summary:
+    """Render the rows of a table in full, whether or not the job has drafts.
+
+    only: as of `render_job`. table: in place of the job's, whose folder is still where paths in cells start.
     """
     with Start(job.fleet, job.retries) as start:
         is_new = not open_output(job).list(RECORDS)  # so that there is something to do
         if is_new:
             start.import_libraries(device=job.model.device, threads=job.model.threads)
-        with closing(resolve_job(job, watch)) as resolved, closing(RowIndex()) as index:
+        with closing(resolve_job(job, watch, table)) as resolved, closing(RowIndex()) as index:
             check_claim(resolved)
             is_early = is_new and not _may_name_more(job)
             begin = partial(start.begin, setup_of(resolved), resolved.spec.class_name)
             survey = survey_rows(resolved, index, watch, when_sound=begin if is_early else None)
             check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered")
-            with DriverLock(resolved.store) as lock:
+            for line in survey.unusual_lines(resolved.plan.spec):
+                watch.say(f"note: {line}")
+            with refreshed_gallery(resolved.store), DriverLock(resolved.store) as lock:
                 claim(resolved)
                 sweep_late(resolved.store, lock)
                 if finish_withdrawal(resolved.store, lock):
                     lock.seal()
                 sweep_beside(resolved.store)
                 gone = mark_done(resolved, index, watch)
+                wait_for(watch, f"writing {ROWS}/, what each row of the table carries")
+                write_rows(resolved, index, lock)
                 if only is not None:
                     index.leave_only(only)
                 summary = _render_pending(resolved, survey, index, lock, watch, start, only)
@@ -95,24 +125,14 @@ def _render_pending(
     run, store = new_run(lock.epoch), resolved.store
     if resolved.job.on_invalid == "skip":
         write_invalid(resolved, index, run=run)
-    watch.say(_counts_line(survey, index))
+    watch.say(_counts_line(resolved, survey, index))
+    summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
     if index.counts().pending:
         work = work_of(resolved, index, lock, run=run)
-        if num_found := len(work.adoption.finished):
-            watch.say(f"{num_found:,} clips of an earlier run have no record yet: adopted")
-        start.begin(work.setup, resolved.spec.class_name)
-        from framefleet.cluster.driver import Driver  # imports Ray
-
-        awaited = Awaited(what="starting Ray", since=time.monotonic())
-        with Stop() as stop, start:  # the fleet ends before another driver may have the lock
-
-            def waiting() -> None:
-                watch.show(awaited)
-                stop.check()
-
-            summary = Driver(work, on_progress=watch.show, stop=stop).run(start.fleet(waiting))
-    else:
-        summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
+        spent = work.over_budget(Spent())
+        summary = replace(summary, over_budget=spent) if spent else _drive(work, resolved, watch, start)
+    if summary.over_budget:
+        return summary  # as after an interruption: what else there is waits for the run that goes on
     lock.check()
     gone = list(gone_parts(store))
     for path in gone:
@@ -121,6 +141,23 @@ def _render_pending(
     sweep(store, intents_in(store), lock)
     _forget_failures(store, lock, run, only)
     return replace(summary, num_parts_gone=len(gone))
+
+
+def _drive(work: Work, resolved: ResolvedJob, watch: Watch, start: Start) -> Summary:
+    """Render what has no record, on a fleet."""
+    if num_found := len(work.adoption.finished):
+        watch.say(f"{num_found:,} clips of an earlier run have no record yet: adopted")
+    start.begin(work.setup, resolved.spec.class_name)
+    from framefleet.cluster.driver import Driver  # imports Ray
+
+    awaited = Awaited(what="starting Ray", since=time.monotonic())
+    with Stop() as stop, start:  # the fleet ends before another driver may have the lock
+
+        def waiting() -> None:
+            watch.show(awaited)
+            stop.check()
+
+        return Driver(work, on_progress=watch.show, stop=stop).run(start.fleet(waiting))
 
 
 def _forget_failures(store: Store, lock: DriverLock, run: str, only: Collection[str] | None) -> None:
@@ -136,9 +173,9 @@ def _forget_failures(store: Store, lock: DriverLock, run: str, only: Collection[
         replace_part(store, path, only, run=replaced, number=number, hold=lock)
 
 
-def _counts_line(survey: Survey, index: RowIndex) -> str:
+def _counts_line(resolved: ResolvedJob, survey: Survey, index: RowIndex) -> str:
     counts = index.counts()
-    parts = [f"{survey.num_rows:,} rows"]
+    parts = [str(resolved.table) if isinstance(resolved.table, Swept) else f"{survey.num_rows:,} rows"]
     if counts.duplicates:
         parts.append(f"{counts.duplicates:,} duplicates")
     if survey.num_invalid:
@@ -159,6 +196,9 @@ def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: st
         run=run,
         lock=lock,
         adoption=_adoption(resolved, setup, index),
+        budget=resolved.job.budget,
+        spent=Spent() if resolved.job.budget == Budget() else spent_before(resolved.store),
+        gpus_per_worker=resolved.job.fleet.paid_gpus,
     )
 
 
@@ -182,4 +222,5 @@ def setup_of(resolved: ResolvedJob) -> WorkerSetup:
         audit=Audit(**resolved.job.audit.model_dump()),
         keep_embeddings=resolved.job.keep_embeddings,
         checkpoint_every_s=resolved.job.retries.checkpoint_every_s,
+        scores=resolved.scores,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -9,6 +10,7 @@ from framefleet.jobs.job.model import open_model
 from framefleet.jobs.job.output import media_of, open_output
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.model import check_model, open_loras, second_models_of
+from framefleet.jobs.render.scores import scores_of
 from framefleet.jobs.render.table import open_recipe, open_rows
 from framefleet.jobs.show.watch import Watch, wait_for
 from framefleet.pipeline.model.settings import ModelSettings
@@ -23,9 +25,13 @@ from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.survey import InputIndex
+from framefleet.pipeline.rows.sweeps.settings import Sweep
+from framefleet.pipeline.rows.tables.column_checks import as_argument
 from framefleet.pipeline.rows.tables.rows import RowPlan
-from framefleet.pipeline.rows.tables.table import Table, folder_of
+from framefleet.pipeline.rows.tables.source import RowSource
+from framefleet.pipeline.rows.tables.table import folder_of
 from framefleet.pipeline.rows.tables.table_rows import TableRows
+from framefleet.pipeline.scores.score import Score
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +48,14 @@ class ResolvedJob:
     files: Mapping[str, str]
     recipes: dict[str, Recipe]
     second_models: Mapping[str, SecondModel]
-    table: Table
+    table: RowSource
     rows: TableRows
     batching: Batching
     media: Media
     store: Store
     inputs: Inputs
     finder: InputIndex
+    scores: tuple[Score, ...]
 
     @property
     def plan(self) -> RowPlan:
@@ -63,20 +70,34 @@ class ResolvedJob:
         self.finder.close()
 
 
-def resolve_job(job: Job, watch: Watch) -> ResolvedJob:
-    """Open what `job` names. Raises UserError for what must change in it, in the table or in the model."""
+def _base_of(job: Job) -> str:
+    """Return where paths that rows name start from."""
+    return os.getcwd() if job.table is None else folder_of(job.table)
+
+
+def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob:
+    """Open what `job` names. Raises UserError for what must change in it, in the table or in the model.
+
+    table: whose rows are read in place of the job's, and of its sweep.
+    """
     wait_for(watch, "opening the model")
     model = open_model(job)
     check_model(job, model)
     loras = open_loras(job, model)
     second_models = second_models_of(job)
     recipes = {job.recipe: open_recipe(job, model.spec)}
-    inputs = Inputs(job.inputs.roots, job.storage_options, base=folder_of(job.table))
+    scores = scores_of(job)
+    inputs = Inputs(job.inputs.roots, job.storage_options, base=_base_of(job))
     finder = InputIndex(inputs)
     wait_for(watch, "opening the table")
-    table, plan = open_rows(job, model.spec, recipes, finder, loras, second_models)
+    of_rows = job if table is None else job.model_copy(update={"table": table, "sweep": Sweep()})
+    opened, plan = open_rows(
+        of_rows, model.spec, recipes, finder, loras, second_models, scores=[score.name for score in scores]
+    )
     for column, argument in plan.lookalikes:
-        watch.say(f"note: column {column!r} is carried along; did you mean the argument {argument!r}?")
+        watch.say(f"note: column {column!r} is carried along; {as_argument(column, argument)}")
+    for column, name in plan.carried.renamed:
+        watch.say(f"note: column {column!r} is kept as {name!r}: records have a {column!r} of their own")
     store, media = open_output(job), media_of(job, model.spec)
     wait_for(watch, f"reading the files of {model.settings.name}")
     files = model.weights.digests()
@@ -91,11 +112,12 @@ def resolve_job(job: Job, watch: Watch) -> ResolvedJob:
         files=files,
         recipes=recipes,
         second_models=second_models,
-        table=table,
+        table=opened,
         rows=TableRows(plan, identity),
         batching=batching,
         media=media,
         store=store,
         inputs=inputs,
         finder=finder,
+        scores=scores,
     )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from framefleet.jobs.render.cut_prompts import CutPrompts
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.show.standing import Checked
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.model.specs.native_size import far_from_native
+from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.glance import GLANCED, GLANCED_MAYBE, Glance, Gone
 from framefleet.pipeline.outputs.parts.parts import PartWriter, tables_by_part
 from framefleet.pipeline.outputs.parts.records import INVALID, invalid_schema
@@ -17,26 +21,31 @@ from framefleet.pipeline.render.probe.probe import Shapes
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.readable import repaired_row
 from framefleet.pipeline.rows.tables.rows import InvalidRow
-from framefleet.pipeline.rows.tables.table import Table
+from framefleet.pipeline.rows.tables.source import RowSource
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 
 # Enough to see what is wrong with a table; more would hide it.
 MAX_SHOWN = 20
+MAX_EXAMPLES = 10_000  # a table may have a size for each row
 
 
 @dataclass(slots=True)
 class Survey:
     """What the table holds.
 
-    shapes: how many valid rows have each. invalid: the first of the rows that cannot be rendered. probed: one
-    row of each shape, if they are to be probed.
+    shapes: how many valid rows have each. examples: arguments of one row of each. invalid: the first of the
+    rows that cannot be rendered; places: where these stand in files. probed: one row of each shape, if they
+    are to be probed. cut_prompts: rows whose prompts are too long, if asked.
     """
 
     num_rows: int = 0
     num_invalid: int = 0
     invalid: list[InvalidRow] = field(default_factory=list)
+    places: dict[int, str] = field(default_factory=dict)
     shapes: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     probed: Shapes | None = None
+    cut_prompts: CutPrompts | None = None
 
     def add(self, rows: Sequence[IdentifiedRow | InvalidRow]) -> None:
         """Count some rows, those after the last."""
@@ -46,13 +55,33 @@ class Survey:
         self.num_invalid += len(invalid)
         self.invalid += invalid[: MAX_SHOWN - len(self.invalid)]
         self.shapes.update([row.shape for row in valid])
+        if self.cut_prompts is not None:
+            self.cut_prompts.add(valid)
+        for shape, row in {row.shape: row for row in valid}.items():
+            if shape not in self.examples and len(self.examples) < MAX_EXAMPLES:
+                self.examples[shape] = row.common.request.arguments
         if self.probed is not None:
             for row in valid:
                 self.probed.add(row.index, row.request())
 
+    def unusual_lines(self, spec: PipelineSpec) -> list[str]:
+        """Return which sizes are far from those that the model knows."""
+        found = ((shape, far_from_native(spec, row)) for shape, row in self.examples.items())
+        lines = [f"{_rows(self.shapes[shape])}: {line}" for shape, line in found if line]
+        hidden = len(lines) - MAX_SHOWN
+        return lines[:MAX_SHOWN] + ([f"... and {hidden:,} more sizes"] if hidden > 0 else [])
+
+    def find_places(self, table: RowSource) -> None:
+        """Find where the rows of `invalid` stand."""
+        self.places = table.places({row.index for row in self.invalid})
+
     def invalid_lines(self) -> list[str]:
         """Return what is wrong, one line for each value, and how many rows are not shown."""
-        lines = [f"{problem}; {fix}" for row in self.invalid for problem, fix in row.messages()]
+        lines = [
+            f"{problem}; {fix}"
+            for row in self.invalid
+            for problem, fix in row.messages(self.places.get(row.index))
+        ]
         hidden = self.num_invalid - len(self.invalid)
         return lines + ([f"... and {hidden:,} more rows"] if hidden else [])
 
@@ -63,14 +92,15 @@ def survey_rows(
     watch: Watch,
     *,
     probed: Shapes | None = None,
+    cut_prompts: CutPrompts | None = None,
     when_sound: Callable[[], None] | None = None,
 ) -> Survey:
     """Read the whole table, put its valid rows into `index`, and return what was seen.
 
-    probed: gets the rows that are to be probed, one of each shape. when_sound: called as soon as some rows
-    were read and none has to be corrected.
+    probed: gets the rows that are to be probed, one of each shape. cut_prompts: gets all rows. when_sound:
+    called as soon as some rows were read and none has to be corrected.
     """
-    survey = Survey(probed=probed)
+    survey = Survey(probed=probed, cut_prompts=cut_prompts)
     for first, batch in resolved.table.batches():
         rows = list(resolved.rows.read(first, batch))
         survey.add(rows)
@@ -80,21 +110,34 @@ def survey_rows(
         is_sound = not survey.num_invalid or resolved.job.on_invalid == "skip"
         if when_sound and is_sound and survey.shapes:
             when_sound()
+    survey.find_places(resolved.table)
     return survey
 
 
-def check_valid(survey: Survey, table: Table, *, on_invalid: str, verb: str) -> None:
+def check_valid(survey: Survey, table: RowSource, *, on_invalid: str, verb: str) -> None:
     """Raise TableError for rows that cannot be used, unless the job leaves them out and others remain.
 
     verb: what cannot be done with them, as "rendered".
     """
-    bad, all_rows = survey.num_invalid, survey.num_rows
-    if not bad or (bad < all_rows and on_invalid == "skip"):
+    check_valid_rows(
+        survey.invalid_lines(),
+        num_bad=survey.num_invalid,
+        num_rows=survey.num_rows,
+        table=table.location,
+        on_invalid=on_invalid,
+        verb=verb,
+    )
+
+
+def check_valid_rows(
+    lines: Sequence[str], *, num_bad: int, num_rows: int, table: str, on_invalid: str, verb: str
+) -> None:
+    """Do what `check_valid` does, of plain values. lines: what is wrong with the first."""
+    if not num_bad or (num_bad < num_rows and on_invalid == "skip"):
         return
-    lines = "\n".join(survey.invalid_lines())
     raise TableError(
-        f"table {table.location}: {bad:,} of {all_rows:,} rows cannot be {verb}\n{lines}",
-        "correct them" + (", or set `on_invalid: skip` to leave them out" if bad < all_rows else ""),
+        "\n".join([f"table {table}: {num_bad:,} of {num_rows:,} rows cannot be {verb}", *lines]),
+        "correct them" + (", or set `on_invalid: skip` to leave them out" if num_bad < num_rows else ""),
     )
 
 
@@ -113,6 +156,10 @@ def write_invalid(resolved: ResolvedJob, index: RowIndex, *, run: str) -> None:
     writer.flush()
     for path in earlier:
         store.delete(path)
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'s' * (count != 1)}"
 
 
 def reasons(row: InvalidRow) -> dict[str, object]:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from framefleet.jobs.job.schema import Job
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.model.loras.asked import Lora
 from framefleet.pipeline.model.options.step_cache import check_called
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS
+from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, ROW_FIELDS
 from framefleet.pipeline.recipes.called import classes_called, spec_for
 from framefleet.pipeline.recipes.recipe import Recipe, find_recipe, recipe_of_row
 from framefleet.pipeline.recipes.second_model import SecondModel
+from framefleet.pipeline.rows.sweeps.sweep import check_sweep, open_sweep
+from framefleet.pipeline.rows.sweeps.swept import Swept
 from framefleet.pipeline.rows.tables.row_inputs import Finder
-from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows
+from framefleet.pipeline.rows.tables.row_plan import argument_columns, meanings, plan_rows
 from framefleet.pipeline.rows.tables.rows import RowPlan
-from framefleet.pipeline.rows.tables.table import Table, open_table
+from framefleet.pipeline.rows.tables.source import RowSource
+from framefleet.pipeline.rows.tables.table import open_table
 
 
 def open_recipe(job: Job, spec: PipelineSpec) -> Recipe:
@@ -34,11 +37,12 @@ def open_rows(
     finder: Finder,
     loras: Mapping[str, Lora],
     second_models: Mapping[str, SecondModel],
-) -> tuple[Table, RowPlan]:
-    """Return the table, and how its rows become requests.
+    scores: Collection[str] = (),
+) -> tuple[RowSource, RowPlan]:
+    """Return where rows come from, and how they become requests.
 
     spec: of the model; the job's recipe may call another pipeline over its components. recipes: holds the
-    job's own, and gets those that rows name.
+    job's own, and gets those that rows name. scores: columns that records get.
     """
     own = recipes[job.recipe]
     called = spec_for(own, spec)
@@ -53,19 +57,38 @@ def open_rows(
         recipes[name] = recipe
         return recipe
 
-    options = job.storage_options if "://" in job.table else {}
-    table = open_table(job.table, options, arguments=argument_columns(called, job.columns, own))
+    table = _open_source(job, called, own)
     plan = plan_rows(
         table.schema,
         called,
         columns=job.columns,
         defaults=job.defaults,
+        overrides=job.overrides,
         recipe=own,
         find_recipe=find,
-        reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names},
+        reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names, *ROW_FIELDS.names, *scores},
         finder=finder,
         fps=job.media.fps,
         loras=loras,
         second_models=second_models,
     )
+    if isinstance(table, Swept):
+        check_sweep(table, plan)
     return table, plan
+
+
+def _open_source(job: Job, called: PipelineSpec, recipe: Recipe) -> RowSource:
+    table = None
+    if job.table is not None:
+        options = job.storage_options if "://" in job.table else {}
+        table = open_table(job.table, options, arguments=argument_columns(called, job.columns, recipe))
+    if table and not job.sweep:
+        return table
+    return open_sweep(
+        job.sweep,
+        table,
+        kinds=meanings(called, recipe),
+        others=called.parameters,
+        columns=job.columns,
+        storage_options=job.storage_options,
+    )

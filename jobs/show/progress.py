@@ -18,7 +18,14 @@ from rich.text import Text
 from framefleet.cluster.progress import Progress, WorkerState
 from framefleet.jobs.show.console import EscapingConsole
 from framefleet.jobs.show.headline import headline
-from framefleet.jobs.show.standing import Awaited, Standing, TrainProgress
+from framefleet.jobs.show.standing import (
+    Awaited,
+    ClipsRead,
+    ExportProgress,
+    ScoreProgress,
+    Standing,
+    TrainProgress,
+)
 
 # A log of a week-long job stays readable; a terminal is redrawn as often as the eye wants.
 LINE_EVERY_S = 5.0
@@ -130,17 +137,17 @@ def picture(standing: Standing) -> RenderableType:
             return _Moving(standing)
         case Progress():
             return _of_rows(standing)
-        case TrainProgress():
-            return _bar_and(headline(standing), standing.done, standing.total)
+        case ClipsRead() | ExportProgress() | ScoreProgress() | TrainProgress():
+            return bar_and(headline(standing), standing.done, standing.total)
         case _:
             return Text(headline(standing))
 
 
 def _of_rows(progress: Progress) -> Group:
-    top = _bar_and(headline(progress), progress.done + progress.failed, progress.total)
+    top = bar_and(headline(progress), progress.done + progress.failed, progress.total)
     parts: list[Text | Table] = [top]
     if progress.workers:
-        parts.append(_workers(progress.workers))
+        parts.append(workers_table(progress.workers))
     for unused in progress.unused:
         parts.append(Text(unused, style="red", overflow="ellipsis", no_wrap=True))
     if progress.last_failure:
@@ -149,13 +156,15 @@ def _of_rows(progress: Progress) -> Group:
     return Group(*parts)
 
 
-def _bar_and(text: str, completed: int, total: int) -> Table:
+def bar_and(text: str, completed: int, total: int) -> Table:
+    """Return a text behind a bar."""
     line = Table.grid(padding=(0, 1))
     line.add_row(ProgressBar(total=max(total, 1), completed=completed, width=BAR_WIDTH), text)
     return line
 
 
-def _workers(workers: tuple[WorkerState, ...]) -> Table:
+def workers_table(workers: tuple[WorkerState, ...]) -> Table:
+    """Return a line for each, as far as a terminal has room; the rest is counted."""
     grid = Table.grid(padding=(0, 2))
     for worker in workers[:MAX_WORKERS_SHOWN]:
         state = Text(worker.state, style=STYLES.get(worker.state, ""))

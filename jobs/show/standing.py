@@ -24,6 +24,14 @@ class Checked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClipsRead:
+    """Clips of an output under way into a picture."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainProgress:
     """A training under way.
 
@@ -40,4 +48,26 @@ class TrainProgress:
     kept: int
 
 
-Standing = Awaited | Checked | Preparing | Progress | TrainProgress
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportProgress:
+    """An export under way. done: of `total` rows, in earlier runs too. The rest is of this run, or None."""
+
+    done: int
+    total: int
+    bytes_per_s: float | None
+    eta_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreProgress:
+    """Clips that are measured. done: of `total` without scores when it began. The rest is None at first."""
+
+    done: int
+    total: int
+    clips_per_s: float | None
+    eta_s: float | None
+
+
+Standing = (
+    Awaited | Checked | ClipsRead | ExportProgress | Preparing | Progress | ScoreProgress | TrainProgress
+)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from framefleet.cluster.progress import Progress
-from framefleet.jobs.show.standing import Awaited, Standing, TrainProgress
+from framefleet.jobs.show.standing import Awaited, ExportProgress, ScoreProgress, Standing, TrainProgress
 
 
 class Watch(Protocol):
@@ -26,7 +26,7 @@ def wait_for(watch: Watch, what: str) -> None:
 
 
 class Callback:
-    """Hands the progress of a render or a training to a function and is silent about the rest."""
+    """Hands the progress of what takes long to a function and is silent about the rest."""
 
     def __init__(self, function: Callable[[Any], None] | None = None) -> None:
         self._function = function
@@ -35,5 +35,6 @@ class Callback:
         """Say nothing."""
 
     def show(self, standing: Standing) -> None:
-        if self._function is not None and isinstance(standing, Progress | TrainProgress):
+        kinds = Progress | TrainProgress | ExportProgress | ScoreProgress
+        if self._function is not None and isinstance(standing, kinds):
             self._function(standing)

@@ -33,11 +33,17 @@ FREE = {
 }
 
 
-def check_output(resolved: ResolvedTraining, *, workers: int) -> None:
-    """Raise JobError when the output is another's whatever the rows are: the survey would write to it."""
+def check_output(resolved: ResolvedTraining, *, workers: int | None) -> None:
+    """Raise JobError when the output is another's whatever the rows are: the survey would write to it.
+
+    workers: None where it is not known yet how many there will be.
+    """
     if resolved.store.exists(RENDER):
         raise JobError(f"{resolved.store.url_of('')} holds clips of a render job", "choose another output")
-    _check_same(resolved, _description(resolved, workers))
+    ours = _description(resolved, workers or 0)
+    if workers is None:
+        del ours["workers"]
+    _check_same(resolved, ours)
 
 
 def claim_training(resolved: ResolvedTraining, rows: TrainingRows, *, workers: int) -> None:

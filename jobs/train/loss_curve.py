@@ -8,9 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
-from framefleet.pipeline.outputs.media.fonts import font_for
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.training.results.losses import read_losses
 
@@ -91,6 +90,5 @@ def _axes(draw: ImageDraw.ImageDraw, num_steps: int, low: float, high: float) ->
 
 
 def _label(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, anchor: str) -> None:
-    found = font_for(text, FONT_SIZE * SUPERSAMPLING)
-    assert found is not None  # plain digits and letters: Pillow's own font has them
-    draw.text(at, text, fill=TEXT, font=found[0], anchor=anchor)
+    font = ImageFont.load_default(FONT_SIZE * SUPERSAMPLING)  # it has all that is said here
+    draw.text(at, text, fill=TEXT, font=font, anchor=anchor)

@@ -42,6 +42,7 @@ def survey_training(resolved: ResolvedTraining, watch: Watch) -> TrainingRows:
 
     columns, buckets, inputs = resolved.columns, resolved.buckets, resolved.inputs
     rows = survey(columns, buckets, inputs, store=store, refused=refused, checked=checked)
+    found.find_places(table)
     found.num_rows = len(rows) + found.num_invalid
     check_valid(found, table, on_invalid=resolved.job.on_invalid, verb="trained on")
     if is_skipping:

@@ -66,7 +66,7 @@ def train_job(job: TrainJob, watch: Watch) -> TrainSummary:
         finished = read_finished(resolved.store)
         if finished is None or finished.steps != job.train.steps:
             lock.check()
-            trainers.run(_training(resolved, rows), _Telling(resolved, watch, pace, lock))
+            trainers.run(training_of(resolved, rows), _Telling(resolved, watch, pace, lock))
             write_loss_curve(resolved.store)
             finished = read_finished(resolved.store)
             assert finished is not None and finished.steps == job.train.steps
@@ -88,7 +88,8 @@ def say_plan(settings: TrainSettings, batches: Batches, watch: Watch) -> None:
         )
 
 
-def _training(resolved: ResolvedTraining, rows: TrainingRows) -> Training:
+def training_of(resolved: ResolvedTraining, rows: TrainingRows) -> Training:
+    """Return what workers are given."""
     return Training(
         model=resolved.model,
         files=resolved.files,

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
+from framefleet.jobs.job.output import below
+from framefleet.jobs.render.chosen import CHOSEN
 from framefleet.jobs.render.claimed_job import claimed_job
-from framefleet.jobs.render.render import render_job
+from framefleet.jobs.render.render import render_rows
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -24,7 +26,9 @@ def rendered_by_fleet(
     job = claimed_job(output, sets)
     place = f"{output.rstrip('/')}/{SCRATCH}/{run}"
     try:
-        render_job(job.model_copy(update={"output": place}), watch, only=row_ids)
+        plain = job.model_copy(update={"output": place, "scores": [], "draft": None})
+        table = below(job, f"{CHOSEN}/*.parquet") if job.draft else None
+        render_rows(plain, watch, only=row_ids, table=table)
         yield Store(place, job.storage_options)
     finally:
         Store(output, job.storage_options).delete_all(f"{SCRATCH}/{run}")

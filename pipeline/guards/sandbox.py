@@ -109,8 +109,9 @@ class Sandboxes:
         self._idle.append(box)
 
     def close(self) -> None:
-        while self._idle:
-            self._idle.pop().end()
+        with contextlib.suppress(IndexError):  # of an empty list: others may close it too
+            while True:
+                self._idle.pop().end()
 
 
 def serve(answer: Callable[[Connection], None]) -> None:

@@ -85,8 +85,12 @@ class ClipIndex:
         return self._db.execute(query, (bytes.fromhex(row_id),)).fetchone() is not None
 
     def names(self, path: str, row_id: str) -> bool:
-        """Tell whether a record of this row names a file."""
+        """Tell whether a record of this row names a file, or the clip that a preview is of."""
         self._db.execute(_SEAL)
+        if path.startswith("previews/"):
+            query = "SELECT 1 FROM records WHERE id = ? AND substr(clip, 1, instr(clip, '.')) = ?"
+            stem = (_tail(path, row_id) or "").removesuffix("webp")
+            return self._db.execute(query, (bytes.fromhex(row_id), stem)).fetchone() is not None
         column = "extras" if path.startswith("extras/") else "clip"
         query = f"SELECT 1 FROM records WHERE id = ? AND {column} = ?"
         return self._db.execute(query, (bytes.fromhex(row_id), _tail(path, row_id))).fetchone() is not None

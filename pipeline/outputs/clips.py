@@ -25,10 +25,11 @@ class Clip:
     pixels: its frames, perhaps still being made; None of pipelines that make sound alone. audio: its sound,
     if any. extras: what else the pipeline returned. native_fps: the rate it is rendered for; None where the
     model does not say. seconds: encode_s (text), denoise_s (from the first forward to the last, shared
-    with other rows), decode_s. idle: seconds in which the model had nothing to do since the last
-    clip, by what it waited for. batch_size: mean rows over its forwards. started_at: when the renderer took
-    the row. numerics: as the row_id has them. environment: where it was rendered. had_company: others were
-    under way beside it, and so audits speak for it.
+    with other rows), decode_s, compute_s (its share of all that the model was busy). idle: seconds in which
+    the model had nothing to do since the last clip, by what it waited for. batch_size: mean rows over its
+    forwards. started_at: when the renderer took the row. numerics: as the row_id has them. environment: where
+    it was rendered. had_company: others were under way beside it, and so audits speak for it.
+    num_prompt_tokens, is_prompt_cut: what its prompt has, and whether its end was read; None: unknown.
     """
 
     row_id: str
@@ -48,6 +49,8 @@ class Clip:
     audio: Audio | None = None
     audio_sha256: str | None = None
     extras: Extras = field(default_factory=Extras)
+    num_prompt_tokens: int | None = None
+    is_prompt_cut: bool | None = None
 
     @property
     def frames(self) -> Pictures | None:

@@ -1,6 +1,7 @@
 """From an output to what of its records and clips is not as it was committed, found by reading every byte.
 
 Changes nothing; memory stays flat. Records may be anybody's: no path outside of clips/ and extras/ is opened.
+Previews are derived, and so never damaged.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from framefleet.pipeline.outputs.recorded_files import (
 )
 from framefleet.pipeline.outputs.stores.store import Store
 
-_FOLDERS = [*(f"clips/{number:02x}" for number in range(256)), "extras"]
+_FOLDERS = [*(f"{kind}/{number:02x}" for number in range(256) for kind in ("clips", "previews")), "extras"]
 _NUM_READERS = 16  # a store answers in tens of milliseconds, and hashing gives way to other threads
 _AHEAD = 64  # listings that may wait to be taken
 _FIELDS = fields_named(FIRST_FIELDS, "row_id", "uri", "bytes", "media_sha256")
@@ -108,7 +109,7 @@ def beside_parts(store: Store) -> Iterator[Damage]:
 
 
 def strays(store: Store, index: ClipIndex) -> Iterator[Damage]:
-    """Yield the files in clips/ and extras/ that no record of `index` names."""
+    """Yield the files in clips/, previews/ and extras/ that no record of `index` names."""
     uncommitted = {intent.row_id for intent in intents_in(store)}
     for path in _listed(store):
         row_id = row_named_by(path)

@@ -15,9 +15,10 @@ from framefleet.pipeline.errors import RenderError, StoreConflict
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.frames.frames import frames_format
-from framefleet.pipeline.outputs.media.clip_names import clip_path, extras_path, tags
+from framefleet.pipeline.outputs.media.clip_names import clip_path, extras_path, preview_path, tags
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.media.preview import preview_of
 from framefleet.pipeline.outputs.media.provenance import sign
 from framefleet.pipeline.outputs.parts.records import Record, public_arguments
 from framefleet.pipeline.outputs.stores.store import Store
@@ -28,13 +29,14 @@ from framefleet.pipeline.request import clip_fps
 class EncodedClip:
     """A clip as a file. record: as of a first attempt, without places, `worker` and `row_indices`.
 
-    suffix: of its name. extras: the file of arrays that were returned beside it, if any.
+    suffix: of its name. extras: the file of arrays that were returned beside it, if any. preview: a still.
     """
 
     suffix: str
     content: bytes
     record: Record
     extras: bytes | None = None
+    preview: bytes | None = None
 
 
 def encode_clip(clip: Clip, media: Media) -> EncodedClip:
@@ -52,6 +54,7 @@ def encode_clip(clip: Clip, media: Media) -> EncodedClip:
     if media.c2pa is not None:
         content = _signed(content, clip, media)
     extras = clip.extras.file()
+    preview = None if clip.frames is None or not media.previews else preview_of(clip.frames)
     record = Record(
         row_id=clip.row_id,
         row_indices=(),
@@ -87,9 +90,12 @@ def encode_clip(clip: Clip, media: Media) -> EncodedClip:
         idle_s=sum(clip.idle.values()),
         idle_causes=canonical_json({cause: round(seconds, 6) for cause, seconds in clip.idle.items()}),
         media_encoder=media.unrepeatable,
+        num_prompt_tokens=clip.num_prompt_tokens,
+        is_prompt_cut=clip.is_prompt_cut,
+        compute_s=clip.seconds.get("compute_s"),
         extra_outputs_sha256=None if extras is None else hashlib.sha256(extras).hexdigest(),
     )
-    return EncodedClip(suffix=media.suffix, content=content, record=record, extras=extras)
+    return EncodedClip(suffix=media.suffix, content=content, record=record, extras=extras, preview=preview)
 
 
 def out_of_step(fps: float, native_fps: float | None) -> RenderError:
@@ -128,11 +134,16 @@ def store_clip(store: Store, encoded: EncodedClip) -> Record:
         extras_at = _create(store, [extras_path(record.row_id, tag) for tag in found], encoded.extras)
     clips = [clip_path(record.row_id, encoded.suffix, tag) for tag in found]
     path = _create(store, clips, encoded.content)
+    still_at = None
+    if encoded.preview is not None:
+        still_at = preview_path(path)
+        store.write(still_at, encoded.preview)
     return replace(
         record,
         uri=store.url_of(path),
         path=path,
         extra_outputs_path=extras_at,
+        preview_path=still_at,
         finished_at=datetime.now(UTC),
         write_s=record.write_s + time.perf_counter() - started,
     )

@@ -18,12 +18,13 @@ from framefleet.pipeline.outputs.stores.store import Store
 
 _AT_ONCE_BYTES = 64 << 20  # a larger file goes by a temporary one: several are read side by side
 _NAMED = re.compile(
-    r"(?:clips/(?P<folder>[0-9a-f]{2})|extras)/(?P<row_id>(?(folder)(?P=folder)[0-9a-f]{30}|[0-9a-f]{32}))"
+    r"(?:(?:clips|previews)/(?P<folder>[0-9a-f]{2})|extras)/(?P<row_id>(?(folder)(?P=folder)[0-9a-f]{30}|[0-9a-f]{32}))"
     r"(?:-[0-9a-f]{8}|-[0-9a-f]{64})?\.[a-z0-9.]+",
     re.ASCII,
 )
 
-FileState = Literal["sound", "missing", "size", "bytes"]
+Unsound = Literal["missing", "size", "bytes"]
+FileState = Literal["sound"] | Unsound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,7 @@ def recorded_extras(record: Mapping[str, Any]) -> RecordedFile | None:
 
 
 def row_named_by(path: str) -> str | None:
-    """Return the row_id in the name of a file in clips/ or extras/; None for one that we never wrote."""
+    """Return the row_id in the name of a file in clips/, previews/, extras/; None where we wrote none."""
     found = _NAMED.fullmatch(path)
     return found["row_id"] if found else None
 
@@ -63,12 +64,21 @@ def file_state(store: Store, file: RecordedFile) -> FileState:
     try:
         if file.size is None or file.size > _AT_ONCE_BYTES:
             return _state_of_large(store, file)
-        content = store.read(file.path, file.size + 1)
     except (FileNotFoundError, NoFile):
         return "missing"
-    if len(content) != file.size:
+    found = sound_content(store, file)
+    return "sound" if isinstance(found, bytes) else found
+
+
+def sound_content(store: Store, file: RecordedFile) -> bytes | Unsound:
+    """Return the bytes of a file that is as its record says; else how it is."""
+    try:
+        content = store.read(file.path, None if file.size is None else file.size + 1)
+    except (FileNotFoundError, NoFile):
+        return "missing"
+    if file.size not in (None, len(content)):
         return "size"
-    return "sound" if hashlib.sha256(content).hexdigest() == file.sha256 else "bytes"
+    return content if hashlib.sha256(content).hexdigest() == file.sha256 else "bytes"
 
 
 def _state_of_large(store: Store, file: RecordedFile) -> FileState:

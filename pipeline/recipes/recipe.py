@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import importlib
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.guards.named_function import named_function, source_digest
 from framefleet.pipeline.model.specs.check import Refused, shown
 from framefleet.pipeline.model.specs.signature import Parameter, parameters_of
 from framefleet.pipeline.model.specs.spec import Configs
@@ -72,6 +70,11 @@ class Recipe:
     pipeline: Callable[[str, Configs], str] = _models_own
     then: Callable[[str, Configs], str | None] = _no_other
     cut_to: str | None = None
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is the function of whoever runs the job."""
+        return self.digest is not None
 
     def parameters(self) -> list[Parameter]:
         """What the recipe takes beyond `(pipe, request)`."""
@@ -192,18 +195,12 @@ def find_recipe(name: str) -> Recipe:
     """
     if name in BUILT_IN:
         return BUILT_IN[name]
-    module_name, _, function_name = name.partition(":")
-    if not function_name:
+    if not name.partition(":")[2]:
         raise RecipeError(
             f"there is no recipe {name!r}",
             f"use one of {', '.join(BUILT_IN)}, or name yours as module:function",
         )
-    function: Any = getattr(_import(module_name, name), function_name, None)
-    if not inspect.isfunction(inspect.unwrap(function)):
-        raise RecipeError(
-            f"recipe {name!r}: {module_name} has no function {function_name}", "check the spelling"
-        )
-    return _recipe_of(name, function)
+    return _recipe_of(name, named_function(name))
 
 
 def recipe_of_row(name: str, own: Recipe) -> Recipe:
@@ -242,23 +239,4 @@ def _recipe_of(name: str, function: Callable[..., Any]) -> Recipe:
         raise RecipeError(
             f"recipe {name!r} does not take (pipe, request)", "give it these two parameters"
         ) from None
-    return Recipe(name=name, function=function, digest=_source_digest(function))
-
-
-def _import(module_name: str, name: str) -> Any:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
-    try:
-        return importlib.import_module(module_name)
-    except Exception as error:  # the user's own module, which may raise anything when it is imported
-        raise RecipeError(
-            f"recipe {name!r}: cannot import {module_name!r}: {error}",
-            "run from the folder that holds the module",
-        ) from error
-
-
-def _source_digest(function: Callable[..., Any]) -> str | None:
-    """Digest of the whole file: the function may call others in it."""
-    file = inspect.getsourcefile(inspect.unwrap(function))
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
+    return Recipe(name=name, function=function, digest=source_digest(function))

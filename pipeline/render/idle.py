@@ -86,6 +86,13 @@ class Idle:
                 self._share_out(seconds, self._gaps.pop(0)[2])
             return {cause: seconds for cause, seconds in self._total.items() if seconds}
 
+    @property
+    def busy_s(self) -> float:
+        """All time until now that was not idle; of a GPU as far as it has come."""
+        idle_s = sum(self.seconds().values())
+        with self._lock:
+            return self._since - self._started - idle_s
+
     def lap(self) -> Mapping[str, float]:
         """Return the idle time since the last lap."""
         total, told = self.seconds(), self._told

@@ -14,10 +14,17 @@ from framefleet.pipeline.outputs.frames.rendered import Rendered
 from framefleet.pipeline.render.fused.batcher import RowTask
 from framefleet.pipeline.render.row_queue import RenderRow
 from framefleet.pipeline.rows.identity import Identity
+from framefleet.pipeline.rows.prompt_reading import PromptReading
 
 
 def clip_of(
-    task: RowTask, row: RenderRow, model: Model, identity: Identity, *, idle: Mapping[str, float]
+    task: RowTask,
+    row: RenderRow,
+    model: Model,
+    identity: Identity,
+    *,
+    idle: Mapping[str, float],
+    reading: PromptReading | None,
 ) -> Clip:
     """Return the clip of a row that was rendered. task: which rendered it. idle: since the clip before."""
     rendered: Rendered = task.value
@@ -41,13 +48,15 @@ def clip_of(
         environment={**model.environment, **attention},
         started_at=row.started_at,
         had_company=row.had_company,
+        num_prompt_tokens=reading.num_tokens if reading else None,
+        is_prompt_cut=reading.is_cut if reading else None,
     )
 
 
 def seconds_of(task: RowTask, row: RenderRow) -> dict[str, float]:
     """Return what a row has taken so far, in other processes too."""
     seconds = {"encode_s": 0.0, "decode_s": 0.0, "denoise_s": task.last_forward_at - task.first_forward_at}
-    seconds |= task.seconds | row.seconds
+    seconds |= task.seconds | row.seconds | {"compute_s": row.compute_s}
     return {name: spent + row.earlier.get(name, 0.0) for name, spent in seconds.items()}
 
 

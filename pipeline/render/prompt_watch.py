@@ -6,12 +6,16 @@ rows together. Not asked of networks that take rows as lists: these share what t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.prompt_lengths import PromptLengths, texts_of
+from framefleet.pipeline.rows.prompt_reading import PromptReading, TextReader, reading_of
 from framefleet.pipeline.rows.tables.rows import SHAPING
+
+log = logging.getLogger(__name__)
 
 # Rows whose other arguments differ are not compared; a table of more kinds is not looked at further.
 _MAX_KINDS = 256
@@ -26,8 +30,25 @@ class PromptWatch:
         """components: of the pipeline, among them its tokenizers."""
         self.lengths: PromptLengths | None = None
         found = (getattr(component, "tokenizer", component) for component in components)
-        self._counters = [PromptLengths(tokenizer) for tokenizer in found if _is_tokenizer(tokenizer)]
+        tokenizers = [tokenizer for tokenizer in found if _is_tokenizer(tokenizer)]
+        self._counters = [PromptLengths(tokenizer) for tokenizer in tokenizers]
+        self._readers = [
+            TextReader(
+                class_name=type(tokenizer).__name__,
+                max_length=getattr(tokenizer, "model_max_length", None),
+                count=counter.count,
+            )
+            for tokenizer, counter in zip(tokenizers, self._counters, strict=True)
+        ]
         self._seen: dict[Hashable, dict[Hashable, Mapping[str, Any]]] = {}  # by kind of row and sizes
+
+    def reading(self, request: Request) -> PromptReading | None:
+        """Return how much of a row's prompts is read; None where nobody can say."""
+        try:
+            return reading_of(self._readers, request.arguments)
+        except Exception as error:  # a model's own tokenizer; its clip is there all the same
+            log.info("prompts are not counted: %s: %s", type(error).__name__, error)
+            return None
 
     def saw(self, request: Request, sizes: Hashable) -> None:
         """sizes: those of the tensors in the row's first forward; None where they say nothing."""

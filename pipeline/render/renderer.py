@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 
 from framefleet.pipeline.guards.expected import expected
@@ -12,7 +13,7 @@ from framefleet.pipeline.memory import free_memory, is_out_of_memory
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.options.attention import AttentionChanged
 from framefleet.pipeline.model.options.step_cache import StepCache
-from framefleet.pipeline.outputs.clips import Outcome
+from framefleet.pipeline.outputs.clips import Clip, Outcome
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.known import KnownRecipes
 from framefleet.pipeline.recipes.recipe import Recipe
@@ -40,6 +41,7 @@ from framefleet.pipeline.render.remembered.places import Places
 from framefleet.pipeline.render.remembered.surroundings import surroundings
 from framefleet.pipeline.render.request_check import RequestCheck
 from framefleet.pipeline.render.row_queue import RenderRow, RowQueue
+from framefleet.pipeline.render.shares import Shares
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
@@ -111,6 +113,8 @@ class Renderer:
         self._prompts = PromptWatch(model.pipe.components.values())
         remembers = self.batching.remember and self.batching.max_rows > 1
         self._places = Places(probes) if remembers else None
+        self._shares = Shares(self.idle)
+        self._at_work: Mapping[RowTask, RenderRow] = {}  # since the last step
         self._learn_anew()
 
     @property
@@ -201,6 +205,7 @@ class Renderer:
             if row.kind in self._auditor.apart:
                 return self._given_out([self._rendered_plainly(row)])
             self._start(row)
+        self._at_work = dict(self._rows.under_way)
         with self._beside.seen():
             was_found = self._watch.found
             try:
@@ -217,6 +222,7 @@ class Renderer:
             )
             self._begin_again()
             return []
+        self._shares.charge(self._at_work)
         ended = [(task, self._rows.under_way.pop(task)) for task in finished]
         return self._given_out([self._outcome(task, row) for task, row in ended])
 
@@ -247,6 +253,7 @@ class Renderer:
     def _park(self) -> None:
         with self._beside.seen():
             self._batcher.park(partial(self._beside.around_rows, self._seconds))
+        self._shares.charge(self._rows.under_way)
 
     def cancel(self) -> None:
         """Forget all rows."""
@@ -268,17 +275,30 @@ class Renderer:
     def _rendered_plainly(self, row: RenderRow) -> Outcome | None:
         task = RowTask(partial(self._plain, row))
         task.run()
+        self._at_work = {task: row}
+        self._shares.charge(self._at_work)
         return self._outcome(task, row)
 
     def _given_out(self, outcomes: Iterable[Outcome | None]) -> list[Outcome]:
         """Return what ended; rows of kinds that an audit has just set apart are rendered again."""
         with self.idle.waiting("pixels"):  # those that audits compare
             ready, doubtful = self._auditor.check(outcome for outcome in outcomes if outcome)
+        self._shares.charge(self._at_work)
         if doubtful:
+            again = [*map(self._charged, doubtful)]
             self._begin_again()
-            for clip in doubtful:
-                self._rows.add(RenderRow(clip.row_id, clip.request))
-        return ready
+            for clip in again:
+                self._rows.add(RenderRow(clip.row_id, clip.request, compute_s=clip.seconds["compute_s"]))
+        charged = [self._charged(one) if isinstance(one, Clip) else one for one in ready]
+        self._at_work = {}  # what has ended is held no longer
+        return charged
+
+    def _charged(self, clip: Clip) -> Clip:
+        """Return a clip of this step with all that its row took, audits included."""
+        mine = (clip.row_id, clip.started_at)  # a row_id may be twice at once
+        row = next(row for row in self._at_work.values() if (row.row_id, row.started_at) == mine)
+        took_s = row.compute_s + row.earlier.get("compute_s", 0.0)
+        return replace(clip, seconds={**clip.seconds, "compute_s": took_s})
 
     def _outcome(self, task: RowTask, row: RenderRow) -> Outcome | None:
         """Return what became of a row; None where it is tried again, without others beside it."""
@@ -290,7 +310,8 @@ class Renderer:
             self._rows.add_again(row)
             return None
         if task.error is None:
-            return clip_of(task, row, self.model, self._identity, idle=self.idle.lap())
+            reading = self._prompts.reading(row.request)
+            return clip_of(task, row, self.model, self._identity, idle=self.idle.lap(), reading=reading)
         failure = failure_of(task.error, row)
         if is_out_of_memory(task.error):
             free_memory()
@@ -307,6 +328,7 @@ class Renderer:
 
     def _begin_again(self) -> None:
         """Take rows under way from their start: each is to be of one backend, and without others' state."""
+        self._shares.charge(self._at_work)
         self._stop()
         self._learn_anew()
         self._rows.put_back()

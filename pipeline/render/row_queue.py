@@ -21,6 +21,7 @@ class RenderRow:
 
     draws: what it draws from global generators. had_company: other rows were under way beside it.
     checkpoint: of another process, from which it is to go on; earlier: the seconds that it took there.
+    compute_s: its share of the model's time here, all beginnings included; worked_s: see `Shares`.
     """
 
     row_id: str
@@ -33,6 +34,8 @@ class RenderRow:
     had_company: bool = False
     checkpoint: bytes | None = None
     earlier: Mapping[str, float] = field(default_factory=dict)
+    compute_s: float = 0.0
+    worked_s: float = 0.0
 
     @property
     def kind(self) -> str:
@@ -102,5 +105,13 @@ class RowQueue:
 
 def _from_its_beginning(row: RenderRow) -> RenderRow:
     return replace(
-        row, seconds={}, pipe=None, draws=GlobalDraws(), had_company=False, checkpoint=None, earlier={}
+        row,
+        seconds={},
+        pipe=None,
+        draws=GlobalDraws(),
+        had_company=False,
+        checkpoint=None,
+        earlier={},
+        worked_s=0.0,
+        compute_s=row.compute_s + row.earlier.get("compute_s", 0.0),
     )

@@ -30,6 +30,11 @@ class CountedApart:
         self._is_ready = self._is_over = False
         self._asked(lambda: self._box.send(pickled))
 
+    def wait(self) -> None:
+        """Wait until it is ready, or never will be."""
+        if not self._is_ready and not self._is_over:
+            self._is_ready = self._asked(self._answer) is not None
+
     def becomes_ready(self) -> bool:
         """Tell, once, that it counts from now on."""
         if self._is_ready or self._is_over or not self._box.has_message():
@@ -64,6 +69,6 @@ class CountedApart:
         try:
             return ask()
         except Ended as error:
-            log.warning("prompts are not counted, so rows of equal lengths meet by chance: %s", error)
+            log.warning("the tokens of prompts are not counted any more: %s", error)
             self.close()
             return None

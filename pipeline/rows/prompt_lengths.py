@@ -26,6 +26,23 @@ class PromptLengths:
         return [len(ids) for ids in self._tokenizer(texts, padding=False, truncation=False)["input_ids"]]
 
 
+class StoredTokenizer:
+    """The tokenizer in a folder of a model: what is unpickled of it is its `PromptLengths`."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _opened, (self._folder,)
+
+
+def _opened(folder: str) -> PromptLengths:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return PromptLengths(tokenizer)
+
+
 def lengths_by(
     count: Callable[[list[str]], list[int]], rows: Sequence[Mapping[str, Any]]
 ) -> list[tuple[int, ...]]:
@@ -33,13 +50,13 @@ def lengths_by(
 
     rows: their arguments.
     """
-    texts = [_read(arguments) for arguments in rows]
+    texts = [texts_read(arguments) for arguments in rows]
     distinct = list(dict.fromkeys(text for own in texts for text in own))
     lengths = dict(zip(distinct, count(distinct) if distinct else (), strict=True))
     return [tuple(lengths[text] for text in own) for own in texts]
 
 
-def _read(arguments: Mapping[str, Any]) -> list[str]:
+def texts_read(arguments: Mapping[str, Any]) -> list[str]:
     """Return the prompts that the pipeline reads: no negative one where the row switches guidance off."""
     scale = arguments.get("true_cfg_scale", arguments.get("guidance_scale"))
     is_unguided = isinstance(scale, int | float) and scale <= 1

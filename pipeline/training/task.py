@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.pipeline.shape import shape_text
 
 Prepared = dict[str, Tensor]  # what a row's loss needs; a safetensors file can hold it
 
@@ -27,7 +28,7 @@ class Bucket:
 
     def __str__(self) -> str:
         told = f" with {self.told}" if self.told else ""
-        return f"{self.num_frames} x {self.height} x {self.width}{told}"
+        return f"{shape_text(self.num_frames, self.height, self.width)}{told}"
 
 
 NO_FRAMES = Bucket(num_frames=0, height=0, width=0)  # of rows of a task that needs no video

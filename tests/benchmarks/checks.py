@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 
 from framefleet.cluster.feed import pending_rows
 from framefleet.jobs.job.file import job_from_mapping
-from framefleet.jobs.render.plan import plan_job
+from framefleet.jobs.plan.plan import plan_job
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
@@ -180,8 +180,8 @@ def _cpu_s(pid: int) -> float:
 def _plan(model: Path, folder: Path) -> tuple[int, float]:
     started = time.monotonic()
     plan = plan_job(_job(model, folder, "table"), Callback())
-    assert plan.counts.pending <= plan.survey.num_rows
-    return plan.survey.num_rows, time.monotonic() - started
+    assert plan.counts.pending <= plan.num_rows
+    return plan.num_rows, time.monotonic() - started
 
 
 def _rates(model: Path, folder: Path) -> tuple[float, float, float]:

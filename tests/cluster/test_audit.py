@@ -58,10 +58,12 @@ def test_rows_that_hidden_state_made_wrong_are_rendered_again_and_all_records_ar
     check_whole(tmp_path / "out")
     assert not (tmp_path / "out" / "withdrawn.json").exists()
 
-    kind = "rows of tests.hidden_state:remembers 16x16x5x32"
+    kind = "rows of tests.hidden_state:remembers 5 x 16 x 16, 32 tokens"
     assert f"audit: {kind} differ in company from plain calls: each was rendered by" in ended.stderr
     assert "rows of these had a record, and were rendered again" in ended.stderr
-    assert "audit: rows of tests.hidden_state:wanders 16x16x5x32 cannot be repeated" in ended.stderr
+    assert (
+        "audit: rows of tests.hidden_state:wanders 5 x 16 x 16, 32 tokens cannot be repeated" in ended.stderr
+    )
     assert f"warning: worker-0: {kind} differ in company from plain calls, as row" in ended.stderr
     remarks = {tag: json.loads(record["environment"]).get("audit") for tag, record in records.items()}
     assert all("plain call" in (remarks[row["tag"]] or "") for row in slow)

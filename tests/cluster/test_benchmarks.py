@@ -25,6 +25,7 @@ PROGRAMS = {
     "gpu_day": (["--device", "cpu", "--small"], "report.md"),
     "large": (["--short"], "| fp32 | uniform |"),
     "load": (["--short"], "| float32 | framefleet |"),
+    "prediction": (["--short"], "| MB |"),
     "pixels": (["--short"], "| a recipe that looks |"),
     "probes": (["--rows", "2"], "remembered"),
     "real_rows": (["--tiny"], "way: fast"),
@@ -47,14 +48,20 @@ def test_every_program_is_here() -> None:
     assert {file.stem for file in files if "__main__" in file.read_text("utf-8")} == set(PROGRAMS)
 
 
-@pytest.mark.parametrize("name", ["audit", "load", "start"])
+@pytest.mark.parametrize(
+    "name", ["audit", "load", "prediction", pytest.param("start", marks=pytest.mark.long)]
+)
 def test_it_runs_to_its_end(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments, last = PROGRAMS[name]
     run(name, arguments)
     assert last in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("names", [["bench", *IN_BENCH], ["training"]], ids=lambda names: names[0])
+@pytest.mark.parametrize(
+    "names",
+    [pytest.param(["bench", *IN_BENCH], marks=pytest.mark.long), ["training"]],
+    ids=lambda names: names[0],
+)
 def test_one_that_starts_others_runs_to_its_end(names: Sequence[str]) -> None:
     arguments, _ = PROGRAMS[names[0]]
     process = start("-m", f"tests.benchmarks.{names[0]}", *arguments, stderr=subprocess.PIPE)
@@ -70,6 +77,7 @@ def test_one_that_bench_runs_too_may_be_run_alone(name: str, capsys: pytest.Capt
     assert "usage:" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_a_gpu_day_ends_with_a_report_of_every_part(tmp_path: Path) -> None:
     arguments, last = PROGRAMS["gpu_day"]
     process = start("-m", "tests.benchmarks.gpu_day", str(tmp_path), *arguments, stderr=subprocess.PIPE)

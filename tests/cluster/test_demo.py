@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-WORDS = ("a red ball bounces on a blue background", "一个黄色的星星在紫色背景上变大")
+WORDS = "一个黄色的星星在紫色背景上变大"
 
 
 @pytest.mark.timeout(300)
 def test_ones_own_words_become_clips_and_pictures(tmp_path: Path) -> None:
     ended = subprocess.run(
-        [sys.executable, "-m", "framefleet.jobs.cli", "demo", *WORDS, "--output", "demo"],
+        [sys.executable, "-m", "framefleet.jobs.cli", "demo", WORDS, "--output", "demo"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -24,5 +24,5 @@ def test_ones_own_words_become_clips_and_pictures(tmp_path: Path) -> None:
     said = dict(line.split(":", 1) for line in ended.stdout.splitlines())
     assert list(said) == ["clips", "contact sheet", "animation"]
     assert all((tmp_path / place.strip()).exists() for place in said.values())
-    assert len(list((tmp_path / said["clips"].strip()).rglob("*.mp4"))) == 8
+    assert len(list((tmp_path / said["clips"].strip()).rglob("*.mp4"))) == 4
     assert "records: " in ended.stderr

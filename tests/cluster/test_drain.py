@@ -6,7 +6,6 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,6 @@ import pytest
 import framefleet
 from tests.commands import command
 from tests.jobs import (
-    ROOT,
     finish,
     job_values,
     prompt_rows,
@@ -75,16 +73,12 @@ def test_ctrl_c_twice_waits_for_no_row_and_keeps_all_that_finished(tmp_path: Pat
     assert len(records_of(tmp_path / "out")) == len(finishing)
 
 
-def test_a_terminal_that_goes_leaves_half_done_rows_and_no_lock(tmp_path: Path) -> None:
+def test_a_terminal_that_goes_leaves_half_done_rows_and_no_lock(tmp_path: Path, ray_cluster: str) -> None:
     ours, theirs = pty.openpty()
-    render = [sys.executable, "-m", "framefleet", "render", slow_job(tmp_path, ROWS)]
-    process = subprocess.Popen(
-        ["setsid", "--ctty", *map(str, render)],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TERM": "dumb"},
+    process = start(
+        *("-m", "tests.warm.on_a_terminal", "render", slow_job(tmp_path, ROWS, ray_cluster)),
+        env={"TERM": "dumb"},
+        **dict.fromkeys(("stdin", "stdout", "stderr"), theirs),
     )
     os.close(theirs)
     wait_until(lambda: is_in_mid_clip(tmp_path), process)

@@ -26,8 +26,7 @@ from tests.jobs import (
     write_table,
 )
 
-ROWS = prompt_rows(48)
-NUM_KILLS = 10
+ROWS = prompt_rows(36)
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +48,12 @@ def test_two_workers_render_a_reordered_table_alike(
     assert len(records_of(tmp_path / "out")) == len(ROWS)
 
 
-def test_a_killed_worker_changes_nothing(undisturbed: dict[str, tuple[str, str]], tmp_path: Path) -> None:
-    process = start_render(_job(tmp_path, ROWS), is_cold=True)  # and nothing of it is a fork of tests/warm
+# And where nothing is a fork of tests/warm.
+@pytest.mark.parametrize("is_cold", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_a_killed_worker_changes_nothing(
+    undisturbed: dict[str, tuple[str, str]], tmp_path: Path, is_cold: bool
+) -> None:
+    process = start_render(_job(tmp_path, ROWS), is_cold=is_cold)
     _wait_for_clips(tmp_path / "out", 6, process)
     os.kill(worker_pids(process.pid)[0], signal.SIGKILL)
     finish(process)
@@ -73,13 +76,14 @@ def test_a_driver_killed_at_half_goes_on_where_it_was_and_renders_no_clip_again(
 
 
 @pytest.mark.timeout(900)
-def test_ten_kills_at_random_moments_lose_nothing(
-    undisturbed: dict[str, tuple[str, str]], tmp_path: Path, ray_cluster: str
+@pytest.mark.parametrize("num_kills", [3, pytest.param(10, marks=pytest.mark.long)])
+def test_kills_at_random_moments_lose_nothing(
+    undisturbed: dict[str, tuple[str, str]], tmp_path: Path, ray_cluster: str, num_kills: int
 ) -> None:
     job = _job(tmp_path, ROWS, ray_cluster)
     moments = random.Random(7)
     committed = 0
-    for _ in range(NUM_KILLS):
+    for _ in range(num_kills):
         process = start_render(job)
         _wait_until_it_writes(tmp_path / "out", process)
         _wait_for_clips(tmp_path / "out", _num_clips(tmp_path / "out") + moments.randrange(5), process)

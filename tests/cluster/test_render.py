@@ -107,13 +107,16 @@ def test_plan_counts_what_is_done_and_what_a_longer_table_adds(rendered: Path, t
     assert counts_in(ended.stdout) >= {"rows": 11, "duplicates": 2, "distinct": 9, "done": 9}.items()
     longer = write_table(tmp_path / "longer.parquet", [*prompt_rows(12, height=32), *ROWS])
     ended = command("plan", rendered / "job.yaml", "--table", longer, "--output", tmp_path / "new")
-    assert counts_in(ended.stdout) >= {"done": 0, "pending": 21, "32x16x5x32": 12, "16x16x5x32": 11}.items()
+    assert (
+        counts_in(ended.stdout)
+        >= {"done": 0, "pending": 21, "5 x 32 x 16, 32 tokens": 12, "5 x 16 x 16, 32 tokens": 11}.items()
+    )
     assert not (tmp_path / "new").exists()
 
 
 def counts_in(printed: str) -> set[tuple[str, int]]:
-    cells = [line.split() for line in printed.splitlines()]
-    return {(cell[0], int(cell[1])) for cell in cells if len(cell) == 2 and cell[1].isdigit()}
+    cells = [line.strip().rpartition("  ") for line in printed.splitlines()]
+    return {(name.strip(), int(number)) for name, _, number in cells if number.strip().isdigit()}
 
 
 def test_another_job_is_refused_saying_what_differs(rendered: Path) -> None:

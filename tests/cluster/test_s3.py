@@ -27,6 +27,7 @@ from framefleet.pipeline.outputs.parts.seals import epoch_path, sweep_late
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.creates import losers_of_a_race
 from tests.faulty_s3 import faulty_s3
+from tests.read_elsewhere import read_into
 from tests.rows import record
 from tests.servers import S3Server, free_port
 from tests.unit.test_records import CARRIED, carried_row
@@ -155,16 +156,12 @@ def test_another_process_sees_a_change_at_once(store: Store) -> None:
     assert store.list("clips") == ["clips/one.mp4"]
 
 
-def _read_into(store: Store, pipe: multiprocessing.connection.Connection) -> None:
-    pipe.send(store.read("job.json"))
-
-
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_store_in_use_works_in_a_child_process(store: Store, method: Literal["fork", "spawn"]) -> None:
     store.write("job.json", b"{}")
     context = multiprocessing.get_context(method)
     ours, theirs = context.Pipe()
-    child: Any = context.Process(target=_read_into, args=(store, theirs))  # type: ignore[attr-defined]
+    child: Any = context.Process(target=read_into, args=(store, theirs))  # type: ignore[attr-defined]
     child.start()
     assert ours.poll(60)
     assert ours.recv() == b"{}"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
-import sys
 import uuid
 from io import BytesIO
 from pathlib import Path
@@ -15,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from framefleet.pipeline.outputs.stores.store import Store
-from tests.jobs import ROOT, job_values, prompt_rows, write_job, write_table
+from tests.jobs import job_values, prompt_rows, write_job, write_table
 from tests.servers import S3Server
+from tests.warm.process import start
 
 CANARY = f"c4n4ry{uuid.uuid4().hex}"  # which is not in this file, that Ray brings to the workers
 PASSWORD, SIGNATURE, HUB, OF_PROXY = (f"{CANARY}-{number}" for number in range(4))
@@ -39,25 +38,18 @@ def test_no_secret_is_printed_or_left(s3_server: S3Server, tmp_path: Path) -> No
     values |= {"inputs": {"roots": [f"https://me:{PASSWORD}@127.0.0.1:1/pictures?sig={SIGNATURE}"]}}
     options = {**s3_server.storage_options, "secret": PASSWORD}
     given = [f"--set=storage_options.{name}={value}" for name, value in options.items()]
-    ended = subprocess.run(
-        [sys.executable, "-m", "framefleet", "render", str(write_job(tmp_path / "job.yaml", values)), *given],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "OMP_NUM_THREADS": "1",
-            **ENVIRONMENT,
-            "KILLED": str(tmp_path / "killed"),
-        },
-        capture_output=True,
-        text=True,
+    process = start(
+        *("-m", "framefleet", "render", write_job(tmp_path / "job.yaml", values), *given),
+        env={**ENVIRONMENT, "KILLED": str(tmp_path / "killed")},
+        stderr=subprocess.PIPE,
     )
-    kept = re.search(r"logs of this run are kept in (\S+)/ray/session_latest/logs", ended.stderr)
-    assert kept, ended.stderr  # a worker died
+    printed, said = process.communicate()
+    kept = re.search(r"logs of this run are kept in (\S+)/ray/session_latest/logs", said)
+    assert kept, said  # a worker died
     folder = Path(kept[1])
-    assert ended.returncode == 1, ended.stderr  # the row that was poison
-    assert "refused: ***, ***, http://h/x, https://h/x" in ended.stderr
-    assert CANARY not in ended.stdout + ended.stderr
+    assert process.returncode == 1, said  # the row that was poison
+    assert "refused: ***, ***, http://h/x, https://h/x" in said
+    assert CANARY not in printed + said
     store = Store(s3_server.url + "/run", options)
     for path in store.list(""):
         content = store.read(path)

@@ -25,15 +25,13 @@ from tests.jobs import finish, worker_pids
 from tests.servers import S3Server
 from tests.training_jobs import equal, start_training, trained_weights, training_job, write_clips
 
-LONG = {"steps": 120, "checkpoint_every": 5}
+LONG = {"steps": 80, "checkpoint_every": 5}
 DISTURBED = [  # after how many steps, how, and with what the command ends
     (5, signal.SIGKILL, -9),
-    (15, signal.SIGKILL, -9),
-    (25, signal.SIGKILL, -9),
-    (30, signal.SIGINT, 130),
-    (35, signal.SIGTERM, 143),
+    (15, signal.SIGINT, 130),
+    (20, signal.SIGTERM, 143),
 ]
-TOGETHER = {"steps": 30, "batch_size": 1, "checkpoint_every": 5, "learning_rate": 1e-4, "max_grad_norm": None}
+TOGETHER = {"steps": 20, "batch_size": 1, "checkpoint_every": 5, "learning_rate": 1e-4, "max_grad_norm": None}
 SAMPLE = {"prompt": "square 1", "seed": 3, "num_inference_steps": 2, "guidance_scale": 1.0}
 TWO_WORKERS = "fleet={workers: 2, gpus_per_worker: 0}"
 
@@ -46,8 +44,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.timeout(900)
-def test_killed_at_three_random_moments_it_comes_to_the_same_bits(folder: Path) -> None:
-    """And interrupted twice, when it says how to go on."""
+def test_killed_and_interrupted_at_random_moments_it_comes_to_the_same_bits(folder: Path) -> None:
+    """And where it was interrupted, it says how to go on."""
     train(training_job(folder, "undisturbed", **LONG))
     undisturbed = trained_weights(folder / "undisturbed")
     job, output, moments = training_job(folder, "killed", **LONG), folder / "killed", random.Random(5)
@@ -85,7 +83,7 @@ def alone(folder: Path) -> Path:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.long)])
 def test_two_workers_do_what_one_does_in_two_forwards(strategy: str, folder: Path, alone: Path) -> None:
     """To the rounding of fp32, and also when one of the workers is killed on the way."""
     job = training_job(folder, strategy, **TOGETHER, strategy=strategy, samples=[SAMPLE])
@@ -99,7 +97,7 @@ def test_two_workers_do_what_one_does_in_two_forwards(strategy: str, folder: Pat
     weights = trained_weights(folder / strategy)
     for name, value in trained_weights(alone).items():
         assert torch.allclose(weights[name], value, atol=1e-3), name
-    assert (folder / strategy / "samples/30/01.mp4").exists()
+    assert (folder / strategy / "samples/20/01.mp4").exists()
 
 
 def test_a_ray_that_is_in_use_is_left_alone(folder: Path) -> None:

@@ -14,7 +14,7 @@ from tests.tiny import tiny
 from tests.unequal_prompts import plain_digest, requests_of, unequal_rows
 
 
-@pytest.mark.parametrize("name", ["z_image", "qwen_image"])
+@pytest.mark.parametrize("name", [pytest.param("z_image", marks=pytest.mark.long), "qwen_image"])
 def test_two_workers_share_forwards_of_unequal_prompts(name: str, tmp_path: Path, ray_cluster: str) -> None:
     rows = unequal_rows(name, 240)
     job = job_values(

@@ -33,6 +33,7 @@ from tests.tiny import tiny
 __all__ = ["hub"]  # a fixture
 
 REPO = "studio/tiny-wan"
+FLEET = {"workers": 2, "gpus_per_worker": 0}
 
 
 @pytest.fixture
@@ -42,8 +43,7 @@ def values(tmp_path: Path) -> dict[str, object]:
 
 def nearby(values: dict[str, object], folder: Path, address: str) -> dict[str, object]:
     """The same rows with the model where it lies."""
-    fleet = {"workers": 2, "gpus_per_worker": 0, "address": address}
-    return {**values, "output": str(folder / "local"), "fleet": fleet}
+    return {**values, "output": str(folder / "local"), "fleet": FLEET | {"address": address}}
 
 
 def test_a_private_hub_model_renders_and_its_records_name_the_commit(
@@ -99,6 +99,7 @@ def test_a_model_in_object_storage_is_fetched_by_every_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FRAMEFLEET_CACHE", str(tmp_path / "cache"))
+    values["fleet"] = FLEET | {"address": ray_cluster}
     files = fsspec.filesystem("s3", **s3_server.storage_options)
     files.put(f"{tiny('wan')}/", f"{s3_server.url}/models/wan/", recursive=True)
     url = f"{s3_server.url}/models/wan"

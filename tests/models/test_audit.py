@@ -77,7 +77,9 @@ def test_rows_that_a_hidden_state_makes_differ_in_company_become_plain_calls(
     assert not any(clip.had_company for clip in clips.values())
     assert all("rendered by a plain call" in clip.environment["audit"] for clip in clips.values())
     (said,) = [record.getMessage() for record in caplog.records]
-    assert said.startswith("rows of remembers 16x16x5x16 differ in company from plain calls, as row ")
+    assert said.startswith(
+        "rows of remembers 5 x 16 x 16, 16 tokens differ in company from plain calls, as row "
+    )
 
 
 def test_without_audits_they_are_wrong() -> None:
@@ -146,7 +148,7 @@ def test_a_kind_that_another_worker_found_is_set_apart_at_once() -> None:
     for row in rows:
         renderer.submit(row, f"{row.seed:032x}")
     renderer.step()
-    renderer.set_apart("remembers 16x16x5x16")
+    renderer.set_apart("remembers 5 x 16 x 16, 16 tokens")
     clips = {}
     while renderer.num_active:
         for clip in renderer.step():

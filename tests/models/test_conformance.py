@@ -15,8 +15,9 @@ from tests.conformance.classes import classes_by_kind
 from tests.conformance.company import rendered_here
 from tests.conformance.finding import compare
 from tests.conformance.plain import plain_calls
+from tests.long import long_but
 from tests.mixed import DTYPES, mixed_table
-from tests.tiny import SMALLEST
+from tests.tiny import SMALLEST, TYPICAL
 
 AGAIN = "run `python -m tests.conformance {}` and look at what changes"
 
@@ -35,7 +36,7 @@ def one_of_each_network() -> list[str]:
     return sorted({network_of(name): name for name in names}.values())
 
 
-@pytest.mark.parametrize("name", one_of_each_network())
+@pytest.mark.parametrize("name", long_but(one_of_each_network(), *TYPICAL))
 def test_rows_in_company_are_those_of_plain_calls_as_was_measured(name: str, tmp_path: Path) -> None:
     rows = mixed_table(name, tmp_path, most=4)
     found = rendered_here(name, "fp32", rows, tmp_path)

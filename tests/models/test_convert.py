@@ -25,6 +25,7 @@ from framefleet.pipeline.models.crafter.pipeline_videocrafter import VideoCrafte
 from framefleet.pipeline.models.crafter.scheduler import VideoCrafterDDIMScheduler
 from tests.commands import command
 from tests.crafter_originals import UNETS, checkpoint
+from tests.long import long_but
 
 MODEL = "model.diffusion_model."
 
@@ -39,7 +40,7 @@ def saved(tensors: dict[str, Tensor], folder: Path) -> Path:
     return folder / "model.ckpt"
 
 
-@pytest.mark.parametrize("variant", list(UNETS))
+@pytest.mark.parametrize("variant", long_but(UNETS, "videocrafter1-t2v-1024", "dynamicrafter-512"))
 def test_a_checkpoint_becomes_a_folder_that_loads_with_its_weights(variant: str, tmp_path: Path) -> None:
     tensors = checkpoint(variant)
     path = saved({f"_forward_module.{name}": tensor for name, tensor in tensors.items()}, tmp_path)

@@ -55,7 +55,13 @@ def latents(variant: str, seed: int | list[int] = 0, **arguments: Any) -> torch.
 
 # And MOTION on a fleet, by tests/cluster/test_crafter.py.
 @pytest.mark.parametrize(
-    ("variant", "dtype"), [(POSITIONS, "fp32"), (GATE, "bf16"), (TEXT, "fp32"), (IMAGE, "fp32")]
+    ("variant", "dtype"),
+    [
+        (POSITIONS, "fp32"),
+        pytest.param(GATE, "bf16", marks=pytest.mark.long),
+        pytest.param(TEXT, "fp32", marks=pytest.mark.long),
+        pytest.param(IMAGE, "fp32", marks=pytest.mark.long),
+    ],
 )
 def test_rows_in_company_have_the_frames_of_plain_calls(variant: str, dtype: str, tmp_path: Path) -> None:
     loaded, rows = model(variant, dtype), mixed_rows(variant, tmp_path)

@@ -29,6 +29,7 @@ from framefleet.pipeline.rows.tables.checked import checked
 from tests import crafter
 from tests.here import render_here
 from tests.jobs import job_values, write_table
+from tests.long import long_but
 from tests.mixed import SIZES
 from tests.pictures import write_starts
 from tests.tiny import tiny
@@ -99,6 +100,8 @@ TINIES = {
     "AuraFlow": _tiny("aura_flow"),
     "LatentConsistencyModel": _tiny("lcm"),
 }
+# Of rules for frames, images and sizes one of each kind; a new family is rendered by `make test-long`.
+SHORT = ("Wan", "CogVideoX", "LTX", "StableVideoDiffusion", "VideoCrafter", "StableDiffusion", "Flux")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +128,11 @@ def tiny_of(family: Family) -> Tiny:
     return TINIES[family.prefix]
 
 
-@pytest.fixture(scope="module", params=RENDERED, ids=lambda family: family.prefix)
+@pytest.fixture(
+    scope="module",
+    params=long_but(RENDERED, *(family for family in RENDERED if family.prefix in SHORT)),
+    ids=lambda family: family.prefix,
+)
 def rendered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Rendered:
     family: Family = request.param
     tiny, folder = tiny_of(family), tmp_path_factory.mktemp("family")

@@ -16,6 +16,7 @@ from framefleet import Clip, Model, Request, load_model
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
 from framefleet.pipeline.recipes.guidance import open_guidance
 from framefleet.pipeline.recipes.recipe import BUILT_IN
+from tests.long import long_but
 from tests.tiny import SMALLEST, tiny
 from tests.unaudited import unaudited
 
@@ -52,7 +53,7 @@ def _clips(model: Model, rows: list[Request]) -> list[Clip]:
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", long_but(NAMES, "wan", "sd", "flux"))
 def test_rows_of_schedules_and_numbers_share_forwards_and_keep_their_bits(name: str, dtype: str) -> None:
     model = _model(name, dtype)
     rows = [_request(name, seed, guidance) for seed, guidance in enumerate((5.3, *SCHEDULES))]
@@ -65,7 +66,7 @@ def test_rows_of_schedules_and_numbers_share_forwards_and_keep_their_bits(name: 
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", long_but(NAMES, "wan", "sd", "flux"))
 def test_a_schedule_between_equal_numbers_renders_what_the_number_does(name: str, dtype: str) -> None:
     model = _model(name, dtype)
     number = _alone(model, _request(name, 1, 5.3))

@@ -40,8 +40,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str,
     return of
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize("model", ["wan", "cogvideox", "sd"])
+@pytest.mark.parametrize(
+    ("model", "dtype"),
+    [
+        ("wan", "bf16"),
+        ("sd", "fp32"),
+        *(pytest.param("cogvideox", dtype, marks=pytest.mark.long) for dtype in ("fp32", "bf16")),
+        *(pytest.param(*case, marks=pytest.mark.long) for case in (("wan", "fp32"), ("sd", "bf16"))),
+    ],
+)
 def test_rows_of_any_loras_and_weights_are_those_of_plain_diffusers(
     model: str, dtype: Any, files: Callable[[str], dict[str, Path]]
 ) -> None:

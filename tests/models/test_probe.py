@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from framefleet.jobs.render.shown import show_probed
+from framefleet.jobs.plan.shown import show_probed
 from framefleet.pipeline.model.sources.blank import blank_pipeline
 from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.sources.source import open_source
@@ -85,7 +85,7 @@ def test_plan_probe_names_the_row_the_value_what_the_pipeline_says_and_the_fix(t
     rows = [fine, fine | {"num_inference_steps": None, "timesteps": [999, 500]}]
     asked = job(tmp_path, rows[::-1], "ltx")
     assert command("plan", asked).exit_code == 0  # no rule knows: LTX hands its own sigmas on beside them
-    ended = command("plan", asked, "--probe")
+    ended = command("plan", asked, "--hollow")
     assert ended.exit_code == 2
     said = " ".join(ended.stderr.split())
     assert "rows of 1 shapes would fail row 0: with " in said
@@ -97,10 +97,10 @@ def test_plan_probe_names_the_row_the_value_what_the_pipeline_says_and_the_fix(t
 
 def test_what_was_probed_is_said_and_what_was_not(capsys: pytest.CaptureFixture[str]) -> None:
     show_probed(Probed(refused=(), unknown=()), "t.parquet")
-    assert capsys.readouterr().out == "probed: the pipeline takes every shape\n"
+    assert capsys.readouterr().err == "the pipeline takes every shape\n"
     show_probed(Probed(refused=(), unknown=("row 3 cannot be probed: it calls a second model",)), "t.parquet")
-    assert "not probed: row 3 cannot be" in capsys.readouterr().out
+    assert "not called: row 3 cannot be" in capsys.readouterr().err
 
 
 def test_help_names_the_option() -> None:
-    assert "--probe" in command("plan", "--help").stdout
+    assert "--hollow" in command("plan", "--help").stdout

@@ -56,7 +56,7 @@ def test_clips_come_as_they_finish_with_the_frames_of_plain_calls(model: Model) 
         assert isinstance(clip, Clip)
         assert np.array_equal(clip.frames, _plain(model, request))
         assert clip.frames_sha256 == frames_sha256(clip.frames)
-        assert set(clip.seconds) == {"encode_s", "denoise_s", "decode_s"}
+        assert set(clip.seconds) == {"encode_s", "denoise_s", "decode_s", "compute_s"}
         assert all(seconds > 0 for seconds in clip.seconds.values())
         assert clip.peak_memory_bytes > 0
 
@@ -95,6 +95,31 @@ def test_a_clip_says_how_long_the_model_had_nothing_to_do(model: Model) -> None:
     (clip,) = _renderer(model, sleepy=sleepy).render([_request(0, recipe="sleepy")])
     assert isinstance(clip, Clip)
     assert clip.idle["pipeline"] > 0.2
+
+
+@pytest.mark.parametrize("every", [0, 2])
+def test_shares_of_rows_add_up_to_what_the_model_was_busy(model: Model, every: int) -> None:
+    sizes = ({"num_inference_steps": 2}, {"num_inference_steps": 6}, {"width": 32}, {"seed": 7})
+    requests = [_request(**{"seed": seed} | more) for seed, more in enumerate(sizes)]
+    renderer = Renderer(model, GROWING, audit=Audit(every=every))
+    clips = list(renderer.render([*requests, requests[0]]))  # two of one row_id
+    assert all(isinstance(clip, Clip) for clip in clips)
+    busy_s = renderer.idle.elapsed_s - sum(renderer.idle.seconds().values())
+    shares = [clip.seconds["compute_s"] for clip in clips if isinstance(clip, Clip)]
+    assert sum(shares) == pytest.approx(busy_s, rel=0.01)
+    assert sum(clip.seconds["denoise_s"] for clip in clips if isinstance(clip, Clip)) > busy_s
+    assert min(shares) > 0
+
+
+def test_a_row_that_began_again_is_charged_for_all_of_it(model: Model) -> None:
+    renderer = unaudited(model)
+    renderer.submit(_request(0), "0" * 32)
+    renderer.step(), renderer.step()
+    renderer._begin_again()
+    while not (clips := renderer.step()):
+        pass
+    assert isinstance(clips[0], Clip)
+    assert clips[0].seconds["compute_s"] == pytest.approx(renderer.idle.busy_s, rel=0.01)
 
 
 def test_an_endless_source_is_read_only_as_there_is_room(model: Model) -> None:

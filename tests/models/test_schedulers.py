@@ -20,6 +20,7 @@ from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, build, r
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.frames.fields import CLIPS
 from tests.conformance.plain import plain_calls
+from tests.long import long_but
 from tests.mixed import SCHEDULERS
 from tests.pictures import clip
 from tests.tinies import images, modular
@@ -46,6 +47,10 @@ LOOPS = (
 OF_THEIR_INPUTS = ("lucy", "chronoedit", "skyreels_df_v2v", "wan_animate", "framepack", "helios_pyramid")
 OF_THEIR_INPUTS += ("hunyuan_1_5_i2v", "modelscope_v2v", "allegro", "latte", "kandinsky_6_sr")
 LOOPS += ("animatediff", "svd", "sd", "sdxl", "sd3", "flux")
+# A flow that several solvers take, a loop with a scheduler of its own, and noise that is predicted.
+SHORT = ("wan", "cogvideox", "sd")
+# Frames in fours and one, a network's own size, the length of a video, windows, images.
+SHORT_SIZES = ("wan", "cogvideox_1_5_i2v", "wan_v2v", "skyreels_df", "svd", "flux")
 
 
 def latents(pipe: DiffusionPipeline, name: str, steps: int) -> torch.Tensor:
@@ -58,7 +63,7 @@ def latents(pipe: DiffusionPipeline, name: str, steps: int) -> torch.Tensor:
 
 
 @pytest.mark.filterwarnings("ignore:__array_wrap__ must:DeprecationWarning")  # of diffusers, 36,000 times
-@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize("name", long_but(LOOPS, *SHORT))
 def test_every_accepted_scheduler_renders_the_same_finite_clip_twice(name: str) -> None:
     spec = inspect_model(tiny(name))
     pipe = spec.pipeline_class.from_pretrained(tiny(name))
@@ -82,7 +87,7 @@ def test_every_accepted_scheduler_renders_the_same_finite_clip_twice(name: str) 
             assert torch.equal(first, latents(pipe, name, steps)), (short, steps)
 
 
-@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize("name", long_but(LOOPS, *SHORT))
 def test_the_models_own_scheduler_rebuilt_gives_the_same_bits(name: str) -> None:
     spec = inspect_model(tiny(name))
     pipe = spec.pipeline_class.from_pretrained(tiny(name))
@@ -92,7 +97,9 @@ def test_the_models_own_scheduler_rebuilt_gives_the_same_bits(name: str) -> None
     assert torch.equal(own, latents(pipe, name, 3))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in OF_THEIR_INPUTS])
+@pytest.mark.parametrize(
+    "name", long_but([name for name in NAMES if name not in OF_THEIR_INPUTS], *SHORT_SIZES)
+)
 def test_the_size_and_frame_rules_are_what_the_pipeline_renders(name: str) -> None:
     spec = inspect_model(tiny(name))
     pipe = spec.pipeline_class.from_pretrained(tiny(name))

@@ -23,12 +23,14 @@ from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.model.specs.modular_index import is_modular
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.render.fused.kept_state import StateWatch
-from tests.tiny import INPUTS, SMALLEST, build, smallest_call, tiny
+from tests.long import long_but
+from tests.tiny import INPUTS, SMALLEST, TYPICAL, build, smallest_call, tiny
 
 # Those whose frames other tests look at. What all of them render: tests/models/test_conformance.py.
 NAMES = ("wan", "wan_moe", "wan_ti2v", "wan_ti2v_image", "wan_i2v", "wan_i2v_moe", "wan_v2v", "cogvideox")
 NAMES += ("cogvideox_2b", "cogvideox_1_5", "cogvideox_i2v", "cogvideox_1_5_i2v", "cogvideox_v2v", "ltx")
 NAMES += ("ltx_i2v", "hunyuan", "opensora", "opensora_dc", "animatediff", "svd", "sd", "sdxl", "sd3", "flux")
+SHORT = ("wan", "wan_i2v", "cogvideox", "svd", "sd", "flux")
 VISIBLE = 2 / 255  # mean change per pixel; far above rounding
 
 
@@ -55,7 +57,7 @@ def _digests(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", long_but(NAMES, *SHORT))
 def test_frames_follow_what_was_asked(name: str) -> None:
     pipe, arguments = _load(tiny(name), torch.bfloat16), _arguments(name)
     frames = _frames(pipe, arguments)
@@ -71,7 +73,7 @@ def test_frames_follow_what_was_asked(name: str) -> None:
         assert np.abs(frames - other).mean() > VISIBLE
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", long_but(NAMES, *SHORT))
 def test_the_smallest_arguments_render_and_no_denoiser_keeps_state(name: str) -> None:
     pipe, watch = _load(tiny(name), torch.float32), StateWatch()
 
@@ -93,7 +95,7 @@ def test_every_class_of_diffusers_with_a_preset_has_a_tiny_pipeline() -> None:
     assert {name for name in known if not is_modular(name)} <= built
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", long_but(NAMES, *SHORT))
 def test_building_twice_writes_equal_bytes_and_leaves_the_global_random_state(
     name: str, tmp_path: Path
 ) -> None:
@@ -103,7 +105,7 @@ def test_building_twice_writes_equal_bytes_and_leaves_the_global_random_state(
     assert _digests(tmp_path / name) == _digests(tiny(name))
 
 
-@pytest.mark.parametrize("name", sorted(SMALLEST))
+@pytest.mark.parametrize("name", long_but(sorted(SMALLEST), *TYPICAL))
 def test_an_unknown_model_is_not_recognised_and_keeps_its_signature(name: str) -> None:
     spec = inspect_model(tiny(name))
     assert spec.preset is None

@@ -19,7 +19,7 @@ from torch import Tensor
 import framefleet
 from framefleet.jobs.job.file import load_job_as
 from framefleet.jobs.job.schema import Job, TrainJob
-from framefleet.jobs.render.plan import plan_job
+from framefleet.jobs.plan.plan import plan_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.jobs.train.train import TrainSummary, train
 from framefleet.pipeline.errors import JobError, TableError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,11 @@ import framefleet
 from framefleet.jobs.replay.replay import replay
 from framefleet.jobs.verify.compare import compare
 from framefleet.pipeline.outputs.frames.frames import frames_sha256
+from framefleet.pipeline.outputs.glance import GLANCED, GLANCED_MAYBE, Glance
 from framefleet.pipeline.outputs.media.media import decode, encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.parts import find_record
+from framefleet.pipeline.outputs.parts.record_tables import record_tables
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
 from tests.here import render_here
@@ -34,6 +37,24 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     values = job_values(table, folder / "out", media={"format": "mkv"})
     place, row_ids = render_here(values | {"defaults": values["defaults"] | {"num_inference_steps": 2}})
     return Path(place), row_ids
+
+
+def test_an_output_that_was_moved_is_verified_replayed_and_rendered_on(
+    output: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    place, row_ids = output
+    moved = shutil.copytree(place, tmp_path / "moved")
+    place.rename(place.with_name("hidden"))
+    try:
+        assert framefleet.verify(str(moved), files=True).is_well
+        assert replay(str(moved), row_ids[0]).is_equal
+        assert framefleet.repair(str(moved)).mended.num_rows == 0
+        glance, store = Glance(), Store(str(moved))
+        for table in record_tables(store, [*GLANCED.names, *GLANCED_MAYBE.names]):
+            glance.note(table)
+        assert glance.look(store) is None
+    finally:
+        place.with_name("hidden").rename(place)
 
 
 def recorded_otherwise(out: Path, row_id: str, change: int) -> None:

@@ -33,9 +33,9 @@ def test_kinds_beyond_the_first_are_counted_together() -> None:
 
 def test_a_kind_is_recipe_second_models_and_shape() -> None:
     sizes = {"height": 16, "width": 32, "num_frames": 5, "num_inference_steps": 4}
-    assert kind_of(Request(arguments={**sizes, "prompt": "a"})) == "generate 16x32x5"
+    assert kind_of(Request(arguments={**sizes, "prompt": "a"})) == "generate 5 x 16 x 32"
     named = {"image_model": {"name": "flux", "digest": "0" * 64}}
-    assert kind_of(Request(arguments=sizes | named, recipe="my:own")) == "my:own flux 16x32x5"
+    assert kind_of(Request(arguments=sizes | named, recipe="my:own")) == "my:own flux 5 x 16 x 32"
     assert kind_of(Request()) == "generate"
 
 

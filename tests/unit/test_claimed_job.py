@@ -51,6 +51,8 @@ LORA = {"style": {"path": "ftp://x/a", "sha256": "0" * 64}}
     ("section", "changed", "key"),
     [
         ("", {"recipe": "os:system"}, "recipe"),
+        ("", {"scores": ["motion", "os:system"]}, "scores"),
+        ("", {"scores": [{"similarity": "/etc"}]}, "scores"),
         ("", {"table": "http://127.0.0.1/t.csv"}, "table"),
         ("", {"loras": LORA}, "loras.style.path"),
         ("fleet", {"address": "10.0.0.1:6379"}, "fleet.address"),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media import fonts
 from framefleet.pipeline.outputs.media.contact_sheet import MARGIN, contact_sheet, moving_sheet
-from framefleet.pipeline.outputs.media.fonts import font_for
+from framefleet.pipeline.outputs.media.fonts import NO_CHARACTER
+from framefleet.pipeline.outputs.media.lettering import draw_line, is_within_sign, length_of, runs_of
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
 PROMPT = "一只猫坐在月球上"
@@ -29,6 +32,15 @@ def colours_of(sheet: Image.Image) -> set[object]:
 @pytest.fixture
 def only_latin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fonts, "font_paths", lambda: (None,))
+    monkeypatch.setattr(fonts, "EMOJI", Path("nowhere"))
+    monkeypatch.setattr(fonts, "of_system", lambda block, character: "")
+
+
+@pytest.fixture
+def only_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without fonts of its own."""
+    monkeypatch.setattr(fonts, "font_paths", lambda: (None, *fonts._cjk_paths(), str(fonts.EMOJI)))
+    monkeypatch.setattr(fonts, "of_system", lambda block, character: "")
 
 
 def test_a_card_shows_the_first_the_middle_and_the_last_frame() -> None:
@@ -77,17 +89,51 @@ def test_a_title_that_no_font_can_draw_leaves_only_the_details(only_latin: None)
 
 
 def test_emoji_that_no_font_can_draw_are_left_out(only_latin: None) -> None:
-    drawable = font_for("a fox 🦊 runs", 16)
-    assert drawable is not None
-    assert drawable[1] == "a fox  runs"
+    assert "".join(run.text for run in runs_of("a fox 🦊 runs", 16)) == "a fox  runs"
 
 
 def test_a_sign_that_matters_is_never_dropped(only_latin: None) -> None:
-    assert font_for("the integral ∮ of 7", 16) is None
+    assert runs_of("the integral ∮ of 7", 16) == []
 
 
-def test_chinese_is_drawn_where_a_chinese_font_is_installed() -> None:
-    drawable = font_for(PROMPT, 16)
-    if drawable is None:
-        pytest.skip("no font with Chinese on this machine")
-    assert drawable[1] == PROMPT
+@pytest.mark.parametrize(
+    "text",
+    [
+        PROMPT,
+        "月面に座る猫",
+        "달에 앉은 고양이",
+        "a fox 🦊",
+        "👨\u200d👩\u200d👧 🏳️\u200d🌈 👍🏽 🇯🇵 1️⃣",
+        "café Ωμέγα жук",
+    ],
+)
+def test_captions_look_like_what_they_say_without_fonts_of_the_machine(only_shipped: None, text: str) -> None:
+    runs = runs_of(text, 20)
+    assert "".join(run.text for run in runs) == text
+    for run in runs:
+        missing = run.font.getmask(NO_CHARACTER)
+        for character in run.text.replace(" ", "").replace("\u200d", "").replace("\ufe0f", ""):
+            drawn = run.font.getmask(character)
+            assert (drawn.size, bytes(drawn)) != (missing.size, bytes(missing)), character
+
+
+def test_chinese_signs_are_drawn_as_the_language_of_the_text_writes_them(only_shipped: None) -> None:
+    chinese, japanese = (drawn("直骨"), drawn("直骨の")[:, : drawn("直骨").shape[1]])
+    assert not np.array_equal(chinese, japanese)
+
+
+def test_a_family_is_one_sign_and_never_broken() -> None:
+    family = "👨\u200d👩\u200d👧"
+    assert length_of(family, 20) < 2 * length_of("👨", 20)
+    assert all(is_within_sign(family, place) for place in range(1, len(family)))
+    assert not is_within_sign(family, 0)
+
+
+def test_huge_captions_cost_no_time() -> None:
+    assert contact_sheet([(clip(), "漢🦊 " * 300_000)]).width > 0
+
+
+def drawn(text: str) -> np.ndarray:
+    image = Image.new("L", (round(length_of("直骨", 40)), 60))
+    draw_line(ImageDraw.Draw(image), (0, 0), text, size=40, fill=255)
+    return np.asarray(image)

@@ -103,7 +103,7 @@ def test_a_stored_clip_has_its_place_and_its_time_in_the_record(tmp_path: Path) 
     assert store.read(record.path) == encoded.content
     assert record.started_at == CLIP.started_at < encoded.record.finished_at <= record.finished_at
     changed: dict[str, Any] = {
-        name: getattr(record, name) for name in ("uri", "path", "finished_at", "write_s")
+        name: getattr(record, name) for name in ("uri", "path", "preview_path", "finished_at", "write_s")
     }
     assert replace(encoded.record, **changed) == record
 

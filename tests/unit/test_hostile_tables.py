@@ -189,7 +189,7 @@ def test_what_takes_more_memory_than_there_is_for_it_is_refused(tmp_path: Path) 
 
 
 def test_more_rows_than_a_job_may_have_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "_MAX_ROWS", 100)
+    monkeypatch.setattr(tables, "MAX_ROWS", 100)
     write_parquet(tmp_path / "t.parquet", {"prompt": ["a"] * 101})
     (tmp_path / "t.csv").write_text("prompt\n" + "a\n" * 101)
     for name in ("t.parquet", "t.csv"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.model.specs.check import Refused
+from framefleet.pipeline.outputs.stores import patience
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.file_kinds import InputFileKind
 from framefleet.pipeline.rows.inputs.pictures import Described, describe
@@ -71,7 +73,25 @@ def test_only_so_many_are_asked_ahead(index: InputIndex) -> None:
     assert index.find("0.png", "image") == Refused(reason="it does not exist", fix="check the path")
 
 
-def test_a_store_that_does_not_answer_stops_the_survey_and_is_asked_again() -> None:
+def test_what_an_index_has_started_ends_with_it_though_nobody_closes_it(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(image_file())
+    before = threading.enumerate()
+    index = InputIndex(Inputs([str(tmp_path)]))
+    index.find("a.png", "image")
+    threads = [thread for thread in threading.enumerate() if thread not in before]
+    (box,) = index._describer._boxes._idle
+    assert threads and box._process.poll() is None
+    del index
+    for thread in threads:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in threads)
+    assert box._process.poll() is not None
+
+
+def test_a_store_that_does_not_answer_stops_the_survey_and_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(patience, "FIRST_ANSWER_S", 0.1)
     with closing(InputIndex(Inputs(["ftp://127.0.0.1:1/images"]))) as index:
         for _ in range(2):
             with pytest.raises(StoreError):

@@ -125,7 +125,7 @@ def test_plan_shows_the_native_size_of_rows_that_leave_it_open(tmp_path: Path) -
     config.write_text(json.dumps(json.loads(config.read_text()) | {"in_channels": 48}))  # as Wan 2.2 5B
     ended = command("plan", "--table", tmp_path / "t.csv", "--model", model, "--output", tmp_path / "out")
     assert ended.exit_code == 0, ended.output
-    assert "704x1280x121x512" in ended.output
+    assert "121 x 704 x 1280, 512 tokens" in ended.output
 
 
 def test_info_names_the_preset_and_what_it_sets() -> None:

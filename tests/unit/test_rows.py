@@ -51,7 +51,18 @@ def test_a_row_is_resolved_from_the_signature_then_the_job_then_its_cells(wan: P
         "guidance_scale": 5.0,
         "max_sequence_length": 512,
     }
-    assert (row.index, row.shape) == (17, "64x32x81x512")
+    assert (row.index, row.shape) == (17, "81 x 64 x 32, 512 tokens")
+
+
+def test_an_override_holds_for_every_row_and_its_column_is_not_read(wan: PipelineSpec) -> None:
+    table = pa.RecordBatch.from_pydict({"prompt": ["a"], "height": ["no number"], "width": [64], "tag": [1]})
+    plan = plan_rows(table.schema, wan, defaults={"height": 16, "width": 16}, overrides={"height": 32})
+    (row,) = plan.rows(0, table)
+    assert isinstance(row, CheckedRow)
+    assert (row.request.arguments["height"], row.request.arguments["width"]) == (32, 64)
+    assert list(plan.carried.names) == ["tag"]
+    with pytest.raises(JobError, match=r"overrides\.heigth: rows have no such argument"):
+        plan_rows(table.schema, wan, overrides={"heigth": 32})
 
 
 def test_sizes_that_the_signature_leaves_open_are_the_models(tmp_path: Path) -> None:
@@ -122,7 +133,7 @@ def test_columns_rename_and_the_rest_is_carried(wan: PipelineSpec) -> None:
     plan = plan_rows(batch.schema, wan, columns={"prompt": "caption"})
     (row,) = plan.rows(0, batch)
     assert isinstance(row, CheckedRow) and row.request.arguments["prompt"] == "a"
-    assert plan.carried == ("prompt", "score")
+    assert plan.carried.names == {"caption": "caption", "prompt": "source_prompt", "score": "score"}
 
 
 def test_one_column_may_feed_two_arguments(wan: PipelineSpec) -> None:
@@ -287,7 +298,6 @@ def test_a_job_that_no_row_can_mend_is_refused(
         ("num_videos_per_prompt", pa.int64(), "a table cannot give", "repeat the row"),
         ("output_type", pa.string(), "a table cannot give", "framefleet sets it"),
         ("prompt_embeds", pa.list_(pa.float32()), "a table cannot give", "tensors"),
-        ("row_id", pa.string(), "every record gets", "source_row_id"),
     ],
 )
 def test_a_column_that_no_cell_can_mend_is_refused(
@@ -295,7 +305,7 @@ def test_a_column_that_no_cell_can_mend_is_refused(
 ) -> None:
     schema = pa.schema({"prompt": pa.string(), name: kind})
     with pytest.raises(TableError) as caught:
-        plan_rows(schema, wan, reserved={"row_id"})
+        plan_rows(schema, wan)
     assert problem in caught.value.problem and fix in caught.value.fix
 
 

@@ -9,8 +9,11 @@ import pytest
 
 from framefleet.jobs.job.file import job_from_mapping, load_job
 from framefleet.jobs.job.output import open_output
+from framefleet.jobs.render.survey import Survey
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.rows.sweeps.settings import Sweep
+from framefleet.pipeline.rows.sweeps.sweep import open_sweep
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.table import open_table
@@ -149,3 +152,53 @@ def test_what_others_call_an_argument_is_told_when_it_is_carried(
 ) -> None:
     schema = pa.schema([("prompt", pa.string()), (column, pa.string())])
     assert plan_rows(schema, wan).lookalikes == ((column, argument),)
+
+
+TEXTS = {
+    "t.csv": '\ufeffprompt;seed\r\n\r\na;1\r\n"b\r\nc";x\r\n\r\nd;y\r\n',
+    "t.jsonl": '\n{"prompt": "a"}\n\n{"prompt": "b", "seed": "x"}\n\n{"prompt": "c", "seed": "y"}\n',
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_refused_row_is_told_with_its_line_in_the_file(
+    name: str, tmp_path: Path, wan: PipelineSpec
+) -> None:
+    (tmp_path / name).write_text(TEXTS[name], newline="")
+    table = open_table(str(tmp_path / name), arguments=argument_columns(wan, {}))
+    plan = plan_rows(table.schema, wan)
+    survey = Survey()
+    for first, batch in table.batches():
+        survey.add([row for row in plan.rows(first, batch) if isinstance(row, InvalidRow)])
+    survey.find_places(table)
+    told = [line.partition(":")[0] for line in survey.invalid_lines()]
+    assert told == ["row 1 (line 4)", f"row 2 (line {7 if name == 't.csv' else 6})"]
+
+
+def test_of_several_files_the_row_is_told_with_its_file(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text("prompt\na fox\na cat\n")
+    table = open_table(str(tmp_path))
+    assert table.places([0, 3]) == {0: "a.csv line 2", 3: "b.csv line 3"}
+    assert table.places([]) == {}
+
+
+def test_a_row_of_a_sweep_is_told_with_the_line_that_it_is_made_of(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("prompt\na fox\na cat\n")
+    sweep = Sweep.model_validate({"seed": "0-3"})
+    swept = open_sweep(
+        sweep,
+        open_table(str(tmp_path / "t.csv")),
+        kinds={"seed": "int"},
+        others=(),
+        columns={},
+        storage_options={},
+    )
+    assert swept.places([0, 3, 4]) == {0: "line 2", 3: "line 2", 4: "line 3"}
+
+
+def test_a_row_that_cannot_be_read_has_the_same_number_and_its_line(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('prompt,seed\na,1\n\n"b\nc",2\nd,3,4\n')
+    with pytest.raises(TableError) as caught:
+        list(open_table(str(tmp_path / "t.csv")).batches())
+    assert "t.csv cannot be read: row 2 (line 6): Expected 2 columns, got 3" in caught.value.problem

@@ -16,6 +16,7 @@ from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.tables.rows import InvalidRow
@@ -177,9 +178,9 @@ def test_every_bad_row_is_told_with_the_value_and_the_fix(surveyor: Surveyor, tm
         "video is 'gone.mkv', but it does not exist; check the path",
         "video is 'cut.mkv', but it cannot be decoded: damaged, cut off or of a rare kind; write it again",
         "video is 'page.mp4', but it is a web page, not a video; give a video",
-        "video is 'short.mkv', but it has 4 frames of 32 x 48 (height x width), and 5 x 32 x 32 or "
+        "video is 'short.mkv', but it is 4 x 32 x 48 (frames x height x width), and 5 x 32 x 32 or "
         "9 x 32 x 48 are trained on; give a longer or larger one, or set train.sizes to [[4, 32, 48]]",
-        "video is 'small.mkv', but it has 9 frames of 16 x 16 (height x width), and 5 x 32 x 32 or "
+        "video is 'small.mkv', but it is 9 x 16 x 16 (frames x height x width), and 5 x 32 x 32 or "
         "9 x 32 x 48 are trained on; give a longer or larger one",
         "video is 'picture.png', but it is an image (png), not a video",
         "video is empty, but every row needs a video; write its path or URL",
@@ -248,6 +249,38 @@ def test_a_render_jobs_records_are_a_table_also_when_its_output_was_moved(
     (row,) = surveyor(str(records))
     assert row.video == str(tmp_path / "rendered/clips/00/0.mkv")
     assert row.arguments == {"prompt": "a ball"}
+
+
+def test_columns_of_arguments_are_no_more_than_the_prompts_of_records(
+    surveyor: Surveyor, tmp_path: Path
+) -> None:
+    clip(tmp_path / "rendered/clips/00/0-aa.mkv")
+    record = {name: getattr(RECORD, name) for name in RECORD.__dataclass_fields__}
+    record |= {"uri": "/gone/clips/00/0.mkv", "path": "clips/00/0-aa.mkv"}
+    record["arguments"] = '{"image": {"uri": "x.png"}, "max_sequence_length": 512, "prompt": "a ball"}'
+    record |= {"image": "x.png", "max_sequence_length": 512, "prompt": "a ball"}
+    (tmp_path / "rendered/records").mkdir()
+    pq.write_table(pa.Table.from_pylist([record]), tmp_path / "rendered/records/part-1.parquet")
+    (row,) = surveyor(str(tmp_path / "rendered/records"))
+    assert row.video == str(tmp_path / "rendered/clips/00/0-aa.mkv")
+    assert row.arguments == {"prompt": "a ball"}
+
+
+def test_records_of_which_an_earlier_version_wrote_some_are_one_table(
+    surveyor: Surveyor, tmp_path: Path
+) -> None:
+    (tmp_path / "rendered/records").mkdir(parents=True)
+    for number in (1, 2):
+        path = f"clips/0{number}/0.mkv"
+        clip(tmp_path / "rendered" / path)
+        record = {name: getattr(RECORD, name) for name in RECORD.__dataclass_fields__}
+        record |= {"uri": f"/gone/{path}", "path": path, "prompt": "a ball"}
+        written = record if number == 2 else {name: record[name] for name in FIRST_FIELDS.names}
+        pq.write_table(pa.Table.from_pylist([written]), tmp_path / f"rendered/records/part-{number}.parquet")
+    assert [Path(row.video or "").parent.name for row in surveyor(str(tmp_path / "rendered/records"))] == [
+        "01",
+        "02",
+    ]
 
 
 def test_text_that_is_no_utf8_or_too_long_refuses_its_row_alone(surveyor: Surveyor, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 PR_SET_CHILD_SUBREAPER = 36
 # Variables that libraries read while they are imported: where one is not what it was then, a process is cold.
 READ_ON_IMPORT = ("DIFFUSERS_", "HF_", "HUGGINGFACE_", "OMP_", "PYTORCH_", "TORCH", "TRANSFORMERS_")
+READ_WHEN_USED = ("HF_TOKEN",)
 # Which programs that it starts are forks too; of Ray's, not those that look for their parent.
 PROGRAMS = (
     "setup_worker.py",
@@ -139,4 +140,8 @@ def _environment() -> dict[str, str]:
 
 
 def _read_on_import(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name.startswith(READ_ON_IMPORT)}
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(READ_ON_IMPORT) and name not in READ_WHEN_USED
+    }

@@ -15,7 +15,7 @@ from ray.core.generated import autoscaler_pb2
 NOTICE_S = 60.0
 
 if __name__ == "__main__":
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     print("at", cluster.address, flush=True)
     for _ in sys.stdin:

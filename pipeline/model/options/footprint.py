@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import ceil
-from typing import Literal
+from typing import Any, Literal
 
 from framefleet.pipeline.model.families.preset import Preset
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 
-_Offload = Literal["none", "model", "group"]
-OFFLOADS: tuple[_Offload, ...] = ("none", "model", "group")  # fastest first
+Offload = Literal["none", "model", "group"]
+OFFLOADS: tuple[Offload, ...] = ("none", "model", "group")  # fastest first
 CARDS_GB = (8, 12, 24, 80)
 # What a block keeps for each token at its worst moment, in widths of the token: hidden state, residual and
 # norm (3), query, key, value, output (4), rotated copies in fp32 (4), a feed-forward four times as wide (5).
@@ -28,26 +28,30 @@ A_MEGAPIXEL = (1024, 1024)
 FIXED_GB = 2.0
 
 
-def peak_gb(preset: Preset, offload: _Offload) -> float:
-    """Return the most that is on the GPU at once: weights, activations, and what is always there."""
+def peak_gb(preset: Preset, offload: Offload, row: Mapping[str, Any] | None = None) -> float:
+    """Return the most that is on the GPU at once: weights, activations, and what is always there.
+
+    row: arguments of one, where its size is not the native one.
+    """
     weights = preset.weights_gb()
     if offload == "none":
-        return FIXED_GB + sum(weights.values()) + activations_gb(preset)
+        return FIXED_GB + sum(weights.values()) + activations_gb(preset, row)
     held = weights if offload == "model" else preset.held_gb()
-    denoising = _largest(held, denoisers=True) + activations_gb(preset)
+    denoising = _largest(held, denoisers=True) + activations_gb(preset, row)
     return FIXED_GB + max(denoising, _largest(held, denoisers=False))
 
 
-def activations_gb(preset: Preset) -> float:
-    """Return what the denoiser computes with at its native size, for one row."""
-    frames = next((preset.arguments[name] for name in _CLIP if name in preset.arguments), 1)
-    height, width = preset.size or A_MEGAPIXEL
+def activations_gb(preset: Preset, row: Mapping[str, Any] | None = None) -> float:
+    """Return what the denoiser computes with, for one row: of these arguments, or of the native size."""
+    arguments = {**preset.arguments, **(row or {})}
+    frames = next((arguments[name] for name in _CLIP if arguments.get(name)), 1)
+    height, width = (arguments.get(side) or A_MEGAPIXEL[0] for side in ("height", "width"))
     step, *pixels = preset.token
     tokens = (1 + (int(frames) - 1) // step) * ceil(height / pixels[0]) * ceil(width / pixels[1])
     return tokens * preset.width * WIDTHS * VALUE_BYTES * (2 if preset.joined else 1) / 1e9
 
 
-def offload_for(preset: Preset, card_gb: float) -> _Offload | None:
+def offload_for(preset: Preset, card_gb: float) -> Offload | None:
     """Return the fastest way that fits a card; None when none does."""
     return next((offload for offload in OFFLOADS if peak_gb(preset, offload) <= card_gb), None)
 

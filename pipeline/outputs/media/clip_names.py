@@ -17,6 +17,10 @@ from framefleet.pipeline.outputs.media.media_settings import MediaFormat
 from framefleet.pipeline.outputs.stores.json_file import not_ours
 
 TAG = 8  # digits
+_CLIP = re.compile(
+    rf"clips/(?P<folder>..)/(?P<row_id>[^/.-]+)(?:-[0-9a-f]{{{TAG}}}|-[0-9a-f]{{64}})?(?P<suffix>\.[^/]+)",
+    re.ASCII,
+)
 _SUFFIXES = {f".{format}" for format in get_args(MediaFormat)}
 
 
@@ -28,6 +32,12 @@ def clip_path(row_id: str, suffix: str, tag: str = "") -> str:
 def extras_path(row_id: str, tag: str = "") -> str:
     """Where arrays lie that a row's pipeline returned beside its clip."""
     return f"extras/{_stem(row_id, tag)}.safetensors"
+
+
+def preview_path(clip: str) -> str:
+    """Return where the preview lies of the clip at a path, as `clip_path` has it."""
+    folder, _, name = clip.removeprefix("clips/").rpartition("/")
+    return f"previews/{folder}/{name.partition('.')[0]}.webp"
 
 
 def _stem(row_id: str, tag: str) -> str:
@@ -53,11 +63,11 @@ def recorded_path(record: Mapping[str, Any], where: str) -> str:
     """
     row_id, path = record["row_id"], record.get("path")
     suffix = "".join(PurePosixPath(path or record["uri"]).suffixes)
-    tag = "|".join(f"-[0-9a-f]{{{length}}}" for length in (TAG, 64))
     if suffix not in _SUFFIXES:
         raise not_ours(where, f"the clip of {row_id} is a {suffix!r}")
     if path is None:  # of an earlier version
         return clip_path(row_id, suffix)
-    if not re.fullmatch(rf"clips/{row_id[:2]}/{row_id}({tag})?{re.escape(suffix)}", path, re.ASCII):
+    named = _CLIP.fullmatch(path)
+    if not named or (named["folder"], named["row_id"]) != (row_id[:2], row_id) or named["suffix"] != suffix:
         raise not_ours(where, f"the clip of {row_id} is at {path!r}")
     return str(path)

@@ -8,9 +8,14 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageOps
 
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.media.fonts import Font, font_for
-
-Colour = tuple[int, int, int]
+from framefleet.pipeline.outputs.media.lettering import (
+    MAX_LINE_LENGTH,
+    Colour,
+    draw_line,
+    is_within_sign,
+    length_of,
+    runs_of,
+)
 
 BACKGROUND: Colour = (15, 17, 21)
 CARD: Colour = (27, 30, 38)
@@ -79,7 +84,7 @@ def _card(images: list[Image.Image], caption: str, strip_size: tuple[int, int]) 
     draw = ImageDraw.Draw(card)
     top = strip_height + _PADDING
     for line in lines:
-        draw.text((_PADDING, top), line.text, fill=line.colour, font=line.font)
+        draw_line(draw, (_PADDING, top), line.text, size=line.size, fill=line.colour)
         top += line.height
     return card
 
@@ -113,9 +118,12 @@ def _grid(cards: list[Image.Image], *, columns: int, card_width: int) -> Image.I
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Line:
     text: str
-    font: Font
+    size: int
     colour: Colour
-    height: int
+
+    @property
+    def height(self) -> int:
+        return round(self.size * LEADING)
 
 
 def _lines(caption: str, width: int) -> Iterator[_Line]:
@@ -123,23 +131,21 @@ def _lines(caption: str, width: int) -> Iterator[_Line]:
     for number, text in enumerate(caption.split("\n")):
         title = number == 0
         size, colour = (TITLE_SIZE, TITLE_COLOUR) if title else (DETAIL_SIZE, DETAIL_COLOUR)
-        drawable = font_for(text.strip(), size)
-        if drawable and drawable[1]:
-            font, shown = drawable
-            for folded in _fold(shown, font, width=width, max_lines=TITLE_LINES if title else 1):
-                yield _Line(text=folded, font=font, colour=colour, height=round(size * LEADING))
+        if runs_of(text.strip(), size):
+            for folded in fold(text, size, width=width, max_lines=TITLE_LINES if title else 1):
+                yield _Line(text=folded, size=size, colour=colour)
 
 
-def _fold(text: str, font: Font, *, width: int, max_lines: int) -> Iterator[str]:
+def fold(text: str, size: int, *, width: int, max_lines: int) -> Iterator[str]:
     """Yield lines no wider than `width`: broken at spaces, or anywhere in words too long and in Chinese."""
-    rest = " ".join(text.split())
+    rest = " ".join(text[:MAX_LINE_LENGTH].split())
     for number in range(1, max_lines + 1):
-        fits = _num_fitting(rest, font, width)
+        fits = _num_fitting(rest, size, width)
         if fits == len(rest):
             yield rest
             return
         if number == max_lines:
-            yield rest[: max(_num_fitting(rest, font, width - font.getlength("...")), 1)].rstrip() + "..."
+            yield rest[: max(_num_fitting(rest, size, width - length_of("...", size)), 1)].rstrip() + "..."
             return
         space = rest.rfind(" ", 1, fits + 1)
         # A space far to the left is one between Chinese words: breaking there would waste the line.
@@ -148,10 +154,12 @@ def _fold(text: str, font: Font, *, width: int, max_lines: int) -> Iterator[str]
         rest = rest[end:].lstrip()
 
 
-def _num_fitting(text: str, font: Font, width: float) -> int:
-    """Return how many characters of `text` fit into `width`."""
+def _num_fitting(text: str, size: int, width: float) -> int:
+    """Return how many characters of `text` fit into `width`, without a half of a sign."""
     low, high = 0, len(text)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if font.getlength(text[:middle]) <= width else (low, middle - 1)
+        low, high = (middle, high) if length_of(text[:middle], size) <= width else (low, middle - 1)
+    while is_within_sign(text, low):
+        low -= 1
     return low

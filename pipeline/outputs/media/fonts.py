@@ -1,6 +1,7 @@
-"""In: a line of text. Out: a font of this machine that can draw it, if there is one.
+"""In: a character. Out: a font that has it, the same on every machine for most of what people write.
 
-Pillow brings one font, for Latin letters. Chinese and others need a font of the system's.
+Pillow brings Latin letters, `notojp_matplotlib` Noto Sans CJK (Chinese, Japanese, Korean, symbols), and Noto
+Emoji lies beside this file. Other scripts need a font of the system's.
 """
 
 from __future__ import annotations
@@ -8,89 +9,89 @@ from __future__ import annotations
 import logging
 import shutil
 import subprocess
-import unicodedata
-from collections.abc import Iterable
 from functools import cache, lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 
 from PIL import ImageFont
 
-# What fontconfig is asked for, in this order, and where fonts lie on systems without it.
-_PATTERNS = (":lang=zh-cn:sans", ":lang=ja:sans", ":lang=ko:sans", "sans")
+_OWN = None  # Pillow's
+EMOJI = Path(__file__).with_name("noto_emoji") / "NotoEmoji-Regular.woff2"
+_CJK_PACKAGE, _CJK_FILE = "notojp_matplotlib", "fonts/NotoSansCJKjp-Regular.otf"  # of all four languages
+# Where fonts lie that hold much, on systems without fontconfig.
 USUAL_PATHS = (
     "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc",
-    "/usr/share/fonts/noto-cjk/NotoSansCJK-Regular.ttc",
-    "/usr/share/fonts/truetype/wqy/wqy-microhei.ttc",
+    "/System/Library/Fonts/Supplemental/Arial Unicode.ttf",
     "/System/Library/Fonts/PingFang.ttc",
-    "/System/Library/Fonts/STHeiti Light.ttc",
     "C:/Windows/Fonts/msyh.ttc",
+    "C:/Windows/Fonts/segoeui.ttf",
     "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf",
 )
 NO_CHARACTER = "\U0010ffff"  # a font draws it as it draws all that it lacks
-
-_CHECKED_SIZE = 16  # what a font can draw does not depend on it
-INSTALL = "`apt-get install fonts-noto-cjk` or `dnf install google-noto-sans-cjk-fonts` brings Chinese ones"
+_BLOCK = 0x80  # characters that one font has all of, or none, as a rule: one question to fontconfig
+_CHECKED_SIZE = 16  # what a font has does not depend on it
 
 log = logging.getLogger(__name__)
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-def font_for(text: str, size: int) -> tuple[Font, str] | None:
-    """Return a font, and what it can draw of `text`: all but emoji and the like. None if no font here can."""
-    for path in font_paths():
-        font = _open(path, size)
-        if font is not None and all(_has(path, character) for character in text if _matters(character)):
-            return font, "".join(character for character in text if _has(path, character))
-    return None
+def font_with(character: str, *, is_emoji: bool = False) -> tuple[str | None] | None:
+    """Return the place of a font that has the character, in a tuple, for Pillow's own has none; or None.
 
-
-def warn_of_missing_fonts(texts: Iterable[str]) -> None:
-    """Say once how many of these no font here can draw, and what to install."""
-    lost = [text for text in texts if font_for(text, _CHECKED_SIZE) is None]
-    if lost:
-        log.warning(
-            "no font of this machine has the letters of %d titles, as %r: the pictures leave them out; %s",
-            len(lost),
-            lost[0],
-            INSTALL,
-        )
+    is_emoji: rather as a picture than as a sign of the text.
+    """
+    paths = (str(EMOJI), *font_paths()) if is_emoji else font_paths()
+    for path in paths:
+        if has(path, character):
+            return (path,)
+    asked = of_system(ord(character) // _BLOCK * _BLOCK, character)
+    return (asked,) if asked and has(asked, character) else None
 
 
 @cache
 def font_paths() -> tuple[str | None, ...]:
-    """Return the fonts to try; None is Pillow's own, which looks the same everywhere."""
-    found = (path for path in (*map(_ask_fontconfig, _PATTERNS), *USUAL_PATHS) if path)
-    return (None, *dict.fromkeys(found))
+    """Return the fonts to try, in this order."""
+    return (_OWN, *_cjk_paths(), str(EMOJI), *(path for path in USUAL_PATHS if Path(path).exists()))
 
 
-def _ask_fontconfig(pattern: str) -> str:
+def _cjk_paths() -> tuple[str, ...]:
+    spec = find_spec(_CJK_PACKAGE)  # not imported: it would set up matplotlib
+    places = spec.submodule_search_locations if spec else None
+    return tuple(str(Path(place) / _CJK_FILE) for place in places or ())
+
+
+def of_system(block: int, character: str) -> str:
+    """Return the font that fontconfig has for such characters; "" without one, or without fontconfig."""
+    return _ask_fontconfig(block) or _ask_fontconfig(ord(character))
+
+
+@lru_cache(maxsize=1000)
+def _ask_fontconfig(code: int) -> str:
     if not shutil.which("fc-match"):
         return ""
-    command = ["fc-match", "--format=%{file}", pattern]
+    command = ["fc-match", "--format=%{file}", f":charset={code:x}"]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=20).stdout.strip()
 
 
 @cache
-def _open(path: str | None, size: int) -> Font | None:
+def opened(path: str | None, size: int) -> Font | None:
+    """Return a font; None where it is not there, or of a kind that this FreeType does not read."""
     try:
         return ImageFont.load_default(size) if path is None else ImageFont.truetype(path, size)
-    except OSError:  # not there, or of a kind that FreeType does not read
+    except OSError:
         return None
 
 
 @lru_cache(maxsize=20_000)
-def _has(path: str | None, character: str) -> bool:
+def has(path: str | None, character: str) -> bool:
+    """Tell whether a font has a character: it draws it otherwise than what it lacks."""
     if character.isspace():
         return True
-    font = _open(path, _CHECKED_SIZE)
+    font = opened(path, _CHECKED_SIZE)
     return font is not None and _picture(font, character) != _picture(font, NO_CHARACTER)
 
 
 def _picture(font: Font, character: str) -> tuple[tuple[int, int], bytes]:
     mask = font.getmask(character)
     return mask.size, bytes(mask)
-
-
-def _matters(character: str) -> bool:
-    """Tell whether the text would read differently without it: true but for emoji and what joins them."""
-    return unicodedata.category(character) not in ("So", "Sk", "Cf", "Cn") and character != "\ufe0f"

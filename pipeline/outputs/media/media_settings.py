@@ -39,7 +39,8 @@ class Media:
     flac and wav hold sound alone.
 
     crf: H.264's quality, 0 (lossless) to 51; NVENC's quantiser. fps: None takes the row's or the model's
-    native rate. audio: whether clips have their sound. encoder: of mp4. c2pa: signs mp4 and png.
+    native rate. audio: whether clips have their sound. encoder: of mp4. c2pa: signs mp4 and png. previews:
+    whether a small still lies beside each clip.
     """
 
     format: MediaFormat = "mp4"
@@ -48,6 +49,7 @@ class Media:
     audio: bool = True
     encoder: VideoEncoder = "libx264"
     c2pa: Signing | None = None
+    previews: bool = True
 
     def __post_init__(self) -> None:
         if self.format not in get_args(MediaFormat):

@@ -12,7 +12,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,13 @@ import pyarrow.compute as pc
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import FramefleetError
-from framefleet.pipeline.outputs.media.clip_names import clip_path, extras_path, recorded_path, tags
+from framefleet.pipeline.outputs.media.clip_names import (
+    clip_path,
+    extras_path,
+    preview_path,
+    recorded_path,
+    tags,
+)
 from framefleet.pipeline.outputs.parts.part_file import read_part
 from framefleet.pipeline.outputs.parts.records import (
     FIRST_FIELDS,
@@ -57,10 +63,11 @@ class Intent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedClip:
-    """What an intent says: the record of a clip, and whether other rows were under way beside it."""
+    """What an intent says: the record of a clip, whether other rows were under way beside it, its scores."""
 
     record: Record
     had_company: bool
+    scores: Mapping[str, bool | int | float | None] = field(default_factory=dict)
 
 
 _FINISHED = TypeAdapter(FinishedClip)
@@ -75,9 +82,15 @@ def path_of_intent(record: Record) -> str:
     return intent_path(record.row_id, record.media_sha256, record.extra_outputs_sha256)
 
 
-def announce(store: Store, record: Record, *, had_company: bool) -> None:
+def announce(
+    store: Store,
+    record: Record,
+    *,
+    had_company: bool,
+    scores: Mapping[str, bool | int | float | None] | None = None,
+) -> None:
     """Write down that this clip is about to be stored."""
-    said = _FINISHED.dump_json(FinishedClip(record=record, had_company=had_company))
+    said = _FINISHED.dump_json(FinishedClip(record=record, had_company=had_company, scores=scores or {}))
     store.write(path_of_intent(record), said)
 
 
@@ -139,7 +152,14 @@ def _with_files(store: Store, record: Record, suffix: str) -> Record | None:
     extras = extras_sha256 and _first(store, [extras_path(row_id, tag) for tag in found], extras_sha256)
     if path is None or (extras_sha256 and not extras):
         return None
-    return replace(record, path=path, uri=store.url_of(path), extra_outputs_path=extras)
+    still = preview_path(path)
+    return replace(
+        record,
+        path=path,
+        uri=store.url_of(path),
+        extra_outputs_path=extras,
+        preview_path=still if store.exists(still) else None,
+    )
 
 
 def _first(store: Store, paths: Iterable[str], sha256: str, size_bytes: int | None = None) -> str | None:
@@ -180,8 +200,9 @@ def _strays(record: Mapping[str, Any], found: set[str], where: str) -> list[str]
     row_id, clip = record["row_id"], recorded_path(record, where)
     suffix = clip[clip.index(".") :]
     extras = record.get("extra_outputs_path") or (record.get("extra_outputs_sha256") and extras_path(row_id))
-    paths = [path for tag in found for path in (clip_path(row_id, suffix, tag), extras_path(row_id, tag))]
-    return [path for path in paths if path not in (clip, extras)]
+    clips = [clip_path(row_id, suffix, tag) for tag in found]
+    paths = [*clips, *map(preview_path, clips), *(extras_path(row_id, tag) for tag in found)]
+    return [path for path in paths if path not in (clip, preview_path(clip), extras)]
 
 
 def _records_of(store: Store, row_ids: set[str]) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from datetime import datetime
 from typing import Any, get_args, get_type_hints
@@ -17,7 +17,8 @@ from framefleet.pipeline.outputs.stores.json_file import not_ours
 from framefleet.pipeline.request import is_input
 
 ROW_ID, SHA256 = "^[0-9a-f]{32}$", re.compile("[0-9a-f]{64}")
-RECORDS, FAILURES, INVALID = "records", "failures", "invalid"  # folders below the output
+# Folders below the output.
+RECORDS, FAILURES, INVALID, ROWS = "records", "failures", "invalid", "rows"
 CLAIM = "job.json"  # what an output was made with
 
 ARROW_TYPES = {
@@ -30,6 +31,7 @@ ARROW_TYPES = {
     str | None: pa.string(),
     float | None: pa.float64(),
     int | None: pa.int64(),
+    bool | None: pa.bool_(),
 }
 
 
@@ -79,6 +81,10 @@ class Record:
     media_encoder: str | None = None  # gives equal frames other bytes; None: media_sha256 is repeatable
     path: str | None = None  # of the clip, relative to the output, which may be moved
     extra_outputs_path: str | None = None  # of the file of arrays beside it
+    num_prompt_tokens: int | None = None  # as the text encoder's tokenizer counts them; None: unknown
+    is_prompt_cut: bool | None = None  # whether the encoder did not read a prompt's end
+    compute_s: float | None = None  # the row's share of what its worker's model was busy: they add up to it
+    preview_path: str | None = None  # of a still of it: derived, so it may be missing or damaged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +123,7 @@ RECORD_FIELDS: pa.Schema = _schema_of(Record)
 FIRST_FIELDS = pa.schema([RECORD_FIELDS.field(f.name) for f in fields(Record) if f.default is MISSING])
 LATER_FIELDS = pa.schema([RECORD_FIELDS.field(f.name) for f in fields(Record) if f.default is not MISSING])
 FAILURE_FIELDS: pa.Schema = _schema_of(FailureRecord)
+ROW_FIELDS = pa.schema([("row_index", pa.int64()), ("row_id", pa.string())])
 INVALID_FIELDS = pa.schema([("row_index", pa.int64()), ("reason", pa.string()), ("fix", pa.string())])
 
 
@@ -125,14 +132,28 @@ def fields_named(fields: pa.Schema, *names: str) -> pa.Schema:
     return pa.schema([fields.field(name) for name in names])
 
 
-def record_schema(carried: pa.Schema) -> pa.Schema:
-    """Return the columns of `records/`: the carried ones, then ours. TableError if a name is in both."""
-    return _with_ours(carried, RECORD_FIELDS, RECORDS)
+def are_records(schema: pa.Schema) -> bool:
+    """Tell whether a table is what a render job wrote about its clips."""
+    return {"row_id", "frames_sha256", "uri", "arguments"} <= set(schema.names)
 
 
-def failure_schema(carried: pa.Schema) -> pa.Schema:
-    """Return the columns of `failures/`: the carried ones, then ours. TableError if a name is in both."""
-    return _with_ours(carried, FAILURE_FIELDS, FAILURES)
+NO_ARGUMENTS = pa.schema([])
+
+
+def record_schema(carried: pa.Schema, arguments: pa.Schema = NO_ARGUMENTS) -> pa.Schema:
+    """Return the columns of `records/`: carried ones, arguments, ours. TableError if a name is in two."""
+    return _with_ours([*carried, *arguments], RECORD_FIELDS, RECORDS)
+
+
+def failure_schema(carried: pa.Schema, arguments: pa.Schema = NO_ARGUMENTS) -> pa.Schema:
+    """Return the columns of `failures/`: carried ones, arguments, ours. TableError if a name is in two."""
+    return _with_ours([*carried, *arguments], FAILURE_FIELDS, FAILURES)
+
+
+def row_schema(carried: pa.Schema) -> pa.Schema:
+    """Return the columns of `rows/`: place and row_id, then carried ones. TableError if a name is in both."""
+    _with_ours(carried, ROW_FIELDS, ROWS)
+    return pa.schema([*ROW_FIELDS, *(field.remove_metadata() for field in carried)])
 
 
 def invalid_schema(table: pa.Schema) -> pa.Schema:
@@ -140,15 +161,16 @@ def invalid_schema(table: pa.Schema) -> pa.Schema:
     return _with_ours(table, INVALID_FIELDS, INVALID)
 
 
-def _with_ours(carried: pa.Schema, ours: pa.Schema, folder: str) -> pa.Schema:
-    names = [*carried.names, *ours.names]
+def _with_ours(carried: Iterable[pa.Field], ours: pa.Schema, folder: str) -> pa.Schema:
+    fields = [*carried, *ours]
+    names = [field.name for field in fields]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise TableError(
             f"column {', '.join(map(repr, twice))} of the table would be twice in {folder}/",
             "rename it in the table, or drop it",
         )
-    return pa.schema([field.remove_metadata() for field in [*carried, *ours]])
+    return pa.schema([field.remove_metadata() for field in fields])
 
 
 def public_arguments(arguments: Mapping[str, Any]) -> str:

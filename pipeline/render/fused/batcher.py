@@ -35,6 +35,7 @@ class RowTask:
         self.error: Exception | None = None
         self.seconds: dict[str, float] = {}  # its share of other calls than forwards, see `Method`
         self.journal = journal or Journal()
+        self.forward_s = 0.0  # its share of forwards
         self.num_forwards = len(self.journal.made)
         self.num_rows = sum(made.rows for made in self.journal.made)  # of all its forwards together
         self.first_forward_at = 0.0  # time.perf_counter(), like the next
@@ -184,6 +185,7 @@ class Batcher:
                 task, call = parked[place]
                 task.call, task.result = None, result
                 if self._forwards.is_denoising(call):
+                    task.forward_s += share_s
                     self._note_forward(task, call, result, started)
                 else:
                     key = self._forwards.methods[call.module].seconds

@@ -20,7 +20,7 @@ from framefleet.pipeline.render.half_done.journal import MAX_KEPT_BYTES, Made
 _VERSION = 1
 _METADATA = "framefleet"
 _MAX_HEADER_BYTES = 16 << 20  # some 100 bytes for each tensor: a row of 100,000 forwards
-_SECONDS = ("encode_s", "denoise_s", "decode_s")
+_SECONDS = ("encode_s", "denoise_s", "decode_s", "compute_s")
 _IDENTITY = ("row_id", "model", "build", "surroundings")
 _KEYS = {"version", "calls", "then", "seconds", "started_at", "had_company", *_IDENTITY}
 

@@ -104,7 +104,7 @@ def _decoding_bytes(image: Image.Image) -> int:
 
 def _check_size_and_depth(image: Image.Image) -> None:
     if image.width * image.height > MAX_IMAGE_PIXELS:
-        raise _too_large(f"it is {image.width} x {image.height} and")
+        raise _too_large(f"it is {image.height} x {image.width} (height x width) and")
     if image.mode.startswith(DEEP_MODES):
         raise InputError("it has more than 8 bits per pixel of grey", "convert it to 8 bits")
 

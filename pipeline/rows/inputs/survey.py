@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterable
 from queue import Empty, SimpleQueue
 
@@ -21,6 +22,8 @@ from framefleet.pipeline.rows.inputs.file_kinds import InputFileKind
 from framefleet.pipeline.rows.inputs.pictures import Described
 
 Answer = Described | Refused
+_Questions = SimpleQueue[tuple[str, InputFileKind] | None]  # None: no more
+_Answers = SimpleQueue[tuple[bytes, Answer | Exception]]
 
 # Reading waits for networks. Each thread may hold a file.
 _NUM_THREADS = 16
@@ -49,10 +52,13 @@ class InputIndex:
         # An empty name is SQLite's own temporary file.
         self._db = sqlite3.connect("", check_same_thread=False)
         self._db.executescript(_SCHEMA)
-        self._questions: SimpleQueue[tuple[str, InputFileKind] | None] = SimpleQueue()
-        self._answers: SimpleQueue[tuple[bytes, Answer | Exception]] = SimpleQueue()
+        self._questions: _Questions = SimpleQueue()
+        self._answers: _Answers = SimpleQueue()
         self._under_way: set[bytes] = set()
         self._has_threads = False
+        # Of a renderer's, which nobody closes, the threads end too, and with them what they have started.
+        self._dismiss = weakref.finalize(self, _dismiss, self._questions)
+        self._dismiss.atexit = False
 
     def prefetch(self, uris: Iterable[tuple[str, InputFileKind]]) -> None:
         """Read all that are not known yet, side by side, however many there are."""
@@ -72,9 +78,10 @@ class InputIndex:
         if self._has_threads:
             return
         self._has_threads = True
+        given = (self._inputs, self._describer, self._questions, self._answers)  # and not this index
         for number in range(_NUM_THREADS):
             # Daemons, which a pool's threads are not: after Ctrl-C nobody waits for slow hosts.
-            threading.Thread(target=self._work, name=f"input-{number}", daemon=True).start()
+            threading.Thread(target=_work, args=given, name=f"input-{number}", daemon=True).start()
 
     def find(self, uri: str, kind: InputFileKind) -> Answer:
         """Return what `uri` holds, or why it is no such `kind`; what was not prefetched is read now."""
@@ -97,24 +104,9 @@ class InputIndex:
         return self._inputs.locate(uri)
 
     def close(self) -> None:
-        with contextlib.suppress(Empty):
-            while True:
-                self._questions.get_nowait()
-        for _ in range(_NUM_THREADS):
-            self._questions.put(None)
+        self._dismiss()
         self._describer.close()
         self._db.close()
-
-    def _work(self) -> None:
-        while (question := self._questions.get()) is not None:
-            answer: Answer | Exception
-            try:
-                answer = self._describer.describe(self._inputs.read(question[0]), question[1])
-            except InputError as error:
-                answer = Refused(reason=error.problem, fix=error.fix)
-            except Exception as error:  # a thread has no caller: raised where the answer is taken
-                answer = error
-            self._answers.put((_key(*question), answer))
 
     def _take_answer(self) -> None:
         key, answer = self._answers.get()
@@ -139,6 +131,28 @@ class InputIndex:
         if reason is not None:
             return Refused(reason=reason, fix=fix)
         return Described(sha256=sha256, width=width, height=height, num_frames=num_frames)
+
+
+def _work(inputs: Inputs, describer: Describer, questions: _Questions, answers: _Answers) -> None:
+    while (question := questions.get()) is not None:
+        answer: Answer | Exception
+        try:
+            answer = describer.describe(inputs.read(question[0]), question[1])
+        except InputError as error:
+            answer = Refused(reason=error.problem, fix=error.fix)
+        except Exception as error:  # a thread has no caller: raised where the answer is taken
+            answer = error
+        answers.put((_key(*question), answer))
+    describer.close()
+
+
+def _dismiss(questions: _Questions) -> None:
+    """Have all threads end after what they are at."""
+    with contextlib.suppress(Empty):
+        while True:
+            questions.get_nowait()
+    for _ in range(_NUM_THREADS):
+        questions.put(None)
 
 
 def _key(uri: str, kind: InputFileKind) -> bytes:

@@ -139,5 +139,6 @@ def _damaged() -> InputError:
 
 def _too_large(width: int, height: int) -> InputError:
     return InputError(
-        f"its frames are {width} x {height}, more than {MAX_FRAME_PIXELS:,} pixels", "make it smaller"
+        f"its frames are {height} x {width} (height x width), more than {MAX_FRAME_PIXELS:,} pixels",
+        "make it smaller",
     )

@@ -52,9 +52,9 @@ def checked(
     (row,) = plan.rows(index, table)
     if isinstance(row, InvalidRow):
         raise TableError(*row.messages()[0])
-    if plan.carried:
+    if plan.carried.names:
         raise TableError(
-            f"row {index}: {spec.class_name} takes no {', '.join(plan.carried)}", "check the spelling"
+            f"row {index}: {spec.class_name} takes no {', '.join(plan.carried.names)}", "check the spelling"
         )
     if is_argument and request.fps is not None:
         return replace(row.request, fps=request.fps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Sequence
 
 import pyarrow as pa
@@ -79,16 +80,12 @@ def _is_list(stored: pa.DataType, *, number: bool) -> bool:
     return bool(is_number if number else not is_number and not pa.types.is_nested(part))
 
 
-def check_carried(carried: Collection[str], spec: PipelineSpec, reserved: Collection[str]) -> None:
+def check_carried(carried: Iterable[str], spec: PipelineSpec) -> None:
+    """Raise for a column that would be an argument if a table could give it."""
     for name in carried:
         parameter = spec.parameters.get(name)
         if parameter is not None and parameter.kind is None:
             raise TableError(f"column {name!r} is an argument that a table cannot give", plumbing_fix(name))
-        if name in reserved:
-            raise TableError(
-                f"column {name!r} has the name of a column that every record gets",
-                f"rename it in the table, for example to 'source_{name}'",
-            )
 
 
 def plumbing_fix(name: str) -> str:
@@ -113,6 +110,12 @@ def check_required(
                 f"{', '.join(map(repr, columns[:_LISTED])) or 'none'}{more}",
                 f"add the column, map it with `columns: {{{name}: ...}}`, or set `defaults: {{{name}: ...}}`",
             )
+
+
+def as_argument(column: str, argument: str) -> str:
+    """Return what makes an argument of a column that is only named like one."""
+    spelled = column if column.isidentifier() else json.dumps(column, ensure_ascii=False)
+    return f"if it is {argument}, write `columns: {{{argument}: {spelled}}}`"
 
 
 def lookalikes(carried: Iterable[str], unused: Collection[str]) -> tuple[tuple[str, str], ...]:

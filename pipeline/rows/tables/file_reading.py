@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import re
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ import pyarrow.parquet
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.signature import ArgumentKind
+from framefleet.pipeline.outputs.parts.records import are_records
+from framefleet.pipeline.rows.tables.file_lines import lines_in
 from framefleet.pipeline.rows.tables.formats import TableFormat
 from framefleet.pipeline.rows.tables.text_reading import text_reader, unpacked
 
@@ -24,6 +27,7 @@ MAX_BATCH_BYTES = 32 << 20
 STEP_ROWS = 128
 MAX_COLUMNS = 10_000
 MAX_NAME = 256  # characters of a column's name
+_CSV_ROW = re.compile(r"Row #(\d+): ?")
 _VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}  # Arrow computes little with them
 
 
@@ -67,14 +71,14 @@ def batches_of(
     reader = _reader(file, schema)
     waiting: list[pa.RecordBatch] = []
     while True:
-        with explained(file, after_row=seen):
+        with explained(file, first_row=first_row, num_read=seen - first_row):
             batch = next(reader, None)
         if batch is not None:
             seen += batch.num_rows
             waiting.append(batch)
         rows, size = sum(part.num_rows for part in waiting), sum(part.nbytes for part in waiting)
         if waiting and (batch is None or rows >= batch_rows or size >= MAX_BATCH_BYTES):
-            with explained(file, after_row=seen - rows):
+            with explained(file, first_row=first_row, num_read=seen - rows - first_row):
                 joined = pa.concat_batches(waiting)
             waiting = []
             yield from _parts(joined, seen - rows, file)
@@ -104,7 +108,8 @@ def _reader(file: FileToRead, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         # pre_buffer reads whole row groups ahead: a file written in one row group would be all in memory
         parquet = pa.parquet.ParquetFile(file.content, pre_buffer=False, buffer_size=1 << 20)
         for batch in parquet.iter_batches(STEP_ROWS, use_threads=False):
-            if batch.schema.names != schema.names:
+            names = batch.schema.names
+            if names != schema.names and not (are_records(schema) and {*names} <= {*schema.names}):
                 raise TableError(f"{file.name} is not what it was a moment ago", "run the same command again")
             yield _plain(batch, schema)
         return
@@ -119,10 +124,16 @@ def _reader(file: FileToRead, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
 
 
 def _plain(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Return the batch without dictionaries, as `_settled` says: each row then tells how large it is."""
+    """Return the batch without dictionaries, as `_settled` says: each row then tells how large it is.
+
+    What is not in it, as in records of an earlier version, is null.
+    """
     columns = [
-        column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-        for column in batch.columns
+        batch.column(field.name) if field.name in batch.schema.names else pa.nulls(len(batch), field.type)
+        for field in schema
+    ]
+    columns = [
+        column.dictionary_decode() if pa.types.is_dictionary(column.type) else column for column in columns
     ]
     columns = [column.cast(_VIEWS.get(column.type, column.type)) for column in columns]
     return pa.RecordBatch.from_arrays(columns, schema=schema) if columns else batch
@@ -194,9 +205,12 @@ def _settled(field: pa.Field, file: FileToRead) -> pa.Field:
 
 
 @contextmanager
-def explained(file: FileToRead, after_row: int | None = None) -> Iterator[None]:
-    """Turn what Arrow and the decompressors raise into TableError with the file and where in it."""
-    where = f" after row {after_row}" if after_row else ""
+def explained(file: FileToRead, *, first_row: int = 0, num_read: int = 0) -> Iterator[None]:
+    """Turn what Arrow and the decompressors raise into TableError with the file and where in it.
+
+    first_row: of the file in the table. num_read: rows of the file that were read.
+    """
+    where = f" from row {first_row + num_read} on" if num_read and file.format == "parquet" else ""
     try:
         yield
     except TableError:
@@ -224,7 +238,20 @@ def explained(file: FileToRead, after_row: int | None = None) -> Iterator[None]:
             "jsonl": "every line must be one JSON object with the same keys, each of one type",
             "parquet": "write the file again; it may be cut short",
         }
-        csv = "rows count from 1 with the header; quote cells that hold commas, quotes or line breaks"
-        raise TableError(
-            f"{file.name} cannot be read{where}: {error}", fixes.get(file.format, csv)
-        ) from error
+        said = _numbered(str(error), file, first_row)
+        fix = fixes.get(file.format, "quote cells that hold commas, quotes or line breaks")
+        raise TableError(f"{file.name} cannot be read{where}: {said}", fix) from error
+
+
+def _numbered(said: str, file: FileToRead, first_row: int) -> str:
+    """Return what Arrow says of a row of CSV by the row's number in the table, and its line in the file."""
+    found = _CSV_ROW.search(said)
+    if found is None:
+        return said
+    row = int(found[1]) - 2  # Arrow counts from 1, with the header
+    line = None
+    if file.content.seekable():
+        file.content.seek(0)
+        line = lines_in(file.content, file.format, file.compression, [row])[0].get(row)
+    place = f"row {first_row + row}" + (f" (line {line})" if line else "")
+    return f"{place}: {_CSV_ROW.sub('', said).removeprefix('CSV parse error: ')}"

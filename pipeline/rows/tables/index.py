@@ -143,6 +143,11 @@ class RowIndex:
         found = self._db.execute(_PENDING, (first, first + n))
         return [(position, row_id.hex()) for position, row_id in found]
 
+    def row_ids_in(self, first: int, n: int) -> list[tuple[int, str]]:
+        """Return (position, row_id), in table order, of all rows in `first` to `first + n`."""
+        query = "SELECT position, id FROM rows WHERE position >= ? AND position < ? ORDER BY position"
+        return [(position, row_id.hex()) for position, row_id in self._db.execute(query, (first, first + n))]
+
     def positions(self, row_id: str) -> list[int]:
         """Return every position of a row_id in table order."""
         self._seal()

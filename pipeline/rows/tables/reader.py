@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ from framefleet.pipeline.guards.sandbox import Ended, Sandboxes
 from framefleet.pipeline.rows.tables.reader_process import (
     BATCH,
     END,
+    LINES,
     QUESTION,
     READ,
     REFUSED,
@@ -43,6 +44,17 @@ def read_batches(
         assert kind == BATCH
         with pa.ipc.open_stream(pa.py_buffer(content)) as stream:
             yield from stream
+
+
+def read_lines(
+    file: IO[bytes], size: int | None, request: Mapping[str, Any], rows: Sequence[int]
+) -> tuple[dict[int, int], int]:
+    """Return what `file_lines.lines_in` finds in a text file. Raises TableError."""
+    request = {**request, "batch_rows": 0, "first_row": 0, "lines_of": [*rows]}
+    ((kind, content),) = _answers(file, size, request, schema=b"")
+    assert kind == LINES
+    lines, num_rows = json.loads(content)
+    return dict(lines), num_rows
 
 
 def _answers(

@@ -13,13 +13,14 @@ import pyarrow as pa
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.sandbox import bound_memory, serve
-from framefleet.pipeline.rows.tables.file_reading import FileToRead, batches_of, schema_of
+from framefleet.pipeline.rows.tables.file_lines import lines_in
+from framefleet.pipeline.rows.tables.file_reading import FileToRead, batches_of, explained, schema_of
 
 # Above what the libraries take. Arrow asks for some hundred megabytes for files that people write, and a file
 # below a kilobyte can make it ask for terabytes.
 MAX_MEMORY = 2 << 30
 # The kinds of messages, their first byte. Questions are (offset, count), two numbers of eight bytes.
-READ, SCHEMA, BATCH, END, REFUSED = b"r", b"s", b"b", b"e", b"x"
+READ, SCHEMA, BATCH, LINES, END, REFUSED = b"r", b"s", b"b", b"l", b"e", b"x"
 QUESTION = struct.Struct("<qq")
 UNKNOWN = -1  # the number of rows of a text file
 
@@ -30,14 +31,22 @@ def main() -> None:
 
 
 def _answer(connection: Connection) -> None:
-    """Answer one request: a JSON object, and the schema where batches are wanted."""
+    """Answer one request: a JSON object, and the schema where batches are wanted.
+
+    lines_of: the rows of which the lines are wanted, in place of schema or batches.
+    """
     request = json.loads(connection.recv_bytes())
     schema = connection.recv_bytes()
     served = _Served(connection, request.pop("size"))
+    lines_of: list[int] | None = request.pop("lines_of", None)
     first_row, batch_rows = request.pop("first_row"), request.pop("batch_rows")
     file = FileToRead(content=served, **request)
     try:
-        if not schema:
+        if lines_of is not None:
+            with explained(file):
+                lines, num_rows = lines_in(file.content, file.format, file.compression, lines_of)
+            served.send(LINES + json.dumps([[*lines.items()], num_rows]).encode())
+        elif not schema:
             served.send(SCHEMA + _schema_to_bytes(*schema_of(file)))
         else:
             wanted = pa.ipc.read_schema(pa.py_buffer(schema))

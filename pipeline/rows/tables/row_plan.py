@@ -30,6 +30,8 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.guidance_check import check_schedule, is_schedule
 from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, recipe_of_row
 from framefleet.pipeline.recipes.second_model import SecondModel, check_second_model
+from framefleet.pipeline.rows.argument_columns import argument_fields
+from framefleet.pipeline.rows.tables.carried import carried_columns
 from framefleet.pipeline.rows.tables.column_checks import (
     check_carried,
     check_required,
@@ -37,6 +39,7 @@ from framefleet.pipeline.rows.tables.column_checks import (
     lookalikes,
     plumbing_fix,
 )
+from framefleet.pipeline.rows.tables.picks import is_picks
 from framefleet.pipeline.rows.tables.row_inputs import Finder, NoInputs, check_input
 from framefleet.pipeline.rows.tables.rows import OWN_TEXTS, Reader, RowPlan
 
@@ -67,6 +70,7 @@ def plan_rows(
     *,
     columns: Mapping[str, str] | None = None,
     defaults: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
     recipe: Recipe = BUILT_IN["generate"],
     find_recipe: Callable[[str], Recipe] | None = None,
     reserved: Collection[str] = (),
@@ -78,9 +82,10 @@ def plan_rows(
     """Return the plan for tables of `schema`, or raise TableError or JobError for what no row can mend.
 
     columns: argument (or seed, scheduler, recipe, fps) to the column that holds it.
+    overrides: as defaults, but of all rows: columns of these are neither read nor carried.
     spec: of the pipeline that the recipe calls. find_recipe: gives the recipe that a row names, or raises
         UserError; without it rows may name framefleet's, and those of the module of `recipe`.
-    reserved: the record's own columns, which no carried column may be named like.
+    reserved: the record's own columns: a carried column of such a name gets another; picks leave theirs out.
     finder: opens the images and videos that rows name.
     fps: the job's own rate; it counts in a row's identity only where a clip's length is asked in seconds.
     loras, second_models: those that rows may name.
@@ -88,8 +93,14 @@ def plan_rows(
     finder = finder or NoInputs()
     targets = meanings(spec, recipe)
     read = _read_columns(columns or {}, targets, schema)
-    carried = tuple(name for name in schema.names if name not in read.values())
-    check_carried(carried, spec, reserved)
+    own_arguments = {name: kind for name, kind in targets.items() if _is_argument(name, spec)}
+    shown = argument_fields(own_arguments, taken=reserved)
+    told = reserved if is_picks(schema.names) else ()  # of clips that others rendered
+    kept = pa.schema([field for field in schema if field.name not in told])
+    carried = carried_columns(kept, read, targets, taken={*reserved, *shown.names})
+    unread = [name for name in schema.names if name not in read.values()]
+    check_carried(unread, spec)
+    read = {target: column for target, column in read.items() if target not in (overrides or {})}
     own = {p.name: p.default for p in recipe.parameters() if p.default is not None}
     find_recipe = find_recipe or partial(recipe_of_row, own=recipe)
     checks = {
@@ -97,7 +108,7 @@ def plan_rows(
         for name, kind in targets.items()
     }
     checks[LORA] = _remembering(partial(check_loras, declared=loras or {}))
-    base, special = _defaults(defaults or {}, targets, checks, spec, own=own)
+    base, special = _defaults(defaults or {}, overrides or {}, targets, checks, spec, own=own)
     required = required_arguments(spec, recipe)
     check_required(required, read, base, columns=schema.names)
     return RowPlan(
@@ -122,7 +133,8 @@ def plan_rows(
         spec=spec,
         rules=own_row_rules(spec),
         carried=carried,
-        lookalikes=lookalikes(carried, [target for target in targets if target not in read]),
+        argument_fields=shown,
+        lookalikes=lookalikes(unread, [target for target in targets if target not in read]),
     )
 
 
@@ -171,7 +183,8 @@ def _read_columns(
 
 
 def _defaults(
-    given: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    overrides: Mapping[str, Any],
     targets: Mapping[str, ArgumentKind],
     checks: Mapping[str, Callable[[Any], Any]],
     spec: PipelineSpec,
@@ -180,29 +193,31 @@ def _defaults(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what an empty row is: its arguments; its seed, scheduler and LoRAs.
 
-    given: a null takes a default of the model's away. own: the defaults of the recipe's parameters.
+    defaults, overrides: a null takes a default of the model's away. own: the defaults of the recipe's
+    parameters.
     """
     arguments: dict[str, Any] = {**spec.defaults(), **own}
     special: dict[str, Any] = {}
-    for name, value in given.items():
+    for name, value in {**defaults, **overrides}.items():
+        section = "overrides" if name in overrides else "defaults"
         if name in ("recipe", "fps") and not _is_argument(name, spec):
             place = "recipe" if name == "recipe" else "media.fps"
-            raise JobError(f"defaults.{name} is not where the job sets it", f"set `{place}:` instead")
+            raise JobError(f"{section}.{name} is not where the job sets it", f"set `{place}:` instead")
         if name not in targets:
             fix = plumbing_fix(name) if name in spec.parameters else did_you_mean(name, targets)
-            raise JobError(f"defaults.{name}: rows have no such argument", fix)
+            raise JobError(f"{section}.{name}: rows have no such argument", fix)
         arguments.pop(name, None)
         if value is not None:
             place_of = arguments if _is_argument(name, spec) else special
-            place_of[name] = _checked_default(name, value, targets[name], checks[name])
+            place_of[name] = _checked_default(f"{section}.{name}", value, targets[name], checks[name])
     return arguments, special
 
 
-def _checked_default(name: str, value: Any, kind: ArgumentKind, check: Callable[[Any], Any]) -> Any:
+def _checked_default(place: str, value: Any, kind: ArgumentKind, check: Callable[[Any], Any]) -> Any:
     found = check(value)
     if isinstance(found, Refused):
         public = public_url(value) if kind in get_args(InputKind) and isinstance(value, str) else value
-        raise JobError(f"defaults.{name} is {shown(public)}, but {found.reason}", found.fix)
+        raise JobError(f"{place} is {shown(public)}, but {found.reason}", found.fix)
     return found
 
 

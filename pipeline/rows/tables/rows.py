@@ -19,12 +19,14 @@ from framefleet.pipeline.recipes.duration import check_film
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.request import Request, clip_fps, is_input
 from framefleet.pipeline.rows.identity import derive_seed
+from framefleet.pipeline.rows.tables.carried import Carried
 from framefleet.pipeline.rows.tables.limits import limits
 from framefleet.pipeline.rows.tables.readable import Problems, readable
 from framefleet.pipeline.rows.tables.row_inputs import Finder, check_video_length
 from framefleet.pipeline.rows.tables.step_lists import check_step_lists, listed_steps
+from framefleet.pipeline.shape import shape_text
 
-SHAPING = ("height", "width", *FRAME_PARAMETERS, "max_sequence_length")
+SHAPING = (*FRAME_PARAMETERS, "height", "width", "max_sequence_length")
 # Texts that each row has for itself. No check looks at them together with other cells, but for whether they
 # are given: `table_rows.py` rests on it.
 OWN_TEXTS = ("prompt", "negative_prompt")
@@ -69,9 +71,10 @@ class InvalidRow:
     index: int
     problems: tuple[Problem, ...]
 
-    def messages(self) -> list[tuple[str, str]]:
-        """Return (problem, fix) pairs, as errors have them."""
-        return [(f"row {self.index}: {problem}", problem.fix) for problem in self.problems]
+    def messages(self, place: str | None = None) -> list[tuple[str, str]]:
+        """Return (problem, fix) pairs, as errors have them. place: of the row in its file."""
+        row = f"row {self.index}" + (f" ({place})" if place else "")
+        return [(f"{row}: {problem}", problem.fix) for problem in self.problems]
 
 
 def refused_row(index: int, problems: Problems) -> InvalidRow:
@@ -103,7 +106,7 @@ class RowPlan:
     base: the arguments of a row whose cells are all null. loras: the LoRAs of such a row.
     fps: the job's own rate, if it has one.
     rules: what a pipeline allows in a row beyond what each argument may be; see `registry.own_row_rules`.
-    carried: columns without meaning here; they go into the record as they are.
+    carried: columns that go into the record as they are. argument_fields: columns that show the arguments.
     lookalikes: (carried column, argument that it may have meant).
     """
 
@@ -118,7 +121,8 @@ class RowPlan:
     finder: Finder
     spec: PipelineSpec
     rules: Rules | None
-    carried: tuple[str, ...]
+    carried: Carried
+    argument_fields: pa.Schema
     lookalikes: tuple[tuple[str, str], ...]
 
     def rows(self, first_index: int, batch: pa.RecordBatch) -> Iterator[CheckedRow | InvalidRow]:
@@ -273,5 +277,8 @@ def _values(column: pa.Array) -> list[Any]:
 
 
 def shape_of(arguments: Mapping[str, Any]) -> str:
-    """Return what is equal for rows that can likely share forwards."""
-    return "x".join([str(arguments[name]) for name in SHAPING if name in arguments])
+    """Return what is equal for rows that can likely share forwards: "81 x 480 x 832, 512 tokens"."""
+    num_frames = next((arguments[name] for name in FRAME_PARAMETERS if name in arguments), None)
+    size = shape_text(num_frames, arguments.get("height"), arguments.get("width"))
+    tokens = arguments.get("max_sequence_length")
+    return ", ".join(filter(None, [size, f"{tokens} tokens" if tokens is not None else ""]))

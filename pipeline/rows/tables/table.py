@@ -17,11 +17,12 @@ from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.public import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.guards.spelling import nearest
 from framefleet.pipeline.model.specs.signature import ArgumentKind
+from framefleet.pipeline.outputs.parts.records import are_records
 from framefleet.pipeline.rows.tables.formats import ENDINGS, file_format
-from framefleet.pipeline.rows.tables.table_files import TableFile, open_batches, read_schema
+from framefleet.pipeline.rows.tables.table_files import TableFile, find_rows, open_batches, read_schema
 
 MAX_LISTED = 100_000  # files below a local folder
-_MAX_ROWS = 100_000_000  # each takes 40 bytes of disk while a job runs, and a kilobyte may hold so many
+MAX_ROWS = 100_000_000  # each takes 40 bytes of disk while a job runs, and a kilobyte may hold so many
 
 _TEXT_COLUMNS: dict[str, ArgumentKind] = dict.fromkeys(
     ("prompt", "negative_prompt", "scheduler", "recipe"), "str"
@@ -57,10 +58,24 @@ class Table:
         if first == 0:
             raise TableError(f"table {self.location} has no rows", "add rows, or give another table")
 
+    def places(self, rows: Collection[int]) -> dict[int, str]:
+        """Return where rows stand, as "line 19", or "b.csv line 4" where files are several."""
+        places: dict[int, str] = {}
+        first, is_one = 0, len(self.sources) == 1
+        for source in self.sources:
+            waiting = sorted(row - first for row in rows if row not in places)
+            if not waiting or (is_one and source.format == "parquet"):
+                break
+            found, num_rows = find_rows(source, waiting)
+            file = "" if is_one else f"{PurePosixPath(source.path).name} "
+            places |= {first + row: f"{file}{place}" for row, place in found.items()}
+            first += num_rows
+        return places
+
     def _check_length(self, num_rows: int) -> None:
-        if num_rows > _MAX_ROWS:
+        if num_rows > MAX_ROWS:
             raise TableError(
-                f"table {self.location} has more than {_MAX_ROWS:,} rows",
+                f"table {self.location} has more than {MAX_ROWS:,} rows",
                 "give parts of it to jobs of their own",
             )
 
@@ -195,12 +210,20 @@ def _one_schema(sources: tuple[TableFile, ...]) -> tuple[pa.Schema, int | None]:
     for source in sources[1:]:
         other, more = read_schema(source)
         num_rows += more or 0
-        if not other.equals(schema):
+        wanted = schema
+        if are_records(schema):  # versions of framefleet differ in their columns
+            schema = _with_columns(schema, other)
+            wanted = pa.schema([schema.field(name) for name in other.names])
+        if not other.equals(wanted):
             raise TableError(
                 f"{source.path} and {sources[0].path} have different columns: {_difference(other, schema)}",
                 "write all files of a table with the same columns, in one order and with the same types",
             )
     return schema, num_rows
+
+
+def _with_columns(schema: pa.Schema, other: pa.Schema) -> pa.Schema:
+    return pa.schema([*schema, *(field for field in other if field.name not in schema.names)])
 
 
 def _difference(one: pa.Schema, other: pa.Schema) -> str:

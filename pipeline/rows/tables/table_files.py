@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
@@ -38,6 +38,19 @@ def open_batches(
     request = {**_request(source), "batch_rows": batch_rows, "first_row": first_row}
     with _opened(source) as (file, size):
         yield from reader.read_batches(file, size, request, schema)
+
+
+def find_rows(source: TableFile, rows: Sequence[int]) -> tuple[dict[int, str], int]:
+    """Return where each of these rows of the file stands, and how many rows were passed until all were found.
+
+    As "line 19"; as "row 3" in Parquet, which has no lines.
+    """
+    if source.format == "parquet":
+        num_rows = read_schema(source)[1] or 0
+        return {row: f"row {row}" for row in rows if row < num_rows}, num_rows
+    with _opened(source) as (file, size):
+        lines, num_rows = reader.read_lines(file, size, _request(source), rows)
+    return {row: f"line {line}" for row, line in lines.items()}, num_rows
 
 
 def _request(source: TableFile) -> dict[str, Any]:

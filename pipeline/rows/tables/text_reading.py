@@ -47,11 +47,15 @@ def text_reader(
     content: from `unpacked`. arguments: columns whose cells are checked later, with their kind. Raises
     TableError for a file that is empty, or no UTF-8.
     """
-    beginning: bytes = content.peek(_AHEAD)[:_AHEAD]
-    _check_encoding(beginning, name)
+    _check_encoding(_beginning(content), name)
     if kind == "jsonl":
         return JsonLines(content, schema, arguments)
-    return _csv_reader(content, schema, _separator(beginning, SEPARATORS[kind]))
+    return _csv_reader(content, schema, separator_of(content, SEPARATORS[kind]))
+
+
+def _beginning(content: Any) -> bytes:
+    found: bytes = content.peek(_AHEAD)[:_AHEAD]
+    return found
 
 
 def _csv_reader(content: IO[bytes], schema: pa.Schema | None, separator: str) -> Any:
@@ -80,7 +84,10 @@ def _check_encoding(beginning: bytes, name: str) -> None:
         raise TableError(f"{name} begins with a zero byte, as UTF-16 does", TO_UTF_8)
 
 
-def _separator(beginning: bytes, own: str) -> str:
-    """Return what stands between the names of the header: spreadsheets of half of Europe write semicolons."""
-    header = beginning.splitlines()[0].decode("utf-8", "replace")
+def separator_of(content: Any, own: str) -> str:
+    """Return what stands between the names of the header: spreadsheets of half of Europe write semicolons.
+
+    content: of a file that is not empty, from `unpacked`.
+    """
+    header = _beginning(content).splitlines()[0].decode("utf-8", "replace")
     return own if own in header else next((other for other in ";\t" if other in header), own)

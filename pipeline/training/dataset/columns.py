@@ -14,9 +14,10 @@ from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.model.specs.check import Refused, check_argument, coerce, shown
 from framefleet.pipeline.model.specs.signature import ArgumentKind, InputKind, ScalarKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, are_records
 from framefleet.pipeline.rows.tables.column_checks import check_type
 from framefleet.pipeline.rows.tables.limits import limits
+from framefleet.pipeline.rows.tables.picks import CLIP, is_picks
 from framefleet.pipeline.rows.tables.rows import Problem
 from framefleet.pipeline.rows.tables.table import Table
 from framefleet.pipeline.training.dataset import rendered
@@ -54,16 +55,23 @@ class Columns:
     @property
     def names(self) -> list[str]:
         """Return the columns of the table that are read."""
-        more = (self.video, rendered.ARGUMENTS if self.is_rendered else None)
-        return list(dict.fromkeys(name for name in (*self.read.values(), *more) if name is not None))
+        more = [rendered.ARGUMENTS] if self.is_rendered else []
+        if self.video is not None:
+            more += rendered.clip_columns(self.table.schema) if self._is_of_clips else [self.video]
+        return list(dict.fromkeys([*self.read.values(), *more]))
+
+    @property
+    def _is_of_clips(self) -> bool:
+        return self.is_rendered and self.video == rendered.VIDEO
 
     def videos(self, batch: pa.RecordBatch) -> list[Any]:
         """Return the cells that name videos; null for every row where none is needed."""
         if self.video is None:
             return [None] * batch.num_rows
+        if self._is_of_clips:
+            return rendered.clips(batch, self.table.location, self.table.schema)
         cells: list[Any] = batch.column(self.video).to_pylist()
-        is_clip = self.is_rendered and self.video == rendered.VIDEO
-        return rendered.clips(cells, self.table.location, self.table.schema) if is_clip else cells
+        return cells
 
     def arguments(self, batch: pa.RecordBatch) -> list[tuple[dict[str, Any], list[Problem]]]:
         """Return the checked arguments of every row, and its repeats; and what is wrong with its cells."""
@@ -73,8 +81,7 @@ class Columns:
         if self.is_rendered:
             texts = batch.column(rendered.ARGUMENTS).to_pylist()
             rows = [
-                rendered.recorded_prompts(text, self.kinds) | row
-                for text, row in zip(texts, rows, strict=True)
+                rendered.with_prompts(text, row, self.kinds) for text, row in zip(texts, rows, strict=True)
             ]
         return [self._checked(row) for row in rows]
 
@@ -130,11 +137,14 @@ def plan_columns(
     if spec.kind == "audio":
         raise JobError(f"{spec.class_name} makes sound, and pictures are trained on", "train another model")
     columns, schema = columns or {}, table.schema
-    is_rendered = rendered.is_records(schema)
+    is_rendered = are_records(schema)
     told = _told(spec)
     _check_mapped(columns, (*VIDEO, PARAPHRASE, CONTRAST, REPEATS, *told), schema)
-    own = [name for name in schema.names if not (is_rendered and name in RECORD_FIELDS.names)]
-    found = {**{name: name for name in own}, **columns}
+    # Of records, and of picks, also what images and videos their clips were made from.
+    clip = {spec.kind: CLIP} if is_picks(schema.names) else {}
+    not_own = {*RECORD_FIELDS.names, *VIDEO} if is_rendered else {*VIDEO} if clip else set()
+    own = [name for name in schema.names if name not in not_own]
+    found = {**{name: name for name in own}, **clip, **columns}
     kinds = _kinds(part, told)
     read = {name: found[name] for name in kinds if name in found}
     required = tuple(name for name in ("prompt", PARAPHRASE) if name in kinds and part != "autoencoder")

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pyarrow as pa
 
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.outputs.parts.records import RECORDS
+from framefleet.pipeline.outputs.parts.records import RECORDS, are_records
 from framefleet.pipeline.rows.tables.table import folder_of
 
-VIDEO, ARGUMENTS = "uri", "arguments"  # columns
-_CLIP = re.compile(r".*/(clips/[0-9a-f]{2}/[^/]+)", re.DOTALL)
-
-
-def is_records(schema: pa.Schema) -> bool:
-    """Tell whether a table is what a render job wrote about its clips."""
-    return {"row_id", "frames_sha256", VIDEO, ARGUMENTS} <= set(schema.names)
+VIDEO, PATH, ARGUMENTS = "uri", "path", "arguments"  # columns
+_CLIP = re.compile(r".*/(clips/[0-9a-f]{2}/[^/]+)", re.DOTALL)  # of records that have no path
 
 
 def table_folder(location: str, schema: pa.Schema) -> str:
@@ -27,24 +22,40 @@ def table_folder(location: str, schema: pa.Schema) -> str:
     return folder.rstrip("/").rpartition("/")[0] if _is_in_output(folder, schema) else folder
 
 
-def clips(cells: list[Any], location: str, schema: pa.Schema) -> list[Any]:
+def clip_columns(schema: pa.Schema) -> list[str]:
+    """Return the columns that say where clips are."""
+    return [name for name in (VIDEO, PATH) if name in schema.names]
+
+
+def clips(batch: pa.RecordBatch, location: str, schema: pa.Schema) -> list[Any]:
     """Return where the clips of records lie in their output, which may have been moved since."""
+    uris: list[Any] = batch.column(VIDEO).to_pylist()
     if not _is_in_output(folder_of(location), schema):
-        return cells
-    found = [_CLIP.fullmatch(cell) if isinstance(cell, str) else None for cell in cells]
-    return [match[1] if match else cell for match, cell in zip(found, cells, strict=True)]
+        return uris
+    paths = batch.column(PATH).to_pylist() if PATH in batch.schema.names else [None] * len(uris)
+    return [_path_in(uri) if path is None else path for path, uri in zip(paths, uris, strict=True)]
 
 
-def recorded_prompts(text: str | None, names: Collection[str]) -> dict[str, Any]:
-    """Return the prompts in a record's arguments. What else is there was maybe another model's default."""
+def _path_in(uri: Any) -> Any:
+    found = _CLIP.fullmatch(uri) if isinstance(uri, str) else None
+    return found[1] if found else uri
+
+
+def with_prompts(text: str | None, row: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Return what a record gives of these arguments: its prompts, and what it carries.
+
+    Other arguments, whose columns are in `row` too, were maybe another model's defaults. text: of its
+    arguments.
+    """
     try:
         found = parse_json(text or "")
     except ValueError:  # the table may be from anywhere
-        return {}
-    arguments = found.items() if isinstance(found, dict) else ()
-    return {
-        name: _storable(value) for name, value in arguments if name.startswith("prompt") and name in names
-    }
+        found = None
+    arguments = found if isinstance(found, dict) else {}
+    prompts = {name: _storable(value) for name, value in arguments.items() if name.startswith("prompt")}
+    carried = {name: cell for name, cell in row.items() if name not in arguments}
+    edited = {name: row[name] for name in prompts if row.get(name) is not None}
+    return {name: value for name, value in (prompts | carried | edited).items() if name in names}
 
 
 def _storable(value: Any) -> Any:
@@ -54,4 +65,4 @@ def _storable(value: Any) -> Any:
 
 def _is_in_output(folder: str, schema: pa.Schema) -> bool:
     parent, _, name = folder.rstrip("/").rpartition("/")
-    return is_records(schema) and name == RECORDS and bool(parent)
+    return are_records(schema) and name == RECORDS and bool(parent)

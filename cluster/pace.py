@@ -1,0 +1,73 @@
+"""From the times at which rows were finished to when the rest will be: said only where it means something.
+
+The first rows wait for loading, probing and compiling, and rows come in batches: what they promise is off by
+a factor of ten. So nothing is said until every worker has had a few batches and these took alike.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import pairwise
+
+Point = tuple[float, int]  # seconds, and how many rows were finished by then
+
+MIN_BATCHES = 4  # of all workers together: the first one's phase is then a quarter of the whole, or less
+MIN_BATCHES_EACH = 2
+# Between the quarters of what was finished. Even batches that end at once give 2: one quarter holds one
+# batch, the next two.
+MAX_UNLIKE = 3.0
+MAX_SILENCE = 3.0  # times the longest wait for a row so far: then something is wrong, and nothing is promised
+CHANGE = 0.2  # of the workers: fewer do not make another fleet of one of hundreds
+_MAX_POINTS = 256
+
+
+def eta_s(points: Sequence[Point], left: int, *, now: float, workers: int, batch: float) -> float | None:
+    """Return in how many seconds so many rows will be done; None where that would be a guess.
+
+    points: in order, since the workers that render have been these. batch: rows that are finished together.
+    """
+    rows = points[-1][1] - points[0][1] if points else 0
+    if not workers or rows < max(MIN_BATCHES, MIN_BATCHES_EACH * workers) * max(batch, 1.0):
+        return None
+    quarters = _quarters(points)
+    longest = max(later[0] - earlier[0] for earlier, later in pairwise(points))
+    is_even = max(quarters) <= MAX_UNLIKE * min(quarters)
+    if not is_even or now - points[-1][0] > MAX_SILENCE * longest:
+        return None
+    return left * (points[-1][0] - points[0][0]) / rows
+
+
+def _quarters(points: Sequence[Point]) -> list[float]:
+    """Return how many seconds each quarter of the rows took."""
+    (_, first), (_, last) = points[0], points[-1]
+    counts = [count for _, count in points]
+    edges = [points[bisect_left(counts, first + (last - first) * part / 4)][0] for part in range(5)]
+    return [later - earlier for earlier, later in pairwise(edges)]
+
+
+class TimeLeft:
+    """Remembers when rows were finished, as far as the workers have been the same."""
+
+    def __init__(self) -> None:
+        self._points: list[Point] = []
+        self._workers = 0
+        self._stride = 1  # rows between two points
+
+    def finished(self, num_rows: int, *, now: float, workers: int) -> None:
+        """So many rows of this run are finished by now, and so many workers are here."""
+        if abs(workers - self._workers) > CHANGE * self._workers:
+            self._points, self._workers, self._stride = [], workers, 1
+        points = self._points
+        if points and points[-1][1] == num_rows:
+            return
+        if len(points) > 1 and points[-1][1] - points[-2][1] < self._stride:
+            points.pop()
+        points.append((now, num_rows))
+        if len(points) > _MAX_POINTS:
+            del points[1:-1:2]
+            self._stride *= 2
+
+    def eta_s(self, left: int, *, now: float, batch: float) -> float | None:
+        """Return what the function of this name does, of what was seen."""
+        return eta_s(self._points, left, now=now, workers=self._workers, batch=batch)

@@ -1,0 +1,1 @@
+"""Clips and records of an output as a dataset that others read: WebDataset, Parquet, Hugging Face."""

@@ -1,0 +1,73 @@
+"""`framefleet export`, as it is typed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from framefleet.jobs.export.choice import SHARD_MB, SHARD_ROWS, ExportFormat
+from framefleet.jobs.options import Sets, Verbose
+from framefleet.jobs.show.console import reporting
+
+_Output = Annotated[str, typer.Argument(help="The output to hand on: a folder or a URL.")]
+_To = Annotated[str, typer.Argument(metavar="DEST", help="Where it goes: an empty folder, or a URL.")]
+_Format = Annotated[
+    ExportFormat,
+    typer.Option("--format", help="Tar shards, Parquet with the clips in it, or a folder for `datasets`."),
+]
+_Where = Annotated[
+    str | None,
+    typer.Option("--where", metavar="SQL", help='Only rows for which it is true, as "sharpness > 0.4".'),
+]
+_Picks = Annotated[
+    str | None, typer.Option("--picks", metavar="PICKS.JSONL", help="Only rows that it names by row_id.")
+]
+_Columns = Annotated[
+    list[str] | None, typer.Option("--columns", help="Of the records, by commas; all of them without it.")
+]
+_ShardRows = Annotated[int, typer.Option("--shard-rows", min=1, help="The most rows of a shard.")]
+_ShardMb = Annotated[int, typer.Option("--shard-mb", min=1, help="The most megabytes of clips of a shard.")]
+_Push = Annotated[
+    str | None, typer.Option("--push", metavar="ORG/NAME", help="Then push DEST to this dataset of the hub.")
+]
+_Private = Annotated[bool, typer.Option("--private", help="Make a new dataset of the hub a private one.")]
+
+
+def export_command(
+    output: _Output,
+    to: _To,
+    format: _Format,
+    where: _Where = None,
+    picks: _Picks = None,
+    columns: _Columns = None,
+    shard_rows: _ShardRows = SHARD_ROWS,
+    shard_mb: _ShardMb = SHARD_MB,
+    push: _Push = None,
+    private: _Private = False,
+    sets: Sets = None,
+    verbose: Verbose = False,
+) -> None:
+    """Write clips and records of an output as a dataset for others: WebDataset, Parquet or Hugging Face.
+
+    Every clip is compared with its record. Exit code 1: some are damaged, and left out. Run the same command
+    again after an interruption. --set storage_options... is for both places, --set to_options... for DEST.
+    """
+    with reporting(verbose=verbose, resumable=True):
+        from framefleet.jobs.export.shown import show_export
+        from framefleet.jobs.job.file import set_values
+
+        is_whole = show_export(
+            output,
+            to,
+            format=format,
+            where=where,
+            picks=picks,
+            columns=[name.strip() for text in columns for name in text.split(",")] if columns else None,
+            shard_rows=shard_rows,
+            shard_mb=shard_mb,
+            push=push,
+            private=private,
+            options=set_values(sets or []),
+        )
+    raise typer.Exit(0 if is_whole else 1)

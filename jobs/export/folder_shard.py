@@ -1,0 +1,58 @@
+"""Rows and clips as a folder that `datasets.load_dataset` opens: files, and `metadata.parquet` about them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from framefleet.jobs.export.shard import Feature, Target, file_names, own_columns
+from framefleet.pipeline.errors import JobError
+
+# Of these the library makes clips.
+_FILE_NAME = re.compile("(.*_)?file_names?")
+
+
+def name_of(number: int) -> str:
+    return f"{_folder(number)}/metadata.parquet"
+
+
+def check_folder(endings: frozenset[str], feature: Feature) -> None:
+    """Raise JobError for clips of which `load_dataset` does not make one feature."""
+    if feature == "clip" or ".webm" in endings:  # which it takes for sound
+        raise JobError(
+            f"datasets has no folder of clips that end in {' and '.join(sorted(endings))}",
+            "use --format parquet or webdataset; or choose those of one format by where",
+        )
+
+
+class FolderShard:
+    """Clips go first, then `metadata.parquet`: until it is there, nothing names them."""
+
+    def __init__(self, target: Target, number: int) -> None:
+        self._target, self._number = target, number
+        self._file = target.scratch / "metadata.parquet"
+        self._writer: pq.ParquetWriter | None = None
+
+    def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:
+        target, names = self._target, file_names(rows)
+        paths = [f"{_folder(self._number)}/{name}" for name in names]
+        list(target.copiers.map(target.place.write, paths, clips))
+        taken = [target.feature, *filter(_FILE_NAME.fullmatch, target.columns)]
+        table = own_columns(rows, target.columns, taken=taken)
+        table = table.add_column(0, "file_name", pa.array(names))
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._file, table.schema, compression="zstd")
+        self._writer.write_table(table)
+
+    def finish(self) -> None:
+        assert self._writer is not None
+        self._writer.close()
+        self._target.place.upload(name_of(self._number), self._file)
+        self._file.unlink()
+
+
+def _folder(number: int) -> str:
+    return f"data/{number:06}"

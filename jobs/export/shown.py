@@ -1,0 +1,72 @@
+"""What `framefleet export` does, and what it prints about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from framefleet.jobs.show.console import stderr, stdout
+from framefleet.jobs.show.progress import watch_on
+
+if TYPE_CHECKING:
+    from framefleet.jobs.export.choice import ExportFormat
+    from framefleet.jobs.export.export import Exported
+
+_MAX_SHOWN = 20  # a screenful
+_SAID = {"missing": "gone", "size": "of another size", "bytes": "of other bytes"}
+_READ_BY: dict[ExportFormat, str] = {
+    "webdataset": "read it with webdataset.WebDataset",
+    "parquet": "read it with datasets.load_dataset, DuckDB, pandas",
+    "hf": "read it with datasets.load_dataset",
+}
+
+
+def show_export(
+    output: str,
+    to: str,
+    *,
+    format: ExportFormat,
+    picks: str | None,
+    columns: Sequence[str] | None,
+    push: str | None,
+    private: bool,
+    options: Mapping[str, Any],
+    **choice: Any,
+) -> bool:
+    """Export, push if that is asked for, and say what came of it; return whether every row is there."""
+    from framefleet.jobs.export.choice import ExportChoice
+    from framefleet.jobs.export.export import export_chosen
+    from framefleet.jobs.export.picks import picked
+    from framefleet.jobs.export.push import Hub
+    from framefleet.pipeline.outputs.stores.store import Store
+
+    theirs = options.get("storage_options") or {}
+    chosen = ExportChoice(
+        format=format,
+        picks=picked(picks, theirs),
+        columns=None if columns is None else tuple(columns),
+        **choice,
+    )
+    place = Store(to, options.get("to_options") or theirs)
+    hub = Hub(push, is_private=private) if push else None  # what keeps it from being pushed is told first
+    with watch_on(stderr) as watch:
+        exported = export_chosen(Store(output, theirs), place, chosen, watch)
+        url = hub.push(place, watch) if hub else None
+    _show(exported, format)
+    if url:
+        stdout.say(url)
+    return not exported.left_out
+
+
+def _show(exported: Exported, format: ExportFormat) -> None:
+    for damage in exported.left_out[:_MAX_SHOWN]:
+        stderr.say(f"{damage.path}: {_SAID[damage.kind]}, so row {damage.row_id} is left out")
+    if len(exported.left_out) > _MAX_SHOWN:
+        stderr.say(f"... and {len(exported.left_out) - _MAX_SHOWN:,} more")
+    if exported.left_out:
+        stderr.say(
+            "put them back and run this again; or `framefleet repair` the output, and export it elsewhere"
+        )
+    shards = "1 shard" if exported.num_shards == 1 else f"{exported.num_shards:,} shards"
+    stderr.say(f"{exported.num_rows:,} clips in {shards}; {_READ_BY[format]}")
+    stdout.say(exported.place.url_of(""))

@@ -1,0 +1,77 @@
+"""Rows and clips as a tar that the webdataset library reads: `<row_id>.mp4`, `.json`, `.txt` for each row."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import tarfile
+from collections.abc import Sequence
+from datetime import date, datetime, time
+from typing import Any
+
+import pyarrow as pa
+
+from framefleet.jobs.export.shard import Target, file_names
+from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.outputs.parts.parts import rows_of
+
+
+def name_of(number: int) -> str:
+    return f"shard-{number:06}.tar"
+
+
+class TarShard:
+    """Members have no owner and no time: equal rows give equal bytes."""
+
+    def __init__(self, target: Target, number: int) -> None:
+        self._target, self._name = target, name_of(number)
+        self._file = target.scratch / self._name
+        self._tar = tarfile.open(self._file, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+
+    def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:
+        values = rows_of(rows, "records")
+        for row, name, clip in zip(values, file_names(rows), clips, strict=True):
+            told = {column: row[column] for column in self._target.columns}
+            self._write(name, clip)
+            self._write(f"{row['row_id']}.json", json.dumps(_plain(told), ensure_ascii=False).encode())
+            self._write(f"{row['row_id']}.txt", _prompt(row).encode())
+
+    def finish(self) -> None:
+        self._tar.close()
+        self._target.place.upload(self._name, self._file)
+        self._file.unlink()
+
+    def _write(self, name: str, content: bytes) -> None:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        self._tar.addfile(member, io.BytesIO(content))
+
+
+def _prompt(row: dict[str, Any]) -> str:
+    """Return what the row was rendered from; "" where that is no text."""
+    prompt = row.get("prompt")
+    if prompt is None:  # of a version without the column
+        arguments = parse_json(row["arguments"])
+        prompt = arguments.get("prompt") if isinstance(arguments, dict) else None
+    return prompt if isinstance(prompt, str) else ""
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON has of a cell: times as ISO 8601, bytes as base64, no number for what is none."""
+    match value:
+        case dict():
+            return {key: _plain(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_plain(inner) for inner in value]
+        case float():
+            return value if math.isfinite(value) else None
+        case bytes():
+            return base64.b64encode(value).decode()
+        case datetime() | date() | time():
+            return value.isoformat()
+        case None | bool() | int() | str():
+            return value
+        case _:  # a decimal, a length of time
+            return str(value)

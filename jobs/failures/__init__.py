@@ -1,0 +1,1 @@
+"""Rows that failed, told one by one."""

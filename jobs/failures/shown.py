@@ -1,0 +1,85 @@
+"""What `framefleet failures` prints: rows by type of error, or a line of JSON for each."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from rich.text import Text
+
+from framefleet.jobs.failures.failures import FailedRow, failed_rows_of, output_at
+from framefleet.jobs.show.console import stderr, stdout
+from framefleet.pipeline.outputs.stores.store import Store
+
+_MAX_MESSAGE = 500  # characters: some errors quote whole tensors
+_MAX_TYPES = 50  # types of errors that are shown; rows may have made up any number of names
+
+
+def print_failures(output: str, storage_options: Mapping[str, Any], error_types: Collection[str]) -> None:
+    """Print a line of JSON for each."""
+    for row in _chosen(output_at(output, storage_options), error_types):
+        values = asdict(row) | {"failed_at": row.failed_at.isoformat()}
+        stdout.say(json.dumps(values))
+
+
+def show_failures(
+    output: str,
+    storage_options: Mapping[str, Any],
+    error_types: Collection[str],
+    *,
+    limit: int,
+    traceback: bool,
+) -> None:
+    """Print them by type, the most frequent first, so many of each; and how to try them again."""
+    store = output_at(output, storage_options)
+    counts, shown = _grouped(_chosen(store, error_types), limit)
+    if not counts:
+        stderr.say(f"no row of {store.url_of('')} failed")
+        return
+    for kind, count in counts.most_common(_MAX_TYPES):
+        stdout.say(Text(f"{one_line(kind)}: {count:,} {'row' if count == 1 else 'rows'}", style="bold red"))
+        for row in shown.get(kind, []):
+            _show(row, traceback=traceback)
+        if count > limit:
+            stdout.say(f"  and {count - limit:,} more: --limit, or --json for all")
+    stderr.say(f"to try them again: framefleet retry {shlex.quote(store.url_of(''))}")
+
+
+def _chosen(store: Store, error_types: Collection[str]) -> Iterator[FailedRow]:
+    return (row for row in failed_rows_of(store) if not error_types or row.error_type in error_types)
+
+
+def _grouped(rows: Iterator[FailedRow], limit: int) -> tuple[Counter[str], dict[str, list[FailedRow]]]:
+    """Return how many there are of each type, and the last of each."""
+    counts: Counter[str] = Counter()
+    shown: dict[str, list[FailedRow]] = {}
+    for row in rows:
+        counts[row.error_type] += 1
+        if counts[row.error_type] <= limit and (row.error_type in shown or len(shown) < _MAX_TYPES):
+            shown.setdefault(row.error_type, []).append(row)
+    return counts, shown
+
+
+def _show(row: FailedRow, *, traceback: bool) -> None:
+    positions = ", ".join(f"{position:,}" for position in row.positions[:5])
+    more = f" and {len(row.positions) - 5:,} more" if len(row.positions) > 5 else ""
+    tried = f"{row.attempts} {'attempt' if row.attempts == 1 else 'attempts'}"
+    where = f" on {one_line(', '.join(dict.fromkeys(row.workers)))}" if row.workers else ""
+    stdout.say(
+        Text(f"  row {positions}{more}", style="bold").append(f"  {row.row_id}  {tried}{where}", "dim")
+    )
+    stdout.say(f"    {one_line(row.message)}")
+    if row.fix:
+        stdout.say(Text("    hint: ", style="cyan").append(one_line(row.fix), style="default"))
+    if traceback and row.traceback:
+        stdout.say("\n".join(f"    | {line}" for line in row.traceback.rstrip().splitlines()))
+
+
+def one_line(text: str) -> str:
+    """Return what a row says, which could forge lines of ours, as a part of one."""
+    line = text.strip().replace("\n", "\\n")
+    return line if len(line) <= _MAX_MESSAGE else f"{line[:_MAX_MESSAGE]}..."

@@ -1,0 +1,1 @@
+"""A page to look at an output's clips, to compare and to choose."""

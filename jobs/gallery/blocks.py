@@ -1,0 +1,178 @@
+"""From tables to columns in blocks of rows, as the page loads them one by one: JSON in scripts without code.
+
+A page opened from a folder may load scripts, and no other data. The names of blocks say what is in them, so
+that a page never meets a block of a gallery written later, and one that did not change is not written again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+BLOCK_ROWS = 4096  # about 100 KB of a column: soon there, and 245 blocks for a million rows
+MAX_TEXT = 1 << 14  # characters of a cell: a few pages
+MAX_VALUES = 1000  # that are told apart; the page can make axes of such columns
+MAX_LISTED = 24  # values of a column that are listed with their counts
+_MAX_AT_ONCE = 1 << 12  # characters of values that the page has from the beginning
+_SAFE_INTEGER = 1 << 53  # JavaScript's numbers are doubles; others travel as text
+_DIGITS = 6  # of seconds that were measured
+_UNSAFE = str.maketrans({"<": "\\u003c", "'": "\\u0027"})  # json.dumps leaves nothing else beyond ASCII
+
+Kind = Literal["number", "text", "time", "json"]
+Role = Literal["argument", "carried", "record"]
+
+
+@dataclass(slots=True)
+class ColumnBlocks:
+    """One column. blocks: for each block the name of its script, or the one value that all its rows have."""
+
+    name: str
+    kind: Kind
+    role: Role
+    blocks: list[dict[str, Any]] = field(default_factory=list)
+    values: Counter[Any] | None = field(default_factory=Counter)  # None: too many
+    least: Any = None
+    most: Any = None
+
+    def described(self) -> dict[str, Any]:
+        """Return what the page knows of it at once."""
+        told: dict[str, Any] = {"name": self.name, "kind": self.kind, "role": self.role}
+        if self.values is not None:
+            told["distinct"] = len(self.values)
+            if len(self.values) <= MAX_LISTED and sum(map(_length, self.values)) <= _MAX_AT_ONCE:
+                told["values"] = sorted(self.values.items(), key=lambda item: (-item[1], str(item[0])))
+        return told | {"least": self.least, "most": self.most, "blocks": self.blocks}
+
+
+class TableBlocks:
+    """A table's columns, which may grow in number. put: takes each script, by its name."""
+
+    def __init__(self, put: Callable[[str, bytes], None]) -> None:
+        self._put = put
+        self._columns: dict[str, ColumnBlocks] = {}
+        self._num_blocks = self.num_rows = 0
+
+    def add(self, table: pa.Table, roles: Mapping[str, Role]) -> None:
+        """Take one block."""
+        names = [name for name in table.column_names if name not in self._columns]
+        for name in names:
+            blocks = [{"all": None} for _ in range(self._num_blocks)]
+            column = ColumnBlocks(name, _kind_of(table.schema.field(name).type), roles[name], blocks)
+            if self.num_rows and column.values is not None:
+                column.values[None] = self.num_rows
+            self._columns[name] = column
+        for column in self._columns.values():
+            is_there = column.name in table.column_names
+            cells = table[column.name] if is_there else pa.nulls(len(table), pa.string())
+            column.blocks.append(self._written(column, _plain(cells, column.name)))
+        self._num_blocks, self.num_rows = self._num_blocks + 1, self.num_rows + len(table)
+
+    def described(self) -> dict[str, Any]:
+        return {"rows": self.num_rows, "columns": [column.described() for column in self._columns.values()]}
+
+    def _written(self, column: ColumnBlocks, cells: pa.Array) -> dict[str, Any]:
+        coded = cells.dictionary_encode("encode")
+        values = coded.dictionary.to_pylist()
+        _count(column, coded, values)
+        shown = [_json_value(value) for value in values]
+        if len(shown) == 1 and _length(shown[0]) <= _MAX_AT_ONCE:
+            return {"all": shown[0]}
+        codes = coded.indices.to_pylist()
+        told = [[shown[code] for code in codes], None] if 2 * len(shown) > len(codes) else [shown, codes]
+        text = json.dumps(told, separators=(",", ":"))
+        name = hashlib.sha256(text.encode()).hexdigest()[:20]
+        self._put(name, script("block", name, text))
+        return {"file": name}
+
+
+def script(function: str, *texts: str) -> bytes:
+    """Return a script that hands texts to a function of the page, and does nothing else.
+
+    JSON goes as text too: faster to read, and `__proto__` is a key as any other.
+    """
+    quoted = ",".join(f"'{text.replace(chr(92), chr(92) * 2).translate(_UNSAFE)}'" for text in texts)
+    return f"framefleet.{function}({quoted});\n".encode("ascii")
+
+
+def in_blocks(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Yield the same rows, `BLOCK_ROWS` at a time."""
+    waiting: list[pa.Table] = []
+    num_waiting = 0
+    for table in tables:
+        waiting.append(table)
+        num_waiting += len(table)
+        while num_waiting >= BLOCK_ROWS:
+            joined = pa.concat_tables(waiting, promote_options="permissive")
+            yield joined.slice(0, BLOCK_ROWS)
+            waiting, num_waiting = [joined.slice(BLOCK_ROWS)], num_waiting - BLOCK_ROWS
+    if num_waiting:
+        yield pa.concat_tables(waiting, promote_options="permissive")
+
+
+def _kind_of(kind: pa.DataType) -> Kind:
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return "number"
+    if pa.types.is_temporal(kind):
+        return "time"
+    return "json" if pa.types.is_nested(kind) else "text"
+
+
+def _plain(cells: pa.ChunkedArray | pa.Array, name: str) -> pa.Array:
+    """Return cells as numbers, booleans or text of bounded length."""
+    array = cells.combine_chunks() if isinstance(cells, pa.ChunkedArray) else cells
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        array, kind = array.cast(kind.value_type), kind.value_type
+    if pa.types.is_floating(kind):
+        array = array.cast(pa.float64())
+        array = pc.if_else(pc.is_finite(array), array, None)  # JSON has no others
+        return pc.round(array, _DIGITS) if name.endswith("_s") else array
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        return array
+    if pa.types.is_decimal(kind):
+        return array.cast(pa.float64())
+    if pa.types.is_timestamp(kind):
+        return pc.strftime(array, "%Y-%m-%dT%H:%M:%SZ" if kind.tz else "%Y-%m-%dT%H:%M:%S")
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        return pc.binary_join_element_wise(pc.binary_length(array).cast(pa.string()), "bytes", " ")
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return pc.utf8_slice_codeunits(array.cast(pa.string()), 0, MAX_TEXT + 1)
+    return pa.array([_as_text(value) for value in array.to_pylist()], pa.string())
+
+
+def _as_text(value: Any) -> str | None:
+    is_nested = isinstance(value, list | dict)
+    text = json.dumps(value, default=str, ensure_ascii=False) if is_nested else str(value)
+    return None if value is None else text[: MAX_TEXT + 1]
+
+
+def _json_value(value: Any) -> Any:
+    is_unsafe = type(value) is int and abs(value) > _SAFE_INTEGER
+    return str(value) if is_unsafe else value
+
+
+def _length(value: Any) -> int:
+    return len(str(value))
+
+
+def _count(column: ColumnBlocks, coded: pa.DictionaryArray, values: list[Any]) -> None:
+    """Note the values of a block."""
+    if column.values is not None:
+        counts = pc.value_counts(coded.indices)
+        for code, count in zip(counts.field("values"), counts.field("counts"), strict=True):
+            column.values[_json_value(values[code.as_py()])] += count.as_py()
+            if len(column.values) > MAX_VALUES:
+                column.values = None
+                break
+    known = [value for value in values if value is not None]
+    if column.kind == "number" and known:
+        least, most = (known := sorted(map(float, known)))[0], known[-1]
+        column.least = least if column.least is None else min(column.least, least)
+        column.most = most if column.most is None else max(column.most, most)

@@ -1,0 +1,153 @@
+"""From an output to the page in its folder `gallery/` that shows it, and is up to date after every call.
+
+    gallery/index.html, *.css, *.js    the page (`page/`)
+    gallery/manifest.js                how many rows, which columns, which blocks
+    gallery/data/<digest>.js           blocks: values of one column, named by what is in them
+    gallery/version.js                 what an open page looks at, to see that there is more
+
+Written in such an order that a page finds all that its manifest names. Derived: it may be deleted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from framefleet.jobs.gallery.blocks import BLOCK_ROWS, TableBlocks, in_blocks, script
+from framefleet.jobs.gallery.rows import roles_in, shown_failures, shown_records
+from framefleet.jobs.gallery.stills import make_stills
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.parts.record_tables import SCORES
+from framefleet.pipeline.outputs.parts.records import CLAIM, FAILURES, RECORDS
+from framefleet.pipeline.outputs.stores.store import Store
+
+FOLDER = "gallery"
+PAGE = Path(__file__).with_name("page")
+INDEX, _MANIFEST, _VERSION = (f"{FOLDER}/{name}" for name in ("index.html", "manifest.js", "version.js"))
+_NUM_WRITERS = 8  # a bucket answers in tens of milliseconds
+_MAX_CLAIM = 1 << 20  # bytes of job.json that count
+
+
+def gallery(
+    output: str | Path,
+    *,
+    x: str | None = None,
+    y: str | None = None,
+    previews: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> str:
+    """Write a page that shows an output into its folder `gallery/`; return where its index.html is.
+
+    x, y: columns that its grid has as axes at first. previews: also make the stills that are missing.
+    Raises JobError for a column that is not there, StoreError where the output cannot be read or written.
+    """
+    store = Store(str(output), storage_options)
+    has_more = bool(previews and make_stills(store))
+    return write_gallery(store, x=x, y=y, is_forced=has_more)
+
+
+def write_gallery(
+    store: Store, *, x: str | None = None, y: str | None = None, is_forced: bool = False
+) -> str:
+    """Do what `gallery` promises, for an output that is open.
+
+    is_forced: also where no part has come, gone or changed since it was written.
+    """
+    version = _version(store, x, y)
+    there = set(store.list(FOLDER))
+    if not is_forced and _is_of(version, store, there):
+        return store.url_of(INDEX)
+    with ThreadPoolExecutor(_NUM_WRITERS) as writers:
+        blocks = _Blocks(store, there, writers)
+        tables = {
+            "records": _blocks_of(shown_records(store), blocks),
+            "failures": _blocks_of(shown_failures(store), blocks),
+        }
+        for axis in (x, y):
+            _check_axis(axis, tables["records"], store)
+        for file in sorted(PAGE.iterdir()):
+            _put(store, f"{FOLDER}/{file.name}", file.read_bytes(), there)
+        blocks.finish()
+    told: dict[str, Any] = {"block_rows": BLOCK_ROWS, "tables": tables}
+    told |= {"output": store.url_of(""), "identity": _identity(store), "x": x, "y": y}
+    text = json.dumps(told, separators=(",", ":"))
+    written_at = datetime.now(UTC).isoformat(timespec="seconds")
+    store.write(_MANIFEST, script("manifest", version, written_at, text))
+    store.write(_VERSION, script("newest", version))
+    store.delete_many(path for path in there - blocks.named if path.startswith(f"{FOLDER}/data/"))
+    return store.url_of(INDEX)
+
+
+def gallery_of(store: Store) -> str | None:
+    """Return where an output's gallery is; None where it has none."""
+    return store.url_of(INDEX) if store.exists(INDEX) else None
+
+
+def _version(store: Store, x: str | None, y: str | None) -> str:
+    """Return what tells galleries apart: the parts that they show, the page, the axes."""
+    parts = [store.details(folder) for folder in (RECORDS, FAILURES, SCORES)]
+    sizes = [[path, stored.size] for folder in parts for path, stored in sorted(folder.items())]
+    page = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(PAGE.iterdir())]
+    return hashlib.sha256(json.dumps([sizes, page, x, y]).encode()).hexdigest()[:20]
+
+
+def _is_of(version: str, store: Store, there: set[str]) -> bool:
+    if not {INDEX, _MANIFEST, _VERSION} <= there:
+        return False
+    return store.read(_VERSION) == script("newest", version)
+
+
+class _Blocks:
+    """The blocks of one gallery, written beside what is still read; those that are there are left alone."""
+
+    def __init__(self, store: Store, there: set[str], writers: ThreadPoolExecutor) -> None:
+        self.named: set[str] = set()
+        self._store, self._there, self._writers = store, there, writers
+        self._written: list[Any] = []
+
+    def put(self, name: str, content: bytes) -> None:
+        path = f"{FOLDER}/data/{name}.js"
+        if path not in self.named | self._there:
+            while len(self._written) > 2 * _NUM_WRITERS:  # no more in memory
+                self._written.pop(0).result()
+            self._written.append(self._writers.submit(self._store.write, path, content))
+        self.named.add(path)
+
+    def finish(self) -> None:
+        for written in self._written:
+            written.result()
+
+
+def _blocks_of(tables: Iterator[pa.Table], blocks: _Blocks) -> dict[str, Any]:
+    found = TableBlocks(blocks.put)
+    for table in in_blocks(tables):
+        found.add(table, roles_in(table))
+    return found.described()
+
+
+def _put(store: Store, path: str, content: bytes, there: set[str]) -> None:
+    """Write a file of the page, unless it is there as it is."""
+    if path not in there or store.read(path, len(content) + 1) != content:
+        store.write(path, content)
+
+
+def _check_axis(axis: str | None, table: Mapping[str, Any], store: Store) -> None:
+    names = [column["name"] for column in table["columns"]]
+    if axis is not None and axis not in names:
+        raise JobError(f"{store.url_of('')} has no column {axis!r}", f"use one of {', '.join(names)}")
+
+
+def _identity(store: Store) -> str:
+    """Return what tells outputs apart, also where they lie now: stars are kept under it."""
+    try:
+        told = store.read(CLAIM, _MAX_CLAIM)
+    except FileNotFoundError:
+        told = store.url_of("").encode()
+    return hashlib.sha256(told).hexdigest()[:16]

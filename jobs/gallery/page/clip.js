@@ -1,0 +1,150 @@
+"use strict";
+// Clips as elements: a tile of the wall, and what plays the ones that are in view.
+
+const PLAYED = { mp4: "video", webm: "video", png: "image", webp: "image", gif: "image", flac: "audio", wav: "audio" };
+const MAX_PLAYING = 40; // browsers refuse more players (Chrome on phones: 40), and eyes do not follow them
+const TILE_COLUMNS = ["row_id", "path", "preview_path", "prompt", "num_frames", "fps"];
+
+/** Return how a browser shows a clip: video, image, audio; file: not at all. */
+function kindOf(path) {
+  return PLAYED[path?.slice(path.indexOf(".") + 1)] ?? "file";
+}
+
+function urlOf(path) {
+  return `../${path.split("/").map(encodeURIComponent).join("/")}`;
+}
+
+/** Return a row in a few words: what differs most between rows. */
+function factsOf(app, row) {
+  return app.factNames.map((name) => `${name} ${shown(app.table.at(row, name))}`).join(" · ");
+}
+
+/** Return a tile that fills itself as soon as its row is loaded. */
+function clipTile(app, row, { isBare = false, numMore = 0 } = {}) {
+  const frame = element("div", { className: "frame" });
+  const star = element("button", { className: "star", tabIndex: -1, title: "Star (s)", textContent: "★" });
+  const mark = element("button", { className: "mark", tabIndex: -1, title: "Mark for comparing (c)", textContent: "⇄" });
+  const tile = element("div", { className: "tile", role: "option", id: `tile-${row}` }, frame, mark, star);
+  star.onclick = (event) => { event.stopPropagation(); app.star(row); };
+  mark.onclick = (event) => { event.stopPropagation(); app.mark(row); };
+  tile.onclick = () => app.open(row);
+  if (numMore) frame.append(element("span", { className: "badge more", textContent: `+${count(numMore)}`, title: "more clips in this cell" }));
+  tile.update = () => updateTile(app, row, tile, star, mark);
+  fillTile(app, row, tile, frame, isBare);
+  return tile;
+}
+
+async function fillTile(app, row, tile, frame, isBare) {
+  await app.table.need(row, [...TILE_COLUMNS, ...app.factNames]);
+  const { table } = app;
+  const [path, preview] = [table.at(row, "path"), table.at(row, "preview_path")];
+  tile.clip = { path, preview, kind: kindOf(path) };
+  const still = preview ?? (tile.clip.kind === "image" ? path : null);
+  if (still) frame.prepend(element("img", { src: urlOf(still), alt: "", decoding: "async", draggable: false, onerror: (event) => event.target.remove() }));
+  if (tile.clip.kind === "audio") frame.prepend(element("span", { className: "sound", textContent: "♪" }));
+  if (tile.clip.kind === "file") frame.append(element("span", { className: "badge", textContent: path ? path.slice(path.indexOf(".") + 1) : "no clip" }));
+  const [prompt, facts] = [table.at(row, "prompt") ?? table.at(row, "row_id"), factsOf(app, row)];
+  tile.setAttribute("aria-label", `${prompt}, ${facts}`);
+  if (isBare) tile.title = `${prompt}\n${facts}`;
+  else {
+    tile.append(element("div", { className: "caption" },
+      element("bdi", { className: "prompt", dir: "auto", title: String(prompt).slice(0, 500), textContent: prompt }),
+      element("span", { className: "facts", dir: "auto", textContent: facts })));
+  }
+  tile.update();
+  app.player.watch(tile);
+}
+
+function updateTile(app, row, tile, star, mark) {
+  if (!tile.clip) return;
+  const { stars } = app.picks.get(app.table.at(row, "row_id"));
+  tile.classList.toggle("starred", stars > 0);
+  star.textContent = stars > 1 ? `★${stars}` : "★";
+  star.setAttribute("aria-label", stars ? `${stars} stars` : "star");
+  const isMarked = app.marked.includes(row);
+  tile.classList.toggle("marked", isMarked);
+  tile.setAttribute("aria-selected", String(isMarked));
+  mark.setAttribute("aria-label", isMarked ? "marked for comparing" : "mark for comparing");
+}
+
+/** Plays the videos of the tiles that are in view, and no others. */
+class Player {
+  constructor(root) {
+    this.isPaused = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    this.inView = new Set();
+    this.paused = new WeakSet(); // tiles, by their own
+    this.sound = new Audio();
+    this.observer = new IntersectionObserver((entries) => this.seen(entries), { root, threshold: 0.4 });
+  }
+
+  watch(tile) {
+    if (tile.clip.kind === "video") this.observer.observe(tile);
+  }
+
+  forget(tile) {
+    this.observer.unobserve(tile);
+    this.inView.delete(tile);
+    this.stop(tile);
+  }
+
+  seen(entries) {
+    for (const { target, isIntersecting } of entries) {
+      if (isIntersecting) this.inView.add(target);
+      else { this.inView.delete(target); this.stop(target); }
+    }
+    this.play();
+  }
+
+  pauseAll(isPaused) {
+    this.isPaused = isPaused;
+    this.play();
+  }
+
+  /** Pause or play one tile. */
+  toggle(tile) {
+    if (tile.clip?.kind === "audio") this.toggleSound(tile);
+    else if (this.isPaused || this.paused.has(tile)) this.start(tile);
+    else { this.paused.add(tile); tile.video?.pause(); }
+  }
+
+  toggleSound(tile) {
+    const url = new URL(urlOf(tile.clip.path), location.href).href;
+    if (this.sound.src === url && !this.sound.paused) this.sound.pause();
+    else { this.sound.src = url; this.sound.play().catch(() => {}); }
+  }
+
+  play() {
+    let numPlaying = 0;
+    for (const tile of this.inView) {
+      const mayPlay = !this.isPaused && !this.paused.has(tile) && numPlaying++ < MAX_PLAYING;
+      if (mayPlay) this.start(tile);
+      else if (tile.video) tile.video.pause();
+      else if (!tile.clip.preview && numPlaying++ < MAX_PLAYING) this.open(tile); // its first frame
+    }
+  }
+
+  start(tile) {
+    this.paused.delete(tile);
+    this.open(tile);
+    tile.video?.play().catch(() => {}); // taken out of view before it began
+  }
+
+  open(tile) {
+    if (tile.video || tile.isBroken) return;
+    const video = element("video", { muted: true, loop: true, playsInline: true, preload: "auto", disablePictureInPicture: true, tabIndex: -1, "aria-hidden": "true" });
+    video.onloadeddata = () => video.classList.add("ready");
+    video.onerror = () => { tile.isBroken = true; this.stop(tile); tile.classList.add("unplayable"); };
+    video.src = urlOf(tile.clip.path);
+    tile.video = video;
+    tile.querySelector(".frame").append(video);
+  }
+
+  stop(tile) {
+    if (!tile.video) return;
+    tile.video.onerror = null;
+    tile.video.removeAttribute("src"); // else the browser keeps its decoder
+    tile.video.load();
+    tile.video.remove();
+    tile.video = null;
+  }
+}

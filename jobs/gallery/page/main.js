@@ -1,0 +1,334 @@
+"use strict";
+// The page: what is shown, in what order, and what buttons do.
+
+const LOOK_EVERY_MS = 20_000; // whether there is more
+const VIEWS = ["clips", "grid", "picks", "failures"];
+const MAX_FACTS = 3;
+const NEVER_FACTS = new Set(["prompt", "negative_prompt", "row_id", "height", "width", "num_frames"]);
+const THEMES = ["auto", "light", "dark"];
+
+class App {
+  async start() {
+    await load("manifest.js");
+    this.manifest = framefleet.latest;
+    const { tables, block_rows: blockRows, identity } = this.manifest;
+    this.records = new Table(tables.records, blockRows);
+    this.failures = new Table(tables.failures, blockRows);
+    this.picks = new Picks(identity);
+    this.picks.changed = () => this.pickChanged();
+    this.marked = []; // rows to compare
+    this.factNames = this.factsOfTable();
+    this.aspect = this.aspectOfTable();
+    this.player = new Player(byId("wall"));
+    this.wall = new Wall(byId("wall"), this.player);
+    this.remember = new Map(); // view -> active item
+    this.state = { view: "clips", q: "", sort: "", down: "", x: this.manifest.x ?? "", y: this.manifest.y ?? "", page: "", size: "", theme: "auto" };
+    this.readHash();
+    this.wire();
+    this.drawFrame();
+    await this.show();
+    setInterval(() => this.look(), LOOK_EVERY_MS);
+  }
+
+  get table() {
+    return this.state.view === "failures" ? this.failures : this.records;
+  }
+
+  get size() {
+    return Number(this.state.size) || (innerWidth < 600 ? 150 : 220);
+  }
+
+  get terms() {
+    return parseQuery(this.state.q, (name) => this.table.has(name) || (this.table === this.records && ["stars", "note"].includes(name)));
+  }
+
+  columnOf(name) {
+    return ["stars", "note"].includes(name) && !this.table.has(name) ? this.picks.column(name, this.table) : this.table.column(name);
+  }
+
+  /** Return the columns that tell rows apart best, for captions: arguments and own columns that vary. */
+  factsOfTable() {
+    const columns = [...this.records.columns.values()].filter((column) => column.varies && !NEVER_FACTS.has(column.name));
+    const chosen = columns.filter((column) => column.role === "argument");
+    const more = columns.filter((column) => column.role === "carried" && column.kind === "number");
+    return [...chosen.sort((one, other) => (other.name === "seed") - (one.name === "seed")), ...more].slice(0, MAX_FACTS).map((column) => column.name);
+  }
+
+  /** Return width / height of most clips, as far as the manifest tells. */
+  aspectOfTable() {
+    const most = (name) => Number(this.records.column(name)?.values?.[0]?.[0] ?? this.records.column(name)?.most) || 0;
+    const [width, height] = [most("width"), most("height")];
+    return width && height ? Math.min(3, Math.max(0.4, width / height)) : 1;
+  }
+
+  // What is shown stands in the page's address, so that it can be kept and sent.
+
+  readHash() {
+    const told = new URLSearchParams(location.hash.slice(1));
+    for (const name of Object.keys(this.state)) if (told.has(name)) this.state[name] = told.get(name);
+    if (!VIEWS.includes(this.state.view)) this.state.view = "clips";
+    for (const name of ["x", "y", "page"]) if (!this.records.has(this.state[name])) this.state[name] = "";
+  }
+
+  writeHash() {
+    const told = new URLSearchParams(Object.entries(this.state).filter(([, value]) => value !== "" && value !== "auto"));
+    history.replaceState(null, "", `#${told}`);
+  }
+
+  async change(values) {
+    Object.assign(this.state, values);
+    this.writeHash();
+    await this.show();
+  }
+
+  // What stands around the wall.
+
+  drawFrame() {
+    const { records, failures, manifest } = this;
+    const name = outputOf(this).split("/").filter(Boolean).pop() ?? manifest.output;
+    document.title = `${name} – framefleet gallery`;
+    byId("title").textContent = name;
+    byId("title").title = `${manifest.output}\n${count(records.numRows)} clips, written ${manifest.writtenAt}`;
+    byId("num-failures").textContent = failures.numRows ? count(failures.numRows) : "";
+    byId("size").value = this.size;
+    document.documentElement.dataset.theme = this.state.theme;
+    this.drawPause();
+    this.drawPicks();
+  }
+
+  drawChoices() {
+    const columns = [...this.table.columns.values()].filter((column) => column.varies);
+    const order = (column) => GROUPS.findIndex(([role]) => role === column.role);
+    columns.sort((one, other) => order(one) - order(other));
+    const fill = (select, choices, chosen, none) => {
+      select.replaceChildren(element("option", { value: "", textContent: none }), ...choices.map(({ name }) => element("option", { value: name, textContent: name })));
+      select.value = chosen;
+    };
+    const own = this.table === this.records ? [{ name: "stars" }] : [];
+    fill(byId("sort"), [...columns, ...own], this.state.sort, "as rendered");
+    const axes = columns.filter((column) => column.distinct > 1);
+    for (const axis of ["x", "y", "page"]) fill(byId(`axis-${axis}`), axes, this.state[axis], "–");
+    byId("direction").textContent = this.state.down ? "↓" : "↑";
+    byId("search").value = this.state.q;
+  }
+
+  drawPause() {
+    const { isPaused } = this.player;
+    byId("pause").textContent = isPaused ? "▶" : "❚❚";
+    byId("pause").setAttribute("aria-pressed", String(isPaused));
+  }
+
+  drawPicks() {
+    const { numStarred } = this.picks;
+    byId("num-picks").textContent = numStarred ? count(numStarred) : "";
+    byId("export").hidden = !numStarred;
+    byId("open-compare").hidden = this.marked.length < 2;
+    byId("open-compare").textContent = `Compare ${this.marked.length}`;
+  }
+
+  // The wall.
+
+  async show() {
+    const turn = (this.turn = Symbol("turn"));
+    const { view } = this.state;
+    byId("wall").ariaBusy = "true";
+    document.body.dataset.view = view;
+    for (const tab of document.querySelectorAll("[data-view][role=tab]")) tab.setAttribute("aria-selected", String(tab.dataset.view === view));
+    if (view === "grid") this.chooseAxes();
+    this.drawChoices();
+    const began = performance.now();
+    try {
+      const rows = await this.select();
+      const layout = await this.layoutOf(rows);
+      if (turn !== this.turn) return; // another was asked for meanwhile
+      this.layoutAgain = () => this.layoutOf(rows);
+      this.wall.show(layout);
+      this.drawStatus(rows);
+      byId("wall").ariaBusy = "false";
+      document.body.dataset.took = String(Math.round(performance.now() - began));
+    } catch (error) {
+      if (turn === this.turn) this.failed(error);
+    }
+  }
+
+  async select() {
+    const picked = this.state.view === "picks" ? [{ not: false, name: "stars", operator: ">", value: "0" }] : [];
+    const isKnown = this.table.has(this.state.sort) || (this.state.sort === "stars" && this.table === this.records);
+    const sort = isKnown ? { name: this.state.sort, isDown: this.state.down !== "" } : null;
+    return select(this.table, [...picked, ...this.terms], sort, (name) => this.columnOf(name));
+  }
+
+  async layoutOf(rows) {
+    if (this.state.view === "failures") return listLayout(this, rows, (row) => failureItem(this, row), 84);
+    if (this.state.view !== "grid") return flowLayout(this, rows);
+    const [x, y, page] = ["x", "y", "page"].map((axis) => this.records.column(this.state[axis]) ?? null);
+    this.crossed = await crossed(rows, x, y, page);
+    this.pageNumber = Math.min(this.pageNumber ?? 0, this.crossed.pages.length - 1);
+    byId("page").textContent = page && rows.length ? `${shown(this.crossed.pages[this.pageNumber])} (${this.pageNumber + 1} of ${this.crossed.pages.length})` : "";
+    for (const button of [byId("page-before"), byId("page-after")]) button.hidden = !page;
+    return gridLayout(this, this.crossed, Math.max(0, this.pageNumber), x, y);
+  }
+
+  /** Choose axes where none are: of columns with few values seed and an argument; pages by prompt. */
+  chooseAxes() {
+    const { state, records } = this;
+    const may = [...records.columns.values()].filter((column) => column.varies && column.distinct > 1 && column.role !== "record").map((column) => column.name);
+    may.sort((one, other) => (other === "seed") - (one === "seed"));
+    const free = (...taken) => may.find((name) => name !== "prompt" && !taken.includes(name)) ?? may.find((name) => !taken.includes(name)) ?? "";
+    const isFirst = !state.x && !state.y;
+    state.x ||= isFirst ? free() : "";
+    state.y ||= isFirst ? free(state.x) : "";
+    if (isFirst || this.isPageFree === undefined) {
+      this.isPageFree = false;
+      const isUsed = state.x === "prompt" || state.y === "prompt";
+      if (!state.page && !isUsed && records.column("prompt")?.distinct > 1) state.page = "prompt";
+    }
+  }
+
+  turnPage(by) {
+    const numPages = this.crossed?.pages.length ?? 1;
+    this.pageNumber = (this.pageNumber + by + numPages) % numPages;
+    this.relayout();
+  }
+
+  async relayout() {
+    if (!this.layoutAgain) return;
+    const item = this.wall.activeItem;
+    this.wall.show(await this.layoutAgain(), item);
+  }
+
+  drawStatus(rows) {
+    const of = this.table.numRows;
+    const what = this.state.view === "failures" ? "failed rows" : "clips";
+    byId("status").textContent = rows.length === of ? `${count(of)} ${what}` : `${count(rows.length)} of ${count(of)} ${what}`;
+    if (rows.length) return;
+    const why = of && this.state.view !== "picks" ? "Nothing is as asked." : { failures: "Nothing failed.", picks: "No stars yet: press s on a clip." }[this.state.view] ?? "No clips yet.";
+    byId("wall").replaceChildren(element("p", { className: "nothing", textContent: why }));
+  }
+
+  failed(error) {
+    byId("status").textContent = error.message;
+    this.look();
+  }
+
+  /** See whether a newer gallery was written. */
+  async look() {
+    if (document.hidden) return;
+    try {
+      await load(`version.js?${Date.now()}`);
+    } catch { // written at this moment, or taken away
+      return;
+    }
+    byId("newer").hidden = framefleet.version === this.manifest.version;
+  }
+
+  // What is done to rows.
+
+  open(row) {
+    this.wall.choose(row);
+    showDetails(this, this.table, row);
+  }
+
+  star(row, stars = null) {
+    const rowId = this.records.at(row, "row_id");
+    this.picks.set(rowId, { stars: stars ?? (this.picks.get(rowId).stars ? 0 : 1) });
+  }
+
+  mark(row) {
+    if (this.marked.includes(row)) this.marked = this.marked.filter((one) => one !== row);
+    else this.marked = [...this.marked, row].slice(-MAX_COMPARED);
+    this.pickChanged();
+  }
+
+  pickChanged() {
+    this.drawPicks();
+    for (const tile of this.wall.tiles()) tile.update?.();
+  }
+
+  async exportPicks() {
+    const url = URL.createObjectURL(new Blob([await picksTable(this.records, this.picks)], { type: "application/x-ndjson" }));
+    element("a", { href: url, download: "picks.jsonl" }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 60_000);
+  }
+
+  // The search field is where filters are kept.
+
+  setTerm(name, operator, value) {
+    const others = this.terms.filter((term) => !(term.name === name && term.operator === operator && !term.not)).map((term) => term.text);
+    this.change({ q: [...others, ...(value === "" ? [] : [termText(name, operator, value)])].join(" ") });
+  }
+
+  toggleTerm(name, operator, value, isOn) {
+    const text = value === null ? "" : String(value);
+    const others = this.terms.filter((term) => !(term.name === name && term.operator === operator && term.value === text && !term.not)).map((term) => term.text);
+    this.change({ q: [...others, ...(isOn ? [termText(name, operator, value)] : [])].join(" ") });
+  }
+
+  toggleFilters(isOpen = byId("filter-panel").hidden) {
+    byId("filter-panel").hidden = !isOpen;
+    byId("filters").setAttribute("aria-expanded", String(isOpen));
+    if (isOpen) drawFilters(this, byId("filter-panel"));
+    this.relayout();
+    (isOpen ? byId("filter-panel").querySelector("summary, button") : byId("wall"))?.focus();
+  }
+
+  nextTheme() {
+    this.state.theme = THEMES[(THEMES.indexOf(this.state.theme) + 1) % THEMES.length];
+    document.documentElement.dataset.theme = this.state.theme;
+    this.writeHash();
+  }
+
+  pauseAll() {
+    this.player.pauseAll(!this.player.isPaused);
+    this.drawPause();
+  }
+
+  // Buttons.
+
+  wire() {
+    const on = (id, event, act) => byId(id).addEventListener(event, act);
+    let typing;
+    on("search", "input", () => { clearTimeout(typing); typing = setTimeout(() => this.change({ q: byId("search").value }), 120); });
+    on("search", "keydown", (event) => { if (event.key === "Enter" || event.key === "ArrowDown") { event.preventDefault(); byId("wall").focus(); } });
+    on("filters", "click", () => this.toggleFilters());
+    on("sort", "change", () => this.change({ sort: byId("sort").value }));
+    on("direction", "click", () => this.change({ down: this.state.down ? "" : "1" }));
+    for (const axis of ["x", "y", "page"]) on(`axis-${axis}`, "change", () => { this.pageNumber = 0; this.change({ [axis]: byId(`axis-${axis}`).value }); });
+    on("page-before", "click", () => this.turnPage(-1));
+    on("page-after", "click", () => this.turnPage(1));
+    on("size", "input", () => { this.state.size = byId("size").value; this.relayout(); });
+    on("size", "change", () => this.writeHash());
+    on("pause", "click", () => this.pauseAll());
+    on("theme", "click", () => this.nextTheme());
+    on("help", "click", () => byId("help-text").showModal());
+    on("export", "click", () => this.exportPicks());
+    on("open-compare", "click", () => showCompare(this, this.marked));
+    on("reload", "click", () => location.reload());
+    for (const tab of document.querySelectorAll("[data-view][role=tab]")) tab.onclick = () => this.change({ view: tab.dataset.view });
+    new ResizeObserver(() => { if (this.width !== (this.width = byId("wall").clientWidth)) this.relayout(); }).observe(byId("wall"));
+    for (const dialog of document.querySelectorAll("dialog")) dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+    for (const id of ["details", "compare"]) on(id, "close", () => byId("wall").focus());
+    on("details", "close", () => byId("details").replaceChildren()); // its clip plays no more
+    document.addEventListener("keydown", (event) => pressed(this, event));
+    addEventListener("hashchange", () => { this.readHash(); this.drawFrame(); this.show(); });
+  }
+}
+
+function failureItem(app, row) {
+  const item = element("div", { className: "failure", role: "option", id: `tile-${row}` });
+  item.onclick = () => app.open(row);
+  app.table.need(row, ["error_type", "message", "prompt", "seed", "attempts"]).then(() => {
+    const at = (name) => app.table.at(row, name);
+    item.append(
+      element("strong", { textContent: at("error_type") }),
+      element("bdi", { className: "facts", dir: "auto", textContent: `${at("prompt") ?? ""} · seed ${at("seed")} · ${at("attempts")} attempts` }),
+      element("bdi", { className: "message", dir: "auto", textContent: at("message") }));
+  });
+  return item;
+}
+
+const app = new App();
+app.start().then(
+  () => { document.body.dataset.ready = "yes"; byId("wall").focus({ preventScroll: true }); },
+  (error) => { byId("status").textContent = `This gallery cannot be shown: ${error.message}`; },
+);

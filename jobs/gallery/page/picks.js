@@ -1,0 +1,96 @@
+"use strict";
+// Stars and notes: kept in the browser, under the identity of the output, and exported as a table.
+
+const MAX_TEXT = 1 << 14; // characters of a cell that the page has whole
+const MAX_STARS = 5;
+
+class Picks {
+  constructor(identity) {
+    this.key = `framefleet picks ${identity}`;
+    this.of = new Map(); // row_id -> {stars, note}
+    this.changed = () => {};
+    this.read();
+    window.addEventListener("storage", (event) => {
+      if (event.key === this.key) { this.read(); this.changed(); }
+    });
+  }
+
+  read() {
+    try {
+      this.of = new Map(JSON.parse(localStorage.getItem(this.key) ?? "[]"));
+    } catch { // private windows have no storage: kept until the page is closed
+    }
+  }
+
+  get(rowId) {
+    return this.of.get(rowId) ?? { stars: 0, note: "" };
+  }
+
+  set(rowId, change) {
+    const pick = { ...this.get(rowId), ...change };
+    if (pick.stars || pick.note) this.of.set(rowId, pick);
+    else this.of.delete(rowId);
+    try {
+      localStorage.setItem(this.key, JSON.stringify([...this.of]));
+    } catch { // as above
+    }
+    this.changed();
+  }
+
+  get numStarred() {
+    return [...this.of.values()].filter((pick) => pick.stars).length;
+  }
+
+  /** Return `stars` or `note` as a column of a table. */
+  column(name, table) {
+    const ids = table.column("row_id");
+    const told = (rowId) => (name === "stars" ? this.get(rowId).stars : this.get(rowId).note || null);
+    return {
+      name,
+      kind: name === "stars" ? "number" : "text",
+      numRows: table.numRows,
+      all: () => ids.all(),
+      at: (row) => told(ids.at(row)),
+      each: (test, take) => ids.each((rowId) => test(told(rowId)), take),
+    };
+  }
+}
+
+/** Return the lines of picks.jsonl: the starred rows, best first. */
+async function picksTable(table, picks) {
+  const rows = await select(table, [{ name: "stars", operator: ">", value: "0" }], null, (name) => picks.column(name, table));
+  const lines = [];
+  for (const row of rows) lines.push(await pickLine(table, picks, row));
+  return lines.sort((one, other) => other.stars - one.stars).map(({ line }) => `${line}\n`).join("");
+}
+
+async function pickLine(table, picks, row) {
+  const carried = [...table.columns.values()].filter((column) => column.role === "carried");
+  const names = ["row_id", "path", "seed", "scheduler", "arguments", ...carried.map((column) => column.name)];
+  await table.need(row, names);
+  const pick = picks.get(table.at(row, "row_id"));
+  const cells = new Map();
+  const put = (name, value) => { if (value !== null && value !== undefined) cells.set(name, JSON.stringify(value)); };
+  for (const [name, value] of Object.entries(JSON.parse(table.at(row, "arguments")))) put(name, argumentCell(value));
+  for (const column of carried) {
+    const value = carriedCell(column.at(row), column.kind);
+    if (column.kind === "number" && typeof value === "string") cells.set(column.name, value); // digits, see `seed`
+    else put(column.name, value);
+  }
+  for (const name of ["row_id", "path", "scheduler"]) put(name, table.at(row, name));
+  put("stars", pick.stars);
+  put("note", pick.note);
+  cells.set("seed", String(table.at(row, "seed"))); // as it is: it may have more digits than JavaScript's numbers
+  return { stars: pick.stars, line: `{${[...cells].map(([name, json]) => `${JSON.stringify(name)}:${json}`).join(",")}}` };
+}
+
+/** Return an argument as a table gives it: of an image or a video its place. */
+function argumentCell(value) {
+  if (value !== null && typeof value === "object" && !Array.isArray(value)) return value.uri ?? null;
+  return value;
+}
+
+function carriedCell(value, kind) {
+  if (typeof value === "string" && value.length > MAX_TEXT) return null; // the page has not all of it
+  return kind === "json" && value !== null ? JSON.parse(value) : value;
+}

@@ -1,0 +1,101 @@
+"""From an output to the rows that its gallery shows: its records, and what failed, as Arrow tables.
+
+Records may be anybody's: a clip is named only where a record of ours has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from framefleet.jobs.gallery.blocks import Role
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.outputs.media.clip_names import preview_path, recorded_path
+from framefleet.pipeline.outputs.parts.part_file import read_part
+from framefleet.pipeline.outputs.parts.part_names import parts_in
+from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
+from framefleet.pipeline.outputs.parts.records import (
+    FAILURE_FIELDS,
+    FAILURES,
+    RECORD_FIELDS,
+    RECORDS,
+)
+from framefleet.pipeline.outputs.stores.store import Store
+
+_OURS = {*RECORD_FIELDS.names, *FAILURE_FIELDS.names}
+
+
+def shown_records(store: Store) -> Iterator[pa.Table]:
+    """Yield the records, with a column for each scalar argument; paths are those of files of ours."""
+    previews: set[str] | None = None
+    known = record_schema_of(store).names  # of earlier versions without the two
+    columns = dict.fromkeys([*known, "path", "preview_path"])
+    for table in record_tables(store, list(columns)):
+        rows = table.select(["row_id", "uri", "path", "preview_path"]).to_pylist()
+        if previews is None and any(row["preview_path"] is None for row in rows):
+            previews = set(store.list("previews"))  # made later, or by a worker that was cut off
+        places = [_places(row, previews or set()) for row in rows]
+        for number, name in enumerate(("path", "preview_path")):
+            at = table.column_names.index(name)
+            table = table.set_column(at, name, pa.array([place[number] for place in places], pa.string()))
+        yield _with_arguments(table.drop_columns(["uri"]))  # where it was when it was made: `path` tells
+
+
+def shown_failures(store: Store) -> Iterator[pa.Table]:
+    """Yield what failed, part by part, with every scalar argument as a column."""
+    for part in parts_in(store, FAILURES):
+        yield _with_arguments(read_part(store, part.path, FAILURE_FIELDS))
+
+
+def roles_in(table: pa.Table) -> dict[str, Role]:
+    """Return what each column is: an argument of the pipeline, framefleet's own, or carried along."""
+    arguments = {name for text in table["arguments"].unique().to_pylist() for name, _ in _scalars(text)}
+    arguments.add("seed")
+    return {name: "argument" if name in arguments else _role(name) for name in table.column_names}
+
+
+def _role(name: str) -> Role:
+    return "record" if name in _OURS else "carried"
+
+
+def _places(row: Mapping[str, Any], previews: Collection[str]) -> tuple[str | None, str | None]:
+    """Return where a row's clip and its still lie; None for what cannot be ours, or was never made."""
+    try:
+        clip = recorded_path(row, RECORDS)
+    except JobError:
+        return None, None
+    still = preview_path(clip)
+    return clip, still if still == row["preview_path"] or still in previews else None
+
+
+def _with_arguments(table: pa.Table) -> pa.Table:
+    """Return the table with a column for each scalar of `arguments` that it has none for."""
+    coded = table["arguments"].combine_chunks().dictionary_encode()
+    told = [dict(_scalars(text)) for text in coded.dictionary.to_pylist()]
+    names = {name: None for arguments in told for name in arguments}
+    for name in names:
+        if name not in table.column_names:
+            values = _column([arguments.get(name) for arguments in told])
+            table = table.append_column(name, values.take(coded.indices))
+    return table
+
+
+def _scalars(arguments: str) -> Iterator[tuple[str, Any]]:
+    try:
+        found = parse_json(arguments)
+    except ValueError:  # the record may be anybody's
+        return
+    for name, value in found.items() if isinstance(found, dict) else ():
+        if isinstance(value, str | int | float):
+            yield name, value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
+def _column(values: list[Any]) -> pa.Array:
+    """Return values of one type; as text, where they have several."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError):
+        return pa.array([None if value is None else str(value) for value in values], pa.string())

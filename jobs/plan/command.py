@@ -1,0 +1,74 @@
+"""`framefleet plan`, as it is typed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from framefleet.jobs.options import (
+    JobFile,
+    ModelPlace,
+    OutputPlace,
+    Prompts,
+    Seeds,
+    Sets,
+    Sweeps,
+    TablePlace,
+    Verbose,
+)
+from framefleet.jobs.show.console import reporting
+
+
+def plan_command(
+    job: JobFile = None,
+    table: TablePlace = None,
+    prompts: Prompts = None,
+    seeds: Seeds = None,
+    sweeps: Sweeps = None,
+    model: ModelPlace = None,
+    output: OutputPlace = None,
+    sets: Sets = None,
+    hollow: Annotated[
+        bool,
+        typer.Option("--hollow", help="Also call the pipeline, without weights, for each shape."),
+    ] = False,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe", help="The same; then render some rows of each shape here, and predict what all take."
+        ),
+    ] = False,
+    price: Annotated[
+        float | None, typer.Option("--price", help="Of one GPU for one hour, for --probe.", min=0)
+    ] = None,
+    gpu_memory: Annotated[
+        str | None,
+        typer.Option("--gpu-memory", metavar="24GB", help="Of the GPU that will render; unset: this one's."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines: one JSON object.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Read and check everything, and print what `render` or `train` would do. Writes nothing.
+
+    A job file with `train:` is a training's.
+    """
+    with reporting(verbose=verbose):
+        from framefleet.jobs.job.file import is_training, load_job, load_job_as
+        from framefleet.jobs.job.schema import TrainJob
+        from framefleet.jobs.job.sweep_options import sweep_sets
+
+        given = [*sweep_sets(prompts or [], seeds, sweeps or []), *(sets or [])]
+        if is_training(job, given):
+            training = load_job_as(TrainJob, job, given, table=table, model=model, output=output)
+            from framefleet.jobs.plan.shown_training import show_train_plan
+
+            show_train_plan(training, probe=probe, as_json=as_json)
+            return
+        loaded = load_job(job, given, table=table, model=model, output=output)
+        from framefleet.jobs.plan.plan import Asked  # takes seconds: a mistake is told before
+        from framefleet.jobs.plan.shown import memory_given, show_plan
+
+        card = memory_given(gpu_memory)
+        wanted = Asked(hollow=hollow, probe=probe, price=price, gpu_memory=card)
+        show_plan(loaded, wanted, as_json=as_json)

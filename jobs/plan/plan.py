@@ -1,0 +1,204 @@
+"""From a job to what rendering it would do, and would take. Starts no worker, writes nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from framefleet.cluster.feed import Pending, pending_rows
+from framefleet.jobs.job.file import job_as
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.plan.graphics import gpus_here
+from framefleet.jobs.plan.memory import Memory, memory_of
+from framefleet.jobs.plan.prediction import Prediction
+from framefleet.jobs.plan.settings import Setting, settings_of
+from framefleet.jobs.render.claim import check_claim
+from framefleet.jobs.render.cut_prompts import CutPrompt, CutPrompts
+from framefleet.jobs.render.draft_job import draft_job, keep_of
+from framefleet.jobs.render.drafts_plan import most_kept
+from framefleet.jobs.render.render import setup_of
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
+from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
+from framefleet.jobs.show.watch import Callback, Watch
+from framefleet.pipeline.guards.units import read_bytes
+from framefleet.pipeline.model.specs.dtypes import asked
+from framefleet.pipeline.render.probe.probe import Probed, Shapes, probe_shapes
+from framefleet.pipeline.rows.sweeps.swept import Swept
+from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a job comes down to.
+
+    sweep: where rows come from, counted, if they do. options: of the model, that the job sets. num_rows: of
+    the table; num_invalid of them cannot be rendered, and invalid says why of the first. settings: every
+    argument, and who says it. carried: columns without a meaning; lookalikes: those of them that are named
+    like an argument, each with that. shapes: valid rows by shape, the most frequent first; unusual: what is
+    far from the model's own sizes. num_cut: rows with prompts of which the model does not read the end;
+    first_cut: of them. hollow: what the pipeline said to one row of each shape; prediction: what the rest
+    would take; None: not asked. drafts: those of every row, where the job has drafts; most_kept: rows of
+    these in full, at the most.
+    """
+
+    table: str
+    sweep: str | None
+    output: str
+    model: str
+    pipeline: str
+    preset: str | None
+    options: Mapping[str, Any]
+    num_rows: int
+    num_invalid: int
+    invalid: tuple[str, ...]
+    counts: RowCounts
+    settings: tuple[Setting, ...]
+    carried: tuple[str, ...]
+    lookalikes: tuple[tuple[str, str], ...]
+    shapes: Mapping[str, int]
+    unusual: tuple[str, ...]
+    num_cut: int
+    first_cut: CutPrompt | None
+    memory: Memory
+    hollow: Probed | None = None
+    prediction: Prediction | None = None
+    drafts: Plan | None = None
+    most_kept: int | None = None
+
+
+def plan(
+    job: Job | str | Path | Mapping[str, Any],
+    *,
+    hollow: bool = False,
+    probe: bool = False,
+    price: float | None = None,
+    gpu_memory: str | int | None = None,
+) -> Plan:
+    """Return what rendering a job would do; starts no worker, and writes nothing to its output.
+
+    job: a job file's path, or its content. hollow: call the pipeline, without weights, for each shape.
+    probe: render some rows of each shape here, and predict what the rest takes. price: of one GPU for one
+    hour, unset: the job's `budget.price`. gpu_memory: of a card that is not here, as "24GB". Raises
+    FramefleetError as `render` would, but for rows that cannot be rendered: those are counted.
+    """
+    card = None if gpu_memory is None else read_bytes(gpu_memory)
+    wanted = Asked(hollow=hollow, probe=probe, price=price, gpu_memory=card)
+    return plan_job(job_as(Job, job), Callback(), wanted)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What else is to be found out; see `plan`. gpu_memory: in bytes."""
+
+    hollow: bool = False
+    probe: bool = False
+    price: float | None = None
+    gpu_memory: int | None = None
+
+
+def plan_job(job: Job, watch: Watch, wanted: Asked | None = None) -> Plan:
+    """Do what `plan` promises, telling `watch` about it."""
+    wanted = wanted or Asked()
+    if job.draft is None:
+        return _plan_of(job, watch, wanted)
+    drafts = _plan_of(draft_job(job), watch, wanted)
+    full = _plan_of(job, watch, replace(wanted, probe=False))  # of rows that nobody has chosen yet
+    return replace(full, drafts=drafts, most_kept=most_kept(job, keep_of(job)))
+
+
+def _plan_of(job: Job, watch: Watch, wanted: Asked) -> Plan:
+    with closing(resolve_job(job, watch)) as resolved, closing(RowIndex()) as index:
+        check_claim(resolved)
+        is_called = wanted.hollow or wanted.probe
+        probed = Shapes() if is_called else None
+        with closing(CutPrompts(resolved.weights.configs())) as cut:
+            survey = survey_rows(resolved, index, watch, probed=probed, cut_prompts=cut)
+        mark_done(resolved, index, watch)
+        hollow = _hollow(resolved, survey.probed, watch) if survey.probed else None
+        is_sound = not (hollow and hollow.refused) and (not survey.num_invalid or job.on_invalid == "skip")
+        prediction = None
+        if wanted.probe and is_sound and index.counts().pending:
+            prediction = _prediction(resolved, index, watch, wanted)
+        return _plan(resolved, survey, index, wanted, hollow, prediction)
+
+
+def _plan(
+    resolved: ResolvedJob,
+    survey: Survey,
+    index: RowIndex,
+    wanted: Asked,
+    hollow: Probed | None,
+    prediction: Prediction | None,
+) -> Plan:
+    job, rows, spec = resolved.job, resolved.plan, resolved.plan.spec
+    return Plan(
+        table=resolved.table.location,
+        sweep=str(resolved.table) if isinstance(resolved.table, Swept) else None,
+        output=resolved.store.url_of(""),
+        model=resolved.model.name,
+        pipeline=spec.class_name,
+        preset=spec.preset.name if spec.preset else None,
+        options={"dtype": asked(resolved.model.dtype), **resolved.model.options.numerics()},
+        num_rows=survey.num_rows,
+        num_invalid=survey.num_invalid,
+        invalid=tuple(survey.invalid_lines()),
+        counts=index.counts(),
+        settings=settings_of(job, rows),
+        carried=tuple(rows.carried.names),
+        lookalikes=rows.lookalikes,
+        shapes=dict(survey.shapes.most_common()),
+        unusual=tuple(survey.unusual_lines(spec)),
+        num_cut=survey.cut_prompts.num_rows if survey.cut_prompts else 0,
+        first_cut=survey.cut_prompts.first if survey.cut_prompts else None,
+        memory=memory_of(
+            resolved.model,
+            resolved.weights,
+            resolved.spec.preset,
+            survey.examples.values(),
+            gpu_memory=wanted.gpu_memory,
+            is_on_cpu=wanted.gpu_memory is None and _is_on_cpu(job),
+        ),
+        hollow=hollow,
+        prediction=prediction,
+    )
+
+
+def _is_on_cpu(job: Job) -> bool:
+    """Tell whether workers have no GPU: the job says so, or there is none here and it joins no cluster."""
+    is_asked = job.model.device == "cpu" or job.fleet.gpus_per_worker == 0
+    return is_asked or (job.fleet.address is None and not gpus_here())
+
+
+def _hollow(resolved: ResolvedJob, shapes: Shapes, watch: Watch) -> Probed:
+    watch.say(f"calling the pipeline for {len(shapes.first):,} shapes")
+    weights = resolved.weights
+    return probe_shapes(shapes, resolved.plan.spec, weights.configs(), weights.config_files)
+
+
+def _prediction(resolved: ResolvedJob, index: RowIndex, watch: Watch, wanted: Asked) -> Prediction:
+    """Render some rows of each kind, and tell what the rest takes."""
+    from framefleet.jobs.plan.kinds import Kinds
+    from framefleet.jobs.plan.prediction import predict
+    from framefleet.jobs.plan.trial import MAX_KINDS, try_rows  # imports torch
+    from framefleet.jobs.plan.workers import num_workers_of
+
+    found = pending_rows(resolved.table, resolved.rows, index)
+    kinds = Kinds.of((row.shape, row.payload.request) for row in found if isinstance(row.payload, Pending))
+    setup, num_workers = setup_of(resolved), num_workers_of(resolved.job)
+    tried = kinds.most_frequent(MAX_KINDS)
+    trial = try_rows(setup, resolved.identity, tried, watch, num_workers=num_workers)
+    price = wanted.price if wanted.price is not None else resolved.job.budget.price
+    return predict(
+        trial.kinds,
+        num_rows=kinds.num_rows,
+        num_texts=kinds.num_texts,
+        load=trial.load,
+        num_workers=num_workers,
+        num_cores=os.cpu_count() or 1,
+        price=price,
+        gpus_per_worker=resolved.job.fleet.paid_gpus,
+    )

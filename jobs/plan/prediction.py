@@ -1,0 +1,112 @@
+"""From what some rows took, and how many there are, to time, bytes and price of the table. Plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from framefleet.cluster.budget import HOUR_S
+
+# Ray starts in four seconds; what workers import besides takes as long on a slow core.
+START_S = 8.0
+RECORD_BYTES = 1000  # of each row in records/
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Took:
+    """Seconds by the clock, and of processors: the same where nobody else is at work."""
+
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+
+    def __add__(self, other: Took) -> Took:
+        return Took(wall_s=self.wall_s + other.wall_s, cpu_s=self.cpu_s + other.cpu_s)
+
+    def __sub__(self, other: Took) -> Took:
+        return Took(wall_s=max(0.0, self.wall_s - other.wall_s), cpu_s=max(0.0, self.cpu_s - other.cpu_s))
+
+    def __mul__(self, times: float) -> Took:
+        return Took(wall_s=self.wall_s * times, cpu_s=self.cpu_s * times)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What rows of one kind took on this machine, in company as a worker gives it.
+
+    num_rows: of the table. render: of one row, in the thread that renders, without its texts. write: of one,
+    beside. once: before the pace is found, of each worker. text: of one that is new. num_bytes: of one clip.
+    mean_batch: rows of a forward. num_rendered: rows that were rendered to know it.
+    """
+
+    name: str
+    num_rows: int
+    render: Took
+    write: Took
+    once: Took
+    text: Took
+    num_bytes: float
+    mean_batch: float
+    num_rendered: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What rendering the rest of the table would take. elapsed_s: from the command to its end.
+
+    worker_s: of all workers together, while they have a model. cpu_s: of processors of workers.
+    cost: None without a price. num_guessed: rows of kinds that were not rendered, taken as the others.
+    """
+
+    num_rows: int
+    num_workers: int
+    elapsed_s: float
+    worker_s: float
+    cpu_s: float
+    num_bytes: int
+    cost: float | None
+    num_guessed: int
+    kinds: tuple[Measured, ...]
+
+
+def predict(
+    kinds: Sequence[Measured],
+    *,
+    num_rows: int,
+    num_texts: int,
+    load: Took,
+    num_workers: int,
+    num_cores: float,
+    price: float | None,
+    gpus_per_worker: float = 1.0,
+) -> Prediction:
+    """Return what all rows take. kinds: at least one, of the most frequent rows; others are taken as these.
+
+    num_texts: that are new, in the whole table. load: of a model. num_cores: of this machine, which rows are
+    written on too.
+    """
+    num_workers = max(1, min(num_workers, num_rows))
+    known = sum(kind.num_rows for kind in kinds)
+    more = num_rows / known
+    render = sum((kind.render * (kind.num_rows * more) for kind in kinds), Took())
+    write = sum((kind.write * (kind.num_rows * more) for kind in kinds), Took())
+    once = sum((kind.once for kind in kinds), Took())
+    # A text is new to each worker that has rows of it.
+    text = max((kind.text for kind in kinds), key=lambda took: took.wall_s)
+    texts = text * min(num_texts * num_workers, num_rows)
+    num_bytes = sum(kind.num_rows * more * (kind.num_bytes + RECORD_BYTES) for kind in kinds)
+    all_render = render + texts + once * num_workers
+    all_cpu = (all_render + write + load * num_workers).cpu_s
+    # Rows are written beside, unless all cores are taken.
+    worker_s = max(all_render.wall_s / num_workers, (all_render + write).cpu_s / num_cores)
+    paid_s = (load.wall_s + worker_s) * num_workers
+    return Prediction(
+        num_rows=num_rows,
+        num_workers=num_workers,
+        elapsed_s=START_S + load.wall_s + worker_s,
+        worker_s=paid_s,
+        cpu_s=all_cpu,
+        num_bytes=round(num_bytes),
+        cost=None if price is None else price * paid_s / HOUR_S * gpus_per_worker,
+        num_guessed=num_rows - known,
+        kinds=tuple(kinds),
+    )

@@ -1,0 +1,67 @@
+"""From a job and its table's plan to every argument: its value where a row gives none, and who says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from framefleet.jobs.job.schema import Job
+from framefleet.pipeline.guards.public import public_url
+from framefleet.pipeline.request import clip_fps, is_input
+from framefleet.pipeline.rows.tables.rows import RowPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One argument. value: of rows that give none. origin: who says so; "" of one that only rows give.
+
+    column: where rows give it; None: they do not.
+    """
+
+    name: str
+    value: Any
+    origin: str
+    column: str | None
+
+
+def settings_of(job: Job, plan: RowPlan) -> tuple[Setting, ...]:
+    """Return all arguments that rows have, those of columns first."""
+    columns = {reader.target: reader.column for reader in plan.readers}
+    names = dict.fromkeys([*columns, *plan.base, "seed", "scheduler", "fps"])
+    return tuple(_setting(name, columns.get(name), job, plan) for name in names)
+
+
+def _setting(name: str, column: str | None, job: Job, plan: RowPlan) -> Setting:
+    value, origin = _special(name, job, plan) if name not in plan.base else _argument(name, job, plan)
+    return Setting(name=name, value=value, origin=origin, column=column)
+
+
+def _argument(name: str, job: Job, plan: RowPlan) -> tuple[Any, str]:
+    value, spec = plan.base[name], plan.spec
+    if is_input(value):
+        value = public_url(value["uri"])
+    parameter = spec.parameters.get(name)
+    if name in job.defaults:
+        return value, "job"
+    if name in {own.name for own in plan.recipe.parameters()}:
+        return value, f"recipe {plan.recipe.name}"
+    if spec.preset and name in spec.preset.arguments:
+        return value, f"preset {spec.preset.name}"
+    if parameter is not None and parameter.default == value:
+        return value, "pipeline's signature"
+    return value, "model's configs"
+
+
+def _special(name: str, job: Job, plan: RowPlan) -> tuple[Any, str]:
+    """Return what stands beside the arguments of the call."""
+    if name == "seed":
+        return (plan.seed, "job") if plan.seed is not None else (None, "each row's content")
+    if name == "scheduler":
+        return plan.scheduler.class_name, "job" if name in job.defaults else "model"
+    if name == "fps" and plan.spec.kind == "video":
+        native = plan.spec.fps_of(plan.base)
+        origin = "media.fps" if job.media.fps else "model" if native else "framefleet"
+        return clip_fps(job.media.fps, native), origin
+    if name == "recipe":
+        return job.recipe, "job"
+    return (job.defaults[name], "job") if name in job.defaults else (None, "")

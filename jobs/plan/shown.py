@@ -1,0 +1,200 @@
+"""What `framefleet plan` does with a checked job, and what it prints about it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.plan.memory import GB, Memory
+from framefleet.jobs.plan.plan import Asked, Plan, plan_job
+from framefleet.jobs.plan.prediction import Prediction
+from framefleet.jobs.plan.settings import Setting
+from framefleet.jobs.render.survey import check_valid_rows
+from framefleet.jobs.show.console import stderr, stdout
+from framefleet.jobs.show.headline import duration
+from framefleet.jobs.show.progress import watch_on
+from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.guards.units import bytes_text, read_bytes
+from framefleet.pipeline.render.probe.probe import Probed
+from framefleet.pipeline.rows.tables.column_checks import as_argument
+from framefleet.pipeline.shape import ORDER
+
+MAX_SHAPES_SHOWN = 30  # a screenful
+_MAX_VALUE = 40  # characters
+_MAX_NAMES = 20  # of columns that are carried
+
+
+def memory_given(text: str | None) -> int | None:
+    """Return the bytes that `--gpu-memory` says. Raises JobError."""
+    try:
+        return None if text is None else read_bytes(text)
+    except ValueError as error:
+        raise JobError(f"--gpu-memory: {error}", "write it as --gpu-memory 24GB") from None
+
+
+def show_plan(job: Job, wanted: Asked, *, as_json: bool) -> None:
+    """Print the plan; then raise TableError if rows would keep `render` from starting, or fail in it."""
+    with watch_on(stderr) as watch:
+        plan = plan_job(job, watch, wanted)
+    if as_json:
+        stdout.say(json.dumps(asdict(plan), ensure_ascii=False))
+    else:
+        if plan.drafts:
+            stdout.say("drafts, of every row:")
+            _show(plan.drafts)
+            if plan.drafts.prediction:
+                _show_prediction(plan.drafts.prediction)
+            stdout.say(f"in full, at most {plan.most_kept:,} rows of these:")
+        _show(plan)
+    check_valid_rows(
+        plan.invalid,
+        num_bad=plan.num_invalid,
+        num_rows=plan.num_rows,
+        table=plan.table,
+        on_invalid=job.on_invalid,
+        verb="rendered",
+    )
+    if not as_json:
+        for line in plan.invalid:
+            stdout.say(f"left out: {line}")
+    if plan.hollow:
+        show_probed(plan.hollow, plan.table)
+    if plan.prediction and not as_json:
+        _show_prediction(plan.prediction)
+
+
+def _show(plan: Plan) -> None:
+    preset = f", preset {plan.preset}" if plan.preset else ""
+    options = "".join(f", {name}: {_text(value)}" for name, value in plan.options.items())
+    stdout.say(f"sweep:  {plan.sweep}" if plan.sweep else f"table:  {plan.table}")
+    stdout.say(f"output: {plan.output}")
+    stdout.say(f"model:  {plan.model} ({plan.pipeline}{preset}{options})")
+    stdout.print(_counts(plan))
+    stdout.print(_settings(plan.settings))
+    for line in _carried_lines(plan):
+        stdout.say(line)
+    stdout.print(_shapes(plan.shapes))
+    for line in plan.unusual:
+        stdout.say(f"unusual: {line}")
+    if row := plan.first_cut:
+        stdout.say(
+            f"cut prompts: {plan.num_cut:,} rows have more tokens than the model reads, which renders them "
+            f"without their end; row {row.row_index} has {row.num_tokens:,} of {row.limit:,}"
+        )
+    stdout.say(memory_line(plan.memory))
+
+
+def _counts(plan: Plan) -> Table:
+    counts = plan.counts
+    numbers = {
+        "rows": plan.num_rows,
+        "invalid": plan.num_invalid,
+        "duplicates": counts.duplicates,
+        "distinct": counts.distinct,
+        "done": counts.done,
+        "pending": counts.pending,
+    }
+    return counted("", "rows", numbers)
+
+
+def _settings(settings: Iterable[Setting]) -> Table:
+    """Return every argument: where it comes from, and what it is in rows that give none."""
+    table = Table("argument", "from", "else", box=box.SIMPLE_HEAD)
+    for setting in settings:
+        value = "" if setting.value is None else _text(setting.value)
+        said = f"{value} ({setting.origin})" if value and setting.origin else value or setting.origin
+        if setting.column is None:
+            table.add_row(setting.name, said, "")
+        else:
+            table.add_row(setting.name, f"column {setting.column}", said)
+    return table
+
+
+def _carried_lines(plan: Plan) -> list[str]:
+    named = [name for name, _ in plan.lookalikes]
+    others = [name for name in plan.carried if name not in named]
+    more = f" and {len(others) - _MAX_NAMES:,} more" if len(others) > _MAX_NAMES else ""
+    lines = [f"carried into the records: {', '.join(others[:_MAX_NAMES])}{more}"] if others else []
+    return lines + [
+        f"carried, though named like an argument: {column}; {as_argument(column, argument)}"
+        for column, argument in plan.lookalikes
+    ]
+
+
+def _shapes(shapes: Mapping[str, int]) -> Table:
+    shown = dict(list(shapes.items())[:MAX_SHAPES_SHOWN])
+    hidden = len(shapes) - len(shown)
+    if hidden:
+        shown[f"{hidden:,} other shapes"] = sum(shapes.values()) - sum(shown.values())
+    return counted(f"shape ({ORDER})", "rows", shown)
+
+
+def counted(key: str, value: str, numbers: Mapping[str, int]) -> Table:
+    """Return a table of names and numbers."""
+    table = Table(key, box=box.SIMPLE_HEAD)
+    table.add_column(value, justify="right")
+    for name, number in numbers.items():
+        table.add_row(name, f"{number:,}")
+    return table
+
+
+def memory_line(memory: Memory) -> str:
+    """Return whether a row of the largest shape fits, and what to do where it does not."""
+    parts = f"weights {_size(memory.weights_gb)}"
+    if memory.activations_gb is None:
+        parts += ", and what the denoiser computes with, which is not known of this model"
+    else:
+        parts += f", the largest row {_size(memory.activations_gb)}"
+    said = f"memory: about {_size(memory.peak_gb)} ({parts})"
+    if memory.has_gb is None:
+        return f"{said}; there is no GPU here to compare with: --gpu-memory 24GB"
+    said += f", of {_size(memory.has_gb)} of {memory.place}"
+    if memory.fits:
+        return said
+    fix = f"set `model.offload: {memory.offload}`" if memory.offload else "use a smaller size or model"
+    return f"{said}: it does not fit; {fix}"
+
+
+def _size(gb: float) -> str:
+    return bytes_text(gb * GB)
+
+
+def show_probed(probed: Probed, table: str) -> None:
+    """Say what the pipeline takes; raise TableError for what it refuses."""
+    for line in probed.unknown:
+        stderr.say(f"not called: {line}")
+    if probed.refused:
+        lines = "\n".join(f"{problem}; {fix}" for problem, fix in probed.refused)
+        problem = f"table {table}: rows of {len(probed.refused)} shapes would fail\n{lines}"
+        raise TableError(problem, "correct them")
+    stderr.say(f"the pipeline takes every {'other ' * bool(probed.unknown)}shape")
+
+
+def _show_prediction(found: Prediction) -> None:
+    table = Table("rendered here", box=box.SIMPLE_HEAD)
+    for heading in ("rows", "s a row", "rows a forward", "bytes a clip"):
+        table.add_column(heading, justify="right")
+    for kind in found.kinds:
+        numbers = (f"{kind.num_rendered:,}", f"{kind.render.wall_s:.3g}", f"{kind.mean_batch:.1f}")
+        table.add_row(kind.name, *numbers, bytes_text(kind.num_bytes))
+    stdout.print(table)
+    cost = "" if found.cost is None else f", price {found.cost:,.2f}"
+    stdout.say(
+        f"predicted: {found.num_rows:,} rows in {duration(found.elapsed_s)} with {found.num_workers:,} "
+        f"workers as fast as this machine: {found.worker_s / 3600:,.2f} hours of workers, "
+        f"{bytes_text(found.num_bytes)}{cost}"
+    )
+    if found.num_guessed:
+        stdout.say(f"{found.num_guessed:,} rows are of further shapes, and taken as these")
+
+
+def _text(value: Any) -> str:
+    text = value if isinstance(value, str) else canonical_json(value)
+    return text if len(text) <= _MAX_VALUE else f"{text[: _MAX_VALUE - 3]}..."

@@ -1,0 +1,123 @@
+"""From a training's job to what training would do: rows by bucket, steps, epochs, memory, time of a step."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from framefleet.jobs.job.file import job_as
+from framefleet.jobs.job.schema import TrainJob
+from framefleet.jobs.plan.memory import GB
+from framefleet.jobs.show.watch import Callback, Watch
+from framefleet.jobs.train.claim import check_output
+from framefleet.jobs.train.resolve import ResolvedTraining, resolve_training
+from framefleet.jobs.train.survey import survey_training
+from framefleet.pipeline.model.model import source_of, weights_of
+from framefleet.pipeline.model.sources.selection import is_weights
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.training.dataset.batches import Batches
+from framefleet.pipeline.training.dataset.rows import TrainingRows
+from framefleet.pipeline.training.tasks import trained_component
+
+# Of each weight that is trained, in fp32: itself, its gradient, and two moments of AdamW.
+TRAINED_COPIES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainPlan:
+    """What a training comes down to.
+
+    num_rows: that can be trained on. buckets: of these by shape, with as many as are never used in unused.
+    num_workers: None where the fleet decides. epochs: passes over the rows. weights_gb: what weights,
+    gradients and moments take, without activations. seconds_per_step: on this machine; None: not probed.
+    """
+
+    table: str
+    output: str
+    model: str
+    pipeline: str
+    component: str
+    num_rows: int
+    buckets: Mapping[str, int]
+    unused: Mapping[str, int]
+    num_workers: int | None
+    rows_per_step: int
+    steps: int
+    epochs: float
+    weights_gb: float
+    seconds_per_step: float | None = None
+
+    @property
+    def elapsed_s(self) -> float | None:
+        """What all steps take; None: not probed."""
+        return None if self.seconds_per_step is None else self.seconds_per_step * self.steps
+
+
+def plan_training(job: TrainJob | str | Path | Mapping[str, Any], *, probe: bool = False) -> TrainPlan:
+    """Return what training a job would do; writes nothing to its output.
+
+    job: a job file's path, or its content. probe: train a few steps here, and tell what one takes. Raises
+    FramefleetError as `train` would.
+    """
+    return plan_train_job(job_as(TrainJob, job), Callback(), probe=probe)
+
+
+def plan_train_job(job: TrainJob, watch: Watch, *, probe: bool = False) -> TrainPlan:
+    """Do what `plan_training` promises, telling `watch` about it."""
+    resolved = resolve_training(job, watch)
+    num_workers = None if job.fleet.workers == "auto" else job.fleet.workers
+    check_output(resolved, workers=num_workers)
+    with _elsewhere(resolved) as aside:
+        rows = survey_training(aside, watch)
+        batches = Batches.of(rows, job.train, world_size=num_workers or 1)
+        seconds = _seconds_per_step(aside, rows, watch) if probe else None
+    return TrainPlan(
+        table=resolved.columns.table.location,
+        output=resolved.store.url_of(""),
+        model=resolved.model.name,
+        pipeline=resolved.spec.class_name,
+        component=trained_component(job.train, resolved.spec.components),
+        num_rows=len(rows),
+        buckets={str(bucket): count for bucket, count in Counter(rows.buckets()).most_common()},
+        unused={str(bucket): count for bucket, count in batches.unused().items()},
+        num_workers=num_workers,
+        rows_per_step=batches.rows_per_step,
+        steps=job.train.steps,
+        epochs=job.train.steps / batches.steps_per_epoch,
+        weights_gb=_weights_gb(resolved),
+        seconds_per_step=seconds,
+    )
+
+
+@contextmanager
+def _elsewhere(resolved: ResolvedTraining) -> Iterator[ResolvedTraining]:
+    """Give the same training with another output: what is found out is not kept."""
+    with tempfile.TemporaryDirectory(prefix="framefleet-plan-") as folder:
+        store = Store(folder)
+        yield replace(resolved, store=store, prepared=store)
+
+
+def _weights_gb(resolved: ResolvedTraining) -> float:
+    """Return what all weights take as they are stored, and those that are trained with all that they need."""
+    job, spec = resolved.job, resolved.spec
+    weights = weights_of(resolved.model, source_of(resolved.model))
+    component = trained_component(job.train, spec.components)
+    sizes = {file: weights.source.files[file].size for file in weights.files if is_weights(file)}
+    trained = sum(size for file, size in sizes.items() if file.startswith(f"{component}/"))
+    others = sum(sizes.values()) - trained
+    if job.train.lora:  # its own weights are a hundredth of these
+        return (others + trained) / GB
+    millions = spec.preset.parameters.get(component) if spec.preset else None
+    fp32 = millions * 4 * 10**6 if millions else trained
+    return (others + fp32 * TRAINED_COPIES) / GB
+
+
+def _seconds_per_step(resolved: ResolvedTraining, rows: TrainingRows, watch: Watch) -> float:
+    from framefleet.jobs.plan.training_trial import seconds_per_step  # imports torch
+
+    return seconds_per_step(resolved, rows, watch)

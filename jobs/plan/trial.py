@@ -1,0 +1,178 @@
+"""From a job to what its rows take here: a worker's renderer gets some of each kind, until it has its pace.
+
+Rows are rendered as a worker renders them, in company: a first renderer finds which sizes of forwards pay and
+are exact, which is kept on this machine as a run keeps it; a second one is timed. Nothing is stored.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from framefleet.cluster.messages import WorkerSetup
+from framefleet.jobs.plan.kinds import Kind, calls_of
+from framefleet.jobs.plan.prediction import Measured, Took
+from framefleet.jobs.show.watch import Watch, wait_for
+from framefleet.pipeline.errors import RenderError
+from framefleet.pipeline.model.load import load
+from framefleet.pipeline.model.model import Model
+from framefleet.pipeline.outputs.clips import Clip
+from framefleet.pipeline.outputs.encode_clip import encode_clip
+from framefleet.pipeline.render.renderer import Renderer
+from framefleet.pipeline.request import MAX_SEED, Request
+from framefleet.pipeline.rows.identity import Identity
+
+MAX_KINDS = 16  # further ones are taken as these: a table of a size for each row has no end
+NEW = 0.1  # of the longest time that a text took: what takes less was remembered
+WINDOWS = 2  # of as many rows as are under way at once, that are timed after the first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """load: of the model, once it is in the page cache. kinds: what rows of each took."""
+
+    load: Took
+    kinds: tuple[Measured, ...]
+
+
+def try_rows(
+    setup: WorkerSetup, identity: Identity, kinds: Sequence[Kind], watch: Watch, *, num_workers: int
+) -> Trial:
+    """Render rows of each kind. Raises what loading the model raises, and RenderError where a row fails.
+
+    num_workers: that the table's rows are shared by: a kind of few rows has less company.
+    """
+    wait_for(watch, "loading the model")
+    clock = _Clock()
+    model = load(setup.model, setup.model_files)
+    loaded = clock.lap()
+    found = []
+    for kind in kinds:
+        wait_for(watch, f"rendering rows of {kind.name}")
+        most = -(-kind.num_rows // num_workers)
+        stream = _Stream(model, setup, identity, kind, most=most)
+        stream.settle()
+        found.append(stream.measure())
+    return Trial(load=loaded, kinds=tuple(found))
+
+
+class _Clock:
+    """Both kinds of seconds since the last look."""
+
+    def __init__(self) -> None:
+        self._since = self._now()
+
+    def lap(self) -> Took:
+        before, self._since = self._since, self._now()
+        return self._since - before
+
+    @staticmethod
+    def _now() -> Took:
+        return Took(wall_s=time.perf_counter(), cpu_s=time.process_time())
+
+
+class _Stream:
+    """Rows of one kind that go through a renderer without end. most: that are under way at once."""
+
+    def __init__(
+        self, model: Model, setup: WorkerSetup, identity: Identity, kind: Kind, *, most: int
+    ) -> None:
+        self._model, self._setup, self._identity, self._kind = model, setup, identity, kind
+        self._most = most
+        self._rows = self._endless()
+
+    def settle(self) -> None:
+        """Find out which sizes of forwards pay and are exact, as far as this machine does not know."""
+        renderer = self._renderer()
+        num_ended = 0
+        while num_ended < self._room(renderer):
+            self._fill(renderer)
+            num_ended += len(_clips(renderer))
+            if self._room(renderer) == 1 < renderer.num_active:
+                break  # company does not pay: those that were begun would take turns, and minutes
+        self._most = self._room(renderer)
+        renderer.cancel()
+
+    def measure(self) -> Measured:
+        """Time a worker's first rows, and then those at its pace."""
+        renderer, clock = self._renderer(), _Clock()
+        first, begun = self._window(renderer, clock, 1)
+        then, pace = self._window(renderer, clock, WINDOWS)
+        renderer.cancel()
+        write, num_bytes = self._written(then)
+        calls = self._kind.num_calls / self._kind.num_rows
+        render = (pace - _encoding(then, pace)) * (calls / sum(calls_of(clip.request) for clip in then))
+        return Measured(
+            name=self._kind.name,
+            num_rows=self._kind.num_rows,
+            render=render,
+            write=write,
+            once=begun - _encoding(first, begun) - render * len(first),
+            text=_text(first, begun),
+            num_bytes=num_bytes,
+            mean_batch=sum(clip.batch_size for clip in then) / len(then),
+            num_rendered=len(first) + len(then),
+        )
+
+    def _renderer(self) -> Renderer:
+        setup = self._setup
+        return Renderer(
+            self._model,
+            setup.batching,
+            recipes=setup.recipes,
+            inputs=setup.inputs,
+            second_models=setup.second_models,
+            audit=setup.audit,
+        )
+
+    def _window(self, renderer: Renderer, clock: _Clock, count: int) -> tuple[list[Clip], Took]:
+        """Return the clips that end in so many windows, and what they took."""
+        ended: list[Clip] = []
+        while len(ended) < count * self._room(renderer):
+            self._fill(renderer)
+            ended += _clips(renderer)
+        return ended, clock.lap()
+
+    def _room(self, renderer: Renderer) -> int:
+        return max(1, min(renderer.capacity, self._most))
+
+    def _fill(self, renderer: Renderer) -> None:
+        while renderer.num_active < self._room(renderer):
+            request = next(self._rows)
+            renderer.submit(request, self._identity(request))
+
+    def _endless(self) -> Iterator[Request]:
+        """Yield rows of the table's proportions, each with a seed of its own."""
+        for number, request in enumerate(self._kind.sample()):
+            yield replace(request, seed=(request.seed + number) % MAX_SEED)
+
+    def _written(self, clips: Sequence[Clip]) -> tuple[Took, float]:
+        """Return what making a file of one takes, and its bytes."""
+        clock = _Clock()
+        sizes = [len(encode_clip(clip, self._setup.media).content) for clip in clips]
+        return clock.lap() * (1 / len(clips)), sum(sizes) / len(clips)
+
+
+def _clips(renderer: Renderer) -> list[Clip]:
+    """Take a step; return the clips that ended. Raises RenderError for a row that failed."""
+    ended = renderer.step()
+    for outcome in ended:
+        if not isinstance(outcome, Clip):
+            raise RenderError(
+                f"a row of {outcome.request.arguments.get('prompt')!r:.80} fails: {outcome.error}",
+                "render it alone to see more, or correct it",
+            )
+    return [outcome for outcome in ended if isinstance(outcome, Clip)]
+
+
+def _encoding(clips: Sequence[Clip], took: Took) -> Took:
+    """Return how much of what clips took is of their texts."""
+    return took * min(1.0, sum(clip.seconds["encode_s"] for clip in clips) / took.wall_s)
+
+
+def _text(clips: Sequence[Clip], took: Took) -> Took:
+    """Return what a text takes that is new: those of other rows are remembered, and take no time."""
+    seconds = sorted(clip.seconds["encode_s"] for clip in clips)
+    new = [one for one in seconds if one >= seconds[-1] * NEW]
+    return took * (new[len(new) // 2] / took.wall_s)

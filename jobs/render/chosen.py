@@ -1,0 +1,139 @@
+"""From drafts with their scores to a table of the rows that are kept, each with the seed of its draft."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from framefleet.jobs.job.output import below, open_output
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.render.draft_job import DRAFTS
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
+from framefleet.jobs.render.survey import survey_rows
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.guards.spelling import did_you_mean
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS
+from framefleet.pipeline.outputs.where import check_where
+from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
+from framefleet.pipeline.scores.choice import Draft, Keep, kept_drafts
+from framefleet.pipeline.scores.score import score_fields
+
+CHOSEN = "chosen"  # the folder below the output
+_ROW_ID, _PATH, _SCORE = "draft_row_id", "draft_path", "draft_{}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """place: of the table of what is kept; None where it has no row. num_drafts: to choose from."""
+
+    place: str | None
+    num_kept: int
+    num_drafts: int
+
+
+def check_choice(drafts: ResolvedJob, keep: Keep) -> None:
+    """Raise UserError for groups by what no row has, and for a table that has our columns already."""
+    columns = drafts.table.schema.names
+    arguments = {*drafts.plan.base, *(reader.target for reader in drafts.plan.readers)}
+    known = {*columns, *arguments, *RECORD_FIELDS.names}
+    for name in keep.per:
+        if name not in known:
+            raise JobError(f"draft.keep.per: rows have no {name!r}", did_you_mean(name, known))
+    if keep.where is not None:
+        check_where(_columns(drafts), keep.where)
+    for name in {_ROW_ID, _PATH, *(_SCORE.format(score.name) for score in drafts.scores)} & {*columns}:
+        raise TableError(
+            f"column {name!r} has the name of one that says which draft a row comes from",
+            "rename it in the table, or drop it",
+        )
+
+
+def _columns(drafts: ResolvedJob) -> pa.Schema:
+    """Return what a condition on records of drafts may be about, before there are any."""
+    defaults = {
+        name: pa.scalar(value).type
+        for name, value in drafts.plan.base.items()
+        if isinstance(value, str | int | float)
+    }
+    fields = [*drafts.table.schema, *RECORD_FIELDS, *score_fields(drafts.scores)]
+    return pa.schema(list((defaults | {field.name: field.type for field in fields}).items()))
+
+
+def choose(job: Job, drafts: Job, keep: Keep) -> Choice:
+    """Write the table of what is kept of a job's drafts.
+
+    It is named by its content, so that a driver at work never finds another in its place.
+    """
+    silent = Callback()
+    with closing(resolve_job(drafts, silent)) as drafted, closing(RowIndex()) as index:
+        survey_rows(drafted, index, silent)
+        scores = [score.name for score in drafted.scores]
+        kept = kept_drafts(
+            drafted.store, keep, scores, is_wanted=lambda row_id: index.is_pending(row_id) is not None
+        )
+        place = _written(job, drafted, kept, scores) if kept else None
+        return Choice(place=place, num_kept=len(kept), num_drafts=index.counts().distinct)
+
+
+def _written(job: Job, drafted: ResolvedJob, kept: Mapping[str, Draft], scores: list[str]) -> str:
+    """Write the rows that are kept, each with its draft's seed, and return where."""
+    seed = job.columns.get("seed", "seed")
+    schema = _chosen_schema(drafted, seed, scores)
+    with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
+        file = Path(folder, "chosen.parquet")
+        with pq.ParquetWriter(file, schema) as writer:
+            for first, batch in drafted.table.batches():
+                rows = [
+                    row
+                    for row in drafted.rows.read(first, batch)
+                    if isinstance(row, IdentifiedRow) and row.row_id in kept
+                ]
+                if rows:
+                    writer.write_batch(_chosen(batch, first, rows, kept, schema, seed))
+        with open(file, "rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        store, path = open_output(job), f"{CHOSEN}/{digest[:16]}.parquet"
+        if not store.exists(path):
+            store.upload(path, file)
+    return below(job, path)
+
+
+def _chosen_schema(drafted: ResolvedJob, seed: str, scores: list[str]) -> pa.Schema:
+    kinds = {score.name: score.kind for score in drafted.scores}
+    own = [field.remove_metadata() for field in drafted.table.schema if field.name != seed]
+    said = [pa.field(_SCORE.format(name), kinds[name]) for name in scores]
+    texts = [pa.field(name, pa.string()) for name in (_ROW_ID, _PATH)]
+    return pa.schema([*own, pa.field(seed, pa.int64()), *texts, *said])
+
+
+def _chosen(
+    batch: pa.RecordBatch,
+    first: int,
+    rows: list[IdentifiedRow],
+    kept: Mapping[str, Draft],
+    schema: pa.Schema,
+    seed: str,
+) -> pa.RecordBatch:
+    """Return these rows of the batch as they go into the table of what is chosen."""
+    taken = batch.take(pa.array([row.index - first for row in rows]))
+    drafts = [kept[row.row_id] for row in rows]
+    ours = {
+        seed: [row.seed for row in rows],
+        _ROW_ID: [draft.row_id for draft in drafts],
+        _PATH: [draft.path and f"{DRAFTS}/{draft.path}" for draft in drafts],
+    }
+    ours |= {_SCORE.format(name): [draft.scores[name] for draft in drafts] for name in drafts[0].scores}
+    cells = [
+        pa.array(ours[field.name], field.type) if field.name in ours else taken.column(field.name)
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(cells, schema=schema)

@@ -1,0 +1,121 @@
+"""From the rows of a table to how many have prompts of which the model does not read the end.
+
+Tokens are counted in a process of their own, and only of prompts that can be too long: none has more tokens
+than bytes, but for a few that mark its ends.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.rows.counted_apart import CountedApart
+from framefleet.pipeline.rows.prompt_lengths import StoredTokenizer, texts_read
+from framefleet.pipeline.rows.prompt_reading import TextReader, reader_for
+from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
+
+_CONFIG = "tokenizer_config.json"
+_MAX_CONFIG_BYTES = 1 << 24
+_MARKS = 8  # tokens that a tokenizer adds
+_MAX_KNOWN = 1 << 16  # prompts whose length is remembered: they come again, with other seeds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutPrompt:
+    """A row whose prompt, or negative prompt, has more tokens than the model reads."""
+
+    row_index: int
+    num_tokens: int
+    limit: int
+
+
+class CutPrompts:
+    """Counts rows as they are added. first: of them. is_counted: False where no tokenizer can be asked."""
+
+    def __init__(self, configs: Path) -> None:
+        """configs: a folder with the model's files, but for its weights."""
+        self.num_rows = 0
+        self.first: CutPrompt | None = None
+        self.is_counted = True
+        self._counters = {file.parent: _Counter(file.parent) for file in sorted(configs.glob(f"*/{_CONFIG}"))}
+        self._readers = [_reader(folder, counter) for folder, counter in self._counters.items()]
+
+    def add(self, rows: Iterable[IdentifiedRow]) -> None:
+        """Look at some rows, those after the last."""
+        long = [found for row in rows if (found := self._long_texts(row))] if self.is_counted else []
+        try:
+            for counter in self._counters.values():  # all at once
+                counter([text for _, reader, _, texts in long if reader.count is counter for text in texts])
+            for index, reader, limit, texts in long:
+                self._note(index, max(reader.count(texts)), limit)
+        except NotCounted:
+            self.is_counted = False
+
+    def close(self) -> None:
+        for counter in self._counters.values():
+            counter.close()
+
+    def _long_texts(self, row: IdentifiedRow) -> tuple[int, TextReader, int, list[str]] | None:
+        """Return those prompts of a row that may have too many tokens, and who reads how many."""
+        arguments = row.request().arguments
+        reader = reader_for(self._readers, arguments)
+        if reader is None or (limit := reader.limit(arguments)) is None:
+            return None
+        texts = [text for text in texts_read(arguments) if _num_bytes(text) + _MARKS > limit]
+        return (row.index, reader, limit, texts) if texts else None
+
+    def _note(self, row_index: int, num_tokens: int, limit: int) -> None:
+        if num_tokens > limit:
+            self.num_rows += 1
+            self.first = self.first or CutPrompt(row_index=row_index, num_tokens=num_tokens, limit=limit)
+
+
+def _num_bytes(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))
+
+
+class NotCounted(Exception):
+    """A tokenizer cannot be asked; the log says why."""
+
+
+class _Counter:
+    """Counts the tokens of texts by a model's tokenizer; begins when it is asked first."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._apart: CountedApart | None = None
+        self._known: dict[str, int] = {}
+
+    def __call__(self, texts: list[str]) -> list[int]:
+        if len(self._known) > _MAX_KNOWN:
+            self._known.clear()
+        if new := [text for text in dict.fromkeys(texts) if text not in self._known]:
+            self._apart = self._apart or self._begun()
+            counted = self._apart([{"prompt": text} for text in new])
+            if counted is None:
+                raise NotCounted
+            self._known |= {text: length for text, (length,) in zip(new, counted, strict=True)}
+        return [self._known[text] for text in texts]
+
+    def close(self) -> None:
+        if self._apart:
+            self._apart.close()
+
+    def _begun(self) -> CountedApart:
+        apart = CountedApart(pickle.dumps(StoredTokenizer(str(self._folder))))
+        apart.wait()
+        return apart
+
+
+def _reader(folder: Path, counter: _Counter) -> TextReader:
+    try:
+        with open(folder / _CONFIG, "rb") as file:
+            said = parse_json(file.read(_MAX_CONFIG_BYTES))
+    except (OSError, ValueError):  # `plan` says so of the model
+        said = None
+    config = said if isinstance(said, dict) else {}
+    name, longest = config.get("tokenizer_class"), config.get("model_max_length")
+    return TextReader(class_name=str(name), max_length=longest, count=counter)

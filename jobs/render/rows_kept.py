@@ -1,0 +1,104 @@
+"""rows/: one line for each row of the table that can be rendered: its place, its row_id, what it carries.
+
+Rows with equal row_id are one clip with one record, and that has the carried columns of the first alone. Here
+each keeps its own. It is the table's image and nothing more: a part holds the same positions whatever the
+table, and is replaced as a whole, so that no kill doubles a line. Parts that are as they should be stay.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import TypeAdapter
+
+from framefleet.jobs.render.resolve import ResolvedJob
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.outputs.parts.records import ROWS, row_schema
+from framefleet.pipeline.outputs.parts.seals import Hold
+from framefleet.pipeline.outputs.stores.json_file import read_json
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.rows.tables.carried import Carried
+from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.pipeline.rows.tables.source import RowSource
+
+_ROWS_IN_PART = 8192  # positions; by way of a temporary file, as rows may be megabytes
+# What each part was written as, and the stamp that the store gave it. Hidden from readers of the folder.
+_NOTES = f"{ROWS}/_written.json"
+_NOTED = TypeAdapter(dict[str, tuple[str, str]])
+
+
+def write_rows(resolved: ResolvedJob, index: RowIndex, hold: Hold) -> None:
+    """Make rows/ say what the table says. index: of the whole table. Only for who holds the output."""
+    store, carried = resolved.store, resolved.plan.carried
+    schema = row_schema(carried.schema(resolved.table.schema))
+    noted, found = _noted(store), store.details(ROWS)
+    sound = {path for path, (_, stamp) in noted.items() if path in found and found[path].stamp == stamp}
+    digests: dict[str, str] = {}
+    is_changed = False
+    for number, pieces in groupby(_pieces(resolved.table), key=lambda piece: piece[0] // _ROWS_IN_PART):
+        path = f"{ROWS}/part-{number:06d}.parquet"
+        lines = (_lines(first, batch, index, carried, schema) for first, batch in pieces)
+        with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
+            file = Path(folder, "part.parquet")
+            digests[path] = _written(file, lines, schema)
+            if path in sound and noted[path][0] == digests[path]:
+                continue
+            hold.check()
+            if not is_changed:  # first of all: what it notes is true at any time
+                store.delete(_NOTES)
+            is_changed = True
+            store.upload(path, file)
+    beyond = [path for path in found if path not in digests and path != _NOTES]
+    if beyond or is_changed:
+        hold.check()
+        store.delete_many(beyond)
+        _note(store, digests)
+
+
+def _pieces(table: RowSource) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yield the table's batches and the position of the first row of each, none of two parts."""
+    for first, batch in table.batches():
+        while batch.num_rows:
+            count = _ROWS_IN_PART - first % _ROWS_IN_PART
+            yield first, batch.slice(0, count)
+            first, batch = first + count, batch.slice(count)
+
+
+def _lines(
+    first: int, batch: pa.RecordBatch, index: RowIndex, carried: Carried, schema: pa.Schema
+) -> pa.Table:
+    rows = index.row_ids_in(first, batch.num_rows)
+    is_whole = len(rows) == batch.num_rows
+    found = [batch] if is_whole else [batch.slice(position - first, 1) for position, _ in rows]
+    mine = pa.Table.from_batches(map(carried.of, found), carried.schema(batch.schema))
+    places = zip(*rows, strict=True) if rows else ((), ())
+    return pa.table([*map(list, places), *mine.columns], schema=schema)
+
+
+def _written(file: Path, lines: Iterator[pa.Table], schema: pa.Schema) -> str:
+    """Write a part; return the SHA-256 of its file."""
+    with pq.ParquetWriter(file, schema, compression="zstd") as part:
+        for table in lines:
+            part.write_table(table)
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _noted(store: Store) -> Mapping[str, tuple[str, str]]:
+    try:
+        return read_json(store, _NOTES, _NOTED)
+    except (FileNotFoundError, JobError):  # then all parts are written anew
+        return {}
+
+
+def _note(store: Store, digests: Mapping[str, str]) -> None:
+    found = store.details(ROWS)
+    noted = {path: (digest, found[path].stamp) for path, digest in digests.items() if path in found}
+    store.write(_NOTES, canonical_json(noted).encode())

@@ -1,0 +1,1 @@
+"""What an output cost and how it went, as one page and as JSON."""

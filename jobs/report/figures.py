@@ -1,0 +1,198 @@
+"""In: records, some thousand at a time. Out: sums of them by worker, time, batch size, shape, environment.
+
+Records may be anybody's: numbers are taken as far as they can be true, names as many as fit.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from framefleet.jobs.report.timeline import Timeline
+from framefleet.pipeline.guards.json_text import parse_json
+
+COLUMNS = [
+    *("worker", "node", "started_at", "finished_at", "batch_size", "encode_s"),
+    *("write_s", "idle_s", "idle_causes", "bytes", "duration_s", "num_frames", "height", "width"),
+    *("model", "model_digest", "environment", "peak_memory_bytes"),
+]
+COMPUTE = "compute_s"  # parts of earlier versions, and theirs alone, lack it
+_SUMMED = ("busy_s", "idle_s", "encode_s", "write_s")
+MAX_CAUSES = 100  # of idle time
+MAX_NAMES = 2000  # workers, shapes, environments: what is more is one `THE_REST`
+THE_REST = "(others)"
+_MAX_S = 1e9  # thirty years: what takes longer is no measurement
+_MOMENTS = (946_684_800, 4_102_444_800)  # the years 2000 to 2100
+_MAX_BATCH = 4096
+
+
+@dataclass(slots=True, kw_only=True)
+class WorkerTime:
+    """What one worker did. busy_s: its model computed. idle: seconds by cause. encode_s, write_s: beside.
+
+    seen_until: the end of its last clip of which `busy_s` is estimated, in seconds since 1970.
+    """
+
+    name: str
+    node: str
+    rows: int = 0
+    busy_s: float = 0.0
+    idle_s: float = 0.0
+    encode_s: float = 0.0
+    write_s: float = 0.0
+    seen_until: float = 0.0
+    idle: dict[str, float] = field(default_factory=dict)
+
+
+class Figures:
+    """Sums of all records that it was given."""
+
+    def __init__(self) -> None:
+        self.num_rows = self.num_bytes = 0
+        self.clip_s = self.batch_sum = 0.0
+        self.peak_memory_bytes = 0
+        self.num_estimated = 0  # rows whose share of the worker's time is not in their record
+        self.started: int | None = None
+        self.finished: int | None = None
+        self.timeline = Timeline()
+        self.batches: Counter[int] = Counter()
+        self.shapes: Counter[str] = Counter()
+        self.models: Counter[tuple[str, str]] = Counter()
+        self.environments: Counter[str] = Counter()
+        self.workers: dict[tuple[str, str], WorkerTime] = {}
+
+    def add(self, table: pa.Table) -> None:
+        """Take these records: of `COLUMNS`, and `COMPUTE` where there are some."""
+        self.num_rows += len(table)
+        self.num_bytes += int(pc.sum(_positive(table["bytes"])).as_py() or 0)
+        self.clip_s += float(pc.sum(_positive(table["duration_s"])).as_py() or 0)
+        self.peak_memory_bytes = max(self.peak_memory_bytes, pc.max(table["peak_memory_bytes"]).as_py() or 0)
+        self._add_times(table)
+        self._add_batches(_positive(table["batch_size"]))
+        self._add_kinds(table)
+        self._add_workers(table)
+
+    def _add_times(self, table: pa.Table) -> None:
+        started, finished = _moments(table["started_at"]), _moments(table["finished_at"])
+        self.timeline.add(finished)
+        self.started = min(filter(None, [self.started, *started]), default=None)
+        self.finished = max(filter(None, [self.finished, *finished]), default=None)
+
+    def _add_batches(self, sizes: pa.ChunkedArray) -> None:
+        self.batch_sum += float(pc.sum(pc.min_element_wise(sizes, _MAX_BATCH)).as_py() or 0)
+        counts = pc.value_counts(pc.round(pc.min_element_wise(sizes, float(_MAX_BATCH))).combine_chunks())
+        self.batches.update({int(one["values"].as_py()): one["counts"].as_py() for one in counts})
+
+    def _add_kinds(self, table: pa.Table) -> None:
+        sides = zip(*(table[name].to_pylist() for name in ("num_frames", "height", "width")), strict=True)
+        _count(self.shapes, (_shape(*each) for each in sides), THE_REST)
+        models = zip(table["model"].to_pylist(), table["model_digest"].to_pylist(), strict=True)
+        _count(self.models, models, (THE_REST, ""))
+        _count(self.environments, table["environment"].to_pylist(), "{}")
+
+    def _add_workers(self, table: pa.Table) -> None:
+        """Add up what each worker did; the sums of a row that does not tell its share are estimated."""
+        told = _told_s(table)
+        self.num_estimated += told.null_count
+        measured = {"busy_s": told} | {name: _positive(table[name]) for name in _SUMMED[1:]}
+        keyed = pa.table({"worker": table["worker"], "node": table["node"], **measured})
+        sums = keyed.group_by(["worker", "node"]).aggregate(
+            [*((name, "sum") for name in _SUMMED), ("encode_s", "count")]
+        )
+        for row in sums.to_pylist():
+            worker = self._worker(row["worker"], row["node"])
+            worker.rows += row["encode_s_count"]
+            for name in _SUMMED:
+                setattr(worker, name, getattr(worker, name) + (row[f"{name}_sum"] or 0.0))
+        self._estimate(table.filter(pc.is_null(told)))
+        said = zip(*(table[name].to_pylist() for name in ("worker", "node", "idle_causes")), strict=True)
+        for name, node, causes in said:
+            if causes:
+                _add(self._worker(name, node).idle, _causes(causes))
+
+    def _estimate(self, table: pa.Table) -> None:
+        """Add the time from one clip of a worker to its next, but for what it was idle, as computing."""
+        columns = (
+            table["worker"],
+            table["node"],
+            *map(_seconds, (table["started_at"], table["finished_at"])),
+        )
+        idle = _positive(table["idle_s"]).to_pylist()
+        rows = zip(*(column.to_pylist() for column in columns), idle, strict=True)
+        for name, node, started, finished, idle_s in sorted(rows, key=lambda row: row[3]):
+            worker = self._worker(name, node)
+            first, last = _MOMENTS
+            if first <= started <= finished < last:
+                since = max(started, worker.seen_until)
+                worker.busy_s += max(0.0, finished - since - idle_s)
+                worker.seen_until = max(finished, worker.seen_until)
+
+    def _worker(self, name: str, node: str) -> WorkerTime:
+        key = (name, node)
+        if key not in self.workers and len(self.workers) >= MAX_NAMES:
+            key = (THE_REST, "")
+        return self.workers.setdefault(key, WorkerTime(name=key[0], node=key[1]))
+
+
+def _add(sums: dict[str, float], more: Mapping[str, float]) -> None:
+    for name, value in more.items():
+        if name in sums or len(sums) < MAX_CAUSES:
+            sums[name] = sums.get(name, 0.0) + value
+
+
+def _told_s(table: pa.Table) -> pa.ChunkedArray:
+    """Return each row's share of its worker's time; null where it is not recorded."""
+    if COMPUTE not in table.column_names:
+        return pa.chunked_array([pa.nulls(len(table), pa.float64())])
+    told = table[COMPUTE]
+    return pc.if_else(pc.is_valid(told), _positive(told), None)
+
+
+def _positive(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return numbers as they may be: none, negative and infinite ones as 0."""
+    numbers = pc.fill_null(column.cast(pa.float64(), safe=False), 0.0)
+    is_sound = pc.and_(pc.greater_equal(numbers, 0.0), pc.is_finite(numbers))
+    limit = float("inf") if pa.types.is_integer(column.type) else _MAX_S
+    return pc.min_element_wise(pc.if_else(is_sound, numbers, 0.0), limit)
+
+
+def _seconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return times in microseconds as seconds since 1970."""
+    return pc.divide(column.cast(pa.int64()).cast(pa.float64(), safe=False), 1e6)
+
+
+def _moments(column: pa.ChunkedArray) -> list[int]:
+    """Return the times that can be, in whole seconds."""
+    seconds = _seconds(column)
+    first, last = _MOMENTS
+    is_sound = pc.and_(pc.greater_equal(seconds, first), pc.less(seconds, last))
+    return [int(moment) for moment in seconds.filter(is_sound).to_pylist()]
+
+
+def _count(counter: Counter[Any], names: Iterable[Any], others: Any) -> None:
+    for name in names:
+        counter[name if name in counter or len(counter) < MAX_NAMES else others] += 1
+
+
+def _shape(num_frames: int | None, height: int | None, width: int | None) -> str:
+    return "sound alone" if height is None else f"{num_frames} x {height} x {width}"
+
+
+def _causes(text: str) -> Mapping[str, float]:
+    """Return the seconds that JSON tells by cause; nothing of what is no such thing."""
+    try:
+        told = parse_json(text)
+    except ValueError:
+        return {}
+    if not isinstance(told, Mapping):
+        return {}
+    return {
+        str(cause)[:40]: float(value)
+        for cause, value in list(told.items())[:20]
+        if isinstance(value, int | float) and 0 <= value < _MAX_S
+    }

@@ -1,0 +1,1 @@
+"""Scores of clips that are there."""

@@ -1,0 +1,75 @@
+"""From a record to the scores of its clip: read, compared with what was committed, decoded, measured."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from framefleet.pipeline.errors import JobError, StoreError
+from framefleet.pipeline.outputs.media.media import decode
+from framefleet.pipeline.outputs.recorded_files import recorded_clip, sound_content
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.scores.score import Score
+from framefleet.pipeline.scores.scorer import Scored, score_clip
+
+_MAX_BYTES = 1 << 30  # of a clip that is decoded
+_STATES = {"missing": "it is gone", "size": "it has another size", "bytes": "it has other bytes"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredClip:
+    """damage: what is wrong with the clip, which then has no scores."""
+
+    row_id: str
+    scored: Scored
+    damage: str | None = None
+
+
+def scored_clips(
+    store: Store, scores: Sequence[Score], records: Iterable[Mapping[str, Any]], *, num_threads: int
+) -> Iterator[ScoredClip]:
+    """Yield the scores of clips in the order of their records, measured side by side.
+
+    At most twice as many clips are under way as there are threads, each of up to 3 GB when it is decoded.
+    Raises StoreError for an output that does not answer.
+    """
+    waiting: deque[Future[ScoredClip]] = deque()
+    left = iter(records)
+    with ThreadPoolExecutor(num_threads) as threads:
+        try:
+            while True:
+                for record in islice(left, 2 * num_threads - len(waiting)):
+                    waiting.append(threads.submit(_scored, store, scores, record))
+                if not waiting:
+                    return
+                yield waiting.popleft().result()
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _scored(store: Store, scores: Sequence[Score], record: Mapping[str, Any]) -> ScoredClip:
+    row_id = record["row_id"]
+    if record["frames_sha256"] is None:  # sound alone
+        return ScoredClip(row_id=row_id, scored=score_clip(scores, None, record))
+    try:
+        file = recorded_clip(record)
+        if record["bytes"] > _MAX_BYTES:
+            return _damaged(row_id, f"{file.path}: it has more than {_MAX_BYTES:,} bytes")
+    except JobError as error:  # the record may be anybody's
+        return _damaged(row_id, error.problem)
+    content = sound_content(store, file)
+    if not isinstance(content, bytes):
+        return _damaged(row_id, f"{file.path}: {_STATES[content]}")
+    try:
+        frames = decode(content)
+    except StoreError as error:
+        return _damaged(row_id, f"{file.path}: {error.problem}")
+    return ScoredClip(row_id=row_id, scored=score_clip(scores, frames, record))
+
+
+def _damaged(row_id: str, why: str) -> ScoredClip:
+    return ScoredClip(row_id=row_id, scored=Scored(), damage=why)

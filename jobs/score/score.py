@@ -1,0 +1,177 @@
+"""From an output to the scores of its clips, as parts beside its records. Goes on where it was left."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from framefleet.cluster.progress import Unscored
+from framefleet.jobs.score.clips import ScoredClip, scored_clips
+from framefleet.jobs.show.standing import ScoreProgress
+from framefleet.jobs.show.watch import Callback, Watch, wait_for
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.parts.part_file import columns_of
+from framefleet.pipeline.outputs.parts.part_names import new_run, parts_in
+from framefleet.pipeline.outputs.parts.parts import PartWriter, row_ids_of
+from framefleet.pipeline.outputs.parts.record_tables import SCORES, record_schema_of, record_tables
+from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, RECORDS
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.where import columns_in, rows_where
+from framefleet.pipeline.scores.score import BUILT_IN, Score, cells_of, load_scores, open_scores, score_fields
+
+# What clips are found and compared by.
+_READ = ("row_id", "uri", "path", "media_sha256", "frames_sha256", "bytes", "arguments")
+
+
+@dataclass(slots=True)
+class ScoreSummary:
+    """How a run of `score` ended. done: clips with new scores; columns: these.
+
+    num_damaged: clips that are not as they were committed; damage: the first of them. unscored: scores that
+    failed, by name; they are null.
+    """
+
+    columns: tuple[str, ...] = ()
+    done: int = 0
+    elapsed_s: float = 0.0
+    num_damaged: int = 0
+    damage: str | None = None
+    unscored: dict[str, Unscored] = field(default_factory=dict)
+
+    def add(self, clip: ScoredClip) -> None:
+        if clip.damage is not None:
+            self.num_damaged += 1
+            self.damage = self.damage or clip.damage
+            return
+        self.done += 1
+        for name, message in clip.scored.errors.items():
+            known = self.unscored.get(name) or Unscored(num=0, example=f"row {clip.row_id}: {message}")
+            self.unscored[name] = Unscored(num=known.num + 1, example=known.example)
+
+
+def score(
+    output: str | Path,
+    scores: Sequence[str] = (),
+    *,
+    similarity: str | Path | None = None,
+    where: str | None = None,
+    again: bool = False,
+    num_threads: int | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    on_progress: Callable[[ScoreProgress], None] | None = None,
+) -> ScoreSummary:
+    """Measure the clips of an output and add the scores to its records; return how that ended.
+
+    scores: "sharpness", ... or yours as "module:function", of frames, (T, H, W, 3) uint8, and a mapping of
+    what the record says, to a number; () is all of framefleet's. similarity: the folder of a CLIP model.
+    where: a condition in SQL on columns of records. again: also clips that have these scores. num_threads:
+    clips at once; None is one a core. Clips whose scores are there are left out, so the same call goes on
+    after an interruption. Raises FramefleetError.
+    """
+    return score_output(
+        Store(str(output), storage_options),
+        scores,
+        Callback(on_progress),
+        similarity=None if similarity is None else str(similarity),
+        where=where,
+        again=again,
+        num_threads=num_threads,
+    )
+
+
+def score_output(
+    store: Store,
+    names: Sequence[str],
+    watch: Watch,
+    *,
+    similarity: str | None = None,
+    where: str | None = None,
+    again: bool = False,
+    num_threads: int | None = None,
+) -> ScoreSummary:
+    """Do what `score` promises, telling `watch` about it."""
+    if not parts_in(store, RECORDS):
+        raise JobError(f"{store.url_of(RECORDS)} has no records", "give the output of a render job")
+    asked = list(names) or ([] if similarity else list(BUILT_IN))
+    scores = open_scores(asked, similarity, reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names})
+    load_scores(scores)
+    _check_free(record_schema_of(store), scores)
+    wait_for(watch, "looking for clips without these scores")
+    known = set() if again else _known(store, scores)
+    left = _Left(store, scores, where, known, again)
+    total = sum(1 for _ in left.records(is_count=True))
+    started = time.monotonic()
+    found = ScoreSummary(columns=tuple(score.name for score in scores))
+    schema = pa.schema([("row_id", pa.string()), *score_fields(scores)])
+    writer = PartWriter(store, SCORES, schema, run=new_run(0))
+    clips = scored_clips(store, scores, left.records(), num_threads=num_threads or os.cpu_count() or 1)
+    try:
+        with closing(clips):  # type: ignore[type-var]  # a generator
+            for clip in clips:
+                found.add(clip)
+                if clip.damage is None:
+                    writer.add(None, {"row_id": clip.row_id, **cells_of(scores, clip.scored.values)})
+                if writer.due(time.monotonic()):
+                    writer.flush()
+                watch.show(_progress(found, total, time.monotonic() - started))
+    finally:
+        writer.flush()
+    found.elapsed_s = time.monotonic() - started
+    return found
+
+
+def _progress(found: ScoreSummary, total: int, elapsed_s: float) -> ScoreProgress:
+    done = found.done + found.num_damaged
+    rate = done / elapsed_s if elapsed_s else None
+    return ScoreProgress(
+        done=done, total=total, clips_per_s=rate, eta_s=(total - done) / rate if rate else None
+    )
+
+
+def _check_free(columns: pa.Schema, scores: Sequence[Score]) -> None:
+    """Raise JobError for a column of that name that can be no earlier run of the score."""
+    for score in scores:
+        if score.name in columns.names and columns.field(score.name).type != score.kind:
+            raise JobError(
+                f"scores: there would be two columns {score.name!r}", "give the function another name"
+            )
+
+
+def _known(store: Store, scores: Sequence[Score]) -> set[bytes]:
+    """Return the rows of which earlier runs measured all of these, found or not."""
+    wanted = {score.name for score in scores}
+    parts = [part.path for part in parts_in(store, SCORES)]
+    covering = [path for path in parts if wanted <= {*columns_of(store, path)[0].names}]
+    return {bytes.fromhex(row_id) for path in covering for row_id in row_ids_of(store, path)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """The records whose clips are to be scored."""
+
+    store: Store
+    scores: Sequence[Score]
+    where: str | None
+    known: set[bytes]
+    again: bool
+
+    def records(self, *, is_count: bool = False) -> Iterator[dict[str, Any]]:
+        """Yield them. is_count: without what is not needed to count them."""
+        schema = record_schema_of(self.store)
+        names = [score.name for score in self.scores]
+        asked = columns_in(self.where, schema) if self.where else []
+        is_whole = any(score.is_own for score in self.scores) and not is_count
+        wanted = schema.names if is_whole else dict.fromkeys([*_READ, *names, *asked])
+        tables = record_tables(self.store, [name for name in wanted if name in schema.names])
+        for table in rows_where(tables, self.where) if self.where else tables:
+            for row in table.to_pylist():
+                is_there = all(row.get(name) is not None for name in names)
+                if self.again or not (is_there or bytes.fromhex(row["row_id"]) in self.known):
+                    yield row

@@ -1,0 +1,67 @@
+"""In: a record. Out: its frames as small as they are shown, and what is written below them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from framefleet.jobs.replay.recorded import recorded_frames
+from framefleet.jobs.sheet.choice import said_arguments, value_of
+from framefleet.pipeline.errors import FramefleetError
+from framefleet.pipeline.model.specs.check import Refused, check_fps
+from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.request import clip_fps
+
+_GONE = (58, 30, 34)  # what stands for a clip that cannot be read
+_NAMES = {"num_inference_steps": "steps", "guidance_scale": "guidance"}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmallClip:
+    """frames: RGB, each within the width that was asked for."""
+
+    frames: Frames
+    fps: float
+    caption: str
+
+
+def small_clip(store: Store, record: Mapping[str, Any], *, width: int, captions: Sequence[str]) -> SmallClip:
+    """Return a clip as it is shown; a dark red one, with a word in the log, where it cannot be read."""
+    caption = caption_of(record, captions)
+    try:
+        frames = recorded_frames(store, record)
+    except FramefleetError as error:
+        log.warning("%s", error)
+        return SmallClip(frames=np.full((1, width, width, 3), _GONE, np.uint8), fps=1.0, caption=caption)
+    small = [np.asarray(_within(frame, width)) for frame in frames]
+    fps = check_fps(record["fps"])  # images have none
+    rate = clip_fps(None if isinstance(fps, Refused) else fps)
+    return SmallClip(frames=np.stack(small), fps=rate, caption=caption)
+
+
+def caption_of(record: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Return what is said of a clip: these columns, the first as its title; or its prompt, seed and steps."""
+    if names:
+        title, *details = (str(value_of(record, name)) for name in names)
+        named = [f"{name} {value}" for name, value in zip(names[1:], details, strict=True)]
+        return f"{title}\n{', '.join(named)}"
+    arguments = said_arguments(record)
+    told = [f"seed {record['seed']}"]
+    for name, short in _NAMES.items():
+        if isinstance(value := arguments.get(name), int | float):
+            told.append(f"{short} {value:g}")
+    return f"{arguments.get('prompt') or ''}\n{', '.join(told)}"
+
+
+def _within(frame: Frames, width: int) -> Image.Image:
+    """frame: (H, W, 3), or (H, W, 4) with alpha."""
+    image = Image.fromarray(frame).convert("RGB")
+    return ImageOps.contain(image, (width, width), Image.Resampling.LANCZOS)

@@ -1,0 +1,178 @@
+"""From an output to a picture of its clips, or to one that plays; for Python and for the commands."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from framefleet.jobs.failures.failures import output_at
+from framefleet.jobs.sheet.choice import Choice, Chosen, choose
+from framefleet.jobs.sheet.clips import SmallClip, small_clip
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.media.contact_sheet import contact_sheet
+from framefleet.pipeline.outputs.media.grid_picture import GridPicture, Tile
+from framefleet.pipeline.outputs.media.lettering import warn_of_missing_fonts
+from framefleet.pipeline.outputs.media.media import encode
+from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.stores.store import Store
+
+STILLS, MOVING = (".png", ".jpg", ".jpeg", ".webp"), (".mp4", ".mkv", ".gif", ".webp")
+SHEET_TILE, GRID_TILE = 480, 192  # pixels: a strip of three frames; one that plays
+_MAX_BYTES = 2 << 30  # of all frames of a grid, which are encoded at once
+_WEBP_QUALITY = 85
+_SHEET_COLUMNS = 3  # cards beside each other, as wide as a page
+
+OnClip = Callable[[int, int], object]  # how many clips were read, of how many
+
+
+def _untold(done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """A picture, and what it shows. num_more: clips whose cell another one has."""
+
+    path: Path
+    num_clips: int
+    num_found: int
+    num_more: int
+
+
+def sheet(
+    output: str,
+    to: str | Path,
+    *,
+    rows: str | None = None,
+    columns: str | None = None,
+    where: str | None = None,
+    captions: Sequence[str] = (),
+    limit: int = 60,
+    tile: int = SHEET_TILE,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Drawn:
+    """Draw clips of an output into one picture: three frames of each, or by columns of the records one.
+
+    to: a .png, .jpg or .webp file. rows, columns: names of columns that stand along the sides, as "prompt"
+    and "seed". where: SQL on columns. captions: columns below each clip. limit: so many clips. tile: pixels
+    of one. Raises JobError for what cannot be drawn.
+    """
+    path = checked_path(to, STILLS, tile)
+    choice = Choice(rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions))
+    return draw_sheet(output_at(output, storage_options), path, choice, tile=tile)
+
+
+def grid(
+    output: str,
+    to: str | Path,
+    *,
+    rows: str | None = None,
+    columns: str | None = None,
+    where: str | None = None,
+    captions: Sequence[str] = (),
+    limit: int = 60,
+    tile: int = GRID_TILE,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Drawn:
+    """Draw clips of an output side by side, playing in step; shorter ones wait at their end.
+
+    to: an .mp4, .mkv, .gif or .webp file; the rest as of `sheet`.
+    """
+    path = checked_path(to, MOVING, tile)
+    choice = Choice(rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions))
+    return draw_grid(output_at(output, storage_options), path, choice, tile=tile)
+
+
+def draw_sheet(store: Store, path: Path, choice: Choice, *, tile: int, told: OnClip = _untold) -> Drawn:
+    """Do what `sheet` promises. told: is told how far it is."""
+    chosen = choose(store, choice)
+    clips = _clips(store, chosen, choice, tile, told)
+    if choice.rows or choice.columns:
+        image = Image.fromarray(_picture(chosen, clips, has_captions=bool(choice.captions)).middle())
+    else:
+        tiles = ((clip.frames, clip.caption) for clip in clips)
+        image = contact_sheet(tiles, columns=min(_SHEET_COLUMNS, len(chosen.clips)), tile_width=tile)
+    _written(path, lambda to: image.save(to, quality=_WEBP_QUALITY))
+    return _drawn(path, chosen)
+
+
+def draw_grid(store: Store, path: Path, choice: Choice, *, tile: int, told: OnClip = _untold) -> Drawn:
+    """Do what `grid` promises. told: is told how far it is."""
+    chosen = choose(store, choice)
+    has_captions = bool(choice.captions) or not (choice.rows or choice.columns)
+    picture = _picture(chosen, _clips(store, chosen, choice, tile, told), has_captions=has_captions)
+    width, height = picture.size
+    if (size_bytes := width * height * 3 * picture.num_frames) > _MAX_BYTES:
+        raise JobError(
+            f"{picture.num_frames} frames of {height} x {width} are {size_bytes / 1e9:.1f} GB",
+            "ask for fewer clips (--limit, --where) or smaller ones (--tile)",
+        )
+    if path.suffix in (".gif", ".webp"):
+        _written(path, lambda to: _save_animation(to, picture))
+    else:
+        media = Media(format=path.suffix[1:])  # type: ignore[arg-type]  # checked
+        content = encode(np.stack(list(picture.frames())), media=media, fps=picture.fps, metadata={})
+        _written(path, lambda to: to.write_bytes(content))
+    return _drawn(path, chosen)
+
+
+def checked_path(to: str | Path, endings: Sequence[str], tile: int) -> Path:
+    """Return the path. Raises JobError for what cannot be written, before anything is read."""
+    path = Path(to)
+    if path.suffix.lower() not in endings:
+        raise JobError(f"{path} ends with {path.suffix or 'nothing'}", f"use one of {', '.join(endings)}")
+    if not path.parent.is_dir():
+        raise JobError(f"{path.parent} is not a folder", "make it first")
+    if not 16 <= tile <= 2048:
+        raise JobError(f"tile is {tile}", "use 16 to 2048 pixels")
+    return path.with_suffix(path.suffix.lower())
+
+
+def _clips(store: Store, chosen: Chosen, choice: Choice, tile: int, told: OnClip) -> Iterator[SmallClip]:
+    for number, place in enumerate(chosen.clips, start=1):
+        yield small_clip(store, place.record, width=tile, captions=choice.captions)
+        told(number, len(chosen.clips))
+
+
+def _picture(chosen: Chosen, clips: Iterator[SmallClip], *, has_captions: bool) -> GridPicture:
+    tiles = [
+        Tile(
+            frames=clip.frames,
+            fps=clip.fps,
+            row=place.row,
+            column=place.column,
+            caption=clip.caption if has_captions else "",
+        )
+        for place, clip in zip(chosen.clips, clips, strict=True)
+    ]
+    titles = [tile.caption.partition("\n")[0] for tile in tiles]
+    warn_of_missing_fonts([*titles, *chosen.row_names, *chosen.column_names])
+    return GridPicture(tiles=tiles, row_names=chosen.row_names, column_names=chosen.column_names)
+
+
+def _save_animation(path: Path, picture: GridPicture) -> None:
+    """Write a GIF or an animated WebP, which goes on for ever."""
+    images = (Image.fromarray(frame) for frame in picture.frames())
+    first = next(images)
+    duration_ms = round(1000 / picture.fps)
+    first.save(path, save_all=True, append_images=images, duration=duration_ms, loop=0, quality=_WEBP_QUALITY)
+
+
+def _written(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file as a whole, or none."""
+    half = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        write(half)
+        half.replace(path)
+    finally:
+        half.unlink(missing_ok=True)
+
+
+def _drawn(path: Path, chosen: Chosen) -> Drawn:
+    return Drawn(path=path, num_clips=len(chosen.clips), num_found=chosen.num_found, num_more=chosen.num_more)

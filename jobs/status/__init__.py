@@ -1,0 +1,1 @@
+"""How far an output is, as its files tell."""

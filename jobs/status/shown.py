@@ -1,0 +1,128 @@
+"""What `framefleet status` prints: a few lines, again and again; in a log one line now and then."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from framefleet.jobs.failures.failures import output_at
+from framefleet.jobs.failures.shown import one_line
+from framefleet.jobs.show.console import stdout
+from framefleet.jobs.show.headline import duration
+from framefleet.jobs.show.progress import bar_and, workers_table
+from framefleet.jobs.status.driver import DriverSeen
+from framefleet.jobs.status.status import Status, StatusReader
+
+
+def show_status(output: str, storage_options: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print how far an output is, once."""
+    _print(StatusReader(output_at(output, storage_options)).status(), as_json=as_json)
+
+
+def watch_status(output: str, storage_options: Mapping[str, Any], *, every_s: float, as_json: bool) -> None:
+    """Print it every so often, until no driver is at work; on a terminal in one place."""
+    reader = StatusReader(output_at(output, storage_options))
+    if as_json or not stdout.is_terminal:
+        for status in _statuses(reader, every_s):
+            _print(status, as_json=as_json, is_brief=True)
+        return
+    with Live(console=stdout, auto_refresh=False) as live:
+        for status in _statuses(reader, every_s):
+            live.update(status_picture(status), refresh=True)
+
+
+def _statuses(reader: StatusReader, every_s: float) -> Iterator[Status]:
+    """Yield what is read now and then; the last once nobody works on it."""
+    while True:
+        status = reader.status()
+        yield status
+        if status.driver.state not in ("running", "silent"):
+            return
+        time.sleep(every_s)
+
+
+def _print(status: Status, *, as_json: bool, is_brief: bool = False) -> None:
+    if as_json:
+        stdout.say(json.dumps(as_values(status)))
+    elif is_brief:
+        stdout.say(headline_of(status))
+    else:
+        stdout.print(status_picture(status))
+
+
+def as_values(status: Status) -> dict[str, Any]:
+    """Return what --json tells."""
+    failures = [
+        asdict(row) | {"failed_at": row.failed_at.isoformat(), "traceback": None}
+        for row in status.last_failures
+    ]
+    driver = asdict(status.driver)
+    del driver["progress"]  # it is told beside
+    return asdict(status) | {"driver": driver, "last_failures": failures}
+
+
+def headline_of(status: Status) -> str:
+    """Return all counts in one line."""
+    total = "" if status.num_rows is None else f"/{status.num_rows:,}"
+    parts = [f"{status.num_done:,}{total} rows done"]
+    for count, what in (
+        (status.num_failed, "failed"),
+        (status.num_invalid, "invalid"),
+        (status.num_left or 0, "left"),
+    ):
+        if count:
+            parts.append(f"{count:,} {what}")
+    if status.rows_per_s is not None:
+        parts.append(f"{status.rows_per_s:.2f} rows/s")
+    if status.eta_s is not None:
+        parts.append(f"{duration(status.eta_s)} left")
+    if status.driver.state == "running" and status.driver.progress and not status.workers:
+        parts.append(f"no worker is ready yet ({duration(status.driver.progress.elapsed_s)})")
+    if status.workers:
+        busy = Counter(worker.state for worker in status.workers)["rendering"]
+        parts.append(f"{busy} of {len(status.workers)} workers rendering")
+    return ", ".join(parts)
+
+
+def status_picture(status: Status) -> RenderableType:
+    """Return the whole of it: counts with a bar, the driver, the workers, the last errors, what to do."""
+    top: RenderableType = Text(headline_of(status))
+    if status.num_rows is not None:
+        top = bar_and(headline_of(status), status.num_done + status.num_failed, status.num_rows)
+    lines: list[RenderableType] = [top, Text(_of_driver(status.driver), style="dim")]
+    if status.workers:
+        lines.append(workers_table(status.workers))
+    lines += [
+        Text(f"failed: row {row.row_id}: {row.error_type}: {one_line(row.message)}", "red", overflow="fold")
+        for row in status.last_failures
+    ]
+    if status.num_failed:
+        lines.append(Text(f"all of them: framefleet failures {shlex.quote(status.output)}"))
+    return Group(*lines)
+
+
+def _of_driver(driver: DriverSeen) -> str:
+    who = f"pid {driver.pid} on {one_line(driver.host)} since {one_line(driver.started_at)}"
+    told = "" if driver.told_s is None else f", heard {duration(driver.told_s)} ago"
+    match driver.state:
+        case "running":
+            return f"driver: {who}{told}"
+        case "silent":
+            return f"driver: {who} is silent{told}: it may be gone, or out of touch with the output"
+        case "gone":
+            return f"driver: none; {who} went without a word: run the same command again to go on"
+        case "ended":
+            return f"driver: none; the last one began {one_line(driver.started_at)} and has ended"
+        case "unknown":
+            return "driver: its file says nothing that can be read"
+        case _:
+            return "driver: none so far"

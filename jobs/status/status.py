@@ -1,0 +1,113 @@
+"""In: an output. Out: how far it is, for Python and for `--watch`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from framefleet.cluster.progress import WorkerState
+from framefleet.jobs.failures.failures import FailedRow, failed_rows_of, output_at
+from framefleet.jobs.status.driver import DriverSeen, DriverState, driver_of
+from framefleet.pipeline.outputs.parts.part_file import read_part
+from framefleet.pipeline.outputs.parts.part_names import parts_in
+from framefleet.pipeline.outputs.parts.record_tables import record_tables
+from framefleet.pipeline.outputs.parts.records import (
+    FAILURE_FIELDS,
+    FAILURES,
+    INVALID,
+    INVALID_FIELDS,
+    RECORDS,
+    fields_named,
+)
+from framefleet.pipeline.outputs.stores.store import Store
+
+_LAST = 3  # failures that are told; `framefleet failures` has all
+_AT_WORK: tuple[DriverState, ...] = ("running", "silent")  # whose word counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """How far an output is.
+
+    num_rows: that its newest driver had to see to, distinct and valid ones, those done before too; None
+    where none told. num_left: of these. rows_per_s: of the newest run. eta_s: None where none is at work, or
+    it would be a guess. last_failures: the newest first.
+    """
+
+    output: str
+    num_rows: int | None
+    num_done: int
+    num_failed: int
+    num_invalid: int
+    num_left: int | None
+    rows_per_s: float | None
+    eta_s: float | None
+    driver: DriverSeen
+    workers: tuple[WorkerState, ...]
+    last_failures: tuple[FailedRow, ...]
+
+
+def status(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Status:
+    """Return how far an output is, from anywhere: reads its files, and needs no cluster.
+
+    While a driver renders, what it told last (at most some ten seconds ago); else what is counted in the
+    output. Raises JobError where there is no output.
+    """
+    return StatusReader(output_at(output, storage_options)).status()
+
+
+class StatusReader:
+    """Reads the status of one output again and again, and counts again only what has changed."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._counted: dict[str, tuple[tuple[str, ...], int]] = {}  # by folder: its parts, their rows
+        self._last: tuple[tuple[str, ...], tuple[FailedRow, ...]] = ((), ())
+
+    def status(self) -> Status:
+        driver = driver_of(self._store)
+        told, is_at_work = driver.progress, driver.state in _AT_WORK
+        num_rows = told.before + told.total if told else None
+        if told and is_at_work:
+            done, failed = told.before + told.done, told.failed
+        else:
+            done, failed = self._count(RECORDS), self._count(FAILURES)
+        return Status(
+            output=self._store.url_of(""),
+            num_rows=num_rows,
+            num_done=done,
+            num_failed=failed,
+            num_invalid=self._count(INVALID),
+            num_left=None if num_rows is None else max(0, num_rows - done - failed),
+            rows_per_s=told.rows_per_s if told else None,
+            eta_s=told.eta_s if told and is_at_work else None,
+            driver=driver,
+            workers=told.workers if told and is_at_work else (),
+            last_failures=self._last_failures(),
+        )
+
+    def _count(self, folder: str) -> int:
+        """Return how many rows the parts of a folder hold; read anew only if there are others."""
+        paths = tuple(self._store.list(folder))
+        if folder not in self._counted or self._counted[folder][0] != paths:
+            self._counted[folder] = paths, _num_rows(self._store, folder)
+        return self._counted[folder][1]
+
+    def _last_failures(self) -> tuple[FailedRow, ...]:
+        paths = tuple(self._store.list(FAILURES))
+        if paths != self._last[0]:
+            self._last = paths, tuple(islice(failed_rows_of(self._store), _LAST))
+        return self._last[1]
+
+
+def _num_rows(store: Store, folder: str) -> int:
+    if folder == RECORDS:
+        return sum(map(len, record_tables(store, ["row_id"])))
+    fields = INVALID_FIELDS if folder == INVALID else FAILURE_FIELDS
+    key = fields_named(fields, fields.names[0])  # row_index or row_id, by which rows are told apart
+    found: set[Any] = set()
+    for part in parts_in(store, folder):
+        found.update(read_part(store, part.path, key).column(0).to_pylist())
+    return len(found)

@@ -1,0 +1,78 @@
+"""In: records and a condition on their columns, in SQL. Out: the records that it holds for, by DuckDB.
+
+A condition is about one row: it opens no file, asks no network and sees no other table.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pyarrow as pa
+
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.spelling import nearest
+
+_ROW = "__row"  # where in its table a row stands
+_SEALED: dict[str, Any] = {
+    "enable_external_access": "false",  # no file, no URL, no extension
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "python_enable_replacements": "false",  # no variable of this process
+    "lock_configuration": "true",
+    "memory_limit": "1GB",
+    "threads": "1",
+}
+_UNKNOWN = re.compile(r'Referenced column "(?P<name>[^"]*)" not found')
+_EXAMPLE = "write it as \"sharpness > 0.4 AND prompt LIKE '%ball%'\""
+
+
+def rows_where(tables: Iterator[pa.Table], condition: str) -> Iterator[pa.Table]:
+    """Yield of each table the rows for which the condition is true, as they are and in their order.
+
+    Raises JobError for what is no condition on one row of these columns, and names the nearest known one.
+    """
+    with closing(_opened()) as database:
+        for table in tables:
+            yield table.take(_rows(database, table, condition))
+
+
+def check_where(columns: pa.Schema, condition: str) -> None:
+    """Raise JobError for a condition that no table of these columns can be asked."""
+    with closing(_opened()) as database:
+        _rows(database, columns.empty_table(), condition)
+
+
+def columns_in(condition: str, columns: pa.Schema) -> list[str]:
+    """Return the columns that a condition may be about: those whose name stands in it."""
+    said = condition.casefold()
+    return [name for name in columns.names if name.casefold() in said or '"' in name]
+
+
+def _opened() -> Any:
+    import duckdb  # 0.1 s, and only who filters needs it
+
+    return duckdb.connect(":memory:", config=_SEALED)
+
+
+def _rows(database: Any, table: pa.Table, condition: str) -> pa.Array:
+    """Return where the rows stand that are wanted."""
+    import duckdb
+
+    numbered = table.append_column(_ROW, pa.array(range(len(table)), pa.int64()))
+    try:
+        # A relation takes one expression: whatever would end it or follow it is refused by DuckDB's parser.
+        found = database.from_arrow(numbered).filter(condition).project(_ROW).fetchall()
+    except (duckdb.Error, UnicodeError) as error:
+        raise _wrong(condition, str(error), table.column_names) from None
+    return pa.array(sorted(row for (row,) in found), pa.int64())
+
+
+def _wrong(condition: str, said: str, names: list[str]) -> JobError:
+    if unknown := _UNKNOWN.search(said):
+        near = nearest(unknown["name"], names)
+        fix = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(names)}"
+        return JobError(f"where: there is no column {unknown['name']!r}", fix)
+    return JobError(f"where: {condition!r} is no condition on a row: {said.partition(chr(10))[0]}", _EXAMPLE)

@@ -1,0 +1,1 @@
+"""From `sweep:` to rows: what each argument goes through, every combination, with or without a table."""

@@ -1,0 +1,139 @@
+"""Frames (T, H, W, 3) uint8 in, one number out: what can be said of a clip without knowing what it shows.
+
+Pure functions, and the same on every machine up to the last bits of a mean. Luma is BT.601's, 0 to 1. What
+needs more frames than there are is None: an image has no motion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from framefleet.pipeline.outputs.frames.frames import Frames
+
+Luma = npt.NDArray[np.float32]  # (H, W), 0 to 1
+
+_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32) / 255  # ITU-R BT.601
+MOST_SHARPNESS = 8  # frames that sharpness is measured on: it changes slowly, and costs most
+_BLUR = 9  # pixels of the filter of Crete et al.
+# FFmpeg's blackdetect, pixel_black_th and picture_black_ratio_th.
+_BLACK_PIXEL, _BLACK_FRAME = 0.10, 0.98
+_FROZEN = 0.001  # FFmpeg's freezedetect, noise
+_CELLS = 4  # of flicker, each way
+# A frame is torn that is this many times as far from both neighbours as these are from each other, and
+# further than what noise and compression do.
+_TORN_TIMES, _TORN_LEAST = 2.0, 0.02
+
+
+def sharpness(frames: Frames) -> float:
+    """Return how much detail there is to blur away, 0 (blurred, or flat) to 1: the mean of up to 8 frames.
+
+    1 minus the blur effect of Crete, Dolmiere, Ladret and Nicolas (SPIE 6492, 2007): a frame is blurred once
+    more, and the part of its differences between neighbouring pixels that this takes away says how sharp it
+    was. Does not depend on contrast; noise counts as sharp. Black frames, and those of one colour, are 0.
+    """
+    chosen = np.linspace(0, len(frames) - 1, min(len(frames), MOST_SHARPNESS)).round().astype(int)
+    return float(np.mean([_sharpness(_luma(frames[at])) for at in chosen]))
+
+
+def motion(frames: Frames) -> float | None:
+    """Return how much changes from frame to frame: the mean absolute difference of luma, 0 to 1.
+
+    Of anything that changes: objects, camera, cuts and flicker alike; per frame, so half as much at twice
+    the rate. None of fewer than two frames.
+    """
+    return float(np.mean(list(_differences(frames)))) if len(frames) > 1 else None
+
+
+def flicker(frames: Frames) -> float | None:
+    """Return how much brightness goes up and down again, 0 to 1; a fade and a slow pan have none.
+
+    Half the mean absolute second difference in time of the mean luma of 4 x 4 parts of the picture: 1 is
+    black and white by turns. None of fewer than three frames.
+    """
+    if len(frames) < 3:
+        return None
+    cells = np.stack([_cells(_luma(frame)) for frame in frames])
+    return float(np.abs(cells[:-2] - 2 * cells[1:-1] + cells[2:]).mean() / 2)
+
+
+def is_black(frames: Frames) -> bool:
+    """Tell whether every frame is black: 98 % of its pixels have a luma of 0.1 or less.
+
+    The defaults of FFmpeg's blackdetect. Where a model gave NaN, diffusers writes black.
+    """
+    return all(float((_luma(frame) <= _BLACK_PIXEL).mean()) >= _BLACK_FRAME for frame in frames)
+
+
+def is_static(frames: Frames) -> bool | None:
+    """Tell whether nothing ever moves: no two frames in a row differ by a mean of 0.001 or more.
+
+    The default of FFmpeg's freezedetect, -60 dB. None of fewer than two frames.
+    """
+    return all(change < _FROZEN for change in _differences(frames)) if len(frames) > 1 else None
+
+
+def num_torn_frames(frames: Frames) -> int | None:
+    """Return how many frames stand out from both of their neighbours, which are near each other.
+
+    A flash, a broken decode, a picture of something else: by the mean absolute difference of luma at least
+    twice as far from each neighbour as these are from each other, and by 0.02 or more. The first and last
+    frames have one neighbour, and are not judged. None of fewer than three frames.
+    """
+    if len(frames) < 3:
+        return None
+    lumas = (_luma(frame) for frame in frames)
+    before, frame = next(lumas), next(lumas)
+    count = 0
+    for after in lumas:
+        apart = min(_apart(before, frame), _apart(frame, after))
+        count += apart >= max(_TORN_LEAST, _TORN_TIMES * _apart(before, after))
+        before, frame = frame, after
+    return count
+
+
+def _luma(frame: Frames) -> Luma:
+    luma: Luma = np.matmul(frame, _WEIGHTS, dtype=np.float32)
+    return luma
+
+
+def _apart(one: Luma, other: Luma) -> float:
+    return float(np.abs(one - other).mean())
+
+
+def _differences(frames: Frames) -> Iterator[float]:
+    for one, other in pairwise(map(_luma, frames)):
+        yield _apart(one, other)
+
+
+def _sharpness(luma: Luma) -> float:
+    return min(_kept(luma), _kept(luma.T))
+
+
+def _kept(luma: Luma) -> float:
+    """Return the part of the differences down the first axis that a blur takes away."""
+    there = np.abs(np.diff(luma, axis=0)).astype(np.float64)
+    if not (total := there.sum()):
+        return 0.0
+    blurred = np.abs(np.diff(_blurred(luma), axis=0))
+    return float(np.maximum(there - blurred, 0).sum() / total)
+
+
+def _blurred(luma: Luma) -> npt.NDArray[np.float64]:
+    """Return the mean of 9 pixels down the first axis, with the edges repeated."""
+    half = _BLUR // 2
+    padded: npt.NDArray[np.float64] = np.pad(luma.astype(np.float64), ((half + 1, half), (0, 0)), mode="edge")
+    sums = padded.cumsum(axis=0)
+    blurred: npt.NDArray[np.float64] = (sums[_BLUR:] - sums[:-_BLUR]) / _BLUR
+    return blurred
+
+
+def _cells(luma: Luma) -> npt.NDArray[np.float64]:
+    """Return the mean luma of 4 x 4 parts; of fewer where a side has fewer pixels."""
+    rows, columns = (np.array_split(np.arange(side), min(_CELLS, side)) for side in luma.shape)
+    return np.array(
+        [[luma[r[0] : r[-1] + 1, c[0] : c[-1] + 1].mean(dtype=np.float64) for c in columns] for r in rows]
+    )

@@ -1,0 +1,156 @@
+"""How near a clip is to its prompt, by a CLIP model in a folder. Loads safetensors, as they were hashed.
+
+On the CPU, whatever the worker renders on: it goes on beside the denoising, and takes none of its memory.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from framefleet.pipeline.errors import JobError, ModelError
+from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.model.sources.headers import check_file_size, read_first
+from framefleet.pipeline.model.sources.integrity import check_digests, file_digests, model_digest
+from framefleet.pipeline.outputs.frames.frames import Frames
+
+MOST_FRAMES = 8  # evenly spaced, first and last among them: neighbours show the same
+MOST_CHARACTERS = 4096  # of a prompt; CLIP reads 77 tokens of it
+_MAX_JSON_BYTES = 16 << 20  # tokenizer.json has 2 MB
+_TEXTS = (
+    "config.json",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+)
+
+_loading = threading.Lock()  # writer threads ask at once, and one model is enough
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Similarity:
+    """The mean cosine between CLIP's embeddings of frames and of the prompt, -1 to 1; pictures of what a
+    prompt says have 0.25 to 0.35 by most CLIP models.
+
+    CLIPSIM of Wu et al., "GODIVA" (arXiv 2104.14806), over up to 8 frames; its scale is the model's own, so
+    compare within one model. None without a prompt. files: of the folder, each with its SHA-256. digest: of
+    them all.
+    """
+
+    folder: str
+    files: tuple[tuple[str, str], ...]
+    digest: str
+
+    def load(self) -> None:
+        """Load the model, so that calls do not. Raises ModelError for what is not as it was hashed."""
+        with _loading:
+            _loaded(self)
+
+    def __call__(self, frames: Frames, record: Mapping[str, Any]) -> float | None:
+        prompt = record.get("prompt")
+        if not isinstance(prompt, str) or not prompt:
+            return None
+        with _loading:
+            model, processor, tokenizer = _loaded(self)
+        return _similarity(model, processor, tokenizer, frames, prompt[:MOST_CHARACTERS])
+
+
+def open_similarity(folder: str) -> Similarity:
+    """Return what a folder of transformers' CLIPModel measures. Reads all its files, and loads none.
+
+    Raises JobError where there is no such folder, ModelError for one of another kind.
+    """
+    place = Path(folder).expanduser().absolute()
+    if not (place / "config.json").is_file():
+        raise JobError(
+            f"similarity: {place} is not the folder of a CLIP model: it has no config.json",
+            "fetch one, as `hf download openai/clip-vit-base-patch32 --local-dir clip`",
+        )
+    kind = _json_of(place / "config.json").get("model_type")
+    if kind != "clip":
+        raise ModelError(
+            f"similarity: {place} holds a model of type {kind!r}", "give a folder of type 'clip'"
+        )
+    names = [*(name for name in _TEXTS if (place / name).is_file()), *_weights_in(place)]
+    files = file_digests(place, names)
+    return Similarity(folder=str(place), files=tuple(sorted(files.items())), digest=model_digest(files))
+
+
+def _json_of(path: Path) -> dict[str, Any]:
+    try:
+        found = parse_json(read_first(path, _MAX_JSON_BYTES))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ModelError(f"similarity: {path} is no JSON mapping", "fetch the model again")
+    return found
+
+
+def _weights_in(place: Path) -> list[str]:
+    """Return the safetensors of the model and their index, if any; each is as long as its header says."""
+    whole, index = "model.safetensors", "model.safetensors.index.json"
+    if (place / whole).is_file():
+        names = [whole]
+    elif (place / index).is_file():
+        mapped = _json_of(place / index).get("weight_map")
+        shards = sorted({str(name) for name in mapped.values()}) if isinstance(mapped, dict) else []
+        names = [name for name in shards if Path(name).name == name and name.endswith(".safetensors")]
+    else:
+        names = []
+    if not names:
+        raise ModelError(
+            f"similarity: {place} has no {whole}", "fetch a revision with safetensors; pickles are not loaded"
+        )
+    for name in names:
+        check_file_size(place / name)
+    return names if names == [whole] else [index, *names]
+
+
+@cache  # one model for a worker's life
+def _loaded(similarity: Similarity) -> tuple[Any, Any, Any]:
+    import torch
+    from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+    from framefleet.pipeline.model.sources.sealed import sealed  # imports torch
+
+    folder, files = Path(similarity.folder), dict(similarity.files)
+    check_digests(folder, file_digests(folder, files), files, named_by="the machine that opened the job")
+    with sealed(folder, files) as place:
+        model = CLIPModel.from_pretrained(place, use_safetensors=True, dtype=torch.float32).eval()
+        processor = (
+            CLIPImageProcessor.from_pretrained(place)
+            if "preprocessor_config.json" in files
+            else CLIPImageProcessor(**_sizes(model.config.vision_config.image_size))
+        )
+        return model, processor, CLIPTokenizer.from_pretrained(place)
+
+
+def _sizes(side: int) -> dict[str, Any]:
+    return {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
+
+
+def _similarity(model: Any, processor: Any, tokenizer: Any, frames: Frames, prompt: str) -> float:
+    import torch
+
+    chosen = np.linspace(0, len(frames) - 1, min(len(frames), MOST_FRAMES)).round().astype(int)
+    pixels = processor(images=list(frames[chosen]), return_tensors="pt", input_data_format="channels_last")
+    longest = model.config.text_config.max_position_embeddings
+    text = tokenizer([prompt], truncation=True, max_length=longest, return_tensors="pt")
+    with torch.inference_mode():
+        found = model(
+            input_ids=text["input_ids"],
+            attention_mask=text["attention_mask"],
+            pixel_values=pixels["pixel_values"],
+        )
+    images = torch.nn.functional.normalize(found.image_embeds, dim=-1)
+    texts = torch.nn.functional.normalize(found.text_embeds, dim=-1)
+    return float((images @ texts.T).mean())

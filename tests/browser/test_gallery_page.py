@@ -1,0 +1,339 @@
+"""The gallery in a browser, opened from its folder: what is seen, what keys do, what hostile texts do not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from framefleet.jobs.gallery.gallery import write_gallery
+from framefleet.pipeline.outputs.clips import Clip
+from framefleet.pipeline.outputs.frames.audio import Audio
+from framefleet.pipeline.outputs.frames.pixels import to_pixels
+from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.stores.store import Store
+from tests.browser.chromium import browser
+from tests.gallery_output import write_output
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+WIDE, PHONE = {"width": 1200, "height": 800}, {"width": 390, "height": 844}
+PROMPTS = ("a red ball", "一个黄色的星星", "a blue ring")
+HOSTILE = (
+    '<img src=x onerror="document.title=1">',
+    "</script><script>document.title=1</script>",
+    "\u2028'); document.title=1; //",
+    '" onmouseover="document.title=1',
+    "javascript:document.title=1",
+    "\u202eback to front\u2066",
+)
+ROWS = [
+    {"prompt": prompt, "guidance_scale": guidance, "seed": seed}
+    for prompt in PROMPTS
+    for guidance in (1.0, 4.0)
+    for seed in range(4)
+]
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[Browser]:
+    with browser() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("output")
+    write_gallery(write_output(folder, ROWS, failures=["out of memory\nat step 3", *HOSTILE]))
+    return folder
+
+
+def until(page: Page, condition: str) -> None:
+    """Wait for what a script says; Playwright's own way is refused by the page, as all code in texts."""
+    for _ in range(400):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)
+    pytest.fail(f"never came true: {condition}")
+
+
+class Shown:
+    """A page, and what it complained about."""
+
+    def __init__(self, page: Page, folder: Path) -> None:
+        self.page, self.folder = page, folder
+        self.complaints: list[str] = []
+        page.on("console", lambda message: self._heard(message.type, message.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("dialog", lambda dialog: self.complaints.append(f"dialog {dialog.message}"))
+
+    def _heard(self, kind: str, text: str) -> None:
+        if kind in ("error", "warning"):
+            self.complaints.append(text)
+
+    def go(self, fragment: str = "") -> Page:
+        self.page.goto(f"{(self.folder / 'gallery/index.html').as_uri()}{fragment}")
+        self.page.wait_for_selector("body[data-ready]")
+        return self.page
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    def search(self, text: str) -> str:
+        """Type into the search field; return how many rows there are."""
+        self.page.fill("#search", text)
+        until(
+            self.page,
+            f"app.state.q === {json.dumps(text)} && document.getElementById('wall').ariaBusy === 'false'",
+        )
+        return self.status
+
+    @property
+    def status(self) -> str:
+        return self.page.inner_text("#status")
+
+    def active(self) -> str:
+        return str(self.page.get_attribute(".tile.active", "aria-label"))
+
+
+@pytest.fixture
+def shown(opened: Browser, output: Path) -> Iterator[Shown]:
+    page = opened.new_page(viewport=WIDE)  # type: ignore[arg-type]
+    page.set_default_timeout(20_000)
+    found = Shown(page, output)
+    yield found
+    page.close()
+    assert found.complaints == []
+
+
+def test_clips_play_while_they_are_in_view(shown: Shown) -> None:
+    page = shown.go()
+    until(page, "[...document.querySelectorAll('video.ready')].some(v => v.currentTime > 0)")
+    assert page.evaluate("document.querySelectorAll('.tile video').length") <= 24
+    page.evaluate("app.player.pauseAll(true)")
+    until(page, "[...document.querySelectorAll('video')].every(v => v.paused)")
+    assert shown.status == "24 clips"
+
+
+QUERIES = {
+    "guidance_scale=4": "12 of 24 clips",
+    "guidance_scale>=4 seed<2": "6 of 24 clips",
+    "seed=0 seed=3": "12 of 24 clips",
+    "黄色": "8 of 24 clips",
+    '"red ball" -guidance_scale=1': "4 of 24 clips",
+    'prompt="a blue ring"': "8 of 24 clips",
+    "sharpness>2.15": "2 of 24 clips",
+    "no such thing": "0 of 24 clips",
+    "stars>0": "0 of 24 clips",
+}
+
+
+def test_any_column_can_be_asked(shown: Shown) -> None:
+    shown.go()
+    assert {query: shown.search(query) for query in QUERIES} == QUERIES
+
+
+def test_rows_are_sorted_by_any_column_and_filters_are_what_is_searched(shown: Shown) -> None:
+    page = shown.go("#sort=sharpness&down=1")
+    assert "seed 3" in shown.active() and "a blue ring" in shown.active()
+    page.click("#filters")
+    page.check("#filter-panel label:has-text('一个') input")
+    until(page, "document.getElementById('status').textContent.startsWith('8 of')")
+    assert page.input_value("#search") == "prompt=一个黄色的星星"
+    assert "q=prompt" in page.url
+
+
+def test_a_grid_has_chosen_columns_as_axes(shown: Shown) -> None:
+    page = shown.go("#view=grid&x=seed&y=guidance_scale")
+    assert page.locator(".axis-x bdi").all_inner_texts() == [f"seed {seed}" for seed in range(4)]
+    assert page.locator(".axis-y").all_inner_texts() == ["guidance_scale 1", "guidance_scale 4"]
+    assert page.locator(".tile").count() == 8
+    assert "a red ball (1 of 3)" in page.inner_text("#page")
+    shown.press("]", "ArrowDown", "ArrowRight")
+    until(page, "document.querySelector('.tile.active')?.ariaLabel?.includes('一个')")
+    assert "seed 1" in shown.active() and "guidance_scale 4" in shown.active()
+
+
+def test_all_is_done_with_keys(shown: Shown) -> None:
+    page = shown.go()
+    shown.press("ArrowRight", "ArrowRight", "s", "ArrowLeft", "5")
+    assert page.inner_text("#num-picks") == "2"
+    shown.press("Enter")
+    page.wait_for_selector("#details[open] .record")
+    assert page.inner_text("#details .command code") == f"framefleet replay {shown.folder} {1:032x}"
+    assert page.evaluate("document.querySelectorAll('#details .stars .set').length") == 5
+    shown.press("n")
+    page.keyboard.type("clean edges")
+    shown.press("Escape", "Escape")
+    page.wait_for_selector("#details:not([open])", state="attached")
+    shown.press("c", "ArrowRight", "c", "v")
+    page.wait_for_selector("#compare[open] video >> nth=1")
+    shown.press("Space")
+    until(page, "[...document.querySelectorAll('#compare video')].every(v => v.readyState > 1)")
+    page.evaluate("document.getElementById('compare').together.seek(0)")
+    shown.press(".", ".")
+    times = page.evaluate("[...document.querySelectorAll('#compare video')].map(v => v.currentTime)")
+    assert times[0] == times[1] == pytest.approx(2.5 / 8, abs=0.01)
+    assert "seed" in page.inner_text("#compare .differences")
+    shown.press("Escape", "g")
+    page.wait_for_selector("body[data-view=grid]")
+    shown.press("?")
+    page.wait_for_selector("#help-text[open]")
+
+
+def test_picks_are_exported_as_a_table_and_kept(shown: Shown, tmp_path: Path) -> None:
+    page = shown.go()
+    page.evaluate("app.picks.of.clear()")
+    shown.press("3", "ArrowRight", "5", "n")
+    page.wait_for_selector("#details[open]")
+    page.keyboard.type('say "ok"')
+    shown.press("Escape", "Escape")
+    with page.expect_download() as download:
+        page.click("#export")
+    download.value.save_as(tmp_path / download.value.suggested_filename)
+    best, other = map(json.loads, (tmp_path / "picks.jsonl").read_text("utf-8").splitlines())
+    assert best == ROWS[1] | {
+        "row_id": f"{1:032x}",
+        "stars": 5,
+        "note": 'say "ok"',
+        "path": f"clips/00/{1:032x}.mp4",
+        "label": "row 1",
+        "sharpness": 0.1,
+    }
+    assert (other["stars"], other["seed"]) == (3, 0)
+    page.reload()
+    page.wait_for_selector("body[data-ready]")
+    assert page.inner_text("#num-picks") == "2"
+    page.click("[data-view=picks]")
+    until(page, "document.getElementById('status').textContent === '2 of 24 clips'")
+
+
+def test_what_failed_has_its_own_view(shown: Shown) -> None:
+    page = shown.go("#view=failures")
+    assert shown.status == "7 failed rows"
+    assert "out of memory" in page.inner_text(".failure >> nth=0")
+    page.click(".failure >> nth=0")
+    assert "Traceback" in page.inner_text("#details")
+
+
+def test_a_prompt_with_html_or_script_in_it_does_nothing(opened: Browser, tmp_path: Path) -> None:
+    rows = [{"prompt": text, "label": text, "negative_prompt": text} for text in HOSTILE]
+    write_gallery(write_output(tmp_path, rows, failures=HOSTILE))
+    page = opened.new_page(viewport=WIDE)  # type: ignore[arg-type]
+    shown = Shown(page, tmp_path)
+    shown.go()
+    title = page.title()
+    for view in ("clips", "grid", "failures"):
+        page.evaluate("view => app.change({view})", view)
+        page.wait_for_selector(f"body[data-view={view}]")
+        page.wait_for_timeout(100)
+    page.evaluate("app.change({view: 'clips'})")
+    page.wait_for_selector(".tile[aria-label]")
+    page.hover(".tile >> nth=0")
+    shown.press("f")
+    page.wait_for_selector("#filter-panel label")
+    for number in range(len(rows)):
+        page.evaluate("row => app.open(row)", number)
+        page.wait_for_selector("#details[open] .record")
+        assert rows[number]["prompt"] in str(page.text_content("#details .record"))
+    page.evaluate("showCompare(app, [0, 1, 2, 3])")
+    page.wait_for_selector("#compare[open] .differences")
+    assert page.title() == title
+    assert page.locator("img[src='x']").count() == page.locator("body script").count() == 0
+    assert shown.complaints == []
+    page.close()
+
+
+def test_inline_code_and_other_places_are_refused_by_the_page_itself(opened: Browser, output: Path) -> None:
+    page = opened.new_page()
+    shown = Shown(page, output)
+    shown.go()
+    refused = """() => {
+        const image = document.createElement('img');
+        image.src = 'http://127.0.0.1:9/x.png';
+        document.body.append(image);
+        const script = document.createElement('script');
+        script.textContent = 'document.title = "ran"';
+        document.body.append(script);
+        document.body.insertAdjacentHTML('beforeend', '<a id="a" onclick="document.title = 1">a</a>');
+        document.getElementById('a').click();
+        return document.title;
+    }"""
+    assert page.evaluate(refused) not in ("ran", "1")
+    assert len(shown.complaints) == 3 and all("Content Security Policy" in told for told in shown.complaints)
+    page.close()
+
+
+@pytest.mark.parametrize("kind", ["mkv", "png.zip"])
+def test_what_no_browser_plays_shows_its_still_and_a_link(kind: Any, opened: Browser, tmp_path: Path) -> None:
+    write_gallery(write_output(tmp_path, ROWS[:2], media=Media(format=kind)))
+    page = opened.new_page()
+    shown = Shown(page, tmp_path)
+    shown.go()
+    until(page, "[...document.querySelectorAll('.tile img')].some(i => i.naturalWidth)")
+    assert page.inner_text(".tile .badge >> nth=0") == kind
+    shown.press("Enter")
+    page.wait_for_selector("#details figure img")
+    assert page.get_attribute("#details .links a", "href") == f"../clips/00/{0:032x}.{kind}"
+    assert shown.complaints == []
+    page.close()
+
+
+def still(clip: Clip) -> Clip:
+    return replace(clip, pixels=to_pixels(clip.frames[:1]))  # type: ignore[index]
+
+
+def sound(clip: Clip) -> Clip:
+    samples = np.sin(np.arange(16_000) / 9)[None].astype(np.float32)
+    audio = Audio(samples=samples, sample_rate=16_000)
+    return replace(clip, pixels=None, audio=audio, audio_sha256="0" * 64)
+
+
+@pytest.mark.parametrize(("kind", "change"), [("png", still), ("flac", sound)])
+def test_images_and_sounds_are_clips_too(
+    kind: Any, change: Callable[[Clip], Clip], opened: Browser, tmp_path: Path
+) -> None:
+    write_gallery(write_output(tmp_path, ROWS[:2], media=Media(format=kind), change=change))
+    page = opened.new_page()
+    shown = Shown(page, tmp_path)
+    shown.go()
+    page.wait_for_selector(".tile[aria-label] >> nth=1")
+    if kind == "flac":
+        shown.press("Space")
+        until(page, "app.player.sound.currentTime > 0")
+    shown.press("Enter")
+    page.wait_for_selector("#details img" if kind == "png" else "#details audio")
+    assert shown.complaints == []
+    page.close()
+
+
+def test_a_page_that_is_open_offers_a_newer_gallery(opened: Browser, tmp_path: Path) -> None:
+    store = write_output(tmp_path, ROWS[:2])
+    write_gallery(store)
+    page = opened.new_page()
+    shown = Shown(page, tmp_path)
+    shown.go()
+    page.evaluate("app.look()")
+    assert page.is_hidden("#newer")
+    write_output(tmp_path, ROWS[:5], run="r2")
+    write_gallery(Store(str(tmp_path)))
+    page.evaluate("app.look()")
+    page.wait_for_selector("#newer:visible")
+    page.click("#reload")
+    until(page, "document.getElementById('status')?.textContent === '5 clips'")
+    page.close()
+
+
+@pytest.mark.parametrize("view", ["clips", "grid", "failures"])
+def test_a_phone_shows_no_more_than_its_width(view: str, opened: Browser, output: Path) -> None:
+    page = opened.new_page(viewport=PHONE)  # type: ignore[arg-type]
+    Shown(page, output).go(f"#view={view}")
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    page.close()

@@ -1,0 +1,82 @@
+"""An output for galleries: real small clips, with records and failures of what prompts people may have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from framefleet.pipeline.outputs.clips import Clip
+from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
+from framefleet.pipeline.outputs.frames.pixels import to_pixels
+from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.parts.records import (
+    FAILURE_FIELDS,
+    FAILURES,
+    RECORDS,
+    record_schema,
+    values_of,
+)
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.request import Request
+from tests.rows import NOON, failure
+
+CARRIED = pa.schema([("label", pa.string()), ("sharpness", pa.float64())])
+
+
+def clip_of(number: int, arguments: Mapping[str, Any], *, seed: int) -> Clip:
+    """Return a clip of nine frames: a square that moves, in the colour of its number."""
+    frames = np.full((9, 48, 64, 3), (number * 37 % 200, number * 91 % 200, number * 53 % 200), np.uint8)
+    for time, frame in enumerate(frames):
+        frame[16:32, 4 + 5 * time : 20 + 5 * time] = 255
+    return Clip(
+        row_id=f"{number:032x}",
+        request=Request(arguments=dict(arguments), seed=seed),
+        pixels=to_pixels(frames),
+        native_fps=8.0,
+        model="folder",
+        model_digest="0" * 64,
+        numerics={},
+        seconds={"encode_s": 0.0, "denoise_s": 0.1, "decode_s": 0.0},
+        batch_size=1.0,
+        peak_memory_bytes=0,
+        environment={"device": "cpu"},
+        started_at=NOON,
+    )
+
+
+def write_output(
+    folder: Path | str,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    media: Media | None = None,
+    failures: Sequence[str] = (),
+    run: str = "r1",
+    change: Callable[[Clip], Clip] = lambda clip: clip,
+) -> Store:
+    """Write what a job of these rows leaves. rows: arguments, and `seed`. failures: their messages.
+
+    change: makes other clips of those that move.
+    """
+    store = Store(str(folder))
+    records = PartWriter(store, RECORDS, record_schema(CARRIED), run=run)
+    for number, row in enumerate(rows):
+        arguments = {name: value for name, value in row.items() if name not in ("seed", *CARRIED.names)}
+        clip = change(clip_of(number, arguments, seed=row.get("seed", number)))
+        record = replace(store_clip(store, encode_clip(clip, media or Media())), row_indices=(number,))
+        carried = [[row.get("label", f"row {number}")], [row.get("sharpness", number / 10)]]
+        records.add(pa.record_batch(carried, schema=CARRIED), values_of(record))
+    records.flush()
+    failed = PartWriter(store, FAILURES, FAILURE_FIELDS, run=run)
+    for number, message in enumerate(failures):
+        arguments = json.dumps({"prompt": f"failed {number}"})
+        failed.add(None, values_of(failure(row_id=f"{number:032x}", message=message, arguments=arguments)))
+    failed.flush()
+    store.write("job.json", b'{"job": {}}')
+    return store

@@ -1,0 +1,57 @@
+"""Tests that `make test` leaves out: those marked `long`. The last line of a run says how many they were.
+
+They are breadth: one more case of what another test shows once. What guards a promise is not long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
+_LEFT_OUT = pytest.StashKey[int]()
+_OF_A_PROCESS = "framefleet_left_out"
+
+
+def long_but(cases: Iterable[Any], *short: Any) -> list[Any]:
+    """Return the cases of a parametrized test, `long` but for those named."""
+    cases = list(cases)
+    assert all(case in cases for case in short), f"of {short} some are no cases"
+    return [case if case in short else pytest.param(case, marks=pytest.mark.long) for case in cases]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave them out, unless a run chooses by markers itself: `-m long`."""
+    if config.getoption("markexpr"):
+        return
+    kept = [item for item in items if item.get_closest_marker("long") is None]
+    config.stash[_LEFT_OUT] = len(items) - len(kept)
+    items[:] = kept
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:  # this is one of several processes
+        output[_OF_A_PROCESS] = session.config.stash.get(_LEFT_OUT, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: WorkerController) -> None:
+    """Each process has collected all tests, and left out the same."""
+    node.config.stash[_LEFT_OUT] = getattr(node, "workeroutput", {}).get(_OF_A_PROCESS, 0)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    num_left_out, reporter = (
+        config.stash.get(_LEFT_OUT, 0),
+        config.pluginmanager.get_plugin("terminalreporter"),
+    )
+    if num_left_out and reporter:
+        reporter.write_line(
+            f"{len(reporter.stats.get('passed', ()))} passed; {num_left_out} long tests were left out: "
+            "`make test-long` runs them"
+        )

@@ -1,0 +1,59 @@
+"""Plans that look closer: rows of each shape rendered, steps of a training trained, and nothing kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import framefleet
+from framefleet.pipeline.errors import JobError
+from tests.commands import command
+from tests.jobs import job_values, prompt_rows, write_job, write_table
+from tests.training_jobs import training_job, write_clips
+
+
+def test_a_probe_renders_rows_of_each_shape_and_predicts_the_table(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "t.parquet", prompt_rows(3, height=32) + prompt_rows(6))
+    job = write_job(tmp_path / "job.yaml", job_values(table, tmp_path / "out"))
+    ended = command("plan", job, "--probe", "--price", "3600", "--json")
+    assert ended.exit_code == 0, ended.stderr
+    found = json.loads(ended.stdout)["prediction"]
+    assert [(kind["name"], kind["num_rows"]) for kind in found["kinds"]] == [
+        ("5 x 16 x 16, 32 tokens", 6),
+        ("5 x 32 x 16, 32 tokens", 3),
+    ]
+    assert (found["num_rows"], found["num_workers"], found["num_guessed"]) == (9, 2, 0)
+    assert found["cost"] == pytest.approx(found["worker_s"])
+    assert found["elapsed_s"] > 0
+    assert found["num_bytes"] > 9 * 1000
+    assert not (tmp_path / "out").exists()
+
+
+def test_python_gets_what_the_command_prints(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "t.parquet", [row | {"sampler": "x"} for row in prompt_rows(2)])
+    plan = framefleet.plan(job_values(table, tmp_path / "out"), gpu_memory="24GB")
+    assert (plan.counts.pending, plan.prediction, plan.memory.has_gb) == (2, None, 24.0)
+    assert plan.lookalikes == (("sampler", "scheduler"),)
+    assert plan.carried == ("tag", "sampler")
+
+
+def test_a_training_is_planned_from_its_job_file_and_leaves_nothing(tmp_path: Path) -> None:
+    write_clips(tmp_path)
+    job = training_job(tmp_path)
+    ended = command("plan", job, "--probe")
+    assert ended.exit_code == 0, ended.stderr
+    assert "6 steps of 2 rows with 1 worker: 1.5 epochs of 8 rows" in ended.stdout
+    (bucket,) = [line for line in ended.stdout.splitlines() if "5 x 16 x 16" in line]
+    assert bucket.split()[-1] == "8"
+    assert "s a step here" in ended.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_training_of_a_render_jobs_output_is_refused(tmp_path: Path) -> None:
+    write_clips(tmp_path, count=2)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "job.json").write_text("{}")
+    with pytest.raises(JobError, match="holds clips of a render job"):
+        framefleet.plan_training(training_job(tmp_path))

@@ -1,0 +1,82 @@
+"""Similarity by a tiny CLIP of random weights: the cosine that transformers gives, of what was hashed."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import CLIPConfig, CLIPModel
+
+from framefleet.pipeline.errors import ModelError, UserError
+from framefleet.pipeline.scores.score import open_scores
+from framefleet.pipeline.scores.scorer import score_clip
+from framefleet.pipeline.scores.similarity import open_similarity
+from tests.tinies.encoders import clip_tokenizer, image_processor
+
+FRAMES = np.random.default_rng(2).integers(0, 256, (3, 20, 30, 3), np.uint8)
+SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("clip")
+    tokenizer = clip_tokenizer()
+    ends = len(tokenizer) - 1
+    text = SIZES | {"vocab_size": len(tokenizer), "eos_token_id": ends, "bos_token_id": ends - 1}
+    vision = SIZES | {"image_size": 16, "patch_size": 8}
+    torch.manual_seed(0)
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).save_pretrained(place)
+    tokenizer.save_pretrained(place)
+    image_processor(image_size=16).save_pretrained(place)
+    return place
+
+
+def test_similarity_is_the_mean_cosine_of_clip(folder: Path) -> None:
+    (score,) = open_scores([], str(folder))
+    found = score_clip([score], FRAMES, {"prompt": "a red ball"})
+    model = CLIPModel.from_pretrained(folder).eval()
+    pixels = image_processor(image_size=16)(images=[Image.fromarray(f) for f in FRAMES], return_tensors="pt")
+    text = clip_tokenizer()(["a red ball"], return_tensors="pt")
+    with torch.no_grad():
+        expected = model(**text, **pixels).logits_per_text.mean() / model.logit_scale.exp()
+    assert not found.errors
+    assert found.values["similarity"] == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_a_row_without_a_prompt_has_none_and_a_long_one_is_cut(folder: Path) -> None:
+    (score,) = open_scores([], str(folder))
+    assert score_clip([score], FRAMES, {}).values == {"similarity": None}
+    assert not score_clip([score], FRAMES, {"prompt": "a red ball " * 5000}).errors
+
+
+def test_other_files_than_were_hashed_are_not_loaded(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "clip"
+    copy.mkdir()
+    for file in folder.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    (score,) = pickle.loads(pickle.dumps(open_scores([], str(copy))))
+    weights = copy / "model.safetensors"
+    changed = bytearray(weights.read_bytes())
+    changed[-1] ^= 1
+    weights.write_bytes(changed)
+    scored = score_clip([score], FRAMES, {"prompt": "a"})
+    assert "is corrupted or another file" in scored.errors["similarity"]
+
+
+def test_what_is_no_clip_folder_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"has no config\.json"):
+        open_similarity(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ModelError, match="type 'bert'"):
+        open_similarity(str(tmp_path))
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    (tmp_path / "pytorch_model.bin").write_bytes(b"a pickle")
+    with pytest.raises(ModelError, match=r"has no model\.safetensors"):
+        open_similarity(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-8])
+    with pytest.raises(ModelError, match="its header says"):
+        open_similarity(str(tmp_path))

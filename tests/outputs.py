@@ -1,0 +1,75 @@
+"""Outputs as drivers leave them, without rendering: records, failures, a driver's file, job.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from framefleet.cluster.holder import Holder, this_process
+from framefleet.cluster.progress import Progress, WorkerState
+from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.parts.records import (
+    FAILURES,
+    INVALID,
+    RECORDS,
+    FailureRecord,
+    Record,
+    failure_schema,
+    invalid_schema,
+    record_schema,
+    values_of,
+)
+from framefleet.pipeline.outputs.stores.store import Store
+
+RUN = "000001-20260102T120000-89abcdef"
+_NOTHING = pa.schema([])
+UNDER_WAY = Progress(
+    total=10,
+    before=2,
+    done=3,
+    failed=1,
+    in_flight=2,
+    elapsed_s=60.0,
+    rows_per_s=0.5,
+    eta_s=12.0,
+    mean_batch=2.0,
+    workers=(WorkerState(name="worker-0", state="rendering", node="here", rows_in_hand=2, rows_done=3),),
+)
+
+
+def write_output(
+    folder: Path,
+    records: Iterable[Record] = (),
+    failed: Iterable[FailureRecord] = (),
+    *,
+    num_invalid: int = 0,
+    job: Mapping[str, Any] | None = None,
+    run: str = RUN,
+) -> Store:
+    """Write parts of these, and job.json; return the store."""
+    store = Store(str(folder))
+    _write(store, RECORDS, record_schema(_NOTHING), map(values_of, records), run)
+    _write(store, FAILURES, failure_schema(_NOTHING), map(values_of, failed), run)
+    refused = ({"row_index": number, "reason": "no", "fix": "yes"} for number in range(num_invalid))
+    _write(store, INVALID, invalid_schema(_NOTHING), refused, run)
+    store.write("job.json", json.dumps({"job": job or {}}).encode())
+    return store
+
+
+def _write(store: Store, folder: str, schema: pa.Schema, rows: Iterable[Mapping[str, Any]], run: str) -> None:
+    writer = PartWriter(store, folder, schema, run=run)
+    for row in rows:
+        writer.add(None, row)
+    writer.flush()
+
+
+def write_driver(store: Store, epoch: int = 1, **changed: Any) -> Holder:
+    """Write the file of a driver: this process, as it is under way."""
+    driver = replace(this_process("me"), progress=UNDER_WAY, **changed)
+    store.write(f"drivers/{epoch:06d}.json", driver.to_bytes())
+    return driver

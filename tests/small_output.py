@@ -1,0 +1,78 @@
+"""An output of real small clips, as a driver leaves it: nothing is rendered, nothing of Ray or torch runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from framefleet.pipeline.outputs.frames.audio import Audio
+from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.pipeline.outputs.media.clip_names import clip_path
+from framefleet.pipeline.outputs.media.media import encode
+from framefleet.pipeline.outputs.media.media_settings import SOUNDS, Media, MediaFormat
+from framefleet.pipeline.outputs.parts.part_names import new_run
+from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, record_schema, values_of
+from framefleet.pipeline.outputs.stores.store import Store
+from tests.rows import record
+
+PROMPT = "a red ball 一只猫 <b>&"
+
+
+def frames_of(number: int, num_frames: int = 3) -> Frames:
+    """Return frames of one colour for each row, with a corner that tells the frames apart."""
+    frames = np.full((num_frames, 32, 48, 3), 8 * (number % 30), np.uint8)
+    frames[np.arange(num_frames), 0, 0] = 255
+    return frames
+
+
+def rendered(
+    store: Store,
+    num_rows: int = 7,
+    *,
+    format: MediaFormat = "mp4",
+    rows_in_a_part: int = 3,
+    carried: dict[str, Sequence[Any]] | None = None,
+) -> list[dict[str, Any]]:
+    """Commit rows with their clips; return their records. carried: columns, a value for each row."""
+    columns = pa.table({name: list(values) for name, values in (carried or {}).items()})
+    schema = record_schema(columns.schema)
+    writer = PartWriter(store, "records", schema, run=new_run(1))
+    records = []
+    for number in range(num_rows):
+        values = _stored(store, number, format)
+        writer.add(columns.slice(number, 1).to_batches()[0] if carried else None, values)
+        records.append(values)
+        if writer.rows_waiting == rows_in_a_part:
+            writer.flush()
+    writer.flush()
+    return records
+
+
+def _stored(store: Store, number: int, format: MediaFormat) -> dict[str, Any]:
+    prompt = f"{PROMPT} {number}"
+    frames = None if format in SOUNDS else frames_of(number, 1 if format == "png" else 3)
+    sound = Audio(samples=np.full((1, 800), number / 100, np.float32), sample_rate=8000)
+    content = encode(
+        frames, media=Media(format=format), fps=8, metadata={}, audio=sound if format in SOUNDS else None
+    )
+    row_id = hashlib.md5(str(number).encode()).hexdigest()  # spread over the folders, as real ones
+    path = clip_path(row_id, f".{format}")
+    store.create(path, content)
+    said = {
+        "row_id": row_id,
+        "row_indices": (number,),
+        "uri": store.url_of(path),
+        "path": path,
+        "media_sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": len(content),
+        "seed": number,
+        "arguments": json.dumps({"prompt": prompt, "guidance_scale": number / 2}),
+    }
+    flat = {"prompt": prompt} if "prompt" in RECORD_FIELDS.names else {}
+    return values_of(record(0)) | said | flat

@@ -1,0 +1,116 @@
+"""What a job may spend: the rule, what earlier runs spent, and what is said of it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from framefleet.cluster.budget import Budget, Spent
+from framefleet.cluster.progress import Summary
+from framefleet.cluster.spent_before import spent_before
+from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.render.shown import ending_lines, exit_code
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.units import bytes_text, read_bytes
+from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, Record, values_of
+from framefleet.pipeline.outputs.stores.store import Store
+from tests.rows import NOON, record
+
+AN_HOUR = Spent(elapsed_s=3600, worker_s=4 * 3600, num_bytes=2_000_000)
+
+
+@pytest.mark.parametrize(
+    ("given", "reached"),
+    [
+        ({}, None),
+        ({"hours": 1.5}, None),
+        ({"hours": 1.0}, "hours"),
+        ({"money": 10.5, "price": 2.5}, None),
+        ({"money": 10.0, "price": 2.5}, "money"),
+        ({"bytes": "3MB"}, None),
+        ({"bytes": "2 MB"}, "bytes"),
+        ({"hours": 9.0, "money": 99.0, "price": 1.0, "bytes": 10}, "bytes"),
+    ],
+)
+def test_a_limit_is_reached_when_as_much_is_spent(given: dict[str, object], reached: str | None) -> None:
+    assert Budget.model_validate(given).reached(AN_HOUR, gpus_per_worker=1) == reached
+
+
+def test_workers_that_share_a_gpu_cost_their_part_of_it() -> None:
+    assert Budget(price=2.0, money=1.0).cost(AN_HOUR, gpus_per_worker=0.25) == pytest.approx(2.0)
+
+
+def test_what_is_said_names_the_limit_and_all_that_was_spent() -> None:
+    said = Budget(money=10.0, price=2.5).told(AN_HOUR, gpus_per_worker=1)
+    assert (
+        said
+        == "budget.money is reached (10): 1.00 hours, 4.00 hours of workers, 2.0 MB of clips, 10.00 of money"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"money": 5.0}, "money needs a price beside it"),
+        ({"bytes": "much"}, "'much' is no size"),
+        ({"hours": 0}, "budget.hours"),
+        ({"euros": 5.0}, "euros"),
+    ],
+)
+def test_a_budget_that_cannot_be_meant_is_refused(given: dict[str, object], said: str) -> None:
+    with pytest.raises(JobError, match=said):
+        job_from_mapping({"table": "t.csv", "output": "out", "model": "m", "budget": given})
+
+
+def test_earlier_runs_are_counted_from_their_records(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    _write(
+        store, "000001-20260102T120000-00000000", [_took(1, "worker-1", 0, 60), _took(2, "worker-2", 30, 90)]
+    )
+    _write(store, "000002-20260103T120000-00000000", [_took(3, "worker-1", 600, 630)])
+    assert spent_before(store) == Spent(elapsed_s=90 + 30, worker_s=60 + 60 + 30, num_bytes=3 * 1234)
+
+
+def test_an_output_without_records_has_cost_nothing(tmp_path: Path) -> None:
+    assert spent_before(Store(str(tmp_path))) == Spent()
+
+
+def test_a_spent_budget_ends_with_exit_code_1_and_how_to_go_on(tmp_path: Path) -> None:
+    summary = Summary(
+        done=3, failed=0, elapsed_s=9.0, mean_batch=None, over_budget="budget.hours is reached (1)"
+    )
+    assert exit_code(summary) == 1
+    lines = ending_lines(summary, Store(str(tmp_path)))
+    assert "stopped: budget.hours is reached (1)" in lines
+    assert "to go on, raise the budget" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("24GB", 24_000_000_000), ("1.5 TiB", 3 << 39), (7, 7), ("500mb", 500_000_000)]
+)
+def test_sizes_are_read_as_people_write_them(text: str | int, size: int) -> None:
+    assert read_bytes(text) == size
+
+
+def test_sizes_are_written_in_the_unit_that_fits() -> None:
+    assert [bytes_text(size) for size in (12, 1_234, 1_234_567, 2.5e12)] == [
+        "12 bytes",
+        "1.2 KB",
+        "1.2 MB",
+        "2.5 TB",
+    ]
+
+
+def _took(number: int, worker: str, begun: float, ended: float) -> Record:
+    times = {"started_at": NOON + timedelta(seconds=begun), "finished_at": NOON + timedelta(seconds=ended)}
+    return record(number, worker=worker, **times)
+
+
+def _write(store: Store, run: str, records: list[Record]) -> None:
+    writer = PartWriter(store, "records", RECORD_FIELDS, run=run)
+    for one in records:
+        writer.add(None, values_of(one))
+    writer.flush()

@@ -1,0 +1,230 @@
+"""Clips and records come out of an output as other libraries read them: all that is chosen, nothing twice."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+import framefleet
+from framefleet.jobs.export.choice import ExportFormat
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.stores.store import Store
+from tests.commands import command
+from tests.small_output import PROMPT, rendered
+
+FORMATS: tuple[ExportFormat, ...] = ("webdataset", "parquet", "hf")
+SHARPNESS = [0.1, 0.9, 0.2, 0.8, 0.3, 0.7, float("nan")]
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> list[dict[str, Any]]:
+    return rendered(Store(str(tmp_path / "out")), carried={"sharpness": SHARPNESS, "note": ["x"] * 7})
+
+
+def exported(tmp_path: Path, format: ExportFormat, to: str = "to", **asked: Any) -> Path:
+    framefleet.export(str(tmp_path / "out"), str(tmp_path / to), format=format, **asked)
+    return tmp_path / to
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    found = (path for path in folder.rglob("*") if path.is_file() and ".framefleet" not in path.parts)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+def test_webdataset_reads_clips_records_and_prompts(tmp_path: Path, records: list[dict[str, Any]]) -> None:
+    import webdataset
+
+    exported(tmp_path, "webdataset", shard_rows=3)
+    shards = str(tmp_path / "to" / "shard-{000000..000002}.tar")
+    samples = list(webdataset.WebDataset(shards, shardshuffle=False).decode())
+    assert [sample["__key__"] for sample in samples] == [record["row_id"] for record in records]
+    for number, (sample, record) in enumerate(zip(samples, records, strict=True)):
+        assert sample["mp4"] == (tmp_path / "out" / record["path"]).read_bytes()
+        assert sample["txt"] == f"{PROMPT} {number}"
+        assert sample["json"]["seed"] == number
+        assert sample["json"]["row_indices"] == [number]
+        assert sample["json"]["finished_at"] == "2026-01-02T12:00:00+00:00"
+    assert samples[1]["json"]["sharpness"] == 0.9
+    assert samples[6]["json"]["sharpness"] is None  # JSON has no NaN
+
+
+def test_parquet_holds_the_clips_of_its_rows(tmp_path: Path, records: list[dict[str, Any]]) -> None:
+    folder = exported(tmp_path, "parquet", shard_rows=4)
+    assert sorted(files(folder)) == ["shard-000000.parquet", "shard-000001.parquet"]
+    rows = pq.read_table(folder).to_pylist()
+    assert [row["row_id"] for row in rows] == [record["row_id"] for record in records]
+    for row, record in zip(rows, records, strict=True):
+        assert row["video"]["bytes"] == (tmp_path / "out" / record["path"]).read_bytes()
+        assert row["video"]["path"] == f"{record['row_id']}.mp4"
+        assert row["seed"] == record["seed"]
+
+
+@pytest.mark.parametrize("format", ["parquet", "hf"])
+def test_datasets_opens_videos_with_all_columns(
+    tmp_path: Path, records: list[dict[str, Any]], format: ExportFormat
+) -> None:
+    import datasets
+
+    folder = exported(tmp_path, format, shard_rows=3)
+    loaded = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
+    assert loaded.features["video"] == datasets.Video()
+    plain = loaded.cast_column("video", datasets.Video(decode=False))  # decoding wants torchcodec
+    rows = {row["row_id"]: row for row in plain}
+    assert len(rows) == len(plain) == len(records)
+    for record in records:
+        row = rows[record["row_id"]]
+        video = row["video"]["bytes"] or Path(row["video"]["path"]).read_bytes()
+        assert video == (tmp_path / "out" / record["path"]).read_bytes()
+        assert (row["seed"], row["note"], row["arguments"]) == (record["seed"], "x", record["arguments"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "format", "feature"),
+    [("png", "hf", "Image"), ("flac", "parquet", "Audio")],  # a folder of sound wants torchcodec
+)
+def test_datasets_opens_images_and_sound(tmp_path: Path, kind: Any, format: Any, feature: str) -> None:
+    import datasets
+
+    rendered(Store(str(tmp_path / "out")), 3, format=kind)
+    folder = exported(tmp_path, format)
+    loaded = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
+    assert type(loaded.features[feature.lower()]).__name__ == feature
+    assert len(loaded) == 3
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("is_after", [False, True])
+def test_an_export_that_is_killed_at_every_write_goes_on_to_the_same_bytes(
+    tmp_path: Path,
+    records: list[dict[str, Any]],
+    format: ExportFormat,
+    is_after: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = files(exported(tmp_path, format, "whole", shard_rows=2))
+    dies_at = 0
+    while True:
+        written: list[str] = []
+        with monkeypatch.context() as patched:
+            for name in ("upload", "write", "create"):
+                patched.setattr(Store, name, _dying(getattr(Store, name), written, dies_at, is_after))
+            try:
+                exported(tmp_path, format, shard_rows=2)
+                break
+            except KeyboardInterrupt:
+                dies_at = (dies_at + 1) % 5  # the next one dies a little later
+    assert files(tmp_path / "to") == whole
+    assert len(written) < len(whole)  # what was there was not written again
+
+
+def _dying(method: Any, written: list[str], dies_at: int, is_after: bool) -> Any:
+    def write(store: Store, path: str, content: Any) -> None:
+        written.append(path)
+        if len(written) == dies_at + 1 and not is_after:
+            raise KeyboardInterrupt
+        method(store, path, content)
+        if len(written) == dies_at + 1:
+            raise KeyboardInterrupt
+
+    return write
+
+
+def test_only_what_is_chosen_is_handed_on(tmp_path: Path, records: list[dict[str, Any]]) -> None:
+    picks = tmp_path / "picks.jsonl"
+    chosen = [records[number]["row_id"] for number in (1, 2, 3)]
+    picks.write_text("".join(json.dumps({"row_id": row_id, "stars": 3}) + "\n" for row_id in chosen))
+    folder = exported(
+        tmp_path, "webdataset", where="sharpness > 0.4", picks=str(picks), columns=["sharpness", "seed"]
+    )
+    with tarfile.open(folder / "shard-000000.tar") as tar:
+        names = tar.getnames()
+        told = [json.load(tar.extractfile(name)) for name in names if name.endswith(".json")]  # type: ignore[arg-type]
+    assert [name[:32] for name in names[::3]] == [chosen[0], chosen[2]]
+    assert [list(row) for row in told] == [["row_id", "sharpness", "seed"]] * 2
+
+
+@pytest.mark.parametrize("damage", ["missing", "size", "bytes"])
+def test_a_damaged_clip_is_left_out_and_told_until_it_is_back(
+    tmp_path: Path, records: list[dict[str, Any]], damage: str
+) -> None:
+    path = tmp_path / "out" / records[4]["path"]
+    whole = path.read_bytes()
+    path.unlink()
+    if damage != "missing":
+        path.write_bytes(whole + b"x" if damage == "size" else whole[:-1] + b"x")
+    arguments = ("export", tmp_path / "out", tmp_path / "to", "--format", "webdataset", "--shard-rows", "3")
+    for _ in range(2):
+        result = command(*arguments)
+        assert result.exit_code == 1, result.output
+        assert f"row {records[4]['row_id']} is left out" in result.stderr
+    with tarfile.open(tmp_path / "to" / "shard-000001.tar") as tar:
+        assert len(tar.getnames()) == 6
+    path.write_bytes(whole)
+    assert command(*arguments).exit_code == 0
+    with tarfile.open(tmp_path / "to" / "shard-000001.tar") as tar:
+        assert len(tar.getnames()) == 9
+
+
+def test_another_choice_into_the_same_place_is_refused(tmp_path: Path, records: list[dict[str, Any]]) -> None:
+    exported(tmp_path, "parquet", where="seed > 2")
+    with pytest.raises(JobError, match="where is seed > 2 there and seed > 1 here"):
+        exported(tmp_path, "parquet", where="seed > 1")
+    rendered(Store(str(tmp_path / "out")), 9)
+    with pytest.raises(JobError, match="num_rows is 4 there and 6 here"):
+        exported(tmp_path, "parquet", where="seed > 2")
+
+
+def test_places_that_hold_something_else_are_left_alone(
+    tmp_path: Path, records: list[dict[str, Any]]
+) -> None:
+    (tmp_path / "to").mkdir()
+    (tmp_path / "to" / "letter.txt").write_text("dear")
+    with pytest.raises(JobError, match="holds other files"):
+        exported(tmp_path, "parquet")
+    with pytest.raises(JobError, match="lie in each other"):
+        exported(tmp_path, "parquet", "out/export")
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"where": "sharpnes > 1"}, "no column 'sharpnes'"),
+        ({"where": "seed > 100"}, "no row is chosen"),
+        ({"where": "random() < 0.5 AND seed >= 0"}, "others now|no row"),
+        ({"columns": ["prompts"]}, "no column 'prompts'"),
+        ({"format": "zip"}, "format is 'zip'"),
+        ({"shard_rows": 0}, "shard_rows is 0"),
+        ({"picks": "gone.jsonl"}, "is not there"),
+    ],
+)
+def test_what_cannot_be_exported_is_told(
+    tmp_path: Path, records: list[dict[str, Any]], asked: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(JobError, match=said) as caught:
+        for number in range(20):
+            exported(tmp_path, **({"format": "parquet", "to": f"to{number}"} | asked))
+            if "random" not in str(asked):
+                break
+    assert caught.value.fix
+
+
+def test_names_that_a_format_needs_itself_stand_beside_its_own(tmp_path: Path) -> None:
+    carried = {"video": ["v"] * 3, "file_name": ["f"] * 3, "source_file_name": ["s"] * 3}
+    rendered(Store(str(tmp_path / "out")), 3, carried=carried)
+    row = pq.read_table(exported(tmp_path, "parquet")).to_pylist()[0]
+    assert (row["video_of_row"], row["file_name"]) == ("v", "f")
+    row = pq.read_table(exported(tmp_path, "hf", "hf") / "data/000000/metadata.parquet").to_pylist()[0]
+    assert (row["video_of_row"], row["file_name_of_row"], row["source_file_name_of_row"]) == ("v", "f", "s")
+
+
+def test_clips_that_no_folder_of_datasets_holds_are_refused_with_what_does(tmp_path: Path) -> None:
+    rendered(Store(str(tmp_path / "out")), 2, format="png.zip")
+    with pytest.raises(JobError, match=r"png\.zip") as caught:
+        exported(tmp_path, "hf")
+    assert "parquet" in caught.value.fix
+    assert pq.read_table(exported(tmp_path, "parquet")).to_pylist()[0]["clip"]["path"].endswith(".png.zip")

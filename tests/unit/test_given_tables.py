@@ -1,0 +1,118 @@
+"""Rows that Python gives in place of a table: what is taken, where it is kept, and how a job goes on."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from framefleet.jobs.render.claim import claim
+from framefleet.jobs.render.claimed_job import claimed_job
+from framefleet.jobs.render.given_table import arrow_of, with_table
+from framefleet.jobs.render.resolve import resolve_job
+from framefleet.jobs.render.survey import survey_rows
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.rows.tables.index import RowIndex
+from tests.jobs import job_values, write_job
+
+ROWS = [{"prompt": "a fox", "seed": 1}, {"prompt": "a cat", "seed": 2}]
+
+
+def values(folder: Path, **more: Any) -> dict[str, Any]:
+    found = job_values(folder / "none", folder / "out") | more
+    del found["table"]
+    return found
+
+
+def claimed_rows(job: Any) -> int:
+    """Make the output the job's; return how many rows it would render."""
+    with closing(resolve_job(job, Callback())) as resolved, closing(RowIndex()) as index:
+        claim(resolved)
+        return survey_rows(resolved, index, Callback()).num_rows
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ROWS,
+        iter(ROWS),
+        {"prompt": ["a fox", "a cat"], "seed": [1, 2]},
+        pd.DataFrame(ROWS, index=[7, 8]),
+        pa.Table.from_pylist(ROWS),
+        pa.RecordBatch.from_pylist(ROWS),
+        pa.Table.from_pylist(ROWS).to_reader(),
+    ],
+)
+def test_rows_of_all_kinds_are_one_table(given: object) -> None:
+    assert arrow_of(given).to_pylist() == ROWS
+
+
+def test_prompts_are_a_column_and_missing_keys_null() -> None:
+    assert arrow_of(["a fox", "a cat"]).to_pylist() == [{"prompt": "a fox"}, {"prompt": "a cat"}]
+    assert arrow_of([{"prompt": "a"}, {"prompt": "b", "seed": 1}])["seed"].to_pylist() == [None, 1]
+    assert arrow_of([{"image": Path("a.png"), "scale": 5}, {"scale": 2.5}]).to_pylist()[0] == {
+        "image": "a.png",
+        "scale": 5.0,
+    }
+    assert arrow_of(pd.DataFrame({"guidance_scale": [1.0, None]}))["guidance_scale"].null_count == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "no rows"),
+        (7, "of type int"),
+        ([1, 2], "row 0 is 1"),
+        (["a", {"prompt": "b"}], "row 1 is {'prompt': 'b'}"),
+        ([{"seed": 1}, {"seed": 2}, {"seed": "x"}], "row 2: seed is 'x'"),
+        ([{"seed": 2**70}], "row 0: seed"),
+        ([{"image": object()}], "row 0: image is <object"),
+        ({"prompt": ["a"], "seed": [1, 2]}, "other lengths"),
+        (pd.Series([1]), "pandas"),
+    ],
+)
+def test_what_is_no_table_is_told(given: object, said: str) -> None:
+    with pytest.raises(TableError) as caught:
+        arrow_of(given)
+    assert said in caught.value.problem
+
+
+def test_the_output_keeps_the_rows_and_goes_on_from_them(tmp_path: Path) -> None:
+    job = with_table(values(tmp_path), ROWS)
+    assert claimed_rows(job) == 2
+    assert Path(job.table or "").parent == tmp_path / "out/tables"
+    assert claimed_job(str(tmp_path / "out")).table == job.table == with_table(values(tmp_path), ROWS).table
+
+
+def test_other_rows_may_follow_and_a_named_table_may_not(tmp_path: Path) -> None:
+    claimed_rows(with_table(values(tmp_path), ROWS))
+    (tmp_path / "out/clips").mkdir()
+    (tmp_path / "out/clips/x.mp4").touch()
+    more = with_table(values(tmp_path), [*ROWS, {"prompt": "rain"}])
+    assert claimed_rows(more) == 3
+    assert claimed_job(str(tmp_path / "out")).table == more.table
+    arrow_of(ROWS).to_pandas().to_csv(tmp_path / "t.csv")
+    with pytest.raises(JobError, match=r"table: tables there, .*t\.csv here"):
+        claimed_rows(with_table(values(tmp_path), tmp_path / "t.csv"))
+
+
+def test_an_output_takes_its_rows_along(tmp_path: Path) -> None:
+    claimed_rows(with_table(values(tmp_path), ROWS))
+    shutil.move(tmp_path / "out", tmp_path / "moved")
+    job = claimed_job(str(tmp_path / "moved"))
+    assert Path(job.table or "").parent == tmp_path / "moved/tables"
+    assert claimed_rows(job) == 2
+
+
+@pytest.mark.parametrize("has_sweep", [True, False])
+def test_rows_stand_beside_a_job_file_and_a_sweep(has_sweep: bool, tmp_path: Path) -> None:
+    sweep: Mapping[str, Any] = {"sweep": {"guidance_scale": [1, 3]}} if has_sweep else {}
+    job = write_job(tmp_path / "job.yaml", values(tmp_path, **sweep))
+    assert claimed_rows(with_table(job, ["a fox", "a cat"])) == (4 if has_sweep else 2)

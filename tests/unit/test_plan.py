@@ -1,0 +1,214 @@
+"""What a plan says of a job: where values come from, what fits, what is unusual, and what all rows take."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from framefleet.cluster.settings import FleetSettings
+from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.plan.kinds import Kinds, calls_of
+from framefleet.jobs.plan.memory import Memory
+from framefleet.jobs.plan.prediction import RECORD_BYTES, START_S, Measured, Prediction, Took, predict
+from framefleet.jobs.plan.settings import Setting, settings_of
+from framefleet.jobs.plan.shown import memory_given, memory_line
+from framefleet.jobs.plan.workers import num_workers_of
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.model.families.known import PRESETS
+from framefleet.pipeline.model.options.footprint import activations_gb, peak_gb
+from framefleet.pipeline.model.specs.native_size import far_from_native
+from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.tables.column_checks import as_argument
+from framefleet.pipeline.rows.tables.row_plan import plan_rows
+from framefleet.pipeline.shape import shape_text
+from tests.tiny import tiny
+
+WAN = next(preset for preset in PRESETS if preset.name == "wan2.1-t2v-14b")
+
+
+@pytest.fixture(scope="module")
+def wan() -> PipelineSpec:
+    return replace(inspect_model(tiny("wan")), preset=WAN)
+
+
+def job(**more: Any) -> Job:
+    return job_from_mapping({"table": "t.csv", "output": "out", "model": "m", **more})
+
+
+def settings(spec: PipelineSpec, names: list[str], **more: Any) -> dict[str, Setting]:
+    asked = job(**more)
+    schema = pa.schema([(name, pa.string()) for name in names])
+    rows = plan_rows(schema, spec, columns=asked.columns, defaults=asked.defaults)
+    return {setting.name: setting for setting in settings_of(asked, rows)}
+
+
+def test_every_value_says_where_it_comes_from(wan: PipelineSpec) -> None:
+    defaults = {"guidance_scale": 3.0, "seed": 7}
+    found = settings(wan, ["caption", "height"], columns={"prompt": "caption"}, defaults=defaults)
+    assert (found["prompt"].column, found["prompt"].value, found["prompt"].origin) == ("caption", None, "")
+    assert (found["height"].column, found["height"].value) == ("height", 480)
+    assert found["height"].origin == "preset wan2.1-t2v-14b"
+    assert (found["guidance_scale"].value, found["guidance_scale"].origin) == (3.0, "job")
+    assert (found["seed"].value, found["seed"].origin) == (7, "job")
+    assert found["scheduler"].origin == "model"
+    assert found["max_sequence_length"].origin == "pipeline's signature"
+
+
+def test_a_seed_that_nobody_gives_is_of_the_row_itself(wan: PipelineSpec) -> None:
+    assert settings(wan, ["prompt"])["seed"].origin == "each row's content"
+
+
+@pytest.mark.parametrize(
+    ("column", "line"),
+    [
+        ("steps", "columns: {num_inference_steps: steps}"),
+        ("Steps taken", 'columns: {num_inference_steps: "Steps taken"}'),
+    ],
+)
+def test_a_column_that_looks_like_an_argument_is_told_with_the_line_that_makes_it_one(
+    column: str, line: str
+) -> None:
+    assert f"`{line}`" in as_argument(column, "num_inference_steps")
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        ((81, 480, 832), None),
+        ((81, 720, 1280), None),
+        ((1, 480, 832), None),  # a picture
+        (
+            (81, 8192, 8192),
+            "81 x 8192 x 8192 is 168 times the pixels in each of the model's own size",
+        ),
+        ((81, 64, 64), "81 x 64 x 64 is 1/97.5 of the pixels in each"),
+        ((801, 480, 832), "801 x 480 x 832 is 9.89 times the frames"),
+    ],
+)
+def test_a_size_far_from_the_models_own_is_told(
+    size: tuple[int, int, int], said: str | None, wan: PipelineSpec
+) -> None:
+    found = far_from_native(wan, dict(zip(("num_frames", "height", "width"), size, strict=True)))
+    assert found is None if said is None else found is not None and found.startswith(said)
+
+
+def test_sizes_are_written_frames_first() -> None:
+    assert shape_text(9, 64, 96) == "9 x 64 x 96"
+    assert shape_text(None, 64, 96) == "64 x 96"
+    assert shape_text(9, None, 96) == "9 frames, 96 pixels wide"
+    assert shape_text(None, None, None) == ""
+
+
+def test_a_larger_row_takes_more_memory_than_the_native_one() -> None:
+    large = {"num_frames": 81, "height": 960, "width": 1664}
+    assert activations_gb(WAN, large) == pytest.approx(4 * activations_gb(WAN), rel=0.01)
+    assert peak_gb(WAN, "none", large) > peak_gb(WAN, "none")
+
+
+@pytest.mark.parametrize(
+    ("has_gb", "said"),
+    [
+        (80.0, "of 80.0 GB of the GPU"),
+        (24.0, "it does not fit; set `model.offload: group`"),
+        (None, "there is no GPU here to compare with: --gpu-memory 24GB"),
+    ],
+)
+def test_memory_is_told_against_the_card(has_gb: float | None, said: str) -> None:
+    memory = Memory(
+        weights_gb=40.0,
+        activations_gb=5.0,
+        peak_gb=47.0,
+        has_gb=has_gb,
+        place="the GPU",
+        offload="group" if has_gb else None,
+    )
+    assert memory_line(memory).endswith(said)
+
+
+def test_a_card_that_is_no_size_is_refused() -> None:
+    assert memory_given("24GB") == 24_000_000_000
+    with pytest.raises(JobError, match="--gpu-memory: 'large' is no size"):
+        memory_given("large")
+
+
+def request(steps: int, guidance: float = 1.0, prompt: str = "a") -> Request:
+    return Request(arguments={"prompt": prompt, "num_inference_steps": steps, "guidance_scale": guidance})
+
+
+def test_guided_steps_count_twice() -> None:
+    assert [calls_of(request(10)), calls_of(request(10, 5.0)), calls_of(Request())] == [10, 20, 1]
+
+
+def test_a_sample_has_the_proportions_of_the_table() -> None:
+    rows = [("s", request(4)) for _ in range(30)] + [("s", request(8)) for _ in range(10)]
+    kinds = Kinds.of(rows)
+    (kind,) = kinds.most_frequent(9)
+    calls = [calls_of(row) for row in islice(kind.sample(), 16)]
+    assert (calls.count(4), calls.count(8)) == (12, 4)
+    assert (kind.num_rows, kind.num_calls, kinds.num_rows, kinds.num_texts) == (40, 200, 40, 1)
+
+
+def test_kinds_that_take_most_come_first() -> None:
+    rows = [("small", request(4))] * 5 + [("large", request(50))] * 3
+    assert [kind.name for kind in Kinds.of(rows).most_frequent(2)] == ["large", "small"]
+
+
+def second(seconds: float) -> Took:
+    return Took(wall_s=seconds, cpu_s=seconds)
+
+
+MEASURED = Measured(
+    name="s",
+    num_rows=100,
+    render=second(3.0),
+    write=second(0.5),
+    once=second(10.0),
+    text=second(1.0),
+    num_bytes=1000.0,
+    mean_batch=8.0,
+    num_rendered=48,
+)
+
+
+def predicted(*kinds: Measured, **more: Any) -> Prediction:
+    values = {"num_rows": 100, "num_texts": 5, "load": second(20.0), "num_workers": 2, "price": 3600.0}
+    return predict(kinds, **{**values, "num_cores": 16, **more})
+
+
+def test_workers_share_the_rows_and_each_begins_for_itself() -> None:
+    found = predicted(MEASURED)
+    assert found.elapsed_s == START_S + 20 + (300 + 5 * 2 + 10 * 2) / 2
+    assert found.worker_s == found.cost == (20 + 165) * 2
+    assert found.cpu_s == 300 + 10 + 20 + 50 + 40
+    assert found.num_bytes == 100 * (1000 + RECORD_BYTES)
+
+
+def test_what_is_written_beside_counts_where_all_cores_are_taken() -> None:
+    assert predicted(MEASURED, num_cores=2).elapsed_s == START_S + 20 + (330 + 50) / 2
+
+
+def test_rows_of_shapes_that_were_not_rendered_are_taken_as_the_others() -> None:
+    found = predicted(MEASURED, num_rows=200)
+    assert (found.num_guessed, found.num_bytes) == (100, 200 * (1000 + RECORD_BYTES))
+
+
+def test_there_are_no_more_workers_than_rows() -> None:
+    assert predicted(replace(MEASURED, num_rows=1), num_rows=1, num_workers=8).num_workers == 1
+
+
+def test_a_cluster_does_not_tell_how_many_workers_it_has() -> None:
+    with pytest.raises(JobError, match="as many workers as it has room for"):
+        num_workers_of(job(fleet={"address": "auto"}))
+    assert num_workers_of(job(fleet={"address": "auto", "workers": 8})) == 8
+    assert num_workers_of(job(fleet={"gpus_per_worker": 0, "cpus_per_worker": 10_000})) == 1
+
+
+@pytest.mark.parametrize(("gpus", "paid"), [("auto", 1), (0, 1), (0.5, 0.5), (2, 2)])
+def test_gpus_of_a_worker_are_paid_for(gpus: float | str, paid: float) -> None:
+    assert FleetSettings.model_validate({"gpus_per_worker": gpus}).paid_gpus == paid

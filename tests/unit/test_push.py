@@ -1,0 +1,66 @@
+"""An export reaches a dataset of the hub whole, goes on after an interruption, and shows no token."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from framefleet.jobs.export import push
+from framefleet.pipeline.outputs.stores.store import Store
+from tests.commands import command
+from tests.hub_datasets import DatasetHub, dataset_hub
+from tests.small_output import rendered
+
+__all__ = ["dataset_hub"]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    found = (path for path in folder.rglob("*") if path.is_file() and ".framefleet" not in path.parts)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+@pytest.fixture
+def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """Commits of two files each."""
+    monkeypatch.setattr(push, "_COMMIT_FILES", 2)
+    rendered(Store(str(tmp_path / "out")), 5)
+    places = (str(tmp_path / "out"), str(tmp_path / "to"))
+    return ("export", *places, "--format", "hf", "--shard-rows", "3", "--push", "org/balls")
+
+
+def test_a_push_brings_every_file_some_with_each_commit(
+    tmp_path: Path, arguments: tuple[str, ...], dataset_hub: DatasetHub
+) -> None:
+    result = command(*arguments, "--private")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.split()[-1] == f"{dataset_hub.endpoint}/datasets/org/balls"
+    assert dataset_hub.repos["org/balls"] == files(tmp_path / "to")
+    assert "data/000000/metadata.parquet" in dataset_hub.repos["org/balls"]
+    assert [len(paths) for paths in dataset_hub.commits] == [2, 2, 2, 1]
+    assert dataset_hub.private == {"org/balls"}
+
+
+def test_a_push_that_was_interrupted_goes_on_and_takes_nothing_twice(
+    tmp_path: Path, arguments: tuple[str, ...], dataset_hub: DatasetHub
+) -> None:
+    dataset_hub.fails_at = 2
+    result = command(*arguments)
+    assert result.exit_code == 3
+    assert dataset_hub.token not in result.output
+    assert "run the same command again" in result.stderr
+    dataset_hub.fails_at = 1000
+    assert command(*arguments).exit_code == 0
+    assert dataset_hub.repos["org/balls"] == files(tmp_path / "to")
+    assert sorted(path for paths in dataset_hub.commits for path in paths) == sorted(files(tmp_path / "to"))
+
+
+def test_who_may_not_write_is_told_before_anything_is_exported(
+    tmp_path: Path, arguments: tuple[str, ...], dataset_hub: DatasetHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong-token-of-the-test")
+    result = command(*arguments)
+    assert result.exit_code == 2
+    assert "hf auth login" in result.stderr and "hf_wrong" not in result.output
+    assert not (tmp_path / "to").exists()
+    assert command(*arguments[:-1], "balls").exit_code == 2

@@ -1,0 +1,122 @@
+"""rows/ says what the table says, row by row, whatever was there before and whoever was killed."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.render import rows_kept as module
+from framefleet.jobs.render.resolve import resolve_job
+from framefleet.jobs.render.rows_kept import write_rows
+from framefleet.jobs.render.survey import survey_rows
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.errors import StoreError
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.rows.tables.index import RowIndex
+from tests.jobs import job_values, write_table
+
+SAME = {"prompt": "a cat", "seed": 1, "tag": "first"}
+
+
+class Held:
+    epoch = 1
+
+    def __init__(self, checks: int = 1000) -> None:
+        self._checks = checks
+
+    def check(self) -> None:
+        self._checks -= 1
+        if self._checks < 0:
+            raise StoreError("another driver has it", "wait")
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_ROWS_IN_PART", 2)
+
+
+def keep(folder: Path, rows: list[dict[str, Any]], hold: Held | None = None, **more: Any) -> Path:
+    values = job_values(write_table(folder / "t.parquet", rows), folder / "out", **more)
+    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved, closing(RowIndex()) as index:
+        survey_rows(resolved, index, Callback())
+        write_rows(resolved, index, hold or Held())
+    return folder / "out"
+
+
+def lines(output: Path, *columns: str) -> list[tuple[Any, ...]]:
+    table = pq.read_table(output / "rows")
+    return [tuple(row[name] for name in ("row_index", *columns)) for row in table.to_pylist()]
+
+
+def rows(*tags: str) -> list[dict[str, Any]]:
+    return [SAME | {"tag": tag, "seed": 1 + number // 2} for number, tag in enumerate(tags)]
+
+
+def test_rows_with_equal_row_id_keep_each_ones_columns(tmp_path: Path) -> None:
+    output = keep(tmp_path, rows("a", "b", "c"))
+    assert lines(output, "tag") == [(0, "a"), (1, "b"), (2, "c")]
+    first, second, third = (row_id for _, row_id in lines(output, "row_id"))
+    assert first == second != third
+
+
+def test_equal_rows_that_are_added_later_are_there(tmp_path: Path) -> None:
+    keep(tmp_path, rows("a"))
+    assert lines(keep(tmp_path, rows("a", "later")), "tag") == [(0, "a"), (1, "later")]
+
+
+def test_a_table_that_was_reordered_or_shortened_leaves_no_line_of_before(tmp_path: Path) -> None:
+    keep(tmp_path, rows("a", "b", "c", "d", "e"))
+    assert lines(keep(tmp_path, rows("e", "d", "a")), "tag") == [(0, "e"), (1, "d"), (2, "a")]
+
+
+def test_parts_that_are_as_they_should_be_stay(tmp_path: Path) -> None:
+    output = keep(tmp_path, rows("a", "b", "c"))
+    before = {path: path.stat().st_mtime_ns for path in (output / "rows").iterdir()}
+    keep(tmp_path, rows("a", "b", "c"), Held(checks=0))
+    assert {path: path.stat().st_mtime_ns for path in (output / "rows").iterdir()} == before
+
+
+def test_a_part_that_is_damaged_lost_or_of_another_is_written_anew(tmp_path: Path) -> None:
+    output = keep(tmp_path, rows("a", "b", "c", "d", "e"))
+    parts = sorted((output / "rows").glob("*.parquet"))
+    parts[0].write_bytes(parts[2].read_bytes())
+    parts[1].unlink()
+    keep(tmp_path, rows("a", "b", "c", "d", "e"))
+    assert [tag for _, tag in lines(output, "tag")] == list("abcde")
+
+
+@pytest.mark.parametrize("checks", range(5))
+def test_who_loses_the_output_on_the_way_doubles_no_line_and_the_next_completes(
+    tmp_path: Path, checks: int
+) -> None:
+    output = keep(tmp_path, rows("a", "b", "c", "d"))
+    try:
+        keep(tmp_path, rows("d", "c", "b", "a", "e"), Held(checks))
+    except StoreError:
+        places = [place for (place,) in lines(output)]
+        assert len(places) == len(set(places))
+    keep(tmp_path, rows("a", "b", "c"))  # what the notes say of before is no reason to skip anything
+    assert lines(output, "tag") == [(0, "a"), (1, "b"), (2, "c")]
+
+
+def test_rows_that_cannot_be_rendered_are_not_among_them(tmp_path: Path) -> None:
+    table = [*rows("a", "b"), SAME | {"prompt": " ", "tag": "blank"}, SAME | {"tag": "d"}]
+    assert lines(keep(tmp_path, table, on_invalid="skip"), "tag") == [(0, "a"), (1, "b"), (3, "d")]
+
+
+def test_notes_that_nobody_can_read_are_written_anew(tmp_path: Path) -> None:
+    output = keep(tmp_path, rows("a"))
+    Store(str(output)).write("rows/_written.json", b"[")
+    assert lines(keep(tmp_path, rows("a")), "tag") == [(0, "a")]
+    keep(tmp_path, rows("a"), Held(checks=0))
+
+
+def test_a_table_that_carries_nothing_still_says_which_row_is_which(tmp_path: Path) -> None:
+    output = keep(tmp_path, [{"prompt": "a cat"}, {"prompt": "a dog"}])
+    assert pq.read_schema(output / "rows" / "part-000000.parquet").names == ["row_index", "row_id"]
+    assert len(lines(output)) == 2

@@ -1,0 +1,142 @@
+"""`framefleet score`: clips that are there get scores, once, whatever state the output is in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+import framefleet
+from framefleet.jobs.score.score import score_output
+from framefleet.jobs.show.standing import ScoreProgress
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.pipeline.outputs.media.clip_names import clip_path
+from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.parts.record_tables import SCORES, record_tables
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.scores.score import BUILT_IN
+from tests.commands import command
+from tests.rows import record
+from tests.small_output import frames_of, rendered
+
+SEEN: list[Mapping[str, Any]] = []
+
+
+def number(frames: Frames, record: Mapping[str, Any]) -> float:
+    SEEN.append(record)
+    return float(record["seed"])
+
+
+def only_even(frames: Frames, record: Mapping[str, Any]) -> float:
+    if record["seed"] % 2:
+        raise ValueError("odd")
+    return 0.0
+
+
+def named(function: str) -> str:
+    return f"tests.unit.test_score:{function}"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "out"))
+
+
+def columns(store: Store, *names: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pa.concat_tables(record_tables(store, names)).to_pylist()
+    return rows
+
+
+def test_scores_stand_in_the_records_and_are_those_of_the_frames(store: Store) -> None:
+    rendered(store, 5, format="mkv")
+    told: list[ScoreProgress] = []
+    found = framefleet.score(store.url_of(""), num_threads=2, on_progress=told.append)
+    assert (found.done, found.num_damaged, found.columns) == (5, 0, tuple(BUILT_IN))
+    assert (told[-1].done, told[-1].total) == (5, 5)
+    for row in columns(store, "seed", *BUILT_IN):
+        frames = frames_of(row.pop("seed"))
+        assert row == {name: score.function(frames, {}) for name, score in BUILT_IN.items()}
+
+
+def test_a_second_run_measures_only_what_is_new_or_was_asked_anew(store: Store) -> None:
+    rendered(store, 4, format="png")  # of an image motion is null, and is known to be
+    framefleet.score(store.url_of(""), ["motion"])
+    assert framefleet.score(store.url_of(""), ["motion"]).done == 0
+    assert framefleet.score(store.url_of(""), ["motion", "sharpness"]).done == 4
+    assert framefleet.score(store.url_of(""), ["sharpness"], again=True).done == 4
+
+
+def test_a_function_gets_every_column_and_its_failures_are_counted(store: Store) -> None:
+    rendered(store, 4, carried={"tag": ["a", "b", "c", "d"]})
+    SEEN.clear()
+    found = framefleet.score(store.url_of(""), [named("number"), named("only_even")], where="seed < 3")
+    assert found.done == 3
+    assert {(record["tag"], record["guidance_scale"]) for record in SEEN} == {("a", 0), ("b", 0.5), ("c", 1)}
+    assert (found.unscored["only_even"].num, "odd" in found.unscored["only_even"].example) == (1, True)
+    assert [row["only_even"] for row in columns(store, "only_even")] == [0.0, None, 0.0, None]
+
+
+def test_a_clip_that_is_not_as_committed_has_no_score_and_is_told(store: Store) -> None:
+    gone, changed, torn, *_ = rendered(store, 5)
+    store.delete(gone["path"])
+    store.write(changed["path"], b"x" * changed["bytes"])
+    store.write(torn["path"], b"x")
+    found = framefleet.score(store.url_of(""), ["sharpness"])
+    assert (found.done, found.num_damaged) == (2, 3)
+    assert found.damage == f"{gone['path']}: it is gone"
+    ended = command("score", store.url_of(""), "--scores", "sharpness")
+    assert ended.exit_code == 1
+    assert "3 clips are damaged and have no scores" in ended.stderr
+
+
+def test_a_clip_of_no_known_kind_is_damaged_though_its_digest_is_right(store: Store) -> None:
+    path, content = clip_path("0" * 32, ".mp4"), b"no clip"
+    store.create(path, content)
+    changed: dict[str, Any] = {"path": path, "uri": store.url_of(path), "bytes": len(content)}
+    writer = PartWriter(store, "records", RECORD_FIELDS, run="r1")
+    writer.add(None, values_of(record(0, media_sha256=sha256(content).hexdigest(), **changed)))
+    writer.flush()
+    found = framefleet.score(store.url_of(""))
+    assert (found.done, found.num_damaged) == (0, 1)
+    assert "are not a clip" in str(found.damage)
+
+
+def test_what_an_interrupted_run_measured_is_kept(store: Store) -> None:
+    rendered(store, 6)
+
+    def interrupt(progress: ScoreProgress) -> None:
+        if progress.done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score_output(store, ["sharpness"], Callback(interrupt), num_threads=1)
+    assert len(store.list(SCORES)) == 1
+    assert framefleet.score(store.url_of(""), ["sharpness"]).done == 4
+
+
+def test_the_command_says_what_it_measured_and_that_nothing_is_left(store: Store) -> None:
+    rendered(store, 3)
+    ended = command("score", store.url_of(""), "--scores", "motion,is_black")
+    assert (ended.exit_code, ended.stdout) == (0, "")
+    assert "3 clips scored in" in ended.stderr
+    assert "motion, is_black" in ended.stderr
+    assert "nothing to do" in command("score", store.url_of(""), "--scores", "is_black").stderr
+    assert command("score", store.url_of(""), "--scores", "no").exit_code == 2
+
+
+def test_a_score_with_the_name_of_another_column_is_refused(store: Store) -> None:
+    rendered(store, 2, carried={"number": ["a", "b"]})
+    with pytest.raises(JobError, match="two columns 'number'"):
+        framefleet.score(store.url_of(""), [named("number")])
+
+
+def test_an_output_without_records_is_refused(store: Store) -> None:
+    with pytest.raises(JobError, match="has no records"):
+        framefleet.score(store.url_of(""))

@@ -1,0 +1,129 @@
+"""Scores by name, and of clips of all kinds: one that fails is null and told, and never costs the clip."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.render.scores import names_of, scores_of
+from framefleet.pipeline.errors import UserError
+from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.pipeline.outputs.parts.records import values_of
+from framefleet.pipeline.scores.score import BUILT_IN, cells_of, open_scores, score_fields
+from framefleet.pipeline.scores.scorer import score_clip
+from tests.rows import RECORD
+
+JOB = {"table": "t.csv", "output": "out", "model": "m"}
+FRAMES = np.random.default_rng(1).integers(0, 256, (4, 16, 16, 3), np.uint8)
+VALUES = values_of(replace(RECORD, arguments='{"prompt":"一只猫","guidance_scale":4.5}'))
+
+
+def prompt_length(frames: Frames, record: Mapping[str, Any]) -> float:
+    return len(record["prompt"]) + record["guidance_scale"] + record["seed"] * 0
+
+
+def half(frames: Frames, record: Mapping[str, Any]) -> Any:
+    return np.float32(0.5)
+
+
+def failing(frames: Frames, record: Mapping[str, Any]) -> float:
+    raise KeyError("colour")
+
+
+def infinite(frames: Frames, record: Mapping[str, Any]) -> float:
+    return math.inf
+
+
+def wordy(frames: Frames, record: Mapping[str, Any]) -> Any:
+    return "good"
+
+
+def spoiling(frames: Frames, record: Mapping[str, Any]) -> float:
+    frames[0] = 0
+    return 1.0
+
+
+def of_one(frames: Frames) -> float:
+    return 1.0
+
+
+def named(*functions: str) -> list[str]:
+    return [f"tests.unit.test_scores:{name}" for name in functions]
+
+
+def test_a_function_gets_frames_and_what_the_record_says_with_its_arguments() -> None:
+    scored = score_clip(open_scores(named("prompt_length", "half")), FRAMES, VALUES)
+    assert scored.values == {"prompt_length": 7.5, "half": 0.5}
+    assert not scored.errors
+
+
+def test_a_function_that_fails_gives_null_and_says_why() -> None:
+    scores = open_scores(["sharpness", *named("failing", "infinite", "wordy", "spoiling")])
+    scored = score_clip(scores, FRAMES, VALUES)
+    assert scored.values["sharpness"] == BUILT_IN["sharpness"].function(FRAMES, {})
+    assert {name for name, value in scored.values.items() if value is None} == set(scored.errors)
+    assert scored.errors["failing"] == "KeyError: 'colour'"
+    assert "str, not a number" in scored.errors["wordy"]
+    assert "inf" in scored.errors["infinite"]
+    assert "read-only" in scored.errors["spoiling"]
+
+
+def test_every_kind_of_clip_has_defined_scores() -> None:
+    scores = list(BUILT_IN.values())
+    kinds = {
+        "image": FRAMES[:1],
+        "alpha": np.concatenate([FRAMES, FRAMES[..., :1]], axis=-1),
+        "light": FRAMES.astype(np.float32) / 100 - 0.5,
+        "nan": np.full((3, 8, 8, 3), np.nan, np.float32),
+        "black": np.zeros((3, 8, 8, 3), np.uint8),
+    }
+    found = {kind: score_clip(scores, frames, VALUES) for kind, frames in kinds.items()}
+    assert not any(scored.errors for scored in found.values())
+    assert found["image"].values["motion"] is None
+    black = {"sharpness": 0.0, "motion": 0.0, "flicker": 0.0, "is_black": True, "is_static": True}
+    assert found["black"].values == found["nan"].values == black | {"num_torn_frames": 0}
+    assert set(score_clip(scores, None, VALUES).values.values()) == {None}  # sound alone
+
+
+def test_what_is_transparent_is_black_to_scores() -> None:
+    clear = np.full((2, 8, 8, 4), 255, np.uint8)
+    clear[..., 3] = 0
+    assert score_clip([BUILT_IN["is_black"]], clear, VALUES).values == {"is_black": True}
+
+
+def test_columns_take_only_what_they_can_hold() -> None:
+    scores = list(BUILT_IN.values())
+    assert score_fields(scores).field("num_torn_frames").type == pa.int64()
+    cells = cells_of(scores, {"sharpness": 1, "is_black": "yes", "num_torn_frames": 2**70, "other": 1})  # type: ignore[dict-item]
+    assert cells == dict.fromkeys(BUILT_IN) | {"sharpness": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        (["sharpnes"], "did you mean 'sharpness'?"),
+        (["similarity"], "write it as `{similarity: /models/clip}`"),
+        (named("missing"), "has no function missing"),
+        (["no_such_module:f"], "score 'no_such_module:f': cannot import"),
+        (named("of_one"), "does not take (frames, record)"),
+        (["motion", "motion"], "two columns 'motion'"),
+        ([{"similarity": "/no/such"}], "is not the folder of a CLIP model"),
+        ([{"similarity": "/a"}, {"similarity": "/b"}], "two CLIP models"),
+    ],
+)
+def test_what_is_no_score_is_told_with_its_fix(scores: list[Any], said: str) -> None:
+    with pytest.raises(UserError) as raised:
+        scores_of(job_from_mapping(JOB | {"scores": scores}))
+    assert said in str(raised.value)
+
+
+def test_a_job_names_the_columns_of_its_scores() -> None:
+    job = job_from_mapping(JOB | {"scores": ["motion", "my.scores:colour", {"similarity": "/models/clip"}]})
+    assert names_of(job) == ["motion", "colour", "similarity"]

@@ -1,0 +1,133 @@
+"""Clips of an output stand side by side: in the table's order, or by what two columns say."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import framefleet
+from framefleet.jobs.sheet.choice import Choice, choose
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.media.media import decode
+from framefleet.pipeline.outputs.stores.store import Store
+from tests.commands import command
+from tests.shapes_output import output_of
+
+PROMPTS = ["a red ball 🦊", "一个黄色的星星"]
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two prompts, each at three guidance scales."""
+    look = {"shape": "ball", "color": "red", "background": "blue", "motion": "left", "language": "en"}
+    size = {"num_frames": 9, "height": 64, "width": 64}
+    rows: list[dict[str, object]] = [
+        {**look, **size, "prompt": prompt, "guidance_scale": scale, "num_inference_steps": 4}
+        for prompt in PROMPTS
+        for scale in (7.0, 1.0, 2.5)
+    ]
+    folder = tmp_path_factory.mktemp("output")
+    output_of(folder, rows)
+    Store(str(folder)).write("job.json", json.dumps({"job": {}}).encode())
+    return folder
+
+
+def test_clips_stand_in_the_order_of_the_table(output: Path) -> None:
+    chosen = choose(Store(str(output)), Choice(limit=4))
+    assert [place.record["row_id"] for place in chosen.clips] == [f"{number:032x}" for number in range(4)]
+    assert [(place.row, place.column) for place in chosen.clips] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert chosen.num_found == 6
+
+
+def test_columns_of_records_are_the_sides_numbers_by_size(output: Path) -> None:
+    chosen = choose(Store(str(output)), Choice(rows="prompt", columns="guidance_scale"))
+    assert chosen.row_names == PROMPTS
+    assert chosen.column_names == ["guidance_scale 1", "guidance_scale 2.5", "guidance_scale 7"]
+    assert [(place.row, place.column) for place in chosen.clips] == [
+        (r, c) for r in (0, 1) for c in (0, 1, 2)
+    ]
+
+
+def test_one_side_alone_has_its_clips_one_after_the_other(output: Path) -> None:
+    chosen = choose(Store(str(output)), Choice(rows="guidance_scale"))
+    assert chosen.row_names == ["guidance_scale 1", "guidance_scale 2.5", "guidance_scale 7"]
+    assert chosen.column_names == []
+    assert len(chosen.clips) == 6
+
+
+def test_clips_that_share_a_cell_are_counted(output: Path) -> None:
+    chosen = choose(Store(str(output)), Choice(rows="prompt", columns="shape"))
+    assert (len(chosen.clips), chosen.num_more) == (2, 4)
+
+
+def test_a_condition_chooses_records(output: Path) -> None:
+    chosen = choose(Store(str(output)), Choice(where="seed >= 0 AND row_indices[1] >= 0 AND shape = 'ball'"))
+    assert len(chosen.clips) == 6
+    with pytest.raises(JobError, match="has no clip where"):
+        choose(Store(str(output)), Choice(where="shape = 'star'"))
+    with pytest.raises(JobError, match="no column"):
+        choose(Store(str(output)), Choice(where="shap = 'star'"))
+
+
+def test_an_unknown_column_names_the_nearest(output: Path) -> None:
+    ended = command("sheet", output, "--rows", "promt", "-o", output / "never.png")
+    assert ended.exit_code == 2
+    assert "did you mean 'prompt'?" in ended.stderr
+    assert not (output / "never.png").exists()
+
+
+@pytest.mark.parametrize("name", ["sheet.png", "sheet.jpg", "sheet.webp"])
+def test_a_sheet_is_written(output: Path, tmp_path: Path, name: str) -> None:
+    ended = command("sheet", output, "-o", tmp_path / name, "--tile", "150")
+    assert ended.exit_code == 0, ended.stderr
+    with Image.open(tmp_path / name) as image:
+        assert image.width > 3 * 150
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["grid.mp4", "grid.mkv", "grid.gif", "grid.webp"])
+def test_a_grid_plays_all_clips_in_step(output: Path, tmp_path: Path, name: str) -> None:
+    drawn = framefleet.grid(
+        str(output), tmp_path / name, rows="prompt", columns="guidance_scale", tile=64, captions=["seed"]
+    )
+    assert drawn.num_clips == 6
+    if name.endswith((".gif", ".webp")):
+        with Image.open(tmp_path / name) as image:
+            assert image.n_frames == 9
+    else:
+        assert len(decode((tmp_path / name).read_bytes())) == 9
+
+
+def test_a_clip_that_is_gone_leaves_its_place(
+    output: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(output, moved)
+    next(moved.glob("clips/00/*.mkv")).unlink()
+    drawn = framefleet.sheet(str(moved), tmp_path / "sheet.png", tile=64)
+    assert drawn.num_clips == 6
+    assert "is gone" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("to", "problem"),
+    [("sheet.bmp", "use one of .png"), ("sheet", "use one of"), ("nowhere/sheet.png", "is not a folder")],
+)
+def test_what_cannot_be_written_is_told_before_anything_is_read(
+    output: Path, tmp_path: Path, to: str, problem: str
+) -> None:
+    ended = command("sheet", output, "-o", tmp_path / to)
+    assert ended.exit_code == 2
+    assert problem in ended.stderr
+
+
+def test_a_grid_that_would_fill_memory_is_refused(
+    output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("framefleet.jobs.sheet.sheet._MAX_BYTES", 1000)
+    with pytest.raises(JobError, match="fewer clips"):
+        framefleet.grid(str(output), tmp_path / "grid.mp4")

@@ -1,0 +1,142 @@
+"""An output's files tell how far it is: by its driver's word while it works, else by counting."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+import framefleet
+from framefleet.cluster.holder import HELD, parse_holder, told_of
+from framefleet.cluster.lock import DriverLock
+from framefleet.jobs.failures.failures import output_at
+from framefleet.jobs.status import shown
+from framefleet.jobs.status.driver import driver_of
+from framefleet.jobs.status.shown import headline_of
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.stores.store import Store
+from tests.commands import command
+from tests.outputs import UNDER_WAY, write_driver, write_output
+from tests.rows import failure, record
+
+THERE = {"machine": "another", "host": "far"}
+
+
+@pytest.fixture(autouse=True)
+def held() -> None:
+    HELD.add("me")
+
+
+def test_a_place_that_is_no_output_is_told(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="is not an output"):
+        framefleet.status(str(tmp_path))
+    assert command("status", tmp_path).exit_code == 2
+
+
+def test_without_a_driver_rows_are_counted(tmp_path: Path) -> None:
+    write_output(tmp_path, [record(1), record(2), record(2)], [failure()], num_invalid=3)
+    found = framefleet.status(str(tmp_path))
+    assert (found.num_done, found.num_failed, found.num_invalid) == (2, 1, 3)
+    assert (found.num_rows, found.num_left, found.rows_per_s, found.eta_s) == (None, None, None, None)
+    assert found.driver.state == "none"
+    assert found.last_failures[0].message == "no"
+
+
+def test_a_driver_that_works_is_believed_and_its_workers_are_told(tmp_path: Path) -> None:
+    write_driver(write_output(tmp_path, [record(1)]))
+    found = framefleet.status(str(tmp_path))
+    assert found.driver.state == "running"
+    assert (found.num_rows, found.num_done, found.num_failed, found.num_left) == (12, 5, 1, 6)
+    assert (found.rows_per_s, found.eta_s) == (0.5, 12.0)
+    assert [worker.name for worker in found.workers] == ["worker-0"]
+    line = headline_of(found)
+    assert line == "5/12 rows done, 1 failed, 6 left, 0.50 rows/s, 0:12 left, 1 of 1 workers rendering"
+
+
+@pytest.mark.parametrize("changed", [{"ended": True}, {"process_started": "another"}])
+def test_when_the_driver_is_gone_the_records_count_and_nothing_is_promised(
+    tmp_path: Path, changed: dict[str, object]
+) -> None:
+    write_driver(write_output(tmp_path, [record(1), record(2)]), **changed)
+    found = framefleet.status(str(tmp_path))
+    assert found.driver.state == ("ended" if "ended" in changed else "gone")
+    assert (found.num_rows, found.num_done, found.num_left) == (12, 2, 10)
+    assert (found.eta_s, found.workers) == (None, ())
+
+
+def test_a_driver_elsewhere_that_was_not_heard_for_long_is_called_silent(tmp_path: Path) -> None:
+    store = write_output(tmp_path)
+    driver = write_driver(store, **THERE)
+    heard = datetime.fromisoformat(driver.beat_at)
+    assert driver_of(store, now=heard + timedelta(seconds=20)).state == "running"
+    assert driver_of(store, now=heard + timedelta(seconds=90)).state == "silent"
+    assert driver_of(store, now=heard - timedelta(seconds=90)).told_s == 0.0
+
+
+def test_the_file_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    store = write_output(tmp_path)
+    driver = json.loads(write_driver(store, **THERE).to_bytes())
+    del driver["progress"], driver["beat_at"]
+    store.write("drivers/000001.json", json.dumps(driver).encode())
+    found = framefleet.status(str(tmp_path))
+    assert (found.driver.state, found.driver.told_s, found.num_rows) == ("running", None, None)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b'{"pid": 1}', b"9" * 5000])
+def test_a_driver_file_of_somebody_says_nothing(tmp_path: Path, content: bytes) -> None:
+    write_output(tmp_path, [record(1)]).write("drivers/000001.json", content)
+    found = framefleet.status(str(tmp_path))
+    assert (found.driver.state, found.num_done) == ("unknown", 1)
+
+
+def test_what_others_wrote_reaches_no_terminal_as_control(tmp_path: Path) -> None:
+    bad = failure(message="\x1b]0;owned\x07 one\nforged: line", error_type="\x1b[2J")
+    write_driver(write_output(tmp_path, failed=[bad]), host="\x1b[31m", **{"machine": "another"})
+    printed = command("status", tmp_path).output
+    assert "\x1b" not in printed
+    assert "\nforged" not in printed
+    assert (
+        json.loads(command("status", tmp_path, "--json").stdout)["last_failures"][0]["error_type"]
+        == "\x1b[2J"
+    )
+
+
+def test_watching_ends_with_the_driver_and_counts_again_only_what_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = write_output(tmp_path, [record(1)])
+    write_driver(store)
+
+    def sleep(seconds: float) -> None:
+        assert seconds == 2.0
+        write_driver(store, ended=True)
+
+    monkeypatch.setattr(shown.time, "sleep", sleep)
+    lines = command("status", tmp_path, "--watch", "--every", "2").stdout.splitlines()
+    assert [line.partition(" rows")[0] for line in lines] == ["5/12", "1/12"]
+
+
+def test_the_lock_says_with_its_beat_how_far_its_job_is(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    with DriverLock(store) as lock:
+        lock.tell(replace(UNDER_WAY, last_failure="\ud800", unused=("x",) * 9))
+        lock.seal()
+        held = parse_holder(store.read("drivers/000001.json"))
+        assert held is not None and held.progress is not None
+        assert (held.progress.done, held.progress.last_failure, held.progress.unused) == (3, None, ())
+        assert lock.still_ours()
+        assert (datetime.now(UTC) - datetime.fromisoformat(held.beat_at)).total_seconds() < 60
+
+
+def test_the_word_of_a_driver_of_any_number_of_workers_fits_its_file() -> None:
+    (worker,) = UNDER_WAY.workers
+    told = told_of(replace(UNDER_WAY, workers=(worker,) * 5000))
+    assert len(told.workers) == 1000
+
+
+def test_the_store_is_asked_for_an_output_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="check the path"):
+        output_at(str(tmp_path / "nowhere"), None)

@@ -1,0 +1,271 @@
+"""`sweep:` becomes rows: what is crossed, drawn, filled in, counted, and refused before any row is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from framefleet.jobs.job.file import job_from_mapping, load_job
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.job.sweep_options import sweep_sets
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.model.specs.signature import ArgumentKind
+from framefleet.pipeline.rows.sweeps.sweep import open_sweep
+from framefleet.pipeline.rows.sweeps.swept import Swept
+from framefleet.pipeline.rows.tables.table import open_table
+
+KINDS: dict[str, ArgumentKind] = {
+    "prompt": "str",
+    "negative_prompt": "str",
+    "seed": "int",
+    "num_inference_steps": "int",
+    "guidance_scale": "float",
+    "sigmas": "list[float]",
+}
+
+
+def job_of(sweep: Mapping[str, Any], **more: Any) -> Job:
+    return job_from_mapping({"output": "out", "model": "m", "sweep": sweep, **more})
+
+
+def swept(sweep: Mapping[str, Any], table: Path | None = None, **columns: str) -> Swept:
+    return open_sweep(
+        job_of(sweep).sweep,
+        open_table(str(table)) if table else None,
+        kinds=KINDS,
+        others=(),
+        columns=columns,
+        storage_options={},
+    )
+
+
+def rows(sweep: Mapping[str, Any], table: Path | None = None, **columns: str) -> list[dict[str, Any]]:
+    return [row for _, batch in swept(sweep, table, **columns).batches(7) for row in batch.to_pylist()]
+
+
+def values(written: Any, name: str = "guidance_scale") -> list[Any]:
+    return [row[name] for row in rows({name: written})]
+
+
+def test_every_combination_is_a_row_the_last_changing_first() -> None:
+    assert rows({"prompt": ["a", "b"], "seed": "0-1"}) == [
+        {"prompt": "a", "seed": 0},
+        {"prompt": "a", "seed": 1},
+        {"prompt": "b", "seed": 0},
+        {"prompt": "b", "seed": 1},
+    ]
+
+
+def test_rows_are_counted_as_people_say_it() -> None:
+    sweep = swept({"prompt": ["a", "b", "c"], "seed": "0-19", "guidance_scale": [1, 2.5, 4, 7]})
+    assert str(sweep) == "3 prompts x 20 seeds x 4 guidance scales = 240 rows"
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ([1, 2.5], [1.0, 2.5]),
+        (4, [4]),
+        ("1-3", [1, 2, 3]),
+        ({"from": 1, "to": 2, "step": 0.5}, [1.0, 1.5, 2.0]),
+        ({"from": 0.1, "to": 0.3, "step": 0.1}, [0.1, 0.2, 0.3]),
+        ({"from": 3, "to": 1}, [3, 2, 1]),
+        ({"from": 1, "to": 2, "step": 0.4}, [1.0, 1.4, 1.8]),
+        ({"from": 1, "to": 7, "num": 3}, [1.0, 4.0, 7.0]),
+        ({"from": 1, "to": 100, "num": 3, "scale": "log"}, [1.0, 10.0, 100.0]),
+        (["1.0(0-0.5),5", 2], ["1.0(0-0.5),5", "2"]),  # a schedule makes texts of all, as in CSV
+    ],
+)
+def test_a_range_holds_both_of_its_ends(written: Any, found: list[Any]) -> None:
+    assert values(written) == found
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("8-64:8", [8, 16, 24, 32, 40, 48, 56, 64]),
+        (["0-2", 7, "10-11"], [0, 1, 2, 7, 10, 11]),
+        ({"from": 4, "to": 64, "num": 5, "scale": "log"}, [4, 8, 16, 32, 64]),
+        ({"from": 1, "to": 4, "num": 9}, [1, 2, 3, 4]),
+        ({"from": 1.0, "to": 2.0}, [1, 2]),
+    ],
+)
+def test_whole_numbers_stay_whole(written: Any, found: list[Any]) -> None:
+    assert values(written, "num_inference_steps") == found
+
+
+def test_words_of_a_template_are_crossed_and_kept() -> None:
+    found = rows({"prompt": "a {color} {shape}", "color": ["red", "blue"], "shape": ["ring"]})
+    assert found == [
+        {"prompt": "a red ring", "color": "red", "shape": "ring"},
+        {"prompt": "a blue ring", "color": "blue", "shape": "ring"},
+    ]
+
+
+@pytest.mark.parametrize("text", ['{"a": {"b": 1}}', "{a|b}", "{}", "{ color }", "{0}"])
+def test_other_brackets_are_text(text: str) -> None:
+    assert values(text, "prompt") == [text]
+
+
+def test_doubled_brackets_are_one_pair_around_a_name() -> None:
+    assert values("a {{color}}", "prompt") == ["a {color}"]
+
+
+def test_lines_of_a_text_file_are_values(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_bytes(b"\xef\xbb\xbfa fox\r\n\r\n  a cat, two\n")
+    assert values({"file": str(tmp_path / "p.txt")}, "prompt") == ["a fox", "a cat, two"]
+
+
+def test_each_row_of_a_table_takes_each_combination(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("prompt,tag\na,1\nb,2\n")
+    found = rows({"seed": "0-2"}, tmp_path / "t.csv")
+    assert [(row["prompt"], row["tag"], row["seed"]) for row in found] == [
+        (prompt, tag, seed) for prompt, tag in (("a", 1), ("b", 2)) for seed in range(3)
+    ]
+    assert str(swept({"seed": "0-2"}, tmp_path / "t.csv")) == "2 rows x 3 seeds = 6 rows"
+
+
+def test_a_template_uses_what_the_table_has(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("prompt,place\na fox,\na cat,home\n")
+    sweep = {"prompt": "{prompt} at {place}, {style}", "style": ["ink"]}
+    found = [row["prompt"] for row in rows(sweep, tmp_path / "t.csv")]
+    assert found == [None, "a cat at home, ink"]  # what is null stays null
+
+
+def test_an_argument_stands_in_the_column_that_the_job_names(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("caption\na fox\n")
+    assert rows({"prompt": "{caption}!"}, tmp_path / "t.csv", prompt="caption") == [{"caption": "a fox!"}]
+
+
+def test_null_is_the_jobs_default_and_lists_are_cells() -> None:
+    found = rows({"negative_prompt": [None, "blurry"], "sigmas": [[1, 0.5]]})
+    assert found == [
+        {"negative_prompt": None, "sigmas": "[1,0.5]"},
+        {"negative_prompt": "blurry", "sigmas": "[1,0.5]"},
+    ]
+
+
+def drawn(num: int, method: str = "sobol", seed: int = 0) -> list[dict[str, Any]]:
+    over = {
+        "guidance_scale": {"from": 1, "to": 8},
+        "num_inference_steps": {"from": 4, "to": 50},
+        "prompt": ["a", "b"],
+    }
+    return rows({"sample": {"num": num, "method": method, "seed": seed, "over": over}})
+
+
+@pytest.mark.parametrize("method", ["sobol", "random"])
+def test_what_is_drawn_is_the_same_at_every_run_and_grows_at_its_end(method: str) -> None:
+    first = drawn(8, method)
+    assert first == drawn(20, method)[:8]
+    assert first != drawn(8, method, seed=1)
+    assert all(1 <= row["guidance_scale"] <= 8 and 4 <= row["num_inference_steps"] <= 50 for row in first)
+
+
+def test_sobol_samples_are_spread_evenly() -> None:
+    found = drawn(16)
+    assert [row["prompt"] for row in found].count("a") == 8
+    assert sorted(int((row["guidance_scale"] - 1) / 7 * 16) for row in found) == [*range(16)]
+
+
+def test_these_samples_are_those_of_every_version() -> None:
+    assert drawn(1)[0] == {"guidance_scale": 3.86965, "num_inference_steps": 49, "prompt": "b"}
+    assert drawn(1, "random")[0] == {"guidance_scale": 5.45873, "num_inference_steps": 16, "prompt": "a"}
+
+
+REFUSED: list[tuple[Mapping[str, Any], str, str]] = [
+    ({"guidence_scale": [1, 2]}, "no such argument", "did you mean 'guidance_scale'?"),
+    ({"prompt": "a {colour}", "color": ["red"]}, "uses {colour}", "did you mean 'color'?"),
+    ({"prompt": "a {color}"}, "uses {color}", "sweep: {color: [...]}"),
+    ({"seed": []}, "`sweep.seed` is []", "not empty"),
+    ({"seed": "0-999999999999"}, "1,000,000,000,000 seeds", "sweep over less"),
+    ({"seed": {"from": 0, "to": 2**70}}, "64 bits", "smaller"),
+    ({"seed": [2**70]}, "64 bits", "smaller"),
+    ({"seed": {"from": 0, "to": 1.5}}, "has 1.5", "whole numbers"),
+    (
+        {"guidance_scale": {"from": 1, "to": 7, "step": 0}},
+        "sweep.guidance_scale.step` is 0",
+        "greater than 0",
+    ),
+    ({"guidance_scale": {"from": 1, "to": 7, "stepp": 1}}, "stepp", "`sweep.guidance_scale.step`"),
+    ({"guidance_scale": {"from": 1}}, "{'from': 1}", "both ends"),
+    ({"guidance_scale": {"from": 1, "to": 9, "scale": "log"}}, "no num", "num: 8"),
+    ({"guidance_scale": {"from": 0, "to": 9, "num": 3, "scale": "log"}}, "'from': 0", "above 0"),
+    ({"guidance_scale": {"from": 1, "to": 9, "num": 3, "step": 1}}, "step", "not both"),
+    ({"guidance_scale": {"from": 0, "to": 1, "step": 1e-9}}, "1,000,000,001 numbers", "larger step"),
+    ({"guidance_scale": [1], "file": "x"}, "no such argument", "use one of"),
+    ({"prompt": [1]}, "has 1, which is no text", "quotes"),
+    ({"prompt": {"file": "absent.txt"}}, "absent.txt, and cannot be read", "path"),
+    ({"prompt": {"file": "prompts.csv"}}, "no .txt file", "`table:`"),
+    ({"prompt": ["a"], "sample": {"num": 2, "over": {"prompt": ["b"]}}}, "sample", "prompt once"),
+    ({"sample": {"num": 0, "over": {"seed": "0-3"}}}, "`sweep.sample.num` is 0", "greater than"),
+    ({"sample": {"over": {"seed": "0-3"}}}, "no `sweep.sample.num`", "write"),
+]
+
+
+@pytest.mark.parametrize(("sweep", "problem", "fix"), REFUSED)
+def test_what_cannot_be_swept_is_told_with_its_fix(sweep: Mapping[str, Any], problem: str, fix: str) -> None:
+    with pytest.raises(JobError) as caught:
+        swept(sweep)
+    assert problem in caught.value.problem
+    assert fix in caught.value.fix
+
+
+def test_what_table_and_sweep_both_give_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("prompt,seed\na,1\n")
+    with pytest.raises(JobError, match=r"sweep\.seed: the table has a column"):
+        swept({"seed": "0-3"}, tmp_path / "t.csv")
+
+
+def test_a_table_that_makes_too_many_rows_is_refused_before_they_are_made(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("prompt\na\nb\n")
+    with pytest.raises(JobError, match="2 rows x 100,000,000 seeds = 200,000,000 rows"):
+        swept({"seed": "0-99999999"}, tmp_path / "t.csv")
+
+
+def test_a_hundred_million_rows_take_no_memory_and_the_last_are_there() -> None:
+    sweep = swept({"prompt": ["a"] * 10, "seed": "0-9999999"})
+    (first, batch) = next(sweep.batches())
+    assert (first, batch.num_rows) == (0, 1024)
+
+
+def test_a_job_has_a_table_or_a_sweep() -> None:
+    with pytest.raises(JobError) as caught:
+        job_from_mapping({"output": "out", "model": "m"})
+    assert caught.value.problem == "the job has no `table`, and no `sweep`"
+
+
+def test_a_sweep_is_written_as_it_was_read() -> None:
+    sweep = {"prompt": ["a"], "seed": ["0-3"], "guidance_scale": {"from": 1, "to": 9, "step": 2}}
+    said = job_of(sweep).model_dump()["sweep"]
+    assert said == {"sample": None, **sweep}
+    assert job_of(said) == job_of(sweep)
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"prompts": ["a, b: {c}", "一只猫 🦊"]}, {"prompt": ["a, b: {c}", "一只猫 🦊"]}),
+        ({"seeds": "0-63"}, {"seed": ["0-63"]}),
+        ({"seeds": "1,5,9"}, {"seed": [1, 5, 9]}),
+        ({"sweeps": ["guidance_scale=1,2.5"]}, {"guidance_scale": [1, 2.5]}),
+        ({"sweeps": ["scheduler=ddim,euler"]}, {"scheduler": ["ddim", "euler"]}),
+        ({"sweeps": ["prompt=@my prompts.txt"]}, {"prompt": {"file": "my prompts.txt"}}),
+        ({"sweeps": ["eta={from: 0, to: 1, step: 0.5}"]}, {"eta": {"from": 0, "to": 1, "step": 0.5}}),
+        (
+            {"sweeps": ["sample.num=4", "sample.over.eta={from: 0, to: 1}"]},
+            {"sample": {"num": 4, "over": {"eta": {"from": 0, "to": 1}}}},
+        ),
+    ],
+)
+def test_options_say_what_the_job_file_says(options: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    asked = {"prompts": [], "seeds": None, "sweeps": [], **options}
+    assert load_job(None, sweep_sets(**asked), output="out", model="m") == job_of(found)
+
+
+def test_a_sweep_option_without_values_is_refused() -> None:
+    with pytest.raises(JobError, match="not name=values"):
+        sweep_sets([], None, ["guidance_scale"])

@@ -1,0 +1,120 @@
+"""Jobs that sweep: what job.json keeps of them, what a longer sweep renders, what is refused."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from framefleet.cluster.feed import pending_rows
+from framefleet.jobs.job.file import job_from_mapping, load_job
+from framefleet.jobs.render.claim import claim
+from framefleet.jobs.render.claimed_job import claimed_job, job_of
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
+from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.rows.tables.index import RowIndex
+from tests.committed import committed
+from tests.jobs import ROOT, job_values
+
+SWEEP = {"prompt": ["a {color} ball", "a fox"], "color": ["red", "blue"], "seed": "0-2"}
+
+
+def resolved(folder: Path, **more: Any) -> ResolvedJob:
+    values = job_values(folder / "none", folder / "out") | {"table": None, "sweep": SWEEP, **more}
+    return resolve_job(job_from_mapping(values), Callback())
+
+
+def surveyed(job: ResolvedJob, index: RowIndex) -> Survey:
+    return survey_rows(job, index, Callback())
+
+
+def test_rows_of_a_sweep_are_fed_as_those_of_a_table(tmp_path: Path) -> None:
+    with closing(resolved(tmp_path)) as job, closing(RowIndex()) as index:
+        assert surveyed(job, index).num_rows == 12
+        assert index.counts().duplicates == 3  # `a fox` has no colour
+        rows = list(pending_rows(job.table, job.rows, index))
+        assert [row.payload.request.arguments["prompt"] for row in rows[::3]] == [
+            "a red ball",
+            "a blue ball",
+            "a fox",
+        ]
+        assert rows[0].payload.carried.to_pylist() == [{"color": "red"}]
+
+
+def test_an_output_tells_the_sweep_that_made_it(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("a fox\n")
+    sweep = {**SWEEP, "prompt": {"file": str(tmp_path / "p.txt")}, "negative_prompt": "no {color}"}
+    with closing(resolved(tmp_path, sweep=sweep)) as job:
+        claim(job)
+    found = claimed_job(str(tmp_path / "out"))
+    assert (found.sweep, found.table) == (job.job.sweep, None)
+
+
+def test_a_text_file_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "p.txt").write_text("a fox\n")
+    monkeypatch.chdir(tmp_path)
+    with closing(resolved(tmp_path, sweep={"prompt": {"file": "p.txt"}})) as job:
+        claim(job)
+    assert claimed_job(str(tmp_path / "out")).sweep.files == {"prompt.file": str(tmp_path / "p.txt")}
+
+
+def test_what_is_new_in_a_sweep_is_all_that_is_rendered(tmp_path: Path) -> None:
+    file = committed(tmp_path, 2, sweep={"guidance_scale": [1, 3]})
+    longer = job_of(file, ["sweep.guidance_scale=[2, 3, 1]", "sweep.negative_prompt=[null, blurry]"])
+    with closing(resolve_job(longer, Callback())) as job, closing(RowIndex()) as index:
+        claim(job)
+        surveyed(job, index)
+        mark_done(job, index, Callback())
+        assert (index.counts().rows, index.counts().done) == (12, 4)
+    assert claimed_job(str(tmp_path / "out")).sweep == longer.sweep
+
+
+def test_a_sweep_over_a_table_may_be_added_and_taken_back(tmp_path: Path) -> None:
+    file = committed(tmp_path, 2)
+    for sets in (["sweep.guidance_scale=[1, 3]"], []):
+        with closing(resolve_job(load_job(file, sets), Callback())) as job:
+            claim(job)
+        assert claimed_job(str(tmp_path / "out")).sweep == load_job(file, sets).sweep
+
+
+def test_a_job_json_names_no_file_on_a_private_network(tmp_path: Path) -> None:
+    committed(tmp_path, 1)
+    path = tmp_path / "out/job.json"
+    said = json.loads(path.read_text())
+    said["job"]["sweep"] = {"negative_prompt": {"file": "http://127.0.0.1/p.txt"}}
+    path.write_text(json.dumps(said))
+    with pytest.raises(JobError, match="not taken on its word") as caught:
+        claimed_job(str(tmp_path / "out"))
+    assert "--set sweep.negative_prompt.file=" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("more", "problem", "fix"),
+    [
+        ({"num_inference_steps": ["a", "b"]}, "sweep.num_inference_steps has 'a'", "whole number"),
+        ({"height": "64-66"}, "sweep.height has 66", "64 or 80"),
+        ({"scheduler": ["dimm"]}, "sweep.scheduler has 'dimm'", ""),
+        ({"num_videos_per_prompt": [2]}, "no such argument", "repeat the row"),
+    ],
+)
+def test_a_value_that_no_row_can_have_is_told_once(
+    more: dict[str, Any], problem: str, fix: str, tmp_path: Path
+) -> None:
+    with pytest.raises(JobError) as caught:
+        resolved(tmp_path, sweep={**SWEEP, **more})
+    assert problem in caught.value.problem
+    assert fix in caught.value.fix
+
+
+def test_the_example_is_a_sweep_of_24_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(ROOT)
+    job = load_job(ROOT / "examples/sweep.yaml", [f"output={tmp_path / 'out'}"])
+    with closing(resolve_job(job, Callback())) as found, closing(RowIndex()) as index:
+        assert str(found.table) == "3 prompts x 4 seeds x 2 guidance scales = 24 rows"
+        survey = surveyed(found, index)
+        assert (survey.num_invalid, index.counts().pending) == (0, 24)

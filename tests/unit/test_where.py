@@ -1,0 +1,95 @@
+"""A condition in SQL chooses rows, opens nothing, and is told by its name what it gets wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.where import check_where, columns_in, rows_where
+
+TABLE = pa.table(
+    {
+        "prompt": pa.array(["a red ball", "a blue cube", None]).dictionary_encode(),
+        "sharpness": [0.5, 0.1, None],
+        "seed": pa.array([0, 1, 2**63 - 1], pa.int64()),
+        "odd name": ["x", "y", "z"],
+        "Seed": [7, 8, 9],  # DuckDB tells no case apart
+    }
+)
+
+
+def chosen(condition: str, table: pa.Table = TABLE) -> list[int]:
+    (found,) = rows_where(iter([table]), condition)
+    assert found.schema == table.schema
+    return found["Seed"].to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("condition", "rows"),
+    [
+        ("sharpness > 0.4", [7]),
+        ("sharpness IS NULL OR prompt LIKE '%cube%'", [8, 9]),
+        ("\"odd name\" IN ('z', 'x')", [7, 9]),
+        ("SHARPNESS <= .1", [8]),
+        ("seed IN (SELECT * FROM range(2)) -- a note", [7, 8]),
+        ("seed = 9223372036854775807", [9]),
+        ("true", [7, 8, 9]),
+        ("NULL", []),
+    ],
+)
+def test_rows_come_as_they_are_and_in_their_order(condition: str, rows: list[int]) -> None:
+    assert chosen(condition) == rows
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "sharpness >",
+        "",
+        "true; DROP TABLE records",
+        "true) UNION SELECT 1 --",
+        "true, false",
+        "true ORDER BY seed",
+        "avg(sharpness) > 0",
+        "row_number() OVER () = 1",
+        "sharpness > (SELECT avg(sharpness) FROM TABLE)",
+        "(SELECT count(*) FROM TABLE_OF_TESTS) > 0",
+        "prompt",
+        "\ud800",
+        "'",
+    ],
+)
+def test_what_is_no_condition_on_a_row_is_refused(condition: str) -> None:
+    with pytest.raises(JobError, match="where: ") as caught:
+        chosen(condition)
+    assert caught.value.fix
+
+
+TABLE_OF_TESTS = TABLE  # a variable that DuckDB would find in the frames of its callers
+
+
+def test_no_file_and_no_network_is_asked(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.csv"
+    secret.write_text("a\n1\n")
+    for source in (f"read_csv('{secret}')", f"'{secret}'", "'https://127.0.0.1:1/a.parquet'", "glob('/*')"):
+        with pytest.raises(JobError):
+            chosen(f"(SELECT count(*) FROM {source}) > 0")
+    for setting in ("SET enable_external_access = true", "COPY (SELECT 1) TO 'x'", "INSTALL httpfs"):
+        with pytest.raises(JobError):
+            chosen(setting)
+
+
+def test_a_column_that_is_not_there_is_told_with_the_nearest() -> None:
+    with pytest.raises(JobError, match="no column 'sharpnes'") as caught:
+        check_where(TABLE.schema, "sharpnes > 0.4")
+    assert caught.value.fix == "did you mean 'sharpness'?"
+    with pytest.raises(JobError) as caught:
+        check_where(TABLE.schema, "zzzz > 0.4")
+    assert "prompt, sharpness, seed" in caught.value.fix
+
+
+def test_columns_that_a_condition_may_be_about_are_found_by_their_names() -> None:
+    assert columns_in("SHARPNESS > 1 and seed=1", TABLE.schema) == ["sharpness", "seed", "Seed"]
