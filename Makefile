@@ -1,6 +1,6 @@
-# Every target sets up .venv by itself; nothing but Python 3.11 to 3.13 and make is needed.
+# Every target sets up .venv by itself, `demo` without the tools of developers; nothing but Python 3.11 to 3.13 and make is needed.
 .DEFAULT_GOAL := help
-.PHONY: .venv bench chaos check conformance demo help test test-long
+.PHONY: .venv bench chaos check conformance demo docs help test test-long
 
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
@@ -17,14 +17,18 @@ help:  ## Print this list
 	@grep -E '^[.a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([.a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
 .venv: .venv/.installed  ## Install framefleet and its tools into .venv
-.venv/.installed: pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.13 found; hint: make PYTHON=/path/to/python3.11" >&2; exit 2; }
-	@echo 'installing into .venv; this takes a few minutes the first time' >&2
-	$(PYTHON) -m venv .venv
+.venv/.installed: .venv/.framefleet
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: .venv/.installed  ## Render the shipped table with two CPU workers and show where the clips are
+.venv/.framefleet: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.13 found; hint: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@echo 'installing into .venv; this takes a few minutes the first time' >&2
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+demo: .venv/.framefleet  ## Render the shipped table with two CPU workers and show where the clips are
 	$(BIN)/framefleet demo
 
 # By files, which share what they prepare, in two lanes: see tests/lanes.py.
@@ -47,6 +51,9 @@ check: .venv/.installed  ## Lint, formatting, types, who may import whom, and wh
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/python -m tests.house
+
+docs: .venv/.installed  ## Build the site of the documents into build/site
+	$(BIN)/python -m mkdocs build --strict --quiet
 
 bench: .venv/.installed  ## Compare with plain diffusers and Ray Data, in one run
 	$(BIN)/python -m tests.benchmarks.bench

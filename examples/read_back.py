@@ -1,0 +1,16 @@
+"""Read what was exported with the libraries that it is for, and print each clip's prompt and size."""
+
+import sys
+from pathlib import Path
+
+import webdataset
+from datasets import Video, load_dataset
+
+tars, folder = sys.argv[1:]
+shards = sorted(map(str, Path(tars).glob("*.tar")))
+for sample in webdataset.WebDataset(shards, shardshuffle=False).decode():
+    print(f"webdataset: {sample['txt']}, {len(sample['mp4']):,} bytes")
+
+rows = load_dataset(folder, split="train").cast_column("video", Video(decode=False))
+for row in rows:
+    print(f"datasets: {row['prompt']}, {Path(row['video']['path']).stat().st_size:,} bytes")
