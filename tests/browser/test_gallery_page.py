@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +123,23 @@ def test_clips_play_while_they_are_in_view(shown: Shown) -> None:
     page.evaluate("app.player.pauseAll(true)")
     until(page, "[...document.querySelectorAll('video')].every(v => v.paused)")
     assert shown.status == "24 clips"
+
+
+def test_any_web_server_serves_it(opened: Browser, output: Path) -> None:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(output))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page = opened.new_page(viewport=WIDE)  # type: ignore[arg-type]
+        page.goto(f"http://127.0.0.1:{server.server_address[1]}/gallery/")
+        until(page, "[...document.querySelectorAll('video.ready')].some(v => v.currentTime > 0)")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#details[open] .record")
+        assert page.inner_text("#details .command code") == f"framefleet replay {output} {0:032x}"
+        page.close()
+        server.shutdown()
 
 
 QUERIES = {
