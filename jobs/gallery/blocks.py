@@ -17,15 +17,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 BLOCK_ROWS = 4096  # about 100 KB of a column: soon there, and 245 blocks for a million rows
-MAX_TEXT = 1 << 14  # characters of a cell: a few pages
+MAX_CELL = 1 << 14  # characters of a cell: a few pages
 MAX_VALUES = 1000  # that are told apart; the page can make axes of such columns
-MAX_LISTED = 24  # values of a column that are listed with their counts
+_MAX_LISTED = 24  # values of a column that are listed with their counts
 _MAX_AT_ONCE = 1 << 12  # characters of values that the page has from the beginning
 _SAFE_INTEGER = 1 << 53  # JavaScript's numbers are doubles; others travel as text
 _DIGITS = 6  # of seconds that were measured
 _UNSAFE = str.maketrans({"<": "\\u003c", "'": "\\u0027"})  # json.dumps leaves nothing else beyond ASCII
 
-Kind = Literal["number", "text", "time", "json"]
+ColumnKind = Literal["number", "text", "time", "json"]
 Role = Literal["argument", "carried", "record"]
 
 
@@ -34,7 +34,7 @@ class ColumnBlocks:
     """One column. blocks: for each block the name of its script, or the one value that all its rows have."""
 
     name: str
-    kind: Kind
+    kind: ColumnKind
     role: Role
     blocks: list[dict[str, Any]] = field(default_factory=list)
     values: Counter[Any] | None = field(default_factory=Counter)  # None: too many
@@ -46,7 +46,7 @@ class ColumnBlocks:
         told: dict[str, Any] = {"name": self.name, "kind": self.kind, "role": self.role}
         if self.values is not None:
             told["distinct"] = len(self.values)
-            if len(self.values) <= MAX_LISTED and sum(map(_length, self.values)) <= _MAX_AT_ONCE:
+            if len(self.values) <= _MAX_LISTED and sum(map(_length, self.values)) <= _MAX_AT_ONCE:
                 told["values"] = sorted(self.values.items(), key=lambda item: (-item[1], str(item[0])))
         return told | {"least": self.least, "most": self.most, "blocks": self.blocks}
 
@@ -116,7 +116,7 @@ def in_blocks(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting, promote_options="permissive")
 
 
-def _kind_of(kind: pa.DataType) -> Kind:
+def _kind_of(kind: pa.DataType) -> ColumnKind:
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return "number"
     if pa.types.is_temporal(kind):
@@ -143,14 +143,14 @@ def _plain(cells: pa.ChunkedArray | pa.Array, name: str) -> pa.Array:
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
         return pc.binary_join_element_wise(pc.binary_length(array).cast(pa.string()), "bytes", " ")
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return pc.utf8_slice_codeunits(array.cast(pa.string()), 0, MAX_TEXT + 1)
+        return pc.utf8_slice_codeunits(array.cast(pa.string()), 0, MAX_CELL + 1)
     return pa.array([_as_text(value) for value in array.to_pylist()], pa.string())
 
 
 def _as_text(value: Any) -> str | None:
     is_nested = isinstance(value, list | dict)
     text = json.dumps(value, default=str, ensure_ascii=False) if is_nested else str(value)
-    return None if value is None else text[: MAX_TEXT + 1]
+    return None if value is None else text[: MAX_CELL + 1]
 
 
 def _json_value(value: Any) -> Any:

@@ -28,9 +28,9 @@ from framefleet.pipeline.outputs.parts.record_tables import SCORES
 from framefleet.pipeline.outputs.parts.records import CLAIM, FAILURES, RECORDS
 from framefleet.pipeline.outputs.stores.store import Store
 
-FOLDER = "gallery"
-PAGE = Path(__file__).with_name("page")
-INDEX, _MANIFEST, _VERSION = (f"{FOLDER}/{name}" for name in ("index.html", "manifest.js", "version.js"))
+GALLERY = "gallery"
+_PAGE = Path(__file__).with_name("page")
+INDEX, _MANIFEST, _VERSION = (f"{GALLERY}/{name}" for name in ("index.html", "manifest.js", "version.js"))
 _NUM_WRITERS = 8  # a bucket answers in tens of milliseconds
 _MAX_CLAIM = 1 << 20  # bytes of job.json that count
 
@@ -61,7 +61,7 @@ def write_gallery(
     is_forced: also where no part has come, gone or changed since it was written.
     """
     version = _version(store, x, y)
-    there = set(store.list(FOLDER))
+    there = set(store.list(GALLERY))
     if not is_forced and _is_of(version, store, there):
         return store.url_of(INDEX)
     with ThreadPoolExecutor(_NUM_WRITERS) as writers:
@@ -72,8 +72,8 @@ def write_gallery(
         }
         for axis in (x, y):
             _check_axis(axis, tables["records"], store)
-        for file in sorted(PAGE.iterdir()):
-            _put(store, f"{FOLDER}/{file.name}", file.read_bytes(), there)
+        for file in sorted(_PAGE.iterdir()):
+            _put(store, f"{GALLERY}/{file.name}", file.read_bytes(), there)
         blocks.finish()
     told: dict[str, Any] = {"block_rows": BLOCK_ROWS, "tables": tables}
     told |= {"output": store.url_of(""), "identity": _identity(store), "x": x, "y": y}
@@ -81,7 +81,7 @@ def write_gallery(
     written_at = datetime.now(UTC).isoformat(timespec="seconds")
     store.write(_MANIFEST, script("manifest", version, written_at, text))
     store.write(_VERSION, script("newest", version))
-    store.delete_many(path for path in there - blocks.named if path.startswith(f"{FOLDER}/data/"))
+    store.delete_many(path for path in there - blocks.named if path.startswith(f"{GALLERY}/data/"))
     return store.url_of(INDEX)
 
 
@@ -91,11 +91,11 @@ def gallery_of(store: Store) -> str | None:
 
 
 def _version(store: Store, x: str | None, y: str | None) -> str:
-    """Return what tells galleries apart: the parts that they show, the page, the axes."""
+    """Return what tells galleries apart: what they show, the page, the axes."""
     parts = [store.details(folder) for folder in (RECORDS, FAILURES, SCORES)]
     sizes = [[path, stored.size] for folder in parts for path, stored in sorted(folder.items())]
-    page = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(PAGE.iterdir())]
-    return hashlib.sha256(json.dumps([sizes, page, x, y]).encode()).hexdigest()[:20]
+    page = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(_PAGE.iterdir())]
+    return hashlib.sha256(json.dumps([store.url_of(""), sizes, page, x, y]).encode()).hexdigest()[:20]
 
 
 def _is_of(version: str, store: Store, there: set[str]) -> bool:
@@ -113,7 +113,7 @@ class _Blocks:
         self._written: list[Any] = []
 
     def put(self, name: str, content: bytes) -> None:
-        path = f"{FOLDER}/data/{name}.js"
+        path = f"{GALLERY}/data/{name}.js"
         if path not in self.named | self._there:
             while len(self._written) > 2 * _NUM_WRITERS:  # no more in memory
                 self._written.pop(0).result()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +125,23 @@ def test_clips_play_while_they_are_in_view(shown: Shown) -> None:
     assert shown.status == "24 clips"
 
 
+def test_any_web_server_serves_it(opened: Browser, output: Path) -> None:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(output))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page = opened.new_page(viewport=WIDE)  # type: ignore[arg-type]
+        page.goto(f"http://127.0.0.1:{server.server_address[1]}/gallery/")
+        until(page, "[...document.querySelectorAll('video.ready')].some(v => v.currentTime > 0)")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#details[open] .record")
+        assert page.inner_text("#details .command code") == f"framefleet replay {output} {0:032x}"
+        page.close()
+        server.shutdown()
+
+
 QUERIES = {
     "guidance_scale=4": "12 of 24 clips",
     "guidance_scale>=4 seed<2": "6 of 24 clips",
@@ -153,7 +173,8 @@ def test_rows_are_sorted_by_any_column_and_filters_are_what_is_searched(shown: S
 def test_a_grid_has_chosen_columns_as_axes(shown: Shown) -> None:
     page = shown.go("#view=grid&x=seed&y=guidance_scale")
     assert page.locator(".axis-x bdi").all_inner_texts() == [f"seed {seed}" for seed in range(4)]
-    assert page.locator(".axis-y").all_inner_texts() == ["guidance_scale 1", "guidance_scale 4"]
+    down = [label.replace("\u200b", "") for label in page.locator(".axis-y").all_inner_texts()]
+    assert down == ["guidance_scale 1", "guidance_scale 4"]
     assert page.locator(".tile").count() == 8
     assert "a red ball (1 of 3)" in page.inner_text("#page")
     shown.press("]", "ArrowDown", "ArrowRight")

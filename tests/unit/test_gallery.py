@@ -165,7 +165,7 @@ def test_a_cell_of_pages_is_cut_and_rows_are_counted_into_blocks(monkeypatch: py
     table = TableBlocks(written.__setitem__)
     table.add(pa.table({"t": ["é" * 100_000, "b"]}), {"t": "carried"})
     ((text, other), codes) = json.loads(read_script(*written.values())[1][1])
-    assert (len(text), other, codes) == (blocks.MAX_TEXT + 1, "b", None)
+    assert (len(text), other, codes) == (blocks.MAX_CELL + 1, "b", None)
 
 
 def test_a_column_that_comes_later_is_empty_before() -> None:

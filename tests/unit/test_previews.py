@@ -19,7 +19,7 @@ from framefleet.pipeline.outputs.frames.frames import Pictures
 from framefleet.pipeline.outputs.frames.pixels import to_pixels
 from framefleet.pipeline.outputs.media.clip_names import clip_path, preview_path
 from framefleet.pipeline.outputs.media.media_settings import Media
-from framefleet.pipeline.outputs.media.preview import MAX_SIDE, preview_of
+from framefleet.pipeline.outputs.media.preview import PREVIEW_SIDE, preview_of
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_records
 from framefleet.pipeline.outputs.parts.pending import announce, finished_clips, intents_in
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, Record, values_of
@@ -49,7 +49,7 @@ def test_a_preview_is_small_and_always_the_same(shape: tuple[int, ...], size: tu
     frames = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     assert preview_of(frames) == preview_of(frames.copy())
     still = opened(preview_of(frames))
-    assert (still.format, still.size, max(still.size) <= MAX_SIDE) == ("WEBP", size, True)
+    assert (still.format, still.size, max(still.size) <= PREVIEW_SIDE) == ("WEBP", size, True)
     assert still.mode == {3: "RGB", 4: "RGBA"}[shape[-1]]
 
 

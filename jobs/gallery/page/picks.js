@@ -1,7 +1,7 @@
 "use strict";
 // Stars and notes: kept in the browser, under the identity of the output, and exported as a table.
 
-const MAX_TEXT = 1 << 14; // characters of a cell that the page has whole
+const MAX_CELL = 1 << 14; // characters of a cell that the page has whole
 const MAX_STARS = 5;
 
 class Picks {
@@ -91,6 +91,6 @@ function argumentCell(value) {
 }
 
 function carriedCell(value, kind) {
-  if (typeof value === "string" && value.length > MAX_TEXT) return null; // the page has not all of it
+  if (typeof value === "string" && value.length > MAX_CELL) return null; // the page has not all of it
   return kind === "json" && value !== null ? JSON.parse(value) : value;
 }

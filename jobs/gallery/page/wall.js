@@ -77,7 +77,7 @@ class Wall {
     const { width, height, gap, left, top, itemAt, make, rowLabel } = this.layout;
     if (!this.rows.has(number)) {
       const row = element("div", { className: "row", role: "presentation", style: { height: `${height}px` } });
-      if (rowLabel) row.append(element("bdi", { className: "axis-y", dir: "auto", textContent: rowLabel(number), title: rowLabel(number), "aria-hidden": "true", style: { width: `${left}px` } }));
+      if (rowLabel) row.append(element("bdi", { className: "axis-y", dir: "auto", textContent: rowLabel(number).replaceAll("_", "_\u200b"), title: rowLabel(number), "aria-hidden": "true", style: { width: `${left}px` } }));
       this.canvas.append(row);
       this.rows.set(number, { element: row, cells: new Map() });
     }

@@ -9,7 +9,7 @@ from PIL import Image
 
 from framefleet.pipeline.outputs.frames.frames import Pictures
 
-MAX_SIDE = 320  # pixels of the longer side: sharp on a tile of a dense screen, 10 KB
+PREVIEW_SIDE = 320  # pixels of the longer side: sharp on a tile of a dense screen, 10 KB
 # 2 of 6: a tenth larger than the slowest, at a third of its time (docs/gallery.md, "What previews cost").
 _EFFORT, _QUALITY = 2, 80
 
@@ -23,7 +23,7 @@ def preview_of(frames: Pictures) -> bytes:
     if frame.dtype != np.uint8:
         frame = (np.nan_to_num(frame).clip(0, 1) * 255).round().astype(np.uint8)
     still = Image.fromarray(frame)
-    still.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    still.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
     buffer = io.BytesIO()
     still.save(buffer, format="WEBP", quality=_QUALITY, method=_EFFORT)
     return buffer.getvalue()
