@@ -28,7 +28,7 @@ demo: .venv/.installed  ## Render the shipped table with two CPU workers and sho
 	$(BIN)/framefleet demo
 
 # By files, which share what they prepare, in two lanes: see tests/lanes.py.
-TESTS := $(BIN)/python -m pytest -q -rfEs -n 5 --dist loadfile --no-loadscope-reorder
+TESTS := $(BIN)/python -m pytest -q -rfEs -n 4 --dist loadfile --no-loadscope-reorder
 test: .venv/.installed  ## Run the tests, except the long ones
 	$(TESTS)
 
