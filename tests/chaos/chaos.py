@@ -29,23 +29,19 @@ def chaos(
     say: Callable[[str], None],
 ) -> None:
     """Say what happened, and figures. AssertionError where anything was lost, doubled, changed or left."""
+    table = write_table(folder / "rows.parquet", prompt_rows(num_rows))
     with rig(server, folder) as made:
-        chaos_on(made, num_rows=num_rows, forecast=forecast, say=say)
-
-
-def chaos_on(made: Rig, *, num_rows: int, forecast: Forecast, say: Callable[[str], None]) -> None:
-    """Do as `chaos`, on hosts that are up."""
-    server = made.s3.server
-    table = write_table(made.folder / "storm.parquet", prompt_rows(num_rows))
-    say(f"seed {forecast.seed}: {num_rows} rows, first undisturbed")
-    made.start_driver(chaos_job(made, table, "calm"), made.hosts[0]).finish(timeout_s=forecast.limit_s)
-    undisturbed = frames_by_seed(Store(f"{server.url}/calm", server.storage_options))
-    made.trace.unlink()
-    say("now in a storm")
-    happened = Storm(made, forecast, say=say).run(chaos_job(made, table, "storm"))
-    for line in figures(happened, made.begun()):
-        say(line)
-    check(Store(f"{server.url}/storm", server.storage_options), undisturbed)
+        say(f"seed {forecast.seed}: {num_rows} rows, first undisturbed")
+        made.start_driver(chaos_job(made, table, "undisturbed"), made.hosts[0]).finish(
+            timeout_s=forecast.limit_s
+        )
+        undisturbed = frames_by_seed(Store(f"{server.url}/undisturbed", server.storage_options))
+        made.trace.unlink()
+        say("now in a storm")
+        happened = Storm(made, forecast, say=say).run(chaos_job(made, table, "storm"))
+        for line in figures(happened, made.begun()):
+            say(line)
+        check(Store(f"{server.url}/storm", server.storage_options), undisturbed)
     say(f"{num_rows} rows: one record each, frames as undisturbed, no object astray")
     borne = ENDINGS | {ABORTED for _, name, _ in happened.strikes if name == "head killed"}
     assert happened.endings.keys() <= borne, "drivers ended by something else than kills and lost services"
