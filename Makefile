@@ -32,7 +32,7 @@ demo: .venv/.framefleet  ## Render the shipped table with two CPU workers and sh
 	$(BIN)/framefleet demo
 
 # By files, which share what they prepare, in two lanes: see tests/lanes.py.
-TESTS := $(BIN)/python -m pytest -q -rfEs -n 5 --dist loadfile --no-loadscope-reorder
+TESTS := $(BIN)/python -m pytest -q -rfEs -n 4 --dist loadfile --no-loadscope-reorder
 test: .venv/.installed  ## Run the tests, except the long ones
 	$(TESTS)
 

@@ -1,7 +1,7 @@
-"""Which process runs which files where tests run side by side, as `pytest -n 5 --dist loadfile` does.
+"""Which process runs which files where tests run side by side, as `pytest -n 4 --dist loadfile` does.
 
 Tests in tests/cluster wait more than they compute, and leave threads of Ray and of servers in their process,
-with which it had better not fork as others do. So they have three processes of five to themselves.
+with which it had better not fork as others do. So they have half of the processes to themselves.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
-LANES = (True, False, True, False, True)  # of the processes in turn: whether they run what waits
+LANES = (True, False)  # of the processes in turn: whether they run what waits
 # What takes longest, in that order: begun late, one process would be busy with it while others have nothing.
 LONGEST = (
     *("benchmarks", "training", "kills", "weights", "hosts", "chaos", "drain", "interrupts", "s3_faults"),

@@ -50,7 +50,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         config.stash.get(_LEFT_OUT, 0),
         config.pluginmanager.get_plugin("terminalreporter"),
     )
-    if num_left_out and reporter:
+    if num_left_out and reporter and not config.getoption("collectonly"):
         reporter.write_line(
             f"{len(reporter.stats.get('passed', ()))} passed; {num_left_out} long tests were left out: "
             "`make test-long` runs them"

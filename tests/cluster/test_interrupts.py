@@ -31,7 +31,7 @@ from tests.jobs import (
 def test_an_interrupted_job_keeps_what_it_has_and_says_how_to_go_on(
     tmp_path: Path, number: int, exit_code: int, ray_cluster: str
 ) -> None:
-    rows = prompt_rows(30, height=48, width=48)
+    rows = prompt_rows(40, height=48, width=48)
     job = write_job(
         tmp_path / "job.yaml", job_values(write_table(tmp_path / "t.parquet", rows), tmp_path / "out")
     )

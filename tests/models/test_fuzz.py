@@ -10,13 +10,12 @@ import pytest
 from tests.fuzz.fuzz import fuzz
 from tests.fuzz.kinds import KINDS
 
-PER_KIND = 6
 
-
+@pytest.mark.parametrize("per_kind", [3, pytest.param(12, marks=pytest.mark.long)])
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_bad_input_is_accepted_or_refused_with_a_hint(kind: str, tmp_path: Path) -> None:
+def test_bad_input_is_accepted_or_refused_with_a_hint(kind: str, per_kind: int, tmp_path: Path) -> None:
     answers: Counter[int | None] = Counter()
-    for result in fuzz(2026, range(PER_KIND), tmp_path, kinds=[kind]):
+    for result in fuzz(2026, range(per_kind), tmp_path, kinds=[kind]):
         assert result.defect is None, f"{result.number}: {result.told}\n{result.outcome.printed}"
         answers[result.outcome.code] += 1
     assert answers[2], "nothing was bad enough to be refused"

@@ -28,6 +28,7 @@ from framefleet.pipeline.render.half_done.checkpoint import RowCheckpoint, check
 from framefleet.pipeline.render.half_done.half_done import HalfDone
 from tests import hidden_state
 from tests.jobs import ROOT
+from tests.long import long_but
 from tests.tiny import SMALLEST, tiny
 
 ROWS: tuple[dict[str, Any], ...] = (
@@ -138,7 +139,7 @@ class _Counted:
         return forward(*args, **kwargs)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", long_but(CASES, *(CASES.keys() - {"HunyuanImage"})))
 def test_rows_go_on_from_random_steps_with_equal_bits_and_repeat_one_step_at_most(name: str) -> None:
     case = CASES[name]
     model, rows, counted = _model(case.model), case.rows(), _Counted()
@@ -157,6 +158,7 @@ def test_rows_go_on_from_random_steps_with_equal_bits_and_repeat_one_step_at_mos
             assert num_forwards <= made + counted.num <= num_forwards + case.per_step * len(halves)
 
 
+@pytest.mark.long  # those of a killed worker do, in tests/cluster/test_drain.py
 def test_rows_go_on_in_another_process(tmp_path: Path) -> None:
     rows = CASES["Wan"].rows()
     clips = _undisturbed(_renderer(_model(), 1), rows)

@@ -32,8 +32,9 @@ def configs_of(class_name: str, configs: dict[str, dict[str, Any]]) -> dict[str,
     return configs | {"index": {"_class_name": class_name, **entries}}
 
 
-def test_every_class_is_kept_as_it_is() -> None:
-    for name in CLASSES:
+@pytest.mark.parametrize("names", [CLASSES[::8], pytest.param(CLASSES, marks=pytest.mark.long)], ids=len)
+def test_every_class_is_kept_as_it_is(names: list[str]) -> None:
+    for name in names:
         for configs in (configs_of(name, WAN),):
             said = pipeline_call.call_of.__wrapped__(name, configs)  # type: ignore[attr-defined]
             kept = [pipeline_call.call_of(name, configs) for _ in range(2)]

@@ -16,7 +16,7 @@ from tests.unequal_prompts import plain_digest, requests_of, unequal_rows
 @pytest.mark.parametrize(
     ("name", "num_rows", "max_rows", "least"),
     [
-        ("z_image", 32, 4, 1.5),
+        ("z_image", 64, 4, 1.5),
         ("qwen_image", 24, 4, 1.5),
         *(pytest.param(name, 64, 8, 2.0, marks=pytest.mark.long) for name in ("z_image", "qwen_image")),
         pytest.param("z_image", 64, 16, 1.5, marks=pytest.mark.long),

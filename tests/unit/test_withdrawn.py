@@ -25,6 +25,7 @@ from framefleet.pipeline.outputs.parts.withdrawal import WITHDRAWN, finish_withd
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.audited import Verdict
 from tests.jobs import all_columns, job_values, prompt_rows, write_table
+from tests.long import long_but
 from tests.made_up_workers import RIGHT, WRONG, Workers, hello_of, render_by
 
 NUM_ROWS = 40
@@ -68,7 +69,7 @@ def _records(store: Store, *, is_clean: bool = True) -> Counter[str]:
     return Counter(record["frames_sha256"] for record in records)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", long_but(range(8), *range(3)))
 def test_all_rows_that_no_audit_spoke_for_are_rendered_again(
     seed: int, run: Callable[..., Summary], store: Store
 ) -> None:
