@@ -34,7 +34,7 @@ from framefleet.pipeline.outputs.parts.seals import delete_late
 from framefleet.pipeline.outputs.parts.withdrawal import finish_withdrawal, note_withdrawal
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.index import RowIndex
-from framefleet.pipeline.scores.score import ScoreValue, cells_of, score_fields
+from framefleet.pipeline.scores.score import ScoreValue, score_cells, score_fields
 
 # What may wait while the output cannot be written and workers still can; then the driver waits too.
 _MAX_WAITING = 1024
@@ -152,7 +152,7 @@ class Committer:
             self._cleaner.leave(after_s=_CLEANING_S)  # what it leaves is found by the next driver
 
     def _add(self, record: Record, pending: Pending, scores: Mapping[str, ScoreValue]) -> None:
-        self._records.add(pending.carried, values_of(record) | cells_of(self._setup.scores, scores))
+        self._records.add(pending.carried, values_of(record) | score_cells(self._setup.scores, scores))
         self._intents.append(path_of_intent(record))
 
     def _flush_due(self, now: float) -> None:

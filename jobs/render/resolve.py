@@ -27,7 +27,7 @@ from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.tables.rows import RowPlan
 from framefleet.pipeline.rows.tables.table import Table, folder_of
 from framefleet.pipeline.rows.tables.table_rows import TableRows
-from framefleet.pipeline.scores.score import Score
+from framefleet.pipeline.scores.score import ClipScore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class ResolvedJob:
     store: Store
     inputs: Inputs
     finder: InputIndex
-    scores: tuple[Score, ...]
+    scores: tuple[ClipScore, ...]
 
     @property
     def plan(self) -> RowPlan:
