@@ -36,7 +36,7 @@ from framefleet.pipeline.outputs.parts.withdrawal import finish_withdrawal, note
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.argument_columns import argument_values
 from framefleet.pipeline.rows.tables.index import RowIndex
-from framefleet.pipeline.scores.score import ScoreValue, cells_of, score_fields
+from framefleet.pipeline.scores.score import ScoreValue, score_cells, score_fields
 
 # What may wait while the output cannot be written and workers still can; then the driver waits too.
 _MAX_WAITING = 1024
@@ -163,7 +163,7 @@ class Committer:
             self._cleaner.leave(after_s=_CLEANING_S)  # what it leaves is found by the next driver
 
     def _add(self, record: Record, pending: Pending, scores: Mapping[str, ScoreValue]) -> None:
-        columns = self._columns(record, pending) | cells_of(self._setup.scores, scores)
+        columns = self._columns(record, pending) | score_cells(self._setup.scores, scores)
         self._records.add(pending.carried, columns)
         self._intents.append(path_of_intent(record))
 

@@ -17,7 +17,7 @@ from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.inputs.access import Inputs
-from framefleet.pipeline.scores.score import Score
+from framefleet.pipeline.scores.score import ClipScore
 from framefleet.pipeline.scores.scorer import Scored
 
 
@@ -45,7 +45,7 @@ class WorkerSetup:
     keep_embeddings: bool = False
     num_writers: int = 2
     checkpoint_every_s: float = 0.0
-    scores: tuple[Score, ...] = ()
+    scores: tuple[ClipScore, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

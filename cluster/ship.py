@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from framefleet.pipeline.recipes.recipe import Recipe
-from framefleet.pipeline.scores.score import Score
+from framefleet.pipeline.scores.score import ClipScore
 
 
-def modules_to_ship(named: Iterable[Recipe | Score]) -> list[str]:
+def modules_to_ship(named: Iterable[Recipe | ClipScore]) -> list[str]:
     """Return the file or package folder of each that is not installed, so not on other machines."""
     tops = {one.function.__module__.partition(".")[0] for one in named if one.is_own}
     paths = [Path(file) for top in sorted(tops) if (file := getattr(sys.modules[top], "__file__", None))]

@@ -6,7 +6,7 @@ from framefleet.jobs.job.output import below
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.scores import names_of
 from framefleet.pipeline.scores.choice import Keep, check_keep
-from framefleet.pipeline.scores.score import BUILT_IN
+from framefleet.pipeline.scores.score import OWN_SCORES
 
 DRAFTS = "drafts"  # the folder below the output
 
@@ -17,7 +17,7 @@ def draft_job(job: Job) -> Job:
     changed = {
         "output": below(job, DRAFTS),
         "overrides": {**job.overrides, **job.draft.arguments},
-        "scores": job.scores or list(BUILT_IN),
+        "scores": job.scores or list(OWN_SCORES),
         "draft": None,
     }
     return job.model_copy(update=changed)

@@ -31,7 +31,7 @@ from framefleet.pipeline.rows.tables.rows import RowPlan
 from framefleet.pipeline.rows.tables.source import RowSource
 from framefleet.pipeline.rows.tables.table import folder_of
 from framefleet.pipeline.rows.tables.table_rows import TableRows
-from framefleet.pipeline.scores.score import Score
+from framefleet.pipeline.scores.score import ClipScore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ class ResolvedJob:
     store: Store
     inputs: Inputs
     finder: InputIndex
-    scores: tuple[Score, ...]
+    scores: tuple[ClipScore, ...]
 
     @property
     def plan(self) -> RowPlan:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from framefleet.jobs.job.schema import Job
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS
-from framefleet.pipeline.scores.score import SIMILARITY, Score, open_scores
+from framefleet.pipeline.scores.score import SIMILARITY, ClipScore, open_scores
 
 
 def names_of(job: Job) -> list[str]:
@@ -14,7 +14,7 @@ def names_of(job: Job) -> list[str]:
     return [name.rpartition(":")[2] for name in names]
 
 
-def scores_of(job: Job) -> tuple[Score, ...]:
+def scores_of(job: Job) -> tuple[ClipScore, ...]:
     """Return the job's scores. Raises UserError for what is none, or has the name of another column."""
     names = [score for score in job.scores if isinstance(score, str)]
     folders = [score.similarity for score in job.scores if not isinstance(score, str)]

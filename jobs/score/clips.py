@@ -13,7 +13,7 @@ from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.recorded_files import recorded_clip, sound_content
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.scores.score import Score
+from framefleet.pipeline.scores.score import ClipScore
 from framefleet.pipeline.scores.scorer import Scored, score_clip
 
 _MAX_BYTES = 1 << 30  # of a clip that is decoded
@@ -30,7 +30,7 @@ class ScoredClip:
 
 
 def scored_clips(
-    store: Store, scores: Sequence[Score], records: Iterable[Mapping[str, Any]], *, num_threads: int
+    store: Store, scores: Sequence[ClipScore], records: Iterable[Mapping[str, Any]], *, num_threads: int
 ) -> Iterator[ScoredClip]:
     """Yield the scores of clips in the order of their records, measured side by side.
 
@@ -51,7 +51,7 @@ def scored_clips(
             threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _scored(store: Store, scores: Sequence[Score], record: Mapping[str, Any]) -> ScoredClip:
+def _scored(store: Store, scores: Sequence[ClipScore], record: Mapping[str, Any]) -> ScoredClip:
     row_id = record["row_id"]
     if record["frames_sha256"] is None:  # sound alone
         return ScoredClip(row_id=row_id, scored=score_clip(scores, None, record))

@@ -24,7 +24,14 @@ from framefleet.pipeline.outputs.parts.record_tables import SCORES, record_schem
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, RECORDS
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.outputs.where import columns_in, rows_where
-from framefleet.pipeline.scores.score import BUILT_IN, Score, cells_of, load_scores, open_scores, score_fields
+from framefleet.pipeline.scores.score import (
+    OWN_SCORES,
+    ClipScore,
+    load_scores,
+    open_scores,
+    score_cells,
+    score_fields,
+)
 
 # What clips are found and compared by.
 _READ = ("row_id", "uri", "path", "media_sha256", "frames_sha256", "bytes", "arguments")
@@ -99,7 +106,7 @@ def score_output(
     """Do what `score` promises, telling `watch` about it."""
     if not parts_in(store, RECORDS):
         raise JobError(f"{store.url_of(RECORDS)} has no records", "give the output of a render job")
-    asked = list(names) or ([] if similarity else list(BUILT_IN))
+    asked = list(names) or ([] if similarity else list(OWN_SCORES))
     scores = open_scores(asked, similarity, reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names})
     load_scores(scores)
     _check_free(record_schema_of(store), scores)
@@ -117,7 +124,7 @@ def score_output(
             for clip in clips:
                 found.add(clip)
                 if clip.damage is None:
-                    writer.add(None, {"row_id": clip.row_id, **cells_of(scores, clip.scored.values)})
+                    writer.add(None, {"row_id": clip.row_id, **score_cells(scores, clip.scored.values)})
                 if writer.due(time.monotonic()):
                     writer.flush()
                 watch.show(_progress(found, total, time.monotonic() - started))
@@ -135,7 +142,7 @@ def _progress(found: ScoreSummary, total: int, elapsed_s: float) -> ScoreProgres
     )
 
 
-def _check_free(columns: pa.Schema, scores: Sequence[Score]) -> None:
+def _check_free(columns: pa.Schema, scores: Sequence[ClipScore]) -> None:
     """Raise JobError for a column of that name that can be no earlier run of the score."""
     for score in scores:
         if score.name in columns.names and columns.field(score.name).type != score.kind:
@@ -144,7 +151,7 @@ def _check_free(columns: pa.Schema, scores: Sequence[Score]) -> None:
             )
 
 
-def _known(store: Store, scores: Sequence[Score]) -> set[bytes]:
+def _known(store: Store, scores: Sequence[ClipScore]) -> set[bytes]:
     """Return the rows of which earlier runs measured all of these, found or not."""
     wanted = {score.name for score in scores}
     parts = [part.path for part in parts_in(store, SCORES)]
@@ -157,7 +164,7 @@ class _Left:
     """The records whose clips are to be scored."""
 
     store: Store
-    scores: Sequence[Score]
+    scores: Sequence[ClipScore]
     where: str | None
     known: set[bytes]
     again: bool

@@ -28,7 +28,7 @@ SIMILARITY = "similarity"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
+class ClipScore:
     """A column of numbers about clips. kind: of its cells.
 
     function: of frames, and of what the record says. digest: SHA-256 of the source file of a user's
@@ -64,18 +64,18 @@ _MEASURES: tuple[tuple[Callable[[Frames], ScoreValue], pa.DataType], ...] = (
     (is_static, pa.bool_()),
     (num_torn_frames, pa.int64()),
 )
-BUILT_IN = {
-    measure.__name__: Score(name=measure.__name__, kind=kind, function=OfFrames(measure))
+OWN_SCORES = {
+    measure.__name__: ClipScore(name=measure.__name__, kind=kind, function=OfFrames(measure))
     for measure, kind in _MEASURES
 }
 
 
-def score_fields(scores: Iterable[Score]) -> pa.Schema:
+def score_fields(scores: Iterable[ClipScore]) -> pa.Schema:
     """Return their columns."""
     return pa.schema([(score.name, score.kind) for score in scores])
 
 
-def cells_of(scores: Iterable[Score], values: Mapping[str, ScoreValue]) -> dict[str, ScoreValue]:
+def score_cells(scores: Iterable[ClipScore], values: Mapping[str, ScoreValue]) -> dict[str, ScoreValue]:
     """Return the cells of these columns; None for what a column cannot hold: values may be anybody's."""
     return {score.name: _fitting(score.kind, values.get(score.name)) for score in scores}
 
@@ -90,7 +90,7 @@ def _fitting(kind: pa.DataType, value: ScoreValue) -> ScoreValue:
 
 def open_scores(
     names: Sequence[str], clip: str | None = None, *, reserved: Collection[str] = ()
-) -> list[Score]:
+) -> list[ClipScore]:
     """Return the scores of these names; a user's is `module:function`, and the function's name is its column.
 
     clip: the folder of a CLIP model, for similarity. reserved: columns that are there already. Only for
@@ -100,7 +100,9 @@ def open_scores(
     scores = [_score(name) for name in names]
     if clip is not None:
         function = open_similarity(clip)
-        scores.append(Score(name=SIMILARITY, kind=pa.float64(), function=function, digest=function.digest))
+        scores.append(
+            ClipScore(name=SIMILARITY, kind=pa.float64(), function=function, digest=function.digest)
+        )
     columns = [score.name for score in scores]
     for column in columns:
         if columns.count(column) > 1 or column in reserved:
@@ -111,7 +113,7 @@ def open_scores(
     return scores
 
 
-def load_scores(scores: Iterable[Score]) -> None:
+def load_scores(scores: Iterable[ClipScore]) -> None:
     """Load the models among them, once for this process: while others compute, that would disturb them.
 
     Libraries set torch's default dtype and draw from its global generator as they load.
@@ -121,13 +123,13 @@ def load_scores(scores: Iterable[Score]) -> None:
             score.function.load()
 
 
-def _score(name: str) -> Score:
-    if name in BUILT_IN:
-        return BUILT_IN[name]
+def _score(name: str) -> ClipScore:
+    if name in OWN_SCORES:
+        return OWN_SCORES[name]
     if name == SIMILARITY:
         raise JobError("scores: similarity needs a CLIP model", "write it as `{similarity: /models/clip}`")
     if ":" not in name:
-        fix = did_you_mean(name, BUILT_IN)
+        fix = did_you_mean(name, OWN_SCORES)
         raise JobError(f"there is no score {name!r}", f"{fix}; or name yours as module:function")
     function = named_function(name, "score")
     try:
@@ -136,6 +138,6 @@ def _score(name: str) -> Score:
         raise JobError(
             f"score {name!r} does not take (frames, record)", "give it these two parameters"
         ) from None
-    return Score(
+    return ClipScore(
         name=function.__name__, kind=pa.float64(), function=function, digest=source_digest(function) or ""
     )

@@ -18,7 +18,7 @@ from framefleet.pipeline.errors import FramefleetError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.public import public_text
 from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
-from framefleet.pipeline.scores.score import Score, ScoreValue
+from framefleet.pipeline.scores.score import ClipScore, ScoreValue
 
 _MAX_MESSAGE = 300  # characters of what a function said
 
@@ -33,7 +33,7 @@ class Scored:
     errors: Mapping[str, str] = field(default_factory=dict)
 
 
-def score_clip(scores: Sequence[Score], pictures: Pictures | None, record: Mapping[str, Any]) -> Scored:
+def score_clip(scores: Sequence[ClipScore], pictures: Pictures | None, record: Mapping[str, Any]) -> Scored:
     """Return all scores of one clip; of sound alone each is None. Raises nothing.
 
     pictures: as records have them; alpha is laid over black, light beyond [0, 1] is cut off, and layers
@@ -77,7 +77,7 @@ def with_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**(arguments if isinstance(arguments, dict) else {}), **record}
 
 
-def _number(score: Score, given: object) -> ScoreValue:
+def _number(score: ClipScore, given: object) -> ScoreValue:
     """Return what a function gave as a cell of its column. Raises for what is no finite number."""
     value: Any = given.item() if hasattr(given, "item") else given  # of NumPy, or torch: raises for many
     if value is None:

@@ -20,7 +20,7 @@ from framefleet.pipeline.model.sources.headers import check_file_size, read_firs
 from framefleet.pipeline.model.sources.integrity import check_digests, file_digests, model_digest
 from framefleet.pipeline.outputs.frames.frames import Frames
 
-MOST_FRAMES = 8  # evenly spaced, first and last among them: neighbours show the same
+_MOST_FRAMES = 8  # evenly spaced, first and last among them: neighbours show the same
 MOST_CHARACTERS = 4096  # of a prompt; CLIP reads 77 tokens of it
 _MAX_JSON_BYTES = 16 << 20  # tokenizer.json has 2 MB
 _TEXTS = (
@@ -141,7 +141,7 @@ def _sizes(side: int) -> dict[str, Any]:
 def _similarity(model: Any, processor: Any, tokenizer: Any, frames: Frames, prompt: str) -> float:
     import torch
 
-    chosen = np.linspace(0, len(frames) - 1, min(len(frames), MOST_FRAMES)).round().astype(int)
+    chosen = np.linspace(0, len(frames) - 1, min(len(frames), _MOST_FRAMES)).round().astype(int)
     pixels = processor(images=list(frames[chosen]), return_tensors="pt", input_data_format="channels_last")
     longest = model.config.text_config.max_position_embeddings
     text = tokenizer([prompt], truncation=True, max_length=longest, return_tensors="pt")

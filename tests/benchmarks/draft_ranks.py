@@ -18,7 +18,7 @@ from PIL import Image
 import framefleet
 from framefleet.jobs.demo.prepare import DEFAULTS, MODEL, PROMPTS
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.scores.score import BUILT_IN
+from framefleet.pipeline.scores.score import OWN_SCORES
 
 SCORES = ("sharpness", "motion", "flicker")
 WAYS = {
@@ -77,7 +77,7 @@ def ranks(drafts: dict[Row, Frames], full: dict[Row, Frames]) -> str:
 
 
 def measured(name: str, frames: Frames) -> float:
-    return float(BUILT_IN[name].function(frames, {}))  # type: ignore[arg-type]  # of nine frames none is None
+    return float(OWN_SCORES[name].function(frames, {}))  # type: ignore[arg-type]  # of nine frames none is None
 
 
 def spearman(pairs: list[tuple[float, float]]) -> float:

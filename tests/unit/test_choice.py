@@ -15,7 +15,7 @@ from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.scores.choice import Keep, kept_drafts
-from framefleet.pipeline.scores.score import BUILT_IN, score_fields
+from framefleet.pipeline.scores.score import OWN_SCORES, score_fields
 from tests.rows import record
 
 JOB: dict[str, Any] = {"table": "t.csv", "output": "s3://b/run/", "model": "m"}
@@ -25,7 +25,7 @@ SHARP = (0.1, 0.5, 0.3, 0.5, None, 0.2)  # of rows 0 to 5, whose prompts are a, 
 @pytest.fixture
 def drafts(tmp_path: Path) -> Store:
     store = Store(str(tmp_path))
-    schema = record_schema(score_fields([BUILT_IN["sharpness"]]))
+    schema = record_schema(score_fields([OWN_SCORES["sharpness"]]))
     writer = PartWriter(store, "records", schema, run="r1")
     for number, score in enumerate(SHARP):
         one = record(number, arguments=f'{{"prompt":"{"ab"[number % 2]}"}}', path=f"clips/{number}")
@@ -73,7 +73,7 @@ def test_the_job_of_drafts_is_the_same_with_other_arguments_below_its_output() -
     drafts = draft_job(job)
     assert drafts.output == "s3://b/run/drafts"
     assert drafts.overrides == {"num_inference_steps": 4, "height": 32}
-    assert drafts.scores == list(BUILT_IN)
+    assert drafts.scores == list(OWN_SCORES)
     assert drafts.draft is None
     assert str(keep_of(job)) == "the best 2 of each prompt by -flicker"
 
@@ -100,4 +100,4 @@ def test_scores_of_a_job_rank_its_drafts_too() -> None:
     keep = {"best": 1, "by": "colour"}
     job = job_from_mapping(JOB | {"scores": ["my_scores:colour"], "draft": {"keep": keep}})
     assert keep_of(job).score == "colour"
-    assert pa.types.is_floating(score_fields([BUILT_IN["motion"]]).field("motion").type)
+    assert pa.types.is_floating(score_fields([OWN_SCORES["motion"]]).field("motion").type)

@@ -232,3 +232,12 @@ def test_a_driver_that_lost_the_lock_sweeps_nothing(store: Store) -> None:
         with pytest.raises(StoreError):
             sweep(store, intents_in(store), lock)
     assert store.list("clips") == sorted([str(first.path), str(second.path)])
+
+
+def test_an_adopted_clip_keeps_its_scores(store: Store) -> None:
+    encoded, scores = attempt(b"a clip"), {"sharpness": 0.5, "is_black": False, "motion": None}
+    announce(store, encoded.record, had_company=False, scores=scores)
+    store_clip(store, encoded)
+    adopted = adoption(store).take(ROW_ID, REQUEST)
+    assert adopted is not None
+    assert adopted.scored.values == scores

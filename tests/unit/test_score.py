@@ -21,7 +21,7 @@ from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.record_tables import SCORES, record_tables
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.scores.score import BUILT_IN
+from framefleet.pipeline.scores.score import OWN_SCORES
 from tests.commands import command
 from tests.rows import record
 from tests.small_output import frames_of, rendered
@@ -58,11 +58,11 @@ def test_scores_stand_in_the_records_and_are_those_of_the_frames(store: Store) -
     rendered(store, 5, format="mkv")
     told: list[ScoreProgress] = []
     found = framefleet.score(store.url_of(""), num_threads=2, on_progress=told.append)
-    assert (found.done, found.num_damaged, found.columns) == (5, 0, tuple(BUILT_IN))
+    assert (found.done, found.num_damaged, found.columns) == (5, 0, tuple(OWN_SCORES))
     assert (told[-1].done, told[-1].total) == (5, 5)
-    for row in columns(store, "seed", *BUILT_IN):
+    for row in columns(store, "seed", *OWN_SCORES):
         frames = frames_of(row.pop("seed"))
-        assert row == {name: score.function(frames, {}) for name, score in BUILT_IN.items()}
+        assert row == {name: score.function(frames, {}) for name, score in OWN_SCORES.items()}
 
 
 def test_a_second_run_measures_only_what_is_new_or_was_asked_anew(store: Store) -> None:

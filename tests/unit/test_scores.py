@@ -16,7 +16,7 @@ from framefleet.jobs.render.scores import names_of, scores_of
 from framefleet.pipeline.errors import UserError
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.parts.records import values_of
-from framefleet.pipeline.scores.score import BUILT_IN, cells_of, open_scores, score_fields
+from framefleet.pipeline.scores.score import OWN_SCORES, open_scores, score_cells, score_fields
 from framefleet.pipeline.scores.scorer import score_clip
 from tests.rows import RECORD
 
@@ -67,7 +67,7 @@ def test_a_function_gets_frames_and_what_the_record_says_with_its_arguments() ->
 def test_a_function_that_fails_gives_null_and_says_why() -> None:
     scores = open_scores(["sharpness", *named("failing", "infinite", "wordy", "spoiling")])
     scored = score_clip(scores, FRAMES, VALUES)
-    assert scored.values["sharpness"] == BUILT_IN["sharpness"].function(FRAMES, {})
+    assert scored.values["sharpness"] == OWN_SCORES["sharpness"].function(FRAMES, {})
     assert {name for name, value in scored.values.items() if value is None} == set(scored.errors)
     assert scored.errors["failing"] == "KeyError: 'colour'"
     assert "str, not a number" in scored.errors["wordy"]
@@ -76,7 +76,7 @@ def test_a_function_that_fails_gives_null_and_says_why() -> None:
 
 
 def test_every_kind_of_clip_has_defined_scores() -> None:
-    scores = list(BUILT_IN.values())
+    scores = list(OWN_SCORES.values())
     kinds = {
         "image": FRAMES[:1],
         "alpha": np.concatenate([FRAMES, FRAMES[..., :1]], axis=-1),
@@ -95,14 +95,14 @@ def test_every_kind_of_clip_has_defined_scores() -> None:
 def test_what_is_transparent_is_black_to_scores() -> None:
     clear = np.full((2, 8, 8, 4), 255, np.uint8)
     clear[..., 3] = 0
-    assert score_clip([BUILT_IN["is_black"]], clear, VALUES).values == {"is_black": True}
+    assert score_clip([OWN_SCORES["is_black"]], clear, VALUES).values == {"is_black": True}
 
 
 def test_columns_take_only_what_they_can_hold() -> None:
-    scores = list(BUILT_IN.values())
+    scores = list(OWN_SCORES.values())
     assert score_fields(scores).field("num_torn_frames").type == pa.int64()
-    cells = cells_of(scores, {"sharpness": 1, "is_black": "yes", "num_torn_frames": 2**70, "other": 1})  # type: ignore[dict-item]
-    assert cells == dict.fromkeys(BUILT_IN) | {"sharpness": 1.0}
+    cells = score_cells(scores, {"sharpness": 1, "is_black": "yes", "num_torn_frames": 2**70, "other": 1})  # type: ignore[dict-item]
+    assert cells == dict.fromkeys(OWN_SCORES) | {"sharpness": 1.0}
 
 
 @pytest.mark.parametrize(

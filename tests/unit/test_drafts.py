@@ -1,0 +1,149 @@
+"""From drafts that are there to the rows that are rendered in full: which, with which seed, and said how."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from framefleet.jobs.job.file import load_job
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.render.chosen import choose
+from framefleet.jobs.render.claim import claim
+from framefleet.jobs.render.claimed_job import claimed_job
+from framefleet.jobs.render.draft_job import draft_job, keep_of
+from framefleet.jobs.render.drafts import render_drafted
+from framefleet.jobs.render.drafts_plan import most_kept
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.errors import UserError
+from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.parts.records import record_schema, values_of
+from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
+from framefleet.pipeline.scores.score import score_fields
+from tests.jobs import job_values, write_job, write_table
+from tests.rows import record
+
+SHARP = {"a1": 0.2, "a2": 0.9, "b1": 0.5, "b2": 0.4, "c1": 0.1}
+KEEP = {"best": 1, "per": "prompt", "by": "sharpness"}
+
+
+def job_with(folder: Path, keep: dict[str, Any] = KEEP, **more: Any) -> Job:
+    """Rows of three prompts, some without a seed, some with other steps than the job's."""
+    rows = [
+        {
+            "prompt": tag[0],
+            "tag": tag,
+            "seed": 7 if tag == "b1" else None,
+            "num_inference_steps": 2,
+        }
+        for tag in SHARP
+    ]
+    for number, row in enumerate(rows):
+        row["guidance_scale"] = 1.0 + number
+    table = write_table(folder / "t.parquet", rows)
+    draft = {"num_inference_steps": 1, "keep": keep, **more}
+    values = job_values(table, folder / "out", scores=["sharpness"], draft=draft)
+    return load_job(write_job(folder / "job.yaml", values))
+
+
+def identified(resolved: ResolvedJob) -> dict[str, IdentifiedRow]:
+    return {
+        batch.column("tag")[row.index - first].as_py(): row
+        for first, batch in resolved.table.batches()
+        for row in resolved.rows.read(first, batch)
+        if isinstance(row, IdentifiedRow)
+    }
+
+
+def drafted(job: Job) -> dict[str, IdentifiedRow]:
+    """Commit the drafts of a job, as its workers would have; return its rows by tag."""
+    with closing(resolve_job(draft_job(job), Callback())) as drafts:
+        claim(drafts)
+        rows, schema = identified(drafts), record_schema(score_fields(drafts.scores))
+        writer = PartWriter(drafts.store, "records", schema, run="r1")
+        for tag, row in rows.items():
+            arguments = f'{{"prompt":"{tag[0]}"}}'
+            one = record(0, arguments=arguments, seed=row.seed, path=f"clips/{tag}.mp4")
+            writer.add(None, values_of(one) | {"row_id": row.row_id, "sharpness": SHARP[tag]})
+        writer.flush()
+    return rows
+
+
+def test_the_best_drafts_become_a_table_with_their_seeds_and_scores(tmp_path: Path) -> None:
+    job = job_with(tmp_path)
+    drafts = drafted(job)
+    choice = choose(job, draft_job(job), keep_of(job))
+    assert (choice.num_kept, choice.num_drafts) == (3, 5)
+    assert choice.place is not None
+    kept = {row["tag"]: row for row in pq.read_table(choice.place).to_pylist()}
+    assert kept.keys() == {"a2", "b1", "c1"}
+    assert {tag: row["seed"] for tag, row in kept.items()} == {tag: drafts[tag].seed for tag in kept}
+    said = kept["a2"]
+    assert (said["draft_row_id"], said["draft_sharpness"]) == (drafts["a2"].row_id, 0.9)
+    assert (said["draft_path"], said["num_inference_steps"]) == ("drafts/clips/a2.mp4", 2)
+
+
+def test_rows_in_full_are_those_of_the_job_with_the_seeds_of_their_drafts(tmp_path: Path) -> None:
+    job = job_with(tmp_path)
+    drafts = drafted(job)
+    place = choose(job, draft_job(job), keep_of(job)).place
+    with closing(resolve_job(job, Callback(), place)) as full:
+        for tag, row in identified(full).items():
+            request = row.request()
+            assert (request.seed, request.arguments["num_inference_steps"]) == (drafts[tag].seed, 2)
+            assert drafts[tag].request().arguments["num_inference_steps"] == 1
+        assert {"draft_row_id", "draft_path", "draft_sharpness", "tag"} <= set(full.plan.carried)
+
+
+def test_the_same_choice_is_the_same_file_and_another_is_another(tmp_path: Path) -> None:
+    job = job_with(tmp_path)
+    drafted(job)
+    places = [choose(job, draft_job(job), keep_of(job)).place for _ in range(2)]
+    other = job_with(tmp_path, {"where": "sharpness > 0.3"})
+    places.append(choose(other, draft_job(other), keep_of(other)).place)
+    assert places[0] == places[1] != places[2]
+    none = job_with(tmp_path, {"where": "sharpness > 2"})
+    assert choose(none, draft_job(none), keep_of(none)).place is None
+
+
+def test_a_plan_says_how_many_rows_there_can_be_in_full(tmp_path: Path) -> None:
+    for keep, most in ((KEEP, 3), ({"best": 2, "by": "sharpness"}, 2), ({"where": "true"}, 5)):
+        job = job_with(tmp_path, keep)
+        assert most_kept(job, keep_of(job)) == most
+
+
+@pytest.mark.parametrize(
+    ("keep", "more", "said"),
+    [
+        ({**KEEP, "per": "promt"}, {}, "did you mean 'prompt'?"),
+        ({"where": "sharpnes > 1"}, {}, "did you mean 'sharpness'?"),
+        (KEEP, {"heigth": 16}, "draft.heigth: rows have no such argument"),
+        (KEEP, {"height": 17}, "draft.height is 17"),
+    ],
+)
+def test_what_no_draft_can_be_is_told_before_one_is_rendered(
+    tmp_path: Path, keep: dict[str, Any], more: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError) as raised:
+        render_drafted(job_with(tmp_path, keep, **more), Callback(), only=None)
+    assert said in str(raised.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_table_that_says_where_drafts_come_from_already_is_refused(tmp_path: Path) -> None:
+    job = job_with(tmp_path)
+    write_table(tmp_path / "t.parquet", [{"prompt": "a", "draft_row_id": "x"}])
+    with pytest.raises(UserError, match="draft_row_id"):
+        render_drafted(job, Callback(), only=None)
+
+
+def test_the_output_of_drafts_tells_its_own_job(tmp_path: Path) -> None:
+    job = job_with(tmp_path)
+    drafted(job)
+    drafts = draft_job(job)
+    assert claimed_job(drafts.output).overrides == drafts.overrides
+    assert claimed_job(drafts.output).draft is None
