@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from array import array
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -28,6 +29,7 @@ from framefleet.pipeline.rows.tables.carried import Carried
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.source import RowSource
 
+_ROW_ID_LENGTH = 32
 _ROWS_IN_PART = 8192  # positions; by way of a temporary file, as rows may be megabytes
 # What each part was written as, and the stamp that the store gave it. Hidden from readers of the folder.
 _NOTES = f"{ROWS}/_written.json"
@@ -78,8 +80,23 @@ def _lines(
     is_whole = len(rows) == batch.num_rows
     found = [batch] if is_whole else [batch.slice(position - first, 1) for position, _ in rows]
     mine = pa.Table.from_batches(map(carried.of, found), carried.schema(batch.schema))
-    places = zip(*rows, strict=True) if rows else ((), ())
-    return pa.table([*map(list, places), *mine.columns], schema=schema)
+    places = pa.py_buffer(array("q", [position for position, _ in rows]))
+    return pa.Table.from_arrays(
+        [
+            pa.Array.from_buffers(pa.int64(), len(rows), [None, places]),
+            _texts("".join(row_id for _, row_id in rows), _ROW_ID_LENGTH),
+            *mine.columns,
+        ],
+        schema=schema,
+    )
+
+
+def _texts(joined: str, length: int) -> pa.Array:
+    """Return texts of one length. By buffers: to turn lists into arrays imports pandas."""
+    ends = pa.py_buffer(array("i", range(0, len(joined) + 1, length)))
+    return pa.Array.from_buffers(
+        pa.string(), len(joined) // length, [None, ends, pa.py_buffer(joined.encode())]
+    )
 
 
 def _written(file: Path, lines: Iterator[pa.Table], schema: pa.Schema) -> str:

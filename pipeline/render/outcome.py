@@ -22,9 +22,9 @@ def clip_of(
     row: RenderRow,
     model: Model,
     identity: Identity,
+    reading: PromptReading | None,
     *,
     idle: Mapping[str, float],
-    reading: PromptReading | None,
 ) -> Clip:
     """Return the clip of a row that was rendered. task: which rendered it. idle: since the clip before."""
     rendered: Rendered = task.value

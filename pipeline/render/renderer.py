@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 
 from framefleet.pipeline.guards.expected import expected
@@ -13,7 +12,7 @@ from framefleet.pipeline.memory import free_memory, is_out_of_memory
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.options.attention import AttentionChanged
 from framefleet.pipeline.model.options.step_cache import StepCache
-from framefleet.pipeline.outputs.clips import Clip, Outcome
+from framefleet.pipeline.outputs.clips import Outcome
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.known import KnownRecipes
 from framefleet.pipeline.recipes.recipe import Recipe
@@ -23,6 +22,7 @@ from framefleet.pipeline.render.audit.auditor import Auditor
 from framefleet.pipeline.render.audit.plain_calls import PlainCalls
 from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.render.calls_beside import CallsBeside
+from framefleet.pipeline.render.charges import Charges
 from framefleet.pipeline.render.encoders.text_encoders import Encoders
 from framefleet.pipeline.render.fused.batcher import Batcher, RowTask
 from framefleet.pipeline.render.fused.batching import Batching
@@ -41,7 +41,6 @@ from framefleet.pipeline.render.remembered.places import Places
 from framefleet.pipeline.render.remembered.surroundings import surroundings
 from framefleet.pipeline.render.request_check import RequestCheck
 from framefleet.pipeline.render.row_queue import RenderRow, RowQueue
-from framefleet.pipeline.render.shares import Shares
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
@@ -113,8 +112,7 @@ class Renderer:
         self._prompts = PromptWatch(model.pipe.components.values())
         remembers = self.batching.remember and self.batching.max_rows > 1
         self._places = Places(probes) if remembers else None
-        self._shares = Shares(self.idle)
-        self._at_work: Mapping[RowTask, RenderRow] = {}  # since the last step
+        self._charges = Charges(self.idle)
         self._learn_anew()
 
     @property
@@ -205,7 +203,7 @@ class Renderer:
             if row.kind in self._auditor.apart:
                 return self._given_out([self._rendered_plainly(row)])
             self._start(row)
-        self._at_work = dict(self._rows.under_way)
+        self._charges.work_on(self._rows.under_way)
         with self._beside.seen():
             was_found = self._watch.found
             try:
@@ -222,7 +220,7 @@ class Renderer:
             )
             self._begin_again()
             return []
-        self._shares.charge(self._at_work)
+        self._charges.charge()
         ended = [(task, self._rows.under_way.pop(task)) for task in finished]
         return self._given_out([self._outcome(task, row) for task, row in ended])
 
@@ -251,9 +249,10 @@ class Renderer:
         return found
 
     def _park(self) -> None:
+        self._charges.work_on(self._rows.under_way)
         with self._beside.seen():
             self._batcher.park(partial(self._beside.around_rows, self._seconds))
-        self._shares.charge(self._rows.under_way)
+        self._charges.charge()
 
     def cancel(self) -> None:
         """Forget all rows."""
@@ -274,31 +273,23 @@ class Renderer:
 
     def _rendered_plainly(self, row: RenderRow) -> Outcome | None:
         task = RowTask(partial(self._plain, row))
+        self._charges.work_on({task: row})
         task.run()
-        self._at_work = {task: row}
-        self._shares.charge(self._at_work)
+        self._charges.charge()
         return self._outcome(task, row)
 
     def _given_out(self, outcomes: Iterable[Outcome | None]) -> list[Outcome]:
         """Return what ended; rows of kinds that an audit has just set apart are rendered again."""
         with self.idle.waiting("pixels"):  # those that audits compare
             ready, doubtful = self._auditor.check(outcome for outcome in outcomes if outcome)
-        self._shares.charge(self._at_work)
+        self._charges.charge()
         if doubtful:
-            again = [*map(self._charged, doubtful)]
             self._begin_again()
-            for clip in again:
-                self._rows.add(RenderRow(clip.row_id, clip.request, compute_s=clip.seconds["compute_s"]))
-        charged = [self._charged(one) if isinstance(one, Clip) else one for one in ready]
-        self._at_work = {}  # what has ended is held no longer
-        return charged
-
-    def _charged(self, clip: Clip) -> Clip:
-        """Return a clip of this step with all that its row took, audits included."""
-        mine = (clip.row_id, clip.started_at)  # a row_id may be twice at once
-        row = next(row for row in self._at_work.values() if (row.row_id, row.started_at) == mine)
-        took_s = row.compute_s + row.earlier.get("compute_s", 0.0)
-        return replace(clip, seconds={**clip.seconds, "compute_s": took_s})
+            for clip in doubtful:
+                self._rows.add(self._charges.again(clip))
+        told = [*map(self._charges.told, ready)]
+        self._charges.work_on({})  # what has ended is held no longer
+        return told
 
     def _outcome(self, task: RowTask, row: RenderRow) -> Outcome | None:
         """Return what became of a row; None where it is tried again, without others beside it."""
@@ -311,7 +302,7 @@ class Renderer:
             return None
         if task.error is None:
             reading = self._prompts.reading(row.request)
-            return clip_of(task, row, self.model, self._identity, idle=self.idle.lap(), reading=reading)
+            return clip_of(task, row, self.model, self._identity, reading, idle=self.idle.lap())
         failure = failure_of(task.error, row)
         if is_out_of_memory(task.error):
             free_memory()
@@ -328,7 +319,7 @@ class Renderer:
 
     def _begin_again(self) -> None:
         """Take rows under way from their start: each is to be of one backend, and without others' state."""
-        self._shares.charge(self._at_work)
+        self._charges.charge()
         self._stop()
         self._learn_anew()
         self._rows.put_back()

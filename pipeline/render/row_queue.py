@@ -21,7 +21,7 @@ class RenderRow:
 
     draws: what it draws from global generators. had_company: other rows were under way beside it.
     checkpoint: of another process, from which it is to go on; earlier: the seconds that it took there.
-    compute_s: its share of the model's time here, all beginnings included; worked_s: see `Shares`.
+    compute_s: its share of the model's time here, all beginnings included; worked_s: see `Charges`.
     """
 
     row_id: str

@@ -67,11 +67,21 @@ def test_a_summary_has_the_records_of_all_runs(rendered: Path) -> None:
 def test_records_hold_what_was_carried_and_what_was_rendered(rendered: Path) -> None:
     first = next(record for record in records_of(rendered / "out") if 3 in record["row_indices"])
     assert first["tag"] == "row 3"
-    assert json.loads(first["arguments"])["prompt"] == ROWS[3]["prompt"]
+    assert first["prompt"] == json.loads(first["arguments"])["prompt"] == ROWS[3]["prompt"]
+    shown = (first["num_inference_steps"], first["guidance_scale"], first["max_sequence_length"])
+    assert shown == (ROWS[3]["num_inference_steps"], ROWS[3]["guidance_scale"], 32)
+    assert first["compute_s"] > 0 and first["num_prompt_tokens"] > 0 and first["is_prompt_cut"] is not None
     assert (first["seed"], first["height"], first["num_frames"], first["fps"]) == (3, 16, 5, 16.0)
     assert first["worker"].startswith("worker-")
     tags = read_metadata(Path(first["uri"]).read_bytes())
     assert (tags["row_id"], tags["prompt"], tags["seed"]) == (first["row_id"], ROWS[3]["prompt"], "3")
+
+
+def test_rows_that_are_one_clip_keep_what_each_of_them_carries(rendered: Path) -> None:
+    rows = duckdb.sql(f"FROM '{rendered}/out/rows/*.parquet' ORDER BY row_index").to_arrow_table().to_pylist()
+    assert [row["tag"] for row in rows] == [row["tag"] for row in ROWS]
+    assert rows[0]["row_id"] == rows[8]["row_id"]
+    assert {row["row_id"] for row in rows} == {record["row_id"] for record in records_of(rendered / "out")}
 
 
 def test_duckdb_reads_the_records(rendered: Path) -> None:

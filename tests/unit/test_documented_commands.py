@@ -87,7 +87,7 @@ def test_duckdb_answers_it(
     arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "run-7/records").mkdir(parents=True)
-    table = record_schema(pa.schema([])).empty_table()
+    table = record_schema(pa.schema([]), pa.schema([("prompt", pa.string())])).empty_table()
     pq.write_table(table, tmp_path / "run-7/records/part-0.parquet")
     monkeypatch.chdir(tmp_path)
     assert duckdb.sql(arguments[1]).fetchall() == []

@@ -15,7 +15,7 @@ from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.public import public_url
 from framefleet.pipeline.model.specs.signature import ArgumentKind, InputKind
 
-_OURS = "source_"  # begins the name that a column gets whose own is one of records
+_SOURCE = "source_"  # begins the name that a column gets whose own is one of records
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ def carried_columns(
     """
     has_its_name = {column for target, column in read.items() if target == column}
     carried = [name for name in schema.names if name not in has_its_name]
-    names = {column: f"{_OURS}{column}" if column in taken else column for column in carried}
+    names = {column: f"{_SOURCE}{column}" if column in taken else column for column in carried}
     for column, name in names.items():
         if name != column and (name in names or name in taken):
             raise TableError(

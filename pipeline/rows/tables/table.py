@@ -201,14 +201,11 @@ def _no_table(filesystem: Any, path: str, location: str) -> TableError:
 
 def _one_schema(sources: tuple[TableFile, ...]) -> tuple[pa.Schema, int | None]:
     """Return the schema that all files share and, when cheap, the number of rows."""
-    schema, num_rows = read_schema(sources[0])
-    doubled = sorted({name for name in schema.names if schema.names.count(name) > 1})
-    if doubled:
-        raise TableError(f"{sources[0].path} has the column {doubled[0]!r} twice", "rename one of them")
+    schema, num_rows = _schema_of(sources[0])
     if num_rows is None:
         return schema, None  # CSV and JSONL are held to this schema as they are read
     for source in sources[1:]:
-        other, more = read_schema(source)
+        other, more = _schema_of(source)
         num_rows += more or 0
         wanted = schema
         if are_records(schema):  # versions of framefleet differ in their columns
@@ -219,6 +216,13 @@ def _one_schema(sources: tuple[TableFile, ...]) -> tuple[pa.Schema, int | None]:
                 f"{source.path} and {sources[0].path} have different columns: {_difference(other, schema)}",
                 "write all files of a table with the same columns, in one order and with the same types",
             )
+    return schema, num_rows
+
+
+def _schema_of(source: TableFile) -> tuple[pa.Schema, int | None]:
+    schema, num_rows = read_schema(source)
+    if doubled := sorted({name for name in schema.names if schema.names.count(name) > 1}):
+        raise TableError(f"{source.path} has the column {doubled[0]!r} twice", "rename one of them")
     return schema, num_rows
 
 
