@@ -57,7 +57,7 @@ def repaired_row(row: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=row.schema) if columns else row
 
 
-def values_of(column: pa.Array) -> list[Any]:
+def python_values(column: pa.Array) -> list[Any]:
     """Return the cells as Python values, None where they cannot be any."""
     if _is_valid(column) and _has_values(column):
         values: list[Any] = column.to_pylist()
