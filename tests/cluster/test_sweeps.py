@@ -29,7 +29,7 @@ def test_a_sweep_is_rendered_and_what_is_added_to_it_alone(tmp_path: Path, ray_c
     del values["table"]
     job = write_job(tmp_path / "job.yaml", values)
     first = command("render", job, "--seeds", "7")
-    assert "1 prompt x 2 colors x 2 guidance scales x 1 seed = 4 rows, 0 done, 4 to render" in first.stderr
+    assert "x 1 prompt x 1 seed = 4 rows, 0 done, 4 to render" in first.stderr
     longer = command("render", job, "--seeds", "7-8", "--sweep", "color=blue,red")
     assert "= 8 rows, 4 done, 4 to render" in longer.stderr
     assert seen(output) == {

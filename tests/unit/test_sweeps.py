@@ -135,6 +135,12 @@ def test_a_template_uses_what_the_table_has(tmp_path: Path) -> None:
     assert found == [None, "a cat at home, ink"]  # what is null stays null
 
 
+def test_a_table_cell_that_is_no_text_fills_nothing(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes("place\ncafé\nhome\n".encode("latin-1"))
+    batches = swept({"prompt": "a fox at {place}"}, tmp_path / "t.csv").batches()
+    assert [row for _, batch in batches for row in batch["prompt"].to_pylist()] == [None, "a fox at home"]
+
+
 def test_an_argument_stands_in_the_column_that_the_job_names(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("caption\na fox\n")
     assert rows({"prompt": "{caption}!"}, tmp_path / "t.csv", prompt="caption") == [{"caption": "a fox!"}]

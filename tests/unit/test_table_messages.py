@@ -44,6 +44,7 @@ def test_an_unknown_ending_lists_the_known_ones(tmp_path: Path, wan: PipelineSpe
     error = refused(tmp_path / "prompts.txt", wan)
     assert "prompts.txt has an ending that tables do not have" in error.problem
     assert ".parquet, .pq, .csv" in error.fix
+    assert "--sweep prompt=@prompts.txt" in error.fix
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
@@ -65,7 +66,9 @@ def test_what_spreadsheets_call_csv_is_read(text: str, tmp_path: Path, wan: Pipe
 
 def test_a_missing_column_lists_those_found(tmp_path: Path, wan: PipelineSpec) -> None:
     (tmp_path / "t.csv").write_text("caption,seed\na fox,1\n")
-    assert refused(tmp_path / "t.csv", wan).problem.endswith("it has 'caption', 'seed'")
+    error = refused(tmp_path / "t.csv", wan)
+    assert error.problem.endswith("it has 'caption', 'seed'")
+    assert "columns: {prompt: caption}" in error.fix
 
 
 def test_one_odd_cell_in_json_lines_is_one_refused_row(tmp_path: Path, wan: PipelineSpec) -> None:
@@ -79,9 +82,14 @@ def test_one_odd_cell_in_json_lines_is_one_refused_row(tmp_path: Path, wan: Pipe
     assert planned(tmp_path / "t.jsonl", wan) == ["a", None, None, None, "c"]
 
 
-@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.jsonl"])
+def test_a_carried_cell_of_another_type_is_told_with_its_line(tmp_path: Path, wan: PipelineSpec) -> None:
+    (tmp_path / "t.jsonl").write_text('{"prompt": "a", "n": 1}\n\n{"prompt": "b", "n": "odd"}\n')
+    assert "line 3: 'n' is 'odd'" in refused(tmp_path / "t.jsonl", wan).problem
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.jsonl", "t.parquet"])
 def test_an_empty_file_says_so(name: str, tmp_path: Path, wan: PipelineSpec) -> None:
-    (tmp_path / name).write_text(" \n")
+    (tmp_path / name).write_text("" if name == "t.parquet" else " \n")
     assert refused(tmp_path / name, wan).problem.endswith(f"{name} is empty")
 
 

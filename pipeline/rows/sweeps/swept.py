@@ -12,6 +12,7 @@ import pyarrow as pa
 from framefleet.pipeline.rows.sweeps.factors import Factor, Indices
 from framefleet.pipeline.rows.sweeps.templates import filled
 from framefleet.pipeline.rows.tables.file_reading import MAX_BATCH_BYTES
+from framefleet.pipeline.rows.tables.readable import python_values
 from framefleet.pipeline.rows.tables.table import Table
 
 
@@ -84,7 +85,7 @@ class Swept:
         """Return the rows, their templates filled: with what the table has, where it has that name."""
         columns = of_table | of_factors
         for column, names in self.templates.items():
-            words = {name: (of_factors | of_table)[name].to_pylist() for name in names}
+            words = {name: python_values((of_factors | of_table)[name]) for name in names}
             columns[column] = pa.array(filled(of_factors[column].to_pylist(), words), pa.string())
         return pa.RecordBatch.from_arrays([columns[name] for name in self.schema.names], schema=self.schema)
 

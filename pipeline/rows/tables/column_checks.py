@@ -105,10 +105,12 @@ def check_required(
     for name in required:
         if name not in read and name not in base:
             more = f" and {len(columns) - _LISTED:,} more" if len(columns) > _LISTED else ""
+            meant = next((column for column in columns if _meant(column, [name])), "...")
             raise TableError(
                 f"the table has no column {name!r}, and the job no default for it; it has "
                 f"{', '.join(map(repr, columns[:_LISTED])) or 'none'}{more}",
-                f"add the column, map it with `columns: {{{name}: ...}}`, or set `defaults: {{{name}: ...}}`",
+                f"add the column, map it with `columns: {{{name}: {meant}}}`, or set "
+                f"`defaults: {{{name}: ...}}`",
             )
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import lzma
+import zlib
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from typing import Any
 
 from framefleet.pipeline.rows.tables.formats import TableFormat
 from framefleet.pipeline.rows.tables.text_reading import SEPARATORS, separator_of, unpacked
 
+# What is wrong with the file is told by whoever reads its rows: here they are only looked up for messages.
+_UNREADABLE = (csv.Error, EOFError, OSError, ValueError, lzma.LZMAError, zlib.error)
 _MAX_CELL = 1 << 26  # characters; Arrow reads rows of a megabyte
 
 
@@ -18,17 +23,18 @@ def lines_in(
 ) -> tuple[dict[int, int], int]:
     """Return the first line of each of the rows, from 1, and how many rows were passed until all were found.
 
-    rows: from 0; those that are not there are left out.
+    rows: from 0; those that are not there, or lie behind what cannot be read, are left out.
     """
     wanted, found = set(rows), dict[int, int]()
     text = unpacked(content, compression)
     num_rows = 0
-    for line in _starts_in_json(text) if kind == "jsonl" else _starts_in_csv(text, kind):
-        if num_rows in wanted:
-            found[num_rows] = line
-        num_rows += 1
-        if len(found) == len(wanted):
-            break
+    with suppress(*_UNREADABLE):
+        for line in _starts_in_json(text) if kind == "jsonl" else _starts_in_csv(text, kind):
+            if num_rows in wanted:
+                found[num_rows] = line
+            num_rows += 1
+            if len(found) == len(wanted):
+                break
     return found, num_rows
 
 

@@ -50,6 +50,8 @@ def schema_of(file: FileToRead) -> tuple[pa.Schema, int | None]:
     """Return the schema and, for Parquet, the number of rows. Raises TableError."""
     with explained(file):
         if file.format == "parquet":
+            if file.content.seekable() and not file.content.seek(0, io.SEEK_END):
+                raise TableError(f"{file.name} is empty", "add rows, or give another table")
             parquet = pa.parquet.ParquetFile(file.content)
             schema, num_rows = parquet.schema_arrow, parquet.metadata.num_rows
         else:

@@ -44,7 +44,7 @@ class JsonLines:
     ) -> None:
         self._lines = _with_texts(_objects(file), arguments or {})
         self._first = [] if schema else list(_some(self._lines, max_bytes=INFERRED_BYTES))
-        self.schema = schema or _inferred([values for _, _, values in self._first])
+        self.schema = schema or _inferred(self._first)
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         lines = chain(self._first, self._lines)
@@ -97,24 +97,45 @@ def _some(lines: Iterator[_Line], *, max_bytes: int, max_rows: int | None = None
             return
 
 
-def _inferred(rows: Sequence[Mapping[str, Any]]) -> pa.Schema:
-    columns: dict[str, list[Any]] = {}
-    for row in rows:
+def _inferred(lines: Sequence[_Line]) -> pa.Schema:
+    columns: dict[str, dict[int, Any]] = {}
+    for number, _, row in lines:
         for name, value in row.items():
-            columns.setdefault(name, []).append(value)
+            columns.setdefault(name, {})[number] = value
     if len(columns) > MAX_KEYS:
         raise ValueError(f"the lines have more than {MAX_KEYS:,} keys")
-    if not rows:
+    if not lines:
         raise ValueError("it has no lines")
     return pa.schema([(name, _type_of(name, values)) for name, values in columns.items()])
 
 
-def _type_of(name: str, values: list[Any]) -> pa.DataType:
-    kinds = set(map(type, values)) - {type(None)}
+def _type_of(name: str, values: Mapping[int, Any]) -> pa.DataType:
+    """Return the type of all values, by the numbers of their lines. Raises ValueError."""
     try:
-        return pa.string() if kinds == {str} else pa.array(values).type
-    except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
-        raise ValueError(f"{name!r} has no one type: {error}") from None
+        return _one_type(list(values.values()))
+    except _NO_TYPE as error:
+        problem = error
+    numbers = list(values)
+    sound, odd = 0, len(numbers)  # by halves: a type for so many, none for so many
+    while odd - sound > 1:
+        middle = (sound + odd) // 2
+        try:
+            _one_type([values[number] for number in numbers[:middle]])
+            sound = middle
+        except _NO_TYPE:
+            odd = middle
+    number = numbers[sound]
+    raise ValueError(
+        f"line {number}: {name!r} is {values[number]!r:.80}, and has no one type with those before: {problem}"
+    )
+
+
+_NO_TYPE = (pa.ArrowException, OverflowError, UnicodeEncodeError)
+
+
+def _one_type(values: list[Any]) -> pa.DataType:
+    kinds = set(map(type, values)) - {type(None)}
+    return pa.string() if kinds == {str} else pa.array(values).type
 
 
 def _batch(numbers: Sequence[int], rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.RecordBatch:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -54,6 +55,15 @@ def repaired_row(row: pa.RecordBatch) -> pa.RecordBatch:
         _repaired(column) if any(_problems(column, is_read=False)) else column for column in row.columns
     ]
     return pa.RecordBatch.from_arrays(columns, schema=row.schema) if columns else row
+
+
+def python_values(column: pa.Array) -> list[Any]:
+    """Return the cells as Python values, None where they cannot be any."""
+    if _is_valid(column) and _has_values(column):
+        values: list[Any] = column.to_pylist()
+        return values
+    cells = (column[offset : offset + 1] for offset in range(len(column)))
+    return [cell[0].as_py() if _is_valid(cell) and _has_values(cell) else None for cell in cells]
 
 
 def _problems(column: pa.Array, *, is_read: bool) -> Iterator[tuple[int, str, Refused]]:

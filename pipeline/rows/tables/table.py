@@ -193,7 +193,8 @@ def _no_table(filesystem: Any, path: str, location: str) -> TableError:
     except Exception:  # the folder is not there either, or the store cannot list: only a hint is lost
         names = []
     if name in names:
-        return TableError(f"table {location} has an ending that tables do not have", ENDINGS)
+        of_lines = "; lines of prompts are a sweep: --sweep prompt=@prompts.txt" * name.endswith(".txt")
+        return TableError(f"table {location} has an ending that tables do not have", ENDINGS + of_lines)
     near = nearest(name, names, most=3)
     fix = f"in its folder there is {', '.join(near)}" if near else "check the path"
     return TableError(f"table {location} does not exist", fix)
