@@ -13,15 +13,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from framefleet.jobs.export import folder_shard, parquet_shard, tar_shard
 from framefleet.jobs.export.choice import SHARD_MB, SHARD_ROWS, ExportChoice, ExportFormat
-from framefleet.jobs.export.clips import NUM_READERS, read_clips
+from framefleet.jobs.export.clips import CLIPS_AT_ONCE, read_clips
 from framefleet.jobs.export.folder_shard import FolderShard, check_folder
 from framefleet.jobs.export.parquet_shard import ParquetShard
 from framefleet.jobs.export.picks import picked
-from framefleet.jobs.export.plan import HIDDEN, Plan, claim_place, plan_of
+from framefleet.jobs.export.plan import NOTES, ExportPlan, claim_place, plan_of
 from framefleet.jobs.export.selection import Piece, Selection
-from framefleet.jobs.export.shard import Shard, Target, feature_of
+from framefleet.jobs.export.shard import ShardWriter, Target, feature_of
 from framefleet.jobs.export.tar_shard import TarShard
 from framefleet.jobs.show.standing import ExportProgress
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
@@ -29,10 +28,10 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.damage import Damage
 from framefleet.pipeline.outputs.stores.store import Store
 
-_KINDS: dict[ExportFormat, tuple[type[Shard], Callable[[int], str]]] = {
-    "webdataset": (TarShard, tar_shard.name_of),
-    "parquet": (ParquetShard, parquet_shard.name_of),
-    "hf": (FolderShard, folder_shard.name_of),
+_KINDS: dict[ExportFormat, type[ShardWriter]] = {
+    "webdataset": TarShard,
+    "parquet": ParquetShard,
+    "hf": FolderShard,
 }
 
 
@@ -95,7 +94,7 @@ def export_chosen(store: Store, place: Store, choice: ExportChoice, watch: Watch
         check_folder(plan.endings, feature)
     claim_place(place, choice, plan)
     with (
-        ThreadPoolExecutor(NUM_READERS) as readers,
+        ThreadPoolExecutor(CLIPS_AT_ONCE) as readers,
         tempfile.TemporaryDirectory(prefix="framefleet-") as scratch,
     ):
         target = Target(
@@ -121,11 +120,11 @@ def _check_apart(store: Store, place: Store) -> None:
 
 
 def _write(
-    store: Store, selection: Selection, choice: ExportChoice, plan: Plan, target: Target, watch: Watch
+    store: Store, selection: Selection, choice: ExportChoice, plan: ExportPlan, target: Target, watch: Watch
 ) -> list[Damage]:
     """Write the shards that are not there yet; return what had to be left out."""
-    kind, name_of = _KINDS[choice.format]
-    done = _done(target, [name_of(number) for number in range(len(plan.shards))])
+    kind = _KINDS[choice.format]
+    done = _done(target, [kind.path_of(number) for number in range(len(plan.shards))])
     pace = _Pace(plan, done, watch)
     columns = (*selection.columns, *selection.captions)
     pieces = (piece for piece in selection.pieces(columns) if piece.shard not in done)
@@ -142,21 +141,21 @@ def _write(
 
 def _done(target: Target, names: Sequence[str]) -> set[int]:
     """Return which shards are there. One of which rows were left out is made again: they may be back."""
-    wanting = {Path(path).stem for path in target.place.list(f"{HIDDEN}/left-out")}
+    wanting = {Path(path).stem for path in target.place.list(f"{NOTES}/left-out")}
     there = target.copiers.map(target.place.exists, names)
     return {number for number, is_there in enumerate(there) if is_there and f"{number:06}" not in wanting}
 
 
 def _write_shard(
-    kind: type[Shard],
+    kind: type[ShardWriter],
     number: int,
     read: Iterator[tuple[Piece, list[bytes | Damage]]],
-    plan: Plan,
+    plan: ExportPlan,
     target: Target,
     pace: _Pace,
 ) -> list[Damage]:
     """Write one shard, all at once and only if it holds the rows that were planned."""
-    shard: Shard | None = None
+    shard: ShardWriter | None = None
     damages: list[Damage] = []
     digest = hashlib.sha256()
     for piece, found in read:
@@ -164,7 +163,7 @@ def _write_shard(
         damages += [clip for clip in found if isinstance(clip, Damage)]
         clips = [clip for clip in found if isinstance(clip, bytes)]
         if clips:
-            shard = kind(target, number) if shard is None else shard  # type: ignore[call-arg]
+            shard = kind(target, number) if shard is None else shard
             shard.add(piece.rows.filter([isinstance(clip, bytes) for clip in found]), clips)
         pace.add(len(found), sum(map(len, clips)))
     if number >= len(plan.shards) or digest.hexdigest() != plan.shards[number].sha256:
@@ -184,7 +183,7 @@ def _note(place: Store, number: int, damages: Sequence[Damage]) -> None:
 
 
 def _note_path(number: int) -> str:
-    return f"{HIDDEN}/left-out/{number:06}.jsonl"
+    return f"{NOTES}/left-out/{number:06}.jsonl"
 
 
 def _changed() -> JobError:
@@ -197,7 +196,7 @@ def _changed() -> JobError:
 class _Pace:
     """Tells how far an export is."""
 
-    def __init__(self, plan: Plan, done: set[int], watch: Watch) -> None:
+    def __init__(self, plan: ExportPlan, done: set[int], watch: Watch) -> None:
         self._plan, self._watch, self._begun = plan, watch, time.monotonic()
         self._before = self._done = sum(plan.shards[number].num_rows for number in done)
         self._num_bytes = 0

@@ -29,8 +29,8 @@ from framefleet.pipeline.outputs.media.av_file import check_encoder
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, decode_floats, encode, read_metadata
 from framefleet.pipeline.outputs.media.media_settings import (
     ANIMATIONS,
-    ENCODERS,
     SOUNDS,
+    VIDEO_ENCODERS,
     VIDEOS,
     Media,
     MediaFormat,
@@ -40,14 +40,18 @@ KINDS = get_args(MediaFormat)
 # Every format, and every encoder that needs no GPU.
 MEDIA = [
     *(Media(format=kind) for kind in KINDS),
-    *(Media(format=kind, encoder=encoder) for kind, known in ENCODERS.items() for encoder in known[1:3]),
+    *(
+        Media(format=kind, encoder=encoder)
+        for kind, known in VIDEO_ENCODERS.items()
+        for encoder in known[1:3]
+    ),
 ]
 MEDIA = [media for media in MEDIA if media.codec != "h264_nvenc"]
-ENCODED = [media for media in MEDIA if media.format in ENCODERS]
+ENCODED = [media for media in MEDIA if media.format in VIDEO_ENCODERS]
 
 
 def said(media: Media) -> str:
-    return f"{media.format}-{media.codec}" if media.format in ENCODERS else media.format
+    return f"{media.format}-{media.codec}" if media.format in VIDEO_ENCODERS else media.format
 
 
 TAGS = {"row_id": "00ff", "prompt": "一只猫在月球上\nsecond line, “quoted” 🐱", "seed": "7", "empty": ""}

@@ -22,7 +22,7 @@ from framefleet.pipeline.outputs.frames.audio import Audio, Pcm
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media.decoding_bounds import LARGEST_FRAME, check_pixels, check_samples
 from framefleet.pipeline.outputs.media.frame_zip import text_tags
-from framefleet.pipeline.outputs.media.media_settings import ENCODERS, Media
+from framefleet.pipeline.outputs.media.media_settings import VIDEO_ENCODERS, Media
 
 # Without these flags swscale may take another path on another CPU.
 SCALING = (
@@ -131,7 +131,7 @@ def _scratch_file() -> Iterator[Path]:
 
 def check_encoder(media: Media) -> None:
     """Raise JobError where this machine, or its PyAV, lacks the encoder that a job asks for."""
-    if media.format not in ENCODERS:
+    if media.format not in VIDEO_ENCODERS:
         return
     black = np.zeros((1, 256, 256, 3), np.uint8)
     try:
@@ -141,7 +141,7 @@ def check_encoder(media: Media) -> None:
         raise JobError(
             f"media.encoder is {media.codec}, which PyAV {av.__version__} cannot use on "
             f"{socket.gethostname()}: {error}",
-            f"use one of {', '.join(ENCODERS[media.format])}; NVENC wants a GPU and its driver",
+            f"use one of {', '.join(VIDEO_ENCODERS[media.format])}; NVENC wants a GPU and its driver",
         ) from error
 
 

@@ -14,7 +14,7 @@ MediaFormat = Literal["mp4", "mkv", "webm", "webp", "gif", "png", "png.zip", "ex
 # equal frames other bytes.
 VideoEncoder = Literal["libx264", "libx265", "libsvtav1", "libvpx-vp9", "h264_nvenc"]
 # Of the formats that have several, the one first that counts where a job says none.
-ENCODERS: dict[MediaFormat, tuple[VideoEncoder, ...]] = {
+VIDEO_ENCODERS: dict[MediaFormat, tuple[VideoEncoder, ...]] = {
     "mp4": ("libx264", "libx265", "libsvtav1", "h264_nvenc"),
     "webm": ("libvpx-vp9", "libsvtav1"),
 }
@@ -96,8 +96,8 @@ class Media:
                 f"media.encoder is {self.encoder!r}", f"use one of {', '.join(get_args(VideoEncoder))}"
             )
         # libx264 is what job.json of earlier versions has where nothing is encoded by it.
-        if self.encoder not in (None, *ENCODERS.get(self.format, ("libx264",))):
-            fitting = [format for format, encoders in ENCODERS.items() if self.encoder in encoders]
+        if self.encoder not in (None, *VIDEO_ENCODERS.get(self.format, ("libx264",))):
+            fitting = [format for format, encoders in VIDEO_ENCODERS.items() if self.encoder in encoders]
             raise JobError(
                 f"media.encoder is {self.encoder}, and {self.format} is not encoded by it",
                 f"leave media.encoder out, or set media.format to {' or '.join(fitting)}",
@@ -111,7 +111,7 @@ class Media:
     @property
     def codec(self) -> VideoEncoder:
         """What encodes mp4 and webm; of other formats libx264, which is not used."""
-        return self.encoder or ENCODERS.get(self.format, ENCODERS["mp4"])[0]
+        return self.encoder or VIDEO_ENCODERS.get(self.format, VIDEO_ENCODERS["mp4"])[0]
 
     @property
     def quality(self) -> int:
