@@ -18,6 +18,7 @@ from framefleet.pipeline.model.environment import PACKAGES
 from framefleet.pipeline.model.loras.asked import Lora
 from framefleet.pipeline.model.sources.source import public_name
 from framefleet.pipeline.model.specs.dtypes import asked
+from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.media.provenance import certificate_sha256
 from framefleet.pipeline.outputs.parts.records import RECORDS
 from framefleet.pipeline.outputs.stores.store import Store
@@ -81,8 +82,7 @@ def _description(resolved: ResolvedJob) -> dict[str, Any]:
     job["defaults"] = {name: _shown(resolved, name, value) for name, value in job["defaults"].items()}
     job["inputs"]["roots"] = [public_url(root) for root in job["inputs"]["roots"]]
     job["model"] |= {"path": public_name(resolved.model.path, None), "revision": resolved.model.revision}
-    media = resolved.media
-    job["media"] |= {"format": media.format, "encoder": media.codec, "crf": media.quality}
+    job["media"]["format"] = resolved.media.format
     if resolved.media.c2pa is not None:
         job["media"]["c2pa"] = {"certificate_sha256": certificate_sha256(resolved.media.c2pa)}
     job["loras"] = {name: _where(lora) for name, lora in resolved.model.loras.items()}
@@ -135,10 +135,19 @@ def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
     job = description["job"]
     keys = ("numerics", "recipe_digest", "model_digest")
     values = {key: job.get(key) for key in _DECISIVE} | {key: description.get(key) for key in keys}
-    values["media"] = job["media"] | {"c2pa": job["media"]["c2pa"] is not None}  # certificates are renewed
+    values["media"] = _settled(job["media"]) | {"c2pa": job["media"]["c2pa"] is not None}  # is renewed
     for kind, decides in _NAMED.items():
         values[kind] = {name: {key: one[key] for key in decides} for name, one in job[kind].items()}
     return dict(flat("", values))
+
+
+def _settled(media: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how clips are stored, with what is left open: earlier versions wrote down what that is."""
+    try:
+        known = Media(format=media["format"], encoder=media["encoder"], crf=media["crf"])
+    except JobError:  # of no job
+        return dict(media)
+    return {**media, "encoder": known.codec, "crf": known.quality}
 
 
 def flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -148,6 +148,18 @@ def test_only_what_is_chosen_is_handed_on(tmp_path: Path, records: list[dict[str
     assert [list(row) for row in told] == [["row_id", "sharpness", "seed"]] * 2
 
 
+def test_picks_of_another_output_are_told(tmp_path: Path, records: list[dict[str, Any]]) -> None:
+    picks = tmp_path / "picks.jsonl"
+    picks.write_text("".join(json.dumps({"row_id": row}) + "\n" for row in (records[0]["row_id"], "0" * 32)))
+    result = command("export", tmp_path / "out", tmp_path / "to", "--format=hf", "--picks", picks)
+    assert result.exit_code == 0
+    assert "1 picks have no record in this output" in result.stderr
+    for line, said in [("{", "line 2 is no JSON"), ('{"row_id": "../x"}', "line 2 has no row_id of 32")]:
+        picks.write_text("\n" + line)
+        result = command("export", tmp_path / "out", tmp_path / "to2", "--format=hf", "--picks", picks)
+        assert (result.exit_code, said in result.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("damage", ["missing", "size", "bytes"])
 def test_a_damaged_clip_is_left_out_and_told_until_it_is_back(
     tmp_path: Path, records: list[dict[str, Any]], damage: str
