@@ -93,5 +93,13 @@ def claim_place(place: Store, choice: ExportChoice, plan: ExportPlan) -> None:
 
 
 def _told(names: list[str], theirs: dict[str, Any], ours: dict[str, Any]) -> str:
-    plain = [f"{name} is {theirs.get(name)} there and {ours[name]} here" for name in names if name != "rows"]
+    plain = [
+        f"{name} is {_said(theirs.get(name))} there and {_said(ours[name])} here"
+        for name in names
+        if name != "rows"
+    ]
     return "; ".join(plain) or "the output has other clips now"
+
+
+def _said(value: Any) -> str:
+    return "unset" if value is None else str(value)
