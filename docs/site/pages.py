@@ -1,4 +1,4 @@
-"""A hook of mkdocs: the site's pages are the repository's documents, at their own places, so that links hold."""
+"""A hook of mkdocs: pages of the site are the documents of the repository, at their places: links hold."""
 
 from __future__ import annotations
 

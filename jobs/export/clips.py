@@ -12,7 +12,7 @@ from framefleet.pipeline.outputs.damage import Damage
 from framefleet.pipeline.outputs.recorded_files import recorded_clip, sound_content
 from framefleet.pipeline.outputs.stores.store import Store
 
-NUM_READERS = 16  # a store answers in tens of milliseconds, and hashing gives way to other threads
+CLIPS_AT_ONCE = 16  # a store answers in tens of milliseconds, and hashing gives way to other threads
 _PIECES_AHEAD = 1  # while one is written the next is read
 
 Read = TypeVar("Read")

@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from framefleet.jobs.export.choice import SHARD_MB, SHARD_ROWS, ExportFormat
-from framefleet.jobs.options import Sets, Verbose
+from framefleet.jobs.options import StorageSets, Verbose
 from framefleet.jobs.show.console import reporting
 
-_Output = Annotated[str, typer.Argument(help="The output to hand on: a folder or a URL.")]
+_Output = Annotated[str, typer.Argument(metavar="OUTPUT", help="The output to hand on: a folder or a URL.")]
 _To = Annotated[str, typer.Argument(metavar="DEST", help="Where it goes: an empty folder, or a URL.")]
 _Format = Annotated[
     ExportFormat,
@@ -45,7 +45,7 @@ def export_command(
     shard_mb: _ShardMb = SHARD_MB,
     push: _Push = None,
     private: _Private = False,
-    sets: Sets = None,
+    sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:
     """Write clips and records of an output as a dataset for others: WebDataset, Parquet or Hugging Face.

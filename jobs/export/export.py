@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from itertools import groupby
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from framefleet.jobs.export import folder_shard, parquet_shard, tar_shard
 from framefleet.jobs.export.choice import SHARD_MB, SHARD_ROWS, ExportChoice, ExportFormat
-from framefleet.jobs.export.clips import NUM_READERS, read_clips
-from framefleet.jobs.export.folder_shard import FolderShard, check_folder
-from framefleet.jobs.export.parquet_shard import ParquetShard
+from framefleet.jobs.export.clips import CLIPS_AT_ONCE
+from framefleet.jobs.export.folder_shard import check_folder
 from framefleet.jobs.export.picks import picked
-from framefleet.jobs.export.plan import HIDDEN, Plan, claim_place, plan_of
-from framefleet.jobs.export.selection import Piece, Selection
-from framefleet.jobs.export.shard import Shard, Target, feature_of
-from framefleet.jobs.export.tar_shard import TarShard
+from framefleet.jobs.export.plan import claim_place, plan_of
+from framefleet.jobs.export.selection import Selection
+from framefleet.jobs.export.shard import Target, feature_of
+from framefleet.jobs.export.write import write_shards
 from framefleet.jobs.show.standing import ExportProgress
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.damage import Damage
 from framefleet.pipeline.outputs.stores.store import Store
-
-_KINDS: dict[ExportFormat, tuple[type[Shard], Callable[[int], str]]] = {
-    "webdataset": (TarShard, tar_shard.name_of),
-    "parquet": (ParquetShard, parquet_shard.name_of),
-    "hf": (FolderShard, folder_shard.name_of),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,13 +83,13 @@ def export_chosen(store: Store, place: Store, choice: ExportChoice, watch: Watch
         check_folder(plan.endings, feature)
     claim_place(place, choice, plan)
     with (
-        ThreadPoolExecutor(NUM_READERS) as readers,
+        ThreadPoolExecutor(CLIPS_AT_ONCE) as readers,
         tempfile.TemporaryDirectory(prefix="framefleet-") as scratch,
     ):
         target = Target(
             place=place, columns=selection.columns, feature=feature, scratch=Path(scratch), copiers=readers
         )
-        damages = _write(store, selection, choice, plan, target, watch)
+        damages = write_shards(store, selection, choice, plan, target, watch)
     return Exported(
         place=place,
         num_rows=plan.num_rows - len(damages),
@@ -117,101 +105,4 @@ def _check_apart(store: Store, place: Store) -> None:
         raise JobError(
             f"{place.url_of('')} and the output {store.url_of('')} lie in each other",
             "choose a place of its own: what reads one would read both",
-        )
-
-
-def _write(
-    store: Store, selection: Selection, choice: ExportChoice, plan: Plan, target: Target, watch: Watch
-) -> list[Damage]:
-    """Write the shards that are not there yet; return what had to be left out."""
-    kind, name_of = _KINDS[choice.format]
-    done = _done(target, [name_of(number) for number in range(len(plan.shards))])
-    pace = _Pace(plan, done, watch)
-    columns = (*selection.columns, *selection.captions)
-    pieces = (piece for piece in selection.pieces(columns) if piece.shard not in done)
-    damages: list[Damage] = []
-    written = set()
-    clips = read_clips(store, pieces, target.copiers)
-    for number, read in groupby(clips, key=lambda pair: pair[0].shard):
-        damages += _write_shard(kind, number, read, plan, target, pace)
-        written.add(number)
-    if len(done | written) != len(plan.shards):
-        raise _changed()
-    return damages
-
-
-def _done(target: Target, names: Sequence[str]) -> set[int]:
-    """Return which shards are there. One of which rows were left out is made again: they may be back."""
-    wanting = {Path(path).stem for path in target.place.list(f"{HIDDEN}/left-out")}
-    there = target.copiers.map(target.place.exists, names)
-    return {number for number, is_there in enumerate(there) if is_there and f"{number:06}" not in wanting}
-
-
-def _write_shard(
-    kind: type[Shard],
-    number: int,
-    read: Iterator[tuple[Piece, list[bytes | Damage]]],
-    plan: Plan,
-    target: Target,
-    pace: _Pace,
-) -> list[Damage]:
-    """Write one shard, all at once and only if it holds the rows that were planned."""
-    shard: Shard | None = None
-    damages: list[Damage] = []
-    digest = hashlib.sha256()
-    for piece, found in read:
-        piece.digest(digest)
-        damages += [clip for clip in found if isinstance(clip, Damage)]
-        clips = [clip for clip in found if isinstance(clip, bytes)]
-        if clips:
-            shard = kind(target, number) if shard is None else shard  # type: ignore[call-arg]
-            shard.add(piece.rows.filter([isinstance(clip, bytes) for clip in found]), clips)
-        pace.add(len(found), sum(map(len, clips)))
-    if number >= len(plan.shards) or digest.hexdigest() != plan.shards[number].sha256:
-        raise _changed()
-    _note(target.place, number, damages)
-    if shard is not None:
-        shard.finish()
-    if not damages:
-        target.place.delete(_note_path(number))
-    return damages
-
-
-def _note(place: Store, number: int, damages: Sequence[Damage]) -> None:
-    if damages:
-        lines = [json.dumps(asdict(damage), ensure_ascii=False) for damage in damages]
-        place.write(_note_path(number), "\n".join(lines).encode() + b"\n")
-
-
-def _note_path(number: int) -> str:
-    return f"{HIDDEN}/left-out/{number:06}.jsonl"
-
-
-def _changed() -> JobError:
-    return JobError(
-        "the chosen rows are others now than when this export began",
-        "run it again when the output rests; and where must say the same of a row each time, unlike random()",
-    )
-
-
-class _Pace:
-    """Tells how far an export is."""
-
-    def __init__(self, plan: Plan, done: set[int], watch: Watch) -> None:
-        self._plan, self._watch, self._begun = plan, watch, time.monotonic()
-        self._before = self._done = sum(plan.shards[number].num_rows for number in done)
-        self._num_bytes = 0
-        self.add(0, 0)
-
-    def add(self, num_rows: int, num_bytes: int) -> None:
-        self._done, self._num_bytes = self._done + num_rows, self._num_bytes + num_bytes
-        elapsed_s = time.monotonic() - self._begun
-        rate = (self._done - self._before) / elapsed_s if elapsed_s else 0.0
-        self._watch.show(
-            ExportProgress(
-                done=self._done,
-                total=self._plan.num_rows,
-                bytes_per_s=self._num_bytes / elapsed_s if rate else None,
-                eta_s=(self._plan.num_rows - self._done) / rate if rate else None,
-            )
         )

@@ -15,10 +15,6 @@ from framefleet.pipeline.errors import JobError
 _FILE_NAME = re.compile("(.*_)?file_names?")
 
 
-def name_of(number: int) -> str:
-    return f"{_folder(number)}/metadata.parquet"
-
-
 def check_folder(endings: frozenset[str], feature: Feature) -> None:
     """Raise JobError for clips of which `load_dataset` does not make one feature."""
     if feature == "clip" or ".webm" in endings:  # which it takes for sound
@@ -36,6 +32,10 @@ class FolderShard:
         self._file = target.scratch / "metadata.parquet"
         self._writer: pq.ParquetWriter | None = None
 
+    @staticmethod
+    def path_of(number: int) -> str:
+        return f"{_folder(number)}/metadata.parquet"
+
     def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:
         target, names = self._target, file_names(rows)
         paths = [f"{_folder(self._number)}/{name}" for name in names]
@@ -50,7 +50,7 @@ class FolderShard:
     def finish(self) -> None:
         assert self._writer is not None
         self._writer.close()
-        self._target.place.upload(name_of(self._number), self._file)
+        self._target.place.upload(self.path_of(self._number), self._file)
         self._file.unlink()
 
 

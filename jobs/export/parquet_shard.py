@@ -13,17 +13,17 @@ from framefleet.jobs.export.shard import Target, file_names, own_columns
 _CLIP = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
-def name_of(number: int) -> str:
-    return f"shard-{number:06}.parquet"
-
-
 class ParquetShard:
     """A row group is what is added at one time. `datasets` and the hub show the clips by their feature."""
 
     def __init__(self, target: Target, number: int) -> None:
-        self._target, self._name = target, name_of(number)
+        self._target, self._name = target, self.path_of(number)
         self._file = target.scratch / self._name
         self._writer: pq.ParquetWriter | None = None
+
+    @staticmethod
+    def path_of(number: int) -> str:
+        return f"shard-{number:06}.parquet"
 
     def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:
         feature = self._target.feature

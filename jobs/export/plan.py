@@ -24,8 +24,8 @@ from framefleet.pipeline.outputs.parts.records import RECORDS
 from framefleet.pipeline.outputs.stores.json_file import read_json
 from framefleet.pipeline.outputs.stores.store import Store
 
-HIDDEN = ".framefleet"
-_PLAN = f"{HIDDEN}/export.json"
+NOTES = ".framefleet"
+_PLAN = f"{NOTES}/export.json"
 _OTHER = "choose another place, or empty this one"
 _KIND = TypeAdapter(dict[str, Any])
 
@@ -40,7 +40,7 @@ class PlannedShard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class ExportPlan:
     """shards: in their order. endings: of the clips' names, as ".mp4"."""
 
     shards: tuple[PlannedShard, ...]
@@ -55,7 +55,7 @@ class Plan:
         return sum(shard.num_bytes for shard in self.shards)
 
 
-def plan_of(selection: Selection) -> Plan:
+def plan_of(selection: Selection) -> ExportPlan:
     """Read the records once; what a shard is depends on nothing else. Raises JobError if none is chosen."""
     shards, endings = [], set()
     for _, pieces in groupby(selection.pieces(), key=lambda piece: piece.shard):
@@ -68,10 +68,10 @@ def plan_of(selection: Selection) -> Plan:
         shards.append(PlannedShard(num_rows=num_rows, num_bytes=num_bytes, sha256=digest.hexdigest()))
     if not shards:
         raise JobError("no row is chosen", "loosen where, or take picks of this output")
-    return Plan(shards=tuple(shards), endings=frozenset(endings))
+    return ExportPlan(shards=tuple(shards), endings=frozenset(endings))
 
 
-def claim_place(place: Store, choice: ExportChoice, plan: Plan) -> None:
+def claim_place(place: Store, choice: ExportChoice, plan: ExportPlan) -> None:
     """Make an empty place this export's, unless it is already. Raises JobError for another's."""
     rows = hashlib.sha256("".join(shard.sha256 for shard in plan.shards).encode()).hexdigest()
     ours = choice.said() | {"num_rows": plan.num_rows, "rows": rows}
@@ -93,5 +93,13 @@ def claim_place(place: Store, choice: ExportChoice, plan: Plan) -> None:
 
 
 def _told(names: list[str], theirs: dict[str, Any], ours: dict[str, Any]) -> str:
-    plain = [f"{name} is {theirs.get(name)} there and {ours[name]} here" for name in names if name != "rows"]
+    plain = [
+        f"{name} is {_said(theirs.get(name))} there and {_said(ours[name])} here"
+        for name in names
+        if name != "rows"
+    ]
     return "; ".join(plain) or "the output has other clips now"
+
+
+def _said(value: Any) -> str:
+    return "unset" if value is None else str(value)

@@ -14,7 +14,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
-from framefleet.jobs.export.plan import HIDDEN
+from framefleet.jobs.export.plan import NOTES
 from framefleet.jobs.show.watch import Watch, wait_for
 from framefleet.pipeline.errors import JobError, ServiceError
 from framefleet.pipeline.guards.public import public_text
@@ -44,7 +44,7 @@ class Hub:
         What the hub has already it does not take again, so a push that was interrupted goes on.
         """
         stored = place.details("")
-        sizes = {path: stored[path].size for path in sorted(stored) if not path.startswith(f"{HIDDEN}/")}
+        sizes = {path: stored[path].size for path in sorted(stored) if not path.startswith(f"{NOTES}/")}
         num_pushed = 0
         for paths in _commits(sizes):
             wait_for(watch, f"pushing to {self._name}: {num_pushed:,} of {len(sizes):,} files are there")

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from framefleet.jobs.export.choice import ExportChoice
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
 from framefleet.pipeline.outputs.parts.records import RECORDS
 from framefleet.pipeline.outputs.stores.json_file import not_ours
@@ -50,6 +51,9 @@ class Selection:
             check_where(known, choice.where)
         self._asked = columns_in(choice.where, known) if choice.where is not None else []
         names = choice.columns if choice.columns is not None else tuple(known.names)
+        for name in names:
+            if name not in known.names:
+                raise JobError(f"columns: there is no {name!r}", did_you_mean(name, known.names))
         self.columns = tuple(dict.fromkeys(("row_id", *names)))
         self.captions = tuple(name for name in ("prompt", "arguments") if name in known.names)
 

@@ -36,8 +36,15 @@ class Target:
     copiers: ThreadPoolExecutor
 
 
-class Shard(Protocol):
+class ShardWriter(Protocol):
     """One shard. Of one that is not finished no reader sees anything that it takes for data."""
+
+    def __init__(self, target: Target, number: int) -> None:
+        """Begin it."""
+
+    @staticmethod
+    def path_of(number: int) -> str:
+        """Return where it is, or its last file, when it is finished."""
 
     def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:
         """Take rows, which have all columns that records may have, and the clip of each."""

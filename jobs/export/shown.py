@@ -52,10 +52,17 @@ def show_export(
     with watch_on(stderr) as watch:
         exported = export_chosen(Store(output, theirs), place, chosen, watch)
         url = hub.push(place, watch) if hub else None
+    if chosen.picks is not None and chosen.where is None:
+        _tell_unknown(len(chosen.picks) - exported.num_rows - len(exported.left_out))
     _show(exported, format)
     if url:
         stdout.say(url)
     return not exported.left_out
+
+
+def _tell_unknown(num_picks: int) -> None:
+    if num_picks:
+        stderr.say(f"{num_picks:,} picks have no record in this output")
 
 
 def _show(exported: Exported, format: ExportFormat) -> None:

@@ -18,17 +18,17 @@ from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.parts.parts import rows_of
 
 
-def name_of(number: int) -> str:
-    return f"shard-{number:06}.tar"
-
-
 class TarShard:
     """Members have no owner and no time: equal rows give equal bytes."""
 
     def __init__(self, target: Target, number: int) -> None:
-        self._target, self._name = target, name_of(number)
+        self._target, self._name = target, self.path_of(number)
         self._file = target.scratch / self._name
         self._tar = tarfile.open(self._file, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+
+    @staticmethod
+    def path_of(number: int) -> str:
+        return f"shard-{number:06}.tar"
 
     def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:
         values = rows_of(rows, "records")

@@ -71,7 +71,7 @@ def media_of(job: Job, spec: PipelineSpec) -> Media:
     if (media.format in SOUNDS) != (spec.kind == "audio"):
         raise JobError(f"{said}{'sound alone' if spec.kind == 'audio' else 'frames'}", f"use {own}")
     if media.format == "png" and spec.kind == "video":
-        raise JobError(f"{said}videos", "use mp4 or mkv")
+        raise JobError(f"{said}videos", "use mp4 or mkv, or png.zip for a png of each frame")
     if media.format == "png" and spec.has_layers:
         raise JobError(f"{said}layers", "use png.zip, or mkv")
     native = spec.fps_of({**spec.defaults(), **job.defaults})

@@ -113,14 +113,21 @@ class MediaSection(Strict):
 
     format: MediaFormat | None = Field(
         default=None,
-        description="mp4 (H.264, AAC), mkv (lossless FFV1, FLAC), png, png.zip (layers), exr.zip (HDR), "
-        "flac or wav (sound alone); unset: mp4, png for images, png.zip for layers, flac for sound.",
+        description="mp4 (H.264, AAC), webm (VP9, Opus), mkv (lossless FFV1, FLAC), webp or gif (animated), "
+        "png, png.zip (frames, layers), exr.zip (HDR), flac or wav (sound alone); unset: mp4, png for "
+        "images, png.zip for layers, flac for sound.",
     )
     audio: bool = Field(default=_MEDIA.audio, description="Whether clips have their sound.")
-    crf: int = Field(default=_MEDIA.crf, ge=0, le=51, description="Quality of mp4, 0 (lossless) to 51.")
-    encoder: VideoEncoder = Field(
-        default=_MEDIA.encoder,
-        description="Of mp4: libx264; or h264_nvenc, the GPU's own, whose bytes are not repeatable.",
+    crf: int | None = Field(
+        default=None,
+        ge=0,
+        description="Quality on the encoder's scale, 0 the best: libx264 to 51 (unset: 18), libx265 to 51 "
+        "(20), libvpx-vp9 and libsvtav1 to 63 (24), webp to 100 (10).",
+    )
+    encoder: VideoEncoder | None = Field(
+        default=None,
+        description="Of mp4: libx264, libx265, libsvtav1 (AV1), or h264_nvenc, the GPU's own, whose bytes "
+        "are not repeatable; of webm: libvpx-vp9 or libsvtav1; unset: the first.",
     )
     fps: float | None = Field(
         default=None,

@@ -18,6 +18,7 @@ from framefleet.pipeline.model.environment import PACKAGES
 from framefleet.pipeline.model.loras.asked import Lora
 from framefleet.pipeline.model.sources.source import public_name
 from framefleet.pipeline.model.specs.dtypes import asked
+from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.media.provenance import certificate_sha256
 from framefleet.pipeline.outputs.parts.records import RECORDS
 from framefleet.pipeline.outputs.stores.store import Store
@@ -161,7 +162,7 @@ def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
     values = {key: job.get(key) for key in _DECISIVE} | {key: description.get(key) for key in keys}
     values["overrides"] = job.get("overrides") or {}  # job.json of earlier versions has none
     values["table"] = _named_table(job)
-    values["media"] = job["media"] | {"c2pa": job["media"]["c2pa"] is not None}  # certificates are renewed
+    values["media"] = _settled(job["media"]) | {"c2pa": job["media"]["c2pa"] is not None}  # is renewed
     del values["media"]["previews"]  # beside the clips
     for kind, decides in _NAMED.items():
         values[kind] = {name: {key: one[key] for key in decides} for name, one in job[kind].items()}
@@ -172,6 +173,15 @@ def _named_table(job: Mapping[str, Any]) -> str | None:
     """Return the table's place; of those that lie in the output the folder alone."""
     table, own = job.get("table"), f"{str(job.get('output')).rstrip('/')}/{TABLES}/"
     return TABLES if table and table.startswith(own) else table
+
+
+def _settled(media: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how clips are stored, with what is left open: earlier versions wrote down what that is."""
+    try:
+        known = Media(format=media["format"], encoder=media["encoder"], crf=media["crf"])
+    except JobError:  # of no job
+        return dict(media)
+    return {**media, "encoder": known.codec, "crf": known.quality}
 
 
 def flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -12,11 +12,11 @@ import numpy as np
 from framefleet.jobs.replay.replay import compared_digests
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.media.media import decode, decode_audio
+from framefleet.pipeline.outputs.media.media_settings import LOSSY
 from framefleet.pipeline.outputs.parts.records import Record
 
 Likeness = Literal["bit-exact", "off by one", "different", "not rendered"]
 _PEAK, _SOUND_PEAK = 255.0, 32767.0
-_MP4 = b"ftyp"  # of these formats the one with loss
 _FILE = "media_sha256"  # may differ by its codec's version
 
 
@@ -50,7 +50,10 @@ def compare(
         return Compared(verdict="bit-exact")
     try:
         there = stored()
-        return _unseen(which) if there is None else _by_content(which, there, again())
+        if there is None:
+            return _unseen(which)
+        is_lossless = not (then.path or then.uri).endswith(tuple(f".{format}" for format in LOSSY))
+        return _by_content(which, there, again(), is_lossless=is_lossless)
     except StoreError:  # no clip
         return _unseen(which)
 
@@ -59,7 +62,7 @@ def _unseen(which: tuple[str, ...]) -> Compared:
     return Compared(verdict="different", which=which)
 
 
-def _by_content(which: tuple[str, ...], stored: bytes, again: bytes) -> Compared:
+def _by_content(which: tuple[str, ...], stored: bytes, again: bytes, *, is_lossless: bool) -> Compared:
     if "frames_sha256" not in which:
         return Compared(verdict="different", which=which, psnr_db=_psnr_of_sound(stored, again))
     there, here = decode(stored), decode(again)
@@ -71,7 +74,6 @@ def _by_content(which: tuple[str, ...], stored: bytes, again: bytes) -> Compared
         num_pixels += int((apart.max(axis=-1) > 0).sum())
         max_level = max(max_level, int(apart.max()))
         squares += float(np.square(apart, dtype=np.int64).sum())
-    is_lossless = again[4:8] != _MP4
     is_one = which == ("frames_sha256",) and is_lossless and max_level <= 1
     return Compared(
         verdict="off by one" if is_one else "different",

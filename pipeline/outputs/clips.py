@@ -15,8 +15,6 @@ from framefleet.pipeline.outputs.frames.pixels import Pixels
 from framefleet.pipeline.outputs.media.media_settings import Media, format_of
 from framefleet.pipeline.request import Request
 
-_MEDIA = Media()
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
@@ -64,7 +62,7 @@ class Clip:
     def frames_sha256(self) -> str | None:
         return self.pixels.sha256 if self.pixels else None
 
-    def save(self, path: str | Path, *, fps: float | None = None, crf: int = _MEDIA.crf) -> Path:
+    def save(self, path: str | Path, *, fps: float | None = None, crf: int | None = None) -> Path:
         """Write the clip to a file, as a job would; return its path. Replaces what is there.
 
         path: its ending is the format, as .mp4 or .png. fps, crf: as below `media:` in a job. Raises JobError

@@ -17,7 +17,7 @@ from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.frames.frames import frames_format
 from framefleet.pipeline.outputs.media.clip_names import clip_path, extras_path, preview_path, tags
 from framefleet.pipeline.outputs.media.media import encode
-from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.media.media_settings import VIDEOS, Media
 from framefleet.pipeline.outputs.media.preview import preview_of
 from framefleet.pipeline.outputs.media.provenance import sign
 from framefleet.pipeline.outputs.parts.records import Record, public_arguments
@@ -112,7 +112,8 @@ def _lengths(clip: Clip, media: Media, fps: float) -> dict[str, Any]:
         duration_s = clip.audio.duration_s if clip.audio else None
         return dict.fromkeys(("height", "width", "num_frames", "fps")) | {"duration_s": duration_s}
     num_frames, height, width, _ = clip.frames.shape
-    is_still = media.format in ("png", "png.zip") or (media.format == "exr.zip" and num_frames == 1)
+    is_layers = media.format == "png.zip" and not (clip.request.fps or media.fps or clip.native_fps)
+    is_still = is_layers or (num_frames == 1 and media.format not in VIDEOS)
     return {
         "height": height,
         "width": width,

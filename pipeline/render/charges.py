@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from framefleet.pipeline.outputs.frames.clips import Clip, Outcome
+from framefleet.pipeline.outputs.clips import Clip, Outcome
 from framefleet.pipeline.render.fused.batcher import RowTask
 from framefleet.pipeline.render.idle import Idle
 from framefleet.pipeline.render.row_queue import RenderRow

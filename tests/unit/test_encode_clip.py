@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -21,7 +21,7 @@ from framefleet.pipeline.outputs.frames.extras import Extras
 from framefleet.pipeline.outputs.frames.pixels import to_pixels
 from framefleet.pipeline.outputs.media.clip_names import clip_path, extras_path, recorded_path
 from framefleet.pipeline.outputs.media.media import decode
-from framefleet.pipeline.outputs.media.media_settings import Media, VideoEncoder
+from framefleet.pipeline.outputs.media.media_settings import VIDEO_ENCODERS, Media
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import Request
 
@@ -151,8 +151,15 @@ def test_a_clip_of_an_earlier_version_is_where_its_row_id_says() -> None:
 
 def test_a_record_says_whose_bytes_are_not_repeatable() -> None:
     with mock.patch("framefleet.pipeline.outputs.encode_clip.encode", return_value=b"of a GPU"):
-        told = [encode_clip(CLIP, Media(encoder=encoder)).record for encoder in get_args(VideoEncoder)]
-    assert [record.media_encoder for record in told] == [None, "h264_nvenc"]
+        told = [encode_clip(CLIP, Media(encoder=encoder)).record for encoder in VIDEO_ENCODERS["mp4"]]
+    assert [record.media_encoder for record in told] == [None, None, None, "h264_nvenc"]
+
+
+def test_frames_of_a_video_in_a_zip_keep_their_rate_and_layers_have_none() -> None:
+    media = Media(format="png.zip")
+    assert encode_clip(replace(CLIP, native_fps=8), media).record.fps == 8
+    assert encode_clip(replace(CLIP, native_fps=None, request=Request()), media).record.fps is None
+    assert encode_clip(replace(CLIP, native_fps=8), Media(format="gif")).record.fps == 8
 
 
 def test_a_record_says_how_long_the_model_was_idle_and_why() -> None:

@@ -148,6 +148,18 @@ def test_only_what_is_chosen_is_handed_on(tmp_path: Path, records: list[dict[str
     assert [list(row) for row in told] == [["row_id", "sharpness", "seed"]] * 2
 
 
+def test_picks_of_another_output_are_told(tmp_path: Path, records: list[dict[str, Any]]) -> None:
+    picks = tmp_path / "picks.jsonl"
+    picks.write_text("".join(json.dumps({"row_id": row}) + "\n" for row in (records[0]["row_id"], "0" * 32)))
+    result = command("export", tmp_path / "out", tmp_path / "to", "--format=hf", "--picks", picks)
+    assert result.exit_code == 0
+    assert "1 picks have no record in this output" in result.stderr
+    for line, said in [("{", "line 2 is no JSON"), ('{"row_id": "../x"}', "line 2 has no row_id of 32")]:
+        picks.write_text("\n" + line)
+        result = command("export", tmp_path / "out", tmp_path / "to2", "--format=hf", "--picks", picks)
+        assert (result.exit_code, said in result.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("damage", ["missing", "size", "bytes"])
 def test_a_damaged_clip_is_left_out_and_told_until_it_is_back(
     tmp_path: Path, records: list[dict[str, Any]], damage: str
@@ -196,7 +208,7 @@ def test_places_that_hold_something_else_are_left_alone(
         ({"where": "sharpnes > 1"}, "no column 'sharpnes'"),
         ({"where": "seed > 100"}, "no row is chosen"),
         ({"where": "random() < 0.5 AND seed >= 0"}, "others now|no row"),
-        ({"columns": ["prompts"]}, "no column 'prompts'"),
+        ({"columns": ["promts"]}, "columns: there is no 'promts'"),
         ({"format": "zip"}, "format is 'zip'"),
         ({"shard_rows": 0}, "shard_rows is 0"),
         ({"picks": "gone.jsonl"}, "is not there"),
@@ -211,6 +223,7 @@ def test_what_cannot_be_exported_is_told(
             if "random" not in str(asked):
                 break
     assert caught.value.fix
+    assert "random" in str(asked) or not (tmp_path / "to0").exists()  # the right one may go there
 
 
 def test_names_that_a_format_needs_itself_stand_beside_its_own(tmp_path: Path) -> None:

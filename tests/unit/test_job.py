@@ -87,8 +87,8 @@ def test_an_unknown_key_of_set_is_refused_as_such(tmp_path: Path) -> None:
         ("fleet: {workers: 0}", "`fleet.workers` is 0", "greater than or equal to 1 or auto"),
         ("batching: {max_rows: 4.0}", "`batching.max_rows` is 4.0", "a whole number"),
         ("batching: {mode: quick}", "`batching.mode` is 'quick'", "exact or fast"),
-        ("media: {format: gif}", "`media.format` is 'gif'", f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"),
-        ("media: {crf: 99}", "`media.crf` is 99", "less than or equal to 51"),
+        ("media: {format: bmp}", "`media.format` is 'bmp'", f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"),
+        ("media: {crf: -1}", "`media.crf` is -1", "greater than or equal to 0"),
         ("on_invalid: no", "`on_invalid` is false", "fail or skip"),
         ("fleet: 3", "`fleet` is 3", "a mapping (key: value)"),
         (

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 import zlib
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import get_args
@@ -18,6 +19,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageSequence
 
 from framefleet.pipeline.errors import JobError, RenderError, StoreError
 from framefleet.pipeline.outputs.frames.audio import Audio
@@ -25,13 +27,37 @@ from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
 from framefleet.pipeline.outputs.media import decoding_bounds
 from framefleet.pipeline.outputs.media.av_file import check_encoder
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, decode_floats, encode, read_metadata
-from framefleet.pipeline.outputs.media.media_settings import SOUNDS, VIDEOS, Media, MediaFormat
+from framefleet.pipeline.outputs.media.media_settings import (
+    ANIMATIONS,
+    SOUNDS,
+    VIDEO_ENCODERS,
+    VIDEOS,
+    Media,
+    MediaFormat,
+)
 
 KINDS = get_args(MediaFormat)
+# Every format, and every encoder that needs no GPU.
+MEDIA = [
+    *(Media(format=kind) for kind in KINDS),
+    *(
+        Media(format=kind, encoder=encoder)
+        for kind, known in VIDEO_ENCODERS.items()
+        for encoder in known[1:3]
+    ),
+]
+MEDIA = [media for media in MEDIA if media.codec != "h264_nvenc"]
+ENCODED = [media for media in MEDIA if media.format in VIDEO_ENCODERS]
+
+
+def said(media: Media) -> str:
+    return f"{media.format}-{media.codec}" if media.format in VIDEO_ENCODERS else media.format
+
+
 TAGS = {"row_id": "00ff", "prompt": "一只猫在月球上\nsecond line, “quoted” 🐱", "seed": "7", "empty": ""}
 
 
-def gradient(num_frames: int = 5, height: int = 48, width: int = 64) -> Frames:
+def gradient(num_frames: int = 5, height: int = 64, width: int = 96) -> Frames:
     red = np.linspace(0, 255, width)[None, None, :] + np.zeros((num_frames, height, 1))
     green = np.linspace(0, 255, height)[None, :, None] + np.zeros((num_frames, 1, width))
     blue = np.linspace(0, 255, num_frames)[:, None, None] + np.zeros((1, height, width))
@@ -50,19 +76,22 @@ def sound(duration_s: float = 0.5, sample_rate: int = 24_000, num_channels: int 
     return Audio(samples=(tone + hiss).astype(np.float32), sample_rate=sample_rate)
 
 
-def written(kind: MediaFormat, frames: Pictures | None = None, *, fps: float = 16) -> bytes:
+def written(media: Media, frames: Pictures | None = None, *, fps: float = 16) -> bytes:
     """Return a file with all that the format holds."""
-    pictures = None if kind in SOUNDS else gradient(1) if frames is None else frames
-    audio = None if kind == "png" else sound()
-    return encode(pictures, media=Media(format=kind), fps=fps, metadata=TAGS, audio=audio)
+    pictures = None if media.format in SOUNDS else gradient(1) if frames is None else frames
+    audio = None if media.format in ("png", *ANIMATIONS) else sound()
+    return encode(pictures, media=media, fps=fps, metadata=TAGS, audio=audio)
 
 
-@pytest.mark.parametrize("kind", ["mp4", "mkv", "png.zip", "exr.zip"])
+BOUNDED = [media for media in MEDIA if media.format not in ("png", *SOUNDS)]
+
+
+@pytest.mark.parametrize("media", BOUNDED, ids=said)
 def test_a_clip_of_more_frames_or_pixels_than_memory_bears_is_refused(
-    kind: MediaFormat, monkeypatch: pytest.MonkeyPatch
+    media: Media, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clip = encode(noise(4, 48, 64, 3), media=Media(format=kind), fps=16, metadata={})
-    for name, bound in {"MOST_FRAMES": 3, "MOST_PIXELS": 3 * 48 * 64, "LARGEST_FRAME": 47 * 64}.items():
+    clip = encode(noise(4, 64, 96, 3), media=media, fps=16, metadata={})
+    for name, bound in {"MOST_FRAMES": 3, "MOST_PIXELS": 3 * 64 * 96, "LARGEST_FRAME": 63 * 96}.items():
         with monkeypatch.context() as patched:
             patched.setattr(decoding_bounds, name, bound)
             with pytest.raises(StoreError, match=r"more than [0-9,]+ (frames|pixels)"):
@@ -83,12 +112,12 @@ def test_sound_of_more_samples_than_memory_bears_is_refused(
 ) -> None:
     monkeypatch.setattr(decoding_bounds, "MOST_SAMPLES", 10_000)
     with pytest.raises(StoreError, match="more than 10,000 samples"):
-        decode_audio(written(kind))
+        decode_audio(written(Media(format=kind)))
 
 
 def test_a_list_of_other_files_is_no_clip(tmp_path: Path) -> None:
     other = tmp_path / "other.mkv"
-    other.write_bytes(written("mkv"))
+    other.write_bytes(written(Media(format="mkv")))
     listed = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{other}\n#EXT-X-ENDLIST\n"
     for content in (listed, f"ffconcat version 1.0\nfile '{other}'\n"):
         with pytest.raises(StoreError, match="are not a clip"):
@@ -106,15 +135,28 @@ def test_png_gives_the_very_same_frame_back() -> None:
     assert np.array_equal(decode(encode(frames, media=Media(format="png"), fps=16, metadata={})), frames)
 
 
-@pytest.mark.parametrize("frames", [gradient(), gradient(1), gradient(3, 33, 47), gradient(2, 32, 32)])
-def test_mp4_shows_the_right_colours(frames: Frames) -> None:
-    shown = decode(encode(frames, media=Media(crf=4), fps=16, metadata={}))
+@pytest.mark.parametrize("media", ENCODED, ids=said)
+@pytest.mark.parametrize("frames", [gradient(), gradient(1), gradient(3, 65, 97), gradient(2, 64, 64)])
+def test_what_is_stored_as_yuv_shows_the_right_colours(frames: Frames, media: Media) -> None:
+    shown = decode(encode(frames, media=media, fps=16, metadata={}))
     assert shown.shape == frames.shape
     assert np.abs(shown.astype(int) - frames).mean() < 3
 
 
-def test_mp4_says_which_colours_it_means() -> None:
-    with av.open(io.BytesIO(encode(gradient(), media=Media(), fps=16, metadata={})), "r") as container:
+@pytest.mark.parametrize("media", ENCODED, ids=said)
+def test_a_smaller_crf_is_nearer_to_the_frames(media: Media) -> None:
+    def error(crf: int) -> float:
+        shown = decode(encode(frames, media=replace(media, crf=crf), fps=16, metadata={}))
+        return float(np.abs(shown.astype(int) - frames).mean())
+
+    frames = noise(3, 64, 96, 3) // 4 + gradient(3) // 2
+    assert error(0) < error(30) < error(51)
+    assert error(media.quality) == pytest.approx(error(0), abs=6)
+
+
+@pytest.mark.parametrize("media", ENCODED, ids=said)
+def test_a_video_says_which_colours_it_means(media: Media) -> None:
+    with av.open(io.BytesIO(encode(gradient(), media=media, fps=16, metadata={})), "r") as container:
         context = container.streams.video[0].codec_context
         tags = (context.color_range, context.colorspace, context.color_primaries, context.color_trc)
     assert tags == (1, 1, 1, 1)  # limited range, BT.709 thrice
@@ -125,10 +167,10 @@ def test_mp4_can_start_before_it_is_all_there() -> None:
     assert clip.index(b"moov") < clip.index(b"mdat")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_tags_survive_in_every_format(kind: MediaFormat) -> None:
-    told = {key: value for key, value in TAGS.items() if value or kind != "flac"}  # which drops empty ones
-    assert read_metadata(written(kind)) == told
+@pytest.mark.parametrize("media", MEDIA, ids=said)
+def test_tags_survive_in_every_format(media: Media) -> None:
+    told = {key: value for key, value in TAGS.items() if value or media.format != "flac"}  # drops empty ones
+    assert read_metadata(written(media)) == told
 
 
 def test_tags_lose_only_what_no_container_can_hold() -> None:
@@ -148,16 +190,20 @@ def test_frame_rates_are_kept(kind: MediaFormat, fps: float, rate: Fraction) -> 
         assert container.duration == pytest.approx(9 / rate * 1_000_000, rel=0.02)
 
 
+def many(media: Media) -> Frames:
+    return gradient(1 if media.format == "png" else 9)
+
+
 SCRIPT = """
 import hashlib
-from tests.unit.test_media import KINDS, written
-for kind in KINDS:
-    print(hashlib.sha256(written(kind, fps=23.976)).hexdigest())
+from tests.unit.test_media import many, MEDIA, written
+for media in MEDIA:
+    print(hashlib.sha256(written(media, many(media), fps=23.976)).hexdigest())
 """
 
 
 def test_another_process_writes_the_same_bytes() -> None:
-    ours = [hashlib.sha256(written(kind, fps=23.976)).hexdigest() for kind in KINDS]
+    ours = [hashlib.sha256(written(media, many(media), fps=23.976)).hexdigest() for media in MEDIA]
     theirs = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     assert theirs.stdout.split() == ours
 
@@ -173,22 +219,30 @@ def test_sound_comes_back_to_the_bit(kind: MediaFormat, num_channels: int, sampl
     assert np.array_equal(found[0], audio.pcm())
 
 
+@pytest.mark.parametrize("kind", ["mp4", "webm"])
 @pytest.mark.parametrize(("num_channels", "sample_rate"), [(1, 16_000), (2, 24_000), (2, 48_000)])
-def test_the_sound_of_an_mp4_is_in_step_and_near(num_channels: int, sample_rate: int) -> None:
+def test_sound_with_loss_is_in_step_and_near(kind: MediaFormat, num_channels: int, sample_rate: int) -> None:
     audio = sound(1.5, sample_rate, num_channels)
-    clip = encode(gradient(24), media=Media(), fps=16, metadata={}, audio=audio)
+    clip = encode(gradient(24), media=Media(format=kind), fps=16, metadata={}, audio=audio)
     found = decode_audio(clip)
     assert found is not None
-    samples = found[0][: audio.samples.shape[1]].astype(float)  # what comes after fills the last packet
+    samples = found[0][:: found[1] // sample_rate]  # Opus is always decoded at 48 kHz
+    samples = samples[: audio.samples.shape[1]].astype(float)  # what comes after fills the last packet
     assert np.corrcoef(samples[:, 0], audio.pcm()[:, 0])[0, 1] > 0.99  # 1 ms late it were 0.9
     with av.open(io.BytesIO(clip), "r") as container:
-        ends = [float(stream.duration * stream.time_base) for stream in container.streams]
+        ends = [
+            float(stream.duration * stream.time_base) if stream.duration else container.duration / 1e6
+            for stream in container.streams
+        ]
     assert ends == pytest.approx([1.5, 1.5], abs=1 / 16)
 
 
-def test_mp4_of_a_rate_that_aac_lacks_is_refused_with_the_fix() -> None:
-    with pytest.raises(RenderError, match="50000 samples") as caught:
-        encode(gradient(), media=Media(), fps=16, metadata={}, audio=sound(0.1, 50_000))
+@pytest.mark.parametrize(("kind", "sample_rate"), [("mp4", 50_000), ("webm", 44_100)])
+def test_sound_of_a_rate_that_the_codec_lacks_is_refused_with_the_fix(
+    kind: MediaFormat, sample_rate: int
+) -> None:
+    with pytest.raises(RenderError, match=f"{sample_rate} samples") as caught:
+        encode(gradient(), media=Media(format=kind), fps=16, metadata={}, audio=sound(0.1, sample_rate))
     assert "mkv" in caught.value.fix
 
 
@@ -196,6 +250,59 @@ def test_mp4_of_a_rate_that_aac_lacks_is_refused_with_the_fix() -> None:
 def test_alpha_comes_back_to_the_bit(kind: MediaFormat, num_frames: int) -> None:
     frames = noise(num_frames, 33, 47, 4)
     assert np.array_equal(decode(encode(frames, media=Media(format=kind), fps=16, metadata={})), frames)
+
+
+def test_a_webp_has_alpha_and_what_is_seen_through_it() -> None:
+    frames = noise(3, 33, 47, 4)
+    shown = decode(encode(frames, media=Media(format="webp", crf=0), fps=16, metadata={}))
+    is_seen = frames[..., 3] > 0
+    assert np.array_equal(shown[is_seen], frames[is_seen]) and not shown[~is_seen].any()
+
+
+@pytest.mark.parametrize("kind", ANIMATIONS)
+@pytest.mark.parametrize("fps", [0.5, 16, 23.976, 30, 50])
+def test_frames_that_stand_still_come_back_as_often_as_they_were(kind: MediaFormat, fps: float) -> None:
+    frames = gradient(4, 8, 8).repeat([1, 3, 1, 7], axis=0)
+    shown = decode(encode(frames, media=Media(format=kind, crf=0), fps=fps, metadata={}))
+    assert shown.shape == frames.shape
+    assert np.array_equal(shown[1:4], shown[[1, 1, 1]]) and np.array_equal(shown[5:], shown[[5] * 7])
+
+
+def test_one_frame_of_h265_is_a_clip_each_time() -> None:  # of which x265 reads times that it never wrote
+    media = Media(encoder="libx265")
+    for num_frames in (1, 2, 3):
+        clips = {encode(gradient(num_frames), media=media, fps=16, metadata={}) for _ in range(8)}
+        assert len(clips) == 1 and b"hvc1" in clips.pop()
+    with pytest.raises(RenderError, match="too small for libx265"):  # which would write beyond its memory
+        encode(gradient(3, 64, 48), media=media, fps=16, metadata={})
+
+
+def test_a_webp_of_crf_0_gives_the_very_same_frames_back() -> None:
+    frames, media = noise(4, 33, 47, 3), Media(format="webp", crf=0)
+    assert np.array_equal(decode(encode(frames, media=media, fps=16, metadata={})), frames)
+    small = [len(encode(frames, media=Media(format="webp", crf=crf), fps=16, metadata={})) for crf in (5, 60)]
+    assert small[0] > small[1]
+
+
+def test_a_gif_shows_its_frames_in_256_colours_for_as_long_as_they_last() -> None:
+    frames = gradient(16, 32, 48)
+    clip = encode(frames, media=Media(format="gif"), fps=16, metadata={})
+    assert np.abs(decode(clip).astype(int) - frames).mean() < 20
+    for kind, fps, times in [("gif", 16, {60, 70}), ("webp", 16, {62, 63}), ("gif", 50, {20})]:
+        clip = encode(frames, media=Media(format=kind), fps=fps, metadata={})  # type: ignore[arg-type]
+        with Image.open(io.BytesIO(clip)) as image:
+            shown = [frame.convert("RGB").info["duration"] for frame in ImageSequence.Iterator(image)]
+            assert image.info["loop"] == 0  # for ever
+        assert set(shown) <= times | {2 * time for time in times} | {sum(times)}
+        assert sum(shown) == pytest.approx(16_000 / fps, abs=10)
+
+
+@pytest.mark.parametrize(("kind", "fps"), [("gif", 60), ("webp", 120)])
+def test_a_rate_that_browsers_do_not_show_is_refused(kind: MediaFormat, fps: float) -> None:
+    with pytest.raises(JobError, match="browsers show no more"):
+        Media(format=kind, fps=fps)
+    with pytest.raises(RenderError, match="browsers show no more"):
+        encode(gradient(), media=Media(format=kind), fps=fps, metadata={})
 
 
 @pytest.mark.parametrize("shape", [(3, 33, 47, 3), (2, 32, 32, 4), (1, 1, 1, 3)])
@@ -211,7 +318,11 @@ def test_floats_beyond_one_come_back_to_the_bit(shape: tuple[int, ...]) -> None:
     [
         ("mp4", noise(1, 32, 32, 4), False, "mp4 has none"),
         ("mkv", np.full((1, 32, 32, 3), 2.5, np.float32), False, r"span 2.5 to 2.5, not \[0, 1\]"),
+        ("webm", noise(1, 32, 32, 4), False, "webm has none"),
+        ("gif", noise(1, 32, 32, 4), False, "gif has none"),
         ("png", gradient(1), True, "png holds none"),
+        ("gif", gradient(2), True, "gif holds none"),
+        ("webp", gradient(2), True, "webp holds none"),
         ("mp4", None, True, "mp4 holds frames"),
         ("flac", gradient(1), True, "flac holds sound alone"),
     ],
@@ -258,8 +369,12 @@ def test_png_of_many_frames_is_refused_with_the_fix() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"format": "gif"},
+        {"format": "bmp"},
         {"crf": 52},
+        {"format": "webm", "crf": 64},
+        {"format": "webm", "encoder": "libx264"},
+        {"encoder": "libvpx-vp9"},
+        {"format": "gif", "encoder": "libx265"},
         {"crf": -1},
         {"crf": True},
         {"fps": 0},
@@ -271,7 +386,7 @@ def test_wrong_media_is_refused_where_it_enters(wrong: dict[str, object]) -> Non
     with pytest.raises(JobError) as caught:
         Media(**wrong)  # type: ignore[arg-type]  # the wrong types are the test
     assert caught.value.fix
-    assert wrong.get("format") != "gif" or all(kind in caught.value.fix for kind in KINDS)
+    assert wrong.get("format") != "bmp" or all(kind in caught.value.fix for kind in KINDS)
 
 
 @pytest.mark.parametrize("size", [0, 10, 300, 3000])
@@ -282,18 +397,18 @@ def test_the_start_of_a_clip_is_not_a_clip(size: int) -> None:
 
 
 def test_an_encoder_that_this_machine_lacks_is_told_by_its_name() -> None:
-    check_encoder(Media())
-    check_encoder(Media(format="flac"))
+    for media in MEDIA:
+        check_encoder(media)
     try:
         check_encoder(Media(encoder="h264_nvenc"))
     except JobError as error:
         assert re.match(r"media.encoder is h264_nvenc, which PyAV \d+.* cannot use on", error.problem)
-        assert "leave media.encoder out" in error.fix
+        assert "use one of libx264, libx265" in error.fix
     else:
         assert torch.cuda.is_available()
 
 
-def test_only_mp4_has_another_encoder() -> None:
+def test_an_encoder_that_a_format_has_not_is_refused() -> None:
     with pytest.raises(JobError, match=r"media.encoder is h264_nvenc, and mkv is not encoded by it"):
         Media(format="mkv", encoder="h264_nvenc")
     with pytest.raises(JobError, match=r"media.encoder is 'h265'"):

@@ -1,4 +1,4 @@
-"""Frames and sound to the bytes of an mp4, mkv, flac or wav, by FFmpeg; and back."""
+"""Frames and sound to the bytes of an mp4, webm, mkv, flac or wav, by FFmpeg; and back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from framefleet.pipeline.outputs.frames.audio import Audio, Pcm
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media.decoding_bounds import LARGEST_FRAME, check_pixels, check_samples
 from framefleet.pipeline.outputs.media.frame_zip import text_tags
-from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.media.media_settings import VIDEO_ENCODERS, Media
 
 # Without these flags swscale may take another path on another CPU.
 SCALING = (
@@ -36,10 +36,25 @@ SCALING = (
 _CODEC_OPTIONS = {"threads": "1", "flags": "+bitexact"}
 # cpu-independent: x264 must not choose its algorithms by the CPU it meets.
 X264_OPTIONS = {"preset": "medium", "x264-params": "cpu-independent=1"}
+# Of each encoder, beside its crf. x265 and SVT-AV1 have threads of their own, and a line for every clip.
+_ENCODER_OPTIONS = {
+    "libx264": X264_OPTIONS,
+    "libx265": {
+        "preset": "medium",
+        "x265-params": "pools=none:frame-threads=1:wpp=0:info=0:log-level=none",
+    },
+    "libsvtav1": {"preset": "6", "svtav1-params": "lp=1"},
+    "libvpx-vp9": {"deadline": "good", "cpu-used": "2", "row-mt": "0", "b": "0"},
+    "h264_nvenc": {"rc": "constqp"},
+}
+# Of smaller frames x265 4.1 writes beyond its memory, and of fewer, reordered, it reads times it never wrote.
+_X265_LEAST_SIDE, _X265_LEAST_FRAMES = 64, 4
+os.environ.setdefault("SVT_LOG", "0")  # FFmpeg tells what went wrong
 # bitexact: no encoder version, date or random segment id. faststart: a browser plays before the end arrives.
 CONTAINER_OPTIONS = {
     "mp4": {"fflags": "+bitexact", "movflags": "use_metadata_tags+faststart"},
     "mkv": {"fflags": "+bitexact"},
+    "webm": {"fflags": "+bitexact"},
     "flac": {"fflags": "+bitexact"},
     "wav": {"fflags": "+bitexact"},
 }
@@ -47,24 +62,36 @@ CONTAINER_OPTIONS = {
 # concat, dash), and a frame may become larger on its way.
 _READING = {
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,flac,wav",
-    "codec_whitelist": "h264,ffv1,aac,flac,pcm_s16le",
+    "codec_whitelist": "h264,hevc,libdav1d,vp9,ffv1,aac,opus,flac,pcm_s16le",
     "protocol_whitelist": "none",
 }
 _DECODING = {"max_pixels": str(LARGEST_FRAME)}
-_SOUND_CODECS = {"mp4": "aac", "mkv": "flac", "flac": "flac", "wav": "pcm_s16le"}
+_SOUND_CODECS = {"mp4": "aac", "webm": "libopus", "mkv": "flac", "flac": "flac", "wav": "pcm_s16le"}
 CONTAINER_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
-_AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
+# What others do not have.
+_SOUND_RATES = {
+    "aac": (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350),
+    "libopus": (48000, 24000, 16000, 12000, 8000),
+}
+# Bits a second of each channel at most, where nothing is heard of the loss.
+_SOUND_BITS = {"aac": 128_000, "libopus": 96_000}
 _LAYOUTS = {1: "mono", 2: "stereo"}
 
 
 def encode_av(
     frames: Frames | None, audio: Audio | None, *, media: Media, rate: Fraction, tags: Mapping[str, str]
 ) -> bytes:
-    """Return the file's bytes. Raises RenderError for sound that AAC does not have, and FFmpeg's errors."""
-    if audio and media.format == "mp4" and audio.sample_rate not in _AAC_RATES:
+    """Return the file's bytes. Raises RenderError for sound that the format lacks, and FFmpeg's errors."""
+    codec = _SOUND_CODECS[media.format]
+    if audio and audio.sample_rate not in _SOUND_RATES.get(codec, (audio.sample_rate,)):
         raise RenderError(
-            f"the sound has {audio.sample_rate} samples in a second, which AAC in mp4 does not",
+            f"the sound has {audio.sample_rate} samples in a second, which {codec} does not",
             "set media.format to mkv",
+        )
+    if frames is not None and media.codec == "libx265" and min(frames.shape[1:3]) < _X265_LEAST_SIDE:
+        raise RenderError(
+            f"frames of {frames.shape[2]}x{frames.shape[1]} are too small for libx265",
+            f"render {_X265_LEAST_SIDE} pixels a side or more, or leave media.encoder out",
         )
     with _scratch_file() as path:
         kind = "matroska" if media.format == "mkv" else media.format
@@ -104,16 +131,17 @@ def _scratch_file() -> Iterator[Path]:
 
 def check_encoder(media: Media) -> None:
     """Raise JobError where this machine, or its PyAV, lacks the encoder that a job asks for."""
-    if media.encoder == "libx264":
+    if media.format not in VIDEO_ENCODERS:
         return
     black = np.zeros((1, 256, 256, 3), np.uint8)
     try:
         encode_av(black, None, media=media, rate=Fraction(1), tags={})
+        av.Codec(_SOUND_CODECS[media.format], "w")
     except (av.FFmpegError, av.codec.codec.UnknownCodecError) as error:
         raise JobError(
-            f"media.encoder is {media.encoder}, which PyAV {av.__version__} cannot use on "
+            f"media.encoder is {media.codec}, which PyAV {av.__version__} cannot use on "
             f"{socket.gethostname()}: {error}",
-            "leave media.encoder out for libx264; or render where FFmpeg has NVENC and the GPU its driver",
+            f"use one of {', '.join(VIDEO_ENCODERS[media.format])}; NVENC wants a GPU and its driver",
         ) from error
 
 
@@ -124,18 +152,22 @@ class _Video:
         self, container: av.container.OutputContainer, frames: Frames, *, media: Media, rate: Fraction
     ) -> None:
         _, height, width, channels = frames.shape
-        if media.format == "mp4":
-            self._pixels = "yuv420p" if height % 2 == width % 2 == 0 else "yuv444p"
-            codec, options = _h264(media)
-        else:
+        is_rgb = media.format == "mkv"
+        if is_rgb:
             self._pixels = "bgra" if channels == 4 else "bgr0"  # FFV1's 8-bit RGB
             codec, options = "ffv1", {"level": "3"}
+        else:
+            is_halved = height % 2 == width % 2 == 0 or media.codec == "libsvtav1"  # which has nothing else
+            self._pixels = "yuv420p" if is_halved else "yuv444p"
+            codec, options = media.codec, _options(media, len(frames))
         self._container, self._frames, self._rate = container, frames, rate
         stream = container.add_stream(codec, rate=rate, options=_CODEC_OPTIONS | options)
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, self._pixels
-        if media.format == "mp4":
+        if not is_rgb:
             _tag_bt709(stream.codec_context)
+        if codec == "libx265" and media.format == "mp4":
+            stream.codec_context.codec_tag = "hvc1"  # Apple's players know no other
         self._stream = stream
 
     def write(self, index: int) -> None:
@@ -147,10 +179,13 @@ class _Video:
         self._container.mux(self._stream.encode())
 
 
-def _h264(media: Media) -> tuple[str, dict[str, str]]:
-    if media.encoder == "libx264":
-        return media.encoder, X264_OPTIONS | {"crf": str(media.crf)}
-    return media.encoder, {"rc": "constqp", "qp": str(media.crf)}
+def _options(media: Media, num_frames: int) -> dict[str, str]:
+    options = _ENCODER_OPTIONS[media.codec]
+    if media.codec == "libx265" and num_frames < _X265_LEAST_FRAMES:
+        options = options | {"x265-params": options["x265-params"] + ":bframes=0"}
+    scale = "qp" if media.codec == "h264_nvenc" else "crf"
+    quality = max(1, media.quality) if media.codec == "libsvtav1" else media.quality  # whose 0 is 35
+    return options | {scale: str(quality)}
 
 
 class _Sound:
@@ -164,8 +199,8 @@ class _Sound:
             codec, rate=audio.sample_rate, layout=self._layout, options=_CODEC_OPTIONS
         )
         assert isinstance(stream, av.AudioStream)
-        if codec == "aac":  # transparent, and less than the 6 bits a sample that the format can hold
-            stream.bit_rate = audio.num_channels * min(128_000, 5 * audio.sample_rate)
+        if codec in _SOUND_BITS:  # less than the 6 bits a sample that AAC can hold
+            stream.bit_rate = audio.num_channels * min(_SOUND_BITS[codec], 5 * audio.sample_rate)
         self._stream = stream
 
     def write_until(self, end: int) -> None:
@@ -184,7 +219,7 @@ class _Sound:
 
 
 def decode_frames(media_bytes: bytes) -> Frames:
-    """Return the frames of a file that `encode_av` wrote: the very same of mkv, near ones of mp4."""
+    """Return the frames of a file that `encode_av` wrote: the very same of mkv, near ones of others."""
     frames: list[Frames] = []
     with _opened(media_bytes) as container:
         stream = container.streams.video[0]
@@ -196,7 +231,7 @@ def decode_frames(media_bytes: bytes) -> Frames:
 
 
 def decode_sound(media_bytes: bytes) -> tuple[Pcm, int] | None:
-    """Return samples (samples, channels) and their rate; the very same, but of mp4. None without sound."""
+    """Return samples (samples, channels) and their rate; near ones of mp4 and webm. None without sound."""
     with _opened(media_bytes) as container:
         if not container.streams.audio:
             return None

@@ -16,6 +16,13 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from framefleet.pipeline.errors import RenderError, StoreError
 from framefleet.pipeline.outputs.frames.audio import Audio, Pcm
 from framefleet.pipeline.outputs.frames.frames import Frames, Pictures, beyond_range
+from framefleet.pipeline.outputs.media.animation import (
+    GIF_SIGNATURE,
+    decode_animation,
+    encode_animation,
+    is_webp,
+    read_tags_of_animation,
+)
 from framefleet.pipeline.outputs.media.av_file import decode_frames, decode_sound, encode_av, read_tags
 from framefleet.pipeline.outputs.media.decoding_bounds import check_pixels
 from framefleet.pipeline.outputs.media.frame_zip import (
@@ -26,7 +33,7 @@ from framefleet.pipeline.outputs.media.frame_zip import (
     read_member,
     read_tags_of_zip,
 )
-from framefleet.pipeline.outputs.media.media_settings import SOUNDS, VIDEOS, ZIPS, Media, exact_rate
+from framefleet.pipeline.outputs.media.media_settings import ANIMATIONS, SOUNDS, ZIPS, Media, exact_rate
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
@@ -42,9 +49,9 @@ def encode(
 ) -> bytes:
     """Return the file's bytes; equal arguments give equal bytes in every process.
 
-    metadata: written as the container's own tags (png: iTXt chunks, zip: tags.json); keys in lower case.
-    mp4 is 4:2:0, but 4:4:4 where a side is odd; not every player shows that. Raises RenderError for what the
-    format cannot hold.
+    metadata: written as the container's own tags (png: iTXt chunks, zip: tags.json, webp: Exif, gif: a
+    comment); keys in lower case. mp4 and webm are 4:2:0, but 4:4:4 where a side is odd (and it is not AV1);
+    not every player shows that. Raises RenderError for what the format cannot hold.
     """
     _check(frames, audio, media)
     tags = {key: _storable(value) for key, value in metadata.items()}
@@ -53,6 +60,9 @@ def encode(
         if media.format == "png":
             assert frames is not None
             return _encode_png(frames, tags)
+        if media.format in ANIMATIONS:
+            assert frames is not None
+            return encode_animation(frames, media=media, rate=rate, tags=tags)
         if media.format in ZIPS:
             assert frames is not None
             flac = Media(format="flac")
@@ -70,7 +80,7 @@ def encode(
 
 
 def decode(media_bytes: bytes) -> Frames:
-    """Return the frames of a file that `encode` wrote: the very same of all formats but mp4, near ones of it.
+    """Return the frames of a file that `encode` wrote: of formats with loss (`LOSSY`) near ones.
 
     Floats of exr.zip as 8 bits. Raises StoreError, as all here, for what is no such file, or is too large.
     """
@@ -81,6 +91,8 @@ def decode(media_bytes: bytes) -> Frames:
                 return np.asarray(image)[None]
         if media_bytes.startswith(ZIP_SIGNATURE):
             return decode_zip(media_bytes).astype(np.uint8, copy=False)
+        if _is_animation(media_bytes):
+            return decode_animation(media_bytes)
         return decode_frames(media_bytes)
 
 
@@ -93,10 +105,10 @@ def decode_floats(media_bytes: bytes) -> Pictures:
 def decode_audio(media_bytes: bytes) -> tuple[Pcm, int] | None:
     """Return the sound of a file that `encode` wrote, as samples (samples, channels) and their rate.
 
-    The very same of all formats but mp4. None without sound.
+    The very same of all formats but mp4 and webm. None without sound.
     """
     with _reading(media_bytes):
-        if media_bytes.startswith(PNG_SIGNATURE):
+        if media_bytes.startswith(PNG_SIGNATURE) or _is_animation(media_bytes):
             return None
         if media_bytes.startswith(ZIP_SIGNATURE):
             sound = read_member(media_bytes, SOUND_FILE)
@@ -114,7 +126,13 @@ def read_metadata(media_bytes: bytes) -> dict[str, str]:
                 return {str(key): str(value) for key, value in image.info.items() if isinstance(value, str)}
         if media_bytes.startswith(ZIP_SIGNATURE):
             return read_tags_of_zip(media_bytes)
+        if _is_animation(media_bytes):
+            return read_tags_of_animation(media_bytes)
         return read_tags(media_bytes)
+
+
+def _is_animation(media_bytes: bytes) -> bool:
+    return media_bytes.startswith(GIF_SIGNATURE) or is_webp(media_bytes)
 
 
 def _check(frames: Pictures | None, audio: Audio | None, media: Media) -> None:
@@ -126,8 +144,11 @@ def _check(frames: Pictures | None, audio: Audio | None, media: Media) -> None:
         return
     if format in SOUNDS:
         raise RenderError(f"the row has frames, and {format} holds sound alone", "set media.format to mp4")
-    if audio and format == "png":
-        raise RenderError("the row has sound, and png holds none", "set media.format to mp4 or mkv")
+    if audio and format in ("png", *ANIMATIONS):
+        raise RenderError(
+            f"the row has sound, and {format} holds none",
+            "set media.format to mp4, webm or mkv; or media.audio to false",
+        )
     if format == "png" and len(frames) != 1:
         raise RenderError(
             f"png holds one frame, and the clip has {len(frames)}",
@@ -135,9 +156,9 @@ def _check(frames: Pictures | None, audio: Audio | None, media: Media) -> None:
         )
     if frames.dtype != np.uint8 and format != "exr.zip":
         raise beyond_range(frames)
-    if frames.shape[-1] == 4 and format == "mp4":
+    if frames.shape[-1] == 4 and format in ("mp4", "webm", "gif"):
         raise RenderError(
-            "the frames have alpha, and mp4 has none", f"set media.format to {VIDEOS[1]}, png or png.zip"
+            f"the frames have alpha, and {format} has none", "set media.format to mkv, webp, png or png.zip"
         )
 
 

@@ -6,17 +6,35 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, cast, get_args
 
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS
 
-MediaFormat = Literal["mp4", "mkv", "png", "png.zip", "exr.zip", "flac", "wav"]
-# Of mp4. NVENC is the GPU's own: it leaves the cores alone, and gives equal frames other bytes.
-VideoEncoder = Literal["libx264", "h264_nvenc"]
+MediaFormat = Literal["mp4", "mkv", "webm", "webp", "gif", "png", "png.zip", "exr.zip", "flac", "wav"]
+# As FFmpeg calls them: H.264, H.265, AV1, VP9. NVENC is the GPU's own: it leaves the cores alone, and gives
+# equal frames other bytes.
+VideoEncoder = Literal["libx264", "libx265", "libsvtav1", "libvpx-vp9", "h264_nvenc"]
+# Of the formats that have several, the one first that counts where a job says none.
+VIDEO_ENCODERS: dict[MediaFormat, tuple[VideoEncoder, ...]] = {
+    "mp4": ("libx264", "libx265", "libsvtav1", "h264_nvenc"),
+    "webm": ("libvpx-vp9", "libsvtav1"),
+}
+# Of each scale the crf at which a clip looks like its frames, and the worst.
+_CRF: dict[str, tuple[int, int]] = {
+    "libx264": (18, 51),
+    "libx265": (20, 51),
+    "libsvtav1": (24, 63),
+    "libvpx-vp9": (24, 63),
+    "h264_nvenc": (18, 51),
+    "webp": (10, 100),
+}
 # What each holds beside or in place of frames; what it does not hold is refused, never dropped.
-VIDEOS: tuple[MediaFormat, ...] = ("mp4", "mkv")
+VIDEOS: tuple[MediaFormat, ...] = ("mp4", "mkv", "webm")
+ANIMATIONS: tuple[MediaFormat, ...] = ("webp", "gif")
 ZIPS: tuple[MediaFormat, ...] = ("png.zip", "exr.zip")
 SOUNDS: tuple[MediaFormat, ...] = ("flac", "wav")
-
+LOSSY: tuple[MediaFormat, ...] = ("mp4", "webm", "webp", "gif")
+# Faster ones are shown at 10 frames a second by browsers, which take them for mistakes.
+_MOST_FPS: dict[MediaFormat, int] = {"gif": 50, "webp": 100}
 
 # Those that C2PA manifests are put into.
 SIGNED: tuple[MediaFormat, ...] = ("mp4", "png")
@@ -34,20 +52,22 @@ class Signing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Media:
-    """How clips are stored: mp4 is H.264 and AAC; mkv is lossless FFV1, with alpha, and FLAC; png holds one
-    frame, with alpha; png.zip and exr.zip hold a file for each frame or layer, OpenEXR floats of any value;
-    flac and wav hold sound alone.
+    """How clips are stored: mp4 is H.264, H.265 or AV1, and AAC; webm is VP9 or AV1, and Opus; mkv is
+    lossless FFV1, with alpha, and FLAC; webp (with alpha) and gif are animated; png holds one frame, with
+    alpha; png.zip and exr.zip hold a file for each frame or layer, OpenEXR floats of any value; flac
+    and wav hold sound alone.
 
-    crf: H.264's quality, 0 (lossless) to 51; NVENC's quantiser. fps: None takes the row's or the model's
-    native rate. audio: whether clips have their sound. encoder: of mp4. c2pa: signs mp4 and png. previews:
-    whether a small still lies beside each clip.
+    encoder: of mp4 and webm; None is H.264 or VP9. crf: the encoder's own scale, from 0, the best; None is a
+    value at which a clip looks like its frames. fps: None takes the row's or the model's native rate. audio:
+    whether clips have their sound. c2pa: signs mp4 and png. previews: whether a small still lies beside each
+    clip.
     """
 
     format: MediaFormat = "mp4"
-    crf: int = 18
+    crf: int | None = None
     fps: float | None = None
     audio: bool = True
-    encoder: VideoEncoder = "libx264"
+    encoder: VideoEncoder | None = None
     c2pa: Signing | None = None
     previews: bool = True
 
@@ -55,19 +75,13 @@ class Media:
         if self.format not in get_args(MediaFormat):
             raise JobError(
                 f"media.format is {self.format!r}",
-                "use mp4, mkv (lossless), png (images), png.zip (layers), exr.zip (HDR), flac or wav (sound)",
+                "use mp4, webm, mkv (lossless), webp or gif (animated), png (images), "
+                "png.zip (frames, layers), exr.zip (HDR), flac or wav (sound)",
             )
-        if type(self.crf) is not int or not 0 <= self.crf <= 51:
-            raise JobError(f"media.crf is {self.crf!r}", "use a whole number from 0 (lossless) to 51, as 18")
+        self._check_encoder()
         if self.fps is not None:
             exact_rate(self.fps)
-        if self.encoder not in get_args(VideoEncoder):
-            raise JobError(f"media.encoder is {self.encoder!r}", "use libx264 or h264_nvenc")
-        if self.encoder != "libx264" and self.format != "mp4":
-            raise JobError(
-                f"media.encoder is {self.encoder}, and {self.format} is not encoded by it",
-                "leave media.encoder out, or set media.format to mp4",
-            )
+            check_pace(self.fps, self.format, JobError)
         if self.c2pa is not None and self.format not in SIGNED:
             raise JobError(
                 f"media.c2pa signs mp4 and png, and media.format is {self.format}",
@@ -78,10 +92,42 @@ class Media:
                 f"media.audio is false, and {self.format} holds nothing but sound", "leave it at true"
             )
 
+    def _check_encoder(self) -> None:
+        if self.encoder is not None and self.encoder not in get_args(VideoEncoder):
+            raise JobError(
+                f"media.encoder is {self.encoder!r}", f"use one of {', '.join(get_args(VideoEncoder))}"
+            )
+        # libx264 is what job.json of earlier versions has where nothing is encoded by it.
+        if self.encoder not in (None, *VIDEO_ENCODERS.get(self.format, ("libx264",))):
+            fitting = [format for format, encoders in VIDEO_ENCODERS.items() if self.encoder in encoders]
+            raise JobError(
+                f"media.encoder is {self.encoder}, and {self.format} is not encoded by it",
+                f"leave media.encoder out, or set media.format to {' or '.join(fitting)}",
+            )
+        (best, worst), crf = _CRF[self._scale], self.crf
+        if crf is not None and (type(crf) is not int or not 0 <= crf <= worst):
+            raise JobError(
+                f"media.crf is {crf!r}", f"use a whole number from 0 (the best) to {worst}, as {best}"
+            )
+
+    @property
+    def codec(self) -> VideoEncoder:
+        """What encodes mp4 and webm; of other formats libx264, which is not used."""
+        return self.encoder or VIDEO_ENCODERS.get(self.format, VIDEO_ENCODERS["mp4"])[0]
+
+    @property
+    def quality(self) -> int:
+        """The crf that counts."""
+        return _CRF[self._scale][0] if self.crf is None else self.crf
+
+    @property
+    def _scale(self) -> str:
+        return self.format if self.format in _CRF else self.codec
+
     @property
     def unrepeatable(self) -> str | None:
         """What gives equal frames other bytes, as records name it; None where nothing does."""
-        causes = [self.encoder] * (self.encoder != "libx264") + ["c2pa"] * (self.c2pa is not None)
+        causes = [self.codec] * (self.codec == "h264_nvenc") + ["c2pa"] * (self.c2pa is not None)
         return ", ".join(causes) or None
 
     @property
@@ -101,3 +147,13 @@ def exact_rate(fps: float) -> Fraction:
     if isinstance(fps, bool) or not isinstance(fps, int | float) or not MIN_FPS <= fps <= MAX_FPS:
         raise JobError(f"fps is {fps!r}", "use a number from 0.1 to 1000, such as 16 or 23.976")
     return Fraction(fps).limit_denominator(1001)  # 1001: the denominator of the NTSC rates
+
+
+def check_pace(fps: float, format: MediaFormat, error: type[FramefleetError]) -> None:
+    """Raise `error` for a rate that browsers do not show."""
+    most = _MOST_FPS.get(format)
+    if most is not None and fps > most:
+        raise error(
+            f"{format} at {fps:g} frames per second: browsers show no more than {most}",
+            f"set media.fps to {most} or less, or media.format to webm or mp4",
+        )

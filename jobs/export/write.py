@@ -1,0 +1,104 @@
+"""From pieces of a selection to the shards that are not there yet, each whole and as it was planned."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+
+from framefleet.jobs.export.choice import ExportChoice, ExportFormat
+from framefleet.jobs.export.clips import read_clips
+from framefleet.jobs.export.folder_shard import FolderShard
+from framefleet.jobs.export.pace import ExportPace
+from framefleet.jobs.export.parquet_shard import ParquetShard
+from framefleet.jobs.export.plan import NOTES, ExportPlan
+from framefleet.jobs.export.selection import Piece, Selection
+from framefleet.jobs.export.shard import ShardWriter, Target
+from framefleet.jobs.export.tar_shard import TarShard
+from framefleet.jobs.show.watch import Watch
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.damage import Damage
+from framefleet.pipeline.outputs.stores.store import Store
+
+_KINDS: dict[ExportFormat, type[ShardWriter]] = {
+    "webdataset": TarShard,
+    "parquet": ParquetShard,
+    "hf": FolderShard,
+}
+
+
+def write_shards(
+    store: Store, selection: Selection, choice: ExportChoice, plan: ExportPlan, target: Target, watch: Watch
+) -> list[Damage]:
+    """Write the shards that are not there yet; return what had to be left out."""
+    kind = _KINDS[choice.format]
+    done = _done(target, [kind.path_of(number) for number in range(len(plan.shards))])
+    pace = ExportPace(plan, done, watch)
+    columns = (*selection.columns, *selection.captions)
+    pieces = (piece for piece in selection.pieces(columns) if piece.shard not in done)
+    damages: list[Damage] = []
+    written = set()
+    clips = read_clips(store, pieces, target.copiers)
+    for number, read in groupby(clips, key=lambda pair: pair[0].shard):
+        damages += _write_shard(kind, number, read, plan, target, pace)
+        written.add(number)
+    if len(done | written) != len(plan.shards):
+        raise _changed()
+    return damages
+
+
+def _done(target: Target, names: Sequence[str]) -> set[int]:
+    """Return which shards are there. One of which rows were left out is made again: they may be back."""
+    wanting = {Path(path).stem for path in target.place.list(f"{NOTES}/left-out")}
+    there = target.copiers.map(target.place.exists, names)
+    return {number for number, is_there in enumerate(there) if is_there and f"{number:06}" not in wanting}
+
+
+def _write_shard(
+    kind: type[ShardWriter],
+    number: int,
+    read: Iterator[tuple[Piece, list[bytes | Damage]]],
+    plan: ExportPlan,
+    target: Target,
+    pace: ExportPace,
+) -> list[Damage]:
+    """Write one shard, all at once and only if it holds the rows that were planned."""
+    shard: ShardWriter | None = None
+    damages: list[Damage] = []
+    digest = hashlib.sha256()
+    for piece, found in read:
+        piece.digest(digest)
+        damages += [clip for clip in found if isinstance(clip, Damage)]
+        clips = [clip for clip in found if isinstance(clip, bytes)]
+        if clips:
+            shard = kind(target, number) if shard is None else shard
+            shard.add(piece.rows.filter([isinstance(clip, bytes) for clip in found]), clips)
+        pace.add(len(found), sum(map(len, clips)))
+    if number >= len(plan.shards) or digest.hexdigest() != plan.shards[number].sha256:
+        raise _changed()
+    _note(target.place, number, damages)
+    if shard is not None:
+        shard.finish()
+    if not damages:
+        target.place.delete(_note_path(number))
+    return damages
+
+
+def _note(place: Store, number: int, damages: Sequence[Damage]) -> None:
+    if damages:
+        lines = [json.dumps(asdict(damage), ensure_ascii=False) for damage in damages]
+        place.write(_note_path(number), "\n".join(lines).encode() + b"\n")
+
+
+def _note_path(number: int) -> str:
+    return f"{NOTES}/left-out/{number:06}.jsonl"
+
+
+def _changed() -> JobError:
+    return JobError(
+        "the chosen rows are others now than when this export began",
+        "run it again when the output rests; and where must say the same of a row each time, unlike random()",
+    )
