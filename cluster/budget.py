@@ -34,7 +34,7 @@ class Spent:
         return f"{hours}, {bytes_text(self.num_bytes)} of clips"
 
 
-class Budget(Strict):
+class JobBudget(Strict):
     """What all runs of a job together may spend; then it stops as after Ctrl-C, and can go on."""
 
     hours: float | None = Field(default=None, gt=0, description="Of time, in all runs together.")

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from framefleet.jobs.plan.plan import Plan, plan
+    from framefleet.jobs.plan.plan import JobPlan, plan
     from framefleet.jobs.plan.training import TrainPlan, plan_training
     from framefleet.jobs.render.render import render
     from framefleet.jobs.repair.repair import repair
@@ -43,8 +43,8 @@ __all__ = [
     "FramefleetError",
     "HalfDone",
     "Inputs",
+    "JobPlan",
     "Model",
-    "Plan",
     "Renderer",
     "Request",
     "Store",
@@ -67,8 +67,8 @@ _HOMES = {
     "FramefleetError": "framefleet.pipeline.errors",
     "HalfDone": "framefleet.pipeline.render.half_done.half_done",
     "Inputs": "framefleet.pipeline.rows.inputs.access",
+    "JobPlan": "framefleet.jobs.plan.plan",
     "Model": "framefleet.pipeline.model.model",
-    "Plan": "framefleet.jobs.plan.plan",
     "Renderer": "framefleet.pipeline.render.renderer",
     "Request": "framefleet.pipeline.request",
     "Store": "framefleet.pipeline.outputs.stores.store",

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from framefleet.cluster.budget import Budget
+from framefleet.cluster.budget import JobBudget
 from framefleet.cluster.settings import FaultPolicy, FleetSettings
 from framefleet.pipeline.guards.strict import Strict
 from framefleet.pipeline.model.options.schema import Options
@@ -221,7 +221,7 @@ class Job(TableJob):
     )
     media: MediaSection = MediaSection()
     retries: FaultPolicy = FaultPolicy()
-    budget: Budget = Budget()
+    budget: JobBudget = JobBudget()
 
 
 class TrainJob(TableJob):

@@ -9,7 +9,7 @@ from typing import Any
 
 from framefleet.jobs.plan.graphics import gpus_here
 from framefleet.pipeline.model.families.preset import Preset
-from framefleet.pipeline.model.options.footprint import OFFLOADS, Offload, activations_gb, peak_gb
+from framefleet.pipeline.model.options.footprint import OFFLOADS, OffloadWay, activations_gb, peak_gb
 from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.model.sources.weights import Weights
@@ -31,7 +31,7 @@ class Memory:
     peak_gb: float
     has_gb: float | None
     place: str
-    offload: Offload | None
+    offload: OffloadWay | None
 
     @property
     def fits(self) -> bool | None:
@@ -94,7 +94,7 @@ def _with_dtype(preset: Preset, settings: ModelSettings, *, is_on_cpu: bool) -> 
     return replace(preset, dtype=dtype.get("default", preset.dtype), dtypes={**preset.dtypes, **rest})
 
 
-def _offload(settings: ModelSettings) -> Offload:
+def _offload(settings: ModelSettings) -> OffloadWay:
     asked = settings.options.offload
     kind = asked if isinstance(asked, str) else getattr(asked, "type", "none")
     return kind if kind in OFFLOADS else "none"

@@ -12,10 +12,10 @@ from typing import Any
 from framefleet.cluster.feed import Pending, pending_rows
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.schema import Job
+from framefleet.jobs.plan.arguments import Argument, all_arguments
 from framefleet.jobs.plan.graphics import gpus_here
 from framefleet.jobs.plan.memory import Memory, memory_of
 from framefleet.jobs.plan.prediction import Prediction
-from framefleet.jobs.plan.settings import Setting, settings_of
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.render import setup_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
@@ -28,11 +28,11 @@ from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class JobPlan:
     """What a job comes down to.
 
     options: of the model, that the job sets. num_rows: of the table; num_invalid of them cannot be rendered,
-    and invalid says why of the first. settings: every argument, and who says it. carried: columns without a
+    and invalid says why of the first. arguments: all, and who says it. carried: columns without a
     meaning; lookalikes: those of them that are named like an argument, each with that. shapes: valid rows by
     shape, the most frequent first; unusual: what is far from the model's own sizes. hollow: what the
     pipeline said to one row of each shape; prediction: what the rest would take; None: not asked.
@@ -48,7 +48,7 @@ class Plan:
     num_invalid: int
     invalid: tuple[str, ...]
     counts: RowCounts
-    settings: tuple[Setting, ...]
+    arguments: tuple[Argument, ...]
     carried: tuple[str, ...]
     lookalikes: tuple[tuple[str, str], ...]
     shapes: Mapping[str, int]
@@ -65,7 +65,7 @@ def plan(
     probe: bool = False,
     price: float | None = None,
     gpu_memory: str | int | None = None,
-) -> Plan:
+) -> JobPlan:
     """Return what rendering a job would do; starts no worker, and writes nothing to its output.
 
     job: a job file's path, or its content. hollow: call the pipeline, without weights, for each shape.
@@ -74,12 +74,12 @@ def plan(
     FramefleetError as `render` would, but for rows that cannot be rendered: those are counted.
     """
     card = None if gpu_memory is None else read_bytes(gpu_memory)
-    wanted = Asked(hollow=hollow, probe=probe, price=price, gpu_memory=card)
+    wanted = PlanOptions(hollow=hollow, probe=probe, price=price, gpu_memory=card)
     return plan_job(job_as(Job, job), Callback(), wanted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class PlanOptions:
     """What else is to be found out; see `plan`. gpu_memory: in bytes."""
 
     hollow: bool = False
@@ -88,9 +88,9 @@ class Asked:
     gpu_memory: int | None = None
 
 
-def plan_job(job: Job, watch: Watch, wanted: Asked | None = None) -> Plan:
+def plan_job(job: Job, watch: Watch, wanted: PlanOptions | None = None) -> JobPlan:
     """Do what `plan` promises, telling `watch` about it."""
-    wanted = wanted or Asked()
+    wanted = wanted or PlanOptions()
     with closing(resolve_job(job, watch)) as resolved, closing(RowIndex()) as index:
         check_claim(resolved)
         is_called = wanted.hollow or wanted.probe
@@ -108,12 +108,12 @@ def _plan(
     resolved: ResolvedJob,
     survey: Survey,
     index: RowIndex,
-    wanted: Asked,
+    wanted: PlanOptions,
     hollow: Probed | None,
     prediction: Prediction | None,
-) -> Plan:
+) -> JobPlan:
     job, rows, spec = resolved.job, resolved.plan, resolved.plan.spec
-    return Plan(
+    return JobPlan(
         table=resolved.table.location,
         output=resolved.store.url_of(""),
         model=resolved.model.name,
@@ -124,7 +124,7 @@ def _plan(
         num_invalid=survey.num_invalid,
         invalid=tuple(survey.invalid_lines()),
         counts=index.counts(),
-        settings=settings_of(job, rows),
+        arguments=all_arguments(job, rows),
         carried=rows.carried,
         lookalikes=rows.lookalikes,
         shapes=dict(survey.shapes.most_common()),
@@ -154,17 +154,17 @@ def _hollow(resolved: ResolvedJob, shapes: Shapes, watch: Watch) -> Probed:
     return probe_shapes(shapes, resolved.plan.spec, weights.configs(), weights.config_files)
 
 
-def _prediction(resolved: ResolvedJob, index: RowIndex, watch: Watch, wanted: Asked) -> Prediction:
+def _prediction(resolved: ResolvedJob, index: RowIndex, watch: Watch, wanted: PlanOptions) -> Prediction:
     """Render some rows of each kind, and tell what the rest takes."""
     from framefleet.jobs.plan.kinds import Kinds
     from framefleet.jobs.plan.prediction import predict
-    from framefleet.jobs.plan.trial import MAX_KINDS, try_rows  # imports torch
+    from framefleet.jobs.plan.trial import MAX_TRIED, try_rows  # imports torch
     from framefleet.jobs.plan.workers import num_workers_of
 
     found = pending_rows(resolved.table, resolved.rows, index)
     kinds = Kinds.of((row.shape, row.payload.request) for row in found if isinstance(row.payload, Pending))
     setup, num_workers = setup_of(resolved), num_workers_of(resolved.job)
-    tried = kinds.most_frequent(MAX_KINDS)
+    tried = kinds.most_frequent(MAX_TRIED)
     trial = try_rows(setup, resolved.identity, tried, watch, num_workers=num_workers)
     price = wanted.price if wanted.price is not None else resolved.job.budget.price
     return predict(

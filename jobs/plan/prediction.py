@@ -30,7 +30,7 @@ class Took:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class Tried:
     """What rows of one kind took on this machine, in company as a worker gives it.
 
     num_rows: of the table. render: of one row, in the thread that renders, without its texts. write: of one,
@@ -65,11 +65,11 @@ class Prediction:
     num_bytes: int
     cost: float | None
     num_guessed: int
-    kinds: tuple[Measured, ...]
+    kinds: tuple[Tried, ...]
 
 
 def predict(
-    kinds: Sequence[Measured],
+    kinds: Sequence[Tried],
     *,
     num_rows: int,
     num_texts: int,

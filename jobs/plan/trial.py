@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from framefleet.cluster.messages import WorkerSetup
-from framefleet.jobs.plan.kinds import Kind, calls_of
-from framefleet.jobs.plan.prediction import Measured, Took
+from framefleet.jobs.plan.kinds import RowKind, calls_of
+from framefleet.jobs.plan.prediction import Took, Tried
 from framefleet.jobs.show.watch import Watch, wait_for
 from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.model.load import load
@@ -23,7 +23,7 @@ from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.request import MAX_SEED, Request
 from framefleet.pipeline.rows.identity import Identity
 
-MAX_KINDS = 16  # further ones are taken as these: a table of a size for each row has no end
+MAX_TRIED = 16  # further ones are taken as these: a table of a size for each row has no end
 NEW = 0.1  # of the longest time that a text took: what takes less was remembered
 WINDOWS = 2  # of as many rows as are under way at once, that are timed after the first
 
@@ -33,11 +33,11 @@ class Trial:
     """load: of the model, once it is in the page cache. kinds: what rows of each took."""
 
     load: Took
-    kinds: tuple[Measured, ...]
+    kinds: tuple[Tried, ...]
 
 
 def try_rows(
-    setup: WorkerSetup, identity: Identity, kinds: Sequence[Kind], watch: Watch, *, num_workers: int
+    setup: WorkerSetup, identity: Identity, kinds: Sequence[RowKind], watch: Watch, *, num_workers: int
 ) -> Trial:
     """Render rows of each kind. Raises what loading the model raises, and RenderError where a row fails.
 
@@ -76,7 +76,7 @@ class _Stream:
     """Rows of one kind that go through a renderer without end. most: that are under way at once."""
 
     def __init__(
-        self, model: Model, setup: WorkerSetup, identity: Identity, kind: Kind, *, most: int
+        self, model: Model, setup: WorkerSetup, identity: Identity, kind: RowKind, *, most: int
     ) -> None:
         self._model, self._setup, self._identity, self._kind = model, setup, identity, kind
         self._most = most
@@ -94,7 +94,7 @@ class _Stream:
         self._most = self._room(renderer)
         renderer.cancel()
 
-    def measure(self) -> Measured:
+    def measure(self) -> Tried:
         """Time a worker's first rows, and then those at its pace."""
         renderer, clock = self._renderer(), _Clock()
         first, begun = self._window(renderer, clock, 1)
@@ -103,7 +103,7 @@ class _Stream:
         write, num_bytes = self._written(then)
         calls = self._kind.num_calls / self._kind.num_rows
         render = (pace - _encoding(then, pace)) * (calls / sum(calls_of(clip.request) for clip in then))
-        return Measured(
+        return Tried(
             name=self._kind.name,
             num_rows=self._kind.num_rows,
             render=render,
