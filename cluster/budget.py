@@ -53,7 +53,7 @@ class JobBudget(Strict):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.money is not None and self.price is None:
-            raise ValueError("money needs a price beside it, that of one GPU for one hour")
+            raise ValueError("given with a price, which is that of one GPU for one hour")
         return self
 
     def cost(self, spent: Spent, *, gpus_per_worker: float) -> float | None:

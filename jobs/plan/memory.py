@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from framefleet.jobs.plan.graphics import gpus_here
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.units import read_bytes
 from framefleet.pipeline.model.families.preset import Preset
 from framefleet.pipeline.model.options.footprint import OFFLOADS, OffloadWay, activations_gb, peak_gb
 from framefleet.pipeline.model.settings import ModelSettings
@@ -37,6 +39,14 @@ class Memory:
     def fits(self) -> bool | None:
         """Whether it does; None where that is not known."""
         return None if self.has_gb is None else self.peak_gb <= self.has_gb
+
+
+def read_memory(text: str | int) -> int:
+    """Return the bytes that "24GB" stands for. Raises JobError."""
+    try:
+        return read_bytes(text)
+    except ValueError as error:
+        raise JobError(f"the GPU's memory is {text!r:.40}", f"it must be {error}") from None
 
 
 def memory_of(

@@ -14,14 +14,13 @@ from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.arguments import Argument, all_arguments
 from framefleet.jobs.plan.graphics import gpus_here
-from framefleet.jobs.plan.memory import Memory, memory_of
+from framefleet.jobs.plan.memory import Memory, memory_of, read_memory
 from framefleet.jobs.plan.prediction import Prediction
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.render import setup_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch
-from framefleet.pipeline.guards.units import read_bytes
 from framefleet.pipeline.model.specs.dtypes import asked
 from framefleet.pipeline.render.probe.probe import Probed, Shapes, probe_shapes
 from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
@@ -73,7 +72,7 @@ def plan(
     hour, unset: the job's `budget.price`. gpu_memory: of a card that is not here, as "24GB". Raises
     FramefleetError as `render` would, but for rows that cannot be rendered: those are counted.
     """
-    card = None if gpu_memory is None else read_bytes(gpu_memory)
+    card = None if gpu_memory is None else read_memory(gpu_memory)
     wanted = PlanOptions(hollow=hollow, probe=probe, price=price, gpu_memory=card)
     return plan_job(job_as(Job, job), Callback(), wanted)
 

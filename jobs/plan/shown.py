@@ -18,11 +18,11 @@ from framefleet.jobs.plan.prediction import Prediction
 from framefleet.jobs.render.survey import check_valid_rows
 from framefleet.jobs.show.console import stderr, stdout
 from framefleet.jobs.show.headline import duration
-from framefleet.jobs.show.libraries import quiet_imports
+from framefleet.jobs.show.libraries import quiet_imports, quiet_libraries
 from framefleet.jobs.show.progress import watch_on
-from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.guards.units import bytes_text, read_bytes
+from framefleet.pipeline.guards.units import bytes_text
 from framefleet.pipeline.render.probe.probe import Probed
 from framefleet.pipeline.rows.tables.column_checks import as_argument
 from framefleet.pipeline.shape import SHAPE_ORDER
@@ -32,17 +32,9 @@ _MAX_VALUE = 40  # characters
 _MAX_NAMES = 20  # of columns that are carried
 
 
-def memory_given(text: str | None) -> int | None:
-    """Return the bytes that `--gpu-memory` says. Raises JobError."""
-    try:
-        return None if text is None else read_bytes(text)
-    except ValueError as error:
-        raise JobError(f"--gpu-memory: {error}", "write it as --gpu-memory 24GB") from None
-
-
 def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
     """Print the plan; then raise TableError if rows would keep `render` from starting, or fail in it."""
-    quiet_imports()
+    quiet_libraries() if wanted.probe else quiet_imports()
     with watch_on(stderr) as watch:
         plan = plan_job(job, watch, wanted)
     if as_json:

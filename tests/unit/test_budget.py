@@ -54,8 +54,8 @@ def test_what_is_said_names_the_limit_and_all_that_was_spent() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"money": 5.0}, "money needs a price beside it"),
-        ({"bytes": "much"}, "'much' is no size"),
+        ({"money": 5.0}, "budget` is"),
+        ({"bytes": "much"}, "budget.bytes` is 'much'"),
         ({"hours": 0}, "budget.hours"),
         ({"euros": 5.0}, "euros"),
     ],

@@ -14,9 +14,9 @@ from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.arguments import Argument, all_arguments
 from framefleet.jobs.plan.kinds import Kinds, calls_of
-from framefleet.jobs.plan.memory import Memory
+from framefleet.jobs.plan.memory import Memory, read_memory
 from framefleet.jobs.plan.prediction import RECORD_BYTES, START_S, Prediction, Took, Tried, predict
-from framefleet.jobs.plan.shown import memory_given, memory_line
+from framefleet.jobs.plan.shown import memory_line
 from framefleet.jobs.plan.workers import num_workers_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.families.known import PRESETS
@@ -132,9 +132,9 @@ def test_memory_is_told_against_the_card(has_gb: float | None, said: str) -> Non
 
 
 def test_a_card_that_is_no_size_is_refused() -> None:
-    assert memory_given("24GB") == 24_000_000_000
-    with pytest.raises(JobError, match="--gpu-memory: 'large' is no size"):
-        memory_given("large")
+    assert read_memory("24GB") == 24_000_000_000
+    with pytest.raises(JobError, match="memory is 'large'"):
+        read_memory("large")
 
 
 def request(steps: int, guidance: float = 1.0, prompt: str = "a") -> Request:

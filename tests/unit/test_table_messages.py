@@ -9,8 +9,9 @@ import pytest
 
 from framefleet.jobs.job.file import job_from_mapping, load_job
 from framefleet.jobs.job.output import open_output
-from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.errors import JobError, StoreError, TableError
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.table import open_table
@@ -149,3 +150,26 @@ def test_what_others_call_an_argument_is_told_when_it_is_carried(
 ) -> None:
     schema = pa.schema([("prompt", pa.string()), (column, pa.string())])
     assert plan_rows(schema, wan).lookalikes == ((column, argument),)
+
+
+@pytest.mark.parametrize("output", ["t.csv", "t.csv/out"])
+def test_an_output_where_a_file_is_says_which(
+    output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.csv").write_text("prompt\na fox\n")
+    with pytest.raises(JobError, match=r"cannot be a folder: .*t\.csv is a file"):
+        open_output(job_from_mapping({"table": "t.csv", "output": output, "model": "m"}))
+
+
+def test_a_local_output_that_cannot_be_made_is_no_bucket() -> None:
+    with pytest.raises(StoreError, match="could not create") as caught:
+        Store("/proc/nothing").create("job.json", b"{}")
+    assert caught.value.fix == "check the path: no folder can be made there"
+
+
+def test_what_money_is_counted_by_is_asked_for() -> None:
+    values = {"table": "t.csv", "output": "out", "model": "m", "budget": {"money": 5.0}}
+    with pytest.raises(JobError, match="budget") as caught:
+        job_from_mapping(values)
+    assert caught.value.fix == "it must be given with a price, which is that of one GPU for one hour"
