@@ -63,7 +63,9 @@ def test_what_spreadsheets_call_csv_is_read(text: str, tmp_path: Path, wan: Pipe
 
 def test_a_missing_column_lists_those_found(tmp_path: Path, wan: PipelineSpec) -> None:
     (tmp_path / "t.csv").write_text("caption,seed\na fox,1\n")
-    assert refused(tmp_path / "t.csv", wan).problem.endswith("it has 'caption', 'seed'")
+    error = refused(tmp_path / "t.csv", wan)
+    assert error.problem.endswith("it has 'caption', 'seed'")
+    assert "`columns: {prompt: caption}`" in error.fix
 
 
 def test_one_odd_cell_in_json_lines_is_one_refused_row(tmp_path: Path, wan: PipelineSpec) -> None:
