@@ -31,7 +31,7 @@ PROMPTS = (
     "a green square moves left on a white background",
     "a white ring grows on black",
 )
-STEPS, GUIDANCE = (8, 12, 16), (1.0, 2.5, 4.0, 7.0)
+STEPS, GUIDANCE = (4, 6, 8), (1.0, 2.5, 4.0, 7.0)
 HEADINGS = ("", "predicted", "run", "predicted / run")
 POLL_S = 0.2
 
@@ -69,7 +69,7 @@ def measure_prediction(
     return [
         _cells("CPU s of workers", predicted.cpu_s, run.cpu_s),
         _cells("s by the clock", predicted.elapsed_s, run.elapsed_s),
-        _cells("MB", predicted.num_bytes / 1e6, run.num_bytes / 1e6),
+        _cells("MB of clips", predicted.num_bytes / 1e6, run.num_bytes / 1e6),
     ]
 
 
@@ -109,7 +109,6 @@ def _run(job: Path) -> Took:
     if process.returncode:
         raise SystemExit(f"render ended with {process.returncode}")
     num_bytes = sum(path.stat().st_size for path in (job.parent / "out" / "clips").rglob("*.mp4"))
-    num_bytes += sum(path.stat().st_size for path in (job.parent / "out" / "records").iterdir())
     assert records_of(job.parent / "out")
     return Took(elapsed_s=time.monotonic() - started, cpu_s=sum(used.values()), num_bytes=num_bytes)
 

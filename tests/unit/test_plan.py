@@ -15,7 +15,7 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.arguments import Argument, all_arguments
 from framefleet.jobs.plan.kinds import Kinds, calls_of
 from framefleet.jobs.plan.memory import Memory, read_memory
-from framefleet.jobs.plan.prediction import RECORD_BYTES, START_S, Prediction, Took, Tried, predict
+from framefleet.jobs.plan.prediction import START_S, Prediction, Took, Tried, predict
 from framefleet.jobs.plan.shown import memory_line
 from framefleet.jobs.plan.workers import num_workers_of
 from framefleet.pipeline.errors import JobError
@@ -186,7 +186,7 @@ def test_workers_share_the_rows_and_each_begins_for_itself() -> None:
     assert found.elapsed_s == START_S + 20 + (300 + 5 * 2 + 10 * 2) / 2
     assert found.worker_s == found.cost == (20 + 165) * 2
     assert found.cpu_s == 300 + 10 + 20 + 50 + 40
-    assert found.num_bytes == 100 * (1000 + RECORD_BYTES)
+    assert found.num_bytes == 100 * 1000
 
 
 def test_what_is_written_beside_counts_where_all_cores_are_taken() -> None:
@@ -195,7 +195,7 @@ def test_what_is_written_beside_counts_where_all_cores_are_taken() -> None:
 
 def test_rows_of_shapes_that_were_not_rendered_are_taken_as_the_others() -> None:
     found = predicted(MEASURED, num_rows=200)
-    assert (found.num_guessed, found.num_bytes) == (100, 200 * (1000 + RECORD_BYTES))
+    assert (found.num_guessed, found.num_bytes) == (100, 200 * 1000)
 
 
 def test_there_are_no_more_workers_than_rows() -> None:
