@@ -52,7 +52,7 @@ class Tried:
 class Prediction:
     """What rendering the rest of the table would take. elapsed_s: from the command to its end.
 
-    worker_s: of all workers together, while they have a model. cpu_s: of their processors. num_bytes: of clips.
+    worker_s: of all workers, while they have a model. cpu_s: of their processors. num_bytes: of clips.
     cost: None without a price. num_guessed: rows of kinds that were not rendered, taken as the others.
     """
 
