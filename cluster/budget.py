@@ -34,7 +34,7 @@ class Spent:
         return f"{hours}, {bytes_text(self.num_bytes)} of clips"
 
 
-class Budget(Strict):
+class JobBudget(Strict):
     """What all runs of a job together may spend; then it stops as after Ctrl-C, and can go on."""
 
     hours: float | None = Field(default=None, gt=0, description="Of time, in all runs together.")
@@ -53,7 +53,7 @@ class Budget(Strict):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.money is not None and self.price is None:
-            raise ValueError("money needs a price beside it, that of one GPU for one hour")
+            raise ValueError("given with a price, which is that of one GPU for one hour")
         return self
 
     def cost(self, spent: Spent, *, gpus_per_worker: float) -> float | None:

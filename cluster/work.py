@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from framefleet.cluster.adoption import Adoption
-from framefleet.cluster.budget import Budget, Spent
+from framefleet.cluster.budget import JobBudget, Spent
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import WorkerSetup
 from framefleet.cluster.settings import FaultPolicy
@@ -31,7 +31,7 @@ class Work:
     run: str
     lock: DriverLock
     adoption: Adoption = field(default_factory=Adoption)
-    budget: Budget = field(default_factory=Budget)
+    budget: JobBudget = field(default_factory=JobBudget)
     spent: Spent = field(default_factory=Spent)
     gpus_per_worker: float = 1.0
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from framefleet.jobs.export.export import export
     from framefleet.jobs.failures.failures import FailedRow, failures
     from framefleet.jobs.gallery.gallery import gallery
-    from framefleet.jobs.plan.plan import Plan, plan
+    from framefleet.jobs.plan.plan import JobPlan, plan
     from framefleet.jobs.plan.training import TrainPlan, plan_training
     from framefleet.jobs.render.render import render
     from framefleet.jobs.repair.repair import repair
@@ -54,8 +54,8 @@ __all__ = [
     "FramefleetError",
     "HalfDone",
     "Inputs",
+    "JobPlan",
     "Model",
-    "Plan",
     "Progress",
     "Renderer",
     "Report",
@@ -92,8 +92,8 @@ _HOMES = {
     "FramefleetError": "framefleet.pipeline.errors",
     "HalfDone": "framefleet.pipeline.render.half_done.half_done",
     "Inputs": "framefleet.pipeline.rows.inputs.access",
+    "JobPlan": "framefleet.jobs.plan.plan",
     "Model": "framefleet.pipeline.model.model",
-    "Plan": "framefleet.jobs.plan.plan",
     "Progress": "framefleet.cluster.progress",
     "Renderer": "framefleet.pipeline.render.renderer",
     "Report": "framefleet.jobs.report.values",

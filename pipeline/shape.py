@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-ORDER = "frames x height x width"
+SHAPE_ORDER = "frames x height x width"
 
 
 def shape_text(num_frames: int | None, height: int | None, width: int | None) -> str:

@@ -94,7 +94,9 @@ def _of_no_kind(name: str, context: Mapping[str, str]) -> tuple[str, str]:
 def _wanted(error: Mapping[str, Any]) -> str:
     if error["type"] == "literal_error":
         return str(error["ctx"]["expected"]).replace("'", "")
-    return SHOULD_BE.get(error["type"], str(error["msg"]).replace("Input should be ", ""))
+    return SHOULD_BE.get(
+        error["type"], str(error["msg"]).replace("Input should be ", "").removeprefix("Value error, ")
+    )
 
 
 def _shown(key: Key, value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from fsspec.core import has_magic
 
@@ -28,6 +29,8 @@ def open_output(job: TableJob, place: str | None = None) -> Store:
         raise JobError(f"{place} is what each process has for itself", "use a folder or S3")
     outage_s = job.retries.store_outage_s if isinstance(job, Job) else OUTAGE_S
     store = Store(place, job.storage_options, outage_s=outage_s)
+    if "://" not in place and (file := _file_on_the_way(place)):
+        raise JobError(f"the output {place} cannot be a folder: {file} is a file", "choose another output")
     wrong = _not_apart(job.table, place) if is_own and job.table is not None else None
     if wrong and not store.list(RECORDS):
         raise wrong
@@ -53,6 +56,12 @@ def _not_apart(table: str, output: str) -> JobError | None:
 def below(job: TableJob, path: str) -> str:
     """Return the path or URL of what lies below a job's output, as this process finds it in any folder."""
     return f"{_plain(job.output)}/{path}"
+
+
+def _file_on_the_way(place: str) -> Path | None:
+    """Return the file that stands where a folder belongs, if one does."""
+    path = Path(_plain(place))
+    return next((one for one in (path, *path.parents) if one.is_file()), None)
 
 
 def _plain(location: str) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from framefleet.cluster.budget import Budget
+from framefleet.cluster.budget import JobBudget
 from framefleet.cluster.settings import FaultPolicy, FleetSettings
 from framefleet.pipeline.guards.strict import Strict
 from framefleet.pipeline.model.options.schema import Options
@@ -308,7 +308,7 @@ class Job(TableJob):
     )
     media: MediaSection = MediaSection()
     retries: FaultPolicy = FaultPolicy()
-    budget: Budget = Budget()
+    budget: JobBudget = JobBudget()
 
     @field_validator("sweep")
     @classmethod

@@ -66,9 +66,10 @@ def plan_command(
             show_train_plan(training, probe=probe, as_json=as_json)
             return
         loaded = load_job(job, given, table=table, model=model, output=output)
-        from framefleet.jobs.plan.plan import Asked  # takes seconds: a mistake is told before
-        from framefleet.jobs.plan.shown import memory_given, show_plan
+        from framefleet.jobs.plan.memory import read_memory
+        from framefleet.jobs.plan.plan import PlanOptions  # takes seconds: a mistake is told before
+        from framefleet.jobs.plan.shown import show_plan
 
-        card = memory_given(gpu_memory)
-        wanted = Asked(hollow=hollow, probe=probe, price=price, gpu_memory=card)
+        card = None if gpu_memory is None else read_memory(gpu_memory)
+        wanted = PlanOptions(hollow=hollow, probe=probe, price=price, gpu_memory=card)
         show_plan(loaded, wanted, as_json=as_json)

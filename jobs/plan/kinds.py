@@ -15,7 +15,7 @@ _PER_STRATUM = 8  # rows kept of those that call the denoiser as often
 
 
 @dataclass(slots=True)
-class Kind:
+class RowKind:
     """Rows of one shape and recipe: those that share forwards.
 
     num_calls: of the denoiser, by all of them. strata: by the calls of a row, how many there are, and the
@@ -50,7 +50,7 @@ class Kind:
 class Kinds:
     """All rows that are still to render. Texts are prompts and negative prompts, each counted once."""
 
-    by_name: dict[str, Kind] = field(default_factory=dict)
+    by_name: dict[str, RowKind] = field(default_factory=dict)
     num_rows: int = 0
     _texts: set[int] = field(default_factory=set)
     _num_asked: int = 0
@@ -61,7 +61,7 @@ class Kinds:
         kinds = cls()
         for shape, request in rows:
             name = f"{request.recipe} {shape}" if request.recipe != "generate" else shape
-            kinds.by_name.setdefault(name, Kind(name)).add(request)
+            kinds.by_name.setdefault(name, RowKind(name)).add(request)
             kinds._note(request)
         return kinds
 
@@ -71,7 +71,7 @@ class Kinds:
         share = len(self._texts) / self._num_asked if self._num_asked else 0.0
         return round(share * self.num_rows)
 
-    def most_frequent(self, count: int) -> list[Kind]:
+    def most_frequent(self, count: int) -> list[RowKind]:
         ordered = sorted(self.by_name.values(), key=lambda kind: -kind.num_calls)
         return list(islice(ordered, count))
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from framefleet.jobs.plan.graphics import gpus_here
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.units import read_bytes
 from framefleet.pipeline.model.families.preset import Preset
-from framefleet.pipeline.model.options.footprint import OFFLOADS, Offload, activations_gb, peak_gb
+from framefleet.pipeline.model.options.footprint import OFFLOADS, OffloadWay, activations_gb, peak_gb
 from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.model.sources.weights import Weights
@@ -31,12 +33,20 @@ class Memory:
     peak_gb: float
     has_gb: float | None
     place: str
-    offload: Offload | None
+    offload: OffloadWay | None
 
     @property
     def fits(self) -> bool | None:
         """Whether it does; None where that is not known."""
         return None if self.has_gb is None else self.peak_gb <= self.has_gb
+
+
+def read_memory(text: str | int) -> int:
+    """Return the bytes that "24GB" stands for. Raises JobError."""
+    try:
+        return read_bytes(text)
+    except ValueError as error:
+        raise JobError(f"the GPU's memory is {text!r:.40}", f"it must be {error}") from None
 
 
 def memory_of(
@@ -94,7 +104,7 @@ def _with_dtype(preset: Preset, settings: ModelSettings, *, is_on_cpu: bool) -> 
     return replace(preset, dtype=dtype.get("default", preset.dtype), dtypes={**preset.dtypes, **rest})
 
 
-def _offload(settings: ModelSettings) -> Offload:
+def _offload(settings: ModelSettings) -> OffloadWay:
     asked = settings.options.offload
     kind = asked if isinstance(asked, str) else getattr(asked, "type", "none")
     return kind if kind in OFFLOADS else "none"

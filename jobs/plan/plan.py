@@ -12,10 +12,10 @@ from typing import Any
 from framefleet.cluster.feed import Pending, pending_rows
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.schema import Job
+from framefleet.jobs.plan.arguments import Argument, all_arguments
 from framefleet.jobs.plan.graphics import gpus_here
-from framefleet.jobs.plan.memory import Memory, memory_of
+from framefleet.jobs.plan.memory import Memory, memory_of, read_memory
 from framefleet.jobs.plan.prediction import Prediction
-from framefleet.jobs.plan.settings import Setting, settings_of
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.cut_prompts import CutPrompt, CutPrompts
 from framefleet.jobs.render.draft_job import draft_job, keep_of
@@ -24,7 +24,6 @@ from framefleet.jobs.render.render import setup_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch
-from framefleet.pipeline.guards.units import read_bytes
 from framefleet.pipeline.model.specs.dtypes import asked
 from framefleet.pipeline.render.probe.probe import Probed, Shapes, probe_shapes
 from framefleet.pipeline.rows.sweeps.swept import Swept
@@ -32,17 +31,17 @@ from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class JobPlan:
     """What a job comes down to.
 
     sweep: where rows come from, counted, if they do. options: of the model, that the job sets. num_rows: of
-    the table; num_invalid of them cannot be rendered, and invalid says why of the first. settings: every
-    argument, and who says it. carried: columns without a meaning; lookalikes: those of them that are named
-    like an argument, each with that. shapes: valid rows by shape, the most frequent first; unusual: what is
-    far from the model's own sizes. num_cut: rows with prompts of which the model does not read the end;
-    first_cut: of them. hollow: what the pipeline said to one row of each shape; prediction: what the rest
-    would take; None: not asked. drafts: those of every row, where the job has drafts; most_kept: rows of
-    these in full, at the most.
+    the table; num_invalid of them cannot be rendered, and invalid says why of the first. arguments: all, and
+    who says it. carried: columns without a meaning; lookalikes: those of them that are named like an
+    argument, each with that. shapes: valid rows by shape, the most frequent first; unusual: what is far from
+    the model's own sizes. num_cut: rows with prompts of which the model does not read the end; first_cut: of
+    them. hollow: what the pipeline said to one row of each shape; prediction: what the rest would take;
+    None: not asked. drafts: those of every row, where the job has drafts; most_kept: rows of these in full,
+    at the most.
     """
 
     table: str
@@ -56,7 +55,7 @@ class Plan:
     num_invalid: int
     invalid: tuple[str, ...]
     counts: RowCounts
-    settings: tuple[Setting, ...]
+    arguments: tuple[Argument, ...]
     carried: tuple[str, ...]
     lookalikes: tuple[tuple[str, str], ...]
     shapes: Mapping[str, int]
@@ -66,7 +65,7 @@ class Plan:
     memory: Memory
     hollow: Probed | None = None
     prediction: Prediction | None = None
-    drafts: Plan | None = None
+    drafts: JobPlan | None = None
     most_kept: int | None = None
 
 
@@ -77,7 +76,7 @@ def plan(
     probe: bool = False,
     price: float | None = None,
     gpu_memory: str | int | None = None,
-) -> Plan:
+) -> JobPlan:
     """Return what rendering a job would do; starts no worker, and writes nothing to its output.
 
     job: a job file's path, or its content. hollow: call the pipeline, without weights, for each shape.
@@ -85,13 +84,13 @@ def plan(
     hour, unset: the job's `budget.price`. gpu_memory: of a card that is not here, as "24GB". Raises
     FramefleetError as `render` would, but for rows that cannot be rendered: those are counted.
     """
-    card = None if gpu_memory is None else read_bytes(gpu_memory)
-    wanted = Asked(hollow=hollow, probe=probe, price=price, gpu_memory=card)
+    card = None if gpu_memory is None else read_memory(gpu_memory)
+    wanted = PlanOptions(hollow=hollow, probe=probe, price=price, gpu_memory=card)
     return plan_job(job_as(Job, job), Callback(), wanted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class PlanOptions:
     """What else is to be found out; see `plan`. gpu_memory: in bytes."""
 
     hollow: bool = False
@@ -100,9 +99,9 @@ class Asked:
     gpu_memory: int | None = None
 
 
-def plan_job(job: Job, watch: Watch, wanted: Asked | None = None) -> Plan:
+def plan_job(job: Job, watch: Watch, wanted: PlanOptions | None = None) -> JobPlan:
     """Do what `plan` promises, telling `watch` about it."""
-    wanted = wanted or Asked()
+    wanted = wanted or PlanOptions()
     if job.draft is None:
         return _plan_of(job, watch, wanted)
     drafts = _plan_of(draft_job(job), watch, wanted)
@@ -110,7 +109,7 @@ def plan_job(job: Job, watch: Watch, wanted: Asked | None = None) -> Plan:
     return replace(full, drafts=drafts, most_kept=most_kept(job, keep_of(job)))
 
 
-def _plan_of(job: Job, watch: Watch, wanted: Asked) -> Plan:
+def _plan_of(job: Job, watch: Watch, wanted: PlanOptions) -> JobPlan:
     with closing(resolve_job(job, watch)) as resolved, closing(RowIndex()) as index:
         check_claim(resolved)
         is_called = wanted.hollow or wanted.probe
@@ -130,12 +129,12 @@ def _plan(
     resolved: ResolvedJob,
     survey: Survey,
     index: RowIndex,
-    wanted: Asked,
+    wanted: PlanOptions,
     hollow: Probed | None,
     prediction: Prediction | None,
-) -> Plan:
+) -> JobPlan:
     job, rows, spec = resolved.job, resolved.plan, resolved.plan.spec
-    return Plan(
+    return JobPlan(
         table=resolved.table.location,
         sweep=str(resolved.table) if isinstance(resolved.table, Swept) else None,
         output=resolved.store.url_of(""),
@@ -147,7 +146,7 @@ def _plan(
         num_invalid=survey.num_invalid,
         invalid=tuple(survey.invalid_lines()),
         counts=index.counts(),
-        settings=settings_of(job, rows),
+        arguments=all_arguments(job, rows),
         carried=tuple(rows.carried.names),
         lookalikes=rows.lookalikes,
         shapes=dict(survey.shapes.most_common()),
@@ -179,17 +178,17 @@ def _hollow(resolved: ResolvedJob, shapes: Shapes, watch: Watch) -> Probed:
     return probe_shapes(shapes, resolved.plan.spec, weights.configs(), weights.config_files)
 
 
-def _prediction(resolved: ResolvedJob, index: RowIndex, watch: Watch, wanted: Asked) -> Prediction:
+def _prediction(resolved: ResolvedJob, index: RowIndex, watch: Watch, wanted: PlanOptions) -> Prediction:
     """Render some rows of each kind, and tell what the rest takes."""
     from framefleet.jobs.plan.kinds import Kinds
     from framefleet.jobs.plan.prediction import predict
-    from framefleet.jobs.plan.trial import MAX_KINDS, try_rows  # imports torch
+    from framefleet.jobs.plan.trial import MAX_TRIED, try_rows  # imports torch
     from framefleet.jobs.plan.workers import num_workers_of
 
     found = pending_rows(resolved.table, resolved.rows, index)
     kinds = Kinds.of((row.shape, row.payload.request) for row in found if isinstance(row.payload, Pending))
     setup, num_workers = setup_of(resolved), num_workers_of(resolved.job)
-    tried = kinds.most_frequent(MAX_KINDS)
+    tried = kinds.most_frequent(MAX_TRIED)
     trial = try_rows(setup, resolved.identity, tried, watch, num_workers=num_workers)
     price = wanted.price if wanted.price is not None else resolved.job.budget.price
     return predict(

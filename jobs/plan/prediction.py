@@ -9,7 +9,6 @@ from framefleet.cluster.budget import HOUR_S
 
 # Ray starts in four seconds; what workers import besides takes as long on a slow core.
 START_S = 8.0
-RECORD_BYTES = 1000  # of each row in records/
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +29,7 @@ class Took:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class Tried:
     """What rows of one kind took on this machine, in company as a worker gives it.
 
     num_rows: of the table. render: of one row, in the thread that renders, without its texts. write: of one,
@@ -53,7 +52,7 @@ class Measured:
 class Prediction:
     """What rendering the rest of the table would take. elapsed_s: from the command to its end.
 
-    worker_s: of all workers together, while they have a model. cpu_s: of processors of workers.
+    worker_s: of all workers, while they have a model. cpu_s: of their processors. num_bytes: of clips.
     cost: None without a price. num_guessed: rows of kinds that were not rendered, taken as the others.
     """
 
@@ -65,11 +64,11 @@ class Prediction:
     num_bytes: int
     cost: float | None
     num_guessed: int
-    kinds: tuple[Measured, ...]
+    kinds: tuple[Tried, ...]
 
 
 def predict(
-    kinds: Sequence[Measured],
+    kinds: Sequence[Tried],
     *,
     num_rows: int,
     num_texts: int,
@@ -93,7 +92,7 @@ def predict(
     # A text is new to each worker that has rows of it.
     text = max((kind.text for kind in kinds), key=lambda took: took.wall_s)
     texts = text * min(num_texts * num_workers, num_rows)
-    num_bytes = sum(kind.num_rows * more * (kind.num_bytes + RECORD_BYTES) for kind in kinds)
+    num_bytes = sum(kind.num_rows * more * kind.num_bytes for kind in kinds)
     all_render = render + texts + once * num_workers
     all_cpu = (all_render + write + load * num_workers).cpu_s
     # Rows are written beside, unless all cores are taken.

@@ -11,36 +11,31 @@ from rich import box
 from rich.table import Table
 
 from framefleet.jobs.job.schema import Job
+from framefleet.jobs.plan.arguments import Argument
 from framefleet.jobs.plan.memory import GB, Memory
-from framefleet.jobs.plan.plan import Asked, Plan, plan_job
+from framefleet.jobs.plan.plan import JobPlan, PlanOptions, plan_job
 from framefleet.jobs.plan.prediction import Prediction
-from framefleet.jobs.plan.settings import Setting
 from framefleet.jobs.render.survey import check_valid_rows
 from framefleet.jobs.show.console import stderr, stdout
 from framefleet.jobs.show.headline import duration
+from framefleet.jobs.show.libraries import quiet_libraries
 from framefleet.jobs.show.progress import watch_on
-from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.guards.units import bytes_text, read_bytes
+from framefleet.pipeline.guards.units import bytes_text
 from framefleet.pipeline.render.probe.probe import Probed
 from framefleet.pipeline.rows.tables.column_checks import as_argument
-from framefleet.pipeline.shape import ORDER
+from framefleet.pipeline.shape import SHAPE_ORDER
 
 MAX_SHAPES_SHOWN = 30  # a screenful
 _MAX_VALUE = 40  # characters
 _MAX_NAMES = 20  # of columns that are carried
 
 
-def memory_given(text: str | None) -> int | None:
-    """Return the bytes that `--gpu-memory` says. Raises JobError."""
-    try:
-        return None if text is None else read_bytes(text)
-    except ValueError as error:
-        raise JobError(f"--gpu-memory: {error}", "write it as --gpu-memory 24GB") from None
-
-
-def show_plan(job: Job, wanted: Asked, *, as_json: bool) -> None:
+def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
     """Print the plan; then raise TableError if rows would keep `render` from starting, or fail in it."""
+    if wanted.probe:
+        quiet_libraries()
     with watch_on(stderr) as watch:
         plan = plan_job(job, watch, wanted)
     if as_json:
@@ -70,14 +65,14 @@ def show_plan(job: Job, wanted: Asked, *, as_json: bool) -> None:
         _show_prediction(plan.prediction)
 
 
-def _show(plan: Plan) -> None:
+def _show(plan: JobPlan) -> None:
     preset = f", preset {plan.preset}" if plan.preset else ""
     options = "".join(f", {name}: {_text(value)}" for name, value in plan.options.items())
     stdout.say(f"sweep:  {plan.sweep}" if plan.sweep else f"table:  {plan.table}")
     stdout.say(f"output: {plan.output}")
     stdout.say(f"model:  {plan.model} ({plan.pipeline}{preset}{options})")
     stdout.print(_counts(plan))
-    stdout.print(_settings(plan.settings))
+    stdout.print(_arguments(plan.arguments))
     for line in _carried_lines(plan):
         stdout.say(line)
     stdout.print(_shapes(plan.shapes))
@@ -91,7 +86,7 @@ def _show(plan: Plan) -> None:
     stdout.say(memory_line(plan.memory))
 
 
-def _counts(plan: Plan) -> Table:
+def _counts(plan: JobPlan) -> Table:
     counts = plan.counts
     numbers = {
         "rows": plan.num_rows,
@@ -104,20 +99,20 @@ def _counts(plan: Plan) -> Table:
     return counted("", "rows", numbers)
 
 
-def _settings(settings: Iterable[Setting]) -> Table:
+def _arguments(arguments: Iterable[Argument]) -> Table:
     """Return every argument: where it comes from, and what it is in rows that give none."""
     table = Table("argument", "from", "else", box=box.SIMPLE_HEAD)
-    for setting in settings:
-        value = "" if setting.value is None else _text(setting.value)
-        said = f"{value} ({setting.origin})" if value and setting.origin else value or setting.origin
-        if setting.column is None:
-            table.add_row(setting.name, said, "")
+    for argument in arguments:
+        value = "" if argument.value is None else _text(argument.value)
+        said = f"{value} ({argument.origin})" if value and argument.origin else value or argument.origin
+        if argument.column is None:
+            table.add_row(argument.name, said, "")
         else:
-            table.add_row(setting.name, f"column {setting.column}", said)
+            table.add_row(argument.name, f"column {argument.column}", said)
     return table
 
 
-def _carried_lines(plan: Plan) -> list[str]:
+def _carried_lines(plan: JobPlan) -> list[str]:
     named = [name for name, _ in plan.lookalikes]
     others = [name for name in plan.carried if name not in named]
     more = f" and {len(others) - _MAX_NAMES:,} more" if len(others) > _MAX_NAMES else ""
@@ -133,7 +128,7 @@ def _shapes(shapes: Mapping[str, int]) -> Table:
     hidden = len(shapes) - len(shown)
     if hidden:
         shown[f"{hidden:,} other shapes"] = sum(shapes.values()) - sum(shown.values())
-    return counted(f"shape ({ORDER})", "rows", shown)
+    return counted(f"shape ({SHAPE_ORDER})", "rows", shown)
 
 
 def counted(key: str, value: str, numbers: Mapping[str, int]) -> Table:

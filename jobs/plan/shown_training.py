@@ -12,7 +12,7 @@ from framefleet.jobs.show.console import stderr, stdout
 from framefleet.jobs.show.headline import duration
 from framefleet.jobs.show.libraries import quiet_libraries
 from framefleet.jobs.show.progress import watch_on
-from framefleet.pipeline.shape import ORDER
+from framefleet.pipeline.shape import SHAPE_ORDER
 
 
 def show_train_plan(job: TrainJob, *, probe: bool, as_json: bool) -> None:
@@ -30,7 +30,7 @@ def _show(plan: TrainPlan) -> None:
     stdout.say(f"table:  {plan.table}")
     stdout.say(f"output: {plan.output}")
     stdout.say(f"model:  {plan.model} ({plan.pipeline}), of which {plan.component} is trained")
-    stdout.print(counted(f"bucket ({ORDER})", "rows", plan.buckets))
+    stdout.print(counted(f"bucket ({SHAPE_ORDER})", "rows", plan.buckets))
     for bucket, count in plan.unused.items():
         stdout.say(f"never used: {count:,} rows of {bucket}: a batch is of one size")
     workers = f"{plan.num_workers} workers" if plan.num_workers else "1 worker"

@@ -1,7 +1,8 @@
 """From a job to what its rows take here: a worker's renderer gets some of each kind, until it has its pace.
 
-Rows are rendered as a worker renders them, in company: a first renderer finds which sizes of forwards pay and
-are exact, which is kept on this machine as a run keeps it; a second one is timed. Nothing is stored.
+Rows are rendered as a worker renders them, in company. Which sizes of forwards pay and are exact is kept on
+this machine, as a run keeps it; a renderer that had to find it out is not the one that is timed. No clip is
+stored.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from framefleet.cluster.messages import WorkerSetup
-from framefleet.jobs.plan.kinds import Kind, calls_of
-from framefleet.jobs.plan.prediction import Measured, Took
+from framefleet.jobs.plan.kinds import RowKind, calls_of
+from framefleet.jobs.plan.prediction import Took, Tried
 from framefleet.jobs.show.watch import Watch, wait_for
 from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.model.load import load
@@ -23,9 +24,8 @@ from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.request import MAX_SEED, Request
 from framefleet.pipeline.rows.identity import Identity
 
-MAX_KINDS = 16  # further ones are taken as these: a table of a size for each row has no end
+MAX_TRIED = 16  # further ones are taken as these: a table of a size for each row has no end
 NEW = 0.1  # of the longest time that a text took: what takes less was remembered
-WINDOWS = 2  # of as many rows as are under way at once, that are timed after the first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +33,11 @@ class Trial:
     """load: of the model, once it is in the page cache. kinds: what rows of each took."""
 
     load: Took
-    kinds: tuple[Measured, ...]
+    kinds: tuple[Tried, ...]
 
 
 def try_rows(
-    setup: WorkerSetup, identity: Identity, kinds: Sequence[Kind], watch: Watch, *, num_workers: int
+    setup: WorkerSetup, identity: Identity, kinds: Sequence[RowKind], watch: Watch, *, num_workers: int
 ) -> Trial:
     """Render rows of each kind. Raises what loading the model raises, and RenderError where a row fails.
 
@@ -51,9 +51,7 @@ def try_rows(
     for kind in kinds:
         wait_for(watch, f"rendering rows of {kind.name}")
         most = -(-kind.num_rows // num_workers)
-        stream = _Stream(model, setup, identity, kind, most=most)
-        stream.settle()
-        found.append(stream.measure())
+        found.append(_Stream(model, setup, identity, kind, most=most).measure())
     return Trial(load=loaded, kinds=tuple(found))
 
 
@@ -76,39 +74,32 @@ class _Stream:
     """Rows of one kind that go through a renderer without end. most: that are under way at once."""
 
     def __init__(
-        self, model: Model, setup: WorkerSetup, identity: Identity, kind: Kind, *, most: int
+        self, model: Model, setup: WorkerSetup, identity: Identity, kind: RowKind, *, most: int
     ) -> None:
         self._model, self._setup, self._identity, self._kind = model, setup, identity, kind
         self._most = most
         self._rows = self._endless()
 
-    def settle(self) -> None:
-        """Find out which sizes of forwards pay and are exact, as far as this machine does not know."""
-        renderer = self._renderer()
-        num_ended = 0
-        while num_ended < self._room(renderer):
-            self._fill(renderer)
-            num_ended += len(_clips(renderer))
-            if self._room(renderer) == 1 < renderer.num_active:
-                break  # company does not pay: those that were begun would take turns, and minutes
-        self._most = self._room(renderer)
-        renderer.cancel()
-
-    def measure(self) -> Measured:
+    def measure(self) -> Tried:
         """Time a worker's first rows, and then those at its pace."""
         renderer, clock = self._renderer(), _Clock()
-        first, begun = self._window(renderer, clock, 1)
-        then, pace = self._window(renderer, clock, WINDOWS)
+        first, begun = self._window(renderer, clock)
+        if renderer.capacity > 1 and not renderer.num_remembered:
+            renderer.cancel()  # it had to find out which sizes pay, which the run's workers are told
+            renderer, clock = self._renderer(), _Clock()
+            first, begun = self._window(renderer, clock)
+        then, pace = self._window(renderer, clock)
         renderer.cancel()
         write, num_bytes = self._written(then)
         calls = self._kind.num_calls / self._kind.num_rows
         render = (pace - _encoding(then, pace)) * (calls / sum(calls_of(clip.request) for clip in then))
-        return Measured(
+        of_first = render * (sum(calls_of(clip.request) for clip in first) / calls)
+        return Tried(
             name=self._kind.name,
             num_rows=self._kind.num_rows,
             render=render,
             write=write,
-            once=begun - _encoding(first, begun) - render * len(first),
+            once=begun - _encoding(first, begun) - of_first,
             text=_text(first, begun),
             num_bytes=num_bytes,
             mean_batch=sum(clip.batch_size for clip in then) / len(then),
@@ -126,12 +117,17 @@ class _Stream:
             audit=setup.audit,
         )
 
-    def _window(self, renderer: Renderer, clock: _Clock, count: int) -> tuple[list[Clip], Took]:
-        """Return the clips that end in so many windows, and what they took."""
+    def _window(self, renderer: Renderer, clock: _Clock) -> tuple[list[Clip], Took]:
+        """Return as many clips as are under way at once, and what they took."""
         ended: list[Clip] = []
-        while len(ended) < count * self._room(renderer):
+        while len(ended) < self._room(renderer):
             self._fill(renderer)
             ended += _clips(renderer)
+            if self._room(renderer) == 1 < renderer.num_active and not ended:
+                # Company does not pay: the rows that were begun would take turns for minutes.
+                self._most = 1
+                renderer.cancel()
+                clock.lap()
         return ended, clock.lap()
 
     def _room(self, renderer: Renderer) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from framefleet.cluster.adoption import Adoption, find_adoptable
-from framefleet.cluster.budget import Budget, Spent
+from framefleet.cluster.budget import JobBudget, Spent
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import WorkerSetup
 from framefleet.cluster.progress import Progress, Summary
@@ -197,7 +197,7 @@ def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: st
         lock=lock,
         adoption=_adoption(resolved, setup, index),
         budget=resolved.job.budget,
-        spent=Spent() if resolved.job.budget == Budget() else spent_before(resolved.store),
+        spent=Spent() if resolved.job.budget == JobBudget() else spent_before(resolved.store),
         gpus_per_worker=resolved.job.fleet.paid_gpus,
     )
 

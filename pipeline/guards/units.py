@@ -17,7 +17,7 @@ def read_bytes(size: str | int) -> int:
     found = _SIZE.fullmatch(str(size).strip().lower())
     number = float(found[1]) * _FACTORS.get(found[2], 0) if found else 0
     if number < 1:
-        raise ValueError(f"{str(size)[:40]!r} is no size; write it as 24GB or 500MiB")
+        raise ValueError("a size, such as 24GB or 500MiB")
     return int(number)
 
 

@@ -25,7 +25,7 @@ PROGRAMS = {
     "gpu_day": (["--device", "cpu", "--small"], "report.md"),
     "large": (["--short"], "| fp32 | uniform |"),
     "load": (["--short"], "| float32 | framefleet |"),
-    "prediction": (["--short"], "| MB |"),
+    "prediction": (["--short"], "| MB of clips |"),
     "pixels": (["--short"], "| a recipe that looks |"),
     "probes": (["--rows", "2"], "remembered"),
     "real_rows": (["--tiny"], "way: fast"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from framefleet.cluster.budget import Budget, Spent
+from framefleet.cluster.budget import JobBudget, Spent
 from framefleet.cluster.progress import Summary
 from framefleet.cluster.spent_before import spent_before
 from framefleet.jobs.job.file import job_from_mapping
@@ -36,15 +36,15 @@ AN_HOUR = Spent(elapsed_s=3600, worker_s=4 * 3600, num_bytes=2_000_000)
     ],
 )
 def test_a_limit_is_reached_when_as_much_is_spent(given: dict[str, object], reached: str | None) -> None:
-    assert Budget.model_validate(given).reached(AN_HOUR, gpus_per_worker=1) == reached
+    assert JobBudget.model_validate(given).reached(AN_HOUR, gpus_per_worker=1) == reached
 
 
 def test_workers_that_share_a_gpu_cost_their_part_of_it() -> None:
-    assert Budget(price=2.0, money=1.0).cost(AN_HOUR, gpus_per_worker=0.25) == pytest.approx(2.0)
+    assert JobBudget(price=2.0, money=1.0).cost(AN_HOUR, gpus_per_worker=0.25) == pytest.approx(2.0)
 
 
 def test_what_is_said_names_the_limit_and_all_that_was_spent() -> None:
-    said = Budget(money=10.0, price=2.5).told(AN_HOUR, gpus_per_worker=1)
+    said = JobBudget(money=10.0, price=2.5).told(AN_HOUR, gpus_per_worker=1)
     assert (
         said
         == "budget.money is reached (10): 1.00 hours, 4.00 hours of workers, 2.0 MB of clips, 10.00 of money"
@@ -54,8 +54,8 @@ def test_what_is_said_names_the_limit_and_all_that_was_spent() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"money": 5.0}, "money needs a price beside it"),
-        ({"bytes": "much"}, "'much' is no size"),
+        ({"money": 5.0}, "budget` is"),
+        ({"bytes": "much"}, "budget.bytes` is 'much'"),
         ({"hours": 0}, "budget.hours"),
         ({"euros": 5.0}, "euros"),
     ],

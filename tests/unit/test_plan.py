@@ -12,11 +12,11 @@ import pytest
 from framefleet.cluster.settings import FleetSettings
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.job.schema import Job
+from framefleet.jobs.plan.arguments import Argument, all_arguments
 from framefleet.jobs.plan.kinds import Kinds, calls_of
-from framefleet.jobs.plan.memory import Memory
-from framefleet.jobs.plan.prediction import RECORD_BYTES, START_S, Measured, Prediction, Took, predict
-from framefleet.jobs.plan.settings import Setting, settings_of
-from framefleet.jobs.plan.shown import memory_given, memory_line
+from framefleet.jobs.plan.memory import Memory, read_memory
+from framefleet.jobs.plan.prediction import START_S, Prediction, Took, Tried, predict
+from framefleet.jobs.plan.shown import memory_line
 from framefleet.jobs.plan.workers import num_workers_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.families.known import PRESETS
@@ -41,16 +41,16 @@ def job(**more: Any) -> Job:
     return job_from_mapping({"table": "t.csv", "output": "out", "model": "m", **more})
 
 
-def settings(spec: PipelineSpec, names: list[str], **more: Any) -> dict[str, Setting]:
+def arguments(spec: PipelineSpec, names: list[str], **more: Any) -> dict[str, Argument]:
     asked = job(**more)
     schema = pa.schema([(name, pa.string()) for name in names])
     rows = plan_rows(schema, spec, columns=asked.columns, defaults=asked.defaults)
-    return {setting.name: setting for setting in settings_of(asked, rows)}
+    return {argument.name: argument for argument in all_arguments(asked, rows)}
 
 
 def test_every_value_says_where_it_comes_from(wan: PipelineSpec) -> None:
     defaults = {"guidance_scale": 3.0, "seed": 7}
-    found = settings(wan, ["caption", "height"], columns={"prompt": "caption"}, defaults=defaults)
+    found = arguments(wan, ["caption", "height"], columns={"prompt": "caption"}, defaults=defaults)
     assert (found["prompt"].column, found["prompt"].value, found["prompt"].origin) == ("caption", None, "")
     assert (found["height"].column, found["height"].value) == ("height", 480)
     assert found["height"].origin == "preset wan2.1-t2v-14b"
@@ -61,7 +61,7 @@ def test_every_value_says_where_it_comes_from(wan: PipelineSpec) -> None:
 
 
 def test_a_seed_that_nobody_gives_is_of_the_row_itself(wan: PipelineSpec) -> None:
-    assert settings(wan, ["prompt"])["seed"].origin == "each row's content"
+    assert arguments(wan, ["prompt"])["seed"].origin == "each row's content"
 
 
 @pytest.mark.parametrize(
@@ -132,9 +132,9 @@ def test_memory_is_told_against_the_card(has_gb: float | None, said: str) -> Non
 
 
 def test_a_card_that_is_no_size_is_refused() -> None:
-    assert memory_given("24GB") == 24_000_000_000
-    with pytest.raises(JobError, match="--gpu-memory: 'large' is no size"):
-        memory_given("large")
+    assert read_memory("24GB") == 24_000_000_000
+    with pytest.raises(JobError, match="memory is 'large'"):
+        read_memory("large")
 
 
 def request(steps: int, guidance: float = 1.0, prompt: str = "a") -> Request:
@@ -163,7 +163,7 @@ def second(seconds: float) -> Took:
     return Took(wall_s=seconds, cpu_s=seconds)
 
 
-MEASURED = Measured(
+MEASURED = Tried(
     name="s",
     num_rows=100,
     render=second(3.0),
@@ -176,7 +176,7 @@ MEASURED = Measured(
 )
 
 
-def predicted(*kinds: Measured, **more: Any) -> Prediction:
+def predicted(*kinds: Tried, **more: Any) -> Prediction:
     values = {"num_rows": 100, "num_texts": 5, "load": second(20.0), "num_workers": 2, "price": 3600.0}
     return predict(kinds, **{**values, "num_cores": 16, **more})
 
@@ -186,7 +186,7 @@ def test_workers_share_the_rows_and_each_begins_for_itself() -> None:
     assert found.elapsed_s == START_S + 20 + (300 + 5 * 2 + 10 * 2) / 2
     assert found.worker_s == found.cost == (20 + 165) * 2
     assert found.cpu_s == 300 + 10 + 20 + 50 + 40
-    assert found.num_bytes == 100 * (1000 + RECORD_BYTES)
+    assert found.num_bytes == 100 * 1000
 
 
 def test_what_is_written_beside_counts_where_all_cores_are_taken() -> None:
@@ -195,7 +195,7 @@ def test_what_is_written_beside_counts_where_all_cores_are_taken() -> None:
 
 def test_rows_of_shapes_that_were_not_rendered_are_taken_as_the_others() -> None:
     found = predicted(MEASURED, num_rows=200)
-    assert (found.num_guessed, found.num_bytes) == (100, 200 * (1000 + RECORD_BYTES))
+    assert (found.num_guessed, found.num_bytes) == (100, 200 * 1000)
 
 
 def test_there_are_no_more_workers_than_rows() -> None:

@@ -10,8 +10,9 @@ import pytest
 from framefleet.jobs.job.file import job_from_mapping, load_job
 from framefleet.jobs.job.output import open_output
 from framefleet.jobs.render.survey import Survey
-from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.errors import JobError, StoreError, TableError
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.sweeps.settings import Sweep
 from framefleet.pipeline.rows.sweeps.sweep import open_sweep
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows
@@ -68,7 +69,7 @@ def test_a_missing_column_lists_those_found(tmp_path: Path, wan: PipelineSpec) -
     (tmp_path / "t.csv").write_text("caption,seed\na fox,1\n")
     error = refused(tmp_path / "t.csv", wan)
     assert error.problem.endswith("it has 'caption', 'seed'")
-    assert "columns: {prompt: caption}" in error.fix
+    assert "`columns: {prompt: caption}`" in error.fix
 
 
 def test_one_odd_cell_in_json_lines_is_one_refused_row(tmp_path: Path, wan: PipelineSpec) -> None:
@@ -210,3 +211,26 @@ def test_a_row_that_cannot_be_read_has_the_same_number_and_its_line(tmp_path: Pa
     with pytest.raises(TableError) as caught:
         list(open_table(str(tmp_path / "t.csv")).batches())
     assert "t.csv cannot be read: row 2 (line 6): Expected 2 columns, got 3" in caught.value.problem
+
+
+@pytest.mark.parametrize("output", ["t.csv", "t.csv/out"])
+def test_an_output_where_a_file_is_says_which(
+    output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.csv").write_text("prompt\na fox\n")
+    with pytest.raises(JobError, match=r"cannot be a folder: .*t\.csv is a file"):
+        open_output(job_from_mapping({"table": "t.csv", "output": output, "model": "m"}))
+
+
+def test_a_local_output_that_cannot_be_made_is_no_bucket() -> None:
+    with pytest.raises(StoreError, match="could not create") as caught:
+        Store("/proc/nothing").create("job.json", b"{}")
+    assert caught.value.fix == "check the path: no folder can be made there"
+
+
+def test_what_money_is_counted_by_is_asked_for() -> None:
+    values = {"table": "t.csv", "output": "out", "model": "m", "budget": {"money": 5.0}}
+    with pytest.raises(JobError, match="budget") as caught:
+        job_from_mapping(values)
+    assert caught.value.fix == "it must be given with a price, which is that of one GPU for one hour"

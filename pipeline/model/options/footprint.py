@@ -13,8 +13,8 @@ from framefleet.pipeline.model.families.preset import Preset
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 
-Offload = Literal["none", "model", "group"]
-OFFLOADS: tuple[Offload, ...] = ("none", "model", "group")  # fastest first
+OffloadWay = Literal["none", "model", "group"]
+OFFLOADS: tuple[OffloadWay, ...] = ("none", "model", "group")  # fastest first
 CARDS_GB = (8, 12, 24, 80)
 # What a block keeps for each token at its worst moment, in widths of the token: hidden state, residual and
 # norm (3), query, key, value, output (4), rotated copies in fp32 (4), a feed-forward four times as wide (5).
@@ -28,7 +28,7 @@ A_MEGAPIXEL = (1024, 1024)
 FIXED_GB = 2.0
 
 
-def peak_gb(preset: Preset, offload: Offload, row: Mapping[str, Any] | None = None) -> float:
+def peak_gb(preset: Preset, offload: OffloadWay, row: Mapping[str, Any] | None = None) -> float:
     """Return the most that is on the GPU at once: weights, activations, and what is always there.
 
     row: arguments of one, where its size is not the native one.
@@ -51,7 +51,7 @@ def activations_gb(preset: Preset, row: Mapping[str, Any] | None = None) -> floa
     return tokens * preset.width * WIDTHS * VALUE_BYTES * (2 if preset.joined else 1) / 1e9
 
 
-def offload_for(preset: Preset, card_gb: float) -> Offload | None:
+def offload_for(preset: Preset, card_gb: float) -> OffloadWay | None:
     """Return the fastest way that fits a card; None when none does."""
     return next((offload for offload in OFFLOADS if peak_gb(preset, offload) <= card_gb), None)
 

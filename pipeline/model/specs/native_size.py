@@ -7,7 +7,7 @@ from typing import Any
 
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.shape import ORDER, shape_text
+from framefleet.pipeline.shape import SHAPE_ORDER, shape_text
 
 # Models render twice their native sides well enough, or half of them; beyond, they repeat and tear.
 FAR = 4
@@ -25,7 +25,7 @@ def far_from_native(spec: PipelineSpec, arguments: Mapping[str, Any]) -> str | N
     often = f"{ratio:.3g} times" if ratio > 1 else f"1/{1 / ratio:.3g} of"
     return (
         f"{shape_text(*asked)} is {often} the {what} of the model's own size, "
-        f"{shape_text(*native)} ({ORDER}): clips may repeat, tear or be noise"
+        f"{shape_text(*native)} ({SHAPE_ORDER}): clips may repeat, tear or be noise"
     )
 
 

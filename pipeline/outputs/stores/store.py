@@ -16,7 +16,7 @@ from framefleet.pipeline.guards.public import check_url, keep_secrets, public_te
 from framefleet.pipeline.outputs.stores.folder import Folder
 from framefleet.pipeline.outputs.stores.object_store import ObjectStore, Stored
 from framefleet.pipeline.outputs.stores.patience import OUTAGE_S, Patience, Reply
-from framefleet.pipeline.outputs.stores.trouble import FIXES, trouble_of
+from framefleet.pipeline.outputs.stores.trouble import FIXES, LOCAL_FIXES, trouble_of
 
 # A folder, a pipe, a device or a ring of links in the place of a file, or one of these on the way to it; or a
 # name that no file can have.
@@ -149,6 +149,7 @@ class Store:
     ) -> Reply:
         """Return what the backend answers to a request about `path`, however often it has to be made."""
         checked = path if may_be_root and not path else _checked(path)
+        is_remote = isinstance(self._backend, ObjectStore)
         reopen = self._backend.reopen if isinstance(self._backend, ObjectStore) else None
         try:
             return self._patience.ride_out(lambda: request(checked), reopen=reopen)
@@ -168,7 +169,8 @@ class Store:
             reason = error.__cause__ if str(error) == "None" else error  # Ceph gives s3fs codes and no text
             said = f"{type(error).__name__}: {reason}"
             shown = public_text(said)
-            failure = StoreError(f"could not {verb} {self.url_of(path)}: {shown}", FIXES[trouble])
+            fix = (FIXES if is_remote else LOCAL_FIXES)[trouble]
+            failure = StoreError(f"could not {verb} {self.url_of(path)}: {shown}", fix)
             failure.kind = trouble
             # A traceback would print the cause's own text.
             raise failure from (error if shown == said else None)

@@ -82,6 +82,13 @@ FIXES: dict[StoreTrouble, str] = {
     "missing": "make the bucket first, or check its name",
     "other": "check that the store can be reached and has room, then run the same command again",
 }
+LOCAL_FIXES: dict[StoreTrouble, str] = {
+    "unreachable": "check that its disk answers, then run the same command again",
+    "refused": "check this user's rights on that folder, then run the same command again",
+    "full": "make room on that disk, then run the same command again",
+    "missing": "check the path: no folder can be made there",
+    "other": "check that disk, then run the same command again",
+}
 
 
 class DamagedUpload(ConnectionError):

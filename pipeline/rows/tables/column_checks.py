@@ -104,20 +104,24 @@ def check_required(
     """Raise for an argument that no row has. columns: all of the table's."""
     for name in required:
         if name not in read and name not in base:
-            more = f" and {len(columns) - _LISTED:,} more" if len(columns) > _LISTED else ""
             meant = next((column for column in columns if _meant(column, [name])), "...")
+            more = f" and {len(columns) - _LISTED:,} more" if len(columns) > _LISTED else ""
             raise TableError(
                 f"the table has no column {name!r}, and the job no default for it; it has "
                 f"{', '.join(map(repr, columns[:_LISTED])) or 'none'}{more}",
-                f"add the column, map it with `columns: {{{name}: {meant}}}`, or set "
-                f"`defaults: {{{name}: ...}}`",
+                f"add the column, map it with `columns: {{{name}: {_spelled(meant)}}}`, "
+                f"or set `defaults: {{{name}: ...}}`",
             )
 
 
 def as_argument(column: str, argument: str) -> str:
     """Return what makes an argument of a column that is only named like one."""
-    spelled = column if column.isidentifier() else json.dumps(column, ensure_ascii=False)
-    return f"if it is {argument}, write `columns: {{{argument}: {spelled}}}`"
+    return f"if it is {argument}, write `columns: {{{argument}: {_spelled(column)}}}`"
+
+
+def _spelled(column: str) -> str:
+    """Return a column's name as YAML has it."""
+    return column if column.isidentifier() or column == "..." else json.dumps(column, ensure_ascii=False)
 
 
 def lookalikes(carried: Iterable[str], unused: Collection[str]) -> tuple[tuple[str, str], ...]:

@@ -10,7 +10,7 @@ from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.rows.inputs.pictures import Described
 from framefleet.pipeline.rows.tables.limits import limits
-from framefleet.pipeline.shape import ORDER, shape_text
+from framefleet.pipeline.shape import SHAPE_ORDER, shape_text
 from framefleet.pipeline.training.task import Bucket
 
 
@@ -39,7 +39,7 @@ def choose_bucket(buckets: Sequence[Bucket], video: Described) -> Bucket | Refus
     if filled:
         return max(filled, key=lambda bucket: (_kept(bucket, video), bucket))
     return Refused(
-        reason=f"it is {shape_text(video.num_frames, video.height, video.width)} ({ORDER}), and "
+        reason=f"it is {shape_text(video.num_frames, video.height, video.width)} ({SHAPE_ORDER}), and "
         f"{' or '.join(map(str, sorted(buckets)))} are trained on",
         fix=f"give a longer or larger one, or set train.sizes to [[{video.num_frames}, {video.height}, "
         f"{video.width}]] or less",

@@ -12,7 +12,7 @@ from framefleet.pipeline.rows.tables.rows import RowPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class Argument:
     """One argument. value: of rows that give none. origin: who says so; "" of one that only rows give.
 
     column: where rows give it; None: they do not.
@@ -24,16 +24,16 @@ class Setting:
     column: str | None
 
 
-def settings_of(job: Job, plan: RowPlan) -> tuple[Setting, ...]:
+def all_arguments(job: Job, plan: RowPlan) -> tuple[Argument, ...]:
     """Return all arguments that rows have, those of columns first."""
     columns = {reader.target: reader.column for reader in plan.readers}
     names = dict.fromkeys([*columns, *plan.base, "seed", "scheduler", "fps"])
-    return tuple(_setting(name, columns.get(name), job, plan) for name in names)
+    return tuple(_told(name, columns.get(name), job, plan) for name in names)
 
 
-def _setting(name: str, column: str | None, job: Job, plan: RowPlan) -> Setting:
+def _told(name: str, column: str | None, job: Job, plan: RowPlan) -> Argument:
     value, origin = _special(name, job, plan) if name not in plan.base else _argument(name, job, plan)
-    return Setting(name=name, value=value, origin=origin, column=column)
+    return Argument(name=name, value=value, origin=origin, column=column)
 
 
 def _argument(name: str, job: Job, plan: RowPlan) -> tuple[Any, str]:
