@@ -6,7 +6,7 @@ Records may be anybody's: numbers are taken as far as they can be true, names as
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,11 +89,12 @@ class Figures:
         self.batches.update({int(one["values"].as_py()): one["counts"].as_py() for one in counts})
 
     def _add_kinds(self, table: pa.Table) -> None:
-        sides = zip(*(table[name].to_pylist() for name in ("num_frames", "height", "width")), strict=True)
-        _count(self.shapes, (_shape(*each) for each in sides), THE_REST)
-        models = zip(table["model"].to_pylist(), table["model_digest"].to_pylist(), strict=True)
-        _count(self.models, models, (THE_REST, ""))
-        _count(self.environments, table["environment"].to_pylist(), "{}")
+        for *sides, rows in _grouped(table, ["num_frames", "height", "width"]):
+            _count(self.shapes, _shape(*sides), rows, THE_REST)
+        for model, digest, rows in _grouped(table, ["model", "model_digest"]):
+            _count(self.models, (model, digest), rows, (THE_REST, ""))
+        for environment, rows in _grouped(table, ["environment"]):
+            _count(self.environments, environment, rows, "{}")
 
     def _add_workers(self, table: pa.Table) -> None:
         """Add up what each worker did; the sums of a row that does not tell its share are estimated."""
@@ -174,9 +175,14 @@ def _moments(column: pa.ChunkedArray) -> list[int]:
     return [int(moment) for moment in seconds.filter(is_sound).to_pylist()]
 
 
-def _count(counter: Counter[Any], names: Iterable[Any], others: Any) -> None:
-    for name in names:
-        counter[name if name in counter or len(counter) < MAX_NAMES else others] += 1
+def _grouped(table: pa.Table, names: list[str]) -> list[tuple[Any, ...]]:
+    """Return what these columns say together, and in how many rows."""
+    counted = table.select(names).group_by(names).aggregate([([], "count_all")])
+    return list(zip(*(counted[name].to_pylist() for name in [*names, "count_all"]), strict=True))
+
+
+def _count(counter: Counter[Any], name: Any, rows: int, others: Any) -> None:
+    counter[name if name in counter or len(counter) < MAX_NAMES else others] += rows
 
 
 def _shape(num_frames: int | None, height: int | None, width: int | None) -> str:

@@ -39,16 +39,8 @@ class Timeline:
 
     def settle(self) -> None:
         """Widen bins until they hold some rows, for a chart that is no comb."""
-        while (
-            len(self._counts)
-            and self._num_bins > _FEW_BINS
-            and self.num_moments < _ROWS_EACH * self._num_bins
-        ):
+        while self._counts and self._num_bins > max(_FEW_BINS, self._counts.total() // _ROWS_EACH):
             self._widen()
-
-    @property
-    def num_moments(self) -> int:
-        return self._counts.total()
 
     @property
     def _num_bins(self) -> int:
