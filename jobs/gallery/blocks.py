@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 BLOCK_ROWS = 4096  # about 100 KB of a column: soon there, and 245 blocks for a million rows
 MAX_CELL = 1 << 14  # characters of a cell: a few pages
-MAX_VALUES = 1000  # that are told apart; the page can make axes of such columns
+MAX_TOLD_APART = 1000  # that are told apart; the page can make axes of such columns
 _MAX_LISTED = 24  # values of a column that are listed with their counts
 _MAX_AT_ONCE = 1 << 12  # characters of values that the page has from the beginning
 _SAFE_INTEGER = 1 << 53  # JavaScript's numbers are doubles; others travel as text
@@ -168,7 +168,7 @@ def _count(column: ColumnBlocks, coded: pa.DictionaryArray, values: list[Any]) -
         counts = pc.value_counts(coded.indices)
         for code, count in zip(counts.field("values"), counts.field("counts"), strict=True):
             column.values[_json_value(values[code.as_py()])] += count.as_py()
-            if len(column.values) > MAX_VALUES:
+            if len(column.values) > MAX_TOLD_APART:
                 column.values = None
                 break
     known = [value for value in values if value is not None]

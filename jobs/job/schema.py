@@ -121,6 +121,7 @@ class MediaSection(Strict):
     crf: int | None = Field(
         default=None,
         ge=0,
+        le=100,
         description="Quality on the encoder's scale, 0 the best: libx264 to 51 (unset: 18), libx265 to 51 "
         "(20), libvpx-vp9 and libsvtav1 to 63 (24), webp to 100 (10).",
     )

@@ -178,7 +178,7 @@ def _named_table(job: Mapping[str, Any]) -> str | None:
 def _settled(media: Mapping[str, Any]) -> dict[str, Any]:
     """Return how clips are stored, with what is left open: earlier versions wrote down what that is."""
     try:
-        known = Media(format=media["format"], encoder=media["encoder"], crf=media["crf"])
+        known = Media(**{name: media[name] for name in ("format", "encoder", "crf") if name in media})
     except JobError:  # of no job
         return dict(media)
     return {**media, "encoder": known.codec, "crf": known.quality}

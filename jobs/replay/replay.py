@@ -104,7 +104,9 @@ class Replayer:
         if not isinstance(outcomes[0], Clip):
             raise _not_rendered(row_id, outcomes[0].error)
         # Neither NVENC's nor signed: no equal bytes are to be expected of these, nor that they can be made.
-        media = Media(**recorded.claim.job.media.model_dump() | {"encoder": "libx264", "c2pa": None})
+        given = recorded.claim.job.media
+        encoder = None if given.encoder == "h264_nvenc" else given.encoder
+        media = Media(**given.model_dump() | {"encoder": encoder, "c2pa": None})
         return encode_clip(outcomes[0], media)
 
     def _loaded(self, settings: ModelSettings) -> Model:

@@ -8,7 +8,7 @@ from typing import Any
 
 from framefleet.pipeline.errors import JobError
 
-MAX_VALUES = 10_000  # that are remembered of a column, of which the first are shown
+MAX_AXIS_VALUES = 10_000  # that are remembered of a column, of which the first are shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +40,9 @@ def side_of(first_seen: Mapping[Hashable, int], most: int) -> tuple[Hashable, ..
 def note_value(first_seen: dict[Hashable, int], value: Hashable, position: int, name: str) -> None:
     """Remember where a value came first. Raises JobError where a column has too many."""
     first_seen[value] = min(position, first_seen.get(value, position))
-    if len(first_seen) > MAX_VALUES:
+    if len(first_seen) > MAX_AXIS_VALUES:
         raise JobError(
-            f"column {name!r} has more than {MAX_VALUES:,} values",
+            f"column {name!r} has more than {MAX_AXIS_VALUES:,} values",
             "choose another column, or some rows by --where",
         )
 

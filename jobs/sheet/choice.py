@@ -25,7 +25,7 @@ _MAX_VALUE = 500  # characters of a text beside a grid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class ClipChoice:
     """What is asked for. rows, columns: names of columns, along the sides. where: SQL on records' columns.
 
     limit: so many clips at most. captions: columns that are told below each clip; () is prompt and seed.
@@ -56,7 +56,7 @@ class Chosen:
     num_more: int = 0
 
 
-def choose(store: Store, choice: Choice) -> Chosen:
+def chosen_of(store: Store, choice: ClipChoice) -> Chosen:
     """Return what is shown. Raises JobError for a column that nothing has, and where there is no clip."""
     if not 1 <= choice.limit <= MAX_CLIPS:
         raise JobError(f"limit is {choice.limit}", f"use 1 to {MAX_CLIPS:,}")
@@ -89,7 +89,7 @@ def said_arguments(record: Mapping[str, Any]) -> Mapping[str, Any]:
     return told if isinstance(told, Mapping) else {}
 
 
-def _check_names(store: Store, choice: Choice) -> None:
+def _check_names(store: Store, choice: ClipChoice) -> None:
     """Raise JobError for a column that neither the records nor the first row's arguments have."""
     known = list(record_schema_of(store).names)
     first = next(_records(store, choice), None)
@@ -101,7 +101,7 @@ def _check_names(store: Store, choice: Choice) -> None:
             raise JobError(f"{store.url_of(RECORDS)} has no column {name!r}", fix)
 
 
-def _records(store: Store, choice: Choice) -> Iterator[dict[str, Any]]:
+def _records(store: Store, choice: ClipChoice) -> Iterator[dict[str, Any]]:
     """Yield what is read of the records with a picture that the condition holds for."""
     schema = record_schema_of(store)
     names = [*_READ, *(name for name in choice.names if name in schema.names and name not in _READ)]
@@ -118,7 +118,7 @@ def _tables(store: Store, schema: pa.Schema, names: list[str], where: str | None
     return rows_where(record_tables(store, [*names, *asked]), where)
 
 
-def _in_order(store: Store, choice: Choice) -> Chosen:
+def _in_order(store: Store, choice: ClipChoice) -> Chosen:
     """Return the first clips by their position in the table, in as many columns as make it square."""
     num_found = 0
 
@@ -136,7 +136,7 @@ def _in_order(store: Store, choice: Choice) -> Chosen:
     return Chosen(clips=clips, row_names=[], column_names=[], num_found=num_found)
 
 
-def _by_axes(store: Store, choice: Choice) -> Chosen:
+def _by_axes(store: Store, choice: ClipChoice) -> Chosen:
     sides = _sides(store, choice)
     clips, num_more = placed(_valued(store, choice), sides)
     return Chosen(
@@ -148,7 +148,7 @@ def _by_axes(store: Store, choice: Choice) -> Chosen:
     )
 
 
-def _sides(store: Store, choice: Choice) -> Sides:
+def _sides(store: Store, choice: ClipChoice) -> Sides:
     """Return the values along both sides, as many as the limit has room for."""
     rows: dict[Hashable, int] = {}
     columns: dict[Hashable, int] = {}
@@ -160,7 +160,7 @@ def _sides(store: Store, choice: Choice) -> Sides:
     return Sides(rows=side_of(rows, down), columns=side_of(columns, across))
 
 
-def _valued(store: Store, choice: Choice) -> Iterator[tuple[dict[str, Any], Hashable, Hashable]]:
+def _valued(store: Store, choice: ClipChoice) -> Iterator[tuple[dict[str, Any], Hashable, Hashable]]:
     """Yield records with what they say in both columns; where one is not asked for, their number."""
     seen: Counter[Hashable] = Counter()
     for record in _records(store, choice):

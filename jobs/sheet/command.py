@@ -47,11 +47,13 @@ def sheet_command(
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import set_values
-        from framefleet.jobs.sheet.choice import Choice
+        from framefleet.jobs.sheet.choice import ClipChoice
         from framefleet.jobs.sheet.shown import show_sheet
 
         options = set_values(sets or []).get("storage_options", {})
-        choice = Choice(rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions or []))
+        choice = ClipChoice(
+            rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions or [])
+        )
         show_sheet(output, options, to, choice, tile=tile)
 
 
@@ -70,9 +72,11 @@ def grid_command(
     """Draw clips of an output side by side, playing in step: --rows prompt --columns seed."""
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import set_values
-        from framefleet.jobs.sheet.choice import Choice
+        from framefleet.jobs.sheet.choice import ClipChoice
         from framefleet.jobs.sheet.shown import show_grid
 
         options = set_values(sets or []).get("storage_options", {})
-        choice = Choice(rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions or []))
+        choice = ClipChoice(
+            rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions or [])
+        )
         show_grid(output, options, to, choice, tile=tile)

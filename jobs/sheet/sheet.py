@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from framefleet.jobs.failures.failures import output_at
-from framefleet.jobs.sheet.choice import Choice, Chosen, choose
+from framefleet.jobs.sheet.choice import Chosen, ClipChoice, chosen_of
 from framefleet.jobs.sheet.clips import SmallClip, small_clip
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.media.contact_sheet import contact_sheet
@@ -64,7 +64,7 @@ def sheet(
     of one. Raises JobError for what cannot be drawn.
     """
     path = checked_path(to, STILLS, tile)
-    choice = Choice(rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions))
+    choice = ClipChoice(rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions))
     return draw_sheet(output_at(output, storage_options), path, choice, tile=tile)
 
 
@@ -85,13 +85,13 @@ def grid(
     to: an .mp4, .mkv, .gif or .webp file; the rest as of `sheet`.
     """
     path = checked_path(to, MOVING, tile)
-    choice = Choice(rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions))
+    choice = ClipChoice(rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions))
     return draw_grid(output_at(output, storage_options), path, choice, tile=tile)
 
 
-def draw_sheet(store: Store, path: Path, choice: Choice, *, tile: int, told: OnClip = _untold) -> Drawn:
+def draw_sheet(store: Store, path: Path, choice: ClipChoice, *, tile: int, told: OnClip = _untold) -> Drawn:
     """Do what `sheet` promises. told: is told how far it is."""
-    chosen = choose(store, choice)
+    chosen = chosen_of(store, choice)
     clips = _clips(store, chosen, choice, tile, told)
     if choice.rows or choice.columns:
         image = Image.fromarray(_picture(chosen, clips, has_captions=bool(choice.captions)).middle())
@@ -102,9 +102,9 @@ def draw_sheet(store: Store, path: Path, choice: Choice, *, tile: int, told: OnC
     return _drawn(path, chosen)
 
 
-def draw_grid(store: Store, path: Path, choice: Choice, *, tile: int, told: OnClip = _untold) -> Drawn:
+def draw_grid(store: Store, path: Path, choice: ClipChoice, *, tile: int, told: OnClip = _untold) -> Drawn:
     """Do what `grid` promises. told: is told how far it is."""
-    chosen = choose(store, choice)
+    chosen = chosen_of(store, choice)
     has_captions = bool(choice.captions) or not (choice.rows or choice.columns)
     picture = _picture(chosen, _clips(store, chosen, choice, tile, told), has_captions=has_captions)
     width, height = picture.size
@@ -134,7 +134,7 @@ def checked_path(to: str | Path, endings: Sequence[str], tile: int) -> Path:
     return path.with_suffix(path.suffix.lower())
 
 
-def _clips(store: Store, chosen: Chosen, choice: Choice, tile: int, told: OnClip) -> Iterator[SmallClip]:
+def _clips(store: Store, chosen: Chosen, choice: ClipChoice, tile: int, told: OnClip) -> Iterator[SmallClip]:
     for number, place in enumerate(chosen.clips, start=1):
         yield small_clip(store, place.record, width=tile, captions=choice.captions)
         told(number, len(chosen.clips))

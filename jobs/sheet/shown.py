@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from framefleet.jobs.failures.failures import output_at
-from framefleet.jobs.sheet.choice import Choice
+from framefleet.jobs.sheet.choice import ClipChoice
 from framefleet.jobs.sheet.sheet import MOVING, STILLS, Drawn, OnClip, checked_path, draw_grid, draw_sheet
 from framefleet.jobs.show.console import stderr, stdout
 from framefleet.jobs.show.progress import watch_on
@@ -16,7 +16,7 @@ from framefleet.jobs.show.watch import wait_for
 
 
 def show_sheet(
-    output: str, storage_options: Mapping[str, Any], to: Path, choice: Choice, *, tile: int
+    output: str, storage_options: Mapping[str, Any], to: Path, choice: ClipChoice, *, tile: int
 ) -> None:
     """Draw a contact sheet; print where it is, and what did not fit."""
     path, store = checked_path(to, STILLS, tile), output_at(output, storage_options)
@@ -24,7 +24,7 @@ def show_sheet(
 
 
 def show_grid(
-    output: str, storage_options: Mapping[str, Any], to: Path, choice: Choice, *, tile: int
+    output: str, storage_options: Mapping[str, Any], to: Path, choice: ClipChoice, *, tile: int
 ) -> None:
     """Draw a grid that plays; print where it is, and what did not fit."""
     path, store = checked_path(to, MOVING, tile), output_at(output, storage_options)

@@ -241,7 +241,7 @@ def test_what_failed_has_its_own_view(shown: Shown) -> None:
     assert shown.status == "7 failed rows"
     assert "out of memory" in page.inner_text(".failure >> nth=0")
     page.click(".failure >> nth=0")
-    assert "Traceback" in page.inner_text("#details")
+    until(page, "document.getElementById('details').innerText.includes('Traceback')")
 
 
 def test_a_prompt_with_html_or_script_in_it_does_nothing(opened: Browser, tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def _checkpoint(**changes: Any) -> RowCheckpoint:
         "surroundings": "d" * 32,
         "made": [Made("unet", tensors, 3), Made("transformer_2", (torch.tensor(1.0),))],
         "then": "e" * 64,
-        "seconds": {"encode_s": 0.25, "denoise_s": 3.5, "decode_s": 0.0},
+        "seconds": {"encode_s": 0.25, "denoise_s": 3.5, "decode_s": 0.0, "compute_s": 0.0},
         "started_at": datetime(2026, 1, 2, 3, tzinfo=UTC),
         "had_company": True,
     }
@@ -217,7 +217,7 @@ _PLAIN = {
     "version": 1,
     **{name: "a" for name in ("row_id", "model", "build", "surroundings", "then")},
     "calls": [],
-    "seconds": {"encode_s": 0.0, "denoise_s": 0.0, "decode_s": 0.0},
+    "seconds": {"encode_s": 0.0, "denoise_s": 0.0, "decode_s": 0.0, "compute_s": 0.0},
     "started_at": "2026-01-02T03:04:05+00:00",
     "had_company": False,
 }
@@ -245,8 +245,8 @@ def test_the_plainest_checkpoint_is_read() -> None:
         _with(_PLAIN | {"calls": [["unet", 0, "x"]]}),
         _with(_PLAIN, {"0.0": torch.zeros(1)}),
         _with(_PLAIN | {"had_company": 1}),
-        _with(_PLAIN | {"seconds": {"encode_s": -1.0, "denoise_s": 0.0, "decode_s": 0.0}}),
-        _with(_PLAIN | {"seconds": {"encode_s": 1e400, "denoise_s": 0.0, "decode_s": 0.0}}),
+        _with(_PLAIN | {"seconds": {"encode_s": -1.0, "denoise_s": 0.0, "decode_s": 0.0, "compute_s": 0.0}}),
+        _with(_PLAIN | {"seconds": {"encode_s": 1e400, "denoise_s": 0.0, "decode_s": 0.0, "compute_s": 0.0}}),
         _with(_PLAIN | {"seconds": {}}),
         _with(_PLAIN | {"started_at": "yesterday"}),
         _with(_PLAIN | {"started_at": 5}),

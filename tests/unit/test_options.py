@@ -108,7 +108,7 @@ def test_plan_prints_what_a_preset_came_to(tmp_path: Path) -> None:
     places = ("--table", tmp_path / "t.csv", "--model", tiny("wan"), "--output", tmp_path / "out")
     ended = command("plan", *places, "--set", "model.speed=exact", "--set", "model.attention=native")
     assert ended.exit_code == 0, ended.output
-    assert "model:  attention: native, compile: true\n" in ended.output
+    assert ", attention: native, compile: true)\n" in ended.output
 
 
 def test_auto_that_became_nothing_is_left_out_of_a_replay() -> None:

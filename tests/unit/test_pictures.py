@@ -189,7 +189,7 @@ def test_a_video_beyond_a_bound_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(InputError, match="more than 5 frames"):
         describe(video("mp4"), "video")
     monkeypatch.setattr(video_frames, "MAX_FRAME_PIXELS", WIDTH * HEIGHT - 1)
-    with pytest.raises(InputError, match="its frames are 64 x 48"):
+    with pytest.raises(InputError, match="its frames are 48 x 64"):
         open_video(video("mp4"), max_frames=1)
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import framefleet
-from framefleet.jobs.sheet.choice import Choice, choose
+from framefleet.jobs.sheet.choice import ClipChoice, chosen_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.stores.store import Store
@@ -37,14 +37,14 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_clips_stand_in_the_order_of_the_table(output: Path) -> None:
-    chosen = choose(Store(str(output)), Choice(limit=4))
+    chosen = chosen_of(Store(str(output)), ClipChoice(limit=4))
     assert [place.record["row_id"] for place in chosen.clips] == [f"{number:032x}" for number in range(4)]
     assert [(place.row, place.column) for place in chosen.clips] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert chosen.num_found == 6
 
 
 def test_columns_of_records_are_the_sides_numbers_by_size(output: Path) -> None:
-    chosen = choose(Store(str(output)), Choice(rows="prompt", columns="guidance_scale"))
+    chosen = chosen_of(Store(str(output)), ClipChoice(rows="prompt", columns="guidance_scale"))
     assert chosen.row_names == PROMPTS
     assert chosen.column_names == ["guidance_scale 1", "guidance_scale 2.5", "guidance_scale 7"]
     assert [(place.row, place.column) for place in chosen.clips] == [
@@ -53,24 +53,26 @@ def test_columns_of_records_are_the_sides_numbers_by_size(output: Path) -> None:
 
 
 def test_one_side_alone_has_its_clips_one_after_the_other(output: Path) -> None:
-    chosen = choose(Store(str(output)), Choice(rows="guidance_scale"))
+    chosen = chosen_of(Store(str(output)), ClipChoice(rows="guidance_scale"))
     assert chosen.row_names == ["guidance_scale 1", "guidance_scale 2.5", "guidance_scale 7"]
     assert chosen.column_names == []
     assert len(chosen.clips) == 6
 
 
 def test_clips_that_share_a_cell_are_counted(output: Path) -> None:
-    chosen = choose(Store(str(output)), Choice(rows="prompt", columns="shape"))
+    chosen = chosen_of(Store(str(output)), ClipChoice(rows="prompt", columns="shape"))
     assert (len(chosen.clips), chosen.num_more) == (2, 4)
 
 
 def test_a_condition_chooses_records(output: Path) -> None:
-    chosen = choose(Store(str(output)), Choice(where="seed >= 0 AND row_indices[1] >= 0 AND shape = 'ball'"))
+    chosen = chosen_of(
+        Store(str(output)), ClipChoice(where="seed >= 0 AND row_indices[1] >= 0 AND shape = 'ball'")
+    )
     assert len(chosen.clips) == 6
     with pytest.raises(JobError, match="has no clip where"):
-        choose(Store(str(output)), Choice(where="shape = 'star'"))
+        chosen_of(Store(str(output)), ClipChoice(where="shape = 'star'"))
     with pytest.raises(JobError, match="no column"):
-        choose(Store(str(output)), Choice(where="shap = 'star'"))
+        chosen_of(Store(str(output)), ClipChoice(where="shap = 'star'"))
 
 
 def test_an_unknown_column_names_the_nearest(output: Path) -> None:
