@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 import framefleet
-from framefleet.jobs.demo.prepare import DEFAULTS, MODEL, PROMPTS
+from framefleet.jobs.demo.prepare import MODEL, PROMPTS
+from framefleet.pipeline.model.families.wan import SHAPES_MODEL
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.scores.score import OWN_SCORES
 
@@ -50,7 +51,7 @@ def main() -> None:
 
 
 def rendered(model: framefleet.Model, rows: list[Row], changed: dict[str, float]) -> dict[Row, Frames]:
-    given = {**DEFAULTS, "guidance_scale": 2.5, **changed}
+    given = {**SHAPES_MODEL.arguments, **changed}
     requests = [framefleet.Request(arguments={**given, "prompt": prompt}, seed=seed) for prompt, seed in rows]
     found = {}
     for clip in framefleet.Renderer(model).render(requests):

@@ -22,7 +22,7 @@ from pathlib import Path
 import yaml
 
 import framefleet
-from framefleet.jobs.demo.prepare import DEFAULTS, MODEL
+from framefleet.jobs.demo.prepare import MODEL
 from tests.jobs import records_of, worker_pids
 
 PROMPTS = (
@@ -87,7 +87,6 @@ def write_job(folder: Path, num_rows: int, lengths: Sequence[int], *, steps: Seq
         "table": str(folder / "table.csv"),
         "output": str(folder / "out"),
         "model": {"path": str(MODEL), "device": "cpu"},
-        "defaults": DEFAULTS,
         "fleet": {"workers": 2, "gpus_per_worker": 0},
     }
     (folder / "job.yaml").write_text(yaml.safe_dump(values))
