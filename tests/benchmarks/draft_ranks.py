@@ -1,6 +1,6 @@
 """How well cheap drafts of the demo's model tell which rows are good in full: the figures of docs/scores.md.
 
-    python -m tests.benchmarks.draft_ranks [--seeds 6] [--sheet docs/drafts.png]
+    python -m tests.benchmarks.draft_ranks [--seeds 6] [--prompts 8] [--sheet docs/drafts.png]
 
 Renders the same rows at several step counts, sizes and guidance scales in this process, and prints
 Spearman's rank correlations of their scores. Takes seven minutes on one core.
@@ -36,10 +36,11 @@ Row = tuple[str, int]
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=6)
+    parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--sheet", type=Path)
     options = parser.parse_args()
     with open(PROMPTS, encoding="utf-8") as file:
-        prompts = list(dict.fromkeys(row["prompt"] for row in csv.DictReader(file)))[:8]
+        prompts = list(dict.fromkeys(row["prompt"] for row in csv.DictReader(file)))[: options.prompts]
     model = framefleet.load_model(str(MODEL))
     rows = [(prompt, seed) for prompt in prompts for seed in range(options.seeds)]
     clips = {way: rendered(model, rows, changed) for way, changed in WAYS.items()}

@@ -22,6 +22,7 @@ PROGRAMS = {
     "audit": (["--rows", "2"], "a renderer keeps the pipeline as it is"),
     "bench": (["--short"], "| fp32 | uniform |"),
     "checks": (["--short"], "a table planned"),
+    "draft_ranks": (["--seeds", "2", "--prompts", "1"], "guidance 7 against 16 steps"),
     "gpu_day": (["--device", "cpu", "--small"], "report.md"),
     "large": (["--short"], "| fp32 | uniform |"),
     "load": (["--short"], "| float32 | framefleet |"),
@@ -49,7 +50,7 @@ def test_every_program_is_here() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["audit", "load", "prediction", pytest.param("start", marks=pytest.mark.long)]
+    "name", ["audit", "draft_ranks", "load", "prediction", pytest.param("start", marks=pytest.mark.long)]
 )
 def test_it_runs_to_its_end(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments, last = PROGRAMS[name]
