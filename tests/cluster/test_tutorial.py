@@ -20,8 +20,7 @@ def tutorial(folder: Path, seeds: str) -> str:
     ended = subprocess.run(
         ["bash", "examples/tutorial.sh"],
         cwd=ROOT,
-        env=os.environ
-        | {"PATH": bin, "SEEDS": seeds, "OUTPUT": str(folder / "out"), "PYTHONPATH": str(ROOT)},
+        env=os.environ | own,
         capture_output=True,
         text=True,
         check=False,
