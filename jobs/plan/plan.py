@@ -41,7 +41,7 @@ class JobPlan:
     the model's own sizes. num_cut: rows with prompts of which the model does not read the end; first_cut: of
     them. hollow: what the pipeline said to one row of each shape; prediction: what the rest would take;
     None: not asked. drafts: those of every row, where the job has drafts; most_kept: rows of these in full,
-    at the most.
+    at the most; keep: which.
     """
 
     table: str
@@ -67,6 +67,7 @@ class JobPlan:
     prediction: Prediction | None = None
     drafts: JobPlan | None = None
     most_kept: int | None = None
+    keep: str | None = None
 
 
 def plan(
@@ -106,7 +107,8 @@ def plan_job(job: Job, watch: Watch, wanted: PlanOptions | None = None) -> JobPl
         return _plan_of(job, watch, wanted)
     drafts = _plan_of(draft_job(job), watch, wanted)
     full = _plan_of(job, watch, replace(wanted, probe=False))  # of rows that nobody has chosen yet
-    return replace(full, drafts=drafts, most_kept=most_kept(job, keep_of(job)))
+    keep = keep_of(job)
+    return replace(full, drafts=drafts, most_kept=most_kept(job, keep), keep=str(keep))
 
 
 def _plan_of(job: Job, watch: Watch, wanted: PlanOptions) -> JobPlan:

@@ -46,7 +46,7 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
             _show(plan.drafts)
             if plan.drafts.prediction:
                 _show_prediction(plan.drafts.prediction)
-            stdout.say(f"in full, at most {plan.most_kept:,} rows of these:")
+            stdout.say(f"in full, at most {plan.most_kept:,} rows of these: {plan.keep}")
         _show(plan)
     check_valid_rows(
         plan.invalid,

@@ -92,7 +92,8 @@ def _description(resolved: ResolvedJob) -> dict[str, Any]:
         job["draft"] = {name: _public(value) for name, value in job["draft"].items()}
     job["inputs"]["roots"] = [public_url(root) for root in job["inputs"]["roots"]]
     job["model"] |= {"path": public_name(resolved.model.path, None), "revision": resolved.model.revision}
-    job["media"]["format"] = resolved.media.format
+    media = resolved.media
+    job["media"] |= {"format": media.format, "encoder": media.codec, "crf": media.quality}
     if resolved.media.c2pa is not None:
         job["media"]["c2pa"] = {"certificate_sha256": certificate_sha256(resolved.media.c2pa)}
     job["loras"] = {name: _where(lora) for name, lora in resolved.model.loras.items()}

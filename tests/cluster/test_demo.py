@@ -22,7 +22,7 @@ def test_ones_own_words_become_clips_and_pictures(tmp_path: Path) -> None:
     )
     assert ended.returncode == 0, ended.stderr
     said = dict(line.split(":", 1) for line in ended.stdout.splitlines())
-    assert list(said) == ["clips", "contact sheet", "animation"]
+    assert list(said) == ["clips", "contact sheet", "animation", "gallery"]
     assert all((tmp_path / place.strip()).exists() for place in said.values())
     assert len(list((tmp_path / said["clips"].strip()).rglob("*.mp4"))) == 4
     assert "records: " in ended.stderr
