@@ -63,7 +63,7 @@ def test_ctrl_c_twice_waits_for_no_row_and_keeps_all_that_finished(tmp_path: Pat
     endless = [row | {"tag": "endless", "pause_s": 30.0} for row in ROWS[:2]]
     process = start_render(slow_job(tmp_path, finishing + endless, ray_cluster))
     wait_until(lambda: len(list(tmp_path.glob("out/clips/*/*.mp4"))) == len(finishing), process)
-    time.sleep(0.5)
+    time.sleep(2.0)  # in which the driver hears of them; they have no records yet
     os.kill(process.pid, signal.SIGINT)
     time.sleep(0.3)
     began = time.monotonic()

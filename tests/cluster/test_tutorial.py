@@ -37,6 +37,6 @@ def test_it_ends_with_the_picks_read_back_by_both_libraries(seeds: str, tmp_path
     for library in ("webdataset", "datasets"):
         read = [line for line in printed.splitlines() if line.startswith(f"{library}: ")]
         assert len(read) == 6, "of each prompt two"
-        assert {line[len(library) + 2 :].rpartition(",")[0] for line in read} == set(PROMPTS)
+        assert {line[len(library) + 2 :].rpartition(", ")[0] for line in read} == set(PROMPTS)
     assert (tmp_path / "out/gallery/index.html").stat().st_size > 1000
     assert (tmp_path / "out/sheet.png").stat().st_size > 1000
