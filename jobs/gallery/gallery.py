@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,11 +54,17 @@ def gallery(
 
 
 def write_gallery(
-    store: Store, *, x: str | None = None, y: str | None = None, is_forced: bool = False
+    store: Store,
+    *,
+    x: str | None = None,
+    y: str | None = None,
+    is_forced: bool = False,
+    check: Callable[[], None] = lambda: None,
 ) -> str:
     """Do what `gallery` promises, for an output that is open.
 
-    is_forced: also where no part has come, gone or changed since it was written.
+    is_forced: also where no part has come, gone or changed since it was written. check: called before each
+    block of rows, and before what is written counts; what it raises leaves the page as it was.
     """
     version = _version(store, x, y)
     there = set(store.list(GALLERY))
@@ -67,14 +73,15 @@ def write_gallery(
     with ThreadPoolExecutor(_NUM_WRITERS) as writers:
         blocks = _Blocks(store, there, writers)
         tables = {
-            "records": _blocks_of(shown_records(store), blocks),
-            "failures": _blocks_of(shown_failures(store), blocks),
+            "records": _blocks_of(shown_records(store), blocks, check),
+            "failures": _blocks_of(shown_failures(store), blocks, check),
         }
         for axis in (x, y):
             _check_axis(axis, tables["records"], store)
         for file in sorted(_PAGE.iterdir()):
             _put(store, f"{GALLERY}/{file.name}", file.read_bytes(), there)
         blocks.finish()
+    check()
     told: dict[str, Any] = {"block_rows": BLOCK_ROWS, "tables": tables}
     told |= {"output": store.url_of(""), "identity": _identity(store), "x": x, "y": y}
     text = json.dumps(told, separators=(",", ":"))
@@ -114,7 +121,7 @@ class _Blocks:
 
     def put(self, name: str, content: bytes) -> None:
         path = f"{GALLERY}/data/{name}.js"
-        if path not in self.named | self._there:
+        if path not in self.named and path not in self._there:
             while len(self._written) > 2 * _NUM_WRITERS:  # no more in memory
                 self._written.pop(0).result()
             self._written.append(self._writers.submit(self._store.write, path, content))
@@ -125,9 +132,10 @@ class _Blocks:
             written.result()
 
 
-def _blocks_of(tables: Iterator[pa.Table], blocks: _Blocks) -> dict[str, Any]:
+def _blocks_of(tables: Iterator[pa.Table], blocks: _Blocks, check: Callable[[], None]) -> dict[str, Any]:
     found = TableBlocks(blocks.put)
     for table in in_blocks(tables):
+        check()
         found.add(table, roles_in(table))
     return found.described()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 
 from framefleet.jobs.gallery.gallery import write_gallery
@@ -20,9 +21,11 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def refreshed_gallery(store: Store) -> Iterator[None]:
-    """Write the gallery every so often, and when the block ends, however it ends; never fail for it.
+    """Write the gallery every so often, and when the block ends without an error; never fail for it.
 
-    Of an output that is no local folder nothing is written: each file costs there.
+    For who holds the output's lock. Who is interrupted has no minutes to wait for a page, which
+    `framefleet gallery` writes too. Of an output that is no local folder nothing is written: each file costs
+    there.
     """
     if "://" in store.url_of(""):
         yield
@@ -35,20 +38,26 @@ def refreshed_gallery(store: Store) -> Iterator[None]:
     finally:
         is_over.set()
         refreshing.join()
-        if store.list(RECORDS) or store.list(FAILURES):
-            _write(store)
+    _write(store)
 
 
 def _refresh(store: Store, is_over: threading.Event) -> None:
+    def check() -> None:
+        if is_over.is_set():
+            raise CancelledError
+
     rest_s = _EVERY_S
     while not is_over.wait(rest_s):
         began = time.monotonic()
-        _write(store)
+        _write(store, check)
         rest_s = max(_EVERY_S, (time.monotonic() - began) / _MAX_SHARE)
 
 
-def _write(store: Store) -> None:
+def _write(store: Store, check: Callable[[], None] = lambda: None) -> None:
     try:
-        write_gallery(store)
+        if store.list(RECORDS) or store.list(FAILURES):
+            write_gallery(store, check=check)
+    except CancelledError:
+        log.debug("the gallery was not finished: the job has ended")
     except Exception as error:  # whatever it is: clips and records are there, and the page is derived
         log.warning("no gallery: %s", error)

@@ -153,6 +153,12 @@ class InputsSection(Strict):
         description="Folders and URLs below which rows may name files, beside the table's own folder; "
         "public http(s) URLs need no root.",
     )
+    base: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Where relative paths start, and rows may name files too; unset: the table's own folder, "
+        "without a table the current one.",
+    )
 
 
 class LoraSection(Strict):

@@ -10,8 +10,9 @@ from importlib import metadata
 from typing import Any
 
 import framefleet
+from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claimed import RENDER, TRAINING, Claim, find_claim, read_claim
-from framefleet.jobs.render.resolve import ResolvedJob
+from framefleet.jobs.render.resolve import ResolvedJob, base_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.public import public_url
 from framefleet.pipeline.model.environment import PACKAGES
@@ -27,8 +28,9 @@ from framefleet.pipeline.request import is_input
 
 # What decides which clips a job makes. Fleet, retries, audit, ... may change from run to run.
 _DECISIVE = ("table", "defaults", "columns", "recipe", "media")
-# Which rows there are may change: the sweep, and rows that Python gave, which lie in the output.
-_ROWS = ("table", "sweep")
+# Which rows there are may change: the sweep, and rows that Python gave, which lie in the output; and with
+# them where their images are.
+_ROWS = ("table", "sweep", "inputs")
 TABLES = "tables"
 # Those that both have must be the same; others may be added, for rows that are added.
 _NAMED = {"loras": ("sha256", "component"), "second_models": ("digest", "dtype")}
@@ -60,12 +62,14 @@ def claim(resolved: ResolvedJob) -> None:
     """Make the output this job's. Raises JobError when it is another's. Call while holding the lock."""
     description = _description(resolved)
     if theirs := check_claim(resolved):
-        ours, description = description["job"], theirs.model_dump()
+        ours, withheld, description = description["job"], description["withheld"], theirs.model_dump()
         is_told = all(description["job"][kind].keys() >= ours[kind].keys() for kind in _NAMED)
         is_told &= all(description["job"].get(key) == ours[key] for key in _ROWS)
+        is_told &= description["withheld"] == withheld
         if is_told and _is_whole(resolved.store):
             return
         description["job"] |= {key: ours[key] for key in ("output", *_ROWS)}
+        description["withheld"] = withheld
         for kind in _NAMED:  # rows of earlier runs may name others
             description["job"][kind] |= ours[kind]
     content = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
@@ -87,10 +91,10 @@ def _description(resolved: ResolvedJob) -> dict[str, Any]:
     job["sweep"] = _in_any_folder(job["sweep"]) if resolved.job.sweep else None
     job["output"] = resolved.store.url_of("")
     job["defaults"] = {name: _shown(resolved, name, value) for name, value in job["defaults"].items()}
-    job["overrides"] = {name: _public(value) for name, value in job["overrides"].items()}
-    if job["draft"] is not None:
-        job["draft"] = {name: _public(value) for name, value in job["draft"].items()}
-    job["inputs"]["roots"] = [public_url(root) for root in job["inputs"]["roots"]]
+    job["overrides"] = _public(job["overrides"])
+    if resolved.job.draft is not None:
+        job["draft"] |= _public(resolved.job.draft.arguments)
+    job["inputs"] = _public(job["inputs"]) | {"base": _base(resolved.job)}
     job["model"] |= {"path": public_name(resolved.model.path, None), "revision": resolved.model.revision}
     media = resolved.media
     job["media"] |= {"format": media.format, "encoder": media.codec, "crf": media.quality}
@@ -102,6 +106,7 @@ def _description(resolved: ResolvedJob) -> dict[str, Any]:
         "framefleet": framefleet.__version__,
         "versions": {package: metadata.version(package) for package in ("torch", *PACKAGES)},
         "job": job,
+        "withheld": _withheld(resolved),
         "pipeline": resolved.spec.class_name,
         "preset": resolved.spec.preset.name if resolved.spec.preset else None,
         "numerics": resolved.identity.numerics,
@@ -117,23 +122,46 @@ def public_location(location: str) -> str:
 
 
 def _in_any_folder(sweep: Any) -> Any:
-    """Return a sweep whose text files are named as other folders find them."""
+    """Return a sweep whose text files are named as other folders find them, without secrets in URLs."""
     if not isinstance(sweep, dict):
-        return sweep
-    return {
-        name: public_location(value) if name == "file" else _in_any_folder(value)
+        return _public(sweep)
+    return {  # values of a word that is called `file` are a list
+        name: public_location(value) if name == "file" and isinstance(value, str) else _in_any_folder(value)
         for name, value in sweep.items()
     }
 
 
 def _shown(resolved: ResolvedJob, name: str, value: Any) -> Any:
     """Return a default; of an image or a video its URL without what may be secret."""
-    return public_url(value) if is_input(resolved.plan.base.get(name)) else value
+    return _public(value) if is_input(resolved.plan.base.get(name)) else value
 
 
 def _public(value: Any) -> Any:
-    """Return a value that may be a URL without what may be secret in it."""
-    return public_url(value) if isinstance(value, str) and "://" in value else value
+    """Return a value, nested or not, without what may be secret in its URLs."""
+    if isinstance(value, Mapping):
+        return {name: _public(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_public(inner) for inner in value]
+    return public_url(value) if isinstance(value, str) else value
+
+
+def _base(job: Job) -> str | None:
+    """Return where paths that rows name start from in any folder; None for the table's own."""
+    is_named = job.inputs.base is not None or job.table is None
+    return public_location(base_of(job)) if is_named else None
+
+
+def _withheld(resolved: ResolvedJob) -> list[str]:
+    """Return the keys whose values are written down with less than rows need: URLs without signatures."""
+    job, base = resolved.job, resolved.plan.base
+    asked = {
+        "defaults": {name: value for name, value in job.defaults.items() if is_input(base.get(name))},
+        "overrides": job.overrides,
+        "draft": job.draft.arguments if job.draft else {},
+        "sweep": job.sweep.model_dump(),
+        "inputs": job.inputs.model_dump(),
+    }
+    return [key for key, value in flat("", asked) if _public(value) != value]
 
 
 def _where(lora: Lora) -> dict[str, Any]:

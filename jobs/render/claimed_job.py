@@ -44,10 +44,17 @@ def claimed_job(output: str, sets: Sequence[str] = ()) -> Job:
     """
     given = set_values(sets)
     store = Store(output, given.get("storage_options"))
-    said: dict[str, Any] = claim_of(store).model_dump(exclude_unset=True)["job"]
+    claim = claim_of(store)
+    said: dict[str, Any] = claim.model_dump(exclude_unset=True)["job"]
     for kind, found in _FOUND.items():
         said[kind] = {name: _without(found, one) for name, one in said.get(kind, {}).items()}
     said["table"] = _moved(said.get("table"), said.get("output"), store)
+    for key in claim.withheld:
+        if not _is_given(key, given):
+            raise JobError(
+                f"job.json says {key} without what may be secret in its URLs: user, password and query",
+                f"say it: --set {key}=...; or give the job file in place of the output",
+            )
     job = job_from_mapping(said | {"output": output}, sets)
     for key, value in _untrusted(job):
         if not _is_given(key, given):
@@ -81,7 +88,7 @@ def _is_given(key: str, given: Any) -> bool:
 
 
 def _untrusted(job: Job) -> Iterator[tuple[str, Any]]:
-    """Yield what would run code, write to other places, or open one on a private network."""
+    """Yield what would run code, write to other places, show any text file, or open a private network."""
     if ":" in job.recipe:
         yield "recipe", job.recipe
     for score in job.scores:
@@ -94,11 +101,12 @@ def _untrusted(job: Job) -> Iterator[tuple[str, Any]]:
         yield "model.offload.disk", disk
     if job.table is not None and not is_opened(job.table):
         yield "table", job.table
-    for key, file in job.sweep.files.items():
-        if not is_opened(file):
-            yield f"sweep.{key}", file
+    for key, file in job.sweep.files.items():  # each line goes into the records, whatever the file is
+        yield f"sweep.{key}", file
     if not all(map(is_opened, job.inputs.roots)):
         yield "inputs.roots", job.inputs.roots
+    if job.inputs.base is not None and not is_opened(job.inputs.base):
+        yield "inputs.base", job.inputs.base
     sections: dict[str, Any] = {"model": job.model}
     sections |= {f"loras.{name}": lora for name, lora in job.loras.items()}
     sections |= {f"second_models.{name}": model for name, model in job.second_models.items()}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet
 
 from framefleet.jobs.job.file import job_as, load_job
@@ -15,27 +17,34 @@ from framefleet.jobs.job.output import open_output
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import TABLES
 from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.guards.public import USERINFO, public_url
 from framefleet.pipeline.model.specs.check import shown
 
+_URL_WITH_USER = r"^\s*[A-Za-z][A-Za-z0-9+.:-]*://\S*@"  # may be one: an @ may be of its path
 _TAKEN = "give a pandas or Arrow table, a list of dicts, a dict of lists, a list of prompts, or a path"
 
 
 def with_table(job: Job | str | Path | Mapping[str, Any], rows: object) -> Job:
     """Return the job with these rows as its table; they are written into its output, by their digest.
 
-    rows: as of `arrow_of`; or a table's path or URL, which is taken as it is. Raises UserError.
+    rows: as of `arrow_of`, with paths that start in the current folder; or a table's path or URL, which is
+    taken as it is. Raises UserError.
     """
     if isinstance(rows, str | Path):
         return _job_of(job, str(rows))
+    table = arrow_of(rows)
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        _check_no_password(name, column)
     sink = pa.BufferOutputStream()
-    pa.parquet.write_table(arrow_of(rows), sink)
+    pa.parquet.write_table(table, sink)
     content = sink.getvalue().to_pybytes()
     name = f"{TABLES}/{hashlib.sha256(content).hexdigest()[:32]}.parquet"
     asked = _job_of(job, name)
     store = open_output(asked)
     if not store.exists(name):
         store.write(name, content)
-    return asked.model_copy(update={"table": f"{asked.output.rstrip('/')}/{name}"})
+    inputs = asked.inputs.model_copy(update={"base": asked.inputs.base or os.getcwd()})
+    return asked.model_copy(update={"table": f"{asked.output.rstrip('/')}/{name}", "inputs": inputs})
 
 
 def _job_of(job: Job | str | Path | Mapping[str, Any], table: str) -> Job:
@@ -64,6 +73,31 @@ def arrow_of(rows: object) -> pa.Table:
     if not table.num_rows:
         raise TableError("table= has no rows", "add some")
     return table.replace_schema_metadata(None)
+
+
+def _check_no_password(name: str, cells: pa.ChunkedArray) -> None:
+    """Raise TableError for a URL with user or password: the output keeps cells as they are."""
+    for texts in _texts_in(cells):
+        may_be = pa.compute.match_substring_regex(texts, _URL_WITH_USER)
+        if url := next(filter(USERINFO.search, texts.filter(may_be).to_pylist()), None):
+            raise TableError(
+                f"table=: {name} has {public_url(url)!r} with a user or a password",
+                "leave them out, as the output keeps the rows; the job's storage_options are for credentials",
+            )
+
+
+def _texts_in(cells: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
+    """Yield what texts there are, in lists and structs too."""
+    kind = cells.type
+    if pa.types.is_struct(kind):
+        for number in range(kind.num_fields):
+            yield from _texts_in(pa.compute.struct_field(cells, [number]))
+    elif isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
+        yield from _texts_in(pa.compute.list_flatten(cells))
+    elif pa.types.is_dictionary(kind):
+        yield from _texts_in(cells.cast(kind.value_type))
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        yield cells.cast(pa.large_string())
 
 
 def _frame(rows: Any) -> pa.Table:

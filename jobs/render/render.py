@@ -93,7 +93,7 @@ def render_rows(
             check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered")
             for line in survey.unusual_lines(resolved.plan.spec):
                 watch.say(f"note: {line}")
-            with refreshed_gallery(resolved.store), DriverLock(resolved.store) as lock:
+            with DriverLock(resolved.store) as lock, refreshed_gallery(resolved.store):
                 claim(resolved)
                 sweep_late(resolved.store, lock)
                 if finish_withdrawal(resolved.store, lock):

@@ -70,8 +70,10 @@ class ResolvedJob:
         self.finder.close()
 
 
-def _base_of(job: Job) -> str:
+def base_of(job: Job) -> str:
     """Return where paths that rows name start from."""
+    if job.inputs.base is not None:
+        return job.inputs.base
     return os.getcwd() if job.table is None else folder_of(job.table)
 
 
@@ -87,7 +89,7 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
     second_models = second_models_of(job)
     recipes = {job.recipe: open_recipe(job, model.spec)}
     scores = scores_of(job)
-    inputs = Inputs(job.inputs.roots, job.storage_options, base=_base_of(job))
+    inputs = Inputs(job.inputs.roots, job.storage_options, base=base_of(job))
     finder = InputIndex(inputs)
     wait_for(watch, "opening the table")
     of_rows = job if table is None else job.model_copy(update={"table": table, "sweep": Sweep()})

@@ -15,7 +15,6 @@ import pyarrow as pa
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.spelling import nearest
 
-_ROW = "__row"  # where in its table a row stands
 _SEALED: dict[str, Any] = {
     "enable_external_access": "false",  # no file, no URL, no extension
     "autoinstall_known_extensions": "false",
@@ -61,13 +60,28 @@ def _rows(database: Any, table: pa.Table, condition: str) -> pa.Array:
     """Return where the rows stand that are wanted."""
     import duckdb
 
-    numbered = table.append_column(_ROW, pa.array(range(len(table)), pa.int64()))
+    number = _unsaid(condition)
+    numbered = _asked(table, condition).append_column(number, pa.array(range(len(table)), pa.int64()))
     try:
         # A relation takes one expression: whatever would end it or follow it is refused by DuckDB's parser.
-        found = database.from_arrow(numbered).filter(condition).project(_ROW).fetchall()
+        found = database.from_arrow(numbered).filter(condition).project(number).fetchall()
     except (duckdb.Error, UnicodeError) as error:
         raise _wrong(condition, str(error), table.column_names) from None
     return pa.array(sorted(row for (row,) in found), pa.int64())
+
+
+def _unsaid(condition: str) -> str:
+    """Return a name for where rows stand that the condition does not say: no column that it asks has it."""
+    name = "__row"
+    while name in condition.casefold():
+        name += "_"
+    return name
+
+
+def _asked(table: pa.Table, condition: str) -> pa.Table:
+    """Return what the condition may be about: not every type of Arrow is one of DuckDB's."""
+    asked = {*columns_in(condition, table.schema)}
+    return table.select([place for place, name in enumerate(table.column_names) if name in asked])
 
 
 def _wrong(condition: str, said: str, names: list[str]) -> JobError:

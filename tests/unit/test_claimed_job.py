@@ -57,6 +57,7 @@ LORA = {"style": {"path": "ftp://x/a", "sha256": "0" * 64}}
         ("", {"loras": LORA}, "loras.style.path"),
         ("fleet", {"address": "10.0.0.1:6379"}, "fleet.address"),
         ("inputs", {"roots": ["http://127.0.0.1/"]}, "inputs.roots"),
+        ("inputs", {"base": "http://127.0.0.1/"}, "inputs.base"),
         ("model", {"allow_pickle": True}, "model.allow_pickle"),
         ("model", {"path": "simplecache::http://127.0.0.1/m"}, "model.path"),
         ("model", {"offload": {"type": "group", "disk": "/etc"}}, "model.offload.disk"),

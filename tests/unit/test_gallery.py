@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ import pyarrow as pa
 import pytest
 
 import framefleet
+from framefleet.cluster.lock import DriverLock
 from framefleet.jobs.demo.prepare import MODEL
 from framefleet.jobs.gallery import blocks, refresh
 from framefleet.jobs.gallery.blocks import TableBlocks, in_blocks, script
 from framefleet.jobs.gallery.gallery import write_gallery
 from framefleet.jobs.gallery.refresh import refreshed_gallery
 from framefleet.jobs.gallery.stills import make_stills
+from framefleet.jobs.render import render
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.media.media_settings import Media
@@ -28,6 +31,7 @@ from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.table import open_table
 from framefleet.pipeline.training.dataset.columns import plan_columns
 from tests.commands import command
+from tests.committed import committed
 from tests.gallery_output import write_output
 from tests.rows import record
 
@@ -231,6 +235,56 @@ def test_a_gallery_is_written_while_a_job_runs_and_at_its_end_and_never_fails_it
     with refreshed_gallery(store):
         pass
     assert "no gallery" in caplog.text and not store.exists("gallery/index.html")
+
+
+def test_who_is_interrupted_waits_for_no_page_and_hears_of_no_other_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = write_output(tmp_path, [{"prompt": "a"}])
+    with pytest.raises(KeyboardInterrupt), refreshed_gallery(store):
+        raise KeyboardInterrupt
+    assert store.list("gallery") == []
+    monkeypatch.setattr(store, "list", lambda path: 1 / 0)
+    with pytest.raises(KeyboardInterrupt), refreshed_gallery(store):
+        raise KeyboardInterrupt
+    with refreshed_gallery(store):
+        pass
+    assert "no gallery: division by zero" in caplog.text
+
+
+def test_a_driver_that_does_not_get_the_output_leaves_its_page_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(store: Store) -> DriverLock:
+        raise JobError(f"{store.url_of('')} is another driver's", "wait for it")
+
+    job = committed(tmp_path, 1)
+    monkeypatch.setattr(render, "DriverLock", refused)
+    monkeypatch.setattr(render, "refreshed_gallery", lambda store: pytest.fail("it has no lock"))
+    with pytest.raises(JobError, match="another driver's"):
+        render.render(job)
+
+
+def test_a_page_is_given_up_between_blocks_and_stays_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(refresh, "_EVERY_S", 0.0)
+    monkeypatch.setattr(blocks, "BLOCK_ROWS", 1)
+    store = write_output(tmp_path, [{"prompt": f"ball {n}"} for n in range(3)])
+    put, has_begun, may_go_on = TableBlocks.add, threading.Event(), threading.Event()
+
+    def add(*given: Any) -> None:
+        put(*given)
+        has_begun.set()
+        may_go_on.wait(10)
+
+    monkeypatch.setattr(TableBlocks, "add", add)
+    with pytest.raises(KeyboardInterrupt), refreshed_gallery(store):
+        assert has_begun.wait(10)
+        threading.Timer(0.05, may_go_on.set).start()
+        raise KeyboardInterrupt
+    assert not {"gallery/manifest.js", "gallery/version.js"} & {*store.list("gallery")}
+    assert caplog.text == ""
 
 
 def test_buckets_get_a_gallery_only_when_asked() -> None:

@@ -15,7 +15,7 @@ import pytest
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.claimed_job import claimed_job
 from framefleet.jobs.render.given_table import arrow_of, with_table
-from framefleet.jobs.render.resolve import resolve_job
+from framefleet.jobs.render.resolve import base_of, resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, TableError
@@ -109,6 +109,36 @@ def test_an_output_takes_its_rows_along(tmp_path: Path) -> None:
     job = claimed_job(str(tmp_path / "moved"))
     assert Path(job.table or "").parent == tmp_path / "moved/tables"
     assert claimed_rows(job) == 2
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"image": "https://me:pa55word@host/a.png"},
+        {"note": ["s3://a/b", "ftp://me:pa55word@host/a"]},
+        {"note": {"from": "https://pa55word@host/a"}},
+    ],
+)
+def test_rows_with_a_password_are_not_written_down(given: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="with a user or a password") as caught:
+        with_table(values(tmp_path), [{"prompt": "a", **given}])
+    assert "pa55word" not in str(caught.value)
+    assert not (tmp_path / "out/tables").exists()
+    with_table(values(tmp_path), [{"prompt": "mail a://me@host or b@c", "note": "https://host/a@b"}])
+
+
+def test_paths_of_rows_start_in_the_current_folder_also_when_the_job_goes_on_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    claimed_rows(with_table(values(tmp_path), ROWS))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    job = claimed_job(str(tmp_path / "out"))
+    assert base_of(job) == str(tmp_path / "here")
+    claimed_rows(with_table(values(tmp_path, inputs={"base": "cats"}), ROWS))
+    assert base_of(claimed_job(str(tmp_path / "out"))) == str(tmp_path / "elsewhere/cats")
 
 
 @pytest.mark.parametrize("has_sweep", [True, False])

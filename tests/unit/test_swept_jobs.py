@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def test_an_output_tells_the_sweep_that_made_it(tmp_path: Path) -> None:
     sweep = {**SWEEP, "prompt": {"file": str(tmp_path / "p.txt")}, "negative_prompt": "no {color}"}
     with closing(resolved(tmp_path, sweep=sweep)) as job:
         claim(job)
-    found = claimed_job(str(tmp_path / "out"))
+    found = claimed_job(str(tmp_path / "out"), [f"sweep.prompt.file={tmp_path / 'p.txt'}"])
     assert (found.sweep, found.table) == (job.job.sweep, None)
 
 
@@ -60,7 +61,65 @@ def test_a_text_file_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     with closing(resolved(tmp_path, sweep={"prompt": {"file": "p.txt"}})) as job:
         claim(job)
-    assert claimed_job(str(tmp_path / "out")).sweep.files == {"prompt.file": str(tmp_path / "p.txt")}
+    with pytest.raises(JobError) as caught:
+        claimed_job(str(tmp_path / "out"))
+    assert f"--set sweep.prompt.file={tmp_path / 'p.txt'}" in caught.value.fix
+
+
+def test_words_may_be_called_file(tmp_path: Path) -> None:
+    sweep = {"prompt": ["a {file}"], "file": ["x", "y"]}
+    with closing(resolved(tmp_path, sweep=sweep)) as job:
+        claim(job)
+    found = claimed_job(str(tmp_path / "out")).sweep
+    assert found == job.job.sweep
+
+
+SIGNED = "https://b.test/x.png?X-Amz-Signature=s3cr3t"
+DRAWN = {"num": 2, "over": {"negative_prompt": [SIGNED, "b"]}}
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ({"sweep": {**SWEEP, "color": ["red", SIGNED]}}, "sweep.color"),
+        (
+            {"sweep": {**SWEEP, "sample": DRAWN}},
+            "sweep.sample.over",
+        ),
+        ({"overrides": {"sigmas": [SIGNED]}}, "overrides.sigmas"),
+        ({"inputs": {"roots": ["/a", "s3://me:s3cr3t@bucket/x"]}}, "inputs.roots"),
+    ],
+)
+def test_what_is_secret_is_not_written_down_and_has_to_be_said_again(
+    section: dict[str, Any], key: str, tmp_path: Path
+) -> None:
+    with closing(resolved(tmp_path)) as job:
+        claim(replace(job, job=job_from_mapping(job.job.model_dump() | section)))
+    assert "s3cr3t" not in (tmp_path / "out/job.json").read_text()
+    with pytest.raises(JobError, match=f"job.json says {key}.* without what may be secret") as caught:
+        claimed_job(str(tmp_path / "out"))
+    said = caught.value.problem.split()[2]
+    claimed_job(str(tmp_path / "out"), [f"{said}=[again]"])
+
+
+def test_what_is_not_secret_any_more_need_not_be_said(tmp_path: Path) -> None:
+    for color in (SIGNED, "red"):
+        with closing(resolved(tmp_path, sweep={**SWEEP, "color": [color]})) as job:
+            claim(job)
+    assert claimed_job(str(tmp_path / "out")).sweep == job.job.sweep
+
+
+def test_paths_start_where_the_job_began_also_when_it_goes_on_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/a.png").write_bytes(b"a")
+    monkeypatch.chdir(tmp_path / "here")
+    with closing(resolved(tmp_path)) as job:
+        claim(job)
+    monkeypatch.chdir(tmp_path)
+    with closing(resolve_job(claimed_job(str(tmp_path / "out")), Callback())) as job:
+        assert job.inputs.read("a.png") == b"a"
 
 
 def test_what_is_new_in_a_sweep_is_all_that_is_rendered(tmp_path: Path) -> None:
@@ -82,11 +141,12 @@ def test_a_sweep_over_a_table_may_be_added_and_taken_back(tmp_path: Path) -> Non
         assert claimed_job(str(tmp_path / "out")).sweep == load_job(file, sets).sweep
 
 
-def test_a_job_json_names_no_file_on_a_private_network(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["http://127.0.0.1/p.txt", "/home/you/notes.txt", "s3://yours/notes.txt"])
+def test_a_job_json_names_no_text_file_that_records_would_show(file: str, tmp_path: Path) -> None:
     committed(tmp_path, 1)
     path = tmp_path / "out/job.json"
     said = json.loads(path.read_text())
-    said["job"]["sweep"] = {"negative_prompt": {"file": "http://127.0.0.1/p.txt"}}
+    said["job"]["sweep"] = {"negative_prompt": {"file": file}}
     path.write_text(json.dumps(said))
     with pytest.raises(JobError, match="not taken on its word") as caught:
         claimed_job(str(tmp_path / "out"))

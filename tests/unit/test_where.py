@@ -91,5 +91,15 @@ def test_a_column_that_is_not_there_is_told_with_the_nearest() -> None:
     assert "prompt, sharpness, seed" in caught.value.fix
 
 
+def test_columns_that_a_condition_does_not_name_may_be_of_any_type_and_name() -> None:
+    odd = TABLE.append_column("half", pa.array([1.0, 2.0, 3.0]).cast(pa.float16()))
+    odd = odd.append_column("wide", pa.array([1, 2, 3]).cast(pa.decimal256(60, 2)))
+    for name in ("__row", "__ROW", "__row_"):
+        odd = odd.append_column(name, pa.array([2, 2, 99], pa.int64()))
+    odd = odd.append_column("half", pa.nulls(3))  # twice
+    assert chosen("sharpness > 0.4", odd) == [7]
+    assert chosen('"__row_" = 2', odd) == [7, 8]
+
+
 def test_columns_that_a_condition_may_be_about_are_found_by_their_names() -> None:
     assert columns_in("SHARPNESS > 1 and seed=1", TABLE.schema) == ["sharpness", "seed", "Seed"]
