@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -93,7 +93,7 @@ def render_rows(
             check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered")
             for line in survey.unusual_lines(resolved.plan.spec):
                 watch.say(f"note: {line}")
-            with DriverLock(resolved.store) as lock, refreshed_gallery(resolved.store):
+            with DriverLock(resolved.store) as lock:
                 claim(resolved)
                 sweep_late(resolved.store, lock)
                 if finish_withdrawal(resolved.store, lock):
@@ -104,7 +104,9 @@ def render_rows(
                 write_rows(resolved, index, lock)
                 if only is not None:
                     index.leave_only(only)
-                summary = _render_pending(resolved, survey, index, lock, watch, start, only)
+                is_new_to_see = index.counts().pending > 0
+                with refreshed_gallery(resolved.store) if is_new_to_see else nullcontext():
+                    summary = _render_pending(resolved, survey, index, lock, watch, start, only)
                 return replace(summary, gone=gone, store=resolved.store)
 
 
