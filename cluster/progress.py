@@ -70,8 +70,8 @@ class Summary:
     run had left the clip but no record. unused: workers and machines that were used no longer in the end,
     each with its reason. gone: clips of earlier runs that are gone, if any are. num_parts_gone: parts of
     records that somebody took away while this run went on. unscored: scores that failed, by name. drafts:
-    how those ended that were rendered before. over_budget: what is said where the budget ended it. store: the
-    output.
+    how those ended that were rendered before; is_none_kept: none of them was to be rendered in full.
+    over_budget: what is said where the budget ended it. store: the output.
     """
 
     done: int
@@ -90,6 +90,7 @@ class Summary:
     num_parts_gone: int = 0
     unscored: Mapping[str, Unscored] = field(default_factory=dict)
     drafts: Summary | None = None
+    is_none_kept: bool = False
     over_budget: str | None = None
     store: Store | None = field(default=None, repr=False, compare=False)
 

@@ -48,6 +48,8 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
                 _show_prediction(plan.drafts.prediction)
             stdout.say(f"in full, at most {plan.most_kept:,} rows of these: {plan.keep}")
         _show(plan)
+        if plan.drafts and wanted.probe:
+            stdout.say("predicted are drafts alone: which rows are rendered in full is not known before")
     check_valid_rows(
         plan.invalid,
         num_bad=plan.num_invalid,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 
 from framefleet.jobs.job.output import below, open_output
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.draft_job import DRAFTS
+from framefleet.jobs.render.own_tables import DRAFTS
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.guards.spelling import did_you_mean
-from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS
+from framefleet.pipeline.outputs.parts.records import record_schema
 from framefleet.pipeline.outputs.where import check_where
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
@@ -42,15 +42,16 @@ class Choice:
 
 def check_choice(drafts: ResolvedJob, keep: Keep) -> None:
     """Raise UserError for groups by what no row has, and for a table that has our columns already."""
-    columns = drafts.table.schema.names
+    columns = _columns(drafts)
     arguments = {*drafts.plan.base, *(reader.target for reader in drafts.plan.readers)}
-    known = {*columns, *arguments, *RECORD_FIELDS.names}
+    known = {*columns.names, *arguments}
     for name in keep.per:
         if name not in known:
             raise JobError(f"draft.keep.per: rows have no {name!r}", did_you_mean(name, known))
     if keep.where is not None:
-        check_where(_columns(drafts), keep.where)
-    for name in {_ROW_ID, _PATH, *(_SCORE.format(score.name) for score in drafts.scores)} & {*columns}:
+        check_where(columns, keep.where)
+    ours = {_ROW_ID, _PATH, *(_SCORE.format(score.name) for score in drafts.scores)}
+    for name in ours & {*drafts.table.schema.names}:
         raise TableError(
             f"column {name!r} has the name of one that says which draft a row comes from",
             "rename it in the table, or drop it",
@@ -58,14 +59,9 @@ def check_choice(drafts: ResolvedJob, keep: Keep) -> None:
 
 
 def _columns(drafts: ResolvedJob) -> pa.Schema:
-    """Return what a condition on records of drafts may be about, before there are any."""
-    defaults = {
-        name: pa.scalar(value).type
-        for name, value in drafts.plan.base.items()
-        if isinstance(value, str | int | float)
-    }
-    fields = [*drafts.table.schema, *RECORD_FIELDS, *score_fields(drafts.scores)]
-    return pa.schema(list((defaults | {field.name: field.type for field in fields}).items()))
+    """Return the columns that records of drafts get, before there are any."""
+    carried = drafts.plan.carried.schema(drafts.table.schema)
+    return record_schema(pa.schema([*carried, *score_fields(drafts.scores)]), drafts.plan.argument_fields)
 
 
 def choose(job: Job, drafts: Job, keep: Keep) -> Choice:
@@ -82,6 +78,16 @@ def choose(job: Job, drafts: Job, keep: Keep) -> Choice:
         )
         place = _written(job, drafted, kept, scores) if kept else None
         return Choice(place=place, num_kept=len(kept), num_drafts=index.counts().distinct)
+
+
+def rows_of_drafts(job: Job, place: str, drafts: Collection[str]) -> Iterator[str]:
+    """Yield the row_ids that rows of a table of what is kept have in full, those of these drafts."""
+    with closing(resolve_job(job, Callback(), place)) as full:
+        for first, batch in full.table.batches():
+            of_drafts = batch.column(_ROW_ID)
+            for row in full.rows.read(first, batch):
+                if isinstance(row, IdentifiedRow) and of_drafts[row.index - first].as_py() in drafts:
+                    yield row.row_id
 
 
 def _written(job: Job, drafted: ResolvedJob, kept: Mapping[str, Draft], scores: list[str]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import framefleet
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claimed import RENDER, TRAINING, Claim, find_claim, read_claim
+from framefleet.jobs.render.own_tables import TABLES, is_table_of_drafts
 from framefleet.jobs.render.resolve import ResolvedJob, base_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.public import public_url
@@ -31,7 +32,6 @@ _DECISIVE = ("table", "defaults", "columns", "recipe", "media")
 # Which rows there are may change: the sweep, and rows that Python gave, which lie in the output; and with
 # them where their images are.
 _ROWS = ("table", "sweep", "inputs")
-TABLES = "tables"
 # Those that both have must be the same; others may be added, for rows that are added.
 _NAMED = {"loras": ("sha256", "component"), "second_models": ("digest", "dtype")}
 _MAX_SHOWN = 200  # characters of a value that differs
@@ -199,9 +199,12 @@ def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _named_table(job: Mapping[str, Any]) -> str | None:
-    """Return the table's place; of those that lie in the output the folder alone."""
-    table, own = job.get("table"), f"{str(job.get('output')).rstrip('/')}/{TABLES}/"
-    return TABLES if table and table.startswith(own) else table
+    """Return the table's place; of those that the output keeps, or the one above drafts, the folder alone."""
+    table, output = job.get("table"), str(job.get("output")).rstrip("/")
+    if not table:
+        return None
+    is_own = table.startswith(f"{output}/{TABLES}/") or is_table_of_drafts(table, output)
+    return TABLES if is_own else str(table)
 
 
 def _settled(media: Mapping[str, Any]) -> dict[str, Any]:

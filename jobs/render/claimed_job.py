@@ -13,6 +13,7 @@ from typing import Any
 from framefleet.jobs.job.file import job_as, job_from_mapping, load_job, set_values
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claimed import claim_of
+from framefleet.jobs.render.own_tables import DRAFTS, is_table_of_drafts
 from framefleet.jobs.render.places import is_opened
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.stores.store import Store
@@ -66,10 +67,13 @@ def claimed_job(output: str, sets: Sequence[str] = ()) -> Job:
 
 
 def _moved(place: Any, output: Any, store: Store) -> Any:
-    """Return a place; one in the output lies where the output is now."""
-    below = f"{output}".rstrip("/") + "/"
-    is_inside = isinstance(place, str) and place.startswith(below)
-    return store.url_of(place.removeprefix(below)) if is_inside else place
+    """Return a table's place; one in the output, or in that of its drafts, lies where that is now."""
+    if not isinstance(place, str):
+        return place
+    old, new = f"{output}".rstrip("/"), store.url_of("").rstrip("/")
+    if is_table_of_drafts(place, old):
+        old, new = old.removesuffix(f"/{DRAFTS}"), new.rpartition("/")[0]
+    return new + place.removeprefix(old) if place.startswith(f"{old}/") else place
 
 
 def _without(key: str, values: Mapping[str, Any]) -> dict[str, Any]:

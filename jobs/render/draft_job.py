@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from framefleet.jobs.job.output import below
 from framefleet.jobs.job.schema import Job
+from framefleet.jobs.render.own_tables import DRAFTS
 from framefleet.jobs.render.scores import names_of
 from framefleet.pipeline.scores.choice import Keep, check_keep
 from framefleet.pipeline.scores.score import OWN_SCORES
-
-DRAFTS = "drafts"  # the folder below the output
 
 
 def draft_job(job: Job) -> Job:

@@ -12,9 +12,12 @@ from collections.abc import Collection
 from contextlib import closing
 from dataclasses import replace
 
+from framefleet.cluster.budget import JobBudget, Spent
 from framefleet.cluster.progress import Summary
+from framefleet.cluster.spent_before import spent_before
+from framefleet.jobs.job.output import open_output
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.chosen import check_choice, choose
+from framefleet.jobs.render.chosen import check_choice, choose, rows_of_drafts
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.draft_job import draft_job, keep_of
 from framefleet.jobs.render.render import render_rows
@@ -29,19 +32,31 @@ from framefleet.pipeline.scores.choice import Keep
 def render_drafted(job: Job, watch: Watch, *, only: Collection[str] | None) -> Summary:
     """Render drafts, choose, and render what was chosen; return how that ended, with `drafts` in it.
 
-    only: of rows in full, as of `render_job`. Raises as that does; what no row in full may be is told before
-    a draft is rendered.
+    only: of drafts and of rows in full, as of `render_job`; what is kept of these drafts is rendered in full
+    too. Raises as that does; what no row in full may be is told before a draft is rendered. Nothing is chosen
+    while the budget leaves drafts out; both count in it.
     """
     drafts, keep = draft_job(job), keep_of(job)
     _check_in_full(job, drafts, keep, watch)
     watch.say(f"drafts: {drafts.output}")
-    drafted = render_rows(drafts, watch)
+    drafted = render_rows(drafts, watch, only=only, spent=_spent(job))
+    ended = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None, drafts=drafted, store=open_output(job))
+    if drafted.over_budget:
+        return replace(ended, over_budget=drafted.over_budget)
     wait_for(watch, "choosing among the drafts")
     choice = choose(job, drafts, keep)
     watch.say(f"{choice.num_kept:,} of {choice.num_drafts:,} drafts are rendered in full: {keep}")
     if choice.place is None:
-        return Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None, drafts=drafted)
-    return replace(render_rows(job, watch, only=only, table=choice.place), drafts=drafted)
+        return replace(ended, is_none_kept=True)
+    if only is not None:
+        only = {*only, *rows_of_drafts(job, choice.place, only)}
+    full = render_rows(job, watch, only=only, table=choice.place, spent=_spent(drafts))
+    return replace(full, drafts=drafted)
+
+
+def _spent(job: Job) -> Spent:
+    """Return what was spent on one of the two outputs, where the other's run has to know."""
+    return Spent() if job.budget == JobBudget() else spent_before(open_output(job))
 
 
 def _check_in_full(job: Job, drafts: Job, keep: Keep, watch: Watch) -> None:

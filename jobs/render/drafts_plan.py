@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import closing
+from typing import Any
 
 import pyarrow as pa
 
@@ -25,16 +27,22 @@ def most_kept(job: Job, keep: Keep) -> int:
     seen: set[int] = set()  # of rows, by hashes: a hundred bytes each
     with closing(resolve_job(draft_job(job), Callback())) as drafts:
         check_choice(drafts, keep)
+        unset = dict.fromkeys(drafts.plan.argument_fields.names)
         for first, batch in drafts.table.batches():
             for row in drafts.rows.read(first, batch):
                 if isinstance(row, IdentifiedRow) and (mark := hash(row.row_id)) not in seen:
                     seen.add(mark)
-                    groups[hash(_group(row, keep, batch.slice(row.index - first, 1)))] += 1
+                    cells = unset | _cells(drafts.plan.carried.of(batch.slice(row.index - first, 1)))
+                    groups[hash(_group(row, keep, cells))] += 1
     return sum(groups.values()) if keep.best is None else sum(min(keep.best, n) for n in groups.values())
 
 
-def _group(row: IdentifiedRow, keep: Keep, of_table: pa.RecordBatch) -> tuple[str, ...]:
-    """Return what tells the row's group from others, as far as its table says."""
-    arguments = row.request().arguments
-    cells = {**dict(zip(of_table.schema.names, of_table.columns, strict=True)), **arguments}
-    return tuple(str(cells.get(name, row.row_id)) for name in keep.per)
+def _cells(of_table: pa.RecordBatch) -> dict[str, Any]:
+    """Return what is carried of one row."""
+    return dict(zip(of_table.schema.names, of_table.columns, strict=True))
+
+
+def _group(row: IdentifiedRow, keep: Keep, cells: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what tells the row's group from others, as far as is known. cells: what no argument hides."""
+    told = {**cells, **row.request().arguments}
+    return tuple(str(told.get(name, row.row_id)) for name in keep.per)

@@ -15,7 +15,7 @@ import pyarrow.parquet
 from framefleet.jobs.job.file import job_as, load_job
 from framefleet.jobs.job.output import open_output
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.claim import TABLES
+from framefleet.jobs.render.own_tables import TABLES
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.public import USERINFO, public_url
 from framefleet.pipeline.model.specs.check import shown

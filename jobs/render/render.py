@@ -42,6 +42,8 @@ from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.rows.sweeps.swept import Swept
 from framefleet.pipeline.rows.tables.index import RowIndex
 
+_NOTHING = Spent()
+
 
 def render(
     job: Job | str | Path | Mapping[str, Any],
@@ -64,8 +66,8 @@ def render(
 def render_job(job: Job, watch: Watch, *, only: Collection[str] | None = None) -> Summary:
     """Do what `render` promises, telling `watch` about it; with drafts first, if the job has them.
 
-    only: of the rows without a record those that are rendered; None: all. What is known of failures of other
-    rows stays.
+    only: of the rows without a record, and of the drafts, those that are rendered; None: all. What is known
+    of failures of other rows stays.
     """
     if job.draft is None:
         return render_rows(job, watch, only=only)
@@ -75,11 +77,17 @@ def render_job(job: Job, watch: Watch, *, only: Collection[str] | None = None) -
 
 
 def render_rows(
-    job: Job, watch: Watch, *, only: Collection[str] | None = None, table: str | None = None
+    job: Job,
+    watch: Watch,
+    *,
+    only: Collection[str] | None = None,
+    table: str | None = None,
+    spent: Spent = _NOTHING,
 ) -> Summary:
     """Render the rows of a table in full, whether or not the job has drafts.
 
     only: as of `render_job`. table: in place of the job's, whose folder is still where paths in cells start.
+    spent: of the job's budget on another output.
     """
     with Start(job.fleet, job.retries) as start:
         is_new = not open_output(job).list(RECORDS)  # so that there is something to do
@@ -106,7 +114,7 @@ def render_rows(
                     index.leave_only(only)
                 is_new_to_see = index.counts().pending > 0
                 with refreshed_gallery(resolved.store) if is_new_to_see else nullcontext():
-                    summary = _render_pending(resolved, survey, index, lock, watch, start, only)
+                    summary = _render_pending(resolved, survey, index, lock, watch, start, only, spent)
                 return replace(summary, gone=gone, store=resolved.store)
 
 
@@ -123,6 +131,7 @@ def _render_pending(
     watch: Watch,
     start: Start,
     only: Collection[str] | None,
+    elsewhere: Spent,
 ) -> Summary:
     run, store = new_run(lock.epoch), resolved.store
     if resolved.job.on_invalid == "skip":
@@ -131,6 +140,7 @@ def _render_pending(
     summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
     if index.counts().pending:
         work = work_of(resolved, index, lock, run=run)
+        work = replace(work, spent=work.spent + elsewhere)
         spent = work.over_budget(Spent())
         summary = replace(summary, over_budget=spent) if spent else _drive(work, resolved, watch, start)
     if summary.over_budget:
@@ -141,7 +151,8 @@ def _render_pending(
         watch.say(f"note: {path}-* was there when this run began, and is gone; run again to render its rows")
     sweep_late(store, lock)
     sweep(store, intents_in(store), lock)
-    _forget_failures(store, lock, run, only)
+    tried = None if only is None else [row_id for row_id in only if index.is_pending(row_id) is not None]
+    _forget_failures(store, lock, run, tried)
     return replace(summary, num_parts_gone=len(gone))
 
 
@@ -162,17 +173,20 @@ def _drive(work: Work, resolved: ResolvedJob, watch: Watch, start: Start) -> Sum
         return Driver(work, on_progress=watch.show, stop=stop).run(start.fleet(waiting))
 
 
-def _forget_failures(store: Store, lock: DriverLock, run: str, only: Collection[str] | None) -> None:
-    """Delete failures of earlier runs whose rows were tried again: each has a record or a new failure."""
+def _forget_failures(store: Store, lock: DriverLock, run: str, tried: Collection[str] | None) -> None:
+    """Delete failures of earlier runs whose rows were tried again: each has a record or a new failure.
+
+    tried: row_ids; None: all.
+    """
     parts = parts_in(store, FAILURES)
     earlier = [part.path for part in parts if part.run != run and part.epoch <= lock.epoch]
     lock.check()
-    if only is None:
+    if tried is None:
         store.delete_many(earlier)
         return
     replaced = new_run(lock.epoch)
     for number, path in enumerate(earlier, start=1):
-        replace_part(store, path, only, run=replaced, number=number, hold=lock)
+        replace_part(store, path, tried, run=replaced, number=number, hold=lock)
 
 
 def _counts_line(resolved: ResolvedJob, survey: Survey, index: RowIndex) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Collection
 from framefleet.cluster.progress import Summary
 from framefleet.jobs.gallery.gallery import gallery_of
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.draft_job import draft_job
 from framefleet.jobs.show.console import stderr
 from framefleet.jobs.show.headline import duration
 from framefleet.jobs.show.progress import watch_on
@@ -22,11 +21,16 @@ def show_render(job: Job, *, only: Collection[str] | None = None) -> int:
 
     with watch_on(stderr) as watch:
         summary = render_job(job, watch, only=only)
-    if summary.drafts:
-        for line in ending_lines(summary.drafts, Store(draft_job(job).output, job.storage_options)):
-            stderr.say(f"drafts: {line}")
-    for line in ending_lines(summary, Store(job.output, job.storage_options)):
-        stderr.say(line)
+    return show_ending(summary)
+
+
+def show_ending(summary: Summary) -> int:
+    """Say how a job has ended, its drafts first; return the exit code."""
+    for ended, prefix in ((summary.drafts, "drafts: "), (summary, "")):
+        if ended is not None:
+            assert ended.store is not None  # of every summary that `render_job` returns
+            for line in ending_lines(ended, ended.store):
+                stderr.say(f"{prefix}{line}")
     return exit_code(summary)
 
 
@@ -41,6 +45,8 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
     if not summary.done and not summary.failed:
         is_all = not (summary.over_budget or summary.gone or summary.num_parts_gone)
         lines = ["nothing to do: every row has a record"] if is_all else []
+        if summary.is_none_kept:
+            lines = ["no draft was kept: `draft.keep` takes none of those that are there"]
     else:
         batch = f", mean batch {summary.mean_batch:.1f}" if summary.mean_batch else ""
         lines = [f"{summary.done:,} rows rendered in {duration(summary.elapsed_s)}{batch}"]

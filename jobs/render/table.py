@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from framefleet.jobs.job.schema import Job
-from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.errors import JobError, RecipeError
 from framefleet.pipeline.model.loras.asked import Lora
 from framefleet.pipeline.model.options.step_cache import check_called
 from framefleet.pipeline.model.specs.spec import PipelineSpec
@@ -46,6 +46,7 @@ def open_rows(
     """
     own = recipes[job.recipe]
     called = spec_for(own, spec)
+    _check_scores(scores, meanings(called, own), called.class_name)
 
     def find(name: str) -> Recipe:
         recipe = recipe_of_row(name, own)
@@ -75,6 +76,15 @@ def open_rows(
     if isinstance(table, Swept):
         check_sweep(table, plan)
     return table, plan
+
+
+def _check_scores(scores: Collection[str], arguments: Collection[str], class_name: str) -> None:
+    for name in scores:
+        if name in arguments:
+            raise JobError(
+                f"scores: records have a column {name!r} already, which is an argument of {class_name}",
+                "give the function another name",
+            )
 
 
 def _open_source(job: Job, called: PipelineSpec, recipe: Recipe) -> RowSource:

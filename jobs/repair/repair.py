@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +13,35 @@ from framefleet.cluster.progress import Progress, Summary
 from framefleet.jobs.job.file import set_values
 from framefleet.jobs.job.output import open_output
 from framefleet.jobs.job.schema import Job
+from framefleet.jobs.render.claimed import find_claim
 from framefleet.jobs.render.claimed_job import is_job_file, job_of
+from framefleet.jobs.render.draft_job import draft_job
+from framefleet.jobs.render.own_tables import DRAFTS
 from framefleet.jobs.render.render import render_job
 from framefleet.jobs.repair.job_json import put_back
 from framefleet.jobs.repair.mend import Mended, mend
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.jobs.verify.files import job_damage
+from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.damage import Damage
+from framefleet.pipeline.outputs.parts.part_names import parts_in
+from framefleet.pipeline.outputs.parts.records import RECORDS
 from framefleet.pipeline.outputs.parts.withdrawal import finish_withdrawal
 from framefleet.pipeline.outputs.stores.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repaired:
-    """What was done to an output. is_job_back: job.json was put back. summary: of the render, if any."""
+    """What was done to an output. is_job_back: job.json was put back. summary: of the render, if any.
+
+    drafts: the same of the output of drafts, where there is one.
+    """
 
     store: Store
     mended: Mended
     is_job_back: bool = False
     summary: Summary | None = None
+    drafts: Repaired | None = None
 
 
 def repair(
@@ -58,18 +69,51 @@ def repair_job(
 ) -> Repaired:
     """Do what `repair` promises, telling `watch` about it. found: is told all that is wrong."""
     store = _store(job, sets)
+    resolve = partial(job_of, job, sets)
+    repaired = _mended(store, watch, found, None if dry_run else resolve)
+    drafts = _store_of_drafts(job, store, sets)
+    if drafts is not None and parts_in(drafts, RECORDS):
+        of_drafts = _mended(drafts, watch, partial(_found_below, found), None if dry_run else resolve)
+        repaired = replace(repaired, drafts=of_drafts)
+    return repaired if dry_run else replace(repaired, summary=render_job(resolve(), watch))
+
+
+def _mended(
+    store: Store, watch: Watch, found: Callable[[Damage], None], resolve: Callable[[], Job] | None
+) -> Repaired:
+    """Take out of an output what is damaged; resolve: opens its job; None changes nothing."""
     if damage := job_damage(store):
         found(damage)
-    if dry_run:
-        mended = mend(store, None, watch, found)
-        return Repaired(store=store, mended=mended, is_job_back=damage is not None)
+    if resolve is None:
+        return Repaired(store=store, mended=mend(store, None, watch, found), is_job_back=damage is not None)
     with DriverLock(store) as lock:
         is_job_back = put_back(store, lock)
-        resolved = job_of(job, sets)  # what it lacks is told before anything is taken out
+        resolve()  # what it lacks is told before anything is taken out
         finish_withdrawal(store, lock)
         mended = mend(store, lock, watch, found)
         lock.seal()  # parts were replaced
-    return Repaired(store=store, mended=mended, is_job_back=is_job_back, summary=render_job(resolved, watch))
+    return Repaired(store=store, mended=mended, is_job_back=is_job_back)
+
+
+def _found_below(found: Callable[[Damage], None], damage: Damage) -> None:
+    """Tell of damage among the drafts, named as the output's files are."""
+    found(replace(damage, path=f"{DRAFTS}/{damage.path}"))
+
+
+def _store_of_drafts(
+    job: Job | str | Path | Mapping[str, Any], store: Store, sets: Sequence[str]
+) -> Store | None:
+    """Return the output of a job's drafts; None without drafts. Trusts job.json with nothing else."""
+    if not _is_output(job):
+        asked = job_of(job, sets)
+        return open_output(draft_job(asked)) if asked.draft else None
+    try:
+        claim = find_claim(store)
+    except JobError:  # told as damage, and nothing says whether there are any
+        return None
+    if claim is None or (claim.job.model_extra or {}).get("draft") is None:
+        return None
+    return Store(f"{str(job).rstrip('/')}/{DRAFTS}", set_values(sets).get("storage_options"))
 
 
 def _is_output(job: Job | str | Path | Mapping[str, Any]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from framefleet.jobs.render.shown import ending_lines, exit_code
+from framefleet.jobs.render.shown import show_ending
 from framefleet.jobs.show.console import stderr
 from framefleet.jobs.show.progress import watch_on
 from framefleet.jobs.verify.damages_shown import DamageList
@@ -25,11 +25,11 @@ def show_repair(job: str, *, dry_run: bool, as_json: bool, sets: Sequence[str]) 
     damages.show()
     for line in _done(repaired, dry_run=dry_run):
         stderr.say(line)
+    for line in _done(repaired.drafts, dry_run=dry_run) if repaired.drafts else ():
+        stderr.say(f"drafts: {line}")
     if repaired.summary is None:
         return 1 if damages.num_damages else 0
-    for line in ending_lines(repaired.summary, repaired.store):
-        stderr.say(line)
-    return exit_code(repaired.summary)
+    return show_ending(repaired.summary)
 
 
 def _done(repaired: Repaired, *, dry_run: bool) -> Iterator[str]:

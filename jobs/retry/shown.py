@@ -15,13 +15,13 @@ _MAX_MESSAGE = 200  # characters: a line or two
 
 def show_retry(job: Job, *, error_types: Collection[str]) -> int:
     """Print what failed and render it again; return the exit code."""
-    store = Store(job.output, job.storage_options)
-    failed = failed_rows(store, error_types)
+    failed = failed_rows(job, error_types)
     for kind, count in failed.num_by_type.most_common():
         said = failed.examples[kind].partition("\n")[0][:_MAX_MESSAGE]
         stdout.say(f"{count:,} rows failed by {kind}, as: {said}")
     if not failed.row_ids:
         kinds = f" by {', '.join(sorted(error_types))}" if error_types else ""
+        store = Store(job.output, job.storage_options)
         stderr.say(f"nothing to retry: no row of {store.url_of('')} failed{kinds}")
         return 0
     return show_render(job, only=failed.row_ids)

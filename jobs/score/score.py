@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from framefleet.cluster.progress import Unscored
 from framefleet.jobs.score.clips import ScoredClip, scored_clips
@@ -109,7 +111,7 @@ def score_output(
     asked = list(names) or ([] if similarity else list(OWN_SCORES))
     scores = open_scores(asked, similarity, reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names})
     load_scores(scores)
-    _check_free(record_schema_of(store), scores)
+    _check_free(store, scores)
     wait_for(watch, "looking for clips without these scores")
     known = set() if again else _known(store, scores)
     left = _Left(store, scores, where, known, again)
@@ -142,13 +144,26 @@ def _progress(found: ScoreSummary, total: int, elapsed_s: float) -> ScoreProgres
     )
 
 
-def _check_free(columns: pa.Schema, scores: Sequence[ClipScore]) -> None:
+def _check_free(store: Store, scores: Sequence[ClipScore]) -> None:
     """Raise JobError for a column of that name that can be no earlier run of the score."""
+    columns, arguments = record_schema_of(store), _arguments_among(store, [score.name for score in scores])
     for score in scores:
-        if score.name in columns.names and columns.field(score.name).type != score.kind:
+        is_other = score.name in columns.names and columns.field(score.name).type != score.kind
+        if is_other or score.name in arguments:
             raise JobError(
                 f"scores: there would be two columns {score.name!r}", "give the function another name"
             )
+
+
+def _arguments_among(store: Store, names: Sequence[str]) -> set[str]:
+    """Return which names are arguments of some row; quotes in texts are escaped, and so not meant."""
+    found: set[str] = set()
+    for table in record_tables(store, ["arguments"]):
+        for name in names:
+            key = f'"{re.escape(name)}" *:'
+            if pc.any(pc.match_substring_regex(table["arguments"], key)).as_py():
+                found.add(name)
+    return found
 
 
 def _known(store: Store, scores: Sequence[ClipScore]) -> set[bytes]:

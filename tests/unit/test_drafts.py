@@ -59,13 +59,15 @@ def identified(resolved: ResolvedJob) -> dict[str, IdentifiedRow]:
     }
 
 
-def drafted(job: Job) -> dict[str, IdentifiedRow]:
-    """Commit the drafts of a job, as its workers would have; return its rows by tag."""
+def drafted(job: Job, *, without: str = "") -> dict[str, IdentifiedRow]:
+    """Commit the drafts of a job but one, as its workers would have; return its rows by tag."""
     with closing(resolve_job(draft_job(job), Callback())) as drafts:
         claim(drafts)
         rows, schema = identified(drafts), record_schema(score_fields(drafts.scores))
         writer = PartWriter(drafts.store, "records", schema, run="r1")
         for tag, row in rows.items():
+            if tag == without:
+                continue
             arguments = f'{{"prompt":"{tag[0]}"}}'
             one = record(0, arguments=arguments, seed=row.seed, path=f"clips/{tag}.mp4")
             writer.add(None, values_of(one) | {"row_id": row.row_id, "sharpness": SHARP[tag]})

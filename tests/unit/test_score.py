@@ -40,6 +40,10 @@ def only_even(frames: Frames, record: Mapping[str, Any]) -> float:
     return 0.0
 
 
+def guidance_scale(frames: Frames, record: Mapping[str, Any]) -> float:
+    return 1.0
+
+
 def named(function: str) -> str:
     return f"tests.unit.test_score:{function}"
 
@@ -135,6 +139,12 @@ def test_a_score_with_the_name_of_another_column_is_refused(store: Store) -> Non
     rendered(store, 2, carried={"number": ["a", "b"]})
     with pytest.raises(JobError, match="two columns 'number'"):
         framefleet.score(store.url_of(""), [named("number")])
+
+
+def test_a_score_with_the_name_of_an_argument_is_refused(store: Store) -> None:
+    rendered(store, 1)
+    with pytest.raises(JobError, match="two columns 'guidance_scale'"):
+        framefleet.score(store.url_of(""), [named("guidance_scale")])
 
 
 def test_an_output_without_records_is_refused(store: Store) -> None:

@@ -1,0 +1,215 @@
+"""An output and that of its drafts go together: in budget, rows that Python gave, retry and repair."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from framefleet.cluster.progress import Summary
+from framefleet.jobs.job.file import load_job
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.plan import shown
+from framefleet.jobs.plan.plan import PlanOptions, plan_job
+from framefleet.jobs.render.chosen import check_choice, choose, rows_of_drafts
+from framefleet.jobs.render.claim import claim
+from framefleet.jobs.render.claimed_job import claimed_job
+from framefleet.jobs.render.draft_job import draft_job, keep_of
+from framefleet.jobs.render.drafts import render_drafted
+from framefleet.jobs.render.drafts_plan import most_kept
+from framefleet.jobs.render.given_table import with_table
+from framefleet.jobs.render.render import render_rows
+from framefleet.jobs.render.resolve import resolve_job
+from framefleet.jobs.render.shown import ending_lines, exit_code
+from framefleet.jobs.repair import repair
+from framefleet.jobs.retry.retry import failed_rows
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.damage import Damage
+from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, values_of
+from framefleet.pipeline.outputs.stores.store import Store
+from tests.jobs import job_values, write_job, write_table
+from tests.rows import FAILURE, record
+from tests.unit.test_drafts import KEEP, drafted, identified, job_with
+
+NONE_KEPT = {"where": "sharpness > 2"}
+NOBODY = "f" * 32  # a row of no table
+
+
+def fail(job: Job, row_id: str) -> None:
+    writer = PartWriter(Store(job.output), "failures", FAILURE_FIELDS, run="r1")
+    writer.add(None, values_of(FAILURE) | {"row_id": row_id})
+    writer.flush()
+
+
+def commit_in_full(job: Job) -> None:
+    """Commit a clip of 1,234 bytes that an earlier table had."""
+    with closing(resolve_job(job, Callback())) as full:
+        claim(full)
+    writer = PartWriter(Store(job.output), "records", RECORD_FIELDS, run="r1")
+    writer.add(None, values_of(record(0)) | {"row_id": NOBODY})
+    writer.flush()
+
+
+def with_budget(job: Job, num_bytes: int) -> Job:
+    return job.model_copy(update={"budget": job.budget.model_copy(update={"bytes": num_bytes})})
+
+
+def test_nothing_is_chosen_among_the_drafts_that_a_budget_allowed(tmp_path: Path) -> None:
+    job = with_budget(job_with(tmp_path), 4 * 1234)
+    drafted(job, without="a2")
+    ended = render_drafted(job, Callback(), only=None)
+    assert ended.over_budget and ended.drafts and ended.drafts.over_budget == ended.over_budget
+    assert exit_code(ended) == 1
+    assert not (tmp_path / "out/chosen").exists()
+    assert ended.records().num_rows == 0
+
+
+@pytest.mark.parametrize(("without", "is_of_drafts"), [("a2", True), ("", False)])
+def test_drafts_and_rows_in_full_have_one_budget(tmp_path: Path, without: str, is_of_drafts: bool) -> None:
+    job = with_budget(job_with(tmp_path), 5 * 1234)
+    drafted(job, without=without)
+    commit_in_full(job)
+    ended = render_drafted(job, Callback(), only=None)
+    assert ended.over_budget is not None and ended.drafts is not None
+    assert (ended.drafts.over_budget is not None) == is_of_drafts
+
+
+def test_that_no_draft_was_kept_is_said(tmp_path: Path) -> None:
+    job = job_with(tmp_path, NONE_KEPT)
+    drafted(job)
+    ended = render_drafted(job, Callback(), only=None)
+    assert ended.store is not None and ended.records().num_rows == 0
+    lines = ending_lines(ended, ended.store)
+    assert lines[0].startswith("no draft was kept")
+    assert not any("every row has a record" in line for line in lines)
+
+
+def given(folder: Path, rows: list[str]) -> Job:
+    values = job_values(folder / "none", folder / "out", scores=["sharpness"])
+    del values["table"]
+    return with_table(values | {"draft": {"num_inference_steps": 1, "keep": KEEP}}, rows)
+
+
+def claim_both(job: Job) -> None:
+    for one in (job, draft_job(job)):
+        with closing(resolve_job(one, Callback())) as resolved:
+            claim(resolved)
+        Path(one.output, "clips").mkdir(exist_ok=True)
+        Path(one.output, "clips/x.mp4").touch()
+
+
+def test_rows_that_python_gave_may_be_others_and_move_with_their_drafts(tmp_path: Path) -> None:
+    claim_both(given(tmp_path, ["a fox"]))
+    more = given(tmp_path, ["a fox", "a cat"])
+    claim_both(more)
+    shutil.move(tmp_path / "out", tmp_path / "moved")
+    moved = claimed_job(str(tmp_path / "moved"))
+    claim_both(moved)
+    assert Path(moved.table or "").parent == tmp_path / "moved/tables"
+    assert claimed_job(str(tmp_path / "moved/drafts")).table == moved.table
+
+
+def test_a_folder_drafts_of_somebodys_own_has_no_part_in_tables_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    for name in ("a.parquet", "b.parquet"):
+        write_table(tmp_path / "tables" / name, [{"prompt": name}])
+        values = job_values(tmp_path / "tables" / name, tmp_path / "drafts")
+        with closing(resolve_job(load_job(write_job(tmp_path / "j.yaml", values)), Callback())) as resolved:
+            if name == "b.parquet":
+                with pytest.raises(JobError, match="clips of another job"):
+                    claim(resolved)
+                return
+            claim(resolved)
+            (tmp_path / "drafts/clips").mkdir()
+            (tmp_path / "drafts/clips/x.mp4").touch()
+
+
+@pytest.mark.parametrize(
+    ("keep", "most"),
+    [
+        ({"where": "prompt LIKE '%ball%'"}, 3),
+        ({"where": "negative_prompt IS NULL AND height > 8"}, 3),
+        ({"where": "source_path = 'x'"}, 3),
+        ({"best": 1, "per": "source_path", "by": "sharpness"}, 2),
+        ({"best": 1, "per": "negative_prompt", "by": "sharpness"}, 1),
+    ],
+)
+def test_what_records_get_can_be_asked_of_drafts(tmp_path: Path, keep: dict[str, Any], most: int) -> None:
+    rows = [{"caption": f"a ball {n}", "path": "xxy"[n]} for n in range(3)]
+    table = write_table(tmp_path / "t.parquet", rows)
+    draft = {"num_inference_steps": 1, "keep": keep}
+    values = job_values(table, tmp_path / "out", scores=["sharpness"], draft=draft)
+    job = load_job(write_job(tmp_path / "job.yaml", values | {"columns": {"prompt": "caption"}}))
+    with closing(resolve_job(draft_job(job), Callback())) as drafts:
+        check_choice(drafts, keep_of(job))
+    assert most_kept(job, keep_of(job)) == most
+
+
+def guidance_scale(frames: Any, record: Any) -> float:
+    return 1.0
+
+
+def test_a_score_with_the_name_of_an_argument_is_refused(tmp_path: Path) -> None:
+    scores = ["tests.unit.test_drafted_outputs:guidance_scale"]
+    values = job_values(
+        write_table(tmp_path / "t.parquet", [{"prompt": "a"}]), tmp_path / "out", scores=scores
+    )
+    with pytest.raises(JobError, match="'guidance_scale' already, which is an argument of Wan"):
+        resolve_job(load_job(write_job(tmp_path / "job.yaml", values)), Callback())
+
+
+def test_drafts_that_failed_are_found_and_only_they_are_tried(tmp_path: Path) -> None:
+    job = job_with(tmp_path, NONE_KEPT)
+    drafted(job, without="a2")
+    fail(draft_job(job), "e" * 32)
+    assert failed_rows(job).row_ids == {"e" * 32}
+    ended = render_drafted(job, Callback(), only=failed_rows(job).row_ids)
+    assert ended.drafts is not None and ended.drafts.done == 0  # a2 did not fail, and waits
+
+
+def test_failures_of_rows_that_were_not_tried_stay(tmp_path: Path) -> None:
+    job = draft_job(job_with(tmp_path))
+    rows = drafted(job_with(tmp_path))
+    for row_id in (NOBODY, rows["a1"].row_id):
+        fail(job, row_id)
+    render_rows(job, Callback(), only={NOBODY, rows["a1"].row_id})
+    assert failed_rows(job).row_ids == {NOBODY}
+
+
+def test_drafts_that_were_tried_again_are_known_in_full(tmp_path: Path) -> None:
+    job = job_with(tmp_path)
+    drafts = drafted(job)
+    place = choose(job, draft_job(job), keep_of(job)).place
+    assert place is not None
+    with closing(resolve_job(job, Callback(), place)) as full:
+        expected = identified(full)["a2"].row_id
+    assert [*rows_of_drafts(job, place, {drafts["a2"].row_id, drafts["a1"].row_id})] == [expected]
+
+
+def test_drafts_are_repaired_with_their_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = job_with(tmp_path)
+    drafted(job)  # a part that names clips as no driver does
+    commit_in_full(job)
+    for place in (job, str(tmp_path / "out")):
+        dry = repair.repair(place, dry_run=True)
+        assert dry.drafts is not None and dry.drafts.mended.num_set_aside == 1
+    nothing = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
+    monkeypatch.setattr(repair, "render_job", lambda *_: nothing)
+    found: list[Damage] = []
+    mended = repair.repair_job(str(tmp_path / "out"), Callback(), found=found.append)
+    assert mended.drafts is not None and mended.drafts.mended.num_set_aside == 1
+    assert Store(mended.drafts.store.url_of("")).list("records") == []
+    assert sum(damage.path.startswith("drafts/records/") for damage in found) == 1
+
+
+def test_a_plan_says_that_it_predicts_drafts_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shown, "plan_job", lambda job, *_: plan_job(job, Callback(), PlanOptions()))
+    shown.show_plan(job_with(tmp_path), PlanOptions(probe=True), as_json=False)
+    assert "predicted are drafts alone" in capsys.readouterr().out
