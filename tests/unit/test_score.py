@@ -17,6 +17,7 @@ from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media.clip_names import clip_path
+from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.record_tables import SCORES, record_tables
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
@@ -71,6 +72,32 @@ def test_a_second_run_measures_only_what_is_new_or_was_asked_anew(store: Store) 
     assert framefleet.score(store.url_of(""), ["motion"]).done == 0
     assert framefleet.score(store.url_of(""), ["motion", "sharpness"]).done == 4
     assert framefleet.score(store.url_of(""), ["sharpness"], again=True).done == 4
+
+
+def test_a_clip_that_was_rendered_again_is_measured_again(store: Store) -> None:
+    first, second = rendered(store, 2, format="png")
+    framefleet.score(store.url_of(""), ["sharpness", "motion"])
+    was = columns(store, "sharpness")[0]
+    store.write(first["path"], content := store.read(second["path"], 1 << 20))  # as after a withdrawal
+    writer = PartWriter(store, "records", RECORD_FIELDS, run=new_run(2))
+    changed = {"media_sha256": sha256(content).hexdigest(), "frames_sha256": second["frames_sha256"]}
+    writer.add(None, first | changed | {"bytes": len(content)})
+    writer.flush()
+    assert [row["sharpness"] is None for row in columns(store, "sharpness")] == [False, True]
+    found = framefleet.score(store.url_of(""), ["sharpness", "motion"])
+    assert (found.done, found.num_damaged) == (1, 0)
+    assert was["sharpness"] is not None
+    assert None not in [row["sharpness"] for row in columns(store, "sharpness")]
+    assert framefleet.score(store.url_of(""), ["sharpness", "motion"]).done == 0
+
+
+def test_scores_of_an_earlier_version_are_known_of_any_clip(store: Store) -> None:
+    (one,) = rendered(store, 1, format="png")
+    schema = pa.schema([("row_id", pa.string()), ("motion", pa.float64())])
+    writer = PartWriter(store, SCORES, schema, run="r1")
+    writer.add(None, {"row_id": one["row_id"], "motion": None})
+    writer.flush()
+    assert framefleet.score(store.url_of(""), ["motion"]).done == 0
 
 
 def test_a_function_gets_every_column_and_its_failures_are_counted(store: Store) -> None:
@@ -133,6 +160,12 @@ def test_the_command_says_what_it_measured_and_that_nothing_is_left(store: Store
 
 def test_a_score_with_the_name_of_another_column_is_refused(store: Store) -> None:
     rendered(store, 2, carried={"number": ["a", "b"]})
+    with pytest.raises(JobError, match="two columns 'number'"):
+        framefleet.score(store.url_of(""), [named("number")])
+
+
+def test_a_score_never_takes_the_place_of_a_carried_number(store: Store) -> None:
+    rendered(store, 2, carried={"number": [0.5, 1.5]})
     with pytest.raises(JobError, match="two columns 'number'"):
         framefleet.score(store.url_of(""), [named("number")])
 

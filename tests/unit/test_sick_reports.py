@@ -16,6 +16,7 @@ from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.losses import Cause
 from framefleet.cluster.messages import Assignment, Failed, Hello, StoredRow, WorkerReport
 from framefleet.cluster.progress import Summary
+from framefleet.cluster.spent_before import spent_before
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
@@ -72,7 +73,8 @@ class Played:
             report, first = self.reports.pop(0), self.hand[0].row_id
             failed = tuple(replace(failed, row_id=first) for failed in report.failed)
             rendering = tuple(first for _ in report.rendering)
-            return [Reported(worker, replace(report, failed=failed, rendering=rendering))]
+            scoring = report.scoring and first
+            return [Reported(worker, replace(report, failed=failed, rendering=rendering, scoring=scoring))]
         stored = tuple(
             StoredRow(record=replace(RECORD, row_id=row.row_id, attempt=row.attempt)) for row in self.hand
         )
@@ -119,6 +121,28 @@ def test_a_worker_at_fault_costs_the_row_a_death_which_it_may_have_caused(resolv
 def test_an_output_at_fault_ends_the_job(resolved: ResolvedJob) -> None:
     with pytest.raises(StoreError, match="bad"):
         run(resolved, failed("output"))
+
+
+def test_a_score_that_does_not_return_is_the_rows_and_is_named(resolved: ResolvedJob) -> None:
+    hung = WorkerReport(writing_s=resolved.job.retries.longest_writing_s + 1, scoring="it")
+    summary, fleet = run(resolved, *[hung] * 3)
+    assert (summary.done, summary.failed) == (NUM_ROWS - 1, 1)
+    assert {(lost.kind, len(lost.suspects or ())) for lost in fleet.lost} == {("died", 1)}
+    assert "a function of `scores` has not returned for" in fleet.lost[0].reason
+
+
+def test_a_clip_that_hangs_on_its_way_is_the_machines(resolved: ResolvedJob) -> None:
+    summary, fleet = run(resolved, WorkerReport(writing_s=resolved.job.retries.longest_writing_s + 1))
+    assert (summary.done, summary.failed, fleet.lost[0].kind) == (NUM_ROWS, 0, "machine")
+    assert "being encoded or stored" in fleet.lost[0].reason
+
+
+def test_the_next_run_is_told_what_this_one_spent(resolved: ResolvedJob) -> None:
+    before = spent_before(resolved.store)
+    summary, _ = run(resolved, replace(failed("host"), elapsed_s=5.0))
+    spent = spent_before(resolved.store)
+    assert spent.worker_s == before.worker_s + 5.0
+    assert spent.elapsed_s - before.elapsed_s == pytest.approx(summary.elapsed_s, abs=1)
 
 
 def test_rows_that_come_no_further_end_their_worker_and_others_wait_on(resolved: ResolvedJob) -> None:
