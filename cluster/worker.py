@@ -291,10 +291,11 @@ class Worker:
     def _scored(self, clip: Clip, record: Record) -> Scored:
         with self._news:
             self._scoring.add(clip.row_id)
-        scored = score_clip(self._setup.scores, clip.frames, values_of(record))
-        with self._news:
-            self._scoring.discard(clip.row_id)
-        return scored
+        try:
+            return score_clip(self._setup.scores, clip.frames, values_of(record))
+        finally:
+            with self._news:
+                self._scoring.discard(clip.row_id)
 
     @contextmanager
     def _storing(self) -> Iterator[None]:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from framefleet.cluster.adoption import Adoption
 from framefleet.cluster.budget import JobBudget, Spent
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.progress import Summary
 from framefleet.cluster.spent_before import spent_before
+from framefleet.cluster.tally import Tally
 from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.render import render
+from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.shown import ending_lines, exit_code
+from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.units import bytes_text, read_bytes
 from framefleet.pipeline.outputs.stores.store import Store
+from tests.jobs import job_values, prompt_rows, write_table
 from tests.outputs import UNDER_WAY, write_driver, write_output
 from tests.rows import NOON, record
 
@@ -97,6 +104,27 @@ def test_what_no_driver_can_have_said_is_not_counted(tmp_path: Path, said: str) 
     assert said in told
     store.write("drivers/000001.json", told.encode())
     assert spent_before(store) == Spent()
+
+
+def test_clips_of_an_earlier_run_count_once_they_are_adopted() -> None:
+    tally = Tally(2, now=0.0)
+    tally.adopted(1234)
+    assert tally.spent(9.0) == Spent(elapsed_s=9.0, num_bytes=1234)
+
+
+def test_no_clip_is_read_to_be_adopted_where_the_budget_is_spent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = []
+    monkeypatch.setattr(render, "find_adoptable", lambda *_, **__: looked.append(1) or Adoption())
+    values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(1)), tmp_path / "out")
+    with closing(resolve_job(job_from_mapping(values | {"budget": {"hours": 2}}), Callback())) as resolved:
+        write_driver(resolved.store, progress=replace(UNDER_WAY, elapsed_s=2 * 3600))
+        assert render.work_of(resolved, None, None, run="r1").over_budget(Spent())  # type: ignore[arg-type]
+        assert not looked
+        write_driver(resolved.store, progress=replace(UNDER_WAY, elapsed_s=3600))
+        render.work_of(resolved, None, None, run="r1")  # type: ignore[arg-type]
+        assert looked
 
 
 def test_an_output_without_records_has_cost_nothing(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pyarrow as pa
 import pytest
 
 import framefleet
+from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.score.score import score_output
 from framefleet.jobs.show.standing import ScoreProgress
 from framefleet.jobs.show.watch import Callback
@@ -19,11 +22,18 @@ from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media.clip_names import clip_path
 from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.parts import PartWriter
-from framefleet.pipeline.outputs.parts.record_tables import SCORES, record_tables
+from framefleet.pipeline.outputs.parts.record_tables import (
+    SCORES,
+    record_schema_of,
+    record_tables,
+    taken_columns,
+)
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.scores.score import OWN_SCORES
 from tests.commands import command
+from tests.jobs import job_values, write_table
+from tests.made_up_workers import Workers, hello_of, render_by
 from tests.rows import record
 from tests.small_output import frames_of, rendered
 
@@ -162,6 +172,16 @@ def test_a_score_with_the_name_of_another_column_is_refused(store: Store) -> Non
     rendered(store, 2, carried={"number": ["a", "b"]})
     with pytest.raises(JobError, match="two columns 'number'"):
         framefleet.score(store.url_of(""), [named("number")])
+
+
+def test_scores_that_a_job_asked_for_may_be_given_anew(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "t.parquet", [{"prompt": "a cat", "seed": 1, "tag": 0.5}])
+    values = job_values(table, tmp_path / "out", columns={"seed": "seed"}, scores=["sharpness"])
+    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved:
+        render_by(Workers(resolved.store, hello_of(resolved), 1, {}), resolved)
+        assert {"tag", "sharpness"} < {*record_schema_of(resolved.store).names}
+        assert {"tag", "prompt", "seed"} < taken_columns(resolved.store)
+        assert "sharpness" not in taken_columns(resolved.store)
 
 
 def test_a_score_never_takes_the_place_of_a_carried_number(store: Store) -> None:

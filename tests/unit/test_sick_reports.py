@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from threading import Event as Signal
+from threading import Thread
 from typing import cast
 
+import pyarrow as pa
 import pytest
 
 from framefleet.cluster.driver import Driver
@@ -17,16 +20,19 @@ from framefleet.cluster.losses import Cause
 from framefleet.cluster.messages import Assignment, Failed, Hello, StoredRow, WorkerReport
 from framefleet.cluster.progress import Summary
 from framefleet.cluster.spent_before import spent_before
+from framefleet.cluster.worker import Worker
 from framefleet.jobs.job.file import job_from_mapping
-from framefleet.jobs.render.render import work_of
+from framefleet.jobs.render.render import setup_of, work_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.pipeline.scores.score import ClipScore
 from tests.jobs import job_values, prompt_rows, write_table
 from tests.rows import RECORD
+from tests.unit.test_encode_clip import CLIP
 
 NUM_ROWS = 6
 
@@ -129,6 +135,29 @@ def test_a_score_that_does_not_return_is_the_rows_and_is_named(resolved: Resolve
     assert (summary.done, summary.failed) == (NUM_ROWS - 1, 1)
     assert {(lost.kind, len(lost.suspects or ())) for lost in fleet.lost} == {("died", 1)}
     assert "a function of `scores` has not returned for" in fleet.lost[0].reason
+
+
+def test_a_worker_names_the_row_whose_score_does_not_return(resolved: ResolvedJob) -> None:
+    begun, goes_on = Signal(), Signal()
+
+    def hangs(frames: object, record: object) -> float:
+        begun.set()
+        goes_on.wait(60)
+        return 1.0
+
+    hanging = ClipScore(name="hangs", kind=pa.float64(), function=hangs)
+    worker = Worker(replace(setup_of(resolved), scores=(hanging,)))
+    worker._attempts[CLIP.row_id] = 1
+    worker._clips.put(CLIP)
+    Thread(target=worker._write, daemon=True).start()
+    assert begun.wait(60)
+    report = worker.exchange([])
+    assert (report.scoring, report.writing_s > 0, report.rendered) == (CLIP.row_id, True, ())
+    goes_on.set()
+    while not (report := worker.exchange([])).rendered:
+        assert not report.failed
+    assert (report.scoring, report.writing_s) == (None, 0.0)
+    assert report.rendered[0].scored.values == {"hangs": 1.0}
 
 
 def test_a_clip_that_hangs_on_its_way_is_the_machines(resolved: ResolvedJob) -> None:
