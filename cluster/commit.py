@@ -68,8 +68,8 @@ class Committer:
         self._run = run
         job = _job_of(setup.store)
         self._arguments = arguments
-        scored = pa.schema([*carried, *score_fields(setup.scores)])
-        records, failures = record_schema(scored, arguments), failure_schema(carried, arguments)
+        records = record_schema(carried, arguments, score_fields(setup.scores))
+        failures = failure_schema(carried, arguments)
         self._records = PartWriter(setup.store, RECORDS, records, run=run, job=job)
         self._failures = PartWriter(setup.store, FAILURES, failures, run=run)
         self._intents: list[str] = []  # of the rows that wait for their part

@@ -87,6 +87,7 @@ class Driver:
             raise
         finally:
             self._close()
+            self._told()
         summary = self._tally.summary(time.monotonic())
         if self._is_ending:
             log.warning("kept: %s rows done, %s half-done ones", summary.done, len(self._checkpoints))
@@ -119,10 +120,14 @@ class Driver:
         if self._committer.flush_due(time.monotonic()):
             self._checkpoints.committed()
         self._tally.unused(fleet.unused)
+        self._on_progress(self._told())
+        self._heed_budget()
+
+    def _told(self) -> Progress:
+        """Return how far the job is; the driver's file will say so too, and the next run what it spent."""
         progress = self._tally.progress(time.monotonic())
         self._work.lock.tell(progress)
-        self._on_progress(progress)
-        self._heed_budget()
+        return progress
 
     def _heed_budget(self) -> None:
         if not (self._is_ending or self._dispatcher.finished):
@@ -140,7 +145,7 @@ class Driver:
             return False
         self._committer.done(stored.record, pending, worker=stored.record.worker, scores=stored.scored.values)
         self._committer.flush_due(time.monotonic())
-        self._tally.adopted()
+        self._tally.adopted(stored.record.bytes)
         if stored.had_company:  # no audit of this run speaks for it
             self._audits.note_unproven(row_id, pending.request, worker="")
         return True
@@ -226,6 +231,9 @@ class Driver:
             reason = f"the output has not answered it for {report.store_silent_s:.0f} s, and does others"
             return fleet.end(worker, Cause(reason=reason, kind="machine"))
         if report.writing_s > self._work.faults.longest_writing_s:
+            if row_id := report.scoring:
+                reason = f"it hung: a function of `scores` has not returned for {report.writing_s:.0f} s"
+                return fleet.end(worker, Cause(reason=reason, kind="died", suspects=(row_id,)))
             reason = f"it hung: a clip is being encoded or stored for {report.writing_s:.0f} s"
             return fleet.end(worker, Cause(reason=reason, kind="machine"))
         setup, rows = self._work.setup, report.rendering

@@ -121,7 +121,8 @@ class WorkerReport:
     idle: seconds since its model was loaded in which it had nothing to do, by cause, of elapsed_s in all.
     store_silent_s: since the output answered it last, where it does not. still_s: since the rows that it
     renders came further; 0 while it waits for others. rendering: these rows, where that is long. writing_s:
-    for how long one of its clips has been encoded or stored.
+    for how long one of its clips has been encoded, scored or stored. scoring: the row of that clip, if it is
+    the scores that take so long.
     """
 
     rendered: tuple[StoredRow, ...] = ()
@@ -138,4 +139,5 @@ class WorkerReport:
     still_s: float = 0.0
     store_silent_s: float = 0.0
     writing_s: float = 0.0
+    scoring: str | None = None
     rendering: tuple[str, ...] = ()

@@ -32,7 +32,7 @@ class Progress:
     about to be. rows_per_s: since the first row was begun; None before the first is done. eta_s: None while
     it would be a guess, see `pace.py`. mean_batch: rows per forward, mean over rows.
     waiting_for: what a worker does that is not ready yet. unused: workers and machines that are used no
-    longer, each with its reason.
+    longer, each with its reason. worker_s: of all workers together, while they had a model.
     """
 
     total: int
@@ -48,6 +48,7 @@ class Progress:
     waiting_for: str | None = None
     unused: tuple[str, ...] = ()
     before: int = 0
+    worker_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

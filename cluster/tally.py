@@ -72,9 +72,10 @@ class Tally:
                 example=known.example if known else f"row {row_id}: {message}",
             )
 
-    def adopted(self) -> None:
+    def adopted(self, num_bytes: int = 0) -> None:
         """A clip of an earlier run was committed."""
         self._done += 1
+        self._bytes += num_bytes
         self._adopted += 1
 
     def worked(self, worker: str, *, idle: Mapping[str, float], elapsed_s: float) -> None:
@@ -136,12 +137,12 @@ class Tally:
             last_failure=self._last_failure,
             waiting_for=self._waiting_for,
             unused=self._unused,
+            worker_s=self._worker_s,
         )
 
     def spent(self, now: float) -> Spent:
         """Return what this run has spent."""
-        worker_s = sum(seat.elapsed_s for seat in self._seats.values())
-        return Spent(elapsed_s=now - self._started_at, worker_s=worker_s, num_bytes=self._bytes)
+        return Spent(elapsed_s=now - self._started_at, worker_s=self._worker_s, num_bytes=self._bytes)
 
     def summary(self, now: float) -> Summary:
         return Summary(
@@ -167,6 +168,10 @@ class Tally:
         causes = {cause for seat in seats for cause in seat.idle}
         parts = {cause: sum(seat.idle.get(cause, 0.0) for seat in seats) / elapsed_s for cause in causes}
         return dict(sorted(parts.items(), key=lambda part: -part[1]))
+
+    @property
+    def _worker_s(self) -> float:
+        return sum(seat.elapsed_s for seat in self._seats.values())
 
     @property
     def _mean_batch(self) -> float | None:

@@ -38,10 +38,10 @@ from framefleet.pipeline.outputs.encode_clip import EncodedClip, encode_clip, st
 from framefleet.pipeline.outputs.media.av_file import check_encoder
 from framefleet.pipeline.outputs.media.provenance import check_signing
 from framefleet.pipeline.outputs.parts.pending import announce
-from framefleet.pipeline.outputs.parts.records import values_of
+from framefleet.pipeline.outputs.parts.records import Record, values_of
 from framefleet.pipeline.render.audit.audited import Audited, kind_of
 from framefleet.pipeline.scores.score import load_scores
-from framefleet.pipeline.scores.scorer import score_clip
+from framefleet.pipeline.scores.scorer import Scored, score_clip
 
 if TYPE_CHECKING:
     from framefleet.pipeline.model.model import Model
@@ -65,11 +65,12 @@ class Worker:
 
     def __init__(self, setup: WorkerSetup) -> None:
         self._setup = setup
-        self._news = threading.Condition()  # guards the eleven below
+        self._news = threading.Condition()  # guards the twelve below
         self._inbox: deque[Assignment] = deque()
         self._attempts: dict[str, int] = {}  # of the rows that the renderer or a writer has
         self._rendering: set[str] = set()  # those that the renderer has
         self._writing: dict[str, float] = {}  # those that a writer has: since when
+        self._scoring: set[str] = set()  # of these
         self._rendered: list[StoredRow] = []
         self._failed: list[Failed] = []
         self._audited: list[Audited] = []
@@ -141,7 +142,7 @@ class Worker:
                 **self._times(),
                 **self._stillness(),
                 store_silent_s=self._setup.store.silent_s,
-                writing_s=time.monotonic() - min(self._writing.values()) if self._writing else 0.0,
+                **self._slowest_clip(),
             )
             for told in (self._rendered, self._failed, self._audited, self._saved, self._handed_back):
                 told.clear()
@@ -157,6 +158,14 @@ class Worker:
         if still_s < _STILL_S:
             return {}
         return {"still_s": still_s, "rendering": tuple(sorted(self._rendering))}
+
+    def _slowest_clip(self) -> dict[str, Any]:
+        """Return for how long a writer has had its clip, and whether it is being scored."""
+        if not self._writing:
+            return {}
+        row_id = min(self._writing, key=self._writing.__getitem__)
+        scoring = row_id if row_id in self._scoring else None
+        return {"writing_s": time.monotonic() - self._writing[row_id], "scoring": scoring}
 
     def _has_news(self) -> bool:
         rows = self._rendered or self._failed or self._saved or self._handed_back
@@ -266,7 +275,7 @@ class Worker:
                 self._writing[clip.row_id] = time.monotonic()
             try:
                 encoded, company = self._encoded(clip), clip.had_company
-                scored = score_clip(self._setup.scores, clip.frames, values_of(encoded.record))
+                scored = self._scored(clip, encoded.record)
                 with self._storing():
                     announce(self._setup.store, encoded.record, had_company=company, scores=scored.values)
                     record = store_clip(self._setup.store, encoded)
@@ -278,6 +287,15 @@ class Worker:
     def _encoded(self, clip: Clip) -> EncodedClip:
         encoded = encode_clip(clip, self._setup.media)
         return replace(encoded, record=replace(encoded.record, attempt=self._attempts[clip.row_id]))
+
+    def _scored(self, clip: Clip, record: Record) -> Scored:
+        with self._news:
+            self._scoring.add(clip.row_id)
+        try:
+            return score_clip(self._setup.scores, clip.frames, values_of(record))
+        finally:
+            with self._news:
+                self._scoring.discard(clip.row_id)
 
     @contextmanager
     def _storing(self) -> Iterator[None]:

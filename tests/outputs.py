@@ -68,8 +68,10 @@ def _write(store: Store, folder: str, schema: pa.Schema, rows: Iterable[Mapping[
     writer.flush()
 
 
-def write_driver(store: Store, epoch: int = 1, **changed: Any) -> Holder:
+def write_driver(
+    store: Store, epoch: int = 1, *, progress: Progress | None = UNDER_WAY, **changed: Any
+) -> Holder:
     """Write the file of a driver: this process, as it is under way."""
-    driver = replace(this_process("me"), progress=UNDER_WAY, **changed)
+    driver = replace(this_process("me"), progress=progress, **changed)
     store.write(f"drivers/{epoch:06d}.json", driver.to_bytes())
     return driver

@@ -202,20 +202,21 @@ def _counts_line(resolved: ResolvedJob, survey: Survey, index: RowIndex) -> str:
 
 def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: str) -> Work:
     """Return what the driver needs of a resolved and surveyed job."""
-    setup = setup_of(resolved)
-    return Work(
-        setup=setup,
+    work = Work(
+        setup=setup_of(resolved),
         faults=resolved.job.retries,
         table=resolved.table,
         rows=resolved.rows,
         index=index,
         run=run,
         lock=lock,
-        adoption=_adoption(resolved, setup, index),
         budget=resolved.job.budget,
         spent=Spent() if resolved.job.budget == JobBudget() else spent_before(resolved.store),
         gpus_per_worker=resolved.job.fleet.paid_gpus,
     )
+    if work.over_budget(Spent()):
+        return work  # and read no clip: none would be adopted
+    return replace(work, adoption=_adoption(resolved, work.setup, index))
 
 
 def _adoption(resolved: ResolvedJob, setup: WorkerSetup, index: RowIndex) -> Adoption:

@@ -22,9 +22,10 @@ _STATES = {"missing": "it is gone", "size": "it has another size", "bytes": "it 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredClip:
-    """damage: what is wrong with the clip, which then has no scores."""
+    """media_sha256: of the clip. damage: what is wrong with it; it then has no scores."""
 
     row_id: str
+    media_sha256: str
     scored: Scored
     damage: str | None = None
 
@@ -52,24 +53,28 @@ def scored_clips(
 
 
 def _scored(store: Store, scores: Sequence[ClipScore], record: Mapping[str, Any]) -> ScoredClip:
-    row_id = record["row_id"]
     if record["frames_sha256"] is None:  # sound alone
-        return ScoredClip(row_id=row_id, scored=score_clip(scores, None, record))
+        return _clip(record, score_clip(scores, None, record))
     try:
         file = recorded_clip(record)
         if record["bytes"] > _MAX_BYTES:
-            return _damaged(row_id, f"{file.path}: it has more than {_MAX_BYTES:,} bytes")
+            return _damaged(record, f"{file.path}: it has more than {_MAX_BYTES:,} bytes")
     except JobError as error:  # the record may be anybody's
-        return _damaged(row_id, error.problem)
+        return _damaged(record, error.problem)
     content = sound_content(store, file)
     if not isinstance(content, bytes):
-        return _damaged(row_id, f"{file.path}: {_STATES[content]}")
+        return _damaged(record, f"{file.path}: {_STATES[content]}")
     try:
         frames = decode(content)
     except StoreError as error:
-        return _damaged(row_id, f"{file.path}: {error.problem}")
-    return ScoredClip(row_id=row_id, scored=score_clip(scores, frames, record))
+        return _damaged(record, f"{file.path}: {error.problem}")
+    return _clip(record, score_clip(scores, frames, record))
 
 
-def _damaged(row_id: str, why: str) -> ScoredClip:
-    return ScoredClip(row_id=row_id, scored=Scored(), damage=why)
+def _damaged(record: Mapping[str, Any], why: str) -> ScoredClip:
+    return _clip(record, Scored(), damage=why)
+
+
+def _clip(record: Mapping[str, Any], scored: Scored, damage: str | None = None) -> ScoredClip:
+    row_id, media_sha256 = record["row_id"], record["media_sha256"]
+    return ScoredClip(row_id=row_id, media_sha256=media_sha256, scored=scored, damage=damage)

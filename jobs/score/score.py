@@ -21,9 +21,21 @@ from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.parts.part_file import columns_of
 from framefleet.pipeline.outputs.parts.part_names import new_run, parts_in
-from framefleet.pipeline.outputs.parts.parts import PartWriter, row_ids_of
-from framefleet.pipeline.outputs.parts.record_tables import SCORES, record_schema_of, record_tables
-from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, RECORDS
+from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
+from framefleet.pipeline.outputs.parts.record_tables import (
+    SCORES,
+    record_schema_of,
+    record_tables,
+    taken_columns,
+)
+from framefleet.pipeline.outputs.parts.records import (
+    FAILURE_FIELDS,
+    FIRST_FIELDS,
+    RECORD_FIELDS,
+    RECORDS,
+    fields_named,
+)
+from framefleet.pipeline.outputs.parts.score_index import OF_CLIP, clips_of
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.outputs.where import columns_in, rows_where
 from framefleet.pipeline.scores.score import (
@@ -35,6 +47,7 @@ from framefleet.pipeline.scores.score import (
     score_fields,
 )
 
+_ROW_ID = fields_named(FIRST_FIELDS, "row_id")
 # What clips are found and compared by.
 _READ = ("row_id", "uri", "path", "media_sha256", "frames_sha256", "bytes", "arguments")
 
@@ -118,7 +131,7 @@ def score_output(
     total = sum(1 for _ in left.records(is_count=True))
     started = time.monotonic()
     found = ScoreSummary(columns=tuple(score.name for score in scores))
-    schema = pa.schema([("row_id", pa.string()), *score_fields(scores)])
+    schema = pa.schema([("row_id", pa.string()), *OF_CLIP, *score_fields(scores)])
     writer = PartWriter(store, SCORES, schema, run=new_run(0))
     clips = scored_clips(store, scores, left.records(), num_threads=num_threads or os.cpu_count() or 1)
     try:
@@ -126,7 +139,8 @@ def score_output(
             for clip in clips:
                 found.add(clip)
                 if clip.damage is None:
-                    writer.add(None, {"row_id": clip.row_id, **score_cells(scores, clip.scored.values)})
+                    of_clip = {"row_id": clip.row_id, "media_sha256": clip.media_sha256}
+                    writer.add(None, of_clip | score_cells(scores, clip.scored.values))
                 if writer.due(time.monotonic()):
                     writer.flush()
                 watch.show(_progress(found, total, time.monotonic() - started))
@@ -146,12 +160,14 @@ def _progress(found: ScoreSummary, total: int, elapsed_s: float) -> ScoreProgres
 
 def _check_free(store: Store, scores: Sequence[ClipScore]) -> None:
     """Raise JobError for a column of that name that can be no earlier run of the score."""
-    columns, arguments = record_schema_of(store), _arguments_among(store, [score.name for score in scores])
+    columns = record_schema_of(store)
+    taken = taken_columns(store) | _arguments_among(store, [score.name for score in scores])
     for score in scores:
         is_other = score.name in columns.names and columns.field(score.name).type != score.kind
-        if is_other or score.name in arguments:
+        if is_other or score.name in taken:
             raise JobError(
-                f"scores: there would be two columns {score.name!r}", "give the function another name"
+                f"scores: there would be two columns {score.name!r}, as the records carry one of that name",
+                "give the function another name, or name the other scores with --scores",
             )
 
 
@@ -167,11 +183,17 @@ def _arguments_among(store: Store, names: Sequence[str]) -> set[str]:
 
 
 def _known(store: Store, scores: Sequence[ClipScore]) -> set[bytes]:
-    """Return the rows of which earlier runs measured all of these, found or not."""
+    """Return the clips of which earlier runs measured all of these, found or not; see `_key`."""
     wanted = {score.name for score in scores}
     parts = [part.path for part in parts_in(store, SCORES)]
     covering = [path for path in parts if wanted <= {*columns_of(store, path)[0].names}]
-    return {bytes.fromhex(row_id) for path in covering for row_id in row_ids_of(store, path)}
+    tables = read_parts(store, covering, _ROW_ID, OF_CLIP)
+    return {key for table in tables for key in map(_key, table["row_id"].to_pylist(), clips_of(table))}
+
+
+def _key(row_id: str, clip: str) -> bytes:
+    """clip: its media_sha256; "": any of the row, as parts of earlier versions have it."""
+    return bytes.fromhex(row_id) + clip.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,5 +217,8 @@ class _Left:
         for table in rows_where(tables, self.where) if self.where else tables:
             for row in table.to_pylist():
                 is_there = all(row.get(name) is not None for name in names)
-                if self.again or not (is_there or bytes.fromhex(row["row_id"]) in self.known):
+                if self.again or not (is_there or self._is_known(row)):
                     yield row
+
+    def _is_known(self, row: dict[str, Any]) -> bool:
+        return any(_key(row["row_id"], clip) in self.known for clip in (row["media_sha256"], ""))

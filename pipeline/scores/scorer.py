@@ -43,16 +43,24 @@ def score_clip(scores: Sequence[ClipScore], pictures: Pictures | None, record: M
         return Scored()
     if pictures is None:
         return Scored(values={score.name: None for score in scores})
-    frames, told = plain_frames(pictures), with_arguments(record)
+    try:
+        frames, told = plain_frames(pictures), with_arguments(record)
+    except Exception as error:  # no memory for a second copy: the clip is there
+        names = [score.name for score in scores]
+        return Scored(values=dict.fromkeys(names), errors=dict.fromkeys(names, _said(error)))
     values: dict[str, ScoreValue] = {}
     errors: dict[str, str] = {}
     for score in scores:
         try:
             values[score.name] = _number(score, score.function(frames, told))
-        except Exception as error:  # of anybody's function
-            said = error.problem if isinstance(error, FramefleetError) else f"{type(error).__name__}: {error}"
-            values[score.name], errors[score.name] = None, public_text(said)[:_MAX_MESSAGE]
+        except (Exception, SystemExit) as error:  # of anybody's function, which may call sys.exit
+            values[score.name], errors[score.name] = None, _said(error)
     return Scored(values=values, errors=errors)
+
+
+def _said(error: BaseException) -> str:
+    said = error.problem if isinstance(error, FramefleetError) else f"{type(error).__name__}: {error}"
+    return public_text(said)[:_MAX_MESSAGE]
 
 
 def plain_frames(pictures: Pictures) -> Frames:

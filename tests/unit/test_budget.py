@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from framefleet.cluster.adoption import Adoption
 from framefleet.cluster.budget import JobBudget, Spent
+from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.progress import Summary
 from framefleet.cluster.spent_before import spent_before
+from framefleet.cluster.tally import Tally
 from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.render import render
+from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.shown import ending_lines, exit_code
+from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.units import bytes_text, read_bytes
-from framefleet.pipeline.outputs.parts.parts import PartWriter
-from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, Record, values_of
 from framefleet.pipeline.outputs.stores.store import Store
+from tests.jobs import job_values, prompt_rows, write_table
+from tests.outputs import UNDER_WAY, write_driver, write_output
 from tests.rows import NOON, record
 
 AN_HOUR = Spent(elapsed_s=3600, worker_s=4 * 3600, num_bytes=2_000_000)
@@ -65,13 +73,58 @@ def test_a_budget_that_cannot_be_meant_is_refused(given: dict[str, object], said
         job_from_mapping({"table": "t.csv", "output": "out", "model": "m", "budget": given})
 
 
-def test_earlier_runs_are_counted_from_their_records(tmp_path: Path) -> None:
+def test_earlier_runs_are_counted_as_their_drivers_said(tmp_path: Path) -> None:
+    store = write_output(tmp_path, [record(number) for number in (1, 2, 3)])
+    write_driver(store, 1, progress=replace(UNDER_WAY, elapsed_s=90, worker_s=120))
+    write_driver(store, 2, progress=None)  # it rendered nothing, as `repair`
+    write_driver(store, 3, progress=replace(UNDER_WAY, elapsed_s=30, worker_s=30))
+    assert spent_before(store) == Spent(elapsed_s=120, worker_s=150, num_bytes=3 * 1234)
+
+
+def test_the_days_between_two_runs_are_not_spent(tmp_path: Path) -> None:
+    friday, monday = NOON, NOON + timedelta(days=3)
+    adopted = record(1, started_at=friday, finished_at=friday)
+    store = write_output(tmp_path, [adopted, record(2, started_at=monday, finished_at=monday)])
+    write_driver(store, 1, progress=replace(UNDER_WAY, elapsed_s=60))
+    assert spent_before(store).elapsed_s == 60
+
+
+def test_what_a_driver_told_counts_though_it_was_killed(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
-    _write(
-        store, "000001-20260102T120000-00000000", [_took(1, "worker-1", 0, 60), _took(2, "worker-2", 30, 90)]
-    )
-    _write(store, "000002-20260103T120000-00000000", [_took(3, "worker-1", 600, 630)])
-    assert spent_before(store) == Spent(elapsed_s=90 + 30, worker_s=60 + 60 + 30, num_bytes=3 * 1234)
+    with DriverLock(store) as lock:
+        lock.tell(replace(UNDER_WAY, elapsed_s=7.0, worker_s=5.0))
+        lock.seal()  # as with its next beat
+        assert spent_before(store) == Spent(elapsed_s=7.0, worker_s=5.0)
+
+
+@pytest.mark.parametrize("said", ['"elapsed_s": 1e999', '"elapsed_s": -9.0', '"elapsed_s": "long"'])
+def test_what_no_driver_can_have_said_is_not_counted(tmp_path: Path, said: str) -> None:
+    store = Store(str(tmp_path))
+    told = write_driver(store).to_bytes().decode().replace('"elapsed_s": 60.0', said)
+    assert said in told
+    store.write("drivers/000001.json", told.encode())
+    assert spent_before(store) == Spent()
+
+
+def test_clips_of_an_earlier_run_count_once_they_are_adopted() -> None:
+    tally = Tally(2, now=0.0)
+    tally.adopted(1234)
+    assert tally.spent(9.0) == Spent(elapsed_s=9.0, num_bytes=1234)
+
+
+def test_no_clip_is_read_to_be_adopted_where_the_budget_is_spent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = []
+    monkeypatch.setattr(render, "find_adoptable", lambda *_, **__: looked.append(1) or Adoption())
+    values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(1)), tmp_path / "out")
+    with closing(resolve_job(job_from_mapping(values | {"budget": {"hours": 2}}), Callback())) as resolved:
+        write_driver(resolved.store, progress=replace(UNDER_WAY, elapsed_s=2 * 3600))
+        assert render.work_of(resolved, None, None, run="r1").over_budget(Spent())  # type: ignore[arg-type]
+        assert not looked
+        write_driver(resolved.store, progress=replace(UNDER_WAY, elapsed_s=3600))
+        render.work_of(resolved, None, None, run="r1")  # type: ignore[arg-type]
+        assert looked
 
 
 def test_an_output_without_records_has_cost_nothing(tmp_path: Path) -> None:
@@ -102,15 +155,3 @@ def test_sizes_are_written_in_the_unit_that_fits() -> None:
         "1.2 MB",
         "2.5 TB",
     ]
-
-
-def _took(number: int, worker: str, begun: float, ended: float) -> Record:
-    times = {"started_at": NOON + timedelta(seconds=begun), "finished_at": NOON + timedelta(seconds=ended)}
-    return record(number, worker=worker, **times)
-
-
-def _write(store: Store, run: str, records: list[Record]) -> None:
-    writer = PartWriter(store, "records", RECORD_FIELDS, run=run)
-    for one in records:
-        writer.add(None, values_of(one))
-    writer.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import pytest
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.parts import record_tables as module
 from framefleet.pipeline.outputs.parts.parts import PartWriter
-from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
+from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables, taken_columns
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, RECORD_FIELDS, record_schema, values_of
 from framefleet.pipeline.outputs.parts.replace_part import replace_part
+from framefleet.pipeline.outputs.parts.score_index import ScoreIndex
 from framefleet.pipeline.outputs.parts.seals import epoch_path
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.rows import record
@@ -22,17 +24,33 @@ from tests.rows import record
 NO_COLUMNS = pa.table({})
 
 
+class Held:
+    epoch = 2
+
+    def check(self) -> None: ...
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(str(tmp_path))
 
 
-def commit(store: Store, run: str, numbers: list[int], carried: pa.Table = NO_COLUMNS) -> list[str]:
-    """Write one part; return its path."""
-    writer = PartWriter(store, "records", record_schema(carried.schema), run=run)
+def commit(
+    store: Store,
+    run: str,
+    numbers: list[int],
+    carried: pa.Table = NO_COLUMNS,
+    scores: pa.Table = NO_COLUMNS,
+    clip: str = "a",
+) -> list[str]:
+    """Write one part; return its path. clip: which one each row has."""
+    schema = record_schema(carried.schema, scores=scores.schema)
+    writer = PartWriter(store, "records", schema, run=run)
+    measured = scores.to_pylist() or [{}] * len(numbers)
     for place, number in enumerate(numbers):
         row = carried.slice(place, 1).combine_chunks().to_batches() if carried.num_columns else [None]
-        writer.add(row[0], values_of(record(number, worker=run)))
+        values = values_of(record(number, worker=run, media_sha256=clip * 64))
+        writer.add(row[0], values | measured[place])
     return writer.flush()
 
 
@@ -96,16 +114,11 @@ def test_parts_of_an_earlier_version_lack_columns_that_are_null_then(store: Stor
 
 
 def test_a_part_in_place_of_another_has_columns_of_its_own(store: Store) -> None:
-    class _Held:
-        epoch = 2
-
-        def check(self) -> None: ...
-
     (first,) = commit(store, "r1", [1, 2])
     (second,) = commit(store, "r2", [3, 4], pa.table({"tag": ["a", "b"]}))
     for number, path in enumerate([first, second], start=1):
         gone = [f"{number * 2:032x}"]
-        replace_part(store, path, gone, run="r3", number=number, hold=_Held())
+        replace_part(store, path, gone, run="r3", number=number, hold=Held())
     assert [tag for (tag,) in rows(store, "tag")] == [None, "a"]
 
 
@@ -129,7 +142,7 @@ def test_types_that_changed_between_runs_become_one_that_holds_both(
 
 
 def test_scores_stand_in_their_rows_and_the_newest_counts(store: Store) -> None:
-    commit(store, "r1", [1, 2, 3], pa.table({"sharpness": [0.1, 0.2, 0.3]}))
+    commit(store, "r1", [1, 2, 3], scores=pa.table({"sharpness": [0.1, 0.2, 0.3]}))
     score(store, "r1", numbers=[2, 1], sharpness=[0.5, None], is_black=[False, True])
     score(store, "r2", numbers=[2, 9], sharpness=[0.6, 1.0], label=["a cat", "b"])
     assert {"is_black", "label"} < {*record_schema_of(store).names}
@@ -145,6 +158,48 @@ def test_scores_never_replace_what_a_record_says(store: Store) -> None:
     score(store, "r1", numbers=[1], seed=[5], points=[[1.0]])
     assert rows(store, "seed") == [(record(1).seed,)]
     assert "points" not in record_schema_of(store).names
+
+
+def test_scores_never_replace_what_a_table_carries_though_parts_are_written_anew(store: Store) -> None:
+    told = pa.table({"prompt": ["a cat", "a dog"], "note": [1.5, 2.5]})
+    (path,) = commit(store, "r1", [1, 2], told, pa.table({"sharpness": [0.1, 0.2]}))
+    replace_part(store, path, [f"{2:032x}"], run="r2", number=1, hold=Held())
+    score(store, "r1", numbers=[1], prompt=["x"], note=[9.0], sharpness=[0.9])
+    assert rows(store, "prompt", "note", "sharpness") == [("a cat", 1.5, 0.9)]
+    assert {"prompt", "note", "seed"} < taken_columns(store)
+    assert "sharpness" not in taken_columns(store)
+
+
+def test_a_score_stands_only_beside_the_clip_that_it_is_of(store: Store) -> None:
+    commit(store, "r1", [1, 2], scores=pa.table({"sharpness": [0.1, 0.2]}))
+    score(store, "r1", numbers=[1, 2], media_sha256=["a" * 64] * 2, sharpness=[0.5, 0.6], motion=[1.0, 2.0])
+    assert rows(store, "sharpness", "motion") == [(0.5, 1.0), (0.6, 2.0)]
+    commit(store, "r2", [1], scores=pa.table({"sharpness": [0.3]}), clip="b")
+    assert rows(store, "sharpness", "motion") == [(0.6, 2.0), (0.3, None)]
+    score(store, "r2", numbers=[1], media_sha256=["b" * 64], motion=[3.0])
+    score(store, "r3", numbers=[1, 2], motion=[7.0, 8.0], label=["x", "y"])  # of any clip of the row
+    assert rows(store, "motion", "label") == [(2.0, "y"), (3.0, "x")]
+
+
+def test_a_score_of_another_kind_than_the_records_is_joined_all_the_same(store: Store) -> None:
+    commit(store, "r1", [1, 2], scores=pa.table({"sharpness": [0.5, 1.5]}))
+    score(store, "r1", numbers=[1], sharpness=[2])
+    assert rows(store, "sharpness") == [(2.0,), (1.5,)]
+    score(store, "r2", numbers=[1], sharpness=["high"])
+    assert rows(store, "sharpness") == [("high",), ("1.5",)]
+
+
+def test_a_part_of_too_many_scores_is_refused(store: Store) -> None:
+    commit(store, "r1", [1])
+    score(store, "r1", numbers=[1], **{f"c{number}": [0.5] for number in range(501)})
+    with pytest.raises(JobError, match="scores has 501 columns, more than 500"):
+        list(record_tables(store))
+
+
+def test_a_score_that_no_cast_fits_is_refused_by_name() -> None:
+    fields, records = pa.schema([("motion", pa.int64())]), pa.table({"row_id": ["0"], "motion": ["high"]})
+    with closing(ScoreIndex(fields)) as index, pytest.raises(JobError, match="'motion' that is no int64"):
+        index.joined(records)
 
 
 def test_no_more_than_some_thousand_rows_or_some_megabytes_are_yielded_at_once(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,28 @@ import pyarrow as pa
 import pytest
 
 import framefleet
+from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.score.score import score_output
 from framefleet.jobs.show.standing import ScoreProgress
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media.clip_names import clip_path
+from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.parts import PartWriter
-from framefleet.pipeline.outputs.parts.record_tables import SCORES, record_tables
+from framefleet.pipeline.outputs.parts.record_tables import (
+    SCORES,
+    record_schema_of,
+    record_tables,
+    taken_columns,
+)
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.scores.score import OWN_SCORES
 from tests.commands import command
+from tests.jobs import job_values, write_table
+from tests.made_up_workers import Workers, hello_of, render_by
 from tests.rows import record
 from tests.small_output import frames_of, rendered
 
@@ -75,6 +86,32 @@ def test_a_second_run_measures_only_what_is_new_or_was_asked_anew(store: Store) 
     assert framefleet.score(store.url_of(""), ["motion"]).done == 0
     assert framefleet.score(store.url_of(""), ["motion", "sharpness"]).done == 4
     assert framefleet.score(store.url_of(""), ["sharpness"], again=True).done == 4
+
+
+def test_a_clip_that_was_rendered_again_is_measured_again(store: Store) -> None:
+    first, second = rendered(store, 2, format="png")
+    framefleet.score(store.url_of(""), ["sharpness", "motion"])
+    was = columns(store, "sharpness")[0]
+    store.write(first["path"], content := store.read(second["path"], 1 << 20))  # as after a withdrawal
+    writer = PartWriter(store, "records", RECORD_FIELDS, run=new_run(2))
+    changed = {"media_sha256": sha256(content).hexdigest(), "frames_sha256": second["frames_sha256"]}
+    writer.add(None, first | changed | {"bytes": len(content)})
+    writer.flush()
+    assert [row["sharpness"] is None for row in columns(store, "sharpness")] == [False, True]
+    found = framefleet.score(store.url_of(""), ["sharpness", "motion"])
+    assert (found.done, found.num_damaged) == (1, 0)
+    assert was["sharpness"] is not None
+    assert None not in [row["sharpness"] for row in columns(store, "sharpness")]
+    assert framefleet.score(store.url_of(""), ["sharpness", "motion"]).done == 0
+
+
+def test_scores_of_an_earlier_version_are_known_of_any_clip(store: Store) -> None:
+    (one,) = rendered(store, 1, format="png")
+    schema = pa.schema([("row_id", pa.string()), ("motion", pa.float64())])
+    writer = PartWriter(store, SCORES, schema, run="r1")
+    writer.add(None, {"row_id": one["row_id"], "motion": None})
+    writer.flush()
+    assert framefleet.score(store.url_of(""), ["motion"]).done == 0
 
 
 def test_a_function_gets_every_column_and_its_failures_are_counted(store: Store) -> None:
@@ -145,6 +182,22 @@ def test_a_score_with_the_name_of_an_argument_is_refused(store: Store) -> None:
     rendered(store, 1)
     with pytest.raises(JobError, match="two columns 'guidance_scale'"):
         framefleet.score(store.url_of(""), [named("guidance_scale")])
+
+
+def test_scores_that_a_job_asked_for_may_be_given_anew(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "t.parquet", [{"prompt": "a cat", "seed": 1, "tag": 0.5}])
+    values = job_values(table, tmp_path / "out", columns={"seed": "seed"}, scores=["sharpness"])
+    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved:
+        render_by(Workers(resolved.store, hello_of(resolved), 1, {}), resolved)
+        assert {"tag", "sharpness"} < {*record_schema_of(resolved.store).names}
+        assert {"tag", "prompt", "seed"} < taken_columns(resolved.store)
+        assert "sharpness" not in taken_columns(resolved.store)
+
+
+def test_a_score_never_takes_the_place_of_a_carried_number(store: Store) -> None:
+    rendered(store, 2, carried={"number": [0.5, 1.5]})
+    with pytest.raises(JobError, match="two columns 'number'"):
+        framefleet.score(store.url_of(""), [named("number")])
 
 
 def test_an_output_without_records_is_refused(store: Store) -> None:

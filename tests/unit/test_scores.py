@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,7 @@ from framefleet.jobs.render.scores import names_of, scores_of
 from framefleet.pipeline.errors import UserError
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.parts.records import values_of
+from framefleet.pipeline.scores import scorer
 from framefleet.pipeline.scores.score import OWN_SCORES, open_scores, score_cells, score_fields
 from framefleet.pipeline.scores.scorer import score_clip
 from tests.rows import RECORD
@@ -50,6 +52,10 @@ def spoiling(frames: Frames, record: Mapping[str, Any]) -> float:
     return 1.0
 
 
+def leaving(frames: Frames, record: Mapping[str, Any]) -> float:
+    sys.exit("bye")
+
+
 def of_one(frames: Frames) -> float:
     return 1.0
 
@@ -73,6 +79,22 @@ def test_a_function_that_fails_gives_null_and_says_why() -> None:
     assert "str, not a number" in scored.errors["wordy"]
     assert "inf" in scored.errors["infinite"]
     assert "read-only" in scored.errors["spoiling"]
+
+
+def test_a_function_that_exits_costs_its_score_alone() -> None:
+    scored = score_clip(open_scores(["sharpness", *named("leaving")]), FRAMES, VALUES)
+    assert (scored.values["leaving"], scored.errors) == (None, {"leaving": "SystemExit: bye"})
+    assert scored.values["sharpness"] is not None
+
+
+def test_a_clip_that_memory_holds_only_once_has_no_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(pictures: Frames) -> Frames:
+        raise MemoryError
+
+    monkeypatch.setattr(scorer, "plain_frames", full)
+    scored = score_clip(open_scores(["sharpness", "motion"]), FRAMES, VALUES)
+    assert scored.values == {"sharpness": None, "motion": None}
+    assert scored.errors == {"sharpness": "MemoryError: ", "motion": "MemoryError: "}
 
 
 def test_every_kind_of_clip_has_defined_scores() -> None:

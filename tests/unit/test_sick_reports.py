@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from threading import Event as Signal
+from threading import Thread
 from typing import cast
 
+import pyarrow as pa
 import pytest
 
 from framefleet.cluster.driver import Driver
@@ -16,16 +19,20 @@ from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.losses import Cause
 from framefleet.cluster.messages import Assignment, Failed, Hello, StoredRow, WorkerReport
 from framefleet.cluster.progress import Summary
+from framefleet.cluster.spent_before import spent_before
+from framefleet.cluster.worker import Worker
 from framefleet.jobs.job.file import job_from_mapping
-from framefleet.jobs.render.render import work_of
+from framefleet.jobs.render.render import setup_of, work_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.pipeline.scores.score import ClipScore
 from tests.jobs import job_values, prompt_rows, write_table
 from tests.rows import RECORD
+from tests.unit.test_encode_clip import CLIP
 
 NUM_ROWS = 6
 
@@ -72,7 +79,8 @@ class Played:
             report, first = self.reports.pop(0), self.hand[0].row_id
             failed = tuple(replace(failed, row_id=first) for failed in report.failed)
             rendering = tuple(first for _ in report.rendering)
-            return [Reported(worker, replace(report, failed=failed, rendering=rendering))]
+            scoring = report.scoring and first
+            return [Reported(worker, replace(report, failed=failed, rendering=rendering, scoring=scoring))]
         stored = tuple(
             StoredRow(record=replace(RECORD, row_id=row.row_id, attempt=row.attempt)) for row in self.hand
         )
@@ -119,6 +127,51 @@ def test_a_worker_at_fault_costs_the_row_a_death_which_it_may_have_caused(resolv
 def test_an_output_at_fault_ends_the_job(resolved: ResolvedJob) -> None:
     with pytest.raises(StoreError, match="bad"):
         run(resolved, failed("output"))
+
+
+def test_a_score_that_does_not_return_is_the_rows_and_is_named(resolved: ResolvedJob) -> None:
+    hung = WorkerReport(writing_s=resolved.job.retries.longest_writing_s + 1, scoring="it")
+    summary, fleet = run(resolved, *[hung] * 3)
+    assert (summary.done, summary.failed) == (NUM_ROWS - 1, 1)
+    assert {(lost.kind, len(lost.suspects or ())) for lost in fleet.lost} == {("died", 1)}
+    assert "a function of `scores` has not returned for" in fleet.lost[0].reason
+
+
+def test_a_worker_names_the_row_whose_score_does_not_return(resolved: ResolvedJob) -> None:
+    begun, goes_on = Signal(), Signal()
+
+    def hangs(frames: object, record: object) -> float:
+        begun.set()
+        goes_on.wait(60)
+        return 1.0
+
+    hanging = ClipScore(name="hangs", kind=pa.float64(), function=hangs)
+    worker = Worker(replace(setup_of(resolved), scores=(hanging,)))
+    worker._attempts[CLIP.row_id] = 1
+    worker._clips.put(CLIP)
+    Thread(target=worker._write, daemon=True).start()
+    assert begun.wait(60)
+    report = worker.exchange([])
+    assert (report.scoring, report.writing_s > 0, report.rendered) == (CLIP.row_id, True, ())
+    goes_on.set()
+    while not (report := worker.exchange([])).rendered:
+        assert not report.failed
+    assert (report.scoring, report.writing_s) == (None, 0.0)
+    assert report.rendered[0].scored.values == {"hangs": 1.0}
+
+
+def test_a_clip_that_hangs_on_its_way_is_the_machines(resolved: ResolvedJob) -> None:
+    summary, fleet = run(resolved, WorkerReport(writing_s=resolved.job.retries.longest_writing_s + 1))
+    assert (summary.done, summary.failed, fleet.lost[0].kind) == (NUM_ROWS, 0, "machine")
+    assert "being encoded or stored" in fleet.lost[0].reason
+
+
+def test_the_next_run_is_told_what_this_one_spent(resolved: ResolvedJob) -> None:
+    before = spent_before(resolved.store)
+    summary, _ = run(resolved, replace(failed("host"), elapsed_s=5.0))
+    spent = spent_before(resolved.store)
+    assert spent.worker_s == before.worker_s + 5.0
+    assert spent.elapsed_s - before.elapsed_s == pytest.approx(summary.elapsed_s, abs=1)
 
 
 def test_rows_that_come_no_further_end_their_worker_and_others_wait_on(resolved: ResolvedJob) -> None:

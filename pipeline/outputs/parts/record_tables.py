@@ -20,8 +20,14 @@ from framefleet.pipeline.guards.spelling import nearest
 from framefleet.pipeline.outputs.parts.part_file import columns_of
 from framefleet.pipeline.outputs.parts.part_names import Part, parts_in
 from framefleet.pipeline.outputs.parts.parts import read_parts
-from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, RECORD_FIELDS, RECORDS, fields_named
-from framefleet.pipeline.outputs.parts.score_index import ScoreIndex
+from framefleet.pipeline.outputs.parts.records import (
+    FIRST_FIELDS,
+    RECORD_FIELDS,
+    RECORDS,
+    fields_named,
+    is_score,
+)
+from framefleet.pipeline.outputs.parts.score_index import OF_CLIP, ScoreIndex
 from framefleet.pipeline.outputs.parts.seals import live_parts
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -30,6 +36,7 @@ _ROWS_AT_ONCE = 4096
 _BYTES_AT_ONCE = 64 << 20  # where rows carry megabytes
 _PARTS_AHEAD = 16  # whole ones, of up to 64 MiB where rows are that large
 _ROW_ID = fields_named(FIRST_FIELDS, "row_id")
+_MAX_SCORES = 500  # columns; SQLite's tables have at most 2,000
 
 
 def record_schema_of(store: Store) -> pa.Schema:
@@ -40,23 +47,31 @@ def record_schema_of(store: Store) -> pa.Schema:
     return _Columns.of(store, live_parts(store)).all
 
 
+def taken_columns(store: Store) -> frozenset[str]:
+    """Return the columns that no score can have: those of records that are none, as carried ones."""
+    return _Columns.of(store, live_parts(store)).taken
+
+
 def record_tables(store: Store, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """Yield the records that count, some thousand at a time, oldest first; of doubled rows the last alone.
 
     columns: in this order; None is all of `record_schema_of`; null where a part lacks one. Scores of
-    `scores/` are joined by row_id, of several the newest. Raises JobError for a column that nothing here has.
-    Each part is read twice: of some 25 bytes of memory a record it first tells which of doubles is the last.
+    `scores/` are joined by row_id and media_sha256, of several the newest. Raises JobError for a column that
+    nothing here has. Each part is read twice: of some 25 bytes of memory a record it first tells which of
+    doubles is the last.
     """
     parts = live_parts(store)
     known = _Columns.of(store, parts)
     schema = known.all if columns is None else _chosen(store, known.all, columns)
-    tables = _counting_records(store, [part.path for part in parts], known, schema.names)
-    scores = pa.schema([field for field in known.scores if field.name in schema.names])
+    paths = _paths(parts)
+    scores = pa.schema([field for field in schema if field.name in known.scores.names])
     if not scores.names:
-        yield from (_shaped(table, schema) for table in tables)
+        yield from (_shaped(table, schema) for table in _counting_records(store, paths, known, schema.names))
         return
+    tables = _counting_records(store, paths, known, [*schema.names, *OF_CLIP.names])
+    given = read_parts(store, _paths(parts_in(store, SCORES)), _ROW_ID, pa.schema([*OF_CLIP, *scores]))
     with closing(ScoreIndex(scores)) as index:
-        for table in read_parts(store, _paths(parts_in(store, SCORES)), _ROW_ID, scores):
+        for table in given:
             index.add(table)
         for table in tables:
             yield _shaped(index.joined(table), schema)
@@ -64,10 +79,11 @@ def record_tables(store: Store, columns: Sequence[str] | None = None) -> Iterato
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Columns:
-    """records: those of the parts. scores: those of scores/."""
+    """records: those of the parts. scores: those of scores/. taken: of records, those that are no score."""
 
     records: pa.Schema
     scores: pa.Schema
+    taken: frozenset[str]
 
     @property
     def all(self) -> pa.Schema:
@@ -75,11 +91,18 @@ class _Columns:
 
     @classmethod
     def of(cls, store: Store, parts: list[Part]) -> _Columns:
-        records = _united(_schemas_of(store, parts))
-        scores = _united(_schemas_of(store, parts_in(store, SCORES)))
-        ours = [_our_field(field) for field in records] or list(RECORD_FIELDS)
-        own = [_score_field(field) for field in scores if field.name not in RECORD_FIELDS.names]
-        return cls(records=pa.schema(ours), scores=pa.schema(filter(None, own)))
+        there = _schemas_of(store, parts)
+        ours = [_our_field(field) for field in _united(there)] or list(RECORD_FIELDS)
+        told = (field.name for schema in there for field in schema if not is_score(field))
+        taken = frozenset([*RECORD_FIELDS.names, *told])
+        given = _united(_schemas_of(store, parts_in(store, SCORES)))
+        scores = [*filter(None, (_score_field(field) for field in given if field.name not in taken))]
+        if len(scores) > _MAX_SCORES:
+            raise JobError(
+                f"{store.url_of(SCORES)} has {len(scores):,} columns, more than {_MAX_SCORES}",
+                "move the parts that framefleet did not write out of the output",
+            )
+        return cls(records=pa.schema(ours), scores=pa.schema(scores), taken=taken)
 
 
 def _paths(parts: list[Part]) -> list[str]:

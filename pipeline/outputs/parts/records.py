@@ -137,12 +137,27 @@ def are_records(schema: pa.Schema) -> bool:
     return {"row_id", "frames_sha256", "uri", "arguments"} <= set(schema.names)
 
 
-NO_ARGUMENTS = pa.schema([])
+NO_ARGUMENTS = NO_SCORES = pa.schema([])
+_SCORE = b"framefleet.score"  # in the metadata of a column
+_MARK = {_SCORE: b"1"}
 
 
-def record_schema(carried: pa.Schema, arguments: pa.Schema = NO_ARGUMENTS) -> pa.Schema:
-    """Return the columns of `records/`: carried ones, arguments, ours. TableError if a name is in two."""
-    return _with_ours([*carried, *arguments], RECORD_FIELDS, RECORDS)
+def record_schema(
+    carried: pa.Schema, arguments: pa.Schema = NO_ARGUMENTS, scores: pa.Schema = NO_SCORES
+) -> pa.Schema:
+    """Return the columns of `records/`: carried, scores, arguments, ours. TableError if a name is in two.
+
+    Only scores may be given anew, in `scores/`: so they are marked.
+    """
+    schema = _with_ours([*carried, *scores, *arguments], RECORD_FIELDS, RECORDS)
+    return pa.schema(
+        [field.with_metadata(_MARK) if field.name in scores.names else field for field in schema]
+    )
+
+
+def is_score(field: pa.Field) -> bool:
+    """Tell whether a column of a part of records is a score."""
+    return _SCORE in (field.metadata or {})
 
 
 def failure_schema(carried: pa.Schema, arguments: pa.Schema = NO_ARGUMENTS) -> pa.Schema:
