@@ -67,9 +67,9 @@ def test_without_job_json_and_parts_that_tell_no_job_is_let_in(
 def test_an_earlier_version_wrote_down_the_encoder_that_is_now_left_open(resolved: ResolvedJob) -> None:
     render_by(Workers(resolved.store, hello_of(resolved), 1, {}), resolved)
     text = resolved.store.read(RENDER).decode()
-    for crf, encoder, is_ours in [("18", '"libx264"', True), ("18", "null", True), ("20", "null", False)]:
-        told = text.replace('"crf": null', f'"crf": {crf}').replace(
-            '"encoder": null', f'"encoder": {encoder}'
+    for crf, encoder, is_ours in [("null", "null", True), ("18", "null", True), ("20", "null", False)]:
+        told = text.replace('"crf": 18', f'"crf": {crf}').replace(
+            '"encoder": "libx264"', f'"encoder": {encoder}'
         )
         resolved.store.write(RENDER, told.encode())
         if is_ours:
