@@ -13,7 +13,7 @@ import pytest
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.chaos.chaos import chaos_job
 from tests.chaos.checks import check, frames_by_seed
-from tests.chaos.network import SWITCH, why_not
+from tests.chaos.network import SWITCH, Host, why_not
 from tests.chaos.rig import Driver, Rig, rig
 from tests.jobs import prompt_rows, write_table
 from tests.servers import bucket_on
@@ -62,9 +62,9 @@ def test_a_worker_behind_a_cut_link_finishes_late_and_changes_nothing(
     hosts: Rig, table: Path, undisturbed: dict[int, str]
 ) -> None:
     far = hosts.hosts[2]
-    hosts.close_gate(far)
+    _close_gates(hosts)
     driver = hosts.start_driver(chaos_job(hosts, table, "zombie"), hosts.hosts[0])
-    _wait(lambda: any(one.host == far.name for one in hosts.begun()), driver)
+    _wait_for_rows_on(far, hosts, driver)
     cut_at = time.time()
     held = {one.seed for one in hosts.begun() if one.host == far.name}
     far.cut()
@@ -129,9 +129,12 @@ def test_a_host_where_every_row_fails_is_blocked_and_named_and_its_rows_are_done
     hosts: Rig, table: Path, undisturbed: dict[int, str]
 ) -> None:
     far = hosts.hosts[2]
+    _close_gates(hosts)
     hosts.make_sick(far)
-    job = chaos_job(hosts, table, "sick", retries={"faults": 1})
-    said = hosts.start_driver(job, hosts.hosts[0]).finish()
+    driver = hosts.start_driver(chaos_job(hosts, table, "sick", retries={"faults": 1}), hosts.hosts[0])
+    _wait_for_rows_on(far, hosts, driver)
+    hosts.open_gate(far)
+    said = driver.finish()
     check(_output(hosts, "sick"), undisturbed)
     assert far.name in said and "no longer used" in said, said
     assert {one.host for one in hosts.begun()} >= {far.name}
@@ -141,14 +144,28 @@ def test_a_host_that_loses_its_power_comes_back_to_work(
     hosts: Rig, table: Path, undisturbed: dict[int, str]
 ) -> None:
     far = hosts.hosts[2]
-    hosts.close_gate(far)
+    _close_gates(hosts)
     driver = hosts.start_driver(chaos_job(hosts, table, "power"), hosts.hosts[0])
-    _wait(lambda: any(one.host == far.name for one in hosts.begun()), driver)
+    _wait_for_rows_on(far, hosts, driver)
     far.kill()
     hosts.open_gate(far)
     hosts.wait_until_up()
     driver.finish()
     check(_output(hosts, "power"), undisturbed)
+
+
+def _close_gates(hosts: Rig) -> None:
+    """Have all rows wait that are begun: who is ready first would render them all."""
+    for host in hosts.hosts:
+        hosts.close_gate(host)
+
+
+def _wait_for_rows_on(far: Host, hosts: Rig, driver: Driver) -> None:
+    """Wait until that host has begun rows, and open the gates of all others."""
+    _wait(lambda: any(one.host == far.name for one in hosts.begun()), driver)
+    for host in hosts.hosts:
+        if host is not far:
+            hosts.open_gate(host)
 
 
 def _output(hosts: Rig, name: str) -> Store:
