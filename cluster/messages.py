@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
-from framefleet.cluster.blame import Blame
+from framefleet.cluster.blame import Blame, culprit_of
+from framefleet.pipeline.errors import RowError
+from framefleet.pipeline.guards.public import public_text
 from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import Record
@@ -95,6 +98,20 @@ class Failed:
     is_final: bool = False
     blame: Blame = "row"
     why: str = ""
+
+    @classmethod
+    def of(cls, row_id: str, error: Exception, traceback: str) -> Self:
+        """Return what is told of a row that raised this."""
+        culprit = culprit_of(error)
+        return cls(
+            row_id=row_id,
+            error_type=type(error).__name__,
+            message=public_text(str(error)),
+            traceback=public_text(traceback),
+            is_final=isinstance(error, RowError),
+            blame=culprit.blame,
+            why=culprit.reason,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

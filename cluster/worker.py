@@ -1,6 +1,6 @@
 """One worker: rows come in, clips go to the store, reports go out. Knows no Ray; an actor wraps it.
 
-One thread renders; writer threads encode and upload beside it, so that the GPU does not wait for either.
+One thread renders; `Writers` encode and upload beside it, so that the GPU does not wait for either.
 """
 
 from __future__ import annotations
@@ -8,16 +8,11 @@ from __future__ import annotations
 import logging
 import pickle
 import threading
-import time
 import traceback
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from queue import Queue
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from framefleet.cluster.blame import culprit_of
 from framefleet.cluster.hello import hello_of
 from framefleet.cluster.keeper import Keeper
 from framefleet.cluster.messages import (
@@ -31,17 +26,13 @@ from framefleet.cluster.messages import (
 )
 from framefleet.cluster.remarks import Remarks
 from framefleet.cluster.stop import Notice
-from framefleet.pipeline.errors import RowError
+from framefleet.cluster.writers import Writers
 from framefleet.pipeline.guards.public import public_text
 from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
-from framefleet.pipeline.outputs.encode_clip import EncodedClip, encode_clip, store_clip
 from framefleet.pipeline.outputs.media.av_file import check_encoder
 from framefleet.pipeline.outputs.media.provenance import check_signing
-from framefleet.pipeline.outputs.parts.pending import announce
-from framefleet.pipeline.outputs.parts.records import Record, values_of
 from framefleet.pipeline.render.audit.audited import Audited, kind_of
 from framefleet.pipeline.scores.score import load_scores
-from framefleet.pipeline.scores.scorer import Scored, score_clip
 
 if TYPE_CHECKING:
     from framefleet.pipeline.model.model import Model
@@ -52,10 +43,6 @@ log = logging.getLogger(__name__)
 
 # How long `exchange` waits for news. Longer, and a driver that wants to stop would wait as long.
 _POLL_S = 1.0
-# Writers that wait cost nothing, and the store is waited for longer than the CPU.
-_MIN_WRITERS = 2
-# Clips that may wait for a writer, about 100 MB each at 480p; when full, rendering waits for the store.
-MAX_QUEUED = 4
 # From when on a report says that rows come no further: long forwards are told too, and mean nothing.
 _STILL_S = 2.0
 
@@ -65,12 +52,10 @@ class Worker:
 
     def __init__(self, setup: WorkerSetup) -> None:
         self._setup = setup
-        self._news = threading.Condition()  # guards the twelve below
+        self._news = threading.Condition()  # guards the ten below
         self._inbox: deque[Assignment] = deque()
         self._attempts: dict[str, int] = {}  # of the rows that the renderer or a writer has
         self._rendering: set[str] = set()  # those that the renderer has
-        self._writing: dict[str, float] = {}  # those that a writer has: since when
-        self._scoring: set[str] = set()  # of these
         self._rendered: list[StoredRow] = []
         self._failed: list[Failed] = []
         self._audited: list[Audited] = []
@@ -78,11 +63,9 @@ class Worker:
         self._handed_back: list[str] = []
         self._is_drained = False  # or about to be
         self._broken: BaseException | None = None
-        self._clips: Queue[Clip] = Queue(MAX_QUEUED)
-        self._num_writers = max(_MIN_WRITERS, setup.num_writers)
-        self._num_storing = 0  # of the writers; the others encode, or wait
+        self._writers = Writers(setup, self._report)
         self._keeper = Keeper(
-            setup.store, self._kept, every_s=setup.checkpoint_every_s, num_threads=self._num_writers
+            setup.store, self._kept, every_s=setup.checkpoint_every_s, num_threads=self._writers.num
         )
         self._remarks = Remarks()
         self._notice = Notice()
@@ -110,8 +93,7 @@ class Worker:
         if self._renderer is None:
             assert self._broken is not None
             raise self._broken
-        for number in range(self._num_writers):
-            threading.Thread(target=self._write, name=f"write-{number}", daemon=True).start()
+        self._writers.start()
         return hello_of(self._renderer.model)
 
     def exchange(self, assignments: Sequence[Assignment], *, drain: bool = False) -> WorkerReport:
@@ -142,7 +124,7 @@ class Worker:
                 **self._times(),
                 **self._stillness(),
                 store_silent_s=self._setup.store.silent_s,
-                **self._slowest_clip(),
+                **self._writers.slowest(),
             )
             for told in (self._rendered, self._failed, self._audited, self._saved, self._handed_back):
                 told.clear()
@@ -158,14 +140,6 @@ class Worker:
         if still_s < _STILL_S:
             return {}
         return {"still_s": still_s, "rendering": tuple(sorted(self._rendering))}
-
-    def _slowest_clip(self) -> dict[str, Any]:
-        """Return for how long a writer has had its clip, and whether it is being scored."""
-        if not self._writing:
-            return {}
-        row_id = min(self._writing, key=self._writing.__getitem__)
-        scoring = row_id if row_id in self._scoring else None
-        return {"writing_s": time.monotonic() - self._writing[row_id], "scoring": scoring}
 
     def _has_news(self) -> bool:
         rows = self._rendered or self._failed or self._saved or self._handed_back
@@ -210,16 +184,18 @@ class Worker:
     def _deliver(self, outcomes: Iterable[Outcome | HalfDone], renderer: Renderer) -> None:
         """Pass on what became of rows."""
         if audited := renderer.take_audits():
-            self._report_audits(audited)
+            with self._news:
+                self._audited += audited
+                self._news.notify_all()
         for outcome in outcomes:
             self._keeper.ended(outcome.row_id)
             with self._news:
                 self._rendering.discard(outcome.row_id)
             if isinstance(outcome, Clip):
-                with renderer.idle.waiting(self._what_writers_do()):
-                    self._clips.put(outcome)
+                with renderer.idle.waiting(self._writers.cause):
+                    self._writers.put(outcome, attempt=self._attempts[outcome.row_id])
             elif isinstance(outcome, Failure):
-                self._report(_failed(outcome.row_id, outcome.error, outcome.traceback))
+                self._report(Failed.of(outcome.row_id, outcome.error, outcome.traceback))
             else:
                 self._keeper.keep(outcome, is_over=True)
 
@@ -268,49 +244,6 @@ class Worker:
         with renderer.idle.waiting("uploads"), self._news:
             self._news.wait_for(lambda: not self._attempts)
 
-    def _write(self) -> None:
-        while True:
-            clip = self._clips.get()
-            with self._news:
-                self._writing[clip.row_id] = time.monotonic()
-            try:
-                encoded, company = self._encoded(clip), clip.had_company
-                scored = self._scored(clip, encoded.record)
-                with self._storing():
-                    announce(self._setup.store, encoded.record, had_company=company, scores=scored.values)
-                    record = store_clip(self._setup.store, encoded)
-            except Exception as error:  # the row's own failure, or the store's: the driver decides
-                self._report(_failed(clip.row_id, error, traceback.format_exc()))
-            else:
-                self._report(StoredRow(record=record, had_company=company, scored=scored))
-
-    def _encoded(self, clip: Clip) -> EncodedClip:
-        encoded = encode_clip(clip, self._setup.media)
-        return replace(encoded, record=replace(encoded.record, attempt=self._attempts[clip.row_id]))
-
-    def _scored(self, clip: Clip, record: Record) -> Scored:
-        with self._news:
-            self._scoring.add(clip.row_id)
-        try:
-            return score_clip(self._setup.scores, clip.frames, values_of(record))
-        finally:
-            with self._news:
-                self._scoring.discard(clip.row_id)
-
-    @contextmanager
-    def _storing(self) -> Iterator[None]:
-        with self._news:
-            self._num_storing += 1
-        try:
-            yield
-        finally:
-            with self._news:
-                self._num_storing -= 1
-
-    def _what_writers_do(self) -> str:
-        """Return what most of them are about, as a cause of idle time."""
-        return "uploads" if 2 * self._num_storing > self._num_writers else "writers"
-
     def _report(self, news: StoredRow | Failed) -> None:
         with self._news:
             if isinstance(news, StoredRow):
@@ -319,7 +252,6 @@ class Worker:
             else:
                 row_id = news.row_id
                 self._failed.append(news)
-            self._writing.pop(row_id, None)
             self._attempts.pop(row_id, None)
             self._news.notify_all()
 
@@ -331,21 +263,3 @@ class Worker:
                 self._attempts.pop(row_id, None)
                 self._handed_back.append(row_id)
             self._news.notify_all()
-
-    def _report_audits(self, audited: Sequence[Audited]) -> None:
-        with self._news:
-            self._audited.extend(audited)
-            self._news.notify_all()
-
-
-def _failed(row_id: str, error: Exception, text: str) -> Failed:
-    culprit = culprit_of(error)
-    return Failed(
-        row_id=row_id,
-        error_type=type(error).__name__,
-        message=public_text(str(error)),
-        traceback=public_text(text),
-        is_final=isinstance(error, RowError),
-        blame=culprit.blame,
-        why=culprit.reason,
-    )

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from threading import Event as Signal
-from threading import Thread
 from typing import cast
 
 import pyarrow as pa
@@ -147,9 +146,8 @@ def test_a_worker_names_the_row_whose_score_does_not_return(resolved: ResolvedJo
 
     hanging = ClipScore(name="hangs", kind=pa.float64(), function=hangs)
     worker = Worker(replace(setup_of(resolved), scores=(hanging,)))
-    worker._attempts[CLIP.row_id] = 1
-    worker._clips.put(CLIP)
-    Thread(target=worker._write, daemon=True).start()
+    worker._writers.start()
+    worker._writers.put(CLIP, attempt=1)
     assert begun.wait(60)
     report = worker.exchange([])
     assert (report.scoring, report.writing_s > 0, report.rendered) == (CLIP.row_id, True, ())
