@@ -20,6 +20,7 @@ from framefleet.cluster.fleet import Fleet
 from framefleet.cluster.losses import Cause
 from framefleet.cluster.messages import Assignment, Failed, StoredRow, WorkerReport
 from framefleet.cluster.progress import Progress, Summary
+from framefleet.cluster.sick import cause_to_end
 from framefleet.cluster.stop import Stop
 from framefleet.cluster.storing import Storing
 from framefleet.cluster.tally import Tally
@@ -161,17 +162,17 @@ class Driver:
             self._leave(event.worker, "its machine is to go")
             return
         if isinstance(event, Ready):
-            if lost := self._refused(event, fleet):
-                self._lose(lost, fleet)
-                return
-            self._dispatcher.join(event.worker, at=event.at)
-            self._tally.joined(event.worker, event.hello.node)
+            cause = self._refused(event)
+            if cause is None:
+                self._dispatcher.join(event.worker, at=event.at)
+                self._tally.joined(event.worker, event.hello.node)
         else:
             self._take(event.worker, event.report, fleet)
-            if lost := self._sick(event.worker, event.report, fleet):
-                self._lose(lost, fleet)
-                return
-        self._go_on(event.worker, fleet)
+            cause = self._sick(event.worker, event.report)
+        if cause is None:
+            self._go_on(event.worker, fleet)
+        else:
+            self._lose(fleet.end(event.worker, cause), fleet)
 
     def _go_on(self, worker: str, fleet: Fleet) -> None:
         """Give a worker more to do; one that is to go hands back its rows, and then goes."""
@@ -221,29 +222,15 @@ class Driver:
         if pending is None or self._audits.is_apart(pending.request):
             self._checkpoints.drop([row_id])
 
-    def _sick(self, worker: str, report: WorkerReport, fleet: Fleet) -> Lost | None:
-        """End a worker that reports what is not its rows' doing, or whose rows come no further."""
-        if blamed := [failed for failed in report.failed if failed.blame != "row"]:
-            reason, culprits = _told(blamed[0]), [failed for failed in blamed if failed.blame == "worker"]
-            suspects = tuple(failed.row_id for failed in culprits)
-            return fleet.end(worker, Cause(reason=reason, kind="machine", suspects=suspects))
-        if self._storing.is_cut_off(worker, silent_s=report.store_silent_s, now=time.monotonic()):
-            reason = f"the output has not answered it for {report.store_silent_s:.0f} s, and does others"
-            return fleet.end(worker, Cause(reason=reason, kind="machine"))
-        if report.writing_s > self._work.faults.longest_writing_s:
-            if row_id := report.scoring:
-                reason = f"it hung: a function of `scores` has not returned for {report.writing_s:.0f} s"
-                return fleet.end(worker, Cause(reason=reason, kind="died", suspects=(row_id,)))
-            reason = f"it hung: a clip is being encoded or stored for {report.writing_s:.0f} s"
-            return fleet.end(worker, Cause(reason=reason, kind="machine"))
-        setup, rows = self._work.setup, report.rendering
+    def _sick(self, worker: str, report: WorkerReport) -> Cause | None:
+        """Return why a worker is to end that reports what is not its rows' doing, or hangs."""
+        setup, faults, silent_s = self._work.setup, self._work.faults, report.store_silent_s
+        is_cut_off = self._storing.is_cut_off(worker, silent_s=silent_s, now=time.monotonic())
         # What is compiled may be compiled anew for any batch size, in minutes.
         is_known = report.still_s and not setup.model.options.compile
-        pace = self._dispatcher.seconds_per_row(worker, rows) if is_known else None
-        if report.still_s <= self._work.faults.longest_still_s(pace, num_rows=setup.batching.max_rows):
-            return None
-        reason = f"it hung: no progress for {report.still_s:.0f} s with {len(rows)} rows"
-        return fleet.end(worker, Cause(reason=reason, kind="died", suspects=rows))
+        pace = self._dispatcher.seconds_per_row(worker, report.rendering) if is_known else None
+        longest_still_s = faults.longest_still_s(pace, num_rows=setup.batching.max_rows)
+        return cause_to_end(report, faults, is_cut_off=is_cut_off, longest_still_s=longest_still_s)
 
     def _finish(self, worker: str, rendered: StoredRow) -> None:
         record, pending = rendered.record, self._pending.get(rendered.record.row_id)
@@ -312,16 +299,12 @@ class Driver:
         self._tally.leased(worker, len(found), now=time.monotonic())
         return found
 
-    def _refused(self, event: Ready, fleet: Fleet) -> Lost | None:
-        """End a worker whose machine has another model."""
+    def _refused(self, event: Ready) -> Cause | None:
+        """Return why a worker is to end whose machine has another model."""
         if event.hello.model_digest == self._work.rows.identity.model_digest:
             return None
         error = ModelError(
             f"{event.worker} on {event.hello.node} found other files at {self._work.setup.model.name}",
             "put the same model on every machine of the cluster",
         )
-        return fleet.end(event.worker, Cause(reason=error.problem, kind="refused", error=error))
-
-
-def _told(failed: Failed) -> str:
-    return f"{failed.error_type}: {failed.message} ({failed.why})"
+        return Cause(reason=error.problem, kind="refused", error=error)
