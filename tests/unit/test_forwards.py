@@ -102,7 +102,7 @@ def test_calls_without_company_are_not_remembered() -> None:
     batcher = batcher_of(denoiser)
     for number in range(5):
         render(batcher, partial(denoiser, torch.ones(1, number + 1), torch.tensor(0.0)))
-    assert batcher._forwards._sizes == {}
+    assert batcher._forwards._trials._sizes == {}
 
 
 @pytest.mark.parametrize("wrong", [{"mode": "exakt"}, {"max_rows": 0}])

@@ -12,8 +12,9 @@ from torch._dynamo.exc import FailOnRecompileLimitHit
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.options.regions import allow_graphs, check_compiler, has_compiled, separable
+from framefleet.pipeline.render.fused.agreement import are_equal
 from framefleet.pipeline.render.fused.calls import parse_call
-from framefleet.pipeline.render.fused.exact import are_equal, probe
+from framefleet.pipeline.render.fused.exact import probe
 from framefleet.pipeline.render.fused.pins import run_fused
 
 

@@ -1,0 +1,236 @@
+"""Calls whose own outputs are known, in; which sizes of forward pay and change no bit, out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Sequence
+from functools import partial
+from typing import Any
+
+from framefleet.pipeline.memory import free_memory, is_out_of_memory
+from framefleet.pipeline.render.fused.agreement import are_close, are_equal
+from framefleet.pipeline.render.fused.batching import Batching
+from framefleet.pipeline.render.fused.calls import Call, are_unlike
+from framefleet.pipeline.render.fused.company import Company
+from framefleet.pipeline.render.fused.exact import probe
+from framefleet.pipeline.render.fused.joining import layouts
+from framefleet.pipeline.render.fused.kinds import Kind, plan_kind
+from framefleet.pipeline.render.fused.methods import Methods
+from framefleet.pipeline.render.fused.others import is_joined_inside, masks_matter
+from framefleet.pipeline.render.fused.pins import Plan, run_fused
+from framefleet.pipeline.render.fused.sizes import Sizes
+from framefleet.pipeline.render.fused.timing import TURNS_S, best, in_turns
+from framefleet.pipeline.render.remembered.findings import Findings
+from framefleet.pipeline.render.remembered.found import Worth
+
+log = logging.getLogger(__name__)
+
+
+class Trials:
+    """Remembers, by shape, which sizes pay and what they pin.
+
+    company: which calls may share. findings: what is known from other processes, and where this one's are
+    kept. is_compiled: denoisers are, so that each weight of a LoRA is a graph.
+    """
+
+    def __init__(
+        self,
+        methods: Methods,
+        batching: Batching,
+        company: Company,
+        findings: Findings,
+        *,
+        is_compiled: bool,
+    ) -> None:
+        self._methods, self._batching, self._company = methods, batching, company
+        self._findings = findings
+        self._is_compiled = is_compiled
+        self._sizes: dict[Hashable, Sizes] = {}  # by look, as the next
+        self._plans: dict[Kind, Plan] = {}
+
+    def reach(self, calls: Sequence[Call]) -> int:
+        """The most rows that the next forward of these may take: what pays, or what is worth trying.
+
+        Without any call, that of a shape not seen yet.
+        """
+        if not calls:
+            return self._new_sizes().next(self._batching.max_rows)
+        sizes = [self._known_sizes(call) or self._new_sizes() for call in calls if call.batch]
+        return max((known.next(self._batching.max_rows) for known in sizes), default=1)
+
+    def next_size(self, call: Call, waiting: int) -> int:
+        """Return how many of so many calls that look alike are to be run at once."""
+        return self._sizes_of(call).next(waiting)
+
+    def count_forward(self, call: Call) -> None:
+        """Time goes by: what did not pay may be tried again."""
+        if sizes := self._sizes.get(self._company.look(call)):
+            sizes.count_forward()
+
+    def plan(self, calls: Sequence[Call]) -> Plan | None:
+        """Return how to run these calls at once, if that is known to pay and to change no bit."""
+        plan = self._plans.get(self._kind(calls))
+        return plan if plan and self._company.is_proven(calls, plan.pins) else None
+
+    def run(self, calls: Sequence[Call], plan: Plan) -> list[Any]:
+        """Run them at once; return each row's output and what its holders hold then."""
+        method = self._methods[calls[0].module]
+        return run_fused(method.network, method.call, calls, plan)
+
+    def halve(self, calls: Sequence[Call]) -> None:
+        """Memory ran out with so many."""
+        log.warning("%s: out of memory at %d rows; halving", calls[0].module, len(calls))
+        self._sizes_of(calls[0]).halve(len(calls))
+        free_memory()
+
+    def learn(self, calls: Sequence[Call], outputs: Sequence[Any], *, alone_s: float) -> None:
+        """Learn whether this many rows at once pay and are exact.
+
+        outputs: of one-row forwards, see `with_holders`; each took `alone_s`.
+        """
+        sizes, size = self._sizes_of(calls[0]), len(calls)
+        sizes.accept(1, seconds=alone_s)
+        is_full = False
+        try:
+            self._learn(sizes, calls, outputs)
+        except Exception as error:  # a model may not take such a batch at all; its rows are done by now
+            is_full = is_out_of_memory(error)
+            log.info("%s cannot run %d rows at once: %s", calls[0].module, size, error)
+            if not is_full and not self._company.part_ways(calls):
+                self._settle(calls, "inexact", seconds=size * alone_s)
+        if is_full:
+            sizes.refuse(size, is_final=False)
+            self.halve(calls)
+
+    def _sizes_of(self, call: Call) -> Sizes:
+        known = self._known_sizes(call)
+        return known or self._sizes.setdefault(self._company.look(call), self._new_sizes())
+
+    def _known_sizes(self, call: Call) -> Sizes | None:
+        look = self._company.look(call)
+        if look not in self._sizes and self._findings.tell(look, sizes := self._new_sizes()):
+            self._sizes[look] = sizes
+        return self._sizes.get(look)
+
+    def _new_sizes(self) -> Sizes:
+        return Sizes(self._batching.max_rows, min_gain=self._batching.min_gain)
+
+    def _learn(self, sizes: Sizes, calls: Sequence[Call], outputs: Sequence[Any]) -> None:
+        if known := self._plans.get(self._kind(calls)):
+            self._judge(calls, outputs, known)
+            return
+        if self._recall(calls, outputs):
+            return
+        size, call, method = len(calls), calls[0], self._methods[calls[0].module]
+        is_exact = self._batching.mode == "exact"
+        plan, seconds, is_sound = self._joined(calls, outputs)
+        if not is_sound and self._company.refute(call):
+            return
+        is_sound |= is_exact
+        seconds = self._compared(sizes, calls, plan, seconds)
+        if is_exact and sizes.pays(size, seconds=seconds):
+            if self._company.share_by_masks(
+                call, is_needed=lambda: masks_matter(method.network, method.call, call)
+            ):
+                return
+            exact = probe(method.network, method.call, calls, outputs, plan.axes)
+            is_sound = exact is not None
+            plan = exact or plan
+            if is_sound:
+                again = best(lambda: self.run(calls, plan))[1]
+                seconds = self._compared(sizes, calls, plan, again)
+        if is_sound and sizes.pays(size, seconds=seconds):
+            self._plans[self._kind(calls)] = plan
+            self._company.prove(calls, plan.pins)
+            self._settle(calls, "pays", seconds=seconds, plan=plan)
+            return
+        if not is_sound and self._company.part_ways(calls):
+            return
+        reason = "do not pay" if is_sound else "cannot be made exact" if is_exact else "give other results"
+        log.info("%s: %d rows at once %s", call.module, size, reason)
+        self._settle(calls, "slow" if is_sound else "inexact", seconds=seconds)
+
+    def _settle(
+        self, calls: Sequence[Call], verdict: Worth, *, seconds: float, plan: Plan | None = None
+    ) -> None:
+        """Use this many rows from now on, or do not, here and in processes to come."""
+        sizes, size = self._sizes_of(calls[0]), len(calls)
+        if verdict == "pays":
+            sizes.accept(size, seconds=seconds)
+        else:
+            sizes.refuse(size, is_final=verdict == "inexact")
+        pins = plan.pins if plan and self._batching.mode == "exact" else None
+        self._findings.note(self._kind(calls), verdict, seconds=seconds, pins=pins)
+
+    def _recall(self, calls: Sequence[Call], outputs: Sequence[Any]) -> bool:
+        """Use the pins of another process, once they are proven on these rows; return whether they are."""
+        kind, call, method = self._kind(calls), calls[0], self._methods[calls[0].module]
+        pins = self._findings.pins(kind)
+        if pins is None or not self._sizes_of(call).is_tried(kind.rows):
+            return False
+        plan = None
+        try:
+            plan = probe(method.network, method.call, calls, outputs, kind.axes, suspects=pins)
+        except Exception as error:  # of a module that does not go row by row; a search asks only few
+            if is_out_of_memory(error):
+                raise
+        if plan is None or not pins.issuperset(plan.pins):
+            log.warning("%s: what is remembered of %d rows at once does not hold", call.module, kind.rows)
+        if plan is None:
+            return False
+        log.info("%s: %d rows at once, %d modules pinned, as remembered", call.module, kind.rows, len(pins))
+        self._plans[kind] = plan
+        self._company.join_by(call, kind.axes)
+        self._company.prove(calls, plan.pins)
+        self._findings.confirm(kind, plan.pins)
+        return True
+
+    def _compared(self, sizes: Sizes, calls: Sequence[Call], plan: Plan, seconds: float) -> float:
+        """Return what these calls at once take, as it would have been when the smaller sizes were timed."""
+        smaller, known_s = sizes.best_below(len(calls))
+        few = calls[:smaller]
+        theirs = Plan(plan.axes, {}, plan.output) if smaller == 1 else self._plans.get(self._kind(few))
+        if theirs is None or seconds > TURNS_S or sizes.pays(len(calls), seconds=seconds):
+            return seconds
+        gain = in_turns(partial(self.run, few, theirs), partial(self.run, calls, plan), seconds)
+        return min(seconds, known_s / gain)
+
+    def _joined(self, calls: Sequence[Call], outputs: Sequence[Any]) -> tuple[Plan, float, bool]:
+        """Return how the calls are joined, what such a forward takes, and whether it gives their outputs."""
+        like = layouts(outputs[0])
+        found: tuple[Plan, float] | Exception | None = None
+        for axes in self._company.ways(calls):
+            plan = Plan(axes, {}, like)
+            try:
+                if self._is_compiled:  # the first forward of a size compiles it
+                    self.run(calls, plan)
+                fused, seconds = best(partial(self.run, calls, plan))
+            except Exception as error:  # of a wrong way; without a right one it is told
+                if is_out_of_memory(error):
+                    raise
+                found = found or error
+                continue
+            if are_close(fused, outputs):
+                self._company.join_by(calls[0], axes)
+                return plan, seconds, True
+            found = found or (plan, seconds)
+        if isinstance(found, Exception):
+            raise found
+        assert found is not None
+        return *found, False
+
+    def _judge(self, calls: Sequence[Call], outputs: Sequence[Any], plan: Plan) -> None:
+        """Let calls with lists of other shapes share a size that is proven, if they keep their bits too."""
+        method, is_exact = self._methods[calls[0].module], self._batching.mode == "exact"
+        agree = are_equal if is_exact else are_close
+        does_hold = agree(self.run(calls, plan), outputs)
+        if is_exact and does_hold and are_unlike(calls):
+            does_hold = is_joined_inside(method.network, method.call, calls, plan)
+        if does_hold:
+            self._company.prove(calls, plan.pins)
+        elif not self._company.part_ways(calls):
+            self._sizes_of(calls[0]).refuse(len(calls), is_final=True)
+
+    def _kind(self, calls: Sequence[Call]) -> Kind:
+        look, axes = self._company.look(calls[0]), self._company.axes(calls[0])
+        return plan_kind(calls, look, axes, by_weights=self._is_compiled)  # compiled, each weight is a graph
