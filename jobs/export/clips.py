@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 from framefleet.jobs.export.selection import CLIP_COLUMNS, Piece
 from framefleet.pipeline.outputs.damage import Damage
@@ -14,8 +14,6 @@ from framefleet.pipeline.outputs.stores.store import Store
 
 CLIPS_AT_ONCE = 16  # a store answers in tens of milliseconds, and hashing gives way to other threads
 _PIECES_AHEAD = 1  # while one is written the next is read
-
-Read = TypeVar("Read")
 
 
 def read_clips(

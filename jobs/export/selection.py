@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 from framefleet.jobs.export.choice import ExportChoice
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.spelling import did_you_mean
-from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
+from framefleet.pipeline.outputs.parts.record_tables import record_schema_of
 from framefleet.pipeline.outputs.parts.records import RECORDS
 from framefleet.pipeline.outputs.stores.json_file import not_ours
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.outputs.where import check_where, columns_in, rows_where
+from framefleet.pipeline.outputs.where import check_where, records_where
 
 CLIP_COLUMNS = ("row_id", "uri", "path", "bytes", "media_sha256")  # say where a clip is, and which one
 _PIECE_ROWS, _PIECE_BYTES = 256, 64 << 20  # read at once, and a row group: memory has a few of them
@@ -49,7 +49,6 @@ class Selection:
             raise JobError(f"{store.url_of('')} has no records", "give an output in which rows are done")
         if choice.where is not None:
             check_where(known, choice.where)
-        self._asked = columns_in(choice.where, known) if choice.where is not None else []
         names = choice.columns if choice.columns is not None else tuple(known.names)
         for name in names:
             if name not in known.names:
@@ -60,9 +59,7 @@ class Selection:
     def pieces(self, columns: Sequence[str] = ()) -> Iterator[Piece]:
         """Yield the chosen records: these columns, and those of `CLIP_COLUMNS`."""
         names = dict.fromkeys((*columns, *CLIP_COLUMNS))
-        tables = record_tables(self._store, list(dict.fromkeys((*names, *self._asked))))
-        if self._choice.where is not None:
-            tables = rows_where(tables, self._choice.where)
+        tables = records_where(self._store, names, self._choice.where)
         return self._cut(self._picked(table).select(list(names)) for table in tables)
 
     def _picked(self, table: pa.Table) -> pa.Table:

@@ -37,7 +37,7 @@ from framefleet.pipeline.outputs.parts.records import (
 )
 from framefleet.pipeline.outputs.parts.score_index import OF_CLIP, clips_of
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.outputs.where import columns_in, rows_where
+from framefleet.pipeline.outputs.where import records_where
 from framefleet.pipeline.scores.score import (
     OWN_SCORES,
     ClipScore,
@@ -208,13 +208,10 @@ class _Left:
 
     def records(self, *, is_count: bool = False) -> Iterator[dict[str, Any]]:
         """Yield them. is_count: without what is not needed to count them."""
-        schema = record_schema_of(self.store)
         names = [score.name for score in self.scores]
-        asked = columns_in(self.where, schema) if self.where else []
         is_whole = any(score.is_own for score in self.scores) and not is_count
-        wanted = schema.names if is_whole else dict.fromkeys([*_READ, *names, *asked])
-        tables = record_tables(self.store, [name for name in wanted if name in schema.names])
-        for table in rows_where(tables, self.where) if self.where else tables:
+        wanted = record_schema_of(self.store).names if is_whole else [*_READ, *names]
+        for table in records_where(self.store, wanted, self.where):
             for row in table.to_pylist():
                 is_there = all(row.get(name) is not None for name in names)
                 if self.again or not (is_there or self._is_known(row)):

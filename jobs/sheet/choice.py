@@ -9,15 +9,14 @@ from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-
 from framefleet.jobs.sheet.axes import Placed, Sides, note_value, placed, side_names, side_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.spelling import nearest
-from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
+from framefleet.pipeline.outputs.parts.record_tables import record_schema_of
 from framefleet.pipeline.outputs.parts.records import RECORDS
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.where import records_where
 
 _READ = ["row_id", "row_indices", "uri", "path", "fps", "seed", "arguments", "frames_sha256"]
 MAX_CLIPS = 1000  # more are no picture that anybody looks at
@@ -103,19 +102,8 @@ def _check_names(store: Store, choice: ClipChoice) -> None:
 
 def _records(store: Store, choice: ClipChoice) -> Iterator[dict[str, Any]]:
     """Yield what is read of the records with a picture that the condition holds for."""
-    schema = record_schema_of(store)
-    names = [*_READ, *(name for name in choice.names if name in schema.names and name not in _READ)]
-    for table in _tables(store, schema, names, choice.where):
-        yield from (record for record in table.select(names).to_pylist() if record["frames_sha256"])
-
-
-def _tables(store: Store, schema: pa.Schema, names: list[str], where: str | None) -> Iterator[pa.Table]:
-    if where is None:
-        return record_tables(store, names)
-    from framefleet.pipeline.outputs.where import columns_in, rows_where
-
-    asked = [name for name in columns_in(where, schema) if name not in names]
-    return rows_where(record_tables(store, [*names, *asked]), where)
+    for table in records_where(store, [*_READ, *choice.names], choice.where):
+        yield from (record for record in table.to_pylist() if record["frames_sha256"])
 
 
 def _in_order(store: Store, choice: ClipChoice) -> Chosen:

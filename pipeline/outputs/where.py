@@ -6,7 +6,7 @@ A condition is about one row: it opens no file, asks no network and sees no othe
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -14,6 +14,8 @@ import pyarrow as pa
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.spelling import nearest
+from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
+from framefleet.pipeline.outputs.stores.store import Store
 
 _SEALED: dict[str, Any] = {
     "enable_external_access": "false",  # no file, no URL, no extension
@@ -26,6 +28,18 @@ _SEALED: dict[str, Any] = {
 }
 _UNKNOWN = re.compile(r'Referenced column "(?P<name>[^"]*)" not found')
 _EXAMPLE = "write it as \"sharpness > 0.4 AND prompt LIKE '%ball%'\""
+
+
+def records_where(store: Store, names: Iterable[str], condition: str | None) -> Iterator[pa.Table]:
+    """Yield an output's records for which a condition is true, or all, as `record_tables` does.
+
+    names: columns to read, of which an output need not have all; what the condition asks comes behind them.
+    """
+    schema = record_schema_of(store)
+    asked = columns_in(condition, schema) if condition is not None else []
+    columns = [name for name in dict.fromkeys([*names, *asked]) if name in schema.names]
+    tables = record_tables(store, columns)
+    return tables if condition is None else rows_where(tables, condition)
 
 
 def rows_where(tables: Iterator[pa.Table], condition: str) -> Iterator[pa.Table]:

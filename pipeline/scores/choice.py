@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
-
-import pyarrow as pa
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.spelling import did_you_mean
-from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.outputs.where import columns_in, rows_where
+from framefleet.pipeline.outputs.where import records_where
 from framefleet.pipeline.scores.scorer import with_arguments
 
 _READ = ("row_id", "path", "arguments")
@@ -86,9 +83,8 @@ def kept_drafts(
     scores: columns to return. is_wanted: tells drafts of the table from those that earlier tables left.
     Raises JobError for a column or a condition that is none.
     """
-    schema = record_schema_of(store)
     groups = _Groups(keep)
-    for table in _tables(store, keep, scores, schema):
+    for table in records_where(store, [*_READ, *scores, *keep.per], keep.where):
         for row in table.to_pylist():
             if is_wanted(row["row_id"]):
                 told = {name: row.get(name) for name in scores}
@@ -103,10 +99,3 @@ def check_keep(keep: Keep, scores: list[str]) -> None:
             f"draft.keep.by is {keep.by!r}, and drafts have no such score",
             f"{did_you_mean(keep.score, scores)}; or add it to `scores:`",
         )
-
-
-def _tables(store: Store, keep: Keep, scores: list[str], schema: pa.Schema) -> Iterator[pa.Table]:
-    asked = columns_in(keep.where, schema) if keep.where else []
-    wanted = dict.fromkeys([*_READ, *scores, *keep.per, *asked])
-    tables = record_tables(store, [name for name in wanted if name in schema.names])
-    return rows_where(tables, keep.where) if keep.where else tables
