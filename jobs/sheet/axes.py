@@ -22,11 +22,10 @@ class Placed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sides:
-    """The values along a grid's sides. num_hidden: values that found no room."""
+    """The values along a grid's sides."""
 
     rows: tuple[Hashable, ...]
     columns: tuple[Hashable, ...]
-    num_hidden: int = 0
 
 
 def side_of(first_seen: Mapping[Hashable, int], most: int) -> tuple[Hashable, ...]:

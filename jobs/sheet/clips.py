@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from framefleet.jobs.replay.recorded import recorded_frames
 from framefleet.jobs.sheet.choice import said_arguments, value_of
 from framefleet.pipeline.errors import FramefleetError
 from framefleet.pipeline.model.specs.check import Refused, check_fps
 from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.pipeline.outputs.media.contact_sheet import within
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import clip_fps
 
@@ -41,7 +41,7 @@ def small_clip(store: Store, record: Mapping[str, Any], *, width: int, captions:
     except FramefleetError as error:
         log.warning("%s", error)
         return SmallClip(frames=np.full((1, width, width, 3), _GONE, np.uint8), fps=1.0, caption=caption)
-    small = [np.asarray(_within(frame, width)) for frame in frames]
+    small = [np.asarray(within(frame, width)) for frame in frames]
     fps = check_fps(record["fps"])  # images have none
     rate = clip_fps(None if isinstance(fps, Refused) else fps)
     return SmallClip(frames=np.stack(small), fps=rate, caption=caption)
@@ -59,9 +59,3 @@ def caption_of(record: Mapping[str, Any], names: Sequence[str]) -> str:
         if isinstance(value := arguments.get(name), int | float):
             told.append(f"{short} {value:g}")
     return f"{arguments.get('prompt') or ''}\n{', '.join(told)}"
-
-
-def _within(frame: Frames, width: int) -> Image.Image:
-    """frame: (H, W, 3), or (H, W, 4) with alpha."""
-    image = Image.fromarray(frame).convert("RGB")
-    return ImageOps.contain(image, (width, width), Image.Resampling.LANCZOS)

@@ -54,7 +54,7 @@ def moving_sheet(
 
     tiles: as for `contact_sheet`.
     """
-    clips = [([_within(frame, tile_width) for frame in frames], caption) for frames, caption in tiles]
+    clips = [([within(frame, tile_width) for frame in frames], caption) for frames, caption in tiles]
     strip = (tile_width, max((images[0].height for images, _ in clips), default=0))
     length = max((len(images) for images, _ in clips), default=0)
 
@@ -67,12 +67,13 @@ def moving_sheet(
 def _thumbnails(frames: Frames, width: int) -> list[Image.Image]:
     """Return the first, middle and last frame within a square of `width`; fewer if there are fewer."""
     shown = sorted({0, len(frames) // 2, len(frames) - 1})
-    return [_within(frames[index], width) for index in shown]
+    return [within(frames[index], width) for index in shown]
 
 
-def _within(frame: Frames, width: int) -> Image.Image:
-    """frame: (H, W, 3)."""
-    return ImageOps.contain(Image.fromarray(frame), (width, width), Image.Resampling.LANCZOS)
+def within(frame: Frames, width: int) -> Image.Image:
+    """Return a frame as large as fits into a square. frame: (H, W, 3), or (H, W, 4) with alpha."""
+    image = Image.fromarray(frame).convert("RGB")
+    return ImageOps.contain(image, (width, width), Image.Resampling.LANCZOS)
 
 
 def _card(images: list[Image.Image], caption: str, strip_size: tuple[int, int]) -> Image.Image:
