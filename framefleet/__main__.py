@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 
-INTERRUPTED = 130  # as in `jobs.show.console`, whose import may be what is interrupted
+_INTERRUPTED = 130  # as in `jobs.show.console`, whose import may be what is interrupted
 
 
 def main() -> None:
@@ -15,7 +15,7 @@ def main() -> None:
 
         run()
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        sys.exit(_INTERRUPTED)
     finally:
         # Python still tidies up, and would print where it was interrupted.
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:

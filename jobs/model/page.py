@@ -18,7 +18,7 @@ from framefleet.pipeline.model.options.footprint import (
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 
-PAGE = """\
+_PAGE = """\
 # Models
 
 <!-- Made from pipeline/model/families: python -m framefleet.jobs.model.page > docs/models.md -->
@@ -146,7 +146,7 @@ models whose weights can do that too take it with a [recipe](recipes.md).
 def page() -> str:
     """Return the text of docs/models.md."""
     known, measured = PRESETS, read_measured()
-    return PAGE.format(
+    return _PAGE.format(
         models=_table(
             ("preset", "makes", "size", "frames", "steps", "guidance", "dtype", "weights GB", "largest GB"),
             ((p.name, makes(p), size_text(p), frames_text(p), *_numbers(p)) for p in known),

@@ -17,7 +17,7 @@ from framefleet.jobs.replay.script_call import ScriptCall, script_call
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.load import for_diffusers
 from framefleet.pipeline.model.loras.asked import Lora, adapter_name, adapters_in, without_loras
-from framefleet.pipeline.model.loras.files import SAFETENSORS, fetch_lora
+from framefleet.pipeline.model.loras.files import fetch_lora
 from framefleet.pipeline.model.model import source_of, weights_of
 from framefleet.pipeline.model.numerics import Numerics, numerics_of
 from framefleet.pipeline.model.options.checks import check_options
@@ -25,6 +25,7 @@ from framefleet.pipeline.model.options.schema import ModelOffload
 from framefleet.pipeline.model.options.tuning import Setup, script_setup
 from framefleet.pipeline.model.registry import module_of
 from framefleet.pipeline.model.sources.components import Component
+from framefleet.pipeline.model.sources.selection import SAFETENSORS
 from framefleet.pipeline.model.sources.source import Source
 from framefleet.pipeline.model.specs.dtypes import check_dtype
 from framefleet.pipeline.model.specs.modular_index import is_modular

@@ -23,9 +23,9 @@ from framefleet.jobs.show.headline import duration
 from framefleet.jobs.show.terminal import escaped
 
 # Drawn in these, which nothing else is, and shown in what the page's style says.
-INK, MUTED, LINE, CARD = "#010101", "#020202", "#030303", "#040404"
+_INK, _MUTED, _LINE, _CARD = "#010101", "#020202", "#030303", "#040404"
 SERIES = ("#050505", "#060606", "#070707", "#080808", "#090909", "#0a0a0a")
-_VARIABLES = dict(zip((INK, MUTED, LINE, CARD), ("ink", "muted", "line", "card"), strict=True)) | {
+_VARIABLES = dict(zip((_INK, _MUTED, _LINE, _CARD), ("ink", "muted", "line", "card"), strict=True)) | {
     colour: f"series-{number}" for number, colour in enumerate(SERIES)
 }
 HATCHES = ("", "///", "...", "xx", "\\\\\\", "oo")
@@ -40,12 +40,12 @@ _SETTINGS: Any = {
     "font.family": ["sans-serif"],
     "font.size": POINTS,
     "text.parse_math": False,
-    "text.color": INK,
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": MUTED,
-    "xtick.color": MUTED,
-    "ytick.color": INK,
-    "hatch.color": CARD,
+    "text.color": _INK,
+    "axes.edgecolor": _LINE,
+    "axes.labelcolor": _MUTED,
+    "xtick.color": _MUTED,
+    "ytick.color": _INK,
+    "hatch.color": _CARD,
     "hatch.linewidth": 1.2,
 }
 
@@ -61,7 +61,7 @@ def throughput_chart(throughput: Throughput) -> str:
         first = bins[0].start
         along = [(one.start - first).total_seconds() / 60 for one in bins]
         axes.bar(along, rates, width=throughput.bin_s / 60, align="edge", color=SERIES[0])
-        axes.axhline(mean, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
+        axes.axhline(mean, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
         axes.set_xlabel("minutes since the first row was finished")
         axes.set_ylabel(f"rows per {unit}")
         axes.set_ylim(0, max(rates) * 1.15)
@@ -182,7 +182,7 @@ def _themed(svg: str, told: str) -> str:
 
 
 def _only_horizontal_lines(axes: Axes) -> None:
-    axes.grid(axis="y", color=LINE, linewidth=0.8)
+    axes.grid(axis="y", color=_LINE, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines["bottom"].set_visible(False)
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from framefleet.pipeline.errors import JobError
 
-MIN_SIDE, MAX_SIDE = 32, 1024  # below, a star is a ball
+_MIN_SIDE, _MAX_SIDE = 32, 1024  # below, a star is a ball
 
 
 class Size(NamedTuple):
@@ -36,5 +36,5 @@ def check_size(size: Size) -> None:
     if size.num_frames < 1:
         raise JobError(f"size {size}: {size.num_frames} frames", "use 1 or more")
     for side in (size.height, size.width):
-        if not MIN_SIDE <= side <= MAX_SIDE:
-            raise JobError(f"size {size}: a side of {side}", f"use {MIN_SIDE} to {MAX_SIDE} pixels")
+        if not _MIN_SIDE <= side <= _MAX_SIDE:
+            raise JobError(f"size {size}: a side of {side}", f"use {_MIN_SIDE} to {_MAX_SIDE} pixels")

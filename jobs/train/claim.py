@@ -18,7 +18,7 @@ from framefleet.pipeline.model.sources.source import public_name
 from framefleet.pipeline.model.specs.signature import InputKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.training.dataset.rows import TrainingRows
-from framefleet.pipeline.training.results.checkpoints import FOLDER, Checkpoints
+from framefleet.pipeline.training.results.checkpoints import TRAIN_CHECKPOINTS, Checkpoints
 from framefleet.pipeline.training.results.finish import read_finished
 
 _DECISIVE = ("numerics", "workers", "rows", "model_digest")  # and `train:`, but for what is in FREE
@@ -63,7 +63,7 @@ def _check_same(resolved: ResolvedTraining, ours: Mapping[str, Any]) -> None:
         return
     keys = [key for key in _DECISIVE if key in ours]
     differences = list(_differences(_decisive(theirs, keys), _decisive(ours, keys)))
-    if differences and (store.list(FOLDER) or read_finished(store)):
+    if differences and (store.list(TRAIN_CHECKPOINTS) or read_finished(store)):
         raise JobError(
             f"{store.url_of('')} holds another training\n" + "\n".join(differences),
             f"choose another output, or take these changes back; of train, {', '.join(sorted(FREE))} may "

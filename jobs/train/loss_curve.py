@@ -16,7 +16,7 @@ from framefleet.pipeline.training.results.losses import read_losses
 _PATH = "loss.png"
 CURVE_SIZE = (960, 540)
 LEFT, TOP, RIGHT, BOTTOM = 84, 28, 24, 52  # around the plot
-BACKGROUND, GRID, TEXT = (255, 255, 255), (226, 228, 233), (70, 76, 89)
+_BACKGROUND, _GRID, _TEXT = (255, 255, 255), (226, 228, 233), (70, 76, 89)
 RAW, SMOOTH = (183, 204, 240), (31, 87, 184)
 FONT_SIZE = 15
 # The line is a mean over this part of all steps to both sides, and at least over so many.
@@ -41,7 +41,7 @@ def loss_curve(losses: Sequence[float]) -> Image.Image:
     smooth = _smoothed(raw)
     low, high = _range(raw)
     scale = SUPERSAMPLING
-    image = Image.new("RGB", (CURVE_SIZE[0] * scale, CURVE_SIZE[1] * scale), BACKGROUND)
+    image = Image.new("RGB", (CURVE_SIZE[0] * scale, CURVE_SIZE[1] * scale), _BACKGROUND)
     draw = ImageDraw.Draw(image)
     _axes(draw, len(raw), low, high)
     for values, colour, width in ((raw, RAW, scale), (smooth, SMOOTH, 2 * scale)):
@@ -81,7 +81,7 @@ def _axes(draw: ImageDraw.ImageDraw, num_steps: int, low: float, high: float) ->
     for fifth in range(6):
         value = low * (high / low) ** (fifth / 5)
         _, y = _place(0, value, low, high)
-        draw.line([(left, y), (right, y)], fill=GRID, width=SUPERSAMPLING)
+        draw.line([(left, y), (right, y)], fill=_GRID, width=SUPERSAMPLING)
         _label(draw, (left - 8 * SUPERSAMPLING, y), f"{value:.3g}", "rm")
         x, _ = _place(fifth / 5, low, low, high)
         _label(draw, (x, bottom + 8 * SUPERSAMPLING), f"{round(fifth / 5 * num_steps):,}", "mt")
@@ -91,4 +91,4 @@ def _axes(draw: ImageDraw.ImageDraw, num_steps: int, low: float, high: float) ->
 
 def _label(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, anchor: str) -> None:
     font = ImageFont.load_default(FONT_SIZE * SUPERSAMPLING)  # it has all that is said here
-    draw.text(at, text, fill=TEXT, font=font, anchor=anchor)
+    draw.text(at, text, fill=_TEXT, font=font, anchor=anchor)

@@ -17,7 +17,7 @@ from framefleet.pipeline.guards.spelling import nearest
 from framefleet.pipeline.model.specs.check import Refused, coerce, shown
 from framefleet.pipeline.model.specs.ranges import out_of_range
 
-ARGUMENTS = ("guidance_scale", "guidance_scale_2", "true_cfg_scale")
+GUIDANCE_ARGUMENTS = ("guidance_scale", "guidance_scale_2", "true_cfg_scale")
 _CALL = re.compile(r"\s*(\w+)\s*\((.*)\)\s*")
 
 Numbers = tuple[float, ...]
@@ -157,7 +157,7 @@ class Guidance:
 
 def open_guidance(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the arguments with schedules as objects, and the callback that drives them if there are any."""
-    texts = {name: arguments[name] for name in ARGUMENTS if isinstance(arguments.get(name), str)}
+    texts = {name: arguments[name] for name in GUIDANCE_ARGUMENTS if isinstance(arguments.get(name), str)}
     if not texts:
         return arguments
     scales = {}

@@ -11,7 +11,7 @@ from framefleet.pipeline.model.kept import kept
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.check import Refused
 from framefleet.pipeline.model.specs.spec import Configs
-from framefleet.pipeline.recipes.guidance import ARGUMENTS, parse_guidance
+from framefleet.pipeline.recipes.guidance import GUIDANCE_ARGUMENTS, parse_guidance
 from framefleet.pipeline.recipes.siblings import call_parameters
 
 
@@ -19,7 +19,7 @@ def is_schedule(name: str, value: Any) -> bool:
     """Whether a cell is meant as one: text with a bracket, in a column of a guidance scale."""
     if not isinstance(value, str) or "(" not in value:
         return False
-    return "guidance_scale" in name or name in ARGUMENTS
+    return "guidance_scale" in name or name in GUIDANCE_ARGUMENTS
 
 
 def check_schedule(name: str, text: str, *, class_name: str, configs: Configs) -> str | Refused:
@@ -38,8 +38,8 @@ def _refusal(name: str, class_name: str, configs: Configs) -> str | None:
     parameters, short = call_parameters(class_name), class_name.removesuffix("Pipeline")
     if name in ("min_guidance_scale", "max_guidance_scale"):
         return f"{short} sets a scale for each frame, the same at every step"
-    if name not in ARGUMENTS:
-        return f"a schedule can be given for {', '.join(ARGUMENTS)}"
+    if name not in GUIDANCE_ARGUMENTS:
+        return f"a schedule can be given for {', '.join(GUIDANCE_ARGUMENTS)}"
     if "callback_on_step_end" not in parameters or not hasattr(class_named(class_name), "num_timesteps"):
         return f"{short} tells nobody which step it is at"
     is_input = "true_cfg_scale" in parameters or family_of(class_name).reads_guidance_once

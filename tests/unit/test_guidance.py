@@ -15,7 +15,13 @@ from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.model.families.known import PRESETS
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.check import Refused
-from framefleet.pipeline.recipes.guidance import ARGUMENTS, Guidance, Schedule, open_guidance, parse_guidance
+from framefleet.pipeline.recipes.guidance import (
+    GUIDANCE_ARGUMENTS,
+    Guidance,
+    Schedule,
+    open_guidance,
+    parse_guidance,
+)
 from framefleet.pipeline.recipes.guidance_check import check_schedule, is_schedule
 from framefleet.pipeline.recipes.siblings import SIBLINGS, call_parameters
 
@@ -177,7 +183,7 @@ KNOWN = sorted(
 @pytest.mark.parametrize("class_name", KNOWN)
 def test_what_takes_a_schedule_multiplies_by_the_scale_at_every_step(class_name: str) -> None:
     source = inspect.getsource(inspect.unwrap(class_named(class_name).__call__))
-    for name in set(ARGUMENTS) & set(call_parameters(class_name)):
+    for name in set(GUIDANCE_ARGUMENTS) & set(call_parameters(class_name)):
         found = check_schedule(name, "linear(7, 3)", class_name=class_name, configs={})
         is_input = re.search(rf"(tensor|full)\([^)]*\b{name}\b(?! - 1)|float\({name}\)", source) is not None
         is_input |= class_name.startswith("LatentConsistency")  # a UNet of "- 1" always, others seldom

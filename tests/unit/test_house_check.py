@@ -130,11 +130,12 @@ def test_anchors_are_those_of_github() -> None:
 
 
 def test_a_public_name_of_two_files_is_found_and_a_private_one_is_not() -> None:
-    text = "class Same: ...\ndef _private(): ...\nlog = 1\n"
+    text = "class Same: ...\ndef _private(): ...\nlog = 1\nBOTH, _HIDDEN = 1, 2\n"
     house = House({**TEXTS, "jobs/a.py": text, "jobs/b.py": text})
     found = [finding for finding in doubled_names(house) if finding.path.startswith("jobs/")]
     assert [str(finding) for finding in found] == [
-        "jobs/a.py:1: Same is defined in jobs/b.py too: one name for one thing"
+        "jobs/a.py:1: Same is defined in jobs/b.py too: one name for one thing",
+        "jobs/a.py:4: BOTH is defined in jobs/b.py too: one name for one thing",
     ]
 
 

@@ -13,10 +13,9 @@ from framefleet.pipeline.model.loras.asked import Lora
 from framefleet.pipeline.model.sources.headers import check_file_size
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.model.sources.links import check_links
-from framefleet.pipeline.model.sources.selection import PICKLES
+from framefleet.pipeline.model.sources.selection import PICKLES, SAFETENSORS, is_weights
 from framefleet.pipeline.model.sources.source import HUB_ID, Source, open_source
 
-SAFETENSORS = ".safetensors"
 _MAX_SHOWN = 5
 
 
@@ -67,11 +66,11 @@ def _split(name: str, lora: Lora) -> tuple[str, str | None]:
     path = lora.path.removeprefix("file://").rstrip("/")
     if "://" in path:
         folder, _, last = path.rpartition("/")
-        return (folder, last) if lora.file is None and _is_weights(last) else (path, lora.file)
+        return (folder, last) if lora.file is None and is_weights(last) else (path, lora.file)
     here = Path(os.path.expanduser(path))
     if here.is_file():
         return str(here.parent), here.name
-    if not here.exists() and (_is_weights(path) or not HUB_ID.fullmatch(path)):
+    if not here.exists() and (is_weights(path) or not HUB_ID.fullmatch(path)):
         raise ModelError(
             f"loras.{name}: {here.absolute()} does not exist",
             f"give a {SAFETENSORS} file, a folder, org/name of the hub, or a URL",
@@ -98,7 +97,7 @@ def _check_kind(name: str, where: str, lora: Lora) -> None:
             "convert it to safetensors; if you trust where it comes from, "
             f"set `loras.{name}.allow_pickle: true`",
         )
-    if not _is_weights(where):
+    if not is_weights(where):
         raise ModelError(f"loras.{name}: {where} is not a {SAFETENSORS} file", "name one as `file:`")
 
 
@@ -107,7 +106,7 @@ def _chosen(name: str, source: Source, file: str | None, lora: Lora) -> str:
     there, where = source.files, f"loras.{name}: {source.name}"
     if file is not None:
         if file not in there:
-            raise ModelError(f"{where}/{file} does not exist", _listing(filter(_is_weights, there)))
+            raise ModelError(f"{where}/{file} does not exist", _listing(filter(is_weights, there)))
         return file
     pickles = [found for found in there if found.endswith(PICKLES)]
     found = [found for found in there if found.endswith(SAFETENSORS)] or pickles
@@ -116,10 +115,6 @@ def _chosen(name: str, source: Source, file: str | None, lora: Lora) -> str:
     if len(found) > 1:
         raise ModelError(f"{where} has {len(found)} files that may be meant", _listing(found))
     return found[0]
-
-
-def _is_weights(file: str) -> bool:
-    return file.endswith((SAFETENSORS, *PICKLES))
 
 
 def _listing(files: Iterable[str]) -> str:

@@ -13,18 +13,18 @@ from pathlib import Path
 
 from framefleet.pipeline.errors import ModelError
 
-SHA256 = re.compile(r"[0-9a-f]{64}")
-GIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_GIT = re.compile(r"[0-9a-f]{40}")
 
 
 def named_sha256(path: Path) -> str | None:
     """Return the SHA-256 that a cached file is named by; None for other files."""
-    return _name(path, SHA256)
+    return _name(path, _SHA256)
 
 
 def is_named(path: Path) -> bool:
     """Tell whether a file is a link to one that is named by its content."""
-    return bool(_name(path, SHA256) or _name(path, GIT))
+    return bool(_name(path, _SHA256) or _name(path, _GIT))
 
 
 def count_named(folder: Path, files: Iterable[str]) -> int:
@@ -36,7 +36,7 @@ def check_git_names(folder: Path, files: Iterable[str]) -> None:
     """Raise ModelError for a file that git's SHA-1 names and that has changed. Others are passed over."""
     for file in files:
         path = folder / file
-        name = _name(path, GIT)
+        name = _name(path, _GIT)
         if name is not None and name != git_hash(path.read_bytes()):
             raise ModelError(
                 f"{path} is corrupted: it is not what the hub named it by",

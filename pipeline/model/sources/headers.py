@@ -17,7 +17,7 @@ from framefleet.pipeline.model.sources.foreign_files import HEAD_BYTES, foreign
 # 100 MB, which are gigabytes once they are parsed.
 MAX_HEADER_BYTES = 16 * 2**20
 # Of one value. Of a type that is not known here nothing but its place in the file is looked at.
-BITS = {
+_BITS = {
     **{"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64},
     **{"F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64},
 }
@@ -86,7 +86,7 @@ def _tensor(entry: Any, start: int) -> Tensor:
 
 def _check_places(tensors: list[Tensor], start: int) -> None:
     for tensor in sorted(tensors, key=lambda tensor: (tensor.begin, tensor.end)):
-        bits = BITS.get(tensor.dtype)
+        bits = _BITS.get(tensor.dtype)
         if tensor.begin != start or (bits and tensor.num_parameters * bits != 8 * (tensor.end - start)):
             raise ValueError(tensor)
         start = tensor.end

@@ -15,7 +15,7 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.request import MAX_FPS, MAX_SEED, MIN_FPS
 
 EXACT_FLOATS = 2**53  # from here on a float column no longer holds every whole number
-MAX_SHOWN, BITS = 80, 256  # characters of a value in a message; 78 digits
+_MAX_SHOWN, _BITS = 80, 256  # characters of a value in a message; 78 digits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +42,10 @@ def check_argument(name: str, value: Any, kind: ScalarKind, spec: PipelineSpec) 
 
 def shown(value: Any) -> str:
     """Return a value as messages show it: cells may be pages, and Python spells no numbers of pages."""
-    if isinstance(value, int) and value.bit_length() > BITS:
+    if isinstance(value, int) and value.bit_length() > _BITS:
         return f"a whole number of {value.bit_length():,} bits"
     text = repr(value)
-    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "..."
+    return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "..."
 
 
 def check_seed(value: Any) -> int | Refused:

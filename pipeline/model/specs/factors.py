@@ -11,7 +11,7 @@ from typing import Any
 
 from framefleet.pipeline.model.registry import exported, own_component
 from framefleet.pipeline.model.specs.constructed import Constructed
-from framefleet.pipeline.model.specs.model_index import INDEX, index_of
+from framefleet.pipeline.model.specs.model_index import MODEL_INDEX, index_of
 
 _Configs = Mapping[str, Mapping[str, Any]]
 # What pipelines call a factor, and where an autoencoder's config says what it is.
@@ -35,7 +35,7 @@ def constructed_pipeline(made: type, configs: _Configs) -> Constructed:
 
     Another class than the model's own has the autoencoder's factors, as `as_sibling` gives them to it.
     """
-    index = index_of(configs["index"], INDEX)
+    index = index_of(configs["index"], MODEL_INDEX)
     parts = {name: _component(*found, configs.get(name)) for name, found in index.components.items()}
     pipe = Constructed(made, {**index.values, **parts})
     if made.__name__ != index.class_name:

@@ -14,8 +14,8 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.model.specs.modular_index import is_modular, modular_components
 
-INDEX, MODULAR_INDEX = "model_index.json", "modular_model_index.json"
-INDEXES = (INDEX, MODULAR_INDEX)  # where a folder has both, the first counts
+MODEL_INDEX, MODULAR_INDEX = "model_index.json", "modular_model_index.json"
+INDEXES = (MODEL_INDEX, MODULAR_INDEX)  # where a folder has both, the first counts
 # The components whose forwards are most of the work, and run once for each step and row.
 DENOISERS = ("transformer", "unet", "prior")
 OWN_CODE = (
@@ -37,7 +37,7 @@ class ModelIndex:
 
 def index_file(files: Container[str]) -> str:
     """Return the name of the index among a model's files; of the usual one where there is none."""
-    return next((name for name in INDEXES if name in files), INDEX)
+    return next((name for name in INDEXES if name in files), MODEL_INDEX)
 
 
 def parse_index(content: bytes, where: str) -> ModelIndex:
@@ -94,7 +94,7 @@ def read_object(path: Path, fix: str = "download the model again") -> dict[str, 
 
 def _of_its_kind(index: ModelIndex) -> ModelIndex:
     """Raise ModelError where one kind of index names a pipeline of the other, which is loaded otherwise."""
-    wanted = MODULAR_INDEX if is_modular(index.class_name) else INDEX
+    wanted = MODULAR_INDEX if is_modular(index.class_name) else MODEL_INDEX
     if index.where.endswith(MODULAR_INDEX) != (wanted == MODULAR_INDEX):
         raise ModelError(
             f"{index.where} has no pipeline of its kind: {index.class_name} belongs in a {wanted}",

@@ -13,7 +13,7 @@ from framefleet.pipeline.model.families.known import family_of, preset_of
 from framefleet.pipeline.model.families.preset import Preset
 from framefleet.pipeline.model.specs import geometry
 from framefleet.pipeline.model.specs.config_values import check_values
-from framefleet.pipeline.model.specs.model_index import INDEX, index_of, read_index, read_object
+from framefleet.pipeline.model.specs.model_index import MODEL_INDEX, index_of, read_index, read_object
 from framefleet.pipeline.model.specs.modular_index import is_modular
 from framefleet.pipeline.model.specs.pipeline_call import (
     call_of,
@@ -156,7 +156,7 @@ def inspect_model(path: str | Path) -> PipelineSpec:
 
 def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
     """Return what a pipeline class accepts over components of these configs, model_index.json as "index"."""
-    index, scheduler = index_of(configs["index"], INDEX), configs["scheduler"]
+    index, scheduler = index_of(configs["index"], MODEL_INDEX), configs["scheduler"]
     call = call_of(class_name, configs)
     parameters, returns, rules = {p.name: p for p in call.parameters}, call.returns, call.rules
     family = family_of(class_name)

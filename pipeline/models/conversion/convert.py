@@ -20,7 +20,7 @@ from framefleet.pipeline.model.families.advice import ORIGINALS
 from framefleet.pipeline.model.families.known import FAMILIES
 from framefleet.pipeline.model.registry import named
 from framefleet.pipeline.model.specs.dtypes import NAMES, torch_dtype
-from framefleet.pipeline.model.specs.model_index import INDEX
+from framefleet.pipeline.model.specs.model_index import MODEL_INDEX
 from framefleet.pipeline.models.conversion.checkpoint import Checkpoint, open_checkpoint
 from framefleet.pipeline.models.conversion.plan import Conversion, Converter, Network, check
 from framefleet.pipeline.models.conversion.safetensors_file import WRITTEN, write_safetensors
@@ -121,7 +121,7 @@ def write(
     for name, component in conversion.others.items():
         component.save_pretrained(str(folder / name))
         index[name] = _entry(component)
-    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    (folder / MODEL_INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def _converters() -> Iterator[Converter]:

@@ -11,7 +11,7 @@ from framefleet.pipeline.models.conversion.configs import settled
 from framefleet.pipeline.models.conversion.plan import Conversion
 from framefleet.pipeline.models.crafter import encoder_keys as keys
 from framefleet.pipeline.models.crafter.given_encoders import ENCODERS, check_widths, with_given
-from framefleet.pipeline.models.crafter.parts import CLIP, PARTS, TEXT, UNET, VISION, network_parts
+from framefleet.pipeline.models.crafter.parts import PARTS, TEXT, UNET, VISION, WHOLE_CLIP, network_parts
 from framefleet.pipeline.models.crafter.scheduler import VideoCrafterDDIMScheduler
 from framefleet.pipeline.models.crafter.tokenizer import clip_tokenizer
 from framefleet.pipeline.models.crafter.variant_choice import SCALES, chosen_variant
@@ -82,8 +82,8 @@ def _is_unused(name: str, depth: int, given: Set[str]) -> bool:
         return True
     if name.startswith(tuple(start for encoder in given for start in (f"{encoder}:", ENCODERS[encoder]))):
         return True
-    if name.startswith(CLIP):  # CLIP as a whole, whose text tower the image encoder does not need
-        inner, depth = name.removeprefix(CLIP), 0
+    if name.startswith(WHOLE_CLIP):  # CLIP as a whole, whose text tower the image encoder does not need
+        inner, depth = name.removeprefix(WHOLE_CLIP), 0
         return inner in (*_OF_TEXT, *keys.CLIP_TEXT.values()) or _is_block_beyond(inner, depth)
     inner = name.removeprefix(TEXT)
     return inner != name and (inner in _OF_TEXT or _is_block_beyond(inner, depth))

@@ -30,8 +30,8 @@ from framefleet.pipeline.models.crafter.unet_keys import unet_config, unet_origi
 _Shapes = Mapping[str, Tensor]
 
 UNET = "model.diffusion_model."
-TEXT, CLIP = "cond_stage_model.model.", "embedder.model."
-VISION, _PROJECTOR = f"{CLIP}visual.", "image_proj_model."
+TEXT, WHOLE_CLIP = "cond_stage_model.model.", "embedder.model."
+VISION, _PROJECTOR = f"{WHOLE_CLIP}visual.", "image_proj_model."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ import threading
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes
 from framefleet.pipeline.rows.inputs.budget import DECODING
-from framefleet.pipeline.rows.inputs.describing_process import COST, REFUSED
+from framefleet.pipeline.rows.inputs.describing_process import COST, REFUSAL
 from framefleet.pipeline.rows.inputs.file_kinds import InputFileKind
 from framefleet.pipeline.rows.inputs.pictures import Described
 
@@ -41,7 +41,7 @@ class Describer:
                 f"it cannot be read: {error}", "write it again, as png or as H.264 in mp4"
             ) from None
         found = json.loads(answer[1:])
-        if answer[:1] == REFUSED:
+        if answer[:1] == REFUSAL:
             raise InputError(*found)
         return Described(**found)
 

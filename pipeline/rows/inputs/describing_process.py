@@ -16,7 +16,7 @@ from framefleet.pipeline.rows.inputs.pictures import decoding_bytes, describe
 OPENING: dict[InputFileKind, int] = {"video": 256 << 20, "image": 5 << 29}
 MORE = 256 << 20  # than decoding should take
 # The kinds of answers, their first byte.
-COST, DESCRIBED, REFUSED = b"c", b"d", b"r"
+COST, DESCRIBED, REFUSAL = b"c", b"d", b"r"
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def _answer(connection: Connection) -> None:
 
 
 def _refused(error: InputError) -> bytes:
-    return REFUSED + json.dumps([error.problem, error.fix]).encode()
+    return REFUSAL + json.dumps([error.problem, error.fix]).encode()
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from framefleet.pipeline.rows.tables.table import Table
 from framefleet.pipeline.training.dataset import rendered
 from framefleet.pipeline.training.settings import TrainedPart
 
-VIDEO: tuple[InputKind, ...] = ("video", "image")  # an image is a video of one frame
+_KINDS: tuple[InputKind, ...] = ("video", "image")  # an image is a video of one frame
 PARAPHRASE, CONTRAST = "paraphrase", "contrast"  # texts that mean the same as the prompt, and another thing
 REPEATS, MAX_REPEATS = "repeats", 10_000  # how often an epoch has the row
 # What the denoiser is told beside its latents. Other arguments of a call say how to render, which training
@@ -112,7 +112,7 @@ class Columns:
 def column_kinds(spec: PipelineSpec, columns: Mapping[str, str]) -> dict[str, ArgumentKind]:
     """Return the columns that a training may read, with what their cells should be; for `open_table`."""
     targets: dict[str, ArgumentKind] = {
-        **{name: name for name in VIDEO},
+        **{name: name for name in _KINDS},
         PARAPHRASE: "str",
         CONTRAST: "str",
         REPEATS: "int",
@@ -139,16 +139,16 @@ def plan_columns(
     columns, schema = columns or {}, table.schema
     is_rendered = are_records(schema)
     told = _told(spec)
-    _check_mapped(columns, (*VIDEO, PARAPHRASE, CONTRAST, REPEATS, *told), schema)
+    _check_mapped(columns, (*_KINDS, PARAPHRASE, CONTRAST, REPEATS, *told), schema)
     # Of records, and of picks, also what images and videos their clips were made from.
     clip = {spec.kind: CLIP} if is_picks(schema.names) else {}
-    not_own = {*RECORD_FIELDS.names, *VIDEO} if is_rendered else {*VIDEO} if clip else set()
+    not_own = {*RECORD_FIELDS.names, *_KINDS} if is_rendered else {*_KINDS} if clip else set()
     own = [name for name in schema.names if name not in not_own]
     found = {**{name: name for name in own}, **clip, **columns}
     kinds = _kinds(part, told)
     read = {name: found[name] for name in kinds if name in found}
     required = tuple(name for name in ("prompt", PARAPHRASE) if name in kinds and part != "autoencoder")
-    kind = next((name for name in VIDEO if name in found), None)
+    kind = next((name for name in _KINDS if name in found), None)
     video = (
         None if part == "text_encoder" else found[kind] if kind else rendered.VIDEO if is_rendered else None
     )

@@ -33,8 +33,8 @@ from framefleet.pipeline.training.dataset.rows import TrainingRows
 from framefleet.pipeline.training.task import NO_FRAMES, Bucket, TrainingRow
 
 _FOLDER = "survey"
-BATCH_ROWS = 256  # read side by side; after each batch progress is told
-MAX_WAITING, MAX_AGE_S = 4096, 30.0  # videos that a killed survey decodes again, at most
+_BATCH_ROWS = 256  # read side by side; after each batch progress is told
+_MAX_WAITING, _MAX_AGE_S = 4096, 30.0  # videos that a killed survey decodes again, at most
 _SCHEMA = pa.schema(
     [
         pa.field("place", pa.string(), nullable=False),  # SHA-256 of the URL, which may be a signed one
@@ -75,7 +75,7 @@ def _rows(
     refused: Callable[[InvalidRow, pa.RecordBatch], None],
     checked: Callable[[int], None],
 ) -> Iterator[TrainingRow]:
-    for first, batch in columns.table.batches(BATCH_ROWS):
+    for first, batch in columns.table.batches(_BATCH_ROWS):
         found = readable(batch, columns.names)
         for offset, why in found.refused.items():
             refused(refused_row(first + offset, why), batch.slice(offset, 1))
@@ -134,8 +134,8 @@ class _Videos:
             described = self._index.find(uri, self._kind)
             if isinstance(described, Described):
                 self._writer.add(None, {"place": _place(uri), "kind": self._kind, **asdict(described)})
-        is_old = time.monotonic() - self._written > MAX_AGE_S
-        if is_old or self._writer.rows_waiting >= MAX_WAITING:
+        is_old = time.monotonic() - self._written > _MAX_AGE_S
+        if is_old or self._writer.rows_waiting >= _MAX_WAITING:
             self._flush()
 
     def find(self, cell: Any, buckets: Sequence[Bucket]) -> _Found | Refused:

@@ -22,7 +22,7 @@ from torch import Tensor
 from framefleet.pipeline.outputs.stores.json_file import not_ours, read_json
 from framefleet.pipeline.outputs.stores.store import Store
 
-FOLDER, MARKER = "checkpoints", "checkpoint.json"
+TRAIN_CHECKPOINTS, _MARKER = "checkpoints", "checkpoint.json"
 _STEP = re.compile("[0-9]{1,18}")
 # One upload each, and held in memory twice.
 FILE_BYTES = 2**30
@@ -54,7 +54,7 @@ class Checkpoints:
         files = {}
         for number, tensors in enumerate(_batches(state), start=1):
             content = safetensors.torch.save(tensors)
-            path = f"{FOLDER}/{step}/part-{number:05}.safetensors"
+            path = f"{TRAIN_CHECKPOINTS}/{step}/part-{number:05}.safetensors"
             self._store.write(path, content)
             files[path] = hashlib.sha256(content).hexdigest()
         # The marker goes last: without it the files above do not count.
@@ -65,10 +65,8 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Remove what killed processes left half done. Nobody else may be writing."""
-        whole = self._steps()
-        for step in {step for path in self._store.list(FOLDER) if (step := _step_of(path)) is not None}:
-            if step not in whole:
-                self._delete(step)
+        for step in self._begun() - {*self._steps()}:
+            self._delete(step)
 
     def last(self) -> _Checkpoint | None:
         """Return the last whole one, if there is any."""
@@ -88,7 +86,7 @@ class Checkpoints:
         for path, sha256 in checkpoint.files.items():
             content = self._store.read(path) if self._store.exists(path) else b""
             if hashlib.sha256(content).hexdigest() != sha256:
-                raise not_ours(self._store.url_of(path), f"{MARKER} names another content", fix)
+                raise not_ours(self._store.url_of(path), f"{_MARKER} names another content", fix)
             try:
                 tensors = safetensors.torch.load(content)
             except SafetensorError as error:
@@ -97,27 +95,31 @@ class Checkpoints:
 
     def _steps(self) -> list[int]:
         """Return the steps of all whole checkpoints, in order."""
-        steps = {step for path in self._store.list(FOLDER) if (step := _step_of(path)) is not None}
-        return sorted(step for step in steps if self._store.exists(_marker(step)))
+        return sorted(step for step in self._begun() if self._store.exists(_marker(step)))
+
+    def _begun(self) -> set[int]:
+        """Return the steps of all, whole or not."""
+        paths = self._store.list(TRAIN_CHECKPOINTS)
+        return {step for path in paths if (step := _step_of(path)) is not None}
 
     def _delete(self, step: int) -> None:
         self._store.delete(_marker(step))  # first, or half a checkpoint would count
-        self._store.delete_all(f"{FOLDER}/{step}")
+        self._store.delete_all(f"{TRAIN_CHECKPOINTS}/{step}")
 
 
 def _fix(store: Store, step: int) -> str:
-    folder = store.url_of(f"{FOLDER}/{step}")
+    folder = store.url_of(f"{TRAIN_CHECKPOINTS}/{step}")
     return f"delete {folder}, and run the same command to go on from the checkpoint before it"
 
 
 def _marker(step: int) -> str:
-    return f"{FOLDER}/{step}/{MARKER}"
+    return f"{TRAIN_CHECKPOINTS}/{step}/{_MARKER}"
 
 
 def _step_of(path: str) -> int | None:
     folder, _, rest = path.partition("/")
     name = rest.partition("/")[0]
-    return int(name) if folder == FOLDER and _STEP.fullmatch(name) else None
+    return int(name) if folder == TRAIN_CHECKPOINTS and _STEP.fullmatch(name) else None
 
 
 def _batches(state: Iterable[tuple[str, Tensor]]) -> Iterator[dict[str, Tensor]]:

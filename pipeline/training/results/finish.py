@@ -25,7 +25,7 @@ from framefleet.pipeline.training.task import TrainingTask
 from framefleet.pipeline.training.training import Training
 from framefleet.pipeline.training.world import World, whole_tensor
 
-FOLDER, MARKER = "model", "finished.json"
+_MODEL, _MARKER = "model", "finished.json"
 _INDEX = "model_index.json"
 # A file is uploaded as one, and read into memory by those who load it.
 MAX_FILE_SIZE = "2GB"
@@ -44,15 +44,17 @@ _FINISHED = TypeAdapter(Finished)
 
 def read_finished(store: Store) -> Finished | None:
     """Return how the training of an output ended, if it did."""
-    if not store.exists(MARKER):
+    if not store.exists(_MARKER):
         return None
-    return read_json(store, MARKER, _FINISHED, fix=f"delete {store.url_of(MARKER)}, and run the same command")
+    return read_json(
+        store, _MARKER, _FINISHED, fix=f"delete {store.url_of(_MARKER)}, and run the same command"
+    )
 
 
 def write_result(training: Training, task: TrainingTask, world: World) -> None:
     """Write what the training was for, with the weights as they are; every process must call this."""
     lora = training.settings.lora
-    result = f"{lora.name}.safetensors" if lora else FOLDER
+    result = f"{lora.name}.safetensors" if lora else _MODEL
     if lora:
         _write_lora(training, task, lora, world, result)
     else:
@@ -60,7 +62,7 @@ def write_result(training: Training, task: TrainingTask, world: World) -> None:
     if world.is_first:
         # Last: without it the run does this again.
         content = json.dumps({"steps": training.settings.steps, "result": result})
-        training.store.write(MARKER, content.encode())
+        training.store.write(_MARKER, content.encode())
 
 
 def _write_lora(training: Training, task: TrainingTask, lora: LoraSettings, world: World, path: str) -> None:
@@ -88,12 +90,12 @@ def _write_model(training: Training, task: TrainingTask, world: World) -> None:
                 _forget_origin(Path(scratch, name, "config.json"))
         if not world.is_first:
             return
-        training.store.delete(f"{FOLDER}/{_INDEX}")  # of a shorter training that this one went on with
+        training.store.delete(f"{_MODEL}/{_INDEX}")  # of a shorter training that this one went on with
         for path in sorted(Path(scratch).rglob("*")):
             if path.is_file():
-                training.store.upload(f"{FOLDER}/{path.relative_to(scratch).as_posix()}", path)
+                training.store.upload(f"{_MODEL}/{path.relative_to(scratch).as_posix()}", path)
         for file in [*sorted(own - {_INDEX}), _INDEX]:
-            training.store.upload(f"{FOLDER}/{file}", source / file)
+            training.store.upload(f"{_MODEL}/{file}", source / file)
 
 
 def _forget_origin(config: Path) -> None:
