@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ import pyarrow as pa
 
 from framefleet.cluster.holder import Holder, this_process
 from framefleet.cluster.progress import Progress, WorkerState
-from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.parts.parts import PartWriter, tables_by_part
 from framefleet.pipeline.outputs.parts.records import (
     FAILURES,
     INVALID,
+    RECORD_FIELDS,
     RECORDS,
     FailureRecord,
     Record,
@@ -75,3 +76,9 @@ def write_driver(
     driver = replace(this_process("me"), progress=progress, **changed)
     store.write(f"drivers/{epoch:06d}.json", driver.to_bytes())
     return driver
+
+
+def committed_row_ids(store: Store) -> Iterator[list[str]]:
+    """Yield the row_ids of every part that counts, part by part."""
+    for _, table in tables_by_part(store, pa.schema([RECORD_FIELDS.field("row_id")])):
+        yield table["row_id"].to_pylist()

@@ -21,12 +21,13 @@ from framefleet.cluster.holder import this_process
 from framefleet.cluster.lock import DriverLock
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
 from framefleet.pipeline.outputs.parts.part_names import new_run
-from framefleet.pipeline.outputs.parts.parts import PartWriter, committed_row_ids, find_record
+from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
 from framefleet.pipeline.outputs.parts.seals import epoch_path, sweep_late
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.creates import losers_of_a_race
 from tests.faulty_s3 import faulty_s3
+from tests.outputs import committed_row_ids
 from tests.read_elsewhere import read_into
 from tests.rows import record
 from tests.servers import S3Server, free_port
