@@ -24,11 +24,7 @@ from framefleet.pipeline.hooks.tree import flatten, unflatten
 from framefleet.pipeline.memory import is_out_of_memory
 from framefleet.pipeline.model.options.regions import separable
 from framefleet.pipeline.render.fused.agreement import are_equal
-from framefleet.pipeline.render.fused.calls import (
-    Axes,
-    Call,
-    adapters_of,
-)
+from framefleet.pipeline.render.fused.calls import Axes, Call, adapters_of
 from framefleet.pipeline.render.fused.joining import join_calls, layouts
 from framefleet.pipeline.render.fused.others import holds_for_others
 from framefleet.pipeline.render.fused.pins import Plan, Rows, joined, pinned_modules, run_fused
