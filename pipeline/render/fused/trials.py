@@ -86,7 +86,7 @@ class Trials:
     def learn(self, calls: Sequence[Call], outputs: Sequence[Any], *, alone_s: float) -> None:
         """Learn whether this many rows at once pay and are exact.
 
-        outputs: of one-row forwards, see `with_holders`; each took `alone_s`.
+        outputs: of one-row forwards, see `with_holders`; the quickest took `alone_s`.
         """
         sizes, size = self._sizes_of(calls[0]), len(calls)
         sizes.accept(1, seconds=alone_s)
