@@ -21,12 +21,13 @@ from framefleet.cluster.holder import this_process
 from framefleet.cluster.lock import DriverLock
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
 from framefleet.pipeline.outputs.parts.part_names import new_run
-from framefleet.pipeline.outputs.parts.parts import PartWriter, committed_row_ids, find_record
+from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
 from framefleet.pipeline.outputs.parts.seals import epoch_path, sweep_late
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.creates import losers_of_a_race
 from tests.faulty_s3 import faulty_s3
+from tests.outputs import committed_row_ids
 from tests.read_elsewhere import read_into
 from tests.rows import record
 from tests.servers import S3Server, free_port
@@ -137,7 +138,7 @@ def test_a_part_that_lands_after_a_takeover_does_not_count(store: Store) -> None
         late = PartWriter(store, "records", record_schema(CARRIED), run=run)
         late.add(carried_row(7), values_of(record(7)))
         (path,) = late.flush()
-        assert list(committed_row_ids(store)) == [[f"{0:032x}"]]
+        assert committed_row_ids(store) == [[f"{0:032x}"]]
         assert sweep_late(store, second) == [path]
     assert len(store.list("records")) == 1
 

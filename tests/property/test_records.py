@@ -11,10 +11,11 @@ import pyarrow as pa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from framefleet.pipeline.outputs.parts.parts import PartWriter, committed_row_ids
+from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, record_schema, values_of
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.jobs import all_columns
+from tests.outputs import committed_row_ids
 from tests.rows import record
 
 WORDS = st.text(max_size=8).filter(lambda text: text.isprintable())

@@ -21,11 +21,11 @@ from framefleet.jobs.show.watch import Callback
 from framefleet.jobs.verify.files import damages_of
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs import glance
-from framefleet.pipeline.outputs.parts.parts import committed_row_ids
 from framefleet.pipeline.outputs.parts.seals import Hold
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
 from tests.committed import committed
+from tests.outputs import committed_row_ids
 
 NUM_ROWS = 6
 

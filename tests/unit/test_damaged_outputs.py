@@ -18,7 +18,6 @@ from framefleet.jobs.shapes.evaluate import evaluate
 from framefleet.jobs.shapes.prompts import prompt_rows
 from framefleet.pipeline.errors import JobError, TableError, UserError
 from framefleet.pipeline.model.specs.spec import inspect_model
-from framefleet.pipeline.outputs.parts.parts import committed_row_ids
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.table import open_table
 from framefleet.pipeline.training.dataset.columns import plan_columns
@@ -29,6 +28,7 @@ from tests.commands import command
 from tests.configs import WAN, write_model
 from tests.jobs import job_values, write_job, write_table
 from tests.jobs import prompt_rows as job_rows
+from tests.outputs import committed_row_ids
 from tests.shapes_output import output_of
 
 JUNK: dict[str, bytes] = {
@@ -89,7 +89,7 @@ def test_row_ids_that_are_none(tmp_path: Path) -> None:
         pq.write_table(pa.table({"row_id": pa.array([row_id], pa.string())}), file)
         store.write("records/part-x.parquet", file.read_bytes())
         with pytest.raises(JobError, match=r"part-x.parquet is not a part"):
-            list(committed_row_ids(store))
+            committed_row_ids(store)
 
 
 READERS: dict[str, Callable[[Store], Any]] = {

@@ -118,18 +118,6 @@ def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
         return pa.array([value and value.encode("utf-8", "replace").decode() for value in values], kind)
 
 
-def committed_row_ids(store: Store) -> Iterator[list[str]]:
-    """Yield the row_ids of every part, part by part; memory does not grow with their number."""
-    for _, row_ids in row_ids_by_part(store):
-        yield row_ids
-
-
-def row_ids_by_part(store: Store) -> Iterator[tuple[str, list[str]]]:
-    """Yield each part that counts, in the order in which they were written, and its rows."""
-    for path, table in tables_by_part(store, _ROW_ID):
-        yield path, table["row_id"].to_pylist()
-
-
 def tables_by_part(
     store: Store, fields: pa.Schema, maybe: pa.Schema | None = None
 ) -> Iterator[tuple[str, pa.Table]]:
@@ -169,23 +157,6 @@ def row_ids_of(store: Store, path: str) -> list[str]:
     """Return the rows that a part names. Raises JobError for one that is not ours, or damaged."""
     found: list[str] = read_part(store, path, _ROW_ID)["row_id"].to_pylist()
     return found
-
-
-def doubled_rows(parts: Iterable[tuple[str, list[str]]]) -> dict[str, list[str]]:
-    """Return the rows that more than one record names, and their parts: only that of the last counts.
-
-    parts: as `row_ids_by_part` yields them. Takes 100 bytes of memory a row.
-    """
-    seen: dict[bytes, str] = {}
-    doubled: dict[str, list[str]] = {}
-    for path, row_ids in parts:
-        for row_id in row_ids:
-            key = bytes.fromhex(row_id)
-            if key in seen:
-                doubled.setdefault(row_id, [seen[key]]).append(path)
-            else:
-                seen[key] = path
-    return doubled
 
 
 def find_record(store: Store, row_id: str) -> Record:
