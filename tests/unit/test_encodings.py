@@ -38,8 +38,13 @@ def test_the_encoding_of_a_text_is_found_out(encoding: str) -> None:
     assert likely_encoding(TEXTS[encoding].encode(encoding)) == encoding
 
 
-def test_bytes_that_are_no_text_have_none() -> None:
-    assert likely_encoding(bytes(range(128, 256)) * 9) is None
+def test_it_is_found_out_however_late_in_a_text() -> None:
+    assert likely_encoding(b"a fox\n" * 20_000 + TEXTS["cp1251"].encode("cp1251")) == "cp1251"
+
+
+@pytest.mark.parametrize("content", [b"", b"plain", bytes(range(128, 256)) * 9])
+def test_bytes_that_are_no_text_have_none(content: bytes) -> None:
+    assert likely_encoding(content) is None
 
 
 @pytest.mark.parametrize(

@@ -45,14 +45,14 @@ def likely_encoding(texts: bytes) -> str | None:
     """Return the encoding in which the lines that are not ASCII make most sense; None where none does."""
     from charset_normalizer import from_bytes  # a tenth of a second, and seldom needed
 
-    lines = [line for line in texts[:_MAX_SAMPLE].splitlines() if not line.isascii()]
-    found = from_bytes(b"\n".join(lines), cp_isolation=_USUAL)
+    lines = b"\n".join(line for line in texts.splitlines() if not line.isascii())
+    found = from_bytes(lines[:_MAX_SAMPLE], cp_isolation=_USUAL)
     best = found.best()
     if best is None:
         return None
     equals = [one for one in found if (one.chaos, one.coherence) == (best.chaos, best.coherence)]
     names = {name for one in equals for name in one.could_be_from_charset}
-    return next(name for name in _USUAL if name in names)
+    return next((name for name in _USUAL if name in names), None)
 
 
 def refused_text(text: bytes, encoding: str | None, file: str) -> Refused:

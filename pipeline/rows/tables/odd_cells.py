@@ -41,13 +41,7 @@ def odd_cells(batch: pa.RecordBatch) -> OddCells:
     if ODD_CELLS not in batch.schema.names:
         return {}
     told = enumerate(batch.column(ODD_CELLS).to_pylist())
-    return {
-        offset: [
-            (column, value, Refused(reason=reason, fix=fix)) for column, value, reason, fix in json.loads(row)
-        ]
-        for offset, row in told
-        if row is not None
-    }
+    return {offset: _read(problems) for offset, problems in told if problems is not None}
 
 
 def another_type(kind: pa.DataType) -> Refused:
@@ -84,10 +78,8 @@ def _written(problems: Problems) -> str:
 
 
 def _read(problems: str) -> Problems:
-    return [
-        (column, value, Refused(reason=reason, fix=fix))
-        for column, value, reason, fix in json.loads(problems)
-    ]
+    told = json.loads(problems)
+    return [(column, value, Refused(reason=reason, fix=fix)) for column, value, reason, fix in told]
 
 
 def _name(column: str) -> str:
