@@ -73,10 +73,10 @@ def _objects(file: IO[bytes]) -> Iterator[_Line]:
 
 def _with_texts(lines: Iterator[_Line], arguments: Mapping[str, ArgumentKind]) -> Iterator[_Line]:
     """Write the cells of arguments as they would stand in CSV, but for those that should be text."""
-    written = [name for name, kind in arguments.items() if kind not in _TEXTS]
+    written = {name for name, kind in arguments.items() if kind not in _TEXTS}
     for size, values in lines:
-        for name in written:
-            value = values.get(name)
+        for name in written & values.keys():
+            value = values[name]
             if value is not None and type(value) is not str:
                 values[name] = json.dumps(value, **_AS_TEXT)
         yield size, values
@@ -128,7 +128,7 @@ def _columns(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
     return columns
 
 
-def _type_of(values: Iterable[Any]) -> pa.DataType:
+def _type_of(values: Sequence[Any]) -> pa.DataType:
     """Return the type that most of the values are of, the first of those that are equally many."""
     kinds = Counter(_KINDS[type(value)] for value in values if value is not None)
     if not kinds:
