@@ -9,6 +9,7 @@ from framefleet.cluster.commit import Committer
 from framefleet.cluster.dispatcher import Dispatcher
 from framefleet.cluster.tally import Tally
 from framefleet.cluster.work import Work
+from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.render.audit.audited import Audited, kind_of, level_of, told
 from framefleet.pipeline.request import Request
 
@@ -37,10 +38,12 @@ class Audits:
         """Tell whether rows like this one are rendered by plain calls."""
         return kind_of(request) in self._apart
 
-    def note_unproven(self, row_id: str, request: Request, *, worker: str) -> None:
+    def note_unproven(self, record: Record, request: Request, *, worker: str) -> None:
         """A row that had company has a record, for which no audit of its worker has spoken yet."""
         if self._is_on:
-            self._index.note_unproven(row_id, kind=kind_of(request), worker=worker)
+            self._index.note_unproven(
+                record.row_id, kind=kind_of(request), worker=worker, num_bytes=record.bytes
+            )
 
     def follow(self, worker: str, audited: Audited) -> None:
         """Trust what an audit speaks for, or have it rendered again, whichever worker rendered it."""
@@ -56,10 +59,10 @@ class Audits:
             self._take_back(kind)
 
     def _take_back(self, kind: str) -> None:
-        row_ids = self._index.take_unproven(kind)
-        self._committer.withdraw(row_ids, kind=kind)
-        if row_ids:
-            log.warning("rows of %s: %s that had a record are rendered again", kind, len(row_ids))
-            self.again.update(row_ids)
-            self._tally.withdrawn(len(row_ids))
+        rows = self._index.take_unproven(kind)
+        self._committer.withdraw(rows, kind=kind)
+        if rows:
+            log.warning("rows of %s: %s that had a record are rendered again", kind, len(rows))
+            self.again.update(rows)
+            self._tally.withdrawn(len(rows), num_bytes=sum(rows.values()))
             self._dispatcher.reopen()

@@ -148,7 +148,7 @@ class Driver:
         self._committer.flush_due(time.monotonic())
         self._tally.adopted(stored.record.bytes)
         if stored.had_company:  # no audit of this run speaks for it
-            self._audits.note_unproven(row_id, pending.request, worker="")
+            self._audits.note_unproven(stored.record, pending.request, worker="")
         return True
 
     def _follow(self, event: Event, fleet: Fleet) -> None:
@@ -244,7 +244,7 @@ class Driver:
             self._tally.done(worker, record.batch_size, record.bytes)
             self._checkpoints.ended(record.row_id)
             if rendered.had_company:
-                self._audits.note_unproven(record.row_id, pending.request, worker=worker)
+                self._audits.note_unproven(record, pending.request, worker=worker)
 
     def _note_attention(self, worker: str, record: Record) -> None:
         """Log the attention backend that `auto` became: it is known once a worker has rendered a row."""

@@ -87,9 +87,10 @@ class Tally:
         """A row left the worker's hands."""
         self._seats[worker].in_hand -= 1
 
-    def withdrawn(self, rows: int) -> None:
-        """Rows that were done are to be rendered again."""
+    def withdrawn(self, rows: int, *, num_bytes: int) -> None:
+        """Rows that were done are to be rendered again, over their clips of so many bytes."""
         self._done -= rows
+        self._bytes -= num_bytes
         self._again += rows
 
     def audited(self, audited: Audited) -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from framefleet.cluster.holder import Holder, this_process
 from framefleet.cluster.progress import Progress, WorkerState
-from framefleet.pipeline.outputs.parts.parts import PartWriter, tables_by_part
+from framefleet.pipeline.outputs.parts.parts import PartWriter, row_ids_of
 from framefleet.pipeline.outputs.parts.records import (
     FAILURES,
     INVALID,
@@ -25,6 +25,7 @@ from framefleet.pipeline.outputs.parts.records import (
     record_schema,
     values_of,
 )
+from framefleet.pipeline.outputs.parts.seals import live_parts
 from framefleet.pipeline.outputs.stores.store import Store
 
 RUN = "000001-20260102T120000-89abcdef"
@@ -67,6 +68,11 @@ def _write(store: Store, folder: str, schema: pa.Schema, rows: Iterable[Mapping[
     for row in rows:
         writer.add(None, row)
     writer.flush()
+
+
+def committed_row_ids(store: Store) -> list[list[str]]:
+    """Return the row_ids of every part that counts, part by part."""
+    return [row_ids_of(store, part.path) for part in live_parts(store)]
 
 
 def write_driver(

@@ -17,7 +17,7 @@ from framefleet.jobs.export.plan import claim_place, plan_of
 from framefleet.jobs.export.selection import Selection
 from framefleet.jobs.export.shard import Target, feature_of
 from framefleet.jobs.export.write import write_shards
-from framefleet.jobs.show.standing import ExportProgress
+from framefleet.jobs.show.standing import ClipsProgress
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.damage import Damage
@@ -47,7 +47,7 @@ def export(
     shard_mb: int = SHARD_MB,
     storage_options: Mapping[str, Any] | None = None,
     to_options: Mapping[str, Any] | None = None,
-    on_progress: Callable[[ExportProgress], None] | None = None,
+    on_progress: Callable[[ClipsProgress], None] | None = None,
 ) -> Exported:
     """Write the clips and records of an output as a dataset for others, to a folder or a URL.
 

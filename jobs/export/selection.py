@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.jobs.export.choice import ExportChoice
+from framefleet.jobs.render.drafts_beside import no_records
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of
@@ -46,7 +47,7 @@ class Selection:
         self._store, self._choice = store, choice
         known = record_schema_of(store)
         if not store.list(RECORDS):
-            raise JobError(f"{store.url_of('')} has no records", "give an output in which rows are done")
+            raise no_records(store)
         if choice.where is not None:
             check_where(known, choice.where)
         names = choice.columns if choice.columns is not None else tuple(known.names)

@@ -12,12 +12,12 @@ from pathlib import Path
 from framefleet.jobs.export.choice import ExportChoice, ExportFormat
 from framefleet.jobs.export.clips import read_clips
 from framefleet.jobs.export.folder_shard import FolderShard
-from framefleet.jobs.export.pace import ExportPace
 from framefleet.jobs.export.parquet_shard import ParquetShard
 from framefleet.jobs.export.plan import NOTES, ExportPlan
 from framefleet.jobs.export.selection import Piece, Selection
 from framefleet.jobs.export.shard import ShardWriter, Target
 from framefleet.jobs.export.tar_shard import TarShard
+from framefleet.jobs.show.clips_pace import ClipsPace
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.damage import Damage
@@ -36,7 +36,8 @@ def write_shards(
     """Write the shards that are not there yet; return what had to be left out."""
     kind = _KINDS[choice.format]
     done = _done(target, [kind.path_of(number) for number in range(len(plan.shards))])
-    pace = ExportPace(plan, done, watch)
+    before = sum(plan.shards[number].num_rows for number in done)
+    pace = ClipsPace("exported", total=plan.num_rows, before=before, watch=watch)
     columns = (*selection.columns, *selection.captions)
     pieces = (piece for piece in selection.pieces(columns) if piece.shard not in done)
     damages: list[Damage] = []
@@ -63,7 +64,7 @@ def _write_shard(
     read: Iterator[tuple[Piece, list[bytes | Damage]]],
     plan: ExportPlan,
     target: Target,
-    pace: ExportPace,
+    pace: ClipsPace,
 ) -> list[Damage]:
     """Write one shard, all at once and only if it holds the rows that were planned."""
     shard: ShardWriter | None = None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from framefleet.jobs.render.drafts_beside import drafts_of, no_records
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.parts.part_names import parts_in
 from framefleet.pipeline.outputs.parts.parts import rows_in_part
@@ -24,7 +25,10 @@ _FIXES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedRow:
-    """One row that was given up. positions: in its table. fix: "" where nobody knows one."""
+    """One row that was given up. positions: in its table. fix: "" where nobody knows one.
+
+    is_draft: it is a draft of the job; else a row in full.
+    """
 
     row_id: str
     positions: tuple[int, ...]
@@ -38,24 +42,42 @@ class FailedRow:
     arguments: str  # JSON
     failed_at: datetime
     traceback: str
+    is_draft: bool = False
 
 
 def failures(output: str, *, storage_options: Mapping[str, Any] | None = None) -> list[FailedRow]:
     """Return the rows of an output that failed and were not rendered since, in the order of their table.
 
-    storage_options: what fsspec takes. Raises JobError where there is no output.
+    Its drafts first. storage_options: what fsspec takes. Raises JobError where there is no output.
     """
-    return sorted(failed_rows_of(output_at(output, storage_options)), key=lambda row: row.positions)
+    found = all_failed_rows(output_at(output, storage_options, may_be_drafts=True))
+    return sorted(found, key=lambda row: (not row.is_draft, row.positions))
 
 
-def output_at(output: str, storage_options: Mapping[str, Any] | None) -> Store:
-    """Return the store of an output. Raises JobError where nothing of one is there."""
+def output_at(
+    output: str, storage_options: Mapping[str, Any] | None, *, may_be_drafts: bool = False
+) -> Store:
+    """Return the store of an output. Raises JobError where nothing of one is there.
+
+    may_be_drafts: drafts are enough, though no row is rendered in full yet.
+    """
     store = Store(output, storage_options)
-    if not (store.exists(CLAIM) or store.list("drivers") or store.list("records")):
+    if store.exists(CLAIM) or store.list("drivers") or store.list("records"):
+        return store
+    if drafts_of(store) is None:
         raise JobError(
             f"{store.url_of('')} is not an output: it has neither {CLAIM} nor records", "check the path"
         )
+    if not may_be_drafts:
+        raise no_records(store)
     return store
+
+
+def all_failed_rows(store: Store) -> Iterator[FailedRow]:
+    """Yield those of an output's drafts, and then its own, as `failed_rows_of` does."""
+    if drafts := drafts_of(store):
+        yield from (replace(row, is_draft=True) for row in failed_rows_of(drafts))
+    yield from failed_rows_of(store)
 
 
 def failed_rows_of(store: Store) -> Iterator[FailedRow]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.text import Text
 
-from framefleet.jobs.failures.failures import FailedRow, failed_rows_of, output_at
+from framefleet.jobs.failures.failures import FailedRow, all_failed_rows, output_at
 from framefleet.jobs.show.console import stderr, stdout
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -21,7 +21,7 @@ _MAX_TYPES = 50  # types of errors that are shown; rows may have made up any num
 
 def print_failures(output: str, storage_options: Mapping[str, Any], error_types: Collection[str]) -> None:
     """Print a line of JSON for each."""
-    for row in _chosen(output_at(output, storage_options), error_types):
+    for row in _chosen(output_at(output, storage_options, may_be_drafts=True), error_types):
         values = asdict(row) | {"failed_at": row.failed_at.isoformat()}
         stdout.say(json.dumps(values))
 
@@ -35,7 +35,7 @@ def show_failures(
     traceback: bool,
 ) -> None:
     """Print them by type, the most frequent first, so many of each; and how to try them again."""
-    store = output_at(output, storage_options)
+    store = output_at(output, storage_options, may_be_drafts=True)
     counts, shown = _grouped(_chosen(store, error_types), limit)
     if not counts:
         stderr.say(f"no row of {store.url_of('')} failed")
@@ -50,7 +50,7 @@ def show_failures(
 
 
 def _chosen(store: Store, error_types: Collection[str]) -> Iterator[FailedRow]:
-    return (row for row in failed_rows_of(store) if not error_types or row.error_type in error_types)
+    return (row for row in all_failed_rows(store) if not error_types or row.error_type in error_types)
 
 
 def _grouped(rows: Iterator[FailedRow], limit: int) -> tuple[Counter[str], dict[str, list[FailedRow]]]:
@@ -69,8 +69,9 @@ def _show(row: FailedRow, *, traceback: bool) -> None:
     more = f" and {len(row.positions) - 5:,} more" if len(row.positions) > 5 else ""
     tried = f"{row.attempts} {'attempt' if row.attempts == 1 else 'attempts'}"
     where = f" on {one_line(', '.join(dict.fromkeys(row.workers)))}" if row.workers else ""
+    which = "draft" if row.is_draft else "row"
     stdout.say(
-        Text(f"  row {positions}{more}", style="bold").append(f"  {row.row_id}  {tried}{where}", "dim")
+        Text(f"  {which} {positions}{more}", style="bold").append(f"  {row.row_id}  {tried}{where}", "dim")
     )
     stdout.say(f"    {one_line(row.message)}")
     if row.fix:

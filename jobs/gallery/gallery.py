@@ -3,6 +3,7 @@
     gallery/index.html, *.css, *.js    the page (`page/`)
     gallery/manifest.js                how many rows, which columns, which blocks
     gallery/data/<digest>.js           blocks: values of one column, named by what is in them
+    gallery/axes.json                  the axes that were asked for, so that the next call keeps them
     gallery/version.js                 what an open page looks at, to see that there is more
 
 Written in such an order that a page finds all that its manifest names. Derived: it may be deleted.
@@ -12,25 +13,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic import TypeAdapter
 
 from framefleet.jobs.gallery.blocks import BLOCK_ROWS, TableBlocks, in_blocks, script
 from framefleet.jobs.gallery.rows import roles_in, shown_failures, shown_records
 from framefleet.jobs.gallery.stills import make_stills
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.parts.record_tables import SCORES
 from framefleet.pipeline.outputs.parts.records import CLAIM, FAILURES, RECORDS
+from framefleet.pipeline.outputs.stores.json_file import read_json
 from framefleet.pipeline.outputs.stores.store import Store
 
 GALLERY = "gallery"
 _PAGE = Path(__file__).with_name("page")
-INDEX, _MANIFEST, _VERSION = (f"{GALLERY}/{name}" for name in ("index.html", "manifest.js", "version.js"))
+INDEX, _MANIFEST, _VERSION, _AXES = (
+    f"{GALLERY}/{name}" for name in ("index.html", "manifest.js", "version.js", "axes.json")
+)
 _NUM_WRITERS = 8  # a bucket answers in tens of milliseconds
 _MAX_CLAIM = 1 << 20  # bytes of job.json that count
 
@@ -45,7 +51,8 @@ def gallery(
 ) -> str:
     """Write a page that shows an output into its folder `gallery/`; return where its index.html is.
 
-    x, y: columns that its grid has as axes at first. previews: also make the stills that are missing.
+    x, y: columns that its grid has as axes at first; None keeps those of the call before, "" takes them away.
+    previews: also make the stills that are missing.
     Raises JobError for a column that is not there, StoreError where the output cannot be read or written.
     """
     store = Store(str(output), storage_options)
@@ -66,7 +73,8 @@ def write_gallery(
     is_forced: also where no part has come, gone or changed since it was written. check: called before each
     block of rows, and before what is written counts; what it raises leaves the page as it was.
     """
-    version = _version(store, x, y)
+    axes = _remembered(store) | {name: axis for name, axis in (("x", x), ("y", y)) if axis is not None}
+    version = _version(store, axes)
     there = set(store.list(GALLERY))
     if not is_forced and _is_of(version, store, there):
         return store.url_of(INDEX)
@@ -76,16 +84,20 @@ def write_gallery(
             "records": _blocks_of(shown_records(store), blocks, check),
             "failures": _blocks_of(shown_failures(store), blocks, check),
         }
-        for axis in (x, y):
-            _check_axis(axis, tables["records"], store)
+        names = [column["name"] for column in tables["records"]["columns"]]
+        for axis in filter(None, (x, y)):
+            _check_axis(axis, names, store)
         for file in sorted(_PAGE.iterdir()):
             _put(store, f"{GALLERY}/{file.name}", file.read_bytes(), there)
         blocks.finish()
     check()
     told: dict[str, Any] = {"block_rows": BLOCK_ROWS, "tables": tables}
-    told |= {"output": store.url_of(""), "identity": _identity(store), "x": x, "y": y}
+    told |= {"output": store.url_of(""), "identity": _identity(store)}
+    told |= {name: axes.get(name) if axes.get(name) in names else None for name in ("x", "y")}
     text = json.dumps(told, separators=(",", ":"))
     written_at = datetime.now(UTC).isoformat(timespec="seconds")
+    if axes:
+        store.write(_AXES, canonical_json(axes).encode())
     store.write(_MANIFEST, script("manifest", version, written_at, text))
     store.write(_VERSION, script("newest", version))
     store.delete_many(path for path in there - blocks.named if path.startswith(f"{GALLERY}/data/"))
@@ -97,12 +109,20 @@ def gallery_of(store: Store) -> str | None:
     return store.url_of(INDEX) if store.exists(INDEX) else None
 
 
-def _version(store: Store, x: str | None, y: str | None) -> str:
+def _remembered(store: Store) -> dict[str, str]:
+    try:
+        return read_json(store, _AXES, TypeAdapter(dict[str, str]))
+    except (FileNotFoundError, JobError):  # the gallery is derived, and written anew as if it were the first
+        return {}
+
+
+def _version(store: Store, axes: Mapping[str, str]) -> str:
     """Return what tells galleries apart: what they show, the page, the axes."""
     parts = [store.details(folder) for folder in (RECORDS, FAILURES, SCORES)]
     sizes = [[path, stored.size] for folder in parts for path, stored in sorted(folder.items())]
     page = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(_PAGE.iterdir())]
-    return hashlib.sha256(json.dumps([store.url_of(""), sizes, page, x, y]).encode()).hexdigest()[:20]
+    shown = json.dumps([store.url_of(""), sizes, page, sorted(axes.items())])
+    return hashlib.sha256(shown.encode()).hexdigest()[:20]
 
 
 def _is_of(version: str, store: Store, there: set[str]) -> bool:
@@ -146,9 +166,8 @@ def _put(store: Store, path: str, content: bytes, there: set[str]) -> None:
         store.write(path, content)
 
 
-def _check_axis(axis: str | None, table: Mapping[str, Any], store: Store) -> None:
-    names = [column["name"] for column in table["columns"]]
-    if axis is not None and axis not in names:
+def _check_axis(axis: str, names: Sequence[str], store: Store) -> None:
+    if axis not in names:
         raise JobError(f"{store.url_of('')} has no column {axis!r}", f"use one of {', '.join(names)}")
 
 

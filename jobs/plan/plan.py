@@ -25,6 +25,7 @@ from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.model.specs.dtypes import asked
+from framefleet.pipeline.outputs.glance import Gone
 from framefleet.pipeline.render.probe.probe import Probed, Shapes, probe_shapes
 from framefleet.pipeline.rows.sweeps.swept import Swept
 from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
@@ -40,8 +41,8 @@ class JobPlan:
     argument, each with that. shapes: valid rows by shape, the most frequent first; unusual: what is far from
     the model's own sizes. num_cut: rows with prompts of which the model does not read the end; first_cut: of
     them. hollow: what the pipeline said to one row of each shape; prediction: what the rest would take;
-    None: not asked. drafts: those of every row, where the job has drafts; most_kept: rows of these in full,
-    at the most; keep: which.
+    None: not asked. gone: clips of records that are not there. drafts: those of every row, where the job has
+    drafts; most_kept: rows of these in full, at the most; keep: which.
     """
 
     table: str
@@ -65,6 +66,7 @@ class JobPlan:
     memory: Memory
     hollow: Probed | None = None
     prediction: Prediction | None = None
+    gone: Gone | None = None
     drafts: JobPlan | None = None
     most_kept: int | None = None
     keep: str | None = None
@@ -118,23 +120,17 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions) -> JobPlan:
         probed = Shapes() if is_called else None
         with closing(CutPrompts(resolved.weights.configs())) as cut:
             survey = survey_rows(resolved, index, watch, probed=probed, cut_prompts=cut)
-        mark_done(resolved, index, watch)
+        gone = mark_done(resolved, index, watch)
         hollow = _hollow(resolved, survey.probed, watch) if survey.probed else None
         is_sound = not (hollow and hollow.refused) and (not survey.num_invalid or job.on_invalid == "skip")
         prediction = None
         if wanted.probe and is_sound and index.counts().pending:
             prediction = _prediction(resolved, index, watch, wanted)
-        return _plan(resolved, survey, index, wanted, hollow, prediction)
+        found = _plan(resolved, survey, index, wanted)
+        return replace(found, hollow=hollow, prediction=prediction, gone=gone)
 
 
-def _plan(
-    resolved: ResolvedJob,
-    survey: Survey,
-    index: RowIndex,
-    wanted: PlanOptions,
-    hollow: Probed | None,
-    prediction: Prediction | None,
-) -> JobPlan:
+def _plan(resolved: ResolvedJob, survey: Survey, index: RowIndex, wanted: PlanOptions) -> JobPlan:
     job, rows, spec = resolved.job, resolved.plan, resolved.plan.spec
     return JobPlan(
         table=resolved.table.location,
@@ -163,8 +159,6 @@ def _plan(
             gpu_memory=wanted.gpu_memory,
             is_on_cpu=wanted.gpu_memory is None and _is_on_cpu(job),
         ),
-        hollow=hollow,
-        prediction=prediction,
     )
 
 

@@ -15,6 +15,7 @@ from framefleet.jobs.plan.arguments import Argument
 from framefleet.jobs.plan.memory import GB, Memory
 from framefleet.jobs.plan.plan import JobPlan, PlanOptions, plan_job
 from framefleet.jobs.plan.prediction import Prediction
+from framefleet.jobs.render.shown import gone_line
 from framefleet.jobs.render.survey import check_valid_rows
 from framefleet.jobs.show.console import stderr, stdout
 from framefleet.jobs.show.headline import duration
@@ -74,6 +75,8 @@ def _show(plan: JobPlan) -> None:
     stdout.say(f"output: {plan.output}")
     stdout.say(f"model:  {plan.model} ({plan.pipeline}{preset}{options})")
     stdout.print(_counts(plan))
+    if plan.gone:
+        stdout.say(gone_line(plan.gone, plan.output))
     stdout.print(_arguments(plan.arguments))
     for line in _carried_lines(plan):
         stdout.say(line)

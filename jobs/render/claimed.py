@@ -8,11 +8,13 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter
 
 from framefleet.jobs.job.schema import MediaSection
+from framefleet.jobs.render.own_tables import DRAFTS
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.dtypes import DType
 from framefleet.pipeline.outputs.parts.part_names import parts_in
 from framefleet.pipeline.outputs.parts.parts import job_in_parts
 from framefleet.pipeline.outputs.parts.records import CLAIM, RECORDS
+from framefleet.pipeline.outputs.parts.seals import epochs_of
 from framefleet.pipeline.outputs.stores.json_file import read_as, read_json
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -134,10 +136,16 @@ def claim_of(store: Store) -> Claim:
     try:
         return read_claim(store)
     except FileNotFoundError:
-        raise JobError(
-            f"{store.url_of('')} is not an output: it has no job.json",
-            "check the path; if job.json is lost, run `framefleet repair`",
-        ) from None
+        fix = "check the path; if job.json is lost, run `framefleet repair`"
+        if draft_folder(store):
+            fix = "give the job file in its place: it has drafts alone so far, which do not say what follows"
+        raise JobError(f"{store.url_of('')} is not an output: it has no job.json", fix) from None
+
+
+def draft_folder(store: Store) -> Store | None:
+    """Return the output in the folder of drafts, whose ever it is; None where no driver has begun any."""
+    drafts = store.below(DRAFTS)
+    return drafts if epochs_of(drafts) or parts_in(drafts, RECORDS) else None
 
 
 def read_training_claim(store: Store) -> TrainingClaim:

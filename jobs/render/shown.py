@@ -62,7 +62,7 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
     lines += summary.unused
     lines.append(f"records: {store.url_of(RECORDS)}")
     if summary.gone:
-        lines.append(gone_line(summary.gone, store))
+        lines.append(gone_line(summary.gone, store.url_of("")))
     if summary.over_budget:
         lines.append(f"stopped: {summary.over_budget}")
         lines.append("what is done is kept; to go on, raise the budget and run the same command again")
@@ -75,12 +75,12 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
     return lines
 
 
-def gone_line(gone: Gone, store: Store) -> str:
-    """Return what is said of clips that are gone."""
+def gone_line(gone: Gone, output: str) -> str:
+    """Return what is said of clips of an output that are gone."""
     looked = "" if gone.num_seen == gone.num_records else f", of {gone.num_seen:,} that were looked for"
     return (
         f"damaged: {gone.num_gone:,} clips of rows with a record are gone or have another size{looked}, as "
-        f"{gone.example}; `framefleet repair {store.url_of('')}` renders them again"
+        f"{gone.example}; `framefleet repair {output}` renders them again"
     )
 
 

@@ -13,19 +13,14 @@ from framefleet.cluster.progress import Progress, Summary
 from framefleet.jobs.job.file import set_values
 from framefleet.jobs.job.output import open_output
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.claimed import find_claim
 from framefleet.jobs.render.claimed_job import is_job_file, job_of
-from framefleet.jobs.render.draft_job import draft_job
-from framefleet.jobs.render.own_tables import DRAFTS
+from framefleet.jobs.render.drafts_beside import damage_below, drafts_of
 from framefleet.jobs.render.render import render_job
 from framefleet.jobs.repair.job_json import put_back
 from framefleet.jobs.repair.mend import Mended, mend
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.jobs.verify.files import job_damage
-from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.damage import Damage
-from framefleet.pipeline.outputs.parts.part_names import parts_in
-from framefleet.pipeline.outputs.parts.records import RECORDS
 from framefleet.pipeline.outputs.parts.withdrawal import finish_withdrawal
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -70,10 +65,10 @@ def repair_job(
     """Do what `repair` promises, telling `watch` about it. found: is told all that is wrong."""
     store = _store(job, sets)
     resolve = partial(job_of, job, sets)
-    repaired = _mended(store, watch, found, None if dry_run else resolve)
-    drafts = _store_of_drafts(job, store, sets)
-    if drafts is not None and parts_in(drafts, RECORDS):
-        of_drafts = _mended(drafts, watch, partial(_found_below, found), None if dry_run else resolve)
+    open_job = None if dry_run else resolve
+    repaired = _mended(store, watch, found, open_job)
+    if drafts := drafts_of(store):
+        of_drafts = _mended(drafts, watch, lambda damage: found(damage_below(damage)), open_job)
         repaired = replace(repaired, drafts=of_drafts)
     return repaired if dry_run else replace(repaired, summary=render_job(resolve(), watch))
 
@@ -93,27 +88,6 @@ def _mended(
         mended = mend(store, lock, watch, found)
         lock.seal()  # parts were replaced
     return Repaired(store=store, mended=mended, is_job_back=is_job_back)
-
-
-def _found_below(found: Callable[[Damage], None], damage: Damage) -> None:
-    """Tell of damage among the drafts, named as the output's files are."""
-    found(replace(damage, path=f"{DRAFTS}/{damage.path}"))
-
-
-def _store_of_drafts(
-    job: Job | str | Path | Mapping[str, Any], store: Store, sets: Sequence[str]
-) -> Store | None:
-    """Return the output of a job's drafts; None without drafts. Trusts job.json with nothing else."""
-    if not _is_output(job):
-        asked = job_of(job, sets)
-        return open_output(draft_job(asked)) if asked.draft else None
-    try:
-        claim = find_claim(store)
-    except JobError:  # told as damage, and nothing says whether there are any
-        return None
-    if claim is None or (claim.job.model_extra or {}).get("draft") is None:
-        return None
-    return Store(f"{str(job).rstrip('/')}/{DRAFTS}", set_values(sets).get("storage_options"))
 
 
 def _is_output(job: Job | str | Path | Mapping[str, Any]) -> bool:

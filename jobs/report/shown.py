@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from framefleet.jobs.failures.failures import output_at
+from framefleet.jobs.render.drafts_beside import drafts_of
 from framefleet.jobs.report.report import PAGE, VALUES, report_of, write_report
 from framefleet.jobs.show.console import stderr, stdout
 from framefleet.jobs.show.progress import watch_on
@@ -29,3 +31,5 @@ def show_report(
         stdout.say(f"cost: {found.cost.total:,.2f}, {found.cost.gpu_hours:,.3g} {unit}")
     stdout.say(f"report: {store.url_of(PAGE)}")
     stdout.say(f"json:   {store.url_of(VALUES)}")
+    if drafts := drafts_of(store):
+        stderr.say(f"drafts are not in it: framefleet report {shlex.quote(drafts.url_of(''))}")

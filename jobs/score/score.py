@@ -15,8 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.cluster.progress import Unscored
+from framefleet.jobs.render.drafts_beside import no_records
 from framefleet.jobs.score.clips import ScoredClip, scored_clips
-from framefleet.jobs.show.standing import ScoreProgress
+from framefleet.jobs.show.clips_pace import ClipsPace
+from framefleet.jobs.show.standing import ClipsProgress
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.parts.part_file import columns_of
@@ -87,7 +89,7 @@ def score(
     again: bool = False,
     num_threads: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
-    on_progress: Callable[[ScoreProgress], None] | None = None,
+    on_progress: Callable[[ClipsProgress], None] | None = None,
 ) -> ScoreSummary:
     """Measure the clips of an output and add the scores to its records; return how that ended.
 
@@ -120,7 +122,7 @@ def score_output(
 ) -> ScoreSummary:
     """Do what `score` promises, telling `watch` about it."""
     if not parts_in(store, RECORDS):
-        raise JobError(f"{store.url_of(RECORDS)} has no records", "give the output of a render job")
+        raise no_records(store)
     asked = list(names) or ([] if similarity else list(OWN_SCORES))
     scores = open_scores(asked, similarity, reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names})
     load_scores(scores)
@@ -129,7 +131,7 @@ def score_output(
     known = set() if again else _known(store, scores)
     left = _Left(store, scores, where, known, again)
     total = sum(1 for _ in left.records(is_count=True))
-    started = time.monotonic()
+    started, pace = time.monotonic(), ClipsPace("scored", total=total, watch=watch)
     found = ScoreSummary(columns=tuple(score.name for score in scores))
     schema = pa.schema([("row_id", pa.string()), *OF_CLIP, *score_fields(scores)])
     writer = PartWriter(store, SCORES, schema, run=new_run(0))
@@ -143,19 +145,11 @@ def score_output(
                     writer.add(None, of_clip | score_cells(scores, clip.scored.values))
                 if writer.due(time.monotonic()):
                     writer.flush()
-                watch.show(_progress(found, total, time.monotonic() - started))
+                pace.add(1)
     finally:
         writer.flush()
     found.elapsed_s = time.monotonic() - started
     return found
-
-
-def _progress(found: ScoreSummary, total: int, elapsed_s: float) -> ScoreProgress:
-    done = found.done + found.num_damaged
-    rate = done / elapsed_s if elapsed_s else None
-    return ScoreProgress(
-        done=done, total=total, clips_per_s=rate, eta_s=(total - done) / rate if rate else None
-    )
 
 
 def _check_free(store: Store, scores: Sequence[ClipScore]) -> None:

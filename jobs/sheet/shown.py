@@ -11,7 +11,7 @@ from framefleet.jobs.sheet.choice import ClipChoice
 from framefleet.jobs.sheet.sheet import MOVING, STILLS, Drawn, OnClip, checked_path, draw_grid, draw_sheet
 from framefleet.jobs.show.console import stderr, stdout
 from framefleet.jobs.show.progress import watch_on
-from framefleet.jobs.show.standing import ClipsRead
+from framefleet.jobs.show.standing import ClipsProgress
 from framefleet.jobs.show.watch import wait_for
 
 
@@ -34,7 +34,7 @@ def show_grid(
 def _show(draw: Callable[[OnClip], Drawn]) -> None:
     with watch_on(stderr) as watch:
         wait_for(watch, "reading records")
-        drawn = draw(lambda done, total: watch.show(ClipsRead(done=done, total=total)))
+        drawn = draw(lambda done, total: watch.show(ClipsProgress(doing="read", done=done, total=total)))
     hidden = drawn.num_found - drawn.num_clips - drawn.num_more
     if hidden > 0:
         stderr.say(f"{drawn.num_clips:,} of {drawn.num_found:,} clips are shown: --limit, --where")

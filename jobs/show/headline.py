@@ -6,15 +6,7 @@ import math
 import time
 
 from framefleet.cluster.progress import Progress
-from framefleet.jobs.show.standing import (
-    Awaited,
-    Checked,
-    ClipsRead,
-    ExportProgress,
-    ScoreProgress,
-    Standing,
-    TrainProgress,
-)
+from framefleet.jobs.show.standing import Awaited, Checked, ClipsProgress, Standing, TrainProgress
 from framefleet.pipeline.training.reports import Preparing
 
 
@@ -25,16 +17,12 @@ def headline(standing: Standing) -> str:
             return f"{standing.what} ({duration(time.monotonic() - standing.since)})"
         case Checked():
             return f"{standing.num_rows:,} rows checked"
-        case ExportProgress():
-            return ", ".join(_of_export(standing))
-        case ClipsRead():
-            return f"{standing.done:,} of {standing.total:,} clips read"
+        case ClipsProgress():
+            return ", ".join(_of_clips(standing))
         case Preparing():
             return f"{standing.done:,} of {standing.total:,} rows prepared"
         case Progress():
             return ", ".join(_of_rows(standing))
-        case ScoreProgress():
-            return ", ".join(_of_scores(standing))
         case TrainProgress():
             return ", ".join(_of_steps(standing))
 
@@ -76,18 +64,11 @@ def _of_steps(progress: TrainProgress) -> list[str]:
     return parts
 
 
-def _of_export(progress: ExportProgress) -> list[str]:
-    parts = [f"{progress.done:,}/{progress.total:,} clips"]
+def _of_clips(progress: ClipsProgress) -> list[str]:
+    parts = [f"{progress.done:,}/{progress.total:,} clips {progress.doing}"]
     if progress.bytes_per_s is not None:
         parts.append(f"{progress.bytes_per_s / 1e6:.1f} MB/s")
-    if progress.eta_s is not None:
-        parts.append(f"{duration(progress.eta_s)} left")
-    return parts
-
-
-def _of_scores(progress: ScoreProgress) -> list[str]:
-    parts = [f"{progress.done:,}/{progress.total:,} clips scored"]
-    if progress.clips_per_s is not None:
+    elif progress.clips_per_s is not None:
         parts.append(f"{progress.clips_per_s:.1f} clips/s")
     if progress.eta_s is not None:
         parts.append(f"{duration(progress.eta_s)} left")

@@ -20,9 +20,7 @@ from framefleet.jobs.show.console import EscapingConsole
 from framefleet.jobs.show.headline import headline
 from framefleet.jobs.show.standing import (
     Awaited,
-    ClipsRead,
-    ExportProgress,
-    ScoreProgress,
+    ClipsProgress,
     Standing,
     TrainProgress,
 )
@@ -137,7 +135,7 @@ def picture(standing: Standing) -> RenderableType:
             return _Moving(standing)
         case Progress():
             return _of_rows(standing)
-        case ClipsRead() | ExportProgress() | ScoreProgress() | TrainProgress():
+        case ClipsProgress() | TrainProgress():
             return bar_and(headline(standing), standing.done, standing.total)
         case _:
             return Text(headline(standing))

@@ -24,11 +24,19 @@ class Checked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClipsRead:
-    """Clips of an output under way into a picture."""
+class ClipsProgress:
+    """Clips of an output under way.
 
+    doing: what becomes of them, as "exported". done: of `total`, in earlier runs too. The rest is of this
+    run, None where it is not known.
+    """
+
+    doing: str
     done: int
     total: int
+    clips_per_s: float | None = None
+    bytes_per_s: float | None = None
+    eta_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,26 +56,4 @@ class TrainProgress:
     kept: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportProgress:
-    """An export under way. done: of `total` rows, in earlier runs too. The rest is of this run, or None."""
-
-    done: int
-    total: int
-    bytes_per_s: float | None
-    eta_s: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreProgress:
-    """Clips that are measured. done: of `total` without scores when it began. The rest is None at first."""
-
-    done: int
-    total: int
-    clips_per_s: float | None
-    eta_s: float | None
-
-
-Standing = (
-    Awaited | Checked | ClipsRead | ExportProgress | Preparing | Progress | ScoreProgress | TrainProgress
-)
+Standing = Awaited | Checked | ClipsProgress | Preparing | Progress | TrainProgress

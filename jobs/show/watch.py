@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from framefleet.cluster.progress import Progress
-from framefleet.jobs.show.standing import Awaited, ExportProgress, ScoreProgress, Standing, TrainProgress
+from framefleet.jobs.show.standing import Awaited, ClipsProgress, Standing, TrainProgress
 
 
 class Watch(Protocol):
@@ -35,6 +35,6 @@ class Callback:
         """Say nothing."""
 
     def show(self, standing: Standing) -> None:
-        kinds = Progress | TrainProgress | ExportProgress | ScoreProgress
+        kinds = Progress | TrainProgress | ClipsProgress
         if self._function is not None and isinstance(standing, kinds):
             self._function(standing)

@@ -25,12 +25,13 @@ from framefleet.jobs.status.status import Status, StatusReader
 
 def show_status(output: str, storage_options: Mapping[str, Any], *, as_json: bool) -> None:
     """Print how far an output is, once."""
-    _print(StatusReader(output_at(output, storage_options)).status(), as_json=as_json)
+    reader = StatusReader(output_at(output, storage_options, may_be_drafts=True))
+    _print(reader.status(), as_json=as_json)
 
 
 def watch_status(output: str, storage_options: Mapping[str, Any], *, every_s: float, as_json: bool) -> None:
     """Print it every so often, until no driver is at work; on a terminal in one place."""
-    reader = StatusReader(output_at(output, storage_options))
+    reader = StatusReader(output_at(output, storage_options, may_be_drafts=True))
     if as_json or not stdout.is_terminal:
         for status in _statuses(reader, every_s):
             _print(status, as_json=as_json, is_brief=True)
@@ -45,7 +46,7 @@ def _statuses(reader: StatusReader, every_s: float) -> Iterator[Status]:
     while True:
         status = reader.status()
         yield status
-        if status.driver.state not in ("running", "silent"):
+        if not status.is_under_way:
             return
         time.sleep(every_s)
 
@@ -61,17 +62,24 @@ def _print(status: Status, *, as_json: bool, is_brief: bool = False) -> None:
 
 def as_values(status: Status) -> dict[str, Any]:
     """Return what --json tells."""
+    drafts = as_values(status.drafts) if status.drafts else None
     failures = [
         asdict(row) | {"failed_at": row.failed_at.isoformat(), "traceback": None}
         for row in status.last_failures
     ]
     driver = asdict(status.driver)
     del driver["progress"]  # it is told beside
-    return asdict(status) | {"driver": driver, "last_failures": failures}
+    return asdict(status) | {"driver": driver, "last_failures": failures, "drafts": drafts}
 
 
 def headline_of(status: Status) -> str:
-    """Return all counts in one line."""
+    """Return all counts in one line, those of drafts first."""
+    if status.drafts:
+        return f"drafts: {_counts_of(status.drafts)}; in full: {_counts_of(status)}"
+    return _counts_of(status)
+
+
+def _counts_of(status: Status) -> str:
     total = "" if status.num_rows is None else f"/{status.num_rows:,}"
     parts = [f"{status.num_done:,}{total} rows done"]
     for count, what in (
@@ -94,10 +102,19 @@ def headline_of(status: Status) -> str:
 
 
 def status_picture(status: Status) -> RenderableType:
-    """Return the whole of it: counts with a bar, the driver, the workers, the last errors, what to do."""
-    top: RenderableType = Text(headline_of(status))
+    """Return the whole of it: counts with a bar, the driver, the workers, the last errors, what to do.
+
+    Of an output with drafts of these first.
+    """
+    if status.drafts:
+        return Group(Text("drafts:"), _picture_of(status.drafts), Text("in full:"), _picture_of(status))
+    return _picture_of(status)
+
+
+def _picture_of(status: Status) -> RenderableType:
+    top: RenderableType = Text(_counts_of(status))
     if status.num_rows is not None:
-        top = bar_and(headline_of(status), status.num_done + status.num_failed, status.num_rows)
+        top = bar_and(_counts_of(status), status.num_done + status.num_failed, status.num_rows)
     lines: list[RenderableType] = [top, Text(_of_driver(status.driver), style="dim")]
     if status.workers:
         lines.append(workers_table(status.workers))

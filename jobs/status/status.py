@@ -9,6 +9,7 @@ from typing import Any
 
 from framefleet.cluster.progress import WorkerState
 from framefleet.jobs.failures.failures import FailedRow, failed_rows_of, output_at
+from framefleet.jobs.render.drafts_beside import drafts_of
 from framefleet.jobs.status.driver import DriverSeen, DriverState, driver_of
 from framefleet.pipeline.outputs.parts.part_file import read_part
 from framefleet.pipeline.outputs.parts.part_names import parts_in
@@ -33,7 +34,7 @@ class Status:
 
     num_rows: that its newest driver had to see to, distinct and valid ones, those done before too; None
     where none told. num_left: of these. rows_per_s: of the newest run. eta_s: None where none is at work, or
-    it would be a guess. last_failures: the newest first.
+    it would be a guess. last_failures: the newest first. drafts: the same of its drafts, where there are any.
     """
 
     output: str
@@ -47,6 +48,12 @@ class Status:
     driver: DriverSeen
     workers: tuple[WorkerState, ...]
     last_failures: tuple[FailedRow, ...]
+    drafts: Status | None = None
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a driver is at work on it, or on its drafts."""
+        return self.driver.state in _AT_WORK or bool(self.drafts and self.drafts.is_under_way)
 
 
 def status(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Status:
@@ -55,7 +62,7 @@ def status(output: str, *, storage_options: Mapping[str, Any] | None = None) -> 
     While a driver renders, what it told last (at most some ten seconds ago); else what is counted in the
     output. Raises JobError where there is no output.
     """
-    return StatusReader(output_at(output, storage_options)).status()
+    return StatusReader(output_at(output, storage_options, may_be_drafts=True)).status()
 
 
 class StatusReader:
@@ -65,6 +72,7 @@ class StatusReader:
         self._store = store
         self._counted: dict[str, tuple[tuple[str, ...], int]] = {}  # by folder: its parts, their rows
         self._last: tuple[tuple[str, ...], tuple[FailedRow, ...]] = ((), ())
+        self._drafts: StatusReader | None = None
 
     def status(self) -> Status:
         driver = driver_of(self._store)
@@ -86,7 +94,13 @@ class StatusReader:
             driver=driver,
             workers=told.workers if told and is_at_work else (),
             last_failures=self._last_failures(),
+            drafts=self._of_drafts(),
         )
+
+    def _of_drafts(self) -> Status | None:
+        if self._drafts is None and (drafts := drafts_of(self._store)):
+            self._drafts = StatusReader(drafts)
+        return self._drafts.status() if self._drafts else None
 
     def _count(self, folder: str) -> int:
         """Return how many rows the parts of a folder hold; read anew only if there are others."""

@@ -54,6 +54,8 @@ def train_job(job: TrainJob, watch: Watch) -> TrainSummary:
     """Do what `train` promises, telling `watch` about it."""
     started = time.monotonic()
     resolved = resolve_training(job, watch)
+    asked = None if job.fleet.workers == "auto" else job.fleet.workers
+    check_output(resolved, workers=asked)  # before the lock, which leaves its file in what is another's
     with (
         DriverLock(resolved.store) as lock,
         Trainers(job.fleet, threads=job.model.threads, device=job.model.device) as trainers,

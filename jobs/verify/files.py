@@ -7,16 +7,27 @@ from contextlib import closing
 
 from framefleet.jobs.render.claim import differences_of
 from framefleet.jobs.render.claimed import RENDER, claim_in_parts, read_claim
+from framefleet.jobs.render.drafts_beside import damage_below, drafts_of
 from framefleet.jobs.show.standing import Checked
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.clip_index import ClipIndex
 from framefleet.pipeline.outputs.damage import Damage, beside_parts, damaged_records, strays
+from framefleet.pipeline.outputs.parts.part_names import parts_in
+from framefleet.pipeline.outputs.parts.records import RECORDS
 from framefleet.pipeline.outputs.stores.store import Store
 
 
 def damages_of(store: Store, watch: Watch) -> Iterator[Damage]:
-    """Read every file of an output; yield what is wrong, as it is found."""
+    """Read every file of an output, and of its drafts; yield what is wrong, as it is found."""
+    drafts = drafts_of(store)
+    if drafts is None or parts_in(store, RECORDS) or store.exists(RENDER):
+        yield from _damages_in(store, watch)
+    if drafts:
+        yield from map(damage_below, _damages_in(drafts, watch))
+
+
+def _damages_in(store: Store, watch: Watch) -> Iterator[Damage]:
     if damage := job_damage(store):
         yield damage
     with closing(ClipIndex()) as index:

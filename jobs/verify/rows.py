@@ -9,6 +9,7 @@ from functools import partial
 import pyarrow as pa
 
 from framefleet.jobs.render.claimed import claim_of
+from framefleet.jobs.render.drafts_beside import no_records
 from framefleet.jobs.replay.recorded_row import Given, recorded_of
 from framefleet.jobs.replay.replay import Replayer, environment_differences
 from framefleet.jobs.show.watch import Watch
@@ -67,7 +68,7 @@ def verified_rows(
     store = Store(output, given.storage_options)
     records = _chosen(store, choice)
     if not records:
-        raise JobError(f"{store.url_of(RECORDS)} has no records", "give the output of a render job")
+        raise no_records(store)
     if choice.by_fleet:
         yield from _by_fleet(output, store, records, sets, watch)
     else:

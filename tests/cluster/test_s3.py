@@ -138,7 +138,7 @@ def test_a_part_that_lands_after_a_takeover_does_not_count(store: Store) -> None
         late = PartWriter(store, "records", record_schema(CARRIED), run=run)
         late.add(carried_row(7), values_of(record(7)))
         (path,) = late.flush()
-        assert list(committed_row_ids(store)) == [[f"{0:032x}"]]
+        assert committed_row_ids(store) == [[f"{0:032x}"]]
         assert sweep_late(store, second) == [path]
     assert len(store.list("records")) == 1
 

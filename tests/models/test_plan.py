@@ -10,6 +10,7 @@ import pytest
 import framefleet
 from framefleet.pipeline.errors import JobError
 from tests.commands import command
+from tests.committed import committed
 from tests.jobs import job_values, prompt_rows, write_job, write_table
 from tests.training_jobs import training_job, write_clips
 
@@ -37,6 +38,17 @@ def test_python_gets_what_the_command_prints(tmp_path: Path) -> None:
     assert (plan.counts.pending, plan.prediction, plan.memory.has_gb) == (2, None, 24.0)
     assert plan.lookalikes == (("sampler", "scheduler"),)
     assert plan.carried == ("tag", "sampler")
+
+
+def test_a_plan_tells_of_clips_that_are_gone(tmp_path: Path) -> None:
+    job = committed(tmp_path)
+    assert framefleet.plan(job).gone is None
+    next((tmp_path / "out" / "clips").rglob("*.mp4")).unlink()
+    gone = framefleet.plan(job).gone
+    assert gone is not None and (gone.num_gone, gone.num_records) == (1, 6)
+    ended = command("plan", job)
+    assert ended.exit_code == 0
+    assert "1 clips of rows with a record are gone" in ended.stdout
 
 
 def test_a_training_is_planned_from_its_job_file_and_leaves_nothing(tmp_path: Path) -> None:

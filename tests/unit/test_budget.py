@@ -112,6 +112,16 @@ def test_clips_of_an_earlier_run_count_once_they_are_adopted() -> None:
     assert tally.spent(9.0) == Spent(elapsed_s=9.0, num_bytes=1234)
 
 
+def test_clips_that_are_taken_back_count_no_more() -> None:
+    tally = Tally(2, now=0.0)
+    tally.joined("w1", "a")
+    tally.leased("w1", 2, now=0.0)
+    tally.done("w1", 1.0, 1000)
+    tally.done("w1", 1.0, 234)
+    tally.withdrawn(1, num_bytes=234)
+    assert tally.spent(9.0).num_bytes == 1000
+
+
 def test_no_clip_is_read_to_be_adopted_where_the_budget_is_spent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,7 +89,7 @@ def test_row_ids_that_are_none(tmp_path: Path) -> None:
         pq.write_table(pa.table({"row_id": pa.array([row_id], pa.string())}), file)
         store.write("records/part-x.parquet", file.read_bytes())
         with pytest.raises(JobError, match=r"part-x.parquet is not a part"):
-            list(committed_row_ids(store))
+            committed_row_ids(store)
 
 
 READERS: dict[str, Callable[[Store], Any]] = {

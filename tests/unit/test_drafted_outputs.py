@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from contextlib import closing
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import framefleet
 from framefleet.cluster.progress import Summary
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
@@ -32,7 +34,9 @@ from framefleet.pipeline.outputs.damage import Damage
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, values_of
 from framefleet.pipeline.outputs.stores.store import Store
+from tests.commands import command
 from tests.jobs import job_values, write_job, write_table
+from tests.outputs import write_driver
 from tests.rows import FAILURE, record
 from tests.unit.test_drafts import KEEP, drafted, identified, job_with
 
@@ -205,6 +209,56 @@ def test_drafts_are_repaired_with_their_output(tmp_path: Path, monkeypatch: pyte
     assert mended.drafts is not None and mended.drafts.mended.num_set_aside == 1
     assert Store(mended.drafts.store.url_of("")).list("records") == []
     assert sum(damage.path.startswith("drafts/records/") for damage in found) == 1
+
+
+def test_the_status_of_an_output_is_also_that_of_its_drafts(tmp_path: Path) -> None:
+    job = job_with(tmp_path)
+    drafted(job)
+    before = framefleet.status(job.output)
+    assert before.drafts and (before.drafts.num_done, before.num_done) == (5, 0)
+    write_driver(Store(draft_job(job).output))
+    assert framefleet.status(job.output).is_under_way
+    commit_in_full(job)
+    ended = command("status", job.output)
+    assert ended.exit_code == 0
+    assert ended.stdout.index("drafts:") < ended.stdout.index("in full:") < ended.stdout.index("1 rows done")
+    assert json.loads(command("status", job.output, "--json").stdout)["drafts"]["num_done"] == 5
+
+
+def test_failures_of_drafts_are_told_beside_those_in_full(tmp_path: Path) -> None:
+    job = job_with(tmp_path)
+    fail(draft_job(job), "e" * 32)
+    drafted(job)
+    assert [row.is_draft for row in framefleet.failures(job.output)] == [True]
+    fail(job, NOBODY)
+    assert [row.is_draft for row in framefleet.failures(job.output)] == [True, False]
+    told = command("failures", job.output).stdout
+    assert "draft 3  eeee" in told and "row 3  ffff" in told
+
+
+def test_files_of_drafts_are_verified_with_their_output(tmp_path: Path) -> None:
+    job = job_with(tmp_path)
+    drafted(job)  # which names clips that are not there
+    found = framefleet.verify(job.output, files=True).damages
+    assert {damage.path.split("/")[0] for damage in found} == {"drafts"}
+
+
+def test_what_reads_rows_in_full_says_where_drafts_are_while_there_are_no_others(tmp_path: Path) -> None:
+    job = job_with(tmp_path)
+    drafted(job)
+    for words in (("report",), ("score",), ("verify",), ("export", "to", "--format", "parquet")):
+        ended = command(words[0], job.output, *words[1:])
+        assert ended.exit_code == 2
+        assert "has drafts, and no row in full so far" in ended.stderr
+        assert f"give {job.output}/drafts" in ended.stderr.replace("\n", "")
+    assert "give the job file in its place" in command("retry", job.output).stderr.replace("\n", " ")
+
+
+def test_an_output_in_a_folder_called_drafts_is_not_that_of_a_job_without(tmp_path: Path) -> None:
+    job = job_with(tmp_path)
+    drafted(job)
+    commit_in_full(job.model_copy(update={"draft": None}))
+    assert framefleet.status(job.output).drafts is None
 
 
 def test_a_plan_says_that_it_predicts_drafts_alone(

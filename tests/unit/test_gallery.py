@@ -104,6 +104,26 @@ def test_an_axis_that_is_no_column_is_refused_with_those_there_are(tmp_path: Pat
     assert command("gallery", str(tmp_path)).stdout == f"{tmp_path}/gallery/index.html\n"
 
 
+def test_axes_are_kept_until_others_are_asked_for(tmp_path: Path) -> None:
+    store = write_output(tmp_path, [{"prompt": "a ball", "seed": 1}])
+    framefleet.gallery(tmp_path, x="seed", y="prompt")
+    write_gallery(store, is_forced=True)  # as at the end of a job
+    assert (manifest_of(store)["x"], manifest_of(store)["y"]) == ("seed", "prompt")
+    framefleet.gallery(tmp_path, x="batch_size")
+    assert (manifest_of(store)["x"], manifest_of(store)["y"]) == ("batch_size", "prompt")
+    framefleet.gallery(tmp_path, x="", y="")
+    write_gallery(store, is_forced=True)
+    assert (manifest_of(store)["x"], manifest_of(store)["y"]) == (None, None)
+
+
+@pytest.mark.parametrize("said", ['{"x": "gone"}', '{"x": 7}', "no JSON"])
+def test_axes_that_are_kept_and_are_no_columns_are_none(said: str, tmp_path: Path) -> None:
+    store = write_output(tmp_path, [{"prompt": "a ball"}])
+    store.write("gallery/axes.json", said.encode())
+    write_gallery(store)
+    assert (manifest_of(store)["x"], manifest_of(store)["y"]) == (None, None)
+
+
 def test_an_output_without_records_has_a_gallery_that_says_so(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     write_gallery(store)

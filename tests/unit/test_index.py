@@ -98,8 +98,8 @@ def test_of_pending_rows_only_those_that_are_wanted_are_left(index: RowIndex) ->
 
 def test_unproven_rows_are_of_a_kind_and_a_worker(index: RowIndex) -> None:
     for word, kind, worker in (("a", "small", "w1"), ("b", "small", "w2"), ("c", "large", "w1")):
-        index.note_unproven(name(word), kind=kind, worker=worker)
+        index.note_unproven(name(word), kind=kind, worker=worker, num_bytes=7)
     index.prove(kind="small", worker="w1")
-    assert index.take_unproven("small") == [name("b")]
-    assert index.take_unproven("small") == []
-    assert index.take_unproven("large") == [name("c")]
+    assert index.take_unproven("small") == {name("b"): 7}
+    assert index.take_unproven("small") == {}
+    assert index.take_unproven("large") == {name("c"): 7}

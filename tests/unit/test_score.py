@@ -15,7 +15,7 @@ import framefleet
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.score.score import score_output
-from framefleet.jobs.show.standing import ScoreProgress
+from framefleet.jobs.show.standing import ClipsProgress
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.frames.frames import Frames
@@ -71,7 +71,7 @@ def columns(store: Store, *names: str) -> list[dict[str, Any]]:
 
 def test_scores_stand_in_the_records_and_are_those_of_the_frames(store: Store) -> None:
     rendered(store, 5, format="mkv")
-    told: list[ScoreProgress] = []
+    told: list[ClipsProgress] = []
     found = framefleet.score(store.url_of(""), num_threads=2, on_progress=told.append)
     assert (found.done, found.num_damaged, found.columns) == (5, 0, tuple(OWN_SCORES))
     assert (told[-1].done, told[-1].total) == (5, 5)
@@ -152,7 +152,7 @@ def test_a_clip_of_no_known_kind_is_damaged_though_its_digest_is_right(store: St
 def test_what_an_interrupted_run_measured_is_kept(store: Store) -> None:
     rendered(store, 6)
 
-    def interrupt(progress: ScoreProgress) -> None:
+    def interrupt(progress: ClipsProgress) -> None:
         if progress.done == 2:
             raise KeyboardInterrupt
 

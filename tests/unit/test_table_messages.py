@@ -83,11 +83,6 @@ def test_one_odd_cell_in_json_lines_is_one_refused_row(tmp_path: Path, wan: Pipe
     assert planned(tmp_path / "t.jsonl", wan) == ["a", None, None, None, "c"]
 
 
-def test_a_carried_cell_of_another_type_is_told_with_its_line(tmp_path: Path, wan: PipelineSpec) -> None:
-    (tmp_path / "t.jsonl").write_text('{"prompt": "a", "n": 1}\n\n{"prompt": "b", "n": "odd"}\n')
-    assert "line 3: 'n' is 'odd'" in refused(tmp_path / "t.jsonl", wan).problem
-
-
 @pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.jsonl", "t.parquet"])
 def test_an_empty_file_says_so(name: str, tmp_path: Path, wan: PipelineSpec) -> None:
     (tmp_path / name).write_text("" if name == "t.parquet" else " \n")

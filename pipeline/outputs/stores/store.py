@@ -59,6 +59,10 @@ class Store:
         patience = self._patience
         return _arrived, (self._url, self._options, patience.limit_s, patience.has_answered)
 
+    def below(self, folder: str) -> Store:
+        """Return a folder of it as a root of its own."""
+        return Store(f"{self._url}/{_checked(folder)}", self._options, outage_s=self._patience.limit_s)
+
     @property
     def silent_s(self) -> float:
         """For how many seconds it has answered nothing that was asked here; 0 while it does."""

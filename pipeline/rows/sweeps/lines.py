@@ -10,9 +10,10 @@ import fsspec
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.public import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.rows.sweeps.numbers import MAX_VALUES
+from framefleet.pipeline.rows.tables.encodings import likely_encoding, marked_encoding, refused_text, to_utf_8
 from framefleet.pipeline.rows.tables.formats import file_format
-from framefleet.pipeline.rows.tables.text_reading import TO_UTF_8
 
+_SHOWN = 100  # characters of a line in a message
 _MAX_BYTES = 64 << 20  # a million prompts as people write them
 
 
@@ -26,16 +27,26 @@ def lines_of(file: str, place: str, storage_options: Mapping[str, Any]) -> list[
     content = _read(file, f"{place}.file is {shown}", storage_options)
     if len(content) > _MAX_BYTES:
         raise JobError(f"{place}.file {shown} is longer than {_MAX_BYTES >> 20} MiB", "use a table")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise JobError(f"{place}.file {shown} is not UTF-8", TO_UTF_8.replace("table", "file")) from None
+    text = _decoded(content, f"{place}.file {shown}", shown)
     found = [line.strip() for line in text.splitlines() if line.strip()]
     if not found:
         raise JobError(f"{place}.file {shown} is empty", "write a value on each line")
     if len(found) > MAX_VALUES:
         raise JobError(f"{place}.file {shown} has more than {MAX_VALUES:,} lines", "use a table")
     return found
+
+
+def _decoded(content: bytes, said: str, file: str) -> str:
+    if encoding := marked_encoding(content):
+        raise JobError(f"{said} is {encoding}", to_utf_8(encoding, file))
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = content.count(b"\n", 0, error.start)
+        line = content.splitlines()[number]
+    why = refused_text(line, likely_encoding(content), file)
+    problem = f"line {number + 1} is {line.decode('utf-8', 'replace')[:_SHOWN]!r}, but {why.reason}"
+    raise JobError(f"{said}: {problem}", why.fix)
 
 
 def _plain(file: str) -> str:

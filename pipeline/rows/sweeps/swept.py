@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from framefleet.pipeline.rows.sweeps.factors import Factor, Indices
 from framefleet.pipeline.rows.sweeps.templates import filled
+from framefleet.pipeline.rows.tables import odd_cells
 from framefleet.pipeline.rows.tables.file_reading import MAX_BATCH_BYTES
 from framefleet.pipeline.rows.tables.readable import python_values
 from framefleet.pipeline.rows.tables.table import Table
@@ -87,7 +88,8 @@ class Swept:
         for column, names in self.templates.items():
             words = {name: python_values((of_factors | of_table)[name]) for name in names}
             columns[column] = pa.array(filled(of_factors[column].to_pylist(), words), pa.string())
-        return pa.RecordBatch.from_arrays([columns[name] for name in self.schema.names], schema=self.schema)
+        schema = self.schema.append(odd_cells.FIELD) if odd_cells.FIELD.name in of_table else self.schema
+        return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
 def _rows(count: int) -> str:

@@ -17,8 +17,12 @@ import pyarrow.parquet
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.outputs.parts.records import are_records
+from framefleet.pipeline.rows.tables.bad_texts import BadTexts
+from framefleet.pipeline.rows.tables.csv_cells import typed
+from framefleet.pipeline.rows.tables.encodings import likely_encoding, raw_bytes, refused_text
 from framefleet.pipeline.rows.tables.file_lines import lines_in
 from framefleet.pipeline.rows.tables.formats import TableFormat
+from framefleet.pipeline.rows.tables.odd_cells import ODD_CELLS, with_odd_cells, without_empty
 from framefleet.pipeline.rows.tables.text_reading import text_reader, unpacked
 
 # Also of a row. A batch is handed on as a whole, and rows that wait to be rendered keep theirs in memory.
@@ -81,7 +85,7 @@ def batches_of(
         rows, size = sum(part.num_rows for part in waiting), sum(part.nbytes for part in waiting)
         if waiting and (batch is None or rows >= batch_rows or size >= MAX_BATCH_BYTES):
             with explained(file, first_row=first_row, num_read=seen - rows - first_row):
-                joined = pa.concat_batches(waiting)
+                joined = without_empty(pa.concat_batches(waiting))
             waiting = []
             yield from _parts(joined, seen - rows, file)
         if batch is None:
@@ -121,8 +125,10 @@ def _reader(file: FileToRead, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
             f"{file.name} has the columns {_listed(reader.schema)}, and the first file {_listed(schema)}",
             "write all files of a table with the same columns",
         )
-    for batch in reader:
-        yield batch.select(schema.names)
+    bad_texts = BadTexts(file.name)
+    for batch, odd in reader if file.format == "jsonl" else (typed(batch, schema) for batch in reader):
+        bad_texts.tell(batch, odd)
+        yield with_odd_cells(batch, odd)
 
 
 def _plain(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
@@ -150,6 +156,8 @@ def _text_reader(file: FileToRead, schema: pa.Schema | None) -> Any:
 def _check_names(schema: pa.Schema, file: FileToRead) -> None:
     if len(schema) > MAX_COLUMNS:
         raise TableError(f"{file.name} has more than {MAX_COLUMNS:,} columns", "leave some of them out")
+    if ODD_CELLS in schema.names:
+        raise TableError(f"{file.name} has a column {ODD_CELLS!r}", "rename it")
     if long := [name for name in schema.names if len(name) > MAX_NAME]:
         raise TableError(
             f"{file.name}: the name of the column {long[0][:40]!r}... is longer than {MAX_NAME} characters",
@@ -217,11 +225,12 @@ def explained(file: FileToRead, *, first_row: int = 0, num_read: int = 0) -> Ite
         yield
     except TableError:
         raise
-    except UnicodeDecodeError as error:  # cells are looked at later
-        name = error.object[:MAX_NAME].decode("utf-8", "replace")
-        raise TableError(
-            f"{file.name}: the name of the column {name!r} is not UTF-8", "save the file as UTF-8"
-        ) from None
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:  # cells are looked at later
+        name = error.object if isinstance(error.object, bytes) else raw_bytes(error.object)
+        why = refused_text(name, likely_encoding(name), file.name)
+        shown = name[:MAX_NAME].decode("utf-8", "replace")
+        problem = f"the name of a column is {shown!r}, but {why.reason}"
+        raise TableError(f"{file.name}: {problem}", why.fix) from None
     except (MemoryError, pa.ArrowMemoryError):
         raise TableError(
             f"{file.name} cannot be read{where}: some rows of it take more than 2 GiB to read",
@@ -237,7 +246,7 @@ def explained(file: FileToRead, *, first_row: int = 0, num_read: int = 0) -> Ite
         zlib.error,
     ) as error:
         fixes: dict[TableFormat, str] = {
-            "jsonl": "every line must be one JSON object with the same keys, each of one type",
+            "jsonl": "every line must be one JSON object",
             "parquet": "write the file again; it may be cut short",
         }
         said = _numbered(str(error), file, first_row)

@@ -18,7 +18,9 @@ CREATE TABLE rows (position INTEGER PRIMARY KEY, id BLOB NOT NULL);
 CREATE TABLE left_out (position INTEGER PRIMARY KEY);
 CREATE TABLE done (id BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE doubled (id BLOB PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE unproven (id BLOB PRIMARY KEY, kind TEXT NOT NULL, worker TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE unproven (
+    id BLOB PRIMARY KEY, kind TEXT NOT NULL, worker TEXT NOT NULL, num_bytes INTEGER NOT NULL
+) WITHOUT ROWID;
 CREATE INDEX by_kind ON unproven (kind, worker);
 """
 # Built after the rows are in, by one sort: keeping it while adding costs random writes all over the file.
@@ -113,19 +115,22 @@ class RowIndex:
         opened = self._db.executemany("DELETE FROM done WHERE id = ?", ids).rowcount
         self._num_done = distinct - max(opened, 0)
 
-    def note_unproven(self, row_id: str, *, kind: str, worker: str) -> None:
-        """Note a row that a later audit of its kind may find wrong."""
-        values = (bytes.fromhex(row_id), kind, worker)
-        self._db.execute("INSERT OR REPLACE INTO unproven VALUES (?, ?, ?)", values)
+    def note_unproven(self, row_id: str, *, kind: str, worker: str, num_bytes: int) -> None:
+        """Note a row that a later audit of its kind may find wrong. num_bytes: of its clip."""
+        values = (bytes.fromhex(row_id), kind, worker, num_bytes)
+        self._db.execute("INSERT OR REPLACE INTO unproven VALUES (?, ?, ?, ?)", values)
 
     def prove(self, *, kind: str, worker: str) -> None:
         """An audit of this kind found all well on this worker."""
         self._db.execute("DELETE FROM unproven WHERE kind = ? AND worker = ?", (kind, worker))
 
-    def take_unproven(self, kind: str) -> list[str]:
-        """Return the rows of this kind that no audit spoke for, of all workers, and forget them."""
-        found = self._db.execute("DELETE FROM unproven WHERE kind = ? RETURNING id", (kind,))
-        return sorted(row_id.hex() for (row_id,) in found)
+    def take_unproven(self, kind: str) -> dict[str, int]:
+        """Return the rows of this kind that no audit spoke for, of all workers, and forget them.
+
+        Each with the bytes of its clip.
+        """
+        found = self._db.execute("DELETE FROM unproven WHERE kind = ? RETURNING id, num_bytes", (kind,))
+        return {row_id.hex(): num_bytes for row_id, num_bytes in sorted(found)}
 
     def counts(self) -> RowCounts:
         rows, distinct = self._seal()

@@ -5,24 +5,29 @@ Not by Arrow's own reader of JSON, which ends the process for some lines, as `nu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import IO, Any
 
 import pyarrow as pa
 
-from framefleet.pipeline.guards.json_text import canonical_json, parse_json
+from framefleet.pipeline.guards.json_text import CANONICAL, parse_json
+from framefleet.pipeline.model.specs.check import Refused
 from framefleet.pipeline.model.specs.signature import ArgumentKind
+from framefleet.pipeline.rows.tables.encodings import likely_encoding, raw_bytes
+from framefleet.pipeline.rows.tables.odd_cells import OddCells, another_type
 
 INFERRED_BYTES = 1 << 20  # from which the types are taken, as Arrow takes them from CSV
 MAX_LINE = 16 << 20
 BATCH_ROWS, BATCH_BYTES = 1024, 4 << 20
 MAX_KEYS = 10_000
-# Before a cell that should be text and is a number, a list or an object: half a character, so that `readable`
-# refuses the row.
-NO_TEXT = "\ud800"
-_TEXTS: set[ArgumentKind] = {"str", "image", "video", "model"}
+MAX_WHOLE = 1 << 53  # to which floating-point numbers hold all whole ones
 BOM = b"\xef\xbb\xbf"
+_AS_TEXT = CANONICAL | {"allow_nan": True}  # whoever checks the cell refuses it
+_TEXTS: set[ArgumentKind] = {"str", "image", "video", "model"}
 _SCALARS: dict[pa.DataType, set[type]] = {
     pa.string(): {str},
     pa.int64(): {int},
@@ -33,10 +38,10 @@ _SCALARS: dict[pa.DataType, set[type]] = {
 
 
 class JsonLines:
-    """Iterates over record batches. Raises ValueError, with the line, for what does not fit the schema.
+    """Iterates over record batches, each with its odd cells. Raises ValueError with the line that is no row.
 
-    schema: None takes it from the first lines. arguments: columns whose cells are checked later, with their
-    kind; they are text here, as in CSV, so that one odd cell is one refused row.
+    schema: None takes it from the first lines, each column as most of its cells are there. arguments: columns
+    whose cells are checked later, with their kind; they are text here, as in CSV.
     """
 
     def __init__(
@@ -44,15 +49,15 @@ class JsonLines:
     ) -> None:
         self._lines = _with_texts(_objects(file), arguments or {})
         self._first = [] if schema else list(_some(self._lines, max_bytes=INFERRED_BYTES))
-        self.schema = schema or _inferred(self._first)
+        self.schema = schema or _inferred([values for _, values in self._first])
 
-    def __iter__(self) -> Iterator[pa.RecordBatch]:
+    def __iter__(self) -> Iterator[tuple[pa.RecordBatch, OddCells]]:
         lines = chain(self._first, self._lines)
         while some := list(_some(lines, max_rows=BATCH_ROWS, max_bytes=BATCH_BYTES)):
-            yield _batch([number for number, _, _ in some], [values for _, _, values in some], self.schema)
+            yield _batch([values for _, values in some], self.schema)
 
 
-_Line = tuple[int, int, dict[str, Any]]  # its number, from 1; its bytes; what it holds
+_Line = tuple[int, dict[str, Any]]  # its bytes; what it holds
 
 
 def _objects(file: IO[bytes]) -> Iterator[_Line]:
@@ -63,28 +68,37 @@ def _objects(file: IO[bytes]) -> Iterator[_Line]:
             raise ValueError(f"line {number} is longer than {MAX_LINE:,} bytes")
         text = line.removeprefix(BOM) if number == 1 else line
         if text.strip():
-            yield number, len(line), _object(text, number)
+            yield len(line), _object(text, number)
 
 
 def _with_texts(lines: Iterator[_Line], arguments: Mapping[str, ArgumentKind]) -> Iterator[_Line]:
-    """Write the cells of arguments as they would stand in CSV; what should be text and is none is marked."""
-    for number, size, values in lines:
-        for name in arguments.keys() & values.keys():
+    """Write the cells of arguments as they would stand in CSV, but for those that should be text."""
+    written = {name for name, kind in arguments.items() if kind not in _TEXTS}
+    for size, values in lines:
+        for name in written & values.keys():
             value = values[name]
             if value is not None and type(value) is not str:
-                mark = NO_TEXT if arguments[name] in _TEXTS else ""
-                values[name] = mark + canonical_json(value)
-        yield number, size, values
+                values[name] = json.dumps(value, **_AS_TEXT)
+        yield size, values
 
 
 def _object(line: bytes, number: int) -> dict[str, Any]:
     try:
         values = parse_json(line.decode("utf-8", "surrogateescape"))
     except ValueError as error:
-        raise ValueError(f"line {number}: {error}") from None
+        raise ValueError(f"line {number}: {error}{_encoding_of(line)}") from None
     if not isinstance(values, dict):
         raise ValueError(f"line {number} is no object, as {{...}}")
     return values
+
+
+def _encoding_of(line: bytes) -> str:
+    """Return what is said of a line that is not UTF-8: in Shift-JIS and GB18030 texts hold backslashes."""
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return f"; it is not UTF-8, and likely {likely_encoding(line) or 'no text'}"
+    return ""
 
 
 def _some(lines: Iterator[_Line], *, max_bytes: int, max_rows: int | None = None) -> Iterator[_Line]:
@@ -92,78 +106,91 @@ def _some(lines: Iterator[_Line], *, max_bytes: int, max_rows: int | None = None
     rows = size = 0
     for line in lines:
         yield line
-        rows, size = rows + 1, size + line[1]
+        rows, size = rows + 1, size + line[0]
         if size >= max_bytes or rows == max_rows:
             return
 
 
-def _inferred(lines: Sequence[_Line]) -> pa.Schema:
-    columns: dict[str, dict[int, Any]] = {}
-    for number, _, row in lines:
-        for name, value in row.items():
-            columns.setdefault(name, {})[number] = value
+def _inferred(rows: Sequence[Mapping[str, Any]]) -> pa.Schema:
+    if not rows:
+        raise ValueError("it has no lines")
+    columns = _columns(rows)
     if len(columns) > MAX_KEYS:
         raise ValueError(f"the lines have more than {MAX_KEYS:,} keys")
-    if not lines:
-        raise ValueError("it has no lines")
-    return pa.schema([(name, _type_of(name, values)) for name, values in columns.items()])
+    return pa.schema([(name, _type_of(values)) for name, values in columns.items()])
 
 
-def _type_of(name: str, values: Mapping[int, Any]) -> pa.DataType:
-    """Return the type of all values, by the numbers of their lines. Raises ValueError."""
-    try:
-        return _one_type(list(values.values()))
-    except _NO_TYPE as error:
-        problem = error
-    numbers = list(values)
-    sound, odd = 0, len(numbers)  # by halves: a type for so many, none for so many
-    while odd - sound > 1:
-        middle = (sound + odd) // 2
-        try:
-            _one_type([values[number] for number in numbers[:middle]])
-            sound = middle
-        except _NO_TYPE:
-            odd = middle
-    number = numbers[sound]
-    raise ValueError(
-        f"line {number}: {name!r} is {values[number]!r:.80}, and has no one type with those before: {problem}"
-    )
+def _columns(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = {}
+    for row in rows:
+        for name, value in row.items():
+            columns.setdefault(name, []).append(value)
+    return columns
 
 
-_NO_TYPE = (pa.ArrowException, OverflowError, UnicodeEncodeError)
+def _type_of(values: Sequence[Any]) -> pa.DataType:
+    """Return the type that most of the values are of, the first of those that are equally many."""
+    kinds = Counter(_KINDS[type(value)] for value in values if value is not None)
+    if not kinds:
+        return pa.null()
+    kind = kinds.most_common(1)[0][0]
+    fitting = [value for value in values if value is not None and _KINDS[type(value)] == kind]
+    if kind == "list":
+        return pa.list_(_type_of([*chain.from_iterable(fitting)]))
+    if kind == "object":
+        return pa.struct([(name, _type_of(inner)) for name, inner in _columns(fitting).items()])
+    if kind == "number":
+        return _type_of_numbers(fitting)
+    return pa.string() if kind == "text" else pa.bool_()
 
 
-def _one_type(values: list[Any]) -> pa.DataType:
-    kinds = set(map(type, values)) - {type(None)}
-    return pa.string() if kinds == {str} else pa.array(values).type
+def _type_of_numbers(values: Sequence[int | float]) -> pa.DataType:
+    whole = [value for value in values if type(value) is int]
+    # Large ones are identifiers, which fractions do not hold: the fraction among them is what is odd.
+    are_ids = 2 * len(whole) > len(values) and max(map(abs, whole)) > MAX_WHOLE
+    return pa.int64() if len(whole) == len(values) or are_ids else pa.float64()
 
 
-def _batch(numbers: Sequence[int], rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
+_KINDS = {str: "text", bool: "bool", int: "number", float: "number", list: "list", dict: "object"}
+
+
+def _batch(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> tuple[pa.RecordBatch, OddCells]:
+    odd: OddCells = {}
     known = set(schema.names)
-    for number, row in zip(numbers, rows, strict=True):
+    for offset, row in enumerate(rows):
         if not known.issuperset(row):
             name = next(name for name in row if name not in known)
-            raise ValueError(f"line {number} has the key {name!r}, and the first lines do not")
-    columns = [_column(field, [row.get(field.name) for row in rows], numbers) for field in schema]
-    return pa.RecordBatch.from_arrays(columns, schema=schema) if columns else _without_columns(len(rows))
+            odd[offset] = [(name, row[name], _NO_COLUMN)]
+    columns = []
+    for field in schema:
+        values = [row.get(field.name) for row in rows]
+        column, misfits = _column(field.type, values)
+        columns.append(column)
+        for offset in misfits:
+            odd.setdefault(offset, []).append((field.name, values[offset], _why(field.type, values[offset])))
+    batch = pa.RecordBatch.from_arrays(columns, schema=schema) if columns else _without_columns(len(rows))
+    return batch, odd
+
+
+_NO_COLUMN = Refused(
+    reason=f"the first {INFERRED_BYTES >> 20} MB of the table have no such key",
+    fix="give that key in the first line too, with null if it is empty there",
+)
 
 
 def _without_columns(num_rows: int) -> pa.RecordBatch:
     return pa.RecordBatch.from_struct_array(pa.array([{}] * num_rows, pa.struct([])))
 
 
-def _column(field: pa.Field, values: list[Any], numbers: Sequence[int]) -> pa.Array:
-    try:
-        if _all_fit(values, field.type):
-            return pa.array(values, field.type)
-    except UnicodeEncodeError:  # half a character, `\ud800`, or no UTF-8: `readable` refuses that row alone
-        if field.type == pa.string():
-            return _as_bytes(values)
-    except (pa.ArrowException, OverflowError):
-        pass
-    lines = zip(numbers, values, strict=True)
-    number, value = next((line for line in lines if not _holds(field.type, line[1])), (numbers[0], values[0]))
-    raise ValueError(f"line {number}: {field.name!r} is {value!r:.80}, and the column holds {field.type}")
+def _column(kind: pa.DataType, values: list[Any]) -> tuple[pa.Array, list[int]]:
+    """Return the cells, and the offsets of those that are null in it as they are of another type."""
+    if _all_fit(values, kind):
+        with suppress(*_UNHELD):
+            return pa.array(values, kind), []
+    held = [_holds(kind, value) for value in values]
+    kept = [value if is_held else None for value, is_held in zip(values, held, strict=True)]
+    odd = [offset for offset, is_held in enumerate(held) if not is_held]
+    return (_as_bytes(kept) if kind == pa.string() else pa.array(kept, kind)), odd
 
 
 def _all_fit(values: list[Any], kind: pa.DataType) -> bool:
@@ -186,13 +213,28 @@ def _fits(value: Any, kind: pa.DataType) -> bool:
     return type(value) in _SCALARS.get(kind, ())
 
 
+_UNHELD = (pa.ArrowException, OverflowError, UnicodeEncodeError)  # an int of 70 bits, half a character
+
+
 def _holds(kind: pa.DataType, value: Any) -> bool:
-    try:
-        return _fits(value, kind) and len(pa.array([value], kind)) == 1
-    except (pa.ArrowException, OverflowError, UnicodeEncodeError):
+    if not _fits(value, kind):
         return False
+    if kind != pa.string():  # of text `readable` says what is wrong
+        try:
+            pa.array([value], kind)
+        except _UNHELD:
+            return False
+    return True
+
+
+def _why(kind: pa.DataType, value: Any) -> Refused:
+    if _fits(value, kind):
+        return Refused(reason="records cannot hold it", fix="correct it, or write the whole column as text")
+    if kind == pa.string():
+        return Refused(reason="it is no text", fix="put it in quotes")
+    return another_type(kind)
 
 
 def _as_bytes(values: list[str | None]) -> pa.Array:
-    encoded = [None if value is None else value.encode("utf-8", "surrogatepass") for value in values]
+    encoded = [None if value is None else raw_bytes(value) for value in values]
     return pa.array(encoded, pa.binary()).view(pa.string())

@@ -14,14 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.pipeline.model.specs.check import Refused
-from framefleet.pipeline.rows.tables.json_lines import NO_TEXT
-from framefleet.pipeline.rows.tables.text_reading import TO_UTF_8
+from framefleet.pipeline.rows.tables.encodings import TO_UTF_8
+from framefleet.pipeline.rows.tables.odd_cells import ODD_CELLS, Problems, odd_cells
 
 # Bytes. Text encoders read a few thousand characters of a prompt, and longer paths and URLs do not exist.
 MAX_TEXT = 1 << 16
 _SHOWN = 100  # bytes of such a cell in a message
-
-Problems = list[tuple[str, str, Refused]]  # column, what to show of the cell, why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +36,12 @@ class Readable:
 
 def readable(batch: pa.RecordBatch, read: Collection[str]) -> Readable:
     """Return what of a batch may be read. read: the columns that are; the others are carried as they are."""
-    refused: dict[int, Problems] = {}
+    refused = odd_cells(batch)
+    told = {(offset, name) for offset, problems in refused.items() for name, _, _ in problems}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         for offset, shown, reason in _problems(column, is_read=name in read):
-            refused.setdefault(offset, []).append((name, shown, reason))
+            if (offset, name) not in told:
+                refused.setdefault(offset, []).append((name, shown, reason))
     offsets = [offset for offset in range(batch.num_rows) if offset not in refused]
     cells = batch.select(list(read))
     if refused:
@@ -51,6 +51,7 @@ def readable(batch: pa.RecordBatch, read: Collection[str]) -> Readable:
 
 def repaired_row(row: pa.RecordBatch) -> pa.RecordBatch:
     """Return a refused row as every program can read it: bad text is mended, other bad cells are null."""
+    row = row.select([name for name in row.schema.names if name != ODD_CELLS])
     columns = [
         _repaired(column) if any(_problems(column, is_read=False)) else column for column in row.columns
     ]
@@ -69,7 +70,7 @@ def python_values(column: pa.Array) -> list[Any]:
 def _problems(column: pa.Array, *, is_read: bool) -> Iterator[tuple[int, str, Refused]]:
     """Yield (offset, what to show, why) of cells that cannot become Python values."""
     if not _is_valid(column):
-        for offset in _without_values(column) or _invalid(column):
+        for offset in _without_values(column) or invalid_cells(column):
             yield offset, _shown(column[offset]), _reason(column[offset])
     if _is_text(column.type) and is_read:
         lengths = pc.binary_length(column)
@@ -82,17 +83,13 @@ def _problems(column: pa.Array, *, is_read: bool) -> Iterator[tuple[int, str, Re
 
 
 _NOT_UTF_8 = Refused(reason="it is not UTF-8", fix=TO_UTF_8)
-_NO_TEXT = Refused(reason="it is no text", fix="put it in quotes")
-_MARK = NO_TEXT.encode("utf-8", "surrogatepass")
 _TOO_LONG = Refused(reason=f"it is longer than {MAX_TEXT:,} bytes", fix="shorten it")
 _OUT_OF_RANGE = Refused(reason="it is out of range", fix="correct it, or write it as text")
 
 
 def _reason(cell: pa.Scalar) -> Refused:
     """Return why a cell whose bytes are wrong is refused."""
-    if not _is_text(cell.type):
-        return _NOT_UTF_8 if pa.types.is_nested(cell.type) else _OUT_OF_RANGE
-    return _NO_TEXT if _bytes(cell).startswith(_MARK) else _NOT_UTF_8
+    return _NOT_UTF_8 if _is_text(cell.type) or pa.types.is_nested(cell.type) else _OUT_OF_RANGE
 
 
 def _bytes(cell: pa.Scalar, count: int | None = None) -> bytes:
@@ -106,7 +103,10 @@ def _without_values(column: pa.Array) -> list[int]:
     return [offset for offset in range(len(column)) if not _has_values(column[offset : offset + 1])]
 
 
-def _invalid(column: pa.Array) -> list[int]:
+def invalid_cells(column: pa.Array) -> list[int]:
+    """Return the offsets of cells whose bytes are not what their type says."""
+    if _is_valid(column):
+        return []
     return [offset for offset in range(len(column)) if not _is_valid(column[offset : offset + 1])]
 
 
@@ -133,10 +133,10 @@ def _is_text(kind: pa.DataType) -> bool:
 def _shown(cell: pa.Scalar) -> str:
     if not _is_text(cell.type):
         return str(getattr(cell, "value", cell.type))  # of a date its number
-    return _bytes(cell, _SHOWN).removeprefix(_MARK).decode("utf-8", "replace")
+    return _bytes(cell, _SHOWN).decode("utf-8", "replace")
 
 
 def _repaired(cell: pa.Array) -> pa.Array:
     if not _is_text(cell.type):
         return pa.nulls(1, cell.type)
-    return pa.array([_bytes(cell[0]).removeprefix(_MARK).decode("utf-8", "replace")], cell.type)
+    return pa.array([_bytes(cell[0]).decode("utf-8", "replace")], cell.type)

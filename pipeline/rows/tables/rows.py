@@ -21,7 +21,8 @@ from framefleet.pipeline.request import Request, clip_fps, is_input
 from framefleet.pipeline.rows.identity import derive_seed
 from framefleet.pipeline.rows.tables.carried import Carried
 from framefleet.pipeline.rows.tables.limits import limits
-from framefleet.pipeline.rows.tables.readable import Problems, readable
+from framefleet.pipeline.rows.tables.odd_cells import Problems
+from framefleet.pipeline.rows.tables.readable import readable
 from framefleet.pipeline.rows.tables.row_inputs import Finder, check_video_length
 from framefleet.pipeline.rows.tables.step_lists import check_step_lists, listed_steps
 from framefleet.pipeline.shape import shape_text

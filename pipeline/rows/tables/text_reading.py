@@ -15,17 +15,10 @@ import pyarrow.csv
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.signature import ArgumentKind
+from framefleet.pipeline.rows.tables.encodings import marked_encoding, to_utf_8
 from framefleet.pipeline.rows.tables.json_lines import JsonLines
 
 _AHEAD = 1 << 16  # bytes in which the header ends, or is searched for no further
-# Those of 32 bits first: they begin as those of 16 do.
-_ENCODINGS = {
-    codecs.BOM_UTF32_LE: "UTF-32",
-    codecs.BOM_UTF32_BE: "UTF-32",
-    codecs.BOM_UTF16_LE: "UTF-16",
-    codecs.BOM_UTF16_BE: "UTF-16",
-}
-TO_UTF_8 = "save the table as UTF-8; spreadsheets call it `CSV UTF-8`"
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 
 
@@ -65,7 +58,7 @@ def _csv_reader(content: IO[bytes], schema: pa.Schema | None, separator: str) ->
         parse_options=pa.csv.ParseOptions(delimiter=separator, newlines_in_values=True),
         # an empty cell is null, a quoted one is empty text
         convert_options=pa.csv.ConvertOptions(
-            column_types=schema,
+            column_types=schema and {name: pa.string() for name in schema.names},  # see `csv_cells.typed`
             null_values=[""],
             strings_can_be_null=True,
             quoted_strings_can_be_null=False,
@@ -77,11 +70,8 @@ def _csv_reader(content: IO[bytes], schema: pa.Schema | None, separator: str) ->
 def _check_encoding(beginning: bytes, name: str) -> None:
     if not beginning.removeprefix(codecs.BOM_UTF8).strip():
         raise TableError(f"{name} is empty", "add rows, or give another table")
-    for mark, encoding in _ENCODINGS.items():
-        if beginning.startswith(mark):
-            raise TableError(f"{name} is {encoding}", TO_UTF_8)
-    if b"\0" in beginning[:2]:
-        raise TableError(f"{name} begins with a zero byte, as UTF-16 does", TO_UTF_8)
+    if encoding := marked_encoding(beginning):
+        raise TableError(f"{name} is {encoding}", to_utf_8(encoding, name))
 
 
 def separator_of(content: Any, own: str) -> str:

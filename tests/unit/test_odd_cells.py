@@ -1,0 +1,164 @@
+"""A cell that does not fit its column refuses its row alone, wherever in the table it stands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from framefleet.jobs.render.survey import Survey
+from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.rows.sweeps.settings import Sweep
+from framefleet.pipeline.rows.sweeps.sweep import open_sweep
+from framefleet.pipeline.rows.tables.json_lines import JsonLines
+from framefleet.pipeline.rows.tables.odd_cells import ODD_CELLS
+from framefleet.pipeline.rows.tables.readable import repaired_row
+from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows
+from framefleet.pipeline.rows.tables.rows import InvalidRow
+from framefleet.pipeline.rows.tables.table import open_table
+from tests.configs import WAN, write_model
+
+BEYOND = 60_000  # lines of twenty bytes are more than the megabyte from which types are taken
+
+
+@pytest.fixture(scope="module")
+def wan(tmp_path_factory: pytest.TempPathFactory) -> PipelineSpec:
+    return inspect_model(write_model(tmp_path_factory.mktemp("wan"), "WanPipeline", WAN))
+
+
+def told(path: Path, spec: PipelineSpec) -> list[str]:
+    """Return what is said of refused rows; what is kept of each can be written."""
+    table = open_table(str(path), arguments=argument_columns(spec, {}))
+    plan = plan_rows(table.schema, spec)
+    survey = Survey()
+    for first, batch in table.batches():
+        rows = [*plan.rows(first, batch)]
+        assert [row.index for row in rows] == [*range(first, first + batch.num_rows)]
+        refused = [row for row in rows if isinstance(row, InvalidRow)]
+        assert all(
+            repaired_row(batch.slice(row.index - first, 1)).schema.equals(table.schema) for row in refused
+        )
+        survey.add(refused)
+    survey.find_places(table)
+    return survey.invalid_lines()
+
+
+def lines(*rows: dict[str, Any], before: int = 0) -> str:
+    usual = json.dumps({"prompt": "a", "n": 1})
+    return "\n".join([*[usual] * before, *map(json.dumps, rows)])
+
+
+def test_a_number_among_texts_is_told_with_line_column_value_and_fix(
+    tmp_path: Path, wan: PipelineSpec
+) -> None:
+    (tmp_path / "t.jsonl").write_text(
+        '{"prompt": "a", "note": "x"}\n\n{"prompt": "b", "note": 5}\n{"prompt": "c", "note": "y"}'
+    )
+    assert told(tmp_path / "t.jsonl", wan) == [
+        "row 1 (line 3): note is 5, but it is no text; put it in quotes"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ("odd", "n is 'odd', but the column holds whole numbers"),
+        (1.5, "n is 1.5, but the column holds whole numbers"),
+        (2**70, f"n is {2**70}, but records cannot hold it"),
+        ([1], "n is [1], but the column holds whole numbers"),
+    ],
+)
+def test_so_is_what_comes_after_the_types_are_settled(
+    cell: Any, said: str, tmp_path: Path, wan: PipelineSpec
+) -> None:
+    (tmp_path / "t.jsonl").write_text(lines({"prompt": "b", "n": cell}, {"prompt": "c"}, before=BEYOND))
+    (line,) = told(tmp_path / "t.jsonl", wan)
+    assert line.startswith(f"row {BEYOND} (line {BEYOND + 1}): {said}")
+
+
+def test_a_key_that_comes_late_is_one_refused_row(tmp_path: Path, wan: PipelineSpec) -> None:
+    (tmp_path / "t.jsonl").write_text(lines({"prompt": "b", "sed\ud800": 7}, {"prompt": "c"}, before=BEYOND))
+    (line,) = told(tmp_path / "t.jsonl", wan)
+    assert "sed\\ud800 is 7, but the first 1 MB of the table have no such key" in line
+
+
+def test_what_most_cells_are_is_the_type_wherever_the_odd_one_stands(
+    tmp_path: Path, wan: PipelineSpec
+) -> None:
+    rows: list[dict[str, Any]] = [
+        {"prompt": "a", "note": 5, "tags": ["x"], "o": {"b": 1}, "id": 2**60},
+        {"prompt": "b", "note": "x", "tags": [1], "o": {"b": 2}, "id": 2**60 + 1},
+        {"prompt": "c", "note": "y", "tags": ["y"], "o": {"b": "z"}, "id": 0.5},
+    ]
+    (tmp_path / "t.jsonl").write_text(lines(*rows))
+    assert [line.partition(", but")[0] for line in told(tmp_path / "t.jsonl", wan)] == [
+        "row 0 (line 1): note is 5",
+        "row 1 (line 2): tags is [1]",
+        "row 2 (line 3): o is {'b': 'z'}",
+        "row 2 (line 3): id is 0.5",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("usual", "odd", "held"),
+    [
+        ("1", "x", "whole numbers"),
+        ("1.5", "x", "numbers"),
+        ("true", "maybe", "true and false"),
+        ("2026-01-01", "soon", "dates"),
+        ("12:30", "25:00", "times"),
+        ("2026-01-01 12:30:00", "soon", "times"),
+        ("2026-01-01T12:30:00.5Z", "2026-01-01T12:30:00", "times"),
+    ],
+)
+def test_so_it_is_in_csv(usual: str, odd: str, held: str, tmp_path: Path, wan: PipelineSpec) -> None:
+    rows = ["prompt,n"] + [f"some prompt,{usual}"] * BEYOND * 2 + [f"b,{odd}", f"c, {usual} ", "d,"]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    (line,) = told(tmp_path / "t.csv", wan)
+    where = f"row {BEYOND * 2} (line {BEYOND * 2 + 2})"
+    assert line.startswith(f"{where}: n is {odd!r}, but the column holds {held}")
+
+
+def test_every_row_that_a_sweep_makes_of_an_odd_one_is_refused(tmp_path: Path, wan: PipelineSpec) -> None:
+    (tmp_path / "t.jsonl").write_text(lines({"prompt": "b", "n": "odd"}, {"prompt": "c", "n": 2}, before=1))
+    table = open_table(str(tmp_path / "t.jsonl"), arguments=argument_columns(wan, {}))
+    sweep = Sweep.model_validate({"seed": "0-1"})
+    swept = open_sweep(sweep, table, kinds={"seed": "int"}, others=(), columns={}, storage_options={})
+    plan = plan_rows(swept.schema, wan)
+    rows = [row for first, batch in swept.batches() for row in plan.rows(first, batch)]
+    assert [row.index for row in rows if isinstance(row, InvalidRow)] == [2, 3]
+
+
+def test_a_row_of_ten_thousand_odd_cells_is_told_by_some(tmp_path: Path, wan: PipelineSpec) -> None:
+    sound = {"prompt": "a"} | {f"c{i}": 1 for i in range(2000)}
+    odd = {"prompt": "a"} | {f"c{i}": "x" for i in range(2000)}
+    (tmp_path / "t.jsonl").write_text(lines(sound, sound, odd))
+    assert len(told(tmp_path / "t.jsonl", wan)) == 8
+
+
+def test_batches_without_odd_cells_have_the_schema_of_the_table(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text(lines(before=3))
+    table = open_table(str(tmp_path / "t.jsonl"))
+    assert all(batch.schema.equals(table.schema) for _, batch in table.batches())
+    assert ODD_CELLS not in table.schema.names
+
+
+_CELLS = st.one_of(
+    st.lists(st.none() | st.text(st.characters(exclude_categories=["Cs"])), min_size=1),
+    st.lists(st.none() | st.integers(-(2**50), 2**50) | st.floats(allow_nan=False), min_size=1),
+    st.lists(st.none() | st.lists(st.none() | st.booleans()), min_size=1),
+    st.lists(st.fixed_dictionaries({"b": st.integers(0, 9)}, optional={"a": st.text("xy")}), min_size=1),
+)
+
+
+@given(_CELLS)
+def test_columns_of_one_type_have_the_one_that_arrow_gives_them(cells: list[Any]) -> None:
+    import io
+
+    content = "\n".join(json.dumps({"a": cell}) for cell in cells).encode()
+    assert JsonLines(io.BytesIO(content), None).schema.field("a").type == pa.array(cells).type
