@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import AuthenticationError, RayError
+from ray.exceptions import AuthenticationError
 
 from framefleet.pipeline.errors import FleetError
 
@@ -36,6 +36,7 @@ MAX_FOLDER = 35
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 NO_IDLE_WORKERS = "RAY_prestart_worker_first_driver"
 TOKENS = "docs/clusters.md"
+_START_AGAIN = "run the same command again, once this machine has less to do; Ray's logs may say more"
 
 
 @dataclass(slots=True)
@@ -99,14 +100,16 @@ def _start(address: str | None, options: Mapping[str, Any]) -> None:
             _replaced(constants, "ENABLE_RAY_CLUSTER", address is not None and constants.ENABLE_RAY_CLUSTER),
         ):
             ray.init(address=address or "local", **options)
-    except (RayError, ConnectionError, RuntimeError, ValueError) as error:
+    except (
+        Exception
+    ) as error:  # Ray has no class for it: of a node that is not up in time it raises this very one
         if address is not None and _wants_token(error):
             raise FleetError(
                 f"the Ray cluster at {address} wants a token, and this process has none or another",
                 f"set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH, the file with its token; see {TOKENS}",
             ) from error
         if address is None:
-            raise FleetError(f"cannot start Ray on this machine: {error}", "its logs may say why") from error
+            raise FleetError(f"cannot start Ray on this machine: {error}", _START_AGAIN) from error
         raise FleetError(f"cannot join Ray at {address}: {error}", "check fleet.address") from error
 
 

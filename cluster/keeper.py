@@ -32,6 +32,7 @@ class Keeper:
     def __init__(self, store: Store, told: Told, *, every_s: float, num_threads: int) -> None:
         self._store, self._told, self._every_s = store, told, every_s
         self._writing = ThreadPoolExecutor(num_threads, "keep")
+        self._reading = ThreadPoolExecutor(num_threads, "fetch")
         self._under_way: list[Future[None]] = []  # writes
         self._since: dict[str, float] = {}  # when each row of the renderer began, or was saved last
 
@@ -44,6 +45,10 @@ class Keeper:
         except (FileNotFoundError, StoreError) as error:
             log.warning("row %s begins again, as its checkpoint cannot be read: %s", row_id, error)
             return None
+
+    def fetch(self, row_id: str) -> Future[bytes | None]:
+        """Begin to `read`."""
+        return self._reading.submit(self.read, row_id)
 
     def begun(self, row_id: str) -> None:
         self._since[row_id] = time.monotonic()

@@ -64,7 +64,11 @@ class Machines:
         self._thread = threading.Thread(target=self._run, name="machines", daemon=True)
 
     def __enter__(self) -> Self:
-        self._take_look()
+        """Raises FleetError where the cluster does not say what machines it has."""
+        try:
+            self._take_look()
+        except Exception as error:  # Ray's, gRPC's, ...: of a head that is busy, or gone already
+            raise FleetError(f"the head of the Ray cluster does not answer: {error}", _GO_ON) from error
         self._thread.start()
         return self
 

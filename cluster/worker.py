@@ -9,11 +9,11 @@ import logging
 import pickle
 import threading
 import traceback
-from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from framefleet.cluster.hello import hello_of
+from framefleet.cluster.inbox import Arrived, Inbox
 from framefleet.cluster.keeper import Keeper
 from framefleet.cluster.messages import (
     Assignment,
@@ -52,8 +52,7 @@ class Worker:
 
     def __init__(self, setup: WorkerSetup) -> None:
         self._setup = setup
-        self._news = threading.Condition()  # guards the ten below
-        self._inbox: deque[Assignment] = deque()
+        self._news = threading.Condition()  # guards the nine below, and the inbox
         self._attempts: dict[str, int] = {}  # of the rows that the renderer or a writer has
         self._rendering: set[str] = set()  # those that the renderer has
         self._rendered: list[StoredRow] = []
@@ -67,6 +66,7 @@ class Worker:
         self._keeper = Keeper(
             setup.store, self._kept, every_s=setup.checkpoint_every_s, num_threads=self._writers.num
         )
+        self._inbox = Inbox(self._keeper.fetch, self._wake)
         self._remarks = Remarks()
         self._notice = Notice()
         self._told_lengths = False
@@ -101,11 +101,10 @@ class Worker:
 
         drain: hand back all rows as soon as they can be left, and take no more, from now on.
         """
-        if self._renderer is not None:
-            for assignment in assignments:
-                self._renderer.read_ahead(assignment.request)
         with self._news:
-            self._inbox.extend(assignments)
+            for assignment in assignments:
+                reads = self._renderer.read_ahead(assignment.request) if self._renderer else []
+                self._inbox.add(assignment, reads)
             self._is_drained |= drain
             self._news.notify_all()
             self._news.wait_for(self._has_news, timeout=_POLL_S)
@@ -140,6 +139,10 @@ class Worker:
         if still_s < _STILL_S:
             return {}
         return {"still_s": still_s, "rendering": tuple(sorted(self._rendering))}
+
+    def _wake(self) -> None:
+        with self._news:
+            self._news.notify_all()
 
     def _has_news(self) -> bool:
         rows = self._rendered or self._failed or self._saved or self._handed_back
@@ -211,34 +214,32 @@ class Worker:
         Return whether to go on.
         """
         with self._news:
-            with renderer.idle.waiting("rows"):
-                self._news.wait_for(lambda: self._inbox or renderer.num_active or self._is_drained)
-            if self._is_drained:
+            while not self._is_drained:
+                taken = self._inbox.take(renderer.capacity - renderer.num_active)
+                if taken or renderer.num_active:
+                    break
+                with renderer.idle.waiting("inputs" if self._inbox else "rows"):
+                    self._news.wait()
+            else:
                 return False
-            taken: list[Assignment] = []
-            while self._inbox and renderer.num_active + len(taken) < renderer.capacity:
-                taken.append(self._inbox.popleft())
-            self._attempts |= {assignment.row_id: assignment.attempt for assignment in taken}
-            self._rendering |= {assignment.row_id for assignment in taken}
-        for assignment in taken:
-            self._submit(assignment, renderer)
+            self._attempts |= {row.assignment.row_id: row.assignment.attempt for row in taken}
+            self._rendering |= {row.assignment.row_id for row in taken}
+        for row in taken:
+            self._submit(row, renderer)
         return True
 
-    def _submit(self, assignment: Assignment, renderer: Renderer) -> None:
-        checkpoint = None
+    def _submit(self, row: Arrived, renderer: Renderer) -> None:
+        assignment = row.assignment
         if assignment.is_apart:
             renderer.set_apart(kind_of(assignment.request))
-        elif assignment.has_checkpoint:
-            with renderer.idle.waiting("checkpoints"):
-                checkpoint = self._keeper.read(assignment.row_id)
+        checkpoint = row.checkpoint.result() if row.checkpoint else None
         self._keeper.begun(assignment.row_id)
         renderer.submit(assignment.request, assignment.row_id, checkpoint)
 
     def _hand_back(self, renderer: Renderer) -> None:
         """Take rows to where they can be left, and give them up, until all is stored."""
         with self._news:
-            self._handed_back += [assignment.row_id for assignment in self._inbox]
-            self._inbox.clear()
+            self._handed_back += [assignment.row_id for assignment in self._inbox.take_all()]
             self._news.notify_all()
         self._deliver(renderer.drain(), renderer)
         with renderer.idle.waiting("uploads"), self._news:

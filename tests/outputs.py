@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from framefleet.pipeline.outputs.parts.parts import PartWriter, row_ids_of
 from framefleet.pipeline.outputs.parts.records import (
     FAILURES,
     INVALID,
-    RECORD_FIELDS,
     RECORDS,
     FailureRecord,
     Record,
@@ -82,9 +81,3 @@ def write_driver(
     driver = replace(this_process("me"), progress=progress, **changed)
     store.write(f"drivers/{epoch:06d}.json", driver.to_bytes())
     return driver
-
-
-def committed_row_ids(store: Store) -> Iterator[list[str]]:
-    """Yield the row_ids of every part that counts, part by part."""
-    for _, table in tables_by_part(store, pa.schema([RECORD_FIELDS.field("row_id")])):
-        yield table["row_id"].to_pylist()

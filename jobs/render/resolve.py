@@ -89,7 +89,9 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
     second_models = second_models_of(job)
     recipes = {job.recipe: open_recipe(job, model.spec)}
     scores = scores_of(job)
-    inputs = Inputs(job.inputs.roots, job.storage_options, base=base_of(job))
+    inputs = Inputs(
+        job.inputs.roots, job.storage_options, base=base_of(job), outage_s=job.retries.store_outage_s
+    )
     finder = InputIndex(inputs)
     wait_for(watch, "opening the table")
     of_rows = job if table is None else job.model_copy(update={"table": table, "sweep": Sweep()})

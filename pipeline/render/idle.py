@@ -19,8 +19,8 @@ from framefleet.pipeline.hooks.intercept import intercept
 
 # The thread runs what is between two forwards: pipelines, noise schedulers, the joining of forwards.
 _PIPELINE = "pipeline"
-# What others do, for as long as they like: bring rows, and take clips.
-_OTHERS = {"rows", "uploads", "writers", "checkpoints"}
+# What others do, for as long as they like: bring rows and what these need, and take clips.
+_OTHERS = {"rows", "inputs", "uploads", "writers"}
 
 
 class _Marks(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
@@ -42,11 +43,10 @@ class RecipeCall:
         self._ahead = ReadAhead(inputs.read)
         self._idle = idle
 
-    def read_ahead(self, request: Request) -> None:
+    def read_ahead(self, request: Request) -> list[Future[bytes]]:
         """Begin to read the images and videos of a request that will come. From any thread."""
-        for value in request.arguments.values():
-            if is_input(value):
-                self._ahead.start(value["uri"])
+        begun = (self._ahead.start(value["uri"]) for value in request.arguments.values() if is_input(value))
+        return [read for read in begun if read]
 
     def __call__(self, row: RenderRow, pipelines: OwnPipelines | None = None) -> Rendered:
         """pipelines: of which the row gets a copy, if not of the model's; nothing of it is put off then."""

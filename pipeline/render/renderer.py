@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from functools import partial
 
 from framefleet.pipeline.guards.expected import expected
@@ -193,9 +194,12 @@ class Renderer:
         """Batch sizes that other processes found, and that were proven here."""
         return self._places.num_confirmed if self._places else 0
 
-    def read_ahead(self, request: Request) -> None:
-        """Begin to read the images and videos of a request that will come. From any thread."""
-        self._call.read_ahead(request)
+    def read_ahead(self, request: Request) -> list[Future[bytes]]:
+        """Begin to read the images and videos of a request that will come. From any thread.
+
+        Return these reads. A row that is submitted before they end has all others wait for them.
+        """
+        return self._call.read_ahead(request)
 
     def step(self) -> list[Outcome]:
         """Take every row to its next forward; return the rows that ended on the way."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
+import ray
 
 import framefleet
+from framefleet.cluster import connection
 from framefleet.cluster.connection import connect
 from framefleet.cluster.hello import check_hello
 from framefleet.cluster.messages import Hello
@@ -43,6 +47,20 @@ def test_a_worker_of_another_build_is_refused_with_the_fix(change: dict[str, str
 def test_an_address_where_nothing_answers_is_refused_at_once() -> None:
     with pytest.raises(FleetError, match="no Ray cluster answers"), connect("127.0.0.1:1", num_cpus=1):
         pass
+
+
+@pytest.mark.parametrize("address", [None, "auto"])
+def test_whatever_ray_raises_as_it_starts_is_an_error_of_the_cluster(
+    address: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def init(**_: object) -> None:  # as node.py does, on a busy machine
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(connection, "_own_folder", lambda _: nullcontext(tmp_path))
+    with pytest.raises(FleetError, match="timed out during startup") as caught, connect(address, num_cpus=1):
+        pass
+    assert "again" in caught.value.fix or "fleet.address" in caught.value.fix
 
 
 def test_the_users_own_module_is_brought_to_the_workers_and_ours_is_not() -> None:

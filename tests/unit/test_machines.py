@@ -118,6 +118,14 @@ def test_a_look_that_fails_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None
         assert machines.num_looks == 1
 
 
+def test_a_head_that_does_not_answer_at_the_start_is_an_error_of_the_cluster() -> None:
+    def look() -> list[dict[str, Any]]:
+        raise TimeoutError("Deadline Exceeded")
+
+    with pytest.raises(FleetError, match="does not answer: Deadline Exceeded"), Machines("a", look=look):
+        pass
+
+
 def test_rows_may_stand_still_for_ten_forwards_a_minute_at_least_and_never_longer_than_the_job_says() -> None:
     faults = FaultPolicy(stall_s=1000)
     assert faults.longest_still_s(None, num_rows=8) == 1000

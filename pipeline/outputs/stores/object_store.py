@@ -21,14 +21,11 @@ import fsspec
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.public import public_text, public_url
-from framefleet.pipeline.outputs.stores import s3
+from framefleet.pipeline.outputs.stores import azure, gcs, s3
 from framefleet.pipeline.outputs.stores.trouble import DamagedUpload, said_by_server, trouble_of
 
 # Clocks of stores differ from ours by less, and uploads in parts take less.
 _LEFT_AFTER = timedelta(hours=6)
-# What other stores check by themselves if they are told to, when they are opened or with each put.
-_CHECKS: dict[str, dict[str, Any]] = {scheme: {"consistency": "md5"} for scheme in ("gs", "gcs")}
-_CHECKS_OF_PUT = {scheme: {"validate_content": True} for scheme in ("az", "abfs", "abfss")}
 NUM_DELETES = 8  # at once: each is answered in tens of milliseconds
 
 
@@ -45,7 +42,7 @@ class ObjectStore:
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         self.url, self.options = url, options
-        self._checks = _CHECKS_OF_PUT.get(_scheme(url), {})
+        self._checks = azure.CHECKS if _scheme(url) in azure.SCHEMES else {}
         self._opened: tuple[int, Any, str] | None = None  # process id, file system, root
 
     def reopen(self) -> None:
@@ -94,10 +91,13 @@ class ObjectStore:
 
     def _put(self, path: str, content: bytes, **mode: str) -> None:
         files, place = self._at(path)
-        if not s3.is_s3(self.url):
+        if s3.is_s3(self.url):
+            if s3.put(files, place, content, **mode):
+                return
+        elif _scheme(self.url) in gcs.SCHEMES:
+            gcs.put(files, place, content, **mode)
+        else:
             files.pipe_file(place, content, **mode, **self._checks)
-        elif s3.put(files, place, content, **mode):
-            return
         self._check_size(files, place, len(content))
 
     def _check_size(self, files: Any, place: str, size: int) -> None:
@@ -193,6 +193,10 @@ def _open(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
         ) from None
     if s3.is_s3(url):
         s3.limit_waits(files)
+    elif _scheme(url) in gcs.SCHEMES:
+        gcs.limit_waits(files)
+    elif _scheme(url) in azure.SCHEMES:
+        azure.limit_waits(files)
     return files, root
 
 
@@ -200,7 +204,8 @@ def _filesystem_options(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of the user's options, with ours where they have chosen nothing."""
     if s3.is_s3(url):
         return s3.s3_options(options)
-    return _CHECKS.get(_scheme(url), {}) | copy.deepcopy(dict(options))
+    chosen = copy.deepcopy(dict(options))
+    return gcs.gcs_options(chosen) if _scheme(url) in gcs.SCHEMES else chosen
 
 
 def _scheme(url: str) -> str:

@@ -41,14 +41,17 @@ _REFUSED_CLASSES = {
     "TokenRetrievalError",
     "SSOError",
     "ProfileNotFound",
+    "NonRetryableError",  # gcsfs's, of credentials that cannot be renewed
     "ClientAuthenticationError",
     "GoogleAuthError",
 }
+_FORBIDDEN = "Forbidden: "  # all that gcsfs leaves of a 403
 # What S3 servers call it, where neither the status nor s3fs's class says enough.
 _CODES: dict[str, StoreTrouble] = {
     "RequestTimeout": "unreachable",
     "IncompleteBody": "unreachable",
     "BadDigest": "unreachable",  # what arrived is not what was sent
+    "Md5Mismatch": "unreachable",  # Azure's word for it
     "XAmzContentSHA256Mismatch": "unreachable",
     "ConditionalRequestConflict": "unreachable",
     "OperationAborted": "unreachable",
@@ -105,10 +108,12 @@ def trouble_of(error: BaseException) -> StoreTrouble:
     number = error.errno if isinstance(error, OSError) else None
     if number in _FULL_ERRNOS:
         return "full"
-    if names & _REFUSED_CLASSES or number in _REFUSED_ERRNOS:
-        return "refused"
-    if names & _UNREACHABLE_CLASSES or number in _UNREACHABLE_ERRNOS:
+    if (
+        names & _UNREACHABLE_CLASSES or number in _UNREACHABLE_ERRNOS
+    ):  # first: google.auth's TransportError is both
         return "unreachable"
+    if names & _REFUSED_CLASSES or number in _REFUSED_ERRNOS or str(error).startswith(_FORBIDDEN):
+        return "refused"
     return "other"
 
 

@@ -1,7 +1,7 @@
 """What text encoders returned, kept in the output: `embeddings/ab/<sha256>.safetensors`, named by the call.
 
-An entry is written once and never changed, by a thread beside the one that renders. One that is not written,
-since the store is slow or the process ends, costs an encode later and nothing else.
+An entry is written once and never changed, by a thread beside the one that renders. One that is not written, or
+not read in time, since the store is slow or the process ends, costs an encode and nothing else.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Hashable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -20,6 +21,7 @@ from framefleet.pipeline.errors import StoreConflict, StoreError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.sources.integrity import model_digest
+from framefleet.pipeline.outputs.stores.soon import Soon
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.encoders.embedding_file import Output, embedding_bytes, from_bytes, name_of
 
@@ -49,25 +51,31 @@ class Embeddings:
             name: {"files": _files_digest(name, model), "numerics": numerics, "environment": environment}
             for name in model.text_encoders()
         }
+        self._soon = Soon("embeddings-read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="embeddings")
         self._waiting: deque[tuple[Future[None], int]] = deque()
 
     def find(self, call: tuple[Hashable, ...]) -> Output | None:
-        """Return the output of a call, on the model's device; None where it is not kept, or damaged.
+        """Return the output of a call, on the model's device; None where it is not kept, damaged, or late.
 
         call: the place (the encoder's name, then its LoRAs), then all that was passed: types, tensors by
         digest, values.
         """
-        key = self._key(call)
+        found = self._soon.ask(partial(self._read, self._key(call)))
+        if found is None:
+            return None
+        leaves, structure = found
+        return [leaf.to(self._device) if isinstance(leaf, Tensor) else leaf for leaf in leaves], structure
+
+    def _read(self, key: str) -> Output | None:
         try:
-            leaves, structure = from_bytes(key, self._store.read(_path(key)))
+            return from_bytes(key, self._store.read(_path(key)))
         except FileNotFoundError:
             return None
         except ValueError as error:
             log.warning("%s is encoded again: %s", self._store.url_of(_path(key)), error)
             self._store.delete(_path(key))
             return None
-        return [leaf.to(self._device) if isinstance(leaf, Tensor) else leaf for leaf in leaves], structure
 
     def keep(self, call: tuple[Hashable, ...], output: Output) -> None:
         """Have an output written, soon. Raises StoreError when an earlier one could not be."""

@@ -1,7 +1,8 @@
 """Where it is kept what was found: this machine's cache folder and, where there is one, the output.
 
 Read when a shape is met first, written by a thread beside the one that renders. Whatever goes wrong with a
-place costs another search and nothing else: it is logged, and the place left alone from then on.
+place costs another search and nothing else: it is logged, and the place left alone from then on. One that does
+not answer in time is not waited for.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import contextlib
 import logging
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.model.sources.cache import cache_folder
+from framefleet.pipeline.outputs.stores.soon import Soon
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.remembered.found import MAX_FILE_BYTES, Found, found_in, to_bytes, united
 
@@ -38,11 +41,15 @@ class Places:
             stores.append((output, f"{_FOLDER}/"))
         self._stores = stores
         self.num_confirmed = 0  # batch sizes that were read here, and proven
+        self._soon = Soon("probes-read")
         self._writer: ThreadPoolExecutor | None = None
         self._waiting: list[Future[None]] = []
 
     def read(self, name: str) -> Found | None:
-        """Return what is known under a name; None where nothing is, or what is there is damaged."""
+        """Return what is known under a name; None where nothing is, or what is there is damaged or late."""
+        return self._soon.ask(partial(self._read_first, name))
+
+    def _read_first(self, name: str) -> Found | None:
         for store, folder in list(self._stores):
             if (found := self._read(store, folder, name)) is not None:
                 return found

@@ -13,6 +13,7 @@ from typing import Any
 
 from framefleet.pipeline.errors import InputError, StoreError
 from framefleet.pipeline.guards.public import public_url
+from framefleet.pipeline.outputs.stores.patience import OUTAGE_S
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.inputs.limits import Limits, too_many_bytes
 from framefleet.pipeline.rows.inputs.roots import LocalFile, Roots, StoredFile, WebFile
@@ -25,7 +26,7 @@ class Inputs:
 
     roots: folders and URLs below which everything may be read; outside of them only http and https to public
     addresses is read. base: the table's own folder, where relative paths start; see `Roots`.
-    storage_options: for object stores.
+    storage_options: for object stores. outage_s: how long one may be out of reach.
     """
 
     def __init__(
@@ -35,10 +36,11 @@ class Inputs:
         *,
         base: str | None = None,
         max_bytes: int = _MAX_BYTES,
+        outage_s: float = OUTAGE_S,
     ) -> None:
         self._roots = Roots(roots, base)
         self._limits = Limits(max_bytes=max_bytes)
-        self._stores = {root: Store(root, storage_options) for root in self._roots.stored}
+        self._stores = {root: Store(root, storage_options, outage_s=outage_s) for root in self._roots.stored}
 
     def locate(self, uri: str) -> str:
         """Return what names the same file in any folder, without credentials. Raises InputError."""

@@ -7,8 +7,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-# Reads wait for servers, not for this machine.
-_NUM_THREADS = 4
+# Reads wait for servers, not for this machine; those of one that does not answer must not keep all others.
+_NUM_THREADS = 16
 # As many images as two leases name; of videos a few, the others are read when their turn comes.
 _MAX_BYTES = 512 * 2**20
 
@@ -23,11 +23,12 @@ class ReadAhead:
         self._lock = threading.Lock()  # of what follows
         self._reads: OrderedDict[str, Future[bytes]] = OrderedDict()
 
-    def start(self, uri: str) -> None:
-        """Begin to read, unless what was read already fills the bound."""
+    def start(self, uri: str) -> Future[bytes] | None:
+        """Begin to read; return what is read. None: what was read already fills the bound."""
         with self._lock:
             if uri not in self._reads and self._held() < self._max_bytes:
                 self._reads[uri] = self._threads.submit(self._read, uri)
+            return self._reads.get(uri)
 
     def read(self, uri: str) -> bytes:
         """Return the bytes at `uri`; raises what reading them raised. A failed read is not kept."""

@@ -1,0 +1,141 @@
+"""A worker renders on while a store that its rows read from does not answer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from framefleet import Request, Store
+from framefleet.cluster.messages import Assignment, StoredRow, WorkerSetup
+from framefleet.cluster.worker import Worker
+from framefleet.pipeline.model.settings import ModelSettings
+from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.stores import soon
+from framefleet.pipeline.render.audit.settings import Audit
+from framefleet.pipeline.render.fused.batching import Batching
+from framefleet.pipeline.rows.inputs.access import Inputs
+from tests.media_files import image_file, sha256
+from tests.tiny import SMALLEST, tiny
+
+LATE, THERE = "a" * 32, "b" * 32
+WITHIN_S = 60.0
+
+
+class Outage:
+    """Lasts until it is over."""
+
+    def __init__(self) -> None:
+        self._is_over = threading.Event()
+        self.end = self._is_over.set
+        self.waiting: list[str] = []  # what was asked meanwhile
+
+    def ride_out(self, asked: str) -> None:
+        self.waiting.append(asked)
+        self._is_over.wait(2 * WITHIN_S)
+
+
+class LateInputs(Inputs):
+    """Does not answer for one file."""
+
+    def __init__(self, folder: Path, outage: Outage) -> None:
+        super().__init__([str(folder)])
+        self.outage = outage
+
+    def read(self, uri: str) -> bytes:
+        if "late" in uri:
+            self.outage.ride_out(uri)
+        return super().read(uri)
+
+
+class LateStore(Store):
+    """Does not answer for what spares work."""
+
+    outage: Outage
+
+    def read(self, path: str, count: int | None = None) -> bytes:
+        if path.startswith(("embeddings/", ".probes/")):
+            self.outage.ride_out(path)
+        return super().read(path, count)
+
+
+@pytest.fixture
+def outage() -> Iterator[Outage]:
+    outage = Outage()
+    yield outage
+    outage.end()
+
+
+def _setup(
+    model: str, folder: Path, store: Store, inputs: Inputs, *, keep_embeddings: bool = False
+) -> WorkerSetup:
+    return WorkerSetup(
+        model=ModelSettings(path=str(tiny(model))),
+        batching=Batching(max_rows=4, min_gain=0),
+        media=Media(),
+        store=store,
+        recipes={},
+        inputs=inputs,
+        audit=Audit(every=0),
+        keep_embeddings=keep_embeddings,
+    )
+
+
+def _started(setup: WorkerSetup) -> Worker:
+    worker = Worker(setup)
+    while hasattr(worker.start(), "doing"):
+        """It is loading."""
+    return worker
+
+
+def _stored(worker: Worker, count: int) -> list[StoredRow]:
+    """Wait for so many clips."""
+    rows: list[StoredRow] = []
+    ends = time.monotonic() + WITHIN_S
+    while len(rows) < count and time.monotonic() < ends:
+        report = worker.exchange([])
+        assert not report.failed, report.failed
+        rows += report.rendered
+    return rows
+
+
+def test_a_row_whose_image_does_not_come_holds_up_no_other(tmp_path: Path, outage: Outage) -> None:
+    def row(row_id: str, name: str) -> Assignment:
+        (tmp_path / name).write_bytes(image_file())
+        given = {"uri": str(tmp_path / name), "sha256": sha256(image_file())}
+        arguments = {**SMALLEST["wan_i2v"], "max_sequence_length": 32, "prompt": "a fox", "image": given}
+        return Assignment(row_id=row_id, request=Request(arguments=arguments, seed=1), attempt=1)
+
+    store = Store(str(tmp_path / "out"))
+    worker = _started(_setup("wan_i2v", tmp_path, store, LateInputs(tmp_path, outage)))
+    worker.exchange([row(LATE, "late.png"), row(THERE, "there.png")])
+    assert [stored.record.row_id for stored in _stored(worker, 1)] == [THERE]
+    assert len(outage.waiting) == 1
+    assert (worker.exchange([]).still_s, worker._inbox and len(worker._inbox)) == (0.0, 1)
+    outage.end()
+    assert [stored.record.row_id for stored in _stored(worker, 1)] == [LATE]
+    worker.exchange([], drain=True)
+
+
+def test_kept_embeddings_and_batch_sizes_that_do_not_come_are_done_without(
+    tmp_path: Path, outage: Outage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(soon, "WITHIN_S", 0.1)
+    store = LateStore(str(tmp_path))
+    store.outage = outage
+    arguments = {**SMALLEST["wan"], "max_sequence_length": 32}
+    rows = [
+        Assignment(
+            row_id=row_id, request=Request(arguments={**arguments, "prompt": row_id}, seed=1), attempt=1
+        )
+        for row_id in (LATE, THERE)
+    ]
+    worker = _started(_setup("wan", tmp_path, store, Inputs([str(tmp_path)]), keep_embeddings=True))
+    worker.exchange(rows)
+    assert {stored.record.row_id for stored in _stored(worker, 2)} == {LATE, THERE}
+    asked = [path for path in outage.waiting if path.startswith("embeddings/")]
+    assert len(asked) == 1  # of four prompts: while it does not answer it is asked no more
+    worker.exchange([], drain=True)
