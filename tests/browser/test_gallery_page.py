@@ -20,22 +20,13 @@ from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.pixels import to_pixels
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.stores.store import Store
-from tests.browser.chromium import browser
-from tests.gallery_output import write_output
+from tests.browser.chromium import PHONE, WIDE, browser
+from tests.gallery_output import HOSTILE, write_output
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-WIDE, PHONE = {"width": 1200, "height": 800}, {"width": 390, "height": 844}
 PROMPTS = ("a red ball", "一个黄色的星星", "a blue ring")
-HOSTILE = (
-    '<img src=x onerror="document.title=1">',
-    "</script><script>document.title=1</script>",
-    "\u2028'); document.title=1; //",
-    '" onmouseover="document.title=1',
-    "javascript:document.title=1",
-    "\u202eback to front\u2066",
-)
 ROWS = [
     {"prompt": prompt, "guidance_scale": guidance, "seed": seed}
     for prompt in PROMPTS
