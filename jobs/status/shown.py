@@ -56,7 +56,7 @@ def _print(status: Status, *, as_json: bool, is_brief: bool = False) -> None:
     elif is_brief:
         stdout.say(headline_of(status))
     else:
-        stdout.print(status_picture(status))
+        stdout.print(status_picture(status, has_bar=stdout.is_terminal), soft_wrap=not stdout.is_terminal)
 
 
 def as_values(status: Status) -> dict[str, Any]:
@@ -93,10 +93,10 @@ def headline_of(status: Status) -> str:
     return ", ".join(parts)
 
 
-def status_picture(status: Status) -> RenderableType:
-    """Return the whole of it: counts with a bar, the driver, the workers, the last errors, what to do."""
+def status_picture(status: Status, *, has_bar: bool = True) -> RenderableType:
+    """Return the whole of it: counts, a bar before them, the driver, the workers, the last errors, what to do."""
     top: RenderableType = Text(headline_of(status))
-    if status.num_rows is not None:
+    if has_bar and status.num_rows is not None:
         top = bar_and(headline_of(status), status.num_done + status.num_failed, status.num_rows)
     lines: list[RenderableType] = [top, Text(_of_driver(status.driver), style="dim")]
     if status.workers:
