@@ -161,6 +161,22 @@ def test_rows_are_sorted_by_any_column_and_filters_are_what_is_searched(shown: S
     assert "q=prompt" in page.url
 
 
+def test_filters_say_what_is_searched_and_keep_the_focus(shown: Shown) -> None:
+    page = shown.go()
+    shown.press("f")
+    shown.search("guidance_scale=4 seed=0 seed=3")
+    checked = page.locator("#filter-panel input:checked")
+    assert checked.count() == 3
+    page.locator("#filter-panel label:has-text('0')").first.locator("input").focus()
+    shown.press("Space")
+    until(page, "!document.getElementById('search').value.includes('seed=0')")
+    assert checked.count() == 2 and page.evaluate("document.activeElement.type") == "checkbox"
+    shown.search("")
+    assert checked.count() == 0
+    page.click("[data-view=failures]")
+    page.wait_for_selector("#filter-panel summary:has-text('message')", state="attached")
+
+
 def test_a_grid_has_chosen_columns_as_axes(shown: Shown) -> None:
     page = shown.go("#view=grid&x=seed&y=guidance_scale")
     assert page.locator(".axis-x bdi").all_inner_texts() == [f"seed {seed}" for seed in range(4)]
