@@ -27,6 +27,15 @@ from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import Request
 from tests.rows import NOON, failure
 
+# What prompts may hold that must do nothing.
+HOSTILE = (
+    '<img src=x onerror="document.title=1">',
+    "</script><script>document.title=1</script>",
+    "\u2028'); document.title=1; //",
+    '" onmouseover="document.title=1',
+    "javascript:document.title=1",
+    "\u202eback to front\u2066",
+)
 CARRIED = pa.schema([("label", pa.string()), ("sharpness", pa.float64())])
 
 

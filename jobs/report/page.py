@@ -190,7 +190,7 @@ def _tables(report: Report) -> Iterator[str]:
     )
     for one in report.environments:
         yield _table(
-            "UsedEnvironment", f"{one.rows:,} rows.", ("what", "which"), _environment(one.values.items())
+            "Environment", f"{one.rows:,} rows.", ("what", "which"), _environment(one.values.items())
         )
 
 

@@ -14,7 +14,7 @@ from framefleet.pipeline.outputs.stores.store import Store
 
 
 def show_score(output: str, scores: Sequence[str], *, storage_options: dict[str, Any], **how: Any) -> int:
-    """ClipScore an output; return the exit code."""
+    """Score an output; return the exit code."""
     store = Store(output, storage_options)
     with watch_on(stderr) as watch:
         found = score_output(store, scores, watch, **how)

@@ -57,7 +57,7 @@ def _print(status: Status, *, as_json: bool, is_brief: bool = False) -> None:
     elif is_brief:
         stdout.say(headline_of(status))
     else:
-        stdout.print(status_picture(status))
+        stdout.print(status_picture(status, has_bar=stdout.is_terminal), soft_wrap=not stdout.is_terminal)
 
 
 def as_values(status: Status) -> dict[str, Any]:
@@ -101,19 +101,20 @@ def _counts_of(status: Status) -> str:
     return ", ".join(parts)
 
 
-def status_picture(status: Status) -> RenderableType:
-    """Return the whole of it: counts with a bar, the driver, the workers, the last errors, what to do.
+def status_picture(status: Status, *, has_bar: bool = True) -> RenderableType:
+    """Return the whole of it: counts, a bar before them, the driver, the workers, the last errors, what to do.
 
     Of an output with drafts of these first.
     """
     if status.drafts:
-        return Group(Text("drafts:"), _picture_of(status.drafts), Text("in full:"), _picture_of(status))
-    return _picture_of(status)
+        drafts, full = _picture_of(status.drafts, has_bar=has_bar), _picture_of(status, has_bar=has_bar)
+        return Group(Text("drafts:"), drafts, Text("in full:"), full)
+    return _picture_of(status, has_bar=has_bar)
 
 
-def _picture_of(status: Status) -> RenderableType:
+def _picture_of(status: Status, *, has_bar: bool) -> RenderableType:
     top: RenderableType = Text(_counts_of(status))
-    if status.num_rows is not None:
+    if has_bar and status.num_rows is not None:
         top = bar_and(_counts_of(status), status.num_done + status.num_failed, status.num_rows)
     lines: list[RenderableType] = [top, Text(_of_driver(status.driver), style="dim")]
     if status.workers:

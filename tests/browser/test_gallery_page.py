@@ -20,22 +20,13 @@ from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.pixels import to_pixels
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.stores.store import Store
-from tests.browser.chromium import browser
-from tests.gallery_output import write_output
+from tests.browser.chromium import PHONE, WIDE, browser
+from tests.gallery_output import HOSTILE, write_output
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-WIDE, PHONE = {"width": 1200, "height": 800}, {"width": 390, "height": 844}
 PROMPTS = ("a red ball", "一个黄色的星星", "a blue ring")
-HOSTILE = (
-    '<img src=x onerror="document.title=1">',
-    "</script><script>document.title=1</script>",
-    "\u2028'); document.title=1; //",
-    '" onmouseover="document.title=1',
-    "javascript:document.title=1",
-    "\u202eback to front\u2066",
-)
 ROWS = [
     {"prompt": prompt, "guidance_scale": guidance, "seed": seed}
     for prompt in PROMPTS
@@ -168,6 +159,22 @@ def test_rows_are_sorted_by_any_column_and_filters_are_what_is_searched(shown: S
     until(page, "document.getElementById('status').textContent.startsWith('8 of')")
     assert page.input_value("#search") == "prompt=一个黄色的星星"
     assert "q=prompt" in page.url
+
+
+def test_filters_say_what_is_searched_and_keep_the_focus(shown: Shown) -> None:
+    page = shown.go()
+    shown.press("f")
+    shown.search("guidance_scale=4 seed=0 seed=3")
+    checked = page.locator("#filter-panel input:checked")
+    assert checked.count() == 3
+    page.locator("#filter-panel label:has-text('0')").first.locator("input").focus()
+    shown.press("Space")
+    until(page, "!document.getElementById('search').value.includes('seed=0')")
+    assert checked.count() == 2 and page.evaluate("document.activeElement.type") == "checkbox"
+    shown.search("")
+    assert checked.count() == 0
+    page.click("[data-view=failures]")
+    page.wait_for_selector("#filter-panel summary:has-text('message')", state="attached")
 
 
 def test_a_grid_has_chosen_columns_as_axes(shown: Shown) -> None:

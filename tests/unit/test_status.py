@@ -56,6 +56,12 @@ def test_a_driver_that_works_is_believed_and_its_workers_are_told(tmp_path: Path
     assert line == "5/12 rows done, 1 failed, 6 left, 0.50 rows/s, 0:12 left, 1 of 1 workers rendering"
 
 
+def test_in_a_pipe_lines_are_as_long_as_they_are(tmp_path: Path) -> None:
+    write_driver(write_output(tmp_path, [record(1)]))
+    first = command("status", tmp_path).stdout.splitlines()[0]
+    assert first == headline_of(framefleet.status(str(tmp_path)))
+
+
 @pytest.mark.parametrize("changed", [{"ended": True}, {"process_started": "another"}])
 def test_when_the_driver_is_gone_the_records_count_and_nothing_is_promised(
     tmp_path: Path, changed: dict[str, object]

@@ -12,39 +12,53 @@ function drawFilters(app, panel) {
   });
   const close = element("button", { className: "close icon", textContent: "×", "aria-label": "Close filters", onclick: () => app.toggleFilters(false) });
   panel.replaceChildren(close, ...groups.filter(Boolean));
+  panel.table = app.table;
+  updateFilters(app, panel);
+}
+
+/** Have the controls say what the search field says; they stay, and so does the focus. */
+function updateFilters(app, panel) {
+  if (panel.hidden) return;
+  if (panel.table !== app.table) return drawFilters(app, panel);
+  const { terms } = app;
+  for (const input of panel.querySelectorAll("input")) input.update(terms);
 }
 
 function filterOf(app, column) {
-  const terms = app.terms.filter((term) => term.name === column.name);
-  const body = column.values && column.values.length <= MAX_CHOICES ? choicesOf(app, column, terms)
-    : column.kind === "number" ? rangeOf(app, column, terms) : containsOf(app, column, terms);
-  const isOpen = terms.length > 0 || (column.role !== "record" && column.values?.length <= 8);
+  const body = column.values && column.values.length <= MAX_CHOICES ? choicesOf(app, column)
+    : column.kind === "number" ? rangeOf(app, column) : containsOf(app, column);
+  const isOpen = app.terms.some((term) => term.name === column.name) || (column.role !== "record" && column.values?.length <= 8);
   return element("details", { open: isOpen }, element("summary", {}, element("bdi", { textContent: column.name })), body);
 }
 
-function choicesOf(app, column, terms) {
-  const chosen = new Set(terms.filter((term) => term.operator === "=" && !term.not).map((term) => term.value));
+function choicesOf(app, column) {
   const values = column.kind === "number" ? [...column.values].sort(([one], [other]) => Number(one) - Number(other)) : column.values;
   return element("div", { className: "choices" }, ...values.map(([value, number]) => {
-    const box = element("input", { type: "checkbox", checked: chosen.has(value === null ? "" : String(value)) });
+    const text = value === null ? "" : String(value);
+    const box = element("input", { type: "checkbox" });
+    box.update = (terms) => { box.checked = terms.some((term) => isOf(term, column, "=") && term.value === text); };
     box.onchange = () => app.toggleTerm(column.name, "=", value, box.checked);
     return element("label", {}, box, element("bdi", { dir: "auto", textContent: shown(value) }), element("span", { className: "count", textContent: count(number) }));
   }));
 }
 
-function rangeOf(app, column, terms) {
-  const field = (operator, bound, label) => {
-    const term = terms.find((one) => one.operator === operator);
-    const input = element("input", { type: "text", inputMode: "decimal", value: term?.value ?? "", placeholder: shown(bound), "aria-label": `${column.name}, ${label}` });
-    input.onchange = () => app.setTerm(column.name, operator, input.value.trim());
-    return input;
-  };
+function rangeOf(app, column) {
+  const field = (operator, bound, label) => fieldOf(app, column, operator, { type: "text", inputMode: "decimal", placeholder: shown(bound), "aria-label": `${column.name}, ${label}` });
   return element("div", { className: "range" }, field(">=", column.least, "least"), "–", field("<=", column.most, "most"));
 }
 
-function containsOf(app, column, terms) {
-  const term = terms.find((one) => one.operator === ":" && !one.not);
-  const input = element("input", { type: "search", value: term?.value ?? "", placeholder: "contains", "aria-label": `${column.name} contains` });
-  input.onchange = () => app.setTerm(column.name, ":", input.value.trim());
+function containsOf(app, column) {
+  return fieldOf(app, column, ":", { type: "search", placeholder: "contains", "aria-label": `${column.name} contains` });
+}
+
+/** Return a field whose text is the value of one term. */
+function fieldOf(app, column, operator, properties) {
+  const input = element("input", properties);
+  input.update = (terms) => { input.value = terms.find((term) => isOf(term, column, operator))?.value ?? ""; };
+  input.onchange = () => app.setTerm(column.name, operator, input.value.trim());
   return input;
+}
+
+function isOf(term, column, operator) {
+  return term.name === column.name && term.operator === operator && !term.not;
 }
