@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -31,8 +32,9 @@ def output_of(folder: Path, rows: list[dict[str, object]], *, shown: list[Scene]
         keys = ("prompt", "guidance_scale", "num_inference_steps", "lora")
         arguments = {key: row[key] for key in keys if key in row}
         uri = f"/elsewhere/clips/00/{number:032x}.mkv"
-        done = record(number, uri=uri, arguments=json.dumps(arguments), **size._asdict())
         media = encode(frames, media=Media(format="mkv"), fps=8.0, metadata={})
+        stored = {"media_sha256": hashlib.sha256(media).hexdigest(), "bytes": len(media)}
+        done = record(number, uri=uri, arguments=json.dumps(arguments), **size._asdict(), **stored)
         store.write(f"clips/00/{done.row_id}.mkv", media)
         writer.add(pa.record_batch([[row[name]] for name in CARRIED.names], schema=CARRIED), values_of(done))
     writer.flush()

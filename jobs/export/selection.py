@@ -15,13 +15,13 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of
 from framefleet.pipeline.outputs.parts.records import RECORDS
+from framefleet.pipeline.outputs.recorded_files import MAX_CLIP_BYTES
 from framefleet.pipeline.outputs.stores.json_file import not_ours
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.outputs.where import check_where, records_where
 
 CLIP_COLUMNS = ("row_id", "uri", "path", "bytes", "media_sha256")  # say where a clip is, and which one
 _PIECE_ROWS, _PIECE_BYTES = 256, 64 << 20  # read at once, and a row group: memory has a few of them
-_MAX_CLIP_BYTES = 1 << 30  # read whole; cells of Parquet end at twice that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,10 +89,10 @@ class Selection:
                 yield Piece(shard=shard, rows=table.slice(start))
 
     def _check_size(self, table: pa.Table, place: int, size: int) -> None:
-        if not 0 <= size <= _MAX_CLIP_BYTES:
+        if not 0 <= size <= MAX_CLIP_BYTES:
             row_id = table["row_id"][place].as_py()
             raise not_ours(
                 self._store.url_of(RECORDS),
                 f"the clip of {row_id} has {size:,} bytes",
-                f"clips of up to {_MAX_CLIP_BYTES:,} bytes are handed on; leave it out by where",
+                f"clips of up to {MAX_CLIP_BYTES:,} bytes are handed on; leave it out by where",
             )

@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 
 from framefleet.jobs.export.shard import Target, file_names
-from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.parts.parts import rows_of
+from framefleet.pipeline.outputs.parts.records import arguments_of
 
 
 class TarShard:
@@ -36,7 +36,7 @@ class TarShard:
             told = {column: row[column] for column in self._target.columns}
             self._write(name, clip)
             self._write(f"{row['row_id']}.json", json.dumps(_plain(told), ensure_ascii=False).encode())
-            self._write(f"{row['row_id']}.txt", _prompt(row).encode())
+            self._write(f"{row['row_id']}.txt", _prompt(row).encode("utf-8", "replace"))
 
     def finish(self) -> None:
         self._tar.close()
@@ -53,8 +53,7 @@ def _prompt(row: dict[str, Any]) -> str:
     """Return what the row was rendered from; "" where that is no text."""
     prompt = row.get("prompt")
     if prompt is None:  # of a version without the column
-        arguments = parse_json(row["arguments"])
-        prompt = arguments.get("prompt") if isinstance(arguments, dict) else None
+        prompt = arguments_of(row).get("prompt")
     return prompt if isinstance(prompt, str) else ""
 
 

@@ -22,6 +22,7 @@ MAX_TOLD_APART = 1000  # that are told apart; the page can make axes of such col
 _MAX_LISTED = 24  # values of a column that are listed with their counts
 _MAX_AT_ONCE = 1 << 12  # characters of values that the page has from the beginning
 _SAFE_INTEGER = 1 << 53  # JavaScript's numbers are doubles; others travel as text
+_UNREADABLE = "cannot be read"
 _DIGITS = 6  # of seconds that were measured
 _UNSAFE = str.maketrans({"<": "\\u003c", "'": "\\u0027"})  # json.dumps leaves nothing else beyond ASCII
 
@@ -133,21 +134,40 @@ def _plain(cells: pa.ChunkedArray | pa.Array, name: str) -> pa.Array:
     if pa.types.is_floating(kind):
         array = array.cast(pa.float64())
         array = pc.if_else(pc.is_finite(array), array, None)  # JSON has no others
-        return pc.round(array, _DIGITS) if name.endswith("_s") else array
+        return _rounded(array) if name.endswith("_s") else array
     if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
         return array
     if pa.types.is_decimal(kind):
         return array.cast(pa.float64())
     if pa.types.is_timestamp(kind):
-        return pc.strftime(array, "%Y-%m-%dT%H:%M:%SZ" if kind.tz else "%Y-%m-%dT%H:%M:%S")
+        return _moments(array)
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
         return pc.binary_join_element_wise(pc.binary_length(array).cast(pa.string()), "bytes", " ")
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return pc.utf8_slice_codeunits(array.cast(pa.string()), 0, MAX_CELL + 1)
-    return pa.array([_as_text(value) for value in array.to_pylist()], pa.string())
+    return pa.array([_as_text(cell) for cell in array], pa.string())
 
 
-def _as_text(value: Any) -> str | None:
+def _rounded(array: pa.Array) -> pa.Array:
+    try:
+        return pc.round(array, _DIGITS)
+    except pa.ArrowInvalid:  # of a number near the largest
+        return array
+
+
+def _moments(array: pa.Array) -> pa.Array:
+    zone = array.type.tz
+    try:
+        return pc.strftime(array, "%Y-%m-%dT%H:%M:%SZ" if zone else "%Y-%m-%dT%H:%M:%S")
+    except pa.ArrowInvalid:  # of a zone that is none
+        return pa.array([_UNREADABLE] * len(array), pa.string())
+
+
+def _as_text(cell: pa.Scalar) -> str | None:
+    try:
+        value = cell.as_py()
+    except (ValueError, OverflowError, pa.ArrowException):  # a time that Python does not have
+        return _UNREADABLE
     is_nested = isinstance(value, list | dict)
     text = json.dumps(value, default=str, ensure_ascii=False) if is_nested else str(value)
     return None if value is None else text[: MAX_CELL + 1]

@@ -6,13 +6,15 @@
     gallery/axes.json                  the axes that were asked for, so that the next call keeps them
     gallery/version.js                 what an open page looks at, to see that there is more
 
-Written in such an order that a page finds all that its manifest names. Derived: it may be deleted.
+Written in such an order that a page finds all that its manifest names. Derived: it may be deleted. A page
+that is there may be anybody's, whose scripts would run: what stays of it was compared with ours.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -37,6 +39,7 @@ _PAGE = Path(__file__).with_name("page")
 INDEX, _MANIFEST, _VERSION, _AXES = (
     f"{GALLERY}/{name}" for name in ("index.html", "manifest.js", "version.js", "axes.json")
 )
+_BLOCK = re.compile(rf"{GALLERY}/data/[0-9a-f]{{20}}\.js", re.ASCII)
 _NUM_WRITERS = 8  # a bucket answers in tens of milliseconds
 _MAX_CLAIM = 1 << 20  # bytes of job.json that count
 
@@ -56,8 +59,9 @@ def gallery(
     Raises JobError for a column that is not there, StoreError where the output cannot be read or written.
     """
     store = Store(str(output), storage_options)
-    has_more = bool(previews and make_stills(store))
-    return write_gallery(store, x=x, y=y, is_forced=has_more)
+    if previews:
+        make_stills(store)
+    return write_gallery(store, x=x, y=y)
 
 
 def write_gallery(
@@ -65,18 +69,19 @@ def write_gallery(
     *,
     x: str | None = None,
     y: str | None = None,
-    is_forced: bool = False,
+    is_ours: bool = False,
     check: Callable[[], None] = lambda: None,
 ) -> str:
     """Do what `gallery` promises, for an output that is open.
 
-    is_forced: also where no part has come, gone or changed since it was written. check: called before each
-    block of rows, and before what is written counts; what it raises leaves the page as it was.
+    is_ours: the page that is there was written here, and stays where no part has come, gone or changed since.
+    check: called before each block of rows, and before what is written counts; what it raises leaves the page
+    as it was.
     """
     axes = _remembered(store) | {name: axis for name, axis in (("x", x), ("y", y)) if axis is not None}
     version = _version(store, axes)
     there = set(store.list(GALLERY))
-    if not is_forced and _is_of(version, store, there):
+    if is_ours and _is_of(version, store, there):
         return store.url_of(INDEX)
     with ThreadPoolExecutor(_NUM_WRITERS) as writers:
         blocks = _Blocks(store, there, writers)
@@ -100,7 +105,7 @@ def write_gallery(
         store.write(_AXES, canonical_json(axes).encode())
     store.write(_MANIFEST, script("manifest", version, written_at, text))
     store.write(_VERSION, script("newest", version))
-    store.delete_many(path for path in there - blocks.named if path.startswith(f"{GALLERY}/data/"))
+    store.delete_many(filter(_BLOCK.fullmatch, there - blocks.named))
     return store.url_of(INDEX)
 
 
@@ -132,7 +137,7 @@ def _is_of(version: str, store: Store, there: set[str]) -> bool:
 
 
 class _Blocks:
-    """The blocks of one gallery, written beside what is still read; those that are there are left alone."""
+    """The blocks of one gallery, written beside what is still read; those that are there as they are stay."""
 
     def __init__(self, store: Store, there: set[str], writers: ThreadPoolExecutor) -> None:
         self.named: set[str] = set()
@@ -141,10 +146,10 @@ class _Blocks:
 
     def put(self, name: str, content: bytes) -> None:
         path = f"{GALLERY}/data/{name}.js"
-        if path not in self.named and path not in self._there:
+        if path not in self.named:
             while len(self._written) > 2 * _NUM_WRITERS:  # no more in memory
                 self._written.pop(0).result()
-            self._written.append(self._writers.submit(self._store.write, path, content))
+            self._written.append(self._writers.submit(_put, self._store, path, content, self._there))
         self.named.add(path)
 
     def finish(self) -> None:
@@ -161,7 +166,7 @@ def _blocks_of(tables: Iterator[pa.Table], blocks: _Blocks, check: Callable[[], 
 
 
 def _put(store: Store, path: str, content: bytes, there: set[str]) -> None:
-    """Write a file of the page, unless it is there as it is."""
+    """Write a file of the gallery, unless it is there as it is."""
     if path not in there or store.read(path, len(content) + 1) != content:
         store.write(path, content)
 

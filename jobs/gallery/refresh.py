@@ -56,7 +56,7 @@ def _refresh(store: Store, is_over: threading.Event) -> None:
 def _write(store: Store, check: Callable[[], None] = lambda: None) -> None:
     try:
         if store.list(RECORDS) or store.list(FAILURES):
-            write_gallery(store, check=check)
+            write_gallery(store, is_ours=True, check=check)
     except CancelledError:
         log.debug("the gallery was not finished: the job has ended")
     except Exception as error:  # whatever it is: clips and records are there, and the page is derived

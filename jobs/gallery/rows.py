@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from framefleet.jobs.gallery.blocks import Role
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.media.clip_names import preview_path, recorded_path
 from framefleet.pipeline.outputs.parts.part_file import read_part
 from framefleet.pipeline.outputs.parts.part_names import parts_in
@@ -22,15 +21,18 @@ from framefleet.pipeline.outputs.parts.records import (
     FAILURES,
     RECORD_FIELDS,
     RECORDS,
+    arguments_of,
 )
 from framefleet.pipeline.outputs.stores.store import Store
 
+_MAX_ARGUMENTS = 200  # that have columns: no call has as many, and rows may have made up any number of names
 _OURS = {*RECORD_FIELDS.names, *FAILURE_FIELDS.names}
 
 
 def shown_records(store: Store) -> Iterator[pa.Table]:
     """Yield the records, with a column for each scalar argument; paths are those of files of ours."""
     previews: set[str] | None = None
+    named: set[str] = set()
     known = record_schema_of(store).names  # of earlier versions without the two
     columns = dict.fromkeys([*known, "path", "preview_path"])
     for table in record_tables(store, list(columns)):
@@ -41,13 +43,16 @@ def shown_records(store: Store) -> Iterator[pa.Table]:
         for number, name in enumerate(("path", "preview_path")):
             at = table.column_names.index(name)
             table = table.set_column(at, name, pa.array([place[number] for place in places], pa.string()))
-        yield _with_arguments(table.drop_columns(["uri"]))  # where it was when it was made: `path` tells
+        yield _with_arguments(
+            table.drop_columns(["uri"]), named
+        )  # where it was when it was made: `path` tells
 
 
 def shown_failures(store: Store) -> Iterator[pa.Table]:
     """Yield what failed, part by part, with every scalar argument as a column."""
+    named: set[str] = set()
     for part in parts_in(store, FAILURES):
-        yield _with_arguments(read_part(store, part.path, FAILURE_FIELDS))
+        yield _with_arguments(read_part(store, part.path, FAILURE_FIELDS), named)
 
 
 def roles_in(table: pa.Table) -> dict[str, Role]:
@@ -71,26 +76,31 @@ def _places(row: Mapping[str, Any], previews: Collection[str]) -> tuple[str | No
     return clip, still if still == row["preview_path"] or still in previews else None
 
 
-def _with_arguments(table: pa.Table) -> pa.Table:
-    """Return the table with a column for each scalar of `arguments` that it has none for."""
+def _with_arguments(table: pa.Table, named: set[str]) -> pa.Table:
+    """Return the table with a column for each scalar of `arguments` that it has none for.
+
+    named: those that tables before this one got; these are added to it.
+    """
     coded = table["arguments"].combine_chunks().dictionary_encode()
     told = [dict(_scalars(text)) for text in coded.dictionary.to_pylist()]
     names = {name: None for arguments in told for name in arguments}
     for name in names:
-        if name not in table.column_names:
+        if name not in table.column_names and (name in named or len(named) < _MAX_ARGUMENTS):
+            named.add(name)
             values = _column([arguments.get(name) for arguments in told])
             table = table.append_column(name, values.take(coded.indices))
     return table
 
 
 def _scalars(arguments: str) -> Iterator[tuple[str, Any]]:
-    try:
-        found = parse_json(arguments)
-    except ValueError:  # the record may be anybody's
-        return
-    for name, value in found.items() if isinstance(found, dict) else ():
+    for name, value in arguments_of({"arguments": arguments}).items():
         if isinstance(value, str | int | float):
-            yield name, value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+            yield _whole(name), _whole(value) if isinstance(value, str) else value
+
+
+def _whole(text: str) -> str:
+    """Return text without halves of characters, which JSON may have and Arrow has not."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _column(values: list[Any]) -> pa.Array:

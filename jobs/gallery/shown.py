@@ -19,11 +19,10 @@ def show_gallery(
     """Write the gallery of an output; print where it is."""
     store = Store(output, storage_options)
     with watch_on(stderr) as watch:
-        num_made = 0
         if previews:
             wait_for(watch, "making previews")
             num_made = make_stills(store)
             watch.say(f"{num_made:,} previews made")
         wait_for(watch, "writing the gallery")
-        place = write_gallery(store, x=x, y=y, is_forced=num_made > 0)
+        place = write_gallery(store, x=x, y=y)
     stdout.say(place)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from typing import Any
 
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.outputs.media.clip_names import preview_path, recorded_path
-from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS
 from framefleet.pipeline.outputs.media.preview import preview_of
 from framefleet.pipeline.outputs.parts.record_tables import record_tables
 from framefleet.pipeline.outputs.parts.records import RECORDS
+from framefleet.pipeline.outputs.recorded_frames import FRAMES_OF, recorded_frames
 from framefleet.pipeline.outputs.stores.store import Store
 
 _AT_ONCE = 64  # clips that may wait for a thread
@@ -25,29 +26,30 @@ log = logging.getLogger(__name__)
 def make_stills(store: Store) -> int:
     """Store a preview of every clip that has none; return how many. A clip that is damaged gets none."""
     there = set(store.list("previews"))
-    missing = (clip for clip in _clips(store) if preview_path(clip) not in there)
+    missing = ((clip, record) for clip, record in _clips(store) if preview_path(clip) not in there)
     num_made = 0
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         while some := list(islice(missing, _AT_ONCE)):
-            num_made += sum(threads.map(lambda clip: _make(store, clip), some))
+            num_made += sum(threads.map(lambda pair: _make(store, *pair), some))
     return num_made
 
 
-def _clips(store: Store) -> Iterator[str]:
-    for table in record_tables(store, ["row_id", "uri", "path"]):
-        for row in table.to_pylist():
+def _clips(store: Store) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield where each clip with a picture is, and what its record says of it."""
+    for table in record_tables(store, FRAMES_OF):
+        for record in table.to_pylist():
             try:
-                clip = recorded_path(row, RECORDS)
+                clip = recorded_path(record, RECORDS)
             except JobError:  # of a record that we did not write
                 continue
             if not clip.endswith(SOUNDS):
-                yield clip
+                yield clip, record
 
 
-def _make(store: Store, clip: str) -> bool:
+def _make(store: Store, clip: str, record: Mapping[str, Any]) -> bool:
     try:
-        content = preview_of(decode(store.read(clip)))
-    except (FramefleetError, FileNotFoundError) as error:
+        content = preview_of(recorded_frames(store, record))
+    except FramefleetError as error:
         log.warning("%s: no preview: %s", store.url_of(clip), error)
         return False
     store.write(preview_path(clip), content)

@@ -47,6 +47,7 @@ def claimed_job(output: str, sets: Sequence[str] = ()) -> Job:
     store = Store(output, given.get("storage_options"))
     claim = claim_of(store)
     said: dict[str, Any] = claim.model_dump(exclude_unset=True)["job"]
+    said.pop("storage_options", None)  # never written there: they say to whom our credentials are shown
     for kind, found in _FOUND.items():
         said[kind] = {name: _without(found, one) for name, one in said.get(kind, {}).items()}
     said["table"] = _moved(said.get("table"), said.get("output"), store)

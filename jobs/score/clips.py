@@ -11,12 +11,11 @@ from typing import Any
 
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs.media.media import decode
-from framefleet.pipeline.outputs.recorded_files import recorded_clip, sound_content
+from framefleet.pipeline.outputs.recorded_files import MAX_CLIP_BYTES, recorded_clip, sound_content
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.scores.score import ClipScore
 from framefleet.pipeline.scores.scorer import Scored, score_clip
 
-_MAX_BYTES = 1 << 30  # of a clip that is decoded
 _STATES = {"missing": "it is gone", "size": "it has another size", "bytes": "it has other bytes"}
 
 
@@ -57,8 +56,8 @@ def _scored(store: Store, scores: Sequence[ClipScore], record: Mapping[str, Any]
         return _clip(record, score_clip(scores, None, record))
     try:
         file = recorded_clip(record)
-        if record["bytes"] > _MAX_BYTES:
-            return _damaged(record, f"{file.path}: it has more than {_MAX_BYTES:,} bytes")
+        if record["bytes"] > MAX_CLIP_BYTES:
+            return _damaged(record, f"{file.path}: it has more than {MAX_CLIP_BYTES:,} bytes")
     except JobError as error:  # the record may be anybody's
         return _damaged(record, error.problem)
     content = sound_content(store, file)

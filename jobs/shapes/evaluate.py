@@ -11,13 +11,13 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 from rich.progress import track
 
-from framefleet.jobs.replay.recorded import recorded_frames
 from framefleet.jobs.shapes.measure import Measured, measure
 from framefleet.jobs.shapes.size import Size
 from framefleet.jobs.show.console import stderr
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.parts.parts import read_records, rows_of
 from framefleet.pipeline.outputs.parts.records import RECORDS
+from framefleet.pipeline.outputs.recorded_frames import recorded_frames
 from framefleet.pipeline.outputs.stores.json_file import read_as
 from framefleet.pipeline.outputs.stores.store import Store
 

@@ -32,7 +32,7 @@ def side_of(first_seen: Mapping[Hashable, int], most: int) -> tuple[Hashable, ..
     """Return so many values, numbers by size, others by where they came first in the table."""
     values = sorted(first_seen, key=lambda value: first_seen[value])[:most]
     if all(isinstance(value, int | float) for value in values):
-        values.sort(key=float)  # type: ignore[arg-type]  # they are
+        values.sort()  # type: ignore[type-var]  # they are comparable
     return tuple(values)
 
 
@@ -77,8 +77,9 @@ def _cell(pair: tuple[tuple[int, int], Any]) -> tuple[int, int]:
 
 def side_names(values: Sequence[Hashable], name: str) -> list[str]:
     """Return what stands beside a grid: texts as they are, numbers with their column's name."""
-    return [value if isinstance(value, str) else f"{name} {_told(value)}" for value in values]
+    return [value if isinstance(value, str) else f"{name} {told(value)}" for value in values]
 
 
-def _told(value: Hashable) -> str:
+def told(value: object) -> str:
+    """Return a value as captions have it; a whole number may be larger than any other."""
     return f"{value:g}" if isinstance(value, float) else str(value)

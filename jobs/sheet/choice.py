@@ -11,14 +11,15 @@ from typing import Any
 
 from framefleet.jobs.sheet.axes import Placed, Sides, note_value, placed, side_names, side_of
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.spelling import nearest
+from framefleet.pipeline.outputs.parts.parts import rows_of
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of
-from framefleet.pipeline.outputs.parts.records import RECORDS
+from framefleet.pipeline.outputs.parts.records import RECORDS, arguments_of
+from framefleet.pipeline.outputs.recorded_frames import FRAMES_OF
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.outputs.where import records_where
 
-_READ = ["row_id", "row_indices", "uri", "path", "fps", "seed", "arguments", "frames_sha256"]
+_READ = [*FRAMES_OF, "row_indices", "fps", "seed", "arguments", "frames_sha256"]
 MAX_CLIPS = 1000  # more are no picture that anybody looks at
 _MAX_VALUE = 500  # characters of a text beside a grid
 
@@ -71,7 +72,7 @@ def value_of(record: Mapping[str, Any], name: str) -> Hashable:
     """Return what a record says: in a column, or where an earlier version wrote it in its arguments."""
     value = record.get(name)
     if value is None:
-        value = said_arguments(record).get(name)
+        value = arguments_of(record).get(name)
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
@@ -79,20 +80,11 @@ def value_of(record: Mapping[str, Any], name: str) -> Hashable:
     return str(value)[:_MAX_VALUE]
 
 
-def said_arguments(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the arguments of a row; {} where they are none that can be read."""
-    try:
-        told = parse_json(record["arguments"])
-    except ValueError:
-        return {}
-    return told if isinstance(told, Mapping) else {}
-
-
 def _check_names(store: Store, choice: ClipChoice) -> None:
     """Raise JobError for a column that neither the records nor the first row's arguments have."""
     known = list(record_schema_of(store).names)
     first = next(_records(store, choice), None)
-    known += [name for name in (said_arguments(first) if first else {}) if name not in known]
+    known += [name for name in (arguments_of(first) if first else {}) if name not in known]
     for name in choice.names if first else ():
         if name not in known:
             near = nearest(name, known)
@@ -103,7 +95,8 @@ def _check_names(store: Store, choice: ClipChoice) -> None:
 def _records(store: Store, choice: ClipChoice) -> Iterator[dict[str, Any]]:
     """Yield what is read of the records with a picture that the condition holds for."""
     for table in records_where(store, [*_READ, *choice.names], choice.where):
-        yield from (record for record in table.to_pylist() if record["frames_sha256"])
+        rows = rows_of(table, store.url_of(RECORDS))
+        yield from (record for record in rows if record["frames_sha256"])
 
 
 def _in_order(store: Store, choice: ClipChoice) -> Chosen:

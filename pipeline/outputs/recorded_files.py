@@ -16,6 +16,7 @@ from framefleet.pipeline.outputs.parts.records import RECORDS
 from framefleet.pipeline.outputs.stores.json_file import not_ours
 from framefleet.pipeline.outputs.stores.store import Store
 
+MAX_CLIP_BYTES = 1 << 30  # of a clip that is read whole
 _AT_ONCE_BYTES = 64 << 20  # a larger file goes by a temporary one: several are read side by side
 _NAMED = re.compile(
     r"(?:(?:clips|previews)/(?P<folder>[0-9a-f]{2})|extras)/(?P<row_id>(?(folder)(?P=folder)[0-9a-f]{30}|[0-9a-f]{32}))"
@@ -36,9 +37,14 @@ class RecordedFile:
     size: int | None
 
 
-def recorded_clip(record: Mapping[str, Any]) -> RecordedFile:
-    """Return the clip of a record. Raises JobError for a path that no clip of this row has."""
-    path = recorded_path(record, RECORDS)
+def recorded_clip(record: Mapping[str, Any], where: str = RECORDS) -> RecordedFile:
+    """Return the clip of a record. Raises JobError for a path or a size that no clip of this row has.
+
+    where: for messages.
+    """
+    path = recorded_path(record, where)
+    if record["bytes"] < 0:
+        raise not_ours(where, f"the clip of {record['row_id']} has {record['bytes']:,} bytes")
     return RecordedFile(path=path, sha256=record["media_sha256"], size=record["bytes"])
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.model.sources.config_keys import check_configs
 from framefleet.pipeline.model.sources.headers import check_file_size, read_first
 from framefleet.pipeline.model.sources.integrity import check_digests, file_digests, model_digest
 from framefleet.pipeline.outputs.frames.frames import Frames
@@ -81,6 +82,7 @@ def open_similarity(folder: str) -> Similarity:
             f"similarity: {place} holds a model of type {kind!r}", "give a folder of type 'clip'"
         )
     names = [*(name for name in _TEXTS if (place / name).is_file()), *_weights_in(place)]
+    check_configs(place, names)
     files = file_digests(place, names)
     return Similarity(folder=str(place), files=tuple(sorted(files.items())), digest=model_digest(files))
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from framefleet.jobs.job.file import load_job
+from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claimed_job import claimed_job, job_of
 from framefleet.pipeline.errors import JobError
 from tests.committed import committed
@@ -43,6 +44,22 @@ def test_the_job_of_an_output_is_the_one_that_made_it(job: Path, out: str) -> No
 def test_values_are_replaced_as_in_a_job_file(out: str) -> None:
     found = claimed_job(out, ["fleet.workers=5", "storage_options.key=k"])
     assert (found.fleet.workers, found.storage_options) == (5, {"key": "k"})
+
+
+def test_credentials_are_shown_to_nobody_that_an_output_names(out: str, tmp_path: Path) -> None:
+    theirs = {"endpoint_url": "http://127.0.0.1:9000", "endpoint": "http://127.0.0.1:9000"}
+    place = claiming(out, tmp_path, "", storage_options=theirs)
+    assert claimed_job(place).storage_options == {}
+    assert claimed_job(place, ["storage_options.key=k"]).storage_options == {"key": "k"}
+
+
+def test_every_key_of_a_job_is_judged(out: str) -> None:
+    """A key that is new has to be thought about: what is opened, run or written on the word of job.json?"""
+    asked = {"table", "model", "inputs", "fleet", "sweep", "loras", "second_models", "recipe", "scores"}
+    elsewhere = {"output", "storage_options"}  # are never job.json's
+    withheld = {"defaults", "overrides", "draft"}  # without secrets of URLs; as a table's cells
+    harmless = {"columns", "on_invalid", "batching", "audit", "keep_embeddings", "media", "retries", "budget"}
+    assert Job.model_fields.keys() == asked | elsewhere | withheld | harmless
 
 
 LORA = {"style": {"path": "ftp://x/a", "sha256": "0" * 64}}

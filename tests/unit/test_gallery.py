@@ -206,13 +206,13 @@ def test_what_did_not_change_is_not_written_again_and_what_nothing_names_goes(tm
     write_gallery(store)
     before = {path: (tmp_path / path).stat().st_mtime_ns for path in store.list("gallery")}
     version = store.read("gallery/version.js")
-    write_gallery(store)
+    write_gallery(store, is_ours=True)
     again = {path: (tmp_path / path).stat().st_mtime_ns for path in store.list("gallery")}
     changed = {path for path in again if again[path] != before[path]}
     assert changed == set()
-    write_gallery(store, is_forced=True)
-    forced = {path: (tmp_path / path).stat().st_mtime_ns for path in before}
-    assert {path for path in forced if forced[path] != before[path]} == {
+    write_gallery(store)
+    compared = {path: (tmp_path / path).stat().st_mtime_ns for path in before}
+    assert {path for path in compared if compared[path] != before[path]} == {
         "gallery/manifest.js",
         "gallery/version.js",
     }
@@ -223,6 +223,18 @@ def test_what_did_not_change_is_not_written_again_and_what_nothing_names_goes(tm
     columns = manifest_of(store)["tables"]["records"]["columns"]
     named = {block["file"] for column in columns for block in column["blocks"] if "file" in block}
     assert {Path(path).stem for path in store.list("gallery/data")} == named
+
+
+def test_a_page_that_came_with_an_output_is_not_taken_for_ours(tmp_path: Path) -> None:
+    store = write_output(tmp_path, [{"prompt": f"ball {n}"} for n in range(3)])
+    write_gallery(store)
+    written = {path: store.read(path) for path in store.list("gallery") if "manifest" not in path}
+    for path in written.keys() - {"gallery/version.js"}:
+        store.write(path, b"steal()")
+    store.write("gallery/data/notes.txt", b"of the user")
+    framefleet.gallery(tmp_path)
+    assert {path: store.read(path) for path in written} == written
+    assert store.exists("gallery/data/notes.txt")
 
 
 def test_missing_previews_are_made_when_they_are_asked_for(tmp_path: Path) -> None:

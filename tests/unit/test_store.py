@@ -176,6 +176,43 @@ def test_what_is_no_file_is_refused_and_not_waited_for(make: Callable[[Path], No
         Store(str(tmp_path)).read("job.json")
 
 
+def test_behind_a_link_that_leads_out_nothing_is_changed(tmp_path: Path) -> None:
+    home, run = tmp_path / "home", tmp_path / "run"
+    (home / "data").mkdir(parents=True)
+    (home / "data" / "thesis").write_text("mine")
+    run.mkdir()
+    (run / "gallery").symlink_to(home)
+    store = Store(str(run))
+    for change in (
+        lambda: store.write("gallery/data/thesis", b"x"),
+        lambda: store.write("gallery/new/file", b"x"),
+        lambda: store.create("gallery/file", b"x"),
+        lambda: store.upload("gallery/file", home / "data" / "thesis"),
+        lambda: store.delete("gallery/data/thesis"),
+        lambda: store.delete_many(["gallery/data/thesis"]),
+        lambda: store.delete_all("gallery/data"),
+    ):
+        with pytest.raises(NoFile, match="a link on the way to it leads out"):
+            change()
+    with pytest.raises(StoreError):
+        store.delete_all("gallery")
+    assert [path.name for path in home.rglob("*")] == ["data", "thesis"]
+    assert store.read("gallery/data/thesis") == b"mine"
+
+
+def test_links_that_stay_inside_and_those_of_single_files_are_the_users_own(tmp_path: Path) -> None:
+    (tmp_path / "large" / "clips").mkdir(parents=True)
+    (tmp_path / "elsewhere").write_text("theirs")
+    (tmp_path / "run").symlink_to("large")  # the root itself may be one
+    store = Store(str(tmp_path / "run"))
+    (tmp_path / "large" / "more").symlink_to("clips")
+    (tmp_path / "large" / "report.html").symlink_to(tmp_path / "elsewhere")
+    store.write("more/a", b"a")
+    assert store.read("clips/a") == b"a"
+    store.write("report.html", b"ours")  # takes the link's place
+    assert (tmp_path / "elsewhere").read_text() == "theirs"
+
+
 @pytest.mark.parametrize("url", ["http://[bad", "s3://[bad/run", "simplecache::http://host:99999/x"])
 def test_what_is_no_url_is_the_users_to_change(url: str) -> None:
     with pytest.raises(JobError, match="is not a URL"):

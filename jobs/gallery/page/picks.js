@@ -71,7 +71,7 @@ async function pickLine(table, picks, row) {
   const pick = picks.get(table.at(row, "row_id"));
   const cells = new Map();
   const put = (name, value) => { if (value !== null && value !== undefined) cells.set(name, JSON.stringify(value)); };
-  for (const [name, value] of Object.entries(JSON.parse(table.at(row, "arguments")))) put(name, argumentCell(value));
+  for (const [name, value] of Object.entries(parsed(table.at(row, "arguments")) ?? {})) put(name, argumentCell(value));
   for (const column of carried) {
     const value = carriedCell(column.at(row), column.kind);
     if (column.kind === "number" && typeof value === "string") cells.set(column.name, value); // digits, see `seed`
@@ -92,5 +92,10 @@ function argumentCell(value) {
 
 function carriedCell(value, kind) {
   if (typeof value === "string" && value.length > MAX_CELL) return null; // the page has not all of it
-  return kind === "json" && value !== null ? JSON.parse(value) : value;
+  return kind === "json" && value !== null ? parsed(value) : value;
+}
+
+/** Return what JSON says; null where it is none, as a record may be anybody's. */
+function parsed(text) {
+  try { return JSON.parse(text); } catch { return null; }
 }

@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import io
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import av
 import numpy as np
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin
 
 from framefleet.pipeline.errors import RenderError, StoreError
 from framefleet.pipeline.outputs.frames.audio import Audio, Pcm
@@ -180,16 +179,10 @@ def _encode_png(frames: Pictures, tags: Mapping[str, str]) -> bytes:
 def _reading(media_bytes: bytes) -> Iterator[None]:
     try:
         yield
-    except (
-        av.FFmpegError,
-        UnidentifiedImageError,
-        zipfile.BadZipFile,
-        OSError,
-        ValueError,
-        LookupError,
-        Image.DecompressionBombError,
-    ) as error:
-        # FFmpeg and Pillow meet broken bytes with all of these; np.stack([]) is a ValueError: no frame at all
+    except MemoryError:
+        raise
+    except Exception as error:
+        # Whatever FFmpeg, Pillow and zipfile meet broken bytes with: SyntaxError, NotImplementedError, ...
         raise StoreError(
             f"these {len(media_bytes)} bytes are not a clip: {error}",
             "fetch the file again; if its media_sha256 is not the record's, the stored clip was changed",

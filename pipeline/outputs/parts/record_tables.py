@@ -29,6 +29,7 @@ from framefleet.pipeline.outputs.parts.records import (
 )
 from framefleet.pipeline.outputs.parts.score_index import OF_CLIP, ScoreIndex
 from framefleet.pipeline.outputs.parts.seals import live_parts
+from framefleet.pipeline.outputs.stores.json_file import not_ours
 from framefleet.pipeline.outputs.stores.store import Store
 
 SCORES = "scores"  # the folder
@@ -183,7 +184,10 @@ def _counting_records(
     for path, table, is_last in zip(paths, tables, counts, strict=True):
         if len(is_last) != len(table):
             raise JobError(f"{store.url_of(path)} was changed while it was read", "try it again")
-        waiting.append(_shaped(table.filter(pa.array(is_last)), schema))
+        try:
+            waiting.append(_shaped(table.filter(pa.array(is_last)), schema))
+        except pa.ArrowException as error:  # columns of types that Arrow computes nothing with
+            raise not_ours(store.url_of(path), str(error)) from error
         if sum(map(len, waiting)) >= _ROWS_AT_ONCE or sum(t.nbytes for t in waiting) >= _BYTES_AT_ONCE:
             yield from _in_pieces(waiting)
             waiting = []

@@ -11,7 +11,7 @@ from typing import Any, get_args, get_type_hints
 import pyarrow as pa
 
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.guards.public import public_url
 from framefleet.pipeline.outputs.stores.json_file import not_ours
 from framefleet.pipeline.request import is_input
@@ -196,6 +196,15 @@ def public_arguments(arguments: Mapping[str, Any]) -> str:
             for name, value in arguments.items()
         }
     )
+
+
+def arguments_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a record; {} where they are none that can be read: it may be anybody's."""
+    try:
+        told = parse_json(record.get("arguments") or "{}")
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def record_of(values: Mapping[str, Any], where: str) -> Record:

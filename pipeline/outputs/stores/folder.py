@@ -26,7 +26,10 @@ _NO_SYNC = {errno.EINVAL, errno.ENOTSUP}  # of a folder; then its file system do
 
 
 class Folder:
-    """Files below `root`. Raises what the operating system raises."""
+    """Files below `root`. Raises what the operating system raises.
+
+    Links in it are read, but nothing behind one that leads out is changed: a folder may be somebody else's.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -71,9 +74,16 @@ class Folder:
         """Return where to write. An output that is taken away while we write is not begun anew."""
         if self._was_there and not self.root.is_dir():
             raise FileNotFoundError(errno.ENOENT, "the folder was removed", str(self.root))
-        target = self.root / path
+        target = self._own(path)
         _make_folder(target.parent)
         self._was_there = True
+        return target
+
+    def _own(self, path: str) -> Path:
+        """Return where a file is that may be changed: by no link outside of the root."""
+        target = self.root / path
+        if not Path(os.path.realpath(target.parent)).is_relative_to(os.path.realpath(self.root)):
+            raise OSError(errno.ELOOP, "a link on the way to it leads out of this folder", str(target))
         return target
 
     def exists(self, path: str) -> bool:
@@ -96,7 +106,7 @@ class Folder:
         return Stored(size=found.st_size, stamp=str(found.st_mtime_ns))
 
     def delete(self, path: str) -> None:
-        (self.root / path).unlink(missing_ok=True)
+        self._own(path).unlink(missing_ok=True)
 
     def delete_many(self, paths: Iterable[str]) -> None:
         for path in paths:
@@ -104,7 +114,7 @@ class Folder:
 
     def delete_all(self, folder: str) -> None:
         with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self.root / folder)
+            shutil.rmtree(self._own(folder))
 
     def sweep(self) -> int:
         """Remove what killed writers left half written; return how many files. Not what is being written."""

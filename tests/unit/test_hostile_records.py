@@ -1,0 +1,159 @@
+"""An output of somebody else: whatever its records say, readers show it or refuse it, and none falls."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import framefleet
+from framefleet.jobs.gallery import rows as gallery_rows
+from framefleet.jobs.report.report import report
+from framefleet.jobs.sheet.sheet import sheet
+from framefleet.pipeline.errors import FramefleetError, JobError
+from framefleet.pipeline.outputs.parts.part_names import new_run
+from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.parts.record_tables import record_schema_of
+from framefleet.pipeline.outputs.parts.records import record_schema
+from framefleet.pipeline.outputs.recorded_frames import recorded_frames
+from framefleet.pipeline.outputs.stores.store import Store
+from tests.gallery_output import write_output
+from tests.small_output import rendered
+
+Reader = Callable[[str, Path], object]
+
+READERS: dict[str, Reader] = {
+    "sheet": lambda out, to: sheet(out, to / "sheet.png"),
+    "sheet by a column": lambda out, to: sheet(out, to / "sheet.png", rows="odd", captions=["odd"]),
+    "gallery": lambda out, to: framefleet.gallery(out, previews=True),
+    "report": lambda out, to: report(out, price=1.0),
+    "status": lambda out, to: framefleet.status(out),
+    "score": lambda out, to: framefleet.score(out, ["is_black"]),
+    "where": lambda out, to: sheet(out, to / "sheet.png", where="seed < 9"),
+    "webdataset": lambda out, to: framefleet.export(out, str(to / "tar"), format="webdataset"),
+    "parquet": lambda out, to: framefleet.export(out, str(to / "parquet"), format="parquet"),
+    "hf": lambda out, to: framefleet.export(out, str(to / "hf"), format="hf"),
+}
+SAYS: dict[str, dict[str, Any]] = {
+    "a number beyond all floats": {"arguments": json.dumps({"odd": 10**400, "num_inference_steps": 10**400})},
+    "halves of characters": {"arguments": r'{"prompt": "\ud800", "\udfff": "\ud800", "odd": "\ud800"}'},
+    "arguments that are no JSON": {"arguments": "no JSON"},
+    "arguments that nest": {"arguments": "[" * 100_000 + "]" * 100_000},
+    "an accent for ever": {
+        "arguments": json.dumps({"prompt": "e" + "\u0301" * 50_000, "odd": "\x1b]0;x\x07"})
+    },
+    "seconds near the largest": {"idle_s": 1.7e308, "idle_causes": '{"$\\\\frac{": 1}'},
+    "fewer bytes than none": {"bytes": -2},
+    "more bytes than memory": {"bytes": 2**62},
+    "a clip elsewhere": {"path": "../../../../etc/passwd.mp4"},
+    "a clip at a URL": {"path": None, "uri": "http://127.0.0.1/.."},
+}
+
+
+def output_that_says(folder: Path, said: dict[str, Any]) -> str:
+    """Write an output whose first record says so."""
+    store = Store(str(folder))
+    records = rendered(store, 2)
+    store.delete_all("records")
+    writer = PartWriter(store, "records", record_schema(pa.schema([])), run=new_run(1))
+    for values in (records[0] | said, records[1]):
+        writer.add(None, values)
+    writer.flush()
+    store.write("job.json", b"{}")
+    return str(folder)
+
+
+def output_with(folder: Path, cells: pa.Array, name: str = "odd") -> str:
+    """Write an output whose records carry such a column."""
+    rendered(Store(str(folder)), 2)
+    (part,) = (folder / "records").iterdir()
+    table = pq.read_table(part).append_column(name, cells)
+    part.unlink()
+    pq.write_table(table, folder / "records" / "part-000.parquet")
+    (folder / "job.json").write_text("{}")
+    return str(folder)
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("said", SAYS)
+def test_whatever_a_record_says_it_is_shown_or_refused(said: str, reader: str, tmp_path: Path) -> None:
+    out = output_that_says(tmp_path / "out", SAYS[said])
+    with contextlib.suppress(FramefleetError):
+        READERS[reader](out, tmp_path)
+
+
+def as_type(values: list[int], kind: pa.DataType) -> pa.Array:
+    return pa.array(values, pa.int32() if kind == pa.date32() else pa.int64()).cast(kind)
+
+
+ODD_CELLS: dict[str, pa.Array] = {
+    "a day beyond Python's": as_type([2**31 - 1, 0], pa.date32()),
+    "a length of time beyond Python's": as_type([2**62, 0], pa.duration("s")),
+    "a zone that is none": pa.array([1, 2], pa.timestamp("s", "Evil/Zone")),
+    "a view of text": pa.array(["a", "b"], pa.string_view()),
+    "half a float": pa.array([1.5, 2.5]).cast(pa.float16()),
+    "a map with a key twice": pa.array([[("a", 1), ("a", 2)], []], pa.map_(pa.string(), pa.int64())),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("cells", ODD_CELLS)
+def test_whatever_type_a_column_has_it_is_shown_or_refused(cells: str, reader: str, tmp_path: Path) -> None:
+    out = output_with(tmp_path / "out", ODD_CELLS[cells])
+    with contextlib.suppress(FramefleetError):
+        READERS[reader](out, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["", '"; DROP TABLE x', "__row", "a\0b", "a\nhint: run me\x1b[31m", "SEED", "__proto__"]
+)
+def test_whatever_a_column_is_called_conditions_are_about_it_alone(name: str, tmp_path: Path) -> None:
+    out = output_with(tmp_path / "out", pa.array([7, 8]), name)
+    assert sheet(out, tmp_path / "sheet.png", where="seed < 1").num_clips == 1
+
+
+def test_a_gallery_has_no_more_columns_than_calls_have_arguments(tmp_path: Path) -> None:
+    rows = [{f"a{row}_{number}": number for number in range(150)} for row in range(2)]
+    write_output(tmp_path, rows)
+    framefleet.gallery(tmp_path)
+    shown = {*next(gallery_rows.shown_records(Store(str(tmp_path)))).column_names}
+    assert len(shown - {*record_schema_of(Store(str(tmp_path))).names}) == 200
+
+
+def test_frames_are_those_that_were_committed(tmp_path: Path) -> None:
+    """A clip may be a link to a picture of the reader's, or a file that is larger than memory."""
+    store = Store(str(tmp_path / "out"))
+    one, other = rendered(store, 2)
+    clip = tmp_path / "out" / one["path"]
+    clip.unlink()
+    clip.symlink_to(tmp_path / "out" / other["path"])
+    with pytest.raises(JobError, match=r"it has other bytes|it has another size"):
+        recorded_frames(store, one)
+    clip.unlink()
+    with open(clip, "wb") as file:
+        file.truncate(1 << 40)  # takes no room
+    with pytest.raises(JobError, match="it has another size"):
+        recorded_frames(store, one)
+    for size in (1 << 40, -2):
+        with pytest.raises(JobError, match=r"has more than|has -2 bytes"):
+            recorded_frames(store, one | {"bytes": size})
+
+
+def test_repairs_delete_nothing_of_another_output(tmp_path: Path) -> None:
+    theirs, mine = tmp_path / "theirs", tmp_path / "mine"
+    (record, *_) = rendered(Store(str(mine)), 2)
+    rendered(Store(str(theirs)), 1)
+    for path in (theirs / "clips").rglob("*.mp4"):
+        path.unlink()
+    os.rename(theirs / "clips", theirs / "old")
+    (theirs / "clips").symlink_to(mine / "clips")
+    with pytest.raises(FramefleetError, match="leads out"):
+        Store(str(theirs)).delete_many(Store(str(theirs)).list("clips"))
+    assert (mine / record["path"]).exists()
