@@ -69,7 +69,9 @@ def outage() -> Iterator[Outage]:
     outage.end()
 
 
-def _setup(model: str, folder: Path, store: Store, inputs: Inputs, *, keep_embeddings: bool = False) -> WorkerSetup:
+def _setup(
+    model: str, folder: Path, store: Store, inputs: Inputs, *, keep_embeddings: bool = False
+) -> WorkerSetup:
     return WorkerSetup(
         model=ModelSettings(path=str(tiny(model))),
         batching=Batching(max_rows=4, min_gain=0),
@@ -126,7 +128,9 @@ def test_kept_embeddings_and_batch_sizes_that_do_not_come_are_done_without(
     store.outage = outage
     arguments = {**SMALLEST["wan"], "max_sequence_length": 32}
     rows = [
-        Assignment(row_id=row_id, request=Request(arguments={**arguments, "prompt": row_id}, seed=1), attempt=1)
+        Assignment(
+            row_id=row_id, request=Request(arguments={**arguments, "prompt": row_id}, seed=1), attempt=1
+        )
         for row_id in (LATE, THERE)
     ]
     worker = _started(_setup("wan", tmp_path, store, Inputs([str(tmp_path)]), keep_embeddings=True))

@@ -20,7 +20,9 @@ class Desk:
         self.inbox = Inbox(self._fetch, self._told)
 
     def add(self, row_id: str, *inputs: Future[bytes], **values: bool) -> None:
-        self.inbox.add(Assignment(row_id=row_id, request=Request(arguments={}), attempt=1, **values), [*inputs])
+        self.inbox.add(
+            Assignment(row_id=row_id, request=Request(arguments={}), attempt=1, **values), [*inputs]
+        )
 
     def taken(self, room: int = 8) -> list[str]:
         return [row.assignment.row_id for row in self.inbox.take(room)]

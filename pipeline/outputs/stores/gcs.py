@@ -16,7 +16,9 @@ _CONNECT_S, _SILENCE_S = 20, 60
 # Methods that gcsfs makes six attempts of, with half a minute of pauses.
 _REPEATED = ("_request", "_get_file_request", "_get_file_concurrent")
 
-for _scheme in SCHEMES:  # the other class asks a second service of each bucket's kind, at every request where it may not
+for _scheme in (
+    SCHEMES
+):  # the other class asks a second service of each bucket's kind, at every request where it may not
     fsspec.register_implementation(
         _scheme, "gcsfs.core.GCSFileSystem", clobber=True, errtxt="install framefleet[gcs]"
     )
@@ -30,14 +32,14 @@ def gcs_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return {"consistency": "md5", "requests_timeout": patience, **options}
 
 
-def limit_waits(files: Any) -> None:
+def ask_gcs_once(files: Any) -> None:
     """Let a file system that was opened make each request once: `Patience` repeats it."""
     for name in _REPEATED:
         if once := getattr(getattr(type(files), name, None), "__wrapped__", None):
             setattr(files, name, MethodType(once, files))
 
 
-def put(files: Any, place: str, content: bytes, **mode: str) -> None:
+def put_on_gcs(files: Any, place: str, content: bytes, **mode: str) -> None:
     """Store content, whole or not at all. Raises DamagedUpload where its MD5 is another there."""
     try:
         files.pipe_file(place, content, **mode)

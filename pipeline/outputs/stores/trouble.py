@@ -108,11 +108,18 @@ def trouble_of(error: BaseException) -> StoreTrouble:
     number = error.errno if isinstance(error, OSError) else None
     if number in _FULL_ERRNOS:
         return "full"
-    if names & _UNREACHABLE_CLASSES or number in _UNREACHABLE_ERRNOS:  # first: google.auth's TransportError is both
+    if (
+        names & _UNREACHABLE_CLASSES or number in _UNREACHABLE_ERRNOS
+    ):  # first: google.auth's TransportError is both
         return "unreachable"
     if names & _REFUSED_CLASSES or number in _REFUSED_ERRNOS or str(error).startswith(_FORBIDDEN):
         return "refused"
     return "other"
+
+
+def in_a_line(error: BaseException) -> str:
+    """Return what an error says, without the id of the request and the XML that Azure's bring along."""
+    return " ".join(str(error).partition("\nRequestId:")[0].split())
 
 
 def said_by_server(error: BaseException | None) -> tuple[str, int]:
