@@ -104,7 +104,8 @@ class FaultPolicy(Strict):
     store_outage_s: float = Field(
         default=OUTAGE_S,
         ge=0,
-        description="How long the output, or a store of images and videos, may be out of reach before the job ends.",
+        description="How long the output, the table or images and videos may be out of reach before the "
+        "job ends.",
     )
 
     def gives_up(self, num_errors: int) -> bool:

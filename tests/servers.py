@@ -49,7 +49,7 @@ def moto(folder: Path) -> Iterator[str]:
     with open(log, "wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
     try:
-        _wait_until_it_listens(port, process, log)
+        wait_until_it_listens(port, process, log)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
@@ -111,7 +111,7 @@ def free_port() -> int:
         return port
 
 
-def _wait_until_it_listens(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_until_it_listens(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + READY_WITHIN_S
     while time.monotonic() < deadline:
         assert process.poll() is None, f"moto_server ended: {log.read_text()}"

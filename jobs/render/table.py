@@ -91,7 +91,8 @@ def _open_source(job: Job, called: PipelineSpec, recipe: Recipe) -> RowSource:
     table = None
     if job.table is not None:
         options = job.storage_options if "://" in job.table else {}
-        table = open_table(job.table, options, arguments=argument_columns(called, job.columns, recipe))
+        arguments = argument_columns(called, job.columns, recipe)
+        table = open_table(job.table, options, arguments=arguments, outage_s=job.retries.store_outage_s)
     if table and not job.sweep:
         return table
     return open_sweep(

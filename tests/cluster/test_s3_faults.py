@@ -14,11 +14,15 @@ from datetime import timedelta
 from pathlib import Path
 
 import boto3
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from pyarrow import csv
 
 from framefleet.pipeline.errors import StoreConflict, StoreError
 from framefleet.pipeline.outputs.stores import object_store, patience, s3
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.rows.tables.table import open_table
 from tests.faulty_s3 import Fault, FaultyS3, faulty_s3
 from tests.servers import KEY, SECRET, S3Server, free_port
 
@@ -82,6 +86,36 @@ def test_every_request_rides_out_an_outage(kind: str, s3_server: S3Server, tmp_p
             "created": b"3",
             "uploaded": b"model",
         }
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
+def test_a_table_is_read_on_after_an_outage(name: str, s3_server: S3Server, tmp_path: Path) -> None:
+    table = pa.table({"prompt": [f"{number:0200}" for number in range(50_000)]})
+    write = csv.write_csv if name.endswith("csv") else pq.write_table
+    write(table, tmp_path / name)
+    with behind(s3_server) as (_, proxy, direct):
+        direct.upload(name, tmp_path / name)
+        options = {**s3_server.storage_options, "endpoint_url": proxy.endpoint, **FAST}
+        batches = open_table(f"{s3_server.url}/run 7/{name}", options).batches()
+        read = [next(batches)[1].num_rows]
+        proxy.goes_wrong(Fault(kind="refuse", seconds=3))
+        read += [batch.num_rows for _, batch in batches]
+        assert sum(read) == 50_000
+
+
+def test_an_outage_beyond_the_limit_ends_the_reading_of_a_table(s3_server: S3Server, tmp_path: Path) -> None:
+    csv.write_csv(
+        pa.table({"prompt": [f"{number:0200}" for number in range(50_000)]}), tmp_path / "table.csv"
+    )
+    with behind(s3_server) as (_, proxy, direct):
+        direct.upload("table.csv", tmp_path / "table.csv")
+        options = {**s3_server.storage_options, "endpoint_url": proxy.endpoint, **FAST}
+        batches = open_table(f"{s3_server.url}/run 7/table.csv", options, outage_s=0.5).batches()
+        next(batches)
+        proxy.goes_wrong(Fault(kind="refuse"))
+        with pytest.raises(StoreError, match=r"could not read on in s3://.*table\.csv") as caught:
+            list(batches)
+        assert caught.value.kind == "unreachable"
 
 
 def test_of_one_upload_in_three_that_fails_none_is_lost_and_none_is_doubled(s3_server: S3Server) -> None:

@@ -53,7 +53,7 @@ def test_an_address_where_nothing_answers_is_refused_at_once() -> None:
 def test_whatever_ray_raises_as_it_starts_is_an_error_of_the_cluster(
     address: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def init(**_: object) -> None:  # as node.py does, on a busy machine
+    def init(**_: object) -> None:  # as Ray does on a busy machine
         raise Exception("The current node timed out during startup.")
 
     monkeypatch.setattr(ray, "init", init)

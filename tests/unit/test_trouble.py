@@ -16,7 +16,7 @@ from botocore.exceptions import (
 from s3fs.errors import translate_boto_error
 
 from framefleet.pipeline.errors import StoreTrouble
-from framefleet.pipeline.outputs.stores.trouble import trouble_of
+from framefleet.pipeline.outputs.stores.trouble import in_a_line, trouble_of
 
 
 def said(code: str, status: int) -> BaseException:
@@ -31,6 +31,14 @@ class HttpError(Exception):
 
     def __init__(self, code: int) -> None:
         self.code = code
+
+
+class GoogleAuthError(Exception):
+    """As google.auth has it."""
+
+
+class TransportError(GoogleAuthError):
+    """The same, where tokens come from cannot be reached."""
 
 
 @pytest.mark.parametrize(
@@ -56,6 +64,8 @@ class HttpError(Exception):
         (ParamValidationError(report="x"), "other"),
         (HttpError(503), "unreachable"),
         (HttpError(403), "refused"),
+        (OSError("Forbidden: b/o\nno storage.objects.create access"), "refused"),  # gcsfs's of a 403
+        (TransportError(), "unreachable"),
         (ConnectionResetError(), "unreachable"),
         (TimeoutError(), "unreachable"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "full"),
@@ -67,3 +77,9 @@ class HttpError(Exception):
 )
 def test_an_error_is_told_by_what_it_says(error: BaseException, trouble: StoreTrouble) -> None:
     assert trouble_of(error) == trouble
+
+
+def test_what_azure_says_is_told_on_one_line() -> None:
+    said = "The specified container does not exist.\nRequestId:8c7b\nContent: <?xml ...?>\n<Error/>"
+    assert in_a_line(Exception(said)) == "The specified container does not exist."
+    assert in_a_line(OSError("Forbidden: b/o\nno access")) == "Forbidden: b/o no access"

@@ -8,7 +8,7 @@ SCHEMES = ("az", "abfs", "abfss")
 CHECKS: dict[str, Any] = {"validate_content": True}  # of each put: its MD5
 
 
-def limit_waits(files: Any) -> None:
+def ask_azure_once(files: Any) -> None:
     """Let a file system that was opened make each request once: `Patience` repeats it.
 
     By itself it makes four attempts, with a minute of pauses.

@@ -32,14 +32,14 @@ def gcs_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return {"consistency": "md5", "requests_timeout": patience, **options}
 
 
-def limit_waits(files: Any) -> None:
+def ask_gcs_once(files: Any) -> None:
     """Let a file system that was opened make each request once: `Patience` repeats it."""
     for name in _REPEATED:
         if once := getattr(getattr(type(files), name, None), "__wrapped__", None):
             setattr(files, name, MethodType(once, files))
 
 
-def put(files: Any, place: str, content: bytes, **mode: str) -> None:
+def put_on_gcs(files: Any, place: str, content: bytes, **mode: str) -> None:
     """Store content, whole or not at all. Raises DamagedUpload where its MD5 is another there."""
     try:
         files.pipe_file(place, content, **mode)

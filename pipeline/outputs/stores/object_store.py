@@ -95,7 +95,7 @@ class ObjectStore:
             if s3.put(files, place, content, **mode):
                 return
         elif _scheme(self.url) in gcs.SCHEMES:
-            gcs.put(files, place, content, **mode)
+            gcs.put_on_gcs(files, place, content, **mode)
         else:
             files.pipe_file(place, content, **mode, **self._checks)
         self._check_size(files, place, len(content))
@@ -194,9 +194,9 @@ def _open(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     if s3.is_s3(url):
         s3.limit_waits(files)
     elif _scheme(url) in gcs.SCHEMES:
-        gcs.limit_waits(files)
+        gcs.ask_gcs_once(files)
     elif _scheme(url) in azure.SCHEMES:
-        azure.limit_waits(files)
+        azure.ask_azure_once(files)
     return files, root
 
 

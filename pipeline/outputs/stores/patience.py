@@ -15,7 +15,7 @@ from typing import TypeVar
 from tenacity import Retrying, retry_if_exception, wait_random_exponential
 
 from framefleet.pipeline.guards.public import public_text
-from framefleet.pipeline.outputs.stores.trouble import trouble_of
+from framefleet.pipeline.outputs.stores.trouble import in_a_line, trouble_of
 
 OUTAGE_S = 600.0  # servers and networks are restarted in minutes; a fleet that ends loads its models again
 # A store that has never answered may be a mistake in the job; a gateway's restart is borne, no more.
@@ -99,7 +99,7 @@ class Patience:
                 "as it can",
                 self.where,
                 failing_s,
-                public_text(f"{type(error).__name__}: {error}"),
+                public_text(f"{type(error).__name__}: {in_a_line(error)}"),
                 limit_s - failing_s,
             )
         return failing_s < limit_s

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import TypeVar
+from typing import Any
+
+from framefleet.pipeline.outputs.stores.patience import Reply
 
 # An entry of a hundred megabytes takes seconds; what it spares does too.
 WITHIN_S = 10.0
-
-Reply = TypeVar("Reply")
 
 
 class Soon:
@@ -20,7 +20,7 @@ class Soon:
 
     def __init__(self, name: str) -> None:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix=name)
-        self._overdue: Future[object] | None = None
+        self._overdue: Future[Any] | None = None
 
     def ask(self, read: Callable[[], Reply | None]) -> Reply | None:
         """Return what `read` returns, raise what it raises; None where that takes too long."""

@@ -16,7 +16,7 @@ from framefleet.pipeline.guards.public import check_url, keep_secrets, public_te
 from framefleet.pipeline.outputs.stores.folder import Folder
 from framefleet.pipeline.outputs.stores.object_store import ObjectStore, Stored
 from framefleet.pipeline.outputs.stores.patience import OUTAGE_S, Patience, Reply
-from framefleet.pipeline.outputs.stores.trouble import FIXES, LOCAL_FIXES, trouble_of
+from framefleet.pipeline.outputs.stores.trouble import FIXES, LOCAL_FIXES, in_a_line, trouble_of
 
 # A folder, a pipe, a device or a ring of links in the place of a file, or one of these on the way to it; or a
 # name that no file can have.
@@ -170,14 +170,14 @@ class Store:
                     f"{self.url_of(path)} is no file: {error.strerror}",
                     "choose another output, or take away what framefleet did not write",
                 ) from None
-            reason = error.__cause__ if str(error) == "None" else error  # Ceph gives s3fs codes and no text
-            said = f"{type(error).__name__}: {reason}"
-            shown = public_text(said)
+            reason = (str(error) == "None" and error.__cause__) or error  # Ceph gives s3fs codes and no text
+            is_public = public_text(str(reason)) == str(reason)
+            shown = public_text(f"{type(error).__name__}: {in_a_line(reason)}")
             fix = (FIXES if is_remote else LOCAL_FIXES)[trouble]
             failure = StoreError(f"could not {verb} {self.url_of(path)}: {shown}", fix)
             failure.kind = trouble
             # A traceback would print the cause's own text.
-            raise failure from (error if shown == said else None)
+            raise failure from (error if is_public else None)
 
 
 def _arrived(url: str, options: dict[str, Any], outage_s: float, has_answered: bool) -> Store:

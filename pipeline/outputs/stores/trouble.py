@@ -117,6 +117,11 @@ def trouble_of(error: BaseException) -> StoreTrouble:
     return "other"
 
 
+def in_a_line(error: BaseException) -> str:
+    """Return what an error says, without the id of the request and the XML that Azure's bring along."""
+    return " ".join(str(error).partition("\nRequestId:")[0].split())
+
+
 def said_by_server(error: BaseException | None) -> tuple[str, int]:
     """Return what the server called an error, and its HTTP status; "" and 0 where nothing says."""
     response: Any = getattr(error, "response", None)

@@ -1,7 +1,7 @@
 """What text encoders returned, kept in the output: `embeddings/ab/<sha256>.safetensors`, named by the call.
 
-An entry is written once and never changed, by a thread beside the one that renders. One that is not written, or
-not read in time, since the store is slow or the process ends, costs an encode and nothing else.
+An entry is written once and never changed, by a thread beside the one that renders. One that is not written,
+or not read in time, since the store is slow or the process ends, costs an encode and nothing else.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Where it is kept what was found: this machine's cache folder and, where there is one, the output.
 
 Read when a shape is met first, written by a thread beside the one that renders. Whatever goes wrong with a
-place costs another search and nothing else: it is logged, and the place left alone from then on. One that does
-not answer in time is not waited for.
+place costs another search and nothing else: it is logged, and the place left alone from then on. One that
+does not answer in time is not waited for.
 """
 
 from __future__ import annotations

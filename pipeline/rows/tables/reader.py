@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 
-from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.errors import FramefleetError, TableError
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes
+from framefleet.pipeline.rows.tables.patient_file import OpenFile
 from framefleet.pipeline.rows.tables.reader_process import (
     BATCH,
     END,
@@ -26,7 +27,7 @@ _READERS = Sandboxes("framefleet.pipeline.rows.tables.reader_process", max_silen
 
 
 def read_file_schema(
-    file: IO[bytes], size: int | None, request: Mapping[str, Any]
+    file: OpenFile, size: int | None, request: Mapping[str, Any]
 ) -> tuple[pa.Schema, int | None]:
     """Return the schema and, for Parquet, the number of rows. request: as `FileToRead`. Raises TableError."""
     request = {**request, "batch_rows": 0, "first_row": 0}
@@ -37,7 +38,7 @@ def read_file_schema(
 
 
 def read_batches(
-    file: IO[bytes], size: int | None, request: Mapping[str, Any], schema: pa.Schema
+    file: OpenFile, size: int | None, request: Mapping[str, Any], schema: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows with the columns of `schema`. Raises TableError."""
     for kind, content in _answers(file, size, request, schema=schema.serialize().to_pybytes()):
@@ -47,7 +48,7 @@ def read_batches(
 
 
 def read_lines(
-    file: IO[bytes], size: int | None, request: Mapping[str, Any], rows: Sequence[int]
+    file: OpenFile, size: int | None, request: Mapping[str, Any], rows: Sequence[int]
 ) -> tuple[dict[int, int], int]:
     """Return what `file_lines.lines_in` finds in a text file. Raises TableError."""
     request = {**request, "batch_rows": 0, "first_row": 0, "lines_of": [*rows]}
@@ -58,7 +59,7 @@ def read_lines(
 
 
 def _answers(
-    file: IO[bytes], size: int | None, request: Mapping[str, Any], *, schema: bytes
+    file: OpenFile, size: int | None, request: Mapping[str, Any], *, schema: bytes
 ) -> Iterator[tuple[bytes, bytes]]:
     """Yield (kind, content) of each answer, while the file is read as the process asks for it."""
     refused: list[str] = []
@@ -82,10 +83,12 @@ def _answers(
         raise TableError(*refused)
 
 
-def _part(file: IO[bytes], offset: int, count: int, *, name: str) -> bytes:
+def _part(file: OpenFile, offset: int, count: int, *, name: str) -> bytes:
     try:
         if file.tell() != offset:
             file.seek(offset)
         return file.read(count)
+    except FramefleetError:
+        raise
     except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
         raise TableError(f"{name} cannot be read: {error}", "check the path and the access") from error

@@ -13,11 +13,12 @@ import pyarrow as pa
 from fsspec.core import has_magic
 from fsspec.implementations.local import LocalFileSystem
 
-from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.errors import FramefleetError, TableError
 from framefleet.pipeline.guards.public import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.guards.spelling import nearest
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.outputs.parts.records import are_records
+from framefleet.pipeline.outputs.stores.patience import OUTAGE_S, Patience
 from framefleet.pipeline.rows.tables.formats import ENDINGS, file_format
 from framefleet.pipeline.rows.tables.table_files import TableFile, find_rows, open_batches, read_schema
 
@@ -94,12 +95,14 @@ def open_table(
     storage_options: Mapping[str, Any] | None = None,
     *,
     arguments: Mapping[str, ArgumentKind] | None = None,
+    outage_s: float = OUTAGE_S,
 ) -> Table:
     """Return the table at `location`: Parquet, CSV, TSV or JSONL (the latter three also as .gz, .bz2, .xz).
 
     arguments: columns whose cells are checked later, see `row_plan.argument_columns`. In CSV and JSONL they
     are text: one odd cell is then refused as a row and not with the whole file. Other columns of these get
     the type that fits the first megabyte; a later cell that does not fit it is an error that names the row.
+    outage_s: how long its store may be out of reach while it is read.
     """
     shown = public_url(location)
     check_url(location)
@@ -108,11 +111,15 @@ def open_table(
         filesystem, path = fsspec.core.url_to_fs(location, **(storage_options or {}))
         paths = _paths(filesystem, path, shown)
         kinds = _TEXT_COLUMNS | dict(arguments or {})
+        patience = Patience(shown, outage_s)
         sources = tuple(
-            TableFile(filesystem=filesystem, path=p, format=file_format(p), arguments=kinds) for p in paths
+            TableFile(
+                filesystem=filesystem, path=p, format=file_format(p), arguments=kinds, patience=patience
+            )
+            for p in paths
         )
         schema, num_rows = _one_schema(sources)
-    except TableError:
+    except FramefleetError:
         raise
     except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
         said = public_text(str(error))

@@ -5,24 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.signature import ArgumentKind
+from framefleet.pipeline.outputs.stores.patience import Patience
 from framefleet.pipeline.rows.tables import reader
 from framefleet.pipeline.rows.tables.formats import TableFormat, packed
+from framefleet.pipeline.rows.tables.patient_file import OpenFile, PatientFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableFile:
-    """One file of a table. arguments: columns whose cells are checked later, with their kind."""
+    """One file of a table. arguments: columns whose cells are checked later, with their kind.
+
+    patience: with the store that it lies in.
+    """
 
     filesystem: Any  # fsspec has no types
     path: str
     format: TableFormat | None
     arguments: Mapping[str, ArgumentKind]
+    patience: Patience
 
 
 def read_schema(source: TableFile) -> tuple[pa.Schema, int | None]:
@@ -64,10 +70,10 @@ def _request(source: TableFile) -> dict[str, Any]:
 
 
 @contextmanager
-def _opened(source: TableFile) -> Iterator[tuple[IO[bytes], int | None]]:
+def _opened(source: TableFile) -> Iterator[tuple[OpenFile, int | None]]:
     """Give the file and its size; None where it can only be read in order, as from some web servers."""
     try:
-        file = source.filesystem.open(source.path, "rb")
+        file = source.patience.ride_out(lambda: source.filesystem.open(source.path, "rb"))
     except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
         raise TableError(f"{source.path} cannot be read: {error}", "check the path and the access") from error
     with file:
@@ -75,4 +81,4 @@ def _opened(source: TableFile) -> Iterator[tuple[IO[bytes], int | None]]:
             size = file.seek(0, 2)
         except (OSError, ValueError):
             size = None
-        yield file, size
+        yield file if size is None else PatientFile(file, source.patience), size

@@ -1,0 +1,83 @@
+"""Azure Blob Storage, as its emulator has it: what a job needs of it, and an outage."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import framefleet
+from framefleet.pipeline.errors import StoreConflict, StoreError
+from framefleet.pipeline.outputs.stores import patience
+from framefleet.pipeline.outputs.stores.store import Store
+from tests.azurite import azurite, new_container, storage_options, why_not
+from tests.faulty_s3 import Fault, faulty_s3
+from tests.jobs import job_values, prompt_rows, write_table
+
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with azurite(tmp_path_factory.mktemp("azurite")) as endpoint:
+        yield endpoint
+
+
+def test_a_whole_job_with_its_table(endpoint: str, ray_cluster: str, tmp_path: Path) -> None:
+    url, options = new_container(endpoint), storage_options(endpoint)
+    table = write_table(tmp_path / "t.parquet", prompt_rows(4))
+    Store(url, options).upload("tables/t.parquet", table)
+    values = job_values(
+        Path("t"), f"{url}/run", storage_options=options, address=ray_cluster, keep_embeddings=True
+    ) | {"table": f"{url}/tables/t.parquet"}
+    assert framefleet.render(values).done == 4
+    assert framefleet.render(values).done == 0
+    output = Store(f"{url}/run", options)
+    assert len(output.list("clips")) == 4
+    output.delete(output.list("clips")[0])
+    assert framefleet.render(values).done == 0
+    assert not framefleet.verify(f"{url}/run", files=True, storage_options=options).is_well
+
+
+def test_one_of_several_creators_wins(endpoint: str) -> None:
+    store, won = Store(f"{new_container(endpoint)}/run 7", storage_options(endpoint)), []
+
+    def create(number: int) -> None:
+        try:
+            store.create("job.json", b"%d" % number)
+        except StoreConflict:
+            return
+        won.append(b"%d" % number)
+
+    threads = [threading.Thread(target=create, args=[number]) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert won == [store.read("job.json")]
+
+
+@pytest.mark.parametrize("kind", ["refuse", "hang", "reset", "503"])
+def test_a_request_is_made_again_until_there_is_an_answer(kind: str, endpoint: str) -> None:
+    with faulty_s3(endpoint) as proxy:
+        options = storage_options(proxy.endpoint) | {"read_timeout": 2, "connection_timeout": 2}
+        store = Store(f"{new_container(endpoint)}/run 7", options, outage_s=60)
+        store.write("there", b"1")
+        proxy.goes_wrong(Fault(kind=kind, seconds=3))
+        if kind == "hang":
+            threading.Timer(3, proxy.goes_wrong, [Fault()]).start()
+        store.create("created", b"2")
+        assert (store.read("created"), proxy.num_faults < 50) == (b"2", True)
+
+
+def test_what_is_wrong_is_said_on_one_line(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "_FIRST_REFUSALS", 0)
+    with pytest.raises(StoreError, match=r"container does not exist\.\n") as caught:
+        Store("az://no-such-one/run", storage_options(endpoint)).create("job.json", b"1")
+    assert caught.value.kind == "missing"
+    wrong = storage_options(endpoint, key="d3Jvbmc=")
+    with pytest.raises(StoreError) as caught:
+        Store(f"{new_container(endpoint)}/run", wrong).write("job.json", b"1")
+    assert (caught.value.kind, "\n" in caught.value.problem) == ("refused", False)

@@ -1,0 +1,80 @@
+"""What is set of the libraries for Google Cloud Storage and Azure; played, as they need not be installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from types import SimpleNamespace
+
+import pytest
+
+from framefleet.pipeline.outputs.stores import azure, gcs, object_store
+from framefleet.pipeline.outputs.stores.object_store import ObjectStore
+from framefleet.pipeline.outputs.stores.patience import Patience
+from framefleet.pipeline.outputs.stores.trouble import DamagedUpload
+
+
+def six_times(once: Callable[..., str]) -> Callable[..., str]:
+    @wraps(once)
+    def repeated(*args: object) -> str:
+        return 6 * once(*args)
+
+    return repeated
+
+
+class ChecksumError(Exception):
+    """As gcsfs has it."""
+
+
+class Files:
+    """As a file system of gcsfs: what is put arrives damaged, as often as it says."""
+
+    num_damaged = 1
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+
+    @six_times
+    def _request(self) -> str:
+        return "asked "
+
+    def pipe_file(self, place: str, content: bytes, mode: str = "overwrite") -> None:
+        if mode == "create" and place in self.objects:
+            raise FileExistsError(place)
+        self.objects[place] = content if not self.num_damaged else content[:-1]
+        if self.num_damaged:
+            self.num_damaged -= 1
+            raise ChecksumError
+
+    def info(self, place: str) -> dict[str, int]:
+        return {"size": len(self.objects[place])}
+
+    def rm_file(self, place: str) -> None:
+        del self.objects[place]
+
+
+def test_gcsfs_makes_each_request_once() -> None:
+    files = Files()
+    gcs.ask_gcs_once(files)
+    assert files._request() == "asked "
+
+
+def test_adlfs_makes_each_request_once() -> None:
+    policy = SimpleNamespace(total_retries=3)
+    azure.ask_azure_once(
+        SimpleNamespace(service_client=SimpleNamespace(_config=SimpleNamespace(retry_policy=policy)))
+    )
+    azure.ask_azure_once(SimpleNamespace(service_client=object()))  # of another version
+    assert policy.total_retries == 0
+
+
+def test_what_arrives_damaged_is_not_there_and_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = Files()
+    monkeypatch.setattr(object_store, "_open", lambda *_: (files, "bucket/run"))
+    store = ObjectStore("gs://bucket/run", {})
+    with pytest.raises(DamagedUpload):
+        store.create("job.json", b"every byte")
+    assert files.objects == {}
+    files.num_damaged = 1
+    Patience("gs://bucket/run", 60).ride_out(lambda: store.create("job.json", b"every byte"))
+    assert files.objects == {"bucket/run/job.json": b"every byte"}
