@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import framefleet
+from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.progress import Summary
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
@@ -36,7 +37,6 @@ from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIE
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
 from tests.jobs import job_values, write_job, write_table
-from tests.outputs import write_driver
 from tests.rows import FAILURE, record
 from tests.unit.test_drafts import KEEP, drafted, identified, job_with
 
@@ -216,8 +216,8 @@ def test_the_status_of_an_output_is_also_that_of_its_drafts(tmp_path: Path) -> N
     drafted(job)
     before = framefleet.status(job.output)
     assert before.drafts and (before.drafts.num_done, before.num_done) == (5, 0)
-    write_driver(Store(draft_job(job).output))
-    assert framefleet.status(job.output).is_under_way
+    with DriverLock(Store(draft_job(job).output)):
+        assert framefleet.status(job.output).is_under_way
     commit_in_full(job)
     ended = command("status", job.output)
     assert ended.exit_code == 0
