@@ -116,6 +116,19 @@ def test_clips_play_while_they_are_in_view(shown: Shown) -> None:
     assert shown.status == "24 clips"
 
 
+def test_who_pauses_before_players_begin_sees_none(shown: Shown) -> None:
+    page = shown.go()
+    page.evaluate("app.change({q: 'seed=1'}).then(() => app.player.pauseAll(true))")
+    until(page, "app.player.inView.size === 6 && app.player.tasks.length === 0")
+    assert page.evaluate("[...document.querySelectorAll('video')].every(v => v.paused)")
+
+
+def test_columns_are_there_before_somebody_asks(shown: Shown) -> None:
+    page = shown.go()
+    until(page, "[...app.records.columns.values()].every(column => column.parts.every(Boolean))")
+    assert shown.search("seed=3") == "6 of 24 clips"
+
+
 def test_any_web_server_serves_it(opened: Browser, output: Path) -> None:
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, format: str, *args: Any) -> None:
@@ -183,7 +196,7 @@ def test_a_grid_has_chosen_columns_as_axes(shown: Shown) -> None:
     down = [label.replace("\u200b", "") for label in page.locator(".axis-y").all_inner_texts()]
     assert down == ["guidance_scale 1", "guidance_scale 4"]
     assert page.locator(".tile").count() == 8
-    assert "a red ball (1 of 3)" in page.inner_text("#page")
+    assert "1 of 3: a red ball" in page.inner_text("#page")
     shown.press("]", "ArrowDown", "ArrowRight")
     until(page, "document.querySelector('.tile.active')?.ariaLabel?.includes('一个')")
     assert "seed 1" in shown.active() and "guidance_scale 4" in shown.active()

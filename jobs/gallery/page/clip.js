@@ -3,7 +3,10 @@
 
 const PLAYED = { mp4: "video", webm: "video", png: "image", webp: "image", gif: "image", flac: "audio", wav: "audio" };
 const MAX_PLAYING = 40; // browsers refuse more players (Chrome on phones: 40), and eyes do not follow them
+const AT_ONCE_MS = 6; // of a frame's 16 go to beginning and ending players, milliseconds each
 const TILE_COLUMNS = ["row_id", "path", "preview_path", "prompt", "num_frames", "fps"];
+
+const SHORT_NAMES = { guidance_scale: "guidance", num_inference_steps: "steps" }; // in captions, which have no room
 
 /** Return how a browser shows a clip: video, image, audio; file: not at all. */
 function kindOf(path) {
@@ -15,8 +18,8 @@ function urlOf(path) {
 }
 
 /** Return a row in a few words: what differs most between rows. */
-function factsOf(app, row) {
-  return app.factNames.map((name) => `${name} ${shown(app.table.at(row, name))}`).join(" · ");
+function factsOf(app, row, names = {}) {
+  return app.factNames.map((name) => `${names[name] ?? name} ${shown(app.table.at(row, name))}`).join(" · ");
 }
 
 /** Return a tile that fills itself as soon as its row is loaded. */
@@ -49,7 +52,7 @@ async function fillTile(app, row, tile, frame, isBare) {
   else {
     tile.append(element("div", { className: "caption" },
       element("bdi", { className: "prompt", dir: "auto", title: String(prompt).slice(0, 500), textContent: prompt }),
-      element("span", { className: "facts", dir: "auto", textContent: facts })));
+      element("span", { className: "facts", dir: "auto", title: facts, textContent: factsOf(app, row, SHORT_NAMES) })));
   }
   tile.update();
   app.player.watch(tile);
@@ -67,13 +70,17 @@ function updateTile(app, row, tile, star, mark) {
   mark.setAttribute("aria-label", isMarked ? "marked for comparing" : "mark for comparing");
 }
 
-/** Plays the videos of the tiles that are in view, and no others. */
+/**
+ * Plays the videos of the tiles that are in view, and no others. Players begin and end a few in each frame, in order:
+ * what was asked of the page, and the stills, are seen before.
+ */
 class Player {
   constructor(root) {
     this.isPaused = matchMedia("(prefers-reduced-motion: reduce)").matches;
     this.inView = new Set();
     this.paused = new WeakSet(); // tiles, by their own
     this.sound = new Audio();
+    this.tasks = [];
     this.observer = new IntersectionObserver((entries) => this.seen(entries), { root, threshold: 0.4 });
   }
 
@@ -104,7 +111,7 @@ class Player {
   toggle(tile) {
     if (tile.clip?.kind === "audio") this.toggleSound(tile);
     else if (this.isPaused || this.paused.has(tile)) this.start(tile);
-    else { this.paused.add(tile); tile.video?.pause(); }
+    else { this.paused.add(tile); this.rest(tile); }
   }
 
   toggleSound(tile) {
@@ -118,15 +125,38 @@ class Player {
     for (const tile of this.inView) {
       const mayPlay = !this.isPaused && !this.paused.has(tile) && numPlaying++ < MAX_PLAYING;
       if (mayPlay) this.start(tile);
-      else if (tile.video) tile.video.pause();
-      else if (!tile.clip.preview && numPlaying++ < MAX_PLAYING) this.open(tile); // its first frame
+      else this.rest(tile);
+      if (!mayPlay && !tile.video && !tile.clip.preview && numPlaying++ < MAX_PLAYING) this.open(tile); // its first frame
     }
   }
 
   start(tile) {
     this.paused.delete(tile);
-    this.open(tile);
+    tile.isWanted = true;
+    if (tile.video) this.run(tile);
+    else this.soon(() => { if (tile.isWanted) { this.open(tile); this.run(tile); } });
+  }
+
+  run(tile) {
     tile.video?.play().catch(() => {}); // taken out of view before it began
+  }
+
+  rest(tile) {
+    tile.isWanted = false;
+    tile.video?.pause();
+  }
+
+  soon(task) {
+    this.tasks.push(task);
+    if (this.tasks.length === 1) this.nextFrame();
+  }
+
+  nextFrame() {
+    requestAnimationFrame(() => setTimeout(() => { // after it is painted
+      const end = performance.now() + AT_ONCE_MS;
+      while (this.tasks.length && performance.now() < end) this.tasks.shift()();
+      if (this.tasks.length) this.nextFrame();
+    }));
   }
 
   open(tile) {
@@ -140,11 +170,16 @@ class Player {
   }
 
   stop(tile) {
-    if (!tile.video) return;
-    tile.video.onerror = null;
-    tile.video.removeAttribute("src"); // else the browser keeps its decoder
-    tile.video.load();
-    tile.video.remove();
+    const { video } = tile;
+    tile.isWanted = false;
+    if (!video) return;
     tile.video = null;
+    video.onerror = null;
+    video.pause();
+    video.remove();
+    this.soon(() => { // else the browser keeps its decoder
+      video.removeAttribute("src");
+      video.load();
+    });
   }
 }

@@ -1,6 +1,8 @@
 "use strict";
 // The rows of an output, column by column, in blocks that are loaded when they are asked for.
 
+const READ_AHEAD_REST_MS = 20;
+
 /** What the scripts with data call; they do nothing else. */
 const framefleet = {
   blocks: new Map(), // name -> [values, codes]
@@ -101,6 +103,21 @@ class Table {
   /** Load what these columns say of a row; of columns that the table lacks nothing. */
   async need(row, names) {
     await Promise.all(names.filter((name) => this.has(name)).map((name) => this.column(name).need(row)));
+  }
+
+  /**
+   * Load what is filtered and sorted by, arguments first, before somebody asks: a column at a time, with a rest between,
+   * as clips are loaded too. No more than so many blocks.
+   */
+  async readAhead(maxBlocks) {
+    const order = { argument: 0, carried: 1, record: 2 };
+    const columns = [...this.columns.values()].filter((column) => column.varies).sort((one, other) => order[one.role] - order[other.role]);
+    for (const column of columns) {
+      maxBlocks -= column.parts.filter((part) => !part).length;
+      if (maxBlocks < 0) return;
+      await column.all();
+      await new Promise((resolve) => setTimeout(resolve, READ_AHEAD_REST_MS));
+    }
   }
 
   at(row, name) {

@@ -2,7 +2,9 @@
 // The page: what is shown, in what order, and what buttons do.
 
 const LOOK_EVERY_MS = 20_000; // whether there is more
+const MAX_AHEAD = 100; // blocks that are loaded before somebody asks: some 5 MB
 const VIEWS = ["clips", "grid", "picks", "failures"];
+const TYPING_MS = 60; // of rest, before what is typed is looked for
 const MAX_FACTS = 3;
 const NEVER_FACTS = new Set(["prompt", "negative_prompt", "row_id", "height", "width", "num_frames"]);
 const THEMES = ["auto", "light", "dark"];
@@ -27,6 +29,7 @@ class App {
     this.wire();
     this.drawFrame();
     await this.show();
+    this.records.readAhead(MAX_AHEAD).catch(() => {}); // a newer gallery has taken its place: who asks is told
     setInterval(() => this.look(), LOOK_EVERY_MS);
   }
 
@@ -51,7 +54,8 @@ class App {
     const columns = [...this.records.columns.values()].filter((column) => column.varies && !NEVER_FACTS.has(column.name));
     const chosen = columns.filter((column) => column.role === "argument");
     const more = columns.filter((column) => column.role === "carried" && column.kind === "number");
-    return [...chosen.sort((one, other) => (other.name === "seed") - (one.name === "seed")), ...more].slice(0, MAX_FACTS).map((column) => column.name);
+    chosen.sort((one, other) => (other.name === "seed") - (one.name === "seed"));
+    return [...chosen, ...(chosen.length > 1 ? [] : more)].slice(0, MAX_FACTS).map((column) => column.name);
   }
 
   /** Return width / height of most clips, as far as the manifest tells. */
@@ -136,6 +140,7 @@ class App {
     for (const tab of document.querySelectorAll("[data-view][role=tab]")) tab.setAttribute("aria-selected", String(tab.dataset.view === view));
     if (view === "grid") this.chooseAxes();
     this.drawChoices();
+    updateFilters(this, byId("filter-panel"));
     const began = performance.now();
     try {
       const rows = await this.select();
@@ -164,7 +169,7 @@ class App {
     const [x, y, page] = ["x", "y", "page"].map((axis) => this.records.column(this.state[axis]) ?? null);
     this.crossed = await crossed(rows, x, y, page);
     this.pageNumber = Math.min(this.pageNumber ?? 0, this.crossed.pages.length - 1);
-    byId("page").textContent = page && rows.length ? `${shown(this.crossed.pages[this.pageNumber])} (${this.pageNumber + 1} of ${this.crossed.pages.length})` : "";
+    byId("page").textContent = page && rows.length ? `${this.pageNumber + 1} of ${this.crossed.pages.length}: ${shown(this.crossed.pages[this.pageNumber])}` : "";
     for (const button of [byId("page-before"), byId("page-after")]) button.hidden = !page;
     return gridLayout(this, this.crossed, Math.max(0, this.pageNumber), x, y);
   }
@@ -269,7 +274,7 @@ class App {
     byId("filters").setAttribute("aria-expanded", String(isOpen));
     if (isOpen) drawFilters(this, byId("filter-panel"));
     this.relayout();
-    (isOpen ? byId("filter-panel").querySelector("summary, button") : byId("wall"))?.focus();
+    (isOpen ? byId("filter-panel").querySelector("summary") : byId("wall"))?.focus();
   }
 
   nextTheme() {
@@ -288,7 +293,7 @@ class App {
   wire() {
     const on = (id, event, act) => byId(id).addEventListener(event, act);
     let typing;
-    on("search", "input", () => { clearTimeout(typing); typing = setTimeout(() => this.change({ q: byId("search").value }), 120); });
+    on("search", "input", () => { clearTimeout(typing); typing = setTimeout(() => this.change({ q: byId("search").value }), TYPING_MS); });
     on("search", "keydown", (event) => { if (event.key === "Enter" || event.key === "ArrowDown") { event.preventDefault(); byId("wall").focus(); } });
     on("filters", "click", () => this.toggleFilters());
     on("sort", "change", () => this.change({ sort: byId("sort").value }));

@@ -75,8 +75,8 @@ function anyOf(tests) {
 /** Take out of `mask` the rows for which no column (not: any) is as asked. */
 async function keep(mask, columns, testFor, isNot = false) {
   const hit = new Uint8Array(mask.length);
+  await Promise.all(columns.map((column) => column.all()));
   for (const column of columns) {
-    await column.all();
     column.each(testFor(column), (row, is) => { if (is) hit[row] = 1; });
   }
   mask.forEach((_, row) => { mask[row] &= isNot ? 1 - hit[row] : hit[row]; });
