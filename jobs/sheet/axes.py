@@ -32,9 +32,8 @@ class Sides:
 def side_of(first_seen: Mapping[Hashable, int], most: int) -> tuple[Hashable, ...]:
     """Return so many values, numbers by size, others by where they came first in the table."""
     values = sorted(first_seen, key=lambda value: first_seen[value])[:most]
-    if all(isinstance(value, int | float) for value in values):
-        values.sort()  # type: ignore[type-var]  # they are comparable
-    return tuple(values)
+    numbers = [value for value in values if isinstance(value, int | float)]
+    return tuple(sorted(numbers) if len(numbers) == len(values) else values)
 
 
 def note_value(first_seen: dict[Hashable, int], value: Hashable, position: int, name: str) -> None:
