@@ -80,7 +80,7 @@ def export_chosen(store: Store, place: Store, choice: ExportChoice, watch: Watch
     plan = plan_of(selection)
     feature = feature_of(plan.endings)
     if choice.format == "hf":
-        check_folder(plan.endings, feature)
+        check_folder(plan.endings, feature, selection.schema)
     claim_place(place, choice, plan)
     with (
         ThreadPoolExecutor(CLIPS_AT_ONCE) as readers,

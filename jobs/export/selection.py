@@ -55,6 +55,7 @@ class Selection:
             if name not in known.names:
                 raise JobError(f"columns: there is no {name!r}", did_you_mean(name, known.names))
         self.columns = tuple(dict.fromkeys(("row_id", *names)))
+        self.schema = pa.schema([known.field(name) for name in self.columns])
         self.captions = tuple(name for name in ("prompt", "arguments") if name in known.names)
 
     def pieces(self, columns: Sequence[str] = ()) -> Iterator[Piece]:

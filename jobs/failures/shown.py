@@ -13,6 +13,7 @@ from rich.text import Text
 
 from framefleet.jobs.failures.failures import FailedRow, all_failed_rows, output_at
 from framefleet.jobs.show.console import stderr, stdout
+from framefleet.jobs.show.terminal import escaped
 from framefleet.pipeline.outputs.stores.store import Store
 
 _MAX_MESSAGE = 500  # characters: some errors quote whole tensors
@@ -82,5 +83,5 @@ def _show(row: FailedRow, *, traceback: bool) -> None:
 
 def one_line(text: str) -> str:
     """Return what a row says, which could forge lines of ours, as a part of one."""
-    line = text.strip().replace("\n", "\\n")
+    line = escaped(text.strip().replace("\n", "\\n"))
     return line if len(line) <= _MAX_MESSAGE else f"{line[:_MAX_MESSAGE]}..."

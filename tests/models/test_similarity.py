@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,4 +81,16 @@ def test_what_is_no_clip_folder_is_refused(folder: Path, tmp_path: Path) -> None
         open_similarity(str(tmp_path))
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-8])
     with pytest.raises(ModelError, match="its header says"):
+        open_similarity(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "leads", [{"attn_implementation": "somebody/kernels"}, {"quantization_config": {"quant_method": "gptq"}}]
+)
+def test_a_config_that_leads_to_code_is_refused(folder: Path, tmp_path: Path, leads: dict[str, Any]) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["vision_config"] |= leads
+    (tmp_path / "model.safetensors").symlink_to(folder / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=f"{next(iter(leads))} is"):
         open_similarity(str(tmp_path))

@@ -127,6 +127,17 @@ def test_a_gallery_has_no_more_columns_than_calls_have_arguments(tmp_path: Path)
     assert len(shown - {*record_schema_of(Store(str(tmp_path))).names}) == 200
 
 
+def test_a_folder_for_datasets_names_no_file_but_its_clips(tmp_path: Path) -> None:
+    field = pa.array([{"deep": [{"a_file_name": "/etc/passwd"}]}] * 2)
+    out = output_with(tmp_path / "out", field)
+    with pytest.raises(JobError, match="column 'odd' has fields that datasets takes for names of files"):
+        framefleet.export(out, str(tmp_path / "hf"), format="hf")
+    plain = output_with(tmp_path / "plain", pa.array(["/etc/passwd"] * 2), "file_name")
+    framefleet.export(plain, str(tmp_path / "hf"), format="hf")
+    table = pq.read_table(tmp_path / "hf" / "data" / "000000" / "metadata.parquet")
+    assert table["file_name_of_row"].to_pylist() == ["/etc/passwd"] * 2
+
+
 def test_frames_are_those_that_were_committed(tmp_path: Path) -> None:
     """A clip may be a link to a picture of the reader's, or a file that is larger than memory."""
     store = Store(str(tmp_path / "out"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import random
 import re
 import struct
 import subprocess
@@ -122,6 +124,22 @@ def test_a_list_of_other_files_is_no_clip(tmp_path: Path) -> None:
     for content in (listed, f"ffconcat version 1.0\nfile '{other}'\n"):
         with pytest.raises(StoreError, match="are not a clip"):
             decode(content.encode())
+
+
+@pytest.mark.parametrize("kind", ["png", "png.zip", "exr.zip", "gif", "webp", "mkv", "mp4"])
+def test_whatever_bytes_are_broken_it_is_said(kind: MediaFormat) -> None:
+    """Pillow meets them with SyntaxError, zipfile with NotImplementedError, PyAV with AttributeError."""
+    frames = np.random.default_rng(0).integers(0, 255, (1 if kind == "png" else 3, 32, 48, 3), np.uint8)
+    good = encode(frames, media=Media(format=kind), fps=8, metadata={"prompt": "x"})
+    places = random.Random(1)
+    for _ in range(150):
+        broken = bytearray(good)
+        start = max(0, good.rfind(b"PK\x01\x02")) if places.random() < 0.5 else 0
+        for _ in range(places.choice([1, 1, 2, 8])):
+            broken[start + places.randrange(min(len(broken) - start, 100))] = places.randrange(256)
+        for read in (decode, read_metadata, decode_audio):
+            with contextlib.suppress(StoreError):
+                read(bytes(broken))
 
 
 @pytest.mark.parametrize("shape", [(4, 32, 48, 3), (3, 33, 47, 3), (1, 1, 1, 3)])
