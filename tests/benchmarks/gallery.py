@@ -35,7 +35,9 @@ SHORT = {"num_scenes": 1, "num_seeds": 1}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--short", action="store_true", help="a few rows, one column; its figures mean nothing")
+    parser.add_argument(
+        "--short", action="store_true", help="a few rows, one column; its figures mean nothing"
+    )
     parser.add_argument("--shots", type=Path, help="take pictures, into this folder")
     given = parser.parse_args()
     job = write_gallery_job(given.folder, **(SHORT if given.short else {}))

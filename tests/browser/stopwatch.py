@@ -72,7 +72,9 @@ def times_of(pages: Callable[[], Page], columns: Collection[str] | None = None) 
     page.close()
     chosen = {name: asked for name, asked in queries.items() if columns is None or name in columns}
     for name, (asked, other) in {"words": WORDS, **chosen}.items():
-        times.first_filter[name], times.next_filter[name] = _used(pages(), [["search", asked], ["search", other]])
+        times.first_filter[name], times.next_filter[name] = _used(
+            pages(), [["search", asked], ["search", other]]
+        )
     for name in chosen:
         times.first_sort[name], _, times.next_sort[name] = _used(
             pages(), [["sort", name], ["sort", ""], ["sort", name]]
