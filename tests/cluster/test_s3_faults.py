@@ -26,6 +26,7 @@ from framefleet.pipeline.rows.tables.table import open_table
 from tests.faulty_s3 import Fault, FaultyS3, faulty_s3
 from tests.servers import KEY, SECRET, S3Server, free_port
 
+SMALL_PARTS = {"default_block_size": 1 << 18}  # in which s3fs reads a file; its own would take all at once
 FAST = {"config_kwargs": {"read_timeout": 2, "connect_timeout": 2}}
 
 
@@ -95,7 +96,7 @@ def test_a_table_is_read_on_after_an_outage(name: str, s3_server: S3Server, tmp_
     write(table, tmp_path / name)
     with behind(s3_server) as (_, proxy, direct):
         direct.upload(name, tmp_path / name)
-        options = {**s3_server.storage_options, "endpoint_url": proxy.endpoint, **FAST}
+        options = {**s3_server.storage_options, "endpoint_url": proxy.endpoint, **FAST, **SMALL_PARTS}
         batches = open_table(f"{s3_server.url}/run 7/{name}", options).batches()
         read = [next(batches)[1].num_rows]
         proxy.goes_wrong(Fault(kind="refuse", seconds=3))
@@ -109,7 +110,7 @@ def test_an_outage_beyond_the_limit_ends_the_reading_of_a_table(s3_server: S3Ser
     )
     with behind(s3_server) as (_, proxy, direct):
         direct.upload("table.csv", tmp_path / "table.csv")
-        options = {**s3_server.storage_options, "endpoint_url": proxy.endpoint, **FAST}
+        options = {**s3_server.storage_options, "endpoint_url": proxy.endpoint, **FAST, **SMALL_PARTS}
         batches = open_table(f"{s3_server.url}/run 7/table.csv", options, outage_s=0.5).batches()
         next(batches)
         proxy.goes_wrong(Fault(kind="refuse"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -91,12 +91,12 @@ def _started(setup: WorkerSetup) -> Worker:
     return worker
 
 
-def _stored(worker: Worker, count: int) -> list[StoredRow]:
-    """Wait for so many clips."""
+def _stored(worker: Worker, count: int, given: Sequence[Assignment] = ()) -> list[StoredRow]:
+    """Give a worker rows, and wait for so many clips."""
     rows: list[StoredRow] = []
     ends = time.monotonic() + WITHIN_S
     while len(rows) < count and time.monotonic() < ends:
-        report = worker.exchange([])
+        report, given = worker.exchange(given), ()
         assert not report.failed, report.failed
         rows += report.rendered
     return rows
@@ -111,10 +111,10 @@ def test_a_row_whose_image_does_not_come_holds_up_no_other(tmp_path: Path, outag
 
     store = Store(str(tmp_path / "out"))
     worker = _started(_setup("wan_i2v", tmp_path, store, LateInputs(tmp_path, outage)))
-    worker.exchange([row(LATE, "late.png"), row(THERE, "there.png")])
-    assert [stored.record.row_id for stored in _stored(worker, 1)] == [THERE]
+    rows = [row(LATE, "late.png"), row(THERE, "there.png")]
+    assert [stored.record.row_id for stored in _stored(worker, 1, rows)] == [THERE]
     assert len(outage.waiting) == 1
-    assert (worker.exchange([]).still_s, worker._inbox and len(worker._inbox)) == (0.0, 1)
+    assert (worker.exchange([]).still_s, len(worker._inbox)) == (0.0, 1)
     outage.end()
     assert [stored.record.row_id for stored in _stored(worker, 1)] == [LATE]
     worker.exchange([], drain=True)
@@ -134,8 +134,7 @@ def test_kept_embeddings_and_batch_sizes_that_do_not_come_are_done_without(
         for row_id in (LATE, THERE)
     ]
     worker = _started(_setup("wan", tmp_path, store, Inputs([str(tmp_path)]), keep_embeddings=True))
-    worker.exchange(rows)
-    assert {stored.record.row_id for stored in _stored(worker, 2)} == {LATE, THERE}
+    assert {stored.record.row_id for stored in _stored(worker, 2, rows)} == {LATE, THERE}
     asked = [path for path in outage.waiting if path.startswith("embeddings/")]
     assert len(asked) == 1  # of four prompts: while it does not answer it is asked no more
     worker.exchange([], drain=True)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-SCHEMES = ("az", "abfs", "abfss")
 CHECKS: dict[str, Any] = {"validate_content": True}  # of each put: its MD5
+
+
+def is_azure(url: str) -> bool:
+    return url.partition("://")[0] in ("az", "abfs", "abfss")
 
 
 def ask_azure_once(files: Any) -> None:

@@ -10,18 +10,22 @@ import fsspec
 
 from framefleet.pipeline.outputs.stores.trouble import DamagedUpload
 
-SCHEMES = ("gs", "gcs")
+_SCHEMES = ("gs", "gcs")
 # aiohttp's own is five minutes for all of a request, also of a large one that comes along well.
 _CONNECT_S, _SILENCE_S = 20, 60
 # Methods that gcsfs makes six attempts of, with half a minute of pauses.
 _REPEATED = ("_request", "_get_file_request", "_get_file_concurrent")
 
-for _scheme in (
-    SCHEMES
-):  # the other class asks a second service of each bucket's kind, at every request where it may not
+# Not gcsfs's newer class, which asks another service of what kind a bucket is, and does so with every request
+# where that is not allowed. It is for zonal buckets.
+for _scheme in _SCHEMES:
     fsspec.register_implementation(
         _scheme, "gcsfs.core.GCSFileSystem", clobber=True, errtxt="install framefleet[gcs]"
     )
+
+
+def is_gcs(url: str) -> bool:
+    return url.partition("://")[0] in _SCHEMES
 
 
 def gcs_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class ObjectStore:
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         self.url, self.options = url, options
-        self._checks = azure.CHECKS if _scheme(url) in azure.SCHEMES else {}
+        self._checks = azure.CHECKS if azure.is_azure(url) else {}
         self._opened: tuple[int, Any, str] | None = None  # process id, file system, root
 
     def reopen(self) -> None:
@@ -94,7 +94,7 @@ class ObjectStore:
         if s3.is_s3(self.url):
             if s3.put(files, place, content, **mode):
                 return
-        elif _scheme(self.url) in gcs.SCHEMES:
+        elif gcs.is_gcs(self.url):
             gcs.put_on_gcs(files, place, content, **mode)
         else:
             files.pipe_file(place, content, **mode, **self._checks)
@@ -193,9 +193,9 @@ def _open(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
         ) from None
     if s3.is_s3(url):
         s3.limit_waits(files)
-    elif _scheme(url) in gcs.SCHEMES:
+    elif gcs.is_gcs(url):
         gcs.ask_gcs_once(files)
-    elif _scheme(url) in azure.SCHEMES:
+    elif azure.is_azure(url):
         azure.ask_azure_once(files)
     return files, root
 
@@ -205,11 +205,7 @@ def _filesystem_options(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
     if s3.is_s3(url):
         return s3.s3_options(options)
     chosen = copy.deepcopy(dict(options))
-    return gcs.gcs_options(chosen) if _scheme(url) in gcs.SCHEMES else chosen
-
-
-def _scheme(url: str) -> str:
-    return url.partition("://")[0]
+    return gcs.gcs_options(chosen) if gcs.is_gcs(url) else chosen
 
 
 def _stamp(said: Mapping[str, Any]) -> str:
