@@ -94,7 +94,7 @@ def headline_of(status: Status) -> str:
 
 
 def status_picture(status: Status, *, has_bar: bool = True) -> RenderableType:
-    """Return the whole of it: counts, a bar before them, the driver, the workers, the last errors, what to do."""
+    """Return all of it: counts behind a bar, the driver, the workers, the last errors, what to do."""
     top: RenderableType = Text(headline_of(status))
     if has_bar and status.num_rows is not None:
         top = bar_and(headline_of(status), status.num_done + status.num_failed, status.num_rows)

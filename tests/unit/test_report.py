@@ -115,7 +115,14 @@ def test_the_page_asks_no_network_and_shows_its_numbers_as_text(tmp_path: Path) 
     page = Tags((tmp_path / "report.html").read_text())
     assert not {"script", "img", "link", "iframe", "object"} & page.tags
     assert "src" not in page.attributes
-    assert {"Rows by state", "Throughput", "Batch sizes", "Time of workers", "Failures", "Environment"} <= set(page.texts)
+    assert {
+        "Rows by state",
+        "Throughput",
+        "Batch sizes",
+        "Time of workers",
+        "Failures",
+        "Environment",
+    } <= set(page.texts)
     assert {"0:32, idle 10.0%", "ValueError", "worker-0"} & set(page.texts)
     assert "aria-label" in page.attributes
 
