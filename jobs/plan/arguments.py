@@ -41,7 +41,7 @@ def _argument(name: str, job: Job, plan: RowPlan) -> tuple[Any, str]:
     if is_input(value):
         value = public_url(value["uri"])
     parameter = spec.parameters.get(name)
-    if name in job.defaults:
+    if name in job.overrides or name in job.defaults:
         return value, "job"
     if name in {own.name for own in plan.recipe.parameters()}:
         return value, f"recipe {plan.recipe.name}"

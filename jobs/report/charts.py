@@ -28,11 +28,12 @@ SERIES = ("#050505", "#060606", "#070707", "#080808", "#090909", "#0a0a0a")
 _VARIABLES = dict(zip((_INK, _MUTED, _LINE, _CARD), ("ink", "muted", "line", "card"), strict=True)) | {
     colour: f"series-{number}" for number, colour in enumerate(SERIES)
 }
-HATCHES = ("", "///", "...", "xx", "\\\\\\", "oo")
+HATCHES = ("", "///", "---", "xx", "\\\\\\", "++")  # of lines: dots would be hundreds of kB
 WIDTH_IN, POINTS = 4.6, 9.5  # 331 points: on a phone as wide as its screen, letters of nine pixels
 MAX_BARS = 12
 _MIN_SHOWN_S = 0.5
 _MAX_NAME = 22  # characters beside a bar
+ADOPTED = "adopted"  # clips whose driver died before their record: they do not tell their worker
 _LEGEND: dict[str, Any] = {"ncols": 2, "frameon": False, "fontsize": POINTS - 1, "handleheight": 1.2}
 _SETTINGS: Any = {
     "svg.fonttype": "none",
@@ -114,6 +115,7 @@ def workers_chart(work: ModelTime) -> str:
     causes = list(work.idle)[: len(SERIES) - 2]
     kinds = ["computing", *(f"idle: {cause}" for cause in causes), "idle: other"]
     parts = [_parts(one, causes) for one in workers]
+    names = [one.name or ADOPTED for one in workers]
 
     def draw(axes: Axes) -> None:
         starts = [0.0] * len(workers)
@@ -131,12 +133,13 @@ def workers_chart(work: ModelTime) -> str:
                 )
             starts = [start + length for start, length in zip(starts, lengths, strict=True)]
         axes.bar_label(bars, [_worked(one) for one in workers], padding=4, fontsize=POINTS - 1)
-        _named_rows(axes, [_short(one.name) for one in workers])
+        _named_rows(axes, [_short(name) for name in names])
         axes.margins(x=0.42)
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.02), **_LEGEND)
 
     legend_in = 0.22 * ((len(kinds) + 1) // 2)
-    told = ", ".join(f"{one.name}: {one.busy_s:.0f} s computing, {one.idle_s:.0f} s idle" for one in workers)
+    worked = zip(names, workers, strict=True)
+    told = ", ".join(f"{name}: {one.busy_s:.0f} s computing, {one.idle_s:.0f} s idle" for name, one in worked)
     return _svg(draw, height_in=0.4 + 0.32 * len(workers) + legend_in, told=f"Time of workers: {told}")
 
 

@@ -101,7 +101,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
     if clips.peak_memory_bytes:
         yield "of memory in use, most", bytes_told(clips.peak_memory_bytes), False
     if cost := report.cost:
-        yield f"at {cost.price_per_gpu_hour:g} per GPU hour", f"{cost.total:,.2f}", False
+        yield f"at {cost.price_per_gpu_hour:g} per {unit.removesuffix('s')}", f"{cost.total:,.2f}", False
         if cost.per_clip is not None:
             yield "per clip", f"{cost.per_clip:,.4g}", False
 

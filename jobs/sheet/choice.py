@@ -118,27 +118,29 @@ def _in_order(store: Store, choice: ClipChoice) -> Chosen:
 
 
 def _by_axes(store: Store, choice: ClipChoice) -> Chosen:
-    sides = _sides(store, choice)
+    sides, num_found = _sides(store, choice)
     clips, num_more = placed(_valued(store, choice), sides)
     return Chosen(
         clips=clips,
         row_names=side_names(sides.rows, choice.rows) if choice.rows else [],
         column_names=side_names(sides.columns, choice.columns) if choice.columns else [],
-        num_found=len(clips) + num_more,
+        num_found=num_found,
         num_more=num_more,
     )
 
 
-def _sides(store: Store, choice: ClipChoice) -> Sides:
-    """Return the values along both sides, as many as the limit has room for."""
+def _sides(store: Store, choice: ClipChoice) -> tuple[Sides, int]:
+    """Return the values along both sides, as many as the limit has room for, and how many records are."""
+    num_found = 0
     rows: dict[Hashable, int] = {}
     columns: dict[Hashable, int] = {}
     for record, row, column in _valued(store, choice):
+        num_found += 1
         note_value(rows, row, _position(record), choice.rows or "")
         note_value(columns, column, _position(record), choice.columns or "")
     across = min(len(columns), max(1, choice.limit // max(1, min(len(rows), math.isqrt(choice.limit)))))
     down = max(1, choice.limit // max(1, across))
-    return Sides(rows=side_of(rows, down), columns=side_of(columns, across))
+    return Sides(rows=side_of(rows, down), columns=side_of(columns, across)), num_found
 
 
 def _valued(store: Store, choice: ClipChoice) -> Iterator[tuple[dict[str, Any], Hashable, Hashable]]:

@@ -26,7 +26,13 @@ _Captions = Annotated[
     typer.Option("--caption", metavar="COLUMN", help="What is told below each clip; repeatable."),
 ]
 _Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many clips at most.")]
-_SheetTile = Annotated[int, typer.Option("--tile", min=16, max=2048, help="Width of a clip in pixels.")]
+_GridTile = Annotated[int, typer.Option("--tile", min=16, max=2048, help="Width of a clip in pixels.")]
+_SheetTile = Annotated[
+    int | None,
+    typer.Option(
+        "--tile", min=16, max=2048, help="Width of a clip in pixels. Unset: 480 of three frames, 192 of one."
+    ),
+]
 
 
 def sheet_command(
@@ -37,7 +43,7 @@ def sheet_command(
     where: _Where = None,
     captions: _Captions = None,
     limit: _Limit = 60,
-    tile: _SheetTile = 480,
+    tile: _SheetTile = None,
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:
@@ -65,7 +71,7 @@ def grid_command(
     where: _Where = None,
     captions: _Captions = None,
     limit: _Limit = 60,
-    tile: _SheetTile = 192,
+    tile: _GridTile = 192,
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:

@@ -23,7 +23,7 @@ from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.stores.store import Store
 
 STILLS, MOVING = (".png", ".jpg", ".jpeg", ".webp"), (".mp4", ".mkv", ".gif", ".webp")
-SHEET_TILE, GRID_TILE = 480, 192  # pixels: a strip of three frames; one that plays
+STRIP_TILE, GRID_TILE = 480, 192  # pixels: three frames; one of a grid, which plays or stands
 _MAX_BYTES = 2 << 30  # of all frames of a grid, which are encoded at once
 _WEBP_QUALITY = 85
 _SHEET_COLUMNS = 3  # cards beside each other, as wide as a page
@@ -54,14 +54,14 @@ def sheet(
     where: str | None = None,
     captions: Sequence[str] = (),
     limit: int = 60,
-    tile: int = SHEET_TILE,
+    tile: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Drawn:
     """Draw clips of an output into one picture: three frames of each, or by columns of the records one.
 
     to: a .png, .jpg or .webp file. rows, columns: names of columns that stand along the sides, as "prompt"
     and "seed". where: SQL on columns. captions: columns below each clip. limit: so many clips. tile: pixels
-    of one. Raises JobError for what cannot be drawn.
+    of one; None is 480 of three frames, and 192 of one. Raises JobError for what cannot be drawn.
     """
     path = checked_path(to, STILLS, tile)
     choice = ClipChoice(rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions))
@@ -89,11 +89,15 @@ def grid(
     return draw_grid(output_at(output, storage_options), path, choice, tile=tile)
 
 
-def draw_sheet(store: Store, path: Path, choice: ClipChoice, *, tile: int, told: OnClip = _untold) -> Drawn:
+def draw_sheet(
+    store: Store, path: Path, choice: ClipChoice, *, tile: int | None, told: OnClip = _untold
+) -> Drawn:
     """Do what `sheet` promises. told: is told how far it is."""
     chosen = chosen_of(store, choice)
+    has_sides = bool(choice.rows or choice.columns)
+    tile = tile or (GRID_TILE if has_sides else STRIP_TILE)
     clips = _clips(store, chosen, choice, tile, told)
-    if choice.rows or choice.columns:
+    if has_sides:
         image = Image.fromarray(_picture(chosen, clips, has_captions=bool(choice.captions)).middle())
     else:
         tiles = ((clip.frames, clip.caption) for clip in clips)
@@ -122,14 +126,14 @@ def draw_grid(store: Store, path: Path, choice: ClipChoice, *, tile: int, told: 
     return _drawn(path, chosen)
 
 
-def checked_path(to: str | Path, endings: Sequence[str], tile: int) -> Path:
+def checked_path(to: str | Path, endings: Sequence[str], tile: int | None) -> Path:
     """Return the path. Raises JobError for what cannot be written, before anything is read."""
     path = Path(to)
     if path.suffix.lower() not in endings:
         raise JobError(f"{path} ends with {path.suffix or 'nothing'}", f"use one of {', '.join(endings)}")
     if not path.parent.is_dir():
         raise JobError(f"{path.parent} is not a folder", "make it first")
-    if not 16 <= tile <= 2048:
+    if tile is not None and not 16 <= tile <= 2048:
         raise JobError(f"tile is {tile}", "use 16 to 2048 pixels")
     return path.with_suffix(path.suffix.lower())
 

@@ -16,7 +16,7 @@ from framefleet.jobs.show.watch import wait_for
 
 
 def show_sheet(
-    output: str, storage_options: Mapping[str, Any], to: Path, choice: ClipChoice, *, tile: int
+    output: str, storage_options: Mapping[str, Any], to: Path, choice: ClipChoice, *, tile: int | None
 ) -> None:
     """Draw a contact sheet; print where it is, and what did not fit."""
     path, store = checked_path(to, STILLS, tile), output_at(output, storage_options)

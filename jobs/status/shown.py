@@ -102,7 +102,7 @@ def _counts_of(status: Status) -> str:
 
 
 def status_picture(status: Status, *, has_bar: bool = True) -> RenderableType:
-    """Return the whole of it: counts, a bar before them, the driver, the workers, the last errors, what to do.
+    """Return all of it: counts behind a bar, the driver, the workers, the last errors, what to do.
 
     Of an output with drafts of these first.
     """

@@ -1,4 +1,4 @@
-"""A real job for a gallery: the demo's model, prompts x guidance scales x seeds, scores, failures, hostile prompts."""
+"""A real job for a gallery: prompts, hostile ones too, x guidance scales x seeds; scores, and failures."""
 
 from __future__ import annotations
 

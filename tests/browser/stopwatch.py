@@ -1,7 +1,7 @@
-"""How soon a gallery in a browser answers: until its first clip plays, and until what was asked is on the screen.
+"""How soon a gallery in a browser answers: until its first clip plays, until what was asked is there.
 
-All from what a person does to the frame that shows it, by the page's own clock: the pause of the search field, the
-blocks that are loaded, the tiles with their captions.
+From what a person does to the frame that shows it, by the page's own clock, with all that lies between: the
+rest of the search field, blocks that are loaded, tiles with their captions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ document.addEventListener('loadeddata', ({target}) => target.requestVideoFrameCa
     window.firstClipAt ??= now;
 }), true);
 """
-# Do something; return the milliseconds until the wall shows its rows, with the words of all tiles, in a frame.
+# Do something; return milliseconds until the wall shows its rows, with the words of all tiles, in a frame.
 _ANSWER = """async ([what, value]) => {
     const wall = document.getElementById('wall');
     const frame = () => new Promise((resolve) => requestAnimationFrame(resolve));
@@ -41,9 +41,10 @@ _QUERIES = """() => {
     const queries = {};
     for (const {name, kind, values, least, most, varies} of app.records.columns.values()) {
         if (!varies) continue;
-        if (values?.length > 1) queries[name] = values.slice(0, 2).map(([value]) => termText(name, '=', value));
-        else if (kind === 'number') queries[name] = [0.3, 0.6].map((part) => `${name}>=${least + part * (most - least)}`);
-        else queries[name] = ['a', 'b'].map((letter) => `${name}:${letter}`);
+        const some = values?.length > 1 ? values.slice(0, 2).map(([value]) => ['=', value])
+            : kind === 'number' ? [0.3, 0.6].map((part) => ['>=', least + part * (most - least)])
+            : [[':', 'a'], [':', 'b']];
+        queries[name] = some.map(([operator, value]) => termText(name, operator, value));
     }
     return queries;
 }"""
@@ -52,9 +53,9 @@ WORDS = ("red", "blue")
 
 @dataclass(slots=True)
 class Times:
-    """What was measured, in milliseconds. Of each column the first use and the next; "words" is a search in all texts."""
+    """Milliseconds, by column ("words": a search in all texts): of its first use, and of its next."""
 
-    first_clip: float
+    first_clip: dict[str, float] = field(default_factory=dict)
     first_filter: dict[str, float] = field(default_factory=dict)
     next_filter: dict[str, float] = field(default_factory=dict)
     first_sort: dict[str, float] = field(default_factory=dict)
@@ -66,26 +67,25 @@ def times_of(pages: Callable[[], Page], columns: Collection[str] | None = None) 
 
     pages: opens the gallery anew. columns: just these and words; None is all that vary.
     """
+    times = Times()
     page = pages()
-    times = Times(first_clip=_first_clip_ms(page))
-    queries = page.evaluate(_QUERIES)
+    queries = {"words": WORDS, **page.evaluate(_QUERIES)}
     page.close()
-    chosen = {name: asked for name, asked in queries.items() if columns is None or name in columns}
-    for name, (asked, other) in {"words": WORDS, **chosen}.items():
-        times.first_filter[name], times.next_filter[name] = _used(
-            pages(), [["search", asked], ["search", other]]
-        )
-    for name in chosen:
-        times.first_sort[name], _, times.next_sort[name] = _used(
-            pages(), [["sort", name], ["sort", ""], ["sort", name]]
-        )
+    for name in queries if columns is None else ["words", *columns]:
+        asked, other = queries[name]
+        uses = [["search", asked], ["search", other]]
+        times.first_clip[name], times.first_filter[name], times.next_filter[name] = _used(pages(), uses)
+        if name != "words":
+            uses = [["sort", name], ["sort", ""], ["sort", name]]
+            _, times.first_sort[name], _, times.next_sort[name] = _used(pages(), uses)
     return times
 
 
 def _used(page: Page, uses: Sequence[Sequence[str]]) -> list[float]:
-    """Return how long each took, one after the other."""
-    _first_clip_ms(page)
-    took = [float(page.evaluate(_ANSWER, use)) for use in uses]
+    """Return how long the first clip took, and then each use."""
+    while page.evaluate("window.firstClipAt") is None:
+        page.wait_for_timeout(10)
+    took = [page.evaluate("window.firstClipAt"), *(page.evaluate(_ANSWER, use) for use in uses)]
     page.close()
     return took
 
@@ -94,11 +94,5 @@ def watched(page: Page, url: str) -> Page:
     """Open a gallery on a page that notes when its first clip is seen."""
     page.add_init_script(_FIRST_CLIP)
     page.goto(url)
+    page.wait_for_selector("body[data-ready]")
     return page
-
-
-def _first_clip_ms(page: Page) -> float:
-    """Wait for it; return milliseconds since the page was asked for."""
-    while (at := page.evaluate("window.firstClipAt")) is None:
-        page.wait_for_timeout(10)
-    return float(at)

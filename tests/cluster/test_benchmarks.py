@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from tests.benchmarks.gpu_day import parts
+from tests.browser.chromium import chromium
+from tests.browser.shots import SHOTS
 from tests.jobs import ROOT
 from tests.warm.process import start
 
@@ -23,6 +25,7 @@ PROGRAMS = {
     "bench": (["--short"], "| fp32 | uniform |"),
     "checks": (["--short"], "a table planned"),
     "draft_ranks": (["--seeds", "2", "--prompts", "1"], "guidance 7 against 16 steps"),
+    "gallery": (["--short"], "complaints of the console"),
     "gpu_day": (["--device", "cpu", "--small"], "report.md"),
     "large": (["--short"], "| fp32 | uniform |"),
     "load": (["--short"], "| float32 | framefleet |"),
@@ -92,6 +95,17 @@ def test_a_gpu_day_ends_with_a_report_of_every_part(tmp_path: Path) -> None:
     assert all(part["results"] for part in report["parts"])
     assert all(repeated["is the same"] for repeated in report["other process"])
     assert "| exact |" in (tmp_path / last).read_text()
+
+
+@pytest.mark.long
+def test_the_gallery_of_a_real_job_is_measured(tmp_path: Path) -> None:
+    chromium()
+    arguments, last = PROGRAMS["gallery"]
+    process = start("-m", "tests.benchmarks.gallery", str(tmp_path), "--shots", str(tmp_path), *arguments)
+    printed, _ = process.communicate()
+    assert process.returncode == 0
+    assert "32 records, 4 failed" in printed and f"0 {last}" in printed
+    assert {shot.stem for shot in tmp_path.glob("*.webp")} == {*SHOTS}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")

@@ -18,6 +18,7 @@ from framefleet.jobs.plan.memory import Memory, read_memory
 from framefleet.jobs.plan.prediction import START_S, Prediction, Took, Tried, predict
 from framefleet.jobs.plan.shown import memory_line
 from framefleet.jobs.plan.workers import num_workers_of
+from framefleet.jobs.render.draft_job import draft_job
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.families.known import PRESETS
 from framefleet.pipeline.model.options.footprint import activations_gb, peak_gb
@@ -44,7 +45,7 @@ def job(**more: Any) -> Job:
 def arguments(spec: PipelineSpec, names: list[str], **more: Any) -> dict[str, Argument]:
     asked = job(**more)
     schema = pa.schema([(name, pa.string()) for name in names])
-    rows = plan_rows(schema, spec, columns=asked.columns, defaults=asked.defaults)
+    rows = plan_rows(schema, spec, columns=asked.columns, defaults=asked.defaults, overrides=asked.overrides)
     return {argument.name: argument for argument in all_arguments(asked, rows)}
 
 
@@ -58,6 +59,12 @@ def test_every_value_says_where_it_comes_from(wan: PipelineSpec) -> None:
     assert (found["seed"].value, found["seed"].origin) == (7, "job")
     assert found["scheduler"].origin == "model"
     assert found["max_sequence_length"].origin == "pipeline's signature"
+
+
+def test_what_drafts_change_is_the_jobs_word(wan: PipelineSpec) -> None:
+    asked = job(draft={"num_inference_steps": 4, "keep": {"best": 1, "by": "sharpness"}})
+    found = arguments(wan, ["prompt"], overrides=draft_job(asked).overrides)["num_inference_steps"]
+    assert (found.value, found.origin) == (4, "job")
 
 
 def test_a_seed_that_nobody_gives_is_of_the_row_itself(wan: PipelineSpec) -> None:

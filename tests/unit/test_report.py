@@ -127,6 +127,16 @@ def test_the_page_asks_no_network_and_shows_its_numbers_as_text(tmp_path: Path) 
     assert "aria-label" in page.attributes
 
 
+def test_a_page_is_small_and_names_who_has_no_name(tmp_path: Path) -> None:
+    adopted = record(7, worker="", compute_s=3.0, idle_s=1.0)
+    store = write_output(tmp_path, [*rows(), adopted], [failure()], job={"fleet": {"gpus_per_worker": 0}})
+    write_driver(store, ended=True)
+    framefleet.report(str(tmp_path), price=36.0)
+    page = (tmp_path / "report.html").read_text()
+    assert len(page) < 60_000
+    assert {"adopted", "at 36 per worker hour"} <= set(Tags(page).texts)
+
+
 def test_what_records_say_is_no_html_no_formula_and_no_control(tmp_path: Path) -> None:
     bad = record(
         1,

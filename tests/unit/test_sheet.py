@@ -64,6 +64,13 @@ def test_clips_that_share_a_cell_are_counted(output: Path) -> None:
     assert (len(chosen.clips), chosen.num_more) == (2, 4)
 
 
+def test_clips_for_which_there_is_no_room_are_counted_by_columns_too(output: Path, tmp_path: Path) -> None:
+    chosen = chosen_of(Store(str(output)), ClipChoice(rows="prompt", columns="guidance_scale", limit=3))
+    assert (len(chosen.clips), chosen.num_more, chosen.num_found) == (3, 0, 6)
+    drawn = command("sheet", output, "-o", tmp_path / "a.png", "--rows", "prompt", "--limit", "3")
+    assert "3 of 6 clips are shown: --limit, --where" in drawn.stderr
+
+
 def test_a_condition_chooses_records(output: Path) -> None:
     chosen = chosen_of(
         Store(str(output)), ClipChoice(where="seed >= 0 AND row_indices[1] >= 0 AND shape = 'ball'")
