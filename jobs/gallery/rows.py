@@ -21,7 +21,7 @@ from framefleet.pipeline.outputs.parts.records import (
     FAILURES,
     RECORD_FIELDS,
     RECORDS,
-    arguments_of,
+    told_arguments,
 )
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -93,7 +93,7 @@ def _with_arguments(table: pa.Table, named: set[str]) -> pa.Table:
 
 
 def _scalars(arguments: str) -> Iterator[tuple[str, Any]]:
-    for name, value in arguments_of({"arguments": arguments}).items():
+    for name, value in told_arguments({"arguments": arguments}).items():
         if isinstance(value, str | int | float):
             yield _whole(name), _whole(value) if isinstance(value, str) else value
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from framefleet.jobs.sheet.axes import told
+from framefleet.jobs.sheet.axes import caption_text
 from framefleet.jobs.sheet.choice import value_of
 from framefleet.pipeline.errors import FramefleetError
 from framefleet.pipeline.model.specs.check import Refused, check_fps
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.parts.records import arguments_of
+from framefleet.pipeline.outputs.parts.records import told_arguments
 from framefleet.pipeline.outputs.recorded_frames import recorded_frames
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import clip_fps
@@ -55,11 +55,11 @@ def caption_of(record: Mapping[str, Any], names: Sequence[str]) -> str:
         title, *details = (str(value_of(record, name)) for name in names)
         named = [f"{name} {value}" for name, value in zip(names[1:], details, strict=True)]
         return f"{title}\n{', '.join(named)}"
-    arguments = arguments_of(record)
+    arguments = told_arguments(record)
     details = [f"seed {record['seed']}"]
     for name, short in _NAMES.items():
         if isinstance(value := arguments.get(name), int | float):
-            details.append(f"{short} {told(value)}")
+            details.append(f"{short} {caption_text(value)}")
     return f"{arguments.get('prompt') or ''}\n{', '.join(details)}"
 
 
