@@ -43,9 +43,8 @@ def shown_records(store: Store) -> Iterator[pa.Table]:
         for number, name in enumerate(("path", "preview_path")):
             at = table.column_names.index(name)
             table = table.set_column(at, name, pa.array([place[number] for place in places], pa.string()))
-        yield _with_arguments(
-            table.drop_columns(["uri"]), named
-        )  # where it was when it was made: `path` tells
+        table = table.drop_columns(["uri"])  # where it was when it was made: `path` tells
+        yield _with_arguments(table, named)
 
 
 def shown_failures(store: Store) -> Iterator[pa.Table]:
