@@ -20,7 +20,7 @@ from framefleet.pipeline.outputs.recorded_frames import recorded_frames
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import clip_fps
 
-MAX_BYTES = 2 << 30  # of all frames of a picture, which are held at once
+MAX_SHOWN_BYTES = 2 << 30  # of all frames of a picture, which are held at once
 _GONE = (58, 30, 34)  # what stands for a clip that cannot be read
 _NAMES = {"num_inference_steps": "steps", "guidance_scale": "guidance"}
 
@@ -46,7 +46,7 @@ def small_clip(
 ) -> SmallClip:
     """Return a clip as it is shown; a dark red one, with a word in the log, where it cannot be read.
 
-    which: of so many frames. Raises JobError where these take more than `MAX_BYTES`: small ones are enlarged.
+    which: of so many frames. Raises JobError where these take more than `MAX_SHOWN_BYTES`: small ones are enlarged.
     """
     caption = caption_of(record, captions)
     try:
@@ -55,15 +55,15 @@ def small_clip(
         log.warning("%s", error)
         return SmallClip(frames=np.full((1, width, width, 3), _GONE, np.uint8), fps=1.0, caption=caption)
     chosen = which(len(frames))
-    if (size_bytes := np.asarray(_within(frames[0], width)).nbytes * len(chosen)) > MAX_BYTES:
-        raise too_large(f"a clip of {len(frames):,} frames", size_bytes)
+    if (size_bytes := np.asarray(_within(frames[0], width)).nbytes * len(chosen)) > MAX_SHOWN_BYTES:
+        raise more_than_shown(f"a clip of {len(frames):,} frames", size_bytes)
     small = [np.asarray(_within(frames[number], width)) for number in chosen]
     fps = check_fps(record["fps"])  # images have none
     rate = clip_fps(None if isinstance(fps, Refused) else fps)
     return SmallClip(frames=np.stack(small), fps=rate, caption=caption)
 
 
-def too_large(what: str, size_bytes: int) -> JobError:
+def more_than_shown(what: str, size_bytes: int) -> JobError:
     return JobError(
         f"{what} would take {size_bytes / 1e9:.1f} GB as it is shown",
         "ask for fewer clips (--limit, --where) or smaller ones (--tile)",

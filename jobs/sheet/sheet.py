@@ -13,7 +13,7 @@ from PIL import Image
 
 from framefleet.jobs.failures.failures import output_at
 from framefleet.jobs.sheet.choice import Chosen, ClipChoice, chosen_of
-from framefleet.jobs.sheet.clips import MAX_BYTES, SmallClip, small_clip, too_large
+from framefleet.jobs.sheet.clips import MAX_SHOWN_BYTES, SmallClip, more_than_shown, small_clip
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.media.contact_sheet import contact_sheet, shown_of
 from framefleet.pipeline.outputs.media.grid_picture import GridPicture, Tile
@@ -108,8 +108,8 @@ def draw_grid(store: Store, path: Path, choice: ClipChoice, *, tile: int, told: 
     has_captions = bool(choice.captions) or not (choice.rows or choice.columns)
     picture = _picture(chosen, _clips(store, chosen, choice, tile, told, range), has_captions=has_captions)
     width, height = picture.size
-    if (size_bytes := width * height * 3 * picture.num_frames) > MAX_BYTES:
-        raise too_large(f"a grid of {picture.num_frames:,} frames of {height} x {width}", size_bytes)
+    if (size_bytes := width * height * 3 * picture.num_frames) > MAX_SHOWN_BYTES:
+        raise more_than_shown(f"a grid of {picture.num_frames:,} frames of {height} x {width}", size_bytes)
     if path.suffix in (".gif", ".webp"):
         _written(path, lambda to: _save_animation(to, picture))
     else:
@@ -155,8 +155,8 @@ def _picture(chosen: Chosen, clips: Iterator[SmallClip], *, has_captions: bool) 
         tiles.append(
             Tile(frames=clip.frames, fps=clip.fps, row=place.row, column=place.column, caption=caption)
         )
-        if (size_bytes := sum(tile.frames.nbytes for tile in tiles)) > MAX_BYTES:
-            raise too_large(f"{len(tiles):,} of these clips", size_bytes)
+        if (size_bytes := sum(tile.frames.nbytes for tile in tiles)) > MAX_SHOWN_BYTES:
+            raise more_than_shown(f"{len(tiles):,} of these clips", size_bytes)
     titles = [tile.caption.partition("\n")[0] for tile in tiles]
     warn_of_missing_fonts([*titles, *chosen.row_names, *chosen.column_names])
     return GridPicture(tiles=tiles, row_names=chosen.row_names, column_names=chosen.column_names)
