@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from framefleet.jobs.export.shard import Target, file_names
 from framefleet.pipeline.outputs.parts.parts import rows_of
-from framefleet.pipeline.outputs.parts.records import arguments_of
+from framefleet.pipeline.outputs.parts.records import told_arguments
 
 
 class TarShard:
@@ -53,7 +53,7 @@ def _prompt(row: dict[str, Any]) -> str:
     """Return what the row was rendered from; "" where that is no text."""
     prompt = row.get("prompt")
     if prompt is None:  # of a version without the column
-        prompt = arguments_of(row).get("prompt")
+        prompt = told_arguments(row).get("prompt")
     return prompt if isinstance(prompt, str) else ""
 
 

@@ -21,7 +21,7 @@ from framefleet.pipeline.outputs.parts.records import (
     FAILURES,
     RECORD_FIELDS,
     RECORDS,
-    arguments_of,
+    told_arguments,
 )
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -43,9 +43,8 @@ def shown_records(store: Store) -> Iterator[pa.Table]:
         for number, name in enumerate(("path", "preview_path")):
             at = table.column_names.index(name)
             table = table.set_column(at, name, pa.array([place[number] for place in places], pa.string()))
-        yield _with_arguments(
-            table.drop_columns(["uri"]), named
-        )  # where it was when it was made: `path` tells
+        table = table.drop_columns(["uri"])  # where it was when it was made: `path` tells
+        yield _with_arguments(table, named)
 
 
 def shown_failures(store: Store) -> Iterator[pa.Table]:
@@ -93,7 +92,7 @@ def _with_arguments(table: pa.Table, named: set[str]) -> pa.Table:
 
 
 def _scalars(arguments: str) -> Iterator[tuple[str, Any]]:
-    for name, value in arguments_of({"arguments": arguments}).items():
+    for name, value in told_arguments({"arguments": arguments}).items():
         if isinstance(value, str | int | float):
             yield _whole(name), _whole(value) if isinstance(value, str) else value
 

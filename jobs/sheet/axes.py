@@ -76,9 +76,9 @@ def _cell(pair: tuple[tuple[int, int], Any]) -> tuple[int, int]:
 
 def side_names(values: Sequence[Hashable], name: str) -> list[str]:
     """Return what stands beside a grid: texts as they are, numbers with their column's name."""
-    return [value if isinstance(value, str) else f"{name} {told(value)}" for value in values]
+    return [value if isinstance(value, str) else f"{name} {caption_text(value)}" for value in values]
 
 
-def told(value: object) -> str:
+def caption_text(value: object) -> str:
     """Return a value as captions have it; a whole number may be larger than any other."""
     return f"{value:g}" if isinstance(value, float) else str(value)

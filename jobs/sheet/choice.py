@@ -14,7 +14,7 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.spelling import nearest
 from framefleet.pipeline.outputs.parts.parts import rows_of
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of
-from framefleet.pipeline.outputs.parts.records import RECORDS, arguments_of
+from framefleet.pipeline.outputs.parts.records import RECORDS, told_arguments
 from framefleet.pipeline.outputs.recorded_frames import FRAMES_OF
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.outputs.where import records_where
@@ -72,7 +72,7 @@ def value_of(record: Mapping[str, Any], name: str) -> Hashable:
     """Return what a record says: in a column, or where an earlier version wrote it in its arguments."""
     value = record.get(name)
     if value is None:
-        value = arguments_of(record).get(name)
+        value = told_arguments(record).get(name)
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
@@ -84,7 +84,7 @@ def _check_names(store: Store, choice: ClipChoice) -> None:
     """Raise JobError for a column that neither the records nor the first row's arguments have."""
     known = list(record_schema_of(store).names)
     first = next(_records(store, choice), None)
-    known += [name for name in (arguments_of(first) if first else {}) if name not in known]
+    known += [name for name in (told_arguments(first) if first else {}) if name not in known]
     for name in choice.names if first else ():
         if name not in known:
             near = nearest(name, known)

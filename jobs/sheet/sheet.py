@@ -13,9 +13,9 @@ from PIL import Image
 
 from framefleet.jobs.failures.failures import output_at
 from framefleet.jobs.sheet.choice import Chosen, ClipChoice, chosen_of
-from framefleet.jobs.sheet.clips import SmallClip, small_clip
+from framefleet.jobs.sheet.clips import MAX_SHOWN_BYTES, SmallClip, more_than_shown, small_clip
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.media.contact_sheet import contact_sheet
+from framefleet.pipeline.outputs.media.contact_sheet import contact_sheet, shown_of
 from framefleet.pipeline.outputs.media.grid_picture import GridPicture, Tile
 from framefleet.pipeline.outputs.media.lettering import warn_of_missing_fonts
 from framefleet.pipeline.outputs.media.media import encode
@@ -24,7 +24,6 @@ from framefleet.pipeline.outputs.stores.store import Store
 
 STILLS, MOVING = (".png", ".jpg", ".jpeg", ".webp"), (".mp4", ".mkv", ".gif", ".webp")
 STRIP_TILE, GRID_TILE = 480, 192  # pixels: three frames; one of a grid, which plays or stands
-_MAX_BYTES = 2 << 30  # of all frames of a grid, which are encoded at once
 _WEBP_QUALITY = 85
 _SHEET_COLUMNS = 3  # cards beside each other, as wide as a page
 
@@ -96,10 +95,11 @@ def draw_sheet(
     chosen = chosen_of(store, choice)
     has_sides = bool(choice.rows or choice.columns)
     tile = tile or (GRID_TILE if has_sides else STRIP_TILE)
-    clips = _clips(store, chosen, choice, tile, told)
     if has_sides:
+        clips = _clips(store, chosen, choice, tile, told, _middle)
         image = Image.fromarray(_picture(chosen, clips, has_captions=bool(choice.captions)).middle())
     else:
+        clips = _clips(store, chosen, choice, tile, told, shown_of)
         tiles = ((clip.frames, clip.caption) for clip in clips)
         image = contact_sheet(tiles, columns=min(_SHEET_COLUMNS, len(chosen.clips)), tile_width=tile)
     _written(path, lambda to: image.save(to, quality=_WEBP_QUALITY))
@@ -110,13 +110,10 @@ def draw_grid(store: Store, path: Path, choice: ClipChoice, *, tile: int, told: 
     """Do what `grid` promises. told: is told how far it is."""
     chosen = chosen_of(store, choice)
     has_captions = bool(choice.captions) or not (choice.rows or choice.columns)
-    picture = _picture(chosen, _clips(store, chosen, choice, tile, told), has_captions=has_captions)
+    picture = _picture(chosen, _clips(store, chosen, choice, tile, told, range), has_captions=has_captions)
     width, height = picture.size
-    if (size_bytes := width * height * 3 * picture.num_frames) > _MAX_BYTES:
-        raise JobError(
-            f"{picture.num_frames} frames of {height} x {width} are {size_bytes / 1e9:.1f} GB",
-            "ask for fewer clips (--limit, --where) or smaller ones (--tile)",
-        )
+    if (size_bytes := width * height * 3 * picture.num_frames) > MAX_SHOWN_BYTES:
+        raise more_than_shown(f"a grid of {picture.num_frames:,} frames of {height} x {width}", size_bytes)
     if path.suffix in (".gif", ".webp"):
         _written(path, lambda to: _save_animation(to, picture))
     else:
@@ -138,23 +135,32 @@ def checked_path(to: str | Path, endings: Sequence[str], tile: int | None) -> Pa
     return path.with_suffix(path.suffix.lower())
 
 
-def _clips(store: Store, chosen: Chosen, choice: ClipChoice, tile: int, told: OnClip) -> Iterator[SmallClip]:
+def _clips(
+    store: Store,
+    chosen: Chosen,
+    choice: ClipChoice,
+    tile: int,
+    told: OnClip,
+    which: Callable[[int], Sequence[int]],
+) -> Iterator[SmallClip]:
     for number, place in enumerate(chosen.clips, start=1):
-        yield small_clip(store, place.record, width=tile, captions=choice.captions)
+        yield small_clip(store, place.record, width=tile, captions=choice.captions, which=which)
         told(number, len(chosen.clips))
 
 
+def _middle(num_frames: int) -> Sequence[int]:
+    return [num_frames // 2]
+
+
 def _picture(chosen: Chosen, clips: Iterator[SmallClip], *, has_captions: bool) -> GridPicture:
-    tiles = [
-        Tile(
-            frames=clip.frames,
-            fps=clip.fps,
-            row=place.row,
-            column=place.column,
-            caption=clip.caption if has_captions else "",
+    tiles: list[Tile] = []
+    for place, clip in zip(chosen.clips, clips, strict=True):
+        caption = clip.caption if has_captions else ""
+        tiles.append(
+            Tile(frames=clip.frames, fps=clip.fps, row=place.row, column=place.column, caption=caption)
         )
-        for place, clip in zip(chosen.clips, clips, strict=True)
-    ]
+        if (size_bytes := sum(tile.frames.nbytes for tile in tiles)) > MAX_SHOWN_BYTES:
+            raise more_than_shown(f"{len(tiles):,} of these clips", size_bytes)
     titles = [tile.caption.partition("\n")[0] for tile in tiles]
     warn_of_missing_fonts([*titles, *chosen.row_names, *chosen.column_names])
     return GridPicture(tiles=tiles, row_names=chosen.row_names, column_names=chosen.column_names)

@@ -30,10 +30,9 @@ from framefleet.pipeline.outputs.parts.records import (
     record_of,
     values_of,
 )
-from framefleet.pipeline.outputs.recorded_files import recorded_clip
+from framefleet.pipeline.outputs.recorded_files import MAX_CLIP_BYTES, recorded_clip
 from framefleet.pipeline.outputs.stores.store import Store
 
-_MAX_BYTES = 1 << 30  # of a clip that is decoded
 _NOT_FOUND = JobError("the table has no such row any more", "leave it out; or put the table back as it was")
 
 
@@ -133,7 +132,7 @@ def _not_rendered(store: Store, record: Record, error: FramefleetError) -> Verif
 
 def _stored(store: Store, record: Record, damages: Sequence[Damage]) -> bytes | None:
     """Return the clip of a record; None where it is not as recorded, or larger than what is decoded."""
-    if damages or record.bytes > _MAX_BYTES:
+    if damages or record.bytes > MAX_CLIP_BYTES:
         return None
     return store.read(recorded_clip(values_of(record)).path, record.bytes)
 

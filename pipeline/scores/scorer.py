@@ -17,7 +17,7 @@ import pyarrow as pa
 from framefleet.pipeline.errors import FramefleetError
 from framefleet.pipeline.guards.public import public_text
 from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
-from framefleet.pipeline.outputs.parts.records import arguments_of
+from framefleet.pipeline.outputs.parts.records import told_arguments
 from framefleet.pipeline.scores.score import ClipScore, ScoreValue
 
 _MAX_MESSAGE = 300  # characters of what a function said
@@ -78,7 +78,7 @@ def plain_frames(pictures: Pictures) -> Frames:
 
 def with_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return a record's columns, and its arguments beside them where no column has that name."""
-    return {**arguments_of(record), **record}
+    return {**told_arguments(record), **record}
 
 
 def _number(score: ClipScore, given: object) -> ScoreValue:

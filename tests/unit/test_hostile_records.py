@@ -16,7 +16,9 @@ import pytest
 import framefleet
 from framefleet.jobs.gallery import rows as gallery_rows
 from framefleet.jobs.report.report import report
-from framefleet.jobs.sheet.sheet import sheet
+from framefleet.jobs.sheet import clips as small_clips
+from framefleet.jobs.sheet import sheet as sheets
+from framefleet.jobs.sheet.sheet import grid, sheet
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.parts import PartWriter
@@ -136,6 +138,18 @@ def test_a_folder_for_datasets_names_no_file_but_its_clips(tmp_path: Path) -> No
     framefleet.export(plain, str(tmp_path / "hf"), format="hf")
     table = pq.read_table(tmp_path / "hf" / "data" / "000000" / "metadata.parquet")
     assert table["file_name_of_row"].to_pylist() == ["/etc/passwd"] * 2
+
+
+def test_a_tiny_clip_is_not_enlarged_beyond_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """16,384 frames of a few pixels are a small file, and in tiles of 480 pixels 11 GB."""
+    rendered(Store(str(tmp_path)), 2)
+    (tmp_path / "job.json").write_text("{}")
+    for most in (3 * 192 * 128 * 3 - 1, 6 * 192 * 128 * 3 - 1):  # of a clip; of both
+        monkeypatch.setattr(small_clips, "MAX_SHOWN_BYTES", most)
+        monkeypatch.setattr(sheets, "MAX_SHOWN_BYTES", most)
+        with pytest.raises(JobError, match=r"would take .* GB as it is shown"):
+            grid(str(tmp_path), tmp_path / "grid.mp4")
+    sheet(str(tmp_path), tmp_path / "sheet.png", rows="seed", tile=192)  # of each clip its middle alone
 
 
 def test_frames_are_those_that_were_committed(tmp_path: Path) -> None:

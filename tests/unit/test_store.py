@@ -39,6 +39,25 @@ def test_a_local_file_is_uploaded_and_replaced(store: Store, tmp_path: Path) -> 
     assert store.read("model/unet/model.bin") == b"new"
 
 
+def test_a_file_is_moved_over_what_was_there(store: Store) -> None:
+    store.write("records/part", b"damaged")
+    store.write("damaged/records/part", b"older")
+    store.move("records/part", "damaged/records/part")
+    assert store.read("damaged/records/part") == b"damaged" and not store.list("records")
+    with pytest.raises((StoreError, FileNotFoundError)):
+        store.move("records/part", "x")
+
+
+def test_a_link_is_moved_and_what_it_leads_to_is_not_copied(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("key")
+    run = Store(str(tmp_path / "run"))
+    run.write("records/part-0.parquet", b"x")
+    link = tmp_path / "run" / "records" / "part-evil.parquet"
+    link.symlink_to(tmp_path / "secret")
+    run.move("records/part-evil.parquet", "damaged/part-evil.parquet")
+    assert (tmp_path / "run" / "damaged" / "part-evil.parquet").is_symlink() and not link.is_symlink()
+
+
 def test_deleting_all_below_a_folder_leaves_its_neighbours(store: Store) -> None:
     for path in ("checkpoints/1/a", "checkpoints/1/b/c", "checkpoints/10/a"):
         store.write(path, b"x")

@@ -25,7 +25,7 @@ DETAIL_COLOUR: Colour = (140, 148, 165)
 MARGIN = 20  # around the sheet and between cards
 _PADDING = 14  # between a card's edge and its caption
 GAP = 2  # between the frames of a clip
-_SHOWN = 3  # frames of a clip: first, middle, last
+_SHOWN = 3  # frames of a clip, see `shown_of`
 TITLE_SIZE, TITLE_LINES = 16, 2
 DETAIL_SIZE = 13
 LEADING = 1.45  # from line to line, in sizes of the letters
@@ -65,9 +65,13 @@ def moving_sheet(
 
 
 def _thumbnails(frames: Frames, width: int) -> list[Image.Image]:
-    """Return the first, middle and last frame within a square of `width`; fewer if there are fewer."""
-    shown = sorted({0, len(frames) // 2, len(frames) - 1})
-    return [within(frames[index], width) for index in shown]
+    """Return the frames that are shown, within a square of `width`."""
+    return [within(frames[index], width) for index in shown_of(len(frames))]
+
+
+def shown_of(num_frames: int) -> list[int]:
+    """Return which frames a sheet shows: the first, the middle and the last; fewer if there are fewer."""
+    return sorted({0, num_frames // 2, num_frames - 1})
 
 
 def within(frame: Frames, width: int) -> Image.Image:

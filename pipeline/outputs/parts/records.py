@@ -198,7 +198,7 @@ def public_arguments(arguments: Mapping[str, Any]) -> str:
     )
 
 
-def arguments_of(record: Mapping[str, Any]) -> dict[str, Any]:
+def told_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of a record; {} where they are none that can be read: it may be anybody's."""
     try:
         told = parse_json(record.get("arguments") or "{}")

@@ -86,6 +86,12 @@ class Folder:
             raise OSError(errno.ELOOP, "a link on the way to it leads out of this folder", str(target))
         return target
 
+    def move(self, path: str, to: str) -> None:
+        source, target = self._own(path), self._place(to)
+        os.replace(source, target)
+        _sync(target.parent)
+        _sync(source.parent)
+
     def exists(self, path: str) -> bool:
         return (self.root / path).is_file()
 

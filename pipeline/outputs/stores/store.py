@@ -125,6 +125,15 @@ class Store:
         """Return what is stored at `path`; FileNotFoundError when it is not there."""
         return self._ask("look for", path, self._backend.stat, may_be_absent=True)
 
+    def move(self, path: str, to: str) -> None:
+        """Give a file another place, whatever was there; a link stays one, so nothing behind it is copied."""
+        backend, target = self._backend, _checked(to)
+        if isinstance(backend, Folder):
+            self._ask("move", path, lambda at: backend.move(at, target))
+        else:
+            self.write(target, self.read(path))
+            self.delete(path)
+
     def delete(self, path: str) -> None:
         """Remove `path`; an absent one is fine."""
         self._ask("delete", path, self._backend.delete)
