@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.training.results.losses import read_losses
+from tests.compiled import without_kernels
 from tests.jobs import write_table
 from tests.tiny import tiny
 from tests.training_jobs import SIZE, equal, trained_weights, training_job, write_clips
@@ -300,8 +302,13 @@ def test_precision_bf16_and_gradient_checkpointing_train(folder: Path) -> None:
     assert {value.dtype for value in trained_weights(folder / "bf16").values()} == {torch.bfloat16}
 
 
-def test_compiled_blocks_learn_the_same_by_rounding(folder: Path, undisturbed: dict[str, Tensor]) -> None:
+@pytest.mark.parametrize("has_kernels", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_compiled_blocks_learn_the_same_by_rounding(
+    folder: Path, undisturbed: dict[str, Tensor], has_kernels: bool
+) -> None:
     job = load_job_as(TrainJob, training_job(folder, "compiled"), ["model.compile=true"])
-    train(job)
+    with nullcontext([None]) if has_kernels else without_kernels() as graphs:
+        train(job)
+    assert graphs, "it compiles"
     compiled = trained_weights(folder / "compiled")
     assert all(torch.allclose(compiled[name], value, atol=1e-4) for name, value in undisturbed.items())
