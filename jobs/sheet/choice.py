@@ -96,7 +96,7 @@ def _check_names(store: Store, choice: ClipChoice) -> None:
 def _records(store: Store, choice: ClipChoice) -> Iterator[dict[str, Any]]:
     """Yield what is read of the records with a picture that the condition holds for."""
     schema = record_schema_of(store)
-    names = [*_READ, *(name for name in choice.names if name in schema.names and name not in _READ)]
+    names = [*dict.fromkeys([*_READ, *(name for name in choice.names if name in schema.names)])]
     for table in _tables(store, schema, names, choice.where):
         rows = rows_of(table.select(names), store.url_of(RECORDS))
         yield from (record for record in rows if record["frames_sha256"])
