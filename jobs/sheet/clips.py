@@ -46,8 +46,7 @@ def small_clip(
 ) -> SmallClip:
     """Return a clip as it is shown; a dark red one, with a word in the log, where it cannot be read.
 
-    which: of so many frames. Raises JobError where these take more than `MAX_SHOWN_BYTES`: small ones are
-    enlarged.
+    which: of so many frames. Raises JobError where these, enlarged, take more than `MAX_SHOWN_BYTES`.
     """
     caption = caption_of(record, captions)
     try:

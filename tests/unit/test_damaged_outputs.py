@@ -187,11 +187,11 @@ def test_pictures_and_scores_of_records_that_are_none(
             evaluate(str(folder))
 
 
-def test_clips_that_are_none(tmp_path: Path) -> None:
+def test_clips_that_are_others(tmp_path: Path) -> None:
     output_of(tmp_path, ROWS)
     for clip in (tmp_path / "clips").rglob("*.mkv"):
         clip.write_bytes(b"not a clip")
-    with pytest.raises(JobError, match="are not a clip"):
+    with pytest.raises(JobError, match="is not what was committed"):
         draw_pictures(tmp_path)
 
 

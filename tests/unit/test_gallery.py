@@ -107,12 +107,12 @@ def test_an_axis_that_is_no_column_is_refused_with_those_there_are(tmp_path: Pat
 def test_axes_are_kept_until_others_are_asked_for(tmp_path: Path) -> None:
     store = write_output(tmp_path, [{"prompt": "a ball", "seed": 1}])
     framefleet.gallery(tmp_path, x="seed", y="prompt")
-    write_gallery(store, is_forced=True)  # as at the end of a job
+    write_gallery(store)  # as at the end of a job
     assert (manifest_of(store)["x"], manifest_of(store)["y"]) == ("seed", "prompt")
     framefleet.gallery(tmp_path, x="batch_size")
     assert (manifest_of(store)["x"], manifest_of(store)["y"]) == ("batch_size", "prompt")
     framefleet.gallery(tmp_path, x="", y="")
-    write_gallery(store, is_forced=True)
+    write_gallery(store)
     assert (manifest_of(store)["x"], manifest_of(store)["y"]) == (None, None)
 
 

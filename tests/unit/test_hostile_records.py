@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -162,6 +163,10 @@ def test_frames_are_those_that_were_committed(tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"it has other bytes|it has another size"):
         recorded_frames(store, one)
     clip.unlink()
+    clip.write_bytes(b"no clip")
+    said = {"bytes": 7, "media_sha256": hashlib.sha256(b"no clip").hexdigest()}
+    with pytest.raises(JobError, match="are not a clip"):
+        recorded_frames(store, one | said)
     with open(clip, "wb") as file:
         file.truncate(1 << 40)  # takes no room
     with pytest.raises(JobError, match="it has another size"):
