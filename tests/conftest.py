@@ -23,6 +23,7 @@ from tests.long import (
     pytest_testnodedown,
     pytest_unconfigure,
 )
+from tests.warm.process import pytest_xdist_setupnodes
 
 __all__ = [
     "pytest_collection_modifyitems",
@@ -30,6 +31,7 @@ __all__ = [
     "pytest_testnodedown",
     "pytest_unconfigure",
     "pytest_xdist_make_scheduler",
+    "pytest_xdist_setupnodes",
 ]
 
 # How long an example takes says nothing on a busy machine.

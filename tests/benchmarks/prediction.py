@@ -103,7 +103,7 @@ def _run(job: Path) -> Took:
         stderr=subprocess.DEVNULL,
     )
     while process.poll() is None:
-        used |= {pid: seconds for pid in worker_pids(process.pid) if (seconds := _cpu_s(pid)) is not None}
+        used |= {pid: seconds for pid in worker_pids(os.getpid()) if (seconds := _cpu_s(pid)) is not None}
         time.sleep(POLL_S)
     if process.returncode:
         raise SystemExit(f"render ended with {process.returncode}")

@@ -53,7 +53,7 @@ def test_every_program_is_here() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["audit", "draft_ranks", "load", "prediction", pytest.param("start", marks=pytest.mark.long)]
+    "name", ["audit", "draft_ranks", "load", pytest.param("start", marks=pytest.mark.long)]
 )
 def test_it_runs_to_its_end(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments, last = PROGRAMS[name]
@@ -63,7 +63,7 @@ def test_it_runs_to_its_end(name: str, capsys: pytest.CaptureFixture[str]) -> No
 
 @pytest.mark.parametrize(
     "names",
-    [pytest.param(["bench", *IN_BENCH], marks=pytest.mark.long), ["training"]],
+    [pytest.param(["bench", *IN_BENCH], marks=pytest.mark.long), ["prediction"], ["training"]],
     ids=lambda names: names[0],
 )
 def test_one_that_starts_others_runs_to_its_end(names: Sequence[str]) -> None:

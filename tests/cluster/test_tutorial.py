@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.warm.process import ROOT, shell_environment
+
 PROMPTS = ("a red ball bounces on black", "a blue star grows on white", "a green ring moves left on black")
 
 
 def tutorial(folder: Path, seeds: str) -> str:
     """Run it from the top of the checkout; return what it printed."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    own = {"PATH": path, "PYTHONPATH": str(ROOT), "SEEDS": seeds, "OUTPUT": str(folder / "out")}
+    own = {"SEEDS": seeds, "OUTPUT": str(folder / "out")}
     ended = subprocess.run(
         ["bash", "examples/tutorial.sh"],
         cwd=ROOT,
-        env=os.environ | own,
+        env=shell_environment(folder) | own,
         capture_output=True,
         text=True,
         check=False,

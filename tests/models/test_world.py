@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import faulthandler
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +15,8 @@ from torch import distributed as dist
 
 from framefleet.pipeline.training.learner import Learner
 from framefleet.pipeline.training.world import World
-from tests.jobs import ROOT
 from tests.toy_task import ToyTask, settings, toy_batches
+from tests.warm.process import start
 
 STRATEGIES = ("ddp", "fsdp")
 STEPS = 3
@@ -68,13 +67,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes came to, by strategy."""
     path = tmp_path_factory.mktemp("together")
     meeting = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    command = [sys.executable, "-m", "tests.models.test_world", str(meeting.port), str(path)]
-    # Not forked from, nor told of, what this process has done so far.
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen([*command, str(rank)], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
+    command = ["-m", "tests.models.test_world", str(meeting.port), str(path)]
+    processes = [start(*command, str(rank), stderr=subprocess.PIPE) for rank in range(2)]
     ends = [process.communicate(timeout=2 * LONGEST_S) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], ends
     return path

@@ -1,7 +1,8 @@
 """Processes that start warm: forks of one that has imported torch, diffusers and framefleet already.
 
-Importing them takes eight seconds of a core, for every driver and every worker. To everyone else a fork is
-what `subprocess.Popen` starts: a child of this process, with pid, streams, signals and an exit code.
+Importing them takes eight seconds of a core, for every driver and every worker, and eleven for every process
+that runs tests. To everyone else a fork is what `subprocess.Popen` starts: a child of this process, with pid,
+streams, signals and an exit code.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import ctypes
 import functools
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -21,6 +23,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.chaos.namespaces import HOST
 
@@ -37,6 +41,10 @@ PROGRAMS = (
     "dashboard.py",
     "tests.benchmarks.training",
     "cluster.warm.server",
+    "framefleet",
+    "examples/pick.py",
+    "examples/read_back.py",
+    "exec(eval(sys.stdin.readline()))",  # of xdist, whose processes run tests
 )
 PYTHON = """#!{python} -IS
 import array, json, os, socket, sys
@@ -86,12 +94,12 @@ class _Fork(subprocess.Popen[str]):
         ends = zip((pipes[0], pipes[3], pipes[5]), range(3), strict=True)  # the child's; -1 is ours
         asked = {
             "arguments": args[1:],
-            "environment": {**env, "WARM_FOLDER": str(_server().folder)},
+            "environment": env | _server().variables,
             "folder": str(cwd),
             "parent": os.getpid(),
         }
         with socket.socket(socket.AF_UNIX) as server, _adopting():
-            server.connect(str(_server().folder / "socket"))
+            server.connect(str(_server().socket))
             socket.send_fds(server, [b"."], [number if end == -1 else end for end, number in ends])
             server.sendall(json.dumps(asked).encode())
             server.shutdown(socket.SHUT_WR)
@@ -111,17 +119,47 @@ def _adopting() -> Iterator[None]:
         prctl(PR_SET_CHILD_SUBREAPER, 0)
 
 
+def shell_environment(folder: Path) -> dict[str, str]:
+    """Return the environment of a shell whose `python` and `framefleet` start warm. folder: for these."""
+    (folder / "python").symlink_to(_server().python)
+    (folder / "framefleet").write_text(f'#!/bin/sh\nexec {_server().python} -m framefleet "$@"\n')
+    (folder / "framefleet").chmod(0o700)
+    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    return {**_environment(), **_server().variables, "PATH": path}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(specs: list[Any]) -> None:
+    """Have processes that run tests be forks of one server, of this process."""
+    os.environ |= _server().variables
+    for spec in specs:
+        spec.python = shlex.quote(str(_server().python))
+
+
 @dataclass(frozen=True, slots=True)
 class _Server:
-    """folder: of its socket. read_on_import: the variables that its imports saw."""
+    """socket: where it listens, in a folder of such. read_on_import: the variables that its imports saw."""
 
-    folder: Path
+    socket: Path
     read_on_import: dict[str, str]
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What `python` wants in its environment."""
+        return {"WARM_FOLDER": str(self.socket.parent), "WARM_SOCKET": str(self.socket)}
+
+    @property
+    def python(self) -> Path:
+        """Whoever starts it gets a fork, if its program is one of `PROGRAMS`."""
+        return self.socket.with_name("python")
 
 
 @functools.cache
 def _server() -> _Server:
-    """Start the server, once per process."""
+    """Return the server that a fork has below it; else start one, once per process."""
+    below = Path(os.environ.get("WARM_SOCKET", ""))
+    if below.name == str(os.getpid()):
+        return _Server(below, _READ_ON_IMPORT)
     folder, env = Path(tempfile.mkdtemp(prefix="warm-")), _environment()
     (folder / "python").write_text(PYTHON.format(python=sys.executable, programs=PROGRAMS))
     (folder / "python").chmod(0o700)
@@ -129,10 +167,16 @@ def _server() -> _Server:
         listener.bind(str(folder / "socket"))
         listener.listen()
         command = [sys.executable, "-W", "ignore", "-m", "tests.warm.server", str(listener.fileno())]
-        server = subprocess.Popen(command, pass_fds=[listener.fileno()], cwd=ROOT, env=env)
+        server = subprocess.Popen(
+            command,
+            pass_fds=[listener.fileno()],
+            cwd=ROOT,
+            env=env,
+            stderr=subprocess.DEVNULL,  # what libraries say as they are imported; forks have their own
+        )
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     atexit.register(server.kill)
-    return _Server(folder, _read_on_import(env))
+    return _Server(folder / "socket", _read_on_import(env))
 
 
 def _environment() -> dict[str, str]:
@@ -145,3 +189,6 @@ def _read_on_import(environment: Mapping[str, str]) -> dict[str, str]:
         for name, value in environment.items()
         if name.startswith(READ_ON_IMPORT) and name not in READ_WHEN_USED
     }
+
+
+_READ_ON_IMPORT = _read_on_import(_environment())  # before tests change any

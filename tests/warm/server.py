@@ -22,19 +22,20 @@ import sys
 import tempfile
 import threading
 import time
+import types
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-# What a driver or a worker imports for a tiny Wan, which is most of what it imports for any. Not Ray, whose
-# workers crash if it was imported before the fork.
-from diffusers import WanPipeline  # noqa: F401
-
+# What drivers, workers and processes that run tests import. Not Ray, whose workers crash if it was imported
+# before the fork.
 import framefleet.cluster.worker
+import framefleet.jobs.cli
 import framefleet.jobs.render.claim
 import framefleet.jobs.show.progress
 import framefleet.jobs.train.claim
 import framefleet.jobs.train.loss_curve  # noqa: F401
+import tests.tiny  # noqa: F401
 from tests.chaos.namespaces import HOST, enter
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG = 1
 # In the environment of forks: where servers have their sockets, and which one is theirs.
 FOLDER, SOCKET = "WARM_FOLDER", "WARM_SOCKET"
+EXECUTABLE = sys.executable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +145,10 @@ def run(arguments: list[str]) -> None:
         sys.argv = arguments[1:]
         sys.modules.pop(sys.argv[0], None)
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    elif arguments[0] == "-c":  # by xdist; tests start real Pythons, but where they ask for a fork
+        sys.executable = EXECUTABLE
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(arguments[1], vars(sys.modules["__main__"]))
     else:
         if arguments[0].endswith("setup_worker.py"):
             from ray._private.runtime_env.context import RuntimeEnvContext
