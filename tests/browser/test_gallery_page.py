@@ -211,6 +211,16 @@ def test_a_grid_has_chosen_columns_as_axes(shown: Shown) -> None:
     assert "seed 1" in shown.active() and "guidance_scale 4" in shown.active()
 
 
+def test_a_grid_begins_with_arguments_and_not_with_what_names_rows(opened: Browser, tmp_path: Path) -> None:
+    rows = [row | {"label": f"draft {number}"} for number, row in enumerate(ROWS) if row["seed"] < 2]
+    write_gallery(write_output(tmp_path, rows))
+    page = opened.new_page()
+    Shown(page, tmp_path).go("#view=grid")
+    axes = [page.input_value(f"#axis-{axis}") for axis in ("x", "y", "page")]
+    assert axes == ["seed", "guidance_scale", "prompt"]
+    page.close()
+
+
 def test_all_is_done_with_keys(shown: Shown) -> None:
     page = shown.go()
     shown.press("ArrowRight", "ArrowRight", "s", "ArrowLeft", "5")

@@ -174,11 +174,12 @@ class App {
     return gridLayout(this, this.crossed, Math.max(0, this.pageNumber), x, y);
   }
 
-  /** Choose axes where none are: of columns with few values seed and an argument; pages by prompt. */
+  /** Choose axes where none are: seed, then arguments, then others whose values come again; pages by prompt. */
   chooseAxes() {
     const { state, records } = this;
-    const may = [...records.columns.values()].filter((column) => column.varies && column.distinct > 1 && column.role !== "record").map((column) => column.name);
-    may.sort((one, other) => (other === "seed") - (one === "seed"));
+    const rank = ({ name, role, distinct }) => (name === "seed" ? 0 : (role === "argument" ? 1 : 2) + (2 * distinct > records.numRows ? 2 : 0));
+    const columns = [...records.columns.values()].filter((column) => column.varies && column.distinct > 1 && column.role !== "record");
+    const may = columns.sort((one, other) => rank(one) - rank(other)).map((column) => column.name);
     const free = (...taken) => may.find((name) => name !== "prompt" && !taken.includes(name)) ?? may.find((name) => !taken.includes(name)) ?? "";
     const isFirst = !state.x && !state.y;
     state.x ||= isFirst ? free() : "";
