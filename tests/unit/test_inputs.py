@@ -79,11 +79,11 @@ def test_a_store_that_does_not_answer_is_no_fault_of_the_cell(monkeypatch: pytes
 
 def test_a_store_that_refuses_one_object_refuses_one_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise PermissionError("no rights on x.png?sig=s3cr3t for key-s3cr3t")
+        raise PermissionError("no rights on x.png?sig=sign3d for key-s3cr3t")
 
     monkeypatch.setattr(type(fsspec.filesystem("memory")), "cat_file", fail)
     with pytest.raises(InputError) as caught:
-        Inputs(["memory://images"], {"key": "key-s3cr3t"}).read("x.png?sig=s3cr3t")
+        Inputs(["memory://images"], {"key": "key-s3cr3t"}).read("x.png?sig=sign3d")
     assert caught.value.problem == "it cannot be read: PermissionError: no rights on x.png for ***"
     assert "credentials" in caught.value.fix
 
