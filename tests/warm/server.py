@@ -124,15 +124,22 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def serve_below() -> tuple[list[str], socket.socket] | None:
-    """Start a server for what this process starts as Python. Returns None here; in its forks, as `serve`."""
+def serve_below(asker: socket.socket) -> tuple[list[str], socket.socket] | None:
+    """Start a server for what this process starts as Python. Returns None here; in its forks, as `serve`.
+
+    asker: it is told how this process ended, by no other.
+    """
     path = Path(os.environ[FOLDER], str(os.getpid()))
     os.environ[SOCKET] = str(path)
     sys.executable = str(path.with_name("python"))
+    path.unlink(missing_ok=True)  # of an earlier process of this number
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
-        return None if os.fork() else serve(listener)
+        if os.fork():
+            return None
+        asker.close()
+        return serve(listener)
 
 
 def run(arguments: list[str]) -> None:
@@ -191,7 +198,9 @@ def main(number: int) -> None:
     gc.collect()
     gc.freeze()  # a collection in a fork would copy every page
     asked = serve(socket.socket(fileno=number))
-    run_to_the_end(*(serve_below() or asked))
+    while below := serve_below(asked[1]):  # this is a fork of that server, and gets one below it too
+        asked = below
+    run_to_the_end(*asked)
 
 
 if __name__ == "__main__":
