@@ -22,6 +22,8 @@ def without_kernels() -> Iterator[list[GraphModule]]:
         return aot_eager(graph, inputs)
 
     torch.compiler.reset()  # else what was compiled before would be taken
-    with mock.patch("torch._inductor.compile_fx.compile_fx", run_as_it_is):
-        yield graphs
-    torch.compiler.reset()
+    try:
+        with mock.patch("torch._inductor.compile_fx.compile_fx", run_as_it_is):
+            yield graphs
+    finally:
+        torch.compiler.reset()

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 LANES = (True, False)  # of the processes in turn: whether they run what waits
 # What takes longest, in that order: begun late, one process would be busy with it while others have nothing.
 LONGEST = (
-    *("benchmarks", "training", "kills", "weights", "hosts", "chaos", "drain", "interrupts", "s3_faults"),
-    *("conformance", "crafter", "recipes", "options", "schedulers", "demo", "loras", "fuzz", "families"),
+    *("hosts", "drain", "tutorial", "benchmarks", "lost_ray", "training", "weights", "kills", "secrets"),
+    *("chaos", "crafter", "replay", "loras", "opensora", "renderer", "recipes", "half_done", "options"),
 )
 
 

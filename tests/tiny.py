@@ -134,19 +134,20 @@ BUILDERS: dict[str, Callable[[], DiffusionPipeline | ModularPipeline]] = {
 _FRAMES_5 = {"height": 16, "width": 16, "num_frames": 5, "num_inference_steps": 2}
 _FRAMES_9 = {"height": 16, "width": 16, "num_frames": 9, "num_inference_steps": 2}
 _IMAGE = {"height": 16, "width": 16, "num_inference_steps": 2}
+_WAN = _FRAMES_5 | {"max_sequence_length": 32}  # of 512 tokens, its own, attention takes a third of a call
 _LTX2 = _FRAMES_9 | {"height": 32, "width": 32, "stg_scale": 0.0, "audio_stg_scale": 0.0}
 SMALLEST: dict[str, dict[str, Any]] = {
-    "wan": _FRAMES_5,
-    "wan_moe": _FRAMES_5,
-    "wan_ti2v": _FRAMES_5 | {"height": 32, "width": 32},
-    "wan_ti2v_image": _FRAMES_5 | {"height": 32, "width": 32},
+    "wan": _WAN,
+    "wan_moe": _WAN,
+    "wan_ti2v": _WAN | {"height": 32, "width": 32},
+    "wan_ti2v_image": _WAN | {"height": 32, "width": 32},
     "wan_i2v": _FRAMES_5 | {"max_sequence_length": 512},  # fixed, see rows/tables/limits.py
-    "wan_i2v_moe": _FRAMES_5,
-    "wan_v2v": {"height": 16, "width": 16, "num_inference_steps": 2, "strength": 0.8},
-    "wan_vace": _FRAMES_5,
+    "wan_i2v_moe": _WAN,
+    "wan_v2v": _IMAGE | {"strength": 0.8, "max_sequence_length": 32},
+    "wan_vace": _WAN,
     "wan_animate": {"height": 16, "width": 16, "segment_frame_length": 9, "num_inference_steps": 2}
     | {"max_sequence_length": 512},
-    "lucy": _FRAMES_5,
+    "lucy": _WAN,
     "anyflow": _FRAMES_5,
     "anyflow_far": _FRAMES_9,
     "chronoedit": _FRAMES_5 | {"max_sequence_length": 512},
