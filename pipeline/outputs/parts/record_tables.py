@@ -180,13 +180,15 @@ def _counting_records(
     tables = read_parts(store, paths, first, maybe, num_ahead=_PARTS_AHEAD)
     schema = pa.schema(wanted)
     waiting: list[pa.Table] = []
+    num_rows = num_bytes = 0  # of these: to ask all of them again with each part takes longer than to read it
     for path, table, is_last in zip(paths, tables, counts, strict=True):
         if len(is_last) != len(table):
             raise JobError(f"{store.url_of(path)} was changed while it was read", "try it again")
         waiting.append(_shaped(table.filter(pa.array(is_last)), schema))
-        if sum(map(len, waiting)) >= _ROWS_AT_ONCE or sum(t.nbytes for t in waiting) >= _BYTES_AT_ONCE:
+        num_rows, num_bytes = num_rows + len(waiting[-1]), num_bytes + waiting[-1].nbytes
+        if num_rows >= _ROWS_AT_ONCE or num_bytes >= _BYTES_AT_ONCE:
             yield from _in_pieces(waiting)
-            waiting = []
+            waiting, num_rows, num_bytes = [], 0, 0
     yield from _in_pieces(waiting)
 
 
