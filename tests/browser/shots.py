@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 DESK = {"width": 1280, "height": 760}
 # File -> screen, scheme, the page's address, keys to press.
 SHOTS: dict[str, tuple[Any, Any, str, tuple[str, ...]]] = {
-    "gallery": (DESK, "light", "#q=guidance_scale%3D2.5&size=150", ("f",)),
+    "gallery": (DESK, "light", "#q=guidance_scale%3D2.5+seed%3D3&size=150", ("f",)),
     "gallery-grid": (DESK, "dark", "#view=grid&x=seed&y=guidance_scale&page=prompt&size=100", ()),
-    "gallery-phone": (PHONE, "dark", "#q=guidance_scale%3D4", ()),
+    "gallery-phone": (PHONE, "dark", "#q=guidance_scale%3D2.5+seed%3D5", ()),
 }
 _SETTLED = "[...document.querySelectorAll('.tile img')].every((image) => image.complete)"
 

@@ -181,6 +181,7 @@ def _counting_records(
     tables = read_parts(store, paths, first, maybe, num_ahead=_PARTS_AHEAD)
     schema = pa.schema(wanted)
     waiting: list[pa.Table] = []
+    num_rows = num_bytes = 0  # of these: to ask all of them again with each part takes longer than to read it
     for path, table, is_last in zip(paths, tables, counts, strict=True):
         if len(is_last) != len(table):
             raise JobError(f"{store.url_of(path)} was changed while it was read", "try it again")
@@ -188,9 +189,10 @@ def _counting_records(
             waiting.append(_shaped(table.filter(pa.array(is_last)), schema))
         except pa.ArrowException as error:  # columns of types that Arrow computes nothing with
             raise not_ours(store.url_of(path), str(error)) from error
-        if sum(map(len, waiting)) >= _ROWS_AT_ONCE or sum(t.nbytes for t in waiting) >= _BYTES_AT_ONCE:
+        num_rows, num_bytes = num_rows + len(waiting[-1]), num_bytes + waiting[-1].nbytes
+        if num_rows >= _ROWS_AT_ONCE or num_bytes >= _BYTES_AT_ONCE:
             yield from _in_pieces(waiting)
-            waiting = []
+            waiting, num_rows, num_bytes = [], 0, 0
     yield from _in_pieces(waiting)
 
 
