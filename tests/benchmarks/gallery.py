@@ -51,7 +51,7 @@ def main() -> None:
         seen = {}
         for name, viewport in {"desktop": WIDE, "phone": PHONE}.items():
             pages = partial(opened_page, opened, url, viewport, complaints)
-            seen[name] = dict(figures(times_of(pages, ["seed"] if given.short else None)))
+            seen[name] = dict(figures(times_of(pages, ["guidance_scale"] if given.short else None)))
         if given.shots:
             take_shots(opened, url, given.shots)
     first = next(iter(seen.values()))

@@ -37,6 +37,7 @@ def write_gallery_job(folder: Path, *, num_scenes: int = NUM_SCENES, num_seeds: 
         "scores": ["sharpness", "motion", "flicker"],
         "fleet": {"workers": 2, "gpus_per_worker": 0},
     }
+    folder.mkdir(parents=True, exist_ok=True)
     file = folder / "job.yaml"
     file.write_text(yaml.safe_dump(job, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return file
