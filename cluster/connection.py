@@ -100,9 +100,7 @@ def _start(address: str | None, options: Mapping[str, Any]) -> None:
             _replaced(constants, "ENABLE_RAY_CLUSTER", address is not None and constants.ENABLE_RAY_CLUSTER),
         ):
             ray.init(address=address or "local", **options)
-    except (
-        Exception
-    ) as error:  # Ray has no class for it: of a node that is not up in time it raises this very one
+    except Exception as error:  # Ray's own for a node that is not up in time is just this class
         if address is not None and _wants_token(error):
             raise FleetError(
                 f"the Ray cluster at {address} wants a token, and this process has none or another",

@@ -6,7 +6,6 @@ npm install -g azurite; pip install 'framefleet[azure]'
 from __future__ import annotations
 
 import shutil
-import subprocess
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tests.servers import free_port, wait_until_it_listens
+from tests.servers import listening
 
 ACCOUNT = "devstoreaccount1"
 # Everybody's: https://learn.microsoft.com/azure/storage/common/storage-connect-azurite
@@ -31,16 +30,9 @@ def why_not() -> str:
 @contextmanager
 def azurite(folder: Path) -> Iterator[str]:
     """Yield its endpoint. folder: of what it stores."""
-    port, log = free_port(), folder / "log"
-    command = ["azurite-blob", "--location", str(folder), "--blobPort", str(port), "--skipApiVersionCheck"]
-    with open(log, "wb") as output:
-        process = subprocess.Popen([*command, "--disableTelemetry"], stdout=output, stderr=output)
-    try:
-        wait_until_it_listens(port, process, log)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
+    command = ["azurite-blob", "--location", str(folder), "--skipApiVersionCheck", "--disableTelemetry"]
+    with listening([*command, "--blobPort"], folder) as endpoint:
+        yield endpoint
 
 
 def storage_options(endpoint: str, *, key: str = KEY) -> dict[str, Any]:

@@ -44,10 +44,17 @@ def s3_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @contextmanager
 def moto(folder: Path) -> Iterator[str]:
     """Yield the endpoint of a moto server. folder: of its log."""
+    command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p"]
+    with listening(command, folder) as endpoint:
+        yield endpoint
+
+
+@contextmanager
+def listening(command: list[str], folder: Path) -> Iterator[str]:
+    """Yield the endpoint of a server that is started here. command: its port is added. folder: of its log."""
     port, log = free_port(), folder / "log"
-    command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
     with open(log, "wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
+        process = subprocess.Popen([*command, str(port)], stdout=output, stderr=output)
     try:
         wait_until_it_listens(port, process, log)
         yield f"http://127.0.0.1:{port}"

@@ -61,7 +61,7 @@ def check_choice(drafts: ResolvedJob, keep: Keep) -> None:
 def _columns(drafts: ResolvedJob) -> pa.Schema:
     """Return the columns that records of drafts get, before there are any."""
     carried = drafts.plan.carried.schema(drafts.table.schema)
-    return record_schema(pa.schema([*carried, *score_fields(drafts.scores)]), drafts.plan.argument_fields)
+    return record_schema(carried, drafts.plan.argument_fields, score_fields(drafts.scores))
 
 
 def choose(job: Job, drafts: Job, keep: Keep) -> Choice:

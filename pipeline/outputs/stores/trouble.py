@@ -108,9 +108,8 @@ def trouble_of(error: BaseException) -> StoreTrouble:
     number = error.errno if isinstance(error, OSError) else None
     if number in _FULL_ERRNOS:
         return "full"
-    if (
-        names & _UNREACHABLE_CLASSES or number in _UNREACHABLE_ERRNOS
-    ):  # first: google.auth's TransportError is both
+    # Before those that are refused: google.auth's TransportError is both.
+    if names & _UNREACHABLE_CLASSES or number in _UNREACHABLE_ERRNOS:
         return "unreachable"
     if names & _REFUSED_CLASSES or number in _REFUSED_ERRNOS or str(error).startswith(_FORBIDDEN):
         return "refused"
