@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
@@ -23,11 +25,18 @@ class Stop:
     def __init__(self) -> None:
         self._asked: list[int] = []
         self._handlers: dict[int, Callable[[int, FrameType | None], object]] = {}
+        # Where each signal's number arrives: a handler is called once for two that come while Ray waits.
+        self._numbers: tuple[socket.socket, socket.socket] | None = None
+        self._former_fd = -1
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             handlers = {number: signal.getsignal(number) for number in SIGNALS}
             self._handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+            self._numbers = socket.socketpair()
+            for end in self._numbers:
+                end.setblocking(False)
+            self._former_fd = signal.set_wakeup_fd(self._numbers[1].fileno(), warn_on_full_buffer=False)
         for number in self._handlers:
             signal.signal(number, self._note)
         return self
@@ -37,27 +46,38 @@ class Stop:
     ) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
+        self._so_far()
+        if self._numbers:
+            signal.set_wakeup_fd(self._former_fd)
+            for end in self._numbers:
+                end.close()
+            self._numbers = None
         if error is None:
             self.check()
 
     @property
     def is_asked(self) -> bool:
-        return bool(self._asked)
+        return bool(self._so_far())
 
     @property
     def is_urgent(self) -> bool:
-        return len(self._asked) > 1
+        return len(self._so_far()) > 1
 
     def check(self) -> None:
         """Let a signal that was put off go where it would have gone: mostly, KeyboardInterrupt is raised."""
-        if self._asked:
-            self._handlers[self._asked[0]](self._asked[0], None)
+        if asked := self._so_far():
+            self._handlers[asked[0]](asked[0], None)
+
+    def _so_far(self) -> list[int]:
+        """Return the signals that count."""
+        with contextlib.suppress(BlockingIOError):
+            for number in self._numbers[0].recv(4096) if self._numbers else b"":
+                if number in self._handlers and (not self._asked or number == signal.SIGINT):
+                    self._asked.append(number)
+        return self._asked
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._asked and number != signal.SIGINT:
-            return
-        self._asked.append(number)
-        if len(self._asked) > 2:
+        if len(self._so_far()) > 2:
             self._handlers[number](number, frame)
 
 

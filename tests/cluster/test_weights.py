@@ -56,7 +56,8 @@ def test_a_private_hub_model_renders_and_its_records_name_the_commit(
     hub.repos[REPO] = tiny("wan")
     hub.private.add(REPO)
     monkeypatch.setenv("HF_TOKEN", hub.token)
-    printed = finish(start_render(write_job(tmp_path / "job.yaml", values | {"model": f"{REPO}@main"})))
+    job = write_job(tmp_path / "job.yaml", values | {"model": f"{REPO}@main"})
+    printed = finish(start_render(job, is_cold=True))  # the hub is named by variables that imports see
     commit = hub.commit(REPO)
     records = records_of(tmp_path / "out")
     assert {record["model"] for record in records} == {f"{REPO}@{commit}"}

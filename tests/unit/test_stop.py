@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 
@@ -44,6 +46,15 @@ def test_ctrl_c_again_is_urgent_and_once_more_is_not_put_off() -> None:
         signal.raise_signal(signal.SIGINT)
         done.append("not reached")
     assert done == [True]
+
+
+def test_ctrl_c_twice_is_urgent_also_while_no_python_runs() -> None:
+    twice = f"kill -INT {os.getpid()}; sleep 0.1; kill -INT {os.getpid()}"
+    with pytest.raises(KeyboardInterrupt), Stop() as stop:
+        sender = subprocess.Popen(["sh", "-c", twice])
+        while sender.poll() is None:
+            sum(range(20_000_000))  # handlers are called after it, as after a call of Ray's
+        assert stop.is_urgent
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

@@ -66,17 +66,16 @@ def start(
 ) -> subprocess.Popen[str]:
     """Start `python *arguments` with this process's environment, in a process group of its own.
 
-    is_cold: with all its imports, as on any machine. env: what is added to the environment; with `HOST` the
-    process is on that host (tests/chaos). more: of `subprocess.Popen`.
+    is_cold: with all its imports, as on any machine; to be said where libraries would see other variables as
+    they are imported, or a start takes ten times as long and nobody notices. env: what is added to the
+    environment; with `HOST` the process is on that host (tests/chaos). more: of `subprocess.Popen`.
     """
     env = {**_environment(), **(env or {})}
-    if HOST in env:  # where none starts cold: what libraries set since the server began does not count
-        env = {name: value for name, value in env.items() if not name.startswith(READ_ON_IMPORT)}
-        env |= _server().read_on_import
-    is_warm = not is_cold and _read_on_import(env) == _server().read_on_import
-    assert is_warm or HOST not in env, "a process starts cold, which is not on its host"
+    seen, was = _read_on_import(env), _server().read_on_import
+    assert is_cold or seen == was, f"only a cold process sees {dict(seen.items() ^ was.items())}"
+    assert not (is_cold and HOST in env), "a process that starts cold is not on its host"
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return (_Fork if is_warm else subprocess.Popen)(
+    return (subprocess.Popen if is_cold else _Fork)(
         [sys.executable, *map(str, arguments)],
         cwd=ROOT,
         env=env,
