@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from framefleet.cluster.feed import Pending, pending_rows
+from framefleet.cluster.warm.start import may_fork
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.arguments import Argument, all_arguments
@@ -23,7 +24,7 @@ from framefleet.jobs.render.drafts_plan import most_kept
 from framefleet.jobs.render.render import setup_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
-from framefleet.jobs.show.watch import Callback, Watch
+from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.model.specs.dtypes import asked
 from framefleet.pipeline.outputs.glance import Gone
 from framefleet.pipeline.render.probe.probe import Probed, Shapes, probe_shapes
@@ -178,6 +179,7 @@ def _prediction(resolved: ResolvedJob, index: RowIndex, watch: Watch, wanted: Pl
     """Render some rows of each kind, and tell what the rest takes."""
     from framefleet.jobs.plan.kinds import Kinds
     from framefleet.jobs.plan.prediction import predict
+    from framefleet.jobs.plan.starting import starting_s, time_imports
     from framefleet.jobs.plan.trial import MAX_TRIED, try_rows  # imports torch
     from framefleet.jobs.plan.workers import num_workers_of
 
@@ -186,14 +188,18 @@ def _prediction(resolved: ResolvedJob, index: RowIndex, watch: Watch, wanted: Pl
     setup, num_workers = setup_of(resolved), num_workers_of(resolved.job)
     tried = kinds.most_frequent(MAX_TRIED)
     trial = try_rows(setup, resolved.identity, tried, watch, num_workers=num_workers)
-    price = wanted.price if wanted.price is not None else resolved.job.budget.price
+    job, num_cores = resolved.job, os.cpu_count() or 1
+    wait_for(watch, "importing libraries, as a worker does")
+    imports = time_imports(threads=job.model.threads)
+    is_beside = may_fork(job.fleet, device=job.model.device)
     return predict(
         trial.kinds,
         num_rows=kinds.num_rows,
         num_texts=kinds.num_texts,
         load=trial.load,
+        starting_s=starting_s(imports, is_beside=is_beside, num_cores=num_cores),
         num_workers=num_workers,
-        num_cores=os.cpu_count() or 1,
-        price=price,
-        gpus_per_worker=resolved.job.fleet.paid_gpus,
+        num_cores=num_cores,
+        price=wanted.price if wanted.price is not None else job.budget.price,
+        gpus_per_worker=job.fleet.paid_gpus,
     )

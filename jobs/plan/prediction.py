@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from framefleet.cluster.budget import HOUR_S
 
-# Ray starts in four seconds; what workers import besides takes as long on a slow core.
-START_S = 8.0
+# The last records, the gallery, and Ray's end.
+ENDING_S = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +73,7 @@ def predict(
     num_rows: int,
     num_texts: int,
     load: Took,
+    starting_s: float,
     num_workers: int,
     num_cores: float,
     price: float | None,
@@ -80,8 +81,8 @@ def predict(
 ) -> Prediction:
     """Return what all rows take. kinds: at least one, of the most frequent rows; others are taken as these.
 
-    num_texts: that are new, in the whole table. load: of a model. num_cores: of this machine, which rows are
-    written on too.
+    num_texts: that are new, in the whole table. load: of a model. starting_s: from the command until it is
+    loaded. num_cores: of this machine, which rows are written on too.
     """
     num_workers = max(1, min(num_workers, num_rows))
     known = sum(kind.num_rows for kind in kinds)
@@ -101,7 +102,7 @@ def predict(
     return Prediction(
         num_rows=num_rows,
         num_workers=num_workers,
-        elapsed_s=START_S + load.wall_s + worker_s,
+        elapsed_s=starting_s + load.wall_s + worker_s + ENDING_S,
         worker_s=paid_s,
         cpu_s=all_cpu,
         num_bytes=round(num_bytes),

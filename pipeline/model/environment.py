@@ -28,7 +28,7 @@ def environment(
     found: dict[str, Any] = {
         "framefleet": framefleet.__version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a class of torch's, which readers of a pickle would import
         "device": device,
         "dtype": dtype,
         "threads": numerics.threads,

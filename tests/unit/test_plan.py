@@ -15,8 +15,9 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.arguments import Argument, all_arguments
 from framefleet.jobs.plan.kinds import Kinds, calls_of
 from framefleet.jobs.plan.memory import Memory, read_memory
-from framefleet.jobs.plan.prediction import START_S, Prediction, Took, Tried, predict
+from framefleet.jobs.plan.prediction import ENDING_S, Prediction, Took, Tried, predict
 from framefleet.jobs.plan.shown import memory_line
+from framefleet.jobs.plan.starting import COMMAND_S, RAY, starting_s
 from framefleet.jobs.plan.workers import num_workers_of
 from framefleet.jobs.render.draft_job import draft_job
 from framefleet.pipeline.errors import JobError
@@ -184,20 +185,28 @@ MEASURED = Tried(
 
 
 def predicted(*kinds: Tried, **more: Any) -> Prediction:
-    values = {"num_rows": 100, "num_texts": 5, "load": second(20.0), "num_workers": 2, "price": 3600.0}
-    return predict(kinds, **{**values, "num_cores": 16, **more})
+    table = {"num_rows": 100, "num_texts": 5, "price": 3600.0}
+    machine = {"load": second(20.0), "starting_s": 9.0, "num_workers": 2, "num_cores": 16}
+    return predict(kinds, **{**table, **machine, **more})
 
 
 def test_workers_share_the_rows_and_each_begins_for_itself() -> None:
     found = predicted(MEASURED)
-    assert found.elapsed_s == START_S + 20 + (300 + 5 * 2 + 10 * 2) / 2
+    assert found.elapsed_s == 9 + ENDING_S + 20 + (300 + 5 * 2 + 10 * 2) / 2
     assert found.worker_s == found.cost == (20 + 165) * 2
     assert found.cpu_s == 300 + 10 + 20 + 50 + 40
     assert found.num_bytes == 100 * 1000
 
 
 def test_what_is_written_beside_counts_where_all_cores_are_taken() -> None:
-    assert predicted(MEASURED, num_cores=2).elapsed_s == START_S + 20 + (330 + 50) / 2
+    assert predicted(MEASURED, num_cores=2).elapsed_s == 9 + ENDING_S + 20 + (330 + 50) / 2
+
+
+def test_libraries_are_imported_beside_ray_where_workers_are_forks() -> None:
+    imports = Took(wall_s=8.0, cpu_s=7.0)
+    assert starting_s(imports, is_beside=False, num_cores=16) == COMMAND_S + RAY.wall_s + 8
+    assert starting_s(imports, is_beside=True, num_cores=16) == COMMAND_S + 8
+    assert starting_s(imports, is_beside=True, num_cores=1) == COMMAND_S + RAY.cpu_s + 7
 
 
 def test_rows_of_shapes_that_were_not_rendered_are_taken_as_the_others() -> None:
