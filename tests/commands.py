@@ -1,4 +1,7 @@
-"""Commands run in this process, for tests that start no Ray: importing torch and diffusers takes seconds."""
+"""Commands run in this process, for tests that start no Ray: importing torch and diffusers takes seconds.
+
+And a script that runs one in a process of its own, and ends by saying which heavy libraries it has imported.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,14 @@ from unittest import mock
 from typer.testing import CliRunner, Result
 
 from framefleet.jobs.cli import app
+
+HEAVY = {"torch", "torchao", "diffusers", "transformers", "ray", "pandas", "aiohttp"}
+TELLING_IMPORTS = f"""
+import sys
+from framefleet.__main__ import main
+try: main()
+finally: print('imported:', *sorted({HEAVY!r} & sys.modules.keys()), file=sys.stderr)
+"""
 
 
 def command(*arguments: str | Path) -> Result:

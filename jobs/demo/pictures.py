@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from framefleet.pipeline.model.specs.check import Refused, check_fps
+from framefleet.pipeline.model.specs.check import check_fps
+from framefleet.pipeline.model.specs.refused import Refused
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media.contact_sheet import contact_sheet, moving_sheet
 from framefleet.pipeline.outputs.media.lettering import warn_of_missing_fonts

@@ -16,7 +16,8 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.shapes.captions import MAX_TOKENS
 from framefleet.jobs.shapes.size import Size
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.model.specs.check import Refused, check_argument
+from framefleet.pipeline.model.specs.check import check_argument
+from framefleet.pipeline.model.specs.refused import Refused
 from framefleet.pipeline.model.specs.signature import ScalarKind
 from framefleet.pipeline.model.specs.spec import inspect_model
 

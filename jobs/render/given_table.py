@@ -18,7 +18,7 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.own_tables import TABLES
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.public import USERINFO, public_url
-from framefleet.pipeline.model.specs.check import shown
+from framefleet.pipeline.model.specs.refused import shown
 
 _URL_WITH_USER = r"^\s*[A-Za-z][A-Za-z0-9+.:-]*://\S*@"  # may be one: an @ may be of its path
 _TAKEN = "give a pandas or Arrow table, a list of dicts, a dict of lists, a list of prompts, or a path"

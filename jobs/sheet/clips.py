@@ -12,7 +12,8 @@ import numpy as np
 from framefleet.jobs.sheet.axes import caption_text
 from framefleet.jobs.sheet.choice import value_of
 from framefleet.pipeline.errors import FramefleetError, JobError
-from framefleet.pipeline.model.specs.check import Refused, check_fps
+from framefleet.pipeline.model.specs.check import check_fps
+from framefleet.pipeline.model.specs.refused import Refused
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media.contact_sheet import within
 from framefleet.pipeline.outputs.parts.records import told_arguments

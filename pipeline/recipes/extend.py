@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from framefleet.pipeline.errors import RecipeError
-from framefleet.pipeline.model.specs.check import Refused
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.model.specs.refused import Refused
 from framefleet.pipeline.model.specs.spec import Configs
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.frames.pixels import Pixels

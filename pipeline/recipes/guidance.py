@@ -14,8 +14,9 @@ from typing import Any
 
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.guards.spelling import nearest
-from framefleet.pipeline.model.specs.check import Refused, coerce, shown
+from framefleet.pipeline.model.specs.check import coerce
 from framefleet.pipeline.model.specs.ranges import out_of_range
+from framefleet.pipeline.model.specs.refused import Refused, shown
 
 GUIDANCE_ARGUMENTS = ("guidance_scale", "guidance_scale_2", "true_cfg_scale")
 _CALL = re.compile(r"\s*(\w+)\s*\((.*)\)\s*")

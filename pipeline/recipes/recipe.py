@@ -12,7 +12,7 @@ from typing import Any
 
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.guards.named_function import named_function, source_digest
-from framefleet.pipeline.model.specs.check import Refused, shown
+from framefleet.pipeline.model.specs.refused import Refused, shown
 from framefleet.pipeline.model.specs.signature import Parameter, parameters_of
 from framefleet.pipeline.model.specs.spec import Configs
 from framefleet.pipeline.recipes.conditioned import conditioned_class, image_to_video, video_to_video

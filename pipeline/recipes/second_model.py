@@ -17,8 +17,8 @@ from framefleet.pipeline.model.loras.asked import NAME
 from framefleet.pipeline.model.model import Model, source_of, weights_of
 from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.integrity import model_digest
-from framefleet.pipeline.model.specs.check import Refused, shown
 from framefleet.pipeline.model.specs.dtypes import asked, check_dtype
+from framefleet.pipeline.model.specs.refused import Refused, shown
 from framefleet.pipeline.model.specs.signature import MODELS, InputKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.request import Request, is_model

@@ -8,13 +8,19 @@ from pathlib import Path
 
 import pytest
 
+import framefleet
+from framefleet.jobs.demo.prepare import MODEL
+from tests.commands import TELLING_IMPORTS
+
 WORDS = "一个黄色的星星在紫色背景上变大"
 
 
 @pytest.mark.timeout(300)
 def test_ones_own_words_become_clips_and_pictures(tmp_path: Path) -> None:
+    # Once a model's classes were asked, what they said is kept.
+    framefleet.plan({"sweep": {"prompt": [WORDS]}, "output": str(tmp_path / "none"), "model": str(MODEL)})
     ended = subprocess.run(
-        [sys.executable, "-m", "framefleet.jobs.cli", "demo", WORDS, "--output", "demo"],
+        [sys.executable, "-c", TELLING_IMPORTS, "demo", WORDS, "--output", "demo"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -26,3 +32,5 @@ def test_ones_own_words_become_clips_and_pictures(tmp_path: Path) -> None:
     assert all((tmp_path / place.strip()).exists() for place in said.values())
     assert len(list((tmp_path / said["clips"].strip()).rglob("*.mp4"))) == 4
     assert "records: " in ended.stderr
+    imported = ended.stderr.splitlines()[-1].split()
+    assert "ray" in imported and not {"torch", "diffusers", "transformers"} & {*imported}, imported

@@ -29,7 +29,7 @@ def test_two_workers_share_forwards_of_unequal_prompts(name: str, tmp_path: Path
     assert framefleet.render(job).done == len(rows)
     records = records_of(tmp_path / "out")
     assert {record["worker"] for record in records} == {"worker-0", "worker-1"}
-    assert mean(record["batch_size"] for record in records) > 2
+    assert mean(record["batch_size"] for record in records) > 1.5
     found = {record["seed"]: record["frames_sha256"] for record in records}
     model = load_model(tiny(name), dtype="fp32")
     model.pipe.set_progress_bar_config(disable=True)

@@ -19,8 +19,9 @@ from framefleet.pipeline.model.families.family import Family
 from framefleet.pipeline.model.families.known import FAMILIES, PRESETS, RENDERED, family_of
 from framefleet.pipeline.model.families.preset import Preset
 from framefleet.pipeline.model.registry import PIPELINES, class_named, named, own_class
-from framefleet.pipeline.model.specs.check import Refused, check_argument
+from framefleet.pipeline.model.specs.check import check_argument
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.model.specs.refused import Refused
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model, spec_of
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
 from framefleet.pipeline.recipes.recipe import BUILT_IN

@@ -20,17 +20,9 @@ from framefleet.pipeline.outputs.media.clip_names import clip_path
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORDS, record_schema, values_of
 from framefleet.pipeline.rows.tables.index import RowIndex
+from tests.commands import TELLING_IMPORTS
 from tests.jobs import ROOT, job_values, prompt_rows, write_job, write_table
 from tests.rows import RECORD
-
-HEAVY = {"torch", "torchao", "diffusers", "transformers", "ray", "pandas", "aiohttp"}
-SCRIPT = f"""
-import sys
-from framefleet.__main__ import main
-try: main()
-finally: print('imported:', *sorted({HEAVY!r} & sys.modules.keys()), file=sys.stderr)
-"""
-
 
 ROWS = prompt_rows(3)
 
@@ -70,7 +62,7 @@ def job(tmp_path: Path) -> Path:
 def command(*arguments: str, code: int = 0) -> list[str]:
     """Run one, and return its words on stderr."""
     ended = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *arguments],
+        [sys.executable, "-c", TELLING_IMPORTS, *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,

@@ -211,7 +211,7 @@ def test_components_that_take_turns_on_the_device_keep_their_hooks_and_frames() 
 
 @pytest.mark.parametrize(
     ("loras", "has_kernels"),
-    [(LORAS, False), ([None], True), pytest.param(LORAS, True, marks=pytest.mark.long)],
+    [(LORAS, False), *(pytest.param(loras, True, marks=pytest.mark.long) for loras in ([None], LORAS))],
 )
 def test_compiled_rows_of_any_lora_and_shape_are_those_compiled_by_hand(
     tmp_path: Path, loras: list[str | None], has_kernels: bool

@@ -10,7 +10,8 @@ import pytest
 
 from framefleet.pipeline.errors import JobError, RecipeError, TableError
 from framefleet.pipeline.model.loras.asked import Lora, check_loras
-from framefleet.pipeline.model.specs.check import Refused, check_argument, check_seed, shown
+from framefleet.pipeline.model.specs.check import check_argument, check_seed
+from framefleet.pipeline.model.specs.refused import Refused, shown
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.recipes.called import spec_for
 from framefleet.pipeline.recipes.duration import num_frames_of

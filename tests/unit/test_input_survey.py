@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from framefleet.pipeline.errors import StoreError
-from framefleet.pipeline.model.specs.check import Refused
+from framefleet.pipeline.model.specs.refused import Refused
 from framefleet.pipeline.outputs.stores import patience
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.file_kinds import InputFileKind

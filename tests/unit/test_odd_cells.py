@@ -23,7 +23,8 @@ from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.table import open_table
 from tests.configs import WAN, write_model
 
-BEYOND = 60_000  # lines of twenty bytes are more than the megabyte from which types are taken
+BEYOND = 4000
+LONG = "p" * 300  # so many of such prompts are more than the megabyte from which types are taken
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def told(path: Path, spec: PipelineSpec) -> list[str]:
 
 
 def lines(*rows: dict[str, Any], before: int = 0) -> str:
-    usual = json.dumps({"prompt": "a", "n": 1})
+    usual = json.dumps({"prompt": LONG, "n": 1})
     return "\n".join([*[usual] * before, *map(json.dumps, rows)])
 
 
@@ -117,7 +118,7 @@ def test_what_most_cells_are_is_the_type_wherever_the_odd_one_stands(
     ],
 )
 def test_so_it_is_in_csv(usual: str, odd: str, held: str, tmp_path: Path, wan: PipelineSpec) -> None:
-    rows = ["prompt,n"] + [f"some prompt,{usual}"] * BEYOND * 2 + [f"b,{odd}", f"c, {usual} ", "d,"]
+    rows = ["prompt,n"] + [f"{LONG},{usual}"] * BEYOND * 2 + [f"b,{odd}", f"c, {usual} ", "d,"]
     (tmp_path / "t.csv").write_text("\n".join(rows))
     (line,) = told(tmp_path / "t.csv", wan)
     where = f"row {BEYOND * 2} (line {BEYOND * 2 + 2})"

@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 PR_SET_CHILD_SUBREAPER = 36
 # Variables that libraries read while they are imported: where one is not what it was then, a process is cold.
 READ_ON_IMPORT = ("DIFFUSERS_", "HF_", "HUGGINGFACE_", "OMP_", "PYTORCH_", "TORCH", "TRANSFORMERS_")
-READ_WHEN_USED = ("HF_TOKEN",)
+READ_WHEN_USED = ("HF_TOKEN", "TORCHINDUCTOR_CACHE_DIR")  # the latter set by torch itself
 # Which programs that it starts are forks too; of Ray's, not those that look for their parent.
 PROGRAMS = (
     "setup_worker.py",

@@ -11,7 +11,7 @@ from typing import Any
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.hooks.adapters import Adapters
-from framefleet.pipeline.model.specs.check import Refused, shown
+from framefleet.pipeline.model.specs.refused import Refused, shown
 
 ARGUMENT = "lora"  # the column, and the place among a row's arguments
 NONE = "none"  # in a row: no LoRA, whatever the job's default is

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from framefleet.pipeline.model.specs.bounds import MAX_FRAMES, MAX_SIDE
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.ranges import out_of_range
+from framefleet.pipeline.model.specs.refused import Refused
 from framefleet.pipeline.model.specs.signature import Scalar, ScalarKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.request import MAX_FPS, MAX_SEED, MIN_FPS
 
 EXACT_FLOATS = 2**53  # from here on a float column no longer holds every whole number
-_MAX_SHOWN, _BITS = 80, 256  # characters of a value in a message; 78 digits
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
-    """Why a value cannot be rendered, as the end of "height is 100, but ...", and what to do."""
-
-    reason: str
-    fix: str
 
 
 def check_argument(name: str, value: Any, kind: ScalarKind, spec: PipelineSpec) -> Scalar | Refused:
@@ -38,14 +29,6 @@ def check_argument(name: str, value: Any, kind: ScalarKind, spec: PipelineSpec) 
     if name == "prompt":
         return found if str(found).strip() else Refused(reason="it is blank", fix="write a prompt")
     return found if isinstance(found, str) else _within(name, found)
-
-
-def shown(value: Any) -> str:
-    """Return a value as messages show it: cells may be pages, and Python spells no numbers of pages."""
-    if isinstance(value, int) and value.bit_length() > _BITS:
-        return f"a whole number of {value.bit_length():,} bits"
-    text = repr(value)
-    return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "..."
 
 
 def check_seed(value: Any) -> int | Refused:

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from queue import Empty, SimpleQueue
 
 from framefleet.pipeline.errors import InputError
-from framefleet.pipeline.model.specs.check import Refused
+from framefleet.pipeline.model.specs.refused import Refused
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.describing import Describer
 from framefleet.pipeline.rows.inputs.file_kinds import InputFileKind

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.model.specs.check import shown
+from framefleet.pipeline.model.specs.refused import shown
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.sweeps.lines import lines_of
 from framefleet.pipeline.rows.sweeps.numbers import MAX_VALUES, count, numbers_of, short_range

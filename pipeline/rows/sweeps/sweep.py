@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.spelling import did_you_mean
-from framefleet.pipeline.model.specs.check import Refused, shown
+from framefleet.pipeline.model.specs.refused import Refused, shown
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.sweeps.factors import TEXT_KINDS, Column, Factor, factors_of
 from framefleet.pipeline.rows.sweeps.settings import Sweep

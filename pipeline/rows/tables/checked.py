@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.loras.asked import Lora
-from framefleet.pipeline.model.specs.check import shown
+from framefleet.pipeline.model.specs.refused import shown
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.called import spec_for
 from framefleet.pipeline.recipes.recipe import Recipe

@@ -8,7 +8,8 @@ from typing import Any, get_args
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.loras.asked import ARGUMENT as LORA
-from framefleet.pipeline.model.specs.check import Refused, check_fps, check_seed, shown
+from framefleet.pipeline.model.specs.check import check_fps, check_seed
+from framefleet.pipeline.model.specs.refused import Refused, shown
 from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
 from framefleet.pipeline.model.specs.signature import InputKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import shlex
 
-from framefleet.pipeline.model.specs.check import Refused
+from framefleet.pipeline.model.specs.refused import Refused
 from framefleet.pipeline.rows.tables.formats import packed
 
 TO_UTF_8 = "save the table as UTF-8; spreadsheets call it `CSV UTF-8`"

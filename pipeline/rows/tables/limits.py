@@ -8,9 +8,9 @@ from typing import Any
 
 from framefleet.pipeline.model.families.advice import WITH_LAST_IMAGE
 from framefleet.pipeline.model.specs.bounds import too_large
-from framefleet.pipeline.model.specs.check import Refused
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.modular_index import is_modular
+from framefleet.pipeline.model.specs.refused import Refused
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.refine import check_strength
 from framefleet.pipeline.recipes.siblings import is_first_only

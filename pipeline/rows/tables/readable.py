@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from framefleet.pipeline.model.specs.check import Refused
+from framefleet.pipeline.model.specs.refused import Refused
 from framefleet.pipeline.rows.tables.encodings import TO_UTF_8
 from framefleet.pipeline.rows.tables.odd_cells import ODD_CELLS, Problems, odd_cells
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from framefleet.pipeline.model.specs.check import Refused, check_frames
+from framefleet.pipeline.model.specs.check import check_frames
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.model.specs.refused import Refused
 from framefleet.pipeline.model.specs.signature import InputKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 

@@ -15,8 +15,9 @@ from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.model.loras.asked import ARGUMENT as LORA
 from framefleet.pipeline.model.loras.asked import Lora, check_loras
 from framefleet.pipeline.model.registry import own_row_rules
-from framefleet.pipeline.model.specs.check import Refused, check_argument, check_fps, check_seed, shown
+from framefleet.pipeline.model.specs.check import check_argument, check_fps, check_seed
 from framefleet.pipeline.model.specs.list_cells import check_list
+from framefleet.pipeline.model.specs.refused import Refused, shown
 from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
 from framefleet.pipeline.model.specs.signature import (
     PART_KINDS,

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from framefleet.pipeline.guards.public import public_url
 from framefleet.pipeline.model.loras.asked import ARGUMENT as LORA
-from framefleet.pipeline.model.specs.check import Refused, shown
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.model.specs.refused import Refused, shown
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice
 from framefleet.pipeline.model.specs.signature import ArgumentKind, InputKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec

@@ -18,9 +18,9 @@ from pydantic import TypeAdapter
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.model.kept import kept
 from framefleet.pipeline.model.registry import class_named
-from framefleet.pipeline.model.specs.check import Refused
 from framefleet.pipeline.model.specs.constructed import method
 from framefleet.pipeline.model.specs.pipeline_call import pipeline_named
+from framefleet.pipeline.model.specs.refused import Refused
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 

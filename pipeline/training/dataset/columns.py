@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.guards.spelling import did_you_mean
-from framefleet.pipeline.model.specs.check import Refused, check_argument, coerce, shown
+from framefleet.pipeline.model.specs.check import check_argument, coerce
+from framefleet.pipeline.model.specs.refused import Refused, shown
 from framefleet.pipeline.model.specs.signature import ArgumentKind, InputKind, ScalarKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, are_records

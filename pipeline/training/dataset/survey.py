@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.guards.public import public_url
-from framefleet.pipeline.model.specs.check import Refused
+from framefleet.pipeline.model.specs.refused import Refused
 from framefleet.pipeline.model.specs.signature import InputKind
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_records, rows_of
 from framefleet.pipeline.outputs.stores.store import Store
