@@ -87,7 +87,7 @@ class Trainers:
         if ray.is_initialized():
             self._run_on_ray(training, tell)
         else:
-            self.trainer(_train, training, tell, num_workers=0).fit()
+            self.fit(_train, training, tell, num_workers=0)
 
     def _run_on_ray(self, training: Training, tell: Callable[[TrainingReport], None]) -> None:
         # Beside this process: they are to live as long as it does.
@@ -132,33 +132,34 @@ class Trainers:
             "fleet.ready_timeout_s",
         )
 
-    def trainer(
+    def fit(
         self, function: Callable[[dict[str, Any]], None], training: Training, tell: Any, *, num_workers: int
-    ) -> TorchTrainer:
-        """Return Ray Train's part of it, ready to `fit`; num_workers: 0 is this process."""
+    ) -> None:
+        """Have Ray Train call the function in each process; num_workers: 0 is this process."""
         needs = {"CPU": self._settings.worker_cpus(), "GPU": self._gpus}
-        options: dict[str, Any] = {
-            # Nothing of ours lies there; its default is a folder in the user's home.
-            "storage_path": tempfile.gettempdir(),
-            "failure_config": FailureConfig(max_failures=MAX_FAILURES),
-            "worker_runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(self._threads)}},
-        }
-        return TorchTrainer(
-            function,
-            train_loop_config={"training": training, "tell": tell, "build": _build()},
-            scaling_config=ScalingConfig(
-                num_workers=num_workers,
-                use_gpu=bool(self._gpus),
-                resources_per_worker={name: amount for name, amount in needs.items() if amount},
-            ),
-            run_config=RunConfig(**options),
-            torch_config=TorchConfig(timeout_s=LONGEST_WAIT_S),
-        )
+        # Nothing of ours lies there; Ray's default is a folder in the user's home, and a mark of it stays.
+        with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
+            options: dict[str, Any] = {
+                "storage_path": folder,
+                "failure_config": FailureConfig(max_failures=MAX_FAILURES),
+                "worker_runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(self._threads)}},
+            }
+            TorchTrainer(
+                function,
+                train_loop_config={"training": training, "tell": tell, "build": _build()},
+                scaling_config=ScalingConfig(
+                    num_workers=num_workers,
+                    use_gpu=bool(self._gpus),
+                    resources_per_worker={name: amount for name, amount in needs.items() if amount},
+                ),
+                run_config=RunConfig(**options),
+                torch_config=TorchConfig(timeout_s=LONGEST_WAIT_S),
+            ).fit()
 
 
 def _fit(trainers: Trainers, training: Training, tell: Callable[[Any], None]) -> None:
     _quiet()
-    trainers.trainer(_train_on_ray, training, tell, num_workers=trainers.num_workers).fit()
+    trainers.fit(_train_on_ray, training, tell, num_workers=trainers.num_workers)
 
 
 def _has_ended(task: ray.ObjectRef[None]) -> bool:
