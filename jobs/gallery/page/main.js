@@ -4,7 +4,7 @@
 const LOOK_EVERY_MS = 20_000; // whether there is more
 const MAX_AHEAD = 100; // blocks that are loaded before somebody asks: some 5 MB
 const VIEWS = ["clips", "grid", "picks", "failures"];
-const TYPING_MS = 60; // of rest, before what is typed is looked for
+const TYPING_MS = 60; // of rest, before what is typed on is looked for
 const MAX_FACTS = 3;
 const NEVER_FACTS = new Set(["prompt", "negative_prompt", "row_id", "height", "width", "num_frames"]);
 const THEMES = ["auto", "light", "dark"];
@@ -293,8 +293,12 @@ class App {
 
   wire() {
     const on = (id, event, act) => byId(id).addEventListener(event, act);
-    let typing;
-    on("search", "input", () => { clearTimeout(typing); typing = setTimeout(() => this.change({ q: byId("search").value }), TYPING_MS); });
+    let typing, typedAt = -TYPING_MS;
+    on("search", "input", ({ timeStamp }) => {
+      clearTimeout(typing);
+      typing = setTimeout(() => this.change({ q: byId("search").value }), timeStamp - typedAt < TYPING_MS ? TYPING_MS : 0);
+      typedAt = timeStamp;
+    });
     on("search", "keydown", (event) => { if (event.key === "Enter" || event.key === "ArrowDown") { event.preventDefault(); byId("wall").focus(); } });
     on("filters", "click", () => this.toggleFilters());
     on("sort", "change", () => this.change({ sort: byId("sort").value }));
