@@ -46,6 +46,12 @@ def may_fork(fleet: FleetSettings, *, device: str) -> bool:
     return is_here and (device == "cpu" or not any(map(os.path.exists, _GPUS)))
 
 
+def environment_of_imports(*, threads: int) -> dict[str, str]:
+    """Return the environment of a process that imports what workers need. threads: as of `warm`."""
+    path = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), _HOME])
+    return {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
+
+
 @contextmanager
 def warm(*, threads: int) -> Iterator[Warm]:
     """Yield workers-to-be: a process that imports what they need, and ends with the context.
@@ -53,7 +59,6 @@ def warm(*, threads: int) -> Iterator[Warm]:
     threads: of torch in each, which libraries read while they are imported.
     """
     folder = Path(tempfile.mkdtemp(prefix="framefleet-"))
-    path = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), _HOME])
     place = folder / "socket"
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -70,7 +75,7 @@ def warm(*, threads: int) -> Iterator[Warm]:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,  # a worker that starts cold says what is wrong
                 start_new_session=True,  # Ctrl-C in a terminal is the driver's to follow
-                env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path},
+                env=environment_of_imports(threads=threads),
             )
         stack.callback(server.wait)
         stack.callback(server.kill)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-import framefleet
 from framefleet.cluster.warm import server
+from framefleet.cluster.warm.start import environment_of_imports
 from framefleet.jobs.plan.prediction import Took
 
 COMMAND_S = 1.5  # of the command, before anything is begun beside it
 # Ray's own processes and the driver's share in them, on a core of a cloud machine.
 RAY = Took(wall_s=5.0, cpu_s=9.0)
-
-_HOME = str(Path(framefleet.__file__).parents[1])  # where `framefleet` is, should it not be installed
 
 
 def starting_s(imports: Took, *, is_beside: bool, num_cores: int) -> float:
@@ -29,11 +25,10 @@ def starting_s(imports: Took, *, is_beside: bool, num_cores: int) -> float:
 
 def time_imports(*, threads: int) -> Took:
     """Have a process import what a worker does."""
-    path = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), _HOME])
     before, began = _cpu_s(), time.perf_counter()
     subprocess.run(
         [sys.executable, "-P", "-c", f"from {server.__name__} import import_all; import_all()"],
-        env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path},
+        env=environment_of_imports(threads=threads),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,  # what libraries say as they are imported; a worker says it too
