@@ -31,8 +31,9 @@ help:  ## Print this list
 demo: .venv/.framefleet  ## Render the shipped table with two CPU workers and show where the clips are
 	$(BIN)/framefleet demo
 
-# By files, which share what they prepare, in two lanes: see tests/lanes.py.
-TESTS := $(BIN)/python -m pytest -q -rfEs -n 4 --dist loadfile --no-loadscope-reorder
+# By files, which share what they prepare, in two lanes: see tests/lanes.py. A process that crashes is not replaced:
+# the one in its place would wait for ever for a file that was done already.
+TESTS := $(BIN)/python -m pytest -q -rfEs -n 4 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 test: .venv/.installed  ## Run the tests, except the long ones
 	$(TESTS)
 

@@ -23,6 +23,7 @@ from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media.decoding_bounds import LARGEST_FRAME, check_pixels, check_samples
 from framefleet.pipeline.outputs.media.frame_zip import text_tags
 from framefleet.pipeline.outputs.media.media_settings import VIDEO_ENCODERS, Media
+from framefleet.pipeline.outputs.media.scheduling import scheduling_kept
 
 # Without these flags swscale may take another path on another CPU.
 SCALING = (
@@ -168,6 +169,8 @@ class _Video:
             _tag_bt709(stream.codec_context)
         if codec == "libx265" and media.format == "mp4":
             stream.codec_context.codec_tag = "hvc1"  # Apple's players know no other
+        with scheduling_kept():
+            stream.codec_context.open()
         self._stream = stream
 
     def write(self, index: int) -> None:

@@ -1,0 +1,64 @@
+"""No encoder leaves a thread real-time, neither while it writes nor afterwards."""
+
+from __future__ import annotations
+
+import os
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from framefleet.pipeline.outputs.media.av_file import encode_av
+from framefleet.pipeline.outputs.media.media_settings import VIDEO_ENCODERS, Media
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="only there threads have such policies"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root gets them"),
+]
+MEDIA = [
+    Media(format=kind, encoder=encoder)
+    for kind, encoders in VIDEO_ENCODERS.items()
+    for encoder in encoders
+    if encoder != "h264_nvenc"
+]
+
+
+def policies() -> set[int]:
+    return {os.sched_getscheduler(int(thread.name)) for thread in Path("/proc/self/task").iterdir()}
+
+
+class Watched(np.ndarray[Any, Any]):
+    """Frames that note which policies threads have whenever one is taken."""
+
+    seen: set[int]
+
+    def __getitem__(self, index: Any) -> Any:
+        self.seen |= policies()
+        return np.asarray(self)[index]
+
+
+@pytest.mark.parametrize("media", MEDIA, ids=lambda media: f"{media.format}-{media.codec}")
+def test_all_threads_are_scheduled_as_before(media: Media) -> None:
+    frames = np.zeros((9, 64, 64, 3), np.uint8).view(Watched)
+    frames.seen = set()
+    encode_av(frames, None, media=media, rate=Fraction(8), tags={})
+    assert frames.seen == policies() == {os.SCHED_OTHER}
+
+
+def test_who_has_another_policy_keeps_it() -> None:
+    """Also where the one of a process is none of the usual."""
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    try:
+        encode_av(
+            np.zeros((2, 64, 64, 3), np.uint8),
+            None,
+            media=Media(format="mp4", encoder="libsvtav1"),
+            rate=Fraction(8),
+            tags={},
+        )
+        assert os.sched_getscheduler(0) == os.SCHED_BATCH
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
