@@ -65,7 +65,7 @@ def _not_looked_at_again() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="module")
 def _own_environment() -> Iterator[None]:
-    """Variables that a file's tests leave, or libraries in them, reach no other file and nothing it starts."""
+    """Variables that a file leaves, or libraries in it, reach no other file and nothing that it starts."""
     with mock.patch.dict(os.environ):
         yield
 
