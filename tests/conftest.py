@@ -15,7 +15,6 @@ from unittest import mock
 
 import hypothesis
 import pytest
-import torch
 
 from tests.lanes import pytest_xdist_make_scheduler
 from tests.long import (
@@ -42,8 +41,6 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("framefleet")
 # A shell has its background jobs ignore SIGINT, and so would every process that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# On a CPU the number of threads chooses kernels and with them bits.
-torch.set_num_threads(1)
 # To join a cluster that wants a token this must be set before Ray is imported. One token for those that tests
 # start and join in one process, where Ray reads it once.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -53,6 +50,14 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _FOLDER = tempfile.TemporaryDirectory(prefix="framefleet-tests-")
     os.environ["FRAMEFLEET_CACHE"] = _FOLDER.name
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """On a CPU the number of threads chooses kernels and with them bits."""
+    import torch  # which the process that only hands out tests does without
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True, scope="module")

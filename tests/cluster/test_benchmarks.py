@@ -63,7 +63,13 @@ def test_it_runs_to_its_end(name: str, capsys: pytest.CaptureFixture[str]) -> No
 
 @pytest.mark.parametrize(
     "names",
-    [pytest.param(["bench", *IN_BENCH], marks=pytest.mark.long), ["prediction"], ["training"]],
+    [
+        pytest.param(["bench", *IN_BENCH], marks=pytest.mark.long),
+        pytest.param(
+            ["prediction"], marks=pytest.mark.long
+        ),  # what it compares is in tests/models/test_plan.py
+        ["training"],
+    ],
     ids=lambda names: names[0],
 )
 def test_one_that_starts_others_runs_to_its_end(names: Sequence[str]) -> None:

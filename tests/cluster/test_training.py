@@ -100,8 +100,8 @@ def test_two_workers_do_what_one_does_in_two_forwards(strategy: str, folder: Pat
     assert (folder / strategy / "samples/20/01.mp4").exists()
 
 
-def test_a_ray_that_is_in_use_is_left_alone(folder: Path) -> None:
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+def test_a_ray_that_is_in_use_is_left_alone(folder: Path, ray_cluster: str) -> None:
+    ray.init(ray_cluster, log_to_driver=False)
     try:
         with pytest.raises(FleetError, match=r"Ray is already in use(.|\n)*ray.shutdown"):
             train(training_job(folder, "in_use"))

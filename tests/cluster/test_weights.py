@@ -1,4 +1,4 @@
-"""Models from the hub and from object storage, rendered by `framefleet render` with two workers."""
+"""Models from the hub and from object storage, rendered by `framefleet render`."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def test_a_private_hub_model_renders_and_its_records_name_the_commit(
     hub.repos[REPO] = tiny("wan")
     hub.private.add(REPO)
     monkeypatch.setenv("HF_TOKEN", hub.token)
-    job = write_job(tmp_path / "job.yaml", values | {"model": f"{REPO}@main"})
+    fleet = FLEET | {"workers": 1}
+    job = write_job(tmp_path / "job.yaml", values | {"model": f"{REPO}@main", "fleet": fleet})
     printed = finish(start_render(job, is_cold=True))  # the hub is named by variables that imports see
     commit = hub.commit(REPO)
     records = records_of(tmp_path / "out")

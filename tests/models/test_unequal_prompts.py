@@ -17,7 +17,7 @@ from tests.unequal_prompts import plain_digest, requests_of, unequal_rows
     ("name", "num_rows", "max_rows", "least"),
     [
         ("z_image", 64, 4, 1.5),
-        ("qwen_image", 24, 4, 1.5),
+        pytest.param("qwen_image", 24, 4, 1.5, marks=pytest.mark.long),  # of a fleet in tests/cluster
         *(pytest.param(name, 64, 8, 2.0, marks=pytest.mark.long) for name in ("z_image", "qwen_image")),
         pytest.param("z_image", 64, 16, 1.5, marks=pytest.mark.long),
     ],
