@@ -60,9 +60,15 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+def pytest_collection_finish() -> None:
+    """What is there, thousands of tests, costs no later collection of garbage its time."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _not_looked_at_again() -> Iterator[None]:
-    """What a file's tests leave, models for those to come, costs no later collection of garbage its time."""
+    """Nor does what a file's tests leave, models for those to come."""
     yield
     gc.collect()
     gc.freeze()
