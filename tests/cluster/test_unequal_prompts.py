@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from statistics import mean
 
@@ -15,7 +16,9 @@ from tests.unequal_prompts import plain_digest, requests_of, unequal_rows
 
 
 @pytest.mark.parametrize("name", [pytest.param("z_image", marks=pytest.mark.long), "qwen_image"])
-def test_two_workers_share_forwards_of_unequal_prompts(name: str, tmp_path: Path, ray_cluster: str) -> None:
+def test_two_workers_share_forwards_of_unequal_prompts(
+    name: str, tmp_path: Path, ray_cluster: str, caplog: pytest.LogCaptureFixture
+) -> None:
     rows = unequal_rows(name, 240)
     job = job_values(
         write_table(tmp_path / "prompts.parquet", rows),
@@ -26,10 +29,12 @@ def test_two_workers_share_forwards_of_unequal_prompts(name: str, tmp_path: Path
     )
     job["defaults"] = {}
     job["model"] = {"path": str(tiny(name)), "dtype": "fp32"}
-    assert framefleet.render(job).done == len(rows)
+    with caplog.at_level(logging.INFO, "framefleet"):
+        assert framefleet.render(job).done == len(rows)
     records = records_of(tmp_path / "out")
     assert {record["worker"] for record in records} == {"worker-0", "worker-1"}
-    assert mean(record["batch_size"] for record in records) > 1.5
+    assert "rows of equal lengths are brought together" in caplog.text
+    assert mean(record["batch_size"] for record in records) > 1.5  # 2.3 on an idle machine, 2.1 in no order
     found = {record["seed"]: record["frames_sha256"] for record in records}
     model = load_model(tiny(name), dtype="fp32")
     model.pipe.set_progress_bar_config(disable=True)
