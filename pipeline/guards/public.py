@@ -23,6 +23,8 @@ SECRET_NAME = re.compile(
     r"|connection_?string)s?(?![a-z])",
     re.IGNORECASE,
 )
+# Of variables that say where a secret lies: a file that is missing has to be named.
+FILE_NAME = re.compile(r"_(FILE|PATH)$|^GOOGLE_APPLICATION_CREDENTIALS$", re.IGNORECASE)
 MISSPELT = ("secret", "token", "password", "credential", "credentials", "signature")
 # User and password of a URL. What follows a colon and is no port is a password, and goes on to the last @ of
 # all: `/`, `?` and `#` in it should have been escaped, but were not. Bounded: texts come from anywhere.
@@ -50,7 +52,8 @@ def check_url(url: str) -> None:
 
 def public_text(text: str) -> str:
     """Return another's text without the secrets that we know, and its URLs as `public_url` shows them."""
-    environment = {secret for secret in _worth_hiding(os.environ) if not os.path.exists(secret)}
+    variables = {name: value for name, value in os.environ.items() if not FILE_NAME.search(name)}
+    environment = {secret for secret in _worth_hiding(variables) if not os.path.exists(secret)}
     for secret in sorted(_told | environment, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     return URL_IN_TEXT.sub(lambda url: public_url(url[0]), text) if "://" in text else text

@@ -99,6 +99,9 @@ def test_secrets_of_the_environment_are_hidden_and_its_paths_are_not(
     said = "Illegal header value b'Bearer hf_of-the-environment'"
     assert public_text(said) == "Illegal header value b'Bearer ***'"
     assert public_text(str(tmp_path)) == str(tmp_path)
+    for name in ("GOOGLE_APPLICATION_CREDENTIALS", "AWS_WEB_IDENTITY_TOKEN_FILE", "HF_TOKEN_PATH"):
+        monkeypatch.setenv(name, "/gone/key.json")
+        assert public_text("no /gone/key.json") == "no /gone/key.json"
 
 
 def test_values_of_a_job_are_shown_without_their_secrets() -> None:
