@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from framefleet import Audit, Batching, Clip, Model, Renderer, Request, load_model
 from framefleet.pipeline.hooks.intercept import intercept
@@ -82,3 +83,14 @@ def test_whatever_changes_kernels_or_modules_makes_other_surroundings(
 def test_the_same_model_loaded_again_has_the_same_surroundings(model: Model) -> None:
     again = load_model(tiny("wan"), dtype="fp32")
     assert surroundings(again, EXACT) == surroundings(model, EXACT)
+
+
+def test_what_torch_sets_on_its_way_changes_no_surroundings(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or what one worker found, and rows that it gave back, would be nothing to another that has not yet."""
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    before = surroundings(model, EXACT)
+    cache_dir()
+    assert "TORCHINDUCTOR_CACHE_DIR" in os.environ
+    assert surroundings(model, EXACT) == before

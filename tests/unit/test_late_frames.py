@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import signal
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -134,3 +136,15 @@ def test_a_processor_that_rows_share_is_left_alone() -> None:
     shared = SimpleNamespace(processor=VideoProcessor())
     put_off_postprocessing(shared, beside=shared)
     assert "postprocess_video" not in vars(shared.processor)
+
+
+def test_a_fork_makes_frames_too() -> None:
+    """Where its parent made some, and has a thread for it: a fork has no thread but its own."""
+    clip = torch.rand(1, 3, 2, 8, 8)
+    expected = to_pixels(late().postprocess_video(clip, output_type="np")).frames
+    if pid := os.fork():
+        assert os.waitpid(pid, 0) == (pid, 0)
+        return
+    signal.alarm(20)  # rather ended by it than waited for
+    found = to_pixels(late().postprocess_video(clip, output_type="np")).frames
+    os._exit(not np.array_equal(found, expected))

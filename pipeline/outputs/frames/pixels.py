@@ -5,6 +5,7 @@ One thread of the process does it, in the order of the clips: floats, four times
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, cached_property, partial
@@ -14,8 +15,6 @@ import numpy as np
 
 from framefleet.pipeline.outputs.frames.frames import Pictures, frames_sha256, to_pictures
 from framefleet.pipeline.outputs.frames.late_frames import LateFrames, is_late
-
-_THREAD = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pixels")
 
 
 class Pixels:
@@ -49,7 +48,14 @@ def to_pixels(value: object, *, are_images: bool = False) -> Pixels:
     """
     if not is_late(value):
         return Pixels.of(to_pictures(value, are_images=are_images))
-    return Pixels(_THREAD.submit(_launched(value) if value.is_on_gpu else partial(_rounded, value)))
+    make = _launched(value) if value.is_on_gpu else partial(_rounded, value)
+    return Pixels(_thread(os.getpid()).submit(make))
+
+
+@cache
+def _thread(pid: int) -> ThreadPoolExecutor:
+    """Return the process's own: a fork has what its parent had, but not the thread that does the work."""
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="pixels")
 
 
 def _rounded(late: LateFrames) -> Pictures:

@@ -16,6 +16,8 @@ from framefleet.pipeline.render.fused.batching import Batching
 # What chooses kernels from outside. Which of several equal GPUs a process has is not among it.
 _PREFIXES = ("ATEN_", "CUBLAS", "CUDNN_", "DNNL_", "KMP_", "MKL_", "NVIDIA_TF32", "OMP_", "ONEDNN_")
 _PREFIXES_OF_TORCH = ("PYTORCH_", "TORCH_", "TORCHINDUCTOR_")
+# Where compiled code lies, and not what it is. Torch sets it itself, in one process sooner than in another.
+_PLACE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def surroundings(model: Model, batching: Batching) -> str:
@@ -64,5 +66,5 @@ def _variables() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if name.startswith((*_PREFIXES, *_PREFIXES_OF_TORCH))
+        if name.startswith((*_PREFIXES, *_PREFIXES_OF_TORCH)) and name != _PLACE
     }
