@@ -61,8 +61,7 @@ def measure_prediction(
 ) -> list[Sequence[str]]:
     """Return the cells of a row of `HEADINGS` for each figure."""
     with tempfile.TemporaryDirectory(prefix="framefleet-bench-") as scratch:
-        steps = (2,) if is_short else STEPS
-        job = write_job(Path(scratch), num_rows, lengths[:1] if is_short else lengths, steps=steps)
+        job = write_job(Path(scratch), num_rows, lengths, steps=(2,) if is_short else STEPS)
         said = framefleet.plan(job, probe=True).prediction
         assert said is not None
         predicted = Took(elapsed_s=said.elapsed_s, cpu_s=said.cpu_s, num_bytes=said.num_bytes)

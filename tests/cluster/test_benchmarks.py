@@ -65,9 +65,8 @@ def test_it_runs_to_its_end(name: str, capsys: pytest.CaptureFixture[str]) -> No
     "names",
     [
         pytest.param(["bench", *IN_BENCH], marks=pytest.mark.long),
-        pytest.param(
-            ["prediction"], marks=pytest.mark.long
-        ),  # what it compares is in tests/models/test_plan.py
+        # What it compares is in tests/models/test_plan.py.
+        pytest.param(["prediction"], marks=pytest.mark.long),
         ["training"],
     ],
     ids=lambda names: names[0],

@@ -146,5 +146,9 @@ def test_a_fork_makes_frames_too() -> None:
         assert os.waitpid(pid, 0) == (pid, 0)
         return
     signal.alarm(20)  # rather ended by it than waited for
-    found = to_pixels(late().postprocess_video(clip, output_type="np")).frames
-    os._exit(not np.array_equal(found, expected))
+    is_equal = False
+    try:
+        found = to_pixels(late().postprocess_video(clip, output_type="np")).frames
+        is_equal = np.array_equal(found, expected)
+    finally:
+        os._exit(not is_equal)

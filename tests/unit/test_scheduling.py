@@ -12,17 +12,12 @@ import numpy as np
 import pytest
 
 from framefleet.pipeline.outputs.media.av_file import encode_av
-from framefleet.pipeline.outputs.media.media_settings import VIDEO_ENCODERS, Media
+from framefleet.pipeline.outputs.media.media_settings import Media
+from tests.unit.test_media import ENCODED, said
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="only there threads have such policies"),
     pytest.mark.skipif(os.geteuid() != 0, reason="only root gets them"),
-]
-MEDIA = [
-    Media(format=kind, encoder=encoder)
-    for kind, encoders in VIDEO_ENCODERS.items()
-    for encoder in encoders
-    if encoder != "h264_nvenc"
 ]
 
 
@@ -40,7 +35,7 @@ class Watched(np.ndarray[Any, Any]):
         return np.asarray(self)[index]
 
 
-@pytest.mark.parametrize("media", MEDIA, ids=lambda media: f"{media.format}-{media.codec}")
+@pytest.mark.parametrize("media", ENCODED, ids=said)
 def test_all_threads_are_scheduled_as_before(media: Media) -> None:
     frames = np.zeros((9, 64, 64, 3), np.uint8).view(Watched)
     frames.seen = set()
