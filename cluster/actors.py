@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import ray
 from ray.util.placement_group import NODE_ID_LABEL_KEY
 
+from framefleet.cluster.hello import check_gpus
 from framefleet.cluster.messages import Assignment, Hello, Loading, WorkerReport, WorkerSetup
+from framefleet.pipeline.recipes.recipe import Recipe
+from framefleet.pipeline.scores.score import ClipScore
 
 
 class Actor:
     """One process with one worker, whose `start` and `exchange` it passes on. `ps` shows its name."""
 
-    def __init__(self, worker_class: type[Any], setup: WorkerSetup) -> None:
-        self._worker = worker_class(setup)
+    def __init__(self, pickled: bytes, folder: str | None) -> None:
+        """pickled: a class of workers, the setup of this one. folder: where modules of a recipe may be."""
+        if folder is not None and folder not in sys.path:
+            sys.path.append(folder)  # last, as in the driver
+        worker_class, setup = ray.cloudpickle.loads(pickled)
+        self._worker, self._device = worker_class(setup), setup.model.device
 
     def place(self) -> str:
         """Return the id of the machine, as soon as there is one."""
@@ -25,6 +34,8 @@ class Actor:
 
     def start(self) -> Hello | Loading:
         answer: Hello | Loading = self._worker.start()
+        if isinstance(answer, Hello):
+            check_gpus(answer, ray.get_gpu_ids(), self._device)
         return answer
 
     def exchange(self, assignments: Sequence[Assignment]) -> WorkerReport:
@@ -64,10 +75,13 @@ class Slot:
 
 
 class Actors:
-    """options: what Ray is told of every actor."""
+    """options: what Ray is told of every actor. folder: where modules of the user's may be, if any."""
 
-    def __init__(self, options: dict[str, Any], worker_class: type[Any], setup: WorkerSetup) -> None:
-        self._options, self._worker_class, self._setup = options, worker_class, setup
+    def __init__(
+        self, options: dict[str, Any], worker_class: type[Any], setup: WorkerSetup, *, folder: str | None
+    ) -> None:
+        self._options = options
+        self._arguments = ray.cloudpickle.dumps((worker_class, setup)), folder
         self._class = ray.remote(Actor)  # once: each is a pickle that the cluster keeps
         self._calls: dict[Any, Slot] = {}  # by object ref
 
@@ -77,7 +91,7 @@ class Actors:
         slot.state, slot.since, slot.host, slot.has_rendered = "pending", now, None, False
         where = {NODE_ID_LABEL_KEY: f"!in({', '.join(but)})"} if but else None
         options = self._options | {"label_selector": where}
-        slot.actor = self._class.options(**options).remote(self._worker_class, self._setup)
+        slot.actor = self._class.options(**options).remote(*self._arguments)
         self._ask(slot, slot.actor.place.remote(), now)
 
     def start(self, slot: Slot, *, now: float) -> None:
@@ -111,3 +125,11 @@ class Actors:
     def _ask(self, slot: Slot, ref: Any, now: float) -> None:
         slot.asked_at = now
         self._calls[ref] = slot
+
+
+def modules_to_ship(named: Iterable[Recipe | ClipScore]) -> list[str]:
+    """Return the file or package folder of each that is not installed, so not on other machines."""
+    tops = {one.function.__module__.partition(".")[0] for one in named if one.is_own}
+    paths = [Path(file) for top in sorted(tops) if (file := getattr(sys.modules[top], "__file__", None))]
+    own = [path for path in paths if not {"site-packages", "dist-packages"} & set(path.parts)]
+    return [str(path.parent if path.name == "__init__.py" else path) for path in own]

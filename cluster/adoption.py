@@ -25,7 +25,7 @@ class Adoption:
     def take(self, row_id: str, request: Request) -> StoredRow | None:
         """Return a row's clip, once. What the request knows is taken from there: an intent is anybody's."""
         found = self.finished.pop(row_id, None)
-        if found is None or (found.had_company and path_of(kind_of(request)) in self.apart):
+        if found is None or (found.had_company and self.is_apart(kind_of(request))):
             return None
         record = replace(
             found.record,
@@ -36,6 +36,10 @@ class Adoption:
             model=self.model,
         )
         return StoredRow(record=record, had_company=found.had_company, scored=Scored(values=found.scores))
+
+    def is_apart(self, kind: str) -> bool:
+        """Tell whether rows of this kind were found wrong when they were batched, in this run or before."""
+        return bool(self.apart) and path_of(kind) in self.apart
 
     def refuse(self, kind: str) -> None:
         """Take no clip of this kind any more that had company."""

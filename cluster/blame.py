@@ -1,6 +1,7 @@
 """In: an error. Out: whose fault it is, which decides what is done about it. One table, with the reasons.
 
 row      the row: it is tried again elsewhere, `retries.attempts` times, then it goes to failures/
+memory   what the row had for itself: its process is ended, and it goes where there is more; see OversizedRows
 worker   its process: it is ended, another takes its place, and its rows go back as after a crash
 host     its machine: as above, and none of its rows has spent an attempt; after `retries.faults` in a row,
          with no row done in between, the machine is no longer used
@@ -14,9 +15,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from framefleet.pipeline.errors import NoFile, RowError, StoreError
+from framefleet.pipeline.errors import NoFile, OutOfMemory, RowError, StoreError
 
-Blame = Literal["row", "worker", "host", "output"]
+Blame = Literal["row", "memory", "worker", "host", "output"]
 
 # What CUDA and its libraries say through RuntimeError, on which torch has few classes of its own.
 _OF_THE_GPU = (
@@ -29,6 +30,16 @@ _OF_THE_GPU = (
     "CUSOLVER_STATUS_",
     "CUSPARSE_STATUS_",
     "NCCL error",
+    "NCCL Error",
+    "Triton Error [",
+    "CUDA_ERROR_",
+    "CUDA unknown error",
+    "No CUDA GPUs are available",
+    "Found no NVIDIA driver",
+    "cudaGetDeviceCount",
+    "NVML_SUCCESS",  # an assertion of torch's allocator
+    "an illegal memory access was encountered",  # as kernels that are built on their own say it
+    "unspecified launch failure",
     "device-side assert",
     "uncorrectable ECC",
 )
@@ -77,7 +88,7 @@ _RULES = (
         Culprit("host", "this machine has run out of memory, files or devices"),
     ),
     _Rule(
-        # Of the GPU's memory the renderer makes OutOfMemory, a RowError, when a row alone does not fit.
+        # Of the GPU's memory the renderer makes OutOfMemory, when a row alone does not fit.
         lambda error: isinstance(error, MemoryError),
         Culprit("host", "this machine's memory is full"),
     ),
@@ -86,6 +97,8 @@ _RULES = (
 
 def culprit_of(error: BaseException) -> Culprit:
     """Return whose fault it is that a row did not become a stored clip."""
+    if isinstance(error, OutOfMemory):
+        return Culprit("memory", "elsewhere, or in a new process, there may be more")
     if isinstance(error, RowError):
         return Culprit("row", "its arguments, its inputs or its size")
     for link in _chain(error):

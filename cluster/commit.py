@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -13,11 +13,12 @@ import pyarrow as pa
 
 from framefleet.cluster.beside import Beside
 from framefleet.cluster.dispatcher import GivenUp
-from framefleet.cluster.feed import Pending
+from framefleet.cluster.doubtful_rows import TakenBack, take_back
+from framefleet.cluster.feeding import Pending
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import Failed, WorkerSetup
 from framefleet.pipeline.errors import StoreError
-from framefleet.pipeline.outputs.apart import note_apart
+from framefleet.pipeline.outputs.apart import note_apart, path_of
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.pending import path_of_intent
 from framefleet.pipeline.outputs.parts.records import (
@@ -32,7 +33,6 @@ from framefleet.pipeline.outputs.parts.records import (
     values_of,
 )
 from framefleet.pipeline.outputs.parts.seals import delete_late
-from framefleet.pipeline.outputs.parts.withdrawal import finish_withdrawal, note_withdrawal
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.argument_columns import argument_values
 from framefleet.pipeline.rows.tables.index import RowIndex
@@ -78,7 +78,6 @@ class Committer:
         self._num_flushed = self._num_told = 0
         self._cleaner = Beside("pending")
         self._owed_kinds: set[str] = set()  # that are to be noted as apart
-        self._owed_rows: set[str] = set()  # whose records are to be taken back
 
     def done(
         self,
@@ -92,25 +91,23 @@ class Committer:
         record = dataclasses.replace(record, row_indices=indices, worker=worker)
         self._beside.do(partial(self._add, record, pending, scores or {}))
 
-    def withdraw(self, row_ids: Collection[str], *, kind: str) -> None:
-        """Let these rows of this run have no record any more, and clips of their kind not be adopted.
+    def withdraw(self, kind: str) -> TakenBack:
+        """Let doubtful rows of this kind have no record any more, and their clips not be adopted.
 
-        Written down first: what fails after that is done by whoever holds the output next.
+        The kind is written down first: what fails after that is done by whoever holds the output next.
         """
         self._owed_kinds.add(kind)
-        self._owed_rows.update(row_ids)
         self._note_owed()
         self.flush()
         self._cleaner.wait()  # what it deletes is written anew
-        finish_withdrawal(self._setup.store, self._lock)
+        apart = {path_of(kind) for kind in self._owed_kinds}
+        found = take_back(self._setup.store, self._index, apart, self._lock, has_begun=True)
         self._owed_kinds.clear()
-        self._owed_rows.clear()
+        return found
 
     def _note_owed(self) -> None:
         for kind in self._owed_kinds:
             note_apart(self._setup.store, kind)
-        if self._owed_rows:
-            note_withdrawal(self._setup.store, self._owed_rows, run=self._run, hold=self._lock)
 
     def given_up(self, row: GivenUp, pending: Pending) -> FailureRecord:
         """Note a row that is not tried again; return what is noted."""

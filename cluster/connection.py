@@ -23,7 +23,9 @@ from typing import Any
 
 import ray
 from ray.exceptions import AuthenticationError
+from ray.job_config import JobConfig
 
+from framefleet.cluster.ray_start import replaced, start_ray
 from framefleet.pipeline.errors import FleetError
 
 log = logging.getLogger(__name__)
@@ -36,7 +38,48 @@ MAX_FOLDER = 35
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 NO_IDLE_WORKERS = "RAY_prestart_worker_first_driver"
 TOKENS = "docs/clusters.md"
-_START_AGAIN = "run the same command again, once this machine has less to do; Ray's logs may say more"
+_START_AGAIN = "run the same command again once this machine has less to do; Ray's logs may say more"
+# Not by `ray.nodes()`, which waits without a limit, says nothing of machines that are about to go (spot ones,
+# or sent SIGTERM), and ends this process where another cluster answers in the head's place.
+# Ray Serve asks in this way too:
+# https://github.com/ray-project/ray/blob/master/python/ray/serve/_private/cluster_node_info_cache.py
+_ALIVE = 0  # GcsNodeInfo.ALIVE
+_LIMIT_S = 5.0
+
+
+class Head:
+    """That of the cluster which this process has joined."""
+
+    def __init__(self) -> None:
+        address = ray.get_runtime_context().gcs_address
+        self._client = ray._raylet.GcsClient(address=address)  # type: ignore[attr-defined]  # compiled
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """Return all machines, as `ray.nodes()` does, and whether each is to go soon: `Draining`."""
+        draining = self._client.get_draining_nodes(timeout=_LIMIT_S)
+        return [
+            {
+                "NodeID": node_id.hex(),
+                "Alive": node.state == _ALIVE,
+                "Draining": node_id.hex() in draining,
+                "NodeManagerHostname": node.node_manager_hostname,
+                "NodeManagerAddress": node.node_manager_address,
+                "NodeManagerPort": node.node_manager_port,
+                "Resources": dict(node.resources_total),
+            }
+            for node_id, node in self._client.get_all_node_info(timeout=_LIMIT_S).items()
+        ]
+
+
+class _NoFolders(JobConfig):
+    """Keeps Ray from putting the driver's folders first on the path of its workers' imports.
+
+    Modules of a stranger beside a table would run in every worker. Ray has no option for it, but leaves them
+    out where the job has a `working_dir` (`ray/_private/worker.py:connect`).
+    """
+
+    def _runtime_env_has_working_dir(self) -> bool:
+        return True
 
 
 @dataclass(slots=True)
@@ -58,6 +101,7 @@ def connect(address: str | None, *, num_cpus: int, modules: Sequence[str] = ()) 
     options: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": logging.ERROR,
+        "job_config": _NoFolders(),
         "runtime_env": {"py_modules": list(modules)} if modules else None,
     }
     connection = Connection()
@@ -88,18 +132,20 @@ def check_unused() -> None:
         raise FleetError("Ray is already in use in this process", "call ray.shutdown() first")
 
 
-def _start(address: str | None, options: Mapping[str, Any]) -> None:
+def _start(address: str | None, options: dict[str, Any]) -> None:
     constants = ray._private.ray_constants
     try:
         with (
-            _own_sigterm(),
-            _deaf_to_hangups(),
+            _own_signals(),
             # Else its table of jobs, which all users of a cluster see, has the command line with its secrets.
-            _replaced(ray._private.utils, "get_entrypoint_name", lambda: "framefleet"),
+            replaced(ray._private.utils, "get_entrypoint_name", lambda: "framefleet"),
             # Whether other machines may join one of our own. If not, all of Ray listens on loopback alone.
-            _replaced(constants, "ENABLE_RAY_CLUSTER", address is not None and constants.ENABLE_RAY_CLUSTER),
+            replaced(constants, "ENABLE_RAY_CLUSTER", address is not None and constants.ENABLE_RAY_CLUSTER),
         ):
-            ray.init(address=address or "local", **options)
+            if address is None:
+                start_ray(options)
+            else:
+                ray.init(address=address, **options)
     except Exception as error:  # Ray's own for a node that is not up in time is just this class
         if address is not None and _wants_token(error):
             raise FleetError(
@@ -184,35 +230,17 @@ def _set(settings: Mapping[str, str | None]) -> None:
 
 
 @contextmanager
-def _own_sigterm() -> Iterator[None]:
+def _own_signals() -> Iterator[None]:
     """Keep the handler of SIGTERM: ray.init puts its own there, which ends the process at once."""
     handler = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)
-
-
-@contextmanager
-def _deaf_to_hangups() -> Iterator[None]:
-    """Have what is started here outlive its terminal, as Ray has it outlive Ctrl-C: the driver ends it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # processes inherit it
+    # What is started inherits it and outlives its terminal, as Ray has it outlive Ctrl-C: the driver ends it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
-    """Have another value in a module of Ray's, for what it has no setting."""
-    original = getattr(module, name)
-    setattr(module, name, value)
-    try:
-        yield
-    finally:
-        setattr(module, name, original)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _check_address(address: str) -> None:

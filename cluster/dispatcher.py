@@ -4,13 +4,18 @@ Knows no Ray, no clock and no disk: `now` is any steadily growing number of seco
 wait or are leased, never those that ended, so it stays small however long the table is.
 
 When a worker dies
-- Each row in its hands that may be why gets a death, and all go back, before all fresh rows. They go to
+- Each row in its hands that may be why is struck, and all go back, before all fresh rows. They go to
   workers on other machines first, then to others on the same one.
-- A row with two deaths is a suspect: it is leased alone, to a worker that is empty and gets nothing else.
+- It is a death of the row too if a row was done on that machine before. Until then the machine may be why,
+  and nothing that happens there counts against a row: else some bad machines could hand good rows around.
+- A row that was struck twice is a suspect: it is leased alone, to a worker that is empty and gets nothing
+  else. Machines that have done no row get other rows first, as long as any wait.
 - A row is quarantined when it has `worker_deaths` deaths and was the only one in its worker's hands at the
   last. So a row that merely stood beside a killer never is: the killer dies alone too, the others finish.
   A death with another cause (a spot machine taken away) can quarantine a row only if it strikes the row
   alone, after two earlier deaths; where machines go that often, raise `retries.worker_deaths`.
+
+When a row runs out of memory on its own, see `OversizedRows`.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from framefleet.cluster.lease import GivenUp, Lease, LeasedRow, LeaseSize, Paces, QueueCounts, Row
+from framefleet.cluster.oversized_rows import OversizedRows
 from framefleet.cluster.settings import FaultPolicy
 from framefleet.cluster.waiting import Entry, Waiting, Whereabouts
 
@@ -34,6 +40,8 @@ class Seat:
     shape: str | None = None  # of its last lease
     done_shape: str | None = None  # of the row that it did last
     alone: bool = False
+    room: int = 0  # bytes of memory that a row has here
+    num_leases: int = 0  # that it has had
     last_end: float = 0.0  # when its last row was done, or when it got a row after holding none
 
 
@@ -57,8 +65,10 @@ class Dispatcher:
         self._size = size or LeaseSize()
         self._held: set[str] = set()  # row_ids that wait or are leased
         self._waiting = Waiting(self._faults)
+        self._oversized = OversizedRows()
         self._seats: dict[str, Seat] = {}
         self._live: dict[str, Whereabouts] = {}  # where those with a seat are
+        self._proven: set[str] = set()  # machines that have done a row
         self._emptying: set[str] = set()  # workers that get nothing more until they can take a suspect
         self._paces = Paces()
         self._closed = False
@@ -67,7 +77,7 @@ class Dispatcher:
     @property
     def room(self) -> int:
         """How many more rows may wait."""
-        return 0 if self._closed else max(0, self._window - len(self._waiting))
+        return 0 if self._closed else max(0, self._window - self._num_waiting)
 
     @property
     def finished(self) -> bool:
@@ -75,7 +85,7 @@ class Dispatcher:
 
     @property
     def counts(self) -> QueueCounts:
-        waiting = len(self._waiting)
+        waiting = self._num_waiting
         leased = len(self._held) - waiting
         return QueueCounts(waiting=waiting, leased=leased, done=self._num_done, failed=self._num_failed)
 
@@ -101,13 +111,14 @@ class Dispatcher:
         """Rows that were done are to be rendered again: there is more to add."""
         self._closed = False
 
-    def join(self, worker: str, *, at: Whereabouts = ()) -> None:
+    def join(self, worker: str, *, at: Whereabouts = (), room: int = 0) -> None:
         """The worker is ready. Name a new process anew: reports are told apart by worker and row only.
 
-        at: where it is, the widest first; what is there too may fail for the same reason.
+        at: where it is, the widest first; what is there too may fail for the same reason. room: bytes
+        of memory that a row has there.
         """
         assert worker not in self._seats, f"worker {worker} joined twice"
-        self._seats[worker] = Seat()
+        self._seats[worker] = Seat(room=room)
         self._live[worker] = (*at, worker)
 
     def lease(self, worker: str, now: float) -> Lease | None:
@@ -118,8 +129,12 @@ class Dispatcher:
         seat = self._seats.get(worker)
         if seat is None or seat.alone or len(seat.open_rows) >= self._leases_per_worker:
             return None
+        is_new = not seat.num_leases
+        if entry := self._oversized.take(room=seat.room, largest=self._largest, is_new=is_new, now=now):
+            return self._grant(worker, [entry], now, alone=is_new)
         suspects, live = self._waiting.suspects, self._live
-        if suspects and suspects.shape_for(worker, live) is not None:
+        are_due = self._is_proven(worker) or len(suspects) == len(self._waiting)
+        if suspects and are_due and suspects.shape_for(worker, live) is not None:
             if not seat.rows:
                 self._emptying.discard(worker)
                 return self._grant(worker, suspects.take(worker, live, limit=1), now, alone=True)
@@ -144,7 +159,9 @@ class Dispatcher:
         seat = self._seats[worker]
         self._paces.saw(entry.row.shape, seconds=now - seat.last_end)
         seat.last_end, seat.done_shape = now, entry.row.shape
+        self._proven.add(self._live[worker][0])
         self._held.remove(row_id)
+        self._oversized.fits(entry.row.shape)
         self._num_done += 1
         return True
 
@@ -165,6 +182,23 @@ class Dispatcher:
         self._waiting.put_back(entry)
         return None
 
+    def ran_out(self, worker: str, row_id: str, error: object, *, room: int, now: float) -> GivenUp | None:
+        """The row ran out of memory on its own; return it if it would do so everywhere.
+
+        Else it is tried elsewhere, or in a new process: end this one. room: bytes of memory that it had.
+        """
+        seat = self._seats.get(worker)
+        is_new = seat is not None and seat.alone and seat.num_leases == 1
+        entry = self._release(worker, row_id)
+        if seat is None or entry is None:
+            return None
+        seat.room = room
+        entry.errors += ((worker, error),)
+        if self._oversized.is_final(entry.row.shape, room=room, largest=self._largest, is_new=is_new):
+            return self._give_up(entry, "it ran out of memory on its own, where there is most of it")
+        self._oversized.add(entry, room=room, now=now)
+        return None
+
     def put_back(self, worker: str, row_ids: Iterable[str]) -> None:
         """Take rows back that were not rendered (drained, out of memory): no attempt is spent."""
         for row_id in row_ids:
@@ -181,14 +215,17 @@ class Dispatcher:
 
         suspects: those of its rows that may be the cause, if not all. why: what is known of it.
         """
+        is_proven = self._is_proven(worker)
         seat, places = self._seats.pop(worker, Seat()), self._live.pop(worker, ())
         self._emptying.discard(worker)
         named = [row_id for row_id in seat.rows if suspects is None or row_id in suspects]
+        blamed = named if is_proven else []
         given_up = []
         for row_id, entry in seat.rows.items():
             entry.tried |= set(places)
-            entry.deaths += row_id in named
-            if row_id in named and self._faults.quarantines(entry.deaths, is_alone=len(named) == 1):
+            entry.strikes += row_id in named
+            entry.deaths += row_id in blamed
+            if row_id in blamed and self._faults.quarantines(entry.deaths, is_alone=len(blamed) == 1):
                 reason = f"its worker died {entry.deaths} times while rendering it"
                 given_up.append(self._give_up(entry, f"{reason}; the last time: {why}" if why else reason))
             else:
@@ -203,10 +240,15 @@ class Dispatcher:
             return None
         return self._paces.seconds_per_row(shapes.pop())
 
+    def _is_proven(self, worker: str) -> bool:
+        """Tell whether a row was done on this worker's machine."""
+        return not self._proven.isdisjoint(self._live.get(worker, ())[:1])
+
     def _grant(self, worker: str, entries: list[Entry], now: float, *, alone: bool) -> Lease:
         seat = self._seats[worker]
         if not seat.rows:
             seat.last_end = now
+        seat.num_leases += 1
         self._num_leases += 1
         for entry in entries:
             entry.lease_id = self._num_leases
@@ -215,6 +257,14 @@ class Dispatcher:
         seat.shape, seat.alone = entries[0].row.shape, alone
         rows = tuple(LeasedRow(entry.row, entry.attempts + 1) for entry in entries)
         return Lease(lease_id=self._num_leases, worker=worker, rows=rows, alone=alone)
+
+    @property
+    def _num_waiting(self) -> int:
+        return len(self._waiting) + len(self._oversized)
+
+    @property
+    def _largest(self) -> int:
+        return max((seat.room for seat in self._seats.values()), default=0)
 
     def _lease_rows(self, shape: str) -> int:
         slots = len(self._seats) * self._leases_per_worker

@@ -12,17 +12,14 @@ from framefleet.cluster.audits import Audits
 from framefleet.cluster.checkpoints import HalfDoneRows
 from framefleet.cluster.commit import Committer
 from framefleet.cluster.dispatcher import Dispatcher, GivenUp, LeaseSize
-from framefleet.cluster.drain import wait_for_rows
 from framefleet.cluster.events import Event, Leaving, Lost, Ready, Starting
-from framefleet.cluster.feed import Pending
-from framefleet.cluster.feeding import Feeding
+from framefleet.cluster.feeding import Feeding, Pending
 from framefleet.cluster.fleet import Fleet
 from framefleet.cluster.losses import Cause
 from framefleet.cluster.messages import Assignment, Failed, StoredRow, WorkerReport
 from framefleet.cluster.progress import Progress, Summary
-from framefleet.cluster.sick import cause_to_end
-from framefleet.cluster.stop import Stop
-from framefleet.cluster.storing import Storing
+from framefleet.cluster.sick import Storing, cause_to_end
+from framefleet.cluster.stop import Stop, wait_for_rows
 from framefleet.cluster.tally import Tally
 from framefleet.cluster.work import Work
 from framefleet.pipeline.errors import ModelError, StoreError, UserError
@@ -60,10 +57,12 @@ class Driver:
         )
         self._checkpoints = HalfDoneRows(work.setup.store, is_whole=work.index.is_whole)
         self._audits = Audits(work, self._committer, self._checkpoints, self._dispatcher, self._tally)
-        self._feeding = Feeding(work, self._dispatcher, self._audits.again, self._adopts)
+        self._feeding = Feeding(work, self._dispatcher, self._adopts)
         self._pending = self._feeding.pending
         self._storing = Storing()
         self._leaving: set[str] = set()  # workers that are to hand back their rows
+        self._faulty: dict[str, Cause] = {}  # of these, what is wrong with those that are to end then
+        self._spoiled: set[str] = set()  # of these, whose rows are rendered again elsewhere
         self._has_failed = False
         self._over_budget: str | None = None
         self._attention: dict[str, str] = {}
@@ -92,7 +91,7 @@ class Driver:
         summary = self._tally.summary(time.monotonic())
         if self._is_ending:
             log.warning("kept: %s rows done, %s half-done ones", summary.done, len(self._checkpoints))
-        return replace(summary, over_budget=self._over_budget)
+        return replace(summary, over_budget=self._over_budget, audits=self._audits.figures())
 
     def _close(self) -> None:
         """Commit what is done, whatever ended it; then end what goes on beside."""
@@ -126,7 +125,7 @@ class Driver:
 
     def _told(self) -> Progress:
         """Return how far the job is; the driver's file will say so too, and the next run what it spent."""
-        progress = self._tally.progress(time.monotonic())
+        progress = replace(self._tally.progress(time.monotonic()), audits=self._audits.figures())
         self._work.lock.tell(progress)
         return progress
 
@@ -143,12 +142,12 @@ class Driver:
         """Commit a row whose clip an earlier run left; tell whether there is one."""
         stored = self._work.adoption.take(row_id, pending.request)
         if stored is None:
+            self._audits.choose(row_id, pending.request)
             return False
-        self._committer.done(stored.record, pending, worker=stored.record.worker, scores=stored.scored.values)
+        record = self._audits.adopted(stored, pending.request)
+        self._committer.done(record, pending, worker=record.worker, scores=stored.scored.values)
         self._committer.flush_due(time.monotonic())
-        self._tally.adopted(stored.record.bytes)
-        if stored.had_company:  # no audit of this run speaks for it
-            self._audits.note_unproven(stored.record, pending.request, worker="")
+        self._tally.adopted(record.bytes)
         return True
 
     def _follow(self, event: Event, fleet: Fleet) -> None:
@@ -164,11 +163,15 @@ class Driver:
         if isinstance(event, Ready):
             cause = self._refused(event)
             if cause is None:
-                self._dispatcher.join(event.worker, at=event.at)
+                self._dispatcher.join(event.worker, at=event.at, room=event.hello.room)
                 self._tally.joined(event.worker, event.hello.node)
         else:
             self._take(event.worker, event.report, fleet)
             cause = self._sick(event.worker, event.report)
+        if cause and cause.is_able:
+            self._faulty.setdefault(event.worker, cause)
+            self._leave(event.worker, cause.reason)
+            cause = None
         if cause is None:
             self._go_on(event.worker, fleet)
         else:
@@ -180,6 +183,8 @@ class Driver:
             fleet.exchange(worker, self._assignments(worker))
         elif worker in self._dispatcher.in_hand():
             fleet.drain(worker)
+        elif cause := self._faulty.pop(worker, None):
+            self._lose(fleet.end(worker, cause), fleet)
         else:
             self._dispatcher.lost(worker)
             self._tally.drained(worker)
@@ -197,15 +202,19 @@ class Driver:
         if report.prompt_lengths:
             self._feeding.heed_lengths(report.prompt_lengths)
         for audited in report.audited:
-            self._audits.follow(worker, audited)
+            if num_again := self._audits.follow(worker, audited):
+                fleet.grow(self._work.index.counts().pending + num_again)
+            for other in self._audits.spoiled(worker, audited):
+                self._spoiled.add(other)
+                self._leave(other, f"it rendered rows of {audited.kind}, and a new process takes its place")
         for rendered in report.rendered:
             self._note_attention(worker, rendered.record)
             self._finish(worker, rendered)
             fleet.rendered(worker)
             self._storing.stored(worker, now=time.monotonic())
         for failed in report.failed:
-            self._fail(worker, failed)
-        for row_id in report.saved:
+            self._fail(worker, failed, fleet)
+        for row_id in report.saved if worker not in self._spoiled else ():
             self._note_checkpoint(row_id)
         for row_id in report.handed_back:
             self._dispatcher.put_back(worker, [row_id])
@@ -230,21 +239,23 @@ class Driver:
         is_known = report.still_s and not setup.model.options.compile
         pace = self._dispatcher.seconds_per_row(worker, report.rendering) if is_known else None
         longest_still_s = faults.longest_still_s(pace, num_rows=setup.batching.max_rows)
+        unexplained = tuple(failed for failed in report.failed if failed.row_id in self._pending)
+        report = replace(report, failed=unexplained)  # of others we know that they would fail everywhere
         return cause_to_end(report, faults, is_cut_off=is_cut_off, longest_still_s=longest_still_s)
 
     def _finish(self, worker: str, rendered: StoredRow) -> None:
         record, pending = rendered.record, self._pending.get(rendered.record.row_id)
-        if pending and rendered.had_company and self._audits.is_apart(pending.request):
+        is_doubtful = rendered.had_company and pending and self._audits.is_apart(pending.request)
+        if pending and (is_doubtful or worker in self._spoiled):
             self._dispatcher.put_back(worker, [record.row_id])  # it was under way when an audit found that
             self._tally.returned(worker)
         elif self._dispatcher.done(worker, record.row_id, time.monotonic()):
             pending = self._pending.pop(record.row_id)
+            record = self._audits.ended(record, pending.request, had_company=rendered.had_company)
             self._committer.done(record, pending, worker=worker, scores=rendered.scored.values)
             self._tally.unscored(record.row_id, rendered.scored.errors)
             self._tally.done(worker, record.batch_size, record.bytes)
             self._checkpoints.ended(record.row_id)
-            if rendered.had_company:
-                self._audits.note_unproven(record, pending.request, worker=worker)
 
     def _note_attention(self, worker: str, record: Record) -> None:
         """Log the attention backend that `auto` became: it is known once a worker has rendered a row."""
@@ -255,17 +266,23 @@ class Driver:
             self._attention[worker] = backend
             log.info("%s: attention backend %s", worker, backend)
 
-    def _fail(self, worker: str, failed: Failed) -> None:
+    def _fail(self, worker: str, failed: Failed, fleet: Fleet) -> None:
         if failed.blame == "output":
             raise StoreError(
                 failed.message, "when the output can be written again, run the same command to go on"
             )
         log.warning("%s: row %s: %s: %s", worker, failed.row_id, failed.error_type, failed.message)
-        if failed.blame != "row":
+        if failed.blame not in ("row", "memory"):
             return  # the worker is ended for it, see `_sick`, and the row goes back as its others do
         self._tally.returned(worker)
-        self._checkpoints.drop([failed.row_id])  # it may be what failed
-        given_up = self._dispatcher.failed(worker, failed.row_id, failed, retry=not failed.is_final)
+        if failed.blame == "memory":
+            room, now = failed.room, time.monotonic()
+            given_up = self._dispatcher.ran_out(worker, failed.row_id, failed, room=room, now=now)
+            if given_up is not None:
+                fleet.cleared(worker)
+        else:
+            self._checkpoints.drop([failed.row_id])  # it may be what failed
+            given_up = self._dispatcher.failed(worker, failed.row_id, failed, retry=not failed.is_final)
         if given_up is not None:
             self._give_up(given_up)
 
@@ -277,7 +294,9 @@ class Driver:
         fleet.replace(event, is_explained=bool(given_up))
 
     def _give_up(self, row: GivenUp) -> None:
-        failure = self._committer.given_up(row, self._pending.pop(row.row.row_id))
+        pending = self._pending.pop(row.row.row_id)
+        self._audits.given_up(row.row.row_id, pending.request)
+        failure = self._committer.given_up(row, pending)
         self._checkpoints.ended(row.row.row_id)
         self._tally.failed(f"{failure.error_type}: {failure.message}")
 
@@ -293,9 +312,11 @@ class Driver:
                         request=request,
                         attempt=leased.attempt,
                         is_apart=self._audits.is_apart(request),
+                        is_audited=self._audits.is_due(leased.row.row_id, request),
                         has_checkpoint=leased.row.row_id in self._checkpoints,
                     )
                 )
+        self._audits.leased(worker, found)
         self._tally.leased(worker, len(found), now=time.monotonic())
         return found
 

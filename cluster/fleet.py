@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -19,10 +20,9 @@ from typing import Any, Self
 import ray
 from ray.exceptions import RayError
 
-from framefleet.cluster.actors import Actors, Slot
-from framefleet.cluster.connection import connect
+from framefleet.cluster.actors import Actors, Slot, modules_to_ship
+from framefleet.cluster.connection import Head, connect
 from framefleet.cluster.events import Event, Leaving, Lost, Ready, Reported, Starting
-from framefleet.cluster.head import Head
 from framefleet.cluster.hello import check_hello
 from framefleet.cluster.hosts import Hosts
 from framefleet.cluster.listening import Listening
@@ -31,7 +31,6 @@ from framefleet.cluster.machines import Machines
 from framefleet.cluster.messages import Assignment, Hello, Loading, WorkerSetup
 from framefleet.cluster.settings import FaultPolicy, FleetSettings
 from framefleet.cluster.shares import machines_in_words, shares
-from framefleet.cluster.ship import modules_to_ship
 from framefleet.cluster.worker import Worker
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.guards.public import public_text
@@ -82,7 +81,8 @@ class Fleet:
             self._shares = shares(self._settings, self._machines.alive)
             self._setup = replace(self._setup, num_writers=int(self._shares.cpus))
             options = self._shares.options(threads=self._setup.model.threads, python=self._python)
-            self._actors = Actors(options, self._worker_class, self._setup)
+            folder = os.getcwd() if modules else None
+            self._actors = Actors(options, self._worker_class, self._setup, folder=folder)
             self.grow(1)
             self._stack = stack.pop_all()
         return self
@@ -125,6 +125,10 @@ class Fleet:
         """The worker has done a row: what went wrong before says nothing any more."""
         self._slots[worker].has_rendered = True
         self._hosts.done(self._slots[worker].name)
+
+    def cleared(self, worker: str) -> None:
+        """A row is given up: what went wrong on the worker before was that row's doing."""
+        self._hosts.cleared(self._slots[worker].name)
 
     def end(self, worker: str, cause: Cause) -> Lost:
         """End a worker that is of no use any more; say so to `replace` as of one that was lost."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import framefleet
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 def hello_of(model: Model) -> Hello:
     """Return what this process says of itself."""
+    from framefleet.pipeline.memory import room_bytes  # imports torch, which the driver needs not
+
     return Hello(
         version=framefleet.__version__,
         fingerprint=source_fingerprint(),
@@ -24,7 +27,20 @@ def hello_of(model: Model) -> Hello:
         environment=model.environment,
         node=socket.gethostname(),
         pid=os.getpid(),
+        room=room_bytes(model.environment["device"]),
     )
+
+
+def check_gpus(hello: Hello, given: Collection[object], device: str) -> None:
+    """Raise FleetError for a worker that took the CPU though Ray gave it GPUs. device: as the job says.
+
+    It would render other bits, and take hours.
+    """
+    if given and device == "auto" and hello.environment.get("device") == "cpu":
+        raise FleetError(
+            f"Ray gave the worker on {hello.node} a GPU, and torch {hello.environment['torch']} finds none",
+            "run nvidia-smi there, and install a torch that is built for its CUDA; or set model.device: cpu",
+        )
 
 
 def check_hello(worker: str, hello: Hello) -> None:

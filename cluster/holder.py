@@ -39,6 +39,7 @@ class Holder:
     beat: int
     started_at: str  # for people; clocks of machines are not compared
     ended: bool = False  # it has given the output back
+    left_nothing: bool = False  # and has finished all that it began
     sealed: Sealed | None = None
     progress: Progress | None = None
     beat_at: str = ""  # for people too

@@ -5,7 +5,8 @@ After `retries.faults` in a row, with no row done in between, its machine is blo
 there any more; or, where others on the same machine are at work, that worker alone is not replaced.
 
 A death may be the row's doing. One for which a row is given up is not held against the machine. Others count
-when a row was done elsewhere meanwhile; else the machine may be sound and its rows bad: many more are borne.
+when a row was done elsewhere meanwhile; else the machine may be sound and its rows bad: more are borne, and
+most of all on a machine that has done rows before.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ class _Streak:
         self.deaths += 1
         self.faults += kind != "died" or not is_explained
 
-    def is_over(self, kind: LossKind, policy: FaultPolicy, *, num_done: int) -> bool:
-        """Tell whether this is enough. num_done: rows of all machines."""
-        if kind == "refused" or policy.despairs(self.deaths):
+    def is_over(self, kind: LossKind, policy: FaultPolicy, *, num_done: int, is_proven: bool) -> bool:
+        """Tell whether this is enough. num_done: rows of all machines. is_proven: one was done here."""
+        if kind == "refused" or policy.despairs(self.deaths, is_proven=is_proven):
             return True
         return policy.blocks(self.faults) and (kind != "died" or num_done > self.since)
 
@@ -56,6 +57,7 @@ class _Place:
     name: str
     streak: _Streak = field(default_factory=_Streak)
     rests_until: float = 0.0
+    is_proven: bool = False  # a row was done there
     unused: str | None = None  # why it is used no longer
     error: FramefleetError | None = None  # of ours, if that is why
 
@@ -85,9 +87,14 @@ class Hosts:
     def done(self, worker: str) -> None:
         """The worker has rendered a row: it is sound, and so is its machine."""
         self._num_done += 1
-        self._worker(worker).streak = _Streak()
-        if host := self._host_of(worker):
-            host.streak, host.rests_until = _Streak(), 0.0
+        self.cleared(worker)
+        for place in self._places_of(worker):
+            place.rests_until, place.is_proven = 0.0, True
+
+    def cleared(self, worker: str) -> None:
+        """Its faults in a row were not its own."""
+        for place in self._places_of(worker):
+            place.streak = _Streak()
 
     def left(self, worker: str) -> None:
         """The worker has gone, and nothing was wrong with it."""
@@ -156,8 +163,10 @@ class Hosts:
 
     def _guilty(self, own: _Place, place: _Place | None, host: str, kind: LossKind) -> _Place | None:
         """Return what is to be used no longer: a machine, but for one where other workers are well."""
+        is_proven = (place or own).is_proven
         is_own, is_its = (
-            each is not None and each.streak.is_over(kind, self._policy, num_done=self._num_done)
+            each is not None
+            and each.streak.is_over(kind, self._policy, num_done=self._num_done, is_proven=is_proven)
             for each in (own, place)
         )
         if place and (kind == "refused" or ((is_own or is_its) and not self._has_sound(host))):
@@ -166,6 +175,11 @@ class Hosts:
 
     def _worker(self, worker: str) -> _Place:
         return self._workers.setdefault(worker, _Place(worker))
+
+    def _places_of(self, worker: str) -> list[_Place]:
+        """Return the worker and its machine."""
+        host = self._host_of(worker)
+        return [self._worker(worker), *([host] if host else [])]
 
     def _host_of(self, worker: str) -> _Place | None:
         return self._hosts.get(self._at.get(worker, ""))

@@ -72,6 +72,10 @@ class Keeper:
         """Write what there is of a row. is_over: this worker renders it no more."""
         self._under_way.append(self._writing.submit(self._keep, row, is_over))
 
+    def keep_now(self, row: HalfDone) -> None:
+        """Write what there is of a row that failed, and wait for it."""
+        self._keep(row, False)
+
     def _keep(self, row: HalfDone, is_over: bool) -> None:
         is_saved = False
         try:

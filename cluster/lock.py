@@ -23,7 +23,8 @@ from framefleet.cluster.progress import Progress
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
 from framefleet.pipeline.outputs.parts.part_names import parts_in
 from framefleet.pipeline.outputs.parts.records import RECORDS
-from framefleet.pipeline.outputs.parts.seals import MAX_DRIVER_BYTES, epoch_path, epochs_of, seal_now
+from framefleet.pipeline.outputs.parts.replace_part import finish_replacing
+from framefleet.pipeline.outputs.parts.seals import MAX_DRIVER_BYTES, epoch_path, epochs_of, seal_now, seal_of
 from framefleet.pipeline.outputs.stores.store import Store
 
 FORMER_LOCK = "driver.lock"  # of earlier versions
@@ -70,7 +71,9 @@ class DriverLock:
             if self._beating.is_alive():  # in an outage, which would be waited for here too
                 log.warning("could not release %s: it does not answer", self._store.url_of(self._path))
             elif self.still_ours():
-                self._write(ended=True)
+                own = seal_of(self._store, self.epoch)
+                sealed = {**(self._ours.sealed or {}), **own}
+                self._write(ended=True, left_nothing=kind is None, sealed=sealed)
         except StoreError as failed:  # must not hide what ended the block; the next driver takes over
             log.warning("could not release %s: %s", self._store.url_of(self._path), failed)
         finally:
@@ -81,8 +84,19 @@ class DriverLock:
             self._store.delete(FORMER_LOCK)
         while not self._take_next():
             pass
+        finish_replacing(self._store, self, self._unfinished())
         self.seal()  # before the first beat: one that comes late must not take the seal back
         self.check()
+
+    def _unfinished(self) -> set[int]:
+        """Return the epochs since the last driver that left nothing to be finished."""
+        found = set[int]()
+        for epoch in reversed([epoch for epoch in epochs_of(self._store) if epoch < self.epoch]):
+            held = parse_holder(self._read(epoch_path(epoch)) or b"")
+            if held and held.left_nothing:
+                break
+            found.add(epoch)
+        return found
 
     @property
     def _path(self) -> str:

@@ -53,7 +53,7 @@ class WorkerSetup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """What a worker is, said once when its model is loaded."""
+    """What a worker is, said once when its model is loaded. room: bytes of memory that a row has there."""
 
     version: str
     fingerprint: str
@@ -61,6 +61,7 @@ class Hello:
     environment: Mapping[str, str | int]
     node: str
     pid: int
+    room: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +75,15 @@ class Loading:
 class Assignment:
     """One row to render now.
 
-    is_apart: an audit found rows of its kind to differ in company. has_checkpoint: it is half-done already.
+    is_apart: an audit found rows of its kind to differ in company. is_audited: if it is batched, it is
+    compared with a plain call. has_checkpoint: it is half-done already.
     """
 
     row_id: str
     request: Request
     attempt: int
     is_apart: bool = False
+    is_audited: bool = False
     has_checkpoint: bool = False
 
 
@@ -88,7 +91,8 @@ class Assignment:
 class Failed:
     """One row that did not become a clip. Strings: not every exception survives pickling.
 
-    is_final: the same would happen on every worker. blame: whose fault it is, and why we say so.
+    is_final: the same would happen on every worker. blame: whose fault it is, and why we say so. room: bytes
+    of memory that it had, where it ran out of that.
     """
 
     row_id: str
@@ -98,9 +102,10 @@ class Failed:
     is_final: bool = False
     blame: Blame = "row"
     why: str = ""
+    room: int = 0
 
     @classmethod
-    def of(cls, row_id: str, error: Exception, traceback: str) -> Self:
+    def of(cls, row_id: str, error: Exception, traceback: str, *, room: int = 0) -> Self:
         """Return what is told of a row that raised this."""
         culprit = culprit_of(error)
         return cls(
@@ -108,9 +113,10 @@ class Failed:
             error_type=type(error).__name__,
             message=public_text(str(error)),
             traceback=public_text(traceback),
-            is_final=isinstance(error, RowError),
+            is_final=isinstance(error, RowError) and culprit.blame == "row",
             blame=culprit.blame,
             why=culprit.reason,
+            room=room,
         )
 
 
@@ -133,7 +139,7 @@ class WorkerReport:
     saved: rows whose checkpoint is in the store, whatever else is told of them. handed_back: rows that it
     renders no more, being drained. is_leaving: it was told to end (SIGTERM), and wants to be drained.
     remarks: what there is to say of half-done rows.
-    audited: speaks for rows of earlier reports. prompt_lengths: a pickled `PromptLengths`, once forwards were
+    audited: what became of audits. prompt_lengths: a pickled `PromptLengths`, once forwards were
     seen to be as long as the prompts. num_remembered: batch sizes since the worker's start, see `Renderer`.
     idle: seconds since its model was loaded in which it had nothing to do, by cause, of elapsed_s in all.
     store_silent_s: since the output answered it last, where it does not. still_s: since the rows that it

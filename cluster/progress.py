@@ -25,6 +25,28 @@ class WorkerState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuditFigures:
+    """What audits say of a run's rows.
+
+    num_equal: audits that found a row equal, of kinds that no audit found wrong. num_unaudited: rows that
+    were batched and not compared. most_wrong: of these at the most, with 95 % confidence; see
+    `pipeline/render/audit/bound.py`. Rows of kinds that cannot be repeated are not judged.
+    """
+
+    num_equal: int = 0
+    num_unaudited: int = 0
+    most_wrong: int = 0
+
+    def __add__(self, other: AuditFigures) -> AuditFigures:
+        """Return what both say together, of rows of two runs: as sure, if none found a wrong row."""
+        return AuditFigures(
+            num_equal=self.num_equal + other.num_equal,
+            num_unaudited=self.num_unaudited + other.num_unaudited,
+            most_wrong=self.most_wrong + other.most_wrong,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """A job under way.
 
@@ -32,7 +54,8 @@ class Progress:
     about to be. rows_per_s: since the first row was begun; None before the first is done. eta_s: None while
     it would be a guess, see `pace.py`. mean_batch: rows per forward, mean over rows.
     waiting_for: what a worker does that is not ready yet. unused: workers and machines that are used no
-    longer, each with its reason. worker_s: of all workers together, while they had a model.
+    longer, each with its reason. worker_s: of all workers together, while they had a model. audits: None
+    where there are to be none.
     """
 
     total: int
@@ -49,6 +72,7 @@ class Progress:
     unused: tuple[str, ...] = ()
     before: int = 0
     worker_s: float = 0.0
+    audits: AuditFigures | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +87,9 @@ class Unscored:
 class Summary:
     """How a run ended. done, failed: rows of this run.
 
-    num_audited: times that a row was rendered again by a plain call. apart: kinds of rows that differed then,
-    and were rendered by plain calls from there on; num_again: of these, rows that had a record already.
+    num_audited: times that a row was rendered again by a plain call; audits: what they say. apart: kinds of
+    rows that differed then, and were rendered by plain calls from there on; num_again: of these, rows that
+    had a record already, of earlier runs too.
     unrepeatable: kinds of which two plain calls of one row differ. num_remembered: batch sizes that workers
     did not have to search, as other processes had found them. idle: which part of the workers' time their
     models had nothing to do, by what they waited for. num_adopted: rows, counted as done, of which an earlier
@@ -80,6 +105,7 @@ class Summary:
     elapsed_s: float
     mean_batch: float | None
     num_audited: int = 0
+    audits: AuditFigures | None = None
     num_again: int = 0
     apart: tuple[str, ...] = ()
     unrepeatable: tuple[str, ...] = ()

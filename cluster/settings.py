@@ -28,8 +28,11 @@ class FleetSettings(Strict):
     workers: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto", description="auto: one for each GPU, or for each CPU core where there is no GPU."
     )
-    gpus_per_worker: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
-        default="auto", description="auto: 1 where the cluster has GPUs."
+    # A worker renders on one GPU: more would be paid for and idle.
+    gpus_per_worker: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
+        default="auto",
+        description="At most 1, as a worker renders on one GPU; 0.5: two workers share one. auto: 1 "
+        "where the cluster has GPUs.",
     )
     cpus_per_worker: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
         default="auto",
@@ -111,9 +114,9 @@ class FaultPolicy(Strict):
     def gives_up(self, num_errors: int) -> bool:
         return num_errors >= self.attempts
 
-    def suspects(self, num_deaths: int) -> bool:
+    def suspects(self, num_strikes: int) -> bool:
         """Tell whether a row whose workers died is to run alone from now on."""
-        return num_deaths >= _SUSPECT_DEATHS
+        return num_strikes >= _SUSPECT_DEATHS
 
     def quarantines(self, num_deaths: int, *, is_alone: bool) -> bool:
         """is_alone: nothing else was in the worker's hands when it died last."""
@@ -123,10 +126,15 @@ class FaultPolicy(Strict):
         """Tell whether a machine, or a worker, had enough faults in a row."""
         return num_faults >= self.faults
 
-    def despairs(self, num_deaths: int) -> bool:
-        """Tell whether workers die of something else than of a row. No row was done between these deaths."""
-        # One row is given up after `worker_deaths`, so many times more are the machine's.
-        return num_deaths > max(self.faults, _ROWS_TO_BLAME * self.worker_deaths)
+    def despairs(self, num_deaths: int, *, is_proven: bool) -> bool:
+        """Tell whether workers die of something else than of a row. No row was done between these deaths.
+
+        is_proven: rows were done on that machine before.
+        """
+        # There one row is given up after `worker_deaths`. Elsewhere none is: once each that was struck runs
+        # alone, they take turns.
+        to_blame = _ROWS_TO_BLAME * self.worker_deaths if is_proven else _SUSPECT_DEATHS + _ROWS_TO_BLAME
+        return num_deaths > max(self.faults, to_blame)
 
     @property
     def longest_writing_s(self) -> float:

@@ -33,7 +33,7 @@ class Shares:
 
     def options(self, *, threads: int, python: str | None) -> dict[str, Any]:
         """Return what Ray is told of every worker."""
-        runtime_env: dict[str, Any] = {"env_vars": {"OMP_NUM_THREADS": str(threads)}}
+        runtime_env: dict[str, Any] = {"env_vars": worker_variables(threads=threads)}
         if python:
             runtime_env["py_executable"] = python
         return {
@@ -42,6 +42,11 @@ class Shares:
             "max_restarts": 0,  # a restarted actor keeps its name, and late answers could not be told apart
             "runtime_env": runtime_env,
         }
+
+
+def worker_variables(*, threads: int) -> dict[str, str]:
+    """Return what is set in the environment of every worker, and of processes that libraries start there."""
+    return {"OMP_NUM_THREADS": str(threads), "PYTHONSAFEPATH": "1"}  # its folder is not where modules are
 
 
 def shares(settings: FleetSettings, machines: Sequence[Machine]) -> Shares:

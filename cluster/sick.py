@@ -6,6 +6,26 @@ from framefleet.cluster.losses import Cause
 from framefleet.cluster.messages import WorkerReport
 from framefleet.cluster.settings import FaultPolicy
 
+# A store that restarts is out of reach for everybody, and those that come back first are some seconds ahead.
+CUT_OFF_S = 60.0
+
+
+class Storing:
+    """Takes `now` from its caller."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, float] = {}  # by worker: when it was heard to have stored a row
+
+    def stored(self, worker: str, *, now: float) -> None:
+        self._last[worker] = now
+
+    def is_cut_off(self, worker: str, *, silent_s: float, now: float) -> bool:
+        """Tell whether the store is silent to this worker alone. silent_s: for how long."""
+        if silent_s < CUT_OFF_S:
+            return False
+        began = now - silent_s
+        return any(at > began + CUT_OFF_S / 2 for other, at in self._last.items() if other != worker)
+
 
 def cause_to_end(
     report: WorkerReport, faults: FaultPolicy, *, is_cut_off: bool, longest_still_s: float
@@ -19,7 +39,8 @@ def cause_to_end(
         first = blamed[0]
         reason = f"{first.error_type}: {first.message} ({first.why})"
         suspects = tuple(failed.row_id for failed in blamed if failed.blame == "worker")
-        return Cause(reason=reason, kind="machine", suspects=suspects)
+        is_able = all(failed.blame == "memory" for failed in blamed)
+        return Cause(reason=reason, kind="machine", suspects=suspects, is_able=is_able)
     if is_cut_off:
         reason = f"the output has not answered it for {report.store_silent_s:.0f} s, and does others"
         return Cause(reason=reason, kind="machine")

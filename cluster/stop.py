@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from types import FrameType, TracebackType
 from typing import Self
 
 # Ctrl-C; what machines and schedulers send; a terminal that went. Windows lacks the last.
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+TELL_EVERY_S = 5.0
+log = logging.getLogger(__name__)
 
 
 class Stop:
@@ -94,3 +98,28 @@ class Notice:
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         self.is_given = True  # and no more here: other code of this thread may hold any lock
+
+
+def wait_for_rows(
+    turn: Callable[[], None], in_hand: Callable[[], Mapping[str, int]], stop: Stop, *, limit_s: float
+) -> None:
+    """Take turns until no worker has rows, the limit has passed, or Ctrl-C came again.
+
+    turn: follows what happens for a moment. in_hand: how many rows each worker has that has any.
+    """
+    began = told = time.monotonic()
+    if left := in_hand():
+        log.warning(
+            "workers have %.0f s to store what is done of %s rows; Ctrl-C again goes at once",
+            limit_s,
+            sum(left.values()),
+        )
+    while left and not stop.is_urgent and (now := time.monotonic()) - began < limit_s:
+        if now - told >= TELL_EVERY_S:
+            told = now
+            waiting = ", ".join(f"{worker} ({rows})" for worker, rows in left.items())
+            log.warning("waiting for rows of %s since %.0f s", waiting, now - began)
+        turn()
+        left = in_hand()
+    if left:
+        log.warning("%s rows under way are not waited for", sum(left.values()))

@@ -87,9 +87,14 @@ class Tally:
         """A row left the worker's hands."""
         self._seats[worker].in_hand -= 1
 
-    def withdrawn(self, rows: int, *, num_bytes: int) -> None:
-        """Rows that were done are to be rendered again, over their clips of so many bytes."""
-        self._done -= rows
+    def withdrawn(self, rows: int, *, num_bytes: int, num_before: int = 0) -> None:
+        """Rows that were done are to be rendered again, over their clips of so many bytes.
+
+        num_before: of these, those that were done before this run.
+        """
+        self._done -= rows - num_before
+        self._before -= num_before
+        self._total += num_before
         self._bytes -= num_bytes
         self._again += rows
 

@@ -27,7 +27,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import framefleet
 from framefleet.cluster.connection import check_unused, connect
 from framefleet.cluster.settings import FleetSettings
-from framefleet.cluster.shares import resources
+from framefleet.cluster.shares import resources, worker_variables
 from framefleet.pipeline.errors import FleetError, FramefleetError
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.training.reports import TrainingReport
@@ -142,7 +142,7 @@ class Trainers:
             options: dict[str, Any] = {
                 "storage_path": folder,
                 "failure_config": FailureConfig(max_failures=MAX_FAILURES),
-                "worker_runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(self._threads)}},
+                "worker_runtime_env": {"env_vars": worker_variables(threads=self._threads)},
             }
             TorchTrainer(
                 function,

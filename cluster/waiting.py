@@ -22,6 +22,7 @@ class Entry:
     row: Row
     errors: tuple[tuple[str, object], ...] = ()
     deaths: int = 0
+    strikes: int = 0  # deaths, and those on machines that had done no row yet
     tried: frozenset[str] = frozenset()  # where it failed, or its worker did
     lease_id: int = 0  # of its last lease
 
@@ -111,7 +112,7 @@ class Waiting:
             self._by_shape.setdefault(row.shape, deque()).append(entry)
 
     def put_back(self, entry: Entry) -> None:
-        (self.suspects if self._faults.suspects(entry.deaths) else self.returned).append(entry)
+        (self.suspects if self._faults.suspects(entry.strikes) else self.returned).append(entry)
 
     def take(
         self,

@@ -9,6 +9,7 @@ import logging
 import pickle
 import threading
 import traceback
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +25,10 @@ from framefleet.cluster.messages import (
     WorkerReport,
     WorkerSetup,
 )
-from framefleet.cluster.remarks import Remarks
 from framefleet.cluster.stop import Notice
 from framefleet.cluster.writers import Writers
 from framefleet.pipeline.guards.public import public_text
+from framefleet.pipeline.model import place_trial
 from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
 from framefleet.pipeline.outputs.media.av_file import check_encoder
 from framefleet.pipeline.outputs.media.provenance import check_signing
@@ -45,6 +46,26 @@ log = logging.getLogger(__name__)
 _POLL_S = 1.0
 # From when on a report says that rows come no further: long forwards are told too, and mean nothing.
 _STILL_S = 2.0
+LOGGERS = ("framefleet.cluster.keeper", "framefleet.pipeline.render.half_done", place_trial.__name__)
+_MAX_KEPT, _MAX_LENGTH = 64, 1000  # between two reports, about a second
+
+
+class Remarks(logging.Handler):
+    """Keeps warnings of these loggers until they are taken. From any thread."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._texts: deque[str] = deque(maxlen=_MAX_KEPT)
+
+    def listen(self) -> None:
+        for name in LOGGERS:
+            logging.getLogger(name).addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._texts.append(public_text(record.getMessage())[:_MAX_LENGTH])
+
+    def take(self) -> tuple[str, ...]:
+        return tuple(self._texts.popleft() for _ in range(len(self._texts)))
 
 
 class Worker:
@@ -190,6 +211,8 @@ class Worker:
             with self._news:
                 self._audited += audited
                 self._news.notify_all()
+        from framefleet.pipeline.memory import room_bytes  # on the worker alone, see `_run`
+
         for outcome in outcomes:
             self._keeper.ended(outcome.row_id)
             with self._news:
@@ -198,7 +221,10 @@ class Worker:
                 with renderer.idle.waiting(self._writers.cause):
                     self._writers.put(outcome, attempt=self._attempts[outcome.row_id])
             elif isinstance(outcome, Failure):
-                self._report(Failed.of(outcome.row_id, outcome.error, outcome.traceback))
+                if outcome.half_done:  # who tries it next goes on from there, so it is stored first
+                    self._keeper.keep_now(outcome.half_done)
+                room = room_bytes(renderer.model.environment["device"])
+                self._report(Failed.of(outcome.row_id, outcome.error, outcome.traceback, room=room))
             else:
                 self._keeper.keep(outcome, is_over=True)
 
@@ -234,7 +260,7 @@ class Worker:
             renderer.set_apart(kind_of(assignment.request))
         checkpoint = row.checkpoint.result() if row.checkpoint else None
         self._keeper.begun(assignment.row_id)
-        renderer.submit(assignment.request, assignment.row_id, checkpoint)
+        renderer.submit(assignment.request, assignment.row_id, checkpoint, is_audited=assignment.is_audited)
 
     def _hand_back(self, renderer: Renderer) -> None:
         """Take rows to where they can be left, and give them up, until all is stored."""

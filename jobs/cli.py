@@ -5,6 +5,7 @@ A folder's `command` says what is typed, and imports what it does when it runs: 
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -91,6 +92,8 @@ shapes_app.command("evaluate")(evaluate_command)
 def main() -> None:
     """Run one command and end with its exit code; what is printed is fit for a terminal."""
     guard_streams()
+    # No module in the current folder takes the place of one that a process of a library's imports.
+    os.environ["PYTHONSAFEPATH"] = "1"
     for argument in sys.argv[1:]:  # also where it is misplaced, and quoted in a mistake
         name, _, value = argument.removeprefix("--set=").partition("=")
         keep_secrets({name: value})

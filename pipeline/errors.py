@@ -21,20 +21,25 @@ from __future__ import annotations
 
 from typing import Literal
 
+from framefleet.pipeline.text import escaped
+
 # unreachable: it does not answer, or is busy. refused: credentials, rights, a read-only folder. missing: the
 # bucket, or the folder that was there.
 StoreTrouble = Literal["unreachable", "refused", "full", "missing", "other"]
 
 
 class FramefleetError(Exception):
-    """A problem and its fix. Both positional: keyword-only arguments do not survive Ray's pickling."""
+    """A problem and its fix, escaped, as they quote what others wrote.
+
+    Both positional: keyword-only arguments do not survive Ray's pickling.
+    """
 
     exit_code = 1
 
     def __init__(self, problem: str, fix: str = "") -> None:
         super().__init__(problem, fix)
-        self.problem = problem
-        self.fix = fix
+        self.problem = escaped(problem)
+        self.fix = escaped(fix)
 
     def __str__(self) -> str:
         return f"{self.problem}\nhint: {self.fix}" if self.fix else self.problem

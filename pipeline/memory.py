@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import gc
 import resource
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
 from framefleet.pipeline.errors import OutOfMemory
 
-# What has no exception class of its own: the CPU allocator, and CUDA outside torch's allocator.
+# What has no exception class of its own: the CPU allocator, and a GPU's libraries outside torch's allocator.
 MESSAGES = (
     "can't allocate memory",
     "not enough memory",
     "Cannot allocate memory",
-    "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
+    ": out of memory",  # of CUDA, its driver, HIP and Triton
+    "STATUS_ALLOC_FAILED",  # of cuBLAS, hipBLAS, cuSOLVER and cuDNN
+    "ALLOCATION_FAILED",  # of cuDNN 9, on the device or the host
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # what creating a handle says, mostly for want of memory
+    "CUDA_ERROR_OUT_OF_MEMORY",
 )
 
 
@@ -23,6 +28,33 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | OutOfMemory | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(message in str(error) for message in MESSAGES)
+
+
+def room_bytes(device: str) -> int:
+    """Return what this process could use of a GPU's memory, its own part included; 0 on a CPU."""
+    if not device.startswith("cuda"):
+        return 0
+    return int(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device))
+
+
+@contextmanager
+def whole_workspaces() -> Iterator[None]:
+    """Raise OutOfMemory after a block in which torch caught that memory ran out.
+
+    Where a convolution gets no workspace, torch takes another algorithm, whose bits may differ.
+    """
+    before = _num_ooms()
+    yield
+    if _num_ooms() > before:
+        raise OutOfMemory("memory ran out for a workspace, and other kernels were used")
+
+
+def _num_ooms() -> int:
+    """Return how often the allocators of GPUs had to refuse."""
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return 0
+    stats = map(torch.cuda.memory_stats_as_nested_dict, range(torch.cuda.device_count()))
+    return sum(one.get("num_ooms", 0) for one in stats)
 
 
 def free_memory() -> None:
@@ -37,8 +69,13 @@ def empty_cache() -> None:
         torch.cuda.empty_cache()
 
 
-def peak_memory_bytes() -> int:
-    """The most this process has held: on the GPU where there is one, else in host memory."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
+def on_device(device: str) -> AbstractContextManager[None]:
+    """Make a GPU the current one, which is asked wherever no other is named."""
+    return torch.cuda.device(device) if device.startswith("cuda") else nullcontext()
+
+
+def peak_memory_bytes(device: str) -> int:
+    """The most this process has held: on a model's GPU, or in host memory where that has none."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.max_memory_allocated(device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,8 @@ class Request:
     """One clip to render: what a plain diffusers call would be given.
 
     arguments: keyword arguments of the pipeline's `__call__`; JSON values only, and tuples where it has
-        those. An image or a video is its
-        path or URL, and once it was checked {"uri": ..., "sha256": ...}.
+        those. An image or a video is its path or URL, and once it was checked {"uri": ..., "sha256": ...};
+        several images are a list of these.
     seed: 0 to 2**63 - 1.
     scheduler: diffusers' class name or a short name ("euler", "ddim", ...); None is the model's own.
     recipe: "generate" or "module:function".
@@ -48,6 +48,19 @@ def clip_fps(*rates: float | None) -> float:
 def is_input(value: Any) -> bool:
     """Tell whether an argument is an image or a video."""
     return isinstance(value, Mapping) and isinstance(value.get("uri"), str)
+
+
+def inputs_in(value: Any) -> tuple[Mapping[str, Any], ...]:
+    """Return the images or videos that an argument names: none, one, or those of a list."""
+    parts = value if isinstance(value, list) else [value]
+    return tuple(part for part in parts if is_input(part))
+
+
+def each_input(value: Any, change: Callable[[Mapping[str, Any]], Any]) -> Any:
+    """Return an argument with its images and videos changed, each by itself; any other as it is."""
+    if isinstance(value, list):
+        return [change(part) if is_input(part) else part for part in value]
+    return change(value) if is_input(value) else value
 
 
 def is_model(value: Any) -> bool:

@@ -16,6 +16,8 @@ from unittest import mock
 import hypothesis
 import pytest
 
+from framefleet.pipeline.model.environment import lines_beginning
+from framefleet.pipeline.model.place_trial import prove
 from tests.lanes import pytest_xdist_make_scheduler
 from tests.long import (
     pytest_collection_modifyitems,
@@ -50,6 +52,10 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _FOLDER = tempfile.TemporaryDirectory(prefix="framefleet-tests-")
     os.environ["FRAMEFLEET_CACHE"] = _FOLDER.name
+    # Virtual machines that advertise AMX may crash on bf16. What they need is set before anything computes,
+    # for all processes that tests start.
+    if "amx" in str(lines_beginning("/proc/cpuinfo", ("flags",))):
+        prove("cpu", ["bf16", "fp16"])
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -74,21 +74,8 @@ def lingers(pipe: Any, request: Request) -> Any:
 
 def fits_three(pipe: Any, request: Request) -> Any:
     """Run out of memory in forwards of more than three rows."""
-    _limit_forwards()
+    _faults["most_rows"] = 3
     return generate(pipe, request)
-
-
-@functools.cache
-def _limit_forwards() -> None:
-    forward = WanTransformer3DModel.forward
-
-    @functools.wraps(forward)
-    def limited(self: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        if hidden_states.shape[0] > 3:
-            raise torch.OutOfMemoryError("CUDA out of memory: a test's own limit of three rows")
-        return forward(self, hidden_states, *args, **kwargs)
-
-    WanTransformer3DModel.forward = limited
 
 
 def never_fits(pipe: Any, request: Request) -> Any:
@@ -115,21 +102,24 @@ def tells(pipe: Any, request: Request) -> Any:
 
 def slow(pipe: Any, request: Request, *, forwards: str = "", pause_s: float = 0.1) -> Any:
     """Pause before each forward, and add a line to the file `forwards`. For `batching.max_rows: 1`."""
-    _slowed().update(forwards=forwards, pause_s=pause_s)
+    _faults.update(forwards=forwards, pause_s=pause_s)
     return generate(pipe, request)
 
 
-@functools.cache
-def _slowed() -> dict[str, Any]:
-    """Have forwards of this process do what `slow` says; return what that is, to be changed."""
-    forward, told = WanTransformer3DModel.forward, {}
+_faults: dict[str, Any] = {}  # of forwards of this process
+_forward = WanTransformer3DModel.forward
 
-    @functools.wraps(forward)
-    def slowed(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with open(told["forwards"], "a") as lines:
+
+@functools.wraps(_forward)
+def _faulty(self: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    if hidden_states.shape[0] > _faults.get("most_rows", hidden_states.shape[0]):
+        raise torch.OutOfMemoryError("CUDA out of memory: a test's own limit of three rows")
+    if "forwards" in _faults:
+        with open(_faults["forwards"], "a") as lines:
             lines.write(f"{os.getpid()}\n")
-        time.sleep(told["pause_s"])
-        return forward(self, *args, **kwargs)
+        time.sleep(_faults["pause_s"])
+    return _forward(self, hidden_states, *args, **kwargs)
 
-    WanTransformer3DModel.forward = slowed
-    return told
+
+# When the module is imported: what a recipe changes of a class while its row renders is undone.
+WanTransformer3DModel.forward = _faulty

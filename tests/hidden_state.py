@@ -12,25 +12,35 @@ from framefleet.pipeline.request import Request
 
 QUICK = 2  # steps of a row that never looks at the momentum
 
-_momentum: list[torch.Tensor] = []
-_calls: list[str] = []
+
+class _Library:
+    """Keeps its state as a library does: no module of this folder shows it, which are compared."""
+
+    def __init__(self) -> None:
+        self.momentum: list[torch.Tensor] = []
+        self.calls: list[str] = []
+        self.steps: list[tuple[object, str]] = []  # of all rows: whose it was, and its prompt
+
+
+_Library.__module__ = "a_library"
+_library = _Library()
 
 
 class Remembering(UniPCMultistepScheduler):
-    """Steps by a momentum that each call begins anew, but a module keeps: calls that take turns mix it up.
+    """Steps by a momentum that each call begins anew, but a library keeps: calls that take turns mix it up.
 
     The first two steps are without.
     """
 
     def set_timesteps(self, *arguments: Any, **named: Any) -> None:
-        _momentum.clear()
+        _library.momentum.clear()
         super().set_timesteps(*arguments, **named)
 
     def step(self, model_output: Any, timestep: Any, sample: Any, **named: Any) -> Any:
         step = self.step_index or 0
         (stepped,) = super().step(model_output, timestep, sample, return_dict=False)
-        _momentum.append(stepped.mean())
-        return (stepped + 0.5 * sum(_momentum) if step >= QUICK else stepped,)
+        _library.momentum.append(stepped.mean())
+        return (stepped + 0.5 * sum(_library.momentum) if step >= QUICK else stepped,)
 
 
 def remembers(pipe: Any, request: Request) -> Any:
@@ -41,6 +51,38 @@ def remembers(pipe: Any, request: Request) -> Any:
 
 def wanders(pipe: Any, request: Request) -> Any:
     """No two calls are equal."""
-    _calls.append(request.arguments["prompt"])
+    _library.calls.append(request.arguments["prompt"])
     frames = generate(pipe, request).frames[0]
-    return (frames * (1 - 0.01 * (len(_calls) % 50))).clip(0, 1)
+    return (frames * (1 - 0.01 * (len(_library.calls) % 50))).clip(0, 1)
+
+
+class Watched(UniPCMultistepScheduler):
+    """Notes each step, so that a row knows which others took turns with it."""
+
+    prompt = ""
+
+    def step(self, *arguments: Any, **named: Any) -> Any:
+        _library.steps.append((self, self.prompt))
+        return super().step(*arguments, **named)
+
+
+def unlucky(pipe: Any, request: Request) -> Any:
+    """Rows whose prompt ends in "!" are dark if they are batched; others are as `generate` makes them."""
+    frames, others = _watched(pipe, request)
+    return frames * 0.5 if others and request.arguments["prompt"].endswith("!") else frames
+
+
+def bewitched(pipe: Any, request: Request) -> Any:
+    """Rows are dark if they are batched with one whose prompt is "a witch"; that one never is."""
+    frames, others = _watched(pipe, request)
+    return frames * 0.5 if any(prompt.startswith("a witch") for prompt in others) else frames
+
+
+def _watched(pipe: Any, request: Request) -> tuple[Any, set[str]]:
+    """Return frames, and the prompts of rows that took steps between the first and the last one of this."""
+    pipe.scheduler = Watched.from_config(pipe.scheduler.config)
+    pipe.scheduler.prompt, scheduler = request.arguments["prompt"], pipe.scheduler
+    frames = generate(pipe, request).frames[0]
+    mine = [number for number, (whose, _) in enumerate(_library.steps) if whose is scheduler]
+    between = _library.steps[mine[0] : mine[-1] + 1]
+    return frames, {prompt for whose, prompt in between if whose is not scheduler}

@@ -1,6 +1,7 @@
 """Two workers in place of a fleet, for tests of what a driver makes of their reports: no Ray, no model.
 
-Table, index, lock, driver, parts, and clips in a folder are real. Clips are wrong if their rows had company.
+Table, index, lock, driver, parts, and clips in a folder are real. Clips are wrong if their rows had company,
+but for those that were compared, and equal.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from framefleet.cluster.doubtful_rows import finish_taking_back
 from framefleet.cluster.driver import Driver
 from framefleet.cluster.events import Event, Ready, Reported
 from framefleet.cluster.fleet import Fleet
@@ -25,10 +27,11 @@ from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.outputs.encode_clip import EncodedClip, store_clip
 from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.pending import announce, intents_in, sweep
+from framefleet.pipeline.outputs.parts.records import public_arguments
 from framefleet.pipeline.outputs.parts.seals import sweep_late
-from framefleet.pipeline.outputs.parts.withdrawal import finish_withdrawal
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.audited import Audited, Verdict, kind_of
+from framefleet.pipeline.render.audit.remarks import EQUAL, PLAIN_CALL, with_remark
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.rows import RECORD
 
@@ -47,7 +50,11 @@ class Workers:
     unused: tuple[str, ...] = ()
     hands: dict[str, list[Assignment]] = field(default_factory=dict)
     knows: set[str] = field(default_factory=set)  # workers that render such rows by plain calls
+    compared: set[str] = field(default_factory=set)  # rows that were audited, and equal
     num_rendered: int = 0
+    num_started: int = 0
+    starting: list[str] = field(default_factory=list)  # that have not said that they are ready
+    leaving: set[str] = field(default_factory=set)  # that hand back their rows
 
     def grow(self, num_rows: int) -> None:
         """They are there."""
@@ -57,6 +64,12 @@ class Workers:
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
+        for _ in range(self.num_workers):
+            self._start()
+
+    def _start(self) -> None:
+        self.starting.append(f"worker-{self.num_started}")
+        self.num_started += 1
 
     def __enter__(self) -> Workers:
         return self
@@ -67,9 +80,19 @@ class Workers:
     def exchange(self, worker: str, assignments: Sequence[Assignment]) -> None:
         self.hands[worker] = [*self.hands.get(worker, []), *assignments]
 
+    def drain(self, worker: str) -> None:
+        self.leaving.add(worker)
+        self.hands.setdefault(worker, [])
+
+    def retire(self, worker: str, *, is_replaced: bool) -> None:
+        del self.hands[worker]
+        if is_replaced:
+            self._start()
+
     def wait(self, timeout_s: float) -> list[Event]:
-        if not self.hands:
-            return [Ready("worker-0", self.hello), Ready("worker-1", self.hello)]
+        if self.starting:
+            started, self.starting = self.starting, []
+            return [Ready(worker, self.hello) for worker in started]
         worker = self._random.choice(list(self.hands))
         return [Reported(worker, WorkerReport(**self._report(worker)))]
 
@@ -77,7 +100,6 @@ class Workers:
         rows, told = self.hands.pop(worker), {}
         self._random.shuffle(rows)
         some = self._random.randint(0, len(rows))
-        ended = [self._render(worker, row) for row in rows[:some]]
         due = [count for count in self.verdicts if count <= self.num_rendered]
         if due and rows:
             verdict = self.verdicts.pop(due[0])
@@ -87,7 +109,13 @@ class Workers:
             )
             if verdict == "differs":
                 self.knows.add(worker)
+            elif verdict == "equal":
+                self.compared.add(row.row_id)
+        ended = [self._render(worker, row) for row in rows[:some]]
         self.hands[worker] = rows[some:]
+        if worker in self.leaving:
+            self.hands[worker] = []
+            told["handed_back"] = tuple(row.row_id for row in rows[some:])
         return {"rendered": tuple(ended), **told}
 
     def _clip(self, row: Assignment, *, had_company: bool) -> bytes:
@@ -98,7 +126,8 @@ class Workers:
         if row.is_apart:
             self.knows.add(worker)
         had_company = worker not in self.knows
-        content = self._clip(row, had_company=had_company)
+        is_equal = had_company and row.row_id in self.compared
+        content = self._clip(row, had_company=had_company and not is_equal)
         record = replace(
             RECORD,
             row_id=row.row_id,
@@ -106,7 +135,11 @@ class Workers:
             media_sha256=hashlib.sha256(content).hexdigest(),
             bytes=len(content),
             model_digest=self.hello.model_digest,
+            arguments=public_arguments(row.request.arguments),
+            recipe=row.request.recipe,
         )
+        if is_equal or not had_company:
+            record = with_remark(record, EQUAL if is_equal else PLAIN_CALL)
         announce(self.store, record, had_company=had_company)
         stored = store_clip(self.store, EncodedClip(suffix=".mp4", content=content, record=record))
         self.num_rendered += 1
@@ -124,7 +157,8 @@ def render_by(workers: Workers, resolved: ResolvedJob) -> Summary:
     with closing(RowIndex()) as index, DriverLock(store, beat_s=0.05, expiry_s=0.2) as lock:
         survey_rows(resolved, index, Callback())
         sweep_late(store, lock)
-        finish_withdrawal(store, lock)
+        if finish_taking_back(store, index, lock).num_rows:
+            lock.seal()
         mark_done(resolved, index, Callback())
         work = work_of(resolved, index, lock, run=new_run(lock.epoch))
         summary = Driver(work, on_progress=lambda _: None).run(cast(Fleet, workers))

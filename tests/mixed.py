@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,10 +38,14 @@ CHOICES: dict[str, Sequence[Any]] = {
 }
 TWO_STAGES: dict[str, Sequence[Any]] = {"guidance_scale_2": (None, 1.0, 4.0)}
 OWN_LENGTH: dict[str, Sequence[Any]] = {"max_sequence_length": (None,)}
-GUIDED: dict[str, Sequence[Any]] = {"guidance_scale": (3.0, 4.0, 5.5)}  # without, diffusers' blocks fail
+GUIDED: dict[str, Sequence[Any]] = {"guidance_scale": (3.0, 4.0, 5.5)}  # without, diffusers itself fails
 OF_TEXT: dict[str, Sequence[Any]] = {"strength": (None,)}  # of blocks that start from an image
 TWO_STEPS: dict[str, Sequence[Any]] = {"num_inference_steps": (2,)}
+UNION: dict[str, Sequence[Any]] = {"control_mode": (0, 1)}
 NEGATIVE: dict[str, Sequence[Any]] = {"negative_prompt": ("", "blurry, 低质量")}
+SQUARE = ("picture-1.png",)
+# So that rows meet, where a worker is quick or strength leaves one step.
+LONGER: dict[str, Sequence[Any]] = {"num_inference_steps": (4, 6), "strength": (0.8, 1.0)}
 # By tiny pipeline: what only its rows draw from.
 MORE: dict[str, dict[str, Sequence[Any]]] = {
     "wan": OWN_LENGTH,
@@ -63,18 +68,48 @@ MORE: dict[str, dict[str, Sequence[Any]]] = {
     "cogvideox_i2v": OWN_LENGTH,
     "opensora": {"image_guidance_scale": (1.0, 3.0), "flow_shift": (None, 3.0), "motion_score": (1, 4)}
     | {"image": (None, "picture-0.png"), "frame_rate": (12, 24)},
+    "hunyuan_dit_pag": GUIDED,
+    "sdxl_union": UNION,
+    "sdxl_union_img2img": UNION,
+    "sdxl_union_inpaint": UNION,
+    "sd_pag_inpaint": {"guidance_rescale": (0.0,)},  # with another diffusers itself fails
+    "sd_latent_upscale": {"image": SQUARE},  # its network takes no side that cannot be halved
+    "if_img2img": LONGER,
+    "qwen_edit_inpaint": LONGER,
+    "kandinsky3_img2img": LONGER | {"image": SQUARE},  # so does this one's
+    "if_inpaint": {"image": SQUARE, "mask_image": SQUARE},  # of one shape
+    "if_sr_inpaint": LONGER | {"original_image": SQUARE, "mask_image": SQUARE},
+    "sd_semantic": {"editing_prompt": (None, "smiling"), "reverse_editing_direction": (False, True)},
+    "sd_upscale": {"noise_level": (0, 20)},
+    "sd_panorama": {"view_batch_size": (1, 2), "circular_padding": (False, True)},
+    "ddim": {"eta": (0.0, 0.5)},
+    "consistency": {"class_labels": (None, 3, 7)},
+    "dit": {"class_labels": ([1], [0])},
     "svd": {"min_guidance_scale": (0.5, 1.0), "max_guidance_scale": (1.0, 3.0), "fps": (6, 7)}
     | {"motion_bucket_id": (40, 127), "noise_aug_strength": (0.02, 0.1), "decode_chunk_size": (None, 2)},
     "sd3": {"prompt_3": (None, "another")},
 }
+# Of several pictures they make one; those of text alone take some too.
+_PAIR = ["picture-0.png", "picture-1.png"]
+LISTED: dict[str, dict[str, Sequence[Any]]] = {
+    "wan_vace": {"reference_images": (None, ["picture-2.png"], _PAIR)},
+    "sd_controlnets": {"controlnet_conditioning_scale": ([0.8, 0.8], [1.0, 0.5])},
+}
+MORE |= LISTED
+# Fewer steps, and rows end before others join them.
+MORE["amused_img2img"] = {"strength": (0.8, 1.0), "num_inference_steps": (6, 8, 9)}
 # HunyuanVideo 1.5 pads every prompt to a thousand tokens; GLM-Image draws some hundred tokens for a picture.
 MANY, NUM_ROWS = (
     10,
-    {"hunyuan_1_5": 5, "hunyuan_1_5_i2v": 5, "glm_image": 4, "kandinsky_6_sr": 4, "ltx2_modular": 4},
+    {"hunyuan_1_5": 5, "hunyuan_1_5_i2v": 5, "glm_image": 4, "kandinsky_6_sr": 4, "ltx2_modular": 4}
+    | {"qwen_edit_inpaint": 8},  # at a megapixel, whatever is asked for
 )
 
+# By tiny pipeline that starts from larger pictures alone: how many times as large.
+SCALES = {"kandinsky3_img2img": 2, "ldm_super_resolution": 3, "sd_latent_upscale": 2}
+
 # diffusers itself fails with others, or where they are not those of the picture.
-ONE_SIZE = ("hidream", "z_image_img2img", "z_image_inpaint")
+ONE_SIZE = ("hidream", "kandinsky21_img2img", "sd_panorama", "z_image_img2img", "z_image_inpaint")
 
 FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 KARRAS = {"use_karras_sigmas": True}
@@ -144,9 +179,16 @@ def _choices(name: str, spec: PipelineSpec, folder: Path) -> dict[str, Sequence[
     for argument in SMALLEST[name].keys() & choices.keys() - {"num_inference_steps", "strength"}:
         choices[argument] = (SMALLEST[name][argument],)
     choices |= MORE.get(name, {})
+    if name in LISTED:
+        write_starts(folder, num_frames=1)
     for argument, num_frames in INPUTS.get(name, {}).items():
-        files = write_starts(folder, num_frames=num_frames)
-        choices[argument] = [*files, None] if argument == "last_image" else files  # not every row has one
+        if num_frames > 1 and "video" not in argument:  # a list of so many pictures
+            files = write_starts(folder, num_frames=1)
+            choices[argument] = [list(some) for some in itertools.permutations(files, num_frames)]
+            continue
+        files = write_starts(folder, num_frames=num_frames, scale=SCALES.get(name, 1))
+        some = [*files, None] if argument == "last_image" else files  # not every row has one
+        choices[argument] = MORE.get(name, {}).get(argument, some)
     return choices
 
 

@@ -16,8 +16,8 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from torch import Tensor
 
+from framefleet.pipeline.models.opensora.conditions import pack
 from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
-from framefleet.pipeline.models.opensora.tokens import pack
 from tests.opensora import (
     Size,
     dc_of,

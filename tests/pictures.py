@@ -23,19 +23,22 @@ def clip(number: int, *, num_frames: int) -> list[Image.Image]:
     return [Image.fromarray(frame) for frame in _noise(number, num_frames)]
 
 
-def write_starts(folder: Path, *, num_frames: int) -> list[str]:
-    """Write one file of each size, PNGs or lossless clips; return their paths relative to `folder`."""
+def write_starts(folder: Path, *, num_frames: int, scale: int = 1) -> list[str]:
+    """Write one file of each size, PNGs or lossless clips; return their paths relative to `folder`.
+
+    scale: times as high and wide, for pipelines that take no smaller ones.
+    """
     media = Media(format="png" if num_frames == 1 else "mkv")
     names = []
     for number in range(len(SIZES)):
         name = f"{'picture' if num_frames == 1 else 'clip'}-{number}{media.suffix}"
-        content = encode(_noise(number, num_frames), media=media, fps=8, metadata={})
+        content = encode(_noise(number, num_frames, scale), media=media, fps=8, metadata={})
         (folder / name).write_bytes(content)
         names.append(name)
     return names
 
 
-def _noise(number: int, num_frames: int) -> Frames:
-    height, width = SIZES[number]
+def _noise(number: int, num_frames: int, scale: int = 1) -> Frames:
+    height, width = (scale * side for side in SIZES[number])
     draw = np.random.default_rng(number)
     return draw.integers(0, 256, (num_frames, height, width, 3), dtype=np.uint8)

@@ -44,7 +44,7 @@ def s3_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @contextmanager
 def moto(folder: Path) -> Iterator[str]:
     """Yield the endpoint of a moto server. folder: of its log."""
-    command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p"]
+    command = [sys.executable, str(Path(__file__).with_name("moto_server.py")), "-H", "127.0.0.1", "-p"]
     with listening(command, folder) as endpoint:
         yield endpoint
 

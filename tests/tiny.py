@@ -228,6 +228,7 @@ TYPICAL = (
     "wan",  # frames, with schedulers of several kinds
     "cogvideox",  # with a scheduler of its own, and guidance that changes
     "sd",  # a U-Net
+    "ddpm",  # neither text nor an autoencoder
     "flux",  # packed latents, guidance as an input
     "svd",  # an image and no prompt, a guidance scale for each frame
     "wan_animate",  # videos, in windows
@@ -294,7 +295,7 @@ _DAMPED = {
 def smallest_call(name: str, *, start: int = 0) -> dict[str, Any]:
     """Return the arguments of a plain call. start: the number of the picture or clip that it starts from."""
     inputs = {
-        argument: clip(start, num_frames=count) if "video" in argument else picture(start)
+        argument: clip(start, num_frames=count) if "video" in argument or count > 1 else picture(start)
         for argument, count in INPUTS.get(name, {}).items()
     }
     prompt = {} if name == "svd" else {"prompt": "a red ball"}

@@ -44,6 +44,8 @@ READ_ON_IMPORT = (
     "TRANSFORMERS_",
 )
 
+READ_WHEN_USED = ("TORCHINDUCTOR_CACHE_DIR",)  # torch itself sets it, in one process sooner than in another
+
 BEAR_FORKS = ("jemalloc_bg_thd",)  # Arrow's: jemalloc ends and begins it around a fork (pthread_atfork)
 
 
@@ -116,7 +118,8 @@ def _import_pipeline(name: str) -> None:
 
 
 def read_on_import(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name.startswith(READ_ON_IMPORT)}
+    names = (name for name in environment if name.startswith(READ_ON_IMPORT) and name not in READ_WHEN_USED)
+    return {name: environment[name] for name in names}
 
 
 def is_alone() -> bool:
@@ -129,6 +132,8 @@ def is_alone() -> bool:
 
 def _become(asked: Asked, relay: socket.socket, streams: list[int]) -> None:
     """Take over what a process has from its start."""
+    # When a worker ends, Ray kills its process group (`SchedulePostExitProcessGroupCleanup`): not the others.
+    os.setsid()
     null = os.open(os.devnull, os.O_RDONLY)
     for number, descriptor in enumerate([null, *streams[1:]]):
         os.dup2(descriptor, number)

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
     from framefleet.jobs.export.export import Exported
 
 _MAX_SHOWN = 20  # a screenful
-_SAID = {"missing": "gone", "size": "of another size", "bytes": "of other bytes"}
+_SAID = {
+    "missing": "gone",
+    "size": "of another size",
+    "bytes": "of other bytes",
+    "unreadable": "unreadable",
+}
 _READ_BY: dict[ExportFormat, str] = {
     "webdataset": "read it with webdataset.WebDataset",
     "parquet": "read it with datasets.load_dataset, DuckDB, pandas",

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from framefleet.jobs.job.output import is_output, no_output
 from framefleet.jobs.render.drafts_beside import drafts_of, no_records
-from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.parts.part_names import parts_in
 from framefleet.pipeline.outputs.parts.parts import rows_in_part
-from framefleet.pipeline.outputs.parts.records import CLAIM, FAILURE_FIELDS, FAILURES
+from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, FAILURES
 from framefleet.pipeline.outputs.stores.store import Store
 
 _HINT = "\nhint: "  # as errors of ours are written, see `FramefleetError`
@@ -62,12 +62,10 @@ def output_at(
     may_be_drafts: drafts are enough, though no row is rendered in full yet.
     """
     store = Store(output, storage_options)
-    if store.exists(CLAIM) or store.list("drivers") or store.list("records"):
+    if is_output(store):
         return store
     if drafts_of(store) is None:
-        raise JobError(
-            f"{store.url_of('')} is not an output: it has neither {CLAIM} nor records", "check the path"
-        )
+        raise no_output(store)
     if not may_be_drafts:
         raise no_records(store)
     return store

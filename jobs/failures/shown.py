@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
@@ -13,8 +12,8 @@ from rich.text import Text
 
 from framefleet.jobs.failures.failures import FailedRow, all_failed_rows, output_at
 from framefleet.jobs.show.console import stderr, stdout
-from framefleet.jobs.show.terminal import escaped
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.text import command, escaped
 
 _MAX_MESSAGE = 500  # characters: some errors quote whole tensors
 _MAX_TYPES = 50  # types of errors that are shown; rows may have made up any number of names
@@ -47,7 +46,7 @@ def show_failures(
             _show(row, traceback=traceback)
         if count > limit:
             stdout.say(f"  and {count - limit:,} more: --limit, or --json for all")
-    stderr.say(f"to try them again: framefleet retry {shlex.quote(store.url_of(''))}")
+    stderr.say(f"to try them again: {command('retry', store.url_of(''))}")
 
 
 def _chosen(store: Store, error_types: Collection[str]) -> Iterator[FailedRow]:

@@ -27,6 +27,7 @@ from pydantic import TypeAdapter
 from framefleet.jobs.gallery.blocks import BLOCK_ROWS, TableBlocks, in_blocks, script
 from framefleet.jobs.gallery.rows import roles_in, shown_failures, shown_records
 from framefleet.jobs.gallery.stills import make_stills
+from framefleet.jobs.job.output import is_output, no_output
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.parts.record_tables import SCORES
@@ -56,12 +57,21 @@ def gallery(
 
     x, y: columns that its grid has as axes at first; None keeps those of the call before, "" takes them away.
     previews: also make the stills that are missing.
-    Raises JobError for a column that is not there, StoreError where the output cannot be read or written.
+    Raises JobError for a column that is not there and a place that is no output, StoreError where that cannot
+    be read or written.
     """
-    store = Store(str(output), storage_options)
+    store = output_to_show(str(output), storage_options)
     if previews:
         make_stills(store)
     return write_gallery(store, x=x, y=y)
+
+
+def output_to_show(output: str, storage_options: Mapping[str, Any] | None) -> Store:
+    """Return the store of an output. Raises JobError where there is none: nothing is written there."""
+    store = Store(output, storage_options)
+    if not is_output(store):
+        raise no_output(store)
+    return store
 
 
 def write_gallery(

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from framefleet.jobs.gallery.gallery import write_gallery
+from framefleet.jobs.gallery.gallery import output_to_show, write_gallery
 from framefleet.jobs.gallery.stills import make_stills
 from framefleet.jobs.show.console import stderr, stdout
 from framefleet.jobs.show.progress import watch_on
 from framefleet.jobs.show.watch import wait_for
-from framefleet.pipeline.outputs.stores.store import Store
 
 
 def show_gallery(
     output: str, *, x: str | None, y: str | None, previews: bool, storage_options: Mapping[str, Any]
 ) -> None:
     """Write the gallery of an output; print where it is."""
-    store = Store(output, storage_options)
+    store = output_to_show(output, storage_options)
     with watch_on(stderr) as watch:
         if previews:
             wait_for(watch, "making previews")

@@ -17,6 +17,7 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.expected import expected
 from framefleet.pipeline.guards.public import is_secret_name, keep_secrets, public_text
 from framefleet.pipeline.rows.tables.formats import file_format
+from framefleet.pipeline.text import quoted
 
 AnyJob = TypeVar("AnyJob", bound=TableJob)
 _NAMED = (("loras",), ("second_models",))  # sections whose keys are names, each of a path or a mapping
@@ -122,7 +123,9 @@ def job_as(kind: type[AnyJob], job: AnyJob | str | Path | Mapping[str, Any]) -> 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:
     if path.suffix != ".json" and file_format(str(path)):
-        raise JobError(f"{path} is a table, and a job file belongs here", f"write it as --table {path}")
+        raise JobError(
+            f"{path} is a table, and a job file belongs here", f"write it as {quoted('--table', path)}"
+        )
     try:
         with open(path, encoding="utf-8-sig") as file:
             text = file.read(MAX_CHARACTERS + 1)

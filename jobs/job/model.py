@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from framefleet.jobs.job.schema import TableJob
+from framefleet.pipeline.model.ip_adapter.files import fetch_ip_adapter, ip_adapter_of
+from framefleet.pipeline.model.ip_adapter.loading import with_ip_adapter
 from framefleet.pipeline.model.model import source_of, weights_of
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.settings import ModelSettings
@@ -15,27 +18,36 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedModel:
-    """A job's model. settings: by absolute path, or by commit. configs: the folder of its small files."""
+    """A job's model. settings: by absolute path, or by commit. configs: the folder of its small files.
+
+    adapter_files: the SHA-256 of those of its IP-adapter.
+    """
 
     settings: ModelSettings
     weights: Weights
     configs: Path
     spec: PipelineSpec
+    adapter_files: Mapping[str, str]
 
 
 def open_model(job: TableJob) -> OpenedModel:
     """Return the job's model. Raises UserError for one that is not there, or is none."""
+    said = job.model.model_dump(exclude=set(Options.model_fields))
     given = ModelSettings(
-        **job.model.model_dump(exclude=set(Options.model_fields)),
+        **said | {"ip_adapter": ip_adapter_of(said["ip_adapter"])},
         options=job.model.options,
         storage_options=job.storage_options,
     )
     source = source_of(given)
     weights = weights_of(given, source)
     configs = weights.configs()
+    settings, spec = replace(given, path=source.path, revision=source.revision), inspect_model(configs)
+    if adapter := fetch_ip_adapter(given.ip_adapter, given.storage_options):
+        settings, spec = replace(settings, ip_adapter=adapter.adapter), with_ip_adapter(spec, given.options)
     return OpenedModel(
-        settings=replace(given, path=source.path, revision=source.revision),
+        settings=settings,
         weights=weights,
         configs=configs,
-        spec=inspect_model(configs),
+        spec=spec,
+        adapter_files=adapter.digests if adapter else {},
     )

@@ -14,7 +14,7 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.encode_clip import out_of_step
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS, Media, MediaFormat
 from framefleet.pipeline.outputs.media.provenance import open_signing
-from framefleet.pipeline.outputs.parts.records import RECORDS
+from framefleet.pipeline.outputs.parts.records import CLAIM, RECORDS
 from framefleet.pipeline.outputs.stores.patience import OUTAGE_S
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.table import folder_of
@@ -35,6 +35,17 @@ def open_output(job: TableJob, place: str | None = None) -> Store:
     if wrong and not store.list(RECORDS):
         raise wrong
     return store
+
+
+def is_output(store: Store) -> bool:
+    """Tell whether a driver has begun to write here, or rows are done."""
+    return store.exists(CLAIM) or bool(store.list("drivers") or store.list(RECORDS))
+
+
+def no_output(store: Store) -> JobError:
+    """Return what is said of a place that is not one."""
+    place = store.url_of("")
+    return JobError(f"{place} is not an output: it has neither {CLAIM} nor records", "check the path")
 
 
 def _not_apart(table: str, output: str) -> JobError | None:

@@ -53,12 +53,25 @@ class SecondModelSection(Strict):
     )
 
 
+class IpAdapterSection(Strict):
+    """An IP-adapter, for which every row gives an image."""
+
+    path: str = Field(min_length=1, description="A folder, org/name of the hub, or a URL of a folder.")
+    weights: str = Field(min_length=1, description="The adapter's .safetensors file in there.")
+    image_encoder: str = Field(min_length=1, description="The folder of its CLIP model in there.")
+    revision: str | None = Field(default=None, min_length=1, description="Of the hub; unset: main.")
+    scale: float = Field(default=1.0, ge=0, le=10, description="How much the image counts; 0: not at all.")
+
+
 class ModelSection(SecondModelSection, Options):
     """Which model renders, and how it computes."""
 
     device: str = Field(default=_MODEL.device, description="auto: the GPU where there is one.")
     threads: int = Field(
         default=_MODEL.threads, ge=1, description="Of torch on the CPU; another number may change the bits."
+    )
+    ip_adapter: IpAdapterSection | None = Field(
+        default=None, description="An IP-adapter; rows then give its image as `ip_adapter_image`."
     )
 
     @property
@@ -92,9 +105,21 @@ class AuditSection(Strict):
     every: int = Field(
         default=_AUDIT.every,
         ge=0,
-        description="Of each recipe and shape the first row that others were rendered beside, then one in "
-        "so many; 0: none.",
+        description="Each batched row is compared with a probability of 1/every at least, the first of each "
+        "recipe and shape more often; 0: none.",
     )
+    at_most: float | None = Field(
+        default=_AUDIT.at_most,
+        gt=0,
+        le=1,
+        description="Compare enough rows to say, if all are equal, that at most this share of the job's rows "
+        "is wrong, with 95 % confidence.",
+    )
+
+    @model_validator(mode="after")
+    def _has_audits(self) -> Self:
+        Audit(every=self.every, at_most=self.at_most)  # raises what it does not take
+        return self
 
 
 class SigningSection(Strict):

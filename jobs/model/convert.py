@@ -12,6 +12,7 @@ from framefleet.jobs.job.file import config_values
 from framefleet.jobs.show.console import stderr, stdout
 from framefleet.jobs.show.libraries import quiet_libraries
 from framefleet.jobs.show.progress import BAR_WIDTH
+from framefleet.pipeline.text import command
 
 
 def show_convert(
@@ -25,7 +26,7 @@ def show_convert(
     with _bytes_written() as progress:
         done = convert(checkpoint, folder, variant=variant, dtype=dtype, given=given, progress=progress)
     stdout.say(f"{folder}: {done.variant}, {done.pipeline.__name__}")
-    stdout.say(f"next: framefleet model lock {folder}")
+    stdout.say(f"next: {command('model', 'lock', folder)}")
 
 
 @contextmanager

@@ -8,15 +8,8 @@ from framefleet.jobs.model.measured import HEADS, measured_rows, not_tried
 from framefleet.pipeline.model.families.known import PRESETS
 from framefleet.pipeline.model.families.measured import read_measured
 from framefleet.pipeline.model.families.preset import Preset
-from framefleet.pipeline.model.options.footprint import (
-    CARDS_GB,
-    FIXED_GB,
-    WIDTHS,
-    activations_gb,
-    offload_for,
-)
+from framefleet.pipeline.model.options.footprint import ways_for
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
-from framefleet.pipeline.model.specs.model_index import DENOISERS
 
 _PAGE = """\
 # Models
@@ -67,26 +60,12 @@ caches other than `mag`, recipes of a second pipeline, and training.
 
 ## Which offload fits which GPU
 
-For one row of native size, with `vae_tiling: true` where the model has it (Stable Video Diffusion has not:
-give `decode_chunk_size`). *all* needs no offload; *model* and *group* are `offload: model` and
-`offload: group` ([options.md](options.md)); *no* does not fit: render smaller or shorter, or add
-`layerwise_casting` or `quantization`.
-
-{memory}
-
-**Computed, not measured.** *held GB* is what `offload: group` keeps of the denoiser's weights on the GPU at
-once: its largest block and all that is in no block, counted on the real classes, times the dtype's bytes.
-*activations GB* is a rule of thumb: tokens of one row, times their channels, times {widths} (what a block
-holds at its worst moment), times 2 bytes, times 2 where both prompts of guidance share a forward. Onto both
-come {fixed:g} GB for CUDA, its workspaces and a tile of the decoder. Then *all* takes the sum of all weights,
-*model* the largest component, *group* the held part (of a text encoder its largest layer; an autoencoder
-counts whole), and a row fits where the total is at most the card's. Fragmentation and other programs are not
-in it: near the limit, try.
+[memory.md](memory.md) has it for each of these models.
 
 ## Dtypes
 
-The column above is what `dtype: auto`, the default, means on a GPU. Without a preset it is bf16; on a CPU it
-is fp32 for all. What you write counts as in diffusers:
+The column above is what `dtype: auto`, the default, means on a GPU. Without a preset it is bf16,
+or fp32 where diffusers fails in bf16; on a CPU it is fp32 for all. What you write counts as in diffusers:
 
 | you write | it is |
 | --- | --- |
@@ -113,7 +92,7 @@ A row uses the scheduler that the model ships with, unless its `scheduler` cell 
 ## What was measured
 
 Rows that differ in prompt, seed, steps, guidance and size were rendered by two workers, or in one process
-(*workers* 0), with tiny models of random weights in bf16 and diffusers {diffusers}
+(*workers* 0), with tiny models of random weights in the dtype above and diffusers {diffusers}
 (`python -m tests.conformance`). *Exact in company*: all rows have
 the bits of plain calls of diffusers. *Shares forwards*: rows to a forward, in the mean; the first forwards of
 each size run row by row, so a few short rows stay far below what many long ones reach. Exactness does not
@@ -132,12 +111,6 @@ Not tried, of those that make images: {no_images}.
 
 What diffusers itself calls deprecated is left out, unless it was tried.
 
-## One command each
-
-`prompts.csv` has a column `prompt`; every other argument may be a column too.
-
-{commands}
-
 Models that start from an image or a video take a column `image` or `video` that holds its path or URL. Text
 models whose weights can do that too take it with a [recipe](recipes.md).
 """
@@ -147,17 +120,11 @@ def page() -> str:
     """Return the text of docs/models.md."""
     known, measured = PRESETS, read_measured()
     return _PAGE.format(
-        models=_table(
+        models=table(
             ("preset", "makes", "size", "frames", "steps", "guidance", "dtype", "weights GB", "largest GB"),
             ((p.name, makes(p), size_text(p), frames_text(p), *_numbers(p)) for p in known),
         ),
-        widths=WIDTHS,
-        fixed=FIXED_GB,
-        memory=_table(
-            ("preset", "held GB", "activations GB", *(f"{card} GB" for card in CARDS_GB)),
-            ((p.name, *_memory(p)) for p in known),
-        ),
-        licences=_table(
+        licences=table(
             ("model", "licence", "download GB"),
             (
                 (f"`{model}`", p.licence, f"{p.download_gb:g}" if p.download_gb else "")
@@ -165,18 +132,17 @@ def page() -> str:
                 for model in p.models
             ),
         ),
-        remarks=_table(
+        remarks=table(
             ("preset", "scheduler", "remarks"),
             ((p.name, p.scheduler, p.note) for p in known if p.scheduler or p.note),
         ),
         diffusers=measured.diffusers,
-        measured=_table(HEADS, measured_rows(measured)),
-        not_rendered=_table(
+        measured=table(HEADS, measured_rows(measured)),
+        not_rendered=table(
             ("class", "why"), ((f"`{name}`", why) for name, why in measured.not_rendered.items())
         ),
         no_videos=not_tried(measured, "video"),
         no_images=not_tried(measured, "image"),
-        commands="\n".join(f"    {command}" for p in known for command in _commands(p)),
     )
 
 
@@ -207,13 +173,10 @@ def _numbers(preset: Preset) -> tuple[str, ...]:
 
 def fitting(preset: Preset, card_gb: float) -> str:
     """Return the offload that fits, in one word."""
-    offload = offload_for(preset, card_gb)
-    return "no" if offload is None else "all" if offload == "none" else offload
-
-
-def _memory(preset: Preset) -> tuple[str, ...]:
-    held = max(gb for name, gb in preset.held_gb().items() if name.startswith(DENOISERS))
-    return f"{held:.1f}", f"{activations_gb(preset):.1f}", *(fitting(preset, card) for card in CARDS_GB)
+    way = next(iter(ways_for(preset, card_gb)), None)
+    if way is None:
+        return "no"
+    return ("all" if way.offload == "none" else way.offload) + ", tiled" * way.vae_tiling
 
 
 def _guidance(preset: Preset) -> str:
@@ -221,12 +184,7 @@ def _guidance(preset: Preset) -> str:
     return ", ".join(f"{preset.arguments[name]:g}" for name in names if name in preset.arguments)
 
 
-def _commands(preset: Preset) -> list[str]:
-    models = preset.models if "text" in preset.inputs else ()
-    return [f"framefleet render --table prompts.csv --output clips --model {model}" for model in models]
-
-
-def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+def table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [heads, ("---",) * len(heads), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 

@@ -22,6 +22,7 @@ from framefleet.pipeline.model.sources.weights import Weights, open_weights
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.outputs.stores.folder import Folder
+from framefleet.pipeline.text import command
 
 
 def show_lock(model: str, *, revision: str | None, allow_pickle: bool, output: Path | None) -> None:
@@ -55,7 +56,7 @@ def show_verify(model: str, *, revision: str | None, allow_pickle: bool, lock: P
     if not weights.lock and not by_name:
         raise ModelError(
             f"{weights.source.name} has no {LOCK_FILE}, and its files are not named by their content",
-            f"make one where the model is known to be right: framefleet model lock {model}",
+            f"make one where the model is known to be right: {command('model', 'lock', model)}",
         )
     size = _gigabytes(sum(weights.source.files[file].size for file in weights.files))
     by = " and ".join(["locked"] * bool(weights.lock) + ["named in the cache"] * bool(by_name))
@@ -76,7 +77,9 @@ def show_info(model: str, *, revision: str | None, allow_pickle: bool) -> None:
     for name, text in _rules(spec).items():
         stdout.say(f"{name + ':':<11}{text}")
     digest = (
-        model_digest(weights.lock.digests) if weights.lock else f"not locked (framefleet model lock {model})"
+        model_digest(weights.lock.digests)
+        if weights.lock
+        else f"not locked ({command('model', 'lock', model)})"
     )
     stdout.say(f"digest:    {digest}")
     stdout.print(_table(parts_of(weights)))

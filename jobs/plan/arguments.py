@@ -7,7 +7,7 @@ from typing import Any
 
 from framefleet.jobs.job.schema import Job
 from framefleet.pipeline.guards.public import public_url
-from framefleet.pipeline.request import clip_fps, is_input
+from framefleet.pipeline.request import clip_fps, each_input
 from framefleet.pipeline.rows.tables.rows import RowPlan
 
 
@@ -38,8 +38,7 @@ def _told(name: str, column: str | None, job: Job, plan: RowPlan) -> Argument:
 
 def _argument(name: str, job: Job, plan: RowPlan) -> tuple[Any, str]:
     value, spec = plan.base[name], plan.spec
-    if is_input(value):
-        value = public_url(value["uri"])
+    value = each_input(value, lambda named: public_url(named["uri"]))
     parameter = spec.parameters.get(name)
     if name in job.overrides or name in job.defaults:
         return value, "job"

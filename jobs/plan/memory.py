@@ -7,11 +7,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from framefleet.jobs.plan.graphics import gpus_here
+from framefleet.jobs.plan.workers import gpus_here
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.units import read_bytes
 from framefleet.pipeline.model.families.preset import Preset
-from framefleet.pipeline.model.options.footprint import OFFLOADS, OffloadWay, activations_gb, peak_gb
+from framefleet.pipeline.model.options.footprint import (
+    OFFLOADS,
+    OffloadWay,
+    Way,
+    activations_gb,
+    decoding_gb,
+    peak_gb,
+    ways_for,
+)
 from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.model.sources.weights import Weights
@@ -24,8 +32,9 @@ class Memory:
     """What one row of the largest shape takes, in gigabytes.
 
     weights_gb: of all components. activations_gb: of the denoiser; None where the model's widths are not
-    known. peak_gb: at once, with the job's `offload`. has_gb: of the place; None: not known. place: the
-    GPU, or this machine. offload: the fastest that fits, where the job's own does not; None: none does.
+    known. decoding_gb: of the decoder. peak_gb: at once, with the job's options. has_gb: of the place; None:
+    not known. place: the GPU, or this machine. ways: those that fit and need no option for nothing, the
+    fastest first.
     """
 
     weights_gb: float
@@ -33,7 +42,8 @@ class Memory:
     peak_gb: float
     has_gb: float | None
     place: str
-    offload: OffloadWay | None
+    ways: tuple[Way, ...] = ()
+    decoding_gb: float = 0.0
 
     @property
     def fits(self) -> bool | None:
@@ -42,9 +52,9 @@ class Memory:
 
 
 def read_memory(text: str | int) -> int:
-    """Return the bytes that "24GB" stands for. Raises JobError."""
+    """Return the bytes that "24GB" or "24" stands for. Raises JobError."""
     try:
-        return read_bytes(text)
+        return read_bytes(f"{text}GB" if str(text).isdecimal() and len(str(text)) < 4 else text)
     except ValueError as error:
         raise JobError(f"the GPU's memory is {text!r:.40}", f"it must be {error}") from None
 
@@ -57,9 +67,13 @@ def memory_of(
     *,
     gpu_memory: int | None,
     is_on_cpu: bool,
+    share: float = 1.0,
 ) -> Memory:
-    """Return the estimate. shapes: arguments of one row of each. gpu_memory: of a card, in bytes."""
-    place, has_gb = _place(gpu_memory, is_on_cpu=is_on_cpu)
+    """Return the estimate.
+
+    shapes: arguments of one row of each. gpu_memory: of a card, in bytes. share: what a worker has of it.
+    """
+    place, has_gb = _place(gpu_memory, is_on_cpu=is_on_cpu, share=share)
     if preset is None:
         found = sum(weights.source.files[file].size for file in weights.files if is_weights(file)) / GB
         return Memory(
@@ -68,29 +82,27 @@ def memory_of(
             peak_gb=found,
             has_gb=has_gb,
             place=place,
-            offload=None,
         )
     as_loaded = _with_dtype(preset, settings, is_on_cpu=is_on_cpu)
-    largest = max(shapes, key=lambda row: activations_gb(as_loaded, row), default={})
-    own = _offload(settings)
-    fitting = (way for way in OFFLOADS if has_gb and peak_gb(as_loaded, way, largest) <= has_gb)
+    own = _way(settings)
+    largest = max(shapes, key=lambda row: peak_gb(as_loaded, own, row), default={})
     return Memory(
         weights_gb=sum(as_loaded.weights_gb().values()),
         activations_gb=activations_gb(as_loaded, largest),
         peak_gb=peak_gb(as_loaded, own, largest),
         has_gb=has_gb,
         place=place,
-        offload=next(fitting, None),
+        ways=tuple(_fitting(as_loaded, has_gb, largest)) if has_gb else (),
+        decoding_gb=decoding_gb(as_loaded, largest, tiling=own.vae_tiling),
     )
 
 
-def _place(gpu_memory: int | None, *, is_on_cpu: bool) -> tuple[str, float | None]:
-    if gpu_memory is not None:
-        return "the GPU", gpu_memory / GB
+def _place(gpu_memory: int | None, *, is_on_cpu: bool, share: float) -> tuple[str, float | None]:
     if is_on_cpu:
         return "this machine", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
-    gpus = gpus_here()
-    return "the GPU", min(gpus) / GB if gpus else None
+    card = gpu_memory if gpu_memory is not None else min(gpus_here(), default=None)
+    place = "the GPU" if share == 1 else f"a worker's share ({share:g}) of the GPU"
+    return place, None if card is None else card / GB * share
 
 
 def _with_dtype(preset: Preset, settings: ModelSettings, *, is_on_cpu: bool) -> Preset:
@@ -104,7 +116,21 @@ def _with_dtype(preset: Preset, settings: ModelSettings, *, is_on_cpu: bool) -> 
     return replace(preset, dtype=dtype.get("default", preset.dtype), dtypes={**preset.dtypes, **rest})
 
 
-def _offload(settings: ModelSettings) -> OffloadWay:
+def _fitting(preset: Preset, has_gb: float, row: Mapping[str, Any]) -> list[Way]:
+    half = replace(preset, dtype="bf16", dtypes={})
+    others = [] if half.weights_gb() == preset.weights_gb() else ways_for(half, has_gb, row)
+    fit = [*ways_for(preset, has_gb, row), *(replace(way, dtype="bf16") for way in others)]
+    return [way for way in fit if not any(other != way and _costs_less(other, way) for other in fit)]
+
+
+def _costs_less(one: Way, other: Way) -> bool:
+    """Whether all that one needs the other needs too, or more of it."""
+    values = [(OFFLOADS.index(way.offload), way.vae_tiling, way.dtype is not None) for way in (one, other)]
+    return all(mine <= its for mine, its in zip(*values, strict=True))
+
+
+def _way(settings: ModelSettings) -> Way:
     asked = settings.options.offload
     kind = asked if isinstance(asked, str) else getattr(asked, "type", "none")
-    return kind if kind in OFFLOADS else "none"
+    offload: OffloadWay = kind if kind in OFFLOADS else "none"
+    return Way(offload=offload, vae_tiling=settings.options.vae_tiling)

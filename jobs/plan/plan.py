@@ -9,24 +9,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from framefleet.cluster.feed import Pending, pending_rows
+from framefleet.cluster.feeding import Pending, pending_rows
 from framefleet.cluster.warm.start import may_fork
 from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.arguments import Argument, all_arguments
-from framefleet.jobs.plan.graphics import gpus_here
+from framefleet.jobs.plan.audits import AuditPlan, plan_audits
 from framefleet.jobs.plan.memory import Memory, memory_of, read_memory
 from framefleet.jobs.plan.prediction import Prediction
+from framefleet.jobs.plan.workers import gpus_here
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.cut_prompts import CutPrompt, CutPrompts
-from framefleet.jobs.render.draft_job import draft_job, keep_of
-from framefleet.jobs.render.drafts_plan import most_kept
+from framefleet.jobs.render.draft_job import draft_job, keep_of, most_kept
 from framefleet.jobs.render.render import setup_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.model.specs.dtypes import asked
 from framefleet.pipeline.outputs.glance import Gone
+from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.render.probe.probe import Probed, Shapes, probe_shapes
 from framefleet.pipeline.rows.sweeps.swept import Swept
 from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
@@ -42,8 +43,8 @@ class JobPlan:
     argument, each with that. shapes: valid rows by shape, the most frequent first; unusual: what is far from
     the model's own sizes. num_cut: rows with prompts of which the model does not read the end; first_cut: of
     them. hollow: what the pipeline said to one row of each shape; prediction: what the rest would take;
-    None: not asked. gone: clips of records that are not there. drafts: those of every row, where the job has
-    drafts; most_kept: rows of these in full, at the most; keep: which.
+    None: not asked. audits: None: there are none. gone: clips of records that are not there. drafts: those
+    of every row, where the job has drafts; most_kept: rows of these in full, at the most; keep: which.
     """
 
     table: str
@@ -67,6 +68,7 @@ class JobPlan:
     memory: Memory
     hollow: Probed | None = None
     prediction: Prediction | None = None
+    audits: AuditPlan | None = None
     gone: Gone | None = None
     drafts: JobPlan | None = None
     most_kept: int | None = None
@@ -125,14 +127,17 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions) -> JobPlan:
         hollow = _hollow(resolved, survey.probed, watch) if survey.probed else None
         is_sound = not (hollow and hollow.refused) and (not survey.num_invalid or job.on_invalid == "skip")
         prediction = None
-        if wanted.probe and is_sound and index.counts().pending:
-            prediction = _prediction(resolved, index, watch, wanted)
         found = _plan(resolved, survey, index, wanted)
+        if wanted.probe and is_sound and index.counts().pending:
+            num_audits = found.audits.num_audits if found.audits else 0.0
+            prediction = _prediction(resolved, index, watch, wanted, num_audits=num_audits)
         return replace(found, hollow=hollow, prediction=prediction, gone=gone)
 
 
 def _plan(resolved: ResolvedJob, survey: Survey, index: RowIndex, wanted: PlanOptions) -> JobPlan:
     job, rows, spec = resolved.job, resolved.plan, resolved.plan.spec
+    shapes, counts = dict(survey.shapes.most_common()), index.counts()
+    audit = Audit(**job.audit.model_dump())
     return JobPlan(
         table=resolved.table.location,
         sweep=str(resolved.table) if isinstance(resolved.table, Swept) else None,
@@ -144,11 +149,12 @@ def _plan(resolved: ResolvedJob, survey: Survey, index: RowIndex, wanted: PlanOp
         num_rows=survey.num_rows,
         num_invalid=survey.num_invalid,
         invalid=tuple(survey.invalid_lines()),
-        counts=index.counts(),
+        counts=counts,
         arguments=all_arguments(job, rows),
         carried=tuple(rows.carried.names),
         lookalikes=rows.lookalikes,
-        shapes=dict(survey.shapes.most_common()),
+        shapes=shapes,
+        audits=plan_audits(audit, resolved.batching, shapes, num_pending=counts.pending),
         unusual=tuple(survey.unusual_lines(spec)),
         num_cut=survey.cut_prompts.num_rows if survey.cut_prompts else 0,
         first_cut=survey.cut_prompts.first if survey.cut_prompts else None,
@@ -159,6 +165,7 @@ def _plan(resolved: ResolvedJob, survey: Survey, index: RowIndex, wanted: PlanOp
             survey.examples.values(),
             gpu_memory=wanted.gpu_memory,
             is_on_cpu=wanted.gpu_memory is None and _is_on_cpu(job),
+            share=job.fleet.paid_gpus,
         ),
     )
 
@@ -175,7 +182,9 @@ def _hollow(resolved: ResolvedJob, shapes: Shapes, watch: Watch) -> Probed:
     return probe_shapes(shapes, resolved.plan.spec, weights.configs(), weights.config_files)
 
 
-def _prediction(resolved: ResolvedJob, index: RowIndex, watch: Watch, wanted: PlanOptions) -> Prediction:
+def _prediction(
+    resolved: ResolvedJob, index: RowIndex, watch: Watch, wanted: PlanOptions, *, num_audits: float
+) -> Prediction:
     """Render some rows of each kind, and tell what the rest takes."""
     from framefleet.jobs.plan.kinds import Kinds
     from framefleet.jobs.plan.prediction import predict
@@ -196,6 +205,7 @@ def _prediction(resolved: ResolvedJob, index: RowIndex, watch: Watch, wanted: Pl
         trial.kinds,
         num_rows=kinds.num_rows,
         num_texts=kinds.num_texts,
+        num_audits=num_audits,
         load=trial.load,
         starting_s=starting_s(imports, is_beside=is_beside, num_cores=num_cores),
         num_workers=num_workers,

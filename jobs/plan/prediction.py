@@ -34,7 +34,8 @@ class Tried:
 
     num_rows: of the table. render: of one row, in the thread that renders, without its texts. write: of one,
     beside. once: before the pace is found, of each worker. text: of one that is new. num_bytes: of one clip.
-    mean_batch: rows of a forward. num_rendered: rows that were rendered to know it.
+    mean_batch: rows of a forward. num_rendered: rows that were rendered to know it. audit: of one row;
+    nothing where rows are not batched.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Tried:
     num_bytes: float
     mean_batch: float
     num_rendered: int
+    audit: Took = Took()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +55,8 @@ class Prediction:
     """What rendering the rest of the table would take. elapsed_s: from the command to its end.
 
     worker_s: of all workers, while they have a model. cpu_s: of their processors. num_bytes: of clips.
-    cost: None without a price. num_guessed: rows of kinds that were not rendered, taken as the others.
+    audits_s: of all workers, in worker_s. cost: None without a price. num_guessed: rows of kinds that were
+    not rendered, taken as the others.
     """
 
     num_rows: int
@@ -65,6 +68,7 @@ class Prediction:
     cost: float | None
     num_guessed: int
     kinds: tuple[Tried, ...]
+    audits_s: float = 0.0
 
 
 def predict(
@@ -78,6 +82,7 @@ def predict(
     num_cores: float,
     price: float | None,
     gpus_per_worker: float = 1.0,
+    num_audits: float = 0.0,
 ) -> Prediction:
     """Return what all rows take. kinds: at least one, of the most frequent rows; others are taken as these.
 
@@ -93,8 +98,9 @@ def predict(
     # A text is new to each worker that has rows of it.
     text = max((kind.text for kind in kinds), key=lambda took: took.wall_s)
     texts = text * min(num_texts * num_workers, num_rows)
+    audits = sum((kind.audit * (num_audits * kind.num_rows / known) for kind in kinds), Took())
     num_bytes = sum(kind.num_rows * more * kind.num_bytes for kind in kinds)
-    all_render = render + texts + once * num_workers
+    all_render = render + texts + audits + once * num_workers
     all_cpu = (all_render + write + load * num_workers).cpu_s
     # Rows are written beside, unless all cores are taken.
     worker_s = max(all_render.wall_s / num_workers, (all_render + write).cpu_s / num_cores)
@@ -109,4 +115,5 @@ def predict(
         cost=None if price is None else price * paid_s / HOUR_S * gpus_per_worker,
         num_guessed=num_rows - known,
         kinds=tuple(kinds),
+        audits_s=audits.wall_s,
     )

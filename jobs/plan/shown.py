@@ -12,11 +12,13 @@ from rich.table import Table
 
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.arguments import Argument
+from framefleet.jobs.plan.audits import AuditPlan
 from framefleet.jobs.plan.memory import GB, Memory
 from framefleet.jobs.plan.plan import JobPlan, PlanOptions, plan_job
 from framefleet.jobs.plan.prediction import Prediction
 from framefleet.jobs.render.shown import gone_line
 from framefleet.jobs.render.survey import check_valid_rows
+from framefleet.jobs.show.audits import share_text
 from framefleet.jobs.show.console import stderr, stdout
 from framefleet.jobs.show.headline import duration
 from framefleet.jobs.show.libraries import quiet_libraries
@@ -83,6 +85,8 @@ def _show(plan: JobPlan) -> None:
     stdout.print(_shapes(plan.shapes))
     for line in plan.unusual:
         stdout.say(f"unusual: {line}")
+    if plan.audits:
+        stdout.say(audits_line(plan.audits, plan.counts.pending))
     if row := plan.first_cut:
         stdout.say(
             f"cut prompts: {plan.num_cut:,} rows have more tokens than the model reads, which renders them "
@@ -145,21 +149,34 @@ def counted(key: str, value: str, numbers: Mapping[str, int]) -> Table:
     return table
 
 
+def audits_line(audits: AuditPlan, num_pending: int) -> str:
+    """Return how many rows are rendered twice, to compare, and what is known then."""
+    share, wrong = share_text(audits.share), share_text(audits.most_wrong / num_pending)
+    return (
+        f"audits: about {max(1, round(audits.num_audits)):,} of {num_pending:,} rows ({share}) are rendered "
+        f"once more, alone, if all are batched; if these are equal, at most {audits.most_wrong:,} rows "
+        f"({wrong}) are wrong, at 95 % confidence"
+    )
+
+
 def memory_line(memory: Memory) -> str:
     """Return whether a row of the largest shape fits, and what to do where it does not."""
     parts = f"weights {_size(memory.weights_gb)}"
     if memory.activations_gb is None:
         parts += ", and what the denoiser computes with, which is not known of this model"
     else:
-        parts += f", the largest row {_size(memory.activations_gb)}"
+        parts += f", the largest row {_size(memory.activations_gb)}, its decoding {_size(memory.decoding_gb)}"
     said = f"memory: about {_size(memory.peak_gb)} ({parts})"
     if memory.has_gb is None:
         return f"{said}; there is no GPU here to compare with: --gpu-memory 24GB"
     said += f", of {_size(memory.has_gb)} of {memory.place}"
     if memory.fits:
         return said
-    fix = f"set `model.offload: {memory.offload}`" if memory.offload else "use a smaller size or model"
-    return f"{said}: it does not fit; {fix}"
+    if not memory.ways:
+        return f"{said}: it does not fit; use a smaller size or model"
+    first, *others = (f"`model: {{{way}}}`" if str(way) else "without options" for way in memory.ways)
+    also = f" (or {', '.join(others)})" if others else ""
+    return f"{said}: it does not fit; the fastest that fits is {first}{also}"
 
 
 def _size(gb: float) -> str:
@@ -191,6 +208,8 @@ def _show_prediction(found: Prediction) -> None:
         f"workers as fast as this machine: {found.worker_s / 3600:,.2f} hours of workers, "
         f"{bytes_text(found.num_bytes)}{cost}"
     )
+    if found.audits_s:
+        stdout.say(f"audits take {duration(found.audits_s)} of the workers' time")
     if found.num_guessed:
         stdout.say(f"{found.num_guessed:,} rows are of further shapes, and taken as these")
 

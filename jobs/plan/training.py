@@ -14,7 +14,7 @@ from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.schema import TrainJob
 from framefleet.jobs.plan.memory import GB
 from framefleet.jobs.show.watch import Callback, Watch
-from framefleet.jobs.train.claim import check_output
+from framefleet.jobs.train.claim import as_begun, check_output
 from framefleet.jobs.train.resolve import ResolvedTraining, resolve_training
 from framefleet.jobs.train.survey import survey_training
 from framefleet.pipeline.model.model import source_of, weights_of
@@ -69,7 +69,7 @@ def plan_training(job: TrainJob | str | Path | Mapping[str, Any], *, probe: bool
 
 def plan_train_job(job: TrainJob, watch: Watch, *, probe: bool = False) -> TrainPlan:
     """Do what `plan_training` promises, telling `watch` about it."""
-    resolved = resolve_training(job, watch)
+    resolved = as_begun(resolve_training(job, watch))
     num_workers = None if job.fleet.workers == "auto" else job.fleet.workers
     check_output(resolved, workers=num_workers)
     with _elsewhere(resolved) as aside:

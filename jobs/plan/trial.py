@@ -78,6 +78,7 @@ class _Stream:
     ) -> None:
         self._model, self._setup, self._identity, self._kind = model, setup, identity, kind
         self._most = most
+        self._is_first = True
         self._rows = self._endless()
 
     def measure(self) -> Tried:
@@ -88,6 +89,7 @@ class _Stream:
             renderer.cancel()  # it had to find out which sizes pay, which the run's workers are told
             renderer, clock = self._renderer(), _Clock()
             first, begun = self._window(renderer, clock)
+        audit = _audit(renderer, begun)
         then, pace = self._window(renderer, clock)
         renderer.cancel()
         write, num_bytes = self._written(then)
@@ -99,7 +101,8 @@ class _Stream:
             num_rows=self._kind.num_rows,
             render=render,
             write=write,
-            once=begun - _encoding(first, begun) - of_first,
+            once=begun - _encoding(first, begun) - of_first - audit,
+            audit=audit,
             text=_text(first, begun),
             num_bytes=num_bytes,
             mean_batch=sum(clip.batch_size for clip in then) / len(then),
@@ -107,7 +110,8 @@ class _Stream:
         )
 
     def _renderer(self) -> Renderer:
-        setup = self._setup
+        """Return one that audits its first row, to time that."""
+        setup, self._is_first = self._setup, True
         return Renderer(
             self._model,
             setup.batching,
@@ -136,7 +140,8 @@ class _Stream:
     def _fill(self, renderer: Renderer) -> None:
         while renderer.num_active < self._room(renderer):
             request = next(self._rows)
-            renderer.submit(request, self._identity(request))
+            renderer.submit(request, self._identity(request), is_audited=self._is_first)
+            self._is_first = False
 
     def _endless(self) -> Iterator[Request]:
         """Yield rows of the table's proportions, each with a seed of its own."""
@@ -160,6 +165,12 @@ def _clips(renderer: Renderer) -> list[Clip]:
                 "render it alone to see more, or correct it",
             )
     return [outcome for outcome in ended if isinstance(outcome, Clip)]
+
+
+def _audit(renderer: Renderer, took: Took) -> Took:
+    """Return what an audit took, if there was one. took: of all that was done meanwhile."""
+    seconds = max((audited.seconds for audited in renderer.take_audits()), default=0.0)
+    return took * min(1.0, seconds / took.wall_s)
 
 
 def _encoding(clips: Sequence[Clip], took: Took) -> Took:

@@ -19,9 +19,9 @@ from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, TableError
-from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.outputs.parts.records import record_schema
 from framefleet.pipeline.outputs.where import check_where
+from framefleet.pipeline.rows.tables.column_checks import argument_meant
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 from framefleet.pipeline.scores.choice import Draft, Keep, kept_drafts
@@ -47,7 +47,7 @@ def check_choice(drafts: ResolvedJob, keep: Keep) -> None:
     known = {*columns.names, *arguments}
     for name in keep.per:
         if name not in known:
-            raise JobError(f"draft.keep.per: rows have no {name!r}", did_you_mean(name, known))
+            raise JobError(f"draft.keep.per: rows have no {name!r}", argument_meant(name, known))
     if keep.where is not None:
         check_where(columns, keep.where)
     ours = {_ROW_ID, _PATH, *(_SCORE.format(score.name) for score in drafts.scores)}

@@ -17,6 +17,7 @@ from framefleet.jobs.render.resolve import ResolvedJob, base_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.public import public_url
 from framefleet.pipeline.model.environment import PACKAGES
+from framefleet.pipeline.model.ip_adapter.files import IpAdapter
 from framefleet.pipeline.model.loras.asked import Lora
 from framefleet.pipeline.model.sources.source import public_name
 from framefleet.pipeline.model.specs.dtypes import asked
@@ -25,7 +26,7 @@ from framefleet.pipeline.outputs.media.provenance import certificate_sha256
 from framefleet.pipeline.outputs.parts.records import RECORDS
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.second_model import SecondModel
-from framefleet.pipeline.request import is_input
+from framefleet.pipeline.request import inputs_in
 
 # What decides which clips a job makes. Fleet, retries, audit, ... may change from run to run.
 _DECISIVE = ("table", "defaults", "columns", "recipe", "media")
@@ -96,6 +97,8 @@ def _description(resolved: ResolvedJob) -> dict[str, Any]:
         job["draft"] |= _public(resolved.job.draft.arguments)
     job["inputs"] = _public(job["inputs"]) | {"base": _base(resolved.job)}
     job["model"] |= {"path": public_name(resolved.model.path, None), "revision": resolved.model.revision}
+    if adapter := resolved.model.ip_adapter:
+        job["model"]["ip_adapter"] = _where(adapter)
     media = resolved.media
     job["media"] |= {"format": media.format, "encoder": media.codec, "crf": media.quality}
     if resolved.media.c2pa is not None:
@@ -133,7 +136,7 @@ def _in_any_folder(sweep: Any) -> Any:
 
 def _shown(resolved: ResolvedJob, name: str, value: Any) -> Any:
     """Return a default; of an image or a video its URL without what may be secret."""
-    return _public(value) if is_input(resolved.plan.base.get(name)) else value
+    return _public(value) if inputs_in(resolved.plan.base.get(name)) else value
 
 
 def _public(value: Any) -> Any:
@@ -155,7 +158,7 @@ def _withheld(resolved: ResolvedJob) -> list[str]:
     """Return the keys whose values are written down with less than rows need: URLs without signatures."""
     job, base = resolved.job, resolved.plan.base
     asked = {
-        "defaults": {name: value for name, value in job.defaults.items() if is_input(base.get(name))},
+        "defaults": {name: value for name, value in job.defaults.items() if inputs_in(base.get(name))},
         "overrides": job.overrides,
         "draft": job.draft.arguments if job.draft else {},
         "sweep": job.sweep.model_dump(),
@@ -164,8 +167,8 @@ def _withheld(resolved: ResolvedJob) -> list[str]:
     return [key for key, value in flat("", asked) if _public(value) != value]
 
 
-def _where(lora: Lora) -> dict[str, Any]:
-    return asdict(lora) | {"path": public_name(lora.path, None)}
+def _where(adapter: Lora | IpAdapter) -> dict[str, Any]:
+    return asdict(adapter) | {"path": public_name(adapter.path, None)}
 
 
 def _of(model: SecondModel) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter
 
-from framefleet.jobs.job.schema import MediaSection
+from framefleet.jobs.job.schema import IpAdapterSection, MediaSection
 from framefleet.jobs.render.own_tables import DRAFTS
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.dtypes import DType
@@ -50,6 +50,7 @@ class ClaimedSecondModel(_Written):
 
 class ClaimedModel(_Written):
     allow_pickle: bool = False
+    ip_adapter: IpAdapterSection | None = None
 
 
 class ClaimedSigning(_Written):
@@ -63,6 +64,8 @@ class ClaimedMedia(MediaSection):
 
 
 class ClaimedJob(_Written):
+    table: str | None = None
+    output: str = ""
     model: ClaimedModel = ClaimedModel()
     recipe: str = "generate"
     media: ClaimedMedia = ClaimedMedia()

@@ -6,6 +6,7 @@ job.json may be anybody's: what runs code or opens doors has to be said again by
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,16 @@ from framefleet.jobs.job.file import job_as, job_from_mapping, load_job, set_val
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claimed import claim_of
 from framefleet.jobs.render.own_tables import DRAFTS, is_table_of_drafts
-from framefleet.jobs.render.places import is_opened
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.text import setting
 
 JOB_FILES = (".yaml", ".yml", ".json")
 # What job.json says about them beside what a job may: what was found there.
 _FOUND = {"loras": "sha256", "second_models": "digest"}
+# Stores of objects, which answer where the credentials are for. Behind other URLs there may be anything, as a
+# web server of this machine's network.
+STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "file", "hf")
 
 
 def job_of(job: Job | str | Path | Mapping[str, Any], sets: Sequence[str] = ()) -> Job:
@@ -55,14 +59,14 @@ def claimed_job(output: str, sets: Sequence[str] = ()) -> Job:
         if not _is_given(key, given):
             raise JobError(
                 f"job.json says {key} without what may be secret in its URLs: user, password and query",
-                f"say it: --set {key}=...; or give the job file in place of the output",
+                f"say it: {setting(key, '...')}; or give the job file",
             )
     job = job_from_mapping(said | {"output": output}, sets)
     for key, value in _untrusted(job):
         if not _is_given(key, given):
             raise JobError(
                 f"job.json says {key}: {value!r}, which is not taken on its word",
-                f"if that is right, say it: --set {key}={value}; or give the job file in place of the output",
+                f"if that is right, say it: {setting(key, value)}; or give the job file",
             )
     return job
 
@@ -112,6 +116,8 @@ def _untrusted(job: Job) -> Iterator[tuple[str, Any]]:
         yield "inputs.roots", job.inputs.roots
     if job.inputs.base is not None and not is_opened(job.inputs.base):
         yield "inputs.base", job.inputs.base
+    if (adapter := job.model.ip_adapter) and not is_opened(adapter.path):
+        yield "model.ip_adapter.path", adapter.path
     sections: dict[str, Any] = {"model": job.model}
     sections |= {f"loras.{name}": lora for name, lora in job.loras.items()}
     sections |= {f"second_models.{name}": model for name, model in job.second_models.items()}
@@ -120,3 +126,10 @@ def _untrusted(job: Job) -> Iterator[tuple[str, Any]]:
             yield f"{name}.path", section.path
         if section.allow_pickle:
             yield f"{name}.allow_pickle", True
+
+
+def is_opened(place: str) -> bool:
+    """Tell whether a place is a folder, a hub model or in an object store."""
+    scheme = re.match("([a-z0-9]+)://", place)
+    is_plain = scheme[1] in STORES if scheme else "://" not in place
+    return is_plain and "::" not in place and not place.startswith("~")

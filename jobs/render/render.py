@@ -12,6 +12,7 @@ from typing import Any
 
 from framefleet.cluster.adoption import Adoption, find_adoptable
 from framefleet.cluster.budget import JobBudget, Spent
+from framefleet.cluster.doubtful_rows import finish_taking_back
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.messages import WorkerSetup
 from framefleet.cluster.progress import Progress, Summary
@@ -35,9 +36,7 @@ from framefleet.pipeline.outputs.parts.pending import intents_in, sweep
 from framefleet.pipeline.outputs.parts.records import FAILURES, RECORDS, ROWS
 from framefleet.pipeline.outputs.parts.replace_part import replace_part
 from framefleet.pipeline.outputs.parts.seals import gone_parts, sweep_late
-from framefleet.pipeline.outputs.parts.withdrawal import finish_withdrawal
-from framefleet.pipeline.outputs.stores.leftovers import sweep_beside
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.stores.store import Store, sweep_beside
 from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.rows.sweeps.swept import Swept
 from framefleet.pipeline.rows.tables.index import RowIndex
@@ -104,7 +103,7 @@ def render_rows(
             with DriverLock(resolved.store) as lock:
                 claim(resolved)
                 sweep_late(resolved.store, lock)
-                if finish_withdrawal(resolved.store, lock):
+                if finish_taking_back(resolved.store, index, lock).num_rows:
                     lock.seal()
                 sweep_beside(resolved.store)
                 gone = mark_done(resolved, index, watch)

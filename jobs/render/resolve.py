@@ -6,21 +6,25 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from framefleet.jobs.job.model import open_model
+from framefleet.jobs.job.model import OpenedModel, open_model
 from framefleet.jobs.job.output import media_of, open_output
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.model import check_model, open_loras, second_models_of
-from framefleet.jobs.render.scores import scores_of
 from framefleet.jobs.render.table import open_recipe, open_rows
 from framefleet.jobs.show.watch import Watch, wait_for
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.model.loras.asked import Lora, loras_of
+from framefleet.pipeline.model.loras.files import fetch_lora
+from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.sources.weights import Weights
+from framefleet.pipeline.model.specs.dtypes import check_dtype
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import Recipe
-from framefleet.pipeline.recipes.second_model import SecondModel
+from framefleet.pipeline.recipes.second_model import SecondModel, open_second_models
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
@@ -31,7 +35,7 @@ from framefleet.pipeline.rows.tables.rows import RowPlan
 from framefleet.pipeline.rows.tables.source import RowSource
 from framefleet.pipeline.rows.tables.table import folder_of
 from framefleet.pipeline.rows.tables.table_rows import TableRows
-from framefleet.pipeline.scores.score import ClipScore
+from framefleet.pipeline.scores.score import SIMILARITY, ClipScore, open_scores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +108,7 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
         watch.say(f"note: column {column!r} is kept as {name!r}: records have a {column!r} of their own")
     store, media = open_output(job), media_of(job, model.spec)
     wait_for(watch, f"reading the files of {model.settings.name}")
-    files = model.weights.digests()
+    files = {**model.weights.digests(), **model.adapter_files}
     batching = Batching(**job.batching.model_dump())
     numerics = model.settings.numerics(batching.mode)
     identity = Identity(model_digest=model_digest(files), numerics=numerics, recipes=recipes)
@@ -125,3 +129,65 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
         finder=finder,
         scores=scores,
     )
+
+
+def check_model(job: Job, model: OpenedModel) -> None:
+    """Raise UserError for a dtype or an option that the model does not have."""
+    check_dtype(model.settings.dtype, model.spec.components)
+    if job.model.options == Options():
+        return
+    from framefleet.pipeline.model.options.checks import check_options  # imports torch
+
+    check_options(
+        model.settings.options,
+        model.spec,
+        folder=model.configs,
+        components=model.weights.components,
+        device="cpu" if _is_on_cpu(job) else None,
+    )
+
+
+def _is_on_cpu(job: Job) -> bool:
+    """Tell whether no worker can have a GPU; those of a cluster may, where this machine has none."""
+    if job.model.device != "auto" or job.fleet.address is not None:
+        return job.model.device == "cpu"
+    import torch
+
+    return not torch.cuda.is_available()
+
+
+def open_loras(job: Job, model: OpenedModel) -> dict[str, Lora]:
+    """Return the job's LoRAs as other machines find them too. They are read here: they must fit the model."""
+    given = loras_of({name: lora.model_dump() for name, lora in job.loras.items()})
+    files = {name: fetch_lora(name, lora, job.storage_options) for name, lora in given.items()}
+    if files:
+        from framefleet.pipeline.model.loras.loading import check_loras_fit
+
+        check_loras_fit(files, model.weights, model.spec)
+    return {name: file.lora for name, file in files.items()}
+
+
+def second_models_of(job: Job) -> dict[str, SecondModel]:
+    """Return the job's second models as other machines find them too."""
+    options = job.storage_options
+    given = {
+        name: ModelSettings(**section.model_dump(), storage_options=options)
+        for name, section in job.second_models.items()
+    }
+    return open_second_models(given)
+
+
+def names_of(job: Job) -> list[str]:
+    """Return the columns of the job's scores, without opening them."""
+    names = [score if isinstance(score, str) else SIMILARITY for score in job.scores]
+    return [name.rpartition(":")[2] for name in names]
+
+
+def scores_of(job: Job) -> tuple[ClipScore, ...]:
+    """Return the job's scores. Raises UserError for what is none, or has the name of another column."""
+    names = [score for score in job.scores if isinstance(score, str)]
+    folders = [score.similarity for score in job.scores if not isinstance(score, str)]
+    if len(folders) > 1:
+        raise JobError("scores: there are two CLIP models", "leave one out")
+    reserved = {*RECORD_FIELDS.names, *FAILURE_FIELDS.names}
+    return tuple(open_scores(names, folders[0] if folders else None, reserved=reserved))

@@ -7,12 +7,14 @@ from collections.abc import Collection
 from framefleet.cluster.progress import Summary
 from framefleet.jobs.gallery.gallery import gallery_of
 from framefleet.jobs.job.schema import Job
+from framefleet.jobs.show.audits import audit_line
 from framefleet.jobs.show.console import stderr
 from framefleet.jobs.show.headline import duration
 from framefleet.jobs.show.progress import watch_on
 from framefleet.pipeline.outputs.glance import Gone
 from framefleet.pipeline.outputs.parts.records import FAILURES, RECORDS
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.text import command
 
 
 def show_render(job: Job, *, only: Collection[str] | None = None) -> int:
@@ -80,7 +82,7 @@ def gone_line(gone: Gone, output: str) -> str:
     looked = "" if gone.num_seen == gone.num_records else f", of {gone.num_seen:,} that were looked for"
     return (
         f"damaged: {gone.num_gone:,} clips of rows with a record are gone or have another size{looked}, as "
-        f"{gone.example}; `framefleet repair {output}` renders them again"
+        f"{gone.example}; `{command('repair', output)}` renders them again"
     )
 
 
@@ -104,7 +106,12 @@ def _audit_lines(summary: Summary) -> list[str]:
         f"audit: rows of {kind} cannot be repeated: two plain calls of one differ"
         for kind in summary.unrepeatable
     ]
-    return [*lines, "audit: see docs/exactness.md"] if lines else []
+    if lines:
+        lines.append("audit: see docs/exactness.md")
+    if summary.audits and summary.done:
+        prefix = "audit: of other kinds, " if summary.apart else "audit: "
+        lines.append(prefix + audit_line(summary.audits, summary.done))
+    return lines
 
 
 def _unscored_lines(summary: Summary) -> list[str]:

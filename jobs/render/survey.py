@@ -23,6 +23,7 @@ from framefleet.pipeline.rows.tables.readable import repaired_row
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.source import RowSource
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
+from framefleet.pipeline.text import command
 
 # Enough to see what is wrong with a table; more would hide it.
 MAX_SHOWN = 20
@@ -180,6 +181,6 @@ def mark_done(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Gone | No
     if index.num_doubled:
         watch.say(
             f"note: {index.num_doubled:,} rows have more than one record, as parts were copied or put back; "
-            f"the last one counts; framefleet repair {resolved.store.url_of('')} removes the others"
+            f"the last one counts; {command('repair', resolved.store.url_of(''))} removes the others"
         )
     return glance.look(resolved.store)

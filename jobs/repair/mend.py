@@ -1,7 +1,8 @@
 """From an output to the same without what is damaged: rows that lose their record are for `render`.
 
 Of each row the last record stays whose files are as it says. Whenever it is killed it can be done again: what
-is to go is found anew. A file is deleted only when no record names it; damaged parts are kept aside.
+is to go is found anew. A file is deleted only when no record names it; damaged parts and files that cannot
+be read are kept aside.
 """
 
 from __future__ import annotations
@@ -17,9 +18,8 @@ from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.outputs.clip_index import ClipIndex
 from framefleet.pipeline.outputs.damage import Damage, DamageKind, beside_parts, damaged_records, strays
 from framefleet.pipeline.outputs.parts.part_names import new_run
-from framefleet.pipeline.outputs.parts.replace_part import replace_part
+from framefleet.pipeline.outputs.parts.replace_part import replace_part, set_aside
 from framefleet.pipeline.outputs.parts.seals import Hold
-from framefleet.pipeline.outputs.parts.set_aside import set_aside
 from framefleet.pipeline.outputs.stores.store import Store
 
 _SWEPT_AT_ONCE = 1000  # files between two looks at the lock
@@ -29,8 +29,8 @@ _SWEPT_AT_ONCE = 1000  # files between two looks at the lock
 class Mended:
     """What was wrong, and what was done about it, or would be.
 
-    num_found: by kind. num_rows: that lost their record. num_set_aside: damaged parts, now in damaged/.
-    num_swept: files that nothing named.
+    num_found: by kind. num_rows: that lost their record. num_set_aside: damaged parts, and files that cannot
+    be read, now in damaged/. num_swept: files that nothing named.
     """
 
     num_found: Mapping[DamageKind, int]
@@ -55,7 +55,7 @@ def mend(
 
     with closing(ClipIndex()) as index:
         read = damaged_records(store, index, lambda count: watch.show(Checked(num_rows=count)))
-        aside = [damage.path for damage in map(note, read) if damage.kind == "part"]
+        aside = [damage.path for damage in map(note, read) if damage.kind in ("part", "unreadable")]
         late = [damage.path for damage in map(note, beside_parts(store)) if damage.kind == "late"]
         if hold:
             for path in aside:

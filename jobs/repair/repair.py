@@ -10,18 +10,22 @@ from typing import Any
 
 from framefleet.cluster.lock import DriverLock
 from framefleet.cluster.progress import Progress, Summary
+from framefleet.jobs.failures.failures import output_at
 from framefleet.jobs.job.file import set_values
 from framefleet.jobs.job.output import open_output
 from framefleet.jobs.job.schema import Job
+from framefleet.jobs.render.claimed import RENDER, claim_in_parts
 from framefleet.jobs.render.claimed_job import is_job_file, job_of
 from framefleet.jobs.render.drafts_beside import damage_below, drafts_of
 from framefleet.jobs.render.render import render_job
-from framefleet.jobs.repair.job_json import put_back
 from framefleet.jobs.repair.mend import Mended, mend
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.jobs.verify.files import job_damage
+from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.damage import Damage
-from framefleet.pipeline.outputs.parts.withdrawal import finish_withdrawal
+from framefleet.pipeline.outputs.parts.parts import job_in_parts
+from framefleet.pipeline.outputs.parts.replace_part import set_aside
+from framefleet.pipeline.outputs.parts.seals import Hold
 from framefleet.pipeline.outputs.stores.store import Store
 
 
@@ -84,7 +88,6 @@ def _mended(
     with DriverLock(store) as lock:
         is_job_back = put_back(store, lock)
         resolve()  # what it lacks is told before anything is taken out
-        finish_withdrawal(store, lock)
         mended = mend(store, lock, watch, found)
         lock.seal()  # parts were replaced
     return Repaired(store=store, mended=mended, is_job_back=is_job_back)
@@ -96,5 +99,25 @@ def _is_output(job: Job | str | Path | Mapping[str, Any]) -> bool:
 
 def _store(job: Job | str | Path | Mapping[str, Any], sets: Sequence[str]) -> Store:
     if _is_output(job):
-        return Store(str(job), set_values(sets).get("storage_options"))
+        return output_at(str(job), set_values(sets).get("storage_options"), may_be_drafts=True)
     return open_output(job_of(job, sets))
+
+
+def put_back(store: Store, hold: Hold) -> bool:
+    """Write job.json anew if it is not what it was; return whether it was not. Only for who holds the output.
+
+    What is there is kept in damaged/. Raises JobError where no part holds it.
+    """
+    if (damage := job_damage(store)) is None:
+        return False
+    text = job_in_parts(store)
+    if text is None or claim_in_parts(store) is None:
+        raise JobError(
+            f"{store.url_of(RENDER)}: {damage.reason}, and no part of records/ holds it",
+            "put it back as it was, or choose another output",
+        )
+    hold.check()
+    if store.exists(RENDER):
+        set_aside(store, RENDER, hold)
+    store.write(RENDER, text.encode())
+    return True

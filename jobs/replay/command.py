@@ -17,6 +17,9 @@ MovedLoras = Annotated[
     list[str] | None,
     typer.Option("--lora", metavar="NAME=PLACE", help="Where a LoRA is now, if it moved; repeatable."),
 ]
+MovedIpAdapter = Annotated[
+    str | None, typer.Option("--ip-adapter", help="Where the IP-adapter is now, if it moved.")
+]
 MovedSecondModels = Annotated[
     list[str] | None,
     typer.Option("--second-model", metavar="NAME=PLACE", help="Where a second model is now; repeatable."),
@@ -42,6 +45,7 @@ def replay_command(
     row_id: _RowId,
     model: MovedModel = None,
     loras: MovedLoras = None,
+    ip_adapter: MovedIpAdapter = None,
     second_models: MovedSecondModels = None,
     recipe: OwnRecipe = None,
     roots: ReadableRoots = None,
@@ -63,6 +67,7 @@ def replay_command(
         given = Given(
             model=model,
             loras=places(loras or [], "--lora"),
+            ip_adapter=ip_adapter,
             second_models=places(second_models or [], "--second-model"),
             recipe=recipe,
             roots=tuple(roots or []),

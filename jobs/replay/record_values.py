@@ -11,7 +11,7 @@ from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.strict import Strict
 from framefleet.pipeline.model.loras.asked import ARGUMENT, MAX_WEIGHT
 from framefleet.pipeline.model.options.schema import Matmul, Options, recorded_options
-from framefleet.pipeline.model.specs.bounds import MAX_LIST
+from framefleet.pipeline.model.specs.bounds import MAX_IMAGES, MAX_LIST
 from framefleet.pipeline.model.specs.dtypes import DType, DTypeName
 from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.outputs.stores.json_file import not_ours, read_as
@@ -26,6 +26,9 @@ class _Input(Strict):
     uri: str
     sha256: Sha256
     num_frames: Annotated[int, Field(ge=1)] | None = None
+
+
+_Inputs = Annotated[list[_Input], Field(max_length=MAX_IMAGES)]
 
 
 class _SecondModel(Strict):
@@ -50,12 +53,13 @@ class Environment(BaseModel):
     threads: Annotated[int, Field(ge=1, le=_MAX_THREADS)]
     attention: str | None = None
     matmul: Matmul | None = None
+    onednn_max_cpu_isa: Annotated[str, StringConstraints(pattern=r"^[A-Z0-9_]{1,40}$")] | None = None
 
 
 _ENVIRONMENT = TypeAdapter(Environment)
 _NUMERICS = TypeAdapter(dict[str, Any])
 _ARGUMENTS: TypeAdapter[Any] = TypeAdapter(
-    dict[str, str | int | float | bool | _List | _Input | _SecondModel | dict[Name, _Lora]],
+    dict[str, str | int | float | bool | _List | _Input | _Inputs | _SecondModel | dict[Name, _Lora]],
     config=ConfigDict(strict=True, allow_inf_nan=False),
 )
 

@@ -11,30 +11,33 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from framefleet.jobs.render.claimed import Claim, claim_of
-from framefleet.jobs.render.places import STORES, is_opened
+from framefleet.jobs.render.claimed_job import STORES, is_opened
 from framefleet.jobs.replay.record_values import arguments_of, environment_of, options_of
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.model.ip_adapter.files import IpAdapter, ip_adapter_of
 from framefleet.pipeline.model.loras.asked import Lora, digests_in
 from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.outputs.parts.parts import find_record
 from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, find_recipe
-from framefleet.pipeline.request import Request, is_input, is_model
+from framefleet.pipeline.request import Request, inputs_in, is_model
 from framefleet.pipeline.rows.inputs.access import Inputs
+from framefleet.pipeline.text import quoted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
     """What is said by whoever replays a row, as no output is trusted with it.
 
-    model, loras, second_models: where these are now, the latter two by name. recipe: one of a module, which
-    the record must name too. roots: folders and URLs below which images and videos may be read, on private
-    networks too. allow_pickle: load pickles of tensors. storage_options: as in the job.
+    model, ip_adapter, loras, second_models: where these are now, the latter two by name. recipe: one of a
+    module, which the record must name too. roots: folders and URLs below which images and videos may be read,
+    on private networks too. allow_pickle: load pickles of tensors. storage_options: as in the job.
     """
 
     model: str | None = None
     loras: Mapping[str, str] = field(default_factory=dict)
+    ip_adapter: str | None = None
     second_models: Mapping[str, str] = field(default_factory=dict)
     recipe: str | None = None
     roots: tuple[str, ...] = ()
@@ -89,6 +92,7 @@ def recorded_of(store: Store, claim: Claim, record: Record, given: Given = NOTHI
             options=options_of(record, environment),
             storage_options=dict(given.storage_options),
             loras={name: _lora(name, digest, claim, given) for name, digest in digests_in(arguments).items()},
+            ip_adapter=_ip_adapter(claim, given),
         ),
         second_models={one["name"]: _second_model(one, claim, given) for one in named},
         inputs=_inputs(arguments, given),
@@ -130,7 +134,17 @@ def _lora(name: str, sha256: str, claim: Claim, given: Given) -> Lora:
     )
     if name in given.loras:
         return replace(lora, path=given.loras[name], revision=None, file=None)
-    return replace(lora, path=_place(claimed.path, what, f"--lora {name}=PLACE"))
+    return replace(lora, path=_place(claimed.path, what, quoted("--lora", f"{name}=PLACE")))
+
+
+def _ip_adapter(claim: Claim, given: Given) -> IpAdapter | None:
+    """Return the job's IP-adapter, from where job.json or the caller says; its files are the model's."""
+    claimed, moved = claim.job.model.ip_adapter, given.ip_adapter
+    if claimed is None:
+        return None
+    place = moved or _place(claimed.path, "its IP-adapter", "--ip-adapter PLACE")
+    revision = None if moved else claimed.revision
+    return ip_adapter_of(claimed.model_dump() | {"path": place, "revision": revision})
 
 
 def _second_model(named: Mapping[str, Any], claim: Claim, given: Given) -> ModelSettings:
@@ -141,7 +155,7 @@ def _second_model(named: Mapping[str, Any], claim: Claim, given: Given) -> Model
     claimed, what = claim.job.second_models[name], f"its second model {name!r}"
     moved = given.second_models.get(name)
     return ModelSettings(
-        path=moved or _place(claimed.path, what, f"--second-model {name}=PLACE"),
+        path=moved or _place(claimed.path, what, quoted("--second-model", f"{name}=PLACE")),
         revision=None if moved else claimed.revision,
         allow_pickle=_pickles(claimed.allow_pickle, what, given),
         dtype=named.get("dtype", "auto"),
@@ -159,7 +173,7 @@ def _inputs(arguments: Mapping[str, Any], given: Given) -> Inputs:
     They lie in folders and object stores wherever the record says: what is read there must have the record's
     SHA-256. What is on the web is read from public addresses, and from the caller's roots.
     """
-    uris = [value["uri"] for value in arguments.values() if is_input(value)]
+    uris = [named["uri"] for value in arguments.values() for named in inputs_in(value)]
     own = [uri.rpartition("/")[0] or "/" for uri in uris if _is_stored(uri)]
     return Inputs([*given.roots, *own], given.storage_options)
 
@@ -183,5 +197,5 @@ def recipe_of(recorded: Recorded, given: Given) -> Recipe:
         raise JobError(f"{problem}, not by {given.recipe!r}", "name that one, if it is yours")
     raise JobError(
         f"{problem}, and no code is run because a record names it",
-        f"if it is yours, run from the folder that holds it, with --recipe {name}",
+        f"if it is yours, run from the folder that holds it, with {quoted('--recipe', name)}",
     )

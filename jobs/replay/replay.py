@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from framefleet.jobs.render.claimed import ClaimedMedia
+from framefleet.jobs.replay.compare import Compared, compare, compared_digests
 from framefleet.jobs.replay.record_values import environment_of
 from framefleet.jobs.replay.recorded_row import NOTHING, Given, Recorded, find_recorded, recipe_of
+from framefleet.jobs.replay.two_clips import Again
 from framefleet.pipeline.errors import FramefleetError, InputError, JobError, ModelError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.model.load import load
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.integrity import model_digest
-from framefleet.pipeline.outputs.clips import Clip, Outcome
+from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.damage import Damage, look_at
-from framefleet.pipeline.outputs.encode_clip import EncodedClip, encode_clip
+from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import Record, values_of
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import SecondModel, open_second_models
+from framefleet.pipeline.render.audit.remarks import AUDIT
 from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.request import is_model
 from framefleet.pipeline.rows.tables.checked_again import check_again
+from framefleet.pipeline.text import quoted
 
 _UNKNOWN = "?"  # not recorded, so never said to differ
 _RECIPE = "recipe source"
-_FILE = "media_sha256"
-_TEXT = "extra_outputs"
-_LATER = ("audio_sha256", _TEXT, "extra_outputs_sha256")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,8 @@ class Replayed:
     """A row rendered again.
 
     digests: (name, then, now), of what there is. differences: the same, of what the environment has become.
-    media: the file that it gives now, and its record. damages: of the files that are stored.
+    media: the file that it gives now, and its record. damages: of the files that are stored. compared: what
+    all this means.
     """
 
     digests: tuple[tuple[str, str | None, str | None], ...]
@@ -48,14 +50,15 @@ class Replayed:
     media: bytes
     record: Record
     damages: tuple[Damage, ...]
+    compared: Compared
 
     @property
     def is_equal(self) -> bool:
         """Whether frames, sound and other arrays are, and the stored files those of the record.
 
-        A new file may differ from the stored one by its codec's version.
+        A new file may differ from the stored one, e.g. by its codec's version.
         """
-        return not self.damages and all(then == now for name, then, now in self.digests if name != _FILE)
+        return self.compared.verdict == "bit-exact"
 
 
 class Replayer:
@@ -70,19 +73,24 @@ class Replayer:
     def replay(self, recorded: Recorded) -> Replayed:
         """Do what `replay` promises."""
         recipe = recipe_of(recorded, self._given)
-        now = self._render(recorded, recipe)
+        media = media_again(recorded.claim.job.media)
+        clip = self._render(recorded, recipe)
+        now = encode_clip(clip, media)
         there = {**recorded.environment, _RECIPE: _recipe_digest(recorded)}
         here = {**parse_json(now.record.environment), _RECIPE: recipe.digest}
+        differences = tuple(_differences(there, here))
         _, damages = look_at(recorded.store, values_of(recorded.record))
+        again = Again(record=now.record, media=media, frames=lambda: clip.frames, content=lambda: now.content)
         return Replayed(
             digests=tuple(compared_digests(recorded.record, now.record)),
-            differences=tuple(_differences(there, here)),
+            differences=differences,
             media=now.content,
             record=now.record,
             damages=tuple(damages),
+            compared=compare(recorded.store, recorded.record, again, damages=damages, changes=differences),
         )
 
-    def _render(self, recorded: Recorded, recipe: Recipe) -> EncodedClip:
+    def _render(self, recorded: Recorded, recipe: Recipe) -> Clip:
         second_models = open_second_models(recorded.second_models)
         _check_second_models(recorded, second_models)
         model = self._loaded(recorded.model)
@@ -97,17 +105,10 @@ class Replayer:
             audit=Audit(every=0),
         )
         row_id = recorded.record.row_id
-        renderer.submit(request, row_id)
-        outcomes: list[Outcome] = []
-        while not outcomes:
-            outcomes = renderer.step()
-        if not isinstance(outcomes[0], Clip):
-            raise _not_rendered(row_id, outcomes[0].error)
-        # Neither NVENC's nor signed: no equal bytes are to be expected of these, nor that they can be made.
-        given = recorded.claim.job.media
-        encoder = None if given.encoder == "h264_nvenc" else given.encoder
-        media = Media(**given.model_dump() | {"encoder": encoder, "c2pa": None})
-        return encode_clip(outcomes[0], media)
+        outcome = renderer.render_plainly(request, row_id)
+        if not isinstance(outcome, Clip):
+            raise _not_rendered(row_id, outcome.error)
+        return outcome
 
     def _loaded(self, settings: ModelSettings) -> Model:
         if self._model is None or settings != self._settings:
@@ -125,16 +126,13 @@ def replay(output: str, row_id: str, given: Given = NOTHING) -> Replayed:
     return Replayer(given).replay(find_recorded(output, row_id, given))
 
 
-def compared_digests(then: Record, now: Record) -> Iterator[tuple[str, str | None, str | None]]:
-    """Yield the digests that either has; nothing is said of sound that no earlier version kept."""
-    is_earlier = then.frames_format is None and then.frames_sha256 is not None
-    file = () if then.media_encoder else (_FILE,)
-    for name in ("frames_sha256", *(() if is_earlier else _LATER), *file):
-        values = [getattr(record, name) for record in (then, now)]
-        if name == _TEXT:  # any text, of a record that may be anybody's
-            values = [text and hashlib.sha256(text.encode()).hexdigest() for text in values]
-        if values != [None, None]:
-            yield name, values[0], values[1]
+def media_again(media: ClaimedMedia) -> Media:
+    """Return how clips are encoded once more, as job.json says of the first time.
+
+    Neither by NVENC nor signed: no equal bytes are to be expected of these, nor that they can be made.
+    """
+    encoder = None if media.encoder == "h264_nvenc" else media.encoder
+    return Media(**media.model_dump() | {"encoder": encoder, "c2pa": None})
 
 
 def environment_differences(then: Record, now: Record) -> tuple[tuple[str, str, str], ...]:
@@ -166,7 +164,7 @@ def _check_second_models(recorded: Recorded, found: Mapping[str, SecondModel]) -
         if (model := found[named["name"]]).digest != named["digest"]:
             raise ModelError(
                 f"the second model at {model.settings.name} is not the one that rendered this row",
-                f"give the folder of the model that did, as --second-model {named['name']}=PLACE",
+                f"give the folder of the one that did: {quoted('--second-model', named['name'] + '=PLACE')}",
             )
 
 
@@ -190,7 +188,7 @@ def _recipe_digest(recorded: Recorded) -> str | None:
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    names = sorted({*there, *here})
+    names = sorted({*there, *here} - {AUDIT})  # what is known of a row is none of where it was rendered
     return [
         (name, str(there.get(name, "absent")), str(here.get(name, "absent")))
         for name in names

@@ -15,11 +15,12 @@ from framefleet.jobs.replay.recorded_row import NOTHING, Given, Recorded, find_r
 from framefleet.jobs.replay.replay import check_files
 from framefleet.jobs.replay.script_call import ScriptCall, script_call
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.model.environment import MAX_CPU_ISA
 from framefleet.pipeline.model.load import for_diffusers
 from framefleet.pipeline.model.loras.asked import Lora, adapter_name, adapters_in, without_loras
 from framefleet.pipeline.model.loras.files import fetch_lora
 from framefleet.pipeline.model.model import source_of, weights_of
-from framefleet.pipeline.model.numerics import Numerics, numerics_of
+from framefleet.pipeline.model.numerics import numerics_of
 from framefleet.pipeline.model.options.checks import check_options
 from framefleet.pipeline.model.options.schema import ModelOffload
 from framefleet.pipeline.model.options.tuning import Setup, script_setup
@@ -34,8 +35,9 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.recipes.guidance_check import is_schedule
 from framefleet.pipeline.recipes.recipe import BUILT_IN
-from framefleet.pipeline.request import is_input
+from framefleet.pipeline.request import inputs_in
 from framefleet.pipeline.rows.tables.checked_again import check_again
+from framefleet.pipeline.text import quoted
 
 TEMPLATE = '''\
 """Render row {row_id} again and compare what it made with the record."""
@@ -102,7 +104,7 @@ def replay_script(output: str, row_id: str, given: Given = NOTHING) -> str:
             "use `framefleet replay` without --script",
         )
     arguments = recorded.request.arguments
-    unsaid = [name for name, value in arguments.items() if is_input(value) or is_schedule(name, value)]
+    unsaid = [name for name, value in arguments.items() if inputs_in(value) or is_schedule(name, value)]
     if unsaid:
         raise JobError(
             f"row {row_id} was rendered with a file or a schedule as {', '.join(unsaid)}, "
@@ -149,6 +151,8 @@ def _filled(
 ) -> str:
     environment, model = recorded.environment, recorded.model
     numerics = numerics_of(model.options, threads=model.threads, device=model.device)
+    isa, tf32 = environment.get(MAX_CPU_ISA.lower()), environment.get("tf32")
+    variables = {**numerics.variables, **({MAX_CPU_ISA: isa} if isa else {})}
     return TEMPLATE.format(
         row_id=recorded.record.row_id,
         framefleet=_in_comment(recorded.claim.framefleet),
@@ -163,10 +167,10 @@ def _filled(
         arguments=_python(call.arguments),
         seed=repr(recorded.request.seed),
         digests="\n".join(_digests(recorded.record)),
-        os="import os\n" if numerics.variables else "",
-        variables=_variables(numerics),
+        os="import os\n" if variables else "",
+        variables="".join(f"\nos.environ[{name!r}] = {value!r}" for name, value in variables.items()),
         numerics="\n".join(map(str, numerics.settings())),
-        tf32=_tf32(environment),
+        tf32=f"torch.backends.cuda.matmul.allow_tf32 = {bool(tf32)}\n" if tf32 is not None else "",
         loading=call.loading,
         guiders=call.guiders,
         setup="\n".join(setup.lines),
@@ -232,7 +236,7 @@ def _loading(name: str, lora: Lora, recorded: Recorded) -> str:
     if "://" in lora.path:
         raise JobError(
             f"the LoRA {name!r} of this row is at {lora.path}, and diffusers opens no URLs",
-            f"copy it to a file, and give that as --lora {name}=FILE",
+            f"copy it to a file, and give that as {quoted('--lora', name + '=FILE')}",
         )
     options = {"weight_name": lora.file, "adapter_name": adapter_name(name), "use_safetensors": True}
     if lora.revision:
@@ -249,14 +253,3 @@ def _python(arguments: Mapping[str, Any]) -> str:
     """Return the arguments as Python, one to a line; floats keep every bit."""
     lines = "".join(f"    {name!r}: {value!r},\n" for name, value in sorted(arguments.items()))
     return f"{{\n{lines}}}"
-
-
-def _variables(numerics: Numerics) -> str:
-    """Return the lines that must come before torch is imported."""
-    return "".join(f"\nos.environ[{name!r}] = {value!r}" for name, value in numerics.variables.items())
-
-
-def _tf32(environment: Mapping[str, Any]) -> str:
-    if "tf32" not in environment:
-        return ""
-    return f"torch.backends.cuda.matmul.allow_tf32 = {bool(environment['tf32'])}\n"

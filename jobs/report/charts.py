@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from framefleet.jobs.report.figures import WorkerTime
 from framefleet.jobs.report.values import ModelTime, Report, Throughput
 from framefleet.jobs.show.headline import duration
-from framefleet.jobs.show.terminal import escaped
+from framefleet.pipeline.text import escaped
 
 # Drawn in these, which nothing else is, and shown in what the page's style says.
 _INK, _MUTED, _LINE, _CARD = "#010101", "#020202", "#030303", "#040404"

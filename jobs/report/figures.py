@@ -6,15 +6,16 @@ Records may be anybody's: numbers are taken as far as they can be true, names as
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from framefleet.jobs.report.timeline import Timeline
-from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.guards.json_text import canonical_json, parse_json
+from framefleet.pipeline.render.audit.remarks import ALONE, AUDIT, EQUAL, PLAINLY, UNREPEATABLE
 
 COLUMNS = [
     *("worker", "node", "started_at", "finished_at", "batch_size", "encode_s"),
@@ -29,6 +30,64 @@ THE_REST = "(others)"
 _MAX_S = 1e9  # thirty years: what takes longer is no measurement
 _MOMENTS = (946_684_800, 4_102_444_800)  # the years 2000 to 2100
 _MAX_BATCH = 4096
+_REMARKS = (EQUAL, ALONE, PLAINLY, UNREPEATABLE)
+_UNAUDITED = "batched, not compared"  # or of a run without audits
+# Each divides the next, so that bins are joined and never split.
+_WIDTHS_S = (1, 2, 10, 30, 60, 120, 600, 1800, 3600, 7200, 21_600, 86_400, 604_800, 6_048_000, 60_480_000)
+MAX_BINS = 120  # columns of three points each
+_FEW_BINS, _ROWS_EACH = 12, 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bin:
+    """So many rows were finished in the `Timeline.width_s` seconds from `start` on."""
+
+    start: datetime
+    rows: int
+
+
+class Timeline:
+    """Counts moments, given as seconds since 1970."""
+
+    def __init__(self) -> None:
+        self._width = 0  # of _WIDTHS_S
+        self._counts: Counter[int] = Counter()
+
+    @property
+    def width_s(self) -> int:
+        return _WIDTHS_S[self._width]
+
+    def add(self, moments: Iterable[int]) -> None:
+        self._counts.update(moment // self.width_s for moment in moments)
+        while self._counts and self._num_bins > MAX_BINS:
+            self._widen()
+
+    def settle(self) -> None:
+        """Widen bins until they hold some rows, for a chart that is no comb."""
+        while self._counts and self._num_bins > max(_FEW_BINS, self._counts.total() // _ROWS_EACH):
+            self._widen()
+
+    @property
+    def _num_bins(self) -> int:
+        return max(self._counts) - min(self._counts) + 1
+
+    def bins(self) -> tuple[Bin, ...]:
+        """Return all from the first to the last, empty ones too."""
+        return tuple(self._bins())
+
+    def _bins(self) -> Iterator[Bin]:
+        if not self._counts:
+            return
+        for number in range(min(self._counts), max(self._counts) + 1):
+            start = datetime.fromtimestamp(number * self.width_s, UTC)
+            yield Bin(start=start, rows=self._counts[number])
+
+    def _widen(self) -> None:
+        factor = _WIDTHS_S[self._width + 1] // self.width_s
+        wider: Counter[int] = Counter()
+        for number, count in self._counts.items():
+            wider[number // factor] += count
+        self._width, self._counts = self._width + 1, wider
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,6 +123,7 @@ class Figures:
         self.shapes: Counter[str] = Counter()
         self.models: Counter[tuple[str, str]] = Counter()
         self.environments: Counter[str] = Counter()
+        self.remarks: Counter[str] = Counter()
         self.workers: dict[tuple[str, str], WorkerTime] = {}
 
     def add(self, table: pa.Table) -> None:
@@ -94,7 +154,10 @@ class Figures:
         for model, digest, rows in _grouped(table, ["model", "model_digest"]):
             _count(self.models, (model, digest), rows, (THE_REST, ""))
         for environment, rows in _grouped(table, ["environment"]):
-            _count(self.environments, environment, rows, "{}")
+            place, remark = _split(environment)
+            _count(self.environments, place, rows, "{}")
+            known = (known for known in _REMARKS if str(remark).startswith(known))
+            self.remarks[next(known, _UNAUDITED)] += rows
 
     def _add_workers(self, table: pa.Table) -> None:
         """Add up what each worker did; the sums of a row that does not tell its share are estimated."""
@@ -183,6 +246,18 @@ def _grouped(table: pa.Table, names: list[str]) -> list[tuple[Any, ...]]:
 
 def _count(counter: Counter[Any], name: Any, rows: int, others: Any) -> None:
     counter[name if name in counter or len(counter) < MAX_NAMES else others] += rows
+
+
+def _split(environment: str) -> tuple[str, object]:
+    """Return where rows were rendered, and apart from that what is said of their audits."""
+    try:
+        told = parse_json(environment)
+    except ValueError:
+        return environment, None
+    if not isinstance(told, dict) or AUDIT not in told:
+        return environment, None
+    remark = told.pop(AUDIT)
+    return canonical_json(told), remark
 
 
 def _shape(num_frames: int | None, height: int | None, width: int | None) -> str:

@@ -23,9 +23,10 @@ from framefleet.jobs.report.charts import (
     workers_chart,
 )
 from framefleet.jobs.report.values import Report
+from framefleet.jobs.show.audits import share_text
 from framefleet.jobs.show.headline import duration
-from framefleet.jobs.show.terminal import escaped
 from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.text import escaped
 
 _STYLE = Path(__file__).with_name("page.css")
 _MAX_TEXT = 400  # characters of a cell
@@ -100,6 +101,10 @@ def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
     yield unit, f"{(work.busy_s + work.idle_s) / 3600 * (report.gpus_per_worker or 1):,.3g}", False
     if clips.peak_memory_bytes:
         yield "of memory in use, most", bytes_told(clips.peak_memory_bytes), False
+    if said := report.audits.said:
+        yield "audits, none wrong", f"{said.num_equal:,}", False
+    if report.audits.wrong_share is not None:
+        yield "of rows wrong at most, at 95 % confidence", share_text(report.audits.wrong_share), False
     if cost := report.cost:
         yield f"at {cost.price_per_gpu_hour:g} per {unit.removesuffix('s')}", f"{cost.total:,.2f}", False
         if cost.per_clip is not None:

@@ -12,6 +12,7 @@ from framefleet.jobs.failures.failures import FailedRow, failed_rows_of, output_
 from framefleet.jobs.render.claimed import find_claim
 from framefleet.jobs.report.figures import COLUMNS, COMPUTE, MAX_NAMES, THE_REST, Figures, WorkerTime
 from framefleet.jobs.report.values import (
+    AuditedRows,
     Clips,
     Cost,
     FailedAlike,
@@ -22,7 +23,7 @@ from framefleet.jobs.report.values import (
     UsedEnvironment,
     UsedModel,
 )
-from framefleet.jobs.status.status import StatusReader
+from framefleet.jobs.status.status import Status, StatusReader
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
@@ -66,15 +67,16 @@ def report_of(store: Store, *, price: float | None = None) -> Report:
     """Return what its records tell; memory does not grow with them."""
     figures, gpus = _figures(store), _gpus_per_worker(store)
     by_type, failures = _failures(store)
-    work = _work(figures)
+    work, status = _work(figures), StatusReader(store).status()
     return Report(
         framefleet=framefleet.__version__,
         made_at=datetime.now(UTC).replace(microsecond=0),
         output=store.url_of(""),
-        rows=_rows(store, done=figures.num_rows, failed=by_type.total()),
+        rows=_rows(status, done=figures.num_rows, failed=by_type.total()),
         clips=_clips(figures),
         throughput=_throughput(figures),
         work=work,
+        audits=_audits(status, figures),
         gpus_per_worker=gpus,
         cost=None if price is None else _cost(price, work, gpus, figures.num_rows),
         failures_by_type=dict(by_type.most_common()),
@@ -93,11 +95,16 @@ def _figures(store: Store) -> Figures:
     return figures
 
 
-def _rows(store: Store, *, done: int, failed: int) -> RowsByState:
-    status = StatusReader(store).status()
+def _rows(status: Status, *, done: int, failed: int) -> RowsByState:
     total = None if status.num_rows is None else max(status.num_rows, done + failed)
     left = None if total is None else total - done - failed
     return RowsByState(total=total, done=done, failed=failed, invalid=status.num_invalid, left=left)
+
+
+def _audits(status: Status, figures: Figures) -> AuditedRows:
+    said, by_remark = status.audits, dict(figures.remarks.most_common())
+    share = said.most_wrong / status.num_done if said and status.num_done else None
+    return AuditedRows(said=said, wrong_share=share, by_remark=by_remark)
 
 
 def _clips(figures: Figures) -> Clips:

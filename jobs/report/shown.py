@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from framefleet.jobs.report.report import PAGE, VALUES, report_of, write_report
 from framefleet.jobs.show.console import stderr, stdout
 from framefleet.jobs.show.progress import watch_on
 from framefleet.jobs.show.watch import wait_for
+from framefleet.pipeline.text import command
 
 
 def show_report(
@@ -32,4 +32,4 @@ def show_report(
     stdout.say(f"report: {store.url_of(PAGE)}")
     stdout.say(f"json:   {store.url_of(VALUES)}")
     if drafts := drafts_of(store):
-        stderr.say(f"drafts are not in it: framefleet report {shlex.quote(drafts.url_of(''))}")
+        stderr.say(f"drafts are not in it: {command('report', drafts.url_of(''))}")

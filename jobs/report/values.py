@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from framefleet.cluster.progress import AuditFigures
 from framefleet.jobs.failures.failures import FailedRow
-from framefleet.jobs.report.figures import WorkerTime
-from framefleet.jobs.report.timeline import Bin
+from framefleet.jobs.report.figures import Bin, WorkerTime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +93,18 @@ class UsedModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuditedRows:
+    """What audits say of rows done. by_remark: rows by what their records say; see `render/audit/remarks.py`.
+
+    said: what drivers told; None: nothing. wrong_share: of all rows at the most, with 95 % confidence.
+    """
+
+    said: AuditFigures | None
+    wrong_share: float | None
+    by_remark: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FailedAlike:
     """Rows that failed with one message; row: the last of them."""
 
@@ -111,6 +123,7 @@ class Report:
     clips: Clips
     throughput: Throughput
     work: ModelTime
+    audits: AuditedRows
     gpus_per_worker: float
     cost: Cost | None
     failures_by_type: Mapping[str, int]

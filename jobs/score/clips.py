@@ -11,12 +11,10 @@ from typing import Any
 
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs.media.media import decode
-from framefleet.pipeline.outputs.recorded_files import MAX_CLIP_BYTES, recorded_clip, sound_content
+from framefleet.pipeline.outputs.recorded_files import HOW, MAX_CLIP_BYTES, recorded_clip, sound_content
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.scores.score import ClipScore
 from framefleet.pipeline.scores.scorer import Scored, score_clip
-
-_STATES = {"missing": "it is gone", "size": "it has another size", "bytes": "it has other bytes"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +60,7 @@ def _scored(store: Store, scores: Sequence[ClipScore], record: Mapping[str, Any]
         return _damaged(record, error.problem)
     content = sound_content(store, file)
     if not isinstance(content, bytes):
-        return _damaged(record, f"{file.path}: {_STATES[content]}")
+        return _damaged(record, f"{file.path}: {HOW[content]}")
     try:
         frames = decode(content)
     except StoreError as error:

@@ -112,7 +112,7 @@ def _repeats(texts: Sequence[str]) -> dict[str, int]:
     for text in texts:
         word, _, count = text.partition(":")
         if not count.isdecimal():
-            raise JobError(f"--repeats {text!r} has no count", "write it as star:4")
+            raise JobError(f"--repeats {text!r}: it has no count", "write it as star:4")
         if word in counts:
             raise JobError(f"--repeats {text!r}: {word} is given twice", "leave one of them out")
         counts[word] = int(count)

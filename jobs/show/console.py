@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import shlex
 import signal
 import sys
 import traceback
@@ -20,9 +19,9 @@ from rich.text import Text
 
 from framefleet.cluster.stop import SIGNALS
 from framefleet.jobs.show.libraries import quiet_imports
-from framefleet.jobs.show.terminal import escaped
 from framefleet.pipeline.errors import FramefleetError, ServiceError, UserError
 from framefleet.pipeline.guards.public import HIDDEN, is_secret_name, public_text
+from framefleet.pipeline.text import command, escaped
 
 INTERRUPTED = 130  # 128 + the signal's number, as shells have it: 143 of SIGTERM, 129 of SIGHUP
 DEFECT = 70  # sysexits.h: internal software error
@@ -149,7 +148,7 @@ def this_command() -> str:
     """Return the command that was typed, without its secrets."""
     typed = sys.argv[1:]
     shown = [_shown(argument) for argument in typed]
-    return shlex.join(["framefleet", *shown]) + (" (its secrets are not shown)" if shown != typed else "")
+    return command(*shown) + (" (its secrets are not shown)" if shown != typed else "")
 
 
 def _shown(argument: str) -> str:

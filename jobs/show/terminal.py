@@ -13,19 +13,11 @@ from typing import Any, TextIO, cast
 
 from framefleet.pipeline.errors import ServiceError
 from framefleet.pipeline.guards.public import public_text
+from framefleet.pipeline.text import CONTROL, escaped, spelt
 
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells have it
-# C0 and C1 controls but newline and tab, what turns the direction of text, what breaks lines, a mark that is
-# not seen, and halves of characters, which no encoding has.
-CONTROL = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
-CONTROLS = re.compile(CONTROL)
 # Colours, and the way back to the start of a line or to the one above: progress bars of libraries.
 CONTROLS_BUT_MOVES = re.compile(rf"(?:\x1b\[[0-9;]*m|\x1b\[A|\r)|({CONTROL})")
-
-
-def escaped(text: str) -> str:
-    r"""Return text whose control characters are spelt, as `\x1b`."""
-    return CONTROLS.sub(lambda found: _spelt(found[0]), text)
 
 
 def guard_streams() -> None:
@@ -48,7 +40,7 @@ class GuardedStream:
     def write(self, text: str) -> int:
         shown = public_text(text)
         if self._escape and self.isatty():
-            shown = CONTROLS_BUT_MOVES.sub(lambda found: _spelt(found[1]) if found[1] else found[0], shown)
+            shown = CONTROLS_BUT_MOVES.sub(lambda found: spelt(found[1]) if found[1] else found[0], shown)
         elif self._escape:
             shown = escaped(shown)
         try:
@@ -89,8 +81,3 @@ def _guarded(stream: TextIO | None) -> TextIO:
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors="backslashreplace")  # what an ASCII terminal or pipe cannot show
     return cast(TextIO, GuardedStream(stream))
-
-
-def _spelt(character: str) -> str:
-    number = ord(character)
-    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,11 +15,13 @@ from rich.text import Text
 
 from framefleet.jobs.failures.failures import output_at
 from framefleet.jobs.failures.shown import one_line
+from framefleet.jobs.show.audits import audit_line
 from framefleet.jobs.show.console import stdout
 from framefleet.jobs.show.headline import duration
 from framefleet.jobs.show.progress import bar_and, workers_table
 from framefleet.jobs.status.driver import DriverSeen
 from framefleet.jobs.status.status import Status, StatusReader
+from framefleet.pipeline.text import command
 
 
 def show_status(output: str, storage_options: Mapping[str, Any], *, as_json: bool) -> None:
@@ -123,8 +124,10 @@ def _picture_of(status: Status, *, has_bar: bool) -> RenderableType:
         Text(f"failed: row {row.row_id}: {row.error_type}: {one_line(row.message)}", "red", overflow="fold")
         for row in status.last_failures
     ]
+    if status.audits and status.num_done:
+        lines.append(Text(f"audit: {audit_line(status.audits, status.num_done)}", overflow="fold"))
     if status.num_failed:
-        lines.append(Text(f"all of them: framefleet failures {shlex.quote(status.output)}"))
+        lines.append(Text(f"all of them: {command('failures', status.output)}"))
     return Group(*lines)
 
 

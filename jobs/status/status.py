@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from framefleet.cluster.progress import WorkerState
+from framefleet.cluster.holder import parse_holder
+from framefleet.cluster.progress import AuditFigures, Progress, WorkerState
 from framefleet.jobs.failures.failures import FailedRow, failed_rows_of, output_at
 from framefleet.jobs.render.drafts_beside import drafts_of
 from framefleet.jobs.status.driver import DriverSeen, DriverState, driver_of
@@ -22,10 +23,55 @@ from framefleet.pipeline.outputs.parts.records import (
     RECORDS,
     fields_named,
 )
+from framefleet.pipeline.outputs.parts.seals import MAX_DRIVER_BYTES, epoch_path, epochs_of
 from framefleet.pipeline.outputs.stores.store import Store
 
 _LAST = 3  # failures that are told; `framefleet failures` has all
 _AT_WORK: tuple[DriverState, ...] = ("running", "silent")  # whose word counts
+_MOST = 10**12  # rows that anybody may have: files are anybody's
+
+
+class AuditReader:
+    """Reads drivers' files again and again; those of earlier drivers, which do not change, once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._earlier: dict[int, Progress | None] = {}
+
+    def figures(self, num_done: int) -> AuditFigures | None:
+        """Return what audits say of all rows with a record; None where no driver said anything.
+
+        num_done: these rows. Those that no driver spoke of, e.g. as it was killed, may all be wrong.
+        """
+        told = [one for one in self._told() if one.audits and _is_sound(one)]
+        if not told:
+            return None
+        total = sum((one.audits for one in told if one.audits), AuditFigures())
+        unknown = max(0, num_done - sum(one.done for one in told))
+        return replace(
+            total,
+            num_unaudited=total.num_unaudited + unknown,
+            most_wrong=min(total.most_wrong + unknown, num_done),
+        )
+
+    def _told(self) -> Iterator[Progress]:
+        epochs = epochs_of(self._store)
+        for epoch in epochs:
+            if epoch not in self._earlier:
+                found = self._read(epoch)
+                if epoch != epochs[-1]:
+                    self._earlier[epoch] = found
+            else:
+                found = self._earlier[epoch]
+            if found:
+                yield found
+
+    def _read(self, epoch: int) -> Progress | None:
+        try:
+            holder = parse_holder(self._store.read(epoch_path(epoch), MAX_DRIVER_BYTES))
+        except FileNotFoundError:
+            return None
+        return holder.progress if holder else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +80,8 @@ class Status:
 
     num_rows: that its newest driver had to see to, distinct and valid ones, those done before too; None
     where none told. num_left: of these. rows_per_s: of the newest run. eta_s: None where none is at work, or
-    it would be a guess. last_failures: the newest first. drafts: the same of its drafts, where there are any.
+    it would be a guess. last_failures: the newest first. audits: what they say of rows done, in all runs;
+    None where nothing is known. drafts: the same of its drafts, where there are any.
     """
 
     output: str
@@ -48,6 +95,7 @@ class Status:
     driver: DriverSeen
     workers: tuple[WorkerState, ...]
     last_failures: tuple[FailedRow, ...]
+    audits: AuditFigures | None = None
     drafts: Status | None = None
 
     @property
@@ -73,6 +121,7 @@ class StatusReader:
         self._counted: dict[str, tuple[tuple[str, ...], int]] = {}  # by folder: its parts, their rows
         self._last: tuple[tuple[str, ...], tuple[FailedRow, ...]] = ((), ())
         self._drafts: StatusReader | None = None
+        self._audits = AuditReader(store)
 
     def status(self) -> Status:
         driver = driver_of(self._store)
@@ -94,6 +143,7 @@ class StatusReader:
             driver=driver,
             workers=told.workers if told and is_at_work else (),
             last_failures=self._last_failures(),
+            audits=self._audits.figures(done),
             drafts=self._of_drafts(),
         )
 
@@ -125,3 +175,9 @@ def _num_rows(store: Store, folder: str) -> int:
     for part in parts_in(store, folder):
         found.update(read_part(store, part.path, key).column(0).to_pylist())
     return len(found)
+
+
+def _is_sound(told: Progress) -> bool:
+    said = told.audits
+    assert said is not None
+    return all(0 <= n < _MOST for n in (told.done, said.num_equal, said.num_unaudited, said.most_wrong))

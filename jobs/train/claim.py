@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
-from typing import Any, get_args
+from typing import Any
 
 import framefleet
 from framefleet.jobs.render.claim import flat, public_location
@@ -15,7 +16,7 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.public import public_url
 from framefleet.pipeline.model.environment import PACKAGES
 from framefleet.pipeline.model.sources.source import public_name
-from framefleet.pipeline.model.specs.signature import InputKind
+from framefleet.pipeline.model.specs.signature import PLACES
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.training.dataset.rows import TrainingRows
 from framefleet.pipeline.training.results.checkpoints import TRAIN_CHECKPOINTS, Checkpoints
@@ -31,6 +32,19 @@ FREE = {
     "sample_every",
     "samples",
 }
+
+
+_FRACTIONAL = "fractional_timesteps"
+
+
+def as_begun(resolved: ResolvedTraining) -> ResolvedTraining:
+    """Return a training that says how it shows timesteps: where the job does not, as it began."""
+    train, theirs = resolved.job.train, _theirs(resolved)
+    if train.fractional_timesteps is not None:
+        return resolved
+    chosen = bool(theirs and theirs["job"]["train"][_FRACTIONAL])
+    job = resolved.job.model_copy(update={"train": train.model_copy(update={_FRACTIONAL: chosen})})
+    return replace(resolved, job=job)
 
 
 def check_output(resolved: ResolvedTraining, *, workers: int | None) -> None:
@@ -56,10 +70,8 @@ def claim_training(resolved: ResolvedTraining, rows: TrainingRows, *, workers: i
 
 def _check_same(resolved: ResolvedTraining, ours: Mapping[str, Any]) -> None:
     """Raise JobError when the output holds a training of which anything decisive in `ours` differs."""
-    store = resolved.store
-    try:
-        theirs = read_training_claim(store).model_dump()
-    except FileNotFoundError:
+    store, theirs = resolved.store, _theirs(resolved)
+    if theirs is None:
         return
     keys = [key for key in _DECISIVE if key in ours]
     differences = list(_differences(_decisive(theirs, keys), _decisive(ours, keys)))
@@ -69,6 +81,18 @@ def _check_same(resolved: ResolvedTraining, ours: Mapping[str, Any]) -> None:
             f"choose another output, or take these changes back; of train, {', '.join(sorted(FREE))} may "
             "change, and with a constant schedule steps",
         )
+
+
+def _theirs(resolved: ResolvedTraining) -> dict[str, Any] | None:
+    """Return what train.json says; None where there is none."""
+    try:
+        theirs: dict[str, Any] = read_training_claim(resolved.store).model_dump()
+    except FileNotFoundError:
+        return None
+    # Before it was a setting, only Wan 2.2 TI2V's timesteps, of which each token has one, were not rounded.
+    index = resolved.spec.configs.get("index", {})
+    theirs["job"]["train"].setdefault(_FRACTIONAL, bool(index.get("expand_timesteps")))
+    return theirs
 
 
 def _check_steps(resolved: ResolvedTraining) -> None:
@@ -106,7 +130,7 @@ def _description(resolved: ResolvedTraining, workers: int) -> dict[str, Any]:
 def _shown(sample: Mapping[str, Any], spec: PipelineSpec) -> dict[str, Any]:
     """Return a sample; of an image or a video its URL without what may be secret."""
     known = spec.settable()
-    inputs = {name for name in sample if name in known and known[name].kind in get_args(InputKind)}
+    inputs = {name for name in sample if name in known and known[name].kind in PLACES}
     return {name: public_url(value) if name in inputs else value for name, value in sample.items()}
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.training.results.losses import read_losses
+from framefleet.pipeline.training.reports import read_losses
 
 _PATH = "loss.png"
 CURVE_SIZE = (960, 540)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,8 @@ from framefleet.jobs.job.file import job_as
 from framefleet.jobs.job.schema import TrainJob
 from framefleet.jobs.show.standing import TrainProgress
 from framefleet.jobs.show.watch import Callback, Watch
-from framefleet.jobs.train.claim import check_output, claim_training
+from framefleet.jobs.train.claim import as_begun, check_output, claim_training
 from framefleet.jobs.train.loss_curve import write_loss_curve
-from framefleet.jobs.train.pace import Pace
 from framefleet.jobs.train.resolve import ResolvedTraining, resolve_training
 from framefleet.jobs.train.survey import survey_training
 from framefleet.pipeline.training.dataset.batches import Batches
@@ -25,6 +25,38 @@ from framefleet.pipeline.training.reports import Kept, Preparing, Step, Training
 from framefleet.pipeline.training.results.finish import read_finished
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.training import Training
+
+# Losses jump with the noise that was drawn: the mean of some shows where they go.
+STEPS_SHOWN = 20
+
+
+class Pace:
+    """Follows one run."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._losses: deque[float] = deque(maxlen=STEPS_SHOWN)
+        self._times: deque[float] = deque(maxlen=STEPS_SHOWN)
+        self.kept = 0
+        self.num_steps = 0
+
+    def stepped(self, step: Step, now: float) -> TrainProgress:
+        """Return where the training stands after a step. now: any steadily rising seconds."""
+        self.num_steps += 1
+        self._losses.append(step.loss)
+        self._times.append(now)
+        passed = self._times[-1] - self._times[0]
+        rate = (len(self._times) - 1) / passed if passed > 0 else None
+        done = step.step + 1
+        return TrainProgress(
+            done=done,
+            total=self._total,
+            loss=sum(self._losses) / len(self._losses),
+            learning_rate=step.learning_rate,
+            steps_per_s=rate,
+            eta_s=(self._total - done) / rate if rate else None,
+            kept=self.kept,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +85,7 @@ def train(
 def train_job(job: TrainJob, watch: Watch) -> TrainSummary:
     """Do what `train` promises, telling `watch` about it."""
     started = time.monotonic()
-    resolved = resolve_training(job, watch)
+    resolved = as_begun(resolve_training(job, watch))
     asked = None if job.fleet.workers == "auto" else job.fleet.workers
     check_output(resolved, workers=asked)  # before the lock, which leaves its file in what is another's
     with (

@@ -9,6 +9,7 @@ import typer
 from framefleet.jobs.options import AsJson, Sets, Verbose
 from framefleet.jobs.replay.command import (
     AllowPickle,
+    MovedIpAdapter,
     MovedLoras,
     MovedModel,
     MovedSecondModels,
@@ -40,6 +41,7 @@ def verify_command(
     as_json: AsJson = False,
     model: MovedModel = None,
     loras: MovedLoras = None,
+    ip_adapter: MovedIpAdapter = None,
     second_models: MovedSecondModels = None,
     recipe: OwnRecipe = None,
     roots: ReadableRoots = None,
@@ -47,9 +49,10 @@ def verify_command(
     sets: Sets = None,
     verbose: Verbose = False,
 ) -> None:
-    """Tell whether an output is what it was: some rows rendered again, or --files: every file by its digest.
+    """Check an output: render some rows again and compare them, or --files: every file by its digest.
 
-    Exit code 0: all is well; 1: something is damaged, or a row gives other bits; 2: it cannot be told.
+    Exit code 0: all is well, every row bit-exact. 1: not all; each row's verdict says what is wrong: its
+    record, its file or its pixels. 2: no row could be rendered.
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import places, set_values
@@ -59,6 +62,7 @@ def verify_command(
         given = Given(
             model=model,
             loras=places(loras or [], "--lora"),
+            ip_adapter=ip_adapter,
             second_models=places(second_models or [], "--second-model"),
             recipe=recipe,
             roots=tuple(roots or []),

@@ -18,6 +18,7 @@ _SAID: dict[DamageKind, str] = {
     "missing": "gone, but has a record",
     "size": "of another size than its record says",
     "bytes": "of other bytes than its record says",
+    "unreadable": "that cannot be read",
     "doubled": "rows that a later record names too",
     "part": "damaged parts",
     "job": "job.json lost, damaged or another's",

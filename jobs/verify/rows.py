@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import pyarrow as pa
 
 from framefleet.jobs.render.claimed import claim_of
 from framefleet.jobs.render.drafts_beside import no_records
+from framefleet.jobs.replay.compare import Compared, compare
 from framefleet.jobs.replay.recorded_row import Given, recorded_of
-from framefleet.jobs.replay.replay import Replayer, environment_differences
+from framefleet.jobs.replay.replay import Replayer, environment_differences, media_again
+from framefleet.jobs.replay.two_clips import Again
 from framefleet.jobs.show.watch import Watch
-from framefleet.jobs.verify.by_fleet import rendered_by_fleet
+from framefleet.jobs.verify.by_fleet import rendered, rendered_by_fleet
 from framefleet.jobs.verify.choice import RowChoice
-from framefleet.jobs.verify.compare import Compared, compare
 from framefleet.jobs.verify.sample import sample_rows
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.outputs.damage import Damage, look_at
@@ -30,7 +30,6 @@ from framefleet.pipeline.outputs.parts.records import (
     record_of,
     values_of,
 )
-from framefleet.pipeline.outputs.recorded_files import MAX_CLIP_BYTES, recorded_clip
 from framefleet.pipeline.outputs.stores.store import Store
 
 _NOT_FOUND = JobError("the table has no such row any more", "leave it out; or put the table back as it was")
@@ -53,7 +52,7 @@ class VerifiedRow:
     @property
     def is_well(self) -> bool:
         """Whether it has the same bits, and the stored files are those of its record."""
-        return self.compared.verdict == "bit-exact" and not self.damages
+        return self.compared.verdict == "bit-exact"
 
 
 def verified_rows(
@@ -91,10 +90,9 @@ def _here(store: Store, records: Sequence[Record], given: Given) -> Iterator[Ver
         except FramefleetError as error:  # of this row, or of its model: the next may be of another
             yield _not_rendered(store, record, error)
             continue
-        stored, media = partial(_stored, store, record, replayed.damages), replayed.media
         yield VerifiedRow(
             record=record,
-            compared=compare(record, replayed.record, stored=stored, again=partial(bytes, media)),
+            compared=replayed.compared,
             damages=replayed.damages,
             differences=replayed.differences,
         )
@@ -105,36 +103,33 @@ def _by_fleet(
 ) -> Iterator[VerifiedRow]:
     """Render rows again as their job did; yield them when all are done."""
     row_ids = [record.row_id for record in records]
-    with rendered_by_fleet(output, row_ids, sets, watch, run=new_run(0)) as scratch:
+    media = media_again(claim_of(store).job.media)
+    with rendered_by_fleet(output, row_ids, sets, watch, format=media.format, run=new_run(0)) as scratch:
         where = scratch.url_of(RECORDS)
         again = {row["row_id"]: record_of(row, where) for row in rows_of(read_records(scratch), where)}
         errors = _errors(scratch)
         for then in records:
             if then.row_id not in again:
                 yield _not_rendered(store, then, errors.get(then.row_id, _NOT_FOUND))
-                continue
-            now, (_, damages) = again[then.row_id], look_at(store, values_of(then))
-            stored = partial(_stored, store, then, damages)
-            read_now = partial(scratch.read, recorded_clip(values_of(now)).path)
-            yield VerifiedRow(
-                record=then,
-                compared=compare(then, now, stored=stored, again=read_now),
-                damages=tuple(damages),
-                differences=environment_differences(then, now),
-            )
+            else:
+                yield _of_fleet(store, then, rendered(scratch, again[then.row_id], media))
+
+
+def _of_fleet(store: Store, then: Record, again: Again) -> VerifiedRow:
+    _, damages = look_at(store, values_of(then))
+    differences = environment_differences(then, again.record)
+    return VerifiedRow(
+        record=then,
+        compared=compare(store, then, again, damages=damages, changes=differences),
+        damages=tuple(damages),
+        differences=differences,
+    )
 
 
 def _not_rendered(store: Store, record: Record, error: FramefleetError) -> VerifiedRow:
     _, damages = look_at(store, values_of(record))
     compared = Compared(verdict="not rendered")
     return VerifiedRow(record=record, compared=compared, damages=tuple(damages), error=error)
-
-
-def _stored(store: Store, record: Record, damages: Sequence[Damage]) -> bytes | None:
-    """Return the clip of a record; None where it is not as recorded, or larger than what is decoded."""
-    if damages or record.bytes > MAX_CLIP_BYTES:
-        return None
-    return store.read(recorded_clip(values_of(record)).path, record.bytes)
 
 
 def _errors(scratch: Store) -> dict[str, FramefleetError]:

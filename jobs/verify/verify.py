@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from framefleet.jobs.failures.failures import output_at
+from framefleet.jobs.replay.compare import Likeness
 from framefleet.jobs.replay.recorded_row import NOTHING, Given
 from framefleet.jobs.show.watch import Callback
 from framefleet.jobs.verify.choice import SAMPLE, RowChoice
 from framefleet.jobs.verify.files import damages_of
 from framefleet.jobs.verify.rows import VerifiedRow, verified_rows
 from framefleet.pipeline.outputs.damage import Damage
-from framefleet.pipeline.outputs.stores.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +23,11 @@ class Verified:
 
     rows: tuple[VerifiedRow, ...] = ()
     damages: tuple[Damage, ...] = ()
+
+    @property
+    def verdicts(self) -> Counter[Likeness]:
+        """How many rows there are of each."""
+        return Counter(row.compared.verdict for row in self.rows)
 
     @property
     def is_well(self) -> bool:
@@ -46,6 +53,7 @@ def verify(
     """
     watch, output = Callback(), str(output)
     if files:
-        return Verified(damages=tuple(damages_of(Store(output, given.storage_options), watch)))
+        store = output_at(output, given.storage_options, may_be_drafts=True)
+        return Verified(damages=tuple(damages_of(store, watch)))
     choice = RowChoice(sample=sample, seed=seed, row_ids=tuple(row_ids), by_fleet=by_fleet)
     return Verified(rows=tuple(verified_rows(output, choice, given, sets, watch)))

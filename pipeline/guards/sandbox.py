@@ -82,8 +82,7 @@ class Sandbox:
             return "the process that read it went silent"
         if code == -signal.SIGKILL:
             return "the process that read it was killed, maybe for want of memory"
-        name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return f"what reads it crashes on it ({name})"
+        return f"what reads it crashes on it ({ending(code)})"
 
 
 class Sandboxes:
@@ -112,6 +111,11 @@ class Sandboxes:
         with contextlib.suppress(IndexError):  # of an empty list: others may close it too
             while True:
                 self._idle.pop().end()
+
+
+def ending(code: int) -> str:
+    """Return how a process ended, by what `subprocess` says of it: "SIGILL" or "exit code 1"."""
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 def serve(answer: Callable[[Connection], None]) -> None:

@@ -7,22 +7,44 @@ those of all of them are set.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 Adapters = tuple[tuple[str, float], ...]  # (name in the model, weight) in the order in which they are added
 
-_rows: ContextVar[tuple[Adapters, ...]] = ContextVar("rows", default=())
+
+class AdaptersRescaled(Exception):
+    """A forward of several rows changes the weights of their LoRAs, so each row has to run on its own."""
 
 
-def working_rows() -> tuple[Adapters, ...]:
+class RowAdapters:
+    """The adapters of one row: what it asked for, and what its own code has made of that since.
+
+    asked: by the request. in_force: the same until a call or a recipe changed it; then equal only where all
+    layers are. layers: what each LoRA layer of the model holds for this row, once that is known; first: what
+    it held when the row began.
+    """
+
+    __slots__ = ("asked", "first", "in_force", "layers")
+
+    def __init__(self, asked: Adapters = ()) -> None:
+        self.asked = self.in_force = asked
+        self.first: Sequence[Any] | None = None
+        self.layers: Sequence[Any] | None = None
+
+
+_rows: ContextVar[tuple[RowAdapters, ...]] = ContextVar("rows", default=())
+
+
+def working_rows() -> tuple[RowAdapters, ...]:
     """Return the adapters of each row that the running code works on; () outside of any row."""
     return _rows.get()
 
 
 @contextmanager
-def working_on(rows: Iterable[Adapters]) -> Iterator[None]:
+def working_on(rows: Iterable[RowAdapters]) -> Iterator[None]:
     """Say that the code in the block works on these rows, in this order along every batch."""
     token = _rows.set(tuple(rows))
     try:
@@ -31,7 +53,7 @@ def working_on(rows: Iterable[Adapters]) -> Iterator[None]:
         _rows.reset(token)
 
 
-def of_one_row() -> Adapters:
+def of_one_row() -> RowAdapters:
     """Return the adapters of the one row that the running code works on."""
     rows = working_rows()
-    return rows[0] if len(rows) == 1 else ()
+    return rows[0] if len(rows) == 1 else RowAdapters()

@@ -6,12 +6,36 @@ instance, as accelerate's hooks rely on too. Nothing stays on the model when the
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from types import MethodType
 from typing import Any
 
 Around = Callable[..., Any]  # called as around(name, original, *args, **kwargs)
+
+
+class Interception(partial[Any]):
+    """What is called in place of a method. shadowed: what the object itself had there before."""
+
+    shadowed: Any = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """Let a copy of the object have the original method, of its own."""
+        return copy.deepcopy(self._original, memo)
+
+    def __reduce__(self) -> Any:
+        """Let a pickle of the object have it, too."""
+        original = self._original
+        if isinstance(original, MethodType):
+            return getattr, (original.__self__, original.__name__)
+        return partial, (original,)
+
+    @property
+    def _original(self) -> Any:
+        original = self.__wrapped__  # type: ignore[attr-defined]
+        return original._original if isinstance(original, Interception) else original
 
 
 @contextmanager
@@ -20,20 +44,29 @@ def intercept(objects: Mapping[str, Any], around: Around, *, method: str = "forw
     shadowed: list[tuple[Any, Any]] = []
     try:
         for name, target in objects.items():
-            original = getattr(target, method)
-            shadowed.append((target, vars(target).get(method)))
+            original, before = getattr(target, method), vars(target).get(method)
+            shadowed.append((target, before))
+            instead = Interception(around, name, original)
+            # `inspect.signature` reads the original's, as modular denoisers and Stable Video Diffusion do.
+            instead.__wrapped__ = original  # type: ignore[attr-defined]
+            instead.shadowed = before
             # object.__setattr__: nn.Module's own setter would search its parameters and buffers each time
-            object.__setattr__(target, method, _in_place_of(original, partial(around, name, original)))
+            object.__setattr__(target, method, instead)
         yield
     finally:
         for target, before in reversed(shadowed):  # one object may stand there under two names
             if before is None:
-                object.__delattr__(target, method)
+                vars(target).pop(method, None)  # who put his own in its place may have taken that away
             else:
                 object.__setattr__(target, method, before)
 
 
-def _in_place_of(original: Callable[..., Any], other: partial[Any]) -> partial[Any]:
-    """Let `inspect.signature` read the original's, as modular denoisers and Stable Video Diffusion do."""
-    other.__wrapped__ = original  # type: ignore[attr-defined]
-    return other
+def own_method(target: Any, method: str = "forward") -> Any:
+    """Return what an object itself has in place of its class's method, but for what `intercept` put there.
+
+    None too where that is the class's own, which hooks of diffusers and accelerate leave behind.
+    """
+    found = vars(target).get(method)
+    while isinstance(found, Interception):
+        found = found.shadowed
+    return None if getattr(found, "__func__", None) is getattr(type(target), method, None) else found

@@ -16,6 +16,7 @@ from framefleet.pipeline.model.specs.dtypes import ResolvedDType
 if TYPE_CHECKING:
     from framefleet.pipeline.model.numerics import Numerics
 
+MAX_CPU_ISA = "ONEDNN_MAX_CPU_ISA"  # which instructions kernels may use, and with that bits; see `prove`
 PACKAGES = ("diffusers", "transformers", "accelerate", "peft", "numpy", "av")
 
 
@@ -35,6 +36,8 @@ def environment(
         "cpu": f"{_cpu_model()} ({torch.backends.cpu.get_cpu_capability()})",
     }
     found |= {package: _version(package) for package in (*PACKAGES, *packages)}
+    if isa := os.environ.get(MAX_CPU_ISA):
+        found[MAX_CPU_ISA.lower()] = isa
     if device.startswith("cuda"):
         found |= _cuda(device)
     return found | ({"matmul": numerics.matmul} if numerics.matmul else {})
@@ -65,7 +68,7 @@ def _cuda(device: str) -> Mapping[str, str | int]:
         "compute_capability": f"{capability[0]}.{capability[1]}",
         "cuda": torch.version.cuda or "",
         "cudnn": torch.backends.cudnn.version() or 0,  # type: ignore[no-untyped-call]
-        "tf32": int(torch.backends.cuda.matmul.allow_tf32),
+        "tf32": int(torch.backends.cuda.matmul.fp32_precision == "tf32"),  # however it was set
     }
 
 
@@ -77,9 +80,14 @@ def _version(package: str) -> str:
 
 
 def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    names = [line.partition(":")[2].strip() for line in lines_beginning("/proc/cpuinfo", ("model name",))]
     return names[0] if names else platform.processor()
+
+
+def lines_beginning(path: str, beginnings: tuple[str, ...]) -> list[str]:
+    """Return the different lines of a file that begin so; none where there is no such file."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except OSError:
+        return []
+    return sorted({line for line in lines if line.startswith(beginnings)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,15 @@ import torch
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.environment import environment
-from framefleet.pipeline.model.loras.files import fetch_lora
+from framefleet.pipeline.model.ip_adapter.files import IpAdapterFiles, fetch_ip_adapter, without_ip_adapter
+from framefleet.pipeline.model.ip_adapter.loading import load_ip_adapter, with_ip_adapter
+from framefleet.pipeline.model.loras.files import LoraFile, fetch_lora
 from framefleet.pipeline.model.model import Model, source_of, weights_of
 from framefleet.pipeline.model.numerics import numerics_of
 from framefleet.pipeline.model.options.checks import check_options
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.options.tuning import packages_of, quantization_config, tune
+from framefleet.pipeline.model.place_trial import prove
 from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.assembled import assembled
 from framefleet.pipeline.model.sources.components import components_in
@@ -24,7 +27,7 @@ from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.sources.sealed import sealed
 from framefleet.pipeline.model.sources.weights import fetched_as
 from framefleet.pipeline.model.specs.dtypes import ResolvedDType, check_dtype, resolved, torch_dtype
-from framefleet.pipeline.model.specs.spec import inspect_model
+from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 
 
 def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> Model:
@@ -37,33 +40,28 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     numerics.apply()
     source = source_of(settings)
     if expected:
-        folder, digests = fetched_as(source, expected)
+        folder, digests = fetched_as(source, without_ip_adapter(expected))
     else:
         folder, digests = weights_of(settings, source).fetched()
     spec = inspect_model(folder)
     check_dtype(settings.dtype, spec.components)
     options, components = settings.options, components_in(folder)
+    adapter = fetch_ip_adapter(settings.ip_adapter, settings.storage_options, expected)
+    if adapter:
+        spec = with_ip_adapter(spec, options)
     check_options(options, spec, folder=folder, components=components, device=device)
-    dtype = resolved(settings.dtype, device=device, preset=spec.preset)
+    dtype = resolved(settings.dtype, device=device, preset=spec.preset, without_preset=spec.family.dtypes)
+    # A GPU that this process uses is proven, and a torch without GPUs has none.
+    is_new = bool(torch.version.cuda or torch.version.hip) and not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    if is_new or not device.startswith("cuda"):
+        prove(device, {dtype} if isinstance(dtype, str) else {*dtype.values()})
     loras = {n: fetch_lora(n, lora, settings.storage_options) for n, lora in settings.loras.items()}
     quantized = quantization_config(options, {component.name: component.library for component in components})
-    with sealed(folder, digests) as place:
-        pipe = assembled(
-            place,
-            spec,
-            components,
-            dtype=for_diffusers(dtype),
-            use_safetensors=None if settings.allow_pickle else True,
-            quantization=quantized.make() if quantized else None,
-        )
-    if quantized is None:  # what is packed is another weight, without the mark
-        _check_filled(pipe, folder)
-    if loras:
-        from framefleet.pipeline.model.loras.loading import (
-            load_loras,  # imports peft and diffusers' loaders: 3 s
-        )
-
-        load_loras(pipe, loras)
+    made = quantized.make() if quantized else None
+    pipe = _assembled(
+        settings, folder, digests, spec, dtype=dtype, loras=loras, adapter=adapter, quantization=made
+    )
+    digests |= adapter.digests if adapter else {}
     attention = tune(pipe, options, device=device)
     pipe.set_progress_bar_config(disable=True)
     return Model(
@@ -72,6 +70,7 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
             path=source.path,
             revision=source.revision,
             loras={name: file.lora for name, file in loras.items()},
+            ip_adapter=adapter.adapter if adapter else None,
         ),
         pipe=pipe,
         spec=spec,
@@ -82,6 +81,67 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     )
 
 
+def read_again(model: Model, names: Collection[str]) -> None:
+    """Give the weights of these networks the values that they were loaded with, where they are.
+
+    Raises ModelError for weights that are not in memory as the files have them.
+    """
+    settings = model.settings
+    if settings.options.quantization or settings.options.offload:
+        raise ModelError(
+            f"a row changed the weights of {', '.join(names)}, which are quantized or offloaded",
+            "have the recipe put back what it changes, or load the model again",
+        )
+    folder, digests = fetched_as(source_of(settings), without_ip_adapter(model.digests))
+    loras = {name: fetch_lora(name, lora, settings.storage_options) for name, lora in settings.loras.items()}
+    adapter = fetch_ip_adapter(settings.ip_adapter, settings.storage_options, model.digests)
+    dtype = model.environment["dtype"]
+    pipe = _assembled(settings, folder, digests, model.spec, dtype=dtype, loras=loras, adapter=adapter)
+    for name in names:
+        weights = dict(getattr(pipe, name).named_parameters())
+        for path, weight in model.networks()[name].named_parameters():
+            found = weights[path].data.to(weight.device)
+            if weight.shape == found.shape:
+                weight.data.copy_(found)  # where it is: others hold it too
+            else:
+                weight.data = found
+
+
+def _assembled(
+    settings: ModelSettings,
+    folder: Path,
+    digests: Mapping[str, str],
+    spec: PipelineSpec,
+    *,
+    dtype: ResolvedDType,
+    loras: Mapping[str, LoraFile],
+    adapter: IpAdapterFiles | None,
+    quantization: Any = None,
+) -> Any:
+    """Return a pipeline with all of its weights, in host memory."""
+    with sealed(folder, digests) as place:
+        pipe = assembled(
+            place,
+            spec,
+            components_in(folder),
+            dtype=for_diffusers(dtype),
+            use_safetensors=None if settings.allow_pickle else True,
+            quantization=quantization,
+        )
+    if quantization is None:  # what is packed is another weight, without the mark
+        _check_filled(modules_of(pipe), folder)
+    if adapter:
+        load_ip_adapter(pipe, adapter)
+        _check_filled({adapter.adapter.image_encoder: pipe.image_encoder}, adapter.folder)
+    if loras:
+        from framefleet.pipeline.model.loras.loading import (
+            load_loras,  # imports peft and diffusers' loaders: 3 s
+        )
+
+        load_loras(pipe, loras)
+    return pipe
+
+
 def for_diffusers(dtype: ResolvedDType) -> torch.dtype | dict[str, torch.dtype]:
     """Return a dtype as `from_pretrained(dtype=...)` takes it."""
     if isinstance(dtype, str):
@@ -89,14 +149,14 @@ def for_diffusers(dtype: ResolvedDType) -> torch.dtype | dict[str, torch.dtype]:
     return {component: torch_dtype(name) for component, name in dtype.items()}
 
 
-def _check_filled(pipe: Any, folder: Path) -> None:
+def _check_filled(networks: Mapping[str, torch.nn.Module], folder: Path) -> None:
     """Raise ModelError for a network of which a weight is in none of its files.
 
     diffusers leaves it empty; transformers makes one up, another each time, and marks those that it read.
     """
     from transformers import PreTrainedModel  # imported by the pipeline that was loaded
 
-    for component, network in modules_of(pipe).items():
+    for component, network in networks.items():
         is_marked = isinstance(network, PreTrainedModel)
         for name, weight in network.named_parameters():
             if weight.is_meta or (is_marked and not getattr(weight, "_is_hf_initialized", False)):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from framefleet.pipeline.model.ip_adapter.files import IpAdapter, ip_adapter_of
 from framefleet.pipeline.model.loras.asked import Lora, loras_of
 from framefleet.pipeline.model.options.schema import OptionValues, read_options
 from framefleet.pipeline.model.options.torchao_import import keep_import_warnings
@@ -65,6 +66,7 @@ def load_model(
     device: str = "auto",
     threads: int = 1,
     loras: Mapping[str, str | Path | Mapping[str, Any] | Lora] | None = None,
+    ip_adapter: Mapping[str, Any] | IpAdapter | None = None,
     **options: Unpack[OptionValues],
 ) -> Model:
     """Load a diffusers pipeline for rendering.
@@ -73,7 +75,8 @@ def load_model(
     commit. lock: the lock file that the files must agree with, if not the model's own. allow_pickle: load
     pickles of tensors where there are no safetensors. dtype: auto, fp32, fp16, bf16, or of each component, as
     {"default": "bf16", "vae": "fp32"}. loras: by the name that requests give them, each a path or a mapping
-    with the fields of `Lora`. options: as below `model:` in a job, `offload="group"`; see `Options`.
+    with the fields of `Lora`. ip_adapter: a mapping with the fields of `IpAdapter`. options: as below
+    `model:` in a job, `offload="group"`; see `Options`.
     Sets torch's numerics for the whole process (see `Numerics`), on a GPU before anything else uses it.
     Raises ModelError when the model is incomplete, corrupted, not the locked one, or holds pickles only.
     """
@@ -90,6 +93,7 @@ def load_model(
         device=device,
         threads=threads,
         loras=loras_of(loras or {}),
+        ip_adapter=ip_adapter_of(ip_adapter),
         options=read_options(options),
     )
     return load(settings)

@@ -26,7 +26,7 @@ from diffusers.modular_pipelines import InputParam
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.model.specs.model_index import DENOISERS, OWN_CODE, ModelIndex, read_object
-from framefleet.pipeline.model.specs.signature import Parameter, parameter_of
+from framefleet.pipeline.model.specs.signature import PLACES, Parameter, parameter_of
 
 if TYPE_CHECKING:
     from framefleet.pipeline.model.specs.spec import Configs
@@ -230,7 +230,7 @@ def _parameter(given: InputParam) -> inspect.Parameter:
     """Only texts and media are required of a row: blocks ask one another for the rest."""
     hint = given.type_hint or _hint_of(given.name) or _EMPTY
     asked = inspect.Parameter(given.name, _KEYWORD, annotation=hint)
-    is_asked = parameter_of(asked).kind in ("str", "image", "video") and given.default is None
+    is_asked = parameter_of(asked).kind in ("str", *PLACES) and given.default is None
     return asked if given.required and is_asked else asked.replace(default=given.default)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from framefleet.pipeline.model.modular import blank, guided, inputs_of, modular_class, scales_of
 from framefleet.pipeline.model.specs.refused import Refused
+from framefleet.pipeline.model.specs.signature import PLACES
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 _Problems = Iterator[tuple[str, Refused]]
@@ -80,7 +81,7 @@ class ModularRows:
         """Yield inputs that are not given, and those for which the model lacks a component."""
         settable = self._spec.settable()
         for name in sorted(run.needs & set(settable)):
-            if given.get(name) is None and settable[name].kind in ("str", "image", "video"):
+            if given.get(name) is None and settable[name].kind in ("str", *PLACES):
                 yield name, Refused(reason="a row with these arguments needs it", fix="fill it in")
         lacking = run.components - set(self._spec.components)
         for name in given if lacking else ():

@@ -1,20 +1,24 @@
 """What networks keep in themselves beside weights: attributes, buffers and hooks of all submodules, and what
 the objects there hold. Compared (but for hooks), kept, and put back.
 
-Not covered: state in closures, classes and modules of Python, and in arrays of NumPy.
+Not covered: state in closures, classes and modules of Python.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import random
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from framefleet.pipeline.hooks.intercept import Interception
 from framefleet.pipeline.model.own_pipeline import OwnPipelines
 
 # What torch and hooks of diffusers and accelerate set, and `intercept`.
@@ -29,10 +33,12 @@ _HOOKS = (
 )
 _VALUES = (bool, int, float, complex, str, bytes, torch.dtype, torch.device, type(None))
 _PLAIN, _WHOLE = frozenset(_VALUES), (nn.Module, type, *_VALUES)  # which are not looked into
+_COLLECTIONS = (dict, list, tuple)
+_BY_STATE = (np.ndarray, torch.Generator, np.random.Generator, random.Random)
 # Of objects in objects; attention processors are one deep, caches of tensors in them three.
 _DEPTH = 4
 
-Marks = list[tuple[Any, int]]
+Marks = tuple[Any, int, tuple["Marks", ...]]  # a value and its version, or its type, its size and its parts
 Spot = tuple[str, str]  # a submodule, and what of it
 _Held = dict[Any, Any]
 
@@ -91,19 +97,76 @@ def state_of(network: nn.Module, without: Collection[nn.Module] = ()) -> dict[Sp
             continue
         for held in (vars(module), module._buffers):
             for name, value in held.items():
-                if name not in _NOT_ITS_OWN:
-                    found[path, name] = _marks_of(value)
+                if _is_its_own(name, value):
+                    found[path, name] = marks_of(value)
     return found
 
 
 def marks_agree(before: Marks | None, after: Marks | None) -> bool:
     """Whether a place of `state_of` holds what it did."""
-    if before is None or after is None or len(before) != len(after):
+    if before is None or after is None:
         return False
-    for (one, version), (other, new_version) in zip(before, after, strict=True):
-        if version != new_version if one is other else not _is_equal(one, other):
-            return False
-    return True
+    (one, version, parts), (other, new_version, new_parts) = before, after
+    if len(parts) != len(new_parts):
+        return False
+    if version != new_version if one is other else not _is_equal(one, other):
+        return False
+    return all(map(marks_agree, parts, new_parts))
+
+
+def is_filled(before: Marks | None, after: Marks | None, *, may_grow: bool = False) -> bool:
+    """Whether a place holds what it did, and more where there was nothing: a table that is made when it is
+    first needed.
+
+    may_grow: it may also go on where it ended: entries for other keys, a tensor of more rows.
+    """
+    if before is None or after is None or marks_agree(before, after):
+        return after is not None
+    (one, size, parts), (other, new_size, new_parts) = before, after
+    if isinstance(one, Tensor):
+        return may_grow and isinstance(other, Tensor) and _begins_with(other, one)
+    is_collection = any(one is kind for kind in _COLLECTIONS)
+    if one is None or (is_collection and not size):
+        return True
+    is_longer = may_grow and is_collection and new_size > size
+    if one is not other or not parts or (new_size != size and not is_longer):
+        return False
+    if one is dict:  # keys, and then values
+        new_parts = (*new_parts[: size // 2], *new_parts[new_size // 2 :][: size // 2])
+    return all(is_filled(*pair, may_grow=may_grow) for pair in zip(parts, new_parts, strict=False))
+
+
+def marks_of(value: Any, depth: int = _DEPTH) -> Marks:
+    """Return what is equal as long as the value is: tensors and their versions, plain values, kinds.
+
+    Arrays and generators of random numbers: what they hold.
+    """
+    if type(value) in _PLAIN:  # as most are
+        return value, 0, ()
+    if isinstance(value, Tensor):
+        return value, value._version, ()
+    if isinstance(value, _BY_STATE):
+        return _state_bytes(value), 0, ()
+    if isinstance(value, dict):
+        parts = [*value, *value.values()]
+    elif isinstance(value, list | tuple | set | frozenset | deque):
+        parts = list(value)
+    elif isinstance(value, _WHOLE) or not hasattr(value, "__dict__"):
+        return value, 0, ()
+    else:
+        parts = [*vars(value), *vars(value).values()]
+    return type(value), len(parts), tuple(marks_of(part, depth - 1) for part in parts) if depth else ()
+
+
+def is_shared(network: nn.Module, spot: Spot, others: Iterable[nn.Module]) -> bool:
+    """Whether other networks hold the same module, or the same object in it."""
+    path, name = spot
+    module = network.get_submodule(path)
+    held, value = [inner for other in others for inner in other.modules()], vars(module).get(name)
+    has_parts = value is not None and not isinstance(value, _WHOLE)
+    return any(
+        inner is module or (has_parts and any(value is own for own in vars(inner).values())) for inner in held
+    )
 
 
 def _parts(modules: list[nn.Module]) -> list[_Part]:
@@ -146,7 +209,7 @@ def _differing(wanted: _Held, now: _Held) -> _Held:
     return {
         name: value
         for name, value in wanted.items()
-        if name not in now or not marks_agree(_marks_of(now[name]), _marks_of(value))
+        if name not in now or not marks_agree(marks_of(now[name]), marks_of(value))
     }
 
 
@@ -162,35 +225,11 @@ def _put(module: nn.Module, part: _Part) -> None:
 
 
 def _own(module: nn.Module) -> dict[str, Any]:
-    return {name: value for name, value in vars(module).items() if name not in _NOT_ITS_OWN}
+    return {name: value for name, value in vars(module).items() if _is_its_own(name, value)}
 
 
-def _marks_of(value: Any) -> Marks:
-    """Return pairs, equal as long as the value is: tensors and their versions, plain values, kinds."""
-    marks: Marks = []
-    _mark(value, _DEPTH, marks)
-    return marks
-
-
-def _mark(value: Any, depth: int, marks: Marks) -> None:
-    if type(value) in _PLAIN:  # as most are
-        marks.append((value, 0))
-        return
-    if isinstance(value, Tensor):
-        marks.append((value, value._version))
-        return
-    if isinstance(value, dict):
-        parts = [*value, *value.values()]
-    elif isinstance(value, list | tuple | set | frozenset):
-        parts = list(value)
-    elif isinstance(value, _WHOLE) or not hasattr(value, "__dict__"):
-        marks.append((value, 0))
-        return
-    else:
-        parts = [*vars(value), *vars(value).values()]
-    marks.append((type(value), len(parts)))
-    for part in parts if depth else ():
-        _mark(part, depth - 1, marks)
+def _is_its_own(name: str, value: Any) -> bool:
+    return name not in _NOT_ITS_OWN and not isinstance(value, Interception)
 
 
 def _is_equal(before: Any, after: Any) -> bool:
@@ -201,3 +240,18 @@ def _is_equal(before: Any, after: Any) -> bool:
             return True
         return torch.equal(before.cpu(), after.cpu())
     return isinstance(before, _VALUES) and type(before) is type(after) and before == after
+
+
+def _state_bytes(value: Any) -> bytes:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {value.shape} ".encode() + value.tobytes()
+    if isinstance(value, torch.Generator):
+        return bytes(value.get_state().numpy())
+    state = value.bit_generator.state if isinstance(value, np.random.Generator) else value.getstate()
+    return repr(state).encode()
+
+
+def _begins_with(longer: Tensor, start: Tensor) -> bool:
+    if start.is_meta or longer.is_meta or longer.ndim != start.ndim or not start.ndim:
+        return False
+    return len(longer) > len(start) and _is_equal(start, longer[: len(start)])

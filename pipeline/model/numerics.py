@@ -66,8 +66,8 @@ class Numerics:
         if not self.variables:
             return
         yield Setting("backends.cuda.preferred_blas_library", "cublaslt", is_call=True)
-        for dtype in ("fp16", "bf16"):
-            yield Setting(f"backends.cuda.matmul.allow_{dtype}_reduced_precision_reduction", _never())
+        for dtype in ("fp16", "bf16"):  # neither sums of half precision, nor sums in parts
+            yield Setting(f"backends.cuda.matmul.allow_{dtype}_reduced_precision_reduction", (False, False))
         # Nobody has shown that cuDNN's attention does not depend on the batch.
         yield Setting("backends.cuda.enable_cudnn_sdp", False, is_call=True)
 
@@ -86,7 +86,8 @@ class Numerics:
                 f"matmul is {self.matmul!r}, and a model of this process was loaded with another",
                 "load models of one process with one `matmul`",
             )
-        is_set = all(os.environ.get(name) == value for name, value in self.variables.items())
+        # What was set before CUDA started stays in force, whatever becomes of the environment.
+        is_set = _in_force or all(os.environ.get(name) == value for name, value in self.variables.items())
         if not is_set and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             values = " ".join(f"{name}={value}" for name, value in self.variables.items())
             raise ModelError(
@@ -101,9 +102,3 @@ def numerics_of(options: Options, *, threads: int, device: str) -> Numerics:
     if not device.startswith("cuda"):
         return Numerics(threads=threads)
     return Numerics(threads=threads, matmul=options.matmul or NO_SPLIT_K)
-
-
-def _never() -> Any:
-    """Return that neither sums of half precision nor sums in parts are allowed, as this torch takes it."""
-    has_split = hasattr(torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction_split_k")
-    return (False, False) if has_split else False  # before torch 2.10 it was one value

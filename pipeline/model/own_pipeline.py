@@ -51,6 +51,25 @@ class OwnPipelines:
         return own
 
 
+def own_settings(pipe: Any) -> dict[str, Any]:
+    """Return copies of a pipeline's tokenizers, by their names, which share its tokenizers' words.
+
+    Calls of LTX-2 and Sana set the side at which their tokenizer fills up texts.
+    """
+    tokenizers = {name: part for name, part in pipe.components.items() if is_tokenizer(part)}
+    copies = {name: object.__new__(type(part)) for name, part in tokenizers.items()}
+    for name, own in copies.items():
+        vars(own).update(vars(tokenizers[name]))
+    return copies
+
+
+def is_tokenizer(part: Any) -> bool:
+    """Whether a part of a pipeline is a tokenizer of transformers."""
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+    return isinstance(part, PreTrainedTokenizerBase)
+
+
 def own_pipeline(pipe: Any) -> Any:
     """Return one copy of `pipe`."""
     return OwnPipelines(pipe).make()

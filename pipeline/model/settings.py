@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from framefleet.pipeline.model.ip_adapter.files import IpAdapter
 from framefleet.pipeline.model.loras.asked import Lora
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.sources.source import public_name
@@ -20,7 +21,7 @@ class ModelSettings:
     revision: of a hub model. lock: a lock file, if not the model's own. storage_options: to open a URL.
     dtype: of all components, or of each; see `dtypes`. device: auto is the GPU where there is one.
     threads: of torch, on the CPU. loras: that rows may name; which ones a row uses is among its arguments.
-    options: see `Options`.
+    ip_adapter: whose image every row gives. options: see `Options`.
     """
 
     path: str
@@ -32,6 +33,7 @@ class ModelSettings:
     device: str = "auto"
     threads: int = 1
     loras: Mapping[str, Lora] = field(default_factory=dict)
+    ip_adapter: IpAdapter | None = None
     options: Options = field(default_factory=Options)
 
     @property
@@ -42,4 +44,5 @@ class ModelSettings:
     def numerics(self, mode: str) -> dict[str, Any]:
         """What of it decides the frames: part of every row's identity."""
         fixed = {"dtype": asked(self.dtype), "threads": self.threads, "batching": mode, "generator": "cpu"}
-        return fixed | self.options.numerics()
+        scale = {"ip_adapter_scale": self.ip_adapter.scale} if self.ip_adapter else {}
+        return fixed | scale | self.options.numerics()

@@ -87,12 +87,14 @@ class Failure:
     """One row that could not be rendered. The others went on.
 
     error: without its frames, which would keep the row's tensors; they are written out in traceback.
+    half_done: from which it may go on where there is more memory.
     """
 
     row_id: str
     request: Request
     error: Exception
     traceback: str
+    half_done: Any = None  # a HalfDone
 
 
 Outcome = Clip | Failure

@@ -22,6 +22,7 @@ from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, LATER_FIELDS
 from framefleet.pipeline.outputs.parts.seals import gone_parts, live_parts
 from framefleet.pipeline.outputs.recorded_files import (
     FileState,
+    Unsound,
     file_state,
     recorded_clip,
     recorded_extras,
@@ -35,9 +36,7 @@ _AHEAD = 64  # listings that may wait to be taken
 _FIELDS = fields_named(FIRST_FIELDS, "row_id", "uri", "bytes", "media_sha256")
 _MAYBE = fields_named(LATER_FIELDS, "path", "extra_outputs_sha256", "extra_outputs_path")
 
-DamageKind = Literal[
-    "missing", "size", "bytes", "doubled", "part", "job", "late", "stray", "uncommitted", "foreign"
-]
+DamageKind = Literal[Unsound, "doubled", "part", "job", "late", "stray", "uncommitted", "foreign"]
 _LEFTOVERS = ("late", "stray", "uncommitted", "foreign")
 
 
@@ -45,7 +44,8 @@ _LEFTOVERS = ("late", "stray", "uncommitted", "foreign")
 class Damage:
     """One thing that is not as it was committed.
 
-    missing, size, bytes: a file that the record of `row_id` names is gone, has another size, other bytes.
+    missing, size, bytes, unreadable: a file that the record of `row_id` names is gone, has another size or
+    other bytes, or cannot be read, as on a bad disk.
     doubled: the part at `path` names a row that a later record names too. part: it is not as it was written.
     job: job.json is not. late: a part that came when its driver had lost the output. stray: no record names
     the file; uncommitted: none yet, as its driver died. foreign: framefleet wrote no such file.
@@ -105,7 +105,9 @@ def beside_parts(store: Store) -> Iterator[Damage]:
         if path not in live:
             yield Damage(kind="late" if part_of(path) else "foreign", path=path)
     for path in gone_parts(store):
-        yield Damage(kind="part", path=path, reason="it was there when the last driver began, and is gone")
+        yield Damage(
+            kind="part", path=path, reason="it was there when the last driver began or ended, and is gone"
+        )
 
 
 def strays(store: Store, index: ClipIndex) -> Iterator[Damage]:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from framefleet.pipeline.errors import NoFile
+from framefleet.pipeline.errors import NoFile, StoreError
 from framefleet.pipeline.outputs.media.clip_names import extras_path, recorded_path
 from framefleet.pipeline.outputs.parts.records import RECORDS
+from framefleet.pipeline.outputs.parts.unreadable import is_unreadable
 from framefleet.pipeline.outputs.stores.json_file import not_ours
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -24,8 +25,14 @@ _NAMED = re.compile(
     re.ASCII,
 )
 
-Unsound = Literal["missing", "size", "bytes"]
+Unsound = Literal["missing", "size", "bytes", "unreadable"]
 FileState = Literal["sound"] | Unsound
+HOW: Mapping[Unsound, str] = {
+    "missing": "it is gone",
+    "size": "it has another size",
+    "bytes": "it has other bytes",
+    "unreadable": "it cannot be read",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +77,8 @@ def file_state(store: Store, file: RecordedFile) -> FileState:
     try:
         if file.size is None or file.size > _AT_ONCE_BYTES:
             return _state_of_large(store, file)
-    except (FileNotFoundError, NoFile):
-        return "missing"
+    except (FileNotFoundError, StoreError) as error:
+        return _why_not(store, error)
     found = sound_content(store, file)
     return "sound" if isinstance(found, bytes) else found
 
@@ -80,11 +87,20 @@ def sound_content(store: Store, file: RecordedFile) -> bytes | Unsound:
     """Return the bytes of a file that is as its record says; else how it is."""
     try:
         content = store.read(file.path, None if file.size is None else file.size + 1)
-    except (FileNotFoundError, NoFile):
-        return "missing"
+    except (FileNotFoundError, StoreError) as error:
+        return _why_not(store, error)
     if file.size not in (None, len(content)):
         return "size"
     return content if hashlib.sha256(content).hexdigest() == file.sha256 else "bytes"
+
+
+def _why_not(store: Store, error: FileNotFoundError | StoreError) -> Unsound:
+    """Return why a file was not read. Raises the error where no file can be read."""
+    if isinstance(error, FileNotFoundError | NoFile):
+        return "missing"
+    if not is_unreadable(store, error):
+        raise error
+    return "unreadable"
 
 
 def _state_of_large(store: Store, file: RecordedFile) -> FileState:

@@ -9,11 +9,10 @@ from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.parts.records import RECORDS
-from framefleet.pipeline.outputs.recorded_files import MAX_CLIP_BYTES, recorded_clip, sound_content
+from framefleet.pipeline.outputs.recorded_files import HOW, MAX_CLIP_BYTES, recorded_clip, sound_content
 from framefleet.pipeline.outputs.stores.store import Store
 
 FRAMES_OF = ("row_id", "uri", "path", "bytes", "media_sha256")  # what is asked of a record
-_OTHER = {"size": "another size", "bytes": "other bytes"}
 
 
 def recorded_frames(store: Store, record: Mapping[str, Any]) -> Frames:
@@ -27,7 +26,7 @@ def recorded_frames(store: Store, record: Mapping[str, Any]) -> Frames:
         raise StoreError(f"{where} is gone, but has a record", "put it back, or choose another output")
     if not isinstance(content, bytes):
         raise JobError(
-            f"{where} is not what was committed: it has {_OTHER[content]}",
+            f"{where} is not what was committed: {HOW[content]}",
             "put it back, or run `framefleet repair`",
         )
     try:

@@ -7,25 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import closing
-from typing import Any
 
 import pyarrow as pa
 
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.sandbox import Ended, Sandboxes
 from framefleet.pipeline.guards.spelling import nearest
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.where_process import FOUND, WRONG
 
-_SEALED: dict[str, Any] = {
-    "enable_external_access": "false",  # no file, no URL, no extension
-    "autoinstall_known_extensions": "false",
-    "autoload_known_extensions": "false",
-    "python_enable_replacements": "false",  # no variable of this process
-    "lock_configuration": "true",
-    "memory_limit": "1GB",
-    "threads": "1",
-}
+_MAX_SILENCE_S = 60.0  # for one part of records: a thousand times what a condition takes
+_SANDBOXES = Sandboxes("framefleet.pipeline.outputs.where_process", max_silence_s=_MAX_SILENCE_S)
 _UNKNOWN = re.compile(r'Referenced column "(?P<name>[^"]*)" not found')
 _EXAMPLE = "write it as \"sharpness > 0.4 AND prompt LIKE '%ball%'\""
 
@@ -47,15 +40,13 @@ def rows_where(tables: Iterator[pa.Table], condition: str) -> Iterator[pa.Table]
 
     Raises JobError for what is no condition on one row of these columns, and names the nearest known one.
     """
-    with closing(_opened()) as database:
-        for table in tables:
-            yield table.take(_rows(database, table, condition))
+    for table in tables:
+        yield table.take(_rows(table, condition))
 
 
 def check_where(columns: pa.Schema, condition: str) -> None:
     """Raise JobError for a condition that no table of these columns can be asked."""
-    with closing(_opened()) as database:
-        _rows(database, columns.empty_table(), condition)
+    _rows(columns.empty_table(), condition)
 
 
 def columns_in(condition: str, columns: pa.Schema) -> list[str]:
@@ -64,32 +55,23 @@ def columns_in(condition: str, columns: pa.Schema) -> list[str]:
     return [name for name in columns.names if name.casefold() in said or '"' in name]
 
 
-def _opened() -> Any:
-    import duckdb  # 0.1 s, and only who filters needs it
-
-    return duckdb.connect(":memory:", config=_SEALED)
-
-
-def _rows(database: Any, table: pa.Table, condition: str) -> pa.Array:
-    """Return where the rows stand that are wanted."""
-    import duckdb
-
-    number = _unsaid(condition)
-    numbered = _asked(table, condition).append_column(number, pa.array(range(len(table)), pa.int64()))
+def _rows(table: pa.Table, condition: str) -> pa.Array:
+    """Return where the rows stand that are wanted, asked in a sandbox: SQL may take any memory and time."""
+    about, sink = _asked(table, condition), pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, about.schema) as stream:
+        stream.write_table(about)
     try:
-        # A relation takes one expression: whatever would end it or follow it is refused by DuckDB's parser.
-        found = database.from_arrow(numbered).filter(condition).project(number).fetchall()
-    except (duckdb.Error, UnicodeError) as error:
+        with _SANDBOXES.one() as box:
+            box.send(condition.encode())
+            box.send(sink.getvalue())
+            answer = box.receive()
+    except Ended as ended:
+        raise JobError(f"where: {condition!r} has no answer: {ended}", _EXAMPLE) from None
+    except UnicodeError as error:
         raise _wrong(condition, str(error), table.column_names) from None
-    return pa.array(sorted(row for (row,) in found), pa.int64())
-
-
-def _unsaid(condition: str) -> str:
-    """Return a name for where rows stand that the condition does not say: no column that it asks has it."""
-    name = "__row"
-    while name in condition.casefold():
-        name += "_"
-    return name
+    if answer.startswith(WRONG):
+        raise _wrong(condition, answer.removeprefix(WRONG).decode(), table.column_names)
+    return pa.array(memoryview(answer.removeprefix(FOUND)).cast("q"), pa.int64())
 
 
 def _asked(table: pa.Table, condition: str) -> pa.Table:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.guards.spelling import did_you_mean
@@ -19,7 +19,7 @@ from framefleet.pipeline.model.settings import ModelSettings
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.specs.dtypes import asked, check_dtype
 from framefleet.pipeline.model.specs.refused import Refused, shown
-from framefleet.pipeline.model.specs.signature import MODELS, InputKind
+from framefleet.pipeline.model.specs.signature import MODELS, PLACES, InputKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.request import Request, is_model
 
@@ -67,6 +67,8 @@ def _opened(name: str, value: Declared) -> SecondModel:
     if isinstance(value, SecondModel):
         return value
     settings = _settings(value)
+    if settings.ip_adapter:
+        raise JobError(f"second_models.{name}.ip_adapter is set", "leave it out: no row gives its image")
     try:
         source = source_of(settings)
         weights = weights_of(settings, source)
@@ -98,9 +100,7 @@ def check_second_model(argument: str, cell: Any, declared: Mapping[str, SecondMo
         return _unknown(name, declared)
     found, kind = declared[name], MODELS[argument]
     needed, example = NEEDED[kind]
-    starts_from_one = any(
-        p.required and p.kind in get_args(InputKind) for p in found.spec.parameters.values()
-    )
+    starts_from_one = any(p.required and p.kind in PLACES for p in found.spec.parameters.values())
     if found.spec.kind != kind or not set(found.spec.parameters) >= needed or starts_from_one:
         return Refused(
             reason=f"{found.spec.class_name} does not make {kind}s from text alone",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 
-from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.hooks.intercept import Around, intercept
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.render.encoders.text_encoders import Encoders
 from framefleet.pipeline.render.fused.batching import Mode
@@ -14,12 +14,15 @@ from framefleet.pipeline.render.idle import Idle
 from framefleet.pipeline.render.lora_layers import LoraLayers
 from framefleet.pipeline.render.stopwatch import timed
 
+_Seconds = Callable[[], dict[str, float] | None]
+
 
 class CallsBeside:
     """Those of one model's rows. shared: what rows may call together, by name."""
 
     def __init__(self, model: Model, mode: Mode, encoders: Encoders, loras: LoraLayers, idle: Idle) -> None:
         self._model, self._encoders, self._loras, self._idle = model, encoders, loras, idle
+        self._device: str = model.environment["device"]
         methods = methods_beside(model)
         apart = self._called_alone(methods, mode)
         self.shared = {name: method for name, method in methods.items() if name not in apart}
@@ -30,23 +33,25 @@ class CallsBeside:
     @contextmanager
     def seen(self) -> Iterator[None]:
         """Give each row its LoRAs while the block runs, and be busy while networks compute."""
-        loras = self._loras
-        with (
-            intercept(loras.networks, loras.around),
-            intercept(loras.layers, loras),
-            self._idle.seeing(self._others),
-        ):
+        with self._loras.seen(), self._idle.seeing(self._others):
             yield
 
     @contextmanager
-    def around_rows(self, seconds: Callable[[], dict[str, float] | None]) -> Iterator[None]:
+    def around_rows(self, seconds: _Seconds, second_try: Around) -> Iterator[None]:
         """Remember what encoders return while rows are at work. seconds: of the one that is."""
         with ExitStack() as stack:
             stack.callback(self._encoders.leave)
             stack.enter_context(intercept(self._model.text_encoders(), self._encoders))
-            for name, method in self._timed.items():
-                stopwatch = timed(method.seconds, seconds)
-                stack.enter_context(intercept({name: method.network}, stopwatch, method=method.name))
+            _time(self._timed, seconds, stack, self._device)
+            for name, method in {**self._timed, **self.shared}.items():
+                stack.enter_context(intercept({name: method.network}, second_try, method=method.name))
+            yield
+
+    @contextmanager
+    def clocked(self, seconds: _Seconds) -> Iterator[None]:
+        """Put nothing but clocks around the calls of a row that runs alone."""
+        with self._idle.seeing(self._others), ExitStack() as stack:
+            _time({**self._timed, **self.shared}, seconds, stack, self._device)
             yield
 
     def _called_alone(self, methods: Methods, mode: Mode) -> Collection[str]:
@@ -54,7 +59,13 @@ class CallsBeside:
         if mode == "exact":
             return methods.keys()
         # Parked weights are there while a row is at work, and not while calls of many rows run.
-        return self._model.text_encoders().keys() if self._encoders.are_parked else ()
+        return self._encoders.parked
+
+
+def _time(methods: Methods, seconds: _Seconds, stack: ExitStack, device: str) -> None:
+    for name, method in methods.items():
+        stopwatch = timed(method.seconds, seconds, device)
+        stack.enter_context(intercept({name: method.network}, stopwatch, method=method.name))
 
 
 def methods_beside(model: Model) -> Methods:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Any, Protocol
 
 import torch
@@ -151,9 +151,14 @@ class _Events:
         self._device = torch.device(device)
 
     def mark(self) -> Any:
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record(torch.cuda.current_stream(self._device))
-        return event
+        with suppress(RuntimeError):  # a broken GPU has no moments; what is called next says so to its row
+            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            event.record(torch.cuda.current_stream(self._device))
+            return event
+        return None
 
     def seconds(self, first: Any, then: Any) -> float | None:
-        return first.elapsed_time(then) / 1000 if then.query() else None
+        with suppress(RuntimeError):
+            if first is not None and then is not None:
+                return first.elapsed_time(then) / 1000 if then.query() else None
+        return 0.0

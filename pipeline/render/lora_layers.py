@@ -6,6 +6,10 @@ each row on the row's slice, with the row's adapters switched on, and with the r
 place of the layer below. So every product with an adapter is that of a one-row run, for any adapters and
 weights.
 
+What is switched on is what is in force for the row, which its call or recipe may have changed since it began:
+`set_adapters` in a callback, or a `scale` that diffusers multiplies the weights by. Layers are read when
+another row's turn comes, and given back what they held. A forward of one row runs as it is.
+
 peft's own way to mix adapters in a batch, `adapter_names`, knows neither weights nor several adapters of
 one row, and joins the rows of one adapter in one product, which may round differently.
 
@@ -20,11 +24,12 @@ rows do not divide it is refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from framefleet.pipeline.hooks.adapters import Adapters, working_rows
+from framefleet.pipeline.hooks.adapters import Adapters, AdaptersRescaled, RowAdapters, working_rows
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.model.options.regions import compiled_in
 from framefleet.pipeline.render.fused.joining import OUTERMOST, row_slice, stack
@@ -32,64 +37,131 @@ from framefleet.pipeline.render.fused.joining import OUTERMOST, row_slice, stack
 _Forward = Callable[..., Tensor]
 
 
-class LoraLayers:
-    """The LoRA layers of a model, to be put around by `intercept`.
+class _Held(NamedTuple):
+    """What one layer holds of adapters. names: the active ones. scaling: of each, alpha and rank included."""
 
-    layers: outside of compiled blocks, by name; it goes around their `forward`. networks: those that have
-    some inside; `around` goes around theirs.
-    """
+    names: tuple[str, ...]
+    scaling: tuple[tuple[str, float], ...]
+    is_off: bool
+
+
+class LoraLayers:
+    """The LoRA layers of a model."""
 
     def __init__(self, components: Mapping[str, nn.Module]) -> None:
         self._all: dict[str, Any] = dict(_adapted(components))
-        self.networks: dict[str, nn.Module] = {}
-        self._compiled: dict[str, list[Any]] = {}  # layers, by network
-        self.layers = dict(self._all)
-        for component, module in components.items():
-            regions = tuple(f"{component}.{region}" for region in compiled_in(module))
-            inside = [name for name in self.layers if name.startswith(regions)]
-            if inside:
-                self.networks[component] = module
-                self._compiled[component] = [self.layers.pop(name) for name in inside]
+        self._places = {name: place for place, name in enumerate(self._all)}
+        adapted = {name.partition(".")[0] for name in self._all}
+        self._networks = {name: module for name, module in components.items() if name in adapted}
+        regions = [
+            f"{name}.{region}" for name, module in components.items() for region in compiled_in(module)
+        ]
+        self._compiled = [name for name in self._all if name.startswith(tuple(regions))]
+        self._inner = {name: layer for name, layer in self._all.items() if name not in self._compiled}
+        self._holder: RowAdapters | None = None  # whom the layers are set for
 
-    def __call__(self, name: str, forward: _Forward, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        layer, rows = self.layers[name], working_rows()
-        if not rows:  # nobody's row: as the caller of the pipeline has set it
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The layers, which are set for each row before they run."""
+        return list(self._all.values())
+
+    @contextmanager
+    def seen(self) -> Iterator[None]:
+        """Give each row its LoRAs while the block runs."""
+        with ExitStack() as stack:
+            stack.enter_context(intercept(self._networks, self._around))
+            stack.enter_context(intercept(self._inner, self._by_row))
+            stack.enter_context(intercept(self._inner, self._rescale, method="scale_layer"))
+            yield
+
+    def hold(self, row: RowAdapters) -> None:
+        """Set all layers for a row, whose code runs next."""
+        if self._all and self._holder is not row:
+            held = self._layers_of(row)
+            self.release()
+            for layer, one in zip(self._all.values(), held, strict=True):
+                _put(layer, one)
+            self._holder = row
+
+    def is_as_asked(self, component: str, row: RowAdapters) -> bool:
+        """Whether a component's layers are as they were when the row, which is at work, began."""
+        if component not in self._networks:
+            return True
+        if row is not self._holder or row.first is None:
+            return False
+        places = [place for name, place in self._places.items() if name.startswith(f"{component}.")]
+        layers = list(self._all.values())
+        return all(_held_by(layers[place]) == row.first[place] for place in places)
+
+    def used_in(self, component: str, row: Adapters) -> Adapters:
+        """Return those of a row's adapters that change what this component returns."""
+        layers = [layer for name, layer in self._all.items() if name.startswith(f"{component}.")]
+        return tuple(pair for pair in row if any(pair[0] in layer.r for layer in layers))
+
+    def _around(self, component: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a network that has LoRA layers, set for the rows that it works on."""
+        rows = working_rows()
+        if len(rows) == 1:
+            self.hold(rows[0])
+        elif rows:
+            self.release()
+            layers = [self._layers_of(row) for row in rows]
+            for name in self._compiled:
+                _put(self._all[name], layers[0][self._places[name]])
+            output = forward(*args, **kwargs)
+            if any(_held_by(self._all[name]) != layers[0][self._places[name]] for name in self._compiled):
+                raise AdaptersRescaled(component)
+            return output
+        return forward(*args, **kwargs)
+
+    def _by_row(self, name: str, forward: _Forward, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Call one layer; where that is for several rows, each with its own adapters."""
+        layer, rows = self._all[name], working_rows()
+        if not rows or rows[0] is self._holder:  # nobody's row: as the caller of the pipeline has set it
             return forward(x, *args, **kwargs)
-        own = [_present(layer, row) for row in rows]
-        if len(rows) == 1 or not any(own):
-            _switch_on(layer, own[0])
+        own = [self._layers_of(row)[self._places[name]] for row in rows]
+        if len(rows) == 1 or not any(map(_is_on, own)):
+            _put(layer, own[0])
             return forward(x, *args, **kwargs)
         if x.shape[0] % len(rows):
             raise ValueError(f"{name} is given {tuple(x.shape)}, which is not {len(rows)} rows")
         below = layer.base_layer(x, *args, **kwargs)
         outputs = []
-        for row, adapters in enumerate(own):
+        for row, held in enumerate(own):
             output = row_slice(below, row, len(rows), None)
-            if adapters:
-                _switch_on(layer, adapters)
+            if _is_on(held):
+                _put(layer, held)
                 with intercept({name: layer.base_layer}, lambda *_, given=output, **__: given):
                     output = forward(row_slice(x, row, len(rows), None), *args, **kwargs)
             outputs.append(output)
         joined: Tensor = stack(outputs, OUTERMOST)
         return joined
 
-    def around(self, component: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a network that has compiled layers, set for the rows that it works on."""
-        rows = working_rows()
-        assert all(row == rows[0] for row in rows), "forwards of compiled blocks are of equal LoRAs"
-        for layer in self._compiled[component] if rows else ():
-            _switch_on(layer, _present(layer, rows[0]))
-        return forward(*args, **kwargs)
+    def _rescale(self, name: str, scale_layer: Callable[[float], None], scale: float) -> None:
+        """Let the code of one row multiply weights; in a forward of several they would be nobody's."""
+        if len(working_rows()) > 1 and scale != 1:
+            raise AdaptersRescaled(f"{name} is scaled by {scale}")
+        scale_layer(scale)
 
-    def switch_on(self, row: Adapters) -> None:
-        """Set all layers for a row, as `pipe.set_adapters` does."""
-        for layer in self._all.values():
-            _switch_on(layer, _present(layer, row))
+    def _layers_of(self, row: RowAdapters) -> Any:
+        """Return what each layer holds for a row, in order. The layers may be set for nobody afterwards."""
+        if row.layers is None:
+            self.release()
+            for layer in self._all.values():
+                _switch_on(layer, row.asked)
+            row.first = row.layers = [_held_by(layer) for layer in self._all.values()]
+        return row.layers
 
-    def used_in(self, component: str, row: Adapters) -> Adapters:
-        """Return those of a row's adapters that change what this component returns."""
-        layers = [layer for name, layer in self._all.items() if name.startswith(f"{component}.")]
-        return tuple(pair for pair in row if any(pair[0] in layer.r for layer in layers))
+    def release(self) -> None:
+        """Note what the row that the layers are set for has made of them; they are nobody's then."""
+        row, self._holder = self._holder, None
+        if row is None:
+            return
+        held = [_held_by(layer) for layer in self._all.values()]
+        if held != row.layers:
+            row.layers = held
+            on = filter(_is_on, held)
+            row.in_force = tuple(sorted({pair for one in on for pair in one.scaling if pair[0] in one.names}))
 
 
 def _adapted(components: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Module]]:
@@ -101,17 +173,33 @@ def _adapted(components: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Modu
                 yield f"{component}.{name}", layer
 
 
-def _present(layer: Any, row: Adapters) -> Adapters:
-    return tuple(pair for pair in row if pair[0] in layer.r)
+def _held_by(layer: Any) -> _Held:
+    return _Held(tuple(layer.active_adapters), tuple(layer.scaling.items()), layer.disable_adapters)
 
 
-def _switch_on(layer: Any, adapters: Adapters) -> None:
+def _is_on(held: _Held) -> bool:
+    return bool(held.names) and not held.is_off
+
+
+def _put(layer: Any, held: _Held) -> None:
+    """Set a layer to what it held."""
+    if layer.active_adapters != list(held.names):
+        layer.set_adapter(list(held.names))
+    if layer.disable_adapters != held.is_off:
+        layer.enable_adapters(not held.is_off)
+    layer.scaling.update(held.scaling)
+
+
+def _switch_on(layer: Any, row: Adapters) -> None:
     """Do to one layer what `pipe.set_adapters` does to each.
 
     Gradients included: whether weights want them chooses how torch multiplies, also where none are kept
     (`should_fold` in ATen's LinearAlgebra.cpp).
     """
+    adapters = [pair for pair in row if pair[0] in layer.r]
     names = [name for name, _ in adapters]
+    if layer.disable_adapters:
+        layer.enable_adapters(True)
     if layer.active_adapters != names:
         layer.set_adapter(names)
     for name, weight in adapters:

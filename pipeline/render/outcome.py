@@ -12,6 +12,7 @@ from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
 from framefleet.pipeline.outputs.frames.audio import audio_sha256
 from framefleet.pipeline.outputs.frames.rendered import Rendered
 from framefleet.pipeline.render.fused.batcher import RowTask
+from framefleet.pipeline.render.half_done.half_done import HalfDone
 from framefleet.pipeline.render.row_queue import RenderRow
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.prompt_reading import PromptReading
@@ -44,7 +45,7 @@ def clip_of(
         seconds=seconds_of(task, row),
         idle=idle,
         batch_size=task.batch_size,
-        peak_memory_bytes=peak_memory_bytes(),
+        peak_memory_bytes=peak_memory_bytes(model.environment["device"]),
         environment={**model.environment, **attention},
         started_at=row.started_at,
         had_company=row.had_company,
@@ -55,20 +56,21 @@ def clip_of(
 
 def seconds_of(task: RowTask, row: RenderRow) -> dict[str, float]:
     """Return what a row has taken so far, in other processes too."""
-    seconds = {"encode_s": 0.0, "decode_s": 0.0, "denoise_s": task.last_forward_at - task.first_forward_at}
+    seconds = {"encode_s": 0.0, "decode_s": 0.0}
     seconds |= task.seconds | row.seconds | {"compute_s": row.compute_s}
+    seconds["denoise_s"] = row.seconds.get("denoise_s", 0.0) + task.last_forward_at - task.first_forward_at
     return {name: spent + row.earlier.get(name, 0.0) for name, spent in seconds.items()}
 
 
-def failure_of(error: Exception, row: RenderRow) -> Failure:
-    """Return what is told of a row that failed. The error loses its frames."""
+def failure_of(error: Exception, row: RenderRow, half_done: HalfDone | None = None) -> Failure:
+    """Return what is told of a row that failed. The error loses its frames. half_done: what is kept."""
     text = _dropped_frames(error)
     if is_out_of_memory(error):
         error = OutOfMemory(
             f"one row alone does not fit: {error}",
             "render smaller, or shorter, or in bf16; or set model.offload or model.vae_tiling",
         )
-    return Failure(row_id=row.row_id, request=row.request, error=error, traceback=text)
+    return Failure(row_id=row.row_id, request=row.request, error=error, traceback=text, half_done=half_done)
 
 
 def with_frames(outcome: Outcome) -> Outcome:

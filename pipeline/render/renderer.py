@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 from framefleet.pipeline.guards.expected import expected
-from framefleet.pipeline.memory import free_memory, is_out_of_memory
+from framefleet.pipeline.memory import free_memory, is_out_of_memory, on_device
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.options.attention import AttentionChanged
-from framefleet.pipeline.model.options.step_cache import StepCache
 from framefleet.pipeline.outputs.clips import Outcome
+from framefleet.pipeline.outputs.frames.rendered import Rendered
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.known import KnownRecipes
 from framefleet.pipeline.recipes.recipe import Recipe
@@ -21,6 +22,7 @@ from framefleet.pipeline.recipes.second_model import Declared, SecondModels, ope
 from framefleet.pipeline.render.audit.audited import Audited
 from framefleet.pipeline.render.audit.auditor import Auditor
 from framefleet.pipeline.render.audit.plain_calls import PlainCalls
+from framefleet.pipeline.render.audit.remarks import DIFFERED
 from framefleet.pipeline.render.audit.settings import Audit
 from framefleet.pipeline.render.calls_beside import CallsBeside
 from framefleet.pipeline.render.charges import Charges
@@ -32,6 +34,7 @@ from framefleet.pipeline.render.fused.kept_state import StateWatch
 from framefleet.pipeline.render.half_done.half_done import HalfDone
 from framefleet.pipeline.render.half_done.hand_over import HandOver, tell_begun_again
 from framefleet.pipeline.render.idle import Idle
+from framefleet.pipeline.render.loaded import Loaded, Spoiled
 from framefleet.pipeline.render.lora_layers import LoraLayers
 from framefleet.pipeline.render.outcome import clip_of, failure_of, with_frames
 from framefleet.pipeline.render.progress_bar import ProgressBar
@@ -42,6 +45,8 @@ from framefleet.pipeline.render.remembered.places import Places
 from framefleet.pipeline.render.remembered.surroundings import surroundings
 from framefleet.pipeline.render.request_check import RequestCheck
 from framefleet.pipeline.render.row_queue import RenderRow, RowQueue
+from framefleet.pipeline.render.row_watch import Meddled, RowWatch
+from framefleet.pipeline.render.second_try import second_try
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
@@ -94,21 +99,25 @@ class Renderer:
         inputs = inputs or Inputs([os.getcwd(), os.sep])
         self._check = RequestCheck(model, known, others, inputs, self._identity)
         self.idle = Idle(model.environment["device"])  # since now; whoever has rows says when there are none
-        self._call = RecipeCall(model, known, others, inputs, self.idle)
-        cache = model.settings.options.cache
-        self._cache = StepCache(cache, model.denoisers()) if cache else None
+        self._second_try = second_try(self._wait)
+        self._call = RecipeCall(model, known, others, inputs, self.idle, self._second_try)
         self._loras = LoraLayers(model.networks() if model.settings.loras else {})
         self._encoders = Encoders(model, self._loras, mode=self.batching.mode, kept_in=embeddings)
         self._beside = CallsBeside(model, self.batching.mode, self._encoders, self._loras, self.idle)
-        self._watch = StateWatch(self._loras.layers.values(), model.denoisers())
-        plain = PlainCalls(model, self._call, self._loras, self._encoders, self._watch.before_rows)
-        self._plain = partial(self.idle.around, "audit", plain)
+        self._watch = StateWatch(self._loras.modules, model.denoisers(), model.networks().values())
+        self._loaded = Loaded(model, self._loras, self._encoders, self._watch.before_rows)
+        self._encoders.is_untouched = self._is_untouched
+        self._row_watch = RowWatch(
+            self._loaded, model.denoisers(), self._loras.modules, self._call.is_own, self._call.modules
+        )
+        self._plain = PlainCalls(model, self._call, self._loras, self._encoders, self._loaded)
         audit = audit or Audit()
         self._is_audited = audit.is_on(self.batching.mode)
-        if self._is_audited:
-            plain.keep()
-        self._auditor = Auditor(audit.every if self._is_audited else 0, self._plain)
-        self._rows = RowQueue(apart=self._auditor.apart)
+        audited = partial(self.idle.around, "audit", self._plain)
+        self._auditor = Auditor(audit.odds() if self._is_audited else None, audited)
+        self._rows = RowQueue(
+            self._auditor.apart, all_alone=self._are_all_alone(keeps=embeddings is not None)
+        )
         self._hand_over = HandOver(model, self.batching, self._watch)
         self._prompts = PromptWatch(model.pipe.components.values())
         remembers = self.batching.remember and self.batching.max_rows > 1
@@ -134,7 +143,7 @@ class Renderer:
         those of a forward, so that forwards fill though rows of several kinds are mixed. A step cache would
         couple rows, and so would whatever a network keeps in itself: one.
         """
-        if self._cache or self._watch.found:
+        if self._rows.all_alone:
             return 1
         reach = min(self._batcher.reach, self.batching.max_rows)
         return 1 if reach == 1 else 2 * reach
@@ -168,24 +177,38 @@ class Renderer:
             bar.close()
             self.cancel()
 
-    def submit(self, request: Request, row_id: str, checkpoint: bytes | None = None) -> None:
+    def submit(
+        self,
+        request: Request,
+        row_id: str,
+        checkpoint: bytes | None = None,
+        *,
+        is_audited: bool | None = None,
+    ) -> None:
         """Take a request that was checked already.
 
-        checkpoint: of a HalfDone of it, to go on from; the log says where that is of no use here.
+        checkpoint: of a HalfDone of it, to go on from; the log says where that is of no use here. is_audited:
+        whether it is rendered again and compared if it is batched; None: by chance, as `audit` says.
         """
         self.read_ahead(request)
+        self._auditor.order(row_id, is_audited)
         self._rows.add(RenderRow(row_id, request, checkpoint=checkpoint))
 
-    def set_apart(self, kind: str) -> None:
-        """Render rows of this kind by plain calls from now on: they are known to differ in company."""
+    def render_plainly(self, request: Request, row_id: str) -> Outcome:
+        """Render a request that was checked already by a plain call, at once: see `PlainCalls`."""
+        row = RenderRow(row_id, request, is_alone=True)
+        return self._ended(self._plain_task(row), row)
+
+    def set_apart(self, kind: str, why: str = DIFFERED) -> None:
+        """Render rows of this kind by plain calls from now on. why: what is known of them."""
         if kind not in self._auditor.apart:
-            self._auditor.apart.add(kind)
+            self._auditor.apart[kind] = why
             self._begin_again()
 
     def take_audits(self) -> list[Audited]:
         """Return what became of audits since the last call.
 
-        Of a kind that differs, clips that `had_company` and came since its last equal audit may be wrong.
+        Of a kind that differs, all clips that `had_company` may be wrong, but for those audited themselves.
         """
         return self._auditor.take()
 
@@ -203,25 +226,33 @@ class Renderer:
 
     def step(self) -> list[Outcome]:
         """Take every row to its next forward; return the rows that ended on the way."""
-        while (row := self._rows.take(self.capacity)) is not None:
-            if row.kind in self._auditor.apart:
+        while not self._batcher.is_waited_in and (row := self._rows.take(self.capacity)) is not None:
+            if row.is_doubtful or row.kind in self._auditor.apart:
                 return self._given_out([self._rendered_plainly(row)])
             self._start(row)
         self._charges.work_on(self._rows.under_way)
-        with self._beside.seen():
-            was_found = self._watch.found
-            try:
-                finished = self._batcher.step(partial(self._beside.around_rows, self._seconds))
-            except AttentionChanged:
-                self._watch.forget()
-                self._begin_again()
-                return []
+        was_found = self._watch.found
+        try:
+            with self._seen() as around_rows:
+                finished = self._batcher.step(around_rows)
+            self._row_watch.check(self._rows.under_way[task] for task in finished)
+            for task in finished:
+                if isinstance(task.error, AttentionChanged | Spoiled):
+                    raise task.error
+        except Meddled as found:
+            self._keep_apart(found)
+            return []
+        except AttentionChanged:
+            self._watch.forget()
+            self._begin_again()
+            return []
         if self._watch.found != was_found:
             log.warning(
                 "%s of %s changes as a row renders: rows that take turns would mix it up, so each runs alone",
                 self._watch.found,
                 type(self.model.pipe).__name__,
             )
+            self._rows.all_alone = True
             self._begin_again()
             return []
         self._charges.charge()
@@ -254,13 +285,26 @@ class Renderer:
 
     def _park(self) -> None:
         self._charges.work_on(self._rows.under_way)
-        with self._beside.seen():
-            self._batcher.park(partial(self._beside.around_rows, self._seconds))
+        try:
+            with self._seen() as around_rows:
+                self._batcher.park(around_rows)
+        except Meddled as found:
+            self._keep_apart(found)
         self._charges.charge()
+
+    @contextmanager
+    def _seen(self) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+        """See what rows call while the block runs; yield what is to be held while their own code does."""
+        with on_device(self.model.environment["device"]):
+            if any(row.is_alone for row in self._rows.under_way.values()):
+                yield nullcontext
+                return
+            with self._beside.seen():
+                yield partial(self._beside.around_rows, self._seconds, self._second_try)
 
     def cancel(self) -> None:
         """Forget all rows."""
-        self._stop()
+        self._batcher.cancel()
         self._watch.restore()
         self._encoders.bring()
         self._rows.clear()
@@ -268,19 +312,69 @@ class Renderer:
             self._places.finish()
 
     def _start(self, row: RenderRow) -> None:
-        self._watch.restore()
-        if self._cache:  # here, and not in the row's own code: its hooks go below the batcher's
-            steps = row.request.arguments.get("num_inference_steps", 1)
-            self._cache.start(steps=steps, pipe=lambda: row.pipe)
-        journal = self._hand_over.journal(row)
-        self._rows.start(self._batcher.start(partial(self._call, row), row.draws, journal), row)
+        self._row_watch.begin(row)
+        task = self._batcher.start(
+            partial(self._clocked if row.is_alone else self._call, row),
+            row.draws,
+            self._hand_over.journal(row),
+            turn=nullcontext if row.is_alone else partial(self._turn, row),
+            is_alone=row.is_alone,
+        )
+        self._rows.start(task, row)
+
+    def _clocked(self, row: RenderRow) -> Rendered:
+        """Render a row by a plain call that can be left before each forward, and gone on with elsewhere."""
+        with self._beside.clocked(self._seconds), self._batcher.parking():
+            return self._plain(row)
 
     def _rendered_plainly(self, row: RenderRow) -> Outcome | None:
-        task = RowTask(partial(self._plain, row))
+        """Render a row by a plain call with nothing at all around it."""
+        task = self._plain_task(row)
         self._charges.work_on({task: row})
-        task.run()
         self._charges.charge()
+        if isinstance(task.error, Spoiled):
+            raise task.error
         return self._outcome(task, row)
+
+    def _plain_task(self, row: RenderRow) -> RowTask:
+        """Make the plain call of a row; return the task, which has ended."""
+        task = RowTask(partial(self._plain, row))
+        with self.idle.busy():
+            task.run()
+        return task
+
+    @contextmanager
+    def _turn(self, row: RenderRow) -> Iterator[None]:
+        """Let the code of a row run, among others'."""
+        self._loras.hold(row.adapters)
+        with self._row_watch.turn(row):
+            yield
+
+    def _wait(self) -> None:
+        """Have the row at work wait for the others; memory ran out beside them."""
+        row = self._row_at_work
+        if row and not row.is_alone and not self._batcher.is_waited_in:
+            self._rows.halve(row.kind)
+        self._batcher.wait()
+
+    def _keep_apart(self, found: Meddled) -> None:
+        """Render rows of a kind by plain calls, as its code changes what all rows share."""
+        kind = found.row.kind
+        log.warning("rows of %s change %s as they render: from here on each runs alone", kind, found.what)
+        self._auditor.apart[kind] = f"such a row changes {found.what} as it renders"
+        self._begin_again()
+        self._loaded.restore(values=True)
+        if self._call.is_own(found.row):
+            self._call.modules(found.row).restore()
+
+    def _is_untouched(self, encoder: str) -> bool:
+        """Whether an encoder is as it was loaded; for a user's recipe, down to the values of its weights."""
+        row = self._row_at_work
+        return self._loaded.is_untouched(encoder, values=row is not None and self._call.is_own(row))
+
+    def _are_all_alone(self, *, keeps: bool) -> bool:
+        """Whether no row is ever batched. keeps: rows use what encoders returned to earlier ones."""
+        return bool(self.model.settings.options.cache) or (self.batching.max_rows == 1 and not keeps)
 
     def _given_out(self, outcomes: Iterable[Outcome | None]) -> list[Outcome]:
         """Return what ended; rows of kinds that an audit has just set apart are rendered again."""
@@ -297,41 +391,48 @@ class Renderer:
 
     def _outcome(self, task: RowTask, row: RenderRow) -> Outcome | None:
         """Return what became of a row; None where it is tried again, without others beside it."""
-        if self._cache:
-            self._cache.stop()
         self._prompts.saw(row.request, task.sizes)
         if doubt := task.journal.doubt(task.error):
             tell_begun_again(row, doubt)
             self._rows.add_again(row)
             return None
-        if task.error is None:
-            reading = self._prompts.reading(row.request)
-            return clip_of(task, row, self.model, self._identity, reading, idle=self.idle.lap())
-        failure = failure_of(task.error, row)
-        if is_out_of_memory(task.error):
+        outcome = self._ended(task, row)
+        if row.is_doubtful and task.error is None and self._call.is_own(row):
+            self._auditor.apart[row.kind] = "such a row failed when batched"
+        is_full = task.error is not None and is_out_of_memory(task.error)
+        if is_full:
             free_memory()
-            if not row.is_alone:
-                self._rows.add_alone(row)
-                return None
-        return failure
+        if task.error is None or row.is_alone or not (is_full or row.had_company):
+            return outcome
+        row.checkpoint = self._hand_over.checkpoint(row, task) if is_full else None
+        log.info("row %s failed when batched, and is tried again alone: %s", row.row_id, task.error)
+        self._rows.add_again(row, is_alone=True, is_doubtful=not is_full)
+        return None
+
+    def _ended(self, task: RowTask, row: RenderRow) -> Outcome:
+        if task.error is not None:
+            is_full = is_out_of_memory(task.error)
+            return failure_of(task.error, row, self._hand_over.half_done(row, task) if is_full else None)
+        reading = self._prompts.reading(row.request)
+        return clip_of(task, row, self.model, self._identity, reading, idle=self.idle.lap())
+
+    @property
+    def _row_at_work(self) -> RenderRow | None:
+        """The row whose own code is running right now."""
+        task = self._batcher.current
+        return self._rows.under_way.get(task) if task else None
 
     def _seconds(self) -> dict[str, float] | None:
         """Return what the row at work has spent; None while none is."""
-        task = self._batcher.current
-        row = self._rows.under_way.get(task) if task else None
+        row = self._row_at_work
         return row.seconds if row else None
 
     def _begin_again(self) -> None:
         """Take rows under way from their start: each is to be of one backend, and without others' state."""
         self._charges.charge()
-        self._stop()
+        self._batcher.cancel()
         self._learn_anew()
         self._rows.put_back()
-
-    def _stop(self) -> None:
-        self._batcher.cancel()
-        if self._cache:
-            self._cache.stop()
 
     def _learn_anew(self) -> None:
         """Forget which sizes pay and are exact."""

@@ -1,17 +1,23 @@
-"""Rows wait here, are under way, and leave; those for which memory ran out beside others run alone, and so do
-those of kinds that an audit set apart."""
+"""Rows wait here, are rendered, and leave.
+
+Rows that failed when batched run alone, and so do rows of kinds that were set apart.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
+from framefleet.pipeline.hooks.adapters import RowAdapters
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
+from framefleet.pipeline.model.loras.asked import adapters_in
 from framefleet.pipeline.render.audit.audited import kind_of
 from framefleet.pipeline.render.fused.batcher import RowTask
+from framefleet.pipeline.render.half_done.checkpoint import RowCheckpoint
 from framefleet.pipeline.request import Request
 
 
@@ -19,8 +25,9 @@ from framefleet.pipeline.request import Request
 class RenderRow:
     """A request on its way to a clip. seconds: spent on it, by what. pipe: its own, once it is under way.
 
-    draws: what it draws from global generators. had_company: other rows were under way beside it.
-    checkpoint: of another process, from which it is to go on; earlier: the seconds that it took there.
+    draws: what it draws from global generators. adapters: its LoRAs. had_company: other rows were under way
+    beside it. is_alone: it runs alone, by a plain call. is_doubtful: it failed beside others.
+    checkpoint: of an earlier attempt, from which it is to go on; earlier: the seconds that it took there.
     compute_s: its share of the model's time here, all beginnings included; worked_s: see `Charges`.
     """
 
@@ -29,13 +36,18 @@ class RenderRow:
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     seconds: dict[str, float] = field(default_factory=dict)
     is_alone: bool = False
+    is_doubtful: bool = False
     pipe: Any = None
     draws: GlobalDraws = field(default_factory=GlobalDraws)
     had_company: bool = False
-    checkpoint: bytes | None = None
+    checkpoint: RowCheckpoint | bytes | None = None
     earlier: Mapping[str, float] = field(default_factory=dict)
     compute_s: float = 0.0
     worked_s: float = 0.0
+    adapters: RowAdapters = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.adapters = RowAdapters(adapters_in(self.request.arguments))
 
     @property
     def kind(self) -> str:
@@ -46,12 +58,14 @@ class RenderRow:
 class RowQueue:
     """All rows of a renderer. under_way: by the task that renders each."""
 
-    def __init__(self, apart: Set[str] = frozenset()) -> None:
-        """apart: kinds whose rows run alone; may grow."""
+    def __init__(self, apart: Container[str] = frozenset(), *, all_alone: bool = False) -> None:
+        """apart: kinds whose rows run alone; may grow. all_alone: all rows do."""
         self._apart = apart
+        self.all_alone = all_alone
         self.under_way: dict[RowTask, RenderRow] = {}
         self._waiting: deque[RenderRow] = deque()
         self._alone: deque[RenderRow] = deque()
+        self._limits: dict[str, int] = {}  # by kind: how many rows may be under way
 
     def __len__(self) -> int:
         return len(self.under_way) + len(self._waiting) + len(self._alone)
@@ -63,7 +77,7 @@ class RowQueue:
         yield from self._waiting
 
     def add(self, row: RenderRow) -> None:
-        row.is_alone = row.is_alone or row.kind in self._apart
+        row.is_alone = row.is_alone or self.all_alone or row.kind in self._apart
         (self._alone if row.is_alone else self._waiting).append(row)
 
     def start(self, task: RowTask, row: RenderRow) -> None:
@@ -72,14 +86,12 @@ class RowQueue:
             row.had_company = other.had_company = True
         self.under_way[task] = row
 
-    def add_alone(self, row: RenderRow) -> None:
-        """Take back a row that does not fit beside others."""
-        row.is_alone, row.had_company = True, False
-        self._alone.append(row)
-
-    def add_again(self, row: RenderRow) -> None:
-        """Take back a row that is to start from its beginning."""
-        self.add(_from_its_beginning(row))
+    def add_again(self, row: RenderRow, *, is_alone: bool = False, is_doubtful: bool = False) -> None:
+        """Take back a row that is to start again. is_alone: with nothing beside it."""
+        again = _from_its_beginning(row)
+        again.is_alone = again.is_alone or is_alone
+        again.is_doubtful = is_doubtful
+        self.add(again)
 
     def take(self, capacity: int) -> RenderRow | None:
         """Return the row that starts next; None while there is none, or no room for it."""
@@ -87,7 +99,14 @@ class RowQueue:
             return self._alone.popleft()
         if self._alone or any(row.is_alone for row in self.under_way.values()):
             return None
-        return self._waiting.popleft() if self._waiting and len(self.under_way) < capacity else None
+        rows = [*self.under_way.values(), *islice(self._waiting, 1)]
+        limit = min([capacity, *(self._limits.get(row.kind, capacity) for row in rows)])
+        return self._waiting.popleft() if self._waiting and len(self.under_way) < limit else None
+
+    def halve(self, kind: str) -> None:
+        """Memory ran out beside such a row: from now on have half as many under way."""
+        half = max(1, len(self.under_way) // 2)
+        self._limits[kind] = min(half, self._limits.get(kind, half))
 
     def put_back(self) -> None:
         """Have the rows under way start again, before all that wait; and each alone that has to be by now."""
@@ -110,8 +129,8 @@ def _from_its_beginning(row: RenderRow) -> RenderRow:
         pipe=None,
         draws=GlobalDraws(),
         had_company=False,
-        checkpoint=None,
         earlier={},
         worked_s=0.0,
-        compute_s=row.compute_s + row.earlier.get("compute_s", 0.0),
+        # A checkpoint, which is made as a row fails, says what was spent.
+        compute_s=0.0 if row.checkpoint else row.compute_s + row.earlier.get("compute_s", 0.0),
     )

@@ -17,6 +17,9 @@ _TYPES: Mapping[ArgumentKind, pa.DataType] = {
     "float": pa.float64(),
     "bool": pa.bool_(),
     "image": pa.string(),  # its path or URL
+    "images": pa.string(),  # where it is one
+    "floats": pa.float64(),
+    "ints": pa.int64(),
     "video": pa.string(),
     "model": pa.string(),  # its name in the job
 }

@@ -11,7 +11,7 @@ from framefleet.pipeline.guards.json_form import JsonForm
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.recipes.known import KnownRecipes
 from framefleet.pipeline.recipes.recipe import Recipe
-from framefleet.pipeline.request import Request, is_input, is_model
+from framefleet.pipeline.request import Request, each_input, is_model
 
 
 def deciding(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,10 +97,15 @@ class Identity:
 
 
 def _without_name(value: Any) -> Any:
-    if not isinstance(value, Mapping):
-        return value
-    name = "uri" if is_input(value) else "name" if is_model(value) else None
-    return {key: inner for key, inner in value.items() if key != name} if name else value
+    return _without(value, "name") if is_model(value) else each_input(value, _without_uri)
+
+
+def _without_uri(value: Mapping[str, Any]) -> dict[str, Any]:
+    return _without(value, "uri")
+
+
+def _without(value: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: inner for key, inner in value.items() if key != name}
 
 
 def _sha256(content: str) -> str:

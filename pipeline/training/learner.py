@@ -14,14 +14,47 @@ from torch import Tensor, nn
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.dtypes import torch_dtype
-from framefleet.pipeline.training.average import Average
 from framefleet.pipeline.training.reports import Step
-from framefleet.pipeline.training.schedule import learning_rate
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Prepared, TrainingTask
 from framefleet.pipeline.training.world import SharedLoss, World, reshard, shared_as, trainable, whole_tensor
 
 OPTIMIZER = "optimizer"
+
+
+class Average:
+    """An average beside each weight. decay: how much of it a step keeps, once there were many."""
+
+    def __init__(self, weights: Mapping[str, Tensor], decay: float) -> None:
+        self._weights, self._decay = weights, decay
+        self.values = {name: weight.detach().clone() for name, weight in weights.items()}
+
+    @torch.no_grad()
+    def take(self, step: int) -> None:
+        """Take in the weights of step `step` (from 0).
+
+        Early steps count more, as in diffusers' EMAModel: a short run would else keep what it began with.
+        """
+        decay = min(self._decay, (1 + step) / (10 + step))
+        for name, value in self.values.items():
+            value.lerp_(self._weights[name].detach(), 1 - decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Put the average where the weights are, until the block ends."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        for name, value in self.values.items():
+            weight = self._weights[name]
+            kept = weight.detach().clone()  # of one weight at a time: a third copy of all might not fit
+            weight.copy_(value)
+            value.copy_(kept)
 
 
 class Learner:
@@ -208,3 +241,12 @@ def checkpoint_gradients(name: str, module: nn.Module) -> None:
         f"train.gradient_checkpointing is set, but {name} ({type(module).__name__}) has none",
         "leave it out, and lower train.batch_size where memory is short",
     )
+
+
+def learning_rate(settings: TrainSettings, step: int) -> float:
+    """Return the rate of step `step` (from 0). It depends on nothing else, so nothing of it is kept."""
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    done = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
+    shares = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
+    return settings.learning_rate * shares[settings.schedule]

@@ -1,8 +1,17 @@
-"""What a training tells of itself, as plain values for whoever shows or keeps it."""
+"""What a training tells of itself, as plain values; `loss.jsonl` in its output has a line for each step."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from pydantic import TypeAdapter
+
+from framefleet.pipeline.outputs.stores.json_file import read_as
+from framefleet.pipeline.outputs.stores.store import Store
+
+LOSSES_PATH = "loss.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,4 +43,20 @@ class Kept:
     steps: int
 
 
+_STEP = TypeAdapter(Step)
 TrainingReport = Preparing | Step | Kept | str  # text: what is being done
+
+
+def write_losses(store: Store, steps: Sequence[Step]) -> None:
+    """Write all of them: no object store appends."""
+    store.write(LOSSES_PATH, "".join(json.dumps(asdict(step)) + "\n" for step in steps).encode())
+
+
+def read_losses(store: Store, *, before: int | None = None) -> list[Step]:
+    """Return what was written, or what of it came before a step; a resumed run does the others again."""
+    if not store.exists(LOSSES_PATH):
+        return []
+    where = store.url_of(LOSSES_PATH)
+    fix = f"delete {where}, and run the same command"
+    steps = [read_as(_STEP, line, where, fix=fix) for line in store.read(LOSSES_PATH).splitlines()]
+    return [step for step in steps if before is None or step.step < before]

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import metadata
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 import torch
 
@@ -23,12 +26,17 @@ from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.training.dataset.batches import Batches
 from framefleet.pipeline.training.dataset.prepared import PreparedRows
-from framefleet.pipeline.training.dataset.read_ahead import read_ahead
 from framefleet.pipeline.training.learner import Learner
-from framefleet.pipeline.training.reports import Kept, Preparing, Step, TrainingReport
+from framefleet.pipeline.training.reports import (
+    Kept,
+    Preparing,
+    Step,
+    TrainingReport,
+    read_losses,
+    write_losses,
+)
 from framefleet.pipeline.training.results.checkpoints import Checkpoints
 from framefleet.pipeline.training.results.finish import write_result
-from framefleet.pipeline.training.results.losses import read_losses, write_losses
 from framefleet.pipeline.training.results.samples import rendered_samples, write_samples
 from framefleet.pipeline.training.task import Finishes, Prepared
 from framefleet.pipeline.training.tasks import task_for
@@ -39,6 +47,8 @@ from framefleet.pipeline.training.world import World
 FINISH_ROWS = 256
 
 Tell = Callable[[TrainingReport], None]
+STEPS_AHEAD = 2  # one is ready, one is being read
+T = TypeVar("T")
 
 
 def run_training(training: Training, world: World, tell: Tell) -> None:
@@ -198,3 +208,13 @@ def _be_deterministic(device: torch.device) -> None:
         torch.use_deterministic_algorithms(True, warn_only=True)
         # On by default with it, for programs that read memory before they write it.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def read_ahead(load: Callable[[int], T], steps: Iterable[int]) -> Iterator[T]:
+    """Yield `load(step)` for each of `steps`, in order."""
+    remaining = iter(steps)
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader:
+        waiting = deque(reader.submit(load, step) for step in islice(remaining, STEPS_AHEAD))
+        while waiting:
+            yield waiting.popleft().result()
+            waiting.extend(reader.submit(load, step) for step in islice(remaining, 1))

@@ -66,6 +66,12 @@ class TrainSettings(Strict):
     timesteps: Literal["uniform", "logit_normal"] = Field(
         default="uniform", description="How flow models draw noise levels; others are uniform."
     )
+    fractional_timesteps: bool | None = Field(
+        default=None,
+        description="Show the denoiser of a flow model timesteps that are never rounded, also where its "
+        "pipeline rounds them down to whole numbers, as Wan's does. Unset: as the pipeline shows them; a "
+        "training that goes on keeps what it began with.",
+    )
     sizes: list[_Size] = Field(
         default_factory=list,
         description="Buckets, as [num_frames, height, width]; a video goes to the nearest that it fills. "

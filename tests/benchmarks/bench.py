@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from framefleet import load_model
+from framefleet.pipeline.model.place_trial import prove
 from tests.benchmarks import large, pixels, start
 from tests.benchmarks.ceiling import measure_ceiling
 from tests.benchmarks.checks import HEADINGS as CHECKED
@@ -113,6 +114,7 @@ def main() -> None:
     # Each in a new process, with all that it imports; where figures mean nothing, with what this one has.
     multiprocessing.set_start_method("fork" if scale is SHORT else "spawn")
     os.environ.update(SETTINGS)
+    prove("cpu", ["bf16"])  # before anything computes, for all processes
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(
         f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before: other work makes all below vary"

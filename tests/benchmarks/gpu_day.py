@@ -2,11 +2,15 @@
 
     python -m tests.benchmarks.gpu_day OUT                        # a report there, as Markdown and as JSON
     python -m tests.benchmarks.gpu_day OUT --device cpu --small   # the same with toys, anywhere
+    python -m tests.benchmarks.gpu_day OUT --stand-in --small     # with toys on the tests' stand-in for CUDA
+    python -m tests.benchmarks.gpu_day OUT --only tests           # one part alone
 
-Runs tests/gpu; which modules need pins at which sizes with products as torch sums them, in one piece, and by
-Triton (real_width); the same in another process; rows per second (real_rows). Each part is a process of its
-own, as how products are summed is set before CUDA starts, and is ended when its share of the time is over.
-Results are written as they come. Exit code 0: every part ran to its end.
+What a call that is cut off must not lose comes first: which kernels keep a row's bits beside others, whether
+another process compiles the same bits, convolutions with little memory, peak memory, a full GPU, a device
+assert; then rows per second (real_rows) and tests/gpu. Each part is a process of its own, as how products are
+summed is set before CUDA starts, and is ended when its share of the time is over. Results are written as they
+come.
+Exit code 0: every part ran to its end.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from importlib import import_module
 from pathlib import Path
 
 from tests.benchmarks.gpu_report import Outcome, State, write_report
+from tests.standin.install import install
 
 MINUTES = 9.5  # what a borrowed machine gives is ten
 POLL_S = 0.5
@@ -48,24 +53,28 @@ class Part:
 
 
 def parts(*, device: str, small: bool) -> list[Part]:
-    there = ("--device", device, *(["--tiny"] * small))
-    width, rows = "tests.benchmarks.real_width", "tests.benchmarks.real_rows"
-    bits = (*there, *(["--dtype", "fp32"] * small))  # on a CPU bf16 takes its time
-    tests = ["--collect-only"] * small
+    """Return all parts, in the order in which they are worth most if the call is cut off."""
+    on = ("--device", device)
+    there = (*on, *(["--tiny"] * small))
+    found = (
+        ("machine", "gpu_machine", [], 20),
+        ("bits, in one piece", "gpu_bits", [*there, "--matmul", "no_split_k"], 50),
+        ("bits, as torch sums", "gpu_bits", [*there, "--matmul", "default"], 40),
+        ("compile", "gpu_compiled", there, 50),
+        ("compile again", "gpu_compiled", there, 50),
+        ("squeezed convolutions", "gpu_squeezed", there, 40),
+        ("peak memory", "gpu_peak", there, 50),
+        ("full GPU", "gpu_neighbour", there, 40),
+        ("device assert", "gpu_assert", on, 25),
+        ("after the assert", "gpu_assert", [*on, "--again"], 25),
+        ("rows at 512", "real_rows", [*there, "--case", "512x512"], 50),
+        ("rows at 1024", "real_rows", [*there, "--case", "1024x1024"], 40),
+        ("rows at 480p", "real_rows", [*there, "--case", "480x17"], 60),
+        ("tests", "gpu_tests", ["--collect-only"] * small, 60),
+    )
     return [
-        Part(name="machine", program="tests.benchmarks.gpu_machine", arguments=[], share=40),
-        Part(name="tests", program="tests.benchmarks.gpu_tests", arguments=tests, share=110),
-        Part(name="one piece", program=width, arguments=bits, share=130),
-        Part(name="another process", program=width, arguments=[*bits, "--alone"], share=40),
-        Part(name="as torch sums", program=width, arguments=[*bits, "--matmul", "default"], share=80),
-        Part(
-            name="pixels",
-            program="tests.benchmarks.pixels",
-            arguments=["--device", device, *(["--short"] * small)],
-            share=60,
-        ),
-        Part(name="rows of videos", program=rows, arguments=[*there, "--case", "wan"], share=90),
-        Part(name="rows of images", program=rows, arguments=[*there, "--case", "stable"], share=90),
+        Part(name=name, program=f"tests.benchmarks.{program}", arguments=arguments, share=share)
+        for name, program, arguments, share in found
     ]
 
 
@@ -74,6 +83,9 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what runs is ended and written down
     remaining = parts(device=options.device, small=options.small)
+    if unknown := {*options.only} - {part.name for part in remaining}:
+        sys.exit(f"--only: no part is called {', '.join(sorted(unknown))}")
+    remaining = [part for part in remaining if not options.only or part.name in options.only]
     context = multiprocessing.get_context("fork" if options.small else "spawn")
     for part in remaining if options.small else ():  # here, once: importing takes longer than toys do
         import_module(part.program)
@@ -84,7 +96,7 @@ def main() -> None:
         limit_s = left_s * remaining[0].share / sum(part.share for part in remaining)
         part = remaining.pop(0)
         print(f"{part.name}: at most {limit_s:.0f} s", file=sys.stderr, flush=True)
-        run = Run(part, options.output, context)
+        run = Run(part, options.output, context, is_on_stand_in=options.stand_in)
         try:
             while run.goes_on(limit_s):
                 write_report(options.output, [*outcomes, run.outcome()])
@@ -99,11 +111,20 @@ def main() -> None:
 class Run:
     """One part at work in a process of its own, which leaves its results in files."""
 
-    def __init__(self, part: Part, folder: Path, context: multiprocessing.context.BaseContext) -> None:
-        self._part, self._files = part, folder / part.name.replace(" ", "_")
+    def __init__(
+        self,
+        part: Part,
+        folder: Path,
+        context: multiprocessing.context.BaseContext,
+        *,
+        is_on_stand_in: bool = False,
+    ) -> None:
+        self._part, self._files = part, folder / part.name.replace(", ", "_").replace(" ", "_")
         for kind in (RESULTS, ERROR, LOG):
             self._file(kind).unlink(missing_ok=True)
-        self._process = context.Process(target=_work, args=(part, self._files))  # type: ignore[attr-defined]
+        self._process = context.Process(  # type: ignore[attr-defined]
+            target=_work, args=(part, self._files, is_on_stand_in)
+        )
         self._started = time.monotonic()
         self._seconds: float | None = None
         self._is_over_time = False
@@ -153,7 +174,7 @@ class Run:
         return self._files.with_suffix(kind)
 
 
-def _work(part: Part, files: Path) -> None:
+def _work(part: Part, files: Path, is_on_stand_in: bool) -> None:
     with suppress(OSError):
         os.setsid()  # so that what it starts ends with it
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -164,6 +185,8 @@ def _work(part: Part, files: Path) -> None:
         redirect_stderr(log),
     ):
         try:
+            if is_on_stand_in:
+                install()
             program = import_module(part.program)
             if hasattr(program, "run"):
                 program.run(part.arguments, lambda result: out.write(json.dumps(result) + "\n"))
@@ -184,8 +207,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("output", type=Path)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--small", action="store_true", help="toys; the figures mean nothing")
+    parser.add_argument("--stand-in", action="store_true", help="put the stand-in for CUDA in a GPU's place")
+    parser.add_argument("--only", nargs="+", default=(), metavar="PART", help="these parts alone")
     parser.add_argument("--minutes", type=float, default=MINUTES, help="of all parts together")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.stand_in and not options.small:
+        parser.error("--stand-in needs --small: it computes on the CPU")
+    return options
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""tests/gpu, as results: one of each test, as it ends."""
+"""tests/gpu, as results, the shortest first: one of each test, as it ends."""
 
 from __future__ import annotations
 
@@ -11,6 +11,18 @@ from tests.benchmarks.results import Tell
 
 TESTS = Path(__file__).parents[1] / "gpu"
 MAX_SHOWN = 3000
+# By how long they take: what a call that is cut off leaves out is the longest.
+ORDER = (
+    "numerics",
+    "pixels",
+    "triton_linear",
+    "presets",
+    "draws",
+    "half_done",
+    "options",
+    "loras",
+    "embeddings",
+)
 # Not those of pyproject.toml: they refuse settings of plugins, which a borrowed machine may lack.
 OPTIONS = ("-q", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib")
 
@@ -20,6 +32,9 @@ class _Telling:
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items.sort(key=lambda test: ORDER.index(test.path.stem.removeprefix("test_")))
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self._tell({"collected": len(session.items)})

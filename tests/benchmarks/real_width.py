@@ -32,7 +32,7 @@ from framefleet.pipeline.render.fused.calls import Call, digest_of, parse_call
 from framefleet.pipeline.render.fused.exact import probe
 from framefleet.pipeline.render.fused.joining import layouts
 from framefleet.pipeline.render.fused.pins import Plan, run_fused
-from tests.benchmarks.command_line import default_device, parsed
+from tests.benchmarks.command_line import parsed, parser_of
 from tests.benchmarks.results import Result, Tell, line
 
 SIZES = (2, 3, 4, 6, 8)
@@ -284,8 +284,7 @@ def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def _options(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--device", default=default_device())
+    parser = parser_of(__doc__)
     parser.add_argument("--dtype", choices=("bf16", "fp32"), default="bf16")
     parser.add_argument("--matmul", choices=("default", "no_split_k"), default="no_split_k")
     parser.add_argument("--alone", action="store_true", help="one row at a time only")

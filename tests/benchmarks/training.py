@@ -10,7 +10,6 @@ The step's memory, with gradients, is its peak less what is held between steps: 
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import json
 import subprocess
@@ -31,7 +30,7 @@ from framefleet.pipeline.training.learner import Learner
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Bucket, TrainingRow
 from framefleet.pipeline.training.world import World
-from tests.benchmarks.command_line import default_device, parsed
+from tests.benchmarks.command_line import parsed, parser_of
 from tests.tinies.encoders import TEXT_WIDTH
 from tests.tinies.wan import CHANNELS, wan
 
@@ -168,8 +167,7 @@ def _status(name: str) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--device", default=default_device())
+    parser = parser_of(__doc__)
     parser.add_argument("--steps", type=int, default=2, help="that are measured")
     parser.add_argument("--short", action="store_true", help="a toy; its figures mean nothing")
     parser.add_argument("--case", choices=CASES, help="this one alone, as JSON")

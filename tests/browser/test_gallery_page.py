@@ -350,6 +350,29 @@ def still(clip: Clip) -> Clip:
     return replace(clip, pixels=to_pixels(clip.frames[:1]))  # type: ignore[index]
 
 
+@pytest.mark.parametrize(
+    ("kind", "tag", "change"), [("mp4", "video", None), ("png", "img", "still"), ("flac", "audio", "sound")]
+)
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_a_clip_that_is_gone_or_damaged_says_what_mends_it(
+    kind: Any, tag: str, change: str | None, damage: str, opened: Browser, tmp_path: Path
+) -> None:
+    folder = tmp_path / "an output"
+    changed = {"change": globals()[change]} if change else {}
+    write_gallery(write_output(folder, ROWS[:1], media=Media(format=kind), **changed))
+    (clip,) = folder.glob("clips/*/*")
+    clip.unlink() if damage == "gone" else clip.write_bytes(clip.read_bytes()[:40])
+    page = opened.new_page()
+    shown = Shown(page, folder)
+    shown.go()
+    page.wait_for_selector(".tile[aria-label]")
+    shown.press("Enter")
+    page.wait_for_selector("#details .unplayed code")
+    assert f"framefleet repair '{folder}'" in page.inner_text("#details .unplayed")
+    assert page.query_selector(f"#details .stage {tag}") is None
+    page.close()
+
+
 def sound(clip: Clip) -> Clip:
     samples = np.sin(np.arange(16_000) / 9)[None].astype(np.float32)
     audio = Audio(samples=samples, sample_rate=16_000)

@@ -22,19 +22,28 @@ from tests.warm.process import start
 # What each prints last.
 PROGRAMS = {
     "audit": (["--rows", "2"], "a renderer keeps the pipeline as it is"),
+    "audits_simulated": (["--jobs", "2", "--sizes", "100"], "| 100 |"),
     "bench": (["--short"], "| fp32 | uniform |"),
     "checks": (["--short"], "a table planned"),
     "draft_ranks": (["--seeds", "2", "--prompts", "1"], "guidance 7 against 16 steps"),
     "gallery": (["--short"], "complaints of the console"),
-    "gpu_day": (["--device", "cpu", "--small"], "report.md"),
+    "gpu_assert": (["--device", "cpu"], "device assert: not measured"),
+    "gpu_bits": (["--device", "cpu", "--tiny"], "kernel: math"),
+    "gpu_compiled": (["--device", "cpu", "--tiny"], "products: compiled"),
+    "gpu_day": (["--device", "cpu", "--small", "--minutes", "30"], "report.md"),
+    "gpu_neighbour": (["--device", "cpu", "--tiny"], "neighbour: not measured"),
+    "gpu_peak": (["--device", "cpu", "--tiny"], "network: Wan 1.3B"),
+    "gpu_squeezed": (["--device", "cpu", "--tiny"], "convolution: 3D"),
     "large": (["--short"], "| fp32 | uniform |"),
     "load": (["--short"], "| float32 | framefleet |"),
+    "one_level": (["--short"], "in class: "),
     "prediction": (["--short"], "| MB of clips |"),
     "pixels": (["--short"], "| a recipe that looks |"),
     "probes": (["--rows", "2"], "remembered"),
     "real_rows": (["--tiny"], "way: fast"),
     "real_width": (["--tiny", "--dtype", "fp32"], "pinned:"),
     "start": (["--short"], "| plan |"),
+    "timesteps": (["--short"], "with fractions ("),
     "training": (["--short"], "bf16, checkpointing"),
 }
 # What `bench` runs too.
@@ -53,7 +62,12 @@ def test_every_program_is_here() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["audit", "draft_ranks", "load", pytest.param("start", marks=pytest.mark.long)]
+    "name",
+    [
+        *("audit", "audits_simulated", "draft_ranks", "load", "one_level", "timesteps"),
+        *("gpu_assert", "gpu_neighbour", "gpu_peak"),
+        pytest.param("start", marks=pytest.mark.long),
+    ],
 )
 def test_it_runs_to_its_end(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments, last = PROGRAMS[name]
@@ -114,7 +128,9 @@ def test_the_gallery_of_a_real_job_is_measured(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
-@pytest.mark.parametrize("name", ["load", "pixels", "real_rows", "real_width", "training"])
+@pytest.mark.parametrize(
+    "name", ["gpu_bits", "gpu_peak", "gpu_squeezed", "load", "pixels", "real_rows", "real_width", "training"]
+)
 def test_without_a_gpu_it_says_what_is_missing(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         run(name, ["--device", "cuda"])

@@ -78,5 +78,11 @@ def test_its_table_of_jobs_has_no_command_line(found: dict[str, Any]) -> None:
     assert SECRET not in found["jobs"]
 
 
+def test_nobody_gets_a_dashboard_or_metrics_who_did_not_ask(found: dict[str, Any]) -> None:
+    started = {argument.rpartition("/")[2] for command in found["processes"] for argument in command}
+    assert {"raylet", "gcs_server"} <= started
+    assert not {"dashboard.py", "agent.py", "monitor.py", "log_monitor.py", "ray::DashboardAgent"} & started
+
+
 def test_it_leaves_nothing(found: dict[str, Any]) -> None:
     assert found["left"] == []

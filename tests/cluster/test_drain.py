@@ -150,6 +150,21 @@ def test_a_worker_that_is_told_to_end_hands_its_row_to_another(
     assert num_forwards(tmp_path) <= NUM_FORWARDS + 1
 
 
+def test_workers_that_users_start_hand_back_their_rows_each_by_itself(tmp_path: Path) -> None:
+    job = slow_job(tmp_path, prompt_rows(8, num_inference_steps=NUM_STEPS, guidance_scale=1.0))
+    process = start_render(job, is_cold=True)  # whose workers are forks of `cluster/warm`, not of the tests'
+    wait_until(lambda: is_in_mid_clip(tmp_path), process)
+    pids = {int(line) for line in forwards_file(tmp_path).read_text().split()}
+    assert {os.getsid(pid) for pid in pids} == pids, "Ray kills what is in the session of one that ended"
+    os.kill(process.pid, signal.SIGTERM)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, printed
+    assert " is lost" not in printed
+    kept = len(checkpoints(tmp_path))
+    assert 1 <= kept <= 2, "one of each worker, unless it was between two"
+    assert f"{kept} half-done ones" in printed
+
+
 def quick_job(folder: Path, address: str) -> Path:
     values = job_values(write_table(folder / "t.parquet", ROWS), folder / "out", address=address)
     return write_job(folder / "job.yaml", values)

@@ -28,11 +28,11 @@ def test_from_python_a_job_and_a_renderer_render(
     monkeypatch.chdir(tmp_path)
     Path("my_recipes.py").write_text(block("# my_recipes.py"), encoding="utf-8")
     table = write_table(tmp_path / "t.parquet", prompt_rows(2))
-    values = job_values(table, tmp_path / "out", recipe="my_recipes:brighter", address=ray_cluster)
+    values = job_values(table, tmp_path / "run-7", recipe="my_recipes:brighter", address=ray_cluster)
     write_job(tmp_path / "job.yaml", values)
     text = block("import framefleet")
     assert MODEL in text and ARGUMENTS in text
     found: dict[str, object] = {}
     exec(text.replace(MODEL, str(tiny("wan"))).replace(ARGUMENTS, SMALL), found)
-    assert found["summary"].done == len(records_of(tmp_path / "out")) == 2
+    assert found["summary"].done == len(records_of(tmp_path / "run-7")) == 2
     assert capsys.readouterr().out.count("(5, 16, 16, 3)") == 8

@@ -20,7 +20,7 @@ from framefleet.cluster.training import Trainers
 from framefleet.jobs.train.train import train
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.training.results.losses import read_losses
+from framefleet.pipeline.training.reports import read_losses
 from tests.jobs import finish, worker_pids
 from tests.servers import S3Server
 from tests.training_jobs import equal, start_training, trained_weights, training_job, write_clips

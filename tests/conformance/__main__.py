@@ -15,21 +15,22 @@ import diffusers
 import tests.conftest  # noqa: F401  the token of the cluster, before Ray is imported
 from framefleet.jobs.model.page import page
 from framefleet.pipeline.model.families.measured import Finding, Measurements, read_measured, write_measured
+from framefleet.pipeline.model.load import for_diffusers
+from framefleet.pipeline.model.specs.dtypes import ResolvedDType, resolved
+from framefleet.pipeline.model.specs.spec import inspect_model
 from tests.conformance.classes import classes_by_kind
 from tests.conformance.company import rendered_by_fleet, rendered_here
 from tests.conformance.finding import compare
 from tests.conformance.plain import plain_calls
 from tests.conformance.reasons import NOT_RENDERED
 from tests.jobs import ROOT
-from tests.mixed import DTYPES, mixed_table
+from tests.mixed import mixed_table
 from tests.servers import warm_cluster
-from tests.tiny import SMALLEST
+from tests.tiny import SMALLEST, tiny
 
 HERE = "--here"
 WORKERS = 2
 ROWS = 16  # so many that each worker has some at once
-DTYPE = "bf16"  # what models are rendered in; the tests measure in fp32
-IN_FP32 = ("skyreels_df_v2v", "lucy")  # diffusers itself fails with their autoencoders in bf16
 
 
 def main(arguments: list[str]) -> int:
@@ -72,14 +73,21 @@ def measure(name: str, address: str | None) -> Finding:
     """Render mixed rows on the cluster at `address`, or in this process, and each alone by a plain call."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        rows, dtype = mixed_table(name, folder, most=ROWS), "fp32" if name in IN_FP32 else DTYPE
+        rows, dtype = mixed_table(name, folder, most=ROWS), dtype_on_gpus(name)
         if address:
             found = rendered_by_fleet(name, dtype, rows, folder, address=address, workers=WORKERS)
         else:
             found = rendered_here(name, dtype, rows, folder)
-        plain = plain_calls(name, DTYPES[dtype], rows, folder)
+        plain = plain_calls(name, for_diffusers(dtype), rows, folder)
         made = {row["seed"]: one for row, one in zip(rows, plain, strict=True)}
         return compare(name, made, found, workers=WORKERS if address else 0)
+
+
+def dtype_on_gpus(name: str) -> ResolvedDType:
+    """Return what `dtype: auto` is on a GPU. The tests measure in fp32."""
+    return resolved(
+        "auto", device="cuda", preset=None, without_preset=inspect_model(tiny(name)).family.dtypes
+    )
 
 
 if __name__ == "__main__":

@@ -46,8 +46,9 @@ def rendered_by_fleet(
     )
     values |= {"defaults": {}, "model": {"path": str(tiny(name)), "dtype": dtype, **OPTIONS.get(name, {})}}
     values["fleet"]["workers"] = workers
-    if inspect_model(tiny(name)).has_sound:
-        values["media"] = {"format": "mkv"}  # whatever the rate of a tiny model's sound
+    spec = inspect_model(tiny(name))
+    if spec.has_sound:  # whatever the rate of a tiny model's
+        values["media"] = {"format": "flac" if spec.kind == "audio" else "mkv"}
     framefleet.render(values)
     failures = {record["seed"]: record["message"] for record in records_of(folder / "out", "failures")}
     return failures | {record["seed"]: _recorded(record) for record in records_of(folder / "out")}

@@ -24,10 +24,11 @@ def compare(name: str, plain: Mapping[int, Made], found: Rendered, *, workers: i
     sound = _sound(plain, made)
     reasons = [*failed[:1], *(["its sound is dropped"] if sound == "dropped" else [])]
     reasons += [REASONS[spec.class_name]] if spec.class_name in REASONS else []
-    starts = [*(["text"] if "prompt" in spec.parameters else []), *INPUTS.get(name, {})]
+    words = {"prompt": "text", "class_labels": "class"}
+    starts = [word for given, word in words.items() if given in spec.parameters] + [*INPUTS.get(name, {})]
     return Finding(
         class_name=spec.class_name,
-        makes=f"{', '.join(starts)} to {spec.kind}",
+        makes=f"{', '.join(starts) or 'noise'} to {spec.kind}",
         rows=len(plain),
         equal=sum(_are_equal(plain[seed], row) for seed, row in made.items()),
         mean_batch=round(mean(row.rows for row in made.values()), 1) if made else 0.0,

@@ -25,10 +25,10 @@ from framefleet.pipeline.outputs.frames.frames import frames_sha256
 from framefleet.pipeline.request import Request
 from tests import modular
 from tests.mixed import OWN, SCHEDULERS, Cells
-from tests.tiny import INPUTS, OPTIONS, tiny
+from tests.tiny import OPTIONS, tiny
 
 SOUNDS = ("audio", "audios", "sound")  # what outputs of diffusers call it
-PICTURES = ("images", "video")  # and one image, or one clip alone
+PICTURES = ("images", "video", "rgb", "prediction")  # and one image, or one clip alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,9 @@ class Made:
     rows: float = 1.0
 
 
-def plain_calls(name: str, dtype: torch.dtype, rows: Sequence[Cells], folder: Path) -> Iterator[Made]:
+def plain_calls(
+    name: str, dtype: torch.dtype | dict[str, torch.dtype], rows: Sequence[Cells], folder: Path
+) -> Iterator[Made]:
     """Yield what each row makes. folder: of the files that rows start from."""
     if is_modular(read_index(tiny(name)).class_name):
         pipe = modular.plain(tiny(name), dtype=dtype)
@@ -62,7 +64,7 @@ def plain_calls(name: str, dtype: torch.dtype, rows: Sequence[Cells], folder: Pa
         if choice is not None:
             scheduler_class, changes = getattr(diffusers, choice[0]), choice[1]
             pipe.scheduler = scheduler_class.from_config(pipe.scheduler.config, **changes)
-        yield _called(pipe, row["seed"], _opened(name, row, folder))
+        yield _called(pipe, row["seed"], _opened(row, folder))
 
 
 def _tensors(network: torch.nn.Module) -> Iterator[torch.Tensor]:
@@ -72,10 +74,15 @@ def _tensors(network: torch.nn.Module) -> Iterator[torch.Tensor]:
         yield from (value for value in vars(module).values() if isinstance(value, torch.Tensor))
 
 
-def _opened(name: str, row: Cells, folder: Path) -> dict[str, Any]:
-    given = _given(row)
-    files = {*INPUTS.get(name, {}), "image", "last_image"} & given.keys()
-    return given | {key: _read(folder / given[key]) for key in files}
+def _opened(row: Cells, folder: Path) -> dict[str, Any]:
+    return {key: _with_files(cell, folder) for key, cell in _given(row).items()}
+
+
+def _with_files(cell: Any, folder: Path) -> Any:
+    """Return a cell with the pictures and clips that it names, as `write_starts` calls them."""
+    if isinstance(cell, list):
+        return [_with_files(part, folder) for part in cell]
+    return _read(folder / cell) if isinstance(cell, str) and cell.endswith((".png", ".mkv")) else cell
 
 
 def _given(row: Cells) -> dict[str, Any]:
@@ -103,6 +110,9 @@ def _frames_sha256(output: Any) -> str | None:
         frames = output.frames[0]
     else:
         frames = next((getattr(output, name) for name in PICTURES if hasattr(output, name)), None)
+        if hasattr(output, "prediction"):  # maps of one picture, of which the first is shown
+            frames = (frames[:1] + 1) / 2 if "Normals" in type(output).__name__ else frames[:1]
+            frames = np.broadcast_to(frames, (*frames.shape[:3], 3))
     return None if frames is None else frames_sha256((np.asarray(frames) * 255).round().astype(np.uint8))
 
 
@@ -123,5 +133,6 @@ def _rate(pipe: Any) -> int:
     if hasattr(pipe, "audio_sample_rate"):  # Kandinsky 6
         return int(pipe.audio_sample_rate)
     if hasattr(pipe, "vocoder"):
-        return int(pipe.vocoder.config.output_sampling_rate)
+        config = pipe.vocoder.config
+        return int(getattr(config, "output_sampling_rate", None) or config.sampling_rate)
     return int(getattr(pipe, "sound_tokenizer", pipe.vae).config.sampling_rate)

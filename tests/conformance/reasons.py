@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 _EACH_FRAME = "prompts come once for each frame, and rows that differ in them cannot share"
+_IN_BF16 = "diffusers itself fails in bf16"
+_MARKS = "images have no watermark: diffusers puts it only on PIL images, not on arrays"
+_ONE_SHAPE = "image and mask must have the same shape"
 _OWN_ATTENTION = "a call puts its own attention into the network, so no other row may run meanwhile"
 REASONS = {
     "AllegroPipeline": "decodes with `vae_tiling: true` alone, and 24 frames or more",
@@ -12,37 +15,65 @@ REASONS = {
     "AnimateDiffVideoToVideoPipeline": _EACH_FRAME,
     "AnyFlowFARPipeline": "its network writes each chunk into a cache of the row's own, which none can share",
     "ChronoEditPipeline": "renders 5 frames without `enable_temporal_reasoning`, whatever `num_frames` says",
+    "ConsistencyModelPipeline": _IN_BF16,
     "Cosmos3OmniPipeline": "its network reads text, frames and sound of one row as one sequence, "
     "without a batch; `action` is an object that no cell holds",
+    "DDIMPipeline": _IN_BF16,
+    "DDPMPipeline": _IN_BF16,
     "EasyAnimatePipeline": "without `negative_prompt` diffusers itself fails",
-    "GlmImagePipeline": "edits no `image`: diffusers takes a list of them, which no cell holds",
+    "GlmImagePipeline": "edits no `image`: with one diffusers 0.42.1 fails beside transformers 5.23, to "
+    "which it hands one tensor for a list of them",
     "HeliosPipeline": "clips longer than 129 frames come out up to four frames longer than asked",
+    "HunyuanDiTPAGPipeline": f"{_OWN_ATTENTION}; diffusers itself fails without guidance",
     "HunyuanImagePipeline": "guidance is the folder's",
     "HunyuanVideo15ImageToVideoPipeline": "the image sets the size; guidance is the folder's",
     "HunyuanVideo15Pipeline": "guidance is the folder's",
     "HunyuanVideoFramepackPipeline": "alone the text is cut off at its length, beside others it is masked, "
     "which rounds differently; clips are as long as windows make them",
+    "IFImg2ImgPipeline": _MARKS,
+    "IFImg2ImgSuperResolutionPipeline": _MARKS,
+    "IFInpaintingPipeline": f"{_ONE_SHAPE}; {_MARKS}",
+    "IFInpaintingSuperResolutionPipeline": f"{_ONE_SHAPE}; {_MARKS}",
+    "IFPipeline": _MARKS,
+    "IFSuperResolutionPipeline": _MARKS,
+    "KandinskyImg2ImgCombinedPipeline": "diffusers itself fails where height and width differ",
+    "LDMSuperResolutionPipeline": f"{_IN_BF16}; images are cut to multiples of 32 pixels: smaller ones fail",
+    "LDMTextToImagePipeline": _IN_BF16,
     "LTX2ConditionPipeline": "`conditions` are objects that no cell holds",
     "LTX2DFRPipeline": "`conditions` and latents of keyframes are objects that no cell holds",
     "LTX2InContextPipeline": "`reference_conditions` and `conditions` are objects that no cell holds",
     "LTXConditionPipeline": "`conditions` are objects that no cell holds: give `image`, or `video`",
     "LattePipeline": "renders as many frames as its network's `video_length` alone",
     "LucyEditPipeline": "clips are as long as the video; in bf16 it needs its autoencoder in fp32",
-    "MotifVideoPipeline": "guidance is the folder's",
     "MotifVideoImage2VideoPipeline": "guidance is the folder's",
+    "MotifVideoPipeline": "guidance is the folder's",
     "PIAPipeline": _EACH_FRAME,
     "PixArtSigmaPAGPipeline": _OWN_ATTENTION,
+    "QwenImageEditInpaintPipeline": "renders a megapixel in the shape of `image`, "
+    "whatever `height` and `width`",
     "SanaPAGPipeline": _OWN_ATTENTION,
+    "ScoreSdeVePipeline": _IN_BF16,
     "SkyReelsV2DiffusionForcingVideoToVideoPipeline": "in bf16 it needs its autoencoder in fp32",
+    "StableDiffusion3PAGImg2ImgPipeline": _OWN_ATTENTION,
     "StableDiffusion3PAGPipeline": _OWN_ATTENTION,
+    "StableDiffusionControlNetPAGInpaintPipeline": _OWN_ATTENTION,
+    "StableDiffusionControlNetPAGPipeline": _OWN_ATTENTION,
     "StableDiffusionPAGImg2ImgPipeline": _OWN_ATTENTION,
+    "StableDiffusionPAGInpaintPipeline": f"{_OWN_ATTENTION}; diffusers itself fails with `guidance_rescale`",
     "StableDiffusionPAGPipeline": _OWN_ATTENTION,
+    "StableDiffusionSAGPipeline": _OWN_ATTENTION,
+    "StableDiffusionXLControlNetPAGImg2ImgPipeline": _OWN_ATTENTION,
+    "StableDiffusionXLControlNetPAGPipeline": _OWN_ATTENTION,
+    "StableDiffusionXLPAGImg2ImgPipeline": _OWN_ATTENTION,
+    "StableDiffusionXLPAGInpaintPipeline": _OWN_ATTENTION,
     "StableDiffusionXLPAGPipeline": _OWN_ATTENTION,
     "WanAnimatePipeline": "shares with `motion_encode_batch_size` 1 alone: "
     "else faces of several rows are read in one batch",
-    "WanVACEPipeline": "`mask` and `reference_images` are lists of images, which no cell holds; "
-    "with a `video` clips have its shape",
+    "WanVACEPipeline": "with a `video` clips have its shape",
 }
+_EMBEDDED = "starts from embeddings, which no cell holds; its combined class makes them itself"
+_HINTED = "starts from embeddings and a `hint`, tensors that no cell holds"
+_SENTENCES = "its tokenizer needs the package sentencepiece"
 # Tried, and why diffusers 0.42.1 or a table cannot do it.
 NOT_RENDERED = {
     "ChromaInpaintPipeline": "diffusers 0.42.1 itself fails: its network's config has no guidance_embeds",
@@ -55,7 +86,20 @@ NOT_RENDERED = {
     "Cosmos2TextToImagePipeline": "loads with the package cosmos_guardrail alone",
     "EasyAnimateControlPipeline": "diffusers 0.42.1 itself fails: encode_prompt takes no text_encoder_index",
     "EasyAnimateInpaintPipeline": "takes `video` and `mask_video` as tensors alone",
+    "KandinskyImg2ImgPipeline": _EMBEDDED,
+    "KandinskyInpaintPipeline": _EMBEDDED,
+    "KandinskyPipeline": _EMBEDDED,
+    "KandinskyV22ControlnetImg2ImgPipeline": _HINTED,
+    "KandinskyV22ControlnetPipeline": _HINTED,
+    "KandinskyV22Img2ImgPipeline": _EMBEDDED,
+    "KandinskyV22InpaintPipeline": _EMBEDDED,
+    "KandinskyV22Pipeline": _EMBEDDED,
+    "KolorsImg2ImgPipeline": _SENTENCES,
+    "KolorsPAGPipeline": _SENTENCES,
+    "KolorsPipeline": _SENTENCES,
     "LTX2LatentUpsamplePipeline": "has no noise scheduler: it denoises nothing",
     "LTX2VideoDiffusionDecodePipeline": "starts from latents, which no cell holds",
     "LTXLatentUpsamplePipeline": "has no noise scheduler: it denoises nothing",
+    "MusicLDMPipeline": "diffusers 0.42.1 itself fails with transformers 5, "
+    "whose text encoder no longer returns a tensor",
 }

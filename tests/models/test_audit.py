@@ -14,8 +14,10 @@ from diffusers import WanTransformer3DModel
 
 from framefleet import Audit, Batching, Clip, Model, Renderer, Request, load_model
 from framefleet.pipeline.outputs.frames.frames import to_frames
-from framefleet.pipeline.recipes.recipe import Recipe
+from framefleet.pipeline.recipes.recipe import Recipe, generate
 from framefleet.pipeline.render.audit.audited import Verdict
+from framefleet.pipeline.render.audit.remarks import ALONE, EQUAL
+from framefleet.pipeline.render.loaded import Spoiled
 from tests import hidden_state
 from tests.tiny import SMALLEST, tiny
 
@@ -99,18 +101,34 @@ def test_a_pipeline_that_does_not_repeat_its_plain_calls_is_named_as_such() -> N
     }
 
 
-@pytest.mark.parametrize(("every", "audits"), [(1, 6), (4, 2), (1000, 1), (0, 0)])
-def test_the_first_row_and_then_one_in_so_many_are_audited(every: int, audits: int) -> None:
-    renderer = _renderer(_model(), every=every)
-    clips = _clips(renderer, _requests("generate", [2] * 6))
-    assert _verdicts(renderer) == ["equal"] * audits
-    assert not any("audit" in clip.environment for clip in clips.values())
+def test_rows_are_audited_by_chance_and_their_environment_says_so() -> None:
+    for every, audits in ((1, 6), (0, 0)):
+        renderer = _renderer(_model(), every=every)
+        clips = _clips(renderer, _requests("generate", [2] * 6))
+        assert _verdicts(renderer) == ["equal"] * audits
+        said = {clip.environment.get("audit") for clip in clips.values()}
+        assert said == {EQUAL if audits else None}
+
+
+def test_rows_that_somebody_else_chose_are_audited_and_no_others() -> None:
+    renderer, rows = _renderer(_model(), every=1), _requests("generate", [2] * 5)
+    for row in rows:
+        renderer.submit(row, f"{row.seed:032x}", is_audited=row.seed in (1, 3))
+    clips = {}
+    while renderer.num_active:
+        clips |= {outcome.request.seed: outcome for outcome in renderer.step()}
+    assert [audited.row_id for audited in renderer.take_audits()] == [f"{seed:032x}" for seed in (1, 3)]
+    for seed, clip in clips.items():
+        assert isinstance(clip, Clip)
+        remark = clip.environment["audit"]
+        assert remark == EQUAL if seed in (1, 3) else remark.startswith("batched, not compared")
 
 
 def test_a_row_that_was_never_in_company_needs_no_audit() -> None:
     renderer = _renderer(_model(), every=1)
-    _clips(renderer, _requests("generate", [2]))
+    clips = _clips(renderer, _requests("generate", [2]))
     assert _verdicts(renderer) == []
+    assert clips[0].environment["audit"] == ALONE
 
 
 def test_fast_rows_may_differ_and_are_not_audited() -> None:
@@ -166,3 +184,20 @@ def test_an_audit_leaves_the_process_and_rows_under_way_as_they_were() -> None:
     alone = _clips(_renderer(_model(), every=0), rows)
     assert torch.equal(state, torch.get_rng_state())
     assert all(np.array_equal(audited[row.seed].frames, alone[row.seed].frames) for row in rows)
+
+
+def spoils(pipe: Any, request: Request) -> Any:
+    """Leave a weight changed."""
+    with torch.no_grad():
+        pipe.transformer.patch_embedding.bias.add_(1.0)
+    return generate(pipe, request)
+
+
+@pytest.mark.parametrize("max_rows", [1, 3])
+def test_a_process_ends_where_changed_weights_cannot_be_read_again(max_rows: int) -> None:
+    quantized = load_model(tiny("wan"), dtype="fp32", quantization={"backend": "quanto", "type": "int8"})
+    known = {"spoils": Recipe(name="spoils", function=spoils, digest="")}
+    renderer = Renderer(quantized, Batching(max_rows=max_rows, min_gain=0), recipes=known)
+    with pytest.raises(Spoiled, match=r"changed the weights of transformer, which are quantized") as caught:
+        list(renderer.render(_requests("spoils", [2, 2])))
+    assert "put back what it changes" in caught.value.fix

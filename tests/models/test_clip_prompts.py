@@ -15,8 +15,8 @@ import torch
 from transformers import CLIPTokenizer
 
 from framefleet.pipeline.models.crafter import prompts as open_clip
+from framefleet.pipeline.models.crafter.convert import clip_tokenizer
 from framefleet.pipeline.models.crafter.pipeline_videocrafter import VideoCrafterPipeline
-from framefleet.pipeline.models.crafter.tokenizer import clip_tokenizer
 from framefleet.pipeline.models.opensora.pipeline_opensora import OpenSoraPipeline
 from framefleet.pipeline.models.opensora.prompts import clip_ids
 from tests.crafter import SMALLEST, TEXT, crafter

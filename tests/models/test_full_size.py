@@ -16,7 +16,7 @@ from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast, T5Confi
 from framefleet.pipeline.models.conversion.checkpoint import Checkpoint
 from framefleet.pipeline.models.conversion.convert import plan_conversion
 from framefleet.pipeline.models.conversion.plan import Conversion, check
-from framefleet.pipeline.models.crafter.tokenizer import clip_tokenizer
+from framefleet.pipeline.models.crafter.convert import clip_tokenizer
 from tests import goldens
 from tests.opensora import FULL, transformer_shapes
 

@@ -31,6 +31,7 @@ from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import Request
 from tests.here import render_here
 from tests.jobs import job_values, write_table
+from tests.pictures import write_starts
 from tests.tiny import SMALLEST, UNLIKE, tiny
 
 ROW: dict[str, Any] = {"prompt": "a red ball", "seed": 5}
@@ -114,10 +115,25 @@ def test_other_outputs_are_kept_beside_the_clip_and_compared(tmp_path: Path) -> 
     assert names == ["frames_sha256", "extra_outputs", "extra_outputs_sha256", "media_sha256"]
 
 
+@pytest.mark.parametrize("model", ["marigold_depth", "ldm3d"])
+def test_a_map_of_a_picture_is_an_array_beside_the_clip(model: str, tmp_path: Path) -> None:
+    (picture,) = write_starts(tmp_path, num_frames=1)[:1]
+    row = {"image": picture, "seed": 5} if model == "marigold_depth" else ROW
+    store, record = rendered(tmp_path, model, row=row)
+    kept = load(store.read(record.extra_outputs_path or ""))
+    if model == "ldm3d":
+        assert kept["depth"].shape == (1, 16, 16, 1)
+    else:
+        shown = (kept["prediction"].numpy().repeat(3, axis=-1) * 255).round()
+        assert np.array_equal(decode(content(record)), shown.astype(np.uint8))
+    replayed = replay(store.url_of(""), record.row_id, Given())
+    assert all(then == now for _, then, now in replayed.digests)
+
+
 def test_a_model_that_makes_neither_frames_nor_sound_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
     folder = shutil.copytree(tiny("sd"), tmp_path / "model")
     index = json.loads((folder / "model_index.json").read_text("utf-8"))
-    changed = index | {"_class_name": "MarigoldDepthPipeline"}
+    changed = index | {"_class_name": "StableCascadePriorPipeline"}
     (folder / "model_index.json").write_text(json.dumps(changed), encoding="utf-8")
-    with pytest.raises(ModelError, match="neither frames nor sound, but latent, prediction, uncertainty"):
+    with pytest.raises(ModelError, match="neither frames nor sound, but image_embeddings"):
         inspect_model(folder)

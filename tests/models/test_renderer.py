@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,14 @@ import pytest
 import torch
 
 from framefleet import Audit, Clip, Failure, Model, Renderer, Request, load_model
+from framefleet.pipeline import memory
 from framefleet.pipeline.errors import ModelError, OutOfMemory, RenderError, TableError
 from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.outputs.clips import Outcome
 from framefleet.pipeline.outputs.frames import pixels
 from framefleet.pipeline.outputs.frames.frames import frames_sha256
 from framefleet.pipeline.recipes.recipe import Recipe, generate
+from framefleet.pipeline.render import recipe_call
 from framefleet.pipeline.render.fused.batching import Batching, Mode
 from tests.tiny import SMALLEST, tiny
 from tests.unaudited import unaudited
@@ -51,7 +55,7 @@ def _plain(model: Model, request: Request) -> np.ndarray[Any, Any]:
 
 def test_clips_come_as_they_finish_with_the_frames_of_plain_calls(model: Model) -> None:
     slow, quick = _request(1, num_inference_steps=8), _request(2, num_inference_steps=2)
-    clips = list(Renderer(model).render([slow, quick]))
+    clips = list(Renderer(model, Batching(min_gain=0)).render([slow, quick]))
     assert [clip.request.seed for clip in clips] == [2, 1]
     for clip, request in zip(clips, (quick, slow), strict=True):
         assert isinstance(clip, Clip)
@@ -134,7 +138,7 @@ def test_an_endless_source_is_read_only_as_there_is_room(model: Model) -> None:
     clips = Renderer(model, Batching(max_rows=2)).render(endless())
     first = [next(clips) for _ in range(3)]
     assert len({clip.row_id for clip in first}) == 3
-    assert len(taken) <= 5
+    assert len(taken) <= 3 + 2 * 2, "those that ended, and twice the rows of a forward"
     clips.close()  # type: ignore[attr-defined]
 
 
@@ -191,6 +195,103 @@ def test_memory_that_runs_out_beside_others_is_tried_again_alone(model: Model) -
         clips = list(renderer.render([_request(seed) for seed in range(3)]))
     assert sorted(clip.request.seed for clip in clips) == [0, 1, 2]
     assert all(isinstance(clip, Clip) for clip in clips)
+
+
+def _counted(model: Model, renderer: Renderer, requests: list[Request]) -> tuple[list[Outcome], int]:
+    """Render them; return what becomes of them and how many row-forwards that took."""
+    rows: list[int] = []
+
+    def count(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        rows.append(kwargs["hidden_states"].shape[0])
+        return original(*args, **kwargs)
+
+    with intercept({"transformer": model.pipe.transformer}, count):
+        return list(renderer.render(requests)), sum(rows)
+
+
+@pytest.mark.parametrize("where", ["decode", "frames"])
+def test_a_row_that_lacks_memory_beside_others_waits_for_them_and_denoises_no_step_again(
+    model: Model, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batching, requests = Batching(min_gain=0, mode="fast"), [_request(seed) for seed in range(12)]
+    _, needed = _counted(model, Renderer(model, batching, audit=Audit(every=0)), requests)
+    renderer = Renderer(model, batching, audit=Audit(every=0))
+    refused: list[int] = []
+
+    def full(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        num_at_work = sum(not task.is_waiting for task in renderer._batcher._tasks.values())
+        if num_at_work > 2:
+            refused.append(num_at_work)
+            raise torch.OutOfMemoryError("others are in the way")
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(recipe_call, "to_rendered", partial(full, "", recipe_call.to_rendered))
+    if where == "decode":
+        monkeypatch.undo()
+    with intercept({"vae": model.pipe.vae} if where == "decode" else {}, full, method="decode"):
+        outcomes, taken = _counted(model, renderer, requests)
+    assert refused
+    assert all(isinstance(outcome, Clip) for outcome in outcomes)
+    assert taken <= needed * 1.2, "some sizes are tried anew"
+    assert max(renderer._rows._limits.values()) < renderer.capacity
+
+
+def test_a_row_that_lacks_memory_at_its_end_goes_on_alone_from_its_journal(model: Model) -> None:
+    renderer, refused = unaudited(model), []
+
+    def full(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if len(renderer._rows.under_way) > 1:
+            refused.append(name)
+            raise torch.OutOfMemoryError("others are in the way")
+        return original(*args, **kwargs)
+
+    requests = [_request(seed, num_inference_steps=6) for seed in range(4)]
+    _, needed = _counted(model, unaudited(model), requests)
+    with intercept({"vae": model.pipe.vae}, full, method="decode"):
+        outcomes, taken = _counted(model, renderer, requests)
+    assert refused
+    for outcome in outcomes:
+        assert isinstance(outcome, Clip)
+        assert np.array_equal(outcome.frames, _plain(model, outcome.request))
+    assert taken <= needed + len(requests), "one forward of each is made again, and compared"
+
+
+def test_what_fits_nowhere_says_how_far_it_came(model: Model) -> None:
+    def full(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        raise torch.OutOfMemoryError("tried to allocate 20 GiB")
+
+    with intercept({"vae": model.pipe.vae}, full, method="decode"):
+        (failure,) = unaudited(model).render([_request(3)])
+    assert isinstance(failure, Failure) and failure.half_done
+    renderer = unaudited(model)
+    renderer.submit(_request(3), failure.row_id, failure.half_done.checkpoint)
+    ended: list[Outcome] = []
+    while renderer.num_active:
+        ended += renderer.step()
+    assert isinstance(ended[0], Clip)
+    assert np.array_equal(ended[0].frames, _plain(model, _request(3)))
+
+
+def test_a_call_that_torch_made_with_other_kernels_for_want_of_memory_is_made_again(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused, called = [0], []
+    monkeypatch.setattr(memory, "_num_ooms", lambda: refused[0])
+
+    def other_kernels(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        called.append(kwargs["hidden_states"].shape[0])
+        output = original(*args, **kwargs)
+        if len(called) == 3 or called[-1] > 1:
+            refused[0] += 1
+            return (output[0] + 1,)
+        return output
+
+    renderer = unaudited(model)
+    with intercept({"transformer": model.pipe.transformer}, other_kernels):
+        clips = list(renderer.render([_request(seed) for seed in range(4)]))
+    assert all(np.array_equal(clip.frames, _plain(model, clip.request)) for clip in clips)  # type: ignore[union-attr]
+    assert refused[0] >= 2, "for one row and for several"
+    assert {clip.batch_size for clip in clips} == {1.0}  # type: ignore[union-attr]
 
 
 def test_out_of_memory_above_three_rows_leaves_every_clip_as_it_is(model: Model) -> None:

@@ -8,6 +8,8 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,9 @@ from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
 from framefleet.pipeline.recipes.recipe import Recipe, generate
 from framefleet.pipeline.recipes.second_model import SecondModels, check_second_model, open_second_models
 from framefleet.pipeline.recipes.siblings import as_sibling
+from tests.conformance.company import rendered_here
+from tests.conformance.plain import Made, plain_calls
+from tests.mixed import mixed_table
 from tests.random_weights import flow_scheduler
 from tests.tiny import SMALLEST, tiny
 from tests.unaudited import unaudited
@@ -188,6 +193,17 @@ def test_a_network_that_keeps_state_renders_its_rows_one_by_one(caplog: pytest.L
         "transformer.mean of WanPipeline changes as a row renders: rows that take turns would mix it up, "
         "so each runs alone"
     ]
+
+
+def test_networks_that_share_a_table_render_their_rows_together(tmp_path: Path) -> None:
+    name = "z_image_controlnet"  # its ControlNet fills the transformer's rotary table
+    rows = [row | {"width": 16, "num_inference_steps": 4} for row in mixed_table(name, tmp_path, most=4)]
+    clips = rendered_here(name, "fp32", rows, tmp_path)
+    plain = plain_calls(name, torch.float32, rows, tmp_path)
+    for row, made in zip(rows, plain, strict=True):
+        clip = clips[row["seed"]]
+        assert isinstance(clip, Made) and clip.frames == made.frames
+    assert mean(clip.rows for clip in clips.values() if isinstance(clip, Made)) > 1
 
 
 def test_rows_that_draw_from_global_generators_equal_plain_calls_that_seed_them() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from framefleet.pipeline.errors import JobError, ModelError, TableError
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.hooks.tree import flatten
-from framefleet.pipeline.models.opensora.tokens import pack, unpack
+from framefleet.pipeline.models.opensora.conditions import pack, unpack
 from framefleet.pipeline.training.denoiser.latents import latents_of
 from framefleet.pipeline.training.denoiser.task import DenoiserTask
 from framefleet.pipeline.training.freezing import choose_parameters
@@ -115,6 +115,40 @@ def test_the_denoiser_is_called_as_the_plain_pipeline_calls_it(name: str) -> Non
         leaves, _ = flatten(shared.arguments([row], [is_dropped], sample, time.reshape(1)))
         for ours, theirs in zip(leaves, expected, strict=True):
             assert is_same(ours, theirs)
+
+
+FLOWS = ("wan", "wan_ti2v", "wan_ti2v_image", "wan_i2v", "ltx", "hunyuan", "opensora", "sd3", "flux")
+
+
+@pytest.mark.parametrize("name", long_but(FLOWS, "wan", "wan_ti2v", "ltx", "opensora"))
+def test_each_step_of_a_render_shows_the_timesteps_that_training_shows(name: str) -> None:
+    pipe = pipe_of(name)
+    shared, objective = task_of(pipe, name)._bucket(bucket_of(name))
+    shown: list[Tensor] = []
+
+    def watch(_: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        shown.append(flatten((args, kwargs))[0][shared.timestep])
+        return original(*args, **kwargs)
+
+    arguments = {**plain_arguments(pipe, name, "a ball"), "num_inference_steps": 7}
+    with intercept({"denoiser": pipe.transformer}, watch), torch.no_grad():
+        pipe(**arguments, generator=torch.Generator().manual_seed(1))
+    levels = pipe.scheduler.sigmas[:-1]
+    shown = shown[:: len(shown) // 7]  # Open-Sora's guidance makes three calls of a step
+    assert len(shown) == len(levels) == 7
+    noised = objective.noised(torch.zeros(7, 1), torch.zeros(7, 1), levels)
+    for ours, theirs in zip(shared._times(noised.timesteps), shown, strict=True):
+        assert ours.dtype == theirs.dtype
+        torch.testing.assert_close(ours.expand_as(theirs[0]), theirs[0], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("name", ("wan", "wan_ti2v"))
+def test_timesteps_are_not_rounded_where_a_job_asks_for_fractions(name: str) -> None:
+    times = torch.tensor([999.6667, 0.5])
+    shared, _ = task_of(pipe_of(name), name)._bucket(bucket_of(name))
+    assert [float(time.max()) for time in shared._times(times)] == [999, 0]
+    shared, _ = task_of(pipe_of(name), name, fractional_timesteps=True)._bucket(bucket_of(name))
+    assert torch.equal(torch.stack([time.max() for time in shared._times(times)]), times)
 
 
 def is_same(ours: Any, theirs: Any) -> bool:

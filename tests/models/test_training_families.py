@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from framefleet.jobs.train.train import train
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.training.results.losses import read_losses
+from framefleet.pipeline.training.reports import read_losses
 from tests.crafter import MOTION, TEXT, crafter
 from tests.tiny import tiny
 from tests.training_jobs import training_job, write_clips

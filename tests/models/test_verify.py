@@ -1,48 +1,80 @@
-"""Rows of an output rendered again: the same bits, off by a level, or how far off; and what is stored."""
+"""Rows of an output rendered again: what kind of difference there is, to their records and their files."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import save
 
 import framefleet
+from framefleet.jobs.replay.compare import Compared, compare
 from framefleet.jobs.replay.replay import replay
-from framefleet.jobs.verify.compare import compare
-from framefleet.pipeline.outputs.frames.frames import frames_sha256
+from framefleet.jobs.replay.two_clips import Again
+from framefleet.pipeline.outputs.damage import look_at
+from framefleet.pipeline.outputs.frames.audio import Audio, audio_sha256
+from framefleet.pipeline.outputs.frames.frames import Frames, frames_sha256
 from framefleet.pipeline.outputs.glance import GLANCED, GLANCED_MAYBE, Glance
-from framefleet.pipeline.outputs.media.media import decode, encode
+from framefleet.pipeline.outputs.media.clip_names import clip_path
+from framefleet.pipeline.outputs.media.media import decode, encode, read_metadata
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.parts import find_record
 from framefleet.pipeline.outputs.parts.record_tables import record_tables
+from framefleet.pipeline.outputs.parts.records import Record, values_of
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
 from tests.here import render_here
 from tests.jobs import job_values, prompt_rows, write_table
 from tests.rows import record
 
+Output = tuple[Path, list[str]]
 
-@pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """Return an output of four rows of lossless clips."""
-    folder = tmp_path_factory.mktemp("verify")
+
+def rendered(folder: Path, **media: Any) -> Output:
+    """Render four rows; return the output and their row_ids."""
     rows = [{name: row[name] for name in ("prompt", "seed")} for row in prompt_rows(4)]
-    table = write_table(folder / "t.parquet", rows)
-    values = job_values(table, folder / "out", media={"format": "mkv"})
-    place, row_ids = render_here(values | {"defaults": values["defaults"] | {"num_inference_steps": 2}})
+    values = job_values(write_table(folder / "t.parquet", rows), folder / "out", media=media)
+    defaults = values["defaults"] | {"num_inference_steps": 2, "height": 64, "width": 64}
+    place, row_ids = render_here(values | {"defaults": defaults})
     return Path(place), row_ids
 
 
+@pytest.fixture(scope="module")
+def lossless(tmp_path_factory: pytest.TempPathFactory) -> Output:
+    return rendered(tmp_path_factory.mktemp("verify"), format="mkv")
+
+
+@pytest.fixture(scope="module")
+def lossy(tmp_path_factory: pytest.TempPathFactory) -> Output:
+    """Return the same rows as mp4."""
+    return rendered(tmp_path_factory.mktemp("verify"))
+
+
+@pytest.fixture
+def out(lossless: Output, tmp_path: Path) -> Path:
+    """Return a lossless output that may be changed."""
+    return shutil.copytree(lossless[0], tmp_path / "out")
+
+
+@pytest.fixture
+def mp4s(lossy: Output, tmp_path: Path) -> Path:
+    return shutil.copytree(lossy[0], tmp_path / "mp4s")
+
+
 def test_an_output_that_was_moved_is_verified_replayed_and_rendered_on(
-    output: tuple[Path, list[str]], tmp_path: Path
+    lossless: Output, tmp_path: Path
 ) -> None:
-    place, row_ids = output
+    place, row_ids = lossless
     moved = shutil.copytree(place, tmp_path / "moved")
     place.rename(place.with_name("hidden"))
     try:
@@ -57,20 +89,8 @@ def test_an_output_that_was_moved_is_verified_replayed_and_rendered_on(
         place.with_name("hidden").rename(place)
 
 
-def recorded_otherwise(out: Path, row_id: str, change: int) -> None:
-    """Let a row have been rendered elsewhere: with other values in the first row of its pixels."""
-    store = Store(str(out))
-    then = find_record(store, row_id)
-    path = then.path or ""
-    frames = decode(store.read(path)).copy()
-    frames[:, 0] = np.where(frames[:, 0] > 127, frames[:, 0] - change, frames[:, 0] + change)
-    content = encode(frames, media=Media(format="mkv"), fps=then.fps or 16.0, metadata={})
-    store.write(path, content)
-    changed = {
-        "frames_sha256": frames_sha256(frames),
-        "media_sha256": hashlib.sha256(content).hexdigest(),
-        "bytes": len(content),
-    }
+def change_record(out: Path, row_id: str, **changed: Any) -> None:
+    """Let the record of a row say something else, in a part of a name that says nothing of its bytes."""
     (part,) = (out / "records").iterdir()
     table = pq.read_table(part)
     place = table["row_id"].to_pylist().index(row_id)
@@ -83,37 +103,224 @@ def recorded_otherwise(out: Path, row_id: str, change: int) -> None:
     pq.write_table(table, out / "records" / "part-x.parquet")
 
 
-def test_a_sample_is_verified_and_each_row_is_told_as_it_is(output: tuple[Path, list[str]]) -> None:
-    out, row_ids = output
-    ended = command("verify", out, "--sample", "2")
-    assert ended.exit_code == 0, ended.output
-    assert ended.stdout.count(": bit-exact") == 2 and "2 of 2 rows are well" in ended.stderr
-    recorded_otherwise(out, row_ids[0], 1)
-    recorded_otherwise(out, row_ids[1], 40)
-    (path,) = (out / "clips").rglob(f"{row_ids[2]}*")
-    path.unlink()
-    ended = command("verify", out, "--json", *(part for row_id in row_ids for part in ("--row", row_id)))
-    one, far, gone, well = (json.loads(line) for line in ended.stdout.splitlines())
-    assert ended.exit_code == 1
-    assert (one["verdict"], one["num_pixels"]) == ("off by one", 16 * 5)  # a row of pixels in five frames
-    assert far["verdict"] == "different" and 10 < far["psnr_db"] < 40
-    assert gone["verdict"] == "bit-exact" and [damage["kind"] for damage in gone["damages"]] == ["missing"]
-    assert [row["is_well"] for row in (one, far, gone, well)] == [False, False, False, True]
-    replayed = command("replay", out, row_ids[2])
-    assert replayed.exit_code == 1 and "stored clip: missing" in replayed.stdout
-    assert [damage.kind for damage in replay(str(out), row_ids[2]).damages] == ["missing"]
-    assert not framefleet.verify(str(out), row_ids=row_ids[:1]).is_well
-    assert framefleet.verify(str(out), row_ids=row_ids[3:]).is_well
+def clip_of(out: Path, row_id: str) -> Path:
+    (path,) = (out / "clips").rglob(f"{row_id}*")
+    return path
 
 
-def test_clips_with_loss_are_compared_as_they_are_decoded() -> None:
-    frames = np.full((5, 32, 32, 3), 100, np.uint8)
-    there, here = (
-        encode(frames + change, media=Media(), fps=16.0, metadata={}) for change in (np.uint8(0), np.uint8(9))
+def recorded_otherwise(
+    out: Path, row_id: str, frames: Frames, media: Media, **environment: str
+) -> tuple[Path, Frames]:
+    """Let a row have been rendered elsewhere, with these frames."""
+    path = clip_of(out, row_id)
+    content = encode(frames, media=media, fps=16.0, metadata=read_metadata(path.read_bytes()))
+    path.write_bytes(content)
+    then = json.loads(find_record(Store(str(out)), row_id).environment)
+    change_record(
+        out,
+        row_id,
+        frames_sha256=frames_sha256(frames),
+        media_sha256=hashlib.sha256(content).hexdigest(),
+        bytes=len(content),
+        environment=json.dumps(then | environment),
     )
-    then, now = record(1), record(1, frames_sha256="c" * 64)
-    compared = compare(then, now, stored=lambda: there, again=lambda: here)
-    assert compared.verdict == "different" and compared.num_pixels is None
-    assert 25 < (compared.psnr_db or 0) < 33  # 9 of 255: 29 dB
-    assert compare(then, now, stored=lambda: None, again=lambda: here).psnr_db is None
-    assert compare(then, then, stored=lambda: None, again=lambda: here).verdict == "bit-exact"
+    return path, frames
+
+
+def off_by(frames: Frames, levels: int, share: float) -> Frames:
+    """Return frames of which some pixels are so many levels off."""
+    is_off = np.random.default_rng(1).random(frames.shape[:3]) < share
+    moved = np.where(frames > 127, frames - np.uint8(levels), frames + np.uint8(levels))
+    return np.where(is_off[..., None], moved, frames)
+
+
+def verified(out: Path, *row_ids: str) -> tuple[int, list[dict[str, Any]], dict[str, Any]]:
+    """Return the exit code of `framefleet verify --json`, what it says of each row, and its last line."""
+    ended = command("verify", out, "--json", *(part for row_id in row_ids for part in ("--row", row_id)))
+    *rows, last = map(json.loads, ended.stdout.splitlines())
+    return ended.exit_code, rows, last
+
+
+def test_a_sample_of_an_output_that_is_whole_is_bit_exact(lossless: Output, lossy: Output) -> None:
+    for place, _ in (lossless, lossy):
+        ended = command("verify", place, "--sample", "2")
+        assert ended.exit_code == 0, ended.output
+        assert ended.stdout.count(": bit-exact") == 2 and "2 rows: 2 bit-exact" in ended.stderr
+    assert framefleet.verify(str(lossy[0]), row_ids=lossy[1][3:]).is_well
+
+
+def test_each_kind_of_difference_of_lossless_clips_has_its_verdict(out: Path, lossless: Output) -> None:
+    row_ids = lossless[1]
+    frames = [decode(clip_of(out, row_id).read_bytes()) for row_id in row_ids]
+    recorded_otherwise(out, row_ids[0], off_by(frames[0], 1, 0.01), Media(format="mkv"))
+    recorded_otherwise(out, row_ids[1], frames[2], Media(format="mkv"))
+    change_record(out, row_ids[2], frames_sha256="5" * 64)
+    flip_a_byte(clip_of(out, row_ids[3]))
+    exit_code, (one, other, record, file), last = verified(out, *row_ids)
+    assert exit_code == 1
+    assert (one["verdict"], one["max_levels"]) == ("off by one", 1.0)
+    assert one["num_pixels"] == (off_by(frames[0], 1, 0.01) != frames[0]).any(axis=-1).sum()
+    assert one["share"] == one["num_pixels"] / frames[0][..., 0].size
+    assert one["psnr_db"] > 48.1  # one level everywhere
+    assert other["verdict"] == "different" and other["psnr_db"] < 30 and other["share"] > 0.5
+    assert (record["verdict"], record["which"], record["doubt"]) == (
+        "record damaged",
+        ["frames_sha256"],
+        None,
+    )
+    assert record["psnr_db"] is None and record["damages"] == []
+    assert (file["verdict"], file["which"], file["doubt"]) == ("file damaged", [], None)
+    assert [damage["kind"] for damage in file["damages"]] == ["bytes"]
+    kinds = ("off by one", "different", "record damaged", "file damaged")
+    assert last == {"num_rows": 4, "verdicts": dict.fromkeys(kinds, 1)}
+    found = framefleet.verify(str(out), row_ids=row_ids)
+    assert not found.is_well and found.verdicts == dict.fromkeys(kinds, 1)
+    replayed = command("replay", out, row_ids[2])
+    assert replayed.exit_code == 1 and "verdict: record damaged, frames_sha256" in replayed.stdout
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_each_kind_of_difference_of_mp4s_has_its_verdict(mp4s: Path, lossless: Output) -> None:
+    row_ids = lossless[1]
+    frames = [decode(clip_of(lossless[0], row_id).read_bytes()) for row_id in row_ids]
+    recorded_otherwise(mp4s, row_ids[0], off_by(frames[0], 1, 0.01), Media())
+    recorded_otherwise(mp4s, row_ids[1], frames[2], Media())
+    change_record(mp4s, row_ids[2], frames_sha256="5" * 64)
+    flip_a_byte(clip_of(mp4s, row_ids[3]))
+    exit_code, (one, other, record, file), _ = verified(mp4s, *row_ids)
+    assert exit_code == 1
+    assert one["verdict"] == "off by about one"
+    assert one["share"] > 0.1 and one["max_levels"] > 1  # an encoder makes more of it
+    assert one["psnr_db"] > one["one_level_psnr_db"] > 30
+    assert other["verdict"] == "different" and other["psnr_db"] < other["one_level_psnr_db"] - 5
+    assert (record["verdict"], record["which"]) == ("record damaged", ["frames_sha256"])
+    assert "differ by less than this file" in record["doubt"]
+    assert file["verdict"] == "file damaged"
+    said = command("verify", mp4s, *(part for row_id in row_ids for part in ("--row", row_id)))
+    assert "1 off by about one, 1 different, 1 record damaged, 1 file damaged" in said.stderr, said.stderr
+    assert f"\n  {record['doubt']}\n" in said.stdout
+
+
+def test_files_of_another_encoder_are_not_said_to_show_other_frames(mp4s: Path, lossless: Output) -> None:
+    row_ids = lossless[1]
+    frames = [decode(clip_of(lossless[0], row_id).read_bytes()) for row_id in row_ids]
+    rougher = Media(crf=26)
+    for number, environment in enumerate(({}, {"av": "14.0.0"})):
+        moved = off_by(frames[number], 1, 0.01)
+        recorded_otherwise(mp4s, row_ids[number], moved, rougher, **environment)
+    recorded_otherwise(mp4s, row_ids[2], frames[3], rougher, av="14.0.0")
+    _, (known, unknown, far), _ = verified(mp4s, *row_ids[:3])
+    assert (known["verdict"], known["doubt"]) == ("different", None)
+    assert unknown["verdict"] == "other encoder" and "av 14.0.0 then" in unknown["doubt"]
+    assert far["verdict"] == "different" and "av 14.0.0 then" in far["doubt"]
+
+
+def test_a_file_that_the_row_gives_again_proves_the_record_wrong(out: Path, lossless: Output) -> None:
+    row_ids = lossless[1]
+    change_record(out, row_ids[0], media_sha256="5" * 64)
+    change_record(out, row_ids[1], bytes=7)
+    change_record(out, row_ids[2], frames_sha256="5" * 64, media_sha256="5" * 64)
+    clip_of(out, row_ids[3]).unlink()
+    _, rows, _ = verified(out, *row_ids)
+    assert [row["verdict"] for row in rows] == [*["record damaged"] * 3, "file damaged"]
+    named = [row["which"] for row in rows]
+    assert named == [["media_sha256"], ["bytes"], ["frames_sha256", "media_sha256"], []]
+    replayed = command("replay", out, row_ids[3])
+    assert replayed.exit_code == 1 and "stored clip: missing" in replayed.stdout
+    assert "verdict: file damaged" in replayed.stdout
+
+
+def test_a_file_of_other_bytes_whose_digest_nothing_confirms_is_in_doubt(
+    mp4s: Path, lossless: Output
+) -> None:
+    row_id = lossless[1][0]
+    change_record(mp4s, row_id, media_sha256="5" * 64)
+    clip = clip_of(mp4s, row_id)
+    clip.write_bytes(encode(decode(clip.read_bytes()), media=Media(), fps=16.0, metadata={}))
+    _, (row,), _ = verified(mp4s, row_id)
+    assert row["verdict"] == "file damaged" and "media_sha256 is wrong" in row["doubt"]
+
+
+def test_rows_that_cannot_be_rendered_are_counted_and_alone_end_with_2(out: Path, lossless: Output) -> None:
+    row_ids = lossless[1]
+    change_record(out, row_ids[0], model_digest="5" * 64)
+    exit_code, (lost, well), last = verified(out, *row_ids[:2])
+    assert exit_code == 1 and (lost["verdict"], well["verdict"]) == ("not rendered", "bit-exact")
+    assert "is not the one that rendered this row" in lost["error"]
+    assert last["verdicts"] == {"not rendered": 1, "bit-exact": 1}
+    assert verified(out, row_ids[0])[0] == 2
+
+
+def sound(change: float) -> Audio:
+    waves = 0.5 * np.sin(np.arange(16000) / 20) + change
+    return Audio(samples=waves[None].astype(np.float32), sample_rate=16000)
+
+
+def test_digests_of_sound_and_of_arrays_are_told_from_other_sound_and_other_arrays(tmp_path: Path) -> None:
+    store, frames = Store(str(tmp_path)), np.full((16, 32, 32, 3), 100, np.uint8)
+    arrays = save({"c2w": torch.eye(4)})
+    for format, is_lossy in (("mkv", False), ("mp4", True)):
+        media = Media(format=format)  # type: ignore[arg-type]
+        files = [
+            encode(frames, media=media, fps=16.0, metadata={}, audio=sound(change)) for change in (0, 0.01)
+        ]
+        now, path = record_of(files[0], frames, arrays, format), clip_path("0" * 32, f".{format}")
+        again = Again(record=now, media=media, frames=lambda: frames, content=lambda: files[0])  # noqa: B023
+        store.write(path, files[0])
+        store.write(now.extra_outputs_path or "", arrays)
+        damaged = replace(now, audio_sha256="5" * 64)
+        found = compare(store, damaged, again, damages=())
+        assert (found.verdict, found.which) == ("record damaged", ("audio_sha256",))
+        assert (found.doubt is not None) == is_lossy
+        damaged = replace(now, extra_outputs_sha256="5" * 64)
+        damages = look_at(store, values_of(damaged))[1]
+        assert [damage.kind for damage in damages] == ["bytes"]
+        found = compare(store, damaged, again, damages=damages)
+        assert found == Compared(verdict="record damaged", which=("extra_outputs_sha256",))
+        found = compare(store, replace(now, extra_outputs="{}"), again, damages=())
+        assert found.verdict == "different" and "which no file holds" in (found.doubt or "")
+        store.write(path, files[1])
+        other = replace(record_of(files[1], frames, arrays, format), audio_sha256="5" * 64)
+        found = compare(store, other, again, damages=())
+        assert found.verdict == "different" and 30 < (found.psnr_db or 0) < 50
+        store.write(now.extra_outputs_path or "", save({"c2w": torch.zeros(4)}))
+        found = compare(store, now, again, damages=look_at(store, values_of(now))[1])
+        assert found.verdict == "file damaged"
+
+
+def record_of(content: bytes, frames: Frames, arrays: bytes, format: str) -> Record:
+    return record(
+        0,
+        path=clip_path("0" * 32, f".{format}"),
+        bytes=len(content),
+        media_sha256=hashlib.sha256(content).hexdigest(),
+        frames_sha256=frames_sha256(frames),
+        frames_format="rgb uint8",
+        audio_sha256=audio_sha256(sound(0)),
+        extra_outputs='{"a":1}',
+        extra_outputs_sha256=hashlib.sha256(arrays).hexdigest(),
+        extra_outputs_path=f"extras/{'0' * 32}.safetensors",
+    )
+
+
+def test_floats_beyond_the_range_are_compared_as_they_are(tmp_path: Path) -> None:
+    store, media = Store(str(tmp_path)), Media(format="exr.zip")
+    frames = np.linspace(-1, 2, 4 * 32 * 32 * 3, dtype=np.float32).reshape(4, 32, 32, 3)
+    content = encode(frames, media=media, fps=16.0, metadata={})
+    then = replace(record_of(content, frames, b"", "exr.zip"), extra_outputs_sha256=None, audio_sha256=None)
+    store.write(then.path or "", content)
+    cases = (("record damaged", 0.0), ("off by one", 0.5 / 255), ("different", 4 / 255))
+    for verdict, change in cases:
+        moved = frames + np.float32(change)
+        encoded = encode(moved, media=media, fps=16.0, metadata={})
+        now = replace(then, frames_sha256=frames_sha256(moved))
+        again = Again(
+            record=now, media=media, frames=partial(np.copy, moved), content=partial(bytes, encoded)
+        )
+        damaged = replace(then, frames_sha256="5" * 64)
+        assert compare(store, damaged, again, damages=()).verdict == verdict

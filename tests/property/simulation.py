@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from framefleet.cluster.dispatcher import Dispatcher, GivenUp, Row
+from framefleet.cluster.hosts import Hosts
+from framefleet.cluster.settings import FaultPolicy
 
 IDLE_S = 1.0  # a worker that got nothing asks again after so long
 START_S = 30.0  # a new worker in the place of a dead one
@@ -21,7 +23,9 @@ START_S = 30.0  # a new worker in the place of a dead one
 class Fleet:
     """killers: rows whose worker dies as soon as it starts them. raisers: rows that always raise."""
 
-    workers: int
+    workers: int  # each on a machine of its own
+    num_bad: int = 0  # of the machines: whatever is started there dies
+    is_fresh: bool = False  # no machine has done a row yet, and `Hosts` says where workers are started again
     seed: int = 0
     seconds_per_row: float = 1.0
     slow_share: float = 0.0  # of the workers, ten times slower
@@ -42,11 +46,13 @@ class Outcome:
     stale_counted: int = 0  # reports of dead workers that were taken for good
     idle_s: float = 0.0  # of all workers together
     end_s: float = 0.0
+    unused: tuple[str, ...] = ()  # machines and workers that were given up
 
 
 @dataclass(slots=True)
 class _Worker:
     name: str
+    machine: int
     slowness: float
     joined: bool = False
     rows: list[str] = field(default_factory=list)
@@ -61,21 +67,33 @@ class Simulation:
         self._started = 0
         self._holder: dict[str, str] = {}  # row_id: the only worker that may have it
         self._ghosts: list[tuple[str, str]] = []  # (dead worker, row in its hands), reported late
+        self._hosts = Hosts(FaultPolicy())
 
     def run(self) -> Outcome:
-        for _ in range(self.fleet.workers):
-            self._start(at=self._random.random())
-        while not self.dispatcher.finished:
+        for machine in range(self.fleet.workers):
+            if not self.fleet.is_fresh:
+                self._prove(machine)
+            self._start(machine, at=self._random.random())
+        while not self.dispatcher.finished and self._events:
             now, _, worker = heapq.heappop(self._events)
             self._fill_window()
             self._act(worker, now)
             self.outcome.end_s = now
+        self.outcome.unused = self._hosts.unused
         return self.outcome
 
-    def _start(self, *, at: float) -> None:
+    def _prove(self, machine: int) -> None:
+        """Have the machine do a row that is not of the table."""
+        self.dispatcher.add(Row(row_id="proof", shape="proof"))
+        self.dispatcher.join("prover", at=(f"machine {machine}",))
+        self.dispatcher.lease("prover", 0.0)
+        self.dispatcher.done("prover", "proof", 0.0)
+        self.dispatcher.lost("prover")
+
+    def _start(self, machine: int, *, at: float) -> None:
         self._started += 1
         slow = self._random.random() < self.fleet.slow_share
-        self._wake(_Worker(f"w{self._started}", 10.0 if slow else 1.0), at)
+        self._wake(_Worker(f"w{self._started}", machine, 10.0 if slow else 1.0), at)
 
     def _wake(self, worker: _Worker, when: float) -> None:
         heapq.heappush(self._events, (when, self._random.getrandbits(60), worker))
@@ -90,10 +108,11 @@ class Simulation:
 
     def _act(self, worker: _Worker, now: float) -> None:
         if not worker.joined:
-            self.dispatcher.join(worker.name)
+            self.dispatcher.join(worker.name, at=(f"machine {worker.machine}", f"slot {worker.machine}"))
+            self._hosts.placed(f"slot {worker.machine}", f"machine {worker.machine}", str(worker.machine))
             worker.joined = True
         if worker.rows and not self._end_a_row(worker, now):
-            return self._start(at=now + START_S)
+            return
         while lease := self.dispatcher.lease(worker.name, now):
             self.outcome.num_leases += 1
             for leased in lease.rows:
@@ -115,10 +134,10 @@ class Simulation:
             self.outcome.stale_counted += self.dispatcher.done(ghost, row_id, now)
         row_id = self._random.choice(worker.rows)
         by_chance = self._random.random() < self.fleet.death_chance
-        if row_id in self.fleet.killers or by_chance:
+        if row_id in self.fleet.killers or by_chance or worker.machine < self.fleet.num_bad:
             if len(worker.rows) == 1:
                 self.outcome.struck_alone.add(row_id)
-            self._die(worker)
+            self._die(worker, now)
             return False
         worker.rows.remove(row_id)
         del self._holder[row_id]
@@ -127,10 +146,22 @@ class Simulation:
             self.outcome.given_up += [given_up] if given_up else []
         else:
             self.outcome.done[row_id] += self.dispatcher.done(worker.name, row_id, now)
+            self._hosts.done(f"slot {worker.machine}")
         return True
 
-    def _die(self, worker: _Worker) -> None:
+    def _replace(self, worker: _Worker, now: float, *, is_explained: bool) -> None:
+        if not self.fleet.is_fresh:
+            return self._start(worker.machine, at=now + START_S)
+        rest = self._hosts.fault(
+            f"slot {worker.machine}", "SIGILL", kind="died", now=now, is_explained=is_explained
+        )
+        if rest and not self._hosts.is_blocked(f"machine {worker.machine}"):
+            self._start(worker.machine, at=rest.until + START_S)
+
+    def _die(self, worker: _Worker, now: float) -> None:
         for row_id in worker.rows:
             del self._holder[row_id]
             self._ghosts.append((worker.name, row_id))
-        self.outcome.given_up += self.dispatcher.lost(worker.name)
+        given_up = self.dispatcher.lost(worker.name)
+        self.outcome.given_up += given_up
+        self._replace(worker, now, is_explained=bool(given_up))

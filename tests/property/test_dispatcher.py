@@ -20,7 +20,8 @@ class Known:
 
     shape: str
     failed_on: list[str] = field(default_factory=list)
-    deaths: int = 0
+    strikes: int = 0
+    deaths: int = 0  # those on machines that had done a row
     tried: set[str] = field(default_factory=set)  # where it failed, or its worker did
     holder: str | None = None
     end: str = ""  # "done" or "given up"
@@ -39,6 +40,7 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
         self.live: dict[str, list[Lease]] = {}  # worker: its leases so far
         self.places: dict[str, set[str]] = {}
         self.gone: list[str] = []
+        self.proven: set[str] = set()  # machines that have done a row
         self.now = 0.0
         self.closed = False
 
@@ -62,7 +64,7 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
     @rule()
     def join(self) -> None:
         number = len(self.live) + len(self.gone)
-        worker, at = f"w{number}", (f"machine {number % 2}", f"slot {number % 3}")
+        worker, at = f"w{number}", (self.machine(f"w{number}"), f"slot {number % 3}")
         self.live[worker] = []
         self.places[worker] = {*at, worker}
         self.dispatcher.join(worker, at=at)
@@ -112,12 +114,14 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
             self.rows[row_id].holder = None
             self.rows[row_id].tried |= self.places[worker]
         named = row_ids if suspects is None else suspects
+        is_proven = self.machine(worker) in self.proven
         for row_id in named:
-            self.rows[row_id].deaths += 1
+            self.rows[row_id].strikes += 1
+            self.rows[row_id].deaths += is_proven
         del self.live[worker]
         self.gone.append(worker)
         given_up = self.dispatcher.lost(worker, suspects=suspects)
-        guilty = len(named) == 1 and self.rows[named[0]].deaths >= MAX_DEATHS
+        guilty = is_proven and len(named) == 1 and self.rows[named[0]].deaths >= MAX_DEATHS
         assert [gone.row.row_id for gone in given_up] == (named if guilty else [])
         self.expect_given_up(given_up)
 
@@ -160,6 +164,10 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
             assert held or any(moved), "rows wait, workers ask, and nothing moves"
             self.counts_agree()
 
+    @staticmethod
+    def machine(worker: str) -> str:
+        return f"machine {int(worker[1:]) % 2}"
+
     def held(self, worker: str | None = None) -> list[str]:
         return [
             row_id
@@ -183,7 +191,7 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
         for leased in lease.rows:
             row = self.rows[leased.row.row_id]
             assert row.holder is None and not row.end
-            assert lease.alone == (row.deaths >= 2)
+            assert lease.alone == (row.strikes >= 2)
             assert leased.attempt == 1 + len(row.failed_on) + row.deaths
             away = {live: len(self.places[live] - row.tried) for live in self.live}
             assert away[worker] == max(away.values())
@@ -195,6 +203,7 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
         row = self.rows[row_id]
         assert row.holder is not None
         assert self.dispatcher.done(row.holder, row_id, self.now) is True
+        self.proven.add(self.machine(row.holder))
         row.holder, row.end = None, "done"
 
     def expect_given_up(self, given_up: list[GivenUp]) -> None:

@@ -8,6 +8,7 @@ from diffusers import (
     AnimateDiffPAGPipeline,
     ControlNetModel,
     DiffusionPipeline,
+    MultiControlNetModel,
     StableDiffusion3PAGPipeline,
     StableDiffusionControlNetImg2ImgPipeline,
     StableDiffusionControlNetInpaintPipeline,
@@ -25,27 +26,34 @@ from tests.tinies.image import sd, sd3, sdxl, unet_xl
 from tests.tinies.image_edits import parts
 from tests.tinies.video import animatediff
 
-_UNSAFE = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+UNSAFE = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
 
 def sd_controlnet() -> DiffusionPipeline:
-    return StableDiffusionControlNetPipeline(**_sd(), **_UNSAFE)
+    return StableDiffusionControlNetPipeline(**sd_controlled(), **UNSAFE)
+
+
+def sd_controlnets() -> DiffusionPipeline:
+    """Two ControlNets, each with an image of its own."""
+    given = parts(sd())
+    nets = MultiControlNetModel([_controlnet(given["unet"]), _controlnet(given["unet"])])
+    return StableDiffusionControlNetPipeline(**given, controlnet=nets, **UNSAFE)
 
 
 def sd_controlnet_img2img() -> DiffusionPipeline:
-    return StableDiffusionControlNetImg2ImgPipeline(**_sd(), **_UNSAFE)
+    return StableDiffusionControlNetImg2ImgPipeline(**sd_controlled(), **UNSAFE)
 
 
 def sd_controlnet_inpaint() -> DiffusionPipeline:
-    return StableDiffusionControlNetInpaintPipeline(**_sd(), **_UNSAFE)
+    return StableDiffusionControlNetInpaintPipeline(**sd_controlled(), **UNSAFE)
 
 
 def sdxl_controlnet() -> DiffusionPipeline:
-    return StableDiffusionXLControlNetPipeline(**_controlled(parts(sdxl())))
+    return StableDiffusionXLControlNetPipeline(**controlled(parts(sdxl())))
 
 
 def sdxl_controlnet_img2img() -> DiffusionPipeline:
-    return StableDiffusionXLControlNetImg2ImgPipeline(**_controlled(parts(sdxl())))
+    return StableDiffusionXLControlNetImg2ImgPipeline(**controlled(parts(sdxl())))
 
 
 def sdxl_instruct_pix2pix() -> DiffusionPipeline:
@@ -53,11 +61,11 @@ def sdxl_instruct_pix2pix() -> DiffusionPipeline:
 
 
 def sd_pag() -> DiffusionPipeline:
-    return StableDiffusionPAGPipeline(**parts(sd()), **_UNSAFE)
+    return StableDiffusionPAGPipeline(**parts(sd()), **UNSAFE)
 
 
 def sd_pag_img2img() -> DiffusionPipeline:
-    return StableDiffusionPAGImg2ImgPipeline(**parts(sd()), **_UNSAFE)
+    return StableDiffusionPAGImg2ImgPipeline(**parts(sd()), **UNSAFE)
 
 
 def sdxl_pag() -> DiffusionPipeline:
@@ -72,11 +80,11 @@ def animatediff_pag() -> DiffusionPipeline:
     return AnimateDiffPAGPipeline(**parts(animatediff()))
 
 
-def _sd() -> dict[str, Any]:
-    return _controlled(parts(sd()))
+def sd_controlled() -> dict[str, Any]:
+    return controlled(parts(sd()))
 
 
-def _controlled(given: dict[str, Any]) -> dict[str, Any]:
+def controlled(given: dict[str, Any]) -> dict[str, Any]:
     return given | {"controlnet": _controlnet(given["unet"])}
 
 

@@ -32,8 +32,10 @@ from transformers import (
     Qwen3ForCausalLM,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
+    RobertaTokenizer,
     T5Config,
     T5EncoderModel,
+    T5Tokenizer,
 )
 
 from tests.tinies.templates import template_tokenizer
@@ -66,6 +68,18 @@ def projected_clip(width: int) -> CLIPTextModelWithProjection:
 
 def clip_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab=_clip_vocabulary(), merges=[], model_max_length=77)
+
+
+def roberta_tokenizer() -> RobertaTokenizer:
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *_byte_alphabet()]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    return RobertaTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
+
+
+def t5_tokenizer() -> T5Tokenizer:
+    """Return one of printable ASCII; all else is unknown to it."""
+    tokens = ["<pad>", "</s>", "<unk>", "▁", *map(chr, range(33, 127))]
+    return T5Tokenizer(vocab=[(token, 0.0) for token in tokens], extra_ids=0, model_max_length=77)
 
 
 def llama() -> LlamaModel:
@@ -222,8 +236,12 @@ def _vision_config(image_size: int, patch_size: int) -> CLIPVisionConfig:
 
 def _clip_vocabulary() -> dict[str, int]:
     """Return ids for single bytes, bytes that end a word, and CLIP's two marks: a CLIP without merges."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]  # GPT-2's byte alphabet ...
-    spare = (chr(256 + i) for i in range(256 - len(printable)))  # ... and its stand-ins for the rest
-    alphabet = [chr(b) if b in printable else next(spare) for b in range(256)]
+    alphabet = _byte_alphabet()
     tokens = [*alphabet, *(c + "</w>" for c in alphabet), "<|startoftext|>", "<|endoftext|>"]
     return {token: i for i, token in enumerate(tokens)}
+
+
+def _byte_alphabet() -> list[str]:
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]  # GPT-2's byte alphabet ...
+    spare = (chr(256 + i) for i in range(256 - len(printable)))  # ... and its stand-ins for the rest
+    return [chr(b) if b in printable else next(spare) for b in range(256)]

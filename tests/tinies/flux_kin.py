@@ -15,6 +15,8 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     FluxControlImg2ImgPipeline,
     FluxControlInpaintPipeline,
+    FluxControlNetImg2ImgPipeline,
+    FluxControlNetInpaintPipeline,
     FluxControlNetModel,
     FluxControlNetPipeline,
     FluxControlPipeline,
@@ -79,10 +81,22 @@ def flux_control_inpaint() -> DiffusionPipeline:
 
 
 def flux_controlnet() -> DiffusionPipeline:
+    return FluxControlNetPipeline(**_flux_controlled())
+
+
+def flux_controlnet_img2img() -> DiffusionPipeline:
+    return FluxControlNetImg2ImgPipeline(**_flux_controlled())
+
+
+def flux_controlnet_inpaint() -> DiffusionPipeline:
+    return FluxControlNetInpaintPipeline(**_flux_controlled())
+
+
+def _flux_controlled() -> dict[str, Any]:
     controlnet = FluxControlNetModel(
         **BLOCKS, in_channels=PACKED, pooled_projection_dim=TEXT_WIDTH, axes_dims_rope=[4, 6, 6]
     )
-    return FluxControlNetPipeline(**_flux_parts(), controlnet=controlnet)
+    return _flux_parts() | {"controlnet": controlnet}
 
 
 def flux_kontext_inpaint() -> DiffusionPipeline:

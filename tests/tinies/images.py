@@ -1,39 +1,45 @@
 """The tiny pipelines of image classes: how each is built, its smallest call, and what it starts from.
 
-Beside those of `tests/tinies/image.py`, which other tests name.
+Those of sound from spectrograms too. Beside those of `tests/tinies/image.py`, which other tests name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-from diffusers import DiffusionPipeline
-
 from tests.tinies import (
+    adapters,
+    amused,
     controlled,
+    deepfloyd,
     flux2,
     flux_kin,
     glm,
+    hunyuan_dit,
     image,
     image_edits,
     image_transformers,
     kandinsky_images,
+    latent_audio,
+    perturbed,
+    picture_maps,
     qwen_2_1,
     qwen_image,
     qwen_kin,
     sana,
+    stable_diffusion_kin,
+    untexted,
     z_image,
+    z_image_controlled,
     z_image_kin,
 )
+from tests.tinies.table import EDIT as _EDIT
+from tests.tinies.table import IMAGE as _IMAGE
+from tests.tinies.table import LARGER as _LARGER
+from tests.tinies.table import Tinies
 
-_IMAGE = {"height": 16, "width": 16, "num_inference_steps": 2}
-_LARGER = {"height": 32, "width": 32, "num_inference_steps": 2}
 _CHAT = _LARGER | {"max_sequence_length": 256}  # room for what is written around a prompt
 _LARGEST = {"height": 128, "width": 128, "num_inference_steps": 2}
-_EDIT = _IMAGE | {"strength": 0.5}
-# By name: how it is built, its smallest call, what it starts from.
-_TINIES: dict[str, tuple[Callable[[], DiffusionPipeline], dict[str, Any], tuple[str, ...]]] = {
+_MAPS = {"num_inference_steps": 2, "processing_resolution": 16}
+_TINIES: Tinies = {
     "sd_img2img": (image_edits.sd_img2img, {"num_inference_steps": 2, "strength": 0.5}, ("image",)),
     "sd_inpaint": (image_edits.sd_inpaint, _EDIT, ("image", "mask_image")),
     "instruct_pix2pix": (image_edits.instruct_pix2pix, {"num_inference_steps": 2}, ("image",)),
@@ -89,6 +95,11 @@ _TINIES: dict[str, tuple[Callable[[], DiffusionPipeline], dict[str, Any], tuple[
     "qwen_img2img": (qwen_kin.qwen_img2img, _CHAT | {"strength": 0.5}, ("image",)),
     "qwen_inpaint": (qwen_kin.qwen_inpaint, _CHAT | {"strength": 0.5}, ("image", "mask_image")),
     "qwen_edit": (qwen_kin.qwen_edit, _CHAT | _LARGEST, ("image",)),
+    "qwen_edit_inpaint": (
+        qwen_kin.qwen_edit_inpaint,
+        _CHAT | _LARGEST | {"strength": 0.5},
+        ("image", "mask_image"),
+    ),
     "qwen_edit_plus": (qwen_kin.qwen_edit_plus, _CHAT | _LARGEST, ("image",)),
     "qwen_2_1": (qwen_2_1.qwen_2_1, _LARGER, ()),
     "glm_image": (glm.glm_image, _LARGER, ()),
@@ -100,13 +111,14 @@ _TINIES: dict[str, tuple[Callable[[], DiffusionPipeline], dict[str, Any], tuple[
     "z_image": (z_image.z_image, _LARGER, ()),
     "z_image_img2img": (z_image_kin.z_image_img2img, _EDIT, ("image",)),
     "z_image_inpaint": (z_image_kin.z_image_inpaint, _EDIT, ("image", "mask_image")),
-    "kandinsky3": (kandinsky_images.kandinsky3, _IMAGE | {"height": 64, "width": 64}, ()),
-    "kandinsky22": (
-        kandinsky_images.kandinsky22,
-        {"height": 64, "width": 64, "num_inference_steps": 2, "prior_num_inference_steps": 2},
-        (),
+    "z_image_controlnet": (z_image_controlled.z_image_controlnet, _IMAGE, ("control_image",)),
+    "z_image_controlnet_inpaint": (
+        z_image_controlled.z_image_controlnet_inpaint,
+        _IMAGE,
+        ("image", "mask_image", "control_image"),
     ),
     "sd_controlnet": (controlled.sd_controlnet, _IMAGE, ("image",)),
+    "sd_controlnets": (controlled.sd_controlnets, _IMAGE, ("image",)),
     "sd_controlnet_img2img": (controlled.sd_controlnet_img2img, _EDIT, ("image", "control_image")),
     "sd_controlnet_inpaint": (
         controlled.sd_controlnet_inpaint,
@@ -141,6 +153,16 @@ _TINIES: dict[str, tuple[Callable[[], DiffusionPipeline], dict[str, Any], tuple[
         ("image", "control_image", "mask_image"),
     ),
     "flux_controlnet": (flux_kin.flux_controlnet, _LARGER, ("control_image",)),
+    "flux_controlnet_img2img": (
+        flux_kin.flux_controlnet_img2img,
+        _LARGER | {"strength": 0.5},
+        ("image", "control_image"),
+    ),
+    "flux_controlnet_inpaint": (
+        flux_kin.flux_controlnet_inpaint,
+        _LARGER | {"strength": 0.5},
+        ("image", "mask_image", "control_image"),
+    ),
     "flux_kontext_inpaint": (
         flux_kin.flux_kontext_inpaint,
         _LARGER | {"max_area": 1024, "_auto_resize": False},
@@ -148,13 +170,39 @@ _TINIES: dict[str, tuple[Callable[[], DiffusionPipeline], dict[str, Any], tuple[
     ),
     "flux2_klein_kv": (flux2.flux2_klein_kv, _CHAT, ()),
     "qwen_controlnet": (qwen_kin.qwen_controlnet, _CHAT, ("control_image",)),
+    "qwen_controlnet_inpaint": (
+        qwen_kin.qwen_controlnet_inpaint,
+        _CHAT,
+        ("control_image", "control_mask"),
+    ),
     "cogview4_control": (image_transformers.cogview4_control, _IMAGE, ("control_image",)),
     "prx_pixel": (image_transformers.prx_pixel, _IMAGE | {"use_resolution_binning": False}, ()),
     "lumina": (image_transformers.lumina, _IMAGE, ()),
+    "amused": (amused.amused, _IMAGE, ()),
+    "amused_img2img": (amused.amused_img2img, {"num_inference_steps": 2, "strength": 0.5}, ("image",)),
+    "amused_inpaint": (
+        amused.amused_inpaint,
+        {"num_inference_steps": 2, "strength": 0.5},
+        ("image", "mask_image"),
+    ),
+    "ldm3d": (picture_maps.ldm3d, _IMAGE, ()),
+    "ldm3d_rgb": (picture_maps.ldm3d_rgb, _IMAGE, ()),
+    "marigold_depth": (picture_maps.marigold_depth, _MAPS, ("image",)),
+    "marigold_normals": (picture_maps.marigold_normals, _MAPS, ("image",)),
+    "marigold_intrinsics": (picture_maps.marigold_intrinsics, _MAPS, ("image",)),
     "hunyuan_image": (image.hunyuan_image, _LARGER, ()),
     "hunyuan_image_refiner": (image.hunyuan_image_refiner, _LARGER, ("image",)),
+    **adapters.TINIES,
+    **deepfloyd.TINIES,
+    **hunyuan_dit.TINIES,
+    **kandinsky_images.TINIES,
+    **latent_audio.TINIES,
+    **perturbed.TINIES,
+    **stable_diffusion_kin.TINIES,
+    **untexted.TINIES,
 }
 
 BUILDERS = {name: build for name, (build, _, _) in _TINIES.items()}
 SMALLEST = {name: call for name, (_, call, _) in _TINIES.items()}
 INPUTS = {name: dict.fromkeys(inputs, 1) for name, (_, _, inputs) in _TINIES.items() if inputs}
+INPUTS["sd_controlnets"] = {"image": 2}  # a list of two, as each ControlNet takes one

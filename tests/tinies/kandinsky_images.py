@@ -1,18 +1,26 @@
-"""Tiny Kandinsky pipelines: 2.2, whose prior draws an embedding of the picture first, and 3."""
+"""Tiny Kandinsky pipelines: 2.1 and 2.2, whose prior draws an embedding of the picture first, and 3."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from diffusers import (
     DDPMScheduler,
-    DiffusionPipeline,
+    Kandinsky3Img2ImgPipeline,
     Kandinsky3Pipeline,
     Kandinsky3UNet,
+    KandinskyCombinedPipeline,
+    KandinskyImg2ImgCombinedPipeline,
+    KandinskyInpaintCombinedPipeline,
     KandinskyV22CombinedPipeline,
+    KandinskyV22Img2ImgCombinedPipeline,
+    KandinskyV22InpaintCombinedPipeline,
     PriorTransformer,
     UnCLIPScheduler,
     UNet2DConditionModel,
     VQModel,
 )
+from diffusers.pipelines.kandinsky.text_encoder import MCLIPConfig, MultilingualCLIP
 from transformers import ByT5Tokenizer
 
 from tests.tinies.encoders import (
@@ -23,9 +31,41 @@ from tests.tinies.encoders import (
     projected_vision,
     t5,
 )
+from tests.tinies.table import REDRAWN, STEPS, Tinies
+
+_SIZE = STEPS | {"height": 64, "width": 64}
+_PRIOR = _SIZE | {"prior_num_inference_steps": 2}
+_INPAINT = ("image", "mask_image")
 
 
-def kandinsky3() -> DiffusionPipeline:
+def _second(in_channels: int = 4) -> dict[str, Any]:
+    """A prior draws the picture's CLIP embedding from the text, and a UNet the picture from that."""
+    return _prior() | {
+        "unet": _decoder(in_channels, addition_embed_type="image", encoder_hid_dim_type="image_proj")
+    }
+
+
+def _first(in_channels: int = 4) -> dict[str, Any]:
+    """The UNet reads the text too."""
+    encoder = MCLIPConfig(
+        vocab_size=384,
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        transformerDimSize=TEXT_WIDTH,
+        imageDimSize=TEXT_WIDTH,
+    )
+    return _prior() | {
+        "tokenizer": ByT5Tokenizer(),
+        "text_encoder": MultilingualCLIP(encoder),
+        "unet": _decoder(
+            in_channels, addition_embed_type="text_image", encoder_hid_dim_type="text_image_proj"
+        ),
+    }
+
+
+def _third() -> dict[str, Any]:
     denoiser = Kandinsky3UNet(
         time_embedding_dim=32,
         groups=2,
@@ -35,33 +75,16 @@ def kandinsky3() -> DiffusionPipeline:
         cross_attention_dim=TEXT_WIDTH,
         encoder_hid_dim=TEXT_WIDTH,
     )
-    return Kandinsky3Pipeline(
-        tokenizer=ByT5Tokenizer(),
-        text_encoder=t5(),
-        unet=denoiser,
-        movq=_movq(),
-        scheduler=DDPMScheduler(beta_start=0.00085, beta_end=0.012, clip_sample=True),
-    )
+    return {
+        "tokenizer": ByT5Tokenizer(),
+        "text_encoder": t5(),
+        "unet": denoiser,
+        "movq": _movq(),
+        "scheduler": DDPMScheduler(beta_start=0.00085, beta_end=0.012, clip_sample=True),
+    }
 
 
-def kandinsky22() -> DiffusionPipeline:
-    """A prior draws the picture's CLIP embedding from the text, and a UNet the picture from that."""
-    denoiser = UNet2DConditionModel(
-        in_channels=4,
-        out_channels=8,
-        addition_embed_type="image",
-        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
-        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
-        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        encoder_hid_dim=TEXT_WIDTH,
-        encoder_hid_dim_type="image_proj",
-        cross_attention_dim=TEXT_WIDTH,
-        attention_head_dim=16,
-        resnet_time_scale_shift="scale_shift",
-        norm_num_groups=4,
-    )
+def _prior() -> dict[str, Any]:
     prior = PriorTransformer(
         num_attention_heads=2,
         attention_head_dim=16,
@@ -70,18 +93,39 @@ def kandinsky22() -> DiffusionPipeline:
         num_embeddings=77,
         additional_embeddings=4,
     )
-    return KandinskyV22CombinedPipeline(
-        unet=denoiser,
-        scheduler=DDPMScheduler(beta_start=0.00085, beta_end=0.012, clip_sample=True),
-        movq=_movq(),
-        prior_prior=prior,
-        prior_image_encoder=projected_vision(image_size=32, patch_size=8),
-        prior_text_encoder=projected_clip(TEXT_WIDTH),
-        prior_tokenizer=clip_tokenizer(),
-        prior_scheduler=UnCLIPScheduler(
+    return {
+        "scheduler": DDPMScheduler(beta_start=0.00085, beta_end=0.012, clip_sample=True),
+        "movq": _movq(),
+        "prior_prior": prior,
+        "prior_image_encoder": projected_vision(image_size=32, patch_size=8),
+        "prior_text_encoder": projected_clip(TEXT_WIDTH),
+        "prior_tokenizer": clip_tokenizer(),
+        "prior_scheduler": UnCLIPScheduler(
             prediction_type="sample", variance_type="fixed_small_log", clip_sample=True, clip_sample_range=5.0
         ),
-        prior_image_processor=image_processor(image_size=32),
+        "prior_image_processor": image_processor(image_size=32),
+    }
+
+
+def _decoder(in_channels: int, **settings: Any) -> UNet2DConditionModel:
+    return cross_attending_unet(
+        in_channels=in_channels, out_channels=8, encoder_hid_dim=TEXT_WIDTH, **settings
+    )
+
+
+def cross_attending_unet(**settings: Any) -> UNet2DConditionModel:
+    """Return one with plain cross-attention between its convolutions."""
+    return UNet2DConditionModel(
+        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=16,
+        resnet_time_scale_shift="scale_shift",
+        norm_num_groups=4,
+        **settings,
     )
 
 
@@ -95,3 +139,23 @@ def _movq() -> VQModel:
         norm_type="spatial",
         num_vq_embeddings=12,
     )
+
+
+TINIES: Tinies = {
+    "kandinsky21": (lambda: KandinskyCombinedPipeline(**_first()), _PRIOR, ()),
+    "kandinsky21_img2img": (
+        lambda: KandinskyImg2ImgCombinedPipeline(**_first()),
+        _PRIOR | {"strength": 0.5},
+        ("image",),
+    ),
+    "kandinsky21_inpaint": (lambda: KandinskyInpaintCombinedPipeline(**_first(9)), _PRIOR, _INPAINT),
+    "kandinsky22": (lambda: KandinskyV22CombinedPipeline(**_second()), _PRIOR, ()),
+    "kandinsky22_img2img": (
+        lambda: KandinskyV22Img2ImgCombinedPipeline(**_second()),
+        _PRIOR | {"strength": 0.5},
+        ("image",),
+    ),
+    "kandinsky22_inpaint": (lambda: KandinskyV22InpaintCombinedPipeline(**_second(9)), _PRIOR, _INPAINT),
+    "kandinsky3": (lambda: Kandinsky3Pipeline(**_third()), _SIZE, ()),
+    "kandinsky3_img2img": (lambda: Kandinsky3Img2ImgPipeline(**_third()), REDRAWN, ("image",)),
+}

@@ -14,8 +14,10 @@ from diffusers import (
     LongCatImageTransformer2DModel,
     NucleusMoEImagePipeline,
     NucleusMoEImageTransformer2DModel,
+    QwenImageControlNetInpaintPipeline,
     QwenImageControlNetModel,
     QwenImageControlNetPipeline,
+    QwenImageEditInpaintPipeline,
     QwenImageEditPipeline,
     QwenImageEditPlusPipeline,
     QwenImageImg2ImgPipeline,
@@ -43,6 +45,15 @@ def qwen_edit() -> DiffusionPipeline:
 
 def qwen_edit_plus() -> DiffusionPipeline:
     return QwenImageEditPlusPipeline(**_edit_parts())
+
+
+def qwen_edit_inpaint() -> DiffusionPipeline:
+    return QwenImageEditInpaintPipeline(**_edit_parts())
+
+
+def qwen_controlnet_inpaint() -> DiffusionPipeline:
+    controlnet = QwenImageControlNetModel(**_BLOCKS, extra_condition_channels=4)  # the mask, packed
+    return QwenImageControlNetInpaintPipeline(**_parts(), controlnet=controlnet)
 
 
 def qwen_controlnet() -> DiffusionPipeline:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from framefleet.pipeline.rows.inputs.addresses import is_public
+from framefleet.pipeline.rows.inputs.http_read import is_public
 
 
 @pytest.mark.parametrize(

@@ -2,33 +2,105 @@
 
 from __future__ import annotations
 
+import math
+import random
+
 import pytest
 
-from framefleet import Audit
+from framefleet import Audit, Batching
+from framefleet.cluster.progress import AuditFigures
 from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.plan.audits import plan_audits
+from framefleet.jobs.show.audits import audit_line, share_text
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.render.audit.audited import Verdict, kind_of, verdict_of
+from framefleet.pipeline.render.audit.bound import Odds
 from framefleet.pipeline.render.audit.schedule import MAX_KINDS, AuditSchedule
 from framefleet.pipeline.request import Request
+from tests.benchmarks.audits_simulated import RATES, jobs_of
 
 JOB = {"table": "t.csv", "output": "out", "model": "m"}
 
 
-def _due(every: int, kinds: list[str]) -> list[int]:
-    schedule = AuditSchedule(every)
-    return [number for number, kind in enumerate(kinds) if schedule.is_due(kind)]
+ODDS = Odds(lowest=0.01)
 
 
-def test_the_first_row_of_each_kind_is_due_and_then_one_in_every() -> None:
-    assert _due(4, ["a"] * 10) == [0, 4, 8]
-    assert _due(3, ["a", "b", "a", "b", "a", "b", "a", "b"]) == [0, 1, 6, 7]
-    assert _due(1, ["a", "b", "a"]) == [0, 1, 2]
-    assert _due(0, ["a", "b", "a"]) == []
+def _due(odds: Odds, kinds: list[str]) -> list[int]:
+    schedule = AuditSchedule(odds)
+    return [n for n, kind in enumerate(kinds) if schedule.is_due(kind, f"{n:032x}")]
+
+
+def test_rows_are_picked_by_chance_more_often_at_first_and_the_same_ones_each_time() -> None:
+    due = _due(ODDS, ["a"] * 20_000)
+    assert due == _due(ODDS, ["a"] * 20_000)
+    assert due[0] == 0, "an early look at each kind"
+    assert 150 < sum(n >= 100 for n in due) < 250, "one in a hundred, in the long run"
+    assert ODDS.expected(20_000) == pytest.approx(len(due), rel=0.25)
+    elsewhere = AuditSchedule(ODDS)
+    late = {n for n in range(20_000, 40_000) if elsewhere.is_due("a", f"{n - 20_000:032x}")}
+    assert len({n + 20_000 for n in due} & late) > 150, "by their row_ids, not by their places"
+    assert AuditSchedule(None).is_due("a", "0" * 32) is False
+    assert _due(Odds(lowest=1.0), ["a", "b", "a"]) == [0, 1, 2]
 
 
 def test_kinds_beyond_the_first_are_counted_together() -> None:
-    kinds = [f"kind {number}" for number in range(MAX_KINDS + 25)]
-    assert _due(10, kinds) == [*range(MAX_KINDS), MAX_KINDS, MAX_KINDS + 10, MAX_KINDS + 20]
+    kinds = [f"kind {number}" for number in range(MAX_KINDS + 1000)]
+    due = _due(ODDS, kinds)
+    assert due[:MAX_KINDS] == list(range(MAX_KINDS)), "the first row of each"
+    assert len(due) - MAX_KINDS < 40, "of the others as of one kind"
+
+
+def test_a_row_that_could_not_be_audited_is_made_up_for_once() -> None:
+    schedule = AuditSchedule(ODDS)
+    schedule.is_due("a", "0" * 32)
+    schedule.is_due("b", "1" * 32)
+    schedule.owe("a")
+    assert [schedule.pays("b"), schedule.pays("a"), schedule.pays("a")] == [False, True, False]
+
+
+def test_no_more_rows_are_said_to_be_wrong_than_audits_would_miss() -> None:
+    """Whichever rows are wrong: of one more than the bound, audits miss all in less than 5 % of cases."""
+    draw = random.Random(3)
+    for _ in range(60):
+        odds = Odds(lowest=draw.choice([0.001, 0.01, 0.1, 0.4, 1.0]), young=draw.choice([1.0, 2.5, 30.0]))
+        counts = [draw.choice([1, 3, 40, 500, 7000]) for _ in range(draw.randint(1, 5))]
+        bound = odds.most_wrong(counts)
+        missed = sorted(1 - odds.of(n) for count in counts for n in range(1, count + 1))
+        worst = missed[::-1]
+        if bound < len(worst):
+            assert math.prod(worst[: bound + 1]) <= 0.05 + 1e-9, (odds, counts)
+        if odds.young == 1.0 and bound > 1:
+            assert math.prod(worst[: round(bound * 0.9)]) > 0.05, "and no far less"
+
+
+def test_bounds_are_those_of_the_docs() -> None:
+    assert Odds(lowest=0.001).most_wrong([100_000]) == 2994  # 3 / 0.001, as odds are of whole rows
+    assert Odds(lowest=0.001).most_wrong([50_000, 50_000]) == 2994, "of all kinds together"
+    assert Odds(lowest=0.001).most_wrong([100]) == 94
+    assert Odds(lowest=0.001).most_wrong([1, 1, 1]) == 0, "each was compared"
+    found = [Odds(lowest=0.001).most_wrong([100_000], num_differing=count) for count in range(3)]
+    assert found == [2994, 4741, 6292]
+
+
+@pytest.mark.parametrize("at_most", [0.5, 0.1, 0.01, 0.001])
+def test_a_share_that_is_asked_for_is_what_is_said(at_most: float) -> None:
+    for num_rows in (1, 7, 100, 12_345):
+        odds = Audit(every=10_000, at_most=at_most).odds(num_rows)
+        assert odds.most_wrong([num_rows]) <= at_most * num_rows
+        assert odds.most_wrong([num_rows - num_rows // 3, num_rows // 3]) <= at_most * num_rows
+        without_end = Audit(every=10_000, at_most=at_most).odds()
+        assert without_end.most_wrong([num_rows]) <= at_most * num_rows
+
+
+def test_what_is_known_of_a_kind_is_said_of_that_kind_alone() -> None:
+    schedule = AuditSchedule(ODDS)
+    for n in range(2000):
+        schedule.is_due("a" if n % 2 else "b", f"{n:032x}")
+    assert schedule.most_wrong(num_differing=0) == 298
+    schedule.settle("a")  # plain calls from now on
+    assert schedule.most_wrong(num_differing=1) == 472
+    schedule.miss("b")  # there was no memory for its plain call
+    assert schedule.most_wrong(num_differing=1) == 1000, "nothing is known of b"
 
 
 def test_a_kind_is_recipe_second_models_and_shape() -> None:
@@ -65,8 +137,53 @@ def test_fast_batching_has_no_audits() -> None:
 def test_a_job_says_how_often() -> None:
     assert job_from_mapping(JOB).audit.every == Audit().every == 1000
     assert job_from_mapping(JOB | {"audit": {"every": 0}}).audit.every == 0
-    for wrong in ({"every": -1}, {"every": 1.5}, {"often": 3}, 7):
+    assert job_from_mapping(JOB | {"audit": {"at_most": 0.001}}).audit.at_most == 0.001
+    wrong = ({"every": -1}, {"every": 1.5}, {"often": 3}, 7, {"at_most": 0}, {"at_most": 1.5})
+    for values in (*wrong, {"at_most": -0.1}, {"every": 0, "at_most": 0.1}):
         with pytest.raises(JobError, match="audit"):
-            job_from_mapping(JOB | {"audit": wrong})
+            job_from_mapping(JOB | {"audit": values})
     with pytest.raises(JobError, match="audit every is -1"):
         Audit(every=-1)
+    with pytest.raises(JobError, match="audit at_most is 0") as caught:
+        Audit(at_most=0)
+    assert "above 0" in caught.value.fix
+    with pytest.raises(JobError, match="audit at_most is set, and audit every is 0"):
+        Audit(every=0, at_most=0.1)
+
+
+def test_a_bound_is_told_in_words_and_never_rounded_down() -> None:
+    said = audit_line(AuditFigures(num_equal=107, num_unaudited=99_893, most_wrong=2994), 100_000)
+    assert (
+        said == "107 audits, none wrong: at most 2,994 of 100,000 rows (3.0 %) are wrong, at 95 % confidence"
+    )
+    assert "`audit.at_most: 0.1` audits more" in audit_line(
+        AuditFigures(num_equal=5, num_unaudited=95, most_wrong=94), 100
+    )
+    assert audit_line(AuditFigures(), 7) == "no audits were needed: no row was batched"
+    shares = [share_text(share) for share in (0, 0.02991, 1.0, 0.00101, 1e-7)]
+    assert shares == ["0 %", "3.0 %", "100 %", "0.11 %", "0.000010 %"]
+
+
+def test_a_plan_says_how_many_audits_there_will_be() -> None:
+    shapes = {"5 x 16 x 16": 90_000, "9 x 16 x 16": 10_000}
+    found = plan_audits(Audit(), Batching(), shapes, num_pending=100_000)
+    assert found is not None
+    assert found.num_audits == pytest.approx(113, abs=1)
+    assert (round(found.share, 5), found.most_wrong) == (0.00113, 2994)
+    asked = plan_audits(Audit(at_most=0.001), Batching(), shapes, num_pending=100_000)
+    assert asked is not None
+    assert (asked.most_wrong, round(asked.num_audits, -2)) == (100, 2900)
+    assert plan_audits(Audit(every=0), Batching(), shapes, num_pending=9) is None
+    assert plan_audits(Audit(), Batching(max_rows=1), shapes, num_pending=9) is None
+    assert plan_audits(Audit(), Batching(mode="fast"), shapes, num_pending=9) is None
+    assert plan_audits(Audit(), Batching(), shapes, num_pending=0) is None
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_what_a_summary_says_holds_in_simulated_jobs(rate: float) -> None:
+    for at_most, is_late in ((None, False), (None, True), (0.1, False), (0.1, True)):
+        jobs = list(jobs_of(150, rate, Audit(every=50, at_most=at_most), 60, is_late=is_late))
+        assert sum(job.holds for job in jobs) >= 57, "95 of 100"
+        for job in jobs:
+            assert job.num_left == (0 if job.is_noticed else job.num_wrong), "all are taken back, or none"
+    assert all(job.figures.most_wrong <= 15 for job in jobs)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.render.fused import sizes
 from framefleet.pipeline.render.fused.batcher import Batcher
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards
@@ -49,6 +51,23 @@ def test_finished_tasks_come_back_before_the_forwards_of_the_others_run() -> Non
     batcher.start(lambda: steps(denoiser, 1.0))
     assert [task.value for task in batcher.step()] == ["at once"]
     assert denoiser.rows == []
+
+
+def test_where_large_forwards_are_not_worth_sharing_the_first_row_is_done_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sizes, "LARGE_S", 0)
+    denoiser = Denoiser()
+    batcher = batcher_of(denoiser, min_gain=1e9)
+    tasks = [batcher.start(lambda i=i: steps(denoiser, float(i), 10)) for i in range(8)]
+    while not (finished := batcher.step()):
+        pass
+    assert finished == tasks[:1]
+    assert sum(denoiser.rows) < 30  # 10 of its own, and one attempt; in turns it would be over 80
+    while batcher.num_tasks:
+        finished += batcher.step()
+    assert finished == tasks
+    assert [task.value for task in tasks] == [alone(float(i), 10) for i in range(8)]
 
 
 def test_only_tasks_with_an_equal_table_share() -> None:

@@ -35,6 +35,14 @@ def raised(error: Exception, *, over: Exception | None = None) -> Exception:
         (RuntimeError("CUDA error: uncorrectable ECC error encountered"), "worker"),
         (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), "worker"),
         (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"), "worker"),
+        (RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"), "worker"),
+        (RuntimeError("Triton Error [HIP]:  Code: 700, Message: illegal address"), "worker"),
+        (RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was encountered"), "worker"),
+        (RuntimeError("CUDA unknown error - this may be due to an incorrectly set up environment"), "worker"),
+        (RuntimeError("No CUDA GPUs are available"), "worker"),
+        (RuntimeError("Found no NVIDIA driver on your system."), "worker"),
+        (RuntimeError('NVML_SUCCESS == r INTERNAL ASSERT FAILED at "CUDACachingAllocator.cpp"'), "worker"),
+        (RuntimeError("NCCL Error 1: unhandled cuda error"), "worker"),
         (OSError(errno.ENOSPC, "No space left on device", "/tmp/x"), "host"),
         (OSError(errno.EROFS, "Read-only file system"), "host"),
         (OSError(errno.EIO, "Input/output error"), "host"),
@@ -55,8 +63,8 @@ def test_what_led_to_an_error_is_looked_at_too() -> None:
     assert culprit_of(raised(ValueError("could not encode"), over=full)).blame == "host"
 
 
-def test_a_row_that_does_not_fit_alone_is_the_rows_own_whatever_said_so() -> None:
-    assert culprit_of(raised(OutOfMemory("too large", ""), over=MemoryError())).blame == "row"
+def test_of_a_row_that_does_not_fit_alone_the_place_is_blamed_whatever_said_so() -> None:
+    assert culprit_of(raised(OutOfMemory("too large", ""), over=MemoryError())).blame == "memory"
 
 
 def test_a_chain_of_errors_that_is_a_ring_ends() -> None:

@@ -122,6 +122,13 @@ def test_clips_that_are_taken_back_count_no_more() -> None:
     assert tally.spent(9.0).num_bytes == 1000
 
 
+def test_rows_of_earlier_runs_that_are_taken_back_are_to_be_done_by_this_one() -> None:
+    tally = Tally(2, before=10, now=0.0)
+    tally.withdrawn(3, num_bytes=3, num_before=3)
+    progress = tally.progress(1.0)
+    assert (progress.before, progress.total, progress.done) == (7, 5, 0)
+
+
 def test_no_clip_is_read_to_be_adopted_where_the_budget_is_spent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

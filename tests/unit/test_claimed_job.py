@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
+from framefleet.jobs.render.claimed import read_claim
 from framefleet.jobs.render.claimed_job import claimed_job, job_of
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import FramefleetError, JobError
+from framefleet.pipeline.outputs.stores.store import Store
 from tests.committed import committed
 
 
@@ -72,6 +75,7 @@ LORA = {"style": {"path": "ftp://x/a", "sha256": "0" * 64}}
         ("", {"scores": ["motion", "os:system"]}, "scores"),
         ("", {"scores": [{"similarity": "/etc"}]}, "scores"),
         ("", {"table": "http://127.0.0.1/t.csv"}, "table"),
+        ("", {"table": "http://127.0.0.1/t.csv; touch PWN #"}, "table"),
         ("", {"loras": LORA}, "loras.style.path"),
         ("fleet", {"address": "10.0.0.1:6379"}, "fleet.address"),
         ("inputs", {"roots": ["http://127.0.0.1/"]}, "inputs.roots"),
@@ -86,7 +90,30 @@ def test_what_opens_doors_has_to_be_said(
 ) -> None:
     with pytest.raises(JobError, match="not taken on its word") as refused:
         claimed_job(claiming(out, tmp_path, section, **changed))
-    assert f"--set {key}=" in refused.value.fix
+    hint = refused.value.fix.removeprefix("if that is right, say it: ").removesuffix("; or give the job file")
+    option, pasted = shlex.split(hint)
+    assert option == "--set"
+    assert pasted.startswith(f"{key}=")
+    claimed_job(str(tmp_path), [pasted])
+
+
+@pytest.mark.parametrize("value", [5, -1.5, [], [[5]], {}, {"a": {"b": 1}}, None, True, "", "\x1b[31m"])
+def test_a_value_of_any_other_type_is_refused_or_taken(out: str, tmp_path: Path, value: Any) -> None:
+    said = json.loads(Path(out, "job.json").read_text())["job"]
+    keys = [("", key) for key in Job.model_fields]
+    keys += [(section, key) for section, values in said.items() if isinstance(values, dict) for key in values]
+    for section, key in keys:
+        place = claiming(out, tmp_path, section, **{key: value})
+        try:
+            job_of(place)
+        except FramefleetError as error:
+            assert error.problem
+
+
+@pytest.mark.parametrize("key", ["table", "output", "recipe"])
+def test_what_is_read_of_a_claim_is_typed(out: str, tmp_path: Path, key: str) -> None:
+    with pytest.raises(JobError, match=rf"job\.{key}"):
+        read_claim(Store(claiming(out, tmp_path, "", **{key: 5})))
 
 
 def test_what_is_said_is_taken(out: str, tmp_path: Path) -> None:

@@ -33,14 +33,14 @@ def colours_of(sheet: Image.Image) -> set[object]:
 def only_latin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fonts, "font_paths", lambda: (None,))
     monkeypatch.setattr(fonts, "EMOJI", Path("nowhere"))
-    monkeypatch.setattr(fonts, "of_system", lambda block, character: "")
+    monkeypatch.setattr(fonts, "of_system", lambda character: "")
 
 
 @pytest.fixture
 def only_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without fonts of its own."""
     monkeypatch.setattr(fonts, "font_paths", lambda: (None, *fonts._cjk_paths(), str(fonts.EMOJI)))
-    monkeypatch.setattr(fonts, "of_system", lambda block, character: "")
+    monkeypatch.setattr(fonts, "of_system", lambda character: "")
 
 
 def test_a_card_shows_the_first_the_middle_and_the_last_frame() -> None:

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from framefleet.cluster.lock import DriverLock
-from framefleet.jobs.repair.job_json import put_back
 from framefleet.jobs.repair.mend import Mended, mend
+from framefleet.jobs.repair.repair import put_back
 from framefleet.jobs.show.watch import Callback
 from framefleet.jobs.verify.files import damages_of
 from framefleet.pipeline.errors import StoreError
@@ -67,6 +67,12 @@ def halve(file: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
+def break_disk(file: Path) -> None:
+    """Let reading fail as on a bad disk (EIO), and nothing else."""
+    file.unlink()
+    file.symlink_to("/proc/self/mem")
+
+
 def a_copy(out: Path) -> Path:
     return shutil.copy(a_part(out), out / "records" / ".DS_Store")
 
@@ -81,6 +87,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], set[str], int, str, int]] = {
     "a deleted clip": (lambda out: a_clip(out).unlink(), {"missing"}, 1, GONE, 5),
     "a halved clip": (lambda out: halve(a_clip(out)), {"size"}, 1, GONE, 5),
     "a clip with a flipped byte": (lambda out: flip(a_clip(out)), {"bytes"}, 0, "nothing to do", 5),
+    "a clip on a bad disk": (lambda out: break_disk(a_clip(out)), {"unreadable"}, 1, GONE, 5),
+    "a part on a bad disk": (lambda out: break_disk(a_part(out)), {"part", "stray"}, 2, "is damaged", 4),
     "a part with a flipped byte": (lambda out: flip(a_part(out)), {"part", "stray"}, 2, "is damaged", 4),
     "a copied part": (lambda out: copied(a_part(out)), {"doubled"}, 0, "more than one record", 6),
     "a lost job.json": (lambda out: (out / "job.json").unlink(), {"job"}, 0, TOLD, 6),

@@ -31,7 +31,7 @@ def test_titles_that_no_font_here_draws_are_told_with_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(fonts, "font_paths", lambda: (None,))  # Pillow's own, for Latin letters
-    monkeypatch.setattr(fonts, "of_system", lambda block, character: "")
+    monkeypatch.setattr(fonts, "of_system", lambda character: "")
     output_of(tmp_path, prompt_rows(num_scenes=1, languages=["en", "zh"], guidance_scales=[4.0]))
     draw_pictures(tmp_path)
     (said,) = caplog.messages

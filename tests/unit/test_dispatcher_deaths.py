@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from framefleet.cluster.dispatcher import Dispatcher, LeaseSize, QueueCounts, Row
 from framefleet.cluster.settings import FaultPolicy
-from tests.unit.dispatching import dispatcher_with, ids, lease
+from tests.unit.dispatching import dispatcher_with, ids, join, lease, prove
+
+proven = partial(dispatcher_with, is_proven=True)
 
 
 def kill_twice(dispatcher: Dispatcher) -> None:
@@ -15,7 +19,7 @@ def kill_twice(dispatcher: Dispatcher) -> None:
 
 
 def test_rows_of_a_dead_worker_go_first() -> None:
-    dispatcher = dispatcher_with("xxyyx", workers="AB")
+    dispatcher = proven("xxyyx", workers="AB")
     lease(dispatcher, "A")
     dispatcher.lost("A")
     again = lease(dispatcher, "B")
@@ -23,9 +27,9 @@ def test_rows_of_a_dead_worker_go_first() -> None:
 
 
 def test_after_two_deaths_rows_run_alone_on_a_worker_that_holds_nothing_else() -> None:
-    dispatcher = dispatcher_with("xxxx", workers="AB")
+    dispatcher = proven("xxxx", workers="AB")
     kill_twice(dispatcher)
-    dispatcher.join("C")
+    join(dispatcher, "C")
     suspect = lease(dispatcher, "C")
     assert (ids(suspect), suspect.alone) == ("0", True)
     assert dispatcher.lease("C", 0.0) is None, "nothing beside a suspect"
@@ -34,7 +38,7 @@ def test_after_two_deaths_rows_run_alone_on_a_worker_that_holds_nothing_else() -
 
 
 def test_busy_workers_run_empty_to_take_suspects_but_no_more_than_there_are() -> None:
-    dispatcher = dispatcher_with("x" * 10, workers="ABCDE")
+    dispatcher = proven("x" * 10, workers="ABCDE")
     lease(dispatcher, "A")
     dispatcher.lost("A")
     assert [ids(lease(dispatcher, worker)) for worker in "BCDE"] == ["0 1", "2 3", "4 5", "6 7"]
@@ -50,12 +54,12 @@ def test_busy_workers_run_empty_to_take_suspects_but_no_more_than_there_are() ->
 
 def one_suspect_and_busy_workers(workers: str) -> Dispatcher:
     """Return a dispatcher where row 0 is a suspect and each of these workers holds a lease of one row."""
-    dispatcher = dispatcher_with("x" * 10, workers="AB", min_rows=1)
+    dispatcher = proven("x" * 10, workers="AB", min_rows=1)
     lease(dispatcher, "A")
     dispatcher.lost("A")
     lease(dispatcher, "B")
     for worker in workers:
-        dispatcher.join(worker)
+        join(dispatcher, worker)
         lease(dispatcher, worker)
     dispatcher.lost("B")
     return dispatcher
@@ -71,7 +75,7 @@ def test_another_worker_runs_empty_when_the_one_that_did_dies() -> None:
 def test_a_worker_goes_on_when_another_took_the_suspect() -> None:
     dispatcher = one_suspect_and_busy_workers("CD")
     assert dispatcher.lease("C", 0.0) is None
-    dispatcher.join("E")
+    join(dispatcher, "E")
     assert ids(lease(dispatcher, "E")) == "0"
     assert ids(lease(dispatcher, "C")) == "3"
     dispatcher.put_back("E", ["0"])
@@ -79,14 +83,14 @@ def test_a_worker_goes_on_when_another_took_the_suspect() -> None:
 
 
 def test_a_row_is_quarantined_after_three_deaths_and_its_neighbour_finishes() -> None:
-    dispatcher = dispatcher_with("xx", workers="AB")
+    dispatcher = proven("xx", workers="AB")
     kill_twice(dispatcher)
-    dispatcher.join("C")
+    join(dispatcher, "C")
     lease(dispatcher, "C")
     (given_up,) = dispatcher.lost("C")
     assert (given_up.row.row_id, given_up.attempts) == ("0", 3)
     assert given_up.reason == "its worker died 3 times while rendering it"
-    dispatcher.join("D")
+    join(dispatcher, "D")
     assert ids(lease(dispatcher, "D")) == "1"
     assert dispatcher.done("D", "1", 1.0)
 
@@ -96,18 +100,19 @@ def test_rows_are_not_quarantined_for_deaths_in_company() -> None:
     for number in range(2):
         dispatcher.add(Row(row_id=str(number), shape="x"))
     for worker in "AB":
-        dispatcher.join(worker)
+        join(dispatcher, worker)
     kill_twice(dispatcher)
     assert dispatcher.counts == QueueCounts(waiting=2, leased=0, done=0, failed=0)
 
 
 def test_a_row_is_borne_for_as_many_deaths_as_the_job_says() -> None:
     dispatcher = Dispatcher(FaultPolicy(worker_deaths=5))
+    prove(dispatcher)
     dispatcher.add(Row(row_id="0", shape="x"))
     given_up = []
     for number in range(5):
         assert not given_up
-        dispatcher.join(str(number))
+        join(dispatcher, str(number))
         lease(dispatcher, str(number))
         given_up = dispatcher.lost(str(number))
     assert [row.reason for row in given_up] == ["its worker died 5 times while rendering it"]
@@ -115,8 +120,35 @@ def test_a_row_is_borne_for_as_many_deaths_as_the_job_says() -> None:
 
 def test_a_row_that_takes_many_workers_is_not_what_ends_the_run() -> None:
     for faults in (FaultPolicy(), FaultPolicy(worker_deaths=20)):
-        assert not faults.despairs(2 * faults.worker_deaths)
-        assert faults.despairs(4 * faults.worker_deaths + 1)
+        assert not faults.despairs(2 * faults.worker_deaths, is_proven=True)
+        assert faults.despairs(4 * faults.worker_deaths + 1, is_proven=True)
+
+
+def test_deaths_on_a_machine_that_has_done_no_row_count_against_none() -> None:
+    dispatcher = dispatcher_with("xxx", workers="AB", min_rows=1)
+    kill_twice(dispatcher)
+    for number in range(20):
+        join(dispatcher, f"C{number}")
+        assert lease(dispatcher, f"C{number}").rows[0].attempt == 1
+        assert dispatcher.lost(f"C{number}") == []
+    join(dispatcher, "D")
+    assert dispatcher.done("D", ids(lease(dispatcher, "D")), 1.0)
+    (suspect,) = lease(dispatcher, "D", 1.0).rows
+    dispatcher.lost("D")
+    assert suspect.attempt == 1
+    join(dispatcher, "E")
+    assert [leased.attempt for leased in lease(dispatcher, "E").rows] == [1]
+
+
+def test_a_machine_that_has_done_no_row_gets_suspects_last() -> None:
+    dispatcher = dispatcher_with("xxxx", workers="AB")
+    kill_twice(dispatcher)
+    join(dispatcher, "C")
+    assert ids(lease(dispatcher, "C")) == "2 3"
+    dispatcher.done("C", "2", 1.0)
+    dispatcher.done("C", "3", 1.0)
+    suspect = lease(dispatcher, "C", 1.0)
+    assert (ids(suspect), suspect.alone) == ("0", True)
 
 
 def machines(*places: tuple[str, str]) -> Dispatcher:
@@ -153,24 +185,24 @@ def test_on_one_machine_it_goes_to_another_slot_and_on_one_slot_to_its_successor
 
 
 def test_rows_that_are_not_suspected_go_back_without_a_death() -> None:
-    dispatcher = dispatcher_with("xx", workers="AB")
+    dispatcher = proven("xx", workers="AB")
     lease(dispatcher, "A")
     assert dispatcher.lost("A", suspects=["1"]) == []
     assert [leased.attempt for leased in lease(dispatcher, "B").rows] == [1, 2]
 
 
 def test_rows_of_a_machine_at_fault_are_never_given_up() -> None:
-    dispatcher = dispatcher_with("x", workers="")
+    dispatcher = proven("x", workers="")
     for number in range(50):
-        dispatcher.join(str(number))
+        join(dispatcher, str(number))
         assert lease(dispatcher, str(number)).rows[0].attempt == 1
         assert dispatcher.lost(str(number), suspects=[]) == []
 
 
 def test_one_row_that_hangs_three_times_is_given_up_though_others_waited_with_it() -> None:
-    dispatcher = dispatcher_with("xx", workers="")
+    dispatcher = proven("xx", workers="")
     for number in range(3):
-        dispatcher.join(str(number))
+        join(dispatcher, str(number))
         while dispatcher.lease(str(number), 0.0):
             """It takes all that it may have."""
         given_up = dispatcher.lost(str(number), suspects=["0"], why="it hung")
@@ -180,7 +212,7 @@ def test_one_row_that_hangs_three_times_is_given_up_though_others_waited_with_it
 
 
 def test_how_long_rows_take_is_known_of_a_worker_that_has_done_one_of_their_kind() -> None:
-    dispatcher = dispatcher_with("xxxy", workers="AB", min_rows=1)
+    dispatcher = proven("xxxy", workers="AB", min_rows=1)
     lease(dispatcher, "A")
     assert dispatcher.seconds_per_row("A", ["0"]) is None
     dispatcher.done("A", "0", 7.0)

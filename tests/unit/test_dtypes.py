@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.families.known import PRESETS
+from framefleet.pipeline.model.families.known import PRESETS, family_of
 from framefleet.pipeline.model.families.preset import Preset
 from framefleet.pipeline.model.specs.dtypes import asked, check_dtype, resolved
 
@@ -41,6 +41,20 @@ def test_what_is_left_open_is_the_presets_and_what_is_written_counts(
 def test_what_was_resolved_resolves_to_itself() -> None:
     found = resolved("auto", device="cuda", preset=WAN)
     assert resolved(found, device="cuda", preset=None) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("DDPMPipeline", "fp32"),
+        ("LDMSuperResolutionPipeline", "fp32"),
+        ("LucyEditPipeline", {"default": "bf16", "vae": "fp32"}),
+        ("StableDiffusionPipeline", "bf16"),
+    ],
+)
+def test_auto_without_a_preset_is_a_dtype_that_diffusers_renders_in(name: str, found: Any) -> None:
+    assert resolved("auto", device="cuda", preset=None, without_preset=family_of(name).dtypes) == found
+    assert resolved("bf16", device="cuda", preset=None, without_preset=family_of(name).dtypes) == "bf16"
 
 
 def test_equal_wishes_are_spelled_alike() -> None:

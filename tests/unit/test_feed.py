@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from framefleet.cluster.feed import Pending, pending_rows
+from framefleet.cluster.feeding import Pending, pending_rows
 from framefleet.cluster.lease import Row
 from framefleet.cluster.settings import FaultPolicy
 from framefleet.jobs.job.file import job_from_mapping

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 import ray
+from pydantic import ValidationError
 
 import framefleet
-from framefleet.cluster import connection
+from framefleet.cluster import connection, ray_start
+from framefleet.cluster.actors import modules_to_ship
 from framefleet.cluster.connection import connect
-from framefleet.cluster.hello import check_hello
+from framefleet.cluster.hello import check_gpus, check_hello
 from framefleet.cluster.messages import Hello
 from framefleet.cluster.settings import FleetSettings
-from framefleet.cluster.ship import modules_to_ship
 from framefleet.cluster.tally import Tally
 from framefleet.jobs.render.shown import idle_lines
 from framefleet.pipeline.errors import FleetError
@@ -57,6 +58,7 @@ def test_whatever_ray_raises_as_it_starts_is_an_error_of_the_cluster(
         raise Exception("The current node timed out during startup.")
 
     monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray_start, "RETRY_AFTER_S", 0.0)
     monkeypatch.setattr(connection, "_own_folder", lambda _: nullcontext(tmp_path))
     with pytest.raises(FleetError, match="timed out during startup") as caught, connect(address, num_cpus=1):
         pass
@@ -94,3 +96,18 @@ def test_without_a_worker_that_told_anything_nothing_is_said_of_idle_time() -> N
     tally = Tally(4, now=0.0)
     tally.joined("worker-0", "here")
     assert idle_lines(tally.summary(now=1.0)) == []
+
+
+def test_a_worker_that_finds_no_gpu_though_ray_gave_it_one_may_not_join() -> None:
+    hello = dataclasses.replace(HELLO, environment={"device": "cpu", "torch": "2.13.0+cpu"}, node="gpu-7")
+    with pytest.raises(FleetError, match=r"on gpu-7 a GPU, and torch 2.13.0\+cpu finds none"):
+        check_gpus(hello, [0], "auto")
+    check_gpus(hello, [0], "cpu")
+    check_gpus(hello, [], "auto")
+    check_gpus(dataclasses.replace(hello, environment={"device": "cuda"}), [0], "auto")
+
+
+def test_a_worker_takes_one_gpu_at_most() -> None:
+    assert FleetSettings(gpus_per_worker=0.5).paid_gpus == 0.5
+    with pytest.raises(ValidationError, match="less than or equal to 1"):
+        FleetSettings(gpus_per_worker=2)

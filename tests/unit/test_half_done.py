@@ -171,6 +171,19 @@ def test_tasks_that_failed_on_the_way_or_return_too_much_are_not_handed_over(
     assert task.journal.made == [] and "takes more than" in str(task.journal.obstacle)
 
 
+def test_a_task_goes_on_where_what_it_made_could_not_be_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: Tensor) -> Tensor:
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(journals, "_kept", full)
+    denoiser = Denoiser()
+    batcher = batcher_of(denoiser)
+    task = _after(batcher, lambda: steps(denoiser, 1.0, 5), 2)
+    assert task.journal.obstacle and "could not be copied: CUDA error: out of memory" in task.journal.obstacle
+    assert not task.journal.made
+    assert _ended(batcher, task).value == alone(1.0, 5)
+
+
 def _checkpoint(**changes: Any) -> RowCheckpoint:
     tensors = torch.randn(1, 4, 2, 2), torch.zeros(0, 3, dtype=torch.bfloat16)
     known: dict[str, Any] = {

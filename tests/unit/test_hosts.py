@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -81,6 +82,8 @@ def test_machines_that_are_unused_for_several_reasons_have_no_one_error() -> Non
 
 def test_deaths_for_which_rows_are_given_up_are_not_the_machines() -> None:
     hosts = Hosts(FaultPolicy())
+    hosts.placed("w", "a", "machine a")
+    hosts.done("w")
     for _ in range(12):
         assert fault(hosts, "w", "a", "died", is_explained=True)
     assert not hosts.unused
@@ -97,9 +100,13 @@ def test_deaths_count_sooner_where_another_machine_does_rows_meanwhile() -> None
     assert beside.to_avoid(0.0)[0] == ["a"]
 
 
-def test_a_machine_where_all_dies_is_blocked_in_the_end() -> None:
-    hosts, policy = Hosts(FaultPolicy()), FaultPolicy()
-    for _ in range(4 * policy.worker_deaths + 1):
+@pytest.mark.parametrize(("is_proven", "num_deaths"), [(True, 13), (False, 7)])
+def test_a_machine_where_all_dies_is_blocked_in_the_end(*, is_proven: bool, num_deaths: int) -> None:
+    hosts = Hosts(FaultPolicy())
+    if is_proven:
+        hosts.placed("w", "a", "machine a")
+        hosts.done("w")
+    for _ in range(num_deaths):
         assert not hosts.unused
         fault(hosts, "w", "a", "died", is_explained=True)
     assert hosts.is_blocked("a")

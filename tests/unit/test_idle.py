@@ -120,6 +120,19 @@ def test_a_gpus_gap_is_shared_out_by_what_the_host_did(clock: Clock) -> None:
     assert idle.seconds() == {"pipeline": 2.5, "writers": 7.5}
 
 
+def test_a_broken_gpu_has_no_moments_and_what_is_called_says_so_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr("torch.cuda.Event", broken)
+    idle = Idle("cuda:0")
+    with pytest.raises(RuntimeError, match="illegal"), idle.busy():
+        broken()
+    assert idle.seconds() == {}
+
+
 def test_networks_that_compute_are_busy_and_left_as_they_were(clock: Clock) -> None:
     class Coder(nn.Module):
         def forward(self, seconds: float) -> None:

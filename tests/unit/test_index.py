@@ -84,9 +84,16 @@ def test_a_closed_index_is_gone() -> None:
 
 def test_only_rows_that_are_opened_again_are_pending(index: RowIndex) -> None:
     index.mark_done([name("d")])
-    index.reopen([name("b"), name("d"), name("elsewhere")])
+    first = index.pending_in(0, 10)
+    assert index.render_again([name("b"), name("d"), name("elsewhere")]) == 1, "d was done before"
+    assert index.pending_in(0, 10) == first, "this pass goes on as it was"
+    assert index.reopen() == 2
     assert index.pending_in(0, 10) == [(1, name("b")), (5, name("d"))]
     assert index.counts() == RowCounts(rows=6, distinct=4, duplicates=2, done=2, pending=2)
+    assert index.reopen() == 0
+    assert index.render_again([name("a")]) == 0
+    assert index.reopen() == 1
+    assert index.pending_in(0, 10) == [(0, name("a"))]
 
 
 def test_of_pending_rows_only_those_that_are_wanted_are_left(index: RowIndex) -> None:
@@ -94,12 +101,3 @@ def test_of_pending_rows_only_those_that_are_wanted_are_left(index: RowIndex) ->
     index.leave_only([name("a"), name("b"), name("x")])
     assert index.pending_in(0, 10) == [(1, name("b"))]
     assert (index.counts().pending, index.counts().done) == (1, 3)
-
-
-def test_unproven_rows_are_of_a_kind_and_a_worker(index: RowIndex) -> None:
-    for word, kind, worker in (("a", "small", "w1"), ("b", "small", "w2"), ("c", "large", "w1")):
-        index.note_unproven(name(word), kind=kind, worker=worker, num_bytes=7)
-    index.prove(kind="small", worker="w1")
-    assert index.take_unproven("small") == {name("b"): 7}
-    assert index.take_unproven("small") == {}
-    assert index.take_unproven("large") == {name("c"): 7}

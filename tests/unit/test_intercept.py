@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -77,3 +79,14 @@ def test_what_reads_the_signature_reads_the_modules_own() -> None:
     before = inspect.signature(module.forward)
     with intercept({"it": module}, _doubled), intercept({"it": module}, _doubled):
         assert inspect.signature(module.forward) == before
+
+
+def test_a_copy_that_is_made_meanwhile_is_an_ordinary_one() -> None:
+    module = nn.Linear(2, 2)
+    with intercept({"it": module}, _doubled), intercept({"it": module}, _doubled):
+        twins = [copy.deepcopy(module), pickle.loads(pickle.dumps(module))]
+    for twin in twins:
+        with torch.no_grad():
+            twin.weight.fill_(1.0)
+            twin.bias.fill_(0.0)
+        assert twin(torch.ones(1, 2)).tolist() == [[2.0, 2.0]]

@@ -12,7 +12,7 @@ import pytest
 
 from framefleet.cluster.checkpoints import checkpoint_path
 from framefleet.cluster.keeper import Keeper
-from framefleet.cluster.remarks import LOGGERS, Remarks
+from framefleet.cluster.worker import LOGGERS, Remarks
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.half_done.half_done import HalfDone
 from framefleet.pipeline.render.renderer import Renderer

@@ -92,9 +92,76 @@ def test_a_network_without_state_is_left_as_it_is() -> None:
     assert network.block.processor.cache.keys() == {1}
 
 
+_calls: list[int] = []
+
+
+def filled_late(block: Any, latents: Tensor) -> None:
+    """Make tables in the third forward, whatever its shape is."""
+    _calls.append(1)
+    if len(_calls) >= 3 and not block.processor.cache:
+        block.processor.cache["table"] = block.table = torch.arange(3)
+
+
+def filled_late_and_again(block: Any, latents: Tensor) -> None:
+    filled_late(block, latents)
+    if len(_calls) == 5:
+        block.table = torch.arange(4)
+
+
 @pytest.mark.parametrize("keep", [fill, made_anew, lambda block, latents: None])
 def test_tables_that_stay_are_no_state(keep: Callable[[Any, Tensor], Any]) -> None:
     assert found(keep, 1, 2, 1, 2, 1, 3, 3) is None
+
+
+class Rotary:
+    """A table as Z-Image's: an object that is no module, made at its first call and kept for ever."""
+
+    def __init__(self) -> None:
+        self.table: Any = None
+        self.by_size: dict[int, Tensor] = {}
+        self.grown = torch.arange(2)
+
+    def fill(self, size: int) -> None:
+        self.table = [torch.arange(4)] if self.table is None else self.table
+        self.by_size.setdefault(size, torch.arange(size))
+        self.grown = torch.arange(max(size, len(self.grown)))
+
+    def begin(self, size: int) -> None:
+        self.table = [torch.arange(4) + size]
+
+
+def beside(use: Callable[[Rotary, int], None], *, is_shared: bool = True) -> str | None:
+    """Return what is noticed in forwards of a network while others run, which use an object of theirs."""
+    network, control = Network(left_alone), Network(left_alone)
+    network.block.rotary = Rotary()
+    control.block.rotary = network.block.rotary if is_shared else Rotary()
+    watch = StateWatch(networks={"transformer": network}, beside=[network, control])
+    for size in (3, 5, 5):
+        use(network.block.rotary, size)  # as the ControlNet's forward does
+        with watch.around("transformer", network, ("transformer", size)):
+            network(torch.ones(size, 2))
+    return watch.found
+
+
+def test_a_table_that_another_network_made_is_no_state() -> None:
+    assert beside(Rotary.fill) is None
+
+
+def test_what_another_network_replaces_is_state() -> None:
+    assert beside(Rotary.begin) == "transformer.block.rotary"
+
+
+def test_what_a_pipeline_writes_where_nothing_was_is_state() -> None:
+    assert beside(Rotary.fill, is_shared=False) == "transformer.block.rotary"
+
+
+def test_a_table_that_is_made_late_is_no_state_as_long_as_it_stays() -> None:
+    _calls.clear()
+    assert found(filled_late, 1, 1, 1, 1, 1) is None
+    _calls.clear()
+    assert found(filled_late_and_again, 1, 1, 1, 1) is None
+    _calls.clear()
+    assert found(filled_late_and_again, 1, 1, 1, 1, 1) == "unet.block.table"
 
 
 @pytest.mark.parametrize(

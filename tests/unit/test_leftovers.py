@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from framefleet.pipeline.outputs.stores.leftovers import sweep_beside
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.stores.store import Store, sweep_beside
 
 
 def test_leftovers_are_removed_beside_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

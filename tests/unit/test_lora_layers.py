@@ -10,8 +10,7 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
-from framefleet.pipeline.hooks.adapters import Adapters, of_one_row, working_on, working_rows
-from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.hooks.adapters import Adapters, RowAdapters, of_one_row, working_on, working_rows
 from framefleet.pipeline.render.fused.batcher import Batcher
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards
@@ -53,7 +52,7 @@ def add_adapter(network: Mixer, name: str, targets: list[str]) -> None:
 
 
 def alone(network: nn.Module, latents: Tensor, adapters: Adapters) -> Tensor:
-    LoraLayers({"unet": network}).switch_on(adapters)
+    LoraLayers({"unet": network}).hold(RowAdapters(adapters))
     with torch.no_grad():
         output: Tensor = network(latents)
     return output
@@ -68,14 +67,16 @@ def rendered(
     layers = LoraLayers({"unet": network})
     batcher = batcher or Batcher(Forwards({"unet": network}, Batching(min_gain=0)))
 
+    own = [RowAdapters(rows[row % len(rows)]) for row in range(len(latents))]
+
     def recipe(row: int) -> Tensor:
-        with working_on([rows[row % len(rows)]]):
+        with working_on([own[row]]):
             for _ in range(2):  # the second is fused by what was learned at the first
                 output: Tensor = network(latents[row])
             return output
 
     tasks = [batcher.start(lambda row=row: recipe(row)) for row in range(len(latents))]
-    with intercept(layers.networks, layers.around), intercept(layers.layers, layers):
+    with layers.seen():
         while batcher.num_tasks:
             batcher.step()
     assert [task.error for task in tasks] == [None] * len(tasks)
@@ -109,7 +110,6 @@ class Blocks(nn.Module):
 def test_compiled_blocks_run_rows_of_equal_adapters_and_weights_at_once(mixer: Mixer) -> None:
     network = Blocks(nn.Sequential(mixer.to_q, mixer.to_v)).eval()
     network.block.compile(backend="eager", fullgraph=True, dynamic=False)
-    assert not LoraLayers({"unet": network}).layers
     latents = [torch.randn(2, 3, 8) for _ in range(2 * len(ROWS))]
     expected = [alone(network, row, ROWS[i % len(ROWS)]) for i, row in enumerate(latents)]
     network.rows.clear()
@@ -148,9 +148,9 @@ def test_each_greenlet_works_on_its_own_row() -> None:
     seen = []
 
     def recipe(name: str) -> None:
-        with working_on([((name, 1.0),)]):
+        with working_on([RowAdapters(((name, 1.0),))]):
             hub.switch()
-            seen.append(of_one_row())
+            seen.append(of_one_row().asked)
 
     hub = greenlet.getcurrent()
     recipes = [greenlet.greenlet(lambda name=name: recipe(name)) for name in ("a", "b")]
@@ -164,7 +164,7 @@ def test_outside_of_rows_a_layer_is_as_its_owner_set_it(mixer: Mixer) -> None:
     latents = torch.randn(2, 3, 8)
     expected = alone(mixer, latents, ROWS[4])
     layers = LoraLayers({"unet": mixer})
-    with torch.no_grad(), intercept(layers.layers, layers):
+    with torch.no_grad(), layers.seen():
         assert torch.equal(mixer(latents), expected)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
+import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 
-from framefleet.cluster.death import address_in, cause_of_death
+from framefleet.cluster import losses
 from framefleet.cluster.listening import Listening
-from framefleet.cluster.losses import cause_of_loss
+from framefleet.cluster.losses import address_in, cause_of_death, cause_of_loss
 from framefleet.pipeline.errors import ModelError
 
 HEAD = (
@@ -82,3 +86,27 @@ def test_time_in_which_a_process_was_stopped_does_not_count() -> None:
     for now in (10.5, 11.0, 131.0, 131.5):
         clock.tick(now, at_most=1.0)
     assert clock.seconds == 2.5
+
+
+@pytest.mark.parametrize(
+    ("logged", "told"),
+    [
+        ("E 17 17] logging.cc:474: *** SIGILL received at time=1795 on cpu 1 ***\n", "crashed with SIGILL"),
+        ("E 17 17] logging.cc:474: *** SIGBUS received at time=1795 on cpu 0 ***\n", "crashed with SIGBUS"),
+        (
+            "I 17 17] core_worker.cc:661: as usual\n",
+            "killed (SIGKILL); out-of-memory kills by this kernel meanwhile: 2",
+        ),
+    ],
+)
+def test_a_process_of_this_machine_is_told_by_its_signal(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, logged: str, told: str
+) -> None:
+    (tmp_path / "python-core-worker-ab12_17.log").write_text(logged)
+    (tmp_path / "python-core-worker-ab12_117.log").write_text("*** SIGSEGV received, by another\n")
+    node = SimpleNamespace(node_ip_address="10.99.0.12", get_logs_dir_path=lambda: str(tmp_path))
+    monkeypatch.setattr(ray._private.worker, "_global_node", node)
+    monkeypatch.setattr(losses, "_OOM_KILLS_BEFORE", losses._num_oom_kills() - 2)
+    assert told in cause_of_death(KILLED)
+    node.node_ip_address = "10.99.0.13"  # it was elsewhere, and so are its logs
+    assert "killed (as by the kernel" in cause_of_death(KILLED)

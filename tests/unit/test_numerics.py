@@ -84,6 +84,19 @@ def test_a_process_that_has_started_cuda_otherwise_is_told_what_to_do(
     assert os.environ["CUBLASLT_WORKSPACE_SIZE"] == "1"
 
 
+def test_a_later_model_loads_though_the_environment_was_restored_after_cuda_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(numerics, "_in_force", [])
+    monkeypatch.setattr(Numerics, "settings", lambda _: iter(()))
+    with monkeypatch.context() as environment:
+        for name in VARIABLES:
+            environment.setenv(name, "")
+        WANTED.apply()
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    WANTED.apply()
+
+
 def test_a_setting_is_made_and_written_alike() -> None:
     assert str(Setting("backends.cudnn.benchmark", False)) == "torch.backends.cudnn.benchmark = False"
     assert str(Setting("set_num_threads", 1, is_call=True)) == "torch.set_num_threads(1)"

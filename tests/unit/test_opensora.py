@@ -11,13 +11,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from framefleet.pipeline.models.opensora.conditions import CONDITIONS, Packing, condition_of, place
+from framefleet.pipeline.models.opensora.autoencoder_dc_video import Axis, tiled
+from framefleet.pipeline.models.opensora.conditions import (
+    CONDITIONS,
+    Packing,
+    condition_of,
+    pack,
+    place,
+    positions,
+    unpack,
+)
 from framefleet.pipeline.models.opensora.guidance import TwoScales, shifted_sigmas
 from framefleet.pipeline.models.opensora.prompts import with_suffixes
 from framefleet.pipeline.models.opensora.rules import row_rules
 from framefleet.pipeline.models.opensora.sizes import ASPECT_RATIOS, RESOLUTIONS, named_size
-from framefleet.pipeline.models.opensora.tiling import Axis, tiled
-from framefleet.pipeline.models.opensora.tokens import pack, positions, unpack
 from framefleet.pipeline.models.opensora.transformer_keys import axes_of
 
 SPEC: Any = SimpleNamespace(size_multiple=16, frame_rest=1, frame_step=4)

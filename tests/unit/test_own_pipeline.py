@@ -13,7 +13,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import nn
 
-from framefleet.pipeline.model.own_pipeline import OwnPipelines, own_pipeline
+from framefleet.pipeline.model.own_pipeline import OwnPipelines, own_pipeline, own_settings
 from tests.tinies.encoders import clip_tokenizer
 
 
@@ -48,6 +48,15 @@ def test_networks_weights_and_tokenizers_are_shared_wherever_they_are_held() -> 
     assert own.guider.parts == [pipe.unet[0]]
     assert own.guider.weights["first"] is pipe.unet[0].weight
     assert own.guider.weights["mean"] is pipe.unet[1].running_mean
+
+
+def test_tokenizers_with_settings_of_their_own_know_the_same_words() -> None:
+    pipe = SimpleNamespace(components={"tokenizer": clip_tokenizer(), "unet": nn.Linear(2, 2)})
+    [(name, own)] = own_settings(pipe).items()
+    own.padding_side = "left"
+    assert pipe.components[name].padding_side == "right"
+    pipe.components[name].add_tokens(["zorp"])
+    assert len(own) == len(pipe.components[name])
 
 
 def test_modules_of_python_are_no_state(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from transformers import ByT5Tokenizer
 
-from framefleet.cluster.feed import Pending, by_prompt_lengths
+from framefleet.cluster.feeding import Pending, by_prompt_lengths
 from framefleet.cluster.lease import Row
 from framefleet.pipeline.render.prompt_watch import PromptWatch
 from framefleet.pipeline.request import Request

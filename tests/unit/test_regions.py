@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import greenlet
 import pytest
 import torch
 from diffusers.hooks import apply_group_offloading
@@ -11,7 +13,13 @@ from torch import nn
 from torch._dynamo.exc import FailOnRecompileLimitHit
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.options.regions import allow_graphs, check_compiler, has_compiled, separable
+from framefleet.pipeline.model.options.regions import (
+    MAX_GRAPHS,
+    allow_graphs,
+    check_compiler,
+    has_compiled,
+    separable,
+)
 from framefleet.pipeline.render.fused.agreement import are_equal
 from framefleet.pipeline.render.fused.calls import parse_call
 from framefleet.pipeline.render.fused.exact import probe
@@ -85,3 +93,12 @@ def test_many_shapes_are_compiled_each_and_never_left_uncompiled() -> None:
         allow_graphs()
         for rows in range(2, 6):
             layer(torch.zeros(rows, 4))
+
+
+def test_graphs_are_allowed_in_every_thread_and_greenlet() -> None:
+    import torch._dynamo.config as config
+
+    allow_graphs()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lambda: config.recompile_limit).result() == MAX_GRAPHS
+    assert greenlet.greenlet(lambda: config.recompile_limit).switch() == MAX_GRAPHS

@@ -10,13 +10,18 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers.pipelines.deprecated.stable_diffusion_ldm3d.pipeline_stable_diffusion_ldm3d import (
+    LDM3DPipelineOutput,
+)
 from diffusers.pipelines.ltx2.pipeline_output import LTX2DFRPipelineOutput
+from diffusers.pipelines.marigold.pipeline_marigold_depth import MarigoldDepthOutput
+from diffusers.pipelines.marigold.pipeline_marigold_normals import MarigoldNormalsOutput
 from diffusers.pipelines.stable_diffusion.pipeline_output import StableDiffusionPipelineOutput
 from PIL import Image
 from safetensors.torch import load
 
 from framefleet.pipeline.errors import RenderError
-from framefleet.pipeline.model.specs.returned import fields_returned
+from framefleet.pipeline.model.specs.pipeline_call import fields_returned
 from framefleet.pipeline.outputs.frames.extras import Extras, to_extras
 from framefleet.pipeline.outputs.frames.rendered import Rendered, to_rendered
 
@@ -52,7 +57,52 @@ def test_small_values_are_told_in_json() -> None:
     assert found.extras.json() == '{"nsfw_content_detected":[false]}'
 
 
-@pytest.mark.parametrize("name", ["video", "image", "images", "frames"])
+def test_colours_with_depth_are_frames_and_an_array() -> None:
+    depth = np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 8, 8, 1)
+    found = rendered(LDM3DPipelineOutput(rgb=FRAMES[0, :1], depth=depth, nsfw_content_detected=[False]))
+    assert found.frames is not None
+    assert np.array_equal(found.frames, (FRAMES[0, :1] * 255).round().astype(np.uint8))
+    kept = load(found.extras.file() or b"")
+    assert list(kept) == ["depth"]
+    assert np.array_equal(kept["depth"].numpy(), depth)
+
+
+DEPTH = np.random.default_rng(1).random((2, 4, 8, 1), dtype=np.float32)
+NORMALS = np.random.default_rng(1).random((1, 4, 8, 3), dtype=np.float32) * 2 - 1
+
+
+@pytest.mark.parametrize(
+    ("output", "shown"),
+    [
+        (MarigoldDepthOutput(prediction=DEPTH, uncertainty=None, latent=None), DEPTH[:1].repeat(3, axis=-1)),
+        (MarigoldNormalsOutput(prediction=NORMALS, uncertainty=None, latent=None), (NORMALS + 1) / 2),
+        ({"normals": torch.from_numpy(NORMALS).permute(0, 3, 1, 2)}, (NORMALS + 1) / 2),
+        ({"depth": DEPTH[0, :, :, 0]}, DEPTH[:1].repeat(3, axis=-1)),
+        ({"depth": [torch.from_numpy(DEPTH[:1, :, :, 0])]}, DEPTH[:1].repeat(3, axis=-1)),
+        ({"depth": Image.fromarray(np.full((4, 8), 0x8080, np.uint16))}, np.full((1, 4, 8, 3), 128 / 255)),
+    ],
+)
+def test_a_map_of_a_picture_is_shown_and_kept_as_it_is(output: Any, shown: Any) -> None:
+    found = rendered(output)
+    assert found.frames is not None
+    assert np.array_equal(found.frames, (shown * 255).round().astype(np.uint8))
+    kept = load(found.extras.file() or b"")
+    ((name, value),) = dict(output).items()
+    if isinstance(value, np.ndarray):
+        assert np.array_equal(kept[name].numpy(), value)
+    assert {key.partition(".")[0] for key in kept} == {name}
+
+
+def test_a_map_whose_values_are_no_picture_is_kept_for_hdr_or_refused() -> None:
+    found = rendered({"depth": DEPTH * 100})  # in metres
+    assert found.frames is not None and found.frames.dtype == np.float32
+    with pytest.raises(RenderError, match="NaN"):
+        _ = rendered({"depth": DEPTH * np.nan}).frames
+    with pytest.raises(RenderError, match="of shape"):
+        _ = rendered({"prediction": np.zeros((1, 4, 8, 2), np.float32)}).frames
+
+
+@pytest.mark.parametrize("name", ["video", "image", "images", "frames", "rgb"])
 def test_pictures_go_by_several_names(name: str) -> None:
     found = rendered({name: FRAMES[:, :1]})
     assert found.frames is not None and found.frames.shape == (1, 8, 8, 3)
@@ -79,8 +129,8 @@ def test_frames_beyond_one_stay_as_they_are() -> None:
 
 
 def test_an_output_without_frames_and_sound_is_refused() -> None:
-    with pytest.raises(RenderError, match="returned prediction, latent: neither frames nor sound"):
-        rendered({"prediction": FRAMES, "latent": SOUND, "uncertainty": None})
+    with pytest.raises(RenderError, match="returned embeds, latent: neither frames nor sound"):
+        rendered({"embeds": FRAMES, "latent": SOUND, "uncertainty": None})
 
 
 def test_arrays_are_kept_as_they_are_whatever_they_lie_in() -> None:

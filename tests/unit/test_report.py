@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import framefleet
+from framefleet.jobs.report.figures import MAX_BINS, Timeline
 from framefleet.jobs.report.page import bytes_told
-from framefleet.jobs.report.timeline import MAX_BINS, Timeline
 from framefleet.pipeline.outputs.parts.records import Record
 from tests.commands import command
 from tests.outputs import write_driver, write_output

@@ -36,7 +36,7 @@ def test_a_row_that_does_not_fit_beside_others_runs_alone_once_they_have_ended()
     _start(queue, 2)
     task, row = next(iter(queue.under_way.items()))
     del queue.under_way[task]
-    queue.add_alone(row)
+    queue.add_again(row, is_alone=True)
     assert _start(queue, 2) == [], "b is under way"
     queue.under_way.clear()
     assert _start(queue, 2) == ["a"], "and nothing beside it"
@@ -87,6 +87,6 @@ def test_rows_that_are_under_way_together_had_company() -> None:
 def test_the_seconds_of_calls_are_those_of_the_row_at_work() -> None:
     seconds: dict[str, float] = {}
     for at_work in (seconds, None, seconds):
-        call = timed("encode_s", lambda now=at_work: now)  # type: ignore[misc]
+        call = timed("encode_s", lambda now=at_work: now, "cpu")  # type: ignore[misc]
         assert call("vae", lambda x: x + 1, 1) == 2
     assert list(seconds) == ["encode_s"] and seconds["encode_s"] > 0

@@ -65,6 +65,26 @@ def test_an_override_holds_for_every_row_and_its_column_is_not_read(wan: Pipelin
         plan_rows(table.schema, wan, overrides={"heigth": 32})
 
 
+def test_names_of_other_programs_are_told_with_ours_and_all_at_once(wan: PipelineSpec) -> None:
+    schema = pa.schema([("caption", pa.string())])
+    with pytest.raises(JobError, match=r"defaults\.steps, defaults\.cfg_scale: rows have no such") as caught:
+        plan_rows(schema, wan, defaults={"prompt": "a", "steps": 4, "cfg_scale": 3})
+    assert caught.value.fix == "did you mean 'num_inference_steps'?; did you mean 'guidance_scale'?"
+    with pytest.raises(JobError) as caught:
+        plan_rows(schema, wan, columns={"caption": "prompt"})
+    assert caught.value.fix == "write it the other way round: `columns: {prompt: caption}`"
+
+
+@pytest.mark.parametrize("value", [[], [1, 2], [[1]], {"a": 1}, ["a:", "b"]])
+@pytest.mark.parametrize(
+    "name", ["height", "num_frames", "guidance_scale", "seed", "scheduler", "prompt", "fps"]
+)
+def test_a_default_of_a_wrong_type_is_refused(wan: PipelineSpec, name: str, value: Any) -> None:
+    schema = pa.schema([("tag", pa.string())])
+    with pytest.raises(JobError):
+        plan_rows(schema, wan, defaults={"prompt": "a", name: value})
+
+
 def test_sizes_that_the_signature_leaves_open_are_the_models(tmp_path: Path) -> None:
     sd = inspect_model(write_model(tmp_path, "StableDiffusionPipeline", SD))
     assert valid(sd, {"prompt": ["a"]}).request.arguments["height"] == 512

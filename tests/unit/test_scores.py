@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from framefleet.jobs.job.file import job_from_mapping
-from framefleet.jobs.render.scores import names_of, scores_of
+from framefleet.jobs.render.resolve import names_of, scores_of
 from framefleet.pipeline.errors import UserError
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.parts.records import values_of

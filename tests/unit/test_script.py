@@ -145,3 +145,10 @@ def test_a_folder_that_is_no_output_is_told_apart(tmp_path: Path) -> None:
 def test_a_model_that_is_not_the_one_of_the_record_has_no_script(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is not the one that rendered this row"):
         replay_script(output_with(tmp_path, model_digest="b" * 64), ROW_ID)
+
+
+def test_a_script_limits_the_processor_as_the_worker_that_rendered_was(tmp_path: Path) -> None:
+    environment = json.dumps({**ENVIRONMENT, "onednn_max_cpu_isa": "AVX512_CORE_BF16"})
+    script = replay_script(output_with(tmp_path, environment=environment), ROW_ID)
+    line = "os.environ['ONEDNN_MAX_CPU_ISA'] = 'AVX512_CORE_BF16'\n"
+    assert script.index("import os\n") < script.index(line) < script.index("import torch\n")

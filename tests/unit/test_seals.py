@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.parts.part_names import new_run, part_of, parts_in
 from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, read_records
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, RECORDS, values_of
+from framefleet.pipeline.outputs.parts.replace_part import replace_part
 from framefleet.pipeline.outputs.parts.seals import epoch_path, gone_parts, newest_seal, sweep_late
 from framefleet.pipeline.outputs.stores.store import Store
 from tests.outputs import committed_row_ids
@@ -125,6 +127,59 @@ def test_a_sealed_part_that_is_gone_is_found(store: Store) -> None:
     with DriverLock(store):
         assert newest_seal(store).sealed == {paths[0].split("part-")[1][:31]: [(1, 1), (3, 3)]}
         assert gone_parts(store) == []
+
+
+def test_a_part_of_the_last_driver_that_is_gone_is_found(store: Store) -> None:
+    with DriverLock(store) as lock:
+        earlier = write(writer(store, lock), 1)
+    with DriverLock(store) as lock:
+        paths = [write(part := writer(store, lock), 2), write(part, 3)]
+        assert gone_parts(store) == []
+    for path in (earlier, *paths):
+        store.delete(path)
+    assert gone_parts(store) == [path.rpartition("-")[0] for path in (earlier, *paths)]
+
+
+def test_what_goes_while_a_driver_writes_is_still_gone_when_it_has_ended(store: Store) -> None:
+    with DriverLock(store) as lock:
+        path = write(writer(store, lock), 1)
+    with DriverLock(store):
+        store.delete(path)
+    assert gone_parts(store) == [path.rpartition("-")[0]]
+
+
+def killed_as_it_replaces(store: Store, monkeypatch: pytest.MonkeyPatch, *, leaves: bool) -> None:
+    """Have a driver put another part in place of one, without row 1, and end before that is deleted."""
+    with DriverLock(store) as lock:
+        part = writer(store, lock)
+        part.add(None, values_of(record(1)))
+        path = write(part, 2)
+    driver = DriverLock(store, beat_s=60)
+    driver.__enter__()
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "delete", lambda store, path: (_ for _ in ()).throw(StoreError("killed", "")))
+        with pytest.raises(StoreError) as killed:
+            replace_part(store, path, [record(1).row_id], run=new_run(driver.epoch), number=1, hold=driver)
+    if leaves:
+        driver.__exit__(StoreError, killed.value, None)
+    else:
+        held = store.read(epoch_path(driver.epoch)).replace(b'"machine": "', b'"machine": "another ')
+        store.write(epoch_path(driver.epoch), held)
+    assert committed(store) == [1, 2, 2]
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+@pytest.mark.parametrize("num_between", [0, 2])
+def test_whoever_opens_the_output_next_finishes_what_a_killed_driver_replaced(
+    store: Store, monkeypatch: pytest.MonkeyPatch, leaves: bool, num_between: int
+) -> None:
+    killed_as_it_replaces(store, monkeypatch, leaves=leaves)
+    said = json.loads(store.read(epoch_path(2))) | {"sealed": None, "ended": False, "machine": "another"}
+    for number in range(num_between):  # killed before they finished it, or sealed anything
+        store.write(epoch_path(3 + number), json.dumps(said).encode())
+    with DriverLock(store, beat_s=0.05, expiry_s=0.1):
+        assert committed(store) == [2]
+    assert gone_parts(store) == []
 
 
 @pytest.mark.parametrize(

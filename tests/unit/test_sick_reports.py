@@ -34,6 +34,7 @@ from tests.rows import RECORD
 from tests.unit.test_encode_clip import CLIP
 
 NUM_ROWS = 6
+ONE_DONE = WorkerReport(elapsed_s=-1)  # says that a row was done: deaths on its machine count from then on
 
 
 @dataclass
@@ -55,6 +56,14 @@ class Played:
     def rendered(self, worker: str) -> None:
         """It is well."""
 
+    def cleared(self, worker: str) -> None:
+        """It was not at fault."""
+
+    def drain(self, worker: str) -> None:
+        """It hands back all but the row that failed."""
+        handed_back = tuple(assignment.row_id for assignment in self.hand[1:])
+        self.reports.insert(0, WorkerReport(handed_back=handed_back))
+
     def exchange(self, worker: str, assignments: Sequence[Assignment]) -> None:
         self.hand += assignments
 
@@ -74,17 +83,22 @@ class Played:
                 version="", fingerprint="", model_digest=self.digest, environment={}, node="", pid=0
             )
             return [Ready(worker, hello, ("machine", "worker-0"))]
+        if self.reports[:1] == [ONE_DONE]:
+            del self.reports[0]
+            return [Reported(worker, WorkerReport(rendered=(_stored(self.hand.pop(0)),)))]
         if self.reports:
             report, first = self.reports.pop(0), self.hand[0].row_id
             failed = tuple(replace(failed, row_id=first) for failed in report.failed)
             rendering = tuple(first for _ in report.rendering)
             scoring = report.scoring and first
             return [Reported(worker, replace(report, failed=failed, rendering=rendering, scoring=scoring))]
-        stored = tuple(
-            StoredRow(record=replace(RECORD, row_id=row.row_id, attempt=row.attempt)) for row in self.hand
-        )
+        stored = tuple(map(_stored, self.hand))
         self.hand = []
         return [Reported(worker, WorkerReport(rendered=stored))]
+
+
+def _stored(row: Assignment) -> StoredRow:
+    return StoredRow(record=replace(RECORD, row_id=row.row_id, attempt=row.attempt))
 
 
 @pytest.fixture(scope="module")
@@ -117,10 +131,24 @@ def test_a_machine_at_fault_costs_no_row_anything_however_often(resolved: Resolv
 
 
 def test_a_worker_at_fault_costs_the_row_a_death_which_it_may_have_caused(resolved: ResolvedJob) -> None:
-    summary, fleet = run(resolved, *[failed("worker")] * 3)
+    summary, fleet = run(resolved, ONE_DONE, *[failed("worker")] * 3)
     assert (summary.done, summary.failed) == (NUM_ROWS - 1, 1)
     assert fleet.explained == [False, False, True]
     assert all(len(lost.suspects or ()) == 1 for lost in fleet.lost)
+
+
+def test_a_row_that_runs_out_of_memory_alone_is_tried_in_a_new_process(resolved: ResolvedJob) -> None:
+    summary, fleet = run(resolved, failed("memory"))
+    assert (summary.done, summary.failed) == (NUM_ROWS, 0)
+    assert [(lost.kind, lost.suspects) for lost in fleet.lost] == [("machine", ())]
+
+
+def test_a_row_that_does_so_in_a_new_process_too_is_given_up_and_the_process_goes_on(
+    resolved: ResolvedJob,
+) -> None:
+    summary, fleet = run(resolved, *[failed("memory")] * 2)
+    assert (summary.done, summary.failed) == (NUM_ROWS - 1, 1)
+    assert len(fleet.lost) == 1
 
 
 def test_an_output_at_fault_ends_the_job(resolved: ResolvedJob) -> None:
@@ -130,7 +158,7 @@ def test_an_output_at_fault_ends_the_job(resolved: ResolvedJob) -> None:
 
 def test_a_score_that_does_not_return_is_the_rows_and_is_named(resolved: ResolvedJob) -> None:
     hung = WorkerReport(writing_s=resolved.job.retries.longest_writing_s + 1, scoring="it")
-    summary, fleet = run(resolved, *[hung] * 3)
+    summary, fleet = run(resolved, ONE_DONE, *[hung] * 3)
     assert (summary.done, summary.failed) == (NUM_ROWS - 1, 1)
     assert {(lost.kind, len(lost.suspects or ())) for lost in fleet.lost} == {("died", 1)}
     assert "a function of `scores` has not returned for" in fleet.lost[0].reason

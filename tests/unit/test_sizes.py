@@ -7,9 +7,9 @@ import pytest
 from framefleet.pipeline.render.fused.sizes import Sizes
 
 
-def _climb(sizes: Sizes, seconds: dict[int, float], *, waiting: int) -> list[int]:
-    """Try what is asked for until nothing new is; return the sizes tried."""
-    tried = []
+def _climb(sizes: Sizes, tenths: dict[int, float], *, waiting: int) -> list[int]:
+    """Try what is asked for until nothing new is; return the sizes tried. tenths: of a second, by size."""
+    tried, seconds = [], {size: time / 10 for size, time in tenths.items()}
     sizes.accept(1, seconds=seconds[1])
     while not sizes.is_tried(size := sizes.next(waiting)):
         tried.append(size)
@@ -37,6 +37,12 @@ def test_a_size_between_powers_of_two_is_tried_where_the_next_power_does_not_fit
 def test_where_batching_does_not_pay_rows_run_alone_after_two_attempts() -> None:
     sizes = Sizes(64)
     assert _climb(sizes, {1: 1.0, 2: 2.0, 4: 4.0}, waiting=100) == [2, 4]
+    assert sizes.next(100) == 1
+
+
+def test_where_a_row_takes_a_second_one_attempt_is_enough() -> None:
+    sizes = Sizes(64)
+    assert _climb(sizes, {1: 10.0, 2: 20.0}, waiting=100) == [2]
     assert sizes.next(100) == 1
 
 

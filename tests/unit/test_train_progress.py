@@ -12,12 +12,10 @@ from framefleet.jobs.show.console import EscapingConsole
 from framefleet.jobs.show.headline import headline
 from framefleet.jobs.show.progress import Lines
 from framefleet.jobs.train.loss_curve import CURVE_SIZE, loss_curve, write_loss_curve
-from framefleet.jobs.train.pace import Pace
-from framefleet.jobs.train.train import say_plan
+from framefleet.jobs.train.train import Pace, say_plan
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.training.dataset.batches import Batches
-from framefleet.pipeline.training.reports import Step
-from framefleet.pipeline.training.results.losses import LOSSES_PATH, write_losses
+from framefleet.pipeline.training.reports import LOSSES_PATH, Step, write_losses
 from framefleet.pipeline.training.settings import TrainSettings
 from framefleet.pipeline.training.task import Bucket
 from tests.toy_task import settings

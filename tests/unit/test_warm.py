@@ -64,9 +64,21 @@ def test_a_fork_runs_what_was_asked_for_and_gives_its_exit_code(script: Path, pl
         assert (ended.returncode, ended.stdout) == (7, f"word {script.parent} mine True\n"), ended.stderr
 
 
+def test_a_fork_has_a_process_group_of_its_own(tmp_path: Path, place: Path) -> None:
+    """Ray ends the group of a worker that crashed: others, and the server, must not be in it."""
+    script = tmp_path / "group.py"
+    script.write_text("import os; print(os.getpgrp() == os.getpid(), 'kept' in vars(os))")
+    assert run(script, place).stdout == "True True\n"
+
+
 def test_under_other_variables_than_libraries_were_imported_it_starts_cold(script: Path, place: Path) -> None:
     ended = run(script, place, OMP_NUM_THREADS="3")
     assert (ended.returncode, ended.stdout) == (7, f"word {script.parent} mine False\n"), ended.stderr
+
+
+def test_what_torch_sets_by_itself_is_no_reason_to_start_cold(script: Path, place: Path) -> None:
+    ended = run(script, place, TORCHINDUCTOR_CACHE_DIR="/elsewhere")
+    assert (ended.returncode, ended.stdout) == (7, f"word {script.parent} mine True\n"), ended.stderr
 
 
 def test_without_a_server_it_starts_cold(script: Path, tmp_path: Path) -> None:

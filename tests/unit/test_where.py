@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.sandbox import Sandboxes
+from framefleet.pipeline.outputs import where
 from framefleet.pipeline.outputs.where import check_where, columns_in, rows_where
 
 TABLE = pa.table(
@@ -80,6 +83,27 @@ def test_no_file_and_no_network_is_asked(tmp_path: Path) -> None:
     for setting in ("SET enable_external_access = true", "COPY (SELECT 1) TO 'x'", "INSTALL httpfs"):
         with pytest.raises(JobError):
             chosen(setting)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    ["list_sum(range(3000000000)) > 0", "len(repeat('a', 4000000000)) > 0", "list_sum(range(seed)) > 0"],
+)
+def test_memory_is_bounded(condition: str) -> None:
+    with pytest.raises(JobError, match="where: "):
+        chosen(condition)
+    assert chosen("true") == [7, 8, 9]
+    where._SANDBOXES.close()
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10 < 4 << 30
+
+
+def test_time_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes = Sandboxes("framefleet.pipeline.outputs.where_process", max_silence_s=2.0)
+    monkeypatch.setattr(where, "_SANDBOXES", boxes)
+    with pytest.raises(JobError, match="it takes more than 2 s"):
+        chosen(
+            "(SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE a.range * b.range % 7 = 1) > 0"
+        )
 
 
 def test_a_column_that_is_not_there_is_told_with_the_nearest() -> None:

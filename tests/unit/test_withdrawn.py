@@ -5,7 +5,7 @@ All is real but the two workers (`tests/made_up_workers.py`), which answer in an
 
 from __future__ import annotations
 
-import re
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -19,11 +19,10 @@ from framefleet.cluster.progress import Summary
 from framefleet.jobs.job.file import job_from_mapping
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.parts.part_names import part_of
-from framefleet.pipeline.outputs.parts.withdrawal import WITHDRAWN, finish_withdrawal, note_withdrawal
+from framefleet.pipeline.outputs.parts.withdrawal import withdraw
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.audited import Verdict
+from framefleet.pipeline.render.audit.remarks import ALONE, EQUAL, PLAIN_CALL, is_doubtful, remark_of
 from tests.jobs import all_columns, job_values, prompt_rows, write_table
 from tests.long import long_but
 from tests.made_up_workers import RIGHT, WRONG, Workers, hello_of, render_by
@@ -77,14 +76,43 @@ def test_all_rows_that_no_audit_spoke_for_are_rendered_again(
     assert _records(store) == {RIGHT: NUM_ROWS}
     assert (summary.done, summary.failed) == (NUM_ROWS, 0)
     assert len(summary.apart) == summary.num_audited == 1
-    assert not store.exists(WITHDRAWN)
 
 
-def test_rows_before_an_equal_audit_of_their_worker_stay(run: Callable[..., Summary], store: Store) -> None:
-    summary = run(3, {10: "equal", 20: "differs"})
-    found = _records(store)
-    assert found.total() == summary.done == NUM_ROWS
-    assert 0 < found[WRONG] <= 20, "proven, as far as anybody knows"
+def test_an_equal_audit_speaks_for_no_row_but_its_own(run: Callable[..., Summary], store: Store) -> None:
+    summary = run(3, {4: "equal", 8: "equal", 12: "equal", 16: "equal", 24: "differs"})
+    assert _records(store) == {RIGHT: NUM_ROWS}
+    assert (summary.num_audited, len(summary.apart)) == (5, 1)
+    assert 12 < summary.num_again <= 24, "all but those that were compared and those under way"
+    remarks = [remark_of(record["environment"]) for record in all_columns(store, "records").to_pylist()]
+    assert set(remarks) == {EQUAL, PLAIN_CALL}
+    assert summary.audits is not None
+    assert (summary.audits.num_unaudited, summary.audits.most_wrong) == (0, 0)
+
+
+def test_rows_of_earlier_runs_are_taken_back_too_but_not_those_that_the_table_lacks(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = job_values(tmp_path / "t.parquet", tmp_path / "out")
+
+    def run(first: int, last: int, verdicts: dict[int, Verdict]) -> Summary:
+        write_table(tmp_path / "t.parquet", prompt_rows(last)[first:])
+        with closing(resolve_job(job_from_mapping(values), Callback())) as resolved:
+            workers = Workers(resolved.store, hello_of(resolved), 3, verdicts)
+            return render_by(workers, resolved)
+
+    store = Store(str(tmp_path / "out"))
+    run(0, 20, {4: "equal"})
+    assert _records(store) == {WRONG: 19, RIGHT: 1}
+    with caplog.at_level("WARNING"):
+        summary = run(5, 30, {4: "differs"})
+    left = _records(store)
+    assert left.total() == 30
+    assert left[WRONG] in (4, 5), "rows 0 to 4, one of which may be the one that was compared"
+    assert f"{left[WRONG]} that are not in the table keep their records" in caplog.text
+    assert summary.done >= 10 + 14, "rows 5 to 19 count as done by this run, but for the one compared"
+    later = run(0, 40, {})
+    assert _records(store) == {RIGHT: 40}, "kinds that were found wrong stay apart; old rows were put back"
+    assert (later.num_audited, later.audits and later.audits.num_unaudited) == (0, 0)
 
 
 def test_rows_that_cannot_be_repeated_keep_their_records(run: Callable[..., Summary], store: Store) -> None:
@@ -107,21 +135,22 @@ def test_a_driver_that_is_killed_while_it_takes_records_back_leaves_no_wrong_one
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         _die_after(num_changes, patched)
         run(3, {10: "equal", 20: "differs"})
-    with DriverLock(store) as lock:
-        finish_withdrawal(store, lock)
-    left = [record["row_id"] for record in all_columns(store, "records").to_pylist()]
-    assert 0 < len(set(left)) == len(left) <= 20
-    run(5, {0: "differs"})
-    assert _records(store) == {RIGHT: NUM_ROWS - len(left), WRONG: len(left)}
+    assert WRONG in _frames(store), "some are left to take back"
+    run(5, {})
+    assert _records(store) == {RIGHT: NUM_ROWS}
+
+
+def _frames(store: Store) -> set[str]:
+    return set(all_columns(store, "records")["frames_sha256"].to_pylist())
 
 
 def _die_after(num_changes: int, patched: pytest.MonkeyPatch) -> None:
-    """Let the driver die when it has changed so much in records/ since it wrote down what is to go."""
+    """Let the driver die when it has changed so much in records/ since it wrote down which kind is wrong."""
     left = iter(range(num_changes))
 
     def or_die(change: Callable[..., None]) -> Callable[..., None]:
         def changed(store: Store, path: str, *content: bytes) -> None:
-            if path.startswith("records") and store.exists(WITHDRAWN) and next(left, None) is None:
+            if path.startswith("records") and store.list("apart") and next(left, None) is None:
                 raise KeyboardInterrupt
             change(store, path, *content)
 
@@ -134,41 +163,18 @@ def _die_after(num_changes: int, patched: pytest.MonkeyPatch) -> None:
 def test_carried_columns_and_other_rows_of_a_part_stay(run: Callable[..., Summary], store: Store) -> None:
     run(1, {})
     before = all_columns(store, "records")
-    (path, *_) = store.list("records")
-    part, some = part_of(path), before["row_id"].to_pylist()[1:3]
-    assert part is not None
+    some = before["row_id"].to_pylist()[1:3]
     with DriverLock(store) as lock:
-        note_withdrawal(store, some, run=part.run, hold=lock)
-        finish_withdrawal(store, lock)
+        gone = list(withdraw(store, lambda record: record["row_id"] in some, lock))
+        assert [sorted(row_ids) for row_ids, _ in gone] == [sorted(some)]
+        assert list(withdraw(store, lambda record: record["row_id"] in some, lock)) == []
     after = all_columns(store, "records")
     assert after.schema.equals(before.schema)
     kept = [row for row in before.to_pylist() if row["row_id"] not in some]
     assert sorted(after.to_pylist(), key=str) == sorted(kept, key=str)
 
 
-@pytest.mark.parametrize(
-    "content", [b"{}", b'{"run": "../x", "row_ids": []}', b'{"run": "r", "row_ids": ["x"]}']
-)
-def test_a_withdrawal_that_framefleet_did_not_write_is_refused(content: bytes, store: Store) -> None:
-    store.write(WITHDRAWN, content)
-    with DriverLock(store) as lock, pytest.raises(JobError, match=r"withdrawn.json is not as") as caught:
-        finish_withdrawal(store, lock)
-    assert caught.value.fix == "delete it; or choose another output"
-
-
-def test_after_a_damaged_withdrawal_its_fix_leads_to_right_records(
-    run: Callable[..., Summary], store: Store
-) -> None:
-    run(1, {})
-    assert _records(store) == {WRONG: NUM_ROWS}
-    store.write(WITHDRAWN, b"{")
-    with pytest.raises(JobError) as caught:
-        run(2, {})
-    names = re.match(r"delete it and (records/part-\S+-)\*, whose rows", caught.value.fix)
-    assert names
-    store.delete(WITHDRAWN)
-    for path in store.list("records"):
-        if path.startswith(names[1]):
-            store.delete(path)
-    run(2, {0: "differs"})
-    assert _records(store, is_clean=False) == {RIGHT: NUM_ROWS}
+@pytest.mark.parametrize("said", ["{", "[]", '{"audit": 3}', '{"audit": "as I say"}', "{}", '"x"'])
+def test_a_record_that_says_nothing_of_audits_is_in_doubt(said: str) -> None:
+    assert is_doubtful(said)
+    assert not any(is_doubtful(json.dumps({"audit": remark})) for remark in (EQUAL, ALONE, PLAIN_CALL))

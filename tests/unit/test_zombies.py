@@ -84,6 +84,8 @@ def test_what_a_dead_driver_had_not_committed_is_adopted_and_not_rendered_again(
     assert resolved.store.list("records") == []
     summary = render_by(second, resolved)
     assert summary.num_adopted == first.num_rendered >= 7
+    assert summary.audits is not None
+    assert summary.audits.most_wrong >= summary.num_adopted, "no audit of this run could choose them"
     assert first.num_rendered + second.num_rendered == summary.done == NUM_ROWS
     check_records(resolved.store)
     positions = [place for record in records_of(resolved.store.url_of("")) for place in record["row_indices"]]

@@ -8,7 +8,7 @@ async function showCompare(app, rows) {
   const dialog = byId("compare");
   const { table } = app;
   const records = await Promise.all(rows.map(async (row) => new Map(await table.row(row))));
-  const stages = records.map((values) => stageOf(values));
+  const stages = records.map((values) => stageOf(app, values));
   const videos = stages.map((stage, number) => ({ video: stage, fps: records[number].get("fps") || 16 })).filter(({ video }) => video.tagName === "VIDEO");
   for (const { video } of videos) Object.assign(video, { controls: false, loop: false, autoplay: false });
   const close = element("button", { className: "close icon", textContent: "×", "aria-label": "Close", onclick: () => dialog.close() });

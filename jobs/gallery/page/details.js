@@ -12,7 +12,7 @@ async function showDetails(app, table, row) {
   const path = isClip ? values.get("path") : null;
   const close = element("button", { className: "close icon", textContent: "×", "aria-label": "Close", onclick: () => dialog.close() });
   dialog.replaceChildren(close,
-    isClip ? element("div", { className: "stage" }, stageOf(values)) : null,
+    isClip ? element("div", { className: "stage" }, stageOf(app, values)) : null,
     isClip ? element("div", { className: "hands" }, starsOf(app, values.get("row_id")), noteOf(app, values.get("row_id"))) : null,
     path ? element("p", { className: "links" }, element("a", { href: urlOf(path), target: "_blank", rel: "noopener", textContent: path })) : null,
     isClip ? commandOf(app, values.get("row_id")) : null,
@@ -22,12 +22,12 @@ async function showDetails(app, table, row) {
 }
 
 /** Return what plays a clip, with its controls; in place of what no browser plays its still. */
-function stageOf(values) {
+function stageOf(app, values) {
   const [path, preview] = [values.get("path"), values.get("preview_path")];
   const kind = kindOf(path);
-  if (kind === "video") return playerOf(path, preview);
-  if (kind === "audio") return element("audio", { src: urlOf(path), controls: true });
-  if (kind === "image") return element("img", { src: urlOf(path), alt: "the clip" });
+  if (kind === "video") return told(app, playerOf(path, preview));
+  if (kind === "audio") return told(app, element("audio", { src: urlOf(path), controls: true }));
+  if (kind === "image") return told(app, element("img", { src: urlOf(path), alt: "the clip" }));
   const why = path ? `Browsers do not play ${path.slice(path.indexOf("."))}: the link opens the file.` : "There is no clip.";
   return element("figure", {}, preview ? element("img", { src: urlOf(preview), alt: "a still of the clip" }) : null, element("figcaption", { textContent: why }));
 }
@@ -35,8 +35,16 @@ function stageOf(values) {
 function playerOf(path, preview) {
   const video = element("video", { src: urlOf(path), controls: true, loop: true, muted: true, playsInline: true, autoplay: !matchMedia("(prefers-reduced-motion: reduce)").matches });
   if (preview) video.poster = urlOf(preview);
-  video.onerror = () => video.replaceWith(element("p", { className: "unplayed", textContent: "This browser does not play this clip: the link opens the file." }));
   return video;
+}
+
+/** Return what shows a clip; where it cannot, it gives way to what to do: browsers do not say why. */
+function told(app, player) {
+  const command = (...words) => element("code", { textContent: ["framefleet", ...words.map(shellQuoted)].join(" ") });
+  player.onerror = () => player.replaceWith(element("p", { className: "unplayed" },
+    "The clip is gone or damaged, or this browser does not play its codec. ", command("verify", outputOf(app), "--files"), " tells which; ",
+    command("repair", outputOf(app)), " renders it again."));
+  return player;
 }
 
 /** Go a frame back or forth. */

@@ -17,6 +17,31 @@ _SCHEDULERS = ("VideoCrafterDDIMScheduler",)  # clean latents have another scale
 # The first call under guidance is the one without an image.
 _FROM_IMAGE = TrainingInput(layout="frame_by_frame", unprompted={"guidance_scale": 2.0})
 
+_VIDEOCRAFTER2_T2V_512 = Preset(
+    name="videocrafter2-t2v-512",
+    models=(),
+    inputs=("text",),
+    pipelines=("VideoCrafterPipeline",),
+    match=dict(
+        unet=dict(use_temporal_conv=True, in_channels=4, cross_attention_dim=1024, sample_size=[40, 64])
+    ),
+    arguments=dict(
+        height=320, width=512, num_frames=16, num_inference_steps=50, guidance_scale=12.0, eta=1.0
+    ),
+    fps=10,
+    dtype="fp16",
+    parameters=dict(unet=1413, text_encoder=340, vae=84),
+    held=dict(unet=610),
+    token=(1, 8, 8),
+    width=320,
+    licence="apache-2.0",
+    scheduler="VideoCrafterDDIM",
+    note=(
+        "Converted from model.ckpt of VideoCrafter/VideoCrafter2. `fps` is the motion asked for, "
+        "not the rate of the clip."
+    ),
+)
+
 VIDEOCRAFTER = Family(
     prefix="VideoCrafter",
     size_base=64,
@@ -41,90 +66,37 @@ VIDEOCRAFTER = Family(
     },
     converter=f"{_MODULES}.convert:convert_crafter",  # of DynamiCrafter's too
     presets=(
-        Preset(
-            name="videocrafter2-t2v-512",
-            models=(),
-            inputs=("text",),
-            pipelines=("VideoCrafterPipeline",),
-            match=dict(
-                unet=dict(
-                    use_temporal_conv=True, in_channels=4, cross_attention_dim=1024, sample_size=[40, 64]
-                )
-            ),
-            arguments=dict(
-                height=320, width=512, num_frames=16, num_inference_steps=50, guidance_scale=12.0, eta=1.0
-            ),
-            fps=10,
-            dtype="fp16",
-            parameters=dict(unet=1413, text_encoder=340, vae=84),
-            held=dict(unet=610),
-            token=(1, 8, 8),
-            width=320,
-            licence="apache-2.0",
-            scheduler="VideoCrafterDDIM",
-            note=(
-                "Converted from model.ckpt of VideoCrafter/VideoCrafter2. `fps` is the motion asked for, "
-                "not the rate of the clip."
-            ),
-        ),
-        Preset(
+        _VIDEOCRAFTER2_T2V_512,
+        replace(
+            _VIDEOCRAFTER2_T2V_512,
             name="videocrafter1-t2v-1024",
-            models=(),
-            inputs=("text",),
-            pipelines=("VideoCrafterPipeline",),
             match=dict(unet=dict(use_temporal_conv=False, cross_attention_dim=1024, sample_size=[72, 128])),
             arguments=dict(
                 height=576, width=1024, num_frames=16, num_inference_steps=50, guidance_scale=12.0, eta=1.0
             ),
-            fps=10,
-            dtype="fp16",
             parameters=dict(unet=1147, text_encoder=340, vae=84),
             held=dict(unet=512),
-            token=(1, 8, 8),
-            width=320,
-            licence="apache-2.0",
-            scheduler="VideoCrafterDDIM",
             note=(
                 "Converted from model.ckpt of VideoCrafter/Text2Video-1024. `fps` is the motion asked "
                 "for, not the rate of the clip."
             ),
         ),
-        Preset(
+        replace(
+            _VIDEOCRAFTER2_T2V_512,
             name="videocrafter1-t2v-512",
-            models=(),
-            inputs=("text",),
-            pipelines=("VideoCrafterPipeline",),
             match=dict(unet=dict(use_temporal_conv=False, cross_attention_dim=1024, sample_size=[40, 64])),
-            arguments=dict(
-                height=320, width=512, num_frames=16, num_inference_steps=50, guidance_scale=12.0, eta=1.0
-            ),
-            fps=10,
-            dtype="fp16",
             parameters=dict(unet=1144, text_encoder=340, vae=84),
             held=dict(unet=510),
-            token=(1, 8, 8),
-            width=320,
-            licence="apache-2.0",
-            scheduler="VideoCrafterDDIM",
             note="Converted from model.ckpt of VideoCrafter/Text2Video-512. Knows no `fps`.",
         ),
-        Preset(
+        replace(
+            _VIDEOCRAFTER2_T2V_512,
             name="videocrafter1-i2v-512",
-            models=(),
             inputs=("image",),
             pipelines=("VideoCrafterImageToVideoPipeline",),
             match=dict(unet=dict(in_channels=4, cross_attention_dim=1024, sample_size=[40, 64])),
-            arguments=dict(
-                height=320, width=512, num_frames=16, num_inference_steps=50, guidance_scale=12.0, eta=1.0
-            ),
-            fps=10,
-            dtype="fp16",
             parameters=dict(unet=1439, text_encoder=340, image_encoder=631, image_projector=49, vae=84),
             held=dict(unet=621),
-            token=(1, 8, 8),
-            width=320,
-            licence="apache-2.0",
-            scheduler="VideoCrafterDDIM",
             note=(
                 "Converted from model.ckpt of VideoCrafter/Image2Video-512. `fps` is the motion asked "
                 "for, not the rate of the clip."
@@ -170,23 +142,13 @@ DYNAMICRAFTER = Family(
     training={"DynamiCrafterPipeline": _FROM_IMAGE},
     pipelines={"DynamiCrafterPipeline": f"{_MODULES}.pipeline_dynamicrafter"},
     presets=(
-        Preset(
+        replace(
+            _DYNAMICRAFTER_512,
             name="dynamicrafter-256",
-            models=(),
-            inputs=("image",),
-            pipelines=("DynamiCrafterPipeline",),
             match=dict(unet=dict(cross_attention_dim=1024, sample_size=[32, 32], default_fps=3)),
             arguments=dict(
                 height=256, width=256, num_frames=16, num_inference_steps=50, guidance_scale=7.5, eta=1.0
             ),
-            fps=8,
-            dtype="fp16",
-            parameters=dict(unet=1439, text_encoder=340, image_encoder=631, image_projector=49, vae=84),
-            held=dict(unet=621),
-            token=(1, 8, 8),
-            width=320,
-            licence="apache-2.0",
-            scheduler="VideoCrafterDDIM",
             note=(
                 "Converted from model.ckpt of Doubiiu/DynamiCrafter. `fps` is the frame stride here, 1 to"
                 " 6: more is more motion."

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from framefleet.pipeline.model.families.preset import Preset
+from framefleet.pipeline.model.specs.dtypes import WITHOUT_PRESET, DTypeName
 
 SiblingTask = Literal["image_to_video", "video_to_video", "image_to_image"]
 # How a denoiser gets a video in training; each is a function in training/denoiser/latents.py.
@@ -96,6 +97,7 @@ class Family:
 
     Models and tasks.
     presets: in the order in which they are tried. training: by the class of the pipeline.
+    dtypes: of `dtype: auto` on a GPU, without a preset: by component, the others as `default`.
     pipelines, components: classes that diffusers lacks, and the modules that hold them.
     row_rules: "module:function" that knows what a row may hold, beyond what each argument may be.
     converter: "module:function" from a checkpoint of its authors to what becomes of it, or to None.
@@ -117,6 +119,7 @@ class Family:
     sends: tuple[str, ...] = ("sigmas", "mu")  # the careful guess: what most flow-matching pipelines send
     schedulers: tuple[str, ...] = ()
     presets: tuple[Preset, ...] = ()
+    dtypes: Mapping[str, DTypeName] = field(default_factory=lambda: WITHOUT_PRESET)
     siblings: tuple[Sibling, ...] = ()
     training: Mapping[str, TrainingInput] = field(default_factory=dict)
     pipelines: Mapping[str, str] = field(default_factory=dict)
@@ -129,3 +132,9 @@ def config_value(configs: _Configs, path: str) -> Any:
     """Return the value at "component.key", or None."""
     component, _, key = path.partition(".")
     return configs.get(component, {}).get(key)
+
+
+def redrawn(name: str, *, noising: str | None = "scale_noise") -> tuple[Sibling]:
+    """Return the sibling of an image pipeline that renders over images."""
+    source, target = f"{name}Pipeline", f"{name}Img2ImgPipeline"
+    return (Sibling(task="image_to_image", source=source, target=target, noising=noising),)

@@ -1,8 +1,10 @@
-"""Flux 1."""
+"""Flux 1, and Flux.2 with its smaller Klein."""
 
 from __future__ import annotations
 
-from framefleet.pipeline.model.families.family import Family, Sibling, TrainingInput
+from dataclasses import replace
+
+from framefleet.pipeline.model.families.family import Family, TrainingInput, redrawn
 from framefleet.pipeline.model.families.preset import Preset
 
 FLUX = Family(
@@ -10,11 +12,7 @@ FLUX = Family(
     default_size=128,
     reads_guidance_once=True,
     sends=("mu",),
-    siblings=(
-        Sibling(
-            task="image_to_image", source="FluxPipeline", target="FluxImg2ImgPipeline", noising="scale_noise"
-        ),
-    ),
+    siblings=redrawn("Flux"),
     training={"FluxPipeline": TrainingInput(layout="image_in_tokens")},
     presets=(
         # Diffusers' documentation of Flux.
@@ -79,4 +77,60 @@ FLUX = Family(
             scheduler="FlowMatchEuler",
         ),
     ),
+)
+
+_KLEIN_4B = dict(transformer=3876, text_encoder=4022, vae=84)
+_HELD_4B = dict(transformer=440, text_encoder=389)
+FLUX2 = Family(
+    prefix="Flux2",
+    default_size=128,
+    reads_guidance_once=True,
+    sends=("mu",),
+    presets=(
+        # The call's defaults; the docstring's example has guidance 2.5.
+        Preset(
+            name="flux.2-dev",
+            models=("black-forest-labs/FLUX.2-dev",),
+            inputs=("text", "image"),
+            pipelines=("Flux2Pipeline",),
+            match=dict(transformer=dict(num_layers=8, num_single_layers=48)),
+            arguments=dict(height=1024, width=1024, num_inference_steps=50, guidance_scale=4.0),
+            parameters=dict(transformer=32223, text_encoder=24011, vae=84),
+            held=dict(transformer=1798, text_encoder=671),
+            token=(1, 16, 16),
+            width=6144,
+            licence="flux-non-commercial",
+            scheduler="FlowMatchEuler",
+        ),
+    ),
+)
+# Steps of the distilled: the default of Flux2KleinKVPipeline's call. Of the others: the docstring.
+_KLEIN = Preset(
+    name="flux.2-klein",
+    models=("black-forest-labs/FLUX.2-klein-4B", "black-forest-labs/FLUX.2-klein-9B"),
+    inputs=("text", "image"),
+    pipelines=("Flux2KleinPipeline",),
+    match=dict(transformer=dict(in_channels=128), index=dict(is_distilled=True)),
+    arguments=dict(height=1024, width=1024, num_inference_steps=4, guidance_scale=1.0),
+    parameters=_KLEIN_4B,
+    held=_HELD_4B,
+    token=(1, 16, 16),
+    width=3072,
+    licence="apache-2.0; 9B: flux-non-commercial",
+    scheduler="FlowMatchEuler",
+    note="Distilled: ignores guidance. Weights are those of 4B.",
+)
+_KLEIN_BASE = replace(
+    _KLEIN,
+    name="flux.2-klein-base",
+    models=("black-forest-labs/FLUX.2-klein-base-4B", "black-forest-labs/FLUX.2-klein-base-9B"),
+    match=dict(transformer=dict(in_channels=128), index=dict(is_distilled=False)),
+    arguments=dict(height=1024, width=1024, num_inference_steps=50, guidance_scale=4.0),
+    note="Weights are those of 4B.",
+)
+FLUX2_KLEIN = Family(
+    prefix="Flux2Klein",
+    default_size=128,
+    sends=("mu",),
+    presets=(_KLEIN, _KLEIN_BASE),
 )

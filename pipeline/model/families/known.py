@@ -5,45 +5,39 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from framefleet.pipeline.model.families.allegro import ALLEGRO
-from framefleet.pipeline.model.families.animatediff import ANIMATEDIFF
-from framefleet.pipeline.model.families.anyflow import ANYFLOW
-from framefleet.pipeline.model.families.aura_flow import AURA_FLOW
-from framefleet.pipeline.model.families.chroma import CHROMA
 from framefleet.pipeline.model.families.cogvideox import COGVIDEOX
-from framefleet.pipeline.model.families.cosmos3 import COSMOS3
 from framefleet.pipeline.model.families.crafter import DYNAMICRAFTER, VIDEOCRAFTER
-from framefleet.pipeline.model.families.ernie_image import ERNIE_IMAGE
 from framefleet.pipeline.model.families.family import Family
-from framefleet.pipeline.model.families.flux import FLUX
-from framefleet.pipeline.model.families.flux2 import FLUX2, FLUX2_KLEIN
-from framefleet.pipeline.model.families.glm_image import GLM_IMAGE
-from framefleet.pipeline.model.families.helios import HELIOS
-from framefleet.pipeline.model.families.hidream import HIDREAM
-from framefleet.pipeline.model.families.hunyuan import HUNYUANVIDEO
-from framefleet.pipeline.model.families.hunyuan_1_5 import HUNYUANVIDEO_1_5
-from framefleet.pipeline.model.families.hunyuan_image import HUNYUAN_IMAGE
-from framefleet.pipeline.model.families.kandinsky import KANDINSKY
-from framefleet.pipeline.model.families.kandinsky_6 import KANDINSKY_6
-from framefleet.pipeline.model.families.krea import KREA2
-from framefleet.pipeline.model.families.latent_consistency import LATENT_CONSISTENCY
-from framefleet.pipeline.model.families.ltx import LTX
-from framefleet.pipeline.model.families.ltx2 import LTX2
-from framefleet.pipeline.model.families.lumina import LUMINA2
-from framefleet.pipeline.model.families.mochi import MOCHI
+from framefleet.pipeline.model.families.flux import FLUX, FLUX2, FLUX2_KLEIN
+from framefleet.pipeline.model.families.hunyuan import HUNYUAN_IMAGE, HUNYUANVIDEO, HUNYUANVIDEO_1_5
+from framefleet.pipeline.model.families.image_transformers import (
+    AURA_FLOW,
+    CHROMA,
+    ERNIE_IMAGE,
+    GLM_IMAGE,
+    HIDREAM,
+    KREA2,
+    LUMINA2,
+    PIXART,
+    Z_IMAGE,
+)
+from framefleet.pipeline.model.families.kandinsky import KANDINSKY, KANDINSKY_6
+from framefleet.pipeline.model.families.ltx import LTX, LTX2
 from framefleet.pipeline.model.families.opensora import OPENSORA
 from framefleet.pipeline.model.families.others import WITHOUT_PRESETS
-from framefleet.pipeline.model.families.pixart import PIXART
 from framefleet.pipeline.model.families.preset import Preset
 from framefleet.pipeline.model.families.qwen_image import QWEN_IMAGE, QWEN_IMAGE_2_1
-from framefleet.pipeline.model.families.sana import SANA, SANA_SPRINT
-from framefleet.pipeline.model.families.sana_video import SANA_IMAGE_TO_VIDEO, SANA_VIDEO
+from framefleet.pipeline.model.families.sana import SANA, SANA_IMAGE_TO_VIDEO, SANA_SPRINT, SANA_VIDEO
 from framefleet.pipeline.model.families.skyreels import SKYREELS
-from framefleet.pipeline.model.families.stable_diffusion import STABLE_DIFFUSION
-from framefleet.pipeline.model.families.stable_diffusion_3 import STABLE_DIFFUSION_3
-from framefleet.pipeline.model.families.stable_video_diffusion import STABLE_VIDEO_DIFFUSION
+from framefleet.pipeline.model.families.stable_diffusion import (
+    ANIMATEDIFF,
+    LATENT_CONSISTENCY,
+    STABLE_DIFFUSION,
+    STABLE_DIFFUSION_3,
+    STABLE_VIDEO_DIFFUSION,
+)
+from framefleet.pipeline.model.families.video_transformers import ALLEGRO, ANYFLOW, COSMOS3, HELIOS, MOCHI
 from framefleet.pipeline.model.families.wan import WAN
-from framefleet.pipeline.model.families.z_image import Z_IMAGE
 
 # Each is rendered by tests/models/test_families.py, and all by tests/models/test_conformance.py. Pages and
 # messages list them in this order.

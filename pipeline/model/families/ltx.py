@@ -1,4 +1,4 @@
-"""LTX-Video: from text and from an image."""
+"""LTX-Video and LTX-2: from text and from an image, LTX-2 with sound."""
 
 from __future__ import annotations
 
@@ -30,6 +30,33 @@ LTX = Family(
             joined=True,
             licence="LTX-Video's own",
             scheduler="FlowMatchEuler",
+        ),
+    ),
+)
+
+LTX2 = Family(
+    prefix="LTX2",
+    default_size="config",
+    fps=24,
+    siblings=(Sibling(task="image_to_video", source="LTX2Pipeline", target="LTX2ImageToVideoPipeline"),),
+    presets=(
+        # Values of the call: the docstring of diffusers' LTX2Pipeline. Configs: its
+        # script convert_ltx2_to_diffusers; the text encoder is Gemma 3 12B.
+        Preset(
+            name="ltx-2",
+            models=("Lightricks/LTX-2",),
+            inputs=("text", "image"),
+            pipelines=("LTX2Pipeline", "LTX2ImageToVideoPipeline"),
+            match=dict(transformer=dict(num_layers=48, in_channels=128)),
+            arguments=dict(height=512, width=768, num_frames=121, num_inference_steps=30, guidance_scale=3.0),
+            fps=24,
+            parameters=dict(transformer=18876, text_encoder=12203, vae=1222, audio_vae=53),
+            held=dict(transformer=731, text_encoder=1007),
+            token=(8, 32, 32),
+            width=4096,
+            joined=True,
+            licence="LTX-2's own: its community licence",
+            note="Makes sound too. `stg_scale` and `modality_scale` above their least cost a forward each.",
         ),
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from framefleet.pipeline.model.families.family import Family, Sibling
+from framefleet.pipeline.model.families.family import Family, redrawn
 from framefleet.pipeline.model.families.preset import Preset
 
 # The call's defaults.
@@ -27,14 +27,7 @@ _QWEN_IMAGE = Preset(
 QWEN_IMAGE = Family(
     prefix="QwenImage",
     default_size=128,
-    siblings=(
-        Sibling(
-            task="image_to_image",
-            source="QwenImagePipeline",
-            target="QwenImageImg2ImgPipeline",
-            noising="scale_noise",
-        ),
-    ),
+    siblings=redrawn("QwenImage"),
     presets=(
         _QWEN_IMAGE,
         # The calls' defaults, and their docstrings. Network and autoencoder are Qwen-Image's.

@@ -50,6 +50,7 @@ _FORCED_LARGE = replace(
 SKYREELS = Family(
     prefix="SkyReelsV2",
     fps=24,
+    dtypes={"default": "bf16", "vae": "fp32"},
     sends=(),
     siblings=(
         Sibling(

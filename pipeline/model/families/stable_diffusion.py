@@ -1,8 +1,10 @@
-"""Stable Diffusion 1 and XL."""
+"""Stable Diffusion 1, XL and 3, Stable Video Diffusion, and what was made of 1.5."""
 
 from __future__ import annotations
 
-from framefleet.pipeline.model.families.family import Family, Sibling, TrainingInput
+from dataclasses import replace
+
+from framefleet.pipeline.model.families.family import Family, Sibling, TrainingInput, redrawn
 from framefleet.pipeline.model.families.preset import Preset
 
 STABLE_DIFFUSION = Family(
@@ -89,6 +91,157 @@ STABLE_DIFFUSION = Family(
             width=320,
             joined=True,
             licence="creativeml-openrail-m",
+        ),
+    ),
+)
+
+STABLE_DIFFUSION_3 = Family(
+    prefix="StableDiffusion3",
+    default_size="config",
+    sends=(),
+    siblings=redrawn("StableDiffusion3"),
+    training={"StableDiffusion3Pipeline": TrainingInput(layout="image_shifted")},
+    presets=(
+        # Steps and guidance: the model card of each.
+        Preset(
+            name="sd3.5-large",
+            models=("stabilityai/stable-diffusion-3.5-large",),
+            inputs=("text",),
+            pipelines=("StableDiffusion3Pipeline", "StableDiffusion3ModularPipeline"),
+            match=dict(transformer=dict(num_layers=38, in_channels=16)),
+            arguments=dict(height=1024, width=1024, num_inference_steps=28, guidance_scale=3.5),
+            parameters=dict(
+                transformer=8146, text_encoder=124, text_encoder_2=695, text_encoder_3=4762, vae=84
+            ),
+            held=dict(transformer=342, text_encoder_3=132),
+            token=(1, 16, 16),
+            width=2432,
+            joined=True,
+            licence="stabilityai-ai-community",
+            scheduler="FlowMatchEuler",
+            note="3.5 Large Turbo has the same configs and wants 4 steps and guidance 0: give them.",
+        ),
+        Preset(
+            name="sd3-medium",
+            models=("stabilityai/stable-diffusion-3-medium-diffusers",),
+            inputs=("text",),
+            pipelines=("StableDiffusion3Pipeline", "StableDiffusion3ModularPipeline"),
+            match=dict(transformer=dict(num_layers=24, pos_embed_max_size=192)),
+            arguments=dict(height=1024, width=1024, num_inference_steps=28, guidance_scale=7.0),
+            dtype="fp16",
+            parameters=dict(
+                transformer=2085, text_encoder=124, text_encoder_2=695, text_encoder_3=4762, vae=84
+            ),
+            held=dict(transformer=161, text_encoder_3=132),
+            token=(1, 16, 16),
+            width=1536,
+            joined=True,
+            licence="stabilityai-ai-community",
+            scheduler="FlowMatchEuler",
+        ),
+    ),
+)
+
+# Over Stable Diffusion 1.5.
+LATENT_CONSISTENCY = Family(
+    prefix="LatentConsistencyModel",
+    default_size="config",
+    reads_guidance_once=True,
+    presets=(
+        # The docstring of diffusers' LatentConsistencyModelPipeline.
+        Preset(
+            name="lcm-dreamshaper-v7",
+            models=("SimianLuo/LCM_Dreamshaper_v7",),
+            inputs=("text",),
+            pipelines=("LatentConsistencyModelPipeline",),
+            match=dict(unet=dict(cross_attention_dim=768, time_cond_proj_dim=256)),
+            arguments=dict(height=768, width=768, num_inference_steps=4, guidance_scale=8.0),
+            dtype="fp16",
+            parameters=dict(unet=860, text_encoder=123, safety_checker=304, vae=84),
+            held=dict(unet=357),
+            token=(1, 8, 8),
+            width=320,
+            licence="mit",
+            scheduler="LCM",
+            note="Guidance is an input of its network.",
+        ),
+    ),
+)
+
+# A motion module beside Stable Diffusion 1.5.
+ANIMATEDIFF = Family(
+    prefix="AnimateDiff",
+    default_size="config",
+    frame_factor=0,
+    fps=8,
+    siblings=(
+        Sibling(
+            task="video_to_video", source="AnimateDiffPipeline", target="AnimateDiffVideoToVideoPipeline"
+        ),
+    ),
+    training={"AnimateDiffPipeline": TrainingInput(layout="frame_by_frame")},
+    presets=(
+        Preset(
+            name="animatediff",
+            models=(),
+            inputs=("text",),
+            pipelines=("AnimateDiffPipeline",),
+            match=dict(
+                unet=dict(cross_attention_dim=768),
+                motion_adapter=dict(motion_max_seq_length=32, block_out_channels=[320, 640, 1280, 1280]),
+            ),
+            arguments=dict(height=512, width=512, num_frames=16, num_inference_steps=50, guidance_scale=7.5),
+            fps=8,
+            dtype="fp16",
+            parameters=dict(unet=1313, motion_adapter=453, text_encoder=123, vae=84),
+            held=dict(unet=502),
+            token=(1, 8, 8),
+            width=320,
+            joined=True,
+            licence="the adapter's and the base model's",
+            scheduler="DDIM, beta_schedule linear",
+            note=(
+                "Not one model of the hub: make a folder with `AnimateDiffPipeline.from_pretrained(BASE, "
+                'motion_adapter=MotionAdapter.from_pretrained("guoyww/animatediff-motion-adapter-v1-5-2")).save_pretrained(FOLDER)`.'
+            ),
+        ),
+    ),
+)
+
+# `fps` of its call is what the motion is conditioned on, and its native rate.
+_XT = Preset(
+    name="svd-xt",
+    models=("stabilityai/stable-video-diffusion-img2vid-xt",),
+    inputs=("image",),
+    pipelines=("StableVideoDiffusionPipeline",),
+    match=dict(unet=dict(num_frames=25, cross_attention_dim=1024)),
+    arguments=dict(height=576, width=1024, num_frames=25, num_inference_steps=25),
+    fps=7,
+    dtype="fp16",
+    parameters=dict(unet=1525, image_encoder=632, vae=98),
+    held=dict(unet=680),
+    token=(1, 8, 8),
+    width=320,
+    joined=True,
+    licence="stable-video-diffusion-community",
+    scheduler="Euler",
+    note=(
+        "Guidance rises over the frames, from `min_guidance_scale` 1 to `max_guidance_scale` 3. "
+        "No other scheduler than Euler."
+    ),
+)
+STABLE_VIDEO_DIFFUSION = Family(
+    prefix="StableVideoDiffusion",
+    frame_factor=0,
+    fps=7,
+    presets=(
+        _XT,
+        replace(
+            _XT,
+            name="svd",
+            models=("stabilityai/stable-video-diffusion-img2vid",),
+            match=dict(unet=dict(num_frames=14, cross_attention_dim=1024)),
+            arguments={**_XT.arguments, "num_frames": 14},
         ),
     ),
 )

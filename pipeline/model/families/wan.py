@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from framefleet.pipeline.model.families.family import Family, Sibling, TrainingInput
 from framefleet.pipeline.model.families.preset import Preset
 
@@ -35,6 +37,25 @@ SHAPES_MODEL = Preset(
     note="The model of `framefleet demo`: one shape of one colour, 9 to 33 frames, 64 x 64 to 128 x 128.",
 )
 
+# Configs: diffusers' script convert_wan_to_diffusers. Values of the call: the signature of
+# WanVACEPipeline; precision: its docstring.
+_WAN2_1_VACE_14B = Preset(
+    name="wan2.1-vace-14b",
+    models=("Wan-AI/Wan2.1-VACE-14B-diffusers",),
+    inputs=("text", "video"),
+    pipelines=("WanVACEPipeline",),
+    match=dict(transformer=dict(num_layers=40, vace_in_channels=96)),
+    arguments=dict(height=480, width=832, num_frames=81, num_inference_steps=50, guidance_scale=5.0),
+    fps=16,
+    dtypes=dict(vae="fp32"),
+    parameters=dict(transformer=17338, text_encoder=5681, vae=127),
+    held=dict(transformer=639, text_encoder=1050),
+    token=(4, 16, 16),
+    width=5120,
+    licence="apache-2.0",
+    note="With a `video` clips have its shape, within height x width. At 720P flow_shift 5.",
+)
+
 WAN = Family(
     prefix="Wan",
     fps=16,
@@ -63,7 +84,8 @@ WAN = Family(
     presets=(
         # Steps, guidance (high noise, then low noise) and shift:
         # github.com/Wan-Video/Wan2.2 wan/configs/wan_t2v_A14B.py
-        Preset(
+        replace(
+            _WAN2_1_VACE_14B,
             name="wan2.2-t2v-a14b",
             models=("Wan-AI/Wan2.2-T2V-A14B-Diffusers",),
             inputs=("text",),
@@ -77,20 +99,16 @@ WAN = Family(
                 guidance_scale=4.0,
                 guidance_scale_2=3.0,
             ),
-            fps=16,
-            dtypes=dict(vae="fp32"),
             parameters=dict(transformer=14288, transformer_2=14288, text_encoder=5681, vae=127),
             held=dict(transformer=584, transformer_2=584, text_encoder=1050),
-            token=(4, 16, 16),
-            width=5120,
-            licence="apache-2.0",
             note=(
                 "Two transformers; `guidance_scale_2` is that of the second, for low noise. The authors' "
                 "own code uses shift 12."
             ),
         ),
         # github.com/Wan-Video/Wan2.2 wan/configs/wan_i2v_A14B.py
-        Preset(
+        replace(
+            _WAN2_1_VACE_14B,
             name="wan2.2-i2v-a14b",
             models=("Wan-AI/Wan2.2-I2V-A14B-Diffusers",),
             inputs=("image",),
@@ -104,13 +122,8 @@ WAN = Family(
                 guidance_scale=3.5,
                 guidance_scale_2=3.5,
             ),
-            fps=16,
-            dtypes=dict(vae="fp32"),
             parameters=dict(transformer=14289, transformer_2=14289, text_encoder=5681, vae=127),
             held=dict(transformer=584, transformer_2=584, text_encoder=1050),
-            token=(4, 16, 16),
-            width=5120,
-            licence="apache-2.0",
             note="Two transformers. Also renders 720 x 1280. The authors' own code uses shift 5.",
         ),
         # github.com/Wan-Video/Wan2.2 wan/configs/wan_ti2v_5B.py
@@ -134,92 +147,55 @@ WAN = Family(
             note="The authors' own code uses shift 5.",
         ),
         # Sizes: docstrings of diffusers' WanPipeline and WanImageToVideoPipeline; shift: its documentation.
-        Preset(
+        replace(
+            _WAN2_1_VACE_14B,
             name="wan2.1-t2v-14b",
             models=("Wan-AI/Wan2.1-T2V-14B-Diffusers",),
-            inputs=("text", "video"),
             pipelines=("WanPipeline", "WanVideoToVideoPipeline", "WanModularPipeline"),
             match=dict(transformer=dict(num_layers=40, in_channels=16)),
-            arguments=dict(height=480, width=832, num_frames=81, num_inference_steps=50, guidance_scale=5.0),
-            fps=16,
-            dtypes=dict(vae="fp32"),
             parameters=dict(transformer=14288, text_encoder=5681, vae=127),
             held=dict(transformer=584, text_encoder=1050),
-            token=(4, 16, 16),
-            width=5120,
-            licence="apache-2.0",
             scheduler="UniPC, flow_shift 3",
             note="Also renders 720 x 1280, for which flow_shift 5 suits better.",
         ),
-        Preset(
+        replace(
+            _WAN2_1_VACE_14B,
             name="wan2.1-t2v-1.3b",
             models=("Wan-AI/Wan2.1-T2V-1.3B-Diffusers",),
-            inputs=("text", "video"),
             pipelines=("WanPipeline", "WanVideoToVideoPipeline", "WanModularPipeline"),
             match=dict(transformer=dict(num_layers=30, in_channels=16)),
-            arguments=dict(height=480, width=832, num_frames=81, num_inference_steps=50, guidance_scale=5.0),
-            fps=16,
-            dtypes=dict(vae="fp32"),
             parameters=dict(transformer=1419, text_encoder=5681, vae=127),
             held=dict(transformer=72, text_encoder=1050),
-            token=(4, 16, 16),
             width=1536,
             download_gb=28.9,
-            licence="apache-2.0",
             scheduler="UniPC, flow_shift 3",
+            note="",
         ),
         # The configs of the two do not tell them apart.
-        Preset(
+        replace(
+            _WAN2_1_VACE_14B,
             name="wan2.1-i2v-14b",
             models=("Wan-AI/Wan2.1-I2V-14B-480P-Diffusers", "Wan-AI/Wan2.1-I2V-14B-720P-Diffusers"),
             inputs=("image",),
             pipelines=("WanImageToVideoPipeline", "WanImage2VideoModularPipeline"),
             match=dict(transformer=dict(num_layers=40, in_channels=36, image_dim=1280)),
-            arguments=dict(height=480, width=832, num_frames=81, num_inference_steps=50, guidance_scale=5.0),
-            fps=16,
             dtypes=dict(vae="fp32", image_encoder="fp32"),
             parameters=dict(transformer=16395, text_encoder=5681, image_encoder=631, vae=127),
             held=dict(transformer=645, text_encoder=1050),
-            token=(4, 16, 16),
-            width=5120,
-            licence="apache-2.0",
             scheduler="UniPC, flow_shift 3",
             note=(
                 "The 720P model renders 720 x 1280: give height and width. `max_sequence_length` stays 512."
             ),
         ),
-        # Configs: diffusers' script convert_wan_to_diffusers. Values of the call: the signature of
-        # WanVACEPipeline; precision: its docstring.
-        Preset(
-            name="wan2.1-vace-14b",
-            models=("Wan-AI/Wan2.1-VACE-14B-diffusers",),
-            inputs=("text", "video"),
-            pipelines=("WanVACEPipeline",),
-            match=dict(transformer=dict(num_layers=40, vace_in_channels=96)),
-            arguments=dict(height=480, width=832, num_frames=81, num_inference_steps=50, guidance_scale=5.0),
-            fps=16,
-            dtypes=dict(vae="fp32"),
-            parameters=dict(transformer=17338, text_encoder=5681, vae=127),
-            held=dict(transformer=639, text_encoder=1050),
-            token=(4, 16, 16),
-            width=5120,
-            licence="apache-2.0",
-            note="With a `video` clips have its shape, within height x width. At 720P flow_shift 5.",
-        ),
-        Preset(
+        _WAN2_1_VACE_14B,
+        replace(
+            _WAN2_1_VACE_14B,
             name="wan2.1-vace-1.3b",
             models=("Wan-AI/Wan2.1-VACE-1.3B-diffusers",),
-            inputs=("text", "video"),
-            pipelines=("WanVACEPipeline",),
             match=dict(transformer=dict(num_layers=30, vace_in_channels=96)),
-            arguments=dict(height=480, width=832, num_frames=81, num_inference_steps=50, guidance_scale=5.0),
-            fps=16,
-            dtypes=dict(vae="fp32"),
             parameters=dict(transformer=2154, text_encoder=5681, vae=127),
             held=dict(transformer=78, text_encoder=1050),
-            token=(4, 16, 16),
             width=1536,
-            licence="apache-2.0",
             note="With a `video` clips have its shape, within height x width.",
         ),
         # Values of the call: signature and docstring of diffusers' WanAnimatePipeline.

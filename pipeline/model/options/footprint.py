@@ -1,21 +1,25 @@
-"""From a preset to the GPU memory that one row of its native size takes, and which offload fits a card.
+"""From a preset to the GPU memory that one row takes, and which options fit a card.
 
-An estimate: weights are counted, activations are a rule of thumb. Nothing was measured on these cards.
+An estimate: weights and decoders are counted, activations of denoisers are a rule of thumb. Nothing was
+measured on these cards.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import ceil
 from typing import Any, Literal
 
-from framefleet.pipeline.model.families.preset import Preset
+from framefleet.pipeline.model.families.decoders import DECODERS
+from framefleet.pipeline.model.families.preset import BYTES, Preset
+from framefleet.pipeline.model.specs.dtypes import DTypeName
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 
 OffloadWay = Literal["none", "model", "group"]
 OFFLOADS: tuple[OffloadWay, ...] = ("none", "model", "group")  # fastest first
-CARDS_GB = (8, 12, 24, 80)
+CARDS_GB = (8, 12, 24, 48, 80, 141)
 # What a block keeps for each token at its worst moment, in widths of the token: hidden state, residual and
 # norm (3), query, key, value, output (4), rotated copies in fp32 (4), a feed-forward four times as wide (5).
 WIDTHS = 16
@@ -24,36 +28,76 @@ VALUE_BYTES = 2
 _CLIP = (*FRAME_PARAMETERS, "segment_frame_length")
 # What pipelines bring pictures to whose size they keep.
 A_MEGAPIXEL = (1024, 1024)
-# CUDA itself, its libraries' workspaces, and the autoencoder at work on one tile.
-FIXED_GB = 2.0
+# CUDA itself and its libraries' workspaces.
+FIXED_GB = 1.0
 
 
-def peak_gb(preset: Preset, offload: OffloadWay, row: Mapping[str, Any] | None = None) -> float:
-    """Return the most that is on the GPU at once: weights, activations, and what is always there.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """Options of a model that decide how much memory it takes. dtype: another than the job's."""
+
+    offload: OffloadWay = "none"
+    vae_tiling: bool = False
+    dtype: DTypeName | None = None
+
+    def __str__(self) -> str:
+        """Return it as in a job: "offload: model, vae_tiling: true"."""
+        offload = f"offload: {self.offload}" if self.offload != "none" else ""
+        tiling = "vae_tiling: true" if self.vae_tiling else ""
+        return ", ".join(filter(None, (offload, tiling, f"dtype: {self.dtype}" if self.dtype else "")))
+
+
+# Fastest first; tiles change pixels along their edges, offloading changes none.
+MEMORY_WAYS = tuple(Way(offload=way, vae_tiling=tiles) for way in OFFLOADS for tiles in (False, True))
+
+
+def peak_gb(preset: Preset, way: Way, row: Mapping[str, Any] | None = None) -> float:
+    """Return the most that is on the GPU at once: weights, what computes, and what is always there.
 
     row: arguments of one, where its size is not the native one.
     """
+    denoising, decoding = activations_gb(preset, row), decoding_gb(preset, row, tiling=way.vae_tiling)
     weights = preset.weights_gb()
-    if offload == "none":
-        return FIXED_GB + sum(weights.values()) + activations_gb(preset, row)
-    held = weights if offload == "model" else preset.held_gb()
-    denoising = _largest(held, denoisers=True) + activations_gb(preset, row)
-    return FIXED_GB + max(denoising, _largest(held, denoisers=False))
+    if way.offload == "none":
+        return FIXED_GB + sum(weights.values()) + max(denoising, decoding)
+    held = weights if way.offload == "model" else preset.held_gb()
+    return FIXED_GB + max(
+        _largest(held, denoisers=True) + denoising,
+        _largest(held, denoisers=False),
+        held.get("vae", 0.0) + decoding,
+    )
+
+
+def decoding_gb(preset: Preset, row: Mapping[str, Any] | None = None, *, tiling: bool = False) -> float:
+    """Return what the decoder computes with, for one row."""
+    decoder = DECODERS.get(preset.parameters.get("vae", 0))
+    if decoder is None:
+        return 1.0  # for one tile
+    frames, height, width = _size(preset, row)
+    value_bytes = BYTES[preset.dtypes.get("vae", preset.dtype)]
+    return decoder.gb(height, width, frames, value_bytes=value_bytes, tiling=tiling)
 
 
 def activations_gb(preset: Preset, row: Mapping[str, Any] | None = None) -> float:
     """Return what the denoiser computes with, for one row: of these arguments, or of the native size."""
-    arguments = {**preset.arguments, **(row or {})}
-    frames = next((arguments[name] for name in _CLIP if arguments.get(name)), 1)
-    height, width = (arguments.get(side) or A_MEGAPIXEL[0] for side in ("height", "width"))
+    frames, height, width = _size(preset, row)
     step, *pixels = preset.token
-    tokens = (1 + (int(frames) - 1) // step) * ceil(height / pixels[0]) * ceil(width / pixels[1])
+    tokens = (1 + (frames - 1) // step) * ceil(height / pixels[0]) * ceil(width / pixels[1])
     return tokens * preset.width * WIDTHS * VALUE_BYTES * (2 if preset.joined else 1) / 1e9
 
 
-def offload_for(preset: Preset, card_gb: float) -> OffloadWay | None:
-    """Return the fastest way that fits a card; None when none does."""
-    return next((offload for offload in OFFLOADS if peak_gb(preset, offload) <= card_gb), None)
+def ways_for(preset: Preset, card_gb: float, row: Mapping[str, Any] | None = None) -> list[Way]:
+    """Return all ways that fit a card, the fastest first; tiles only where they save memory."""
+    saves = decoding_gb(preset, row, tiling=True) < decoding_gb(preset, row)
+    return [way for way in MEMORY_WAYS if way.vae_tiling <= saves and peak_gb(preset, way, row) <= card_gb]
+
+
+def _size(preset: Preset, row: Mapping[str, Any] | None) -> tuple[int, int, int]:
+    """Return frames, height and width of a row, or the native ones."""
+    arguments = {**preset.arguments, **(row or {})}
+    frames = next((arguments[name] for name in _CLIP if arguments.get(name)), 1)
+    height, width = (int(arguments.get(side) or A_MEGAPIXEL[0]) for side in ("height", "width"))
+    return int(frames), height, width
 
 
 def _largest(held: Mapping[str, float], *, denoisers: bool) -> float:

@@ -45,11 +45,17 @@ def separable(module: nn.Module) -> dict[str, nn.Module]:
 
 
 def allow_graphs() -> None:
-    """Let torch keep a graph for each shape. Affects the whole process."""
+    """Let torch keep a graph for each shape. Affects the whole process.
+
+    Its settings are context variables: what is assigned here reaches neither the greenlets of rows nor other
+    threads, where defaults are in force.
+    """
     import torch._dynamo.config as config
 
-    config.recompile_limit = max(config.recompile_limit, MAX_GRAPHS)
-    config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, MAX_GRAPHS)
+    for name in ("recompile_limit", "accumulated_recompile_limit"):
+        setattr(config, name, max(getattr(config, name), MAX_GRAPHS))
+        entry = config._config[name]  # type: ignore[attr-defined]
+        entry.default = max(entry.default, MAX_GRAPHS)
 
 
 def check_compiler(device: str) -> None:

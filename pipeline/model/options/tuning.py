@@ -25,6 +25,9 @@ FP8 = {"fp8_e4m3": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
 TRITON = "framefleet.pipeline.model.triton_linear"
 NEVER = False  # of `dynamic`: bits must not depend on which shapes came before
 
+# Else Inductor times some kernels and takes the quickest: two machines would sum in another order.
+DETERMINISTIC = {"deterministic": True}
+
 
 def denoisers_in(components: Iterable[str]) -> list[str]:
     return [name for name in components if name.startswith(DENOISERS)]
@@ -122,7 +125,7 @@ def weight_calls(options: Options, components: Collection[str]) -> list[PipeCall
 
 
 def compile_calls(options: Options, denoisers: Iterable[str]) -> list[PipeCall]:
-    settings = {"fullgraph": True, "dynamic": NEVER}
+    settings = {"fullgraph": True, "dynamic": NEVER, "options": DETERMINISTIC}
     return [_of(name, "compile_repeated_blocks", settings) for name in denoisers] * options.compile
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from framefleet.pipeline.model.sources.assembled import assembled
 from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.sealed import sealed
+from framefleet.pipeline.model.specs.several import CONTROLNETS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 
@@ -25,18 +26,28 @@ def blank_pipeline(
     """
     components = list(components)
     with sealed(folder, files) as place:
-        networks = {c.name: _blank(c, place / c.name) for c in components if c.has_weights}
+        networks = {c.name: _blank(c, place) for c in components if c.has_weights}
         return assembled(place, spec, components, networks=networks)
 
 
-def _blank(component: Component, folder: Path) -> nn.Module:
+def _blank(component: Component, place: Path) -> nn.Module:
     found = class_of(component.library, component.class_name)
-    if component.loader == "diffusers":
-        config = found.load_config(folder)
-        with init_empty_weights():
-            network: nn.Module = found.from_config(config)
+    network: nn.Module
+    if component.class_name == CONTROLNETS:
+        from diffusers import ControlNetModel
+
+        network = found([_configured(ControlNetModel, place / name) for name in component.folders])
         return network
-    config = found.config_class.from_pretrained(folder)
+    if component.loader == "diffusers":
+        return _configured(found, place / component.name)
+    config = found.config_class.from_pretrained(place / component.name)
     with init_empty_weights():
         network = found(config)
+    return network
+
+
+def _configured(found: Any, folder: Path) -> nn.Module:
+    config = found.load_config(folder)
+    with init_empty_weights():
+        network: nn.Module = found.from_config(config)
     return network

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.text import quoted
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _GIT = re.compile(r"[0-9a-f]{40}")
@@ -53,3 +54,19 @@ def _name(path: Path, form: re.Pattern[str]) -> str | None:
         return None
     blob = path.resolve()
     return blob.name if blob.parent.name == "blobs" and form.fullmatch(blob.name) else None
+
+
+def check_links(folder: Path, files: Iterable[str]) -> None:
+    """Raise ModelError for a file that lies elsewhere, as a link to a private key would.
+
+    What a cache has is let through: links to blobs, which are held against the hash that they are named by.
+    """
+    inside = folder.resolve()
+    for file in files:
+        path = folder / file
+        place = path.resolve()
+        if not place.is_relative_to(inside) and not is_named(path):
+            raise ModelError(
+                f"{path} is a link to {place}, which is not in the model's folder",
+                f"if it belongs to the model, put a copy there: {quoted('cp', '-rL', folder, 'COPY')}",
+            )

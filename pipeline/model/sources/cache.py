@@ -37,7 +37,7 @@ def one_fetcher(name: str) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            log.info("another process fetches %s; waiting for it", name)
+            log.info("another process is busy with %s; waiting for it", name)
             lock.acquire()
     except OSError as error:
         raise ModelError(

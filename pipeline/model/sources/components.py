@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,48 +16,56 @@ from framefleet.pipeline.model.kept import kept
 from framefleet.pipeline.model.registry import exported, is_standin, own_component
 from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.model.specs.model_index import OWN_CODE, ModelIndex, read_index
+from framefleet.pipeline.model.specs.several import CONTROLNETS, nets_beside
 
 Loader = Literal["diffusers", "transformers"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
-    """One folder of a pipeline.
+    """One part of a pipeline.
 
     library: where its class is from. loader: the library whose `from_pretrained` reads its weights, each by
-    names and in an order of its own; None for what has no weights.
+    names and in an order of its own; None for what has no weights. beside: folders of further networks,
+    where it is several.
     """
 
     name: str
     library: str
     class_name: str
     loader: Loader | None
+    beside: tuple[str, ...] = ()
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        return (self.name, *self.beside)
 
     @property
     def has_weights(self) -> bool:
         return self.loader is not None
 
 
-def components_of(index: ModelIndex) -> tuple[Component, ...]:
-    """Return the components that are there.
+def components_of(index: ModelIndex, folders: Collection[str]) -> tuple[Component, ...]:
+    """Return the components that are there. folders: of the model.
 
     Raises ModelError for a class that no installed library has, or that is not what pipelines are made of.
     """
-    return tuple(_component(name, *found, index.where) for name, found in index.components.items())
+    return tuple(_component(name, *found, index.where, folders) for name, found in index.components.items())
 
 
 def components_in(folder: Path) -> tuple[Component, ...]:
     """Return the components of a folder."""
-    return components_of(read_index(folder))
+    return components_of(read_index(folder), [path.name for path in folder.iterdir() if path.is_dir()])
 
 
 def check_weights(components: Iterable[Component], files: Iterable[str], where: str) -> None:
     """Raise ModelError for a network without weights among the selected `files`."""
     found = {file.partition("/")[0] for file in files if is_weights(file)}
     for component in components:
-        if component.has_weights and component.name not in found:
+        lacking = [folder for folder in component.folders if folder not in found]
+        if component.has_weights and lacking:
             raise ModelError(
-                f"{where}/{component.name} cannot be loaded: a {component.class_name} needs weights, and "
+                f"{where}/{lacking[0]} cannot be loaded: a {component.class_name} needs weights, and "
                 "there is no model.safetensors or diffusion_pytorch_model.safetensors, nor their shards",
                 "fetch the model again; of a model that has other variants only, as fp16, rename their files",
             )
@@ -68,7 +76,11 @@ def class_of(library: str, name: str) -> Any:
     return own_component(library, name) or exported(_library(library), name)
 
 
-def _component(name: str, library: str, class_name: str, where: str) -> Component:
+def _component(name: str, library: str, class_name: str, where: str, folders: Collection[str]) -> Component:
+    if (name, library, class_name) == ("controlnet", "diffusers", CONTROLNETS):
+        # Its own `from_pretrained` looks for folders named controlnet, controlnet_1, ...: these are hashed.
+        beside = tuple(nets_beside(name, folders)[1:])
+        return Component(name=name, library=library, class_name=class_name, loader="diffusers", beside=beside)
     kind = _kind_of(library, class_name)
     if kind is None:
         raise _refused(class_of(library, class_name), f"{where}: {name} is of {library}.{class_name}")

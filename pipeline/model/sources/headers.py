@@ -11,7 +11,6 @@ from typing import Any
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.model.sources.foreign_files import HEAD_BYTES, foreign
 
 # A hundred bytes for each tensor, and the models with most have some thousands; safetensors itself would take
 # 100 MB, which are gigabytes once they are parsed.
@@ -21,6 +20,9 @@ _BITS = {
     **{"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64},
     **{"F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64},
 }
+HEAD_BYTES = 512  # enough for all that is told apart here
+_AGAIN = "fetch it again"
+_PAGES = (b"<!doctype", b"<html", b"<?xml")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,3 +92,20 @@ def _check_places(tensors: list[Tensor], start: int) -> None:
         if tensor.begin != start or (bits and tensor.num_parameters * bits != 8 * (tensor.end - start)):
             raise ValueError(tensor)
         start = tensor.end
+
+
+def foreign(head: bytes) -> tuple[str, str] | None:
+    """Return (what the file is, what to do) as the end of "model.ckpt ...", or None for what is not known."""
+    if not head:
+        return "is empty", _AGAIN
+    if head.startswith(b"version https://git-lfs."):
+        return (
+            "is a pointer of Git LFS, not the file that it stands for",
+            "run `git lfs pull` where it was cloned, or fetch it with `hf download`",
+        )
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_PAGES):
+        return (
+            "is a web page, as servers send it for a login or an error",
+            "fetch it again, where a login is needed with `hf auth login` and `hf download`",
+        )
+    return None

@@ -27,7 +27,7 @@ def parts_of(weights: Weights) -> list[ComponentSummary]:
     """Return the components in the order of model_index.json. Reads no tensor."""
     found = []
     for component in weights.components:
-        files = [file for file in weights.files if file.startswith(f"{component.name}/")]
+        files = [file for file in weights.files if file.partition("/")[0] in component.folders]
         tensors = [
             tensor for file in files if file.endswith(".safetensors") for tensor in _header(weights, file)
         ]

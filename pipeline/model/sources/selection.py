@@ -59,15 +59,15 @@ def select(
     names = set(names)
     inside = _by_folder(names)
     chosen = [index_file(names)]
-    for component in components:
-        files, place = inside.get(component.name, set()), f"{where}/{component.name}"
+    for folder, loader in ((folder, part.loader) for part in components for folder in part.folders):
+        files, place = inside.get(folder, set()), f"{where}/{folder}"
 
-        def read_beside(name: str, at: str = component.name) -> bytes:
+        def read_beside(name: str, at: str = folder) -> bytes:
             return read(f"{at}/{name}")
 
-        weights = _weights(component.loader, files, read_beside, place, allow_pickle=allow_pickle)
+        weights = _weights(loader, files, read_beside, place, allow_pickle=allow_pickle)
         _refuse_others(files, weights, place)
-        chosen += [f"{component.name}/{name}" for name in [*weights, *filter(_is_config, files)]]
+        chosen += [f"{folder}/{name}" for name in [*weights, *filter(_is_config, files)]]
     for name in chosen:
         if not name.isprintable():
             raise ModelError(

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.sources.blobs import check_git_names
+from framefleet.pipeline.model.sources.blobs import check_git_names, check_links
 from framefleet.pipeline.model.sources.components import Component, check_weights, components_of
 from framefleet.pipeline.model.sources.config_keys import check_configs
 from framefleet.pipeline.model.sources.headers import check_file_size
 from framefleet.pipeline.model.sources.integrity import check_digests, file_digests
-from framefleet.pipeline.model.sources.links import check_links
 from framefleet.pipeline.model.sources.model_lock import (
     LOCK_FILE,
     ModelLock,
@@ -113,7 +112,7 @@ def open_weights(
     index = parse_index(read(file), f"{where}/{file}")
     if is_modular(index.class_name):
         check_whole(index.components, source.files, index.where)
-    components = components_of(index)
+    components = components_of(index, {name.partition("/")[0] for name in source.files})
     files = select(source.files, components, read=read, where=where, allow_pickle=allow_pickle)
     if source.is_local:
         check_links(Path(source.path), files)

@@ -12,6 +12,8 @@ MAX_CLIP_PIXELS = 1 << 32  # in all frames together: 51 GB as the floats that di
 MAX_STEPS = 10_000  # ten times what schedulers are trained with
 MAX_LIST = MAX_STEPS  # lists are mostly those of steps
 
+MAX_IMAGES = 64  # of one cell, each as large as an image may be: as many pixels as a video may have
+
 
 def too_large(height: int, width: int, num_frames: int = 1) -> str | None:
     """Return why a clip is more than anything reads, as the end of "height is ..., but ..."."""

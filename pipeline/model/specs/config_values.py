@@ -1,20 +1,52 @@
-"""What framefleet itself reads of a model's configs, and what it may be there. Anybody wrote them."""
+"""What framefleet itself reads of a model's configs, and what it may be there. Anybody wrote them.
+
+A key means what the component's class takes by that name: `block_out_channels` is a list of levels in most
+networks, and one number in UVit2DModel. So the class says whether it is one value or a list, and this file
+says what each of these may be.
+"""
 
 from __future__ import annotations
 
+import inspect
+import types
+import typing
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model.kept import kept
+from framefleet.pipeline.model.registry import exported, own_component
 
 _Configs = Mapping[str, Mapping[str, Any]]
+_Components = Mapping[str, tuple[str, str]]
 Test = Callable[[Any], bool]
 
 # No known model has a tenth of it; and a scheduler makes tables as long as its number of steps.
 MOST = 1_000_000
-WHOLE, NUMBER = f"a whole number from 1 to {MOST:,}", f"a number up to {MOST:,}"
 _MAX_SHOWN = 80  # characters
 _MAX_LEVELS = 16  # of resolution: each one halves the picture
+Form = Literal["one", "list"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """is_right: of one value, or of each in a list. forms: those that any class may take it in."""
+
+    is_right: Test
+    words: str
+    forms: tuple[Form, ...] = ("one",)
+
+    def allows(self, value: Any, forms: tuple[Form, ...]) -> bool:
+        if isinstance(value, list | tuple):
+            return "list" in forms and 1 <= len(value) <= _MAX_LEVELS and all(map(self.is_right, value))
+        return "one" in forms and self.is_right(value)
+
+    def wanted(self, forms: tuple[Form, ...]) -> str:
+        listed = f"a list of up to {_MAX_LEVELS}, each {self.words}"
+        return " or ".join(words for form, words in (("one", self.words), ("list", listed)) if form in forms)
 
 
 def _count(value: Any) -> bool:
@@ -29,63 +61,97 @@ def _number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) <= MOST  # which NaN is not
 
 
-def _levels(value: Any) -> bool:
-    return isinstance(value, list | tuple) and 1 <= len(value) <= _MAX_LEVELS
+def _flag(value: Any) -> bool:
+    return isinstance(value, bool)
 
 
-def _counts(value: Any) -> bool:
-    return _count(value) or (_levels(value) and all(_count(part) for part in value))
-
-
-def _flags(value: Any) -> bool:
-    return _levels(value) and all(part in (0, 1) for part in value)
+def _bit(value: Any) -> bool:
+    return value in (0, 1)
 
 
 def _text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _flag(value: Any) -> bool:
-    return isinstance(value, bool)
+_WHOLE = f"a whole number from 1 to {MOST:,}"
+_COUNT, _RATIO = Rule(_count, _WHOLE), Rule(_ratio, _WHOLE)
+_LEVELS, _PATCH = Rule(_count, _WHOLE, ("list",)), Rule(_count, _WHOLE, ("one", "list"))
+_NUMBER = Rule(_number, f"a number up to {MOST:,}")
+_FLAG, _TEXT = Rule(_flag, "true or false"), Rule(_text, "a text")
 
-
-NETWORK: Mapping[str, tuple[Test, str]] = {
-    **dict.fromkeys(("block_out_channels", "encoder_block_out_channels", "dim_mult"), (_levels, "a list")),
-    **dict.fromkeys(("time_compression_ratio", "spatial_compression_ratio"), (_ratio, WHOLE)),
-    **dict.fromkeys(("scale_factor_spatial", "scale_factor_temporal"), (_ratio, WHOLE)),
-    **dict.fromkeys(("temporal_compression_ratio", "max_text_seq_length"), (_ratio, WHOLE)),
-    **dict.fromkeys(("sample_height", "sample_width", "sample_frames"), (_count, WHOLE)),
-    **dict.fromkeys(("num_frames", "motion_max_seq_length", "pos_embed_max_size"), (_count, WHOLE)),
-    **dict.fromkeys(("patch_size", "patch_size_t", "sample_size"), (_counts, f"{WHOLE}, or a list of them")),
-    "spatio_temporal_scaling": (_flags, "a list of true and false"),
+NETWORK: Mapping[str, Rule] = {
+    **dict.fromkeys(("block_out_channels", "encoder_block_out_channels", "dim_mult"), _LEVELS),
+    **dict.fromkeys(("time_compression_ratio", "spatial_compression_ratio"), _RATIO),
+    **dict.fromkeys(("scale_factor_spatial", "scale_factor_temporal"), _RATIO),
+    **dict.fromkeys(("temporal_compression_ratio", "max_text_seq_length"), _RATIO),
+    **dict.fromkeys(("sample_height", "sample_width", "sample_frames"), _COUNT),
+    **dict.fromkeys(("num_frames", "motion_max_seq_length", "pos_embed_max_size"), _COUNT),
+    **dict.fromkeys(("patch_size", "patch_size_t", "sample_size"), _PATCH),
+    "spatio_temporal_scaling": Rule(_bit, "true or false", ("list",)),
 }
-SCHEDULER: Mapping[str, tuple[Test, str]] = {
-    **dict.fromkeys(("num_train_timesteps", "original_inference_steps"), (_count, WHOLE)),
-    **dict.fromkeys(("shift", "flow_shift", "shift_terminal"), (_number, NUMBER)),
-    **dict.fromkeys(
-        ("prediction_type", "algorithm_type", "timestep_type", "time_shift_type"), (_text, "a text")
-    ),
-    **dict.fromkeys(
-        ("use_flow_sigmas", "use_dynamic_shifting", "stochastic_sampling"), (_flag, "true or false")
-    ),
+SCHEDULER: Mapping[str, Rule] = {
+    **dict.fromkeys(("num_train_timesteps", "original_inference_steps"), _COUNT),
+    **dict.fromkeys(("shift", "flow_shift", "shift_terminal"), _NUMBER),
+    **dict.fromkeys(("prediction_type", "algorithm_type", "timestep_type", "time_shift_type"), _TEXT),
+    **dict.fromkeys(("use_flow_sigmas", "use_dynamic_shifting", "stochastic_sampling"), _FLAG),
 }
-PIPELINE: Mapping[str, tuple[Test, str]] = {
-    "expand_timesteps": (_flag, "true or false"),
-    "boundary_ratio": (_number, NUMBER),
-}
-OTHERS: Mapping[str, Mapping[str, tuple[Test, str]]] = {"index": PIPELINE, "scheduler": SCHEDULER}
+PIPELINE: Mapping[str, Rule] = {"expand_timesteps": _FLAG, "boundary_ratio": _NUMBER}
+OTHERS: Mapping[str, Mapping[str, Rule]] = {"index": PIPELINE, "scheduler": SCHEDULER}
 
 
-def check_values(configs: _Configs, where: str) -> None:
+def check_values(configs: _Configs, components: _Components, where: str) -> None:
     """Raise ModelError for a value that cannot be what its name says. Null always means: not given.
 
-    configs: by component, and model_index.json as "index".
+    configs: by component, and model_index.json as "index". components: library and class of each.
     """
     for component, config in configs.items():
-        for key, (is_right, wanted) in OTHERS.get(component, NETWORK).items():
+        for key, rule in OTHERS.get(component, NETWORK).items():
             value = config.get(key)
-            if value is not None and not is_right(value):
+            if value is None or rule.allows(value, rule.forms):
+                continue
+            forms = _forms(rule, key, components.get(component))
+            if not rule.allows(value, forms):
                 raise ModelError(
-                    f"{where}: {key} of {component} is {repr(value)[:_MAX_SHOWN]}, and not {wanted}",
+                    f"{where}: {key} of {component} is {repr(value)[:_MAX_SHOWN]}, "
+                    f"and not {rule.wanted(forms)}",
                     "download the model again",
                 )
+
+
+def _forms(rule: Rule, key: str, named: tuple[str, str] | None) -> tuple[Form, ...]:
+    """Return the forms of a key in any class and in its own: many take more than their annotation says.
+
+    A key that its class does not take is judged as in any: pipelines read such too.
+    """
+    return (*rule.forms, *(forms_of(*named).get(key, ()) if named else ()))
+
+
+@kept(TypeAdapter(dict[str, tuple[Form, ...]]))
+def forms_of(library: str, name: str) -> dict[str, tuple[Form, ...]]:
+    """Return the forms of each parameter that says one, by its annotation, or else by its default.
+
+    Empty for a class that is not one of diffusers or ours: its constructor takes a config as a whole.
+    """
+    import diffusers
+
+    found = own_component(library, name) or exported(diffusers, name)
+    if not isinstance(found, type) or not issubclass(found, diffusers.ConfigMixin):
+        return {}
+    parameters = inspect.signature(found.__init__).parameters.values()  # type: ignore[misc]
+    return {parameter.name: forms for parameter in parameters if (forms := _forms_of_parameter(parameter))}
+
+
+def _forms_of_parameter(parameter: inspect.Parameter) -> tuple[Form, ...]:
+    annotation: Any = parameter.annotation
+    if isinstance(annotation, str) or annotation is inspect.Parameter.empty:
+        annotation = type(parameter.default)
+    is_union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
+    members = typing.get_args(annotation) if is_union else (annotation,)
+    found = {_form(typing.get_origin(member) or member) for member in members}
+    return tuple(sorted(form for form in found if form))
+
+
+def _form(made: Any) -> Form | None:
+    if made in (list, tuple):
+        return "list"
+    return "one" if made in (bool, int, float, str) else None

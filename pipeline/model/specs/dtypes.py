@@ -1,12 +1,12 @@
 """From the dtype that a job asks for to the dtype of every component. Imports no torch.
 
 A name is of all components; a mapping is diffusers' own form, `{default: bf16, vae: fp32}`; what is left open
-(auto, or a mapping without a default) is the preset's on a GPU, and fp32 on a CPU.
+(auto, or a mapping without a default) is the preset's on a GPU, or the family's, and fp32 on a CPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Literal, get_args
 
 from framefleet.pipeline.errors import ModelError
@@ -20,6 +20,7 @@ DTypeName = Literal["fp32", "fp16", "bf16"]
 DType = Literal["auto", DTypeName] | dict[str, DTypeName]
 ResolvedDType = DTypeName | dict[str, DTypeName]
 NAMES = get_args(DTypeName)
+WITHOUT_PRESET: Mapping[str, DTypeName] = {"default": "bf16"}
 _TORCH = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
@@ -61,17 +62,29 @@ def asked(dtype: DType) -> DType:
     return {"default": default, **pinned} if pinned else default
 
 
-def resolved(dtype: DType, *, device: str, preset: Preset | None) -> ResolvedDType:
-    """Return what `dtype` comes to on this device: a name, or a mapping with a default."""
+def resolved(
+    dtype: DType,
+    *,
+    device: str,
+    preset: Preset | None,
+    without_preset: Mapping[str, DTypeName] = WITHOUT_PRESET,
+) -> ResolvedDType:
+    """Return what `dtype` comes to on this device: a name, or a mapping with a default.
+
+    without_preset: of a model without a preset, as its family says.
+    """
+    left_open = _left_open(device, preset, without_preset)
     if isinstance(dtype, str):
-        found = _left_open(device, preset) if dtype == "auto" else {"default": dtype}
+        found = left_open if dtype == "auto" else {"default": dtype}
     else:
-        found = dtype if "default" in dtype else _left_open(device, preset) | dtype
+        found = dtype if "default" in dtype else left_open | dtype
     pinned = {name: value for name, value in found.items() if value != found["default"]}
     return {"default": found["default"], **pinned} if pinned else found["default"]
 
 
-def _left_open(device: str, preset: Preset | None) -> dict[str, DTypeName]:
+def _left_open(
+    device: str, preset: Preset | None, without_preset: Mapping[str, DTypeName]
+) -> dict[str, DTypeName]:
     if not device.startswith("cuda"):
         return {"default": "fp32"}
-    return {"default": preset.dtype, **preset.dtypes} if preset else {"default": "bf16"}
+    return {"default": preset.dtype, **preset.dtypes} if preset else dict(without_preset)

@@ -13,17 +13,19 @@ from framefleet.pipeline.model.specs.size_rules import SizeRules
 
 FRAME_PARAMETERS = ("num_frames", "video_length", "frames")
 _LEVELS = ("block_out_channels", "encoder_block_out_channels", "dim_mult")  # one entry per resolution
+AUTOENCODERS = ("vae", "vqvae", "movq")  # what pipelines call theirs
 _Configs = Mapping[str, Mapping[str, Any]]
 Parameters = Mapping[str, Parameter]
 
 
 def _vae_factors(configs: _Configs) -> tuple[int, int]:
     """Return how many pixels and frames one latent stands for, computed as diffusers' pipelines do."""
-    vae = configs.get("vae", {})
-    levels = len(next((vae[key] for key in _LEVELS if vae.get(key)), [0] * 4)) - 1
+    vae = next((configs[name] for name in AUTOENCODERS if name in configs), {})
+    listed = (vae[key] for key in _LEVELS if isinstance(vae.get(key), list | tuple))
+    levels = len(next(listed, [0] * 4)) - 1
     spatial, temporal = 2**levels, vae.get("time_compression_ratio") or 1
-    if vae.get("spatio_temporal_scaling"):
-        halved = 2 ** sum(vae["spatio_temporal_scaling"])
+    if scaling := vae.get("spatio_temporal_scaling"):
+        halved = 2 ** (levels if scaling is True else sum(scaling))
         spatial, temporal = _last(vae.get("patch_size")) * halved, _last(vae.get("patch_size_t")) * halved
     spatial = vae.get("scale_factor_spatial") or vae.get("spatial_compression_ratio") or spatial
     temporal = vae.get("scale_factor_temporal") or vae.get("temporal_compression_ratio") or temporal

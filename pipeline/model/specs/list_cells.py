@@ -31,7 +31,7 @@ def check_list(
     if entries:
         what, example = f"a list of {entries} {_WORDS[part]}", str([*(480, 832, 16, 0)[:entries]])
     wanted = Refused(reason=f"it must be {what}", fix=f"use one, as {example}")
-    parts = _parsed(cell)
+    parts = parsed_list(cell)
     if not isinstance(parts, list) or not parts or (entries and len(parts) != entries):
         return wanted
     if len(parts) > MAX_LIST:
@@ -47,7 +47,8 @@ def check_list(
     return found if entries is None else tuple(found)
 
 
-def _parsed(cell: Any) -> Any:
+def parsed_list(cell: Any) -> Any:
+    """Return the list that a cell is, or has as JSON text; anything else for what is none."""
     if not isinstance(cell, str):
         return list(cell) if isinstance(cell, tuple) else cell
     try:

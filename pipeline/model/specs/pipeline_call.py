@@ -6,7 +6,9 @@ Only refusals, and what renders, come to the class itself again.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,7 +28,7 @@ from framefleet.pipeline.model.registry import (
 )
 from framefleet.pipeline.model.specs.factors import autoencoder_factors, constructed_pipeline
 from framefleet.pipeline.model.specs.modular_index import is_modular
-from framefleet.pipeline.model.specs.returned import fields_returned
+from framefleet.pipeline.model.specs.several import with_several
 from framefleet.pipeline.model.specs.signature import Parameter, parameters_of
 from framefleet.pipeline.model.specs.size_rules import SizeRules, size_rules
 
@@ -139,7 +141,8 @@ def _other_factor(class_name: str, configs: _Configs) -> tuple[str, Any, int] | 
 
 def _parameters(class_name: str, configs: _Configs) -> Iterable[Parameter]:
     if not is_modular(class_name):
-        return parameters_of(pipeline_named(class_name).__call__)
+        parameters = parameters_of(pipeline_named(class_name).__call__)
+        return with_several(parameters, class_name, configs)
     from framefleet.pipeline.model.modular import parameters_called
 
     return parameters_called(class_name, configs)
@@ -151,3 +154,17 @@ def _returned(class_name: str) -> frozenset[str]:
     from framefleet.pipeline.model.modular import fields_given
 
     return fields_given(class_name)
+
+
+def fields_returned(pipeline: type) -> frozenset[str]:
+    """Return the fields of the output classes that the code of `__call__` names; empty where it names none.
+
+    Annotations say less: many are "tuple", and some another class's.
+    """
+    from diffusers.utils import BaseOutput
+
+    call = inspect.unwrap(vars(next(c for c in pipeline.__mro__ if "__call__" in vars(c)))["__call__"])
+    named = (call.__globals__.get(name) for name in call.__code__.co_names)
+    outputs = [one for one in named if isinstance(one, type) and issubclass(one, BaseOutput)]
+    fields = (dataclasses.fields(one) for one in outputs if dataclasses.is_dataclass(one))
+    return frozenset(field.name for some in fields for field in some)

@@ -14,15 +14,21 @@ Scalar = str | int | float | bool
 ScalarKind = Literal["str", "int", "float", "bool"]
 InputKind = Literal["image", "video"]
 ListKind = Literal["list[int]", "list[float]", "list[str]"]
+ImagesKind = Literal["images", "list[image]"]  # one or a list; a list alone
+EitherKind = Literal["ints", "floats", "images"]  # one value or a list of them
 PictureMode = Literal["RGB", "RGBA"]
-ArgumentKind = ScalarKind | ListKind | InputKind | Literal["model"]
+ArgumentKind = ScalarKind | ListKind | InputKind | ImagesKind | EitherKind | Literal["model"]
+PLACES: tuple[ArgumentKind, ...] = ("image", "video", "images", "list[image]")  # whose cells name files
 
-# Parameters that take PIL images or lists of them: a cell holds the path or URL of one.
+# Parameters that take PIL images or lists of them: a cell holds the path or URL of one. Of others the
+# annotation says whether they take images.
 INPUTS: dict[str, InputKind] = {
     "image": "image",
     "last_image": "image",
+    "original_image": "image",
     "mask_image": "image",
     "control_image": "image",
+    "control_mask": "image",
     "video": "video",
     "control_video": "video",
     "driving_video": "video",
@@ -30,7 +36,10 @@ INPUTS: dict[str, InputKind] = {
     "face_video": "video",
     "background_video": "video",
     "mask_video": "video",
+    "conditioning_frames": "video",
 }
+# Annotated as images, and no pictures; and those for which a model has to hold an IP-adapter, which none can.
+_NO_PICTURES = re.compile(r".*(latents|embeds)|(negative_)?ip_adapter_image")
 
 # Parameters of recipes that take a loaded model, which makes such a thing from text: a cell holds its name in
 # the job.
@@ -87,7 +96,8 @@ def parameter_of(parameter: inspect.Parameter) -> Parameter:
     """Return what one parameter of a signature is to a table."""
     kind: ArgumentKind | None = None
     if not PLUMBING.fullmatch(parameter.name):
-        kind = "model" if parameter.name in MODELS else _kind(parameter) or INPUTS.get(parameter.name)
+        own = _kind(parameter) or INPUTS.get(parameter.name) or _images_kind(parameter)
+        kind = "model" if parameter.name in MODELS else own
     given = parameter.default if parameter.default is not inspect.Parameter.empty else None
     default = given if kind != "model" and kind and isinstance(given, str | int | float) else None
     if kind == "float" and isinstance(default, int):
@@ -107,6 +117,28 @@ def _kind(parameter: inspect.Parameter) -> ScalarKind | ListKind | None:
     parts = [*_parts(list, members), *_parts(tuple, members)]
     lists: list[ListKind] = [kind for kind, part in PART_KINDS.items() if part in parts]
     return "float" if "float" in found else found[0] if found else lists[0] if lists else None
+
+
+def _images_kind(parameter: inspect.Parameter) -> Literal["image", "list[image]"] | None:
+    """Return whether the annotation has an image, or lists of images alone."""
+    if _NO_PICTURES.fullmatch(parameter.name):
+        return None
+    if isinstance(parameter.annotation, str):  # as it is written, where it cannot be evaluated
+        return "image" if "PIL.Image.Image" in parameter.annotation else None
+    members = _members(parameter.annotation)
+    if any(map(_is_image, members)):
+        return "image"
+    inner = [part for member in members if typing.get_origin(member) is list for part in _members_of(member)]
+    return "list[image]" if any(map(_is_image, inner)) else None
+
+
+def _is_image(annotation: Any) -> bool:
+    made = (getattr(annotation, "__module__", ""), getattr(annotation, "__qualname__", ""))
+    return made == ("PIL.Image", "Image")
+
+
+def _members_of(collection: Any) -> tuple[Any, ...]:
+    return tuple(inner for part in typing.get_args(collection) for inner in _members(part))
 
 
 def _entries(parameter: inspect.Parameter) -> int | None:

@@ -22,13 +22,16 @@ from framefleet.pipeline.model.specs.pipeline_call import (
     check_scheduler,
     pipeline_named,
 )
+from framefleet.pipeline.model.specs.several import NETS, has_controlnets, num_nets
 from framefleet.pipeline.model.specs.signature import Parameter, PictureMode, Scalar
-from framefleet.pipeline.outputs.frames.fields import CLIPS, PICTURES, SOUND
+from framefleet.pipeline.outputs.frames.fields import CLIPS, MAPS, PICTURES, SOUND
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 Configs = Mapping[str, Mapping[str, Any]]
+# Of the components, those whose configs say what can be rendered.
+_READ = (*geometry.AUTOENCODERS, "scheduler", "transformer", "unet", "motion_adapter", "image_projector")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +135,8 @@ def inspect_model(path: str | Path) -> PipelineSpec:
         )
     index = read_index(folder)
     configs = {**_component_configs(folder, index.components), "index": index.values}
+    if has_controlnets(configs):
+        configs["controlnet"] = {NETS: num_nets(folder, "controlnet")}
     check_pipeline(index.class_name)
     if is_modular(index.class_name):
         from framefleet.pipeline.model.modular import check_blocks, own_configs  # imports diffusers
@@ -142,10 +147,10 @@ def inspect_model(path: str | Path) -> PipelineSpec:
         raise ModelError(f"{index.class_name} in {folder} has no noise scheduler", "use a diffusion pipeline")
     if "scheduler" in index.components:
         check_scheduler(*index.components["scheduler"], where=index.where)
-    check_values(configs, str(folder))
+    check_values(configs, index.components, str(folder))
     check_factors(index.class_name, configs, str(folder))
     spec = spec_of(index.class_name, configs)
-    if spec.returns and spec.returns.isdisjoint((*PICTURES, *SOUND)):
+    if spec.returns and spec.returns.isdisjoint((*PICTURES, *MAPS, *SOUND)):
         raise ModelError(
             f"{index.class_name} in {folder} returns neither frames nor sound, "
             f"but {', '.join(sorted(spec.returns))}",
@@ -160,7 +165,7 @@ def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
     call = call_of(class_name, configs)
     parameters, returns, rules = {p.name: p for p in call.parameters}, call.returns, call.rules
     family = family_of(class_name)
-    is_sound_alone = returns.isdisjoint(PICTURES) and not returns.isdisjoint(SOUND)
+    is_sound_alone = returns.isdisjoint((*PICTURES, *MAPS)) and not returns.isdisjoint(SOUND)
     has_length = any(name in parameters for name in geometry.FRAME_PARAMETERS)
     video = family.fps is not None or has_length or not returns.isdisjoint(CLIPS)
     height, width = geometry.default_size(parameters, configs, family)
@@ -197,6 +202,6 @@ def _component_configs(folder: Path, components: Iterable[str]) -> dict[str, dic
         if not (folder / name).is_dir():
             raise ModelError(f"component folder {folder / name} does not exist", fix)
         file = "scheduler_config.json" if name == "scheduler" else "config.json"
-        if name in ("scheduler", "vae", "transformer", "unet", "motion_adapter", "image_projector"):
+        if name in _READ:
             configs[name] = read_object(folder / name / file, fix)
     return configs

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.spelling import did_you_mean
+from framefleet.pipeline.text import setting
 
 _Shapes = Mapping[str, Tensor]  # tensors without values
 Config = dict[str, Any]
@@ -80,7 +81,7 @@ def settled(configs: Mapping[str, Config], given: Mapping[str, Any], *, place: s
     if untold:
         raise ModelError(
             f"{place}: no tensor tells {', '.join(untold)}, and its sizes are none of a released model",
-            f"say it with {' '.join(f'--set {name}=...' for name in untold)}",
+            f"say it with {' '.join(setting(name, '...') for name in untold)}",
         )
     return merged
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import gzip
 import re
 from collections.abc import Mapping, Set
+from pathlib import Path
 from typing import Any
 
+from transformers import CLIPTokenizer
+
+from framefleet.pipeline.models.clip_words import byte_letters
 from framefleet.pipeline.models.conversion.checkpoint import Checkpoint
 from framefleet.pipeline.models.conversion.configs import settled
 from framefleet.pipeline.models.conversion.plan import Conversion
@@ -13,7 +19,6 @@ from framefleet.pipeline.models.crafter import encoder_keys as keys
 from framefleet.pipeline.models.crafter.given_encoders import ENCODERS, check_widths, with_given
 from framefleet.pipeline.models.crafter.parts import PARTS, TEXT, UNET, VISION, WHOLE_CLIP, network_parts
 from framefleet.pipeline.models.crafter.scheduler import VideoCrafterDDIMScheduler
-from framefleet.pipeline.models.crafter.tokenizer import clip_tokenizer
 from framefleet.pipeline.models.crafter.variant_choice import SCALES, chosen_variant
 
 _PIXELS = 8  # of one latent, in all of them
@@ -37,6 +42,7 @@ _BUFFERS = (
 )
 _OF_TEXT = ("logit_scale", "text_projection", "attn_mask")  # that open_clip has beside what the encoder needs
 _BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.(.+)$")
+_MERGES = Path(__file__).with_name("clip_merges.txt.gz")
 
 
 def convert_crafter(
@@ -93,3 +99,21 @@ def _is_block_beyond(name: str, depth: int) -> bool:
     """Whether it is of a block of a text tower behind the last that is used: "penultimate" leaves one."""
     block = _BLOCK.match(name)
     return block is not None and int(block[1]) >= depth and keys.is_block_tensor(block[2])
+
+
+@functools.cache  # a second to build
+def clip_tokenizer() -> CLIPTokenizer:
+    """Return the tokenizer of 49,408 tokens, each time the same one.
+
+    It pads with token 0, "!", where OpenAI's pads with the end.
+    """
+    merges = [
+        (left, right)
+        for line in gzip.decompress(_MERGES.read_bytes()).decode().splitlines()
+        for left, right in [line.split(" ")]
+    ]
+    alphabet = list(byte_letters().values())
+    joined = [left + right for left, right in merges]
+    tokens = [*alphabet, *(c + "</w>" for c in alphabet), *joined, "<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token="!", model_max_length=77)

@@ -19,6 +19,7 @@ from framefleet.pipeline.models.conversion.configs import Config, count_below
 from framefleet.pipeline.models.conversion.plan import Origin
 from framefleet.pipeline.models.crafter import encoder_keys as keys
 from framefleet.pipeline.models.crafter.parts import POOLED_IMAGE_PARTS, TEXT, VISION, NetworkPart
+from framefleet.pipeline.text import setting
 
 _Shapes = Mapping[str, Tensor]
 
@@ -43,7 +44,7 @@ def with_given(parts: Mapping[str, NetworkPart], checkpoint: Checkpoint) -> dict
         names = " and ".join(f"{name} ({ENCODERS[name]}*)" for name in lacking)
         raise ModelError(
             f"{checkpoint.path} holds no {names}",
-            f"it may be pruned: add {' '.join(f'--set {name}=DIR' for name in lacking)}; {_WHERE}",
+            f"it may be pruned: add {' '.join(setting(name, 'DIR') for name in lacking)}; {_WHERE}",
         )
     given = {name: _given(name, parts[name], checkpoint) for name in encoders if name in checkpoint.parts}
     return {**parts, **given}

@@ -6,6 +6,8 @@ frames along. A single image stays one frame.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -13,13 +15,99 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.vae import AutoencoderMixin, DecoderOutput, EncoderOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from framefleet.pipeline.models.opensora.dc_coders import Decoder, Encoder
-from framefleet.pipeline.models.opensora.tiling import Axis, tiled
+from framefleet.pipeline.models.opensora.dc_blocks import (
+    ChannelRMSNorm,
+    DownBlock,
+    EfficientViTBlock,
+    ResBlock,
+    UpBlock,
+)
 
 _WIDTHS = (128, 256, 512, 512, 1024, 1024)
 BLOCKS = ("ResBlock", "ResBlock", "ResBlock", "EfficientViTBlock", "EfficientViTBlock", "EfficientViTBlock")
+
+
+class Encoder(nn.Module):
+    """From (B, 3, T, H, W) to latents. temporal: after which levels the frames are halved too."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        latent_channels: int,
+        head_dim: int,
+        block_types: Sequence[str],
+        widths: Sequence[int],
+        depths: Sequence[int],
+        temporal: Sequence[bool],
+    ) -> None:
+        super().__init__()
+        self.latent_channels = latent_channels
+        self.conv_in = nn.Conv3d(in_channels, widths[0], 3, padding=1)
+        self.down_blocks = nn.ModuleList()
+        for i, width in enumerate(widths):
+            blocks = [_block(block_types[i], width, head_dim) for _ in range(depths[i])]
+            if i + 1 < len(widths):
+                blocks.append(DownBlock(width, widths[i + 1], temporal=temporal[i]))
+            self.down_blocks.append(nn.Sequential(*blocks))
+        self.conv_out = nn.Conv3d(widths[-1], latent_channels, 3, padding=1)
+
+    def forward(self, sample: Tensor) -> Tensor:
+        hidden_states = self.conv_in(sample)
+        for blocks in self.down_blocks:
+            hidden_states = blocks(hidden_states)
+        shortcut = hidden_states.unflatten(1, (self.latent_channels, -1)).mean(dim=2)
+        latent: Tensor = self.conv_out(hidden_states) + shortcut
+        return latent
+
+
+class Decoder(nn.Module):
+    """From latents to (B, 3, T, H, W); its levels count from the pixels, as the encoder's do."""
+
+    def __init__(
+        self,
+        out_channels: int,
+        latent_channels: int,
+        head_dim: int,
+        block_types: Sequence[str],
+        widths: Sequence[int],
+        depths: Sequence[int],
+        temporal: Sequence[bool],
+    ) -> None:
+        super().__init__()
+        self.repeats = widths[-1] // latent_channels
+        self.conv_in = nn.Conv3d(latent_channels, widths[-1], 3, padding=1)
+        self.up_blocks = nn.ModuleList()
+        for i, width in enumerate(widths):
+            blocks = [_block(block_types[i], width, head_dim) for _ in range(depths[i])]
+            if i + 1 < len(widths):
+                blocks.insert(0, UpBlock(widths[i + 1], width, temporal=temporal[i]))
+            self.up_blocks.append(nn.Sequential(*blocks))
+        self.norm_out = ChannelRMSNorm(widths[0])
+        self.conv_out = nn.Conv3d(widths[0], out_channels, 3, padding=1)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        hidden_states = self.conv_in(latent) + latent.repeat_interleave(self.repeats, dim=1)
+        for blocks in reversed(self.up_blocks):
+            hidden_states = blocks(hidden_states)
+        sample: Tensor = self.conv_out(F.relu(self.norm_out(hidden_states)))
+        return sample
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """One dimension of (B, C, T, H, W) to cut: tiles of `size`, a new one every `stride`.
+
+    num, den: what comes out is num / den as long as what goes in.
+    """
+
+    dim: int
+    size: int
+    stride: int
+    num: int = 1
+    den: int = 1
 
 
 class AutoencoderDCVideo(ModelMixin, AutoencoderMixin, ConfigMixin):
@@ -109,3 +197,44 @@ class AutoencoderDCVideo(ModelMixin, AutoencoderMixin, ConfigMixin):
             Axis(dim=dim, size=size // ratio, stride=stride // ratio, num=ratio)
             for dim, (size, stride), ratio in cuts
         ]
+
+
+def tiled(network: Callable[[Tensor], Tensor], sample: Tensor, axes: Sequence[Axis]) -> Tensor:
+    """Return `network(sample)`, put together from tiles; the first axis is cut first."""
+    if not axes:
+        return network(sample)
+    axis, inner = axes[0], axes[1:]
+    length = sample.shape[axis.dim]
+    starts = [0]
+    while starts[-1] + axis.size < length:
+        starts.append(starts[-1] + axis.stride)
+    parts: list[Tensor] = []
+    overlap = (axis.size - axis.stride) * axis.num // axis.den
+    stride = axis.stride * axis.num // axis.den
+    for start in starts:
+        tile = sample.narrow(axis.dim, start, min(axis.size, length - start))
+        part = tiled(network, tile, inner)
+        if parts:
+            before = parts[-1].narrow(axis.dim, stride, overlap)
+            parts[-1] = parts[-1].narrow(axis.dim, 0, stride)
+            part = _blended(before, part, axis.dim)
+        parts.append(part)
+    return torch.cat(parts, dim=axis.dim)
+
+
+def _blended(before: Tensor, part: Tensor, dim: int) -> Tensor:
+    """Return `part` with its first frames (rows, columns) faded in over those of the tile before."""
+    overlap = before.shape[dim]
+    shape = [1] * part.dim()
+    shape[dim] = overlap
+    weight = (torch.arange(overlap, device=part.device, dtype=part.dtype) / overlap).reshape(shape)
+    mixed = before * (1 - weight) + part.narrow(dim, 0, overlap) * weight
+    return torch.cat([mixed, part.narrow(dim, overlap, part.shape[dim] - overlap)], dim=dim)
+
+
+def _block(kind: str, channels: int, head_dim: int) -> nn.Module:
+    if kind == "EfficientViTBlock":
+        return EfficientViTBlock(channels, head_dim)
+    if kind == "ResBlock":
+        return ResBlock(channels)
+    raise ValueError(f"block types are ResBlock and EfficientViTBlock, not {kind!r}")

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from framefleet.pipeline.models.opensora.conditions import pack, positions, unpack
 from framefleet.pipeline.models.opensora.guidance import TwoScales
-from framefleet.pipeline.models.opensora.tokens import pack, positions, unpack
 
 
 @dataclass(frozen=True, slots=True)

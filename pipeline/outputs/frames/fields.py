@@ -1,8 +1,10 @@
-"""What outputs of diffusers call frames and sound. Imports no NumPy."""
+"""What outputs of diffusers call frames, maps of a picture, and sound. Imports no NumPy."""
 
 from __future__ import annotations
 
 CLIPS = ("frames", "video")
-IMAGES = ("images", "image")  # of these the first dimension is a batch
+IMAGES = ("images", "image", "rgb")  # of these the first dimension is a batch
+# Of these a clip shows a picture where there are no frames; they are kept beside it in any case.
+MAPS = ("prediction", "depth", "normals")
 PICTURES = (*CLIPS, *IMAGES)
 SOUND = ("audio", "audios", "sound")

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.outputs.frames.audio import Audio, sample_rate_of, to_audio
 from framefleet.pipeline.outputs.frames.extras import Extras, to_extras
-from framefleet.pipeline.outputs.frames.fields import IMAGES, PICTURES, SOUND
+from framefleet.pipeline.outputs.frames.fields import IMAGES, MAPS, PICTURES, SOUND
 from framefleet.pipeline.outputs.frames.frames import Pictures
 from framefleet.pipeline.outputs.frames.pixels import Pixels, to_pixels
 
@@ -41,7 +44,7 @@ def to_rendered(output: Any, pipe: Any) -> Rendered:
         return output
     given = {name: value for name, value in _fields(output).items() if value is not None}
     pictures, sound = _one_of(PICTURES, given), _one_of(SOUND, given)
-    if pictures is None and sound is None:
+    if pictures is None and sound is None and _one_of(MAPS, given) is None:
         raise RenderError(
             f"the recipe returned {', '.join(given) or 'nothing'}: neither frames nor sound",
             f"return frames as one of {', '.join(PICTURES)}, or sound as one of {', '.join(SOUND)}",
@@ -49,10 +52,18 @@ def to_rendered(output: Any, pipe: Any) -> Rendered:
     rate = given.pop(RATE, None) if sound else None
     own = {pictures, sound}
     return Rendered(
-        pixels=to_pixels(given[pictures], are_images=pictures in IMAGES) if pictures else None,
+        pixels=_pixels(given, output),
         audio=to_audio(given[sound], rate or sample_rate_of(pipe.components)) if sound else None,
         extras=to_extras({name: value for name, value in given.items() if name not in own}),
     )
+
+
+def _pixels(given: Mapping[str, Any], output: Any) -> Pixels | None:
+    """Return the frames, or a picture of the first map where there are none; with sound alone, None."""
+    if name := _one_of(PICTURES, given):
+        return to_pixels(given[name], are_images=name in IMAGES)
+    name = _one_of(MAPS, given)
+    return map_pixels(name, given[name], output) if name else None
 
 
 def has_sound(output: Any) -> bool:
@@ -64,10 +75,40 @@ def has_sound(output: Any) -> bool:
 def _fields(output: Any) -> dict[str, Any]:
     if isinstance(output, Mapping):  # as diffusers' outputs are
         return dict(output)
-    if any(hasattr(output, name) for name in (*PICTURES, *SOUND)):
+    if any(hasattr(output, name) for name in (*PICTURES, *SOUND, *MAPS)):
         return dict(vars(output))
     return {"frames": output}
 
 
 def _one_of(names: tuple[str, ...], given: Mapping[str, Any]) -> str | None:
     return next((name for name in names if name in given), None)
+
+
+# The map itself is kept beside the clip, as it is (`extras.py`).
+def map_pixels(name: str, value: Any, output: object) -> Pixels:
+    """Return the picture of the first map in `value`: one channel is grey, normals are (x + 1) / 2.
+
+    name: of the field that holds it. output: whose class says what a `prediction` is. Values outside [0, 1]
+    stay as they are, as those of frames do. Raises RenderError for what has no picture.
+    """
+    array = _first(value)
+    if np.issubdtype(array.dtype, np.integer):
+        array = array / np.float32(np.iinfo(array.dtype).max)
+    if "normals" in f"{name} {type(output).__name__}".lower():
+        array = (array + 1) / 2  # vectors of length one, as diffusers' visualize_normals shows them
+    return to_pixels(array)
+
+
+def _first(value: Any) -> npt.NDArray[Any]:
+    """Return one map of any nesting as (H, W, 3)."""
+    if isinstance(value, list | tuple) and value:
+        return _first(value[0])
+    if hasattr(value, "detach"):  # a torch tensor, channels first
+        value = np.moveaxis(value.detach().float().cpu().numpy(), -3, -1)
+    array = np.asarray(value)
+    while array.ndim > 3:
+        array = array[0]
+    if array.ndim == 3 and array.shape[0] == 1 and array.shape[-1] not in (1, 3):
+        array = array[0]  # (1, H, W), a batch of one without channels
+    array = array[..., None] if array.ndim == 2 else array
+    return np.repeat(array, 3, axis=-1) if array.shape[-1:] == (1,) else array

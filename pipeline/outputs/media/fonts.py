@@ -28,7 +28,7 @@ USUAL_PATHS = (
     "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf",
 )
 NO_CHARACTER = "\U0010ffff"  # a font draws it as it draws all that it lacks
-_BLOCK = 0x80  # characters that one font has all of, or none, as a rule: one question to fontconfig
+_BLOCK = 0x80  # characters that one font has, as a rule, where it has any: one question to fontconfig
 _CHECKED_SIZE = 16  # what a font has does not depend on it
 
 log = logging.getLogger(__name__)
@@ -45,8 +45,8 @@ def font_with(character: str, *, is_emoji: bool = False) -> tuple[str | None] | 
     for path in paths:
         if has(path, character):
             return (path,)
-    asked = of_system(ord(character) // _BLOCK * _BLOCK, character)
-    return (asked,) if asked and has(asked, character) else None
+    found = of_system(character)
+    return (found,) if found else None
 
 
 @cache
@@ -61,16 +61,30 @@ def _cjk_paths() -> tuple[str, ...]:
     return tuple(str(Path(place) / _CJK_FILE) for place in places or ())
 
 
-def of_system(block: int, character: str) -> str:
-    """Return the font that fontconfig has for such characters; "" without one, or without fontconfig."""
-    return _ask_fontconfig(block) or _ask_fontconfig(ord(character))
+def of_system(character: str) -> str:
+    """Return the font that fontconfig has for a character; "" without one, or without fontconfig."""
+    near = _found_near(ord(character) // _BLOCK)
+    for path in near:
+        if has(path, character):
+            return path
+    if (path := _ask_fontconfig(character)) and has(path, character):
+        near.append(path)
+        return path
+    return ""
+
+
+@cache
+def _found_near(block: int) -> list[str]:
+    """Return the fonts that were found for characters of a block so far; it may be added to."""
+    return []
 
 
 @lru_cache(maxsize=1000)
-def _ask_fontconfig(code: int) -> str:
+def _ask_fontconfig(character: str) -> str:
+    """Return its best answer: another font where none has the character."""
     if not shutil.which("fc-match"):
         return ""
-    command = ["fc-match", "--format=%{file}", f":charset={code:x}"]
+    command = ["fc-match", "--format=%{file}", f":charset={ord(character):x}"]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=20).stdout.strip()
 
 

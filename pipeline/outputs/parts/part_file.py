@@ -10,10 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs.parts.part_names import part_of
 from framefleet.pipeline.outputs.parts.records import ROW_ID
+from framefleet.pipeline.outputs.parts.unreadable import is_unreadable
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.text import command
 
 MAX_PART_ROWS = 1_000_000  # of parts that people have put together
 MAX_PART_BYTES = 1 << 30  # of a part, and of what is read of it
@@ -74,14 +76,22 @@ def part_content(store: Store, path: str) -> bytes:
         content = store.read(path, MAX_PART_BYTES + 1)
     except OSError as error:
         raise _not_ours(store, path, str(error)) from error
+    except StoreError as error:
+        if not is_unreadable(store, error):
+            raise
+        raise _damaged(store, path, error.problem) from error
     if len(content) > MAX_PART_BYTES:
         raise _not_ours(store, path, f"it has more than {MAX_PART_BYTES:,} bytes")
     if (part := part_of(path)) and not part.is_of(content):
-        raise JobError(
-            f"{store.url_of(path)} is damaged: these are not the bytes that framefleet wrote under this name",
-            f"run framefleet repair {store.url_of('')}; or put the part back as it was",
-        )
+        raise _damaged(store, path, "these are not the bytes that framefleet wrote under this name")
     return content
+
+
+def _damaged(store: Store, path: str, reason: str) -> JobError:
+    return JobError(
+        f"{store.url_of(path)} is damaged: {reason}",
+        f"run {command('repair', store.url_of(''))}; or put the part back as it was",
+    )
 
 
 def _not_ours(store: Store, path: str, reason: str) -> JobError:

@@ -14,7 +14,7 @@ from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.guards.public import public_url
 from framefleet.pipeline.outputs.stores.json_file import not_ours
-from framefleet.pipeline.request import is_input
+from framefleet.pipeline.request import each_input
 
 ROW_ID, SHA256 = "^[0-9a-f]{32}$", re.compile("[0-9a-f]{64}")
 # Folders below the output.
@@ -192,7 +192,7 @@ def public_arguments(arguments: Mapping[str, Any]) -> str:
     """Return arguments as records show them: URLs without user, password and query, which may be secret."""
     return canonical_json(
         {
-            name: {**value, "uri": public_url(value["uri"])} if is_input(value) else value
+            name: each_input(value, lambda named: {**named, "uri": public_url(named["uri"])})
             for name, value in arguments.items()
         }
     )

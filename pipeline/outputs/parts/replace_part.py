@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import PurePosixPath
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.parts.part_file import REPLACES, metadata_of, read_part, to_parquet
 from framefleet.pipeline.outputs.parts.part_names import part_path
-from framefleet.pipeline.outputs.parts.seals import Hold
+from framefleet.pipeline.outputs.parts.parts import NUM_READERS
+from framefleet.pipeline.outputs.parts.seals import Hold, live_parts
 from framefleet.pipeline.outputs.stores.store import Store
+
+DAMAGED = "damaged"  # the folder that they are kept in
+_MAX_BYTES = 1 << 30  # as of a part
 
 
 def replace_part(
@@ -27,16 +34,46 @@ def replace_part(
     replace_by(store, path, left, run=run, number=number, hold=hold)
 
 
-def replace_by(
-    store: Store, path: str, left: pa.Table, *, run: str, number: int, hold: Hold, is_written: bool = False
-) -> None:
-    """Do what `replace_part` does; left: the rows that stay.
-
-    is_written: the new part is there already, of a driver that was killed before it deleted the old one.
-    """
+def replace_by(store: Store, path: str, left: pa.Table, *, run: str, number: int, hold: Hold) -> None:
+    """Do what `replace_part` does; left: the rows that stay."""
     hold.check()
-    if len(left) and not is_written:
+    if len(left):
         content = to_parquet(left, {**metadata_of(store, path), REPLACES: path})
         store.create(part_path(str(PurePosixPath(path).parent), run, number, content), content)
         hold.check()
     store.delete(path)
+
+
+def finish_replacing(store: Store, hold: Hold, epochs: Collection[int]) -> None:
+    """Delete the parts that drivers of these epochs had put others in place of, when they were killed.
+
+    Until then their rows have two records, and those that were taken out of them count as done.
+    """
+    if not epochs:
+        return
+    live = live_parts(store)
+    theirs = [part.path for part in live if part.epoch in epochs]
+    with ThreadPoolExecutor(NUM_READERS) as readers:
+        replaced = {metadata.get(REPLACES) for metadata in readers.map(partial(_metadata_of, store), theirs)}
+    for part in live:
+        if part.path in replaced:
+            hold.check()
+            store.delete(part.path)
+
+
+def _metadata_of(store: Store, path: str) -> dict[str, str]:
+    try:
+        return metadata_of(store, path)
+    except JobError:  # damaged, which readers tell
+        return {}
+
+
+def set_aside(store: Store, path: str, hold: Hold) -> None:
+    """Move a file into damaged/. Only for who holds the output."""
+    if store.exists(path) and store.stat(path).size > _MAX_BYTES:  # a link may lead to nothing
+        raise JobError(
+            f"{store.url_of(path)} has more than {_MAX_BYTES:,} bytes, and is not framefleet's",
+            "move it out of the output",
+        )
+    hold.check()
+    store.move(path, f"{DAMAGED}/{path}")

@@ -1,10 +1,10 @@
 """Which parts count: a driver that takes an output over writes down what it found, and no more is let in.
 
 Each driver has a file of its own, `drivers/<epoch>.json`, which nobody else writes; `cluster/lock.py` says
-how they come to be. Its `sealed` are the parts of earlier epochs that were there when it began. One that
-lands afterwards, of a driver that was frozen or cut off in the middle of a request, is *late*: its rows are
-somebody else's by then, so that readers ignore it and whoever holds the output deletes it. What is late stays
-late: seals are of seals.
+how they come to be. Its `sealed` are the parts of earlier epochs that were there when it began and, once it
+has ended, its own: what is sealed and not there is gone. A part that lands after the next driver has begun,
+of one that was frozen or cut off in the middle of a request, is *late*: its rows are somebody else's by then,
+so that readers ignore it and whoever holds the output deletes it. What is late stays so: seals are of seals.
 """
 
 from __future__ import annotations
@@ -92,12 +92,17 @@ def live_parts(store: Store) -> list[Part]:
 
 def seal_now(store: Store, epoch: int) -> Sealed:
     """Return what a driver of this epoch seals. Only for who has that epoch, and no part yet."""
-    earlier = (part for part in live_parts(store) if 0 < part.epoch < epoch)
-    return {run: _stretches([part.number for part in parts]) for run, parts in groupby(earlier, _run)}
+    return _sealed(part for part in live_parts(store) if 0 < part.epoch < epoch)
 
 
-def _run(part: Part) -> str:
-    return part.run
+def seal_of(store: Store, epoch: int) -> Sealed:
+    """Return the parts that the driver of this epoch has written, for it to seal as it ends."""
+    return _sealed(part for part in live_parts(store) if part.epoch == epoch)
+
+
+def _sealed(parts: Iterable[Part]) -> Sealed:
+    by_run = groupby(parts, lambda part: part.run)
+    return {run: _stretches([part.number for part in found]) for run, found in by_run}
 
 
 def _stretches(numbers: list[int]) -> list[tuple[int, int]]:

@@ -1,97 +1,64 @@
-"""Rows taken out of records/, so that they are rendered again; a kill on the way changes nothing of that.
+"""Records taken out of records/, so that their rows are rendered again; a kill on the way changes nothing.
 
-What is to go is written down first. Whoever holds the output next finds it, and finishes. A part is replaced
-by one that says so, and deleted when that is stored and the lock is still ours: so a driver that was frozen
-in between deletes nothing but what the next one has to delete too.
+A part is replaced by one without them, and deleted when that is stored and the lock is still ours. What goes
+is decided by each record alone: so whoever holds the output next decides the same, and finishes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Annotated
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import StringConstraints, TypeAdapter
 
-from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.guards.strict import Strict
-from framefleet.pipeline.outputs.parts.part_file import REPLACES, metadata_of, read_part
-from framefleet.pipeline.outputs.parts.part_names import RUN, Part, new_run
-from framefleet.pipeline.outputs.parts.parts import row_ids_of
+from framefleet.pipeline.outputs.parts.part_file import read_part
+from framefleet.pipeline.outputs.parts.part_names import new_run
+from framefleet.pipeline.outputs.parts.parts import read_parts, rows_of
 from framefleet.pipeline.outputs.parts.pending import disown, intent_path
-from framefleet.pipeline.outputs.parts.records import RECORDS, ROW_ID
+from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.replace_part import replace_by
 from framefleet.pipeline.outputs.parts.seals import Hold, live_parts
-from framefleet.pipeline.outputs.stores.json_file import read_json
 from framefleet.pipeline.outputs.stores.store import Store
 
-WITHDRAWN = "withdrawn.json"
+_ASKED = fields_named(FIRST_FIELDS, "row_id", "bytes", "recipe", "arguments", "environment")
+_PARTS_AHEAD = 16  # of half a megabyte, as a rule
+_ROWS_AT_ONCE = 1024  # as dicts, of a part that people have put together
 
 
-class _Withdrawal(Strict):
-    """run: whose parts name the rows, or other parts of its epoch."""
+def withdraw(
+    store: Store, goes: Callable[[Mapping[str, Any]], bool], hold: Hold
+) -> Iterator[tuple[list[str], int]]:
+    """Take out the records that `goes` names; yield of each part, once it is replaced, what went.
 
-    run: Annotated[str, StringConstraints(pattern="^[A-Za-z0-9-]+$")]
-    row_ids: list[Annotated[str, StringConstraints(pattern=ROW_ID)]]
-
-    def names(self, part: Part) -> bool:
-        return part.run == self.run or 0 < part.epoch == self._epoch
-
-    def may_have_replaced(self, part: Part) -> bool:
-        return self.names(part) or part.epoch > self._epoch
-
-    @property
-    def _epoch(self) -> int:
-        run = RUN.fullmatch(self.run)
-        return int(run["epoch"]) if run else 0
-
-
-def note_withdrawal(store: Store, row_ids: Collection[str], *, run: str, hold: Hold) -> None:
-    """Write down that no part of a run is to name these rows, nor their clips be adopted.
-
-    `finish_withdrawal` does it, sooner or later. Only for who holds the output.
+    goes: asked with row_id, bytes, recipe, arguments, environment. Yields row_ids, and the bytes of their
+    clips, which are not adopted, but swept as soon as others are in their place. Memory does not grow with
+    the records. Only for who holds the output; to be read to the end.
     """
-    withdrawal = _Withdrawal(run=run, row_ids=sorted(row_ids))
-    hold.check()
-    store.write(WITHDRAWN, canonical_json(withdrawal.model_dump()).encode())
+    parts, run = live_parts(store), new_run(hold.epoch)
+    number = 0
+    tables = read_parts(store, [part.path for part in parts], _ASKED, num_ahead=_PARTS_AHEAD)
+    for part, table in zip(parts, tables, strict=True):
+        where = store.url_of(part.path)
+        gone = [row for rows in _some(table) for row in rows_of(rows, where) if goes(row)]
+        if gone:
+            number += 1
+            row_ids = [row["row_id"] for row in gone]
+            _replace(store, part.path, row_ids, run=run, number=number, hold=hold)
+            yield row_ids, sum(row["bytes"] for row in gone)
 
 
-def finish_withdrawal(store: Store, hold: Hold) -> bool:
-    """Do what was written down, and tell whether there was something.
-
-    Also what who held the output before left undone: to be called before records are read.
-    """
-    try:
-        withdrawal = read_json(store, WITHDRAWN, TypeAdapter(_Withdrawal), fix=_fix(store))
-    except FileNotFoundError:
-        return False
-    _finish(store, withdrawal, hold)
-    return True
+def _some(table: pa.Table) -> Iterator[pa.Table]:
+    for start in range(0, len(table), _ROWS_AT_ONCE):
+        yield table.slice(start, _ROWS_AT_ONCE)
 
 
-def _fix(store: Store) -> str:
-    """Return what helps where nothing says any more which rows it named: they are of the newest driver."""
-    parts = live_parts(store)
-    newest = f"{parts[-1].epoch:06d}" if parts and parts[-1].epoch else parts[-1].run if parts else ""
-    also = f" and {RECORDS}/part-{newest}-*, whose rows are then rendered again" if newest else ""
-    return f"delete it{also}; or choose another output"
-
-
-def _finish(store: Store, withdrawal: _Withdrawal, hold: Hold) -> None:
-    gone, run = pa.array(withdrawal.row_ids, pa.string()), new_run(hold.epoch)
-    parts = [part for part in live_parts(store) if withdrawal.may_have_replaced(part)]
-    named = [part for part in parts if withdrawal.names(part)]
-    named = [part for part in named if not set(withdrawal.row_ids).isdisjoint(row_ids_of(store, part.path))]
-    replaced = {metadata_of(store, part.path).get(REPLACES) for part in parts} if named else set()
-    for number, part in enumerate(named, start=1):
-        table = read_part(store, part.path, None)
-        is_gone = pc.is_in(table["row_id"], gone)
-        disown(store, _intents(table.filter(is_gone)))
-        left, is_written = table.filter(pc.invert(is_gone)), part.path in replaced
-        replace_by(store, part.path, left, run=run, number=number, hold=hold, is_written=is_written)
-    hold.check()
-    store.delete(WITHDRAWN)
+def _replace(store: Store, path: str, row_ids: list[str], *, run: str, number: int, hold: Hold) -> None:
+    table = read_part(store, path, None)
+    is_gone = pc.is_in(table["row_id"], pa.array(row_ids, pa.string()))
+    disown(store, _intents(table.filter(is_gone)))
+    left = table.filter(pc.invert(is_gone))
+    replace_by(store, path, left, run=run, number=number, hold=hold)
 
 
 def _intents(table: pa.Table) -> list[str]:

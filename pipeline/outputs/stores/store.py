@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,6 +23,7 @@ from framefleet.pipeline.outputs.stores.trouble import FIXES, LOCAL_FIXES, in_a_
 # A folder, a pipe, a device or a ring of links in the place of a file, or one of these on the way to it; or a
 # name that no file can have.
 NO_FILE = {errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+log = logging.getLogger(__name__)
 
 
 class Store:
@@ -226,3 +229,18 @@ def _checked(path: str) -> str:
             f"{path!r} is not a path inside the output", "use names and forward slashes, without `..`"
         )
     return path
+
+
+def sweep_beside(store: Store) -> threading.Thread:
+    """Remove leftovers in a thread: a folder of a million clips is looked through. For who holds the lock."""
+    thread = threading.Thread(target=_sweep, args=[store], name="sweep", daemon=True)
+    thread.start()
+    return thread
+
+
+def _sweep(store: Store) -> None:
+    try:
+        if count := store.sweep():
+            log.info("%s: removed %d half-written files of earlier runs", store.url_of(""), count)
+    except FramefleetError as error:  # no reader sees them, and the next run tries again
+        log.info("%s: half-written files of earlier runs are left: %s", store.url_of(""), error.problem)

@@ -1,10 +1,11 @@
-"""Clips in; out come those that may be given out, as audits found nothing, and those to be rendered again."""
+"""Clips in; out come those that may be given out, and those that are to be rendered again by plain calls."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TypeGuard
 
@@ -13,38 +14,61 @@ from framefleet.pipeline.memory import free_memory, is_out_of_memory
 from framefleet.pipeline.outputs.clips import Clip, Outcome
 from framefleet.pipeline.outputs.frames.audio import audio_sha256
 from framefleet.pipeline.outputs.frames.rendered import Rendered
-from framefleet.pipeline.render.audit.audited import Audited, Digests, kind_of, level_of, told, verdict_of
+from framefleet.pipeline.render.audit.audited import (
+    Audited,
+    Digests,
+    Verdict,
+    kind_of,
+    level_of,
+    told,
+    verdict_of,
+)
+from framefleet.pipeline.render.audit.bound import Odds
+from framefleet.pipeline.render.audit.remarks import (
+    ALONE,
+    AUDIT,
+    DIFFERED,
+    EQUAL,
+    UNREPEATABLE,
+    apart,
+    batched,
+)
 from framefleet.pipeline.render.audit.schedule import AuditSchedule
+from framefleet.pipeline.render.loaded import Spoiled
 from framefleet.pipeline.render.outcome import with_frames
 from framefleet.pipeline.render.row_queue import RenderRow
 
 log = logging.getLogger(__name__)
 
-# What a record's environment says below `audit`.
-_APART = "rendered by a plain call: in company such rows differed from plain calls"
-_UNREPEATABLE = "two plain calls of such a row differed"
-
 
 class Auditor:
-    """The audits of one renderer. apart: kinds whose rows are plain calls from now on."""
+    """The audits of one renderer. apart: kinds whose rows are plain calls from now on, and why."""
 
-    def __init__(self, every: int, plain: Callable[[RenderRow], Rendered]) -> None:
-        self.apart: set[str] = set()
+    def __init__(self, odds: Odds | None, plain: Callable[[RenderRow], Rendered]) -> None:
+        """odds: of rows that nobody gives an order for; None: none of these is audited."""
+        self.apart: dict[str, str] = {}
         self._unrepeatable: set[str] = set()
-        self._schedule = AuditSchedule(every)
+        self._odds, self._schedule = odds, AuditSchedule(odds)
+        self._orders: dict[str, bool] = {}  # by row_id
+        self._num_equal: Counter[str] = Counter()  # by kind
         self._plain = plain
         self._audited: list[Audited] = []
 
+    def order(self, row_id: str, is_audited: bool | None) -> None:
+        """Say of a row that will come whether it is audited; None leaves it to chance here."""
+        self._orders.pop(row_id, None)
+        if is_audited is not None:
+            self._orders[row_id] = is_audited
+
     def check(self, outcomes: Iterable[Outcome]) -> tuple[list[Outcome], list[Clip]]:
         """Audit clips that are due; return what may be given out, and clips of kinds that are apart now."""
-        by_kind = [(self._compared(outcome), kind_of(outcome.request)) for outcome in outcomes]
         ready: list[Outcome] = []
         doubtful: list[Clip] = []
-        for outcome, kind in by_kind:
+        for outcome, kind, verdict in [self._compared(outcome) for outcome in outcomes]:
             if _had_company(outcome) and kind in self.apart:
                 doubtful.append(outcome)
             else:
-                ready.append(self._remarked(outcome, kind))
+                ready.append(self._remarked(outcome, kind, verdict))
         return ready, doubtful
 
     def take(self) -> list[Audited]:
@@ -52,16 +76,20 @@ class Auditor:
         audited, self._audited = self._audited, []
         return audited
 
-    def _compared(self, outcome: Outcome) -> Outcome:
+    def _compared(self, outcome: Outcome) -> tuple[Outcome, str, Verdict | None]:
         """Audit what is due; its frames are waited for, and may turn out to be no clip."""
         kind = kind_of(outcome.request)
-        if _had_company(outcome) and kind not in self.apart and self._schedule.is_due(kind):
-            outcome = with_frames(outcome)
-            if isinstance(outcome, Clip):
-                self._audit(outcome, kind)
-        return outcome
+        order = self._orders.pop(outcome.row_id, None)
+        is_known = kind in self.apart or kind in self._unrepeatable
+        if self._odds is None or is_known or not _had_company(outcome):
+            return outcome, kind, None
+        is_due = self._schedule.is_due(kind, outcome.row_id) if order is None else order
+        outcome = with_frames(outcome) if is_due else outcome
+        verdict = self._audit(outcome, kind) if is_due and isinstance(outcome, Clip) else None
+        return outcome, kind, verdict
 
-    def _audit(self, clip: Clip, kind: str) -> None:
+    def _audit(self, clip: Clip, kind: str) -> Verdict | None:
+        """Return what becomes of an audit; None where there is no memory for it."""
         log.info("row %s is rendered again by a plain call, to compare", clip.row_id)  # a hang is seen here
         started = time.perf_counter()
         verdict = None
@@ -73,36 +101,47 @@ class Auditor:
             log.warning("row %s is not audited: there is no memory for its plain call", clip.row_id)
         if verdict is None:  # after the handler: until then the error holds the call's tensors
             free_memory()
-            return
+            return None
         seconds = time.perf_counter() - started
         audited = Audited(kind=kind, row_id=clip.row_id, verdict=verdict, seconds=seconds)
         self._audited.append(audited)
         log.log(level_of(audited), "%s", told(audited))
         if verdict == "differs":
-            self.apart.add(kind)
+            self.apart[kind] = DIFFERED
         elif verdict == "unrepeatable":
             self._unrepeatable.add(kind)
+        else:
+            self._num_equal[kind] += 1
+        return verdict
 
     def _digests(self, clip: Clip) -> Digests | None:
         """Return those of a plain call; None where it fails. Raises MemoryError if that is why."""
         try:
             return _digests(self._plain(RenderRow(clip.row_id, clip.request)))
+        except Spoiled:
+            raise
         except Exception as error:  # whatever a recipe raises that returned a clip before
             if is_out_of_memory(error):
                 raise MemoryError from error
             log.warning("the plain call of row %s fails: %s", clip.row_id, public_text(str(error)))
         return None
 
-    def _remarked(self, outcome: Outcome, kind: str) -> Outcome:
-        remark = self._remark(kind)
+    def _remarked(self, outcome: Outcome, kind: str, verdict: Verdict | None) -> Outcome:
+        remark = self._remark(outcome, kind, verdict) if isinstance(outcome, Clip) else None
         if not remark or not isinstance(outcome, Clip):
             return outcome
-        return replace(outcome, environment={**outcome.environment, **remark})
+        return replace(outcome, environment={**outcome.environment, AUDIT: remark})
 
-    def _remark(self, kind: str) -> Mapping[str, str]:
+    def _remark(self, clip: Clip, kind: str, verdict: Verdict | None) -> str | None:
         if kind in self.apart:
-            return {"audit": _APART}
-        return {"audit": _UNREPEATABLE} if kind in self._unrepeatable else {}
+            return apart(self.apart[kind])
+        if not clip.had_company:
+            return ALONE
+        if kind in self._unrepeatable:
+            return UNREPEATABLE
+        if verdict == "equal":
+            return EQUAL
+        return batched(self._num_equal[kind]) if self._odds else None
 
 
 def _had_company(outcome: Outcome) -> TypeGuard[Clip]:

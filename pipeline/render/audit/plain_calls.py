@@ -1,76 +1,88 @@
-"""Rows rendered as a script does it: nothing is shared, intercepted or remembered.
+"""The one meaning of plain: a row rendered as a script does, with nothing intercepted, memoized or reapplied.
 
-On a pipeline as it was when the renderer got it: copies of a copy that no row has seen, tokenizers and
-processors included, and networks with the attributes and buffers of that time. Not covered: what modules of
-Python, closures, classes and networks of second models have kept since then. A pipeline that goes by what
-earlier calls left there does not repeat its plain calls either, and is found by that.
+Audits, unbatched rows, rows that differed when batched, `replay` and `verify` all call this, and the script
+that `replay` prints does the same. It works on the pipeline as it was loaded: on a copy of a copy that no row
+has seen, tokenizers included, with the networks' attributes and buffers of that time, and with what the
+modules of a user's recipe held then. What the row changed in networks, code or torch's modes is put back
+afterwards. Not covered: what modules of libraries and networks of second models keep. A pipeline that depends
+on what earlier calls left there does not repeat its plain calls either, and is found by that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
 from contextlib import ExitStack
-from functools import cached_property
+
+import torch
 
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
-from framefleet.pipeline.model.loras.asked import adapters_in
 from framefleet.pipeline.model.model import Model
-from framefleet.pipeline.model.network_state import NetworkState
-from framefleet.pipeline.model.own_pipeline import OwnPipelines
+from framefleet.pipeline.model.options.step_cache import StepCache
 from framefleet.pipeline.outputs.frames.rendered import Rendered
 from framefleet.pipeline.render.encoders.text_encoders import Encoders
 from framefleet.pipeline.render.fused.batcher import as_in_pipelines
+from framefleet.pipeline.render.loaded import Loaded, Spoiled
 from framefleet.pipeline.render.lora_layers import LoraLayers
+from framefleet.pipeline.render.process_state import kept_surroundings
 from framefleet.pipeline.render.recipe_call import RecipeCall
 from framefleet.pipeline.render.row_queue import RenderRow
 
+log = logging.getLogger(__name__)
+
 
 class PlainCalls:
-    """Plain calls of one model's rows, on what it was at `keep`, or else at the first call."""
+    """Plain calls of one model's rows."""
 
     def __init__(
-        self,
-        model: Model,
-        call: RecipeCall,
-        loras: LoraLayers,
-        encoders: Encoders,
-        states: Mapping[str, NetworkState],
+        self, model: Model, call: RecipeCall, loras: LoraLayers, encoders: Encoders, loaded: Loaded
     ) -> None:
-        """states: of networks before any row, as far as they were noted; by their names."""
         self._model, self._call, self._loras, self._encoders = model, call, loras, encoders
-        self._states = states
-        self._kept: _Kept | None = None
-
-    def keep(self) -> _Kept:
-        """Copy what rows may change, once: before the first of them runs. Takes some 50 ms."""
-        if self._kept is None:
-            self._kept = _Kept(self._model, self._states)
-        return self._kept
+        self._loaded = loaded
+        cache = model.settings.options.cache
+        self._cache = StepCache(cache, model.denoisers()) if cache else None
+        self._told: set[str] = set()
 
     def __call__(self, row: RenderRow) -> Rendered:
-        """Render a row that was not begun. Rows that are under way find all as it was."""
-        kept = self.keep()
-        with as_in_pipelines(), GlobalDraws().kept(), ExitStack() as stack:
-            for network in kept.networks:
-                stack.enter_context(network.restored())
+        """Render a row from its beginning. Rows that are under way find all as it was."""
+        is_own = self._call.is_own(row)
+        if is_own:
+            self._loaded.sum_weights()
+        self._loras.release()  # before networks are as they were loaded: rows under way keep theirs
+        with ExitStack() as stack:
+            stack.enter_context(as_in_pipelines())
+            stack.enter_context(torch.set_grad_enabled(is_own))  # as in a script, around pipelines
+            for kept in (
+                GlobalDraws().kept,
+                self._loaded.networks,
+                *((kept_surroundings, self._call.modules(row).as_loaded) if is_own else ()),
+            ):
+                stack.enter_context(kept())
             if self._model.attention:
                 self._model.attention.use_again()
-            self._loras.switch_on(adapters_in(row.request.arguments))
-            stack.callback(self._encoders.leave)
+            self._loras.hold(row.adapters)
             self._encoders.bring()
-            return self._call(row, kept.pipelines)
+            try:
+                if self._cache:
+                    steps = row.request.arguments.get("num_inference_steps", 1)
+                    self._cache.start(steps=steps, pipe=lambda: row.pipe)
+                return self._call(row, self._loaded.pipelines)
+            finally:
+                if self._cache:
+                    self._cache.stop()
+                self._loras.release()
+                self._encoders.leave()
+                self._put_back(row)
 
-
-class _Kept:
-    """A model's pipeline and networks as they were at one time."""
-
-    def __init__(self, model: Model, states: Mapping[str, NetworkState]) -> None:
-        self._pipe = OwnPipelines(model.pipe, tells=False, shares_tools=False).make()
-        self.networks = [
-            states.get(name) or NetworkState(network) for name, network in model.networks().items()
-        ]
-
-    @cached_property
-    def pipelines(self) -> OwnPipelines:
-        """Copies of the copy, which no row sees: found when one is called for, as tokenizers take long."""
-        return OwnPipelines(self._pipe, tells=False, shares_tools=False)
+    def _put_back(self, row: RenderRow) -> None:
+        is_own = self._call.is_own(row)
+        what = self._loaded.difference(values=is_own)
+        if what and row.kind not in self._told:
+            self._told.add(row.kind)
+            log.warning("rows of %s leave %s changed: it is put back after each", row.kind, what)
+        if what:
+            self._loaded.restore(values=is_own)
+            if left := self._loaded.difference(values=is_own):
+                raise Spoiled(
+                    f"a row of {row.kind} leaves {left} changed, and it cannot be put back",
+                    "have the recipe put back what it changes; a new process is as it was loaded",
+                )

@@ -1,7 +1,7 @@
 """What text encoders returned, kept in the output: `embeddings/ab/<sha256>.safetensors`, named by the call.
 
-An entry is written once and never changed, by a thread beside the one that renders. One that is not written,
-or not read in time, since the store is slow or the process ends, costs an encode and nothing else.
+An entry is written once, in the background, and replaced only where it turns out to be wrong. One that is not
+written, or not read in time, since the store is slow or the process ends, costs an encode and nothing else.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ _DECISIVE = (
     *("torch", "transformers", "device", "dtype", "threads", "cpu"),
     *("gpu", "compute_capability", "cuda", "cudnn", "tf32", "matmul"),
 )
+# Entries of earlier versions may come from encoders that a recipe had changed for its call.
+_ENTRIES = "of untouched encoders"
 # Of outputs that wait to be written: those of a slow store must not fill the GPU.
 MAX_WAITING_BYTES = 256 * 2**20
 
@@ -47,6 +49,7 @@ class Embeddings:
         self._store = store
         self._device = model.environment["device"]
         environment = {name: model.environment.get(name) for name in _DECISIVE}
+        environment["entries"] = _ENTRIES
         self._contexts = {
             name: {"files": _files_digest(name, model), "numerics": numerics, "environment": environment}
             for name in model.text_encoders()
@@ -77,19 +80,26 @@ class Embeddings:
             self._store.delete(_path(key))
             return None
 
-    def keep(self, call: tuple[Hashable, ...], output: Output) -> None:
-        """Have an output written, soon. Raises StoreError when an earlier one could not be."""
+    def keep(self, call: tuple[Hashable, ...], output: Output, *, is_instead: bool = False) -> None:
+        """Have an output written, soon. Raises StoreError when an earlier one could not be.
+
+        is_instead: in place of an entry that is wrong.
+        """
         while self._waiting and self._waiting[0][0].done():
             self._waiting.popleft()[0].result()
         if sum(size for _, size in self._waiting) < MAX_WAITING_BYTES:
             size = sum(leaf.nbytes for leaf in output[0] if isinstance(leaf, Tensor))
-            self._waiting.append((self._writer.submit(self._write, self._key(call), output), size))
+            writing = self._writer.submit(self._write, self._key(call), output, is_instead=is_instead)
+            self._waiting.append((writing, size))
 
-    def _write(self, key: str, output: Output) -> None:
+    def _write(self, key: str, output: Output, *, is_instead: bool) -> None:
         content = embedding_bytes(key, output)
         if content is None:
             return
         try:
+            if is_instead:
+                log.warning("%s was not what is encoded now: it is replaced", self._store.url_of(_path(key)))
+                self._store.delete(_path(key))
             with contextlib.suppress(StoreConflict):  # another worker was first, with an entry as good
                 self._store.create(_path(key), content)
         except StoreError as error:

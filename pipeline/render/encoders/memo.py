@@ -1,8 +1,9 @@
 """Remember what a text encoder returned: a thousand seeds of one prompt encode it once.
 
-Keyed by all tensors and values of the call. Bounded by bytes; the entry that was not asked for longest goes.
-`Embeddings` remembers it beyond the process. A call that takes or returns anything else, such as a cache of
-keys and values, is not remembered. Not covered: a recipe that changes the encoder's weights.
+Keyed by all tensors and values of the call. The caller makes sure that the encoder is as it was loaded.
+Bounded by bytes; the entry that was not asked for longest goes. `Embeddings` remembers it beyond the process.
+What is found there is encoded again and compared, until one entry of the encoder was right. A call that takes
+or returns anything else, such as a cache of keys and values, is not remembered.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Any
 from torch import Tensor
 
 from framefleet.pipeline.hooks.tree import flatten, unflatten
+from framefleet.pipeline.render.encoders.embedding_file import Output
 from framefleet.pipeline.render.encoders.embeddings import Embeddings
+from framefleet.pipeline.render.fused.agreement import are_equal
 from framefleet.pipeline.render.fused.calls import digest_of, is_private
 
 # 64 prompts of a 4,096-wide encoder at 512 tokens in bf16.
@@ -29,6 +32,9 @@ class Memo:
         self._max_bytes = max_bytes
         self._known: OrderedDict[Hashable, tuple[list[Any], Hashable, int]] = OrderedDict()
         self._bytes = 0
+        self._proven: set[Hashable] = (
+            set()
+        )  # places whose entries of other runs are right, as one of them was
 
     def __call__(self, place: Hashable, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """place: what is called, by name and weights; `Embeddings` wants (encoder, LoRAs ...)."""
@@ -37,7 +43,7 @@ class Memo:
             return forward(*args, **kwargs)
         key = (place, nesting, tuple(digest_of(v) if isinstance(v, Tensor) else (type(v), v) for v in given))
         found = self._kept.find(key) if self._kept and key not in self._known else None
-        if found is not None:
+        if found is not None and place in self._proven:
             self._remember(key, *found)
         elif key not in self._known:
             output = forward(*args, **kwargs)
@@ -46,11 +52,20 @@ class Memo:
                 return output
             self._remember(key, leaves, structure)
             if self._kept:
-                self._kept.keep(key, (leaves, structure))
+                self._keep(key, (leaves, structure), found)
         self._known.move_to_end(key)
         leaves, structure, _ = self._known[key]
         self._forget()
         return unflatten(structure, [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves])
+
+    def _keep(self, key: tuple[Hashable, ...], output: Output, found: Output | None) -> None:
+        """Have what was encoded written. found: what was kept of the same call, by another run."""
+        assert self._kept is not None
+        is_equal = found is not None and found[1] == output[1] and are_equal(found[0], output[0])
+        if is_equal:
+            self._proven.add(key[0])
+        else:
+            self._kept.keep(key, output, is_instead=found is not None)
 
     def _remember(self, key: Hashable, leaves: list[Any], structure: Hashable) -> None:
         size = sum(leaf.numel() * leaf.element_size() for leaf in leaves if isinstance(leaf, Tensor))

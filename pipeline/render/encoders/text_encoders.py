@@ -22,19 +22,24 @@ class Encoders:
     def __init__(self, model: Model, loras: LoraLayers, *, mode: str, kept_in: Store | None) -> None:
         """kept_in: where outputs are kept; the encoders are then on the GPU only while they are called."""
         self._loras = loras
+        # Asked with an encoder's name, whether it and its code are as they were loaded.
+        self.is_untouched: Callable[[str], bool] = lambda name: True
         self._digests = {adapter_name(name): lora.sha256 for name, lora in model.settings.loras.items()}
         encoders = model.text_encoders() if kept_in else {}
         kept = Embeddings(kept_in, model, model.settings.numerics(mode)) if kept_in else None
         self._memo = Memo(kept)
         parked = {name: encoder for name, encoder in encoders.items() if is_on_gpu(encoder)}
         self._parked = Parked(parked, model.environment["device"])
-        self.are_parked = bool(parked)
+        self.parked = parked.keys()
 
     def __call__(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        loras = self._loras.used_in(name, of_one_row())
-        # an encoder with a LoRA is another encoder
+        row, encode = of_one_row(), partial(self._parked.run, name, forward)
+        if not (self._loras.is_as_asked(name, row) and self.is_untouched(name)):
+            return encode(*args, **kwargs)  # another encoder, of which nothing is known
+        # An encoder with a LoRA is another one too, which is known by the LoRA.
+        loras = self._loras.used_in(name, row.asked)
         place = (name, *((self._digests[adapter], weight) for adapter, weight in loras))
-        return self._memo(place, partial(self._parked.run, name, forward), *args, **kwargs)
+        return self._memo(place, encode, *args, **kwargs)
 
     def leave(self) -> None:
         """Free the GPU of encoders whose outputs are kept."""

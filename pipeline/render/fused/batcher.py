@@ -2,13 +2,14 @@
 
 Each recipe runs in a greenlet of its own. When it calls a denoiser, a decoder or what else rows may call
 together, the call is parked and the next recipe goes on. When all are parked, equal calls are run together
-and each recipe gets its slice back. Does not know recipes, pipelines or devices: it sees functions and calls.
+and each recipe gets its slice back. A recipe that runs alone stops before each forward too, and then makes it
+itself, where it is. Does not know recipes, pipelines or devices: it sees functions and calls.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.memory import is_out_of_memory
 from framefleet.pipeline.render.fused.calls import Call, Result, is_private, parse_call
 from framefleet.pipeline.render.fused.forwards import Forwards
 from framefleet.pipeline.render.half_done.journal import Journal
@@ -30,7 +32,11 @@ class RowTask:
         function: Callable[[], Any],
         draws: GlobalDraws | None = None,
         journal: Journal | None = None,
+        *,
+        turn: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        is_alone: bool = False,
     ) -> None:
+        """turn: held while the function runs, between its calls. is_alone: it makes its calls itself."""
         self.value: Any = None
         self.error: Exception | None = None
         self.seconds: dict[str, float] = {}  # its share of other calls than forwards, see `Method`
@@ -42,6 +48,9 @@ class RowTask:
         self.last_forward_at = 0.0
         self.sizes: Hashable | None = None  # of the tensors in its first forward, see `Forwards.sizes`
         self.draws = draws or GlobalDraws()
+        self.is_alone, self.may_call = is_alone, False
+        self.is_waiting = False  # until no other task is under way, see `Batcher.wait`
+        self._turn = turn
         self._function = function
         self.greenlet = greenlet.greenlet(self._run)
         self.call: Call | None = None
@@ -61,6 +70,16 @@ class RowTask:
         self.first_forward_at = time.perf_counter()
         self.greenlet.switch()
         self.last_forward_at = time.perf_counter()
+
+    def resume(self) -> None:
+        """Take it to its next call, or to its end."""
+        with self.draws.turn(), self._turn():
+            self.greenlet.switch()
+
+    def end(self) -> None:
+        """End it where it is."""
+        if not self.is_finished:
+            self.greenlet.throw()
 
     def _run(self) -> None:
         try:
@@ -92,15 +111,32 @@ class Batcher:
         """The task that is running right now."""
         return self._tasks.get(greenlet.getcurrent())
 
+    @property
+    def is_waited_in(self) -> bool:
+        """Whether a task waits for the others to end."""
+        return any(task.is_waiting for task in self._tasks.values())
+
+    def wait(self) -> None:
+        """Stop the running task until the others have ended and were taken, or wait too."""
+        task = self.current
+        if task is None or self._hub is None or len(self._tasks) == 1:
+            return
+        task.is_waiting = True
+        self._hub.switch()
+        task.is_waiting = False
+
     def start(
         self,
         function: Callable[[], Any],
         draws: GlobalDraws | None = None,
         journal: Journal | None = None,
+        *,
+        turn: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        is_alone: bool = False,
     ) -> RowTask:
         """draws: what the function draws from the global generators; it seeds them. journal: of a function
-        that goes on from what another process made of it."""
-        task = RowTask(function, draws, journal)
+        that goes on from what another process made of it. turn, is_alone: see `RowTask`."""
+        task = RowTask(function, draws, journal, turn=turn, is_alone=is_alone)
         self._tasks[task.greenlet] = task
         return task
 
@@ -119,7 +155,8 @@ class Batcher:
 
     def park(self, around: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
         """Take every task to its next forward or its end, and run none. around: see `step`."""
-        with as_in_pipelines(), self._process.kept(), self._parking(), around():
+        is_alone = any(task.is_alone for task in self._tasks.values())
+        with as_in_pipelines(), self._process.kept(), nullcontext() if is_alone else self.parking(), around():
             self._resume_all()
 
     def take_finished(self) -> list[RowTask]:
@@ -130,14 +167,19 @@ class Batcher:
         return finished
 
     def cancel(self) -> None:
-        """End all tasks where they are."""
+        """End all tasks where they are, the last one first: what each changed for its call it puts back."""
         with as_in_pipelines(), self._process.kept():
-            for task in self._tasks.values():
-                task.greenlet.throw()
+            for task in reversed(self._tasks.values()):
+                task.end()
         self._tasks.clear()
 
     @contextmanager
-    def _parking(self) -> Iterator[None]:
+    def parking(self) -> Iterator[None]:
+        """Stop tasks at their calls.
+
+        A task that runs alone holds this itself, from its beginning to its end: it may put a function of its
+        own around a forward, which must stay there when the task stops.
+        """
         with ExitStack() as stack:
             for name, method in self._forwards.methods.items():
                 stack.enter_context(intercept({name: method.network}, self._park, method=method.name))
@@ -146,9 +188,10 @@ class Batcher:
     def _resume_all(self) -> None:
         self._hub = greenlet.getcurrent()
         for task in self._tasks.values():
-            if task.call is None:
-                with task.draws.turn():
-                    task.greenlet.switch()
+            is_held = task.is_waiting and not all(other.is_waiting for other in self._tasks.values())
+            if (task.call is None or task.may_call) and not is_held:
+                task.may_call = False
+                task.resume()
 
     def _park(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         task = self.current
@@ -158,16 +201,39 @@ class Batcher:
         call = parse_call(name, args, kwargs, task.draws)
         if self._forwards.is_denoising(call) and (known := task.journal.answer(call)):
             return known[0]
+        if task.is_alone and not self._forwards.is_denoising(call):
+            return forward(*args, **kwargs)
         task.call = call
         self._hub.switch()
+        if task.is_alone:
+            return self._called_alone(task, forward, args, kwargs)
         result, task.result = task.result, None
         assert result is not None
         if result.error is not None:
             raise result.error
         return result.value
 
+    def _called_alone(self, task: RowTask, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Make the call that a task stopped at, where it is, and note what it gave."""
+        call, task.call = task.call, None
+        assert call is not None
+        started = time.perf_counter()
+        try:
+            with self._busy():
+                result = Result(forward(*args, **kwargs), None, 1)
+        except Exception as error:  # the recipe's, which may go on
+            result = Result(None, error, 1)
+        task.forward_s += time.perf_counter() - started
+        self._note_forward(task, call, result, started)
+        if result.error is not None:
+            self._forwards.blame_attention(lambda: forward(*args, **kwargs), result.error)
+            raise result.error
+        return result.value
+
     def _run_forwards(self) -> None:
-        parked = [(task, task.call) for task in self._tasks.values() if task.call is not None]
+        for task in self._tasks.values():
+            task.may_call = task.is_alone
+        parked = [(task, task.call) for task in self._tasks.values() if task.call and not task.is_alone]
         if not parked:
             return
         groups = self._forwards.groups([call for _, call in parked])
@@ -176,7 +242,7 @@ class Batcher:
             before, self.reach = self.reach, self._forwards.reach(forwards)
             if self.reach > before:  # more rows may join these first
                 return
-        for places in groups:
+        for places in self._turns(groups, [call for _, call in parked]):
             started = time.perf_counter()
             with self._busy():
                 results = self._forwards.run([parked[place][1] for place in places])
@@ -191,13 +257,25 @@ class Batcher:
                     key = self._forwards.methods[call.module].seconds
                     task.seconds[key] = task.seconds.get(key, 0.0) + share_s
 
+    def _turns(self, groups: Sequence[list[int]], calls: Sequence[Call]) -> Iterator[list[int]]:
+        """Yield the places of calls that go on now, by group.
+
+        Where no denoiser's forward is worth sharing, rows go one after another: the first is done soon.
+        """
+        denoising = [places for places in groups if self._forwards.is_denoising(calls[places[0]])]
+        yield from (places for places in groups if places not in denoising)
+        for places in denoising[:1] if self.reach == 1 else denoising:
+            yield places[: self._forwards.turns([calls[place] for place in places])]
+
     def _note_forward(self, task: RowTask, call: Call, result: Result, started: float) -> None:
         if not task.first_forward_at:
             task.sizes, task.first_forward_at = self._forwards.sizes(call), started
         task.last_forward_at = time.perf_counter()
         task.num_forwards += 1
         task.num_rows += result.rows
-        task.journal.note(call, result)
+        # Where memory ran out, the row goes on from what was made before.
+        if result.error is None or not is_out_of_memory(result.error):
+            task.journal.note(call, result)
 
 
 @contextmanager

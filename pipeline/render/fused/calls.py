@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from framefleet.pipeline.hooks.adapters import Adapters, of_one_row
+from framefleet.pipeline.hooks.adapters import RowAdapters, of_one_row
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 
@@ -72,7 +72,7 @@ class Call:
     has_lists: bool = False
     holders: tuple[Any, ...] = ()
     given: tuple[tuple[Any, ...], dict[str, Any]] | None = None
-    adapters: Adapters = ()
+    adapters: RowAdapters = field(default_factory=RowAdapters)
     draws: GlobalDraws = field(default_factory=GlobalDraws)
 
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -162,17 +162,19 @@ def are_unlike(calls: Sequence[Call]) -> bool:
     return calls[0].has_lists and len({call.shape for call in calls}) > 1
 
 
-def adapters_of(calls: Sequence[Call]) -> tuple[Adapters, ...]:
+def adapters_of(calls: Sequence[Call]) -> tuple[RowAdapters, ...]:
     return tuple(call.adapters for call in calls)
 
 
 def is_private() -> bool:
     """Whether the running code switched on what torch keeps per thread, so that its calls are its own.
 
-    Another row that ran meanwhile would get gradients, inference mode or another precision with it.
+    Another row that ran meanwhile would get gradients, inference mode, another precision or a mode that sees
+    each operation with it.
     """
     autocast = any(torch.is_autocast_enabled(device) for device in ("cpu", "cuda"))
-    return autocast or torch.is_grad_enabled() or torch.is_inference_mode_enabled()
+    modes = torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack()
+    return bool(autocast or modes or torch.is_grad_enabled() or torch.is_inference_mode_enabled())
 
 
 def _batch_of(first: Any, arguments: tuple[Any, ...]) -> tuple[int, bool]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
-from framefleet.pipeline.hooks.adapters import working_on
+from framefleet.pipeline.hooks.adapters import AdaptersRescaled, working_on
 from framefleet.pipeline.memory import is_out_of_memory
 from framefleet.pipeline.model.options.attention import Attention
 from framefleet.pipeline.model.options.regions import has_compiled
@@ -25,6 +26,7 @@ from framefleet.pipeline.render.fused.timing import clocked
 from framefleet.pipeline.render.fused.traces import traced
 from framefleet.pipeline.render.fused.trials import Trials
 from framefleet.pipeline.render.remembered.findings import Findings
+from framefleet.pipeline.render.second_try import second_try
 
 
 class Forwards:
@@ -49,7 +51,9 @@ class Forwards:
         self._watch = watch or StateWatch()
         self._attention = attention
         self._is_compiled = any(map(has_compiled, modules.values()))
+        self._rescaled: set[Hashable] = set()  # looks of calls that change weights of LoRAs as they run
         self._company = Company()
+        self._second_try = second_try(lambda: None)  # others are parked: they hold what they will hold
         self._trials = Trials(
             self.methods, batching, self._company, findings or Findings(), is_compiled=self._is_compiled
         )
@@ -70,7 +74,8 @@ class Forwards:
         results: list[Result] = []
         while waiting := len(calls) - len(results):
             # A call that found no company leaves nothing behind: its shape may hold objects of one row.
-            is_alone = waiting == 1 or not calls[0].batch or self._company.look(calls[0]) is None
+            look = self._company.look(calls[0])
+            is_alone = waiting == 1 or not calls[0].batch or look is None or look in self._rescaled
             size = 1 if is_alone else self._trials.next_size(calls[0], waiting)
             results += self._run_chunk(calls[len(results) : len(results) + size])
         return results
@@ -82,6 +87,11 @@ class Forwards:
         """The most rows that the next forward of these may take; see `Trials`."""
         return self._trials.reach(calls)
 
+    def turns(self, calls: Sequence[Call]) -> int:
+        """Return how many of these calls, which may share a forward, go on now; the first ones."""
+        has_look = len(calls) > 1 and calls[0].batch and self._company.look(calls[0]) is not None
+        return self._trials.num_going_on(calls[0], len(calls)) if has_look else len(calls)
+
     def _run_chunk(self, calls: Sequence[Call]) -> list[Result]:
         self._trials.count_forward(calls[0])
         if len(calls) == 1:
@@ -90,6 +100,9 @@ class Forwards:
             if plan := self._trials.plan(calls):
                 return self._run_proven(calls, plan)
             return self._try_size(calls)
+        except AdaptersRescaled:
+            self._rescaled.add(self._company.look(calls[0]))
+            is_full = False
         except Exception as error:  # whatever a model raises; each row alone shows whose it is
             is_full = is_out_of_memory(error)
         if not is_full:
@@ -102,9 +115,14 @@ class Forwards:
             with self._watching(call):
                 return Result(self._run_alone(call), None, 1)
         except Exception as error:  # belongs to this row: handed to its recipe
-            if self._attention and self.is_denoising(call):
-                self._attention.replace(partial(self._run_alone, call), error)
+            if self.is_denoising(call):
+                self.blame_attention(partial(self._run_alone, call), error)
             return Result(None, error, 1)
+
+    def blame_attention(self, forward: Callable[[], Any], error: Exception) -> None:
+        """Raise AttentionChanged if a forward failed by its attention backend, and another takes it."""
+        if self._attention:
+            self._attention.replace(forward, error)
 
     def _watching(self, call: Call) -> AbstractContextManager[None]:
         if not self.is_denoising(call):
@@ -112,12 +130,17 @@ class Forwards:
         return self._watch.around(call.module, self._denoisers[call.module], call.shape)
 
     def _run_alone(self, call: Call) -> Any:
+        with working_on(adapters_of([call])), call.draws.turn():
+            if call.holders or any(isinstance(leaf, torch.Generator) for leaf in call.leaves):
+                return self._called(call)  # what it changed of these cannot be taken back
+            return self._second_try(call.module, self._called, call)
+
+    def _called(self, call: Call) -> Any:
         method = self.methods[call.module]
         args, kwargs = call.arguments()
-        with working_on(adapters_of([call])), call.draws.turn():
-            if self._company.look(call) is not None:
-                return method.call(*args, **kwargs)
-            inner, output = traced(method.network, method.call, args, kwargs)
+        if self._company.look(call) is not None:
+            return method.call(*args, **kwargs)
+        inner, output = traced(method.network, method.call, args, kwargs)
         self._company.saw(call, inner)
         return output
 

@@ -7,12 +7,21 @@ What is looked at, and what is not: `model/network_state.py`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 from torch import nn
 
-from framefleet.pipeline.model.network_state import Marks, NetworkState, Spot, marks_agree, state_of
+from framefleet.pipeline.model.network_state import (
+    Marks,
+    NetworkState,
+    Spot,
+    is_filled,
+    is_shared,
+    marks_agree,
+    state_of,
+)
 
 # Forwards of a network that are compared. State that matters changes at most steps; to look at one takes some
 # 5 us for each submodule.
@@ -20,6 +29,9 @@ COMPARED = 12
 LOOKS = 2 * COMPARED  # at forwards of new shapes too
 # Shapes that are remembered: one that comes again is compared, for the first may fill tables that stay.
 REMEMBERED = 100
+
+# Whether what a place held before and after a forward, or between two, is a table that was made meanwhile.
+_IsTable = Callable[[Spot, Marks | None, Marks | None], bool]
 
 
 class StateWatch:
@@ -29,13 +41,17 @@ class StateWatch:
     """
 
     def __init__(
-        self, switched: Collection[nn.Module] = (), networks: Mapping[str, nn.Module] | None = None
+        self,
+        switched: Collection[nn.Module] = (),
+        networks: Mapping[str, nn.Module] | None = None,
+        beside: Collection[nn.Module] = (),
     ) -> None:
         """switched: modules that are set for each row before they run, as LoRA layers are. networks: as they
-        are before any row; of others the first forward shows it.
+        are before any row; of others the first forward shows it. beside: all networks that rows call, of
+        which some may share parts with these.
         """
         self.found: str | None = None
-        self._switched = frozenset(switched)
+        self._switched, self._beside = frozenset(switched), beside
         networks = networks or {}
         self._fresh = {name: NetworkState(network) for name, network in networks.items()}
         self.before_rows: Mapping[str, NetworkState] = dict(self._fresh)
@@ -61,12 +77,13 @@ class StateWatch:
         self._looks[name] = self._looks.get(name, 0) + 1
         before = state_of(network, self._switched)
         left = self._left.pop(name, {})
-        self._compare(name, left, before, left.keys() & before.keys())
+        is_others = partial(self._is_table_of_others, network)
+        self._compare(name, left, before, left.keys() & before.keys(), is_others)
         yield
         after = self._left[name] = state_of(network, self._switched)
         if came_before:
             self._compared[name] = self._compared.get(name, 0) + 1
-            self._compare(name, before, after, {**before, **after})
+            self._compare(name, before, after, {**before, **after}, _is_made)
 
     def forget(self) -> None:
         """What networks hold was changed for all rows."""
@@ -83,9 +100,22 @@ class StateWatch:
         before: Mapping[Spot, Marks],
         after: Mapping[Spot, Marks],
         spots: Collection[Spot],
+        is_table: _IsTable,
     ) -> None:
-        changed = (spot for spot in spots if not marks_agree(before.get(spot), after.get(spot)))
-        self.found = self.found or next((".".join(filter(None, (name, *spot))) for spot in changed), None)
+        for spot in spots if not self.found else ():
+            marks = before.get(spot), after.get(spot)
+            if not marks_agree(*marks) and not is_table(spot, *marks):
+                self.found = ".".join(filter(None, (name, *spot)))
+                return
+
+    def _is_table_of_others(
+        self, network: nn.Module, spot: Spot, before: Marks | None, after: Marks | None
+    ) -> bool:
+        """Whether another network may have made it, which holds the same object: a ControlNet runs blocks of
+        its transformer. What a pipeline writes for its row is none: a row that writes nothing would read it.
+        """
+        others = [other for other in self._beside if other is not network]
+        return is_filled(before, after, may_grow=True) and is_shared(network, spot, others)
 
     def _came_before(self, shape: Hashable) -> bool:
         if shape in self._shapes:
@@ -93,3 +123,10 @@ class StateWatch:
         if len(self._shapes) < REMEMBERED:
             self._shapes.add(shape)
         return False
+
+
+def _is_made(spot: Spot, before: Marks | None, after: Marks | None) -> bool:
+    """Whether a forward found nothing there, and so read nothing that another had left. What it left must
+    stay: the forwards after it are compared too.
+    """
+    return is_filled(before, after)

@@ -25,9 +25,9 @@ class Kind(NamedTuple):
 def plan_kind(calls: Sequence[Call], look: Hashable, axes: Axes, *, by_weights: bool = False) -> Kind:
     """Return that of calls that look alike. by_weights: all have equal ones, and weights count."""
     if by_weights:
-        names = frozenset(f"{name}:{weight}" for name, weight in calls[0].adapters)
+        names = frozenset(f"{name}:{weight}" for name, weight in calls[0].adapters.in_force)
         return Kind(look, axes, len(calls), names, frozenset())
-    pairs = [set(adapters) for adapters in adapters_of(calls)]
+    pairs = [set(adapters.in_force) for adapters in adapters_of(calls)]
     used = pairs[0].union(*pairs)
     differing = frozenset(name for name, _ in used - pairs[0].intersection(*pairs))
     return Kind(look, axes, len(calls), frozenset(name for name, _ in used), differing)
@@ -37,5 +37,5 @@ def by_loras(calls: Sequence[Call], places: Sequence[int]) -> list[list[int]]:
     """Part calls, by their places, into those of equal LoRAs."""
     found: dict[Hashable, list[int]] = {}
     for place in places:
-        found.setdefault(calls[place].adapters, []).append(place)
+        found.setdefault(calls[place].adapters.in_force, []).append(place)
     return list(found.values())

@@ -15,6 +15,9 @@ MIN_GAIN = 1.05
 # One refusal may be a noisy measurement, one size whose bits differ, or a kernel that gains nothing with two
 # rows and doubles the rate with four; two in a row end the climb.
 MISSES = 2
+# A forward of a second leaves no part of a machine idle that four rows would fill and two do not, and to ask
+# costs seconds: one refusal ends the climb.
+LARGE_S = 1.0
 # A machine that was busy for a moment must not cost the whole job, so slow sizes are tried again, each time
 # after twice as many forwards: one trial takes about as long as ten.
 RETRY_AFTER = 64
@@ -42,8 +45,9 @@ class Sizes:
         if not self._min_gain:  # nothing to find out on the way up
             return max((size for size in fitting if not self._is_refused(size)), default=1)
         paying, misses = 1, 0
+        enough = 1 if 1 / self._rates.get(1, math.inf) >= LARGE_S else MISSES
         for size in (size for size in fitting if size.bit_count() == 1 or size == fitting[-1]):
-            if misses == MISSES:
+            if misses == enough:
                 break
             if self._is_refused(size):
                 misses += 1
@@ -53,6 +57,13 @@ class Sizes:
                 return size
         between = next((size for size in fitting if size > paying), paying)
         return paying if self._is_refused(between) else between
+
+    def num_going_on(self, waiting: int) -> int:
+        """Return how many of so many rows go on now: all once any size pays, else those of the next trial.
+
+        Rows that took turns would all be late, and all be lost in a crash.
+        """
+        return waiting if not self._min_gain or len(self._rates) > 1 else self.next(waiting)
 
     def is_tried(self, size: int) -> bool:
         return size == 1 or size in self._rates

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 from functools import partial
 from typing import Any
 
-from framefleet.pipeline.memory import free_memory, is_out_of_memory
+from framefleet.pipeline.memory import free_memory, is_out_of_memory, whole_workspaces
 from framefleet.pipeline.render.fused.agreement import are_close, are_equal
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.calls import Call, are_unlike
@@ -62,6 +62,10 @@ class Trials:
         """Return how many of so many calls that look alike are to be run at once."""
         return self._sizes_of(call).next(waiting)
 
+    def num_going_on(self, call: Call, waiting: int) -> int:
+        """Return how many of so many calls that look alike are to go on."""
+        return self._sizes_of(call).num_going_on(waiting)
+
     def count_forward(self, call: Call) -> None:
         """Time goes by: what did not pay may be tried again."""
         if sizes := self._sizes.get(self._company.look(call)):
@@ -75,7 +79,8 @@ class Trials:
     def run(self, calls: Sequence[Call], plan: Plan) -> list[Any]:
         """Run them at once; return each row's output and what its holders hold then."""
         method = self._methods[calls[0].module]
-        return run_fused(method.network, method.call, calls, plan)
+        with whole_workspaces():
+            return run_fused(method.network, method.call, calls, plan)
 
     def halve(self, calls: Sequence[Call]) -> None:
         """Memory ran out with so many."""

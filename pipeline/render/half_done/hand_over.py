@@ -38,7 +38,7 @@ class HandOver:
         if content is None:
             return Journal(are_bits=are_bits)
         try:
-            found = read_checkpoint(content)
+            found = content if isinstance(content, RowCheckpoint) else read_checkpoint(content)
             self._check(found, row)
         except ValueError as error:
             tell_begun_again(row, public_text(str(error)))
@@ -48,15 +48,19 @@ class HandOver:
 
     def half_done(self, row: RenderRow, task: RowTask) -> HalfDone:
         """Return a row that is parked at its next call, or at its end."""
+        return HalfDone(row.row_id, row.request, self.checkpoint(row, task))
+
+    def checkpoint(self, row: RenderRow, task: RowTask) -> RowCheckpoint | None:
+        """Return how far a row has come; None where it has to begin again."""
         if obstacle := self._obstacle() or task.journal.obstacle:
             self._tell(obstacle)
         if obstacle or not task.journal.made:
-            return HalfDone(row.row_id, row.request)
+            return None
         then = task.call if task.call and task.call.module in self._denoisers else None
         made, mark = task.journal.until(then, task.draws)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()  # copies of what was made last may be under way
-        checkpoint = RowCheckpoint(
+        if (device := self._model.environment["device"]).startswith("cuda"):
+            torch.cuda.synchronize(device)  # copies of what was made last may be under way
+        return RowCheckpoint(
             row_id=row.row_id,
             model=self._model.digest,
             build=_build(),
@@ -67,7 +71,6 @@ class HandOver:
             started_at=row.started_at,
             had_company=row.had_company,
         )
-        return HalfDone(row.row_id, row.request, checkpoint)
 
     def _check(self, found: RowCheckpoint, row: RenderRow) -> None:
         """Raise ValueError for a checkpoint of another row, or by what gives other bits."""

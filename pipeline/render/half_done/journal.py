@@ -117,10 +117,14 @@ class Journal:
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         self._size += sum(tensor.nbytes for tensor in tensors)
         self.obstacle = _obstacle(call, result, leaves, self._size)
+        try:
+            kept = () if self.obstacle else tuple(map(_kept, tensors))
+        except RuntimeError as error:  # no memory for it, or a broken GPU, which the row's next call meets
+            self.obstacle = f"what {call.module} returned could not be copied: {error}"
         if self.obstacle:
             self.made.clear()
         else:
-            self.made.append(Made(call.module, tuple(map(_kept, tensors)), result.rows))
+            self.made.append(Made(call.module, kept, result.rows))
 
     def _differs(self, how: str) -> Differs:
         self._difference = how

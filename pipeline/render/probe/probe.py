@@ -19,7 +19,7 @@ from framefleet.pipeline.guards.public import public_text
 from framefleet.pipeline.guards.sandbox import Ended, Sandbox
 from framefleet.pipeline.model.specs.refused import shown
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.request import Request, is_input, is_model
+from framefleet.pipeline.request import Request, inputs_in, is_model
 
 MAX_SHAPES = 256  # of a table: sizes are few, and thousands would take an hour
 MAX_ALL_S = 900.0
@@ -119,15 +119,15 @@ def _shape_of(request: Request) -> str:
 
 
 def _in_shape(value: Any) -> Any:
-    if is_input(value):
-        return value.get("num_frames", 1)
+    if pictures := inputs_in(value):
+        return [picture.get("num_frames", 1) for picture in pictures]
     if isinstance(value, float):
         return value > 1  # guidance is on or off
     return value if _decides(value) else ""
 
 
 def _decides(value: Any) -> bool:
-    return isinstance(value, int | list)
+    return isinstance(value, int | list) and not inputs_in(value)
 
 
 class _Prober:

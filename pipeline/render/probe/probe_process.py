@@ -88,8 +88,9 @@ def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row's arguments with grey pictures for those that it names, of the size that it asks for."""
     from PIL import Image
 
+    from framefleet.pipeline.model.ip_adapter.files import IP_ADAPTER_IMAGE
     from framefleet.pipeline.model.loras.asked import without_loras
-    from framefleet.pipeline.request import is_input
+    from framefleet.pipeline.request import each_input
 
     size = arguments.get("width") or 512, arguments.get("height") or 512
 
@@ -98,7 +99,8 @@ def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
         return pictures if "num_frames" in value else pictures[0]
 
     plain = without_loras(arguments)
-    return {name: opened(value) if is_input(value) else value for name, value in plain.items()}
+    plain.pop(IP_ADAPTER_IMAGE, None)  # the networks here are the pipeline's own
+    return {name: each_input(value, opened) for name, value in plain.items()}
 
 
 if __name__ == "__main__":

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.model.environment import lines_beginning
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.render.fused.batching import Batching
 
@@ -33,33 +33,28 @@ def surroundings(model: Model, batching: Batching) -> str:
         "attention": model.attention.name if model.attention else None,
         "environment": dict(model.environment),
         "torch": _settings_of_torch(),
-        "processor": _lines("/proc/cpuinfo", ("flags", "Features")),
-        "driver": _lines("/proc/driver/nvidia/version", ("NVRM",)),
+        "processor": lines_beginning("/proc/cpuinfo", ("flags", "Features")),
+        "driver": lines_beginning("/proc/driver/nvidia/version", ("NVRM",)),
         "variables": _variables(),
     }
     return hashlib.sha256(canonical_json(said).encode()).hexdigest()[:32]
 
 
 def _settings_of_torch() -> list[Any]:
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    matmul, cudnn, mkldnn = torch.backends.cuda.matmul, torch.backends.cudnn, torch.backends.mkldnn
+    convolutions: Any = cudnn.conv  # type: ignore[attr-defined]
+    products: Any = mkldnn.matmul  # type: ignore[attr-defined]
     return [
         torch.__config__.show(),
         torch.__config__.parallel_info(),
         torch.are_deterministic_algorithms_enabled(),
-        torch.get_float32_matmul_precision(),
-        [cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32],
+        # `allow_tf32` and `get_float32_matmul_precision` raise where these were set.
+        [matmul.fp32_precision, convolutions.fp32_precision, products.fp32_precision],
+        [cudnn.benchmark, cudnn.deterministic],
         [matmul.allow_fp16_reduced_precision_reduction, matmul.allow_bf16_reduced_precision_reduction],
-        [torch.backends.mkldnn.enabled, torch.backends.mkldnn.deterministic],
+        [mkldnn.enabled, mkldnn.deterministic],
         str(torch.backends.cuda.preferred_blas_library()),
     ]
-
-
-def _lines(path: str, beginnings: tuple[str, ...]) -> list[str]:
-    try:
-        lines = Path(path).read_text().splitlines()
-    except OSError:
-        return []
-    return sorted({line for line in lines if line.startswith(beginnings)})
 
 
 def _variables() -> dict[str, str]:

@@ -11,6 +11,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from http import HTTPStatus
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 import aiohttp
 import fsspec.asyn
@@ -20,8 +21,7 @@ from yarl import URL
 import framefleet
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.guards.public import public_url
-from framefleet.pipeline.rows.inputs.addresses import is_public
-from framefleet.pipeline.rows.inputs.limits import Limits, too_many_bytes
+from framefleet.pipeline.rows.inputs.budget import Limits, too_many_bytes
 from framefleet.pipeline.rows.inputs.roots import ADD, WebFile
 
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -32,6 +32,12 @@ HEADERS = {
     "User-Agent": f"framefleet/{framefleet.__version__}",  # some hosts refuse a library's own
     "Accept-Encoding": "identity",  # pictures are compressed already, and a gzip may be a bomb
 }
+NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: IPv6-only networks reach the IPv4 internet through it
+NOT_PUBLIC = (
+    IPv4Network("168.63.129.16/32"),  # Azure's own host answers it
+    IPv4Network("192.0.0.0/24"),  # Oracle's metadata; Python before 3.11.10 takes most of it for public
+    IPv4Network("192.88.99.0/24"),  # relays of 6to4 (RFC 7526)
+)
 
 
 class _Answered(Exception):
@@ -181,3 +187,25 @@ def _fix(error: _Answered) -> str:
     if error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return "give a URL that can be read without signing in, as a signed one"
     return "check the URL"
+
+
+def is_public(address: str) -> bool:
+    """Tell whether anybody on the internet has this address; False for what is not an address at all.
+
+    False for private, shared, loopback, link-local (where clouds have their metadata), multicast and reserved
+    ones, and for IPv6 addresses in which such an IPv4 address is wrapped.
+    """
+    try:
+        ip = ip_address(address)
+    except ValueError:  # as 2130706433, which an operating system would take for 127.0.0.1
+        return False
+    if isinstance(ip, IPv4Address):
+        return ip.is_global and not ip.is_multicast and not any(ip in network for network in NOT_PUBLIC)
+    wrapped = IPv4Address(int(ip) & 0xFFFFFFFF) if ip in NAT64 else ip.ipv4_mapped
+    return is_public(str(wrapped)) if wrapped else _is_public_ipv6(ip)
+
+
+def _is_public_ipv6(ip: IPv6Address) -> bool:
+    # Nobody serves pictures from 6to4 or Teredo addresses any more, but they lead to IPv4 ones.
+    special = ip.is_multicast or ip.is_reserved or ip.is_site_local or ip.sixtofour or ip.teredo
+    return ip.is_global and not special

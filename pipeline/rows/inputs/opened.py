@@ -35,8 +35,10 @@ def open_arguments(
 def _open(
     name: str, value: Any, read: Callable[[str], bytes], max_frames: int | None, mode: PictureMode
 ) -> Any:
+    if isinstance(value, list):  # a new one: a pipeline may change it
+        return [_open(name, part, read, max_frames, mode) for part in value]
     if not is_input(value):
-        return list(value) if isinstance(value, list) else value  # a pipeline may change it
+        return value
     with naming(name, value["uri"]):
         content = read(value["uri"])
         if hashlib.sha256(content).hexdigest() != value["sha256"]:

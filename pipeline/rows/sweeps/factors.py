@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.guards.public import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.model.specs.refused import shown
 from framefleet.pipeline.model.specs.signature import ArgumentKind
-from framefleet.pipeline.rows.sweeps.lines import lines_of
-from framefleet.pipeline.rows.sweeps.numbers import MAX_VALUES, count, numbers_of, short_range
-from framefleet.pipeline.rows.sweeps.samples import drawn_between, drawn_from, points
-from framefleet.pipeline.rows.sweeps.settings import Spread, Sweep
+from framefleet.pipeline.rows.sweeps.numbers import (
+    MAX_VALUES,
+    NumberList,
+    count,
+    number_between,
+    numbers_of,
+    short_range,
+)
+from framefleet.pipeline.rows.sweeps.settings import SampleMethod, Spread, Sweep
+from framefleet.pipeline.rows.tables.encodings import likely_encoding, marked_encoding, refused_text, to_utf_8
+from framefleet.pipeline.rows.tables.formats import file_format
 
 TEXT_KINDS: tuple[ArgumentKind, ...] = ("str", "image", "video", "model")
 Indices = NDArray[np.int64]
+_SHOWN = 100  # characters of a line in a message
+_MAX_BYTES = 64 << 20  # a million prompts as people write them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,3 +162,80 @@ def _several(unit: str) -> str:
     """Return the plural of a name: the sample's own word stands before the names that it is of."""
     first, of, names = unit.partition(" of ")
     return f"{first}{'' if first.endswith('s') else 's'}{of}{names}"
+
+
+def points(method: SampleMethod, *, num: int, dimensions: int, seed: int) -> NDArray[np.float64]:
+    """Return (num, dimensions) numbers from 0 to below 1, the same for a seed; of more, these are the first.
+
+    sobol: Sobol' sequence, scrambled (Owen 1998).
+    """
+    rng = np.random.Generator(np.random.PCG64(seed))
+    if method == "random":
+        return rng.random((num, dimensions))
+    from scipy.stats import qmc  # takes a second
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The balance properties")  # of powers of two alone
+        found: NDArray[np.float64] = qmc.Sobol(dimensions, rng=rng).random(num)
+    return found
+
+
+def drawn_between(places: NDArray[np.float64], written: Spread, *, is_whole: bool) -> list[float] | list[int]:
+    """Return the number of a range at each place, 0 to below 1, to six digits, or a whole one."""
+    first, last = float(written.from_ or 0), float(written.to or 0)
+    found = [number_between(first, last, float(place), is_log=written.scale == "log") for place in places]
+    return [*map(round, found)] if is_whole else found
+
+
+def drawn_from(places: NDArray[np.float64], values: NumberList | list[Any]) -> list[Any]:
+    """Return one of the values for each place, 0 to below 1."""
+    num = count(values)
+    return [values[min(int(place * num), num - 1)] for place in places]
+
+
+def lines_of(file: str, place: str, storage_options: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a file, a path or URL, without those that are blank. Raises JobError."""
+    shown = public_url(file)
+    if not _plain(file).endswith(".txt"):  # job.json may name files, and their lines go into records
+        as_table = "give a table as `table:`; its rows are rendered with each combination of the sweep"
+        fix = "rename it" if file_format(file) is None else as_table
+        raise JobError(f"{place}.file is {shown}, which is no .txt file", fix)
+    content = _read(file, f"{place}.file is {shown}", storage_options)
+    if len(content) > _MAX_BYTES:
+        raise JobError(f"{place}.file {shown} is longer than {_MAX_BYTES >> 20} MiB", "use a table")
+    text = _decoded(content, f"{place}.file {shown}", shown)
+    found = [line.strip() for line in text.splitlines() if line.strip()]
+    if not found:
+        raise JobError(f"{place}.file {shown} is empty", "write a value on each line")
+    if len(found) > MAX_VALUES:
+        raise JobError(f"{place}.file {shown} has more than {MAX_VALUES:,} lines", "use a table")
+    return found
+
+
+def _decoded(content: bytes, said: str, file: str) -> str:
+    if encoding := marked_encoding(content):
+        raise JobError(f"{said} is {encoding}", to_utf_8(encoding, file))
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = content.count(b"\n", 0, error.start)
+        line = content.splitlines()[number]
+    why = refused_text(line, likely_encoding(content), file)
+    problem = f"line {number + 1} is {line.decode('utf-8', 'replace')[:_SHOWN]!r}, but {why.reason}"
+    raise JobError(f"{said}: {problem}", why.fix)
+
+
+def _plain(file: str) -> str:
+    return file.partition("?")[0].lower() if "://" in file else file.lower()
+
+
+def _read(file: str, said: str, storage_options: Mapping[str, Any]) -> bytes:
+    check_url(file)
+    keep_secrets([storage_options, file])
+    try:
+        options = storage_options if "://" in file else {}
+        with fsspec.open(file, "rb", **options) as opened:
+            content: bytes = opened.read(_MAX_BYTES + 1)
+    except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
+        raise JobError(f"{said}, and cannot be read: {public_text(str(error))}", "check its path") from None
+    return content

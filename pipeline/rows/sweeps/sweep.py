@@ -11,16 +11,14 @@ import pyarrow as pa
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.model.specs.refused import Refused, shown
-from framefleet.pipeline.model.specs.signature import ArgumentKind
+from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind
 from framefleet.pipeline.rows.sweeps.factors import TEXT_KINDS, Column, Factor, factors_of
 from framefleet.pipeline.rows.sweeps.settings import Sweep
 from framefleet.pipeline.rows.sweeps.swept import Swept
 from framefleet.pipeline.rows.sweeps.templates import is_template, names_in
-from framefleet.pipeline.rows.tables.column_checks import plumbing_fix
+from framefleet.pipeline.rows.tables.column_checks import argument_meant, plumbing_fix
 from framefleet.pipeline.rows.tables.rows import RowPlan
 from framefleet.pipeline.rows.tables.table import MAX_ROWS, Table
-
-_INPUTS = ("image", "video")
 
 
 def open_sweep(
@@ -87,7 +85,7 @@ def _check_names(
             raise JobError(
                 f"sweep.{column.name}: rows have no such argument, and no text of the sweep uses "
                 f"{{{column.name}}}",
-                plumbing_fix(column.name) if column.name in others else did_you_mean(column.name, kinds),
+                plumbing_fix(column.name) if column.name in others else argument_meant(column.name, kinds),
             )
 
 
@@ -124,7 +122,7 @@ def _check_length(swept: Swept, where: str) -> None:
 
 def check_sweep(swept: Swept, plan: RowPlan) -> None:
     """Raise JobError for a value that no row can have: told once, and not for each row."""
-    readers = {reader.column: reader for reader in plan.readers if reader.kind not in _INPUTS}
+    readers = {reader.column: reader for reader in plan.readers if reader.kind not in PLACES}
     for column in (column for factor in swept.factors for column in factor.columns):
         if column.name not in readers or column.name in swept.templates:
             continue

@@ -5,15 +5,18 @@ All without a meaning, as they are; and those that `columns:` of the job gives o
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any
 
 import pyarrow as pa
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.public import public_url
-from framefleet.pipeline.model.specs.signature import ArgumentKind, InputKind
+from framefleet.pipeline.model.specs.list_cells import parsed_list
+from framefleet.pipeline.model.specs.several import is_list
+from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind
 
 _SOURCE = "source_"  # begins the name that a column gets whose own is one of records
 
@@ -66,10 +69,22 @@ def carried_columns(
                 "would be kept as, is there too",
                 "rename one of them in the table",
             )
-    places = {column for target, column in read.items() if kinds[target] in get_args(InputKind)}
+    places = {column for target, column in read.items() if kinds[target] in PLACES}
     return Carried(names=names, places=frozenset(places & names.keys()))
 
 
 def _public(cells: pa.Array) -> pa.Array:
-    public = [public_url(cell) if isinstance(cell, str) else cell for cell in cells.to_pylist()]
+    public = [_public_cell(cell) for cell in cells.to_pylist()]
     return pa.array(public, cells.type)
+
+
+def _public_cell(cell: Any) -> Any:
+    """Return a place, or those of a list, without what may be secret; JSON text of a list stays one."""
+    if isinstance(cell, list):
+        return [_public_cell(part) for part in cell]
+    if not isinstance(cell, str):
+        return cell
+    places = parsed_list(cell) if is_list(cell) else None
+    if isinstance(places, list):
+        return json.dumps([_public_cell(part) for part in places], ensure_ascii=False)
+    return public_url(cell)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.loras.asked import ARGUMENT as LORA
 from framefleet.pipeline.model.specs.check import check_fps, check_seed
 from framefleet.pipeline.model.specs.refused import Refused, shown
 from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
-from framefleet.pipeline.model.specs.signature import InputKind
+from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.called import spec_for
 from framefleet.pipeline.recipes.duration import check_film
 from framefleet.pipeline.recipes.recipe import Recipe
-from framefleet.pipeline.request import Request
+from framefleet.pipeline.request import Request, is_input
 from framefleet.pipeline.rows.tables.limits import limits
 from framefleet.pipeline.rows.tables.row_plan import check_value, meanings
 from framefleet.pipeline.rows.tables.step_lists import check_step_lists
@@ -50,8 +50,16 @@ def _wrong_values(request: Request, spec: PipelineSpec, recipe: Recipe) -> Itera
         kind = kinds.get(name)
         if kind is None:
             found[name] = Refused(reason=f"{spec.class_name} takes none", fix=back)
-        elif isinstance(value, Mapping) != (name == LORA or kind in ("image", "video", "model")):
+        elif not _is_of_its_kind(name, value, kind):
             found[name] = Refused(reason="it is no such value", fix=back)
-        elif kind not in (*get_args(InputKind), "model") and name != LORA:
+        elif kind not in (*PLACES, "model") and name != LORA:
             found[name] = check_value(name, value, kind, spec)  # type: ignore[arg-type]
     return ((name, checked) for name, checked in found.items() if isinstance(checked, Refused))
+
+
+def _is_of_its_kind(name: str, value: Any, kind: ArgumentKind) -> bool:
+    """Whether a value is a mapping, or a list of images, where its argument is one, and only there."""
+    if isinstance(value, list) and kind in ("images", "list[image]"):
+        return bool(value) and all(map(is_input, value))
+    is_mapping = name == LORA or kind in ("image", "video", "images", "model")
+    return isinstance(value, Mapping) == is_mapping and kind != "list[image]"

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 import pyarrow as pa
 
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.guards.spelling import nearest
+from framefleet.pipeline.guards.spelling import did_you_mean, nearest
 from framefleet.pipeline.model.specs.signature import PLUMBING, ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
@@ -41,6 +41,10 @@ _WORDS: dict[ArgumentKind, str] = {
     "list[str]": "lists of text",
     "image": "paths or URLs of images, as text",
     "video": "paths or URLs of videos, as text",
+    "images": "paths or URLs of images, as text or lists of text",
+    "list[image]": "lists of paths or URLs of images",
+    "ints": "whole numbers, or lists of them",
+    "floats": "numbers, or lists of them",
     "model": "names of declared models, as text",
 }
 
@@ -61,6 +65,10 @@ def check_type(field: pa.Field, target: str, kind: ArgumentKind) -> None:
         "list[int]": text or _is_list(stored, number=True),
         "list[float]": text or _is_list(stored, number=True),
         "list[str]": text or _is_list(stored, number=False),
+        "images": text or _is_list(stored, number=False),
+        "list[image]": text or _is_list(stored, number=False),
+        "ints": text or number or _is_list(stored, number=True),
+        "floats": text or number or _is_list(stored, number=True),
     }
     if not (fits[kind] or pa.types.is_null(stored)):
         words = _WORDS[kind]
@@ -89,6 +97,11 @@ def check_carried(carried: Iterable[str], spec: PipelineSpec) -> None:
 
 
 def plumbing_fix(name: str) -> str:
+    if name == "ip_adapter_image":
+        return (
+            "declare the adapter: `model: {ip_adapter: {path: ..., weights: ..., image_encoder: ...}}`; "
+            "or leave the column out, or rename it to carry it"
+        )
     if name == "generator":
         return "give a `seed` column; rename this one to carry it"
     if "_per_prompt" in name:
@@ -128,6 +141,12 @@ def lookalikes(carried: Iterable[str], unused: Collection[str]) -> tuple[tuple[s
     """Return carried columns whose names are nearly those of arguments, or what others call these."""
     near = ((name, _meant(name, unused)) for name in carried)
     return tuple((name, found) for name, found in near if found)
+
+
+def argument_meant(name: str, known: Collection[str]) -> str:
+    """Return the fix of an error that tells of a name no argument has: also of what others call them."""
+    meant = _meant(name, known)
+    return f"did you mean {meant!r}?" if meant else did_you_mean(name, known)
 
 
 def _meant(name: str, unused: Collection[str]) -> str | None:

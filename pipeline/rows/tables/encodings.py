@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import codecs
-import shlex
 
 from framefleet.pipeline.model.specs.refused import Refused
 from framefleet.pipeline.rows.tables.formats import packed
+from framefleet.pipeline.text import quoted
 
 TO_UTF_8 = "save the table as UTF-8; spreadsheets call it `CSV UTF-8`"
 # Those of 32 bits first: they begin as those of 16 do.
@@ -69,5 +69,5 @@ def to_utf_8(encoding: str, file: str) -> str:
     if compression:
         return TO_UTF_8
     new = f"{name.stem}-utf-8{name.suffix}"
-    names = f"{shlex.quote(name.name)} > {shlex.quote(new)}"
+    names = f"{quoted(name.name)} > {quoted(new)}"
     return f"{TO_UTF_8}; or convert it: iconv -f {encoding.replace('_', '-')} -t utf-8 {names}"

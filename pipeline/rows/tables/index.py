@@ -1,4 +1,4 @@
-"""From rows of a table, as they are read, to which are doubled, done, unproven or still to render: on disk.
+"""From rows of a table, as they are read, to which are doubled, done or still to render: on disk.
 
 Memory stays flat for ten million rows: SQLite holds them in a nameless temporary file in TMPDIR, deleted as
 soon as it is opened, so that no kill leaves it behind. About 40 bytes of disk per row.
@@ -18,10 +18,8 @@ CREATE TABLE rows (position INTEGER PRIMARY KEY, id BLOB NOT NULL);
 CREATE TABLE left_out (position INTEGER PRIMARY KEY);
 CREATE TABLE done (id BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE doubled (id BLOB PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE unproven (
-    id BLOB PRIMARY KEY, kind TEXT NOT NULL, worker TEXT NOT NULL, num_bytes INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX by_kind ON unproven (kind, worker);
+CREATE TABLE again (id BLOB PRIMARY KEY) WITHOUT ROWID;     -- for the next pass over the table
+CREATE TABLE reopened (id BLOB PRIMARY KEY) WITHOUT ROWID;  -- for this pass, if it is not the first
 """
 # Built after the rows are in, by one sort: keeping it while adding costs random writes all over the file.
 _SEAL = "CREATE INDEX IF NOT EXISTS by_id ON rows (id)"
@@ -30,12 +28,14 @@ _COUNT = "SELECT (SELECT count(*) FROM rows), (SELECT count(*) FROM (SELECT 1 FR
 _MARK = "INSERT OR IGNORE INTO done SELECT ?1 WHERE EXISTS (SELECT 1 FROM rows WHERE id = ?1)"
 _DOUBLED = "INSERT OR IGNORE INTO doubled SELECT ?1 WHERE EXISTS (SELECT 1 FROM done WHERE id = ?1)"
 _IS_PENDING = "SELECT EXISTS (SELECT 1 FROM rows WHERE id = ?1), EXISTS (SELECT 1 FROM done WHERE id = ?1)"
-_ALL_DONE = "INSERT OR IGNORE INTO done SELECT id FROM rows"
+_AGAIN = "INSERT OR IGNORE INTO again SELECT ?1 WHERE EXISTS (SELECT 1 FROM rows WHERE id = ?1)"
+_IS_DONE = "SELECT EXISTS (SELECT 1 FROM done WHERE id = ?)"
 _OTHERS_DONE = "INSERT OR IGNORE INTO done SELECT id FROM rows WHERE id NOT IN (SELECT id FROM wanted)"
+_FIRST_PASS = "NOT EXISTS (SELECT 1 FROM done WHERE done.id = r.id)"
+_LATER_PASS = "EXISTS (SELECT 1 FROM reopened WHERE reopened.id = r.id)"
 _PENDING = """
 SELECT position, id FROM rows AS r
-WHERE position >= ? AND position < ?
-  AND NOT EXISTS (SELECT 1 FROM done WHERE done.id = r.id)
+WHERE position >= ? AND position < ? AND {}
   AND NOT EXISTS (SELECT 1 FROM rows AS twin WHERE twin.id = r.id AND twin.position < r.position)
 ORDER BY position
 """
@@ -61,6 +61,7 @@ class RowIndex:
         self._db.executescript(_SCHEMA)
         self._totals: tuple[int, int] | None = None
         self._num_done = 0
+        self._num_reopened: int | None = None  # None: this is the first pass
         self.num_left_out = 0
         self.is_whole = True  # all rows of the table without a record are to be rendered
         self.num_doubled = 0  # rows that were marked done more than once
@@ -107,36 +108,37 @@ class RowIndex:
         self._db.execute("DROP TABLE wanted")
         (self._num_done,) = self._db.execute("SELECT count(*) FROM done").fetchone()
 
-    def reopen(self, row_ids: Iterable[str]) -> None:
-        """Note that these rows are to be rendered, and no others: for the passes after the first."""
-        _, distinct = self._seal()
-        self._db.execute(_ALL_DONE)
-        ids = ((bytes.fromhex(row_id),) for row_id in row_ids)
-        opened = self._db.executemany("DELETE FROM done WHERE id = ?", ids).rowcount
-        self._num_done = distinct - max(opened, 0)
+    def render_again(self, row_ids: Iterable[str]) -> int:
+        """Note rows of the table whose records were taken back, for the pass after this one.
 
-    def note_unproven(self, row_id: str, *, kind: str, worker: str, num_bytes: int) -> None:
-        """Note a row that a later audit of its kind may find wrong. num_bytes: of its clip."""
-        values = (bytes.fromhex(row_id), kind, worker, num_bytes)
-        self._db.execute("INSERT OR REPLACE INTO unproven VALUES (?, ?, ?, ?)", values)
-
-    def prove(self, *, kind: str, worker: str) -> None:
-        """An audit of this kind found all well on this worker."""
-        self._db.execute("DELETE FROM unproven WHERE kind = ? AND worker = ?", (kind, worker))
-
-    def take_unproven(self, kind: str) -> dict[str, int]:
-        """Return the rows of this kind that no audit spoke for, of all workers, and forget them.
-
-        Each with the bytes of its clip.
+        Return how many of them had their record before the first pass.
         """
-        found = self._db.execute("DELETE FROM unproven WHERE kind = ? RETURNING id, num_bytes", (kind,))
-        return {row_id.hex(): num_bytes for row_id, num_bytes in sorted(found)}
+        ids = [(bytes.fromhex(row_id),) for row_id in row_ids]
+        self._db.executemany(_AGAIN, ids)
+        return sum(self._db.execute(_IS_DONE, one).fetchone()[0] for one in ids)
+
+    def reopen(self) -> int:
+        """Begin a pass over the rows that are to be rendered again, and no others; return how many.
+
+        Where there are none, this pass goes on.
+        """
+        (count,) = self._db.execute("SELECT count(*) FROM again").fetchone()
+        if count:
+            self._db.execute("DELETE FROM reopened")
+            self._db.execute("INSERT INTO reopened SELECT id FROM again")
+            self._db.execute("DELETE FROM again")
+            self._num_reopened = int(count)
+        return int(count)
 
     def counts(self) -> RowCounts:
         rows, distinct = self._seal()
-        done = self._num_done
+        pending = distinct - self._num_done if self._num_reopened is None else self._num_reopened
         return RowCounts(
-            rows=rows, distinct=distinct, duplicates=rows - distinct, done=done, pending=distinct - done
+            rows=rows,
+            distinct=distinct,
+            duplicates=rows - distinct,
+            done=distinct - pending,
+            pending=pending,
         )
 
     def pending_in(self, first: int, n: int) -> list[tuple[int, str]]:
@@ -145,7 +147,8 @@ class RowIndex:
         Only the first position of each row_id in the whole table.
         """
         self._seal()
-        found = self._db.execute(_PENDING, (first, first + n))
+        query = _PENDING.format(_FIRST_PASS if self._num_reopened is None else _LATER_PASS)
+        found = self._db.execute(query, (first, first + n))
         return [(position, row_id.hex()) for position, row_id in found]
 
     def row_ids_in(self, first: int, n: int) -> list[tuple[int, str]]:

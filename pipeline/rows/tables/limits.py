@@ -11,6 +11,7 @@ from framefleet.pipeline.model.specs.bounds import too_large
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.modular_index import is_modular
 from framefleet.pipeline.model.specs.refused import Refused
+from framefleet.pipeline.model.specs.several import NETS, OF_EACH, controlling
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.refine import check_strength
 from framefleet.pipeline.recipes.siblings import is_first_only
@@ -50,6 +51,8 @@ def limits(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
         yield "last_image", Refused(reason="the model starts from a first image only", fix=fix)
     if arguments.get("fps") is not None and spec.configs.get("unet", {}).get("default_fps", 0) is None:
         yield "fps", Refused(reason="this model is told no rate", fix="leave it out")
+    if count := spec.configs.get("controlnet", {}).get(NETS):
+        yield from _of_each_controlnet(count, spec, arguments)
     if "max_guidance_scale" in spec.parameters:
         yield from _guidance_range({**spec.defaults(), **arguments})
     if "strength" in (arguments if is_modular(spec.class_name) else spec.parameters):
@@ -125,6 +128,20 @@ def _fixed_text(spec: PipelineSpec, transformer: Mapping[str, Any]) -> int | Non
         return None
     only: int = transformer.get("max_text_seq_length", spec.family.text_positions)
     return only
+
+
+def _of_each_controlnet(count: int, spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
+    """Several ControlNets take an image each; and of numbers one for all, or one each."""
+    image = controlling(spec.parameters)
+    for name in (image, *OF_EACH):
+        value = arguments.get(name)
+        is_single = value is not None and not isinstance(value, list)
+        if isinstance(value, list) and len(value) != count:
+            reason = f"the model has {count} ControlNets, and it has {len(value)} entries"
+            yield name, Refused(reason=reason, fix=f"give {count}, in the order of the ControlNets")
+        elif is_single and name == image:
+            reason = f"the model has {count} ControlNets, each of which takes an image"
+            yield name, Refused(reason=reason, fix=f"give a list of {count} images")
 
 
 def _guidance_range(arguments: Mapping[str, Any]) -> _Problems:

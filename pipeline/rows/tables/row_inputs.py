@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+from framefleet.pipeline.guards.public import public_url
+from framefleet.pipeline.model.specs.bounds import MAX_IMAGES
 from framefleet.pipeline.model.specs.check import check_frames
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
+from framefleet.pipeline.model.specs.list_cells import parsed_list
 from framefleet.pipeline.model.specs.refused import Refused
-from framefleet.pipeline.model.specs.signature import InputKind
+from framefleet.pipeline.model.specs.several import is_list
+from framefleet.pipeline.model.specs.signature import ImagesKind, InputKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 
@@ -57,6 +61,45 @@ def check_input(cell: Any, kind: InputKind, finder: Finder) -> dict[str, Any] | 
         return seen
     frames = {"num_frames": seen.num_frames} if kind == "video" else {}
     return {"uri": finder.locate(cell.strip()), "sha256": seen.sha256, **frames}
+
+
+def check_images(
+    cell: Any, kind: ImagesKind, finder: Finder
+) -> dict[str, Any] | list[dict[str, Any]] | Refused:
+    """Return what `check_input` does for each image of a list; of one that is no list, for it alone.
+
+    kind: "list[image]" makes a list of one image too. A cell is a list, or JSON text of one.
+    """
+    if not is_list(cell):
+        found = check_input(cell, "image", finder)
+        return found if isinstance(found, Refused) or kind == "images" else [found]
+    places = places_in(cell)
+    if not places or len(places) > MAX_IMAGES:
+        return Refused(
+            reason=f"it must be a list of 1 to {MAX_IMAGES} paths or URLs of images",
+            fix='use one, as ["a.png", "b.png"]',
+        )
+    images = []
+    for position, place in enumerate(places):
+        found = check_input(place, "image", finder)
+        if isinstance(found, Refused):
+            shown = public_url(place) if isinstance(place, str) else place
+            return Refused(reason=f"its entry {position}, {shown!r}: {found.reason}", fix=found.fix)
+        images.append(found)
+    return images
+
+
+def places_in(cell: Any) -> list[Any]:
+    """Return what a cell of images names: one place, those of its list, or none where it is no such list."""
+    parts = parsed_list(cell) if is_list(cell) else [cell]
+    return parts if isinstance(parts, list) else []
+
+
+def public_cell(cell: Any) -> Any:
+    """Return a cell that names files as it may be shown, without what is secret in URLs."""
+    if not is_list(cell):
+        return public_url(cell) if isinstance(cell, str) else cell
+    return [public_url(place) if isinstance(place, str) else place for place in places_in(cell)]
 
 
 def check_video_length(video: Any, asked: int | None, spec: PipelineSpec) -> Refused | None:

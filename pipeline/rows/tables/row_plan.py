@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from functools import partial
 from typing import Any, get_args
 
 import pyarrow as pa
 
 from framefleet.pipeline.errors import JobError, UserError
-from framefleet.pipeline.guards.public import public_url
 from framefleet.pipeline.guards.spelling import did_you_mean
 from framefleet.pipeline.model.loras.asked import ARGUMENT as LORA
 from framefleet.pipeline.model.loras.asked import Lora, check_loras
@@ -19,10 +18,12 @@ from framefleet.pipeline.model.specs.check import check_argument, check_fps, che
 from framefleet.pipeline.model.specs.list_cells import check_list
 from framefleet.pipeline.model.specs.refused import Refused, shown
 from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
+from framefleet.pipeline.model.specs.several import is_list, list_kind
 from framefleet.pipeline.model.specs.signature import (
     PART_KINDS,
+    PLACES,
     ArgumentKind,
-    InputKind,
+    EitherKind,
     ListKind,
     Parameter,
     ScalarKind,
@@ -34,6 +35,7 @@ from framefleet.pipeline.recipes.second_model import SecondModel, check_second_m
 from framefleet.pipeline.rows.argument_columns import argument_fields
 from framefleet.pipeline.rows.tables.carried import carried_columns
 from framefleet.pipeline.rows.tables.column_checks import (
+    argument_meant,
     check_carried,
     check_required,
     check_type,
@@ -41,7 +43,13 @@ from framefleet.pipeline.rows.tables.column_checks import (
     plumbing_fix,
 )
 from framefleet.pipeline.rows.tables.picks import is_picks
-from framefleet.pipeline.rows.tables.row_inputs import Finder, NoInputs, check_input
+from framefleet.pipeline.rows.tables.row_inputs import (
+    Finder,
+    NoInputs,
+    check_images,
+    check_input,
+    public_cell,
+)
 from framefleet.pipeline.rows.tables.rows import OWN_TEXTS, Reader, RowPlan
 
 # Columns with a meaning of their own, unless the pipeline has a parameter of that name.
@@ -168,8 +176,12 @@ def _read_columns(
     """Return the columns that have a meaning, by what they mean."""
     for target, column in columns.items():
         if target not in targets:
+            is_turned = target in schema.names and column in targets
             raise JobError(
-                f"columns.{target}: there is no argument {target!r}", did_you_mean(target, targets)
+                f"columns.{target}: there is no argument {target!r}",
+                f"write it the other way round: `columns: {{{column}: {target}}}`"
+                if is_turned
+                else argument_meant(target, targets),
             )
         if column not in schema.names:
             raise JobError(
@@ -199,31 +211,40 @@ def _defaults(
     """
     arguments: dict[str, Any] = {**spec.defaults(), **own}
     special: dict[str, Any] = {}
+    wrong: list[tuple[str, str]] = []  # where, and the fix: all of them are told at once
     for name, value in {**defaults, **overrides}.items():
         section = "overrides" if name in overrides else "defaults"
         if name in ("recipe", "fps") and not _is_argument(name, spec):
             place = "recipe" if name == "recipe" else "media.fps"
             raise JobError(f"{section}.{name} is not where the job sets it", f"set `{place}:` instead")
         if name not in targets:
-            fix = plumbing_fix(name) if name in spec.parameters else did_you_mean(name, targets)
-            raise JobError(f"{section}.{name}: rows have no such argument", fix)
+            fix = plumbing_fix(name) if name in spec.parameters else argument_meant(name, targets)
+            wrong.append((f"{section}.{name}", fix))
+            continue
         arguments.pop(name, None)
         if value is not None:
             place_of = arguments if _is_argument(name, spec) else special
             place_of[name] = _checked_default(f"{section}.{name}", value, targets[name], checks[name])
+    if wrong:
+        places, fixes = zip(*wrong, strict=True)
+        what = "no such argument" if len(wrong) == 1 else "no such arguments"
+        raise JobError(f"{', '.join(places)}: rows have {what}", "; ".join(dict.fromkeys(fixes)))
     return arguments, special
 
 
 def _checked_default(place: str, value: Any, kind: ArgumentKind, check: Callable[[Any], Any]) -> Any:
     found = check(value)
     if isinstance(found, Refused):
-        public = public_url(value) if kind in get_args(InputKind) and isinstance(value, str) else value
+        public = public_cell(value) if kind in PLACES else value
         raise JobError(f"{place} is {shown(public)}, but {found.reason}", found.fix)
     return found
 
 
-def check_value(name: str, value: Any, kind: ScalarKind | ListKind, spec: PipelineSpec) -> Any:
+def check_value(name: str, value: Any, kind: ScalarKind | ListKind | EitherKind, spec: PipelineSpec) -> Any:
     """Return a value as the argument takes it, a schedule by its one spelling; or Refused."""
+    if kind == "ints" or kind == "floats":
+        one: ScalarKind = "int" if kind == "ints" else "float"
+        kind = list_kind(kind) if is_list(value) else one  # type: ignore[assignment]
     if kind in PART_KINDS:
         known = spec.parameters.get(name)
         return check_list(name, value, kind, known.entries if known else None)
@@ -243,13 +264,16 @@ def _check_of(
     """Return the check of one cell, which remembers its answers where cells repeat."""
     if kind == "image" or kind == "video":
         return _remembering(partial(check_input, kind=kind, finder=finder))
+    if kind == "images" or kind == "list[image]":
+        return partial(check_images, kind=kind, finder=finder)
     if kind == "model":
         return _remembering(partial(check_second_model, target, declared=second_models))
     if target in OWN_TEXTS and kind == "str":
         return partial(check_argument, target, kind=kind, spec=spec)  # they do not repeat
     if _is_argument(target, spec):
         check = partial(check_value, target, kind=kind, spec=spec)
-        return check if kind in PART_KINDS else _remembering(check)  # each row has lists of its own
+        is_listed = kind in PART_KINDS or kind in get_args(EitherKind)
+        return check if is_listed else _remembering(check)  # each row has lists of its own
     if target == "seed":
         return check_seed
     if target == "fps":
@@ -262,6 +286,8 @@ def _remembering(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
     known: dict[Any, Any] = {}  # cells of one column are of one type, so 1 and True do not meet here
 
     def remembered(cell: Any) -> Any:
+        if not isinstance(cell, Hashable):  # a list where none belongs
+            return check(cell)
         if cell in known:
             return known[cell]
         value = check(cell)

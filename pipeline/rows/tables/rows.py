@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import pyarrow as pa
 
@@ -13,17 +13,17 @@ from framefleet.pipeline.model.loras.asked import ARGUMENT as LORA
 from framefleet.pipeline.model.specs.geometry import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.refused import Refused, shown
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice
-from framefleet.pipeline.model.specs.signature import ArgumentKind, InputKind
+from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind, InputKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.duration import check_film
 from framefleet.pipeline.recipes.recipe import Recipe
-from framefleet.pipeline.request import Request, clip_fps, is_input
+from framefleet.pipeline.request import Request, clip_fps, each_input
 from framefleet.pipeline.rows.identity import derive_seed
 from framefleet.pipeline.rows.tables.carried import Carried
 from framefleet.pipeline.rows.tables.limits import limits
 from framefleet.pipeline.rows.tables.odd_cells import Problems
 from framefleet.pipeline.rows.tables.readable import readable
-from framefleet.pipeline.rows.tables.row_inputs import Finder, check_video_length
+from framefleet.pipeline.rows.tables.row_inputs import Finder, check_video_length, places_in, public_cell
 from framefleet.pipeline.rows.tables.step_lists import check_step_lists, listed_steps
 from framefleet.pipeline.shape import shape_text
 
@@ -146,10 +146,11 @@ class RowPlan:
 
     def _inputs(self, cells: list[list[Any]]) -> Iterator[tuple[str, InputKind]]:
         for reader, column in zip(self.readers, cells, strict=True):
-            if reader.kind == "image" or reader.kind == "video":
-                for cell in column:
-                    if isinstance(cell, str) and cell.strip():
-                        yield cell.strip(), reader.kind
+            if reader.kind in PLACES:
+                kind: InputKind = "video" if reader.kind == "video" else "image"
+                for place in (place for cell in column for place in places_in(cell)):
+                    if isinstance(place, str) and place.strip():
+                        yield place.strip(), kind
 
     def row(self, index: int, cells: Sequence[Any]) -> CheckedRow | InvalidRow:
         """Return the row at `index` of the table. cells: one for each reader."""
@@ -161,7 +162,7 @@ class RowPlan:
                 continue
             value = reader.check(cell)
             if type(value) is Refused:
-                shown = public_url(cell) if reader.kind in get_args(InputKind) else cell
+                shown = public_cell(cell) if reader.kind in PLACES else cell
                 problem = Problem(column=reader.column, value=shown, reason=value.reason, fix=value.fix)
                 problems.append(problem)
             elif reader.is_argument:
@@ -241,7 +242,7 @@ class RowPlan:
     ) -> Iterator[Problem]:
         for name, refused in found:
             value: Any = arguments.get(name)
-            shown = public_url(value["uri"]) if is_input(value) else value
+            shown = each_input(value, lambda named: public_url(named["uri"]))
             yield Problem(column=self._column(name), value=shown, reason=refused.reason, fix=refused.fix)
 
     def _request(

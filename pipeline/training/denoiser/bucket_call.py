@@ -30,17 +30,20 @@ class BucketCall:
     """A call whose first leaf, the noisy latents, and whose timestep are to be replaced.
 
     names: of the parameters of `forward` that the leaves belong to. timestep: which leaf that is. unit: how
-    many timesteps of the scheduler are one of the denoiser's. patch: (T, H, W) of a token, in latents.
+    many timesteps of the scheduler are one of the denoiser's. is_whole: whether these are rounded down to
+    whole numbers, as the scheduler does. patch: (T, H, W) of a token, in latents.
     """
 
     call: Call
     names: tuple[str, ...]
     timestep: int
     unit: int
+    is_whole: bool
     patch: tuple[int, int, int]
 
     @classmethod
-    def of(cls, captured: Captured, denoiser: nn.Module) -> BucketCall:
+    def of(cls, captured: Captured, denoiser: nn.Module, *, is_fractional: bool = False) -> BucketCall:
+        """is_fractional: timesteps are never rounded, whatever the scheduler does."""
         call = captured.call
         names = _names(call, denoiser)
         timestep = names.index("timestep")
@@ -51,6 +54,7 @@ class BucketCall:
             names=names,
             timestep=timestep,
             unit=round(first / seen),
+            is_whole=not captured.scheduler.timesteps.is_floating_point() and not is_fractional,
             patch=tuple(patch) if isinstance(patch, list | tuple) else (1, patch, patch),
         )
 
@@ -105,7 +109,10 @@ class BucketCall:
     def _times(self, timesteps: Tensor) -> Tensor:
         """Return the scheduler's timesteps (B) as the denoiser gets them."""
         seen: Tensor = self.call.leaves[self.timestep]
-        times = timesteps.to(seen.device, seen.dtype)
+        if self.is_whole:  # before the cast: Wan 2.2 TI2V's denoiser gets whole numbers as floats
+            timesteps = timesteps.trunc()
+        keeps_dtype = self.is_whole or seen.is_floating_point()
+        times = timesteps.to(seen.device, seen.dtype if keeps_dtype else timesteps.dtype)
         if self.unit != 1:
             times = times / self.unit
         if seen.dim() < 2:

@@ -1,0 +1,55 @@
+"""Rows that an audit speaks against: batched rows of its kind, of all runs of an output, taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from typing import Any
+
+from framefleet.pipeline.outputs.apart import noted_apart, path_of
+from framefleet.pipeline.outputs.parts.seals import Hold
+from framefleet.pipeline.outputs.parts.withdrawal import withdraw
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.render.audit.remarks import is_doubtful, kind_of_record
+from framefleet.pipeline.rows.tables.index import RowIndex
+
+
+@dataclass(slots=True, kw_only=True)
+class TakenBack:
+    """num_before: of num_rows, those with a record before this run. num_bytes: of all their clips.
+
+    num_elsewhere: rows as doubtful that keep their records, as the table does not have them.
+    """
+
+    num_rows: int = 0
+    num_before: int = 0
+    num_bytes: int = 0
+    num_elsewhere: int = 0
+
+
+def take_back(store: Store, index: RowIndex, apart: Set[str], hold: Hold, *, has_begun: bool) -> TakenBack:
+    """Take the records of all rows of the table back that were batched, were not compared, and may be wrong.
+
+    apart: paths of the kinds that were found wrong. has_begun: the first pass over the table has.
+    """
+    found = TakenBack()
+
+    def goes(record: Mapping[str, Any]) -> bool:
+        if path_of(kind_of_record(record)) not in apart or not is_doubtful(record["environment"]):
+            return False
+        is_here = index.is_pending(record["row_id"]) is not None
+        found.num_elsewhere += not is_here
+        return is_here
+
+    for row_ids, num_bytes in withdraw(store, goes, hold):
+        found.num_rows += len(row_ids)
+        found.num_bytes += num_bytes
+        if has_begun:
+            found.num_before += index.render_again(row_ids)
+    return found
+
+
+def finish_taking_back(store: Store, index: RowIndex, hold: Hold) -> TakenBack:
+    """Do what a driver that was killed left undone, before records are read."""
+    apart = noted_apart(store)
+    return take_back(store, index, apart, hold, has_begun=False) if apart else TakenBack()

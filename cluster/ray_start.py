@@ -1,0 +1,113 @@
+"""Ray of our own: started without what only people look at, watched meanwhile, tried again if it fails."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RpcError
+
+from framefleet.pipeline.guards.sandbox import ending
+
+log = logging.getLogger(__name__)
+
+_services: Any = ray._private.services
+# For Ray's raylet to be there, in one try after the other. Ray's own limit is the first.
+PATIENCE_S = (30.0, 60.0, 120.0)
+RETRY_AFTER_S = 2.0  # then twice as long
+# The raylet insists on an agent, with which it ends, and on its ports. This one ends when the raylet does.
+_PORTS = ("metrics-agent-port", "metrics_export_port", "dashboard_agent_listen_port")
+_NO_AGENT = ("--dashboard_agent_command=sh -c cat", *(f"--{port}=1" for port in _PORTS))
+
+
+def start_ray(options: dict[str, Any]) -> None:
+    """Call `ray.init` with `options`, up to three times. Raises what the last try raised."""
+    log_file = Path(options["_temp_dir"], "session_latest/logs/raylet.err")
+    for number, patience_s in enumerate(PATIENCE_S, start=1):
+        is_last = number == len(PATIENCE_S)
+        try:
+            # As Ray itself would have it, in the end: another version may want what we leave out.
+            with _watched(log_file, patience_s, is_lean=not is_last):
+                ray.init(address="local", **options)
+            return
+        except Exception as error:  # Ray's own for a node that is not up in time is just this class
+            if is_last:
+                raise
+            log.warning("Ray did not start, and is tried again: %s", error)
+        time.sleep(RETRY_AFTER_S * number)
+
+
+@contextmanager
+def _watched(log_file: Path, patience_s: float, *, is_lean: bool) -> Iterator[None]:
+    """Have `ray.init` start what we want and wait as we do: it has no setting for either. End what fails."""
+    start, get_node = _services.start_ray_process, _services.get_node
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start_process(command: list[str], name: str, *more: Any, **settings: Any) -> Any:
+        if name == "raylet":
+            # How long it waits for its own processes, before it ends by itself.
+            variables = {"RAY_agent_register_timeout_ms": f"{patience_s * 1000:.0f}"}
+            if is_lean:
+                # It waits as long for an agent whose port it knows, and 15 s for a file that names the port.
+                with socket.create_server(("127.0.0.1", 0)) as free:
+                    port = free.getsockname()[1]
+                command = [word.replace("-agent-port=0", f"-agent-port={port}") for word in command]
+                command += [*_NO_AGENT, f"--runtime_env_agent_port={port}"]
+                variables["RAY_enable_metrics_collection"] = "0"
+            settings["env_updates"] = variables | (settings.get("env_updates") or {})
+        found = start(command, name, *more, **settings)
+        processes.append(found.process)
+        return found
+
+    def find_node(address: str, node_id: str) -> Any:  # Ray's own waits 30 s for a raylet, dead or alive
+        client, ends_at = _services.GcsClient(address=address), time.monotonic() + patience_s
+        while not _knows(client, node_id):
+            if (code := processes[-1].poll()) is not None:
+                said = log_file.read_text(errors="replace").partition("*** StackTrace")[0].splitlines()[-6:]
+                raise ChildProcessError("\n".join([f"its raylet ended with {ending(code)}", *said]))
+            if time.monotonic() > ends_at:
+                raise TimeoutError(f"its raylet was not ready after {patience_s:.0f} s")
+            time.sleep(0.1)
+        return get_node(address, node_id)
+
+    changes: list[Any] = [(_services, "start_ray_process", start_process), (_services, "get_node", find_node)]
+    if is_lean:
+        changes.append((_services, "start_api_server", lambda *_, **__: ("", None)))
+        for name in ("start_monitor", "start_log_monitor"):
+            changes.append((ray._private.node.Node, name, lambda _: None))
+    with ExitStack() as stack:
+        for change in changes:
+            stack.enter_context(replaced(*change))
+        try:
+            yield
+        except BaseException:
+            ray.shutdown()
+            for process in processes:  # what is below the raylet ends with it
+                process.kill()
+                process.wait()
+            raise
+
+
+def _knows(client: Any, node_id: str) -> bool:
+    try:
+        return ray.NodeID.from_hex(node_id) in client.get_all_node_info(timeout=1.0)
+    except RpcError:  # busy
+        return False
+
+
+@contextmanager
+def replaced(module: Any, name: str, value: Any) -> Iterator[None]:
+    """Have another value in a module of Ray's, for what it has no setting."""
+    original = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, original)

@@ -1,0 +1,119 @@
+"""From a declared IP-adapter to its files on this machine, with the SHA-256 of their real bytes. No torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from framefleet.pipeline.errors import JobError, ModelError
+from framefleet.pipeline.model.sources.blobs import check_links
+from framefleet.pipeline.model.sources.selection import SAFETENSORS
+from framefleet.pipeline.model.sources.source import open_source
+from framefleet.pipeline.model.sources.weights import Weights, fetched_as
+
+IP_ADAPTER_IMAGE = "ip_adapter_image"
+MODEL_PREFIX = "ip-adapter/"  # before its files, among those of the model: no component can have this name
+# What diffusers reads of the file. Those for faces hold LoRAs too, or take what another network embeds.
+_KEYS = re.compile(r"image_proj\.(?!perceiver_res).+|ip_adapter\.\d+\.to_[kv]_ip\.weight")
+_NORM = "image_proj.norm.weight"
+_FIX = "check path, weights and image_encoder; the same files must be on every machine of the cluster"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IpAdapter:
+    """Where an IP-adapter comes from, and how much its image counts.
+
+    path: a folder, `org/name` of the hub, or a URL of a folder. revision: of the hub. weights: its file in
+    there. image_encoder: the folder in there of the CLIP model that reads images. scale: 0 for not at all.
+    """
+
+    path: str
+    weights: str
+    image_encoder: str
+    revision: str | None = None
+    scale: float = 1.0
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What loading it reads."""
+        return (self.weights, f"{self.image_encoder}/config.json", f"{self.image_encoder}/model{SAFETENSORS}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IpAdapterFiles:
+    """An IP-adapter that is here. adapter: as other machines find it. digests: by names among the model's."""
+
+    adapter: IpAdapter
+    folder: Path
+    digests: Mapping[str, str]
+
+
+def ip_adapter_of(given: Mapping[str, Any] | IpAdapter | None) -> IpAdapter | None:
+    """Return a declared IP-adapter. Raises JobError for names that lead out of its folder, or of pickles."""
+    if given is None:
+        return None
+    adapter = given if isinstance(given, IpAdapter) else IpAdapter(**given)
+    parts = [part for name in (adapter.weights, adapter.image_encoder) for part in name.split("/")]
+    if not adapter.weights.endswith(SAFETENSORS) or not {"", ".", ".."}.isdisjoint(parts):
+        raise JobError(
+            f"model.ip_adapter has weights {adapter.weights!r} and image_encoder {adapter.image_encoder!r}",
+            f"name a {SAFETENSORS} file and a folder as they lie below its path",
+        )
+    return adapter
+
+
+def fetch_ip_adapter(
+    adapter: IpAdapter | None, storage_options: Mapping[str, Any], expected: Mapping[str, str] | None = None
+) -> IpAdapterFiles | None:
+    """Return the files of an IP-adapter, if there is one, fetched once per machine.
+
+    expected: the model's files, as the driver found them. Raises ModelError where one is missing, broken or
+    another one.
+    """
+    if adapter is None:
+        return None
+    files = adapter.files
+    try:
+        source = open_source(
+            adapter.path, revision=adapter.revision, storage_options=storage_options, needs=files
+        )
+        check_links(source.fetch(files), files)
+        if expected:
+            folder, found = fetched_as(source, {file: expected[MODEL_PREFIX + file] for file in files})
+        else:
+            listed = {file: source.files[file].sha256 for file in files if file in source.files}
+            said = {file: sha256 for file, sha256 in listed.items() if sha256}
+            weights = Weights(
+                source=source, class_name="", components=(), files=files, expected=said, lock=None
+            )
+            folder, found = weights.fetched()
+        _check_keys(folder / adapter.weights)
+    except (ModelError, FileNotFoundError) as error:
+        problem = error.problem if isinstance(error, ModelError) else error
+        raise ModelError(f"model.ip_adapter: {problem}", _FIX) from error
+    return IpAdapterFiles(
+        adapter=replace(adapter, path=source.path, revision=source.revision),
+        folder=folder,
+        digests={MODEL_PREFIX + file: digest for file, digest in found.items()},
+    )
+
+
+def without_ip_adapter(files: Mapping[str, str]) -> dict[str, str]:
+    """Return the files of the pipeline itself."""
+    return {file: digest for file, digest in files.items() if not file.startswith(MODEL_PREFIX)}
+
+
+def _check_keys(path: Path) -> None:
+    """Raise ModelError for a file of something else: diffusers would leave out what it cannot use."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as file:
+        keys = list(file.keys())
+    other = next((key for key in keys if not _KEYS.fullmatch(key)), None)
+    if _NORM in keys and "image_proj.proj.weight" not in keys:
+        other = _NORM  # as diffusers tells those for faces
+    if other or not keys:
+        raise ModelError(f"{path} is no IP-adapter for images: it holds {other}", _FIX)

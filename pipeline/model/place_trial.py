@@ -1,0 +1,90 @@
+"""In: a device and dtypes. Out: this machine computes in them, or is refused before it gets a row.
+
+Some processors advertise instructions and crash on them (AMX on a virtual machine: SIGILL), so a child
+computes first. What was found is kept on this machine. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from framefleet.pipeline.errors import FleetError, ModelError
+from framefleet.pipeline.guards.sandbox import ending
+from framefleet.pipeline.model.environment import MAX_CPU_ISA, lines_beginning
+from framefleet.pipeline.model.kept import kept
+from framefleet.pipeline.model.sources.cache import one_fetcher
+
+log = logging.getLogger(__name__)
+
+PROGRAM = Path(__file__).with_name("place_trial_process.py")
+# The most that processors have without AMX and fp16, which is what virtual machines get wrong.
+SOUND_ISA = "AVX512_CORE_BF16"
+_REFUSALS = ("RuntimeError", "torch.AcceleratorError")  # not OutOfMemoryError: others may fill a GPU
+
+
+def prove(device: str, dtypes: Collection[str]) -> None:
+    """Set what this machine needs for these dtypes. Raises FleetError for one that cannot compute in them.
+
+    On a CPU fp32 needs no trial: its instructions are as old as those that libraries start with.
+    """
+    wanted = sorted({*dtypes} - ({"fp32"} if device == "cpu" else set()))
+    if not wanted:
+        return
+    try:
+        with one_fetcher("the trial of this machine"):  # not one for each worker
+            isa = _needed_isa(device, wanted)
+    except ModelError:  # there is no cache folder
+        isa = _needed_isa(device, wanted)
+    if isa:
+        os.environ[MAX_CPU_ISA] = isa
+        log.warning(
+            "%s crashes on %s, but not with %s=%s, which is now set. If this process still crashes, it had "
+            "computed before: set it before Python starts",
+            *(platform.node(), ", ".join(wanted), MAX_CPU_ISA, isa),
+        )
+
+
+def _place(device: str, dtypes: list[str]) -> list[Any]:
+    """Return what decides a trial, in addition to installed packages."""
+    settings = {name: value for name, value in os.environ.items() if name.startswith(("DNNL_", "ONEDNN_"))}
+    processor = lines_beginning("/proc/cpuinfo", ("model name", "flags", "Features"))
+    return [device, dtypes, platform.node(), processor, settings, str(PROGRAM)]
+
+
+@kept(TypeAdapter(str), decided_by=_place)
+def _needed_isa(device: str, dtypes: list[str]) -> str:
+    """Return the instructions that the child survives with; "" for all."""
+    if (reason := _death(device, dtypes)) is None:
+        return ""
+    if device == "cpu" and reason == "SIGILL":
+        if _death(device, dtypes, isa=SOUND_ISA) is None:
+            return SOUND_ISA
+        reason += f", also with {MAX_CPU_ISA}={SOUND_ISA}"
+    raise FleetError(
+        f"{platform.node()} cannot compute in {', '.join(dtypes)} on {device}: a trial ended with {reason}",
+        "take the machine out, or set `model: {dtype: fp32}`; a virtual machine's host can hide instructions "
+        "that it does not run, and torch must be built for the GPU",
+    )
+
+
+def _death(device: str, dtypes: list[str], *, isa: str | None = None) -> str | None:
+    """Return what a child died of that computes, or why torch refused; None if it did."""
+    ended = subprocess.run(
+        [sys.executable, "-P", str(PROGRAM), device, *dtypes],
+        env=os.environ | ({MAX_CPU_ISA: isa} if isa else {}),
+        capture_output=True,
+        text=True,
+    )
+    if ended.returncode < 0:
+        return ending(ended.returncode)
+    said = ended.stderr.strip().rpartition("\n")[2]
+    return said if said.startswith(_REFUSALS) and "not implemented" not in said else None

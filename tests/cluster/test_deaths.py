@@ -1,0 +1,33 @@
+"""Processes that die of a signal are reported by it: Ray itself says of all that the connection ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+import ray
+from ray.exceptions import RayError
+
+from framefleet.cluster.connection import connect
+from framefleet.cluster.losses import cause_of_loss
+
+
+class Dying:
+    def die(self, number: int) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+
+
+def reason_of_death(number: signal.Signals) -> str:
+    with pytest.raises(RayError) as caught:
+        ray.get(ray.remote(Dying).options(num_cpus=0).remote().die.remote(int(number)))
+    return cause_of_loss(caught.value, is_ready=True).reason
+
+
+def test_a_process_that_dies_is_reported_by_its_signal() -> None:
+    with connect(None, num_cpus=1):
+        for number in (signal.SIGILL, signal.SIGSEGV, signal.SIGBUS):
+            assert reason_of_death(number) == f"its process crashed with {number.name}"
+        assert reason_of_death(signal.SIGKILL).startswith("its process was killed (SIGKILL); out-of-memory")

@@ -1,0 +1,84 @@
+"""Where Ray does not start: a dead process is noticed, its last words are shown, and it is tried again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+
+import pytest
+import ray
+
+from framefleet.cluster import ray_start
+from framefleet.cluster.connection import connect
+from framefleet.pipeline.errors import FleetError
+
+# It is no raylet until it was started a number of times; it logs as one does, stack trace and all.
+SICK = """#!/bin/sh
+echo >> {tries}
+[ $(wc -l < {tries}) -gt {num_sick} ] && exec {raylet} "$@"
+for word; do case "$word" in --log_dir=*) logs="${{word#--log_dir=}}";; esac; done
+printf 'C: Timed out waiting for it\\n*** StackTrace Information ***\\n/bin/x\\n' > "$logs/raylet.err"
+{end}
+"""
+
+
+@pytest.fixture
+def tries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(ray_start, "RETRY_AFTER_S", 0.1)
+    return tmp_path / "tries"
+
+
+def make_sick(tries: Path, monkeypatch: pytest.MonkeyPatch, *, num_sick: int, end: str) -> None:
+    services = ray._private.services  # type: ignore[attr-defined]
+    text = SICK.format(tries=tries, num_sick=num_sick, end=end, raylet=services.RAYLET_EXECUTABLE)
+    script = tries.with_name("raylet")
+    script.write_text(text)
+    script.chmod(0o700)
+    monkeypatch.setattr(services, "RAYLET_EXECUTABLE", str(script))
+
+
+def test_a_start_whose_raylet_is_killed_is_tried_again(
+    tries: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_sick(tries, monkeypatch, num_sick=1, end="kill -KILL $$")
+    before = time.monotonic()
+    with caplog.at_level(logging.WARNING), connect(None, num_cpus=1):
+        assert time.monotonic() - before < min(ray_start.PATIENCE_S)  # nobody waited for the dead one
+        assert ray.is_initialized()
+    assert "its raylet ended with SIGKILL" in caplog.text
+    assert "Timed out waiting for it" in caplog.text
+    assert "StackTrace" not in caplog.text
+    assert len(tries.read_text().splitlines()) == 2
+
+
+def test_a_raylet_that_always_ends_is_said_to_after_three_tries(
+    tries: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_sick(tries, monkeypatch, num_sick=9, end="exit 7")
+    with pytest.raises(FleetError, match="its raylet ended with exit code 7") as caught:
+        connect(None, num_cpus=1).__enter__()
+    assert "Timed out waiting for it" in caught.value.problem
+    assert len(tries.read_text().splitlines()) == 3
+    assert not ray.is_initialized()
+
+
+def test_one_that_is_slow_is_given_up_and_the_next_may_take_longer(
+    tries: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ray_start, "PATIENCE_S", (1.0, 60.0, 60.0))
+    make_sick(tries, monkeypatch, num_sick=1, end="exec sleep 600")
+    with caplog.at_level(logging.WARNING), connect(None, num_cpus=1):
+        slow = [pid for pid in os.listdir("/proc") if pid.isdigit() and is_slow(Path("/proc", pid))]
+    assert "its raylet was not ready after 1 s" in caplog.text
+    assert not slow, "the first one was ended"
+
+
+def is_slow(process: Path) -> bool:
+    """Whether it is a sleeping child of this process."""
+    try:
+        parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
+        return parent == str(os.getpid()) and (process / "comm").read_text() == "sleep\n"
+    except OSError:
+        return False

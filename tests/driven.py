@@ -1,0 +1,96 @@
+"""Jobs rendered by the real driver and real workers in this process, without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import Any, cast
+
+from framefleet.cluster.doubtful_rows import finish_taking_back
+from framefleet.cluster.driver import Driver
+from framefleet.cluster.events import Event, Ready, Reported
+from framefleet.cluster.fleet import Fleet
+from framefleet.cluster.lock import DriverLock
+from framefleet.cluster.messages import Assignment, Hello, WorkerReport, WorkerSetup
+from framefleet.cluster.progress import Summary
+from framefleet.cluster.worker import Worker
+from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.render.claim import claim
+from framefleet.jobs.render.render import setup_of, work_of
+from framefleet.jobs.render.resolve import resolve_job
+from framefleet.jobs.render.survey import mark_done, survey_rows
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.outputs.parts.part_names import new_run
+from framefleet.pipeline.rows.tables.index import RowIndex
+
+
+class WorkersHere:
+    """A fleet whose workers are threads of this process, asked in turn."""
+
+    unused: tuple[str, ...] = ()
+
+    def __init__(self, setup: WorkerSetup, num_workers: int) -> None:
+        self._setup = setup
+        self._workers: dict[str, Worker] = {}
+        self._given: dict[str, list[Assignment]] = {}
+        self._starting = [self._start() for _ in range(num_workers)]
+        self._is_drained: set[str] = set()
+
+    def _start(self) -> str:
+        name = f"worker-{len(self._workers)}"
+        self._workers[name] = Worker(self._setup)
+        return name
+
+    def grow(self, num_rows: int) -> None:
+        """They are there."""
+
+    def rendered(self, worker: str) -> None:
+        """Nobody counts their faults."""
+
+    def cleared(self, worker: str) -> None:
+        """Nobody counts their faults."""
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        if self._starting:
+            started, self._starting = self._starting, []
+            self._given |= {name: [] for name in started}
+            return [Ready(name, _started(self._workers[name])) for name in started]
+        return [Reported(name, self._report(name)) for name in list(self._given)]
+
+    def exchange(self, worker: str, assignments: Sequence[Assignment]) -> None:
+        self._given[worker] = list(assignments)
+
+    def drain(self, worker: str) -> None:
+        self._is_drained.add(worker)
+
+    def retire(self, worker: str, *, is_replaced: bool) -> None:
+        del self._given[worker]
+        if is_replaced:
+            self._starting.append(self._start())
+
+    def close(self) -> None:
+        for name in self._given:
+            self._workers[name].exchange([], drain=True)
+
+    def _report(self, name: str) -> WorkerReport:
+        given, self._given[name] = self._given[name], []
+        return self._workers[name].exchange(given, drain=name in self._is_drained)
+
+
+def _started(worker: Worker) -> Hello:
+    while not isinstance(hello := worker.start(), Hello):
+        """It is loading."""
+    return hello
+
+
+def render_driven(values: Mapping[str, Any], *, num_workers: int = 1) -> Summary:
+    """Do what `render` does with a job."""
+    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved, closing(RowIndex()) as index:
+        survey_rows(resolved, index, Callback())
+        with DriverLock(resolved.store) as lock:
+            claim(resolved)
+            finish_taking_back(resolved.store, index, lock)
+            mark_done(resolved, index, Callback())
+            work = work_of(resolved, index, lock, run=new_run(lock.epoch))
+            with closing(WorkersHere(setup_of(resolved), num_workers)) as workers:
+                return Driver(work, on_progress=lambda _: None).run(cast(Fleet, workers))

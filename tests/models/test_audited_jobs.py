@@ -1,0 +1,78 @@
+"""Jobs with rows that are wrong when batched, rendered by real workers: what audits find and what is left."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from framefleet import Audit, Request, load_model
+from framefleet.cluster.progress import Summary
+from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
+from framefleet.pipeline.recipes.recipe import generate
+from framefleet.pipeline.render.audit.remarks import EQUAL, PLAIN_CALL
+from tests.benchmarks.audits_simulated import simulate
+from tests.driven import render_driven
+from tests.jobs import job_values, records_of, write_table
+from tests.tiny import SMALLEST, tiny
+
+STEPS = 2  # the fewest in which rows take turns
+SIZES = SMALLEST["wan"] | {"max_sequence_length": 16, "num_inference_steps": STEPS}
+
+
+def _render(
+    folder: Path, recipe: str, prompts: list[str], **audit: Any
+) -> tuple[Summary, list[dict[str, Any]]]:
+    """Render a row of each prompt; return the records in the order of the table."""
+    rows = [{"prompt": prompt, "seed": seed} for seed, prompt in enumerate(prompts)]
+    table = write_table(folder / "t.parquet", rows)
+    values = job_values(
+        table, folder / "out", recipe=f"tests.hidden_state:{recipe}", defaults=SIZES, audit=audit
+    )
+    summary = render_driven(values)
+    return summary, sorted(records_of(folder / "out"), key=lambda record: record["row_indices"])
+
+
+def _wrong(records: list[dict[str, Any]], prompts: list[str]) -> list[int]:
+    """Return the rows whose frames are not those of a plain call without the recipe's state."""
+    pipe = load_model(tiny("wan"), dtype="fp32").pipe
+    plain = [Request(arguments=SIZES | {"prompt": prompt}, seed=seed) for seed, prompt in enumerate(prompts)]
+    digests = [frames_sha256(to_frames(generate(pipe, request))) for request in plain]
+    return [n for n, record in enumerate(records) if record["frames_sha256"] != digests[n]]
+
+
+def _remarks(records: list[dict[str, Any]]) -> list[str]:
+    return [json.loads(record["environment"])["audit"] for record in records]
+
+
+@pytest.mark.parametrize(("nth", "every"), [(2, 16), (20, 16), pytest.param(20, 4, marks=pytest.mark.long)])
+def test_real_jobs_end_as_simulated_ones(nth: int, every: int, tmp_path: Path) -> None:
+    prompts = [f"ball {n}{'!' * (n % nth == nth // 2)}" for n in range(48)]
+    summary, records = _render(tmp_path, "unlucky", prompts, every=every)
+    wrong = {n for n, prompt in enumerate(prompts) if prompt.endswith("!")}
+    row_ids = [record["row_id"] for record in records]
+    simulated = simulate([len(prompts)], wrong, Audit(every=every), row_ids=row_ids)
+    left, remarks = _wrong(records, prompts), Counter(_remarks(records))
+    assert bool(summary.apart) == simulated.is_noticed
+    assert len(left) == simulated.num_left, "all of them, or none"
+    assert summary.audits is not None and len(left) <= summary.audits.most_wrong
+    # Rows that are under way when one is found wrong may be audited too, or not any more.
+    assert abs(summary.num_audited - simulated.num_audits) <= 8 * simulated.is_noticed
+    if simulated.is_noticed:  # by more than one audit, where two were under way
+        assert remarks[EQUAL] < summary.num_audited
+    else:
+        assert remarks[EQUAL] == summary.num_audited
+    assert (remarks[PLAIN_CALL] > 0) == simulated.is_noticed
+
+
+def test_rows_that_a_certain_partner_makes_wrong_are_all_found_after_equal_audits(tmp_path: Path) -> None:
+    prompts = ["a witch" if n in (40, 48, 56, 64) else f"ball {n}" for n in range(72)]
+    summary, records = _render(tmp_path, "bewitched", prompts, every=4)
+    remarks = _remarks(records)
+    assert remarks.count(EQUAL) >= 5, "audits were equal, before one was not"
+    assert len(summary.apart) == 1 and summary.num_again > 0
+    assert set(remarks) == {EQUAL, PLAIN_CALL}
+    assert _wrong(records, prompts) == []

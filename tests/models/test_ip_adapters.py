@@ -1,0 +1,254 @@
+"""Rows that have an image for an IP-adapter, against plain calls; and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import fsspec
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from framefleet import Clip, Inputs, Request, load_model
+from framefleet.jobs.job.file import job_as, job_from_mapping
+from framefleet.jobs.job.schema import TrainJob
+from framefleet.jobs.render.claimed import claim_of
+from framefleet.jobs.render.claimed_job import claimed_job
+from framefleet.jobs.render.resolve import resolve_job
+from framefleet.jobs.replay.recorded_row import Given
+from framefleet.jobs.replay.replay import replay
+from framefleet.jobs.show.watch import Callback
+from framefleet.jobs.train.resolve import resolve_training
+from framefleet.pipeline.errors import FramefleetError, JobError, ModelError, TableError
+from framefleet.pipeline.model.specs.dtypes import torch_dtype
+from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.recipes.recipe import generate
+from framefleet.pipeline.recipes.second_model import open_second_models
+from tests.commands import command
+from tests.here import render_here
+from tests.ip_adapters import ENCODER, WEIGHTS, plain_pipe, save_ip_adapter
+from tests.jobs import job_values, write_job, write_table
+from tests.loras import plain_digest, save_lora
+from tests.pictures import write_starts
+from tests.tiny import SMALLEST, tiny
+from tests.unaudited import unaudited
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return save_ip_adapter(tmp_path_factory.mktemp("adapter"))
+
+
+def rows(pictures: list[str], **more: Any) -> list[dict[str, Any]]:
+    """Rows that differ in image, seed and guidance, and share a shape."""
+    return [
+        {"prompt": f"ball {at}", "seed": at, "ip_adapter_image": pictures[at % len(pictures)]}
+        | {"guidance_scale": (1.0, 4.0)[at % 2], "num_inference_steps": 2, "height": 16, "width": 16, **more}
+        for at in range(6)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "scale"),
+    [
+        ("sd", "fp32", 0.6),
+        *(
+            pytest.param(*case, marks=pytest.mark.long)
+            for case in (("sd", "bf16", 1.0), ("sdxl", "fp32", 1.0))
+        ),
+        pytest.param("animatediff", "fp32", 1.0, marks=pytest.mark.long),
+    ],
+)
+def test_rows_of_different_images_are_those_of_plain_calls(
+    name: str, dtype: Any, scale: float, tmp_path: Path
+) -> None:
+    given = save_ip_adapter(tmp_path / "adapter", model=name) | {"scale": scale}
+    model = load_model(tiny(name), dtype=dtype, ip_adapter=given)
+    renderer = unaudited(model, inputs=Inputs([str(tmp_path)], base=str(tmp_path)))
+    table = rows(write_starts(tmp_path, num_frames=1), **SMALLEST[name])
+    asked = [Request(arguments={k: v for k, v in r.items() if k != "seed"}, seed=r["seed"]) for r in table]
+    clips = {clip.request.seed: clip for clip in renderer.render(asked) if isinstance(clip, Clip)}
+    pipe, made = plain_pipe(name, given, torch_dtype(dtype)), {}
+    for row in asked:
+        image = Image.open(tmp_path / row.arguments["ip_adapter_image"]).convert("RGB")
+        plain = Request(arguments={**row.arguments, "ip_adapter_image": image}, seed=row.seed)
+        made[row.seed] = frames_sha256(to_frames(generate(pipe, plain)))
+    assert {seed: clip.frames_sha256 for seed, clip in clips.items()} == made
+    assert len(set(made.values())) == len(made)
+    assert mean(clip.batch_size for clip in clips.values()) > 1 or name == "animatediff"
+    other = replace(asked[0], arguments={**asked[0].arguments, "ip_adapter_image": "picture-1.png"})
+    (clip,) = renderer.render([other])
+    assert isinstance(clip, Clip) and clip.frames_sha256 != made[0]  # the image counts
+
+
+def job(folder: Path, adapter: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A job whose table lies beside the images."""
+    table = write_table(folder / "t.parquet", rows(write_starts(folder, num_frames=1)))
+    values = job_values(table, folder / "out", model="sd") | {"defaults": {}}
+    return values | {"model": {"path": str(tiny("sd")), "ip_adapter": adapter}, **more}
+
+
+def resolved(values: dict[str, Any]) -> Any:
+    return resolve_job(job_from_mapping(values), Callback())
+
+
+def test_a_row_of_an_ip_adapter_is_recorded_and_replayed_also_where_the_adapter_moved(
+    adapter: dict[str, Any], tmp_path: Path
+) -> None:
+    output, row_ids = render_here(job(tmp_path, adapter))
+    claim = claim_of(Store(output))
+    assert {f"ip-adapter/{WEIGHTS}", f"ip-adapter/{ENCODER}/config.json"} <= claim.model_files.keys()
+    assert claimed_job(output).model.ip_adapter == job_from_mapping(job(tmp_path, adapter)).model.ip_adapter
+    moved = shutil.copytree(adapter["path"], tmp_path / "moved")
+    for given in (Given(), Given(ip_adapter=str(moved))):
+        assert replay(output, row_ids[0], given).is_equal
+    assert command("replay", output, row_ids[0], "--ip-adapter", moved).exit_code == 0
+    other = save_ip_adapter(tmp_path / "other", seed=7)
+    with pytest.raises(ModelError, match=f"other files: ip-adapter/{ENCODER}"):
+        replay(output, row_ids[0], Given(ip_adapter=other["path"]))
+    said = json.loads((tmp_path / "out" / "job.json").read_text())
+    for place, error in (("http://10.0.0.1/a", "its IP-adapter is at"), (str(moved), None)):
+        said["job"]["model"]["ip_adapter"]["path"] = place
+        (tmp_path / "out" / "job.json").write_text(json.dumps(said))
+        if error is None:
+            assert replay(output, row_ids[0], Given()).is_equal
+            continue
+        with pytest.raises(JobError, match=error):
+            replay(output, row_ids[0], Given())
+        with pytest.raises(JobError, match=r"model\.ip_adapter\.path"):
+            claimed_job(output)
+
+
+def test_a_row_is_known_by_the_content_and_the_scale_of_the_adapter(
+    adapter: dict[str, Any], tmp_path: Path
+) -> None:
+    moved = {**adapter, "path": str(shutil.copytree(adapter["path"], tmp_path / "moved"))}
+    asked = Request(arguments={"prompt": "a"}, seed=1)
+    same, again, scaled, other = (
+        resolved(job(tmp_path, given)).identity(asked)
+        for given in (adapter, moved, adapter | {"scale": 0.5}, save_ip_adapter(tmp_path / "b", seed=7))
+    )
+    assert same == again
+    assert len({same, scaled, other}) == 3
+
+
+def test_a_file_that_changed_after_the_driver_read_it_is_not_loaded(
+    adapter: dict[str, Any], tmp_path: Path
+) -> None:
+    from framefleet.pipeline.model.load import load
+
+    given = {**adapter, "path": str(shutil.copytree(adapter["path"], tmp_path / "moved"))}
+    found = resolved(job(tmp_path, given))
+    for file in (WEIGHTS, f"{ENCODER}/model.safetensors"):
+        path = tmp_path / "moved" / file
+        kept = path.read_bytes()
+        save_file({name: value + 1 for name, value in load_file(path).items()}, path)
+        with pytest.raises(ModelError, match=f"{file} is corrupted or another file"):
+            load(found.model, found.files)
+        path.write_bytes(kept)
+    assert load(found.model, found.files).digests == found.files
+
+
+def test_images_and_adapters_that_do_not_go_together_are_refused(
+    adapter: dict[str, Any], tmp_path: Path
+) -> None:
+    def refusal(**changes: Any) -> FramefleetError:
+        with pytest.raises(FramefleetError) as caught:
+            resolved(job(tmp_path, adapter) | changes)
+        return caught.value
+
+    def of_adapter(model: str = "sd", **changes: Any) -> FramefleetError:
+        return refusal(model={"path": str(tiny(model)), "ip_adapter": adapter | changes})
+
+    without = refusal(model=str(tiny("sd")))
+    assert "ip_adapter_image" in without.problem and "model: {ip_adapter:" in without.fix
+    training = {"table": "t", "output": "o", "model": {"path": str(tiny("sd")), "ip_adapter": adapter}}
+    with pytest.raises(JobError, match="trainings have no images for it"):
+        resolve_training(job_as(TrainJob, training | {"train": {"steps": 1}}), Callback())
+    bare = write_table(tmp_path / "bare.parquet", [{"prompt": "a", "seed": 1}])
+    assert "no column 'ip_adapter_image'" in refusal(table=str(bare)).problem
+    assert isinstance(refusal(table=str(bare)), TableError)
+    assert "WanPipeline takes no IP-adapter" in of_adapter("wan").problem
+    for option in ({"attention": "native"}, {"layerwise_casting": "fp8_e4m3"}, {"offload": "model"}):
+        with pytest.raises(ModelError, match=next(iter(option))):
+            resolved(
+                job(tmp_path, adapter) | {"model": {"path": str(tiny("sd")), "ip_adapter": adapter, **option}}
+            )
+    with pytest.raises(JobError, match="ip_adapter is set"):
+        open_second_models({"b": {"path": str(tiny("sd")), "ip_adapter": adapter}})
+    assert "is not a folder" in of_adapter(path="/nowhere/at/all").problem
+    assert "no.safetensors cannot be read" in of_adapter(weights="no.safetensors").problem
+    assert "lie below its path" in of_adapter(image_encoder="../x").fix
+    assert "name a .safetensors file" in of_adapter(weights="models/ip.bin").fix
+    wrong = f"{ENCODER}/model.safetensors"
+    assert "is no IP-adapter for images" in of_adapter(weights=wrong).problem
+    link = Path(adapter["path"], "models", "link.safetensors")
+    link.symlink_to(tiny("sd") / "unet" / "diffusion_pytorch_model.safetensors")
+    assert "is a link to" in of_adapter(weights="models/link.safetensors").problem
+    link.unlink()
+
+
+def test_adapters_for_faces_and_weights_that_are_left_out_are_refused(
+    adapter: dict[str, Any], tmp_path: Path
+) -> None:
+    whole = load_file(Path(adapter["path"], WEIGHTS))
+    folder = shutil.copytree(adapter["path"], tmp_path / "changed")
+    width = len(whole["image_proj.norm.weight"])
+    faces = {name: value for name, value in whole.items() if name != "image_proj.proj.weight"}
+    lora = whole | {"ip_adapter.0.to_k_lora.down.weight": torch.ones(2, width)}
+    short = {name: value for name, value in whole.items() if name != "ip_adapter.3.to_k_ip.weight"}
+    for tensors, said in (
+        (faces, "norm.weight"),
+        (lora, "to_k_lora"),
+        ({}, "holds"),
+        (short, "ip_adapter.3|3.to_k"),
+    ):
+        save_file(tensors, folder / WEIGHTS)
+        with pytest.raises(ModelError, match=said):
+            load_model(tiny("sd"), ip_adapter=adapter | {"path": str(folder)})
+    shutil.copy(Path(adapter["path"], WEIGHTS), folder / WEIGHTS)
+    encoder = folder / ENCODER / "model.safetensors"
+    tensors = load_file(encoder)
+    save_file({name: value for name, value in tensors.items() if "visual_projection" not in name}, encoder)
+    with pytest.raises(ModelError, match="has no weight visual_projection"):
+        load_model(tiny("sd"), ip_adapter=adapter | {"path": str(folder)})
+
+
+def test_an_adapter_behind_a_url_goes_with_loras(tmp_path: Path) -> None:
+    place = f"memory://ip-adapters-{tmp_path.name}"
+    given = save_ip_adapter(tmp_path / "adapter")
+    fsspec.filesystem("memory").put(given["path"], place, recursive=True)
+    lora = save_lora("sd", "style", tmp_path / "lora")
+    model = load_model(
+        tiny("sd"), dtype="fp32", ip_adapter=given | {"path": place}, loras={"style": str(lora)}
+    )
+    assert model.settings.ip_adapter is not None and model.settings.ip_adapter.path == place
+    renderer = unaudited(model, inputs=Inputs([str(tmp_path)], base=str(tmp_path)))
+    first, *_ = write_starts(tmp_path, num_frames=1)
+    arguments = {**SMALLEST["sd"], "prompt": "a", "num_inference_steps": 2, "ip_adapter_image": first}
+    asked = [Request(arguments=arguments | more, seed=5) for more in ({}, {"lora": "style:0.5"})]
+    clips = [clip.frames_sha256 for clip in renderer.render(asked) if isinstance(clip, Clip)]
+    image = Image.open(tmp_path / first).convert("RGB")
+    pipe, plain = (
+        plain_pipe("sd", given, torch.float32),
+        replace(asked[0], arguments=arguments | {"ip_adapter_image": image}),
+    )
+    made = [plain_digest(pipe, plain, {})]
+    pipe.load_lora_weights(str(lora), adapter_name="my_style")
+    made.append(plain_digest(pipe, plain, {"style": 0.5}))
+    assert len(set(made)) == 2
+    assert sorted(clips) == sorted(made)
+
+
+def test_a_plan_probes_rows_of_an_ip_adapter_without_weights(adapter: dict[str, Any], tmp_path: Path) -> None:
+    planned = command("plan", write_job(tmp_path / "job.yaml", job(tmp_path, adapter)), "--hollow")
+    assert planned.exit_code == 0, planned.output
+    assert "ip_adapter_image" in planned.stdout + planned.stderr
+    assert "not called" not in planned.stdout + planned.stderr

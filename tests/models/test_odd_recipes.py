@@ -1,0 +1,48 @@
+"""A row equals a plain call or fails with a reason, whatever its recipe or another row's recipe does."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+
+import pytest
+
+from tests.long import long_but
+from tests.odd_recipes.cases import CASES
+from tests.warm.process import start
+
+# `make test` runs one recipe of each kind.
+SHORT = (
+    "adapters.scaled_by_row",
+    "adapters.weight_changed_on_the_way",
+    "adapters.loaded_and_unloaded",
+    "patches.scheduler_class",
+    "patches.class_left_patched",
+    "hooks.on_a_layer_of_the_encoder",
+    "weights.encoder_whose_outputs_are_kept",
+    "weights.submodule_replaced",
+    "modes.autocast",
+    "calls.early_stop",
+    "loops.all_timesteps_at_once",
+    "loops.other_weights_for_a_forward",
+    "networks.copied",
+    "processes.event_loop",
+    "processes.operations_counted",
+    "processes.classes_changed",
+    "keeps.generators_of_the_module",
+)
+
+
+@pytest.mark.parametrize("name", long_but(CASES, *SHORT))
+def test_rows_of_an_odd_recipe_and_rows_mixed_with_them_equal_plain_calls_or_say_why_not(name: str) -> None:
+    process = start("-m", "tests.odd_recipes", "--json", name, stderr=subprocess.PIPE)
+    try:
+        printed, errors = process.communicate(timeout=280)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # forks that are still rendering, after a timeout
+    assert printed, errors
+    assert json.loads(printed)["complaints"] == [], printed

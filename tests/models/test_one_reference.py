@@ -1,0 +1,105 @@
+"""There is one plain call: audits, replay, verify, the script and unbatched rows all give its frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from framefleet import Audit, Batching, Clip, Model, Renderer, load_model
+from framefleet.jobs.replay.recorded_row import NOTHING, Given
+from framefleet.jobs.replay.replay import replay
+from framefleet.jobs.replay.script import replay_script
+from framefleet.jobs.verify.verify import verify
+from framefleet.pipeline.recipes.recipe import BUILT_IN, find_recipe
+from framefleet.pipeline.request import Request
+from tests.here import render_here
+from tests.jobs import job_values, write_table
+from tests.long import long_but
+from tests.rendered import run_script
+from tests.tiny import OPTIONS, SMALLEST, tiny
+
+PIPELINES = (
+    *(
+        "wan",
+        "wan_moe",
+        "skyreels",
+        "cogvideox",
+        "mochi",
+        "latte",
+        "ltx",
+        "hunyuan",
+        "kandinsky",
+        "opensora_dc",
+    ),
+    *("animatediff", "modelscope", "sd", "sdxl", "sd3", "flux", "flux2", "chroma", "aura_flow", "cogview4"),
+    *("lumina2", "hidream", "sana", "qwen_image", "z_image", "hunyuan_image", "ltx2", "wan_modular"),
+    *("sd_pag", "pixart_sigma"),
+)
+_ODD = "tests.odd_recipes.recipes"
+RECIPES = (
+    *("patches:scheduler_class", "patches:function_of_torch", "hooks:on_a_layer_of_the_encoder"),
+    *("weights:encoder_without_gradients", "weights:submodule_replaced", "weights:freeu"),
+    *("attention:processor_set", "modes:autocast", "calls:latents_passed_on", "calls:own_generators"),
+)
+Digests = dict[int, tuple[str, str | None]]  # of frames and sound, by the row's seed
+
+
+def _values(name: str, recipe: str, folder: Path) -> dict[str, Any]:
+    odd = {"odd": 0.3} if recipe != "generate" else {}
+    rows = [{"prompt": "a red ball", "seed": seed, **odd} for seed in (3, 5)]
+    values = job_values(write_table(folder / "t.parquet", rows), folder / "out", model=name)
+    values |= {
+        "model": {"path": str(tiny(name)), "dtype": "fp32", **OPTIONS.get(name, {})},
+        "media": {"format": "mkv"},
+        "defaults": SMALLEST[name],
+        "recipe": recipe,
+        "batching": {"max_rows": 2, "min_gain": 0},
+    }
+    return values
+
+
+def _rendered(model: Model, recipe: str, requests: list[Request], max_rows: int) -> tuple[Renderer, Digests]:
+    own = {} if recipe in BUILT_IN else {recipe: find_recipe(recipe)}
+    renderer = Renderer(model, Batching(max_rows=max_rows, min_gain=0), recipes=own, audit=Audit(every=1))
+    found: Digests = {}
+    for outcome in renderer.render(requests, progress=False):
+        assert isinstance(outcome, Clip), outcome.traceback
+        found[outcome.request.seed] = (outcome.frames_sha256, outcome.audio_sha256)
+    return renderer, found
+
+
+def _check(name: str, recipe: str, folder: Path) -> None:
+    values, odd = _values(name, recipe, folder), {} if recipe == "generate" else {"odd": 0.3}
+    output, row_ids = render_here(values, is_mixed=True)
+    given = NOTHING if recipe in BUILT_IN else Given(recipe=recipe)
+    rows = verify(output, row_ids=row_ids, given=given).rows
+    assert {row.compared.verdict for row in rows} == {"bit-exact"}
+    recorded = {row.record.seed: (row.record.frames_sha256, row.record.audio_sha256) for row in rows}
+    assert replay(output, row_ids[0], given).is_equal
+    if recipe == "generate":
+        assert run_script(replay_script(output, row_ids[0])).startswith("the same ")
+
+    model = load_model(tiny(name), dtype="fp32", **OPTIONS.get(name, {}))
+    requests = [
+        Request(arguments={**SMALLEST[name], "prompt": "a red ball", **odd}, seed=seed, recipe=recipe)
+        for seed in (3, 5)
+    ]
+    renderer, batched = _rendered(model, recipe, requests, 2)
+    verdicts = {audited.verdict for audited in renderer.take_audits()}
+    assert verdicts <= {"equal"}
+    renderer, unbatched = _rendered(model, recipe, requests, 1)
+    assert recorded == batched == unbatched
+
+
+@pytest.mark.parametrize("name", long_but(PIPELINES, "wan", "z_image"))
+def test_every_way_to_render_a_row_again_gives_the_same_frames(name: str, tmp_path: Path) -> None:
+    _check(name, "generate", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "recipe", long_but(RECIPES, "patches:scheduler_class", "hooks:on_a_layer_of_the_encoder")
+)
+def test_so_does_a_recipe_that_changes_what_rows_share(recipe: str, tmp_path: Path) -> None:
+    _check("sd", f"{_ODD}.{recipe}", tmp_path)

@@ -1,0 +1,92 @@
+"""Tiny pipelines that a T2I adapter guides, or a ControlNet: unions, and those of inpainting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers import (
+    ControlNetUnionModel,
+    SD3ControlNetModel,
+    StableDiffusion3ControlNetInpaintingPipeline,
+    StableDiffusion3ControlNetPipeline,
+    StableDiffusionAdapterPipeline,
+    StableDiffusionXLAdapterPipeline,
+    StableDiffusionXLControlNetInpaintPipeline,
+    StableDiffusionXLControlNetUnionImg2ImgPipeline,
+    StableDiffusionXLControlNetUnionInpaintPipeline,
+    StableDiffusionXLControlNetUnionPipeline,
+    T2IAdapter,
+)
+
+from tests.tinies.controlled import UNSAFE, controlled
+from tests.tinies.image import UNET_CHANNELS, sd, sd3, sdxl
+from tests.tinies.image_edits import parts
+from tests.tinies.table import EDIT, IMAGE, Tinies
+
+_MODE = {"control_mode": 1}  # of a union: which kind of picture controls
+
+
+def _adapted(given: dict[str, Any]) -> dict[str, Any]:
+    return given | {"adapter": T2IAdapter(channels=list(UNET_CHANNELS), num_res_blocks=1)}
+
+
+def _union() -> dict[str, Any]:
+    given = parts(sdxl())
+    network = ControlNetUnionModel.from_unet(given["unet"], load_weights_from_unet=False)
+    width = UNET_CHANNELS[0]
+    network = ControlNetUnionModel.from_config(
+        network.config,
+        conditioning_embedding_out_channels=(8, 8, 8, 8),
+        num_trans_channel=width,
+        num_trans_head=2,
+        num_proj_channel=width,
+    )
+    return given | {"controlnet": network}
+
+
+def _sd3_controlled(extra_channels: int = 0) -> dict[str, Any]:
+    """It is made of another transformer: diffusers writes the number of its layers into that one's config."""
+    network = SD3ControlNetModel.from_transformer(
+        sd3().transformer, num_layers=1, num_extra_conditioning_channels=extra_channels
+    )
+    return parts(sd3()) | {"controlnet": network}
+
+
+TINIES: Tinies = {
+    "sd_adapter": (
+        lambda: StableDiffusionAdapterPipeline(**_adapted(parts(sd())), **UNSAFE),
+        IMAGE,
+        ("image",),
+    ),
+    "sdxl_adapter": (lambda: StableDiffusionXLAdapterPipeline(**_adapted(parts(sdxl()))), IMAGE, ("image",)),
+    "sdxl_controlnet_inpaint": (
+        lambda: StableDiffusionXLControlNetInpaintPipeline(**controlled(parts(sdxl()))),
+        EDIT,
+        ("image", "mask_image", "control_image"),
+    ),
+    "sdxl_union": (
+        lambda: StableDiffusionXLControlNetUnionPipeline(**_union()),
+        IMAGE | _MODE,
+        ("control_image",),
+    ),
+    "sdxl_union_img2img": (
+        lambda: StableDiffusionXLControlNetUnionImg2ImgPipeline(**_union()),
+        EDIT | _MODE,
+        ("image", "control_image"),
+    ),
+    "sdxl_union_inpaint": (
+        lambda: StableDiffusionXLControlNetUnionInpaintPipeline(**_union()),
+        EDIT | _MODE,
+        ("image", "mask_image", "control_image"),
+    ),
+    "sd3_controlnet": (
+        lambda: StableDiffusion3ControlNetPipeline(**_sd3_controlled()),
+        IMAGE,
+        ("control_image",),
+    ),
+    "sd3_controlnet_inpaint": (
+        lambda: StableDiffusion3ControlNetInpaintingPipeline(**_sd3_controlled(extra_channels=1)),
+        IMAGE,
+        ("control_image", "control_mask"),
+    ),
+}

@@ -1,0 +1,73 @@
+"""Tiny DeepFloyd IF pipelines: pixels from text, and pictures made larger, each over a picture too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers import (
+    DDPMScheduler,
+    IFImg2ImgPipeline,
+    IFImg2ImgSuperResolutionPipeline,
+    IFInpaintingPipeline,
+    IFInpaintingSuperResolutionPipeline,
+    IFPipeline,
+    IFSuperResolutionPipeline,
+)
+from diffusers.pipelines.deepfloyd_if import IFWatermarker
+from transformers import ByT5Tokenizer
+
+from tests.tinies.encoders import TEXT_WIDTH, t5
+from tests.tinies.kandinsky_images import cross_attending_unet
+from tests.tinies.table import IMAGE, REDRAWN, Tinies
+
+_AS_WRITTEN = {"clean_caption": False}  # cleaning needs packages that are not there
+
+
+def _base() -> dict[str, Any]:
+    return _parts(in_channels=3)
+
+
+def _larger() -> dict[str, Any]:
+    """Add a second scheduler, which puts noise on the smaller picture."""
+    return _parts(in_channels=6, class_embed_type="timestep") | {"image_noising_scheduler": DDPMScheduler()}
+
+
+def _parts(**settings: Any) -> dict[str, Any]:
+    denoiser = cross_attending_unet(
+        sample_size=16,
+        out_channels=6,  # the noise, and its variance
+        addition_embed_type="text",
+        addition_embed_type_num_heads=2,
+        encoder_hid_dim=TEXT_WIDTH,
+        cross_attention_norm="group_norm",
+        **settings,
+    )
+    return {
+        "tokenizer": ByT5Tokenizer(),
+        "text_encoder": t5(),
+        "unet": denoiser,
+        "scheduler": DDPMScheduler(thresholding=True, sample_max_value=1.5, variance_type="learned_range"),
+        "safety_checker": None,
+        "feature_extractor": None,
+        "watermarker": None,
+        "requires_safety_checker": False,
+    }
+
+
+TINIES: Tinies = {
+    "if": (lambda: IFPipeline(**_base()), IMAGE | _AS_WRITTEN, ()),
+    "if_img2img": (lambda: IFImg2ImgPipeline(**_base()), REDRAWN | _AS_WRITTEN, ("image",)),
+    "if_inpaint": (lambda: IFInpaintingPipeline(**_base()), REDRAWN | _AS_WRITTEN, ("image", "mask_image")),
+    "if_sr": (lambda: IFSuperResolutionPipeline(**_larger()), IMAGE | _AS_WRITTEN, ("image",)),
+    "if_sr_img2img": (
+        # It alone loads with a watermarker only, which marks PIL images and no arrays.
+        lambda: IFImg2ImgSuperResolutionPipeline(**_larger() | {"watermarker": IFWatermarker()}),
+        REDRAWN | _AS_WRITTEN,
+        ("image", "original_image"),
+    ),
+    "if_sr_inpaint": (
+        lambda: IFInpaintingSuperResolutionPipeline(**_larger()),
+        REDRAWN | _AS_WRITTEN,
+        ("image", "original_image", "mask_image"),
+    ),
+}

@@ -1,0 +1,79 @@
+"""Tiny pipelines that take no text: noise to pictures, of a class, or of a smaller picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers import (
+    CMStochasticIterativeScheduler,
+    ConsistencyModelPipeline,
+    DDIMPipeline,
+    DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
+    DiffusionPipeline,
+    DiTPipeline,
+    DiTTransformer2DModel,
+    LDMSuperResolutionPipeline,
+    ScoreSdeVePipeline,
+    ScoreSdeVeScheduler,
+    UNet2DModel,
+    VQModel,
+)
+
+from tests.tinies.image import UNET_CHANNELS, image_autoencoder
+from tests.tinies.table import STEPS, Tinies
+
+
+def dit() -> DiffusionPipeline:
+    transformer = DiTTransformer2DModel(
+        sample_size=4,
+        in_channels=4,
+        out_channels=8,  # the noise, and its variance
+        num_layers=2,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        norm_num_groups=4,
+    )
+    names = {0: "tench", 1: "goldfish, Carassius auratus"}
+    return DiTPipeline(transformer, image_autoencoder(), DDIMScheduler(), id2label=names)
+
+
+def ldm_super_resolution() -> DiffusionPipeline:
+    """Latents beside the picture, both of its size; an autoencoder makes them twice as large."""
+    autoencoder = VQModel(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=3,
+        norm_num_groups=2,
+        num_vq_embeddings=12,
+    )
+    return LDMSuperResolutionPipeline(autoencoder, _unet(in_channels=6, out_channels=3), DDIMScheduler())
+
+
+def _unet(**settings: Any) -> UNet2DModel:
+    return UNet2DModel(
+        sample_size=16,
+        block_out_channels=UNET_CHANNELS,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        attention_head_dim=8,
+        norm_num_groups=4,
+        **settings,
+    )
+
+
+TINIES: Tinies = {
+    "ddpm": (lambda: DDPMPipeline(_unet(), DDPMScheduler()), STEPS, ()),
+    "ddim": (lambda: DDIMPipeline(_unet(), DDIMScheduler()), STEPS, ()),
+    "score_sde_ve": (lambda: ScoreSdeVePipeline(_unet(), ScoreSdeVeScheduler()), STEPS, ()),
+    "consistency": (
+        lambda: ConsistencyModelPipeline(_unet(num_class_embeds=10), CMStochasticIterativeScheduler()),
+        STEPS | {"class_labels": 3},
+        (),
+    ),
+    "dit": (dit, STEPS | {"class_labels": [1]}, ()),
+    "ldm_super_resolution": (ldm_super_resolution, STEPS, ("image",)),
+}

@@ -1,0 +1,84 @@
+"""What status, report and replay make of what drivers and records say of audits."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import framefleet
+from framefleet.cluster.progress import AuditFigures, Summary
+from framefleet.jobs.render.shown import ending_lines
+from framefleet.jobs.replay.replay import environment_differences
+from framefleet.jobs.report.page import page_of
+from framefleet.jobs.report.report import report_of
+from framefleet.jobs.status.shown import show_status
+from framefleet.pipeline.render.audit.remarks import EQUAL, batched, with_remark
+from tests.outputs import UNDER_WAY, write_driver, write_output
+from tests.rows import record
+
+ROWS = [record(number) for number in range(40)]
+FIGURES = AuditFigures(num_equal=4, num_unaudited=16, most_wrong=10)
+
+
+def test_what_drivers_said_is_added_up_and_rows_of_which_none_spoke_may_all_be_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = write_output(tmp_path, ROWS)
+    assert framefleet.status(str(tmp_path)).audits is None, "nothing is known"
+    told = replace(UNDER_WAY, done=18, audits=FIGURES)
+    write_driver(store, 1, progress=told, ended=True)
+    write_driver(store, 2, progress=None, ended=True)  # of an earlier version, or killed at once
+    write_driver(store, 3, progress=told, ended=True)
+    assert framefleet.status(str(tmp_path)).audits == AuditFigures(
+        num_equal=8, num_unaudited=2 * 16 + 4, most_wrong=2 * 10 + 4
+    )
+    show_status(str(tmp_path), {}, as_json=False)
+    show_status(str(tmp_path), {}, as_json=True)
+    said, values = capsys.readouterr().out.rsplit("\n{", 1)
+    assert "audit: 8 audits, none wrong: at most 24 of 40 rows (60 %) are wrong" in " ".join(said.split())
+    assert json.loads("{" + values)["audits"]["most_wrong"] == 24
+
+
+@pytest.mark.parametrize("figures", [replace(FIGURES, most_wrong=-5), replace(FIGURES, num_equal=10**15)])
+def test_what_no_driver_can_have_said_is_not_believed(figures: AuditFigures, tmp_path: Path) -> None:
+    store = write_output(tmp_path, ROWS)
+    write_driver(store, progress=replace(UNDER_WAY, audits=figures), ended=True)
+    assert framefleet.status(str(tmp_path)).audits is None
+
+
+def test_a_report_tells_audits_and_its_environments_are_of_places(tmp_path: Path) -> None:
+    audited = [with_remark(row, EQUAL if n < 3 else batched(n)) for n, row in enumerate(ROWS)]
+    store = write_output(tmp_path, audited)
+    write_driver(store, progress=replace(UNDER_WAY, before=0, done=40, audits=FIGURES), ended=True)
+    found = report_of(store)
+    assert [one.rows for one in found.environments] == [40]
+    assert "audit" not in found.environments[0].values
+    assert found.audits.by_remark == {EQUAL: 3, "batched, not compared": 37}
+    assert (found.audits.said, found.audits.wrong_share) == (FIGURES, 0.25)
+    assert "25 %" in page_of(found)
+    assert json.loads(found.to_json())["audits"]["said"]["num_equal"] == 4
+
+
+def test_what_is_known_of_a_row_is_no_difference_of_environments() -> None:
+    where = json.dumps({"dtype": "fp32", "device": "cpu", "threads": 1})
+    then, now = (replace(record(0), environment=where) for _ in range(2))
+    assert environment_differences(with_remark(then, EQUAL), now) == ()
+    assert environment_differences(with_remark(then, EQUAL), with_remark(now, batched(3))) == ()
+    other = replace(now, environment=where.replace("1}", "2}"))
+    assert environment_differences(with_remark(then, EQUAL), other) == (("threads", "1", "2"),)
+
+
+def test_a_job_ends_with_how_many_rows_may_be_wrong(tmp_path: Path) -> None:
+    store = write_output(tmp_path, ROWS)
+    summary = Summary(done=40, failed=0, elapsed_s=1.0, mean_batch=2.0, audits=FIGURES)
+    said = "4 audits, none wrong: at most 10 of 40 rows (25 %) are wrong, at 95 % confidence"
+    assert f"audit: {said}" in ending_lines(summary, store)
+    found = ending_lines(replace(summary, apart=("a kind",)), store)
+    assert f"audit: of other kinds, {said}" in found
+    alone = ending_lines(replace(summary, audits=AuditFigures()), store)
+    assert "audit: no audits were needed: no row was batched" in alone
+    off = ending_lines(replace(summary, audits=None), store)
+    assert not any(line.startswith("audit") for line in off)

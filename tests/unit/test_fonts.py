@@ -1,0 +1,70 @@
+"""A font of the system is found by the character that is to be drawn, not by its neighbours."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+
+from framefleet.pipeline.outputs.media import fonts
+from framefleet.pipeline.outputs.media.fonts import font_with
+
+THAI = "กขค"  # of a block whose first code point is no character
+OTHERS = {"latin": "abc", "thai": THAI, "lao": "ກຂຄ"}
+
+
+@pytest.fixture
+def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with a font for each of these scripts, and no others; returns their folder."""
+    if not shutil.which("fc-match"):
+        pytest.skip("needs fontconfig")
+    for name, letters in OTHERS.items():
+        write_font(tmp_path / f"{name}.ttf", name, letters)
+    (tmp_path / "fonts.conf").write_text(
+        f"<fontconfig><dir>{tmp_path}</dir><cachedir>{tmp_path / 'cache'}</cachedir></fontconfig>"
+    )
+    monkeypatch.setenv("FONTCONFIG_FILE", str(tmp_path / "fonts.conf"))
+    monkeypatch.setattr(fonts, "font_paths", lambda: ())
+    fonts._found_near.cache_clear()
+    fonts._ask_fontconfig.cache_clear()
+    return tmp_path
+
+
+def write_font(path: Path, name: str, letters: str) -> None:
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0))
+    for corner in ((0, 900), (900, 900), (900, 0)):
+        pen.lineTo(corner)
+    pen.closePath()
+    square, empty = pen.glyph(), TTGlyphPen(None).glyph()
+    names = [f"letter{number}" for number in range(len(letters))]
+    font = FontBuilder(1000)
+    font.setupGlyphOrder([".notdef", *names])
+    font.setupCharacterMap(dict(zip(map(ord, letters), names, strict=True)))
+    font.setupGlyf({".notdef": empty, **dict.fromkeys(names, square)})
+    font.setupHorizontalMetrics(dict.fromkeys([".notdef", *names], (1000, 0)))
+    font.setupHorizontalHeader(ascent=900, descent=-100)
+    font.setupNameTable({"familyName": name, "styleName": "Regular"})
+    font.setupOS2()
+    font.setupPost()
+    font.save(path)
+
+
+def test_a_script_whose_block_begins_with_no_character_is_drawn(system: Path) -> None:
+    for name, letters in OTHERS.items():
+        assert [font_with(letter) for letter in letters] == [(str(system / f"{name}.ttf"),)] * len(letters)
+
+
+def test_a_font_is_asked_for_once_where_it_has_all_letters(
+    system: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert font_with(THAI[0])
+    monkeypatch.setattr(fonts, "_ask_fontconfig", lambda character: pytest.fail("asked again"))
+    assert font_with(THAI[1]) == font_with(THAI[0])
+
+
+def test_a_letter_that_no_font_has_has_none(system: Path) -> None:
+    assert font_with("ฮ") is None

@@ -1,0 +1,152 @@
+"""Rows that run out of memory on their own: by the driver's own rules, the place is blamed first."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import pytest
+
+from framefleet.cluster.dispatcher import Dispatcher, LeaseSize, Row
+from framefleet.cluster.hosts import Hosts
+from framefleet.cluster.messages import Failed, WorkerReport
+from framefleet.cluster.oversized_rows import NEW_PROCESS_S, SLACK_BYTES
+from framefleet.cluster.settings import FaultPolicy
+from framefleet.cluster.sick import cause_to_end
+from framefleet.pipeline.errors import OutOfMemory
+from tests.unit.dispatching import lease
+
+GB = 10**9
+GOOD_S, BAD_S, LOAD_S = 600.0, 5.0, 60.0
+
+
+@dataclass
+class Simulated:
+    """A fleet that renders a table. room: of each worker, in GB. needs: of a row, by its number."""
+
+    room: Mapping[str, float]
+    needs: Callable[[int], float]
+    num_rows: int = 200
+    done: list[str] = field(default_factory=list)
+    given_up: list[str] = field(default_factory=list)
+    failures: dict[str, int] = field(default_factory=dict)  # by worker
+
+    def __post_init__(self) -> None:
+        self.faults = FaultPolicy()
+        self.hosts = Hosts(self.faults)
+        self.dispatcher = Dispatcher(self.faults, size=LeaseSize(min_rows=8, max_rows=64, target_s=30.0))
+        for number in range(self.num_rows):
+            need = self.needs(number)
+            self.dispatcher.add(Row(row_id=str(number), shape=f"{need:g}", payload=need))
+        self.dispatcher.close()
+        self.hands: dict[str, list[Row]] = {}
+        self.events = [(0.0, 0, name) for name in self.room]  # when a process is ready, or a row ends
+        self.process = dict.fromkeys(self.room, 0)
+        self.run()
+
+    def run(self) -> None:
+        while self.events and not self.dispatcher.finished:
+            now, number, name = heapq.heappop(self.events)
+            worker = f"{name}.{number}"
+            if number != self.process[name]:
+                continue
+            if worker not in self.hands:
+                self.hands[worker] = []
+                self.hosts.placed(name, "machine", "machine")
+                room = round(self.room[name] * GB)
+                self.dispatcher.join(worker, at=("machine", name), room=room)
+            elif self.hands[worker]:
+                self.end_row(name, worker, self.hands[worker].pop(0), now)
+            if number == self.process[name]:
+                self.go_on(name, worker, now)
+
+    def go_on(self, name: str, worker: str, now: float) -> None:
+        while (granted := self.dispatcher.lease(worker, now)) is not None:
+            self.hands[worker] += [leased.row for leased in granted.rows]
+        takes_s = 1.0  # until it asks again
+        if self.hands[worker]:
+            fits = self.hands[worker][0].payload <= self.room[name]  # type: ignore[operator]
+            takes_s = GOOD_S if fits else BAD_S
+        heapq.heappush(self.events, (now + takes_s, self.process[name], name))
+
+    def end_row(self, name: str, worker: str, row: Row, now: float) -> None:
+        if row.payload <= self.room[name]:  # type: ignore[operator]
+            self.done += [row.row_id] * self.dispatcher.done(worker, row.row_id, now)
+            self.hosts.done(name)
+            return
+        self.failures[name] = self.failures.get(name, 0) + 1
+        room = round(self.room[name] * GB)
+        told = Failed.of(row.row_id, OutOfMemory("does not fit"), "", room=room)
+        given_up = self.dispatcher.ran_out(worker, row.row_id, told, room=room, now=now)
+        if given_up:
+            self.given_up.append(row.row_id)
+            self.hosts.cleared(name)
+        cause = cause_to_end(
+            WorkerReport(failed=() if given_up else (told,)),
+            self.faults,
+            is_cut_off=False,
+            longest_still_s=1800,
+        )
+        assert (cause is None) == (given_up is not None)
+        if cause:
+            assert cause.is_able
+            self.dispatcher.put_back(worker, [row.row_id for row in self.hands[worker]])
+            self.dispatcher.lost(worker, suspects=cause.suspects)
+            rest = self.hosts.fault(name, cause.reason, kind=cause.kind, now=now)
+            self.process[name] += 1
+            if rest and not self.hosts.is_blocked("machine"):
+                heapq.heappush(self.events, (rest.until + LOAD_S, self.process[name], name))
+
+
+def test_one_filled_gpu_of_eight_costs_no_row_and_is_used_no_longer() -> None:
+    rooms = {f"w{number}": 79.0 + number / 100 for number in range(7)} | {"filled": 9.0}
+    fleet = Simulated(rooms, lambda number: 60.0)
+    assert (len(fleet.done), fleet.given_up) == (200, [])
+    assert fleet.failures == {"filled": 3}
+    assert fleet.hosts.unused[0].startswith("filled is no longer used: OutOfMemory: does not fit")
+
+
+def test_rows_too_large_for_a_small_card_are_done_on_the_large_one() -> None:
+    fleet = Simulated({"small": 24.0, "large": 80.0}, lambda number: 40.0 if number % 10 == 0 else 10.0)
+    assert (len(fleet.done), fleet.given_up) == (200, [])
+
+
+def test_a_row_that_fits_nowhere_is_tried_again_in_a_new_process_and_others_of_its_shape_are_not() -> None:
+    fleet = Simulated({"only": 24.0}, lambda number: 90.0 if 50 <= number < 60 else 10.0)
+    assert fleet.given_up == [str(number) for number in range(50, 60)]
+    assert len(fleet.done) == 190
+    assert fleet.failures == {"only": 11}
+    assert fleet.process == {"only": 1}
+    assert not fleet.hosts.unused
+
+
+def test_rows_of_many_shapes_that_fit_nowhere_do_not_end_the_job() -> None:
+    fleet = Simulated({"only": 24.0}, lambda number: 90.0 + number if number < 10 else 10.0, num_rows=30)
+    assert (len(fleet.done), len(fleet.given_up)) == (20, 10)
+
+
+@pytest.mark.parametrize("num_workers", [2, 8, 40])
+def test_a_row_that_fits_nowhere_goes_to_no_more_than_a_few_of_equal_workers(num_workers: int) -> None:
+    rooms = {f"w{number}": 79.0 + number / 1000 for number in range(num_workers)}
+    fleet = Simulated(rooms, lambda number: 90.0 if number == 3 else 10.0, num_rows=4 * num_workers)
+    assert fleet.given_up == ["3"]
+    assert sum(fleet.failures.values()) == 2
+
+
+def test_a_row_waits_for_a_new_process_but_not_for_ever() -> None:
+    dispatcher = Dispatcher()
+    for worker in ("A", "B"):
+        dispatcher.join(worker, room=80 * GB)
+    for row_id in "0123":
+        dispatcher.add(Row(row_id=row_id, shape=row_id))
+    first = lease(dispatcher, "A").rows[0].row.row_id
+    lease(dispatcher, "B")
+    assert dispatcher.ran_out("A", first, "full", room=80 * GB - SLACK_BYTES // 2, now=0.0) is None
+    dispatcher.lost("A")  # and it does not come back
+    seen = [
+        granted.rows[0].row.row_id for granted in iter(lambda: dispatcher.lease("B", NEW_PROCESS_S), None)
+    ]
+    assert first not in seen
+    dispatcher.done("B", seen[0], NEW_PROCESS_S)
+    assert lease(dispatcher, "B", NEW_PROCESS_S + 1).rows[0].row.row_id == first
