@@ -45,8 +45,8 @@ def check_sizes(
         stored[file.partition("/")[0]] += sizes[file]
     for component in components:
         for name in component.folders if component.has_weights else ():
-            file = folder / name / "config.json"
-            config = read_object(file) if file.is_file() else {}
+            path = folder / name / "config.json"
+            config = read_object(path) if path.is_file() else {}
             most = _TIMES_STORED * stored[name] + _MAX_TABLES_BYTES
             if said := _said(*component.class_of_each, config, most, is_built=is_built):
                 largest = heapq.nlargest(3, _numbers(config), key=lambda found: found[1])

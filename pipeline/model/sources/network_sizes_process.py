@@ -45,7 +45,7 @@ def _build(library: str, class_name: str, config: Mapping[str, Any], most: int) 
 
     from framefleet.pipeline.model.sources.sealed import bounded
 
-    class Counting(TorchDispatchMode):
+    class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch is typed in part
         """Looks at what each operation returns: tables are not always buffers."""
 
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -55,7 +55,7 @@ def _build(library: str, class_name: str, config: Mapping[str, Any], most: int) 
             return made
 
     found = class_of(library, class_name)
-    with bounded(Path(class_name)), torch.device("meta"), Counting():
+    with bounded(Path(class_name)), torch.device("meta"), Counting():  # type: ignore[no-untyped-call]
         if hasattr(found, "from_config"):  # of diffusers
             network = found.from_config(config)
         else:
