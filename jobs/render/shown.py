@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from dataclasses import asdict, fields
-from typing import Any
+from dataclasses import asdict
 
 from framefleet.cluster.progress import Summary
 from framefleet.jobs.gallery.gallery import gallery_of
@@ -34,18 +33,12 @@ def show_render(
     with watch_on(stderr, quiet=quiet) as watch:
         summary = render_job(job, watch, only=only, limit=limit)
     if as_json:
-        stdout.say(json.dumps(summary_values(summary)))
+        stdout.say(summary_json(summary))
     return exit_code(summary) if quiet or as_json else show_ending(summary)
 
 
-def summary_values(summary: Summary) -> dict[str, Any]:
-    """Return what --json prints: the counts and causes of `Summary`, and where the output is."""
-    shown = {field.name: getattr(summary, field.name) for field in fields(summary)}
-    drafts, store = shown.pop("drafts"), shown.pop("store")
-    shown |= {key: asdict(shown[key]) for key in ("audits", "gone") if shown[key]}
-    shown["unscored"] = {name: asdict(failed) for name, failed in summary.unscored.items()}
-    shown["drafts"] = summary_values(drafts) if drafts else None
-    return {**shown, "output": store.url_of("") if store else None}
+def summary_json(summary: Summary) -> str:
+    return json.dumps(asdict(summary), default=lambda store: store.url_of(""))
 
 
 def show_ending(summary: Summary) -> int:

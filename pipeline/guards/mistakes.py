@@ -7,15 +7,14 @@ from contextlib import contextmanager
 
 from framefleet.pipeline.errors import UserError
 
+_AGAIN = "correct these, then run the same command again"
+
 
 class Mistakes:
     """Notes what checks refuse, so that those after them are made too."""
 
     def __init__(self) -> None:
-        self._found: list[UserError] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._found)
+        self.found: list[UserError] = []
 
     @contextmanager
     def noted(self) -> Iterator[None]:
@@ -23,14 +22,13 @@ class Mistakes:
         try:
             yield
         except UserError as error:
-            self._found.append(error)
+            self.found.append(error)
 
     def report(self) -> None:
         """Raise what was noted: one error as it is, several as one of the first's class."""
-        if len(self._found) == 1:
-            raise self._found[0]
-        if self._found:
-            lines = [
-                f"{error.problem} ({error.fix})" if error.fix else error.problem for error in self._found
-            ]
-            raise type(self._found[0])("\n".join(lines), "correct these, then run the same command again")
+        if len(self.found) == 1:
+            raise self.found[0]
+        if self.found:
+            fixes = [f" ({error.fix})" if error.fix not in ("", _AGAIN) else "" for error in self.found]
+            lines = [error.problem + fix for error, fix in zip(self.found, fixes, strict=True)]
+            raise type(self.found[0])("\n".join(lines), _AGAIN)

@@ -16,7 +16,8 @@ from typer.main import get_command
 import framefleet
 from framefleet.cluster.progress import AuditFigures, Summary
 from framefleet.jobs.cli import app, model_app, shapes_app
-from framefleet.jobs.render.shown import summary_values
+from framefleet.jobs.render.shown import summary_json
+from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
 
 ROOT = Path(__file__).parents[2]
@@ -137,9 +138,10 @@ def test_what_takes_long_can_be_quiet_and_end_with_json(name: str) -> None:
 
 def test_a_summary_is_one_json_object() -> None:
     audits = AuditFigures(num_equal=3)
-    summary = Summary(done=2, failed=1, elapsed_s=3.0, mean_batch=None, audits=audits)
-    values = json.loads(json.dumps(summary_values(replace(summary, drafts=summary))))
+    summary = Summary(done=2, failed=1, elapsed_s=3.0, mean_batch=None, audits=audits, store=Store("/out"))
+    values = json.loads(summary_json(replace(summary, drafts=summary)))
     assert (values["done"], values["audits"]["num_equal"], values["drafts"]["failed"]) == (2, 3, 1)
+    assert values["store"] == values["drafts"]["store"] == "/out"
 
 
 def test_a_shell_completes_commands_and_options() -> None:

@@ -41,11 +41,6 @@ class Component:
         return (self.name, *self.beside)
 
     @property
-    def class_of_each(self) -> tuple[str, str]:
-        """Library and class of the network in each folder."""
-        return (self.library, "ControlNetModel" if self.class_name == CONTROLNETS else self.class_name)
-
-    @property
     def has_weights(self) -> bool:
         return self.loader is not None
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from framefleet.pipeline.errors import TableError, UserError
+from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.loras.asked import Lora
 from framefleet.pipeline.model.specs.refused import shown
 from framefleet.pipeline.model.specs.spec import PipelineSpec
@@ -55,7 +55,7 @@ def checked(
         plan = plan_rows(
             table.schema, called, recipe=recipe, finder=finder, loras=loras, second_models=second_models
         )
-    except UserError as error:
+    except TableError as error:
         given = shown(dict(request.arguments))
         problem, fix = error.problem.replace("column ", ""), error.fix.partition(", or rename")[0]
         raise TableError(

@@ -30,15 +30,7 @@ _ELSEWHERE = {
     **dict.fromkeys(("init_image", "input_image", "image_path", "first_frame"), "image"),
     **dict.fromkeys(("init_video", "input_video", "video_path"), "video"),
 }
-_OTHERS = {
-    *_ELSEWHERE.values(),
-    "last_image",
-    "control_image",
-    "control_video",
-    "mask",
-    "mask_image",
-    "strength",
-}
+_OTHERS = {*_ELSEWHERE.values(), "control_image", "last_image", "mask", "mask_image", "strength"}
 _LISTED = 20  # columns in a message
 _WORDS: dict[ArgumentKind, str] = {
     "str": "text",

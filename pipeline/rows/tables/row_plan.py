@@ -104,7 +104,7 @@ def plan_rows(
     targets = meanings(spec, recipe)
     mistakes = Mistakes()
     read = _read_columns(columns or {}, targets, schema, mistakes)
-    is_read = not mistakes
+    is_read = not mistakes.found
     own_arguments = {name: kind for name, kind in targets.items() if _is_argument(name, spec)}
     shown = argument_fields(own_arguments, taken=reserved)
     told = reserved if is_picks(schema.names) else ()  # of clips that others rendered
@@ -183,29 +183,24 @@ def _read_columns(
     """Return the columns that have a meaning, by what they mean."""
     for target, column in columns.items():
         with mistakes.noted():
-            _check_column(target, column, targets, schema)
+            if target not in targets:
+                is_turned = target in schema.names and column in targets
+                turned = f"write it the other way round: `columns: {{{column}: {target}}}`"
+                raise JobError(
+                    f"columns.{target}: there is no argument {target!r}",
+                    turned if is_turned else argument_meant(target, targets),
+                )
+            if column not in schema.names:
+                raise JobError(
+                    f"columns.{target} names the column {column!r}, and the table has none of that name",
+                    did_you_mean(column, schema.names),
+                )
     found = {target: columns.get(target, target) for target in targets}
     read = {target: column for target, column in found.items() if column in schema.names}
     for target, column in read.items():
         with mistakes.noted():
             check_type(schema.field(column), target, targets[target])
     return read
-
-
-def _check_column(target: str, column: str, targets: Mapping[str, ArgumentKind], schema: pa.Schema) -> None:
-    """Raise JobError for an entry of `columns:` that names no argument, or no column."""
-    if target not in targets:
-        is_turned = target in schema.names and column in targets
-        turned = f"write it the other way round: `columns: {{{column}: {target}}}`"
-        raise JobError(
-            f"columns.{target}: there is no argument {target!r}",
-            turned if is_turned else argument_meant(target, targets),
-        )
-    if column not in schema.names:
-        raise JobError(
-            f"columns.{target} names the column {column!r}, and the table has none of that name",
-            did_you_mean(column, schema.names),
-        )
 
 
 def _defaults(
@@ -229,22 +224,16 @@ def _defaults(
         section = "overrides" if name in overrides else "defaults"
         arguments.pop(name, None)
         with mistakes.noted():
-            _check_default_name(section, name, targets, spec)
+            if name in ("recipe", "fps") and not _is_argument(name, spec):
+                place = "recipe" if name == "recipe" else "media.fps"
+                raise JobError(f"{section}.{name} is not where the job sets it", f"set `{place}:` instead")
+            if name not in targets:
+                fix = plumbing_fix(name) if name in spec.parameters else argument_meant(name, targets)
+                raise JobError(f"{section}.{name}: rows have no such argument", fix)
             if value is not None:
                 place_of = arguments if _is_argument(name, spec) else special
                 place_of[name] = _checked_default(f"{section}.{name}", value, targets[name], checks[name])
     return arguments, special
-
-
-def _check_default_name(
-    section: str, name: str, targets: Mapping[str, ArgumentKind], spec: PipelineSpec
-) -> None:
-    if name in ("recipe", "fps") and not _is_argument(name, spec):
-        place = "recipe" if name == "recipe" else "media.fps"
-        raise JobError(f"{section}.{name} is not where the job sets it", f"set `{place}:` instead")
-    if name not in targets:
-        fix = plumbing_fix(name) if name in spec.parameters else argument_meant(name, targets)
-        raise JobError(f"{section}.{name}: rows have no such argument", fix)
 
 
 def _checked_default(place: str, value: Any, kind: ArgumentKind, check: Callable[[Any], Any]) -> Any:
