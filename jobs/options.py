@@ -44,7 +44,7 @@ Sweeps = Annotated[
     ),
 ]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Workers to start.")]
-Steps = Annotated[
+NumSteps = Annotated[
     int | None,
     typer.Option("--steps", min=1, help="Number of denoising steps of every row, whatever the table says."),
 ]

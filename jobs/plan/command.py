@@ -9,11 +9,11 @@ import typer
 from framefleet.jobs.options import (
     JobFile,
     ModelPlace,
+    NumSteps,
     OutputPlace,
     Prompts,
     Seeds,
     Sets,
-    Steps,
     Sweeps,
     TablePlace,
     Verbose,
@@ -31,7 +31,7 @@ def plan_command(
     model: ModelPlace = None,
     output: OutputPlace = None,
     workers: Workers = None,
-    steps: Steps = None,
+    steps: NumSteps = None,
     sets: Sets = None,
     hollow: Annotated[
         bool,

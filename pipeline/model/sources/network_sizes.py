@@ -125,7 +125,7 @@ def _build(library: str, class_name: str, config: Mapping[str, Any], most: int) 
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    from framefleet.pipeline.model.sources.sealed import bounded
+    from framefleet.pipeline.model.sources.sealed import bounded_modules
 
     class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch is typed in part
         """Looks at what each operation returns: tables are not always buffers."""
@@ -137,7 +137,7 @@ def _build(library: str, class_name: str, config: Mapping[str, Any], most: int) 
             return made
 
     found = class_of(library, class_name)
-    with bounded(Path(class_name)), torch.device("meta"), Counting():  # type: ignore[no-untyped-call]
+    with bounded_modules(Path(class_name)), torch.device("meta"), Counting():  # type: ignore[no-untyped-call]
         if hasattr(found, "from_config"):  # of diffusers
             network = found.from_config(config)
         else:
